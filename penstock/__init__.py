@@ -1,0 +1,1 @@
+"""Penstock: LLM token streams as supervised actors."""

@@ -1,0 +1,1 @@
+"""The `actors` room of Penstock."""

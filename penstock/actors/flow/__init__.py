@@ -1,0 +1,1 @@
+"""The `actors.flow` room of Penstock."""

@@ -1,0 +1,1 @@
+"""The `actors.runtime` room of Penstock."""

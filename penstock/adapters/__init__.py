@@ -1,0 +1,1 @@
+"""The `adapters` room of Penstock."""

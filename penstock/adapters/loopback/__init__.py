@@ -1,0 +1,1 @@
+"""The `adapters.loopback` room of Penstock."""

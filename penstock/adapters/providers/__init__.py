@@ -1,0 +1,1 @@
+"""The `adapters.providers` room of Penstock."""

@@ -1,0 +1,229 @@
+"""What a subscriber receives: frozen, numbered, in one order for everybody.
+
+Every event of a stream has a ``seq``: 1, 2, 3 … without gaps in the stream's log, and exactly one *terminal* event
+(`StreamCompleted`, `StreamFailed` or `StreamCancelled`) is the last. A subscriber that is slow may get one merged
+`TokenEvent` for several in a row; its ``seq`` is that of the last of them, so ``events(after=event.seq)`` always
+goes on exactly where one stopped.
+
+The reprs say sizes, never text: events may be logged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+
+from penstock.errors import PenstockError
+
+__all__ = [
+    "Event",
+    "FinishReason",
+    "StreamCancelled",
+    "StreamCompleted",
+    "StreamFailed",
+    "StreamReset",
+    "StreamSnapshot",
+    "TerminalEvent",
+    "TokenEvent",
+    "TokenKind",
+    "ToolCall",
+    "Usage",
+    "to_dict",
+]
+
+TokenKind: TypeAlias = Literal["text", "reasoning", "refusal"]
+
+FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "content_filter", "refusal", "other"]
+"""Why the model stopped, in one vocabulary for all providers; the provider's own word is in ``raw_finish_reason``."""
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Token counts as the provider gave them. ``None`` means *not told*, which is not 0."""
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    total_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    cached_tokens: int | None = None
+
+
+class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
+    """One function call that the model asks for.
+
+    ``arguments`` is the parsed JSON, or ``None`` where what came is not complete JSON (``arguments_raw`` has it as it
+    came). Such a call must not be run.
+    """
+
+    id: str
+    name: str
+    arguments: Any = None
+    arguments_raw: str = ""
+
+    def __repr__(self) -> str:
+        state = "incomplete" if self.arguments is None else "complete"
+        return f"ToolCall(id={self.id!r}, name={self.name!r}, arguments={state})"
+
+
+class TokenEvent(msgspec.Struct, frozen=True, gc=False):
+    """A batch of tokens of one kind.
+
+    Attributes:
+        stream_id: whose it is.
+        seq: its number in the stream's log; of a merged event, the last number it stands for.
+        tokens: the tokens, in order. ``"".join(tokens) == text``.
+        text: the same as one string.
+        kind: ``"text"``, ``"reasoning"`` (kept apart from the text) or ``"refusal"``.
+        timestamp: when it was delivered, in seconds since the epoch, for display.
+        metadata: what the stream was opened with; read-only.
+        dropped: how many tokens were dropped just before this event (by ``overflow`` or ``slow="drop"``).
+    """
+
+    stream_id: str
+    seq: int
+    tokens: tuple[str, ...]
+    text: str
+    kind: TokenKind
+    timestamp: float
+    metadata: Mapping[str, Any]
+    dropped: int = 0
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}(stream_id={self.stream_id!r}, seq={self.seq}, kind={self.kind!r}, "
+            f"tokens={len(self.tokens)}, chars={len(self.text)}, dropped={self.dropped})"
+        )
+
+
+class StreamSnapshot(TokenEvent, frozen=True, gc=False):
+    """Everything up to ``seq`` in one event, for a subscriber that joins after its start is no longer kept singly.
+
+    It *is* a `TokenEvent` whose ``text`` is all the text so far, so a reader that only knows `TokenEvent` misses
+    nothing; ``reasoning`` and ``refusal`` hold the other kinds. Who had read some of it before must put this in the
+    place of it, not behind it.
+    """
+
+    reasoning: str = ""
+    refusal: str = ""
+
+
+class StreamReset(msgspec.Struct, frozen=True):
+    """The provider's answer broke and starts again: all text before this event is void (``on_interrupt="restart"``)."""
+
+    stream_id: str
+    seq: int
+    reason: str
+    timestamp: float
+    metadata: Mapping[str, Any]
+
+
+class StreamCompleted(msgspec.Struct, frozen=True, kw_only=True):
+    """The stream ended well. ``usage`` is None and ``finish_reason`` "stop" where nobody told otherwise."""
+
+    stream_id: str
+    seq: int
+    text: str
+    reasoning: str = ""
+    refusal: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    finish_reason: FinishReason = "stop"
+    raw_finish_reason: str | None = None
+    usage: Usage | None = None
+    model: str | None = None
+    timestamp: float = 0.0
+    metadata: Mapping[str, Any] = {}
+    dropped: int = 0
+
+    def __repr__(self) -> str:
+        return (
+            f"StreamCompleted(stream_id={self.stream_id!r}, seq={self.seq}, finish_reason={self.finish_reason!r}, "
+            f"chars={len(self.text)}, tool_calls={len(self.tool_calls)})"
+        )
+
+
+class StreamFailed(msgspec.Struct, frozen=True, kw_only=True):
+    """The stream ended with ``error``; ``partial`` is the text that came before, whole."""
+
+    stream_id: str
+    seq: int
+    error: PenstockError
+    partial: str = ""
+    reasoning: str = ""
+    refusal: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    usage: Usage | None = None
+    model: str | None = None
+    timestamp: float = 0.0
+    metadata: Mapping[str, Any] = {}
+    dropped: int = 0
+
+    @property
+    def text(self) -> str:
+        """The same as ``partial``."""
+        return self.partial
+
+    def __repr__(self) -> str:
+        return (
+            f"StreamFailed(stream_id={self.stream_id!r}, seq={self.seq}, error={type(self.error).__name__}, "
+            f"chars={len(self.partial)})"
+        )
+
+
+class StreamCancelled(msgspec.Struct, frozen=True, kw_only=True):
+    """Somebody cancelled the stream; ``reason`` is what they said, ``partial`` the text that came before."""
+
+    stream_id: str
+    seq: int
+    reason: str | None = None
+    partial: str = ""
+    reasoning: str = ""
+    refusal: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    usage: Usage | None = None
+    model: str | None = None
+    timestamp: float = 0.0
+    metadata: Mapping[str, Any] = {}
+    dropped: int = 0
+
+    @property
+    def text(self) -> str:
+        """The same as ``partial``."""
+        return self.partial
+
+    def __repr__(self) -> str:
+        return (
+            f"StreamCancelled(stream_id={self.stream_id!r}, seq={self.seq}, reason={self.reason!r}, "
+            f"chars={len(self.partial)})"
+        )
+
+
+TerminalEvent: TypeAlias = StreamCompleted | StreamFailed | StreamCancelled
+"""The last event of a stream; there is exactly one."""
+
+Event: TypeAlias = TokenEvent | StreamReset | TerminalEvent
+"""Whatever a subscriber may get."""
+
+
+def to_dict(event: Event) -> dict[str, Any]:
+    """Turn an event into plain JSON types, ``"type"`` first (the event's class name).
+
+    An error becomes ``{"type": its class, "message": its text}`` with the facts it has (status, code, which …).
+
+    >>> to_dict(TokenEvent("s", 1, ("Hi",), "Hi", "text", 0.0, {}))["type"]
+    'TokenEvent'
+    """
+    fields = {name: getattr(event, name) for name in event.__struct_fields__}
+    return {"type": type(event).__name__} | {name: _plain(value) for name, value in fields.items()}
+
+
+_ERROR_FACTS = ("status", "code", "retryable", "retry_after", "which", "timeout", "detail")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, PenstockError):
+        facts = {name: getattr(value, name) for name in _ERROR_FACTS if getattr(value, name, None) is not None}
+        return {"type": type(value).__name__, "message": str(value)} | facts
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    return msgspec.to_builtins(value, enc_hook=repr)
