@@ -1,0 +1,57 @@
+"""Where messages go that reach nobody."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, deque
+from collections.abc import Callable
+
+import msgspec
+
+__all__ = ["DeadLetter", "DeadLetters"]
+
+
+class DeadLetter(msgspec.Struct, frozen=True):
+    """A message that reached nobody: for whom it was and of what type. What it said is not kept."""
+
+    recipient: str
+    message_type: str
+
+
+class DeadLetters:
+    """Counts messages that reached nobody, keeps the last 100, and tells whoever listens."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.unexpected_count = 0
+        self.by_type: Counter[str] = Counter()
+        self.recent: deque[DeadLetter] = deque(maxlen=100)
+        self._lock = threading.Lock()
+        self._listeners: tuple[Callable[[DeadLetter], None], ...] = ()
+
+    def listen(self, listener: Callable[[DeadLetter], None]) -> Callable[[], None]:
+        """Call ``listener`` for every dead letter, in whatever thread finds it; returns how to stop that."""
+        with self._lock:
+            self._listeners = (*self._listeners, listener)
+
+        def stop() -> None:
+            with self._lock:
+                self._listeners = tuple(other for other in self._listeners if other is not listener)
+
+        return stop
+
+    def record(self, recipient: str, message: object) -> None:
+        """Count a message to a dead process."""
+        letter = DeadLetter(recipient, type(message).__name__)
+        with self._lock:
+            self.count += 1
+            self.by_type[letter.message_type] += 1
+            self.recent.append(letter)
+        for listener in self._listeners:
+            listener(letter)
+
+    def unexpected(self, message: object) -> None:
+        """Count a message that a living process did not understand."""
+        with self._lock:
+            self.unexpected_count += 1
+            self.by_type[type(message).__name__] += 1

@@ -1,0 +1,404 @@
+"""A few worker threads that run many actors.
+
+The run queue holds mailboxes whose owner has something to do. A worker takes one, lets its owner handle at most
+``throughput`` messages, and takes the next. Who is about to block says so (`blocking`), and a spare thread takes the
+place; who blocks unannounced is found out by the monitor thread. So the pool cannot starve, and cannot deadlock as
+long as there are spares.
+"""
+
+from __future__ import annotations
+
+import itertools
+import queue
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from penstock.actors.runtime.mailbox import Mailbox
+from penstock.config.logs import get_logger
+from penstock.config.options import check_number
+
+__all__ = ["Dispatcher", "DispatcherStatistics", "Latch", "ThreadedDispatcher", "blocking"]
+
+_STOP: Final[Any] = object()
+_TICK: Final = 0.005  # how often the monitor looks while there is work
+_PARKED_FOR: Final = 5.0  # seconds a spare thread waits for its next job before it ends
+_here = threading.local()  # .worker: the worker whose thread this is
+
+
+class Latch(Protocol):
+    """What a thread can wait for: a lock or a semaphore that somebody else releases."""
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool: ...
+
+
+class DispatcherStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """What the dispatcher has done and is doing."""
+
+    workers: int
+    """Threads that run actors or are ready to."""
+    busy: int
+    """Those of them that run one right now, blocked ones included."""
+    blocked: int
+    """Threads whose actor waits for something; a spare has their place."""
+    queued: int
+    """Actors that are ready and wait for a worker."""
+    messages: int
+    """Messages handled since the start."""
+    messages_per_second: float
+    """The rate over the last second or so."""
+    spares_started: int
+    """How often a thread had to be added."""
+    spares_exhausted: int
+    """How often none could be added because ``max_spares`` were there."""
+    replaced: int
+    """Workers that died of a `BaseException` and were replaced."""
+    held: int
+    """How often an actor held its worker for longer than ``hold_warning``."""
+    leaked: int
+    """Threads that are stuck in the code of a dead actor, or did not end when the dispatcher was closed."""
+
+
+class Dispatcher(Protocol):
+    """Runs actors, and waits in a way that lets others run meanwhile."""
+
+    enqueue: Callable[[Mailbox], None]
+    """Put a mailbox on the run queue. The caller holds it."""
+
+    def wait(self, latch: Latch, timeout: float | None) -> bool:
+        """Wait until ``latch`` can be acquired, for at most ``timeout`` seconds (None: for ever)."""
+
+    def statistics(self) -> DispatcherStatistics:
+        """A snapshot of the counters."""
+
+    def close(self, timeout: float) -> int:
+        """End all threads; return how many did not end within ``timeout`` seconds."""
+
+
+class _Worker:
+    """One thread. Its fields are written by itself only, except `lent`, which the pool's lock guards."""
+
+    __slots__ = ("blocked", "lent", "mailbox", "messages", "park", "slices", "thread", "warned_at")
+
+    def __init__(self) -> None:
+        self.mailbox: Mailbox | None = None  # what it runs
+        self.slices = 0
+        self.messages = 0
+        self.blocked = 0  # depth of announced blocking
+        self.lent = False  # somebody else has its place
+        self.warned_at = -1  # the slice the hold warning was given for
+        self.park = threading.Lock()
+        self.park.acquire()
+        self.thread: threading.Thread | None = None
+
+
+class ThreadedDispatcher:
+    """The real dispatcher.
+
+    Args:
+        workers: threads that run actors at the same time, 1 … 64.
+        throughput: messages one actor may handle before the next one's turn, 1 … 1,000,000.
+        max_spares: how many more threads there may be while actors block, 0 … 10,000.
+        hold_warning: seconds after which an actor that holds its worker is named in the log (once), 0.01 … 3600.
+    """
+
+    def __init__(
+        self,
+        *,
+        workers: int = 2,
+        throughput: int = 64,
+        max_spares: int = 256,
+        hold_warning: float = 1.0,
+        name: str = "penstock",
+    ) -> None:
+        check_number("workers", workers, 1, 64, whole=True)
+        check_number("throughput", throughput, 1, 1_000_000, whole=True)
+        check_number("max_spares", max_spares, 0, 10_000, whole=True)
+        check_number("hold_warning", hold_warning, 0.01, 3600)
+        self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.enqueue: Callable[[Mailbox], None] = self._queue.put
+        self._target = workers
+        self._throughput = throughput
+        self._max_spares = max_spares
+        self._hold_warning = hold_warning
+        self._name = name
+        self._numbers = itertools.count(1)
+        self._lock = threading.Lock()
+        self._all: set[_Worker] = set()
+        self._parked: list[_Worker] = []
+        self._running = 0  # threads that take from the queue: not lent, not parked
+        self._retired_messages = 0
+        self._spares_started = 0
+        self._spares_exhausted = 0
+        self._replaced = 0
+        self._held = 0
+        self._leaked = 0
+        self._closed = False
+        self._sample = (time.monotonic(), 0)
+        self._rate = 0.0
+        self._monitor_sleeps = False
+        self._wake_monitor = threading.Event()
+        self._ending = threading.Event()
+        self._monitor = threading.Thread(target=self._watch, name=f"{name}-monitor", daemon=True)
+        with self._lock:
+            for _ in range(workers):
+                self._add_thread()
+        self._monitor.start()
+
+    # --- waiting -------------------------------------------------------------------------------------------------
+
+    def wait(self, latch: Latch, timeout: float | None) -> bool:
+        """Wait until ``latch`` can be acquired; inside an actor, lend the worker's place meanwhile."""
+        if latch.acquire(blocking=False):
+            return True
+        limit = -1 if timeout is None else min(max(timeout, 0.0), threading.TIMEOUT_MAX)
+        with blocking():
+            return latch.acquire(timeout=limit)
+
+    def lend(self, worker: _Worker) -> None:
+        """Give the worker's place to a spare."""
+        with self._lock:
+            worker.blocked += 1
+            if not worker.lent:
+                self._give_away(worker)
+
+    def reclaim(self, worker: _Worker) -> None:
+        """Take it back; there is one thread too many now, and the next one to notice parks."""
+        with self._lock:
+            worker.blocked -= 1
+            if worker.lent and not worker.blocked:
+                worker.lent = False
+                self._running += 1
+
+    def _give_away(self, worker: _Worker) -> None:
+        worker.lent = True
+        self._running -= 1
+        if self._running >= self._target or self._closed:
+            return
+        if self._parked:
+            self._running += 1
+            self._parked.pop().park.release()
+        elif len(self._all) < self._target + self._max_spares:
+            self._spares_started += 1
+            self._add_thread()
+        else:
+            self._spares_exhausted += 1
+
+    # --- the workers' threads ------------------------------------------------------------------------------------
+
+    def _add_thread(self) -> None:
+        worker = _Worker()
+        worker.thread = threading.Thread(
+            target=self._work, args=(worker,), name=f"{self._name}-worker-{next(self._numbers)}", daemon=True
+        )
+        self._all.add(worker)
+        self._running += 1
+        worker.thread.start()
+
+    def _work(self, worker: _Worker) -> None:
+        _here.worker = worker
+        _here.dispatcher = self
+        try:
+            self._take_turns(worker)
+        except BaseException as error:  # a worker must not vanish silently, whatever it died of
+            get_logger().error("worker_died", error=type(error).__name__)
+            with self._lock:
+                self._forget(worker)
+                if not self._closed:
+                    self._replaced += 1
+                    self._add_thread()
+
+    def _take_turns(self, worker: _Worker) -> None:
+        take = self._queue.get
+        throughput = self._throughput
+        while True:
+            mailbox = take()
+            if mailbox is _STOP:
+                break
+            if self._monitor_sleeps:
+                self._wake_monitor.set()
+            worker.mailbox = mailbox
+            worker.messages += mailbox.owner.run(throughput)
+            worker.mailbox = None
+            worker.slices += 1
+            if (worker.lent or self._running > self._target) and not self._stay(worker):
+                return
+        with self._lock:
+            self._forget(worker)
+
+    def _stay(self, worker: _Worker) -> bool:
+        """After a turn, when the threads may be too many: park if so. False: this thread is to end."""
+        with self._lock:
+            if worker.lent:  # the monitor had given its place away
+                worker.lent = False
+                self._running += 1
+            if self._running <= self._target or self._closed:
+                return True
+            self._running -= 1
+            self._parked.append(worker)
+        if worker.park.acquire(timeout=_PARKED_FOR):
+            return True
+        with self._lock:
+            if worker in self._parked:
+                self._parked.remove(worker)
+                self._running += 1  # `_forget` takes it off again
+                self._forget(worker)
+                return False
+        worker.park.acquire()  # it was chosen in this very moment
+        return True
+
+    def _forget(self, worker: _Worker) -> None:
+        self._all.discard(worker)
+        self._retired_messages += worker.messages
+        if not worker.lent:
+            self._running -= 1
+
+    # --- the monitor ---------------------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        seen: dict[_Worker, tuple[int, float]] = {}
+        quiet = 0
+        while not self._ending.wait(_TICK):
+            now = time.monotonic()
+            workers = tuple(self._all)
+            busy = [worker for worker in workers if worker.mailbox is not None]
+            self._measure(now)
+            stuck = []
+            for worker in busy:
+                slices, since = seen.get(worker, (-1, now))
+                if slices != worker.slices:
+                    seen[worker] = (worker.slices, now)
+                    continue
+                stuck.append(worker)
+                if now - since > self._hold_warning and worker.warned_at != slices:
+                    worker.warned_at = slices
+                    self._warn(worker, now - since)
+            if stuck and not self._queue.empty():
+                self._compensate(stuck)
+            quiet = quiet + 1 if not busy and self._queue.empty() else 0
+            if quiet > 200:
+                seen.clear()
+                self._sleep_until_work()
+                quiet = 0
+
+    def _compensate(self, stuck: list[_Worker]) -> None:
+        with self._lock:
+            held = [worker for worker in stuck if not worker.lent and worker.mailbox is not None]
+            if held and len(held) >= self._running:  # not one is moving
+                self._give_away(held[0])
+
+    def _sleep_until_work(self) -> None:
+        self._wake_monitor.clear()
+        self._monitor_sleeps = True
+        if self._queue.empty() and not self._closed:
+            self._wake_monitor.wait()
+        self._monitor_sleeps = False
+
+    def _warn(self, worker: _Worker, seconds: float) -> None:
+        mailbox = worker.mailbox
+        if mailbox is None or worker.blocked:
+            return
+        self._held += 1
+        get_logger().warning(
+            "actor_holds_worker", actor=str(mailbox.owner), seconds=round(seconds, 3), worker=_name_of(worker)
+        )
+
+    def _measure(self, now: float) -> None:
+        then, count = self._sample
+        if now - then >= 1.0:
+            messages = self._messages()
+            self._rate = (messages - count) / (now - then)
+            self._sample = (now, messages)
+
+    # --- counters and end ----------------------------------------------------------------------------------------
+
+    def _messages(self) -> int:
+        return self._retired_messages + sum(worker.messages for worker in tuple(self._all))
+
+    def statistics(self) -> DispatcherStatistics:
+        """A snapshot of the counters; cheap, from any thread."""
+        with self._lock:
+            workers = tuple(self._all)
+            self._measure(time.monotonic())
+            zombies = sum(1 for worker in workers if _runs_a_dead_actor(worker))
+            return DispatcherStatistics(
+                workers=len(workers),
+                busy=sum(1 for worker in workers if worker.mailbox is not None),
+                blocked=sum(1 for worker in workers if worker.blocked),
+                queued=self._queue.qsize(),
+                messages=self._messages(),
+                messages_per_second=self._rate,
+                spares_started=self._spares_started,
+                spares_exhausted=self._spares_exhausted,
+                replaced=self._replaced,
+                held=self._held,
+                leaked=self._leaked + zombies,
+            )
+
+    def close(self, timeout: float) -> int:
+        """End every thread, each after the turn it is in.
+
+        Returns how many did not end within ``timeout`` seconds: they are stuck in foreign code, are daemons, and are
+        counted as leaked. Actors that were still queued are not run any more.
+        """
+        deadline = time.monotonic() + timeout
+        with self._lock:
+            self._closed = True
+            workers = tuple(self._all)
+            parked, self._parked = self._parked, []
+            self._running += len(parked)
+        for worker in parked:
+            worker.park.release()
+        self._drain_queue()
+        for _ in workers:
+            self._queue.put(_STOP)
+        self._ending.set()
+        self._wake_monitor.set()
+        for thread in (self._monitor, *(worker.thread for worker in workers)):
+            if thread is not None and thread is not threading.current_thread():
+                thread.join(max(0.0, deadline - time.monotonic()))
+        leaked = sum(1 for worker in workers if worker.thread is not None and worker.thread.is_alive())
+        leaked -= any(worker.thread is threading.current_thread() for worker in workers)
+        self._leaked = leaked
+        return leaked
+
+    def _drain_queue(self) -> None:
+        while True:
+            try:
+                self._queue.get_nowait()
+            except queue.Empty:
+                return
+
+
+class blocking:  # noqa: N801 - reads as a statement: `with blocking():`
+    """Say that what follows may block; inside an actor, a spare thread runs the other actors meanwhile.
+
+    Outside of actors it does nothing. Waiting for a reply does this by itself.
+    """
+
+    __slots__ = ("_dispatcher", "_worker")
+
+    def __enter__(self) -> None:
+        self._worker: _Worker | None = getattr(_here, "worker", None)
+        if self._worker is not None:
+            self._dispatcher: ThreadedDispatcher = _here.dispatcher
+            self._dispatcher.lend(self._worker)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._worker is not None:
+            self._dispatcher.reclaim(self._worker)
+
+
+def _name_of(worker: _Worker) -> str:
+    return worker.thread.name if worker.thread is not None else "?"
+
+
+def _runs_a_dead_actor(worker: _Worker) -> bool:
+    mailbox = worker.mailbox
+    return mailbox is not None and not getattr(mailbox.owner, "is_alive", True)

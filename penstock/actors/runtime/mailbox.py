@@ -1,0 +1,63 @@
+"""Where the messages to one process wait.
+
+A mailbox is on the dispatcher's run queue at most once: the lock ``ready`` is held from the moment it is put there
+until a worker has run its owner and leaves it. Trying to take that lock *is* the test-and-set, so a sender needs no
+other lock, and a process is never run by two workers at once.
+"""
+
+from __future__ import annotations
+
+from _queue import SimpleQueue
+from collections.abc import Callable
+from threading import Lock
+from typing import Any, Protocol
+
+__all__ = ["Mailbox", "Owner"]
+
+
+class Owner(Protocol):
+    """Who handles what is in a mailbox: a process, or, after its death, what answers for it."""
+
+    def run(self, limit: int) -> int:
+        """Handle at most ``limit`` messages and say how many it were. The caller holds the mailbox."""
+
+
+class Mailbox:
+    """An unbounded queue (flow control is by credit, see `penstock.actors.flow`) that wakes its owner.
+
+    It is what Pykka calls an ``ActorInbox``.
+    """
+
+    __slots__ = ("_enqueue", "_ready", "_take", "empty", "get", "owner", "qsize")
+
+    def __init__(self, owner: Owner, enqueue: Callable[[Mailbox], None]) -> None:
+        queue: SimpleQueue[Any] = SimpleQueue()
+        self.owner = owner
+        self._enqueue = enqueue
+        self._take = queue.put
+        self.get = queue.get_nowait
+        self.empty = queue.empty
+        self.qsize = queue.qsize
+        self._ready = Lock()
+        self._ready.acquire()  # held by who starts the process, until `leave`
+
+    def put(self, message: Any) -> None:
+        """Add a message and see to it that the owner runs. Never blocks."""
+        self._take(message)
+        if self._ready.acquire(False):
+            self._enqueue(self)
+
+    def hold(self) -> bool:
+        """Try to become the one who runs the owner."""
+        return self._ready.acquire(False)
+
+    def leave(self) -> None:
+        """Stop running the owner; if there is something left, or came meanwhile, queue it again."""
+        self._ready.release()
+        if not self.empty() and self._ready.acquire(False):
+            self._enqueue(self)
+
+    def requeue(self) -> None:
+        """Queue the owner although there may be no message: something else than a message awaits it."""
+        if self._ready.acquire(False):
+            self._enqueue(self)
