@@ -39,14 +39,27 @@ Tokenizer: TypeAlias = Callable[[str], Iterable[str]]
 def check_number(
     field: str, value: object, low: float, high: float, *, whole: bool = False, optional: bool = False
 ) -> None:
-    """Raise `OptionError` unless ``value`` is a number from ``low`` to ``high`` (or None where that is optional)."""
+    """Raise `OptionError` unless ``value`` is a number from ``low`` to ``high`` (or None where that is optional).
+
+    NaN is no number, and True is no 1.
+
+    >>> check_number("rate_limit", float("nan"), 0.001, 1e9, optional=True)
+    Traceback (most recent call last):
+    penstock.errors.OptionError: rate_limit: got nan, allowed: a number from 0.001 to 1000000000 or None
+    """
     if value is None and optional:
         return
     kinds: tuple[type, ...] = (int,) if whole else (int, float)
     if isinstance(value, kinds) and not isinstance(value, bool) and low <= value <= high:  # type: ignore[operator]
         return
-    allowed = f"a {'whole ' if whole else ''}number from {low:g} to {high:g}" + (" or None" if optional else "")
+    kind = "a whole number" if whole else "a number"
+    allowed = f"{kind} from {_plain(low)} to {_plain(high)}" + (" or None" if optional else "")
     raise OptionError(field, value, allowed)
+
+
+def _plain(number: float) -> str:
+    """A limit as one would write it: all its digits, no exponent."""
+    return str(int(number)) if number == int(number) else f"{number:f}".rstrip("0")
 
 
 def check_choice(field: str, value: object, choices: tuple[object, ...]) -> None:
@@ -114,6 +127,15 @@ class StreamOptions(_Options):
         tokenizer: splits text that comes in pieces of no particular size; see `penstock.config.tokenizers`.
             None takes every piece as one token.
         debug: log this stream's transitions.
+
+    >>> StreamOptions(batch_size=5).replace(flush_interval=0.05).flush_interval
+    0.05
+    >>> StreamOptions(batch_size=0)
+    Traceback (most recent call last):
+    penstock.errors.OptionError: batch_size: got 0, allowed: a whole number from 1 to 10000000
+    >>> StreamOptions(max_buffer_size=5)
+    Traceback (most recent call last):
+    penstock.errors.OptionError: batch_size: got 10, allowed: a whole number from 1 to max_buffer_size (5)
     """
 
     max_buffer_size: int = 1000
@@ -175,6 +197,10 @@ class RequestOptions(_Options):
         finish_grace: how long to wait for usage after a finish reason when no end marker comes, 0 … 60.
         max_event_bytes: the longest event a provider may send, 1,000 … 2**30.
         verify_tls: verify certificates; a path names a CA bundle.
+
+    >>> RequestOptions(connect_timeout=0)
+    Traceback (most recent call last):
+    penstock.errors.OptionError: connect_timeout: got 0, allowed: a number from 0.001 to 3600
     """
 
     connect_timeout: float = 10.0
