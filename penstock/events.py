@@ -18,6 +18,7 @@ import msgspec
 from penstock.errors import PenstockError
 
 __all__ = [
+    "Disconnected",
     "Event",
     "FinishReason",
     "StreamCancelled",
@@ -196,6 +197,17 @@ class StreamCancelled(msgspec.Struct, frozen=True, kw_only=True):
             f"StreamCancelled(stream_id={self.stream_id!r}, seq={self.seq}, reason={self.reason!r}, "
             f"chars={len(self.partial)})"
         )
+
+
+class Disconnected(msgspec.Struct, frozen=True):
+    """Told to one subscriber only, and in no log: it was too slow (``slow="disconnect"``) and gets nothing any more.
+
+    ``seq`` is the last event it got; it may subscribe again from there.
+    """
+
+    stream_id: str
+    seq: int
+    error: PenstockError
 
 
 TerminalEvent: TypeAlias = StreamCompleted | StreamFailed | StreamCancelled

@@ -1,0 +1,248 @@
+"""What is known of one stream beyond any actor's life: its log, its buffer, its subscribers.
+
+A record is made when the stream is, and kept in a `StreamTable` until the stream is forgotten. The stream's actor, its
+integration and the handler work on it and may crash and be restarted around it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from penstock.actors.flow.log import StreamLog
+from penstock.actors.intake import Intake
+from penstock.actors.runtime.process import ProcessRef
+from penstock.actors.runtime.runtime import Runtime
+from penstock.actors.subscriptions import Hub
+from penstock.config.options import OnOrphan, Restart, StreamOptions
+from penstock.errors import StreamExists, StreamNotFound
+from penstock.ports import Journal
+
+__all__ = ["Counters", "StreamRecord", "StreamStatistics", "StreamTable"]
+
+
+class StreamStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """What a stream has done. Times with ``_s`` are seconds; ``start_time`` and ``last_activity`` are wall clock."""
+
+    stream_id: str
+    state: str
+    tokens_processed: int
+    """Tokens accepted into the buffer."""
+    tokens_delivered: int
+    """Tokens that are in the log."""
+    tokens_dropped: int
+    """Tokens lost to ``overflow``."""
+    batches_flushed: int
+    """Events that carried tokens."""
+    state_changes: int
+    errors: int
+    """Deliveries that failed."""
+    start_time: float
+    last_activity: float
+    """The last token, or anything else that happened; exact to within ``flush_interval``."""
+    buffer_size: int
+    buffer_high_water_mark: int
+    backpressure_events: int
+    """How often somebody had to wait: a producer for room, or the stream for a slow subscriber."""
+    subscribers: int
+    restarts: int
+    """How often its actor was restarted after a crash."""
+    time_to_first_token_s: float | None
+    """From opening to the first delivery; None before."""
+    tokens_per_second: float
+    bytes_per_second: float
+    """UTF-8 bytes of text delivered a second, from the first delivery to the last."""
+    inter_token_p50_s: float | None
+    """Median time between deliveries, divided by their tokens; over the last 512 deliveries."""
+    inter_token_p99_s: float | None
+
+
+class Counters:
+    """What a stream counts. Written by its actor only; they survive the actor."""
+
+    __slots__ = (
+        "_gaps",
+        "batches",
+        "bytes",
+        "errors",
+        "first_delivery",
+        "held",
+        "last_activity",
+        "last_delivery",
+        "restarts",
+        "state_changes",
+    )
+
+    def __init__(self, now: float) -> None:
+        self.batches = 0
+        self.bytes = 0
+        self.errors = 0
+        self.held = 0
+        self.restarts = 0
+        self.state_changes = 0
+        self.last_activity = now
+        self.first_delivery: float | None = None
+        self.last_delivery = 0.0
+        self._gaps: list[float] = []
+
+    def delivered(self, tokens: int, size: int, now: float) -> None:
+        """Count a batch."""
+        if self.first_delivery is None:
+            self.first_delivery = now
+        elif len(self._gaps) < 512:
+            self._gaps.append((now - self.last_delivery) / tokens)
+        else:
+            self._gaps[self.batches & 511] = (now - self.last_delivery) / tokens
+        self.last_delivery = self.last_activity = now
+        self.batches += 1
+        self.bytes += size
+
+    def quantile(self, share: float) -> float | None:
+        """The given quantile of the times between tokens."""
+        gaps = sorted(self._gaps)
+        return gaps[min(len(gaps) - 1, int(share * len(gaps)))] if gaps else None
+
+
+class StreamRecord:
+    """Everything of one stream that does not die with an actor."""
+
+    __slots__ = (
+        "counters",
+        "created_at",
+        "created_monotonic",
+        "ended_at",
+        "hub",
+        "intake",
+        "journal",
+        "log",
+        "metadata",
+        "on_orphan",
+        "options",
+        "ref",
+        "restart",
+        "runtime",
+        "source",
+        "source_ref",
+        "state",
+        "stream_id",
+    )
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        stream_id: str,
+        options: StreamOptions,
+        *,
+        metadata: Mapping[str, Any],
+        on_orphan: OnOrphan,
+        restart: Restart,
+        journal: Journal | None = None,
+        source: Any = None,
+    ) -> None:
+        self.runtime = runtime
+        self.stream_id = stream_id
+        self.options = options
+        self.metadata = metadata
+        self.on_orphan: OnOrphan = on_orphan
+        self.restart: Restart = restart
+        self.journal = journal
+        self.source = source  # what its integration needs, if it has one
+        self.source_ref: ProcessRef | None = None
+        self.ref: ProcessRef | None = None  # the actor that is the stream right now
+        self.state = "idle"
+        self.created_at = runtime.clock.time()
+        self.created_monotonic = runtime.clock.monotonic()
+        self.ended_at: float | None = None  # monotonic
+        self.log = StreamLog(stream_id, metadata, options.retain_bytes)
+        self.intake = Intake(stream_id, options, runtime.dispatcher, runtime.clock)
+        self.hub = Hub()
+        self.counters = Counters(self.created_monotonic)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its log has its terminal event."""
+        return self.log.terminal is not None
+
+    def statistics(self) -> StreamStatistics:
+        """A snapshot; from any thread, without asking anybody."""
+        counters, intake, log = self.counters, self.intake, self.log
+        first, last = counters.first_delivery, counters.last_delivery
+        seconds = last - first if first is not None else 0.0
+        age = self.created_monotonic - self.created_at
+        return StreamStatistics(
+            stream_id=self.stream_id,
+            state=self.state,
+            tokens_processed=intake.accepted,
+            tokens_delivered=log.tokens,
+            tokens_dropped=log.dropped + intake.buffer.dropped,
+            batches_flushed=counters.batches,
+            state_changes=counters.state_changes,
+            errors=counters.errors,
+            start_time=self.created_at,
+            last_activity=counters.last_activity - age,
+            buffer_size=intake.size,
+            buffer_high_water_mark=intake.buffer.high_water_mark,
+            backpressure_events=intake.backpressure_events + counters.held,
+            subscribers=len(self.hub.subscriptions),
+            restarts=counters.restarts,
+            time_to_first_token_s=None if first is None else first - self.created_monotonic,
+            tokens_per_second=log.tokens / seconds if seconds > 0 else 0.0,
+            bytes_per_second=counters.bytes / seconds if seconds > 0 else 0.0,
+            inter_token_p50_s=counters.quantile(0.5),
+            inter_token_p99_s=counters.quantile(0.99),
+        )
+
+
+class StreamTable:
+    """All records by id. The handler is the one who decides; this survives it, as an ETS table survives its user."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._records: dict[str, StreamRecord] = {}
+        self.created = 0
+        self.completed = 0
+        self.failed = 0
+        self.cancelled = 0
+        self.tokens = 0  # of ended streams
+
+    def add(self, record: StreamRecord) -> None:
+        """Enter a record; an ended stream's id can be used again.
+
+        Raises:
+            StreamExists: a running stream has that id.
+        """
+        with self._lock:
+            other = self._records.get(record.stream_id)
+            if other is not None and other.ended_at is None:
+                raise StreamExists(record.stream_id)
+            self._records[record.stream_id] = record
+            self.created += 1
+
+    def get(self, stream_id: str) -> StreamRecord:
+        """The record with that id, running or ended not long ago.
+
+        Raises:
+            StreamNotFound: there is none.
+        """
+        record = self._records.get(stream_id)
+        if record is None:
+            raise StreamNotFound(stream_id)
+        return record
+
+    def find(self, stream_id: str) -> StreamRecord | None:
+        """The same without raising."""
+        return self._records.get(stream_id)
+
+    def forget(self, record: StreamRecord) -> None:
+        """Drop it, unless its id has been given to another stream since."""
+        with self._lock:
+            if self._records.get(record.stream_id) is record:
+                del self._records[record.stream_id]
+
+    def all(self) -> list[StreamRecord]:
+        """All records, oldest first."""
+        with self._lock:
+            return list(self._records.values())
