@@ -1,0 +1,237 @@
+"""Server-sent events out of bytes: sseclient-py parses the fields, this module makes that safe and incremental.
+
+sseclient-py wants an iterable of chunks, stops where the iterable stops and reads lines with ``bytes.splitlines``. It
+does not know a CR at the end of a chunk, a byte order mark, broken UTF-8 or a limit, dispatches an unterminated last
+block, and joins an event's lines in quadratic time. So it is handed complete blocks only, with LF line ends, and each
+of these things is done here, most of them only when a chunk gives cause for it: the ordinary chunk, whole events of
+``data:`` and ``event:`` lines, goes straight through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+import sseclient
+
+from penstock.errors import ProtocolError
+
+__all__ = ["SseDecoder", "SseEvent"]
+
+_BOM = b"\xef\xbb\xbf"
+_LINES_AT_ONCE = 64
+"""Longest block, in lines, that sseclient gets in one piece; its work on a block grows with the square of this."""
+
+
+class SseEvent(msgspec.Struct, frozen=True, gc=False):
+    """One dispatched event.
+
+    ``id`` is the last event id of the stream, as the standard has it, not the event's own. Two things that the standard
+    ignores come as events too, with their text as data: an ``error:`` field line (GPUStack, llama.cpp before September
+    2025) as type ``"error"``, and a bare JSON body behind or instead of events (Vertex) as type ``"json"``.
+    """
+
+    event: str
+    data: str
+    id: str = ""
+
+    def __repr__(self) -> str:
+        return f"SseEvent(event={self.event!r}, chars={len(self.data)})"
+
+
+class _Blocks:
+    """The event source sseclient reads from: what it is given, once, then nothing until it is given more."""
+
+    __slots__ = ("_waiting",)
+
+    def __init__(self) -> None:
+        self._waiting = b""
+
+    def put(self, blocks: bytes) -> None:
+        self._waiting = blocks
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        blocks, self._waiting = self._waiting, b""
+        if not blocks:
+            raise StopIteration
+        return blocks
+
+    def close(self) -> None:
+        self._waiting = b""
+
+
+class SseDecoder:
+    """Cuts one event stream, pushed in as chunks, into events. After a `ProtocolError` it is unusable.
+
+    Attributes:
+        comments: comment lines seen so far; providers send them as keep-alives.
+        retry_ms: the last valid ``retry:`` value, in milliseconds, or None.
+        last_event_id: the stream's last event id, ``""`` where none has come.
+    """
+
+    def __init__(self, max_event_bytes: int) -> None:
+        self.comments = 0
+        self.retry_ms: int | None = None
+        self.last_event_id = ""
+        self._limit = max_event_bytes
+        self._pending = bytearray()
+        self._ended_in_cr = False
+        self._at_start = True
+        self._source = _Blocks()
+        self._client = sseclient.SSEClient(self._source)
+
+    def feed(self, chunk: bytes) -> list[SseEvent]:
+        """Decode one chunk into the events it completes.
+
+        Chunks may split anywhere, also inside a UTF-8 character or between CR and LF; what is left over waits.
+
+        Raises:
+            ProtocolError: an event is longer than ``max_event_bytes``, complete or not.
+        """
+        if self._at_start or self._ended_in_cr or b"\r" in chunk:
+            chunk = self._normalise(chunk)
+        pending = self._pending
+        if not pending and chunk.endswith(b"\n\n"):
+            return self._parse(chunk)
+        if not chunk:
+            return []
+        seen = max(len(pending) - 1, 0)
+        pending += chunk
+        end = pending.rfind(b"\n\n", seen) + 2
+        if end < 2:
+            if len(pending) > self._limit:
+                raise ProtocolError(f"an event is longer than {self._limit} bytes")
+            if pending[0] == 58 and b"\n" in chunk:  # a comment needs no blank line to be a sign of life
+                self._drop_leading_comments()
+            return []
+        complete = bytes(pending[:end])
+        del pending[:end]
+        events = self._parse(complete)
+        if len(pending) > self._limit:
+            raise ProtocolError(f"an event is longer than {self._limit} bytes")
+        return events
+
+    def close(self) -> list[SseEvent]:
+        """The body has ended: give the unterminated last block's event where it is certain that nothing is missing.
+
+        The standard throws that block away, since its last line may be cut. A JSON object or array that parses, and
+        ``[DONE]``, cannot have been cut, so they are kept.
+        """
+        rest = self._pending.decode("utf-8", "replace")
+        self._pending.clear()
+        if not rest.strip("\n"):
+            return []
+        events = self._parse((rest.rstrip("\n") + "\n\n").encode())
+        return [event for event in events if _is_whole(event.data)]
+
+    def _normalise(self, chunk: bytes) -> bytes:
+        """Turn CR and CRLF into LF at once (a CR is told from a CRLF by the next chunk), and take off the BOM."""
+        if self._at_start:
+            if not chunk:
+                return chunk
+            chunk = bytes(self._pending) + chunk
+            self._pending.clear()
+            if len(chunk) < len(_BOM) and _BOM.startswith(chunk):
+                self._pending += chunk
+                return b""
+            self._at_start = False
+            chunk = chunk.removeprefix(_BOM)
+        if self._ended_in_cr and chunk:
+            chunk = chunk.removeprefix(b"\n")
+            self._ended_in_cr = False
+        if chunk.endswith(b"\r"):
+            self._ended_in_cr = True
+        return chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+
+    def _drop_leading_comments(self) -> None:
+        pending = self._pending
+        end = pending.rfind(b"\n") + 1
+        start = 0
+        while start < end and pending[start] == 58:
+            start = pending.index(b"\n", start) + 1
+            self.comments += 1
+        del pending[:start]
+
+    def _parse(self, blocks: bytes) -> list[SseEvent]:
+        """Parse complete blocks that end in a blank line."""
+        if len(blocks) > self._limit + 1 and max(map(len, blocks.split(b"\n\n"))) >= self._limit:
+            raise ProtocolError(f"an event is longer than {self._limit} bytes")
+        # Only data: and event: lines, each block's data in one line? Then there is nothing left to do but to parse.
+        ends = blocks.count(b"\n\n")
+        data = blocks.count(b"\ndata:") + blocks.startswith(b"data:")
+        if data <= ends:
+            types = blocks.count(b"\nevent:") + blocks.startswith(b"event:")
+            if ends + data + types == blocks.count(b"\n"):
+                return self._events(blocks)
+        events: list[SseEvent] = []
+        for block in blocks.split(b"\n\n"):
+            if block := block.strip(b"\n"):
+                self._parse_block(block, events)
+        return events
+
+    def _parse_block(self, block: bytes, events: list[SseEvent]) -> None:
+        """Parse one block with whatever the standard and the providers allow in it."""
+        if block[0] in b"{[":
+            events.append(SseEvent("json", block.decode("utf-8", "replace"), self.last_event_id))
+            return
+        head: dict[bytes, bytes] = {}
+        data: list[bytes] = []
+        for line in block.split(b"\n"):
+            name, _, value = line.partition(b":")
+            if not name:
+                self.comments += 1
+            elif name == b"data":
+                data.append(line)
+            elif name == b"event":
+                head[name] = line
+            elif name == b"id":
+                self._note_id(value)
+            elif name == b"retry":
+                self._note_retry(value)
+            elif name == b"error":
+                text = value.removeprefix(b" ").decode("utf-8", "replace")
+                events.append(SseEvent("error", text, self.last_event_id))
+        if not data:
+            return
+        if len(data) <= _LINES_AT_ONCE:
+            events.extend(self._events(b"\n".join([*head.values(), *data, b"", b""])))
+            return
+        pieces: list[SseEvent] = []
+        for start in range(0, len(data), _LINES_AT_ONCE):
+            lines = [*head.values(), *data[start : start + _LINES_AT_ONCE], b"", b""]
+            pieces.extend(self._events(b"\n".join(lines)))
+        events.append(SseEvent(pieces[0].event, "\n".join([piece.data for piece in pieces]), self.last_event_id))
+
+    def _events(self, blocks: bytes) -> list[SseEvent]:
+        self._source.put(blocks)
+        last = self.last_event_id
+        try:
+            return [SseEvent(event.event, event.data, last) for event in self._client.events()]
+        except UnicodeDecodeError:
+            self._source.put(blocks.decode("utf-8", "replace").encode())
+            return [SseEvent(event.event, event.data, last) for event in self._client.events()]
+
+    def _note_id(self, value: bytes) -> None:
+        if b"\0" not in value:
+            self.last_event_id = value.removeprefix(b" ").decode("utf-8", "replace")
+
+    def _note_retry(self, value: bytes) -> None:
+        digits = value.removeprefix(b" ")
+        if digits.isdigit() and len(digits) < 16:
+            self.retry_ms = int(digits)
+
+
+def _is_whole(data: str) -> bool:
+    text = data.strip()
+    if text == "[DONE]":
+        return True
+    if not text.startswith(("{", "[")):
+        return False
+    try:
+        msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return False
+    return True

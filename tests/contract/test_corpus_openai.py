@@ -1,0 +1,180 @@
+"""Every recorded OpenAI-like stream decodes to what its sidecar says, however its bytes are cut."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from penstock.adapters.providers.openai_chat import ChatDecoder
+from penstock.adapters.providers.openai_responses import ResponsesDecoder
+from penstock.ports import (
+    Delta,
+    ErrorDelta,
+    FinishDelta,
+    KeepAlive,
+    ReasoningDelta,
+    RefusalDelta,
+    TextDelta,
+    ToolCallDelta,
+    UsageDelta,
+)
+
+CORPUS = Path(__file__).parent.parent / "corpus"
+BYTE_BY_BYTE_UP_TO = 12_000
+LIMIT = 4 * 1_048_576
+
+
+def _recordings() -> list[Any]:
+    found = []
+    for sidecar in sorted(CORPUS.glob("*/*.json")):
+        facts = json.loads(sidecar.read_text(encoding="utf-8"))
+        if facts.get("api") in ("chat", "responses"):
+            found.append(pytest.param(facts, id=f"{sidecar.parent.name}/{sidecar.stem[-60:]}"))
+    return found
+
+
+RECORDINGS = _recordings()
+
+READ_FROM_DETAILS_ONLY = {"snowflake/pydantic-pydantic-ai__test_snowflake_thinking_streaming.sse": "15 * 27 = 405"}
+"""The sidecar does not read ``reasoning_details``; we do where nothing else says the reasoning."""
+
+ERROR_FIELD = {
+    "gpustack/crmne-ruby_llm__TRIMMED-chat_with_extended_thinking_gpustack_qwen3_streams_thinking_.sse": (
+        "failed to decode, try again, increasing context size or reducing parallel"
+    )
+}
+"""The sidecar drops ``error:`` field lines, as the standard says; we tell them."""
+
+
+def _decoder(facts: dict[str, Any]) -> ChatDecoder | ResponsesDecoder:
+    return ChatDecoder(LIMIT) if facts["api"] == "chat" else ResponsesDecoder(LIMIT)
+
+
+def _decode(facts: dict[str, Any], chunks: Iterable[bytes]) -> tuple[list[Delta], ChatDecoder | ResponsesDecoder]:
+    decoder = _decoder(facts)
+    deltas: list[Delta] = []
+    for chunk in chunks:
+        deltas += decoder.feed(chunk)
+    deltas += decoder.close()
+    return [delta for delta in deltas if not isinstance(delta, KeepAlive)], decoder
+
+
+def _body(facts: dict[str, Any]) -> bytes:
+    path: Path = CORPUS / facts["file"]
+    return path.read_bytes()
+
+
+def _calls(deltas: list[Delta]) -> list[dict[str, Any]]:
+    """Put fragments together: a new id, or a new index, is a new call; what says neither belongs to the last one."""
+    calls: list[dict[str, Any]] = []
+    by_index: dict[int | None, dict[str, Any]] = {}
+    for delta in deltas:
+        if not isinstance(delta, ToolCallDelta):
+            continue
+        call = by_index.get(delta.index) if delta.index is not None else (calls[-1] if calls else None)
+        if call is None or (delta.id is not None and call["id"] not in (None, delta.id)):
+            call = {"id": None, "name": None, "arguments": ""}
+            calls.append(call)
+        by_index[delta.index] = call
+        call["id"] = call["id"] or delta.id
+        call["name"] = call["name"] or delta.name
+        call["arguments"] += delta.arguments
+    return calls
+
+
+def _joined(deltas: list[Delta], kind: type[TextDelta] | type[ReasoningDelta] | type[RefusalDelta]) -> str:
+    return "".join(delta.text for delta in deltas if isinstance(delta, kind))
+
+
+@pytest.mark.parametrize("facts", RECORDINGS)
+def test_a_recording_decodes_to_what_its_sidecar_says(facts: dict[str, Any]) -> None:
+    expect = facts["expect"]
+    deltas, decoder = _decode(facts, [_body(facts)])
+
+    assert _joined(deltas, TextDelta) == expect["text"]
+    assert _joined(deltas, ReasoningDelta) == READ_FROM_DETAILS_ONLY.get(facts["file"], expect["reasoning"])
+    assert _joined(deltas, RefusalDelta) == expect["refusal"]
+    assert [(call["id"], call["name"], call["arguments"]) for call in _calls(deltas)] == [
+        (call["id"], call["name"], call["arguments_raw"]) for call in expect["tool_calls"]
+    ]
+    assert decoder.done == expect["terminated"]
+    assert decoder.finished == (expect["finish_reason"] not in (None, "failed"))
+
+
+@pytest.mark.parametrize("facts", RECORDINGS)
+def test_a_recordings_finish_reason_is_told_in_the_providers_word(facts: dict[str, Any]) -> None:
+    expect = facts["expect"]
+    finishes = [delta for delta in _decode(facts, [_body(facts)])[0] if isinstance(delta, FinishDelta)]
+
+    raw = expect["finish_reason"]
+    if expect["flags"].get("finish_reason_changed"):
+        raw = "tool_calls"  # the sidecar has the "stop" that came later
+    if raw in (None, "failed"):
+        assert finishes == []
+        return
+    assert [finish.raw for finish in finishes] == [raw]
+    if expect["tool_calls"] and raw in ("stop", "completed", "tool_calls"):
+        assert finishes[0].reason == "tool_calls"
+
+
+@pytest.mark.parametrize("facts", RECORDINGS)
+def test_a_recordings_usage_is_told_and_what_is_not_told_is_none(facts: dict[str, Any]) -> None:
+    usages = [delta.usage for delta in _decode(facts, [_body(facts)])[0] if isinstance(delta, UsageDelta)]
+
+    expected = facts["expect"]["usage_normalized"]
+    assert bool(usages) == bool(expected)
+    if usages:
+        assert {name: getattr(usages[-1], name) for name in expected} == expected
+
+
+@pytest.mark.parametrize("facts", RECORDINGS)
+def test_a_recordings_errors_are_told_with_code_and_message(facts: dict[str, Any]) -> None:
+    errors = [delta.error for delta in _decode(facts, [_body(facts)])[0] if isinstance(delta, ErrorDelta)]
+
+    expected = facts["expect"]["errors"]
+    if facts["file"] in ERROR_FIELD:
+        assert [getattr(error, "message", None) for error in errors] == [ERROR_FIELD[facts["file"]]]
+        return
+    if facts["api"] == "responses":
+        expected = expected[:1]  # `error` and `response.failed` tell the same one
+    assert [getattr(error, "message", None) for error in errors] == [error["message"] for error in expected]
+    for error, facts_of_error in zip(errors, expected, strict=True):
+        code = facts_of_error.get("code") or facts_of_error.get("type")
+        assert getattr(error, "code", None) == (None if code is None else str(code))
+
+
+@pytest.mark.parametrize("facts", RECORDINGS)
+def test_a_recording_decodes_to_the_same_however_it_is_cut(facts: dict[str, Any]) -> None:
+    body = _body(facts)
+    whole = [_told(delta) for delta in _decode(facts, [body])[0]]
+    if len(body) <= BYTE_BY_BYTE_UP_TO:
+        single = _decode(facts, (body[at : at + 1] for at in range(len(body))))[0]
+        assert [_told(delta) for delta in single] == whole
+    cuts = random.Random(facts["file"])
+    for _ in range(12):
+        at = cuts.randrange(len(body) + 1)
+        assert [_told(delta) for delta in _decode(facts, [body[:at], body[at:]])[0]] == whole
+
+
+def _told(delta: Delta) -> object:
+    return repr(delta.error) if isinstance(delta, ErrorDelta) else delta
+
+
+@pytest.mark.parametrize("facts", RECORDINGS)
+def test_cutting_a_recording_short_never_raises_and_never_invents(facts: dict[str, Any]) -> None:
+    body = _body(facts)
+    text, reasoning = facts["expect"]["text"], READ_FROM_DETAILS_ONLY.get(facts["file"], facts["expect"]["reasoning"])
+    cuts = random.Random(facts["file"])
+    for _ in range(12):
+        deltas, _decoder = _decode(facts, [body[: cuts.randrange(len(body))]])
+        assert text.startswith(_joined(deltas, TextDelta))
+        assert reasoning.startswith(_joined(deltas, ReasoningDelta))
+
+
+def test_the_corpus_is_there() -> None:
+    assert len(RECORDINGS) >= 90

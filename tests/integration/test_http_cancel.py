@@ -1,0 +1,375 @@
+"""Cancelling and closing an `HttpReader` in every phase of a request: the server sees it, the sink is told."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+
+import pytest
+
+from penstock.adapters.http import HttpReader
+from penstock.config.options import RequestOptions
+from penstock.errors import IncompleteStream, ProviderError
+from penstock.ports import Delta
+from tests.integration.raw_server import (
+    CERTIFICATE,
+    CHUNKED,
+    HEAD,
+    PATIENCE,
+    Peer,
+    PlainProvider,
+    RawServer,
+    RecordingSink,
+    chunk,
+    post,
+)
+
+OPTIONS = RequestOptions(connect_timeout=60, verify_tls=str(CERTIFICATE))
+
+
+@pytest.fixture
+def reader() -> Iterator[HttpReader]:
+    before = threading.active_count()
+    reader = HttpReader(2, max_queue=3)
+    yield reader
+    assert reader.close(PATIENCE) == 0
+    assert threading.active_count() == before
+
+
+class Phase:
+    """A server that goes so far with a request and no further, and then waits to see the connection closed."""
+
+    def __init__(self, go: Callable[[Peer], None]) -> None:
+        self._go = go
+        self.reached = threading.Event()
+        self.closed = threading.Event()
+
+    def __call__(self, peer: Peer) -> None:
+        self._go(peer)
+        self.reached.set()
+        peer.wait_closed()
+        self.closed.set()
+
+
+def _handshaking(peer: Peer) -> None:
+    assert peer.sock.recv(65_536)[:1] == b"\x16"  # the client's hello, which stays unanswered
+
+
+def _waiting_for_headers(peer: Peer) -> None:
+    peer.read_request()
+
+
+def _waiting_for_more_headers(peer: Peer) -> None:
+    peer.read_request()
+    peer.send(HEAD)
+
+
+def _waiting_for_body(peer: Peer) -> None:
+    peer.read_request()
+    peer.send(CHUNKED)
+
+
+def _inside_a_chunk(peer: Peer) -> None:
+    peer.read_request()
+    peer.send(CHUNKED + chunk(b"data: x\n\n") + b"40\r\ndata: ")
+
+
+def _inside_a_close_delimited_body(peer: Peer) -> None:
+    peer.read_request()
+    peer.send(HEAD + b"\r\ndata: x\n\n")
+
+
+def _inside_an_error_body(peer: Peer) -> None:
+    peer.read_request()
+    peer.send(b"HTTP/1.1 500 X\r\nContent-Length: 100\r\n\r\npart")
+
+
+PHASES = [
+    (_waiting_for_headers, False),
+    (_waiting_for_more_headers, False),
+    (_waiting_for_body, False),
+    (_inside_a_chunk, False),
+    (_inside_a_close_delimited_body, False),
+    (_inside_an_error_body, False),
+    (_waiting_for_headers, True),
+    (_waiting_for_body, True),
+    (_inside_a_chunk, True),
+    (_inside_a_close_delimited_body, True),
+]
+
+
+@pytest.mark.parametrize(("go", "tls"), PHASES)
+def test_a_cancel_closes_the_connection_and_ends_the_request(
+    reader: HttpReader, go: Callable[[Peer], None], tls: bool
+) -> None:
+    phase = Phase(go)
+    sink = RecordingSink()
+    with RawServer(phase, tls=tls) as server:
+        job = reader.start(PlainProvider(), post(server.url), OPTIONS, sink)
+        assert phase.reached.wait(PATIENCE)
+        assert sink.is_waiting.wait(PATIENCE)
+        job.cancel()
+        assert phase.closed.wait(1), "the server does not see the connection closed"
+        assert isinstance(sink.wait_ended(), IncompleteStream)
+    job.cancel()
+    assert sink.calls[-1] == "ended"
+    assert reader.statistics()["active"] == 0
+
+
+def test_a_cancel_ends_a_tls_handshake(reader: HttpReader) -> None:
+    phase = Phase(_handshaking)
+    sink = RecordingSink()
+    with RawServer(phase) as server:
+        job = reader.start(PlainProvider(), post(server.url.replace("http:", "https:")), OPTIONS, sink)
+        assert phase.reached.wait(PATIENCE)
+        job.cancel()
+        assert phase.closed.wait(1)
+        sink.wait_ended()
+    assert sink.calls == ["connecting", "ended"]
+
+
+def test_a_cancel_ends_the_wait_for_a_connection(reader: HttpReader) -> None:
+    with contextlib.ExitStack() as held:
+        # A listener whose queue is full answers no further connection: Linux drops the handshake's last packets.
+        listener = held.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        address = listener.getsockname()
+        for _ in range(4):
+            filler = held.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(address)
+        sink = RecordingSink()
+        job = reader.start(PlainProvider(), post(f"http://127.0.0.1:{address[1]}/"), OPTIONS, sink)
+        assert sink.is_connecting.wait(PATIENCE)
+        assert not sink.has_ended.is_set()
+        job.cancel()
+        assert isinstance(sink.wait_ended(), IncompleteStream)
+    assert sink.calls == ["connecting", "ended"]
+
+
+def test_a_cancel_ends_the_sending_of_a_request_nobody_reads(reader: HttpReader) -> None:
+    accepted = threading.Event()
+    let_go = threading.Event()
+
+    def serve(peer: Peer) -> None:
+        accepted.set()
+        assert let_go.wait(PATIENCE)
+
+    with RawServer(serve) as server:
+        sink = RecordingSink()
+        job = reader.start(PlainProvider(), post(server.url, body=b"x" * 50_000_000), OPTIONS, sink)
+        assert accepted.wait(PATIENCE)
+        job.cancel()
+        assert isinstance(sink.wait_ended(), IncompleteStream)
+        let_go.set()
+
+
+def test_a_cancel_is_seen_by_the_server_while_the_sink_still_blocks(reader: HttpReader) -> None:
+    in_sink, let_go = threading.Event(), threading.Event()
+
+    class Blocking(RecordingSink):
+        def deltas(self, deltas: Sequence[Delta]) -> bool:
+            in_sink.set()
+            return not let_go.wait(PATIENCE)
+
+    phase = Phase(_inside_a_chunk)
+    sink = Blocking()
+    with RawServer(phase) as server:
+        job = reader.start(PlainProvider(), post(server.url), OPTIONS, sink)
+        assert in_sink.wait(PATIENCE)
+        job.cancel()
+        assert phase.closed.wait(1)
+        assert not sink.has_ended.is_set()
+        let_go.set()
+        assert isinstance(sink.wait_ended(), IncompleteStream)
+
+
+def test_a_cancelled_connection_is_not_used_again(reader: HttpReader) -> None:
+    def serve(peer: Peer) -> None:
+        while peer.read_request():
+            peer.send(CHUNKED + chunk(b"data: x\n\n"))
+
+    with RawServer(serve) as server:
+        for _ in range(3):
+            sink = RecordingSink()
+            job = reader.start(PlainProvider(), post(server.url), OPTIONS, sink)
+            assert sink.next_text() == "data: x\n\n"
+            job.cancel()
+            sink.wait_ended()
+        assert server.connections == 3
+
+
+def test_a_cancel_of_a_request_on_a_kept_connection_closes_it(reader: HttpReader) -> None:
+    waiting = threading.Event()
+
+    def serve(peer: Peer) -> None:
+        peer.read_request()
+        peer.send(HEAD + b"Content-Length: 2\r\n\r\nab")
+        peer.read_request()
+        waiting.set()
+        peer.wait_closed()
+
+    with RawServer(serve) as server:
+        first = RecordingSink()
+        reader.start(PlainProvider(), post(server.url), OPTIONS, first)
+        assert first.wait_ended() is None
+        second = RecordingSink()
+        job = reader.start(PlainProvider(), post(server.url), OPTIONS, second)
+        assert waiting.wait(PATIENCE)
+        job.cancel()
+        assert isinstance(second.wait_ended(), IncompleteStream)
+        assert server.connections == 1
+
+
+def test_a_cancel_after_the_end_does_not_touch_the_connections_next_request(reader: HttpReader) -> None:
+    ask_again = threading.Event()
+
+    def serve(peer: Peer) -> None:
+        peer.read_request()
+        peer.send(HEAD + b"Content-Length: 2\r\n\r\nab")
+        peer.read_request()
+        assert ask_again.wait(PATIENCE)
+        peer.send(HEAD + b"Content-Length: 2\r\n\r\ncd")
+
+    with RawServer(serve) as server:
+        first, second = RecordingSink(), RecordingSink()
+        old = reader.start(PlainProvider(), post(server.url), OPTIONS, first)
+        assert first.wait_ended() is None
+        reader.start(PlainProvider(), post(server.url), OPTIONS, second)
+        assert second.is_waiting.wait(PATIENCE)
+        old.cancel()
+        ask_again.set()
+        assert second.wait_ended() is None
+        assert second.next_text() == "cd"
+        assert server.connections == 1
+
+
+# --- the queue -----------------------------------------------------------------------------------------------------
+
+
+class Busy:
+    """A server that answers nobody until it is told to."""
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+
+    def __call__(self, peer: Peer) -> None:
+        if not peer.read_request():
+            return
+        assert self.go.wait(PATIENCE)
+        with contextlib.suppress(OSError):
+            peer.send(HEAD + b"Content-Length: 2\r\nConnection: close\r\n\r\nab")
+
+
+def test_a_queued_request_that_is_cancelled_ends_though_all_threads_are_busy(reader: HttpReader) -> None:
+    busy = Busy()
+    with RawServer(busy) as server:
+        sinks = [RecordingSink() for _ in range(4)]
+        jobs = [reader.start(PlainProvider(), post(server.url), OPTIONS, sink) for sink in sinks]
+        assert sinks[1].is_waiting.wait(PATIENCE)
+        jobs[2].cancel()
+        assert isinstance(sinks[2].wait_ended(), IncompleteStream)
+        assert sinks[2].calls == ["ended"]
+        assert sinks[2].decoder is None
+        assert reader.statistics()["queued"] == 1
+        busy.go.set()
+        for sink in (sinks[0], sinks[1], sinks[3]):
+            assert sink.wait_ended() is None
+
+
+def test_a_full_queue_refuses_and_takes_again_when_there_is_room(reader: HttpReader) -> None:
+    busy = Busy()
+    with RawServer(busy) as server:
+        sinks = [RecordingSink() for _ in range(5)]
+        jobs = [reader.start(PlainProvider(), post(server.url), OPTIONS, sink) for sink in sinks]
+        with pytest.raises(ProviderError, match="too many requests"):
+            reader.start(PlainProvider(), post(server.url), OPTIONS, RecordingSink())
+        jobs[4].cancel()
+        sinks[4].wait_ended()
+        late = RecordingSink()
+        reader.start(PlainProvider(), post(server.url), OPTIONS, late)
+        assert reader.statistics()["started"] == 6
+        busy.go.set()
+        assert late.wait_ended() is None
+
+
+def test_idle_threads_retire() -> None:
+    def serve(peer: Peer) -> None:
+        peer.read_request()
+        peer.send(HEAD + b"Content-Length: 2\r\nConnection: close\r\n\r\nab")
+
+    before = threading.active_count()
+    reader = HttpReader(2, idle_timeout=0)
+    with RawServer(serve) as server:
+        for _ in range(3):
+            sink = RecordingSink()
+            reader.start(PlainProvider(), post(server.url), OPTIONS, sink)
+            assert sink.wait_ended() is None
+    reader.close(PATIENCE)
+    assert threading.active_count() == before
+
+
+# --- closing the reader --------------------------------------------------------------------------------------------
+
+
+def test_closing_the_reader_ends_what_runs_and_what_waits() -> None:
+    before = threading.active_count()
+    reader = HttpReader(2)
+    busy = Busy()
+    with RawServer(busy) as server:
+        sinks = [RecordingSink() for _ in range(5)]
+        for sink in sinks:
+            reader.start(PlainProvider(), post(server.url), OPTIONS, sink)
+        assert sinks[1].is_waiting.wait(PATIENCE)
+        assert reader.close(PATIENCE) == 0
+        assert all(isinstance(sink.error, IncompleteStream) for sink in sinks)
+        assert reader.statistics() == {"active": 0, "queued": 0, "started": 5, "threads": 0, "leaked": 0}
+        with pytest.raises(ProviderError, match="closed"):
+            reader.start(PlainProvider(), post(server.url), OPTIONS, RecordingSink())
+        assert reader.close(PATIENCE) == 0
+        busy.go.set()
+    assert threading.active_count() == before
+
+
+def test_a_thread_stuck_in_its_sink_is_counted_as_leaked_until_it_comes_back() -> None:
+    in_sink, let_go = threading.Event(), threading.Event()
+
+    class Stuck(RecordingSink):
+        def waiting(self) -> None:
+            in_sink.set()
+            assert let_go.wait(PATIENCE)
+
+    reader = HttpReader(2)
+    busy = Busy()
+    with RawServer(busy) as server:
+        sink = Stuck()
+        reader.start(PlainProvider(), post(server.url), OPTIONS, sink)
+        assert in_sink.wait(PATIENCE)
+        assert reader.close(0.01) == 1
+        assert reader.statistics()["leaked"] == 1
+        let_go.set()
+        sink.wait_ended()
+        assert reader.close(PATIENCE) == 0
+        assert reader.statistics()["leaked"] == 0
+        busy.go.set()
+
+
+def test_a_sink_may_close_the_reader_it_is_called_from() -> None:
+    reader = HttpReader(2)
+    left: list[int] = []
+
+    class Closing(RecordingSink):
+        def deltas(self, deltas: Sequence[Delta]) -> bool:
+            left.append(reader.close(PATIENCE))
+            return True
+
+    phase = Phase(_inside_a_chunk)
+    with RawServer(phase) as server:
+        sink = Closing()
+        reader.start(PlainProvider(), post(server.url), OPTIONS, sink)
+        assert isinstance(sink.wait_ended(), IncompleteStream)
+    assert left == [0]
+    assert reader.close(PATIENCE) == 0

@@ -1,0 +1,583 @@
+"""`HttpReader` against servers that say every byte: bodies as they arrive, what goes wrong, connections kept."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import socket
+import struct
+import threading
+import warnings
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from penstock.adapters.http import HttpReader
+from penstock.adapters.providers.openai_chat import OpenAiChat
+from penstock.config.options import RequestOptions
+from penstock.errors import (
+    ApiError,
+    AuthenticationError,
+    ConnectError,
+    IncompleteStream,
+    OptionError,
+    ProtocolError,
+    ProviderError,
+    ProviderTimeout,
+)
+from penstock.ports import ChatCall, Delta, ProviderRequest, Secret
+from tests.integration.raw_server import (
+    CERTIFICATE,
+    CHUNKED,
+    HEAD,
+    PATIENCE,
+    Peer,
+    PlainDecoder,
+    PlainProvider,
+    RawServer,
+    RecordingSink,
+    chunk,
+    post,
+)
+
+OPTIONS = RequestOptions(connect_timeout=PATIENCE)
+
+
+@pytest.fixture
+def reader() -> Iterator[HttpReader]:
+    before = threading.active_count()
+    reader = HttpReader(4)
+    yield reader
+    assert reader.close(PATIENCE) == 0
+    assert reader.statistics()["threads"] == 0
+    assert threading.active_count() == before
+
+
+def run(reader: HttpReader, url: str, options: RequestOptions = OPTIONS) -> RecordingSink:
+    sink = RecordingSink()
+    reader.start(PlainProvider(), post(url), options, sink)
+    sink.wait_ended()
+    return sink
+
+
+# --- bodies --------------------------------------------------------------------------------------------------------
+
+
+def _chunked() -> tuple[bytes, Callable[[bytes], bytes], bytes]:
+    return CHUNKED, chunk, b"0\r\n\r\n"
+
+
+def _close_delimited() -> tuple[bytes, Callable[[bytes], bytes], bytes]:
+    return HEAD + b"\r\n", lambda data: data, b""
+
+
+def _content_length() -> tuple[bytes, Callable[[bytes], bytes], bytes]:
+    return HEAD + b"Content-Length: 30\r\n\r\n", lambda data: data, b""
+
+
+def _gzipped() -> tuple[bytes, Callable[[bytes], bytes], bytes]:
+    packer = zlib.compressobj(wbits=31)
+    head = HEAD + b"Content-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n"
+    return head, lambda data: chunk(packer.compress(data) + packer.flush(zlib.Z_SYNC_FLUSH)), b"0\r\n\r\n"
+
+
+def _gzipped_until_close() -> tuple[bytes, Callable[[bytes], bytes], bytes]:
+    packer = zlib.compressobj(wbits=31)
+    head = HEAD + b"Content-Encoding: gzip\r\n\r\n"
+    return head, lambda data: packer.compress(data) + packer.flush(zlib.Z_SYNC_FLUSH), b""
+
+
+KINDS = [_chunked, _close_delimited, _content_length, _gzipped, _gzipped_until_close]
+EVENTS = ["data: one\n\n", "data: two\n\n", "data: 3\n"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("tls", [False, True])
+def test_each_event_is_told_before_the_next_byte_is_sent(
+    reader: HttpReader, kind: Callable[[], tuple[bytes, Callable[[bytes], bytes], bytes]], tls: bool
+) -> None:
+    told = [threading.Event() for _ in EVENTS]
+
+    def serve(peer: Peer) -> None:
+        head, frame, tail = kind()
+        peer.read_request()
+        peer.send(head)
+        for event, was_told in zip(EVENTS, told, strict=True):
+            peer.send(frame(event.encode()))
+            assert was_told.wait(PATIENCE), "an event was held back until more came"
+        peer.send(tail)
+
+    with RawServer(serve, tls=tls) as server:
+        sink = RecordingSink()
+        options = OPTIONS.replace(verify_tls=str(CERTIFICATE)) if tls else OPTIONS
+        reader.start(PlainProvider(), post(server.url), options, sink)
+        for event, was_told in zip(EVENTS, told, strict=True):
+            assert sink.next_text() == event
+            was_told.set()
+        assert sink.wait_ended() is None
+    assert sink.calls[0:3] == ["connecting", "waiting", "deltas"]
+    assert len(sink.threads) == 1
+
+
+def test_chunks_that_came_together_are_told_together_and_pieces_of_a_chunk_at_once(reader: HttpReader) -> None:
+    first_told = threading.Event()
+
+    def serve(peer: Peer) -> None:
+        peer.read_request()
+        peer.send(CHUNKED + chunk(b"a") + chunk(b"b") + b"4;ext=1\r\ncd")
+        assert first_told.wait(PATIENCE)
+        peer.send(b"ef\r")
+        peer.send(b"\n0\r\nX-Trailer: t\r\n\r\n")
+
+    with RawServer(serve) as server:
+        sink = RecordingSink()
+        reader.start(PlainProvider(), post(server.url), OPTIONS, sink)
+        text = sink.next_text()
+        while text != "abcd":  # head and body may come in two packets
+            text += sink.next_text()
+        first_told.set()
+        assert sink.next_text() == "ef"
+        assert sink.wait_ended() is None
+
+
+def test_a_chunked_body_cut_at_every_byte_is_the_same_body(reader: HttpReader) -> None:
+    wire = chunk(b"data: x\n\n") + chunk(b"y" * 17) + b"0\r\nT: u\r\n\r\n"
+
+    def serve(peer: Peer) -> None:
+        while peer.read_request():
+            peer.send(CHUNKED)
+            for at in range(len(wire)):
+                peer.send(wire[at : at + 1])
+
+    with RawServer(serve) as server:
+        for _ in range(3):
+            sink = run(reader, server.url)
+            assert sink.error is None
+            assert "".join(sink.texts.queue) == "data: x\n\n" + "y" * 17
+        assert server.connections == 1
+        reader.close(PATIENCE)
+
+
+def test_a_decoder_that_is_done_ends_the_reading_though_the_server_never_closes(reader: HttpReader) -> None:
+    def serve(peer: Peer) -> None:
+        peer.read_request()
+        peer.send(CHUNKED + chunk(b"data: x\n\n") + chunk(b"data: [DONE]\n\n"))
+        peer.wait_closed()
+
+    with RawServer(serve) as server:
+        sink = run(reader, server.url)
+    assert sink.error is None
+    assert sink.decoder is not None
+    assert sink.decoder.done
+
+
+def test_a_sink_that_wants_no_more_ends_the_reading(reader: HttpReader) -> None:
+    def serve(peer: Peer) -> None:
+        peer.read_request()
+        peer.send(CHUNKED + chunk(b"data: x\n\n"))
+        peer.wait_closed()
+
+    with RawServer(serve) as server:
+        sink = RecordingSink(accept=False)
+        reader.start(PlainProvider(), post(server.url), OPTIONS, sink)
+        assert sink.wait_ended() is None
+    assert sink.calls == ["connecting", "waiting", "deltas", "ended"]
+
+
+def test_a_real_provider_streams_through_the_reader(reader: HttpReader) -> None:
+    seen: list[bytes] = []
+
+    def serve(peer: Peer) -> None:
+        seen.append(peer.read_request())
+        event = b'data: {"choices":[{"index":0,"delta":{"content":"Hi"},"finish_reason":"stop"}]}\n\n'
+        peer.send(CHUNKED + chunk(event) + chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n")
+
+    with RawServer(serve) as server:
+        provider = OpenAiChat(Secret("sk-real-1234567"), f"http://localhost:{server.port}/v1")
+        sink = RecordingSink()
+        call = ChatCall(model="m", input=[{"role": "user", "content": "x"}])
+        reader.start(provider, provider.request(call), OPTIONS, sink)
+        assert sink.wait_ended() is None
+        assert sink.next_text() == "Hi"
+        reader.close(PATIENCE)
+    assert seen[0].startswith(b"POST /v1/chat/completions HTTP/1.1\r\n")
+    assert b"\r\nAuthorization: Bearer sk-real-1234567\r\n" in seen[0]
+    assert b'"stream":true' in seen[0]
+
+
+# --- connections ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("end_lags", [False, True])
+def test_a_connection_is_used_again_after_a_complete_body(reader: HttpReader, end_lags: bool) -> None:
+    def serve(peer: Peer) -> None:
+        while peer.read_request():
+            body = CHUNKED + chunk(b"data: x\n\n") + chunk(b"data: [DONE]\n\n")
+            for piece in (body, b"0\r\n\r\n") if end_lags else (body + b"0\r\n\r\n",):
+                peer.send(piece)
+
+    with RawServer(serve) as server:
+        for _ in range(5):
+            assert run(reader, server.url).error is None
+        assert server.connections <= (5 if end_lags else 1)  # whether a lagging end is in time is the scheduler's word
+        reader.close(PATIENCE)
+
+
+def test_a_kept_connection_that_the_server_closed_meanwhile_is_not_used(reader: HttpReader) -> None:
+    closed = threading.Semaphore(0)
+
+    def serve(peer: Peer) -> None:
+        peer.read_request()
+        peer.send(HEAD + b"Content-Length: 2\r\n\r\nab")
+        peer.sock.close()
+        closed.release()
+
+    with RawServer(serve) as server:
+        for _ in range(2):
+            assert run(reader, server.url).error is None
+            assert closed.acquire(timeout=PATIENCE)
+        assert server.connections == 2
+
+
+def test_environment_proxies_are_used(reader: HttpReader, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bytes] = []
+
+    def serve(peer: Peer) -> None:
+        seen.append(peer.read_request())
+        peer.send(HEAD + b"Content-Length: 2\r\n\r\nab")
+
+    with RawServer(serve) as server:
+        monkeypatch.setenv("http_proxy", f"http://localhost:{server.port}")
+        monkeypatch.setenv("no_proxy", "")
+        assert run(reader, "http://provider.invalid/v1").error is None
+    assert seen[0].startswith(b"POST http://provider.invalid/v1 HTTP/1.1\r\n")
+
+
+# --- refusals ------------------------------------------------------------------------------------------------------
+
+
+def _answering(answer: bytes) -> Callable[[Peer], None]:
+    def serve(peer: Peer) -> None:
+        if peer.read_request():
+            peer.send(answer)
+
+    return serve
+
+
+def test_an_error_answer_becomes_the_providers_error_with_the_key_starred_out(reader: HttpReader) -> None:
+    body = b"no such key: sk-test-1234567890, Bearer sk-test-1234567890"
+    answer = b"HTTP/1.1 401 X\r\nX-Echo: sk-test-1234567890\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    with RawServer(_answering(answer)) as server:
+        sink = run(reader, server.url)
+    assert isinstance(sink.error, ApiError)
+    assert sink.error.status == 401
+    assert sink.error.message == "21 no such key: ***, *** ***"
+    assert "sk-test" not in repr(sink.error) + str(vars(sink.error))
+    assert sink.decoder is None
+
+
+def test_an_error_inside_the_stream_has_the_key_starred_out_too(reader: HttpReader) -> None:
+    frame = b'data: {"error":{"message":"bad key sk-test-1234567890","code":"invalid_api_key"}}\n\n'
+    errors: list[ProviderError] = []
+
+    class ErrorSink(RecordingSink):
+        def deltas(self, deltas: Sequence[Delta]) -> bool:
+            errors.extend(delta.error for delta in deltas if hasattr(delta, "error"))
+            return True
+
+    with RawServer(_answering(HEAD + b"\r\n" + frame)) as server:
+        sink = ErrorSink()
+        provider = OpenAiChat(Secret("unused"), "http://localhost")
+        reader.start(provider, post(server.url), OPTIONS, sink)
+        assert sink.wait_ended() is None
+    assert [str(error) for error in errors] == ["HTTP 200 invalid_api_key: bad key ***"]
+    assert isinstance(errors[0], AuthenticationError)
+    assert errors[0].message == "bad key ***"
+
+
+def test_only_64_kib_of_an_error_body_are_read(reader: HttpReader) -> None:
+    def serve(peer: Peer) -> None:
+        peer.read_request()
+        peer.send(b"HTTP/1.1 500 X\r\nTransfer-Encoding: chunked\r\n\r\n")
+        try:
+            for _ in range(10_000):
+                peer.send(chunk(b"z" * 10_000))
+        except OSError:
+            return
+        raise AssertionError("everything was read")
+
+    with RawServer(serve) as server:
+        sink = run(reader, server.url)
+    assert isinstance(sink.error, ApiError)
+    assert sink.error.message.startswith("65536 zzz")
+
+
+def test_an_error_body_that_breaks_off_still_gives_the_error(reader: HttpReader) -> None:
+    with RawServer(_answering(b"HTTP/1.1 503 X\r\nContent-Length: 99\r\n\r\npart")) as server:
+        sink = run(reader, server.url)
+    assert isinstance(sink.error, ApiError)
+    assert sink.error.message == "4 part "
+
+
+def test_a_compressed_error_body_is_read(reader: HttpReader) -> None:
+    body = gzip.compress(b"too much")
+    answer = b"HTTP/1.1 429 X\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    with RawServer(_answering(answer)) as server:
+        sink = run(reader, server.url)
+    assert isinstance(sink.error, ApiError)
+    assert sink.error.message == "8 too much "
+
+
+def test_a_redirect_is_an_error_and_its_endless_body_is_not_read(reader: HttpReader) -> None:
+    def serve(peer: Peer) -> None:
+        peer.read_request()
+        peer.send(b"HTTP/1.1 307 X\r\nLocation: https://elsewhere.example/steal?q\r\n\r\nmore to come")
+        peer.wait_closed()
+
+    with RawServer(serve) as server:
+        sink = run(reader, server.url)
+    assert isinstance(sink.error, ApiError)
+    assert (sink.error.status, sink.error.retryable) == (307, False)
+    assert sink.error.message == "redirects are not followed (to elsewhere.example)"
+
+
+def test_a_web_page_is_not_a_stream(reader: HttpReader) -> None:
+    answer = b"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\n\r\n<html>Please log in"
+    with RawServer(_answering(answer)) as server:
+        sink = run(reader, server.url)
+    assert isinstance(sink.error, ProtocolError)
+    assert "text/html" in str(sink.error)
+
+
+def test_a_huge_header_is_a_protocol_error(reader: HttpReader) -> None:
+    def serve(peer: Peer) -> None:
+        peer.read_request()
+        try:
+            peer.send(HEAD + b"X-Huge: " + b"x" * 200_000 + b"\r\n\r\n")
+            peer.wait_closed()
+        except OSError:
+            return
+
+    with RawServer(serve) as server:
+        sink = run(reader, server.url)
+    assert isinstance(sink.error, ProtocolError)
+
+
+def test_what_is_not_http_is_a_protocol_error(reader: HttpReader) -> None:
+    with RawServer(_answering(b"SSH-2.0-OpenSSH_9\r\n")) as server:
+        sink = run(reader, server.url)
+    assert isinstance(sink.error, ProtocolError)
+
+
+def test_netrc_never_takes_the_place_of_the_key(
+    reader: HttpReader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine localhost login trap password trap\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    seen: list[bytes] = []
+
+    def serve(peer: Peer) -> None:
+        while request := peer.read_request():
+            seen.append(request)
+            peer.send(HEAD + b"Content-Length: 2\r\n\r\nab")
+
+    with RawServer(serve) as server:
+        assert run(reader, server.url).error is None
+        sink = RecordingSink()
+        without_key = ProviderRequest(url=server.url, body=b"{}")
+        reader.start(PlainProvider(), without_key, OPTIONS, sink)
+        assert sink.wait_ended() is None
+        reader.close(PATIENCE)
+    assert b"Authorization: Bearer sk-test-1234567890" in seen[0]
+    assert b"authorization" not in seen[1].lower()
+    assert base64.b64encode(b"trap:trap") not in seen[0] + seen[1]
+
+
+def test_cookies_of_one_answer_are_not_sent_with_the_next_request(reader: HttpReader) -> None:
+    seen: list[bytes] = []
+
+    def serve(peer: Peer) -> None:
+        while request := peer.read_request():
+            seen.append(request)
+            peer.send(HEAD + b"Set-Cookie: user=1; Path=/\r\nContent-Length: 2\r\n\r\nab")
+
+    with RawServer(serve) as server:
+        for _ in range(2):
+            assert run(reader, server.url).error is None
+        reader.close(PATIENCE)
+    assert len(seen) == 2
+    assert b"cookie" not in seen[1].lower()
+
+
+def test_a_key_that_cannot_be_a_header_is_refused_without_being_shown(reader: HttpReader) -> None:
+    with RawServer(_answering(b"")) as server:
+        sink = RecordingSink()
+        reader.start(PlainProvider(), post(server.url, key="sk-\nsecret"), OPTIONS, sink)
+        error = sink.wait_ended()
+    assert isinstance(error, OptionError)
+    assert "secret" not in str(error)
+
+
+# --- breaks --------------------------------------------------------------------------------------------------------
+
+
+def test_a_refused_connection_is_retryable(reader: HttpReader) -> None:
+    with RawServer(_answering(b"")) as server:
+        pass
+    sink = run(reader, server.url)
+    assert isinstance(sink.error, ConnectError)
+    assert sink.error.retryable
+    assert sink.error.detail == "connection refused"
+    assert sink.error.__cause__ is not None
+    assert sink.calls == ["connecting", "ended"]
+
+
+def test_an_unknown_host_is_told_as_such(reader: HttpReader, monkeypatch: pytest.MonkeyPatch) -> None:
+    sink = run(reader, "http://no-such-host.invalid/v1")
+    assert isinstance(sink.error, ConnectError)
+    assert "resolved" in sink.error.detail
+
+
+def test_an_untrusted_certificate_is_refused_for_good(reader: HttpReader) -> None:
+    def serve(peer: Peer) -> None:
+        raise AssertionError("the handshake went through")
+
+    with RawServer(serve, tls=True) as server:
+        sink = run(reader, server.url)
+        assert isinstance(sink.error, ConnectError)
+        assert not sink.error.retryable
+        assert "certificate" in sink.error.detail
+        server.join()
+        server.errors.clear()  # its own view of the refused handshake
+
+
+def test_certificates_are_not_verified_where_the_options_say_so(reader: HttpReader) -> None:
+    answering = _answering(HEAD + b"Content-Length: 2\r\n\r\nab")
+    with RawServer(answering, tls=True) as server, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # urllib3 warns of it, rightly
+        assert run(reader, server.url, OPTIONS.replace(verify_tls=False)).error is None
+
+
+def test_a_certificate_for_another_host_is_refused_for_good(reader: HttpReader) -> None:
+    with RawServer(_answering(b""), tls=True) as server:
+        url = server.url.replace("localhost", "127.0.0.1")
+        sink = run(reader, url, OPTIONS.replace(verify_tls=str(CERTIFICATE)))
+        server.join()
+        server.errors.clear()
+    assert isinstance(sink.error, ConnectError)
+    assert not sink.error.retryable
+
+
+def test_a_ca_bundle_that_is_not_there_is_an_option_error(reader: HttpReader) -> None:
+    sink = run(reader, "https://localhost:1/", OPTIONS.replace(verify_tls="/no/such/bundle.pem"))
+    assert isinstance(sink.error, OptionError)
+    assert sink.error.field == "verify_tls"
+
+
+def test_a_server_that_closes_without_an_answer_is_a_connect_error(reader: HttpReader) -> None:
+    def serve(peer: Peer) -> None:
+        peer.read_request()
+
+    with RawServer(serve) as server:
+        sink = run(reader, server.url)
+    assert isinstance(sink.error, ConnectError)
+    assert sink.error.retryable
+    assert sink.calls == ["connecting", "waiting", "ended"]
+
+
+def _resetting(head: bytes) -> Callable[[Peer], None]:
+    def serve(peer: Peer) -> None:
+        peer.read_request()
+        peer.send(head)
+        peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        peer.sock.close()
+
+    return serve
+
+
+def test_a_reset_in_the_body_leaves_the_stream_incomplete(reader: HttpReader) -> None:
+    with RawServer(_resetting(CHUNKED + chunk(b"data: x\n\n"))) as server:
+        sink = run(reader, server.url)
+    assert isinstance(sink.error, (IncompleteStream, ConnectError))  # the reset may overtake the head
+    assert "reset" in str(sink.error)
+
+
+@pytest.mark.parametrize(
+    ("body", "where"),
+    [
+        (CHUNKED + chunk(b"data: x\n\n") + b"40\r\ndata: tru", "in the middle of a chunked body"),
+        (CHUNKED + chunk(b"data: x\n\n"), "in the middle of a chunked body"),
+        (CHUNKED + b"zz\r\n", "in the middle of a chunked body"),
+        (CHUNKED + b"-5\r\nabc", "in the middle of a chunked body"),
+        (HEAD + b"Content-Length: 99\r\n\r\ndata: x\n\n", "before the length it had announced"),
+    ],
+)
+def test_a_truncated_body_is_incomplete(reader: HttpReader, body: bytes, where: str) -> None:
+    with RawServer(_answering(body)) as server:
+        sink = run(reader, server.url)
+    assert isinstance(sink.error, IncompleteStream)
+    assert where in sink.error.detail
+    assert sink.decoder is not None
+
+
+def test_broken_compression_is_a_protocol_error(reader: HttpReader) -> None:
+    answer = HEAD + b"Content-Encoding: gzip\r\nContent-Length: 9\r\n\r\nnot gzip!"
+    with RawServer(_answering(answer)) as server:
+        sink = run(reader, server.url)
+    assert isinstance(sink.error, ProtocolError)
+
+
+def test_a_last_event_without_its_blank_line_is_told_even_when_the_connection_breaks(reader: HttpReader) -> None:
+    cut = b'data: {"choices":[{"index":0,"delta":{"content":"Hi"}}]}\n'
+    with RawServer(_answering(CHUNKED + chunk(cut) + b"9\r\nda")) as server:
+        sink = RecordingSink()
+        provider = OpenAiChat(None, "http://localhost")
+        reader.start(provider, post(server.url), OPTIONS, sink)
+        error = sink.wait_ended()
+    assert isinstance(error, IncompleteStream)
+    assert sink.next_text() == "Hi"
+
+
+def test_a_handshake_that_never_comes_is_a_connect_timeout(reader: HttpReader) -> None:
+    def serve(peer: Peer) -> None:
+        while peer.sock.recv(65_536):
+            pass
+
+    with RawServer(serve) as server:
+        url = server.url.replace("http:", "https:")
+        sink = run(reader, url, OPTIONS.replace(connect_timeout=0.05))
+    assert isinstance(sink.error, ProviderTimeout)
+    assert (sink.error.which, sink.error.timeout) == ("connect", 0.05)
+
+
+# --- bugs of others ------------------------------------------------------------------------------------------------
+
+
+def test_a_bug_in_the_decoder_ends_the_request_with_an_error(reader: HttpReader) -> None:
+    class Buggy(PlainDecoder):
+        def feed(self, chunk: bytes) -> list[Delta]:
+            raise ValueError("secret text")
+
+    with RawServer(_answering(HEAD + b"\r\nabc")) as server:
+        sink = RecordingSink()
+        reader.start(PlainProvider(Buggy), post(server.url), OPTIONS, sink)
+        error = sink.wait_ended()
+    assert isinstance(error, ProviderError)
+    assert "ValueError" in str(error)
+    assert "secret" not in str(error)
+
+
+def test_a_bug_in_the_sink_ends_the_request_with_an_error(reader: HttpReader) -> None:
+    class Buggy(RecordingSink):
+        def deltas(self, deltas: Sequence[Delta]) -> bool:
+            raise ConnectionResetError("mine")
+
+    with RawServer(_answering(HEAD + b"\r\nabc")) as server:
+        sink = Buggy()
+        reader.start(PlainProvider(), post(server.url), OPTIONS, sink)
+        error = sink.wait_ended()
+    assert type(error) is ProviderError  # and not "connection reset"
