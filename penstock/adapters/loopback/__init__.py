@@ -1,1 +1,48 @@
-"""The `adapters.loopback` room of Penstock."""
+"""The loopback provider: a real HTTP server, in this process, that speaks OpenAI's chat completions and Responses.
+
+It says what a `Script` tells it to and breaks where the script wants it broken: for tests, demonstrations and
+measurements. Nothing of it is a mock; bytes go through sockets, resets are resets.
+
+Endpoints: ``POST /v1/chat/completions`` and ``POST /v1/responses`` (streamed or whole), ``GET /v1/models``,
+``GET /healthz``; everything else gets OpenAI's error JSON.
+
+The modules, each knowing only those above it: `faults` · `ledger` (what came in, what went out) · `script` (answers,
+who gets which) · `wire`, `chat_wire`, `responses_wire` (an answer as events) · `framing` (events as writes) · `score`
+(an answer laid out in time) · `endpoints` · `connection` · `models` (the script below) · `server`.
+
+The models of `models.default_script`, which is what ``penstock loopback`` serves, at 40 tokens a second:
+
+====================== =========================================================================================
+model                  what it does
+====================== =========================================================================================
+``loopback``           one of a few sentences in turn; so does every name that is not in this table
+``echo``               says the last user message
+``lorem``              400 tokens
+``flood``              10,000 tokens, as fast as they are read
+``reasoning``          reasoning, then a sentence
+``refusal``            refuses
+``tools``              calls the request's first tool (or ``get_weather``); tells the result once it is there
+``fault-503-once``     503, and an answer the next time, in turn
+``fault-503``          503 always
+``fault-rate-limit``   429 with ``Retry-After: 1``, and an answer the next time, in turn
+``fault-401``          401: the key is wrong
+``fault-404``          404: no such model
+``fault-context-length`` 400: the input is too long
+``fault-hang-up``      the connection is closed before any answer
+``fault-not-a-stream`` 200 and a web page
+``fault-slow-start``   the status line comes after 3 s
+``fault-no-start``     nothing ever comes
+``fault-stall``        5 tokens, then silence without end
+``fault-pause``        5 tokens, 3 s of silence, the rest
+``fault-reset``        5 tokens, then a TCP reset
+``fault-reset-once``   the same, and an answer the next time, in turn
+``fault-truncate``     5 tokens, then the body ends as if all were well, without finish reason and ``[DONE]``
+``fault-cut``          5 tokens, then the connection is closed in the middle of the body
+``fault-malformed``    an event of broken JSON behind 5 tokens, then the rest
+``fault-error-frame``  5 tokens, then an error inside the stream
+``fault-invalid-utf8`` an event that is not UTF-8 behind 5 tokens, then the rest
+``fault-huge-event``   an event of 8 MiB behind 5 tokens, then the rest
+``fault-no-done``      everything but ``[DONE]``
+``fault-hold-open``    everything, but the body is not ended
+====================== =========================================================================================
+"""

@@ -1,0 +1,391 @@
+"""One client's connection: h11 reads requests, a score says what is sent, the clock says when."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from collections.abc import Iterator
+from enum import Enum
+from http.client import responses as reasons
+from typing import Final
+
+import h11
+import msgspec
+
+from penstock.adapters.loopback.endpoints import Endpoints
+from penstock.adapters.loopback.framing import BodyFraming
+from penstock.adapters.loopback.ledger import Ledger
+from penstock.adapters.loopback.score import Act, At, Cut, FaultBegins, Head, Reset, Stall, plain
+from penstock.adapters.loopback.wire import encode_error
+
+__all__ = ["Connection", "Limits", "Roster"]
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What clients may take."""
+
+    body_bytes: int
+    header_bytes: int
+    connections: int
+
+
+class Roster:
+    """The connections there are."""
+
+    def __init__(self) -> None:
+        self.members: set[Connection] = set()
+        self.closed = False
+        """Nobody may join any more."""
+
+        self.empty = asyncio.Event()
+        """Set when the last one leaves."""
+
+    def add(self, connection: Connection) -> None:
+        """One more."""
+        self.members.add(connection)
+        self.empty.clear()
+
+    def discard(self, connection: Connection) -> None:
+        """One less."""
+        self.members.discard(connection)
+        if not self.members:
+            self.empty.set()
+
+
+class _Mark(Enum):
+    END = "no more acts"
+    SENT = "and all of it is with the kernel"
+
+
+_END: Final = _Mark.END
+_SENT: Final = _Mark.SENT
+
+_BLOCK = 65_536
+"""Bytes of events written in one go before other connections have their turn."""
+
+_REFUSED_AT_ONCE = 100
+"""Connections over the limit that are told so; those beyond are just closed."""
+
+_PIPELINED = 1 << 20
+"""Bytes a client may send ahead while its answer is under way; reading never stops, so that its leaving is seen."""
+
+_LINGER_S = 2.0
+"""How long the rest of a refused request is read and thrown away, so that the refusal is not lost in a reset."""
+
+
+class Connection(asyncio.Protocol):
+    """Serves one connection. All in the provider's thread.
+
+    Writing waits until the kernel has taken everything before the next step: a fault therefore never overtakes the
+    text before it, and a client that does not read holds up only itself.
+    """
+
+    def __init__(self, endpoints: Endpoints, ledger: Ledger, limits: Limits, roster: Roster) -> None:
+        self._endpoints = endpoints
+        self._ledger = ledger
+        self._limits = limits
+        self._roster = roster
+        self._loop = asyncio.get_running_loop()
+        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.header_bytes)
+        self._transport: asyncio.Transport
+        # The request being read
+        self._request: h11.Request | None = None
+        self._body = bytearray()
+        # The response being sent
+        self._acts: Iterator[Act] | None = None
+        self._held: Act | _Mark | None = None
+        self._framing: BodyFraming | None = None
+        self._stream = False
+        self._cut_short = False
+        self._origin = 0.0
+        self._timer: asyncio.Handle | None = None
+        # The connection
+        self._paused = False
+        self._waiting = False
+        self._over_limit = False
+        self._lingering = False
+        self._closing = False
+        self._ended_by_us = False
+
+    # --- the transport calls ----------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client is there. Over the limit it gets a 503 for its first request; far over it, nothing."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        peer: socket.socket = transport.get_extra_info("socket")
+        peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # asyncio does so only where `proto` is told
+        transport.set_write_buffer_limits(high=0)  # `pause_writing` then means: the kernel has not taken all
+        others = len(self._roster.members)
+        self._over_limit = others >= self._limits.connections
+        self._roster.add(self)
+        self._ledger.count(connections=1, active_connections=1, refused_connections=int(self._over_limit))
+        if self._roster.closed or others >= self._limits.connections + _REFUSED_AT_ONCE:
+            self.abort()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of a request."""
+        if self._lingering or self._ended_by_us:
+            return
+        self._http.receive_data(data)
+        if self._acts is None:
+            self._read_request()
+        elif len(self._http.trailing_data[0]) > _PIPELINED:
+            self.abort()
+
+    def eof_received(self) -> bool:
+        """The client sends no more, which we take as its leaving: no LLM client closes one half only."""
+        self._client_left()
+        self._transport.abort()
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The socket is closed, by whomever."""
+        self._client_left()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._drop_response()
+        self._roster.discard(self)
+        self._ledger.count(active_connections=-1)
+
+    def pause_writing(self) -> None:
+        """The kernel has not taken all."""
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        """Now it has."""
+        self._paused = False
+        if self._acts is not None and not self._waiting:
+            # Not from here: asyncio closes a transport twice that is closed while it calls this.
+            self._wait(self._loop.call_soon(self._play))
+
+    # --- the server calls -------------------------------------------------------------------------------------
+
+    def finish(self) -> None:
+        """Close as soon as the answer under way is sent; at once where there is none."""
+        self._closing = True
+        if self._acts is None:
+            self.abort()
+
+    def abort(self) -> None:
+        """Close now, whatever is under way."""
+        self._ended_by_us = True
+        self._transport.abort()
+
+    # --- requests ---------------------------------------------------------------------------------------------
+
+    def _read_request(self) -> None:
+        while self._acts is None and not (self._lingering or self._transport.is_closing()):
+            try:
+                event = self._http.next_event()
+            except h11.RemoteProtocolError as error:
+                self._refuse(error.error_status_hint, f"Bad request: {error}.")
+                return
+            if event is h11.NEED_DATA:
+                if self._http.they_are_waiting_for_100_continue:
+                    self._write(self._http.send(h11.InformationalResponse(status_code=100, headers=[])))
+                return
+            if isinstance(event, h11.Request):
+                self._request = event
+                self._body.clear()
+            elif isinstance(event, h11.Data):
+                self._body += event.data
+            elif isinstance(event, h11.EndOfMessage):
+                self._respond()
+                return
+            else:
+                return  # paused or closed: nothing of interest will come
+            if self._announced() > self._limits.body_bytes or len(self._body) > self._limits.body_bytes:
+                self._refuse(413, f"The request body is larger than {self._limits.body_bytes} bytes.")
+                return
+
+    def _announced(self) -> int:
+        assert self._request is not None
+        lengths = [value for name, value in self._request.headers if name == b"content-length"]
+        return int(lengths[0]) if lengths else 0
+
+    def _respond(self) -> None:
+        assert self._request is not None
+        if self._over_limit:
+            self._refuse(503, f"More than {self._limits.connections} connections.")
+            return
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in self._request.headers}
+        method, target = self._request.method.decode("latin-1"), self._request.target.decode("latin-1")
+        body = bytes(self._body)
+        self._body.clear()
+        self._begin(self._endpoints.respond(method, target, headers, body))
+
+    def _refuse(self, status: int, message: str) -> None:
+        """Answer a request that is not read to its end, or not to be served; then close."""
+        self._closing = True
+        if self._http.our_state is h11.SEND_BODY or self._http.our_state is h11.ERROR:
+            self.abort()
+            return
+        self._begin(plain(status, encode_error(status, message), (("connection", "close"),)))
+
+    # --- responses --------------------------------------------------------------------------------------------
+
+    def _begin(self, acts: Iterator[Act]) -> None:
+        self._acts = acts
+        self._origin = self._loop.time()
+        self._ledger.count(active_responses=1)
+        self._play()
+
+    def _play(self) -> None:
+        """Do what is due, and see to it that this is called again for the rest."""
+        self._timer = None
+        self._waiting = False
+        try:
+            self._play_due()
+        except BaseException:
+            self.abort()  # a bug of ours must not leave the client hanging
+            raise
+
+    def _play_due(self) -> None:
+        assert self._acts is not None
+        events: list[bytes] = []
+        size = 0
+        while not self._paused:
+            act = self._held if self._held is not None else next(self._acts, _END)
+            self._held = None
+            if isinstance(act, bytes):
+                events.append(act)
+                size += len(act)
+                if size >= _BLOCK:
+                    self._send(events, flush=False)
+                    self._wait(self._loop.call_soon(self._play))
+                    return
+            elif isinstance(act, FaultBegins):
+                self._ledger.count(faults_injected=1)
+            elif isinstance(act, At):
+                due = self._origin + act.seconds
+                if due > self._loop.time():
+                    self._send(events, flush=True)
+                    self._wait(self._loop.call_at(due, self._play))
+                    return
+            elif act is _END:
+                self._send_end(events)
+                events = []
+                self._held = _SENT
+            else:
+                self._send(events, flush=True)
+                events = []
+                if self._paused:
+                    self._held = act
+                elif not self._perform(act):
+                    return
+
+    def _wait(self, timer: asyncio.Handle | None) -> None:
+        self._waiting = True
+        self._timer = timer
+
+    def _perform(self, act: Head | Stall | Reset | Cut | _Mark) -> bool:
+        """Do one step that everything before it has left; whether to go on at once."""
+        if isinstance(act, Head):
+            self._send_head(act)
+            return True
+        if isinstance(act, Stall):
+            self._origin += act.seconds or 0.0
+            self._wait(None if act.seconds is None else self._loop.call_later(act.seconds, self._play))
+            return False
+        if isinstance(act, Cut) and act.clean:
+            self._cut_short = True
+            self._send_end([])
+            self._held = _SENT
+            return True
+        if act is _SENT:
+            self._complete()
+            return False
+        if isinstance(act, Reset):
+            peer: socket.socket = self._transport.get_extra_info("socket")
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.abort()  # nothing is buffered: without the linger option this is an ordinary FIN
+        return False
+
+    def _send_head(self, head: Head) -> None:
+        self._framing, self._stream = head.framing, head.stream
+        framing = head.framing
+        headers = [*head.headers, ("server", "penstock-loopback")]
+        reason = reasons.get(head.status, "")
+        if framing.framing == "close":
+            # h11 would chunk it for a client that knows chunks. This connection has no further use for h11.
+            lines = [f"HTTP/1.1 {head.status} {reason}", *(f"{name}: {value}" for name, value in headers), "", ""]
+            self._write("\r\n".join(lines).encode("latin-1"))
+            return
+        if framing.chunked and self._http.their_http_version == b"1.0":
+            framing.unchunk()
+        response = h11.Response(status_code=head.status, headers=headers, reason=reason.encode())
+        self._write(self._http.send(response))
+
+    def _send(self, events: list[bytes], *, flush: bool) -> None:
+        if self._framing is None or (not events and not flush):
+            return
+        self._write_body(self._framing.feed(events, flush=flush))
+        if events:
+            self._ledger.count(events_sent=len(events))
+
+    def _send_end(self, events: list[bytes]) -> None:
+        """The last events and HTTP's end of the body, in one write where nothing splits them."""
+        assert self._framing is not None
+        *writes, last = [b"", *self._framing.feed(events, flush=True), *self._framing.end()]
+        self._write_body([*writes, last + b"0\r\n\r\n" if self._framing.chunked else last])
+        if events:
+            self._ledger.count(events_sent=len(events))
+
+    def _write_body(self, writes: list[bytes]) -> None:
+        assert self._framing is not None
+        if self._request is not None and self._request.method == b"HEAD":
+            return
+        for data in writes:
+            if self._framing.framing == "length":
+                self._http.send(h11.Data(data=data))  # h11 keeps count of the length
+            self._write(data)
+        if writes:
+            self._ledger.count(bytes_sent=sum(map(len, writes)))
+
+    def _write(self, data: bytes | None) -> None:
+        if data and not self._transport.is_closing():
+            self._transport.write(data)
+
+    def _complete(self) -> None:
+        """The answer is with the kernel: count it, and go on to the next request or close."""
+        if self._transport.is_closing():
+            return  # the client left while we wrote; `connection_lost` follows and counts it
+        assert self._framing is not None
+        framing, whole_stream = self._framing, self._stream and not self._cut_short
+        self._drop_response()
+        self._ledger.count(responses_completed=1, streams_completed=int(whole_stream))
+        if framing.framing == "close":
+            self._leave()
+            return
+        self._http.send(h11.EndOfMessage())  # its bytes, where it has any, are already out
+        if self._closing or self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
+            self._leave()
+            return
+        self._http.start_next_cycle()
+        self._loop.call_soon(self._read_request)  # not from here: a thousand pipelined requests are not a recursion
+
+    def _drop_response(self) -> None:
+        if self._acts is not None:
+            self._acts = None
+            self._held = self._framing = None
+            self._stream = self._cut_short = False
+            self._ledger.count(active_responses=-1)
+        self._request = None
+
+    def _leave(self) -> None:
+        """Close from our side. What the client still sends of a refused request is read and thrown away first."""
+        if self._http.their_state in (h11.SEND_BODY, h11.ERROR) and not self._lingering:
+            self._lingering = True
+            self._transport.write_eof()
+            self._timer = self._loop.call_later(_LINGER_S, self.abort)
+        else:
+            self._ended_by_us = True
+            self._transport.close()
+
+    def _client_left(self) -> None:
+        """The other side is gone. Counts once, and only where something was owed."""
+        if self._request is not None and not self._ended_by_us and not self._lingering:
+            self._ended_by_us = True
+            self._ledger.count(client_disconnects=1)

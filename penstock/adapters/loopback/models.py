@@ -1,0 +1,108 @@
+"""The script for people: a few answers and every fault, each under a model's name."""
+
+from __future__ import annotations
+
+import json
+
+from penstock.adapters.loopback.faults import (
+    DelayFirstByte,
+    ErrorFrame,
+    HangUp,
+    HoldOpen,
+    HugeEvent,
+    InvalidUtf8,
+    MalformedJson,
+    NotAStream,
+    ResetAfter,
+    StallAfter,
+    Status,
+    TruncateAfter,
+)
+from penstock.adapters.loopback.ledger import ReceivedRequest
+from penstock.adapters.loopback.script import Answer, Cycle, Replies, Script, ScriptedCall
+
+__all__ = ["default_script"]
+
+_SENTENCES = (
+    "Water falls, the gate decides how much of it works, and nobody downstream has to know how high the lake stands.",
+    "Schöne Grüße aus dem Maschinenraum: every token you read here was pushed through a real socket – even this “ß”.",
+    "水は低きに流れる。 Water flows to the low ground; a stream flows to whoever subscribed to it. 🌊",
+    "Le flux s’arrête quand on ferme la vanne, pas quand on cesse de regarder. That is the difference between "
+    "cancelling and detaching.",
+    "Supervision is not about never failing; it is about knowing who will notice. Ждать у моря погоды is no strategy.",
+)
+
+_LOREM = (
+    "Lorem ipsum dolor sit amet, consectetur adipiscing elit, sed do eiusmod tempor incididunt ut labore et dolore "
+    "magna aliqua. Ut enim ad minim veniam, quis nostrud exercitation ullamco laboris nisi ut aliquip ex ea commodo "
+    "consequat. "
+)
+
+
+def default_script(tokens_per_second: float = 40.0) -> Script:
+    """What ``penstock loopback`` says; the table of its models is in the package's docstring.
+
+    Raises:
+        OptionError: ``tokens_per_second`` is not from 0.001 to 1e9.
+    """
+    answer = Answer(_SENTENCES[0], tokens_per_second=tokens_per_second)
+    sentences = Cycle(tuple(answer.replace(text=text) for text in _SENTENCES))
+
+    def echo(request: ReceivedRequest) -> Answer:
+        return answer.replace(text=request.last_user_text)
+
+    def tools(request: ReceivedRequest) -> Answer:
+        return _call_a_tool(request, answer)
+
+    models: dict[str, Replies] = {
+        "loopback": sentences,
+        "echo": echo,
+        "lorem": answer.replace(text=_LOREM, repeat=400),
+        "flood": Answer(_LOREM, repeat=10_000),
+        "reasoning": answer.replace(reasoning="Let me think. Water runs downhill; so the answer must be below."),
+        "refusal": answer.replace(text="", refusal="I’m sorry, but I can’t help with that."),
+        "tools": tools,
+    }
+    return Script(sentences, models | _faults(answer), answer)
+
+
+def _call_a_tool(request: ReceivedRequest, answer: Answer) -> Answer:
+    """Call the request's first tool; once its result is there, tell it."""
+    messages = request.messages
+    last = messages[-1] if messages else {}
+    if last.get("role") == "tool" or last.get("type") == "function_call_output":
+        return answer.replace(text=f"The tool says: {last.get('content', last.get('output'))}")
+    offered = request.body.get("tools")
+    tool = offered[0] if isinstance(offered, list) and offered and isinstance(offered[0], dict) else {}
+    function = tool.get("function", tool)
+    name = function.get("name") if isinstance(function, dict) else None
+    arguments = json.dumps({"city": "Zürich", "unit": "°C"}, ensure_ascii=False)
+    call = ScriptedCall(name if isinstance(name, str) else "get_weather", arguments)
+    return answer.replace(text="", tool_calls=(call,))
+
+
+def _faults(answer: Answer) -> dict[str, Replies]:
+    return {
+        "fault-503-once": Cycle((Status(503), answer)),
+        "fault-503": Status(503),
+        "fault-rate-limit": Cycle((Status(429, retry_after=1), answer)),
+        "fault-401": Status(401),
+        "fault-404": Status(404, message="The model does not exist.", code="model_not_found"),
+        "fault-context-length": Status(400, message="The input is too long.", code="context_length_exceeded"),
+        "fault-hang-up": HangUp(),
+        "fault-not-a-stream": NotAStream(),
+        "fault-slow-start": DelayFirstByte(3),
+        "fault-no-start": DelayFirstByte(None),
+        "fault-stall": StallAfter(5),
+        "fault-pause": StallAfter(5, seconds=3),
+        "fault-reset": ResetAfter(5),
+        "fault-reset-once": Cycle((ResetAfter(5), answer)),
+        "fault-truncate": TruncateAfter(5, clean=True),
+        "fault-cut": TruncateAfter(5),
+        "fault-malformed": MalformedJson(5),
+        "fault-error-frame": ErrorFrame(5),
+        "fault-invalid-utf8": InvalidUtf8(5),
+        "fault-huge-event": HugeEvent(8 * 1_048_576, after=5),
+        "fault-no-done": answer.replace(done_marker=False),
+        "fault-hold-open": HoldOpen(),
+    }

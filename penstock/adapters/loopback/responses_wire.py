@@ -1,0 +1,224 @@
+"""An answer as the OpenAI Responses API writes it, streamed and whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import cycle, islice
+from typing import Any
+
+import msgspec
+
+from penstock.adapters.loopback.script import Answer, ScriptedCall
+from penstock.adapters.loopback.wire import Exchange, encode_event, to_usage
+from penstock.events import Usage
+
+__all__ = ["ResponsesWire"]
+
+_encode = msgspec.json.Encoder().encode
+
+_INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
+
+
+class ResponsesWire:
+    """One response. Implements `Wire`.
+
+    The output items are, as far as the answer has them: reasoning (with a summary), a message (refusal or text) and
+    function calls.
+    """
+
+    def __init__(self, answer: Answer, exchange: Exchange) -> None:
+        self._answer = answer
+        self._exchange = exchange
+        self._line_ending = answer.line_ending.encode()
+        self._sequence = 0
+        self._items: list[dict[str, Any]] = []
+
+    def opening(self) -> Iterator[bytes]:
+        """``response.created`` and ``response.in_progress``."""
+        for kind in ("response.created", "response.in_progress"):
+            yield self._event(kind, response=self._response("in_progress"))
+
+    def body(self) -> Iterator[tuple[bool, bytes]]:
+        """The output items, each from added to done."""
+        answer = self._answer
+        if answer.reasoning:
+            yield from self._reasoning()
+        if answer.refusal or answer.token_count:
+            yield from self._message()
+        for index, call in enumerate(answer.tool_calls):
+            yield from self._call(index, call)
+
+    def closing(self) -> Iterator[bytes]:
+        """``response.completed`` or ``response.incomplete``, with the whole response."""
+        status = self._final_status()
+        yield self._event(f"response.{status}", response=self._final())
+
+    def text(self, text: str) -> bytes:
+        """A text delta that is not part of the answer."""
+        return self._text_delta(self._address(len(self._items), self._id("msg")) | {"content_index": 0}, text)
+
+    def error(self, code: str | int | None, message: str, then_done: bool) -> Iterator[bytes]:
+        """An ``error`` event; ``response.failed`` behind it if ``then_done``."""
+        code = code if code is None else str(code)
+        yield self._event("error", code=code, message=message, param=None)
+        if then_done:
+            failed = self._response("failed") | {"output": self._items, "error": {"code": code, "message": message}}
+            yield self._event("response.failed", response=failed)
+
+    def whole(self) -> bytes:
+        """The response object."""
+        for _ in self.body():  # fills the items
+            pass
+        return _encode(self._final())
+
+    # --- output items -----------------------------------------------------------------------------------------
+
+    def _reasoning(self) -> Iterator[tuple[bool, bytes]]:
+        item: dict[str, Any] = {"id": self._id("rs"), "type": "reasoning", "summary": []}
+        yield False, self._added(item)
+        at = self._address(len(self._items), item["id"]) | {"summary_index": 0}
+        empty, part = ({"type": "summary_text", "text": text} for text in ("", self._answer.reasoning))
+        yield False, self._event("response.reasoning_summary_part.added", **at, part=empty)
+        for piece in self._answer.reasoning_pieces:
+            yield True, self._event("response.reasoning_summary_text.delta", **at, delta=piece)
+        yield False, self._event("response.reasoning_summary_text.done", **at, text=part["text"])
+        yield False, self._event("response.reasoning_summary_part.done", **at, part=part)
+        yield False, self._done(item | {"summary": [part]})
+
+    def _message(self) -> Iterator[tuple[bool, bytes]]:
+        item: dict[str, Any] = {
+            "id": self._id("msg"),
+            "type": "message",
+            "status": "in_progress",
+            "role": "assistant",
+            "content": [],
+        }
+        yield False, self._added(item)
+        at = self._address(len(self._items), item["id"])
+        content: list[dict[str, Any]] = []
+        if self._answer.refusal:
+            yield from self._refusal(at | {"content_index": 0})
+            content.append({"type": "refusal", "refusal": self._answer.refusal})
+        if self._answer.token_count:
+            text = self._answer.full_text
+            yield from self._text(at | {"content_index": len(content)}, text)
+            content.append(_text_part(text))
+        status = "incomplete" if self._final_status() == "incomplete" else "completed"
+        yield False, self._done(item | {"status": status, "content": content})
+
+    def _refusal(self, at: dict[str, Any]) -> Iterator[tuple[bool, bytes]]:
+        refusal = self._answer.refusal
+        yield False, self._event("response.content_part.added", **at, part={"type": "refusal", "refusal": ""})
+        for piece in self._answer.refusal_pieces:
+            yield True, self._event("response.refusal.delta", **at, delta=piece)
+        yield False, self._event("response.refusal.done", **at, refusal=refusal)
+        yield False, self._event("response.content_part.done", **at, part={"type": "refusal", "refusal": refusal})
+
+    def _text(self, at: dict[str, Any], text: str) -> Iterator[tuple[bool, bytes]]:
+        yield False, self._event("response.content_part.added", **at, part=_text_part(""))
+        for event in self._text_deltas(at, islice(cycle(self._answer.pieces), self._answer.token_count)):
+            yield True, event
+        yield False, self._event("response.output_text.done", **at, text=text, logprobs=[])
+        yield False, self._event("response.content_part.done", **at, part=_text_part(text))
+
+    def _call(self, index: int, call: ScriptedCall) -> Iterator[tuple[bool, bytes]]:
+        item = {
+            "id": self._id(f"fc_{index}"),
+            "type": "function_call",
+            "status": "in_progress",
+            "arguments": "",
+            "call_id": call.id or f"call_loopback_{self._exchange.number}_{index}",
+            "name": call.name,
+        }
+        yield False, self._added(item)
+        at = self._address(len(self._items), item["id"])
+        for piece in call.fragments:
+            yield True, self._event("response.function_call_arguments.delta", **at, delta=piece)
+        yield (
+            False,
+            self._event("response.function_call_arguments.done", **at, name=call.name, arguments=call.arguments),
+        )
+        yield False, self._done(item | {"status": "completed", "arguments": call.arguments})
+
+    def _added(self, item: dict[str, Any]) -> bytes:
+        return self._event("response.output_item.added", output_index=len(self._items), item=item)
+
+    def _done(self, item: dict[str, Any]) -> bytes:
+        self._items.append(item)
+        return self._event("response.output_item.done", output_index=len(self._items) - 1, item=item)
+
+    def _address(self, output_index: int, item_id: str) -> dict[str, Any]:
+        return {"item_id": item_id, "output_index": output_index}
+
+    # --- events -----------------------------------------------------------------------------------------------
+
+    def _event(self, kind: str, **fields: Any) -> bytes:
+        payload = _encode({"type": kind, "sequence_number": self._next_sequence(), **fields})
+        return encode_event(payload, self._line_ending, kind.encode())
+
+    def _text_delta(self, at: dict[str, Any], text: str) -> bytes:
+        return self._event("response.output_text.delta", **at, delta=text, logprobs=[])
+
+    def _text_deltas(self, at: dict[str, Any], pieces: Iterable[str]) -> Iterator[bytes]:
+        """What `_text_delta` says for each piece, with the fixed parts of the event made once."""
+        form = self._text_delta(at, "@")
+        self._sequence -= 1  # that was a form, not an event
+        start, rest = form.split(b'"sequence_number":%d,' % self._sequence)
+        middle, end = rest.split(b'"@"')
+        for piece in pieces:
+            yield b'%b"sequence_number":%d,%b%b%b' % (start, self._next_sequence(), middle, _encode(piece), end)
+
+    def _next_sequence(self) -> int:
+        self._sequence += 1
+        return self._sequence - 1
+
+    # --- the response -----------------------------------------------------------------------------------------
+
+    def _id(self, kind: str) -> str:
+        return f"{kind}_loopback_{self._exchange.number}"
+
+    def _final_status(self) -> str:
+        return "incomplete" if self._answer.finish in _INCOMPLETE else "completed"
+
+    def _final(self) -> dict[str, Any]:
+        final = self._response(self._final_status()) | {"output": self._items}
+        if self._answer.finish in _INCOMPLETE:
+            final["incomplete_details"] = {"reason": _INCOMPLETE[self._answer.finish]}
+        if self._answer.send_usage != "never":
+            final["usage"] = _usage_body(to_usage(self._answer, self._exchange))
+        return final
+
+    def _response(self, status: str) -> dict[str, Any]:
+        return {
+            "id": self._id("resp"),
+            "object": "response",
+            "created_at": self._exchange.created,
+            "status": status,
+            "background": False,
+            "error": None,
+            "incomplete_details": None,
+            "instructions": None,
+            "metadata": {},
+            "model": self._exchange.model,
+            "output": [],
+            "parallel_tool_calls": True,
+            "temperature": 1.0,
+            "tool_choice": "auto",
+            "tools": [],
+            "top_p": 1.0,
+            "usage": None,
+        }
+
+
+def _text_part(text: str) -> dict[str, Any]:
+    return {"type": "output_text", "annotations": [], "logprobs": [], "text": text}
+
+
+def _usage_body(usage: Usage) -> dict[str, Any]:
+    return {
+        "input_tokens": usage.input_tokens,
+        "input_tokens_details": {"cached_tokens": usage.cached_tokens},
+        "output_tokens": usage.output_tokens,
+        "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
+        "total_tokens": usage.total_tokens,
+    }

@@ -1,0 +1,281 @@
+"""An answer laid out in time: what a connection does one after the other. Pure; the clock is the player's."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterator
+from typing import Final, TypeAlias
+
+import msgspec
+
+from penstock.adapters.loopback.faults import (
+    DelayFirstByte,
+    ErrorFrame,
+    HangUp,
+    HoldOpen,
+    HugeEvent,
+    InvalidUtf8,
+    MalformedJson,
+    NotAStream,
+    ResetAfter,
+    StallAfter,
+    Status,
+    StreamFault,
+    TruncateAfter,
+)
+from penstock.adapters.loopback.framing import BodyFraming
+from penstock.adapters.loopback.script import Answer
+from penstock.adapters.loopback.wire import Wire, encode_error
+
+__all__ = [
+    "Act",
+    "At",
+    "Cut",
+    "FaultBegins",
+    "Head",
+    "Reset",
+    "Stall",
+    "plain",
+    "score_fault",
+    "score_stream",
+    "score_whole",
+]
+
+
+class Head(msgspec.Struct, frozen=True):
+    """Send the status line and the headers."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    framing: BodyFraming
+    stream: bool = False
+
+
+class At(msgspec.Struct, frozen=True, gc=False):
+    """Go on when so many seconds have passed since the request (stalls not counted)."""
+
+    seconds: float
+
+
+class Stall(msgspec.Struct, frozen=True):
+    """Do nothing for so long; None: until the client leaves."""
+
+    seconds: float | None
+
+
+class Reset(msgspec.Struct, frozen=True):
+    """Reset the connection."""
+
+
+class Cut(msgspec.Struct, frozen=True):
+    """End here: the body as HTTP wants it (``clean``), or only the connection."""
+
+    clean: bool
+
+
+class FaultBegins(msgspec.Struct, frozen=True):
+    """What follows is a fault; count it."""
+
+
+Act: TypeAlias = bytes | Head | At | Stall | Reset | Cut | FaultBegins
+"""One step of a response; bytes are one event. No more acts: the body ends as it should."""
+
+_FAULT: Final = FaultBegins()
+
+_EVENT_STREAM = (("content-type", "text/event-stream; charset=utf-8"), ("cache-control", "no-cache"))
+
+
+def plain(
+    status: int, body: bytes, headers: tuple[tuple[str, str], ...] = (), kind: str = "application/json"
+) -> Iterator[Act]:
+    """A small answer that comes at once."""
+    yield Head(status, (("content-type", kind), ("content-length", str(len(body))), *headers), BodyFraming())
+    yield body
+
+
+def score_fault(fault: Status | HangUp | NotAStream) -> Iterator[Act]:
+    """A fault in the place of an answer."""
+    yield _FAULT
+    match fault:
+        case Status(status=status, retry_after=retry_after):
+            after = f"{retry_after:g}" if isinstance(retry_after, (int, float)) else retry_after
+            headers = () if after is None else (("retry-after", after),)
+            yield from plain(status, encode_error(status, fault.message, fault.code), headers)
+        case NotAStream(body=body):
+            yield from plain(200, body.encode(), kind="text/html; charset=utf-8")
+        case HangUp(reset=reset):
+            yield Reset() if reset else Cut(clean=False)
+
+
+def score_stream(answer: Answer, make_wire: Callable[[], Wire]) -> Iterator[Act]:
+    """A streamed answer. ``make_wire`` is asked twice where the length must be known before the first byte."""
+    yield from _delays(answer)
+    headers: tuple[tuple[str, str], ...] = _EVENT_STREAM
+    if answer.framing == "gzip":
+        headers += (("content-encoding", "gzip"),)
+    elif answer.framing == "length":
+        # Stamps are as long as each other, so that the length holds for the second time.
+        kept = tuple(fault for fault in answer.faults if not _breaks_off(fault))
+        acts = _Body(answer.replace(faults=kept), make_wire()).acts()
+        headers += (("content-length", str(sum(len(act) for act in acts if isinstance(act, bytes)))),)
+    elif answer.framing == "close":
+        headers += (("connection", "close"),)
+    yield Head(200, headers, BodyFraming(answer.framing, answer), stream=True)
+    yield from _Body(answer, make_wire()).acts()
+
+
+def score_whole(answer: Answer, wire: Wire) -> Iterator[Act]:
+    """An answer that is not streamed: it comes when its last token would have.
+
+    Faults that count tokens happen in the middle of the body; error frames become a status 500.
+    """
+    yield from _delays(answer)
+    for fault in answer.faults:
+        if isinstance(fault, ErrorFrame):
+            yield _FAULT
+            yield from plain(500, encode_error(500, fault.message, fault.code))
+            return
+    body = wire.whole()
+    for fault in answer.faults:
+        if isinstance(fault, (MalformedJson, InvalidUtf8, HugeEvent)):
+            yield _FAULT
+            body = _spoil(body, fault)
+    yield At(answer.first_token_delay + max(answer.paced_count - 1, 0) * answer.interval_s)
+    headers = (("content-type", "application/json"), ("content-length", str(len(body))))
+    yield Head(200, headers, BodyFraming())
+    yield body[: len(body) // 2]
+    for fault in answer.faults:
+        if isinstance(fault, (StallAfter, ResetAfter, TruncateAfter)):
+            yield _FAULT
+            if isinstance(fault, StallAfter):
+                yield Stall(fault.seconds)
+            else:
+                yield Reset() if isinstance(fault, ResetAfter) else Cut(clean=False)
+                return
+    yield body[len(body) // 2 :]
+
+
+def _breaks_off(fault: StreamFault) -> bool:
+    return isinstance(fault, ResetAfter) or (isinstance(fault, TruncateAfter) and not fault.clean)
+
+
+def _delays(answer: Answer) -> Iterator[Act]:
+    for fault in answer.faults:
+        if isinstance(fault, DelayFirstByte):
+            yield _FAULT
+            yield Stall(fault.seconds)
+
+
+def _spoil(body: bytes, fault: MalformedJson | InvalidUtf8 | HugeEvent) -> bytes:
+    match fault:
+        case MalformedJson():
+            return body[: -len(body) // 3]
+        case InvalidUtf8():
+            return body.replace(b'"model":"', b'"model":"\xff\xfe', 1)
+        case HugeEvent(size=size):
+            return b" " * size + body  # JSON allows white space before a document
+
+
+def _position(fault: StreamFault) -> int:
+    match fault:
+        case StallAfter(tokens=tokens) | ResetAfter(tokens=tokens) | TruncateAfter(tokens=tokens):
+            return tokens
+        case MalformedJson(after=after) | ErrorFrame(after=after) | InvalidUtf8(after=after) | HugeEvent(after=after):
+            return after
+        case DelayFirstByte() | HoldOpen():
+            return 0
+
+
+class _Body:
+    """The acts of one streamed body, without its head."""
+
+    def __init__(self, answer: Answer, wire: Wire) -> None:
+        self._answer = answer
+        self._wire = wire
+        faults = (fault for fault in answer.faults if not isinstance(fault, (DelayFirstByte, HoldOpen)))
+        self._faults = sorted(faults, key=_position)
+        self._blank_line = answer.line_ending.encode() * 2
+        self._events = 0
+
+    def acts(self) -> Iterator[Act]:
+        answer = self._answer
+        mark = b"\xef\xbb\xbf" if answer.bom else b""
+        for event in self._wire.opening():
+            first, *more = self._sent(event)
+            yield mark + first
+            yield from more
+            mark = b""
+        if (yield from self._tokens()):
+            return
+        for event in self._wire.closing():
+            yield from self._sent(event)
+        for fault in answer.faults:
+            if isinstance(fault, HoldOpen):
+                yield _FAULT
+                yield Stall(fault.seconds)
+
+    def _tokens(self) -> Generator[Act, None, bool]:
+        """Everything between opening and closing; True: a fault ended the answer."""
+        answer = self._answer
+        first, interval, batch = answer.first_token_delay, answer.interval_s, answer.batch or 1
+        paced = bool(first or interval)
+        simple = not (answer.comments or answer.timestamps)
+        last = answer.paced_count - 1
+        count = 0
+        events = self._wire.body()
+        waited = -1
+        while True:
+            while self._faults and _position(self._faults[0]) <= count:
+                if (yield from self._fault(self._faults.pop(0))):
+                    return True
+            if paced and count > waited and count <= last and count % batch == 0:
+                # Before the event is made, so that its stamp is the time it goes.
+                yield At(first + min(count + batch - 1, last) * interval)
+                waited = count
+            token, event = next(events, (False, b""))
+            if not event:
+                break
+            if simple:
+                yield event
+            else:
+                yield from self._sent(event)
+            count += token
+        for fault in self._faults:
+            if (yield from self._fault(fault)):
+                return True
+        return False
+
+    def _sent(self, event: bytes) -> Iterator[bytes]:
+        comments = self._answer.comments
+        if comments and self._events % comments == 0:
+            yield b": keep-alive" + self._blank_line
+        self._events += 1
+        if self._answer.timestamps:
+            event = event.replace(b"data: {", b'data: {"penstock_sent":%.6f,' % time.time(), 1)
+        yield event
+
+    def _fault(self, fault: StreamFault) -> Generator[Act, None, bool]:
+        """The acts of one fault; True: nothing comes after it."""
+        yield _FAULT
+        match fault:
+            case StallAfter(seconds=seconds):
+                yield Stall(seconds)
+            case ResetAfter():
+                yield Reset()
+                return True
+            case TruncateAfter(clean=clean):
+                yield Cut(clean)
+                return True
+            case ErrorFrame(code=code, message=message, then_done=then_done):
+                yield from self._wire.error(code, message, then_done)
+                return True
+            case MalformedJson():
+                event = self._wire.text("this JSON breaks off")
+                yield event[: event.index(b"breaks off")] + self._blank_line
+            case InvalidUtf8():
+                yield self._wire.text("invalid: @@").replace(b"@@", b"\xff\xc3")
+            case HugeEvent(size=size):
+                yield self._wire.text("x" * size)
+            case _:
+                raise AssertionError(fault)  # the others are not part of a body
+        return False

@@ -1,0 +1,282 @@
+"""The loopback provider: an HTTP server in a thread of its own, with an event loop of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from threading import Event, Thread
+from types import TracebackType
+from typing import Self
+
+from penstock.adapters.loopback.connection import Connection, Limits, Roster
+from penstock.adapters.loopback.endpoints import Endpoints
+from penstock.adapters.loopback.ledger import Ledger, ReceivedRequest, Statistics
+from penstock.adapters.loopback.models import default_script
+from penstock.adapters.loopback.script import Playback, Script
+from penstock.config.options import check_number
+from penstock.errors import CallTimeout, OptionError, SystemStopped
+from penstock.ports import Secret
+
+__all__ = ["LoopbackProvider", "serve"]
+
+_STOP_S = 5.0
+"""How long stopping may take beyond its grace before we say that the thread hangs."""
+
+
+class LoopbackProvider:
+    """A provider that speaks OpenAI's chat completions and Responses, says what its script says, and keeps count.
+
+    Use it as a context manager, or call `start` and `stop`; it can be started again after a stop (with
+    the script where it was). Every method may be called from any thread but the provider's own.
+    """
+
+    def __init__(
+        self,
+        script: Script | None = None,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        api_key: str | Secret | None = None,
+        max_connections: int = 2000,
+        max_body_bytes: int = 16 * 1_048_576,
+        max_header_bytes: int = 65_536,
+        history: int = 1000,
+    ) -> None:
+        """Make it, not yet started.
+
+        Args:
+            script: what to say; None says the same short answer to everybody. For people there is `default_script`.
+            host: the address to listen at.
+            port: 0 takes any that is free.
+            api_key: what the clients must send as bearer token; None takes every one.
+            max_connections: connections beyond these are answered with 503 and closed.
+            max_body_bytes: a larger request is answered with 413.
+            max_header_bytes: a longer head is answered with 431.
+            history: how many requests `requests` keeps.
+
+        Raises:
+            OptionError: one of them is not allowed.
+        """
+        if script is not None and not isinstance(script, Script):
+            raise OptionError("script", script, "a Script or None")
+        if not isinstance(host, str) or not host:
+            raise OptionError("host", host, "an address to listen at")
+        check_number("port", port, 0, 65_535, whole=True)
+        check_number("max_connections", max_connections, 1, 1_000_000, whole=True)
+        check_number("max_body_bytes", max_body_bytes, 1, 2**30, whole=True)
+        check_number("max_header_bytes", max_header_bytes, 256, 2**24, whole=True)
+        check_number("history", history, 0, 1_000_000, whole=True)
+        self._address = (host, port)
+        self._limits = Limits(body_bytes=max_body_bytes, header_bytes=max_header_bytes, connections=max_connections)
+        self._ledger = Ledger(history)
+        key = Secret(api_key) if isinstance(api_key, str) else api_key
+        self._endpoints = Endpoints(Playback(script or Script()), self._ledger, key)
+        self._running: _Running | None = None
+
+    # --- life -------------------------------------------------------------------------------------------------
+
+    def start(self) -> Self:
+        """Listen. When this returns, clients can connect. Starting what runs changes nothing.
+
+        Raises:
+            OptionError: the host or the port cannot be listened at; the message says why.
+        """
+        if self._running is None:
+            listener = _listen(*self._address)
+            self._running = _Running(listener, self._endpoints, self._ledger, self._limits)
+        return self
+
+    def stop(self, grace: float = 0.0) -> None:
+        """Refuse new connections, let answers under way end for ``grace`` seconds, close all, end the thread.
+
+        Stopping what does not run changes nothing.
+
+        Raises:
+            CallTimeout: the thread does not end, because a function of the script does not return.
+        """
+        check_number("grace", grace, 0, 86_400)
+        running, self._running = self._running, None
+        if running is not None:
+            running.stop(grace)
+
+    def wait(self) -> None:
+        """Block until it is stopped, or the thread is interrupted (`KeyboardInterrupt`)."""
+        if self._running is not None:
+            self._running.ended.wait()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    # --- asking -----------------------------------------------------------------------------------------------
+
+    @property
+    def running(self) -> bool:
+        """Whether it listens."""
+        return self._running is not None
+
+    @property
+    def host(self) -> str:
+        """Where it listens."""
+        return self._address[0]
+
+    @property
+    def port(self) -> int:
+        """The port it listens at.
+
+        Raises:
+            SystemStopped: it does not run.
+        """
+        if self._running is None:
+            raise SystemStopped("the loopback provider")
+        return self._running.port
+
+    @property
+    def base_url(self) -> str:
+        """What OpenAI's clients call the base URL: ``http://127.0.0.1:PORT/v1``.
+
+        Raises:
+            SystemStopped: it does not run.
+        """
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}/v1"
+
+    @property
+    def requests(self) -> tuple[ReceivedRequest, ...]:
+        """The requests of late, oldest first; ``/healthz`` is not kept."""
+        return self._ledger.requests
+
+    def statistics(self) -> Statistics:
+        """The counters of this moment, all starts together."""
+        return self._ledger.statistics()
+
+    def wait_for(self, condition: Callable[[Statistics], bool], timeout: float = 5.0) -> Statistics:
+        """Wait until ``condition`` holds of the counters, and give them. It must be quick: it runs under their lock.
+
+        Raises:
+            CallTimeout: it did not hold within ``timeout`` seconds; the message has the counters.
+        """
+        return self._ledger.wait_for(condition, timeout)
+
+    def wait_for_requests(self, count: int, timeout: float = 5.0) -> tuple[ReceivedRequest, ...]:
+        """Wait until ``count`` requests have come in all, and give those kept.
+
+        Raises:
+            CallTimeout: fewer came within ``timeout`` seconds.
+        """
+        self._ledger.wait_for(lambda statistics: statistics.requests >= count, timeout)
+        return self._ledger.requests
+
+    def __repr__(self) -> str:
+        return f"LoopbackProvider({self.base_url})" if self.running else "LoopbackProvider(stopped)"
+
+
+class _Running:
+    """One start: the socket, the thread, the loop."""
+
+    def __init__(self, listener: socket.socket, endpoints: Endpoints, ledger: Ledger, limits: Limits) -> None:
+        self.port: int = listener.getsockname()[1]
+        self.ended = Event()
+        self._roster = Roster()
+        self._make = lambda: Connection(endpoints, ledger, limits, self._roster)
+        self._grace = 0.0
+        ready: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
+        self._thread = Thread(target=self._run, args=(listener, ready), name=f"loopback-{self.port}", daemon=True)
+        self._thread.start()
+        self._loop, self._stopping = ready.result()
+
+    def stop(self, grace: float) -> None:
+        self._grace = grace
+        with suppress(RuntimeError):  # the loop is closed: the thread died before us
+            self._loop.call_soon_threadsafe(self._stopping.set)
+        self._thread.join(grace + _STOP_S)
+        if self._thread.is_alive():
+            raise CallTimeout("stopping the loopback provider", grace + _STOP_S)
+
+    def _run(self, listener: socket.socket, ready: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]]) -> None:
+        try:
+            asyncio.run(self._serve(listener, ready))
+        except BaseException as error:
+            if ready.done():
+                raise
+            listener.close()
+            ready.set_exception(error)
+        finally:
+            self.ended.set()
+
+    async def _serve(
+        self, listener: socket.socket, ready: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]]
+    ) -> None:
+        loop, stopping = asyncio.get_running_loop(), asyncio.Event()
+        server = await loop.create_server(self._make, sock=listener, backlog=1024)
+        ready.set_result((loop, stopping))
+        await stopping.wait()
+        # First accept no more, then close: asyncio leaks a socket that it has accepted but not yet wrapped at `close`.
+        self._roster.closed = True
+        with suppress(NotImplementedError):  # Windows' loop has no readers
+            loop.remove_reader(listener)
+        accepting = asyncio.all_tasks() - {asyncio.current_task()}
+        await asyncio.gather(*accepting, return_exceptions=True)
+        server.close()
+        for connection in tuple(self._roster.members):
+            connection.finish()
+        if self._grace and self._roster.members:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._roster.empty.wait(), self._grace)
+        for connection in tuple(self._roster.members):
+            connection.abort()
+        if self._roster.members:
+            await self._roster.empty.wait()
+        await server.wait_closed()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=1024)
+    except (OSError, UnicodeError) as error:
+        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno and error.errno > 0 else error
+        if isinstance(error, socket.gaierror):
+            raise OptionError("host", host, f"an address of this machine ({error})") from error
+        raise OptionError("port", port, f"a port that can be listened at on {host} ({reason})") from error
+
+
+def serve(
+    host: str = "127.0.0.1",
+    port: int = 8787,
+    script: Script | None = None,
+    *,
+    api_key: str | None = None,
+    grace: float = 1.0,
+    ready: Callable[[LoopbackProvider], None] | None = None,
+) -> None:
+    """Serve until the thread is interrupted (`KeyboardInterrupt`, which ends here), then stop. Prints nothing.
+
+    Args:
+        host: the address to listen at.
+        port: 0 takes any that is free.
+        script: what to say; None is `default_script`.
+        api_key: what the clients must send as bearer token; None takes every one.
+        grace: seconds that answers under way have to end.
+        ready: called once, when clients can connect.
+
+    Raises:
+        OptionError: an argument is not allowed, or the address cannot be listened at.
+    """
+    provider = LoopbackProvider(script or default_script(), host=host, port=port, api_key=api_key)
+    with suppress(KeyboardInterrupt):
+        provider.start()
+        try:
+            if ready is not None:
+                ready(provider)
+            provider.wait()
+        finally:
+            provider.stop(grace)
