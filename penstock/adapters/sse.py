@@ -101,17 +101,15 @@ class SseDecoder:
         seen = max(len(pending) - 1, 0)
         pending += chunk
         end = pending.rfind(b"\n\n", seen) + 2
-        if end < 2:
-            if len(pending) > self._limit:
-                raise ProtocolError(f"an event is longer than {self._limit} bytes")
-            if pending[0] == 58 and b"\n" in chunk:  # a comment needs no blank line to be a sign of life
-                self._drop_leading_comments()
-            return []
-        complete = bytes(pending[:end])
-        del pending[:end]
-        events = self._parse(complete)
+        events: list[SseEvent] = []
+        if end >= 2:
+            complete = bytes(pending[:end])
+            del pending[:end]
+            events = self._parse(complete)
         if len(pending) > self._limit:
             raise ProtocolError(f"an event is longer than {self._limit} bytes")
+        if pending.startswith((b":", b"\n")) and b"\n" in chunk:
+            self._drop_leading_comments()
         return events
 
     def close(self) -> list[SseEvent]:
@@ -147,12 +145,13 @@ class SseDecoder:
         return chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
     def _drop_leading_comments(self) -> None:
+        """Count comments as soon as their line ends: they need no blank line to be a sign of life."""
         pending = self._pending
         end = pending.rfind(b"\n") + 1
         start = 0
-        while start < end and pending[start] == 58:
+        while start < end and pending[start] in b":\n":
+            self.comments += pending[start] == 58
             start = pending.index(b"\n", start) + 1
-            self.comments += 1
         del pending[:start]
 
     def _parse(self, blocks: bytes) -> list[SseEvent]:
@@ -174,12 +173,16 @@ class SseDecoder:
 
     def _parse_block(self, block: bytes, events: list[SseEvent]) -> None:
         """Parse one block with whatever the standard and the providers allow in it."""
-        if block[0] in b"{[":
-            events.append(SseEvent("json", block.decode("utf-8", "replace"), self.last_event_id))
+        lines = block.split(b"\n")
+        first = next((at for at, line in enumerate(lines) if not line.startswith(b":")), len(lines))
+        self.comments += first
+        del lines[:first]
+        if lines and lines[0].startswith((b"{", b"[")):
+            events.append(SseEvent("json", b"\n".join(lines).decode("utf-8", "replace"), self.last_event_id))
             return
         head: dict[bytes, bytes] = {}
         data: list[bytes] = []
-        for line in block.split(b"\n"):
+        for line in lines:
             name, _, value = line.partition(b":")
             if not name:
                 self.comments += 1

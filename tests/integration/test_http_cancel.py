@@ -12,7 +12,7 @@ import pytest
 from penstock.adapters.http import HttpReader
 from penstock.config.options import RequestOptions
 from penstock.errors import IncompleteStream, ProviderError
-from penstock.ports import Delta
+from penstock.ports import Delta, Reader
 from tests.integration.raw_server import (
     CERTIFICATE,
     CHUNKED,
@@ -128,6 +128,19 @@ def test_a_cancel_ends_a_tls_handshake(reader: HttpReader) -> None:
         assert phase.closed.wait(1)
         sink.wait_ended()
     assert sink.calls == ["connecting", "ended"]
+
+
+def test_a_cancel_ends_the_wait_for_a_proxys_tunnel(reader: HttpReader, monkeypatch: pytest.MonkeyPatch) -> None:
+    phase = Phase(_waiting_for_headers)
+    sink = RecordingSink()
+    with RawServer(phase) as server:
+        monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{server.port}")
+        monkeypatch.setenv("no_proxy", "")
+        job = reader.start(PlainProvider(), post("https://localhost:1/v1"), OPTIONS, sink)
+        assert phase.reached.wait(PATIENCE)
+        job.cancel()
+        assert phase.closed.wait(1)
+        assert isinstance(sink.wait_ended(), IncompleteStream)
 
 
 def test_a_cancel_ends_the_wait_for_a_connection(reader: HttpReader) -> None:
@@ -317,7 +330,7 @@ def test_idle_threads_retire() -> None:
 
 def test_closing_the_reader_ends_what_runs_and_what_waits() -> None:
     before = threading.active_count()
-    reader = HttpReader(2)
+    reader: Reader = HttpReader(2)
     busy = Busy()
     with RawServer(busy) as server:
         sinks = [RecordingSink() for _ in range(5)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import socket
+import ssl
 import struct
 import threading
 import warnings
@@ -253,6 +254,30 @@ def test_environment_proxies_are_used(reader: HttpReader, monkeypatch: pytest.Mo
         monkeypatch.setenv("no_proxy", "")
         assert run(reader, "http://provider.invalid/v1").error is None
     assert seen[0].startswith(b"POST http://provider.invalid/v1 HTTP/1.1\r\n")
+
+
+def test_a_tls_stream_comes_through_a_proxys_tunnel(reader: HttpReader, monkeypatch: pytest.MonkeyPatch) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(CERTIFICATE)
+    seen: list[bytes] = []
+
+    def serve(peer: Peer) -> None:
+        seen.append(peer.read_request())
+        peer.send(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        with context.wrap_socket(peer.sock, server_side=True) as inner:
+            tunnelled = Peer(inner)
+            seen.append(tunnelled.read_request())
+            tunnelled.send(CHUNKED + chunk(b"data: x\n\n") + b"0\r\n\r\n")
+
+    with RawServer(serve) as server:
+        monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{server.port}")
+        monkeypatch.setenv("no_proxy", "")
+        sink = run(reader, "https://localhost:1/v1", OPTIONS.replace(verify_tls=str(CERTIFICATE)))
+    assert sink.error is None
+    assert sink.next_text() == "data: x\n\n"
+    assert seen[0].startswith(b"CONNECT localhost:1 HTTP/1.")
+    assert b"sk-test" not in seen[0]
+    assert b"sk-test" in seen[1]
 
 
 # --- refusals ------------------------------------------------------------------------------------------------------

@@ -1,0 +1,364 @@
+"""OpenAI chat: requests, and the deviations of the servers that call themselves compatible."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from penstock.adapters.providers.openai_chat import ChatDecoder, OpenAiChat
+from penstock.config.options import RequestOptions
+from penstock.errors import ApiError, AuthenticationError, OptionError, ProtocolError, RateLimited
+from penstock.events import Usage
+from penstock.ports import (
+    ChatCall,
+    Delta,
+    ErrorDelta,
+    FinishDelta,
+    KeepAlive,
+    ReasoningDelta,
+    RefusalDelta,
+    Secret,
+    TextDelta,
+    ToolCallDelta,
+    UsageDelta,
+)
+
+KEY = Secret("sk-test-123")
+CALL = ChatCall(model="m", input=[{"role": "user", "content": "Hi"}])
+
+
+def sse(*payloads: object) -> bytes:
+    return b"".join(b"data: " + (p if isinstance(p, bytes) else json.dumps(p).encode()) + b"\n\n" for p in payloads)
+
+
+def choice(delta: object, finish: object = None, **more: object) -> dict[str, Any]:
+    return {"choices": [{"index": 0, "delta": delta, "finish_reason": finish, **more}]}
+
+
+def decode(*payloads: object) -> list[Delta]:
+    return ChatDecoder(1_000_000).feed(sse(*payloads))
+
+
+def error_of(payload: object) -> ApiError:
+    (delta,) = decode(payload)
+    assert isinstance(delta, ErrorDelta)
+    assert isinstance(delta.error, ApiError)
+    return delta.error
+
+
+# --- requests ------------------------------------------------------------------------------------------------------
+
+
+def test_a_request_streams_asks_for_usage_and_keeps_the_key_out_of_sight() -> None:
+    request = OpenAiChat(KEY, organization="org", project="proj").request(CALL)
+    assert request.url == "https://api.openai.com/v1/chat/completions"
+    assert json.loads(request.body) == {
+        "model": "m",
+        "messages": [{"role": "user", "content": "Hi"}],
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    assert request.headers["OpenAI-Organization"] == "org"
+    assert request.headers["OpenAI-Project"] == "proj"
+    assert request.secret_headers["Authorization"].reveal() == "Bearer sk-test-123"
+    assert "sk-test" not in repr(request) + repr(request.headers) + repr(vars(OpenAiChat(KEY)))
+
+
+def test_parameters_go_through_and_may_replace_or_remove_stream_options() -> None:
+    def body(**parameters: object) -> Any:
+        return json.loads(OpenAiChat(KEY).request(ChatCall(model="m", input=[], parameters=parameters)).body)
+
+    assert body(temperature=0.5, tools=[{"a": 1}])["tools"] == [{"a": 1}]
+    assert body(stream_options={"include_usage": False})["stream_options"] == {"include_usage": False}
+    assert "stream_options" not in body(stream_options=None)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "field"),
+    [({"stream": False}, "stream"), ({"model": "x"}, "model"), ({"messages": []}, "messages"), ({"o": object()}, "o")],
+)
+def test_a_parameter_that_cannot_be_is_refused_by_name(parameters: dict[str, Any], field: str) -> None:
+    with pytest.raises(OptionError) as refusal:
+        OpenAiChat(KEY).request(ChatCall(model="m", input=[], parameters=parameters))
+    assert refusal.value.field == field
+
+
+def test_openais_own_url_needs_a_key_and_others_do_not() -> None:
+    with pytest.raises(OptionError, match="OPENAI_API_KEY"):
+        OpenAiChat(None).request(CALL)
+    assert OpenAiChat(None, "http://localhost:8080/v1/").request(CALL).secret_headers == {}
+    assert (
+        OpenAiChat(None, "http://localhost:8080/v1/").request(CALL).url == "http://localhost:8080/v1/chat/completions"
+    )
+
+
+@pytest.mark.parametrize("key", ["sk-abc\n", "sk abc", "sk-äbc", "\tsk"])
+def test_a_malformed_key_is_refused_without_being_shown(key: str) -> None:
+    with pytest.raises(OptionError, match="api_key") as refusal:
+        OpenAiChat(Secret(key))
+    assert key.strip() not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ftp://x/v1",
+        "localhost:8080",
+        "https://",
+        "https://u:pw@x/v1",
+        "https://x/v1?k=1",
+        "https://x/#a",
+        "http://x:y/",
+    ],
+)
+def test_a_malformed_base_url_is_refused_without_its_password(url: str) -> None:
+    with pytest.raises(OptionError, match="base_url") as refusal:
+        OpenAiChat(KEY, url)
+    assert "pw" not in str(refusal.value)
+
+
+# --- deltas --------------------------------------------------------------------------------------------------------
+
+
+def test_text_reasoning_and_refusal_are_told_apart() -> None:
+    assert decode(
+        choice({"role": "assistant", "content": ""}),
+        choice({"reasoning_content": "r1"}),
+        choice({"reasoning": "r2", "reasoning_content": "r2", "reasoning_details": [{"text": "r2"}]}),
+        choice({"reasoning_details": [{"type": "reasoning.text", "text": "r3"}, {"summary": "r4"}, 5]}),
+        choice({"content": "a"}),
+        choice({"refusal": "no"}),
+    ) == [ReasoningDelta("r1"), ReasoningDelta("r2"), ReasoningDelta("r3r4"), TextDelta("a"), RefusalDelta("no")]
+
+
+def test_content_as_a_list_of_parts_keeps_their_order() -> None:
+    thinking = {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}
+    parts = [thinking, {"type": "text", "text": "a"}, {"type": "reference", "reference_ids": [1]}, "b", 7]
+    assert decode(choice({"content": parts})) == [ReasoningDelta("hm"), TextDelta("a"), TextDelta("b")]
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        {"choices": []},
+        {"choices": None},
+        {"choices": [{"index": 0, "finish_reason": None}]},
+        {"choices": [{"index": 0, "delta": None}]},
+        choice({"content": None, "tool_calls": None, "refusal": None}),
+        choice({"content": "", "tool_calls": [], "function_call": {}}),
+        choice({}, logprobs=-0.5),
+        {"choices": [], "prompt_filter_results": [{"prompt_index": 0}]},
+    ],
+)
+def test_empty_and_missing_parts_tell_nothing_and_are_no_error(payload: object) -> None:
+    decoder = ChatDecoder(1_000_000)
+    assert decoder.feed(sse(payload, choice({"content": "x"}))) == [TextDelta("x")]
+    assert decoder.skipped == 0
+
+
+def test_what_is_not_understood_is_counted() -> None:
+    decoder = ChatDecoder(1_000_000)
+    assert decoder.feed(sse(b"no json", b"[1]", b"12", {"object": "x"}, {"choices": [5]})) == []
+    assert decoder.skipped == 5
+
+
+def test_logprobs_of_any_shape_do_not_matter() -> None:
+    assert decode(choice({"content": "a"}, logprobs=-0.5), choice({"content": "b"}, logprobs={"x": []})) == [
+        TextDelta("a"),
+        TextDelta("b"),
+    ]
+
+
+def test_a_cumulative_message_beside_the_delta_is_ignored() -> None:
+    assert decode(choice({"content": "b"}, message={"content": "ab"})) == [TextDelta("b")]
+
+
+def test_only_the_first_choice_is_told_and_others_are_counted() -> None:
+    decoder = ChatDecoder(1_000_000)
+    other = {"index": 1, "delta": {"content": "no"}, "finish_reason": "stop"}
+    both = {"choices": [other, choice({"content": "yes"})["choices"][0]]}
+    assert decoder.feed(sse({"choices": [other]}, both)) == [TextDelta("yes")]
+    assert (decoder.skipped, decoder.finished) == (2, False)
+
+
+def test_the_models_name_is_the_first_that_is_not_empty() -> None:
+    decoder = ChatDecoder(1_000_000)
+    decoder.feed(sse({"choices": [], "model": ""}))
+    assert decoder.model is None
+    decoder.feed(sse({**choice({"content": "a"}), "model": "m-1"}, {**choice({"content": "a"}), "model": "m-2"}))
+    assert decoder.model == "m-1"
+
+
+def test_tool_call_fragments_tell_what_they_say() -> None:
+    def fragments(*calls: object) -> list[Delta]:
+        return decode(choice({"tool_calls": list(calls)}))
+
+    assert fragments(
+        {"index": 0, "id": "c1", "type": "function", "function": {"name": "f", "arguments": ""}},
+        {"index": 0, "function": {"arguments": '{"a'}},
+        {"id": "c2", "function": {"name": "g", "arguments": {"b": 1}}},
+        {"index": None, "id": "", "function": {"name": None, "arguments": "x"}},
+        {"index": 2.0, "type": "custom", "id": "c3", "custom": {"name": "h", "input": "free"}},
+        {"index": 1, "id": "c4"},
+        {"index": 3},
+        "junk",
+    ) == [
+        ToolCallDelta(0, "c1", "f", ""),
+        ToolCallDelta(0, None, None, '{"a'),
+        ToolCallDelta(None, "c2", "g", '{"b":1}'),
+        ToolCallDelta(None, None, None, "x"),
+        ToolCallDelta(2, "c3", "h", "free"),
+        ToolCallDelta(1, "c4", None, ""),
+    ]
+
+
+def test_a_legacy_function_call_is_a_tool_call() -> None:
+    assert decode(
+        choice({"function_call": {"name": "f", "arguments": ""}}),
+        choice({"function_call": {"arguments": "{}"}}),
+        choice({}, "function_call"),
+    ) == [
+        ToolCallDelta(None, None, "f", ""),
+        ToolCallDelta(None, None, None, "{}"),
+        FinishDelta("tool_calls", "function_call"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason"),
+    [
+        ("stop", "stop"),
+        ("length", "length"),
+        ("MAX_TOKENS", "length"),
+        ("tool_calls", "tool_calls"),
+        ("content_filter", "content_filter"),
+        ("something_new", "other"),
+    ],
+)
+def test_finish_reasons_are_told_in_our_word_and_in_theirs(raw: str, reason: str) -> None:
+    assert decode(choice({"content": "a"}, raw)) == [TextDelta("a"), FinishDelta(reason, raw)]  # type: ignore[arg-type]
+
+
+def test_a_repeated_finish_reason_is_told_once_and_tool_calls_is_kept() -> None:
+    assert decode(choice({}, "stop"), choice({}, "stop")) == [FinishDelta("stop", "stop")]
+    assert decode(choice({}, "tool_calls"), choice({}, "stop")) == [FinishDelta("tool_calls", "tool_calls")]
+    assert decode(choice({}, "stop"), choice({}, "length"))[-1] == FinishDelta("length", "length")
+
+
+def test_stop_after_a_tool_call_means_tool_calls() -> None:
+    call = {"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f", "arguments": "{}"}}]}
+    assert decode(choice(call, "stop"))[-1] == FinishDelta("tool_calls", "stop")
+
+
+def test_usage_is_read_wherever_it_stands_and_what_is_not_told_is_none() -> None:
+    usage = {
+        "prompt_tokens": 5,
+        "completion_tokens": 0,
+        "prompt_tokens_details": {"cached_tokens": 4},
+        "completion_tokens_details": {"reasoning_tokens": 3},
+    }
+    told = UsageDelta(Usage(input_tokens=5, output_tokens=0, cached_tokens=4, reasoning_tokens=3))
+    assert decode({"choices": [], "usage": usage}) == [told]
+    assert decode({**choice({"content": "a"}), "usage": usage}) == [TextDelta("a"), told]
+    assert decode({"choices": [], "x_groq": {"usage": usage}}) == [told]
+    assert decode({"choices": [], "usage": {"total_tokens": 7, "prompt_tokens_details": None}}) == [
+        UsageDelta(Usage(total_tokens=7))
+    ]
+    assert decode({"choices": [], "usage": {}}, {"choices": [], "usage": None}) == []
+
+
+def test_the_end_marker_ends_everything() -> None:
+    decoder = ChatDecoder(1_000_000)
+    assert decoder.feed(sse(choice({"content": "a"}), b"[DONE]", choice({"content": "b"}))) == [TextDelta("a")]
+    assert decoder.done
+    assert decoder.feed(sse(choice({"content": "c"}))) == []
+    assert decoder.close() == []
+
+
+def test_an_end_marker_or_a_finish_without_its_blank_line_counts() -> None:
+    decoder = ChatDecoder(1_000_000)
+    decoder.feed(sse(choice({"content": "a"})) + b"data: [DONE]")
+    assert not decoder.done
+    assert decoder.close() == []
+    assert decoder.done
+    decoder = ChatDecoder(1_000_000)
+    decoder.feed(sse(choice({"content": "a"}, "stop"))[:-2])
+    assert decoder.close() == [TextDelta("a"), FinishDelta("stop", "stop")]
+
+
+def test_comments_are_keep_alives() -> None:
+    decoder = ChatDecoder(1_000_000)
+    assert decoder.feed(b": OPENROUTER PROCESSING\n\n") == [KeepAlive()]
+    assert decoder.feed(b": ping\n") == [KeepAlive()]
+    assert decoder.feed(sse(choice({"content": "a"}))) == [TextDelta("a")]
+
+
+def test_an_event_over_the_limit_is_a_protocol_error() -> None:
+    with pytest.raises(ProtocolError):
+        ChatDecoder(1_000).feed(sse(choice({"content": "x" * 2_000})))
+
+
+def test_lone_surrogates_and_deep_nesting_are_counted_not_raised() -> None:
+    decoder = ChatDecoder(1_000_000)
+    decoder.feed(b'data: {"choices":[{"index":0,"delta":{"content":"\\ud800"}}]}\n\n')
+    assert decoder.feed(sse(b"[" * 100_000 + b"]" * 100_000)) == []
+    assert decoder.feed(sse(choice({"content": "a"}))) == [TextDelta("a")]
+
+
+# --- errors under HTTP 200 -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        {"error": {"message": "m", "code": "c"}},
+        {"error": {"message": "m", "type": "c"}},
+        {"error": "m", "code": "c"},
+        {"object": "error", "message": "m", "code": "c"},
+        {"message": "m", "code": "c"},
+        {"detail": "m", "code": "c"},
+        {"errors": [{"message": "m", "code": "c"}]},
+        [{"error": {"message": "m", "code": "c"}}],
+        {**choice({"content": ""}), "error": {"message": "m", "code": "c"}},
+    ],
+)
+def test_error_frames_of_every_shape_are_told(payload: object) -> None:
+    error = error_of(payload)
+    assert (error.status, error.message, error.code) == (200, "m", "c")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'event: error\ndata: {"error":{"message":"m"}}\n\n',
+        b'event: error\ndata: {"message":"m"}\n\n',
+        b"event: error\ndata: m\n\n",
+        b'error: {"error":{"message":"m"}}\n\n',
+        b'{\n"error": {"message": "m"}\n}\n\n',
+    ],
+)
+def test_error_events_error_fields_and_bare_bodies_are_told(body: bytes) -> None:
+    (delta,) = ChatDecoder(1_000_000).feed(body)
+    assert isinstance(delta, ErrorDelta)
+    assert isinstance(delta.error, ApiError)
+    assert delta.error.message == "m"
+
+
+def test_usage_and_the_end_marker_after_an_error_still_count() -> None:
+    decoder = ChatDecoder(1_000_000)
+    deltas = decoder.feed(sse({"error": {"code": 429, "message": "m"}}, {"choices": [], "usage": {"total_tokens": 1}}))
+    assert isinstance(deltas[0], ErrorDelta)
+    assert isinstance(deltas[0].error, RateLimited)
+    assert deltas[1] == UsageDelta(Usage(total_tokens=1))
+    decoder.feed(sse(b"[DONE]"))
+    assert decoder.done
+
+
+def test_http_errors_are_mapped_by_the_provider() -> None:
+    body = b'{"error":{"message":"Incorrect API key","type":"invalid_request_error","code":"invalid_api_key"}}'
+    error = OpenAiChat(KEY).error(401, {}, body)
+    assert isinstance(error, AuthenticationError)
+    assert str(error) == "HTTP 401 invalid_api_key: Incorrect API key"
+    assert OpenAiChat(KEY).decoder(RequestOptions()).skipped == 0

@@ -1,0 +1,118 @@
+"""How answers that are errors are classified, and when they say to come back."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from penstock.adapters.providers.openai_common import error_answer, error_frame
+from penstock.errors import (
+    ApiError,
+    AuthenticationError,
+    BadRequestError,
+    ContentFilterError,
+    ContextLengthExceeded,
+    RateLimited,
+)
+
+
+def answer(status: int, error: Any = None, **headers: str) -> ApiError:
+    body = b"" if error is None else json.dumps({"error": error}).encode()
+    return error_answer(status, {name.replace("_", "-"): value for name, value in headers.items()}, body)
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "kind", "retryable"),
+    [
+        (401, {"code": "invalid_api_key", "message": "m"}, AuthenticationError, False),
+        (403, None, AuthenticationError, False),
+        (400, {"code": "context_length_exceeded", "message": "m"}, ContextLengthExceeded, False),
+        (400, {"message": "This model's maximum context length is 8192 tokens."}, ContextLengthExceeded, False),
+        (400, {"type": "exceed_context_size_error", "message": "m"}, ContextLengthExceeded, False),
+        (400, {"code": "content_filter", "message": "m"}, ContentFilterError, False),
+        (400, {"code": "x", "innererror": {"code": "ResponsibleAIPolicyViolation"}}, ContentFilterError, False),
+        (400, {"message": "m"}, BadRequestError, False),
+        (404, {"code": "model_not_found", "message": "m"}, BadRequestError, False),
+        (422, None, BadRequestError, False),
+        (402, {"message": "pay"}, ApiError, False),
+        (429, {"code": "rate_limit_exceeded", "message": "m"}, RateLimited, True),
+        (413, {"code": "rate_limit_exceeded", "message": "m"}, RateLimited, True),
+        (429, {"code": "insufficient_quota", "message": "m"}, RateLimited, False),
+        (408, None, ApiError, True),
+        (500, {"type": "server_error", "message": "m"}, ApiError, True),
+        (503, None, ApiError, True),
+        (529, {"type": "overloaded_error", "message": "m"}, ApiError, True),
+        (501, None, ApiError, False),
+    ],
+)
+def test_an_answer_gets_the_type_that_says_what_to_do(status: int, error: Any, kind: type, retryable: bool) -> None:
+    told = answer(status, error)
+    assert type(told) is kind
+    assert told.retryable is retryable
+    assert told.status == status
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "retryable"),
+    [
+        ({"code": 429, "message": "m"}, RateLimited, True),
+        ({"code": 401, "message": "m"}, AuthenticationError, False),
+        ({"code": 502, "message": "m"}, ApiError, True),
+        ({"code": 400, "message": "m"}, BadRequestError, False),
+        ({"type": "server_error", "message": "m"}, ApiError, True),
+        ({"type": "overloaded_error", "message": "m"}, ApiError, True),
+        ({"type": "invalid_request_error", "message": "m"}, BadRequestError, False),
+        ({"code": 500, "message": "Context size has been exceeded."}, ContextLengthExceeded, False),
+        ({"code": "tool_use_failed", "status_code": 400, "message": "m"}, BadRequestError, False),
+        ({"message": "m"}, ApiError, False),
+    ],
+)
+def test_an_error_frame_is_classified_by_its_own_code(error: Any, kind: type, retryable: bool) -> None:
+    told = error_frame({"error": error})
+    assert type(told) is kind
+    assert told.retryable is retryable
+    assert told.status == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry_after": "7"}, 7.0),
+        ({"retry_after": "0.5"}, 0.5),
+        ({"retry_after": "-3"}, 0.0),
+        ({"retry_after_ms": "1500", "retry_after": "9"}, 1.5),
+        ({"retry_after": "Wed, 21 Oct 2026 07:28:10 GMT", "date": "Wed, 21 Oct 2026 07:28:00 GMT"}, 10.0),
+        ({"retry_after": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0.0),
+        ({"retry_after": "nan"}, None),
+        ({"retry_after": "soon"}, None),
+        ({}, None),
+    ],
+)
+def test_retry_after_is_read_in_all_its_forms(headers: dict[str, str], seconds: float | None) -> None:
+    assert answer(429, **headers).retry_after == seconds
+    assert answer(503, **headers).retry_after == seconds
+
+
+def test_openais_word_on_retrying_counts() -> None:
+    assert answer(500, None, x_should_retry="false").retryable is False
+    assert answer(400, None, x_should_retry="true").retryable is True
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"<html>Bad gateway</html>", b'{"error":{"mess', b"[]", b"null", b"\xff", b"[[["]
+)
+def test_a_body_that_says_nothing_leaves_the_statuss_own_words(body: bytes) -> None:
+    assert str(error_answer(502, {}, body)) == "HTTP 502: Bad Gateway"
+
+
+def test_messages_are_found_in_every_shape_and_kept_short() -> None:
+    def message(payload: Any) -> str:
+        return error_answer(400, {}, json.dumps(payload).encode()).message
+
+    assert message({"detail": [{"loc": ["body"], "msg": "field required"}]}) == "field required"
+    assert message({"message": "m", "code": "InvalidParameter"}) == "m"
+    assert message([{"error": {"code": 400, "message": "m", "status": "X"}}]) == "m"
+    assert message("plain") == "plain"
+    assert len(message({"error": {"message": "x" * 5_000}})) == 1_000
