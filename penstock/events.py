@@ -11,7 +11,7 @@ The reprs say sizes, never text: events may be logged.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NoReturn, TypeAlias
 
 import msgspec
 
@@ -21,6 +21,7 @@ __all__ = [
     "Disconnected",
     "Event",
     "FinishReason",
+    "FrozenDict",
     "StreamCancelled",
     "StreamCompleted",
     "StreamFailed",
@@ -38,6 +39,20 @@ TokenKind: TypeAlias = Literal["text", "reasoning", "refusal"]
 
 FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "content_filter", "refusal", "other"]
 """Why the model stopped, in one vocabulary for all providers; the provider's own word is in ``raw_finish_reason``."""
+
+
+class FrozenDict(dict[str, Any]):
+    """A dict that cannot be changed: all events of a stream share one, and no subscriber may spoil it for others."""
+
+    __slots__ = ()
+
+    def _refuse(self, *_args: object, **_kwargs: object) -> NoReturn:
+        raise TypeError("the metadata of an event is read-only")
+
+    __setitem__ = __delitem__ = clear = pop = popitem = setdefault = update = __ior__ = _refuse
+
+    def __reduce__(self) -> tuple[type[FrozenDict], tuple[dict[str, Any]]]:
+        return FrozenDict, (dict(self),)
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -6,6 +6,8 @@ integration and the handler work on it and may crash and be restarted around it.
 
 from __future__ import annotations
 
+import contextlib
+import queue
 import threading
 from collections.abc import Mapping
 from typing import Any
@@ -14,14 +16,16 @@ import msgspec
 
 from penstock.actors.flow.log import StreamLog
 from penstock.actors.intake import Intake
+from penstock.actors.messages import Complete, Fail
 from penstock.actors.runtime.process import ProcessRef
+from penstock.actors.runtime.reply import Reply
 from penstock.actors.runtime.runtime import Runtime
 from penstock.actors.subscriptions import Hub
-from penstock.config.options import OnOrphan, Restart, StreamOptions
+from penstock.config.options import OnOrphan, RequestOptions, Restart, StreamOptions
 from penstock.errors import StreamExists, StreamNotFound
-from penstock.ports import Journal
+from penstock.ports import ChatCall, Journal, Provider, ProviderRequest, Reader
 
-__all__ = ["Counters", "StreamRecord", "StreamStatistics", "StreamTable"]
+__all__ = ["Counters", "Source", "StreamRecord", "StreamStatistics", "StreamTable"]
 
 
 class StreamStatistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,6 +110,30 @@ class Counters:
         return gaps[min(len(gaps) - 1, int(share * len(gaps)))] if gaps else None
 
 
+class Source:
+    """Where a stream's tokens come from: what its integration needs, and what has become of it so far."""
+
+    def __init__(
+        self,
+        provider: Provider,
+        call: ChatCall,
+        request: ProviderRequest,
+        options: RequestOptions,
+        reader: Reader,
+    ) -> None:
+        self.provider = provider
+        self.call = call
+        self.request = request
+        self.options = options
+        self.reader = reader
+        self.attempts = 0
+        self.started = False  # a delta has come
+        self.state = "queued"
+        self.ref: ProcessRef | None = None  # the integration at work
+        self.attempt: Any = None  # its attempt under way
+        self.deadline: float | None = None  # monotonic; for all attempts together
+
+
 class StreamRecord:
     """Everything of one stream that does not die with an actor."""
 
@@ -114,6 +142,7 @@ class StreamRecord:
         "created_at",
         "created_monotonic",
         "ended_at",
+        "ending",
         "hub",
         "intake",
         "journal",
@@ -121,13 +150,14 @@ class StreamRecord:
         "metadata",
         "on_orphan",
         "options",
+        "over",
         "ref",
         "restart",
         "runtime",
         "source",
-        "source_ref",
         "state",
         "stream_id",
+        "token",
     )
 
     def __init__(
@@ -140,7 +170,8 @@ class StreamRecord:
         on_orphan: OnOrphan,
         restart: Restart,
         journal: Journal | None = None,
-        source: Any = None,
+        source: Source | None = None,
+        token: object = None,
     ) -> None:
         self.runtime = runtime
         self.stream_id = stream_id
@@ -149,8 +180,9 @@ class StreamRecord:
         self.on_orphan: OnOrphan = on_orphan
         self.restart: Restart = restart
         self.journal = journal
-        self.source = source  # what its integration needs, if it has one
-        self.source_ref: ProcessRef | None = None
+        self.source = source  # where its tokens come from, if not from `process_token`
+        self.token = token  # whose request made it
+        self.ending: Complete | Fail | None = None  # what its source said last; its actor may have crashed since
         self.ref: ProcessRef | None = None  # the actor that is the stream right now
         self.state = "idle"
         self.created_at = runtime.clock.time()
@@ -160,6 +192,14 @@ class StreamRecord:
         self.intake = Intake(stream_id, options, runtime.dispatcher, runtime.clock)
         self.hub = Hub()
         self.counters = Counters(self.created_monotonic)
+        self.over = Reply(runtime.dispatcher, f"the end of stream {stream_id!r}")
+
+    def conclude(self) -> None:
+        """Its terminal event is in the log: tell everybody. Whoever wrote it calls this."""
+        self.state = "ended"
+        self.hub.announce()
+        with contextlib.suppress(queue.Full):
+            self.over.set(self.log.terminal)
 
     @property
     def is_over(self) -> bool:
@@ -203,6 +243,7 @@ class StreamTable:
         self._lock = threading.Lock()
         self._records: dict[str, StreamRecord] = {}
         self.created = 0
+        self.active = 0
         self.completed = 0
         self.failed = 0
         self.cancelled = 0
@@ -220,6 +261,7 @@ class StreamTable:
                 raise StreamExists(record.stream_id)
             self._records[record.stream_id] = record
             self.created += 1
+            self.active += 1
 
     def get(self, stream_id: str) -> StreamRecord:
         """The record with that id, running or ended not long ago.

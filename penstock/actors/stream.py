@@ -9,8 +9,8 @@
 | ``paused`` | the user said so |
 | ``error`` | a batch could not be delivered (its journal failed); tries again after ``error_recovery_delay`` |
 
-Accepts: `Flush`, `Pause`, `Resume`, `StopStream`, `Cancel`, `SetOptions`, `GetState`, `GetStatistics` as calls, in
-every state; `Complete`, `Fail`, `Reset` from its source.
+Accepts: `Flush`, `Pause`, `Resume`, `StopStream`, `Cancel`, `SetOptions`, `GetState`, `GetStatistics`, `Reset` as
+calls, in every state; `Complete`, `Fail` from its source.
 Sends: its events to the log, and word of them to the hub's subscribers.
 Fails: with whatever breaks; the log, the buffer and the subscribers are in its `StreamRecord` and outlive it.
 """
@@ -35,7 +35,7 @@ from penstock.actors.messages import (
     StopStream,
 )
 from penstock.actors.record import StreamRecord
-from penstock.actors.runtime.signals import NORMAL
+from penstock.actors.runtime.signals import NORMAL, is_clean
 from penstock.actors.runtime.statem import StateMachine
 from penstock.actors.runtime.transitions import (
     Action,
@@ -84,7 +84,8 @@ class TokenStream(StateMachine):
         self._failures = 0  # deliveries that failed in a row
         self._problem: Exception | None = None  # why the last one did
         self._before_pause = "idle"
-        self._ending: Complete | Fail | None = None
+        self._ending = record.ending
+        self.trap_exit = True
         if record.ref is not None:
             record.counters.restarts += 1
         record.ref = self.ref
@@ -170,8 +171,8 @@ class TokenStream(StateMachine):
             case Cast(message=Complete() | Fail() as ending):
                 self._ending = self._ending or ending
                 return self._advance(tail=True) if self._state in ("idle", "buffering", "streaming") else None
-            case Cast(message=Reset(reason=reason)):
-                return self._reset(reason)
+            case Call(message=Reset(reason=reason)):
+                return self._reset(event, reason)
         return self.unhandled(event)
 
     # --- emitting ------------------------------------------------------------------------------------------------
@@ -342,15 +343,24 @@ class TokenStream(StateMachine):
     def _cancel_stream(self, reason: str | None, *replies: Action) -> Transition:
         return self._conclude(Cancel(reason), *replies)
 
-    def _reset(self, reason: str) -> Transition:
+    def _reset(self, event: Call, reason: str) -> Transition:
         self._intake.clear()
         log = self._log
-        event = StreamReset(log.stream_id, log.last_seq + 1, reason, self.runtime.clock.time(), log.metadata)
-        if log.append(self._epoch, event):
+        reset = StreamReset(log.stream_id, log.last_seq + 1, reason, self.runtime.clock.time(), log.metadata)
+        if log.append(self._epoch, reset):
             self._hub.announce()
-        return None
+        return Keep(answer(event.reply_to))
 
     # --- the end -------------------------------------------------------------------------------------------------
+
+    def terminate(self, reason: object) -> None:
+        """Told to end by its supervisor, it lets out what it has; a crash leaves everything for the next one."""
+        if is_clean(reason) and self.is_alive and not self._stream.is_over:
+            self._intake.close()
+            while self._intake.size and self._emit():
+                pass
+            unfinished = self._stream.source is not None and self._ending is None
+            self._conclude(Cancel("shutdown") if unfinished else self._ending or Complete(Outcome()))
 
     def _conclude(self, ending: Complete | Fail | Cancel, *replies: Action) -> Transition:
         """Write the terminal event, tell everybody, and stop."""
@@ -374,8 +384,11 @@ class TokenStream(StateMachine):
                     get_logger(stream_id=record.stream_id).error(
                         "terminal_event_not_in_journal", error=type(problem).__name__
                     )
-            self._hub.announce()
-        self._to("ended")
+            record.counters.state_changes += 1
+            record.conclude()
+        source = record.source
+        if source is not None and source.ref is not None and ending is not self._ending:
+            source.ref.tell(Cancel())
         return Stop(NORMAL, *replies)
 
     def _to(self, state: str, *actions: Action) -> Next:

@@ -1,0 +1,95 @@
+"""Puts the fragments of function calls together. Pure and linear.
+
+Providers disagree on how fragments are marked: by index, by id, by both, by an index that is always 0, by nothing
+(see https://github.com/ollama/ollama/issues/15457 and https://github.com/openai/openai-python/issues/3201). The rule
+here: a new id begins a new call, whatever its index; a fragment without an id belongs to the last call with its
+index; one without either belongs to the last call.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from penstock.events import ToolCall
+from penstock.ports import ToolCallDelta
+
+__all__ = ["ToolCallAccumulator"]
+
+
+class _Call:
+    __slots__ = ("id", "name", "parts")
+
+    def __init__(self) -> None:
+        self.id = ""
+        self.name = ""
+        self.parts: list[str] = []
+
+
+class ToolCallAccumulator:
+    """Feed it every `ToolCallDelta` of an answer; `finish` gives the calls in the order in which they began.
+
+    >>> calls = ToolCallAccumulator()
+    >>> calls.feed(ToolCallDelta(index=0, id="a", name="add", arguments='{"x":'))
+    >>> calls.feed(ToolCallDelta(index=0, arguments=" 1}"))
+    >>> [(call.name, call.arguments) for call in calls.finish()]
+    [('add', {'x': 1})]
+    """
+
+    __slots__ = ("_by_id", "_by_index", "_calls")
+
+    def __init__(self) -> None:
+        self._calls: list[_Call] = []
+        self._by_index: dict[int, _Call] = {}
+        self._by_id: dict[str, _Call] = {}
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def feed(self, delta: ToolCallDelta) -> None:
+        """Add one fragment."""
+        call = self._find(delta)
+        if call is None:
+            call = _Call()
+            self._calls.append(call)
+        if delta.id:
+            call.id = delta.id
+            self._by_id[delta.id] = call
+        if delta.index is not None:
+            self._by_index[delta.index] = call
+        if delta.name and not call.name:
+            call.name = delta.name
+        if delta.arguments:
+            call.parts.append(delta.arguments)
+
+    def _find(self, delta: ToolCallDelta) -> _Call | None:
+        if delta.id:
+            known = self._by_id.get(delta.id)
+            if known is not None:
+                return known
+            if delta.index is not None:  # the id may come after the first fragment
+                same_index = self._by_index.get(delta.index)
+                return same_index if same_index is not None and not same_index.id else None
+            return None
+        if delta.index is not None:
+            return self._by_index.get(delta.index)
+        if delta.name and self._calls and self._calls[-1].name:
+            return None  # nothing but a second name marks it
+        return self._calls[-1] if self._calls else None
+
+    def finish(self) -> tuple[ToolCall, ...]:
+        """The calls. Arguments that are not complete JSON are None, and as they came in ``arguments_raw``.
+
+        No arguments at all mean none are needed: ``{}``. A call without an id gets one from its place.
+        """
+        return tuple(_finish(call, place) for place, call in enumerate(self._calls))
+
+
+def _finish(call: _Call, place: int) -> ToolCall:
+    raw = "".join(call.parts)
+    arguments: object = {}
+    if raw.strip():
+        try:
+            arguments = msgspec.json.decode(raw)
+        except (msgspec.DecodeError, UnicodeError):
+            arguments = None
+    return ToolCall(id=call.id or f"call_{place}", name=call.name, arguments=arguments, arguments_raw=raw)

@@ -1,0 +1,392 @@
+"""The integration: one provider request for one stream, from the queue to the end, retries included.
+
+States: ``queued`` (no reader thread yet) → ``connecting`` → ``waiting`` (for the first delta) → ``streaming`` →
+done; ``retry_wait`` between attempts. Tokens do not pass here: the reader's thread pushes them into the stream's intake
+(`Attempt`), and this machine hears of what happens around them.
+
+Accepts: `Cancel` from its stream; what `Attempt` tells.
+Sends: `Complete`, `Fail` or `Reset` to the stream.
+Fails: it is restarted by its supervisor, and goes on by the same rules as if the connection had broken.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+
+from penstock.actors.flow.log import Outcome
+from penstock.actors.flow.toolcalls import ToolCallAccumulator
+from penstock.actors.messages import Cancel, Complete, Fail, Reset
+from penstock.actors.record import Source, StreamRecord
+from penstock.actors.runtime.mailbox import Mailbox
+from penstock.actors.runtime.signals import NORMAL
+from penstock.actors.runtime.statem import StateMachine
+from penstock.actors.runtime.transitions import (
+    Cast,
+    Event,
+    NamedTimeout,
+    Next,
+    StateTimeout,
+    Stop,
+    Transition,
+    cancel_timeout,
+    state_timeout,
+    timeout,
+)
+from penstock.config.logs import get_logger
+from penstock.errors import ApiError, IncompleteStream, PenstockError, ProviderError, ProviderTimeout
+from penstock.events import FinishReason, TokenKind, Usage
+from penstock.ports import (
+    Clock,
+    Decoder,
+    Delta,
+    ErrorDelta,
+    FinishDelta,
+    KeepAlive,
+    ReaderJob,
+    ReasoningDelta,
+    RefusalDelta,
+    TextDelta,
+    ToolCallDelta,
+    UsageDelta,
+)
+
+__all__ = ["Attempt", "Integration"]
+
+_TOTAL: Final = "total"
+_GRACE: Final = "grace"
+_RESET_TIMEOUT: Final = 5.0
+
+
+class _Connecting(msgspec.Struct, frozen=True):
+    attempt: int
+
+
+class _Waiting(msgspec.Struct, frozen=True):
+    attempt: int
+
+
+class _FirstDelta(msgspec.Struct, frozen=True):
+    attempt: int
+
+
+class _Finished(msgspec.Struct, frozen=True):
+    """A finish reason has come; usage and the end marker may follow."""
+
+    attempt: int
+
+
+class _Ended(msgspec.Struct, frozen=True):
+    attempt: int
+    is_complete: bool
+    error: PenstockError | None
+
+
+class Attempt:
+    """One try; the `ReaderSink` of its reader. All but the constructor and `abandon` runs in the reader's thread."""
+
+    def __init__(self, record: StreamRecord, source: Source, number: int, inbox: Mailbox, clock: Clock) -> None:
+        self.number = number
+        self.job: ReaderJob | None = None
+        self.last_progress = clock.monotonic()
+        self.is_pushing = False  # it waits for the stream, not for the provider
+        self.keep_alives = 0
+        self.error: ProviderError | None = None  # reported inside the stream
+        self._record = record
+        self._source = source
+        self._inbox = inbox
+        self._clock = clock
+        self._abandoned = False
+        self._progressed = False
+        self._tool_calls = ToolCallAccumulator()
+        self._usage: Usage | None = None
+        self._finish: FinishReason | None = None
+        self._raw_finish: str | None = None
+        self._model: str | None = None
+
+    def abandon(self) -> None:
+        """Close its socket and hear nothing of it any more."""
+        self._abandoned = True
+        if self.job is not None:
+            self.job.cancel()
+
+    def outcome(self) -> Outcome:
+        """What the provider has said so far beside the text."""
+        calls = self._tool_calls.finish()
+        return Outcome(
+            finish_reason=self._finish or "stop",
+            raw_finish_reason=self._raw_finish,
+            tool_calls=calls,
+            usage=self._usage,
+            model=self._model,
+        )
+
+    def connecting(self) -> None:
+        self._tell(_Connecting(self.number))
+
+    def waiting(self) -> None:
+        self._tell(_Waiting(self.number))
+
+    def deltas(self, deltas: Sequence[Delta]) -> bool:
+        tokens: list[tuple[str, TokenKind]] = []
+        progress = False
+        for delta in deltas:
+            kind = delta.__class__
+            if kind is TextDelta:
+                tokens.append((delta.text, "text"))  # type: ignore[union-attr]
+            elif kind is not KeepAlive:
+                progress = self._note(delta, tokens) or progress
+            else:
+                self.keep_alives += 1
+        if tokens or progress:
+            self.last_progress = self._clock.monotonic()
+            if not self._progressed:
+                self._progressed = self._source.started = True
+                self._tell(_FirstDelta(self.number))
+        return not self._abandoned and (not tokens or self._push(tokens))
+
+    def _note(self, delta: Delta, tokens: list[tuple[str, TokenKind]]) -> bool:
+        """Whatever is not text; returns whether it is progress."""
+        match delta:
+            case ReasoningDelta(text=text):
+                tokens.append((text, "reasoning"))
+            case RefusalDelta(text=text):
+                tokens.append((text, "refusal"))
+            case ToolCallDelta():
+                self._tool_calls.feed(delta)
+            case UsageDelta(usage=usage):
+                self._usage = usage
+                return False
+            case FinishDelta(reason=reason, raw=raw):
+                if self._finish is None:
+                    self._tell(_Finished(self.number))
+                if self._finish != "tool_calls" or reason != "stop":
+                    self._finish, self._raw_finish = reason, raw
+            case ErrorDelta(error=error):
+                self.error = self.error or error
+                self._tell(_Finished(self.number))
+                return False
+        return True
+
+    def _push(self, tokens: list[tuple[str, TokenKind]]) -> bool:
+        tokenizer = self._record.options.tokenizer
+        if tokenizer is not None:
+            tokens = [(token, kind) for text, kind in tokens for token in tokenizer(text)]
+        self.is_pushing = True
+        try:
+            return self._record.intake.push_blocking(tokens)
+        finally:
+            self.last_progress = self._clock.monotonic()
+            self.is_pushing = False
+
+    def ended(self, decoder: Decoder | None, error: PenstockError | None) -> None:
+        complete = decoder is not None and (decoder.finished or decoder.done)
+        if decoder is not None:
+            self._model = decoder.model
+            if decoder.skipped:
+                get_logger(stream_id=self._record.stream_id).debug("not_understood", count=decoder.skipped)
+        self._tell(_Ended(self.number, complete, error))
+
+    def _tell(self, news: Any) -> None:
+        if not self._abandoned:
+            self._inbox.put(Cast(news))
+
+
+class Integration(StateMachine):
+    """See the module's docstring. Started by its stream, under the source supervisor."""
+
+    def init(self, record: StreamRecord) -> Next | Stop:
+        source = record.source
+        assert source is not None
+        self._stream = record
+        self._source = source
+        self._options = source.options
+        self.trap_exit = True  # so that `terminate` closes the socket when its supervisor ends
+        self._random = random.Random(record.stream_id)  # noqa: S311 - jitter, and the same in every simulation
+        before, source.attempt = source.attempt, None
+        source.ref = self.ref
+        self._attempt: Attempt | None = None
+        if source.deadline is None and self._options.total_timeout is not None:
+            source.deadline = self.runtime.clock.monotonic() + self._options.total_timeout
+        total = timeout(_TOTAL, source.deadline, absolute=True)
+        if before is None:
+            return Next(self._start(), total)
+        before.abandon()
+        transition = self._failed(IncompleteStream("its integration crashed"), before)
+        if isinstance(transition, Next):
+            return Next(transition.state, *transition.actions, total)
+        assert isinstance(transition, Stop)
+        return transition
+
+    @property
+    def label(self) -> str:
+        """Says whose it is."""
+        return self.name or super().label
+
+    # --- states --------------------------------------------------------------------------------------------------
+
+    def queued(self, event: Event) -> Transition:
+        """No reader has taken it yet."""
+        match event:
+            case Cast(message=_Connecting(attempt=number)) if self._is_current(number):
+                return self._to("connecting", state_timeout(self._options.connect_timeout))
+        return self._in_any_state(event)
+
+    def connecting(self, event: Event) -> Transition:
+        """Until the request is sent."""
+        match event:
+            case Cast(message=_Waiting(attempt=number)) if self._is_current(number):
+                return self._to("waiting", state_timeout(self._options.first_token_timeout))
+            case StateTimeout():
+                return self._timed_out("connect", self._options.connect_timeout)
+        return self._in_any_state(event)
+
+    def waiting(self, event: Event) -> Transition:
+        """Until the first delta."""
+        match event:
+            case Cast(message=_FirstDelta(attempt=number)) if self._is_current(number):
+                return self._to("streaming", state_timeout(self._options.idle_timeout))
+            case StateTimeout():
+                return self._timed_out("first_token", self._options.first_token_timeout)
+        return self._in_any_state(event)
+
+    def streaming(self, event: Event) -> Transition:
+        """Deltas come."""
+        if event.__class__ is StateTimeout:
+            attempt = self._attempt
+            assert attempt is not None
+            idle = 0.0 if attempt.is_pushing else self.runtime.clock.monotonic() - attempt.last_progress
+            left = self._options.idle_timeout - idle
+            if left > 1e-6:
+                return Next("streaming", state_timeout(left))
+            return self._timed_out("idle", self._options.idle_timeout)
+        return self._in_any_state(event)
+
+    def retry_wait(self, event: Event) -> Transition:
+        """Until the next attempt. No thread and no socket is held."""
+        if event.__class__ is StateTimeout:
+            return self._to(self._start())
+        return self._in_any_state(event)
+
+    def _in_any_state(self, event: Event) -> Transition:
+        match event:
+            case Cast(message=_Ended(attempt=number) as ended):
+                return self._ended(ended) if self._is_current(number) else None
+            case Cast(message=_Finished(attempt=number)):
+                grace = self._options.finish_grace
+                return Next(self._state, timeout(_GRACE, grace)) if self._is_current(number) else None
+            case Cast(message=_FirstDelta(attempt=number)) if self._is_current(number):
+                return self._to("streaming", state_timeout(self._options.idle_timeout))
+            case Cast(message=_Connecting() | _Waiting() | _FirstDelta()):
+                return None
+            case Cast(message=Cancel()):
+                return Stop(NORMAL)
+            case NamedTimeout(name="total"):
+                assert self._options.total_timeout is not None
+                return self._timed_out("total", self._options.total_timeout)
+            case NamedTimeout(name="grace"):
+                attempt = self._attempt
+                return None if attempt is None else self._ended(_Ended(attempt.number, attempt.error is None, None))
+        return self.unhandled(event)
+
+    # --- attempts ------------------------------------------------------------------------------------------------
+
+    def _start(self) -> str:
+        """Hand a new attempt to the reader; returns the state to be in."""
+        source = self._source
+        source.attempts += 1
+        attempt = Attempt(self._stream, source, source.attempts, self.actor_inbox, self.runtime.clock)
+        self._attempt = source.attempt = attempt
+        try:
+            attempt.job = source.reader.start(source.provider, source.request, self._options, attempt)
+        except PenstockError as error:
+            self.actor_inbox.put(Cast(_Ended(attempt.number, False, error)))
+        self._note_state("queued")
+        return "queued"
+
+    def _is_current(self, number: int) -> bool:
+        return self._attempt is not None and self._attempt.number == number
+
+    def _ended(self, ended: _Ended) -> Transition:
+        attempt = self._attempt
+        assert attempt is not None
+        if attempt.error is not None:
+            return self._failed(attempt.error, attempt)
+        if ended.is_complete:
+            return self._conclude(Complete(attempt.outcome()), attempt)
+        return self._failed(ended.error or IncompleteStream("the connection was closed"), attempt)
+
+    def _timed_out(self, which: str, seconds: float) -> Transition:
+        attempt = self._attempt
+        if attempt is None:
+            return self._conclude(Fail(ProviderTimeout(which, seconds), Outcome()), None)
+        return self._failed(ProviderTimeout(which, seconds), attempt, final=which == "total")
+
+    def _failed(self, error: PenstockError, attempt: Attempt, *, final: bool = False) -> Transition:
+        """An attempt is over: try again, or give up."""
+        source, options = self._source, self._options
+        attempt.abandon()
+        self._attempt = source.attempt = None
+        retryable = isinstance(error, ProviderError) and error.retryable
+        again = retryable and not final and source.attempts <= options.max_retries
+        if source.started and again:
+            again = options.on_interrupt == "restart" and self._reset(error)
+        delay = self._delay(error) if again else None
+        if delay is None:
+            return self._conclude(Fail(error, attempt.outcome()), attempt)
+        get_logger(stream_id=self._stream.stream_id).info(
+            "retry", error=type(error).__name__, attempt=source.attempts, delay_s=round(delay, 3)
+        )
+        return self._to("retry_wait", state_timeout(delay), cancel_timeout(_GRACE))
+
+    def _delay(self, error: PenstockError) -> float | None:
+        """Seconds until the next attempt; None if the provider asks for more than we are ready to wait."""
+        options = self._options
+        longest = min(options.retry_max_delay, options.retry_base_delay * 2 ** (self._source.attempts - 1))
+        delay: float = longest * self._random.uniform(0.5, 1.0)
+        asked = error.retry_after if isinstance(error, ApiError) else None
+        if asked is None:
+            return delay
+        return max(delay, asked) if asked <= options.retry_after_limit else None
+
+    def _reset(self, error: PenstockError) -> bool:
+        """Let the stream forget what came so far; returns whether it did."""
+        for _ in range(3):  # its actor may be just being restarted
+            if self._stream.ref is None:
+                self._stream.intake.clear()
+                return True
+            try:
+                self._stream.ref.ask(Reset(type(error).__name__), timeout=_RESET_TIMEOUT)
+            except PenstockError:
+                continue
+            self._source.started = False
+            return True
+        return False
+
+    def _conclude(self, ending: Complete | Fail, attempt: Attempt | None) -> Transition:
+        if attempt is not None:
+            attempt.abandon()
+        self._attempt = self._source.attempt = None
+        self._stream.ending = ending
+        self._note_state("done")
+        if self._stream.ref is not None:
+            self._stream.ref.tell(ending)
+        return Stop(NORMAL)
+
+    def terminate(self, reason: object) -> None:
+        """Close the socket, in whatever phase it is. After a crash the next incarnation does it."""
+        if self._attempt is not None:
+            self._attempt.abandon()
+        self._note_state("done")
+
+    def _to(self, state: str, *actions: Any) -> Next:
+        self._note_state(state)
+        return Next(state, *actions)
+
+    def _note_state(self, state: str) -> None:
+        self._source.state = state
+        if self._stream.options.debug:
+            get_logger(stream_id=self._stream.stream_id, actor=self.label).debug("integration", state=state)

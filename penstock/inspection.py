@@ -1,0 +1,172 @@
+"""What a system shows of itself: streams, counters, the supervision tree. No token text, no keys."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from penstock.actors.record import StreamRecord, StreamStatistics, StreamTable
+from penstock.actors.runtime.dispatcher import DispatcherStatistics
+from penstock.actors.runtime.process import ProcessRef
+from penstock.actors.runtime.runtime import Runtime
+from penstock.config.options import StreamOptions
+from penstock.errors import PenstockError
+from penstock.ports import Reader
+from penstock.supervisors.supervisor import WhichChildren
+
+__all__ = [
+    "StreamInfo",
+    "SubscriberInfo",
+    "SystemStatistics",
+    "Tree",
+    "draw_tree",
+    "stream_info",
+    "system_statistics",
+]
+
+
+class SubscriberInfo(msgspec.Struct, frozen=True):
+    """One subscriber of a stream."""
+
+    target: str
+    """The actor's label, the callback's name, or ``"iterator"``."""
+    slow: str
+    seq: int
+    """The number of the last event it was given."""
+    pending: int
+    dropped: int
+
+
+class StreamInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """One stream, from outside."""
+
+    id: str
+    state: str
+    subscriber_count: int
+    created_at: float
+    options: StreamOptions
+    subscribers: tuple[SubscriberInfo, ...]
+    statistics: StreamStatistics
+    source: str | None
+    """The state of its integration, if a provider feeds it."""
+    attempts: int
+    """Provider requests made for it so far."""
+
+
+class SystemStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything together."""
+
+    streams_created: int
+    streams_active: int
+    streams_completed: int
+    streams_failed: int
+    streams_cancelled: int
+    subscriptions: int
+    tokens: int
+    """Tokens delivered by all streams so far."""
+    processes: int
+    processes_started: int
+    timers: int
+    dead_letters: int
+    unexpected_messages: int
+    dispatcher: DispatcherStatistics
+    reader: Mapping[str, int]
+
+
+class Tree(msgspec.Struct, frozen=True):
+    """A process and those below it."""
+
+    name: str
+    kind: str
+    state: str
+    mailbox: int
+    restarts: int
+    children: tuple[Tree, ...] = ()
+
+    def __str__(self) -> str:
+        return "\n".join(self._lines("", ""))
+
+    def _lines(self, first: str, rest: str) -> list[str]:
+        restarts = f", {self.restarts} restarts" if self.restarts else ""
+        mailbox = f", {self.mailbox} waiting" if self.mailbox else ""
+        lines = [f"{first}{self.name}  ({self.kind}, {self.state}{mailbox}{restarts})"]
+        for child in self.children:
+            last = child is self.children[-1]
+            lines += child._lines(rest + ("└─ " if last else "├─ "), rest + ("   " if last else "│  "))
+        return lines
+
+
+def stream_info(record: StreamRecord) -> StreamInfo:
+    """What is known of a stream; asks nobody."""
+    subscribers = tuple(
+        SubscriberInfo(_target_name(one.target), one.slow, one.seq, one.pending, one.dropped)
+        for one in record.hub.subscriptions
+    )
+    return StreamInfo(
+        id=record.stream_id,
+        state=record.state,
+        subscriber_count=len(subscribers),
+        created_at=record.created_at,
+        options=record.options,
+        subscribers=subscribers,
+        statistics=record.statistics(),
+        source=None if record.source is None else record.source.state,
+        attempts=0 if record.source is None else record.source.attempts,
+    )
+
+
+def system_statistics(table: StreamTable, runtime: Runtime, reader: Reader | None) -> SystemStatistics:
+    """All counters of a system; asks nobody."""
+    active = [record for record in table.all() if record.ended_at is None]
+    return SystemStatistics(
+        streams_created=table.created,
+        streams_active=sum(1 for record in active if not record.is_over),
+        streams_completed=table.completed,
+        streams_failed=table.failed,
+        streams_cancelled=table.cancelled,
+        subscriptions=sum(len(record.hub.subscriptions) for record in active),
+        tokens=table.tokens + sum(record.log.tokens for record in active),
+        processes=len(runtime.processes()),
+        processes_started=runtime.started,
+        timers=len(runtime.timers),
+        dead_letters=runtime.dead_letters.count,
+        unexpected_messages=runtime.dead_letters.unexpected_count,
+        dispatcher=runtime.dispatcher.statistics(),
+        reader=reader.statistics() if reader is not None else {},
+    )
+
+
+def draw_tree(runtime: Runtime, name: str, timeout: float) -> Tree:
+    """The tree below the process of that name. A supervisor that does not answer in time is drawn without children."""
+    ref = runtime.whereis(name)
+    if ref is None:
+        return Tree(name, "?", "dead", 0, 0)
+    return _draw(runtime, ref, name, 0, timeout)
+
+
+def _draw(runtime: Runtime, ref: ProcessRef, name: str, restarts: int, timeout: float) -> Tree:
+    process = ref._actor_weakref()
+    kind = ref.actor_class.__name__
+    state = str(getattr(process, "state", "running")) if runtime.is_alive(ref) else "dead"
+    children: list[Tree] = []
+    if getattr(ref.actor_class, "is_supervisor", False):
+        try:
+            infos: list[Any] = ref.ask(WhichChildren(), timeout=timeout)
+        except (PenstockError, TimeoutError):
+            state = "no answer"
+        else:
+            for info in infos:
+                if info.ref is None:
+                    children.append(Tree(info.id, info.cls.__name__, "down", 0, info.restarts))
+                else:
+                    label = info.ref.label
+                    children.append(_draw(runtime, info.ref, label, info.restarts, timeout))
+    return Tree(name, kind, state, ref.actor_inbox.qsize(), restarts, tuple(children))
+
+
+def _target_name(target: Any) -> str:
+    if target is None:
+        return "iterator"
+    return getattr(target, "label", None) or getattr(target, "__name__", None) or str(target)

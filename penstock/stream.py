@@ -1,0 +1,306 @@
+"""`Stream`: one stream, in the hands of its user."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import pykka
+
+from penstock.actors.flow.fanout import Cursor
+from penstock.actors.messages import Cancel, Flush, Pause, Resume, SetOptions, StopStream
+from penstock.actors.record import StreamRecord, StreamStatistics
+from penstock.actors.runtime.process import ProcessRef
+from penstock.actors.subscriptions import (
+    CallbackProcess,
+    Events,
+    PullSubscription,
+    PushSubscription,
+    Subscription,
+)
+from penstock.config.options import Slow, StreamOptions, check_choice, check_number
+from penstock.errors import CallTimeout, OptionError, ProcessDead, StreamCancelledError, StreamClosed
+from penstock.events import FrozenDict, StreamCompleted, StreamFailed
+from penstock.supervisors.handler import HANDLER, Watch
+
+__all__ = ["Stream"]
+
+_SLOW = ("block", "coalesce", "drop", "disconnect")
+_RESTART_LOOK = 0.01  # seconds between two looks whether a crashed stream is back
+
+
+class Stream:
+    """A running, or ended, stream. All methods may be called from any thread.
+
+    Iterate it to get its events (``for`` or ``async for``); push into it with `process_token`; command it with
+    `pause`, `resume`, `set_options`, `flush_buffer`, `stop`, `cancel`; look at it with `state` and `statistics`. The
+    handle holds no resources: losing it does not end the stream.
+    """
+
+    __slots__ = ("_call_timeout", "_push", "_record")
+
+    def __init__(self, record: StreamRecord, call_timeout: float) -> None:
+        self._record = record
+        self._call_timeout = call_timeout
+        self._push = record.intake.push
+
+    @property
+    def id(self) -> str:
+        """Its id."""
+        return self._record.stream_id
+
+    @property
+    def stream_id(self) -> str:
+        """The same as `id`."""
+        return self._record.stream_id
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """What comes back in every event."""
+        return self._record.metadata
+
+    @property
+    def options(self) -> StreamOptions:
+        """The options in force."""
+        return self._record.options
+
+    # --- tokens in -----------------------------------------------------------------------------------------------
+
+    def process_token(self, text: str, timeout: float | None = None) -> None:
+        """Push one token.
+
+        If the buffer is full, what happens is up to ``overflow``; with ``"block"`` this waits for at most ``timeout``
+        seconds (None: the stream's ``push_timeout``).
+
+        Raises:
+            BufferFull: there was no room in time.
+            StreamClosed: the stream has ended.
+        """
+        self._push(text, timeout)
+
+    def process_tokens(self, texts: Iterable[str], timeout: float | None = None) -> None:
+        """Push several tokens in order; an empty iterable changes nothing.
+
+        Raises:
+            BufferFull: there was no room for all of them in time; ``accepted`` says how many were taken.
+            StreamClosed: the stream has ended.
+        """
+        self._record.intake.push_all(texts, timeout)
+
+    def process_text(self, text: str, timeout: float | None = None) -> None:
+        """Push a text of any length, split by the stream's ``tokenizer`` (without one, as a single token)."""
+        tokenizer = self._record.options.tokenizer
+        self.process_tokens([text] if tokenizer is None else tokenizer(text), timeout)
+
+    # --- commands ------------------------------------------------------------------------------------------------
+
+    def flush_buffer(self, *, force: bool = True, timeout: float | None = None) -> int:
+        """Emit what is buffered now; returns how many tokens went out.
+
+        With ``force=False`` a pause, the rate limit and slow ``block`` subscribers are respected.
+        """
+        count: int = self._ask(Flush(force), timeout)
+        return count
+
+    def pause(self, timeout: float | None = None) -> None:
+        """Let nothing out until `resume`. What is pushed meanwhile is buffered."""
+        self._ask(Pause(), timeout)
+
+    def resume(self, timeout: float | None = None) -> None:
+        """Go on. Harmless if it is not paused."""
+        self._ask(Resume(), timeout)
+
+    def set_options(self, *, timeout: float | None = None, **changes: Any) -> None:
+        """Change options while it runs, in any state.
+
+        Raises:
+            OptionError: a name or value is not allowed; nothing is changed.
+        """
+        self._ask(SetOptions(changes), timeout)
+
+    def stop(self, timeout: float | None = None) -> None:
+        """Flush, then end with `StreamCompleted`. Returns when that is done; harmless if it has ended."""
+        self._ask_ended(StopStream(), timeout)
+
+    def cancel(self, reason: str | None = None, timeout: float | None = None) -> None:
+        """End now with `StreamCancelled`; closes the provider's connection. Harmless if it has ended."""
+        self._ask_ended(Cancel(reason), timeout)
+
+    # --- looking -------------------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> str:
+        """``idle``, ``buffering``, ``streaming``, ``rate_limited``, ``paused``, ``error`` or ``ended``."""
+        return self._record.state
+
+    def get_state(self) -> str:
+        """The same as `state`."""
+        return self._record.state
+
+    def statistics(self) -> StreamStatistics:
+        """What it has done so far. Never waits for the stream."""
+        return self._record.statistics()
+
+    get_statistics = statistics
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its terminal event is there."""
+        return self._record.is_over
+
+    @property
+    def text(self) -> str:
+        """All text so far."""
+        return self._record.log.text()
+
+    # --- events out ----------------------------------------------------------------------------------------------
+
+    def __iter__(self) -> Events:
+        return self.events()
+
+    def __aiter__(self) -> Events:
+        return self.events()
+
+    def events(self, after: int = 0, *, slow: Slow = "coalesce", window: int = 16) -> Events:
+        """An iterator over the events behind number ``after``; it ends after the terminal event.
+
+        It counts as a subscriber until it ends, is closed or dropped. ``slow`` says what happens when more than
+        ``window`` new events wait for it; what was there before it began is given one by one.
+        """
+        cursor = self._cursor(after, slow, window)
+        seat = PullSubscription(self._record.hub, cursor, self._record.runtime.dispatcher)
+        self._record.hub.add(seat)
+        return Events(seat)
+
+    def aevents(self, after: int = 0, *, slow: Slow = "coalesce", window: int = 16) -> Events:
+        """The same for ``async for``; it waits without blocking the event loop."""
+        return self.events(after, slow=slow, window=window)
+
+    def subscribe(
+        self,
+        target: pykka.ActorRef[Any] | Callable[[Any], object],
+        slow: Slow = "block",
+        *,
+        after: int = 0,
+        window: int = 64,
+    ) -> Subscription:
+        """Have the events told to an actor (any Pykka actor), or to a function in a small process of its own.
+
+        Who is subscribed already stays so, and gets each event once. An actor that dies, or a function that raises,
+        is unsubscribed.
+
+        Args:
+            target: the actor's ref, or a function of one argument.
+            slow: what happens when more than ``window`` events wait for it.
+            after: the number behind which to start; 0 gives all there is.
+            window: 1 … 1,000,000.
+
+        Raises:
+            OptionError: not something that can be told events.
+            ProcessDead: the actor is dead.
+        """
+        record = self._record
+        cursor = self._cursor(after, slow, window)
+        known = record.hub.find(target)
+        if known is not None:
+            return known
+        runtime = record.runtime
+        if isinstance(target, pykka.ActorRef):
+            if not target.is_alive():
+                raise ProcessDead(str(target))
+            subscription = PushSubscription(record.hub, cursor, target, target)
+        elif callable(target) and not isinstance(target, type):
+            ref = runtime.spawn(CallbackProcess, target)
+            subscription = PushSubscription(record.hub, cursor, target, ref, owned=True)
+        else:
+            raise OptionError("target", type(target).__name__, "a pykka.ActorRef or a function of one argument")
+        handler = runtime.whereis(HANDLER)
+        if handler is not None:
+            handler.tell(Watch(subscription))
+        if record.is_over and not isinstance(subscription.ref, ProcessRef):
+            subscription.on_dead = subscription.unsubscribe
+        record.hub.add(subscription)
+        return subscription
+
+    def unsubscribe(self, target: pykka.ActorRef[Any] | Callable[[Any], object]) -> None:
+        """Undo `subscribe`; harmless if it is not subscribed."""
+        known = self._record.hub.find(target)
+        if known is not None:
+            known.unsubscribe()
+
+    def result(self, timeout: float | None = None) -> StreamCompleted:
+        """Wait for the end and return the `StreamCompleted` event.
+
+        Raises:
+            PenstockError: the stream failed; its error, with the text so far as ``partial``.
+            StreamCancelledError: it was cancelled.
+            CallTimeout: it has not ended within ``timeout`` seconds (None waits for ever). It goes on.
+        """
+        self._record.hub.hold(+1)
+        try:
+            self._record.over.get(timeout=timeout)
+        finally:
+            self._record.hub.hold(-1)
+        return self._value()
+
+    async def aresult(self) -> StreamCompleted:
+        """The same without blocking the event loop."""
+        self._record.hub.hold(+1)
+        try:
+            await self._record.over
+        finally:
+            self._record.hub.hold(-1)
+        return self._value()
+
+    def _value(self) -> StreamCompleted:
+        terminal = self._record.log.terminal
+        if isinstance(terminal, StreamCompleted):
+            return terminal
+        if isinstance(terminal, StreamFailed):
+            raise terminal.error
+        assert terminal is not None
+        raise StreamCancelledError(self.id, terminal.reason, terminal.partial)
+
+    def update_metadata(self, changes: Mapping[str, Any]) -> None:
+        """Add to the metadata that events carry from now on."""
+        self._record.metadata = FrozenDict({**self._record.metadata, **changes})
+
+    # --- within --------------------------------------------------------------------------------------------------
+
+    def _cursor(self, after: int, slow: Slow, window: int) -> Cursor:
+        check_number("after", after, 0, 1 << 62, whole=True)
+        check_number("window", window, 1, 1_000_000, whole=True)
+        check_choice("slow", slow, _SLOW)
+        return Cursor(self._record.log, after, slow, window)
+
+    def _ask_ended(self, message: Any, timeout: float | None) -> None:
+        with contextlib.suppress(StreamClosed):
+            self._ask(message, timeout)
+
+    def _ask(self, message: Any, timeout: float | None) -> Any:
+        """Ask the stream's actor; one that is just being restarted is asked when it is back."""
+        record = self._record
+        clock = record.runtime.clock
+        limit = self._call_timeout if timeout is None else timeout
+        deadline = clock.monotonic() + limit
+        while True:
+            ref = record.ref
+            left = max(0.0, deadline - clock.monotonic())
+            try:
+                if record.is_over or ref is None:
+                    raise StreamClosed(self.id)
+                return ref.ask(message, timeout=left)
+            except ProcessDead:
+                if record.is_over:
+                    raise StreamClosed(self.id) from None
+                if left <= 0:
+                    raise CallTimeout(f"stream {self.id!r}", limit) from None
+                if record.ref is ref:
+                    never = threading.Lock()
+                    never.acquire()
+                    record.runtime.dispatcher.wait(never, min(left, _RESTART_LOOK))
+
+    def __repr__(self) -> str:
+        return f"<Stream {self.id!r}, {self.state}>"

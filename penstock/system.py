@@ -1,0 +1,508 @@
+"""`System`: the composition root. Everything is wired here, and nowhere else.
+
+The supervision tree::
+
+    system  (rest_for_one)
+    ├─ registry                names of plain Pykka actors
+    ├─ streams   (dynamic)     one TokenStream per stream
+    ├─ sources   (dynamic)     one Integration per provider request
+    ├─ handler                 who reads what; clean-up
+    └─ reaper                  once a second: what nobody announces
+"""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Final
+
+from penstock.actors.flow.log import Outcome
+from penstock.actors.messages import Cancel, StopStream
+from penstock.actors.record import Source, StreamRecord, StreamTable
+from penstock.actors.runtime.clock import SystemClock, TimerThread
+from penstock.actors.runtime.dispatcher import ThreadedDispatcher
+from penstock.actors.runtime.process import Process, ProcessRef
+from penstock.actors.runtime.reply import Reply
+from penstock.actors.runtime.runtime import Runtime
+from penstock.actors.runtime.signals import KILL, SHUTDOWN, Down
+from penstock.adapters.http import HttpReader
+from penstock.adapters.loopback.models import default_script
+from penstock.adapters.loopback.server import LoopbackProvider
+from penstock.adapters.providers.openai_chat import OpenAiChat
+from penstock.adapters.providers.openai_responses import OpenAiResponses
+from penstock.config.logs import get_logger
+from penstock.config.options import OnOrphan, RequestOptions, Restart, StreamOptions, check_choice, check_on_orphan
+from penstock.config.settings import Settings
+from penstock.errors import (
+    CallTimeout,
+    OptionError,
+    ProcessDead,
+    ProcessError,
+    StreamCrashed,
+    SystemStopped,
+)
+from penstock.events import FrozenDict
+from penstock.inspection import StreamInfo, SystemStatistics, Tree, draw_tree, stream_info, system_statistics
+from penstock.ports import ChatCall, Journal, Provider, Reader, Secret
+from penstock.stream import Stream
+from penstock.supervisors.handler import HANDLER, SOURCES, STREAMS, OpenStream, StreamHandler
+from penstock.supervisors.reaper import Reaper
+from penstock.supervisors.registry import REGISTRY, Names, Registry
+from penstock.supervisors.spec import ChildSpec, SupervisorFlags
+from penstock.supervisors.supervisor import DynamicSupervisor, Supervisor
+
+__all__ = ["System"]
+
+_ROOT: Final = "system"
+_PROVIDERS: Final[Mapping[str, Callable[..., Provider]]] = {
+    "openai": OpenAiChat,
+    "openai-responses": OpenAiResponses,
+}
+_LOOPBACK: Final = "loopback"
+
+
+class System:
+    """Supervised token streams for one application. Start as many systems as you like; they share nothing.
+
+    Use it as a context manager, or call `start` (the first use does) and `stop`.
+
+    Args:
+        settings: None reads the environment and ``penstock.toml`` (`Settings.load`).
+        runtime: a runtime of your own, e.g. a simulated one; the system then does not close it.
+        reader: what runs provider requests; None makes an `HttpReader`.
+        providers: more providers by name, each a function of ``api_key`` and ``base_url``, or a ready `Provider`.
+        journal: where all events of all streams are stored, unless a stream has its own.
+    """
+
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        runtime: Runtime | None = None,
+        reader: Reader | None = None,
+        providers: Mapping[str, Callable[..., Provider] | Provider] | None = None,
+        journal: Journal | None = None,
+    ) -> None:
+        self.settings = settings if settings is not None else Settings.load()
+        self._table = StreamTable()
+        self._names = Names()
+        self._journal = journal
+        self._providers = {**_PROVIDERS, **(providers or {})}
+        self._given_runtime = runtime
+        self._given_reader = reader
+        self._lock = threading.RLock()
+        self._runtime: Runtime | None = None
+        self._reader: Reader | None = None
+        self._loopback: LoopbackProvider | None = None
+        self._root: ProcessRef | None = None
+        self._stopped = False
+
+    # --- start and stop ------------------------------------------------------------------------------------------
+
+    def start(self) -> System:
+        """Start the supervision tree. Harmless if it runs.
+
+        Raises:
+            SystemStopped: it has been stopped; make a new one.
+        """
+        with self._lock:
+            if self._stopped:
+                raise SystemStopped()
+            if self._root is None:
+                self._runtime = self._given_runtime or self._make_runtime()
+                self._reader = self._given_reader or HttpReader(
+                    self.settings.runtime.reader_threads, max_queue=self.settings.runtime.reader_queue
+                )
+                flags = SupervisorFlags(strategy="rest_for_one", intensity=50, period=5.0)
+                self._root = self._runtime.spawn(Supervisor, self._children(), flags, name=_ROOT)
+                self._runtime.spawn(_Sentinel, self._root, self._table, self._runtime.clock)
+        return self
+
+    def _make_runtime(self) -> Runtime:
+        options = self.settings.runtime
+        dispatcher = ThreadedDispatcher(
+            workers=options.workers,
+            throughput=options.throughput,
+            max_spares=options.max_spares,
+            hold_warning=options.hold_warning,
+        )
+        return Runtime(dispatcher, TimerThread(), SystemClock())
+
+    def _children(self) -> list[ChildSpec]:
+        return [
+            ChildSpec(id=REGISTRY, name=REGISTRY, cls=Registry, args=(self._names,)),
+            ChildSpec(id=STREAMS, name=STREAMS, cls=DynamicSupervisor, kwargs={"observer": HANDLER}, supervisor=True),
+            ChildSpec(id=SOURCES, name=SOURCES, cls=DynamicSupervisor, kwargs={"observer": HANDLER}, supervisor=True),
+            ChildSpec(id=HANDLER, name=HANDLER, cls=StreamHandler, args=(self._table,)),
+            ChildSpec(id="reaper", name="reaper", cls=Reaper),
+        ]
+
+    def stop(self, timeout: float | None = None) -> int:
+        """Flush and end all streams in the order they were opened, then everything else.
+
+        A stream whose provider had not finished ends in `StreamCancelled` after what it had is let out. Returns the
+        number of threads that did not end within ``timeout`` seconds (default: the setting ``shutdown_timeout``).
+        Harmless if it has been stopped.
+        """
+        with self._lock:
+            if self._stopped:
+                return 0
+            self._stopped = True
+            runtime, reader, root = self._runtime, self._reader, self._root
+        if runtime is None or reader is None or root is None:
+            return 0
+        limit = self.settings.runtime.shutdown_timeout if timeout is None else timeout
+        deadline = runtime.clock.monotonic() + limit
+
+        def left() -> float:
+            return max(0.0, deadline - runtime.clock.monotonic())
+
+        self._stop_streams(left)
+        root.stop(block=False)
+        if not runtime.join(root, left()):
+            runtime.exit(root, KILL)
+        leaked = reader.close(max(0.1, left())) if self._given_reader is None else 0
+        if self._loopback is not None:
+            self._loopback.stop()
+        _fail_all(self._table, runtime.clock, SHUTDOWN)
+        if self._given_runtime is None:
+            runtime.close()
+            leaked += runtime.dispatcher.close(max(0.1, left()))
+            assert isinstance(runtime.timers, TimerThread)
+            leaked += not runtime.timers.close(max(0.1, left()))
+        if leaked:
+            get_logger().warning("threads_leaked", count=leaked)
+        return leaked
+
+    def _stop_streams(self, left: Callable[[], float]) -> None:
+        replies: list[Reply] = []
+        for record in self._table.all():
+            if record.ref is not None and not record.is_over:
+                unfinished = record.source is not None and record.ending is None
+                message = Cancel("shutdown") if unfinished else StopStream()
+                replies.append(record.ref.ask(message, block=False))
+        for reply in replies:
+            try:
+                reply.get(timeout=left())
+            except (CallTimeout, ProcessError):
+                continue  # it is ended with its supervisor
+
+    def __enter__(self) -> System:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def runtime(self) -> Runtime:
+        """What the system's processes run on; starts the system if need be."""
+        self.start()
+        assert self._runtime is not None
+        return self._runtime
+
+    # --- streams -------------------------------------------------------------------------------------------------
+
+    def open_stream(
+        self,
+        stream_id: str | None = None,
+        options: StreamOptions | None = None,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        on_orphan: OnOrphan = "continue",
+        restart: Restart = "temporary",
+        journal: Journal | None = None,
+        timeout: float | None = None,
+    ) -> Stream:
+        """Open a stream to push tokens into by hand.
+
+        Args:
+            stream_id: its id; None makes one up.
+            options: None takes the settings' ``stream`` group.
+            metadata: comes back in every event.
+            on_orphan: what happens when its last subscriber leaves: ``"continue"``, ``"cancel"``, or seconds to
+                linger before that.
+            restart: ``"temporary"`` ends it with `StreamFailed` if its actor crashes, ``"transient"`` restarts the
+                actor from the log: no gap, no duplicate.
+            journal: where its events are stored before anybody hears of them.
+            timeout: seconds to wait for its start; None takes the setting ``call_timeout``.
+
+        Raises:
+            StreamExists: a running stream has that id.
+            OptionError: an argument is not allowed.
+            SystemStopped: the system has been stopped.
+        """
+        return self._open(
+            stream_id, options or self.settings.stream, metadata, on_orphan, restart, journal, None, timeout
+        )
+
+    def create_chat_token_stream(
+        self,
+        model: str,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        options: StreamOptions | None = None,
+        provider: str | Provider | None = None,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        stream_id: str | None = None,
+        on_orphan: OnOrphan = "cancel",
+        restart: Restart = "temporary",
+        request_options: RequestOptions | None = None,
+        token_buffer_size: int | None = None,
+        token_batch_size: int | None = None,
+        token_flush_interval: float | None = None,
+        **request_parameters: Any,
+    ) -> Stream:
+        """Ask a model, and stream its answer. Returns as soon as the stream runs, before the provider answers.
+
+        Args:
+            model: the model's name, as the provider knows it.
+            messages: the conversation, in the provider's form: ``[{"role": "user", "content": "Hello"}]``.
+            options: None takes the settings' ``chat`` group: 50/5/50 ms and the provider's own pace.
+            provider: a name, or a `Provider`; None takes the setting.
+            base_url: where the provider is; None takes the setting, then the provider's own.
+            api_key: None takes the setting, then the provider's environment variable.
+            metadata: as for `open_stream`.
+            stream_id: as for `open_stream`.
+            on_orphan: as for `open_stream`; by default the provider's call is cancelled when the last one has left.
+            restart: as for `open_stream`.
+            request_options: time-outs and retries; None takes the settings' ``request`` group.
+            token_buffer_size: instead of ``max_buffer_size`` in ``options``.
+            token_batch_size: instead of ``batch_size`` in ``options``.
+            token_flush_interval: instead of ``flush_interval`` in ``options``; seconds.
+            **request_parameters: go into the request as they are (``temperature=0.2`` …).
+
+        Raises:
+            OptionError: an argument is not allowed, or there is no key.
+            StreamExists, SystemStopped: as for `open_stream`.
+        """
+        chosen = self._provider(provider, base_url, api_key)
+        stream_options = _adjust(
+            options or self.settings.chat, token_buffer_size, token_batch_size, token_flush_interval
+        )
+        call = ChatCall(model=_check_model(model), input=list(messages), parameters=request_parameters)
+        return self._open_source(chosen, call, stream_options, request_options, metadata, stream_id, on_orphan, restart)
+
+    chat = create_chat_token_stream
+
+    def create_response_token_stream(
+        self,
+        input: Any,
+        model: str,
+        *,
+        options: StreamOptions | None = None,
+        provider: str | Provider | None = None,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        stream_id: str | None = None,
+        on_orphan: OnOrphan = "cancel",
+        restart: Restart = "temporary",
+        request_options: RequestOptions | None = None,
+        token_buffer_size: int | None = None,
+        token_batch_size: int | None = None,
+        token_flush_interval: float | None = None,
+        **request_parameters: Any,
+    ) -> Stream:
+        """The same over OpenAI's Responses API: ``input`` is a text or a list of items.
+
+        ``options`` None takes the settings' ``response`` group: 100/10/100 ms and the provider's own pace. For the
+        other arguments and errors see `create_chat_token_stream`.
+        """
+        chosen = self._provider(provider or "openai-responses", base_url, api_key)
+        stream_options = _adjust(
+            options or self.settings.response, token_buffer_size, token_batch_size, token_flush_interval
+        )
+        call = ChatCall(model=_check_model(model), input=input, parameters=request_parameters)
+        return self._open_source(chosen, call, stream_options, request_options, metadata, stream_id, on_orphan, restart)
+
+    respond = create_response_token_stream
+
+    def stream(self, stream_id: str) -> Stream:
+        """The stream with that id, running or ended not longer than ``keep_finished`` ago.
+
+        Raises:
+            StreamNotFound: there is none.
+        """
+        return Stream(self._table.get(stream_id), self.settings.runtime.call_timeout)
+
+    # --- looking -------------------------------------------------------------------------------------------------
+
+    def get_active_streams(self) -> list[StreamInfo]:
+        """All running streams, oldest first. Waits for nobody."""
+        return [stream_info(record) for record in self._table.all() if not record.is_over]
+
+    def get_stream_info(self, stream_id: str) -> StreamInfo:
+        """One stream with its subscribers and statistics. Waits for nobody.
+
+        Raises:
+            StreamNotFound: there is none.
+        """
+        return stream_info(self._table.get(stream_id))
+
+    def statistics(self) -> SystemStatistics:
+        """Counts of streams, tokens, messages, threads, dead letters."""
+        return system_statistics(self._table, self.runtime, self._reader)
+
+    def tree(self) -> Tree:
+        """The supervision tree as it is now; ``print`` draws it."""
+        return draw_tree(self.runtime, _ROOT, self.settings.runtime.call_timeout)
+
+    # --- within --------------------------------------------------------------------------------------------------
+
+    def _provider(self, provider: str | Provider | None, base_url: str | None, api_key: str | None) -> Provider:
+        if provider is not None and not isinstance(provider, str):
+            if base_url is not None or api_key is not None:
+                raise OptionError("provider", provider, "a name, when base_url or api_key are given")
+            return provider
+        name = provider or self.settings.provider.name
+        if name == _LOOPBACK:
+            return OpenAiChat(Secret(api_key) if api_key else None, base_url or self._loopback_url())
+        factory = self._providers.get(name)
+        if factory is None:
+            raise OptionError("provider", name, " | ".join(sorted([*self._providers, _LOOPBACK])))
+        if not callable(factory):
+            return factory
+        default = "openai" if name == "openai-responses" else name
+        key = api_key or self.settings.api_key(name) or self.settings.api_key(default)
+        url = base_url or self.settings.base_url(name) or self.settings.base_url(default)
+        return factory(Secret(key) if key else None, **({"base_url": url} if url else {}))
+
+    def _loopback_url(self) -> str:
+        """Where the embedded provider is; it is started when it is first asked for, and stopped with the system."""
+        with self._lock:
+            if self._stopped:
+                raise SystemStopped()
+            if self._loopback is None:
+                self._loopback = LoopbackProvider(default_script())
+                self._loopback.start()
+            return self._loopback.base_url
+
+    def _open_source(
+        self,
+        provider: Provider,
+        call: ChatCall,
+        options: StreamOptions,
+        request_options: RequestOptions | None,
+        metadata: Mapping[str, Any] | None,
+        stream_id: str | None,
+        on_orphan: OnOrphan,
+        restart: Restart,
+    ) -> Stream:
+        self.start()
+        assert self._reader is not None
+        request = provider.request(call)
+        source = Source(provider, call, request, request_options or self.settings.request, self._reader)
+        return self._open(stream_id, options, metadata, on_orphan, restart, None, source, None)
+
+    def _open(
+        self,
+        stream_id: str | None,
+        options: StreamOptions,
+        metadata: Mapping[str, Any] | None,
+        on_orphan: OnOrphan,
+        restart: Restart,
+        journal: Journal | None,
+        source: Source | None,
+        timeout: float | None,
+    ) -> Stream:
+        if stream_id is None:
+            stream_id = f"s-{uuid.uuid4().hex[:16]}"
+        elif not isinstance(stream_id, str) or not 0 < len(stream_id) <= 256 or not stream_id.isprintable():
+            raise OptionError("stream_id", stream_id, "1 to 256 printable characters, or None")
+        if not isinstance(options, StreamOptions):
+            raise OptionError("options", options, "a StreamOptions or None")
+        check_on_orphan(on_orphan)
+        check_choice("restart", restart, ("temporary", "transient"))
+        request = OpenStream(
+            stream_id,
+            options,
+            FrozenDict(metadata or {}),
+            on_orphan,
+            restart,
+            journal or self._journal,
+            source,
+            object(),
+        )
+        self._ask_handler(request, self.settings.runtime.call_timeout if timeout is None else timeout)
+        return Stream(self._table.get(stream_id), self.settings.runtime.call_timeout)
+
+    def _ask_handler(self, request: OpenStream, limit: float) -> None:
+        """Ask the handler; if it is just being restarted, ask the new one."""
+        runtime = self.runtime
+        deadline = runtime.clock.monotonic() + limit
+        while True:
+            left = deadline - runtime.clock.monotonic()
+            if self._stopped:
+                raise SystemStopped()
+            if left <= 0:
+                raise CallTimeout("the handler", limit)
+            handler = runtime.whereis(HANDLER)
+            try:
+                if handler is None:
+                    raise ProcessDead(HANDLER)
+                handler.ask(request, timeout=left)
+                return
+            except ProcessDead:
+                if self._root is not None and not runtime.is_alive(self._root):
+                    raise SystemStopped() from None
+                never = threading.Lock()
+                never.acquire()
+                runtime.dispatcher.wait(never, min(0.005, max(left, 0.0)))
+
+
+class _Sentinel(Process):
+    """Waits for the end of the root supervisor: nobody is left to write the terminal events then."""
+
+    in_pykka_registry = False
+
+    def __init__(self, root: ProcessRef, table: StreamTable, clock: Any) -> None:
+        super().__init__()
+        self._root = root
+        self._table = table
+        self._clock = clock
+
+    def on_start(self) -> None:
+        self.runtime.monitor(self.ref, self._root)
+
+    def on_receive(self, message: Any) -> None:
+        if isinstance(message, Down):
+            _fail_all(self._table, self._clock, message.reason)
+            self.exit()
+
+
+def _fail_all(table: StreamTable, clock: Any, reason: object) -> None:
+    """Give every stream that has none its terminal event."""
+    for record in table.all():
+        if not record.is_over:
+            _fail(record, clock.time(), reason)
+
+
+def _fail(record: StreamRecord, now: float, reason: object) -> None:
+    record.intake.close()
+    if record.log.fail(StreamCrashed(record.stream_id, reason), Outcome(), record.intake.take_dropped(), now):
+        record.conclude()
+    if record.source is not None and record.source.attempt is not None:
+        record.source.attempt.abandon()
+
+
+def _check_model(model: object) -> str:
+    if not isinstance(model, str) or not model:
+        raise OptionError("model", model, "a model's name")
+    return model
+
+
+def _adjust(
+    options: StreamOptions, buffer_size: int | None, batch_size: int | None, flush_interval: float | None
+) -> StreamOptions:
+    changes = {
+        "max_buffer_size": buffer_size,
+        "batch_size": batch_size,
+        "flush_interval": flush_interval,
+    }
+    return options.replace(**{name: value for name, value in changes.items() if value is not None})
