@@ -49,7 +49,10 @@ class Peer:
         for line in head.split(b"\r\n"):
             if line.lower().startswith(b"content-length:"):
                 while len(body) < int(line.partition(b":")[2]):
-                    body += self.sock.recv(65_536)
+                    part = self.sock.recv(65_536)
+                    if not part:
+                        return b""
+                    body += part
         return head + b"\r\n\r\n" + body
 
     def send(self, data: bytes) -> None:
@@ -72,6 +75,7 @@ class RawServer:
             self._context.load_cert_chain(CERTIFICATE)
         self.connections = 0
         self.errors: list[BaseException] = []
+        self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
         self._sockets: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -88,8 +92,9 @@ class RawServer:
             self.connections += 1
             self._sockets.append(sock)
             thread = threading.Thread(target=self._handle, args=(sock,))
-            self._threads.append(thread)
-            thread.start()
+            with self._lock:
+                self._threads.append(thread)
+                thread.start()
 
     def _handle(self, sock: socket.socket) -> None:
         try:
@@ -103,7 +108,9 @@ class RawServer:
 
     def join(self) -> None:
         """Wait until every connection so far has been served to its end."""
-        for thread in self._threads:
+        with self._lock:
+            threads = list(self._threads)
+        for thread in threads:
             thread.join(PATIENCE)
 
     def __enter__(self) -> Self:
