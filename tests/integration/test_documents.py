@@ -1,0 +1,89 @@
+"""What the documents show works: every example file, and every ``python`` block of README and docs, is run."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from penstock.adapters.loopback.models import default_script
+from penstock.adapters.loopback.server import LoopbackProvider
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+BLOCKS = [
+    (path, number, text) for path in DOCUMENTS for number, text in enumerate(BLOCK.findall(path.read_text("utf-8")))
+]
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[LoopbackProvider]:
+    with LoopbackProvider(default_script(tokens_per_second=400)) as provider:
+        yield provider
+
+
+def run(code: list[str], provider: LoopbackProvider, folder: Path) -> str:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PENSTOCK_", "OPENAI_"))}
+    environment |= {
+        "OPENAI_API_KEY": "sk-not-a-key",
+        "OPENAI_BASE_URL": provider.base_url,
+        "NO_PROXY": "127.0.0.1",
+        "PYTHONPATH": str(ROOT),
+        "PYTHONWARNINGS": "error",
+    }
+    done = subprocess.run(
+        [sys.executable, *code], env=environment, cwd=folder, capture_output=True, text=True, timeout=50, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    ("path", "number", "text"), BLOCKS, ids=[f"{path.name}-{number}" for path, number, _ in BLOCKS]
+)
+def test_a_block_of_code_in_the_documents_runs(
+    path: Path, number: int, text: str, provider: LoopbackProvider, tmp_path: Path
+) -> None:
+    run(["-c", text], provider, tmp_path)
+
+
+def test_the_embedding_example_of_the_readme_says_what_the_model_says(
+    provider: LoopbackProvider, tmp_path: Path
+) -> None:
+    text = next(text for path, _, text in BLOCKS if path.name == "README.md")
+    assert len([line for line in text.splitlines() if line.strip()]) <= 10
+    output = run(["-c", text], provider, tmp_path)
+    assert "output_tokens" in output
+    assert "handler" in output
+    assert provider.requests[-1].model == "gpt-4.1-mini"
+
+
+@pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.stem)
+def test_an_example_runs(example: Path, provider: LoopbackProvider, tmp_path: Path) -> None:
+    assert run([str(example)], provider, tmp_path).strip()
+
+
+def test_the_examples_say_what_they_promise(provider: LoopbackProvider, tmp_path: Path) -> None:
+    said = {path.stem: run([str(path)], provider, tmp_path) for path in (ROOT / "examples").glob("*.py")}
+    assert "Water finds its way, token by token." in said["quickstart"]
+    assert "late reader: [2, 3, 4]" in said["actor_subscriber"]
+    assert "To be, or not to be." in said["actor_subscriber"]
+    assert "given up: nobody reads it" in said["asyncio_backend"]
+    assert "retried: The turbine turns, and nobody notices the gate.\n  2 attempt(s)" in said["failures"]
+    assert "truncated: IncompleteStream" in said["failures"]
+    assert "stalled: ProviderTimeout: idle" in said["failures"]
+    assert "WHISPER THIS, PLEASE" in said["chained"]
+
+
+def test_every_link_between_the_documents_leads_somewhere() -> None:
+    for path in [*DOCUMENTS, *sorted((ROOT / "docs" / "decisions").glob("*.md"))]:
+        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", path.read_text("utf-8")):
+            if "://" not in target:
+                assert (path.parent / target).exists(), f"{path.name}: {target}"

@@ -1,0 +1,65 @@
+"""The public face as users write it, for the type checker: `make check` reads this file, nothing runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, assert_type
+
+import pykka
+
+import penstock
+
+
+def read(system: penstock.System) -> str:
+    stream = system.chat("gpt-4.1-mini", [{"role": "user", "content": "Hello"}], options=penstock.CHAT, temperature=0.2)
+    assert_type(stream, penstock.Stream)
+    for event in stream:
+        assert_type(event, penstock.Event)
+        match event:
+            case penstock.TokenEvent(text=text, kind=kind, seq=seq):
+                assert_type(text, str)
+                assert_type(seq, int)
+                assert kind in ("text", "reasoning", "refusal")
+            case penstock.StreamCompleted(usage=usage, tool_calls=calls):
+                assert_type(usage, penstock.Usage | None)
+                assert_type(calls, tuple[penstock.ToolCall, ...])
+            case penstock.StreamFailed(error=error, partial=partial):
+                assert_type(error, penstock.PenstockError)
+                assert_type(partial, str)
+            case penstock.StreamCancelled(reason=reason):
+                assert_type(reason, str | None)
+            case penstock.StreamReset():
+                pass
+    assert_type(stream.result(timeout=1.0), penstock.StreamCompleted)
+    assert_type(stream.statistics(), penstock.StreamStatistics)
+    assert_type(stream.statistics().time_to_first_token_s, float | None)
+    return stream.state
+
+
+async def read_async(system: penstock.System) -> penstock.StreamCompleted:
+    stream = system.create_response_token_stream("Hello", "gpt-4.1-mini")
+    async for event in stream.aevents(after=3):
+        assert_type(event, penstock.Event)
+    return await stream.aresult()
+
+
+def push(system: penstock.System, actor: pykka.ActorRef[Any], metadata: Mapping[str, Any]) -> None:
+    stream = system.open_stream("id", penstock.StreamOptions(batch_size=5), metadata=metadata, on_orphan=2.5)
+    stream.process_token("Hi", timeout=1.0)
+    stream.process_tokens(["a", "b"])
+    assert_type(stream.flush_buffer(), int)
+    stream.set_options(rate_limit=None)
+    stream.pause()
+    stream.resume()
+    assert_type(stream.subscribe(actor, slow="drop"), penstock.Subscription)
+    stream.subscribe(print, slow="coalesce").unsubscribe()
+    stream.cancel("enough")
+    stream.stop()
+    assert_type(system.get_active_streams(), list[penstock.StreamInfo])
+    assert_type(system.tree(), penstock.Tree)
+    assert_type(system.statistics(), penstock.SystemStatistics)
+
+
+def wrap(stream: penstock.Stream) -> int:
+    handler = penstock.wrap_existing_handler(lambda event: len(str(event)), stream)
+    return handler("Hi")
