@@ -57,6 +57,7 @@ class SimulatedDispatcher:
         self._messages = 0
         self._closed = False
         self.enqueue: Callable[[Mailbox], None] = self._ready.append
+        self.monotonic: Callable[[], float] = clock.monotonic
 
     def step(self) -> bool:
         """Let one ready actor handle one message; returns whether there was one."""

@@ -10,9 +10,13 @@ from __future__ import annotations
 import heapq
 import threading
 import time
-from typing import Final
+from typing import Any, Final
 
-__all__ = ["SystemClock", "Timer", "TimerThread", "Timers"]
+import msgspec
+
+from penstock.config.logs import get_logger
+
+__all__ = ["Fired", "SystemClock", "Timer", "TimerThread", "Timers"]
 
 _NEVER: Final = float("inf")
 _COMPACT_ABOVE: Final = 256
@@ -23,6 +27,13 @@ class SystemClock:
 
     monotonic = staticmethod(time.monotonic)
     time = staticmethod(time.time)
+
+
+class Fired(msgspec.Struct, frozen=True):
+    """A timer's message to its process; ``generation`` is the timer's when it fired."""
+
+    name: Any
+    generation: int
 
 
 class Timer:
@@ -56,7 +67,7 @@ class Timers:
         self._lock = threading.Lock()
         self._heap: list[tuple[float, int, Timer]] = []
         self._count = 0
-        self._cancelled = 0
+        self._garbage = 0  # about how many entries in the heap mean nothing any more
 
     def set(self, timer: Timer, when: float) -> None:
         """Let ``timer`` fire at ``when`` (monotonic seconds), instead of whatever it was set to before."""
@@ -64,6 +75,8 @@ class Timers:
             timer.generation += 1
             timer.when = when
             if when < timer._queued_for:
+                if timer._queued_for != _NEVER:
+                    self._discard_one()
                 timer._queued_for = when
                 self._count += 1
                 heapq.heappush(self._heap, (when, self._count, timer))
@@ -76,9 +89,7 @@ class Timers:
             timer.generation += 1
             if timer.when != _NEVER:
                 timer.when = _NEVER
-                self._cancelled += 1
-                if self._cancelled > _COMPACT_ABOVE and self._cancelled * 2 > len(self._heap):
-                    self._compact()
+                self._discard_one()
 
     def fire_due(self, now: float) -> None:
         """Fire what is due at ``now``, in order."""
@@ -106,11 +117,12 @@ class Timers:
             queued_for, _, timer = heap[0]
             if timer._queued_for != queued_for:  # an earlier entry took its place
                 heapq.heappop(heap)
+                self._garbage -= self._garbage > 0
             elif timer.when > queued_for:  # set later or cancelled meanwhile
                 heapq.heappop(heap)
                 timer._queued_for = timer.when
                 if timer.when == _NEVER:
-                    self._cancelled -= self._cancelled > 0
+                    self._garbage -= self._garbage > 0
                 else:
                     self._count += 1
                     heapq.heappush(heap, (timer.when, self._count, timer))
@@ -121,6 +133,11 @@ class Timers:
                 timer.when = timer._queued_for = _NEVER
                 return timer, timer.generation
         return None, 0
+
+    def _discard_one(self) -> None:
+        self._garbage += 1
+        if self._garbage > _COMPACT_ABOVE and self._garbage * 2 > len(self._heap):
+            self._compact()
 
     def _compact(self) -> None:
         keep = []
@@ -134,7 +151,7 @@ class Timers:
                 keep.append(entry)
         heapq.heapify(keep)
         self._heap = keep
-        self._cancelled = 0
+        self._garbage = 0
 
     def _first_changed(self) -> None:
         """Called with the lock held when a new timer is the first of all."""
@@ -166,7 +183,10 @@ class TimerThread(Timers):
 
     def _work(self) -> None:
         while True:
-            self.fire_due(time.monotonic())
+            try:
+                self.fire_due(time.monotonic())
+            except Exception as error:  # one bad timer must not stop all the others
+                get_logger().error("timer_failed", error=type(error).__name__)
             with self._changed:
                 if self._closed:
                     return

@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 import msgspec
 
+from penstock.config.logs import get_logger
+
 __all__ = ["DeadLetter", "DeadLetters"]
 
 
@@ -30,7 +32,10 @@ class DeadLetters:
         self._listeners: tuple[Callable[[DeadLetter], None], ...] = ()
 
     def listen(self, listener: Callable[[DeadLetter], None]) -> Callable[[], None]:
-        """Call ``listener`` for every dead letter, in whatever thread finds it; returns how to stop that."""
+        """Call ``listener`` for every dead letter, in whatever thread finds it; returns how to stop that.
+
+        What it raises is logged and hurts nobody.
+        """
         with self._lock:
             self._listeners = (*self._listeners, listener)
 
@@ -48,7 +53,10 @@ class DeadLetters:
             self.by_type[letter.message_type] += 1
             self.recent.append(letter)
         for listener in self._listeners:
-            listener(letter)
+            try:
+                listener(letter)
+            except Exception as error:
+                get_logger().error("dead_letter_listener_failed", error=type(error).__name__)
 
     def unexpected(self, message: object) -> None:
         """Count a message that a living process did not understand."""

@@ -8,6 +8,7 @@ long as there are spares.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import queue
 import threading
@@ -18,7 +19,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from penstock.actors.runtime.mailbox import Mailbox
+from penstock.actors.runtime.mailbox import Mailbox, Owner
 from penstock.config.logs import get_logger
 from penstock.config.options import check_number
 
@@ -69,6 +70,9 @@ class Dispatcher(Protocol):
     enqueue: Callable[[Mailbox], None]
     """Put a mailbox on the run queue. The caller holds it."""
 
+    monotonic: Callable[[], float]
+    """The time that the time-outs of `wait` are counted in."""
+
     def wait(self, latch: Latch, timeout: float | None) -> bool:
         """Wait until ``latch`` can be acquired, for at most ``timeout`` seconds (None: for ever)."""
 
@@ -82,10 +86,10 @@ class Dispatcher(Protocol):
 class _Worker:
     """One thread. Its fields are written by itself only, except `lent`, which the pool's lock guards."""
 
-    __slots__ = ("blocked", "lent", "mailbox", "messages", "park", "slices", "thread", "warned_at")
+    __slots__ = ("blocked", "lent", "messages", "owner", "park", "slices", "thread", "warned_at")
 
     def __init__(self) -> None:
-        self.mailbox: Mailbox | None = None  # what it runs
+        self.owner: Owner | None = None  # whom it runs
         self.slices = 0
         self.messages = 0
         self.blocked = 0  # depth of announced blocking
@@ -121,6 +125,7 @@ class ThreadedDispatcher:
         check_number("hold_warning", hold_warning, 0.01, 3600)
         self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.enqueue: Callable[[Mailbox], None] = self._queue.put
+        self.monotonic: Callable[[], float] = time.monotonic
         self._target = workers
         self._throughput = throughput
         self._max_spares = max_spares
@@ -147,6 +152,8 @@ class ThreadedDispatcher:
         with self._lock:
             for _ in range(workers):
                 self._add_thread()
+            if not self._all:
+                raise RuntimeError("no thread could be started")
         self._monitor.start()
 
     # --- waiting -------------------------------------------------------------------------------------------------
@@ -155,9 +162,10 @@ class ThreadedDispatcher:
         """Wait until ``latch`` can be acquired; inside an actor, lend the worker's place meanwhile."""
         if latch.acquire(blocking=False):
             return True
-        limit = -1 if timeout is None else min(max(timeout, 0.0), threading.TIMEOUT_MAX)
         with blocking():
-            return latch.acquire(timeout=limit)
+            if timeout is None:
+                return latch.acquire()
+            return latch.acquire(timeout=min(max(timeout, 0.0), threading.TIMEOUT_MAX))
 
     def lend(self, worker: _Worker) -> None:
         """Give the worker's place to a spare."""
@@ -182,22 +190,26 @@ class ThreadedDispatcher:
         if self._parked:
             self._running += 1
             self._parked.pop().park.release()
-        elif len(self._all) < self._target + self._max_spares:
+        elif len(self._all) < self._target + self._max_spares and self._add_thread():
             self._spares_started += 1
-            self._add_thread()
         else:
             self._spares_exhausted += 1
 
     # --- the workers' threads ------------------------------------------------------------------------------------
 
-    def _add_thread(self) -> None:
+    def _add_thread(self) -> bool:
         worker = _Worker()
         worker.thread = threading.Thread(
             target=self._work, args=(worker,), name=f"{self._name}-worker-{next(self._numbers)}", daemon=True
         )
+        try:
+            worker.thread.start()
+        except RuntimeError as error:  # the system gives no more threads: as if the bound had been reached
+            get_logger().warning("no_thread_for_worker", error=type(error).__name__)
+            return False
         self._all.add(worker)
         self._running += 1
-        worker.thread.start()
+        return True
 
     def _work(self, worker: _Worker) -> None:
         _here.worker = worker
@@ -219,11 +231,12 @@ class ThreadedDispatcher:
             mailbox = take()
             if mailbox is _STOP:
                 break
-            if self._monitor_sleeps:
+            owner = mailbox.owner
+            worker.owner = owner
+            if self._monitor_sleeps:  # looked at after `owner` is set, see `_sleep_until_work`
                 self._wake_monitor.set()
-            worker.mailbox = mailbox
-            worker.messages += mailbox.owner.run(throughput)
-            worker.mailbox = None
+            worker.messages += owner.run(throughput)
+            worker.owner = owner = None
             worker.slices += 1
             if (worker.lent or self._running > self._target) and not self._stay(worker):
                 return
@@ -252,8 +265,8 @@ class ThreadedDispatcher:
         return True
 
     def _forget(self, worker: _Worker) -> None:
-        self._all.discard(worker)
         self._retired_messages += worker.messages
+        self._all.discard(worker)
         if not worker.lent:
             self._running -= 1
 
@@ -265,9 +278,10 @@ class ThreadedDispatcher:
         while not self._ending.wait(_TICK):
             now = time.monotonic()
             workers = tuple(self._all)
-            busy = [worker for worker in workers if worker.mailbox is not None]
+            busy = [worker for worker in workers if worker.owner is not None]
             self._measure(now)
             stuck = []
+            seen = {worker: seen[worker] for worker in busy if worker in seen}
             for worker in busy:
                 slices, since = seen.get(worker, (-1, now))
                 if slices != worker.slices:
@@ -276,42 +290,46 @@ class ThreadedDispatcher:
                 stuck.append(worker)
                 if now - since > self._hold_warning and worker.warned_at != slices:
                     worker.warned_at = slices
-                    self._warn(worker, now - since)
+                    with contextlib.suppress(Exception):  # the log, or a foreign __str__, must not end the monitor
+                        self._warn(worker, now - since)
             if stuck and not self._queue.empty():
                 self._compensate(stuck)
             quiet = quiet + 1 if not busy and self._queue.empty() else 0
             if quiet > 200:
-                seen.clear()
                 self._sleep_until_work()
                 quiet = 0
 
     def _compensate(self, stuck: list[_Worker]) -> None:
         with self._lock:
-            held = [worker for worker in stuck if not worker.lent and worker.mailbox is not None]
+            held = [worker for worker in stuck if not worker.lent and worker.owner is not None]
             if held and len(held) >= self._running:  # not one is moving
                 self._give_away(held[0])
 
     def _sleep_until_work(self) -> None:
+        """Sleep until a worker takes something.
+
+        A worker first says whom it runs and then looks whether we sleep; we first say that we sleep and then look
+        whom they run. So one of the two sees the other, and nobody gets stuck unwatched.
+        """
         self._wake_monitor.clear()
         self._monitor_sleeps = True
-        if self._queue.empty() and not self._closed:
+        idle = self._queue.empty() and all(worker.owner is None for worker in tuple(self._all))
+        if idle and not self._closed:
             self._wake_monitor.wait()
         self._monitor_sleeps = False
 
     def _warn(self, worker: _Worker, seconds: float) -> None:
-        mailbox = worker.mailbox
-        if mailbox is None or worker.blocked:
+        owner = worker.owner
+        if owner is None or worker.blocked:
             return
         self._held += 1
-        get_logger().warning(
-            "actor_holds_worker", actor=str(mailbox.owner), seconds=round(seconds, 3), worker=_name_of(worker)
-        )
+        get_logger().warning("actor_holds_worker", actor=str(owner), seconds=round(seconds, 3), worker=_name_of(worker))
 
     def _measure(self, now: float) -> None:
         then, count = self._sample
         if now - then >= 1.0:
             messages = self._messages()
-            self._rate = (messages - count) / (now - then)
+            self._rate = max(0, messages - count) / (now - then)
             self._sample = (now, messages)
 
     # --- counters and end ----------------------------------------------------------------------------------------
@@ -327,7 +345,7 @@ class ThreadedDispatcher:
             zombies = sum(1 for worker in workers if _runs_a_dead_actor(worker))
             return DispatcherStatistics(
                 workers=len(workers),
-                busy=sum(1 for worker in workers if worker.mailbox is not None),
+                busy=sum(1 for worker in workers if worker.owner is not None),
                 blocked=sum(1 for worker in workers if worker.blocked),
                 queued=self._queue.qsize(),
                 messages=self._messages(),
@@ -336,7 +354,7 @@ class ThreadedDispatcher:
                 spares_exhausted=self._spares_exhausted,
                 replaced=self._replaced,
                 held=self._held,
-                leaked=self._leaked + zombies,
+                leaked=max(self._leaked, zombies) if self._closed else zombies,
             )
 
     def close(self, timeout: float) -> int:
@@ -400,5 +418,4 @@ def _name_of(worker: _Worker) -> str:
 
 
 def _runs_a_dead_actor(worker: _Worker) -> bool:
-    mailbox = worker.mailbox
-    return mailbox is not None and not getattr(mailbox.owner, "is_alive", True)
+    return worker.owner is not None and not getattr(worker.owner, "is_alive", True)

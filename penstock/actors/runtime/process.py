@@ -14,89 +14,27 @@ import contextlib
 import queue
 import uuid
 from collections import deque
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn
 
 import pykka
 from pykka import ActorRegistry
 from pykka._envelope import Envelope  # the one thing Pykka does not export and every inbox holds
 from pykka.messages import ProxyCall, ProxyGetAttr, ProxySetAttr, _ActorStop
 
+from penstock.actors.runtime.grave import give, refuse, refuse_call
 from penstock.actors.runtime.mailbox import Mailbox
+from penstock.actors.runtime.ref import ProcessRef, StopFlag, SystemMessage
 from penstock.actors.runtime.reply import Reply
 from penstock.actors.runtime.signals import NORMAL, Down, ExitNotice, ProcessExit, is_clean
 from penstock.config.logs import get_logger
-from penstock.errors import ProcessDead, describe_reason
+from penstock.errors import StartError, describe_reason
 
 if TYPE_CHECKING:
     from penstock.actors.runtime.runtime import Runtime
 
-__all__ = ["Grave", "Process", "ProcessRef", "StopFlag", "SystemMessage", "refuse"]
+__all__ = ["PYKKA_MESSAGES", "Process", "ProcessRef", "Refusal", "SystemMessage"]
 
-
-class StopFlag:
-    """The part of `threading.Event` that Pykka's refs use of ``actor_stopped``, at a twentieth of its size."""
-
-    __slots__ = ("_set",)
-
-    def __init__(self) -> None:
-        self._set = False
-
-    def is_set(self) -> bool:
-        """Whether the actor has stopped."""
-        return self._set
-
-    def set(self) -> None:
-        """Mark it as stopped."""
-        self._set = True
-
-
-class SystemMessage:
-    """A message about the process rather than for it (OTP's ``sys``); handled even while it is suspended."""
-
-    __slots__ = ()
-
-    def apply(self, process: Process) -> Any:
-        """Do it, in the process's own thread. What this returns or raises goes to the caller and crashes nothing."""
-        raise NotImplementedError
-
-
-class ProcessRef(pykka.ActorRef[Any]):
-    """A `pykka.ActorRef` of a process."""
-
-    runtime: Runtime
-    label: str
-    actor_inbox: Mailbox
-
-    def __init__(self, process: Process) -> None:
-        super().__init__(process)
-        self.runtime = process.runtime
-        self.label = process.label
-
-    def tell(self, message: Any) -> None:
-        """Send a message. Never blocks, never raises: what a dead process does not get is a dead letter."""
-        self.actor_inbox.put(message)
-
-    def ask(self, message: Any, *, block: bool = True, timeout: float | None = None) -> Any:
-        """Send a message and wait for the answer, or with ``block=False`` return a `Reply` to wait for later.
-
-        Raises:
-            ProcessDead: it is dead, or dies before it answers; carries the exit reason.
-            CallTimeout: no answer within ``timeout`` seconds. A late one is thrown away.
-            Exception: whatever the process raised while it handled the message (it has crashed of it).
-        """
-        reply = Reply(self.runtime.dispatcher, f"a call to {self.label}")
-        self.actor_inbox.put(Envelope(message, reply_to=reply))
-        return reply.get(timeout=timeout) if block else reply
-
-    def exit(self, reason: object) -> None:
-        """Send an exit signal (OTP's ``exit/2``)."""
-        self.runtime.exit(self, reason)
-
-    def __repr__(self) -> str:
-        return f"<ProcessRef {self.label}>"
-
-    def __str__(self) -> str:
-        return self.label
+PYKKA_MESSAGES: Final = frozenset({ProxyCall, ProxyGetAttr, ProxySetAttr, _ActorStop})
 
 
 class Process(pykka.Actor):
@@ -128,16 +66,24 @@ class Process(pykka.Actor):
 
     _actor_ref: ProcessRef
 
-    _attention: bool = False  # look at the following two, and whether it is still alive, before the next message
+    ref_class: ClassVar[type[ProcessRef]] = ProcessRef
+    """What its ref is made of."""
+
+    # Whoever writes one of the first four sets `_attention` afterwards; its own thread clears `_attention` first and
+    # looks at them afterwards. So nothing is overlooked, without a lock and at the price of one look per message.
+    _attention: bool = False  # something unusual: it is dead, or one of the following
     _signals: list[ExitNotice] | None = None  # exit signals it must obey
-    _backlog: deque[Any] | None = None  # what came while it was suspended; None: it is not
+    _suspended: bool = False
+    _backlog: deque[Any] | None = None  # taken out of the mailbox and not handled yet; comes before the mailbox
+    _answering: Envelope[Any] | None = None  # the call it handles; `_refuse_pending` answers it if it dies in there
+    _failure: BaseException | None = None  # what was raised, if it ends of that
 
     def __init__(self, *_args: Any, **_kwargs: Any) -> None:
         # What Pykka's own __init__ sets, with lighter parts.
         self.actor_urn = uuid.uuid4().urn
         self.actor_inbox = Mailbox(self, self.runtime.dispatcher.enqueue)
-        self.actor_stopped = StopFlag()
-        self._actor_ref = ProcessRef(self)
+        self.actor_stopped = StopFlag()  # type: ignore[assignment] # what Pykka uses of an Event
+        self._actor_ref = self.ref_class(self)
 
     @classmethod
     def start(cls, *args: Any, runtime: Runtime | None = None, **kwargs: Any) -> ProcessRef:
@@ -146,9 +92,34 @@ class Process(pykka.Actor):
             raise TypeError(f"{cls.__name__}.start() needs runtime=; or use runtime.spawn({cls.__name__}, ...)")
         return runtime.spawn(cls, *args, **kwargs)
 
+    def begin(self) -> None:
+        """Initialise, in the thread that starts it and before the first message. Called by the runtime.
+
+        Raises:
+            StartError: it exited, or was told to, while it initialised.
+            Exception: what its ``on_start`` raised.
+        """
+        try:
+            self._begin()
+        except ProcessExit as exit_:
+            raise StartError(self.label, exit_.reason) from None
+        if not self.is_alive:
+            raise StartError(self.label, self.exit_reason)
+        if self._signals:
+            raise StartError(self.label, self._signals[0].reason)
+        try:
+            self._proceed()
+        except ProcessExit as exit_:
+            self._end(exit_.reason)
+        except Exception as error:
+            self._end(error)
+
     def _begin(self) -> None:
-        """Initialise, in whatever thread starts it, before the first message."""
+        """Initialise. What this raises keeps it from starting."""
         self.on_start()
+
+    def _proceed(self) -> None:
+        """Do what comes between the start and the first message. It has started: what this raises is a crash."""
 
     # --- hooks ---------------------------------------------------------------------------------------------------
 
@@ -190,40 +161,87 @@ class Process(pykka.Actor):
         handle = self._handle
         count = 0
         try:
-            if self._attention and not self._attend(limit):
-                return 0
-            while count < limit and not empty():
-                count += 1
-                handle(get())
-                if self._attention and not self._attend(limit):
+            while True:
+                if self._attention:
+                    count += self._run_attentively(limit - count)
+                    if self._attention:
+                        break
+                while count < limit and not empty():
+                    item = get()
+                    if (
+                        self._attention
+                    ):  # looked at when the message is out: whoever sent a signal first is obeyed first
+                        self._hold(item)
+                        break
+                    count += 1
+                    handle(item)
+                else:
                     break
         except ProcessExit as exit_:
             self._end(exit_.reason)
         except BaseException as error:
             self._end(error)
         finally:
+            if self._attention:
+                self._look_back()
             inbox.leave()
         return count
 
-    def _attend(self, limit: int) -> bool:
-        """Something unusual: a signal, a suspension, or it was killed meanwhile. Whether to go on as usual."""
+    def _attend(self) -> bool:
+        """See what is unusual. Whether it lives."""
+        self._attention = False
         if not self.is_alive:
+            self._attention = True
             return False
         signals = self._signals
         if signals:  # as in OTP: who does not trap exits dies without `terminate`
             self.runtime.bury(self, signals[0].reason)
             return False
+        if self._suspended or self._backlog:
+            self._attention = True
+        return True
+
+    def _run_attentively(self, limit: int) -> int:
+        """Handle messages while something is unusual: it is dead, suspended, or has a backlog."""
+        count = 0
+        inbox = self.actor_inbox
+        while count < limit and self._attend() and self._attention:
+            count += 1
+            if not self._suspended:
+                assert self._backlog is not None
+                self._handle(self._backlog.popleft())
+            elif inbox.empty():
+                break
+            elif self._is_urgent(item := inbox.get()):
+                self._handle(item)
+            else:
+                self._hold(item)
+        return count
+
+    def _hold(self, item: Any) -> None:
         if self._backlog is None:
-            self._attention = False
-            return True
-        self._run_suspended(limit)
-        return self._backlog is None and not self._attention
+            self._backlog = deque()
+        self._backlog.append(item)
+        self._attention = True
+
+    def _look_back(self) -> None:
+        """At the end of a turn: leave no caller unanswered if it is dead, and see to it that a backlog is run."""
+        if not self.is_alive:
+            self._refuse_pending(self.exit_reason)
+        elif self._backlog and not self._suspended:
+            self.actor_inbox.call()
+
+    def _is_urgent(self, item: Any) -> bool:
+        """Whether it is handled even while suspended."""
+        message = item.message if item.__class__ is Envelope else item
+        if message.__class__ is ExitNotice:
+            return message.sender is not None and message.sender is self.parent
+        return isinstance(message, (SystemMessage, _ActorStop))
 
     def _handle(self, item: Any) -> None:
         if item.__class__ is Envelope:
-            reply = item.reply_to
-            if reply is not None:
-                self._answer(item.message, reply)
+            if item.reply_to is not None:
+                self._answer(item)
                 return
             item = item.message
         if isinstance(item, SystemMessage):
@@ -231,7 +249,10 @@ class Process(pykka.Actor):
         elif item.__class__ is ExitNotice:
             self._notice(item)
         else:
-            self._receive(item)
+            try:
+                self._receive(item)
+            except Refusal:  # there is no caller to refuse
+                return
 
     def _notice(self, notice: ExitNotice) -> None:
         """A trapped exit signal: the parent's ends the process, anybody else's is a message."""
@@ -241,15 +262,15 @@ class Process(pykka.Actor):
 
     def _receive(self, message: Any) -> Any:
         """Pykka's own messages, then ``on_receive``."""
-        match message:
-            case ProxyCall():
-                return self._attribute(message.attr_path)(*message.args, **message.kwargs)
-            case ProxyGetAttr():
-                return self._attribute(message.attr_path)
-            case ProxySetAttr():
-                return setattr(self._attribute(message.attr_path[:-1]), message.attr_path[-1], message.value)
-            case _ActorStop():
-                raise ProcessExit(NORMAL)
+        if message.__class__ in PYKKA_MESSAGES:
+            match message:
+                case ProxyCall():
+                    return self._attribute(message.attr_path)(*message.args, **message.kwargs)
+                case ProxyGetAttr():
+                    return self._attribute(message.attr_path)
+                case ProxySetAttr():
+                    return setattr(self._attribute(message.attr_path[:-1]), message.attr_path[-1], message.value)
+            raise ProcessExit(NORMAL)  # _ActorStop
         return self.on_receive(message)
 
     def _attribute(self, path: tuple[str, ...]) -> Any:
@@ -258,63 +279,62 @@ class Process(pykka.Actor):
             found = getattr(found, name)
         return found
 
-    def _answer(self, message: Any, reply: pykka.Future[Any]) -> None:
-        """Handle a call. The caller is answered whatever happens, and after the end if this is the end."""
+    def _answer(self, call: Envelope[Any]) -> None:
+        """Handle a call. If this is the end, `_refuse_pending` answers the caller, when it has ended."""
+        self._answering = call  # before the look at whether it lives, as `bury` does it the other way round
+        if self._attention and not self.is_alive:
+            return
+        message, reply = call.message, call.reply_to
+        assert reply is not None
         if isinstance(message, SystemMessage):
             try:
-                reply.set(message.apply(self))
+                value = message.apply(self)
             except Exception as error:
                 refuse(reply, error)
-            return
-        try:
-            value = self._receive(message)
-        except ProcessExit as exit_:
-            self._end(exit_.reason)
-            if isinstance(message, _ActorStop):
-                reply.set(None)
-            else:
-                refuse(reply, ProcessDead(self.label, exit_.reason))
-            raise
-        except BaseException as error:
-            self._end(error)
-            refuse(reply, error)
-            raise
-        reply.set(value)
+                self._answering = None
+                return
+        else:
+            try:
+                value = self._receive(message)
+            except Refusal as refusal:
+                refuse(reply, refusal.error)
+                self._answering = None
+                return
+        give(reply, value)
+        self._answering = None
 
     # --- suspension ----------------------------------------------------------------------------------------------
 
-    def _run_suspended(self, limit: int) -> None:
-        """Serve system messages only and keep the rest for later."""
-        inbox = self.actor_inbox
-        while limit and not inbox.empty() and self._backlog is not None:
-            limit -= 1
-            item = inbox.get()
-            message = item.message if item.__class__ is Envelope else item
-            if isinstance(message, (SystemMessage, _ActorStop)):
-                self._handle(item)
-            else:
-                self._backlog.append(item)
-
     def suspend(self) -> None:
         """Handle nothing but system messages and exit signals until `resume` (OTP's ``sys:suspend``)."""
-        if self._backlog is None:
-            self._backlog = deque()
-            self._attention = True
+        self._suspended = True
+        self._attention = True
 
     def resume(self) -> None:
         """Go on, with what came meanwhile first."""
-        backlog, self._backlog = self._backlog, None
-        while backlog:
-            self._handle(backlog.popleft())
-            if self._backlog is not None:  # suspended again by that message
-                self._backlog.extend(backlog)
-                return
+        self._suspended = False
+
+    def discard_down(self, monitor: int) -> None:
+        """Take the `Down` of ``monitor`` out of what waits, if it is there. Only from inside the process."""
+        inbox = self.actor_inbox
+        for _ in range(len(self._backlog or ())):
+            self._hold_unless_down(self._backlog.popleft(), monitor)  # type: ignore[union-attr]
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._hold_unless_down(inbox.get(), monitor)
+
+    def _hold_unless_down(self, item: Any, monitor: int) -> None:
+        if item.__class__ is not Down or item.monitor != monitor:
+            self._hold(item)
 
     # --- the end -------------------------------------------------------------------------------------------------
 
     def _end(self, reason: object) -> None:
         """End with ``reason``: clean up, be dead, tell links and monitors, answer who still waits."""
         if not self.is_alive:
+            return
+        if self._signals:  # came first
+            self.runtime.bury(self, self._signals[0].reason)
             return
         if not is_clean(reason):
             self._report(reason)
@@ -324,20 +344,46 @@ class Process(pykka.Actor):
             reason = exit_.reason
         except BaseException as error:
             reason = error
+            self._report(reason)
+        if isinstance(reason, BaseException):
+            self._failure = reason
         self.runtime.bury(self, reason)
 
     def _report(self, reason: object) -> None:
         """Log a crash: what, why, where; no message, no text of foreign exceptions."""
-        get_logger(actor=self.label).error("process_crashed", reason=describe_reason(reason), **self._circumstances())
+        with contextlib.suppress(Exception):  # a log that fails must not keep it from ending
+            get_logger(actor=self.label).error("process_crashed", **self._circumstances(describe_reason(reason)))
 
-    def _circumstances(self) -> dict[str, Any]:
-        """What else the crash log says."""
-        return {"mailbox": self.actor_inbox.qsize()}
+    def _circumstances(self, reason: str) -> dict[str, Any]:
+        """What the crash log says."""
+        return {"reason": reason, "mailbox": self.actor_inbox.qsize()}
 
-    def _dispose(self, reason: object) -> None:
-        """Called once by the runtime, when it is dead for everybody: release what it holds. Any thread."""
+    def dispose(self, reason: object) -> None:
+        """Called once by the runtime, when it is dead: release what it holds. Any thread."""
         if self.in_pykka_registry:
             ActorRegistry.unregister(self._actor_ref)
+        self._refuse_pending(reason)
+
+    def _refuse_pending(self, reason: object) -> None:
+        """Answer the calls it has taken and not answered.
+
+        Called when it is dead: by whoever buries it, and again by its own thread when that finds out, since it may
+        have had a call in its hands which the other could not see.
+        """
+        call = self._answering
+        if call is not None and call.reply_to is not None:
+            self._refuse_current(call.message, call.reply_to, reason)
+        backlog, grave = self._backlog, self.actor_inbox.grave
+        while backlog and grave is not None:
+            with contextlib.suppress(IndexError):
+                grave.answer(backlog.popleft())
+
+    def _refuse_current(self, message: Any, reply: pykka.Future[Any], reason: object) -> None:
+        """Answer the call it ended in: its caller gets the very exception."""
+        if reason is self._failure and isinstance(reason, BaseException):
+            refuse(reply, reason)
+        else:
+            refuse_call(message, reply, self.label, reason)
 
     # --- what Pykka asks of an actor class -----------------------------------------------------------------------
 
@@ -361,46 +407,9 @@ class Process(pykka.Actor):
         return self.label
 
 
-class Grave:
-    """What owns the mailbox of a dead process: it answers calls with `ProcessDead` and counts the rest."""
+class Refusal(Exception):
+    """Raised while handling a call to let the caller get ``error``, without crashing."""
 
-    is_alive = False
-    __slots__ = ("_label", "_mailbox", "_runtime", "reason")
-
-    def __init__(self, process: Process, reason: object) -> None:
-        self._mailbox = process.actor_inbox
-        self._label = process.label
-        self._runtime = process.runtime
-        self.reason = reason
-
-    def run(self, limit: int) -> int:
-        """Answer what came too late. Called by a worker that holds the mailbox."""
-        self.answer_all()
-        self._mailbox.leave()
-        return 0
-
-    def answer_all(self) -> None:
-        """Empty the mailbox. Any thread."""
-        while True:
-            try:
-                item = self._mailbox.get()
-            except queue.Empty:
-                return
-            self.answer(item)
-
-    def answer(self, item: Any) -> None:
-        """Answer one item."""
-        reply = getattr(item, "reply_to", None)
-        if isinstance(reply, pykka.Future):
-            refuse(reply, ProcessDead(self._label, self.reason))
-        elif not isinstance(item, (Down, ExitNotice, SystemMessage)):
-            self._runtime.dead_letters.record(self._label, item)
-
-    def __str__(self) -> str:
-        return f"{self._label} (dead)"
-
-
-def refuse(reply: pykka.Future[Any], error: BaseException) -> None:
-    """Let a caller get ``error``, unless it has its answer already."""
-    with contextlib.suppress(queue.Full):
-        reply.set_exception((type(error), error, error.__traceback__))
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+        super().__init__(error)

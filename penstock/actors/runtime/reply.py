@@ -3,40 +3,52 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import pykka
 
+from penstock.actors.runtime.dispatcher import blocking
+from penstock.config.logs import get_logger
 from penstock.errors import CallTimeout
 
 if TYPE_CHECKING:
     from penstock.actors.runtime.dispatcher import Dispatcher
 
-__all__ = ["Reply", "as_completed"]
+__all__ = ["Reply", "ReplyTimeout", "as_completed"]
 
-_PENDING = object()
+
+class ReplyTimeout(CallTimeout, pykka.Timeout):
+    """The `CallTimeout` of a `Reply`, which code written for Pykka can catch as well."""
+
+
+def _unanswered() -> None:
+    """Stands first among a reply's callbacks until it is answered; who takes it away is the one who answers."""
 
 
 class Reply(pykka.Future[Any]):
     """A `pykka.Future`, with three differences.
 
     `get` inside a process lends the worker's place, so that waiting cannot starve the pool; a time-out raises
-    `CallTimeout` (which is a `pykka.Timeout`); and ``await`` does not block the event loop. Setting it twice raises
-    ``queue.Full``, as Pykka's does. After a time-out the reply may still come; nobody but a later `get` sees it.
+    `CallTimeout` (a `pykka.Timeout` too); and ``await`` does not block the event loop. Setting it twice raises
+    ``queue.Full``, as Pykka's does: of several threads that answer at once exactly one succeeds. After a time-out the
+    reply may still come; nobody but a later `get` sees it.
     """
 
     def __init__(self, dispatcher: Dispatcher | None = None, what: str = "the call") -> None:
         super().__init__()
         self._dispatcher = dispatcher
         self._what = what
-        self._value: Any = _PENDING
+        self._value: Any = None
         self._error: BaseException | None = None
-        self._callbacks: list[Callable[[], None]] | None = []
+        self._trace: TracebackType | None = None
+        self._callbacks: list[Callable[[], None]] | None = [_unanswered]
 
     @property
     def is_done(self) -> bool:
@@ -52,9 +64,9 @@ class Reply(pykka.Future[Any]):
         if self._get_hook is not None:
             return super().get(timeout=timeout)
         if self._callbacks is not None and not self._wait(timeout):
-            raise CallTimeout(self._what, timeout or 0.0)
+            raise ReplyTimeout(self._what, timeout or 0.0)
         if self._error is not None:
-            raise self._error
+            raise self._error.with_traceback(self._trace)
         return self._value
 
     def set(self, value: Any = None) -> None:
@@ -89,19 +101,38 @@ class Reply(pykka.Future[Any]):
                 return
         callback()
 
+    def set_get_hook(self, func: Callable[[float | None], Any]) -> None:
+        """Let ``func(timeout)`` find the value when it is asked for.
+
+        Raises:
+            queue.Full: there is an answer already.
+        """
+        if self._callbacks is None:
+            raise queue.Full
+        super().set_get_hook(func)
+
     def _finish(self, value: Any, error: BaseException | None) -> None:
         callbacks = self._callbacks
         if callbacks is None or self._get_hook is not None:
             raise queue.Full
+        try:
+            callbacks.remove(_unanswered)  # atomic, and it is the first entry
+        except ValueError:
+            raise queue.Full from None
         self._value = value
-        self._error = error
+        if error is not None:
+            self._error = error
+            self._trace = error.__traceback__
         self._callbacks = None
         while callbacks:
             try:
                 callback = callbacks.pop(0)
             except IndexError:
                 break
-            callback()
+            try:
+                callback()
+            except Exception as mistake:  # whoever waits must not hurt whoever answers
+                get_logger().error("reply_callback_failed", error=type(mistake).__name__)
 
     def _wait(self, timeout: float | None) -> bool:
         if timeout is not None and timeout <= 0:
@@ -109,22 +140,35 @@ class Reply(pykka.Future[Any]):
         latch = threading.Lock()
         latch.acquire()
         self.when_done(latch.release)
-        if self._dispatcher is None:
-            return latch.acquire(timeout=-1 if timeout is None else timeout)
-        return self._dispatcher.wait(latch, timeout)
+        if self._dispatcher is not None:
+            answered = self._dispatcher.wait(latch, timeout)
+        else:
+            with blocking():
+                answered = latch.acquire(timeout=-1 if timeout is None else min(timeout, threading.TIMEOUT_MAX))
+        callbacks = self._callbacks
+        if not answered and callbacks is not None:  # who polls must not leave a trail
+            with contextlib.suppress(ValueError):
+                callbacks.remove(latch.release)
+        return answered
 
     def __await__(self) -> Generator[Any, None, Any]:
-        """Wait in an event loop without blocking it."""
-        if self._get_hook is None and not self.is_done:
+        """Wait in an event loop without blocking it.
+
+        What `map`, `filter`, `join` and their like have made can only be found by waiting: a thread does that.
+        """
+        if self._get_hook is not None:
+            return (yield from asyncio.get_running_loop().run_in_executor(None, self.get))
+        if not self.is_done:
             loop = asyncio.get_running_loop()
             woken = loop.create_future()
 
             def wake() -> None:
-                loop.call_soon_threadsafe(lambda: None if woken.done() else woken.set_result(None))
+                with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                    loop.call_soon_threadsafe(lambda: None if woken.done() else woken.set_result(None))
 
             self.when_done(wake)
             yield from woken
-        return self.get(timeout=None if self._get_hook else 0)
+        return self.get(timeout=0)
 
     __iter__ = __await__
 
@@ -136,6 +180,8 @@ def as_completed(replies: Iterable[Reply], timeout: float | None = None) -> Iter
         CallTimeout: the next one did not come within what is left of ``timeout`` seconds.
     """
     waiting = list(replies)
+    if not waiting:
+        return
     done: queue.SimpleQueue[Reply] = queue.SimpleQueue()
     answered = threading.Semaphore(0)
     for reply in waiting:
@@ -145,11 +191,12 @@ def as_completed(replies: Iterable[Reply], timeout: float | None = None) -> Iter
             answered.release()
 
         reply.when_done(collect)
-    deadline = None if timeout is None else time.monotonic() + timeout
+    dispatcher = waiting[0]._dispatcher
+    now = dispatcher.monotonic if dispatcher is not None else time.monotonic
+    deadline = None if timeout is None else now() + timeout
     for _ in waiting:
         if not answered.acquire(blocking=False):
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            dispatcher = waiting[0]._dispatcher
+            left = None if deadline is None else max(0.0, deadline - now())
             if not (dispatcher.wait(answered, left) if dispatcher else answered.acquire(timeout=left)):
-                raise CallTimeout("the next of several calls", timeout or 0.0)
+                raise ReplyTimeout("the next of several calls", timeout or 0.0)
         yield done.get_nowait()

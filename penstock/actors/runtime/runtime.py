@@ -15,10 +15,12 @@ from pykka import ActorRegistry
 from penstock.actors.runtime.clock import Timers
 from penstock.actors.runtime.dead_letters import DeadLetters
 from penstock.actors.runtime.dispatcher import Dispatcher
-from penstock.actors.runtime.process import Grave, Process, ProcessRef
+from penstock.actors.runtime.grave import Grave
+from penstock.actors.runtime.process import Process, ProcessRef
 from penstock.actors.runtime.reply import Reply
 from penstock.actors.runtime.signals import KILL, KILLED, NOPROC, NORMAL, Down, ExitNotice, ProcessExit
-from penstock.errors import OptionError, ProcessDead, StartError, SystemStopped
+from penstock.config.options import check_number
+from penstock.errors import ProcessDead, StartError, SystemStopped
 from penstock.ports import Clock
 
 __all__ = ["Runtime"]
@@ -80,12 +82,12 @@ class Runtime:
                 the caller's thread and waits for as long as it takes.
 
         Raises:
-            StartError: the name is taken (``already_started``, with the other's ``ref``), or ``start_timeout`` is over.
+            StartError: the name is taken (``already_started``, with the other's ``ref``), ``start_timeout`` is over,
+                or it exited, or was made to, before it had started (``code`` is the reason).
             SystemStopped: the runtime is closed.
             Exception: what the constructor or ``on_start`` raised; nothing is left of the process then.
         """
-        if start_timeout is not None and start_timeout < 0:
-            raise OptionError("start_timeout", start_timeout, "seconds from 0, or None")
+        check_number("start_timeout", start_timeout, 0, 1e9, optional=True)
         process = cls.__new__(cls)
         process.runtime = self
         process.name = name
@@ -112,13 +114,16 @@ class Runtime:
             self.started += 1
             if link is not None and not self._link(link, ref):
                 self._forget(ref, process)
+                process.actor_stopped.set()
                 raise StartError(process.label, ProcessDead(link.label))
         if process.in_pykka_registry:
             ActorRegistry.register(ref)
+            if not process.is_alive:  # the runtime was closed meanwhile
+                ActorRegistry.unregister(ref)
 
     def _start_here(self, process: Process) -> None:
         try:
-            process._begin()
+            process.begin()
         except BaseException as error:
             self._undo_start(process, error)
             raise
@@ -129,8 +134,8 @@ class Runtime:
         started = Reply(self.dispatcher, f"the start of {process.label}")
         inbox = process.actor_inbox
         inbox.owner = _Starting(process, started)
+        inbox.call()
         inbox.leave()
-        inbox.requeue()
         try:
             started.get(timeout=timeout)
         except TimeoutError:
@@ -140,13 +145,14 @@ class Runtime:
                 raise error from None
             started.get()
 
-    def _undo_start(self, process: Process, reason: BaseException) -> None:
+    def _undo_start(self, process: Process, error: BaseException) -> None:
         """Leave no trace: no exit notice reaches the parent, the name is free again."""
-        with self._lock:
-            relations = self._relations.get(process._actor_ref)
-            for peer in tuple(relations.links or ()) if relations else ():
-                self._unlink(process._actor_ref, peer)
-        self.bury(process, reason)
+        if process.parent is not None:
+            self.unlink(process._actor_ref, process.parent)
+        if not isinstance(error, StartError):
+            self.bury(process, error)
+        else:  # who declines to start ends normally
+            self.bury(process, NORMAL if error.code == "ignore" else error.code)
 
     # --- ending --------------------------------------------------------------------------------------------------
 
@@ -162,34 +168,42 @@ class Runtime:
             process.exit_reason = reason
             process.actor_stopped.set()
             process._attention = True
-            relations = self._forget(ref, process)
+            grave = Grave(process, reason)
+            process.actor_inbox.bury(grave)
+            self._forget(ref, process)
             self.ended += 1
-        grave = Grave(process, reason)
-        process.actor_inbox.owner = grave
-        process._dispose(reason)
-        if relations is not None:
-            for monitor, (watcher, target) in (relations.watched_by or {}).items():
-                watcher.actor_inbox.put(Down(monitor, target, reason))
-            for peer in relations.links or ():
-                self._signal(peer, ref, reason)
-        grave.answer_all()
+        try:
+            process.dispose(reason)
+        finally:
+            with self._lock:
+                self._announce(ref, reason)
+            grave.close()
 
-    def _forget(self, ref: ProcessRef, process: Process) -> _Relations | None:
+    def _forget(self, ref: ProcessRef, process: Process) -> None:
         self._alive.pop(ref, None)
-        for name in [name for name in (process.name,) if name is not None and self._names.get(name) is ref]:
-            del self._names[name]
+        if process.name is not None and self._names.get(process.name) is ref:
+            del self._names[process.name]
+
+    def _announce(self, ref: ProcessRef, reason: object) -> None:
+        """Tell monitors and links. Under the lock, so that nobody hears of it after `unlink` or `demonitor`.
+
+        What is put into the mailbox of a living process runs no foreign code here.
+        """
         relations = self._relations.pop(ref, None)
-        if relations is not None:
-            for peer in relations.links or ():
-                if (theirs := self._relations.get(peer)) is not None and theirs.links:
-                    theirs.links.discard(ref)
-            for monitor, target in (relations.watches or {}).items():
-                if (theirs := self._relations.get(target)) is not None and theirs.watched_by:
-                    theirs.watched_by.pop(monitor, None)
-            for monitor, (watcher, _) in (relations.watched_by or {}).items():
-                if (theirs := self._relations.get(watcher)) is not None and theirs.watches:
-                    theirs.watches.pop(monitor, None)
-        return relations
+        if relations is None:
+            return
+        for monitor, target in (relations.watches or {}).items():
+            if (theirs := self._relations.get(target)) is not None and theirs.watched_by:
+                theirs.watched_by.pop(monitor, None)
+        for monitor, (watcher, named) in (relations.watched_by or {}).items():
+            if (theirs := self._relations.get(watcher)) is not None and theirs.watches:
+                theirs.watches.pop(monitor, None)
+            if watcher in self._alive:
+                watcher.actor_inbox.put(Down(monitor, named, reason))
+        for peer in relations.links or ():
+            if (theirs := self._relations.get(peer)) is not None and theirs.links:
+                theirs.links.discard(ref)
+            self._signal(peer, ref, reason)
 
     def exit(self, ref: ProcessRef, reason: object, sender: ProcessRef | None = None) -> None:
         """Send an exit signal, as OTP's ``exit(Pid, Reason)``.
@@ -199,27 +213,32 @@ class Runtime:
         next message, or comes as an `ExitNotice` if it traps exits. ``"normal"`` from somebody else is ignored
         unless it traps.
         """
-        if reason == KILL and isinstance(reason, str):
+        if isinstance(reason, str) and reason == KILL:
             process = self._alive.get(ref)
             if process is not None:
-                self.bury(process, KILLED)
-        elif sender is None or sender is not ref:
-            self._signal(ref, sender, reason)
+                signals = process._signals  # of two exits the first wins
+                self.bury(process, signals[0].reason if signals else KILLED)
         else:
-            raise ProcessExit(reason)
+            self._signal(ref, sender, reason)
+        if sender is ref and not self._traps(ref):
+            raise ProcessExit(reason)  # it must not go on; should it catch this, it ends before its next message
+
+    def _traps(self, ref: ProcessRef) -> bool:
+        process = self._alive.get(ref)
+        return process is not None and process.trap_exit
 
     def _signal(self, ref: ProcessRef, sender: ProcessRef | None, reason: object) -> None:
-        process = self._alive.get(ref)
-        if process is None:
-            return
-        notice = ExitNotice(sender, reason)
-        if process.trap_exit:
-            process.actor_inbox.put(notice)
-        elif not (isinstance(reason, str) and reason == NORMAL):
-            with self._lock:
+        with self._lock:
+            process = self._alive.get(ref)
+            if process is None:
+                return
+            notice = ExitNotice(sender, reason)
+            if process.trap_exit:
+                process.actor_inbox.put(notice)
+            elif sender is ref or not (isinstance(reason, str) and reason == NORMAL):
                 process._signals = [*(process._signals or ()), notice]  # the first one counts
                 process._attention = True
-            process.actor_inbox.requeue()
+                process.actor_inbox.call()
 
     # --- links and monitors --------------------------------------------------------------------------------------
 
@@ -281,8 +300,19 @@ class Runtime:
         watcher.actor_inbox.put(Down(number, target, NOPROC))
         return number
 
-    def demonitor(self, watcher: ProcessRef, monitor: int) -> bool:
-        """Take a monitor back; returns whether it was there. A `Down` that is already in the mailbox stays there."""
+    def demonitor(self, watcher: ProcessRef, monitor: int, *, flush: bool = False) -> bool:
+        """Take a monitor back; returns whether it was there: no `Down` has been sent then, and none will be.
+
+        A `Down` that is already in the mailbox stays there, unless ``flush`` takes it out; that is for the watcher
+        itself to ask for, in its own thread.
+        """
+        process = self._alive.get(watcher)
+        found = self._demonitor(watcher, monitor)
+        if flush and not found and process is not None:
+            process.discard_down(monitor)
+        return found
+
+    def _demonitor(self, watcher: ProcessRef, monitor: int) -> bool:
         with self._lock:
             ours = self._relations.get(watcher)
             target = ours.watches.pop(monitor, None) if ours is not None and ours.watches else None
@@ -299,7 +329,15 @@ class Runtime:
             relations = self._relations[ref] = _Relations()
         return relations
 
-    # --- names and tables ----------------------------------------------------------------------------------------
+    # --- messages, names and tables ------------------------------------------------------------------------------
+
+    def tell(self, target: ProcessRef | str, message: Any) -> None:
+        """Send a message to a ref or to whoever has that name. To nobody is not an error but a dead letter."""
+        ref = self._names.get(target) if isinstance(target, str) else target
+        if ref is not None:
+            ref.tell(message)
+        else:
+            self.dead_letters.record(str(target), message)
 
     def whereis(self, name: str) -> ProcessRef | None:
         """Who has that name now."""
@@ -316,8 +354,9 @@ class Runtime:
 
     def exit_reason(self, ref: ProcessRef) -> object:
         """Why it ended (``"noproc"`` if that is not known any more), or None while it lives."""
-        owner = ref.actor_inbox.owner
-        return owner.reason if isinstance(owner, Grave) else None if ref in self._alive else NOPROC
+        with self._lock:
+            grave = ref.actor_inbox.grave
+            return grave.reason if isinstance(grave, Grave) else None if ref in self._alive else NOPROC
 
     def links_of(self, ref: ProcessRef) -> tuple[ProcessRef, ...]:
         """Whom it is linked to."""
@@ -338,6 +377,8 @@ class Runtime:
 
     def join(self, ref: ProcessRef, timeout: float | None = None) -> bool:
         """Wait until ``ref`` is dead, for at most ``timeout`` seconds; returns whether it is."""
+        if not self.is_alive(ref):
+            return True
         died = Reply(self.dispatcher, f"the end of {ref.label}")
         watch = self.spawn(_DeathWatch, ref, died)
         try:
@@ -360,25 +401,30 @@ class Runtime:
 class _Starting:
     """Owns a mailbox while the process's ``on_start`` runs in a thread of the dispatcher."""
 
-    is_alive = True
-
     def __init__(self, process: Process, started: Reply) -> None:
         self._process = process
         self._started = started
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether anybody still waits for it to start."""
+        return self._process.is_alive
+
     def run(self, limit: int) -> int:
-        process = self._process
-        inbox = process.actor_inbox
+        process, inbox = self._process, self._process.actor_inbox
+        error: BaseException | None = None
         try:
-            process._begin()
-        except BaseException as error:
+            process.begin()
+        except BaseException as problem:
+            error = problem
             process.runtime._undo_start(process, error)
-            inbox.leave()
+        inbox.owner = process
+        if inbox.grave is not None:  # it is dead, or its starter has just given up
+            inbox.owner = inbox.grave
+        inbox.leave()
+        if error is not None:
             self._started.fail(error)
         else:
-            if process.is_alive:  # its starter may have given up
-                inbox.owner = process
-            inbox.leave()
             self._started.set()
         return 1
 

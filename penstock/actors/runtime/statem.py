@@ -25,82 +25,62 @@ Order after a transition: replies and other actions as they are given, the enter
 
 from __future__ import annotations
 
+import weakref
 from collections import deque
 from collections.abc import Callable
 from typing import Any, ClassVar, Final
 
-import msgspec
 from pykka._envelope import Envelope
-from pykka.messages import ProxyCall, ProxyGetAttr, ProxySetAttr, _ActorStop
 
-from penstock.actors.runtime.clock import Timer
-from penstock.actors.runtime.mailbox import Mailbox
-from penstock.actors.runtime.process import Process, SystemMessage, refuse
+from penstock.actors.runtime.clock import Fired
+from penstock.actors.runtime.grave import give, refuse, refuse_call
+from penstock.actors.runtime.process import PYKKA_MESSAGES, Process
+from penstock.actors.runtime.ref import ProcessRef, SystemMessage
+from penstock.actors.runtime.reply import Reply
 from penstock.actors.runtime.signals import Down, ExitNotice, ProcessExit
+from penstock.actors.runtime.timeouts import Timeouts
 from penstock.actors.runtime.transitions import (
     EVENT_TIMEOUT,
     EVENTS,
     IGNORE,
-    POSTPONE,
     STATE_TIMEOUT,
     Answer,
     Call,
     Cast,
     Enter,
     Event,
+    EventTimeout,
     Info,
     InsertEvent,
+    Internal,
     Keep,
+    NamedTimeout,
     Next,
     Postpone,
     Repeat,
     SetTimeout,
+    StateMachineError,
+    StateTimeout,
     Stop,
     Transition,
+    UnknownCall,
     UpdateTimeout,
     answer_error,
-    timeout_event,
 )
-from penstock.errors import PenstockError, ProcessDead, StartError
+from penstock.errors import StartError
 
 __all__ = ["StateMachine", "StateMachineError", "UnknownCall"]
 
-_INFINITY: Final = float("inf")
+
+_INNER: Final = frozenset({Internal, StateTimeout, EventTimeout, NamedTimeout})
 
 
-class StateMachineError(PenstockError):
-    """A state machine did what its contract does not allow; ``code`` is OTP's word for it."""
+class _MachineRef(ProcessRef):
+    """Lets nobody outside pretend to be the machine itself or its timers: what they tell is a `Cast`."""
 
-    def __init__(self, code: str, machine: str, state: object, detail: object) -> None:
-        self.code = code
-        super().__init__(f"{machine} in state {state!r}: {code}: {type(detail).__name__}")
-
-
-class Fired(msgspec.Struct, frozen=True):
-    """A timer's message to its machine."""
-
-    name: Any
-    generation: int
-
-
-class _Timeout(Timer):
-    """One time-out of a machine; kept for its next use once it has been set."""
-
-    __slots__ = ("content", "inbox", "name", "running", "zero")
-
-    def __init__(self, name: Any, inbox: Mailbox) -> None:
-        super().__init__()
-        self.name = name
-        self.inbox = inbox
-        self.content: Any = None
-        self.running = False  # set, or expired and not delivered yet
-        self.zero = False  # pending without a timer
-
-    def fire(self, generation: int) -> None:
-        self.inbox.put(Fired(self.name, generation))
-
-
-_PYKKA: Final = frozenset({ProxyCall, ProxyGetAttr, ProxySetAttr, _ActorStop})
+    def tell(self, message: Any) -> None:
+        """Send a message. Never blocks, never raises: what a dead process does not get is a dead letter."""
+        self.actor_inbox.put(Cast(message) if message.__class__ in _INNER else message)
 
 
 class StateMachine(Process):
@@ -110,14 +90,17 @@ class StateMachine(Process):
     """Whether states get an `Enter` event when they are entered."""
 
     in_pykka_registry = False
+    ref_class = _MachineRef
 
+    _first: Next | None = None  # what `init` wants done
     _state: Any = None
     _handler: Callable[[Any], Transition]
     _postponed: deque[Any] | None = None
     _inserted: deque[Any] | None = None  # events to handle before the mailbox
-    _timeouts: dict[Any, _Timeout] | None = None
-    _zeros: list[_Timeout] | None = None  # pending zero time-outs, in the order they were set
+    _timeouts: Timeouts | None = None
     _event: Any = None  # the one being handled
+    _owed: list[weakref.ref[Reply]] | None = None  # calls it has consumed and not answered yet
+    _owed_bound: int = 16  # how many of them make it look which are answered
     _trace: Callable[[str, object], None] | None = None
     _tracer: Callable[[str, str], None] | None = None
     _steps: deque[tuple[str, str]] | None = None
@@ -157,18 +140,21 @@ class StateMachine(Process):
 
     def status(self) -> dict[str, Any]:
         """The machine as `sys.get_status` shows it: no contents, only what waits and how much."""
-        timeouts = [str(entry.name) for entry in (self._timeouts or {}).values() if entry.running]
+        return self._show({})
+
+    def _show(self, more: dict[str, Any]) -> dict[str, Any]:
         status = {
             "state": self._state,
             "postponed": len(self._postponed or ()),
             "queued": len(self._inserted or ()),
-            "timeouts": timeouts,
-            "suspended": self._backlog is not None,
+            "timeouts": self._timeouts.running() if self._timeouts is not None else [],
+            "suspended": self._suspended,
+            "log": list(self._steps or ()),
         }
         try:
-            return self.format_status(status)
+            return self.format_status(status | more)
         except Exception as error:
-            return {"state": "hidden", "format_status": f"raised {type(error).__name__}"}
+            return more | {"state": "hidden", "format_status": f"raised {type(error).__name__}"}
 
     # --- start ---------------------------------------------------------------------------------------------------
 
@@ -183,14 +169,19 @@ class StateMachine(Process):
             if isinstance(result, (Keep, Repeat)) or result is None:
                 raise StartError(self.label, "bad_return_from_init")
             result = Next(result)
-        actions = tuple(action for action in result.actions if action is not POSTPONE)
         try:
-            state = self._enter_handler(result.state)
+            self._state = self._enter_handler(result.state)
         except StateMachineError:
             raise StartError(self.label, "bad_return_from_init") from None
-        self._state = state
-        self._apply(Next(state, *actions), None, first=True)
-        self._drain()
+        actions = tuple(action for action in result.actions if action.__class__ is not Postpone)
+        if actions or self.state_enter:
+            self._first = Next(result.state, *actions)
+
+    def _proceed(self) -> None:
+        first, self._first = self._first, None
+        if first is not None:
+            self._apply(first, None, first=True)
+            self._drain()
 
     def _enter_handler(self, state: Any) -> Any:
         """Find what handles ``state``, make it current, and return the state's name."""
@@ -215,15 +206,15 @@ class StateMachine(Process):
     def _handle(self, item: Any) -> None:
         kind = item.__class__
         if kind is Fired:
-            event = self._expired(item)
+            event = self._timeouts.expired(item) if self._timeouts is not None else None
             if event is None:
                 return
         elif kind is Envelope:
             message = item.message
             if item.reply_to is None:
                 event = Cast(message)
-            elif message.__class__ in _PYKKA or isinstance(message, SystemMessage):
-                self._answer(message, item.reply_to)
+            elif message.__class__ in PYKKA_MESSAGES or isinstance(message, SystemMessage):
+                self._answer(item)
                 return
             else:
                 event = Call(message, item.reply_to)
@@ -234,7 +225,7 @@ class StateMachine(Process):
         elif kind is ExitNotice:
             self._notice(item)
             return
-        elif kind in _PYKKA:
+        elif kind in PYKKA_MESSAGES:
             self._receive(item)
             return
         elif isinstance(item, SystemMessage):
@@ -243,7 +234,7 @@ class StateMachine(Process):
         else:
             event = Cast(item)
         self._dispatch(event)
-        if self._inserted or self._zeros:
+        if self._inserted or (self._timeouts is not None and self._timeouts.zeros):
             self._drain()
 
     def _drain(self) -> None:
@@ -251,42 +242,47 @@ class StateMachine(Process):
         while True:
             if self._inserted:
                 self._dispatch(self._inserted.popleft())
-            elif self._zeros:
-                entry = self._zeros.pop(0)
-                entry.zero = entry.running = False
-                self._dispatch(timeout_event(entry.name, entry.content))
+            elif self._timeouts is not None and self._timeouts.zeros:
+                self._dispatch(self._timeouts.next_zero())
             else:
                 return
 
     def _dispatch(self, event: Any) -> None:
-        if self._timeouts is not None and EVENT_TIMEOUT in self._timeouts:
-            self._cancel(EVENT_TIMEOUT)
+        self._event = event  # before the look at whether it lives, as `bury` does it the other way round
+        if self._attention and not self._attend():
+            raise ProcessExit(self.exit_reason)
+        if self._timeouts is not None:
+            self._timeouts.cancel(EVENT_TIMEOUT)
         if self._trace is not None:
             self._trace("in", event)
-        self._event = event
-        try:
-            result = self._handler(event)
-            if result is not None:
-                self._apply(result, event)
-            elif self._trace is not None:
-                self._trace("consume", event)
-        except ProcessExit as exit_:
-            self._end(exit_.reason)
-            self._fail_call(event, ProcessDead(self.label, exit_.reason))
-            raise
-        except BaseException as error:
-            self._end(error)
-            self._fail_call(event, error)
-            raise
+        result = self._handler(event)
+        if self._attention and not self.is_alive:  # killed meanwhile: what it wants has no effect any more
+            raise ProcessExit(self.exit_reason)
+        postponed = False
+        if result is not None:
+            postponed = self._apply(result, event)
+        elif self._trace is not None:
+            self._trace("consume", event)
+        if event.__class__ is Call and not postponed and event.reply_to.__class__ is Reply:
+            self._owe(event.reply_to)
         self._event = None
 
-    def _fail_call(self, event: Any, error: BaseException) -> None:
-        if event.__class__ is Call:
-            refuse(event.reply_to, error)
+    def _owe(self, reply: Reply) -> None:
+        """Remember a call that is to be answered later, so that its caller hears of an earlier end."""
+        if reply.is_done:
+            return
+        owed = self._owed
+        if owed is None:
+            owed = self._owed = []
+        elif len(owed) >= self._owed_bound:  # nobody waits for those whose caller is gone
+            owed = self._owed = [other for other in owed if (found := other()) is not None and not found.is_done]
+            self._owed_bound = max(16, 2 * len(owed))
+        owed.append(weakref.ref(reply))
 
     # --- transitions ---------------------------------------------------------------------------------------------
 
-    def _apply(self, result: Any, event: Any, *, first: bool = False) -> None:
+    def _apply(self, result: Any, event: Any, *, first: bool = False) -> bool:
+        """Do what a state function returned; returns whether that was to postpone the event."""
         kind = result.__class__
         old = self._state
         changed = entering = first
@@ -296,7 +292,7 @@ class StateMachine(Process):
                 self._state = self._enter_or_crash(state)
                 changed = entering = True
                 if self._timeouts is not None:
-                    self._cancel(STATE_TIMEOUT)
+                    self._timeouts.cancel(STATE_TIMEOUT)
         elif kind is Repeat:
             entering = True
         elif kind is Stop:
@@ -307,7 +303,7 @@ class StateMachine(Process):
         inserted: list[Any] = []
         for action in result.actions:
             postponed = self._act(action, inserted) or postponed
-        if self._trace is not None:
+        if self._trace is not None and not first:
             self._trace("postpone" if postponed else "consume", event)
         if entering and self.state_enter:
             self._call_enter(old)
@@ -322,6 +318,7 @@ class StateMachine(Process):
             if self._inserted is None:
                 self._inserted = deque()
             self._inserted.extendleft(reversed(inserted))
+        return postponed
 
     def _enter_or_crash(self, state: Any) -> Any:
         try:
@@ -340,13 +337,11 @@ class StateMachine(Process):
             if action.error is not None:
                 refuse(action.to, action.error)
             else:
-                action.to.set(action.value)
-        elif kind is SetTimeout:
-            self._set_timeout(action)
+                give(action.to, action.value)
+        elif kind is SetTimeout or kind is UpdateTimeout:
+            self._time(action)
         elif kind is InsertEvent and action.event.__class__ in EVENTS:
             inserted.append(action.event)
-        elif kind is UpdateTimeout:
-            self._update_timeout(action)
         elif kind is Postpone:
             return True
         else:
@@ -355,26 +350,28 @@ class StateMachine(Process):
 
     def _call_enter(self, old: Any) -> None:
         """Give the state its `Enter`, again and again as long as it answers `Repeat`."""
+        event = Enter(old)
         while True:
-            event = Enter(old)
             if self._trace is not None:
                 self._trace("enter", event)
             result: Any = self._handler(event)
+            if self._attention and not self.is_alive:
+                raise ProcessExit(self.exit_reason)
             if result is None:
                 return
             kind = result.__class__
             if kind is Stop:
                 self._finish(result)
-            stays = kind in (Keep, Repeat) or (kind is Next and _same(result.state, self._state))
-            if not stays:
+            if kind is Next and not _same(result.state, self._state):
                 raise self._mistake("bad_state_enter_return_from_state_function", result)
+            if kind not in (Keep, Repeat, Next):
+                raise self._mistake("bad_return_from_state_function", result)
             for action in result.actions:
                 if action.__class__ in (Postpone, InsertEvent):
                     raise self._mistake("bad_state_enter_action_from_state_function", action)
                 self._act(action, [])
             if kind is not Repeat:
                 return
-            old = self._state
 
     def _finish(self, result: Stop) -> None:
         for action in result.replies:
@@ -383,63 +380,15 @@ class StateMachine(Process):
             self._act(action, [])
         raise ProcessExit(result.reason)
 
-    # --- time-outs -----------------------------------------------------------------------------------------------
-
-    def _set_timeout(self, action: SetTimeout) -> None:
-        seconds, name = action.seconds, action.name
-        if seconds is None or seconds == _INFINITY:
-            self._cancel(name)
-            return
-        if seconds.__class__ not in (int, float) or not (seconds >= 0 or action.absolute):
-            raise self._mistake("bad_action_from_state_function", action)
+    def _time(self, action: SetTimeout | UpdateTimeout) -> None:
         if self._timeouts is None:
-            self._timeouts = {}
-        entry = self._timeouts.get(name)
-        if entry is None:
-            entry = self._timeouts[name] = _Timeout(name, self.actor_inbox)
-        elif entry.zero:
-            self._forget_zero(entry)
-        entry.content = action.content
-        entry.running = True
-        if seconds == 0 and not action.absolute:
-            self.runtime.timers.cancel(entry)  # also what has expired and is in the mailbox
-            entry.zero = True
-            if self._zeros is None:
-                self._zeros = []
-            self._zeros.append(entry)
-        else:
-            when = seconds if action.absolute else self.runtime.clock.monotonic() + seconds
-            self.runtime.timers.set(entry, when)
-        if self._trace is not None:
-            self._trace("insert_timeout" if entry.zero else "start_timer", name)
-
-    def _update_timeout(self, action: UpdateTimeout) -> None:
-        entry = (self._timeouts or {}).get(action.name)
-        if entry is not None and entry.running:
-            entry.content = action.content
-        else:
-            self._set_timeout(SetTimeout(action.name, 0, action.content, False))
-
-    def _cancel(self, name: Any) -> None:
-        entry = self._timeouts.get(name) if self._timeouts is not None else None
-        if entry is not None and entry.running:
-            entry.running = False
-            if entry.zero:
-                self._forget_zero(entry)
-            self.runtime.timers.cancel(entry)
-
-    def _forget_zero(self, entry: _Timeout) -> None:
-        entry.zero = False
-        assert self._zeros is not None
-        self._zeros.remove(entry)
-
-    def _expired(self, fired: Fired) -> Any:
-        """The event for a timer's message, or None if it has been set again or cancelled since."""
-        entry = self._timeouts.get(fired.name) if self._timeouts is not None else None
-        if entry is None or entry.generation != fired.generation:
-            return None
-        entry.running = False
-        return timeout_event(fired.name, entry.content)
+            self._timeouts = Timeouts(self.runtime.timers, self.runtime.clock, self.actor_inbox)
+        try:
+            done = self._timeouts.set(action) if isinstance(action, SetTimeout) else self._timeouts.update(action)
+        except ValueError:
+            raise self._mistake("bad_action_from_state_function", action) from None
+        if done is not None and self._trace is not None:
+            self._trace(done, str(action.name))
 
     # --- end -----------------------------------------------------------------------------------------------------
 
@@ -466,23 +415,32 @@ class StateMachine(Process):
         if self._steps is not None:
             self._steps.append(step)
         if self._tracer is not None:
-            self._tracer(*step)
+            try:
+                self._tracer(*step)
+            except Exception:  # as in OTP, who watches badly is sent away
+                self._tracer = None
+                self._retrace()
 
-    def _circumstances(self) -> dict[str, Any]:
-        return super()._circumstances() | self.status() | {"event": type(self._event).__name__}
+    def _circumstances(self, reason: str) -> dict[str, Any]:
+        return self._show(super()._circumstances(reason) | {"last_event": type(self._event).__name__})
 
-    def _dispose(self, reason: object) -> None:
-        for entry in (self._timeouts or {}).values():
-            self.runtime.timers.cancel(entry)
-        error = ProcessDead(self.label, reason)
-        waiting = [*(self._postponed or ()), *(self._inserted or ())]
-        for event in waiting:
-            self._fail_call(event, error)
-        super()._dispose(reason)
+    def dispose(self, reason: object) -> None:
+        """Called once by the runtime, when it is dead: release what it holds. Any thread."""
+        if self._timeouts is not None:
+            self._timeouts.cancel_all()
+        super().dispose(reason)
 
-
-class UnknownCall(PenstockError):
-    """A process was asked what it does not know in the state it is in."""
+    def _refuse_pending(self, reason: object) -> None:
+        super()._refuse_pending(reason)
+        current = self._event
+        if current.__class__ is Call:
+            self._refuse_current(current.message, current.reply_to, reason)
+        for event in (*(self._postponed or ()), *(self._inserted or ())):
+            if event.__class__ is Call:
+                refuse_call(event.message, event.reply_to, self.label, reason)
+        for owed in tuple(self._owed or ()):
+            if (reply := owed()) is not None:
+                refuse_call(None, reply, self.label, reason)
 
 
 def _same(one: Any, other: Any) -> bool:

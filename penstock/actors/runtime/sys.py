@@ -117,5 +117,5 @@ def _status_of(process: Process) -> dict[str, Any]:
         "exit_reason": None if process.is_alive else describe_reason(process.exit_reason),
     }
     if isinstance(process, StateMachine):
-        status |= process.status() | {"log": list(process._steps or ())}
+        status |= process.status()
     return status

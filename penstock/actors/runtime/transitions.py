@@ -12,6 +12,7 @@ import msgspec
 import pykka
 
 from penstock.actors.runtime.signals import NORMAL
+from penstock.errors import PenstockError
 
 __all__ = [
     "EVENTS",
@@ -35,9 +36,11 @@ __all__ = [
     "Postpone",
     "Repeat",
     "SetTimeout",
+    "StateMachineError",
     "StateTimeout",
     "Stop",
     "Transition",
+    "UnknownCall",
     "UpdateTimeout",
     "answer",
     "answer_error",
@@ -226,7 +229,7 @@ class Keep:
 
 
 class Repeat:
-    """Enter the same state again: enter call, postponed events, as if it had changed."""
+    """Stay in the state, but give it its `Enter` again. Postponed events and its time-out stay where they are."""
 
     __slots__ = ("actions",)
 
@@ -258,3 +261,18 @@ def timeout_event(name: Any, content: Any) -> Any:
     if name is EVENT_TIMEOUT:
         return EventTimeout(content)
     return NamedTimeout(name, content)
+
+
+# --- mistakes --------------------------------------------------------------------------------------------------------
+
+
+class StateMachineError(PenstockError):
+    """A state machine did what its contract does not allow; ``code`` is OTP's word for it."""
+
+    def __init__(self, code: str, machine: str, state: object, detail: object) -> None:
+        self.code = code
+        super().__init__(f"{machine} in state {state!r}: {code}: {type(detail).__name__}")
+
+
+class UnknownCall(PenstockError):
+    """A process was asked what it does not know in the state it is in."""
