@@ -1,0 +1,97 @@
+"""``python -m benchmarks [NAME …] [--quick] [--rounds N] [--write]``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from benchmarks import lifecycle, paced, pushed, saturated
+from benchmarks.machine import describe_machine, describe_versions
+from benchmarks.probe import ProbeError
+from benchmarks.tables import HEADINGS, Table, cells, to_markdown
+
+__all__ = ["main"]
+
+BENCHMARKS: dict[str, Callable[[int, bool], list[Table]]] = {
+    "pushed": pushed.run,
+    "saturated": saturated.run,
+    "paced": paced.run,
+    "lifecycle": lifecycle.run,
+}
+_HERE = Path(__file__).parent
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure what is named (all, if nothing is), print the tables, and with ``--write`` write the page."""
+    command = list(sys.argv[1:] if arguments is None else arguments)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of {', '.join(BENCHMARKS)}; default: all")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the load: to try it out, not to quote")
+    parser.add_argument("--rounds", type=int, default=3, help="times each figure is measured (default: 3)")
+    parser.add_argument("--write", action="store_true", help="write benchmarks/RESULTS.md")
+    options = parser.parse_args(command)
+    for name in options.names:
+        if name not in BENCHMARKS:
+            parser.error(f"no benchmark is called {name}; there are {', '.join(BENCHMARKS)}")
+    if options.rounds < 1:
+        parser.error("--rounds must be 1 or more")
+    machine, began = describe_machine(), time.monotonic()
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    console.print(f"{machine}\n{describe_versions()}")
+    tables: list[Table] = []
+    for name in options.names or BENCHMARKS:
+        try:
+            found = BENCHMARKS[name](options.rounds, options.quick)
+        except ProbeError as error:
+            console.print(f"{name}: {error}", markup=False)
+            return 1
+        for table in found:
+            _print(console, table)
+        tables += found
+    seconds = time.monotonic() - began
+    console.print(f"in {seconds:.0f} s")
+    if options.write:
+        page = _HERE / "RESULTS.md"
+        page.write_text(_page(tables, machine, " ".join(command), options.rounds, seconds))
+        console.print(f"written: {page}")
+    return 0
+
+
+def _print(console: Console, table: Table) -> None:
+    drawn = RichTable(title=table.title, caption=table.about, title_justify="left", caption_justify="left")
+    for place, heading in enumerate(HEADINGS):
+        drawn.add_column(heading, justify="right" if place in (1, 2, 4, 5) else "left")
+    for row in table.rows:
+        drawn.add_row(*(cell.replace("**", "") for cell in cells(row)))
+    console.print(drawn)
+    for remark in table.remarks:
+        console.print(f"- {remark}", markup=False)
+
+
+def _page(tables: list[Table], machine: str, command: str, rounds: int, seconds: float) -> str:
+    head = (
+        "# Measured\n\n"
+        "<!-- Written by `python -m benchmarks --write`. Explanations go into NOTES.md, which is appended. -->\n\n"
+        f"- {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, in {seconds:.0f} s, by `python -m benchmarks {command}`\n"
+        f"- {machine}\n"
+        f"- {describe_versions()}\n\n"
+        f"Figures are the median of {rounds} rounds (smallest – largest), ours and the peer’s taking turns, each in a"
+        " fresh process; *Many streams* is one long round. The machine is not ours alone: single figures move by a"
+        " tenth and more from run to run, ratios much less.\n"
+    )
+    notes = _HERE / "NOTES.md"
+    parts = [head, *(to_markdown(table) for table in tables)]
+    if notes.exists():
+        parts.append(notes.read_text())
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

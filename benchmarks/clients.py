@@ -1,0 +1,130 @@
+"""The same answer read in five ways; each gives the number of characters it got."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable
+from typing import Any, cast
+
+import requests
+import sseclient
+
+from benchmarks.probe import Countdown
+from penstock import StreamCompleted, System, TokenEvent
+from penstock.actors.runtime.process import Process
+from penstock.events import StreamCancelled, StreamFailed
+
+__all__ = ["CLIENTS", "Read", "bare_chunks", "open_ai_chunks", "open_client"]
+
+Read = Callable[[str], int]
+"""Reads the answer of a model to its end."""
+
+MESSAGES: list[dict[str, Any]] = [{"role": "user", "content": "Say something."}]
+
+
+class Reader(Process):
+    """Collects the text it is told."""
+
+    in_pykka_registry = False
+
+    def __init__(self, over: Countdown) -> None:
+        super().__init__()
+        self.length = 0
+        self._over = over
+
+    def on_receive(self, message: Any) -> None:
+        if isinstance(message, TokenEvent):
+            self.length += len(message.text)
+        elif isinstance(message, (StreamCompleted, StreamFailed, StreamCancelled)):
+            self._over.report()
+
+
+def penstock_iterator(system: System, url: str) -> Read:
+    """``for event in system.chat(...)``."""
+
+    def read(model: str) -> int:
+        length = 0
+        for event in system.chat(model, MESSAGES, base_url=url, api_key="benchmark"):
+            if isinstance(event, TokenEvent):
+                length += len(event.text)
+        return length
+
+    return read
+
+
+def penstock_actor(system: System, url: str) -> Read:
+    """An actor subscribed with default settings."""
+
+    def read(model: str) -> int:
+        over = Countdown(1)
+        reader = system.runtime.spawn(Reader, over)
+        system.chat(model, MESSAGES, base_url=url, api_key="benchmark").subscribe(reader)
+        over.wait()
+        length: int = reader.proxy().length.get(timeout=5)
+        reader.stop()
+        return length
+
+    return read
+
+
+def bare_chunks(session: requests.Session, url: str, model: str) -> Any:
+    """The loop everybody writes first: requests, sseclient-py, json; as sseclient-py's page shows it."""
+    body = {"model": model, "messages": MESSAGES, "stream": True}
+    with session.post(f"{url}/chat/completions", json=body, stream=True, timeout=60) as response:
+        response.raise_for_status()
+        for event in sseclient.SSEClient(cast(Any, response)).events():
+            if event.data == "[DONE]":
+                return
+            yield json.loads(event.data)
+
+
+def bare(system: System, url: str) -> Read:
+    """What `bare_chunks` gives."""
+    session = requests.Session()
+
+    def read(model: str) -> int:
+        length = 0
+        for chunk in bare_chunks(session, url, model):
+            if chunk["choices"]:
+                length += len(chunk["choices"][0]["delta"].get("content") or "")
+        return length
+
+    return read
+
+
+def open_ai_chunks(url: str) -> Callable[[str], Any]:
+    """openai-python's chunks of a model's answer. Found by name, since only `make bench` installs it."""
+    client = importlib.import_module("openai").OpenAI(api_key="benchmark", base_url=url, max_retries=0, timeout=60)
+
+    def chunks(model: str) -> Any:
+        return client.chat.completions.create(model=model, messages=MESSAGES, stream=True)
+
+    return chunks
+
+
+def open_ai(system: System, url: str) -> Read:
+    """What openai-python gives."""
+    chunks = open_ai_chunks(url)
+
+    def read(model: str) -> int:
+        length = 0
+        for chunk in chunks(model):
+            if chunk.choices:
+                length += len(chunk.choices[0].delta.content or "")
+        return length
+
+    return read
+
+
+CLIENTS: dict[str, Callable[[System, str], Read]] = {
+    "iterator": penstock_iterator,
+    "actor": penstock_actor,
+    "bare": bare,
+    "openai": open_ai,
+}
+
+
+def open_client(name: str, system: System, url: str) -> Read:
+    """One of `CLIENTS`, ready to read."""
+    return CLIENTS[name](system, url)

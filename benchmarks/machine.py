@@ -1,0 +1,42 @@
+"""Which machine, which versions: a figure means nothing without them."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+__all__ = ["describe_machine", "describe_versions"]
+
+_PACKAGES = ("penstock", "pykka", "requests", "urllib3", "sseclient-py", "msgspec", "openai")
+
+
+def describe_machine() -> str:
+    """Processor, cores, system, interpreter, and how busy the machine is at this moment."""
+    load = f", load average {os.getloadavg()[0]:.2f} at the start" if hasattr(os, "getloadavg") else ""
+    system = f"{platform.system()} {platform.release()}"
+    interpreter = f"{platform.python_implementation()} {platform.python_version()}"
+    return f"{_processor()}, {os.cpu_count()} cores, {system}, {interpreter}{load}"
+
+
+def describe_versions() -> str:
+    """Our version and the peers'."""
+    return ", ".join(f"{name} {_version(name)}" for name in _PACKAGES)
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "is not installed"

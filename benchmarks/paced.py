@@ -1,0 +1,254 @@
+"""Many streams at the pace of a model: what is delivered, how late, and what that costs.
+
+The provider writes into every event when it sent it. Ours is read by a decoder that notes these stamps beside the
+ordinary one's work, and held against the moment a subscribed actor has the token.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import Any
+
+import psutil
+import requests
+
+from benchmarks.clients import MESSAGES, bare_chunks, open_ai_chunks
+from benchmarks.probe import Meter, ProbeError, Result, measure, memory_kb
+from benchmarks.provider import serving
+from benchmarks.tables import Aim, Row, Samples, Table
+from penstock import StreamOptions, System
+from penstock.actors.runtime.process import Process
+from penstock.adapters.providers.openai_chat import OpenAiChat
+from penstock.config.options import RequestOptions
+from penstock.config.settings import RuntimeOptions, Settings
+from penstock.errors import ProviderError
+from penstock.events import TokenEvent
+from penstock.ports import ChatCall, Decoder, Delta, ProviderRequest, Secret
+
+__all__ = ["peer_load", "penstock_load", "run"]
+
+_MODEL = "paced"
+_STARTING_S = 20.0
+_STAMP = re.compile(rb'"penstock_sent":([0-9.]+)[^\n]*"content":"[^"]')
+
+
+class StampedDecoder:
+    """A decoder that also notes when each token was sent."""
+
+    def __init__(self, inner: Decoder, stamps: list[float]) -> None:
+        self._inner = inner
+        self._stamps = stamps
+        self._rest = b""
+
+    def feed(self, chunk: bytes) -> list[Delta]:
+        lines, end, self._rest = (self._rest + chunk).rpartition(b"\n")
+        self._stamps.extend(map(float, _STAMP.findall(lines + end)))
+        return self._inner.feed(chunk)
+
+    def close(self) -> list[Delta]:
+        return self._inner.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+class StampedProvider:
+    """OpenAI's chat completions for one stream, with `StampedDecoder`."""
+
+    name = OpenAiChat.name
+
+    def __init__(self, url: str) -> None:
+        self.stamps: list[float] = []
+        self._inner = OpenAiChat(Secret("benchmark"), url)
+
+    def request(self, call: ChatCall) -> ProviderRequest:
+        return self._inner.request(call)
+
+    def decoder(self, options: RequestOptions) -> Decoder:
+        return StampedDecoder(self._inner.decoder(options), self.stamps)
+
+    def error(self, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
+        return self._inner.error(status, headers, body)
+
+
+class Tally:
+    """What one subscriber has got. Written by one thread, read by another."""
+
+    __slots__ = ("late", "tokens")
+
+    def __init__(self) -> None:
+        self.tokens = 0
+        self.late: list[float] | None = None  # a list while we are measuring
+
+    def add(self, sent: float) -> None:
+        """One token, sent at ``sent``, is there."""
+        self.tokens += 1
+        if self.late is not None:
+            self.late.append(time.time() - sent)
+
+
+class Sink(Process):
+    """Notes how late each token is."""
+
+    in_pykka_registry = False
+
+    def __init__(self, tally: Tally, stamps: list[float]) -> None:
+        super().__init__()
+        self._tally = tally
+        self._stamps = stamps
+
+    def on_receive(self, message: Any) -> None:
+        if message.__class__ is TokenEvent:
+            for _ in message.tokens:
+                self._tally.add(self._stamps[self._tally.tokens])
+
+
+def _watch(tallies: list[Tally], seconds: float) -> Result:
+    """Wait until all streams run, then measure for ``seconds``."""
+    deadline = time.monotonic() + _STARTING_S
+    while not all(tally.tokens for tally in tallies):
+        if time.monotonic() > deadline:
+            running = sum(1 for tally in tallies if tally.tokens)
+            raise ProbeError(f"{running} of {len(tallies)} streams had begun after {_STARTING_S} s")
+        time.sleep(0.05)
+    time.sleep(min(1.0, seconds / 4))
+    before = sum(tally.tokens for tally in tallies)
+    for tally in tallies:
+        tally.late = []
+    with Meter() as meter:
+        time.sleep(seconds)
+    tokens = sum(tally.tokens for tally in tallies) - before
+    late = sorted(value for tally in tallies for value in tuple(tally.late or ()))
+    if not late:
+        raise ProbeError("no token came")
+    return {
+        "rate": tokens / meter.wall,
+        "p50_ms": late[len(late) // 2] * 1e3,
+        "p99_ms": late[int(len(late) * 0.99)] * 1e3,
+        "max_ms": late[-1] * 1e3,
+        "cpu_share": meter.cpu / meter.wall * 100,
+        "cpu_us": meter.cpu / max(tokens, 1) * 1e6,
+        "threads": threading.active_count(),
+    }
+
+
+def penstock_load(url: str, streams: int, seconds: float, batch_size: int | None) -> Result:
+    """``system.chat`` with ``batch_size`` tokens an event (None: as it comes), a subscribed actor each."""
+    settings = Settings(runtime=RuntimeOptions(reader_threads=max(600, streams)))
+    options = None if batch_size is None else StreamOptions(rate_limit=None, batch_size=batch_size)
+    with System(settings) as system:
+        before = memory_kb()
+        tallies = []
+        for _ in range(streams):
+            provider, tally = StampedProvider(url), Tally()
+            sink = system.runtime.spawn(Sink, tally, provider.stamps)
+            system.chat(_MODEL, MESSAGES, provider=provider, options=options).subscribe(sink)
+            tallies.append(tally)
+        result = _watch(tallies, seconds)
+        result["stream_kb"] = (psutil.Process().memory_info().rss / 1024 - before) / streams
+    return result
+
+
+def _bare_stamps(url: str) -> Iterator[float]:
+    with requests.Session() as session:
+        for chunk in bare_chunks(session, url, _MODEL):
+            if chunk["choices"] and chunk["choices"][0]["delta"].get("content"):
+                yield chunk["penstock_sent"]
+
+
+def peer_load(url: str, streams: int, seconds: float, client: str) -> Result:
+    """A thread a stream: the bare loop, or openai-python with one client for all."""
+    before = memory_kb()
+    tallies = [Tally() for _ in range(streams)]
+    ending = threading.Event()
+    chunks = open_ai_chunks(url) if client == "openai" else None
+
+    def stamps() -> Iterator[float]:
+        if chunks is None:
+            yield from _bare_stamps(url)
+            return
+        with chunks(_MODEL) as response:
+            for chunk in response:
+                if chunk.choices and chunk.choices[0].delta.content:
+                    yield chunk.penstock_sent
+
+    def read(tally: Tally) -> None:
+        with suppress(requests.RequestException):
+            for sent in stamps():
+                tally.add(sent)
+                if ending.is_set():
+                    return
+
+    threads = [threading.Thread(target=read, args=(tally,), daemon=True) for tally in tallies]
+    for thread in threads:
+        thread.start()
+    try:
+        result = _watch(tallies, seconds)
+        result["stream_kb"] = (psutil.Process().memory_info().rss / 1024 - before) / streams
+    finally:
+        ending.set()
+        for thread in threads:
+            thread.join(5)
+    return result
+
+
+def run(rounds: int, quick: bool) -> list[Table]:
+    """Measure. Each load once: it is long, and its figures are over tens of thousands of tokens already."""
+    del rounds
+    rate, seconds, sizes = 20, 2.0 if quick else 8.0, (20, 50) if quick else (100, 500, 1000)
+    said = {"tokens": [" token"], "repeat": int(rate * (seconds + _STARTING_S + 10)), "tokens_per_second": rate}
+    table = Table(
+        f"Many streams at {rate} tokens/s",
+        "Chat completions over loopback HTTP, the provider in a process of its own on the same machine; a subscribed"
+        " actor for each stream of ours, a thread for each of the peers’. Lateness is from the provider’s stamp in the"
+        f" event to the subscriber, over {seconds:.0f} s in which all streams run.",
+    )
+    with serving({_MODEL: said | {"timestamps": True}}) as url:
+        for streams in sizes:
+            common: dict[str, Any] = {"url": url, "streams": streams, "seconds": seconds}
+            one = [measure(penstock_load, batch_size=1, **common)]
+            bare = [measure(peer_load, client="bare", **common)]
+            chat = [measure(penstock_load, batch_size=None, **common)]
+            _add_rows(table, streams, streams * rate, one, bare, chat)
+            if streams == sizes[0]:
+                other = [measure(peer_load, client="openai", **common)]
+                for what, unit, field in (("CPU a token", "µs", "cpu_us"), ("lateness p99", "ms", "p99_ms")):
+                    table.rows.append(
+                        Row(
+                            f"{streams} streams: {what}",
+                            unit,
+                            Samples.of(one, field),
+                            None,
+                            "openai-python",
+                            Samples.of(other, field),
+                        )
+                    )
+    return [table]
+
+
+def _add_rows(
+    table: Table, streams: int, offered: int, one: list[Result], bare: list[Result], chat: list[Result]
+) -> None:
+    for what, unit, field, aim in (
+        ("delivered", f"tokens/s of {offered:,}", "rate", Aim("at least", offered * 0.99)),
+        ("lateness p50, no batching", "ms", "p50_ms", None),
+        ("lateness p99, no batching", "ms", "p99_ms", Aim("at most", 50)),
+        ("CPU share of one core", "%", "cpu_share", None),
+        ("CPU a token", "µs", "cpu_us", None),
+        ("threads", "count", "threads", None),
+        ("memory a stream", "KB", "stream_kb", None),
+    ):
+        peer = "bare loop, a thread each"
+        table.rows.append(
+            Row(f"{streams:,} streams: {what}", unit, Samples.of(one, field), aim, peer, Samples.of(bare, field))
+        )
+    for what, unit, field in (
+        ("p50 with chat’s batching (5 or 50 ms)", "ms", "p50_ms"),
+        ("p99 with chat’s batching", "ms", "p99_ms"),
+        ("CPU a token with chat’s batching", "µs", "cpu_us"),
+    ):
+        table.rows.append(Row(f"{streams:,} streams: {what}", unit, Samples.of(chat, field)))

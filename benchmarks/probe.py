@@ -1,0 +1,104 @@
+"""Measures one load in a process of its own: ``python -m benchmarks.probe MODULE:FUNCTION '{"keyword": 1}'``.
+
+A fresh process for every figure: memory that another load has left behind, a grown thread pool or a full garbage
+collector would be measured along.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import psutil
+
+__all__ = ["Countdown", "Meter", "ProbeError", "measure", "memory_kb"]
+
+Result = dict[str, float]
+_ROOT = Path(__file__).parents[1]
+
+
+class ProbeError(Exception):
+    """A load could not be measured."""
+
+
+def measure(load: Callable[..., Result], *, timeout: float = 120.0, **arguments: Any) -> Result:
+    """Run ``load(**arguments)`` in a fresh process and give what it returns.
+
+    Raises:
+        ProbeError: it failed, or was not done within ``timeout`` seconds; the process is gone then.
+    """
+    name = f"{load.__module__}:{load.__name__}"
+    command = [sys.executable, "-m", "benchmarks.probe", name, json.dumps(arguments)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, cwd=_ROOT)
+    except subprocess.TimeoutExpired as error:
+        raise ProbeError(f"{name} was not done within {timeout} s") from error
+    if done.returncode:
+        raise ProbeError(f"{name} failed:\n{done.stderr[-4000:]}")
+    result: Result = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+class Meter:
+    """Wall and CPU time (all threads, user and system) of a ``with`` block, in seconds."""
+
+    wall = 0.0
+    cpu = 0.0
+
+    def __enter__(self) -> Self:
+        self._wall, self._cpu = time.perf_counter(), time.process_time()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.wall, self.cpu = time.perf_counter() - self._wall, time.process_time() - self._cpu
+
+
+class Countdown:
+    """Lets one thread wait until ``count`` others have reported."""
+
+    def __init__(self, count: int) -> None:
+        self._left = count
+        self._lock = threading.Lock()
+        self._over = threading.Event()
+
+    def report(self) -> None:
+        """One is done."""
+        with self._lock:
+            self._left -= 1
+            if self._left <= 0:
+                self._over.set()
+
+    def wait(self, timeout: float = 60.0) -> None:
+        """Wait until all are done.
+
+        Raises:
+            ProbeError: they were not within ``timeout`` seconds.
+        """
+        if not self._over.wait(timeout):
+            raise ProbeError(f"{self._left} have not reported within {timeout} s")
+
+
+def memory_kb() -> float:
+    """The process's resident memory, garbage collected before, in KB of 1,024 bytes."""
+    gc.collect()
+    return psutil.Process().memory_info().rss / 1024
+
+
+def _main(name: str, arguments: str) -> None:
+    module, _, function = name.partition(":")
+    print(json.dumps(getattr(importlib.import_module(module), function)(**json.loads(arguments))))
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])

@@ -1,0 +1,55 @@
+"""The loopback provider in a process of its own, so that its work is not counted as the client's.
+
+``python -m benchmarks.provider '{"model": {"repeat": 100}}'`` serves, for each model, an `Answer` of these fields;
+prints its base URL; ends when its standard input does, so it cannot outlive whoever started it.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from penstock.adapters.loopback.script import Answer, Script
+from penstock.adapters.loopback.server import LoopbackProvider
+
+__all__ = ["serving"]
+
+_ROOT = Path(__file__).parents[1]
+
+
+@contextmanager
+def serving(answers: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Serve within this block; gives the base URL."""
+    command = [sys.executable, "-m", "benchmarks.provider", json.dumps(answers)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=_ROOT)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        url = process.stdout.readline().strip()
+        if not url:
+            raise RuntimeError("the loopback provider did not start")
+        yield url
+    finally:
+        process.stdin.close()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(10)
+        process.stdout.close()
+
+
+def _main(answers: str) -> None:
+    models = {model: Answer(**fields) for model, fields in json.loads(answers).items()}
+    with LoopbackProvider(Script(models=models), max_connections=5000) as provider:
+        print(provider.base_url, flush=True)
+        sys.stdin.read()
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])

@@ -1,0 +1,130 @@
+"""What a benchmark finds: samples, rows, tables. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Literal
+
+__all__ = ["Aim", "Row", "Samples", "Table", "cells", "number", "to_markdown"]
+
+HEADINGS = ("what", "aim", "ours", "peer", "peer’s", "peer ÷ ours", "")
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """One figure, measured several times."""
+
+    values: tuple[float, ...]
+
+    @classmethod
+    def of(cls, results: Sequence[dict[str, float]], key: str) -> Samples:
+        """What ``key`` was in each round."""
+        return cls(tuple(result[key] for result in results))
+
+    @property
+    def median(self) -> float:
+        return median(self.values)
+
+    def __str__(self) -> str:
+        if len(self.values) == 1:
+            return number(self.values[0])
+        return f"{number(self.median)} ({number(min(self.values))} – {number(max(self.values))})"
+
+
+@dataclass(frozen=True, slots=True)
+class Aim:
+    """What ours, or the ratio of the peer's to ours, is to be.
+
+    >>> str(Aim("at most", 25)), str(Aim("times less", 8))
+    ('≤ 25', '≥ 8 × less')
+    """
+
+    kind: Literal["at most", "at least", "times less"]
+    limit: float
+
+    def __str__(self) -> str:
+        if self.kind == "times less":
+            return f"≥ {number(self.limit)} × less"
+        return f"{'≤' if self.kind == 'at most' else '≥'} {number(self.limit)}"
+
+    def is_met(self, row: Row) -> bool:
+        """Whether the medians meet it."""
+        if self.kind == "times less":
+            return row.ratio is not None and row.ratio >= self.limit
+        return row.ours.median <= self.limit if self.kind == "at most" else row.ours.median >= self.limit
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One thing measured: ours, and what it is to be held against."""
+
+    what: str
+    unit: str
+    ours: Samples
+    aim: Aim | None = None
+    peer: str = ""
+    theirs: Samples | None = None
+
+    @property
+    def ratio(self) -> float | None:
+        """How many times as much the peer needs, by the medians."""
+        if self.theirs is None or not self.ours.median:
+            return None
+        return self.theirs.median / self.ours.median
+
+    @property
+    def verdict(self) -> str:
+        """``met``, ``missed`` with by how much, or nothing where there is no aim."""
+        if self.aim is None:
+            return ""
+        if self.aim.is_met(self):
+            return "met"
+        value = self.ratio if self.aim.kind == "times less" else self.ours.median
+        return f"**missed**: {number((value or 0.0) / self.aim.limit)} × the aim"
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One benchmark's outcome."""
+
+    title: str
+    about: str
+    rows: list[Row] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+
+def number(value: float) -> str:
+    """A figure with three digits that count.
+
+    >>> number(0.8712), number(14.25), number(20000.0)
+    ('0.871', '14.2', '20,000')
+    """
+    size = abs(value)
+    if size >= 100 or value == int(value):
+        return f"{value:,.0f}"
+    return f"{value:.{1 if size >= 10 else 2 if size >= 1 else 3}f}"
+
+
+def cells(row: Row) -> tuple[str, ...]:
+    """A row's text under `HEADINGS`."""
+    return (
+        f"{row.what}, {row.unit}",
+        str(row.aim or ""),
+        str(row.ours),
+        row.peer,
+        str(row.theirs or ""),
+        number(row.ratio) if row.ratio is not None else "",
+        row.verdict,
+    )
+
+
+def to_markdown(table: Table) -> str:
+    """A table with its heading, for a page."""
+    lines = [f"## {table.title}", "", table.about, ""]
+    lines += ["| " + " | ".join(HEADINGS) + " |", "|---|---|---|---|---|---|---|"]
+    lines += ["| " + " | ".join(cells(row)) + " |" for row in table.rows]
+    if table.remarks:
+        lines += ["", *(f"- {remark}" for remark in table.remarks)]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,95 @@
+"""Every benchmark runs, with tiny numbers: so that it works when somebody wants to measure. Nothing is timed here."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+
+import pytest
+
+from benchmarks import lifecycle, paced, probe, pushed, saturated
+from benchmarks.__main__ import main
+from benchmarks.provider import serving
+from benchmarks.tables import Aim, Row, Samples, Table, to_markdown
+
+needs_openai = pytest.mark.skipif(importlib.util.find_spec("openai") is None, reason="only `make bench` installs it")
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    slow = {"tokens": [" token"], "repeat": 2000, "tokens_per_second": 100, "timestamps": True}
+    with serving(saturated.models(20) | {"paced": slow}) as base_url:
+        yield base_url
+
+
+def test_tokens_pushed_into_streams_all_arrive() -> None:
+    assert set(pushed.penstock_load(3, 20)) >= {"wall_us", "cpu_us", "start_us", "stream_kb", "used_pair_kb"}
+
+
+def test_tokens_pushed_into_thread_actors_all_arrive() -> None:
+    assert set(pushed.pykka_load(3, 20)) >= {"wall_us", "cpu_us", "start_us", "stream_kb"}
+
+
+@pytest.mark.parametrize(
+    ("client", "model"),
+    [
+        *[("iterator", model) for model in ("chunked", "chunked_by_8", "close", "gzip")],
+        ("actor", "chunked"),
+        ("bare", "gzip"),
+        pytest.param("openai", "chunked", marks=needs_openai),
+    ],
+)
+def test_every_client_reads_a_whole_answer(url: str, client: str, model: str) -> None:
+    assert probe.measure(saturated.load, client=client, url=url, model=model, tokens=20)["cpu_us"] > 0
+
+
+def test_a_client_that_gets_less_than_all_is_no_figure(url: str) -> None:
+    with pytest.raises(probe.ProbeError, match="got 120 characters instead of 126"):
+        saturated.load("bare", url, "chunked", 21)
+
+
+@pytest.mark.parametrize("batch_size", [1, None])
+def test_lateness_is_measured_of_paced_streams(url: str, batch_size: int | None) -> None:
+    result = paced.penstock_load(url, 3, 0.3, batch_size)
+    assert result["rate"] > 0
+    assert result["p99_ms"] >= result["p50_ms"] > 0
+
+
+@pytest.mark.parametrize("client", ["bare", pytest.param("openai", marks=needs_openai)])
+def test_lateness_is_measured_of_the_peers(url: str, client: str) -> None:
+    result = probe.measure(paced.peer_load, url=url, streams=3, seconds=0.3, client=client)
+    assert result["p99_ms"] >= result["p50_ms"] > 0
+
+
+def test_streams_are_opened_and_stopped() -> None:
+    assert lifecycle.load(5)["stop_us"] > 0
+
+
+def test_a_load_that_fails_in_its_process_says_why() -> None:
+    with pytest.raises(probe.ProbeError, match="TypeError"):
+        probe.measure(lifecycle.load, no_such=1)
+
+
+def test_a_load_that_takes_too_long_is_ended() -> None:
+    with pytest.raises(probe.ProbeError, match="not done within"):
+        probe.measure(lifecycle.load, timeout=0.05, streams=5)
+
+
+def test_a_name_that_is_no_benchmarks_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["no_such"])
+    assert "there are pushed, saturated, paced, lifecycle" in capsys.readouterr().err
+
+
+def test_a_page_says_which_aims_are_met_and_by_how_much_others_are_missed() -> None:
+    ours, theirs = Samples((4.0, 5.0, 9.0)), Samples((20.0,))
+    rows = [
+        Row("a", "µs", ours, Aim("at most", 5), "peer", theirs),
+        Row("b", "µs", ours, Aim("times less", 8), "peer", theirs),
+        Row("c", "tokens/s", ours, Aim("at least", 10)),
+    ]
+    page = to_markdown(Table("Title", "About.", rows, ["a remark"]))
+    assert "| a, µs | ≤ 5 | 5 (4 – 9) | peer | 20 | 4 | met |" in page
+    assert "| b, µs | ≥ 8 × less | 5 (4 – 9) | peer | 20 | 4 | **missed**: 0.500 × the aim |" in page
+    assert "| c, tokens/s | ≥ 10 | 5 (4 – 9) |  |  |  | **missed**: 0.500 × the aim |" in page
+    assert page.endswith("- a remark\n")
