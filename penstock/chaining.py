@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias, TypeVar
 
+from penstock.actors.flow.log import Outcome
+from penstock.actors.messages import Complete, Fail
+from penstock.config.logs import get_logger
 from penstock.config.options import StreamOptions
-from penstock.errors import StreamError
-from penstock.events import StreamCancelled, StreamCompleted, StreamFailed, TokenEvent
+from penstock.errors import StreamClosed, StreamError
+from penstock.events import StreamCancelled, StreamCompleted, StreamFailed, StreamReset, TokenEvent
 from penstock.stream import Stream
 from penstock.system import System
 
@@ -26,7 +30,8 @@ def wrap_existing_handler(
     """Let an existing event callback feed a stream as well.
 
     The stream gets the tokens first; then ``handler`` is called as before, and its result and its exceptions are the
-    result's. That the stream has ended, or is full, does not disturb the handler.
+    result's. That the stream has ended, or is full for longer than its ``push_timeout``, does not disturb the handler;
+    nor does an ``extract`` that raises (which is logged).
 
     Args:
         handler: the callback as it is.
@@ -45,17 +50,24 @@ def wrap_existing_handler(
     find = extract or tokens_of
 
     def wrapped(event: Any) -> R:
-        found = find(event)
-        if isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], Mapping):
-            tokens: Iterable[str] = found[0]
-            stream.update_metadata(found[1])
-        else:
-            tokens = found
-        with contextlib.suppress(StreamError):  # the handler's life goes on without the stream
-            stream.process_tokens(tokens)
+        try:
+            _feed(stream, find(event))
+        except StreamError:
+            pass  # the handler's life goes on without the stream
+        except Exception as error:  # and without an `extract` that understands the event
+            get_logger(stream_id=stream.id).warning("extract_failed", error=type(error).__name__)
         return handler(event)
 
-    return wrapped
+    return functools.update_wrapper(wrapped, handler)
+
+
+def _feed(stream: Stream, found: Iterable[str] | tuple[Iterable[str], Mapping[str, Any]]) -> None:
+    if isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], Mapping):
+        tokens, metadata = found
+        stream.update_metadata(metadata)
+        stream.process_tokens(tokens)
+    else:
+        stream.process_tokens(found)
 
 
 def tokens_of(event: Any) -> list[str]:
@@ -91,25 +103,46 @@ def chain(
     """Open a stream whose tokens are ``transform`` of another one's events.
 
     Backpressure goes through: while the new stream is full, the old one waits, and so on up to the provider. The new
-    stream ends as the old one does. If ``transform`` raises, the new stream fails to get any further and is cancelled
-    with the exception's name; if the new stream ends first, it lets go of the old one.
+    stream ends as the old one does, after what is still buffered in it, with the same finish reason and usage, or the
+    same error; it is reset when the old one is. If ``transform`` raises, the new stream is cancelled with the
+    exception's name. If the new stream ends first, it lets go of the old one at once.
     """
     target = system.open_stream(stream_id, options, metadata=stream.metadata, on_orphan="cancel")
 
     def pass_on(event: Any) -> None:
-        if isinstance(event, TokenEvent):
+        with contextlib.suppress(StreamClosed):  # then it has let go of us already
+            _pass_on(event, transform, target)
+
+    subscription = stream.subscribe(pass_on, slow="block", window=1)
+    target._record.over.when_done(subscription.unsubscribe)
+    return target
+
+
+def _pass_on(event: Any, transform: Callable[[TokenEvent], Iterable[str]], target: Stream) -> None:
+    match event:
+        case TokenEvent():
             try:
                 tokens = list(transform(event))
             except Exception as error:
+                get_logger(stream_id=target.id).warning("transform_failed", error=type(error).__name__)
                 target.cancel(f"transform raised {type(error).__name__}")
-                raise
-            target.process_tokens(tokens, timeout=float("inf"))
-        elif isinstance(event, StreamCompleted):
-            target.stop()
-        elif isinstance(event, StreamFailed):
-            target.cancel(f"the stream before failed: {type(event.error).__name__}")
-        elif isinstance(event, StreamCancelled):
-            target.cancel(event.reason)
-
-    stream.subscribe(pass_on, slow="block", window=1)
-    return target
+            else:
+                target.process_tokens(tokens, timeout=float("inf"))
+        case StreamReset(reason=reason):
+            target.reset(reason)
+        case StreamCompleted():
+            target._end_as(
+                Complete(
+                    Outcome(
+                        finish_reason=event.finish_reason,
+                        raw_finish_reason=event.raw_finish_reason,
+                        tool_calls=event.tool_calls,
+                        usage=event.usage,
+                        model=event.model,
+                    )
+                )
+            )
+        case StreamFailed(error=error):
+            target._end_as(Fail(error, Outcome(usage=event.usage, model=event.model)))
+        case StreamCancelled(reason=reason):
+            target.cancel(reason)

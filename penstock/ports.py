@@ -8,7 +8,7 @@ that a decoder can say has a type of its own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
 import msgspec
@@ -26,6 +26,7 @@ __all__ = [
     "FinishDelta",
     "Journal",
     "KeepAlive",
+    "OfferSink",
     "Provider",
     "ProviderRequest",
     "Reader",
@@ -230,6 +231,17 @@ class ReaderSink(Protocol):
 
         ``error`` is None when the body ended or the decoder was done; whether that is a complete answer is to be
         asked of ``decoder`` (None when no body ever came).
+        """
+
+
+class OfferSink(ReaderSink, Protocol):
+    """A sink for readers that have no thread to block."""
+
+    def offer(self, deltas: Sequence[Delta], on_room: Callable[[], None]) -> bool | None:
+        """The same as ``deltas`` without blocking. None: there was no room for some, which are kept here.
+
+        ``on_room`` is then called once, in any thread, when it is time to offer again (nothing at all, to begin
+        with); it must only send a message.
         """
 
 

@@ -10,9 +10,8 @@ from typing import Any
 import pykka
 
 from penstock.actors.flow.fanout import Cursor
-from penstock.actors.messages import Cancel, Flush, Pause, Resume, SetOptions, StopStream
+from penstock.actors.messages import Cancel, Complete, Fail, Flush, Pause, Reset, Resume, SetOptions, StopStream
 from penstock.actors.record import StreamRecord, StreamStatistics
-from penstock.actors.runtime.process import ProcessRef
 from penstock.actors.subscriptions import (
     CallbackProcess,
     Events,
@@ -172,6 +171,7 @@ class Stream:
         cursor = self._cursor(after, slow, window)
         seat = PullSubscription(self._record.hub, cursor, self._record.runtime.dispatcher)
         self._record.hub.add(seat)
+        seat.wake()
         return Events(seat)
 
     def aevents(self, after: int = 0, *, slow: Slow = "coalesce", window: int = 16) -> Events:
@@ -216,12 +216,15 @@ class Stream:
             subscription = PushSubscription(record.hub, cursor, target, ref, owned=True)
         else:
             raise OptionError("target", type(target).__name__, "a pykka.ActorRef or a function of one argument")
+        counts = record.hub.add(subscription)
+        if counts is not subscription:  # another thread was quicker
+            subscription.unsubscribe()
+            return counts
+        # After it is in: a handler that is being restarted finds it there if it does not get this.
         handler = runtime.whereis(HANDLER)
         if handler is not None:
             handler.tell(Watch(subscription))
-        if record.is_over and not isinstance(subscription.ref, ProcessRef):
-            subscription.on_dead = subscription.unsubscribe
-        record.hub.add(subscription)
+        subscription.wake()
         return subscription
 
     def unsubscribe(self, target: pykka.ActorRef[Any] | Callable[[Any], object]) -> None:
@@ -263,11 +266,26 @@ class Stream:
         assert terminal is not None
         raise StreamCancelledError(self.id, terminal.reason, terminal.partial)
 
+    def reset(self, reason: str, timeout: float | None = None) -> None:
+        """Void what came so far: whoever reads it gets a `StreamReset`, and what is buffered is thrown away.
+
+        Raises:
+            StreamClosed: the stream has ended.
+        """
+        self._ask(Reset(reason), timeout)
+
     def update_metadata(self, changes: Mapping[str, Any]) -> None:
         """Add to the metadata that events carry from now on."""
         self._record.metadata = FrozenDict({**self._record.metadata, **changes})
 
     # --- within --------------------------------------------------------------------------------------------------
+
+    def _end_as(self, ending: Complete | Fail) -> None:
+        """Let out what is buffered at the stream's own pace, then end like that. Returns at once."""
+        record = self._record
+        record.ending = record.ending or ending  # first written, then told: it may just be being restarted
+        if record.ref is not None:
+            record.ref.tell(record.ending)
 
     def _cursor(self, after: int, slow: Slow, window: int) -> Cursor:
         check_number("after", after, 0, 1 << 62, whole=True)

@@ -19,10 +19,10 @@ from types import TracebackType
 from typing import Any, Final
 
 from penstock.actors.flow.log import Outcome
-from penstock.actors.messages import Cancel, StopStream
+from penstock.actors.messages import Cancel, Flush, StopStream
 from penstock.actors.record import Source, StreamRecord, StreamTable
 from penstock.actors.runtime.clock import SystemClock, TimerThread
-from penstock.actors.runtime.dispatcher import ThreadedDispatcher
+from penstock.actors.runtime.dispatcher import ThreadedDispatcher, _here
 from penstock.actors.runtime.process import Process, ProcessRef
 from penstock.actors.runtime.reply import Reply
 from penstock.actors.runtime.runtime import Runtime
@@ -33,14 +33,23 @@ from penstock.adapters.loopback.server import LoopbackProvider
 from penstock.adapters.providers.openai_chat import OpenAiChat
 from penstock.adapters.providers.openai_responses import OpenAiResponses
 from penstock.config.logs import get_logger
-from penstock.config.options import OnOrphan, RequestOptions, Restart, StreamOptions, check_choice, check_on_orphan
+from penstock.config.options import (
+    OnOrphan,
+    RequestOptions,
+    Restart,
+    StreamOptions,
+    check_choice,
+    check_number,
+    check_on_orphan,
+)
 from penstock.config.settings import Settings
 from penstock.errors import (
     CallTimeout,
     OptionError,
+    PenstockError,
     ProcessDead,
-    ProcessError,
     StreamCrashed,
+    SupervisorError,
     SystemStopped,
 )
 from penstock.events import FrozenDict
@@ -61,6 +70,8 @@ _PROVIDERS: Final[Mapping[str, Callable[..., Provider]]] = {
     "openai-responses": OpenAiResponses,
 }
 _LOOPBACK: Final = "loopback"
+_PATIENCE: Final = 0.25  # seconds to wait for a stream's end before the next one is told to end
+_LAST_MOMENT: Final = 0.1  # seconds for each group of threads to end when the time for stopping is over
 
 
 class System:
@@ -98,6 +109,7 @@ class System:
         self._loopback: LoopbackProvider | None = None
         self._root: ProcessRef | None = None
         self._stopped = False
+        self._stop_is_done = threading.Event()
 
     # --- start and stop ------------------------------------------------------------------------------------------
 
@@ -146,14 +158,26 @@ class System:
         number of threads that did not end within ``timeout`` seconds (default: the setting ``shutdown_timeout``).
         Harmless if it has been stopped.
         """
-        with self._lock:
-            if self._stopped:
-                return 0
-            self._stopped = True
-            runtime, reader, root = self._runtime, self._reader, self._root
-        if runtime is None or reader is None or root is None:
-            return 0
+        check_number("timeout", timeout, 0, 86_400, optional=True)
         limit = self.settings.runtime.shutdown_timeout if timeout is None else timeout
+        with self._lock:
+            first, self._stopped = not self._stopped, True
+            runtime, reader, root = self._runtime, self._reader, self._root
+        if not first:
+            if getattr(_here, "worker", None) is None:  # an actor's thread is what the other one waits for
+                self._stop_is_done.wait(limit + _LAST_MOMENT)
+            return 0
+        try:
+            if runtime is None or reader is None or root is None:
+                return 0
+            leaked = self._stop_all(runtime, reader, root, limit)
+        finally:
+            self._stop_is_done.set()
+        if leaked:
+            get_logger().warning("threads_leaked", count=leaked)
+        return leaked
+
+    def _stop_all(self, runtime: Runtime, reader: Reader, root: ProcessRef, limit: float) -> int:
         deadline = runtime.clock.monotonic() + limit
 
         def left() -> float:
@@ -163,31 +187,38 @@ class System:
         root.stop(block=False)
         if not runtime.join(root, left()):
             runtime.exit(root, KILL)
-        leaked = reader.close(max(0.1, left())) if self._given_reader is None else 0
+        _fail_all(self._table, runtime.clock, SHUTDOWN)  # whatever did not end within its time
+        leaked = reader.close(max(_LAST_MOMENT, left())) if self._given_reader is None else 0
         if self._loopback is not None:
-            self._loopback.stop()
-        _fail_all(self._table, runtime.clock, SHUTDOWN)
+            try:
+                self._loopback.stop()
+            except CallTimeout:
+                leaked += 1
         if self._given_runtime is None:
             runtime.close()
-            leaked += runtime.dispatcher.close(max(0.1, left()))
+            leaked += runtime.dispatcher.close(max(_LAST_MOMENT, left()))
             assert isinstance(runtime.timers, TimerThread)
-            leaked += not runtime.timers.close(max(0.1, left()))
-        if leaked:
-            get_logger().warning("threads_leaked", count=leaked)
+            leaked += not runtime.timers.close(max(_LAST_MOMENT, left()))
         return leaked
 
     def _stop_streams(self, left: Callable[[], float]) -> None:
-        replies: list[Reply] = []
+        """End all streams, each when the one before it has, so that their ends come in order.
+
+        One that takes its time is not waited for before the others have been told.
+        """
+        slow: list[Reply] = []
         for record in self._table.all():
-            if record.ref is not None and not record.is_over:
-                unfinished = record.source is not None and record.ending is None
-                message = Cancel("shutdown") if unfinished else StopStream()
-                replies.append(record.ref.ask(message, block=False))
-        for reply in replies:
-            try:
-                reply.get(timeout=left())
-            except (CallTimeout, ProcessError):
-                continue  # it is ended with its supervisor
+            if record.ref is None or record.is_over:
+                continue
+            if record.source is not None and record.ending is None:
+                record.ref.ask(Flush(), block=False)
+                reply = record.ref.ask(Cancel("shutdown"), block=False)
+            else:
+                reply = record.ref.ask(StopStream(), block=False)
+            if not _is_answered(reply, min(_PATIENCE, left())):
+                slow.append(reply)
+        for reply in slow:
+            _is_answered(reply, left())  # if not, it is ended with its supervisor
 
     def __enter__(self) -> System:
         return self.start()
@@ -314,7 +345,7 @@ class System:
         ``options`` None takes the settings' ``response`` group: 100/10/100 ms and the provider's own pace. For the
         other arguments and errors see `create_chat_token_stream`.
         """
-        chosen = self._provider(provider or "openai-responses", base_url, api_key)
+        chosen = self._provider(provider, base_url, api_key, responses=True)
         stream_options = _adjust(
             options or self.settings.response, token_buffer_size, token_batch_size, token_flush_interval
         )
@@ -355,14 +386,19 @@ class System:
 
     # --- within --------------------------------------------------------------------------------------------------
 
-    def _provider(self, provider: str | Provider | None, base_url: str | None, api_key: str | None) -> Provider:
+    def _provider(
+        self, provider: str | Provider | None, base_url: str | None, api_key: str | None, *, responses: bool = False
+    ) -> Provider:
         if provider is not None and not isinstance(provider, str):
             if base_url is not None or api_key is not None:
                 raise OptionError("provider", provider, "a name, when base_url or api_key are given")
             return provider
         name = provider or self.settings.provider.name
         if name == _LOOPBACK:
-            return OpenAiChat(Secret(api_key) if api_key else None, base_url or self._loopback_url())
+            dialect = OpenAiResponses if responses else OpenAiChat
+            return dialect(Secret(api_key) if api_key else None, base_url or self._loopback_url())
+        if responses and name == "openai":
+            name = "openai-responses"
         factory = self._providers.get(name)
         if factory is None:
             raise OptionError("provider", name, " | ".join(sorted([*self._providers, _LOOPBACK])))
@@ -419,24 +455,31 @@ class System:
             raise OptionError("options", options, "a StreamOptions or None")
         check_on_orphan(on_orphan)
         check_choice("restart", restart, ("temporary", "transient"))
-        request = OpenStream(
-            stream_id,
-            options,
-            FrozenDict(metadata or {}),
-            on_orphan,
-            restart,
-            journal or self._journal,
-            source,
-            object(),
-        )
-        self._ask_handler(request, self.settings.runtime.call_timeout if timeout is None else timeout)
-        return Stream(self._table.get(stream_id), self.settings.runtime.call_timeout)
+        check_number("timeout", timeout, 0, 86_400, optional=True)
 
-    def _ask_handler(self, request: OpenStream, limit: float) -> None:
-        """Ask the handler; if it is just being restarted, ask the new one."""
+        def make() -> StreamRecord:
+            return StreamRecord(
+                self.runtime,
+                stream_id,
+                options,
+                metadata=FrozenDict(metadata or {}),
+                on_orphan=on_orphan,
+                restart=restart,
+                journal=journal or self._journal,
+                source=source,
+            )
+
+        record = self._ask_handler(make, self.settings.runtime.call_timeout if timeout is None else timeout)
+        return Stream(record, self.settings.runtime.call_timeout)
+
+    def _ask_handler(self, make: Callable[[], StreamRecord], limit: float) -> StreamRecord:
+        """Ask the handler for a stream; if it is just being restarted, ask the new one for the same."""
         runtime = self.runtime
         deadline = runtime.clock.monotonic() + limit
+        record = make()
         while True:
+            if record.is_over:  # ended with its supervisor before anybody had it
+                record = make()
             left = deadline - runtime.clock.monotonic()
             if self._stopped:
                 raise SystemStopped()
@@ -446,8 +489,12 @@ class System:
             try:
                 if handler is None:
                     raise ProcessDead(HANDLER)
-                handler.ask(request, timeout=left)
-                return
+                handler.ask(OpenStream(record), timeout=left)
+                return record
+            except SupervisorError as error:
+                if error.code == "already_started":  # by the request that was not answered
+                    return record
+                raise
             except ProcessDead:
                 if self._root is not None and not runtime.is_alive(self._root):
                     raise SystemStopped() from None
@@ -474,6 +521,17 @@ class _Sentinel(Process):
         if isinstance(message, Down):
             _fail_all(self._table, self._clock, message.reason)
             self.exit()
+
+
+def _is_answered(reply: Reply, timeout: float) -> bool:
+    """Whether there is an answer, or will be none, within ``timeout`` seconds."""
+    try:
+        reply.get(timeout=timeout)
+    except CallTimeout:
+        return False
+    except PenstockError:
+        pass
+    return True
 
 
 def _fail_all(table: StreamTable, clock: Any, reason: object) -> None:

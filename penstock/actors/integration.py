@@ -5,14 +5,15 @@ done; ``retry_wait`` between attempts. Tokens do not pass here: the reader's thr
 (`Attempt`), and this machine hears of what happens around them.
 
 Accepts: `Cancel` from its stream; what `Attempt` tells.
-Sends: `Complete`, `Fail` or `Reset` to the stream.
+Sends: `Complete`, `Fail` or `Reset` to the stream; it waits for nobody.
 Fails: it is restarted by its supervisor, and goes on by the same rules as if the connection had broken.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -22,11 +23,14 @@ from penstock.actors.flow.toolcalls import ToolCallAccumulator
 from penstock.actors.messages import Cancel, Complete, Fail, Reset
 from penstock.actors.record import Source, StreamRecord
 from penstock.actors.runtime.mailbox import Mailbox
-from penstock.actors.runtime.signals import NORMAL
+from penstock.actors.runtime.reply import Reply
+from penstock.actors.runtime.signals import NORMAL, ExitNotice
 from penstock.actors.runtime.statem import StateMachine
 from penstock.actors.runtime.transitions import (
     Cast,
     Event,
+    Info,
+    Keep,
     NamedTimeout,
     Next,
     StateTimeout,
@@ -37,7 +41,15 @@ from penstock.actors.runtime.transitions import (
     timeout,
 )
 from penstock.config.logs import get_logger
-from penstock.errors import ApiError, IncompleteStream, PenstockError, ProviderError, ProviderTimeout
+from penstock.errors import (
+    ApiError,
+    IncompleteStream,
+    PenstockError,
+    ProcessDead,
+    ProviderError,
+    ProviderTimeout,
+    StreamClosed,
+)
 from penstock.events import FinishReason, TokenKind, Usage
 from penstock.ports import (
     Clock,
@@ -58,7 +70,8 @@ __all__ = ["Attempt", "Integration"]
 
 _TOTAL: Final = "total"
 _GRACE: Final = "grace"
-_RESET_TIMEOUT: Final = 5.0
+_RESET: Final = "reset"
+_RESET_AGAIN: Final = 0.02  # seconds until a stream that has just crashed is asked again
 
 
 class _Connecting(msgspec.Struct, frozen=True):
@@ -74,9 +87,15 @@ class _FirstDelta(msgspec.Struct, frozen=True):
 
 
 class _Finished(msgspec.Struct, frozen=True):
-    """A finish reason has come; usage and the end marker may follow."""
+    """A finish reason, or an error, has come; usage and the end marker may follow."""
 
     attempt: int
+
+
+class _ResetAnswered(msgspec.Struct, frozen=True):
+    """The stream has forgotten what came so far, or has crashed instead."""
+
+    reply: Reply
 
 
 class _Ended(msgspec.Struct, frozen=True):
@@ -86,7 +105,11 @@ class _Ended(msgspec.Struct, frozen=True):
 
 
 class Attempt:
-    """One try; the `ReaderSink` of its reader. All but the constructor and `abandon` runs in the reader's thread."""
+    """One try; the `OfferSink` of its reader. What the ports name runs in the reader's thread, the rest elsewhere.
+
+    What it takes and its being abandoned exclude each other: whoever has abandoned it and then sees that the source
+    has not ``started`` can be sure that the stream gets nothing of it.
+    """
 
     def __init__(self, record: StreamRecord, source: Source, number: int, inbox: Mailbox, clock: Clock) -> None:
         self.number = number
@@ -99,19 +122,36 @@ class Attempt:
         self._source = source
         self._inbox = inbox
         self._clock = clock
+        self.has_progressed = False
         self._abandoned = False
-        self._progressed = False
+        self._lock = threading.Lock()  # guards these two, and the source's `started`
+        self._rest: list[tuple[str, TokenKind]] = []  # offered, and there was no room
+        self._to_tell: _Finished | None = None
         self._tool_calls = ToolCallAccumulator()
         self._usage: Usage | None = None
         self._finish: FinishReason | None = None
         self._raw_finish: str | None = None
         self._model: str | None = None
 
+    def take_job(self, job: ReaderJob) -> None:
+        """Its reader has it."""
+        self.job = job
+        if self._abandoned:  # meanwhile, by whoever took over from a killed integration
+            job.cancel()
+
     def abandon(self) -> None:
-        """Close its socket and hear nothing of it any more."""
-        self._abandoned = True
+        """Close its socket and hear nothing of it any more. Any thread; harmless if it has been."""
+        with self._lock:
+            self._abandoned = True
         if self.job is not None:
             self.job.cancel()
+        if self.is_pushing:
+            self._record.intake.wake_waiters()
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the model has said that it is done, and everything it said is in the stream's buffer."""
+        return self._finish is not None and self._to_tell is None
 
     def outcome(self) -> Outcome:
         """What the provider has said so far beside the text."""
@@ -131,6 +171,28 @@ class Attempt:
         self._tell(_Waiting(self.number))
 
     def deltas(self, deltas: Sequence[Delta]) -> bool:
+        tokens = self._read(deltas)
+        return tokens is not None and (not tokens or self._push(tokens)) and self._tell_finish()
+
+    def offer(self, deltas: Sequence[Delta], on_room: Callable[[], None]) -> bool | None:
+        tokens = self._read(deltas)
+        if tokens is None:
+            return False
+        self._rest += self._cut(tokens)
+        if self._rest:
+            try:
+                done = self._record.intake.push_now(self._rest, on_room, self._is_abandoned)
+            except StreamClosed:
+                return False
+            del self._rest[:done]
+            self.last_progress = self._clock.monotonic()
+            self.is_pushing = bool(self._rest)
+            if self._rest:
+                return None
+        return self._tell_finish()
+
+    def _read(self, deltas: Sequence[Delta]) -> list[tuple[str, TokenKind]] | None:
+        """Note what they say, and give the tokens; None: nobody wants them."""
         tokens: list[tuple[str, TokenKind]] = []
         progress = False
         for delta in deltas:
@@ -143,10 +205,20 @@ class Attempt:
                 self.keep_alives += 1
         if tokens or progress:
             self.last_progress = self._clock.monotonic()
-            if not self._progressed:
-                self._progressed = self._source.started = True
+            if not self.has_progressed:
+                with self._lock:
+                    if self._abandoned:
+                        return None
+                    self.has_progressed = self._source.started = True
                 self._tell(_FirstDelta(self.number))
-        return not self._abandoned and (not tokens or self._push(tokens))
+        return None if self._abandoned else tokens
+
+    def _tell_finish(self) -> bool:
+        """Tell that it is finished, now that everything before is in the buffer."""
+        if self._to_tell is not None:
+            self._tell(self._to_tell)
+            self._to_tell = None
+        return not self._abandoned
 
     def _note(self, delta: Delta, tokens: list[tuple[str, TokenKind]]) -> bool:
         """Whatever is not text; returns whether it is progress."""
@@ -162,22 +234,29 @@ class Attempt:
                 return False
             case FinishDelta(reason=reason, raw=raw):
                 if self._finish is None:
-                    self._tell(_Finished(self.number))
+                    self._to_tell = _Finished(self.number)  # first, see `is_finished`
                 if self._finish != "tool_calls" or reason != "stop":
                     self._finish, self._raw_finish = reason, raw
             case ErrorDelta(error=error):
                 self.error = self.error or error
-                self._tell(_Finished(self.number))
+                self._to_tell = _Finished(self.number)
                 return False
         return True
 
-    def _push(self, tokens: list[tuple[str, TokenKind]]) -> bool:
+    def _cut(self, tokens: list[tuple[str, TokenKind]]) -> list[tuple[str, TokenKind]]:
         tokenizer = self._record.options.tokenizer
-        if tokenizer is not None:
-            tokens = [(token, kind) for text, kind in tokens for token in tokenizer(text)]
+        if tokenizer is None:
+            return tokens
+        return [(token, kind) for text, kind in tokens for token in tokenizer(text)]
+
+    def _is_abandoned(self) -> bool:
+        return self._abandoned
+
+    def _push(self, tokens: list[tuple[str, TokenKind]]) -> bool:
+        tokens = self._cut(tokens)
         self.is_pushing = True
         try:
-            return self._record.intake.push_blocking(tokens)
+            return self._record.intake.push_blocking(tokens, self._is_abandoned)
         finally:
             self.last_progress = self._clock.monotonic()
             self.is_pushing = False
@@ -206,15 +285,21 @@ class Integration(StateMachine):
         self._options = source.options
         self.trap_exit = True  # so that `terminate` closes the socket when its supervisor ends
         self._random = random.Random(record.stream_id)  # noqa: S311 - jitter, and the same in every simulation
-        before, source.attempt = source.attempt, None
-        source.ref = self.ref
+        self._reset_for: str | None = None  # the stream is to forget what came so far, because of that
+        self._wait_is_over = False
         self._attempt: Attempt | None = None
+        source.ref = self.ref  # first: whoever ends the stream from now on tells us
+        before: Attempt | None = source.attempt
+        source.attempt = None
+        if before is not None:
+            before.abandon()
+        if record.is_over or record.ending is not None:
+            return Stop(NORMAL)
         if source.deadline is None and self._options.total_timeout is not None:
             source.deadline = self.runtime.clock.monotonic() + self._options.total_timeout
         total = timeout(_TOTAL, source.deadline, absolute=True)
         if before is None:
             return Next(self._start(), total)
-        before.abandon()
         transition = self._failed(IncompleteStream("its integration crashed"), before)
         if isinstance(transition, Next):
             return Next(transition.state, *transition.actions, total)
@@ -247,9 +332,9 @@ class Integration(StateMachine):
     def waiting(self, event: Event) -> Transition:
         """Until the first delta."""
         match event:
-            case Cast(message=_FirstDelta(attempt=number)) if self._is_current(number):
-                return self._to("streaming", state_timeout(self._options.idle_timeout))
             case StateTimeout():
+                if self._attempt is not None and self._attempt.has_progressed:  # the news of it is under way
+                    return self._to("streaming", state_timeout(self._options.idle_timeout))
                 return self._timed_out("first_token", self._options.first_token_timeout)
         return self._in_any_state(event)
 
@@ -267,8 +352,17 @@ class Integration(StateMachine):
 
     def retry_wait(self, event: Event) -> Transition:
         """Until the next attempt. No thread and no socket is held."""
-        if event.__class__ is StateTimeout:
-            return self._to(self._start())
+        match event:
+            case StateTimeout() if self._reset_for is None:
+                return self._to(self._start())
+            case StateTimeout():
+                self._wait_is_over = True
+                return None
+            case Cast(message=_ResetAnswered(reply=reply)):
+                return self._reset_answered(reply)
+            case NamedTimeout(name="reset"):
+                self._ask_for_reset()
+                return None
         return self._in_any_state(event)
 
     def _in_any_state(self, event: Event) -> Transition:
@@ -276,11 +370,12 @@ class Integration(StateMachine):
             case Cast(message=_Ended(attempt=number) as ended):
                 return self._ended(ended) if self._is_current(number) else None
             case Cast(message=_Finished(attempt=number)):
-                grace = self._options.finish_grace
-                return Next(self._state, timeout(_GRACE, grace)) if self._is_current(number) else None
+                return Keep(timeout(_GRACE, self._options.finish_grace)) if self._is_current(number) else None
+            case Cast(message=_Waiting(attempt=number)) if self._is_current(number) and self._state == "queued":
+                return self._to("waiting", state_timeout(self._options.first_token_timeout))
             case Cast(message=_FirstDelta(attempt=number)) if self._is_current(number):
                 return self._to("streaming", state_timeout(self._options.idle_timeout))
-            case Cast(message=_Connecting() | _Waiting() | _FirstDelta()):
+            case Cast(message=_Connecting() | _Waiting() | _FirstDelta() | _ResetAnswered()):
                 return None
             case Cast(message=Cancel()):
                 return Stop(NORMAL)
@@ -289,7 +384,13 @@ class Integration(StateMachine):
                 return self._timed_out("total", self._options.total_timeout)
             case NamedTimeout(name="grace"):
                 attempt = self._attempt
-                return None if attempt is None else self._ended(_Ended(attempt.number, attempt.error is None, None))
+                if attempt is None:
+                    return None
+                if attempt.is_pushing:  # there came more after all, and the stream has no room for it yet
+                    return Keep(timeout(_GRACE, self._options.finish_grace))
+                return self._ended(_Ended(attempt.number, attempt.error is None, None))
+            case Info(message=ExitNotice()):
+                return None  # of somebody it is not a child of
         return self.unhandled(event)
 
     # --- attempts ------------------------------------------------------------------------------------------------
@@ -301,7 +402,7 @@ class Integration(StateMachine):
         attempt = Attempt(self._stream, source, source.attempts, self.actor_inbox, self.runtime.clock)
         self._attempt = source.attempt = attempt
         try:
-            attempt.job = source.reader.start(source.provider, source.request, self._options, attempt)
+            attempt.take_job(source.reader.start(source.provider, source.request, self._options, attempt))
         except PenstockError as error:
             self.actor_inbox.put(Cast(_Ended(attempt.number, False, error)))
         self._note_state("queued")
@@ -323,23 +424,31 @@ class Integration(StateMachine):
         attempt = self._attempt
         if attempt is None:
             return self._conclude(Fail(ProviderTimeout(which, seconds), Outcome()), None)
+        if attempt.is_finished:  # all is said; only the end marker has not come
+            return self._ended(_Ended(attempt.number, True, None))
         return self._failed(ProviderTimeout(which, seconds), attempt, final=which == "total")
 
     def _failed(self, error: PenstockError, attempt: Attempt, *, final: bool = False) -> Transition:
         """An attempt is over: try again, or give up."""
         source, options = self._source, self._options
         attempt.abandon()
+        if source.ref is not self.ref:
+            return Stop(NORMAL)  # another one has taken over
         self._attempt = source.attempt = None
         retryable = isinstance(error, ProviderError) and error.retryable
         again = retryable and not final and source.attempts <= options.max_retries
-        if source.started and again:
-            again = options.on_interrupt == "restart" and self._reset(error)
+        if source.started:
+            again = again and options.on_interrupt == "restart"
         delay = self._delay(error) if again else None
         if delay is None:
             return self._conclude(Fail(error, attempt.outcome()), attempt)
         get_logger(stream_id=self._stream.stream_id).info(
             "retry", error=type(error).__name__, attempt=source.attempts, delay_s=round(delay, 3)
         )
+        if source.started:
+            self._reset_for = type(error).__name__
+            self._wait_is_over = False
+            self._ask_for_reset()
         return self._to("retry_wait", state_timeout(delay), cancel_timeout(_GRACE))
 
     def _delay(self, error: PenstockError) -> float | None:
@@ -352,25 +461,33 @@ class Integration(StateMachine):
             return delay
         return max(delay, asked) if asked <= options.retry_after_limit else None
 
-    def _reset(self, error: PenstockError) -> bool:
-        """Let the stream forget what came so far; returns whether it did."""
-        for _ in range(3):  # its actor may be just being restarted
-            if self._stream.ref is None:
-                self._stream.intake.clear()
-                return True
-            try:
-                self._stream.ref.ask(Reset(type(error).__name__), timeout=_RESET_TIMEOUT)
-            except PenstockError:
-                continue
-            self._source.started = False
-            return True
-        return False
+    def _ask_for_reset(self) -> None:
+        """Let the stream forget what came so far. Its answer comes as a message: it may be slow, or just dead."""
+        assert self._reset_for is not None
+        inbox, ref = self.actor_inbox, self._stream.ref
+        if ref is None:  # it has not even started
+            reply = Reply(self.runtime.dispatcher)
+            reply.fail(ProcessDead("the stream"))
+        else:
+            reply = ref.ask(Reset(self._reset_for), block=False)
+        reply.when_done(lambda: inbox.put(Cast(_ResetAnswered(reply))))
+
+    def _reset_answered(self, reply: Reply) -> Transition:
+        try:
+            reply.get(timeout=0)
+        except PenstockError:  # it has crashed: if it is restarted it is asked again, if not we are told
+            return Keep(timeout(_RESET, _RESET_AGAIN))
+        self._reset_for = None
+        self._source.started = False
+        return self._to(self._start()) if self._wait_is_over else None
 
     def _conclude(self, ending: Complete | Fail, attempt: Attempt | None) -> Transition:
         if attempt is not None:
             attempt.abandon()
+        if self._source.ref is not self.ref:
+            return Stop(NORMAL)  # another one has taken over
         self._attempt = self._source.attempt = None
-        self._stream.ending = ending
+        self._stream.ending = ending  # first written, then told: a stream that is just starting looks at it
         self._note_state("done")
         if self._stream.ref is not None:
             self._stream.ref.tell(ending)
@@ -380,7 +497,8 @@ class Integration(StateMachine):
         """Close the socket, in whatever phase it is. After a crash the next incarnation does it."""
         if self._attempt is not None:
             self._attempt.abandon()
-        self._note_state("done")
+        if self._source.ref is self.ref:
+            self._note_state("done")
 
     def _to(self, state: str, *actions: Any) -> Next:
         self._note_state(state)

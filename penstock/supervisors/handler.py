@@ -11,7 +11,8 @@ Fails: restarted; rebuilds its tables from the records.
 
 from __future__ import annotations
 
-from typing import Any
+import heapq
+from typing import Any, Final
 
 import msgspec
 import pykka
@@ -20,7 +21,7 @@ from pykka._envelope import Envelope
 from penstock.actors.flow.log import Outcome
 from penstock.actors.integration import Integration
 from penstock.actors.messages import Cancel, Fail
-from penstock.actors.record import Source, StreamRecord, StreamTable
+from penstock.actors.record import StreamRecord, StreamTable
 from penstock.actors.runtime.process import ProcessRef
 from penstock.actors.runtime.signals import NOPROC, Down, is_clean
 from penstock.actors.runtime.statem import StateMachine
@@ -33,21 +34,20 @@ from penstock.actors.runtime.transitions import (
     NamedTimeout,
     Transition,
     answer_error,
-    cancel_timeout,
     timeout,
 )
 from penstock.actors.stream import TokenStream
 from penstock.actors.subscriptions import PushSubscription, Subscription
 from penstock.config.logs import get_logger
-from penstock.config.options import OnOrphan, Restart, StreamOptions
-from penstock.errors import PenstockError, StreamCrashed, StreamExists, SystemStopped, describe_reason
+from penstock.errors import PenstockError, ProcessDead, StreamCrashed, StreamExists, describe_reason
 from penstock.events import StreamCancelled, StreamCompleted, StreamFailed
-from penstock.ports import Journal
 from penstock.supervisors.registry import Sweep
 from penstock.supervisors.spec import ChildExited, ChildSpec
 from penstock.supervisors.supervisor import ReportChild, StartChild
 
 __all__ = ["HANDLER", "SOURCES", "STREAMS", "Abandoned", "OpenStream", "Orphaned", "StreamHandler", "Watch"]
+
+_ORPHANED: Final = "nobody reads it"
 
 HANDLER = "handler"
 STREAMS = "streams"
@@ -55,16 +55,9 @@ SOURCES = "sources"
 
 
 class OpenStream(msgspec.Struct, frozen=True):
-    """Ask for a stream. ``token`` tells a repeated request from another one's for the same id."""
+    """Ask for a stream. Who was not answered because the handler crashed asks again with the same record."""
 
-    stream_id: str
-    options: StreamOptions
-    metadata: Any
-    on_orphan: OnOrphan
-    restart: Restart
-    journal: Journal | None
-    source: Source | None
-    token: object
+    record: StreamRecord
 
 
 class Watch(msgspec.Struct, frozen=True):
@@ -91,32 +84,37 @@ class StreamHandler(StateMachine):
 
     def init(self, table: StreamTable) -> str:
         self._table = table
-        self._watched: dict[ProcessRef, list[PushSubscription]] = {}
-        self._foreign: dict[pykka.ActorRef[Any], list[PushSubscription]] = {}
+        # By actor: its subscriptions, as a set that keeps their order.
+        self._watched: dict[ProcessRef, dict[PushSubscription, None]] = {}
+        self._foreign: dict[pykka.ActorRef[Any], dict[PushSubscription, None]] = {}
+        self._lingering: dict[int, tuple[float, StreamRecord]] = {}  # by serial: orphaned, and until when that is fine
+        self._linger_ends: list[tuple[float, int]] = []  # a heap of the same; some are out of date
         for record in table.all():
             self._adopt(record)
         return "serving"
 
     def _adopt(self, record: StreamRecord) -> None:
-        """After a crash: go on where the last handler stopped."""
+        """After a crash: go on where the last handler stopped, whatever it had begun or been told and not done."""
+        for subscription in record.hub.subscriptions:
+            if not subscription.is_active:
+                record.hub.remove(subscription)
+            elif isinstance(subscription, PushSubscription):
+                self._watch(subscription)
         if record.ended_at is not None:
             return
-        for subscription in record.hub.subscriptions:
-            if isinstance(subscription, PushSubscription):
-                self._watch(subscription)
-        if record.is_over:
-            self._settle(record)
-            return
-        self._ask_for(STREAMS, record.stream_id)
-        if record.source is not None:
-            self._ask_for(SOURCES, record.stream_id)
+        if record.ref is None and not record.is_over:  # it may not even have been asked for
+            self._tell(STREAMS, StartChild(self._stream_spec(record)))
+        else:
+            self._tell(STREAMS, ReportChild(self._stream_spec(record)))
+        if record.source is not None and not record.is_over:
+            self._tell(SOURCES, ReportChild(self._source_spec(record)))
         if record.hub.is_orphaned:
             self.ref.tell(Orphaned(record))
 
-    def _ask_for(self, supervisor: str, child: str) -> None:
+    def _tell(self, supervisor: str, message: Any) -> None:
         ref = self.runtime.whereis(supervisor)
-        if ref is not None:
-            ref.tell(ReportChild(child))
+        if ref is not None:  # if not, it is just being restarted, and this handler with it
+            ref.tell(message)
 
     # --- its only state ------------------------------------------------------------------------------------------
 
@@ -131,9 +129,8 @@ class StreamHandler(StateMachine):
                 self._watch(subscription)
             case Cast(message=Orphaned(record=record)):
                 return self._orphaned(record)
-            case NamedTimeout(content=StreamRecord() as record):
-                if record.hub.is_orphaned:
-                    self._cancel_stream(record, "nobody reads it")
+            case NamedTimeout():
+                return self._lingered()
             case Cast(message=Abandoned(record=record, subscription=subscription)):
                 record.hub.remove(subscription)
             case Cast(message=Sweep()):
@@ -149,36 +146,23 @@ class StreamHandler(StateMachine):
 
     def _open(self, request: OpenStream, event: Call) -> Transition:
         streams = self.runtime.whereis(STREAMS)
-        if streams is None:
-            return Keep(answer_error(event.reply_to, SystemStopped()))
-        record = self._table.find(request.stream_id)
-        if record is None or record.token is not request.token or record.is_over:
-            record = StreamRecord(
-                self.runtime,
-                request.stream_id,
-                request.options,
-                metadata=request.metadata,
-                on_orphan=request.on_orphan,
-                restart=request.restart,
-                journal=request.journal,
-                source=request.source,
-                token=request.token,
-            )
+        if streams is None:  # it is just being restarted, and this handler with it
+            return Keep(answer_error(event.reply_to, ProcessDead(STREAMS)))
+        record = request.record
+        if self._table.find(record.stream_id) is not record:
+            self._introduce(record)
             try:
                 self._table.add(record)
             except StreamExists as error:
                 return Keep(answer_error(event.reply_to, error))
-            self._introduce(record)
         # The supervisor answers the caller itself, when the stream runs.
-        streams.actor_inbox.put(Envelope(StartChild(_stream_spec(record)), reply_to=event.reply_to))
+        streams.actor_inbox.put(Envelope(StartChild(self._stream_spec(record)), reply_to=event.reply_to))
         if record.source is not None:
             self._start_source(record)
         return None
 
     def _start_source(self, record: StreamRecord) -> None:
-        sources = self.runtime.whereis(SOURCES)
-        if sources is not None:
-            sources.tell(StartChild(_source_spec(record)))
+        self._tell(SOURCES, StartChild(self._source_spec(record)))
 
     def _introduce(self, record: StreamRecord) -> None:
         """Let the record's hub tell whoever is the handler at the time."""
@@ -196,24 +180,24 @@ class StreamHandler(StateMachine):
 
     def _child_exited(self, exited: ChildExited) -> None:
         """A stream or an integration is gone for good."""
-        record = self._table.find(exited.id)
-        if record is None or record.ended_at is not None:
-            return
+        record: StreamRecord = exited.spec.args[0]
         if exited.supervisor == SOURCES:
-            if record.source is not None and record.ending is None and not record.is_over:
-                if exited.reason == NOPROC:  # its supervisor died with it: a new one goes on
-                    self._start_source(record)
+            if record.ending is None and not record.is_over:
+                if isinstance(exited.reason, str) and exited.reason == NOPROC:
+                    self._start_source(record)  # its supervisor died with it: a new one goes on
                 else:
                     self._fail_source(record, exited.reason)
-            return
-        if exited.ref is not None and record.ref is not None and exited.ref is not record.ref:
-            return  # an earlier stream of the same id
-        if not record.is_over:
-            self._write_terminal(record, exited.reason)
-        self._settle(record)
+        elif record.ended_at is None:
+            if record.is_over:
+                record.conclude()  # it may have crashed before it had told everybody
+            else:
+                self._write_terminal(record, exited.reason)
+            self._settle(record)
 
     def _fail_source(self, record: StreamRecord, reason: object) -> None:
         error = StreamCrashed(record.stream_id, ("integration", reason))
+        if record.source is not None and record.source.attempt is not None:
+            record.source.attempt.abandon()
         record.ending = Fail(error, Outcome())
         if record.ref is not None:
             record.ref.tell(record.ending)
@@ -235,6 +219,9 @@ class StreamHandler(StateMachine):
         """A stream has ended: count it, let its source go, keep it for a while."""
         table = self._table
         record.ended_at = self.runtime.clock.monotonic()
+        self._lingering.pop(record.serial, None)
+        if table.find(record.stream_id) is not record:
+            table.forget(record)
         table.active -= 1
         table.tokens += record.log.tokens
         match record.log.terminal:
@@ -259,25 +246,41 @@ class StreamHandler(StateMachine):
         known: Any = self._watched if isinstance(ref, ProcessRef) else self._foreign
         others = known.get(ref)
         if others is None:
-            known[ref] = [subscription]
+            known[ref] = {subscription: None}
             if isinstance(ref, ProcessRef):
                 self.runtime.monitor(self.ref, ref)
             return
         if len(others) >= 16 and len(others) & (len(others) - 1) == 0:  # now and then, in constant time on average
-            others[:] = [other for other in others if other.is_active]
-        if subscription not in others:
-            others.append(subscription)
+            known[ref] = others = {other: None for other in others if other.is_active}
+        others[subscription] = None
 
     def _orphaned(self, record: StreamRecord) -> Transition:
         if record.is_over or not record.hub.is_orphaned:
             return None
-        name = ("linger", record.stream_id)
-        if record.on_orphan == "continue":
-            return Keep(cancel_timeout(name))
         if record.on_orphan == "cancel":
-            self._cancel_stream(record, "nobody reads it")
-            return None
-        return Keep(timeout(name, record.on_orphan, record))
+            self._cancel_stream(record, _ORPHANED)
+        elif record.on_orphan != "continue":
+            until = self.runtime.clock.monotonic() + record.on_orphan
+            self._lingering[record.serial] = (until, record)
+            heapq.heappush(self._linger_ends, (until, record.serial))
+            return self._wait_for_linger()
+        return None
+
+    def _wait_for_linger(self) -> Transition:
+        until = self._linger_ends[0][0] if self._linger_ends else None
+        return Keep(timeout("linger", until, absolute=True))
+
+    def _lingered(self) -> Transition:
+        """Somebody's time to linger is over; who was subscribed to since, or has ended, is let be."""
+        now = self.runtime.clock.monotonic()
+        while self._linger_ends and self._linger_ends[0][0] <= now:
+            ended, serial = heapq.heappop(self._linger_ends)
+            until, record = self._lingering.get(serial, (None, None))
+            if record is not None and until == ended:
+                del self._lingering[serial]
+                if record.hub.is_orphaned:
+                    self._cancel_stream(record, _ORPHANED)
+        return self._wait_for_linger()
 
     def _cancel_stream(self, record: StreamRecord, reason: str) -> None:
         if record.ref is not None and not record.is_over:
@@ -298,28 +301,32 @@ class StreamHandler(StateMachine):
             if record.ended_at is not None:
                 if now - record.ended_at >= record.options.keep_finished:
                     self._table.forget(record)
-            elif not record.hub.had_subscriber:
+            elif not (record.hub.had_subscriber or record.hub.holds):
                 limit = record.options.time_to_live
                 if limit is not None and now - record.counters.last_activity >= limit:
                     self._cancel_stream(record, "time_to_live")
 
+    # --- children ------------------------------------------------------------------------------------------------
 
-def _stream_spec(record: StreamRecord) -> ChildSpec:
-    transient = record.restart == "transient" or record.options.auto_restart
-    return ChildSpec(
-        id=record.stream_id,
-        cls=TokenStream,
-        args=(record,),
-        restart="transient" if transient else "temporary",
-        name=f"stream/{record.stream_id}",
-    )
+    def _stream_spec(self, record: StreamRecord) -> ChildSpec:
+        transient = record.restart == "transient" or record.options.auto_restart
+        return ChildSpec(
+            id=f"{record.stream_id}#{record.serial}",
+            cls=TokenStream,
+            args=(record,),
+            restart="transient" if transient else "temporary",
+            name=self._free_name(f"stream/{record.stream_id}", record),
+        )
 
+    def _source_spec(self, record: StreamRecord) -> ChildSpec:
+        return ChildSpec(
+            id=f"{record.stream_id}#{record.serial}",
+            cls=Integration,
+            args=(record,),
+            restart="transient",
+            name=self._free_name(f"source/{record.stream_id}", record),
+        )
 
-def _source_spec(record: StreamRecord) -> ChildSpec:
-    return ChildSpec(
-        id=record.stream_id,
-        cls=Integration,
-        args=(record,),
-        restart="transient",
-        name=f"source/{record.stream_id}",
-    )
+    def _free_name(self, name: str, record: StreamRecord) -> str:
+        """The name, or one much like it while somebody who had it before is still about to end."""
+        return name if self.runtime.whereis(name) is None else f"{name}#{record.serial}"

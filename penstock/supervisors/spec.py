@@ -95,9 +95,12 @@ class ChildInfo(msgspec.Struct, frozen=True):
 
 
 class ChildExited(msgspec.Struct, frozen=True):
-    """A child of a dynamic supervisor is gone and will not come back. Told to the supervisor's observer."""
+    """A child of a dynamic supervisor is gone and will not come back. Told to the supervisor's observer.
 
-    id: str
+    Its specification is in it because ids are used again: this one is about just that child.
+    """
+
+    spec: ChildSpec
     ref: ProcessRef | None
     reason: object
     supervisor: str | None = None

@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from penstock.actors.runtime.process import Process, ProcessRef, Refusal
-from penstock.actors.runtime.signals import KILL, NORMAL, SHUTDOWN, ExitNotice, ProcessExit
+from penstock.actors.runtime.signals import KILL, NOPROC, NORMAL, SHUTDOWN, ExitNotice, ProcessExit
 from penstock.config.logs import get_logger
 from penstock.errors import StartError, SupervisorError, describe_reason
 from penstock.supervisors.restart import RestartWindow, plan_restart, should_restart
@@ -41,9 +41,9 @@ class TerminateChild(msgspec.Struct, frozen=True):
 
 
 class ReportChild(msgspec.Struct, frozen=True):
-    """Ask to be told (`ChildExited`, to the observer) if there is no such child."""
+    """Ask to be told (`ChildExited` with ``"noproc"``, to the observer) if there is no such child."""
 
-    id: str
+    spec: ChildSpec
 
 
 class _Retry(msgspec.Struct, frozen=True):
@@ -205,9 +205,9 @@ class DynamicSupervisor(_Supervising):
                     raise Refusal(SupervisorError("not_found", id))
                 self._forget(child)
                 self._end_children([child])
-            case ReportChild(id=id):
-                if id not in self._children:
-                    self._tell_observer(ChildExited(id, None, "noproc", self.name))
+            case ReportChild(spec=spec):
+                if spec.id not in self._children:
+                    self._tell_observer(ChildExited(spec, None, NOPROC, self.name))
             case WhichChildren():
                 return [child.info() for child in self._children.values()]
             case _:
@@ -221,7 +221,7 @@ class DynamicSupervisor(_Supervising):
         try:
             self._start_child(child)
         except Exception as error:
-            self._tell_observer(ChildExited(spec.id, None, error, self.name))
+            self._tell_observer(ChildExited(spec, None, error, self.name))
             raise Refusal(error) from error
         assert child.ref is not None
         self._children[spec.id] = child
@@ -234,7 +234,7 @@ class DynamicSupervisor(_Supervising):
             self._restart(child, reason, ended)
         else:
             self._forget(child)
-            self._tell_observer(ChildExited(child.spec.id, child.ref, reason, self.name))
+            self._tell_observer(ChildExited(child.spec, child.ref, reason, self.name))
 
     def _restart(self, child: _Child, reason: object, ended: ProcessRef | None = None) -> None:
         if child.window is None:
@@ -242,7 +242,7 @@ class DynamicSupervisor(_Supervising):
         if child.window.exceeded(self.runtime.clock.monotonic()):
             get_logger(actor=self.label).error("child_given_up", child=child.spec.id, reason=describe_reason(reason))
             self._forget(child)
-            self._tell_observer(ChildExited(child.spec.id, ended, reason, self.name))
+            self._tell_observer(ChildExited(child.spec, ended, reason, self.name))
             return
         child.restarts += 1
         try:
@@ -250,7 +250,7 @@ class DynamicSupervisor(_Supervising):
         except StartError as error:
             if error.code in (NORMAL, "ignore"):  # it finds nothing left to do
                 self._forget(child)
-                self._tell_observer(ChildExited(child.spec.id, ended, NORMAL, self.name))
+                self._tell_observer(ChildExited(child.spec, ended, NORMAL, self.name))
             else:
                 self.ref.tell(_Retry(child.spec.id))
             return

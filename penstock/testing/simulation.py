@@ -1,8 +1,4 @@
-"""A test kit for programs built on Penstock, and for Penstock itself.
-
-`Simulation` is a runtime without threads: time is virtual, and ready actors run one message at a time in an order that
-a seed decides. The same seed gives the same run, so a race that was found once can be replayed.
-"""
+"""Virtual time and a seeded schedule."""
 
 from __future__ import annotations
 

@@ -1,0 +1,169 @@
+"""What tests of streams need again and again: a subscriber that remembers, an axe, patience."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from penstock.actors.record import StreamRecord
+from penstock.actors.runtime.process import ProcessRef
+from penstock.actors.runtime.reply import Reply
+from penstock.actors.runtime.signals import KILL
+from penstock.actors.subscriptions import Subscription
+from penstock.config.options import Slow
+from penstock.errors import CallTimeout
+from penstock.events import (
+    Event,
+    StreamCancelled,
+    StreamCompleted,
+    StreamFailed,
+    StreamReset,
+    TerminalEvent,
+    TokenEvent,
+)
+from penstock.stream import Stream
+from penstock.system import System
+
+__all__ = ["Collector", "check_log", "eventually", "kill"]
+
+_TERMINAL: Final = (StreamCompleted, StreamFailed, StreamCancelled)
+
+
+class Collector:
+    """A subscriber that keeps what it gets. It subscribes when it is made.
+
+    Args:
+        stream: whose events.
+        slow, window, after: as for `Stream.subscribe`.
+
+    >>> from penstock.testing import SimulatedSystem
+    >>> with SimulatedSystem() as system:
+    ...     stream = system.open_stream()
+    ...     collector = Collector(stream)
+    ...     stream.process_tokens(["a", "b"])
+    ...     stream.stop()
+    ...     _ = collector.wait_for_terminal()
+    ...     collector.text, [event.seq for event in collector.events]
+    ('ab', [1, 2])
+    """
+
+    def __init__(self, stream: Stream, *, slow: Slow = "block", window: int = 64, after: int = 0) -> None:
+        self.events: list[Event] = []
+        self._terminal = Reply(stream._record.runtime.dispatcher, f"the terminal event of {stream.id!r}")
+        self.subscription: Subscription = stream.subscribe(self._keep, slow, window=window, after=after)
+
+    def _keep(self, event: Event) -> None:
+        self.events.append(event)
+        if isinstance(event, _TERMINAL):
+            self._terminal.set(event)
+
+    @property
+    def text(self) -> str:
+        """The text of all token events since the last reset."""
+        parts: list[str] = []
+        for event in self.events:
+            if isinstance(event, StreamReset):
+                parts.clear()
+            elif isinstance(event, TokenEvent) and event.kind == "text":
+                parts.append(event.text)
+        return "".join(parts)
+
+    @property
+    def terminal(self) -> TerminalEvent | None:
+        """The terminal event, once it is there."""
+        last = self.events[-1] if self.events else None
+        return last if isinstance(last, _TERMINAL) else None
+
+    def wait_for_terminal(self, timeout: float | None = 10.0) -> TerminalEvent:
+        """Wait for the terminal event and return it.
+
+        Raises:
+            CallTimeout: it did not come in time.
+        """
+        event: TerminalEvent = self._terminal.get(timeout=timeout)
+        return event
+
+    def check(self) -> None:
+        """Raise `AssertionError` unless the events are what the promises say: gapless, in order, one end."""
+        _check_events(self.events)
+
+
+def check_log(stream: Stream) -> None:
+    """Raise `AssertionError` unless the stream's log is gapless and, if it is over, ends in its one terminal event."""
+    log = stream._record.log
+    events = list(log)
+    assert [event.seq for event in events] == list(range(log.first_seq, log.last_seq + 1)), events
+    _check_events(events)
+    assert log.terminal is (events[-1] if stream.is_over else None)
+
+
+def _check_events(events: list[Event]) -> None:
+    numbers = [event.seq for event in events]
+    assert numbers == sorted(set(numbers)), f"out of order: {numbers}"
+    ends = [event for event in events if isinstance(event, _TERMINAL)]
+    assert len(ends) <= 1, f"{len(ends)} terminal events"
+    assert not ends or events[-1] is ends[0], "something came behind the terminal event"
+
+
+def kill(system: System, target: str | ProcessRef | Stream, reason: object = KILL) -> ProcessRef:
+    """Kill a process of a system; it is dead when this returns, and its supervisor is about to hear of it.
+
+    Args:
+        system: whose process.
+        target: a name that ``print(system.tree())`` shows (``"handler"``, ``"streams"``, ``"system"``,
+            ``"source/ID"`` …), a stream's id, a `Stream`, or a ref.
+        reason: another exit signal than ``"kill"``, which the process handles in its turn.
+
+    Raises:
+        LookupError: there is no such process.
+
+    >>> from penstock.testing import SimulatedSystem
+    >>> with SimulatedSystem() as system:
+    ...     stream = system.open_stream("s")
+    ...     _ = kill(system, "handler")
+    ...     _ = kill(system, "s")
+    ...     stream.events().next(timeout=1)
+    StreamFailed(stream_id='s', seq=1, error=StreamCrashed, chars=0)
+    """
+    ref = target if isinstance(target, ProcessRef) else _find(system, target)
+    if ref is None:
+        raise LookupError(f"no process {target!r}")
+    system.runtime.exit(ref, reason)
+    return ref
+
+
+def _find(system: System, target: str | Stream) -> ProcessRef | None:
+    if isinstance(target, Stream):
+        return target._record.ref
+    found = system.runtime.whereis(target)
+    if found is not None:
+        return found
+    kind, _, stream_id = target.rpartition("/") if target.startswith(("source/", "stream/")) else ("", "", target)
+    record: StreamRecord | None = system._table.find(stream_id)
+    if record is None:
+        return None
+    if kind == "source":
+        return None if record.source is None else record.source.ref
+    return record.ref
+
+
+def eventually(predicate: Callable[[], Any], timeout: float = 5.0, what: str = "it") -> Any:
+    """Wait until ``predicate()`` is true, and return what it returned. For real time only.
+
+    Raises:
+        CallTimeout: it was not true within ``timeout`` seconds.
+
+    >>> eventually(lambda: 7)
+    7
+    """
+    never = threading.Event()
+    deadline = time.monotonic() + timeout
+    while True:
+        found = predicate()
+        if found:
+            return found
+        if time.monotonic() >= deadline:
+            raise CallTimeout(f"waiting until {what} is so", timeout)
+        never.wait(0.002)

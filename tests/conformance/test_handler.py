@@ -1,0 +1,474 @@
+"""The handler, as numbered in the specification of streams, §2 (19 to 25)."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pykka
+import pytest
+
+import penstock
+from penstock.supervisors.handler import HANDLER
+from penstock.testing import Collector, ScriptedProvider, SimulatedSystem, eventually, kill
+from tests.conformance.common import FAST, TERMINAL, assert_all_is_well, assert_nothing_is_left, sink, text_of
+
+# --- 19 ------------------------------------------------------------------------------------------------------------
+
+
+def test_H19_opening_gives_a_stream_that_runs() -> None:
+    with SimulatedSystem() as system:
+        stream = system.open_stream("one", FAST)
+        assert (stream.id, stream.state, stream.is_over) == ("one", "idle", False)
+        assert [info.id for info in system.get_active_streams()] == ["one"]
+        stream.stop()
+        assert_all_is_well(system, [stream])
+
+
+def test_H19_a_running_streams_id_is_refused() -> None:
+    with SimulatedSystem() as system:
+        first = system.open_stream("one")
+        with pytest.raises(penstock.StreamExists, match="'one'") as caught:
+            system.open_stream("one")
+        assert caught.value.stream_id == "one"
+        assert system.stream("one").id == first.id
+        assert not first.is_over
+
+
+def test_H19_two_threads_that_want_the_same_id_get_it_once() -> None:
+    def attempt(_: int) -> bool:
+        barrier.wait()
+        try:
+            system.open_stream("wanted")
+        except penstock.StreamExists:
+            return False
+        return True
+
+    barrier = threading.Barrier(8)
+    with penstock.System(penstock.Settings()) as system, ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(attempt, range(8))) == 1
+        assert system.statistics().streams_created == 1
+
+
+def test_H19_an_unknown_id_is_not_found_in_any_call() -> None:
+    with SimulatedSystem() as system:
+        for call in (system.stream, system.get_stream_info):
+            with pytest.raises(penstock.StreamNotFound, match="'nobody'"):
+                call("nobody")
+
+
+@pytest.mark.parametrize("stream_id", ["", "x" * 257, "a\nb", 7, b"x"])
+def test_H19_an_id_that_cannot_be_shown_is_refused(stream_id: Any) -> None:
+    with SimulatedSystem() as system, pytest.raises(penstock.OptionError, match="stream_id"):
+        system.open_stream(stream_id)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"on_orphan": "sometimes"},
+        {"on_orphan": -1},
+        {"on_orphan": True},
+        {"restart": "permanent"},
+        {"options": {"batch_size": 3}},
+        {"timeout": -1},
+    ],
+)
+def test_H19_arguments_that_are_not_allowed_are_refused_by_name(arguments: dict[str, Any]) -> None:
+    with SimulatedSystem() as system:
+        with pytest.raises(penstock.OptionError, match=next(iter(arguments))):
+            system.open_stream("x", **arguments)
+        assert system.get_active_streams() == []
+
+
+def test_H19_a_made_up_id_is_a_new_one_each_time() -> None:
+    with SimulatedSystem() as system:
+        assert len({system.open_stream().id for _ in range(100)}) == 100
+
+
+# --- 20 ------------------------------------------------------------------------------------------------------------
+
+
+def test_H20_after_subscribing_the_events_follow_with_the_streams_id() -> None:
+    with SimulatedSystem() as system:
+        stream = system.open_stream("mine", FAST)
+        ref, events = sink(system)
+        stream.subscribe(ref)
+        stream.process_tokens(["a", "b", "c"])
+        stream.stop()
+        system.settle()
+        assert text_of(events) == "abc"
+        assert {event.stream_id for event in events} == {"mine"}
+        assert isinstance(events[-1], penstock.StreamCompleted)
+
+
+def test_H20_who_subscribes_twice_gets_everything_once() -> None:
+    with SimulatedSystem() as system:
+        stream = system.open_stream(options=FAST)
+        ref, events = sink(system)
+        assert stream.subscribe(ref) is stream.subscribe(ref)
+        stream.process_tokens(["a", "b"])
+        stream.stop()
+        system.settle()
+        assert [event.seq for event in events] == [1, 2]
+
+
+def test_H20_two_threads_that_subscribe_the_same_actor_subscribe_it_once() -> None:
+    with penstock.System(penstock.Settings()) as system, ThreadPoolExecutor(8) as pool:
+        for _ in range(30):
+            stream = system.open_stream(options=FAST)
+            got: list[Any] = []
+            barrier = threading.Barrier(8)
+
+            def subscribe(_: int, barrier: threading.Barrier = barrier, stream: penstock.Stream = stream) -> Any:
+                barrier.wait()
+                return stream.subscribe(keep)
+
+            keep = got.append
+            assert len(set(map(id, pool.map(subscribe, range(8))))) == 1
+            stream.process_tokens(["a", "b"])
+            stream.stop()
+            eventually(lambda got=got: len(got) >= 2)
+            assert [event.seq for event in got] == [1, 2]
+
+
+def test_H20_an_actor_can_be_subscribed_by_another_and_be_a_plain_pykka_actor() -> None:
+    class Plain(pykka.ThreadingActor):
+        def __init__(self) -> None:
+            super().__init__()
+            self.events: list[Any] = []
+
+        def on_receive(self, message: Any) -> None:
+            self.events.append(message)
+
+        def seen(self) -> list[Any]:
+            return list(self.events)
+
+    plain = Plain.start()
+    try:
+        with penstock.System(penstock.Settings()) as system:
+            stream = system.open_stream(options=FAST)
+            stream.subscribe(plain)
+            stream.process_tokens(["a", "b"])
+            stream.stop()
+            seen = eventually(lambda: [e for e in [plain.proxy().seen().get()] if len(e) == 2])[0]
+            assert [event.seq for event in seen] == [1, 2]
+    finally:
+        plain.stop()
+
+
+def test_H20_unsubscribing_who_is_not_subscribed_is_fine() -> None:
+    with SimulatedSystem() as system:
+        stream = system.open_stream()
+        ref, _ = sink(system)
+        stream.unsubscribe(ref)
+        subscription = stream.subscribe(ref)
+        subscription.unsubscribe()
+        subscription.unsubscribe()
+        stream.unsubscribe(ref)
+        assert system.get_stream_info(stream.id).subscriber_count == 0
+
+
+def test_H20_after_unsubscribing_nothing_comes_any_more() -> None:
+    with SimulatedSystem() as system:
+        stream = system.open_stream(options=FAST)
+        ref, events = sink(system)
+        subscription = stream.subscribe(ref)
+        stream.process_tokens(["a", "b"])
+        system.settle()
+        subscription.unsubscribe()
+        stream.process_tokens(["c", "d"])
+        stream.stop()
+        system.settle()
+        assert text_of(events) == "ab"
+
+
+def test_H20_a_dead_actor_cannot_be_subscribed() -> None:
+    with SimulatedSystem() as system:
+        stream = system.open_stream()
+        ref, _ = sink(system)
+        system.runtime.exit(ref, "kill")
+        with pytest.raises(penstock.ProcessDead):
+            stream.subscribe(ref)
+
+
+@pytest.mark.parametrize("target", [7, None, str, "name"])
+def test_H20_what_cannot_be_told_anything_is_refused(target: Any) -> None:
+    with SimulatedSystem() as system:
+        with pytest.raises(penstock.OptionError, match="target"):
+            system.open_stream().subscribe(target)
+
+
+def test_H20_who_subscribes_after_the_end_gets_all_of_it() -> None:
+    with SimulatedSystem() as system:
+        stream = system.open_stream(options=FAST)
+        stream.process_tokens(["a", "b", "c"])
+        stream.stop()
+        collector = Collector(stream)
+        collector.wait_for_terminal()
+        assert collector.text == "abc"
+        assert system.get_stream_info(stream.id).subscriber_count == 0
+        assert_all_is_well(system, [stream], [collector])
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_H20_whoever_subscribes_while_the_stream_ends_gets_everything_once(seed: int) -> None:
+    with SimulatedSystem(seed) as system:
+        stream = system.open_stream(options=FAST)
+        stream.process_tokens(list("abcde"))
+        collectors = []
+        pending = stream._record.ref.ask  # type: ignore[union-attr]
+        from penstock.actors.messages import StopStream
+
+        reply = pending(StopStream(), block=False)
+        for _ in range(12):
+            collectors.append(Collector(stream))
+            for _ in range(seed % 4):
+                system.simulation.dispatcher.step()
+        reply.get(timeout=1)
+        for collector in collectors:
+            collector.wait_for_terminal()
+            assert collector.text == "abcde"
+        assert_all_is_well(system, [stream], collectors)
+
+
+# --- 21 ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_H21_a_batch_goes_to_the_subscribers_of_its_stream_only(seed: int) -> None:
+    with SimulatedSystem(seed) as system:
+        streams = [system.open_stream(f"s{n}", FAST.replace(batch_size=n + 1)) for n in range(6)]
+        collectors = [Collector(stream) for stream in streams]
+        for word in range(10):
+            for number, stream in enumerate(streams):
+                stream.process_token(f"{number}.{word} ")
+        for stream in streams:
+            stream.stop()
+        for number, collector in enumerate(collectors):
+            collector.wait_for_terminal()
+            assert collector.text == "".join(f"{number}.{word} " for word in range(10))
+            sizes = [len(event.tokens) for event in collector.events if isinstance(event, penstock.TokenEvent)]
+            assert max(sizes) == number + 1  # each with its own options
+        assert_all_is_well(system, streams, collectors)
+
+
+# --- 22 ------------------------------------------------------------------------------------------------------------
+
+
+def test_H22_the_list_says_id_state_subscribers_creation_and_options() -> None:
+    with SimulatedSystem() as system:
+        stream = system.open_stream("one", FAST)
+        system.open_stream("two")
+        Collector(stream)
+        infos = system.get_active_streams()
+        assert [info.id for info in infos] == ["one", "two"]
+        assert [info.state for info in infos] == ["idle", "idle"]
+        assert [info.subscriber_count for info in infos] == [1, 0]
+        assert infos[0].options == FAST
+        assert infos[0].created_at == system.simulation.clock.time()
+
+
+def test_H22_the_info_of_a_stream_has_its_subscribers_and_statistics() -> None:
+    with SimulatedSystem() as system:
+        stream = system.open_stream("one", FAST)
+        ref, _ = sink(system)
+        stream.subscribe(ref, "drop")
+        iterator = stream.events()
+        stream.process_tokens(["a", "b"])
+        system.settle()
+        info = system.get_stream_info("one")
+        assert [(one.target, one.slow, one.seq) for one in info.subscribers] == [
+            (ref.label, "drop", 1),
+            ("iterator", "coalesce", 0),
+        ]
+        assert (info.statistics.tokens_delivered, info.statistics.subscribers) == (2, 2)
+        iterator.close()
+
+
+def test_H22_asking_about_streams_waits_for_nobody() -> None:
+    with SimulatedSystem() as system:
+        stream = system.open_stream("one", FAST)
+        stream.process_tokens(["a", "b"])
+        messages = system.statistics().dispatcher.messages
+        system.get_stream_info("one")
+        system.get_active_streams()
+        stream.statistics()
+        assert system.statistics().dispatcher.messages == messages  # not one actor has been asked
+
+
+def test_H22_a_stream_that_ended_can_be_looked_at_for_a_while() -> None:
+    with SimulatedSystem() as system:
+        stream = system.open_stream("one", FAST.replace(keep_finished=5))
+        stream.stop()
+        system.settle()
+        assert system.get_active_streams() == []
+        assert system.get_stream_info("one").state == "ended"
+        system.advance(7)
+        with pytest.raises(penstock.StreamNotFound):
+            system.get_stream_info("one")
+
+
+def test_H22_a_stream_that_nobody_ever_read_is_cancelled_when_its_time_is_over() -> None:
+    with SimulatedSystem() as system:
+        ignored = system.open_stream(options=FAST.replace(time_to_live=5))
+        read = system.open_stream(options=FAST.replace(time_to_live=5))
+        Collector(read)
+        system.advance(4)
+        assert not ignored.is_over
+        system.advance(3)
+        assert not read.is_over
+        with pytest.raises(penstock.StreamCancelledError, match="time_to_live"):
+            ignored.result(timeout=1)
+
+
+# --- 23 ------------------------------------------------------------------------------------------------------------
+
+
+def test_H23_a_stream_that_dies_is_gone_its_subscribers_told_and_its_id_free() -> None:
+    with SimulatedSystem() as system:
+        stream = system.open_stream("one", FAST)
+        collector = Collector(stream)
+        handler = system.runtime.whereis(HANDLER)
+        kill(system, "stream/one")
+        terminal = collector.wait_for_terminal()
+        assert isinstance(terminal, penstock.StreamFailed)
+        assert isinstance(terminal.error, penstock.StreamCrashed)
+        assert system.get_active_streams() == []
+        again = system.open_stream("one", FAST)
+        assert system.runtime.whereis(HANDLER) is handler
+        again.stop()
+        assert_all_is_well(system, [stream, again], [collector])
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_H23_an_id_can_be_used_again_from_the_terminal_event_on(seed: int) -> None:
+    with SimulatedSystem(seed) as system:
+        streams = []
+        for number in range(6):
+            provider = ScriptedProvider([str(number), 0.01])
+            stream = system.chat("m", [], provider=provider, stream_id="same")
+            streams.append(stream)
+            if number % 3 == 2:
+                stream.cancel()
+                assert isinstance(list(stream)[-1], penstock.StreamCancelled)
+            else:
+                assert stream.result(timeout=5).text == str(number)
+        system.settle()
+        statistics = system.statistics()
+        assert (statistics.streams_created, statistics.streams_completed, statistics.streams_cancelled) == (6, 4, 2)
+        assert statistics.streams_active == 0
+        assert_all_is_well(system, streams)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_H23_a_subscriber_that_dies_is_out_of_all_its_streams(seed: int) -> None:
+    with SimulatedSystem(seed) as system:
+        streams = [system.open_stream(options=FAST) for _ in range(5)]
+        ref, _ = sink(system)
+        others = [Collector(stream) for stream in streams]
+        for stream in streams:
+            stream.subscribe(ref)
+        system.settle()
+        system.runtime.exit(ref, "kill")
+        system.settle()
+        assert [info.subscriber_count for info in system.get_active_streams()] == [1] * 5
+        for stream in streams:
+            stream.process_tokens(["a", "b", "c"])
+            stream.stop()
+        assert_all_is_well(system, streams, others)
+        assert {other.text for other in others} == {"abc"}
+
+
+def test_H23_stopping_flushes_and_ends_all_streams_in_the_order_they_were_opened() -> None:
+    with SimulatedSystem() as system:
+        ended: list[str] = []
+        streams = [system.open_stream(f"s{n}", FAST.replace(batch_size=10)) for n in range(8)]
+        collectors = [Collector(stream) for stream in streams]
+        for stream in streams:
+            stream._record.over.when_done(lambda stream=stream: ended.append(stream.id))
+            stream.process_token("tail")
+        assert system.stop() == 0
+        assert ended == [f"s{n}" for n in range(8)]
+        assert [collector.text for collector in collectors] == ["tail"] * 8
+        assert all(isinstance(collector.terminal, penstock.StreamCompleted) for collector in collectors)
+        assert_nothing_is_left(system)
+
+
+def test_H23_stopping_lets_out_what_a_provider_has_said_so_far() -> None:
+    with SimulatedSystem() as system:
+        stream = system.chat(
+            "m", [], provider=ScriptedProvider(["Hel", "lo", 100.0]), options=FAST.replace(batch_size=10)
+        )
+        collector = Collector(stream)
+        system.settle()
+        system.advance(0.001)
+        assert system.scripted.open == 1
+        system.stop()
+        terminal = collector.terminal
+        assert isinstance(terminal, penstock.StreamCancelled)
+        assert (terminal.reason, terminal.partial, collector.text) == ("shutdown", "Hello", "Hello")
+        assert_nothing_is_left(system)
+
+
+# --- 24 ------------------------------------------------------------------------------------------------------------
+
+
+def test_H24_without_a_subscriber_tokens_are_kept_and_counted() -> None:
+    with SimulatedSystem() as system:
+        stream = system.open_stream(options=FAST)
+        stream.process_tokens(list("abcdef"))
+        system.settle()
+        assert stream.statistics().tokens_delivered == 6
+        stream.stop()
+        assert text_of(list(stream)) == "abcdef"
+
+
+def test_H24_the_log_is_bounded_and_a_late_reader_still_gets_the_whole_text() -> None:
+    with SimulatedSystem() as system:
+        stream = system.open_stream(options=FAST.replace(retain_bytes=2_000))
+        words = [f"{n} " for n in range(500)]
+        for start in range(0, 500, 50):
+            stream.process_tokens(words[start : start + 50])
+            system.settle()
+        assert stream._record.log.kept_bytes <= 2_000
+        stream.stop()
+        events = list(stream)
+        assert isinstance(events[0], penstock.StreamSnapshot)
+        assert text_of(events) == "".join(words)
+
+
+# --- 25 ------------------------------------------------------------------------------------------------------------
+
+
+def test_H25_the_systems_statistics_count_streams_tokens_and_subscriptions() -> None:
+    with SimulatedSystem() as system:
+        completed, failed, cancelled, running = (system.open_stream(options=FAST) for _ in range(4))
+        Collector(running)
+        for stream in (completed, failed, cancelled, running):
+            stream.process_tokens(["a", "b"])
+        system.settle()
+        completed.stop()
+        kill(system, failed)
+        cancelled.cancel()
+        system.settle()
+        found = system.statistics()
+        assert (found.streams_created, found.streams_active) == (4, 1)
+        assert (found.streams_completed, found.streams_failed, found.streams_cancelled) == (1, 1, 1)
+        assert (found.tokens, found.subscriptions) == (8, 1)
+        assert found.processes == len(system.runtime.processes())
+        assert found.dispatcher.messages > 0
+        running.stop()
+        assert all(isinstance(list(one)[-1], TERMINAL) for one in (completed, failed, cancelled, running))
+
+
+def test_H25_the_tree_shows_every_process_of_the_house_and_nothing_else_of_it() -> None:
+    with SimulatedSystem() as system:
+        system.chat("m", [], provider=ScriptedProvider(["secret", 9.0]), stream_id="talk")
+        system.advance(0.1)
+        tree = str(system.tree())
+        for name in ("system", "registry", "streams", "stream/talk", "sources", "source/talk", "handler", "reaper"):
+            assert f"{name}  (" in tree
+        assert "streaming" in tree
+        assert "secret" not in tree
