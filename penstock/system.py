@@ -18,20 +18,14 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final
 
-from penstock.actors.flow.log import Outcome
-from penstock.actors.messages import Cancel, Flush, StopStream
 from penstock.actors.record import Source, StreamRecord, StreamTable
 from penstock.actors.runtime.clock import SystemClock, TimerThread
 from penstock.actors.runtime.dispatcher import ThreadedDispatcher, _here
-from penstock.actors.runtime.process import Process, ProcessRef
-from penstock.actors.runtime.reply import Reply
+from penstock.actors.runtime.process import ProcessRef
 from penstock.actors.runtime.runtime import Runtime
-from penstock.actors.runtime.signals import KILL, SHUTDOWN, Down
+from penstock.actors.runtime.signals import KILL, SHUTDOWN
 from penstock.adapters.http import HttpReader
-from penstock.adapters.loopback.models import default_script
-from penstock.adapters.loopback.server import LoopbackProvider
-from penstock.adapters.providers.openai_chat import OpenAiChat
-from penstock.adapters.providers.openai_responses import OpenAiResponses
+from penstock.adapters.providers.catalogue import Catalogue
 from penstock.config.logs import get_logger
 from penstock.config.options import (
     OnOrphan,
@@ -46,31 +40,24 @@ from penstock.config.settings import Settings
 from penstock.errors import (
     CallTimeout,
     OptionError,
-    PenstockError,
     ProcessDead,
-    StreamCrashed,
     SupervisorError,
     SystemStopped,
 )
 from penstock.events import FrozenDict
 from penstock.inspection import StreamInfo, SystemStatistics, Tree, draw_tree, stream_info, system_statistics
-from penstock.ports import ChatCall, Journal, Provider, Reader, Secret
+from penstock.ports import ChatCall, Journal, Provider, Reader
 from penstock.stream import Stream
 from penstock.supervisors.handler import HANDLER, SOURCES, STREAMS, OpenStream, StreamHandler
 from penstock.supervisors.reaper import Reaper
 from penstock.supervisors.registry import REGISTRY, Names, Registry
+from penstock.supervisors.sentinel import Sentinel, fail_all, stop_streams
 from penstock.supervisors.spec import ChildSpec, SupervisorFlags
 from penstock.supervisors.supervisor import DynamicSupervisor, Supervisor
 
 __all__ = ["System"]
 
 _ROOT: Final = "system"
-_PROVIDERS: Final[Mapping[str, Callable[..., Provider]]] = {
-    "openai": OpenAiChat,
-    "openai-responses": OpenAiResponses,
-}
-_LOOPBACK: Final = "loopback"
-_PATIENCE: Final = 0.25  # seconds to wait for a stream's end before the next one is told to end
 _LAST_MOMENT: Final = 0.1  # seconds for each group of threads to end when the time for stopping is over
 
 
@@ -100,13 +87,12 @@ class System:
         self._table = StreamTable()
         self._names = Names()
         self._journal = journal
-        self._providers = {**_PROVIDERS, **(providers or {})}
+        self._catalogue = Catalogue(self.settings, providers or {})
         self._given_runtime = runtime
         self._given_reader = reader
         self._lock = threading.RLock()
         self._runtime: Runtime | None = None
         self._reader: Reader | None = None
-        self._loopback: LoopbackProvider | None = None
         self._root: ProcessRef | None = None
         self._stopped = False
         self._stop_is_done = threading.Event()
@@ -129,7 +115,7 @@ class System:
                 )
                 flags = SupervisorFlags(strategy="rest_for_one", intensity=50, period=5.0)
                 self._root = self._runtime.spawn(Supervisor, self._children(), flags, name=_ROOT)
-                self._runtime.spawn(_Sentinel, self._root, self._table, self._runtime.clock)
+                self._runtime.spawn(Sentinel, self._root, self._table, self._runtime.clock)
         return self
 
     def _make_runtime(self) -> Runtime:
@@ -183,42 +169,19 @@ class System:
         def left() -> float:
             return max(0.0, deadline - runtime.clock.monotonic())
 
-        self._stop_streams(left)
+        stop_streams(self._table, left)
         root.stop(block=False)
         if not runtime.join(root, left()):
             runtime.exit(root, KILL)
-        _fail_all(self._table, runtime.clock, SHUTDOWN)  # whatever did not end within its time
+        fail_all(self._table, runtime.clock, SHUTDOWN)  # whatever did not end within its time
         leaked = reader.close(max(_LAST_MOMENT, left())) if self._given_reader is None else 0
-        if self._loopback is not None:
-            try:
-                self._loopback.stop()
-            except CallTimeout:
-                leaked += 1
+        leaked += not self._catalogue.close()
         if self._given_runtime is None:
             runtime.close()
             leaked += runtime.dispatcher.close(max(_LAST_MOMENT, left()))
             assert isinstance(runtime.timers, TimerThread)
             leaked += not runtime.timers.close(max(_LAST_MOMENT, left()))
         return leaked
-
-    def _stop_streams(self, left: Callable[[], float]) -> None:
-        """End all streams, each when the one before it has, so that their ends come in order.
-
-        One that takes its time is not waited for before the others have been told.
-        """
-        slow: list[Reply] = []
-        for record in self._table.all():
-            if record.ref is None or record.is_over:
-                continue
-            if record.source is not None and record.ending is None:
-                record.ref.ask(Flush(), block=False)
-                reply = record.ref.ask(Cancel("shutdown"), block=False)
-            else:
-                reply = record.ref.ask(StopStream(), block=False)
-            if not _is_answered(reply, min(_PATIENCE, left())):
-                slow.append(reply)
-        for reply in slow:
-            _is_answered(reply, left())  # if not, it is ended with its supervisor
 
     def __enter__(self) -> System:
         return self.start()
@@ -312,7 +275,7 @@ class System:
             OptionError: an argument is not allowed, or there is no key.
             StreamExists, SystemStopped: as for `open_stream`.
         """
-        chosen = self._provider(provider, base_url, api_key)
+        chosen = self._catalogue.find(provider, base_url, api_key)
         stream_options = _adjust(
             options or self.settings.chat, token_buffer_size, token_batch_size, token_flush_interval
         )
@@ -345,7 +308,7 @@ class System:
         ``options`` None takes the settings' ``response`` group: 100/10/100 ms and the provider's own pace. For the
         other arguments and errors see `create_chat_token_stream`.
         """
-        chosen = self._provider(provider, base_url, api_key, responses=True)
+        chosen = self._catalogue.find(provider, base_url, api_key, responses=True)
         stream_options = _adjust(
             options or self.settings.response, token_buffer_size, token_batch_size, token_flush_interval
         )
@@ -385,39 +348,6 @@ class System:
         return draw_tree(self.runtime, _ROOT, self.settings.runtime.call_timeout)
 
     # --- within --------------------------------------------------------------------------------------------------
-
-    def _provider(
-        self, provider: str | Provider | None, base_url: str | None, api_key: str | None, *, responses: bool = False
-    ) -> Provider:
-        if provider is not None and not isinstance(provider, str):
-            if base_url is not None or api_key is not None:
-                raise OptionError("provider", provider, "a name, when base_url or api_key are given")
-            return provider
-        name = provider or self.settings.provider.name
-        if name == _LOOPBACK:
-            dialect = OpenAiResponses if responses else OpenAiChat
-            return dialect(Secret(api_key) if api_key else None, base_url or self._loopback_url())
-        if responses and name == "openai":
-            name = "openai-responses"
-        factory = self._providers.get(name)
-        if factory is None:
-            raise OptionError("provider", name, " | ".join(sorted([*self._providers, _LOOPBACK])))
-        if not callable(factory):
-            return factory
-        default = "openai" if name == "openai-responses" else name
-        key = api_key or self.settings.api_key(name) or self.settings.api_key(default)
-        url = base_url or self.settings.base_url(name) or self.settings.base_url(default)
-        return factory(Secret(key) if key else None, **({"base_url": url} if url else {}))
-
-    def _loopback_url(self) -> str:
-        """Where the embedded provider is; it is started when it is first asked for, and stopped with the system."""
-        with self._lock:
-            if self._stopped:
-                raise SystemStopped()
-            if self._loopback is None:
-                self._loopback = LoopbackProvider(default_script())
-                self._loopback.start()
-            return self._loopback.base_url
 
     def _open_source(
         self,
@@ -501,52 +431,6 @@ class System:
                 never = threading.Lock()
                 never.acquire()
                 runtime.dispatcher.wait(never, min(0.005, max(left, 0.0)))
-
-
-class _Sentinel(Process):
-    """Waits for the end of the root supervisor: nobody is left to write the terminal events then."""
-
-    in_pykka_registry = False
-
-    def __init__(self, root: ProcessRef, table: StreamTable, clock: Any) -> None:
-        super().__init__()
-        self._root = root
-        self._table = table
-        self._clock = clock
-
-    def on_start(self) -> None:
-        self.runtime.monitor(self.ref, self._root)
-
-    def on_receive(self, message: Any) -> None:
-        if isinstance(message, Down):
-            _fail_all(self._table, self._clock, message.reason)
-            self.exit()
-
-
-def _is_answered(reply: Reply, timeout: float) -> bool:
-    """Whether there is an answer, or will be none, within ``timeout`` seconds."""
-    try:
-        reply.get(timeout=timeout)
-    except CallTimeout:
-        return False
-    except PenstockError:
-        pass
-    return True
-
-
-def _fail_all(table: StreamTable, clock: Any, reason: object) -> None:
-    """Give every stream that has none its terminal event."""
-    for record in table.all():
-        if not record.is_over:
-            _fail(record, clock.time(), reason)
-
-
-def _fail(record: StreamRecord, now: float, reason: object) -> None:
-    record.intake.close()
-    if record.log.fail(StreamCrashed(record.stream_id, reason), Outcome(), record.intake.take_dropped(), now):
-        record.conclude()
-    if record.source is not None and record.source.attempt is not None:
-        record.source.attempt.abandon()
 
 
 def _check_model(model: object) -> str:

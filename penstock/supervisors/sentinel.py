@@ -1,0 +1,85 @@
+"""The end of all streams: asked for, or because the tree itself has ended, which the sentinel beside it sees."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from penstock.actors.flow.log import Outcome
+from penstock.actors.messages import Cancel, Flush, StopStream
+from penstock.actors.record import StreamRecord, StreamTable
+from penstock.actors.runtime.process import Process, ProcessRef
+from penstock.actors.runtime.reply import Reply
+from penstock.actors.runtime.signals import Down
+from penstock.errors import CallTimeout, PenstockError, StreamCrashed
+from penstock.ports import Clock
+
+__all__ = ["Sentinel", "fail_all", "stop_streams"]
+
+_PATIENCE: Final = 0.25  # seconds to wait for a stream's end before the next one is told to end
+
+
+class Sentinel(Process):
+    """Waits for the end of the root supervisor: nobody is left to write the terminal events then."""
+
+    in_pykka_registry = False
+
+    def __init__(self, root: ProcessRef, table: StreamTable, clock: Clock) -> None:
+        super().__init__()
+        self._root = root
+        self._table = table
+        self._clock = clock
+
+    def on_start(self) -> None:
+        self.runtime.monitor(self.ref, self._root)
+
+    def on_receive(self, message: Any) -> None:
+        if isinstance(message, Down):
+            fail_all(self._table, self._clock, message.reason)
+            self.exit()
+
+
+def stop_streams(table: StreamTable, left: Callable[[], float]) -> None:
+    """End all streams, each when the one before it has, so that their ends come in order.
+
+    One that takes its time is not waited for before the others have been told.
+    """
+    slow: list[Reply] = []
+    for record in table.all():
+        if record.ref is None or record.is_over:
+            continue
+        if record.source is not None and record.ending is None:
+            record.ref.ask(Flush(), block=False)
+            reply = record.ref.ask(Cancel("shutdown"), block=False)
+        else:
+            reply = record.ref.ask(StopStream(), block=False)
+        if not _is_answered(reply, min(_PATIENCE, left())):
+            slow.append(reply)
+    for reply in slow:
+        _is_answered(reply, left())  # if not, it is ended with its supervisor
+
+
+def _is_answered(reply: Reply, timeout: float) -> bool:
+    """Whether there is an answer, or will be none, within ``timeout`` seconds."""
+    try:
+        reply.get(timeout=timeout)
+    except CallTimeout:
+        return False
+    except PenstockError:
+        pass
+    return True
+
+
+def fail_all(table: StreamTable, clock: Clock, reason: object) -> None:
+    """Give every stream that has none its terminal event."""
+    for record in table.all():
+        if not record.is_over:
+            _fail(record, clock.time(), reason)
+
+
+def _fail(record: StreamRecord, now: float, reason: object) -> None:
+    record.intake.close()
+    if record.log.fail(StreamCrashed(record.stream_id, reason), Outcome(), record.intake.take_dropped(), now):
+        record.conclude()
+    if record.source is not None and record.source.attempt is not None:
+        record.source.attempt.abandon()
