@@ -307,7 +307,6 @@ def test_A5_init_that_exceeds_the_start_timeout_is_given_up_and_has_no_effect(re
     def first(machine: Any) -> Any:
         inside.set()
         release.wait(GENEROUS)
-        machine.runtime.dead_letters.listen(lambda _letter: None)
         over.set()
         return Next("a", timeout("late", 0), next_event(Internal("late")))
 

@@ -1,0 +1,454 @@
+"""The dispatcher on real threads: it neither starves nor deadlocks, and never runs an actor twice at once."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from penstock.actors.runtime import dispatcher as module
+from penstock.actors.runtime.clock import SystemClock, TimerThread
+from penstock.actors.runtime.dispatcher import ThreadedDispatcher, blocking
+from penstock.actors.runtime.mailbox import Mailbox
+from penstock.actors.runtime.process import Process, ProcessRef
+from penstock.actors.runtime.runtime import Runtime
+from penstock.errors import OptionError
+
+GENEROUS = 20.0
+
+Make = Callable[..., Runtime]
+
+
+class Runner(Process):
+    """Runs what it is told to run."""
+
+    in_pykka_registry = False
+
+    def on_receive(self, message: Any) -> Any:
+        return message(self)
+
+
+def threads_of(runtime: Runtime) -> ThreadedDispatcher:
+    assert isinstance(runtime.dispatcher, ThreadedDispatcher)
+    return runtime.dispatcher
+
+
+# --- blocking --------------------------------------------------------------------------------------------------------
+
+
+def test_three_hundred_actors_that_each_wait_for_the_next_do_not_deadlock_one_worker(make_runtime: Make) -> None:
+    runtime = make_runtime(workers=1, max_spares=400)
+
+    class Link(Process):
+        in_pykka_registry = False
+
+        def __init__(self, rest: ProcessRef | None) -> None:
+            super().__init__()
+            self.rest = rest
+
+        def on_receive(self, message: Any) -> Any:
+            return 1 if self.rest is None else 1 + self.rest.ask(message, timeout=GENEROUS)
+
+    chain: ProcessRef | None = None
+    for _ in range(300):
+        chain = runtime.spawn(Link, chain)
+    assert chain is not None
+    assert chain.ask("how long?", timeout=GENEROUS) == 300
+    statistics = threads_of(runtime).statistics()
+    assert statistics.spares_started <= 300
+    assert statistics.spares_exhausted == 0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_actors_that_block_unannounced_are_found_out_and_others_run(make_runtime: Make, workers: int) -> None:
+    runtime = make_runtime(workers=workers)
+    freed = threading.Event()
+    stuck = [runtime.spawn(Runner) for _ in range(2 * workers)]
+    waiting = [ref.ask(lambda _: freed.wait(GENEROUS), block=False) for ref in stuck]
+    runtime.spawn(Runner).tell(lambda _: freed.set())
+    assert all(reply.get(timeout=GENEROUS) for reply in waiting)
+    assert threads_of(runtime).statistics().spares_started >= 1
+
+
+def test_the_monitor_that_fell_asleep_is_woken_by_work(make_runtime: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_TICK", 0.0002)
+    runtime = make_runtime(workers=1)
+    asleep = threading.Event()
+    wake = threads_of(runtime)._wake_monitor
+    wait = wake.wait
+
+    def sleep(timeout: float | None = None) -> bool:
+        asleep.set()
+        return wait(timeout)
+
+    monkeypatch.setattr(wake, "wait", sleep)
+    for _ in range(3):
+        assert asleep.wait(GENEROUS)
+        asleep.clear()
+        freed = threading.Event()
+        stuck = runtime.spawn(Runner).ask(lambda _, freed=freed: freed.wait(GENEROUS), block=False)
+        runtime.spawn(Runner).tell(lambda _, freed=freed: freed.set())
+        assert stuck.get(timeout=GENEROUS)
+
+
+def test_a_worker_says_whom_it_runs_before_it_looks_whether_the_monitor_sleeps() -> None:
+    """Else the monitor could fall asleep over a worker that is about to get stuck, and nobody would ever wake it."""
+    looks: list[bool] = []
+
+    class Watched(ThreadedDispatcher):
+        _sleeps = False
+
+        @property
+        def _monitor_sleeps(self) -> bool:
+            worker = getattr(module._here, "worker", None)
+            if worker is not None:
+                looks.append(worker.owner is not None)
+            return self._sleeps
+
+        @_monitor_sleeps.setter
+        def _monitor_sleeps(self, value: bool) -> None:
+            self._sleeps = value
+
+    dispatcher, timers = Watched(workers=1), TimerThread()
+    runtime = Runtime(dispatcher, timers, SystemClock())
+    runtime.spawn(Runner).ask(lambda _: None, timeout=GENEROUS)
+    runtime.close()
+    assert dispatcher.close(GENEROUS) == 0
+    assert timers.close(GENEROUS)
+    assert looks
+    assert all(looks)
+
+
+def test_the_bound_on_spares_is_respected_and_what_it_prevented_is_counted(make_runtime: Make) -> None:
+    runtime = make_runtime(workers=1, max_spares=2)
+    freed = threading.Event()
+    inside = threading.Semaphore(0)
+
+    def block(_process: Any) -> bool:
+        with blocking():
+            inside.release()
+            return freed.wait(GENEROUS)
+
+    blocked = [runtime.spawn(Runner).ask(block, block=False) for _ in range(3)]
+    for _ in blocked:
+        assert inside.acquire(timeout=GENEROUS)
+    later = runtime.spawn(Runner).ask(lambda _: "ran", block=False)
+    statistics = threads_of(runtime).statistics()
+    assert (statistics.workers, statistics.blocked, statistics.busy) == (3, 3, 3)
+    assert (statistics.spares_started, statistics.spares_exhausted) == (2, 1)
+    assert not later.is_done
+    freed.set()
+    assert all(reply.get(timeout=GENEROUS) for reply in blocked)
+    assert later.get(timeout=GENEROUS) == "ran"
+
+
+def test_a_system_that_gives_no_more_threads_is_like_a_bound_on_spares(
+    make_runtime: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = make_runtime(workers=1)
+
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    def block(_process: Any) -> str:
+        with blocking():
+            return "went on"
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert runtime.spawn(Runner).ask(block, timeout=GENEROUS) == "went on"
+    monkeypatch.undo()
+    statistics = threads_of(runtime).statistics()
+    assert (statistics.workers, statistics.spares_exhausted, statistics.spares_started) == (1, 1, 0)
+    assert runtime.spawn(Runner).ask(block, timeout=GENEROUS) == "went on"
+
+
+def test_spares_retire_when_they_are_not_needed_any_more(make_runtime: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_PARKED_FOR", 0.001)
+    runtime = make_runtime(workers=2)
+    dispatcher = threads_of(runtime)
+    few = threading.Event()
+    forget = dispatcher._forget
+
+    def forgotten(worker: Any) -> None:
+        forget(worker)
+        if len(dispatcher._all) == 2:
+            few.set()
+
+    monkeypatch.setattr(dispatcher, "_forget", forgotten)
+    refs = [runtime.spawn(Runner) for _ in range(20)]
+
+    def chain(number: int) -> Callable[[Any], int]:
+        return lambda _: 1 + (refs[number].ask(chain(number + 1), timeout=GENEROUS) if number < 20 else 0)
+
+    assert refs[0].ask(chain(1), timeout=GENEROUS) == 20
+    assert dispatcher.statistics().spares_started >= 1
+    assert few.wait(GENEROUS)
+    assert refs[0].ask(lambda _: "still there", timeout=GENEROUS) == "still there"
+
+
+def test_waiting_may_be_announced_twice_and_outside_of_actors(runtime: Runtime) -> None:
+    with blocking(), blocking():
+        pass
+    other = runtime.spawn(Runner)
+
+    def twice(_process: Any) -> Any:
+        with blocking(), blocking():
+            return other.ask(lambda _: "inside", timeout=GENEROUS)
+
+    assert runtime.spawn(Runner).ask(twice, timeout=GENEROUS) == "inside"
+    assert threads_of(runtime).statistics().blocked == 0
+
+
+# --- workers that die ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit])
+def test_a_base_exception_in_an_actor_crashes_only_that_actor(runtime: Runtime, kind: type[BaseException]) -> None:
+    def fail(_process: Any) -> None:
+        raise kind
+
+    ref = runtime.spawn(Runner)
+    with pytest.raises(kind):
+        ref.ask(fail, timeout=GENEROUS)
+    assert runtime.join(ref, GENEROUS)
+    assert isinstance(runtime.exit_reason(ref), kind)
+    assert threads_of(runtime).statistics().replaced == 0
+    assert runtime.spawn(Runner).ask(lambda _: "others run", timeout=GENEROUS) == "others run"
+
+
+def test_a_worker_that_dies_in_its_own_loop_is_replaced(make_runtime: Make) -> None:
+    runtime = make_runtime(workers=1)
+
+    class Deadly:
+        def run(self, limit: int) -> int:
+            raise SystemExit
+
+    for _ in range(3):
+        threads_of(runtime).enqueue(Mailbox(Deadly(), lambda _mailbox: None))
+    assert runtime.spawn(Runner).ask(lambda _: "runs", timeout=GENEROUS) == "runs"
+    statistics = threads_of(runtime).statistics()
+    assert (statistics.replaced, statistics.workers) == (3, 1)
+
+
+# --- order and exclusion ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("restless")
+def test_an_actor_never_runs_on_two_workers_at_once_and_keeps_each_senders_order(make_runtime: Make) -> None:
+    runtime = make_runtime(workers=4, throughput=3)
+    overlaps: list[str] = []
+
+    class Careful(Process):
+        in_pykka_registry = False
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.inside = threading.Lock()
+            self.got: list[tuple[int, int]] = []
+
+        def on_receive(self, message: Any) -> Any:
+            if not self.inside.acquire(blocking=False):
+                overlaps.append(self.label)
+            if message == "report":
+                report = list(self.got)
+                self.inside.release()
+                return report
+            if message[1] % 100 == 0:
+                with blocking():
+                    pass
+            self.got.append(message)
+            self.inside.release()
+            return None
+
+    actors = [runtime.spawn(Careful) for _ in range(3)]
+    # asking after it has told, each sender knows that all of its own have been handled
+    senders = [threading.Thread(target=_send, args=(sender, actors)) for sender in range(4)]
+    for thread in senders:
+        thread.start()
+    for thread in senders:
+        thread.join(GENEROUS)
+    assert overlaps == []
+    for actor in actors:
+        got = actor.ask("report", timeout=GENEROUS)
+        for sender in range(4):
+            assert [number for who, number in got if who == sender] == list(range(500))
+
+
+def _send(sender: int, actors: list[ProcessRef]) -> None:
+    for number in range(500):
+        for actor in actors:
+            actor.tell((sender, number))
+    for actor in actors:
+        actor.ask("report", timeout=GENEROUS)
+
+
+def test_throughput_lets_others_have_their_turn(make_runtime: Make) -> None:
+    runtime = make_runtime(workers=1, throughput=5, max_spares=0)
+    order: list[str] = []
+    release = threading.Event()
+    holder, busy, other = (runtime.spawn(Runner) for _ in range(3))
+    held = holder.ask(lambda _: release.wait(GENEROUS), block=False)
+    for _ in range(20):
+        busy.tell(lambda _: order.append("busy"))
+    over = other.ask(lambda _: order.append("other"), block=False)
+    release.set()
+    held.get(timeout=GENEROUS)
+    over.get(timeout=GENEROUS)
+    busy.ask(lambda _: None, timeout=GENEROUS)
+    assert order == ["busy"] * 5 + ["other"] + ["busy"] * 15
+
+
+# --- watching --------------------------------------------------------------------------------------------------------
+
+
+def test_an_actor_that_holds_its_worker_is_named_in_the_log_once(make_runtime: Make) -> None:
+    runtime = make_runtime(workers=1, hold_warning=0.01)
+    warned = threading.Event()
+    records: list[logging.LogRecord] = []
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            records.append(record)
+            warned.set()
+
+    handler = Handler()
+    logger = logging.getLogger("penstock")
+    logger.addHandler(handler)
+    try:
+        ref = runtime.spawn(Runner, name="the slow one")
+        assert ref.ask(lambda _: warned.wait(GENEROUS), timeout=GENEROUS)
+        runtime.spawn(Runner).ask(lambda _: None, timeout=GENEROUS)
+    finally:
+        logger.removeHandler(handler)
+    named = [record.penstock["actor"] for record in records]  # type: ignore[attr-defined]
+    assert named.count("the slow one") == 1
+    assert threads_of(runtime).statistics().held == len(named)
+
+
+def test_an_actor_whose_name_cannot_be_said_does_not_end_the_monitor(make_runtime: Make) -> None:
+    runtime = make_runtime(workers=1, hold_warning=0.01)
+    asked = threading.Event()
+
+    class Nameless(Runner):
+        def __str__(self) -> str:
+            asked.set()
+            raise LookupError
+
+    assert runtime.spawn(Nameless).ask(lambda _: asked.wait(GENEROUS), timeout=GENEROUS)
+    freed = threading.Event()
+    stuck = runtime.spawn(Runner).ask(lambda _: freed.wait(GENEROUS), block=False)
+    runtime.spawn(Runner).tell(lambda _: freed.set())
+    assert stuck.get(timeout=GENEROUS)
+
+
+def test_statistics_count_what_is_going_on(make_runtime: Make) -> None:
+    runtime = make_runtime(workers=1, max_spares=0)
+    inside, freed = threading.Event(), threading.Event()
+
+    def hold(_process: Any) -> bool:
+        inside.set()
+        return freed.wait(GENEROUS)
+
+    held = runtime.spawn(Runner).ask(hold, block=False)
+    assert inside.wait(GENEROUS)
+    others = [runtime.spawn(Runner).ask(lambda _: 1, block=False) for _ in range(5)]
+    statistics = threads_of(runtime).statistics()
+    assert (statistics.workers, statistics.busy, statistics.blocked, statistics.queued) == (1, 1, 0, 5)
+    freed.set()
+    assert held.get(timeout=GENEROUS)
+    assert [reply.get(timeout=GENEROUS) for reply in others] == [1] * 5
+    runtime.spawn(Runner).ask(lambda _: None, timeout=GENEROUS)  # a turn later, all of those are counted
+    statistics = threads_of(runtime).statistics()
+    assert (statistics.queued, statistics.leaked, statistics.replaced) == (0, 0, 0)
+    assert statistics.messages >= 6
+
+
+# --- the end ---------------------------------------------------------------------------------------------------------
+
+
+def test_close_ends_every_thread_spares_included() -> None:
+    before = set(threading.enumerate())
+    dispatcher, timers = ThreadedDispatcher(workers=3), TimerThread()
+    runtime = Runtime(dispatcher, timers, SystemClock())
+    refs = [runtime.spawn(Runner) for _ in range(10)]
+
+    def chain(number: int) -> Callable[[Any], Any]:
+        return lambda _: refs[number].ask(chain(number + 1), timeout=GENEROUS) if number < 10 else "end"
+
+    assert refs[0].ask(chain(1), timeout=GENEROUS) == "end"
+    runtime.close()
+    assert dispatcher.close(GENEROUS) == 0
+    assert timers.close(GENEROUS)
+    assert set(threading.enumerate()) <= before
+    assert dispatcher.statistics().leaked == 0
+    assert dispatcher.close(GENEROUS) == 0
+
+
+def test_close_reports_a_thread_that_is_stuck_as_leaked() -> None:
+    dispatcher, timers = ThreadedDispatcher(workers=2), TimerThread()
+    runtime = Runtime(dispatcher, timers, SystemClock())
+    inside, freed = threading.Event(), threading.Event()
+    stuck_in: list[threading.Thread] = []
+
+    def hold(_process: Any) -> None:
+        stuck_in.append(threading.current_thread())
+        inside.set()
+        freed.wait(GENEROUS)
+
+    runtime.spawn(Runner).tell(hold)
+    assert inside.wait(GENEROUS)
+    runtime.close()
+    assert dispatcher.statistics().leaked == 1
+    assert dispatcher.close(0.05) == 1
+    assert dispatcher.statistics().leaked == 1
+    freed.set()
+    stuck_in[0].join(GENEROUS)
+    assert not stuck_in[0].is_alive()
+    assert dispatcher.close(GENEROUS) == 0
+    assert timers.close(GENEROUS)
+
+
+def test_an_actor_may_close_the_dispatcher_it_runs_on() -> None:
+    dispatcher, timers = ThreadedDispatcher(workers=2), TimerThread()
+    runtime = Runtime(dispatcher, timers, SystemClock())
+    assert runtime.spawn(Runner).ask(lambda _: dispatcher.close(GENEROUS), timeout=GENEROUS) == 0
+    assert dispatcher.close(GENEROUS) == 0
+    assert timers.close(GENEROUS)
+
+
+def test_calls_after_everything_is_closed_are_answered_at_once(make_runtime: Make) -> None:
+    runtime = make_runtime(workers=1)
+    ref = runtime.spawn(Runner)
+    runtime.close()
+    threads_of(runtime).close(GENEROUS)
+    with pytest.raises(Exception, match="not alive"):
+        ref.ask(lambda _: None)
+    assert runtime.join(ref)
+
+
+def test_two_runtimes_in_one_process_are_independent(make_runtime: Make) -> None:
+    one, two = make_runtime(workers=1, max_spares=1, name="one"), make_runtime(workers=1, max_spares=1, name="two")
+    here, there = one.spawn(Runner, name="it"), two.spawn(Runner, name="it")
+    assert (one.whereis("it"), two.whereis("it")) == (here, there)
+    back = one.spawn(Runner)
+    # waiting for the other runtime's actor lends the own worker's place, so that the way back is free
+    there_and_back = here.ask(
+        lambda _: there.ask(lambda _: back.ask(lambda _: "back", timeout=GENEROUS), timeout=GENEROUS), timeout=GENEROUS
+    )
+    assert there_and_back == "back"
+    one.close()
+    assert there.ask(lambda _: "alive", timeout=GENEROUS) == "alive"
+    assert not one.is_alive(there)
+
+
+@pytest.mark.parametrize(
+    "options", [{"workers": 0}, {"workers": 65}, {"throughput": 0}, {"max_spares": -1}, {"hold_warning": 0}]
+)
+def test_options_out_of_range_are_refused_and_start_no_thread(options: dict[str, Any]) -> None:
+    before = threading.active_count()
+    with pytest.raises(OptionError, match=next(iter(options))):
+        ThreadedDispatcher(**options)
+    assert threading.active_count() == before

@@ -1,0 +1,763 @@
+"""Processes: Pykka's idiom, the start, the kill, and that no caller is ever left alone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pykka
+import pytest
+from pykka import ActorRegistry
+
+from penstock.actors.runtime.clock import SystemClock, TimerThread
+from penstock.actors.runtime.dispatcher import ThreadedDispatcher
+from penstock.actors.runtime.process import Process, ProcessRef, Refusal
+from penstock.actors.runtime.runtime import Runtime
+from penstock.actors.runtime.signals import Down, ExitNotice
+from penstock.actors.runtime.statem import StateMachine
+from penstock.actors.runtime.transitions import POSTPONE, Keep, Next, answer, state_timeout
+from penstock.errors import CallTimeout, OptionError, ProcessDead, StartError, SystemStopped
+from penstock.testing import Simulation
+
+GENEROUS = 20.0
+
+Make = Callable[..., Runtime]
+
+
+class Runner(Process):
+    """Runs what it is told to run."""
+
+    in_pykka_registry = False
+
+    def on_receive(self, message: Any) -> Any:
+        return message(self) if callable(message) else message
+
+
+class Counter(Process):
+    def __init__(self, start: int = 0) -> None:
+        super().__init__()
+        self.count = start
+
+    def add(self, number: int) -> int:
+        self.count += number
+        return self.count
+
+    def fail(self) -> None:
+        raise LookupError("fail")
+
+    def on_receive(self, message: Any) -> Any:
+        return ("received", message)
+
+
+# --- Pykka's idiom ---------------------------------------------------------------------------------------------------
+
+
+def test_proxies_call_get_set_and_tell(runtime: Runtime) -> None:
+    ref = runtime.spawn(Counter, 5)
+    proxy: Any = ref.proxy()
+    assert proxy.add(2).get(timeout=GENEROUS) == 7
+    proxy.add.defer(3)
+    assert proxy.count.get(timeout=GENEROUS) == 10
+    proxy.count = 20
+    assert proxy.count.get(timeout=GENEROUS) == 20
+    assert proxy.add(1).map(lambda value: value * 2).get(timeout=GENEROUS) == 42
+    assert pykka.get_all([proxy.add(1), proxy.add(1)], timeout=GENEROUS) == [22, 23]
+    assert proxy.add(1).join(proxy.add(1)).get(timeout=GENEROUS) == [24, 25]
+    proxy.stop()
+    assert runtime.join(ref, GENEROUS)
+    with pytest.raises(pykka.ActorDeadError):
+        proxy.count.get(timeout=GENEROUS)
+    with pytest.raises(pykka.ActorDeadError):
+        ref.proxy()
+
+
+def test_an_exception_in_a_proxy_call_is_the_callers_and_crashes_the_process(runtime: Runtime) -> None:
+    ref = runtime.spawn(Counter)
+    with pytest.raises(LookupError, match="fail"):
+        ref.proxy().fail().get(timeout=GENEROUS)
+    assert isinstance(runtime.exit_reason(ref), LookupError)
+
+
+def test_a_refusal_is_the_callers_and_crashes_nothing(runtime: Runtime) -> None:
+    def refuse(_process: Any) -> None:
+        raise Refusal(LookupError("no"))
+
+    ref = runtime.spawn(Runner)
+    with pytest.raises(LookupError, match="no"):
+        ref.ask(refuse, timeout=GENEROUS)
+    ref.tell(refuse)
+    assert ref.ask("alive", timeout=GENEROUS) == "alive"
+
+
+def test_it_is_in_pykkas_registry_as_long_as_it_lives(runtime: Runtime) -> None:
+    refs = [runtime.spawn(Counter) for _ in range(3)]
+    assert set(refs) <= set(ActorRegistry.get_by_class(Counter))
+    assert ActorRegistry.get_by_urn(refs[0].actor_urn) is refs[0]
+    ActorRegistry.broadcast("hello", target_class=Counter)
+    runtime.exit(refs[0], "kill")
+    refs[1].stop(timeout=GENEROUS)
+    runtime.exit(refs[2], "reason")
+    assert runtime.join(refs[2], GENEROUS)
+    assert ActorRegistry.get_by_class(Counter) == []
+
+
+def test_one_that_does_not_start_is_not_in_the_registry(runtime: Runtime) -> None:
+    class Failing(Counter):
+        def on_start(self) -> None:
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        runtime.spawn(Failing)
+    assert ActorRegistry.get_by_class(Failing) == []
+
+
+def test_pykkas_threading_actors_and_processes_ask_each_other(runtime: Runtime) -> None:
+    class Threaded(pykka.ThreadingActor):
+        use_daemon_thread = True
+
+        def on_receive(self, message: Any) -> Any:
+            return message() if callable(message) else message
+
+    threaded = Threaded.start()
+    ref = runtime.spawn(Runner)
+    try:
+        assert threaded.ask(lambda: ref.ask("from the thread", timeout=GENEROUS), timeout=GENEROUS) == "from the thread"
+        there = ref.ask(lambda _: threaded.ask("from the process", timeout=GENEROUS), timeout=GENEROUS)
+        assert there == "from the process"
+        runtime.exit(ref, "kill")
+        with pytest.raises(pykka.ActorDeadError):
+            threaded.ask(lambda: ref.ask("too late", timeout=GENEROUS), timeout=GENEROUS)
+    finally:
+        threaded.stop()
+
+
+def test_a_call_can_be_awaited(runtime: Runtime) -> None:
+    release = threading.Event()
+    slow, quick = runtime.spawn(Runner), runtime.spawn(Runner)
+
+    async def main() -> list[Any]:
+        async def ask(ref: ProcessRef, message: Any) -> Any:
+            return await ref.ask(message, block=False)
+
+        async def free() -> None:
+            release.set()
+
+        # freed only if the loop goes on while the first call is awaited
+        one, two, _ = await asyncio.gather(ask(slow, lambda _: release.wait(GENEROUS)), ask(quick, "two"), free())
+        return [one, two, await quick.proxy().label]
+
+    assert asyncio.run(main()) == [True, "two", quick.label]
+
+
+def test_a_stop_waits_its_turn_and_two_who_stop_are_both_right(runtime: Runtime) -> None:
+    ref = runtime.spawn(Runner)
+    inside, release = threading.Event(), threading.Event()
+
+    def hold(_process: Any) -> bool:
+        inside.set()
+        return release.wait(GENEROUS)
+
+    held = ref.ask(hold, block=False)
+    assert inside.wait(GENEROUS)
+    stops = [ref.stop(block=False) for _ in range(2)]
+    release.set()
+    assert held.get(timeout=GENEROUS)
+    assert [stop.get(timeout=GENEROUS) for stop in stops] == [True, True]
+    assert ref.stop(timeout=GENEROUS) is False
+
+
+def test_hooks_are_pykkas() -> None:
+    class Hooked(Process):
+        called: list[Any]
+
+        def on_start(self) -> None:
+            type(self).called = ["start"]
+
+        def on_stop(self) -> None:
+            self.called.append("stop")
+
+        def on_failure(self, exception_type: Any, exception_value: Any, traceback: Any) -> None:
+            self.called.append(exception_type)
+
+        def on_receive(self, message: Any) -> Any:
+            raise LookupError
+
+    with Simulation() as simulation:
+        simulation.spawn(Hooked).stop(timeout=1)
+        assert Hooked.called == ["start", "stop"]
+        simulation.spawn(Hooked).tell("fail")
+        simulation.settle()
+        assert Hooked.called == ["start", LookupError]
+        assert isinstance(Hooked.start(runtime=simulation.runtime), ProcessRef)
+        with pytest.raises(TypeError, match="runtime="):
+            Hooked.start()
+
+
+# --- the start -------------------------------------------------------------------------------------------------------
+
+
+class Stuck(Process):
+    """Does not get through its start until it is let."""
+
+    def __init__(self, inside: threading.Event, release: threading.Event, done: list[Any]) -> None:
+        super().__init__()
+        self.inside, self.release, self.done = inside, release, done
+
+    def on_start(self) -> None:
+        self.inside.set()
+        self.release.wait(GENEROUS)
+        self.runtime.monitor(self.ref, "nobody")
+        self.done.append("started")
+
+    def on_receive(self, message: Any) -> Any:
+        self.done.append(message)
+
+
+def test_a_start_that_is_stuck_is_given_up_with_its_name_free_and_its_effects_fenced(make_runtime: Make) -> None:
+    runtime = make_runtime(workers=1)
+    inside, release, done = threading.Event(), threading.Event(), list[Any]()
+    parent = runtime.spawn(Runner)
+    before = ActorRegistry.get_all()
+    with pytest.raises(StartError) as caught:
+        runtime.spawn(Stuck, inside, release, done, name="it", link=parent, start_timeout=0.02)
+    assert caught.value.code == "timeout"
+    assert inside.wait(GENEROUS)
+    assert runtime.whereis("it") is None
+    assert (runtime.processes(), ActorRegistry.get_all()) == ([parent], before)
+    assert runtime.dispatcher.statistics().leaked == 1
+    again = runtime.spawn(Runner, name="it", start_timeout=GENEROUS)
+    assert again.ask("here", timeout=GENEROUS) == "here"
+    release.set()
+    runtime.dispatcher.close(GENEROUS)  # ends every thread, each after what it is in
+    assert done == ["started"]
+    assert runtime.whereis("it") is again
+    assert parent.is_alive()
+
+
+def test_messages_to_one_whose_start_was_given_up_are_answered(make_runtime: Make) -> None:
+    runtime = make_runtime(workers=1)
+    inside, release, done = threading.Event(), threading.Event(), list[Any]()
+    refs: list[ProcessRef] = []
+
+    class Known(Stuck):
+        def on_start(self) -> None:
+            refs.append(self.ref)
+            refs[0].tell("during the start")
+            super().on_start()
+
+    with pytest.raises(StartError):
+        runtime.spawn(Known, inside, release, done, start_timeout=0.02)
+    assert inside.wait(GENEROUS)
+    with pytest.raises(ProcessDead):
+        refs[0].ask("while it is stuck", timeout=GENEROUS)
+    release.set()
+    runtime.spawn(Runner).ask("others", timeout=GENEROUS)
+    with pytest.raises(ProcessDead):
+        refs[0].ask("afterwards", timeout=GENEROUS)
+    runtime.dispatcher.close(GENEROUS)
+    assert done == ["started"]
+
+
+def test_a_start_with_a_timeout_raises_what_init_raised_a_timeout_of_its_own_included(runtime: Runtime) -> None:
+    class Failing(Process):
+        def __init__(self, error: BaseException) -> None:
+            super().__init__()
+            self.error = error
+
+        def on_start(self) -> None:
+            raise self.error
+
+    for error in (LookupError("init"), TimeoutError("its own"), CallTimeout("a call", 1)):
+        with pytest.raises(type(error)) as caught:
+            runtime.spawn(Failing, error, name="it", start_timeout=GENEROUS)
+        assert caught.value is error
+        assert runtime.whereis("it") is None
+
+
+@pytest.mark.parametrize("bad", [-1, float("nan"), "soon"])
+def test_a_bad_start_timeout_is_refused_before_anything_starts(runtime: Runtime, bad: Any) -> None:
+    with pytest.raises(OptionError, match="start_timeout"):
+        runtime.spawn(Runner, start_timeout=bad)
+    assert runtime.processes() == []
+
+
+def test_one_that_is_killed_or_told_to_exit_while_it_starts_does_not_start() -> None:
+    class Doomed(Runner):
+        def __init__(self, reason: str) -> None:
+            super().__init__()
+            self.reason = reason
+
+        def on_start(self) -> None:
+            self.runtime.exit(self.ref, self.reason)
+
+    with Simulation() as simulation:
+        for reason, code in (("kill", "killed"), ("reason", "reason")):
+            with pytest.raises(StartError) as caught:
+                simulation.spawn(Doomed, reason)
+            assert caught.value.code == code
+        assert simulation.runtime.processes() == []
+
+
+def test_a_parent_that_is_dead_starts_nothing(runtime: Runtime) -> None:
+    parent = runtime.spawn(Runner)
+    runtime.exit(parent, "kill")
+    with pytest.raises(StartError):
+        runtime.spawn(Runner, name="it", link=parent)
+    assert (runtime.whereis("it"), runtime.processes()) == (None, [])
+
+
+def test_a_closed_runtime_starts_nothing_and_has_nobody(runtime: Runtime) -> None:
+    ref = runtime.spawn(Counter)
+    runtime.close()
+    assert (ref.is_alive(), runtime.exit_reason(ref), runtime.processes()) == (False, "killed", [])
+    with pytest.raises(SystemStopped):
+        runtime.spawn(Counter)
+    assert ActorRegistry.get_by_class(Counter) == []
+    assert runtime.join(ref, 0)
+
+
+# --- the kill --------------------------------------------------------------------------------------------------------
+
+
+class Watcher(Process):
+    in_pykka_registry = False
+
+    def __init__(self, heard: list[Any], event: threading.Event) -> None:
+        super().__init__()
+        self.heard, self.event = heard, event
+
+    def on_receive(self, message: Any) -> Any:
+        self.heard.append(message)
+        self.event.set()
+
+
+class Holding(StateMachine):
+    """A state machine that holds its thread; what it returns afterwards is to have no effect."""
+
+    def init(self, inside: threading.Event, release: threading.Event, seen: list[Any]) -> str:
+        self.inside, self.release, self.seen = inside, release, seen
+        return "one"
+
+    def one(self, event: Any) -> Any:
+        if event.message == "later":
+            return Keep(POSTPONE)
+        self.inside.set()
+        self.release.wait(GENEROUS)
+        return Next("two", answer(event.reply_to, "from the dead"), state_timeout(0, "from the dead"))
+
+    def two(self, event: Any) -> Any:
+        self.seen.append(event)
+
+
+@pytest.mark.parametrize("kind", ["process", "machine"])
+def test_killed_in_a_handler_it_is_dead_for_everybody_at_once(make_runtime: Make, kind: str) -> None:
+    runtime = make_runtime(workers=1)
+    inside, release = threading.Event(), threading.Event()
+    heard, hears, seen = list[Any](), threading.Event(), list[Any]()
+
+    def hold(_process: Any) -> str:
+        inside.set()
+        release.wait(GENEROUS)
+        return "from the dead"
+
+    if kind == "process":
+        ref = runtime.spawn(Runner, name="it")
+    else:
+        ref = runtime.spawn(Holding, inside, release, seen, name="it")
+    watcher = runtime.spawn(Watcher, heard, hears)
+    monitor = runtime.monitor(watcher, ref)
+    early = [ref.ask("later", block=False)] if kind == "machine" else []
+    current = ref.ask(hold, block=False)
+    assert inside.wait(GENEROUS)
+    waiting = [*early, current, *(ref.ask("in the mailbox", block=False) for _ in range(3))]
+    runtime.exit(ref, "kill")
+    # its thread is still in there
+    assert (ref.is_alive(), runtime.whereis("it"), runtime.exit_reason(ref)) == (False, None, "killed")
+    for call in waiting:
+        with pytest.raises(ProcessDead) as caught:
+            call.get(timeout=0)
+        assert caught.value.reason == "killed"
+    with pytest.raises(ProcessDead) as late:
+        ref.ask("now", timeout=GENEROUS)
+    assert late.value.reason == "noproc"
+    assert hears.wait(GENEROUS)
+    assert heard == [Down(monitor, ref, "killed")]
+    assert runtime.dispatcher.statistics().leaked == 1
+    again = runtime.spawn(Runner, name="it")
+    assert again.ask("here", timeout=GENEROUS) == "here"
+    release.set()
+    runtime.dispatcher.close(GENEROUS)
+    assert runtime.dispatcher.statistics().leaked == 0
+    assert (seen, heard, runtime.dead_letters.count) == ([], [Down(monitor, ref, "killed")], 0)
+    with pytest.raises(ProcessDead):  # not the zombie's answer
+        current.get(timeout=0)
+
+
+def test_the_worker_goes_on_when_the_zombie_ends(make_runtime: Make) -> None:
+    runtime = make_runtime(workers=1, max_spares=0)
+    inside, release = threading.Event(), threading.Event()
+
+    def hold(_process: Any) -> None:
+        inside.set()
+        release.wait(GENEROUS)
+
+    ref, other = runtime.spawn(Runner), runtime.spawn(Runner)
+    ref.tell(hold)
+    assert inside.wait(GENEROUS)
+    ref.tell(lambda _: pytest.fail("handled after the kill"))
+    runtime.exit(ref, "kill")
+    answered = other.ask("goes on", block=False)
+    release.set()
+    assert answered.get(timeout=GENEROUS) == "goes on"
+    assert runtime.dispatcher.statistics().leaked == 0
+    assert runtime.dead_letters.count == 1
+
+
+def test_killed_while_it_terminates_its_caller_is_answered(make_runtime: Make) -> None:
+    runtime = make_runtime(workers=1)
+    inside, release = threading.Event(), threading.Event()
+
+    class Lingering(Runner):
+        def terminate(self, reason: object) -> None:
+            inside.set()
+            release.wait(GENEROUS)
+
+    ref = runtime.spawn(Lingering)
+    stopping = ref.stop(block=False)
+    assert inside.wait(GENEROUS)
+    runtime.exit(ref, "kill")
+    assert stopping.get(timeout=0) is True  # it wanted it to be dead
+    release.set()
+    assert runtime.exit_reason(ref) == "killed"
+
+
+def test_a_message_sent_after_the_kill_is_never_handled(runtime: Runtime) -> None:
+    for _ in range(200):
+        ref, handled = runtime.spawn(Runner), list[int]()
+        ref.tell("before")
+        runtime.exit(ref, "kill")
+        ref.tell(lambda _, handled=handled: handled.append(1))
+        assert handled == []
+
+
+def test_a_signal_and_a_message_that_come_between_two_looks_are_taken_in_their_order() -> None:
+    """Its own thread has just seen that nothing is unusual when somebody sends an exit signal and then a message."""
+    handled: list[int] = []
+
+    class Interrupted:
+        def __init__(self, mailbox: Any) -> None:
+            self.mailbox = mailbox
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.mailbox, name)
+
+        def empty(self) -> bool:
+            if self.mailbox.empty() and process.actor_inbox is self:
+                process.actor_inbox = self.mailbox
+                simulation.runtime.exit(ref, "signal")
+                ref.tell(lambda _: handled.append(1))
+            return bool(self.mailbox.empty())
+
+    with Simulation() as simulation:
+        ref = simulation.spawn(Runner)
+        process: Any = ref._actor_weakref()
+        ref.tell("before")
+        process.actor_inbox = Interrupted(process.actor_inbox)
+        simulation.dispatcher._ready.pop().owner.run(2)  # a turn of two messages
+        simulation.settle()
+        assert simulation.runtime.exit_reason(ref) == "signal"
+        assert handled == []
+
+
+def test_a_signal_that_comes_while_it_looks_for_signals_is_not_lost() -> None:
+    class Interrupted(Runner):
+        interrupt: Callable[[], None] | None = None
+        stored = False
+
+        @property
+        def _attention(self) -> bool:
+            return self.stored
+
+        @_attention.setter
+        def _attention(self, value: bool) -> None:
+            if not value and self.interrupt is not None:
+                interrupt, self.interrupt = self.interrupt, None
+                interrupt()
+            self.stored = value
+
+    with Simulation() as simulation:
+        ref = simulation.spawn(Interrupted)
+        process: Any = ref._actor_weakref()
+        process._attention = True  # a false alarm
+        process.interrupt = lambda: simulation.runtime.exit(ref, "signal")
+        ref.tell("message")
+        simulation.settle()
+        assert simulation.runtime.exit_reason(ref) == "signal"
+
+
+def test_killed_with_a_call_in_its_hands_that_nobody_else_can_see_it_answers_it() -> None:
+    """Its own thread has taken a call out of the mailbox and not yet said that it handles it."""
+
+    class Interrupted(Runner):
+        def _handle(self, item: Any) -> None:
+            self.runtime.exit(self.ref, "kill")
+            super()._handle(item)
+
+    class InterruptedMachine(Keeper):
+        def _handle(self, item: Any) -> None:
+            self.runtime.exit(self.ref, "kill")
+            super()._handle(item)
+
+    with Simulation() as simulation:
+        for ref in (simulation.spawn(Interrupted), simulation.spawn(InterruptedMachine, 1)):
+            call = ref.ask(lambda _: pytest.fail("handled by a dead process"), block=False)
+            simulation.settle()
+            with pytest.raises(ProcessDead) as caught:
+                call.get(timeout=0)
+            assert caught.value.reason == "killed"
+
+
+# --- the crash -------------------------------------------------------------------------------------------------------
+
+
+def test_a_process_that_cannot_even_log_its_crash_ends_all_the_same() -> None:
+    class Unspeakable(Runner):
+        def _circumstances(self, reason: str) -> dict[str, Any]:
+            raise LookupError("cannot say")
+
+    with Simulation() as simulation:
+        ref = simulation.spawn(Unspeakable)
+        with pytest.raises(ZeroDivisionError):
+            ref.ask(lambda _: 1 // 0, timeout=1)
+        assert not ref.is_alive()
+
+
+def test_what_terminate_raises_is_the_exit_reason() -> None:
+    class Failing(Runner):
+        def terminate(self, reason: object) -> None:
+            raise LookupError("terminate")
+
+    with Simulation() as simulation:
+        ref = simulation.spawn(Failing)
+        with pytest.raises(LookupError):
+            ref.ask(lambda process: process.exit("normal"), timeout=1)
+        assert isinstance(simulation.runtime.exit_reason(ref), LookupError)
+
+
+def test_calls_behind_a_crash_get_the_exit_reason() -> None:
+    with Simulation() as simulation:
+        ref = simulation.spawn(Runner)
+        crashing = ref.ask(lambda _: 1 // 0, block=False)
+        behind = [ref.ask("behind", block=False) for _ in range(3)]
+        simulation.settle()
+        with pytest.raises(ZeroDivisionError) as error:
+            crashing.get(timeout=0)
+        for call in behind:
+            with pytest.raises(ProcessDead) as caught:
+                call.get(timeout=0)
+            assert caught.value.reason is error.value
+
+
+def test_a_dispose_that_fails_still_tells_everybody() -> None:
+    class Failing(Runner):
+        def dispose(self, reason: object) -> None:
+            raise LookupError("dispose")
+
+    with Simulation() as simulation:
+        heard, event = list[Any](), threading.Event()
+        ref = simulation.spawn(Failing)
+        waiting = ref.ask("waiting", block=False)
+        simulation.runtime.monitor(simulation.spawn(Watcher, heard, event), ref)
+        with pytest.raises(LookupError):
+            simulation.runtime.exit(ref, "kill")
+        simulation.settle()
+        assert [type(message) for message in heard] == [Down]
+        with pytest.raises(ProcessDead):
+            waiting.get(timeout=0)
+
+
+# --- nobody is left alone --------------------------------------------------------------------------------------------
+
+
+class Keeper(StateMachine):
+    """Answers some calls at once, some later, some never; postpones, inserts and crashes."""
+
+    def init(self, seed: int) -> str:
+        self.random = random.Random(seed)
+        self.kept: list[Any] = []
+        return "odd"
+
+    def odd(self, event: Any) -> Any:
+        return self.react(event, "even")
+
+    def even(self, event: Any) -> Any:
+        return self.react(event, "odd")
+
+    def react(self, event: Any, other: str) -> Any:
+        reply_to = getattr(event, "reply_to", None)
+        if reply_to is None:
+            return Next(other)
+        match self.random.randrange(6):
+            case 0:
+                return Keep(POSTPONE)
+            case 1:
+                self.kept.append(reply_to)
+                return Next(other, state_timeout(0))
+            case 2 if self.kept:
+                return Next(other, answer(self.kept.pop()), answer(reply_to))
+            case 3:
+                return Next(other, POSTPONE)
+        return Keep(answer(reply_to, event.message))
+
+
+@pytest.mark.usefixtures("restless")
+@pytest.mark.parametrize("kind", ["process", "machine"])
+def test_every_call_returns_or_raises_while_processes_are_killed_crash_and_stop(make_runtime: Make, kind: str) -> None:
+    runtime = make_runtime(workers=3, throughput=4)
+    lost: list[Any] = []
+    callers, rounds = 4, 40
+    barrier = threading.Barrier(callers + 1)
+    target: list[ProcessRef] = []
+
+    def call(seed: int) -> None:
+        chance = random.Random(seed)
+        for _ in range(rounds):
+            barrier.wait(GENEROUS)
+            ref = target[-1]
+            for _ in range(chance.randrange(5, 30)):
+                try:
+                    ref.ask("question", timeout=GENEROUS)
+                except ProcessDead:
+                    break
+                except CallTimeout:
+                    lost.append(ref)
+                    return
+                except ZeroDivisionError:
+                    break
+            barrier.wait(GENEROUS)
+
+    threads = [threading.Thread(target=call, args=(seed,)) for seed in range(callers)]
+    chance = random.Random(0)
+    for thread in threads:
+        thread.start()
+    for number in range(rounds):
+        ref = runtime.spawn(Runner) if kind == "process" else runtime.spawn(Keeper, number)
+        target.append(ref)
+        barrier.wait(GENEROUS)
+        for _ in range(chance.randrange(200)):
+            ref.is_alive()
+        match number % 4:
+            case 0:
+                runtime.exit(ref, "kill")
+            case 1:
+                runtime.exit(ref, "signal")
+            case 2:
+                ref.stop(block=False)
+            case 3:
+                ref.tell((lambda _: 1 // 0) if kind == "process" else "change")
+                runtime.exit(ref, "kill")
+        barrier.wait(GENEROUS)
+    for thread in threads:
+        thread.join(GENEROUS)
+    assert lost == []
+
+
+@pytest.mark.usefixtures("restless")
+def test_links_monitors_and_deaths_at_once_leave_nothing_behind(make_runtime: Make) -> None:
+    runtime = make_runtime(workers=2)
+    problems: list[BaseException] = []
+
+    def play(seed: int) -> None:
+        chance = random.Random(seed)
+        try:
+            for _ in range(150):
+                mine = [runtime.spawn(Runner) for _ in range(3)]
+                shared.extend(mine)
+                one, other = chance.choice(shared[-12:]), chance.choice(shared[-12:])
+                with contextlib.suppress(ProcessDead):
+                    runtime.link(one, other)
+                monitor = runtime.monitor(one, other)
+                if chance.random() < 0.5:
+                    runtime.demonitor(one, monitor)
+                runtime.exit(chance.choice(shared[-12:]), chance.choice(["kill", "reason"]))
+        except BaseException as error:
+            problems.append(error)
+
+    shared: list[ProcessRef] = [runtime.spawn(Runner)]
+    threads = [threading.Thread(target=play, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(GENEROUS)
+    assert problems == []
+    runtime.close()
+    runtime.dispatcher.close(GENEROUS)  # who is ending in a worker has ended then
+    assert (runtime._relations, runtime._alive, runtime._names) == ({}, {}, {})
+    assert runtime.started == runtime.ended
+
+
+def test_nobody_hears_of_an_end_after_unlink_or_demonitor_has_returned(make_runtime: Make) -> None:
+    """Though the other is dying in another thread at that moment."""
+    runtime = make_runtime(workers=2)
+    dying, go_on = threading.Event(), threading.Event()
+
+    class Slow(Runner):
+        def dispose(self, reason: object) -> None:
+            dying.set()
+            go_on.wait(GENEROUS)
+            super().dispose(reason)
+
+    heard, event = list[Any](), threading.Event()
+
+    class Trapping(Watcher):
+        trap_exit = True
+
+    watcher, target = runtime.spawn(Trapping, heard, event), runtime.spawn(Slow)
+    runtime.link(watcher, target)
+    monitor = runtime.monitor(watcher, target)
+    killer = threading.Thread(target=runtime.exit, args=(target, "kill"))
+    killer.start()
+    assert dying.wait(GENEROUS)
+    runtime.unlink(watcher, target)
+    assert runtime.demonitor(watcher, monitor) is True
+    go_on.set()
+    killer.join(GENEROUS)
+    watcher.tell("the end")
+    assert event.wait(GENEROUS)
+    assert heard == ["the end"]
+
+
+def test_a_notice_names_its_sender(runtime: Runtime) -> None:
+    heard, event = list[Any](), threading.Event()
+
+    class Trapping(Watcher):
+        trap_exit = True
+
+    ref, sender = runtime.spawn(Trapping, heard, event), runtime.spawn(Runner)
+    runtime.exit(ref, "reason", sender)
+    assert event.wait(GENEROUS)
+    assert heard == [ExitNotice(sender, "reason")]
+
+
+def test_join_says_whether_it_is_dead(runtime: Runtime) -> None:
+    ref = runtime.spawn(Runner)
+    assert runtime.join(ref, 0.01) is False
+    runtime.exit(ref, "kill")
+    assert runtime.join(ref, 0) is True
+    assert runtime.processes() == []
+
+
+def test_runtimes_share_no_names_and_no_processes() -> None:
+    dispatcher, timers = ThreadedDispatcher(workers=1), TimerThread()
+    one, two = Runtime(dispatcher, timers, SystemClock()), Runtime(dispatcher, timers, SystemClock())
+    here, there = one.spawn(Runner, name="it"), two.spawn(Runner, name="it")
+    assert (one.whereis("it"), two.whereis("it")) == (here, there)
+    one.close()
+    assert there.ask("alive", timeout=GENEROUS) == "alive"
+    two.close()
+    assert dispatcher.close(GENEROUS) == 0
+    assert timers.close(GENEROUS)
