@@ -20,6 +20,7 @@ from penstock.ports import Clock
 __all__ = ["Intake"]
 
 _NEVER: Final = 1 << 62
+_FOREVER: Final = float("inf")
 
 
 class Intake:
@@ -28,6 +29,7 @@ class Intake:
     __slots__ = (
         "_clock",
         "_dispatcher",
+        "_epoch",
         "_lock",
         "_options",
         "_waiters",
@@ -50,9 +52,10 @@ class Intake:
         self._dispatcher = dispatcher
         self._clock = clock
         self._lock = threading.Lock()
+        self._epoch = 0  # of the actor that empties it; one that was given up must not disturb its successor
         self._wake: Callable[[], None] = _nobody
         self._wake_at = _NEVER
-        self._waiters: list[threading.Lock] | None = None
+        self._waiters: list[threading.Lock | _Notice] | None = None
 
     # --- pushing, any thread -------------------------------------------------------------------------------------
 
@@ -64,7 +67,7 @@ class Intake:
             StreamClosed: the stream has ended.
         """
         if text.__class__ is not str:
-            raise OptionError("text", text, "a str")
+            text = _plain("text", text, "a str")
         with self._lock:
             buffer = self.buffer
             if not self.closed and buffer.offer(text):
@@ -73,66 +76,101 @@ class Intake:
                     self._wake_at = _NEVER
                     self._wake()
                 return
-        self._push_rest(((text, "text"),), timeout, self._options.overflow)
+        self._push_rest(((text, "text"),), timeout)
 
     def push_all(self, texts: Iterable[str], timeout: float | None = None) -> None:
         """Take several text tokens in order, as many at a time as there is room for; see `push`."""
-        tokens = [(text, "text") for text in texts]
-        for text, _ in tokens:
-            if text.__class__ is not str:
-                raise OptionError("texts", text, "str items")
-        self._push_rest(tokens, timeout, self._options.overflow)  # type: ignore[arg-type]
+        tokens: list[tuple[str, TokenKind]] = [
+            (text if text.__class__ is str else _plain("texts", text, "str items"), "text") for text in texts
+        ]
+        self._push_rest(tokens, timeout)
 
-    def push_blocking(self, tokens: Sequence[tuple[str, TokenKind]]) -> bool:
+    def push_blocking(self, tokens: Sequence[tuple[str, TokenKind]], is_void: Callable[[], bool] | None = None) -> bool:
         """Take what a provider sent, waiting for room for as long as the stream lives; returns whether it does.
 
-        Drop policies apply to a provider as to anybody; ``"error"`` cannot be told to one and waits.
+        Drop policies apply to a provider as to anybody; ``"error"`` cannot be told to one and waits. Nothing is taken
+        any more, and nobody waits, once ``is_void()`` (see `wake_waiters`).
         """
-        overflow = self._options.overflow
         try:
-            self._push_rest(tokens, float("inf"), "block" if overflow == "error" else overflow)
+            self._push_rest(tokens, _FOREVER, is_void, is_provider=True)
         except StreamClosed:
             return False
         return True
 
-    def _push_rest(self, tokens: Sequence[tuple[str, TokenKind]], timeout: float | None, overflow: str) -> None:
+    def push_now(
+        self,
+        tokens: Sequence[tuple[str, TokenKind]],
+        on_room: Callable[[], None],
+        is_void: Callable[[], bool] | None = None,
+    ) -> int:
+        """Take what there is room for, without waiting; returns how many tokens that were.
+
+        If these are not all, ``on_room`` is called once when it is worth trying again, or the stream has ended. It is
+        called under a lock, in any thread, and must only send a message.
+
+        Raises:
+            StreamClosed: the stream has ended, or ``is_void()``.
+        """
+        with self._lock:
+            if self.closed or (is_void is not None and is_void()):
+                raise StreamClosed(self.stream_id)
+            done = self._fill(tokens, 0)
+            if done < len(tokens):
+                self._wait_for_room(_Notice(on_room))
+            return done
+
+    def _wait_for_room(self, latch: threading.Lock | _Notice) -> None:
+        self.backpressure_events += 1
+        if self._waiters is None:
+            self._waiters = []
+        self._waiters.append(latch)
+
+    def wake_waiters(self) -> None:
+        """Let those who wait for room look whether they still want to."""
+        with self._lock:
+            self._release()
+
+    def _push_rest(
+        self,
+        tokens: Sequence[tuple[str, TokenKind]],
+        timeout: float | None,
+        is_void: Callable[[], bool] | None = None,
+        *,
+        is_provider: bool = False,
+    ) -> None:
         if timeout is None:
             timeout = self._options.push_timeout
-        forever = timeout is None or timeout == float("inf")
-        deadline = _NEVER if forever or timeout is None else self._clock.monotonic() + timeout
+        limit = None if timeout == _FOREVER else timeout
+        deadline = None if limit is None else self._clock.monotonic() + limit
         done = 0
         while True:
             with self._lock:
-                if self.closed:
+                if self.closed or (is_void is not None and is_void()):
                     raise StreamClosed(self.stream_id)
-                done = self._fill(tokens, done, overflow)
+                done = self._fill(tokens, done)
                 if done == len(tokens):
                     return
-                if overflow == "error":
+                if self._options.overflow == "error" and not is_provider:
                     raise BufferFull(self.stream_id, self.buffer.max_size, 0, done)
-                self.backpressure_events += 1
+                left = None if deadline is None else deadline - self._clock.monotonic()
+                if left is not None and not left > 0:  # it has had its last look
+                    raise BufferFull(self.stream_id, self.buffer.max_size, limit, done)
                 latch = threading.Lock()
                 latch.acquire()
-                if self._waiters is None:
-                    self._waiters = []
-                self._waiters.append(latch)
-            left = None if deadline == _NEVER else max(0.0, deadline - self._clock.monotonic())
-            if not self._dispatcher.wait(latch, left):
+                self._wait_for_room(latch)
+            try:
+                self._dispatcher.wait(latch, left)
+            finally:
                 with self._lock:
-                    if latch in (self._waiters or ()):
+                    if self._waiters and latch in self._waiters:
                         self._waiters.remove(latch)
-                    done = self._fill(tokens, done, overflow) if not self.closed else done
-                    if done == len(tokens):
-                        return
-                raise BufferFull(self.stream_id, self.buffer.max_size, timeout, done)
 
-    def _fill(self, tokens: Sequence[tuple[str, TokenKind]], done: int, overflow: str) -> int:
-        """Take tokens from ``done`` on, under the lock; returns how many are taken then."""
-        buffer = self.buffer
-        if overflow in ("drop_oldest", "drop_newest"):
+    def _fill(self, tokens: Sequence[tuple[str, TokenKind]], done: int) -> int:
+        """Take tokens from ``done`` on, under the lock; returns how many are taken or dropped then."""
+        buffer, overflow = self.buffer, self._options.overflow
+        if overflow == "drop_oldest" or overflow == "drop_newest":
             for text, kind in tokens[done:]:
-                dropped = buffer.force(text, kind, overflow)  # type: ignore[arg-type]
-                self.accepted += not (dropped and overflow == "drop_newest")
+                self.accepted += buffer.force(text, kind, overflow)
             done = len(tokens)
         else:
             first = done
@@ -146,54 +184,73 @@ class Intake:
 
     # --- the stream's side ---------------------------------------------------------------------------------------
 
-    def attach(self, wake: Callable[[], None], last_event: int) -> None:
-        """Let a (new) stream actor be woken from now on; an unfinished batch of an earlier one goes back."""
+    def attach(self, wake: Callable[[], None], last_event: int, epoch: int) -> None:
+        """Let a (new) stream actor be woken from now on; an unfinished batch of an earlier one goes back.
+
+        ``epoch`` is the one the log gave it. What an actor of another epoch does here has no effect.
+        """
         with self._lock:
+            self._epoch = epoch
             self._wake = wake
             self._wake_at = _NEVER
             self.buffer.recover(last_event)
 
-    def wait_for(self, level: int) -> bool:
+    def wait_for(self, level: int, epoch: int) -> bool:
         """Ask to be woken when ``level`` tokens are there; False if they are there already."""
         with self._lock:
+            if epoch != self._epoch:
+                return True
+            self._offer_room()
             if self.buffer.size >= level:
                 return False
             self._wake_at = level
             return True
 
-    def do_not_wake(self) -> None:
+    def do_not_wake(self, epoch: int) -> None:
         """Whatever comes, it can wait."""
-        self._wake_at = _NEVER
+        with self._lock:
+            if epoch == self._epoch:
+                self._wake_at = _NEVER
+                self._offer_room()
+
+    def _offer_room(self) -> None:
+        """The stream rests: let those who wait have what room there is, even if it is less than half."""
+        if self._waiters and self.buffer.size < self.buffer.max_size:
+            self._release()
 
     @property
     def size(self) -> int:
         """Tokens that wait."""
         return self.buffer.size
 
-    def take(self, limit: int, event_number: int) -> tuple[Batch | None, int]:
+    def take(self, limit: int, event_number: int, epoch: int) -> tuple[Batch | None, int]:
         """The next batch and the number of tokens dropped before it; to be committed or restored."""
         with self._lock:
+            if epoch != self._epoch:
+                return None, 0
             buffer = self.buffer
-            batch = buffer.take(limit, event_number)
-            dropped, buffer.dropped = buffer.dropped, 0
-            return batch, dropped
+            return buffer.take(limit, event_number), buffer.dropped
 
-    def commit(self) -> None:
-        """The batch is in the log: let those who wait for room have it."""
+    def commit(self, batch: Batch | None = None) -> None:
+        """The batch is in the log: let those who wait for room have it.
+
+        With ``batch``, only if nobody else has taken one meanwhile: the actor may have been given up in between.
+        """
         with self._lock:
-            self.buffer.commit()
+            self.buffer.commit(batch)
             if self._waiters and self.buffer.size * 2 <= self.buffer.max_size:
                 self._release()
 
-    def restore(self, dropped: int) -> None:
-        """The batch could not be delivered."""
+    def restore(self, batch: Batch | None = None) -> None:
+        """The batch could not be delivered. ``batch`` as for `commit`."""
         with self._lock:
-            self.buffer.restore()
-            self.buffer.dropped += dropped
+            self.buffer.restore(batch)
 
-    def take_dropped(self) -> int:
+    def take_dropped(self, epoch: int | None = None) -> int:
         """Tokens dropped since the last batch."""
         with self._lock:
+            if epoch is not None and epoch != self._epoch:
+                return 0
             dropped, self.buffer.dropped = self.buffer.dropped, 0
             return dropped
 
@@ -211,9 +268,11 @@ class Intake:
             self.buffer.max_size = options.max_buffer_size
             self._release()
 
-    def close(self) -> None:
+    def close(self, epoch: int | None = None) -> None:
         """Take nothing any more; who waits for room gets `StreamClosed`."""
         with self._lock:
+            if epoch is not None and epoch != self._epoch:
+                return
             self.closed = True
             self._wake = _nobody
             self._release()
@@ -222,6 +281,22 @@ class Intake:
         waiters, self._waiters = self._waiters, None
         for latch in waiters or ():
             latch.release()
+
+
+class _Notice:
+    """Stands among the waiting threads' locks for somebody who is told instead."""
+
+    __slots__ = ("release",)
+
+    def __init__(self, on_room: Callable[[], None]) -> None:
+        self.release = on_room
+
+
+def _plain(field: str, text: object, allowed: str) -> str:
+    """A subclass's instance as a bare str, which is all that the buffer knows."""
+    if not isinstance(text, str):
+        raise OptionError(field, text, allowed)
+    return str.__str__(text)
 
 
 def _nobody() -> None:

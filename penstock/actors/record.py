@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
+from array import array
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -20,12 +21,14 @@ from penstock.actors.messages import Complete, Fail
 from penstock.actors.runtime.process import ProcessRef
 from penstock.actors.runtime.reply import Reply
 from penstock.actors.runtime.runtime import Runtime
-from penstock.actors.subscriptions import Hub
+from penstock.actors.subscriptions import Hub, nothing
 from penstock.config.options import OnOrphan, RequestOptions, Restart, StreamOptions
 from penstock.errors import StreamExists, StreamNotFound
 from penstock.ports import ChatCall, Journal, Provider, ProviderRequest, Reader
 
 __all__ = ["Counters", "Source", "StreamRecord", "StreamStatistics", "StreamTable"]
+
+_GAPS: Final = 512  # times between deliveries that are kept
 
 
 class StreamStatistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,7 +49,7 @@ class StreamStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """Deliveries that failed."""
     start_time: float
     last_activity: float
-    """The last token, or anything else that happened; exact to within ``flush_interval``."""
+    """The last token, or anything else that happened; exact to within ``flush_interval`` while nothing holds it."""
     buffer_size: int
     buffer_high_water_mark: int
     backpressure_events: int
@@ -57,8 +60,9 @@ class StreamStatistics(msgspec.Struct, frozen=True, kw_only=True):
     time_to_first_token_s: float | None
     """From opening to the first delivery; None before."""
     tokens_per_second: float
+    """Tokens delivered a second, behind the first delivery up to the last one; 0.0 before there are two."""
     bytes_per_second: float
-    """UTF-8 bytes of text delivered a second, from the first delivery to the last."""
+    """The same in UTF-8 bytes of text."""
     inter_token_p50_s: float | None
     """Median time between deliveries, divided by their tokens; over the last 512 deliveries."""
     inter_token_p99_s: float | None
@@ -72,7 +76,9 @@ class Counters:
         "batches",
         "bytes",
         "errors",
+        "first_bytes",
         "first_delivery",
+        "first_tokens",
         "held",
         "last_activity",
         "last_delivery",
@@ -89,24 +95,32 @@ class Counters:
         self.state_changes = 0
         self.last_activity = now
         self.first_delivery: float | None = None
+        self.first_tokens = 0
+        self.first_bytes = 0
         self.last_delivery = 0.0
-        self._gaps: list[float] = []
+        self._gaps: array[float] | None = None  # a ring
 
     def delivered(self, tokens: int, size: int, now: float) -> None:
         """Count a batch."""
-        if self.first_delivery is None:
-            self.first_delivery = now
-        elif len(self._gaps) < 512:
-            self._gaps.append((now - self.last_delivery) / tokens)
+        gaps = self._gaps
+        if gaps is None:
+            if self.first_delivery is None:
+                self.first_delivery = now
+                self.first_tokens = tokens
+                self.first_bytes = size
+            else:
+                self._gaps = array("d", ((now - self.last_delivery) / tokens,))
+        elif len(gaps) < _GAPS:
+            gaps.append((now - self.last_delivery) / tokens)
         else:
-            self._gaps[self.batches & 511] = (now - self.last_delivery) / tokens
+            gaps[(self.batches - 1) % _GAPS] = (now - self.last_delivery) / tokens
         self.last_delivery = self.last_activity = now
         self.batches += 1
         self.bytes += size
 
     def quantile(self, share: float) -> float | None:
         """The given quantile of the times between tokens."""
-        gaps = sorted(self._gaps)
+        gaps = sorted(self._gaps or ())
         return gaps[min(len(gaps) - 1, int(share * len(gaps)))] if gaps else None
 
 
@@ -147,17 +161,17 @@ class StreamRecord:
         "intake",
         "journal",
         "log",
-        "metadata",
         "on_orphan",
         "options",
         "over",
         "ref",
         "restart",
+        "restart_in",
         "runtime",
+        "serial",
         "source",
         "state",
         "stream_id",
-        "token",
     )
 
     def __init__(
@@ -171,20 +185,19 @@ class StreamRecord:
         restart: Restart,
         journal: Journal | None = None,
         source: Source | None = None,
-        token: object = None,
     ) -> None:
         self.runtime = runtime
         self.stream_id = stream_id
         self.options = options
-        self.metadata = metadata
         self.on_orphan: OnOrphan = on_orphan
         self.restart: Restart = restart
         self.journal = journal
         self.source = source  # where its tokens come from, if not from `process_token`
-        self.token = token  # whose request made it
+        self.serial = 0  # given by the table: tells it from others that have had its id
         self.ending: Complete | Fail | None = None  # what its source said last; its actor may have crashed since
         self.ref: ProcessRef | None = None  # the actor that is the stream right now
         self.state = "idle"
+        self.restart_in = "idle"  # the state a restarted actor begins in: paused it stays paused
         self.created_at = runtime.clock.time()
         self.created_monotonic = runtime.clock.monotonic()
         self.ended_at: float | None = None  # monotonic
@@ -194,9 +207,19 @@ class StreamRecord:
         self.counters = Counters(self.created_monotonic)
         self.over = Reply(runtime.dispatcher, f"the end of stream {stream_id!r}")
 
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """What comes back in every event."""
+        return self.log.metadata
+
+    @metadata.setter
+    def metadata(self, metadata: Mapping[str, Any]) -> None:
+        self.log.metadata = metadata
+
     def conclude(self) -> None:
         """Its terminal event is in the log: tell everybody. Whoever wrote it calls this."""
         self.state = "ended"
+        self.hub.on_release = nothing
         self.hub.announce()
         with contextlib.suppress(queue.Full):
             self.over.set(self.log.terminal)
@@ -217,7 +240,7 @@ class StreamRecord:
             state=self.state,
             tokens_processed=intake.accepted,
             tokens_delivered=log.tokens,
-            tokens_dropped=log.dropped + intake.buffer.dropped,
+            tokens_dropped=intake.buffer.dropped_ever,
             batches_flushed=counters.batches,
             state_changes=counters.state_changes,
             errors=counters.errors,
@@ -226,11 +249,11 @@ class StreamRecord:
             buffer_size=intake.size,
             buffer_high_water_mark=intake.buffer.high_water_mark,
             backpressure_events=intake.backpressure_events + counters.held,
-            subscribers=len(self.hub.subscriptions),
+            subscribers=self.hub.subscribers,
             restarts=counters.restarts,
             time_to_first_token_s=None if first is None else first - self.created_monotonic,
-            tokens_per_second=log.tokens / seconds if seconds > 0 else 0.0,
-            bytes_per_second=counters.bytes / seconds if seconds > 0 else 0.0,
+            tokens_per_second=(log.tokens - counters.first_tokens) / seconds if seconds > 0 else 0.0,
+            bytes_per_second=(counters.bytes - counters.first_bytes) / seconds if seconds > 0 else 0.0,
             inter_token_p50_s=counters.quantile(0.5),
             inter_token_p99_s=counters.quantile(0.99),
         )
@@ -242,6 +265,7 @@ class StreamTable:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._records: dict[str, StreamRecord] = {}
+        self._replaced: list[StreamRecord] = []  # ended, not settled yet, and another has their id
         self.created = 0
         self.active = 0
         self.completed = 0
@@ -258,10 +282,14 @@ class StreamTable:
         with self._lock:
             other = self._records.get(record.stream_id)
             if other is not None and other.ended_at is None:
-                raise StreamExists(record.stream_id)
+                if not other.is_over:
+                    raise StreamExists(record.stream_id)
+                self._replaced.append(other)
+            self._records.pop(record.stream_id, None)  # so that the dict's order is that of opening
             self._records[record.stream_id] = record
             self.created += 1
             self.active += 1
+            record.serial = self.created
 
     def get(self, stream_id: str) -> StreamRecord:
         """The record with that id, running or ended not long ago.
@@ -283,8 +311,10 @@ class StreamTable:
         with self._lock:
             if self._records.get(record.stream_id) is record:
                 del self._records[record.stream_id]
+            if record in self._replaced:
+                self._replaced.remove(record)
 
     def all(self) -> list[StreamRecord]:
         """All records, oldest first."""
         with self._lock:
-            return list(self._records.values())
+            return [*self._replaced, *self._records.values()]

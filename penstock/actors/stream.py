@@ -17,6 +17,7 @@ Fails: with whatever breaks; the log, the buffer and the subscribers are in its 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Final
 
 from penstock.actors.flow.bucket import TokenBucket
@@ -59,43 +60,65 @@ from penstock.actors.runtime.transitions import (
 from penstock.config.logs import get_logger, stream_logger
 from penstock.config.options import StreamOptions
 from penstock.errors import DeliveryError, OptionError
-from penstock.events import StreamReset, TokenEvent
+from penstock.events import StreamReset, TerminalEvent, TokenEvent
 
 __all__ = ["TokenStream"]
 
 _FLUSH: Final = "flush"  # the flush timer; in `streaming` with an empty buffer it leads to `idle`
+_NEVER: Final = 1 << 62
 _BATCHES_A_TURN: Final = 64  # then others have their turn
 
 _PUSHED: Final = Internal("pushed")  # the intake has as many tokens as we wanted to be told of
 _RELEASED: Final = Internal("released")  # no subscriber holds us any more
+_OVERDUE: Final = Internal("overdue")  # what is buffered has waited for long enough
 
 
 class TokenStream(StateMachine):
     """See the module's docstring. Made by the handler, one for each stream, with the stream's record."""
 
-    def init(self, record: StreamRecord) -> Next:
+    def init(self, record: StreamRecord) -> Next | Stop:
+        if record.is_over:
+            return Stop(NORMAL)  # it crashed behind its terminal event: there is nothing left to do
         self._stream = record
         self._log = record.log
         self._intake = record.intake
         self._hub = record.hub
         self._options = record.options
         self._bucket = self._make_bucket(record.options)
-        self._tail_timed = False  # the flush timer runs for the tokens that are buffered
+        self._tail_since: float | None = None  # when the first of the tokens that wait for their batch was seen
         self._failures = 0  # deliveries that failed in a row
         self._problem: Exception | None = None  # why the last one did
         self._before_pause = "idle"
-        self._ending = record.ending
         self.trap_exit = True
-        if record.ref is not None:
-            record.counters.restarts += 1
+        restarted = record.ref is not None
         record.ref = self.ref
+        self._ending = record.ending  # looked at when it can be told: its source first writes it and then tells
         record.state = "idle"
-        self._epoch = self._log.new_epoch()
+        self._epoch = epoch = self._log.new_epoch()
         wake = self.actor_inbox.put
         self._hub.held = False
-        self._hub.on_release = lambda: wake(_RELEASED)
-        self._intake.attach(lambda: wake(_PUSHED), self._log.last_seq)
-        return Next("idle", next_event(_PUSHED))
+        self._hub.on_release = partial(wake, _RELEASED)
+        self._intake.attach(partial(wake, _PUSHED), self._log.last_seq, epoch)
+        if restarted:
+            return self._take_over()
+        if not self._intake.wait_for(1, epoch) or self._ending is not None:
+            return Next("idle", next_event(_PUSHED))
+        return Next("idle")
+
+    def _take_over(self) -> Next:
+        """Go on where the last actor crashed."""
+        record = self._stream
+        record.counters.restarts += 1
+        before, record.restart_in = record.restart_in, "idle"
+        if self._bucket is not None:  # what the last one let out is not known: assume the most
+            self._bucket.take(self._bucket.capacity, self.runtime.clock.monotonic())
+        if before == "paused":
+            record.state = record.restart_in = "paused"
+            return Next("paused")
+        if before == "error":  # it crashed of it (`auto_restart`), so it recovers in any case
+            record.state = "error"
+            return Next("error", state_timeout(self._options.error_recovery_delay))
+        return Next("idle", next_event(_OVERDUE))
 
     # --- states --------------------------------------------------------------------------------------------------
 
@@ -103,13 +126,15 @@ class TokenStream(StateMachine):
         """Nothing is buffered."""
         if event is _PUSHED:
             return self._advance(tail=False)
+        if event is _OVERDUE:
+            return self._advance(tail=True)
         return self._in_any_state(event)
 
     def buffering(self, event: Event) -> Transition:
         """Less than a batch is buffered."""
         if event is _PUSHED:
             return self._advance(tail=False)
-        if event.__class__ is NamedTimeout:
+        if event.__class__ is NamedTimeout or event is _OVERDUE:
             return self._advance(tail=True)
         return self._in_any_state(event)
 
@@ -117,7 +142,7 @@ class TokenStream(StateMachine):
         """Batches go out."""
         if event is _PUSHED:
             return self._advance(tail=False)
-        if event is _RELEASED:
+        if event is _OVERDUE or event is _RELEASED:
             return self._advance(tail=True)
         if event.__class__ is NamedTimeout:
             return self._advance(tail=True) if self._intake.size else self._to("idle")
@@ -132,12 +157,7 @@ class TokenStream(StateMachine):
     def paused(self, event: Event) -> Transition:
         """Nothing goes out."""
         if isinstance(event, Call) and isinstance(event.message, Resume):
-            before = self._before_pause
-            if before == "error":
-                return self._to("error", *self._recovery(), answer(event.reply_to))
-            if before == "rate_limited":
-                before = "streaming"
-            return self._to(before, answer(event.reply_to), next_event(_PUSHED))
+            return self._resume(event)
         return self._in_any_state(event)
 
     def error(self, event: Event) -> Transition:
@@ -165,9 +185,9 @@ class TokenStream(StateMachine):
             case Call(message=StopStream()):
                 return self._stop_stream(event)
             case Call(message=Cancel(reason=reason)):
-                return self._cancel_stream(reason, answer(event.reply_to))
+                return self._conclude(Cancel(reason), answer(event.reply_to))
             case Cast(message=Cancel(reason=reason)):
-                return self._cancel_stream(reason)
+                return self._conclude(Cancel(reason))
             case Cast(message=Complete() | Fail() as ending):
                 self._ending = self._ending or ending
                 return self._advance(tail=True) if self._state in ("idle", "buffering", "streaming") else None
@@ -179,30 +199,29 @@ class TokenStream(StateMachine):
 
     def _advance(self, *, tail: bool) -> Transition:
         """Emit what may go out now, and say where that leads. Without ``tail``, less than a batch has to wait."""
-        intake, bucket = self._intake, self._bucket
-        batch_size = self._options.batch_size
-        strategy = self._options.strategy
+        intake, bucket, options = self._intake, self._bucket, self._options
+        batch_size = options.batch_size
         if self._ending is not None:
             tail = True
-        elif strategy == "batch":
+        elif options.strategy == "batch":
             tail = False
-        emitted = 0
-        while emitted < _BATCHES_A_TURN:
+        least = 1 if tail else batch_size if options.strategy != "time" else _NEVER
+        for emitted in range(_BATCHES_A_TURN):
             size = intake.size
-            if not size or (size < batch_size and not tail) or (strategy == "time" and not tail):
+            if size < least or not size:
                 return self._wait_for_more(emitted)
             if self._hub.held:
-                intake.do_not_wake()
+                intake.do_not_wake(self._epoch)
                 return self._to("streaming")
+            limit = size if size < batch_size else batch_size  # what comes meanwhile has no room in the bucket
             if bucket is not None:
-                delay = bucket.delay(min(size, batch_size), self.runtime.clock.monotonic())
+                delay = bucket.delay(limit, self.runtime.clock.monotonic())
                 if delay:
                     return self._limit_rate(delay)
-            if not self._emit():
+            if not self._emit(limit):
                 return self._undelivered()
-            emitted += 1
-        intake.do_not_wake()
-        self.actor_inbox.put(_RELEASED if tail else _PUSHED)  # go on after the others have had their turn
+        intake.do_not_wake(self._epoch)
+        self.actor_inbox.put(_OVERDUE if tail else _PUSHED)  # go on after the others have had their turn
         return self._to("streaming")
 
     def _wait_for_more(self, emitted: int, *replies: Action) -> Transition:
@@ -210,54 +229,68 @@ class TokenStream(StateMachine):
         intake, options = self._intake, self._options
         size = intake.size
         if not size and self._ending is not None:
-            return self._conclude(self._ending, *replies)
-        if not intake.wait_for(options.batch_size if size else 1) and options.strategy != "time":
+            intake.close(self._epoch)
+            if not intake.size:
+                return self._conclude(self._ending, *replies)
+            self.actor_inbox.put(_OVERDUE)  # came just before the door was shut
+            return self._to("streaming", *replies)
+        if size and options.strategy == "time":
+            intake.do_not_wake(self._epoch)
+        elif not intake.wait_for(options.batch_size if size else 1, self._epoch):
             self.actor_inbox.put(_PUSHED)  # came just now
         if not size:
-            self._tail_timed = False
+            self._tail_since = None
             if not emitted and self._state == "idle":
                 return Keep(*replies)
             # Empty for as long as a flush would have waited, it is idle.
             return self._to("streaming", timeout(_FLUSH, options.flush_interval), *replies)
         state = "buffering" if not emitted and self._state in ("idle", "buffering") else "streaming"
+        since = self._tail_since
+        if since is None or emitted:
+            since = self._tail_since = self.runtime.clock.monotonic()
         if options.strategy == "batch":
             return self._to(state, cancel_timeout(_FLUSH), *replies)
-        if self._tail_timed and not emitted:
-            return self._to(state, *replies)
-        self._tail_timed = True
-        return self._to(state, timeout(_FLUSH, options.flush_interval), *replies)
+        return self._to(state, timeout(_FLUSH, since + options.flush_interval, absolute=True), *replies)
 
-    def _limit_rate(self, delay: float) -> Transition:
-        self._intake.do_not_wake()
-        self._tail_timed = False
-        return self._to("rate_limited", state_timeout(delay), cancel_timeout(_FLUSH))
+    def _look_again(self) -> Event:
+        """What to tell ourselves when something has changed: go on, or go on without regard to full batches."""
+        since = self._tail_since
+        if since is None or self.runtime.clock.monotonic() < since + self._options.flush_interval:
+            return _PUSHED
+        return _OVERDUE
 
-    def _emit(self) -> bool:
+    def _limit_rate(self, delay: float, *replies: Action) -> Transition:
+        self._intake.do_not_wake(self._epoch)
+        self._tail_since = None
+        return self._to("rate_limited", state_timeout(delay), cancel_timeout(_FLUSH), *replies)
+
+    def _emit(self, limit: int) -> bool:
         """Deliver one batch; returns whether that worked. If not, ``_problem`` says why."""
         intake, log, record = self._intake, self._log, self._stream
         seq = log.last_seq + 1
-        batch, dropped = intake.take(self._options.batch_size, seq)
-        assert batch is not None
+        batch, dropped = intake.take(limit, seq, self._epoch)
+        self._problem = None
+        if batch is None:  # thrown away in this very moment, or another actor has taken over
+            return not intake.size
         clock = self.runtime.clock
         kind, tokens = batch
         text = "".join(tokens)
-        event = TokenEvent(record.stream_id, seq, tokens, text, kind, clock.time(), record.metadata, dropped)
+        event = TokenEvent(log.stream_id, seq, tokens, text, kind, clock.time(), log.metadata, dropped)
         if record.journal is not None:
             try:
                 record.journal.append(event)
             except Exception as error:
                 self._problem = error
-                intake.restore(dropped)
+                intake.restore(batch)
                 return False
         if not log.append(self._epoch, event):  # the stream has been ended, or another actor has taken over
-            self._problem = None
-            intake.restore(dropped)
+            intake.restore(batch)
             return False
-        intake.commit()
+        intake.commit(batch)
         now = clock.monotonic()
         if self._bucket is not None:
             self._bucket.take(len(tokens), now)
-        record.counters.delivered(len(tokens), len(text) if text.isascii() else len(text.encode()), now)
+        record.counters.delivered(len(tokens), len(text) if text.isascii() else len(text.encode(errors="replace")), now)
         self._failures = 0
         if self._hub.announce():
             record.counters.held += 1
@@ -265,23 +298,35 @@ class TokenStream(StateMachine):
 
     def _undelivered(self, *replies: Action) -> Transition:
         """The batch is in the buffer again: wait and try again, or give up."""
-        record = self._stream
-        if self._problem is None:
+        problem = self._problem
+        if problem is None:
             return Stop(NORMAL, *replies)
-        record.counters.errors += 1
+        self._intake.do_not_wake(self._epoch)
+        self._tail_since = None
+        failure = self._count_failure(problem)
+        if failure is not None:
+            if not self._options.auto_restart:
+                return self._conclude(Fail(failure, Outcome()), *replies)
+            self._stream.restart_in = "error"
+            raise failure
+        if self._state == "paused":  # it was told to flush all the same
+            self._before_pause = "error"
+            return Keep(*replies)
+        return self._to("error", *self._recovery(), cancel_timeout(_FLUSH), *replies)
+
+    def _count_failure(self, problem: Exception) -> DeliveryError | None:
+        """Note a failed delivery; returns an error if it was one too many."""
+        stream_id = self._stream.stream_id
+        self._stream.counters.errors += 1
         self._failures += 1
-        self._intake.do_not_wake()
-        self._tail_timed = False
-        get_logger(stream_id=record.stream_id).warning(
-            "delivery_failed", error=type(self._problem).__name__, failures=self._failures
+        get_logger(stream_id=stream_id).warning(
+            "delivery_failed", error=type(problem).__name__, failures=self._failures
         )
         if self._failures < self._options.max_errors:
-            return self._to("error", *self._recovery(), cancel_timeout(_FLUSH), *replies)
-        error = DeliveryError(record.stream_id, self._failures)
-        error.__cause__ = self._problem
-        if self._options.auto_restart:
-            raise error
-        return self._conclude(Fail(error, Outcome()), *replies)
+            return None
+        error = DeliveryError(stream_id, self._failures)
+        error.__cause__ = problem
+        return error
 
     def _recovery(self) -> tuple[Action, ...]:
         return (state_timeout(self._options.error_recovery_delay),) if self._options.error_recovery else ()
@@ -289,31 +334,48 @@ class TokenStream(StateMachine):
     # --- calls ---------------------------------------------------------------------------------------------------
 
     def _flush(self, event: Call, *, force: bool) -> Transition:
-        before = self._log.tokens
-        bucket = self._bucket
+        """Emit what is there now; what is pushed meanwhile is not waited for, so that this has an end."""
+        log, bucket, batch_size = self._log, self._bucket, self._options.batch_size
         paused = self._state == "paused"
-        while self._intake.size and (force or not (paused or self._hub.held)):
-            size = min(self._intake.size, self._options.batch_size)
-            if not force and bucket is not None and bucket.delay(size, self.runtime.clock.monotonic()):
-                break
-            if not self._emit():
-                return self._undelivered(answer(event.reply_to, self._log.tokens - before))
-        reply = answer(event.reply_to, self._log.tokens - before)
-        if paused or self._intake.size:
+        before = log.tokens
+        goal = before + self._intake.size
+        while log.tokens < goal and self._intake.size and (force or not (paused or self._hub.held)):
+            limit = min(goal - log.tokens, batch_size)
+            if not force and bucket is not None:
+                delay = bucket.delay(limit, self.runtime.clock.monotonic())
+                if delay:
+                    return self._limit_rate(delay, answer(event.reply_to, log.tokens - before))
+            if not self._emit(limit):
+                return self._undelivered(answer(event.reply_to, log.tokens - before))
+        emitted = log.tokens - before
+        reply = answer(event.reply_to, emitted)
+        if self._intake.size and (not emitted or self._state in ("rate_limited", "error", "paused")):
             return Keep(reply)
-        return self._wait_for_more(self._log.tokens - before, reply)
+        if paused:
+            self._tail_since = None
+            return Keep(reply)
+        return self._wait_for_more(emitted, reply)
 
     def _pause(self, event: Call) -> Transition:
         if self._state != "paused":
             self._before_pause = self._state
-        self._intake.do_not_wake()
-        self._tail_timed = False
+        self._stream.restart_in = "paused"
+        self._intake.do_not_wake(self._epoch)
         return self._to("paused", cancel_timeout(_FLUSH), answer(event.reply_to))
+
+    def _resume(self, event: Call) -> Transition:
+        self._stream.restart_in = "idle"
+        before = self._before_pause
+        if before == "error":
+            return self._to("error", *self._recovery(), answer(event.reply_to))
+        if before == "rate_limited":
+            return self._to("streaming", answer(event.reply_to), next_event(_OVERDUE))
+        return self._to(before, answer(event.reply_to), next_event(self._look_again()))
 
     def _set_options(self, event: Call, changes: dict[str, Any]) -> Transition:
         try:
             options = self._options.replace(**changes)
-        except OptionError as error:
+        except (OptionError, TypeError) as error:
             return Keep(answer_error(event.reply_to, error))
         now = self.runtime.clock.monotonic()
         if options.rate_limit is None or self._bucket is None:
@@ -323,50 +385,68 @@ class TokenStream(StateMachine):
         self._options = self._stream.options = options
         self._intake.change(options)
         self._log.retain_bytes = options.retain_bytes
-        self._tail_timed = False
         if self._state == "paused":
             if self._before_pause == "error":
-                self._before_pause = "streaming"
+                self._before_pause = "rate_limited"  # what is buffered goes out as soon as it may
             return Keep(answer(event.reply_to))
-        state = "streaming" if self._state in ("error", "rate_limited") else self._state
-        return self._to(state, answer(event.reply_to), next_event(_PUSHED))
+        if self._state in ("error", "rate_limited"):
+            return self._to("streaming", answer(event.reply_to), next_event(_OVERDUE))
+        return self._to(self._state, answer(event.reply_to), next_event(self._look_again()))
 
     def _stop_stream(self, event: Call) -> Transition:
-        self._intake.close()
-        while self._intake.size:
-            if not self._emit():
-                error = DeliveryError(self._stream.stream_id, self._failures + 1)
-                error.__cause__ = self._problem
-                return self._conclude(Fail(error, Outcome()), answer(event.reply_to))
-        return self._conclude(self._ending or Complete(Outcome()), answer(event.reply_to))
+        return self._conclude(self._let_out() or self._ending or Complete(Outcome()), answer(event.reply_to))
 
-    def _cancel_stream(self, reason: str | None, *replies: Action) -> Transition:
-        return self._conclude(Cancel(reason), *replies)
+    def _let_out(self) -> Fail | None:
+        """Take nothing any more and emit everything; returns how the stream ends if that cannot be done."""
+        record = self._stream
+        record.ending = self._ending or Complete(Outcome())  # should this crash, the next one goes on with it
+        self._intake.close(self._epoch)
+        while self._intake.size:
+            if not self._emit(self._options.batch_size):
+                if self._problem is None:
+                    break
+                failure = self._count_failure(self._problem)
+                if failure is not None:
+                    return Fail(failure, Outcome())
+        return None
 
     def _reset(self, event: Call, reason: str) -> Transition:
         self._intake.clear()
+        self._tail_since = None
         log = self._log
         reset = StreamReset(log.stream_id, log.last_seq + 1, reason, self.runtime.clock.time(), log.metadata)
         if log.append(self._epoch, reset):
+            self._journal(reset)
             self._hub.announce()
-        return Keep(answer(event.reply_to))
+        if self._state == "paused":
+            return Keep(answer(event.reply_to))
+        return self._wait_for_more(0, answer(event.reply_to))
+
+    def _journal(self, event: StreamReset | TerminalEvent) -> None:
+        """Store an event that cannot be taken back: if that fails, only the journal does not know of it."""
+        record = self._stream
+        if record.journal is not None:
+            try:
+                record.journal.append(event)
+            except Exception as problem:
+                get_logger(stream_id=record.stream_id).error(
+                    "event_not_in_journal", event_type=type(event).__name__, error=type(problem).__name__
+                )
 
     # --- the end -------------------------------------------------------------------------------------------------
 
     def terminate(self, reason: object) -> None:
         """Told to end by its supervisor, it lets out what it has; a crash leaves everything for the next one."""
         if is_clean(reason) and self.is_alive and not self._stream.is_over:
-            self._intake.close()
-            while self._intake.size and self._emit():
-                pass
             unfinished = self._stream.source is not None and self._ending is None
-            self._conclude(Cancel("shutdown") if unfinished else self._ending or Complete(Outcome()))
+            failure = self._let_out()
+            self._conclude(Cancel("shutdown") if unfinished else failure or self._ending or Complete(Outcome()))
 
     def _conclude(self, ending: Complete | Fail | Cancel, *replies: Action) -> Transition:
         """Write the terminal event, tell everybody, and stop."""
         intake, log, record = self._intake, self._log, self._stream
-        intake.close()
-        dropped = intake.take_dropped()
+        intake.close(self._epoch)
+        dropped = intake.take_dropped(self._epoch)
         now = self.runtime.clock.time()
         match ending:
             case Complete(outcome=outcome):
@@ -374,26 +454,21 @@ class TokenStream(StateMachine):
             case Fail(error=error, outcome=outcome):
                 ended = log.fail(error, outcome, dropped, now, self._epoch)
             case Cancel(reason=reason):
-                intake.clear()
                 ended = log.cancel(reason, Outcome(), dropped, now, self._epoch)
         if ended:
-            if record.journal is not None and log.terminal is not None:
-                try:
-                    record.journal.append(log.terminal)
-                except Exception as problem:  # it has ended all the same: only the journal does not know
-                    get_logger(stream_id=record.stream_id).error(
-                        "terminal_event_not_in_journal", error=type(problem).__name__
-                    )
+            intake.clear()  # of a stream that was cancelled or has failed
+            assert log.terminal is not None
+            self._journal(log.terminal)
             record.counters.state_changes += 1
             record.conclude()
-        source = record.source
-        if source is not None and source.ref is not None and ending is not self._ending:
-            source.ref.tell(Cancel())
+            source = record.source
+            if source is not None and source.ref is not None and ending is not self._ending:
+                source.ref.tell(Cancel())
         return Stop(NORMAL, *replies)
 
     def _to(self, state: str, *actions: Action) -> Next:
         record = self._stream
-        if state != record.state:
+        if state != record.state and record.ref is self._actor_ref:  # not if it was given up meanwhile
             record.counters.state_changes += 1
             record.counters.last_activity = self.runtime.clock.monotonic()
             if self._options.debug:

@@ -20,12 +20,14 @@ from pykka.messages import ProxyGetAttr
 
 from penstock.actors.flow.fanout import Cursor
 from penstock.actors.runtime.dispatcher import Dispatcher
-from penstock.actors.runtime.process import Process
+from penstock.actors.runtime.process import Process, ProcessRef
+from penstock.actors.runtime.signals import SHUTDOWN
+from penstock.config.logs import get_logger
 from penstock.config.options import Slow
 from penstock.errors import CallTimeout, SubscriberTooSlow
 from penstock.events import Disconnected, Event, StreamCancelled, StreamCompleted, StreamFailed
 
-__all__ = ["CallbackProcess", "Events", "Hub", "PullSubscription", "PushSubscription", "Subscription"]
+__all__ = ["CallbackProcess", "Events", "Hub", "PullSubscription", "PushSubscription", "Subscription", "nothing"]
 
 _TERMINAL: Final = (StreamCompleted, StreamFailed, StreamCancelled)
 _RECEIPT: Final = ProxyGetAttr(("actor_urn",))
@@ -51,16 +53,22 @@ class Hub:
         self.had_subscriber = False
         self.held = False  # the stream waits until no `block` subscriber is slow any more
         self.holds = 0  # who waits for the end without being a subscriber
-        self.on_release: Callable[[], None] = _nothing  # a held stream may go on
-        self.on_empty: Callable[[], None] = _nothing  # the last subscriber has left
+        self.on_release: Callable[[], None] = nothing  # a held stream may go on
+        self.on_empty: Callable[[], None] = nothing  # the last subscriber has left
         self.on_abandoned: Callable[[Subscription], None] = self.remove
 
-    def add(self, subscription: Subscription) -> None:
-        """Let somebody in. What is in the log already, it gets at once."""
+    def add(self, subscription: Subscription) -> Subscription:
+        """Let somebody in, unless its target has a subscription; returns the one that counts.
+
+        What is in the log already, it gets at once (by `Subscription.wake`, which is the caller's to call).
+        """
         with self._lock:
+            known = None if subscription.target is None else self.find(subscription.target)
+            if known is not None:
+                return known
             self.subscriptions = (*self.subscriptions, subscription)
             self.had_subscriber = True
-        subscription.wake()
+        return subscription
 
     def remove(self, subscription: Subscription) -> None:
         """Let it go; harmless if it has gone."""
@@ -76,7 +84,12 @@ class Hub:
     @property
     def is_orphaned(self) -> bool:
         """Whether somebody was there and nobody is."""
-        return self.had_subscriber and not self.subscriptions and not self.holds
+        return self.had_subscriber and not self.holds and not self.subscribers
+
+    @property
+    def subscribers(self) -> int:
+        """How many there are. An iterator that was dropped counts no more, even if nobody has removed it yet."""
+        return sum(subscription.is_active for subscription in self.subscriptions)
 
     def hold(self, change: int) -> None:
         """Count somebody who waits for the end (+1) or does so no longer (-1)."""
@@ -149,7 +162,7 @@ class Subscription:
     @property
     def is_holding(self) -> bool:
         """Whether the stream must not emit because of it."""
-        return self._cursor.slow == "block" and self._cursor.is_slow
+        return self._cursor.slow == "block" and self.is_active and self._cursor.is_slow
 
     def wake(self) -> None:
         """Something is new."""
@@ -169,13 +182,14 @@ class Subscription:
 class PushSubscription(Subscription):
     """An actor that is told the events."""
 
-    __slots__ = ("_acknowledged", "_owned", "_pumping", "_receipt_every", "_told", "on_dead", "ref")
+    __slots__ = ("_acknowledged", "_is_complete", "_owned", "_pumping", "_receipt_every", "_told", "on_dead", "ref")
 
     def __init__(self, hub: Hub, cursor: Cursor, target: Any, ref: pykka.ActorRef[Any], *, owned: bool = False) -> None:
         super().__init__(hub, cursor, target)
         self.ref = ref
-        self.on_dead: Callable[[], None] = _nothing
+        self.on_dead: Callable[[], None] = nothing
         self._owned = owned  # the actor was made for this subscription and ends with it
+        self._is_complete = False  # it has been told the last it is to hear
         self._told = 0
         self._acknowledged = 0
         self._receipt_every = max(1, cursor.window // 2)
@@ -186,11 +200,6 @@ class PushSubscription(Subscription):
         """How many events wait for it, those in its mailbox included (as far as is known)."""
         return self._cursor.pending + self._told - self._acknowledged
 
-    @property
-    def is_holding(self) -> bool:
-        """Whether the stream must not emit because of it."""
-        return self._cursor.slow == "block" and self.is_active and self._cursor.is_slow
-
     def wake(self) -> None:
         """Tell it what it may be told now. Whoever finds somebody else at it leaves the work to that one."""
         while self._pumping.acquire(False):
@@ -198,8 +207,16 @@ class PushSubscription(Subscription):
                 self._pump()
             finally:
                 self._pumping.release()
-            if not (self.is_active and self._cursor.pending and self._told - self._acknowledged < self._cursor.window):
+            if not self._has_work():
                 return
+
+    def _has_work(self) -> bool:
+        cursor = self._cursor
+        if not self.is_active:
+            return False
+        if self._told - self._acknowledged < cursor.window:
+            return cursor.pending > 0
+        return cursor.slow == "disconnect" and cursor.is_slow
 
     def acknowledge(self, told: int) -> None:
         """It has handled the first ``told`` events. Called in its own thread."""
@@ -214,38 +231,59 @@ class PushSubscription(Subscription):
             self.unsubscribe()
 
     def unsubscribe(self) -> None:
+        """Get nothing any more. A function is not called again, an actor may still find events in its mailbox."""
+        was_active = self.is_active
         super().unsubscribe()
-        if self._owned:
-            with contextlib.suppress(pykka.ActorDeadError):
-                self.ref.stop(block=False)
+        if self._owned and was_active:
+            if self._is_complete:
+                self.ref.stop(block=False)  # when it has handled all it was told
+            else:
+                assert isinstance(self.ref, ProcessRef)
+                self.ref.exit(SHUTDOWN)
 
     def _pump(self) -> None:
-        cursor, ref = self._cursor, self.ref
-        while self.is_active and self._told - self._acknowledged < cursor.window:
+        cursor = self._cursor
+        while self._has_work():
             try:
                 event = cursor.take()
             except SubscriberTooSlow as error:
-                self._tell(Disconnected(cursor.log.stream_id, cursor.seq, error))
-                self.unsubscribe()
+                if self._tell(Disconnected(cursor.log.stream_id, cursor.seq, error)):
+                    self._complete()
                 return
-            if event is None:
-                return
-            if not self._tell(event):
+            if event is None or not self._tell(event):
                 return
             self._told += 1
             if isinstance(event, _TERMINAL):
-                self.unsubscribe()
+                self._complete()
             elif self._told % self._receipt_every == 0:
-                with contextlib.suppress(pykka.ActorDeadError):
-                    ref.actor_inbox.put(Envelope(_RECEIPT, reply_to=_Receipt(self, self._told)))
+                self._ask_for_receipt()
+
+    def _complete(self) -> None:
+        self._is_complete = True
+        self.unsubscribe()
 
     def _tell(self, message: Any) -> bool:
         try:
             self.ref.tell(message)
         except pykka.ActorDeadError:
             self.died()
-            return False
-        return True
+        except Exception as error:  # a mailbox of its own that does not take it: its problem, nobody else's
+            self._refused(error)
+        else:
+            return True
+        return False
+
+    def _ask_for_receipt(self) -> None:
+        try:
+            self.ref.actor_inbox.put(Envelope(_RECEIPT, reply_to=_Receipt(self, self._told)))
+        except Exception as error:
+            self._refused(error)
+
+    def _refused(self, error: Exception) -> None:
+        get_logger(stream_id=self._cursor.log.stream_id).warning(
+            "subscriber_cannot_be_told", actor=str(self.ref), error=type(error).__name__
+        )
+        self.died()
 
 
 class _Receipt(pykka.Future[Any]):
@@ -279,16 +317,20 @@ class CallbackProcess(Process):
 class PullSubscription(Subscription):
     """The seat of an iterator: what the hub knows of it. The iterator itself is `Events`."""
 
-    __slots__ = ("_dispatcher", "_on_news")
+    __slots__ = ("_dispatcher", "_waiting")
 
     def __init__(self, hub: Hub, cursor: Cursor, dispatcher: Dispatcher) -> None:
         super().__init__(hub, cursor, None)
         self._dispatcher = dispatcher
-        self._on_news: Callable[[], None] | None = None
+        self._waiting: list[Callable[[], None]] = []  # who takes one out calls it
 
     def wake(self) -> None:
-        on_news, self._on_news = self._on_news, None
-        if on_news is not None:
+        waiting = self._waiting
+        for _ in range(len(waiting)):
+            try:
+                on_news = waiting.pop(0)
+            except IndexError:
+                return
             on_news()
 
     def unsubscribe(self) -> None:
@@ -300,6 +342,7 @@ class PullSubscription(Subscription):
         if self.is_active:
             self.is_active = False
             self._hub.on_abandoned(self)
+            self._hub.caught_up()  # whoever was told may not be there to hear it
 
     def take(self) -> Event | None:
         """The next event, or None if there is none yet; raises what `Events.next` does."""
@@ -317,18 +360,17 @@ class PullSubscription(Subscription):
                 self._hub.caught_up()
         return event
 
+    @property
+    def monotonic(self) -> Callable[[], float]:
+        """The time that `wait` is counted in."""
+        return self._dispatcher.monotonic
+
     def wait(self, timeout: float | None) -> bool:
-        """Wait for news; returns whether there are any."""
+        """Wait for news; returns whether there may be any."""
         latch = threading.Lock()
         latch.acquire()
-        self._on_news = latch.release
-        if self._is_news():
-            self._on_news = None
-            return True
-        if self._dispatcher.wait(latch, timeout):
-            return True
-        self._on_news = None
-        return False
+        with self._listening(latch.release):
+            return self._is_news() or self._dispatcher.wait(latch, timeout) or self._is_news()
 
     async def wait_async(self) -> None:
         """Wait for news without blocking the event loop."""
@@ -339,11 +381,19 @@ class PullSubscription(Subscription):
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 loop.call_soon_threadsafe(_set, news)
 
-        self._on_news = tell
-        if self._is_news():
-            self._on_news = None
-        else:
-            await news
+        with self._listening(tell):
+            if not self._is_news():
+                await news
+
+    @contextlib.contextmanager
+    def _listening(self, on_news: Callable[[], None]) -> Iterator[None]:
+        """Have ``on_news`` called when there is news. To be looked for after this, so that none is missed."""
+        self._waiting.append(on_news)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(ValueError):
+                self._waiting.remove(on_news)
 
     def _is_news(self) -> bool:
         return self._cursor.pending > 0 or not self.is_active
@@ -369,12 +419,23 @@ class Events(Iterator[Event], AsyncIterator[Event]):
             SubscriberTooSlow: with ``slow="disconnect"``.
         """
         seat = self._seat
+        event = seat.take()
+        if event is None:
+            event = self._wait(timeout)
+        return event
+
+    def _wait(self, timeout: float | None) -> Event:
+        seat = self._seat
+        now = seat.monotonic
+        deadline = None if timeout is None else now() + timeout
+        left = timeout
         while True:
+            if not seat.wait(left):
+                raise CallTimeout("the next event", timeout or 0.0)
             event = seat.take()
             if event is not None:
                 return event
-            if not seat.wait(timeout):
-                raise CallTimeout("the next event", timeout or 0.0)
+            left = None if deadline is None else max(0.0, deadline - now())
 
     @property
     def subscription(self) -> Subscription:
@@ -424,5 +485,5 @@ def _set(news: asyncio.Future[None]) -> None:
         news.set_result(None)
 
 
-def _nothing() -> None:
+def nothing() -> None:
     """Nobody wants to know."""

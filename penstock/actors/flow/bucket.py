@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 __all__ = ["TokenBucket"]
+
+_GRAIN: Final = 1e-9  # tokens that are as good as there
+_DEBT: Final = 1e-3
 
 
 class TokenBucket:
@@ -30,17 +35,23 @@ class TokenBucket:
         """Seconds until there is room for ``tokens`` (at most ``capacity``); 0.0 if there is now."""
         self._refill(now)
         missing = min(tokens, self.capacity) - self._level
-        return missing / self.rate if missing > 1e-9 else 0.0
+        if missing <= _GRAIN:
+            return 0.0
+        seconds = missing / self.rate
+        return seconds if now + seconds > now else 0.0  # a clock cannot see less
 
     def take(self, tokens: int, now: float) -> None:
-        """Use room for ``tokens``, whether it is there or not; what is forced leaves the bucket empty, not in debt."""
+        """Use room for ``tokens``, whether it is there or not; what is forced leaves the bucket empty, not in debt.
+
+        Only what `delay` overlooked is paid back, so that many small mistakes do not add up.
+        """
         self._refill(now)
-        self._level = max(0.0, self._level - tokens)
+        self._level = max(-_DEBT, self._level - tokens)
 
     def change(self, rate: float, capacity: int, now: float) -> None:
         """Go on with another rate and capacity; what had been used stays used."""
         self._refill(now)
-        self._level = max(0.0, min(float(capacity), self._level))
+        self._level = min(float(capacity), self._level)
         self.rate = rate
         self.capacity = capacity
 

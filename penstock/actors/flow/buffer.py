@@ -34,8 +34,10 @@ class TokenBuffer:
         "_items",
         "_other_kinds",
         "_taken",
+        "_taken_dropped",
         "_taken_for",
         "dropped",
+        "dropped_ever",
         "high_water_mark",
         "max_size",
         "size",
@@ -45,12 +47,14 @@ class TokenBuffer:
         self.max_size = max_size
         self.size = 0  # tokens in it, those of a taken batch included
         self.high_water_mark = 0
-        self.dropped = 0  # since the last batch that was taken
+        self.dropped = 0  # since the last batch that was committed
+        self.dropped_ever = 0
         self._items: list[Any] = []
         self._head = 0
         self._other_kinds = 0  # how many of the items are no text
         self._taken: Batch | None = None
         self._taken_for = 0  # the number of the event the taken batch is to become
+        self._taken_dropped = 0  # how many dropped tokens that event tells of
 
     def offer(self, token: str) -> bool:
         """Add a text token if there is room; returns whether there was."""
@@ -73,20 +77,23 @@ class TokenBuffer:
         return True
 
     def force(self, token: str, kind: TokenKind, overflow: Overflow) -> bool:
-        """Make room by dropping, as ``overflow`` says, and add the token; returns whether a token was dropped."""
-        if self.offer_kind(token, kind):
-            return False
-        if overflow == "drop_oldest" and self._head < len(self._items):
+        """Add the token; if there is no room, drop it or older ones, as ``overflow`` says. Returns whether it is in.
+
+        A bound that was lowered below what waits holds again after the first ``"drop_oldest"``.
+        """
+        while not self.offer_kind(token, kind):
+            self.dropped += 1
+            self.dropped_ever += 1
+            if overflow != "drop_oldest" or self._head == len(self._items):
+                return False
             self._discard(1)
             self.size -= 1
-            self.offer_kind(token, kind)
-        self.dropped += 1
         return True
 
     def take(self, limit: int, event_number: int) -> Batch | None:
         """Take the first tokens, all of one kind, at most ``limit``; None if there are none.
 
-        They stay reserved until `commit` or `restore`.
+        They stay reserved until `commit` or `restore`. The event they become tells of the ``dropped`` tokens so far.
         """
         assert self._taken is None, "the last batch is neither committed nor restored"
         head, items = self._head, self._items
@@ -99,6 +106,7 @@ class TokenBuffer:
         self._discard(len(batch.tokens))
         self._taken = batch
         self._taken_for = event_number
+        self._taken_dropped = self.dropped
         return batch
 
     def _take_kind(self, limit: int) -> Batch:
@@ -114,14 +122,17 @@ class TokenBuffer:
             tokens.append(token)
         return Batch(kind or "text", tuple(tokens))
 
-    def commit(self) -> None:
-        """The taken batch is in the log: its room is free."""
-        if self._taken is not None:
+    def commit(self, batch: Batch | None = None) -> None:
+        """The taken batch is in the log: its room is free. With ``batch``, only if that is the one that is taken."""
+        if self._taken is not None and (batch is None or self._taken is batch):
             self.size -= len(self._taken.tokens)
+            self.dropped -= self._taken_dropped
             self._taken = None
 
-    def restore(self) -> None:
-        """The taken batch could not be delivered: it is the first again."""
+    def restore(self, batch: Batch | None = None) -> None:
+        """The taken batch could not be delivered: it is the first again. With ``batch`` as for `commit`."""
+        if batch is not None and self._taken is not batch:
+            return
         batch, self._taken = self._taken, None
         if batch is not None:
             text = batch.kind == "text"

@@ -6,6 +6,8 @@ notices, except with ``"block"``, which the stream honours by not emitting.
 
 from __future__ import annotations
 
+import msgspec
+
 from penstock.actors.flow.log import StreamLog
 from penstock.config.options import Slow
 from penstock.errors import SubscriberTooSlow
@@ -26,23 +28,38 @@ class Cursor:
     What is in the log already when the cursor is made is given event by event, whatever the policy.
     """
 
-    __slots__ = ("_live_from", "_offsets", "_waiting", "coalesced", "dropped", "log", "seq", "slow", "window")
+    __slots__ = (
+        "_counts",
+        "_live_from",
+        "_offsets",
+        "_untold",
+        "_waiting",
+        "coalesced",
+        "dropped",
+        "log",
+        "seq",
+        "slow",
+        "window",
+    )
 
     def __init__(self, log: StreamLog, after: int, slow: Slow, window: int) -> None:
         self.log = log
-        self.seq = min(after, log.last_seq)
+        self._live_from = last = log.last_seq
+        self.seq = min(after, last)
         self.slow = slow
         self.window = window
         self.dropped = 0  # tokens this subscriber did not get
         self.coalesced = 0  # events that were merged into others
-        self._live_from = log.last_seq
-        self._offsets: dict[TokenKind, int] | None = {} if after == 0 else None  # characters given, by kind
-        self._waiting: list[Event] = []
+        self._untold = 0  # dropped tokens, of which the next event is to tell
+        self._offsets: dict[TokenKind, int] | None = None if after else {}  # characters given, by kind
+        # The log's tokens, and those of them that were dropped, up to `seq`; None if that is not known.
+        self._counts: tuple[int, int] | None = (0, 0) if not after else log.counts_until(self.seq)
+        self._waiting: list[TokenEvent] | None = None  # what was folded away, of several kinds
 
     @property
     def pending(self) -> int:
         """How many events wait."""
-        return self.log.last_seq - self.seq + len(self._waiting)
+        return self.log.last_seq - self.seq
 
     @property
     def is_slow(self) -> bool:
@@ -55,43 +72,46 @@ class Cursor:
         Raises:
             SubscriberTooSlow: the policy is ``"disconnect"`` and it is slow.
         """
-        if self._waiting:
-            return self._give(self._waiting.pop(0))
-        if self.seq >= self.log.last_seq:
-            return None
-        if self.slow != "block" and self.is_slow:
-            if self.slow == "disconnect":
-                raise SubscriberTooSlow(self.log.stream_id, self.window)
-            if self.slow == "coalesce":
-                return self._give(self._merge())
-            self._skip()
+        log, slow = self.log, self.slow
+        while self.seq < log.last_seq:
             if self._waiting:
-                return self._give(self._waiting.pop(0))
-        event = self.log.get(self.seq + 1)
-        return self._give(event if event is not None else self._folded())
+                return self._give_folded()
+            late = slow != "block" and self.is_slow
+            if late and slow == "disconnect":
+                raise SubscriberTooSlow(log.stream_id, self.window)
+            late = late and self.seq >= self._live_from
+            if late and slow == "drop":
+                self._skip()
+            event = log.get(self.seq + 1)
+            if event is None:
+                snapshot = self._catch_up()
+                if snapshot is not None:
+                    return snapshot
+            elif late and slow == "coalesce" and isinstance(event, TokenEvent):
+                return self._give(self._merge(event))
+            else:
+                return self._give(event)
+        return None
 
     def _give(self, event: Event) -> Event:
-        self.seq = max(self.seq, event.seq)
-        offsets = self._offsets
-        if isinstance(event, StreamSnapshot):
-            self._offsets = {
-                "text": len(event.text),
-                "reasoning": len(event.reasoning),
-                "refusal": len(event.refusal),
-            }
+        """Pass on an event of the log, or several in one."""
+        self.seq = event.seq
+        if isinstance(event, TokenEvent):
+            offsets, counts = self._offsets, self._counts
+            if offsets is not None:
+                offsets[event.kind] = offsets.get(event.kind, 0) + len(event.text)
+            if counts is not None:
+                self._counts = (counts[0] + len(event.tokens), counts[1] + event.dropped)
         elif isinstance(event, StreamReset):
             self._offsets = {}
-        elif offsets is not None and isinstance(event, TokenEvent):
-            offsets[event.kind] = offsets.get(event.kind, 0) + len(event.text)
+            return event
+        if self._untold:
+            event = msgspec.structs.replace(event, dropped=event.dropped + self._untold)
+            self._untold = 0
         return event
 
-    def _merge(self) -> Event:
+    def _merge(self, first: TokenEvent) -> TokenEvent:
         """All that waits up to the next change of kind, as one event."""
-        first = self.log.get(self.seq + 1)
-        if first is None:
-            return self._folded()
-        if not isinstance(first, TokenEvent):
-            return first
         tokens = list(first.tokens)
         last = first
         dropped = first.dropped
@@ -107,56 +127,79 @@ class Cursor:
             "".join(tokens),
             first.kind,
             last.timestamp,
-            first.metadata,
+            last.metadata,
             dropped,
         )
 
     def _skip(self) -> None:
         """Drop the oldest waiting token events, so that ``window`` remain; what is no token event is not dropped."""
-        goal = self.log.last_seq - self.window
-        lost = 0
+        log = self.log
+        goal = log.last_seq - self.window
         while self.seq < goal:
-            event = self.log.get(self.seq + 1)
-            if event is None:  # folded away: it is behind us in any case
-                self.seq = min(goal, self.log.first_seq - 1)
-                continue
-            if not isinstance(event, TokenEvent):
-                break
-            lost += len(event.tokens)
-            self.seq = event.seq
-        self.dropped += lost
-        self._offsets = None
-        event = self.log.get(self.seq + 1)
-        if lost and isinstance(event, TokenEvent):
-            self._waiting.append(
-                TokenEvent(
-                    event.stream_id,
-                    event.seq,
-                    event.tokens,
-                    event.text,
-                    event.kind,
-                    event.timestamp,
-                    event.metadata,
-                    event.dropped + lost,
-                )
-            )
+            counts = self._counts
+            event = log.get(self.seq + 1)
+            if event is None:
+                folded = log.folded_counts(self.seq)
+                if counts is None or folded is None:
+                    return  # a reset is among it, or nobody knows how much it is: let it have the snapshot
+                self.seq, *rest = folded
+                new = (rest[0], rest[1])
+            elif isinstance(event, TokenEvent):
+                before = counts or (0, 0)
+                new, self.seq = (before[0] + len(event.tokens), before[1] + event.dropped), event.seq
+            else:
+                return
+            before = counts or (0, 0)
+            lost = new[0] - before[0]
+            self.dropped += lost
+            self._untold += lost + new[1] - before[1]
+            self._counts = None if counts is None else new
+            self._offsets = None
 
-    def _folded(self) -> Event:
-        """What was folded away before it could be given.
+    def _catch_up(self) -> StreamSnapshot | None:
+        """Deal with what was folded away before it could be given.
 
-        A cursor that has read from the beginning gets just what it misses; one that came in somewhere in the middle
-        gets the snapshot, which says that it takes the place of everything before.
+        A cursor that has read from the beginning gets just what it misses, one event for each kind: they wait then.
+        One that has read nothing, or came in somewhere in the middle, gets the snapshot, which says that it takes the
+        place of everything before.
         """
-        snapshot = self.log.snapshot()
-        assert snapshot is not None
-        if not self._offsets or self.log.folded_reset > self.seq:
+        log = self.log
+        folded = log.folded_after(self.seq, self._offsets)
+        counts, self._counts = self._counts, (folded.tokens, folded.dropped)
+        snapshot = folded.snapshot
+        if snapshot is not None:
+            self.seq = snapshot.seq
+            self._untold = 0  # it has everything
+            self._offsets = {
+                "text": len(snapshot.text),
+                "reasoning": len(snapshot.reasoning),
+                "refusal": len(snapshot.refusal),
+            }
             return snapshot
-        base, missing = self.log.folded_since(self._offsets)
-        events: list[Event] = [
-            TokenEvent(self.log.stream_id, base, (text,), text, kind, snapshot.timestamp, self.log.metadata)
-            for kind, text in missing.items()
+        if counts is not None:
+            self._untold += folded.dropped - counts[1]
+        # As many numbers as kinds: each was told in an event of its own. Who resumes in between gets the snapshot.
+        first = folded.seq - len(folded.rest) + 1
+        self._waiting = [
+            TokenEvent(log.stream_id, first + place, (text,), text, kind, folded.timestamp, log.metadata)
+            for place, (kind, text) in enumerate(sorted(folded.rest.items(), key=_place))
         ]
-        if not events:
-            return snapshot
-        self._waiting = events[1:]
-        return events[0]
+        if not self._waiting:
+            self.seq = folded.seq  # nothing but empty tokens
+        return None
+
+    def _give_folded(self) -> Event:
+        assert self._waiting
+        event = self._waiting.pop(0)
+        self.seq = event.seq
+        if self._offsets is not None:
+            self._offsets[event.kind] = self._offsets.get(event.kind, 0) + len(event.text)
+        if self._untold:
+            event = msgspec.structs.replace(event, dropped=self._untold)
+            self._untold = 0
+        return event
+
+
+def _place(item: tuple[TokenKind, str]) -> int:
+    """Models reason first."""
+    return ("reasoning", "text", "refusal").index(item[0])

@@ -13,11 +13,11 @@ from __future__ import annotations
 import threading
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from penstock.errors import PenstockError
+from penstock.errors import PenstockError, ProviderError
 from penstock.events import (
     Event,
     FinishReason,
@@ -33,7 +33,7 @@ from penstock.events import (
     Usage,
 )
 
-__all__ = ["Outcome", "StreamLog", "TextPile"]
+__all__ = ["Folded", "Outcome", "StreamLog", "TextPile"]
 
 _EVENT_COST: Final = 160  # bytes of a TokenEvent and its place in the list
 _TOKEN_COST: Final = 60  # bytes of a short str and its place in the tuple
@@ -80,18 +80,71 @@ class TextPile:
         return "".join(rest)
 
 
+class Folded(NamedTuple):
+    """What somebody who has read up to some number finds folded away behind it: a rest, or everything."""
+
+    seq: int
+    """The number up to which that goes."""
+    rest: dict[TokenKind, str]
+    """The text it misses, by kind."""
+    snapshot: StreamSnapshot | None
+    """If the rest is not all that it needs: a reset lies between, or it has not read from the start."""
+    tokens: int
+    """How many tokens there were from the start to ``seq``."""
+    dropped: int
+    """How many dropped tokens were told of from the start to ``seq``."""
+    timestamp: float
+    """Of the last event."""
+
+
 class _Window:
     """The events that are kept one by one: number ``base + 1`` is ``events[0]``, and so on.
 
-    ``folded`` holds the text of everything up to ``base``, by kind.
+    The rest is about everything up to ``base``: its text by kind since the last reset, that one's number, the tokens
+    in it, those that were dropped, the time of the last event.
     """
 
-    __slots__ = ("base", "events", "folded")
+    __slots__ = ("base", "dropped", "events", "folded", "reset", "timestamp", "tokens")
 
-    def __init__(self, base: int, events: list[Event], folded: dict[str, TextPile]) -> None:
+    def __init__(
+        self,
+        base: int = 0,
+        events: list[Event] | None = None,
+        folded: dict[TokenKind, TextPile] | None = None,
+        reset: int = 0,
+        tokens: int = 0,
+        dropped: int = 0,
+        timestamp: float = 0.0,
+    ) -> None:
         self.base = base
-        self.events = events
-        self.folded = folded
+        self.events: list[Event] = [] if events is None else events
+        self.folded: dict[TokenKind, TextPile] = {} if folded is None else folded
+        self.reset = reset
+        self.tokens = tokens
+        self.dropped = dropped
+        self.timestamp = timestamp
+
+    def fold(self, count: int) -> _Window:
+        """A window that goes on where this one stands, without its first ``count`` events.
+
+        This one stays as it is: a reader may be using its events without a lock. The piles go on; they are only read
+        under the lock.
+        """
+        folded, reset, tokens, dropped = dict(self.folded), self.reset, self.tokens, self.dropped
+        timestamp = self.timestamp
+        for event in self.events[:count]:
+            timestamp = event.timestamp
+            if isinstance(event, TokenEvent):
+                tokens += len(event.tokens)
+                dropped += event.dropped
+                pile = folded.get(event.kind)
+                if pile is None:
+                    pile = folded[event.kind] = TextPile()
+                pile.add(event.text)
+            elif isinstance(event, StreamReset):
+                folded = {}
+                reset = event.seq
+        return _Window(self.base + count, self.events[count:], folded, reset, tokens, dropped, timestamp)
 
 
 class StreamLog:
@@ -103,7 +156,6 @@ class StreamLog:
         "_lock",
         "_window",
         "dropped",
-        "folded_reset",
         "last_seq",
         "metadata",
         "retain_bytes",
@@ -116,15 +168,14 @@ class StreamLog:
         self.stream_id = stream_id
         self.metadata = metadata
         self.last_seq = 0
-        self.folded_reset = 0  # the number of the last reset that was folded away
         self.tokens = 0
-        self.dropped = 0
+        self.dropped = 0  # as told in token events
         self.terminal: TerminalEvent | None = None
         self.retain_bytes = retain_bytes
         self._bytes = 0
         self._epoch = 0
         self._lock = threading.Lock()
-        self._window = _Window(0, [], {})
+        self._window = _Window()
 
     # --- writing -------------------------------------------------------------------------------------------------
 
@@ -169,7 +220,10 @@ class StreamLog:
         """End the log with `StreamFailed`."""
 
         def make(seq: int) -> TerminalEvent:
-            return StreamFailed(**self._final(seq, outcome, dropped, now), error=error, partial=self._text("text"))
+            partial = self._text("text")
+            if isinstance(error, ProviderError):
+                error.partial = partial
+            return StreamFailed(**self._final(seq, outcome, dropped, now), error=error, partial=partial)
 
         return self._end(make, epoch)
 
@@ -218,21 +272,10 @@ class StreamLog:
                 break
             count += 1
             self._bytes -= _cost(event)
-        # A reader may be using the old window's events without a lock: make a new one. The piles go on; they are
-        # only read under the lock.
-        folded = dict(window.folded)
-        for event in window.events[:count]:
-            if isinstance(event, StreamReset):
-                folded = {}
-                self.folded_reset = event.seq
-            elif isinstance(event, TokenEvent):
-                pile = folded.get(event.kind)
-                if pile is None:
-                    pile = folded[event.kind] = TextPile()
-                pile.add(event.text)
-        self._window = _Window(window.base + count, window.events[count:], folded)
+        if count:
+            self._window = window.fold(count)
 
-    def _text(self, kind: str) -> str:
+    def _text(self, kind: TokenKind) -> str:
         window = self._window
         pile = window.folded.get(kind)
         parts = [pile.read()] if pile is not None else []
@@ -269,32 +312,63 @@ class StreamLog:
     def snapshot(self) -> StreamSnapshot | None:
         """Everything that has been folded, as one event; None if nothing has."""
         with self._lock:
-            window = self._window
-            if not window.base:
-                return None
-            text, reasoning, refusal = (
-                pile.read() if (pile := window.folded.get(kind)) else "" for kind in ("text", "reasoning", "refusal")
-            )
-            first = window.events[0].timestamp if window.events else 0.0
-            return StreamSnapshot(
-                self.stream_id,
-                window.base,
-                (text,),
-                text,
-                "text",
-                first,
-                self.metadata,
-                reasoning=reasoning,
-                refusal=refusal,
-            )
+            return self._snapshot() if self._window.base else None
 
-    def folded_since(self, offsets: Mapping[TokenKind, int]) -> tuple[int, dict[TokenKind, str]]:
-        """What has been folded behind the given offsets, by kind, and the number up to which that goes."""
+    def _snapshot(self) -> StreamSnapshot:
+        window = self._window
+        piles = window.folded
+        text, reasoning, refusal = (
+            piles[kind].read() if kind in piles else "" for kind in ("text", "reasoning", "refusal")
+        )
+        return StreamSnapshot(
+            self.stream_id,
+            window.base,
+            (text,),
+            text,
+            "text",
+            window.timestamp,
+            self.metadata,
+            window.dropped,
+            reasoning=reasoning,
+            refusal=refusal,
+        )
+
+    def folded_after(self, seq: int, offsets: Mapping[TokenKind, int] | None) -> Folded:
+        """What has been folded behind number ``seq``, for a reader who has ``offsets`` characters of each kind.
+
+        Without offsets, or if there is a reset in it, that is the snapshot.
+        """
         with self._lock:
             window = self._window
-            kinds: tuple[TokenKind, ...] = ("reasoning", "text", "refusal")
-            rest = {kind: window.folded[kind].read(offsets.get(kind, 0)) for kind in kinds if kind in window.folded}
-            return window.base, {kind: text for kind, text in rest.items() if text}
+            rest: dict[TokenKind, str] = {}
+            snapshot = None
+            if not offsets or window.reset > seq:
+                snapshot = self._snapshot()
+            else:
+                for kind, pile in window.folded.items():
+                    offset = offsets.get(kind, 0)
+                    if offset < pile.length:
+                        rest[kind] = pile.read(offset)
+            return Folded(window.base, rest, snapshot, window.tokens, window.dropped, window.timestamp)
+
+    def folded_counts(self, seq: int) -> tuple[int, int, int] | None:
+        """Up to which number events are folded, the tokens and the dropped ones up to there.
+
+        None if there is a reset behind number ``seq`` among them.
+        """
+        window = self._window
+        return None if window.reset > seq else (window.base, window.tokens, window.dropped)
+
+    def counts_until(self, seq: int) -> tuple[int, int] | None:
+        """How many tokens, and how many dropped ones, there are up to number ``seq``; None if that is folded away."""
+        window = self._window
+        if seq < window.base:
+            return None
+        events = [event for event in window.events[: seq - window.base] if isinstance(event, TokenEvent)]
+        return (
+            window.tokens + sum(len(event.tokens) for event in events),
+            window.dropped + sum(event.dropped for event in events),
+        )
 
     def __iter__(self) -> Iterator[Event]:
         """The events that are kept one by one, as they are now."""

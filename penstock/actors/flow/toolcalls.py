@@ -3,7 +3,8 @@
 Providers disagree on how fragments are marked: by index, by id, by both, by an index that is always 0, by nothing
 (see https://github.com/ollama/ollama/issues/15457 and https://github.com/openai/openai-python/issues/3201). The rule
 here: a new id begins a new call, whatever its index; a fragment without an id belongs to the last call with its
-index; one without either belongs to the last call.
+index, unless it names another function or begins a second object where the first is complete; one without either
+belongs to the last call, unless that has a name and it brings one too.
 """
 
 from __future__ import annotations
@@ -66,12 +67,14 @@ class ToolCallAccumulator:
             known = self._by_id.get(delta.id)
             if known is not None:
                 return known
-            if delta.index is not None:  # the id may come after the first fragment
-                same_index = self._by_index.get(delta.index)
-                return same_index if same_index is not None and not same_index.id else None
-            return None
+            known = self._without_id(delta)  # the id may come after the first fragment
+            return known if known is not None and not known.id else None
+        return self._without_id(delta)
+
+    def _without_id(self, delta: ToolCallDelta) -> _Call | None:
         if delta.index is not None:
-            return self._by_index.get(delta.index)
+            call = self._by_index.get(delta.index)
+            return None if call is not None and delta.name and call.name and _is_another(call, delta) else call
         if delta.name and self._calls and self._calls[-1].name:
             return None  # nothing but a second name marks it
         return self._calls[-1] if self._calls else None
@@ -79,17 +82,30 @@ class ToolCallAccumulator:
     def finish(self) -> tuple[ToolCall, ...]:
         """The calls. Arguments that are not complete JSON are None, and as they came in ``arguments_raw``.
 
-        No arguments at all mean none are needed: ``{}``. A call without an id gets one from its place.
+        No arguments at all, or ``null``, mean none are needed: ``{}``. A call without an id gets one from its place.
         """
         return tuple(_finish(call, place) for place, call in enumerate(self._calls))
 
 
+def _is_another(call: _Call, delta: ToolCallDelta) -> bool:
+    """Whether a fragment with a name belongs to another call, though its index is that of ``call``."""
+    if delta.name != call.name:
+        return True
+    # Some say the name with every fragment: only a second object behind a complete one is another call.
+    if not delta.arguments.lstrip().startswith("{") or not "".join(call.parts[-1:]).rstrip().endswith("}"):
+        return False
+    return isinstance(_parse("".join(call.parts)), dict)
+
+
+def _parse(raw: str) -> object:
+    """The parsed JSON; None if it is not complete, or no JSON, or deeper than anything a tool could want."""
+    try:
+        return msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return None
+
+
 def _finish(call: _Call, place: int) -> ToolCall:
     raw = "".join(call.parts)
-    arguments: object = {}
-    if raw.strip():
-        try:
-            arguments = msgspec.json.decode(raw)
-        except (msgspec.DecodeError, UnicodeError):
-            arguments = None
+    arguments = {} if raw.strip() in ("", "null") else _parse(raw)
     return ToolCall(id=call.id or f"call_{place}", name=call.name, arguments=arguments, arguments_raw=raw)
