@@ -4,7 +4,7 @@ The whole tree::
 
     PenstockError
     ├── OptionError (also ValueError)          a setting or an argument is not allowed: which, what, what is
-    ├── CallTimeout (also TimeoutError)        an answer did not come in time; the process goes on
+    ├── CallTimeout (also TimeoutError, pykka.Timeout)   an answer did not come in time; the process goes on
     ├── ProcessError                           a process could not be reached, started, or died
     │   ├── ProcessDead (also pykka.ActorDeadError)   no such process, or it died before it answered
     │   ├── ProcessCrashed                     it died of an exception; `reason` says which
@@ -94,7 +94,7 @@ class OptionError(PenstockError, ValueError):
         super().__init__(f"{field}: got {got!r}, allowed: {allowed}{where}")
 
 
-class CallTimeout(PenstockError, TimeoutError):
+class CallTimeout(PenstockError, pykka.Timeout, TimeoutError):
     """An answer did not come in time. What was asked may still happen; its late answer is thrown away."""
 
     def __init__(self, what: str, timeout: float) -> None:

@@ -21,11 +21,7 @@ from penstock.errors import CallTimeout
 if TYPE_CHECKING:
     from penstock.actors.runtime.dispatcher import Dispatcher
 
-__all__ = ["Reply", "ReplyTimeout", "as_completed"]
-
-
-class ReplyTimeout(CallTimeout, pykka.Timeout):
-    """The `CallTimeout` of a `Reply`, which code written for Pykka can catch as well."""
+__all__ = ["Reply", "as_completed"]
 
 
 def _unanswered() -> None:
@@ -64,7 +60,7 @@ class Reply(pykka.Future[Any]):
         if self._get_hook is not None:
             return super().get(timeout=timeout)
         if self._callbacks is not None and not self._wait(timeout):
-            raise ReplyTimeout(self._what, timeout or 0.0)
+            raise CallTimeout(self._what, timeout or 0.0)
         if self._error is not None:
             raise self._error.with_traceback(self._trace)
         return self._value
@@ -198,5 +194,5 @@ def as_completed(replies: Iterable[Reply], timeout: float | None = None) -> Iter
         if not answered.acquire(blocking=False):
             left = None if deadline is None else max(0.0, deadline - now())
             if not (dispatcher.wait(answered, left) if dispatcher else answered.acquire(timeout=left)):
-                raise ReplyTimeout("the next of several calls", timeout or 0.0)
+                raise CallTimeout("the next of several calls", timeout or 0.0)
         yield done.get_nowait()
