@@ -1,0 +1,258 @@
+"""The buffer against a simple model, and rule by rule."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock.actors.flow.buffer import Batch, TokenBuffer
+from penstock.config.options import Overflow
+from penstock.events import TokenKind
+from tests.unit.flow.common import steps
+
+KINDS = st.sampled_from(("text", "text", "text", "reasoning", "refusal"))
+OVERFLOWS = st.sampled_from(("drop_oldest", "drop_newest"))
+OPERATIONS = st.lists(
+    st.one_of(
+        st.tuples(st.just("offer"), KINDS),
+        st.tuples(st.just("force"), KINDS, OVERFLOWS),
+        st.tuples(st.just("take"), st.integers(1, 5)),
+        st.tuples(st.sampled_from(("commit", "restore", "clear"))),
+        st.tuples(st.just("recover"), st.booleans()),
+        st.tuples(st.just("bound"), st.integers(1, 8)),
+    ),
+    max_size=80,
+)
+
+
+def filled(count: int, max_size: int = 1000) -> TokenBuffer:
+    buffer = TokenBuffer(max_size)
+    for number in range(count):
+        assert buffer.offer(str(number))
+    return buffer
+
+
+def drain(buffer: TokenBuffer, limit: int = 3) -> list[Batch]:
+    batches = []
+    while (batch := buffer.take(limit, len(batches) + 1)) is not None:
+        batches.append(batch)
+        buffer.commit()
+    return batches
+
+
+class Model:
+    """What a buffer is: a list, a reserved part before it, and a few counters."""
+
+    def __init__(self, bound: int) -> None:
+        self.bound = bound
+        self.waiting: list[tuple[TokenKind, str]] = []
+        self.taken: list[tuple[TokenKind, str]] = []
+        self.dropped = self.ever = self.told = self.high = 0
+
+    @property
+    def size(self) -> int:
+        return len(self.waiting) + len(self.taken)
+
+    def offer(self, kind: TokenKind, token: str) -> bool:
+        if self.size >= self.bound:
+            return False
+        self.waiting.append((kind, token))
+        self.high = max(self.high, self.size)
+        return True
+
+    def force(self, kind: TokenKind, token: str, overflow: Overflow) -> bool:
+        while not self.offer(kind, token):
+            self.dropped += 1
+            self.ever += 1
+            if overflow == "drop_newest" or not self.waiting:
+                return False
+            del self.waiting[0]
+        return True
+
+    def take(self, limit: int) -> Batch | None:
+        if not self.waiting:
+            return None
+        kind = self.waiting[0][0]
+        while self.waiting and self.waiting[0][0] == kind and len(self.taken) < limit:
+            self.taken.append(self.waiting.pop(0))
+        self.told = self.dropped
+        return Batch(kind, tuple(token for _, token in self.taken))
+
+    def commit(self) -> None:
+        if self.taken:
+            self.dropped -= self.told
+        self.taken = []
+
+    def restore(self) -> None:
+        self.waiting[:0] = self.taken
+        self.taken = []
+
+
+@given(st.integers(1, 6), OPERATIONS)
+def test_it_does_what_a_list_would_do(bound: int, operations: list[Any]) -> None:
+    buffer, model = TokenBuffer(bound), Model(bound)
+    for number, (name, *arguments) in enumerate(operations):
+        token = str(number)
+        match name:
+            case "offer":
+                assert buffer.offer_kind(token, arguments[0]) == model.offer(arguments[0], token)
+            case "force":
+                assert buffer.force(token, *arguments) == model.force(arguments[0], token, arguments[1])
+            case "take":
+                if not model.taken:
+                    assert buffer.take(arguments[0], number) == model.take(arguments[0])
+                    taken_for = number
+            case "commit":
+                buffer.commit()
+                model.commit()
+            case "restore":
+                buffer.restore()
+                model.restore()
+            case "recover":
+                if model.taken:
+                    buffer.recover(taken_for if arguments[0] else taken_for - 1)
+                    (model.commit if arguments[0] else model.restore)()
+            case "clear":
+                assert buffer.clear() == model.size
+                model.waiting, model.taken = [], []
+            case "bound":
+                buffer.max_size = model.bound = arguments[0]
+        assert (buffer.size, buffer.dropped, buffer.dropped_ever) == (model.size, model.dropped, model.ever)
+        assert buffer.high_water_mark == model.high
+    buffer.restore()
+    model.restore()
+    assert [(batch.kind, token) for batch in drain(buffer) for token in batch.tokens] == model.waiting
+
+
+def test_a_taken_batch_keeps_its_room_until_it_is_committed() -> None:
+    buffer = filled(4, max_size=4)
+    assert buffer.take(3, 1) == ("text", ("0", "1", "2"))
+    assert (buffer.size, buffer.offer("x")) == (4, False)
+    buffer.commit()
+    assert (buffer.size, buffer.offer("x")) == (1, True)
+
+
+def test_a_batch_holds_one_kind_only() -> None:
+    buffer = TokenBuffer(10)
+    for token, kind in (("a", "reasoning"), ("b", "reasoning"), ("c", "text"), ("d", "refusal"), ("e", "text")):
+        buffer.offer_kind(token, kind)  # type: ignore[arg-type]
+    assert drain(buffer, 10) == [
+        ("reasoning", ("a", "b")),
+        ("text", ("c",)),
+        ("refusal", ("d",)),
+        ("text", ("e",)),
+    ]
+
+
+def test_what_was_restored_is_first_again_and_keeps_its_kind() -> None:
+    buffer = TokenBuffer(10)
+    for token in "ab":
+        buffer.offer_kind(token, "reasoning")
+    buffer.offer("c")
+    assert buffer.take(1, 1) == ("reasoning", ("a",))
+    buffer.restore()
+    assert drain(buffer) == [("reasoning", ("a", "b")), ("text", ("c",))]
+
+
+def test_after_a_crash_a_batch_goes_back_unless_the_log_has_it() -> None:
+    buffer = filled(4)
+    buffer.take(2, 7)
+    buffer.recover(last_event=6)
+    assert (buffer.size, buffer.take(2, 7)) == (4, ("text", ("0", "1")))
+    buffer.recover(last_event=7)
+    assert (buffer.size, buffer.take(2, 8)) == (2, ("text", ("2", "3")))
+
+
+def test_who_was_given_up_can_neither_commit_nor_restore_the_batch_of_another() -> None:
+    buffer = filled(4)
+    old = buffer.take(2, 1)
+    buffer.recover(last_event=0)
+    new = buffer.take(2, 1)
+    assert old == new
+    buffer.restore(old)
+    buffer.commit(old)
+    assert buffer.size == 4
+    buffer.commit(new)
+    assert (buffer.size, drain(buffer)) == (2, [("text", ("2", "3"))])
+
+
+def test_two_batches_cannot_be_taken_at_once() -> None:
+    buffer = filled(4)
+    buffer.take(1, 1)
+    with pytest.raises(AssertionError):
+        buffer.take(1, 2)
+
+
+def test_the_newest_is_dropped_where_the_rule_says_so() -> None:
+    buffer = filled(2, max_size=2)
+    assert not buffer.force("x", "text", "drop_newest")
+    assert (buffer.dropped, drain(buffer)) == (1, [("text", ("0", "1"))])
+
+
+def test_the_oldest_is_dropped_but_never_one_that_is_being_delivered() -> None:
+    buffer = filled(2, max_size=2)
+    buffer.take(1, 1)
+    assert buffer.force("x", "text", "drop_oldest")
+    buffer.restore()
+    assert drain(buffer) == [("text", ("0", "x"))]
+
+
+def test_with_nothing_but_a_taken_batch_in_it_the_new_token_is_the_one_to_go() -> None:
+    buffer = filled(2, max_size=2)
+    buffer.take(2, 1)
+    assert not buffer.force("x", "text", "drop_oldest")
+    assert (buffer.size, buffer.dropped) == (2, 1)
+
+
+def test_a_lowered_bound_loses_nothing_by_itself_and_holds_again_after_the_first_drop() -> None:
+    buffer = filled(6)
+    buffer.max_size = 3
+    assert (buffer.size, buffer.offer("x")) == (6, False)
+    assert buffer.force("x", "text", "drop_oldest")
+    assert (buffer.size, buffer.dropped, drain(buffer)) == (3, 4, [("text", ("4", "5", "x"))])
+
+
+def test_what_is_dropped_while_a_batch_is_out_is_told_with_the_next_one() -> None:
+    buffer = filled(1, max_size=1)
+    buffer.force("x", "text", "drop_newest")
+    buffer.take(1, 1)
+    buffer.force("y", "text", "drop_newest")
+    assert buffer.dropped == 2
+    buffer.commit()
+    assert (buffer.dropped, buffer.dropped_ever) == (1, 2)
+
+
+def test_a_batch_that_was_not_delivered_does_not_lose_the_count_of_what_was_dropped_before_it() -> None:
+    buffer = filled(1, max_size=1)
+    buffer.force("x", "text", "drop_newest")
+    buffer.take(1, 1)
+    buffer.restore()
+    assert buffer.dropped == 1
+
+
+@pytest.mark.parametrize("kind", ["text", "reasoning"])
+def test_its_work_grows_in_proportion_to_the_tokens(kind: TokenKind) -> None:
+    def work(size: int) -> None:
+        buffer = TokenBuffer(size)
+        for _ in range(size):
+            buffer.offer_kind("x", kind)
+        for _ in range(size):
+            buffer.force("y", kind, "drop_oldest")
+        drain(buffer, 10)
+
+    assert steps(lambda: work(8000)) < 9 * steps(lambda: work(1000))
+
+
+def test_what_has_gone_out_is_not_kept_for_ever() -> None:
+    buffer = TokenBuffer(100)
+    for number in range(5000):
+        buffer.offer("x")
+        if number % 50 == 49:
+            for event in range(4):
+                buffer.take(10, event)
+                buffer.commit()
+            buffer.force("y", "text", "drop_oldest")
+    assert len(buffer._items) < 2000

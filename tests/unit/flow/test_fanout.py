@@ -1,0 +1,407 @@
+"""Cursors: whatever the policy, and however a log is folded under them, what they give adds up."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from penstock.actors.flow.fanout import Cursor
+from penstock.config.options import Slow
+from penstock.errors import SubscriberTooSlow
+from penstock.events import Event, StreamCompleted, StreamReset, StreamSnapshot, TokenEvent
+from tests.unit.flow.common import KEEP_ALL, KINDS, Reader, Writer, steps
+
+POLICIES: tuple[Slow, ...] = ("block", "coalesce", "drop", "disconnect")
+RETAIN = st.sampled_from((0, 1, 400, 900, 3000, KEEP_ALL))
+WRITE = st.one_of(
+    st.tuples(
+        st.just("add"),
+        st.sampled_from(("text", "text", "text", "reasoning", "refusal")),
+        st.lists(st.text("abc", max_size=2), min_size=1, max_size=3),
+        st.sampled_from((0, 0, 0, 2)),
+    ),
+    st.tuples(st.sampled_from(("add", "add", "add", "reset")), st.just("text"), st.just(["x"]), st.just(0)),
+)
+STEPS = st.lists(st.one_of(WRITE, WRITE, st.tuples(st.just("take"), st.integers(1, 5))), max_size=80)
+
+
+def written(count: int, retain: int = KEEP_ALL) -> Writer:
+    writer = Writer(retain)
+    for number in range(1, count + 1):
+        writer.add(f"{number},")
+    return writer
+
+
+def take_all(cursor: Cursor) -> list[Event]:
+    events = []
+    while (event := cursor.take()) is not None:
+        events.append(event)
+    return events
+
+
+def numbers(events: list[Event]) -> list[int]:
+    return [event.seq for event in events]
+
+
+def perform(writer: Writer, step: Any) -> None:
+    name, kind, tokens, dropped = step
+    if name == "reset":
+        writer.reset()
+    else:
+        writer.add(*tokens, kind=kind, dropped=dropped)
+
+
+# --- what adds up -----------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=300)
+@given(RETAIN, st.sampled_from(("block", "coalesce")), st.integers(1, 4), STEPS)
+def test_whatever_happens_in_between_nothing_is_lost_or_doubled(
+    retain: int, slow: Slow, window: int, steps: list[Any]
+) -> None:
+    writer, reader = Writer(retain), Reader()
+    cursor = Cursor(writer.log, 0, slow, window)
+    for step in steps:
+        if step[0] == "take":
+            for _ in range(step[1]):
+                event = cursor.take()
+                if event is not None:
+                    reader.read(event)
+                    assert cursor.seq == event.seq
+        else:
+            perform(writer, step)
+    writer.complete(dropped=1)
+    for event in take_all(cursor):
+        reader.read(event)
+    assert reader.texts == writer.texts
+    assert reader.dropped == writer.dropped
+    assert cursor.pending == cursor.dropped == 0
+    assert reader.events[-1] is writer.log.terminal
+
+
+@settings(max_examples=300)
+@given(RETAIN, st.sampled_from(POLICIES), st.integers(1, 4), STEPS, st.data())
+def test_who_breaks_off_and_resumes_after_its_last_event_has_the_exact_text(
+    retain: int, slow: Slow, window: int, steps: list[Any], data: st.DataObject
+) -> None:
+    writer, reader = Writer(retain), Reader()
+    policy: Slow = "coalesce" if slow in ("drop", "disconnect") else slow
+    cursor = Cursor(writer.log, 0, policy, window)
+    for step in steps:
+        if step[0] != "take":
+            perform(writer, step)
+            continue
+        for _ in range(step[1]):
+            event = cursor.take()
+            if event is not None:
+                reader.read(event)
+        if data.draw(st.booleans()):
+            cursor = Cursor(writer.log, reader.seq, policy, window)
+    writer.complete()
+    for event in take_all(cursor):
+        reader.read(event)
+    assert reader.texts == writer.texts
+
+
+@settings(max_examples=300)
+@given(RETAIN, st.integers(1, 4), STEPS)
+def test_one_that_drops_accounts_for_every_token(retain: int, window: int, steps: list[Any]) -> None:
+    writer, reader = Writer(retain), Reader()
+    cursor = Cursor(writer.log, 0, "drop", window)
+    given_ = 0
+    told = 0
+    exact = True  # no bulk of unknown size was among it
+
+    def read(event: Event) -> None:
+        nonlocal given_, told, exact
+        reader.read(event)
+        if isinstance(event, StreamSnapshot):
+            exact = False
+        elif isinstance(event, TokenEvent):
+            given_ += len(event.tokens)
+            told += event.dropped
+        elif isinstance(event, StreamCompleted):
+            told += event.dropped
+
+    for step in steps:
+        if step[0] == "take":
+            for _ in range(step[1]):
+                event = cursor.take()
+                if event is not None:
+                    read(event)
+        else:
+            perform(writer, step)
+    writer.complete()
+    for event in take_all(cursor):
+        read(event)
+    if exact and retain == KEEP_ALL:
+        assert given_ + cursor.dropped == writer.log.tokens
+        assert told == cursor.dropped + writer.dropped
+    resets = [event for event in writer.log if isinstance(event, StreamReset)]
+    if retain == KEEP_ALL:
+        assert [event for event in reader.events if isinstance(event, StreamReset)] == resets
+    assert reader.events[-1].seq == writer.log.last_seq
+
+
+# --- policies -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("slow", POLICIES)
+def test_history_is_given_event_by_event_whatever_the_policy(slow: Slow) -> None:
+    writer = written(20)
+    cursor = Cursor(writer.log, 0, slow, 2)
+    assert not cursor.is_slow
+    assert take_all(cursor) == list(writer.log)
+
+
+@pytest.mark.parametrize("slow", ["coalesce", "drop", "block"])
+def test_history_stays_exact_while_new_events_pile_up_behind_it(slow: Slow) -> None:
+    writer = written(10)
+    cursor = Cursor(writer.log, 0, slow, 2)
+    cursor.take()
+    for _ in range(10):
+        writer.add("new")
+    history = [cursor.take() for _ in range(9)]
+    assert history == [writer.log.get(seq) for seq in range(2, 11)]
+    assert cursor.dropped == cursor.coalesced == 0
+
+
+def test_it_is_slow_when_more_new_events_wait_than_its_window() -> None:
+    writer = written(10)
+    cursor = Cursor(writer.log, 0, "block", 2)
+    for _ in range(2):
+        writer.add("new")
+    assert not cursor.is_slow
+    writer.add("new")
+    assert cursor.is_slow
+    for _ in range(11):
+        cursor.take()
+    assert not cursor.is_slow
+
+
+def test_block_gives_every_event_by_itself_however_many_wait() -> None:
+    writer = Writer()
+    cursor = Cursor(writer.log, 0, "block", 1)
+    for _ in range(30):
+        writer.add("x")
+    assert take_all(cursor) == list(writer.log)
+
+
+def test_coalesce_merges_what_waits_into_one_event_with_the_last_number() -> None:
+    writer = Writer()
+    cursor = Cursor(writer.log, 0, "coalesce", 2)
+    for number in range(5):
+        writer.add(str(number), ".", dropped=number)
+    event = cursor.take()
+    assert isinstance(event, TokenEvent)
+    assert (event.seq, event.text, event.tokens) == (5, "0.1.2.3.4.", tuple("0.1.2.3.4."))
+    assert (event.dropped, event.timestamp, event.kind, event.metadata) == (10, 5.0, "text", {"user": 1})
+    assert (cursor.coalesced, cursor.take()) == (4, None)
+
+
+def test_coalesce_never_merges_over_a_change_of_kind_or_a_reset() -> None:
+    writer = Writer()
+    cursor = Cursor(writer.log, 0, "coalesce", 1)
+    for kind in ("reasoning", "reasoning", "text", "text"):
+        writer.add("a", kind=kind)  # type: ignore[arg-type]
+    writer.reset()
+    writer.add("b")
+    writer.add("c")
+    writer.complete()
+    events = take_all(cursor)
+    assert numbers(events) == [2, 4, 5, 7, 8]
+    assert [event.text for event in events if isinstance(event, TokenEvent)] == ["aa", "aa", "bc"]
+
+
+def test_within_its_window_coalesce_merges_nothing() -> None:
+    writer = Writer()
+    cursor = Cursor(writer.log, 0, "coalesce", 3)
+    for _ in range(3):
+        writer.add("x")
+    assert numbers(take_all(cursor)) == [1, 2, 3]
+
+
+def test_drop_keeps_the_newest_and_tells_how_many_tokens_were_lost() -> None:
+    writer = Writer()
+    cursor = Cursor(writer.log, 0, "drop", 2)
+    for number in range(5):
+        writer.add(str(number), ".", dropped=1)
+    events = take_all(cursor)
+    assert [(event.seq, event.text, event.dropped) for event in events if isinstance(event, TokenEvent)] == [
+        (4, "3.", 6 + 3 + 1),
+        (5, "4.", 1),
+    ]
+    assert cursor.dropped == 6
+
+
+def test_what_drop_lost_before_the_end_is_told_by_the_terminal_event() -> None:
+    writer = Writer()
+    cursor = Cursor(writer.log, 0, "drop", 1)
+    for _ in range(3):
+        writer.add("x")
+    writer.complete(dropped=2)
+    (end,) = take_all(cursor)
+    assert isinstance(end, StreamCompleted)
+    assert (end.dropped, end.text, cursor.dropped) == (5, "xxx", 3)
+
+
+def test_drop_never_drops_a_reset() -> None:
+    writer = Writer()
+    cursor = Cursor(writer.log, 0, "drop", 1)
+    writer.add("a")
+    writer.reset()
+    for _ in range(3):
+        writer.add("b")
+    events = take_all(cursor)
+    assert numbers(events) == [2, 5]
+    last = events[-1]
+    assert isinstance(last, TokenEvent)
+    assert last.dropped == 3
+
+
+def test_drop_counts_what_was_folded_away_under_it() -> None:
+    writer = Writer(retain_bytes=1000)
+    cursor = Cursor(writer.log, 0, "drop", 2)
+    writer.add("first")
+    cursor.take()
+    for _ in range(40):
+        writer.add("a", "b", dropped=1)
+    events = [event for event in take_all(cursor) if isinstance(event, TokenEvent)]
+    assert numbers(list(events)) == [40, 41]
+    assert not any(isinstance(event, StreamSnapshot) for event in events)
+    assert cursor.dropped == 2 * 38
+    assert events[0].dropped == 2 * 38 + 38 + 1
+
+
+def test_disconnect_raises_when_more_wait_than_the_window() -> None:
+    writer = Writer()
+    cursor = Cursor(writer.log, 0, "disconnect", 2)
+    for _ in range(3):
+        writer.add("x")
+    with pytest.raises(SubscriberTooSlow, match="more than 2 events"):
+        cursor.take()
+    assert cursor.seq == 0
+
+
+# --- places ---------------------------------------------------------------------------------------------------------
+
+
+def test_it_starts_behind_the_number_it_is_given() -> None:
+    writer = written(5)
+    assert numbers(take_all(Cursor(writer.log, 3, "block", 1))) == [4, 5]
+    beyond = Cursor(writer.log, 99, "block", 1)
+    assert (beyond.seq, beyond.take()) == (5, None)
+    writer.add("x")
+    assert numbers(take_all(beyond)) == [6]
+
+
+def test_who_comes_when_the_start_is_folded_gets_a_snapshot_first() -> None:
+    writer = written(60, retain=1000)
+    reader = Reader()
+    for event in take_all(Cursor(writer.log, 0, "block", 1)):
+        reader.read(event)
+    assert isinstance(reader.events[0], StreamSnapshot)
+    assert reader.texts == writer.texts
+
+
+def test_who_has_read_from_the_start_gets_just_the_rest_of_what_was_folded() -> None:
+    writer = Writer(retain_bytes=1000)
+    cursor = Cursor(writer.log, 0, "block", 1)
+    writer.add("start ")
+    cursor.take()
+    for kind in KINDS * 30:
+        writer.add(kind[0], kind=kind)
+    events = take_all(cursor)
+    assert not any(isinstance(event, StreamSnapshot) for event in events)
+    assert [event.kind for event in events[:3] if isinstance(event, TokenEvent)] == ["reasoning", "text", "refusal"]
+    assert numbers(events) == sorted(set(numbers(events)))
+
+
+def test_resumed_between_the_kinds_of_a_folded_rest_nothing_is_lost() -> None:
+    writer = Writer(retain_bytes=0)
+    cursor, reader = Cursor(writer.log, 0, "block", 1), Reader()
+    writer.add("a")
+    reader.read(cursor.take())  # type: ignore[arg-type]
+    for kind in KINDS:
+        writer.add("b", kind=kind)
+    writer.add("b")
+    reader.read(cursor.take())  # type: ignore[arg-type]
+    for event in take_all(Cursor(writer.log, reader.seq, "block", 1)):
+        reader.read(event)
+    assert reader.texts == writer.texts
+
+
+def test_a_reset_that_was_folded_away_unseen_brings_the_snapshot() -> None:
+    writer = Writer(retain_bytes=0)
+    cursor, reader = Cursor(writer.log, 0, "block", 1), Reader()
+    writer.add("old")
+    reader.read(cursor.take())  # type: ignore[arg-type]
+    writer.reset()
+    writer.add("new")
+    reader.read(cursor.take())  # type: ignore[arg-type]
+    assert isinstance(reader.events[-1], StreamSnapshot)
+    assert reader.texts["text"] == "new"
+
+
+def test_folded_tokens_without_text_are_no_event() -> None:
+    writer = Writer(retain_bytes=0)
+    cursor = Cursor(writer.log, 0, "block", 1)
+    writer.add("a")
+    cursor.take()
+    writer.add("", "")
+    assert (cursor.take(), cursor.pending) == (None, 0)
+
+
+@pytest.mark.parametrize("slow", ["block", "coalesce", "drop"])
+def test_reading_costs_the_same_for_every_event_also_always_behind_the_fold(slow: Slow) -> None:
+    def work(count: int) -> None:
+        writer = Writer(0)
+        cursor = Cursor(writer.log, 0, slow, 1)
+        for _ in range(count):
+            for _ in range(3):
+                writer.add("x")
+            cursor.take()
+
+    assert steps(lambda: work(1600)) < 5 * steps(lambda: work(400))
+
+
+def test_a_reader_behind_the_fold_is_not_given_the_whole_text_again_and_again() -> None:
+    writer = Writer(0)
+    cursor = Cursor(writer.log, 0, "coalesce", 1)
+    given_ = 0
+    for _ in range(500):
+        for kind in KINDS:
+            writer.add("x", kind=kind)
+        given_ += sum(len(event.text) for event in take_all(cursor) if isinstance(event, TokenEvent))
+    assert given_ <= 1500 + 3
+
+
+@pytest.mark.parametrize("slow", ["block", "coalesce"])
+@pytest.mark.parametrize("retain", [0, 700, 5000])
+def test_a_cursor_in_another_thread_misses_nothing(slow: Slow, retain: int, restless: None) -> None:
+    writer, reader = Writer(retain), Reader()
+    cursor = Cursor(writer.log, 0, slow, 3)
+    failed: list[BaseException] = []
+
+    def read() -> None:
+        try:
+            while not isinstance(event := cursor.take(), StreamCompleted):
+                if event is not None:
+                    reader.read(event)
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    for number in range(3000):
+        if number % 500 == 499:
+            writer.reset()
+        writer.add(f"{number},", kind=KINDS[number // 7 % 3])
+    writer.complete()
+    thread.join()
+    assert failed == []
+    assert reader.texts == writer.texts

@@ -1,0 +1,191 @@
+"""Fragments of function calls, in every way in which providers mark them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock.actors.flow.toolcalls import ToolCallAccumulator
+from penstock.ports import ToolCallDelta
+from tests.unit.flow.common import steps
+
+D = ToolCallDelta
+
+
+def calls(*deltas: ToolCallDelta) -> list[tuple[str, str, Any]]:
+    accumulator = ToolCallAccumulator()
+    for delta in deltas:
+        accumulator.feed(delta)
+    finished = accumulator.finish()
+    assert len(finished) == len(accumulator)
+    return [(call.id, call.name, call.arguments) for call in finished]
+
+
+def test_S32_fragments_of_one_call_concatenate_exactly() -> None:
+    accumulator = ToolCallAccumulator()
+    for delta in (D(index=0, id="a", name="f", arguments='{"x": '), D(index=0, arguments=' "é\n'), D(index=0)):
+        accumulator.feed(delta)
+    (call,) = accumulator.finish()
+    assert (call.arguments_raw, call.arguments) == ('{"x":  "é\n', None)
+
+
+def test_S32_a_fragment_without_a_name_keeps_the_name() -> None:
+    assert calls(D(index=0, id="a", name="f"), D(index=0, arguments="{}"), D(index=0, name="", arguments="")) == [
+        ("a", "f", {})
+    ]
+
+
+def test_S32_parallel_calls_interleave_by_index() -> None:
+    assert calls(
+        D(index=0, id="a", name="f", arguments='{"x"'),
+        D(index=1, id="b", name="g", arguments='{"y"'),
+        D(index=0, arguments=": 1}"),
+        D(index=1, arguments=": 2}"),
+    ) == [("a", "f", {"x": 1}), ("b", "g", {"y": 2})]
+
+
+def test_calls_come_in_the_order_in_which_they_began_not_by_index() -> None:
+    assert [name for _, name, _ in calls(D(index=3, id="a", name="f"), D(index=1, id="b", name="g"))] == ["f", "g"]
+
+
+def test_a_new_id_begins_a_new_call_though_every_index_is_0() -> None:
+    assert calls(
+        D(index=0, id="a", name="f", arguments='{"x": 1}'),
+        D(index=0, id="b", name="f", arguments='{"x"'),
+        D(index=0, arguments=": 2}"),
+    ) == [("a", "f", {"x": 1}), ("b", "f", {"x": 2})]
+
+
+def test_ids_alone_are_enough_and_may_be_repeated_with_every_fragment() -> None:
+    assert calls(
+        D(id="a", name="f", arguments="{"),
+        D(id="b", name="g", arguments="{"),
+        D(id="a", name="f", arguments="}"),
+        D(id="b", arguments="}"),
+    ) == [("a", "f", {}), ("b", "g", {})]
+
+
+def test_an_id_may_come_after_the_first_fragment() -> None:
+    assert calls(D(index=0, name="f"), D(index=0, id="a", arguments="{}")) == [("a", "f", {})]
+    assert calls(D(name="f"), D(id="a", arguments="{}")) == [("a", "f", {})]
+
+
+def test_an_id_without_index_behind_a_call_that_has_one_begins_another() -> None:
+    assert len(calls(D(index=0, id="a", name="f"), D(id="b", name="g"))) == 2
+
+
+def test_without_index_and_id_all_belongs_to_the_last_call_until_a_second_name() -> None:
+    assert calls(D(name="f", arguments='{"x"'), D(arguments=": 1}"), D(name="g", arguments="{"), D(arguments="}")) == [
+        ("call_0", "f", {"x": 1}),
+        ("call_1", "g", {}),
+    ]
+
+
+def test_another_name_under_the_same_index_and_no_id_is_another_call() -> None:
+    assert calls(D(index=0, name="f", arguments="{}"), D(index=0, name="g", arguments="{}")) == [
+        ("call_0", "f", {}),
+        ("call_1", "g", {}),
+    ]
+
+
+def test_a_second_object_with_the_same_name_and_index_and_no_id_is_another_call() -> None:
+    assert calls(D(index=0, name="f", arguments='{"x": 1}'), D(index=0, name="f", arguments='{"x": 2}')) == [
+        ("call_0", "f", {"x": 1}),
+        ("call_1", "f", {"x": 2}),
+    ]
+
+
+def test_a_name_repeated_with_every_fragment_is_the_same_call() -> None:
+    assert calls(
+        D(index=0, name="f", arguments='{"x": '),
+        D(index=0, name="f", arguments='{"y": '),
+        D(index=0, name="f", arguments="1}}"),
+    ) == [("call_0", "f", {"x": {"y": 1}})]
+
+
+def test_arguments_may_come_before_the_name() -> None:
+    assert calls(D(index=0, arguments="{"), D(index=0, name="f", arguments="}")) == [("call_0", "f", {})]
+
+
+def test_an_empty_id_is_none() -> None:
+    assert calls(D(index=0, id="a", name="f"), D(index=0, id="", arguments="{}")) == [("a", "f", {})]
+
+
+@pytest.mark.parametrize("raw", ["", "  \n", "null", " null "])
+def test_no_arguments_mean_that_none_are_needed(raw: str) -> None:
+    accumulator = ToolCallAccumulator()
+    accumulator.feed(D(index=0, id="a", name="f", arguments=raw))
+    (call,) = accumulator.finish()
+    assert (call.arguments, call.arguments_raw) == ({}, raw)
+
+
+@pytest.mark.parametrize(
+    "raw", ['{"x": 1', "{", '{"x": NaN}', '{"x": 1}}', "{'x': 1}", '{"x": "\ud800"}', "nul", "[" * 100_000]
+)
+def test_S35_arguments_that_are_not_complete_json_are_none_and_kept_as_they_came(raw: str) -> None:
+    accumulator = ToolCallAccumulator()
+    accumulator.feed(D(index=0, id="a", name="f", arguments=raw))
+    (call,) = accumulator.finish()
+    assert (call.arguments, call.arguments_raw) == (None, raw)
+
+
+def test_finish_may_be_asked_at_any_time_and_again() -> None:
+    accumulator = ToolCallAccumulator()
+    assert accumulator.finish() == ()
+    accumulator.feed(D(index=0, id="a", name="f", arguments="{"))
+    assert accumulator.finish()[0].arguments is None
+    accumulator.feed(D(index=0, arguments="}"))
+    assert accumulator.finish() == accumulator.finish()
+    assert accumulator.finish()[0].arguments == {}
+
+
+JSON = st.dictionaries(st.text(max_size=3), st.one_of(st.integers(-5, 5), st.text(max_size=5), st.none()), max_size=4)
+
+
+@given(st.lists(JSON, min_size=1, max_size=4), st.sampled_from(("both", "index", "id", "zero")), st.data())
+def test_however_they_are_cut_and_marked_the_calls_are_whole(
+    arguments: list[Any], marking: str, data: st.DataObject
+) -> None:
+    pending: list[list[ToolCallDelta]] = []
+    for place, value in enumerate(arguments):
+        raw = json.dumps(value)
+        cuts = sorted(data.draw(st.lists(st.integers(0, len(raw)), max_size=4)))
+        pieces = [raw[start:end] for start, end in zip([0, *cuts], [*cuts, len(raw)], strict=True)]
+        index = None if marking == "id" else 0 if marking == "zero" else place
+        its_id = None if marking == "index" else f"id{place}"
+        pending.append(
+            [
+                D(
+                    index=index,
+                    id=its_id if not number or marking in ("id", "zero") else None,
+                    name=None if number else f"f{place}",
+                    arguments=piece,
+                )
+                for number, piece in enumerate(pieces)
+            ]
+        )
+    accumulator = ToolCallAccumulator()
+    for first in pending:
+        accumulator.feed(first.pop(0))
+    while any(pending):
+        chosen = data.draw(st.sampled_from([one for one in pending if one]))
+        accumulator.feed(chosen.pop(0))
+    finished = accumulator.finish()
+    assert [call.name for call in finished] == [f"f{place}" for place in range(len(arguments))]
+    assert [call.arguments for call in finished] == arguments
+
+
+@pytest.mark.parametrize("name", [None, "f"])
+def test_its_work_grows_in_proportion_to_the_fragments(name: str | None) -> None:
+    def work(count: int) -> None:
+        accumulator = ToolCallAccumulator()
+        accumulator.feed(D(index=0, id="a", name="f", arguments='{"x": "'))
+        for _ in range(count):
+            accumulator.feed(D(index=0, name=name, arguments="y"))
+        accumulator.finish()
+
+    assert steps(lambda: work(4000)) < 5 * steps(lambda: work(1000))
