@@ -1,0 +1,675 @@
+"""The command ``penstock`` as its users run it: a process of its own, real pipes, real signals, a real provider."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import pty
+import re
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import termios
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import penstock
+from penstock.adapters.loopback.faults import (
+    DelayFirstByte,
+    ErrorFrame,
+    MalformedJson,
+    ResetAfter,
+    StallAfter,
+    Status,
+    TruncateAfter,
+)
+from penstock.adapters.loopback.models import default_script
+from penstock.adapters.loopback.script import Answer, Script, ScriptedCall
+from penstock.adapters.loopback.server import LoopbackProvider
+from penstock.cli.commands import _models
+
+KEY = "sk-test-4f9c2d7e1b"
+TEXT = "Grüße aus der Röhre: 水は低きに流れる 🌊,\nand a second line."
+PACED = Answer("one two three ", repeat=60, tokens_per_second=100)
+PROGRAM = [sys.executable, "-m", "penstock"]
+LIMIT = 30.0
+ONLY_POSIX = pytest.mark.skipif(os.name != "posix", reason="needs signals and devices")
+
+pytestmark = ONLY_POSIX
+
+
+@pytest.fixture(autouse=True)
+def interrupts_are_not_ignored() -> Iterator[None]:
+    """A child inherits an ignored SIGINT, as when the tests run in the background of a shell."""
+    before = signal.getsignal(signal.SIGINT)
+    if before == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def provider() -> Iterator[LoopbackProvider]:
+    models: dict[str, Any] = {
+        "plain": Answer(TEXT),
+        "paced": PACED,
+        "long": Answer("word ", repeat=200_000),
+        "thinks": Answer(TEXT, reasoning="Let me think."),
+        "calls": Answer("", tool_calls=(ScriptedCall("get_weather", '{"city": "Wien"}'),)),
+        "refuses": Answer("", refusal="I would rather not."),
+        "cut": Answer(TEXT, finish_reason="length"),
+        "control": Answer("red \x1b[31m, bell \x07, done"),
+        "stall": StallAfter(5),
+        "silent": DelayFirstByte(None),
+        "reset": ResetAfter(3),
+        "truncated": TruncateAfter(3, clean=True),
+        "frame": ErrorFrame(3),
+        "malformed": MalformedJson(3),
+        "missing": Status(404, message="No such model.", code="model_not_found"),
+        "busy-once": [Status(503, retry_after=0.01), Answer(TEXT)],
+        "echoes-key": Status(400, message=f"Your key {KEY}\nis \x1b[31mgreat", code="bad"),
+    }
+    with LoopbackProvider(Script(models=models), api_key=KEY) as running:
+        yield running
+
+
+def environment(tmp_path: Path, **more: str) -> dict[str, str]:
+    """An environment in which nothing of the user's is left."""
+    kept = {name: value for name, value in os.environ.items() if not _is_users(name)}
+    root = str(Path(penstock.__file__).parents[1])
+    return {**kept, "PYTHONPATH": root, "HOME": str(tmp_path), "NO_PROXY": "127.0.0.1", **more}
+
+
+def _is_users(name: str) -> bool:
+    upper = name.upper()
+    return (
+        upper.startswith(("PENSTOCK_", "OPENAI_"))
+        or upper.endswith("_PROXY")
+        or upper in ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "PYTHONIOENCODING")
+    )
+
+
+class Done:
+    """What a run of the program has left."""
+
+    def __init__(self, code: int, out: bytes, err: bytes) -> None:
+        self.code, self.raw = code, out
+        self.out, self.err = out.decode(), err.decode()
+        assert "Traceback" not in self.out + self.err
+        assert KEY not in self.out + self.err
+
+    @property
+    def complaint(self) -> str:
+        """The one line that says what is wrong."""
+        lines = self.err.splitlines()
+        assert len(lines) == 1, self.err
+        assert lines[0].startswith("penstock: ")
+        return lines[0].removeprefix("penstock: ")
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """The events of ``--json``."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+def run(tmp_path: Path, *arguments: str, stdin: str = "", **variables: str) -> Done:
+    done = subprocess.run(
+        [*PROGRAM, *arguments],
+        input=stdin.encode("utf-8", "surrogateescape"),
+        capture_output=True,
+        timeout=LIMIT,
+        env=environment(tmp_path, **variables),
+        cwd=tmp_path,
+        check=False,
+    )
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+def chat(tmp_path: Path, provider: LoopbackProvider, model: str, *arguments: str, **variables: str) -> Done:
+    variables = {"OPENAI_API_KEY": KEY, **variables}
+    return run(tmp_path, *words(provider, model), *arguments, **variables)
+
+
+def words(provider: LoopbackProvider, model: str) -> list[str]:
+    return ["chat", "Hello", "--base-url", provider.base_url, "--model", model]
+
+
+@contextlib.contextmanager
+def started(
+    tmp_path: Path, *arguments: str, stdout: int | Any = subprocess.PIPE, variables: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """The program while it runs; it is ended whatever happens."""
+    process = subprocess.Popen(
+        [*PROGRAM, *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        env=environment(tmp_path, OPENAI_API_KEY=KEY, **(variables or {})),
+        cwd=tmp_path,
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def finish(process: subprocess.Popen[bytes], before: bytes = b"") -> Done:
+    out, err = process.communicate(timeout=LIMIT)
+    return Done(process.returncode, before + (out or b""), err)
+
+
+def read_piece(descriptor: int) -> bytes:
+    readable, _, _ = select.select([descriptor], [], [], LIMIT)
+    assert readable, "nothing came"
+    return os.read(descriptor, 65_536)
+
+
+def read_until(process: subprocess.Popen[bytes], wanted: bytes) -> bytes:
+    assert process.stdout is not None
+    data = b""
+    while wanted not in data:
+        piece = read_piece(process.stdout.fileno())
+        assert piece, f"ended before {wanted!r}: {data!r}"
+        data += piece
+    return data
+
+
+# --- what is printed ---------------------------------------------------------------------------------------------
+
+
+def test_the_text_and_nothing_else_is_on_standard_output(tmp_path: Path, provider: LoopbackProvider) -> None:
+    done = chat(tmp_path, provider, "plain")
+    assert (done.code, done.out, done.err) == (0, TEXT, "")
+
+
+def test_the_prompt_the_system_message_and_parameters_reach_the_provider(
+    tmp_path: Path, provider: LoopbackProvider
+) -> None:
+    parameters = ["-p", "temperature=0.2", "-p", 'stop=["x"]', "-p", "user=me"]
+    done = chat(tmp_path, provider, "plain", "--system", "Be brief.", *parameters)
+    assert done.code == 0
+    body = provider.requests[-1].body
+    assert body["messages"] == [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Hello"},
+    ]
+    assert (body["temperature"], body["stop"], body["user"]) == (0.2, ["x"], "me")
+
+
+def test_a_dash_reads_the_prompt_from_standard_input(tmp_path: Path) -> None:
+    done = run(tmp_path, "chat", "-", "--provider", "loopback", stdin="Grüße 水")
+    assert (done.code, done.out, done.err) == (0, "Grüße 水", "")
+
+
+def test_the_embedded_provider_needs_no_key_no_model_and_no_proxy(tmp_path: Path) -> None:
+    proxies = {"HTTP_PROXY": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9", "NO_PROXY": ""}
+    done = run(tmp_path, "chat", "Say this", "--provider", "loopback", **proxies)
+    assert (done.code, done.out, done.err) == (0, "Say this", "")
+
+
+def test_json_prints_every_event_in_a_line_and_the_terminal_event_last(
+    tmp_path: Path, provider: LoopbackProvider
+) -> None:
+    done = chat(tmp_path, provider, "paced", "--json", "--stream-id", "mine")
+    assert (done.code, done.err) == (0, "")
+    *tokens, last = done.events
+    assert {event["type"] for event in tokens} == {"TokenEvent"}
+    assert last["type"] == "StreamCompleted"
+    assert last["usage"]["output_tokens"] == 60
+    numbers = [event["seq"] for event in done.events]
+    assert numbers == sorted(set(numbers))
+    assert {event["stream_id"] for event in done.events} == {"mine"}
+    assert "".join(event["text"] for event in tokens) == last["text"] == PACED.full_text
+    assert all("".join(event["tokens"]) == event["text"] for event in tokens)
+    assert list(last)[:3] == ["type", "stream_id", "seq"]
+
+
+def test_json_is_flushed_line_by_line(tmp_path: Path, provider: LoopbackProvider) -> None:
+    with started(tmp_path, *words(provider, "stall"), "--json") as process:
+        line = read_until(process, b"\n")
+        assert json.loads(line.splitlines()[0])["type"] == "TokenEvent"
+        assert process.poll() is None
+
+
+def test_json_ends_in_the_failure_and_the_error_is_said_too(tmp_path: Path, provider: LoopbackProvider) -> None:
+    done = chat(tmp_path, provider, "truncated", "--json")
+    assert done.code == 4
+    last = done.events[-1]
+    assert last["type"] == "StreamFailed"
+    assert last["error"]["type"] == "IncompleteStream"
+    assert "stopped before its end" in done.complaint
+
+
+def test_statistics_are_on_standard_error(tmp_path: Path, provider: LoopbackProvider) -> None:
+    done = chat(tmp_path, provider, "paced", "--stats")
+    assert done.out == PACED.full_text
+    for name in ("tokens ", "first token", "tokens/s", "requests", "usage"):
+        assert re.search(rf"^{name}\s+\S", done.err, re.MULTILINE), name
+    assert re.search(r"^tokens +60 *$", done.err, re.MULTILINE)
+
+
+def test_reasoning_is_on_standard_error_and_only_if_asked_for(tmp_path: Path, provider: LoopbackProvider) -> None:
+    quiet = chat(tmp_path, provider, "thinks")
+    assert (quiet.out, quiet.err) == (TEXT, "")
+    told = chat(tmp_path, provider, "thinks", "--reasoning")
+    assert (told.out, told.err) == (TEXT, "Let me think.\n")
+
+
+def test_a_refusal_a_tool_call_and_a_cut_are_said_on_standard_error(tmp_path: Path, provider: LoopbackProvider) -> None:
+    refused = chat(tmp_path, provider, "refuses")
+    assert (refused.code, refused.out) == (0, "")
+    assert refused.err == "I would rather not.\npenstock: the model refused\n"
+    called = chat(tmp_path, provider, "calls")
+    assert (called.code, called.out) == (0, "")
+    assert called.complaint == 'the model asks for get_weather({"city": "Wien"})'
+    cut = chat(tmp_path, provider, "cut")
+    assert (cut.code, cut.out) == (0, TEXT)
+    assert "length" in cut.complaint
+
+
+def test_what_is_no_terminal_gets_the_bytes_as_they_are(tmp_path: Path, provider: LoopbackProvider) -> None:
+    assert chat(tmp_path, provider, "control").out == "red \x1b[31m, bell \x07, done"
+
+
+def test_output_that_cannot_show_everything_shows_question_marks(tmp_path: Path, provider: LoopbackProvider) -> None:
+    done = chat(tmp_path, provider, "plain", PYTHONIOENCODING="ascii")
+    assert (done.code, done.err) == (0, "")
+    assert done.raw == TEXT.encode("ascii", "replace")
+
+
+def test_a_retry_is_silent_and_counted(tmp_path: Path, provider: LoopbackProvider) -> None:
+    done = chat(tmp_path, provider, "busy-once", "--stats")
+    assert (done.code, done.out) == (0, TEXT)
+    assert re.search(r"^requests +2 *$", done.err, re.MULTILINE)
+
+
+def test_settings_come_from_the_file_and_the_environment(tmp_path: Path, provider: LoopbackProvider) -> None:
+    (tmp_path / "my.toml").write_text(f'[provider]\nbase_url = "{provider.base_url}"\napi_key = "{KEY}"\n')
+    done = run(tmp_path, "chat", "Hello", "--config", "my.toml", PENSTOCK_PROVIDER__MODEL="plain")
+    assert (done.code, done.out, done.err) == (0, TEXT, "")
+
+
+def test_the_log_is_on_standard_error_and_holds_no_key(tmp_path: Path, provider: LoopbackProvider) -> None:
+    done = chat(tmp_path, provider, "busy-once", "--log-level", "debug")
+    assert (done.code, done.out) == (0, TEXT)
+    assert '"event": "retry"' in done.err
+    assert "Röhre" not in done.err
+
+
+# --- errors --------------------------------------------------------------------------------------------------------
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def test_a_closed_port_is_a_provider_error(tmp_path: Path) -> None:
+    url = f"http://127.0.0.1:{free_port()}/v1"
+    retries = {"PENSTOCK_REQUEST__RETRY_BASE_DELAY": "1ms", "OPENAI_API_KEY": KEY}
+    done = run(tmp_path, "chat", "Hello", "--base-url", url, "-m", "m", **retries)
+    assert (done.code, done.out) == (3, "")
+    assert "connection refused" in done.complaint
+    assert "--base-url" in done.complaint
+
+
+def test_a_wrong_path_says_what_to_check(tmp_path: Path, provider: LoopbackProvider) -> None:
+    url = provider.base_url.removesuffix("/v1") + "/nothing/here"
+    done = run(tmp_path, "chat", "Hello", "--base-url", url, "-m", "m", OPENAI_API_KEY=KEY)
+    assert done.code == 3
+    assert "404" in done.complaint
+    assert "--base-url" in done.complaint
+
+
+def test_no_key_is_said_before_anything_is_sent(tmp_path: Path) -> None:
+    done = run(tmp_path, "chat", "Hello", "-m", "m")
+    assert done.code == 2
+    assert "api_key" in done.complaint
+    assert "OPENAI_API_KEY" in done.complaint
+
+
+def test_a_wrong_key_is_a_provider_error_that_names_the_variable(tmp_path: Path, provider: LoopbackProvider) -> None:
+    wrong = "sk-wrong-8a7b6c5d"
+    done = chat(tmp_path, provider, "plain", OPENAI_API_KEY=wrong)
+    assert (done.code, done.out) == (3, "")
+    assert "401" in done.complaint
+    assert "OPENAI_API_KEY" in done.complaint
+    assert wrong not in done.err
+
+
+def test_a_provider_that_echoes_the_key_makes_one_line_without_it(tmp_path: Path, provider: LoopbackProvider) -> None:
+    done = chat(tmp_path, provider, "echoes-key", "--log-level", "debug", "--json")
+    assert done.code == 3
+    (said,) = [line for line in done.err.splitlines() if line.startswith("penstock: ")]
+    assert "Your key *** is [31mgreat" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "named"),
+    [
+        (["--provider", "nobody"], {}, "provider"),
+        (["--preset", "fast"], {}, "--preset"),
+        (["--timeout", "soon"], {}, "--timeout"),
+        (["--timeout", "0"], {}, "total_timeout"),
+        (["--base-url", ""], {}, "--base-url"),
+        (["--base-url", "ftp://host/v1"], {}, "base_url"),
+        (["--base-url", "http://me:hush@host/v1"], {}, "base_url"),
+        (["--param", "temperature"], {}, "--param"),
+        (["--param", "messages=[]"], {}, "--param"),
+        (["--log-level", "loud"], {}, "log.level"),
+        (["--stream-id", ""], {}, "stream_id"),
+        (["--config", "missing.toml"], {}, "missing.toml"),
+        (["--no-such-option"], {}, "--no-such-option"),
+        ([], {"PENSTOCK_CHAT__BATCH_SIZE": "0"}, "PENSTOCK_CHAT__BATCH_SIZE"),
+        ([], {"PENSTOCK_NONSENSE": "1"}, "PENSTOCK_NONSENSE"),
+    ],
+)
+def test_a_users_mistake_is_one_line_that_names_it(
+    tmp_path: Path, arguments: list[str], variables: dict[str, str], named: str
+) -> None:
+    done = run(tmp_path, "chat", "Hello", "-m", "m", *arguments, OPENAI_API_KEY=KEY, **variables)
+    assert (done.code, done.out) == (2, "")
+    assert named in done.complaint
+    assert "hush" not in done.err
+
+
+def test_a_missing_model_names_its_option_and_its_variable(tmp_path: Path) -> None:
+    done = run(tmp_path, "chat", "Hello", OPENAI_API_KEY=KEY)
+    assert done.code == 2
+    assert "--model" in done.complaint
+    assert "PENSTOCK_PROVIDER__MODEL" in done.complaint
+
+
+def test_malformed_toml_says_where(tmp_path: Path) -> None:
+    (tmp_path / "penstock.toml").write_text("[chat]\nbatch_size = = 3\n")
+    done = run(tmp_path, "chat", "Hello", "--provider", "loopback")
+    assert done.code == 2
+    assert "penstock.toml, line 2" in done.complaint
+
+
+def test_an_empty_prompt_and_one_that_is_not_utf8_are_refused(tmp_path: Path) -> None:
+    for stdin in (" \n", "\udcff\udcfe"):
+        done = run(tmp_path, "chat", "-", "--provider", "loopback", stdin=stdin)
+        assert done.code == 2
+        assert "PROMPT" in done.complaint
+
+
+@pytest.mark.parametrize(
+    ("model", "code", "said"),
+    [
+        ("reset", 4, "reset"),
+        ("truncated", 4, "before its end"),
+        ("frame", 3, "server_error"),
+        ("missing", 3, "--model"),
+    ],
+)
+def test_a_broken_answer_keeps_what_came_and_says_what_broke(
+    tmp_path: Path, provider: LoopbackProvider, model: str, code: int, said: str
+) -> None:
+    done = chat(tmp_path, provider, model)
+    assert done.code == code
+    assert said in done.complaint
+    full = Answer().full_text
+    assert full.startswith(done.out)
+    assert bool(done.out) == (model != "missing")
+
+
+def test_a_timeout_says_how_to_allow_more(tmp_path: Path, provider: LoopbackProvider) -> None:
+    done = chat(tmp_path, provider, "silent", "--timeout", "300ms")
+    assert (done.code, done.out) == (3, "")
+    assert "--timeout" in done.complaint
+
+
+# --- interruptions -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_in_mid_stream_closes_the_connection_and_says_what_came(
+    tmp_path: Path, provider: LoopbackProvider, number: int, code: int
+) -> None:
+    with started(tmp_path, *words(provider, "stall")) as process:
+        before = read_until(process, b"down")  # the fifth token
+        process.send_signal(number)
+        provider.wait_for(lambda seen: seen.client_disconnects == 1)
+        done = finish(process, before)
+    assert done.code == code
+    assert Answer().full_text.startswith(done.out)
+    assert re.fullmatch(r"cancelled; 5 tokens had come in \d+\.\d s", done.complaint)
+
+
+def test_an_interrupt_before_the_first_byte_closes_the_connection(tmp_path: Path, provider: LoopbackProvider) -> None:
+    with started(tmp_path, *words(provider, "silent")) as process:
+        provider.wait_for_requests(1, timeout=LIMIT)
+        process.send_signal(signal.SIGINT)
+        provider.wait_for(lambda seen: seen.client_disconnects == 1)
+        done = finish(process)
+    assert (done.code, done.out) == (130, "")
+    assert re.fullmatch(r"cancelled; nothing had come in \d+\.\d s", done.complaint)
+
+
+def test_an_interrupted_json_stream_ends_in_its_cancellation(tmp_path: Path, provider: LoopbackProvider) -> None:
+    with started(tmp_path, *words(provider, "stall"), "--json") as process:
+        before = read_until(process, b"\n")
+        process.send_signal(signal.SIGINT)
+        done = finish(process, before)
+    assert done.code == 130
+    assert done.events[-1]["type"] == "StreamCancelled"
+    assert done.events[-1]["reason"] == "interrupted"
+
+
+def test_a_second_interrupt_leaves_though_nobody_reads_the_output(tmp_path: Path, provider: LoopbackProvider) -> None:
+    with started(tmp_path, *words(provider, "long")) as process:
+        read_until(process, b"word")  # and nothing more: the pipe fills up
+        process.send_signal(signal.SIGINT)
+        provider.wait_for(lambda seen: seen.client_disconnects == 1)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(LIMIT) == 130
+
+
+# --- output that breaks ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", ["paced", "stall"])
+def test_a_broken_pipe_ends_quietly_and_cancels_the_call(
+    tmp_path: Path, provider: LoopbackProvider, model: str
+) -> None:
+    with started(tmp_path, *words(provider, model)) as process:
+        read_until(process, b" ")
+        assert process.stdout is not None
+        process.stdout.close()
+        provider.wait_for(lambda seen: seen.client_disconnects == 1)
+        _, err = process.communicate(timeout=LIMIT)
+    assert (process.returncode, err) == (141, b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_full_disk_is_one_line_and_cancels_the_call(
+    tmp_path: Path, provider: LoopbackProvider, options: list[str]
+) -> None:
+    with (
+        open("/dev/full", "wb") as full,
+        started(tmp_path, *words(provider, "paced"), *options, stdout=full) as process,
+    ):
+        provider.wait_for(lambda seen: seen.client_disconnects == 1, LIMIT)
+        done = finish(process)
+    assert done.code == 74
+    assert "No space left" in done.complaint
+
+
+def test_closed_standard_streams_do_no_harm(tmp_path: Path) -> None:
+    program = " ".join(PROGRAM) + " chat Hello --provider loopback"
+    shell = {"shell": True, "capture_output": True, "timeout": LIMIT, "env": environment(tmp_path), "cwd": tmp_path}
+    without_errors = subprocess.run(program + " 2>&- <&-", check=False, **shell)  # type: ignore[call-overload]
+    assert (without_errors.returncode, without_errors.stdout) == (0, b"Hello")
+    without_output = subprocess.run(program + " >&-", check=False, **shell)  # type: ignore[call-overload]
+    assert without_output.returncode == 74
+    assert without_output.stderr == b"penstock: standard output: is closed\n"
+
+
+# --- in a terminal -------------------------------------------------------------------------------------------------
+
+
+def in_terminal(tmp_path: Path, *arguments: str, columns: int = 100, **variables: str) -> tuple[int, str]:
+    """Run the program in a pseudo-terminal; its exit code and everything it drew."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+    drawn = b""
+    env = environment(tmp_path, TERM="xterm-256color", **variables)
+    with subprocess.Popen(
+        [*PROGRAM, *arguments], stdin=slave, stdout=slave, stderr=slave, env=env, cwd=tmp_path
+    ) as process:
+        os.close(slave)
+        try:
+            while piece := _read_terminal(master):
+                drawn += piece
+            code = process.wait(LIMIT)
+        finally:
+            process.kill()
+            os.close(master)
+    text = drawn.decode()
+    assert "Traceback" not in text
+    return code, text
+
+
+def _read_terminal(master: int) -> bytes:
+    try:
+        return read_piece(master)
+    except OSError as error:  # how Linux says that nobody has it open any more
+        if error.errno != errno.EIO:
+            raise
+        return b""
+
+
+def test_a_terminal_is_shown_reasoning_and_is_not_commanded_by_the_model(
+    tmp_path: Path, provider: LoopbackProvider
+) -> None:
+    code, drawn = in_terminal(tmp_path, *words(provider, "thinks"), OPENAI_API_KEY=KEY)
+    assert code == 0
+    assert re.search(r"\x1b\[2mLet me think\.", drawn.replace("\x1b[0m\x1b[2m", ""))
+    assert drawn.endswith("second line.\r\n")
+    _, drawn = in_terminal(tmp_path, *words(provider, "control"), OPENAI_API_KEY=KEY)
+    assert drawn == "red ␛[31m, bell ␇, done\r\n"
+
+
+# --- loopback ------------------------------------------------------------------------------------------------------
+
+
+def test_loopback_says_where_it_is_and_serves_until_interrupted(tmp_path: Path) -> None:
+    with started(tmp_path, "loopback", "--port", "0") as process:
+        url = read_until(process, b"\n").decode().strip()
+        done = run(tmp_path, "chat", "Hi there", "--provider", "loopback", "--base-url", url)
+        assert (done.code, done.out) == (0, "Hi there")
+        process.send_signal(signal.SIGINT)
+        served = finish(process)
+    assert served.code == 0
+    assert f'penstock chat "Hello" --provider loopback --base-url {url}' in served.err
+    assert f"curl -N {url}/chat/completions" in served.err
+    assert "fault-503-once" in served.err
+    assert served.err.endswith("penstock: stopped\n")
+
+
+def test_loopback_can_want_a_key(tmp_path: Path) -> None:
+    with started(
+        tmp_path, "loopback", "--port", "0", "--api-key-env", "THE_KEY", variables={"THE_KEY": KEY}
+    ) as process:
+        url = read_until(process, b"\n").decode().strip()
+        assert run(tmp_path, "chat", "Hi", "--base-url", url, "-m", "echo", OPENAI_API_KEY="other").code == 3
+        assert run(tmp_path, "chat", "Hi", "--base-url", url, "-m", "echo", OPENAI_API_KEY=KEY).out == "Hi"
+        process.send_signal(signal.SIGTERM)
+        assert finish(process).code == 0
+    done = run(tmp_path, "loopback", "--api-key-env", "NOT_SET")
+    assert done.code == 2
+    assert "--api-key-env" in done.complaint
+
+
+def test_a_port_that_is_taken_is_one_line(tmp_path: Path, provider: LoopbackProvider) -> None:
+    done = run(tmp_path, "loopback", "--port", str(provider.port))
+    assert (done.code, done.out) == (2, "")
+    assert str(provider.port) in done.complaint
+
+
+def test_the_table_of_models_is_complete() -> None:
+    assert [name for name, _ in _models()] == list(default_script().models)
+
+
+# --- the rest ------------------------------------------------------------------------------------------------------
+
+
+def test_version_help_and_nonsense(tmp_path: Path) -> None:
+    assert re.fullmatch(r"penstock \d+\.\d+\.\d+\n", run(tmp_path, "--version").out)
+    for arguments in ([], ["--help"], ["chat", "--help"], ["loopback", "--help"], ["run", "--help"]):
+        done = run(tmp_path, *arguments)
+        assert (done.code, done.err) == (0, "")
+        assert "Usage: penstock" in done.out
+    assert "--preset" in run(tmp_path, "chat", "--help").out
+    done = run(tmp_path, "chatt")
+    assert done.code == 2
+    assert "chat" in done.complaint
+
+
+SEEN = (
+    "stream 3: the provider answered 503",
+    "stream 2: a subscriber crashed",
+    "stream/1-reader  (TokenStream, ",
+    "source/6-flood  (Integration, ",
+    "6 of 6 streams completed",
+    "(attempt 2)",
+    "6 of 6 subscribers got every one",
+    "no thread is left",
+)
+
+
+def test_the_demo_ends_well_without_a_terminal_whatever_the_environment_says(tmp_path: Path) -> None:
+    hostile = {
+        "PENSTOCK_CHAT__BATCH_SIZE": "0",
+        "PENSTOCK_NONSENSE": "1",
+        "OPENAI_API_KEY": "not a key",
+        "OPENAI_BASE_URL": "http://127.0.0.1:9",
+        "HTTP_PROXY": "http://127.0.0.1:9",
+        "http_proxy": "http://127.0.0.1:9",
+        "NO_PROXY": "",
+        "FORCE_COLOR": "1",
+    }
+    (tmp_path / "penstock.toml").write_text("= nonsense")
+    done = run(tmp_path, "run", **hostile)
+    assert (done.code, done.err) == (0, "")
+    assert "\x1b" not in done.out
+    assert "NOT AS PROMISED" not in done.out
+    for said in SEEN:
+        assert said in done.out
+    took = re.search(r"all this took (\d+\.\d) s", done.out)
+    assert took is not None
+    assert float(took[1]) < 15
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_the_demo_draws_in_a_terminal(tmp_path: Path, columns: int) -> None:
+    code, drawn = in_terminal(tmp_path, "run", columns=columns)
+    assert code == 0
+    assert "\x1b[" in drawn
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", drawn).replace("\r\n", "\n")
+    for said in SEEN:
+        assert said in plain
+    assert re.search(r"3-retried +- +\w+ +2 ", plain)
+
+
+def test_an_interrupted_demo_says_so(tmp_path: Path) -> None:
+    with started(tmp_path, "run") as process:
+        before = read_until(process, b"a subscriber crashed")
+        process.send_signal(signal.SIGINT)
+        done = finish(process, before)
+    assert (done.code, done.err) == (130, "")
+    assert "Interrupted" in done.out
+    assert "What you saw" not in done.out
