@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from penstock.actors.flow.log import Outcome
-from penstock.actors.messages import Complete, Fail
+from penstock.actors.messages import Cancel, Complete, Fail, Reset
+from penstock.actors.runtime.process import Process, SystemMessage
+from penstock.actors.runtime.reply import Reply
+from penstock.actors.runtime.signals import SHUTDOWN
 from penstock.config.logs import get_logger
 from penstock.config.options import StreamOptions
-from penstock.errors import StreamClosed, StreamError
-from penstock.events import StreamCancelled, StreamCompleted, StreamFailed, StreamReset, TokenEvent
+from penstock.errors import PenstockError, StreamClosed, StreamError
+from penstock.events import StreamCancelled, StreamCompleted, StreamFailed, StreamReset, TokenEvent, TokenKind
 from penstock.stream import Stream
 from penstock.system import System
 
@@ -108,41 +111,122 @@ def chain(
     exception's name. If the new stream ends first, it lets go of the old one at once.
     """
     target = system.open_stream(stream_id, options, metadata=stream.metadata, on_orphan="cancel")
+    relay = system.runtime.spawn(_Relay, target, transform)
+    subscription = stream.subscribe(relay, slow="block", window=1)
 
-    def pass_on(event: Any) -> None:
-        with contextlib.suppress(StreamClosed):  # then it has let go of us already
-            _pass_on(event, transform, target)
+    def let_go() -> None:
+        subscription.unsubscribe()
+        system.runtime.exit(relay, SHUTDOWN)
 
-    subscription = stream.subscribe(pass_on, slow="block", window=1)
-    target._record.over.when_done(subscription.unsubscribe)
+    target._record.over.when_done(let_go)
     return target
 
 
-def _pass_on(event: Any, transform: Callable[[TokenEvent], Iterable[str]], target: Stream) -> None:
-    match event:
-        case TokenEvent():
-            try:
-                tokens = list(transform(event))
-            except Exception as error:
-                get_logger(stream_id=target.id).warning("transform_failed", error=type(error).__name__)
-                target.cancel(f"transform raised {type(error).__name__}")
-            else:
-                target.process_tokens(tokens, timeout=float("inf"))
-        case StreamReset(reason=reason):
-            target.reset(reason)
-        case StreamCompleted():
-            target._end_as(
-                Complete(
-                    Outcome(
-                        finish_reason=event.finish_reason,
-                        raw_finish_reason=event.raw_finish_reason,
-                        tool_calls=event.tool_calls,
-                        usage=event.usage,
-                        model=event.model,
-                    )
+class _Relay(Process):
+    """Stands between two streams. It never blocks: while the second has no room it is suspended.
+
+    Suspended, it does not even say that it has handled the last event, so that the first stream waits.
+    """
+
+    in_pykka_registry = False
+
+    def __init__(self, target: Stream, transform: Callable[[TokenEvent], Iterable[str]]) -> None:
+        super().__init__()
+        self._target = target
+        self._transform = transform
+        self._rest: list[tuple[str, TokenKind]] = []
+        self._reset_for: str | None = None
+        self._reply: Reply | None = None
+
+    @property
+    def label(self) -> str:
+        """Says what it is."""
+        return f"relay-{self.actor_urn[9:17]}"
+
+    def on_receive(self, message: Any) -> None:
+        match message:
+            case TokenEvent():
+                self._take(message)
+            case StreamReset(reason=reason):
+                self._reset_for = reason
+            case StreamCompleted():
+                outcome = Outcome(
+                    finish_reason=message.finish_reason,
+                    raw_finish_reason=message.raw_finish_reason,
+                    tool_calls=message.tool_calls,
+                    usage=message.usage,
+                    model=message.model,
                 )
-            )
-        case StreamFailed(error=error):
-            target._end_as(Fail(error, Outcome(usage=event.usage, model=event.model)))
-        case StreamCancelled(reason=reason):
-            target.cancel(reason)
+                self._target._end_as(Complete(outcome))
+            case StreamFailed(error=error):
+                self._target._end_as(Fail(_copy(error), Outcome(usage=message.usage, model=message.model)))
+            case StreamCancelled(reason=reason):
+                self._cancel(reason)
+            case _:
+                return
+        self.go_on()
+
+    def _take(self, event: TokenEvent) -> None:
+        try:
+            self._rest = [(str(token), "text") for token in self._transform(event)]
+        except Exception as error:
+            get_logger(stream_id=self._target.id).warning("transform_failed", error=type(error).__name__)
+            self._cancel(f"transform raised {type(error).__name__}")
+
+    def _cancel(self, reason: str | None) -> None:
+        ref = self._target._record.ref
+        if ref is not None:
+            ref.tell(Cancel(reason))
+
+    def go_on(self) -> None:
+        """Do what is left to do, or wait until it can be done."""
+        tell = self.ref.tell
+        if self._reset_for is not None and not self._is_reset():
+            self.suspend()
+            return
+        try:
+            done = self._target._record.intake.push_now(self._rest, lambda: tell(_GO_ON))
+        except StreamClosed:
+            self._rest = []  # it lets go of us
+        else:
+            del self._rest[:done]
+        if self._rest:
+            self.suspend()
+        else:
+            self.resume()
+
+    def _is_reset(self) -> bool:
+        """Whether the target has forgotten what came; asks it to, and again if it has crashed instead."""
+        reply, self._reply = self._reply, None
+        if reply is not None:
+            with contextlib.suppress(PenstockError):
+                reply.get(timeout=0)
+                self._reset_for = None
+        ref = self._target._record.ref
+        if self._reset_for is None or self._target.is_over or ref is None:
+            return True
+        tell = self.ref.tell
+        self._reply = ref.ask(Reset(self._reset_for), block=False)
+        self._reply.when_done(lambda: tell(_GO_ON))
+        return False
+
+
+class _GoOn(SystemMessage):
+    """There is room."""
+
+    __slots__ = ()
+
+    def apply(self, process: Process) -> None:
+        assert isinstance(process, _Relay)
+        process.go_on()
+
+
+_GO_ON: Final = _GoOn()
+
+
+def _copy(error: PenstockError) -> PenstockError:
+    """The same error for another stream, which has a ``partial`` of its own."""
+    copy: PenstockError = type(error).__new__(type(error), *error.args)
+    copy.__dict__.update(error.__dict__)
+    copy.__cause__ = error.__cause__
+    return copy

@@ -16,7 +16,7 @@ import threading
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from penstock.actors.record import Source, StreamRecord, StreamTable
 from penstock.actors.runtime.clock import SystemClock, TimerThread
@@ -99,7 +99,7 @@ class System:
 
     # --- start and stop ------------------------------------------------------------------------------------------
 
-    def start(self) -> System:
+    def start(self) -> Self:
         """Start the supervision tree. Harmless if it runs.
 
         Raises:
@@ -183,7 +183,7 @@ class System:
             leaked += not runtime.timers.close(max(_LAST_MOMENT, left()))
         return leaked
 
-    def __enter__(self) -> System:
+    def __enter__(self) -> Self:
         return self.start()
 
     def __exit__(

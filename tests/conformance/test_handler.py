@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pykka
 import pytest
 
 import penstock
+from penstock.actors.messages import StopStream
 from penstock.supervisors.handler import HANDLER
 from penstock.testing import Collector, ScriptedProvider, SimulatedSystem, eventually, kill
 from tests.conformance.common import FAST, TERMINAL, assert_all_is_well, assert_nothing_is_left, sink, text_of
+
+
+def at_least(count: int, things: list[Any]) -> bool:
+    return len(things) >= count
+
 
 # --- 19 ------------------------------------------------------------------------------------------------------------
 
@@ -115,21 +122,19 @@ def test_H20_who_subscribes_twice_gets_everything_once() -> None:
 
 
 def test_H20_two_threads_that_subscribe_the_same_actor_subscribe_it_once() -> None:
+    def subscribe(stream: penstock.Stream, target: Any, _: int) -> Any:
+        barrier.wait()
+        return stream.subscribe(target)
+
+    barrier = threading.Barrier(8)
     with penstock.System(penstock.Settings()) as system, ThreadPoolExecutor(8) as pool:
         for _ in range(30):
             stream = system.open_stream(options=FAST)
             got: list[Any] = []
-            barrier = threading.Barrier(8)
-
-            def subscribe(_: int, barrier: threading.Barrier = barrier, stream: penstock.Stream = stream) -> Any:
-                barrier.wait()
-                return stream.subscribe(keep)
-
-            keep = got.append
-            assert len(set(map(id, pool.map(subscribe, range(8))))) == 1
+            assert len(set(map(id, pool.map(partial(subscribe, stream, got.append), range(8))))) == 1
             stream.process_tokens(["a", "b"])
             stream.stop()
-            eventually(lambda got=got: len(got) >= 2)
+            eventually(partial(at_least, 2, got))
             assert [event.seq for event in got] == [1, 2]
 
 
@@ -195,9 +200,8 @@ def test_H20_a_dead_actor_cannot_be_subscribed() -> None:
 
 @pytest.mark.parametrize("target", [7, None, str, "name"])
 def test_H20_what_cannot_be_told_anything_is_refused(target: Any) -> None:
-    with SimulatedSystem() as system:
-        with pytest.raises(penstock.OptionError, match="target"):
-            system.open_stream().subscribe(target)
+    with SimulatedSystem() as system, pytest.raises(penstock.OptionError, match="target"):
+        system.open_stream().subscribe(target)
 
 
 def test_H20_who_subscribes_after_the_end_gets_all_of_it() -> None:
@@ -218,10 +222,8 @@ def test_H20_whoever_subscribes_while_the_stream_ends_gets_everything_once(seed:
         stream = system.open_stream(options=FAST)
         stream.process_tokens(list("abcde"))
         collectors = []
-        pending = stream._record.ref.ask  # type: ignore[union-attr]
-        from penstock.actors.messages import StopStream
-
-        reply = pending(StopStream(), block=False)
+        assert stream._record.ref is not None
+        reply = stream._record.ref.ask(StopStream(), block=False)
         for _ in range(12):
             collectors.append(Collector(stream))
             for _ in range(seed % 4):
@@ -387,7 +389,7 @@ def test_H23_stopping_flushes_and_ends_all_streams_in_the_order_they_were_opened
         streams = [system.open_stream(f"s{n}", FAST.replace(batch_size=10)) for n in range(8)]
         collectors = [Collector(stream) for stream in streams]
         for stream in streams:
-            stream._record.over.when_done(lambda stream=stream: ended.append(stream.id))
+            stream._record.over.when_done(partial(ended.append, stream.id))
             stream.process_token("tail")
         assert system.stop() == 0
         assert ended == [f"s{n}" for n in range(8)]
