@@ -83,8 +83,8 @@ def _page(tables: list[Table], machine: str, command: str, rounds: int, seconds:
         f"- {machine}\n"
         f"- {describe_versions()}\n\n"
         f"Figures are the median of {rounds} rounds (smallest – largest), ours and the peer’s taking turns, each in a"
-        " fresh process; *Many streams* is one long round. The machine is not ours alone: single figures move by a"
-        " tenth and more from run to run, ratios much less.\n"
+        " fresh process. *Many streams* is measured once, over some seconds, so it shows no range. Other work on the"
+        " machine is in the figures: compare within a row rather than with another day’s page.\n"
     )
     notes = _HERE / "NOTES.md"
     parts = [head, *(to_markdown(table) for table in tables)]
