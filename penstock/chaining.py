@@ -111,12 +111,13 @@ def chain(
     exception's name. If the new stream ends first, it lets go of the old one at once.
     """
     target = system.open_stream(stream_id, options, metadata=stream.metadata, on_orphan="cancel")
-    relay = system.runtime.spawn(_Relay, target, transform)
+    runtime = system.runtime
+    relay = runtime.spawn(_Relay, target, transform)
     subscription = stream.subscribe(relay, slow="block", window=1)
 
     def let_go() -> None:
         subscription.unsubscribe()
-        system.runtime.exit(relay, SHUTDOWN)
+        runtime.exit(relay, SHUTDOWN)
 
     target._record.over.when_done(let_go)
     return target
