@@ -36,7 +36,7 @@ def filled(count: int, max_size: int = 1000) -> TokenBuffer:
 
 
 def drain(buffer: TokenBuffer, limit: int = 3) -> list[Batch]:
-    batches = []
+    batches: list[Batch] = []
     while (batch := buffer.take(limit, len(batches) + 1)) is not None:
         batches.append(batch)
         buffer.commit()
