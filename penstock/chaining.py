@@ -11,10 +11,10 @@ from penstock.actors.flow.log import Outcome
 from penstock.actors.messages import Cancel, Complete, Fail, Reset
 from penstock.actors.runtime.process import Process, SystemMessage
 from penstock.actors.runtime.reply import Reply
-from penstock.actors.runtime.signals import SHUTDOWN
+from penstock.actors.runtime.signals import SHUTDOWN, is_clean
 from penstock.config.logs import get_logger
 from penstock.config.options import StreamOptions
-from penstock.errors import PenstockError, StreamClosed, StreamError
+from penstock.errors import PenstockError, StreamClosed, StreamError, describe_reason
 from penstock.events import StreamCancelled, StreamCompleted, StreamFailed, StreamReset, TokenEvent, TokenKind
 from penstock.stream import Stream
 from penstock.system import System
@@ -166,6 +166,12 @@ class _Relay(Process):
             case _:
                 return
         self.go_on()
+
+    def dispose(self, reason: object) -> None:
+        """Nobody feeds the target any more: see to it that it ends, also if this one was killed. Any thread."""
+        super().dispose(reason)
+        if not is_clean(reason) and not self._target.is_over:
+            self._cancel(f"its relay ended: {describe_reason(reason)}")
 
     def _take(self, event: TokenEvent) -> None:
         try:

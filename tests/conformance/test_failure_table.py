@@ -124,9 +124,9 @@ def test_who_comes_back_while_it_lingers_keeps_it(seed: int) -> None:
         assert_all_is_well(system, [stream])
 
 
-def test_who_waits_for_the_result_counts_when_the_last_iterator_leaves() -> None:
+def test_who_only_waits_for_the_result_is_no_reader_and_does_not_keep_the_stream() -> None:
     with SimulatedSystem() as system:
-        stream = chat(system)
+        stream = chat(system, slowly(HANG))
         left = threading.Event()
 
         def leave(event: Any) -> None:
@@ -134,7 +134,8 @@ def test_who_waits_for_the_result_counts_when_the_last_iterator_leaves() -> None
             left.set()
 
         subscription = stream.subscribe(leave)
-        assert stream.result(timeout=10).text == TEXT
+        with pytest.raises(penstock.StreamCancelledError):
+            stream.result(timeout=10)
         assert left.is_set()
         assert_all_is_well(system, [stream])
 
@@ -357,6 +358,22 @@ def test_an_integration_that_dies_again_and_again_fails_its_stream() -> None:
         with pytest.raises(penstock.StreamCrashed):
             stream.result(timeout=1)
         assert_all_is_well(system, [stream])
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_when_what_joins_two_streams_is_killed_the_second_ends_and_the_first_is_let_go(seed: int) -> None:
+    chance = random.Random(seed)
+    with SimulatedSystem(seed) as system:
+        first = chat(system, slowly(HANG))
+        second = penstock.chain(system, first, lambda event: event.tokens, options=FAST)
+        collector = Collector(second)
+        anything_may_happen(system, chance)
+        relay = next(ref for ref in system.runtime.processes() if ref.label.startswith("relay"))
+        kill(system, relay)
+        assert isinstance(collector.wait_for_terminal(), penstock.StreamCancelled)
+        system.settle()
+        assert first.is_over
+        assert_all_is_well(system, [first, second], [collector])
 
 
 # --- the handler ---------------------------------------------------------------------------------------------------

@@ -68,9 +68,9 @@ class Catalogue:
             raise OptionError("provider", name, " | ".join(sorted([*self._providers, _LOOPBACK])))
         if not callable(factory):
             return factory
-        account = _CHAT if name == _RESPONSES else name
-        key = api_key or settings.api_key(account)
-        url = base_url or settings.base_url(account)
+        account = _CHAT if name == _RESPONSES else name  # one provider under two names, with settings for either
+        key = api_key or settings.api_key(name) or settings.api_key(account)
+        url = base_url or settings.base_url(name) or settings.base_url(account)
         return factory(Secret(key) if key else None, **({"base_url": url} if url else {}))
 
     def _loopback_url(self) -> str:
