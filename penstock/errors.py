@@ -168,7 +168,12 @@ class SupervisorError(PenstockError):
 
 
 class StreamError(PenstockError):
-    """Something about one stream; ``stream_id`` says which."""
+    """Something about one stream; ``stream_id`` says which.
+
+    ``partial`` is the text that had come before, where the error is how a stream ended; never part of the message.
+    """
+
+    partial: str = ""
 
     def __init__(self, stream_id: str, message: str) -> None:
         self.stream_id = stream_id
@@ -270,6 +275,14 @@ class ConnectError(ProviderError):
         super().__init__(f"cannot reach {host}: {detail}")
 
 
+_MISSED = {
+    "connect": "no connection",
+    "first_token": "no first token",
+    "idle": "no further token",
+    "total": "not complete",
+}
+
+
 class ProviderTimeout(ProviderError, TimeoutError):
     """One of the clocks ran out: ``which`` is ``"connect"``, ``"first_token"``, ``"idle"`` or ``"total"``."""
 
@@ -278,7 +291,7 @@ class ProviderTimeout(ProviderError, TimeoutError):
     def __init__(self, which: str, timeout: float) -> None:
         self.which = which
         self.timeout = timeout
-        super().__init__(f"{which} time-out: nothing within {timeout:g} s")
+        super().__init__(f"{which} time-out: {_MISSED.get(which, 'nothing')} within {timeout:g} s")
 
 
 class ApiError(ProviderError):

@@ -234,27 +234,19 @@ class Stream:
             known.unsubscribe()
 
     def result(self, timeout: float | None = None) -> StreamCompleted:
-        """Wait for the end and return the `StreamCompleted` event.
+        """Wait for the end and return the `StreamCompleted` event. Waiting is not reading: `on_orphan` knows readers.
 
         Raises:
             PenstockError: the stream failed; its error, with the text so far as ``partial``.
             StreamCancelledError: it was cancelled.
             CallTimeout: it has not ended within ``timeout`` seconds (None waits for ever). It goes on.
         """
-        self._record.hub.hold(+1)
-        try:
-            self._record.over.get(timeout=timeout)
-        finally:
-            self._record.hub.hold(-1)
+        self._record.over.get(timeout=timeout)
         return self._value()
 
     async def aresult(self) -> StreamCompleted:
         """The same without blocking the event loop."""
-        self._record.hub.hold(+1)
-        try:
-            await self._record.over
-        finally:
-            self._record.hub.hold(-1)
+        await self._record.over
         return self._value()
 
     def _value(self) -> StreamCompleted:

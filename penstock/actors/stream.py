@@ -108,6 +108,7 @@ class TokenStream(StateMachine):
     def _take_over(self) -> Next:
         """Go on where the last actor crashed."""
         record = self._stream
+        self._hub.announce()  # it may have come just not to that
         record.counters.restarts += 1
         before, record.restart_in = record.restart_in, "idle"
         if self._bucket is not None:  # what the last one let out is not known: assume the most
@@ -415,8 +416,8 @@ class TokenStream(StateMachine):
         self._tail_since = None
         log = self._log
         reset = StreamReset(log.stream_id, log.last_seq + 1, reason, self.runtime.clock.time(), log.metadata)
+        self._journal(reset)
         if log.append(self._epoch, reset):
-            self._journal(reset)
             self._hub.announce()
         if self._state == "paused":
             return Keep(answer(event.reply_to))
@@ -458,9 +459,11 @@ class TokenStream(StateMachine):
         if ended:
             intake.clear()  # of a stream that was cancelled or has failed
             assert log.terminal is not None
-            self._journal(log.terminal)
-            record.counters.state_changes += 1
-            record.conclude()
+            try:
+                self._journal(log.terminal)
+            finally:
+                record.counters.state_changes += 1
+                record.conclude()
             source = record.source
             if source is not None and source.ref is not None and ending is not self._ending:
                 source.ref.tell(Cancel())

@@ -40,7 +40,6 @@ class Hub:
         "_lock",
         "had_subscriber",
         "held",
-        "holds",
         "on_abandoned",
         "on_empty",
         "on_release",
@@ -52,7 +51,6 @@ class Hub:
         self.subscriptions: tuple[Subscription, ...] = ()
         self.had_subscriber = False
         self.held = False  # the stream waits until no `block` subscriber is slow any more
-        self.holds = 0  # who waits for the end without being a subscriber
         self.on_release: Callable[[], None] = nothing  # a held stream may go on
         self.on_empty: Callable[[], None] = nothing  # the last subscriber has left
         self.on_abandoned: Callable[[Subscription], None] = self.remove
@@ -84,19 +82,12 @@ class Hub:
     @property
     def is_orphaned(self) -> bool:
         """Whether somebody was there and nobody is."""
-        return self.had_subscriber and not self.holds and not self.subscribers
+        return self.had_subscriber and not self.subscribers
 
     @property
     def subscribers(self) -> int:
         """How many there are. An iterator that was dropped counts no more, even if nobody has removed it yet."""
         return sum(subscription.is_active for subscription in self.subscriptions)
-
-    def hold(self, change: int) -> None:
-        """Count somebody who waits for the end (+1) or does so no longer (-1)."""
-        with self._lock:
-            self.holds += change
-        if change < 0 and self.is_orphaned:
-            self.on_empty()
 
     def announce(self) -> bool:
         """There is something new in the log: tell everybody. Returns whether the stream has to wait for somebody."""

@@ -44,7 +44,7 @@ from penstock.config.durations import parse_duration
 from penstock.config.logs import configure_logging
 from penstock.config.options import check_choice
 from penstock.config.presets import PRESETS
-from penstock.config.settings import LogOptions, Settings
+from penstock.config.settings import Settings
 from penstock.errors import OptionError, PenstockError
 from penstock.events import StreamCompleted, StreamFailed, TerminalEvent
 from penstock.stream import Stream
@@ -231,10 +231,7 @@ def _load(config: str | None, log_level: str | None, overrides: dict[str, dict[s
     if config == "":
         raise OptionError("--config", config, "the path of a TOML file")
     settings = Settings.load(config, **overrides)
-    level = settings.log.level
-    if log_level is None and level == LogOptions().level:  # nobody asked: a command is not a server
-        level = "warning"
-    configure_logging(level, settings.log.format)
+    configure_logging(settings.log.level, settings.log.format)
     return settings
 
 

@@ -85,7 +85,7 @@ class RuntimeOptions(_Options):
 class LogOptions(_Options):
     """What `penstock.config.logs.configure_logging` takes; see there."""
 
-    level: LogLevel = "info"
+    level: LogLevel = "warning"
     format: LogFormat = "auto"
 
     def __post_init__(self) -> None:
@@ -133,8 +133,8 @@ class DefaultProviderOptions(ProviderOptions):
 
 
 def _check_name(where: str, name: object, source: str | None = None) -> None:
-    if not isinstance(name, str) or not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-        raise OptionError(where, name, "a provider's name: small letters, digits and _", source=source)
+    if not isinstance(name, str) or not re.fullmatch(r"[a-z][a-z0-9_-]*", name):
+        raise OptionError(where, name, "a provider's name: small letters, digits, - and _", source=source)
 
 
 def _check_base_url(url: object) -> None:
@@ -231,7 +231,9 @@ class Settings:
         """What ``provider`` says for the default one only, so that no key reaches another provider than its own."""
         name = provider or self.provider.name
         places = [self.provider] if name == self.provider.name else []
-        values = (getattr(options, what) for options in [*places, self.providers.get(name, ProviderOptions())])
+        # An environment variable cannot have a hyphen in its name: PENSTOCK_PROVIDERS__OPENAI_RESPONSES__MODEL.
+        groups = [self.providers[key] for key in (name, name.replace("-", "_")) if key in self.providers]
+        values = (getattr(options, what) for options in [*places, *groups])
         return next((value for value in values if value is not None), None)
 
     def to_dict(self) -> dict[str, Any]:

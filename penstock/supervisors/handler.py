@@ -301,7 +301,7 @@ class StreamHandler(StateMachine):
             if record.ended_at is not None:
                 if now - record.ended_at >= record.options.keep_finished:
                     self._table.forget(record)
-            elif not (record.hub.had_subscriber or record.hub.holds):
+            elif not record.hub.had_subscriber:
                 limit = record.options.time_to_live
                 if limit is not None and now - record.counters.last_activity >= limit:
                     self._cancel_stream(record, "time_to_live")

@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from penstock.errors import PenstockError, ProviderError
+from penstock.errors import PenstockError, ProviderError, StreamError
 from penstock.events import (
     Event,
     FinishReason,
@@ -221,7 +221,7 @@ class StreamLog:
 
         def make(seq: int) -> TerminalEvent:
             partial = self._text("text")
-            if isinstance(error, ProviderError):
+            if isinstance(error, (ProviderError, StreamError)):
                 error.partial = partial
             return StreamFailed(**self._final(seq, outcome, dropped, now), error=error, partial=partial)
 
