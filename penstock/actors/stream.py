@@ -102,7 +102,7 @@ class TokenStream(StateMachine):
         if restarted:
             return self._take_over()
         if not self._intake.wait_for(1, epoch) or self._ending is not None:
-            return Next("idle", next_event(_PUSHED))
+            wake(_PUSHED)
         return Next("idle")
 
     def _take_over(self) -> Next:
@@ -119,7 +119,8 @@ class TokenStream(StateMachine):
         if before == "error":  # it crashed of it (`auto_restart`), so it recovers in any case
             record.state = "error"
             return Next("error", state_timeout(self._options.error_recovery_delay))
-        return Next("idle", next_event(_OVERDUE))
+        self.actor_inbox.put(_OVERDUE)  # to be handled in its own turn, not in its supervisor's
+        return Next("idle")
 
     # --- states --------------------------------------------------------------------------------------------------
 

@@ -351,11 +351,12 @@ class Process(pykka.Actor):
 
     def _report(self, reason: object) -> None:
         """Log a crash: what, why, where; no message, no text of foreign exceptions."""
-        where = {"exc_info": reason} if isinstance(reason, BaseException) else {}
+        said = describe_reason(reason)
         with contextlib.suppress(Exception):  # a log that fails must not keep it from ending
-            get_logger(actor=self.label).error(
-                "process_crashed", **self._circumstances(describe_reason(reason)), **where
-            )
+            shown = self._circumstances(said)
+            if isinstance(reason, BaseException) and shown.get("reason") == said:  # not filtered out
+                shown["exc_info"] = reason
+            get_logger(actor=self.label).error("process_crashed", **shown)
 
     def _circumstances(self, reason: str) -> dict[str, Any]:
         """What the crash log says."""

@@ -452,7 +452,7 @@ def test_the_documented_example_file_loads() -> None:
     assert settings.chat == presets.CHAT_DEFAULTS.replace(rate_limit=40)
     assert settings.base_url("ollama") == "http://localhost:11434"
     assert settings.model() == "gpt-4.1-mini"
-    assert settings.log == LogOptions(format="json")
+    assert settings.log == LogOptions(level="info", format="json")
 
 
 def test_every_setting_is_documented_with_its_default_and_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
