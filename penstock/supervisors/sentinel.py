@@ -45,7 +45,12 @@ def stop_streams(table: StreamTable, left: Callable[[], float]) -> None:
     One that takes its time is not waited for before the others have been told.
     """
     slow: list[Reply] = []
-    for record in table.all():
+    records = table.all()
+    for record in records:  # no request that waits for a reader shall get one because another's is ended
+        source = record.source
+        if source is not None and source.attempt is not None and not source.started:
+            source.attempt.abandon()
+    for record in records:
         if record.ref is None or record.is_over:
             continue
         if record.source is not None and record.ending is None:
