@@ -4,8 +4,9 @@ A backend opens one supervised stream per request; the provider's bytes become n
 subscribers read, each at its own pace. See `System` for the way in.
 """
 
+from penstock.actors.iteration import Events
 from penstock.actors.record import StreamStatistics
-from penstock.actors.subscriptions import Events, Subscription
+from penstock.actors.subscriptions import Subscription
 from penstock.chaining import chain, wrap_existing_handler
 from penstock.config.logs import configure_logging
 from penstock.config.options import RequestOptions, StreamOptions

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from penstock.actors.flow.fanout import Cursor
+from penstock.actors.iteration import Events, PullSubscription
 from penstock.actors.messages import (
     Cancel,
     Flush,
@@ -21,7 +22,7 @@ from penstock.actors.record import StreamRecord, StreamStatistics
 from penstock.actors.runtime.process import Process, ProcessRef
 from penstock.actors.runtime.signals import KILL
 from penstock.actors.stream import TokenStream
-from penstock.actors.subscriptions import Events, PullSubscription, PushSubscription
+from penstock.actors.subscriptions import PushSubscription
 from penstock.config.options import Restart, Slow, StreamOptions
 from penstock.errors import ProcessDead
 from penstock.events import Event, TokenEvent
