@@ -20,6 +20,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, Final
 
+from penstock.actors.delivery import Delivery
 from penstock.actors.flow.bucket import TokenBucket
 from penstock.actors.flow.log import Outcome
 from penstock.actors.messages import (
@@ -57,10 +58,9 @@ from penstock.actors.runtime.transitions import (
     state_timeout,
     timeout,
 )
-from penstock.config.logs import get_logger, stream_logger
+from penstock.config.logs import stream_logger
 from penstock.config.options import StreamOptions
-from penstock.errors import DeliveryError, OptionError
-from penstock.events import StreamReset, TerminalEvent, TokenEvent
+from penstock.errors import OptionError, StreamCrashed
 
 __all__ = ["TokenStream"]
 
@@ -86,8 +86,6 @@ class TokenStream(StateMachine):
         self._options = record.options
         self._bucket = self._make_bucket(record.options)
         self._tail_since: float | None = None  # when the first of the tokens that wait for their batch was seen
-        self._failures = 0  # deliveries that failed in a row
-        self._problem: Exception | None = None  # why the last one did
         self._before_pause = "idle"
         self.trap_exit = True
         restarted = record.ref is not None
@@ -95,6 +93,7 @@ class TokenStream(StateMachine):
         self._ending = record.ending  # looked at when it can be told: its source first writes it and then tells
         record.state = "idle"
         self._epoch = epoch = self._log.new_epoch()
+        self._delivery = Delivery(record, epoch)
         wake = self.actor_inbox.put
         self._hub.held = False
         self._hub.on_release = partial(wake, _RELEASED)
@@ -220,7 +219,7 @@ class TokenStream(StateMachine):
                 delay = bucket.delay(limit, self.runtime.clock.monotonic())
                 if delay:
                     return self._limit_rate(delay)
-            if not self._emit(limit):
+            if not self._delivery.emit(limit, bucket):
                 return self._undelivered()
         intake.do_not_wake(self._epoch)
         self.actor_inbox.put(_OVERDUE if tail else _PUSHED)  # go on after the others have had their turn
@@ -266,46 +265,14 @@ class TokenStream(StateMachine):
         self._tail_since = None
         return self._to("rate_limited", state_timeout(delay), cancel_timeout(_FLUSH), *replies)
 
-    def _emit(self, limit: int) -> bool:
-        """Deliver one batch; returns whether that worked. If not, ``_problem`` says why."""
-        intake, log, record = self._intake, self._log, self._stream
-        seq = log.last_seq + 1
-        batch, dropped = intake.take(limit, seq, self._epoch)
-        self._problem = None
-        if batch is None:  # thrown away in this very moment, or another actor has taken over
-            return not intake.size
-        clock = self.runtime.clock
-        kind, tokens = batch
-        text = "".join(tokens)
-        event = TokenEvent(log.stream_id, seq, tokens, text, kind, clock.time(), log.metadata, dropped)
-        if record.journal is not None:
-            try:
-                record.journal.append(event)
-            except Exception as error:
-                self._problem = error
-                intake.restore(batch)
-                return False
-        if not log.append(self._epoch, event):  # the stream has been ended, or another actor has taken over
-            intake.restore(batch)
-            return False
-        intake.commit(batch)
-        now = clock.monotonic()
-        if self._bucket is not None:
-            self._bucket.take(len(tokens), now)
-        record.counters.delivered(len(tokens), len(text) if text.isascii() else len(text.encode(errors="replace")), now)
-        self._failures = 0
-        if self._hub.announce():
-            record.counters.held += 1
-        return True
-
     def _undelivered(self, *replies: Action) -> Transition:
         """The batch is in the buffer again: wait and try again, or give up."""
-        problem = self._problem
-        if problem is None:
+        delivery = self._delivery
+        if delivery.problem is None:
             return Stop(NORMAL, *replies)
         self._intake.do_not_wake(self._epoch)
         self._tail_since = None
-        failure = self._count_failure(problem)
+        failure = delivery.count_failure()
         if failure is not None:
             if not self._options.auto_restart:
                 return self._conclude(Fail(failure, Outcome()), *replies)
@@ -315,20 +282,6 @@ class TokenStream(StateMachine):
             self._before_pause = "error"
             return Keep(*replies)
         return self._to("error", *self._recovery(), cancel_timeout(_FLUSH), *replies)
-
-    def _count_failure(self, problem: Exception) -> DeliveryError | None:
-        """Note a failed delivery; returns an error if it was one too many."""
-        stream_id = self._stream.stream_id
-        self._stream.counters.errors += 1
-        self._failures += 1
-        get_logger(stream_id=stream_id).warning(
-            "delivery_failed", error=type(problem).__name__, failures=self._failures
-        )
-        if self._failures < self._options.max_errors:
-            return None
-        error = DeliveryError(stream_id, self._failures)
-        error.__cause__ = problem
-        return error
 
     def _recovery(self) -> tuple[Action, ...]:
         return (state_timeout(self._options.error_recovery_delay),) if self._options.error_recovery else ()
@@ -347,7 +300,7 @@ class TokenStream(StateMachine):
                 delay = bucket.delay(limit, self.runtime.clock.monotonic())
                 if delay:
                     return self._limit_rate(delay, answer(event.reply_to, log.tokens - before))
-            if not self._emit(limit):
+            if not self._delivery.emit(limit, bucket):
                 return self._undelivered(answer(event.reply_to, log.tokens - before))
         emitted = log.tokens - before
         reply = answer(event.reply_to, emitted)
@@ -403,11 +356,12 @@ class TokenStream(StateMachine):
         record = self._stream
         record.ending = self._ending or Complete(Outcome())  # should this crash, the next one goes on with it
         self._intake.close(self._epoch)
+        delivery = self._delivery
         while self._intake.size:
-            if not self._emit(self._options.batch_size):
-                if self._problem is None:
+            if not delivery.emit(self._options.batch_size, self._bucket):
+                if delivery.problem is None:
                     break
-                failure = self._count_failure(self._problem)
+                failure = delivery.count_failure()
                 if failure is not None:
                     return Fail(failure, Outcome())
         return None
@@ -415,57 +369,23 @@ class TokenStream(StateMachine):
     def _reset(self, event: Call, reason: str) -> Transition:
         self._intake.clear()
         self._tail_since = None
-        log = self._log
-        reset = StreamReset(log.stream_id, log.last_seq + 1, reason, self.runtime.clock.time(), log.metadata)
-        self._journal(reset)
-        if log.append(self._epoch, reset):
-            self._hub.announce()
+        self._delivery.reset(reason)
         if self._state == "paused":
             return Keep(answer(event.reply_to))
         return self._wait_for_more(0, answer(event.reply_to))
-
-    def _journal(self, event: StreamReset | TerminalEvent) -> None:
-        """Store an event that cannot be taken back: if that fails, only the journal does not know of it."""
-        record = self._stream
-        if record.journal is not None:
-            try:
-                record.journal.append(event)
-            except Exception as problem:
-                get_logger(stream_id=record.stream_id).error(
-                    "event_not_in_journal", event_type=type(event).__name__, error=type(problem).__name__
-                )
 
     # --- the end -------------------------------------------------------------------------------------------------
 
     def terminate(self, reason: object) -> None:
         """Told to end by its supervisor, it lets out what it has; a crash leaves everything for the next one."""
         if is_clean(reason) and self.is_alive and not self._stream.is_over:
-            unfinished = self._stream.source is not None and self._ending is None
-            failure = self._let_out()
-            self._conclude(Cancel("shutdown") if unfinished else failure or self._ending or Complete(Outcome()))
+            ending, crash = self._ending, StreamCrashed(self._stream.stream_id, ("supervisor", reason))
+            self._conclude(self._let_out() or ending or Fail(crash, Outcome()))
 
     def _conclude(self, ending: Complete | Fail | Cancel, *replies: Action) -> Transition:
         """Write the terminal event, tell everybody, and stop."""
-        intake, log, record = self._intake, self._log, self._stream
-        intake.close(self._epoch)
-        dropped = intake.take_dropped(self._epoch)
-        now = self.runtime.clock.time()
-        match ending:
-            case Complete(outcome=outcome):
-                ended = log.complete(outcome, dropped, now, self._epoch)
-            case Fail(error=error, outcome=outcome):
-                ended = log.fail(error, outcome, dropped, now, self._epoch)
-            case Cancel(reason=reason):
-                ended = log.cancel(reason, Outcome(), dropped, now, self._epoch)
-        if ended:
-            intake.clear()  # of a stream that was cancelled or has failed
-            assert log.terminal is not None
-            try:
-                self._journal(log.terminal)
-            finally:
-                record.counters.state_changes += 1
-                record.conclude()
-            source = record.source
+        if self._delivery.end(ending):
+            source = self._stream.source
             if source is not None and source.ref is not None and ending is not self._ending:
                 source.ref.tell(Cancel())
         return Stop(NORMAL, *replies)
