@@ -817,11 +817,14 @@ def test_S16_stop_tries_a_failing_journal_as_often_as_max_errors_says(make: Make
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_S16_ended_by_its_supervisor_it_flushes_too(make: MakeBench, state: str) -> None:
+def test_S16_ended_by_its_supervisor_it_flushes_too_and_says_that_it_could_not_be_kept(
+    make: MakeBench, state: str
+) -> None:
     bench = in_state(make, state)
     processed = bench.statistics.tokens_processed
     bench.ref.terminate(SHUTDOWN, timeout=5)
-    assert isinstance(bench.log.terminal, StreamCompleted)
+    assert isinstance(bench.log.terminal, StreamFailed)
+    assert isinstance(bench.log.terminal.error, StreamCrashed)
     assert bench.log.tokens == processed
 
 
