@@ -225,6 +225,30 @@ def test_an_actor_that_does_not_read_holds_the_stream_and_lets_it_go(place: Plac
     assert (place.hub.held, place.released, len(events)) == (False, 1, 5)
 
 
+def test_news_that_come_while_another_thread_is_about_to_finish_are_not_overlooked(place: Place) -> None:
+    subscription, events = place.push()
+
+    class LateLock:
+        def __init__(self) -> None:
+            self.lock = threading.Lock()
+            self.late = [1, 2]
+
+        def acquire(self, blocking: bool) -> bool:
+            return self.lock.acquire(blocking)
+
+        def release(self) -> None:
+            if self.late:
+                self.late.pop()
+                place.writer.add("x")
+                subscription.wake()  # leaves it to who is at it
+            self.lock.release()
+
+    subscription._pumping = LateLock()  # type: ignore[assignment]
+    place.add()
+    place.settle()
+    assert [event.seq for event in events] == [1, 2, 3]
+
+
 def test_history_is_told_to_who_comes_late(place: Place) -> None:
     place.add(10)
     _, events = place.push(window=3)
@@ -414,6 +438,17 @@ def test_waiting_for_the_next_event_has_a_time_out_and_may_be_tried_again(place:
     place.add()
     assert reader.next(timeout=2).seq == 1
     assert reader.subscription.is_active
+
+
+def test_news_that_come_just_before_it_waits_are_not_overlooked(place: Place) -> None:
+    events = place.pull()
+    seat = events.subscription
+    assert isinstance(seat, PullSubscription)
+    assert seat.take() is None
+    before = place.simulation.clock.monotonic()
+    place.writer.add("x")  # and whoever tells of it has looked already who waits
+    assert seat.wait(5)
+    assert place.simulation.clock.monotonic() == before
 
 
 def test_an_iterator_that_is_closed_gives_nothing_more(place: Place) -> None:
