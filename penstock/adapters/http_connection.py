@@ -313,14 +313,14 @@ class CancellableAdapter(HTTPAdapter):
 
     def build_connection_pool_key_attributes(self, request: Any, verify: Any, cert: Any = None) -> Any:
         host, tls = super().build_connection_pool_key_attributes(request, verify, cert)
-        if verify and host["scheme"] == "https":
+        if verify is not False and host["scheme"] == "https":
             tls.pop("ca_certs", None)
             tls.pop("ca_cert_dir", None)
-            tls["ssl_context"] = self._context(DEFAULT_CA_BUNDLE_PATH if verify is True else verify)
+            tls["ssl_context"] = self._context(verify if isinstance(verify, str) else DEFAULT_CA_BUNDLE_PATH)
         return host, tls
 
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
-        conn.cert_reqs = "CERT_REQUIRED" if verify else "CERT_NONE"
+        conn.cert_reqs = "CERT_NONE" if verify is False else "CERT_REQUIRED"
         conn.ca_certs = None  # they are in the pool's context
 
     def _context(self, bundle: str) -> ssl.SSLContext:

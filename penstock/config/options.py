@@ -228,5 +228,6 @@ class RequestOptions(_Options):
         check_choice("on_interrupt", self.on_interrupt, get_args(OnInterrupt))
         check_number("finish_grace", self.finish_grace, 0, 60)
         check_number("max_event_bytes", self.max_event_bytes, 1_000, 2**30, whole=True)
-        if not isinstance(self.verify_tls, (bool, str)):
+        is_path = isinstance(self.verify_tls, str) and self.verify_tls.strip()  # an empty one must not mean False
+        if not is_path and not isinstance(self.verify_tls, bool):
             raise OptionError("verify_tls", self.verify_tls, "True | False | the path of a CA bundle")

@@ -88,7 +88,7 @@ def test_none_is_without_limit_where_that_is_allowed(field: str) -> None:
         (StreamOptions, "debug", (True, False), (1, "no")),
         (StreamOptions, "tokenizer", (None, str.split), ("words", 1)),
         (RequestOptions, "on_interrupt", ("fail", "restart"), ("resume", None)),
-        (RequestOptions, "verify_tls", (True, False, "/ca.pem"), (None, 1)),
+        (RequestOptions, "verify_tls", (True, False, "/ca.pem"), (None, 1, "", "  \t")),
     ],
 )
 def test_a_choice_is_one_of_its_words(kind: Kind, field: str, good: tuple[Any, ...], bad: tuple[Any, ...]) -> None:
