@@ -38,6 +38,7 @@ from penstock.cli.terminal import (
     explain,
     output_failed,
     say,
+    visible,
     write_error,
 )
 from penstock.config.durations import parse_duration
@@ -289,7 +290,7 @@ def _print_statistics(house: System, stream: Stream, end: TerminalEvent) -> None
         rows["usage"] = ", ".join(f"{told[each]} {each}" for each in told if told[each] is not None)
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in rows.items():
-        table.add_row(name, str(value))
+        table.add_row(name, visible(str(value)))
     with contextlib.suppress(OSError, ValueError):
         Console(stderr=True, highlight=False, markup=False).print(table)
 

@@ -52,6 +52,7 @@ __all__ = [
     "explain",
     "output_failed",
     "say",
+    "visible",
     "write_error",
 ]
 
@@ -75,6 +76,7 @@ _VISIBLE: Final = (
     | {0x0D: None, 0x7F: 0x2421}
     | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
 )
+_ESCAPED: Final = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}  # all that JSON itself leaves as it is
 
 
 # --- standard output -------------------------------------------------------------------------------------------------
@@ -100,7 +102,7 @@ class Output:
         if not text:
             return
         self.line_open = not text.endswith("\n")
-        self.write_bytes((text.translate(_VISIBLE) if self.is_terminal else text).encode(self._encoding, "replace"))
+        self.write_bytes((visible(text) if self.is_terminal else text).encode(self._encoding, "replace"))
 
     def write_bytes(self, data: bytes) -> None:
         """Write ``data``.
@@ -110,6 +112,13 @@ class Output:
         """
         self._buffer.write(data)
         self._buffer.flush()
+
+    def write_json(self, value: object) -> None:
+        """Write ``value`` as JSON in a line; to a terminal, what could command it is escaped as JSON allows it."""
+        data = msgspec.json.encode(value)
+        if self.is_terminal:
+            data = data.decode().translate(_ESCAPED).encode()
+        self.write_bytes(data + b"\n")
 
     def end_line(self) -> None:
         """In a terminal, go to a new line before something else is said."""
@@ -123,6 +132,11 @@ class Output:
 
 
 # --- what is said ----------------------------------------------------------------------------------------------------
+
+
+def visible(text: str) -> str:
+    """``text`` with what a terminal would obey made visible."""
+    return text.translate(_VISIBLE)
 
 
 def say(text: str) -> None:
@@ -303,7 +317,7 @@ class Answer:
 
     def _print(self, event: Event) -> None:
         if self._as_json:
-            self._output.write_bytes(msgspec.json.encode(to_dict(event)) + b"\n")
+            self._output.write_json(to_dict(event))
         elif isinstance(event, StreamReset):
             self._end_lines()
             say("the answer broke off and begins again; what was printed so far is void")
@@ -318,8 +332,7 @@ class Answer:
     def _print_aside(self, event: TokenEvent) -> None:
         self._output.end_line()
         with contextlib.suppress(OSError, ValueError):
-            text = event.text.translate(_VISIBLE)
-            self._errors.print(text, style="dim" if event.kind == "reasoning" else None, end="")
+            self._errors.print(visible(event.text), style="dim" if event.kind == "reasoning" else None, end="")
         self._aside = True
 
     def _end_aside(self) -> None:

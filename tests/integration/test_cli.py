@@ -42,6 +42,7 @@ TEXT = "Grüße aus der Röhre: 水は低きに流れる 🌊,\nand a second lin
 PACED = Answer("one two three ", repeat=60, tokens_per_second=100)
 PROGRAM = [sys.executable, "-m", "penstock"]
 LIMIT = 30.0
+EVIL = "m\x1b[31m\x9b31m"
 ONLY_POSIX = pytest.mark.skipif(os.name != "posix", reason="needs signals and devices")
 
 pytestmark = ONLY_POSIX
@@ -68,6 +69,7 @@ def provider() -> Iterator[LoopbackProvider]:
         "refuses": Answer("", refusal="I would rather not."),
         "cut": Answer(TEXT, finish_reason="length"),
         "control": Answer("red \x1b[31m, bell \x07, done"),
+        EVIL: Answer("red \x9b31m\x7f"),
         "stall": StallAfter(5),
         "silent": DelayFirstByte(None),
         "reset": ResetAfter(3),
@@ -561,6 +563,25 @@ def test_a_terminal_is_shown_reasoning_and_is_not_commanded_by_the_model(
     assert drawn.endswith("second line.\r\n")
     _, drawn = in_terminal(tmp_path, *words(provider, "control"), OPENAI_API_KEY=KEY)
     assert drawn == "red ␛[31m, bell ␇, done\r\n"
+
+
+def test_the_table_of_statistics_does_not_command_a_terminal(tmp_path: Path, provider: LoopbackProvider) -> None:
+    code, drawn = in_terminal(tmp_path, *words(provider, EVIL), "--stats", OPENAI_API_KEY=KEY)
+    assert code == 0
+    assert "m␛[31m\ufffd31m" in drawn
+    assert "\x1b[31m" not in drawn
+    assert "\x9b" not in drawn
+
+
+def test_json_in_a_terminal_escapes_what_would_command_it_and_is_the_same_json(
+    tmp_path: Path, provider: LoopbackProvider
+) -> None:
+    code, drawn = in_terminal(tmp_path, *words(provider, EVIL), "--json", OPENAI_API_KEY=KEY)
+    assert code == 0
+    assert not re.search(r"[\x00-\x09\x0b\x0c\x0e-\x1f\x7f-\x9f]", drawn)
+    assert "\\u009b31m\\u007f" in drawn
+    events = [json.loads(line) for line in drawn.splitlines()]
+    assert "red \x9b31m\x7f" in events[-1].values()
 
 
 # --- loopback ------------------------------------------------------------------------------------------------------
