@@ -149,6 +149,7 @@ class ChatDecoder:
         self._sse = SseDecoder(max_event_bytes)
         self._comments = 0
         self._called = False
+        self._told = False
         self._finish: FinishDelta | None = None
 
     def feed(self, chunk: bytes) -> list[Delta]:
@@ -202,6 +203,7 @@ class ChatDecoder:
                 out.append(ReasoningDelta(reasoning))
             if content := delta.content:
                 out.append(TextDelta(content))
+        self._told = self._told or _says_something(out)
         return out
 
     # --- the lenient way -------------------------------------------------------------------------------------------
@@ -239,6 +241,8 @@ class ChatDecoder:
 
     def _choice(self, choice: dict[str, Any], out: list[Delta]) -> None:
         delta = choice.get("delta")
+        if not isinstance(delta, dict) and not self._told and not _says_something(out):
+            delta = choice.get("message")  # a whole answer, of a server that does not stream
         if isinstance(delta, dict):
             if reasoning := _reasoning(delta):
                 out.append(ReasoningDelta(reasoning))
@@ -282,6 +286,10 @@ class ChatDecoder:
             usage = groq.get("usage")
         if isinstance(usage, dict) and (counts := to_usage(usage, "prompt", "completion")):
             out.append(UsageDelta(counts))
+
+
+def _says_something(deltas: list[Delta]) -> bool:
+    return any(type(each) in (TextDelta, ReasoningDelta, RefusalDelta, ToolCallDelta) for each in deltas)
 
 
 def _is_error(event: SseEvent, chunk: dict[str, Any]) -> bool:

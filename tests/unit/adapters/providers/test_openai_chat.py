@@ -362,3 +362,26 @@ def test_http_errors_are_mapped_by_the_provider() -> None:
     assert isinstance(error, AuthenticationError)
     assert str(error) == "HTTP 401 invalid_api_key: Incorrect API key"
     assert OpenAiChat(KEY).decoder(RequestOptions()).skipped == 0
+
+
+# --- servers that do not stream -------------------------------------------------------------------------------------
+
+
+def test_a_whole_answer_instead_of_a_stream_is_read() -> None:
+    call = {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    message = {"role": "assistant", "content": "Hi", "refusal": "no", "tool_calls": [call]}
+    answer = {"object": "chat.completion", "model": "m", "choices": [{"message": message, "finish_reason": "stop"}]}
+    decoder = ChatDecoder(1_000_000)
+    assert decoder.feed(json.dumps(answer, indent=1).encode()) == []
+    assert decoder.close() == [
+        TextDelta("Hi"),
+        RefusalDelta("no"),
+        ToolCallDelta(None, "a", "f", "{}"),
+        FinishDelta("tool_calls", "stop"),
+    ]
+    assert (decoder.finished, decoder.model) == (True, "m")
+
+
+def test_a_whole_message_behind_its_own_pieces_is_not_told_twice() -> None:
+    whole = {"choices": [{"message": {"content": "Hi"}, "finish_reason": "stop"}]}
+    assert decode(choice({"content": "Hi"}), whole) == [TextDelta("Hi"), FinishDelta("stop", "stop")]
