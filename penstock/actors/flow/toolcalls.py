@@ -9,6 +9,8 @@ belongs to the last call, unless that has a name and it brings one too.
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 
 from penstock.events import ToolCall
@@ -17,13 +19,37 @@ from penstock.ports import ToolCallDelta
 __all__ = ["ToolCallAccumulator"]
 
 
+_MARK = re.compile(r'\\.?|["{}\[\]]', re.DOTALL)
+
+
 class _Call:
-    __slots__ = ("id", "name", "parts")
+    __slots__ = ("_depth", "_escaped", "_in_string", "_scanned", "id", "is_hopeless", "name", "parts")
 
     def __init__(self) -> None:
         self.id = ""
         self.name = ""
         self.parts: list[str] = []
+        self.is_hopeless = False  # closed, and yet no object: nothing that follows makes it one
+        self._scanned = 0
+        self._depth = 0
+        self._in_string = False
+        self._escaped = False
+
+    def is_closed(self) -> bool:
+        """Whether every bracket is closed. Looks at each part once, however often it is asked."""
+        text = "".join(self.parts[self._scanned :])
+        self._scanned = len(self.parts)
+        start = int(self._escaped and bool(text))
+        self._escaped = self._escaped and not text
+        for mark in _MARK.finditer(text, start):
+            sign = mark[0]
+            if sign[0] == "\\":
+                self._escaped = len(sign) == 1
+            elif sign == '"':
+                self._in_string = not self._in_string
+            elif not self._in_string:
+                self._depth += 1 if sign in "{[" else -1
+        return not self._depth and not self._in_string
 
 
 class ToolCallAccumulator:
@@ -94,7 +120,11 @@ def _is_another(call: _Call, delta: ToolCallDelta) -> bool:
     # Some say the name with every fragment: only a second object behind a complete one is another call.
     if not delta.arguments.lstrip().startswith("{") or not "".join(call.parts[-1:]).rstrip().endswith("}"):
         return False
-    return isinstance(_parse("".join(call.parts)), dict)
+    if call.is_hopeless or not call.is_closed():
+        return False
+    is_object = isinstance(_parse("".join(call.parts)), dict)
+    call.is_hopeless = not is_object
+    return is_object
 
 
 def _parse(raw: str) -> object:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from penstock.actors.flow import toolcalls
 from penstock.actors.flow.toolcalls import ToolCallAccumulator
 from penstock.ports import ToolCallDelta
 from tests.unit.flow.common import steps
@@ -189,3 +190,31 @@ def test_its_work_grows_in_proportion_to_the_fragments(name: str | None) -> None
         accumulator.finish()
 
     assert steps(lambda: work(4000)) < 5 * steps(lambda: work(1000))
+
+
+@pytest.mark.parametrize("start", ['{"x": "', "", '{"x": ['])
+def test_fragments_that_look_like_whole_objects_are_parsed_once_at_most(
+    start: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed: list[str] = []
+    monkeypatch.setattr(toolcalls, "_parse", lambda raw: parsed.append(raw))
+
+    def work(count: int) -> None:
+        accumulator = ToolCallAccumulator()
+        accumulator.feed(D(index=0, name="f", arguments=start + "{ }"))
+        for _ in range(count):
+            accumulator.feed(D(index=0, name="f", arguments="{ }"))
+        assert len(accumulator) == 1
+
+    assert steps(lambda: work(4000)) < 5 * steps(lambda: work(1000))
+    assert len(parsed) <= 2
+
+
+@pytest.mark.parametrize("value", [{"x": '\\"{'}, {"x": "\\"}, {'"': [{}, "}"]}])
+@pytest.mark.parametrize("size", [1, 2, 3, 100])
+def test_brackets_and_quotes_in_strings_do_not_hide_where_an_object_ends(value: Any, size: int) -> None:
+    raw = json.dumps(value)
+    pieces = [raw[at : at + size] for at in range(0, len(raw), size)]
+    fragments = [D(index=0, name="f", arguments=piece) for piece in pieces]
+    last = D(index=0, name="f", arguments='{"y": 1}')
+    assert calls(*fragments, last) == [("call_0", "f", value), ("call_1", "f", {"y": 1})]
