@@ -17,7 +17,7 @@ from penstock.actors.record import Source, StreamRecord
 from penstock.actors.runtime.mailbox import Mailbox
 from penstock.actors.runtime.transitions import Cast
 from penstock.config.logs import get_logger
-from penstock.errors import PenstockError, ProviderError, StreamClosed
+from penstock.errors import PenstockError, ProtocolError, ProviderError, StreamClosed
 from penstock.events import FinishReason, TokenKind, Usage
 from penstock.ports import (
     Clock,
@@ -84,6 +84,7 @@ class Attempt:
         self._lock = threading.Lock()  # guards these two, and the source's `started`
         self._rest: list[tuple[str, TokenKind]] = []  # offered, and there was no room
         self._to_tell: Finished | None = None
+        self._size = 0
         self._tool_calls = ToolCallAccumulator()
         self._usage: Usage | None = None
         self._finish: FinishReason | None = None
@@ -168,6 +169,10 @@ class Attempt:
                         return None
                     self.has_progressed = self._source.started = True
                 self._tell(FirstDelta(self.number))
+        self._size += sum(len(text) for text, _ in tokens)
+        if self._size > self._source.options.max_answer_bytes:
+            self.error = ProtocolError(f"the answer is longer than {self._source.options.max_answer_bytes} bytes")
+            return None
         return None if self._abandoned else tokens
 
     def _tell_finish(self) -> bool:
@@ -185,6 +190,7 @@ class Attempt:
             case RefusalDelta(text=text):
                 tokens.append((text, "refusal"))
             case ToolCallDelta():
+                self._size += len(delta.arguments) + len(delta.name or "") + len(delta.id or "")
                 self._tool_calls.feed(delta)
             case UsageDelta(usage=usage):
                 self._usage = usage

@@ -196,6 +196,7 @@ class RequestOptions(_Options):
             after a `StreamReset`.
         finish_grace: how long to wait for usage after a finish reason when no end marker comes, 0 … 60.
         max_event_bytes: the longest event a provider may send, 1,000 … 2**30.
+        max_answer_bytes: the longest answer, everything the model says counted in characters, 1,000 … 2**40.
         verify_tls: verify certificates; a path names a CA bundle.
 
     >>> RequestOptions(connect_timeout=0)
@@ -214,6 +215,7 @@ class RequestOptions(_Options):
     on_interrupt: OnInterrupt = "fail"
     finish_grace: float = 2.0
     max_event_bytes: int = 4 * 1_048_576
+    max_answer_bytes: int = 64 * 1_048_576
     verify_tls: bool | str = True
 
     def __post_init__(self) -> None:
@@ -228,6 +230,7 @@ class RequestOptions(_Options):
         check_choice("on_interrupt", self.on_interrupt, get_args(OnInterrupt))
         check_number("finish_grace", self.finish_grace, 0, 60)
         check_number("max_event_bytes", self.max_event_bytes, 1_000, 2**30, whole=True)
+        check_number("max_answer_bytes", self.max_answer_bytes, 1_000, 2**40, whole=True)
         is_path = isinstance(self.verify_tls, str) and self.verify_tls.strip()  # an empty one must not mean False
         if not is_path and not isinstance(self.verify_tls, bool):
             raise OptionError("verify_tls", self.verify_tls, "True | False | the path of a CA bundle")

@@ -51,10 +51,10 @@ class RuntimeOptions(_Options):
     """The machinery under a `System`. Durations in seconds.
 
     Attributes:
-        workers: threads that run actors, 1 … 1,000.
-        max_spares: threads that may join while workers are blocked, 0 … 100,000.
+        workers: threads that run actors, 1 … 64.
+        max_spares: threads that may join while workers are blocked, 0 … 10,000.
         throughput: messages of one actor that a worker runs before the next actor's turn, 1 … 1,000,000.
-        hold_warning: an actor that holds its worker longer is named in the log once, 0.001 … 3600.
+        hold_warning: an actor that holds its worker longer is named in the log once, 0.01 … 3600.
         reader_threads: provider requests that run at once, 1 … 100,000.
         reader_queue: provider requests that may wait for a thread, 0 … 10,000,000.
         call_timeout: how long a call to an actor waits for its answer, 0.001 … 86400.
@@ -71,10 +71,10 @@ class RuntimeOptions(_Options):
     shutdown_timeout: float = 10.0
 
     def __post_init__(self) -> None:
-        check_number("workers", self.workers, 1, 1_000, whole=True)
-        check_number("max_spares", self.max_spares, 0, 100_000, whole=True)
+        check_number("workers", self.workers, 1, 64, whole=True)
+        check_number("max_spares", self.max_spares, 0, 10_000, whole=True)
         check_number("throughput", self.throughput, 1, 1_000_000, whole=True)
-        check_number("hold_warning", self.hold_warning, 0.001, 3600)
+        check_number("hold_warning", self.hold_warning, 0.01, 3600)
         check_number("reader_threads", self.reader_threads, 1, 100_000, whole=True)
         check_number("reader_queue", self.reader_queue, 0, 10_000_000, whole=True)
         check_number("call_timeout", self.call_timeout, 0.001, 86_400)

@@ -9,13 +9,15 @@ from typing import Any
 import pytest
 
 import penstock
-from penstock.errors import ApiError, ConnectError, IncompleteStream, ProviderTimeout, RateLimited
+from penstock.errors import ApiError, ConnectError, IncompleteStream, ProtocolError, ProviderTimeout, RateLimited
 from penstock.events import Usage
 from penstock.ports import (
+    Delta,
     ErrorDelta,
     FinishDelta,
     KeepAlive,
     ReasoningDelta,
+    RefusalDelta,
     TextDelta,
     ToolCallDelta,
     UsageDelta,
@@ -527,3 +529,23 @@ def test_I31_a_stream_without_credit_is_not_idle(system: SimulatedSystem) -> Non
     assert system.scripted.open == 1
     stream.resume()
     assert len(stream.result(timeout=10).text) == 200
+
+
+# --- the bound on an answer ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [TextDelta, ReasoningDelta, RefusalDelta, None])
+def test_an_answer_that_is_too_long_ends_the_stream_and_is_not_read_on(system: SimulatedSystem, kind: Any) -> None:
+    def piece(text: str) -> Delta:
+        return kind(text) if kind is not None else ToolCallDelta(index=0, id="a", name="f", arguments=text[2:])
+
+    bounded = QUICK.replace(max_answer_bytes=1000)
+    enough = ask(system, [piece("x" * 500), piece("y" * 498)], request_options=bounded)
+    too_much = ask(system, [piece("x" * 500), piece("y" * 501), HANG], request_options=bounded)
+    collectors = [Collector(stream) for stream in (enough, too_much)]
+    system.advance(0.5)
+    ends = [collector.wait_for_terminal() for collector in collectors]
+    assert isinstance(ends[0], penstock.StreamCompleted)
+    assert isinstance(ends[1], penstock.StreamFailed)
+    assert isinstance(ends[1].error, ProtocolError)
+    assert ends[1].error.detail == "the answer is longer than 1000 bytes"

@@ -64,8 +64,11 @@ class Catalogue:
         if responses and name == _CHAT:
             name = _RESPONSES
         factory = self._providers.get(name)
+        if factory is None and settings.base_url(name):  # a server of the user's own
+            factory = OpenAiResponses if responses else OpenAiChat
         if factory is None:
-            raise OptionError("provider", name, " | ".join(sorted([*self._providers, _LOOPBACK])))
+            known = " | ".join(sorted([*self._providers, _LOOPBACK]))
+            raise OptionError("provider", name, f"{known} | one with a base_url in the settings")
         if not callable(factory):
             return factory
         account = _CHAT if name == _RESPONSES else name  # one provider under two names, with settings for either

@@ -34,9 +34,11 @@ REQUEST_RANGES: list[tuple[str, float, float, float, float, str]] = [
     ("retry_after_limit", 0, 86_400, -1, 86_401, "0 to 86400"),
     ("finish_grace", 0, 60, -0.1, 60.1, "0 to 60"),
     ("max_event_bytes", 1_000, 2**30, 999, 2**30 + 1, "1000 to 1073741824"),
+    ("max_answer_bytes", 1_000, 2**40, 999, 2**40 + 1, "1000 to 1099511627776"),
 ]
 RANGES = [(StreamOptions, *row) for row in STREAM_RANGES] + [(RequestOptions, *row) for row in REQUEST_RANGES]
-WHOLE = {"max_buffer_size", "batch_size", "max_errors", "retain_bytes", "max_retries", "max_event_bytes"}
+WHOLE = {"max_buffer_size", "batch_size", "max_errors", "retain_bytes", "max_retries"}
+WHOLE |= {"max_event_bytes", "max_answer_bytes"}
 OPTIONAL = {"rate_limit", "push_timeout", "time_to_live", "total_timeout"}
 
 Kind = type[StreamOptions] | type[RequestOptions]
