@@ -147,8 +147,13 @@ class Exchange:
             headers = {name.lower(): _text_without(value, self._secrets) for name, value in response.headers.items()}
             return self._provider.error(status, headers, body)
         if not 200 <= status < 300:
-            where = urlsplit(response.headers.get("location", "")).netloc
+            location = response.headers.get("location")
+            if status < 300 or location is None:
+                return ApiError(status, "unexpected status")
+            where = _host_of(location)
             return ApiError(status, f"redirects are not followed{f' (to {where})' if where else ''}", code="redirect")
+        if "," in response.headers.get("content-encoding", ""):  # each may blow up what the one before gave
+            return ProtocolError(f"{self._host} answered in several content codings at once")
         kind = response.headers.get("content-type", "").lower()
         if kind.startswith(_NOT_A_STREAM):
             return ProtocolError(f"{self._host} answered with {kind.partition(';')[0]}, not with an event stream")
@@ -156,9 +161,10 @@ class Exchange:
 
     def _error_body(self, raw: BaseHTTPResponse) -> bytes:
         body = b""
+        compressed = "," not in raw.headers.get("content-encoding", "")
         try:
             while len(body) < _ERROR_BODY_BYTES:
-                chunk = raw.read1(_ERROR_BODY_BYTES - len(body), decode_content=True)
+                chunk = raw.read1(_ERROR_BODY_BYTES - len(body), decode_content=compressed)
                 if not chunk:
                     break
                 body += chunk
@@ -211,6 +217,14 @@ def _await_last_chunk(raw: BaseHTTPResponse) -> None:
         raw.read1(_READ_BYTES, decode_content=False)
     except Exception:  # noqa: S110 — then the connection is closed instead, which harms nobody
         pass
+
+
+def _host_of(url: str) -> str:
+    """The URL's host and port without the user before them; ``""`` where it has none, or is malformed."""
+    try:
+        return urlsplit(url).netloc.rpartition("@")[2]
+    except ValueError:
+        return ""
 
 
 def _secret_parts(text: str) -> list[str]:

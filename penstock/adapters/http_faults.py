@@ -7,6 +7,7 @@ import socket
 import ssl
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import requests
 import urllib3.exceptions as urllib3_errors
@@ -24,6 +25,28 @@ from penstock.errors import (
 __all__ = ["before_the_answer", "in_the_body", "scrub", "unexpected"]
 
 
+class _Cause(Exception):
+    """Stands for a foreign exception: its type and place, but neither its text nor its frames.
+
+    Those hold the key, and the connection with its pool, for as long as somebody keeps our error.
+    """
+
+    def __init__(self, error: BaseException) -> None:
+        place = error.__traceback__
+        while place is not None and place.tb_next is not None:
+            place = place.tb_next
+        where = f" in {Path(place.tb_frame.f_code.co_filename).name}, line {place.tb_lineno}" if place else ""
+        super().__init__(f"{type(error).__name__}{where}")
+
+
+def _light(error: PenstockError) -> PenstockError:
+    """One of our own errors that was raised: without its frames, and with a stand-in for what it came from."""
+    before = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    error.__context__ = None
+    error.__cause__ = _Cause(before) if before is not None else None
+    return error.with_traceback(None)
+
+
 def before_the_answer(
     error: BaseException, host: str, *, sent: bool, connect_timeout: float, wait_limit: float
 ) -> PenstockError:
@@ -33,9 +56,9 @@ def before_the_answer(
     """
     causes = list(_causes(error))
     if isinstance(ours := _first(causes, PenstockError), PenstockError):  # on its way out, requests may have wrapped it
-        return ours
+        return _light(ours)
     told = _told(error, causes, host, sent, connect_timeout, wait_limit)
-    told.__cause__ = error
+    told.__cause__ = _Cause(error)
     return told
 
 
@@ -72,7 +95,7 @@ def _told(
 def in_the_body(error: BaseException, *, chunked: bool, wait_limit: float) -> PenstockError:
     """Say what an exception means that came while a response's body was read."""
     told = _told_in_body(error, chunked, wait_limit)
-    told.__cause__ = error
+    told.__cause__ = _Cause(error)
     return told
 
 
@@ -97,9 +120,9 @@ def _told_in_body(error: BaseException, chunked: bool, wait_limit: float) -> Pen
 def unexpected(error: BaseException) -> PenstockError:
     """Wrap what nobody foresaw, of which only the type is safe to show; our own errors stay what they are."""
     if isinstance(error, PenstockError):
-        return error
+        return _light(error)
     told = ProviderError(f"reading the provider's answer failed: {describe_reason(error)}")
-    told.__cause__ = error
+    told.__cause__ = _Cause(error)
     return told
 
 

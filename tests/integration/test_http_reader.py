@@ -606,3 +606,56 @@ def test_a_bug_in_the_sink_ends_the_request_with_an_error(reader: HttpReader) ->
         reader.start(PlainProvider(), post(server.url), OPTIONS, sink)
         error = sink.wait_ended()
     assert type(error) is ProviderError  # and not "connection reset"
+
+
+@pytest.mark.parametrize(
+    ("head", "status", "message"),
+    [
+        ("304 X", 304, "unexpected status"),
+        ("302 X\r\nLocation: https://me:hush@elsewhere.example:8/x", 302, "(to elsewhere.example:8)"),
+        ("302 X\r\nLocation: https://[hush/", 302, "redirects are not followed"),
+    ],
+)
+def test_a_status_that_is_no_answer_is_told_whatever_its_location_is(
+    reader: HttpReader, head: str, status: int, message: str
+) -> None:
+    with RawServer(_answering(f"HTTP/1.1 {head}\r\nContent-Length: 0\r\n\r\n".encode())) as server:
+        sink = run(reader, server.url)
+        reader.close(PATIENCE)
+    assert isinstance(sink.error, ApiError)
+    assert sink.error.status == status
+    assert sink.error.message.endswith(message)
+    assert "hush" not in str(sink.error)
+
+
+def test_an_answer_in_several_codings_is_refused(reader: HttpReader) -> None:
+    body = gzip.compress(gzip.compress(b"data: x\n\n"))
+    head = HEAD + b"Content-Encoding: gzip, gzip\r\nContent-Length: %d\r\n\r\n" % len(body)
+    with RawServer(_answering(head + body)) as server:
+        sink = run(reader, server.url)
+        reader.close(PATIENCE)
+    assert isinstance(sink.error, ProtocolError)
+    assert "several content codings" in str(sink.error)
+    assert sink.texts.empty()
+
+
+def _everything(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def test_an_error_keeps_neither_frames_nor_connections_nor_keys(reader: HttpReader) -> None:
+    with RawServer(_answering(b"")) as server:
+        url = server.url
+    refused = run(reader, url).error
+    with RawServer(_answering(HEAD + b"Content-Length: 30\r\n\r\nx")) as server:
+        cut = run(reader, server.url).error
+    unverifiable = run(reader, "https://localhost:1/", OPTIONS.replace(verify_tls="/no/such/bundle.pem")).error
+    for error, cause in ((refused, "ConnectionError"), (cut, "ProtocolError"), (unverifiable, "FileNotFoundError")):
+        assert error is not None
+        assert error.__cause__ is not None
+        assert cause in str(error.__cause__)
+        for each in _everything(error):
+            assert each.__traceback__ is None
+            assert all(isinstance(value, str) for value in each.args)
