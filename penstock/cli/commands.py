@@ -223,7 +223,12 @@ def _parameters(given: list[str]) -> dict[str, Any]:
             parameters[name] = msgspec.json.decode(value)
         except (msgspec.DecodeError, UnicodeError):
             parameters[name] = value
+        except RecursionError:
+            raise OptionError("--param", name, "a value that is not nested so deeply") from None
     return parameters
+
+
+_OPTIONS: Final = {"request.total_timeout": "--timeout", "log.level": "--log-level"}
 
 
 def _load(config: str | None, log_level: str | None, overrides: dict[str, dict[str, Any]]) -> Settings:
@@ -231,7 +236,14 @@ def _load(config: str | None, log_level: str | None, overrides: dict[str, dict[s
         overrides["log"] = {"level": log_level}
     if config == "":
         raise OptionError("--config", config, "the path of a TOML file")
-    settings = Settings.load(config, **overrides)
+    try:
+        settings = Settings.load(config, **overrides)
+    except OptionError as error:
+        option = _OPTIONS.get(error.field, "")
+        group, _, name = error.field.partition(".")
+        if not option or name not in overrides.get(group, {}):
+            raise
+        raise OptionError(option, error.got, error.allowed) from None
     configure_logging(settings.log.level, settings.log.format)
     return settings
 

@@ -12,6 +12,9 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from penstock.config.options import _Options
+from penstock.config.settings import ProviderOptions, Settings
+from penstock.config.sources import STARS
 from penstock.errors import (
     ApiError,
     AuthenticationError,
@@ -28,6 +31,7 @@ __all__ = ["OPENAI_URL", "Endpoint", "error_answer", "error_frame", "text_of", "
 
 OPENAI_URL = "https://api.openai.com/v1"
 _LONGEST_MESSAGE = 1_000
+_LONGEST_CODE = 100
 
 
 class Endpoint:
@@ -60,6 +64,9 @@ class Endpoint:
         Raises:
             OptionError: the key is missing where it cannot be, or a value of ``body`` cannot be JSON.
         """
+        for name, value in body.items():  # msgspec would write them as JSON
+            if isinstance(value, (_Options, ProviderOptions, Settings)):
+                raise OptionError(name, type(value), "a parameter of the request; ours go in options, request_options")
         secrets = {}
         if self._key is not None:
             secrets["Authorization"] = Secret(f"Bearer {self._key.reveal()}")
@@ -72,6 +79,8 @@ class Endpoint:
 
 def _checked_url(base_url: str) -> str:
     allowed = "an http:// or https:// URL without user, query or fragment"
+    if any(mark in base_url for mark in "@?#"):
+        raise OptionError("base_url", STARS, allowed)  # there may be a password or a key in it
     if any(char <= " " or char == "\x7f" for char in base_url):
         raise OptionError("base_url", base_url, allowed)
     try:
@@ -79,9 +88,7 @@ def _checked_url(base_url: str) -> str:
         port = parts.port
     except ValueError:
         raise OptionError("base_url", base_url, allowed) from None
-    if parts.username is not None or parts.password is not None:
-        raise OptionError("base_url", f"{parts.scheme}://***@{parts.hostname or ''}", allowed)
-    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0 or parts.query or parts.fragment:
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
         raise OptionError("base_url", base_url, allowed)
     return base_url.rstrip("/")
 
@@ -200,6 +207,7 @@ def _classified(status: int, payload: object, retry_after: float | None) -> ApiE
     error = _error_object(payload)
     raw_code = error.get("code")
     code = str(raw_code) if isinstance(raw_code, (str, int)) and raw_code != "" else text_of(error.get("type")) or None
+    code = code and code[:_LONGEST_CODE]
     message = _message(error) or _phrase(status)
     words = {text_of(error.get("code")).lower(), text_of(error.get("type")).lower(), *_inner_codes(error)}
     # Under HTTP 200 the frame's own code is the nearest thing to a status.

@@ -7,15 +7,20 @@ from typing import Any
 
 import pytest
 
+from penstock.adapters.providers.openai_chat import OpenAiChat
 from penstock.adapters.providers.openai_common import error_answer, error_frame
+from penstock.config.options import RequestOptions, StreamOptions
+from penstock.config.settings import Settings
 from penstock.errors import (
     ApiError,
     AuthenticationError,
     BadRequestError,
     ContentFilterError,
     ContextLengthExceeded,
+    OptionError,
     RateLimited,
 )
+from penstock.ports import ChatCall
 
 
 def answer(status: int, error: Any = None, **headers: str) -> ApiError:
@@ -116,3 +121,24 @@ def test_messages_are_found_in_every_shape_and_kept_short() -> None:
     assert message([{"error": {"code": 400, "message": "m", "status": "X"}}]) == "m"
     assert message("plain") == "plain"
     assert len(message({"error": {"message": "x" * 5_000}})) == 1_000
+
+
+@pytest.mark.parametrize(
+    "url", ["https://host/v1?key=hush", "https://host/v1#hush", "https://host /hush@x", "ftp://hush@x"]
+)
+def test_a_url_that_may_hold_a_secret_is_not_shown(url: str) -> None:
+    with pytest.raises(OptionError) as caught:
+        OpenAiChat(None, url)
+    assert "hush" not in str(caught.value) + repr(caught.value.args)
+
+
+@pytest.mark.parametrize("value", [StreamOptions(), RequestOptions(), Settings()])
+def test_our_own_options_are_no_parameters_of_a_request(value: object) -> None:
+    with pytest.raises(OptionError, match="request_options") as caught:
+        OpenAiChat(None, "http://host/v1").request(ChatCall(model="m", input=[], parameters={"opts": value}))
+    assert caught.value.field == "opts"
+
+
+def test_a_code_is_cut_to_what_can_be_shown() -> None:
+    error = error_frame({"error": {"message": "m", "code": "x" * 5000}})
+    assert error.code == "x" * 100
