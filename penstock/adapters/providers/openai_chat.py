@@ -10,6 +10,8 @@ import msgspec
 from penstock.adapters.providers.openai_common import (
     OPENAI_URL,
     Endpoint,
+    Surrogates,
+    decode_json,
     error_answer,
     error_frame,
     text_of,
@@ -116,7 +118,6 @@ class _WireChunk(msgspec.Struct, gc=False):
 
 
 _decode_typed = msgspec.json.Decoder(_WireChunk).decode
-_decode_any = msgspec.json.Decoder().decode
 
 _FINISH: dict[str, FinishReason] = {
     "stop": "stop",
@@ -150,6 +151,8 @@ class ChatDecoder:
         self._comments = 0
         self._called = False
         self._told = False
+        self._has_halves = False
+        self._surrogates = Surrogates()
         self._finish: FinishDelta | None = None
 
     def feed(self, chunk: bytes) -> list[Delta]:
@@ -166,9 +169,9 @@ class ChatDecoder:
         """The body has ended: tell what the last event holds, where it lacks only its blank line."""
         if self.done:
             return []
-        return self._deltas(self._sse.close())
+        return self._deltas(self._sse.close(), is_end=True)
 
-    def _deltas(self, events: list[SseEvent]) -> list[Delta]:
+    def _deltas(self, events: list[SseEvent], *, is_end: bool = False) -> list[Delta]:
         out: list[Delta] = []
         if self._sse.comments != self._comments:
             self._comments = self._sse.comments
@@ -203,6 +206,8 @@ class ChatDecoder:
                 out.append(ReasoningDelta(reasoning))
             if content := delta.content:
                 out.append(TextDelta(content))
+        if self._has_halves:
+            out = self._surrogates.mend(out, is_end=self.done or is_end)
         self._told = self._told or _says_something(out)
         return out
 
@@ -214,8 +219,9 @@ class ChatDecoder:
             self.done = True
             return
         try:
-            chunk = _decode_any(data)
-        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            chunk = decode_json(data)
+            self._has_halves = self._has_halves or "\\ud" in data.lower()
+        except (ValueError, RecursionError):
             chunk = data
         if isinstance(chunk, list) and chunk and isinstance(chunk[0], dict) and "error" in chunk[0]:
             chunk = chunk[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http
+import json
 import math
 import time
 from collections.abc import Mapping
@@ -25,9 +26,29 @@ from penstock.errors import (
     RateLimited,
 )
 from penstock.events import Usage
-from penstock.ports import ProviderRequest, Secret
+from penstock.ports import (
+    Delta,
+    ErrorDelta,
+    FinishDelta,
+    ProviderRequest,
+    ReasoningDelta,
+    RefusalDelta,
+    Secret,
+    TextDelta,
+    ToolCallDelta,
+)
 
-__all__ = ["OPENAI_URL", "Endpoint", "error_answer", "error_frame", "text_of", "to_usage", "whole_number"]
+__all__ = [
+    "OPENAI_URL",
+    "Endpoint",
+    "Surrogates",
+    "decode_json",
+    "error_answer",
+    "error_frame",
+    "text_of",
+    "to_usage",
+    "whole_number",
+]
 
 OPENAI_URL = "https://api.openai.com/v1"
 _LONGEST_MESSAGE = 1_000
@@ -144,6 +165,84 @@ def to_usage(usage: Mapping[str, Any], way_in: str, way_out: str) -> Usage | Non
         reasoning_tokens=whole_number(details_out.get("reasoning_tokens")) if isinstance(details_out, dict) else None,
     )
     return None if counts == Usage() else counts
+
+
+# --- halves of characters: servers that cut "\\ud83d\\ude00" between two events ------------------------------------
+
+_decode = msgspec.json.Decoder().decode
+
+
+def decode_json(data: str) -> object:
+    """``data`` parsed, with halves of surrogate pairs in it left as they are, which msgspec refuses.
+
+    Raises:
+        ValueError: it is no JSON.
+        RecursionError: it is nested too deeply.
+    """
+    try:
+        return _decode(data)
+    except msgspec.DecodeError:
+        if "\\ud" not in data and "\\uD" not in data:
+            raise
+        return json.loads(data)
+
+
+class Surrogates:
+    """Puts the halves of surrogate pairs in an answer's deltas together; one without its other half is U+FFFD."""
+
+    def __init__(self) -> None:
+        self._kept: Delta | None = None  # its text is the first half
+
+    def mend(self, deltas: list[Delta], *, is_end: bool) -> list[Delta]:
+        """``deltas`` without halves; the last one's first half is kept for the next call unless this is the end."""
+        out: list[Delta] = []
+        for delta in deltas:
+            name = _TEXT_FIELDS.get(type(delta))
+            if name is None:
+                if isinstance(delta, (FinishDelta, ErrorDelta)):
+                    self._give_up(out)
+                out.append(delta)
+                continue
+            text = getattr(delta, name)
+            kept = self._kept
+            if text and kept is not None:
+                if _bare(kept) == _bare(delta):
+                    text, self._kept = getattr(kept, name) + text, None
+                else:
+                    self._give_up(out)
+            if text and "\ud800" <= text[-1] <= "\udbff":
+                self._kept = msgspec.structs.replace(_bare(delta), **{name: text[-1]})
+                text = text[:-1]
+            whole = msgspec.structs.replace(delta, **{name: _without_halves(text)})
+            if whole != _bare(delta) or isinstance(delta, ToolCallDelta):
+                out.append(whole)
+        if is_end:
+            self._give_up(out)
+        return out
+
+    def _give_up(self, out: list[Delta]) -> None:
+        if self._kept is not None:
+            out.append(msgspec.structs.replace(self._kept, **{_TEXT_FIELDS[type(self._kept)]: "\ufffd"}))
+            self._kept = None
+
+
+_TEXT_FIELDS: dict[type, str] = {
+    TextDelta: "text",
+    ReasoningDelta: "text",
+    RefusalDelta: "text",
+    ToolCallDelta: "arguments",
+}
+
+
+def _bare(delta: Any) -> Any:
+    """``delta`` without its text, and without what only a call's first fragment says."""
+    if isinstance(delta, ToolCallDelta):
+        return ToolCallDelta(index=delta.index)
+    return type(delta)("")
+
+
+def _without_halves(text: str) -> str:
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 # --- errors --------------------------------------------------------------------------------------------------------

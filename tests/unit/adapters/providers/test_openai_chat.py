@@ -300,11 +300,11 @@ def test_an_event_over_the_limit_is_a_protocol_error() -> None:
         ChatDecoder(1_000).feed(sse(choice({"content": "x" * 2_000})))
 
 
-def test_lone_surrogates_and_deep_nesting_are_counted_not_raised() -> None:
+def test_lone_surrogates_are_shown_as_such_and_deep_nesting_is_counted_not_raised() -> None:
     decoder = ChatDecoder(1_000_000)
     decoder.feed(b'data: {"choices":[{"index":0,"delta":{"content":"\\ud800"}}]}\n\n')
     assert decoder.feed(sse(b"[" * 100_000 + b"]" * 100_000)) == []
-    assert decoder.feed(sse(choice({"content": "a"}))) == [TextDelta("a")]
+    assert decoder.feed(sse(choice({"content": "a"}))) == [TextDelta("\ufffda")]
 
 
 # --- errors under HTTP 200 -----------------------------------------------------------------------------------------
@@ -385,3 +385,18 @@ def test_a_whole_answer_instead_of_a_stream_is_read() -> None:
 def test_a_whole_message_behind_its_own_pieces_is_not_told_twice() -> None:
     whole = {"choices": [{"message": {"content": "Hi"}, "finish_reason": "stop"}]}
     assert decode(choice({"content": "Hi"}), whole) == [TextDelta("Hi"), FinishDelta("stop", "stop")]
+
+
+def test_a_character_cut_in_two_between_events_is_one_character() -> None:
+    first, second = choice({"content": "a\ud83d"}), choice({"content": "\ude00b"})
+    decoder = ChatDecoder(1_000_000)
+    assert decoder.feed(sse(first)) == [TextDelta("a")]
+    assert decoder.feed(sse(second)) == [TextDelta("😀b")]
+
+
+def test_half_a_character_alone_is_shown_as_such() -> None:
+    told = decode(
+        choice({"content": "\ude00a\ud83d"}), choice({"content": "b"}), choice({"content": "c\ud83d"}, "stop")
+    )
+    assert "".join(each.text for each in told if isinstance(each, TextDelta)) == "\ufffda\ufffdbc\ufffd"
+    assert isinstance(told[-1], FinishDelta)
