@@ -17,6 +17,7 @@ from penstock.adapters.providers.openai_common import (
     text_of,
     to_usage,
     whole_number,
+    without_halves,
 )
 from penstock.adapters.sse import SseDecoder, SseEvent
 from penstock.config.options import RequestOptions
@@ -232,7 +233,7 @@ class ChatDecoder:
                 self.skipped += 1
             return
         if self.model is None:
-            self.model = text_of(chunk.get("model")) or None
+            self.model = without_halves(text_of(chunk.get("model"))) or None
         choices = chunk.get("choices")
         for choice in choices if isinstance(choices, list) else ():
             if isinstance(choice, dict) and not choice.get("index"):
@@ -354,8 +355,8 @@ def _fragment(call: dict[str, Any]) -> ToolCallDelta | None:
         arguments = msgspec.json.encode(arguments).decode()
     fragment = ToolCallDelta(
         index=whole_number(call.get("index")),
-        id=text_of(call.get("id")) or None,
-        name=text_of(function.get("name")) or None,
+        id=without_halves(text_of(call.get("id"))) or None,
+        name=without_halves(text_of(function.get("name"))) or None,
         arguments=text_of(arguments),
     )
     return fragment if fragment.id or fragment.name or fragment.arguments else None

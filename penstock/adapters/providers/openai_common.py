@@ -48,6 +48,7 @@ __all__ = [
     "text_of",
     "to_usage",
     "whole_number",
+    "without_halves",
 ]
 
 OPENAI_URL = "https://api.openai.com/v1"
@@ -140,7 +141,7 @@ def _encoded(body: Mapping[str, Any]) -> bytes:
 
 
 def text_of(value: object) -> str:
-    """``value`` where it is text, else ``""``."""
+    """``value`` where it is text, else ``""``. It may hold halves of surrogate pairs."""
     return value if isinstance(value, str) else ""
 
 
@@ -213,7 +214,7 @@ class Surrogates:
             if text and "\ud800" <= text[-1] <= "\udbff":
                 self._kept = msgspec.structs.replace(_bare(delta), **{name: text[-1]})
                 text = text[:-1]
-            whole = msgspec.structs.replace(delta, **{name: _without_halves(text)})
+            whole = msgspec.structs.replace(delta, **{name: without_halves(text)})
             if whole != _bare(delta) or isinstance(delta, ToolCallDelta):
                 out.append(whole)
         if is_end:
@@ -241,7 +242,7 @@ def _bare(delta: Any) -> Any:
     return type(delta)("")
 
 
-def _without_halves(text: str) -> str:
+def without_halves(text: str) -> str:
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
@@ -306,7 +307,7 @@ def _classified(status: int, payload: object, retry_after: float | None) -> ApiE
     error = _error_object(payload)
     raw_code = error.get("code")
     code = str(raw_code) if isinstance(raw_code, (str, int)) and raw_code != "" else text_of(error.get("type")) or None
-    code = code and code[:_LONGEST_CODE]
+    code = code and without_halves(code[:_LONGEST_CODE])
     message = _message(error) or _phrase(status)
     words = {text_of(error.get("code")).lower(), text_of(error.get("type")).lower(), *_inner_codes(error)}
     # Under HTTP 200 the frame's own code is the nearest thing to a status.
@@ -366,7 +367,7 @@ def _message(error: Mapping[str, Any]) -> str:
         if isinstance(value, dict):
             value = value.get("msg") or value.get("message")
         if isinstance(value, str) and value.strip():
-            return value.strip()[:_LONGEST_MESSAGE]
+            return without_halves(value.strip()[:_LONGEST_MESSAGE])
     return ""
 
 

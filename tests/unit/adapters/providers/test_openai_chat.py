@@ -400,3 +400,10 @@ def test_half_a_character_alone_is_shown_as_such() -> None:
     )
     assert "".join(each.text for each in told if isinstance(each, TextDelta)) == "\ufffda\ufffdbc\ufffd"
     assert isinstance(told[-1], FinishDelta)
+
+
+def test_half_a_character_in_a_name_or_an_error_can_be_written_as_json() -> None:
+    call = {"id": "a\ud83d", "function": {"name": "f\ud83d", "arguments": "{}"}}
+    assert decode(choice({"tool_calls": [call]})) == [ToolCallDelta(None, "a\ufffd", "f\ufffd", "{}")]
+    error = error_of({"error": {"message": "m\ud83d", "code": "c\ud83d"}})
+    assert (error.message, error.code) == ("m\ufffd", "c\ufffd")
