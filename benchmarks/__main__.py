@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from benchmarks import lifecycle, paced, pushed, saturated
+from benchmarks import lifecycle, paced, pushed, saturated, supervised
 from benchmarks.machine import describe_machine, describe_versions
 from benchmarks.probe import ProbeError
 from benchmarks.tables import HEADINGS, Table, cells, to_markdown
@@ -24,6 +24,7 @@ BENCHMARKS: dict[str, Callable[[int, bool], list[Table]]] = {
     "saturated": saturated.run,
     "paced": paced.run,
     "lifecycle": lifecycle.run,
+    "supervised": supervised.run,
 }
 _HERE = Path(__file__).parent
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from benchmarks import lifecycle, paced, probe, pushed, saturated
+from benchmarks import lifecycle, paced, probe, pushed, saturated, supervised
 from benchmarks.__main__ import main
 from benchmarks.provider import serving
 from benchmarks.tables import Aim, Row, Samples, Table, to_markdown
@@ -65,6 +65,11 @@ def test_streams_are_opened_and_stopped() -> None:
     assert lifecycle.load(5)["stop_us"] > 0
 
 
+def test_children_are_started_ended_and_brought_back() -> None:
+    assert supervised.load(20)["stop_us"] > 0
+    assert supervised.crash(20)["restart_us"] > 0
+
+
 def test_a_load_that_fails_in_its_process_says_why() -> None:
     with pytest.raises(probe.ProbeError, match="TypeError"):
         probe.measure(lifecycle.load, no_such=1)
@@ -78,7 +83,7 @@ def test_a_load_that_takes_too_long_is_ended() -> None:
 def test_a_name_that_is_no_benchmarks_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["no_such"])
-    assert "there are pushed, saturated, paced, lifecycle" in capsys.readouterr().err
+    assert "there are pushed, saturated, paced, lifecycle, supervised" in capsys.readouterr().err
 
 
 def test_a_page_says_which_aims_are_met_and_by_how_much_others_are_missed() -> None:
