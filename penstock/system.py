@@ -37,23 +37,18 @@ from penstock.config.options import (
     check_on_orphan,
 )
 from penstock.config.settings import Settings
-from penstock.errors import (
-    CallTimeout,
-    OptionError,
-    ProcessDead,
-    SupervisorError,
-    SystemStopped,
-)
+from penstock.errors import CallTimeout, OptionError, ProcessDead, SupervisorError, SystemStopped
 from penstock.events import FrozenDict
 from penstock.inspection import StreamInfo, SystemStatistics, Tree, draw_tree, stream_info, system_statistics
 from penstock.ports import ChatCall, Journal, Provider, Reader
 from penstock.stream import Stream
+from penstock.supervisors.dynamic import DynamicSupervisor
 from penstock.supervisors.handler import HANDLER, SOURCES, STREAMS, OpenStream, StreamHandler
 from penstock.supervisors.reaper import Reaper
 from penstock.supervisors.registry import REGISTRY, Names, Registry
 from penstock.supervisors.sentinel import Sentinel, fail_all, stop_streams
 from penstock.supervisors.spec import ChildSpec, SupervisorFlags
-from penstock.supervisors.supervisor import DynamicSupervisor, Supervisor
+from penstock.supervisors.supervisor import Supervisor
 
 __all__ = ["System"]
 

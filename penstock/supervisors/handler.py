@@ -41,9 +41,9 @@ from penstock.actors.subscriptions import PushSubscription, Subscription
 from penstock.config.logs import get_logger
 from penstock.errors import PenstockError, ProcessDead, StreamCrashed, StreamExists, describe_reason
 from penstock.events import StreamCancelled, StreamCompleted, StreamFailed
+from penstock.supervisors.calls import ReportChild, StartChild
 from penstock.supervisors.registry import Sweep
 from penstock.supervisors.spec import ChildExited, ChildSpec
-from penstock.supervisors.supervisor import ReportChild, StartChild
 
 __all__ = ["HANDLER", "SOURCES", "STREAMS", "Abandoned", "OpenStream", "Orphaned", "StreamHandler", "Watch"]
 
