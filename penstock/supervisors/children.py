@@ -26,7 +26,20 @@ _PATIENCE: Final = 5.0  # seconds to wait for a name whose owner is about to end
 class Child:
     """What a supervisor knows of one child."""
 
-    __slots__ = ("args", "failures", "id", "past", "ref", "restarts", "since", "spec", "state", "turn", "window")
+    __slots__ = (
+        "alarm",
+        "args",
+        "failures",
+        "id",
+        "past",
+        "ref",
+        "restarts",
+        "since",
+        "spec",
+        "state",
+        "turn",
+        "window",
+    )
 
     def __init__(self, spec: ChildSpec, id: str | None = None, args: tuple[Any, ...] | None = None) -> None:
         self.id = spec.id if id is None else id
@@ -40,6 +53,7 @@ class Child:
         self.restarts = 0
         self.failures = 0  # restarts that did not last
         self.window: RestartWindow | None = None
+        self.alarm: _Alarm | None = None
 
     def forget_arguments(self) -> None:
         """It will not be started again: what it was given may be large, and is its own."""
@@ -63,16 +77,14 @@ class Retry(msgspec.Struct, frozen=True):
 
 
 class _Alarm(Timer):
-    __slots__ = ("_inbox", "_retry", "_waiting")
+    __slots__ = ("_inbox", "_retry")
 
-    def __init__(self, inbox: Mailbox, retry: Retry, waiting: set[_Alarm]) -> None:
+    def __init__(self, inbox: Mailbox, retry: Retry) -> None:
         super().__init__()
         self._inbox = inbox
         self._retry = retry
-        self._waiting = waiting
 
     def fire(self, generation: int) -> None:
-        self._waiting.discard(self)
         self._inbox.put(self._retry)
 
 
@@ -157,6 +169,10 @@ class Supervising(Process):
         child.ref = child.past = None
         child.state = "undefined"
         child.turn += 1
+        alarm, child.alarm = child.alarm, None
+        if alarm is not None:
+            self._alarms.discard(alarm)
+            self.runtime.timers.cancel(alarm)
 
     def _end_child(self, child: Child) -> None:
         """End it; returns when it is dead."""
@@ -196,7 +212,7 @@ class Supervising(Process):
             if self.is_alive:
                 self.ref.tell(retry)
             return
-        alarm = _Alarm(self.actor_inbox, retry, self._alarms)
+        child.alarm = alarm = _Alarm(self.actor_inbox, retry)
         self._alarms.add(alarm)
         self.runtime.timers.set(alarm, self.runtime.clock.monotonic() + delay)
         if not self.is_alive:  # killed meanwhile, so `dispose` may not have seen it
