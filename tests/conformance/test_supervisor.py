@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any, Final
@@ -920,6 +921,45 @@ def test_B60_many_children_are_started_crash_together_and_are_stopped(restart: A
         assert simulation.dispatcher.statistics().messages <= 8_000
         supervisor.terminate(timeout=GENEROUS)
         assert simulation.runtime.processes() == []
+
+
+# --- chaos -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_whatever_is_killed_and_whenever_the_tree_comes_back_whole_and_leaves_nothing(seed: int) -> None:
+    chance = random.Random(seed)
+    with Simulation(seed) as simulation:
+        world = World(simulation.runtime, lambda condition: condition())
+        backoff = Backoff(min=0.1, max=1.0)
+        leaves = [world.spec("a", name="a"), world.spec("b", name="b", backoff=backoff)]
+        strategies = [chance.choice(["one_for_one", "one_for_all", "rest_for_one"]) for _ in range(3)]
+        inner = [
+            nested("left", leaves, world.flags(strategies[0]), name="left"),
+            nested("right", [world.spec("c", name="c")], world.flags(strategies[1]), name="right", backoff=backoff),
+        ]
+        top = world.supervisor([*inner, world.spec("d", name="d")], strategies[2])
+        expected = {"a", "b", "c", "d", "left", "right"}
+        for _ in range(25):
+            victim = simulation.runtime.whereis(chance.choice(sorted(expected)))
+            if victim is not None:
+                simulation.runtime.exit(victim, chance.choice(["kill", "crash", "normal"]))
+            for _ in range(chance.randrange(20)):
+                simulation.dispatcher.step()
+            if chance.random() < 0.3:
+                simulation.advance(chance.random())
+        simulation.advance(100.0)
+        assert simulation.runtime.names().keys() == expected
+        assert set(world.states(top).values()) == {"running"}
+        assert len(simulation.runtime.processes()) == len(expected) + 1
+        assert len(simulation.timers) == 0
+        top.terminate(timeout=GENEROUS)
+        assert simulation.runtime.processes() == []
+        assert simulation.runtime.names() == {}
+        assert simulation.runtime._relations == {}
+        journal = world.take()
+        ends = [entry for entry in journal if entry[0] == "stop"]
+        assert len(ends) <= len([entry for entry in journal if entry[0] == "start"])
 
 
 # --- beyond OTP ------------------------------------------------------------------------------------------------------
