@@ -126,8 +126,8 @@ class System:
     def _children(self) -> list[ChildSpec]:
         return [
             ChildSpec(id=REGISTRY, name=REGISTRY, cls=Registry, args=(self._names,)),
-            ChildSpec(id=STREAMS, name=STREAMS, cls=DynamicSupervisor, kwargs={"observer": HANDLER}, supervisor=True),
-            ChildSpec(id=SOURCES, name=SOURCES, cls=DynamicSupervisor, kwargs={"observer": HANDLER}, supervisor=True),
+            ChildSpec(id=STREAMS, name=STREAMS, cls=DynamicSupervisor, kwargs={"observer": HANDLER}, shutdown=5.0),
+            ChildSpec(id=SOURCES, name=SOURCES, cls=DynamicSupervisor, kwargs={"observer": HANDLER}, shutdown=5.0),
             ChildSpec(id=HANDLER, name=HANDLER, cls=StreamHandler, args=(self._table,)),
             ChildSpec(id="reaper", name="reaper", cls=Reaper),
         ]
