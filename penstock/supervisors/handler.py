@@ -52,9 +52,9 @@ from penstock.errors import (
     describe_reason,
 )
 from penstock.events import StreamCancelled, StreamCompleted, StreamFailed
+from penstock.supervisors.calls import ReportChild, StartChild
 from penstock.supervisors.registry import Sweep
 from penstock.supervisors.spec import ChildExited, ChildSpec
-from penstock.supervisors.supervisor import ReportChild, StartChild
 
 __all__ = [
     "HANDLER",
