@@ -285,7 +285,7 @@ def upper(event: penstock.TokenEvent) -> list[str]:
     return [token.upper() for token in event.tokens]
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.seeds(20)
 def test_I30_streams_can_be_chained_and_end_alike(seed: int) -> None:
     with SimulatedSystem(seed) as system:
         usage = Usage(output_tokens=3)
@@ -436,7 +436,7 @@ def test_I31_after_the_first_delta_a_failure_keeps_what_came(system: SimulatedSy
     assert provider.requests == 1
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.seeds(20)
 def test_I31_a_restart_voids_what_came_and_begins_again(seed: int) -> None:
     with SimulatedSystem(seed) as system:
         options = QUICK.replace(on_interrupt="restart")
@@ -452,7 +452,7 @@ def test_I31_a_restart_voids_what_came_and_begins_again(seed: int) -> None:
         assert_all_is_well(system, [stream], [collector])
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.seeds(30)
 def test_I31_a_restart_never_mixes_the_attempts_whatever_crashes_meanwhile(seed: int) -> None:
     with SimulatedSystem(seed) as system:
         options = penstock.RequestOptions(on_interrupt="restart", retry_base_delay=0.01, max_retries=5)

@@ -34,7 +34,7 @@ class _Relations:
     __slots__ = ("links", "watched_by", "watches")
 
     def __init__(self) -> None:
-        self.links: set[ProcessRef] | None = None
+        self.links: dict[ProcessRef, None] | None = None  # a set that keeps its order, so that a seed gives one run
         self.watched_by: dict[int, tuple[ProcessRef, Any]] | None = None  # monitor → (who, what it named)
         self.watches: dict[int, ProcessRef] | None = None
 
@@ -202,7 +202,7 @@ class Runtime:
                 watcher.actor_inbox.put(Down(monitor, named, reason))
         for peer in relations.links or ():
             if (theirs := self._relations.get(peer)) is not None and theirs.links:
-                theirs.links.discard(ref)
+                theirs.links.pop(ref, None)
             self._signal(peer, ref, reason)
 
     def exit(self, ref: ProcessRef, reason: object, sender: ProcessRef | None = None) -> None:
@@ -270,15 +270,15 @@ class Runtime:
         for a, b in ((one, other), (other, one)):
             relations = self._relations_of(a)
             if relations.links is None:
-                relations.links = set()
-            relations.links.add(b)
+                relations.links = {}
+            relations.links[b] = None
         return True
 
     def _unlink(self, one: ProcessRef, other: ProcessRef) -> None:
         for a, b in ((one, other), (other, one)):
             relations = self._relations.get(a)
             if relations is not None and relations.links:
-                relations.links.discard(b)
+                relations.links.pop(b, None)
 
     def monitor(self, watcher: ProcessRef, target: ProcessRef | str) -> int:
         """Let ``watcher`` get one `Down` when ``target`` (a ref or a name) ends; at once if there is no such process.
