@@ -39,6 +39,9 @@ test: $(VENV)/.dev  ## every test
 simulate: $(VENV)/.dev  ## the conformance suites and random programs under 1,000 seeds each; SEEDS=n for others
 	$(BIN)/python -m tests.simulation --seeds $(or $(SEEDS),1000)
 
+soak: $(VENV)/.dev  ## kill processes of a running system under load for a minute; SOAK=seconds for another time
+	$(BIN)/python -m pytest tests/integration/test_kill.py --soak $(or $(SOAK),60) --timeout 900
+
 check: $(VENV)/.dev  ## ruff, ruff format, mypy --strict
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

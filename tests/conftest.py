@@ -47,6 +47,7 @@ def nothing_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     seeds.add_options(parser)
+    parser.addoption("--soak", type=float, default=0.0, help="kill processes under load for so many seconds")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
