@@ -70,9 +70,8 @@ class Load:
         collectors = [Collector(stream), Collector(stream, slow="coalesce", window=2)]
         with self.lock:
             self.open[stream_id] = collectors
-        if not stream_id.endswith("0"):
-            with contextlib.suppress(penstock.StreamClosed):
-                self.push(stream, chance)
+        with contextlib.suppress(penstock.StreamClosed):
+            self.push(stream)
         events = [event for event in stream if not isinstance(event, penstock.StreamReset)]
         with contextlib.suppress(penstock.PenstockError):
             stream.result(PATIENCE_S)
@@ -90,7 +89,7 @@ class Load:
             request_options=penstock.RequestOptions(on_interrupt="restart", retry_base_delay=0.005),
         )  # fmt: skip
 
-    def push(self, stream: penstock.Stream, chance: random.Random) -> None:
+    def push(self, stream: penstock.Stream) -> None:
         if stream._record.source is None:
             for word in WORDS:
                 stream.process_token(word, timeout=PATIENCE_S)
@@ -175,7 +174,8 @@ def run_under_kills(soak: float, seed: int) -> dict[str, int]:
             for thread in load.threads:
                 thread.join(PATIENCE_S)
         assert not load.wrong, load.wrong[:5]
-        assert not any(thread.is_alive() for thread in load.threads)
+        stuck = sorted(load.open)
+        assert not any(thread.is_alive() for thread in load.threads), stuck
         provider.wait_for(lambda counts: counts.active_responses == 0)
         eventually(lambda: sorted(system.runtime.names()) == at_first, PATIENCE_S, "every name free")
         # The house, its sentinel, and nobody else.
