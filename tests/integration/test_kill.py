@@ -10,6 +10,7 @@ import gc
 import random
 import threading
 import time
+import traceback
 from typing import Any, Final
 
 import pytest
@@ -58,8 +59,8 @@ class Load:
             count += 1
             try:
                 self.use_one(f"user-{number}-{count}", chance)
-            except Exception as error:
-                self.wrong.append(f"user-{number}-{count}: {type(error).__name__}: {error}")
+            except Exception:
+                self.wrong.append(f"user-{number}-{count}: {traceback.format_exc()}")
             self.finished.release()
 
     def use_one(self, stream_id: str, chance: random.Random) -> None:
@@ -104,7 +105,7 @@ class Load:
         assert events[-1] == terminal
         self.ends[type(terminal).__name__] = self.ends.get(type(terminal).__name__, 0) + 1
         if isinstance(terminal, penstock.StreamCompleted):
-            assert stream.text == TEXT
+            assert stream.text == TEXT, (stream._record.source, events)
         else:
             assert TEXT.startswith(stream.text)
         for collector in collectors:
@@ -173,7 +174,7 @@ def run_under_kills(soak: float, seed: int) -> dict[str, int]:
             load.enough.set()
             for thread in load.threads:
                 thread.join(PATIENCE_S)
-        assert not load.wrong, load.wrong[:5]
+        assert not load.wrong, "\n".join(load.wrong[:3])
         stuck = sorted(load.open)
         assert not any(thread.is_alive() for thread in load.threads), stuck
         provider.wait_for(lambda counts: counts.active_responses == 0)
