@@ -452,6 +452,25 @@ def test_I31_a_restart_voids_what_came_and_begins_again(seed: int) -> None:
         assert_all_is_well(system, [stream], [collector])
 
 
+@pytest.mark.seeds(20)
+def test_I31_an_integration_killed_while_the_stream_is_to_forget_does_not_forget_that(seed: int) -> None:
+    with SimulatedSystem(seed) as system:
+        stream = ask(system, ["wrong", BUSY], ["right"], request_options=QUICK.replace(on_interrupt="restart"))
+        collector = Collector(stream)
+        while not stream._record.log.last_seq:
+            system.advance(0.01)
+        source = stream._record.source
+        assert source is not None
+        dispatcher = system.simulation.dispatcher
+        while source.state != "retry_wait":
+            if not dispatcher.step():
+                system.advance(0.001)
+        kill(system, f"source/{stream.id}")
+        assert collector.wait_for_terminal(timeout=60) == stream.result(timeout=60)
+        assert collector.text == stream.text == "right"
+        assert_all_is_well(system, [stream], [collector])
+
+
 @pytest.mark.seeds(30)
 def test_I31_a_restart_never_mixes_the_attempts_whatever_crashes_meanwhile(seed: int) -> None:
     with SimulatedSystem(seed) as system:
