@@ -455,19 +455,24 @@ def test_I31_a_restart_voids_what_came_and_begins_again(seed: int) -> None:
 @pytest.mark.seeds(20)
 def test_I31_an_integration_killed_while_the_stream_is_to_forget_does_not_forget_that(seed: int) -> None:
     with SimulatedSystem(seed) as system:
-        stream = ask(system, ["wrong", BUSY], ["right"], request_options=QUICK.replace(on_interrupt="restart"))
+        options = QUICK.replace(on_interrupt="restart")
+        stream = ask(system, ["wrong", 0.1, BUSY], ["right"], request_options=options, restart="transient")
         collector = Collector(stream)
-        while not stream._record.log.last_seq:
-            system.advance(0.01)
         source = stream._record.source
         assert source is not None
         dispatcher = system.simulation.dispatcher
-        while source.state != "retry_wait":
-            if not dispatcher.step():
-                system.advance(0.001)
-        kill(system, f"source/{stream.id}")
+
+        def kill_both() -> None:
+            if source.state == "retry_wait":
+                dispatcher.before_step = None
+                assert source.started
+                kill(system, stream)  # and with it, what it was asked
+                kill(system, f"source/{stream.id}")
+
+        dispatcher.before_step = kill_both
         assert collector.wait_for_terminal(timeout=60) == stream.result(timeout=60)
         assert collector.text == stream.text == "right"
+        assert dispatcher.before_step is None
         assert_all_is_well(system, [stream], [collector])
 
 
