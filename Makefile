@@ -22,10 +22,6 @@ $(VENV)/.dev: $(VENV)/.run
 	@$(BIN)/python -m pip install --quiet --group dev
 	@touch $@
 
-$(VENV)/.bench: $(VENV)/.dev
-	@$(BIN)/python -m pip install --quiet --group bench
-	@touch $@
-
 $(VENV)/.docs: $(VENV)/.run
 	@$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	@touch $@
@@ -51,7 +47,7 @@ format: $(VENV)/.dev  ## put the code into our form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.bench  ## measure, side by side with the peers; see benchmarks/RESULTS.md
+bench: $(VENV)/.dev  ## measure, side by side with the peers; see benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks
 
 docs: $(VENV)/.docs  ## the documentation, into site/

@@ -112,7 +112,7 @@ def chain(
     """
     target = system.open_stream(stream_id, options, metadata=stream.metadata, on_orphan="cancel")
     runtime = system.runtime
-    relay = runtime.spawn(_Relay, target, transform)
+    relay = target._record.feeder = runtime.spawn(_Relay, target, transform)
     subscription = stream.subscribe(relay, slow="block", window=1)
 
     def let_go() -> None:

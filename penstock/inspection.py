@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
+import pykka
 
 from penstock.actors.record import StreamRecord, StreamStatistics, StreamTable
 from penstock.actors.runtime.dispatcher import DispatcherStatistics
@@ -167,6 +168,12 @@ def _draw(runtime: Runtime, ref: ProcessRef, name: str, restarts: int, timeout: 
 
 
 def _target_name(target: Any) -> str:
+    """What a subscriber is called. Of a function without a name only its type: a partial's repr shows arguments."""
     if target is None:
         return "iterator"
-    return getattr(target, "label", None) or getattr(target, "__name__", None) or str(target)
+    if isinstance(target, ProcessRef):
+        return target.label
+    if isinstance(target, pykka.ActorRef):
+        return str(target)
+    name = getattr(target, "__name__", None)
+    return name if isinstance(name, str) else type(target).__name__

@@ -249,7 +249,7 @@ class Stream:
         if isinstance(terminal, StreamCompleted):
             return terminal
         if isinstance(terminal, StreamFailed):
-            raise terminal.error
+            raise terminal.error.with_traceback(None)  # one error for all who ask: it must not grow
         assert terminal is not None
         raise StreamCancelledError(self.id, terminal.reason, terminal.partial)
 
@@ -288,6 +288,7 @@ class Stream:
         """Ask the stream's actor; one that is just being restarted is asked when it is back."""
         record = self._record
         clock = record.runtime.clock
+        check_number("timeout", timeout, 0, 1e9, optional=True)
         limit = self._call_timeout if timeout is None else timeout
         deadline = clock.monotonic() + limit
         while True:

@@ -20,7 +20,7 @@ from typing import Any, Final, Self
 
 from penstock.actors.record import Source, StreamRecord, StreamTable
 from penstock.actors.runtime.clock import SystemClock, TimerThread
-from penstock.actors.runtime.dispatcher import ThreadedDispatcher, _here
+from penstock.actors.runtime.dispatcher import ThreadedDispatcher, on_worker
 from penstock.actors.runtime.process import ProcessRef
 from penstock.actors.runtime.runtime import Runtime
 from penstock.actors.runtime.signals import KILL, SHUTDOWN
@@ -38,17 +38,14 @@ from penstock.config.options import (
 )
 from penstock.config.settings import Settings
 from penstock.errors import (
-    CallTimeout,
     OptionError,
-    ProcessDead,
-    SupervisorError,
     SystemStopped,
 )
 from penstock.events import FrozenDict
 from penstock.inspection import StreamInfo, SystemStatistics, Tree, draw_tree, stream_info, system_statistics
 from penstock.ports import ChatCall, Journal, Provider, Reader
 from penstock.stream import Stream
-from penstock.supervisors.handler import HANDLER, SOURCES, STREAMS, OpenStream, StreamHandler
+from penstock.supervisors.handler import HANDLER, SOURCES, STREAMS, StreamHandler, ask_for_stream
 from penstock.supervisors.reaper import Reaper
 from penstock.supervisors.registry import REGISTRY, Names, Registry
 from penstock.supervisors.sentinel import Sentinel, fail_all, stop_streams
@@ -150,13 +147,13 @@ class System:
             first, self._stopped = not self._stopped, True
             runtime, reader, root = self._runtime, self._reader, self._root
         if not first:
-            if getattr(_here, "worker", None) is None:  # an actor's thread is what the other one waits for
+            if not on_worker():  # an actor's thread is what the other one waits for
                 self._stop_is_done.wait(limit + _LAST_MOMENT)
             return 0
         try:
-            if runtime is None or reader is None or root is None:
-                return 0
-            leaked = self._stop_all(runtime, reader, root, limit)
+            leaked = 0
+            if runtime is not None and reader is not None and root is not None:
+                leaked = self._stop_all(runtime, reader, root, limit)
         finally:
             self._stop_is_done.set()
         if leaked:
@@ -169,10 +166,19 @@ class System:
         def left() -> float:
             return max(0.0, deadline - runtime.clock.monotonic())
 
-        stop_streams(self._table, left)
-        root.stop(block=False)
-        if not runtime.join(root, left()):
+        try:
+            stop_streams(self._table, left)
+            root.stop(block=False)
+            if not runtime.join(root, left()):
+                runtime.exit(root, KILL)
+        except BaseException:  # Ctrl-C: at once, then, but whole
             runtime.exit(root, KILL)
+            self._close(runtime, reader, lambda: 0.0)
+            raise
+        return self._close(runtime, reader, left)
+
+    def _close(self, runtime: Runtime, reader: Reader, left: Callable[[], float]) -> int:
+        """End what is below the tree; returns how many threads would not."""
         fail_all(self._table, runtime.clock, SHUTDOWN)  # whatever did not end within its time
         leaked = reader.close(max(_LAST_MOMENT, left())) if self._given_reader is None else 0
         leaked += not self._catalogue.close()
@@ -190,6 +196,10 @@ class System:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+    def _check_running(self) -> None:
+        if self._stopped or (self._root is not None and not self.runtime.is_alive(self._root)):
+            raise SystemStopped()
 
     @property
     def runtime(self) -> Runtime:
@@ -399,38 +409,9 @@ class System:
                 source=source,
             )
 
-        record = self._ask_handler(make, self.settings.runtime.call_timeout if timeout is None else timeout)
+        limit = self.settings.runtime.call_timeout if timeout is None else timeout
+        record = ask_for_stream(self.runtime, make, limit, self._check_running)
         return Stream(record, self.settings.runtime.call_timeout)
-
-    def _ask_handler(self, make: Callable[[], StreamRecord], limit: float) -> StreamRecord:
-        """Ask the handler for a stream; if it is just being restarted, ask the new one for the same."""
-        runtime = self.runtime
-        deadline = runtime.clock.monotonic() + limit
-        record = make()
-        while True:
-            if record.is_over:  # ended with its supervisor before anybody had it
-                record = make()
-            left = deadline - runtime.clock.monotonic()
-            if self._stopped:
-                raise SystemStopped()
-            if left <= 0:
-                raise CallTimeout("the handler", limit)
-            handler = runtime.whereis(HANDLER)
-            try:
-                if handler is None:
-                    raise ProcessDead(HANDLER)
-                handler.ask(OpenStream(record), timeout=left)
-                return record
-            except SupervisorError as error:
-                if error.code == "already_started":  # by the request that was not answered
-                    return record
-                raise
-            except ProcessDead:
-                if self._root is not None and not runtime.is_alive(self._root):
-                    raise SystemStopped() from None
-                never = threading.Lock()
-                never.acquire()
-                runtime.dispatcher.wait(never, min(0.005, max(left, 0.0)))
 
 
 def _check_model(model: object) -> str:

@@ -73,8 +73,8 @@ class Intake:
             if not self.closed and buffer.offer(text):
                 self.accepted += 1
                 if buffer.size >= self._wake_at:
+                    self._wake()  # first: an interrupted push must not leave the stream asleep
                     self._wake_at = _NEVER
-                    self._wake()
                 return
         self._push_rest(((text, "text"),), timeout)
 
@@ -178,8 +178,8 @@ class Intake:
                 done += 1
             self.accepted += done - first
         if buffer.size >= self._wake_at:
+            self._wake()  # first: an interrupted push must not leave the stream asleep
             self._wake_at = _NEVER
-            self._wake()
         return done
 
     # --- the stream's side ---------------------------------------------------------------------------------------
@@ -295,7 +295,7 @@ class _Notice:
 def _plain(field: str, text: object, allowed: str) -> str:
     """A subclass's instance as a bare str, which is all that the buffer knows."""
     if not isinstance(text, str):
-        raise OptionError(field, text, allowed)
+        raise OptionError(field, type(text).__name__, allowed)  # not what it says: that may be token text
     return str.__str__(text)
 
 

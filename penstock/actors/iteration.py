@@ -62,7 +62,11 @@ class PullSubscription(Subscription):
         except SubscriberTooSlow:
             self.unsubscribe()
             raise
-        if event is not None:
+        if event is None:
+            if self._cursor.is_at_end:  # it began behind the end
+                self.unsubscribe()
+                raise StopIteration
+        else:
             if isinstance(event, _TERMINAL):
                 self.unsubscribe()
             elif self._hub.held:

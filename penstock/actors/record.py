@@ -157,6 +157,7 @@ class StreamRecord:
         "created_monotonic",
         "ended_at",
         "ending",
+        "feeder",
         "hub",
         "intake",
         "journal",
@@ -194,6 +195,7 @@ class StreamRecord:
         self.journal = journal
         self.source = source  # where its tokens come from, if not from `process_token`
         self.serial = 0  # given by the table: tells it from others that have had its id
+        self.feeder: ProcessRef | None = None  # what joins another stream to it, and says how it ends
         self.ending: Complete | Fail | None = None  # what its source said last; its actor may have crashed since
         self.ref: ProcessRef | None = None  # the actor that is the stream right now
         self.state = "idle"

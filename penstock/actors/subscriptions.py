@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from types import MethodType
 from typing import Any, Final, Self
 
 import pykka
@@ -44,7 +45,7 @@ class Hub:
     )
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # the collector may close an iterator in here, in this very thread
         self.subscriptions: tuple[Subscription, ...] = ()
         self.had_subscriber = False
         self.held = False  # the stream waits until no `block` subscriber is slow any more
@@ -61,20 +62,27 @@ class Hub:
             known = None if subscription.target is None else self.find(subscription.target)
             if known is not None:
                 return known
-            self.subscriptions = (*self.subscriptions, subscription)
+            self._replace(lambda before: (*before, subscription))
             self.had_subscriber = True
         return subscription
 
     def remove(self, subscription: Subscription) -> None:
         """Let it go; harmless if it has gone."""
         with self._lock:
-            left = tuple(other for other in self.subscriptions if other is not subscription)
-            gone = len(left) < len(self.subscriptions)
-            self.subscriptions = left
+            gone = self._replace(lambda before: tuple(other for other in before if other is not subscription))
         if gone:
             self.caught_up()
             if self.is_orphaned:
                 self.on_empty()
+
+    def _replace(self, change: Callable[[tuple[Subscription, ...]], tuple[Subscription, ...]]) -> bool:
+        """Change who is there, though the collector may do the same meanwhile; returns whether somebody is gone."""
+        while True:
+            before = self.subscriptions
+            after = change(before)
+            if self.subscriptions is before:
+                self.subscriptions = after
+                return len(after) < len(before)
 
     @property
     def is_orphaned(self) -> bool:
@@ -108,7 +116,7 @@ class Hub:
 
     def find(self, target: Any) -> Subscription | None:
         """The subscription of an actor (or callback), if it has one."""
-        return next((one for one in self.subscriptions if one.target is not None and one.target == target), None)
+        return next((one for one in self.subscriptions if _is_same(one.target, target)), None)
 
 
 class Subscription:
@@ -196,7 +204,9 @@ class PushSubscription(Subscription):
             finally:
                 self._pumping.release()
             if not self._has_work():
-                return
+                break
+        if self.is_active and self._cursor.is_at_end:  # it was made behind the end: it will never hear of anything
+            self._complete()
 
     def _has_work(self) -> bool:
         cursor = self._cursor
@@ -300,6 +310,13 @@ class CallbackProcess(Process):
 
     def on_receive(self, message: Any) -> None:
         self._callback(message)
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Whether two targets are the same. A foreign ``__eq__`` is not asked: it may raise, or say anything."""
+    if isinstance(one, MethodType) and isinstance(other, MethodType):
+        return one.__self__ is other.__self__ and one.__func__ is other.__func__
+    return one is not None and one is other
 
 
 def nothing() -> None:

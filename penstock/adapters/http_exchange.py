@@ -84,7 +84,7 @@ class Exchange:
                 error = self._exchange(transport)
         except Broken:
             error = IncompleteStream("cancelled")
-        except Exception as bug:  # the sink's, the provider's, the decoder's … or a decoder's ProtocolError
+        except BaseException as bug:  # the sink's, the provider's, the decoder's … or a decoder's ProtocolError
             error = http_faults.unexpected(bug)
         self._end(error)
 

@@ -12,6 +12,8 @@ Fails: restarted; rebuilds its tables from the records.
 from __future__ import annotations
 
 import heapq
+import threading
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -23,6 +25,7 @@ from penstock.actors.integration import Integration
 from penstock.actors.messages import Cancel, Fail
 from penstock.actors.record import StreamRecord, StreamTable
 from penstock.actors.runtime.process import ProcessRef
+from penstock.actors.runtime.runtime import Runtime
 from penstock.actors.runtime.signals import NOPROC, Down, is_clean
 from penstock.actors.runtime.statem import StateMachine
 from penstock.actors.runtime.transitions import (
@@ -39,15 +42,34 @@ from penstock.actors.runtime.transitions import (
 from penstock.actors.stream import TokenStream
 from penstock.actors.subscriptions import PushSubscription, Subscription
 from penstock.config.logs import get_logger
-from penstock.errors import PenstockError, ProcessDead, StreamCrashed, StreamExists, describe_reason
+from penstock.errors import (
+    CallTimeout,
+    PenstockError,
+    ProcessDead,
+    StreamCrashed,
+    StreamExists,
+    SupervisorError,
+    describe_reason,
+)
 from penstock.events import StreamCancelled, StreamCompleted, StreamFailed
 from penstock.supervisors.registry import Sweep
 from penstock.supervisors.spec import ChildExited, ChildSpec
 from penstock.supervisors.supervisor import ReportChild, StartChild
 
-__all__ = ["HANDLER", "SOURCES", "STREAMS", "Abandoned", "OpenStream", "Orphaned", "StreamHandler", "Watch"]
+__all__ = [
+    "HANDLER",
+    "SOURCES",
+    "STREAMS",
+    "Abandoned",
+    "OpenStream",
+    "Orphaned",
+    "StreamHandler",
+    "Watch",
+    "ask_for_stream",
+]
 
 _ORPHANED: Final = "nobody reads it"
+_RESTART_LOOK: Final = 0.005  # seconds between two looks whether a crashed handler is back
 
 HANDLER = "handler"
 STREAMS = "streams"
@@ -263,6 +285,9 @@ class StreamHandler(StateMachine):
             until = self.runtime.clock.monotonic() + record.on_orphan
             self._lingering[record.serial] = (until, record)
             heapq.heappush(self._linger_ends, (until, record.serial))
+            if len(self._linger_ends) > 2 * len(self._lingering) + 64:  # mostly of those who came and left again
+                self._linger_ends = [(end, serial) for serial, (end, _) in self._lingering.items()]
+                heapq.heapify(self._linger_ends)
             return self._wait_for_linger()
         return None
 
@@ -296,6 +321,9 @@ class StreamHandler(StateMachine):
                     subscription.died()
             elif not any(subscription.is_active for subscription in subscriptions):
                 del self._foreign[ref]
+        for watched in self._watched.values():  # an actor that lives long must not keep what it once read
+            for subscription in [one for one in watched if not one.is_active]:
+                del watched[subscription]
         now = self.runtime.clock.monotonic()
         for record in self._table.all():
             if record.ended_at is not None:
@@ -330,3 +358,53 @@ class StreamHandler(StateMachine):
     def _free_name(self, name: str, record: StreamRecord) -> str:
         """The name, or one much like it while somebody who had it before is still about to end."""
         return name if self.runtime.whereis(name) is None else f"{name}#{record.serial}"
+
+
+def ask_for_stream(
+    runtime: Runtime, make: Callable[[], StreamRecord], limit: float, check_running: Callable[[], None]
+) -> StreamRecord:
+    """Have the handler open a stream, from outside; if it is just being restarted, ask the new one for the same.
+
+    Args:
+        runtime: where the handler is.
+        make: makes a record; again if the first was ended with its supervisor before anybody had it.
+        limit: seconds for all of it.
+        check_running: raises if there will be no handler any more.
+
+    Raises:
+        CallTimeout: it took too long. Should the stream start all the same, it ends at once: nobody holds it.
+        PenstockError: the handler or the supervisor refused.
+    """
+    deadline = runtime.clock.monotonic() + limit
+    record = make()
+    while True:
+        check_running()
+        if record.is_over:
+            record = make()
+        left = deadline - runtime.clock.monotonic()
+        try:
+            if left <= 0:
+                raise CallTimeout("the handler", limit)
+            handler = runtime.whereis(HANDLER)
+            if handler is None:
+                raise ProcessDead(HANDLER)
+            handler.ask(OpenStream(record), timeout=left)
+        except SupervisorError as error:
+            if error.code != "already_started":  # by the request that was not answered
+                raise
+        except ProcessDead:
+            never = threading.Lock()
+            never.acquire()
+            runtime.dispatcher.wait(never, min(_RESTART_LOOK, max(left, 0.0)))
+            continue
+        except (CallTimeout, KeyboardInterrupt, SystemExit):
+            _give_up(record)
+            raise
+        return record
+
+
+def _give_up(record: StreamRecord) -> None:
+    """Nobody will ever hold this stream. Written first, as its actor and its integration look at it when they start."""
+    record.ending = record.ending or Fail(StreamCrashed(record.stream_id, "its opener gave up"), Outcome())
+    if record.ref is not None:
+        record.ref.tell(Cancel("its opener gave up"))

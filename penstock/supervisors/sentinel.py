@@ -11,7 +11,7 @@ from penstock.actors.record import StreamRecord, StreamTable
 from penstock.actors.runtime.process import Process, ProcessRef
 from penstock.actors.runtime.reply import Reply
 from penstock.actors.runtime.signals import Down
-from penstock.errors import CallTimeout, PenstockError, StreamCrashed
+from penstock.errors import CallTimeout, StreamCrashed
 from penstock.ports import Clock
 
 __all__ = ["Sentinel", "fail_all", "stop_streams"]
@@ -45,6 +45,7 @@ def stop_streams(table: StreamTable, left: Callable[[], float]) -> None:
     One that takes its time is not waited for before the others have been told.
     """
     slow: list[Reply] = []
+    fed: list[StreamRecord] = []
     records = table.all()
     for record in records:  # no request that waits for a reader shall get one because another's is ended
         source = record.source
@@ -53,15 +54,27 @@ def stop_streams(table: StreamTable, left: Callable[[], float]) -> None:
     for record in records:
         if record.ref is None or record.is_over:
             continue
-        if record.source is not None and record.ending is None:
-            record.ref.ask(Flush(), block=False)
-            reply = record.ref.ask(Cancel("shutdown"), block=False)
+        if record.feeder is not None and record.ending is None and record.runtime.is_alive(record.feeder):
+            reply = record.over  # the stream before it has been told, being older; what it still has comes through
+            fed.append(record)
+        elif record.source is not None and record.ending is None:
+            reply = _cut_off(record.ref)
         else:
             reply = record.ref.ask(StopStream(), block=False)
         if not _is_answered(reply, min(_PATIENCE, left())):
             slow.append(reply)
     for reply in slow:
         _is_answered(reply, left())  # if not, it is ended with its supervisor
+    for record in fed:
+        if record.ref is not None and not record.is_over:
+            _is_answered(_cut_off(record.ref), _PATIENCE)
+
+
+def _cut_off(ref: ProcessRef) -> Reply:
+    """Let a stream emit what it has and end, though it was to get more."""
+    ref.ask(Flush(), block=False)
+    reply: Reply = ref.ask(Cancel("shutdown"), block=False)
+    return reply
 
 
 def _is_answered(reply: Reply, timeout: float) -> bool:
@@ -70,8 +83,9 @@ def _is_answered(reply: Reply, timeout: float) -> bool:
         reply.get(timeout=timeout)
     except CallTimeout:
         return False
-    except PenstockError:
-        pass
+    except BaseException:
+        if not reply.is_done:  # not the stream's end but ours: Ctrl-C
+            raise
     return True
 
 
@@ -80,6 +94,8 @@ def fail_all(table: StreamTable, clock: Clock, reason: object) -> None:
     for record in table.all():
         if not record.is_over:
             _fail(record, clock.time(), reason)
+        elif not record.over.is_done:  # whoever wrote the terminal event did not get round to telling
+            record.conclude()
 
 
 def _fail(record: StreamRecord, now: float, reason: object) -> None:

@@ -71,7 +71,7 @@ class SimulatedDispatcher:
             return False
         chosen = self._random.randrange(len(self._ready))
         self._ready[chosen], self._ready[-1] = self._ready[-1], self._ready[chosen]
-        self._messages += self._ready.pop().owner.run(1)
+        self._messages += self._ready.pop().enter().run(1)
         return True
 
     def settle(self) -> None:

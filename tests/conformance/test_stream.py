@@ -9,6 +9,7 @@ import pytest
 
 import penstock
 from penstock.actors.flow.log import Outcome
+from penstock.actors.intake import Intake
 from penstock.actors.messages import (
     Cancel,
     Complete,
@@ -1015,6 +1016,22 @@ def test_a_token_pushed_in_the_last_moment_is_delivered_or_refused_but_never_los
     bench.ref.tell(Complete(Outcome()))
     bench.settle()
     assert (bench.text, bench.record.is_over) == ("0,1,2,yx", True)
+
+
+def test_so_is_one_that_slips_in_while_the_door_is_being_shut(make: MakeBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = make(rate_limit=None)
+    close, late = Intake.close, ["late"]
+
+    def close_after_another_push(self: Intake, epoch: int | None = None) -> None:
+        if late:
+            self.push(late.pop())
+        close(self, epoch)
+
+    monkeypatch.setattr(Intake, "close", close_after_another_push)
+    bench.count(2)
+    bench.ref.tell(Complete(Outcome()))
+    bench.settle()
+    assert (bench.text, bench.record.is_over) == ("0,1,late", True)
 
 
 # --- resets -----------------------------------------------------------------------------------------------------------

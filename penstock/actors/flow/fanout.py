@@ -62,6 +62,12 @@ class Cursor:
         return self.log.last_seq - self.seq
 
     @property
+    def is_at_end(self) -> bool:
+        """Whether it has read the terminal event, or was made behind it: nothing will ever come."""
+        end = self.log.terminal  # set before `last_seq`, so the numbers are compared
+        return end is not None and self.seq >= end.seq and not self._waiting
+
+    @property
     def is_slow(self) -> bool:
         """Whether more wait than its window allows (history at the start does not count)."""
         return self.log.last_seq - max(self.seq, self._live_from) > self.window

@@ -23,7 +23,7 @@ from penstock.actors.runtime.mailbox import Mailbox, Owner
 from penstock.config.logs import get_logger
 from penstock.config.options import check_number
 
-__all__ = ["Dispatcher", "DispatcherStatistics", "Latch", "ThreadedDispatcher", "blocking"]
+__all__ = ["Dispatcher", "DispatcherStatistics", "Latch", "ThreadedDispatcher", "blocking", "on_worker"]
 
 _STOP: Final[Any] = object()
 _TICK: Final = 0.005  # how often the monitor looks while there is work
@@ -231,8 +231,7 @@ class ThreadedDispatcher:
             mailbox = take()
             if mailbox is _STOP:
                 break
-            owner = mailbox.owner
-            worker.owner = owner
+            worker.owner = owner = mailbox.enter()
             if self._monitor_sleeps:  # looked at after `owner` is set, see `_sleep_until_work`
                 self._wake_monitor.set()
             worker.messages += owner.run(throughput)
@@ -390,6 +389,11 @@ class ThreadedDispatcher:
                 self._queue.get_nowait()
             except queue.Empty:
                 return
+
+
+def on_worker() -> bool:
+    """Whether this thread runs actors."""
+    return getattr(_here, "worker", None) is not None
 
 
 class blocking:  # noqa: N801 - reads as a statement: `with blocking():`

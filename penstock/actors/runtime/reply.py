@@ -163,7 +163,13 @@ class Reply(pykka.Future[Any]):
                     loop.call_soon_threadsafe(lambda: None if woken.done() else woken.set_result(None))
 
             self.when_done(wake)
-            yield from woken
+            try:
+                yield from woken
+            finally:  # given up: do not pile up what nobody waits for
+                callbacks = self._callbacks
+                if callbacks is not None:
+                    with contextlib.suppress(ValueError):
+                        callbacks.remove(wake)
         return self.get(timeout=0)
 
     __iter__ = __await__

@@ -69,9 +69,9 @@ def test_it_is_queued_once_however_much_is_put() -> None:
     for number in range(5):
         mailbox.put(number)
     assert queued == [mailbox]
-    assert queued.pop().owner.run(3) == 3
+    assert queued.pop().enter().run(3) == 3
     assert queued == [mailbox]
-    assert queued.pop().owner.run(3) == 2
+    assert queued.pop().enter().run(3) == 2
     assert (queued, owner.handled) == ([], [0, 1, 2, 3, 4])
 
 
@@ -87,10 +87,11 @@ def test_called_while_it_is_held_its_owner_runs_once_more_without_a_message() ->
     mailbox.call()
     mailbox.call()
     assert queued == [mailbox]
+    owner = queued.pop().enter()
     mailbox.call()  # now it is being run
-    queued.pop().owner.run(1)
+    owner.run(1)
     assert queued == [mailbox]
-    queued.pop().owner.run(1)
+    queued.pop().enter().run(1)
     assert queued == []
 
 
@@ -131,7 +132,7 @@ def test_no_message_is_lost_or_handled_twice_and_the_owner_is_never_run_by_two()
 
     def work() -> None:
         while (ready := run_queue.get()) is not None:
-            ready.owner.run(3)
+            ready.enter().run(3)
 
     def send(sender: int) -> None:
         for number in range(1000):

@@ -467,7 +467,7 @@ def test_a_signal_and_a_message_that_come_between_two_looks_are_taken_in_their_o
         process: Any = ref._actor_weakref()
         ref.tell("before")
         process.actor_inbox = Interrupted(process.actor_inbox)
-        simulation.dispatcher._ready.pop().owner.run(2)  # a turn of two messages
+        simulation.dispatcher._ready.pop().enter().run(2)  # a turn of two messages
         simulation.settle()
         assert simulation.runtime.exit_reason(ref) == "signal"
         assert handled == []

@@ -1,0 +1,639 @@
+"""Hub and subscriptions, one interleaving at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pykka
+import pytest
+
+from penstock.actors.flow.fanout import Cursor
+from penstock.actors.flow.log import Outcome
+from penstock.actors.iteration import Events, PullSubscription
+from penstock.actors.runtime import sys as inspect
+from penstock.actors.runtime.process import Process
+from penstock.actors.subscriptions import CallbackProcess, Hub, PushSubscription
+from penstock.config.options import Slow
+from penstock.errors import CallTimeout, SubscriberTooSlow
+from penstock.events import Disconnected, StreamCompleted, TokenEvent
+from penstock.testing import Simulation
+from tests.unit.flow.common import KEEP_ALL, Reader, Writer
+
+OUTCOME = Outcome()
+
+
+class Sink(Process):
+    in_pykka_registry = False
+
+    def __init__(self, events: list[Any], fail_at: int = 0) -> None:
+        super().__init__()
+        self._events = events
+        self._fail_at = fail_at
+
+    def on_receive(self, message: Any) -> None:
+        if self._fail_at and message.seq >= self._fail_at:
+            raise ValueError("broken")
+        self._events.append(message)
+
+
+class Place:
+    """A log and a hub, without a stream."""
+
+    def __init__(self, seed: int = 0, retain: int = KEEP_ALL) -> None:
+        self.simulation = Simulation(seed)
+        self.runtime = self.simulation.runtime
+        self.writer = Writer(retain)
+        self.log = self.writer.log
+        self.hub = Hub()
+        self.released = 0
+        self.emptied = 0
+        self.hub.on_release = self._note_release
+        self.hub.on_empty = self._note_empty
+
+    def _note_release(self) -> None:
+        self.released += 1
+
+    def _note_empty(self) -> None:
+        self.emptied += 1
+
+    def add(self, count: int = 1) -> bool:
+        held = False
+        for _ in range(count):
+            assert self.writer.add("x")
+            held = self.hub.announce()
+        return held
+
+    def complete(self) -> None:
+        self.writer.complete()
+        self.hub.announce()
+        self.settle()
+
+    def push(self, slow: Slow = "block", window: int = 4, fail_at: int = 0) -> tuple[PushSubscription, list[Any]]:
+        events: list[Any] = []
+        sink = self.runtime.spawn(Sink, events, fail_at)
+        subscription = PushSubscription(self.hub, Cursor(self.log, 0, slow, window), sink, sink)
+        self.hub.add(subscription)
+        subscription.wake()
+        return subscription, events
+
+    def call(self, callback: Callable[[Any], object], slow: Slow = "block", window: int = 4) -> PushSubscription:
+        ref = self.runtime.spawn(CallbackProcess, callback)
+        cursor = Cursor(self.log, 0, slow, window)
+        subscription = PushSubscription(self.hub, cursor, callback, ref, owned=True)
+        self.hub.add(subscription)
+        subscription.wake()
+        return subscription
+
+    def pull(self, slow: Slow = "coalesce", window: int = 4, after: int = 0) -> Events:
+        seat = PullSubscription(self.hub, Cursor(self.log, after, slow, window), self.runtime.dispatcher)
+        self.hub.add(seat)
+        return Events(seat)
+
+    def settle(self) -> None:
+        self.simulation.settle()
+
+
+@pytest.fixture(params=[0, 1, 2])
+def place(request: pytest.FixtureRequest) -> Iterator[Place]:
+    place = Place(request.param)
+    yield place
+    place.simulation.close()
+
+
+# --- the hub ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_hub_that_nobody_came_to_is_not_orphaned(place: Place) -> None:
+    assert not place.hub.is_orphaned
+    reader = place.pull()
+    assert not place.hub.is_orphaned
+    reader.close()
+    assert place.hub.is_orphaned
+    assert place.emptied == 1
+
+
+def test_it_is_told_once_when_the_last_one_leaves(place: Place) -> None:
+    first, second = place.pull(), place.pull()
+    first.close()
+    first.close()
+    assert place.emptied == 0
+    second.close()
+    assert place.emptied == 1
+
+
+def test_a_target_has_one_subscription(place: Place) -> None:
+    subscription, _ = place.push()
+    other = PushSubscription(place.hub, Cursor(place.log, 0, "block", 1), subscription.target, subscription.ref)
+    assert place.hub.add(other) is subscription
+    assert place.hub.find(subscription.target) is subscription
+    assert place.hub.subscribers == 1
+
+
+def test_it_holds_as_long_as_one_block_subscriber_is_slow(place: Place) -> None:
+    one, other = place.pull("block", window=2), place.pull("block", window=2)
+    assert not place.add(2)
+    assert place.add()
+    assert place.hub.held
+    one.next(0)
+    assert place.hub.held
+    other.next(0)
+    assert (place.hub.held, place.released) == (False, 1)
+
+
+@pytest.mark.parametrize("leave", ["close", "drop"])
+def test_who_leaves_lets_go(place: Place, leave: str) -> None:
+    readers = [place.pull("block", window=1)]
+    assert place.add(2)
+    if leave == "close":
+        readers[0].close()
+    readers.clear()
+    assert (place.hub.held, place.released, place.hub.subscriptions) == (False, 1, ())
+
+
+def test_a_dropped_iterator_lets_go_even_if_nobody_hears_of_it(place: Place) -> None:
+    place.hub.on_abandoned = lambda _: None  # the handler is just being restarted
+    readers = [place.pull("block", window=1)]
+    place.add(2)
+    readers.clear()
+    assert (place.hub.held, place.released) == (False, 1)
+    assert (place.hub.is_orphaned, place.hub.subscribers) == (True, 0)
+    assert not place.add(5)
+
+
+def test_one_that_leaves_in_the_moment_of_the_announcement_does_not_leave_it_held(place: Place) -> None:
+    reader = place.pull("block", window=1)
+
+    class Leaver(PullSubscription):
+        __slots__ = ()
+
+        def wake(self) -> None:
+            reader.close()
+
+    place.add(2)
+    place.hub.add(Leaver(place.hub, Cursor(place.log, 0, "coalesce", 1), place.runtime.dispatcher))
+    assert not place.add()
+    assert not place.hub.held
+
+
+def test_one_that_catches_up_in_the_moment_of_the_announcement_does_not_leave_it_held(place: Place) -> None:
+    reader = place.pull("block", window=1)
+
+    class Watcher(PullSubscription):
+        __slots__ = ()
+
+        def wake(self) -> None:
+            if place.log.last_seq > 1:
+                list(_ready(reader))
+
+    place.add(1)
+    place.hub.add(Watcher(place.hub, Cursor(place.log, 0, "coalesce", 1), place.runtime.dispatcher))
+    assert not place.add()
+    assert not place.hub.held
+
+
+# --- push -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("window", [1, 2, 3, 4, 5, 64])
+def test_an_actor_is_told_everything_in_order_and_never_more_than_a_window_ahead(place: Place, window: int) -> None:
+    subscription, events = place.push(window=window)
+    most = 0
+    for number in range(200):
+        place.add()
+        most = max(most, subscription._told - len(events))
+        if number % 3 == 0:
+            place.simulation.dispatcher.step()
+    place.settle()
+    assert [event.seq for event in events] == list(range(1, 201))
+    assert most <= window
+    assert not place.hub.held
+
+
+def test_an_actor_that_does_not_read_holds_the_stream_and_lets_it_go(place: Place) -> None:
+    subscription, events = place.push(window=2)
+    inspect.suspend(subscription.ref)  # type: ignore[arg-type]
+    assert not place.add(4)
+    assert place.add()
+    assert subscription.pending == 5
+    inspect.resume(subscription.ref)  # type: ignore[arg-type]
+    place.settle()
+    assert (place.hub.held, place.released, len(events)) == (False, 1, 5)
+
+
+def test_news_that_come_while_another_thread_is_about_to_finish_are_not_overlooked(place: Place) -> None:
+    subscription, events = place.push()
+
+    class LateLock:
+        def __init__(self) -> None:
+            self.lock = threading.Lock()
+            self.late = [1, 2]
+
+        def acquire(self, blocking: bool) -> bool:
+            return self.lock.acquire(blocking)
+
+        def release(self) -> None:
+            if self.late:
+                self.late.pop()
+                place.writer.add("x")
+                subscription.wake()  # leaves it to who is at it
+            self.lock.release()
+
+    subscription._pumping = LateLock()  # type: ignore[assignment]
+    place.add()
+    place.settle()
+    assert [event.seq for event in events] == [1, 2, 3]
+
+
+def test_history_is_told_to_who_comes_late(place: Place) -> None:
+    place.add(10)
+    _, events = place.push(window=3)
+    place.complete()
+    assert [event.seq for event in events] == list(range(1, 12))
+
+
+def test_after_the_terminal_event_it_is_over_and_a_function_has_been_called_with_it(place: Place) -> None:
+    events: list[Any] = []
+    subscription = place.call(events.append, window=2)
+    place.add(9)
+    place.complete()
+    assert isinstance(events[-1], StreamCompleted)
+    assert [event.seq for event in events] == list(range(1, 11))
+    assert (subscription.is_active, place.hub.subscriptions) == (False, ())
+    assert not place.runtime.is_alive(subscription.ref)  # type: ignore[arg-type]
+
+
+def test_a_never_reading_actor_is_disconnected_when_too_much_waits(place: Place) -> None:
+    subscription, events = place.push("disconnect", window=2)
+    inspect.suspend(subscription.ref)  # type: ignore[arg-type]
+    place.add(4)
+    assert subscription.is_active
+    place.add()
+    assert not subscription.is_active
+    inspect.resume(subscription.ref)
+    place.add(3)
+    place.settle()
+    assert [event.seq for event in events[:2]] == [1, 2]
+    (last,) = events[2:]
+    assert isinstance(last, Disconnected)
+    assert (last.seq, type(last.error)) == (2, SubscriberTooSlow)
+
+
+def test_a_function_that_is_disconnected_is_told_so(place: Place) -> None:
+    events: list[Any] = []
+    subscription = place.call(events.append, "disconnect", window=1)
+    place.add(5)
+    place.settle()
+    assert isinstance(events[-1], Disconnected)
+    assert not place.runtime.is_alive(subscription.ref)  # type: ignore[arg-type]
+
+
+def test_a_never_reading_actor_that_drops_or_coalesces_disturbs_nobody(place: Place) -> None:
+    told = {slow: place.push(slow, window=2) for slow in ("drop", "coalesce")}
+    for subscription, _ in told.values():
+        inspect.suspend(subscription.ref)  # type: ignore[arg-type]
+    assert not place.add(50)
+    for subscription, _ in told.values():
+        inspect.resume(subscription.ref)  # type: ignore[arg-type]
+    place.complete()
+    dropping, merged = told["drop"][1], told["coalesce"][1]
+    assert sum(len(event.tokens) for event in merged if isinstance(event, TokenEvent)) == 50
+    given_ = sum(len(event.tokens) for event in dropping if isinstance(event, TokenEvent))
+    assert given_ + sum(event.dropped for event in dropping) == 50
+    assert told["drop"][0].dropped == 50 - given_ > 0
+
+
+def test_an_actor_that_raises_dies_alone(place: Place) -> None:
+    broken, got = place.push(fail_at=2, window=2)
+    _, events = place.push()
+    place.add(3)
+    place.settle()
+    place.add(3)
+    place.settle()
+    place.complete()
+    assert [event.seq for event in got] == [1]
+    assert [event.seq for event in events] == list(range(1, 8))
+    assert not broken.is_active
+
+
+def test_a_mailbox_that_takes_nothing_costs_its_owner_the_subscription_and_nobody_anything(place: Place) -> None:
+    class Full(pykka.ActorRef[Any]):
+        def __init__(self) -> None:
+            self.actor_inbox = queue.Queue(1)
+
+        def tell(self, message: Any) -> None:
+            raise queue.Full
+
+        def __str__(self) -> str:
+            return "full"
+
+    ref = Full()
+    subscription = PushSubscription(place.hub, Cursor(place.log, 0, "block", 1), ref, ref)
+    place.hub.add(subscription)
+    _, events = place.push()
+    place.add()
+    place.settle()
+    assert (subscription.is_active, len(events)) == (False, 1)
+
+
+def test_a_function_that_is_unsubscribed_is_not_called_again(place: Place) -> None:
+    events: list[Any] = []
+    subscription = place.call(events.append)
+    place.add(3)
+    subscription.unsubscribe()
+    subscription.unsubscribe()
+    place.settle()
+    assert events == []
+    assert not place.runtime.is_alive(subscription.ref)  # type: ignore[arg-type]
+
+
+def test_a_function_may_unsubscribe_itself(place: Place) -> None:
+    events: list[Any] = []
+
+    def callback(event: Any) -> None:
+        events.append(event)
+        subscription.unsubscribe()
+
+    subscription = place.call(callback)
+    place.add(5)
+    place.settle()
+    place.add(5)
+    place.complete()
+    assert [event.seq for event in events] == [1]
+    assert place.hub.subscriptions == ()
+
+
+def test_a_subscription_is_a_context_and_says_what_it_is(place: Place) -> None:
+    with place.push("drop")[0] as subscription:
+        place.add(2)
+        assert repr(subscription) == "<PushSubscription of 's', active, seq=2>"
+        assert (subscription.slow, subscription.seq) == ("drop", 2)
+    assert repr(subscription) == "<PushSubscription of 's', over, seq=2>"
+
+
+class Gone:
+    """A foreign actor's mailbox that notes what it is asked and can die with it."""
+
+    def __init__(self) -> None:
+        self.items: list[Any] = []
+
+    def put(self, item: Any) -> None:
+        self.items.append(item)
+
+
+def test_a_foreign_actor_that_stops_midway_is_found_out_by_its_receipts(place: Place) -> None:
+    class Foreign(pykka.ActorRef[Any]):
+        def __init__(self) -> None:
+            self.actor_inbox = Gone()  # type: ignore[assignment]
+
+        def tell(self, message: Any) -> None:
+            self.actor_inbox.put(message)
+
+    ref = Foreign()
+    subscription = PushSubscription(place.hub, Cursor(place.log, 0, "block", 4), ref, ref)
+    place.hub.add(subscription)
+    assert place.add(20)
+    box: Any = ref.actor_inbox
+    receipts = [item.reply_to for item in box.items if hasattr(item, "reply_to")]
+    assert len(receipts) == 2
+    receipts[0].set("urn")  # it has handled two
+    receipts[1].set_exception((pykka.ActorDeadError, pykka.ActorDeadError("gone"), None))
+    assert (subscription.is_active, place.hub.held, place.released) == (False, False, 1)
+    receipts[0].set("urn")  # late and twice: harmless
+    receipts[1].set_exception()
+
+
+# --- pull -------------------------------------------------------------------------------------------------------------
+
+
+def _ready(events: Events) -> Iterator[Any]:
+    while True:
+        try:
+            yield events.next(timeout=0)
+        except (CallTimeout, StopIteration):
+            return
+
+
+def test_an_iterator_gives_every_event_and_ends_after_the_terminal_one(place: Place) -> None:
+    reader = place.pull()
+    place.add(3)
+    place.complete()
+    assert [event.seq for event in reader] == [1, 2, 3, 4]
+    assert list(reader) == []
+    with pytest.raises(StopIteration):
+        reader.next()
+    assert place.hub.subscriptions == ()
+
+
+def test_waiting_for_the_next_event_has_a_time_out_and_may_be_tried_again(place: Place) -> None:
+    reader = place.pull()
+    before = place.simulation.clock.monotonic()
+    with pytest.raises(CallTimeout, match="the next event"):
+        reader.next(timeout=2)
+    assert place.simulation.clock.monotonic() - before == 2
+    place.add()
+    assert reader.next(timeout=2).seq == 1
+    assert reader.subscription.is_active
+
+
+def test_news_that_come_just_before_it_waits_are_not_overlooked(place: Place) -> None:
+    events = place.pull()
+    seat = events.subscription
+    assert isinstance(seat, PullSubscription)
+    assert seat.take() is None
+    before = place.simulation.clock.monotonic()
+    place.writer.add("x")  # and whoever tells of it has looked already who waits
+    assert seat.wait(5)
+    assert place.simulation.clock.monotonic() == before
+
+
+def test_an_iterator_that_is_closed_gives_nothing_more(place: Place) -> None:
+    with place.pull() as reader:
+        place.add(3)
+        assert next(reader).seq == 1
+    assert list(reader) == []
+    with pytest.raises(StopIteration):
+        reader.next(timeout=0)
+
+
+def test_too_slow_an_iterator_is_told_and_then_over(place: Place) -> None:
+    reader = place.pull("disconnect", window=2)
+    place.add(3)
+    with pytest.raises(SubscriberTooSlow):
+        next(reader)
+    assert list(reader) == []
+    assert place.hub.subscriptions == ()
+
+
+def test_two_iterators_do_not_know_of_each_other(place: Place) -> None:
+    one, other = place.pull(), place.pull()
+    place.add(3)
+    assert [event.seq for event in _ready(one)] == [1, 2, 3]
+    late = place.pull(after=2)
+    place.complete()
+    assert [event.seq for event in other] == [1, 2, 3, 4]
+    assert [event.seq for event in late] == [3, 4]
+
+
+@pytest.mark.parametrize("how", ["never started", "broken off", "in a cycle"])
+def test_an_iterator_that_is_dropped_unsubscribes(place: Place, how: str) -> None:
+    place.add(3)
+    reader = place.pull()
+    if how == "broken off":
+        for _ in reader:
+            break
+    if how == "in a cycle":
+        knot: list[Any] = [reader]
+        knot.append(knot)
+        del knot
+    del reader
+    gc.collect()
+    assert (place.hub.subscriptions, place.emptied) == ((), 1)
+
+
+def test_who_resumes_after_the_last_number_has_the_whole_text(place: Place) -> None:
+    reader = Reader()
+    for _ in range(5):
+        with place.pull(after=reader.seq) as events:
+            place.add(3)
+            reader.read(events.next(0))
+    place.complete()
+    for event in place.pull(after=reader.seq):
+        reader.read(event)
+    assert reader.texts["text"] == "x" * 15
+
+
+def test_it_is_woken_only_once_however_many_wake_it_at_once(place: Place, restless: None) -> None:
+    events = place.pull()
+    seat = events.subscription
+    assert isinstance(seat, PullSubscription)
+    failed: list[BaseException] = []
+    calls: list[None] = []
+
+    def wake() -> None:
+        try:
+            for _ in range(300):
+                seat.wake()
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=wake) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for _ in range(500):
+        latch = threading.Lock()
+        latch.acquire()
+        with seat._listening(latch.release):
+            seat.wake()
+        calls.append(None)
+    for thread in threads:
+        thread.join()
+    assert failed == []
+
+
+@pytest.fixture
+def restless() -> Iterator[None]:
+    """Threads that give way after every few instructions, so that races show."""
+    import sys
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+# --- async ------------------------------------------------------------------------------------------------------------
+
+
+def test_waiting_async_does_not_block_the_loop_and_every_event_comes(place: Place) -> None:
+    reader = place.pull()
+    got: list[int] = []
+    turns = 0
+
+    async def read() -> None:
+        got.extend([event.seq async for event in reader])
+
+    async def main() -> None:
+        nonlocal turns
+        task = asyncio.create_task(read())
+        for _ in range(3):
+            for _ in range(5):
+                await asyncio.sleep(0)
+                turns += 1
+            place.add()
+        place.complete()
+        await task
+
+    asyncio.run(main())
+    assert (got, turns) == ([1, 2, 3, 4], 15)
+
+
+def test_a_cancelled_task_loses_no_event(place: Place) -> None:
+    reader = place.pull()
+
+    async def main() -> int:
+        task = asyncio.ensure_future(anext(reader))
+        await asyncio.sleep(0)
+        place.add()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return (await anext(reader)).seq
+
+    assert asyncio.run(main()) == 1
+    seat = reader.subscription
+    assert isinstance(seat, PullSubscription)
+    assert seat._waiting == []
+
+
+def test_a_loop_that_is_closed_disturbs_nobody(place: Place) -> None:
+    reader = place.pull()
+    loop = asyncio.new_event_loop()
+    step = reader.__anext__()
+    task = loop.create_task(step)
+    loop.run_until_complete(_tick())
+    assert not task.done()
+    loop.close()
+    assert not place.add(3)
+    assert [event.seq for event in _ready(reader)] == [1, 2, 3]
+    task.get_coro().close()
+    task._log_destroy_pending = False  # type: ignore[attr-defined]
+
+
+async def _tick() -> None:
+    await asyncio.sleep(0)
+
+
+def test_an_async_iterator_ends_and_stays_ended(place: Place) -> None:
+    place.add()
+    place.complete()
+
+    async def main() -> list[int]:
+        reader = place.pull()
+        got = [event.seq async for event in reader]
+        got += [event.seq async for event in reader]
+        with pytest.raises(StopAsyncIteration):
+            await anext(reader)
+        await reader.aclose()
+        return got
+
+    assert asyncio.run(main()) == [1, 2]
+
+
+def test_closed_from_elsewhere_a_waiting_task_ends(place: Place) -> None:
+    reader = place.pull()
+
+    async def main() -> list[Any]:
+        async def read() -> list[Any]:
+            return [event async for event in reader]
+
+        task = asyncio.create_task(read())
+        await _tick()
+        reader.close()
+        return await task
+
+    assert asyncio.run(main()) == []
