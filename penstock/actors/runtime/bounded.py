@@ -58,7 +58,7 @@ class MailboxOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     >>> MailboxOptions(max_size=0)
     Traceback (most recent call last):
-    penstock.errors.OptionError: max_size: got 0, allowed: a whole number from 1 to 10000000, or None
+    penstock.errors.OptionError: max_size: got 0, allowed: a whole number from 1 to 10000000 or None
     """
 
     max_size: int | None = None
