@@ -1,8 +1,8 @@
 """Under how many seeds the tests of the simulation run, and how one run of one seed is replayed.
 
 A test that takes a ``seed``, itself or through a fixture, says with ``@pytest.mark.seeds(50)`` under how many it runs
-by itself. ``--seeds N`` and ``--first-seed K`` ask for others, and for nothing that takes no seed; a test that fails
-says how its seed is replayed.
+by itself; with ``threads=True`` it also gets the seed ``"threads"``, unless its world is ``virtual``. ``--seeds N`` and
+``--first-seed K`` ask for others, and for nothing that takes no seed; a test that fails says how its seed is replayed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def seed_the_test(metafunc: pytest.Metafunc) -> None:
     wanted = metafunc.config.getoption("--seeds")
     first: int = metafunc.config.getoption("--first-seed")
     values: list[Any] = list(range(first, first + (marker.args[0] if wanted is None else wanted)))
-    if marker.kwargs.get("threads") and wanted is None:
+    if marker.kwargs.get("threads") and wanted is None and "virtual" not in metafunc.fixturenames:
         values.append("threads")
     metafunc.parametrize("seed", values)
 

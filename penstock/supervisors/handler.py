@@ -46,6 +46,7 @@ from penstock.errors import (
     CallTimeout,
     PenstockError,
     ProcessDead,
+    StartError,
     StreamCrashed,
     StreamExists,
     SupervisorError,
@@ -392,6 +393,10 @@ def ask_for_stream(
         except SupervisorError as error:
             if error.code != "already_started":  # by the request that was not answered
                 raise
+        except StartError:
+            if not record.is_over:
+                raise
+            continue  # it was ended, with its supervisor, while it started
         except ProcessDead:
             never = threading.Lock()
             never.acquire()

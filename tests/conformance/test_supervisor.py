@@ -37,7 +37,7 @@ DIFFERENT: Final = {
     10: "a start returns a ref and nothing else; what a child has to tell besides, it is asked for",
 }
 
-SEEDS: Final = (0, 1, 2, 3)
+pytestmark = pytest.mark.seeds(4, threads=True)
 
 
 def simulated(seed: int) -> Iterator[World]:
@@ -67,15 +67,15 @@ def threaded() -> Iterator[World]:
     assert timers.close(GENEROUS)
 
 
-@pytest.fixture(params=["threads", *SEEDS])
-def world(request: pytest.FixtureRequest) -> Iterator[World]:
-    yield from threaded() if request.param == "threads" else simulated(request.param)
+@pytest.fixture
+def world(seed: int | str) -> Iterator[World]:
+    yield from threaded() if seed == "threads" else simulated(int(seed))
 
 
-@pytest.fixture(params=SEEDS)
-def virtual(request: pytest.FixtureRequest) -> Iterator[World]:
-    """For what takes time."""
-    yield from simulated(request.param)
+@pytest.fixture
+def virtual(seed: int) -> Iterator[World]:
+    """For what takes time: never on threads."""
+    yield from simulated(seed)
 
 
 @pytest.fixture
@@ -926,7 +926,7 @@ def test_B60_many_children_are_started_crash_together_and_are_stopped(restart: A
 # --- chaos -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.seeds(40)
 def test_whatever_is_killed_and_whenever_the_tree_comes_back_whole_and_leaves_nothing(seed: int) -> None:
     chance = random.Random(seed)
     with Simulation(seed) as simulation:

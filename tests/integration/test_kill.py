@@ -64,10 +64,7 @@ class Load:
             self.finished.release()
 
     def use_one(self, stream_id: str, chance: random.Random) -> None:
-        try:
-            stream = self.begin(stream_id, chance)
-        except penstock.StartError:  # it ended with its supervisor before it had started
-            return
+        stream = self.begin(stream_id, chance)
         collectors = [Collector(stream), Collector(stream, slow="coalesce", window=2)]
         with self.lock:
             self.open[stream_id] = collectors

@@ -27,8 +27,8 @@ ROOT_IS_SPARED: Final = 0.9
 """How often: nothing can happen any more when it is gone."""
 POLICIES: Final[tuple[Slow, ...]] = ("block", "coalesce", "drop", "disconnect")
 COMPLETE: Final[tuple[Slow, ...]] = ("block", "coalesce")
-EXPECTED: Final = (penstock.StreamClosed, penstock.BufferFull, penstock.StartError)
-"""What a user's call may raise here; `StartError` if a stream ended with its supervisor before it had started.
+EXPECTED: Final = (penstock.StreamClosed, penstock.BufferFull)
+"""What a user's call may raise here.
 
 Not among them: `CallTimeout`, a caller without an answer."""
 
