@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test check bench docs format clean help
+.PHONY: run test simulate soak check bench docs format clean help
 
 help:  ## say what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -31,6 +31,12 @@ run: $(VENV)/.run  ## the demo: several streams, one retry, one subscriber crash
 
 test: $(VENV)/.dev  ## every test
 	$(BIN)/python -m pytest
+
+simulate: $(VENV)/.dev  ## the conformance suites and random programs under 1,000 seeds each; SEEDS=n for others
+	$(BIN)/python -m tests.simulation --seeds $(or $(SEEDS),1000)
+
+soak: $(VENV)/.dev  ## kill processes of a running system under load for a minute; SOAK=seconds for another time
+	$(BIN)/python -m pytest tests/integration/test_kill.py --soak $(or $(SOAK),60) --timeout 900
 
 check: $(VENV)/.dev  ## ruff, ruff format, mypy --strict
 	$(BIN)/ruff check .

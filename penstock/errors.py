@@ -8,6 +8,7 @@ The whole tree::
     ├── ProcessError                           a process could not be reached, started, or died
     │   ├── ProcessDead (also pykka.ActorDeadError)   no such process, or it died before it answered
     │   ├── ProcessCrashed                     it died of an exception; `reason` says which
+    │   ├── MailboxFull                        its bounded mailbox has no room for the message
     │   ├── StartError                         it did not start: ignored, bad return, time-out, name taken …
     │   └── SystemStopped                      the system is not running (any more)
     ├── SupervisorError                        a supervisor refused a call (`code` is OTP's own word)
@@ -52,6 +53,7 @@ __all__ = [
     "ContextLengthExceeded",
     "DeliveryError",
     "IncompleteStream",
+    "MailboxFull",
     "OptionError",
     "PenstockError",
     "ProcessCrashed",
@@ -129,6 +131,15 @@ class ProcessCrashed(ProcessError):
         self.process = process
         self.reason = reason
         super().__init__(f"{process} crashed: {describe_reason(reason)}")
+
+
+class MailboxFull(ProcessError):
+    """A message found no room in a bounded mailbox; the process was not told."""
+
+    def __init__(self, process: str, max_size: int) -> None:
+        self.process = process
+        self.max_size = max_size
+        super().__init__(f"the mailbox of {process} is full ({max_size} messages)")
 
 
 class StartError(ProcessError):

@@ -15,7 +15,7 @@ from penstock.actors.runtime.runtime import Runtime
 from penstock.config.options import StreamOptions
 from penstock.errors import PenstockError
 from penstock.ports import Reader
-from penstock.supervisors.supervisor import WhichChildren
+from penstock.supervisors.calls import WhichChildren
 
 __all__ = [
     "StreamInfo",
@@ -158,9 +158,10 @@ def _draw(runtime: Runtime, ref: ProcessRef, name: str, restarts: int, timeout: 
         except (PenstockError, TimeoutError):
             state = "no answer"
         else:
-            for info in infos:
+            for info in reversed(infos):  # in the order they were started
                 if info.ref is None:
-                    children.append(Tree(info.id, info.cls.__name__, "down", 0, info.restarts))
+                    down = "restarting" if info.state == "restarting" else "down"
+                    children.append(Tree(info.id, info.cls.__name__, down, 0, info.restarts))
                 else:
                     label = info.ref.label
                     children.append(_draw(runtime, info.ref, label, info.restarts, timeout))

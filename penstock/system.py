@@ -37,20 +37,18 @@ from penstock.config.options import (
     check_on_orphan,
 )
 from penstock.config.settings import Settings
-from penstock.errors import (
-    OptionError,
-    SystemStopped,
-)
+from penstock.errors import OptionError, SystemStopped
 from penstock.events import FrozenDict
 from penstock.inspection import StreamInfo, SystemStatistics, Tree, draw_tree, stream_info, system_statistics
 from penstock.ports import ChatCall, Journal, Provider, Reader
 from penstock.stream import Stream
+from penstock.supervisors.dynamic import DynamicSupervisor
 from penstock.supervisors.handler import HANDLER, SOURCES, STREAMS, StreamHandler, ask_for_stream
 from penstock.supervisors.reaper import Reaper
 from penstock.supervisors.registry import REGISTRY, Names, Registry
 from penstock.supervisors.sentinel import Sentinel, fail_all, stop_streams
 from penstock.supervisors.spec import ChildSpec, SupervisorFlags
-from penstock.supervisors.supervisor import DynamicSupervisor, Supervisor
+from penstock.supervisors.supervisor import Supervisor
 
 __all__ = ["System"]
 
@@ -128,8 +126,8 @@ class System:
     def _children(self) -> list[ChildSpec]:
         return [
             ChildSpec(id=REGISTRY, name=REGISTRY, cls=Registry, args=(self._names,)),
-            ChildSpec(id=STREAMS, name=STREAMS, cls=DynamicSupervisor, kwargs={"observer": HANDLER}, supervisor=True),
-            ChildSpec(id=SOURCES, name=SOURCES, cls=DynamicSupervisor, kwargs={"observer": HANDLER}, supervisor=True),
+            ChildSpec(id=STREAMS, name=STREAMS, cls=DynamicSupervisor, kwargs={"observer": HANDLER}, shutdown=5.0),
+            ChildSpec(id=SOURCES, name=SOURCES, cls=DynamicSupervisor, kwargs={"observer": HANDLER}, shutdown=5.0),
             ChildSpec(id=HANDLER, name=HANDLER, cls=StreamHandler, args=(self._table,)),
             ChildSpec(id="reaper", name="reaper", cls=Reaper),
         ]

@@ -1,15 +1,17 @@
-"""For all tests: nothing may be left behind."""
+"""For all tests: nothing may be left behind; seeds, and the count of OTP's scenarios."""
 
 from __future__ import annotations
 
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from typing import Any
 
 import pytest
 
 from penstock.actors.runtime.runtime import Runtime
+from tests import scenarios, seeds
 
 _OURS = ("penstock", "loopback-")
 _PATIENCE_S = 5.0
@@ -41,3 +43,32 @@ def nothing_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         runtime = ref()
         if runtime is not None and runtime._closed:
             assert not runtime.processes(), f"processes left behind: {runtime.processes()}"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    seeds.add_options(parser)
+    parser.addoption("--soak", type=float, default=0.0, help="kill processes under load for so many seconds")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    seeds.seed_the_test(metafunc)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    seeds.leave_out_the_seedless(config, items)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    scenarios.count_items(session.config, session.items)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    seeds.remember_failure(item, report)
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    seeds.write_replays(terminalreporter, config)
+    scenarios.write_count(terminalreporter, config)

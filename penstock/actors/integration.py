@@ -85,8 +85,9 @@ class Integration(StateMachine):
         if source.deadline is None and self._options.total_timeout is not None:
             source.deadline = self.runtime.clock.monotonic() + self._options.total_timeout
         total = timeout(_TOTAL, source.deadline, absolute=True)
-        if before is None:
+        if before is None and not source.started:
             return Next(self._start(), total)
+        # If there is no attempt but text, it was killed while the stream was to forget that.
         transition = self._failed(IncompleteStream("its integration crashed"), before)
         if isinstance(transition, Next):
             return Next(transition.state, *transition.actions, total)
@@ -215,10 +216,11 @@ class Integration(StateMachine):
             return self._ended(Ended(attempt.number, True, None))
         return self._failed(ProviderTimeout(which, seconds), attempt, final=which == "total")
 
-    def _failed(self, error: PenstockError, attempt: Attempt, *, final: bool = False) -> Transition:
+    def _failed(self, error: PenstockError, attempt: Attempt | None, *, final: bool = False) -> Transition:
         """An attempt is over: try again, or give up."""
         source, options = self._source, self._options
-        attempt.abandon()
+        if attempt is not None:
+            attempt.abandon()
         if source.ref is not self.ref:
             return Stop(NORMAL)  # another one has taken over
         self._attempt = source.attempt = None
@@ -228,7 +230,7 @@ class Integration(StateMachine):
             again = again and options.on_interrupt == "restart"
         delay = self._delay(error) if again else None
         if delay is None:
-            return self._conclude(Fail(error, attempt.outcome()), attempt)
+            return self._conclude(Fail(error, Outcome() if attempt is None else attempt.outcome()), attempt)
         get_logger(stream_id=self._stream.stream_id).info(
             "retry", error=type(error).__name__, attempt=source.attempts, delay_s=round(delay, 3)
         )

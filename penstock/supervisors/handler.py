@@ -46,15 +46,16 @@ from penstock.errors import (
     CallTimeout,
     PenstockError,
     ProcessDead,
+    StartError,
     StreamCrashed,
     StreamExists,
     SupervisorError,
     describe_reason,
 )
 from penstock.events import StreamCancelled, StreamCompleted, StreamFailed
+from penstock.supervisors.calls import ReportChild, StartChild
 from penstock.supervisors.registry import Sweep
 from penstock.supervisors.spec import ChildExited, ChildSpec
-from penstock.supervisors.supervisor import ReportChild, StartChild
 
 __all__ = [
     "HANDLER",
@@ -392,6 +393,10 @@ def ask_for_stream(
         except SupervisorError as error:
             if error.code != "already_started":  # by the request that was not answered
                 raise
+        except StartError:
+            if not record.is_over:
+                raise
+            continue  # it was ended, with its supervisor, while it started
         except ProcessDead:
             never = threading.Lock()
             never.acquire()

@@ -1,14 +1,15 @@
-"""The arithmetic of restarts. Pure: the time is passed in."""
+"""The arithmetic of restarts. Pure: time and chance are passed in."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from penstock.actors.runtime.signals import is_clean
-from penstock.supervisors.spec import Restart, Strategy
+from penstock.supervisors.spec import AutoShutdown, Backoff, Restart, Strategy
 
-__all__ = ["Plan", "RestartWindow", "plan_restart", "should_restart"]
+__all__ = ["Plan", "RestartWindow", "backoff_delay", "plan_restart", "should_restart", "should_shut_down"]
 
 
 class RestartWindow:
@@ -26,13 +27,15 @@ class RestartWindow:
     def __init__(self, intensity: int, period: float) -> None:
         self.intensity = intensity
         self.period = period
-        self._times: list[float] = []
+        self._times: deque[float] = deque()
 
     def exceeded(self, now: float) -> bool:
         """Count a restart at ``now``; returns whether it is one too many."""
-        self._times = [time for time in self._times if now - time <= self.period]
-        self._times.append(now)
-        return len(self._times) > self.intensity
+        times = self._times
+        while times and now - times[0] > self.period:
+            times.popleft()
+        times.append(now)
+        return len(times) > self.intensity
 
 
 def should_restart(restart: Restart, reason: object) -> bool:
@@ -41,20 +44,46 @@ def should_restart(restart: Restart, reason: object) -> bool:
 
 
 class Plan(NamedTuple):
-    """Whom to stop, in order, and then whom to start, in order."""
+    """Whom to stop, in order, and then whom to start, in order. Who is stopped and not started is forgotten."""
 
     stop: list[str]
     start: list[str]
 
 
-def plan_restart(strategy: Strategy, ids: Sequence[str], ended: str) -> Plan:
-    """What the end of one child means for the others; ``ids`` are all children in start order.
+def plan_restart(strategy: Strategy, children: Mapping[str, Restart], ended: str) -> Plan:
+    """What the restart of one child means for the others; ``children`` are all of them in start order.
 
-    >>> plan_restart("rest_for_one", ["a", "b", "c", "d"], "b")
-    Plan(stop=['d', 'c'], start=['b', 'c', 'd'])
+    >>> children = {"a": "permanent", "b": "permanent", "c": "temporary", "d": "transient"}
+    >>> plan_restart("rest_for_one", children, "b")
+    Plan(stop=['d', 'c'], start=['b', 'd'])
     """
     if strategy == "one_for_one":
         return Plan([], [ended])
-    first = 0 if strategy == "one_for_all" else ids.index(ended)
-    group = list(ids[first:])
-    return Plan([child for child in reversed(group) if child != ended], group)
+    ids = list(children)
+    group = ids if strategy == "one_for_all" else ids[ids.index(ended) :]
+    return Plan(
+        [child for child in reversed(group) if child != ended],
+        [child for child in group if child == ended or children[child] != "temporary"],
+    )
+
+
+def should_shut_down(policy: AutoShutdown, significant: bool, others_active: bool) -> bool:
+    """Whether the end of a child, which is not restarted, ends its supervisor.
+
+    ``others_active``: another significant child runs, or is being restarted.
+    """
+    return significant and (policy == "any_significant" or (policy == "all_significant" and not others_active))
+
+
+def backoff_delay(backoff: Backoff | None, failures: int, chance: float) -> float:
+    """Seconds to wait before a restart, after ``failures`` restarts that did not last; ``chance`` is from 0 to 1.
+
+    >>> [backoff_delay(Backoff(min=1, max=5, jitter=0.5), failures, 0.0) for failures in range(4)]
+    [1.0, 2.0, 4.0, 5.0]
+    >>> backoff_delay(Backoff(min=1, max=5, jitter=0.5), 0, 1.0)
+    0.5
+    """
+    if backoff is None:
+        return 0.0
+    longest = min(float(backoff.max), backoff.min * 2.0 ** min(failures, 64))
+    return longest * (1.0 - backoff.jitter * chance)

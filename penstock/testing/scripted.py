@@ -117,7 +117,7 @@ class ScriptedReader:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._lock = threading.Lock()
-        self._open: set[ProcessRef] = set()
+        self._open: dict[ProcessRef, None] = {}
         self.started = 0
         self.cancelled = 0
 
@@ -153,11 +153,11 @@ class ScriptedReader:
 
     def _begun(self, ref: ProcessRef) -> None:
         with self._lock:
-            self._open.add(ref)
+            self._open[ref] = None
 
     def _ended(self, ref: ProcessRef, *, cancelled: bool) -> None:
         with self._lock:
-            self._open.discard(ref)
+            self._open.pop(ref, None)
             self.cancelled += cancelled
 
 

@@ -52,11 +52,21 @@ class SimulatedDispatcher:
         self._ready: list[Mailbox] = []
         self._messages = 0
         self._closed = False
+        self.before_step: Callable[[], object] | None = None
+        """Called before each step in which somebody is run: the place to let things go wrong. It is not called for
+        the steps that it causes itself."""
+        self._interfering = False
         self.enqueue: Callable[[Mailbox], None] = self._ready.append
         self.monotonic: Callable[[], float] = clock.monotonic
 
     def step(self) -> bool:
         """Let one ready actor handle one message; returns whether there was one."""
+        if self.before_step is not None and not self._interfering and self._ready:
+            self._interfering = True
+            try:
+                self.before_step()
+            finally:
+                self._interfering = False
         if not self._ready:
             return False
         chosen = self._random.randrange(len(self._ready))

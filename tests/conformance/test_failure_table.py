@@ -24,7 +24,6 @@ from penstock.ports import TextDelta
 from penstock.testing import HANG, Collector, ScriptedProvider, SimulatedSystem, check_log, eventually, kill
 from tests.conformance.common import FAST, assert_all_is_well, assert_nothing_is_left, sink
 
-SEEDS = range(50)
 WORDS = [f"{n} " for n in range(40)]
 TEXT = "".join(WORDS)
 NO_RETRY = penstock.RequestOptions(max_retries=0)
@@ -63,7 +62,7 @@ def end_all(system: SimulatedSystem, streams: list[penstock.Stream]) -> None:
 # --- a subscriber --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.seeds(50)
 def test_a_subscriber_that_crashes_or_is_killed_disturbs_nobody(seed: int) -> None:
     chance = random.Random(seed)
     with SimulatedSystem(seed) as system:
@@ -83,7 +82,7 @@ def test_a_subscriber_that_crashes_or_is_killed_disturbs_nobody(seed: int) -> No
         assert_all_is_well(system, streams, others)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.seeds(50)
 @pytest.mark.parametrize(("on_orphan", "survives"), [("cancel", False), ("continue", True), (0.05, False)])
 def test_when_the_last_subscriber_dies_on_orphan_decides(seed: int, on_orphan: OnOrphan, survives: bool) -> None:
     chance = random.Random(seed)
@@ -106,7 +105,7 @@ def test_when_the_last_subscriber_dies_on_orphan_decides(seed: int, on_orphan: O
         assert_all_is_well(system, [stream])
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.seeds(50)
 def test_who_comes_back_while_it_lingers_keeps_it(seed: int) -> None:
     with SimulatedSystem(seed) as system:
         stream = chat(system, slowly(HANG), on_orphan=2.0)
@@ -193,7 +192,7 @@ def test_leaving_a_for_loop_closes_the_providers_connection(how: str) -> None:
 # --- a stream's actor ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.seeds(50)
 def test_a_temporary_stream_that_is_killed_ends_in_a_failure_that_keeps_what_came(seed: int) -> None:
     chance = random.Random(seed)
     with SimulatedSystem(seed) as system:
@@ -218,7 +217,7 @@ def test_a_temporary_stream_that_is_killed_ends_in_a_failure_that_keeps_what_cam
         assert_all_is_well(system, streams, collectors)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.seeds(50)
 def test_a_transient_stream_that_is_killed_goes_on_without_gap_or_duplicate(seed: int) -> None:
     chance = random.Random(seed)
     with SimulatedSystem(seed) as system:
@@ -309,7 +308,7 @@ def test_a_killed_stream_whose_thread_is_stuck_writes_nothing_behind_its_success
 # --- an integration ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.seeds(50)
 def test_an_integration_that_is_killed_before_the_first_delta_tries_again(seed: int) -> None:
     chance = random.Random(seed)
     with SimulatedSystem(seed) as system:
@@ -325,7 +324,7 @@ def test_an_integration_that_is_killed_before_the_first_delta_tries_again(seed: 
         assert_all_is_well(system, [stream], [collector])
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.seeds(50)
 @pytest.mark.parametrize("on_interrupt", ["fail", "restart"])
 def test_an_integration_that_is_killed_after_it_fails_with_the_text_or_resets(seed: int, on_interrupt: Any) -> None:
     chance = random.Random(seed)
@@ -360,7 +359,7 @@ def test_an_integration_that_dies_again_and_again_fails_its_stream() -> None:
         assert_all_is_well(system, [stream])
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.seeds(50)
 def test_when_what_joins_two_streams_is_killed_the_second_ends_and_the_first_is_let_go(seed: int) -> None:
     chance = random.Random(seed)
     with SimulatedSystem(seed) as system:
@@ -379,7 +378,7 @@ def test_when_what_joins_two_streams_is_killed_the_second_ends_and_the_first_is_
 # --- the handler ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.seeds(50)
 def test_when_the_handler_is_killed_no_stream_stops_and_no_subscriber_notices(seed: int) -> None:
     chance = random.Random(seed)
     with SimulatedSystem(seed) as system:
@@ -406,7 +405,7 @@ def test_when_the_handler_is_killed_no_stream_stops_and_no_subscriber_notices(se
         assert_all_is_well(system, streams, collectors)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.seeds(50)
 def test_a_handler_killed_while_a_stream_is_being_opened_opens_it_once(seed: int) -> None:
     chance = random.Random(seed)
     with SimulatedSystem(seed) as system:
@@ -431,7 +430,7 @@ def test_a_handler_killed_while_a_stream_is_being_opened_opens_it_once(seed: int
         assert_all_is_well(system, [stream])
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.seeds(50)
 def test_a_new_handler_knows_the_subscribers_of_the_old_one(seed: int) -> None:
     chance = random.Random(seed)
     with SimulatedSystem(seed) as system:
@@ -454,7 +453,7 @@ def test_a_new_handler_knows_the_subscribers_of_the_old_one(seed: int) -> None:
         assert_all_is_well(system, [stream])
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.seeds(50)
 def test_an_iterator_that_is_dropped_while_there_is_no_handler_is_found_out(seed: int) -> None:
     with SimulatedSystem(seed) as system:
         stream = chat(system, slowly(HANG))
@@ -472,7 +471,7 @@ def test_an_iterator_that_is_dropped_while_there_is_no_handler_is_found_out(seed
 # --- supervisors and the rest of the house -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.seeds(50)
 @pytest.mark.parametrize("victim", ["streams", "sources", "registry", "reaper", "handler"])
 def test_whatever_part_of_the_house_is_killed_every_stream_ends_once_and_the_house_stands(
     seed: int, victim: str
@@ -503,11 +502,13 @@ def test_whatever_part_of_the_house_is_killed_every_stream_ends_once_and_the_hou
         assert system.runtime.whereis(victim) is not None
         statistics = system.statistics()
         ended = statistics.streams_completed + statistics.streams_failed + statistics.streams_cancelled
-        assert (statistics.streams_active, ended) == (0, len(streams))
+        assert statistics.streams_active == 0
+        # "early" is begun again, and counted again, if it ended with its supervisor before anybody had it.
+        assert ended - len(streams) in (0, 1)
         assert_all_is_well(system, streams, collectors)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.seeds(50)
 def test_when_the_root_is_killed_every_stream_ends_and_the_system_says_that_it_is_stopped(seed: int) -> None:
     chance = random.Random(seed)
     with SimulatedSystem(seed) as system:
@@ -524,7 +525,7 @@ def test_when_the_root_is_killed_every_stream_ends_and_the_system_says_that_it_i
         assert_all_is_well(system, streams, collectors)
 
 
-@pytest.mark.parametrize("seed", range(100))
+@pytest.mark.seeds(100)
 def test_whatever_is_killed_in_whatever_order_the_promises_hold(seed: int) -> None:
     chance = random.Random(seed)
     with SimulatedSystem(seed) as system:

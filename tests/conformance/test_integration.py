@@ -287,7 +287,7 @@ def upper(event: penstock.TokenEvent) -> list[str]:
     return [token.upper() for token in event.tokens]
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.seeds(20)
 def test_I30_streams_can_be_chained_and_end_alike(seed: int) -> None:
     with SimulatedSystem(seed) as system:
         usage = Usage(output_tokens=3)
@@ -438,7 +438,7 @@ def test_I31_after_the_first_delta_a_failure_keeps_what_came(system: SimulatedSy
     assert provider.requests == 1
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.seeds(20)
 def test_I31_a_restart_voids_what_came_and_begins_again(seed: int) -> None:
     with SimulatedSystem(seed) as system:
         options = QUICK.replace(on_interrupt="restart")
@@ -454,7 +454,31 @@ def test_I31_a_restart_voids_what_came_and_begins_again(seed: int) -> None:
         assert_all_is_well(system, [stream], [collector])
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.seeds(20)
+def test_I31_an_integration_killed_while_the_stream_is_to_forget_does_not_forget_that(seed: int) -> None:
+    with SimulatedSystem(seed) as system:
+        options = QUICK.replace(on_interrupt="restart")
+        stream = ask(system, ["wrong", 0.1, BUSY], ["right"], request_options=options, restart="transient")
+        collector = Collector(stream)
+        source = stream._record.source
+        assert source is not None
+        dispatcher = system.simulation.dispatcher
+
+        def kill_both() -> None:
+            if source.state == "retry_wait":
+                dispatcher.before_step = None
+                assert source.started
+                kill(system, stream)  # and with it, what it was asked
+                kill(system, f"source/{stream.id}")
+
+        dispatcher.before_step = kill_both
+        assert collector.wait_for_terminal(timeout=60) == stream.result(timeout=60)
+        assert collector.text == stream.text == "right"
+        assert dispatcher.before_step is None
+        assert_all_is_well(system, [stream], [collector])
+
+
+@pytest.mark.seeds(30)
 def test_I31_a_restart_never_mixes_the_attempts_whatever_crashes_meanwhile(seed: int) -> None:
     with SimulatedSystem(seed) as system:
         options = penstock.RequestOptions(on_interrupt="restart", retry_base_delay=0.01, max_retries=5)

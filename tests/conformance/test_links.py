@@ -19,6 +19,8 @@ from penstock.testing import Simulation
 
 DIFFERENT: Final[dict[int, str]] = {}
 
+pytestmark = pytest.mark.seeds(4, threads=True)
+
 GENEROUS: Final = 20.0
 
 
@@ -64,10 +66,10 @@ class World:
         return ref.ask(action, timeout=GENEROUS)
 
 
-@pytest.fixture(params=["threads", 0, 1, 2, 3])
-def world(request: pytest.FixtureRequest) -> Iterator[World]:
-    if request.param != "threads":
-        with Simulation(request.param) as simulation:
+@pytest.fixture
+def world(seed: int | str) -> Iterator[World]:
+    if isinstance(seed, int):
+        with Simulation(seed) as simulation:
             yield World(simulation.runtime, simulation.settle)
         return
     dispatcher = ThreadedDispatcher(workers=2)

@@ -53,6 +53,8 @@ DIFFERENT: Final = {
     16: "a transition is returned, never thrown: in Python an exception that leaves a state function is a crash",
 }
 
+pytestmark = pytest.mark.seeds(3)
+
 GENEROUS: Final = 20.0  # seconds to wait for what comes at once
 
 Rule = Callable[[Any, Any], Any]
@@ -163,11 +165,10 @@ class Kit:
         return self.seen
 
 
-@pytest.fixture(params=[(mode, seed) for mode in ("methods", "handler") for seed in (0, 1, 2)], ids=str)
-def kit(request: pytest.FixtureRequest) -> Iterator[Kit]:
-    mode, seed = request.param
+@pytest.fixture(params=["methods", "handler"])
+def kit(request: pytest.FixtureRequest, seed: int) -> Iterator[Kit]:
     with Simulation(seed) as simulation:
-        yield Kit(simulation, mode)
+        yield Kit(simulation, request.param)
 
 
 @pytest.fixture

@@ -578,7 +578,7 @@ def test_S10_with_auto_restart_it_crashes_and_its_successor_waits_before_it_trie
     assert (bench.text, bench.statistics.errors) == ("0,1,2,3,4,5,6,7,8,9,", 3)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.seeds(3)
 def test_S10_a_journal_that_fails_on_and_on_costs_only_its_own_stream(seed: int) -> None:
     with SimulatedSystem(seed=seed) as system:
         options = StreamOptions(max_errors=1, auto_restart=True, rate_limit=None, error_recovery_delay=0.0)

@@ -80,6 +80,8 @@ def test_the_examples_say_what_they_promise(provider: LoopbackProvider, tmp_path
     assert "truncated: IncompleteStream" in said["failures"]
     assert "stalled: ProviderTimeout: idle" in said["failures"]
     assert "WHISPER THIS, PLEASE" in said["chained"]
+    assert "counted: 6 - the store is still the same" in said["supervised_pykka"]
+    assert "restarts: {'store': 1, 'counter': 2}" in said["supervised_pykka"]
 
 
 def test_every_link_between_the_documents_leads_somewhere() -> None:

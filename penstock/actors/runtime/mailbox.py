@@ -97,7 +97,7 @@ class Mailbox:
 
     def bury(self, grave: Undertaker) -> None:
         """From now on ``grave`` answers what comes, in the thread of whoever sends it."""
-        self._grave = grave  # first, see `_Starting.run`
+        self._grave = grave  # first, see `Starting.run`
         self.owner = grave
 
     @property

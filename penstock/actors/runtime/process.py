@@ -21,6 +21,7 @@ from pykka import ActorRegistry
 from pykka._envelope import Envelope  # the one thing Pykka does not export and every inbox holds
 from pykka.messages import ProxyCall, ProxyGetAttr, ProxySetAttr, _ActorStop
 
+from penstock.actors.runtime.bounded import BoundedMailbox, MailboxOptions
 from penstock.actors.runtime.grave import give, refuse, refuse_call
 from penstock.actors.runtime.mailbox import Mailbox
 from penstock.actors.runtime.ref import ProcessRef, StopFlag, SystemMessage
@@ -64,6 +65,9 @@ class Process(pykka.Actor):
     parent: ProcessRef | None = None
     """Who it was linked to when it started; its exit signal ends it even if it traps exits (after `terminate`)."""
 
+    mailbox_options: MailboxOptions | None = None
+    """What is special about its mailbox; set by ``Runtime.spawn(mailbox=…)``, or in the class for all of its kind."""
+
     _actor_ref: ProcessRef
 
     ref_class: ClassVar[type[ProcessRef]] = ProcessRef
@@ -81,7 +85,8 @@ class Process(pykka.Actor):
     def __init__(self, *_args: Any, **_kwargs: Any) -> None:
         # What Pykka's own __init__ sets, with lighter parts.
         self.actor_urn = uuid.uuid4().urn
-        self.actor_inbox = Mailbox(self, self.runtime.dispatcher.enqueue)
+        options, enqueue = self.mailbox_options, self.runtime.dispatcher.enqueue
+        self.actor_inbox = Mailbox(self, enqueue) if options is None else BoundedMailbox(self, enqueue, options)
         self.actor_stopped = StopFlag()  # type: ignore[assignment] # what Pykka uses of an Event
         self._actor_ref = self.ref_class(self)
 

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from pykka import ActorRegistry
 
+from penstock.actors.runtime.bounded import MailboxOptions
 from penstock.actors.runtime.clock import Timers
 from penstock.actors.runtime.dead_letters import DeadLetters
 from penstock.actors.runtime.dispatcher import Dispatcher
@@ -19,6 +20,7 @@ from penstock.actors.runtime.grave import Grave
 from penstock.actors.runtime.process import Process, ProcessRef
 from penstock.actors.runtime.reply import Reply
 from penstock.actors.runtime.signals import KILL, KILLED, NOPROC, NORMAL, Down, ExitNotice, ProcessExit
+from penstock.actors.runtime.starting import Starting
 from penstock.config.options import check_number
 from penstock.errors import ProcessDead, StartError, SystemStopped
 from penstock.ports import Clock
@@ -34,7 +36,7 @@ class _Relations:
     __slots__ = ("links", "watched_by", "watches")
 
     def __init__(self) -> None:
-        self.links: set[ProcessRef] | None = None
+        self.links: dict[ProcessRef, None] | None = None  # a set that keeps its order, so that a seed gives one run
         self.watched_by: dict[int, tuple[ProcessRef, Any]] | None = None  # monitor → (who, what it named)
         self.watches: dict[int, ProcessRef] | None = None
 
@@ -68,6 +70,7 @@ class Runtime:
         name: str | None = None,
         link: ProcessRef | None = None,
         start_timeout: float | None = None,
+        mailbox: MailboxOptions | None = None,
         **kwargs: Any,
     ) -> ProcessRef:
         """Start a process and return its ref when its ``on_start`` is done.
@@ -80,6 +83,7 @@ class Runtime:
             **kwargs: for its constructor.
             start_timeout: seconds for ``on_start``, which then runs in a thread of the dispatcher. None runs it in
                 the caller's thread and waits for as long as it takes.
+            mailbox: a bound, or priorities, for its mailbox; None is what its class says, by default neither.
 
         Raises:
             StartError: the name is taken (``already_started``, with the other's ``ref``), ``start_timeout`` is over,
@@ -92,6 +96,8 @@ class Runtime:
         process.runtime = self
         process.name = name
         process.parent = link
+        if mailbox is not None:
+            process.mailbox_options = mailbox
         process.__init__(*args, **kwargs)  # type: ignore[misc]
         ref = process._actor_ref
         self._admit(process, ref, name, link)
@@ -133,7 +139,7 @@ class Runtime:
     def _start_elsewhere(self, process: Process, timeout: float) -> None:
         started = Reply(self.dispatcher, f"the start of {process.label}")
         inbox = process.actor_inbox
-        inbox.owner = _Starting(process, started)
+        inbox.owner = Starting(process, started)
         inbox.call()
         inbox.leave()
         try:
@@ -202,7 +208,7 @@ class Runtime:
                 watcher.actor_inbox.put(Down(monitor, named, reason))
         for peer in relations.links or ():
             if (theirs := self._relations.get(peer)) is not None and theirs.links:
-                theirs.links.discard(ref)
+                theirs.links.pop(ref, None)
             self._signal(peer, ref, reason)
 
     def exit(self, ref: ProcessRef, reason: object, sender: ProcessRef | None = None) -> None:
@@ -270,15 +276,15 @@ class Runtime:
         for a, b in ((one, other), (other, one)):
             relations = self._relations_of(a)
             if relations.links is None:
-                relations.links = set()
-            relations.links.add(b)
+                relations.links = {}
+            relations.links[b] = None
         return True
 
     def _unlink(self, one: ProcessRef, other: ProcessRef) -> None:
         for a, b in ((one, other), (other, one)):
             relations = self._relations.get(a)
             if relations is not None and relations.links:
-                relations.links.discard(b)
+                relations.links.pop(b, None)
 
     def monitor(self, watcher: ProcessRef, target: ProcessRef | str) -> int:
         """Let ``watcher`` get one `Down` when ``target`` (a ref or a name) ends; at once if there is no such process.
@@ -396,40 +402,6 @@ class Runtime:
             left = list(self._alive.values())
         for process in left:
             self.bury(process, KILLED)
-
-
-class _Starting:
-    """Owns a mailbox while the process's ``on_start`` runs in a thread of the dispatcher."""
-
-    def __init__(self, process: Process, started: Reply) -> None:
-        self._process = process
-        self._started = started
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether anybody still waits for it to start."""
-        return self._process.is_alive
-
-    def run(self, limit: int) -> int:
-        process, inbox = self._process, self._process.actor_inbox
-        error: BaseException | None = None
-        try:
-            process.begin()
-        except BaseException as problem:
-            error = problem
-            process.runtime._undo_start(process, error)
-        inbox.owner = process
-        if inbox.grave is not None:  # it is dead, or its starter has just given up
-            inbox.owner = inbox.grave
-        inbox.leave()
-        if error is not None:
-            self._started.fail(error)
-        else:
-            self._started.set()
-        return 1
-
-    def __str__(self) -> str:
-        return f"{self._process.label} (starting)"
 
 
 class _DeathWatch(Process):

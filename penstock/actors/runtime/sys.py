@@ -10,6 +10,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
+from penstock.actors.runtime.bounded import BoundedMailbox
 from penstock.actors.runtime.process import Process, ProcessRef, SystemMessage
 from penstock.actors.runtime.statem import StateMachine
 from penstock.errors import describe_reason
@@ -65,7 +68,10 @@ def replace_state(
 
 
 def get_status(ref: ProcessRef, timeout: float = _TIMEOUT) -> dict[str, Any]:
-    """What it is doing: state, mailbox depth, links, monitors, time-outs, last events, and whatever it adds."""
+    """What it is doing: state, mailbox depth, links, monitors, time-outs, last events, and whatever it adds.
+
+    ``mailbox_counters`` is there if its mailbox has options.
+    """
     return dict(ref.ask(_Do(_status_of), timeout=timeout))
 
 
@@ -116,6 +122,8 @@ def _status_of(process: Process) -> dict[str, Any]:
         "trap_exit": process.trap_exit,
         "exit_reason": None if process.is_alive else describe_reason(process.exit_reason),
     }
+    if isinstance(process.actor_inbox, BoundedMailbox):
+        status["mailbox_counters"] = msgspec.structs.asdict(process.actor_inbox.counters())
     if isinstance(process, StateMachine):
         status |= process.status()
     return status

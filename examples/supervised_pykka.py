@@ -1,0 +1,88 @@
+"""Supervision of an ordinary Pykka program, without any streaming: a store, and a counter that depends on it.
+
+    python examples/supervised_pykka.py
+
+The actors are plain `pykka.ThreadingActor`s. The counter crashes and is restarted; then the store crashes, and the
+counter is restarted with it, since it was started after it (``rest_for_one``).
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pykka
+
+from penstock.actors.runtime.clock import SystemClock, TimerThread
+from penstock.actors.runtime.dispatcher import ThreadedDispatcher
+from penstock.actors.runtime.runtime import Runtime
+from penstock.supervisors.calls import which_children
+from penstock.supervisors.plain import PlainActor
+from penstock.supervisors.spec import ChildSpec, SupervisorFlags
+from penstock.supervisors.supervisor import Supervisor
+from penstock.testing import eventually
+
+logging.disable(logging.CRITICAL)  # crashes are logged; here they are meant
+
+
+class Store(pykka.ThreadingActor):
+    """Keeps a number; what is no number crashes it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.number = 0
+
+    def on_receive(self, message: Any) -> int:
+        self.number += int(message)
+        return self.number
+
+
+class Counter(pykka.ThreadingActor):
+    """Counts in the store, whose ref it is given by a function; what is no number crashes it."""
+
+    def __init__(self, find_store: Any) -> None:
+        super().__init__()
+        self.store = find_store()
+
+    def on_receive(self, message: Any) -> int:
+        total: int = self.store.ask(int(message), timeout=1)
+        return total
+
+
+def main() -> None:
+    """Start, crash, crash, stop."""
+    dispatcher, timers = ThreadedDispatcher(workers=2), TimerThread()
+    runtime = Runtime(dispatcher, timers, SystemClock())
+    children = [
+        ChildSpec(id="store", cls=PlainActor, args=(Store,), name="store"),
+        ChildSpec(id="counter", cls=PlainActor, args=(Counter, lambda: runtime.whereis("store")), name="counter"),
+    ]
+    top = runtime.spawn(Supervisor, children, SupervisorFlags(strategy="rest_for_one", intensity=5))
+
+    def find(name: str) -> Any:
+        return eventually(lambda: runtime.whereis(name))
+
+    def restarts() -> dict[str, int]:
+        return {child.id: child.restarts for child in reversed(which_children(top, timeout=5))}
+
+    print("counted:", find("counter").ask(1), find("counter").ask(2))
+
+    find("counter").tell("three")
+    eventually(lambda: restarts() == {"store": 0, "counter": 1})
+    print("the counter has crashed; restarts:", restarts())
+    print("counted:", find("counter").ask(3), "- the store is still the same")
+
+    find("store").tell("four")
+    eventually(lambda: restarts() == {"store": 1, "counter": 2})
+    print("the store has crashed; restarts:", restarts())
+    print("counted:", find("counter").ask(4), "- both are new")
+
+    top.terminate(timeout=5)
+    print("left:", pykka.ActorRegistry.get_all())
+    runtime.close()
+    dispatcher.close(timeout=1)
+    timers.close(timeout=1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,306 @@
+"""Mailboxes with a bound, with priorities, and with a way past the queue for system messages.
+
+They are for who asks for one (``runtime.spawn(…, mailbox=MailboxOptions(…))``): the ordinary `Mailbox` is smaller and
+faster, and has no need of a lock.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from bisect import insort
+from collections import deque
+from collections.abc import Callable
+from threading import Lock, get_ident
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
+
+import msgspec
+import pykka
+from pykka._envelope import Envelope
+from pykka.messages import _ActorStop
+
+from penstock.actors.runtime.clock import Fired
+from penstock.actors.runtime.grave import refuse
+from penstock.actors.runtime.mailbox import Mailbox, Undertaker
+from penstock.actors.runtime.ref import SystemMessage
+from penstock.actors.runtime.signals import Down, ExitNotice
+from penstock.config.logs import get_logger
+from penstock.config.options import check_choice, check_number
+from penstock.errors import MailboxFull, OptionError
+
+if TYPE_CHECKING:
+    from penstock.actors.runtime.process import Process
+
+__all__ = ["BoundedMailbox", "MailboxCounters", "MailboxOptions", "WhenFull"]
+
+WhenFull: TypeAlias = Literal["block", "drop_oldest", "drop_newest", "reject"]
+
+_LAST: Final = 1 << 62  # the priority of Pykka's polite stop: when everything else is done
+_SYSTEM: Final = (SystemMessage, ExitNotice, Down, Fired)
+
+
+class MailboxOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How the mailbox of one process behaves.
+
+    Whatever is chosen, system messages (exit notices, `Down`, ``sys``, the process's own timers) overtake all others,
+    and neither they nor Pykka's polite ``stop()`` count or are ever refused.
+
+    Attributes:
+        max_size: messages that may wait, 1 … 10,000,000; None is no bound.
+        when_full: ``"block"`` lets the sender wait for at most ``block_timeout``, and then does as ``"reject"``. A
+            process never waits for itself: what it sends to itself is taken.
+            ``"drop_oldest"`` and ``"drop_newest"`` throw a message away: it is a dead letter, and if it was a call, its
+            caller gets `MailboxFull`. Of several priorities it is one of the least important that goes.
+            ``"reject"`` raises `MailboxFull` in the sender.
+        block_timeout: seconds, 0 … 86400; None waits for as long as the process lives.
+        priority: the rank of a message (not of its envelope): a lower number is handled first, equal ones in the order
+            in which they came. Called in the sender's thread; what it raises is logged, and the rank is 0 then.
+
+    >>> MailboxOptions(max_size=0)
+    Traceback (most recent call last):
+    penstock.errors.OptionError: max_size: got 0, allowed: a whole number from 1 to 10000000 or None
+    """
+
+    max_size: int | None = None
+    when_full: WhenFull = "block"
+    block_timeout: float | None = 5.0
+    priority: Callable[[Any], int] | None = None
+
+    def __post_init__(self) -> None:
+        check_number("max_size", self.max_size, 1, 10_000_000, whole=True, optional=True)
+        check_choice("when_full", self.when_full, get_args(WhenFull))
+        check_number("block_timeout", self.block_timeout, 0, 86_400, optional=True)
+        if self.priority is not None and not callable(self.priority):
+            raise OptionError("priority", self.priority, "a function from a message to a number, or None")
+
+
+class MailboxCounters(msgspec.Struct, frozen=True, kw_only=True):
+    """What a mailbox with options has seen."""
+
+    size: int
+    """Messages that wait now, system messages apart; those a suspended process has put aside included."""
+    max_size: int | None
+    high_water_mark: int
+    """The most that ever waited."""
+    dropped: int
+    rejected: int
+    """Refused to the sender, after a wait or at once."""
+    blocked: int
+    """How often a sender had to wait."""
+
+
+class BoundedMailbox(Mailbox):
+    """A `Mailbox` as `MailboxOptions` say. A lock guards it; no foreign code runs under that."""
+
+    __slots__ = (
+        "_blocked",
+        "_dropped",
+        "_high",
+        "_lanes",
+        "_lock",
+        "_options",
+        "_process",
+        "_ranks",
+        "_reader",
+        "_rejected",
+        "_size",
+        "_system",
+        "_waiting",
+    )
+
+    def __init__(self, process: Process, enqueue: Callable[[Mailbox], None], options: MailboxOptions) -> None:
+        super().__init__(process, enqueue)
+        self._process = process
+        self._options = options
+        self._lock = threading.Lock()
+        self._system: deque[Any] = deque()
+        self._lanes: dict[int, deque[Any]] = {}  # rank → what waits
+        self._ranks: list[int] = []  # of lanes that are not empty, sorted
+        self._size = 0
+        self._waiting: deque[Lock] = deque()  # senders that wait for room
+        self._reader = get_ident()  # the thread that runs the process now, or 0; first, who starts it
+        self._high = self._dropped = self._rejected = self._blocked = 0
+        self.get = self._get
+        self.empty = self._is_empty
+        self.qsize = self._count
+
+    # --- the sender's side ---------------------------------------------------------------------------------------
+
+    def put(self, message: Any) -> None:
+        """Add a message, or do what ``when_full`` says, and see to it that the owner runs.
+
+        Raises:
+            MailboxFull: there is no room, and the options say that the sender shall know. A call's reply gets it.
+        """
+        content = message.message if message.__class__ is Envelope else message
+        if isinstance(content, _SYSTEM):
+            self._system.append(message)
+        elif not self._add(message, content):
+            return
+        if self._grave is not None:  # as in `Mailbox.put`
+            self._grave.answer_all()
+        elif self._ready.acquire(False):
+            self._enqueue(self)
+
+    def _add(self, message: Any, content: Any) -> bool:
+        """Add it, if need be in another's place; returns whether anything has been added."""
+        polite_stop = isinstance(content, _ActorStop)
+        rank = _LAST if polite_stop else self._rank(content)
+        with self._lock:
+            if polite_stop or self._has_room():
+                self._insert(message, rank)
+                return True
+            when_full = self._options.when_full
+            victim = self._drop(message, rank) if when_full in ("drop_oldest", "drop_newest") else None
+        if victim is not None:
+            self._throw_away(victim)
+            return victim is not message
+        if when_full == "block" and self._wait_and_insert(message, rank):
+            return True
+        self._reject(message)
+        return False
+
+    def _rank(self, content: Any) -> int:
+        priority = self._options.priority
+        if priority is None:
+            return 0
+        try:
+            return min(int(priority(content)), _LAST - 1)
+        except Exception as error:  # the owner's mistake must not hurt the sender
+            get_logger(actor=self._process.label).error("priority_failed", error=type(error).__name__)
+            return 0
+
+    def _has_room(self) -> bool:
+        limit = self._options.max_size
+        return limit is None or self._grave is not None or self._depth() < limit
+
+    def _depth(self) -> int:
+        return self._size + len(self._process._backlog or ())
+
+    def _insert(self, message: Any, rank: int) -> None:
+        lane = self._lanes.get(rank)
+        if lane is None:
+            lane = self._lanes[rank] = deque()
+            insort(self._ranks, rank)
+        lane.append(message)
+        self._size += 1
+        self._high = max(self._high, self._depth())
+
+    def _drop(self, message: Any, rank: int) -> Any:
+        """Make room by the rule; returns who has to go, which may be the new one."""
+        self._dropped += 1
+        lowest = next((one for one in reversed(self._ranks) if one != _LAST), None)
+        if lowest is None or rank > lowest or (rank == lowest and self._options.when_full == "drop_newest"):
+            return message
+        lane = self._lanes[lowest]
+        victim = lane.popleft() if self._options.when_full == "drop_oldest" else lane.pop()
+        self._taken_from(lowest, lane)
+        self._insert(message, rank)
+        return victim
+
+    def _throw_away(self, message: Any) -> None:
+        if not self._refuse_caller(message):
+            self._process.runtime.dead_letters.record(self._process.label, message)
+
+    def _reject(self, message: Any) -> None:
+        with self._lock:
+            self._rejected += 1
+        if not self._refuse_caller(message):
+            raise self._error()
+
+    def _refuse_caller(self, message: Any) -> bool:
+        reply = getattr(message, "reply_to", None)
+        if not isinstance(reply, pykka.Future):
+            return False
+        refuse(reply, self._error())
+        return True
+
+    def _error(self) -> MailboxFull:
+        return MailboxFull(self._process.label, self._options.max_size or 0)
+
+    def _wait_and_insert(self, message: Any, rank: int) -> bool:
+        dispatcher = self._process.runtime.dispatcher
+        limit = self._options.block_timeout
+        deadline = None if limit is None else dispatcher.monotonic() + limit
+        first = True
+        while True:
+            with self._lock:
+                if self._has_room() or self._reader == get_ident():
+                    self._insert(message, rank)
+                    return True
+                left = None if deadline is None else deadline - dispatcher.monotonic()
+                if left is not None and left <= 0:
+                    return False
+                self._blocked += first
+                first = False
+                latch = Lock()
+                latch.acquire()
+                self._waiting.append(latch)
+            try:
+                dispatcher.wait(latch, left)
+            finally:
+                with self._lock:
+                    if latch in self._waiting:  # nobody has woken it
+                        self._waiting.remove(latch)
+
+    # --- the owner's side ----------------------------------------------------------------------------------------
+
+    def _get(self) -> Any:
+        self._reader = get_ident()
+        if self._system:
+            try:
+                return self._system.popleft()
+            except IndexError:
+                pass
+        with self._lock:
+            if not self._ranks:
+                raise queue.Empty
+            rank = self._ranks[0]
+            lane = self._lanes[rank]
+            message = lane.popleft()
+            self._taken_from(rank, lane)
+            self._let_one_in()
+        return message
+
+    def _taken_from(self, rank: int, lane: deque[Any]) -> None:
+        self._size -= 1
+        if not lane:
+            del self._lanes[rank]
+            self._ranks.remove(rank)
+
+    def _let_one_in(self) -> None:
+        if self._waiting and self._has_room():
+            self._waiting.popleft().release()
+
+    def _is_empty(self) -> bool:
+        return not self._system and not self._size
+
+    def _count(self) -> int:
+        return len(self._system) + self._size
+
+    def leave(self) -> None:
+        """As `Mailbox.leave`; what was put aside may have been handled, so there may be room."""
+        self._reader = 0
+        if self._waiting:
+            with self._lock:
+                self._let_one_in()
+        super().leave()
+
+    def bury(self, grave: Undertaker) -> None:
+        """As `Mailbox.bury`; nobody waits for room any more."""
+        super().bury(grave)
+        with self._lock:
+            while self._waiting:
+                self._waiting.popleft().release()
+
+    def counters(self) -> MailboxCounters:
+        """A snapshot."""
+        with self._lock:
+            return MailboxCounters(
+                size=self._depth(),
+                max_size=self._options.max_size,
+                high_water_mark=self._high,
+                dropped=self._dropped,
+                rejected=self._rejected,
+                blocked=self._blocked,
+            )

@@ -1,0 +1,72 @@
+"""Under how many seeds the tests of the simulation run, and how one run of one seed is replayed.
+
+A test that takes a ``seed``, itself or through a fixture, says with ``@pytest.mark.seeds(50)`` under how many it runs
+by itself; with ``threads=True`` it also gets the seed ``"threads"``, unless its world is ``virtual``. ``--seeds N`` and
+``--first-seed K`` ask for others, and for nothing that takes no seed; a test that fails says how its seed is replayed.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import pytest
+
+_REPLAY: Final = pytest.StashKey[list[str]]()
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """``--seeds`` and ``--first-seed``."""
+    group = parser.getgroup("simulation")
+    group.addoption("--seeds", type=int, default=None, help="seeds for each test of the simulation (default: few)")
+    group.addoption("--first-seed", type=int, default=0, help="the first of them")
+
+
+def seed_the_test(metafunc: pytest.Metafunc) -> None:
+    """Run a test that takes a seed once for each."""
+    marker = metafunc.definition.get_closest_marker("seeds")
+    if marker is None or "seed" not in metafunc.fixturenames:
+        return
+    wanted = metafunc.config.getoption("--seeds")
+    first: int = metafunc.config.getoption("--first-seed")
+    values: list[Any] = list(range(first, first + (marker.args[0] if wanted is None else wanted)))
+    if marker.kwargs.get("threads") and wanted is None and "virtual" not in metafunc.fixturenames:
+        values.append("threads")
+    metafunc.parametrize("seed", values)
+
+
+def leave_out_the_seedless(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Who asks for seeds wants to run what takes one."""
+    if config.getoption("--seeds") is None:
+        return
+    left_out = [item for item in items if _seed_of(item) is None]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if _seed_of(item) is not None]
+
+
+def replay_command(item_id: str, seed: int) -> str:
+    """What runs this test under this seed and no other."""
+    return f"python -m pytest '{item_id}' --first-seed {seed} --seeds 1"
+
+
+def remember_failure(item: pytest.Item, report: pytest.TestReport) -> None:
+    """If a test failed under a seed, keep the command that replays it."""
+    seed = _seed_of(item)
+    if report.failed and seed is not None:
+        command = replay_command(item.nodeid, seed)
+        report.sections.append(("replay", command))
+        item.config.stash.setdefault(_REPLAY, []).append(command)
+
+
+def write_replays(terminal: Any, config: pytest.Config) -> None:
+    """Write how what failed is replayed, under the results."""
+    commands = config.stash.get(_REPLAY, list[str]())
+    if commands:
+        terminal.section("replay a seed", sep="-")
+    for command in dict.fromkeys(commands):
+        terminal.write_line(command)
+
+
+def _seed_of(item: pytest.Item) -> int | None:
+    call = getattr(item, "callspec", None)
+    seed = None if call is None else call.params.get("seed")
+    return seed if isinstance(seed, int) else None
