@@ -47,8 +47,8 @@ format: $(VENV)/.dev  ## put the code into our form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.dev  ## measure, side by side with the peers; see benchmarks/RESULTS.md
-	$(BIN)/python -m benchmarks
+bench: $(VENV)/.dev  ## measure, side by side with the peers, and write benchmarks/RESULTS.md
+	$(BIN)/python -m benchmarks --write
 
 docs: $(VENV)/.docs  ## the documentation, into site/
 	$(BIN)/mkdocs build --strict
