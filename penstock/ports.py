@@ -36,7 +36,7 @@ __all__ = [
     "RefusalDelta",
     "Secret",
     "TextDelta",
-    "ToolCallDelta",
+    "ToolCallFragment",
     "UsageDelta",
 ]
 
@@ -62,7 +62,7 @@ class RefusalDelta(msgspec.Struct, frozen=True, gc=False):
     text: str
 
 
-class ToolCallDelta(msgspec.Struct, frozen=True, gc=False):
+class ToolCallFragment(msgspec.Struct, frozen=True, gc=False):
     """A fragment of a function call. What the fragment does not say is ``None`` or empty."""
 
     index: int | None = None
@@ -95,7 +95,7 @@ class KeepAlive(msgspec.Struct, frozen=True, gc=False):
 
 
 Delta: TypeAlias = (
-    TextDelta | ReasoningDelta | RefusalDelta | ToolCallDelta | UsageDelta | FinishDelta | ErrorDelta | KeepAlive
+    TextDelta | ReasoningDelta | RefusalDelta | ToolCallFragment | UsageDelta | FinishDelta | ErrorDelta | KeepAlive
 )
 
 

@@ -30,7 +30,7 @@ from penstock.ports import (
     ReasoningDelta,
     RefusalDelta,
     TextDelta,
-    ToolCallDelta,
+    ToolCallFragment,
     UsageDelta,
 )
 
@@ -189,7 +189,7 @@ class Attempt:
                 tokens.append((text, "reasoning"))
             case RefusalDelta(text=text):
                 tokens.append((text, "refusal"))
-            case ToolCallDelta():
+            case ToolCallFragment():
                 self._size += len(delta.arguments) + len(delta.name or "") + len(delta.id or "")
                 self._tool_calls.feed(delta)
             case UsageDelta(usage=usage):

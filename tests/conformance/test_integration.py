@@ -19,7 +19,7 @@ from penstock.ports import (
     ReasoningDelta,
     RefusalDelta,
     TextDelta,
-    ToolCallDelta,
+    ToolCallFragment,
     UsageDelta,
 )
 from penstock.testing import HANG, Collector, ScriptedAttempt, ScriptedProvider, SimulatedSystem, kill
@@ -166,9 +166,9 @@ def test_I27_reasoning_and_tool_calls_are_kept_apart_from_the_text(system: Simul
         [
             ReasoningDelta("hm"),
             "Yes",
-            ToolCallDelta(0, "c1", "f", '{"a"'),
-            ToolCallDelta(1, "c2", "g", "{"),
-            ToolCallDelta(0, None, None, ": 1}"),
+            ToolCallFragment(0, "c1", "f", '{"a"'),
+            ToolCallFragment(1, "c2", "g", "{"),
+            ToolCallFragment(0, None, None, ": 1}"),
             FinishDelta("tool_calls", "tool_calls"),
         ],
     )
@@ -561,7 +561,7 @@ def test_I31_a_stream_without_credit_is_not_idle(system: SimulatedSystem) -> Non
 @pytest.mark.parametrize("kind", [TextDelta, ReasoningDelta, RefusalDelta, None])
 def test_an_answer_that_is_too_long_ends_the_stream_and_is_not_read_on(system: SimulatedSystem, kind: Any) -> None:
     def piece(text: str) -> Delta:
-        return kind(text) if kind is not None else ToolCallDelta(index=0, id="a", name="f", arguments=text[2:])
+        return kind(text) if kind is not None else ToolCallFragment(index=0, id="a", name="f", arguments=text[2:])
 
     bounded = QUICK.replace(max_answer_bytes=1000)
     enough = ask(system, [piece("x" * 500), piece("y" * 498)], request_options=bounded)

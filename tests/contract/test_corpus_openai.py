@@ -20,7 +20,7 @@ from penstock.ports import (
     ReasoningDelta,
     RefusalDelta,
     TextDelta,
-    ToolCallDelta,
+    ToolCallFragment,
     UsageDelta,
 )
 
@@ -74,7 +74,7 @@ def _calls(deltas: list[Delta]) -> list[dict[str, Any]]:
     calls: list[dict[str, Any]] = []
     by_index: dict[int | None, dict[str, Any]] = {}
     for delta in deltas:
-        if not isinstance(delta, ToolCallDelta):
+        if not isinstance(delta, ToolCallFragment):
             continue
         call = by_index.get(delta.index) if delta.index is not None else (calls[-1] if calls else None)
         if call is None or (delta.id is not None and call["id"] not in (None, delta.id)):

@@ -14,7 +14,7 @@ import re
 import msgspec
 
 from penstock.events import ToolCall
-from penstock.ports import ToolCallDelta
+from penstock.ports import ToolCallFragment
 
 __all__ = ["ToolCallAccumulator"]
 
@@ -53,11 +53,11 @@ class _Call:
 
 
 class ToolCallAccumulator:
-    """Feed it every `ToolCallDelta` of an answer; `finish` gives the calls in the order in which they began.
+    """Feed it every `ToolCallFragment` of an answer; `finish` gives the calls in the order in which they began.
 
     >>> calls = ToolCallAccumulator()
-    >>> calls.feed(ToolCallDelta(index=0, id="a", name="add", arguments='{"x":'))
-    >>> calls.feed(ToolCallDelta(index=0, arguments=" 1}"))
+    >>> calls.feed(ToolCallFragment(index=0, id="a", name="add", arguments='{"x":'))
+    >>> calls.feed(ToolCallFragment(index=0, arguments=" 1}"))
     >>> [(call.name, call.arguments) for call in calls.finish()]
     [('add', {'x': 1})]
     """
@@ -72,7 +72,7 @@ class ToolCallAccumulator:
     def __len__(self) -> int:
         return len(self._calls)
 
-    def feed(self, delta: ToolCallDelta) -> None:
+    def feed(self, delta: ToolCallFragment) -> None:
         """Add one fragment."""
         call = self._find(delta)
         if call is None:
@@ -88,7 +88,7 @@ class ToolCallAccumulator:
         if delta.arguments:
             call.parts.append(delta.arguments)
 
-    def _find(self, delta: ToolCallDelta) -> _Call | None:
+    def _find(self, delta: ToolCallFragment) -> _Call | None:
         if delta.id:
             known = self._by_id.get(delta.id)
             if known is not None:
@@ -97,7 +97,7 @@ class ToolCallAccumulator:
             return known if known is not None and not known.id else None
         return self._without_id(delta)
 
-    def _without_id(self, delta: ToolCallDelta) -> _Call | None:
+    def _without_id(self, delta: ToolCallFragment) -> _Call | None:
         if delta.index is not None:
             call = self._by_index.get(delta.index)
             return None if call is not None and delta.name and call.name and _is_another(call, delta) else call
@@ -113,7 +113,7 @@ class ToolCallAccumulator:
         return tuple(_finish(call, place) for place, call in enumerate(self._calls))
 
 
-def _is_another(call: _Call, delta: ToolCallDelta) -> bool:
+def _is_another(call: _Call, delta: ToolCallFragment) -> bool:
     """Whether a fragment with a name belongs to another call, though its index is that of ``call``."""
     if delta.name != call.name:
         return True

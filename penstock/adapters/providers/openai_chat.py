@@ -7,13 +7,11 @@ from typing import Any
 
 import msgspec
 
-from penstock.adapters.providers.openai_common import (
-    OPENAI_URL,
-    Endpoint,
+from penstock.adapters.providers.api_errors import error_answer, error_frame
+from penstock.adapters.providers.endpoint import OPENAI_URL, Endpoint
+from penstock.adapters.providers.pieces import (
     Surrogates,
     decode_json,
-    error_answer,
-    error_frame,
     text_of,
     to_usage,
     whole_number,
@@ -34,7 +32,7 @@ from penstock.ports import (
     RefusalDelta,
     Secret,
     TextDelta,
-    ToolCallDelta,
+    ToolCallFragment,
     UsageDelta,
 )
 
@@ -296,7 +294,7 @@ class ChatDecoder:
 
 
 def _says_something(deltas: list[Delta]) -> bool:
-    return any(type(each) in (TextDelta, ReasoningDelta, RefusalDelta, ToolCallDelta) for each in deltas)
+    return any(type(each) in (TextDelta, ReasoningDelta, RefusalDelta, ToolCallFragment) for each in deltas)
 
 
 def _is_error(event: SseEvent, chunk: dict[str, Any]) -> bool:
@@ -343,7 +341,7 @@ def _thinking(thinking: object) -> str:
     return text_of(thinking)
 
 
-def _fragment(call: dict[str, Any]) -> ToolCallDelta | None:
+def _fragment(call: dict[str, Any]) -> ToolCallFragment | None:
     """What one fragment says: the function's or the custom tool's; None where that is nothing."""
     function = call.get("function")
     if not isinstance(function, dict):
@@ -353,7 +351,7 @@ def _fragment(call: dict[str, Any]) -> ToolCallDelta | None:
     arguments = function.get("arguments", function.get("input"))
     if isinstance(arguments, (dict, list)):  # whole and already parsed, as Ollama's own API sends them
         arguments = msgspec.json.encode(arguments).decode()
-    fragment = ToolCallDelta(
+    fragment = ToolCallFragment(
         index=whole_number(call.get("index")),
         id=without_halves(text_of(call.get("id"))) or None,
         name=without_halves(text_of(function.get("name"))) or None,

@@ -7,14 +7,9 @@ from typing import Any
 
 import msgspec
 
-from penstock.adapters.providers.openai_common import (
-    OPENAI_URL,
-    Endpoint,
-    error_answer,
-    error_frame,
-    text_of,
-    to_usage,
-)
+from penstock.adapters.providers.api_errors import error_answer, error_frame
+from penstock.adapters.providers.endpoint import OPENAI_URL, Endpoint
+from penstock.adapters.providers.pieces import text_of, to_usage
 from penstock.adapters.sse import SseDecoder, SseEvent
 from penstock.config.options import RequestOptions
 from penstock.errors import OptionError, ProviderError
@@ -30,7 +25,7 @@ from penstock.ports import (
     RefusalDelta,
     Secret,
     TextDelta,
-    ToolCallDelta,
+    ToolCallFragment,
     UsageDelta,
 )
 
@@ -265,15 +260,15 @@ class ResponsesDecoder:
         self._called = True
         arguments = text_of(item.get(field))
         if arguments:
-            self._told.add((ToolCallDelta, wire.output_index, None))
-        self._told.add((ToolCallDelta, wire.output_index, -1))
+            self._told.add((ToolCallFragment, wire.output_index, None))
+        self._told.add((ToolCallFragment, wire.output_index, -1))
         call_id = text_of(item.get("call_id")) or text_of(item.get("id")) or None
-        out.append(ToolCallDelta(wire.output_index, call_id, text_of(item.get("name")) or None, arguments))
+        out.append(ToolCallFragment(wire.output_index, call_id, text_of(item.get("name")) or None, arguments))
 
     def _item_done(self, wire: _Wire, out: list[Delta]) -> None:
         item = wire.item if isinstance(wire.item, dict) else {}
         field = _CALL_ITEMS.get(text_of(item.get("type")))
-        if field is not None and (ToolCallDelta, wire.output_index, -1) not in self._told:
+        if field is not None and (ToolCallFragment, wire.output_index, -1) not in self._told:
             self._item_added(wire, out)
         elif field is not None:
             wire.arguments = item.get(field)
@@ -292,11 +287,11 @@ class ResponsesDecoder:
     def _arguments(self, wire: _Wire, out: list[Delta]) -> None:
         if text := text_of(wire.delta):
             self._called = True
-            self._told.add((ToolCallDelta, wire.output_index, None))
-            out.append(ToolCallDelta(wire.output_index, None, None, text))
+            self._told.add((ToolCallFragment, wire.output_index, None))
+            out.append(ToolCallFragment(wire.output_index, None, None, text))
 
     def _whole_arguments(self, wire: _Wire, out: list[Delta]) -> None:
-        if (ToolCallDelta, wire.output_index, None) not in self._told:
+        if (ToolCallFragment, wire.output_index, None) not in self._told:
             wire.delta = wire.arguments if wire.arguments is not None else wire.input
             self._arguments(wire, out)
 

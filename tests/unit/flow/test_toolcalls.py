@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from penstock.actors.flow import toolcalls
 from penstock.actors.flow.toolcalls import ToolCallAccumulator
-from penstock.ports import ToolCallDelta
+from penstock.ports import ToolCallFragment
 from tests.unit.flow.common import steps
 
-D = ToolCallDelta
+D = ToolCallFragment
 
 
-def calls(*deltas: ToolCallDelta) -> list[tuple[str, str, Any]]:
+def calls(*deltas: ToolCallFragment) -> list[tuple[str, str, Any]]:
     accumulator = ToolCallAccumulator()
     for delta in deltas:
         accumulator.feed(delta)
@@ -151,7 +151,7 @@ JSON = st.dictionaries(st.text(max_size=3), st.one_of(st.integers(-5, 5), st.tex
 def test_however_they_are_cut_and_marked_the_calls_are_whole(
     arguments: list[Any], marking: str, data: st.DataObject
 ) -> None:
-    pending: list[list[ToolCallDelta]] = []
+    pending: list[list[ToolCallFragment]] = []
     for place, value in enumerate(arguments):
         raw = json.dumps(value)
         cuts = sorted(data.draw(st.lists(st.integers(0, len(raw)), max_size=4)))

@@ -21,7 +21,7 @@ from penstock.ports import (
     RefusalDelta,
     Secret,
     TextDelta,
-    ToolCallDelta,
+    ToolCallFragment,
     UsageDelta,
 )
 
@@ -205,12 +205,12 @@ def test_tool_call_fragments_tell_what_they_say() -> None:
         {"index": 3},
         "junk",
     ) == [
-        ToolCallDelta(0, "c1", "f", ""),
-        ToolCallDelta(0, None, None, '{"a'),
-        ToolCallDelta(None, "c2", "g", '{"b":1}'),
-        ToolCallDelta(None, None, None, "x"),
-        ToolCallDelta(2, "c3", "h", "free"),
-        ToolCallDelta(1, "c4", None, ""),
+        ToolCallFragment(0, "c1", "f", ""),
+        ToolCallFragment(0, None, None, '{"a'),
+        ToolCallFragment(None, "c2", "g", '{"b":1}'),
+        ToolCallFragment(None, None, None, "x"),
+        ToolCallFragment(2, "c3", "h", "free"),
+        ToolCallFragment(1, "c4", None, ""),
     ]
 
 
@@ -220,8 +220,8 @@ def test_a_legacy_function_call_is_a_tool_call() -> None:
         choice({"function_call": {"arguments": "{}"}}),
         choice({}, "function_call"),
     ) == [
-        ToolCallDelta(None, None, "f", ""),
-        ToolCallDelta(None, None, None, "{}"),
+        ToolCallFragment(None, None, "f", ""),
+        ToolCallFragment(None, None, None, "{}"),
         FinishDelta("tool_calls", "function_call"),
     ]
 
@@ -376,7 +376,7 @@ def test_a_whole_answer_instead_of_a_stream_is_read() -> None:
     assert decoder.close() == [
         TextDelta("Hi"),
         RefusalDelta("no"),
-        ToolCallDelta(None, "a", "f", "{}"),
+        ToolCallFragment(None, "a", "f", "{}"),
         FinishDelta("tool_calls", "stop"),
     ]
     assert (decoder.finished, decoder.model) == (True, "m")
@@ -404,6 +404,6 @@ def test_half_a_character_alone_is_shown_as_such() -> None:
 
 def test_half_a_character_in_a_name_or_an_error_can_be_written_as_json() -> None:
     call = {"id": "a\ud83d", "function": {"name": "f\ud83d", "arguments": "{}"}}
-    assert decode(choice({"tool_calls": [call]})) == [ToolCallDelta(None, "a\ufffd", "f\ufffd", "{}")]
+    assert decode(choice({"tool_calls": [call]})) == [ToolCallFragment(None, "a\ufffd", "f\ufffd", "{}")]
     error = error_of({"error": {"message": "m\ud83d", "code": "c\ud83d"}})
     assert (error.message, error.code) == ("m\ufffd", "c\ufffd")

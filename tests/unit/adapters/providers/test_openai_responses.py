@@ -19,7 +19,7 @@ from penstock.ports import (
     RefusalDelta,
     Secret,
     TextDelta,
-    ToolCallDelta,
+    ToolCallFragment,
     UsageDelta,
 )
 
@@ -83,9 +83,9 @@ def test_item_ids_that_change_with_every_event_do_not_matter() -> None:
         event("response.output_item.done", output_index=3, item={**call, "id": "e", "arguments": '{"x":1}'}),
         COMPLETED,
     ) == [
-        ToolCallDelta(3, "c1", "f", ""),
-        ToolCallDelta(3, None, None, '{"x"'),
-        ToolCallDelta(3, None, None, ":1}"),
+        ToolCallFragment(3, "c1", "f", ""),
+        ToolCallFragment(3, None, None, '{"x"'),
+        ToolCallFragment(3, None, None, ":1}"),
         FinishDelta("tool_calls", "completed"),
     ]
 
@@ -97,8 +97,8 @@ def test_arguments_that_come_only_in_done_are_told_once() -> None:
     done = event("response.function_call_arguments.done", output_index=0, arguments="{}")
     item = event("response.output_item.done", output_index=0, item=whole)
     for events in [(added, done, item), (added, done), (added, item)]:
-        assert decode(*events) == [ToolCallDelta(0, "c1", "f", ""), ToolCallDelta(0, None, None, "{}")]
-    assert decode(item) == [ToolCallDelta(0, "c1", "f", "{}")]
+        assert decode(*events) == [ToolCallFragment(0, "c1", "f", ""), ToolCallFragment(0, None, None, "{}")]
+    assert decode(item) == [ToolCallFragment(0, "c1", "f", "{}")]
 
 
 def test_a_custom_tools_input_is_its_arguments() -> None:
@@ -107,7 +107,7 @@ def test_a_custom_tools_input_is_its_arguments() -> None:
         event("response.output_item.added", output_index=0, item=call),
         delta("custom_tool_call_input", "SELECT"),
         event("response.custom_tool_call_input.done", output_index=0, input="SELECT"),
-    ) == [ToolCallDelta(0, "c1", "f", ""), ToolCallDelta(0, None, None, "SELECT")]
+    ) == [ToolCallFragment(0, "c1", "f", ""), ToolCallFragment(0, None, None, "SELECT")]
 
 
 def test_completion_tells_usage_and_the_model_and_is_the_end() -> None:

@@ -1,0 +1,100 @@
+"""Where a provider is and how a request to it is built: URL, headers, key, JSON body."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from penstock.config.options import _Options
+from penstock.config.settings import ProviderOptions, Settings
+from penstock.config.sources import STARS
+from penstock.errors import OptionError
+from penstock.ports import ProviderRequest, Secret
+
+__all__ = ["OPENAI_URL", "Endpoint"]
+
+OPENAI_URL = "https://api.openai.com/v1"
+
+
+class Endpoint:
+    """Where to send requests, and with which key. The key's text is in none of its attributes' reprs."""
+
+    def __init__(
+        self,
+        api_key: Secret | None,
+        base_url: str,
+        *,
+        organization: str | None,
+        project: str | None,
+        headers: Mapping[str, str] | None,
+    ) -> None:
+        self.base_url = _checked_url(base_url)
+        self._key = _checked_key(api_key)
+        self._headers = {"Content-Type": "application/json", "Accept": "text/event-stream"}
+        if organization:
+            self._headers["OpenAI-Organization"] = organization
+        if project:
+            self._headers["OpenAI-Project"] = project
+        self._headers.update(headers or {})
+        for name, value in self._headers.items():
+            if not (name.isascii() and name.isprintable() and value.isascii() and value.isprintable()):
+                raise OptionError("headers", name, "names and values of printable ASCII")
+
+    def request(self, path: str, body: Mapping[str, Any]) -> ProviderRequest:
+        """Build the POST of ``body`` as JSON.
+
+        Raises:
+            OptionError: the key is missing where it cannot be, or a value of ``body`` cannot be JSON.
+        """
+        for name, value in body.items():  # msgspec would write them as JSON
+            if isinstance(value, (_Options, ProviderOptions, Settings)):
+                raise OptionError(name, type(value), "a parameter of the request; ours go in options, request_options")
+        secrets = {}
+        if self._key is not None:
+            secrets["Authorization"] = Secret(f"Bearer {self._key.reveal()}")
+        elif urlsplit(self.base_url).hostname == urlsplit(OPENAI_URL).hostname:
+            raise OptionError("api_key", None, f"a key of {OPENAI_URL}; set OPENAI_API_KEY or give api_key")
+        return ProviderRequest(
+            url=f"{self.base_url}/{path}", body=_encoded(body), headers=self._headers, secret_headers=secrets
+        )
+
+
+def _checked_url(base_url: str) -> str:
+    allowed = "an http:// or https:// URL without user, query or fragment"
+    if any(mark in base_url for mark in "@?#"):
+        raise OptionError("base_url", STARS, allowed)  # there may be a password or a key in it
+    if any(char <= " " or char == "\x7f" for char in base_url):
+        raise OptionError("base_url", base_url, allowed)
+    try:
+        parts = urlsplit(base_url)
+        port = parts.port
+    except ValueError:
+        raise OptionError("base_url", base_url, allowed) from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+        raise OptionError("base_url", base_url, allowed)
+    return base_url.rstrip("/")
+
+
+def _checked_key(key: Secret | None) -> Secret | None:
+    if key is None or not key:
+        return None
+    text = key.reveal()
+    if not text.isascii() or not text.isprintable() or " " in text:
+        raise OptionError("api_key", key, "printable ASCII without blanks or line ends (pasted with its newline?)")
+    return key
+
+
+def _encoded(body: Mapping[str, Any]) -> bytes:
+    try:
+        return msgspec.json.encode(body)
+    except (TypeError, ValueError, RecursionError):
+        pass
+    for name, value in body.items():  # say which; never show it, it may be what the user wrote to the model
+        try:
+            msgspec.json.encode(value)
+        except (TypeError, ValueError, RecursionError):
+            raise OptionError(name, type(value), "what can be written as JSON") from None
+    raise OptionError("parameters", type(body), "what can be written as JSON")
