@@ -24,6 +24,8 @@ The whole tree::
     └── ProviderError                          the provider, or the way to it; `partial` is the text so far
         ├── ConnectError                       no connection: refused, unknown host, TLS, reset before an answer
         ├── ProviderTimeout                    one of the four clocks ran out; `which` says which
+        ├── ProviderBusy                       our own limits: no turn within the queue's time-out, or no place in it
+        ├── CircuitOpen                        the endpoint failed too often just now; nothing is sent for a while
         ├── ApiError                           the provider answered with an error: status, code, retryable
         │   ├── AuthenticationError            401, 403: the key
         │   ├── BadRequestError                the request can never work as it is
@@ -48,6 +50,7 @@ __all__ = [
     "BadRequestError",
     "BufferFull",
     "CallTimeout",
+    "CircuitOpen",
     "ConnectError",
     "ContentFilterError",
     "ContextLengthExceeded",
@@ -60,6 +63,7 @@ __all__ = [
     "ProcessDead",
     "ProcessError",
     "ProtocolError",
+    "ProviderBusy",
     "ProviderError",
     "ProviderTimeout",
     "RateLimited",
@@ -303,6 +307,26 @@ class ProviderTimeout(ProviderError, TimeoutError):
         self.which = which
         self.timeout = timeout
         super().__init__(f"{which} time-out: {_MISSED.get(which, 'nothing')} within {timeout:g} s")
+
+
+class ProviderBusy(ProviderError):
+    """The limits set for this provider left no turn in time, or the queue for one is full. Nothing was sent."""
+
+    retryable = True
+
+    def __init__(self, endpoint: str, detail: str) -> None:
+        self.endpoint = endpoint
+        self.detail = detail
+        super().__init__(f"{endpoint}: {detail}")
+
+
+class CircuitOpen(ProviderError):
+    """The endpoint failed so often that nothing is sent to it until ``retry_after`` seconds from now."""
+
+    def __init__(self, endpoint: str, retry_after: float) -> None:
+        self.endpoint = endpoint
+        self.retry_after = retry_after
+        super().__init__(f"{endpoint} failed too often; it is tried again in {retry_after:.1f} s")
 
 
 class ApiError(ProviderError):

@@ -9,33 +9,41 @@ that a decoder can say has a type of its own.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import msgspec
 
 from penstock.config.options import RequestOptions
 from penstock.errors import PenstockError, ProviderError
-from penstock.events import Event, FinishReason, Usage
+from penstock.events import Event, FinishReason, ReasoningBlock, Usage
 
 __all__ = [
+    "CanListModels",
+    "CanResume",
     "ChatCall",
+    "ChoiceDelta",
     "Clock",
     "Decoder",
     "Delta",
     "ErrorDelta",
     "FinishDelta",
+    "HeaderSink",
     "Journal",
     "KeepAlive",
     "OfferSink",
     "Provider",
     "ProviderRequest",
+    "Quota",
     "Reader",
     "ReaderJob",
     "ReaderSink",
+    "ReasoningBlockDelta",
     "ReasoningDelta",
     "RefusalDelta",
     "Secret",
+    "TellsQuota",
     "TextDelta",
+    "Thinking",
     "ToolCallFragment",
     "UsageDelta",
 ]
@@ -69,6 +77,25 @@ class ToolCallFragment(msgspec.Struct, frozen=True, gc=False):
     id: str | None = None
     name: str | None = None
     arguments: str = ""
+    is_server: bool = False
+    signature: str = ""
+
+
+class ReasoningBlockDelta(msgspec.Struct, frozen=True, gc=False):
+    """A piece of reasoning is complete and has what the provider wants back. Its text has come as `ReasoningDelta`."""
+
+    block: ReasoningBlock
+
+
+class Thinking(msgspec.Struct, frozen=True, gc=False):
+    """The model has begun to reason, and may show nothing of it for long. Not a first delta: nothing is told yet."""
+
+
+class ChoiceDelta(msgspec.Struct, frozen=True, gc=False):
+    """A delta of another answer than the first, where several were asked for (``n`` > 1). ``index`` is at least 1."""
+
+    index: int
+    delta: TextDelta | ReasoningDelta | RefusalDelta | ToolCallFragment | FinishDelta
 
 
 class UsageDelta(msgspec.Struct, frozen=True, gc=False):
@@ -95,7 +122,17 @@ class KeepAlive(msgspec.Struct, frozen=True, gc=False):
 
 
 Delta: TypeAlias = (
-    TextDelta | ReasoningDelta | RefusalDelta | ToolCallFragment | UsageDelta | FinishDelta | ErrorDelta | KeepAlive
+    TextDelta
+    | ReasoningDelta
+    | ReasoningBlockDelta
+    | RefusalDelta
+    | ToolCallFragment
+    | ChoiceDelta
+    | UsageDelta
+    | FinishDelta
+    | ErrorDelta
+    | KeepAlive
+    | Thinking
 )
 
 
@@ -166,13 +203,18 @@ class Secret:
 class ChatCall(msgspec.Struct, frozen=True, kw_only=True):
     """What the user wants of a provider, in no provider's words.
 
-    ``input`` is a list of chat messages (``{"role": …, "content": …}``) or, for response streams, whatever the
-    provider takes. ``parameters`` go into the request as they are.
+    ``input`` is a list of chat messages or, for response streams, whatever the provider takes. Chat messages are
+    OpenAI's (``{"role": …, "content": …, "tool_calls": …}``, ``{"role": "tool", "tool_call_id": …}``), whoever the
+    provider is: each provider's `request` turns them, and tools in OpenAI's form, into its own, and lets through what
+    is in its own form already. An assistant message may have ``"reasoning_blocks"`` (dicts of `ReasoningBlock`'s
+    fields) and each of its tool calls a ``"signature"``: given back to the provider that made them, dropped for others.
+    ``parameters`` go into the request as they are. ``resumable``: ask for an answer that can be taken up again.
     """
 
     model: str
     input: Any
     parameters: Mapping[str, Any] = {}
+    resumable: bool = False
 
     def __repr__(self) -> str:
         return f"ChatCall(model={self.model!r})"
@@ -210,6 +252,53 @@ class Provider(Protocol):
         """Map an HTTP error answer (``body`` may be cut) to a typed error. Header names are in lower case."""
 
 
+@runtime_checkable
+class CanListModels(Protocol):
+    """A provider that says which models it has."""
+
+    def models_request(self, page: str | None = None) -> ProviderRequest:
+        """The GET request for the list of models, or for a further page of it.
+
+        Raises:
+            OptionError: as for `Provider.request`.
+        """
+
+    def models(self, body: bytes) -> tuple[list[str], str | None]:
+        """Read the answer: the models' names, and the next page's mark if there is one.
+
+        Raises:
+            ProtocolError: it is no list of models.
+        """
+
+
+@runtime_checkable
+class CanResume(Protocol):
+    """A provider that can go on with an answer whose connection broke."""
+
+    def resume(self, decoder: Decoder) -> tuple[ProviderRequest, Decoder] | None:
+        """The request for what follows all that ``decoder`` has told, and the decoder that goes on from there.
+
+        None: this answer cannot be taken up again.
+        """
+
+
+class Quota(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What a provider says is left of its limits; None is not told. ``…_reset_s``: seconds until it is full again."""
+
+    requests_left: int | None = None
+    requests_reset_s: float | None = None
+    tokens_left: int | None = None
+    tokens_reset_s: float | None = None
+
+
+@runtime_checkable
+class TellsQuota(Protocol):
+    """A provider whose answers' headers say what is left of its rate limits."""
+
+    def quota(self, headers: Mapping[str, str]) -> Quota | None:
+        """Read them (names in lower case); None: nothing is told."""
+
+
 class ReaderSink(Protocol):
     """Whom a reader tells. All methods are called from the reader's thread, in this order, and none raises.
 
@@ -232,6 +321,14 @@ class ReaderSink(Protocol):
         ``error`` is None when the body ended or the decoder was done; whether that is a complete answer is to be
         asked of ``decoder`` (None when no body ever came).
         """
+
+
+@runtime_checkable
+class HeaderSink(Protocol):
+    """A sink that wants to see the answer's headers too."""
+
+    def answered(self, headers: Mapping[str, str]) -> None:
+        """Called between ``waiting`` and the first ``deltas``: a stream begins. Header names are in lower case."""
 
 
 class OfferSink(ReaderSink, Protocol):

@@ -6,7 +6,7 @@ Text goes from here straight into the stream's intake; the integration is told w
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -127,6 +127,9 @@ class Attempt:
 
     def waiting(self) -> None:
         self._tell(Waiting(self.number))
+
+    def answered(self, headers: Mapping[str, str]) -> None:
+        pass
 
     def deltas(self, deltas: Sequence[Delta]) -> bool:
         tokens = self._read(deltas)

@@ -15,7 +15,7 @@ from penstock.adapters import http_faults
 from penstock.adapters.http_connection import Broken, Hold, holding
 from penstock.config.options import RequestOptions
 from penstock.errors import ApiError, IncompleteStream, OptionError, PenstockError, ProtocolError
-from penstock.ports import Decoder, Delta, ErrorDelta, Provider, ProviderRequest, ReaderSink
+from penstock.ports import Decoder, Delta, ErrorDelta, HeaderSink, Provider, ProviderRequest, ReaderSink
 
 __all__ = ["Exchange", "Transport"]
 
@@ -123,6 +123,8 @@ class Exchange:
         try:
             if refused := self._refusal(response):
                 return refused
+            if isinstance(self._sink, HeaderSink):
+                self._sink.answered({name.lower(): value for name, value in response.headers.items()})
             return self._read(response.raw)
         finally:
             response.close()

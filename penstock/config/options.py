@@ -30,7 +30,7 @@ __all__ = [
 Strategy: TypeAlias = Literal["hybrid", "batch", "time"]
 Overflow: TypeAlias = Literal["block", "drop_oldest", "drop_newest", "error"]
 Slow: TypeAlias = Literal["block", "coalesce", "drop", "disconnect"]
-OnInterrupt: TypeAlias = Literal["fail", "restart"]
+OnInterrupt: TypeAlias = Literal["fail", "restart", "resume"]
 OnOrphan: TypeAlias = Literal["cancel", "continue"] | float
 Restart: TypeAlias = Literal["temporary", "transient"]
 Tokenizer: TypeAlias = Callable[[str], Iterable[str]]
@@ -187,13 +187,18 @@ class RequestOptions(_Options):
         connect_timeout: until the connection stands and the request is sent, 0.001 … 3600.
         first_token_timeout: from then to the first delta, 0.001 … 86400.
         idle_timeout: between two deltas; pings are life, not progress, and do not count. 0.001 … 86400.
+        reasoning_timeout: in the place of the two above while the model is known to reason, where it is longer.
+            0.001 … 86400.
         total_timeout: for the whole request with all its retries, 0.001 … 30 days; None is without end.
         max_retries: attempts after the first one, before the first delta only, 0 … 100.
         retry_base_delay: the first wait; doubles with each retry, with jitter between half and all of it. 0 … 3600.
         retry_max_delay: no computed wait is longer. 0 … 3600.
         retry_after_limit: a ``Retry-After`` longer than this ends the stream instead of waiting. 0 … 86400.
-        on_interrupt: what happens to a failure after the first delta: ``"fail"``, or ``"restart"`` from the beginning
-            after a `StreamReset`.
+        on_interrupt: what happens to a failure after the first delta: ``"fail"``, ``"restart"`` from the beginning
+            after a `StreamReset`, or ``"resume"`` where it broke, which OpenAI's Responses API can (it then runs in
+            background mode); any other answer fails.
+        fallback: models to ask in turn when one has failed for good, by the same rules: before the first delta, or
+            with ``on_interrupt="restart"``. Each is ``"provider/model"``, or a model of the same provider.
         finish_grace: how long to wait for usage after a finish reason when no end marker comes, 0 … 60.
         max_event_bytes: the longest event a provider may send, 1,000 … 2**30.
         max_answer_bytes: the longest answer, everything the model says counted in characters, 1,000 … 2**40.
@@ -207,12 +212,14 @@ class RequestOptions(_Options):
     connect_timeout: float = 10.0
     first_token_timeout: float = 60.0
     idle_timeout: float = 60.0
+    reasoning_timeout: float = 300.0
     total_timeout: float | None = 600.0
     max_retries: int = 2
     retry_base_delay: float = 0.5
     retry_max_delay: float = 8.0
     retry_after_limit: float = 60.0
     on_interrupt: OnInterrupt = "fail"
+    fallback: tuple[str, ...] = ()
     finish_grace: float = 2.0
     max_event_bytes: int = 4 * 1_048_576
     max_answer_bytes: int = 64 * 1_048_576
@@ -227,6 +234,11 @@ class RequestOptions(_Options):
         check_number("retry_base_delay", self.retry_base_delay, 0, 3600)
         check_number("retry_max_delay", self.retry_max_delay, 0, 3600)
         check_number("retry_after_limit", self.retry_after_limit, 0, 86_400)
+        check_number("reasoning_timeout", self.reasoning_timeout, 0.001, 86_400)
+        if isinstance(self.fallback, list):
+            object.__setattr__(self, "fallback", tuple(self.fallback))
+        if not isinstance(self.fallback, tuple) or not all(isinstance(one, str) and one for one in self.fallback):
+            raise OptionError("fallback", self.fallback, "a list of models' names")
         check_choice("on_interrupt", self.on_interrupt, get_args(OnInterrupt))
         check_number("finish_grace", self.finish_grace, 0, 60)
         check_number("max_event_bytes", self.max_event_bytes, 1_000, 2**30, whole=True)

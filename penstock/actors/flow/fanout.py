@@ -11,9 +11,20 @@ import msgspec
 from penstock.actors.flow.log import StreamLog
 from penstock.config.options import Slow
 from penstock.errors import SubscriberTooSlow
-from penstock.events import Event, StreamReset, StreamSnapshot, TokenEvent, TokenKind
+from penstock.events import (
+    Event,
+    StreamCancelled,
+    StreamCompleted,
+    StreamFailed,
+    StreamReset,
+    StreamSnapshot,
+    TokenEvent,
+    TokenKind,
+)
 
 __all__ = ["Cursor"]
+
+_TELLS_DROPPED = (TokenEvent, StreamCompleted, StreamFailed, StreamCancelled)
 
 
 class Cursor:
@@ -111,7 +122,7 @@ class Cursor:
         elif isinstance(event, StreamReset):
             self._offsets = {}
             return event
-        if self._untold:
+        if self._untold and isinstance(event, _TELLS_DROPPED):
             event = msgspec.structs.replace(event, dropped=event.dropped + self._untold)
             self._untold = 0
         return event
@@ -200,7 +211,7 @@ class Cursor:
         self.seq = event.seq
         if self._offsets is not None:
             self._offsets[event.kind] = self._offsets.get(event.kind, 0) + len(event.text)
-        if self._untold:
+        if self._untold and isinstance(event, _TELLS_DROPPED):
             event = msgspec.structs.replace(event, dropped=self._untold)
             self._untold = 0
         return event

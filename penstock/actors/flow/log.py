@@ -19,8 +19,11 @@ import msgspec
 
 from penstock.errors import PenstockError, ProviderError, StreamError
 from penstock.events import (
+    Choice,
+    Cost,
     Event,
     FinishReason,
+    ReasoningBlock,
     StreamCancelled,
     StreamCompleted,
     StreamFailed,
@@ -48,6 +51,10 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     tool_calls: tuple[ToolCall, ...] = ()
     usage: Usage | None = None
     model: str | None = None
+    provider: str | None = None
+    reasoning_blocks: tuple[ReasoningBlock, ...] = ()
+    choices: tuple[Choice, ...] = ()
+    cost: Cost | None = None
 
 
 class TextPile:
@@ -244,6 +251,10 @@ class StreamLog:
             "tool_calls": outcome.tool_calls,
             "usage": outcome.usage,
             "model": outcome.model,
+            "provider": outcome.provider,
+            "reasoning_blocks": outcome.reasoning_blocks,
+            "choices": outcome.choices,
+            "cost": outcome.cost,
             "timestamp": now,
             "metadata": self.metadata,
             "dropped": dropped,

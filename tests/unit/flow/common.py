@@ -7,7 +7,16 @@ from collections.abc import Callable
 from typing import Any
 
 from penstock.actors.flow.log import Outcome, StreamLog
-from penstock.events import Event, StreamReset, StreamSnapshot, TokenEvent, TokenKind
+from penstock.events import (
+    Event,
+    StreamCancelled,
+    StreamCompleted,
+    StreamFailed,
+    StreamReset,
+    StreamSnapshot,
+    TokenEvent,
+    TokenKind,
+)
 
 OUTCOME = Outcome()
 KEEP_ALL = 1 << 40
@@ -61,7 +70,7 @@ class Reader:
             self.dropped += event.dropped
         elif isinstance(event, StreamReset):
             self.texts = dict.fromkeys(KINDS, "")
-        else:
+        elif isinstance(event, (StreamCompleted, StreamFailed, StreamCancelled)):
             self.dropped += event.dropped
 
 

@@ -1,27 +1,19 @@
-"""What a subscriber receives: frozen, numbered, in one order for everybody.
-
-Every event of a stream has a ``seq``: 1, 2, 3 … without gaps in the stream's log, and exactly one *terminal* event
-(`StreamCompleted`, `StreamFailed` or `StreamCancelled`) is the last. A subscriber that is slow may get one merged
-`TokenEvent` for several in a row; its ``seq`` is that of the last of them, so ``events(after=event.seq)`` always
-goes on exactly where one stopped.
-
-The reprs say sizes, never text: events may be logged.
-"""
+"""The events of every stream: tokens, resets, and how it ended."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, NoReturn, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
 from penstock.errors import PenstockError
+from penstock.events.tools import ToolEvent
+from penstock.events.values import Choice, Cost, FinishReason, ReasoningBlock, StreamMetrics, ToolCall, Usage
 
 __all__ = [
     "Disconnected",
     "Event",
-    "FinishReason",
-    "FrozenDict",
     "StreamCancelled",
     "StreamCompleted",
     "StreamFailed",
@@ -30,56 +22,10 @@ __all__ = [
     "TerminalEvent",
     "TokenEvent",
     "TokenKind",
-    "ToolCall",
-    "Usage",
     "to_dict",
 ]
 
 TokenKind: TypeAlias = Literal["text", "reasoning", "refusal"]
-
-FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "content_filter", "refusal", "other"]
-"""Why the model stopped, in one vocabulary for all providers; the provider's own word is in ``raw_finish_reason``."""
-
-
-class FrozenDict(dict[str, Any]):
-    """A dict that cannot be changed: all events of a stream share one, and no subscriber may spoil it for others."""
-
-    __slots__ = ()
-
-    def _refuse(self, *_args: object, **_kwargs: object) -> NoReturn:
-        raise TypeError("the metadata of an event is read-only")
-
-    __setitem__ = __delitem__ = clear = pop = popitem = setdefault = update = __ior__ = _refuse
-
-    def __reduce__(self) -> tuple[type[FrozenDict], tuple[dict[str, Any]]]:
-        return FrozenDict, (dict(self),)
-
-
-class Usage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """Token counts as the provider gave them. ``None`` means *not told*, which is not 0."""
-
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    total_tokens: int | None = None
-    reasoning_tokens: int | None = None
-    cached_tokens: int | None = None
-
-
-class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
-    """One function call that the model asks for.
-
-    ``arguments`` is the parsed JSON, or ``None`` where what came is not complete JSON (``arguments_raw`` has it as it
-    came). Such a call must not be run.
-    """
-
-    id: str
-    name: str
-    arguments: Any = None
-    arguments_raw: str = ""
-
-    def __repr__(self) -> str:
-        state = "incomplete" if self.arguments is None else "complete"
-        return f"ToolCall(id={self.id!r}, name={self.name!r}, arguments={state})"
 
 
 class TokenEvent(msgspec.Struct, frozen=True, gc=False):
@@ -147,6 +93,11 @@ class StreamCompleted(msgspec.Struct, frozen=True, kw_only=True):
     raw_finish_reason: str | None = None
     usage: Usage | None = None
     model: str | None = None
+    provider: str | None = None
+    reasoning_blocks: tuple[ReasoningBlock, ...] = ()
+    choices: tuple[Choice, ...] = ()
+    cost: Cost | None = None
+    metrics: StreamMetrics | None = None
     timestamp: float = 0.0
     metadata: Mapping[str, Any] = {}
     dropped: int = 0
@@ -170,6 +121,11 @@ class StreamFailed(msgspec.Struct, frozen=True, kw_only=True):
     tool_calls: tuple[ToolCall, ...] = ()
     usage: Usage | None = None
     model: str | None = None
+    provider: str | None = None
+    reasoning_blocks: tuple[ReasoningBlock, ...] = ()
+    choices: tuple[Choice, ...] = ()
+    cost: Cost | None = None
+    metrics: StreamMetrics | None = None
     timestamp: float = 0.0
     metadata: Mapping[str, Any] = {}
     dropped: int = 0
@@ -198,6 +154,11 @@ class StreamCancelled(msgspec.Struct, frozen=True, kw_only=True):
     tool_calls: tuple[ToolCall, ...] = ()
     usage: Usage | None = None
     model: str | None = None
+    provider: str | None = None
+    reasoning_blocks: tuple[ReasoningBlock, ...] = ()
+    choices: tuple[Choice, ...] = ()
+    cost: Cost | None = None
+    metrics: StreamMetrics | None = None
     timestamp: float = 0.0
     metadata: Mapping[str, Any] = {}
     dropped: int = 0
@@ -228,7 +189,7 @@ class Disconnected(msgspec.Struct, frozen=True):
 TerminalEvent: TypeAlias = StreamCompleted | StreamFailed | StreamCancelled
 """The last event of a stream; there is exactly one."""
 
-Event: TypeAlias = TokenEvent | StreamReset | TerminalEvent
+Event: TypeAlias = TokenEvent | ToolEvent | StreamReset | TerminalEvent
 """Whatever a subscriber may get."""
 
 

@@ -1,0 +1,125 @@
+"""What events carry: counts, costs, calls, choices."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NoReturn, TypeAlias
+
+import msgspec
+
+__all__ = [
+    "Choice",
+    "Cost",
+    "FinishReason",
+    "FrozenDict",
+    "ReasoningBlock",
+    "StreamMetrics",
+    "ToolCall",
+    "Usage",
+]
+
+FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "content_filter", "refusal", "other"]
+"""Why the model stopped, in one vocabulary for all providers; the provider's own word is in ``raw_finish_reason``."""
+
+
+class FrozenDict(dict[str, Any]):
+    """A dict that cannot be changed: all events of a stream share one, and no subscriber may spoil it for others."""
+
+    __slots__ = ()
+
+    def _refuse(self, *_args: object, **_kwargs: object) -> NoReturn:
+        raise TypeError("the metadata of an event is read-only")
+
+    __setitem__ = __delitem__ = clear = pop = popitem = setdefault = update = __ior__ = _refuse
+
+    def __reduce__(self) -> tuple[type[FrozenDict], tuple[dict[str, Any]]]:
+        return FrozenDict, (dict(self),)
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Token counts as the provider gave them. ``None`` means *not told*, which is not 0."""
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    total_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    cached_tokens: int | None = None
+
+
+class Cost(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What an answer costs by the price table, in ``currency``. ``is_estimate``: the provider told no usage (yet)."""
+
+    amount: float
+    currency: str = "USD"
+    is_estimate: bool = False
+
+
+class ReasoningBlock(msgspec.Struct, frozen=True, kw_only=True):
+    """A piece of reasoning that the provider signed, to be given back to it unchanged in the next request.
+
+    ``kind`` is the provider's own word: Anthropic's ``"thinking"`` and ``"redacted_thinking"``, Gemini's ``"thought"``,
+    the Responses API's ``"reasoning"``. ``signature`` is what the provider wants back: a signature or encrypted text.
+    """
+
+    kind: str
+    text: str = ""
+    signature: str = ""
+    id: str | None = None
+
+    def __repr__(self) -> str:
+        return f"ReasoningBlock(kind={self.kind!r}, chars={len(self.text)})"
+
+
+class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
+    """One function call that the model asks for.
+
+    ``arguments`` is the parsed JSON, or ``None`` where what came is not complete JSON (``arguments_raw`` has it as it
+    came). Such a call must not be run. ``is_server``: the provider runs it itself (web search …); nobody else must.
+    ``signature``: what the provider wants back with the call (Gemini's ``thoughtSignature``).
+    """
+
+    id: str
+    name: str
+    arguments: Any = None
+    arguments_raw: str = ""
+    is_server: bool = False
+    signature: str = ""
+
+    def __repr__(self) -> str:
+        state = "incomplete" if self.arguments is None else "complete"
+        return f"ToolCall(id={self.id!r}, name={self.name!r}, arguments={state})"
+
+
+class Choice(msgspec.Struct, frozen=True, kw_only=True):
+    """One of several answers to a request (``n`` > 1). Number 0 is the stream; the others come whole, at its end."""
+
+    index: int
+    text: str = ""
+    reasoning: str = ""
+    refusal: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    finish_reason: FinishReason | None = None
+    raw_finish_reason: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Choice(index={self.index}, finish_reason={self.finish_reason!r}, chars={len(self.text)})"
+
+
+class StreamMetrics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What a stream has done, in numbers. Names with ``_s`` are seconds; ``start_time`` and ``end_time`` wall clock."""
+
+    start_time: float
+    first_token_time: float | None = None
+    end_time: float | None = None
+    tokens: int = 0
+    """Tokens delivered."""
+    bytes: int = 0
+    """The same in UTF-8 bytes of text."""
+    function_calls: int = 0
+    tool_time_s: float = 0.0
+    """Seconds in which at least one tool ran."""
+    errors: int = 0
+    """Failed deliveries, failed attempts at the provider, failed tools."""
+    total_time_s: float = 0.0
+    time_to_first_token_s: float | None = None
+    tokens_per_second: float = 0.0
+    bytes_per_second: float = 0.0
