@@ -45,6 +45,8 @@ from penstock.errors import (
     SubscriberTooSlow,
     SupervisorError,
     SystemStopped,
+    ToolArgumentsError,
+    ToolError,
 )
 from penstock.events import (
     Choice,
@@ -138,10 +140,12 @@ __all__ = [
     "TerminalEvent",
     "TokenEvent",
     "ToolApprovalRequested",
+    "ToolArgumentsError",
     "ToolCall",
     "ToolCallCompleted",
     "ToolCallDelta",
     "ToolCallStarted",
+    "ToolError",
     "ToolExecutionStarted",
     "ToolProgress",
     "ToolResult",

@@ -21,6 +21,8 @@ The whole tree::
     │   ├── DeliveryError                      too many batches could not be delivered
     │   ├── BufferFull                         no room, and no time left to wait for it
     │   └── SubscriberTooSlow                  a `disconnect` subscriber fell too far behind
+    ├── ToolError                              a tool's result cannot be told to the model
+    │   └── ToolArgumentsError                 the model's arguments do not fit the tool's schema
     └── ProviderError                          the provider, or the way to it; `partial` is the text so far
         ├── ConnectError                       no connection: refused, unknown host, TLS, reset before an answer
         ├── ProviderTimeout                    one of the four clocks ran out; `which` says which
@@ -77,6 +79,8 @@ __all__ = [
     "SubscriberTooSlow",
     "SupervisorError",
     "SystemStopped",
+    "ToolArgumentsError",
+    "ToolError",
 ]
 
 
@@ -261,6 +265,17 @@ class SubscriberTooSlow(StreamError):
     def __init__(self, stream_id: str, window: int) -> None:
         self.window = window
         super().__init__(stream_id, f"stream {stream_id!r}: a subscriber had more than {window} events waiting")
+
+
+# --- tools -------------------------------------------------------------------------------------------------------
+
+
+class ToolError(PenstockError):
+    """A tool cannot do, or tell, what was asked. Its text goes to the model."""
+
+
+class ToolArgumentsError(ToolError):
+    """The model's arguments do not fit; the text says which and why, for the model to do better."""
 
 
 # --- providers ---------------------------------------------------------------------------------------------------
