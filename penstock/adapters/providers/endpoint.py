@@ -14,37 +14,65 @@ from penstock.config.sources import STARS
 from penstock.errors import OptionError
 from penstock.ports import ProviderRequest, Secret
 
-__all__ = ["OPENAI_URL", "Endpoint"]
+__all__ = ["OPENAI_URL", "Endpoint", "KeyRule"]
 
 OPENAI_URL = "https://api.openai.com/v1"
 
 
+class KeyRule(msgspec.Struct, frozen=True, kw_only=True):
+    """How a provider takes its key: in which header, behind which word, and at which of its URLs there must be one.
+
+    ``variable`` is the environment variable that an error names. ``needed_at`` None: there is no such URL.
+    """
+
+    header: str = "Authorization"
+    prefix: str = "Bearer "
+    needed_at: str | None = OPENAI_URL
+    variable: str = "OPENAI_API_KEY"
+
+
+_OPENAI_KEY = KeyRule()
+
+
 class Endpoint:
-    """Where to send requests, and with which key. The key's text is in none of its attributes' reprs."""
+    """Where to send requests, and with which key. The key's text is in none of its attributes' reprs.
+
+    Args:
+        api_key: None or empty sends none, which only ``home`` refuses.
+        base_url: where requests go; paths are appended.
+        home: the provider's own URL, where a key is a must.
+        key_header: the header that carries the key, and what stands before it there.
+        key_variable: where the provider's users usually have the key.
+        headers: more of them, sent with every request.
+    """
 
     def __init__(
         self,
         api_key: Secret | None,
         base_url: str,
         *,
-        organization: str | None,
-        project: str | None,
-        headers: Mapping[str, str] | None,
+        home: str = OPENAI_URL,
+        key_header: tuple[str, str] = ("Authorization", "Bearer "),
+        key_variable: str = "OPENAI_API_KEY",
+        organization: str | None = None,
+        project: str | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         self.base_url = _checked_url(base_url)
         self._key = _checked_key(api_key)
+        self._home = home
+        self._key_header = key_header
+        self._key_variable = key_variable
         self._headers = {"Content-Type": "application/json", "Accept": "text/event-stream"}
         if organization:
             self._headers["OpenAI-Organization"] = organization
         if project:
             self._headers["OpenAI-Project"] = project
         self._headers.update(headers or {})
-        for name, value in self._headers.items():
-            if not (name.isascii() and name.isprintable() and value.isascii() and value.isprintable()):
-                raise OptionError("headers", name, "names and values of printable ASCII")
+        _check_headers(self._headers)
 
-    def request(self, path: str, body: Mapping[str, Any]) -> ProviderRequest:
-        """Build the POST of ``body`` as JSON.
+    def request(self, path: str, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> ProviderRequest:
+        """Build the POST of ``body`` as JSON, with ``headers`` of this one request where there are any.
 
         Raises:
             OptionError: the key is missing where it cannot be, or a value of ``body`` cannot be JSON.
@@ -52,14 +80,32 @@ class Endpoint:
         for name, value in body.items():  # msgspec would write them as JSON
             if isinstance(value, (_Options, ProviderOptions, Settings)):
                 raise OptionError(name, type(value), "a parameter of the request; ours go in options, request_options")
-        secrets = {}
-        if self._key is not None:
-            secrets["Authorization"] = Secret(f"Bearer {self._key.reveal()}")
-        elif urlsplit(self.base_url).hostname == urlsplit(OPENAI_URL).hostname:
-            raise OptionError("api_key", None, f"a key of {OPENAI_URL}; set OPENAI_API_KEY or give api_key")
         return ProviderRequest(
-            url=f"{self.base_url}/{path}", body=_encoded(body), headers=self._headers, secret_headers=secrets
+            url=f"{self.base_url}/{path}", body=_encoded(body), headers=self._headers, secret_headers=self._secrets()
         )
+
+    def get(self, path: str) -> ProviderRequest:
+        """Build the GET of ``path``.
+
+        Raises:
+            OptionError: the key is missing where it cannot be.
+        """
+        headers = {name: value for name, value in self._headers.items() if name != "Content-Type"}
+        return ProviderRequest(
+            url=f"{self.base_url}/{path}",
+            body=b"",
+            method="GET",
+            headers={**headers, "Accept": "application/json"},
+            secret_headers=self._secrets(),
+        )
+
+    def _secrets(self) -> dict[str, Secret]:
+        if self._key is not None:
+            name, before = self._key_header
+            return {name: Secret(before + self._key.reveal())}
+        if urlsplit(self.base_url).hostname == urlsplit(self._home).hostname:
+            raise OptionError("api_key", None, f"a key of {self._home}; set {self._key_variable} or give api_key")
+        return {}
 
 
 def _checked_url(base_url: str) -> str:
