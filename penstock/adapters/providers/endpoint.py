@@ -14,24 +14,9 @@ from penstock.config.sources import STARS
 from penstock.errors import OptionError
 from penstock.ports import ProviderRequest, Secret
 
-__all__ = ["OPENAI_URL", "Endpoint", "KeyRule"]
+__all__ = ["OPENAI_URL", "Endpoint"]
 
 OPENAI_URL = "https://api.openai.com/v1"
-
-
-class KeyRule(msgspec.Struct, frozen=True, kw_only=True):
-    """How a provider takes its key: in which header, behind which word, and at which of its URLs there must be one.
-
-    ``variable`` is the environment variable that an error names. ``needed_at`` None: there is no such URL.
-    """
-
-    header: str = "Authorization"
-    prefix: str = "Bearer "
-    needed_at: str | None = OPENAI_URL
-    variable: str = "OPENAI_API_KEY"
-
-
-_OPENAI_KEY = KeyRule()
 
 
 class Endpoint:
@@ -80,8 +65,13 @@ class Endpoint:
         for name, value in body.items():  # msgspec would write them as JSON
             if isinstance(value, (_Options, ProviderOptions, Settings)):
                 raise OptionError(name, type(value), "a parameter of the request; ours go in options, request_options")
+        if headers:
+            _check_headers(headers)
         return ProviderRequest(
-            url=f"{self.base_url}/{path}", body=_encoded(body), headers=self._headers, secret_headers=self._secrets()
+            url=f"{self.base_url}/{path}",
+            body=_encoded(body),
+            headers={**self._headers, **headers} if headers else self._headers,
+            secret_headers=self._secrets(),
         )
 
     def get(self, path: str) -> ProviderRequest:
@@ -106,6 +96,12 @@ class Endpoint:
         if urlsplit(self.base_url).hostname == urlsplit(self._home).hostname:
             raise OptionError("api_key", None, f"a key of {self._home}; set {self._key_variable} or give api_key")
         return {}
+
+
+def _check_headers(headers: Mapping[str, str]) -> None:
+    for name, value in headers.items():
+        if not (name.isascii() and name.isprintable() and value.isascii() and value.isprintable()):
+            raise OptionError("headers", name, "names and values of printable ASCII")
 
 
 def _checked_url(base_url: str) -> str:
