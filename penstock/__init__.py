@@ -7,6 +7,7 @@ subscribers read, each at its own pace. See `System` for the way in.
 from penstock.actors.iteration import Events
 from penstock.actors.record import StreamStatistics
 from penstock.actors.subscriptions import Subscription
+from penstock.adapters.tools import FunctionTool, tool
 from penstock.chaining import chain, wrap_existing_handler
 from penstock.config.logs import configure_logging
 from penstock.config.options import RequestOptions, StreamOptions
@@ -26,6 +27,7 @@ from penstock.errors import (
     IncompleteStream,
     MailboxFull,
     OptionError,
+    OutputInvalid,
     PenstockError,
     ProcessCrashed,
     ProcessDead,
@@ -75,7 +77,9 @@ from penstock.events import (
     to_dict,
 )
 from penstock.inspection import StreamInfo, SubscriberInfo, SystemStatistics, Tree
+from penstock.ports import Tool, ToolContext
 from penstock.stream import Stream
+from penstock.structured import PartialJson, Structured, response_format, structured
 from penstock.system import System
 
 __all__ = [
@@ -97,9 +101,12 @@ __all__ = [
     "Disconnected",
     "Event",
     "Events",
+    "FunctionTool",
     "IncompleteStream",
     "MailboxFull",
     "OptionError",
+    "OutputInvalid",
+    "PartialJson",
     "PenstockError",
     "ProcessCrashed",
     "ProcessDead",
@@ -130,6 +137,7 @@ __all__ = [
     "StreamSnapshot",
     "StreamStarted",
     "StreamStatistics",
+    "Structured",
     "SubscriberInfo",
     "SubscriberTooSlow",
     "Subscription",
@@ -139,12 +147,14 @@ __all__ = [
     "SystemStopped",
     "TerminalEvent",
     "TokenEvent",
+    "Tool",
     "ToolApprovalRequested",
     "ToolArgumentsError",
     "ToolCall",
     "ToolCallCompleted",
     "ToolCallDelta",
     "ToolCallStarted",
+    "ToolContext",
     "ToolError",
     "ToolExecutionStarted",
     "ToolProgress",
@@ -153,6 +163,9 @@ __all__ = [
     "Usage",
     "chain",
     "configure_logging",
+    "response_format",
+    "structured",
     "to_dict",
+    "tool",
     "wrap_existing_handler",
 ]

@@ -21,6 +21,7 @@ The whole tree::
     │   ├── DeliveryError                      too many batches could not be delivered
     │   ├── BufferFull                         no room, and no time left to wait for it
     │   └── SubscriberTooSlow                  a `disconnect` subscriber fell too far behind
+    ├── OutputInvalid                          a structured answer is no JSON, or not of its model
     ├── ToolError                              a tool's result cannot be told to the model
     │   └── ToolArgumentsError                 the model's arguments do not fit the tool's schema
     └── ProviderError                          the provider, or the way to it; `partial` is the text so far
@@ -60,6 +61,7 @@ __all__ = [
     "IncompleteStream",
     "MailboxFull",
     "OptionError",
+    "OutputInvalid",
     "PenstockError",
     "ProcessCrashed",
     "ProcessDead",
@@ -265,6 +267,19 @@ class SubscriberTooSlow(StreamError):
     def __init__(self, stream_id: str, window: int) -> None:
         self.window = window
         super().__init__(stream_id, f"stream {stream_id!r}: a subscriber had more than {window} events waiting")
+
+
+class OutputInvalid(PenstockError):
+    """A structured answer is no JSON, or does not fit its model.
+
+    ``problems`` says where and why, without the answer's text, which is in ``partial``.
+    """
+
+    def __init__(self, model: str, problems: tuple[str, ...], partial: str) -> None:
+        self.model = model
+        self.problems = problems
+        self.partial = partial
+        super().__init__(f"the answer is no {model}: " + "; ".join(problems))
 
 
 # --- tools -------------------------------------------------------------------------------------------------------

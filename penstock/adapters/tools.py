@@ -1,0 +1,349 @@
+"""Tools out of Python functions: the schema from the signature and the docstring, the arguments checked by pydantic."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import re
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any, Final, overload
+
+import docstring_parser
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic.errors import PydanticUserError
+from pydantic.json_schema import GenerateJsonSchema
+from pydantic_core import PydanticSerializationError, to_json
+
+from penstock.config.options import check_choice, check_number
+from penstock.errors import OptionError, ToolArgumentsError, ToolError
+from penstock.ports import Tool, ToolContext
+
+__all__ = ["FunctionTool", "to_tool", "tool"]
+
+_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_SHOWN_PROBLEMS: Final = 10
+
+
+class FunctionTool:
+    """A Python function that a model may call; made by `tool`. Implements `Tool`, and can still be called as before."""
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        schema: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        needs_approval: bool = False,
+    ) -> None:
+        if not callable(function):
+            raise OptionError("tool", type(function).__name__, "a function")
+        self.function = function
+        self.name = _checked_name(name if name is not None else getattr(function, "__name__", type(function).__name__))
+        check_number("timeout", timeout, 0.001, 86_400, optional=True)
+        check_choice("needs_approval", needs_approval, (True, False))
+        self.timeout = timeout
+        self.needs_approval = needs_approval
+        self._signature = _signature(function, self.name)
+        self._context = _context_parameter(self._signature)
+        docs = docstring_parser.parse(inspect.getdoc(function) or "")
+        self.description = description if description is not None else _described(docs)
+        self._model: type[BaseModel] | None = None
+        if schema is None:
+            self._model = _model(self.name, self._signature, docs, self._context)
+            self.parameters: Mapping[str, Any] = _schema_of(self._model)
+        else:
+            self.parameters = _checked_schema(schema)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function itself."""
+        return self.function(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"FunctionTool({self.name})"
+
+    def check(self, arguments: Any) -> Mapping[str, Any]:
+        """The arguments as the function takes them: converted to its types, defaults filled in.
+
+        With a schema of the user's own, only that they are an object that fits the function's parameters.
+
+        Raises:
+            ToolArgumentsError: they do not fit.
+        """
+        if not isinstance(arguments, Mapping):
+            raise ToolArgumentsError(f"{self.name} takes a JSON object, not {_json_type(arguments)}")
+        if self._model is None:
+            self._check_binds(arguments)
+            return dict(arguments)
+        try:
+            checked = self._model.model_validate(dict(arguments))
+        except ValidationError as error:
+            raise ToolArgumentsError(_explained(self.name, error)) from None
+        values = {field.alias or key: getattr(checked, key) for key, field in self._model.model_fields.items()}
+        return {name: value for name, value in values.items() if value is not _ABSENT}
+
+    def run(self, arguments: Mapping[str, Any], context: ToolContext) -> str:
+        """Call the function with what `check` gave; its result as text: a str as it is, all else as JSON.
+
+        Raises:
+            ToolError: the result cannot be written as JSON.
+            asyncio.CancelledError: it is async, and was cancelled.
+            Exception: whatever the function raises.
+        """
+        named = dict(arguments)
+        if self._context is not None:
+            named[self._context] = context
+        positional = [
+            named.pop(parameter.name)
+            for parameter in self._signature.parameters.values()
+            if parameter.kind is parameter.POSITIONAL_ONLY and parameter.name in named
+        ]
+        result = self.function(*positional, **named)
+        if inspect.isawaitable(result):
+            result = _run_awaitable(result, context)
+        return encode_result(self.name, result)
+
+    def _check_binds(self, arguments: Mapping[str, Any]) -> None:
+        missing = [name for name in self.parameters.get("required", ()) if name not in arguments]
+        if missing:
+            raise ToolArgumentsError(f"{self.name}: missing {', '.join(map(str, missing))}")
+        extra = {self._context: None} if self._context is not None else {}
+        try:
+            self._signature.bind(**{**arguments, **extra})
+        except TypeError as error:
+            raise ToolArgumentsError(f"{self.name}: {error}") from None
+
+
+@overload
+def tool(function: Callable[..., Any], /) -> FunctionTool: ...
+@overload
+def tool(
+    *,
+    name: str | None = ...,
+    description: str | None = ...,
+    schema: Mapping[str, Any] | None = ...,
+    timeout: float | None = ...,
+    needs_approval: bool = ...,
+) -> Callable[[Callable[..., Any]], FunctionTool]: ...
+
+
+def tool(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+    """Make a function, plain or async, a tool; with or without options in brackets.
+
+    The model is told the function's name, its docstring's first paragraphs, and a JSON schema of its parameters, whose
+    descriptions are the docstring's (Google's, numpy's or Sphinx' form). A parameter annotated `ToolContext` is not the
+    model's: it gets the call's context.
+
+    Args:
+        function: what to call. Its parameters must be annotated with types that pydantic knows, or not at all.
+        **options: ``name``; ``description``; ``schema``, a JSON schema in the place of the signature's; ``timeout`` in
+            seconds, in the place of the agent's; ``needs_approval``: the user is asked before each call.
+
+    Raises:
+        OptionError: the function has parameters a model cannot give (``*args``), or an option is not allowed.
+
+    >>> @tool
+    ... def add(a: int, b: int = 1) -> int:
+    ...     '''Add two numbers.
+    ...
+    ...     Args:
+    ...         a: the first one.
+    ...     '''
+    ...     return a + b
+    >>> add.description, add.parameters["properties"]["a"], add.parameters["required"]
+    ('Add two numbers.', {'description': 'the first one.', 'type': 'integer'}, ['a'])
+    >>> add.check({"a": "3"})
+    {'a': 3, 'b': 1}
+    """
+    if function is None:
+        return lambda decorated: FunctionTool(decorated, **options)
+    return FunctionTool(function, **options)
+
+
+def to_tool(thing: Any) -> Tool:
+    """A tool as it is; a function as a tool; a pair of a schema and a function as a tool.
+
+    The schema is OpenAI's form (``{"type": "function", "function": {"name": …, "parameters": …}}``, or the inner
+    object).
+
+    Raises:
+        OptionError: it is none of these.
+    """
+    if isinstance(thing, FunctionTool):
+        return thing
+    if all(hasattr(thing, name) for name in ("name", "description", "parameters", "check", "run")):
+        own: Tool = thing
+        _checked_name(own.name)
+        return own
+    if isinstance(thing, tuple) and len(thing) == 2 and isinstance(thing[0], Mapping):
+        schema, function = thing
+        inner = schema.get("function", schema)
+        if isinstance(inner, Mapping) and "name" in inner:
+            return FunctionTool(
+                function,
+                name=inner["name"],
+                description=str(inner.get("description") or ""),
+                schema=inner.get("parameters") or {"type": "object", "properties": {}},
+            )
+        raise OptionError("tools", sorted(map(str, schema)), "a schema with a name, and a function")
+    if callable(thing):
+        return FunctionTool(thing)
+    raise OptionError("tools", type(thing).__name__, "functions, tools, or pairs of a schema and a function")
+
+
+def encode_result(name: str, result: Any) -> str:
+    """A tool's result as text for the model.
+
+    Raises:
+        ToolError: it cannot be written as JSON.
+    """
+    if isinstance(result, str):
+        return result
+    try:
+        return to_json(result).decode()
+    except (PydanticSerializationError, ValueError, RecursionError):  # its message may hold what is in the result
+        kind = type(result).__name__
+        raise ToolError(f"{name} gave a result that cannot be written as JSON ({kind})") from None
+
+
+# --- from a signature to a schema ------------------------------------------------------------------------------------
+
+
+class _Absent:
+    """The default of a parameter that was not given and whose own default is no JSON: the function's own is used."""
+
+    def __repr__(self) -> str:
+        return "…"
+
+
+_ABSENT: Final = _Absent()
+
+
+class _Schema(GenerateJsonSchema):
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False  # "Arg 0" tells a model nothing
+
+
+def _checked_name(name: object) -> str:
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise OptionError("tool.name", name, "1 to 64 letters, digits, _ and - (give name=… for a lambda)")
+    return name
+
+
+def _signature(function: Callable[..., Any], name: str) -> inspect.Signature:
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        raise OptionError("tool", name, "a function whose signature Python knows, or with schema=…") from None
+    try:
+        hints = typing.get_type_hints(_hinted(function), include_extras=True)
+    except Exception as error:
+        raise OptionError("tool", name, f"a function whose annotations can be resolved ({error})") from None
+    parameters = [
+        parameter.replace(annotation=hints.get(parameter.name, parameter.annotation))
+        for parameter in signature.parameters.values()
+    ]
+    return signature.replace(parameters=parameters)
+
+
+def _hinted(function: Callable[..., Any]) -> Any:
+    """Where the annotations are: a function's own, or its class's ``__call__``'s; a partial has its function's."""
+    inner = getattr(function, "func", function)
+    return inner if inspect.isroutine(inner) or inspect.isclass(inner) else type(inner).__call__
+
+
+def _context_parameter(signature: inspect.Signature) -> str | None:
+    return next((name for name, one in signature.parameters.items() if one.annotation is ToolContext), None)
+
+
+def _described(docs: docstring_parser.Docstring) -> str:
+    return "\n\n".join(text.strip() for text in (docs.short_description, docs.long_description) if text)
+
+
+def _model(
+    name: str, signature: inspect.Signature, docs: docstring_parser.Docstring, context: str | None
+) -> type[BaseModel]:
+    described = {one.arg_name.lstrip("*"): (one.description or "").strip() for one in docs.params}
+    fields: dict[str, Any] = {}
+    for place, parameter in enumerate(signature.parameters.values()):
+        if parameter.name == context:
+            continue
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            raise OptionError(f"tool {name}", str(parameter), "parameters with names of their own, or schema=…")
+        annotation = Any if parameter.annotation is parameter.empty else parameter.annotation
+        # Under names of ours, since pydantic's own methods (`json`, `copy`, `schema` …) are names of parameters too.
+        options: dict[str, Any] = {"alias": parameter.name}
+        if text := described.get(parameter.name):
+            options["description"] = text
+        if parameter.default is parameter.empty:
+            fields[f"arg_{place}"] = (annotation, Field(**options))
+        elif _is_json(parameter.default):
+            fields[f"arg_{place}"] = (annotation, Field(parameter.default, **options))
+        else:
+            fields[f"arg_{place}"] = (annotation, Field(default_factory=lambda: _ABSENT, **options))
+    config = ConfigDict(extra="forbid", arbitrary_types_allowed=False)
+    try:
+        model: type[BaseModel] = create_model(name, __config__=config, **fields)
+        _schema_of(model)
+    except PydanticUserError as error:
+        first = str(error).partition("\n")[0]
+        raise OptionError(f"tool {name}", "annotations", f"types that JSON can carry, or schema=… ({first})") from None
+    return model
+
+
+def _is_json(value: object) -> bool:
+    try:
+        to_json(value)
+    except (PydanticSerializationError, ValueError, RecursionError):
+        return False
+    return True
+
+
+def _schema_of(model: type[BaseModel]) -> dict[str, Any]:
+    schema = model.model_json_schema(schema_generator=_Schema)
+    schema.pop("title", None)
+    schema.setdefault("properties", {})
+    return schema
+
+
+def _checked_schema(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    if not isinstance(schema, Mapping) or schema.get("type", "object") != "object":
+        raise OptionError("tool.schema", type(schema).__name__, 'a JSON schema of type "object"')
+    return {"type": "object", "properties": {}, **schema}
+
+
+# --- running ---------------------------------------------------------------------------------------------------------
+
+
+def _run_awaitable(awaitable: Any, context: ToolContext) -> Any:
+    """Run it on an event loop of its own, in this thread, until it is done or cancelled."""
+
+    async def run() -> Any:
+        loop = asyncio.get_running_loop()
+        task = asyncio.ensure_future(awaitable)
+
+        def cancel() -> None:
+            with contextlib.suppress(RuntimeError):  # it is done, and its loop is closed
+                loop.call_soon_threadsafe(task.cancel)
+
+        context.on_cancel(cancel)
+        return await task
+
+    return asyncio.run(run())
+
+
+def _explained(name: str, error: ValidationError) -> str:
+    """What is wrong, for the model: where and why, without the values, which it knows."""
+    problems = error.errors(include_url=False, include_context=False, include_input=False)
+    lines = [f"{'.'.join(map(str, one['loc'])) or 'arguments'}: {one['msg']}" for one in problems[:_SHOWN_PROBLEMS]]
+    if len(problems) > _SHOWN_PROBLEMS:
+        lines.append(f"and {len(problems) - _SHOWN_PROBLEMS} more")
+    return f"{name}: wrong arguments; " + "; ".join(lines)
+
+
+def _json_type(value: object) -> str:
+    names = {str: "a string", bool: "a boolean", int: "a number", float: "a number", list: "an array"}
+    return names.get(type(value), "null" if value is None else type(value).__name__)

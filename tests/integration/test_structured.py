@@ -1,0 +1,163 @@
+"""Structured output: partial values while a stream runs, the validated model at its end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+import penstock
+from penstock.structured import PartialJson
+
+
+class Step(BaseModel):
+    text: str
+    minutes: int
+
+
+class Recipe(BaseModel):
+    name: str
+    steps: list[Step]
+
+
+SAID = '{"name": "Tee", "steps": [{"text": "Wasser kochen", "minutes": 4}, {"text": "ziehen lassen", "minutes": 3}]}'
+PIECES = [SAID[at : at + 5] for at in range(0, len(SAID), 5)]
+
+
+def is_part(part: Any, whole: Any) -> bool:
+    """Whether ``part`` is ``whole`` with things missing at its end."""
+    if isinstance(part, dict):
+        return isinstance(whole, dict) and all(key in whole and is_part(one, whole[key]) for key, one in part.items())
+    if isinstance(part, list):
+        return isinstance(whole, list) and len(part) <= len(whole) and all(map(is_part, part, whole))
+    if isinstance(part, str):
+        return isinstance(whole, str) and whole.startswith(part)
+    if isinstance(part, int) and isinstance(whole, int):
+        return str(whole).startswith(str(part))
+    return bool(part == whole)
+
+
+def test_partial_values_grow_to_the_whole_while_the_stream_runs() -> None:
+    with penstock.System() as system:
+        stream = system.open_stream(options=penstock.StreamOptions(batch_size=1, rate_limit=None))
+        recipe = penstock.structured(stream, Recipe)
+        for piece in PIECES:
+            stream.process_token(piece)
+        stream.stop()
+        values = list(recipe)
+        assert len(values) > 5
+        assert all(is_part(value, json.loads(SAID)) for value in values)
+        assert values[-1] == json.loads(SAID)
+        assert recipe.result(timeout=5) == Recipe.model_validate_json(SAID)
+
+
+def test_the_same_in_asyncio() -> None:
+    async def read(recipe: penstock.Structured[Recipe]) -> tuple[list[Any], Recipe]:
+        return [value async for value in recipe], await recipe.aresult()
+
+    with penstock.System() as system:
+        stream = system.open_stream(options=penstock.StreamOptions(batch_size=1, rate_limit=None))
+        stream.process_tokens(PIECES)
+        stream.stop()
+        values, result = asyncio.run(read(penstock.structured(stream, Recipe)))
+        assert values[-1] == json.loads(SAID)
+        assert result.name == "Tee"
+
+
+@pytest.mark.parametrize(
+    ("said", "problem"),
+    [
+        (SAID[:-10], "JSON: "),
+        ("I cannot do that.", "JSON: "),
+        ('{"name": "Tee", "steps": [{"text": "a"}]}', "steps.0.minutes: Field required"),
+        ("", "JSON: "),
+    ],
+)
+def test_an_answer_that_does_not_fit_is_refused_with_where_and_why(said: str, problem: str) -> None:
+    with penstock.System() as system:
+        stream = system.open_stream()
+        stream.process_token(said or " ")
+        stream.stop()
+        with pytest.raises(penstock.OutputInvalid) as refused:
+            penstock.structured(stream, Recipe).result(timeout=5)
+        assert any(one.startswith(problem) for one in refused.value.problems)
+        assert refused.value.partial.strip() == said
+        assert "cannot do that" not in str(refused.value)
+
+
+def test_a_fence_around_the_json_is_passed_over() -> None:
+    with penstock.System() as system:
+        stream = system.open_stream()
+        stream.process_token(f"```json\n{SAID}\n```")
+        stream.stop()
+        assert penstock.structured(stream, Recipe).result(timeout=5).name == "Tee"
+
+
+def test_a_reset_begins_the_value_again() -> None:
+    with penstock.System() as system:
+        stream = system.open_stream(options=penstock.StreamOptions(batch_size=1))
+        stream.process_token('{"name": "Kaffee", "steps"')
+        stream.flush_buffer()
+        stream.reset("again")
+        stream.process_tokens(PIECES)
+        stream.stop()
+        assert list(penstock.structured(stream, Recipe))[-1]["name"] == "Tee"
+        assert penstock.structured(stream, Recipe).result(timeout=5).name == "Tee"
+
+
+def test_a_failed_stream_raises_its_own_error() -> None:
+    with penstock.System() as system:
+        stream = system.open_stream()
+        stream.cancel("enough")
+        with pytest.raises(penstock.StreamCancelledError):
+            penstock.structured(stream, Recipe).result(timeout=5)
+        with pytest.raises(penstock.OptionError, match="output_type"):
+            penstock.structured(stream, "no type")  # type: ignore[arg-type]
+
+
+def test_looking_when_it_is_worth_it_reads_the_text_a_bounded_number_of_times() -> None:
+    """Linear: all looks together parse at most 33 times the text, plus what the first thousand characters cost."""
+    for length in (10_000, 100_000, 1_000_000):
+        partial = PartialJson()
+        partial.feed('{"text": "')
+        read = 0
+        at = 0
+        while at < length:
+            partial.feed("x" * 10)
+            at += 10
+            if partial.is_worth_a_look:
+                read += len(partial.text)
+                assert len(partial.value["text"]) == at
+        assert read <= 34 * length + 1024 * 1024
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+        max_leaves=10,
+    ),
+    st.randoms(use_true_random=False),
+)
+def test_whatever_the_json_and_its_pieces_the_last_value_is_the_whole(whole: Any, cuts: random.Random) -> None:
+    said = json.dumps({"value": whole})
+    partial = PartialJson()
+    while said:
+        at = cuts.randint(1, len(said))
+        partial.feed(said[:at])
+        said = said[at:]
+        assert partial.value is None or is_part(partial.value, {"value": whole})
+    assert partial.value == {"value": whole}
+
+
+def test_the_request_parameter_is_openais() -> None:
+    asked = penstock.response_format(Recipe)
+    assert asked["type"] == "json_schema"
+    assert asked["json_schema"]["name"] == "Recipe"
+    assert asked["json_schema"]["schema"]["required"] == ["name", "steps"]
