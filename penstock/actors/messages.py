@@ -6,12 +6,15 @@ Imperatives are requests, facts are news. Who answers a request is written at th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from penstock.actors.flow.log import Outcome
 from penstock.errors import PenstockError
+
+if TYPE_CHECKING:  # the record knows these messages
+    from penstock.actors.record import StreamRecord
 
 __all__ = [
     "Cancel",
@@ -23,6 +26,7 @@ __all__ = [
     "Pause",
     "Reset",
     "Resume",
+    "RoundEnded",
     "SetOptions",
     "StopStream",
 ]
@@ -83,3 +87,10 @@ class Reset(msgspec.Struct, frozen=True):
     """The source starts again from the beginning: what came so far is void."""
 
     reason: str
+
+
+class RoundEnded(msgspec.Struct, frozen=True):
+    """To whoever conducts a stream: the source of ``record`` has ended so, and the stream has not been told."""
+
+    record: StreamRecord
+    ending: Complete | Fail

@@ -44,7 +44,10 @@ _JOIN_AT: Final = 256  # parts that a pile joins into one
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What a provider said beside the text, for the terminal event."""
+    """What a provider said beside the text, for the terminal event.
+
+    ``text`` and ``reasoning`` are there only where somebody conducts several rounds of an answer: those of this round.
+    """
 
     finish_reason: FinishReason = "stop"
     raw_finish_reason: str | None = None
@@ -55,6 +58,11 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     reasoning_blocks: tuple[ReasoningBlock, ...] = ()
     choices: tuple[Choice, ...] = ()
     cost: Cost | None = None
+    text: str = ""
+    reasoning: str = ""
+
+    def __repr__(self) -> str:
+        return f"Outcome(finish_reason={self.finish_reason!r}, tool_calls={len(self.tool_calls)})"
 
 
 class TextPile:

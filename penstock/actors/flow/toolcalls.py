@@ -5,6 +5,9 @@ Providers disagree on how fragments are marked: by index, by id, by both, by an 
 here: a new id begins a new call, whatever its index; a fragment without an id belongs to the last call with its
 index, unless it names another function or begins a second object where the first is complete; one without either
 belongs to the last call, unless that has a name and it brings one too.
+
+A call is told of as it grows: that it has begun once its name is known, and its id, or that none comes; then each piece
+of its arguments. What is told of first, its place and its id, stays what it is.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import re
 
 import msgspec
 
-from penstock.events import ToolCall
+from penstock.events import ToolCall, ToolCallCompleted, ToolCallDelta, ToolCallStarted, ToolEvent
 from penstock.ports import ToolCallFragment
 
 __all__ = ["ToolCallAccumulator"]
@@ -23,12 +26,31 @@ _MARK = re.compile(r'\\.?|["{}\[\]]', re.DOTALL)
 
 
 class _Call:
-    __slots__ = ("_depth", "_escaped", "_in_string", "_scanned", "id", "is_hopeless", "name", "parts")
+    __slots__ = (
+        "_depth",
+        "_escaped",
+        "_in_string",
+        "_scanned",
+        "has_own_id",
+        "id",
+        "is_hopeless",
+        "is_server",
+        "is_told",
+        "name",
+        "parts",
+        "place",
+        "signature",
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, place: int) -> None:
+        self.place = place  # among the answer's calls, from 0
         self.id = ""
+        self.has_own_id = False  # the provider gave it one; if that comes late, we may have given it another
         self.name = ""
         self.parts: list[str] = []
+        self.is_server = False
+        self.signature = ""
+        self.is_told = False  # that it has begun
         self.is_hopeless = False  # closed, and yet no object: nothing that follows makes it one
         self._scanned = 0
         self._depth = 0
@@ -56,37 +78,79 @@ class ToolCallAccumulator:
     """Feed it every `ToolCallFragment` of an answer; `finish` gives the calls in the order in which they began.
 
     >>> calls = ToolCallAccumulator()
-    >>> calls.feed(ToolCallFragment(index=0, id="a", name="add", arguments='{"x":'))
-    >>> calls.feed(ToolCallFragment(index=0, arguments=" 1}"))
+    >>> calls.feed(ToolCallFragment(index=0, id="a", name="add", arguments='{"x":'))[0].name
+    'add'
+    >>> calls.feed(ToolCallFragment(index=0, arguments=" 1}"))[0].text
+    ' 1}'
     >>> [(call.name, call.arguments) for call in calls.finish()]
     [('add', {'x': 1})]
     """
 
-    __slots__ = ("_by_id", "_by_index", "_calls")
+    __slots__ = ("_by_id", "_by_index", "_calls", "_untold")
 
     def __init__(self) -> None:
         self._calls: list[_Call] = []
         self._by_index: dict[int, _Call] = {}
         self._by_id: dict[str, _Call] = {}
+        self._untold: list[_Call] = []  # begun, and not told of
 
     def __len__(self) -> int:
         return len(self._calls)
 
-    def feed(self, delta: ToolCallFragment) -> None:
-        """Add one fragment."""
+    def feed(self, delta: ToolCallFragment) -> list[ToolEvent]:
+        """Add one fragment; returns what is to be told of it."""
         call = self._find(delta)
+        is_new = call is None
         if call is None:
-            call = _Call()
+            call = _Call(len(self._calls))
             self._calls.append(call)
+            self._untold.append(call)
         if delta.id:
-            call.id = delta.id
+            call.id = call.id or delta.id
+            call.has_own_id = True
             self._by_id[delta.id] = call
         if delta.index is not None:
             self._by_index[delta.index] = call
         if delta.name and not call.name:
             call.name = delta.name
+        if delta.is_server:
+            call.is_server = True
+        if delta.signature:
+            call.signature = delta.signature
         if delta.arguments:
             call.parts.append(delta.arguments)
+            if call.is_told:
+                return [ToolCallDelta(index=call.place, text=delta.arguments)]
+        return self._tell(call, is_new=is_new) if self._untold else []
+
+    def _tell(self, newest: _Call, *, is_new: bool) -> list[ToolEvent]:
+        """Tell of the calls that have a name, and an id or something behind it: nothing can bring one in time."""
+        events: list[ToolEvent] = []
+        for call in self._untold:
+            if call.name and (call.has_own_id or call.parts or (is_new and call is not newest)):
+                self._begin(call, events)
+        if events:
+            self._untold = [call for call in self._untold if not call.is_told]
+        return events
+
+    def _begin(self, call: _Call, events: list[ToolEvent]) -> None:
+        call.is_told = True
+        call.id = self._id_of(call)
+        events.append(ToolCallStarted(id=call.id, name=call.name, index=call.place))
+        if call.parts:
+            events.append(ToolCallDelta(index=call.place, text="".join(call.parts)))
+
+    def _id_of(self, call: _Call) -> str:
+        return call.id or f"call_{call.place}"
+
+    def complete(self) -> list[ToolEvent]:
+        """The answer is complete: what is to be told of its calls."""
+        events: list[ToolEvent] = []
+        for call in self._untold:
+            self._begin(call, events)
+        self._untold = []
+        events += (ToolCallCompleted(index=place, call=call) for place, call in enumerate(self.finish()))
+        return events
 
     def _find(self, delta: ToolCallFragment) -> _Call | None:
         if delta.id:
@@ -94,7 +158,7 @@ class ToolCallAccumulator:
             if known is not None:
                 return known
             known = self._without_id(delta)  # the id may come after the first fragment
-            return known if known is not None and not known.id else None
+            return known if known is not None and not known.has_own_id else None
         return self._without_id(delta)
 
     def _without_id(self, delta: ToolCallFragment) -> _Call | None:
@@ -105,12 +169,28 @@ class ToolCallAccumulator:
             return None  # nothing but a second name marks it
         return self._calls[-1] if self._calls else None
 
-    def finish(self) -> tuple[ToolCall, ...]:
+    def finish(self, *, is_whole: bool = True) -> tuple[ToolCall, ...]:
         """The calls. Arguments that are not complete JSON are None, and as they came in ``arguments_raw``.
 
-        No arguments at all, or ``null``, mean none are needed: ``{}``. A call without an id gets one from its place.
+        No arguments at all, or ``null``, mean none are needed: ``{}``; of an answer that is not whole they may only
+        not have come. A call without an id gets one from its place.
         """
-        return tuple(_finish(call, place) for place, call in enumerate(self._calls))
+        return tuple(self._finish(call, is_whole) for call in self._calls)
+
+    def _finish(self, call: _Call, is_whole: bool) -> ToolCall:
+        raw = "".join(call.parts)
+        if raw.strip() in ("", "null"):
+            arguments: object = {} if is_whole else None
+        else:
+            arguments = _parse(raw)
+        return ToolCall(
+            id=self._id_of(call),
+            name=call.name,
+            arguments=arguments,
+            arguments_raw=raw,
+            is_server=call.is_server,
+            signature=call.signature,
+        )
 
 
 def _is_another(call: _Call, delta: ToolCallFragment) -> bool:
@@ -134,8 +214,3 @@ def _parse(raw: str) -> object:
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return None
 
-
-def _finish(call: _Call, place: int) -> ToolCall:
-    raw = "".join(call.parts)
-    arguments = {} if raw.strip() in ("", "null") else _parse(raw)
-    return ToolCall(id=call.id or f"call_{place}", name=call.name, arguments=arguments, arguments_raw=raw)
