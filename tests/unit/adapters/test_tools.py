@@ -293,6 +293,7 @@ def test_whatever_can_be_a_tool_becomes_one_and_a_tool_stays_itself() -> None:
     assert to_tool(plain).name == "plain"
     assert made(3) == 3
     assert repr(made) == "FunctionTool(plain)"
+    nonsense: Any
     for nonsense in (3, "name", None, ({"parameters": {}}, plain)):
         with pytest.raises(OptionError, match="allowed"):
             to_tool(nonsense)
