@@ -18,12 +18,13 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
 
-from penstock.actors.record import Source, StreamRecord, StreamTable
+from penstock.actors.record import StreamRecord, StreamTable
 from penstock.actors.runtime.clock import SystemClock, TimerThread
 from penstock.actors.runtime.dispatcher import ThreadedDispatcher, on_worker
 from penstock.actors.runtime.process import ProcessRef
 from penstock.actors.runtime.runtime import Runtime
 from penstock.actors.runtime.signals import KILL, SHUTDOWN
+from penstock.actors.source import Source
 from penstock.adapters.http import HttpReader
 from penstock.adapters.providers.catalogue import Catalogue
 from penstock.config.logs import get_logger

@@ -13,9 +13,10 @@ import msgspec
 
 from penstock.actors.flow.log import Outcome
 from penstock.actors.flow.toolcalls import ToolCallAccumulator
-from penstock.actors.record import Source, StreamRecord
+from penstock.actors.record import StreamRecord
 from penstock.actors.runtime.mailbox import Mailbox
 from penstock.actors.runtime.transitions import Cast
+from penstock.actors.source import Source
 from penstock.config.logs import get_logger
 from penstock.errors import PenstockError, ProtocolError, ProviderError, StreamClosed
 from penstock.events import FinishReason, TokenKind, Usage

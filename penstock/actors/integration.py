@@ -5,7 +5,8 @@ done; ``retry_wait`` between attempts. Tokens do not pass here: the reader's thr
 (`Attempt`), and this machine hears of what happens around them.
 
 Accepts: `Cancel` from its stream; what `Attempt` tells.
-Sends: `Complete`, `Fail` or `Reset` to the stream; it waits for nobody.
+Sends: `Reset`, `Complete` or `Fail` to the stream, the last two to its conductor instead if it has one (`RoundEnded`);
+it waits for nobody.
 Fails: it is restarted by its supervisor, and goes on by the same rules as if the connection had broken.
 """
 
@@ -18,7 +19,7 @@ import msgspec
 
 from penstock.actors.attempt import Attempt, Connecting, Ended, Finished, FirstDelta, Waiting
 from penstock.actors.flow.log import Outcome
-from penstock.actors.messages import Cancel, Complete, Fail, Reset
+from penstock.actors.messages import Cancel, Complete, Fail, Reset, RoundEnded
 from penstock.actors.record import StreamRecord
 from penstock.actors.runtime.reply import Reply
 from penstock.actors.runtime.signals import NORMAL, ExitNotice
@@ -37,6 +38,7 @@ from penstock.actors.runtime.transitions import (
     state_timeout,
     timeout,
 )
+from penstock.actors.source import Source
 from penstock.config.logs import get_logger
 from penstock.errors import (
     ApiError,
@@ -47,7 +49,7 @@ from penstock.errors import (
     ProviderTimeout,
 )
 
-__all__ = ["Integration"]
+__all__ = ["Integration", "tell_ending"]
 
 _TOTAL: Final = "total"
 _GRACE: Final = "grace"
@@ -61,12 +63,22 @@ class _ResetAnswered(msgspec.Struct, frozen=True):
     reply: Reply
 
 
+def tell_ending(record: StreamRecord, source: Source, ending: Complete | Fail) -> None:
+    """Let whoever is to know how a source has ended know it: the stream's conductor, or else the stream."""
+    conductor = source.conductor
+    if conductor is not None and record.runtime.is_alive(conductor):
+        source.is_handed_over = True  # first: whoever is restarted, or sees us end, must not tell it again
+        conductor.tell(RoundEnded(record, ending))
+        return
+    record.ending = ending  # first written, then told: a stream that is just starting looks at it
+    if record.ref is not None:
+        record.ref.tell(ending)
+
+
 class Integration(StateMachine):
     """See the module's docstring. Started by its stream, under the source supervisor."""
 
-    def init(self, record: StreamRecord) -> Next | Stop:
-        source = record.source
-        assert source is not None
+    def init(self, record: StreamRecord, source: Source) -> Next | Stop:
         self._stream = record
         self._source = source
         self._options = source.options
@@ -80,7 +92,7 @@ class Integration(StateMachine):
         source.attempt = None
         if before is not None:
             before.abandon()
-        if record.is_over or record.ending is not None:
+        if record.is_over or record.ending is not None or source.is_handed_over or record.source is not source:
             return Stop(NORMAL)
         if source.deadline is None and self._options.total_timeout is not None:
             source.deadline = self.runtime.clock.monotonic() + self._options.total_timeout
@@ -276,10 +288,8 @@ class Integration(StateMachine):
         if self._source.ref is not self.ref:
             return Stop(NORMAL)  # another one has taken over
         self._attempt = self._source.attempt = None
-        self._stream.ending = ending  # first written, then told: a stream that is just starting looks at it
         self._note_state("done")
-        if self._stream.ref is not None:
-            self._stream.ref.tell(ending)
+        tell_ending(self._stream, self._source, ending)
         return Stop(NORMAL)
 
     def terminate(self, reason: object) -> None:

@@ -21,12 +21,13 @@ from penstock.actors.messages import Complete, Fail
 from penstock.actors.runtime.process import ProcessRef
 from penstock.actors.runtime.reply import Reply
 from penstock.actors.runtime.runtime import Runtime
+from penstock.actors.source import Source
 from penstock.actors.subscriptions import Hub, nothing
-from penstock.config.options import OnOrphan, RequestOptions, Restart, StreamOptions
+from penstock.config.options import OnOrphan, Restart, StreamOptions
 from penstock.errors import StreamExists, StreamNotFound
-from penstock.ports import ChatCall, Journal, Provider, ProviderRequest, Reader
+from penstock.ports import Journal
 
-__all__ = ["Counters", "Source", "StreamRecord", "StreamStatistics", "StreamTable"]
+__all__ = ["Counters", "StreamRecord", "StreamStatistics", "StreamTable"]
 
 _GAPS: Final = 512  # times between deliveries that are kept
 
@@ -122,30 +123,6 @@ class Counters:
         """The given quantile of the times between tokens."""
         gaps = sorted(self._gaps or ())
         return gaps[min(len(gaps) - 1, int(share * len(gaps)))] if gaps else None
-
-
-class Source:
-    """Where a stream's tokens come from: what its integration needs, and what has become of it so far."""
-
-    def __init__(
-        self,
-        provider: Provider,
-        call: ChatCall,
-        request: ProviderRequest,
-        options: RequestOptions,
-        reader: Reader,
-    ) -> None:
-        self.provider = provider
-        self.call = call
-        self.request = request
-        self.options = options
-        self.reader = reader
-        self.attempts = 0
-        self.started = False  # a delta has come
-        self.state = "queued"
-        self.ref: ProcessRef | None = None  # the integration at work
-        self.attempt: Any = None  # its attempt under way
-        self.deadline: float | None = None  # monotonic; for all attempts together
 
 
 class StreamRecord:

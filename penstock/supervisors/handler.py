@@ -3,9 +3,9 @@
 It decides; what it knows is in the `StreamTable` and in each stream's record, so that it can crash and come back
 without a stream or a subscriber noticing. It never waits for a stream.
 
-Accepts: `OpenStream` as a call (answered by the stream's supervisor when the stream runs); `Watch`, `Orphaned`,
-`Abandoned`, `ChildExited`, `Sweep` as news.
-Sends: to the supervisors, to start and end; to streams, `Cancel`.
+Accepts: `OpenStream` as a call (answered by the stream's supervisor when the stream runs); `StartSource`; `Watch`,
+`Orphaned`, `Abandoned`, `ChildExited`, `Sweep` as news.
+Sends: to the supervisors, to start and end; to streams, `Cancel`; to a stream's conductor, `RoundEnded`.
 Fails: restarted; rebuilds its tables from the records.
 """
 
@@ -21,7 +21,7 @@ import pykka
 from pykka._envelope import Envelope
 
 from penstock.actors.flow.log import Outcome
-from penstock.actors.integration import Integration
+from penstock.actors.integration import Integration, tell_ending
 from penstock.actors.messages import Cancel, Fail
 from penstock.actors.record import StreamRecord, StreamTable
 from penstock.actors.runtime.process import ProcessRef
@@ -39,6 +39,7 @@ from penstock.actors.runtime.transitions import (
     answer_error,
     timeout,
 )
+from penstock.actors.source import Source
 from penstock.actors.stream import TokenStream
 from penstock.actors.subscriptions import PushSubscription, Subscription
 from penstock.config.logs import get_logger
@@ -64,6 +65,7 @@ __all__ = [
     "Abandoned",
     "OpenStream",
     "Orphaned",
+    "StartSource",
     "StreamHandler",
     "Watch",
     "ask_for_stream",
@@ -79,6 +81,12 @@ SOURCES = "sources"
 
 class OpenStream(msgspec.Struct, frozen=True):
     """Ask for a stream. Who was not answered because the handler crashed asks again with the same record."""
+
+    record: StreamRecord
+
+
+class StartSource(msgspec.Struct, frozen=True):
+    """Start an integration for the record's source, as its conductor has given it a new one. Harmless if it runs."""
 
     record: StreamRecord
 
@@ -123,14 +131,17 @@ class StreamHandler(StateMachine):
                 record.hub.remove(subscription)
             elif isinstance(subscription, PushSubscription):
                 self._watch(subscription)
+        source = record.source
         if record.ended_at is not None:
+            if source is not None and not self._is_at_work(source):  # it was told, and killed before it heard
+                source.abandon()
             return
         if record.ref is None and not record.is_over:  # it may not even have been asked for
             self._tell(STREAMS, StartChild(self._stream_spec(record)))
         else:
             self._tell(STREAMS, ReportChild(self._stream_spec(record)))
-        if record.source is not None and not record.is_over:
-            self._tell(SOURCES, ReportChild(self._source_spec(record)))
+        if source is not None and not record.is_over:
+            self._tell(SOURCES, ReportChild(self._source_spec(record, source)))
         if record.hub.is_orphaned:
             self.ref.tell(Orphaned(record))
 
@@ -148,6 +159,9 @@ class StreamHandler(StateMachine):
                 self._child_exited(exited)
             case Call(message=OpenStream() as request):
                 return self._open(request, event)
+            case Cast(message=StartSource(record=record)):
+                if not record.is_over:
+                    self._start_source(record)
             case Cast(message=Watch(subscription=subscription)):
                 self._watch(subscription)
             case Cast(message=Orphaned(record=record)):
@@ -180,12 +194,12 @@ class StreamHandler(StateMachine):
                 return Keep(answer_error(event.reply_to, error))
         # The supervisor answers the caller itself, when the stream runs.
         streams.actor_inbox.put(Envelope(StartChild(self._stream_spec(record)), reply_to=event.reply_to))
-        if record.source is not None:
-            self._start_source(record)
+        self._start_source(record)
         return None
 
     def _start_source(self, record: StreamRecord) -> None:
-        self._tell(SOURCES, StartChild(self._source_spec(record)))
+        if record.source is not None:
+            self._tell(SOURCES, StartChild(self._source_spec(record, record.source)))
 
     def _introduce(self, record: StreamRecord) -> None:
         """Let the record's hub tell whoever is the handler at the time."""
@@ -205,11 +219,7 @@ class StreamHandler(StateMachine):
         """A stream or an integration is gone for good."""
         record: StreamRecord = exited.spec.args[0]
         if exited.supervisor == SOURCES:
-            if record.ending is None and not record.is_over:
-                if isinstance(exited.reason, str) and exited.reason == NOPROC:
-                    self._start_source(record)  # its supervisor died with it: a new one goes on
-                else:
-                    self._fail_source(record, exited.reason)
+            self._source_exited(record, exited.spec.args[1], exited.reason)
         elif record.ended_at is None:
             if record.is_over:
                 record.conclude()  # it may have crashed before it had told everybody
@@ -217,13 +227,19 @@ class StreamHandler(StateMachine):
                 self._write_terminal(record, exited.reason)
             self._settle(record)
 
-    def _fail_source(self, record: StreamRecord, reason: object) -> None:
-        error = StreamCrashed(record.stream_id, ("integration", reason))
-        if record.source is not None and record.source.attempt is not None:
-            record.source.attempt.abandon()
-        record.ending = Fail(error, Outcome())
-        if record.ref is not None:
-            record.ref.tell(record.ending)
+    def _source_exited(self, record: StreamRecord, source: Source, reason: object) -> None:
+        if source is not record.source or source.is_handed_over or record.ending is not None or record.is_over:
+            if not self._is_at_work(source):
+                source.abandon()
+        elif isinstance(reason, str) and reason == NOPROC:
+            self._start_source(record)  # its supervisor died with it: a new one goes on
+        else:
+            source.abandon()
+            error = StreamCrashed(record.stream_id, ("integration", reason))
+            tell_ending(record, source, Fail(error, source.outcome()))
+
+    def _is_at_work(self, source: Source) -> bool:
+        return source.ref is not None and self.runtime.is_alive(source.ref)
 
     def _write_terminal(self, record: StreamRecord, reason: object) -> None:
         """The stream's actor could not: every stream ends in exactly one terminal event."""
@@ -259,8 +275,8 @@ class StreamHandler(StateMachine):
         if source is not None:
             if source.ref is not None and self.runtime.is_alive(source.ref):
                 source.ref.tell(Cancel())
-            elif source.attempt is not None:  # its integration was killed
-                source.attempt.abandon()
+            else:  # its integration was killed
+                source.abandon()
 
     # --- subscribers ---------------------------------------------------------------------------------------------
 
@@ -347,11 +363,11 @@ class StreamHandler(StateMachine):
             name=self._free_name(f"stream/{record.stream_id}", record),
         )
 
-    def _source_spec(self, record: StreamRecord) -> ChildSpec:
+    def _source_spec(self, record: StreamRecord, source: Source) -> ChildSpec:
         return ChildSpec(
-            id=f"{record.stream_id}#{record.serial}",
+            id=f"{record.stream_id}#{record.serial}.{source.round}",
             cls=Integration,
-            args=(record,),
+            args=(record, source),
             restart="transient",
             name=self._free_name(f"source/{record.stream_id}", record),
         )

@@ -49,8 +49,8 @@ def stop_streams(table: StreamTable, left: Callable[[], float]) -> None:
     records = table.all()
     for record in records:  # no request that waits for a reader shall get one because another's is ended
         source = record.source
-        if source is not None and source.attempt is not None and not source.started:
-            source.attempt.abandon()
+        if source is not None and not source.started:
+            source.abandon()
     for record in records:
         if record.ref is None or record.is_over:
             continue
@@ -102,5 +102,5 @@ def _fail(record: StreamRecord, now: float, reason: object) -> None:
     record.intake.close()
     if record.log.fail(StreamCrashed(record.stream_id, reason), Outcome(), record.intake.take_dropped(), now):
         record.conclude()
-    if record.source is not None and record.source.attempt is not None:
-        record.source.attempt.abandon()
+    if record.source is not None:
+        record.source.abandon()

@@ -213,4 +213,3 @@ def _parse(raw: str) -> object:
         return msgspec.json.decode(raw)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return None
-
