@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import http
-import math
 import time
 from collections.abc import Mapping
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 import msgspec
 
 from penstock.adapters.providers.pieces import text_of, whole_number, without_halves
+from penstock.adapters.providers.rate_limits import exhausted_wait, seconds_of, timestamp_of
 from penstock.errors import (
     ApiError,
     AuthenticationError,
@@ -33,7 +32,7 @@ def error_answer(status: int, headers: Mapping[str, str], body: bytes) -> ApiErr
         payload = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         payload = None
-    error = _classified(status, payload, _retry_after(headers))
+    error = _classified(status, payload, _retry_after(status, headers))
     wish = headers.get("x-should-retry")  # OpenAI's own word on it
     if wish in ("true", "false"):
         error.retryable = wish == "true"
@@ -158,32 +157,23 @@ def _phrase(status: int) -> str:
         return "no message"
 
 
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """How many seconds to wait: ``retry-after-ms``, or ``retry-after`` as seconds or as a date (RFC 9110 §10.2.3)."""
-    milliseconds = _seconds(headers.get("retry-after-ms"))
+def _retry_after(status: int, headers: Mapping[str, str]) -> float | None:
+    """How many seconds to wait; where a 429 does not say it, until the exhausted limit is there again."""
+    told = _told_wait(headers)
+    return exhausted_wait(headers) if told is None and status == 429 else told
+
+
+def _told_wait(headers: Mapping[str, str]) -> float | None:
+    """What ``retry-after-ms`` says, or ``retry-after`` as seconds or as a date (RFC 9110 §10.2.3)."""
+    milliseconds = seconds_of(headers.get("retry-after-ms"))
     if milliseconds is not None:
         return milliseconds / 1000
     value = headers.get("retry-after")
-    seconds = _seconds(value)
-    if seconds is not None or value is None:
+    seconds = seconds_of(value)
+    if seconds is not None:
         return seconds
-    when = _timestamp(value)
+    when = timestamp_of(value)
     if when is None:
         return None
-    now = _timestamp(headers.get("date"))  # the server's own clock, where it tells it
+    now = timestamp_of(headers.get("date"))  # the server's own clock, where it tells it
     return max(when - (time.time() if now is None else now), 0.0)
-
-
-def _seconds(value: str | None) -> float | None:
-    try:
-        seconds = float(value or "")
-    except ValueError:
-        return None
-    return max(seconds, 0.0) if math.isfinite(seconds) else None
-
-
-def _timestamp(value: str | None) -> float | None:
-    try:
-        return parsedate_to_datetime(value or "").timestamp()
-    except (ValueError, TypeError, OverflowError):
-        return None

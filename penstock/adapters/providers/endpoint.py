@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import msgspec
 
@@ -17,6 +17,7 @@ from penstock.ports import ProviderRequest, Secret
 __all__ = ["OPENAI_URL", "Endpoint"]
 
 OPENAI_URL = "https://api.openai.com/v1"
+_JSON = "application/json"
 
 
 class Endpoint:
@@ -28,7 +29,8 @@ class Endpoint:
         home: the provider's own URL, where a key is a must.
         key_header: the header that carries the key, and what stands before it there.
         key_variable: where the provider's users usually have the key.
-        headers: more of them, sent with every request.
+        headers: more of them, sent with every request; one that is a `Secret` is shown nowhere.
+        query: goes behind every URL's ``?`` (Azure's ``api-version``).
     """
 
     def __init__(
@@ -41,9 +43,11 @@ class Endpoint:
         key_variable: str = "OPENAI_API_KEY",
         organization: str | None = None,
         project: str | None = None,
-        headers: Mapping[str, str] | None = None,
+        headers: Mapping[str, str | Secret] | None = None,
+        query: Mapping[str, str] | None = None,
     ) -> None:
         self.base_url = _checked_url(base_url)
+        self._query = dict(query or {})
         self._key = _checked_key(api_key)
         self._home = home
         self._key_header = key_header
@@ -53,8 +57,13 @@ class Endpoint:
             self._headers["OpenAI-Organization"] = organization
         if project:
             self._headers["OpenAI-Project"] = project
-        self._headers.update(headers or {})
-        _check_headers(self._headers)
+        self._more_secrets: dict[str, Secret] = {}
+        for name, value in (headers or {}).items():
+            if isinstance(value, Secret):
+                self._more_secrets[name] = value
+            else:
+                self._headers[name] = value
+        _check_headers({**self._headers, **{name: value.reveal() for name, value in self._more_secrets.items()}})
 
     def request(self, path: str, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> ProviderRequest:
         """Build the POST of ``body`` as JSON, with ``headers`` of this one request where there are any.
@@ -68,31 +77,37 @@ class Endpoint:
         if headers:
             _check_headers(headers)
         return ProviderRequest(
-            url=f"{self.base_url}/{path}",
+            url=self._url(path, {}),
             body=_encoded(body),
             headers={**self._headers, **headers} if headers else self._headers,
             secret_headers=self._secrets(),
         )
 
-    def get(self, path: str) -> ProviderRequest:
-        """Build the GET of ``path``.
+    def get(self, path: str, query: Mapping[str, str] | None = None, accept: str = _JSON) -> ProviderRequest:
+        """Build the GET of ``path``, with ``query`` behind it.
 
         Raises:
             OptionError: the key is missing where it cannot be.
         """
         headers = {name: value for name, value in self._headers.items() if name != "Content-Type"}
         return ProviderRequest(
-            url=f"{self.base_url}/{path}",
+            url=self._url(path, query or {}),
             body=b"",
             method="GET",
-            headers={**headers, "Accept": "application/json"},
+            headers={**headers, "Accept": accept},
             secret_headers=self._secrets(),
         )
+
+    def _url(self, path: str, query: Mapping[str, str]) -> str:
+        words = urlencode({**self._query, **query})
+        return f"{self.base_url}/{path}" + (("&" if "?" in path else "?") + words if words else "")
 
     def _secrets(self) -> dict[str, Secret]:
         if self._key is not None:
             name, before = self._key_header
-            return {name: Secret(before + self._key.reveal())}
+            return {name: Secret(before + self._key.reveal()), **self._more_secrets}
+        if self._more_secrets:
+            return self._more_secrets
         if urlsplit(self.base_url).hostname == urlsplit(self._home).hostname:
             raise OptionError("api_key", None, f"a key of {self._home}; set {self._key_variable} or give api_key")
         return {}
