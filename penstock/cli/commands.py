@@ -8,6 +8,7 @@ where every user of the machine could read them.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib.metadata
 import inspect
 import io
@@ -28,6 +29,7 @@ from typer.main import get_command
 import penstock.adapters.loopback as loopback_package
 from penstock import demo
 from penstock.adapters.loopback.models import default_script
+from penstock.adapters.loopback.replay import recorded_models
 from penstock.adapters.loopback.server import LoopbackProvider, serve
 from penstock.cli.terminal import (
     EXIT_CODES,
@@ -318,6 +320,10 @@ def loopback(
     api_key_env: Annotated[
         str | None, typer.Option(help="The environment variable with the key that clients must send.")
     ] = None,
+    replay: Annotated[
+        Path | None,
+        typer.Option(help="A folder with recorded streams (*.sse, *.ndjson): each is a model of its file's name."),
+    ] = None,
 ) -> int:
     """Run a provider on this machine that speaks OpenAI's wire format, faults included, until Ctrl-C.
 
@@ -327,6 +333,8 @@ def loopback(
     if api_key_env is not None and not key:
         raise OptionError("--api-key-env", api_key_env, "an environment variable with a key in it")
     script = default_script(tokens_per_second)
+    if replay is not None:
+        script = dataclasses.replace(script, models={**script.models, **recorded_models(replay)})
 
     def announce(provider: LoopbackProvider) -> None:
         print(provider.base_url, flush=True)  # noqa: T201

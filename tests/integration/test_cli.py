@@ -602,6 +602,19 @@ def test_loopback_says_where_it_is_and_serves_until_interrupted(tmp_path: Path) 
     assert served.err.endswith("penstock: stopped\n")
 
 
+def test_loopback_serves_a_folder_of_recordings(tmp_path: Path) -> None:
+    chunk = b'data: {"choices":[{"index":0,"delta":{"content":"As it was."},"finish_reason":"stop"}]}\n\n'
+    (tmp_path / "of-yesterday.sse").write_bytes(chunk + b"data: [DONE]\n\n")
+    with started(tmp_path, "loopback", "--port", "0", "--replay", str(tmp_path)) as process:
+        url = read_until(process, b"\n").decode().strip()
+        done = run(tmp_path, "chat", "Hi", "--provider", "loopback", "--base-url", url, "--model", "of-yesterday")
+        assert (done.code, done.out) == (0, "As it was.")
+        process.send_signal(signal.SIGTERM)
+        assert finish(process).code == 0
+
+    assert run(tmp_path, "loopback", "--replay", str(tmp_path / "nowhere")).code == 2
+
+
 def test_loopback_can_want_a_key(tmp_path: Path) -> None:
     with started(
         tmp_path, "loopback", "--port", "0", "--api-key-env", "THE_KEY", variables={"THE_KEY": KEY}

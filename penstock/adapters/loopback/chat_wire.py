@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from penstock.adapters.loopback.script import Answer
+from penstock.adapters.loopback.answer import Answer
 from penstock.adapters.loopback.wire import Exchange, encode_event, to_usage
 from penstock.events import Usage
 
@@ -23,7 +23,7 @@ class ChatWire:
     def __init__(self, answer: Answer, exchange: Exchange) -> None:
         self._answer = answer
         self._exchange = exchange
-        self._line_ending = answer.line_ending.encode()
+        self._line_ending = (answer.line_ending or "\n").encode()
         self._tell_usage = answer.send_usage == "always" or (answer.send_usage == "asked" and exchange.include_usage)
         # A chunk is prefix + the value of the delta's one field + suffix: only that value is encoded for each token.
         head = self._chunk({"content": "@"})

@@ -12,8 +12,8 @@ import msgspec
 from penstock.adapters.loopback.chat_wire import ChatWire
 from penstock.adapters.loopback.ledger import Ledger, ReceivedRequest
 from penstock.adapters.loopback.responses_wire import ResponsesWire
-from penstock.adapters.loopback.score import Act, plain, score_fault, score_stream, score_whole
-from penstock.adapters.loopback.script import Answer, Playback
+from penstock.adapters.loopback.score import Act, plain, score_fault, score_replay, score_stream, score_whole
+from penstock.adapters.loopback.script import Answer, Playback, Replay
 from penstock.adapters.loopback.wire import Exchange, Wire, encode_error
 from penstock.ports import Secret
 
@@ -92,6 +92,8 @@ class Endpoints:
         except Exception as error:  # the script is the user's code; a broken one must not take the server with it
             self._ledger.count(script_errors=1)
             return plain(500, encode_error(500, f"the script failed: {type(error).__name__}: {error}", "script_error"))
+        if isinstance(reply, Replay):
+            return score_replay(reply)
         if not isinstance(reply, Answer):
             return score_fault(reply)
         exchange = _exchange(request)

@@ -8,6 +8,7 @@ fault, so what a client sees is the same each time.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -30,6 +31,7 @@ __all__ = [
     "Status",
     "StreamFault",
     "TruncateAfter",
+    "check_headers",
 ]
 
 _DAY_S = 86_400
@@ -44,14 +46,41 @@ def _check_text(field: str, value: object, *, optional: bool = False) -> None:
         raise OptionError(field, value, "a text" + (" or None" if optional else ""))
 
 
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110's token
+_HEADER_VALUE = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?|")
+
+
+def check_headers(headers: object) -> tuple[tuple[str, str], ...]:
+    """The pairs as a tuple, with the names in lower case.
+
+    Raises:
+        OptionError: they are no pairs of texts, or what would break the head of a response.
+    """
+    pairs = tuple(headers) if isinstance(headers, (list, tuple)) else (None,)
+    taken: list[tuple[str, str]] = []
+    for pair in pairs:
+        if not (isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(part, str) for part in pair)):
+            raise OptionError("headers", headers, "pairs of a name and a value")
+        name, value = pair
+        if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(value):
+            raise OptionError("headers", pair, "a header's name, and printable ASCII")
+        taken.append((name.lower(), value))
+    return tuple(taken)
+
+
 @dataclass(frozen=True, slots=True)
 class Status:
-    """An HTTP error with OpenAI's error JSON. ``retry_after``: seconds, or the header's text as it is (a date)."""
+    """An HTTP error with the error JSON of the dialect.
+
+    ``retry_after``: seconds, or the header's text as it is (a date). ``code`` is OpenAI's, and Anthropic's ``type`` or
+    Gemini's ``status`` where it is one of theirs. ``headers``: such as rate limits.
+    """
 
     status: int
     retry_after: float | str | None = None
     message: str | None = None
     code: str | None = None
+    headers: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         check_number("status", self.status, 400, 599, whole=True)
@@ -62,6 +91,7 @@ class Status:
             check_number("retry_after", self.retry_after, 0, 365 * _DAY_S, optional=True)
         _check_text("message", self.message, optional=True)
         _check_text("code", self.code, optional=True)
+        object.__setattr__(self, "headers", check_headers(self.headers))
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +176,9 @@ class MalformedJson:
 class ErrorFrame:
     """An error inside the stream, under status 200; the answer ends there.
 
-    ``then_done``: what properly closes a broken stream follows: chat's ``[DONE]``, Responses' ``response.failed``.
+    ``code`` is OpenAI's; Anthropic's ``type``, Gemini's ``code`` (a number) or ``status`` where it is one of theirs.
+    ``then_done``: what properly closes a broken stream follows: chat's ``[DONE]``, Responses' ``response.failed``; in
+    the other dialects nothing does.
     """
 
     after: int = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from bisect import bisect_left, bisect_right
 
-from penstock.adapters.loopback.script import Answer, Framing, Split
+from penstock.adapters.loopback.answer import Answer, Framing, Split
 
 __all__ = ["BodyFraming", "Cutter"]
 
@@ -44,12 +44,12 @@ class Cutter:
 
 
 class BodyFraming:
-    """How one body becomes socket writes. Without an answer: written as it comes."""
+    """How one body becomes socket writes. Without an answer: as it comes, or ``batch`` events a write."""
 
-    def __init__(self, framing: Framing = "length", answer: Answer | None = None) -> None:
+    def __init__(self, framing: Framing = "length", answer: Answer | None = None, *, batch: int | None = None) -> None:
         self.framing: Framing = framing
         self.chunked = framing in ("chunked", "gzip")
-        self._batch = answer.batch if answer else None
+        self._batch = answer.batch if answer else batch
         self._events_per_chunk = answer.events_per_chunk if answer else 1
         self._cutter = Cutter(answer.split) if answer and answer.split is not None else None
         self._gzip = zlib.compressobj(wbits=31) if framing == "gzip" else None

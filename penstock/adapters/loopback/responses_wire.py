@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from penstock.adapters.loopback.script import Answer, ScriptedCall
+from penstock.adapters.loopback.answer import Answer, ScriptedCall
 from penstock.adapters.loopback.wire import Exchange, encode_event, to_usage
 from penstock.events import Usage
 
@@ -29,7 +29,7 @@ class ResponsesWire:
     def __init__(self, answer: Answer, exchange: Exchange) -> None:
         self._answer = answer
         self._exchange = exchange
-        self._line_ending = answer.line_ending.encode()
+        self._line_ending = (answer.line_ending or "\n").encode()
         self._sequence = 0
         self._items: list[dict[str, Any]] = []
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Final, TypeAlias
 
 import msgspec
 
+from penstock.adapters.loopback.answer import Answer, Framing
 from penstock.adapters.loopback.faults import (
     DelayFirstByte,
     ErrorFrame,
@@ -24,7 +25,7 @@ from penstock.adapters.loopback.faults import (
     TruncateAfter,
 )
 from penstock.adapters.loopback.framing import BodyFraming
-from penstock.adapters.loopback.script import Answer
+from penstock.adapters.loopback.replay import Replay
 from penstock.adapters.loopback.wire import Wire, encode_error
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "Stall",
     "plain",
     "score_fault",
+    "score_replay",
     "score_stream",
     "score_whole",
 ]
@@ -99,7 +101,7 @@ def score_fault(fault: Status | HangUp | NotAStream) -> Iterator[Act]:
     match fault:
         case Status(status=status, retry_after=retry_after):
             after = f"{retry_after:g}" if isinstance(retry_after, (int, float)) else retry_after
-            headers = () if after is None else (("retry-after", after),)
+            headers = (*fault.headers, *(() if after is None else (("retry-after", after),)))
             yield from plain(status, encode_error(status, fault.message, fault.code), headers)
         case NotAStream(body=body):
             yield from plain(200, body.encode(), kind="text/html; charset=utf-8")
@@ -110,16 +112,13 @@ def score_fault(fault: Status | HangUp | NotAStream) -> Iterator[Act]:
 def score_stream(answer: Answer, make_wire: Callable[[], Wire]) -> Iterator[Act]:
     """A streamed answer. ``make_wire`` is asked twice where the length must be known before the first byte."""
     yield from _delays(answer)
-    headers: tuple[tuple[str, str], ...] = _EVENT_STREAM
-    if answer.framing == "gzip":
-        headers += (("content-encoding", "gzip"),)
-    elif answer.framing == "length":
+    length = 0
+    if answer.framing == "length":
         # Stamps are as long as each other, so that the length holds for the second time.
         kept = tuple(fault for fault in answer.faults if not _breaks_off(fault))
         acts = _Body(answer.replace(faults=kept), make_wire()).acts()
-        headers += (("content-length", str(sum(len(act) for act in acts if isinstance(act, bytes)))),)
-    elif answer.framing == "close":
-        headers += (("connection", "close"),)
+        length = sum(len(act) for act in acts if isinstance(act, bytes))
+    headers = (*_EVENT_STREAM, *answer.headers, *_framing_headers(answer.framing, length))
     yield Head(200, headers, BodyFraming(answer.framing, answer), stream=True)
     yield from _Body(answer, make_wire()).acts()
 
@@ -155,12 +154,79 @@ def score_whole(answer: Answer, wire: Wire) -> Iterator[Act]:
     yield body[len(body) // 2 :]
 
 
+def score_replay(replay: Replay) -> Iterator[Act]:
+    """A recording, byte for byte; its faults count bytes."""
+    yield from _delays(replay)
+    faults = sorted(_in_body(replay.faults), key=_position)
+    end = len(replay.recorded)
+    clean_ends = [fault.tokens for fault in faults if isinstance(fault, TruncateAfter) and fault.clean]
+    framing = _framing_headers(replay.framing, min([end, *clean_ends]))
+    headers = (("content-type", replay.media_type), *replay.headers, *framing)
+    yield Head(replay.status, headers, BodyFraming(replay.framing, batch=1), stream=True)
+    position, due = 0, 0.0
+    for write in replay.writes():
+        if due:
+            yield At(due)
+        due += replay.pace
+        # A fault cuts the write that it falls into.
+        while faults and _position(faults[0]) < position + len(write):
+            fault = faults.pop(0)
+            before = max(_position(fault) - position, 0)
+            yield from filter(None, (write[:before],))
+            write, position = write[before:], position + before
+            yield from _break(fault)
+            if not isinstance(fault, StallAfter):
+                return
+        yield write
+        position += len(write)
+    for fault in faults:
+        yield from _break(fault)
+        if not isinstance(fault, StallAfter):
+            return
+    yield from _hold_open(replay)
+
+
+def _in_body(faults: Sequence[StreamFault]) -> Iterator[StreamFault]:
+    return (fault for fault in faults if not isinstance(fault, (DelayFirstByte, HoldOpen)))
+
+
+def _break(fault: StreamFault) -> Iterator[Act]:
+    """The acts of a fault that breaks off or holds up."""
+    yield _FAULT
+    match fault:
+        case StallAfter(seconds=seconds):
+            yield Stall(seconds)
+        case TruncateAfter(clean=clean):
+            yield Cut(clean)
+        case _:
+            yield Reset()
+
+
+def _hold_open(reply: Answer | Replay) -> Iterator[Act]:
+    for fault in reply.faults:
+        if isinstance(fault, HoldOpen):
+            yield _FAULT
+            yield Stall(fault.seconds)
+
+
+def _framing_headers(framing: Framing, length: int) -> tuple[tuple[str, str], ...]:
+    match framing:
+        case "gzip":
+            return (("content-encoding", "gzip"),)
+        case "length":
+            return (("content-length", str(length)),)
+        case "close":
+            return (("connection", "close"),)
+        case "chunked":
+            return ()
+
+
 def _breaks_off(fault: StreamFault) -> bool:
     return isinstance(fault, ResetAfter) or (isinstance(fault, TruncateAfter) and not fault.clean)
 
 
-def _delays(answer: Answer) -> Iterator[Act]:
-    for fault in answer.faults:
+def _delays(reply: Answer | Replay) -> Iterator[Act]:
+    for fault in reply.faults:
         if isinstance(fault, DelayFirstByte):
             yield _FAULT
             yield Stall(fault.seconds)
@@ -192,9 +258,8 @@ class _Body:
     def __init__(self, answer: Answer, wire: Wire) -> None:
         self._answer = answer
         self._wire = wire
-        faults = (fault for fault in answer.faults if not isinstance(fault, (DelayFirstByte, HoldOpen)))
-        self._faults = sorted(faults, key=_position)
-        self._blank_line = answer.line_ending.encode() * 2
+        self._faults = sorted(_in_body(answer.faults), key=_position)
+        self._blank_line = (answer.line_ending or "\n").encode() * 2
         self._events = 0
 
     def acts(self) -> Iterator[Act]:
@@ -209,10 +274,7 @@ class _Body:
             return
         for event in self._wire.closing():
             yield from self._sent(event)
-        for fault in answer.faults:
-            if isinstance(fault, HoldOpen):
-                yield _FAULT
-                yield Stall(fault.seconds)
+        yield from _hold_open(answer)
 
     def _tokens(self) -> Generator[Act, None, bool]:
         """Everything between opening and closing; True: a fault ended the answer."""
@@ -256,16 +318,11 @@ class _Body:
 
     def _fault(self, fault: StreamFault) -> Generator[Act, None, bool]:
         """The acts of one fault; True: nothing comes after it."""
+        if isinstance(fault, (StallAfter, ResetAfter, TruncateAfter)):
+            yield from _break(fault)
+            return not isinstance(fault, StallAfter)
         yield _FAULT
         match fault:
-            case StallAfter(seconds=seconds):
-                yield Stall(seconds)
-            case ResetAfter():
-                yield Reset()
-                return True
-            case TruncateAfter(clean=clean):
-                yield Cut(clean)
-                return True
             case ErrorFrame(code=code, message=message, then_done=then_done):
                 yield from self._wire.error(code, message, then_done)
                 return True

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from penstock.adapters.loopback.script import Answer
+from penstock.adapters.loopback.answer import Answer
 from penstock.events import Usage
 
 __all__ = ["Exchange", "Wire", "encode_error", "encode_event", "to_usage"]

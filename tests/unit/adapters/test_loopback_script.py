@@ -168,7 +168,7 @@ def test_a_bare_stream_fault_happens_to_the_scripts_own_answer() -> None:
 
 
 def test_a_function_that_gives_something_else_is_refused() -> None:
-    with pytest.raises(OptionError, match="an Answer or a fault"):
+    with pytest.raises(OptionError, match="an Answer, a Replay or a fault"):
         Playback(Script(lambda request: "hello")).reply(ask())  # type: ignore[arg-type,return-value]
 
 
