@@ -15,7 +15,7 @@ from penstock.adapters.loopback.models import default_script
 from penstock.adapters.loopback.server import LoopbackProvider
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 BLOCKS = [
     (path, number, text) for path in DOCUMENTS for number, text in enumerate(BLOCK.findall(path.read_text("utf-8")))
