@@ -6,13 +6,16 @@ breaks in between.
 
 from __future__ import annotations
 
+import msgspec
+
 from penstock.actors.flow.bucket import TokenBucket
+from penstock.actors.flow.buffer import Batch
 from penstock.actors.flow.log import Outcome
 from penstock.actors.messages import Cancel, Complete, Fail
 from penstock.actors.record import StreamRecord
 from penstock.config.logs import get_logger
 from penstock.errors import DeliveryError
-from penstock.events import StreamReset, TerminalEvent, TokenEvent
+from penstock.events import StreamReset, TerminalEvent, TokenEvent, ToolEvent
 
 __all__ = ["Delivery"]
 
@@ -34,16 +37,20 @@ class Delivery:
         """Why the last delivery failed; None if it was refused: the stream is over, or another actor has it."""
 
     def emit(self, limit: int, bucket: TokenBucket | None) -> bool:
-        """Deliver one batch; returns whether that worked. If not, it is in the buffer again."""
+        """Deliver one batch, or one tool event; returns whether that worked. If not, it is in the buffer again."""
         intake, log, record, clock = self._intake, self._log, self._record, self._clock
         seq = log.last_seq + 1
         batch, dropped = intake.take(limit, seq, self._epoch)
         self.problem = None
         if batch is None:  # thrown away in this very moment, or another actor has taken over
             return not intake.size
-        kind, tokens = batch
-        text = "".join(tokens)
-        event = TokenEvent(log.stream_id, seq, tokens, text, kind, clock.time(), log.metadata, dropped)
+        event: TokenEvent | ToolEvent
+        if isinstance(batch, Batch):
+            kind, tokens = batch
+            text = "".join(tokens)
+            event = TokenEvent(log.stream_id, seq, tokens, text, kind, clock.time(), log.metadata, dropped)
+        else:
+            event = self._number(batch.event, seq)
         if record.journal is not None:
             try:
                 record.journal.append(event)
@@ -56,14 +63,23 @@ class Delivery:
             return False
         intake.commit(batch)
         now = clock.monotonic()
-        if bucket is not None:
-            bucket.take(len(tokens), now)
-        size = len(text) if text.isascii() else len(text.encode(errors="replace"))
-        record.counters.delivered(len(tokens), size, now)
+        if isinstance(event, TokenEvent):
+            if bucket is not None:
+                bucket.take(len(tokens), now)
+            size = len(text) if text.isascii() else len(text.encode(errors="replace"))
+            record.counters.delivered(len(tokens), size, now)
+        else:
+            record.counters.told(event, now)
         self._failures = 0
         if self._hub.announce():
             record.counters.held += 1
         return True
+
+    def _number(self, event: ToolEvent, seq: int) -> ToolEvent:
+        log = self._log
+        return msgspec.structs.replace(
+            event, stream_id=log.stream_id, seq=seq, timestamp=self._clock.time(), metadata=log.metadata
+        )
 
     def count_failure(self) -> DeliveryError | None:
         """Note that the last delivery failed; returns an error if it was one too many."""

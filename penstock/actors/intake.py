@@ -10,11 +10,11 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-from penstock.actors.flow.buffer import Batch, TokenBuffer
+from penstock.actors.flow.buffer import Batch, EventBatch, TokenBuffer
 from penstock.actors.runtime.dispatcher import Dispatcher
 from penstock.config.options import StreamOptions
 from penstock.errors import BufferFull, OptionError, StreamClosed
-from penstock.events import TokenKind
+from penstock.events import TokenKind, ToolEvent
 from penstock.ports import Clock
 
 __all__ = ["Intake"]
@@ -96,6 +96,22 @@ class Intake:
         except StreamClosed:
             return False
         return True
+
+    def push_event(self, event: ToolEvent, *, is_void: Callable[[], bool] | None = None) -> bool:
+        """Put a tool event behind what was pushed before it; returns whether the stream lives.
+
+        It never waits for room, and no ``overflow`` drops it. It counts as one that waits, so that whoever pushes
+        tokens is held back by it, and it makes the stream let out at once what stands before it (see `TokenStream`).
+        ``is_void`` as for `push_blocking`.
+        """
+        with self._lock:
+            if self.closed or (is_void is not None and is_void()):
+                return False
+            self.buffer.put_event(event)
+            if self._wake_at < _NEVER:
+                self._wake()  # first, as in `push`
+                self._wake_at = _NEVER
+            return True
 
     def push_now(
         self,
@@ -196,12 +212,12 @@ class Intake:
             self.buffer.recover(last_event)
 
     def wait_for(self, level: int, epoch: int) -> bool:
-        """Ask to be woken when ``level`` tokens are there; False if they are there already."""
+        """Ask to be woken when ``level`` tokens are there, or an event; False if they are there already."""
         with self._lock:
             if epoch != self._epoch:
                 return True
             self._offer_room()
-            if self.buffer.size >= level:
+            if self.buffer.size >= level or self.buffer.events:
                 return False
             self._wake_at = level
             return True
@@ -220,10 +236,20 @@ class Intake:
 
     @property
     def size(self) -> int:
-        """Tokens that wait."""
+        """Tokens and tool events that wait."""
         return self.buffer.size
 
-    def take(self, limit: int, event_number: int, epoch: int) -> tuple[Batch | None, int]:
+    @property
+    def events(self) -> int:
+        """Tool events that wait."""
+        return self.buffer.events
+
+    def due(self, limit: int) -> int:
+        """How many of ``limit`` tokens stand before the next tool event; 0 if that is the first."""
+        with self._lock:
+            return self.buffer.due(limit)
+
+    def take(self, limit: int, event_number: int, epoch: int) -> tuple[Batch | EventBatch | None, int]:
         """The next batch and the number of tokens dropped before it; to be committed or restored."""
         with self._lock:
             if epoch != self._epoch:
@@ -231,7 +257,7 @@ class Intake:
             buffer = self.buffer
             return buffer.take(limit, event_number), buffer.dropped
 
-    def commit(self, batch: Batch | None = None) -> None:
+    def commit(self, batch: Batch | EventBatch | None = None) -> None:
         """The batch is in the log: let those who wait for room have it.
 
         With ``batch``, only if nobody else has taken one meanwhile: the actor may have been given up in between.
@@ -241,7 +267,7 @@ class Intake:
             if self._waiters and self.buffer.size * 2 <= self.buffer.max_size:
                 self._release()
 
-    def restore(self, batch: Batch | None = None) -> None:
+    def restore(self, batch: Batch | EventBatch | None = None) -> None:
         """The batch could not be delivered. ``batch`` as for `commit`."""
         with self._lock:
             self.buffer.restore(batch)
@@ -254,10 +280,10 @@ class Intake:
             dropped, self.buffer.dropped = self.buffer.dropped, 0
             return dropped
 
-    def clear(self) -> int:
-        """Throw away what waits; returns how many tokens."""
+    def clear(self, *, but_start: bool = False) -> int:
+        """Throw away what waits, but for a `StreamStarted` if asked to spare it; returns how many tokens that were."""
         with self._lock:
-            count = self.buffer.clear()
+            count = self.buffer.clear(but_start=but_start)
             self._release()
             return count
 

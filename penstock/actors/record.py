@@ -25,6 +25,7 @@ from penstock.actors.source import Source
 from penstock.actors.subscriptions import Hub, nothing
 from penstock.config.options import OnOrphan, Restart, StreamOptions
 from penstock.errors import StreamExists, StreamNotFound
+from penstock.events import ToolEvent
 from penstock.ports import Journal
 
 __all__ = ["Counters", "StreamRecord", "StreamStatistics", "StreamTable"]
@@ -118,6 +119,10 @@ class Counters:
         self.last_delivery = self.last_activity = now
         self.batches += 1
         self.bytes += size
+
+    def told(self, event: ToolEvent, now: float) -> None:
+        """Count a tool event."""
+        self.last_activity = now
 
     def quantile(self, share: float) -> float | None:
         """The given quantile of the times between tokens."""

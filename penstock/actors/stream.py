@@ -9,6 +9,10 @@
 | ``paused`` | the user said so |
 | ``error`` | a batch could not be delivered (its journal failed); tries again after ``error_recovery_delay`` |
 
+A tool event does not wait for a batch to fill: what stands before it goes out at once as if the flush timer had gone
+off, then the event, an event of its own in the log; what stands behind it waits as ever. A pause, an error, a slow
+``block`` subscriber, the strategy ``time`` and, for the tokens before it, the rate limit hold it like everything else.
+
 Accepts: `Flush`, `Pause`, `Resume`, `StopStream`, `Cancel`, `SetOptions`, `GetState`, `GetStatistics`, `Reset` as
 calls, in every state; `Complete`, `Fail` from its source.
 Sends: its events to the log, and word of them to the hub's subscribers.
@@ -209,13 +213,13 @@ class TokenStream(StateMachine):
         least = 1 if tail else batch_size if options.strategy != "time" else _NEVER
         for emitted in range(_BATCHES_A_TURN):
             size = intake.size
-            if size < least or not size:
+            if not size or (size < least and (least == _NEVER or not intake.buffer.events)):
                 return self._wait_for_more(emitted)
             if self._hub.held:
                 intake.do_not_wake(self._epoch)
                 return self._to("streaming")
             limit = size if size < batch_size else batch_size  # what comes meanwhile has no room in the bucket
-            if bucket is not None:
+            if bucket is not None and (limit := self._due(limit)):
                 delay = bucket.delay(limit, self.runtime.clock.monotonic())
                 if delay:
                     return self._limit_rate(delay)
@@ -224,6 +228,10 @@ class TokenStream(StateMachine):
         intake.do_not_wake(self._epoch)
         self.actor_inbox.put(_OVERDUE if tail else _PUSHED)  # go on after the others have had their turn
         return self._to("streaming")
+
+    def _due(self, limit: int) -> int:
+        """How many tokens need room in the bucket now: none if a tool event comes first."""
+        return self._intake.due(limit) if self._intake.buffer.events else limit
 
     def _wait_for_more(self, emitted: int, *replies: Action) -> Transition:
         """All that may go out is out: wait for the next batch, and for no longer than the tail may wait."""
@@ -292,18 +300,19 @@ class TokenStream(StateMachine):
         """Emit what is there now; what is pushed meanwhile is not waited for, so that this has an end."""
         log, bucket, batch_size = self._log, self._bucket, self._options.batch_size
         paused = self._state == "paused"
-        before = log.tokens
-        goal = before + self._intake.size
-        while log.tokens < goal and self._intake.size and (force or not (paused or self._hub.held)):
-            limit = min(goal - log.tokens, batch_size)
-            if not force and bucket is not None:
+        before, emitted = log.tokens, 0
+        goal = self._intake.size  # tokens and tool events
+        while emitted < goal and self._intake.size and (force or not (paused or self._hub.held)):
+            limit = min(goal - emitted, batch_size)
+            if not force and bucket is not None and (limit := self._due(limit)):
                 delay = bucket.delay(limit, self.runtime.clock.monotonic())
                 if delay:
                     return self._limit_rate(delay, answer(event.reply_to, log.tokens - before))
+            tokens = log.tokens
             if not self._delivery.emit(limit, bucket):
                 return self._undelivered(answer(event.reply_to, log.tokens - before))
-        emitted = log.tokens - before
-        reply = answer(event.reply_to, emitted)
+            emitted += log.tokens - tokens or 1
+        reply = answer(event.reply_to, log.tokens - before)
         if self._intake.size and (not emitted or self._state in ("rate_limited", "error", "paused")):
             return Keep(reply)
         if paused:
@@ -367,7 +376,7 @@ class TokenStream(StateMachine):
         return None
 
     def _reset(self, event: Call, reason: str) -> Transition:
-        self._intake.clear()
+        self._intake.clear(but_start=True)
         self._tail_since = None
         self._delivery.reset(reason)
         if self._state == "paused":

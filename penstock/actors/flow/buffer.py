@@ -2,16 +2,23 @@
 
 A batch that is taken counts as buffered until it is committed: if it could not be delivered, or its stream crashed, it
 goes back where it was.
+
+Tool events wait among the tokens, each a batch of its own. They are never refused and never dropped, but count: while
+they wait, there is less room for tokens. Beyond the bound, a piece of a call's arguments joins the one before it, so
+that there are not more events than a model's calls and what their tools report.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
-from penstock.config.options import Overflow
-from penstock.events import TokenKind
+import msgspec
 
-__all__ = ["Batch", "TokenBuffer"]
+from penstock.config.options import Overflow
+from penstock.events import StreamStarted, TokenKind, ToolCallDelta, ToolEvent
+
+__all__ = ["Batch", "EventBatch", "TokenBuffer"]
 
 _COMPACT_AT: Final = 512
 
@@ -23,10 +30,29 @@ class Batch(NamedTuple):
     tokens: tuple[str, ...]
 
 
+class EventBatch(NamedTuple):
+    """A tool event by itself; not yet numbered."""
+
+    event: ToolEvent
+
+
+class _Pieces:
+    """Several pieces of one call's arguments that wait as one."""
+
+    __slots__ = ("first", "texts")
+
+    def __init__(self, first: ToolCallDelta) -> None:
+        self.first = first
+        self.texts = [first.text]
+
+    def joined(self) -> ToolCallDelta:
+        return msgspec.structs.replace(self.first, text="".join(self.texts))
+
+
 class TokenBuffer:
     """A bounded queue of tokens with an overflow rule.
 
-    Text tokens are kept as bare strings, others as ``(kind, text)``: text is nearly all there is.
+    Text tokens are kept as bare strings, others as ``(kind, text)``, events as they are: text is nearly all there is.
     """
 
     __slots__ = (
@@ -36,8 +62,10 @@ class TokenBuffer:
         "_taken",
         "_taken_dropped",
         "_taken_for",
+        "_taken_size",
         "dropped",
         "dropped_ever",
+        "events",
         "high_water_mark",
         "max_size",
         "size",
@@ -45,14 +73,16 @@ class TokenBuffer:
 
     def __init__(self, max_size: int) -> None:
         self.max_size = max_size
-        self.size = 0  # tokens in it, those of a taken batch included
+        self.size = 0  # tokens and events in it, those of a taken batch included
+        self.events = 0  # how many of them are events
         self.high_water_mark = 0
         self.dropped = 0  # since the last batch that was committed
         self.dropped_ever = 0
         self._items: list[Any] = []
         self._head = 0
         self._other_kinds = 0  # how many of the items are no text
-        self._taken: Batch | None = None
+        self._taken: Batch | EventBatch | None = None
+        self._taken_size = 0
         self._taken_for = 0  # the number of the event the taken batch is to become
         self._taken_dropped = 0  # how many dropped tokens that event tells of
 
@@ -76,6 +106,33 @@ class TokenBuffer:
             self._other_kinds += 1
         return True
 
+    def put_event(self, event: ToolEvent) -> None:
+        """Add a tool event, whether there is room or not."""
+        items = self._items
+        if self.size >= self.max_size and isinstance(event, ToolCallDelta) and self._head < len(items):
+            last = items[-1]
+            if last.__class__ is ToolCallDelta and last.index == event.index:
+                last = items[-1] = _Pieces(last)
+            if last.__class__ is _Pieces and last.first.index == event.index:
+                last.texts.append(event.text)
+                return
+        items.append(event)
+        self.events += 1
+        self._other_kinds += 1
+        self.size = size = self.size + 1
+        if size > self.high_water_mark:
+            self.high_water_mark = size
+
+    def due(self, limit: int) -> int:
+        """How many tokens `take` would give, as far as events are concerned; 0 if it would give an event."""
+        items, head = self._items, self._head
+        if not self.events:
+            return min(limit, len(items) - head)
+        for count, item in enumerate(items[head : head + limit]):
+            if _is_event(item):
+                return count
+        return min(limit, len(items) - head)
+
     def force(self, token: str, kind: TokenKind, overflow: Overflow) -> bool:
         """Add the token; if there is no room, drop it or older ones, as ``overflow`` says. Returns whether it is in.
 
@@ -84,35 +141,63 @@ class TokenBuffer:
         while not self.offer_kind(token, kind):
             self.dropped += 1
             self.dropped_ever += 1
-            if overflow != "drop_oldest" or self._head == len(self._items):
+            if overflow != "drop_oldest" or not self._drop_oldest():
                 return False
-            self._discard(1)
             self.size -= 1
         return True
 
-    def take(self, limit: int, event_number: int) -> Batch | None:
-        """Take the first tokens, all of one kind, at most ``limit``; None if there are none.
+    def _drop_oldest(self) -> bool:
+        """Drop the first token that waits; returns whether there was one. Events before it stay before the others."""
+        items, head = self._items, self._head
+        place = head
+        if self.events:
+            while place < len(items) and _is_event(items[place]):
+                place += 1
+        if place == len(items):
+            return False
+        if place > head:
+            items[head], items[head + 1 : place + 1] = items[place], items[head:place]
+        self._discard(1)
+        return True
 
-        They stay reserved until `commit` or `restore`. The event they become tells of the ``dropped`` tokens so far.
+    def take(self, limit: int, event_number: int) -> Batch | EventBatch | None:
+        """Take the first tokens, all of one kind, at most ``limit``, or the event that is first; None: nothing waits.
+
+        They stay reserved until `commit` or `restore`. The event that tokens become tells of the ``dropped`` ones so
+        far; a tool event cannot.
         """
         assert self._taken is None, "the last batch is neither committed nor restored"
         head, items = self._head, self._items
         if head == len(items):
             return None
+        self._taken_for = event_number
+        if self.events and _is_event(items[head]):
+            return self._take_event()
         if not self._other_kinds:
             batch = Batch("text", tuple(items[head : head + limit]))
         else:
             batch = self._take_kind(limit)
-        self._discard(len(batch.tokens))
+        self._taken_size = size = len(batch.tokens)
+        self._discard(size)
         self._taken = batch
-        self._taken_for = event_number
         self._taken_dropped = self.dropped
+        return batch
+
+    def _take_event(self) -> EventBatch:
+        item = self._items[self._head]
+        batch = EventBatch(item.joined() if item.__class__ is _Pieces else item)
+        self._discard(1)
+        self._taken = batch
+        self._taken_size = 1
+        self._taken_dropped = 0
         return batch
 
     def _take_kind(self, limit: int) -> Batch:
         tokens: list[str] = []
         kind: TokenKind | None = None
         for item in self._items[self._head : self._head + limit]:
+            if _is_event(item):
+                break
             its_kind: TokenKind = "text" if item.__class__ is str else item[0]
             token = item if item.__class__ is str else item[1]
             if kind is None:
@@ -122,22 +207,32 @@ class TokenBuffer:
             tokens.append(token)
         return Batch(kind or "text", tuple(tokens))
 
-    def commit(self, batch: Batch | None = None) -> None:
+    def commit(self, batch: Batch | EventBatch | None = None) -> None:
         """The taken batch is in the log: its room is free. With ``batch``, only if that is the one that is taken."""
-        if self._taken is not None and (batch is None or self._taken is batch):
-            self.size -= len(self._taken.tokens)
+        taken = self._taken
+        if taken is not None and (batch is None or taken is batch):
+            self.size -= self._taken_size
             self.dropped -= self._taken_dropped
+            if taken.__class__ is EventBatch:
+                self.events -= 1
             self._taken = None
 
-    def restore(self, batch: Batch | None = None) -> None:
+    def restore(self, batch: Batch | EventBatch | None = None) -> None:
         """The taken batch could not be delivered: it is the first again. With ``batch`` as for `commit`."""
         if batch is not None and self._taken is not batch:
             return
         batch, self._taken = self._taken, None
         if batch is not None:
-            text = batch.kind == "text"
-            self._items[self._head : self._head] = batch.tokens if text else [(batch.kind, t) for t in batch.tokens]
-            self._other_kinds += 0 if text else len(batch.tokens)
+            back: Sequence[Any]
+            match batch:
+                case EventBatch(event=event):
+                    back = (event,)
+                case Batch(kind="text", tokens=tokens):
+                    back = tokens
+                case _:
+                    back = [(batch.kind, token) for token in batch.tokens]
+            self._items[self._head : self._head] = back
+            self._other_kinds += sum(1 for item in back if item.__class__ is not str)
 
     def recover(self, last_event: int) -> None:
         """After a crash: keep the taken batch, unless the log, which ends with ``last_event``, has it already."""
@@ -146,13 +241,15 @@ class TokenBuffer:
         else:
             self.restore()
 
-    def clear(self) -> int:
-        """Throw everything away; returns how many tokens that were."""
-        size = self.size
-        self._items.clear()
-        self._head = self._other_kinds = self.size = 0
+    def clear(self, *, but_start: bool = False) -> int:
+        """Throw everything away, but for a `StreamStarted` if asked to spare it; returns how many tokens that were."""
+        tokens = self.size - self.events
+        spared = [item for item in self._items[self._head :] if but_start and item.__class__ is StreamStarted]
+        self._items[:] = spared
+        self._head = 0
+        self._other_kinds = self.events = self.size = len(spared)
         self._taken = None
-        return size
+        return tokens
 
     def _discard(self, count: int) -> None:
         if self._other_kinds:
@@ -165,3 +262,7 @@ class TokenBuffer:
         elif self._head >= _COMPACT_AT and self._head * 2 >= len(self._items):
             del self._items[: self._head]
             self._head = 0
+
+
+def _is_event(item: Any) -> bool:
+    return item.__class__ is not str and item.__class__ is not tuple

@@ -33,6 +33,7 @@ from penstock.events import (
     TokenEvent,
     TokenKind,
     ToolCall,
+    ToolEvent,
     Usage,
 )
 
@@ -200,7 +201,7 @@ class StreamLog:
             self._epoch += 1
             return self._epoch
 
-    def append(self, epoch: int, event: TokenEvent | StreamReset) -> bool:
+    def append(self, epoch: int, event: TokenEvent | ToolEvent | StreamReset) -> bool:
         """Append an event that is numbered ``last_seq + 1``.
 
         Returns whether that was allowed: the epoch is current, and there is no terminal event.
