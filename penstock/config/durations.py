@@ -1,4 +1,4 @@
-"""Durations and rates as people write them in files and environment variables. Pure."""
+"""Durations, rates and other numbers as people write them in files and environment variables. Pure."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import re
 
 from penstock.errors import OptionError
 
-__all__ = ["parse_duration", "parse_optional_duration", "parse_rate"]
+__all__ = ["is_without", "parse_duration", "parse_number", "parse_optional_duration", "parse_rate"]
 
 _SECONDS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _NUMBER = r"[0-9]+(?:\.[0-9]*)?|\.[0-9]+"
 _DURATION = re.compile(rf"\s*({_NUMBER})\s*(ms|s|m|h|d|)\s*")
-_RATE = re.compile(rf"\s*((?:{_NUMBER})(?:[eE][+-]?[0-9]+)?)\s*")
+_NUMBER_ALONE = re.compile(rf"\s*((?:{_NUMBER})(?:[eE][+-]?[0-9]+)?)\s*")
 _WITHOUT = ("none", "unlimited")
 _LONGEST = 100  # characters; nobody writes a longer number, and float() would take its time over one
 
@@ -43,7 +43,7 @@ def parse_optional_duration(text: str, *, field: str = "duration") -> float | No
     >>> parse_optional_duration("none"), parse_optional_duration("1h")
     (None, 3600.0)
     """
-    if _is_without(text):
+    if is_without(text):
         return None
     try:
         return parse_duration(text, field=field)
@@ -57,13 +57,23 @@ def parse_rate(text: str, *, field: str = "rate_limit") -> float | None:
     >>> parse_rate("20"), parse_rate("unlimited")
     (20.0, None)
     """
-    if _is_without(text):
+    return parse_number(text, field=field, allowed="tokens a second such as 20 or 0.5, or none, or unlimited")
+
+
+def parse_number(text: str, *, field: str, allowed: str = "a number such as 20 or 0.5, or none") -> float | None:
+    """Read a number without a unit; ``"none"`` and ``"unlimited"`` are None.
+
+    >>> parse_number("0.5", field="ratio")
+    0.5
+    """
+    if is_without(text):
         return None
-    found = _RATE.fullmatch(text) if len(text) <= _LONGEST else None
+    found = _NUMBER_ALONE.fullmatch(text) if len(text) <= _LONGEST else None
     if found is None or not math.isfinite(float(found[1])):
-        raise OptionError(field, text, "tokens a second such as 20 or 0.5, or none, or unlimited")
+        raise OptionError(field, text, allowed)
     return float(found[1])
 
 
-def _is_without(text: str) -> bool:
+def is_without(text: str) -> bool:
+    """Whether it says that there is no limit."""
     return text.strip().lower() in _WITHOUT

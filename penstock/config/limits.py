@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from penstock.config.options import _Options, check_choice, check_number
 
-__all__ = ["BreakerOptions", "LimitOptions", "RetryBudgetOptions"]
+__all__ = ["BreakerOptions", "LimitOptions", "RetryBudgetOptions", "check_limits"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +80,15 @@ class RetryBudgetOptions(_Options):
 
 
 def check_limits(limits: object) -> None:
-    """Raise `OptionError` unless the three limits of ``limits`` are in their ranges."""
-    for name, high in (("requests_per_minute", 10**9), ("tokens_per_minute", 10**12), ("concurrent_streams", 10**6)):
-        check_number(name, getattr(limits, name), 1, high, whole=True, optional=True)
+    """Raise `OptionError` unless each limit that ``limits`` has is None or in its range."""
+    for name, low, high in _RANGES:
+        check_number(name, getattr(limits, name), low, high, whole=name != "queue_timeout", optional=True)
+
+
+_RANGES: Final = (
+    ("requests_per_minute", 1, 10**9),
+    ("tokens_per_minute", 1, 10**12),
+    ("concurrent_streams", 1, 10**6),
+    ("max_queue", 0, 10**7),
+    ("queue_timeout", 0, 86_400),
+)

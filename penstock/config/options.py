@@ -237,7 +237,9 @@ class RequestOptions(_Options):
         check_number("reasoning_timeout", self.reasoning_timeout, 0.001, 86_400)
         if isinstance(self.fallback, list):
             object.__setattr__(self, "fallback", tuple(self.fallback))
-        if not isinstance(self.fallback, tuple) or not all(isinstance(one, str) and one for one in self.fallback):
+        if not isinstance(self.fallback, tuple) or not all(
+            isinstance(one, str) and one.strip() for one in self.fallback
+        ):
             raise OptionError("fallback", self.fallback, "a list of models' names")
         check_choice("on_interrupt", self.on_interrupt, get_args(OnInterrupt))
         check_number("finish_grace", self.finish_grace, 0, 60)

@@ -29,7 +29,14 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from penstock.config.durations import parse_duration, parse_optional_duration, parse_rate
+from penstock.config.durations import (
+    is_without,
+    parse_duration,
+    parse_number,
+    parse_optional_duration,
+    parse_rate,
+)
+from penstock.config.limits import BreakerOptions, LimitOptions, RetryBudgetOptions, check_limits
 from penstock.config.logs import LogFormat, LogLevel
 from penstock.config.options import RequestOptions, StreamOptions, _Options, check_choice, check_number
 from penstock.config.presets import CHAT_DEFAULTS, PRESETS, RESPONSE_DEFAULTS
@@ -95,17 +102,23 @@ class LogOptions(_Options):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderOptions:
-    """How to reach one provider. What is None is left to the provider's adapter.
+    """How to reach one provider, and how much to use it. What is None is left to the provider's adapter.
 
     Attributes:
         base_url: http or https, without user, query or fragment.
         model: the model to ask when the caller names none.
         api_key: shown nowhere; a plain str is wrapped.
+        requests_per_minute: as in `LimitOptions`, like the rest; where none of them is set, its defaults hold.
     """
 
     base_url: str | None = None
     model: str | None = None
     api_key: SecretStr | None = None
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    concurrent_streams: int | None = None
+    max_queue: int | None = None
+    queue_timeout: float | None = None
 
     def __post_init__(self) -> None:
         key: object = self.api_key
@@ -119,6 +132,7 @@ class ProviderOptions:
         _check_base_url(self.base_url)
         if self.model is not None and (not isinstance(self.model, str) or not self.model.strip()):
             raise OptionError("model", self.model, "a model's name or None")
+        check_limits(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +149,12 @@ class DefaultProviderOptions(ProviderOptions):
 def _check_name(where: str, name: object, source: str | None = None) -> None:
     if not isinstance(name, str) or not re.fullmatch(r"[a-z][a-z0-9_-]*", name):
         raise OptionError(where, name, "a provider's name: small letters, digits, - and _", source=source)
+
+
+def _check_path(field: str, path: object, source: str | None = None) -> None:
+    """Raise `OptionError` unless ``path`` is text that may name a file, or None."""
+    if path is not None and (not isinstance(path, str) or not path.strip()):
+        raise OptionError(field, path if isinstance(path, str) else type_of(path), "the path of a file", source=source)
 
 
 def _check_base_url(url: object) -> None:
@@ -165,6 +185,9 @@ class Settings:
         request: how provider requests are made.
         provider: whom to ask by default.
         providers: how to reach each provider, by name.
+        breaker: when an endpoint that fails is left alone.
+        retry_budget: how many retries all requests may make together.
+        prices: the file of a price table that takes the place of ours; see `penstock.config.prices`.
         runtime: threads, queues, time-outs.
         log: for the command line, and for applications that pass it on to `configure_logging`.
     """
@@ -175,6 +198,9 @@ class Settings:
     request: RequestOptions = field(default_factory=RequestOptions)
     provider: DefaultProviderOptions = field(default_factory=DefaultProviderOptions)
     providers: Mapping[str, ProviderOptions] = field(default_factory=dict, hash=False)
+    breaker: BreakerOptions = field(default_factory=BreakerOptions)
+    retry_budget: RetryBudgetOptions = field(default_factory=RetryBudgetOptions)
+    prices: str | None = None
     runtime: RuntimeOptions = field(default_factory=RuntimeOptions)
     log: LogOptions = field(default_factory=LogOptions)
 
@@ -186,6 +212,7 @@ class Settings:
             _check_name("providers", name)
             if not isinstance(options, ProviderOptions):
                 raise OptionError(f"providers.{name}", type_of(options), "a ProviderOptions")
+        _check_path("prices", self.prices)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str] | None = None, **overrides: Any) -> Settings:
@@ -207,6 +234,9 @@ class Settings:
         found = read_all(_SCHEMA, path, rest)
         groups = {name: _build((name,), base, found) for name, base in _GROUPS.items()}
         providers = {name: _build(("providers", name), ProviderOptions(), found) for name in _provider_names(found)}
+        if (prices := found.get(("prices",))) is not None:
+            groups["prices"] = prices.value
+            _check_path("prices", prices.value, prices.source)
         return cls(**(groups | ready), providers=providers | ready_providers)
 
     def api_key(self, provider: str | None = None) -> str | None:
@@ -226,6 +256,11 @@ class Settings:
         """The model of the default provider or of the one named, if one is set."""
         model: str | None = self._of(provider, "model")
         return model
+
+    def limits(self, provider: str | None = None) -> LimitOptions:
+        """How much of the default provider, or of the one named, may be used."""
+        values = {name: self._of(provider, name) for name in _names(LimitOptions)}
+        return LimitOptions(**{name: value for name, value in values.items() if value is not None})
 
     def _of(self, provider: str | None, what: str) -> Any:
         """What ``provider`` says for the default one only, so that no key reaches another provider than its own."""
@@ -248,6 +283,8 @@ _GROUPS: dict[str, Any] = {
     "response": RESPONSE_DEFAULTS,
     "request": RequestOptions(),
     "provider": DefaultProviderOptions(),
+    "breaker": BreakerOptions(),
+    "retry_budget": RetryBudgetOptions(),
     "runtime": RuntimeOptions(),
     "log": LogOptions(),
 }
@@ -262,6 +299,7 @@ def _names(kind: type) -> tuple[str, ...]:
 _SCHEMA = Schema(
     groups={name: ("preset",) * (name in _STREAMS) + _names(kind) for name, kind in _GROUP_TYPES.items()},
     provider=_names(ProviderOptions),
+    lone=("prices",),
 )
 
 
@@ -313,14 +351,18 @@ def _convert(kind: type, name: str, value: Any) -> Any:
     types = get_args(hint) or (hint,)
     if name == "rate_limit":
         return parse_rate(value, field=name)
+    if name == "ratio":
+        return parse_number(value, field=name)
+    if name == "fallback":
+        return () if is_without(value) else tuple(each.strip() for each in value.split(","))
     if name == "tokenizer":
         return find_tokenizer(value)
     if float in types:
         return (parse_optional_duration if NoneType in types else parse_duration)(value, field=name)
     if bool in types:
         return _parse_switch(name, value, text_allowed=str in types)
-    if hint is int:
-        return _parse_whole(name, value)
+    if int in types:
+        return None if NoneType in types and is_without(value) else _parse_whole(name, value)
     return value
 
 

@@ -65,10 +65,11 @@ def type_of(value: object) -> Shown:
 
 @dataclass(frozen=True)
 class Schema:
-    """Which settings there are: the names in every group, and those in each table below ``providers``."""
+    """Which settings there are: names in every group, in each table below ``providers``, and in no group (``lone``)."""
 
     groups: Mapping[str, tuple[str, ...]]
     provider: tuple[str, ...]
+    lone: tuple[str, ...] = ()
 
     def is_table(self, place: Place) -> bool:
         """Whether ``place`` holds settings rather than being one."""
@@ -77,7 +78,9 @@ class Schema:
         return len(place) == 2 and place[0] == "providers"
 
     def names(self, table: Place) -> tuple[str, ...]:
-        """The settings in a table; () if it is none."""
+        """The settings in a table, ``()`` being that of the lone ones; none if it is no table."""
+        if not table:
+            return self.lone
         if len(table) == 2 and table[0] == "providers":
             return self.provider
         return self.groups.get(table[0], ()) if len(table) == 1 else ()
@@ -88,13 +91,13 @@ class Schema:
 
     def refusal(self, place: Place, source: str, spell: Callable[[Place], str] = ".".join) -> OptionError:
         """The error for a setting that does not exist, with what may have been meant. Its value may be a secret."""
-        tables: list[Place] = [(name,) for name in self.groups]
+        tables: list[Place] = [(), *((name,) for name in self.groups)]
         tables.append(("providers", place[1] if len(place) > 2 else "openai"))
         known = {"_".join((*table, name)): (*table, name) for table in tables for name in self.names(table)}
         meant = "_".join(place)
         near = [name for name in known if name.endswith("_" + meant)]
         near = near or difflib.get_close_matches(meant, known, n=1, cutoff=0.75)
-        choices = ", ".join(self.names(place[:-1]) or (*self.groups, "providers"))
+        choices = ", ".join((place[:-1] and self.names(place[:-1])) or (*self.groups, "providers", *self.lone))
         hint = f"; did you mean {spell(known[near[0]])}?" if near else ""
         return OptionError(".".join(place), Shown("an unknown setting"), choices + hint, source=source)
 
@@ -141,6 +144,9 @@ class _Shape(BaseSettings):
     request: dict[str, Any] = {}
     provider: dict[str, Any] = {}
     providers: dict[str, dict[str, Any]] = {}
+    breaker: dict[str, Any] = {}
+    retry_budget: dict[str, Any] = {}
+    prices: Any = None
     runtime: dict[str, Any] = {}
     log: dict[str, Any] = {}
 

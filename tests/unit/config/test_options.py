@@ -27,6 +27,7 @@ REQUEST_RANGES: list[tuple[str, float, float, float, float, str]] = [
     ("connect_timeout", 0.001, 3600, 0, 3600.1, "0.001 to 3600"),
     ("first_token_timeout", 0.001, 86_400, 0, 86_401, "0.001 to 86400"),
     ("idle_timeout", 0.001, 86_400, 0, 86_401, "0.001 to 86400"),
+    ("reasoning_timeout", 0.001, 86_400, 0, 86_401, "0.001 to 86400"),
     ("total_timeout", 0.001, 2_592_000, 0, 2_592_001, "0.001 to 2592000"),
     ("max_retries", 0, 100, -1, 101, "0 to 100"),
     ("retry_base_delay", 0, 3600, -1, 3601, "0 to 3600"),
@@ -89,7 +90,13 @@ def test_none_is_without_limit_where_that_is_allowed(field: str) -> None:
         (StreamOptions, "auto_restart", (True, False), (1, "no")),
         (StreamOptions, "debug", (True, False), (1, "no")),
         (StreamOptions, "tokenizer", (None, str.split), ("words", 1)),
-        (RequestOptions, "on_interrupt", ("fail", "restart"), ("resume", None)),
+        (RequestOptions, "on_interrupt", ("fail", "restart", "resume"), ("retry", None)),
+        (
+            RequestOptions,
+            "fallback",
+            ((), ("gpt-4.1", "anthropic/claude-sonnet-4-5")),
+            ("gpt-4.1", None, (1,), ("",), (" ",)),
+        ),
         (RequestOptions, "verify_tls", (True, False, "/ca.pem"), (None, 1, "", "  \t")),
     ],
 )
@@ -108,6 +115,10 @@ def test_an_unknown_option_is_refused_by_name_with_those_there_are(kind: Kind) -
             make(bacth_size=3)
         assert (caught.value.field, caught.value.got) == ("bacth_size", 3)
         assert "debug" in caught.value.allowed or "verify_tls" in caught.value.allowed
+
+
+def test_fallbacks_may_be_given_as_a_list_and_are_kept_as_what_cannot_change() -> None:
+    assert RequestOptions(fallback=["a", "b"]).fallback == ("a", "b")  # type: ignore[arg-type]
 
 
 def test_a_batch_cannot_be_larger_than_the_buffer() -> None:

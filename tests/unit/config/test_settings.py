@@ -11,6 +11,7 @@ import pytest
 from pydantic import SecretStr
 
 from penstock.config import presets
+from penstock.config.limits import BreakerOptions, LimitOptions, RetryBudgetOptions
 from penstock.config.options import RequestOptions, StreamOptions
 from penstock.config.settings import DefaultProviderOptions, LogOptions, ProviderOptions, RuntimeOptions, Settings
 from penstock.config.tokenizers import words
@@ -134,6 +135,18 @@ def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) ->
         ("PENSTOCK_REQUEST__TOTAL_TIMEOUT", "1.5m", "request", "total_timeout", 90.0),
         ("PENSTOCK_REQUEST__VERIFY_TLS", "false", "request", "verify_tls", False),
         ("PENSTOCK_REQUEST__VERIFY_TLS", "/etc/ca.pem", "request", "verify_tls", "/etc/ca.pem"),
+        ("PENSTOCK_REQUEST__REASONING_TIMEOUT", "2m", "request", "reasoning_timeout", 120.0),
+        ("PENSTOCK_REQUEST__FALLBACK", "gpt-4.1, ollama/qwen3", "request", "fallback", ("gpt-4.1", "ollama/qwen3")),
+        ("PENSTOCK_REQUEST__FALLBACK", "None", "request", "fallback", ()),
+        ("PENSTOCK_BREAKER__COOLDOWN", "1m", "breaker", "cooldown", 60.0),
+        ("PENSTOCK_BREAKER__FAILURES", "3", "breaker", "failures", 3),
+        ("PENSTOCK_BREAKER__ENABLED", "no", "breaker", "enabled", False),
+        ("PENSTOCK_RETRY_BUDGET__RATIO", "0.5", "retry_budget", "ratio", 0.5),
+        ("PENSTOCK_RETRY_BUDGET__RATIO", "none", "retry_budget", "ratio", None),
+        ("PENSTOCK_RETRY_BUDGET__WINDOW", "1m", "retry_budget", "window", 60.0),
+        ("PENSTOCK_PROVIDER__REQUESTS_PER_MINUTE", "500", "provider", "requests_per_minute", 500),
+        ("PENSTOCK_PROVIDER__TOKENS_PER_MINUTE", "unlimited", "provider", "tokens_per_minute", None),
+        ("PENSTOCK_PROVIDER__QUEUE_TIMEOUT", "500ms", "provider", "queue_timeout", 0.5),
         ("PENSTOCK_RUNTIME__CALL_TIMEOUT", "0.5", "runtime", "call_timeout", 0.5),
         ("PENSTOCK_RUNTIME__WORKERS", "8", "runtime", "workers", 8),
         ("PENSTOCK_LOG__LEVEL", "debug", "log", "level", "debug"),
@@ -220,6 +233,15 @@ def test_a_bad_value_in_a_variable_is_named_with_what_is_allowed_and_the_variabl
         ('[provider]\nbase_url = "http://["', "provider.base_url", "allowed: a URL like"),
         ("[providers.x]\nbase_url = 1", "providers.x.base_url", "got 1, allowed: a URL like"),
         ("[providers.X-1]\nmodel = 'm'", "providers", "got 'X-1'"),
+        ('[request]\nfallback = "a,,b"', "request.fallback", "got 'a,,b', allowed: a list of models' names"),
+        ("[request]\nfallback = [1]", "request.fallback", "got [1], allowed: a list of models' names"),
+        ('[retry_budget]\nratio = "20ms"', "retry_budget.ratio", "got '20ms', allowed: a number such as"),
+        ("[breaker]\nfailures = 0", "breaker.failures", "got 0, allowed: a whole number from 1 to 1000000"),
+        ("[providers.x]\nmax_queue = -1", "providers.x.max_queue", "got -1, allowed: a whole number from 0"),
+        ('[provider]\nrequests_per_minute = "few"', "provider.requests_per_minute", "got 'few', allowed: a whole"),
+        ('prices = ""', "prices", "got '', allowed: the path of a file"),
+        ("prices = 5", "prices", "got a value of type int, allowed: the path of a file"),
+        ("[prices]\nx = 5", "prices", "got a value of type dict, allowed: the path of a file"),
         ("stream = 5", "stream", "got a value of type int, allowed: a table of settings"),
         ("[providers]\nopenai = 5", "providers.openai", "got a value of type int, allowed: a table of settings"),
     ],
@@ -256,6 +278,8 @@ def test_a_bad_argument_is_said_to_be_one() -> None:
         ("PENSTOCK_BATCH_SIZE", "PENSTOCK_STREAM__BATCH_SIZE"),
         ("PENSTOCK_API_KEY", "PENSTOCK_PROVIDER__API_KEY"),
         ("PENSTOCK_PROVIDERS__OLLAMA__BASEURL", "PENSTOCK_PROVIDERS__OLLAMA__BASE_URL"),
+        ("PENSTOCK_PRICE", "PENSTOCK_PRICES"),
+        ("PENSTOCK_PRICES__FILE", None),
         ("PENSTOCK_STREAM", None),
         ("PENSTOCK_STREAM__BATCH_SIZE__X", "PENSTOCK_STREAM__BATCH_SIZE"),
         ("PENSTOCK_", None),
@@ -441,6 +465,40 @@ def test_settings_are_frozen_and_hashable() -> None:
     assert hash(Settings()) == hash(Settings.load())
 
 
+# --- limits, breaker, budget, prices ---------------------------------------------------------------------------------
+
+
+def test_a_providers_limits_come_from_its_own_table_and_for_the_default_one_from_there_first() -> None:
+    settings = Settings.load(
+        provider={"name": "openai", "requests_per_minute": 10},
+        providers={
+            "openai": {"requests_per_minute": 20, "concurrent_streams": 3},
+            "open_router": {"tokens_per_minute": 1000, "queue_timeout": "2s", "max_queue": 0},
+        },
+    )
+    assert settings.limits() == settings.limits("openai") == LimitOptions(requests_per_minute=10, concurrent_streams=3)
+    assert settings.limits("open-router") == LimitOptions(tokens_per_minute=1000, queue_timeout=2.0, max_queue=0)
+    assert settings.limits("ollama") == LimitOptions()
+    assert LimitOptions() == LimitOptions(max_queue=1000, queue_timeout=30.0)
+
+
+def test_breaker_budget_and_prices_have_their_documented_defaults() -> None:
+    settings = Settings()
+    assert settings.breaker == BreakerOptions(failures=5, cooldown=30.0, enabled=True)
+    assert settings.retry_budget == RetryBudgetOptions(ratio=0.2, floor=10, window=10.0)
+    assert settings.prices is None
+
+
+def test_a_price_table_is_named_by_argument_variable_or_file_in_that_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    write('prices = "file.toml"')
+    assert Settings.load().prices == "file.toml"
+    monkeypatch.setenv("PENSTOCK_PRICES", "variable.toml")
+    assert Settings.load().prices == "variable.toml"
+    assert Settings.load(prices="argument.toml").prices == "argument.toml"
+    with pytest.raises(OptionError, match=r"^prices: got '', allowed: the path of a file"):
+        Settings(prices="")
+
+
 # --- the documentation -----------------------------------------------------------------------------------------------
 
 
@@ -455,17 +513,20 @@ def test_the_documented_example_file_loads() -> None:
     assert settings.log == LogOptions(level="info", format="json")
 
 
+GROUPS = ("stream", "request", "provider", "breaker", "retry_budget", "runtime", "log")
+
+
 def test_every_setting_is_documented_with_its_default_and_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = re.findall(
         r"^\| `(\w+)\.(\w+)` \| `(\w+)` \| [^|]+ \| `([^`]*)` \|", DOCUMENTATION.read_text(), re.MULTILINE
     )
     documented = {(group, name) for group, name, _, _ in rows}
     plain = Settings().to_dict()
-    expected = {(group, name) for group in ("stream", "request", "provider", "runtime", "log") for name in plain[group]}
+    expected = {(group, name) for group in GROUPS for name in plain[group]}
     assert documented == expected | {("stream", "preset")}
     for group, name, variable, default in rows:
         if default == "none" and name not in ("tokenizer",):
-            assert plain[group].get(name) is None
+            assert plain[group].get(name) in (None, ())
             continue
         monkeypatch.setenv(variable, default)
     assert Settings.load() == Settings()
