@@ -19,7 +19,7 @@ from penstock.ports import (
     ToolCallFragment,
 )
 
-__all__ = ["Surrogates", "decode_json", "text_of", "to_usage", "whole_number", "without_halves"]
+__all__ = ["Surrogates", "decode_json", "json_text", "text_of", "to_usage", "whole_number", "without_halves"]
 
 
 def text_of(value: object) -> str:
@@ -68,6 +68,15 @@ def decode_json(data: str) -> object:
         if "\\ud" not in data and "\\uD" not in data:
             raise
         return json.loads(data)
+
+
+def json_text(value: object) -> str:
+    """The JSON of what `decode_json` gave, in one line; halves of surrogate pairs become U+FFFD.
+
+    Raises:
+        RecursionError: it is nested too deeply.
+    """
+    return without_halves(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
 
 
 class Surrogates:
