@@ -7,19 +7,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 
-from penstock.actors.flow.log import Outcome
-from penstock.actors.flow.toolcalls import ToolCallAccumulator
 from penstock.actors.record import StreamRecord
 from penstock.actors.runtime.mailbox import Mailbox
 from penstock.actors.runtime.transitions import Cast
 from penstock.actors.source import Source
 from penstock.config.logs import get_logger
 from penstock.errors import PenstockError, ProtocolError, ProviderError, StreamClosed
-from penstock.events import FinishReason, TokenKind, Usage
 from penstock.ports import (
     Clock,
     Decoder,
@@ -31,11 +28,15 @@ from penstock.ports import (
     ReasoningDelta,
     RefusalDelta,
     TextDelta,
+    Thinking,
     ToolCallFragment,
     UsageDelta,
 )
 
 __all__ = ["Attempt", "Connecting", "Ended", "Finished", "FirstDelta", "Waiting"]
+
+_Item: TypeAlias = Any
+"""A token with its kind, as a tuple, or a tool event: told apart by being a tuple, once for each on the hot path."""
 
 
 class Connecting(msgspec.Struct, frozen=True):
@@ -74,23 +75,24 @@ class Attempt:
         self.job: ReaderJob | None = None
         self.last_progress = clock.monotonic()
         self.is_pushing = False  # it waits for the stream, not for the provider
+        self.is_reasoning = False  # the model is known to, and may be silent for long
         self.keep_alives = 0
         self.error: ProviderError | None = None  # reported inside the stream
+        self.decoder: Decoder | None = None  # once it has ended
+        self.has_ended = False
         self._record = record
         self._source = source
+        self._builder = source.builder
         self._inbox = inbox
         self._clock = clock
         self.has_progressed = False
         self._abandoned = False
         self._lock = threading.Lock()  # guards these two, and the source's `started`
-        self._rest: list[tuple[str, TokenKind]] = []  # offered, and there was no room
+        self._rest: list[_Item] = []  # to be pushed, and there was no room
+        self._has_events = False  # among what is to be pushed are events
+        self._has_lost = False  # something that came was not taken
+        self._reasoned = 0  # how many items of this read came up to the last sign of reasoning
         self._to_tell: Finished | None = None
-        self._size = 0
-        self._tool_calls = ToolCallAccumulator()
-        self._usage: Usage | None = None
-        self._finish: FinishReason | None = None
-        self._raw_finish: str | None = None
-        self._model: str | None = None
 
     def take_job(self, job: ReaderJob) -> None:
         """Its reader has it."""
@@ -110,18 +112,19 @@ class Attempt:
     @property
     def is_finished(self) -> bool:
         """Whether the model has said that it is done, and everything it said is in the stream's buffer."""
-        return self._finish is not None and self._to_tell is None
+        return self._builder.is_finished and self._to_tell is None
 
-    def outcome(self) -> Outcome:
-        """What the provider has said so far beside the text."""
-        calls = self._tool_calls.finish()
-        return Outcome(
-            finish_reason=self._finish or "stop",
-            raw_finish_reason=self._raw_finish,
-            tool_calls=calls,
-            usage=self._usage,
-            model=self._model,
-        )
+    @property
+    def took_all(self) -> bool:
+        """Whether the reader has ended, and everything that its decoder has told is in the stream's buffer."""
+        return self.has_ended and not self._has_lost and not self._rest
+
+    def tell_of_calls(self) -> None:
+        """The answer is complete, and so are its function calls. To be called when it is abandoned."""
+        for event in self._builder.complete():
+            self._record.intake.push_event(event)
+
+    # --- the reader's thread -------------------------------------------------------------------------------------
 
     def connecting(self) -> None:
         self._tell(Connecting(self.number))
@@ -133,39 +136,46 @@ class Attempt:
         pass
 
     def deltas(self, deltas: Sequence[Delta]) -> bool:
-        tokens = self._read(deltas)
-        return tokens is not None and (not tokens or self._push(tokens)) and self._tell_finish()
+        items = self._read(deltas)
+        if items is None or (items and not self._push(items)):
+            self._has_lost = True
+            return False
+        return self._tell_finish()
 
     def offer(self, deltas: Sequence[Delta], on_room: Callable[[], None]) -> bool | None:
-        tokens = self._read(deltas)
-        if tokens is None:
+        items = self._read(deltas)
+        if items is None:
+            self._has_lost = True
             return False
-        self._rest += self._cut(tokens)
+        self._rest += self._cut(items)
         if self._rest:
             try:
-                done = self._record.intake.push_now(self._rest, on_room, self._is_abandoned)
+                self._push_rest(on_room)
             except StreamClosed:
+                self._has_lost = True
                 return False
-            del self._rest[:done]
             self.last_progress = self._clock.monotonic()
             self.is_pushing = bool(self._rest)
             if self._rest:
                 return None
         return self._tell_finish()
 
-    def _read(self, deltas: Sequence[Delta]) -> list[tuple[str, TokenKind]] | None:
-        """Note what they say, and give the tokens; None: nobody wants them."""
-        tokens: list[tuple[str, TokenKind]] = []
+    def _read(self, deltas: Sequence[Delta]) -> list[_Item] | None:
+        """Note what they say, and give what is to be pushed; None: nobody wants it."""
+        items: list[_Item] = []
         progress = False
+        self._reasoned = 0
         for delta in deltas:
             kind = delta.__class__
             if kind is TextDelta:
-                tokens.append((delta.text, "text"))  # type: ignore[union-attr]
+                items.append((delta.text, "text"))  # type: ignore[union-attr]
             elif kind is not KeepAlive:
-                progress = self._note(delta, tokens) or progress
+                progress = self._note(delta, items) or progress
             else:
                 self.keep_alives += 1
-        if tokens or progress:
+        if self.is_reasoning and len(items) > self._reasoned:
+            self.is_reasoning = False
+        if items or progress:
             self.last_progress = self._clock.monotonic()
             if not self.has_progressed:
                 with self._lock:
@@ -173,11 +183,15 @@ class Attempt:
                         return None
                     self.has_progressed = self._source.started = True
                 self._tell(FirstDelta(self.number))
-        self._size += sum(len(text) for text, _ in tokens)
-        if self._size > self._source.options.max_answer_bytes:
+        builder = self._builder
+        if self._has_events:
+            builder.size += sum(len(item[0]) for item in items if item.__class__ is tuple)
+        else:
+            builder.size += sum(len(text) for text, _ in items)
+        if builder.size > self._source.options.max_answer_bytes:
             self.error = ProtocolError(f"the answer is longer than {self._source.options.max_answer_bytes} bytes")
             return None
-        return None if self._abandoned else tokens
+        return None if self._abandoned else items
 
     def _tell_finish(self) -> bool:
         """Tell that it is finished, now that everything before is in the buffer."""
@@ -186,54 +200,117 @@ class Attempt:
             self._to_tell = None
         return not self._abandoned
 
-    def _note(self, delta: Delta, tokens: list[tuple[str, TokenKind]]) -> bool:
+    def _note(self, delta: Delta, items: list[_Item]) -> bool:
         """Whatever is not text; returns whether it is progress."""
         match delta:
             case ReasoningDelta(text=text):
-                tokens.append((text, "reasoning"))
+                items.append((text, "reasoning"))
+                self.is_reasoning = True
+                self._reasoned = len(items)
             case RefusalDelta(text=text):
-                tokens.append((text, "refusal"))
-            case ToolCallFragment():
-                self._size += len(delta.arguments) + len(delta.name or "") + len(delta.id or "")
-                self._tool_calls.feed(delta)
-            case UsageDelta(usage=usage):
-                self._usage = usage
+                items.append((text, "refusal"))
+            case Thinking():
+                if not self.is_reasoning:
+                    self.last_progress = self._clock.monotonic()
+                self.is_reasoning = True
+                self._reasoned = len(items)
                 return False
-            case FinishDelta(reason=reason, raw=raw):
-                if self._finish is None:
-                    self._to_tell = Finished(self.number)  # first, see `is_finished`
-                if self._finish != "tool_calls" or reason != "stop":
-                    self._finish, self._raw_finish = reason, raw
             case ErrorDelta(error=error):
                 self.error = self.error or error
                 self._to_tell = Finished(self.number)
                 return False
+            case _:
+                if delta.__class__ is FinishDelta and not self._builder.is_finished:
+                    self._to_tell = Finished(self.number)  # first, see `is_finished`
+                elif delta.__class__ is ToolCallFragment:
+                    self.is_reasoning = False
+                events = self._builder.note(delta)
+                if events:
+                    items += events
+                    self._has_events = True
+                return delta.__class__ is not UsageDelta
         return True
 
-    def _cut(self, tokens: list[tuple[str, TokenKind]]) -> list[tuple[str, TokenKind]]:
+    def _cut(self, items: list[_Item]) -> list[_Item]:
         tokenizer = self._record.options.tokenizer
         if tokenizer is None:
-            return tokens
-        return [(token, kind) for text, kind in tokens for token in tokenizer(text)]
+            return items
+        if not self._has_events:
+            return [(token, kind) for text, kind in items for token in tokenizer(text)]
+        cut: list[_Item] = []
+        for item in items:
+            if item.__class__ is tuple:
+                cut += [(token, item[1]) for token in tokenizer(item[0])]
+            else:
+                cut.append(item)
+        return cut
 
     def _is_abandoned(self) -> bool:
         return self._abandoned
 
-    def _push(self, tokens: list[tuple[str, TokenKind]]) -> bool:
-        tokens = self._cut(tokens)
+    def _push(self, items: list[_Item]) -> bool:
+        items = self._cut(items)
         self.is_pushing = True
         try:
-            return self._record.intake.push_blocking(tokens, self._is_abandoned)
+            if self._has_events or self._builder.keeps_text:
+                return self._push_in_order(items)
+            return self._record.intake.push_blocking(items, self._is_abandoned)
         finally:
             self.last_progress = self._clock.monotonic()
             self.is_pushing = False
 
+    def _push_in_order(self, items: list[_Item]) -> bool:
+        """Push tokens and events, and wait for room; returns whether they are all in."""
+        self._rest += items
+        while True:
+            latch = threading.Lock()
+            latch.acquire()
+            try:
+                self._push_rest(latch.release)
+            except StreamClosed:
+                return False
+            if not self._rest:
+                return True
+            self._record.runtime.dispatcher.wait(latch, None)
+
+    def _push_rest(self, on_room: Callable[[], None]) -> None:
+        """Push of the rest what there is room for; see `Intake.push_now`.
+
+        Raises:
+            StreamClosed: the stream has ended, or this attempt is abandoned.
+        """
+        rest, intake, done = self._rest, self._record.intake, 0
+        try:
+            while done < len(rest):
+                end = done
+                while end < len(rest) and rest[end].__class__ is tuple:
+                    end += 1
+                # Under the lock, so that who has abandoned it knows just what the stream has got.
+                with self._lock:
+                    if end == done:
+                        if not intake.push_event(rest[done], is_void=self._is_abandoned):
+                            raise StreamClosed(self._record.stream_id)
+                        done += 1
+                        continue
+                    tokens = rest[done:end]
+                    taken = intake.push_now(tokens, on_room, self._is_abandoned)
+                    if self._builder.keeps_text:
+                        self._builder.took(tokens[:taken])
+                done += taken
+                if taken < len(tokens):
+                    return
+            self._has_events = False
+        finally:
+            del rest[:done]
+
     def ended(self, decoder: Decoder | None, error: PenstockError | None) -> None:
         complete = decoder is not None and (decoder.finished or decoder.done)
         if decoder is not None:
-            self._model = decoder.model
+            self._builder.model = decoder.model or self._builder.model
             if decoder.skipped:
                 get_logger(stream_id=self._record.stream_id).debug("not_understood", count=decoder.skipped)
+        self.decoder = decoder
+        self.has_ended = True
         self._tell(Ended(self.number, complete, error))
 
     def _tell(self, news: Any) -> None:

@@ -18,7 +18,6 @@ from typing import Any, Final
 import msgspec
 
 from penstock.actors.attempt import Attempt, Connecting, Ended, Finished, FirstDelta, Waiting
-from penstock.actors.flow.log import Outcome
 from penstock.actors.messages import Cancel, Complete, Fail, Reset, RoundEnded
 from penstock.actors.record import StreamRecord
 from penstock.actors.runtime.reply import Reply
@@ -199,6 +198,7 @@ class Integration(StateMachine):
         """Hand a new attempt to the reader; returns the state to be in."""
         source = self._source
         source.attempts += 1
+        source.forget_answer()
         attempt = Attempt(self._stream, source, source.attempts, self.actor_inbox, self.runtime.clock)
         self._attempt = source.attempt = attempt
         try:
@@ -217,13 +217,13 @@ class Integration(StateMachine):
         if attempt.error is not None:
             return self._failed(attempt.error, attempt)
         if ended.is_complete:
-            return self._conclude(Complete(attempt.outcome()), attempt)
+            return self._complete(attempt)
         return self._failed(ended.error or IncompleteStream("the connection was closed"), attempt)
 
     def _timed_out(self, which: str, seconds: float) -> Transition:
         attempt = self._attempt
         if attempt is None:
-            return self._conclude(Fail(ProviderTimeout(which, seconds), Outcome()), None)
+            return self._conclude(Fail(ProviderTimeout(which, seconds), self._source.outcome()), None)
         if attempt.is_finished:  # all is said; only the end marker has not come
             return self._ended(Ended(attempt.number, True, None))
         return self._failed(ProviderTimeout(which, seconds), attempt, final=which == "total")
@@ -242,7 +242,7 @@ class Integration(StateMachine):
             again = again and options.on_interrupt == "restart"
         delay = self._delay(error) if again else None
         if delay is None:
-            return self._conclude(Fail(error, Outcome() if attempt is None else attempt.outcome()), attempt)
+            return self._conclude(Fail(error, source.outcome()), attempt)
         get_logger(stream_id=self._stream.stream_id).info(
             "retry", error=type(error).__name__, attempt=source.attempts, delay_s=round(delay, 3)
         )
@@ -280,7 +280,14 @@ class Integration(StateMachine):
             return Keep(timeout(_RESET, _RESET_AGAIN))
         self._reset_for = None
         self._source.started = False
+        self._source.forget_answer()
         return self._to(self._start()) if self._wait_is_over else None
+
+    def _complete(self, attempt: Attempt) -> Transition:
+        attempt.abandon()
+        if self._source.ref is self.ref:
+            attempt.tell_of_calls()
+        return self._conclude(Complete(self._source.outcome()), attempt)
 
     def _conclude(self, ending: Complete | Fail, attempt: Attempt | None) -> Transition:
         if attempt is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 
 from penstock.actors.flow.log import Outcome
 from penstock.actors.flow.toolcalls import ToolCallAccumulator
@@ -131,10 +132,11 @@ class OutcomeBuilder:
                     return None
             return []
 
-    def took(self, text: str, kind: TokenKind) -> None:
-        """That is in the stream's buffer now."""
+    def took(self, tokens: Iterable[tuple[str, TokenKind]]) -> None:
+        """They are in the stream's buffer now."""
         with self._lock:
-            self._taken.setdefault(kind, []).append(text)
+            for text, kind in tokens:
+                self._taken.setdefault(kind, []).append(text)
 
     def complete(self) -> list[ToolEvent]:
         """The answer is complete: what is to be told of its function calls."""
