@@ -1,0 +1,245 @@
+"""What a provider says beside the text, put together."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock.actors.flow.outcome import OutcomeBuilder
+from penstock.events import ReasoningBlock, ToolCallCompleted, ToolCallDelta, ToolCallStarted, Usage
+from penstock.ports import (
+    ChoiceDelta,
+    Delta,
+    FinishDelta,
+    KeepAlive,
+    ReasoningBlockDelta,
+    ReasoningDelta,
+    RefusalDelta,
+    TextDelta,
+    ToolCallFragment,
+    UsageDelta,
+)
+
+
+def built(*deltas: Delta) -> OutcomeBuilder:
+    builder = OutcomeBuilder()
+    for delta in deltas:
+        builder.note(delta)
+    return builder
+
+
+def test_everything_beside_the_text_is_kept() -> None:
+    block = ReasoningBlock(kind="thinking", text="hm", signature="s")
+    usage = Usage(input_tokens=3)
+    outcome = built(
+        ReasoningBlockDelta(block),
+        ToolCallFragment(index=0, id="a", name="f", arguments='{"x": 1}', is_server=True, signature="g"),
+        UsageDelta(Usage(input_tokens=1)),
+        UsageDelta(usage),
+        FinishDelta("tool_calls", "tool_use"),
+    ).outcome()
+    assert outcome.reasoning_blocks == (block,)
+    assert outcome.usage == usage
+    assert (outcome.finish_reason, outcome.raw_finish_reason) == ("tool_calls", "tool_use")
+    (call,) = outcome.tool_calls
+    assert (call.arguments, call.is_server, call.signature) == ({"x": 1}, True, "g")
+
+
+def test_a_stop_behind_tool_calls_does_not_hide_them() -> None:
+    outcome = built(FinishDelta("tool_calls", "tool_calls"), FinishDelta("stop", "stop")).outcome()
+    assert outcome.finish_reason == "tool_calls"
+
+
+def test_the_other_choices_come_whole_and_by_their_numbers() -> None:
+    outcome = built(
+        ChoiceDelta(2, TextDelta("c")),
+        ChoiceDelta(1, TextDelta("b")),
+        ChoiceDelta(2, RefusalDelta("no")),
+        ChoiceDelta(1, ReasoningDelta("hm")),
+        ChoiceDelta(1, TextDelta("b")),
+        ChoiceDelta(1, ToolCallFragment(index=0, id="x", name="f", arguments="{}")),
+        ChoiceDelta(1, FinishDelta("length", "max_tokens")),
+    ).outcome()
+    first, second = outcome.choices
+    assert (first.index, first.text, first.reasoning, first.finish_reason) == (1, "bb", "hm", "length")
+    assert [call.arguments for call in first.tool_calls] == [{}]
+    assert (second.index, second.text, second.refusal, second.finish_reason) == (2, "c", "no", None)
+    assert outcome.tool_calls == ()
+
+
+def test_what_is_said_is_counted_whoever_says_it() -> None:
+    builder = built(ToolCallFragment(index=0, id="ab", name="f", arguments="123"), ChoiceDelta(1, TextDelta("four")))
+    assert builder.size == 10
+
+
+def test_a_keep_alive_says_nothing() -> None:
+    assert OutcomeBuilder().note(KeepAlive()) is None
+
+
+def test_text_is_part_of_it_only_where_somebody_tells_what_was_taken() -> None:
+    builder = OutcomeBuilder(keeps_text=True)
+    builder.took([("a", "text"), ("hm", "reasoning"), ("b", "text")])
+    assert (builder.outcome().text, builder.outcome().reasoning) == ("ab", "hm")
+    assert "ab" not in repr(builder.outcome())
+
+
+def test_a_call_that_has_just_begun_is_not_a_call_without_arguments() -> None:
+    fragment = ToolCallFragment(index=0, id="a", name="f")
+    assert built(fragment).outcome().tool_calls[0].arguments is None
+    assert built(fragment, FinishDelta("tool_calls", "x")).outcome().tool_calls[0].arguments == {}
+    only_the_end_marker = built(fragment)
+    only_the_end_marker.complete()
+    assert only_the_end_marker.outcome().tool_calls[0].arguments == {}
+
+
+def test_long_other_choices_take_linear_time() -> None:
+    def seconds(count: int) -> float:
+        builder = OutcomeBuilder()
+        begun = time.perf_counter()
+        for _ in range(count):
+            builder.note(ChoiceDelta(1, TextDelta("x" * 20)))
+        assert len(builder.outcome().choices[0].text) == 20 * count
+        return time.perf_counter() - begun
+
+    small = min(seconds(5_000) for _ in range(3))
+    assert seconds(50_000) < 40 * small + 0.05
+
+
+def test_another_thread_may_look_at_any_time_and_never_sees_more_than_has_come() -> None:
+    builder = OutcomeBuilder()
+    arguments = '{"x": [1, 2, 3], "y": "' + "z" * 50 + '"}'
+    seen: list[object] = []
+    done = threading.Event()
+
+    def look() -> None:
+        while not done.is_set():
+            for call in builder.outcome().tool_calls:
+                assert arguments.startswith(call.arguments_raw)
+                assert call.arguments is None or call.arguments_raw == arguments
+                seen.append(call.arguments)
+
+    def watch() -> None:
+        try:
+            look()
+        except BaseException as error:
+            seen.append(error)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    for number in range(200):
+        builder.note(ToolCallFragment(index=number, id=f"id{number}", name="f"))
+        for sign in arguments:
+            builder.note(ToolCallFragment(index=number, arguments=sign))
+        builder.note(ChoiceDelta(number % 7 + 1, TextDelta("x")))
+    done.set()
+    thread.join()
+    assert not [each for each in seen if isinstance(each, BaseException)]
+
+
+# --- what is told of calls -----------------------------------------------------------------------------------------
+
+
+def told(*deltas: Delta, complete: bool = True) -> list[tuple[object, ...]]:
+    builder = OutcomeBuilder()
+    events = [event for delta in deltas for event in builder.note(delta) or ()]
+    if complete:
+        events += builder.complete()
+    said: list[tuple[object, ...]] = []
+    for event in events:
+        match event:
+            case ToolCallStarted(id=id, name=name, index=index):
+                said.append(("started", index, id, name))
+            case ToolCallDelta(index=index, text=text):
+                said.append(("delta", index, text))
+            case ToolCallCompleted(index=index, call=call):
+                said.append(("completed", index, call.id, call.arguments))
+    return said
+
+
+F = ToolCallFragment
+
+
+def test_a_call_is_told_of_as_it_grows_and_completed_with_the_answer() -> None:
+    deltas = [F(index=0, id="a", name="f"), F(index=0, arguments='{"x"'), F(index=0, arguments=": 1}")]
+    growing = [("started", 0, "a", "f"), ("delta", 0, '{"x"'), ("delta", 0, ": 1}")]
+    assert told(*deltas, complete=False) == growing
+    assert told(*deltas) == [*growing, ("completed", 0, "a", {"x": 1})]
+
+
+def test_parallel_calls_interleave_and_are_completed_in_order() -> None:
+    assert told(
+        F(index=1, id="b", name="g", arguments="{"),
+        F(index=0, id="a", name="f", arguments="{"),
+        F(index=1, arguments="}"),
+        F(index=0, arguments="}"),
+    ) == [
+        ("started", 0, "b", "g"), ("delta", 0, "{"), ("started", 1, "a", "f"), ("delta", 1, "{"),
+        ("delta", 0, "}"), ("delta", 1, "}"), ("completed", 0, "b", {}), ("completed", 1, "a", {}),
+    ]  # fmt: skip
+
+
+def test_an_id_that_comes_with_the_next_fragment_is_waited_for() -> None:
+    assert told(F(index=0, name="f"), F(index=0, id="a")) == [("started", 0, "a", "f"), ("completed", 0, "a", {})]
+
+
+@pytest.mark.parametrize(
+    "behind", [F(index=0, arguments="{}"), F(index=1, name="g", arguments="{}"), FinishDelta("tool_calls", "x")]
+)
+def test_a_call_without_an_id_gets_one_and_keeps_it(behind: Delta) -> None:
+    said = told(F(index=0, name="f"), behind)
+    assert said[0] == ("started", 0, "call_0", "f")
+    assert ("completed", 0, "call_0", {}) in said
+
+
+def test_an_id_that_comes_too_late_changes_nothing_but_is_known() -> None:
+    said = told(
+        F(index=0, name="f", arguments="{"), F(index=0, id="late", arguments='"x": '), F(id="late", arguments="1}")
+    )
+    assert [each for each in said if each[0] != "delta"] == [
+        ("started", 0, "call_0", "f"),
+        ("completed", 0, "call_0", {"x": 1}),
+    ]
+
+
+def test_arguments_before_the_name_are_told_of_behind_it() -> None:
+    assert told(F(index=0, arguments="{"), F(index=0, arguments="}"), F(index=0, id="a", name="f"), complete=False) == [
+        ("started", 0, "a", "f"),
+        ("delta", 0, "{}"),
+    ]
+
+
+def test_a_call_that_never_gets_a_name_is_told_of_all_the_same() -> None:
+    assert told(F(index=0, id="a", arguments="{}")) == [
+        ("started", 0, "a", ""),
+        ("delta", 0, "{}"),
+        ("completed", 0, "a", {}),
+    ]
+
+
+@given(
+    st.lists(
+        st.builds(
+            F,
+            index=st.sampled_from([None, 0, 1, 2]),
+            id=st.sampled_from([None, "a", "b"]),
+            name=st.sampled_from([None, "f", "g"]),
+            arguments=st.sampled_from(["", "{", "}", '{"x": 1}', "null"]),
+        ),
+        max_size=12,
+    )
+)
+def test_what_was_told_is_what_the_outcome_says(deltas: list[Delta]) -> None:
+    builder = OutcomeBuilder()
+    events = [event for delta in deltas for event in builder.note(delta) or ()] + builder.complete()
+    calls = builder.outcome().tool_calls
+    started = {event.index: event for event in events if isinstance(event, ToolCallStarted)}
+    assert sorted(started) == list(range(len(calls)))
+    for place, call in enumerate(calls):
+        assert (started[place].id, started[place].name) == (call.id, call.name)
+        pieces = [event.text for event in events if isinstance(event, ToolCallDelta) and event.index == place]
+        assert "".join(pieces) == call.arguments_raw
+    assert [event.call for event in events if isinstance(event, ToolCallCompleted)] == list(calls)
