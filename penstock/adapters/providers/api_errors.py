@@ -54,6 +54,7 @@ _CONTEXT_PHRASES = (
     "context length exceeded",
     "prompt is too long",
     "input is too long",
+    "exceeds the maximum number of tokens",  # Gemini
 )
 _FILTER_CODES = {
     "content_filter",
@@ -62,8 +63,16 @@ _FILTER_CODES = {
     "data_inspection_failed",
     "moderation_blocked",
 }
-_AUTH_CODES = {"invalid_api_key", "authentication_error", "permission_error", "permission_denied", "unauthorized"}
-_RATE_CODES = {"rate_limit_exceeded", "rate_limit_error", "rate_limited", "too_many_requests"}
+_AUTH_CODES = {
+    "invalid_api_key",
+    "api_key_invalid",
+    "authentication_error",
+    "unauthenticated",
+    "permission_error",
+    "permission_denied",
+    "unauthorized",
+}
+_RATE_CODES = {"rate_limit_exceeded", "rate_limit_error", "rate_limited", "too_many_requests", "resource_exhausted"}
 _QUOTA_CODES = {"insufficient_quota", "billing_hard_limit_reached", "quota_exceeded", "insufficient_balance"}
 _REQUEST_CODES = {"invalid_request_error", "invalid_parameter_error", "not_found_error", "model_not_found"}
 _SERVER_CODES = {
@@ -77,7 +86,7 @@ _SERVER_CODES = {
     "timeout",
     "api_error",
 }
-_RETRYABLE_STATUS = {408, 409, 425, 500, 502, 503, 504, 520, 522, 524, 529}
+_RETRYABLE_STATUS = {408, 409, 425, 499, 500, 502, 503, 504, 520, 522, 524, 529}
 
 
 def _classified(status: int, payload: object, retry_after: float | None) -> ApiError:
