@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from penstock.errors import PenstockError
-from penstock.events.tools import ToolEvent
+from penstock.events.tools import ToolEvent, ToolResult
 from penstock.events.values import Choice, Cost, FinishReason, ReasoningBlock, StreamMetrics, ToolCall, Usage
 
 __all__ = [
@@ -62,12 +62,15 @@ class StreamSnapshot(TokenEvent, frozen=True, gc=False):
     """Everything up to ``seq`` in one event, for a subscriber that joins after its start is no longer kept singly.
 
     It *is* a `TokenEvent` whose ``text`` is all the text so far, so a reader that only knows `TokenEvent` misses
-    nothing; ``reasoning`` and ``refusal`` hold the other kinds. Who had read some of it before must put this in the
-    place of it, not behind it.
+    nothing; ``reasoning`` and ``refusal`` hold the other kinds, ``tool_calls`` the calls that are complete, and
+    ``tool_results`` what their tools gave. Who had read some of it before must put this in the place of it, not behind
+    it. Of a call that is still on its way, the pieces so far are not told again; its `ToolCallCompleted` has it whole.
     """
 
     reasoning: str = ""
     refusal: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_results: tuple[ToolResult, ...] = ()
 
 
 class StreamReset(msgspec.Struct, frozen=True):

@@ -2,9 +2,14 @@
 
 A cursor is *slow* when more than ``window`` events wait for it. What happens then is its own policy; nobody else
 notices, except with ``"block"``, which the stream honours by not emitting.
+
+Tool events are never merged with anything, and never dropped, but for the pieces of a call's arguments: ``"coalesce"``
+joins those of one call, ``"drop"`` drops them uncounted, as `ToolCallCompleted` has them whole.
 """
 
 from __future__ import annotations
+
+from collections import deque
 
 import msgspec
 
@@ -20,6 +25,8 @@ from penstock.events import (
     StreamSnapshot,
     TokenEvent,
     TokenKind,
+    ToolCallDelta,
+    ToolEvent,
 )
 
 __all__ = ["Cursor"]
@@ -65,7 +72,7 @@ class Cursor:
         self._offsets: dict[TokenKind, int] | None = None if after else {}  # characters given, by kind
         # The log's tokens, and those of them that were dropped, up to `seq`; None if that is not known.
         self._counts: tuple[int, int] | None = (0, 0) if not after else log.counts_until(self.seq)
-        self._waiting: list[TokenEvent] | None = None  # what was folded away, of several kinds
+        self._waiting: deque[TokenEvent | ToolEvent] | None = None  # what was folded away
 
     @property
     def pending(self) -> int:
@@ -104,7 +111,7 @@ class Cursor:
                 snapshot = self._catch_up()
                 if snapshot is not None:
                     return snapshot
-            elif late and slow == "coalesce" and isinstance(event, TokenEvent):
+            elif late and slow == "coalesce":
                 return self._give(self._merge(event))
             else:
                 return self._give(event)
@@ -127,8 +134,24 @@ class Cursor:
             self._untold = 0
         return event
 
-    def _merge(self, first: TokenEvent) -> TokenEvent:
-        """All that waits up to the next change of kind, as one event."""
+    def _merge(self, first: Event) -> Event:
+        """All that waits and is of one kind with the first, as one event."""
+        if isinstance(first, TokenEvent):
+            return self._merge_tokens(first)
+        if isinstance(first, ToolCallDelta):
+            return self._merge_pieces(first)
+        return first
+
+    def _merge_pieces(self, first: ToolCallDelta) -> ToolCallDelta:
+        texts = [first.text]
+        last = first
+        while isinstance(event := self.log.get(last.seq + 1), ToolCallDelta) and event.index == first.index:
+            texts.append(event.text)
+            last = event
+            self.coalesced += 1
+        return msgspec.structs.replace(last, text="".join(texts))
+
+    def _merge_tokens(self, first: TokenEvent) -> TokenEvent:
         tokens = list(first.tokens)
         last = first
         dropped = first.dropped
@@ -149,7 +172,7 @@ class Cursor:
         )
 
     def _skip(self) -> None:
-        """Drop the oldest waiting token events, so that ``window`` remain; what is no token event is not dropped."""
+        """Drop the oldest waiting tokens and pieces of arguments, so that ``window`` remain; up to anything else."""
         log = self.log
         goal = log.last_seq - self.window
         while self.seq < goal:
@@ -164,6 +187,9 @@ class Cursor:
             elif isinstance(event, TokenEvent):
                 before = counts or (0, 0)
                 new, self.seq = (before[0] + len(event.tokens), before[1] + event.dropped), event.seq
+            elif isinstance(event, ToolCallDelta):
+                self.seq = event.seq
+                continue
             else:
                 return
             before = counts or (0, 0)
@@ -176,7 +202,7 @@ class Cursor:
     def _catch_up(self) -> StreamSnapshot | None:
         """Deal with what was folded away before it could be given.
 
-        A cursor that has read from the beginning gets just what it misses, one event for each kind: they wait then.
+        A cursor that has read from the beginning gets just what it misses, in a few events: they wait then.
         One that has read nothing, or came in somewhere in the middle, gets the snapshot, which says that it takes the
         place of everything before.
         """
@@ -195,28 +221,20 @@ class Cursor:
             return snapshot
         if counts is not None:
             self._untold += folded.dropped - counts[1]
-        # As many numbers as kinds: each was told in an event of its own. Who resumes in between gets the snapshot.
-        first = folded.seq - len(folded.rest) + 1
-        self._waiting = [
-            TokenEvent(log.stream_id, first + place, (text,), text, kind, folded.timestamp, log.metadata)
-            for place, (kind, text) in enumerate(sorted(folded.rest.items(), key=_place))
-        ]
+        self._waiting = deque(folded.rest)
         if not self._waiting:
-            self.seq = folded.seq  # nothing but empty tokens
+            self.seq = folded.seq  # nothing but empty tokens, or what is not kept
         return None
 
     def _give_folded(self) -> Event:
         assert self._waiting
-        event = self._waiting.pop(0)
+        event = self._waiting.popleft()
         self.seq = event.seq
+        if not isinstance(event, TokenEvent):
+            return event
         if self._offsets is not None:
             self._offsets[event.kind] = self._offsets.get(event.kind, 0) + len(event.text)
-        if self._untold and isinstance(event, _TELLS_DROPPED):
+        if self._untold:
             event = msgspec.structs.replace(event, dropped=self._untold)
             self._untold = 0
         return event
-
-
-def _place(item: tuple[TokenKind, str]) -> int:
-    """Models reason first."""
-    return ("reasoning", "text", "refusal").index(item[0])

@@ -11,12 +11,12 @@ so that an actor that was given up cannot write behind the back of the one that 
 from __future__ import annotations
 
 import threading
-from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any
 
 import msgspec
 
+from penstock.actors.flow.window import Folded, Window, cost_of
 from penstock.errors import PenstockError, ProviderError, StreamError
 from penstock.events import (
     Choice,
@@ -37,11 +37,7 @@ from penstock.events import (
     Usage,
 )
 
-__all__ = ["Folded", "Outcome", "StreamLog", "TextPile"]
-
-_EVENT_COST: Final = 160  # bytes of a TokenEvent and its place in the list
-_TOKEN_COST: Final = 60  # bytes of a short str and its place in the tuple
-_JOIN_AT: Final = 256  # parts that a pile joins into one
+__all__ = ["Outcome", "StreamLog"]
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,103 +60,6 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         return f"Outcome(finish_reason={self.finish_reason!r}, tool_calls={len(self.tool_calls)})"
-
-
-class TextPile:
-    """Text that only grows; adding is O(1), reading from an offset costs what it returns."""
-
-    __slots__ = ("_ends", "_parts", "length")
-
-    def __init__(self) -> None:
-        self._parts: list[str] = []
-        self._ends: list[int] = []
-        self.length = 0
-
-    def add(self, text: str) -> None:
-        """Put ``text`` on the pile."""
-        if not text:
-            return
-        self.length += len(text)
-        self._parts.append(text)
-        self._ends.append(self.length)
-        if len(self._parts) >= _JOIN_AT and len(self._parts[-_JOIN_AT]) < 4096:
-            self._parts[-_JOIN_AT:] = ["".join(self._parts[-_JOIN_AT:])]
-            self._ends[-_JOIN_AT:] = [self.length]
-
-    def read(self, offset: int = 0) -> str:
-        """The text from ``offset`` on."""
-        first = bisect_right(self._ends, offset)
-        rest = self._parts[first:]
-        if rest:
-            rest[0] = rest[0][offset - (self._ends[first - 1] if first else 0) :]
-        return "".join(rest)
-
-
-class Folded(NamedTuple):
-    """What somebody who has read up to some number finds folded away behind it: a rest, or everything."""
-
-    seq: int
-    """The number up to which that goes."""
-    rest: dict[TokenKind, str]
-    """The text it misses, by kind."""
-    snapshot: StreamSnapshot | None
-    """If the rest is not all that it needs: a reset lies between, or it has not read from the start."""
-    tokens: int
-    """How many tokens there were from the start to ``seq``."""
-    dropped: int
-    """How many dropped tokens were told of from the start to ``seq``."""
-    timestamp: float
-    """Of the last event."""
-
-
-class _Window:
-    """The events that are kept one by one: number ``base + 1`` is ``events[0]``, and so on.
-
-    The rest is about everything up to ``base``: its text by kind since the last reset, that one's number, the tokens
-    in it, those that were dropped, the time of the last event.
-    """
-
-    __slots__ = ("base", "dropped", "events", "folded", "reset", "timestamp", "tokens")
-
-    def __init__(
-        self,
-        base: int = 0,
-        events: list[Event] | None = None,
-        folded: dict[TokenKind, TextPile] | None = None,
-        reset: int = 0,
-        tokens: int = 0,
-        dropped: int = 0,
-        timestamp: float = 0.0,
-    ) -> None:
-        self.base = base
-        self.events: list[Event] = [] if events is None else events
-        self.folded: dict[TokenKind, TextPile] = {} if folded is None else folded
-        self.reset = reset
-        self.tokens = tokens
-        self.dropped = dropped
-        self.timestamp = timestamp
-
-    def fold(self, count: int) -> _Window:
-        """A window that goes on where this one stands, without its first ``count`` events.
-
-        This one stays as it is: a reader may be using its events without a lock. The piles go on; they are only read
-        under the lock.
-        """
-        folded, reset, tokens, dropped = dict(self.folded), self.reset, self.tokens, self.dropped
-        timestamp = self.timestamp
-        for event in self.events[:count]:
-            timestamp = event.timestamp
-            if isinstance(event, TokenEvent):
-                tokens += len(event.tokens)
-                dropped += event.dropped
-                pile = folded.get(event.kind)
-                if pile is None:
-                    pile = folded[event.kind] = TextPile()
-                pile.add(event.text)
-            elif isinstance(event, StreamReset):
-                folded = {}
-                reset = event.seq
-        return _Window(self.base + count, self.events[count:], folded, reset, tokens, dropped, timestamp)
 
 
 class StreamLog:
@@ -191,7 +90,7 @@ class StreamLog:
         self._bytes = 0
         self._epoch = 0
         self._lock = threading.Lock()
-        self._window = _Window()
+        self._window = Window()
 
     # --- writing -------------------------------------------------------------------------------------------------
 
@@ -214,7 +113,7 @@ class StreamLog:
             if event.__class__ is TokenEvent:
                 self.tokens += len(event.tokens)
                 self.dropped += event.dropped
-            self._bytes += _cost(event)
+            self._bytes += cost_of(event)
             if self._bytes > self.retain_bytes:
                 self._fold()
             return True
@@ -291,7 +190,7 @@ class StreamLog:
             if self._bytes <= goal:
                 break
             count += 1
-            self._bytes -= _cost(event)
+            self._bytes -= cost_of(event)
         if count:
             self._window = window.fold(count)
 
@@ -335,23 +234,7 @@ class StreamLog:
             return self._snapshot() if self._window.base else None
 
     def _snapshot(self) -> StreamSnapshot:
-        window = self._window
-        piles = window.folded
-        text, reasoning, refusal = (
-            piles[kind].read() if kind in piles else "" for kind in ("text", "reasoning", "refusal")
-        )
-        return StreamSnapshot(
-            self.stream_id,
-            window.base,
-            (text,),
-            text,
-            "text",
-            window.timestamp,
-            self.metadata,
-            window.dropped,
-            reasoning=reasoning,
-            refusal=refusal,
-        )
+        return self._window.snapshot(self.stream_id, self.metadata)
 
     def folded_after(self, seq: int, offsets: Mapping[TokenKind, int] | None) -> Folded:
         """What has been folded behind number ``seq``, for a reader who has ``offsets`` characters of each kind.
@@ -360,24 +243,21 @@ class StreamLog:
         """
         with self._lock:
             window = self._window
-            rest: dict[TokenKind, str] = {}
-            snapshot = None
             if not offsets or window.reset > seq:
-                snapshot = self._snapshot()
+                rest, snapshot = [], self._snapshot()
             else:
-                for kind, pile in window.folded.items():
-                    offset = offsets.get(kind, 0)
-                    if offset < pile.length:
-                        rest[kind] = pile.read(offset)
-            return Folded(window.base, rest, snapshot, window.tokens, window.dropped, window.timestamp)
+                rest, snapshot = window.rest(seq, offsets, self.stream_id, self.metadata), None
+            return Folded(window.base, rest, snapshot, window.tokens, window.dropped)
 
     def folded_counts(self, seq: int) -> tuple[int, int, int] | None:
         """Up to which number events are folded, the tokens and the dropped ones up to there.
 
-        None if there is a reset behind number ``seq`` among them.
+        None if there is a reset, or a tool event that is kept, behind number ``seq`` among them.
         """
         window = self._window
-        return None if window.reset > seq else (window.base, window.tokens, window.dropped)
+        if max(window.reset, window.last_kept) > seq:
+            return None
+        return window.base, window.tokens, window.dropped
 
     def counts_until(self, seq: int) -> tuple[int, int] | None:
         """How many tokens, and how many dropped ones, there are up to number ``seq``; None if that is folded away."""
@@ -393,9 +273,3 @@ class StreamLog:
     def __iter__(self) -> Iterator[Event]:
         """The events that are kept one by one, as they are now."""
         return iter(self._window.events[:])
-
-
-def _cost(event: Event) -> int:
-    if isinstance(event, TokenEvent):
-        return _EVENT_COST + 2 * len(event.text) + _TOKEN_COST * len(event.tokens)
-    return _EVENT_COST

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from penstock.actors.flow.log import Outcome, StreamLog
 from penstock.events import (
     Event,
@@ -16,9 +18,24 @@ from penstock.events import (
     StreamSnapshot,
     TokenEvent,
     TokenKind,
+    ToolCall,
+    ToolCallCompleted,
+    ToolCallDelta,
+    ToolCallStarted,
+    ToolEvent,
+    ToolProgress,
+    ToolResult,
 )
 
 OUTCOME = Outcome()
+CALL = ToolCall(id="c", name="f", arguments={}, arguments_raw="{}")
+TOOL_EVENTS: dict[str, ToolEvent] = {
+    "started": ToolCallStarted(id="c", name="f", index=0),
+    "delta": ToolCallDelta(index=0, text="x"),
+    "progress": ToolProgress(call_id="c", name="f", progress=1),
+    "completed": ToolCallCompleted(index=0, call=CALL),
+    "result": ToolResult(call_id="c", name="f", content="42"),
+}
 KEEP_ALL = 1 << 40
 KINDS: tuple[TokenKind, ...] = ("text", "reasoning", "refusal")
 
@@ -31,16 +48,33 @@ class Writer:
         self.epoch = self.log.new_epoch()
         self.texts: dict[str, str] = dict.fromkeys(KINDS, "")
         self.dropped = 0
+        self.calls = 0
+        self.results = 0
+        self.story: list[str] = []  # the text, and in between the tool events that are never forgotten
 
     def add(self, *tokens: str, kind: TokenKind = "text", dropped: int = 0) -> bool:
         self.texts[kind] += "".join(tokens)
         self.dropped += dropped
+        self.story += ["".join(tokens)] if kind == "text" else []
         seq = self.log.last_seq + 1
         event = TokenEvent("s", seq, tokens, "".join(tokens), kind, float(seq), self.log.metadata, dropped)
         return self.log.append(self.epoch, event)
 
+    def tell(self, name: str) -> bool:
+        """Append a tool event, one of those above."""
+        seq = self.log.last_seq + 1
+        event = msgspec.structs.replace(
+            TOOL_EVENTS[name], stream_id="s", seq=seq, timestamp=float(seq), metadata=self.log.metadata
+        )
+        self.calls += name == "completed"
+        self.results += name == "result"
+        self.story += story_of(event)
+        return self.log.append(self.epoch, event)
+
     def reset(self) -> bool:
         self.texts = dict.fromkeys(KINDS, "")
+        self.calls = self.results = 0
+        self.story = []
         return self.log.append(self.epoch, StreamReset("s", self.log.last_seq + 1, "again", 0.0, self.log.metadata))
 
     def complete(self, dropped: int = 0) -> bool:
@@ -56,6 +90,11 @@ class Reader:
         self.texts: dict[str, str] = dict.fromkeys(KINDS, "")
         self.dropped = 0
         self.seq = 0
+        self.calls = 0
+        self.results = 0
+        self.pieces = 0
+        self.story: list[str] = []
+        self.knows_story = True
 
     def read(self, event: Event) -> None:
         assert event.seq > self.seq, (self.seq, event)
@@ -64,14 +103,30 @@ class Reader:
         if isinstance(event, StreamSnapshot):
             self.texts = {"text": event.text, "reasoning": event.reasoning, "refusal": event.refusal}
             self.dropped = event.dropped
+            self.calls, self.results = len(event.tool_calls), len(event.tool_results)
+            self.knows_story = False
         elif isinstance(event, TokenEvent):
             assert "".join(event.tokens) == event.text
             self.texts[event.kind] += event.text
+            self.story += [event.text] if event.kind == "text" else []
             self.dropped += event.dropped
         elif isinstance(event, StreamReset):
             self.texts = dict.fromkeys(KINDS, "")
+            self.calls = self.results = self.pieces = 0
+            self.story, self.knows_story = [], True
         elif isinstance(event, (StreamCompleted, StreamFailed, StreamCancelled)):
             self.dropped += event.dropped
+        elif isinstance(event, ToolCallDelta):
+            self.pieces += len(event.text)
+        else:
+            self.calls += isinstance(event, ToolCallCompleted)
+            self.results += isinstance(event, ToolResult)
+            self.story += story_of(event)
+
+
+def story_of(event: Event) -> list[str]:
+    """What must be found in this place by everybody who has read from the start."""
+    return [] if isinstance(event, (ToolCallDelta, ToolProgress)) else [f"[{type(event).__name__}]"]
 
 
 def steps(work: Callable[[], Any]) -> int:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from penstock.actors.flow.fanout import Cursor
 from penstock.config.options import Slow
 from penstock.errors import SubscriberTooSlow
-from penstock.events import Event, StreamCompleted, StreamReset, StreamSnapshot, TokenEvent
-from tests.unit.flow.common import KEEP_ALL, KINDS, Reader, Writer, steps
+from penstock.events import Event, StreamCompleted, StreamReset, StreamSnapshot, TokenEvent, ToolCallDelta
+from tests.unit.flow.common import CALL, KEEP_ALL, KINDS, TOOL_EVENTS, Reader, Writer, steps
 
 POLICIES: tuple[Slow, ...] = ("block", "coalesce", "drop", "disconnect")
 RETAIN = st.sampled_from((0, 1, 400, 900, 3000, KEEP_ALL))
@@ -25,6 +25,7 @@ WRITE = st.one_of(
         st.sampled_from((0, 0, 0, 2)),
     ),
     st.tuples(st.sampled_from(("add", "add", "add", "reset")), st.just("text"), st.just(["x"]), st.just(0)),
+    st.tuples(st.just("tell"), st.sampled_from(tuple(TOOL_EVENTS)), st.just([]), st.just(0)),
 )
 STEPS = st.lists(st.one_of(WRITE, WRITE, st.tuples(st.just("take"), st.integers(1, 5))), max_size=80)
 
@@ -51,6 +52,8 @@ def perform(writer: Writer, step: Any) -> None:
     name, kind, tokens, dropped = step
     if name == "reset":
         writer.reset()
+    elif name == "tell":
+        writer.tell(kind)
     else:
         writer.add(*tokens, kind=kind, dropped=dropped)
 
@@ -78,6 +81,8 @@ def test_whatever_happens_in_between_nothing_is_lost_or_doubled(
     for event in take_all(cursor):
         reader.read(event)
     assert reader.texts == writer.texts
+    assert (reader.calls, reader.results) == (writer.calls, writer.results)
+    assert not reader.knows_story or "".join(reader.story) == "".join(writer.story)
     assert reader.dropped == writer.dropped
     assert cursor.pending == cursor.dropped == 0
     assert isinstance(reader.events[-1], StreamCompleted)
@@ -105,6 +110,7 @@ def test_who_breaks_off_and_resumes_after_its_last_event_has_the_exact_text(
     for event in take_all(cursor):
         reader.read(event)
     assert reader.texts == writer.texts
+    assert (reader.calls, reader.results) == (writer.calls, writer.results)
 
 
 @settings(max_examples=300)
@@ -144,6 +150,7 @@ def test_one_that_drops_accounts_for_every_token(retain: int, window: int, steps
     resets = [event for event in writer.log if isinstance(event, StreamReset)]
     if retain == KEEP_ALL:
         assert [event for event in reader.events if isinstance(event, StreamReset)] == resets
+        assert (reader.calls, reader.results) == (writer.calls, writer.results)
     assert reader.events[-1].seq == writer.log.last_seq
 
 
@@ -263,6 +270,72 @@ def test_drop_never_drops_a_reset() -> None:
     assert last.dropped == 3
 
 
+def test_coalesce_joins_the_pieces_of_one_call_and_merges_nothing_over_a_tool_event() -> None:
+    writer = Writer()
+    cursor = Cursor(writer.log, 0, "coalesce", 1)
+    for name in ("started", "delta", "delta", "delta", "completed"):
+        writer.add("a")
+        writer.add("b")
+        writer.tell(name)
+    for index in (0, 0, 1, 1):
+        event = ToolCallDelta(index=index, text=str(writer.log.last_seq + 1), seq=writer.log.last_seq + 1)
+        writer.log.append(writer.epoch, event)
+    for _ in range(3):
+        writer.tell("result")
+    events = take_all(cursor)
+    assert numbers(events) == [2, 3, 5, 6, 8, 9, 11, 12, 14, 15, 17, 19, 20, 21, 22]
+    pieces = [(event.index, event.text) for event in events if isinstance(event, ToolCallDelta)]
+    assert pieces == [(0, "x"), (0, "x"), (0, "x"), (0, "1617"), (1, "1819")]
+    assert cursor.coalesced == 7
+
+
+def test_drop_drops_pieces_of_arguments_uncounted_and_no_other_tool_event() -> None:
+    writer = Writer()
+    cursor = Cursor(writer.log, 0, "drop", 1)
+    writer.add("a", "b")
+    for name in ("started", "delta", "delta", "completed", "delta", "progress", "result", "result"):
+        writer.tell(name)
+    events = take_all(cursor)
+    assert numbers(events) == [2, 5, 7, 8, 9]
+    assert cursor.dropped == 2
+    writer.add("c")
+    (event,) = take_all(cursor)
+    assert isinstance(event, TokenEvent)
+    assert event.dropped == 2
+
+
+def test_tool_events_that_were_folded_unread_come_in_their_place_in_the_text() -> None:
+    writer = Writer(retain_bytes=0)
+    cursor = Cursor(writer.log, 0, "block", 1)
+    writer.add("a")
+    cursor.take()
+    for name in TOOL_EVENTS:
+        writer.add("b", kind="reasoning")
+        writer.add("c")
+        writer.add("d")
+        writer.tell(name)
+    reader = Reader()
+    for event in take_all(cursor):
+        reader.read(event)
+    # `delta` and `progress` have vanished, and what was around them is one.
+    assert reader.story == ["cd", "[ToolCallStarted]", "cdcdcd", "[ToolCallCompleted]", "cd", "[ToolResult]"]
+    assert numbers(reader.events) == [3, 4, 5, 15, 16, 17, 19, 20, 21]
+    assert reader.texts == writer.texts | {"text": "cd" * 5}
+
+
+def test_the_snapshot_has_the_calls_that_are_complete_and_the_results_since_the_last_reset() -> None:
+    writer = Writer(retain_bytes=0)
+    for name in ("started", "completed", "result"):
+        writer.tell(name)
+    writer.reset()
+    for name in ("started", "delta", "completed", "completed", "result", "delta"):
+        writer.tell(name)
+    snapshot = writer.log.snapshot()
+    assert snapshot is not None
+    assert (snapshot.seq, snapshot.tool_calls, len(snapshot.tool_results)) == (10, (CALL, CALL), 1)
+    assert take_all(Cursor(writer.log, 5, "block", 1)) == [snapshot]
+
+
 def test_drop_counts_what_was_folded_away_under_it() -> None:
     writer = Writer(retain_bytes=1000)
     cursor = Cursor(writer.log, 0, "drop", 2)
@@ -364,6 +437,7 @@ def test_reading_costs_the_same_for_every_event_also_always_behind_the_fold(slow
         for _ in range(count):
             for _ in range(3):
                 writer.add("x")
+            writer.tell("result")
             cursor.take()
 
     assert steps(lambda: work(1600)) < 5 * steps(lambda: work(400))
@@ -395,13 +469,17 @@ def test_a_cursor_in_another_thread_misses_nothing(slow: Slow, retain: int, rest
         except BaseException as error:
             failed.append(error)
 
+    names = tuple(TOOL_EVENTS)
     thread = threading.Thread(target=read)
     thread.start()
     for number in range(3000):
         if number % 500 == 499:
             writer.reset()
         writer.add(f"{number},", kind=KINDS[number // 7 % 3])
+        if number % 3 == 0:
+            writer.tell(names[number % len(names)])
     writer.complete()
     thread.join()
     assert failed == []
     assert reader.texts == writer.texts
+    assert (reader.calls, reader.results) == (writer.calls, writer.results)

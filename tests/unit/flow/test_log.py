@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.actors.flow.log import StreamLog, TextPile
+from penstock.actors.flow.log import StreamLog
+from penstock.actors.flow.window import TextPile
 from penstock.errors import IncompleteStream, StreamCrashed
 from penstock.events import (
     StreamCancelled,
@@ -19,12 +20,13 @@ from penstock.events import (
     TokenEvent,
     Usage,
 )
-from tests.unit.flow.common import KEEP_ALL, KINDS, OUTCOME, Writer, steps
+from tests.unit.flow.common import KEEP_ALL, KINDS, OUTCOME, TOOL_EVENTS, Writer, steps
 
 EVENTS = st.lists(
     st.one_of(
         st.tuples(st.sampled_from(KINDS), st.lists(st.text(max_size=3), min_size=1, max_size=4), st.integers(0, 2)),
         st.just("reset"),
+        st.sampled_from(tuple(TOOL_EVENTS)),
     ),
     max_size=60,
 )
@@ -38,13 +40,16 @@ def test_every_event_has_the_next_number_and_the_whole_text_is_kept(events: list
     writer = Writer(retain)
     log = writer.log
     for event in events:
-        assert writer.reset() if event == "reset" else writer.add(*event[1], kind=event[0], dropped=event[2])
+        if isinstance(event, str):
+            assert writer.reset() if event == "reset" else writer.tell(event)
+        else:
+            assert writer.add(*event[1], kind=event[0], dropped=event[2])
         assert [kept.seq for kept in log] == list(range(log.first_seq, log.last_seq + 1))
         assert log.kept_bytes <= retain
         for kind in KINDS:
             assert log.text(kind) == writer.texts[kind]
     assert log.last_seq == len(events)
-    assert log.tokens == sum(len(event[1]) for event in events if event != "reset")
+    assert log.tokens == sum(len(event[1]) for event in events if not isinstance(event, str))
     assert log.complete(OUTCOME, 0, 5.0)
     terminal = log.terminal
     assert isinstance(terminal, StreamCompleted)
