@@ -236,6 +236,7 @@ class Integration(StateMachine):
         if source.ref is not self.ref:
             return Stop(NORMAL)  # another one has taken over
         self._attempt = source.attempt = None
+        self._stream.counters.failed_attempts += 1
         retryable = isinstance(error, ProviderError) and error.retryable
         again = retryable and not final and source.attempts <= options.max_retries
         if source.started:

@@ -25,12 +25,13 @@ from penstock.actors.source import Source
 from penstock.actors.subscriptions import Hub, nothing
 from penstock.config.options import OnOrphan, Restart, StreamOptions
 from penstock.errors import StreamExists, StreamNotFound
-from penstock.events import ToolEvent
+from penstock.events import Cost, StreamMetrics, ToolCallCompleted, ToolEvent, ToolResult, ToolResultStatus, Usage
 from penstock.ports import Journal
 
 __all__ = ["Counters", "StreamRecord", "StreamStatistics", "StreamTable"]
 
 _GAPS: Final = 512  # times between deliveries that are kept
+_FAILED: Final[frozenset[ToolResultStatus]] = frozenset({"error", "timeout", "invalid_arguments", "unknown_tool"})
 
 
 class StreamStatistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,27 +72,37 @@ class StreamStatistics(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Counters:
-    """What a stream counts. Written by its actor only; they survive the actor."""
+    """What a stream counts. Written by its actor only, but for what its integration counts; they survive both."""
 
     __slots__ = (
         "_gaps",
         "batches",
         "bytes",
         "errors",
+        "failed_attempts",
         "first_bytes",
         "first_delivery",
         "first_tokens",
+        "function_calls",
         "held",
         "last_activity",
         "last_delivery",
         "restarts",
         "state_changes",
+        "tool_errors",
+        "tool_time",
+        "tools_until",
     )
 
     def __init__(self, now: float) -> None:
         self.batches = 0
         self.bytes = 0
         self.errors = 0
+        self.failed_attempts = 0  # at the provider; written by the integration
+        self.function_calls = 0
+        self.tool_errors = 0
+        self.tool_time = 0.0
+        self.tools_until = now  # up to then, `tool_time` has what there was
         self.held = 0
         self.restarts = 0
         self.state_changes = 0
@@ -123,6 +134,13 @@ class Counters:
     def told(self, event: ToolEvent, now: float) -> None:
         """Count a tool event."""
         self.last_activity = now
+        if isinstance(event, ToolCallCompleted):
+            self.function_calls += 1
+        elif isinstance(event, ToolResult):
+            self.tool_errors += event.status in _FAILED
+            # Of tools that ran at the same time, the later results add what they took beyond the earlier ones.
+            self.tool_time += max(0.0, now - max(now - event.duration_s, self.tools_until))
+            self.tools_until = now
 
     def quantile(self, share: float) -> float | None:
         """The given quantile of the times between tokens."""
