@@ -179,15 +179,16 @@ class AskedCall(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def calls_of(message: Mapping[str, Any]) -> list[AskedCall]:
-    """The message's ``tool_calls``, their arguments parsed.
+    """The message's ``tool_calls``, their arguments parsed; those that a provider ran itself are left out.
 
     Arguments that are no JSON object become ``{}``. They are the model's, not the user's: a conversation in which a
     call came broken, and was answered with an error, must be able to go on with providers that take objects only.
+    Calls marked ``is_server`` have no result in the conversation, without which no provider would take them back.
     """
     calls = message.get("tool_calls")
     found = []
     for call in calls if isinstance(calls, (list, tuple)) else ():
-        if not isinstance(call, Mapping):
+        if not isinstance(call, Mapping) or call.get("is_server"):
             continue
         function = call.get("function")
         function = function if isinstance(function, Mapping) else {}

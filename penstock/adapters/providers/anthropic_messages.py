@@ -1,0 +1,198 @@
+"""Chat messages and tools in OpenAI's form as Anthropic's; what is in Anthropic's own form passes unchanged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from penstock.adapters.providers.messages import (
+    AskedCall,
+    NamedTool,
+    answer_format,
+    calls_of,
+    function_of,
+    image_of,
+    parts_of,
+    reasoning_blocks_of,
+    split_system,
+    tool_choice_of,
+)
+from penstock.adapters.providers.pieces import text_of
+from penstock.errors import OptionError
+from penstock.events import ReasoningBlock
+
+__all__ = ["to_body"]
+
+DEFAULT_MAX_TOKENS = 4096
+"""``max_tokens`` where the call says none; the API has no default of its own and wants the parameter."""
+
+_NOT_THEIRS = {"name", "tool_calls", "function_call", "reasoning_blocks", "refusal", "audio", "annotations"}
+"""Fields of an OpenAI message that the API would refuse."""
+
+
+def to_body(messages: Sequence[dict[str, Any]], parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """All of a request's body but ``model`` and ``stream``. What the parameters say that has another name is renamed.
+
+    Raises:
+        OptionError: ``response_format`` asks for what the API does not have, or an image's ``data:`` URL is malformed.
+    """
+    body = dict(parameters)
+    instructing, others = split_system(messages)
+    system = [*parts_of(body.pop("system", None)), *_system_blocks(instructing)]
+    if system:
+        body["system"] = _as_text(system)
+    body["messages"] = _messages(others)
+    if body.get("max_tokens") is None:
+        body["max_tokens"] = _max_tokens(body.get("thinking"))
+    stop = body.pop("stop", None)
+    if stop is not None:
+        body.setdefault("stop_sequences", [stop] if isinstance(stop, str) else stop)
+    _translate_tools(body)
+    _translate_format(body)
+    return body
+
+
+def _max_tokens(thinking: object) -> int:
+    """The default; beyond a thinking budget, which it must exceed and which counts into it."""
+    budget = thinking.get("budget_tokens") if isinstance(thinking, Mapping) else None
+    return DEFAULT_MAX_TOKENS + (budget if isinstance(budget, int) else 0)
+
+
+def _translate_tools(body: dict[str, Any]) -> None:
+    tools = body.get("tools")
+    if isinstance(tools, (list, tuple)):
+        body["tools"] = [_tool(tool) for tool in tools]
+    choice = tool_choice_of(body.get("tool_choice"))
+    if isinstance(choice, NamedTool):
+        body["tool_choice"] = {"type": "tool", "name": choice.name}
+    elif choice is not None:
+        body["tool_choice"] = {"type": "any" if choice == "required" else choice}
+    parallel = body.pop("parallel_tool_calls", None)
+    if parallel is False and tools:
+        choice_of = dict(body.get("tool_choice") or {"type": "auto"})
+        if choice_of.get("type") != "none":
+            body["tool_choice"] = {**choice_of, "disable_parallel_tool_use": True}
+
+
+def _tool(tool: object) -> object:
+    function = function_of(tool)
+    if function is None:
+        return tool
+    found: dict[str, Any] = {"name": function.name}
+    if function.description:
+        found["description"] = function.description
+    found["input_schema"] = function.parameters or {"type": "object", "properties": {}}
+    if function.strict:
+        found["strict"] = True
+    if isinstance(tool, Mapping) and "cache_control" in tool:
+        found["cache_control"] = tool["cache_control"]
+    return found
+
+
+def _translate_format(body: dict[str, Any]) -> None:
+    """``response_format`` of a schema becomes ``output_config.format``; that of text says nothing."""
+    wanted = answer_format(body.get("response_format"))
+    if wanted is None:
+        return
+    del body["response_format"]
+    if wanted.kind == "json":
+        raise OptionError("response_format", "json_object", "text | json_schema: Anthropic answers by a schema only")
+    if wanted.kind == "schema":
+        body["output_config"] = {
+            "format": {"type": "json_schema", "schema": wanted.schema},
+            **(body.get("output_config") or {}),
+        }
+
+
+# --- messages ------------------------------------------------------------------------------------------------------
+
+
+def _system_blocks(messages: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [block for message in messages for block in _blocks(message.get("content"))]
+
+
+def _as_text(blocks: list[dict[str, Any]]) -> object:
+    """One block of plain text as text: the same thing, and easier on the eye of whoever reads requests."""
+    if len(blocks) == 1 and set(blocks[0]) == {"type", "text"}:
+        return blocks[0]["text"]
+    return blocks
+
+
+def _messages(messages: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The conversation. Tools' results that follow one another go into one user message, as the API wants them."""
+    found: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] | None = None
+    for message in messages:
+        if message["role"] == "tool":
+            if results is None:
+                results = []
+                found.append({"role": "user", "content": results})
+            results.append(_tool_result(message))
+            continue
+        results = None
+        found.append(_message(message))
+    return found
+
+
+def _message(message: dict[str, Any]) -> dict[str, Any]:
+    content = message.get("content")
+    more = {name: value for name, value in message.items() if name not in _NOT_THEIRS}
+    if message["role"] != "assistant":
+        return {**more, "content": content if isinstance(content, str) else _blocks(content)}
+    # Reasoning first and unchanged: the API refuses a turn whose signed blocks are not where they were.
+    before = [_reasoning(block) for block in reasoning_blocks_of(message, _KINDS)]
+    said = _blocks(content) or _blocks(message.get("refusal"))
+    calls = [_tool_use(call) for call in calls_of(message)]
+    if not before and not calls and isinstance(content, str):
+        return {**more, "content": content}
+    return {**more, "content": [*before, *said, *calls]}
+
+
+_KINDS = frozenset({"thinking", "redacted_thinking"})
+
+
+def _reasoning(block: ReasoningBlock) -> dict[str, Any]:
+    if block.kind == "redacted_thinking":
+        return {"type": "redacted_thinking", "data": block.signature}
+    return {"type": "thinking", "thinking": block.text, "signature": block.signature}
+
+
+def _tool_use(call: AskedCall) -> dict[str, Any]:
+    return {"type": "tool_use", "id": call.id, "name": call.name, "input": call.arguments}
+
+
+def _tool_result(message: Mapping[str, Any]) -> dict[str, Any]:
+    result: dict[str, Any] = {"type": "tool_result", "tool_use_id": text_of(message.get("tool_call_id"))}
+    content = message.get("content")
+    if content := content if isinstance(content, str) else _blocks(content):
+        result["content"] = content
+    if message.get("is_error"):
+        result["is_error"] = True
+    if "cache_control" in message:
+        result["cache_control"] = message["cache_control"]
+    return result
+
+
+def _blocks(content: object) -> list[dict[str, Any]]:
+    return [block for part in parts_of(content) if (block := _block(part)) is not None]
+
+
+def _block(part: dict[str, Any]) -> dict[str, Any] | None:
+    """One part as a block; None: it is text without any, which the API refuses."""
+    kind = part.get("type", "text")
+    if kind in ("text", "input_text", "output_text", "refusal"):
+        text = text_of(part.get("refusal" if kind == "refusal" else "text"))
+        more = {name: value for name, value in part.items() if name not in ("type", "text", "refusal", "annotations")}
+        return {"type": "text", "text": text, **more} if text else None
+    image = image_of(part)
+    if image is None:
+        return part
+    source = {"type": "url", "url": image.url}
+    if not image.url:
+        source = {"type": "base64", "media_type": image.media_type, "data": image.data}
+    # A data: URL may hold a PDF too.
+    is_picture = bool(image.url) or image.media_type.startswith("image/")
+    block: dict[str, Any] = {"type": "image" if is_picture else "document", "source": source}
+    if "cache_control" in part:
+        block["cache_control"] = part["cache_control"]
+    return block

@@ -1,0 +1,200 @@
+"""Every recorded stream of Anthropic's Messages API decodes to what its sidecar says, however its bytes are cut."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from penstock.adapters.providers.anthropic import MessagesDecoder
+from penstock.errors import ApiError
+from penstock.ports import (
+    Delta,
+    ErrorDelta,
+    FinishDelta,
+    KeepAlive,
+    ReasoningBlockDelta,
+    ReasoningDelta,
+    RefusalDelta,
+    TextDelta,
+    ToolCallFragment,
+    UsageDelta,
+)
+
+CORPUS = Path(__file__).parent.parent / "corpus"
+BYTE_BY_BYTE_UP_TO = 12_000
+LIMIT = 4 * 1_048_576
+
+
+def _recordings() -> list[Any]:
+    found = []
+    for sidecar in sorted(CORPUS.glob("*/*.json")):
+        facts = json.loads(sidecar.read_text(encoding="utf-8"))
+        if facts.get("api") == "messages":
+            found.append(pytest.param(facts, id=f"{sidecar.parent.name}/{sidecar.stem[-60:]}"))
+    return found
+
+
+RECORDINGS = _recordings()
+
+
+def _decode(chunks: Iterable[bytes]) -> tuple[list[Delta], MessagesDecoder]:
+    decoder = MessagesDecoder(LIMIT)
+    deltas: list[Delta] = []
+    for chunk in chunks:
+        deltas += decoder.feed(chunk)
+    return deltas + decoder.close(), decoder
+
+
+def _body(facts: dict[str, Any]) -> bytes:
+    path: Path = CORPUS / facts["file"]
+    return path.read_bytes()
+
+
+def _expected(facts: dict[str, Any]) -> dict[str, Any]:
+    """A last block that lacks only its blank line is read where it is whole JSON, as by every decoder of ours."""
+    expect: dict[str, Any] = facts["expect"]
+    return {**expect, **expect.get("expect_lenient", {})}
+
+
+def _joined(deltas: list[Delta], kind: type[TextDelta] | type[ReasoningDelta] | type[RefusalDelta]) -> str:
+    return "".join(delta.text for delta in deltas if isinstance(delta, kind))
+
+
+def _calls(deltas: list[Delta]) -> list[dict[str, Any]]:
+    calls: dict[int | None, dict[str, Any]] = {}
+    for delta in deltas:
+        if not isinstance(delta, ToolCallFragment):
+            continue
+        if delta.id is not None:
+            assert delta.index not in calls
+            calls[delta.index] = {"id": delta.id, "name": delta.name, "server": delta.is_server, "raw": ""}
+        calls[delta.index]["raw"] += delta.arguments
+    return list(calls.values())
+
+
+def _told(delta: Delta) -> object:
+    return repr(delta.error) if isinstance(delta, ErrorDelta) else delta
+
+
+def _told_all(chunks: Iterable[bytes]) -> list[object]:
+    return [_told(delta) for delta in _decode(chunks)[0] if not isinstance(delta, KeepAlive)]
+
+
+@pytest.mark.parametrize("facts", RECORDINGS)
+def test_a_recording_decodes_to_what_its_sidecar_says(facts: dict[str, Any]) -> None:
+    expect = _expected(facts)
+    deltas, decoder = _decode([_body(facts)])
+
+    assert _joined(deltas, TextDelta) == expect["text"]
+    assert _joined(deltas, ReasoningDelta) == expect["reasoning"]
+    assert _joined(deltas, RefusalDelta) == expect["refusal"]
+    assert decoder.done == expect["terminated"]
+    assert decoder.finished == (expect["finish_reason"] is not None)
+    assert decoder.model == expect["model"]
+    assert sum(isinstance(delta, KeepAlive) for delta in deltas) == expect["pings"] + bool(expect["sse"]["comments"])
+
+
+@pytest.mark.parametrize("facts", RECORDINGS)
+def test_a_recordings_calls_are_told_with_what_they_say_and_who_runs_them(facts: dict[str, Any]) -> None:
+    calls = _calls(_decode([_body(facts)])[0])
+    expected = _expected(facts)["tool_calls"]
+
+    assert [(call["id"], call["name"], call["server"]) for call in calls] == [
+        (call["id"], call["name"], call.get("server", False)) for call in expected
+    ]
+    for call, facts_of_call in zip(calls, expected, strict=True):
+        if isinstance(facts_of_call["arguments_raw"], str):
+            assert call["raw"] == facts_of_call["arguments_raw"]
+        else:  # it came whole, as an object
+            assert json.loads(call["raw"]) == facts_of_call["arguments_raw"]
+
+
+@pytest.mark.parametrize("facts", RECORDINGS)
+def test_a_recordings_reasoning_is_told_in_blocks_that_can_be_given_back(facts: dict[str, Any]) -> None:
+    blocks = [delta.block for delta in _decode([_body(facts)])[0] if isinstance(delta, ReasoningBlockDelta)]
+
+    expected = facts["expect"]["thinking_blocks"]
+    assert len(blocks) == len(expected)
+    for block, facts_of_block in zip(blocks, expected, strict=True):
+        if "redacted_data_len" in facts_of_block:
+            assert (block.kind, block.text) == ("redacted_thinking", "")
+            assert len(block.signature) == facts_of_block["redacted_data_len"]
+            assert block.signature.encode() in _body(facts)
+        else:
+            assert (block.kind, block.text) == ("thinking", facts_of_block["thinking"])
+            assert block.signature == facts_of_block["signature"]
+
+
+@pytest.mark.parametrize("facts", RECORDINGS)
+def test_a_recordings_finish_reason_is_told_in_the_providers_word(facts: dict[str, Any]) -> None:
+    finishes = [delta.raw for delta in _decode([_body(facts)])[0] if isinstance(delta, FinishDelta)]
+
+    raw = facts["expect"]["finish_reason"]
+    assert finishes == ([] if raw is None else [raw])
+
+
+@pytest.mark.parametrize("facts", RECORDINGS)
+def test_a_recordings_usage_is_told_and_what_is_not_told_is_none(facts: dict[str, Any]) -> None:
+    usages = [delta.usage for delta in _decode([_body(facts)])[0] if isinstance(delta, UsageDelta)]
+
+    expected = facts["expect"]["usage_normalized"]
+    assert bool(usages) == bool(expected)
+    if usages:
+        last = usages[-1]
+        assert (last.input_tokens, last.output_tokens) == (expected["input_tokens"], expected["output_tokens"])
+        assert last.cached_tokens == expected["cache_read_input_tokens"]
+        assert last.total_tokens is None
+
+
+@pytest.mark.parametrize("facts", RECORDINGS)
+def test_a_recordings_errors_are_told_with_type_and_message(facts: dict[str, Any]) -> None:
+    errors = [delta.error for delta in _decode([_body(facts)])[0] if isinstance(delta, ErrorDelta)]
+
+    expected = [(error["type"], error["message"], True) for error in facts["expect"]["errors"]]
+    told = [(error.code, error.message, error.retryable) for error in errors if isinstance(error, ApiError)]
+    assert told == expected
+
+
+@pytest.mark.parametrize("facts", RECORDINGS)
+def test_a_recording_decodes_to_the_same_however_it_is_cut(facts: dict[str, Any]) -> None:
+    body = _body(facts)
+    whole = _told_all([body])
+    if len(body) <= BYTE_BY_BYTE_UP_TO:
+        assert _told_all(body[at : at + 1] for at in range(len(body))) == whole
+    cuts = random.Random(facts["file"])
+    for _ in range(12):
+        at = cuts.randrange(len(body) + 1)
+        assert _told_all([body[:at], body[at:]]) == whole
+        edges = [0, *sorted(cuts.randrange(len(body) + 1) for _ in range(40)), len(body)]
+        assert _told_all(body[start:end] for start, end in zip(edges, edges[1:], strict=False)) == whole
+
+
+@pytest.mark.parametrize("facts", RECORDINGS)
+def test_cutting_a_recording_short_never_raises_never_invents_and_never_completes(facts: dict[str, Any]) -> None:
+    body = _body(facts).rstrip()
+    expect = _expected(facts)
+    whole_calls = [call["raw"] for call in _calls(_decode([body])[0])]
+    cuts = random.Random(facts["file"])
+    last_event = body.rfind(b"\n\n")
+    for at in [*(cuts.randrange(len(body)) for _ in range(12)), last_event, len(body) - 1]:
+        deltas, decoder = _decode([body[:at]])
+        assert expect["text"].startswith(_joined(deltas, TextDelta))
+        assert expect["reasoning"].startswith(_joined(deltas, ReasoningDelta))
+        for call, raw in zip(_calls(deltas), whole_calls, strict=False):
+            assert raw.startswith(call["raw"])
+        assert not decoder.done
+
+
+@pytest.mark.parametrize("facts", [each for each in RECORDINGS if each.values[0]["expect"]["usage_delta"]])
+def test_a_recording_cut_before_its_stop_reason_is_not_finished(facts: dict[str, Any]) -> None:
+    body = _body(facts)
+    assert not _decode([body[: body.index(b"event: message_delta")]])[1].finished
+
+
+def test_the_corpus_is_there() -> None:
+    assert len(RECORDINGS) >= 27
