@@ -110,6 +110,8 @@ class Answer:
             Gemini's array, a ``: keep-alive`` comment in other event streams, nothing in Ollama's; 0 is none.
         timestamps: every event says when it was sent, as ``"penstock_sent"`` (`time.time`) in its JSON.
         faults: what goes wrong on the way.
+        resumptions: what goes wrong when an answer of the Responses API that was asked for with ``background`` is gone
+            on with: the faults of the first further connection, of the second …; none where the list ends.
     """
 
     text: str = "Water finds its way down the penstock, and the turbine turns it into light – even at 3 °C."
@@ -139,6 +141,7 @@ class Answer:
     comments: int = 0
     timestamps: bool = False
     faults: tuple[StreamFault, ...] = ()
+    resumptions: tuple[tuple[StreamFault, ...], ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("text", "reasoning", "refusal"):
@@ -154,6 +157,9 @@ class Answer:
             raise OptionError("choices", self.choices, "answers that have no choices themselves")
         object.__setattr__(self, "headers", check_headers(self.headers))
         self._take_tuple("faults", get_args(StreamFault), "a list of stream faults")
+        self._take_tuple("resumptions", (list, tuple), "lists of stream faults")
+        if not all(isinstance(fault, StreamFault) for faults in self.resumptions for fault in faults):
+            raise OptionError("resumptions", self.resumptions, "lists of stream faults")
         check_number("repeat", self.repeat, 0, 1_000_000_000, whole=True)
         if self.repeat and not self.pieces:
             raise OptionError("repeat", self.repeat, "0, where there are no tokens to repeat")

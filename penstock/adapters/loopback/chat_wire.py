@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import cycle, islice
 from typing import Any
 
 import msgspec
 
 from penstock.adapters.loopback.answer import Answer
-from penstock.adapters.loopback.wire import Exchange, encode_event, to_usage
+from penstock.adapters.loopback.wire import EventStream, Exchange, in_turn, repeated, to_usage
 from penstock.events import Usage
 
 __all__ = ["ChatWire"]
@@ -17,44 +16,29 @@ __all__ = ["ChatWire"]
 _encode = msgspec.json.Encoder().encode
 
 
-class ChatWire:
+class ChatWire(EventStream):
     """One chat completion. Implements `Wire`."""
 
     def __init__(self, answer: Answer, exchange: Exchange) -> None:
+        super().__init__(answer)
         self._answer = answer
         self._exchange = exchange
-        self._line_ending = (answer.line_ending or "\n").encode()
         self._tell_usage = answer.send_usage == "always" or (answer.send_usage == "asked" and exchange.include_usage)
-        # A chunk is prefix + the value of the delta's one field + suffix: only that value is encoded for each token.
-        head = self._chunk({"content": "@"})
-        prefix, self._suffix = head.split(b'{"content":"@"}')
-        self._prefix = prefix + b'{"'
+        self._voices = [_Voice(self, index, choice) for index, choice in enumerate((answer, *answer.choices))]
 
     def opening(self) -> Iterator[bytes]:
-        """The chunk that tells the role."""
-        yield self._event(self._chunk({"role": "assistant", "content": "", "refusal": None}))
+        """The chunk that tells the role, of each choice."""
+        for voice in self._voices:
+            yield self._event(self.chunk(voice.index, {"role": "assistant", "content": "", "refusal": None}))
 
     def body(self) -> Iterator[tuple[bool, bytes]]:
-        """Reasoning, refusal, text, calls."""
-        answer = self._answer
-        for piece in answer.reasoning_pieces:
-            yield True, self._delta(answer.reasoning_field, piece)
-        for piece in answer.refusal_pieces:
-            yield True, self._delta("refusal", piece)
-        # `cycle` keeps what it was given, so that a token said a million times is encoded once.
-        once = ((True, self._delta("content", piece)) for piece in answer.pieces)
-        yield from islice(cycle(once), answer.token_count) if answer.repeat else once
-        for index, call in enumerate(answer.tool_calls):
-            function: dict[str, Any] = {"name": call.name, "arguments": ""}
-            opened = {"index": index, "id": call.id or self._call_id(index), "type": "function", "function": function}
-            yield False, self._event(self._chunk({"tool_calls": [opened]}))
-            for piece in call.fragments:
-                fragment = {"index": index, "function": {"arguments": piece}}
-                yield True, self._event(self._chunk({"tool_calls": [fragment]}))
+        """What each choice says, side by side."""
+        return in_turn([voice.body() for voice in self._voices])
 
     def closing(self) -> Iterator[bytes]:
-        """The finish reason, usage where it was asked for, ``[DONE]``."""
-        yield self._event(self._chunk({}, self._answer.finish))
+        """The finish reasons, usage where it was asked for, ``[DONE]``."""
+        for voice in self._voices:
+            yield self._event(self.chunk(voice.index, {}, voice.answer.finish))
         if self._tell_usage:
             usage = _usage_body(to_usage(self._answer, self._exchange))
             yield self._event(_encode(self._envelope("chat.completion.chunk") | {"choices": [], "usage": usage}))
@@ -63,7 +47,7 @@ class ChatWire:
 
     def text(self, text: str) -> bytes:
         """A content delta that is not part of the answer."""
-        return self._delta("content", text)
+        return self._voices[0].delta("content", text)
 
     def error(self, code: str | int | None, message: str, then_done: bool) -> Iterator[bytes]:
         """An error frame, as OpenAI and vLLM send it."""
@@ -74,30 +58,27 @@ class ChatWire:
 
     def whole(self) -> bytes:
         """The completion object."""
-        answer = self._answer
-        message: dict[str, Any] = {
-            "role": "assistant",
-            "content": answer.full_text or None,
-            "refusal": answer.refusal or None,
-            "annotations": [],
-        }
-        if answer.reasoning:
-            message[answer.reasoning_field] = answer.reasoning
-        if answer.tool_calls:
-            message["tool_calls"] = [
-                {
-                    "id": call.id or self._call_id(index),
-                    "type": "function",
-                    "function": {"name": call.name, "arguments": call.arguments},
-                }
-                for index, call in enumerate(answer.tool_calls)
-            ]
-        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": answer.finish}
-        usage = None if answer.send_usage == "never" else _usage_body(to_usage(answer, self._exchange))
-        return _encode(self._envelope("chat.completion") | {"choices": [choice], "usage": usage})
+        usage = None
+        if self._answer.send_usage != "never":
+            usage = _usage_body(to_usage(self._answer, self._exchange))
+        choices = [voice.whole() for voice in self._voices]
+        return _encode(self._envelope("chat.completion") | {"choices": choices, "usage": usage})
 
-    def _call_id(self, index: int) -> str:
-        return f"call_loopback_{self._exchange.number}_{index}"
+    def call_id(self, choice: int, index: int) -> str:
+        """An id for a call that has none."""
+        return f"call_loopback_{self._exchange.number}_{f'{choice}_' if choice else ''}{index}"
+
+    def chunk(self, index: int, delta: dict[str, Any], finish_reason: str | None = None) -> bytes:
+        """A chunk's JSON."""
+        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+        chunk = self._envelope("chat.completion.chunk") | {"choices": [choice]}
+        if self._tell_usage:
+            chunk["usage"] = None
+        return _encode(chunk)
+
+    def chunk_event(self, payload: bytes) -> bytes:
+        """A chunk's event."""
+        return self._event(payload)
 
     def _envelope(self, kind: str) -> dict[str, Any]:
         exchange = self._exchange
@@ -110,18 +91,62 @@ class ChatWire:
             "system_fingerprint": "fp_loopback",
         }
 
-    def _chunk(self, delta: dict[str, Any], finish_reason: str | None = None) -> bytes:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
-        chunk = self._envelope("chat.completion.chunk") | {"choices": [choice]}
-        if self._tell_usage:
-            chunk["usage"] = None
-        return _encode(chunk)
 
-    def _delta(self, field: str, text: str) -> bytes:
-        return self._event(b'%b%b":%b}%b' % (self._prefix, field.encode(), _encode(text), self._suffix))
+class _Voice:
+    """What one choice says."""
 
-    def _event(self, payload: bytes) -> bytes:
-        return encode_event(payload, self._line_ending)
+    def __init__(self, wire: ChatWire, index: int, answer: Answer) -> None:
+        self.index = index
+        self.answer = answer
+        self._wire = wire
+        # A chunk is prefix + the value of the delta's one field + suffix: only that value is encoded for each token.
+        prefix, self._suffix = wire.chunk(index, {"content": "@"}).split(b'{"content":"@"}')
+        self._prefix = prefix + b'{"'
+
+    def body(self) -> Iterator[tuple[bool, bytes]]:
+        """Reasoning, refusal, text, calls."""
+        answer = self.answer
+        for piece in answer.reasoning_pieces:
+            yield True, self.delta(answer.reasoning_field, piece)
+        for piece in answer.refusal_pieces:
+            yield True, self.delta("refusal", piece)
+        yield from repeated((self.delta("content", piece) for piece in answer.pieces), answer)
+        for index, call in enumerate(answer.tool_calls):
+            function: dict[str, Any] = {"name": call.name, "arguments": ""}
+            call_id = call.id or self._wire.call_id(self.index, index)
+            yield False, self._call({"index": index, "id": call_id, "type": "function", "function": function})
+            for piece in call.fragments:
+                yield True, self._call({"index": index, "function": {"arguments": piece}})
+
+    def delta(self, field: str, text: str) -> bytes:
+        """One field's delta."""
+        payload = b'%b%b":%b}%b' % (self._prefix, field.encode(), _encode(text), self._suffix)
+        return self._wire.chunk_event(payload)
+
+    def whole(self) -> dict[str, Any]:
+        """The choice of a completion object."""
+        answer = self.answer
+        message: dict[str, Any] = {
+            "role": "assistant",
+            "content": answer.full_text or None,
+            "refusal": answer.refusal or None,
+            "annotations": [],
+        }
+        if answer.reasoning:
+            message[answer.reasoning_field] = answer.reasoning
+        if answer.tool_calls:
+            message["tool_calls"] = [
+                {
+                    "id": call.id or self._wire.call_id(self.index, index),
+                    "type": "function",
+                    "function": {"name": call.name, "arguments": call.arguments},
+                }
+                for index, call in enumerate(answer.tool_calls)
+            ]
+        return {"index": self.index, "message": message, "logprobs": None, "finish_reason": answer.finish}
+
+    def _call(self, fragment: dict[str, Any]) -> bytes:
+        return self._wire.chunk_event(self._wire.chunk(self.index, {"tool_calls": [fragment]}))
 
 
 def _usage_body(usage: Usage) -> dict[str, Any]:

@@ -16,8 +16,7 @@ import msgspec
 from penstock.adapters.loopback.endpoints import Endpoints
 from penstock.adapters.loopback.framing import BodyFraming
 from penstock.adapters.loopback.ledger import Ledger
-from penstock.adapters.loopback.score import Act, At, Cut, FaultBegins, Head, Reset, Stall, plain
-from penstock.adapters.loopback.wire import encode_error
+from penstock.adapters.loopback.score import Act, At, Cut, FaultBegins, Head, Reset, Stall
 
 __all__ = ["Connection", "Limits", "Roster"]
 
@@ -210,11 +209,16 @@ class Connection(asyncio.Protocol):
         if self._over_limit:
             self._refuse(503, f"More than {self._limits.connections} connections.")
             return
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in self._request.headers}
-        method, target = self._request.method.decode("latin-1"), self._request.target.decode("latin-1")
         body = bytes(self._body)
         self._body.clear()
-        self._begin(self._endpoints.respond(method, target, headers, body))
+        self._begin(self._endpoints.respond(self._request.method.decode("latin-1"), *self._asked(), body))
+
+    def _asked(self) -> tuple[str, dict[str, str]]:
+        """Target and headers of the request, as far as there is one."""
+        if self._request is None:
+            return "", {}
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in self._request.headers}
+        return self._request.target.decode("latin-1"), headers
 
     def _refuse(self, status: int, message: str) -> None:
         """Answer a request that is not read to its end, or not to be served; then close."""
@@ -222,7 +226,7 @@ class Connection(asyncio.Protocol):
         if self._http.our_state is h11.SEND_BODY or self._http.our_state is h11.ERROR:
             self.abort()
             return
-        self._begin(plain(status, encode_error(status, message), (("connection", "close"),)))
+        self._begin(self._endpoints.refuse(*self._asked(), status, message))
 
     # --- responses --------------------------------------------------------------------------------------------
 

@@ -4,35 +4,40 @@ from __future__ import annotations
 
 import hmac
 import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol
+from collections.abc import Iterator, Mapping
+from urllib.parse import parse_qsl, unquote
 
 import msgspec
 
-from penstock.adapters.loopback.chat_wire import ChatWire
+from penstock.adapters.loopback.dialects import (
+    RESPONSES,
+    Dialect,
+    Query,
+    Refusal,
+    complaint,
+    dialect_of,
+    generating,
+    sent_key,
+    unauthorized,
+)
 from penstock.adapters.loopback.ledger import Ledger, ReceivedRequest
-from penstock.adapters.loopback.responses_wire import ResponsesWire
+from penstock.adapters.loopback.listings import list_models
+from penstock.adapters.loopback.resumption import KeptResponses, ResumedWire
 from penstock.adapters.loopback.score import Act, plain, score_fault, score_replay, score_stream, score_whole
 from penstock.adapters.loopback.script import Answer, Playback, Replay
-from penstock.adapters.loopback.wire import Exchange, Wire, encode_error
+from penstock.adapters.loopback.wire import Exchange
 from penstock.ports import Secret
 
 __all__ = ["Endpoints"]
 
-_SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "api-key", "x-api-key", "cookie"})
+_SECRET_HEADERS = frozenset(
+    {"authorization", "proxy-authorization", "api-key", "x-api-key", "x-goog-api-key", "cookie"}
+)
 
 _Headers = Mapping[str, str]
 
-
-class _MakeWire(Protocol):
-    def __call__(self, answer: Answer, exchange: Exchange) -> Wire: ...
-
-
-_GENERATING: dict[str, tuple[_MakeWire, str]] = {
-    "/v1/chat/completions": (ChatWire, "messages"),
-    "/v1/responses": (ResponsesWire, "input"),
-}
-"""Path to dialect, and the field that must be there."""
+_LISTS = {"/v1/models", "/v1beta/models", "/v1alpha/models", "/api/tags"}
+_RESPONSE = "/v1/responses/"
 
 
 class Endpoints:
@@ -43,28 +48,50 @@ class Endpoints:
         self._ledger = ledger
         self._api_key = api_key
         self._numbers = 0
+        self._kept = KeptResponses()
 
     def respond(self, method: str, target: str, headers: _Headers, body: bytes) -> Iterator[Act]:
         """Give what is to be done for one request that came whole."""
-        path = target.partition("?")[0]
+        quoted, _, asked = target.partition("?")
+        path, query = unquote(quoted), dict(parse_qsl(asked, keep_blank_values=True))
         if path == "/healthz":
-            return plain(200, b'{"status":"ok"}') if method == "GET" else _not_allowed("GET")
-        request = self._record(method, path, headers, body)
-        if not self._authorized(headers):
-            return plain(401, encode_error(401))
-        if path in _GENERATING:
-            return self._generate(request) if method == "POST" else _not_allowed("POST")
-        if path == "/v1/models":
-            return plain(200, self._models()) if method == "GET" else _not_allowed("GET")
-        return plain(404, encode_error(404, f"Unknown request URL: {method} {path}.", "unknown_url"))
+            return plain(200, b'{"status":"ok"}') if method == "GET" else _not_allowed(dialect_of(path, {}, {}), "GET")
+        dialect = dialect_of(path, headers, query)
+        request = self._record(method, path, query, headers, body)
+        key = sent_key(dialect, headers, query)
+        if self._api_key is not None and not hmac.compare_digest(key.encode(), self._api_key.reveal().encode()):
+            return _refuse(dialect, unauthorized(dialect, key))
+        if generating(path, query) is not None:
+            return self._generate(dialect, request) if method == "POST" else _not_allowed(dialect, "POST")
+        if path not in _LISTS and path != "/api/version" and not path.startswith(_RESPONSE):
+            message = f"Unknown request URL: {method} {path}."
+            return _refuse(dialect, Refusal(status=404, message=message, code="unknown_url"))
+        if method != "GET":
+            return _not_allowed(dialect, "GET")
+        if path.startswith(_RESPONSE):
+            return self._response(path.removeprefix(_RESPONSE), query)
+        if path == "/api/version":
+            return plain(200, b'{"version":"0.12.6"}')
+        names = sorted({"loopback", *self._playback.script.models})
+        listed = list_models(dialect, names, query)
+        return _refuse(dialect, listed) if isinstance(listed, Refusal) else plain(200, listed)
 
-    def _record(self, method: str, path: str, headers: _Headers, body: bytes) -> ReceivedRequest:
+    def refuse(self, target: str, headers: _Headers, status: int, message: str) -> Iterator[Act]:
+        """Give what is to be done for a request that is not to be served; the connection is closed then."""
+        path, _, asked = target.partition("?")
+        dialect = dialect_of(path, headers, dict(parse_qsl(asked)))
+        return _refuse(dialect, Refusal(status=status, message=message), (("connection", "close"),))
+
+    def _record(self, method: str, path: str, query: Query, headers: _Headers, body: bytes) -> ReceivedRequest:
         self._numbers += 1
         try:
             parsed = msgspec.json.decode(body) if body else None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             parsed = None
-        model = parsed.get("model") if isinstance(parsed, dict) else None
+        asked = generating(path, query)
+        model = asked.model if asked is not None else None
+        if model is None and isinstance(parsed, dict):
+            model = parsed.get("model")
         request = ReceivedRequest(
             number=self._numbers,
             method=method,
@@ -76,69 +103,66 @@ class Endpoints:
         self._ledger.record(request)
         return request
 
-    def _authorized(self, headers: _Headers) -> bool:
-        if self._api_key is None:
-            return True
-        expected = f"Bearer {self._api_key.reveal()}"
-        return hmac.compare_digest(headers.get("authorization", "").encode(), expected.encode())
-
-    def _generate(self, request: ReceivedRequest) -> Iterator[Act]:
-        make_wire, needed = _GENERATING[request.path]
-        complaint = _complaint(request, needed)
-        if complaint is not None:
-            return complaint
+    def _generate(self, dialect: Dialect, request: ReceivedRequest) -> Iterator[Act]:
+        refusal = complaint(dialect, request)
+        if refusal is not None:
+            return _refuse(dialect, refusal)
         try:
             reply = self._playback.reply(request)
         except Exception as error:  # the script is the user's code; a broken one must not take the server with it
             self._ledger.count(script_errors=1)
-            return plain(500, encode_error(500, f"the script failed: {type(error).__name__}: {error}", "script_error"))
+            message = f"the script failed: {type(error).__name__}: {error}"
+            return _refuse(dialect, Refusal(status=500, message=message, code="script_error"))
         if isinstance(reply, Replay):
             return score_replay(reply)
         if not isinstance(reply, Answer):
-            return score_fault(reply)
+            return score_fault(reply, dialect.encode_error)
         exchange = _exchange(request)
-        if request.stream:
-            return score_stream(reply, _bound(make_wire, reply, exchange))
-        return score_whole(reply, make_wire(reply, exchange))
+        if reply.choices and not dialect.has_choices:
+            reply = reply.replace(choices=())
+        if dialect is RESPONSES and exchange.background:
+            self._kept.keep(reply, exchange)
+        return _answer(dialect, reply, exchange, stream=request.stream)
 
-    def _models(self) -> bytes:
-        names = sorted({"loopback", *self._playback.script.models})
-        entries = [{"id": name, "object": "model", "created": 0, "owned_by": "penstock"} for name in names]
-        return msgspec.json.encode({"object": "list", "data": entries})
+    def _response(self, response_id: str, query: Query) -> Iterator[Act]:
+        """A response that was kept: the rest of its stream, or all of it."""
+        after = query.get("starting_after", "-1")
+        if not after.removeprefix("-").isdecimal():
+            refusal = Refusal(status=400, message="Invalid type for 'starting_after'.", param="starting_after")
+            return _refuse(RESPONSES, refusal)
+        resumed = self._kept.resume(response_id)
+        if resumed is None:
+            message = f"Response with id '{response_id}' not found."
+            return _refuse(RESPONSES, Refusal(status=404, message=message, param="id"))
+        answer, exchange = resumed
+        if query.get("stream") != "true":
+            return score_whole(answer, ResumedWire(answer, exchange, -1))
+        return score_stream(answer, lambda: ResumedWire(answer, exchange, int(after)))
 
 
-def _bound(make_wire: _MakeWire, answer: Answer, exchange: Exchange) -> Callable[[], Wire]:
-    return lambda: make_wire(answer, exchange)
+def _answer(dialect: Dialect, answer: Answer, exchange: Exchange, *, stream: bool) -> Iterator[Act]:
+    if stream:
+        return score_stream(answer, lambda: dialect.make_wire(answer, exchange))
+    return score_whole(answer, dialect.make_wire(answer, exchange), dialect.encode_error)
 
 
 def _exchange(request: ReceivedRequest) -> Exchange:
-    options = request.body.get("stream_options")
+    options = request.fields.get("stream_options")
     return Exchange(
         number=request.number,
         model=request.model or "",
         created=int(time.time()),
         input_tokens=request.count_words(),
         include_usage=isinstance(options, dict) and options.get("include_usage") is True,
+        background=request.fields.get("background") is True,
     )
 
 
-def _complaint(request: ReceivedRequest, needed: str) -> Iterator[Act] | None:
-    """A 400 for a request that no provider would take."""
-    body: Any = request.body
-    if not isinstance(body, dict):
-        return plain(400, encode_error(400, "We could not parse the JSON body of your request.", "invalid_json"))
-    if not request.model:
-        return _missing("model")
-    if not isinstance(body.get(needed), list) and not (needed == "input" and isinstance(body.get(needed), str)):
-        return _missing(needed)
-    return None
+def _refuse(dialect: Dialect, refusal: Refusal, headers: tuple[tuple[str, str], ...] = ()) -> Iterator[Act]:
+    body = dialect.encode_error(refusal.status, refusal.message, refusal.code, refusal.param)
+    return plain(refusal.status, body, headers)
 
 
-def _missing(param: str) -> Iterator[Act]:
-    message = f"Missing required parameter, or one of the wrong type: {param!r}."
-    return plain(400, encode_error(400, message, "missing_required_parameter", param))
-
-
-def _not_allowed(allowed: str) -> Iterator[Act]:
-    body = encode_error(405, f"Not allowed to do this at this URL; it takes {allowed}.", "method_not_allowed")
-    return plain(405, body, (("allow", allowed),))
+def _not_allowed(dialect: Dialect, allowed: str) -> Iterator[Act]:
+    message = f"Not allowed to do this at this URL; it takes {allowed}."
+    return _refuse(dialect, Refusal(status=405, message=message, code="method_not_allowed"), (("allow", allowed),))

@@ -3,72 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from threading import Condition
-from typing import Any
 
 import msgspec
 
+from penstock.adapters.loopback.request import ReceivedRequest
 from penstock.errors import CallTimeout
 
 __all__ = ["Ledger", "ReceivedRequest", "Statistics"]
-
-
-class ReceivedRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """One request as it came.
-
-    ``body`` is the parsed JSON, None where there was none or it did not parse. Header names are in lower case; what
-    may hold a key (``authorization``, ``api-key``, ``cookie`` …) has its value replaced by stars.
-    """
-
-    number: int
-    """1 for the first request of this provider, whatever its path."""
-
-    method: str
-    path: str
-    model: str | None
-    body: Any
-    headers: Mapping[str, str]
-
-    @property
-    def stream(self) -> bool:
-        """Whether a streamed answer was asked for."""
-        return isinstance(self.body, dict) and self.body.get("stream") is True
-
-    @property
-    def messages(self) -> list[dict[str, Any]]:
-        """The conversation: chat's ``messages`` or Responses' ``input``, whose bare text is one user message."""
-        body = self.body if isinstance(self.body, dict) else {}
-        messages = body.get("messages", body.get("input"))
-        if isinstance(messages, str):
-            return [{"role": "user", "content": messages}]
-        return [message for message in messages if isinstance(message, dict)] if isinstance(messages, list) else []
-
-    @property
-    def last_user_text(self) -> str:
-        """The text of the last user message, empty where there is none."""
-        for message in reversed(self.messages):
-            if message.get("role") == "user":
-                return "".join(_texts(message.get("content")))
-        return ""
-
-    def count_words(self) -> int:
-        """Words in all texts of the conversation: our measure of input tokens."""
-        instructions = self.body.get("instructions") if isinstance(self.body, dict) else None
-        contents = [instructions, *(message.get("content") for message in self.messages)]
-        return sum(len(text.split()) for content in contents for text in _texts(content))
-
-    def __repr__(self) -> str:
-        return f"ReceivedRequest(number={self.number}, {self.method} {self.path}, model={self.model!r})"
-
-
-def _texts(content: object) -> Iterator[str]:
-    if isinstance(content, str):
-        yield content
-    elif isinstance(content, list):
-        for part in content:
-            if isinstance(part, dict) and isinstance(part.get("text"), str):
-                yield part["text"]
 
 
 class Statistics(msgspec.Struct, frozen=True, kw_only=True):

@@ -68,17 +68,11 @@ def default_script(tokens_per_second: float = 40.0) -> Script:
 
 def _call_a_tool(request: ReceivedRequest, answer: Answer) -> Answer:
     """Call the request's first tool; once its result is there, tell it."""
-    messages = request.messages
-    last = messages[-1] if messages else {}
-    if last.get("role") == "tool" or last.get("type") == "function_call_output":
-        return answer.replace(text=f"The tool says: {last.get('content', last.get('output'))}")
-    offered = request.body.get("tools")
-    tool = offered[0] if isinstance(offered, list) and offered and isinstance(offered[0], dict) else {}
-    function = tool.get("function", tool)
-    name = function.get("name") if isinstance(function, dict) else None
+    if request.tool_result is not None:
+        return answer.replace(text=f"The tool says: {request.tool_result}")
+    name = next(iter(request.tool_names), "get_weather")
     arguments = json.dumps({"city": "Zürich", "unit": "°C"}, ensure_ascii=False)
-    call = ScriptedCall(name if isinstance(name, str) else "get_weather", arguments)
-    return answer.replace(text="", tool_calls=(call,))
+    return answer.replace(text="", tool_calls=(ScriptedCall(name, arguments),))
 
 
 def _faults(answer: Answer) -> dict[str, Replies]:
@@ -87,8 +81,8 @@ def _faults(answer: Answer) -> dict[str, Replies]:
         "fault-503": Status(503),
         "fault-rate-limit": Cycle((Status(429, retry_after=1), answer)),
         "fault-401": Status(401),
-        "fault-404": Status(404, message="The model does not exist.", code="model_not_found"),
-        "fault-context-length": Status(400, message="The input is too long.", code="context_length_exceeded"),
+        "fault-404": Status(404, code="model_not_found"),
+        "fault-context-length": Status(400, code="context_length_exceeded"),
         "fault-hang-up": HangUp(),
         "fault-not-a-stream": NotAStream(),
         "fault-slow-start": DelayFirstByte(3),

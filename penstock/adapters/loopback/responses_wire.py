@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from penstock.adapters.loopback.answer import Answer, ScriptedCall
-from penstock.adapters.loopback.wire import Exchange, encode_event, to_usage
+from penstock.adapters.loopback.wire import EventStream, Exchange, to_usage
 from penstock.events import Usage
 
 __all__ = ["ResponsesWire"]
@@ -19,7 +19,7 @@ _encode = msgspec.json.Encoder().encode
 _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
 
-class ResponsesWire:
+class ResponsesWire(EventStream):
     """One response. Implements `Wire`.
 
     The output items are, as far as the answer has them: reasoning (with a summary), a message (refusal or text) and
@@ -27,16 +27,26 @@ class ResponsesWire:
     """
 
     def __init__(self, answer: Answer, exchange: Exchange) -> None:
+        super().__init__(answer)
         self._answer = answer
         self._exchange = exchange
-        self._line_ending = (answer.line_ending or "\n").encode()
         self._sequence = 0
         self._items: list[dict[str, Any]] = []
+
+    @property
+    def response_id(self) -> str:
+        """By which the response can be asked for again."""
+        return self._id("resp")
+
+    @property
+    def last_number(self) -> int:
+        """The number of the last event that was made."""
+        return self._sequence - 1
 
     def opening(self) -> Iterator[bytes]:
         """``response.created`` and ``response.in_progress``."""
         for kind in ("response.created", "response.in_progress"):
-            yield self._event(kind, response=self._response("in_progress"))
+            yield self._told(kind, response=self._response("in_progress"))
 
     def body(self) -> Iterator[tuple[bool, bytes]]:
         """The output items, each from added to done."""
@@ -51,19 +61,20 @@ class ResponsesWire:
     def closing(self) -> Iterator[bytes]:
         """``response.completed`` or ``response.incomplete``, with the whole response."""
         status = self._final_status()
-        yield self._event(f"response.{status}", response=self._final())
+        yield self._told(f"response.{status}", response=self._final())
 
     def text(self, text: str) -> bytes:
-        """A text delta that is not part of the answer."""
+        """A text delta that is not part of the answer: it has the number of the event before it, and takes none."""
+        self._sequence -= 1
         return self._text_delta(self._address(len(self._items), self._id("msg")) | {"content_index": 0}, text)
 
     def error(self, code: str | int | None, message: str, then_done: bool) -> Iterator[bytes]:
         """An ``error`` event; ``response.failed`` behind it if ``then_done``."""
         code = code if code is None else str(code)
-        yield self._event("error", code=code, message=message, param=None)
+        yield self._told("error", code=code, message=message, param=None)
         if then_done:
             failed = self._response("failed") | {"output": self._items, "error": {"code": code, "message": message}}
-            yield self._event("response.failed", response=failed)
+            yield self._told("response.failed", response=failed)
 
     def whole(self) -> bytes:
         """The response object."""
@@ -78,12 +89,13 @@ class ResponsesWire:
         yield False, self._added(item)
         at = self._address(len(self._items), item["id"]) | {"summary_index": 0}
         empty, part = ({"type": "summary_text", "text": text} for text in ("", self._answer.reasoning))
-        yield False, self._event("response.reasoning_summary_part.added", **at, part=empty)
+        yield False, self._told("response.reasoning_summary_part.added", **at, part=empty)
         for piece in self._answer.reasoning_pieces:
-            yield True, self._event("response.reasoning_summary_text.delta", **at, delta=piece)
-        yield False, self._event("response.reasoning_summary_text.done", **at, text=part["text"])
-        yield False, self._event("response.reasoning_summary_part.done", **at, part=part)
-        yield False, self._done(item | {"summary": [part]})
+            yield True, self._told("response.reasoning_summary_text.delta", **at, delta=piece)
+        yield False, self._told("response.reasoning_summary_text.done", **at, text=part["text"])
+        yield False, self._told("response.reasoning_summary_part.done", **at, part=part)
+        signed = {} if self._answer.signature is None else {"encrypted_content": self._answer.signature}
+        yield False, self._done(item | {"summary": [part], **signed})
 
     def _message(self) -> Iterator[tuple[bool, bytes]]:
         item: dict[str, Any] = {
@@ -108,18 +120,18 @@ class ResponsesWire:
 
     def _refusal(self, at: dict[str, Any]) -> Iterator[tuple[bool, bytes]]:
         refusal = self._answer.refusal
-        yield False, self._event("response.content_part.added", **at, part={"type": "refusal", "refusal": ""})
+        yield False, self._told("response.content_part.added", **at, part={"type": "refusal", "refusal": ""})
         for piece in self._answer.refusal_pieces:
-            yield True, self._event("response.refusal.delta", **at, delta=piece)
-        yield False, self._event("response.refusal.done", **at, refusal=refusal)
-        yield False, self._event("response.content_part.done", **at, part={"type": "refusal", "refusal": refusal})
+            yield True, self._told("response.refusal.delta", **at, delta=piece)
+        yield False, self._told("response.refusal.done", **at, refusal=refusal)
+        yield False, self._told("response.content_part.done", **at, part={"type": "refusal", "refusal": refusal})
 
     def _text(self, at: dict[str, Any], text: str) -> Iterator[tuple[bool, bytes]]:
-        yield False, self._event("response.content_part.added", **at, part=_text_part(""))
+        yield False, self._told("response.content_part.added", **at, part=_text_part(""))
         for event in self._text_deltas(at, islice(cycle(self._answer.pieces), self._answer.token_count)):
             yield True, event
-        yield False, self._event("response.output_text.done", **at, text=text, logprobs=[])
-        yield False, self._event("response.content_part.done", **at, part=_text_part(text))
+        yield False, self._told("response.output_text.done", **at, text=text, logprobs=[])
+        yield False, self._told("response.content_part.done", **at, part=_text_part(text))
 
     def _call(self, index: int, call: ScriptedCall) -> Iterator[tuple[bool, bytes]]:
         item = {
@@ -133,31 +145,31 @@ class ResponsesWire:
         yield False, self._added(item)
         at = self._address(len(self._items), item["id"])
         for piece in call.fragments:
-            yield True, self._event("response.function_call_arguments.delta", **at, delta=piece)
+            yield True, self._told("response.function_call_arguments.delta", **at, delta=piece)
         yield (
             False,
-            self._event("response.function_call_arguments.done", **at, name=call.name, arguments=call.arguments),
+            self._told("response.function_call_arguments.done", **at, name=call.name, arguments=call.arguments),
         )
         yield False, self._done(item | {"status": "completed", "arguments": call.arguments})
 
     def _added(self, item: dict[str, Any]) -> bytes:
-        return self._event("response.output_item.added", output_index=len(self._items), item=item)
+        return self._told("response.output_item.added", output_index=len(self._items), item=item)
 
     def _done(self, item: dict[str, Any]) -> bytes:
         self._items.append(item)
-        return self._event("response.output_item.done", output_index=len(self._items) - 1, item=item)
+        return self._told("response.output_item.done", output_index=len(self._items) - 1, item=item)
 
     def _address(self, output_index: int, item_id: str) -> dict[str, Any]:
         return {"item_id": item_id, "output_index": output_index}
 
     # --- events -----------------------------------------------------------------------------------------------
 
-    def _event(self, kind: str, **fields: Any) -> bytes:
+    def _told(self, kind: str, **fields: Any) -> bytes:
         payload = _encode({"type": kind, "sequence_number": self._next_sequence(), **fields})
-        return encode_event(payload, self._line_ending, kind.encode())
+        return self._event(payload, kind.encode())
 
     def _text_delta(self, at: dict[str, Any], text: str) -> bytes:
-        return self._event("response.output_text.delta", **at, delta=text, logprobs=[])
+        return self._told("response.output_text.delta", **at, delta=text, logprobs=[])
 
     def _text_deltas(self, at: dict[str, Any], pieces: Iterable[str]) -> Iterator[bytes]:
         """What `_text_delta` says for each piece, with the fixed parts of the event made once."""
@@ -194,7 +206,7 @@ class ResponsesWire:
             "object": "response",
             "created_at": self._exchange.created,
             "status": status,
-            "background": False,
+            "background": self._exchange.background,
             "error": None,
             "incomplete_details": None,
             "instructions": None,

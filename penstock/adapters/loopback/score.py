@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Final, TypeAlias
 
@@ -26,7 +25,7 @@ from penstock.adapters.loopback.faults import (
 )
 from penstock.adapters.loopback.framing import BodyFraming
 from penstock.adapters.loopback.replay import Replay
-from penstock.adapters.loopback.wire import Wire, encode_error
+from penstock.adapters.loopback.wire import EncodeError, Wire, encode_error
 
 __all__ = [
     "Act",
@@ -84,8 +83,6 @@ Act: TypeAlias = bytes | Head | At | Stall | Reset | Cut | FaultBegins
 
 _FAULT: Final = FaultBegins()
 
-_EVENT_STREAM = (("content-type", "text/event-stream; charset=utf-8"), ("cache-control", "no-cache"))
-
 
 def plain(
     status: int, body: bytes, headers: tuple[tuple[str, str], ...] = (), kind: str = "application/json"
@@ -95,14 +92,16 @@ def plain(
     yield body
 
 
-def score_fault(fault: Status | HangUp | NotAStream) -> Iterator[Act]:
-    """A fault in the place of an answer."""
+def score_fault(fault: Status | HangUp | NotAStream, encode: EncodeError = encode_error) -> Iterator[Act]:
+    """A fault in the place of an answer; ``encode`` makes the dialect's error bodies."""
     yield _FAULT
     match fault:
         case Status(status=status, retry_after=retry_after):
-            after = f"{retry_after:g}" if isinstance(retry_after, (int, float)) else retry_after
-            headers = (*fault.headers, *(() if after is None else (("retry-after", after),)))
-            yield from plain(status, encode_error(status, fault.message, fault.code), headers)
+            seconds = retry_after if isinstance(retry_after, (int, float)) else None
+            after = f"{seconds:g}" if seconds is not None else retry_after
+            headers = (*fault.headers, *(() if after is None else (("retry-after", str(after)),)))
+            body = encode(status, fault.message, fault.code, retry_after=seconds)
+            yield from plain(status, body, headers)
         case NotAStream(body=body):
             yield from plain(200, body.encode(), kind="text/html; charset=utf-8")
         case HangUp(reset=reset):
@@ -118,12 +117,14 @@ def score_stream(answer: Answer, make_wire: Callable[[], Wire]) -> Iterator[Act]
         kept = tuple(fault for fault in answer.faults if not _breaks_off(fault))
         acts = _Body(answer.replace(faults=kept), make_wire()).acts()
         length = sum(len(act) for act in acts if isinstance(act, bytes))
-    headers = (*_EVENT_STREAM, *answer.headers, *_framing_headers(answer.framing, length))
+    wire = make_wire()
+    kind = (("content-type", wire.content_type), ("cache-control", "no-cache"))
+    headers = (*kind, *answer.headers, *_framing_headers(answer.framing, length))
     yield Head(200, headers, BodyFraming(answer.framing, answer), stream=True)
-    yield from _Body(answer, make_wire()).acts()
+    yield from _Body(answer, wire).acts()
 
 
-def score_whole(answer: Answer, wire: Wire) -> Iterator[Act]:
+def score_whole(answer: Answer, wire: Wire, encode: EncodeError = encode_error) -> Iterator[Act]:
     """An answer that is not streamed: it comes when its last token would have.
 
     Faults that count tokens happen in the middle of the body; error frames become a status 500.
@@ -132,7 +133,7 @@ def score_whole(answer: Answer, wire: Wire) -> Iterator[Act]:
     for fault in answer.faults:
         if isinstance(fault, ErrorFrame):
             yield _FAULT
-            yield from plain(500, encode_error(500, fault.message, fault.code))
+            yield from plain(500, encode(500, fault.message, fault.code))
             return
     body = wire.whole()
     for fault in answer.faults:
@@ -140,7 +141,8 @@ def score_whole(answer: Answer, wire: Wire) -> Iterator[Act]:
             yield _FAULT
             body = _spoil(body, fault)
     yield At(answer.first_token_delay + max(answer.paced_count - 1, 0) * answer.interval_s)
-    headers = (("content-type", "application/json"), ("content-length", str(len(body))))
+    kind = (("content-type", "application/json"), *answer.headers)
+    headers = (*kind, ("content-length", str(len(body))))
     yield Head(200, headers, BodyFraming())
     yield body[: len(body) // 2]
     for fault in answer.faults:
@@ -237,7 +239,7 @@ def _spoil(body: bytes, fault: MalformedJson | InvalidUtf8 | HugeEvent) -> bytes
         case MalformedJson():
             return body[: -len(body) // 3]
         case InvalidUtf8():
-            return body.replace(b'"model":"', b'"model":"\xff\xfe', 1)
+            return body.replace(b'":"', b'":"\xff\xfe', 1)
         case HugeEvent(size=size):
             return b" " * size + body  # JSON allows white space before a document
 
@@ -259,29 +261,24 @@ class _Body:
         self._answer = answer
         self._wire = wire
         self._faults = sorted(_in_body(answer.faults), key=_position)
-        self._blank_line = (answer.line_ending or "\n").encode() * 2
         self._events = 0
+        self._mark = b"\xef\xbb\xbf" if answer.bom else b""
 
     def acts(self) -> Iterator[Act]:
-        answer = self._answer
-        mark = b"\xef\xbb\xbf" if answer.bom else b""
         for event in self._wire.opening():
-            first, *more = self._sent(event)
-            yield mark + first
-            yield from more
-            mark = b""
+            yield from self._sent(event)
         if (yield from self._tokens()):
             return
         for event in self._wire.closing():
             yield from self._sent(event)
-        yield from _hold_open(answer)
+        yield from _hold_open(self._answer)
 
     def _tokens(self) -> Generator[Act, None, bool]:
         """Everything between opening and closing; True: a fault ended the answer."""
         answer = self._answer
         first, interval, batch = answer.first_token_delay, answer.interval_s, answer.batch or 1
         paced = bool(first or interval)
-        simple = not (answer.comments or answer.timestamps)
+        simple = not (answer.comments or answer.timestamps or answer.bom)
         last = answer.paced_count - 1
         count = 0
         events = self._wire.body()
@@ -309,12 +306,12 @@ class _Body:
 
     def _sent(self, event: bytes) -> Iterator[bytes]:
         comments = self._answer.comments
-        if comments and self._events % comments == 0:
-            yield b": keep-alive" + self._blank_line
+        first, self._mark = self._mark, b""
+        if comments and self._events % comments == 0 and (sign := self._wire.keep_alive()):
+            yield first + sign
+            first = b""
         self._events += 1
-        if self._answer.timestamps:
-            event = event.replace(b"data: {", b'data: {"penstock_sent":%.6f,' % time.time(), 1)
-        yield event
+        yield first + (self._wire.stamped(event) if self._answer.timestamps else event)
 
     def _fault(self, fault: StreamFault) -> Generator[Act, None, bool]:
         """The acts of one fault; True: nothing comes after it."""
@@ -328,7 +325,7 @@ class _Body:
                 return True
             case MalformedJson():
                 event = self._wire.text("this JSON breaks off")
-                yield event[: event.index(b"breaks off")] + self._blank_line
+                yield event[: event.index(b"breaks off")] + self._wire.event_end
             case InvalidUtf8():
                 yield self._wire.text("invalid: @@").replace(b"@@", b"\xff\xc3")
             case HugeEvent(size=size):

@@ -106,7 +106,10 @@ class Playback:
             OptionError: a function of the script returned something else than an answer, a recording or a fault.
             Exception: whatever a function of the script raises.
         """
-        reply = next(self._models.get(request.model or "", self._others))
+        model = request.model or ""
+        # Ollama's names have a tag.
+        replies = self._models.get(model) or self._models.get(model.removesuffix(":latest")) or self._others
+        reply = next(replies)
         if isinstance(reply, _REPLY_KINDS):
             return self._settle(reply)
         assert callable(reply)

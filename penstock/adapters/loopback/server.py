@@ -28,7 +28,7 @@ _STOP_S = 5.0
 
 
 class LoopbackProvider:
-    """A provider that speaks OpenAI's chat completions and Responses, says what its script says, and keeps count.
+    """A provider that speaks five dialects, says what its script says, and keeps count.
 
     Use it as a context manager, or call `start` and `stop`; it can be started again after a stop (with
     the script where it was). Every method may be called from any thread but the provider's own.
@@ -52,7 +52,7 @@ class LoopbackProvider:
             script: what to say; None says the same short answer to everybody. For people there is `default_script`.
             host: the address to listen at.
             port: 0 takes any that is free.
-            api_key: what the clients must send as bearer token; None takes every one.
+            api_key: what the clients must send, in the way of their dialect; None takes every one.
             max_connections: connections beyond these are answered with 503 and closed.
             max_body_bytes: a larger request is answered with 413.
             max_header_bytes: a longer head is answered with 431.
@@ -140,14 +140,23 @@ class LoopbackProvider:
         return self._running.port
 
     @property
+    def url(self) -> str:
+        """The root, which is the base URL of Anthropic's, Ollama's and Gemini's clients: ``http://127.0.0.1:PORT``.
+
+        Raises:
+            SystemStopped: it does not run.
+        """
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
+    @property
     def base_url(self) -> str:
         """What OpenAI's clients call the base URL: ``http://127.0.0.1:PORT/v1``.
 
         Raises:
             SystemStopped: it does not run.
         """
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}/v1"
+        return f"{self.url}/v1"
 
     @property
     def requests(self) -> tuple[ReceivedRequest, ...]:

@@ -1,0 +1,126 @@
+"""An answer as Ollama's own API writes it: a JSON document a line, or one for all; and its error bodies."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from penstock.adapters.loopback.answer import Answer, ScriptedCall
+from penstock.adapters.loopback.wire import Exchange, repeated, to_object, to_usage
+
+__all__ = ["OllamaWire", "encode_ollama_error"]
+
+_encode = msgspec.json.Encoder().encode
+
+_NS_PER_TOKEN = 1_000_000
+"""The durations told are made up, so that an answer is as long the second time it is made."""
+
+
+class OllamaWire:
+    """One chat answer. Implements `Wire`. A refusal is text; calls come whole; ``done_reason`` is ``stop`` for them."""
+
+    content_type = "application/x-ndjson"
+    event_end = b"\n"
+
+    def __init__(self, answer: Answer, exchange: Exchange) -> None:
+        self._answer = answer
+        self._exchange = exchange
+        created = datetime.fromtimestamp(exchange.created, UTC)
+        self._head = {"model": exchange.model, "created_at": created.strftime("%Y-%m-%dT%H:%M:%S.000001Z")}
+        prefix, self._suffix = self._line({"role": "assistant", "content": "@"}).split(b'"@"')
+        self._prefix = prefix
+
+    def opening(self) -> Iterator[bytes]:
+        """Nothing: the first line is the first token."""
+        yield from ()
+
+    def body(self) -> Iterator[tuple[bool, bytes]]:
+        """Thinking, text, calls."""
+        answer = self._answer
+        for piece in answer.reasoning_pieces:
+            yield True, self._line({"role": "assistant", "content": "", "thinking": piece})
+        for piece in answer.refusal_pieces:
+            yield True, self.text(piece)
+        yield from repeated((self.text(piece) for piece in answer.pieces), answer)
+        for index, call in enumerate(answer.tool_calls):
+            calls = [self._call(index, call)]
+            yield True, self._line({"role": "assistant", "content": "", "tool_calls": calls})
+
+    def closing(self) -> Iterator[bytes]:
+        """The line that says ``done``, with counts and durations."""
+        yield _encode(self._head | {"message": {"role": "assistant", "content": ""}} | self._done()) + b"\n"
+
+    def text(self, text: str) -> bytes:
+        """A line of text that is not part of the answer."""
+        return self._prefix + _encode(text) + self._suffix
+
+    def keep_alive(self) -> bytes:
+        """Nothing: Ollama has no such thing."""
+        return b""
+
+    def stamped(self, event: bytes) -> bytes:
+        """The time as the first member of the line's JSON."""
+        return b'{"penstock_sent":%.6f,' % time.time() + event[1:]
+
+    def error(self, code: str | int | None, message: str, then_done: bool) -> Iterator[bytes]:
+        """A line that is an error; nothing follows it."""
+        yield _encode({"error": message}) + b"\n"
+
+    def whole(self) -> bytes:
+        """All in one document."""
+        answer = self._answer
+        message: dict[str, Any] = {"role": "assistant", "content": answer.refusal + answer.full_text}
+        if answer.reasoning:
+            message["thinking"] = answer.reasoning
+        if answer.tool_calls:
+            message["tool_calls"] = [self._call(index, call) for index, call in enumerate(answer.tool_calls)]
+        return _encode(self._head | {"message": message} | self._done())
+
+    def _line(self, message: dict[str, Any]) -> bytes:
+        return _encode(self._head | {"message": message, "done": False}) + b"\n"
+
+    def _call(self, index: int, call: ScriptedCall) -> dict[str, Any]:
+        function = {"index": index, "name": call.name, "arguments": to_object(call)}
+        return {"id": call.id or f"call_loopback_{self._exchange.number}_{index}", "function": function}
+
+    def _done(self) -> dict[str, Any]:
+        done: dict[str, Any] = {"done": True, "done_reason": "length" if self._answer.finish == "length" else "stop"}
+        if self._answer.send_usage == "never":
+            return done
+        usage = to_usage(self._answer, self._exchange)
+        evaluated, prompt = usage.output_tokens, usage.input_tokens
+        counts: dict[str, int | None] = {
+            "total_duration": ((evaluated or 0) + (prompt or 0) + 10) * _NS_PER_TOKEN,
+            "load_duration": 10 * _NS_PER_TOKEN,
+            "prompt_eval_count": prompt,
+            "prompt_eval_duration": (prompt or 0) * _NS_PER_TOKEN,
+            "eval_count": evaluated,
+            "eval_duration": (evaluated or 0) * _NS_PER_TOKEN,
+        }
+        return done | {name: count for name, count in counts.items() if count is not None}
+
+
+_MESSAGES: dict[int | str | None, str] = {
+    401: "unauthorized",
+    429: "too many concurrent requests",
+    500: "llama runner process has terminated: exit status 2",
+    503: "server busy, please try again. maximum pending requests exceeded",
+    "context_length_exceeded": "the input length exceeds the context length",
+    "model_not_found": "model not found, try pulling it first",
+}
+
+
+def encode_ollama_error(
+    status: int,
+    message: str | None = None,
+    code: str | int | None = None,
+    param: str | None = None,
+    retry_after: float | None = None,
+) -> bytes:
+    """Ollama's error body, which has no more than words. Implements `EncodeError`."""
+    usual = _MESSAGES.get(code) or _MESSAGES.get(status, f"The request failed ({status}).")
+    return _encode({"error": message if message is not None else usual})

@@ -1,0 +1,128 @@
+"""A request as it came, and what it says, in whichever dialect it says it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+__all__ = ["ReceivedRequest"]
+
+
+class ReceivedRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """One request as it came.
+
+    ``body`` is the parsed JSON, None where there was none or it did not parse. ``path`` is without query. Header names
+    are in lower case; what may hold a key (``authorization``, ``x-api-key``, ``cookie`` …) has its value replaced by
+    stars.
+    """
+
+    number: int
+    """1 for the first request of this provider, whatever its path."""
+
+    method: str
+    path: str
+    model: str | None
+    """From the body, or from Gemini's path."""
+
+    body: Any
+    headers: Mapping[str, str]
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The body's fields; none where it is no object."""
+        return self.body if isinstance(self.body, dict) else {}
+
+    @property
+    def stream(self) -> bool:
+        """Whether a streamed answer was asked for: Gemini says so in the path, Ollama streams unless told not to."""
+        if self.path.endswith("enerateContent"):
+            return self.path.endswith(":streamGenerateContent")
+        return self.fields.get("stream", self.path == "/api/chat") is True
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        """The conversation as it is written: ``messages``, Gemini's ``contents``, Responses' ``input``.
+
+        An ``input`` of bare text is one user message.
+        """
+        given = next((self.fields[name] for name in ("messages", "contents", "input") if name in self.fields), None)
+        if isinstance(given, str):
+            return [{"role": "user", "content": given}]
+        return [message for message in given if isinstance(message, dict)] if isinstance(given, list) else []
+
+    @property
+    def last_user_text(self) -> str:
+        """The text of the last user message, empty where there is none. The result of a tool is no such message."""
+        for message in reversed(self.messages):
+            if message.get("role", "user") == "user" and _tool_result(message) is None:
+                return "".join(_texts(_content(message)))
+        return ""
+
+    @property
+    def tool_names(self) -> list[str]:
+        """The names of the functions that may be called."""
+        offered = self.fields.get("tools")
+        found: list[str] = []
+        for tool in offered if isinstance(offered, list) else ():
+            if isinstance(tool, dict):
+                declared = tool.get("functionDeclarations", tool.get("function_declarations"))
+                functions = declared if isinstance(declared, list) else [tool.get("function", tool)]
+                found += [
+                    function["name"] for function in functions if isinstance(function, dict) if "name" in function
+                ]
+        return [name for name in found if isinstance(name, str)]
+
+    @property
+    def tool_result(self) -> str | None:
+        """What the last message says, where it is the result of a tool."""
+        messages = self.messages
+        return _tool_result(messages[-1]) if messages else None
+
+    def count_words(self) -> int:
+        """Words in all texts of the conversation: our measure of input tokens."""
+        told = self.fields
+        system = told.get("systemInstruction", told.get("system_instruction"))
+        contents = [told.get("instructions"), told.get("system"), *([_content(system)] if system else [])]
+        contents += [_content(message) for message in self.messages]
+        return sum(len(text.split()) for content in contents for text in _texts(content))
+
+    def __repr__(self) -> str:
+        return f"ReceivedRequest(number={self.number}, {self.method} {self.path}, model={self.model!r})"
+
+
+def _content(message: object) -> object:
+    return message.get("content", message.get("parts")) if isinstance(message, dict) else None
+
+
+def _texts(content: object) -> Iterator[str]:
+    if isinstance(content, str):
+        yield content
+    elif isinstance(content, list):
+        for part in content:
+            if isinstance(part, dict) and isinstance(part.get("text"), str):
+                yield part["text"]
+
+
+def _tool_result(message: dict[str, Any]) -> str | None:
+    if message.get("role") == "tool":
+        return _to_text(message.get("content"))
+    if message.get("type") == "function_call_output":
+        return _to_text(message.get("output"))
+    content = _content(message)
+    for part in reversed(content) if isinstance(content, list) else ():
+        if isinstance(part, dict) and part.get("type") == "tool_result":
+            return _to_text(part.get("content"))
+        if isinstance(part, dict) and isinstance(part.get("functionResponse"), dict):
+            return _to_text(part["functionResponse"].get("response"))
+    return None
+
+
+def _to_text(result: object) -> str:
+    """The text of a tool's result; what is no text is told as JSON."""
+    if isinstance(result, dict) and len(result) == 1:
+        result = next(iter(result.values()))  # Gemini wants an object; clients wrap a text into {"result": …}
+    if isinstance(result, (str, list)):
+        return "".join(_texts(result)) if any(_texts(result)) or not result else msgspec.json.encode(result).decode()
+    return "" if result is None else msgspec.json.encode(result).decode()

@@ -1,0 +1,77 @@
+"""Answers of the Responses API that are kept (``background``), and what of one a further connection gets."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+
+import msgspec
+
+from penstock.adapters.loopback.answer import Answer
+from penstock.adapters.loopback.responses_wire import ResponsesWire
+from penstock.adapters.loopback.wire import Exchange
+
+__all__ = ["KeptResponse", "KeptResponses", "ResumedWire"]
+
+_KEPT = 256
+"""Answers kept; the oldest makes room."""
+
+
+class KeptResponse(msgspec.Struct, frozen=True):
+    """An answer, and the request it was first sent for."""
+
+    answer: Answer
+    exchange: Exchange
+
+    def again(self, connection: int) -> Answer:
+        """The answer as the connection so many after the first gets it: with that one's own faults, and no delay."""
+        faults = self.answer.resumptions[connection : connection + 1]
+        return self.answer.replace(faults=faults[0] if faults else (), first_token_delay=0.0, resumptions=())
+
+
+class KeptResponses:
+    """The answers kept, by the id of the response, each with a count of how often it was gone on with."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[str, KeptResponse] = OrderedDict()
+        self._resumed: dict[str, int] = {}
+
+    def keep(self, answer: Answer, exchange: Exchange) -> None:
+        """Keep one more."""
+        response_id = ResponsesWire(answer, exchange).response_id
+        self._kept[response_id] = KeptResponse(answer, exchange)
+        self._resumed[response_id] = 0
+        if len(self._kept) > _KEPT:
+            oldest, _ = self._kept.popitem(last=False)
+            del self._resumed[oldest]
+
+    def resume(self, response_id: str) -> tuple[Answer, Exchange] | None:
+        """The answer for one more connection, or None where there is no such response."""
+        kept = self._kept.get(response_id)
+        if kept is None:
+            return None
+        self._resumed[response_id] += 1
+        return kept.again(self._resumed[response_id] - 1), kept.exchange
+
+
+class ResumedWire(ResponsesWire):
+    """The events behind number ``after``, with the numbers and ids they had on the first connection."""
+
+    def __init__(self, answer: Answer, exchange: Exchange, after: int) -> None:
+        super().__init__(answer, exchange)
+        self._after = after
+
+    def opening(self) -> Iterator[bytes]:
+        """What is left of the opening."""
+        return (event for event in super().opening() if self._is_new())
+
+    def body(self) -> Iterator[tuple[bool, bytes]]:
+        """What is left of the answer."""
+        return (told for told in super().body() if self._is_new())
+
+    def closing(self) -> Iterator[bytes]:
+        """What is left of the closing."""
+        return (event for event in super().closing() if self._is_new())
+
+    def _is_new(self) -> bool:
+        return self.last_number > self._after
