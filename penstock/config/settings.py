@@ -5,7 +5,7 @@
 1. its arguments: ``Settings.load(stream={"batch_size": 20})``
 2. the environment: ``PENSTOCK_STREAM__BATCH_SIZE=20``; an empty variable counts as not set
 3. the TOML file: its argument ``path``, else ``PENSTOCK_CONFIG``, else ``./penstock.toml`` if there is one
-4. the providers' own variables: ``OPENAI_API_KEY`` and ``OPENAI_BASE_URL``
+4. the providers' own variables: ``OPENAI_API_KEY``, ``ANTHROPIC_BASE_URL``, ``OLLAMA_HOST`` …
 5. the defaults
 
 A ``preset`` is the ground that a group's other settings stand on, wherever either comes from. Text may say durations

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
+from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
@@ -27,6 +28,7 @@ __all__ = [
     "Place",
     "Schema",
     "Shown",
+    "key_variables",
     "read_all",
     "type_of",
 ]
@@ -114,15 +116,50 @@ def read_all(schema: Schema, path: str | os.PathLike[str] | None, arguments: Map
 
 # --- the providers' own variables ------------------------------------------------------------------------------------
 
-_PROVIDER_VARIABLES: dict[Place, str] = {
-    ("providers", "openai", "api_key"): "OPENAI_API_KEY",
-    ("providers", "openai", "base_url"): "OPENAI_BASE_URL",
+_PROVIDER_VARIABLES: dict[Place, tuple[str, ...]] = {
+    ("providers", "openai", "api_key"): ("OPENAI_API_KEY",),
+    ("providers", "openai", "base_url"): ("OPENAI_BASE_URL",),
+    ("providers", "anthropic", "api_key"): ("ANTHROPIC_API_KEY",),
+    ("providers", "anthropic", "base_url"): ("ANTHROPIC_BASE_URL",),
+    ("providers", "gemini", "api_key"): ("GEMINI_API_KEY", "GOOGLE_API_KEY"),
+    ("providers", "gemini", "base_url"): ("GOOGLE_GEMINI_BASE_URL",),
+    ("providers", "ollama", "api_key"): ("OLLAMA_API_KEY",),
+    ("providers", "ollama", "base_url"): ("OLLAMA_HOST",),
 }
+"""Those that the providers' own tools read; of several the first that is set."""
+
+
+def key_variables(provider: str) -> tuple[str, ...]:
+    """The variables in which a provider's users usually have its key."""
+    account = "openai" if provider == "openai-responses" else provider
+    return _PROVIDER_VARIABLES.get(("providers", account, "api_key"), ())
 
 
 def _provider_variables() -> Found:
-    said = ((place, name, os.environ.get(name, "").strip()) for place, name in _PROVIDER_VARIABLES.items())
-    return {place: Item(_wrapped(place, text), name) for place, name, text in said if text}
+    found: Found = {}
+    for place, names in _PROVIDER_VARIABLES.items():
+        name = next((name for name in names if os.environ.get(name, "").strip()), None)
+        if name is not None:
+            text = os.environ[name].strip()
+            found[place] = Item(_wrapped(place, _ollama_url(text) if name == "OLLAMA_HOST" else text), name)
+    return found
+
+
+def _ollama_url(host: str) -> str:
+    """``OLLAMA_HOST`` as a URL: it is what Ollama's server listens at, mostly without a scheme, often ``0.0.0.0``."""
+    scheme, given, rest = host.rpartition("://")
+    try:
+        parts = urlsplit(f"{scheme or 'http'}://{rest}")
+        port = parts.port
+    except ValueError:
+        return host  # and so do things that no URL may have: the setting's own check tells what is wrong
+    if any(mark in rest for mark in "@?#"):
+        return host
+    name = parts.hostname or "localhost"
+    name = "localhost" if name in ("0.0.0.0", "::") else f"[{name}]" if ":" in name else name  # noqa: S104
+    if port is None and not given:
+        port = 11434
+    return f"{parts.scheme}://{name}{'' if port is None else f':{port}'}{parts.path.rstrip('/')}"
 
 
 # --- the environment -------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ KEY = "sk-very-secret-0123456789"
 def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No settings but the test's own: no variable, no file."""
     for name in list(os.environ):
-        if name.upper().startswith(("PENSTOCK_", "OPENAI_")):
+        if name.upper().startswith(("PENSTOCK_", "OPENAI_", "ANTHROPIC_", "GEMINI_", "GOOGLE_", "OLLAMA_")):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
 
@@ -389,6 +389,49 @@ def test_openais_own_variables_are_the_last_resort_for_openai_only(monkeypatch: 
     assert Settings.load().api_key() == "from-variable"
     monkeypatch.setenv("PENSTOCK_PROVIDER__API_KEY", "from-default-provider")
     assert Settings.load().api_key() == "from-default-provider"
+
+
+def test_every_provider_has_its_own_variables_and_no_other_gets_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, prefix in (("anthropic", "ANTHROPIC"), ("gemini", "GEMINI"), ("ollama", "OLLAMA")):
+        monkeypatch.setenv(f"{prefix}_API_KEY", f"key-of-{name}")
+    monkeypatch.setenv("GOOGLE_API_KEY", "second-choice")
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", "http://a")
+    monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", "http://g")
+    settings = Settings.load()
+    for name in ("anthropic", "gemini", "ollama"):
+        assert settings.api_key(name) == f"key-of-{name}"
+    assert settings.api_key() is None
+    assert [settings.base_url(name) for name in ("anthropic", "gemini", "ollama")] == ["http://a", "http://g", None]
+    monkeypatch.setenv("GEMINI_API_KEY", " ")
+    assert Settings.load().api_key("gemini") == "second-choice"
+    assert KEY not in str(Settings.load().to_dict())
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("localhost", "http://localhost:11434"),
+        ("box:8080", "http://box:8080"),
+        ("0.0.0.0", "http://localhost:11434"),
+        ("0.0.0.0:11435", "http://localhost:11435"),
+        (":11435", "http://localhost:11435"),
+        ("[::]:11435", "http://localhost:11435"),
+        ("[::1]", "http://[::1]:11434"),
+        ("http://box", "http://box"),
+        ("https://ollama.example/base/", "https://ollama.example/base"),
+    ],
+)
+def test_the_host_that_ollama_listens_at_is_a_url(monkeypatch: pytest.MonkeyPatch, host: str, url: str) -> None:
+    monkeypatch.setenv("OLLAMA_HOST", host)
+    assert Settings.load().base_url("ollama") == url
+
+
+@pytest.mark.parametrize("host", ["box:99999999", "me:hunter2@box", "box?hunter2", "a b"])
+def test_a_host_of_ollama_that_is_none_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    monkeypatch.setenv("OLLAMA_HOST", host)
+    error = refusal()
+    assert error.source == "OLLAMA_HOST"
+    assert "hunter2" not in everything_shown(error)
 
 
 def test_an_empty_key_in_the_file_says_that_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
