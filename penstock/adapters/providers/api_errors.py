@@ -84,6 +84,7 @@ _SERVER_CODES = {
     "service_unavailable",
     "server_is_overloaded",
     "timeout",
+    "timeout_error",
     "api_error",
 }
 _RETRYABLE_STATUS = {408, 409, 425, 499, 500, 502, 503, 504, 520, 522, 524, 529}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -68,5 +70,5 @@ def test_lines_are_the_same_however_the_bytes_are_cut(texts: list[str], data: st
     body = "".join(text + "\n" for text in texts).encode()
     cuts = sorted(data.draw(st.lists(st.integers(0, len(body)), max_size=6)))
     edges = [0, *cuts, len(body)]
-    pieces = [body[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    pieces = [body[start:end] for start, end in itertools.pairwise(edges)]
     assert lines(*pieces) == lines(body)
