@@ -14,6 +14,11 @@ from penstock.config.options import RequestOptions, StreamOptions
 from penstock.config.presets import CHAT, DOCUMENT, REALTIME
 from penstock.config.settings import Settings
 from penstock.errors import (
+    AgentBusy,
+    AgentCrashed,
+    AgentError,
+    AgentExists,
+    AgentStopped,
     ApiError,
     AuthenticationError,
     BadRequestError,
@@ -49,6 +54,7 @@ from penstock.errors import (
     SystemStopped,
     ToolArgumentsError,
     ToolError,
+    ToolRoundsExceeded,
 )
 from penstock.events import (
     Choice,
@@ -86,6 +92,11 @@ __all__ = [
     "CHAT",
     "DOCUMENT",
     "REALTIME",
+    "AgentBusy",
+    "AgentCrashed",
+    "AgentError",
+    "AgentExists",
+    "AgentStopped",
     "ApiError",
     "AuthenticationError",
     "BadRequestError",
@@ -159,6 +170,7 @@ __all__ = [
     "ToolExecutionStarted",
     "ToolProgress",
     "ToolResult",
+    "ToolRoundsExceeded",
     "Tree",
     "Usage",
     "chain",
