@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pykka
 
+from penstock.actors.gates import EndpointStatistics, GateTable
 from penstock.actors.record import StreamRecord, StreamStatistics, StreamTable
 from penstock.actors.runtime.dispatcher import DispatcherStatistics
 from penstock.actors.runtime.process import ProcessRef
@@ -74,6 +75,8 @@ class SystemStatistics(msgspec.Struct, frozen=True, kw_only=True):
     unexpected_messages: int
     dispatcher: DispatcherStatistics
     reader: Mapping[str, int]
+    providers: tuple[EndpointStatistics, ...] = ()
+    """One for every endpoint that was asked, the oldest first."""
 
 
 class Tree(msgspec.Struct, frozen=True):
@@ -118,7 +121,9 @@ def stream_info(record: StreamRecord) -> StreamInfo:
     )
 
 
-def system_statistics(table: StreamTable, runtime: Runtime, reader: Reader | None) -> SystemStatistics:
+def system_statistics(
+    table: StreamTable, runtime: Runtime, reader: Reader | None, gates: GateTable | None = None
+) -> SystemStatistics:
     """All counters of a system; asks nobody."""
     active = [record for record in table.all() if record.ended_at is None]
     return SystemStatistics(
@@ -136,6 +141,7 @@ def system_statistics(table: StreamTable, runtime: Runtime, reader: Reader | Non
         unexpected_messages=runtime.dead_letters.unexpected_count,
         dispatcher=runtime.dispatcher.statistics(),
         reader=reader.statistics() if reader is not None else {},
+        providers=gates.statistics() if gates is not None else (),
     )
 
 

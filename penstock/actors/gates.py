@@ -44,7 +44,7 @@ __all__ = [
 ]
 
 _LONGEST_HOLD: Final = 3600.0  # seconds; a provider that says more has miscounted, or means a date
-_MOST_GATES: Final = 1024  # URLs come from callers too: those of gates that nobody uses are forgotten beyond this
+_MANY_GATES: Final = 1024  # URLs come from callers too: beyond so many, gates that nobody uses are forgotten
 
 
 class Admitted(msgspec.Struct, frozen=True):
@@ -79,7 +79,7 @@ class Ticket:
         is_retry: only counted.
     """
 
-    __slots__ = ("_answered", "_charged", "_epoch", "_state", "_told", "is_retry", "tokens", "wake")
+    __slots__ = ("_answered", "_charged", "_epoch", "_heard", "_state", "_told", "is_retry", "tokens", "wake")
 
     def __init__(self, wake: Callable[[], object], tokens: int = 0, *, is_retry: bool = False) -> None:
         self.wake = wake
@@ -87,6 +87,7 @@ class Ticket:
         self.is_retry = is_retry
         # The rest is the gate's, under its lock.
         self._state: _State = "new"
+        self._heard = 0.0  # when it asked last
         self._epoch = 0
         self._answered = False
         self._charged: int | None = None  # tokens taken for it so far; None: it was never inside
@@ -147,11 +148,14 @@ class Gate:
                 self._line.active += 1
                 self._count_in(ticket)
                 return _ADMITTED
-            before = ticket._state
-            admission = self._ask(ticket)
-            # Whoever leaves the queue makes another the first of it, who does not know when its turn is.
-            first = self._line.first if before == "queued" and ticket._state != "queued" else None
-        _wake(first)
+            now = self._clock.monotonic()
+            before = self._line.first
+            self._first(now, ticket)
+            admission = self._ask(ticket, now)
+            first = self._line.first
+        # Whoever leaves the queue makes another the first of it, who does not know yet when its turn is.
+        if first is not before and first is not ticket:
+            _wake(first)
         return admission
 
     def answered(self, ticket: Ticket) -> None:
@@ -176,22 +180,18 @@ class Gate:
         """
         with self._lock:
             state, ticket._state = ticket._state, "gone"
-            if state == "queued":
-                first = self._line.first if self._line.give_up(ticket) else None
-            elif state == "inside":
+            if state == "inside":
                 self._line.active -= 1
-                if failure is None:
-                    self._breaker.succeeded(ticket._epoch)
-                elif isinstance(failure, ProviderError) and counts_as_failure(failure, answered=ticket._answered):
-                    self._failures += 1
-                    self._breaker.failed(ticket._epoch, self._clock.monotonic())
-                else:
-                    self._breaker.abstained(ticket._epoch)
-                self._review()
-                first = self._line.first
+                self._report(ticket, failure)
+                before = None  # there may be room now, so the first is told even if it has been the first before
+            elif state == "queued":
+                before = self._line.first
+                self._line.give_up(ticket)
             else:
                 return
-        _wake(first)
+            first = self._first(self._clock.monotonic()) if self._line.queue else None
+        if first is not before:
+            _wake(first)
 
     def timed_out(self, ticket: Ticket) -> ProviderBusy:
         """It has waited long enough: it leaves, and this is its error."""
@@ -256,20 +256,19 @@ class Gate:
                 held_until_s=max(0.0, self._held_until - now),
             )
 
-    def is_idle(self) -> bool:
-        """Whether it would be the same if it were made anew: nobody is inside or waits, and nothing is held or used."""
+    def is_unused(self) -> bool:
+        """Whether it would be the same if it were made anew, but for its statistics."""
         with self._lock:
-            self._review()
-            return self._is_free and self._line.active == 0 and self._breaker.failures == 0
+            now = self._clock.monotonic()
+            return self._line.is_unused(now) and self._held_until <= now and self._breaker.failures == 0
 
     # --- with the lock held --------------------------------------------------------------------------------------
 
-    def _ask(self, ticket: Ticket) -> Admission:
+    def _ask(self, ticket: Ticket, now: float) -> Admission:
         if ticket._state == "inside":
             return _ADMITTED
         if ticket._state == "gone":
             return Refused(ProviderBusy(self._endpoint, "this request has given up its turn"))
-        now = self._clock.monotonic()
         closed_for = self._breaker.closed_for(now)
         if closed_for > 0:
             self._line.give_up(ticket)
@@ -285,12 +284,32 @@ class Gate:
         if ticket._state == "new":
             ticket._state = "queued"
             self._waits += 1
+        ticket._heard = now
         return Wait(delay if delay != math.inf else None)
 
     def _refuse(self, ticket: Ticket, error: ProviderError) -> Refused:
         ticket._state = "gone"
         self._refused += 1
         return Refused(error)
+
+    def _first(self, now: float, alive: Ticket | None = None) -> Ticket | None:
+        """Who is to ask next, without those whose owners must have died: they have not even given up."""
+        first = self._line.first
+        while first is not None and first is not alive and now - first._heard > 2 * self.limits.queue_timeout + 1:
+            first._state = "gone"
+            self._line.give_up(first)
+            first = self._line.first
+        return first
+
+    def _report(self, ticket: Ticket, failure: PenstockError | Literal["neutral"] | None) -> None:
+        if failure is None:
+            self._breaker.succeeded(ticket._epoch)
+        elif isinstance(failure, ProviderError) and counts_as_failure(failure, answered=ticket._answered):
+            self._failures += 1
+            self._breaker.failed(ticket._epoch, self._clock.monotonic())
+        else:
+            self._breaker.abstained(ticket._epoch)
+        self._review()
 
     def _count_in(self, ticket: Ticket) -> None:
         ticket._state = "inside"
@@ -368,6 +387,7 @@ class GateTable:
         self._breaker = breaker or BreakerOptions()
         self._lock = threading.Lock()
         self._gates: dict[tuple[str, str], Gate] = {}
+        self._many = _MANY_GATES
         self.retry_budget = SharedRetryBudget(clock, retry_budget or RetryBudgetOptions())
 
     def gate(self, name: str, base_url: str, limits: LimitOptions | None = None) -> Gate:
@@ -385,8 +405,9 @@ class GateTable:
         with self._lock:
             gate = self._gates.get(key)
             if gate is None:
-                if len(self._gates) >= _MOST_GATES:
-                    self._gates = {place: one for place, one in self._gates.items() if not one.is_idle()}
+                if len(self._gates) >= self._many:
+                    self._gates = {place: one for place, one in self._gates.items() if not one.is_unused()}
+                    self._many = max(_MANY_GATES, 2 * len(self._gates))
                 gate = self._gates[key] = Gate(self._clock, *key, limits or LimitOptions(), self._breaker)
             return gate
 

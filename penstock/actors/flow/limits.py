@@ -67,7 +67,7 @@ class MinuteBucket:
 class Limits(Generic[T]):
     """The limits of one endpoint, and those who wait, first come, first served.
 
-    Who asks is known by what it is (its hash). Nobody overtakes: while anybody waits, a new one queues even where
+    Nobody overtakes: while anybody waits, a new one queues even where
     there would be room, since the first has been told and is about to ask.
     """
 
@@ -99,7 +99,7 @@ class Limits(Generic[T]):
             held_until: nobody is let in before.
         """
         queue = self.queue
-        if queue and next(iter(queue)) is not who:
+        if queue and next(iter(queue)) != who:
             return math.inf if who in queue else self._wait(who, math.inf)
         delay = max(self._delay(tokens, now), held_until - now)
         if delay > 0:
@@ -112,16 +112,19 @@ class Limits(Generic[T]):
             self._tokens.take(tokens, now)
         return 0.0
 
-    def give_up(self, who: T) -> bool:
-        """Leave the queue; returns whether it was the first of it."""
-        first = self.first is who
+    def give_up(self, who: T) -> None:
+        """Leave the queue, if it is there."""
         self.queue.pop(who, None)
-        return first
 
     def correct(self, estimated: int, used: int, now: float) -> None:
         """It used ``used`` tokens where ``estimated`` were taken."""
         if self._tokens is not None:
             self._tokens.take(used - estimated, now)
+
+    def is_unused(self, now: float) -> bool:
+        """Whether nobody is in or waits, and all that may be used at once is there."""
+        full = (bucket is None or bucket.delay(bucket.burst, now) == 0.0 for bucket in (self._requests, self._tokens))
+        return not self.active and not self.queue and all(full)
 
     def _delay(self, tokens: int, now: float) -> float:
         limit = self.options.concurrent_streams

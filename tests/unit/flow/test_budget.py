@@ -1,0 +1,80 @@
+"""The budget of retries: its bound before every retry, and its memory."""
+
+from __future__ import annotations
+
+import sys
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock.actors.flow.budget import RetryBudget
+from penstock.config.limits import RetryBudgetOptions
+
+STEPS = st.lists(st.tuples(st.floats(0, 4), st.booleans()), max_size=120)
+
+
+@given(STEPS, st.floats(0, 3), st.integers(0, 5), st.floats(0.5, 20), st.floats(0, 1e6))
+def test_the_retries_of_any_window_are_within_the_budget_when_each_is_granted(
+    steps: list[tuple[float, bool]], ratio: float, floor: int, window: float, start: float
+) -> None:
+    budget = RetryBudget(RetryBudgetOptions(ratio=ratio, floor=floor, window=window))
+    now, requests, retries = start, list[float](), list[float]()
+    for pause, is_request in steps:
+        now += pause
+        if is_request:
+            budget.note_request(now)
+            requests.append(now)
+        elif budget.may_retry(now):
+            retries.append(now)
+            since = now - window * (1 - 1e-9)
+            asked = sum(1 for when in requests if when > since - window * 2e-9)
+            assert sum(1 for when in retries if when > since) <= floor + ratio * asked + 1e-9
+
+
+def test_the_floor_is_there_without_any_request_and_again_after_a_window() -> None:
+    budget = RetryBudget(RetryBudgetOptions(ratio=0.2, floor=3, window=10))
+    assert [budget.may_retry(0.0) for _ in range(5)] == [True, True, True, False, False]
+    assert not budget.may_retry(9.9)
+    assert [budget.may_retry(10.5) for _ in range(4)] == [True, True, True, False]
+
+
+def test_requests_give_retries_by_the_ratio_for_nearly_a_window() -> None:
+    budget = RetryBudget(RetryBudgetOptions(ratio=0.2, floor=0, window=10))
+    for _ in range(10):
+        budget.note_request(0.0)
+    assert [budget.may_retry(9.4) for _ in range(3)] == [True, True, False]
+    assert not RetryBudget(RetryBudgetOptions(ratio=0.2, floor=0)).may_retry(0.0)
+
+
+def test_requests_older_than_the_window_give_nothing() -> None:
+    budget = RetryBudget(RetryBudgetOptions(ratio=1, floor=0, window=10))
+    for _ in range(100):
+        budget.note_request(0.0)
+    assert not budget.may_retry(10.5)
+    budget.note_request(10_000.0)
+    assert [budget.may_retry(10_000.0) for _ in range(2)] == [True, False]
+
+
+def test_without_a_ratio_there_is_no_budget() -> None:
+    budget = RetryBudget(RetryBudgetOptions(ratio=None, floor=0))
+    assert all(budget.may_retry(0.0) for _ in range(1000))
+
+
+def test_a_clock_that_goes_back_gives_nothing_away() -> None:
+    budget = RetryBudget(RetryBudgetOptions(ratio=0, floor=1, window=10))
+    assert budget.may_retry(100.0)
+    assert not budget.may_retry(0.0)
+    assert not budget.may_retry(109.0)
+
+
+def test_its_memory_does_not_grow_with_the_load() -> None:
+    budget = RetryBudget(RetryBudgetOptions())
+
+    def size() -> int:
+        return sum(sys.getsizeof(getattr(budget, name)) for name in RetryBudget.__slots__)
+
+    before = size()
+    for number in range(10_000):
+        budget.note_request(number / 100)
+        budget.may_retry(number / 100)
+    assert size() <= before + 64  # the numbers themselves

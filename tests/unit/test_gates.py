@@ -1,0 +1,588 @@
+"""Gates: who gets a place, who waits and is told, who is refused; and nothing is lost, whatever happens."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from penstock.actors.gates import (
+    Admission,
+    Admitted,
+    Gate,
+    GateTable,
+    Refused,
+    Ticket,
+    Wait,
+    clean_url,
+)
+from penstock.config.limits import BreakerOptions, LimitOptions, RetryBudgetOptions
+from penstock.errors import ApiError, CircuitOpen, ConnectError, IncompleteStream, ProviderBusy, ProviderTimeout
+from penstock.events import Usage
+from penstock.ports import Quota
+from penstock.testing.simulation import VirtualClock
+
+DOWN = ConnectError("h", "refused")
+IN = Admitted()
+
+
+class Client:
+    """Who holds a ticket, and does what the module's docstring says."""
+
+    def __init__(self, gate: Gate, tokens: int = 0, *, is_retry: bool = False) -> None:
+        self.gate = gate
+        self.woken = 0
+        self.ticket = Ticket(self._wake, tokens, is_retry=is_retry)
+        self.answer: Admission | None = None
+
+    def _wake(self) -> None:
+        self.woken += 1
+
+    def enter(self) -> Admission:
+        self.answer = self.gate.enter(self.ticket)
+        return self.answer
+
+    @property
+    def is_in(self) -> bool:
+        return isinstance(self.answer, Admitted)
+
+    def leave(self, failure: Any = "neutral") -> None:
+        self.gate.leave(self.ticket, failure)
+        self.answer = None
+
+
+def make(clock: VirtualClock | None = None, *, failures: int = 5, **limits: Any) -> Gate:
+    table = GateTable(clock or VirtualClock(), BreakerOptions(failures=failures, cooldown=30))
+    return table.gate("openai", "https://h/v1", LimitOptions(**limits))
+
+
+def clients(gate: Gate, count: int) -> list[Client]:
+    made = [Client(gate) for _ in range(count)]
+    for client in made:
+        client.enter()
+    return made
+
+
+def error_of(admission: Admission | None) -> Any:
+    assert isinstance(admission, Refused)
+    return admission.error
+
+
+# --- places ----------------------------------------------------------------------------------------------------------
+
+
+def test_without_limits_everybody_gets_a_place_at_once() -> None:
+    gate = make()
+    assert all(client.is_in for client in clients(gate, 1000))
+    assert gate.statistics().active == 1000
+
+
+def test_who_asks_again_keeps_the_one_place_it_has() -> None:
+    gate = make(concurrent_streams=1)
+    client = Client(gate)
+    assert [client.enter(), client.enter(), client.enter()] == [IN, IN, IN]
+    assert (gate.statistics().active, gate.statistics().requests) == (1, 1)
+
+
+def test_a_place_is_given_back_once_however_often_it_is_left() -> None:
+    gate = make(concurrent_streams=2)
+    a, b, c, d = clients(gate, 4)
+    for _ in range(3):
+        gate.leave(a.ticket)
+    assert gate.statistics().active == 1
+    assert c.enter() == IN
+    assert d.enter() == Wait(None)
+    assert b.is_in
+
+
+@pytest.mark.parametrize("limits", [{}, {"concurrent_streams": 1}])
+def test_who_has_left_is_not_let_in_by_a_late_question(limits: dict[str, Any]) -> None:
+    gate = make(**limits)
+    client = Client(gate)
+    client.leave()
+    assert isinstance(error_of(client.enter()), ProviderBusy)
+    assert gate.statistics().active == 0
+
+
+def test_whoever_leaves_wakes_the_first_of_the_queue_only() -> None:
+    gate = make(concurrent_streams=1)
+    a, b, c = clients(gate, 3)
+    a.leave(None)
+    assert (b.woken, c.woken) == (1, 0)
+    assert (c.enter(), b.enter()) == (Wait(None), IN)
+    assert c.woken == 1  # it is the first now: perhaps there is room for it too
+    assert c.enter() == Wait(None)
+
+
+def test_who_gives_up_leaves_the_queue_and_the_next_one_is_told() -> None:
+    gate = make(concurrent_streams=1)
+    a, b, c, d = clients(gate, 4)
+    c.leave()
+    assert (b.woken, d.woken) == (0, 0)
+    b.leave()
+    assert d.woken == 1
+    a.leave()
+    assert d.enter() == IN
+    assert gate.statistics().queued == 0
+
+
+def test_a_full_queue_refuses_at_once_and_says_so() -> None:
+    gate = make(concurrent_streams=1, max_queue=1)
+    error = error_of(clients(gate, 3)[2].answer)
+    assert str(error) == ("openai (https://h/v1): 1 requests wait for their turn, which is all that may (max_queue)")
+    assert error.retryable
+    assert (gate.statistics().refused, gate.statistics().queued) == (1, 1)
+
+
+def test_who_waited_too_long_leaves_the_queue_with_its_error() -> None:
+    gate = make(concurrent_streams=1, queue_timeout=2.5)
+    _, b, c = clients(gate, 3)
+    error = gate.timed_out(b.ticket)
+    assert str(error) == "openai (https://h/v1): no turn within 2.5 s"
+    assert c.woken == 1
+    assert (gate.statistics().refused, gate.statistics().queued) == (1, 1)
+
+
+def test_a_queue_whose_first_has_died_without_leaving_goes_on() -> None:
+    clock = VirtualClock()
+    gate = make(clock, concurrent_streams=1, queue_timeout=10)
+    a, dead, b = clients(gate, 3)
+    clock.move_to(clock.monotonic() + 22)
+    c = Client(gate)
+    c.enter()  # notices that the first two ought to have given up long ago
+    assert b.woken == 0
+    assert isinstance(error_of(dead.enter()), ProviderBusy)
+    a.leave(None)
+    assert c.woken == 1
+    assert c.enter() == IN
+
+
+def test_who_still_asks_is_not_taken_for_dead() -> None:
+    clock = VirtualClock()
+    gate = make(clock, concurrent_streams=1, queue_timeout=0)
+    a, b = clients(gate, 2)
+    clock.move_to(clock.monotonic() + 100)
+    assert b.enter() == Wait(None)
+    a.leave(None)
+    clock.move_to(clock.monotonic() + 100)
+    assert b.enter() == IN
+
+
+# --- time ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_first_of_the_queue_knows_how_long_to_wait_and_the_others_are_told() -> None:
+    clock = VirtualClock()
+    gate = make(clock, requests_per_minute=6)
+    a, b, c = clients(gate, 3)
+    assert (a.answer, b.answer, c.answer) == (IN, Wait(pytest.approx(10.0)), Wait(None))  # type: ignore[arg-type]
+    clock.move_to(clock.monotonic() + 10)
+    assert b.enter() == IN
+    assert c.woken == 1
+    assert c.enter() == Wait(pytest.approx(10.0))  # type: ignore[arg-type]
+
+
+def test_tokens_are_estimated_first_and_corrected_by_every_usage() -> None:
+    gate = make(tokens_per_minute=600)
+    a = Client(gate, tokens=100)
+    assert a.enter() == IN
+    b = Client(gate, tokens=50)
+    assert b.enter() == Wait(pytest.approx(5.0))  # type: ignore[arg-type]
+    gate.spent(a.ticket, Usage(input_tokens=10, output_tokens=20))
+    assert b.woken == 1
+    assert b.enter() == IN
+    gate.spent(a.ticket, Usage(total_tokens=230))
+    a.leave(None)
+    gate.spent(a.ticket, Usage(total_tokens=250))
+    c = Client(gate, tokens=1)
+    assert c.enter() == Wait(pytest.approx(20.1))  # type: ignore[arg-type]
+    assert gate.statistics().tokens == 250
+
+
+def test_usage_that_tells_nothing_or_of_nobody_changes_nothing() -> None:
+    gate = make(tokens_per_minute=600)
+    a, outsider = Client(gate, tokens=100), Client(gate)
+    a.enter()
+    for ticket, usage in ((a.ticket, None), (a.ticket, Usage()), (outsider.ticket, Usage(total_tokens=9))):
+        gate.spent(ticket, usage)
+    assert Client(gate, tokens=1).enter() == Wait(pytest.approx(0.1))  # type: ignore[arg-type]
+    assert gate.statistics().tokens == 0
+
+
+def test_a_hold_lets_nobody_in_until_it_is_over_and_is_never_shortened() -> None:
+    clock = VirtualClock()
+    gate = make(clock)
+    gate.hold(20)
+    gate.hold(5)
+    gate.hold(-1)
+    gate.hold(float("nan"))
+    a, b = clients(gate, 2)
+    assert (a.answer, b.answer) == (Wait(20.0), Wait(None))
+    assert gate.statistics().held_until_s == 20.0
+    clock.move_to(clock.monotonic() + 20)
+    assert a.enter() == IN
+    assert b.woken == 1
+    assert b.enter() == IN
+    assert Client(gate).enter() == IN
+    assert gate.statistics().held_until_s == 0.0
+
+
+def test_no_hold_is_longer_than_an_hour() -> None:
+    gate = make()
+    gate.hold(1e12)
+    assert Client(gate).enter() == Wait(3600.0)
+
+
+@pytest.mark.parametrize(
+    ("quota", "held"),
+    [
+        (None, 0.0),
+        (Quota(), 0.0),
+        (Quota(requests_left=1, requests_reset_s=9.0, tokens_left=1, tokens_reset_s=9.0), 0.0),
+        (Quota(requests_left=0, requests_reset_s=9.0), 9.0),
+        (Quota(tokens_left=0, tokens_reset_s=7.0), 7.0),
+        (Quota(requests_left=0, requests_reset_s=9.0, tokens_left=0, tokens_reset_s=12.0), 12.0),
+        (Quota(requests_left=0), 0.0),
+    ],
+)
+def test_when_the_provider_says_that_nothing_is_left_nobody_is_let_in_until_there_is(
+    quota: Quota | None, held: float
+) -> None:
+    gate = make()
+    gate.told(quota)
+    assert gate.statistics().held_until_s == held
+
+
+# --- the circuit -----------------------------------------------------------------------------------------------------
+
+
+def test_failures_in_a_row_open_the_circuit_and_the_error_says_for_how_long() -> None:
+    clock = VirtualClock()
+    gate = make(clock, failures=2)
+    for client in clients(gate, 2):
+        client.leave(DOWN)
+    clock.move_to(clock.monotonic() + 10)
+    error = error_of(Client(gate).enter())
+    assert isinstance(error, CircuitOpen)
+    assert error.retry_after == 20.0
+    assert str(error) == "openai (https://h/v1) failed too often; it is tried again in 20.0 s"
+    statistics = gate.statistics()
+    assert (statistics.circuit, statistics.failures, statistics.refused) == ("open", 2, 1)
+
+
+def test_after_the_cooldown_one_may_try_and_its_first_delta_closes_the_circuit() -> None:
+    clock = VirtualClock()
+    gate = make(clock, failures=1)
+    clients(gate, 1)[0].leave(DOWN)
+    clock.move_to(clock.monotonic() + 30)
+    assert gate.statistics().circuit == "half_open"
+    trial, other = clients(gate, 2)
+    assert trial.is_in
+    assert isinstance(error_of(other.answer), CircuitOpen)
+    gate.answered(trial.ticket)
+    gate.answered(trial.ticket)
+    assert gate.statistics().circuit == "closed"
+    assert Client(gate).enter() == IN
+    trial.leave(ProviderTimeout("idle", 1))  # its part was to see whether the endpoint answers
+    assert gate.statistics().circuit == "closed"
+
+
+@pytest.mark.parametrize("failure", ["neutral", ApiError(400, "m"), ApiError(429, "m", retryable=True)])
+def test_a_trial_that_says_nothing_of_the_endpoint_lets_another_try(failure: Any) -> None:
+    clock = VirtualClock()
+    gate = make(clock, failures=1)
+    clients(gate, 1)[0].leave(DOWN)
+    clock.move_to(clock.monotonic() + 30)
+    clients(gate, 1)[0].leave(failure)
+    assert gate.statistics().circuit == "half_open"
+    last = clients(gate, 1)[0]
+    assert last.is_in
+    last.leave(None)
+    assert gate.statistics().circuit == "closed"
+
+
+def test_an_answer_that_breaks_off_counts_only_if_nothing_of_it_had_come() -> None:
+    gate = make(failures=1)
+    a, b = clients(gate, 2)
+    gate.answered(a.ticket)
+    a.leave(IncompleteStream("closed"))
+    assert gate.statistics().circuit == "closed"
+    b.leave(IncompleteStream("closed"))
+    assert gate.statistics().circuit == "open"
+
+
+def test_those_who_wait_when_the_circuit_opens_are_told_one_after_the_other() -> None:
+    gate = make(failures=1, concurrent_streams=1)
+    a, b, c, d = clients(gate, 4)
+    a.leave(DOWN)
+    for waiting in (b, c, d):
+        assert waiting.woken == 1
+        assert isinstance(error_of(waiting.enter()), CircuitOpen)
+    assert gate.statistics().queued == 0
+
+
+def test_a_switched_off_breaker_lets_everybody_in() -> None:
+    gate = GateTable(VirtualClock(), BreakerOptions(failures=1, enabled=False)).gate("p", "")
+    for _ in range(10):
+        client = Client(gate)
+        assert client.enter() == IN
+        client.leave(DOWN)
+    assert (gate.statistics().circuit, gate.statistics().failures) == ("closed", 10)
+
+
+# --- statistics, table -----------------------------------------------------------------------------------------------
+
+
+def test_a_gate_counts_what_goes_through_it() -> None:
+    gate = make(concurrent_streams=1)
+    a, b = clients(gate, 2)
+    retry = Client(gate, is_retry=True)
+    retry.enter()
+    a.leave(DOWN)
+    b.enter()
+    b.leave(None)
+    retry.enter()
+    statistics = gate.statistics()
+    assert (statistics.name, statistics.base_url) == ("openai", "https://h/v1")
+    assert (statistics.requests, statistics.retries, statistics.waits, statistics.failures) == (3, 1, 2, 1)
+    assert (statistics.active, statistics.queued, statistics.queue_high_water_mark) == (1, 0, 2)
+
+
+def test_one_endpoint_has_one_gate_whatever_its_url_says_beside_the_place() -> None:
+    table = GateTable(VirtualClock())
+    gate = table.gate("openai", "https://h/v1", LimitOptions(concurrent_streams=3))
+    for url in ("https://h/v1/", "https://H/v1", "https://user:hunter2@h/v1", "https://h/v1?key=hunter2#x"):
+        assert table.gate("openai", url) is gate
+    assert table.gate("ollama", "https://h/v1") is not gate
+    assert table.gate("openai", "https://h:8/v1") is not gate
+    assert gate.limits.concurrent_streams == 3
+    assert "hunter2" not in repr(table.gate("x", "https://user:hunter2@h/v1")) + repr(table.statistics())
+    assert [one.name for one in table.statistics()] == ["openai", "ollama", "openai", "x"]
+
+
+@pytest.mark.parametrize(
+    ("url", "clean"),
+    [
+        ("http://[::1]:80/v1", "http://[::1]:80/v1"),
+        ("http://[", ""),
+        ("", ""),
+        ("nonsense", ""),
+        ("HTTP://A/", "http://a"),
+    ],
+)
+def test_a_url_is_cleaned_and_never_refused(url: str, clean: str) -> None:
+    assert clean_url(url) == clean
+
+
+def test_gates_that_nobody_uses_are_forgotten_when_there_are_many() -> None:
+    clock = VirtualClock()
+    table = GateTable(clock, BreakerOptions(failures=1))
+    used = table.gate("used", "", LimitOptions(requests_per_minute=1))
+    used.enter(Ticket(lambda: None))
+    failed = table.gate("failed", "")
+    client = Client(failed)
+    client.enter()
+    client.leave(DOWN)
+    held = table.gate("held", "")
+    held.hold(60)
+    for number in range(2000):
+        table.gate("p", f"http://h:{number}")
+    assert len(table.statistics()) < 1100
+    assert [table.gate(name, "") for name in ("used", "failed", "held")] == [used, failed, held]
+
+
+def test_the_retry_budget_is_one_for_the_whole_table_and_counts() -> None:
+    clock = VirtualClock()
+    budget = GateTable(clock, None, RetryBudgetOptions(ratio=0.5, floor=1, window=10)).retry_budget
+    for _ in range(4):
+        budget.note_request()
+    assert [budget.may_retry() for _ in range(5)] == [True, True, True, False, False]
+    assert (budget.granted, budget.refused) == (3, 2)
+    clock.move_to(clock.monotonic() + 11)
+    assert budget.may_retry()
+
+
+# --- whatever happens ------------------------------------------------------------------------------------------------
+
+
+class AnyLife(RuleBasedStateMachine):
+    """Clients come, are told, give up, end in any order; each asks when it is woken or its time has come."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = VirtualClock()
+        self.gate = make(
+            self.clock, concurrent_streams=3, requests_per_minute=120, max_queue=6, failures=3, queue_timeout=86_400
+        )
+        self.inside: list[Client] = []
+        self.queued: list[Client] = []
+        self.due: dict[Client, float] = {}
+        self.heard: dict[Client, int] = {}
+
+    def ask(self, client: Client) -> None:
+        self.heard[client] = client.woken
+        self.due.pop(client, None)
+        was_first = not self.queued or self.queued[0] is client
+        match client.enter():
+            case Admitted():
+                assert was_first, "somebody was overtaken"
+                self.inside.append(client)
+                if client in self.queued:
+                    self.queued.remove(client)
+            case Wait(seconds=seconds):
+                if client not in self.queued:
+                    self.queued.append(client)
+                if seconds is not None:
+                    assert seconds > 0
+                    self.due[client] = self.clock.monotonic() + seconds
+            case Refused():
+                if client in self.queued:
+                    self.queued.remove(client)
+
+    def settle(self) -> None:
+        """Everybody who was woken, or whose time has come, asks."""
+        for _ in range(1000):
+            now = self.clock.monotonic()
+            ready = [
+                one for one in self.queued if one.woken > self.heard[one] or self.due.get(one, now + 1) <= now + 1e-9
+            ]
+            if not ready:
+                return
+            self.ask(ready[-1])  # the last one first: the order must not depend on who is quick
+        raise AssertionError("it never comes to rest")
+
+    @rule()
+    def come(self) -> None:
+        self.ask(Client(self.gate))
+
+    @precondition(lambda self: self.inside)
+    @rule(place=st.integers(0, 2), failure=st.sampled_from([None, DOWN, "neutral", ApiError(400, "m")]))
+    def end(self, place: int, failure: Any) -> None:
+        self.inside.pop(place % len(self.inside)).leave(failure)
+
+    @precondition(lambda self: self.inside)
+    @rule(place=st.integers(0, 2))
+    def answer(self, place: int) -> None:
+        self.gate.answered(self.inside[place % len(self.inside)].ticket)
+
+    @precondition(lambda self: self.queued)
+    @rule(place=st.integers(0, 5))
+    def give_up(self, place: int) -> None:
+        client = self.queued.pop(place % len(self.queued))
+        client.leave()
+        self.due.pop(client, None)
+
+    @rule(seconds=st.floats(0.01, 20))
+    def pass_time(self, seconds: float) -> None:
+        self.clock.move_to(self.clock.monotonic() + seconds)
+
+    @rule(seconds=st.floats(0.01, 5))
+    def hold(self, seconds: float) -> None:
+        self.gate.hold(seconds)
+
+    @rule()
+    def rest(self) -> None:
+        self.settle()
+
+    @invariant()
+    def the_books_agree(self) -> None:
+        statistics = self.gate.statistics()
+        assert statistics.active == len(self.inside) <= 3
+        assert statistics.queued == len(self.queued) <= 6
+
+    def teardown(self) -> None:
+        """Nobody starves: with time and everybody ending well, the queue empties."""
+        for _ in range(100):
+            self.settle()
+            if not self.queued:
+                break
+            if self.inside:
+                self.inside.pop().leave(None)
+            self.clock.move_to(max(self.clock.monotonic() + 0.5, min(self.due.values(), default=0.0)))
+        assert not self.queued
+        for client in self.inside:
+            client.leave(None)
+        assert self.gate.statistics().active == 0
+
+
+TestAnyLife = AnyLife.TestCase
+
+
+@given(st.lists(st.floats(0, 20), min_size=1, max_size=60), st.integers(1, 300))
+def test_in_no_minute_are_more_let_in_than_the_limit_and_its_burst(pauses: list[float], per_minute: int) -> None:
+    clock = VirtualClock()
+    gate = make(clock, requests_per_minute=per_minute, max_queue=1000, queue_timeout=86_400)
+    admitted: list[float] = []
+    for pause in pauses:
+        clock.move_to(clock.monotonic() + pause)
+        client = Client(gate)
+        while isinstance(answer := client.enter(), Wait):
+            assert answer.seconds is not None
+            clock.move_to(clock.monotonic() + answer.seconds)
+        admitted.append(clock.monotonic())
+    burst = max(1.0, per_minute / 6)
+    for first, start in enumerate(admitted):
+        assert sum(1 for when in admitted[first:] if when < start + 60) <= per_minute + burst + 1e-6
+
+
+def test_threads_that_hammer_a_gate_lose_nothing_and_all_get_through() -> None:
+    from penstock.actors.runtime.clock import SystemClock
+
+    gate = GateTable(SystemClock(), BreakerOptions(failures=10**6)).gate("p", "", LimitOptions(concurrent_streams=3))
+    inside, most, lock = [0], [0], threading.Lock()
+    errors: list[BaseException] = []
+
+    def work(number: int) -> None:
+        try:
+            for turn in range(60):
+                woken = threading.Event()
+                ticket = Ticket(woken.set)
+                while not isinstance(gate.enter(ticket), Admitted):
+                    if (number + turn) % 7 == 0:
+                        break  # gives up
+                    assert woken.wait(20), "forgotten"
+                    woken.clear()
+                else:
+                    with lock:
+                        inside[0] += 1
+                        most[0] = max(most[0], inside[0])
+                    gate.answered(ticket)
+                    gate.spent(ticket, Usage(total_tokens=2))
+                    with lock:
+                        inside[0] -= 1
+                gate.leave(ticket, None if turn % 3 else DOWN)
+                gate.leave(ticket)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(50)
+    assert not errors
+    statistics = gate.statistics()
+    assert (statistics.active, statistics.queued) == (0, 0)
+    assert most[0] <= 3
+    assert statistics.tokens == 2 * statistics.requests
+
+
+def test_threads_that_hammer_a_gate_without_limits_lose_nothing() -> None:
+    gate = make()
+
+    def work() -> None:
+        for _ in range(2000):
+            ticket = Ticket(lambda: None)
+            assert gate.enter(ticket) == IN
+            gate.leave(ticket, None)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(50)
+    assert (gate.statistics().active, gate.statistics().requests) == (0, 8000)
