@@ -26,7 +26,7 @@ from penstock.actors.runtime.runtime import Runtime
 from penstock.actors.runtime.signals import KILL, SHUTDOWN
 from penstock.actors.source import Source
 from penstock.adapters.http import HttpReader
-from penstock.adapters.providers.catalogue import Catalogue
+from penstock.adapters.providers.catalogue import Catalogue, as_chat
 from penstock.config.logs import get_logger
 from penstock.config.options import (
     OnOrphan,
@@ -264,8 +264,9 @@ class System:
         """Ask a model, and stream its answer. Returns as soon as the stream runs, before the provider answers.
 
         Args:
-            model: the model's name, as the provider knows it.
-            messages: the conversation, in the provider's form: ``[{"role": "user", "content": "Hello"}]``.
+            model: the model's name, as the provider knows it. Where nobody has chosen a provider (no argument, no
+                base URL, the settings' is the default), a prefix does: ``"anthropic/claude-…"``.
+            messages: the conversation: ``[{"role": "user", "content": "Hello"}]``, whoever the provider is.
             options: None takes the settings' ``chat`` group: 50/5/50 ms and the provider's own pace.
             provider: a name, or a `Provider`; None takes the setting.
             base_url: where the provider is; None takes the setting, then the provider's own.
@@ -284,12 +285,14 @@ class System:
             OptionError: an argument is not allowed, or there is no key.
             StreamExists, SystemStopped: as for `open_stream`.
         """
-        chosen = self._catalogue.find(provider, base_url, api_key)
+        chosen = self._catalogue.find(provider, _check_model(model), base_url, api_key)
         stream_options = _adjust(
             options or self.settings.chat, token_buffer_size, token_batch_size, token_flush_interval
         )
-        call = ChatCall(model=_check_model(model), input=list(messages), parameters=request_parameters)
-        return self._open_source(chosen, call, stream_options, request_options, metadata, stream_id, on_orphan, restart)
+        call = ChatCall(model=chosen.model, input=list(messages), parameters=request_parameters)
+        return self._open_source(
+            chosen.provider, call, stream_options, request_options, metadata, stream_id, on_orphan, restart
+        )
 
     chat = create_chat_token_stream
 
@@ -314,15 +317,20 @@ class System:
     ) -> Stream:
         """The same over OpenAI's Responses API: ``input`` is a text or a list of items.
 
+        A provider that has nothing like it is asked over its chat, if ``input`` is text or messages.
+
         ``options`` None takes the settings' ``response`` group: 100/10/100 ms and the provider's own pace. For the
         other arguments and errors see `create_chat_token_stream`.
         """
-        chosen = self._catalogue.find(provider, base_url, api_key, responses=True)
+        chosen = self._catalogue.find(provider, _check_model(model), base_url, api_key, responses=True)
         stream_options = _adjust(
             options or self.settings.response, token_buffer_size, token_batch_size, token_flush_interval
         )
-        call = ChatCall(model=_check_model(model), input=input, parameters=request_parameters)
-        return self._open_source(chosen, call, stream_options, request_options, metadata, stream_id, on_orphan, restart)
+        call = ChatCall(model=chosen.model, input=input, parameters=request_parameters)
+        call = call if chosen.has_responses else as_chat(call)
+        return self._open_source(
+            chosen.provider, call, stream_options, request_options, metadata, stream_id, on_orphan, restart
+        )
 
     respond = create_response_token_stream
 

@@ -1,25 +1,49 @@
-"""Which providers there are, by name."""
+"""Which providers there are, by name, and which one a model's name means."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Any, Final, NamedTuple
+from urllib.parse import urlsplit
 
 from penstock.adapters.loopback.models import default_script
 from penstock.adapters.loopback.server import LoopbackProvider
+from penstock.adapters.providers.anthropic import AnthropicMessages
+from penstock.adapters.providers.gemini import Gemini
+from penstock.adapters.providers.messages import messages_of
+from penstock.adapters.providers.ollama import OllamaChat
 from penstock.adapters.providers.openai_chat import OpenAiChat
 from penstock.adapters.providers.openai_responses import OpenAiResponses
 from penstock.config.settings import Settings
 from penstock.errors import CallTimeout, OptionError, SystemStopped
-from penstock.ports import Provider, Secret
+from penstock.ports import ChatCall, Provider, Secret
 
-__all__ = ["Catalogue"]
+__all__ = ["Catalogue", "Found", "as_chat"]
 
 _CHAT: Final = "openai"
 _RESPONSES: Final = "openai-responses"
+_OLLAMA: Final = "ollama"
 _LOOPBACK: Final = "loopback"
-_PROVIDERS: Final[Mapping[str, Callable[..., Provider]]] = {_CHAT: OpenAiChat, _RESPONSES: OpenAiResponses}
+_PROVIDERS: Final[Mapping[str, Callable[..., Provider]]] = {
+    _CHAT: OpenAiChat,
+    _RESPONSES: OpenAiResponses,
+    "anthropic": AnthropicMessages,
+    _OLLAMA: OllamaChat,
+    "gemini": Gemini,
+}
+_CHAT_ONLY: Final = (OpenAiChat, AnthropicMessages, OllamaChat, Gemini)
+
+
+class Found(NamedTuple):
+    """Whom to ask, and for what."""
+
+    provider: Provider
+    model: str
+    account: str
+    """The name that its key, URL and limits have in the settings; dialects of one provider share it."""
+    has_responses: bool
+    """False: it knows nothing like OpenAI's Responses API; see `as_chat`."""
 
 
 class Catalogue:
@@ -38,12 +62,23 @@ class Catalogue:
         self._closed = False
 
     def find(
-        self, provider: str | Provider | None, base_url: str | None, api_key: str | None, *, responses: bool = False
-    ) -> Provider:
-        """The provider of that name (None: the settings'), or the given one itself.
+        self,
+        provider: str | Provider | None,
+        model: str,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        *,
+        responses: bool = False,
+    ) -> Found:
+        """The provider of that name (None: the model's prefix, else the settings'), or the given one itself.
+
+        A prefix (``"anthropic/claude-…"``) chooses where nobody has: no ``provider``, no ``base_url``, and the
+        settings' provider is the built-in default without a URL of its own. It is taken off then, and where it is
+        the provider's own. At a URL of one's own names stay as they are: gateways have names with such prefixes.
 
         Args:
             provider: a name, or a `Provider`.
+            model: the model, maybe with a prefix.
             base_url: instead of the one in the settings.
             api_key: instead of the one in the settings.
             responses: where it has two dialects, that of OpenAI's Responses API.
@@ -52,28 +87,43 @@ class Catalogue:
             OptionError: there is no such provider.
             SystemStopped: it is the embedded one, and has been closed.
         """
-        settings = self._settings
         if provider is not None and not isinstance(provider, str):
             if base_url is not None or api_key is not None:
                 raise OptionError("provider", type(provider).__name__, "a name, when base_url or api_key are given")
-            return provider
-        name = provider or settings.provider.name
+            return Found(provider, model, provider.name, not isinstance(provider, _CHAT_ONLY))
+        name = provider or self._settings.provider.name
+        account = _account(name)
+        has_own_url = base_url is not None or self._url(name) is not None
+        prefix, _, rest = model.partition("/")
+        if rest and provider is None and name == _CHAT and not has_own_url and self._is_known(prefix):
+            name, account, model = prefix, _account(prefix), rest
+        elif rest and prefix in (name, account) and (not has_own_url or name == _OLLAMA):
+            model = rest
+        chosen = self._make(name, base_url, api_key, responses)
+        return Found(chosen, model, account, not isinstance(chosen, _CHAT_ONLY))
+
+    def _is_known(self, name: str) -> bool:
+        return name in self._providers or name == _LOOPBACK or self._settings.base_url(name) is not None
+
+    def _url(self, name: str) -> str | None:
+        return self._settings.base_url(name) or self._settings.base_url(_account(name))
+
+    def _make(self, name: str, base_url: str | None, api_key: str | None, responses: bool) -> Provider:
+        dialect = OpenAiResponses if responses else OpenAiChat
         if name == _LOOPBACK:
-            dialect = OpenAiResponses if responses else OpenAiChat
             return dialect(Secret(api_key) if api_key else None, base_url or self._loopback_url())
         if responses and name == _CHAT:
             name = _RESPONSES
+        url = base_url or self._url(name)
         factory = self._providers.get(name)
-        if factory is None and settings.base_url(name):  # a server of the user's own
-            factory = OpenAiResponses if responses else OpenAiChat
+        if url and (factory is None or (factory is OllamaChat and _speaks_openai(url))):
+            factory = dialect  # a server of the user's own
         if factory is None:
             known = " | ".join(sorted([*self._providers, _LOOPBACK]))
             raise OptionError("provider", name, f"{known} | one with a base_url in the settings")
         if not callable(factory):
             return factory
-        account = _CHAT if name == _RESPONSES else name  # one provider under two names, with settings for either
-        key = api_key or settings.api_key(name) or settings.api_key(account)
-        url = base_url or settings.base_url(name) or settings.base_url(account)
+        key = api_key or self._settings.api_key(name) or self._settings.api_key(_account(name))
         return factory(Secret(key) if key else None, **({"base_url": url} if url else {}))
 
     def _loopback_url(self) -> str:
@@ -97,3 +147,39 @@ class Catalogue:
         except CallTimeout:
             return False
         return True
+
+
+def _account(name: str) -> str:
+    """One provider under two names, with settings for either."""
+    return _CHAT if name == _RESPONSES else name
+
+
+def _speaks_openai(ollama_url: str) -> bool:
+    """Whether this is where Ollama speaks OpenAI's dialects instead of its own."""
+    return urlsplit(ollama_url).path.rstrip("/").endswith("/v1")
+
+
+def as_chat(call: ChatCall) -> ChatCall:
+    """What was meant for the Responses API, for a provider that has only chat.
+
+    ``instructions`` become a system message, ``max_output_tokens`` is ``max_tokens``, and functions get chat's form.
+
+    Raises:
+        OptionError: ``input`` has items that are no messages.
+    """
+    messages = messages_of(call.input, "input")
+    parameters = dict(call.parameters)
+    instructions = parameters.pop("instructions", None)
+    if instructions:
+        messages.insert(0, {"role": "system", "content": instructions})
+    if "max_output_tokens" in parameters:
+        parameters["max_tokens"] = parameters.pop("max_output_tokens")
+    if isinstance(tools := parameters.get("tools"), (list, tuple)):
+        parameters["tools"] = [_chat_tool(tool) for tool in tools]
+    return ChatCall(model=call.model, input=messages, parameters=parameters)
+
+
+def _chat_tool(tool: Any) -> Any:
+    if not isinstance(tool, Mapping) or tool.get("type") != "function" or "function" in tool:
+        return tool
+    return {"type": "function", "function": {name: value for name, value in tool.items() if name != "type"}}
