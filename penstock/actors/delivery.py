@@ -10,7 +10,6 @@ import msgspec
 
 from penstock.actors.flow.bucket import TokenBucket
 from penstock.actors.flow.buffer import Batch
-from penstock.actors.flow.log import Outcome
 from penstock.actors.messages import Cancel, Complete, Fail
 from penstock.actors.record import StreamRecord
 from penstock.config.logs import get_logger
@@ -115,7 +114,7 @@ class Delivery:
             case Fail(error=error, outcome=outcome):
                 ended = log.fail(error, outcome, dropped, now, self._epoch)
             case Cancel(reason=reason):
-                ended = log.cancel(reason, Outcome(), dropped, now, self._epoch)
+                ended = log.cancel(reason, record.outcome(), dropped, now, self._epoch)
         if ended:
             intake.clear()  # of a stream that was cancelled or has failed
             assert log.terminal is not None

@@ -15,7 +15,9 @@ from typing import Any, Final
 
 import msgspec
 
-from penstock.actors.flow.log import StreamLog
+from penstock.actors.flow.estimate import count_characters, estimate_usage
+from penstock.actors.flow.log import Outcome, StreamLog
+from penstock.actors.flow.totals import all_rounds
 from penstock.actors.intake import Intake
 from penstock.actors.messages import Complete, Fail
 from penstock.actors.runtime.process import ProcessRef
@@ -23,6 +25,7 @@ from penstock.actors.runtime.reply import Reply
 from penstock.actors.runtime.runtime import Runtime
 from penstock.actors.source import Source
 from penstock.actors.subscriptions import Hub, nothing
+from penstock.config.logs import get_logger
 from penstock.config.options import OnOrphan, Restart, StreamOptions
 from penstock.errors import StreamExists, StreamNotFound
 from penstock.events import Cost, StreamMetrics, ToolCallCompleted, ToolEvent, ToolResult, ToolResultStatus, Usage
@@ -49,12 +52,17 @@ class StreamStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """Events that carried tokens."""
     state_changes: int
     errors: int
-    """Deliveries that failed."""
+    """Deliveries, attempts at the provider and tools that failed."""
     start_time: float
+    first_token_time: float | None
+    end_time: float | None
+    """None while it runs."""
     last_activity: float
     """The last token, or anything else that happened; exact to within ``flush_interval`` while nothing holds it."""
     buffer_size: int
+    """Tokens, and tool events, that wait."""
     buffer_high_water_mark: int
+    """The most of them there have been. Tool events do not wait for room, so it may be above ``max_buffer_size``."""
     backpressure_events: int
     """How often somebody had to wait: a producer for room, or the stream for a slow subscriber."""
     subscribers: int
@@ -62,6 +70,10 @@ class StreamStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """How often its actor was restarted after a crash."""
     time_to_first_token_s: float | None
     """From opening to the first delivery; None before."""
+    total_time_s: float
+    """From opening to the end, or until now."""
+    bytes: int
+    """Text delivered, in UTF-8 bytes."""
     tokens_per_second: float
     """Tokens delivered a second, behind the first delivery up to the last one; 0.0 before there are two."""
     bytes_per_second: float
@@ -69,6 +81,15 @@ class StreamStatistics(msgspec.Struct, frozen=True, kw_only=True):
     inter_token_p50_s: float | None
     """Median time between deliveries, divided by their tokens; over the last 512 deliveries."""
     inter_token_p99_s: float | None
+    function_calls: int
+    tool_time_s: float
+    """Seconds in which at least one tool ran."""
+    usage: Usage | None
+    """What the provider says of its tokens; while it has not, an estimate."""
+    usage_is_estimate: bool
+    """Also true of what the provider told before the end: it counts what had been said then."""
+    cost: Cost | None
+    """By the price table; None if that does not know the model."""
 
 
 class Counters:
@@ -168,6 +189,7 @@ class StreamRecord:
         "ref",
         "restart",
         "restart_in",
+        "rounds",
         "runtime",
         "serial",
         "source",
@@ -194,6 +216,7 @@ class StreamRecord:
         self.restart: Restart = restart
         self.journal = journal
         self.source = source  # where its tokens come from, if not from `process_token`
+        self.rounds: list[Outcome] = []  # of a conducted source: what came of each of them, as they ended
         self.serial = 0  # given by the table: tells it from others that have had its id
         self.feeder: ProcessRef | None = None  # what joins another stream to it, and says how it ends
         self.ending: Complete | Fail | None = None  # what its source said last; its actor may have crashed since
@@ -204,6 +227,7 @@ class StreamRecord:
         self.created_monotonic = runtime.clock.monotonic()
         self.ended_at: float | None = None  # monotonic
         self.log = StreamLog(stream_id, metadata, options.retain_bytes)
+        self.log.measure = self._measure
         self.intake = Intake(stream_id, options, runtime.dispatcher, runtime.clock)
         self.hub = Hub()
         self.counters = Counters(self.created_monotonic)
@@ -221,6 +245,7 @@ class StreamRecord:
     def conclude(self) -> None:
         """Its terminal event is in the log: tell everybody. Whoever wrote it calls this."""
         self.state = "ended"
+        self.log.measure = None
         self.hub.on_release = nothing
         self.hub.announce()
         with contextlib.suppress(queue.Full):
@@ -231,34 +256,96 @@ class StreamRecord:
         """Whether its log has its terminal event."""
         return self.log.terminal is not None
 
+    def outcome(self) -> Outcome:
+        """What its source has said so far beside the text, in all its rounds. From any thread; never raises."""
+        if self.ending is not None:
+            return self.ending.outcome
+        source = self.source
+        if source is None:
+            return Outcome()
+        try:
+            return all_rounds([*self.rounds[: source.round - 1], source.outcome()])
+        except Exception as error:  # whoever asks is writing the terminal event, which must be written
+            get_logger(stream_id=self.stream_id).error("outcome_unknown", error=type(error).__name__)
+            return Outcome()
+
+    def metrics(self) -> StreamMetrics:
+        """What it has done so far, in numbers; once it is over, just what its terminal event says."""
+        terminal = self.log.terminal
+        if terminal is not None and terminal.metrics is not None:
+            return terminal.metrics
+        return self._measure()
+
+    def _measure(self, end_time: float | None = None) -> StreamMetrics:
+        counters, log = self.counters, self.log
+        first = counters.first_delivery
+        seconds = counters.last_delivery - first if first is not None else 0.0
+        return StreamMetrics(
+            start_time=self.created_at,
+            first_token_time=None if first is None else self._wall_clock(first),
+            end_time=end_time,
+            tokens=log.tokens,
+            bytes=counters.bytes,
+            function_calls=counters.function_calls,
+            tool_time_s=counters.tool_time,
+            errors=counters.errors + counters.failed_attempts + counters.tool_errors,
+            total_time_s=self.runtime.clock.monotonic() - self.created_monotonic,
+            time_to_first_token_s=None if first is None else first - self.created_monotonic,
+            tokens_per_second=(log.tokens - counters.first_tokens) / seconds if seconds > 0 else 0.0,
+            bytes_per_second=(counters.bytes - counters.first_bytes) / seconds if seconds > 0 else 0.0,
+        )
+
+    def _wall_clock(self, monotonic: float) -> float:
+        return monotonic - self.created_monotonic + self.created_at
+
     def statistics(self) -> StreamStatistics:
         """A snapshot; from any thread, without asking anybody."""
-        counters, intake, log = self.counters, self.intake, self.log
-        first, last = counters.first_delivery, counters.last_delivery
-        seconds = last - first if first is not None else 0.0
-        age = self.created_monotonic - self.created_at
+        counters, intake, metrics = self.counters, self.intake, self.metrics()
+        usage, is_estimate, cost = self._bill()
         return StreamStatistics(
             stream_id=self.stream_id,
             state=self.state,
             tokens_processed=intake.accepted,
-            tokens_delivered=log.tokens,
+            tokens_delivered=metrics.tokens,
             tokens_dropped=intake.buffer.dropped_ever,
             batches_flushed=counters.batches,
             state_changes=counters.state_changes,
-            errors=counters.errors,
-            start_time=self.created_at,
-            last_activity=counters.last_activity - age,
+            errors=metrics.errors,
+            start_time=metrics.start_time,
+            first_token_time=metrics.first_token_time,
+            end_time=metrics.end_time,
+            last_activity=self._wall_clock(counters.last_activity),
             buffer_size=intake.size,
             buffer_high_water_mark=intake.buffer.high_water_mark,
             backpressure_events=intake.backpressure_events + counters.held,
             subscribers=self.hub.subscribers,
             restarts=counters.restarts,
-            time_to_first_token_s=None if first is None else first - self.created_monotonic,
-            tokens_per_second=(log.tokens - counters.first_tokens) / seconds if seconds > 0 else 0.0,
-            bytes_per_second=(counters.bytes - counters.first_bytes) / seconds if seconds > 0 else 0.0,
+            time_to_first_token_s=metrics.time_to_first_token_s,
+            total_time_s=metrics.total_time_s,
+            bytes=metrics.bytes,
+            tokens_per_second=metrics.tokens_per_second,
+            bytes_per_second=metrics.bytes_per_second,
             inter_token_p50_s=counters.quantile(0.5),
             inter_token_p99_s=counters.quantile(0.99),
+            function_calls=metrics.function_calls,
+            tool_time_s=metrics.tool_time_s,
+            usage=usage,
+            usage_is_estimate=is_estimate,
+            cost=cost,
         )
+
+    def _bill(self) -> tuple[Usage | None, bool, Cost | None]:
+        """The tokens that the provider counts, whether that is our estimate, and what they cost."""
+        terminal, source = self.log.terminal, self.source
+        if terminal is not None:
+            return terminal.usage, False, terminal.cost
+        outcome = self.outcome()
+        if source is None or self.ending is not None:
+            return outcome.usage, False, outcome.cost
+        if outcome.usage is not None:
+            return outcome.usage, not source.builder.is_finished, outcome.cost
+        asked = count_characters(source.call.input)
+        return estimate_usage(asked, source.builder.size), True, outcome.cost
 
 
 class StreamTable:

@@ -26,7 +26,6 @@ from typing import Any, Final
 
 from penstock.actors.delivery import Delivery
 from penstock.actors.flow.bucket import TokenBucket
-from penstock.actors.flow.log import Outcome
 from penstock.actors.messages import (
     Cancel,
     Complete,
@@ -283,7 +282,7 @@ class TokenStream(StateMachine):
         failure = delivery.count_failure()
         if failure is not None:
             if not self._options.auto_restart:
-                return self._conclude(Fail(failure, Outcome()), *replies)
+                return self._conclude(Fail(failure, self._stream.outcome()), *replies)
             self._stream.restart_in = "error"
             raise failure
         if self._state == "paused":  # it was told to flush all the same
@@ -358,12 +357,14 @@ class TokenStream(StateMachine):
         return self._to(self._state, answer(event.reply_to), next_event(self._look_again()))
 
     def _stop_stream(self, event: Call) -> Transition:
-        return self._conclude(self._let_out() or self._ending or Complete(Outcome()), answer(event.reply_to))
+        return self._conclude(
+            self._let_out() or self._ending or Complete(self._stream.outcome()), answer(event.reply_to)
+        )
 
     def _let_out(self) -> Fail | None:
         """Take nothing any more and emit everything; returns how the stream ends if that cannot be done."""
         record = self._stream
-        record.ending = self._ending or Complete(Outcome())  # should this crash, the next one goes on with it
+        record.ending = self._ending or Complete(record.outcome())  # should this crash, the next one goes on with it
         self._intake.close(self._epoch)
         delivery = self._delivery
         while self._intake.size:
@@ -372,7 +373,7 @@ class TokenStream(StateMachine):
                     break
                 failure = delivery.count_failure()
                 if failure is not None:
-                    return Fail(failure, Outcome())
+                    return Fail(failure, self._stream.outcome())
         return None
 
     def _reset(self, event: Call, reason: str) -> Transition:
@@ -389,7 +390,7 @@ class TokenStream(StateMachine):
         """Told to end by its supervisor, it lets out what it has; a crash leaves everything for the next one."""
         if is_clean(reason) and self.is_alive and not self._stream.is_over:
             ending, crash = self._ending, StreamCrashed(self._stream.stream_id, ("supervisor", reason))
-            self._conclude(self._let_out() or ending or Fail(crash, Outcome()))
+            self._conclude(self._let_out() or ending or Fail(crash, self._stream.outcome()))
 
     def _conclude(self, ending: Complete | Fail | Cancel, *replies: Action) -> Transition:
         """Write the terminal event, tell everybody, and stop."""

@@ -247,11 +247,11 @@ class StreamHandler(StateMachine):
         record.intake.close()
         dropped = record.intake.take_dropped()
         if is_clean(reason):
-            log.cancel(describe_reason(reason), Outcome(), dropped, now)
+            log.cancel(describe_reason(reason), record.outcome(), dropped, now)
         else:
             error: PenstockError = StreamCrashed(record.stream_id, reason)
             error.__cause__ = reason if isinstance(reason, BaseException) else None
-            log.fail(error, Outcome(), dropped, now)
+            log.fail(error, record.outcome(), dropped, now)
         record.conclude()
 
     def _settle(self, record: StreamRecord) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from penstock.actors.flow.log import Outcome
 from penstock.actors.messages import Cancel, Flush, StopStream
 from penstock.actors.record import StreamRecord, StreamTable
 from penstock.actors.runtime.process import Process, ProcessRef
@@ -100,7 +99,7 @@ def fail_all(table: StreamTable, clock: Clock, reason: object) -> None:
 
 def _fail(record: StreamRecord, now: float, reason: object) -> None:
     record.intake.close()
-    if record.log.fail(StreamCrashed(record.stream_id, reason), Outcome(), record.intake.take_dropped(), now):
+    if record.log.fail(StreamCrashed(record.stream_id, reason), record.outcome(), record.intake.take_dropped(), now):
         record.conclude()
     if record.source is not None:
         record.source.abandon()

@@ -27,6 +27,7 @@ from penstock.events import (
     StreamCancelled,
     StreamCompleted,
     StreamFailed,
+    StreamMetrics,
     StreamReset,
     StreamSnapshot,
     TerminalEvent,
@@ -72,6 +73,7 @@ class StreamLog:
         "_window",
         "dropped",
         "last_seq",
+        "measure",
         "metadata",
         "retain_bytes",
         "stream_id",
@@ -86,6 +88,7 @@ class StreamLog:
         self.tokens = 0
         self.dropped = 0  # as told in token events
         self.terminal: TerminalEvent | None = None
+        self.measure: Callable[[float], StreamMetrics] | None = None  # what the terminal event says of the stream
         self.retain_bytes = retain_bytes
         self._bytes = 0
         self._epoch = 0
@@ -163,6 +166,7 @@ class StreamLog:
             "reasoning_blocks": outcome.reasoning_blocks,
             "choices": outcome.choices,
             "cost": outcome.cost,
+            "metrics": None if self.measure is None else self.measure(now),
             "timestamp": now,
             "metadata": self.metadata,
             "dropped": dropped,

@@ -17,7 +17,7 @@ from tests.unit.flow.common import CALL, KEEP_ALL, KINDS, TOOL_EVENTS, Reader, W
 
 POLICIES: tuple[Slow, ...] = ("block", "coalesce", "drop", "disconnect")
 RETAIN = st.sampled_from((0, 1, 400, 900, 3000, KEEP_ALL))
-WRITE = st.one_of(
+WRITE: st.SearchStrategy[Any] = st.one_of(
     st.tuples(
         st.just("add"),
         st.sampled_from(("text", "text", "text", "reasoning", "refusal")),
