@@ -13,19 +13,23 @@ import pytest
 from penstock.adapters.providers.openai_chat import ChatDecoder
 from penstock.adapters.providers.openai_responses import ResponsesDecoder
 from penstock.ports import (
+    ChoiceDelta,
     Delta,
     ErrorDelta,
     FinishDelta,
     KeepAlive,
+    ReasoningBlockDelta,
     ReasoningDelta,
     RefusalDelta,
     TextDelta,
+    Thinking,
     ToolCallFragment,
     UsageDelta,
 )
 
 CORPUS = Path(__file__).parent.parent / "corpus"
 BYTE_BY_BYTE_UP_TO = 12_000
+EVERY_CUT_UP_TO = 4_000
 LIMIT = 4 * 1_048_576
 
 
@@ -49,6 +53,12 @@ ERROR_FIELD = {
     )
 }
 """The sidecar drops ``error:`` field lines, as the standard says; we tell them."""
+
+
+RUN_BY_THE_PROVIDER = {
+    "xai/vkryukov-req_llm__grok_4_fast_reasoning-x_search_streaming.sse": {"x_keyword_search"},
+}
+"""Calls that the sidecar lists like any others, though the request asked for the provider's own ``x_search``."""
 
 
 def _decoder(facts: dict[str, Any]) -> ChatDecoder | ResponsesDecoder:
@@ -78,12 +88,13 @@ def _calls(deltas: list[Delta]) -> list[dict[str, Any]]:
             continue
         call = by_index.get(delta.index) if delta.index is not None else (calls[-1] if calls else None)
         if call is None or (delta.id is not None and call["id"] not in (None, delta.id)):
-            call = {"id": None, "name": None, "arguments": ""}
+            call = {"id": None, "name": None, "arguments": "", "is_server": delta.is_server}
             calls.append(call)
         by_index[delta.index] = call
         call["id"] = call["id"] or delta.id
         call["name"] = call["name"] or delta.name
         call["arguments"] += delta.arguments
+        assert call["is_server"] is delta.is_server
     return calls
 
 
@@ -99,8 +110,9 @@ def test_a_recording_decodes_to_what_its_sidecar_says(facts: dict[str, Any]) -> 
     assert _joined(deltas, TextDelta) == expect["text"]
     assert _joined(deltas, ReasoningDelta) == READ_FROM_DETAILS_ONLY.get(facts["file"], expect["reasoning"])
     assert _joined(deltas, RefusalDelta) == expect["refusal"]
-    assert [(call["id"], call["name"], call["arguments"]) for call in _calls(deltas)] == [
-        (call["id"], call["name"], call["arguments_raw"]) for call in expect["tool_calls"]
+    hosted = RUN_BY_THE_PROVIDER.get(facts["file"], set())
+    assert [(call["id"], call["name"], call["arguments"], call["is_server"]) for call in _calls(deltas)] == [
+        (call["id"], call["name"], call["arguments_raw"], call["name"] in hosted) for call in expect["tool_calls"]
     ]
     assert decoder.done == expect["terminated"]
     assert decoder.finished == (expect["finish_reason"] not in (None, "failed"))
@@ -118,8 +130,56 @@ def test_a_recordings_finish_reason_is_told_in_the_providers_word(facts: dict[st
         assert finishes == []
         return
     assert [finish.raw for finish in finishes] == [raw]
-    if expect["tool_calls"] and raw in ("stop", "completed", "tool_calls"):
+    if facts["file"] in RUN_BY_THE_PROVIDER:
+        assert finishes[0].reason == "stop"  # nobody is to answer these calls
+    elif expect["tool_calls"] and raw in ("stop", "completed", "tool_calls"):
         assert finishes[0].reason == "tool_calls"
+
+
+@pytest.mark.parametrize("facts", [each for each in RECORDINGS if each.values[0]["expect"].get("choices")])
+def test_a_recordings_other_choices_are_told_too(facts: dict[str, Any]) -> None:
+    deltas, decoder = _decode(facts, [_body(facts)])
+    others: dict[str, list[Delta]] = {}
+    for delta in deltas:
+        if isinstance(delta, ChoiceDelta):
+            others.setdefault(str(delta.index), []).append(delta.delta)
+    choices = dict(facts["expect"]["choices"])
+    first = choices.pop("0")
+    assert first["text"] == _joined(deltas, TextDelta)
+    assert set(others) == set(choices)
+    for index, choice in choices.items():
+        told = others[index]
+        assert _joined(told, TextDelta) == choice["text"]
+        assert sum(isinstance(delta, TextDelta) for delta in told) == choice["text_deltas"]
+        finishes = [delta.raw for delta in told if isinstance(delta, FinishDelta)]
+        assert finishes == ([choice["finish_reason"]] if choice["finish_reason"] else [])
+    last = max(at for at, delta in enumerate(deltas) if isinstance(delta, ChoiceDelta))
+    assert [at for at, delta in enumerate(deltas) if isinstance(delta, FinishDelta)] > [last]
+    assert decoder.skipped == 0
+
+
+@pytest.mark.parametrize("facts", [each for each in RECORDINGS if each.values[0]["api"] == "responses"])
+def test_a_recordings_reasoning_items_are_announced_and_come_back_as_blocks(facts: dict[str, Any]) -> None:
+    deltas, decoder = _decode(facts, [_body(facts)])
+    added: list[dict[str, Any]] = []
+    done: list[dict[str, Any]] = []
+    for line in _body(facts).decode("utf-8").splitlines():
+        event = json.loads(line[6:]) if line.startswith("data: {") else {}
+        if event.get("item", {}).get("type") == "reasoning":
+            (added if event["type"].endswith(".added") else done).append(event["item"])
+    assert sum(isinstance(delta, Thinking) for delta in deltas) == len(added)
+    blocks = [delta.block for delta in deltas if isinstance(delta, ReasoningBlockDelta)]
+    assert [(block.kind, block.id, block.signature, block.text) for block in blocks] == [
+        (
+            "reasoning",
+            item.get("id"),
+            item.get("encrypted_content") or "",
+            "".join(part["text"] for part in item.get("summary", [])),
+        )
+        for item in done
+        if item.get("id") or item.get("encrypted_content")
+    ]
+    assert decoder.skipped == 0
 
 
 @pytest.mark.parametrize("facts", RECORDINGS)
@@ -156,8 +216,8 @@ def test_a_recording_decodes_to_the_same_however_it_is_cut(facts: dict[str, Any]
         single = _decode(facts, (body[at : at + 1] for at in range(len(body))))[0]
         assert [_told(delta) for delta in single] == whole
     cuts = random.Random(facts["file"])
-    for _ in range(12):
-        at = cuts.randrange(len(body) + 1)
+    every = range(len(body) + 1)
+    for at in every if len(body) <= EVERY_CUT_UP_TO else cuts.choices(every, k=12):
         assert [_told(delta) for delta in _decode(facts, [body[:at], body[at:]])[0]] == whole
 
 

@@ -67,7 +67,6 @@ class ResponsesDecoder:
         self._refused = False
         self._failed = False
         self._told: set[tuple[type, int | None, int | None]] = set()
-        self._spoken: set[int | None] = set()  # by output index: Bedrock counts content differently in the whole item
         self._hosted: set[int | None] = set()  # calls that are not ours to run, by output index
         self._has_halves = False
         self._surrogates = Surrogates()
@@ -88,7 +87,7 @@ class ResponsesDecoder:
         other = copy.copy(self)
         other._sse = SseDecoder(self._max_event_bytes)
         other._comments = 0
-        other._told, other._spoken, other._hosted = set(self._told), set(self._spoken), set(self._hosted)
+        other._told, other._hosted = set(self._told), set(self._hosted)
         other._surrogates = copy.copy(self._surrogates)
         other._repeats_until = self._sequence
         return other
@@ -111,7 +110,7 @@ class ResponsesDecoder:
 
     def _deltas(self, events: list[SseEvent], *, is_end: bool = False) -> list[Delta]:
         out: list[Delta] = []
-        last = self._sequence
+        last, repeats_until, handlers = self._sequence, self._repeats_until, _HANDLERS
         if self._sse.comments != self._comments:
             self._comments = self._sse.comments
             out.append(KeepAlive())
@@ -123,11 +122,11 @@ class ResponsesDecoder:
                 wire = self._unusual(event, out)
             if wire is not None:
                 number = wire.sequence_number
-                if type(number) is int:
-                    if self._repeats_until is not None and number <= self._repeats_until:
+                if number is not None:
+                    if repeats_until is not None and number <= repeats_until:
                         continue
                     last = number
-                handler = _HANDLERS.get(wire.type)
+                handler = handlers.get(wire.type)
                 if handler is not None:
                     handler(self, wire, out)
                 else:
@@ -165,7 +164,7 @@ class ResponsesDecoder:
             self._has_halves = self._has_halves or "\\ud" in event.data.lower()
         except (ValueError, RecursionError):
             payload = event.data
-        if isinstance(payload, dict) and text_of(payload.get("type")) in _HANDLERS:
+        if isinstance(payload, dict) and text_of(payload.get("type")).startswith("response."):
             return to_wire(payload)
         self._error_or_whole(event, payload, out)
         return None
@@ -190,7 +189,6 @@ class ResponsesDecoder:
     def _text(self, wire: Wire, out: list[Delta]) -> None:
         if text := text_of(wire.delta):
             self._told.add((TextDelta, wire.output_index, wire.content_index))
-            self._spoken.add(wire.output_index)
             out.append(TextDelta(text))
 
     def _whole_text(self, wire: Wire, out: list[Delta]) -> None:
@@ -202,7 +200,6 @@ class ResponsesDecoder:
         if text := text_of(wire.delta):
             self._refused = True
             self._told.add((RefusalDelta, wire.output_index, wire.content_index))
-            self._spoken.add(wire.output_index)
             out.append(RefusalDelta(text))
 
     def _whole_refusal(self, wire: Wire, out: list[Delta]) -> None:
@@ -214,7 +211,6 @@ class ResponsesDecoder:
         if text := text_of(wire.delta):
             part = wire.summary_index if wire.content_index is None else wire.content_index
             self._told.add((ReasoningDelta, wire.output_index, part))
-            self._told.add((ReasoningDelta, wire.output_index, -1))
             out.append(ReasoningDelta(text))
 
     def _whole_reasoning(self, wire: Wire, out: list[Delta]) -> None:
@@ -251,7 +247,7 @@ class ResponsesDecoder:
             self.skipped += 1
 
     def _whole_message(self, wire: Wire, item: dict[str, Any], out: list[Delta]) -> None:
-        if wire.output_index in self._spoken:
+        if self._has_told(wire, TextDelta, RefusalDelta):
             return
         for index, part in enumerate(parts_in(item.get("content"))):
             wire.content_index, wire.text, wire.refusal = index, part.get("text"), part.get("refusal")
@@ -260,7 +256,7 @@ class ResponsesDecoder:
 
     def _reasoning_block(self, wire: Wire, item: dict[str, Any], out: list[Delta]) -> None:
         summary = [text_of(part.get("text")) for part in parts_in(item.get("summary"))]
-        if (ReasoningDelta, wire.output_index, -1) not in self._told:
+        if not self._has_told(wire, ReasoningDelta):
             for text in (*summary, *(text_of(part.get("text")) for part in parts_in(item.get("content")))):
                 wire.delta = text
                 self._reasoning(wire, out)
@@ -271,6 +267,10 @@ class ResponsesDecoder:
             text = without_halves("".join(summary))
             block = ReasoningBlock(kind="reasoning", text=text, signature=encrypted, id=item_id or None)
             out.append(ReasoningBlockDelta(block))
+
+    def _has_told(self, wire: Wire, *kinds: type) -> bool:
+        """Whether any of an item's parts is told: Bedrock counts them differently in the whole item."""
+        return any(kind in kinds and index == wire.output_index for kind, index, _ in self._told)
 
     def _call(self, wire: Wire, item: dict[str, Any], arguments: str, out: list[Delta]) -> None:
         call_id = without_halves(text_of(item.get("call_id")) or text_of(item.get("id")))

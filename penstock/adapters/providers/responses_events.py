@@ -15,7 +15,7 @@ class Wire(msgspec.Struct, gc=False):
     """Every event in one: what any of the types we read says."""
 
     type: str
-    sequence_number: Any = None
+    sequence_number: int | None = None
     delta: Any = None
     output_index: int | None = None
     content_index: int | None = None
@@ -71,7 +71,7 @@ TOLD_OTHERWISE = frozenset(
 def to_wire(payload: dict[str, Any]) -> Wire:
     """Read an event that the typed way refuses: halves of characters, indices that are no whole numbers."""
     known: dict[str, Any] = {name: payload.get(name) for name in Wire.__struct_fields__}
-    for name in ("output_index", "content_index", "summary_index"):
+    for name in ("sequence_number", "output_index", "content_index", "summary_index"):
         known[name] = whole_number(known[name])
     return Wire(**known)
 

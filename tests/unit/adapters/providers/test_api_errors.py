@@ -100,6 +100,26 @@ def test_retry_after_is_read_in_all_its_forms(headers: dict[str, str], seconds: 
     assert answer(503, **headers).retry_after == seconds
 
 
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"remaining_requests": "0", "reset_requests": "1s", "remaining_tokens": "5", "reset_tokens": "6m0s"}, 1.0),
+        ({"remaining_requests": "7", "reset_requests": "1s", "remaining_tokens": "0", "reset_tokens": "6m0s"}, 360.0),
+        ({"remaining_requests": "0", "reset_requests": "1s", "remaining_tokens": "0", "reset_tokens": "2s"}, 2.0),
+        ({"remaining_requests": "0", "reset_requests": "1s", "reset_tokens": "6m0s"}, 1.0),
+        ({"reset_requests": "12ms"}, 0.012),
+        ({"remaining_requests": "3", "reset_requests": "9s", "remaining_tokens": "5", "reset_tokens": "9s"}, None),
+        ({"remaining_requests": "0"}, None),
+    ],
+)
+def test_a_429_that_does_not_say_when_waits_for_the_limit_it_exhausted(headers: dict[str, str], seconds: float) -> None:
+    limits = {f"x_ratelimit_{name}": value for name, value in headers.items()}
+    assert answer(429, **limits).retry_after == seconds
+    assert answer(429, **limits, retry_after="soon").retry_after == seconds
+    assert answer(429, **limits, retry_after="4").retry_after == 4.0
+    assert answer(503, **limits).retry_after is None
+
+
 def test_openais_word_on_retrying_counts() -> None:
     assert answer(500, None, x_should_retry="false").retryable is False
     assert answer(400, None, x_should_retry="true").retryable is True

@@ -10,16 +10,20 @@ import pytest
 from penstock.adapters.providers.openai_chat import ChatDecoder, OpenAiChat
 from penstock.config.options import RequestOptions
 from penstock.errors import ApiError, AuthenticationError, OptionError, ProtocolError, RateLimited
-from penstock.events import Usage
+from penstock.events import ReasoningBlock, Usage
 from penstock.ports import (
+    CanListModels,
     ChatCall,
+    ChoiceDelta,
     Delta,
     ErrorDelta,
     FinishDelta,
     KeepAlive,
+    Quota,
     ReasoningDelta,
     RefusalDelta,
     Secret,
+    TellsQuota,
     TextDelta,
     ToolCallFragment,
     UsageDelta,
@@ -48,7 +52,7 @@ def error_of(payload: object) -> ApiError:
     return delta.error
 
 
-# --- requests ------------------------------------------------------------------------------------------------------
+# --- requests --------------------------------------------------------------------------------------------------------
 
 
 def test_a_request_streams_asks_for_usage_and_keeps_the_key_out_of_sight() -> None:
@@ -85,6 +89,48 @@ def test_a_parameter_that_cannot_be_is_refused_by_name(parameters: dict[str, Any
     assert refusal.value.field == field
 
 
+def messages(*given: object) -> Any:
+    return json.loads(OpenAiChat(KEY).request(ChatCall(model="m", input=list(given))).body)["messages"]
+
+
+def test_messages_pass_unchanged_but_for_what_is_other_providers() -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA==", "detail": "low"}}
+    plain = [
+        {"role": "developer", "content": "d", "name": "n"},
+        {"role": "user", "content": [{"type": "text", "text": "t"}, image, {"type": "input_audio", "input_audio": {}}]},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c", "content": "1"},
+    ]
+    assert messages(*plain) == plain
+    signed = {
+        "role": "assistant",
+        "content": "a",
+        "reasoning_blocks": [ReasoningBlock(kind="thinking", signature="s"), {"kind": "thought"}],
+        "tool_calls": [{**call, "signature": "s"}, call],
+    }
+    before = json.dumps({**signed, "reasoning_blocks": []})
+    assert messages(signed) == [{"role": "assistant", "content": "a", "tool_calls": [call, call]}]
+    assert json.dumps({**signed, "reasoning_blocks": []}) == before
+
+
+def test_an_answer_that_ended_before_it_began_can_be_sent_again() -> None:
+    empties: list[dict[str, Any]] = [{}, {"content": None}]
+    for empty in (*empties, {"content": None, "tool_calls": []}, {"content": "", "tool_calls": ()}):
+        assert messages({"role": "assistant", **empty}) == [{"role": "assistant", "content": ""}]
+    refused = {"role": "assistant", "content": None, "refusal": "no"}
+    assert messages(refused, {"role": "user", "content": None}) == [refused, {"role": "user", "content": None}]
+
+
+def test_text_alone_is_what_the_user_says() -> None:
+    request = OpenAiChat(KEY).request(ChatCall(model="m", input="Hi"))
+    assert json.loads(request.body)["messages"] == [{"role": "user", "content": "Hi"}]
+
+
+def test_what_is_no_message_is_sent_as_it_is() -> None:
+    assert messages("x", 5) == ["x", 5]
+
+
 def test_openais_own_url_needs_a_key_and_others_do_not() -> None:
     with pytest.raises(OptionError, match="OPENAI_API_KEY"):
         OpenAiChat(None).request(CALL)
@@ -119,7 +165,7 @@ def test_a_malformed_base_url_is_refused_without_its_password(url: str) -> None:
     assert "pw" not in str(refusal.value)
 
 
-# --- deltas --------------------------------------------------------------------------------------------------------
+# --- deltas ----------------------------------------------------------------------------------------------------------
 
 
 def test_text_reasoning_and_refusal_are_told_apart() -> None:
@@ -175,12 +221,89 @@ def test_a_cumulative_message_beside_the_delta_is_ignored() -> None:
     assert decode(choice({"content": "b"}, message={"content": "ab"})) == [TextDelta("b")]
 
 
-def test_only_the_first_choice_is_told_and_others_are_counted() -> None:
+def of(index: object, delta: object, finish: object = None) -> dict[str, Any]:
+    return {"choices": [{"index": index, "delta": delta, "finish_reason": finish}]}
+
+
+def test_every_choice_is_told_with_its_own_number() -> None:
+    call = {"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f", "arguments": "{}"}}]}
     decoder = ChatDecoder(1_000_000)
-    other = {"index": 1, "delta": {"content": "no"}, "finish_reason": "stop"}
-    both = {"choices": [other, choice({"content": "yes"})["choices"][0]]}
-    assert decoder.feed(sse({"choices": [other]}, both)) == [TextDelta("yes")]
-    assert (decoder.skipped, decoder.finished) == (2, False)
+    both = {"choices": [of(1, {"content": "b"})["choices"][0], of(0, {"content": "a"})["choices"][0]]}
+    assert decoder.feed(
+        sse(
+            both,
+            of(2, {"reasoning": "r"}),
+            of(2, {"refusal": "no"}, "stop"),
+            of(1, call, "stop"),
+            of(0, {"content": "c"}),
+        )
+    ) == [
+        ChoiceDelta(1, TextDelta("b")),
+        TextDelta("a"),
+        ChoiceDelta(2, ReasoningDelta("r")),
+        ChoiceDelta(2, RefusalDelta("no")),
+        ChoiceDelta(2, FinishDelta("stop", "stop")),
+        ChoiceDelta(1, ToolCallFragment(0, "c", "f", "{}")),
+        ChoiceDelta(1, FinishDelta("tool_calls", "stop")),
+        TextDelta("c"),
+    ]
+    assert (decoder.skipped, decoder.finished) == (0, False)
+
+
+def test_the_answers_finish_waits_for_the_choices_that_have_begun() -> None:
+    decoder = ChatDecoder(1_000_000)
+    assert decoder.feed(sse(of(1, {"content": "b"}), of(0, {}, "stop"))) == [ChoiceDelta(1, TextDelta("b"))]
+    assert decoder.finished
+    assert decoder.feed(sse(of(1, {"content": "c"}))) == [ChoiceDelta(1, TextDelta("c"))]
+    assert decoder.feed(sse(of(1, {}, "length"), {"choices": [], "usage": {"total_tokens": 1}})) == [
+        ChoiceDelta(1, FinishDelta("length", "length")),
+        FinishDelta("stop", "stop"),
+        UsageDelta(Usage(total_tokens=1)),
+    ]
+    assert decoder.close() == []
+
+
+def test_a_choice_that_never_finishes_holds_nothing_back_beyond_the_end() -> None:
+    begun = sse(of(1, {"content": "b"}), of(0, {}, "stop"))
+    decoder = ChatDecoder(1_000_000)
+    decoder.feed(begun)
+    assert decoder.feed(sse(b"[DONE]")) == [FinishDelta("stop", "stop")]
+    decoder = ChatDecoder(1_000_000)
+    decoder.feed(begun)
+    assert decoder.close() == [FinishDelta("stop", "stop")]
+    decoder = ChatDecoder(1_000_000)
+    decoder.feed(begun)
+    finish, error = decoder.feed(sse({"error": {"message": "m"}}))
+    assert finish == FinishDelta("stop", "stop")
+    assert isinstance(error, ErrorDelta)
+
+
+def test_halves_of_characters_of_different_choices_are_not_mixed() -> None:
+    events = (of(1, {"content": "\ud83d"}), of(0, {"content": "\ud83d"}), of(1, {"content": "\ude00"}))
+    decoder = ChatDecoder(1_000_000)
+    assert decoder.feed(sse(*events)) == [ChoiceDelta(1, TextDelta("😀"))]
+    assert decoder.feed(sse(of(1, {"content": "x\ud83d"}), of(0, {"content": "\ude00"}))) == [
+        ChoiceDelta(1, TextDelta("x")),
+        TextDelta("😀"),
+    ]
+    assert decoder.close() == [ChoiceDelta(1, TextDelta("\ufffd"))]
+
+
+def test_whole_answers_of_several_choices_are_read() -> None:
+    answer = {"choices": [{"index": n, "message": {"content": str(n)}, "finish_reason": "stop"} for n in (0, 1)]}
+    assert decode(answer) == [
+        TextDelta("0"),
+        ChoiceDelta(1, TextDelta("1")),
+        ChoiceDelta(1, FinishDelta("stop", "stop")),
+        FinishDelta("stop", "stop"),
+    ]
+
+
+@pytest.mark.parametrize("index", ["one", -1, 1.5, [0], {"a": 1}])
+def test_a_choice_of_no_number_is_counted(index: object) -> None:
+    decoder = ChatDecoder(1_000_000)
+    assert decoder.feed(sse(of(index, {"content": "no"}, "stop"))) == []
+    assert (decoder.skipped, decoder.finished) == (1, False)
 
 
 def test_the_models_name_is_the_first_that_is_not_empty() -> None:
@@ -307,7 +430,7 @@ def test_lone_surrogates_are_shown_as_such_and_deep_nesting_is_counted_not_raise
     assert decoder.feed(sse(choice({"content": "a"}))) == [TextDelta("\ufffda")]
 
 
-# --- errors under HTTP 200 -----------------------------------------------------------------------------------------
+# --- errors under HTTP 200 -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -364,7 +487,7 @@ def test_http_errors_are_mapped_by_the_provider() -> None:
     assert OpenAiChat(KEY).decoder(RequestOptions()).skipped == 0
 
 
-# --- servers that do not stream -------------------------------------------------------------------------------------
+# --- servers that do not stream --------------------------------------------------------------------------------------
 
 
 def test_a_whole_answer_instead_of_a_stream_is_read() -> None:
@@ -407,3 +530,147 @@ def test_half_a_character_in_a_name_or_an_error_can_be_written_as_json() -> None
     assert decode(choice({"tool_calls": [call]})) == [ToolCallFragment(None, "a\ufffd", "f\ufffd", "{}")]
     error = error_of({"error": {"message": "m\ud83d", "code": "c\ud83d"}})
     assert (error.message, error.code) == ("m\ufffd", "c\ufffd")
+
+
+# --- what servers deviate in, one by one: docs/providers/openai-compatible.md ----------------------------------------
+
+
+def test_vllm_sends_the_end_marker_behind_an_error_and_more_fields() -> None:
+    decoder = ChatDecoder(1_000_000)
+    last = {**choice({"content": "a"}, "length", stop_reason=None, token_ids=[1]), "prompt_token_ids": None}
+    assert decoder.feed(sse(choice({"reasoning": "r"}), last)) == [
+        ReasoningDelta("r"),
+        TextDelta("a"),
+        FinishDelta("length", "length"),
+    ]
+    (error,) = decoder.feed(sse({"error": {"message": "m", "type": "BadRequestError", "code": 400}}, b"[DONE]"))
+    assert isinstance(error, ErrorDelta)
+    assert decoder.done
+
+
+def test_llamacpps_first_null_timings_and_progress_tell_nothing() -> None:
+    progress = {"prompt_progress": {"total": 9, "cache": 0, "processed": 3, "time_ms": 1}}
+    decoder = ChatDecoder(1_000_000)
+    body = b": \n\n" + sse(
+        {**choice({"role": "assistant", "content": None}), **progress},
+        {**choice({"reasoning_content": "r"}), "timings": {"predicted_ms": 1.5}},
+        {**choice({}, "stop"), "timings": {}},
+    )
+    assert decoder.feed(body) == [KeepAlive(), ReasoningDelta("r"), FinishDelta("stop", "stop")]
+    assert decoder.skipped == 0
+
+
+def test_azures_filter_chunks_have_no_model_no_delta_and_no_effect() -> None:
+    filters = {"choices": [], "id": "", "model": "", "prompt_filter_results": [{"prompt_index": 0}]}
+    offsets = {"content_filter_offsets": {"check_offset": 1}, "content_filter_results": {"hate": {"filtered": False}}}
+    late = {"choices": [{"index": 0, "finish_reason": None, **offsets}], "id": "", "model": ""}
+    decoder = ChatDecoder(1_000_000)
+    told = decoder.feed(sse(filters, {**choice({"content": "a"}), "model": "m"}, late, choice({}, "content_filter")))
+    assert told == [TextDelta("a"), FinishDelta("content_filter", "content_filter")]
+    assert (decoder.model, decoder.skipped) == ("m", 0)
+
+
+def test_openrouters_error_rides_on_a_chunk_with_a_choice() -> None:
+    error = {"code": 502, "message": "m", "metadata": {"provider_name": "p"}}
+    finish, told = decode({**choice({"content": ""}, "error"), "error": error})
+    assert finish == FinishDelta("other", "error")
+    assert isinstance(told, ErrorDelta)
+    assert isinstance(told.error, ApiError)
+    assert told.error.retryable
+
+
+def test_geminis_endpoint_sends_whole_calls_without_index_and_says_stop() -> None:
+    def call(name: str) -> dict[str, Any]:
+        return {"id": "", "type": "function", "function": {"name": name, "arguments": "{}"}}
+
+    usage = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
+    assert decode({**choice({"tool_calls": [call("f"), call("g")]}, "stop"), "usage": usage}) == [
+        ToolCallFragment(None, None, "f", "{}"),
+        ToolCallFragment(None, None, "g", "{}"),
+        FinishDelta("tool_calls", "stop"),
+        UsageDelta(Usage(input_tokens=1, output_tokens=2, total_tokens=3)),
+    ]
+
+
+def test_a_stream_without_its_end_marker_is_finished_by_its_finish_reason() -> None:
+    decoder = ChatDecoder(1_000_000)
+    decoder.feed(sse(choice({"content": "a"}, "stop")))
+    assert decoder.close() == []
+    assert (decoder.finished, decoder.done) == (True, False)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://r.openai.azure.com/openai/v1",
+        "https://r.cognitiveservices.azure.com/openai/v1",
+        "https://r.services.ai.azure.com/openai/v1/",
+    ],
+)
+def test_azures_hosts_get_the_key_under_the_name_they_want(url: str) -> None:
+    (name, value), *more = OpenAiChat(KEY, url).request(CALL).secret_headers.items()
+    assert (name, value.reveal(), more) == ("api-key", "sk-test-123", [])
+    elsewhere = OpenAiChat(KEY, "https://openai.azure.com.example/v1").request(CALL)
+    assert list(elsewhere.secret_headers) == ["Authorization"]
+
+
+def test_a_query_is_in_every_url_as_older_azure_resources_want_their_version() -> None:
+    url = "https://r.openai.azure.com/openai/deployments/d"
+    provider = OpenAiChat(KEY, url, query={"api-version": "2024-10-21"})
+    assert provider.request(CALL).url == f"{url}/chat/completions?api-version=2024-10-21"
+    newer = OpenAiChat(KEY, "https://r.openai.azure.com/openai/v1", query={"api-version": "preview"})
+    url = "https://r.openai.azure.com/openai/v1/models?api-version=preview"
+    assert newer.models_request().url == url
+    assert newer.models_request("x y").url == url + "&after=x+y"
+
+
+def test_a_header_that_is_secret_is_sent_and_not_shown() -> None:
+    token = Secret("Bearer hush")
+    provider = OpenAiChat(None, headers={"Authorization": token, "X-Team": "a"})
+    request = provider.request(CALL)
+    assert request.secret_headers == {"Authorization": token}
+    assert request.headers["X-Team"] == "a"
+    assert "hush" not in repr(request) + repr(request.headers) + repr(vars(provider))
+    with pytest.raises(OptionError, match="headers") as refusal:
+        OpenAiChat(KEY, headers={"X-Key": Secret("hush\n")})
+    assert "hush" not in str(refusal.value)
+
+
+# --- models, limits --------------------------------------------------------------------------------------------------
+
+
+def test_models_are_asked_for_with_the_key_and_read_in_every_form() -> None:
+    provider = OpenAiChat(KEY)
+    request = provider.models_request()
+    assert (request.method, request.url, request.body) == ("GET", "https://api.openai.com/v1/models", b"")
+    assert request.secret_headers["Authorization"].reveal() == "Bearer sk-test-123"
+    assert isinstance(provider, CanListModels)
+    for payload in (
+        {"object": "list", "data": [{"id": "a", "object": "model"}, {"id": "b", "root": "b", "max_model_len": 9}]},
+        [{"id": "a"}, {"id": "b", "type": "chat"}],
+        {"models": [{"name": "a"}, {"model": "b"}]},
+        {"data": [{"id": "a"}, "b", {"x": 1}, 5], "models": [{"name": "other"}]},
+    ):
+        assert provider.models(json.dumps(payload).encode()) == (["a", "b"], None)
+    assert provider.models(b'{"data": []}') == ([], None)
+    assert provider.models(b'{"data":[{"id":"a"}],"has_more":true}') == (["a"], "a")
+    assert provider.models(b'{"data":[{"id":"a"}],"has_more":true,"last_id":"z"}') == (["a"], "z")
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"{}", b'{"data":5}', b"5", b"[" * 100_000, b'{"error":{}}'])
+def test_what_is_no_list_of_models_is_a_protocol_error(body: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        OpenAiChat(KEY).models(body)
+
+
+def test_the_quota_is_read_from_the_headers() -> None:
+    provider = OpenAiChat(KEY)
+    assert isinstance(provider, TellsQuota)
+    headers = {"x-ratelimit-remaining-requests": "9", "x-ratelimit-reset-tokens": "6m0s"}
+    assert provider.quota(headers) == Quota(requests_left=9, tokens_reset_s=360.0)
+    assert provider.quota({"content-type": "text/event-stream"}) is None
+
+
+def test_the_url_without_its_last_slash_is_the_providers_name_among_limits() -> None:
+    provider = OpenAiChat(KEY, "http://localhost:1/v1/")
+    assert (provider.base_url, repr(provider)) == ("http://localhost:1/v1", "OpenAiChat(http://localhost:1/v1)")

@@ -7,21 +7,29 @@ from typing import Any
 
 import pytest
 
+from penstock.adapters.providers.openai_chat import ChatDecoder
 from penstock.adapters.providers.openai_responses import OpenAiResponses, ResponsesDecoder
+from penstock.config.options import RequestOptions
 from penstock.errors import ApiError, OptionError, RateLimited
-from penstock.events import Usage
+from penstock.events import ReasoningBlock, Usage
 from penstock.ports import (
+    CanResume,
     ChatCall,
     Delta,
     ErrorDelta,
     FinishDelta,
+    KeepAlive,
+    ReasoningBlockDelta,
     ReasoningDelta,
     RefusalDelta,
     Secret,
     TextDelta,
+    Thinking,
     ToolCallFragment,
     UsageDelta,
 )
+
+KEY = Secret("sk-test")
 
 
 def sse(*events: dict[str, Any]) -> bytes:
@@ -52,6 +60,174 @@ def test_a_request_has_the_input_and_streams() -> None:
     assert "sk-test" not in repr(request) + repr(provider)
     with pytest.raises(OptionError, match="input"):
         provider.request(ChatCall(model="m", input="Hi", parameters={"input": "x"}))
+
+
+# --- requests: chat's form becomes the API's own ---------------------------------------------------------------------
+
+
+def body_of(given: Any, *, resumable: bool = False, **parameters: Any) -> Any:
+    call = ChatCall(model="m", input=given, parameters=parameters, resumable=resumable)
+    return json.loads(OpenAiResponses(KEY).request(call).body)
+
+
+def test_input_in_the_apis_own_form_passes_unchanged() -> None:
+    assert body_of("Hi")["input"] == "Hi"
+    own = [
+        {"role": "developer", "content": "d"},
+        {"role": "user", "content": [{"type": "input_text", "text": "a"}, {"type": "input_image", "image_url": "u"}]},
+        {"type": "message", "role": "assistant", "id": "msg_1", "content": [{"type": "output_text", "text": "b"}]},
+        {"role": "assistant", "content": "c", "phase": "commentary"},
+        {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "e"},
+        {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "c", "output": "1"},
+        {"type": "item_reference", "id": "x"},
+        "junk",
+    ]
+    assert body_of(own)["input"] == own
+
+
+def test_chat_messages_become_items() -> None:
+    image = {"url": "data:image/png;base64,AA==", "detail": "low"}
+    given = [
+        {"role": "system", "content": "s"},
+        {
+            "role": "user",
+            "name": "n",
+            "content": [
+                {"type": "text", "text": "a"},
+                {"type": "image_url", "image_url": image},
+                {"type": "image_url", "image_url": {"url": "http://x/y.png"}},
+                {"type": "file", "file": {"file_id": "f1"}},
+            ],
+        },
+        {
+            "role": "assistant",
+            "content": "b",
+            "reasoning_blocks": [
+                {"kind": "reasoning", "text": "t", "signature": "enc", "id": "rs_1"},
+                {"kind": "thinking", "text": "other", "signature": "theirs"},
+                ReasoningBlock(kind="reasoning", signature="enc2"),
+            ],
+            "tool_calls": [
+                {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"x":1}'}, "signature": "s"},
+                {"id": "c2", "type": "function", "function": {"name": "g", "arguments": {"y": 2}}},
+                {"id": "c3", "type": "custom", "custom": {"name": "h", "input": "free"}},
+            ],
+        },
+        {"role": "tool", "tool_call_id": "c1", "content": "1"},
+        {"role": "tool", "tool_call_id": "c2", "content": [{"type": "text", "text": "2"}]},
+        {"role": "tool", "tool_call_id": "c3", "content": None},
+    ]
+    before = repr(given)
+    assert body_of(given)["input"] == [
+        {"role": "system", "content": "s"},
+        {
+            "role": "user",
+            "content": [
+                {"type": "input_text", "text": "a"},
+                {"type": "input_image", "image_url": image["url"], "detail": "low"},
+                {"type": "input_image", "image_url": "http://x/y.png", "detail": "auto"},
+                {"type": "input_file", "file_id": "f1"},
+            ],
+        },
+        {
+            "type": "reasoning",
+            "id": "rs_1",
+            "summary": [{"type": "summary_text", "text": "t"}],
+            "encrypted_content": "enc",
+        },
+        {"type": "reasoning", "summary": [], "encrypted_content": "enc2"},
+        {"role": "assistant", "content": "b"},
+        {"type": "function_call", "call_id": "c1", "name": "f", "arguments": '{"x":1}'},
+        {"type": "function_call", "call_id": "c2", "name": "g", "arguments": '{"y":2}'},
+        {"type": "custom_tool_call", "call_id": "c3", "name": "h", "input": "free"},
+        {"type": "function_call_output", "call_id": "c1", "output": "1"},
+        {"type": "function_call_output", "call_id": "c2", "output": [{"type": "input_text", "text": "2"}]},
+        {"type": "custom_tool_call_output", "call_id": "c3", "output": ""},
+    ]
+    assert repr(given) == before
+
+
+def test_an_assistants_message_keeps_what_it_said_in_output_parts() -> None:
+    said = [{"role": "assistant", "content": [{"type": "text", "text": "a"}], "refusal": "no"}]
+    parts = [{"type": "output_text", "text": "a"}, {"type": "refusal", "refusal": "no"}]
+    assert body_of(said)["input"] == [{"role": "assistant", "content": parts}]
+    refused = [{"role": "assistant", "content": None, "refusal": "no"}]
+    assert body_of(refused)["input"] == [{"role": "assistant", "content": parts[1:]}]
+
+
+def test_reasoning_is_given_back_only_where_it_can_be_read() -> None:
+    block = {"kind": "reasoning", "text": "t", "id": "rs_1"}
+    answer = {"role": "assistant", "content": "a", "reasoning_blocks": [block]}
+    assert len(body_of([answer])["input"]) == 2
+    assert len(body_of([answer], store=False)["input"]) == 1  # nobody there knows this id
+    sealed = {**answer, "reasoning_blocks": [{**block, "signature": "enc"}]}
+    assert len(body_of([sealed], store=False)["input"]) == 2
+    # What was to follow it never came; the API refuses reasoning alone.
+    assert body_of([{**sealed, "content": None}])["input"] == [{"role": "assistant", "content": ""}]
+
+
+def test_tools_and_their_choice_become_flat() -> None:
+    function = {"name": "f", "description": "d", "parameters": {"type": "object"}, "strict": True}
+    grammar = {"type": "grammar", "grammar": {"syntax": "lark", "definition": "x"}}
+    custom = {"type": "custom", "custom": {"name": "g", "format": grammar}}
+    own = [{"type": "web_search"}, {"type": "function", "name": "o", "parameters": None, "strict": None}]
+    tools = [{"type": "function", "function": function}, {"type": "function", "function": {"name": "bare"}}, custom]
+    assert body_of("Hi", tools=tools + own)["tools"] == [
+        {"type": "function", **function},
+        {"type": "function", "name": "bare", "parameters": {"type": "object", "properties": {}}, "strict": False},
+        {"type": "custom", "name": "g", "format": {"type": "grammar", "syntax": "lark", "definition": "x"}},
+        *own,
+    ]
+
+    def choice(value: Any) -> Any:
+        return body_of("Hi", tool_choice=value)["tool_choice"]
+
+    assert choice({"type": "function", "function": {"name": "f"}}) == {"type": "function", "name": "f"}
+    allowed = {"mode": "auto", "tools": [{"type": "function", "function": {"name": "f"}}]}
+    assert choice({"type": "allowed_tools", "allowed_tools": allowed}) == {
+        "type": "allowed_tools",
+        "mode": "auto",
+        "tools": [{"type": "function", "name": "f"}],
+    }
+    for unchanged in ("auto", "required", {"type": "function", "name": "f"}, {"type": "web_search"}):
+        assert choice(unchanged) == unchanged
+
+
+def test_the_format_and_the_length_get_the_apis_names() -> None:
+    schema = {"name": "n", "schema": {"type": "object"}, "strict": True, "description": "d"}
+    body = body_of(
+        "Hi",
+        response_format={"type": "json_schema", "json_schema": schema},
+        text={"verbosity": "low"},
+        max_tokens=5,
+        temperature=0.5,
+        reasoning={"effort": "low"},
+    )
+    assert body["text"] == {"verbosity": "low", "format": {"type": "json_schema", **schema}}
+    assert body["max_output_tokens"] == 5
+    assert (body["temperature"], body["reasoning"]) == (0.5, {"effort": "low"})
+    assert "max_tokens" not in body
+    assert body_of("Hi", response_format={"type": "json_object"})["text"] == {"format": {"type": "json_object"}}
+    assert "text" not in body_of("Hi", response_format=None)
+    assert body_of("Hi", max_completion_tokens=6)["max_output_tokens"] == 6
+    for twice in (
+        {"max_tokens": 5, "max_output_tokens": 5},
+        {"response_format": {"type": "text"}, "text": {"format": {"type": "text"}}},
+    ):
+        with pytest.raises(OptionError, match="given once"):
+            body_of("Hi", **twice)
+
+
+def test_a_resumable_call_runs_in_the_background_unless_the_user_says_otherwise() -> None:
+    body = body_of("Hi", resumable=True)
+    assert (body["background"], body["store"]) == (True, True)
+    body = body_of("Hi", resumable=True, store=False, background=False)
+    assert (body["background"], body["store"]) == (False, False)
+    assert "background" not in body_of("Hi")
+
+
+# --- events ----------------------------------------------------------------------------------------------------------
 
 
 def test_text_refusal_and_reasoning_are_told_apart() -> None:
@@ -178,18 +354,42 @@ def test_errors_of_every_shape_are_told(payload: dict[str, Any]) -> None:
     assert (told.error.code, told.error.message) == ("c", "m")
 
 
-def test_events_of_hosted_tools_are_counted_and_those_that_say_nothing_are_not() -> None:
+def test_events_of_hosted_tools_are_signs_of_life_and_what_is_not_known_is_counted() -> None:
     decoder = ResponsesDecoder(1_000_000)
+    assert (
+        decoder.feed(
+            sse(
+                event("response.created", response={"model": "m-1"}),
+                event("response.in_progress", response={}),
+                event("response.content_part.added", part={}),
+                event("response.output_text.annotation.added", annotation={"type": "url_citation"}),
+                event("response.output_item.added", output_index=0, item={"type": "web_search_call"}),
+            )
+        )
+        == []
+    )
+    for kind in (
+        "response.web_search_call.searching",
+        "response.file_search_call.completed",
+        "response.code_interpreter_call_code.delta",
+        "response.image_generation_call.partial_image",
+        "response.mcp_list_tools.in_progress",
+        "response.mcp_call_arguments.delta",
+        "response.shell_call_output_content.delta",
+        "keepalive",
+    ):
+        assert decoder.feed(sse(event(kind, output_index=0, delta="x"), event(kind, output_index=0))) == [KeepAlive()]
+    decoder.feed(sse(event("response.output_item.done", output_index=0, item={"type": "mcp_call", "arguments": "{}"})))
+    assert (decoder.skipped, decoder.model) == (0, "m-1")
     decoder.feed(
         sse(
-            event("response.created", response={"model": "m-1"}),
-            event("response.in_progress", response={}),
-            event("response.content_part.added", part={}),
-            event("response.web_search_call.searching", output_index=0),
             event("response.something_new", delta={"a": 1}),
+            event("response.output_item.done", output_index=1, item={"type": "computer_call"}),
+            event("response.output_item.done", output_index=1, item=None),
         )
     )
-    assert (decoder.skipped, decoder.model) == (2, "m-1")
+    assert decoder.skipped == 3
+    assert decoder.feed(sse(COMPLETED)) == [FinishDelta("stop", "completed")]
 
 
 def test_junk_is_counted() -> None:
@@ -204,3 +404,215 @@ def test_a_last_event_without_its_blank_line_counts_when_the_body_ends() -> None
     assert decoder.feed(sse(COMPLETED)[:-2]) == []
     assert decoder.close() == [FinishDelta("stop", "completed")]
     assert decoder.done
+
+
+def test_a_reasoning_item_announces_itself_and_gives_its_block_at_its_end() -> None:
+    summary = [{"type": "summary_text", "text": "a"}, {"type": "summary_text", "text": "b"}]
+    item = {"type": "reasoning", "id": "rs_1", "summary": summary, "encrypted_content": "enc"}
+    added = event("response.output_item.added", output_index=0, item={"type": "reasoning", "id": "rs_1", "summary": []})
+    parts = [delta("reasoning_summary_text", text, summary_index=at) for at, text in enumerate("ab")]
+    done = event("response.output_item.done", output_index=0, item=item)
+    block = ReasoningBlockDelta(ReasoningBlock(kind="reasoning", text="ab", signature="enc", id="rs_1"))
+    told = [ReasoningDelta("a"), ReasoningDelta("b"), block]
+    assert decode(added, *parts, done) == [Thinking(), *told]
+    assert decode(done) == told  # its text came only whole
+    in_the_end = event("response.completed", response={"output": [item]})
+    assert decode(added, *parts, done, in_the_end) == [Thinking(), *told, FinishDelta("stop", "completed")]
+    unnamed = {"type": "reasoning", "content": [{"type": "reasoning_text", "text": "r"}]}
+    assert decode(event("response.output_item.done", output_index=0, item=unnamed)) == [ReasoningDelta("r")]
+
+
+def test_searches_that_xai_runs_itself_are_nobodys_to_run() -> None:
+    call = {"type": "custom_tool_call", "call_id": "xs_call_1", "name": "x_keyword_search", "input": ""}
+    done = {**call, "input": "q"}
+    assert decode(
+        event("response.output_item.added", output_index=0, item=call),
+        delta("custom_tool_call_input", "q"),
+        event("response.output_item.done", output_index=0, item=done),
+        delta("output_text", "a", 1, content_index=0),
+        COMPLETED,
+    ) == [
+        ToolCallFragment(0, "xs_call_1", "x_keyword_search", "", is_server=True),
+        ToolCallFragment(0, None, None, "q", is_server=True),
+        TextDelta("a"),
+        FinishDelta("stop", "completed"),
+    ]
+    own = {**done, "call_id": "call_1"}
+    (told,) = decode(event("response.output_item.done", output_index=0, item=own))
+    assert told == ToolCallFragment(0, "call_1", "x_keyword_search", "q")
+
+
+WHOLE: dict[str, Any] = {
+    "id": "resp_1",
+    "object": "response",
+    "model": "m",
+    "status": "completed",
+    "error": None,
+    "output": [
+        {"type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": "r"}]},
+        {"type": "message", "content": [{"type": "output_text", "text": "a"}, {"type": "refusal", "refusal": "no"}]},
+        {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
+    ],
+    "usage": {"input_tokens": 1},
+}
+TOLD: list[Delta] = [
+    ReasoningDelta("r"),
+    ReasoningBlockDelta(ReasoningBlock(kind="reasoning", text="r", id="rs_1")),
+    TextDelta("a"),
+    RefusalDelta("no"),
+    ToolCallFragment(2, "c", "f", "{}"),
+    UsageDelta(Usage(input_tokens=1)),
+]
+
+
+def test_a_whole_response_instead_of_a_stream_is_read() -> None:
+    for end, finish in (
+        ({}, FinishDelta("tool_calls", "completed")),
+        (
+            {"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}},
+            FinishDelta("length", "max_output_tokens"),
+        ),
+    ):
+        decoder = ResponsesDecoder(1_000_000)
+        assert decoder.feed(json.dumps({**WHOLE, **end}, indent=1).encode()) == []
+        assert decoder.close() == [*TOLD, finish]
+        assert (decoder.done, decoder.finished, decoder.model) == (True, True, "m")
+    (*told, error) = ResponsesDecoder(1_000_000).feed(
+        b"data: " + json.dumps({**WHOLE, "status": "failed", "error": {"code": "c", "message": "m"}}).encode() + b"\n\n"
+    )
+    assert told == TOLD
+    assert isinstance(error, ErrorDelta)
+    running = ResponsesDecoder(1_000_000)
+    running.feed(b"data: " + json.dumps({**WHOLE, "status": "queued"}).encode() + b"\n\n")
+    assert (running.skipped, running.done) == (1, False)
+
+
+def test_a_response_that_only_its_completion_tells_is_told() -> None:
+    assert decode(event("response.completed", response=WHOLE)) == [*TOLD, FinishDelta("tool_calls", "completed")]
+
+
+def test_a_character_cut_in_two_between_events_is_one_character() -> None:
+    decoder = ResponsesDecoder(1_000_000)
+    assert decoder.feed(sse(delta("output_text", "a\ud83d"))) == [TextDelta("a")]
+    assert decoder.feed(sse(delta("output_text", "\ude00b"))) == [TextDelta("😀b")]
+    assert decoder.feed(sse(delta("output_text", "\ud83d"))) == []
+    assert decoder.feed(sse(COMPLETED)) == [TextDelta("\ufffd"), FinishDelta("stop", "completed")]
+    item = {"type": "function_call", "call_id": "c\ud83d", "name": "f\ud83d", "arguments": ""}
+    reasoning = {"type": "reasoning", "id": "i\ud83d", "summary": [{"text": "s\ud83d"}]}
+    assert decode(
+        event("response.output_item.added", output_index=0, item=item),
+        event("response.output_item.done", output_index=1, item=reasoning),
+    )[::2] == [
+        ToolCallFragment(0, "c\ufffd", "f\ufffd", ""),
+        ReasoningBlockDelta(ReasoningBlock(kind="reasoning", text="s\ufffd", id="i\ufffd")),
+    ]
+    decoder = ResponsesDecoder(1_000_000)
+    assert decoder.feed(sse(delta("output_text", "\ud83d"))) == []
+    assert decoder.close() == [TextDelta("\ufffd")]
+
+
+@pytest.mark.parametrize(
+    "more", [{"logprobs": -0.5}, {"logprobs": [{}]}, {"sequence_number": "5"}, {"output_index": "x"}]
+)
+def test_fields_of_any_shape_do_not_lose_the_text(more: dict[str, Any]) -> None:
+    decoder = ResponsesDecoder(1_000_000)
+    assert decoder.feed(sse({**delta("output_text", "a"), **more})) == [TextDelta("a")]
+    assert decoder.skipped == 0
+
+
+# --- taken up again --------------------------------------------------------------------------------------------------
+
+
+def background(*events: dict[str, Any], start: int = 0) -> bytes:
+    return sse(*({**each, "sequence_number": start + at} for at, each in enumerate(events)))
+
+
+CREATED = event("response.created", response={"id": "resp/1", "model": "m", "background": True})
+PROVIDER = OpenAiResponses(KEY, "http://localhost/v1")
+
+
+def test_a_broken_answer_is_taken_up_behind_the_last_event_that_was_told() -> None:
+    call = {"type": "function_call", "call_id": "c", "name": "f", "arguments": ""}
+    events = [
+        CREATED,
+        event("response.output_item.added", output_index=0, item=call),
+        delta("function_call_arguments", "{"),
+        delta("function_call_arguments", "}"),
+        event("response.function_call_arguments.done", output_index=0, arguments="{}"),
+        COMPLETED,
+    ]
+    whole = background(*events)
+    complete = ResponsesDecoder(1_000_000).feed(whole)
+    ends = [at + 2 for at in range(len(whole)) if whole[at : at + 2] == b"\n\n"]
+    for cut in range(ends[0], ends[-1] - 1):
+        decoder: ResponsesDecoder = ResponsesDecoder(1_000_000)
+        told = decoder.feed(whole[:cut])
+        count = sum(end <= cut for end in ends)
+        taken_up = PROVIDER.resume(decoder)
+        assert taken_up is not None
+        request, other = taken_up
+        assert request.url == f"http://localhost/v1/responses/resp%2F1?stream=true&starting_after={count - 1}"
+        assert told + other.feed(background(*events[count:], start=count)) == complete
+        assert (other.done, other.finished, other.model) == (True, True, "m")
+
+
+def test_the_request_to_go_on_is_a_get_with_the_same_key() -> None:
+    decoder = PROVIDER.decoder(RequestOptions())
+    assert isinstance(PROVIDER, CanResume)
+    decoder.feed(background(CREATED))
+    taken_up = PROVIDER.resume(decoder)
+    assert taken_up is not None
+    request, _ = taken_up
+    assert (request.method, request.body, request.headers["Accept"]) == ("GET", b"", "text/event-stream")
+    assert request.secret_headers["Authorization"].reveal() == "Bearer sk-test"
+
+
+def test_events_that_a_server_repeats_are_not_told_twice() -> None:
+    events = [CREATED, delta("output_text", "Hello"), delta("output_text", "!"), COMPLETED]
+    decoder = ResponsesDecoder(1_000_000)
+    assert decoder.feed(background(*events[:2])) == [TextDelta("Hello")]
+    other = decoder.resumed()
+    assert other.feed(background(*events)) == [TextDelta("!"), FinishDelta("stop", "completed")]
+
+
+def test_what_a_resumed_decoder_learns_does_not_change_the_one_before() -> None:
+    decoder = ResponsesDecoder(1_000_000)
+    decoder.feed(background(CREATED, delta("output_text", "a\ud83d", content_index=0)))
+    for _ in range(2):  # as when the second connection breaks too
+        other = decoder.resumed()
+        assert other.feed(background(delta("output_text", "\ude00", content_index=0), start=2)) == [TextDelta("😀")]
+        assert other.resume_point == ("resp/1", 2)
+    assert decoder.resume_point == ("resp/1", 1)
+
+
+def test_half_a_character_waits_for_its_other_half_behind_the_break() -> None:
+    decoder = ResponsesDecoder(1_000_000)
+    decoder.feed(background(CREATED, delta("output_text", "\ud83d")))
+    assert decoder.close() == []
+    assert decoder.resumed().feed(background(delta("output_text", "\ude00"), start=2)) == [TextDelta("😀")]
+
+
+def test_an_event_that_only_lacked_its_blank_line_counts_as_told() -> None:
+    decoder = ResponsesDecoder(1_000_000)
+    decoder.feed(background(CREATED, delta("output_text", "a"))[:-2])
+    assert decoder.resume_point == ("resp/1", 0)
+    assert decoder.close() == [TextDelta("a")]
+    assert decoder.resume_point == ("resp/1", 1)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        sse(CREATED),
+        background(event("response.created", response={"id": "r", "background": False})),
+        background(event("response.created", response={"background": True})),
+        background(CREATED, COMPLETED),
+        background(CREATED, event("error", code="c", message="m")),
+    ],
+)
+def test_what_has_not_begun_in_the_background_or_is_over_cannot_be_taken_up(body: bytes) -> None:
+    decoder = ResponsesDecoder(1_000_000)
+    decoder.feed(body)
+    assert PROVIDER.resume(decoder) is None
+    assert PROVIDER.resume(ChatDecoder(1_000_000)) is None
