@@ -688,16 +688,16 @@ def limits(**told: str) -> dict[str, str]:
 
 
 def test_a_rate_limit_waits_as_told_or_until_the_spent_limit_is_there_again() -> None:
-    def wait(status: int = 429, **headers: str) -> float | None:
+    def wait(status: int, /, **headers: str) -> float | None:
         error = PROVIDER.error(status, limits(**headers), b"{}")
         assert isinstance(error, ApiError)
         return error.retry_after
 
     spent = {"input_tokens_remaining": "0", "input_tokens_reset": "2026-11-21T03:00:20Z"}
     left = {"requests_remaining": "5", "requests_reset": "2026-11-21T03:10:00Z"}
-    assert wait(**spent, **left) == 20
-    assert wait(**spent, output_tokens_remaining="0", output_tokens_reset="2026-11-21T05:00:30+02:00") == 30
-    assert wait(**left) is None
+    assert wait(429, **spent, **left) == 20
+    assert wait(429, **spent, output_tokens_remaining="0", output_tokens_reset="2026-11-21T05:00:30+02:00") == 30
+    assert wait(429, **left) is None
     assert wait(529, **spent) is None
     assert PROVIDER.error(429, limits(**spent) | {"retry-after": "7"}, b"{}").retry_after == 7  # type: ignore[attr-defined]
 
