@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+import msgspec
 import pytest
 
 import penstock
+from penstock.actors.record import StreamTable
 from penstock.errors import ApiError, IncompleteStream
 from penstock.events import (
     StreamMetrics,
@@ -17,7 +19,7 @@ from penstock.events import (
     ToolResultStatus,
     Usage,
 )
-from penstock.ports import TextDelta, ToolCallFragment, UsageDelta
+from penstock.ports import Delta, TextDelta, ToolCallFragment, UsageDelta
 from penstock.supervisors.sentinel import fail_all
 from penstock.testing import HANG, ScriptedProvider, SimulatedSystem, kill
 from tests.conformance.common import FAST, assert_nothing_is_left
@@ -68,23 +70,26 @@ def test_the_terminal_event_tells_times_sizes_and_rates() -> None:
     bench.push_all("bc", "d")
     bench.advance(1)
     bench.stop()
-    assert metrics_of(bench.log.terminal) == StreamMetrics(
-        start_time=start,
-        first_token_time=pytest.approx(start + 1),
-        end_time=pytest.approx(start + 4),
-        tokens=3,
-        bytes=5,
-        total_time_s=pytest.approx(4),
-        time_to_first_token_s=pytest.approx(1),
-        tokens_per_second=pytest.approx(1.0),
-        bytes_per_second=pytest.approx(1.5),
-    )
+    metrics = metrics_of(bench.log.terminal)
+    facts = msgspec.structs.asdict(metrics)
+    assert {name: round(value, 6) for name, value in facts.items() if value} == {
+        "start_time": start,
+        "first_token_time": start + 1,
+        "end_time": start + 4,
+        "tokens": 3,
+        "bytes": 5,
+        "total_time_s": 4,
+        "time_to_first_token_s": 1,
+        "tokens_per_second": 1,
+        "bytes_per_second": 1.5,
+    }
 
 
 def test_a_stream_without_a_token_has_no_first_one_and_no_rate() -> None:
     bench = Bench()
     bench.advance(3)
-    assert (bench.statistics.end_time, bench.statistics.total_time_s) == (None, pytest.approx(3))
+    assert bench.statistics.end_time is None
+    assert bench.statistics.total_time_s == pytest.approx(3)
     bench.stop()
     metrics = metrics_of(bench.log.terminal)
     assert (metrics.first_token_time, metrics.time_to_first_token_s, metrics.tokens_per_second) == (None, None, 0.0)
@@ -113,7 +118,7 @@ def test_however_a_stream_ends_its_terminal_event_says_what_its_statistics_say(e
         case "killed":
             kill_and_bury(bench)
         case "no tree":
-            table = penstock.actors.record.StreamTable()
+            table = StreamTable()
             table.add(bench.record)
             fail_all(table, bench.simulation.clock, "killed")
     metrics = metrics_of(bench.log.terminal)
@@ -188,7 +193,7 @@ def test_attempts_that_failed_are_errors(system: SimulatedSystem) -> None:
 
 # --- what the provider has said --------------------------------------------------------------------------------------
 
-SAID = [
+SAID: list[Delta | float | str] = [
     TextDelta("Hi"),
     ToolCallFragment(0, "c0", "add", '{"x": 1}'),
     ToolCallFragment(1, "c1", "sub", '{"x": '),
