@@ -69,9 +69,9 @@ def _translate_tools(body: dict[str, Any]) -> None:
         body["tool_choice"] = {"type": "any" if choice == "required" else choice}
     parallel = body.pop("parallel_tool_calls", None)
     if parallel is False and tools:
-        choice_of = dict(body.get("tool_choice") or {"type": "auto"})
-        if choice_of.get("type") != "none":
-            body["tool_choice"] = {**choice_of, "disable_parallel_tool_use": True}
+        wanted = body.get("tool_choice") or {"type": "auto"}
+        if isinstance(wanted, Mapping) and wanted.get("type") != "none":
+            body["tool_choice"] = {**wanted, "disable_parallel_tool_use": True}
 
 
 def _tool(tool: object) -> object:
@@ -98,10 +98,10 @@ def _translate_format(body: dict[str, Any]) -> None:
     if wanted.kind == "json":
         raise OptionError("response_format", "json_object", "text | json_schema: Anthropic answers by a schema only")
     if wanted.kind == "schema":
-        body["output_config"] = {
-            "format": {"type": "json_schema", "schema": wanted.schema},
-            **(body.get("output_config") or {}),
-        }
+        config = body.get("output_config") or {}
+        if not isinstance(config, Mapping):
+            raise OptionError("output_config", type(config), "a dict")
+        body["output_config"] = {"format": {"type": "json_schema", "schema": wanted.schema}, **config}
 
 
 # --- messages ------------------------------------------------------------------------------------------------------

@@ -94,7 +94,7 @@ def text_in(content: object) -> str:
         return content
     found = []
     for part in parts_of(content):
-        kind = part.get("type", "text")
+        kind = text_of(part.get("type", "text"))
         found.append(text_of(part.get("refusal" if kind == "refusal" else "text")) if kind in _SAYING else "")
     return "".join(found)
 

@@ -136,7 +136,10 @@ def _parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
         options["num_predict"] = most
     if isinstance(options.get("stop"), str):
         options["stop"] = [options["stop"]]
-    options.update(body.pop("options", None) or {})
+    given = body.pop("options", None) or {}
+    if not isinstance(given, Mapping):
+        raise OptionError("options", type(given), "a dict")
+    options.update(given)
     if options:
         body["options"] = options
     choice = tool_choice_of(body.get("tool_choice"))
@@ -168,7 +171,11 @@ def _message(message: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, 
     if images:
         if any(image.url for image in images):
             raise OptionError("image_url", "a URL", "a data: URL; Ollama fetches no images")
-        found["images"] = [*message.get("images", ()), *(image.data for image in images)]
+        beside = message.get("images")
+        found["images"] = [
+            *(beside if isinstance(beside, (list, tuple)) else ()),
+            *(image.data for image in images),
+        ]
     if calls := calls_of(message):
         found["tool_calls"] = [
             {**({"id": call.id} if call.id else {}), "function": {"name": call.name, "arguments": call.arguments}}

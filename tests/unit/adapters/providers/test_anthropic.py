@@ -101,6 +101,7 @@ def test_headers_may_say_another_version_and_betas_are_a_parameter() -> None:
         ({"messages": []}, "messages"),
         ({"o": object()}, "o"),
         ({"anthropic_beta": 5}, "anthropic_beta"),
+        ({"output_config": 5, "response_format": {"type": "json_schema", "json_schema": {}}}, "output_config"),
         ({"anthropic_beta": "a\nb"}, "headers"),
         ({"response_format": {"type": "json_object"}}, "response_format"),
     ],
@@ -332,6 +333,7 @@ def test_tools_and_the_choice_of_them_are_translated() -> None:
     assert alone["tool_choice"] == {"type": "auto", "disable_parallel_tool_use": True}
     assert "parallel_tool_calls" not in alone
     assert "tool_choice" not in body(parallel_tool_calls=False)
+    assert choice("some_new_word", parallel_tool_calls=False) == "some_new_word"
 
 
 def test_nothing_that_is_given_is_changed() -> None:

@@ -61,7 +61,13 @@ def test_a_key_is_sent_as_a_bearer_token_and_kept_out_of_sight() -> None:
 
 @pytest.mark.parametrize(
     ("parameters", "field"),
-    [({"stream": False}, "stream"), ({"model": "x"}, "model"), ({"messages": []}, "messages"), ({"o": object()}, "o")],
+    [
+        ({"stream": False}, "stream"),
+        ({"model": "x"}, "model"),
+        ({"messages": []}, "messages"),
+        ({"o": object()}, "o"),
+        ({"options": 5}, "options"),
+    ],
 )
 def test_a_parameter_that_cannot_be_is_refused_by_name(parameters: dict[str, Any], field: str) -> None:
     with pytest.raises(OptionError) as refusal:
@@ -112,6 +118,7 @@ def test_content_is_text_and_images_stand_beside_it() -> None:
     own = {"role": "user", "content": "a", "images": ["AAAA"]}
     assert messages(own) == [own]
     assert messages({**own, "content": parts})[0]["images"] == ["AAAA", "iVBORw0KGgo="]
+    assert messages({"role": "user", "content": [{"type": ["odd"], "text": "a"}]})[0]["content"] == ""
     assert messages({"role": "developer", "content": "a"}) == [{"role": "system", "content": "a"}]
     assert body("Hi")["messages"] == HI
 
