@@ -135,10 +135,10 @@ def dialect_of(path: str, headers: Mapping[str, str], query: Query) -> Dialect:
 
 def sent_key(dialect: Dialect, headers: Mapping[str, str], query: Query) -> str:
     """The key that came with a request, empty where there is none."""
-    if dialect.name == "anthropic":
-        return headers.get("x-api-key", "")
     if dialect.name == "gemini":
         return headers.get("x-goog-api-key", query.get("key", ""))
+    if dialect.name == "anthropic" and "x-api-key" in headers:  # its newer clients send a bearer token instead
+        return headers["x-api-key"]
     scheme, _, key = headers.get("authorization", "").partition(" ")
     return key if scheme == "Bearer" else ""
 

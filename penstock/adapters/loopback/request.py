@@ -64,14 +64,12 @@ class ReceivedRequest(msgspec.Struct, frozen=True, kw_only=True):
     def tool_names(self) -> list[str]:
         """The names of the functions that may be called."""
         offered = self.fields.get("tools")
-        found: list[str] = []
+        found: list[Any] = []
         for tool in offered if isinstance(offered, list) else ():
             if isinstance(tool, dict):
                 declared = tool.get("functionDeclarations", tool.get("function_declarations"))
                 functions = declared if isinstance(declared, list) else [tool.get("function", tool)]
-                found += [
-                    function["name"] for function in functions if isinstance(function, dict) if "name" in function
-                ]
+                found += [function.get("name") for function in functions if isinstance(function, dict)]
         return [name for name in found if isinstance(name, str)]
 
     @property

@@ -1,4 +1,4 @@
-"""What the dialects of the loopback provider share: one answer as events, the event stream's form, facts of a request."""
+"""What the dialects of the loopback provider share: an answer as events, the event stream's form, error bodies."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ _MESSAGES: dict[int | str | None, str] = {
     429: "Rate limit reached for requests.",
     500: "The server had an error while processing your request.",
     503: "The engine is currently overloaded, please try again later.",
-    "context_length_exceeded": "This model's maximum context length is 8192 tokens. Your messages are longer than that.",
+    "context_length_exceeded": "This model's maximum context length is 8192 tokens; your messages are longer.",
     "model_not_found": "The model does not exist or you do not have access to it.",
 }
 
