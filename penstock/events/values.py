@@ -43,6 +43,9 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     total_tokens: int | None = None
     reasoning_tokens: int | None = None
     cached_tokens: int | None = None
+    """Read from the provider's cache of prompts; whether they are among the input tokens is the provider's matter."""
+    cache_write_tokens: int | None = None
+    """Written to it, where that is told and paid for (Anthropic)."""
 
 
 class Cost(msgspec.Struct, frozen=True, kw_only=True, gc=False):

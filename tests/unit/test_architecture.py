@@ -16,7 +16,7 @@ CORE = {"errors", "events", "config", "ports", "actors", "supervisors", "adapter
 MAY_KNOW: dict[str, set[str]] = {
     "errors": set(),
     "events": {"errors"},
-    "config": {"errors"},
+    "config": {"events", "errors"},
     "ports": {"events", "errors", "config"},
     "actors": {"ports", "events", "errors", "config"},
     "supervisors": {"actors", "ports", "events", "errors", "config"},

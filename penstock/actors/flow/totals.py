@@ -13,8 +13,9 @@ __all__ = ["add_costs", "add_usages", "all_rounds"]
 def add_usages(usages: Sequence[Usage | None]) -> Usage | None:
     """The sum of each count over those who told it; None where nobody did.
 
-    >>> add_usages([Usage(input_tokens=3), None, Usage(input_tokens=4, output_tokens=1)])
-    Usage(input_tokens=7, output_tokens=1, total_tokens=None, reasoning_tokens=None, cached_tokens=None)
+    >>> both = add_usages([Usage(input_tokens=3), None, Usage(input_tokens=4, output_tokens=1)])
+    >>> both.input_tokens, both.output_tokens, both.total_tokens
+    (7, 1, None)
     """
     told = [usage for usage in usages if usage is not None]
     if not told:

@@ -289,6 +289,7 @@ class MessagesDecoder:
             input_tokens=whole_number(self._usage.get("input_tokens")),
             output_tokens=whole_number(self._usage.get("output_tokens")),
             cached_tokens=whole_number(self._usage.get("cache_read_input_tokens")),
+            cache_write_tokens=whole_number(self._usage.get("cache_creation_input_tokens")),
             reasoning_tokens=whole_number(details.get("thinking_tokens")) if isinstance(details, dict) else None,
         )
         if counts != Usage():

@@ -1,0 +1,203 @@
+"""What a model's answer costs, by a table of prices: ours (``prices.toml`` beside this module) or one of your own.
+
+The prices are list prices to be checked, and good for estimates; the file says from when and where they are.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final
+
+from penstock.config.options import check_choice, check_number
+from penstock.config.sources import type_of
+from penstock.errors import OptionError
+from penstock.events import Cost, Usage
+
+__all__ = ["Price", "PriceTable", "Rates"]
+
+_OURS: Final = "prices.toml"
+_SIDES: Final = ("inside", "outside")
+_TABLE: Final = ("names", "as_of", "source", "cached", "reasoning", "models")
+_RATES: Final = ("input", "cached_input", "cache_write", "output")
+_HIGHEST: Final = 1e6  # for a million tokens
+
+# What is behind a family's name: -2025-04-14, -20250929, @20250929, -0613, -001, -latest, -preview, -preview-09-2025
+_VERSION: Final = re.compile(
+    r"(-(preview|exp))?(-latest|-v?\d{3,4}|[-@]20\d{2}-?\d{2}-?\d{2}|-\d{2}-(\d{2}|20\d{2}))?", re.ASCII
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Prices of a million tokens."""
+
+    input: float
+    cached_input: float
+    cache_write: float
+    output: float
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What one model costs, and how its provider's counts add up.
+
+    Attributes:
+        rates: for a prompt of the usual length.
+        above: the longest prompt that ``rates`` are for, and what is paid for a longer one.
+        is_cached_inside: input from the cache is counted among the input tokens.
+        is_reasoning_inside: reasoning is counted among the output tokens.
+        currency: of the rates.
+    """
+
+    rates: Rates
+    above: tuple[int, Rates] | None = None
+    is_cached_inside: bool = True
+    is_reasoning_inside: bool = True
+    currency: str = "USD"
+
+    def cost(self, usage: Usage, is_estimate: bool) -> Cost:
+        """What ``usage`` costs; what it does not tell costs nothing.
+
+        >>> Price(Rates(2.0, 0.5, 2.0, 8.0)).cost(Usage(input_tokens=1000, cached_tokens=200, output_tokens=100), False)
+        Cost(amount=0.0025, currency='USD', is_estimate=False)
+        """
+        cached, written = usage.cached_tokens or 0, usage.cache_write_tokens or 0
+        fresh = usage.input_tokens or 0
+        if self.is_cached_inside:
+            fresh = max(0, fresh - cached - written)
+        said = usage.output_tokens or 0
+        if not self.is_reasoning_inside:
+            said += usage.reasoning_tokens or 0
+        rates = self.rates
+        if self.above is not None and fresh + cached + written > self.above[0]:
+            rates = self.above[1]
+        amount = fresh * rates.input + cached * rates.cached_input + written * rates.cache_write + said * rates.output
+        return Cost(amount=round(amount / 1e6, 12), currency=self.currency, is_estimate=is_estimate)
+
+
+@dataclass(frozen=True, slots=True)
+class PriceTable:
+    """Prices by provider and model."""
+
+    _models: Mapping[str, Mapping[str, Price]] = field(default_factory=dict)  # by a provider's name, then by pattern
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str] | None = None) -> PriceTable:
+        """Read a file of the form of ours, or ours.
+
+        Raises:
+            OptionError: it cannot be read, or something in it is not allowed: says which file and entry.
+        """
+        if path is None:
+            text, shown = resources.files("penstock.config").joinpath(_OURS).read_text("utf-8"), _OURS
+        else:
+            text, shown = _read(Path(path).expanduser()), str(path)
+        try:
+            tree = tomllib.loads(text)
+        except (tomllib.TOMLDecodeError, RecursionError) as error:
+            raise OptionError("prices", shown, f"a TOML file; this has: {error}", source=shown) from None
+        try:
+            return cls(_parse_table(tree))
+        except OptionError as error:
+            raise OptionError(f"prices: {error.field}", error.got, error.allowed, source=shown) from None
+
+    def find(self, provider: str, model: str) -> Price | None:
+        """The price of a model as its provider calls it; None if it is not known.
+
+        >>> table = PriceTable.load()
+        >>> table.find("openai", "gpt-4.1-mini-2025-04-14") == table.find("openai", "gpt-4.1-mini")
+        True
+        """
+        models = self._models.get(provider)
+        if not models:
+            return None
+        name = model.removeprefix("models/").lower()
+        if name in models:
+            return models[name]
+        # The family is what is left of a version at the end; the longest such name that is known, then patterns.
+        families = [name[:end] for end in range(len(name), 0, -1) if _VERSION.fullmatch(name, end)]
+        for family in families:
+            if family in models:
+                return models[family]
+        fitting = [pattern for pattern in models for family in families if fnmatchcase(family, pattern)]
+        return models[max(fitting, key=len)] if fitting else None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except OSError as error:
+        raise OptionError("prices", str(path), f"a readable TOML file; this is: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise OptionError("prices", str(path), "a TOML file in UTF-8") from None
+
+
+# --- from the file to prices -----------------------------------------------------------------------------------------
+
+
+def _parse_table(tree: dict[str, Any]) -> dict[str, dict[str, Price]]:
+    currency = tree.pop("currency", "USD")
+    if not isinstance(currency, str) or not re.fullmatch(r"[A-Z]{3}", currency):
+        raise OptionError("currency", currency, "three capital letters, such as USD")
+    found: dict[str, dict[str, Price]] = {}
+    for section, table in tree.items():
+        _check_table(section, table, _TABLE, needed=("models",))
+        names = table.get("names", [section])
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise OptionError(f"{section}.names", names, "a list of providers' names")
+        for side in ("cached", "reasoning"):
+            check_choice(f"{section}.{side}", table.get(side, "inside"), _SIDES)
+        models = table["models"]
+        _check_table(f"{section}.models", models)
+        prices = {
+            model.lower(): _parse_price(f"{section}.models.{model}", entry, table, currency)
+            for model, entry in models.items()
+        }
+        for name in names:
+            found[name] = found.get(name, {}) | prices
+    return found
+
+
+def _parse_price(where: str, entry: Any, table: Mapping[str, Any], currency: str) -> Price:
+    _check_table(where, entry, (*_RATES, "above"), needed=("input", "output"))
+    above = entry.get("above")
+    if above is not None:
+        _check_table(f"{where}.above", above, (*_RATES, "tokens"), needed=("tokens", "input", "output"))
+        check_number(f"{where}.above.tokens", above["tokens"], 1, 1e9, whole=True)
+    return Price(
+        rates=_parse_rates(where, entry),
+        above=None if above is None else (above["tokens"], _parse_rates(f"{where}.above", above)),
+        is_cached_inside=table.get("cached", "inside") == "inside",
+        is_reasoning_inside=table.get("reasoning", "inside") == "inside",
+        currency=currency,
+    )
+
+
+def _parse_rates(where: str, entry: Mapping[str, Any]) -> Rates:
+    for name in _RATES:
+        check_number(f"{where}.{name}", entry.get(name, 0), 0, _HIGHEST)
+    as_input = entry["input"]
+    return Rates(
+        input=as_input,
+        cached_input=entry.get("cached_input", as_input),
+        cache_write=entry.get("cache_write", as_input),
+        output=entry["output"],
+    )
+
+
+def _check_table(where: str, table: Any, known: tuple[str, ...] = (), *, needed: tuple[str, ...] = ()) -> None:
+    if not isinstance(table, dict):
+        raise OptionError(where, type_of(table), "a table")
+    for name in table:
+        if known and name not in known:
+            raise OptionError(f"{where}.{name}", type_of(table[name]), "one of " + ", ".join(known))
+    for name in needed:
+        if name not in table:
+            raise OptionError(f"{where}.{name}", None, "to be there")
