@@ -488,7 +488,14 @@ def test_a_whole_response_instead_of_a_stream_is_read() -> None:
 
 
 def test_a_response_that_only_its_completion_tells_is_told() -> None:
-    assert decode(event("response.completed", response=WHOLE)) == [*TOLD, FinishDelta("tool_calls", "completed")]
+    completed = event("response.completed", response=WHOLE)
+    assert decode(completed) == [*TOLD, FinishDelta("tool_calls", "completed")]
+    # What was streamed, even if under other numbers than in the end, is not told again.
+    assert decode(delta("output_text", "a", 9), completed) == [
+        TextDelta("a"),
+        UsageDelta(Usage(input_tokens=1)),
+        FinishDelta("stop", "completed"),
+    ]
 
 
 def test_a_character_cut_in_two_between_events_is_one_character() -> None:
@@ -583,6 +590,12 @@ def test_what_a_resumed_decoder_learns_does_not_change_the_one_before() -> None:
         assert other.feed(background(delta("output_text", "\ude00", content_index=0), start=2)) == [TextDelta("😀")]
         assert other.resume_point == ("resp/1", 2)
     assert decoder.resume_point == ("resp/1", 1)
+    decoder = ResponsesDecoder(1_000_000)
+    call = {"type": "function_call", "call_id": "c", "name": "f", "arguments": ""}
+    decoder.feed(background(CREATED, event("response.output_item.added", output_index=0, item=call)))
+    whole = background(event("response.function_call_arguments.done", output_index=0, arguments="{}"), start=2)
+    for _ in range(2):
+        assert decoder.resumed().feed(whole) == [ToolCallFragment(0, None, None, "{}")]
 
 
 def test_half_a_character_waits_for_its_other_half_behind_the_break() -> None:
