@@ -15,7 +15,15 @@ from penstock.actors.runtime.signals import SHUTDOWN, is_clean
 from penstock.config.logs import get_logger
 from penstock.config.options import StreamOptions
 from penstock.errors import PenstockError, StreamClosed, StreamError, describe_reason
-from penstock.events import StreamCancelled, StreamCompleted, StreamFailed, StreamReset, TokenEvent, TokenKind
+from penstock.events import (
+    StreamCancelled,
+    StreamCompleted,
+    StreamFailed,
+    StreamReset,
+    TokenEvent,
+    TokenKind,
+    ToolEvent,
+)
 from penstock.stream import Stream
 from penstock.system import System
 
@@ -105,10 +113,11 @@ def chain(
 ) -> Stream:
     """Open a stream whose tokens are ``transform`` of another one's events.
 
-    Backpressure goes through: while the new stream is full, the old one waits, and so on up to the provider. The new
-    stream ends as the old one does, after what is still buffered in it, with the same finish reason and usage, or the
-    same error; it is reset when the old one is. If ``transform`` raises, the new stream is cancelled with the
-    exception's name. If the new stream ends first, it lets go of the old one at once.
+    ``transform`` is given token events only; tool events pass unchanged, in their place and with the new stream's
+    numbers. Backpressure goes through: while the new stream is full, the old one waits, and so on up to the provider.
+    The new stream ends as the old one does, after what is still buffered in it, with the same finish reason, usage and
+    calls, or the same error; it is reset when the old one is. If ``transform`` raises, the new stream is cancelled with
+    the exception's name. If the new stream ends first, it lets go of the old one at once.
     """
     target = system.open_stream(stream_id, options, metadata=stream.metadata, on_orphan="cancel")
     runtime = system.runtime
@@ -148,19 +157,14 @@ class _Relay(Process):
         match message:
             case TokenEvent():
                 self._take(message)
+            case _ if isinstance(message, ToolEvent):
+                self._target._record.intake.push_event(message)
             case StreamReset(reason=reason):
                 self._reset_for = reason
             case StreamCompleted():
-                outcome = Outcome(
-                    finish_reason=message.finish_reason,
-                    raw_finish_reason=message.raw_finish_reason,
-                    tool_calls=message.tool_calls,
-                    usage=message.usage,
-                    model=message.model,
-                )
-                self._target._end_as(Complete(outcome))
+                self._target._end_as(Complete(_outcome_of(message)))
             case StreamFailed(error=error):
-                self._target._end_as(Fail(_copy(error), Outcome(usage=message.usage, model=message.model)))
+                self._target._end_as(Fail(_copy(error), _outcome_of(message)))
             case StreamCancelled(reason=reason):
                 self._cancel(reason)
             case _:
@@ -229,6 +233,16 @@ class _GoOn(SystemMessage):
 
 
 _GO_ON: Final = _GoOn()
+
+
+def _outcome_of(terminal: StreamCompleted | StreamFailed) -> Outcome:
+    """What it says beside the text."""
+    facts = {
+        name: getattr(terminal, name)
+        for name in Outcome.__struct_fields__
+        if name not in ("text", "reasoning") and hasattr(terminal, name)
+    }
+    return Outcome(**facts)
 
 
 def _copy(error: PenstockError) -> PenstockError:

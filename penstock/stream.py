@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -304,9 +303,7 @@ class Stream:
                 if left <= 0:
                     raise CallTimeout(f"stream {self.id!r}", limit) from None
                 if record.ref is ref:
-                    never = threading.Lock()
-                    never.acquire()
-                    record.runtime.dispatcher.wait(never, min(left, _RESTART_LOOK))
+                    record.runtime.dispatcher.pause(min(left, _RESTART_LOOK))
 
     def __repr__(self) -> str:
         return f"<Stream {self.id!r}, {self.state}>"

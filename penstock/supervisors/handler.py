@@ -12,7 +12,6 @@ Fails: restarted; rebuilds its tables from the records.
 from __future__ import annotations
 
 import heapq
-import threading
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -414,9 +413,7 @@ def ask_for_stream(
                 raise
             continue  # it was ended, with its supervisor, while it started
         except ProcessDead:
-            never = threading.Lock()
-            never.acquire()
-            runtime.dispatcher.wait(never, min(_RESTART_LOOK, max(left, 0.0)))
+            runtime.dispatcher.pause(min(_RESTART_LOOK, max(left, 0.0)))
             continue
         except (CallTimeout, KeyboardInterrupt, SystemExit):
             _give_up(record)

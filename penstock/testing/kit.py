@@ -20,6 +20,7 @@ from penstock.events import (
     StreamCompleted,
     StreamFailed,
     StreamReset,
+    StreamSnapshot,
     TerminalEvent,
     TokenEvent,
 )
@@ -64,9 +65,9 @@ class Collector:
         """The text of all token events since the last reset."""
         parts: list[str] = []
         for event in self.events:
-            if isinstance(event, StreamReset):
+            if isinstance(event, (StreamReset, StreamSnapshot)):  # what comes now stands in the place of all before
                 parts.clear()
-            elif isinstance(event, TokenEvent) and event.kind == "text":
+            if isinstance(event, TokenEvent) and event.kind == "text":
                 parts.append(event.text)
         return "".join(parts)
 

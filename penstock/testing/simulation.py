@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any
@@ -94,6 +95,12 @@ class SimulatedDispatcher:
             self._clock.move_to(due)
             self._timers.fire_due(due)
         return True
+
+    def pause(self, seconds: float) -> None:
+        """Run the others for so long, as the clock shows it."""
+        never = threading.Lock()
+        never.acquire()
+        self.wait(never, max(seconds, 0.0))
 
     def statistics(self) -> DispatcherStatistics:
         return DispatcherStatistics(

@@ -76,6 +76,9 @@ class Dispatcher(Protocol):
     def wait(self, latch: Latch, timeout: float | None) -> bool:
         """Wait until ``latch`` can be acquired, for at most ``timeout`` seconds (None: for ever)."""
 
+    def pause(self, seconds: float) -> None:
+        """Wait so long, whatever happens."""
+
     def statistics(self) -> DispatcherStatistics:
         """A snapshot of the counters."""
 
@@ -166,6 +169,11 @@ class ThreadedDispatcher:
             if timeout is None:
                 return latch.acquire()
             return latch.acquire(timeout=min(max(timeout, 0.0), threading.TIMEOUT_MAX))
+
+    def pause(self, seconds: float) -> None:
+        """Wait so long; inside an actor, lend the worker's place meanwhile."""
+        with blocking():
+            time.sleep(max(seconds, 0.0))
 
     def lend(self, worker: _Worker) -> None:
         """Give the worker's place to a spare."""

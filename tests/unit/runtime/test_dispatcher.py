@@ -202,6 +202,23 @@ def test_waiting_may_be_announced_twice_and_outside_of_actors(runtime: Runtime) 
     assert threads_of(runtime).statistics().blocked == 0
 
 
+def test_an_actor_that_pauses_lends_its_worker(make_runtime: Make) -> None:
+    runtime = make_runtime(workers=1)
+    dispatcher = threads_of(runtime)
+    done = threading.Event()
+
+    def pause_until_done(_process: Any) -> bool:
+        while not done.is_set():
+            dispatcher.pause(0.001)
+        return True
+
+    waiting = runtime.spawn(Runner).ask(pause_until_done, block=False)
+    runtime.spawn(Runner).ask(lambda _: done.set(), timeout=GENEROUS)
+    assert waiting.get(timeout=GENEROUS)
+    dispatcher.pause(0)
+    assert dispatcher.statistics().blocked == 0
+
+
 # --- workers that die ------------------------------------------------------------------------------------------------
 
 

@@ -93,6 +93,17 @@ def test_a_wait_that_times_out_takes_exactly_its_time() -> None:
         assert simulation.clock.monotonic() == start + 3
 
 
+def test_a_pause_takes_exactly_its_time_and_the_others_go_on_meanwhile() -> None:
+    with Simulation() as simulation:
+        start = simulation.clock.monotonic()
+        call = simulation.spawn(Slow).ask(2, block=False)
+        simulation.dispatcher.pause(3)
+        assert simulation.clock.monotonic() == start + 3
+        assert call.is_done
+        simulation.dispatcher.pause(-1)
+        assert simulation.clock.monotonic() == start + 3
+
+
 def test_timers_fire_one_by_one_with_everything_that_follows_from_each() -> None:
     class Ticking(StateMachine):
         def init(self) -> Next:
