@@ -150,6 +150,7 @@ def test_a_recordings_usage_is_told_and_what_is_not_told_is_none(facts: dict[str
         assert (last.input_tokens, last.output_tokens) == (expected["input_tokens"], expected["output_tokens"])
         assert last.cached_tokens == expected["cache_read_input_tokens"]
         assert last.cache_write_tokens == expected["cache_creation_input_tokens"]
+        assert last.cache_write_tokens == expected["cache_creation_input_tokens"]
         assert last.total_tokens is None
 
 

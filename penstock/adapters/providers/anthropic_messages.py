@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -121,20 +122,49 @@ def _as_text(blocks: list[dict[str, Any]]) -> object:
 def _messages(messages: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """The conversation. Tools' results that follow one another go into one user message, as the API wants them."""
     found: list[dict[str, Any]] = []
+    ids = _CallIds()
     results: list[dict[str, Any]] | None = None
     for message in messages:
         if message["role"] == "tool":
             if results is None:
                 results = []
                 found.append({"role": "user", "content": results})
-            results.append(_tool_result(message))
+            results.append(_tool_result(message, ids))
             continue
         results = None
-        found.append(_message(message))
+        found.append(_message(message, ids))
     return found
 
 
-def _message(message: dict[str, Any]) -> dict[str, Any]:
+class _CallIds:
+    """Calls' ids as the API takes them: of letters, digits, ``_`` and ``-``, and no two alike.
+
+    A conversation that began elsewhere has others: ``functions.f:0``, or the same numbers in every answer.
+    """
+
+    def __init__(self) -> None:
+        self._latest: dict[str, str] = {}
+        self._used: set[str] = set()
+
+    def begin(self, call_id: str) -> str:
+        """The id of a call; results that follow belong to the last call that had ``call_id``."""
+        plain = found = _OTHER_SIGNS.sub("_", call_id)
+        number = 1
+        while found in self._used:
+            number += 1
+            found = f"{plain}_{number}"
+        self._used.add(found)
+        self._latest[call_id] = found
+        return found
+
+    def of_result(self, call_id: str) -> str:
+        return self._latest.get(call_id) or _OTHER_SIGNS.sub("_", call_id)
+
+
+_OTHER_SIGNS = re.compile(r"[^a-zA-Z0-9_-]")
+
+
+def _message(message: dict[str, Any], ids: _CallIds) -> dict[str, Any]:
     content = message.get("content")
     more = {name: value for name, value in message.items() if name not in _NOT_THEIRS}
     if message["role"] != "assistant":
@@ -142,7 +172,7 @@ def _message(message: dict[str, Any]) -> dict[str, Any]:
     # Reasoning first and unchanged: the API refuses a turn whose signed blocks are not where they were.
     before = [_reasoning(block) for block in reasoning_blocks_of(message, _KINDS)]
     said = _blocks(content) or _blocks(message.get("refusal"))
-    calls = [_tool_use(call) for call in calls_of(message)]
+    calls = [_tool_use(call, ids) for call in calls_of(message)]
     if not before and not calls and isinstance(content, str):
         return {**more, "content": content}
     return {**more, "content": [*before, *said, *calls]}
@@ -157,12 +187,13 @@ def _reasoning(block: ReasoningBlock) -> dict[str, Any]:
     return {"type": "thinking", "thinking": block.text, "signature": block.signature}
 
 
-def _tool_use(call: AskedCall) -> dict[str, Any]:
-    return {"type": "tool_use", "id": call.id, "name": call.name, "input": call.arguments}
+def _tool_use(call: AskedCall, ids: _CallIds) -> dict[str, Any]:
+    return {"type": "tool_use", "id": ids.begin(call.id), "name": call.name, "input": call.arguments}
 
 
-def _tool_result(message: Mapping[str, Any]) -> dict[str, Any]:
-    result: dict[str, Any] = {"type": "tool_result", "tool_use_id": text_of(message.get("tool_call_id"))}
+def _tool_result(message: Mapping[str, Any], ids: _CallIds) -> dict[str, Any]:
+    call_id = ids.of_result(text_of(message.get("tool_call_id")))
+    result: dict[str, Any] = {"type": "tool_result", "tool_use_id": call_id}
     content = message.get("content")
     if content := content if isinstance(content, str) else _blocks(content):
         result["content"] = content

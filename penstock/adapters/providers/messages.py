@@ -18,7 +18,6 @@ from penstock.errors import OptionError
 from penstock.events import ReasoningBlock
 
 __all__ = [
-    "OPENAI_PARTS",
     "AnswerFormat",
     "AskedCall",
     "Function",
@@ -26,7 +25,6 @@ __all__ = [
     "NamedTool",
     "ToolChoice",
     "answer_format",
-    "call_names",
     "calls_of",
     "function_of",
     "image_of",
@@ -38,10 +36,6 @@ __all__ = [
     "tool_choice_of",
 ]
 
-OPENAI_PARTS = frozenset({"text", "image_url", "refusal", "input_text", "input_image", "output_text"})
-"""Types of content parts in OpenAI's form (chat's and the Responses API's) that this module reads."""
-
-_TEXT_PARTS = {"text", "input_text", "output_text"}
 _SYSTEM_ROLES = {"system", "developer"}
 
 
@@ -92,14 +86,12 @@ def text_in(content: object) -> str:
     """The text of a message's content, its text parts put together; refusals count as text, images do not."""
     if isinstance(content, str):
         return content
-    found = []
-    for part in parts_of(content):
-        kind = text_of(part.get("type", "text"))
-        found.append(text_of(part.get("refusal" if kind == "refusal" else "text")) if kind in _SAYING else "")
-    return "".join(found)
+    fields = [(part, _SAYING.get(text_of(part.get("type", "text")), "")) for part in parts_of(content)]
+    return "".join(text_of(part.get(field)) for part, field in fields)
 
 
-_SAYING = _TEXT_PARTS | {"refusal"}
+_SAYING = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
+"""Where the parts that say something, the chat API's and the Responses API's, have their text."""
 
 
 def reasoning_blocks_of(message: Mapping[str, Any], kinds: Collection[str]) -> list[ReasoningBlock]:
@@ -211,11 +203,6 @@ def _arguments(value: object) -> dict[str, Any]:
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return {}
     return parsed if isinstance(parsed, dict) else {}
-
-
-def call_names(messages: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """Each call's name by its id, for providers that want a result to name its function."""
-    return {call.id: call.name for message in messages for call in calls_of(message) if call.id}
 
 
 # --- tools and choices ---------------------------------------------------------------------------------------------

@@ -11,7 +11,6 @@ from penstock.adapters.providers.api_errors import error_answer
 from penstock.adapters.providers.endpoint import Endpoint
 from penstock.adapters.providers.messages import (
     answer_format,
-    call_names,
     calls_of,
     image_of,
     messages_of,
@@ -156,12 +155,16 @@ def _parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _messages(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    names = call_names(messages)
+    names: dict[str, str] = {}
     return [_message(message, names) for message in messages]
 
 
-def _message(message: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    """One message as Ollama wants it: content is text, images stand beside it, calls have objects as arguments."""
+def _message(message: Mapping[str, Any], names: dict[str, str]) -> dict[str, Any]:
+    """One message as Ollama wants it: content is text, images stand beside it, calls have objects as arguments.
+
+    ``names`` are the functions of the calls so far by their ids, which may be used again; those of this message are
+    put in.
+    """
     content = message.get("content")
     found = {name: value for name, value in message.items() if name not in _NOT_THEIRS}
     if found["role"] == "developer":
@@ -181,6 +184,7 @@ def _message(message: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, 
             {**({"id": call.id} if call.id else {}), "function": {"name": call.name, "arguments": call.arguments}}
             for call in calls
         ]
+        names.update((call.id, call.name) for call in calls)
     if message["role"] == "tool" and "tool_name" not in found:
         name = names.get(text_of(message.get("tool_call_id"))) or text_of(message.get("name"))
         if name:

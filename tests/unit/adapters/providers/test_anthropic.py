@@ -267,6 +267,17 @@ def test_calls_become_tool_use_blocks_and_results_that_follow_one_another_one_me
     ]
 
 
+def test_ids_of_another_providers_calls_become_such_as_the_api_takes() -> None:
+    def turn(number: int) -> list[dict[str, Any]]:
+        result = {"role": "tool", "tool_call_id": "f.x:0", "content": f"{number}"}
+        return [{"role": "assistant", "tool_calls": [call(1) | {"id": "f.x:0"}]}, result]
+
+    given = messages(*turn(1), *turn(2), *turn(3), {"role": "tool", "tool_call_id": "of:none", "content": ""})
+    assert [message["content"][0]["id"] for message in given[::2]] == ["f_x_0", "f_x_0_2", "f_x_0_3"]
+    results = [result for message in given[1::2] for result in message["content"]]
+    assert [result["tool_use_id"] for result in results] == ["f_x_0", "f_x_0_2", "f_x_0_3", "of_none"]
+
+
 @pytest.mark.parametrize("broken", ['{"x": ', "[1]", "null", None, 5])
 def test_arguments_that_are_no_object_go_back_as_an_empty_one(broken: object) -> None:
     (answer,) = messages({"role": "assistant", "content": None, "tool_calls": [call(1, broken)]})

@@ -158,6 +158,18 @@ def test_calls_have_objects_as_arguments_and_results_name_their_function() -> No
     ]
 
 
+def test_a_result_names_the_function_of_the_last_call_that_had_its_id() -> None:
+    def turn(name: str) -> list[dict[str, Any]]:
+        calls = [{"id": "call_0", "function": {"name": name, "arguments": "{}"}}]
+        return [
+            {"role": "assistant", "content": "", "tool_calls": calls},
+            {"role": "tool", "tool_call_id": "call_0", "content": "r"},
+        ]
+
+    given = messages(*turn("f"), *turn("g"))
+    assert [message["tool_name"] for message in given[1::2]] == ["f", "g"]
+
+
 def test_nothing_that_is_given_is_changed() -> None:
     given = [{"role": "user", "content": [{"type": "text", "text": "a"}], "images": ["AAAA"], "name": "x"}]
     parameters = {"stop": "x", "options": {"num_ctx": 1}, "tool_choice": "none", "tools": []}
