@@ -110,7 +110,10 @@ def _run(arguments: list[str]) -> int:
 def chat(
     prompt: Annotated[str, typer.Argument(help="What to say to the model; - reads it from standard input.")],
     provider: Annotated[
-        str | None, typer.Option(help="openai, openai-responses, or loopback: an embedded one that needs no key.")
+        str | None,
+        typer.Option(
+            help="openai, openai-responses, anthropic, ollama, gemini, or loopback: an embedded one that needs no key."
+        ),
     ] = None,
     model: Annotated[str | None, typer.Option("--model", "-m", help="The model, as the provider calls it.")] = None,
     base_url: Annotated[str | None, typer.Option(help="Where the provider is: https://host/v1")] = None,
@@ -138,7 +141,9 @@ def chat(
 ) -> int:
     """Ask a model and print its answer as it comes.
 
-    The key is taken from OPENAI_API_KEY, PENSTOCK_PROVIDER__API_KEY or the TOML file. Ctrl-C cancels the call.
+    The key is taken from the provider's own variable (OPENAI_API_KEY, ANTHROPIC_API_KEY, GEMINI_API_KEY,
+    OLLAMA_API_KEY), from PENSTOCK_PROVIDER__API_KEY or the TOML file. Without --provider and --base-url, a model such
+    as anthropic/claude-… chooses its provider itself. Ctrl-C cancels the call.
     """
     text = _read_prompt(prompt)
     parameters = _parameters(param or [])
@@ -153,7 +158,7 @@ def chat(
         overrides["request"] = {"total_timeout": parse_duration(timeout, field="--timeout")}
     settings = _load(config, log_level, overrides)
     name = provider or settings.provider.name
-    if name == "loopback" and base_url is None:
+    if base_url is None and (name == "loopback" or (not provider and (model or "").startswith("loopback/"))):
         _bypass_proxies()
     output = Output()
     watched = sys.stderr is not None and sys.stderr.isatty()
@@ -173,7 +178,7 @@ def chat(
         except OptionError as error:
             if error.field != "model" or model:
                 raise
-            raise OptionError("model", None, "give --model or set PENSTOCK_PROVIDER__MODEL") from None
+            raise OptionError("model", None, f"give --model or set {_model_variable(settings, name)}") from None
         interrupts.watch(lambda: stream.cancel("interrupted"))
         try:
             end = Answer(
@@ -189,7 +194,7 @@ def chat(
             raise
         if stats:
             _print_statistics(house, stream, end)
-        return _conclude(stream, end, time.monotonic() - begun, interrupts.signal)
+        return _conclude(stream, end, name, time.monotonic() - begun, interrupts.signal)
 
 
 def _read_prompt(prompt: str) -> str:
@@ -257,13 +262,19 @@ def _default_model(settings: Settings, provider: str) -> str:
     return model or ("echo" if provider == "loopback" else "")
 
 
+def _model_variable(settings: Settings, provider: str) -> str:
+    if provider == settings.provider.name:
+        return "PENSTOCK_PROVIDER__MODEL"
+    return f"PENSTOCK_PROVIDERS__{provider.upper().replace('-', '_')}__MODEL"
+
+
 def _bypass_proxies() -> None:
     """What is in this process is not to be looked for behind a proxy."""
     for name in ("NO_PROXY", "no_proxy"):
         os.environ[name] = ",".join(filter(None, ["127.0.0.1", os.environ.get(name)]))
 
 
-def _conclude(stream: Stream, end: TerminalEvent, seconds: float, interrupted: int | None) -> int:
+def _conclude(stream: Stream, end: TerminalEvent, provider: str, seconds: float, interrupted: int | None) -> int:
     """Say how it ended, where that is not plain; return the exit code."""
     tokens = stream.statistics().tokens_delivered
     came = f"{tokens} token{'s' * (tokens != 1)} had come in {seconds:.1f} s"
@@ -276,7 +287,7 @@ def _conclude(stream: Stream, end: TerminalEvent, seconds: float, interrupted: i
             say(f"the model stopped before it was done: {end.raw_finish_reason or end.finish_reason}")
         return 0
     if isinstance(end, StreamFailed):
-        say(explain(end.error) + (f"; {came}" if tokens else ""))
+        say(explain(end.error, end.provider or provider) + (f"; {came}" if tokens else ""))
         return code_of(end.error)
     say(f"cancelled; {came if tokens else f'nothing had come in {seconds:.1f} s'}")
     return 1 if interrupted is None else 128 + interrupted

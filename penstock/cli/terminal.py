@@ -16,6 +16,7 @@ from typing import Any, Final, Self
 import msgspec
 from rich.console import Console
 
+from penstock.config.sources import key_variables
 from penstock.errors import (
     ApiError,
     AuthenticationError,
@@ -181,13 +182,14 @@ def code_of(error: PenstockError) -> int:
     return 3 if isinstance(error, ProviderError) else 1
 
 
-def explain(error: PenstockError) -> str:
-    """The error, and what to do about it, for one line."""
+def explain(error: PenstockError, provider: str | None = None) -> str:
+    """The error, and what to do about it, for one line. ``provider``: whose it is, where that is known."""
     if isinstance(error, OptionError) and error.got is None:
         if error.field == "api_key":
-            return "api_key: there is none; set OPENAI_API_KEY, or try --provider loopback, which needs no key"
+            wanted = error.allowed.removesuffix(" or give api_key")
+            return f"api_key: there is none; {wanted}, or try --provider loopback, which needs no key"
         return f"{error.field}: there is none; {error.allowed}"
-    advice = _advice(error)
+    advice = _advice(error, provider)
     return f"{str(error).removesuffix('.')}; {advice}" if advice else str(error)
 
 
@@ -199,10 +201,11 @@ _TIMEOUT_ADVICE: Final = {
 }
 
 
-def _advice(error: PenstockError) -> str:
+def _advice(error: PenstockError, provider: str | None) -> str:
     match error:
         case AuthenticationError():
-            return "check the key in OPENAI_API_KEY or in the settings"
+            names = key_variables(provider or "")
+            return f"check the key in {' or '.join([*names, ''])}the settings" if names else "check the provider's key"
         case ContextLengthExceeded():
             return "the prompt is too long for this model"
         case RateLimited():

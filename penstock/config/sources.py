@@ -130,8 +130,8 @@ _PROVIDER_VARIABLES: dict[Place, tuple[str, ...]] = {
 
 
 def key_variables(provider: str) -> tuple[str, ...]:
-    """The variables in which a provider's users usually have its key."""
-    account = "openai" if provider == "openai-responses" else provider
+    """The variables in which the users of a provider, or of a dialect of it, usually have its key."""
+    account = provider.replace("_", "-").removesuffix("-chat").removesuffix("-responses")
     return _PROVIDER_VARIABLES.get(("providers", account, "api_key"), ())
 
 

@@ -94,7 +94,7 @@ def environment(tmp_path: Path, **more: str) -> dict[str, str]:
 def _is_users(name: str) -> bool:
     upper = name.upper()
     return (
-        upper.startswith(("PENSTOCK_", "OPENAI_"))
+        upper.startswith(("PENSTOCK_", "OPENAI_", "ANTHROPIC_", "GEMINI_", "GOOGLE_", "OLLAMA_"))
         or upper.endswith("_PROXY")
         or upper in ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "PYTHONIOENCODING")
     )
@@ -355,6 +355,54 @@ def test_a_provider_that_echoes_the_key_makes_one_line_without_it(tmp_path: Path
     assert done.code == 3
     (said,) = [line for line in done.err.splitlines() if line.startswith("penstock: ")]
     assert "Your key *** is [31mgreat" in said
+
+
+KEYS_OF = {
+    "openai": "OPENAI_API_KEY",
+    "openai-responses": "OPENAI_API_KEY",
+    "anthropic": "ANTHROPIC_API_KEY",
+    "gemini": "GEMINI_API_KEY",
+    "ollama": "OLLAMA_API_KEY",
+}
+
+
+@pytest.mark.parametrize(("name", "variable"), KEYS_OF.items())
+def test_every_provider_is_asked_in_its_own_words_with_its_own_key(
+    tmp_path: Path, provider: LoopbackProvider, name: str, variable: str
+) -> None:
+    url = provider.base_url.removesuffix("" if name.startswith("openai") else "/v1")
+    arguments = ["chat", "Hello", "--provider", name, "--base-url", url, "--model", "plain", "--json"]
+    done = run(tmp_path, *arguments, **{variable: KEY})
+    assert done.code == 0, done.err
+    assert done.events[-1]["text"] == TEXT
+    others = {each: KEY for each in KEYS_OF.values() if each != variable}
+    refused = run(tmp_path, *arguments, **others)
+    assert refused.code == 3
+    assert variable in refused.complaint
+
+
+@pytest.mark.parametrize(("name", "variable"), [each for each in KEYS_OF.items() if each[0] != "ollama"])
+def test_a_missing_key_names_its_providers_variable(tmp_path: Path, name: str, variable: str) -> None:
+    done = run(tmp_path, "chat", "Hello", "-m", f"{name}/m")
+    assert done.code == 2
+    assert f"set {variable}," in done.complaint
+
+
+def test_a_providers_model_and_url_may_be_in_the_environment(tmp_path: Path, provider: LoopbackProvider) -> None:
+    url = provider.base_url.removesuffix("/v1")
+    done = run(
+        tmp_path,
+        *("chat", "Hello", "--provider", "anthropic"),
+        ANTHROPIC_API_KEY=KEY,
+        ANTHROPIC_BASE_URL=url,
+        PENSTOCK_PROVIDERS__ANTHROPIC__MODEL="plain",
+    )
+    assert done.out == TEXT
+    done = run(tmp_path, "chat", "Hello", "-m", "anthropic/plain", ANTHROPIC_API_KEY=KEY, ANTHROPIC_BASE_URL=url)
+    assert done.out == TEXT
+    done = run(tmp_path, "chat", "Hello", "--provider", "anthropic", ANTHROPIC_API_KEY=KEY)
+    assert "PENSTOCK_PROVIDERS__ANTHROPIC__MODEL" in done.complaint
+    assert run(tmp_path, "chat", "Hello", "-m", "loopback/echo").out == "Hello"
 
 
 @pytest.mark.parametrize(

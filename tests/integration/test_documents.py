@@ -29,7 +29,8 @@ def provider() -> Iterator[LoopbackProvider]:
 
 
 def run(code: list[str], provider: LoopbackProvider, folder: Path) -> str:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PENSTOCK_", "OPENAI_"))}
+    users = ("PENSTOCK_", "OPENAI_", "ANTHROPIC_", "GEMINI_", "GOOGLE_", "OLLAMA_")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(users)}
     environment |= {
         "OPENAI_API_KEY": "sk-not-a-key",
         "OPENAI_BASE_URL": provider.base_url,
