@@ -45,6 +45,7 @@ def to_usage(usage: Mapping[str, Any], way_in: str, way_out: str) -> Usage | Non
         output_tokens=whole_number(usage.get(f"{way_out}_tokens")),
         total_tokens=whole_number(usage.get("total_tokens")),
         cached_tokens=whole_number(details_in.get("cached_tokens")) if isinstance(details_in, dict) else None,
+        cache_write_tokens=whole_number(details_in.get("cache_write_tokens")) if isinstance(details_in, dict) else None,
         reasoning_tokens=whole_number(details_out.get("reasoning_tokens")) if isinstance(details_out, dict) else None,
     )
     return None if counts == Usage() else counts

@@ -379,10 +379,10 @@ def test_usage_is_read_wherever_it_stands_and_what_is_not_told_is_none() -> None
     usage = {
         "prompt_tokens": 5,
         "completion_tokens": 0,
-        "prompt_tokens_details": {"cached_tokens": 4},
+        "prompt_tokens_details": {"cached_tokens": 4, "cache_write_tokens": 1},
         "completion_tokens_details": {"reasoning_tokens": 3},
     }
-    told = UsageDelta(Usage(input_tokens=5, output_tokens=0, cached_tokens=4, reasoning_tokens=3))
+    told = UsageDelta(Usage(input_tokens=5, output_tokens=0, cached_tokens=4, cache_write_tokens=1, reasoning_tokens=3))
     assert decode({"choices": [], "usage": usage}) == [told]
     assert decode({**choice({"content": "a"}), "usage": usage}) == [TextDelta("a"), told]
     assert decode({"choices": [], "x_groq": {"usage": usage}}) == [told]
