@@ -26,7 +26,7 @@ from penstock.actors.flow.breaker import Breaker, Circuit, counts_as_failure
 from penstock.actors.flow.budget import RetryBudget
 from penstock.actors.flow.limits import FULL, Limits
 from penstock.config.limits import BreakerOptions, LimitOptions, RetryBudgetOptions
-from penstock.errors import CircuitOpen, PenstockError, ProviderBusy, ProviderError
+from penstock.errors import CircuitOpen, PenstockError, ProviderBusy, ProviderError, RateLimited
 from penstock.events import Usage
 from penstock.ports import Clock, Quota
 
@@ -176,7 +176,8 @@ class Gate:
         Args:
             ticket: must leave however its attempt ends, else the place is lost.
             failure: None for an answer that was complete, the error for one that failed, ``"neutral"`` for what says
-                nothing of the endpoint (cancelled, crashed, never sent).
+                nothing of the endpoint (cancelled, crashed, never sent). A `RateLimited` with its ``retry_after``
+                holds, before anybody else is told that there is a place.
         """
         with self._lock:
             state, ticket._state = ticket._state, "gone"
@@ -221,11 +222,8 @@ class Gate:
 
     def hold(self, seconds: float) -> None:
         """Let nobody in for ``seconds``, an hour at most: the provider has asked for that. Never shortens a hold."""
-        if not seconds > 0:
-            return
         with self._lock:
-            self._held_until = max(self._held_until, self._clock.monotonic() + min(seconds, _LONGEST_HOLD))
-            self._is_free = False
+            self._hold(seconds)
 
     def told(self, quota: Quota | None) -> None:
         """What the provider says is left: where that is nothing, hold until it says there is something again."""
@@ -310,6 +308,13 @@ class Gate:
         else:
             self._breaker.abstained(ticket._epoch)
         self._review()
+        if isinstance(failure, RateLimited):
+            self._hold(failure.retry_after or 0.0)
+
+    def _hold(self, seconds: float) -> None:
+        if seconds > 0:
+            self._held_until = max(self._held_until, self._clock.monotonic() + min(seconds, _LONGEST_HOLD))
+            self._is_free = False
 
     def _count_in(self, ticket: Ticket) -> None:
         ticket._state = "inside"

@@ -21,7 +21,15 @@ from penstock.actors.gates import (
     clean_url,
 )
 from penstock.config.limits import BreakerOptions, LimitOptions, RetryBudgetOptions
-from penstock.errors import ApiError, CircuitOpen, ConnectError, IncompleteStream, ProviderBusy, ProviderTimeout
+from penstock.errors import (
+    ApiError,
+    CircuitOpen,
+    ConnectError,
+    IncompleteStream,
+    ProviderBusy,
+    ProviderTimeout,
+    RateLimited,
+)
 from penstock.events import Usage
 from penstock.ports import Quota
 from penstock.testing.simulation import VirtualClock
@@ -229,6 +237,18 @@ def test_a_hold_lets_nobody_in_until_it_is_over_and_is_never_shortened() -> None
     assert b.enter() == IN
     assert Client(gate).enter() == IN
     assert gate.statistics().held_until_s == 0.0
+
+
+def test_a_429_that_says_how_long_to_wait_holds_before_anybody_else_is_told() -> None:
+    gate = make(concurrent_streams=1)
+    a, b = clients(gate, 2)
+    a.leave(RateLimited(429, "m", retryable=True, retry_after=7.0))
+    assert b.woken == 1
+    assert b.enter() == Wait(7.0)
+    free = make()
+    (c,) = clients(free, 1)
+    c.leave(RateLimited(429, "m", retryable=True))
+    assert Client(free).enter() == IN
 
 
 def test_no_hold_is_longer_than_an_hour() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from importlib import resources
 from pathlib import Path
@@ -172,6 +173,17 @@ def test_a_file_of_ones_own_takes_the_place_of_ours(tmp_path: Path) -> None:
     assert table.find("openai", "gpt-4.1") is None
     assert table.find("openai", "m") == table.find("azure", "m") == Price(Rates(1, 1, 1, 2))
     assert table.find("x", "m") is None
+
+
+def test_the_documented_table_loads(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[3] / "docs" / "configuration.md").read_text("utf-8")
+    example = next(block for block in re.findall(r"```toml\n(.*?)```", text, re.DOTALL) if "[openai.models]" in block)
+    table = PriceTable.load(own(example, tmp_path))
+    assert table.find("openai_chat", "gpt-4.1-mini-2025-04-14") == Price(Rates(0.4, 0.1, 0.4, 1.6))
+    assert table.find("openai", "gpt-4.1-nano") == Price(Rates(2.0, 0.5, 2.0, 8.0))
+    long = table.find("openai", "gpt-5.4")
+    assert long is not None
+    assert long.above == (272_000, Rates(5.0, 5.0, 5.0, 22.5))
 
 
 def test_an_empty_file_knows_no_price(tmp_path: Path) -> None:
