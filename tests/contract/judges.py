@@ -148,8 +148,8 @@ class Judges:
         """Close their connections."""
         self.openai.close()
         self.anthropic.close()
-        self.ollama.close()
-        self.gemini.close()  # type: ignore[no-untyped-call]
+        self.ollama.close()  # type: ignore[no-untyped-call]
+        self.gemini.close()
 
     def read(self, api: str, model: str) -> Reading:
         """What the client of ``api`` reads of a streamed answer; what it raises is part of that."""

@@ -14,10 +14,21 @@ from penstock.adapters.loopback.wire import Exchange, repeated, to_object, to_us
 
 __all__ = ["OllamaWire", "encode_ollama_error"]
 
-_encode = msgspec.json.Encoder().encode
+_encode_json = msgspec.json.Encoder().encode
 
 _NS_PER_TOKEN = 1_000_000
 """The durations told are made up, so that an answer is as long the second time it is made."""
+
+
+_ESCAPED = {char.encode(): f"\\u{ord(char):04x}".encode() for char in "<>&\u2028\u2029"}
+
+
+def _encode(value: Any) -> bytes:
+    """JSON as Go writes it. Its escapes matter: Ollama's own client takes a bare U+2028 for the end of a line."""
+    encoded = _encode_json(value)
+    for char, escape in _ESCAPED.items():
+        encoded = encoded.replace(char, escape)
+    return encoded
 
 
 class OllamaWire:

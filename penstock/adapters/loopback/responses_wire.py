@@ -69,9 +69,12 @@ class ResponsesWire(EventStream):
         return self._text_delta(self._address(len(self._items), self._id("msg")) | {"content_index": 0}, text)
 
     def error(self, code: str | int | None, message: str, then_done: bool) -> Iterator[bytes]:
-        """An ``error`` event; ``response.failed`` behind it if ``then_done``."""
+        """An ``error`` event, as the real server sends it: not as its documents have it, without ``error`` around.
+
+        ``response.failed`` comes behind it if ``then_done``.
+        """
         code = code if code is None else str(code)
-        yield self._told("error", code=code, message=message, param=None)
+        yield self._told("error", error={"type": "server_error", "code": code, "message": message, "param": None})
         if then_done:
             failed = self._response("failed") | {"output": self._items, "error": {"code": code, "message": message}}
             yield self._told("response.failed", response=failed)
