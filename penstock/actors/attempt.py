@@ -82,6 +82,7 @@ class Attempt:
         self.has_ended = False
         self._record = record
         self._source = source
+        self._candidate = source.candidate
         self._builder = source.builder
         self._inbox = inbox
         self._clock = clock
@@ -133,7 +134,7 @@ class Attempt:
         self._tell(Waiting(self.number))
 
     def answered(self, headers: Mapping[str, str]) -> None:
-        pass
+        self._candidate.answered(headers)
 
     def deltas(self, deltas: Sequence[Delta]) -> bool:
         items = self._read(deltas)
@@ -181,7 +182,8 @@ class Attempt:
                 with self._lock:
                     if self._abandoned:
                         return None
-                    self.has_progressed = self._source.started = True
+                    self.has_progressed = True
+                    self._source.has_started()
                 self._tell(FirstDelta(self.number))
         builder = self._builder
         if self._has_events:

@@ -1,19 +1,77 @@
 """Where a stream's tokens come from: what its integration needs, and what has become of it so far.
 
-Like the stream's record, it outlives the integration, which may crash and be restarted around it.
+Like the stream's record, it outlives the integration, which may crash and be restarted around it. So does whatever is
+to be given back: the place at a provider's gate hangs here.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from typing import Any, Final, Literal, Protocol
 
+import msgspec
+
+from penstock.actors.flow.estimate import count_characters, estimate_usage
 from penstock.actors.flow.log import Outcome
 from penstock.actors.flow.outcome import OutcomeBuilder
+from penstock.actors.gates import Gate, SharedRetryBudget, Ticket
 from penstock.actors.runtime.process import ProcessRef
 from penstock.config.options import RequestOptions
-from penstock.ports import ChatCall, Provider, ProviderRequest, Reader
+from penstock.errors import CircuitOpen, PenstockError, ProviderError, RateLimited
+from penstock.events import Cost, Usage
+from penstock.ports import CanResume, ChatCall, Decoder, Provider, ProviderRequest, Reader, TellsQuota
 
-__all__ = ["Source"]
+__all__ = ["Candidate", "HasPrice", "Resumed", "Source"]
+
+_USUAL_ANSWER: Final = 1_000
+"""Characters that an answer is expected to have, for the token limit; corrected as soon as its usage is told."""
+
+
+class HasPrice(Protocol):
+    """What a model's tokens cost."""
+
+    def cost(self, usage: Usage, is_estimate: bool = False) -> Cost | None:
+        """What so many cost; None if that is not known."""
+
+
+class Candidate(msgspec.Struct, frozen=True, kw_only=True):
+    """One whom a source may ask, and what it would be sent. ``gate`` None: there are no limits."""
+
+    provider: Provider
+    call: ChatCall
+    request: ProviderRequest
+    gate: Gate | None = None
+    price: HasPrice | None = None
+
+    def answered(self, headers: Mapping[str, str]) -> None:
+        """It begins to answer. The reader's thread."""
+        if self.gate is not None and isinstance(self.provider, TellsQuota):
+            self.gate.told(self.provider.quota(headers))
+
+    def __repr__(self) -> str:
+        return f"Candidate({self.provider.name!r}, {self.call.model!r})"
+
+
+class Resumed:
+    """A provider whose next answer goes on where a broken one stopped. Implements `Provider`."""
+
+    def __init__(self, provider: Provider, decoder: Decoder) -> None:
+        self.name = provider.name
+        self.provider = provider
+        self._decoder = decoder
+
+    def request(self, call: ChatCall) -> ProviderRequest:
+        """As for the provider."""
+        return self.provider.request(call)
+
+    def decoder(self, options: RequestOptions) -> Decoder:
+        """The one that goes on."""
+        return self._decoder
+
+    def error(self, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
+        """As for the provider."""
+        return self.provider.error(status, headers, body)
 
 
 class Source:
@@ -23,6 +81,9 @@ class Source:
         provider, call, request: whom to ask, what, and in the provider's words.
         options: how.
         reader: what runs the requests.
+        gate, price: the first candidate's; see `Candidate`.
+        fallbacks: whom to ask when that has failed for good, in turn.
+        retry_budget: None lets everybody retry.
         conductor: who is told how this ends, in the place of the stream, by `RoundEnded`.
         round: counts the sources of one stream, from 1.
     """
@@ -35,47 +96,195 @@ class Source:
         options: RequestOptions,
         reader: Reader,
         *,
+        gate: Gate | None = None,
+        price: HasPrice | None = None,
+        fallbacks: Sequence[Candidate] = (),
+        retry_budget: SharedRetryBudget | None = None,
         conductor: ProcessRef | None = None,
         round: int = 1,
     ) -> None:
-        self.provider = provider
-        self.call = call
-        self.request = request
+        first = Candidate(provider=provider, call=call, request=request, gate=gate, price=price)
+        self.candidates = (first, *fallbacks)
+        self.place = 0  # of the one that is being asked
         self.options = options
         self.reader = reader
+        self.retry_budget = retry_budget
         self.conductor = conductor
         self.round = round
         self.attempts = 0
+        self.tries = 0  # of these, at the one that is being asked
         self.started = False  # a delta has come
         self.state = "queued"
         self.is_handed_over = False  # its conductor has been told how it ended
         self.ref: ProcessRef | None = None  # the integration at work
-        self.attempt: Any = None  # its attempt under way
+        self.attempt: Any = None  # its attempt under way, or the one that is to be resumed
         self.deadline: float | None = None  # monotonic; for all attempts together
         self.builder = OutcomeBuilder(keeps_text=conductor is not None)  # of the last attempt
+        self.decoder: Decoder | None = None  # has told just what the stream has got; None if that is not known
+        self.resumption: tuple[ProviderRequest, Decoder] | None = None  # what the next attempt goes on with
+        self.last_error: PenstockError | None = None  # what the one that is being asked failed with last
+        self.failures: list[PenstockError] = []  # of those that were asked before
+        self.ticket: Ticket | None = None  # its claim to a place at the gate
+        self._asked: tuple[ChatCall, int] | None = None  # a call, and how long it is
 
-    def next_round(self, call: ChatCall, request: ProviderRequest) -> Source:
-        """A source that asks the same provider further."""
+    # --- who is asked --------------------------------------------------------------------------------------------
+
+    @property
+    def candidate(self) -> Candidate:
+        """Whom it asks now."""
+        return self.candidates[self.place]
+
+    @property
+    def provider(self) -> Provider:
+        return self.candidate.provider
+
+    @property
+    def call(self) -> ChatCall:
+        return self.candidate.call
+
+    @property
+    def request(self) -> ProviderRequest:
+        return self.candidate.request
+
+    @property
+    def has_fallback(self) -> bool:
+        """Whether there is somebody to be asked who has not been."""
+        return self.place + 1 < len(self.candidates)
+
+    def fall_back(self, error: PenstockError) -> None:
+        """The one that was asked has failed for good."""
+        self.failures.append(error)
+        self.last_error = None
+        self.decoder = self.resumption = None
+        self.tries = 0
+        self.place += 1
+
+    def next_round(self, input: Any) -> Source:
+        """A source that asks further: whoever has answered this one, and in its place those who come behind it.
+
+        Raises:
+            OptionError: as for `Provider.request`.
+        """
+        candidates = []
+        for candidate in self.candidates[self.place :]:
+            call = msgspec.structs.replace(candidate.call, input=input)
+            request = candidate.provider.request(call)
+            candidates.append(msgspec.structs.replace(candidate, call=call, request=request))
+        first, *others = candidates
         return Source(
-            self.provider,
-            call,
-            request,
+            first.provider,
+            first.call,
+            first.request,
             self.options,
             self.reader,
+            gate=first.gate,
+            price=first.price,
+            fallbacks=others,
+            retry_budget=self.retry_budget,
             conductor=self.conductor,
             round=self.round + 1,
         )
 
+    # --- the gate ------------------------------------------------------------------------------------------------
+
+    def take_ticket(self, gate: Gate, wake: Callable[[], object]) -> Ticket:
+        """Claim a place for the next attempt."""
+        self.leave()
+        tokens = estimate_usage(self._count_asked(), _USUAL_ANSWER).total_tokens or 0
+        ticket = Ticket(wake, tokens, is_retry=self.tries > 0)
+        self.ticket = ticket
+        return ticket
+
+    def has_started(self) -> None:
+        """The first delta has come. The reader's thread."""
+        self.started = True
+        gate, ticket = self.candidate.gate, self.ticket
+        if gate is not None and ticket is not None:
+            gate.answered(ticket)
+
+    def note_failure(self, error: PenstockError) -> None:
+        """An attempt has failed, or was not let in."""
+        self.leave(error)
+        if isinstance(error, CircuitOpen):
+            if self.last_error is not error:
+                error.__cause__ = self.last_error
+        else:
+            self.last_error = error
+
+    def final_error(self, error: PenstockError) -> PenstockError:
+        """The last one's error, with those of who was asked before as its causes."""
+        errors = [*self.failures, error]
+        for earlier, later in pairwise(errors):
+            chain = _causes(later)
+            if not any(one is cause for one in _causes(earlier) for cause in chain):  # it may be the same twice
+                chain[-1].__cause__ = earlier
+        return error
+
+    def leave(self, failure: PenstockError | Literal["neutral"] | None = "neutral") -> None:
+        """Give the place back, and say how it went; harmless if there is none. Any thread."""
+        gate, ticket = self.candidate.gate, self.ticket
+        self.ticket = None
+        if gate is None or ticket is None:
+            return
+        gate.spent(ticket, self.builder.usage)
+        gate.leave(ticket, failure)
+        if isinstance(failure, RateLimited):
+            gate.hold(failure.retry_after or 0.0)
+
+    # --- what has come -------------------------------------------------------------------------------------------
+
     def outcome(self) -> Outcome:
-        """What the provider has said so far beside the text. Any thread."""
-        return self.builder.outcome()
+        """What the provider has said so far beside the text, and what that costs. Any thread."""
+        candidate = self.candidate
+        outcome = self.builder.outcome()
+        return msgspec.structs.replace(
+            outcome,
+            provider=candidate.provider.name,
+            model=outcome.model or candidate.call.model,
+            cost=self._cost(candidate, outcome.usage),
+        )
+
+    def _cost(self, candidate: Candidate, usage: Usage | None) -> Cost | None:
+        if candidate.price is None or not self.attempts:
+            return None
+        builder = self.builder
+        estimate = estimate_usage(self._count_asked(), builder.size)
+        if usage is None or usage.input_tokens is None or usage.output_tokens is None:
+            return candidate.price.cost(estimate, is_estimate=True)
+        if builder.is_whole:
+            return candidate.price.cost(usage, is_estimate=False)
+        # What was told on the way counts what had been said by then.
+        said = max(usage.output_tokens, estimate.output_tokens or 0)
+        return candidate.price.cost(msgspec.structs.replace(usage, output_tokens=said), is_estimate=True)
+
+    def _count_asked(self) -> int:
+        call = self.call
+        if self._asked is None or self._asked[0] is not call:
+            self._asked = (call, count_characters(call.input))
+        return self._asked[1]
 
     def forget_answer(self) -> None:
         """What has come so far is void, or nothing has come."""
         self.builder = OutcomeBuilder(keeps_text=self.conductor is not None)
+        self.decoder = self.resumption = None
+
+    def prepare_to_resume(self) -> bool:
+        """Whether the answer can be taken up where it broke; the next attempt will."""
+        provider, decoder = self.provider, self.decoder
+        self.resumption = provider.resume(decoder) if decoder is not None and isinstance(provider, CanResume) else None
+        return self.resumption is not None
 
     def abandon(self) -> None:
         """Let go of whatever it holds. Any thread; harmless if it has been."""
         attempt = self.attempt
         if attempt is not None:
             attempt.abandon()
+        self.leave()
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """An error and what it came of."""
+    chain = [error]
+    while (cause := chain[-1].__cause__) is not None and all(cause is not one for one in chain):
+        chain.append(cause)
+    return chain

@@ -107,6 +107,11 @@ class OutcomeBuilder:
         """Whether a finish reason has come."""
         return self._finish.reason is not None
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether the answer is complete, even without a finish reason: the end marker may be all that came."""
+        return self._is_complete or self.is_finished
+
     def note(self, delta: Delta) -> list[ToolEvent] | None:
         """Take what is no text of the first choice; returns what is to be told of function calls.
 
@@ -141,7 +146,7 @@ class OutcomeBuilder:
     def complete(self) -> list[ToolEvent]:
         """The answer is complete: what is to be told of its function calls."""
         with self._lock:
-            self._is_complete = True  # even without a finish reason: the end marker may be all that came
+            self._is_complete = True
             return self._calls.complete()
 
     def outcome(self) -> Outcome:
@@ -151,7 +156,7 @@ class OutcomeBuilder:
             return Outcome(
                 finish_reason=self._finish.reason or "stop",
                 raw_finish_reason=self._finish.raw,
-                tool_calls=self._calls.finish(is_whole=self._is_complete or self.is_finished),
+                tool_calls=self._calls.finish(is_whole=self.is_whole),
                 usage=self.usage,
                 model=self.model,
                 reasoning_blocks=tuple(self._blocks),
