@@ -226,9 +226,7 @@ class MessagesDecoder:
     def _call_start(self, index: int, block: dict[str, Any], out: list[Delta], *, is_server: bool) -> None:
         given = block.get("input")
         arguments = json_text(given) if given else ""
-        if arguments:
-            self._calls.discard(index)
-        else:
+        if not arguments:
             self._calls.add(index)
         out.append(
             ToolCallFragment(

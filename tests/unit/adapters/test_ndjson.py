@@ -57,8 +57,11 @@ def test_a_closed_decoder_has_nothing_left() -> None:
 
 @pytest.mark.parametrize("chunks", [(b"x" * 11 + b"\n",), (b"x" * 6, b"x" * 5), (b"{}\n" + b"x" * 11,)])
 def test_a_line_over_the_limit_is_a_protocol_error_complete_or_not(chunks: tuple[bytes, ...]) -> None:
+    decoder = NdjsonDecoder(10)
+    for chunk in chunks[:-1]:
+        decoder.feed(chunk)
     with pytest.raises(ProtocolError, match="10 bytes"):
-        lines(*chunks, limit=10)
+        decoder.feed(chunks[-1])
 
 
 def test_the_limit_is_of_one_line_not_of_many() -> None:

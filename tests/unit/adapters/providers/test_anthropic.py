@@ -565,7 +565,7 @@ def test_data_that_is_no_event_is_counted(data: str) -> None:
 
 def test_input_of_any_depth_breaks_nothing() -> None:
     decoder = MessagesDecoder(10_000_000)
-    for depth in (100, 500, 900, 950, 990, 1_000, 5_000):
+    for depth in (100, *range(850, 1_000), 5_000):
         deep = '{"a":' * depth + "1" + "}" * depth
         block = f'{{"type":"tool_use","id":"t","name":"f","input":{deep}}}'
         decoder.feed(f'data: {{"type":"content_block_start","index":0,"content_block":{block}}}\n\n'.encode())

@@ -304,7 +304,7 @@ def test_fields_of_other_types_are_read_the_lenient_way() -> None:
 
 def test_arguments_of_any_depth_break_nothing() -> None:
     decoder = OllamaDecoder(10_000_000)
-    for depth in (100, 500, 900, 950, 990, 1_000, 5_000):
+    for depth in (100, *range(850, 1_000), 5_000):
         deep = '{"a":' * depth + "1" + "}" * depth
         decoder.feed(f'{{"message":{{"tool_calls":[{{"function":{{"name":"f","arguments":{deep}}}}}]}}}}\n'.encode())
     assert decoder.skipped
