@@ -15,7 +15,15 @@ from penstock.actors.messages import Complete
 from penstock.actors.subscriptions import PushSubscription
 from penstock.config.options import Slow
 from penstock.errors import BufferFull, CallTimeout, ProcessDead
-from penstock.events import Disconnected, StreamCompleted, StreamFailed, StreamReset, TokenEvent
+from penstock.events import (
+    Disconnected,
+    StreamCompleted,
+    StreamFailed,
+    StreamReset,
+    TokenEvent,
+    ToolCallDelta,
+    ToolResult,
+)
 from tests.conformance.streams import Bench, BrokenJournal, Crash
 from tests.unit.flow.common import Reader
 
@@ -55,6 +63,9 @@ class StreamMachine(RuleBasedStateMachine):
         self.number = 0
         self.pushed = 0  # tokens that went in, or were dropped
         self.voided = 0
+        self.results: list[int] = []  # tool results that went in and were not thrown away, each with its number
+        self.pieces = ""  # the same of arguments
+        self.tool_events = 0
         self.told: list[tuple[PushSubscription, list[Any]]] = []
         self.readers: list[tuple[Events, Reader]] = []
         self.most = options["bound"]
@@ -92,6 +103,20 @@ class StreamMachine(RuleBasedStateMachine):
             self.pushed += 1
         except BufferFull:
             assert self.bench.record.options.overflow in ("block", "error")
+
+    @rule(count=st.integers(1, 3))
+    def push_results(self, count: int) -> None:
+        for _ in range(count):
+            self.tool_events += 1
+            self.results.append(self.tool_events)
+            result = ToolResult(call_id=str(self.tool_events), name="f", content="42")
+            assert self.bench.intake.push_event(result)
+
+    @rule(text=st.sampled_from(("a", "bc")), index=st.integers(0, 1))
+    def push_piece(self, text: str, index: int) -> None:
+        self.tool_events += 1
+        self.pieces += text
+        assert self.bench.intake.push_event(ToolCallDelta(index=index, text=text))
 
     @rule(seconds=st.sampled_from((0.0, 0.01, 0.1, 0.3, 2.0)))
     def advance(self, seconds: float) -> None:
@@ -180,8 +205,16 @@ class StreamMachine(RuleBasedStateMachine):
     @rule()
     def reset(self) -> None:
         self.restart_if_crashed()
-        self.voided += self.bench.intake.size
+        self.voided += self.bench.intake.size - self.bench.intake.events
+        self.results, self.pieces = self.delivered_tool_events()
         self.try_to(self.bench.reset)
+
+    def delivered_tool_events(self) -> tuple[list[int], str]:
+        """The numbers of the results and the pieces in the journal; of what was tried again, the last try."""
+        last = self.bench.log.last_seq
+        events = [event for seq, event in sorted({one.seq: one for one in self.journal.events}.items()) if seq <= last]
+        results = [int(event.call_id) for event in events if isinstance(event, ToolResult)]
+        return results, "".join(event.text for event in events if isinstance(event, ToolCallDelta))
 
     # --- what always holds ---------------------------------------------------------------------------------------
 
@@ -201,11 +234,15 @@ class StreamMachine(RuleBasedStateMachine):
         events = list(bench.log)
         assert [event.seq for event in events] == list(range(bench.log.first_seq, bench.log.last_seq + 1))
         assert all(len(event.tokens) <= 4 for event in events if isinstance(event, TokenEvent))
-        assert statistics.buffer_high_water_mark <= self.most
-        kept = statistics.tokens_delivered + statistics.buffer_size + self.voided
+        assert statistics.buffer_high_water_mark <= self.most + self.tool_events
+        waiting = statistics.buffer_size - bench.intake.events
+        kept = statistics.tokens_delivered + waiting + self.voided
         assert kept + statistics.tokens_dropped == self.pushed, statistics
         numbers = [int(token) for token in bench.text.split()]
         assert numbers == sorted(set(numbers))
+        results, pieces = self.delivered_tool_events()
+        assert results == self.results[: len(results)]
+        assert self.pieces.startswith(pieces)
         assert not bench.record.is_over
         for subscription, _ in self.told:
             assert subscription.is_active or subscription.slow == "disconnect"
@@ -231,11 +268,15 @@ class StreamMachine(RuleBasedStateMachine):
         assert isinstance(bench.log.terminal, StreamCompleted)
         statistics = bench.record.statistics()
         assert statistics.tokens_delivered + statistics.tokens_dropped + self.voided == self.pushed
+        assert self.delivered_tool_events() == (self.results, self.pieces)
+        reset = max((event.seq for event in self.journal.events if isinstance(event, StreamReset)), default=0)
+        valid = {event.seq for event in self.journal.events if isinstance(event, ToolResult) and event.seq > reset}
         bench.settle()
         for iterator, reader in self.readers:
             self.read_on(iterator, reader)
             assert isinstance(reader.events[-1], StreamCompleted)
             assert reader.texts["text"] == bench.log.terminal.text
+            assert reader.results == len(valid)
         for subscription, told in self.told:
             assert not subscription.is_active
             if subscription.slow == "disconnect" and isinstance(told[-1], Disconnected):
@@ -246,6 +287,7 @@ class StreamMachine(RuleBasedStateMachine):
                 for event in told:
                     reader.read(event)
                 assert reader.texts["text"] == bench.log.terminal.text
+                assert reader.results == len(valid)
         journaled = [event for event in self.journal.events if not isinstance(event, StreamReset)]
         assert isinstance(journaled[-1], StreamCompleted)
         assert bench.record.hub.subscribers == 0

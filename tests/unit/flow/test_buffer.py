@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.actors.flow.buffer import Batch, TokenBuffer
+from penstock.actors.flow.buffer import Batch, EventBatch, TokenBuffer
 from penstock.config.options import Overflow
-from penstock.events import TokenKind
+from penstock.events import StreamStarted, TokenKind, ToolCallDelta, ToolEvent, ToolProgress
 from tests.unit.flow.common import steps
 
 KINDS = st.sampled_from(("text", "text", "text", "reasoning", "refusal"))
@@ -19,6 +19,7 @@ OPERATIONS = st.lists(
     st.one_of(
         st.tuples(st.just("offer"), KINDS),
         st.tuples(st.just("force"), KINDS, OVERFLOWS),
+        st.tuples(st.just("event"), st.sampled_from((None, None, 0, 1))),
         st.tuples(st.just("take"), st.integers(1, 5)),
         st.tuples(st.sampled_from(("commit", "restore", "clear"))),
         st.tuples(st.just("recover"), st.booleans()),
@@ -35,21 +36,35 @@ def filled(count: int, max_size: int = 1000) -> TokenBuffer:
     return buffer
 
 
-def drain(buffer: TokenBuffer, limit: int = 3) -> list[Batch]:
-    batches: list[Batch] = []
+def drain(buffer: TokenBuffer, limit: int = 3) -> list[Batch | EventBatch]:
+    batches: list[Batch | EventBatch] = []
     while (batch := buffer.take(limit, len(batches) + 1)) is not None:
         batches.append(batch)
         buffer.commit()
     return batches
 
 
+def mark(name: str) -> ToolProgress:
+    return ToolProgress(call_id="c", name=name, progress=None)
+
+
+def piece(text: str, index: int = 0) -> ToolCallDelta:
+    return ToolCallDelta(index=index, text=text)
+
+
+def items_of(batch: Batch | EventBatch) -> list[tuple[Any, Any]]:
+    if isinstance(batch, EventBatch):
+        return [("event", batch.event)]
+    return [(batch.kind, token) for token in batch.tokens]
+
+
 class Model:
-    """What a buffer is: a list, a reserved part before it, and a few counters."""
+    """What a buffer is: a list, a reserved part before it, and a few counters. Events have the kind "event"."""
 
     def __init__(self, bound: int) -> None:
         self.bound = bound
-        self.waiting: list[tuple[TokenKind, str]] = []
-        self.taken: list[tuple[TokenKind, str]] = []
+        self.waiting: list[tuple[Any, Any]] = []
+        self.taken: list[tuple[Any, Any]] = []
         self.dropped = self.ever = self.told = self.high = 0
 
     @property
@@ -63,19 +78,41 @@ class Model:
         self.high = max(self.high, self.size)
         return True
 
+    @property
+    def events(self) -> int:
+        return sum(kind == "event" for kind, _ in self.waiting + self.taken)
+
+    def put_event(self, event: ToolEvent) -> None:
+        match event, self.waiting:
+            case ToolCallDelta(), [*_, ("event", ToolCallDelta() as last)]:
+                if self.size >= self.bound and last.index == event.index:
+                    self.waiting[-1] = ("event", piece(last.text + event.text, event.index))
+                    return
+        self.waiting.append(("event", event))
+        self.high = max(self.high, self.size)
+
     def force(self, kind: TokenKind, token: str, overflow: Overflow) -> bool:
         while not self.offer(kind, token):
             self.dropped += 1
             self.ever += 1
-            if overflow == "drop_newest" or not self.waiting:
+            tokens = [item for item in self.waiting if item[0] != "event"]
+            if overflow == "drop_newest" or not tokens:
                 return False
-            del self.waiting[0]
+            del self.waiting[[kind != "event" for kind, _ in self.waiting].index(True)]
         return True
 
-    def take(self, limit: int) -> Batch | None:
+    def due(self, limit: int) -> int:
+        kinds = [kind for kind, _ in self.waiting]
+        return min(limit, kinds.index("event") if "event" in kinds else len(kinds))
+
+    def take(self, limit: int) -> Batch | EventBatch | None:
         if not self.waiting:
             return None
         kind = self.waiting[0][0]
+        if kind == "event":
+            self.taken.append(self.waiting.pop(0))
+            self.told = 0
+            return EventBatch(self.taken[0][1])
         while self.waiting and self.waiting[0][0] == kind and len(self.taken) < limit:
             self.taken.append(self.waiting.pop(0))
         self.told = self.dropped
@@ -101,6 +138,10 @@ def test_it_does_what_a_list_would_do(bound: int, operations: list[Any]) -> None
                 assert buffer.offer_kind(token, arguments[0]) == model.offer(arguments[0], token)
             case "force":
                 assert buffer.force(token, *arguments) == model.force(arguments[0], token, arguments[1])
+            case "event":
+                event = mark(token) if arguments[0] is None else piece(token, arguments[0])
+                buffer.put_event(event)
+                model.put_event(event)
             case "take":
                 if not model.taken:
                     assert buffer.take(arguments[0], number) == model.take(arguments[0])
@@ -116,15 +157,16 @@ def test_it_does_what_a_list_would_do(bound: int, operations: list[Any]) -> None
                     buffer.recover(taken_for if arguments[0] else taken_for - 1)
                     (model.commit if arguments[0] else model.restore)()
             case "clear":
-                assert buffer.clear() == model.size
+                assert buffer.clear() == model.size - model.events
                 model.waiting, model.taken = [], []
             case "bound":
                 buffer.max_size = model.bound = arguments[0]
         assert (buffer.size, buffer.dropped, buffer.dropped_ever) == (model.size, model.dropped, model.ever)
-        assert buffer.high_water_mark == model.high
+        assert (buffer.high_water_mark, buffer.events) == (model.high, model.events)
+        assert buffer.due(2) == model.due(2)
     buffer.restore()
     model.restore()
-    assert [(batch.kind, token) for batch in drain(buffer) for token in batch.tokens] == model.waiting
+    assert [item for batch in drain(buffer) for item in items_of(batch)] == model.waiting
 
 
 def test_a_taken_batch_keeps_its_room_until_it_is_committed() -> None:
@@ -231,6 +273,60 @@ def test_a_batch_that_was_not_delivered_does_not_lose_the_count_of_what_was_drop
     buffer.take(1, 1)
     buffer.restore()
     assert buffer.dropped == 1
+
+
+def test_an_event_is_a_batch_of_its_own_and_parts_the_tokens_around_it() -> None:
+    buffer = filled(2)
+    buffer.put_event(mark("x"))
+    buffer.offer("2")
+    assert (buffer.size, buffer.events, buffer.due(9)) == (4, 1, 2)
+    assert drain(buffer, 9) == [("text", ("0", "1")), (mark("x"),), ("text", ("2",))]
+    assert (buffer.size, buffer.events) == (0, 0)
+
+
+def test_an_event_does_not_tell_of_what_was_dropped_so_the_next_tokens_do() -> None:
+    buffer = filled(1, max_size=1)
+    buffer.force("x", "text", "drop_newest")
+    buffer.take(1, 1)
+    buffer.restore()
+    buffer.clear()
+    buffer.put_event(mark("x"))
+    buffer.take(1, 1)
+    buffer.commit()
+    assert buffer.dropped == 1
+
+
+def test_the_same_event_put_twice_is_two_to_whoever_was_given_up() -> None:
+    buffer, event = TokenBuffer(9), mark("x")
+    buffer.put_event(event)
+    old = buffer.take(1, 1)
+    buffer.recover(last_event=0)
+    new = buffer.take(1, 1)
+    buffer.commit(old)
+    buffer.restore(old)
+    assert (buffer.size, buffer.events) == (1, 1)
+    buffer.commit(new)
+    assert (buffer.size, buffer.events) == (0, 0)
+
+
+def test_thrown_away_the_start_is_spared_if_asked_for() -> None:
+    buffer = TokenBuffer(9)
+    buffer.put_event(StreamStarted(model="m"))
+    buffer.put_event(mark("x"))
+    buffer.offer("a")
+    assert buffer.clear(but_start=True) == 1
+    assert (buffer.size, buffer.events) == (1, 1)
+    assert drain(buffer) == [(StreamStarted(model="m"),)]
+
+
+def test_joining_pieces_beyond_the_bound_takes_time_in_proportion() -> None:
+    def work(size: int) -> None:
+        buffer = TokenBuffer(1)
+        for _ in range(size):
+            buffer.put_event(piece("x" * 100))
+        drain(buffer)
+
+    assert steps(lambda: work(8000)) < 9 * steps(lambda: work(1000))
 
 
 @pytest.mark.parametrize("kind", ["text", "reasoning"])
