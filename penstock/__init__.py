@@ -84,6 +84,7 @@ from penstock.events import (
 )
 from penstock.inspection import StreamInfo, SubscriberInfo, SystemStatistics, Tree
 from penstock.ports import Tool, ToolContext
+from penstock.provider_client import ProviderClient, ProviderHealth
 from penstock.stream import Stream
 from penstock.structured import PartialJson, Structured, response_format, structured
 from penstock.system import System
@@ -124,7 +125,9 @@ __all__ = [
     "ProcessError",
     "ProtocolError",
     "ProviderBusy",
+    "ProviderClient",
     "ProviderError",
+    "ProviderHealth",
     "ProviderTimeout",
     "RateLimited",
     "ReasoningBlock",

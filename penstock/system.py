@@ -42,6 +42,7 @@ from penstock.errors import OptionError, SystemStopped
 from penstock.events import FrozenDict
 from penstock.inspection import StreamInfo, SystemStatistics, Tree, draw_tree, stream_info, system_statistics
 from penstock.ports import ChatCall, Journal, Provider, Reader
+from penstock.provider_client import create_client
 from penstock.stream import Stream
 from penstock.supervisors.dynamic import DynamicSupervisor
 from penstock.supervisors.handler import HANDLER, SOURCES, STREAMS, StreamHandler, ask_for_stream
@@ -264,8 +265,7 @@ class System:
         """Ask a model, and stream its answer. Returns as soon as the stream runs, before the provider answers.
 
         Args:
-            model: the model's name, as the provider knows it. Where nobody has chosen a provider (no argument, no
-                base URL, the settings' is the default), a prefix does: ``"anthropic/claude-…"``.
+            model: the model's name; ``"anthropic/claude-…"`` chooses the provider too, where nothing else does.
             messages: the conversation: ``[{"role": "user", "content": "Hello"}]``, whoever the provider is.
             options: None takes the settings' ``chat`` group: 50/5/50 ms and the provider's own pace.
             provider: a name, or a `Provider`; None takes the setting.
@@ -333,6 +333,7 @@ class System:
         )
 
     respond = create_response_token_stream
+    provider = create_client
 
     def stream(self, stream_id: str) -> Stream:
         """The stream with that id, running or ended not longer than ``keep_finished`` ago.
