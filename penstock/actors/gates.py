@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable
-from typing import Final, Literal, TypeAlias
+from collections import deque
+from typing import Final, Literal
 from urllib.parse import urlsplit
 
 import msgspec
@@ -25,6 +25,7 @@ import msgspec
 from penstock.actors.flow.breaker import Breaker, Circuit, counts_as_failure
 from penstock.actors.flow.budget import RetryBudget
 from penstock.actors.flow.limits import FULL, Limits
+from penstock.actors.tickets import Admission, Admitted, Refused, Ticket, Wait
 from penstock.config.limits import BreakerOptions, LimitOptions, RetryBudgetOptions
 from penstock.errors import CircuitOpen, PenstockError, ProviderBusy, ProviderError, RateLimited
 from penstock.events import Usage
@@ -44,54 +45,8 @@ __all__ = [
 ]
 
 _LONGEST_HOLD: Final = 3600.0  # seconds; a provider that says more has miscounted, or means a date
-_MANY_GATES: Final = 1024  # URLs come from callers too: beyond so many, gates that nobody uses are forgotten
-
-
-class Admitted(msgspec.Struct, frozen=True):
-    """It is its turn; it has a place until it leaves."""
-
-
-class Wait(msgspec.Struct, frozen=True):
-    """It is in the queue. Ask again after ``seconds`` (None: no time is known), and whenever the ticket is woken."""
-
-    seconds: float | None
-
-
-class Refused(msgspec.Struct, frozen=True):
-    """It is not let in: `ProviderBusy` (the queue is full) or `CircuitOpen`. It is in no queue."""
-
-    error: ProviderError
-
-
-Admission: TypeAlias = Admitted | Wait | Refused
 _ADMITTED: Final = Admitted()
-
-_State: TypeAlias = Literal["new", "queued", "inside", "gone"]
-
-
-class Ticket:
-    """One attempt's claim to a place. Used once; never shared between gates.
-
-    Args:
-        wake: called in any thread when it may be its turn; must only send a message, and may come too late or for
-            nothing.
-        tokens: how many the request will probably use, question and answer together; see `Gate.spent`.
-        is_retry: only counted.
-    """
-
-    __slots__ = ("_answered", "_charged", "_epoch", "_heard", "_state", "_told", "is_retry", "tokens", "wake")
-
-    def __init__(self, wake: Callable[[], object], tokens: int = 0, *, is_retry: bool = False) -> None:
-        self.wake = wake
-        self.tokens = tokens
-        self.is_retry = is_retry
-        # The rest is the gate's, under its lock.
-        self._state: _State = "new"
-        self._heard = 0.0  # when it asked last
-        self._epoch = 0
-        self._answered = False
-        self._charged: int | None = None  # tokens taken for it so far; None: it was never inside
-        self._told = 0  # of these, told by the provider
+_MANY_GATES: Final = 1024  # URLs come from callers too: beyond so many, gates that nobody uses are forgotten
 
 
 class EndpointStatistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -135,6 +90,7 @@ class Gate:
         some = (limits.requests_per_minute, limits.tokens_per_minute, limits.concurrent_streams)
         self._is_limited = any(limit is not None for limit in some)
         self._is_free = not self._is_limited  # no limit, no hold, no queue, and the circuit is closed
+        self._lost: deque[int] = deque()  # the epochs of tickets that are gone without having left
         self._held_until = 0.0
         self._requests = self._retries = self._refused = self._waits = self._failures = self._tokens = 0
 
@@ -144,12 +100,12 @@ class Gate:
     def enter(self, ticket: Ticket) -> Admission:
         """Ask for a place, for the first time or again. Who has one already, has it."""
         with self._lock:
-            if self._is_free and ticket._state == "new":
+            if self._is_free and ticket.state == "new" and not self._lost:
                 self._line.active += 1
                 self._count_in(ticket)
                 return _ADMITTED
             now = self._clock.monotonic()
-            before = self._line.first
+            before = None if self._find_lost() else self._line.first
             self._first(now, ticket)
             admission = self._ask(ticket, now)
             first = self._line.first
@@ -161,10 +117,10 @@ class Gate:
     def answered(self, ticket: Ticket) -> None:
         """Its first delta has come: the endpoint works. Once or often; worth calling early, since answers are long."""
         with self._lock:
-            if ticket._state != "inside" or ticket._answered:
+            if ticket.state != "inside" or ticket.answered:
                 return
-            ticket._answered = True
-            if not self._breaker.succeeded(ticket._epoch):
+            ticket.answered = True
+            if not self._breaker.succeeded(ticket.epoch):
                 return
             self._review()
             first = self._line.first
@@ -180,16 +136,15 @@ class Gate:
                 holds, before anybody else is told that there is a place.
         """
         with self._lock:
-            state, ticket._state = ticket._state, "gone"
+            state, ticket.state = ticket.state, "gone"
+            # Where there may be room now, the first is told even if it has been the first before.
+            before = None if self._find_lost() else self._line.first
             if state == "inside":
                 self._line.active -= 1
                 self._report(ticket, failure)
-                before = None  # there may be room now, so the first is told even if it has been the first before
+                before = None
             elif state == "queued":
-                before = self._line.first
                 self._line.give_up(ticket)
-            else:
-                return
             first = self._first(self._clock.monotonic()) if self._line.queue else None
         if first is not before:
             _wake(first)
@@ -197,7 +152,7 @@ class Gate:
     def timed_out(self, ticket: Ticket) -> ProviderBusy:
         """It has waited long enough: it leaves, and this is its error."""
         with self._lock:
-            if ticket._state == "queued":
+            if ticket.state == "queued":
                 self._refused += 1
         self.leave(ticket)
         return ProviderBusy(self._endpoint, f"no turn within {self.limits.queue_timeout:g} s")
@@ -211,12 +166,12 @@ class Gate:
         if used is None:
             return
         with self._lock:
-            if ticket._charged is None:
+            if ticket.charged is None:
                 return
-            self._tokens += used - ticket._told
-            self._line.correct(ticket._charged, used, self._clock.monotonic())
-            gave_back = used < ticket._charged
-            ticket._charged = ticket._told = used
+            self._tokens += used - ticket.told
+            self._line.correct(ticket.charged, used, self._clock.monotonic())
+            gave_back = used < ticket.charged
+            ticket.charged = ticket.told = used
             first = self._line.first if gave_back else None
         _wake(first)
 
@@ -237,6 +192,7 @@ class Gate:
     def statistics(self) -> EndpointStatistics:
         """A snapshot."""
         with self._lock:
+            self._find_lost()
             now = self._clock.monotonic()
             return EndpointStatistics(
                 name=self.name,
@@ -257,15 +213,16 @@ class Gate:
     def is_unused(self) -> bool:
         """Whether it would be the same if it were made anew, but for its statistics."""
         with self._lock:
+            self._find_lost()
             now = self._clock.monotonic()
             return self._line.is_unused(now) and self._held_until <= now and self._breaker.failures == 0
 
     # --- with the lock held --------------------------------------------------------------------------------------
 
     def _ask(self, ticket: Ticket, now: float) -> Admission:
-        if ticket._state == "inside":
+        if ticket.state == "inside":
             return _ADMITTED
-        if ticket._state == "gone":
+        if ticket.state == "gone":
             return Refused(ProviderBusy(self._endpoint, "this request has given up its turn"))
         closed_for = self._breaker.closed_for(now)
         if closed_for > 0:
@@ -279,34 +236,42 @@ class Gate:
         if delay == FULL:
             detail = f"{len(self._line.queue)} requests wait for their turn, which is all that may (max_queue)"
             return self._refuse(ticket, ProviderBusy(self._endpoint, detail))
-        if ticket._state == "new":
-            ticket._state = "queued"
+        if ticket.state == "new":
+            ticket.state = "queued"
             self._waits += 1
-        ticket._heard = now
+        ticket.heard = now
         return Wait(delay if delay != math.inf else None)
 
     def _refuse(self, ticket: Ticket, error: ProviderError) -> Refused:
-        ticket._state = "gone"
+        ticket.state = "gone"
         self._refused += 1
         return Refused(error)
 
     def _first(self, now: float, alive: Ticket | None = None) -> Ticket | None:
         """Who is to ask next, without those whose owners must have died: they have not even given up."""
         first = self._line.first
-        while first is not None and first is not alive and now - first._heard > 2 * self.limits.queue_timeout + 1:
-            first._state = "gone"
+        while first is not None and first is not alive and now - first.heard > 2 * self.limits.queue_timeout + 1:
+            first.state = "gone"
             self._line.give_up(first)
             first = self._line.first
         return first
 
+    def _find_lost(self) -> bool:
+        """Take back the places of tickets that nobody has any more; returns whether there were such."""
+        found = bool(self._lost)
+        while self._lost:
+            self._line.active -= 1
+            self._breaker.abstained(self._lost.popleft())
+        return found
+
     def _report(self, ticket: Ticket, failure: PenstockError | Literal["neutral"] | None) -> None:
         if failure is None:
-            self._breaker.succeeded(ticket._epoch)
-        elif isinstance(failure, ProviderError) and counts_as_failure(failure, answered=ticket._answered):
+            self._breaker.succeeded(ticket.epoch)
+        elif isinstance(failure, ProviderError) and counts_as_failure(failure, answered=ticket.answered):
             self._failures += 1
-            self._breaker.failed(ticket._epoch, self._clock.monotonic())
+            self._breaker.failed(ticket.epoch, self._clock.monotonic())
         else:
-            self._breaker.abstained(ticket._epoch)
+            self._breaker.abstained(ticket.epoch)
         self._review()
         if isinstance(failure, RateLimited):
             self._hold(failure.retry_after or 0.0)
@@ -317,9 +282,10 @@ class Gate:
             self._is_free = False
 
     def _count_in(self, ticket: Ticket) -> None:
-        ticket._state = "inside"
-        ticket._charged = ticket.tokens
-        ticket._epoch = self._breaker.let_in()
+        ticket.state = "inside"
+        ticket.charged = ticket.tokens
+        ticket.lost = self._lost
+        ticket.epoch = self._breaker.let_in()
         self._requests += 1
         self._retries += ticket.is_retry
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,16 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from penstock.actors.gates import (
-    Admission,
-    Admitted,
-    Gate,
-    GateTable,
-    Refused,
-    Ticket,
-    Wait,
-    clean_url,
-)
+from penstock.actors.gates import Gate, GateTable, clean_url
+from penstock.actors.runtime.clock import SystemClock
+from penstock.actors.tickets import Admission, Admitted, Refused, Ticket, Wait
 from penstock.config.limits import BreakerOptions, LimitOptions, RetryBudgetOptions
 from penstock.errors import (
     ApiError,
@@ -167,6 +163,33 @@ def test_a_queue_whose_first_has_died_without_leaving_goes_on() -> None:
     a.leave(None)
     assert c.woken == 1
     assert c.enter() == IN
+
+
+def test_the_place_of_a_ticket_that_nobody_has_any_more_is_found_again() -> None:
+    clock = VirtualClock()
+    gate = make(clock, concurrent_streams=1, failures=1)
+    lost, waiting = clients(gate, 2)
+    lost.ticket = Ticket(lambda: None)
+    gc.collect()
+    assert gate.statistics().active == 0
+    assert waiting.enter() == IN
+    waiting.leave(DOWN)
+    clock.move_to(clock.monotonic() + 30)
+    trial = Client(gate)
+    assert trial.enter() == IN
+    del trial
+    gc.collect()
+    assert Client(gate).enter() == IN
+
+
+def test_whoever_gives_up_finds_a_lost_place_for_those_who_wait() -> None:
+    gate = make(concurrent_streams=1)
+    lost, first, second = clients(gate, 3)
+    lost.ticket = Ticket(lambda: None)
+    gc.collect()
+    second.leave()
+    assert first.woken == 1
+    assert first.enter() == IN
 
 
 def test_who_still_asks_is_not_taken_for_dead() -> None:
@@ -549,16 +572,24 @@ def test_in_no_minute_are_more_let_in_than_the_limit_and_its_burst(pauses: list[
         assert sum(1 for when in admitted[first:] if when < start + 60) <= per_minute + burst + 1e-6
 
 
-def test_threads_that_hammer_a_gate_lose_nothing_and_all_get_through() -> None:
-    from penstock.actors.runtime.clock import SystemClock
+@pytest.fixture
+def restless() -> Iterator[None]:
+    """Threads that give way after every few instructions, so that races show."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
 
+
+@pytest.mark.usefixtures("restless")
+def test_threads_that_hammer_a_gate_lose_nothing_and_all_get_through() -> None:
     gate = GateTable(SystemClock(), BreakerOptions(failures=10**6)).gate("p", "", LimitOptions(concurrent_streams=3))
     inside, most, lock = [0], [0], threading.Lock()
     errors: list[BaseException] = []
 
     def work(number: int) -> None:
         try:
-            for turn in range(60):
+            for turn in range(200):
                 woken = threading.Event()
                 ticket = Ticket(woken.set)
                 while not isinstance(gate.enter(ticket), Admitted):
@@ -591,6 +622,7 @@ def test_threads_that_hammer_a_gate_lose_nothing_and_all_get_through() -> None:
     assert statistics.tokens == 2 * statistics.requests
 
 
+@pytest.mark.usefixtures("restless")
 def test_threads_that_hammer_a_gate_without_limits_lose_nothing() -> None:
     gate = make()
 
