@@ -1,14 +1,20 @@
-"""The loopback provider: a real HTTP server, in this process, that speaks OpenAI's chat completions and Responses.
+"""The loopback provider: a real HTTP server, in this process, that speaks the wire formats of five APIs.
 
 It says what a `Script` tells it to and breaks where the script wants it broken: for tests, demonstrations and
 measurements. Nothing of it is a mock; bytes go through sockets, resets are resets.
 
-Endpoints: ``POST /v1/chat/completions`` and ``POST /v1/responses`` (streamed or whole), ``GET /v1/models``,
-``GET /healthz``; everything else gets OpenAI's error JSON.
+Endpoints, all streamed or whole: ``POST /v1/chat/completions`` and ``POST /v1/responses`` (OpenAI), ``POST
+/v1/messages`` (Anthropic), ``POST /api/chat`` (Ollama), ``POST /v1beta/models/M:streamGenerateContent`` and
+``:generateContent`` (Gemini). ``GET /v1/responses/ID`` goes on with an answer that was asked for with ``background``.
+Lists of models: ``GET /v1/models`` (OpenAI's form, or Anthropic's where an ``anthropic-version`` is sent),
+``/api/tags``, ``/v1beta/models``. ``GET /healthz``, ``GET /api/version``. Everything else gets an error in the form of
+the API whose path it looks like.
 
-The modules, each knowing only those above it: `faults` · `ledger` (what came in, what went out) · `script` (answers,
-who gets which) · `wire`, `chat_wire`, `responses_wire` (an answer as events) · `framing` (events as writes) · `score`
-(an answer laid out in time) · `endpoints` · `connection` · `models` (the script below) · `server`.
+The modules, each knowing only those above it: `faults` · `request` (what came in) · `ledger` (what came in and went
+out, counted) · `answer` · `replay` (recorded bytes) · `script` (who gets which) · `wire`, `chat_wire`,
+`responses_wire`, `anthropic_wire`, `ollama_wire`, `gemini_wire` (an answer as events) · `dialects` (which paths are
+whose) · `listings` · `resumption` · `framing` (events as writes) · `score` (an answer laid out in time) · `endpoints` ·
+`connection` · `models` (the script below) · `server`.
 
 The models of `models.default_script`, which is what ``penstock loopback`` serves, at 40 tokens a second:
 
@@ -36,13 +42,13 @@ model                  what it does
 ``fault-pause``        5 tokens, 3 s of silence, the rest
 ``fault-reset``        5 tokens, then a TCP reset
 ``fault-reset-once``   the same, and an answer the next time, in turn
-``fault-truncate``     5 tokens, then the body ends as if all were well, without finish reason and ``[DONE]``
+``fault-truncate``     5 tokens, then the body ends as if all were well, without finish reason and end marker
 ``fault-cut``          5 tokens, then the connection is closed in the middle of the body
 ``fault-malformed``    an event of broken JSON behind 5 tokens, then the rest
 ``fault-error-frame``  5 tokens, then an error inside the stream
 ``fault-invalid-utf8`` an event that is not UTF-8 behind 5 tokens, then the rest
 ``fault-huge-event``   an event of 8 MiB behind 5 tokens, then the rest
-``fault-no-done``      everything but ``[DONE]``
+``fault-no-done``      everything but the end marker (``[DONE]``, ``message_stop``)
 ``fault-hold-open``    everything, but the body is not ended
 ====================== =========================================================================================
 """
