@@ -182,6 +182,13 @@ def test_the_place_of_a_ticket_that_nobody_has_any_more_is_found_again() -> None
     assert Client(gate).enter() == IN
 
 
+def test_notes_of_lost_tickets_do_not_pile_up() -> None:
+    gate = make()
+    for _ in range(100):
+        gate.enter(Ticket(lambda: None))
+    assert len(gate._lost) <= 1
+
+
 def test_whoever_gives_up_finds_a_lost_place_for_those_who_wait() -> None:
     gate = make(concurrent_streams=1)
     lost, first, second = clients(gate, 3)
@@ -256,8 +263,11 @@ def test_a_hold_lets_nobody_in_until_it_is_over_and_is_never_shortened() -> None
     assert gate.statistics().held_until_s == 20.0
     clock.move_to(clock.monotonic() + 20)
     assert a.enter() == IN
+    late = Client(gate)
+    assert late.enter() == Wait(None)  # b has been told, and is about to ask
     assert b.woken == 1
     assert b.enter() == IN
+    assert late.enter() == IN
     assert Client(gate).enter() == IN
     assert gate.statistics().held_until_s == 0.0
 

@@ -50,6 +50,7 @@ def test_requests_older_than_the_window_give_nothing() -> None:
     budget = RetryBudget(RetryBudgetOptions(ratio=1, floor=0, window=10))
     for _ in range(100):
         budget.note_request(0.0)
+    assert not budget.may_retry(10.2)  # their slice lies partly in the window
     assert not budget.may_retry(10.5)
     budget.note_request(10_000.0)
     assert [budget.may_retry(10_000.0) for _ in range(2)] == [True, False]
