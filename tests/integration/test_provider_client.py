@@ -36,7 +36,7 @@ NAMES = ["openai", "anthropic", "gemini", "ollama"]
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[LoopbackProvider]:
-    models = {
+    models: dict[str, Any] = {
         "plain": Answer("Good day"),
         "busy": Status(503),
         "stuck": Answer("Never said", faults=(StallAfter(0),)),

@@ -44,7 +44,7 @@ class PartialArguments:
             return self._go_on(value)
         written = self._end_string()
         literal = _literal(value)
-        if path is None or literal is None or self._is_broken or self._is_closed(path):
+        if path is None or literal is None or self._is_broken or not self._fits(path):
             # What follows would be told without this: better a call that cannot be run than one that means less.
             self._is_broken = True
             self.skipped += 1
@@ -68,8 +68,20 @@ class PartialArguments:
         open_before, self._string = self._string, None
         return '"' if open_before is not None else ""
 
-    def _is_closed(self, path: tuple[_Key, ...]) -> bool:
-        return any(path[:depth] in self._done for depth in range(1, len(path) + 1))
+    def _fits(self, path: tuple[_Key, ...]) -> bool:
+        """Whether nothing on the way to ``path`` is closed already, or is an array where it wants an object."""
+        if any(path[:depth] in self._done for depth in range(1, len(path) + 1)):
+            return False
+        shared = self._shared(path)
+        inside = self._closers[shared - 1] if shared else "}"
+        return isinstance(path[shared], int) == (inside == "]")
+
+    def _shared(self, path: tuple[_Key, ...]) -> int:
+        """How many of the steps to ``path`` are open."""
+        shared = 0
+        while shared < min(len(path) - 1, len(self._path)) and path[shared] == self._path[shared]:
+            shared += 1
+        return shared
 
     def _close_down_to(self, depth: int) -> str:
         written = ""
@@ -82,17 +94,14 @@ class PartialArguments:
 
     def _lead_to(self, path: tuple[_Key, ...]) -> str:
         """Close and open what lies between the last value and this one, down to the colon before it."""
-        shared = 0
-        inside = path[:-1]
-        while shared < min(len(inside), len(self._path)) and inside[shared] == self._path[shared]:
-            shared += 1
+        shared = self._shared(path)
         written = self._close_down_to(shared)
         for depth in range(shared, len(path)):
             written += "" if self._is_empty else ","
             key = path[depth]
             written += "" if isinstance(key, int) else _quoted(key) + ":"
             self._is_empty = False
-            if depth < len(inside):
+            if depth < len(path) - 1:
                 is_array = isinstance(path[depth + 1], int)
                 written += "[" if is_array else "{"
                 self._closers.append("]" if is_array else "}")

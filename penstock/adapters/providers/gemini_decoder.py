@@ -207,6 +207,9 @@ class GeminiDecoder:
 
     def _candidate(self, wire: dict[str, Any], out: list[Delta]) -> None:
         index = whole_number(wire.get("index")) or 0  # Vertex leaves a 0 out
+        if index < 0:
+            self.skipped += 1
+            return
         candidate = self._candidates.setdefault(index, _Candidate())
         told: list[Delta] = []
         content = wire.get("content")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from typing import Any
 
 import pytest
@@ -440,6 +441,14 @@ def test_a_call_that_was_cut_off_or_does_not_fit_together_cannot_be_run() -> Non
     assert call.arguments is None
 
 
+def test_a_place_that_is_an_object_and_an_array_breaks_the_call_and_is_counted() -> None:
+    decoder = GeminiDecoder(1_000_000)
+    values = ({"jsonPath": "$.a[0]", "numberValue": 1}, {"jsonPath": "$.a.b", "numberValue": 2})
+    decoder.feed(sse(partial(*values, name="f", more=False)))
+    assert decoder.skipped == 1
+    assert calls(partial(*values, name="f", more=False))[0].arguments is None
+
+
 def test_a_call_cut_off_by_the_next_one_keeps_to_itself() -> None:
     first, second = calls(
         partial({"jsonPath": "$.a", "stringValue": "x"}, name="f"), chunk({"functionCall": {"name": "g", "args": {}}})
@@ -546,6 +555,44 @@ def test_comments_are_signs_of_life_and_an_event_over_the_limit_is_refused() -> 
     assert GeminiDecoder(1_000_000).feed(b": ping\n\n") == [KeepAlive()]
     with pytest.raises(ProtocolError):
         Gemini(KEY).decoder(RequestOptions(max_event_bytes=1000)).feed(b"data: " + b"x" * 2000)
+
+
+ODD: tuple[Any, ...] = (None, True, -1, 1.5, 10**30, "", "STOP", "\ud83d", [], {}, [1], {"x": 1})
+
+
+def bent(value: Any, chance: float, dice: random.Random) -> Any:
+    """``value`` with something in it that no one would send."""
+    if dice.random() < chance:
+        return dice.choice(ODD)
+    if isinstance(value, dict):
+        return {name: bent(each, chance, dice) for name, each in value.items()}
+    return [bent(each, chance, dice) for each in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_nothing_that_is_json_makes_a_decoder_raise(seed: int) -> None:
+    dice = random.Random(seed)
+    plain = chunk(
+        {"text": "a", "thought": True, "thoughtSignature": "s"},
+        {"functionCall": {"name": "f", "id": "1", "args": {"x": 1}}},
+        {
+            "functionCall": {
+                "name": "f",
+                "partialArgs": [{"jsonPath": "$.a[0]", "stringValue": "x"}],
+                "willContinue": True,
+            }
+        },
+        finish="STOP",
+        usageMetadata={"promptTokenCount": 1, "totalTokenCount": 2},
+        promptFeedback={"blockReason": "X"},
+        error={"code": 1, "status": "X", "details": [{"@type": "google.rpc.RetryInfo", "retryDelay": "1s"}]},
+        modelVersion="m",
+    )
+    plain["candidates"][0]["index"] = 1
+    for _ in range(400):
+        decoder = GeminiDecoder(1_000_000)
+        decoder.feed(sse(*(bent(plain, 0.08, dice) for _ in range(3))))
+        decoder.close()
 
 
 # --- errors --------------------------------------------------------------------------------------------------------
