@@ -63,3 +63,13 @@ def push(system: penstock.System, actor: pykka.ActorRef[Any], metadata: Mapping[
 def wrap(stream: penstock.Stream) -> int:
     handler = penstock.wrap_existing_handler(lambda event: len(str(event)), stream)
     return handler("Hi")
+
+
+def ask(system: penstock.System) -> penstock.ToolCall:
+    client = system.provider("anthropic", base_url="http://localhost:1", api_key="key")
+    assert_type(client, penstock.ProviderClient)
+    assert_type(client.chat_completion([{"role": "user", "content": "Hi"}], model="m"), penstock.StreamCompleted)
+    assert_type(client.stream_chat_completion([], model="m", temperature=0.2), penstock.Stream)
+    assert_type(client.list_models(timeout=1.0), list[str])
+    assert_type(client.health_check(), penstock.ProviderHealth)
+    return client.chat_completion_with_tools([], [print], model="m").tool_calls[0]
