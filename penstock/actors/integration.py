@@ -19,7 +19,7 @@ import msgspec
 
 from penstock.actors.attempt import Attempt, Connecting, Ended, Finished, FirstDelta, Waiting
 from penstock.actors.gates import Admitted, Refused, Ticket, Wait
-from penstock.actors.messages import Cancel, Complete, Fail, Reset, RoundEnded
+from penstock.actors.messages import Cancel, Complete, Fail, Reset
 from penstock.actors.record import StreamRecord
 from penstock.actors.runtime.reply import Reply
 from penstock.actors.runtime.signals import NORMAL, ExitNotice
@@ -51,7 +51,7 @@ from penstock.errors import (
 )
 from penstock.ports import CanResume
 
-__all__ = ["Integration", "tell_ending"]
+__all__ = ["Integration"]
 
 _TOTAL: Final = "total"
 _QUEUE: Final = "queue"
@@ -72,18 +72,6 @@ class _Turn(msgspec.Struct, frozen=True):
     """It may be its turn at the gate."""
 
     ticket: Ticket
-
-
-def tell_ending(record: StreamRecord, source: Source, ending: Complete | Fail) -> None:
-    """Let whoever is to know how a source has ended know it: the stream's conductor, or else the stream."""
-    conductor = source.conductor
-    if conductor is not None and record.runtime.is_alive(conductor):
-        source.is_handed_over = True  # first: whoever is restarted, or sees us end, must not tell it again
-        conductor.tell(RoundEnded(record, ending))
-        return
-    record.ending = ending  # first written, then told: a stream that is just starting looks at it
-    if record.ref is not None:
-        record.ref.tell(ending)
 
 
 class Integration(StateMachine):
@@ -433,7 +421,7 @@ class Integration(StateMachine):
     def _conclude(self, ending: Complete | Fail) -> Transition:
         self._attempt = self._source.attempt = None
         self._note_state("done")
-        tell_ending(self._stream, self._source, ending)
+        self._source.end(self._stream, ending)
         return Stop(NORMAL)
 
     def terminate(self, reason: object) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
-from typing import Any, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 
@@ -16,23 +16,21 @@ from penstock.actors.flow.estimate import count_characters, estimate_usage
 from penstock.actors.flow.log import Outcome
 from penstock.actors.flow.outcome import OutcomeBuilder
 from penstock.actors.gates import Gate, SharedRetryBudget, Ticket
+from penstock.actors.messages import Complete, Fail, RoundEnded
 from penstock.actors.runtime.process import ProcessRef
 from penstock.config.options import RequestOptions
+from penstock.config.prices import Price
 from penstock.errors import CircuitOpen, PenstockError, ProviderError, RateLimited
 from penstock.events import Cost, Usage
 from penstock.ports import CanResume, ChatCall, Decoder, Provider, ProviderRequest, Reader, TellsQuota
 
-__all__ = ["Candidate", "HasPrice", "Resumed", "Source"]
+if TYPE_CHECKING:  # the record knows its source
+    from penstock.actors.record import StreamRecord
+
+__all__ = ["Candidate", "Resumed", "Source"]
 
 _USUAL_ANSWER: Final = 1_000
 """Characters that an answer is expected to have, for the token limit; corrected as soon as its usage is told."""
-
-
-class HasPrice(Protocol):
-    """What a model's tokens cost."""
-
-    def cost(self, usage: Usage, is_estimate: bool = False) -> Cost | None:
-        """What so many cost; None if that is not known."""
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,7 +40,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     call: ChatCall
     request: ProviderRequest
     gate: Gate | None = None
-    price: HasPrice | None = None
+    price: Price | None = None
 
     def answered(self, headers: Mapping[str, str]) -> None:
         """It begins to answer. The reader's thread."""
@@ -97,7 +95,7 @@ class Source:
         reader: Reader,
         *,
         gate: Gate | None = None,
-        price: HasPrice | None = None,
+        price: Price | None = None,
         fallbacks: Sequence[Candidate] = (),
         retry_budget: SharedRetryBudget | None = None,
         conductor: ProcessRef | None = None,
@@ -273,6 +271,19 @@ class Source:
         provider, decoder = self.provider, self.decoder
         self.resumption = provider.resume(decoder) if decoder is not None and isinstance(provider, CanResume) else None
         return self.resumption is not None
+
+    # --- the end -------------------------------------------------------------------------------------------------
+
+    def end(self, record: StreamRecord, ending: Complete | Fail) -> None:
+        """Let whoever is to know how it has ended know it: the stream's conductor, or else the stream."""
+        conductor = self.conductor
+        if conductor is not None and record.runtime.is_alive(conductor):
+            self.is_handed_over = True  # first: whoever is restarted, or sees us end, must not tell it again
+            conductor.tell(RoundEnded(record, ending))
+            return
+        record.ending = ending  # first written, then told: a stream that is just starting looks at it
+        if record.ref is not None:
+            record.ref.tell(ending)
 
     def abandon(self) -> None:
         """Let go of whatever it holds. Any thread; harmless if it has been."""

@@ -20,7 +20,7 @@ import pykka
 from pykka._envelope import Envelope
 
 from penstock.actors.flow.log import Outcome
-from penstock.actors.integration import Integration, tell_ending
+from penstock.actors.integration import Integration
 from penstock.actors.messages import Cancel, Fail
 from penstock.actors.record import StreamRecord, StreamTable
 from penstock.actors.runtime.process import ProcessRef
@@ -235,7 +235,7 @@ class StreamHandler(StateMachine):
         else:
             source.abandon()
             error = StreamCrashed(record.stream_id, ("integration", reason))
-            tell_ending(record, source, Fail(error, source.outcome()))
+            source.end(record, Fail(error, source.outcome()))
 
     def _is_at_work(self, source: Source) -> bool:
         return source.ref is not None and self.runtime.is_alive(source.ref)

@@ -14,7 +14,7 @@ goes wrong. `Collector` keeps what a subscriber gets, `kill` ends any process by
 """
 
 from penstock.testing.kit import Collector, check_log, eventually, kill
-from penstock.testing.scripted import HANG, ScriptedAttempt, ScriptedProvider, ScriptedReader
+from penstock.testing.scripted import HANG, ResumableProvider, ScriptedAttempt, ScriptedProvider, ScriptedReader
 from penstock.testing.simulation import Deadlock, SimulatedDispatcher, Simulation, VirtualClock
 from penstock.testing.systems import SimulatedSystem
 
@@ -22,6 +22,7 @@ __all__ = [
     "HANG",
     "Collector",
     "Deadlock",
+    "ResumableProvider",
     "ScriptedAttempt",
     "ScriptedProvider",
     "ScriptedReader",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeAlias, cast
@@ -21,6 +22,7 @@ from penstock.actors.runtime.transitions import (
     Transition,
     state_timeout,
 )
+from penstock.actors.source import Resumed
 from penstock.config.options import RequestOptions
 from penstock.errors import ApiError, IncompleteStream, OptionError, PenstockError, ProviderError
 from penstock.events import FinishReason
@@ -29,21 +31,26 @@ from penstock.ports import (
     Decoder,
     Delta,
     FinishDelta,
+    HeaderSink,
     OfferSink,
     Provider,
     ProviderRequest,
+    Quota,
     ReaderJob,
     ReaderSink,
     TextDelta,
 )
 
-__all__ = ["HANG", "ScriptedAttempt", "ScriptedProvider", "ScriptedReader", "Step"]
+__all__ = ["HANG", "ResumableProvider", "ScriptedAttempt", "ScriptedProvider", "ScriptedReader", "Step"]
 
 HANG: Final = float("inf")
 """As a step, or a delay: nothing more happens until somebody gives up."""
 
 Step: TypeAlias = str | float | Delta | PenstockError | list[Delta]
 """A text; seconds to wait; a delta, or several that came in one read; an error that ends the attempt."""
+
+
+_numbers = itertools.count(1)
 
 
 class ScriptedAttempt(msgspec.Struct, frozen=True):
@@ -54,6 +61,8 @@ class ScriptedAttempt(msgspec.Struct, frozen=True):
         finish: the reason that is told at the end; None: the body just ends, as if cut off.
         done: whether the end marker comes.
         queue, connect, headers: seconds to wait for a reader, for the connection, and for the answer's headers.
+        quota: what the headers say is left of rate limits.
+        model: what the answer calls the model.
     """
 
     steps: tuple[Step, ...] = ()
@@ -62,6 +71,8 @@ class ScriptedAttempt(msgspec.Struct, frozen=True):
     queue: float = 0.0
     connect: float = 0.0
     headers: float = 0.0
+    quota: Quota | None = None
+    model: str | None = None
 
 
 class ScriptedProvider:
@@ -70,6 +81,8 @@ class ScriptedProvider:
     Args:
         attempts: what the first request gets, the second, …; the last one is for all that follow. A plain list of
             steps is an attempt that ends well.
+        name: the provider's.
+        base_url: where it is said to be; None: where no other provider is, so that they share no limits.
 
     >>> provider = ScriptedProvider([ProviderError("busy")], ["Hello"])
     >>> [len(provider.next_attempt().steps) for _ in range(3)]
@@ -80,11 +93,15 @@ class ScriptedProvider:
 
     name = "scripted"
 
-    def __init__(self, *attempts: ScriptedAttempt | Sequence[Step]) -> None:
+    def __init__(
+        self, *attempts: ScriptedAttempt | Sequence[Step], name: str = "scripted", base_url: str | None = None
+    ) -> None:
         if not attempts:
             raise OptionError("attempts", attempts, "at least one")
         self._attempts = [one if isinstance(one, ScriptedAttempt) else ScriptedAttempt(tuple(one)) for one in attempts]
         self._lock = threading.Lock()
+        self.name = name
+        self.base_url = base_url or f"http://scripted-{next(_numbers)}"
         self.requests = 0
         """How many requests have been made."""
 
@@ -105,6 +122,30 @@ class ScriptedProvider:
     def error(self, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
         """Not needed: the script holds errors as they are."""
         return ApiError(status, "scripted")
+
+    def quota(self, headers: Mapping[str, str]) -> Quota | None:
+        """What the script says."""
+        return msgspec.json.decode(headers["quota"], type=Quota) if "quota" in headers else None
+
+
+class ResumableProvider(ScriptedProvider):
+    """The same, able to go on with an answer that broke: the next script is the whole answer again, and what has been
+    told of it is left out.
+
+    >>> provider = ResumableProvider(["Hel", ProviderError("broken")], ["Hel", "lo"])
+    """
+
+    def __init__(self, *attempts: ScriptedAttempt | Sequence[Step], **more: Any) -> None:
+        super().__init__(*attempts, **more)
+        self.resumed = 0
+        """How often it was asked to go on."""
+
+    def resume(self, decoder: Decoder) -> tuple[ProviderRequest, Decoder] | None:
+        """Behind the deltas that were told."""
+        if not isinstance(decoder, _Spoken):
+            return None
+        self.resumed += 1
+        return ProviderRequest(url="scripted:resumed", body=b""), _Spoken(decoder.told)
 
 
 class ScriptedReader:
@@ -134,11 +175,14 @@ class ScriptedReader:
         Raises:
             OptionError: ``provider`` is not scripted.
         """
+        spoken = _Spoken()
+        if isinstance(provider, Resumed):
+            spoken, provider = cast(_Spoken, provider.decoder(options)), provider.provider
         if not isinstance(provider, ScriptedProvider):
             raise OptionError("provider", type(provider).__name__, "a ScriptedProvider, with this reader")
         with self._lock:
             self.started += 1
-        ref = self._runtime.spawn(_Request, self, provider.next_attempt(), cast(OfferSink, sink))
+        ref = self._runtime.spawn(_Request, self, provider.next_attempt(), cast(OfferSink, sink), spoken)
         return _Job(ref)
 
     def statistics(self) -> Mapping[str, int]:
@@ -170,13 +214,22 @@ class _Job:
 
 
 class _Spoken:
-    """The little of a `Decoder` that its sink looks at."""
+    """The little of a `Decoder` that its sink looks at. The first ``told`` deltas of its script are not told."""
 
-    def __init__(self) -> None:
+    def __init__(self, told: int = 0) -> None:
         self.skipped = 0
         self.finished = False
         self.done = False
         self.model: str | None = None
+        self.told = told
+
+    def feed(self, chunk: bytes) -> list[Delta]:
+        """Not needed: the script is in deltas already."""
+        raise NotImplementedError
+
+    def close(self) -> list[Delta]:
+        """Nothing is left."""
+        return []
 
 
 _GO: Final = Internal("go")
@@ -185,11 +238,12 @@ _GO: Final = Internal("go")
 class _Request(StateMachine):
     """One attempt. ``queued`` → ``connecting`` → ``waiting`` → ``reading`` ⇄ ``held``."""
 
-    def init(self, reader: ScriptedReader, attempt: ScriptedAttempt, sink: OfferSink) -> Next:
+    def init(self, reader: ScriptedReader, attempt: ScriptedAttempt, sink: OfferSink, spoken: _Spoken) -> Next:
         self._reader = reader
         self._attempt = attempt
         self._sink = sink
-        self._spoken = _Spoken()
+        self._spoken = spoken
+        self._to_skip = spoken.told
         self._script = list(attempt.steps)
         reader._begun(self.ref)
         if attempt.finish is not None:
@@ -220,7 +274,15 @@ class _Request(StateMachine):
         """Until the answer begins."""
         if event.__class__ is not StateTimeout:
             return self._cancelled(event)
+        self._spoken.model = self._attempt.model
+        if isinstance(self._sink, HeaderSink) and self._begins_well():
+            quota = self._attempt.quota
+            self._sink.answered({} if quota is None else {"quota": msgspec.json.encode(quota).decode()})
         return self._next()
+
+    def _begins_well(self) -> bool:
+        """Whether a stream begins, and not an error answer."""
+        return not (self._script and isinstance(self._script[0], PenstockError))
 
     def reading(self, event: Event) -> Transition:
         """Between two reads."""
@@ -245,7 +307,13 @@ class _Request(StateMachine):
             return self._close(step)
         if isinstance(step, str):
             step = TextDelta(step)
-        return self._offer(step if isinstance(step, list) else [step])
+        deltas = step if isinstance(step, list) else [step]
+        skipped, self._to_skip = self._to_skip, max(0, self._to_skip - len(deltas))
+        deltas = deltas[skipped:]
+        if not deltas:
+            return self._after("reading", 0.0)
+        self._spoken.told += len(deltas)
+        return self._offer(deltas)
 
     def _offer(self, deltas: Sequence[Delta]) -> Transition:
         if any(isinstance(delta, FinishDelta) for delta in deltas):

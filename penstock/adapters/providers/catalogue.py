@@ -102,6 +102,22 @@ class Catalogue:
         chosen = self._make(name, base_url, api_key, responses)
         return Found(chosen, model, account, not isinstance(chosen, _CHAT_ONLY))
 
+    def fallback(self, first: Found, name: str, *, responses: bool = False) -> Found:
+        """Whom to ask in the place of ``first``: ``"provider/model"``, or a model of the same provider.
+
+        Raises:
+            OptionError: there is no model in ``name``, or its provider cannot be made.
+            SystemStopped: as for `find`.
+        """
+        prefix, slash, rest = name.partition("/")
+        if not slash or not (prefix == first.account or self._is_known(prefix)):
+            return first._replace(model=name)  # whatever has a slash in it otherwise is a gateway's name
+        if not rest:
+            raise OptionError("fallback", name, "provider/model, or a model of the same provider")
+        if prefix == first.account:
+            return first._replace(model=rest)
+        return self.find(prefix, rest, responses=responses)
+
     def _is_known(self, name: str) -> bool:
         return name in self._providers or name == _LOOPBACK or self._settings.base_url(name) is not None
 
