@@ -32,6 +32,7 @@ from penstock.adapters.loopback.replay import Replay
 from penstock.adapters.loopback.script import Answer, Reply, Script, ScriptedCall
 from penstock.adapters.loopback.server import LoopbackProvider
 from penstock.errors import ApiError
+from penstock.events import Usage
 from tests.contract.judges import our_reading
 
 TEXT = "Grüße aus der Röhre: 水は低きに流れる 🌊, <and>\u2028a line separator."
@@ -187,6 +188,28 @@ def test_anthropic_signs_reasoning_unless_told_not_to() -> None:
     with provide(Answer("x", reasoning="so"), Answer("x", reasoning="so", signature="")) as provider:
         assert ANTHROPIC.post(provider).content.count(b"signature_delta") == 1
         assert ANTHROPIC.post(provider).content.count(b"signature_delta") == 0
+
+
+def test_anthropic_tells_what_came_from_the_cache_and_went_into_it() -> None:
+    usage = Usage(input_tokens=7, output_tokens=9, cached_tokens=5, cache_write_tokens=3)
+    with provide(Answer("x", usage=usage)) as provider:
+        told = ANTHROPIC.post(provider, stream=False).json()["usage"]
+        events = list(documents_of(ANTHROPIC.post(provider).content))
+    assert told == {
+        "input_tokens": 7,
+        "cache_creation_input_tokens": 3,
+        "cache_read_input_tokens": 5,
+        "output_tokens": 9,
+    }
+    assert events[0]["message"]["usage"] == {**told, "output_tokens": 1}
+    assert events[-2]["usage"] == told
+
+
+@EVERY
+def test_usage_can_be_withheld(dialect: Dialect) -> None:
+    with provide(Answer("a b", send_usage="never")) as provider:
+        usage = our_reading(dialect.api, [dialect.post(provider).content]).usage
+    assert set(usage.values()) <= {0, 1}  # Anthropic's first event always counts one token out
 
 
 def test_ollama_streams_unless_told_not_to() -> None:

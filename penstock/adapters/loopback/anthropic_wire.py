@@ -168,7 +168,7 @@ class AnthropicWire(EventStream):
         return {
             # The first event always has a usage; where none is to be told, it counts nothing.
             "input_tokens": 0 if self._answer.send_usage == "never" else usage.input_tokens,
-            "cache_creation_input_tokens": 0,
+            "cache_creation_input_tokens": usage.cache_write_tokens or 0,
             "cache_read_input_tokens": usage.cached_tokens or 0,
             "output_tokens": usage.output_tokens if output is None else output,
         }
@@ -192,6 +192,7 @@ _MESSAGES: dict[int | str | None, str] = {
     500: "Internal server error",
     503: "Overloaded",
     529: "Overloaded",
+    "model_not_found": "model: there is none of this name",
     "context_length_exceeded": "prompt is too long: 210000 tokens > 200000 maximum",
 }
 

@@ -197,6 +197,7 @@ _MESSAGES: dict[int | str | None, str] = {
     500: "An internal error has occurred. Please retry.",
     503: "The model is overloaded. Please try again later.",
     "API_KEY_INVALID": "API key not valid. Please pass a valid API key.",
+    "model_not_found": "The model is not found for API version v1beta, or is not supported for generateContent.",
     "context_length_exceeded": "The input token count (1200000) exceeds the maximum number of tokens allowed.",
 }
 _GOOGLE = "type.googleapis.com/google.rpc."

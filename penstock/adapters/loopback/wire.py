@@ -126,6 +126,9 @@ def repeated(events: Iterable[bytes], answer: Answer) -> Iterator[tuple[bool, by
 
 def in_turn(voices: list[Iterator[tuple[bool, bytes]]]) -> Iterator[tuple[bool, bytes]]:
     """One event of each voice after the other, as long as any has one."""
+    if len(voices) == 1:
+        yield from voices[0]
+        return
     while voices:
         for voice in tuple(voices):
             event = next(voice, None)

@@ -55,6 +55,7 @@ _CONTEXT_PHRASES = (
     "prompt is too long",
     "input is too long",
     "exceeds the maximum number of tokens",  # Gemini
+    "exceeds the context length",  # Ollama
 )
 _FILTER_CODES = {
     "content_filter",

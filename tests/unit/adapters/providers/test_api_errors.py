@@ -36,6 +36,7 @@ def answer(status: int, error: Any = None, **headers: str) -> ApiError:
         (400, {"code": "context_length_exceeded", "message": "m"}, ContextLengthExceeded, False),
         (400, {"message": "This model's maximum context length is 8192 tokens."}, ContextLengthExceeded, False),
         (400, {"type": "exceed_context_size_error", "message": "m"}, ContextLengthExceeded, False),
+        (400, {"message": "the input length exceeds the context length"}, ContextLengthExceeded, False),
         (400, {"code": "content_filter", "message": "m"}, ContentFilterError, False),
         (400, {"code": "x", "innererror": {"code": "ResponsibleAIPolicyViolation"}}, ContentFilterError, False),
         (400, {"message": "m"}, BadRequestError, False),
