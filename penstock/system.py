@@ -26,7 +26,8 @@ from penstock.actors.runtime.runtime import Runtime
 from penstock.actors.runtime.signals import KILL, SHUTDOWN
 from penstock.actors.source import Source
 from penstock.adapters.http import HttpReader
-from penstock.adapters.providers.catalogue import Catalogue, as_chat
+from penstock.adapters.providers.catalogue import Catalogue, Found
+from penstock.asking import Asking
 from penstock.config.logs import get_logger
 from penstock.config.options import (
     OnOrphan,
@@ -37,6 +38,7 @@ from penstock.config.options import (
     check_number,
     check_on_orphan,
 )
+from penstock.config.prices import PriceTable
 from penstock.config.settings import Settings
 from penstock.errors import OptionError, SystemStopped
 from penstock.events import FrozenDict
@@ -85,11 +87,13 @@ class System:
         self._names = Names()
         self._journal = journal
         self._catalogue = Catalogue(self.settings, providers or {})
+        self._prices = PriceTable.load(self.settings.prices)
         self._given_runtime = runtime
         self._given_reader = reader
         self._lock = threading.RLock()
         self._runtime: Runtime | None = None
         self._reader: Reader | None = None
+        self._asking: Asking | None = None
         self._root: ProcessRef | None = None
         self._stopped = False
         self._stop_is_done = threading.Event()
@@ -109,6 +113,9 @@ class System:
                 self._runtime = self._given_runtime or self._make_runtime()
                 self._reader = self._given_reader or HttpReader(
                     self.settings.runtime.reader_threads, max_queue=self.settings.runtime.reader_queue
+                )
+                self._asking = Asking(
+                    self.settings, self._catalogue, self._prices, self._runtime.clock, self._reader
                 )
                 flags = SupervisorFlags(strategy="rest_for_one", intensity=50, period=5.0)
                 self._root = self._runtime.spawn(Supervisor, self._children(), flags, name=_ROOT)
@@ -290,9 +297,8 @@ class System:
             options or self.settings.chat, token_buffer_size, token_batch_size, token_flush_interval
         )
         call = ChatCall(model=chosen.model, input=list(messages), parameters=request_parameters)
-        return self._open_source(
-            chosen.provider, call, stream_options, request_options, metadata, stream_id, on_orphan, restart
-        )
+        source = self._make_source(chosen, request_options, call)
+        return self._open(stream_id, stream_options, metadata, on_orphan, restart, None, source, None)
 
     chat = create_chat_token_stream
 
@@ -327,10 +333,8 @@ class System:
             options or self.settings.response, token_buffer_size, token_batch_size, token_flush_interval
         )
         call = ChatCall(model=chosen.model, input=input, parameters=request_parameters)
-        call = call if chosen.has_responses else as_chat(call)
-        return self._open_source(
-            chosen.provider, call, stream_options, request_options, metadata, stream_id, on_orphan, restart
-        )
+        source = self._make_source(chosen, request_options, call, responses=True)
+        return self._open(stream_id, stream_options, metadata, on_orphan, restart, None, source, None)
 
     respond = create_response_token_stream
     provider = create_client
@@ -359,7 +363,9 @@ class System:
 
     def statistics(self) -> SystemStatistics:
         """Counts of streams, tokens, messages, threads, dead letters."""
-        return system_statistics(self._table, self.runtime, self._reader)
+        runtime = self.runtime
+        gates = self._asking.gates if self._asking is not None else None
+        return system_statistics(self._table, runtime, self._reader, gates)
 
     def tree(self) -> Tree:
         """The supervision tree as it is now; ``print`` draws it."""
@@ -367,22 +373,18 @@ class System:
 
     # --- within --------------------------------------------------------------------------------------------------
 
-    def _open_source(
+    def _make_source(
         self,
-        provider: Provider,
-        call: ChatCall,
-        options: StreamOptions,
+        found: Found,
         request_options: RequestOptions | None,
-        metadata: Mapping[str, Any] | None,
-        stream_id: str | None,
-        on_orphan: OnOrphan,
-        restart: Restart,
-    ) -> Stream:
+        call: ChatCall,
+        conductor: ProcessRef | None = None,
+        *,
+        responses: bool = False,
+    ) -> Source:
         self.start()
-        assert self._reader is not None
-        request = provider.request(call)
-        source = Source(provider, call, request, request_options or self.settings.request, self._reader)
-        return self._open(stream_id, options, metadata, on_orphan, restart, None, source, None)
+        assert self._asking is not None
+        return self._asking.source(found, call, request_options, responses=responses, conductor=conductor)
 
     def _open(
         self,

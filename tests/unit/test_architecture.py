@@ -10,7 +10,7 @@ import pytest
 import penstock
 
 PACKAGE = Path(penstock.__file__).parent
-SYSTEM = {"system", "stream", "inspection", "chaining", "structured", "agent", "provider_client"}
+SYSTEM = {"system", "asking", "stream", "inspection", "chaining", "structured", "agent", "provider_client"}
 DRIVERS = {"__init__", "__main__", "cli", "demo", "testing"}
 CORE = {"errors", "events", "config", "ports", "actors", "supervisors", "adapters"}
 MAY_KNOW: dict[str, set[str]] = {
