@@ -7,8 +7,11 @@ subscribers read, each at its own pace. See `System` for the way in.
 from penstock.actors.iteration import Events
 from penstock.actors.record import StreamStatistics
 from penstock.actors.subscriptions import Subscription
+from penstock.actors.turns import AgentStatistics
 from penstock.adapters.tools import FunctionTool, tool
+from penstock.agent import Agent
 from penstock.chaining import chain, wrap_existing_handler
+from penstock.config.agents import AgentOptions
 from penstock.config.logs import configure_logging
 from penstock.config.options import RequestOptions, StreamOptions
 from penstock.config.presets import CHAT, DOCUMENT, REALTIME
@@ -93,10 +96,13 @@ __all__ = [
     "CHAT",
     "DOCUMENT",
     "REALTIME",
+    "Agent",
     "AgentBusy",
     "AgentCrashed",
     "AgentError",
     "AgentExists",
+    "AgentOptions",
+    "AgentStatistics",
     "AgentStopped",
     "ApiError",
     "AuthenticationError",

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from penstock.actors.flow.window import Folded, Window, cost_of
-from penstock.errors import PenstockError, ProviderError, StreamError
+from penstock.errors import AgentError, PenstockError, ProviderError, StreamError
 from penstock.events import (
     Choice,
     Cost,
@@ -139,7 +139,7 @@ class StreamLog:
 
         def make(seq: int) -> TerminalEvent:
             partial = self._text("text")
-            if isinstance(error, (ProviderError, StreamError)):
+            if isinstance(error, (ProviderError, StreamError, AgentError)):
                 error.partial = partial
             return StreamFailed(**self._final(seq, outcome, dropped, now), error=error, partial=partial)
 

@@ -1,0 +1,294 @@
+"""`Agent`: one conversation with a model and its tools, in the hands of its user."""
+
+from __future__ import annotations
+
+import uuid
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import pykka
+
+from penstock.actors.flow.history import History, Message, read_exchanges, user_message
+from penstock.actors.messages import Cancel
+from penstock.actors.record import StreamRecord
+from penstock.actors.toolround import Decide
+from penstock.actors.turns import AgentRecord, AgentStatistics, Approve, Turn
+from penstock.adapters.tools import to_tool
+from penstock.config.agents import AgentOptions
+from penstock.config.options import OnOrphan, RequestOptions, StreamOptions, check_number
+from penstock.errors import AgentStopped, OptionError, ProcessDead
+from penstock.ports import Provider, Tool
+from penstock.stream import Stream
+from penstock.supervisors.agents import start_agent, start_source, start_task
+
+if TYPE_CHECKING:
+    from penstock.system import System
+
+__all__ = ["Agent", "create_agent"]
+
+
+class Agent:
+    """One conversation. All methods may be called from any thread.
+
+    It keeps its history, runs the tools the model calls for, and answers one message after the other. Whoever loses it
+    need not stop it: it ends when it has answered what it was asked.
+    """
+
+    __slots__ = ("__weakref__", "_call_timeout", "_open", "_options", "_record")
+
+    def __init__(
+        self, record: AgentRecord, open_stream: Callable[..., Stream], options: StreamOptions, call_timeout: float
+    ) -> None:
+        self._record = record
+        self._open = open_stream
+        self._options = options
+        self._call_timeout = call_timeout
+        weakref.finalize(self, record.abandon).atexit = False
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self._record.name
+
+    def stream_chat(
+        self,
+        message: str | Sequence[Mapping[str, Any]] | Mapping[str, Any],
+        subscriber: pykka.ActorRef[Any] | Callable[[Any], object] | None = None,
+        *,
+        stream_id: str | None = None,
+        options: StreamOptions | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        on_orphan: OnOrphan = "cancel",
+    ) -> Stream:
+        """Say something, and stream the answer. Returns at once.
+
+        Messages are answered in the order in which they were said: while another one is being answered, the stream
+        is open and silent. If it is cancelled before its turn comes, the message has not been said.
+
+        Args:
+            message: a text, a list of content parts, or a whole message of the role ``user``.
+            subscriber: an actor, or a function, that is told all events, as by `Stream.subscribe`.
+            stream_id: as for `System.open_stream`.
+            options: None takes the agent's.
+            metadata: as for `System.open_stream`.
+            on_orphan: as for `System.chat`; with the answer, the tools that run for it are cancelled.
+
+        Raises:
+            AgentBusy: too many messages wait.
+            AgentStopped: it has been stopped.
+            OptionError: an argument is not allowed.
+            StreamExists, SystemStopped: as for `System.open_stream`.
+        """
+        said = user_message(message)
+        record = self._record
+        record.reserve()
+        turn: Turn | None = None
+        try:
+            stream = self._open(stream_id, options or self._options, metadata, on_orphan, "temporary", None, None, None)
+            try:
+                if subscriber is not None:
+                    stream.subscribe(subscriber)
+                turn = Turn(stream._record, said)
+            except BaseException:
+                _cancel(stream._record)
+                raise
+        finally:
+            if turn is None:
+                record.submit(None)
+        try:
+            record.submit(turn)
+        except AgentStopped:
+            _cancel(stream._record)
+            raise
+        return stream
+
+    # --- calls that wait for approval ----------------------------------------------------------------------------
+
+    def approve(self, call_id: str, *, timeout: float | None = None) -> bool:
+        """Let a call run that a `ToolApprovalRequested` event has told of; whether it still waited."""
+        return self._decide(Decide(call_id, approved=True), timeout)
+
+    def deny(self, call_id: str, reason: str | None = None, *, timeout: float | None = None) -> bool:
+        """Do not let it run; the model is told, with the reason. Returns whether it still waited."""
+        return self._decide(Decide(call_id, approved=False, reason=reason), timeout)
+
+    def _decide(self, decision: Decide, timeout: float | None) -> bool:
+        check_number("timeout", timeout, 0, 1e9, optional=True)
+        ref = self._record.ref
+        try:
+            waited: bool = ref is not None and ref.ask(
+                decision, timeout=self._call_timeout if timeout is None else timeout
+            )
+        except ProcessDead:  # whatever waited has gone with it
+            return False
+        return waited
+
+    # --- looking -------------------------------------------------------------------------------------------------
+
+    @property
+    def history(self) -> tuple[Message, ...]:
+        """What the model is told of the conversation, instructions first, as a copy.
+
+        Of the turns whose streams have ended: who has seen a stream's end finds it here.
+        """
+        return self._record.messages()
+
+    @property
+    def state(self) -> str:
+        """``idle``, ``asking``, ``working`` (tools), ``ending`` (the stream lets out what it has), or ``ended``."""
+        return self._record.state
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it takes messages."""
+        return not self._record.is_closed
+
+    def statistics(self) -> AgentStatistics:
+        """What it has done so far. Waits for nobody."""
+        return self._record.statistics()
+
+    # --- the end -------------------------------------------------------------------------------------------------
+
+    def stop(self, timeout: float | None = None) -> None:
+        """End it. The answer under way, and those that wait, end in `StreamCancelled`; tools that run are cancelled.
+
+        Returns when that is done; harmless if it has ended. The history stays readable.
+
+        Raises:
+            CallTimeout: it has not ended within ``timeout`` seconds (default: the setting ``call_timeout``).
+        """
+        check_number("timeout", timeout, 0, 1e9, optional=True)
+        record = self._record
+        clock = record.runtime.clock
+        deadline = clock.monotonic() + (self._call_timeout if timeout is None else timeout)
+        ends = [turn.stream.over for turn in record.cancel_all("the agent was stopped")]
+        for over in (*ends, record.over):
+            over.get(timeout=max(0.0, deadline - clock.monotonic()))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def __repr__(self) -> str:
+        return f"<Agent {self.name!r}, {self.state}>"
+
+
+def _cancel(stream: StreamRecord) -> None:
+    if stream.ref is not None:
+        stream.ref.tell(Cancel("nothing was said in it"))
+
+
+def create_agent(
+    self: System,
+    name: str | None = None,
+    *,
+    model: str,
+    tools: Iterable[Any] = (),
+    system_prompt: str | None = None,
+    provider: str | Provider | None = None,
+    base_url: str | None = None,
+    api_key: str | None = None,
+    options: StreamOptions | None = None,
+    request_options: RequestOptions | None = None,
+    agent_options: AgentOptions | None = None,
+    max_tool_rounds: int | None = None,
+    history: Iterable[Mapping[str, Any]] = (),
+    approve: Approve | None = None,
+    **request_parameters: Any,
+) -> Agent:
+    r"""Start an agent: a conversation that keeps its history and runs tools.
+
+    Args:
+        self: the system.
+        name: what it is called in the tree and in errors; unique among those that run. None makes one up.
+        model: the model's name, as for `chat`.
+        tools: functions, `tool`\ s, or pairs of a schema and a function that the model may call.
+        system_prompt: instructions, before everything else; takes the place of those in ``history``.
+        provider: as for `chat`.
+        base_url: as for `chat`.
+        api_key: as for `chat`.
+        options: of its streams; None takes the settings' ``chat`` group.
+        request_options: as for `chat`.
+        agent_options: how far it may go by itself; see `AgentOptions`.
+        max_tool_rounds: in the place of the one in ``agent_options``.
+        history: messages of a conversation to go on with, as another agent's ``history`` gives them.
+        approve: asked before each call, with the `ToolCall`, in a thread of its own: True runs it, False denies it,
+            None asks by a `ToolApprovalRequested` event. Without it, tools with ``needs_approval`` ask by that event.
+        **request_parameters: go into each request as they are.
+
+    Raises:
+        OptionError: an argument is not allowed, or there is no key.
+        AgentExists: an agent of that name runs.
+        SystemStopped: the system has been stopped.
+    """
+    runtime = self.runtime
+    self._check_running()
+    if name is None:
+        name = f"a-{uuid.uuid4().hex[:12]}"
+    elif not isinstance(name, str) or not 0 < len(name) <= 256 or not name.isprintable():
+        raise OptionError("name", name, "1 to 256 printable characters, or None")
+    if not isinstance(model, str) or not model:
+        raise OptionError("model", model, "a model's name")
+    limits = agent_options if agent_options is not None else AgentOptions()
+    if max_tool_rounds is not None:
+        limits = limits.replace(max_tool_rounds=max_tool_rounds)
+    known = _tools(tools)
+    if approve is not None and not callable(approve):
+        raise OptionError("approve", type(approve).__name__, "a function of a ToolCall, or None")
+    if known:
+        request_parameters = {"tools": [_described(tool) for tool in known.values()], **request_parameters}
+    chosen = self._catalogue.find(provider, model, base_url, api_key)
+    record = AgentRecord(
+        runtime,
+        name,
+        model=chosen.model,
+        tools=known,
+        parameters=request_parameters,
+        options=limits,
+        history=_history(history, system_prompt, limits),
+        approve=approve,
+        make_source=partial(self._make_source, chosen, request_options),
+        start_source=partial(start_source, runtime),
+        start_task=partial(start_task, runtime),
+        places=self._tool_places,
+    )
+    self._agents.add(record)
+    try:
+        start_agent(runtime, record, self.settings.runtime.call_timeout)
+    except BaseException:
+        record.close()
+        self._agents.forget(record)
+        raise
+    return Agent(record, self._open, options or self.settings.chat, self.settings.runtime.call_timeout)
+
+
+def _tools(things: Iterable[Any]) -> dict[str, Tool]:
+    tools: dict[str, Tool] = {}
+    if isinstance(things, (str, bytes, Mapping)) or not isinstance(things, Iterable):
+        raise OptionError("tools", type(things).__name__, "a list of functions and tools")
+    for tool in map(to_tool, things):
+        if tool.name in tools:
+            raise OptionError("tools", tool.name, "tools of different names")
+        tools[tool.name] = tool
+    return tools
+
+
+def _described(tool: Tool) -> Message:
+    function = {"name": tool.name, "description": tool.description, "parameters": dict(tool.parameters)}
+    return {"type": "function", "function": function}
+
+
+def _history(given: Iterable[Mapping[str, Any]], system_prompt: str | None, limits: AgentOptions) -> History:
+    system, exchanges = read_exchanges(given)
+    if system_prompt is not None:
+        if not isinstance(system_prompt, str):
+            raise OptionError("system_prompt", type(system_prompt).__name__, "a text, or None")
+        system = [{"role": "system", "content": system_prompt}] if system_prompt else []
+    return History(system, exchanges, max_messages=limits.max_history_messages, max_bytes=limits.max_history_bytes)
