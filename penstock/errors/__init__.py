@@ -130,3 +130,6 @@ __all__ = [
     "ToolRoundsExceeded",
     "describe_reason",
 ]
+
+for _name in __all__:
+    globals()[_name].__module__ = __name__  # tracebacks say where users import them from
