@@ -6,7 +6,10 @@ The supervision tree::
     ├─ registry                names of plain Pykka actors
     ├─ streams   (dynamic)     one TokenStream per stream
     ├─ sources   (dynamic)     one Integration per provider request
+    ├─ tools     (dynamic)     one Task per function call that runs
+    ├─ agents    (dynamic)     one AgentProcess per agent
     ├─ handler                 who reads what; clean-up
+    ├─ keeper                  what becomes of agents
     └─ reaper                  once a second: what nobody announces
 """
 
@@ -25,8 +28,11 @@ from penstock.actors.runtime.process import ProcessRef
 from penstock.actors.runtime.runtime import Runtime
 from penstock.actors.runtime.signals import KILL, SHUTDOWN
 from penstock.actors.source import Source
+from penstock.actors.tasks import Places
+from penstock.actors.turns import AgentTable
 from penstock.adapters.http import HttpReader
 from penstock.adapters.providers.catalogue import Catalogue, Found
+from penstock.agent import create_agent
 from penstock.asking import Asking
 from penstock.config.logs import get_logger
 from penstock.config.options import (
@@ -46,13 +52,13 @@ from penstock.inspection import StreamInfo, SystemStatistics, Tree, draw_tree, s
 from penstock.ports import ChatCall, Journal, Provider, Reader
 from penstock.provider_client import create_client
 from penstock.stream import Stream
-from penstock.supervisors.dynamic import DynamicSupervisor
-from penstock.supervisors.handler import HANDLER, SOURCES, STREAMS, StreamHandler, ask_for_stream
-from penstock.supervisors.reaper import Reaper
-from penstock.supervisors.registry import REGISTRY, Names, Registry
+from penstock.supervisors.agents import close_agents
+from penstock.supervisors.handler import ask_for_stream
+from penstock.supervisors.registry import Names
 from penstock.supervisors.sentinel import Sentinel, fail_all, stop_streams
-from penstock.supervisors.spec import ChildSpec, SupervisorFlags
+from penstock.supervisors.spec import SupervisorFlags
 from penstock.supervisors.supervisor import Supervisor
+from penstock.supervisors.tree import system_children
 
 __all__ = ["System"]
 
@@ -84,6 +90,8 @@ class System:
     ) -> None:
         self.settings = settings if settings is not None else Settings.load()
         self._table = StreamTable()
+        self._agents = AgentTable()
+        self._tool_places = Places(max(1, self.settings.runtime.max_spares // 2))
         self._names = Names()
         self._journal = journal
         self._catalogue = Catalogue(self.settings, providers or {})
@@ -114,11 +122,10 @@ class System:
                 self._reader = self._given_reader or HttpReader(
                     self.settings.runtime.reader_threads, max_queue=self.settings.runtime.reader_queue
                 )
-                self._asking = Asking(
-                    self.settings, self._catalogue, self._prices, self._runtime.clock, self._reader
-                )
+                self._asking = Asking(self.settings, self._catalogue, self._prices, self._runtime.clock, self._reader)
+                children = system_children(self._names, self._table, self._agents)
                 flags = SupervisorFlags(strategy="rest_for_one", intensity=50, period=5.0)
-                self._root = self._runtime.spawn(Supervisor, self._children(), flags, name=_ROOT)
+                self._root = self._runtime.spawn(Supervisor, children, flags, name=_ROOT)
                 self._runtime.spawn(Sentinel, self._root, self._table, self._runtime.clock)
         return self
 
@@ -131,15 +138,6 @@ class System:
             hold_warning=options.hold_warning,
         )
         return Runtime(dispatcher, TimerThread(), SystemClock())
-
-    def _children(self) -> list[ChildSpec]:
-        return [
-            ChildSpec(id=REGISTRY, name=REGISTRY, cls=Registry, args=(self._names,)),
-            ChildSpec(id=STREAMS, name=STREAMS, cls=DynamicSupervisor, kwargs={"observer": HANDLER}, shutdown=5.0),
-            ChildSpec(id=SOURCES, name=SOURCES, cls=DynamicSupervisor, kwargs={"observer": HANDLER}, shutdown=5.0),
-            ChildSpec(id=HANDLER, name=HANDLER, cls=StreamHandler, args=(self._table,)),
-            ChildSpec(id="reaper", name="reaper", cls=Reaper),
-        ]
 
     def stop(self, timeout: float | None = None) -> int:
         """Flush and end all streams in the order they were opened, then everything else.
@@ -174,6 +172,7 @@ class System:
             return max(0.0, deadline - runtime.clock.monotonic())
 
         try:
+            close_agents(self._agents)
             stop_streams(self._table, left)
             root.stop(block=False)
             if not runtime.join(root, left()):
@@ -337,6 +336,7 @@ class System:
         return self._open(stream_id, stream_options, metadata, on_orphan, restart, None, source, None)
 
     respond = create_response_token_stream
+    agent = create_agent
     provider = create_client
 
     def stream(self, stream_id: str) -> Stream:
