@@ -58,6 +58,9 @@ class Reading:
     tool_calls: list[tuple[str, Any]] = field(default_factory=list)
     """Name and arguments: the parsed JSON, or what came where it is none."""
 
+    call_ids: list[str | None] = field(default_factory=list)
+    """Of each of the calls; None where the reader is told none."""
+
     finish_reason: str | None = None
     """The provider's own word."""
 
@@ -114,6 +117,7 @@ def our_reading(api: str, chunks: Iterable[bytes]) -> Reading:
                 reading.error = error
     for call in calls.finish():
         reading.tool_calls.append((call.name, arguments_of(call.arguments_raw)))
+        reading.call_ids.append(call.id)
     return reading
 
 
@@ -187,7 +191,8 @@ class Judges:
                 for choice in chunk.choices:
                     if choice.index == 0:
                         self._chat_choice(reading, calls, choice)
-                reading.tool_calls = [(name, arguments_of(arguments)) for name, arguments in calls.values()]
+                reading.tool_calls = [(name, arguments_of(arguments)) for _, name, arguments in calls.values()]
+                reading.call_ids = [call_id for call_id, _, _ in calls.values()]
                 if reading.error is None:
                     self._accumulate(reading, state, chunk)
 
@@ -198,8 +203,8 @@ class Judges:
         reading.refusal = (reading.refusal or "") + (choice.delta.refusal or "")
         reading.finish_reason = reading.finish_reason or choice.finish_reason
         for fragment in choice.delta.tool_calls or ():
-            call = calls.setdefault(fragment.index, [fragment.function.name, ""])
-            call[1] += fragment.function.arguments or ""
+            call = calls.setdefault(fragment.index, [fragment.id, fragment.function.name, ""])
+            call[2] += fragment.function.arguments or ""
 
     @staticmethod
     def _accumulate(reading: Reading, state: ChatCompletionStreamState[None], chunk: Any) -> None:
@@ -223,8 +228,10 @@ class Judges:
                         reading.refusal = (reading.refusal or "") + event.delta
                     case "response.output_item.done" if event.item.type == "function_call":
                         reading.tool_calls.append((event.item.name, arguments_of(event.item.arguments)))
+                        reading.call_ids.append(event.item.call_id)
                     case "response.output_item.done" if event.item.type == "custom_tool_call":
                         reading.tool_calls.append((event.item.name, arguments_of(event.item.input)))
+                        reading.call_ids.append(event.item.call_id)
                     case "response.completed" | "response.incomplete" | "response.failed":
                         cut = event.response.incomplete_details
                         reading.finish_reason = (cut.reason if cut else None) or event.response.status
@@ -259,6 +266,7 @@ class Judges:
                     reading.signatures.append(block.data)
                 case "tool_use" | "server_tool_use" | "mcp_tool_use":
                     reading.tool_calls.append((block.name, block.input))
+                    reading.call_ids.append(block.id)
         reading.finish_reason = message.stop_reason
         usage = message.usage
         reading.usage = _counts(input_tokens=usage.input_tokens, output_tokens=usage.output_tokens)
@@ -270,6 +278,7 @@ class Judges:
             reading.reasoning = (reading.reasoning or "") + (line.message.thinking or "")
             for call in line.message.tool_calls or ():
                 reading.tool_calls.append((call.function.name, dict(call.function.arguments)))
+                reading.call_ids.append(None)  # it drops them
             reading.finish_reason = line.done_reason or reading.finish_reason
             if line.done:
                 reading.usage = _counts(input_tokens=line.prompt_eval_count, output_tokens=line.eval_count)
@@ -281,6 +290,7 @@ class Judges:
                 for part in (candidate.content.parts if candidate.content else None) or ():
                     if part.function_call is not None:
                         reading.tool_calls.append((part.function_call.name or "", part.function_call.args or {}))
+                        reading.call_ids.append(part.function_call.id)
                     elif part.thought:
                         reading.reasoning = (reading.reasoning or "") + (part.text or "")
                     else:

@@ -79,6 +79,10 @@ def test_the_client_and_our_decoder_read_a_recording_alike(judges: Judges, facts
                 assert ours.text == (theirs.text_accumulated or "")
             case "usage":
                 assert {name: ours.usage.get(name) for name in theirs.usage} == theirs.usage
+            case "tool_calls":
+                assert ours.tool_calls == theirs.tool_calls
+                for our_id, their_id in zip(ours.call_ids, theirs.call_ids, strict=True):
+                    assert their_id in (our_id, None)
             case _:
                 assert getattr(ours, point) == getattr(theirs, point), point
 
