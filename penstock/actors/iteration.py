@@ -62,15 +62,13 @@ class PullSubscription(Subscription):
         except SubscriberTooSlow:
             self.unsubscribe()
             raise
-        if event is None:
-            if self._cursor.is_at_end:  # it began behind the end
-                self.unsubscribe()
-                raise StopIteration
-        else:
-            if isinstance(event, _TERMINAL):
-                self.unsubscribe()
-            elif self._hub.held:
-                self._hub.caught_up()
+        if event is None and self._cursor.is_at_end:  # it began behind the end
+            self.unsubscribe()
+            raise StopIteration
+        if isinstance(event, _TERMINAL):
+            self.unsubscribe()
+        elif self._hub.held:  # also without an event: it may have read on over what has been folded to nothing
+            self._hub.caught_up()
         return event
 
     @property

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from penstock.errors import CallTimeout
 from penstock.events import Event, StreamStarted, TokenEvent, ToolCallDelta, ToolCallStarted, ToolProgress
 from tests.conformance.streams import Bench, BrokenJournal, Crash
 
@@ -235,6 +236,29 @@ def test_beyond_the_bound_pieces_of_one_call_wait_as_one() -> None:
     bench.resume()
     rest = "".join(f"{number}," for number in range(1, 100))
     assert shown(bench.log) == ["0:0,", f"0:{rest}", "1:other"]
+
+
+@pytest.mark.parametrize("what", ["pieces", "empty tokens"])
+def test_a_stream_that_waits_for_an_iterator_goes_on_when_what_that_missed_was_folded_to_nothing(what: str) -> None:
+    bench = Bench(batch_size=1, rate_limit=None, retain_bytes=0)
+    events = bench.events("block", window=1)
+    bench.push_all("a")
+    events.next(timeout=0)
+    for _ in range(4):
+        if what == "pieces":
+            bench.intake.push_event(piece("x"))
+        else:
+            bench.push("")
+    bench.settle()
+    assert bench.record.hub.held
+    with pytest.raises(CallTimeout):
+        events.next(timeout=0)
+    bench.settle()
+    assert bench.log.last_seq > 3
+    with pytest.raises(CallTimeout):
+        events.next(timeout=0)
+    bench.settle()
+    assert bench.intake.size == 0
 
 
 def test_a_reset_throws_away_the_events_that_wait_but_not_the_start() -> None:

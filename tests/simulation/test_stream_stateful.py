@@ -66,6 +66,7 @@ class StreamMachine(RuleBasedStateMachine):
         self.results: list[int] = []  # tool results that went in and were not thrown away, each with its number
         self.pieces = ""  # the same of arguments
         self.tool_events = 0
+        self.last_reset = 0  # its number; the journal may not know of it
         self.told: list[tuple[PushSubscription, list[Any]]] = []
         self.readers: list[tuple[Events, Reader]] = []
         self.most = options["bound"]
@@ -208,6 +209,7 @@ class StreamMachine(RuleBasedStateMachine):
         self.voided += self.bench.intake.size - self.bench.intake.events
         self.results, self.pieces = self.delivered_tool_events()
         self.try_to(self.bench.reset)
+        self.last_reset = self.bench.log.last_seq
 
     def delivered_tool_events(self) -> tuple[list[int], str]:
         """The numbers of the results and the pieces in the journal; of what was tried again, the last try."""
@@ -269,8 +271,8 @@ class StreamMachine(RuleBasedStateMachine):
         statistics = bench.record.statistics()
         assert statistics.tokens_delivered + statistics.tokens_dropped + self.voided == self.pushed
         assert self.delivered_tool_events() == (self.results, self.pieces)
-        reset = max((event.seq for event in self.journal.events if isinstance(event, StreamReset)), default=0)
-        valid = {event.seq for event in self.journal.events if isinstance(event, ToolResult) and event.seq > reset}
+        results = [event for event in self.journal.events if isinstance(event, ToolResult)]
+        valid = {event.seq for event in results if event.seq > self.last_reset}
         bench.settle()
         for iterator, reader in self.readers:
             self.read_on(iterator, reader)
