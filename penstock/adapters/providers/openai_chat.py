@@ -16,7 +16,7 @@ __all__ = ["ChatDecoder", "OpenAiChat"]
 class OpenAiChat(OpenAiAccount):
     """Implements `Provider` for ``POST {base_url}/chat/completions``; see `OpenAiAccount` for keys and headers."""
 
-    name = "openai_chat"
+    name = "openai"
 
     def request(self, call: ChatCall) -> ProviderRequest:
         """Build the request. Usage is asked for; the parameter ``stream_options=None`` leaves that out.

@@ -19,7 +19,7 @@ class OpenAiResponses(OpenAiAccount):
     ``ChatCall.input`` is the API's ``input``, or chat messages, which are turned into that.
     """
 
-    name = "openai_responses"
+    name = "openai-responses"
 
     def request(self, call: ChatCall) -> ProviderRequest:
         """Build the request. A resumable one is for a response that runs in the background and is stored.

@@ -37,8 +37,8 @@ def amount(provider: str, model: str, **counts: int) -> float:
     ("provider", "model", "family"),
     [
         ("openai", "gpt-4.1-mini-2025-04-14", "gpt-4.1-mini"),
-        ("openai_chat", "gpt-4.1-nano-2025-04-14", "gpt-4.1-nano"),
-        ("openai_responses", "o4-mini-2025-04-16", "o4-mini"),
+        ("openai", "gpt-4.1-nano-2025-04-14", "gpt-4.1-nano"),
+        ("openai-responses", "o4-mini-2025-04-16", "o4-mini"),
         ("openai", "gpt-5-chat-latest", "gpt-5-chat"),
         ("openai", "GPT-5-Mini", "gpt-5-mini"),
         ("openai", "gpt-3.5-turbo-0125", "gpt-3.5-turbo"),
@@ -179,7 +179,7 @@ def test_the_documented_table_loads(tmp_path: Path) -> None:
     text = (Path(__file__).parents[3] / "docs" / "configuration.md").read_text("utf-8")
     example = next(block for block in re.findall(r"```toml\n(.*?)```", text, re.DOTALL) if "[openai.models]" in block)
     table = PriceTable.load(own(example, tmp_path))
-    assert table.find("openai_chat", "gpt-4.1-mini-2025-04-14") == Price(Rates(0.4, 0.1, 0.4, 1.6))
+    assert table.find("openai-responses", "gpt-4.1-mini-2025-04-14") == Price(Rates(0.4, 0.1, 0.4, 1.6))
     assert table.find("openai", "gpt-4.1-nano") == Price(Rates(2.0, 0.5, 2.0, 8.0))
     long = table.find("openai", "gpt-5.4")
     assert long is not None
