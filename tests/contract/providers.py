@@ -1,0 +1,269 @@
+"""What the contract's tests share: each provider by its name, how it is reached, and what a script makes it say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+import penstock
+from penstock.adapters.loopback.script import Answer, Replies, Script, ScriptedCall
+from penstock.adapters.loopback.server import LoopbackProvider
+from penstock.config.limits import BreakerOptions, RetryBudgetOptions
+from penstock.config.settings import ProviderOptions
+from penstock.events import FinishReason, ReasoningBlock, ToolCall, Usage
+from penstock.testing import Collector
+
+KEY = "sk-contract-0123456789"
+HELLO = [{"role": "user", "content": "Hello there"}]
+FAST = penstock.StreamOptions(max_buffer_size=100_000, batch_size=64, flush_interval=0.01, rate_limit=None)
+ONCE = penstock.RequestOptions(max_retries=0)
+SOON = penstock.RequestOptions(max_retries=3, retry_base_delay=0.001)
+PATIENCE = 30.0
+
+
+@dataclass(frozen=True)
+class Wire:
+    """One provider: its name, its API's path, and what its dialect has words for."""
+
+    name: str
+    path: str
+    key_header: str
+    finish: Mapping[str, tuple[FinishReason, str]]
+    """Of the script's finish reason: ours, and the provider's word."""
+
+    has_refusals: bool = False
+    signs_calls: bool = False
+    sends_whole_calls: bool = False
+    model_in_path: bool = False
+    tells_errors_kind: bool = True
+    """An error inside the stream says of which kind it is, and not only what is wrong."""
+
+    def url(self, server: LoopbackProvider) -> str:
+        """Its base URL at ``server``."""
+        return server.base_url if self.name.startswith("openai") else server.url
+
+    def usage(self, told: Usage) -> Usage:
+        """What of ``told`` it tells."""
+        return told
+
+    def text(self, answer: Answer) -> str:
+        """The text of ``answer``: where there is no refusal apart, it is text."""
+        return ("" if self.has_refusals else answer.refusal) + answer.full_text
+
+    def refusal(self, answer: Answer) -> str:
+        """Its refusal."""
+        return answer.refusal if self.has_refusals else ""
+
+    def blocks(self, answer: Answer, number: int) -> tuple[ReasoningBlock, ...]:
+        """The signed reasoning that is to be given back; ``number`` is the request's."""
+        return ()
+
+    def call(self, call: ScriptedCall) -> ToolCall:
+        """A call as it is told, with arguments that are JSON without blanks."""
+        assert call.id is not None
+        return ToolCall(
+            id=call.id,
+            name=call.name,
+            arguments=parsed(call.arguments),
+            arguments_raw=call.arguments,
+            signature=(call.signature or "") if self.signs_calls else "",
+        )
+
+
+def parsed(text: str) -> Any:
+    """``text`` parsed by somebody else's parser."""
+    return json.loads(text)
+
+
+class _Responses(Wire):
+    def blocks(self, answer: Answer, number: int) -> tuple[ReasoningBlock, ...]:
+        item = f"rs_loopback_{number}"
+        signature = answer.signature or ""
+        block = ReasoningBlock(kind="reasoning", text=answer.reasoning, signature=signature, id=item)
+        return (block,) if answer.reasoning else ()
+
+
+class _Anthropic(Wire):
+    def usage(self, told: Usage) -> Usage:
+        return Usage(
+            input_tokens=told.input_tokens,
+            output_tokens=told.output_tokens,
+            cached_tokens=told.cached_tokens or 0,
+            cache_write_tokens=0,
+        )
+
+    def blocks(self, answer: Answer, number: int) -> tuple[ReasoningBlock, ...]:
+        block = ReasoningBlock(kind="thinking", text=answer.reasoning, signature=answer.signature or "")
+        return (block,) if answer.signature else ()
+
+    def call(self, call: ScriptedCall) -> ToolCall:
+        raw = "" if call.arguments == "{}" else call.arguments  # no arguments at all are told as none
+        assert call.id is not None
+        return ToolCall(id=call.id, name=call.name, arguments=parsed(call.arguments), arguments_raw=raw)
+
+
+class _Ollama(Wire):
+    def usage(self, told: Usage) -> Usage:
+        return Usage(input_tokens=told.input_tokens, output_tokens=told.output_tokens)
+
+
+class _Gemini(Wire):
+    def usage(self, told: Usage) -> Usage:
+        return Usage(
+            input_tokens=told.input_tokens,
+            output_tokens=told.output_tokens,
+            total_tokens=told.total_tokens,
+            reasoning_tokens=told.reasoning_tokens or None,  # it leaves a 0 out
+            cached_tokens=told.cached_tokens or None,
+        )
+
+    def blocks(self, answer: Answer, number: int) -> tuple[ReasoningBlock, ...]:
+        signed = answer.signature and not answer.tool_calls  # else the first call has it
+        return (ReasoningBlock(kind="thought", signature=answer.signature or ""),) if signed else ()
+
+
+OPENAI = Wire(
+    name="openai",
+    path="/v1/chat/completions",
+    key_header="authorization",
+    finish={
+        "stop": ("stop", "stop"),
+        "length": ("length", "length"),
+        "tool_calls": ("tool_calls", "tool_calls"),
+        "content_filter": ("content_filter", "content_filter"),
+        "refused": ("stop", "stop"),
+    },
+    has_refusals=True,
+)
+RESPONSES = _Responses(
+    name="openai-responses",
+    path="/v1/responses",
+    key_header="authorization",
+    finish={
+        "stop": ("stop", "completed"),
+        "length": ("length", "max_output_tokens"),
+        "tool_calls": ("tool_calls", "completed"),
+        "content_filter": ("content_filter", "content_filter"),
+        "refused": ("refusal", "completed"),
+    },
+    has_refusals=True,
+)
+ANTHROPIC = _Anthropic(
+    name="anthropic",
+    path="/v1/messages",
+    key_header="x-api-key",
+    finish={
+        "stop": ("stop", "end_turn"),
+        "length": ("length", "max_tokens"),
+        "tool_calls": ("tool_calls", "tool_use"),
+        "content_filter": ("refusal", "refusal"),
+        "refused": ("refusal", "refusal"),
+    },
+)
+OLLAMA = _Ollama(
+    name="ollama",
+    path="/api/chat",
+    key_header="authorization",
+    finish={
+        "stop": ("stop", "stop"),
+        "length": ("length", "length"),
+        "tool_calls": ("tool_calls", "stop"),
+        "content_filter": ("stop", "stop"),  # it has none
+        "refused": ("stop", "stop"),
+    },
+    sends_whole_calls=True,
+    tells_errors_kind=False,
+)
+GEMINI = _Gemini(
+    name="gemini",
+    path="/v1beta/models/{}:streamGenerateContent",
+    key_header="x-goog-api-key",
+    finish={
+        "stop": ("stop", "STOP"),
+        "length": ("length", "MAX_TOKENS"),
+        "tool_calls": ("tool_calls", "STOP"),
+        "content_filter": ("content_filter", "SAFETY"),
+        "refused": ("stop", "STOP"),
+    },
+    signs_calls=True,
+    sends_whole_calls=True,
+    model_in_path=True,
+)
+
+WIRES: Sequence[Wire] = (OPENAI, RESPONSES, ANTHROPIC, OLLAMA, GEMINI)
+EVERY = pytest.mark.parametrize("wire", WIRES, ids=[wire.name for wire in WIRES])
+
+
+class House:
+    """A system whose providers are all at one server. Breaker and budget of retries are out of the way."""
+
+    def __init__(self, server: LoopbackProvider, request: penstock.RequestOptions = ONCE) -> None:
+        self.server = server
+        options = {
+            wire.name: ProviderOptions(base_url=wire.url(server), api_key=KEY)  # type: ignore[arg-type]
+            for wire in WIRES
+        }
+        self.system = penstock.System(
+            penstock.Settings(
+                providers=options,
+                chat=FAST,
+                response=FAST,
+                request=request,
+                breaker=BreakerOptions(enabled=False),
+                retry_budget=RetryBudgetOptions(ratio=None),
+            )
+        )
+
+    def ask(self, wire: Wire, model: str, messages: Any = HELLO, **more: Any) -> penstock.Stream:
+        """Ask ``wire``'s provider."""
+        return self.system.chat(model, messages, provider=wire.name, **more)
+
+    def watch(self, wire: Wire, model: str, messages: Any = HELLO, **more: Any) -> Collector:
+        """The same, and keep the events."""
+        return Collector(self.ask(wire, model, messages, **more))
+
+    def requests(self, model: str, path: str | None = None) -> list[Any]:
+        """What the server was asked for under that model's name, in order."""
+        return [each for each in self.server.requests if each.model == model and path in (None, each.path)]
+
+
+@contextmanager
+def house(server: LoopbackProvider, request: penstock.RequestOptions = ONCE) -> Iterator[House]:
+    """A running `House`; no thread of it may be left."""
+    made = House(server, request)
+    made.system.start()
+    try:
+        yield made
+    finally:
+        assert made.system.stop() == 0
+
+
+@contextmanager
+def serving(models: Mapping[str, Replies], **more: Any) -> Iterator[LoopbackProvider]:
+    """A server that says what ``models`` say, to those who have the key."""
+    with LoopbackProvider(Script(models=models), api_key=KEY, **more) as server:
+        yield server
+
+
+def completed(collector: Collector) -> penstock.StreamCompleted:
+    """The end of a stream that must have completed; its events keep what is promised of them."""
+    end = collector.wait_for_terminal(PATIENCE)
+    collector.check()
+    assert isinstance(end, penstock.StreamCompleted), getattr(end, "error", end)
+    assert collector.text == end.text
+    return end
+
+
+def failed(collector: Collector) -> penstock.StreamFailed:
+    """The end of a stream that must have failed, likewise."""
+    end = collector.wait_for_terminal(PATIENCE)
+    collector.check()
+    assert isinstance(end, penstock.StreamFailed), end
+    assert isinstance(end.error, penstock.ProviderError)
+    assert end.partial == end.error.partial == collector.text
+    return end
