@@ -336,7 +336,7 @@ def loopback(
         typer.Option(help="A folder with recorded streams (*.sse, *.ndjson): each is a model of its file's name."),
     ] = None,
 ) -> int:
-    """Run a provider on this machine that speaks OpenAI's wire format, faults included, until Ctrl-C.
+    """Run a provider on this machine that speaks five wire formats, faults included, until Ctrl-C.
 
     Its base URL is on standard output; what to do with it on standard error.
     """
@@ -370,6 +370,8 @@ Try it in another terminal (Ctrl-C ends it here):
 
   curl -N {url}/chat/completions{header} -H "Content-Type: application/json" \\
     -d '{body}'
+
+Anthropic's, Ollama's and Gemini's clients find it at {url.removesuffix("/v1")}
 
 Models:
 

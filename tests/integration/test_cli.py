@@ -646,6 +646,7 @@ def test_loopback_says_where_it_is_and_serves_until_interrupted(tmp_path: Path) 
     assert served.code == 0
     assert f'penstock chat "Hello" --provider loopback --base-url {url}' in served.err
     assert f"curl -N {url}/chat/completions" in served.err
+    assert f"clients find it at {url.removesuffix('/v1')}\n" in served.err
     assert "fault-503-once" in served.err
     assert served.err.endswith("penstock: stopped\n")
 
