@@ -91,6 +91,7 @@ class Attempt:
         self._lock = threading.Lock()  # guards these two, and the source's `started`
         self._rest: list[_Item] = []  # to be pushed, and there was no room
         self._has_events = False  # among what is to be pushed are events
+        self._is_in_order = source.builder.keeps_text  # pushed piece by piece: there are events, or it is kept
         self._has_lost = False  # something that came was not taken
         self._reasoned = 0  # how many items of this read came up to the last sign of reasoning
         self._to_tell: Finished | None = None
@@ -229,7 +230,7 @@ class Attempt:
                 events = self._builder.note(delta)
                 if events:
                     items += events
-                    self._has_events = True
+                    self._has_events = self._is_in_order = True
                 return delta.__class__ is not UsageDelta
         return True
 
@@ -254,7 +255,7 @@ class Attempt:
         items = self._cut(items)
         self.is_pushing = True
         try:
-            if self._has_events or self._builder.keeps_text:
+            if self._is_in_order:
                 return self._push_in_order(items)
             return self._record.intake.push_blocking(items, self._is_abandoned)
         finally:
@@ -302,6 +303,7 @@ class Attempt:
                 if taken < len(tokens):
                     return
             self._has_events = False
+            self._is_in_order = self._builder.keeps_text
         finally:
             del rest[:done]
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import penstock
-from penstock.config.limits import BreakerOptions
+from penstock.config.limits import BreakerOptions, RetryBudgetOptions
 from penstock.errors import ApiError, ConnectError, IncompleteStream, ProtocolError, ProviderTimeout, RateLimited
 from penstock.events import Usage
 from penstock.ports import (
@@ -536,7 +536,7 @@ def test_I31_each_of_the_four_clocks_ends_the_stream(
 
 def test_I31_the_total_time_counts_over_all_attempts_and_waits() -> None:
     options = penstock.RequestOptions(max_retries=100, retry_base_delay=1, retry_max_delay=1, total_timeout=10)
-    settings = penstock.Settings(breaker=BreakerOptions(enabled=False))
+    settings = penstock.Settings(breaker=BreakerOptions(enabled=False), retry_budget=RetryBudgetOptions(ratio=None))
     with SimulatedSystem(5, settings) as system, pytest.raises(ProviderTimeout) as caught:
         ask(system, [BUSY], request_options=options).result(timeout=60)
     assert caught.value.which == "total"
