@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 PIECE: Final = 100
-SUITES: Final = ("tests/conformance", "tests/simulation/test_crashes.py")
+SUITES: Final = ("tests/conformance", "tests/simulation/test_crashes.py", "tests/simulation/test_agent_crashes.py")
 
 
 def pieces(seeds: int, first: int) -> Iterator[tuple[str, int, int]]:
