@@ -11,6 +11,7 @@ from penstock.adapters.providers.api_errors import error_frame
 from penstock.adapters.providers.pieces import (
     Surrogates,
     decode_json,
+    has_escaped_halves,
     json_text,
     text_of,
     whole_number,
@@ -160,7 +161,7 @@ class MessagesDecoder:
         data = event.data
         try:
             payload = decode_json(data)
-            self._has_halves = self._has_halves or "\\ud" in data.lower()
+            self._has_halves = self._has_halves or has_escaped_halves(data)
         except (ValueError, RecursionError):
             payload = data
         fields = payload if isinstance(payload, dict) else {}

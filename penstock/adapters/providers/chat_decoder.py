@@ -8,7 +8,14 @@ import msgspec
 
 from penstock.adapters.providers.api_errors import error_frame
 from penstock.adapters.providers.chat_answer import Answer, says_something
-from penstock.adapters.providers.pieces import decode_json, text_of, to_usage, whole_number, without_halves
+from penstock.adapters.providers.pieces import (
+    decode_json,
+    has_escaped_halves,
+    text_of,
+    to_usage,
+    whole_number,
+    without_halves,
+)
 from penstock.adapters.sse import SseDecoder, SseEvent
 from penstock.ports import ChoiceDelta, Delta, ErrorDelta, FinishDelta, KeepAlive, ReasoningDelta, TextDelta, UsageDelta
 
@@ -133,7 +140,7 @@ class ChatDecoder:
             return
         try:
             chunk = decode_json(data)
-            self._has_halves = self._has_halves or "\\ud" in data.lower()
+            self._has_halves = self._has_halves or has_escaped_halves(data)
         except (ValueError, RecursionError):
             chunk = data
         if isinstance(chunk, list) and chunk and isinstance(chunk[0], dict) and "error" in chunk[0]:

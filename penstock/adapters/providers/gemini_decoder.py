@@ -11,7 +11,14 @@ import msgspec
 from penstock.adapters.providers.gemini_arguments import PartialArguments
 from penstock.adapters.providers.gemini_errors import blocked_prompt, gemini_error
 from penstock.adapters.providers.gemini_request import THOUGHT
-from penstock.adapters.providers.pieces import Surrogates, decode_json, text_of, whole_number, without_halves
+from penstock.adapters.providers.pieces import (
+    Surrogates,
+    decode_json,
+    has_escaped_halves,
+    text_of,
+    whole_number,
+    without_halves,
+)
 from penstock.adapters.sse import SseDecoder, SseEvent
 from penstock.events import FinishReason, ReasoningBlock, Usage
 from penstock.ports import (
@@ -174,7 +181,7 @@ class GeminiDecoder:
     def _unusual(self, event: SseEvent, out: list[Delta]) -> None:
         try:
             told = decode_json(event.data)
-            self._has_halves = self._has_halves or "\\ud" in event.data.lower()
+            self._has_halves = self._has_halves or has_escaped_halves(event.data)
         except (ValueError, RecursionError):
             told = event.data
         for chunk in told if isinstance(told, list) else (told,):

@@ -11,6 +11,7 @@ from penstock.adapters.providers.api_errors import error_frame
 from penstock.adapters.providers.pieces import (
     Surrogates,
     decode_json,
+    has_escaped_halves,
     json_text,
     text_of,
     whole_number,
@@ -106,7 +107,7 @@ class OllamaDecoder:
     def _unusual(self, text: str, out: list[Delta]) -> None:
         try:
             line = decode_json(text)
-            self._has_halves = self._has_halves or "\\ud" in text.lower()
+            self._has_halves = self._has_halves or has_escaped_halves(text)
         except (ValueError, RecursionError):
             line = text
         if not isinstance(line, dict):

@@ -19,7 +19,16 @@ from penstock.ports import (
     ToolCallFragment,
 )
 
-__all__ = ["Surrogates", "decode_json", "json_text", "text_of", "to_usage", "whole_number", "without_halves"]
+__all__ = [
+    "Surrogates",
+    "decode_json",
+    "has_escaped_halves",
+    "json_text",
+    "text_of",
+    "to_usage",
+    "whole_number",
+    "without_halves",
+]
 
 
 def text_of(value: object) -> str:
@@ -66,9 +75,14 @@ def decode_json(data: str) -> object:
     try:
         return _decode(data)
     except msgspec.DecodeError:
-        if "\\ud" not in data and "\\uD" not in data:
+        if not has_escaped_halves(data):
             raise
         return json.loads(data)
+
+
+def has_escaped_halves(data: str) -> bool:
+    """Whether surrogates are escaped in this JSON, in pairs or not. Last events may be large: they are not copied."""
+    return "\\ud" in data or "\\uD" in data
 
 
 def json_text(value: object) -> str:

@@ -12,6 +12,7 @@ from penstock.adapters.providers.api_errors import error_frame
 from penstock.adapters.providers.pieces import (
     Surrogates,
     decode_json,
+    has_escaped_halves,
     text_of,
     to_usage,
     without_halves,
@@ -161,7 +162,7 @@ class ResponsesDecoder:
         payload: object
         try:
             payload = decode_json(event.data)
-            self._has_halves = self._has_halves or "\\ud" in event.data.lower()
+            self._has_halves = self._has_halves or has_escaped_halves(event.data)
         except (ValueError, RecursionError):
             payload = event.data
         if isinstance(payload, dict) and text_of(payload.get("type")).startswith("response."):
