@@ -1,6 +1,6 @@
 """How fast is it? What the terminal event and the statistics say, for several streams at once.
 
-Usage: python examples/measuring.py [streams]     with the embedded provider: 400 tokens each, at 40 a second
+Usage: python examples/measuring.py [streams]     with the embedded provider: 10,000 tokens each, as fast as they come
 """
 
 import sys
@@ -27,7 +27,7 @@ def main() -> None:
                 f" {metrics.tokens_per_second:9.0f} {metrics.bytes_per_second:8.0f}  {p50:.0f}/{p99:.0f} µs"
             )
         whole = system.statistics()
-        print(f"{whole.streams_completed} streams, {whole.tokens} tokens, {whole.dispatcher.threads} worker threads")
+        print(f"{whole.streams_completed} streams, {whole.tokens} tokens, {whole.dispatcher.workers} worker threads")
 
 
 if __name__ == "__main__":
