@@ -244,6 +244,15 @@ def test_the_usage_is_an_estimate_while_the_provider_has_not_told_and_then_is_wh
     assert (statistics.usage, statistics.usage_is_estimate) == (end.usage, False) == (USAGE, False)
 
 
+def test_what_is_told_on_the_way_is_an_estimate_until_the_end(system: SimulatedSystem) -> None:
+    stream = system.chat("m", [], options=FAST, provider=ScriptedProvider(["Hi", UsageDelta(USAGE), 1.0, "!"]))
+    system.advance(0.5)
+    statistics = stream.statistics()
+    assert (statistics.usage, statistics.usage_is_estimate) == (USAGE, True)
+    stream.result(timeout=30)
+    assert not stream.statistics().usage_is_estimate
+
+
 def test_a_stream_without_a_source_has_no_usage() -> None:
     bench = Bench()
     statistics = bench.record.statistics()

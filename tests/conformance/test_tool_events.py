@@ -148,6 +148,31 @@ def test_a_flush_has_an_end_though_events_come_while_it_runs() -> None:
     assert shown(bench.log) == ["a", "b", "!", "!"]
 
 
+def test_a_flush_of_events_has_an_end_too() -> None:
+    journal = BrokenJournal()
+    bench = Bench(journal=journal)
+
+    def push_more() -> None:
+        if len(journal.events) < 20:
+            bench.intake.push_event(mark())
+
+    journal.before = push_more
+    bench.pause()
+    bench.intake.push_event(mark())
+    bench.intake.push_event(mark())
+    assert bench.flush() == 0
+    assert bench.log.last_seq == 2
+
+
+def test_by_time_only_an_event_waits_for_its_time() -> None:
+    bench = Bench(strategy="time", rate_limit=None)
+    bench.intake.push_event(mark())
+    bench.advance(0.09)
+    assert shown(bench.log) == []
+    bench.advance(0.01)
+    assert shown(bench.log) == ["!"]
+
+
 def test_an_event_that_the_journal_refuses_is_tried_again_and_nothing_overtakes_it() -> None:
     journal = BrokenJournal(failures=2)
     bench = Bench(journal=journal, error_recovery_delay=1.0)

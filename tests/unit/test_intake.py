@@ -9,6 +9,7 @@ import pytest
 from penstock.actors.intake import Intake
 from penstock.config.options import StreamOptions
 from penstock.errors import BufferFull, StreamClosed
+from penstock.events import ToolProgress
 from penstock.testing import Simulation
 
 
@@ -50,6 +51,18 @@ def test_a_level_that_is_reached_already_is_said_so_and_wakes_nobody(door: Door)
     assert not door.intake.wait_for(2, 1)
     door.intake.push("c")
     assert door.woken == 0
+
+
+def test_an_event_wakes_below_the_level_and_is_said_if_it_is_there_already(door: Door) -> None:
+    event = ToolProgress(call_id="c", name="f", progress=None)
+    assert door.intake.wait_for(4, 1)
+    assert door.intake.push_event(event)
+    assert door.intake.push_event(event)
+    assert door.woken == 1
+    assert not door.intake.wait_for(4, 1)
+    door.intake.do_not_wake(1)
+    door.intake.push_event(event)
+    assert door.woken == 1
 
 
 def test_who_need_not_be_woken_is_not(door: Door) -> None:
