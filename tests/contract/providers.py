@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import penstock
+from penstock.adapters.loopback.faults import StreamFault
 from penstock.adapters.loopback.script import Answer, Replies, Script, ScriptedCall
 from penstock.adapters.loopback.server import LoopbackProvider
 from penstock.config.limits import BreakerOptions, RetryBudgetOptions
@@ -25,8 +26,20 @@ ONCE = penstock.RequestOptions(max_retries=0)
 SOON = penstock.RequestOptions(max_retries=3, retry_base_delay=0.001)
 PATIENCE = 30.0
 
+WORDS = tuple(f"{number} " for number in range(20))
+TEXT = "".join(WORDS)
+FIVE = "".join(WORDS[:5])
+ANSWER = Answer(tokens=WORDS)
+REASONED = Answer(tokens=WORDS, reasoning="so it is", signature="c2ln")
+CALLED = Answer("a b c", tool_calls=(ScriptedCall("f", '{"city":"Zürich"}', id="call_1"),))
 
-@dataclass(frozen=True)
+
+def on_the_way(*faults: StreamFault, **more: Any) -> Answer:
+    """`ANSWER`, to which these faults happen."""
+    return ANSWER.replace(faults=faults, **more)
+
+
+@dataclass(frozen=True, eq=False)
 class Wire:
     """One provider: its name, its API's path, and what its dialect has words for."""
 
