@@ -4,10 +4,10 @@ A backend opens one supervised stream per request; the provider's bytes become n
 subscribers read, each at its own pace. See `System` for the way in.
 """
 
+from penstock.actors.agent_record import AgentStatistics
 from penstock.actors.iteration import Events
 from penstock.actors.record import StreamStatistics
 from penstock.actors.subscriptions import Subscription
-from penstock.actors.turns import AgentStatistics
 from penstock.adapters.tools import FunctionTool, tool
 from penstock.agent import Agent
 from penstock.chaining import chain, wrap_existing_handler

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pykka
 
+from penstock.actors.agent_record import AgentRecord, AgentStatistics, Approve
 from penstock.actors.flow.history import History, Message, read_exchanges, user_message
 from penstock.actors.messages import Cancel
 from penstock.actors.record import StreamRecord
 from penstock.actors.toolround import Decide
-from penstock.actors.turns import AgentRecord, AgentStatistics, Approve, Turn
+from penstock.actors.turns import Turn
 from penstock.adapters.tools import to_tool
 from penstock.config.agents import AgentOptions
 from penstock.config.options import OnOrphan, RequestOptions, StreamOptions, check_number

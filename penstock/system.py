@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
 
+from penstock.actors.agent_record import AgentTable
 from penstock.actors.record import StreamRecord, StreamTable
 from penstock.actors.runtime.clock import SystemClock, TimerThread
 from penstock.actors.runtime.dispatcher import ThreadedDispatcher, on_worker
@@ -29,7 +30,6 @@ from penstock.actors.runtime.runtime import Runtime
 from penstock.actors.runtime.signals import KILL, SHUTDOWN
 from penstock.actors.source import Source
 from penstock.actors.tasks import Places
-from penstock.actors.turns import AgentTable
 from penstock.adapters.http import HttpReader
 from penstock.adapters.providers.catalogue import Catalogue, Found
 from penstock.agent import create_agent

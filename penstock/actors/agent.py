@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from penstock.actors.agent_record import Advance, AgentRecord
 from penstock.actors.flow.history import distinct_calls
 from penstock.actors.flow.results import is_runnable
 from penstock.actors.flow.totals import all_rounds
@@ -44,7 +45,7 @@ from penstock.actors.runtime.transitions import Call as CallEvent
 from penstock.actors.source import Source
 from penstock.actors.tasks import TaskDone
 from penstock.actors.toolround import Decide, Progressed, ToolRound
-from penstock.actors.turns import Advance, AgentRecord, Call, Turn, end_stream
+from penstock.actors.turns import Call, Turn, end_stream
 from penstock.errors import AgentCrashed, PenstockError, ToolRoundsExceeded
 from penstock.events import StreamStarted, ToolCall
 from penstock.ports import ChatCall
@@ -62,9 +63,7 @@ class AgentProcess(StateMachine):
         self._turn: Turn | None = None
         self._asked = 0  # how often the model has been asked in this turn
         self._tools: ToolRound | None = None  # the calls at work
-        record.ref = self.ref  # first: whoever changes the record from now on tells us
-        record.starts += 1
-        turn = record.turn
+        turn = record.take_over(self.ref)  # first: whoever changes the record from now on tells us
         if turn is None or not turn.has_begun:
             return Next("idle", next_event(_LOOK))
         self._turn = turn
@@ -126,8 +125,8 @@ class AgentProcess(StateMachine):
             return None
         actions = self._tools.abandon() if self._tools is not None else []
         self._turn = self._tools = None
-        agent.clear()
-        turn = None if agent.is_closed else agent.take()
+        agent.clear(self.ref)
+        turn = None if agent.is_closed else agent.take(self.ref)
         if turn is not None:
             return self._begin_turn(turn, *actions)
         if agent.is_abandoned:
@@ -139,7 +138,7 @@ class AgentProcess(StateMachine):
     def _begin_turn(self, turn: Turn, *actions: Action) -> Transition:
         self._turn = turn
         self._asked = 0
-        turn.has_begun = True
+        self._agent.begin(turn, self.ref)
         turn.stream.intake.push_event(StreamStarted(model=self._agent.model))
         return self._ask_model(turn, *actions)
 
@@ -179,7 +178,7 @@ class AgentProcess(StateMachine):
             turn.answer = outcome
             return self._end_turn(turn, Complete(total))
         calls = self._calls_of(turn, asked)
-        agent.begin_calls(turn, outcome, calls)
+        agent.begin_calls(turn, outcome, calls, self.ref)
         tools = ToolRound(self, agent, turn, calls)
         if len(turn.rounds) >= agent.options.max_tool_rounds:
             tools.refuse("This call was not run: there were too many rounds of calls.")
@@ -195,7 +194,7 @@ class AgentProcess(StateMachine):
         """Start what may start; when all results are there, ask again."""
         if not tools.go_on(actions):
             return self._to("working", *actions)
-        self._agent.end_calls(turn)
+        self._agent.end_calls(turn, self.ref)
         self._tools = None
         return self._ask_model(turn, *actions)
 

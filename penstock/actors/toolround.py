@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from penstock.actors.agent_record import Advance, AgentRecord
 from penstock.actors.flow.results import cut_text, describe_failure, describe_parse_error
 from penstock.actors.runtime.process import Process
 from penstock.actors.runtime.signals import KILL, Down
@@ -26,7 +27,7 @@ from penstock.actors.runtime.transitions import (
 )
 from penstock.actors.runtime.transitions import Call as CallEvent
 from penstock.actors.tasks import Job, TaskDone
-from penstock.actors.turns import Advance, AgentRecord, Call, Turn
+from penstock.actors.turns import Call, Turn
 from penstock.config.logs import get_logger
 from penstock.errors import ToolArgumentsError
 from penstock.events import (
@@ -275,7 +276,7 @@ class ToolRound:
             content=cut_text(content, self._agent.options.max_result_bytes),
             duration_s=self._runtime.clock.monotonic() - call.asked_at if ran else 0.0,
         )
-        self._agent.set_result(self._turn, call, result)
+        self._agent.set_result(self._turn, call, result, self._ref)
 
     def _kill(self, job: Job | None) -> None:
         if job is not None:

@@ -8,6 +8,7 @@ import threading
 from typing import Any, Final
 
 from penstock.actors.agent import AgentProcess
+from penstock.actors.agent_record import AgentRecord, AgentTable
 from penstock.actors.messages import Cancel, Fail
 from penstock.actors.record import StreamRecord
 from penstock.actors.runtime.process import Process
@@ -15,7 +16,7 @@ from penstock.actors.runtime.reply import Reply
 from penstock.actors.runtime.runtime import Runtime
 from penstock.actors.runtime.signals import NOPROC
 from penstock.actors.tasks import Job, Task
-from penstock.actors.turns import AgentRecord, AgentTable, end_stream
+from penstock.actors.turns import end_stream
 from penstock.config.logs import get_logger
 from penstock.errors import AgentCrashed, CallTimeout, ProcessDead, SupervisorError, describe_reason
 from penstock.supervisors.calls import ReportChild, StartChild

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from penstock.actors.agent_record import AgentTable
 from penstock.actors.record import StreamTable
-from penstock.actors.turns import AgentTable
 from penstock.supervisors.agents import AGENTS, KEEPER, TOOL_TASK, TOOLS, AgentKeeper
 from penstock.supervisors.dynamic import DynamicSupervisor
 from penstock.supervisors.handler import HANDLER, SOURCES, STREAMS, StreamHandler
