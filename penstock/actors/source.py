@@ -20,7 +20,7 @@ from penstock.actors.messages import Complete, Fail, RoundEnded
 from penstock.actors.runtime.process import ProcessRef
 from penstock.config.options import RequestOptions
 from penstock.config.prices import Price
-from penstock.errors import CircuitOpen, PenstockError, ProviderError, RateLimited
+from penstock.errors import CircuitOpen, PenstockError, ProviderError
 from penstock.events import Cost, Usage
 from penstock.ports import CanResume, ChatCall, Decoder, Provider, ProviderRequest, Reader, TellsQuota
 
@@ -226,8 +226,6 @@ class Source:
             return
         gate.spent(ticket, self.builder.usage)
         gate.leave(ticket, failure)
-        if isinstance(failure, RateLimited):
-            gate.hold(failure.retry_after or 0.0)
 
     # --- what has come -------------------------------------------------------------------------------------------
 

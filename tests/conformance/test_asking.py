@@ -202,6 +202,19 @@ def test_an_endpoint_that_is_down_is_left_alone_and_tried_again() -> None:
         assert_nothing_is_left(system)
 
 
+def test_the_first_delta_of_a_trial_closes_the_circuit_however_long_the_answer_is() -> None:
+    with SimulatedSystem(5, Settings(breaker=BreakerOptions(failures=1, cooldown=20))) as system:
+        provider = ScriptedProvider([down()], ["a", HANG])
+        with pytest.raises(ConnectError):
+            ask(system, provider, request_options=ONCE).result(timeout=5)
+        system.advance(20)
+        trial = ask(system, provider)
+        system.advance(1)
+        assert endpoint(system, provider).circuit == "closed"
+        trial.cancel()
+        assert_nothing_is_left(system)
+
+
 def test_a_circuit_that_opens_during_the_retries_says_what_it_was() -> None:
     with SimulatedSystem(5, Settings(breaker=BreakerOptions(failures=2))) as system:
         error = down()
@@ -408,7 +421,7 @@ def test_what_cannot_be_taken_up_fails(system: SimulatedSystem) -> None:
 
 
 def test_an_answer_of_which_a_part_had_no_room_is_not_taken_up(system: SimulatedSystem) -> None:
-    provider = ResumableProvider([[TextDelta("x")] * 20], [TextDelta("x")])
+    provider = ResumableProvider([[TextDelta("x")] * 20])
     small = penstock.StreamOptions(max_buffer_size=5, batch_size=5, rate_limit=None)
     stream = ask(system, provider, request_options=RESUME, options=small)
     stream.pause()
