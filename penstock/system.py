@@ -252,7 +252,7 @@ class System:
     def create_chat_token_stream(
         self,
         model: str,
-        messages: Sequence[Mapping[str, Any]],
+        messages: str | Sequence[Mapping[str, Any]],
         *,
         options: StreamOptions | None = None,
         provider: str | Provider | None = None,
@@ -272,7 +272,8 @@ class System:
 
         Args:
             model: the model's name; ``"anthropic/claude-…"`` chooses the provider too, where nothing else does.
-            messages: the conversation: ``[{"role": "user", "content": "Hello"}]``, whoever the provider is.
+            messages: the conversation: ``[{"role": "user", "content": "Hello"}]``, whoever the provider is; or what the
+                user says.
             options: None takes the settings' ``chat`` group: 50/5/50 ms and the provider's own pace.
             provider: a name, or a `Provider`; None takes the setting.
             base_url: where the provider is; None takes the setting, then the provider's own.
@@ -295,7 +296,11 @@ class System:
         stream_options = _adjust(
             options or self.settings.chat, token_buffer_size, token_batch_size, token_flush_interval
         )
-        call = ChatCall(model=chosen.model, input=list(messages), parameters=request_parameters)
+        call = ChatCall(
+            model=chosen.model,
+            input=messages if isinstance(messages, str) else list(messages),
+            parameters=request_parameters,
+        )
         source = self._make_source(chosen, request_options, call)
         return self._open(stream_id, stream_options, metadata, on_orphan, restart, None, source, None)
 
@@ -433,6 +438,8 @@ def _check_model(model: object) -> str:
 def _adjust(
     options: StreamOptions, buffer_size: int | None, batch_size: int | None, flush_interval: float | None
 ) -> StreamOptions:
+    if not isinstance(options, StreamOptions):  # Ollama has a parameter of that name
+        raise OptionError("options", type(options).__name__, "a StreamOptions or None")
     changes = {
         "max_buffer_size": buffer_size,
         "batch_size": batch_size,
