@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from benchmarks import lifecycle, paced, pushed, saturated, supervised
+from benchmarks import agents, decoders, dialects, lifecycle, paced, pushed, saturated, supervised
 from benchmarks.machine import describe_machine, describe_versions
 from benchmarks.probe import ProbeError
 from benchmarks.tables import HEADINGS, Table, cells, to_markdown
@@ -22,6 +22,9 @@ __all__ = ["main"]
 BENCHMARKS: dict[str, Callable[[int, bool], list[Table]]] = {
     "pushed": pushed.run,
     "saturated": saturated.run,
+    "dialects": dialects.run,
+    "decoders": decoders.run,
+    "agents": agents.run,
     "paced": paced.run,
     "lifecycle": lifecycle.run,
     "supervised": supervised.run,

@@ -1,21 +1,22 @@
-"""The same answer read in five ways; each gives the number of characters it got."""
+"""The same answer read in several ways; each gives the number of characters it got."""
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 import requests
 import sseclient
 
+from benchmarks.peers import PEERS, root_of
 from benchmarks.probe import Countdown
 from penstock import StreamCompleted, System, TokenEvent
 from penstock.actors.runtime.process import Process
 from penstock.events import StreamCancelled, StreamFailed
 
-__all__ = ["CLIENTS", "Read", "bare_chunks", "open_ai_chunks", "open_client"]
+__all__ = ["CLIENTS", "MESSAGES", "Read", "bare_chunks", "open_client"]
 
 Read = Callable[[str], int]
 """Reads the answer of a model to its end."""
@@ -53,13 +54,15 @@ def penstock_iterator(system: System, url: str) -> Read:
     return read
 
 
-def penstock_actor(system: System, url: str) -> Read:
+def penstock_actor(system: System, url: str, provider: str = "openai") -> Read:
     """An actor subscribed with default settings."""
+    base_url = url if provider.startswith("openai") else root_of(url)
 
     def read(model: str) -> int:
         over = Countdown(1)
         reader = system.runtime.spawn(Reader, over)
-        system.chat(model, MESSAGES, base_url=url, api_key="benchmark").subscribe(reader)
+        stream = system.chat(model, MESSAGES, provider=provider, base_url=base_url, api_key="benchmark")
+        stream.subscribe(reader)
         over.wait()
         length: int = reader.proxy().length.get(timeout=5)
         reader.stop()
@@ -68,9 +71,9 @@ def penstock_actor(system: System, url: str) -> Read:
     return read
 
 
-def bare_chunks(session: requests.Session, url: str, model: str) -> Any:
+def bare_chunks(session: requests.Session, url: str, model: str, **parameters: Any) -> Any:
     """The loop everybody writes first: requests, sseclient-py, json; as sseclient-py's page shows it."""
-    body = {"model": model, "messages": MESSAGES, "stream": True}
+    body = {"model": model, "messages": MESSAGES, "stream": True} | parameters
     with session.post(f"{url}/chat/completions", json=body, stream=True, timeout=60) as response:
         response.raise_for_status()
         for event in sseclient.SSEClient(cast(Any, response)).events():
@@ -93,35 +96,16 @@ def bare(system: System, url: str) -> Read:
     return read
 
 
-def open_ai_chunks(url: str) -> Callable[[str], Any]:
-    """openai-python's chunks of a model's answer. Found by name, since only `make bench` installs it."""
-    client = importlib.import_module("openai").OpenAI(api_key="benchmark", base_url=url, max_retries=0, timeout=60)
-
-    def chunks(model: str) -> Any:
-        return client.chat.completions.create(model=model, messages=MESSAGES, stream=True)
-
-    return chunks
-
-
-def open_ai(system: System, url: str) -> Read:
-    """What openai-python gives."""
-    chunks = open_ai_chunks(url)
-
-    def read(model: str) -> int:
-        length = 0
-        for chunk in chunks(model):
-            if chunk.choices:
-                length += len(chunk.choices[0].delta.content or "")
-        return length
-
-    return read
+def _peer(name: str, _system: System, url: str) -> Read:
+    return PEERS[name](url)
 
 
 CLIENTS: dict[str, Callable[[System, str], Read]] = {
     "iterator": penstock_iterator,
     "actor": penstock_actor,
     "bare": bare,
-    "openai": open_ai,
+    **{f"actor, {name}": partial(penstock_actor, provider=name) for name in PEERS},
+    **{f"peer, {name}": partial(_peer, name) for name in PEERS},
 }
 
 

@@ -9,7 +9,18 @@ from pathlib import Path
 
 __all__ = ["describe_machine", "describe_versions"]
 
-_PACKAGES = ("penstock", "pykka", "requests", "urllib3", "sseclient-py", "msgspec", "openai")
+_PACKAGES = (
+    "penstock",
+    "pykka",
+    "requests",
+    "urllib3",
+    "sseclient-py",
+    "msgspec",
+    "openai",
+    "anthropic",
+    "google-genai",
+    "ollama",
+)
 
 
 def describe_machine() -> str:

@@ -16,7 +16,8 @@ from typing import Any
 import psutil
 import requests
 
-from benchmarks.clients import MESSAGES, bare_chunks, open_ai_chunks
+from benchmarks.clients import MESSAGES, bare_chunks
+from benchmarks.peers import open_ai_chunks
 from benchmarks.probe import Meter, ProbeError, Result, measure, memory_kb
 from benchmarks.provider import serving
 from benchmarks.tables import Aim, Row, Samples, Table

@@ -1,7 +1,8 @@
 """The loopback provider in a process of its own, so that its work is not counted as the client's.
 
 ``python -m benchmarks.provider '{"model": {"repeat": 100}}'`` serves, for each model, an `Answer` of these fields;
-prints its base URL; ends when its standard input does, so it cannot outlive whoever started it.
+with ``"calls": [[name, arguments], …]`` among them, it first calls these, and gives the answer to their results. Prints
+its base URL; ends when its standard input does, so it cannot outlive whoever started it.
 """
 
 from __future__ import annotations
@@ -9,12 +10,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from penstock.adapters.loopback.script import Answer, Script
+from penstock.adapters.loopback.script import Answer, Reply, Script, ScriptedCall
 from penstock.adapters.loopback.server import LoopbackProvider
 
 __all__ = ["serving"]
@@ -44,8 +45,16 @@ def serving(answers: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
         process.stdout.close()
 
 
+def _reply(calls: Sequence[Sequence[str]] = (), **fields: Any) -> Reply:
+    answer = Answer(**fields)
+    if not calls:
+        return answer
+    asking = Answer("", tool_calls=tuple(ScriptedCall(name, arguments) for name, arguments in calls))
+    return lambda request: asking if request.tool_result is None else answer
+
+
 def _main(answers: str) -> None:
-    models = {model: Answer(**fields) for model, fields in json.loads(answers).items()}
+    models = {model: _reply(**fields) for model, fields in json.loads(answers).items()}
     with LoopbackProvider(Script(models=models), max_connections=5000) as provider:
         print(provider.base_url, flush=True)
         sys.stdin.read()

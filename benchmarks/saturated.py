@@ -47,7 +47,7 @@ def models(tokens: int) -> dict[str, dict[str, object]]:
 def run(rounds: int, quick: bool) -> list[Table]:
     """Measure."""
     tokens = 2000 if quick else 20_000
-    plan = [(client, "chunked") for client in ("iterator", "actor", "bare", "openai")]
+    plan = [(client, "chunked") for client in ("iterator", "actor", "bare", "peer, openai")]
     plan += [(client, model) for model in list(_FRAMINGS)[1:] for client in ("iterator", "bare")]
     results: dict[tuple[str, str], list[Result]] = {}
     with serving(models(tokens)) as url:
@@ -69,7 +69,7 @@ def run(rounds: int, quick: bool) -> list[Table]:
     for name, client in (("for loop", "iterator"), ("subscribed actor", "actor")):
         ours = samples(client)
         table.rows.append(Row(f"{name}: CPU a token", "µs", ours, Aim("at most", 25), bare, samples("bare")))
-        table.rows.append(Row(f"{name}: CPU a token", "µs", ours, Aim("times less", 8), other, samples("openai")))
+        table.rows.append(Row(f"{name}: CPU a token", "µs", ours, Aim("times less", 8), other, samples("peer, openai")))
     table.rows.append(
         Row(
             "for loop: wall a token",

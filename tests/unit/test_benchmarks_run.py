@@ -3,22 +3,41 @@
 from __future__ import annotations
 
 import importlib.util
+from collections import defaultdict
 from collections.abc import Iterator
 
 import pytest
 
-from benchmarks import lifecycle, paced, probe, pushed, saturated, supervised
-from benchmarks.__main__ import main
+from benchmarks import agents, decoders, lifecycle, paced, probe, pushed, saturated, supervised
+from benchmarks.__main__ import BENCHMARKS, main
 from benchmarks.provider import serving
 from benchmarks.tables import Aim, Row, Samples, Table, to_markdown
 
-needs_openai = pytest.mark.skipif(importlib.util.find_spec("openai") is None, reason="only `make bench` installs it")
+
+def needs(module: str) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(not _is_installed(module), reason=f"only `make bench` installs {module}")
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # the package it is in
+        return False
+
+
+MODULES = {
+    "openai": "openai",
+    "openai-responses": "openai",
+    "anthropic": "anthropic",
+    "gemini": "google.genai",
+    "ollama": "ollama",
+}
 
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     slow = {"tokens": [" token"], "repeat": 2000, "tokens_per_second": 100, "timestamps": True}
-    with serving(saturated.models(20) | {"paced": slow}) as base_url:
+    with serving(saturated.models(20) | agents.MODELS | {"paced": slow}) as base_url:
         yield base_url
 
 
@@ -36,7 +55,8 @@ def test_tokens_pushed_into_thread_actors_all_arrive() -> None:
         *[("iterator", model) for model in ("chunked", "chunked_by_8", "close", "gzip")],
         ("actor", "chunked"),
         ("bare", "gzip"),
-        pytest.param("openai", "chunked", marks=needs_openai),
+        *[(f"actor, {name}", "chunked") for name in MODULES],
+        *[pytest.param(f"peer, {name}", "chunked", marks=needs(module)) for name, module in MODULES.items()],
     ],
 )
 def test_every_client_reads_a_whole_answer(url: str, client: str, model: str) -> None:
@@ -55,10 +75,29 @@ def test_lateness_is_measured_of_paced_streams(url: str, batch_size: int | None)
     assert result["p99_ms"] >= result["p50_ms"] > 0
 
 
-@pytest.mark.parametrize("client", ["bare", pytest.param("openai", marks=needs_openai)])
+@pytest.mark.parametrize("client", ["bare", pytest.param("openai", marks=needs("openai"))])
 def test_lateness_is_measured_of_the_peers(url: str, client: str) -> None:
     result = probe.measure(paced.peer_load, url=url, streams=3, seconds=0.3, client=client)
     assert result["p99_ms"] >= result["p50_ms"] > 0
+
+
+@pytest.mark.parametrize("name", decoders.RECORDINGS)
+def test_every_decoder_reads_its_recording(name: str) -> None:
+    result = decoders.load(name, 1)
+    assert min(result["single_us"], result["whole_us"], result["bare_us"]) >= 0
+
+
+def test_an_agent_answers_after_a_round_of_tools(url: str) -> None:
+    assert agents.load(url, 2)["turn_ms"] > 0
+
+
+@pytest.mark.parametrize("client", ["bare", pytest.param("openai", marks=needs("openai"))])
+def test_the_peers_answer_after_a_round_of_tools(url: str, client: str) -> None:
+    assert probe.measure(agents.peer_load, client=client, url=url, turns=2)["turn_ms"] > 0
+
+
+def test_ten_times_as_much_is_made_and_measured() -> None:
+    assert set(agents.scaling(20)) == {"fragments", "read", "asked"}
 
 
 def test_streams_are_opened_and_stopped() -> None:
@@ -80,10 +119,18 @@ def test_a_load_that_takes_too_long_is_ended() -> None:
         probe.measure(lifecycle.load, timeout=0.05, streams=5)
 
 
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_every_benchmark_makes_pages_of_what_it_measures(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"benchmarks.{name}.measure", lambda *_, **__: defaultdict(lambda: 1.0))
+    tables = BENCHMARKS[name](2, True)
+    assert tables
+    assert all(" | 1 " in to_markdown(table) for table in tables)
+
+
 def test_a_name_that_is_no_benchmarks_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["no_such"])
-    assert "there are pushed, saturated, paced, lifecycle, supervised" in capsys.readouterr().err
+    assert f"there are {', '.join(BENCHMARKS)}" in capsys.readouterr().err
 
 
 def test_a_page_says_which_aims_are_met_and_by_how_much_others_are_missed() -> None:

@@ -1,0 +1,138 @@
+"""Decoders alone: what an event costs from the body's bytes to deltas, without sockets, streams and threads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import sseclient
+
+from benchmarks.probe import Meter, ProbeError, Result, measure
+from benchmarks.tables import Row, Samples, Table
+from penstock.adapters.providers.anthropic import AnthropicMessages
+from penstock.adapters.providers.gemini import Gemini
+from penstock.adapters.providers.ollama import OllamaChat
+from penstock.adapters.providers.openai_chat import OpenAiChat
+from penstock.adapters.providers.openai_responses import OpenAiResponses
+from penstock.config.options import RequestOptions
+from penstock.ports import Provider
+
+__all__ = ["RECORDINGS", "load", "run"]
+
+_CORPUS = Path(__file__).parents[1] / "tests" / "corpus"
+_URL = "http://127.0.0.1"
+
+
+class Recording(NamedTuple):
+    """What is decoded, and for whom: a stream that is mostly text or reasoning, as most are."""
+
+    words: str
+    provider: Callable[[], Provider]
+    path: str
+
+
+RECORDINGS = {
+    "chat": Recording(
+        "chat completions",
+        lambda: OpenAiChat(None, _URL),
+        "openai/openai-openai-python__test_non_pydantic_response_format.sse",
+    ),
+    "responses": Recording(
+        "Responses",
+        lambda: OpenAiResponses(None, _URL),
+        "openai/maruel-genai__openairesponses-gpt-5.6-sol_thinking-GenStream-MaxTokens.sse",
+    ),
+    "messages": Recording(
+        "Messages",
+        lambda: AnthropicMessages(None, _URL),
+        "azure-anthropic/vkryukov-req_llm__claude_opus_4_1-reasoning_streaming.sse",
+    ),
+    "messages, calls": Recording(
+        "Messages, a call’s arguments",
+        lambda: AnthropicMessages(None, _URL),
+        "anthropic/vercel-ai__anthropic-programmatic-tool-calling.1-part0.sse",
+    ),
+    "gemini": Recording(
+        "Gemini",
+        lambda: Gemini(None, _URL),
+        "vertex-gemini/crmne-ruby_llm__chat_with_extended_thinking_vertexai_gemini-3-flash-preview_streams_thinking_"
+        "content_when_.sse",
+    ),
+    "gemini, grounded": Recording(
+        "Gemini, usage in every event",
+        lambda: Gemini(None, _URL),
+        "gemini/vkryukov-req_llm__gemini_3_flash_preview-grounding_streaming.sse",
+    ),
+    "ollama": Recording(
+        "Ollama",
+        lambda: OllamaChat(None, _URL),
+        "ollama/maruel-genai__ollama-gemma4-e2b_thinking-GenStream-Tools-ToolBias-Canada.ndjson",
+    ),
+}
+
+
+def load(name: str, events: int) -> Result:
+    """Decode a recording again and again until it makes ``events``; see `run` for the three ways."""
+    provider, pieces, options = RECORDINGS[name].provider(), _events_of(name), RequestOptions()
+
+    def ours(chunks: Sequence[bytes]) -> int:
+        decoder = provider.decoder(options)
+        return sum(len(decoder.feed(chunk)) for chunk in chunks) + len(decoder.close())
+
+    def bare() -> int:
+        if RECORDINGS[name].path.endswith(".ndjson"):
+            return sum(len(json.loads(piece)) > 0 for piece in pieces)
+        texts = [event.data for event in sseclient.SSEClient(iter(pieces)).events()]
+        return sum(len(json.loads(text)) > 0 for text in texts if text != "[DONE]")
+
+    whole = [b"".join(pieces)]
+    times = max(1, events // len(pieces))
+    return {
+        "single_us": _each(lambda: ours(pieces), len(pieces), times),
+        "whole_us": _each(lambda: ours(whole), len(pieces), times),
+        "bare_us": _each(bare, len(pieces), times),
+        "bytes": len(whole[0]) / len(pieces),
+    }
+
+
+def _each(decode: Callable[[], int], events: int, times: int) -> float:
+    """CPU time of an event, in µs."""
+    if decode() < events / 2:  # which warms up, too
+        raise ProbeError("most of the recording was not understood")
+    with Meter() as decoding:
+        for _ in range(times):
+            decode()
+    return decoding.cpu / (times * events) * 1e6
+
+
+def _events_of(name: str) -> list[bytes]:
+    path = _CORPUS / RECORDINGS[name].path
+    body = path.read_bytes()
+    blank = b"\n" if path.suffix == ".ndjson" else b"\r\n\r\n" if b"\r\n\r\n" in body else b"\n\n"
+    return [event + blank for event in body.split(blank) if event.strip()]
+
+
+def run(rounds: int, quick: bool) -> list[Table]:
+    """Measure."""
+    events = 2000 if quick else 50_000
+    results: dict[str, list[Result]] = {name: [] for name in RECORDINGS}
+    for _ in range(rounds):
+        for name in RECORDINGS:
+            results[name].append(measure(load, name=name, events=events))
+    table = Table(
+        "Decoders alone",
+        f"One recording of `tests/corpus` for each, decoded until it makes {events:,} events, each time by a new"
+        " decoder; CPU time from bytes to deltas. A paced answer comes event by event, a fast one in larger pieces."
+        " The peer parses the fields (`sseclient-py`; of Ollama, nothing but lines) and the JSON, event by event, and"
+        " understands nothing of it. All three ways in one process.",
+    )
+    for name, recording in RECORDINGS.items():
+        found = results[name]
+        single, whole, bare = (Samples.of(found, field) for field in ("single_us", "whole_us", "bare_us"))
+        about = f"{recording.words}, {found[0]['bytes']:.0f} bytes an event"
+        peer = "lines, json" if recording.path.endswith(".ndjson") else "sseclient-py, json"
+        table.rows.append(Row(f"{about}: one by one", "µs", single, None, peer, bare))
+        table.rows.append(Row("the same: all of it in one piece", "µs", whole))
+    return [table]
