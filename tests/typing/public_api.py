@@ -73,3 +73,15 @@ def ask(system: penstock.System) -> penstock.ToolCall:
     assert_type(client.list_models(timeout=1.0), list[str])
     assert_type(client.health_check(), penstock.ProviderHealth)
     return client.chat_completion_with_tools([], [print], model="m").tool_calls[0]
+
+
+def converse(system: penstock.System, actor: pykka.ActorRef[Any]) -> tuple[dict[str, Any], ...]:
+    options = penstock.AgentOptions(max_tool_calls=2)
+    with system.agent("a", model="m", tools=[len], agent_options=options, temperature=0.2) as agent:
+        assert_type(agent, penstock.Agent)
+        assert_type(agent.stream_chat("Hi", actor), penstock.Stream)
+        agent.stream_chat([{"type": "text", "text": "Hi"}], print, metadata={"user": 7}, on_orphan="continue")
+        assert_type(agent.approve("call_1"), bool)
+        agent.deny("call_1", "no")
+        assert_type(agent.statistics(), penstock.AgentStatistics)
+    return agent.history
