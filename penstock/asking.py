@@ -65,6 +65,7 @@ class Asking:
             first.request,
             options,
             self._reader,
+            account=first.account,
             gate=first.gate,
             price=first.price,
             fallbacks=others,
@@ -83,6 +84,7 @@ class Asking:
             provider=found.provider,
             call=call,
             request=found.provider.request(call),
+            account=found.account,
             gate=self.gates.gate(
                 found.account, getattr(found.provider, "base_url", ""), self._settings.limits(found.account)
             ),

@@ -309,7 +309,7 @@ class Integration(StateMachine):
         if source.has_fallback and not (source.started and self._options.on_interrupt != "restart"):
             source.fall_back(error)
             get_logger(stream_id=self._stream.stream_id).info(
-                "fallback", error=type(error).__name__, provider=source.provider.name
+                "fallback", error=type(error).__name__, provider=source.candidate.account
             )
             return self._start_over(error, 0.0) if source.started else self._begin_attempt()
         return self._give_up(error)

@@ -34,11 +34,16 @@ _USUAL_ANSWER: Final = 1_000
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
-    """One whom a source may ask, and what it would be sent. ``gate`` None: there are no limits."""
+    """One whom a source may ask, and what it would be sent.
+
+    ``account`` is what the provider is called where several speak one dialect; empty: by its dialect. ``gate`` None:
+    there are no limits.
+    """
 
     provider: Provider
     call: ChatCall
     request: ProviderRequest
+    account: str = ""
     gate: Gate | None = None
     price: Price | None = None
 
@@ -79,7 +84,7 @@ class Source:
         provider, call, request: whom to ask, what, and in the provider's words.
         options: how.
         reader: what runs the requests.
-        gate, price: the first candidate's; see `Candidate`.
+        account, gate, price: the first candidate's; see `Candidate`.
         fallbacks: whom to ask when that has failed for good, in turn.
         retry_budget: None lets everybody retry.
         conductor: who is told how this ends, in the place of the stream, by `RoundEnded`.
@@ -94,6 +99,7 @@ class Source:
         options: RequestOptions,
         reader: Reader,
         *,
+        account: str = "",
         gate: Gate | None = None,
         price: Price | None = None,
         fallbacks: Sequence[Candidate] = (),
@@ -101,7 +107,7 @@ class Source:
         conductor: ProcessRef | None = None,
         round: int = 1,
     ) -> None:
-        first = Candidate(provider=provider, call=call, request=request, gate=gate, price=price)
+        first = Candidate(provider=provider, call=call, request=request, account=account, gate=gate, price=price)
         self.candidates = (first, *fallbacks)
         self.place = 0  # of the one that is being asked
         self.options = options
@@ -175,6 +181,7 @@ class Source:
             first.request,
             self.options,
             self.reader,
+            account=first.account,
             gate=first.gate,
             price=first.price,
             fallbacks=others,
@@ -235,7 +242,7 @@ class Source:
         outcome = self.builder.outcome()
         return msgspec.structs.replace(
             outcome,
-            provider=candidate.provider.name,
+            provider=candidate.account or candidate.provider.name,
             model=outcome.model or candidate.call.model,
             cost=self._cost(candidate, outcome.usage),
         )
