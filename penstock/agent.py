@@ -217,7 +217,7 @@ def create_agent(
         api_key: as for `chat`.
         options: of its streams; None takes the settings' ``chat`` group.
         request_options: as for `chat`.
-        agent_options: how far it may go by itself; see `AgentOptions`.
+        agent_options: how far it may go by itself; None takes the settings' ``agent`` group.
         max_tool_rounds: in the place of the one in ``agent_options``.
         history: messages of a conversation to go on with, as another agent's ``history`` gives them.
         approve: asked before each call, with the `ToolCall`, in a thread of its own: True runs it, False denies it,
@@ -237,7 +237,9 @@ def create_agent(
         raise OptionError("name", name, "1 to 256 printable characters, or None")
     if not isinstance(model, str) or not model:
         raise OptionError("model", model, "a model's name")
-    limits = agent_options if agent_options is not None else AgentOptions()
+    limits = agent_options if agent_options is not None else self.settings.agent
+    if not isinstance(limits, AgentOptions):
+        raise OptionError("agent_options", type(limits).__name__, "an AgentOptions or None")
     if max_tool_rounds is not None:
         limits = limits.replace(max_tool_rounds=max_tool_rounds)
     known = _tools(tools)

@@ -29,6 +29,7 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
+from penstock.config.agents import AgentOptions
 from penstock.config.durations import (
     is_without,
     parse_duration,
@@ -183,6 +184,7 @@ class Settings:
         chat: what `System.chat` takes without options.
         response: what `System.respond` takes without options.
         request: how provider requests are made.
+        agent: how far an agent may go by itself.
         provider: whom to ask by default.
         providers: how to reach each provider, by name.
         breaker: when an endpoint that fails is left alone.
@@ -196,6 +198,7 @@ class Settings:
     chat: StreamOptions = CHAT_DEFAULTS
     response: StreamOptions = RESPONSE_DEFAULTS
     request: RequestOptions = field(default_factory=RequestOptions)
+    agent: AgentOptions = field(default_factory=AgentOptions)
     provider: DefaultProviderOptions = field(default_factory=DefaultProviderOptions)
     providers: Mapping[str, ProviderOptions] = field(default_factory=dict, hash=False)
     breaker: BreakerOptions = field(default_factory=BreakerOptions)
@@ -282,6 +285,7 @@ _GROUPS: dict[str, Any] = {
     "chat": CHAT_DEFAULTS,
     "response": RESPONSE_DEFAULTS,
     "request": RequestOptions(),
+    "agent": AgentOptions(),
     "provider": DefaultProviderOptions(),
     "breaker": BreakerOptions(),
     "retry_budget": RetryBudgetOptions(),

@@ -179,6 +179,7 @@ class _Shape(BaseSettings):
     chat: dict[str, Any] = {}
     response: dict[str, Any] = {}
     request: dict[str, Any] = {}
+    agent: dict[str, Any] = {}
     provider: dict[str, Any] = {}
     providers: dict[str, dict[str, Any]] = {}
     breaker: dict[str, Any] = {}

@@ -817,3 +817,14 @@ def test_nothing_that_is_said_is_shown(system: SimulatedSystem) -> None:
     agent.stream_chat("secret question").result()
     shown = f"{agent!r} {agent._record!r} {agent.statistics()} {system.tree()}"
     assert "secret" not in shown
+
+
+def test_43_what_an_agent_is_not_told_it_takes_from_the_settings(seed: int) -> None:
+    with SimulatedSystem(
+        seed, penstock.Settings(agent=penstock.AgentOptions(max_tool_rounds=1, max_queue=0))
+    ) as system:
+        bench = Bench(system)
+        agent, _ = agent_on(system, ask(("a", "double", '{"x": 1}')), tools=bench.tools())
+        with pytest.raises(penstock.ToolRoundsExceeded):
+            agent.stream_chat("Go.").result()
+        assert bench.runs == ["double 1"]

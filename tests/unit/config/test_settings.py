@@ -141,6 +141,8 @@ def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) ->
         ("PENSTOCK_BREAKER__COOLDOWN", "1m", "breaker", "cooldown", 60.0),
         ("PENSTOCK_BREAKER__FAILURES", "3", "breaker", "failures", 3),
         ("PENSTOCK_BREAKER__ENABLED", "no", "breaker", "enabled", False),
+        ("PENSTOCK_AGENT__TOOL_TIMEOUT", "1m", "agent", "tool_timeout", 60.0),
+        ("PENSTOCK_AGENT__MAX_QUEUE", "5", "agent", "max_queue", 5),
         ("PENSTOCK_RETRY_BUDGET__RATIO", "0.5", "retry_budget", "ratio", 0.5),
         ("PENSTOCK_RETRY_BUDGET__RATIO", "none", "retry_budget", "ratio", None),
         ("PENSTOCK_RETRY_BUDGET__WINDOW", "1m", "retry_budget", "window", 60.0),
@@ -556,7 +558,7 @@ def test_the_documented_example_file_loads() -> None:
     assert settings.log == LogOptions(level="info", format="json")
 
 
-GROUPS = ("stream", "request", "provider", "breaker", "retry_budget", "runtime", "log")
+GROUPS = ("stream", "request", "agent", "provider", "breaker", "retry_budget", "runtime", "log")
 
 
 def test_every_setting_is_documented_with_its_default_and_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
