@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from penstock.actors.gates import GateTable
@@ -37,6 +39,7 @@ class Asking:
         *,
         responses: bool = False,
         conductor: ProcessRef | None = None,
+        fallback: Sequence[str] | None = None,
     ) -> Source:
         """A source that asks ``found``, and then the options' fallbacks.
 
@@ -46,6 +49,7 @@ class Asking:
             options: None takes the settings'.
             responses: it is.
             conductor: as for `Source`.
+            fallback: instead of the options'.
 
         Raises:
             OptionError: a request cannot be built, for a fallback neither; or a fallback is not known.
@@ -53,6 +57,8 @@ class Asking:
         options = options or self._settings.request
         if not isinstance(options, RequestOptions):
             raise OptionError("request_options", type(options).__name__, "a RequestOptions or None")
+        if fallback is not None:
+            options = options.replace(fallback=fallback)
         if options.on_interrupt == "resume":
             call = msgspec.structs.replace(call, resumable=True)
         first, *others = (

@@ -263,6 +263,7 @@ class System:
         on_orphan: OnOrphan = "cancel",
         restart: Restart = "temporary",
         request_options: RequestOptions | None = None,
+        fallback: Sequence[str] | None = None,
         token_buffer_size: int | None = None,
         token_batch_size: int | None = None,
         token_flush_interval: float | None = None,
@@ -278,11 +279,11 @@ class System:
             provider: a name, or a `Provider`; None takes the setting.
             base_url: where the provider is; None takes the setting, then the provider's own.
             api_key: None takes the setting, then the provider's environment variable.
-            metadata: as for `open_stream`.
-            stream_id: as for `open_stream`.
+            metadata, stream_id: as for `open_stream`.
             on_orphan: as for `open_stream`; by default the provider's call is cancelled when the last one has left.
             restart: as for `open_stream`.
             request_options: time-outs and retries; None takes the settings' ``request`` group.
+            fallback: models to ask when this one has failed, instead of those in ``request_options``.
             token_buffer_size: instead of ``max_buffer_size`` in ``options``.
             token_batch_size: instead of ``batch_size`` in ``options``.
             token_flush_interval: instead of ``flush_interval`` in ``options``; seconds.
@@ -301,7 +302,7 @@ class System:
             input=messages if isinstance(messages, str) else list(messages),
             parameters=request_parameters,
         )
-        source = self._make_source(chosen, request_options, call)
+        source = self._make_source(chosen, request_options, call, fallback=fallback)
         return self._open(stream_id, stream_options, metadata, on_orphan, restart, None, source, None)
 
     chat = create_chat_token_stream
@@ -320,6 +321,7 @@ class System:
         on_orphan: OnOrphan = "cancel",
         restart: Restart = "temporary",
         request_options: RequestOptions | None = None,
+        fallback: Sequence[str] | None = None,
         token_buffer_size: int | None = None,
         token_batch_size: int | None = None,
         token_flush_interval: float | None = None,
@@ -337,7 +339,7 @@ class System:
             options or self.settings.response, token_buffer_size, token_batch_size, token_flush_interval
         )
         call = ChatCall(model=chosen.model, input=input, parameters=request_parameters)
-        source = self._make_source(chosen, request_options, call, responses=True)
+        source = self._make_source(chosen, request_options, call, responses=True, fallback=fallback)
         return self._open(stream_id, stream_options, metadata, on_orphan, restart, None, source, None)
 
     respond = create_response_token_stream
@@ -368,9 +370,8 @@ class System:
 
     def statistics(self) -> SystemStatistics:
         """Counts of streams, tokens, messages, threads, dead letters."""
-        runtime = self.runtime
-        gates = self._asking.gates if self._asking is not None else None
-        return system_statistics(self._table, runtime, self._reader, gates)
+        runtime, asking = self.runtime, self._asking
+        return system_statistics(self._table, runtime, self._reader, asking.gates if asking is not None else None)
 
     def tree(self) -> Tree:
         """The supervision tree as it is now; ``print`` draws it."""
@@ -381,15 +382,16 @@ class System:
     def _make_source(
         self,
         found: Found,
-        request_options: RequestOptions | None,
+        options: RequestOptions | None,
         call: ChatCall,
         conductor: ProcessRef | None = None,
         *,
         responses: bool = False,
+        fallback: Sequence[str] | None = None,
     ) -> Source:
         self.start()
         assert self._asking is not None
-        return self._asking.source(found, call, request_options, responses=responses, conductor=conductor)
+        return self._asking.source(found, call, options, responses=responses, conductor=conductor, fallback=fallback)
 
     def _open(
         self,

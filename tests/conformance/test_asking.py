@@ -319,6 +319,13 @@ def test_another_model_of_the_same_provider_is_a_fallback_too(system: SimulatedS
         assert (completed.text, completed.model) == ("fine", "smaller" if provider.requests == 2 else "m")
 
 
+def test_a_fallback_can_be_given_with_the_call(system: SimulatedSystem) -> None:
+    provider = ScriptedProvider([BadRequestError(404, "no such model")], ["fine"])
+    assert ask(system, provider, fallback=["smaller"]).result(timeout=5).model == "smaller"
+    with pytest.raises(penstock.OptionError, match="fallback"):
+        ask(system, provider, fallback="smaller")
+
+
 def test_after_the_first_delta_only_a_restart_falls_back() -> None:
     for on_interrupt, text in (("fail", None), ("restart", "whole")):
         with with_backup(backup(["whole"])) as system:

@@ -48,7 +48,7 @@ def shape(events: list[Any]) -> list[Any]:
 @pytest.mark.seeds(20)
 def test_calls_are_told_of_among_the_text_in_the_order_of_coming(seed: int) -> None:
     with SimulatedSystem(seed) as system:
-        steps = [
+        steps: list[Any] = [
             "a",
             F(index=0, id="x", name="f"),
             [TextDelta("b"), F(index=0, arguments="{"), TextDelta("c"), F(index=1, id="y", name="g", arguments="{}")],
@@ -160,7 +160,9 @@ def test_a_conducted_source_has_as_many_rounds_as_are_asked_for(seed: int) -> No
 def test_a_rounds_text_is_what_the_stream_took_however_it_is_cut_off(seed: int) -> None:
     chance = random.Random(seed)
     with SimulatedSystem(seed) as system:
-        words = [[TextDelta(f"{number} ") for number in range(start, start + 3)] for start in range(0, 30, 3)]
+        words: list[Any] = [
+            [TextDelta(f"{number} ") for number in range(start, start + 3)] for start in range(0, 30, 3)
+        ]
         provider = ScriptedProvider([step for word in words for step in (word, 0.05)])
         stream, ended, conductor = conducted(system, provider, 1, max_buffer_size=2, rate_limit=50)
         system.advance(chance.random() * 0.6)
@@ -202,7 +204,7 @@ def test_an_integration_that_cannot_be_kept_alive_is_told_to_the_conductor_as_a_
 def test_whoever_is_killed_each_round_is_told_once(seed: int) -> None:
     chance = random.Random(seed)
     with SimulatedSystem(seed) as system:
-        provider = ScriptedProvider(*(["a", 0.1, "b"] for _ in range(8)))
+        provider = ScriptedProvider(["a", 0.1, "b"])
         stream, ended, conductor = conducted(system, provider, 3)
         for _ in range(3):
             system.advance(chance.random() * 0.2)

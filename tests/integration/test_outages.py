@@ -14,6 +14,7 @@ from penstock.adapters.loopback.faults import HangUp, ResetAfter, StallAfter, St
 from penstock.adapters.loopback.script import Answer, Replies, Script
 from penstock.adapters.loopback.server import LoopbackProvider
 from penstock.config.limits import BreakerOptions
+from penstock.config.options import OnInterrupt
 from penstock.config.settings import ProviderOptions, Settings
 from penstock.errors import ApiError, CircuitOpen, ConnectError, ProviderBusy
 from penstock.testing import Collector, eventually
@@ -83,7 +84,7 @@ def test_the_fallback_is_asked_for_its_own_model(stack: ExitStack) -> None:
 
 @pytest.mark.parametrize("on_interrupt", ["fail", "restart"])
 def test_an_answer_that_breaks_off_falls_back_only_where_it_may_begin_again(
-    stack: ExitStack, on_interrupt: penstock.config.options.OnInterrupt
+    stack: ExitStack, on_interrupt: OnInterrupt
 ) -> None:
     two = Two(stack, Answer(tokens=WORDS, faults=(ResetAfter(5),)))
     stream = two.ask(FALL_BACK.replace(on_interrupt=on_interrupt, max_retries=1))
