@@ -279,7 +279,8 @@ class System:
             provider: a name, or a `Provider`; None takes the setting.
             base_url: where the provider is; None takes the setting, then the provider's own.
             api_key: None takes the setting, then the provider's environment variable.
-            metadata, stream_id: as for `open_stream`.
+            metadata: as for `open_stream`.
+            stream_id: as for `open_stream`.
             on_orphan: as for `open_stream`; by default the provider's call is cancelled when the last one has left.
             restart: as for `open_stream`.
             request_options: time-outs and retries; None takes the settings' ``request`` group.
@@ -385,13 +386,12 @@ class System:
         options: RequestOptions | None,
         call: ChatCall,
         conductor: ProcessRef | None = None,
-        *,
-        responses: bool = False,
-        fallback: Sequence[str] | None = None,
+        **more: Any,
     ) -> Source:
+        """See `Asking.source`."""
         self.start()
         assert self._asking is not None
-        return self._asking.source(found, call, options, responses=responses, conductor=conductor, fallback=fallback)
+        return self._asking.source(found, call, options, conductor=conductor, **more)
 
     def _open(
         self,
