@@ -210,7 +210,8 @@ def create_agent(
         self: the system.
         name: what it is called in the tree and in errors; unique among those that run. None makes one up.
         model: the model's name, as for `chat`.
-        tools: functions, `tool`\ s, or pairs of a schema and a function that the model may call.
+        tools: functions, `tool`\ s, or pairs of a schema and a function that the model may call; a dict is a tool that
+            the provider runs itself, in the provider's own form.
         system_prompt: instructions, before everything else; takes the place of those in ``history``.
         provider: as for `chat`.
         base_url: as for `chat`.
@@ -242,11 +243,11 @@ def create_agent(
         raise OptionError("agent_options", type(limits).__name__, "an AgentOptions or None")
     if max_tool_rounds is not None:
         limits = limits.replace(max_tool_rounds=max_tool_rounds)
-    known = _tools(tools)
+    known, foreign = _tools(tools)
     if approve is not None and not callable(approve):
         raise OptionError("approve", type(approve).__name__, "a function of a ToolCall, or None")
-    if known:
-        request_parameters = {"tools": [_described(tool) for tool in known.values()], **request_parameters}
+    if known or foreign:
+        request_parameters["tools"] = [*map(_described, known.values()), *foreign]
     chosen = self._catalogue.find(provider, model, base_url, api_key)
     record = AgentRecord(
         runtime,
@@ -262,6 +263,9 @@ def create_agent(
         start_task=partial(start_task, runtime),
         places=self._tool_places,
     )
+    stream_options = options if options is not None else self.settings.chat
+    if not isinstance(stream_options, StreamOptions):
+        raise OptionError("options", type(stream_options).__name__, "a StreamOptions or None")
     self._agents.add(record)
     try:
         start_agent(runtime, record, self.settings.runtime.call_timeout)
@@ -269,18 +273,26 @@ def create_agent(
         record.close()
         self._agents.forget(record)
         raise
-    return Agent(record, self._open, options or self.settings.chat, self.settings.runtime.call_timeout)
+    return Agent(record, self._open, stream_options, self.settings.runtime.call_timeout)
 
 
-def _tools(things: Iterable[Any]) -> dict[str, Tool]:
+def _tools(things: Iterable[Any]) -> tuple[dict[str, Tool], list[Message]]:
+    """Our tools by name, and those that the provider runs."""
     tools: dict[str, Tool] = {}
+    foreign: list[Message] = []
     if isinstance(things, (str, bytes, Mapping)) or not isinstance(things, Iterable):
         raise OptionError("tools", type(things).__name__, "a list of functions and tools")
-    for tool in map(to_tool, things):
+    for thing in things:
+        if isinstance(thing, Mapping):
+            if thing.get("type") == "function":
+                raise OptionError("tools", "a schema alone", "a pair of a schema and the function to call")
+            foreign.append(dict(thing))
+            continue
+        tool = to_tool(thing)
         if tool.name in tools:
             raise OptionError("tools", tool.name, "tools of different names")
         tools[tool.name] = tool
-    return tools
+    return tools, foreign
 
 
 def _described(tool: Tool) -> Message:

@@ -55,7 +55,7 @@ from penstock.stream import Stream
 from penstock.supervisors.agents import close_agents
 from penstock.supervisors.handler import ask_for_stream
 from penstock.supervisors.registry import Names
-from penstock.supervisors.sentinel import Sentinel, fail_all, stop_streams
+from penstock.supervisors.sentinel import Sentinel, end_all, stop_streams
 from penstock.supervisors.spec import SupervisorFlags
 from penstock.supervisors.supervisor import Supervisor
 from penstock.supervisors.tree import system_children
@@ -126,7 +126,7 @@ class System:
                 children = system_children(self._names, self._table, self._agents)
                 flags = SupervisorFlags(strategy="rest_for_one", intensity=50, period=5.0)
                 self._root = self._runtime.spawn(Supervisor, children, flags, name=_ROOT)
-                self._runtime.spawn(Sentinel, self._root, self._table, self._runtime.clock)
+                self._runtime.spawn(Sentinel, self._root, self._table, self._agents, self._runtime.clock)
         return self
 
     def _make_runtime(self) -> Runtime:
@@ -185,7 +185,7 @@ class System:
 
     def _close(self, runtime: Runtime, reader: Reader, left: Callable[[], float]) -> int:
         """End what is below the tree; returns how many threads would not."""
-        fail_all(self._table, runtime.clock, SHUTDOWN)  # whatever did not end within its time
+        end_all(self._table, self._agents, runtime.clock, SHUTDOWN)  # whatever did not end within its time
         leaked = reader.close(max(_LAST_MOMENT, left())) if self._given_reader is None else 0
         leaked += not self._catalogue.close()
         if self._given_runtime is None:

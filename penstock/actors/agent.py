@@ -162,7 +162,9 @@ class AgentProcess(StateMachine):
         if before is None:
             call = ChatCall(model=agent.model, input=messages, parameters=agent.parameters)
             return agent.make_source(call, self.ref)
-        source = before.next_round(messages)
+        # A model that has to call a tool would call one for ever; it has.
+        must_call = agent.parameters.get("tool_choice") not in (None, "auto", "none")
+        source = before.next_round(messages, without=("tool_choice",) if must_call else ())
         if source.options.on_interrupt == "restart":
             # A reset would void the rounds before as well, as if their tools had not run.
             source.options = source.options.replace(on_interrupt="fail")

@@ -5,6 +5,8 @@ As a stream's log outlives its actor, this outlives the agent's process, which m
 
 from __future__ import annotations
 
+import contextlib
+import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -198,6 +200,12 @@ class AgentRecord:
             self._queue.clear()
         self.tell(Advance())
         return turns
+
+    def end(self) -> None:
+        """It is gone for good."""
+        self.state = "ended"
+        with contextlib.suppress(queue.Full):
+            self.over.set()
 
     def cancel_all(self, reason: str) -> list[Turn]:
         """Take no messages any more, and let every turn end in `StreamCancelled`; returns them."""

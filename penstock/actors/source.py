@@ -6,7 +6,7 @@ to be given back: the place at a provider's gate hangs here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -163,15 +163,18 @@ class Source:
         self.tries = 0
         self.place += 1
 
-    def next_round(self, input: Any) -> Source:
+    def next_round(self, input: Any, without: Collection[str] = ()) -> Source:
         """A source that asks further: whoever has answered this one, and in its place those who come behind it.
+
+        ``without``: parameters that were for this round only.
 
         Raises:
             OptionError: as for `Provider.request`.
         """
         candidates = []
         for candidate in self.candidates[self.place :]:
-            call = msgspec.structs.replace(candidate.call, input=input)
+            parameters = {name: value for name, value in candidate.call.parameters.items() if name not in without}
+            call = msgspec.structs.replace(candidate.call, input=input, parameters=parameters)
             request = candidate.provider.request(call)
             candidates.append(msgspec.structs.replace(candidate, call=call, request=request))
         first, *others = candidates

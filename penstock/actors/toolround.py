@@ -6,6 +6,7 @@ everything that may block runs in a task of its own.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -51,11 +52,32 @@ class Decide(msgspec.Struct, frozen=True):
     reason: str | None = None
 
 
+class Progress:
+    """The last thing that a tool has reported and nobody has read yet."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._said: list[Any] = []
+
+    def put(self, progress: Any) -> bool:
+        """Note it; whether whoever reads is to be told. The tool's thread."""
+        with self._lock:
+            is_news = not self._said
+            self._said = [progress]
+            return is_news
+
+    def take(self) -> list[Any]:
+        """What there is, which is nothing or one thing."""
+        with self._lock:
+            said, self._said = self._said, []
+            return said
+
+
 class Progressed(msgspec.Struct, frozen=True):
-    """A tool has reported. ``latest`` holds the last thing it said, and is emptied by who reads it."""
+    """A tool has reported."""
 
     job: Job
-    latest: list[Any]
+    progress: Progress
 
 
 class ToolRound:
@@ -98,10 +120,9 @@ class ToolRound:
                 call.job = None
                 self._conclude(call, "error", "The call was stopped before it was done.")
                 return [cancel_timeout(call)]
-            case Cast(message=Progressed(job=job, latest=latest)) if (call := self._at_work(job)) is not None:
-                said, latest[:] = latest[:], []
-                for progress in said:
-                    self._push(ToolProgress(call_id=call.call.id, name=call.call.name, progress=progress))
+            case Cast(message=Progressed(job=job, progress=progress)) if (call := self._at_work(job)) is not None:
+                for said in progress.take():
+                    self._push(ToolProgress(call_id=call.call.id, name=call.call.name, progress=said))
                 return []
             case NamedTimeout(name=Call() as call) if call in self._calls:
                 self._timed_out(call)
@@ -183,14 +204,13 @@ class ToolRound:
 
     def _run(self, call: Call, tool: Tool, arguments: Any) -> None:
         tell = self._ref.tell
-        latest: list[Any] = []
+        progress = Progress()
 
-        def report(progress: Any) -> None:
+        def report(said: Any) -> None:
             # Only the last of what it says in a hurry is told: progress is a state, and nothing else bounds it.
-            is_news = not latest
-            latest[:] = [progress]
-            if is_news and call.job is not None:
-                tell(Progressed(call.job, latest))
+            job = call.job
+            if job is not None and progress.put(said):
+                tell(Progressed(job, progress))
 
         context = ToolContext(call.call.id, tool.name, report)
         self._launch(call, f"tool/{tool.name}", lambda: tool.run(arguments, context), context.cancel)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import queue
 import threading
 from typing import Any, Final
 
@@ -30,6 +28,7 @@ __all__ = [
     "TOOL_TASK",
     "AgentKeeper",
     "close_agents",
+    "end_agents",
     "start_agent",
     "start_source",
     "start_task",
@@ -84,9 +83,7 @@ class AgentKeeper(Process):
             get_logger(agent=record.name).error("agent_given_up", reason=describe_reason(reason))
             end_stream(turn.stream, Fail(error, turn.stream.outcome()))
         self._table.forget(record)
-        record.state = "ended"
-        with contextlib.suppress(queue.Full):
-            record.over.set()
+        record.end()
 
 
 def _spec(record: AgentRecord) -> ChildSpec:
@@ -135,6 +132,14 @@ def close_agents(table: AgentTable) -> None:
             stream = turn.stream
             if stream.source is None and stream.ref is not None:
                 stream.ref.tell(Cancel("shutdown"))
+
+
+def end_agents(table: AgentTable) -> None:
+    """The tree has ended, and nobody else is left to say that its agents have."""
+    for record in table.all():
+        record.close()
+        table.forget(record)
+        record.end()
 
 
 def start_source(runtime: Runtime, record: StreamRecord) -> None:

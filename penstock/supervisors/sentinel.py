@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+from penstock.actors.agent_record import AgentTable
 from penstock.actors.messages import Cancel, Flush, StopStream
 from penstock.actors.record import StreamRecord, StreamTable
 from penstock.actors.runtime.process import Process, ProcessRef
@@ -12,8 +13,9 @@ from penstock.actors.runtime.reply import Reply
 from penstock.actors.runtime.signals import Down
 from penstock.errors import CallTimeout, StreamCrashed
 from penstock.ports import Clock
+from penstock.supervisors.agents import end_agents
 
-__all__ = ["Sentinel", "fail_all", "stop_streams"]
+__all__ = ["Sentinel", "end_all", "fail_all", "stop_streams"]
 
 _PATIENCE: Final = 0.25  # seconds to wait for a stream's end before the next one is told to end
 
@@ -23,10 +25,11 @@ class Sentinel(Process):
 
     in_pykka_registry = False
 
-    def __init__(self, root: ProcessRef, table: StreamTable, clock: Clock) -> None:
+    def __init__(self, root: ProcessRef, table: StreamTable, agents: AgentTable, clock: Clock) -> None:
         super().__init__()
         self._root = root
         self._table = table
+        self._agents = agents
         self._clock = clock
 
     def on_start(self) -> None:
@@ -34,7 +37,7 @@ class Sentinel(Process):
 
     def on_receive(self, message: Any) -> None:
         if isinstance(message, Down):
-            fail_all(self._table, self._clock, message.reason)
+            end_all(self._table, self._agents, self._clock, message.reason)
             self.exit()
 
 
@@ -86,6 +89,12 @@ def _is_answered(reply: Reply, timeout: float) -> bool:
         if not reply.is_done:  # not the stream's end but ours: Ctrl-C
             raise
     return True
+
+
+def end_all(table: StreamTable, agents: AgentTable, clock: Clock, reason: object) -> None:
+    """The tree has ended, and whatever has not with it ends now."""
+    fail_all(table, clock, reason)
+    end_agents(agents)
 
 
 def fail_all(table: StreamTable, clock: Clock, reason: object) -> None:

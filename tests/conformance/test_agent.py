@@ -794,8 +794,9 @@ def test_whatever_supervisor_dies_the_agent_is_there_afterwards(
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"name": ""}, {"name": 7}, {"tools": "double"}, {"tools": [7]}, {"tools": [len, len]}, {"max_tool_rounds": -1},
-        {"system_prompt": 7}, {"approve": 7}, {"history": [{"role": "tool"}]}, {"model": ""},
+        {"name": ""}, {"name": 7}, {"model": ""}, {"system_prompt": 7}, {"approve": 7}, {"max_tool_rounds": -1},
+        {"options": 7}, {"agent_options": 7}, {"history": [{"role": "tool"}]},
+        {"tools": "double"}, {"tools": [7]}, {"tools": [len, len]}, {"tools": [{"type": "function"}]},
     ],
 )  # fmt: skip
 def test_what_is_not_allowed_is_refused_by_name(system: SimulatedSystem, wrong: dict[str, Any]) -> None:
@@ -803,6 +804,38 @@ def test_what_is_not_allowed_is_refused_by_name(system: SimulatedSystem, wrong: 
     with pytest.raises(penstock.OptionError):
         system.agent(**(arguments | wrong))
     assert not [name for name in system.runtime.names() if name.startswith("agent/")]
+
+
+def test_a_tool_that_the_provider_runs_is_given_to_it_as_it_is(system: SimulatedSystem, bench: Bench) -> None:
+    search = {"type": "web_search_20250305", "name": "web_search"}
+    agent, script = agent_on(system, say("Found."), tools=[bench.double(), search])
+    agent.stream_chat("Search.").result()
+    assert script.parameters[0]["tools"][1] == search
+
+
+def test_36_a_model_that_has_to_call_a_tool_has_to_once(system: SimulatedSystem, bench: Bench) -> None:
+    agent, script = agent_on(
+        system, ask(("a", "double", '{"x": 1}')), say("2."), tools=[bench.double()], tool_choice="required"
+    )
+    agent.stream_chat("Go.").result()
+    agent.stream_chat("Again.").result()
+    assert [parameters.get("tool_choice") for parameters in script.parameters] == ["required", None, "required"]
+    assert all("tools" in parameters for parameters in script.parameters)
+
+
+def test_stopping_an_agent_of_a_system_that_has_stopped_is_harmless(seed: int) -> None:
+    with SimulatedSystem(seed) as system:
+        agent, _ = agent_on(system, say("One."))
+        agent.stream_chat("First?").result()
+    agent.stop()
+    assert (agent.is_alive, agent.state, len(agent.history)) == (False, "ended", 2)
+    with SimulatedSystem(seed) as system:
+        agent, _ = agent_on(system, say("One."))
+        kill(system, "system")
+        system.settle()
+        agent.stop()
+        with pytest.raises(penstock.PenstockError):
+            agent.stream_chat("Second?")
 
 
 def test_a_name_is_given_once(system: SimulatedSystem) -> None:
