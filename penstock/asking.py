@@ -90,7 +90,7 @@ class Asking:
             provider=found.provider,
             call=call,
             request=found.provider.request(call),
-            account=found.account,
+            account=found.name,
             gate=self.gates.gate(
                 found.account, getattr(found.provider, "base_url", ""), self._settings.limits(found.account)
             ),

@@ -45,6 +45,12 @@ class Found(NamedTuple):
     has_responses: bool
     """False: it knows nothing like OpenAI's Responses API; see `as_chat`."""
 
+    @property
+    def name(self) -> str:
+        """By which name it was asked for: that of its account, or, where a provider has two dialects, the dialect's."""
+        dialect = self.provider.name
+        return dialect if _account(dialect) == self.account else self.account
+
 
 class Catalogue:
     """Finds providers by name, with their keys and URLs; runs the embedded one for whoever asks for it.

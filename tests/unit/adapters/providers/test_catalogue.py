@@ -54,6 +54,15 @@ def test_a_name_goes_to_its_own_url_with_its_own_key(name: str, url: str, key: s
     assert (found.model, found.account) == ("m", name.removesuffix("-responses"))
 
 
+@pytest.mark.parametrize("name", ["openai", "openai-responses", "anthropic", "gemini", "ollama", "mine"])
+def test_what_is_found_is_called_what_it_was_asked_for_by(name: str) -> None:
+    house = catalogue(mine=ProviderOptions(base_url="http://mine/v1"))
+    assert house.find(name, "m").name == name
+    assert house.find("loopback", "m", "http://here/v1", responses=True).name == "loopback"
+    assert house.find("openai", "m", responses=True).name == "openai-responses"
+    assert house.find(Gemini(Secret("k")), "m").name == "gemini"
+
+
 @pytest.mark.parametrize("name", ["openai", "anthropic", "gemini", "ollama"])
 def test_a_given_url_and_key_go_before_the_settings(name: str) -> None:
     url, key = asked(catalogue().find(name, "m", "http://elsewhere", "given"))
