@@ -1,0 +1,169 @@
+"""Whoever leaves, in whatever phase of whichever provider's answer: the server sees the connection closed."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+
+import pytest
+
+import penstock
+from penstock.adapters.loopback.faults import DelayFirstByte, StallAfter
+from penstock.adapters.loopback.script import Answer, Replies, ScriptedCall
+from penstock.adapters.loopback.server import LoopbackProvider
+from penstock.events import ToolCallStarted
+from penstock.testing import eventually
+from tests.contract.providers import EVERY, HELLO, PATIENCE, SOON, House, Wire, house, serving
+
+CALLS = (ScriptedCall("f", '{"city":"Zürich"}', id="a"), ScriptedCall("f", '{"city":"Wien"}', id="b"))
+SAYING = Answer("a b c d", reasoning="so it is", signature="c2ln", tool_calls=CALLS)
+SAID = "a b c d"
+LONG = "many words "
+
+
+def in_headers(here: House, wire: Wire) -> penstock.Stream:
+    """The request is sent; nothing has come."""
+    before = here.server.statistics().requests
+    stream = here.ask(wire, "headers")
+    here.server.wait_for(lambda counts: counts.requests == before + 1, PATIENCE)
+    return stream
+
+
+def before_the_first_delta(here: House, wire: Wire) -> penstock.Stream:
+    """Headers have come, in most dialects an event too; no delta."""
+    before = here.server.statistics().faults_injected
+    stream = here.ask(wire, "first")
+    here.server.wait_for(lambda counts: counts.faults_injected == before + 1, PATIENCE)
+    eventually(lambda: here.system.get_stream_info(stream.id).source == "waiting")
+    return stream
+
+
+def in_reasoning(here: House, wire: Wire) -> penstock.Stream:
+    """The model reasons."""
+    stream = here.ask(wire, "reasoning")
+    eventually(lambda: "so it" in "".join(event.text for event in _tokens(stream)), PATIENCE)
+    return stream
+
+
+def in_text(here: House, wire: Wire) -> penstock.Stream:
+    """Half of the text is there."""
+    stream = here.ask(wire, "text")
+    eventually(lambda: stream.text == "a b", PATIENCE)
+    return stream
+
+
+def in_a_call(here: House, wire: Wire) -> penstock.Stream:
+    """A call has begun, and maybe the other has not."""
+    stream = here.ask(wire, "call")
+    eventually(lambda: any(isinstance(event, ToolCallStarted) for event in stream._record.log), PATIENCE)
+    return stream
+
+
+def on_credit(here: House, wire: Wire) -> penstock.Stream:
+    """The stream is paused and full: the reader waits for room, and does not read."""
+    options = penstock.StreamOptions(max_buffer_size=4, batch_size=4, rate_limit=None)
+    stream = here.ask(wire, "long", options=options)
+    stream.pause()
+    eventually(lambda: stream.statistics().backpressure_events, PATIENCE)
+    return stream
+
+
+def after_the_finish(here: House, wire: Wire) -> penstock.Stream:
+    """All is said; what ends the body does not come."""
+    stream = here.ask(wire, "finished", request_options=SOON.replace(finish_grace=60))
+    eventually(lambda: stream.text == SAID, PATIENCE)
+    return stream
+
+
+def _tokens(stream: penstock.Stream) -> list[penstock.TokenEvent]:
+    return [event for event in stream._record.log if isinstance(event, penstock.TokenEvent)]
+
+
+# And the text that has come by then.
+PHASES: dict[Callable[[House, Wire], penstock.Stream], str] = {
+    in_headers: "",
+    before_the_first_delta: "",
+    in_reasoning: "",
+    in_text: "a b",
+    in_a_call: SAID,
+    on_credit: "",
+    after_the_finish: SAID,
+}
+MODELS: dict[str, Replies] = {
+    "headers": SAYING.replace(faults=(DelayFirstByte(None),)),
+    "first": SAYING.replace(faults=(StallAfter(0),)),
+    "reasoning": SAYING.replace(faults=(StallAfter(2),)),
+    "text": SAYING.replace(faults=(StallAfter(5),)),
+    "call": SAYING.replace(faults=(StallAfter(8),)),
+    "long": Answer(LONG, repeat=1_000_000),
+    "finished": Answer(SAID, faults=(StallAfter(4),)),
+}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[LoopbackProvider]:
+    with serving(MODELS) as running:
+        yield running
+
+
+@pytest.fixture
+def here(server: LoopbackProvider) -> Iterator[House]:
+    with house(server, SOON) as made:
+        yield made
+
+
+def cancel(here: House, stream: penstock.Stream) -> None:
+    stream.cancel("enough")
+
+
+def abandon(here: House, stream: penstock.Stream) -> None:
+    """Its only reader leaves."""
+    events = stream.events()
+    del events
+    gc.collect()
+
+
+def stop_all(here: House, stream: penstock.Stream) -> None:
+    assert here.system.stop() == 0
+
+
+@EVERY
+@pytest.mark.parametrize("leave", [cancel, abandon, stop_all], ids=["cancel", "abandon", "stop"])
+def test_the_server_sees_the_connection_closed(
+    here: House, wire: Wire, leave: Callable[[House, penstock.Stream], None]
+) -> None:
+    before = here.server.statistics()
+    reached = {phase: phase(here, wire) for phase in PHASES}
+    assert here.server.statistics().active_responses == before.active_responses + len(PHASES)
+    for number, stream in enumerate(reached.values(), 1):
+        leave(here, stream)
+        if leave is not stop_all:
+            left = before.client_disconnects + number
+            here.server.wait_for(lambda counts, left=left: counts.client_disconnects == left, PATIENCE)  # type: ignore[misc]
+    left = before.client_disconnects + len(PHASES)
+    here.server.wait_for(lambda counts: counts.client_disconnects == left, PATIENCE)
+    for phase, stream in reached.items():
+        eventually(lambda stream=stream: stream.is_over)  # type: ignore[misc]
+        end = list(stream._record.log)[-1]
+        assert isinstance(end, penstock.StreamCancelled), phase
+        if phase is on_credit:  # what is still in the buffer of a paused stream goes with it, unless it is stopped
+            assert (LONG * 10).startswith(end.text)
+        else:
+            assert end.text == PHASES[phase], phase
+        assert end.provider == wire.name
+        if leave is cancel:
+            assert end.reason == "enough"
+    assert here.server.statistics().requests == before.requests + len(PHASES), "nobody asks again"
+    if leave is not stop_all:
+        eventually(lambda: here.system.statistics().reader["active"] == 0)
+
+
+@EVERY
+def test_a_stream_that_is_cancelled_before_it_has_begun_may_send_nothing_and_leaves_nothing(
+    here: House, wire: Wire
+) -> None:
+    before = here.server.statistics()
+    for _ in range(20):
+        here.system.chat("headers", HELLO, provider=wire.name).cancel()
+    here.server.wait_for(lambda counts: counts.active_connections <= before.active_connections, PATIENCE)
+    eventually(lambda: here.system.statistics().reader["active"] == 0)
