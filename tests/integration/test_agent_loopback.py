@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import random
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -304,3 +307,51 @@ def test_an_answer_is_read_in_an_event_loop(system: penstock.System) -> None:
         agent = talk_to(system, provider, "openai", tools=[get_weather])
         names = asyncio.run(read())
         assert (names[0], names[-1]) == ("StreamStarted", "StreamCompleted")
+
+
+def test_whoever_is_killed_meanwhile_nothing_hangs_and_no_call_is_run_twice(system: penstock.System) -> None:
+    chance, runs, numbers = random.Random(7), Counter[int](), itertools.count(1)
+
+    def work(number: int) -> str:
+        runs[number] += 1
+        return str(number)
+
+    def reply(request: ReceivedRequest) -> Answer:
+        if request.tool_result is not None and next(numbers) % 3:
+            return Answer(text="done")
+        calls = [ScriptedCall("work", f'{{"number": {next(numbers)}}}') for _ in range(3)]
+        return Answer(text="hm ", tool_calls=tuple(calls), tokens_per_second=500)
+
+    over = threading.Event()
+
+    def axe() -> None:
+        while not over.wait(chance.random() * 0.05):
+            kind = chance.choice(["AgentProcess", "TokenStream", "Integration", "Task", "Task"])
+            alive = [ref for ref, process in list(system.runtime._alive.items()) if type(process).__name__ == kind]
+            if alive:
+                system.runtime.exit(chance.choice(alive), "kill")
+
+    with serve(reply) as provider:
+        agents = [talk_to(system, provider, "openai", model="m", tools=[work]) for _ in range(6)]
+        killer = threading.Thread(target=axe)
+        killer.start()
+        try:
+            ended = [_end_of(agent, "Go.") for _ in range(15) for agent in agents]
+        finally:
+            over.set()
+            killer.join()
+        assert "StreamCompleted" in ended
+        assert set(runs.values()) <= {1}
+        eventually(lambda: system._tool_places.taken == 0)
+        for agent in agents:
+            check_history(agent.history)
+            assert not agent.is_alive or _end_of(agent, "Once more.") in ("StreamCompleted", "ToolRoundsExceeded")
+
+
+def _end_of(agent: penstock.Agent, message: str) -> str:
+    try:
+        return type(agent.stream_chat(message).result(30)).__name__
+    except penstock.CallTimeout:
+        raise
+    except penstock.PenstockError as error:
+        return type(error).__name__
