@@ -38,14 +38,20 @@ class Agent:
     need not stop it: it ends when it has answered what it was asked.
     """
 
-    __slots__ = ("__weakref__", "_call_timeout", "_open", "_options", "_record")
+    __slots__ = ("__weakref__", "_call_timeout", "_metadata", "_open", "_options", "_record")
 
     def __init__(
-        self, record: AgentRecord, open_stream: Callable[..., Stream], options: StreamOptions, call_timeout: float
+        self,
+        record: AgentRecord,
+        open_stream: Callable[..., Stream],
+        options: StreamOptions,
+        metadata: Mapping[str, Any],
+        call_timeout: float,
     ) -> None:
         self._record = record
         self._open = open_stream
         self._options = options
+        self._metadata = metadata
         self._call_timeout = call_timeout
         weakref.finalize(self, record.abandon).atexit = False
 
@@ -74,7 +80,7 @@ class Agent:
             subscriber: an actor, or a function, that is told all events, as by `Stream.subscribe`.
             stream_id: as for `System.open_stream`.
             options: None takes the agent's.
-            metadata: as for `System.open_stream`.
+            metadata: as for `System.open_stream`; added to the agent's.
             on_orphan: as for `System.chat`; with the answer, the tools that run for it are cancelled.
 
         Raises:
@@ -88,7 +94,8 @@ class Agent:
         record.reserve()
         turn: Turn | None = None
         try:
-            stream = self._open(stream_id, options or self._options, metadata, on_orphan, "temporary", None, None, None)
+            told = {**self._metadata, **(metadata or {})}
+            stream = self._open(stream_id, options or self._options, told, on_orphan, "temporary", None, None, None)
             try:
                 if subscriber is not None:
                     stream.subscribe(subscriber)
@@ -202,6 +209,7 @@ def create_agent(
     max_tool_rounds: int | None = None,
     history: Iterable[Mapping[str, Any]] = (),
     approve: Approve | None = None,
+    metadata: Mapping[str, Any] | None = None,
     **request_parameters: Any,
 ) -> Agent:
     r"""Start an agent: a conversation that keeps its history and runs tools.
@@ -223,6 +231,7 @@ def create_agent(
         history: messages of a conversation to go on with, as another agent's ``history`` gives them.
         approve: asked before each call, with the `ToolCall`, in a thread of its own: True runs it, False denies it,
             None asks by a `ToolApprovalRequested` event. Without it, tools with ``needs_approval`` ask by that event.
+        metadata: comes back in every event of its streams.
         **request_parameters: go into each request as they are.
 
     Raises:
@@ -273,7 +282,7 @@ def create_agent(
         record.close()
         self._agents.forget(record)
         raise
-    return Agent(record, self._open, stream_options, self.settings.runtime.call_timeout)
+    return Agent(record, self._open, stream_options, dict(metadata or {}), self.settings.runtime.call_timeout)
 
 
 def _tools(things: Iterable[Any]) -> tuple[dict[str, Tool], list[Message]]:

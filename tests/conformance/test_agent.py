@@ -470,9 +470,9 @@ def test_39_a_subscriber_that_cannot_be_told_is_refused_and_nothing_is_said(syst
 
 
 def test_39_metadata_and_ids_are_the_streams(system: SimulatedSystem) -> None:
-    agent, _ = agent_on(system, say("Hello."))
+    agent, _ = agent_on(system, say("Hello."), metadata={"user": 3, "tenant": "t"})
     stream = agent.stream_chat("Hi.", stream_id="mine", metadata={"user": 7})
-    assert {event.metadata["user"] for event in stream} == {7}
+    assert [event.metadata for event in stream] == [{"user": 7, "tenant": "t"}] * 3
     assert system.stream("mine").id == "mine"
 
 
