@@ -42,7 +42,8 @@ def calculate(expression: str) -> float:
     """
     if len(expression) > LONGEST_EXPRESSION:
         raise ValueError(f"the expression is longer than {LONGEST_EXPRESSION} characters")
-    return value_of(ast.parse(expression, mode="eval").body)
+    result: float = value_of(ast.parse(expression, mode="eval").body)
+    return result
 
 
 def value_of(node: ast.expr) -> Any:

@@ -81,6 +81,17 @@ def test_the_examples_say_what_they_promise(provider: LoopbackProvider, tmp_path
     assert "truncated: IncompleteStream" in said["failures"]
     assert "stalled: ProviderTimeout: idle" in said["failures"]
     assert "WHISPER THIS, PLEASE" in said["chained"]
+    assert said["agent_tools"].count("[calculate: ok: 224]") == 5  # once in each wire format
+    assert said["agent_tools"].count("[search_files: ok: [") == 5
+    assert "ended as StreamCompleted" in said["basic_collector"]
+    assert "get_weather({'city':" in said["function_collector"]
+    assert "finish reason: tool_calls" in said["function_collector"]
+    assert "fault-503-once: complete, from fault-503-once, 2 attempt(s)" in said["robust_stream"]
+    assert "fault-truncate: IncompleteStream (may work later)" in said["robust_stream"]
+    assert "fault-stall: ProviderTimeout (may work later)" in said["robust_stream"]
+    assert "fault-401: complete, from loopback, 2 attempt(s)" in said["robust_stream"]
+    assert "5 streams, 50000 tokens" in said["measuring"]
+    assert "art: 'Draw one.', 3 messages in its history" in said["many_agents"]
     assert "counted: 6 - the store is still the same" in said["supervised_pykka"]
     assert "restarts: {'store': 1, 'counter': 2}" in said["supervised_pykka"]
 
