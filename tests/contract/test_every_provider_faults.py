@@ -319,6 +319,13 @@ def test_all_that_is_said_is_the_answer_though_the_end_marker_or_the_end_of_the_
     here.server.wait_for(lambda counts: counts.active_responses == 0)
 
 
+@pytest.mark.parametrize("wire", [wire for wire in WIRES if wire is not GEMINI], ids=lambda wire: wire.name)
+def test_behind_an_end_marker_nothing_is_waited_for(here: House, wire: Wire) -> None:
+    """Gemini has none."""
+    end = completed(here.watch(wire, "held-open", request_options=ONCE.replace(finish_grace=60)))
+    assert end.text == TEXT
+
+
 # --- what had come -------------------------------------------------------------------------------------------------
 
 

@@ -465,7 +465,7 @@ def test_the_key_is_in_its_header_and_nowhere_else(wire: Wire) -> None:
     assert asked.startswith(f"POST {wire.path.format('m')}")
     assert headers["content-type"] == "application/json"
     assert headers["accept"] == ("application/x-ndjson" if wire is OLLAMA else "text/event-stream")
-    assert ("anthropic-version" in headers) == (wire is ANTHROPIC)
+    assert headers.get("anthropic-version") == ("2023-06-01" if wire is ANTHROPIC else None)
 
 
 @EVERY
