@@ -5,6 +5,7 @@ subscribers read, each at its own pace. See `System` for the way in.
 """
 
 from penstock.actors.agent_record import AgentStatistics
+from penstock.actors.flow.toolcalls import ToolCallAccumulator
 from penstock.actors.iteration import Events
 from penstock.actors.record import StreamStatistics
 from penstock.actors.subscriptions import Subscription
@@ -171,6 +172,7 @@ __all__ = [
     "ToolApprovalRequested",
     "ToolArgumentsError",
     "ToolCall",
+    "ToolCallAccumulator",
     "ToolCallCompleted",
     "ToolCallDelta",
     "ToolCallStarted",

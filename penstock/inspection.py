@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pykka
 
+from penstock.actors.agent_record import AgentTable
 from penstock.actors.gates import EndpointStatistics, GateTable
 from penstock.actors.record import StreamRecord, StreamStatistics, StreamTable
 from penstock.actors.runtime.dispatcher import DispatcherStatistics
@@ -65,6 +66,8 @@ class SystemStatistics(msgspec.Struct, frozen=True, kw_only=True):
     streams_completed: int
     streams_failed: int
     streams_cancelled: int
+    agents: int
+    """Conversations that take messages."""
     subscriptions: int
     tokens: int
     """Tokens delivered by all streams so far."""
@@ -122,7 +125,7 @@ def stream_info(record: StreamRecord) -> StreamInfo:
 
 
 def system_statistics(
-    table: StreamTable, runtime: Runtime, reader: Reader | None, gates: GateTable | None = None
+    table: StreamTable, agents: AgentTable, runtime: Runtime, reader: Reader | None, gates: GateTable | None
 ) -> SystemStatistics:
     """All counters of a system; asks nobody."""
     active = [record for record in table.all() if record.ended_at is None]
@@ -132,6 +135,7 @@ def system_statistics(
         streams_completed=table.completed,
         streams_failed=table.failed,
         streams_cancelled=table.cancelled,
+        agents=sum(1 for agent in agents.all() if not agent.is_closed),
         subscriptions=sum(len(record.hub.subscriptions) for record in active),
         tokens=table.tokens + sum(record.log.tokens for record in active),
         processes=len(runtime.processes()),

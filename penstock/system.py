@@ -371,8 +371,8 @@ class System:
 
     def statistics(self) -> SystemStatistics:
         """Counts of streams, tokens, messages, threads, dead letters."""
-        runtime, asking = self.runtime, self._asking
-        return system_statistics(self._table, runtime, self._reader, asking.gates if asking is not None else None)
+        runtime, gates = self.runtime, self._asking.gates if self._asking is not None else None
+        return system_statistics(self._table, self._agents, runtime, self._reader, gates)
 
     def tree(self) -> Tree:
         """The supervision tree as it is now; ``print`` draws it."""

@@ -730,7 +730,9 @@ def test_stop_cancels_what_is_under_way_and_what_waits(system: SimulatedSystem, 
     agent, script = agent_on(system, ask(("a", "wait", '{"seconds": 500}')), say("Well."), tools=bench.tools())
     first, second = agent.stream_chat("First?"), agent.stream_chat("Second?")
     until(system, lambda: "a" in bench.contexts)
+    assert system.statistics().agents == 1
     agent.stop()
+    assert system.statistics().agents == 0
     agent.stop()  # harmless
     for stream in (first, second):
         assert isinstance(stream._record.log.terminal, penstock.StreamCancelled)

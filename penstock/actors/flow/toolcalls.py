@@ -13,14 +13,17 @@ of its arguments. What is told of first, its place and its id, stays what it is.
 from __future__ import annotations
 
 import re
+from typing import Literal, TypeAlias
 
 import msgspec
 
 from penstock.events import ToolCall, ToolCallCompleted, ToolCallDelta, ToolCallStarted, ToolEvent
-from penstock.ports import ToolCallFragment
+from penstock.ports import Delta, ErrorDelta, FinishDelta, ToolCallFragment
 
-__all__ = ["ToolCallAccumulator"]
+__all__ = ["Progress", "ToolCallAccumulator"]
 
+Progress: TypeAlias = Literal["continue", "done", "error"]
+"""More may come; the model has finished; the provider has reported an error."""
 
 _MARK = re.compile(r'\\.?|["{}\[\]]', re.DOTALL)
 
@@ -75,7 +78,18 @@ class _Call:
 
 
 class ToolCallAccumulator:
-    """Feed it every `ToolCallFragment` of an answer; `finish` gives the calls in the order in which they began.
+    """The calls of one answer, put together from a decoder's deltas; in the order in which they began.
+
+    Give `process` every delta of an answer, of whatever kind, until it says that there is no more to come, and ask
+    `finalize`; or give `feed` the fragments alone, which says what is to be told of them at once.
+
+    >>> calls = ToolCallAccumulator()
+    >>> calls.process(ToolCallFragment(index=0, id="b", name="now"))
+    'continue'
+    >>> calls.process(FinishDelta("tool_calls", "tool_use"))
+    'done'
+    >>> [(call.name, call.arguments) for call in calls.finalize()]
+    [('now', {})]
 
     >>> calls = ToolCallAccumulator()
     >>> calls.feed(ToolCallFragment(index=0, id="a", name="add", arguments='{"x":'))[0].name
@@ -86,16 +100,31 @@ class ToolCallAccumulator:
     [('add', {'x': 1})]
     """
 
-    __slots__ = ("_by_id", "_by_index", "_calls", "_untold")
+    __slots__ = ("_by_id", "_by_index", "_calls", "_progress", "_untold")
 
     def __init__(self) -> None:
         self._calls: list[_Call] = []
         self._by_index: dict[int, _Call] = {}
         self._by_id: dict[str, _Call] = {}
         self._untold: list[_Call] = []  # begun, and not told of
+        self._progress: Progress = "continue"
 
     def __len__(self) -> int:
         return len(self._calls)
+
+    def process(self, delta: Delta) -> Progress:
+        """Take one delta; what is no fragment of a call, nor an end, changes nothing. An error is never taken back."""
+        if isinstance(delta, ToolCallFragment):
+            self.feed(delta)
+        elif isinstance(delta, ErrorDelta):
+            self._progress = "error"
+        elif isinstance(delta, FinishDelta) and self._progress == "continue":
+            self._progress = "done"
+        return self._progress
+
+    def finalize(self) -> tuple[ToolCall, ...]:
+        """The calls as they are; see `finish`. The answer is whole if `process` has seen its end and no error."""
+        return self.finish(is_whole=self._progress == "done")
 
     def feed(self, delta: ToolCallFragment) -> list[ToolEvent]:
         """Add one fragment; returns what is to be told of it."""

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from penstock.actors.flow import toolcalls
 from penstock.actors.flow.toolcalls import ToolCallAccumulator
-from penstock.ports import ToolCallFragment
+from penstock.errors import ApiError
+from penstock.ports import ErrorDelta, FinishDelta, KeepAlive, TextDelta, ToolCallFragment
 from tests.unit.flow.common import steps
 
 D = ToolCallFragment
@@ -218,3 +219,22 @@ def test_brackets_and_quotes_in_strings_do_not_hide_where_an_object_ends(value: 
     fragments = [D(index=0, name="f", arguments=piece) for piece in pieces]
     last = D(index=0, name="f", arguments='{"y": 1}')
     assert calls(*fragments, last) == [("call_0", "f", value), ("call_1", "f", {"y": 1})]
+
+
+def test_process_takes_every_delta_and_says_whether_more_may_come() -> None:
+    accumulator = ToolCallAccumulator()
+    assert accumulator.process(TextDelta("Let me see.")) == "continue"
+    assert accumulator.process(D(index=0, id="a", name="f", arguments='{"x": 1}')) == "continue"
+    assert accumulator.process(D(index=1, id="b", name="g")) == "continue"
+    assert [call.arguments for call in accumulator.finalize()] == [{"x": 1}, None]  # g's may only not have come
+    assert accumulator.process(FinishDelta("tool_calls", "tool_calls")) == "done"
+    assert accumulator.process(KeepAlive()) == "done"
+    assert [call.arguments for call in accumulator.finalize()] == [{"x": 1}, {}]
+
+
+def test_an_error_is_the_end_whatever_else_comes() -> None:
+    accumulator = ToolCallAccumulator()
+    accumulator.process(D(index=0, id="a", name="f"))
+    assert accumulator.process(ErrorDelta(ApiError(200, "overloaded"))) == "error"
+    assert accumulator.process(FinishDelta("stop", "stop")) == "error"
+    assert accumulator.finalize()[0].arguments is None
