@@ -10,6 +10,7 @@ import msgspec
 from penstock.adapters.providers.api_errors import error_frame
 from penstock.adapters.providers.pieces import (
     Surrogates,
+    count_of,
     decode_json,
     has_escaped_halves,
     json_text,
@@ -285,11 +286,11 @@ class MessagesDecoder:
         self._usage.update((name, value) for name, value in usage.items() if value is not None)
         details = self._usage.get("output_tokens_details")
         counts = Usage(
-            input_tokens=whole_number(self._usage.get("input_tokens")),
-            output_tokens=whole_number(self._usage.get("output_tokens")),
-            cached_tokens=whole_number(self._usage.get("cache_read_input_tokens")),
-            cache_write_tokens=whole_number(self._usage.get("cache_creation_input_tokens")),
-            reasoning_tokens=whole_number(details.get("thinking_tokens")) if isinstance(details, dict) else None,
+            input_tokens=count_of(self._usage.get("input_tokens")),
+            output_tokens=count_of(self._usage.get("output_tokens")),
+            cached_tokens=count_of(self._usage.get("cache_read_input_tokens")),
+            cache_write_tokens=count_of(self._usage.get("cache_creation_input_tokens")),
+            reasoning_tokens=count_of(details.get("thinking_tokens")) if isinstance(details, dict) else None,
         )
         if counts != Usage():
             out.append(UsageDelta(counts))

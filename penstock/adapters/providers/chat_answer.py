@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-
-from penstock.adapters.providers.pieces import Surrogates, text_of, whole_number, without_halves
+from penstock.adapters.providers.pieces import Surrogates, json_text, text_of, whole_number, without_halves
 from penstock.events import FinishReason
 from penstock.ports import Delta, FinishDelta, ReasoningDelta, RefusalDelta, TextDelta, ToolCallFragment
 
@@ -80,6 +78,7 @@ class Answer:
 
     def _finished(self, raw: str, out: list[Delta]) -> None:
         """Tell a finish reason; a later one counts unless it would make less of a tool call (Gemini: then "stop")."""
+        raw = without_halves(raw)
         reason = _FINISH.get(raw.lower(), "other")
         if reason == "stop" and self._called:
             reason = "tool_calls"
@@ -140,7 +139,10 @@ def _fragment(call: dict[str, Any]) -> ToolCallFragment | None:
         function = {}
     arguments = function.get("arguments", function.get("input"))
     if isinstance(arguments, (dict, list)):  # whole and already parsed, as Ollama's own API sends them
-        arguments = msgspec.json.encode(arguments).decode()
+        try:
+            arguments = json_text(arguments)
+        except RecursionError:  # nested just so deep that it can be read and not be written again
+            return None
     fragment = ToolCallFragment(
         index=whole_number(call.get("index")),
         id=without_halves(text_of(call.get("id"))) or None,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -13,8 +12,10 @@ from penstock.adapters.providers.gemini_errors import blocked_prompt, gemini_err
 from penstock.adapters.providers.gemini_request import THOUGHT
 from penstock.adapters.providers.pieces import (
     Surrogates,
+    count_of,
     decode_json,
     has_escaped_halves,
+    json_text,
     text_of,
     whole_number,
     without_halves,
@@ -41,12 +42,15 @@ __all__ = ["GeminiDecoder"]
 # Whatever is not that (or does not fit these types) is decoded again as plain objects by the lenient way below.
 
 
+_Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+
+
 class _WireUsage(msgspec.Struct, gc=False, rename="camel"):
-    prompt_token_count: int | None = None
-    candidates_token_count: int | None = None
-    total_token_count: int | None = None
-    thoughts_token_count: int | None = None
-    cached_content_token_count: int | None = None
+    prompt_token_count: _Count | None = None
+    candidates_token_count: _Count | None = None
+    total_token_count: _Count | None = None
+    thoughts_token_count: _Count | None = None
+    cached_content_token_count: _Count | None = None
 
 
 class _WirePart(msgspec.Struct, gc=False, rename="camel", forbid_unknown_fields=True):
@@ -120,6 +124,7 @@ class GeminiDecoder:
         self._sse = SseDecoder(max_event_bytes)
         self._comments = 0
         self._candidates: dict[int, _Candidate] = {}
+        self._unfinished = 0  # of them
         self._usage = Usage()
         self._has_halves = False
         self._surrogates = Surrogates()
@@ -217,7 +222,10 @@ class GeminiDecoder:
         if index < 0:
             self.skipped += 1
             return
-        candidate = self._candidates.setdefault(index, _Candidate())
+        candidate = self._candidates.get(index)
+        if candidate is None:
+            candidate = self._candidates[index] = _Candidate()
+            self._unfinished += 1
         told: list[Delta] = []
         content = wire.get("content")
         parts = content.get("parts") if isinstance(content, dict) else None
@@ -228,8 +236,9 @@ class GeminiDecoder:
                 self.skipped += 1
         reason = text_of(wire.get("finishReason"))
         if reason not in _NOT_FINISHED:
+            self._unfinished -= candidate.finish is None
             self._finished(reason, candidate, told)
-        self.finished = 0 in self._candidates and all(each.finish for each in self._candidates.values())
+        self.finished = 0 in self._candidates and not self._unfinished
         out.extend(told if index == 0 else _of_choice(index, told))
 
     def _part(self, part: dict[str, Any], candidate: _Candidate, out: list[Delta]) -> None:
@@ -260,8 +269,12 @@ class GeminiDecoder:
             candidate.calls += 1
             if not more and partial is None:
                 args = call.get("args")
-                text = json.dumps(args if args is not None else {}, ensure_ascii=False, separators=(",", ":"))
                 candidate.arguments = None
+                try:
+                    text = json_text(args if args is not None else {})
+                except RecursionError:  # nested just so deep that it can be read and not be written again
+                    text = "{"  # better a call that cannot be run than one that means less
+                    self.skipped += 1
                 out.append(self._fragment(call, name, text, signature, candidate))
                 return
             arguments = candidate.arguments = PartialArguments()
@@ -315,11 +328,11 @@ _NOTHING_TOLD = Usage()
 
 def _to_usage(usage: Mapping[str, Any]) -> Usage:
     return Usage(
-        input_tokens=whole_number(usage.get("promptTokenCount")),
-        output_tokens=whole_number(usage.get("candidatesTokenCount")),
-        total_tokens=whole_number(usage.get("totalTokenCount")),
-        reasoning_tokens=whole_number(usage.get("thoughtsTokenCount")),
-        cached_tokens=whole_number(usage.get("cachedContentTokenCount")),
+        input_tokens=count_of(usage.get("promptTokenCount")),
+        output_tokens=count_of(usage.get("candidatesTokenCount")),
+        total_tokens=count_of(usage.get("totalTokenCount")),
+        reasoning_tokens=count_of(usage.get("thoughtsTokenCount")),
+        cached_tokens=count_of(usage.get("cachedContentTokenCount")),
     )
 
 
@@ -329,6 +342,9 @@ def _of_choice(index: int, deltas: list[Delta]) -> list[Delta]:
     for delta in deltas:
         if isinstance(delta, (TextDelta, ReasoningDelta)):
             found.append(ChoiceDelta(index, type(delta)(without_halves(delta.text))))
-        elif isinstance(delta, (ToolCallFragment, FinishDelta)):
+        elif isinstance(delta, ToolCallFragment):
+            arguments = without_halves(delta.arguments)
+            found.append(ChoiceDelta(index, msgspec.structs.replace(delta, arguments=arguments)))
+        elif isinstance(delta, FinishDelta):
             found.append(ChoiceDelta(index, delta))
     return found

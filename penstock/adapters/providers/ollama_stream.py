@@ -10,11 +10,11 @@ from penstock.adapters.ndjson import NdjsonDecoder
 from penstock.adapters.providers.api_errors import error_frame
 from penstock.adapters.providers.pieces import (
     Surrogates,
+    count_of,
     decode_json,
     has_escaped_halves,
     json_text,
     text_of,
-    whole_number,
     without_halves,
 )
 from penstock.events import FinishReason, Usage
@@ -149,8 +149,8 @@ class OllamaDecoder:
             reason = "tool_calls"  # Ollama has no word for it
         out.append(FinishDelta(reason, raw))
         counts = Usage(
-            input_tokens=whole_number(line.get("prompt_eval_count")),
-            output_tokens=whole_number(line.get("eval_count")),
+            input_tokens=count_of(line.get("prompt_eval_count")),
+            output_tokens=count_of(line.get("eval_count")),
         )
         if counts != Usage():
             out.append(UsageDelta(counts))

@@ -21,6 +21,7 @@ from penstock.ports import (
 
 __all__ = [
     "Surrogates",
+    "count_of",
     "decode_json",
     "has_escaped_halves",
     "json_text",
@@ -36,13 +37,22 @@ def text_of(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
+_MOST = 2**63
+
+
 def whole_number(value: object) -> int | None:
-    """``value`` where it is a whole number (also as 12.0), else None; True is none."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
+    """``value`` where it is a whole number (also as 12.0) of 64 bits, else None; True is none."""
     if isinstance(value, float) and value.is_integer():
-        return int(value)
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and -_MOST <= value < _MOST:
+        return value
     return None
+
+
+def count_of(value: object) -> int | None:
+    """``value`` where it is a whole number that can count something, else None."""
+    count = whole_number(value)
+    return None if count is None or count < 0 else count
 
 
 def to_usage(usage: Mapping[str, Any], way_in: str, way_out: str) -> Usage | None:
@@ -50,12 +60,12 @@ def to_usage(usage: Mapping[str, Any], way_in: str, way_out: str) -> Usage | Non
     details_in = usage.get(f"{way_in}_tokens_details")
     details_out = usage.get(f"{way_out}_tokens_details")
     counts = Usage(
-        input_tokens=whole_number(usage.get(f"{way_in}_tokens")),
-        output_tokens=whole_number(usage.get(f"{way_out}_tokens")),
-        total_tokens=whole_number(usage.get("total_tokens")),
-        cached_tokens=whole_number(details_in.get("cached_tokens")) if isinstance(details_in, dict) else None,
-        cache_write_tokens=whole_number(details_in.get("cache_write_tokens")) if isinstance(details_in, dict) else None,
-        reasoning_tokens=whole_number(details_out.get("reasoning_tokens")) if isinstance(details_out, dict) else None,
+        input_tokens=count_of(usage.get(f"{way_in}_tokens")),
+        output_tokens=count_of(usage.get(f"{way_out}_tokens")),
+        total_tokens=count_of(usage.get("total_tokens")),
+        cached_tokens=count_of(details_in.get("cached_tokens")) if isinstance(details_in, dict) else None,
+        cache_write_tokens=count_of(details_in.get("cache_write_tokens")) if isinstance(details_in, dict) else None,
+        reasoning_tokens=count_of(details_out.get("reasoning_tokens")) if isinstance(details_out, dict) else None,
     )
     return None if counts == Usage() else counts
 
@@ -66,7 +76,7 @@ _decode = msgspec.json.Decoder().decode
 
 
 def decode_json(data: str) -> object:
-    """``data`` parsed, with halves of surrogate pairs in it left as they are, which msgspec refuses.
+    """``data`` parsed, also where msgspec refuses what servers send: halves of surrogate pairs, ``-Infinity``.
 
     Raises:
         ValueError: it is no JSON.
@@ -75,9 +85,7 @@ def decode_json(data: str) -> object:
     try:
         return _decode(data)
     except msgspec.DecodeError:
-        if not has_escaped_halves(data):
-            raise
-        return json.loads(data)
+        return json.loads(data, strict=False)
 
 
 def has_escaped_halves(data: str) -> bool:

@@ -67,7 +67,8 @@ class ResponsesDecoder:
         self._called = False
         self._refused = False
         self._failed = False
-        self._told: set[tuple[type, int | None, int | None]] = set()
+        self._told: set[tuple[type, int | None, int | None]] = set()  # kinds of deltas, by item and part
+        self._told_of: set[tuple[type, int | None]] = set()  # the same, by item
         self._hosted: set[int | None] = set()  # calls that are not ours to run, by output index
         self._has_halves = False
         self._surrogates = Surrogates()
@@ -88,7 +89,7 @@ class ResponsesDecoder:
         other = copy.copy(self)
         other._sse = SseDecoder(self._max_event_bytes)
         other._comments = 0
-        other._told, other._hosted = set(self._told), set(self._hosted)
+        other._told, other._told_of, other._hosted = set(self._told), set(self._told_of), set(self._hosted)
         other._surrogates = copy.copy(self._surrogates)
         other._repeats_until = self._sequence
         return other
@@ -142,7 +143,11 @@ class ResponsesDecoder:
 
     def _other(self, wire: Wire, event: SseEvent, out: list[Delta]) -> None:
         if wire.type == "error" or event.event == "error":
-            self._error_or_whole(event, decode_json(event.data), out)
+            payload = self._payload(event)
+            if isinstance(payload, dict):
+                self._error_or_whole(event, payload, out)
+            else:
+                self._fail({}, out)
         elif wire.type in TOLD_OTHERWISE:
             if isinstance(wire.response, dict):
                 self._note(wire.response)
@@ -159,16 +164,20 @@ class ResponsesDecoder:
         if event.data.strip() == "[DONE]":
             self.done = True
             return None
-        payload: object
-        try:
-            payload = decode_json(event.data)
-            self._has_halves = self._has_halves or has_escaped_halves(event.data)
-        except (ValueError, RecursionError):
-            payload = event.data
+        payload = self._payload(event)
         if isinstance(payload, dict) and text_of(payload.get("type")).startswith("response."):
             return to_wire(payload)
         self._error_or_whole(event, payload, out)
         return None
+
+    def _payload(self, event: SseEvent) -> object:
+        """All that the event says; its text where that is no JSON, or such as the typed way passes over."""
+        try:
+            payload = decode_json(event.data)
+        except (ValueError, RecursionError):
+            return event.data
+        self._has_halves = self._has_halves or has_escaped_halves(event.data)
+        return payload
 
     def _error_or_whole(self, event: SseEvent, payload: object, out: list[Delta]) -> None:
         end = None
@@ -189,7 +198,7 @@ class ResponsesDecoder:
 
     def _text(self, wire: Wire, out: list[Delta]) -> None:
         if text := text_of(wire.delta):
-            self._told.add((TextDelta, wire.output_index, wire.content_index))
+            self._note_told(TextDelta, wire.output_index, wire.content_index)
             out.append(TextDelta(text))
 
     def _whole_text(self, wire: Wire, out: list[Delta]) -> None:
@@ -200,7 +209,7 @@ class ResponsesDecoder:
     def _refusal(self, wire: Wire, out: list[Delta]) -> None:
         if text := text_of(wire.delta):
             self._refused = True
-            self._told.add((RefusalDelta, wire.output_index, wire.content_index))
+            self._note_told(RefusalDelta, wire.output_index, wire.content_index)
             out.append(RefusalDelta(text))
 
     def _whole_refusal(self, wire: Wire, out: list[Delta]) -> None:
@@ -211,7 +220,7 @@ class ResponsesDecoder:
     def _reasoning(self, wire: Wire, out: list[Delta]) -> None:
         if text := text_of(wire.delta):
             part = wire.summary_index if wire.content_index is None else wire.content_index
-            self._told.add((ReasoningDelta, wire.output_index, part))
+            self._note_told(ReasoningDelta, wire.output_index, part)
             out.append(ReasoningDelta(text))
 
     def _whole_reasoning(self, wire: Wire, out: list[Delta]) -> None:
@@ -264,14 +273,19 @@ class ResponsesDecoder:
         item_id = without_halves(text_of(item.get("id")))
         encrypted = without_halves(text_of(item.get("encrypted_content")))
         if (item_id or encrypted) and (ReasoningBlockDelta, wire.output_index, None) not in self._told:
-            self._told.add((ReasoningBlockDelta, wire.output_index, None))
+            self._note_told(ReasoningBlockDelta, wire.output_index, None)
             text = without_halves("".join(summary))
             block = ReasoningBlock(kind="reasoning", text=text, signature=encrypted, id=item_id or None)
             out.append(ReasoningBlockDelta(block))
 
     def _has_told(self, wire: Wire, *kinds: type) -> bool:
         """Whether any of an item's parts is told: Bedrock counts them differently in the whole item."""
-        return any(kind in kinds and index == wire.output_index for kind, index, _ in self._told)
+        return any((kind, wire.output_index) in self._told_of for kind in kinds)
+
+    def _note_told(self, kind: type, index: int | None, part: int | None) -> None:
+        if (kind, index, part) not in self._told:
+            self._told.add((kind, index, part))
+            self._told_of.add((kind, index))
 
     def _call(self, wire: Wire, item: dict[str, Any], arguments: str, out: list[Delta]) -> None:
         call_id = without_halves(text_of(item.get("call_id")) or text_of(item.get("id")))
@@ -282,15 +296,15 @@ class ResponsesDecoder:
         else:
             self._called = True
         if arguments:
-            self._told.add((ToolCallFragment, wire.output_index, None))
-        self._told.add((ToolCallFragment, wire.output_index, -1))
+            self._note_told(ToolCallFragment, wire.output_index, None)
+        self._note_told(ToolCallFragment, wire.output_index, -1)
         out.append(ToolCallFragment(wire.output_index, call_id or None, name or None, arguments, is_hosted))
 
     def _arguments(self, wire: Wire, out: list[Delta]) -> None:
         if text := text_of(wire.delta):
             is_hosted = wire.output_index in self._hosted
             self._called = self._called or not is_hosted
-            self._told.add((ToolCallFragment, wire.output_index, None))
+            self._note_told(ToolCallFragment, wire.output_index, None)
             out.append(ToolCallFragment(wire.output_index, None, None, text, is_hosted))
 
     def _whole_arguments(self, wire: Wire, out: list[Delta]) -> None:
@@ -308,7 +322,7 @@ class ResponsesDecoder:
     def _incomplete(self, wire: Wire, out: list[Delta]) -> None:
         response = self._response(wire, out)
         details = response.get("incomplete_details")
-        raw = text_of(details.get("reason")) if isinstance(details, dict) else ""
+        raw = without_halves(text_of(details.get("reason"))) if isinstance(details, dict) else ""
         reasons: dict[str, FinishReason] = {"max_output_tokens": "length", "content_filter": "content_filter"}
         self._finish(reasons.get(raw, "other"), raw or "incomplete", out)
 
