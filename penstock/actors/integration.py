@@ -269,7 +269,7 @@ class Integration(StateMachine):
             attempt.take_job(source.reader.start(provider, request, self._options, attempt))
         except PenstockError as error:
             self.actor_inbox.put(Cast(Ended(attempt.number, False, error)))
-        return self._to("queued", cancel_timeout(_QUEUE))
+        return self._to("queued", cancel_timeout(_QUEUE), cancel_timeout(_GRACE))  # that is of the attempt before
 
     def _is_current(self, number: int) -> bool:
         return self._attempt is not None and self._attempt.number == number

@@ -23,6 +23,7 @@ from penstock.errors import (
 )
 from penstock.events import Cost, Usage
 from penstock.ports import (
+    ErrorDelta,
     FinishDelta,
     KeepAlive,
     Quota,
@@ -310,6 +311,15 @@ def test_the_same_error_twice_makes_no_circle_of_causes() -> None:
         with pytest.raises(ApiError):
             ask(system, ScriptedProvider([BUSY]), request_options=options).result(timeout=5)
         assert BUSY.__cause__ is None
+
+
+def test_the_grace_of_an_answer_that_failed_is_not_the_fallbacks() -> None:
+    """The error inside the stream sets the clock that waits for the end marker; it must not cut the next one off."""
+    with with_backup(backup([1.5, "a slow ", 2.0, "answer"])) as system:
+        first = ScriptedProvider(ScriptedAttempt((ErrorDelta(ApiError(200, "no such thing")),), finish=None))
+        options = ONCE.replace(fallback=("backup/other",), finish_grace=2.0)
+        assert ask(system, first, request_options=options).result(timeout=60).text == "a slow answer"
+        assert_nothing_is_left(system)
 
 
 def test_another_model_of_the_same_provider_is_a_fallback_too(system: SimulatedSystem) -> None:
