@@ -248,7 +248,7 @@ def _ollama_calls(count: int) -> bytes:
     ],
 )
 def test_many_items_take_time_in_proportion(decoder_of: Callable[[int], Decoder], make: Callable[[int], bytes]) -> None:
-    body = make(30_000)  # what grows with the square takes 20 s and more
+    body = make(50_000)  # what grows with the square takes 20 s and more
     decoder, builder = decoder_of(LIMIT), OutcomeBuilder()
     begun = time.thread_time()
     for delta in told(decoder, body, 65_536):

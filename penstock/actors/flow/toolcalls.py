@@ -106,7 +106,7 @@ class ToolCallAccumulator:
         self._calls: list[_Call] = []
         self._by_index: dict[int, _Call] = {}
         self._by_id: dict[str, _Call] = {}
-        self._untold: list[_Call] = []  # begun, and not told of
+        self._untold: list[_Call] = []  # have a name, and are not told of
         self._progress: Progress = "continue"
 
     def __len__(self) -> int:
@@ -133,7 +133,6 @@ class ToolCallAccumulator:
         if call is None:
             call = _Call(len(self._calls))
             self._calls.append(call)
-            self._untold.append(call)
         if delta.id:
             call.id = call.id or delta.id
             call.has_own_id = True
@@ -142,6 +141,7 @@ class ToolCallAccumulator:
             self._by_index[delta.index] = call
         if delta.name and not call.name:
             call.name = delta.name
+            self._untold.append(call)
         if delta.is_server:
             call.is_server = True
         if delta.signature:
@@ -156,7 +156,7 @@ class ToolCallAccumulator:
         """Tell of the calls that have a name, and an id or something behind it: nothing can bring one in time."""
         events: list[ToolEvent] = []
         for call in self._untold:
-            if call.name and (call.has_own_id or call.parts or (is_new and call is not newest)):
+            if call.has_own_id or call.parts or (is_new and call is not newest):
                 self._begin(call, events)
         if events:
             self._untold = [call for call in self._untold if not call.is_told]
@@ -175,8 +175,9 @@ class ToolCallAccumulator:
     def complete(self) -> list[ToolEvent]:
         """The answer is complete: what is to be told of its calls."""
         events: list[ToolEvent] = []
-        for call in self._untold:
-            self._begin(call, events)
+        for call in self._calls:
+            if not call.is_told:
+                self._begin(call, events)
         self._untold = []
         events += (ToolCallCompleted(index=place, call=call) for place, call in enumerate(self.finish()))
         return events
