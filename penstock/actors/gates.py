@@ -228,6 +228,10 @@ class Gate:
         if closed_for > 0:
             self._line.give_up(ticket)
             return self._refuse(ticket, CircuitOpen(self._endpoint, closed_for))
+        held_for = self._held_until - now
+        if ticket.state == "new" and held_for > self.limits.queue_timeout:  # it would wait in vain
+            detail = f"rate limited by the provider for {held_for:.0f} s more, longer than queue_timeout"
+            return self._refuse(ticket, ProviderBusy(self._endpoint, detail))
         delay = self._line.ask(ticket, ticket.tokens, now, self._held_until)
         if delay == 0.0:
             self._count_in(ticket)

@@ -285,9 +285,24 @@ def test_a_429_that_says_how_long_to_wait_holds_before_anybody_else_is_told() ->
 
 
 def test_no_hold_is_longer_than_an_hour() -> None:
-    gate = make()
+    gate = make(queue_timeout=3600.0)
     gate.hold(1e12)
     assert Client(gate).enter() == Wait(3600.0)
+
+
+def test_who_would_have_to_wait_longer_than_it_may_is_refused_at_once() -> None:
+    clock = VirtualClock()
+    gate = make(clock, queue_timeout=10.0)
+    (early,) = clients(gate, 1)
+    gate.hold(10.0)
+    assert Client(gate).enter() == Wait(10.0)
+    gate.hold(40.0)
+    answer = Client(gate).enter()
+    assert isinstance(answer, Refused)
+    assert isinstance(answer.error, ProviderBusy)
+    assert "40 s" in str(answer.error)
+    assert early.is_in  # and is not disturbed
+    assert (gate.statistics().queued, gate.statistics().refused) == (1, 1)
 
 
 @pytest.mark.parametrize(
