@@ -87,6 +87,9 @@ class Job:
         """The code has returned and holds no thread, but its result is still to come."""
         with self._lock:
             self._has_begun = False
+            is_cancelled = self.is_cancelled
+        if is_cancelled:
+            self.end()
 
     def end(self) -> None:
         """The code has returned, or will not be run."""

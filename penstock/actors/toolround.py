@@ -159,24 +159,29 @@ class ToolRound:
     def _start_calls(self, actions: list[Action]) -> None:
         agent = self._agent
         free = agent.options.max_tool_calls - sum(call.state in ("deciding", "running") for call in self._calls)
+        is_full = False
         for call in self._calls:
             if call.state != "pending":
                 continue
-            if free <= 0 or self._turn.stream.is_over:
+            if self._turn.stream.is_over:
                 return
-            if not agent.places.take(agent, lambda: agent.tell(Advance())):
-                self._wait_for_place(call, actions)
-                return
+            if free > 0 and not is_full:
+                is_full = not agent.places.take(agent, lambda: agent.tell(Advance()))
+            self._let_wait(call, actions, for_place=is_full)
+            if free <= 0 or is_full:
+                continue
             if self._start(call, actions):
                 free -= 1
             else:
                 agent.places.give_back()
 
-    def _wait_for_place(self, call: Call, actions: list[Action]) -> None:
-        """Tools that do not end hold all the threads there are for tools."""
-        if not call.asked_at:
-            call.asked_at = self._runtime.clock.monotonic()
+    def _let_wait(self, call: Call, actions: list[Action], *, for_place: bool) -> None:
+        """Have its time run while tools that do not end hold all the threads there are for tools, and only then."""
+        if for_place and not call.wants_place:
             actions.append(timeout(call, self._agent.options.tool_timeout))
+        elif call.wants_place and not for_place:
+            actions.append(cancel_timeout(call))
+        call.wants_place = for_place
 
     def _start(self, call: Call, actions: list[Action]) -> bool:
         """Start a task for it, in the place that has been taken; whether there was need of one."""

@@ -29,7 +29,7 @@ CallState: TypeAlias = Literal["pending", "deciding", "approval", "running", "do
 class Call:
     """One call of the round under way."""
 
-    __slots__ = ("asked_at", "call", "is_approved", "job", "kept", "result", "state", "tool")
+    __slots__ = ("asked_at", "call", "is_approved", "job", "kept", "result", "state", "tool", "wants_place")
 
     def __init__(self, call: ToolCall, kept: ToolCall, tool: Tool | None) -> None:
         self.call = call  # as the stream told it
@@ -37,6 +37,7 @@ class Call:
         self.tool = tool
         self.state: CallState = "pending"
         self.is_approved = False
+        self.wants_place = False  # pending, and there is no thread for it; its time runs
         self.job: Job | None = None  # what is at work for it
         self.asked_at = 0.0  # when it began to run
         self.result: ToolResult | None = None

@@ -323,6 +323,31 @@ def test_36_many_reports_at_once_are_told_as_the_last_of_them(system: SimulatedS
     assert told == [9_999]
 
 
+@pytest.mark.parametrize("held", ["paused", "blocked"])
+def test_36_what_tools_report_is_bounded_while_nobody_reads(system: SimulatedSystem, bench: Bench, held: str) -> None:
+    steps = [*({"step": step} for step in range(5_000)), "done"]
+    tools = [bench.slow(name, lambda given: steps) for name in ("one", "two")]
+    agent, _ = agent_on(system, ask(("a", "one", "{}"), ("b", "two", "{}")), say("Good."), tools=tools)
+    stream = agent.stream_chat("Go.")
+    collector = Collector(stream)
+    if held == "paused":
+        stream.pause()
+    reader = iter(stream.events(slow="block", window=1)) if held == "blocked" else None
+    system.advance(1)
+    assert bench.at_work == 0
+    assert stream.statistics().buffer_size <= stream.options.max_buffer_size + 10
+    if reader is not None:
+        reader.close()
+    else:
+        stream.resume()
+    collector.wait_for_terminal(60)
+    told = [(one.call_id, one.progress["step"]) for one in collector.events if isinstance(one, penstock.ToolProgress)]
+    for name in "ab":
+        mine = [step for call_id, step in told if call_id == name]
+        assert mine == sorted(set(mine))
+        assert mine[-1] == 4_999
+
+
 def test_36_a_restart_of_a_later_round_would_void_the_earlier_ones_so_it_fails(
     system: SimulatedSystem, bench: Bench
 ) -> None:
@@ -442,6 +467,71 @@ def test_a_function_that_breaks_or_takes_too_long_approves_nothing(system: Simul
     collector.wait_for_terminal(60)
     assert [status for _, status, _ in results(collector.events)] == ["denied", "denied"]
     assert bench.runs == []
+
+
+# --- when there are no threads for tools ---------------------------------------------------------------------------
+
+
+def take_all_places(system: SimulatedSystem) -> None:
+    while system._tool_places.take("others", lambda: None):
+        pass
+
+
+def give_all_places_back(system: SimulatedSystem) -> None:
+    for _ in range(system._tool_places.taken):
+        system._tool_places.give_back()
+
+
+def test_calls_that_find_no_place_wait_together_and_no_longer_than_a_tool_may(
+    system: SimulatedSystem, bench: Bench
+) -> None:
+    calls = [(name, "double", '{"x": 1}') for name in "abc"]
+    agent, _ = agent_on(system, ask(*calls), say("Well."), tools=bench.tools())
+    take_all_places(system)
+    collector = Collector(agent.stream_chat("Go."))
+    system.advance(29)
+    assert results(collector.events) == []
+    system.advance(2)
+    assert [status for _, status, _ in results(collector.events)] == ["timeout"] * 3
+    assert collector.wait_for_terminal().text == "Well."
+    assert bench.runs == []
+    give_all_places_back(system)
+
+
+def test_a_call_that_has_found_a_place_lets_those_behind_it_wait_for_their_turn(
+    system: SimulatedSystem, bench: Bench
+) -> None:
+    calls = [("a", "wait", '{"seconds": 20}'), ("b", "wait", '{"seconds": 1}')]
+    agent, _ = agent_on(
+        system, ask(*calls), say("Well."), tools=bench.tools(), agent_options=penstock.AgentOptions(max_tool_calls=1)
+    )
+    take_all_places(system)
+    collector = Collector(agent.stream_chat("Go."))
+    system.advance(25)
+    give_all_places_back(system)
+    collector.wait_for_terminal(60)
+    assert [status for _, status, _ in results(collector.events)] == ["ok", "ok"]
+
+
+def test_a_call_that_finds_no_place_after_its_approval_does_not_wait_for_ever(
+    system: SimulatedSystem, bench: Bench
+) -> None:
+    places = system._tool_places
+
+    def approve(call: penstock.ToolCall) -> bool:
+        take_all_places(system)
+        assert not places.take("others", lambda: take_all_places(system))  # our own is somebody else's at once
+        return True
+
+    agent, _ = agent_on(system, ask(("a", "double", '{"x": 1}')), say("Well."), tools=bench.tools(), approve=approve)
+    take_all_places(system)
+    collector = Collector(agent.stream_chat("Go."))
+    system.advance(1)
+    places.give_back()
+    collector.wait_for_terminal(60)
+    assert [status for _, status, _ in results(collector.events)] == ["timeout"]
+    assert bench.runs == []
+    give_all_places_back(system)
 
 
 # --- the agent (§5) ------------------------------------------------------------------------------------------------

@@ -139,6 +139,18 @@ def test_a_task_that_is_killed_in_its_code_keeps_its_place_until_that_returns(be
     assert (taken, bench.places.taken) == ([1], 0)
 
 
+def test_a_task_that_is_killed_in_code_that_promises_a_result_gives_its_place_back(bench: Bench) -> None:
+    refs: list[ProcessRef] = []
+
+    def work() -> Reply:
+        bench.simulation.runtime.exit(refs[0], "kill")
+        return Reply()
+
+    refs.append(bench.simulation.spawn(Task, bench.job(work)))
+    assert results_of(bench.told()) == []
+    assert bench.places.taken == 0
+
+
 @pytest.mark.parametrize("how", ["cancelled", "its owner is dead"])
 def test_a_task_that_nobody_waits_for_does_not_start(bench: Bench, how: str) -> None:
     job = bench.job(lambda: "done")

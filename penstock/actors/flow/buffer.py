@@ -4,8 +4,9 @@ A batch that is taken counts as buffered until it is committed: if it could not 
 goes back where it was.
 
 Tool events wait among the tokens, each a batch of its own. They are never refused and never dropped, but count: while
-they wait, there is less room for tokens. Beyond the bound, a piece of a call's arguments joins the one before it, so
-that there are not more events than a model's calls and what their tools report.
+they wait, there is less room for tokens. Beyond the bound, a piece of a call's arguments joins the one before it, and
+what a tool reports takes the place of what it reported before, so that there are not many more events than a model's
+calls.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from penstock.config.options import Overflow
-from penstock.events import StreamStarted, TokenKind, ToolCallDelta, ToolEvent
+from penstock.events import StreamStarted, TokenKind, ToolCallDelta, ToolEvent, ToolProgress
 
 __all__ = ["Batch", "EventBatch", "TokenBuffer"]
 
@@ -108,20 +109,34 @@ class TokenBuffer:
 
     def put_event(self, event: ToolEvent) -> None:
         """Add a tool event, whether there is room or not."""
-        items = self._items
-        if self.size >= self.max_size and isinstance(event, ToolCallDelta) and self._head < len(items):
-            last = items[-1]
-            if last.__class__ is ToolCallDelta and last.index == event.index:
-                last = items[-1] = _Pieces(last)
-            if last.__class__ is _Pieces and last.first.index == event.index:
-                last.texts.append(event.text)
-                return
-        items.append(event)
+        if self.size >= self.max_size and self._join(event):
+            return
+        self._items.append(event)
         self.events += 1
         self._other_kinds += 1
         self.size = size = self.size + 1
         if size > self.high_water_mark:
             self.high_water_mark = size
+
+    def _join(self, event: ToolEvent) -> bool:
+        """Let one that waits already stand for ``event`` too; returns whether there is such."""
+        items = self._items
+        if isinstance(event, ToolCallDelta) and self._head < len(items):
+            last = items[-1]
+            if last.__class__ is ToolCallDelta and last.index == event.index:
+                last = items[-1] = _Pieces(last)
+            if last.__class__ is _Pieces and last.first.index == event.index:
+                last.texts.append(event.text)
+                return True
+        elif isinstance(event, ToolProgress):
+            for place in range(len(items) - 1, self._head - 1, -1):  # behind all but what tools report at the same time
+                other = items[place]
+                if other.__class__ is not ToolProgress:
+                    return False
+                if other.call_id == event.call_id:
+                    items[place] = event
+                    return True
+        return False
 
     def due(self, limit: int) -> int:
         """How many tokens `take` would give, as far as events are concerned; 0 if it would give an event."""
