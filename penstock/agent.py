@@ -17,9 +17,9 @@ from penstock.actors.messages import Cancel
 from penstock.actors.record import StreamRecord
 from penstock.actors.toolround import Decide
 from penstock.actors.turns import Turn
-from penstock.adapters.tools import to_tool
+from penstock.adapters.tools import check_tools, to_tool
 from penstock.config.agents import AgentOptions
-from penstock.config.options import OnOrphan, RequestOptions, StreamOptions, check_number
+from penstock.config.options import OnOrphan, RequestOptions, StreamOptions, check_metadata, check_number
 from penstock.errors import AgentStopped, OptionError, ProcessDead
 from penstock.ports import Provider, Tool
 from penstock.stream import Stream
@@ -90,6 +90,7 @@ class Agent:
             StreamExists, SystemStopped: as for `System.open_stream`.
         """
         said = user_message(message)
+        check_metadata(metadata)
         record = self._record
         record.reserve()
         turn: Turn | None = None
@@ -252,6 +253,7 @@ def create_agent(
         raise OptionError("agent_options", type(limits).__name__, "an AgentOptions or None")
     if max_tool_rounds is not None:
         limits = limits.replace(max_tool_rounds=max_tool_rounds)
+    check_metadata(metadata)
     known, foreign = _tools(tools)
     if approve is not None and not callable(approve):
         raise OptionError("approve", type(approve).__name__, "a function of a ToolCall, or None")
@@ -289,9 +291,7 @@ def _tools(things: Iterable[Any]) -> tuple[dict[str, Tool], list[Message]]:
     """Our tools by name, and those that the provider runs."""
     tools: dict[str, Tool] = {}
     foreign: list[Message] = []
-    if isinstance(things, (str, bytes, Mapping)) or not isinstance(things, Iterable):
-        raise OptionError("tools", type(things).__name__, "a list of functions and tools")
-    for thing in things:
+    for thing in check_tools(things):
         if isinstance(thing, Mapping):
             if thing.get("type") == "function":
                 raise OptionError("tools", "a schema alone", "a pair of a schema and the function to call")

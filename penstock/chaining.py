@@ -14,7 +14,7 @@ from penstock.actors.runtime.reply import Reply
 from penstock.actors.runtime.signals import SHUTDOWN, is_clean
 from penstock.config.logs import get_logger
 from penstock.config.options import StreamOptions
-from penstock.errors import PenstockError, StreamClosed, StreamError, describe_reason
+from penstock.errors import OptionError, PenstockError, StreamClosed, StreamError, describe_reason
 from penstock.events import (
     StreamCancelled,
     StreamCompleted,
@@ -58,6 +58,7 @@ def wrap_existing_handler(
     5
     'Hello'
     """
+    _check(handler=handler, stream=stream)
     find = extract or tokens_of
 
     def wrapped(event: Any) -> R:
@@ -119,6 +120,7 @@ def chain(
     calls, or the same error; it is reset when the old one is. If ``transform`` raises, the new stream is cancelled with
     the exception's name. If the new stream ends first, it lets go of the old one at once.
     """
+    _check(transform=transform, stream=stream)
     target = system.open_stream(stream_id, options, metadata=stream.metadata, on_orphan="cancel")
     runtime = system.runtime
     relay = target._record.feeder = runtime.spawn(_Relay, target, transform)
@@ -130,6 +132,14 @@ def chain(
 
     target._record.over.when_done(let_go)
     return target
+
+
+def _check(*, stream: object, **functions: object) -> None:
+    if not isinstance(stream, Stream):
+        raise OptionError("stream", type(stream), "a Stream")
+    for name, function in functions.items():
+        if not callable(function):
+            raise OptionError(name, type(function), "a function of one argument")
 
 
 class _Relay(Process):

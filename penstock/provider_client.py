@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from penstock.actors.runtime.reply import Reply
-from penstock.adapters.tools import to_tool
+from penstock.adapters.tools import check_tools, to_tool
 from penstock.config.options import RequestOptions, check_number
 from penstock.errors import (
     ApiError,
@@ -75,7 +75,7 @@ class ProviderClient:
 
     def chat_completion(
         self,
-        messages: Sequence[Mapping[str, Any]],
+        messages: str | Sequence[Mapping[str, Any]],
         *,
         model: str | None = None,
         timeout: float | None = None,
@@ -106,7 +106,7 @@ class ProviderClient:
 
     def chat_completion_with_tools(
         self,
-        messages: Sequence[Mapping[str, Any]],
+        messages: str | Sequence[Mapping[str, Any]],
         tools: Iterable[Any],
         *,
         model: str | None = None,
@@ -119,14 +119,14 @@ class ProviderClient:
         ``tools`` are functions, `Tool` objects, or tools in OpenAI's or the provider's own form. For the other
         arguments and errors see `chat_completion`.
         """
-        forms = [_tool_form(tool) for tool in tools]
+        forms = [_tool_form(tool) for tool in check_tools(tools)]
         return self.chat_completion(
             messages, model=model, timeout=timeout, request_options=request_options, tools=forms, **params
         )
 
     def stream_chat_completion(
         self,
-        messages: Sequence[Mapping[str, Any]],
+        messages: str | Sequence[Mapping[str, Any]],
         *,
         model: str | None = None,
         request_options: RequestOptions | None = None,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, Final, Generic, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import from_json
 
 from penstock.actors.iteration import Events
@@ -102,6 +103,8 @@ class Structured(Generic[T]):
     """
 
     def __init__(self, stream: Stream, output_type: type[T]) -> None:
+        if not isinstance(stream, Stream):
+            raise OptionError("stream", type(stream), "a Stream")
         self.stream = stream
         self._adapter = _adapter(output_type)
         self._name = getattr(output_type, "__name__", str(output_type))
@@ -183,16 +186,27 @@ def response_format(output_type: type[Any]) -> dict[str, Any]:
     >>> response_format(int)["json_schema"]["schema"]
     {'type': 'integer'}
     """
-    schema = _adapter(output_type).json_schema()
-    name = getattr(output_type, "__name__", "output")
-    return {"type": "json_schema", "json_schema": {"name": name, "schema": schema}}
+    adapter = _adapter(output_type)
+    try:
+        schema = adapter.json_schema()
+    except PydanticUserError as error:
+        raise _refused(output_type, "a type that JSON can carry", error) from None
+    name = re.sub(r"[^\w-]", "_", getattr(output_type, "__name__", "output"), flags=re.ASCII)  # `Page[Recipe]`
+    return {"type": "json_schema", "json_schema": {"name": name[:64], "schema": schema}}
 
 
 def _adapter(output_type: type[T]) -> TypeAdapter[T]:
     try:
-        return TypeAdapter(output_type)
+        adapter = TypeAdapter(output_type)
+        adapter.rebuild()  # where a name in it leads nowhere, pydantic says so only now
     except Exception as error:
-        raise OptionError("output_type", str(output_type), f"a type pydantic knows ({type(error).__name__})") from None
+        raise _refused(output_type, "a type pydantic knows", error) from None
+    return adapter
+
+
+def _refused(output_type: object, allowed: str, error: Exception) -> OptionError:
+    why = str(error).partition("\n")[0] if isinstance(error, PydanticUserError) else type(error).__name__
+    return OptionError("output_type", getattr(output_type, "__name__", output_type), f"{allowed} ({why})")
 
 
 def _look(json: PartialJson, event: Event) -> Any:

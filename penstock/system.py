@@ -31,7 +31,7 @@ from penstock.actors.runtime.signals import KILL, SHUTDOWN
 from penstock.actors.source import Source
 from penstock.actors.tasks import Places
 from penstock.adapters.http import HttpReader
-from penstock.adapters.providers.catalogue import Catalogue, Found
+from penstock.adapters.providers.catalogue import Catalogue, Found, conversation
 from penstock.agent import create_agent
 from penstock.asking import Asking
 from penstock.config.logs import get_logger
@@ -41,6 +41,7 @@ from penstock.config.options import (
     Restart,
     StreamOptions,
     check_choice,
+    check_metadata,
     check_number,
     check_on_orphan,
 )
@@ -89,6 +90,8 @@ class System:
         journal: Journal | None = None,
     ) -> None:
         self.settings = settings if settings is not None else Settings.load()
+        if not isinstance(self.settings, Settings):
+            raise OptionError("settings", type(settings), "a Settings, or None; Settings.load(path) reads a file")
         self._table = StreamTable()
         self._agents = AgentTable()
         self._tool_places = Places(max(1, self.settings.runtime.max_spares // 2))
@@ -298,11 +301,7 @@ class System:
         stream_options = _adjust(
             options or self.settings.chat, token_buffer_size, token_batch_size, token_flush_interval
         )
-        call = ChatCall(
-            model=chosen.model,
-            input=messages if isinstance(messages, str) else list(messages),
-            parameters=request_parameters,
-        )
+        call = ChatCall(model=chosen.model, input=conversation(messages), parameters=request_parameters)
         source = self._make_source(chosen, request_options, call, fallback=fallback)
         return self._open(stream_id, stream_options, metadata, on_orphan, restart, None, source, None)
 
@@ -411,6 +410,7 @@ class System:
         if not isinstance(options, StreamOptions):
             raise OptionError("options", options, "a StreamOptions or None")
         check_on_orphan(on_orphan)
+        check_metadata(metadata)
         check_choice("restart", restart, ("temporary", "transient"))
         check_number("timeout", timeout, 0, 86_400, optional=True)
 
@@ -442,9 +442,5 @@ def _adjust(
 ) -> StreamOptions:
     if not isinstance(options, StreamOptions):  # Ollama has a parameter of that name
         raise OptionError("options", type(options).__name__, "a StreamOptions or None")
-    changes = {
-        "max_buffer_size": buffer_size,
-        "batch_size": batch_size,
-        "flush_interval": flush_interval,
-    }
+    changes = {"max_buffer_size": buffer_size, "batch_size": batch_size, "flush_interval": flush_interval}
     return options.replace(**{name: value for name, value in changes.items() if value is not None})

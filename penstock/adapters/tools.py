@@ -7,7 +7,7 @@ import contextlib
 import inspect
 import re
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, overload
 
 import docstring_parser
@@ -192,6 +192,13 @@ def to_tool(thing: Any) -> Tool:
     if callable(thing):
         return FunctionTool(thing)
     raise OptionError("tools", type(thing).__name__, "functions, tools, or pairs of a schema and a function")
+
+
+def check_tools(things: object) -> Iterable[Any]:
+    """Raise `OptionError` unless these are several things, whatever each of them is."""
+    if isinstance(things, (str, bytes, Mapping)) or not isinstance(things, Iterable):
+        raise OptionError("tools", type(things).__name__, "a list of functions and tools")
+    return things
 
 
 def encode_result(name: str, result: Any) -> str:

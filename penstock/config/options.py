@@ -6,7 +6,7 @@ Durations are float seconds. Every refusal is an `OptionError` that names the fi
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self, TypeAlias, get_args
 
@@ -75,6 +75,12 @@ def check_on_orphan(value: object) -> None:
     if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 86_400:
         return
     raise OptionError("on_orphan", value, "'cancel' | 'continue' | seconds to linger, from 0 to 86400")
+
+
+def check_metadata(value: object) -> None:
+    """Raise `OptionError` unless ``value`` is a mapping, or None."""
+    if value is not None and not isinstance(value, Mapping):
+        raise OptionError("metadata", type(value), "a dict, or None")
 
 
 class _Options:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
@@ -19,7 +19,7 @@ from penstock.config.settings import Settings
 from penstock.errors import CallTimeout, OptionError, SystemStopped
 from penstock.ports import ChatCall, Provider, Secret
 
-__all__ = ["Catalogue", "Found", "as_chat"]
+__all__ = ["Catalogue", "Found", "as_chat", "conversation"]
 
 _CHAT: Final = "openai"
 _RESPONSES: Final = "openai-responses"
@@ -61,6 +61,9 @@ class Catalogue:
     """
 
     def __init__(self, settings: Settings, more: Mapping[str, Callable[..., Provider] | Provider]) -> None:
+        for name, one in more.items():
+            if not callable(one) and not _is_provider(one):
+                raise OptionError(f"providers[{name!r}]", type(one), "a function that makes a Provider, or a Provider")
         self._settings = settings
         self._providers = {**_PROVIDERS, **more}
         self._lock = threading.Lock()
@@ -94,9 +97,13 @@ class Catalogue:
             SystemStopped: it is the embedded one, and has been closed.
         """
         if provider is not None and not isinstance(provider, str):
+            if not _is_provider(provider):
+                raise OptionError("provider", type(provider), "a provider's name, or a Provider")
             if base_url is not None or api_key is not None:
                 raise OptionError("provider", type(provider).__name__, "a name, when base_url or api_key are given")
             return Found(provider, model, provider.name, not isinstance(provider, _CHAT_ONLY))
+        if api_key is not None and not isinstance(api_key, str):
+            raise OptionError("api_key", type(api_key), "text, or None")
         name = provider or self._settings.provider.name
         account = _account(name)
         has_own_url = base_url is not None or self._url(name) is not None
@@ -171,6 +178,12 @@ class Catalogue:
         return True
 
 
+def _is_provider(thing: object) -> bool:
+    """Whether it looks like a `Provider`; a class of them is none."""
+    needed = ("name", "request", "decoder", "error")
+    return not isinstance(thing, type) and all(hasattr(thing, name) for name in needed)
+
+
 def _account(name: str) -> str:
     """One provider under two names, with settings for either."""
     return _CHAT if name == _RESPONSES else name
@@ -179,6 +192,25 @@ def _account(name: str) -> str:
 def _speaks_openai(ollama_url: str) -> bool:
     """Whether this is where Ollama speaks OpenAI's dialects instead of its own."""
     return urlsplit(ollama_url).path.rstrip("/").endswith("/v1")
+
+
+def conversation(said: object) -> str | list[Mapping[str, Any]]:
+    """What is said to a model, whatever the provider makes of it: text, or messages of any form.
+
+    Raises:
+        OptionError: it is neither, or there are bytes in it, which JSON would carry as base64.
+    """
+    if isinstance(said, str):
+        return said
+    if not isinstance(said, Iterable) or isinstance(said, (bytes, bytearray, Mapping)):
+        raise OptionError("messages", type(said), 'a text, or a list of messages: [{"role": "user", "content": "…"}]')
+    messages = list(said)
+    for number, message in enumerate(messages):
+        if not isinstance(message, Mapping):
+            raise OptionError(f"messages[{number}]", type(message), "a dict with a role and content")
+        if isinstance(content := message.get("content"), (bytes, bytearray)):
+            raise OptionError(f"messages[{number}].content", type(content), "a text, or a list of content parts")
+    return messages
 
 
 def as_chat(call: ChatCall) -> ChatCall:
