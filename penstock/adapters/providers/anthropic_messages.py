@@ -15,6 +15,7 @@ from penstock.adapters.providers.messages import (
     image_of,
     parts_of,
     reasoning_blocks_of,
+    said_parameters,
     split_system,
     tool_choice_of,
 )
@@ -37,14 +38,15 @@ def to_body(messages: Sequence[dict[str, Any]], parameters: Mapping[str, Any]) -
     Raises:
         OptionError: ``response_format`` asks for what the API does not have, or an image's ``data:`` URL is malformed.
     """
-    body = dict(parameters)
+    body = said_parameters(parameters)
+    body.pop("stream_options", None)  # OpenAI's way to ask for usage, which Anthropic tells unasked
     instructing, others = split_system(messages)
     system = [*parts_of(body.pop("system", None)), *_system_blocks(instructing)]
     if system:
         body["system"] = _as_text(system)
     body["messages"] = _messages(others)
-    if body.get("max_tokens") is None:
-        body["max_tokens"] = _max_tokens(body.get("thinking"))
+    most = body.pop("max_completion_tokens", None) or _max_tokens(body.get("thinking"))
+    body.setdefault("max_tokens", most)
     stop = body.pop("stop", None)
     if stop is not None:
         body.setdefault("stop_sequences", [stop] if isinstance(stop, str) else stop)
@@ -132,8 +134,21 @@ def _messages(messages: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
             results.append(_tool_result(message, ids))
             continue
         results = None
-        found.append(_message(message, ids))
-    return found
+        if (said := _message(message, ids)) is not None:
+            found.append(said)
+    return [*found[:-1], _prefilled(found[-1])] if found else found
+
+
+def _prefilled(message: dict[str, Any]) -> dict[str, Any]:
+    """The last message. Where it is the answer's beginning, the API refuses it with blanks at its end."""
+    content = message["content"]
+    if message["role"] != "assistant":
+        return message
+    if isinstance(content, str):
+        return {**message, "content": content.rstrip()}
+    *before, last = content
+    text = last.get("text")
+    return {**message, "content": [*before, {**last, "text": text.rstrip()}]} if isinstance(text, str) else message
 
 
 class _CallIds:
@@ -164,7 +179,8 @@ class _CallIds:
 _OTHER_SIGNS = re.compile(r"[^a-zA-Z0-9_-]")
 
 
-def _message(message: dict[str, Any], ids: _CallIds) -> dict[str, Any]:
+def _message(message: dict[str, Any], ids: _CallIds) -> dict[str, Any] | None:
+    """One message; None: an answer that ended before it began. The API refuses it, as it does mere thoughts."""
     content = message.get("content")
     more = {name: value for name, value in message.items() if name not in _NOT_THEIRS}
     if message["role"] != "assistant":
@@ -173,6 +189,8 @@ def _message(message: dict[str, Any], ids: _CallIds) -> dict[str, Any]:
     before = [_reasoning(block) for block in reasoning_blocks_of(message, _KINDS)]
     said = _blocks(content) or _blocks(message.get("refusal"))
     calls = [_tool_use(call, ids) for call in calls_of(message)]
+    if not said and not calls:
+        return None
     if not before and not calls and isinstance(content, str):
         return {**more, "content": content}
     return {**more, "content": [*before, *said, *calls]}
@@ -209,12 +227,12 @@ def _blocks(content: object) -> list[dict[str, Any]]:
 
 
 def _block(part: dict[str, Any]) -> dict[str, Any] | None:
-    """One part as a block; None: it is text without any, which the API refuses."""
+    """One part as a block; None: it is text without any, or of blanks only, which the API refuses."""
     kind = part.get("type", "text")
     if kind in ("text", "input_text", "output_text", "refusal"):
         text = text_of(part.get("refusal" if kind == "refusal" else "text"))
         more = {name: value for name, value in part.items() if name not in ("type", "text", "refusal", "annotations")}
-        return {"type": "text", "text": text, **more} if text else None
+        return {"type": "text", "text": text, **more} if text.strip() else None
     image = image_of(part)
     if image is None:
         return part

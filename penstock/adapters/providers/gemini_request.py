@@ -22,6 +22,7 @@ from penstock.adapters.providers.messages import (
     messages_of,
     parts_of,
     reasoning_blocks_of,
+    said_parameters,
     split_system,
     text_in,
     tool_choice_of,
@@ -62,13 +63,15 @@ def request_body(call: ChatCall) -> dict[str, Any]:
     Raises:
         OptionError: a message, a tool or a parameter cannot be translated, or is given twice.
     """
-    parameters = dict(call.parameters)
+    parameters = said_parameters(call.parameters)
     for name in ("model", "contents", "messages"):
         if name in parameters:
             raise OptionError(name, type(parameters[name]), "given once, not as a parameter too")
     if parameters.pop("stream", True) is not True:
         raise OptionError("stream", call.parameters["stream"], "True")
     parameters.pop("stream_options", None)  # OpenAI's way to ask for usage, which Gemini tells unasked
+    if parameters.get("parallel_tool_calls") is True:  # it knows no other way
+        del parameters["parallel_tool_calls"]
     instructing, others = split_system(_with_roles(call.input))
     body: dict[str, Any] = {"contents": _contents(others, call.model)}
     if instruction := [part for message in instructing for part in _instruction(message)]:

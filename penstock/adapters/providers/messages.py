@@ -28,9 +28,11 @@ __all__ = [
     "calls_of",
     "function_of",
     "image_of",
+    "is_server_call",
     "messages_of",
     "parts_of",
     "reasoning_blocks_of",
+    "said_parameters",
     "split_system",
     "text_in",
     "tool_choice_of",
@@ -58,6 +60,11 @@ def messages_of(value: object, field: str = "messages") -> list[dict[str, Any]]:
         if not isinstance(message.get("role"), str):
             raise OptionError(f"{field}[{number}].role", type(message.get("role")), "a role: user, assistant, …")
     return [dict(message) for message in value]
+
+
+def said_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters that say something: None is OpenAI's way to leave one out, where others refuse a null."""
+    return {name: value for name, value in parameters.items() if value is not None}
 
 
 def split_system(messages: Iterable[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -170,17 +177,21 @@ class AskedCall(msgspec.Struct, frozen=True, kw_only=True):
         return f"AskedCall(id={self.id!r}, name={self.name!r})"
 
 
+def is_server_call(call: object) -> bool:
+    """Whether a provider ran this call itself. Its result is not in the conversation: nobody would take it back."""
+    return isinstance(call, Mapping) and bool(call.get("is_server"))
+
+
 def calls_of(message: Mapping[str, Any]) -> list[AskedCall]:
     """The message's ``tool_calls``, their arguments parsed; those that a provider ran itself are left out.
 
     Arguments that are no JSON object become ``{}``. They are the model's, not the user's: a conversation in which a
     call came broken, and was answered with an error, must be able to go on with providers that take objects only.
-    Calls marked ``is_server`` have no result in the conversation, without which no provider would take them back.
     """
     calls = message.get("tool_calls")
     found = []
     for call in calls if isinstance(calls, (list, tuple)) else ():
-        if not isinstance(call, Mapping) or call.get("is_server"):
+        if not isinstance(call, Mapping) or is_server_call(call):
             continue
         function = call.get("function")
         function = function if isinstance(function, Mapping) else {}

@@ -15,6 +15,7 @@ from penstock.adapters.providers.messages import (
     image_of,
     messages_of,
     parts_of,
+    said_parameters,
     text_in,
     tool_choice_of,
 )
@@ -129,10 +130,12 @@ _NOT_THEIRS = {"name", "tool_calls", "function_call", "reasoning_blocks", "refus
 
 def _parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Everything but the model and the messages; what ``options`` says itself wins."""
+    parameters = said_parameters(parameters)
     body = {name: value for name, value in parameters.items() if name not in _OPTIONS}
     options = {name: value for name, value in parameters.items() if name in _OPTIONS}
-    if (most := body.pop("max_tokens", None)) is not None:
-        options["num_predict"] = most
+    for name in ("max_tokens", "max_completion_tokens"):
+        if name in body:
+            options["num_predict"] = body.pop(name)
     if isinstance(options.get("stop"), str):
         options["stop"] = [options["stop"]]
     given = body.pop("options", None) or {}

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from penstock.adapters.providers.chat_decoder import ChatDecoder
+from penstock.adapters.providers.messages import is_server_call
 from penstock.adapters.providers.openai_account import OpenAiAccount
 from penstock.config.options import RequestOptions
 from penstock.ports import ChatCall, ProviderRequest
@@ -36,7 +39,7 @@ class OpenAiChat(OpenAiAccount):
         return ChatDecoder(options.max_event_bytes)
 
 
-_NOT_OPENAIS = {"reasoning_blocks", "signature"}
+_NOT_OPENAIS = {"reasoning_blocks", "signature", "is_server", "is_error"}
 """What messages and calls carry for other providers; OpenAI refuses fields it does not know."""
 
 
@@ -51,12 +54,13 @@ def _acceptable(message: Any) -> Any:
     if not isinstance(message, Mapping):
         return message
     message = _without_others(message)
-    calls = message.get("tool_calls")
-    if isinstance(calls, (list, tuple)):
+    given = message.get("tool_calls")
+    if isinstance(given, (list, tuple)):
+        calls = [_acceptable_call(call) for call in given if not is_server_call(call)]
         if not calls:  # refused as "too short"
             message = {name: value for name, value in message.items() if name != "tool_calls"}
-        elif any(_without_others(call) is not call for call in calls):
-            message = {**message, "tool_calls": [_without_others(call) for call in calls]}
+        elif len(calls) < len(given) or any(call is not before for call, before in zip(calls, given, strict=True)):
+            message = {**message, "tool_calls": calls}
     if (
         message.get("role") == "assistant"
         and message.get("content") is None
@@ -64,6 +68,15 @@ def _acceptable(message: Any) -> Any:
     ):
         return {**message, "content": ""}  # an answer that ended before it began
     return message
+
+
+def _acceptable_call(call: Any) -> Any:
+    """A call as OpenAI takes it: with its arguments as text, also where somebody has parsed them."""
+    call = _without_others(call)
+    function = call.get("function") if isinstance(call, Mapping) else None
+    if not isinstance(function, Mapping) or not isinstance(function.get("arguments"), Mapping):
+        return call
+    return {**call, "function": {**function, "arguments": msgspec.json.encode(function["arguments"]).decode()}}
 
 
 def _without_others(value: Any) -> Any:

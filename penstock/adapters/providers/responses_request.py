@@ -10,7 +10,7 @@ from typing import Any, TypeGuard
 
 import msgspec
 
-from penstock.adapters.providers.messages import reasoning_blocks_of
+from penstock.adapters.providers.messages import is_server_call, reasoning_blocks_of, said_parameters
 from penstock.adapters.providers.pieces import text_of
 from penstock.errors import OptionError
 
@@ -41,7 +41,8 @@ def to_input(given: Any, *, is_stored: bool) -> Any:
 def _answer(message: Mapping[str, Any], custom: set[str], is_stored: bool) -> list[dict[str, Any]]:
     """An assistant's message: what it thought, what it said, what it called."""
     calls = message.get("tool_calls")
-    called = [_call(call, custom) for call in calls if isinstance(call, Mapping)] if _is_list(calls) else []
+    own = [call for call in calls if isinstance(call, Mapping) and not is_server_call(call)] if _is_list(calls) else []
+    called = [_call(call, custom) for call in own]
     said: list[dict[str, Any]] = []
     content = message.get("content")
     if refusal := text_of(message.get("refusal")):
@@ -150,7 +151,9 @@ def to_parameters(given: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         OptionError: one of them is given in both forms.
     """
-    parameters = dict(given)
+    parameters = said_parameters(given)
+    if parameters.get("stream_options") == {"include_usage": True}:
+        del parameters["stream_options"]  # chat's way to ask for usage, which the API tells unasked
     for name in ("max_tokens", "max_completion_tokens"):
         if name in parameters:
             limit = parameters.pop(name)
