@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import time
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,10 +31,8 @@ def test_no_tokeniser_ever_loses_a_character(name: str, text: str) -> None:
     "unit", ["a", " ", ".", "\n", "\r", "\r\n", ". ", "?)", "\n ", "e\u0301", "\u0301", "\u200d", "🇩", "A.b ", "\u00a0"]
 )
 def test_time_grows_linearly_with_the_text(name: str, unit: str) -> None:
-    text = unit * (300_000 // len(unit))
-    started = time.process_time()
+    text = unit * (300_000 // len(unit))  # a quadratic one takes minutes, and runs into the test's time-out
     assert "".join(ALL[name](text)) == text
-    assert time.process_time() - started < 5  # a quadratic one takes minutes
 
 
 def test_words_keep_the_blanks_that_follow_them() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 
 import pytest
 from hypothesis import given
@@ -97,16 +96,10 @@ def test_a_call_that_has_just_begun_is_not_a_call_without_arguments() -> None:
 
 
 def test_long_other_choices_take_linear_time() -> None:
-    def seconds(count: int) -> float:
-        builder = OutcomeBuilder()
-        begun = time.perf_counter()
-        for _ in range(count):
-            builder.note(ChoiceDelta(1, TextDelta("x" * 20)))
-        assert len(builder.outcome().choices[0].text) == 20 * count
-        return time.perf_counter() - begun
-
-    small = min(seconds(5_000) for _ in range(3))
-    assert seconds(50_000) < 40 * small + 0.05
+    builder = OutcomeBuilder()
+    for _ in range(500_000):  # 10 MB: what copies it each time runs into the test's time-out
+        builder.note(ChoiceDelta(1, TextDelta("x" * 20)))
+    assert len(builder.outcome().choices[0].text) == 10_000_000
 
 
 def test_another_thread_may_look_at_any_time_and_never_sees_more_than_has_come() -> None:
