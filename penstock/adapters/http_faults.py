@@ -128,17 +128,27 @@ def unexpected(error: BaseException) -> PenstockError:
 
 def scrub(error: PenstockError, secrets: tuple[str, ...]) -> None:
     """Put stars wherever a secret appears in what an error says: providers echo keys."""
-    if not any(secret in repr((error.args, vars(error))) for secret in secrets):
-        return
-    error.args = tuple(_without(arg, secrets) for arg in error.args)
+    args = tuple(_without(arg, secrets) for arg in error.args)
+    if args != error.args:
+        error.args = args
     for name, value in vars(error).items():
-        setattr(error, name, _without(value, secrets))
+        if (shown := _without(value, secrets)) != value:
+            setattr(error, name, shown)
+
+
+_SHORTEST_PIECE = 8
 
 
 def _without(value: object, secrets: tuple[str, ...]) -> object:
-    if isinstance(value, str):
-        for secret in secrets:
-            value = value.replace(secret, "***")
+    if not isinstance(value, str):
+        return value
+    for secret in secrets:
+        value = value.replace(secret, "***")
+    # A message that is cut to what can be shown may end in a piece of one.
+    for secret in secrets:
+        for length in range(len(secret) - 1, _SHORTEST_PIECE - 1, -1):
+            if value.endswith(secret[:length]):
+                return value[:-length] + "***"
     return value
 
 

@@ -29,7 +29,8 @@ class Endpoint:
         home: the provider's own URL, where a key is a must.
         key_header: the header that carries the key, and what stands before it there.
         key_variable: where the provider's users usually have the key.
-        headers: more of them, sent with every request; one that is a `Secret` is shown nowhere.
+        headers: more of them, sent with every request, in the place of ours (the key's too) where they have the same
+            name; one that is a `Secret` is shown nowhere.
         query: goes behind every URL's ``?`` (Azure's ``api-version``).
     """
 
@@ -58,6 +59,9 @@ class Endpoint:
         if project:
             self._headers["OpenAI-Project"] = project
         self._more_secrets: dict[str, Secret] = {}
+        given = {name.lower() for name in headers or {}}
+        self._has_own_key = key_header[0].lower() in given
+        self._headers = {name: value for name, value in self._headers.items() if name.lower() not in given}
         for name, value in (headers or {}).items():
             if isinstance(value, Secret):
                 self._more_secrets[name] = value
@@ -103,10 +107,10 @@ class Endpoint:
         return f"{self.base_url}/{path}" + (("&" if "?" in path else "?") + words if words else "")
 
     def _secrets(self) -> dict[str, Secret]:
-        if self._key is not None:
+        if self._key is not None and not self._has_own_key:
             name, before = self._key_header
             return {name: Secret(before + self._key.reveal()), **self._more_secrets}
-        if self._more_secrets:
+        if self._more_secrets or self._has_own_key:
             return self._more_secrets
         if urlsplit(self.base_url).hostname == urlsplit(self._home).hostname:
             raise OptionError("api_key", None, f"a key of {self._home}; set {self._key_variable} or give api_key")

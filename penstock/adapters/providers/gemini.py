@@ -23,6 +23,9 @@ GEMINI_URL = "https://generativelanguage.googleapis.com"
 
 _HAS_VERSION = re.compile(r"/v\d+(?:alpha|beta)?\d*(?=/|$)")
 
+_LEADS_AWAY = re.compile(r"^/|^$|//|(?:^|/)\.\.?(?:/|$)|[\ud800-\udfff]")
+"""What is in no model's name, and would not be a part of the path: the name of another place, or half a character."""
+
 
 class Gemini:
     """Implements `Provider` and `CanListModels`. The key goes into a header, never into the URL.
@@ -63,9 +66,10 @@ class Gemini:
         Raises:
             OptionError: there is no key for Google's own URL, or something cannot be translated or be JSON.
         """
-        model = call.model if "/" in call.model else f"models/{call.model}"
-        if ".." in model.split("/"):
-            raise OptionError("model", call.model, "a model's name")
+        name: object = call.model
+        if not isinstance(name, str) or _LEADS_AWAY.search(name):
+            raise OptionError("model", name if isinstance(name, str) else type(name), "a model's name")
+        model = name if "/" in name else f"models/{name}"
         path = f"{self._version}{quote(model, safe='/-._~@')}:streamGenerateContent?alt=sse"
         return self._endpoint.request(path, request_body(call))
 

@@ -87,8 +87,23 @@ def test_a_base_url_with_a_version_keeps_it(base: str, path: str) -> None:
 def test_a_models_name_may_have_a_path_but_leads_nowhere_else() -> None:
     assert "/v1beta/tunedModels/mine:stream" in url("http://host", "tunedModels/mine")
     assert "/models/a%3Fb%23c:stream" in url("http://host", "a?b#c")
-    with pytest.raises(OptionError, match="model"):
-        url("http://host", "../../files")
+    odd: list[Any] = [
+        "../../files",
+        "..",
+        ".",
+        "./m",
+        "models/./m",
+        "",
+        "/m",
+        "//host/m",
+        "models//m",
+        "\ud83d",
+        None,
+        5,
+    ]
+    for name in odd:
+        with pytest.raises(OptionError, match="model"):
+            url("http://host", name)
 
 
 def test_googles_own_url_wants_a_key_and_another_does_not() -> None:

@@ -674,3 +674,13 @@ def test_the_quota_is_read_from_the_headers() -> None:
 def test_the_url_without_its_last_slash_is_the_providers_name_among_limits() -> None:
     provider = OpenAiChat(KEY, "http://localhost:1/v1/")
     assert (provider.base_url, repr(provider)) == ("http://localhost:1/v1", "OpenAiChat(http://localhost:1/v1)")
+
+
+@pytest.mark.parametrize("name", ["Authorization", "authorization", "AUTHORIZATION"])
+def test_a_header_of_the_keys_name_takes_its_place_however_it_is_written(name: str) -> None:
+    for key in (KEY, None):
+        request = OpenAiChat(key, headers={name: "Bearer plain", "accept": "x/y"}).request(CALL)
+        assert not request.secret_headers
+        assert request.headers == {"Content-Type": "application/json", name: "Bearer plain", "accept": "x/y"}
+        request = OpenAiChat(key, headers={name: Secret("Bearer other")}).request(CALL)
+        assert request.secret_headers == {name: Secret("Bearer other")}
