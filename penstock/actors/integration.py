@@ -38,7 +38,7 @@ from penstock.actors.runtime.transitions import (
     state_timeout,
     timeout,
 )
-from penstock.actors.source import Resumed, Source
+from penstock.actors.source import Source
 from penstock.config.logs import get_logger
 from penstock.errors import (
     ApiError,
@@ -88,9 +88,7 @@ class Integration(StateMachine):
         self._interrupted: tuple[Attempt, PenstockError, float] | None = None  # to be resumed; why; given up then
         self._waiting_since = 0.0
         self._attempt: Attempt | None = None
-        source.ref = self.ref  # first: whoever ends the stream from now on tells us
-        before: Attempt | None = source.attempt
-        source.abandon()
+        before: Attempt | None = source.take_over(self.ref)  # first: whoever ends the stream from now on tells us
         if record.is_over or record.ending is not None or source.is_handed_over or record.source is not source:
             return Stop(NORMAL)
         if source.deadline is None and self._options.total_timeout is not None:
@@ -234,7 +232,10 @@ class Integration(StateMachine):
         if gate is None:
             return self._send()
         inbox = self.actor_inbox
-        ticket = self._source.take_ticket(gate, lambda: inbox.put(Cast(_Turn(ticket))))
+        with self._source.lock:
+            if self._source.ref is not self.ref:
+                return Stop(NORMAL)  # another one has taken over
+            ticket = self._source.take_ticket(gate, lambda: inbox.put(Cast(_Turn(ticket))))
         return self._enter(timeout(_QUEUE, gate.limits.queue_timeout))
 
     def _enter(self, *actions: Any) -> Transition:
@@ -253,18 +254,12 @@ class Integration(StateMachine):
     def _send(self) -> Transition:
         """Hand a new attempt to the reader."""
         source = self._source
-        source.attempts += 1
-        source.tries += 1
-        if source.tries == 1 and source.retry_budget is not None:
-            source.retry_budget.note_request()
-        provider, request = source.provider, source.request
-        if source.resumption is None:
-            source.forget_answer()
-        else:
-            request, decoder = source.resumption
-            provider = Resumed(provider, decoder)
-        attempt = Attempt(self._stream, source, source.attempts, self.actor_inbox, self.runtime.clock)
-        self._attempt = source.attempt = attempt
+        with source.lock:
+            if source.ref is not self.ref:
+                return Stop(NORMAL)  # another one has taken over
+            provider, request = source.begin_attempt()
+            attempt = Attempt(self._stream, source, source.attempts, self.actor_inbox, self.runtime.clock)
+            self._attempt = source.attempt = attempt
         try:
             attempt.take_job(source.reader.start(provider, request, self._options, attempt))
         except PenstockError as error:
@@ -421,7 +416,7 @@ class Integration(StateMachine):
     def _conclude(self, ending: Complete | Fail) -> Transition:
         self._attempt = self._source.attempt = None
         self._note_state("done")
-        self._source.end(self._stream, ending)
+        self._source.end(self._stream, ending, by=self.ref)
         return Stop(NORMAL)
 
     def terminate(self, reason: object) -> None:

@@ -6,6 +6,7 @@ to be given back: the place at a provider's gate hangs here.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -15,6 +16,7 @@ import msgspec
 from penstock.actors.flow.estimate import count_characters, estimate_usage
 from penstock.actors.flow.log import Outcome
 from penstock.actors.flow.outcome import OutcomeBuilder
+from penstock.actors.flow.totals import all_rounds
 from penstock.actors.gates import Gate, SharedRetryBudget, Ticket
 from penstock.actors.messages import Complete, Fail, RoundEnded
 from penstock.actors.runtime.process import ProcessRef
@@ -120,6 +122,9 @@ class Source:
         self.started = False  # a delta has come
         self.state = "queued"
         self.is_handed_over = False  # its conductor has been told how it ended
+        self.lock = (
+            threading.Lock()
+        )  # whoever takes over and whoever is about to send, or to end it, exclude each other
         self.ref: ProcessRef | None = None  # the integration at work
         self.attempt: Any = None  # its attempt under way, or the one that is to be resumed
         self.deadline: float | None = None  # monotonic; for all attempts together
@@ -192,6 +197,28 @@ class Source:
             conductor=self.conductor,
             round=self.round + 1,
         )
+
+    # --- who asks ------------------------------------------------------------------------------------------------
+
+    def take_over(self, by: ProcessRef) -> Any:
+        """Be the integration at work from now on; returns the attempt of the one before, which is abandoned."""
+        with self.lock:
+            self.ref = by
+            attempt = self.attempt
+        self.abandon()
+        return attempt
+
+    def begin_attempt(self) -> tuple[Provider, ProviderRequest]:
+        """Count an attempt; returns whom to send what. With the lock held."""
+        self.attempts += 1
+        self.tries += 1
+        if self.tries == 1 and self.retry_budget is not None:
+            self.retry_budget.note_request()
+        if self.resumption is None:
+            self.forget_answer()
+            return self.provider, self.request
+        request, decoder = self.resumption
+        return Resumed(self.provider, decoder), request
 
     # --- the gate ------------------------------------------------------------------------------------------------
 
@@ -282,14 +309,22 @@ class Source:
 
     # --- the end -------------------------------------------------------------------------------------------------
 
-    def end(self, record: StreamRecord, ending: Complete | Fail) -> None:
-        """Let whoever is to know how it has ended know it: the stream's conductor, or else the stream."""
-        conductor = self.conductor
-        if conductor is not None and record.runtime.is_alive(conductor):
-            self.is_handed_over = True  # first: whoever is restarted, or sees us end, must not tell it again
-            conductor.tell(RoundEnded(record, ending))
-            return
-        record.ending = ending  # first written, then told: a stream that is just starting looks at it
+    def end(self, record: StreamRecord, ending: Complete | Fail, *, by: ProcessRef | None = None) -> None:
+        """Let whoever is to know how it has ended know it, once: the stream's conductor, or else the stream.
+
+        ``by`` an integration it has no effect if that was given up, and another has taken over.
+        """
+        with self.lock:
+            if self.is_handed_over or record.ending is not None or (by is not None and by is not self.ref):
+                return
+            conductor = self.conductor
+            if conductor is not None and record.runtime.is_alive(conductor):
+                self.is_handed_over = True  # first: whoever is restarted, or sees us end, must not tell it again
+                conductor.tell(RoundEnded(record, ending))
+                return
+            total = all_rounds([*record.rounds[: self.round - 1], ending.outcome])
+            ending = msgspec.structs.replace(ending, outcome=total)
+            record.ending = ending  # first written, then told: a stream that is just starting looks at it
         if record.ref is not None:
             record.ref.tell(ending)
 

@@ -1,0 +1,128 @@
+"""An integration that was given up while its thread runs on; and who hears how a round has ended."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import penstock
+from penstock.actors.gates import Admission, Ticket
+from penstock.actors.messages import Complete, RoundEnded
+from penstock.config.options import RequestOptions
+from penstock.config.settings import Settings
+from penstock.errors import ConnectError
+from penstock.events import Usage
+from penstock.ports import FinishDelta, OfferSink, Provider, ProviderRequest, ReaderSink, TextDelta, UsageDelta
+from penstock.testing import HANG, ScriptedAttempt, ScriptedProvider, SimulatedSystem, eventually
+from tests.conformance.agents import Bench, agent_on, ask, say, until
+
+
+class _Job:
+    def __init__(self, sink: Any) -> None:
+        self.sink: OfferSink = sink
+        self.is_cancelled = False
+
+    def cancel(self) -> None:
+        self.is_cancelled = True
+
+
+class _Decoder:
+    model = None
+    skipped = 0
+    finished = done = True
+
+
+class _Reader:
+    """Starts nothing; the test says what comes."""
+
+    def __init__(self) -> None:
+        self.jobs: list[_Job] = []
+
+    def start(self, provider: Provider, request: ProviderRequest, options: RequestOptions, sink: ReaderSink) -> _Job:
+        self.jobs.append(_Job(sink))
+        return self.jobs[-1]
+
+    def statistics(self) -> Mapping[str, int]:
+        return {}
+
+    def close(self, timeout: float) -> int:
+        return 0
+
+
+def test_an_integration_that_was_given_up_just_before_it_sends_sends_nothing_that_counts() -> None:
+    reader = _Reader()
+    with penstock.System(Settings(), reader=reader) as system:
+        options = RequestOptions(retry_base_delay=0.01)
+        stream = system.chat("m", "Hello", provider=ScriptedProvider(["never used"]), request_options=options)
+        source = stream._record.source
+        assert source is not None
+        gate = source.candidate.gate
+        assert gate is not None
+        admitted, go_on, enter = threading.Event(), threading.Event(), gate.enter
+
+        def hold_the_first(ticket: Ticket) -> Admission:
+            admission, is_first = enter(ticket), not admitted.is_set()
+            admitted.set()
+            if is_first:
+                go_on.wait(10)
+            return admission
+
+        eventually(lambda: reader.jobs)
+        gate.enter = hold_the_first  # type: ignore[method-assign]
+        reader.jobs[0].sink.ended(None, ConnectError("host", "refused"))
+        assert admitted.wait(10)  # it is about to send again
+        assert source.ref is not None
+        system.runtime.exit(source.ref, "kill")
+        eventually(lambda: len(reader.jobs) == 2)  # its successor has
+        go_on.set()
+        eventually(lambda: system.runtime.dispatcher.statistics().leaked == 0)
+        for job in reader.jobs[1:]:
+            job.sink.offer([TextDelta("Hello!"), FinishDelta("stop", "stop")], lambda: None)
+        for job in reader.jobs[1:]:
+            job.sink.ended(_Decoder(), None)  # type: ignore[arg-type]
+        assert stream.result(10).text == "Hello!"
+        assert len(reader.jobs) == 2
+        eventually(lambda: system.statistics().providers[0].active == 0)
+
+
+def test_who_is_told_of_a_rounds_end_is_told_once_and_not_by_one_that_was_given_up() -> None:
+    with SimulatedSystem() as system:
+        agent, _ = agent_on(system, say(100.0, "One."))
+        stream = agent.stream_chat("Go.")
+        system.advance(1)
+        record, conductor = stream._record, agent._record.ref
+        source = record.source
+        assert source is not None
+        assert source.ref is not None
+        past = source.ref
+        told: list[object] = []
+        system.runtime.exit(past, "kill")
+        system.settle()
+        assert source.ref is not past
+        assert conductor is not None
+        conductor.tell = told.append  # type: ignore[method-assign, assignment]
+        source.end(record, Complete(source.outcome()), by=past)
+        assert told == []
+        source.end(record, Complete(source.outcome()), by=source.ref)
+        source.end(record, Complete(source.outcome()), by=source.ref)
+        assert [type(message) for message in told] == [RoundEnded]
+        del conductor.tell
+
+
+def test_a_stream_whose_conductor_is_dead_is_told_of_all_rounds() -> None:
+    usage = Usage(input_tokens=3, output_tokens=4)
+    with SimulatedSystem() as system:
+        bench = Bench(system)
+        asked = ask(("a", "double", '{"x": 1}'))
+        asked = ScriptedAttempt((*asked.steps, UsageDelta(usage)), finish="tool_calls")
+        agent, _ = agent_on(system, asked, say("Well.", HANG), tools=bench.tools())
+        stream = agent.stream_chat("Go.")
+        until(system, lambda: stream.text)
+        source, conductor = stream._record.source, agent._record.ref
+        assert source is not None
+        assert conductor is not None
+        system.runtime.exit(conductor, "kill")  # and before anybody has heard of that
+        source.end(stream._record, Complete(source.outcome()))
+        terminal = stream.result(10)
+        assert (terminal.usage, [call.name for call in terminal.tool_calls]) == (usage, ["double"])
