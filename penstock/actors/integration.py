@@ -214,7 +214,12 @@ class Integration(StateMachine):
                 attempt = self._attempt
                 if attempt is None:
                     return None
-                if attempt.is_pushing:  # there came more after all, and the stream has no room for it yet
+                # Some say a finish reason with every piece: while there comes more, the grace begins anew.
+                silent = 0.0 if attempt.is_pushing else self.runtime.clock.monotonic() - attempt.last_progress
+                left = self._options.finish_grace - silent
+                if left > 1e-6 and attempt.error is None:
+                    return Keep(timeout(_GRACE, left))
+                if attempt.is_pushing:  # there is no room yet for what came
                     return Keep(timeout(_GRACE, self._options.finish_grace))
                 return self._ended(Ended(attempt.number, attempt.error is None, None))
             case NamedTimeout(name="queue"):

@@ -6,7 +6,7 @@ Durations are float seconds. Every refusal is an `OptionError` that names the fi
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self, TypeAlias, get_args
 
@@ -205,7 +205,7 @@ class RequestOptions(_Options):
             background mode); any other answer fails.
         fallback: models to ask in turn when one has failed for good, by the same rules: before the first delta, or
             with ``on_interrupt="restart"``. Each is ``"provider/model"``, or a model of the same provider.
-        finish_grace: how long to wait for usage after a finish reason when no end marker comes, 0 … 60.
+        finish_grace: how long to wait in silence, for usage, after a finish reason when no end marker comes, 0 … 60.
         max_event_bytes: the longest event a provider may send, 1,000 … 2**30.
         max_answer_bytes: the longest answer, everything the model says counted in characters, 1,000 … 2**40.
         verify_tls: verify certificates; a path names a CA bundle.
@@ -225,7 +225,7 @@ class RequestOptions(_Options):
     retry_max_delay: float = 8.0
     retry_after_limit: float = 60.0
     on_interrupt: OnInterrupt = "fail"
-    fallback: tuple[str, ...] = ()
+    fallback: Sequence[str] = ()
     finish_grace: float = 2.0
     max_event_bytes: int = 4 * 1_048_576
     max_answer_bytes: int = 64 * 1_048_576

@@ -139,6 +139,19 @@ def test_I27_a_body_that_stays_open_behind_the_finish_is_given_its_grace_and_clo
     assert system.scripted.cancelled == 1
 
 
+def test_I27_a_finish_reason_that_comes_with_every_piece_does_not_cut_off_the_next(system: SimulatedSystem) -> None:
+    words = [f"{n} " for n in range(8)]
+    steps = [step for word in words for step in (word, FinishDelta("stop", "STOP"), 0.4)]
+    stream = ask(
+        system,
+        ScriptedAttempt((*steps, HANG), finish=None, done=False),
+        request_options=penstock.RequestOptions(finish_grace=0.5),
+    )
+    before = system.simulation.clock.monotonic()
+    assert stream.result(timeout=60).text == "".join(words)
+    assert system.simulation.clock.monotonic() - before < 8 * 0.4 + 1
+
+
 def test_I27_the_grace_does_not_cut_off_text_that_waits_for_a_slow_stream(system: SimulatedSystem) -> None:
     tokens: list[Any] = [TextDelta(f"{n} ") for n in range(60)]
     slow = penstock.StreamOptions(max_buffer_size=5, batch_size=5, rate_limit=5)
