@@ -26,7 +26,7 @@ $(VENV)/.docs: $(VENV)/.run
 	@$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	@touch $@
 
-run: $(VENV)/.run  ## the demo: several streams, one retry, one subscriber crash, the tree, the statistics
+run: $(VENV)/.run  ## the demo: several streams, a retry, a crash, an agent with tools, the tree, the statistics
 	@$(BIN)/penstock run
 
 test: $(VENV)/.dev  ## every test

@@ -1,4 +1,4 @@
-"""What ``penstock run`` shows: six streams at once from a real HTTP server, a retry, and a crash that disturbs nobody.
+"""What ``penstock run`` shows: six streams at once from a real HTTP server, a retry, a crash, and an agent with tools.
 
 Everything is real but the model: the embedded provider's bytes go through sockets as HTTP and SSE. What is promised at
 the end is checked, not only said.
@@ -20,12 +20,13 @@ from rich.text import Text
 
 from penstock.adapters.loopback.faults import Status
 from penstock.adapters.loopback.ledger import ReceivedRequest
-from penstock.adapters.loopback.script import Answer, Replies, Script
+from penstock.adapters.loopback.script import Answer, Replies, Script, ScriptedCall
 from penstock.adapters.loopback.server import LoopbackProvider
+from penstock.agent import Agent
 from penstock.config.options import StreamOptions
 from penstock.config.presets import CHAT, CHAT_DEFAULTS, DOCUMENT, REALTIME
 from penstock.config.settings import Settings
-from penstock.events import Event, StreamCancelled, StreamCompleted, StreamFailed, TokenEvent
+from penstock.events import Event, StreamCancelled, StreamCompleted, StreamFailed, TokenEvent, ToolResult
 from penstock.inspection import StreamInfo, SystemStatistics, Tree
 from penstock.stream import Stream
 from penstock.system import System
@@ -38,6 +39,7 @@ _LINE_EVERY = 1.0  # seconds between two lines where there is no terminal
 _TREE_AT = 2.0
 _CRASH_AT = 3  # the event at which one subscriber raises
 _RETRY_AFTER = 0.5
+_TOOLS = 2
 
 _TEXT = (
     "High above the valley the lake waits behind its dam. A gate opens, and water enters the penstock: a steel pipe as "
@@ -86,6 +88,50 @@ class _BusyOnce:
         return Status(503, retry_after=_RETRY_AFTER) if len(self.times) == 1 else self._answer
 
 
+class _Operator:
+    """An agent that looks up two lakes at once, one of which cannot be reached, and answers all the same."""
+
+    TEXT = "The upper lake stands at 1,742 m. Of the lower one I was not told."
+
+    def __init__(self) -> None:
+        self.go_on = threading.Event()  # until then its tools are busy, for whoever looks at the tree
+        self.results: list[str] = []
+        self.end: Event | None = None
+        self.agent: Agent | None = None
+
+    def reply(self, request: ReceivedRequest) -> Answer:
+        """What its model says: two calls, and an answer once there are results."""
+        if request.tool_result is not None:
+            return _answer(len(self.TEXT.split()), 40).replace(text=self.TEXT)
+        calls = [ScriptedCall("lake_level", f'{{"lake": "{lake}"}}') for lake in ("upper", "lower")]
+        return Answer("", tool_calls=tuple(calls))
+
+    def lake_level(self, lake: str) -> str:
+        """How high a lake stands."""
+        self.go_on.wait(_LONGEST)
+        if lake == "lower":
+            raise ConnectionError("on purpose")
+        return "1,742 m"
+
+    def ask(self, system: System, url: str, number: int) -> None:
+        """Start the agent, and put the question to it."""
+        tools = [self.lake_level]
+        self.agent = system.agent("operator", model="operator", tools=tools, provider="loopback", base_url=url)
+        self.agent.stream_chat("How high do the lakes stand?", self, stream_id=f"{number}-operator")
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, ToolResult):
+            self.results.append(event.status)
+        elif isinstance(event, StreamCompleted | StreamFailed | StreamCancelled):
+            self.end = event
+
+    @property
+    def has_answered(self) -> bool:
+        """Whether it was given both results, the failed one too, and the answer."""
+        end = self.end
+        return isinstance(end, StreamCompleted) and end.text == self.TEXT and self.results == ["ok", "error"]
+
+
 @dataclass
 class _Show:
     """One stream of the demo."""
@@ -124,17 +170,24 @@ class _Demo:
         self.shows = _shows()
         self.busy_once = _BusyOnce(self.shows[2].answer)
         self.clumsy = _Clumsy()
+        self.operator = _Operator()
         self.tree: Tree | None = None
         self.seen: set[str] = set()
         self.begun = time.monotonic()
         replies: dict[str, Replies] = {show.name: show.answer for show in self.shows}
-        replies["retried"] = self.busy_once
+        replies |= {"retried": self.busy_once, "operator": self.operator.reply}
         self.provider = LoopbackProvider(Script(models=replies))
 
     # --- its course ----------------------------------------------------------------------------------------------
 
     def play(self, system: System, stopped: Callable[[], bool]) -> bool:
         """Stream until all streams have ended; False if it was stopped or took too long."""
+        try:
+            return self._play(system, stopped)
+        finally:
+            self.operator.go_on.set()
+
+    def _play(self, system: System, stopped: Callable[[], bool]) -> bool:
         self._open(system)
         over = threading.Event()  # nobody sets it: it is slept on
         with self._progress(system) as draw:
@@ -144,7 +197,8 @@ class _Demo:
                 if self.tree is None and time.monotonic() - self.begun >= _TREE_AT:
                     self.tree = system.tree()
                     self._print("", "The supervision tree at this moment:", "", *str(self.tree).splitlines(), "")
-                if all(show.subscriber.end is not None for show in self.shows):
+                    self.operator.go_on.set()
+                if self.operator.end is not None and all(show.subscriber.end is not None for show in self.shows):
                     draw(True)
                     return True
                 over.wait(_LOOK)
@@ -152,7 +206,7 @@ class _Demo:
 
     def _open(self, system: System) -> None:
         url = self.provider.base_url
-        self._print(f"{len(self.shows)} streams from {url}: real HTTP and SSE.", "")
+        self._print(f"{len(self.shows)} streams and an agent's answer from {url}: real HTTP and SSE.", "")
         for number, show in enumerate(self.shows, 1):
             show.stream = system.chat(
                 show.name,
@@ -166,6 +220,7 @@ class _Demo:
         voice = self.shows[1].stream
         assert voice is not None
         voice.subscribe(self.clumsy)
+        self.operator.ask(system, url, len(self.shows) + 1)
 
     # --- while it runs -------------------------------------------------------------------------------------------
 
@@ -178,6 +233,8 @@ class _Demo:
         assert voice is not None
         if self.clumsy.crashes and not voice.is_over and system.get_stream_info(voice.id).subscriber_count == 1:
             self._say_once("crash", "stream 2: a subscriber crashed and is out; the other one goes on.")
+        if "error" in self.operator.results:
+            self._say_once("tool", "the agent: one of its two tools failed; the model is told, and answers.")
 
     def _say_once(self, what: str, text: str) -> None:
         if what not in self.seen:
@@ -289,6 +346,10 @@ class _Demo:
             (
                 all(show.stream is not None and f"stream/{show.stream.id}" in names for show in shows),
                 f"all {len(shows)} streams were in the supervision tree.",
+            ),
+            (
+                self.operator.has_answered and sum(name.startswith("tool/") for name in names) == _TOOLS,
+                "the agent ran two tools at once, one of which raised; it told the model, and answered.",
             ),
         ]
 

@@ -386,7 +386,7 @@ def _models() -> list[tuple[str, str]]:
 
 @app.command()
 def run() -> int:
-    """Show it: several streams at once, a retry, a crash that disturbs nobody, the tree, the statistics."""
+    """Show it: several streams at once, a retry, a crash that disturbs nobody, an agent with tools, the tree."""
     _bypass_proxies()
     configure_logging("critical")  # the demo's crash is on purpose, and told in its own words
     if sys.stdout is None:

@@ -708,9 +708,12 @@ SEEN = (
     "stream 2: a subscriber crashed",
     "stream/1-reader  (TokenStream, ",
     "source/6-flood  (Integration, ",
-    "6 of 6 streams completed",
+    "(AgentProcess, working)",
+    "the agent: one of its two tools failed",
+    "7 of 7 streams completed",
     "(attempt 2)",
     "6 of 6 subscribers got every one",
+    "the agent ran two tools at once",
     "no thread is left",
 )
 

@@ -158,3 +158,6 @@ def test_a_folder_of_recordings_is_a_set_of_models(tmp_path: Path) -> None:
     assert models["two"].media_type == "application/x-ndjson"
     with pytest.raises(OptionError, match="a folder"):
         recorded_models(tmp_path / "one.sse")
+    (tmp_path / "none").mkdir()
+    with pytest.raises(OptionError, match="a folder with recordings"):
+        recorded_models(tmp_path / "none")

@@ -125,9 +125,12 @@ def recorded_models(folder: str | Path) -> dict[str, Replay]:
     """A model for each recording (``*.sse``, ``*.ndjson``) in ``folder``, named like the file without its suffix.
 
     Raises:
-        OptionError: the folder cannot be read, or there is none.
+        OptionError: there is no such folder, or no recording in it.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise OptionError("replay", str(folder), "a folder with recordings")
-    return {path.stem: Replay(path) for path in sorted(folder.iterdir()) if path.suffix in (".sse", ".ndjson")}
+    found = {path.stem: Replay(path) for path in sorted(folder.iterdir()) if path.suffix in (".sse", ".ndjson")}
+    if not found:
+        raise OptionError("replay", str(folder), "a folder with recordings: *.sse, *.ndjson")
+    return found
