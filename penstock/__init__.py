@@ -6,6 +6,7 @@ subscribers read, each at its own pace. See `System` for the way in.
 
 from penstock.actors.agent_record import AgentStatistics
 from penstock.actors.flow.toolcalls import ToolCallAccumulator
+from penstock.actors.gates import EndpointStatistics
 from penstock.actors.iteration import Events
 from penstock.actors.record import StreamStatistics
 from penstock.actors.subscriptions import Subscription
@@ -13,10 +14,11 @@ from penstock.adapters.tools import FunctionTool, tool
 from penstock.agent import Agent
 from penstock.chaining import chain, wrap_existing_handler
 from penstock.config.agents import AgentOptions
+from penstock.config.limits import BreakerOptions, LimitOptions, RetryBudgetOptions
 from penstock.config.logs import configure_logging
 from penstock.config.options import RequestOptions, StreamOptions
 from penstock.config.presets import CHAT, DOCUMENT, REALTIME
-from penstock.config.settings import Settings
+from penstock.config.settings import DefaultProviderOptions, LogOptions, ProviderOptions, RuntimeOptions, Settings
 from penstock.errors import (
     AgentBusy,
     AgentCrashed,
@@ -87,7 +89,7 @@ from penstock.events import (
     to_dict,
 )
 from penstock.inspection import StreamInfo, SubscriberInfo, SystemStatistics, Tree
-from penstock.ports import Tool, ToolContext
+from penstock.ports import Journal, Provider, Secret, Tool, ToolContext
 from penstock.provider_client import ProviderClient, ProviderHealth
 from penstock.stream import Stream
 from penstock.structured import PartialJson, Structured, response_format, structured
@@ -108,6 +110,7 @@ __all__ = [
     "ApiError",
     "AuthenticationError",
     "BadRequestError",
+    "BreakerOptions",
     "BufferFull",
     "CallTimeout",
     "Choice",
@@ -116,12 +119,17 @@ __all__ = [
     "ContentFilterError",
     "ContextLengthExceeded",
     "Cost",
+    "DefaultProviderOptions",
     "DeliveryError",
     "Disconnected",
+    "EndpointStatistics",
     "Event",
     "Events",
     "FunctionTool",
     "IncompleteStream",
+    "Journal",
+    "LimitOptions",
+    "LogOptions",
     "MailboxFull",
     "OptionError",
     "OutputInvalid",
@@ -131,14 +139,19 @@ __all__ = [
     "ProcessDead",
     "ProcessError",
     "ProtocolError",
+    "Provider",
     "ProviderBusy",
     "ProviderClient",
     "ProviderError",
     "ProviderHealth",
+    "ProviderOptions",
     "ProviderTimeout",
     "RateLimited",
     "ReasoningBlock",
     "RequestOptions",
+    "RetryBudgetOptions",
+    "RuntimeOptions",
+    "Secret",
     "Settings",
     "StartError",
     "Stream",

@@ -6,8 +6,13 @@ from collections.abc import Mapping
 from typing import Any, assert_type
 
 import pykka
+from pydantic import BaseModel
 
 import penstock
+
+
+class Recipe(BaseModel):
+    name: str
 
 
 def read(system: penstock.System) -> str:
@@ -85,3 +90,110 @@ def converse(system: penstock.System, actor: pykka.ActorRef[Any]) -> tuple[dict[
         agent.deny("call_1", "no")
         assert_type(agent.statistics(), penstock.AgentStatistics)
     return agent.history
+
+
+@penstock.tool
+def add(a: int, b: int) -> int:
+    """Add two numbers."""
+    return a + b
+
+
+@penstock.tool(timeout=5, needs_approval=True, name="remove")
+async def delete(path: str, context: penstock.ToolContext) -> str:
+    """Delete a file."""
+    context.report(0.5)
+    return "kept" if context.is_cancelled else path
+
+
+SCHEMA = {"name": "now", "parameters": {"type": "object", "properties": {}}}
+
+
+def watch(system: penstock.System) -> list[str]:
+    assert_type(add, penstock.FunctionTool)
+    assert_type(delete, penstock.FunctionTool)
+    agent = system.agent(
+        model="anthropic/m",
+        tools=[add, delete, print, (SCHEMA, lambda: "12:00"), {"type": "web_search_20250305", "name": "web_search"}],
+        system_prompt="Be brief.",
+        max_tool_rounds=3,
+        approve=lambda call: True if call.name == "add" else None,
+        history=[{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hi"}],
+    )
+    told: list[str] = []
+    for event in agent.stream_chat({"role": "user", "content": "What is 17 + 25?"}):
+        match event:
+            case penstock.StreamStarted(model=model):
+                assert_type(model, str | None)
+            case penstock.ToolCallStarted(id=id, name=name, index=index):
+                assert_type(index, int)
+                told += [id, name]
+            case penstock.ToolCallDelta(text=text):
+                told.append(text)
+            case penstock.ToolCallCompleted(call=call) | penstock.ToolApprovalRequested(call=call):
+                assert_type(call, penstock.ToolCall)
+                told.append(call.arguments_raw)
+            case penstock.ToolExecutionStarted(calls=calls, round=number):
+                assert_type(calls, tuple[penstock.ToolCall, ...])
+                assert_type(number, int)
+            case penstock.ToolProgress(call_id=call_id, progress=progress):
+                told.append(f"{call_id}: {progress}")
+            case penstock.ToolResult(call_id=call_id, name=name, status=status, content=content):
+                assert status in ("ok", "error", "timeout", "denied", "unknown_tool", "invalid_arguments")
+                told.append(content)
+            case penstock.StreamCompleted(cost=cost, metrics=metrics, provider=provider):
+                assert_type(cost, penstock.Cost | None)
+                assert_type(metrics, penstock.StreamMetrics | None)
+                assert_type(provider, str | None)
+    assert_type(agent.history, tuple[dict[str, Any], ...])
+    agent.stop(timeout=2.0)
+    return told
+
+
+def cook(system: penstock.System) -> str:
+    stream = system.chat("m", "A recipe, please.", response_format=penstock.response_format(Recipe))
+    recipe = penstock.structured(stream, Recipe)
+    for partial in recipe:
+        print(partial)
+    assert_type(recipe.result(timeout=1.0), Recipe)
+    return recipe.result().name
+
+
+async def cook_async(stream: penstock.Stream) -> list[int]:
+    numbers = penstock.structured(stream, list[int])
+    async for partial in numbers:
+        print(partial)
+    return await numbers.aresult()
+
+
+def set_up() -> penstock.System:
+    settings = penstock.Settings(
+        request=penstock.RequestOptions(reasoning_timeout=60, on_interrupt="resume", fallback=["anthropic/m"]),
+        agent=penstock.AgentOptions(tool_timeout=5),
+        breaker=penstock.BreakerOptions(failures=3, cooldown=10),
+        retry_budget=penstock.RetryBudgetOptions(ratio=None),
+        provider=penstock.DefaultProviderOptions(name="openai", model="m"),
+        providers={"openai": penstock.ProviderOptions(requests_per_minute=500, concurrent_streams=20)},
+        runtime=penstock.RuntimeOptions(workers=4),
+        log=penstock.LogOptions(level="info"),
+        prices="prices.toml",
+    )
+    assert_type(settings.limits("openai"), penstock.LimitOptions)
+    system = penstock.System(settings)
+    system.chat("m", "Hello", fallback=["anthropic/m", "other"], request_options=penstock.RequestOptions(max_retries=0))
+    assert_type(system.statistics().providers, tuple[penstock.EndpointStatistics, ...])
+    return system
+
+
+def fail(stream: penstock.Stream) -> float | None:
+    try:
+        stream.result()
+    except penstock.RateLimited as error:
+        assert_type(error.partial, str)
+        return error.retry_after
+    except penstock.CircuitOpen as error:
+        return error.retry_after
+    except penstock.ApiError as error:
+        assert_type(error.status, int)
+    except (penstock.ProviderBusy, penstock.ToolRoundsExceeded, penstock.AgentBusy, penstock.OutputInvalid):
+        return None
+    return 0.0

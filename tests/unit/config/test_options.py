@@ -118,7 +118,7 @@ def test_an_unknown_option_is_refused_by_name_with_those_there_are(kind: Kind) -
 
 
 def test_fallbacks_may_be_given_as_a_list_and_are_kept_as_what_cannot_change() -> None:
-    assert RequestOptions(fallback=["a", "b"]).fallback == ("a", "b")  # type: ignore[arg-type]
+    assert RequestOptions(fallback=["a", "b"]).fallback == ("a", "b")
 
 
 def test_a_batch_cannot_be_larger_than_the_buffer() -> None:
