@@ -85,7 +85,7 @@ class OpenAiAccount:
             raise ProtocolError("the answer holds no list of models")
         names = [name for each in listed if (name := _model_name(each))]
         is_cut = about.get("has_more") is True and bool(names)
-        return names, (text_of(about.get("last_id")) or names[-1]) if is_cut else None
+        return names, (without_halves(text_of(about.get("last_id"))) or names[-1]) if is_cut else None
 
     def quota(self, headers: Mapping[str, str]) -> Quota | None:
         """Read the ``x-ratelimit-…`` headers; None: nothing is told."""

@@ -295,6 +295,8 @@ class ResponsesDecoder:
             self._hosted.add(wire.output_index)
         else:
             self._called = True
+        if (ToolCallFragment, wire.output_index, None) in self._told:
+            arguments = ""  # they came before the item did, or its beginning got lost on the way
         if arguments:
             self._note_told(ToolCallFragment, wire.output_index, None)
         self._note_told(ToolCallFragment, wire.output_index, -1)

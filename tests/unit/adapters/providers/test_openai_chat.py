@@ -655,6 +655,8 @@ def test_models_are_asked_for_with_the_key_and_read_in_every_form() -> None:
     assert provider.models(b'{"data": []}') == ([], None)
     assert provider.models(b'{"data":[{"id":"a"}],"has_more":true}') == (["a"], "a")
     assert provider.models(b'{"data":[{"id":"a"}],"has_more":true,"last_id":"z"}') == (["a"], "z")
+    _, page = provider.models(b'{"data":[{"id":"a"}],"has_more":true,"last_id":"\\ud83d"}')
+    assert provider.models_request(page).url.endswith("?after=%EF%BF%BD")
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"{}", b'{"data":5}', b"5", b"[" * 100_000, b'{"error":{}}'])

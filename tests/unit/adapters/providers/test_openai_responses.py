@@ -277,6 +277,13 @@ def test_arguments_that_come_only_in_done_are_told_once() -> None:
     assert decode(item) == [ToolCallFragment(0, "c1", "f", "{}")]
 
 
+@pytest.mark.parametrize("name", ["response.output_item.added", "response.output_item.done"])
+def test_arguments_that_came_before_their_item_are_told_once(name: str) -> None:
+    item = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
+    told = decode(delta("function_call_arguments", "{}"), event(name, output_index=0, item=item))
+    assert told == [ToolCallFragment(0, arguments="{}"), ToolCallFragment(0, "c", "f")]
+
+
 def test_a_custom_tools_input_is_its_arguments() -> None:
     call = {"type": "custom_tool_call", "call_id": "c1", "name": "f", "input": ""}
     assert decode(
