@@ -191,7 +191,7 @@ class Attempt:
             builder.size += sum(len(item[0]) for item in items if item.__class__ is tuple)
         else:
             builder.size += sum(len(text) for text, _ in items)
-        if builder.size > self._source.options.max_answer_bytes:
+        if builder.size + builder.sealed > self._source.options.max_answer_bytes:
             self.error = ProtocolError(f"the answer is longer than {self._source.options.max_answer_bytes} bytes")
             return None
         return None if self._abandoned else items

@@ -17,6 +17,7 @@ from penstock.ports import (
     ErrorDelta,
     FinishDelta,
     KeepAlive,
+    ReasoningBlockDelta,
     ReasoningDelta,
     RefusalDelta,
     TextDelta,
@@ -571,6 +572,12 @@ def test_I31_a_stream_without_credit_is_not_idle(system: SimulatedSystem) -> Non
 
 
 # --- the bound on an answer ------------------------------------------------------------------------------------------
+
+
+def test_reasoning_that_only_the_provider_can_read_is_bounded_too(system: SimulatedSystem) -> None:
+    piece = ReasoningBlockDelta(penstock.ReasoningBlock(kind="redacted_thinking", signature="x" * 400))
+    with pytest.raises(ProtocolError, match="longer than 1000 bytes"):
+        ask(system, [*[piece] * 3, HANG], request_options=QUICK.replace(max_answer_bytes=1000)).result(timeout=5)
 
 
 @pytest.mark.parametrize("kind", [TextDelta, ReasoningDelta, RefusalDelta, None])

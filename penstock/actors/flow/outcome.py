@@ -91,6 +91,8 @@ class OutcomeBuilder:
         self.keeps_text = keeps_text
         self.size = 0
         """Characters the model has said so far, of any kind."""
+        self.sealed = 0
+        """Characters beside them that are kept: signatures, and reasoning that only the provider can read."""
         self.model: str | None = None
         """As the provider says it."""
         self.usage: Usage | None = None
@@ -124,6 +126,7 @@ class OutcomeBuilder:
                     return self._calls.feed(delta)
                 case ReasoningBlockDelta(block=block):
                     self._blocks.append(block)
+                    self.sealed += len(block.signature)
                 case ChoiceDelta(index=index, delta=part):
                     other = self._others.get(index)
                     if other is None:

@@ -4,7 +4,8 @@ Providers disagree on how fragments are marked: by index, by id, by both, by an 
 (see https://github.com/ollama/ollama/issues/15457 and https://github.com/openai/openai-python/issues/3201). The rule
 here: a new id begins a new call, whatever its index; a fragment without an id belongs to the last call with its
 index, unless it names another function or begins a second object where the first is complete; one without either
-belongs to the last call, unless that has a name and it brings one too.
+belongs to the last call, unless that has a name and it brings one too. An id that is known names another call if that
+has another function, or another index and all its arguments; such a call gets an id of its own.
 
 A call is told of as it grows: that it has begun once its name is known, and its id, or that none comes; then each piece
 of its arguments. What is told of first, its place and its id, stays what it is.
@@ -134,7 +135,7 @@ class ToolCallAccumulator:
             call = _Call(len(self._calls))
             self._calls.append(call)
         if delta.id:
-            call.id = call.id or delta.id
+            call.id = call.id or (f"{delta.id}_{call.place}" if is_new and delta.id in self._by_id else delta.id)
             call.has_own_id = True
             self._by_id[delta.id] = call
         if delta.index is not None:
@@ -186,10 +187,16 @@ class ToolCallAccumulator:
         if delta.id:
             known = self._by_id.get(delta.id)
             if known is not None:
-                return known
+                return None if self._is_namesake(known, delta) else known
             known = self._without_id(delta)  # the id may come after the first fragment
             return known if known is not None and not known.has_own_id else None
         return self._without_id(delta)
+
+    def _is_namesake(self, known: _Call, delta: ToolCallFragment) -> bool:
+        """Whether it is of another call than the one that has its id: some give all calls of an answer the same."""
+        if not delta.name or not known.name or delta.name != known.name:
+            return bool(delta.name and known.name)
+        return delta.index is not None and self._by_index.get(delta.index) is not known and _is_another(known, delta)
 
     def _without_id(self, delta: ToolCallFragment) -> _Call | None:
         if delta.index is not None:

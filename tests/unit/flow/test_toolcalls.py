@@ -71,6 +71,20 @@ def test_ids_alone_are_enough_and_may_be_repeated_with_every_fragment() -> None:
     ) == [("a", "f", {}), ("b", "g", {})]
 
 
+def test_an_id_that_all_calls_have_does_not_make_them_one() -> None:
+    first = D(index=0, id="c", name="f", arguments='{"x": 1}')
+    assert calls(first, D(index=1, id="c", name="f", arguments='{"x"'), D(index=1, arguments=": 2}")) == [
+        ("c", "f", {"x": 1}),
+        ("c_1", "f", {"x": 2}),
+    ]
+    for index in (0, 1, None):
+        second = D(index=index, id="c", name="g", arguments='{"x"')
+        assert calls(first, second, D(index=index, id="c", arguments=": 2}")) == [
+            ("c", "f", {"x": 1}),
+            ("c_1", "g", {"x": 2}),
+        ]
+
+
 def test_an_id_may_come_after_the_first_fragment() -> None:
     assert calls(D(index=0, name="f"), D(index=0, id="a", arguments="{}")) == [("a", "f", {})]
     assert calls(D(name="f"), D(id="a", arguments="{}")) == [("a", "f", {})]
