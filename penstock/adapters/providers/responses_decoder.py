@@ -198,7 +198,8 @@ class ResponsesDecoder:
 
     def _text(self, wire: Wire, out: list[Delta]) -> None:
         if text := text_of(wire.delta):
-            self._note_told(TextDelta, wire.output_index, wire.content_index)
+            if (TextDelta, wire.output_index, wire.content_index) not in self._told:
+                self._note_told(TextDelta, wire.output_index, wire.content_index)
             out.append(TextDelta(text))
 
     def _whole_text(self, wire: Wire, out: list[Delta]) -> None:
@@ -283,9 +284,8 @@ class ResponsesDecoder:
         return any((kind, wire.output_index) in self._told_of for kind in kinds)
 
     def _note_told(self, kind: type, index: int | None, part: int | None) -> None:
-        if (kind, index, part) not in self._told:
-            self._told.add((kind, index, part))
-            self._told_of.add((kind, index))
+        self._told.add((kind, index, part))
+        self._told_of.add((kind, index))
 
     def _call(self, wire: Wire, item: dict[str, Any], arguments: str, out: list[Delta]) -> None:
         call_id = without_halves(text_of(item.get("call_id")) or text_of(item.get("id")))
