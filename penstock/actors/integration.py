@@ -42,6 +42,7 @@ from penstock.actors.source import Source
 from penstock.config.logs import get_logger
 from penstock.errors import (
     ApiError,
+    CircuitOpen,
     IncompleteStream,
     PenstockError,
     ProcessDead,
@@ -317,9 +318,9 @@ class Integration(StateMachine):
     def _retry_after(self, error: PenstockError, attempt: Attempt | None) -> float | None:
         """Seconds until the same one is asked again; None if it is not."""
         source, options = self._source, self._options
-        if not isinstance(error, ProviderError) or not error.retryable or isinstance(error, ProviderBusy):
+        if not isinstance(error, ProviderError) or isinstance(error, (ProviderBusy, CircuitOpen)):
             return None
-        if source.tries > options.max_retries:
+        if not error.retryable or source.tries > options.max_retries:
             return None
         if source.started:
             if options.on_interrupt == "fail":

@@ -78,6 +78,8 @@ class ProviderBusy(ProviderError):
 class CircuitOpen(ProviderError):
     """The endpoint failed so often that nothing is sent to it until ``retry_after`` seconds from now."""
 
+    retryable = True
+
     def __init__(self, endpoint: str, retry_after: float) -> None:
         self.endpoint = endpoint
         self.retry_after = retry_after

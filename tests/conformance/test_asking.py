@@ -194,8 +194,10 @@ def test_an_endpoint_that_is_down_is_left_alone_and_tried_again() -> None:
             with pytest.raises(ConnectError):
                 ask(system, provider, request_options=ONCE).result(timeout=5)
         assert endpoint(system, provider).circuit == "open"
-        with pytest.raises(CircuitOpen):
+        with pytest.raises(CircuitOpen) as caught:  # which may be asked again, by the caller, later
             ask(system, provider).result(timeout=0.1)
+        assert caught.value.retryable
+        assert 0 < caught.value.retry_after <= 20
         assert provider.requests == 3
         system.advance(20)
         assert ask(system, provider).result(timeout=5).text == "well again"
