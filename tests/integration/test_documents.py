@@ -97,7 +97,25 @@ def test_the_examples_say_what_they_promise(provider: LoopbackProvider, tmp_path
 
 
 def test_every_link_between_the_documents_leads_somewhere() -> None:
-    for path in [*DOCUMENTS, *sorted((ROOT / "docs" / "decisions").glob("*.md"))]:
-        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", path.read_text("utf-8")):
-            if "://" not in target:
-                assert (path.parent / target).exists(), f"{path.name}: {target}"
+    for path in DOCUMENTS:
+        for target, section in re.findall(r"\]\(([^)#]*)(?:#([^)]*))?\)", path.read_text("utf-8")):
+            if "://" in target:
+                continue
+            there = path.parent / target if target else path
+            assert there.exists(), f"{path.name}: {target}"
+            assert not section or section in sections(there), f"{path.name}: {target}#{section}"
+
+
+def sections(path: Path) -> list[str]:
+    """The anchors that MkDocs and GitHub make of a page's headings."""
+    headings = re.findall(r"^#+ (.*)$", path.read_text("utf-8"), re.MULTILINE)
+    return [re.sub(r"\s+", "-", re.sub(r"[^\w\s-]", "", heading.strip().lower())) for heading in headings]
+
+
+def test_every_page_is_in_the_navigation_and_can_be_reached_from_the_first_one() -> None:
+    docs = ROOT / "docs"
+    pages = {path.relative_to(docs).as_posix() for path in docs.rglob("*.md")}
+    listed = re.findall(r": ([\w/-]+\.md)$", (ROOT / "mkdocs.yml").read_text("utf-8"), re.MULTILINE)
+    assert sorted(listed) == sorted(pages)
+    linked = re.findall(r"\]\(([\w/-]+\.md)\)", (docs / "index.md").read_text("utf-8"))
+    assert sorted([*linked, "index.md"]) == sorted(pages)

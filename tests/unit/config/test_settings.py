@@ -553,7 +553,7 @@ def test_the_documented_example_file_loads() -> None:
     settings = Settings.load(write(example[1]))
     assert settings.stream == presets.DOCUMENT.replace(batch_size=25, flush_interval=0.2)
     assert settings.chat == presets.CHAT_DEFAULTS.replace(rate_limit=40)
-    assert settings.base_url("ollama") == "http://localhost:11434/v1"
+    assert settings.base_url("ollama") == "http://localhost:11434"
     assert settings.model() == "gpt-4.1-mini"
     assert settings.log == LogOptions(level="info", format="json")
 
