@@ -71,7 +71,7 @@ class ToolCallCompleted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ToolApprovalRequested(msgspec.Struct, frozen=True, kw_only=True):
-    """A call waits for ``Agent.approve`` or ``Agent.deny``."""
+    """A call waits for ``Agent.approve(call.id)`` or ``deny(call.id)``; it is denied after ``approval_timeout``."""
 
     stream_id: str = ""
     seq: int = 0
@@ -92,7 +92,7 @@ class ToolExecutionStarted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ToolProgress(msgspec.Struct, frozen=True, kw_only=True):
-    """What a running tool reports of itself."""
+    """What a running tool reports of itself: ``progress`` is what it gave to ``ToolContext.report``, as it is."""
 
     stream_id: str = ""
     seq: int = 0
@@ -112,7 +112,16 @@ ToolResultStatus: TypeAlias = Literal[
 
 
 class ToolResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What the model is told of one call: the tool's result as text, or what went wrong. In the order of the calls."""
+    """What the model is told of one call: the tool's result as text, or what went wrong. In the order of the calls.
+
+    Attributes:
+        call_id: the call's ``id``.
+        name: the function's.
+        status: ``"ok"``; ``"error"`` (it raised, or its process died), ``"timeout"``; not run at all:
+            ``"invalid_arguments"``, ``"unknown_tool"``, ``"denied"``, ``"cancelled"``.
+        content: the text for the model; not in the repr.
+        duration_s: seconds that the tool ran.
+    """
 
     stream_id: str = ""
     seq: int = 0
