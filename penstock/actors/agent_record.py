@@ -204,6 +204,7 @@ class AgentRecord:
     def end(self) -> None:
         """It is gone for good."""
         self.state = "ended"
+        self.places.forget(self)
         with contextlib.suppress(queue.Full):
             self.over.set()
 

@@ -278,7 +278,7 @@ class Source:
         )
 
     def _cost(self, candidate: Candidate, usage: Usage | None) -> Cost | None:
-        if candidate.price is None or not self.attempts:
+        if candidate.price is None or not self.tries:  # what others were asked has not its price
             return None
         builder = self.builder
         estimate = estimate_usage(self._count_asked(), builder.size)

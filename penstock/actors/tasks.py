@@ -31,6 +31,11 @@ class Places:
         self._lock = threading.Lock()
         self._waiting: dict[object, Callable[[], None]] = {}
 
+    @property
+    def waiting(self) -> int:
+        """How many have found none."""
+        return len(self._waiting)
+
     def take(self, who: object, on_free: Callable[[], None]) -> bool:
         """Take one; if there is none, ``on_free`` is called when it is worth trying again. It must only tell."""
         with self._lock:
@@ -39,6 +44,11 @@ class Places:
                 return True
             self._waiting[who] = on_free
             return False
+
+    def forget(self, who: object) -> None:
+        """It waits no more."""
+        with self._lock:
+            self._waiting.pop(who, None)
 
     def give_back(self) -> None:
         """Whoever held one does not any more."""
@@ -103,9 +113,9 @@ class Job:
         with self._lock:
             self.is_cancelled = True
             runs = self._has_begun
-        self._cancel()
         if not runs:
             self.end()
+        self._cancel()
 
 
 class TaskDone(msgspec.Struct, frozen=True):

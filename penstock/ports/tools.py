@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+from penstock.config.logs import get_logger
+
 __all__ = ["Tool", "ToolContext"]
 
 
@@ -43,7 +45,10 @@ class ToolContext:
             self._report(progress)
 
     def on_cancel(self, callback: Callable[[], None]) -> None:
-        """Have ``callback`` called once when the call is cancelled, at once if it has been. It must not block."""
+        """Have ``callback`` called once when the call is cancelled, at once if it has been. It must not block.
+
+        What it raises when it is called later is logged by its type, and stops nobody.
+        """
         with self._lock:
             if not self.is_cancelled:
                 self._on_cancel.append(callback)
@@ -56,7 +61,10 @@ class ToolContext:
             self.cancelled.set()
             callbacks, self._on_cancel = self._on_cancel, []
         for callback in callbacks:
-            callback()
+            try:
+                callback()
+            except Exception as error:  # whoever cancels is not who wrote it
+                get_logger(tool=self.name).error("on_cancel_failed", error=type(error).__name__)
 
 
 class Tool(Protocol):

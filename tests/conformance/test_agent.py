@@ -119,6 +119,27 @@ def test_34_a_tools_own_time_out_counts_before_the_agents(system: SimulatedSyste
     assert system.simulation.clock.monotonic() - start < 2
 
 
+def test_34_a_tool_that_cannot_be_told_to_stop_hurts_nobody_else(system: SimulatedSystem) -> None:
+    told: list[str] = []
+
+    class Deaf:
+        name, description, parameters, timeout, needs_approval = "deaf", "Deaf.", {"type": "object"}, 1.0, False
+
+        def check(self, arguments: Any) -> Any:
+            return arguments
+
+        def run(self, arguments: Any, context: penstock.ToolContext) -> Any:
+            context.on_cancel(lambda: [][0])
+            context.on_cancel(lambda: told.append("stop"))
+            return Reply()  # as if it did not return
+
+    agent, _ = agent_on(system, ask(("a", "deaf", "{}")), say("Late."), tools=[Deaf()])
+    collector = Collector(agent.stream_chat("Go."))
+    assert collector.wait_for_terminal(60).text == "Late."
+    assert [status for _, status, _ in results(collector.events)] == ["timeout"]
+    assert (told, agent.statistics().restarts, system._tool_places.taken) == (["stop"], 0, 0)
+
+
 def test_34_the_late_result_of_a_tool_that_was_cut_off_is_dropped(system: SimulatedSystem, bench: Bench) -> None:
     late = Reply()
 
@@ -495,6 +516,18 @@ def test_calls_that_find_no_place_wait_together_and_no_longer_than_a_tool_may(
     assert [status for _, status, _ in results(collector.events)] == ["timeout"] * 3
     assert collector.wait_for_terminal().text == "Well."
     assert bench.runs == []
+    give_all_places_back(system)
+
+
+def test_an_agent_that_has_ended_waits_for_no_place(system: SimulatedSystem, bench: Bench) -> None:
+    agent, _ = agent_on(system, ask(("a", "double", '{"x": 1}')), tools=bench.tools())
+    take_all_places(system)
+    agent.stream_chat("Go.")
+    system.advance(1)
+    assert agent.state == "working"
+    assert system._tool_places.waiting == 2  # it, and the others
+    agent.stop()
+    assert system._tool_places.waiting == 1
     give_all_places_back(system)
 
 

@@ -540,5 +540,18 @@ def test_usage_told_on_the_way_is_an_estimate_until_the_end(priced: SimulatedSys
     assert terminal.cost == Cost(amount=0.009, is_estimate=True)
 
 
+def test_what_the_first_one_used_has_not_the_price_of_one_that_was_never_asked(tmp_path: Any) -> None:
+    path = tmp_path / "prices.toml"
+    path.write_text(PRICES.replace("scripted", "backup").replace("m =", "other ="))
+    settings = Settings(prices=str(path), providers={"backup": ProviderOptions(concurrent_streams=1)})
+    with with_backup(backup([HANG]), settings=settings) as system:
+        options = ONCE.replace(fallback=("backup/other",))
+        failed = ScriptedProvider(ScriptedAttempt((UsageDelta(Usage(input_tokens=9, output_tokens=1)), down())))
+        streams = [ask(system, failed, request_options=options) for _ in range(2)]
+        system.advance(1)
+        (waiting,) = [one for one in streams if one._record.source and one._record.source.state == "limited"]
+        assert waiting.statistics().cost is None
+
+
 def test_a_model_without_a_price_costs_nobody_knows_what(system: SimulatedSystem) -> None:
     assert ask(system, ScriptedProvider(["a", FinishDelta("stop", "stop")])).result().cost is None
