@@ -112,7 +112,9 @@ class Job:
         """Nobody waits for it any more. Any thread; harmless if it is done."""
         with self._lock:
             self.is_cancelled = True
-            runs = self._has_begun
+            runs, is_over = self._has_begun, not self._has_place
+        if is_over:  # whoever has returned must not be told to stop
+            return
         if not runs:
             self.end()
         self._cancel()

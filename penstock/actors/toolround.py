@@ -1,7 +1,7 @@
 """The calls of one round at work: who runs, who waits for a place or for approval, whose result is next to be told.
 
-Part of an agent's process, and used by nobody else. No foreign code runs here but a tool's check of its arguments;
-everything that may block runs in a task of its own.
+Part of an agent's process, and used by nobody else. No foreign code runs here but a tool's check of its arguments, and
+what it has called when it is cancelled; everything that may block runs in a task of its own.
 """
 
 from __future__ import annotations

@@ -119,6 +119,23 @@ def test_34_a_tools_own_time_out_counts_before_the_agents(system: SimulatedSyste
     assert system.simulation.clock.monotonic() - start < 2
 
 
+def test_34_a_tool_that_is_done_is_not_told_to_stop(system: SimulatedSystem) -> None:
+    told: list[str] = []
+
+    def returns(context: penstock.ToolContext) -> str:
+        context.on_cancel(lambda: told.append("returns"))
+        return "done"
+
+    def raises(context: penstock.ToolContext) -> str:
+        context.on_cancel(lambda: told.append("raises"))
+        raise ValueError("no")
+
+    agent, _ = agent_on(system, ask(("a", "returns", "{}"), ("b", "raises", "{}")), say("Ok."), tools=[returns, raises])
+    assert agent.stream_chat("Go.").result(60).text == "Ok."
+    agent.stop()
+    assert told == []
+
+
 def test_34_a_tool_that_cannot_be_told_to_stop_hurts_nobody_else(system: SimulatedSystem) -> None:
     told: list[str] = []
 
