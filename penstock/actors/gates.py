@@ -192,9 +192,9 @@ class Gate:
     def statistics(self) -> EndpointStatistics:
         """A snapshot."""
         with self._lock:
-            self._find_lost()
+            first = self._line.first if self._find_lost() else None
             now = self._clock.monotonic()
-            return EndpointStatistics(
+            statistics = EndpointStatistics(
                 name=self.name,
                 base_url=self.base_url,
                 circuit=self._breaker.circuit(now),
@@ -209,13 +209,17 @@ class Gate:
                 tokens=self._tokens,
                 held_until_s=max(0.0, self._held_until - now),
             )
+        _wake(first)
+        return statistics
 
     def is_unused(self) -> bool:
         """Whether it would be the same if it were made anew, but for its statistics."""
         with self._lock:
-            self._find_lost()
+            first = self._line.first if self._find_lost() else None
             now = self._clock.monotonic()
-            return self._line.is_unused(now) and self._held_until <= now and self._breaker.failures == 0
+            is_unused = self._line.is_unused(now) and self._held_until <= now and self._breaker.failures == 0
+        _wake(first)
+        return is_unused
 
     # --- with the lock held --------------------------------------------------------------------------------------
 

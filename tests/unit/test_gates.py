@@ -189,6 +189,16 @@ def test_notes_of_lost_tickets_do_not_pile_up() -> None:
     assert len(gate._lost) <= 1
 
 
+@pytest.mark.parametrize("look", [Gate.statistics, Gate.is_unused])
+def test_whoever_looks_and_finds_a_lost_place_tells_those_who_wait(look: Any) -> None:
+    gate = make(concurrent_streams=1)
+    lost, waiting = clients(gate, 2)
+    lost.ticket = Ticket(lambda: None)
+    gc.collect()
+    look(gate)
+    assert waiting.woken == 1
+
+
 def test_whoever_gives_up_finds_a_lost_place_for_those_who_wait() -> None:
     gate = make(concurrent_streams=1)
     lost, first, second = clients(gate, 3)
