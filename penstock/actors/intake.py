@@ -100,7 +100,8 @@ class Intake:
     def push_event(self, event: ToolEvent, *, is_void: Callable[[], bool] | None = None) -> bool:
         """Put a tool event behind what was pushed before it; returns whether the stream lives.
 
-        It never waits for room, and no ``overflow`` drops it. It counts as one that waits, so that whoever pushes
+        It never waits for room, and no ``overflow`` drops it; of a tool's reports only the last waits while there is no
+        room. It counts as one that waits, so that whoever pushes
         tokens is held back by it, and it makes the stream let out at once what stands before it (see `TokenStream`).
         ``is_void`` as for `push_blocking`.
         """

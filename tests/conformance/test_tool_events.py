@@ -28,7 +28,7 @@ def _shown(event: Event) -> str:
 
 
 def mark(name: str = "!") -> ToolProgress:
-    return ToolProgress(call_id="c", name=name, progress=None)
+    return ToolProgress(call_id=name, name=name, progress=None)
 
 
 def piece(text: str, index: int = 0) -> ToolCallDelta:

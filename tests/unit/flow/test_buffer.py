@@ -45,7 +45,7 @@ def drain(buffer: TokenBuffer, limit: int = 3) -> list[Batch | EventBatch]:
 
 
 def mark(name: str) -> ToolProgress:
-    return ToolProgress(call_id="c", name=name, progress=None)
+    return ToolProgress(call_id=name, name=name, progress=None)
 
 
 def piece(text: str, index: int = 0) -> ToolCallDelta:
@@ -126,6 +126,22 @@ class Model:
     def restore(self) -> None:
         self.waiting[:0] = self.taken
         self.taken = []
+
+
+def test_beyond_the_bound_a_report_takes_the_place_of_what_its_tool_reported_before() -> None:
+    def report(call_id: str, step: int) -> ToolProgress:
+        return ToolProgress(call_id=call_id, name="f", progress=step)
+
+    buffer = TokenBuffer(2)
+    for step in range(10):
+        buffer.put_event(report("a", step))
+        buffer.put_event(report("b", step))
+    buffer.put_event(piece("{", 0))
+    buffer.put_event(report("a", 10))
+    buffer.put_event(report("a", 11))
+    waiting = [batch.event for batch in drain(buffer) if isinstance(batch, EventBatch)]
+    assert waiting == [report("a", 9), report("b", 9), piece("{", 0), report("a", 11)]
+    assert (buffer.size, buffer.events, buffer.high_water_mark) == (0, 0, 4)
 
 
 @given(st.integers(1, 6), OPERATIONS)
