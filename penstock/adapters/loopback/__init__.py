@@ -27,7 +27,7 @@ model                  what it does
 ``flood``              10,000 tokens, as fast as they are read
 ``reasoning``          reasoning, then a sentence
 ``refusal``            refuses
-``tools``              calls the request's first tool (or ``get_weather``); tells the result once it is there
+``tools``              calls the request's first tool (or ``get_weather``) as its schema says; tells its result
 ``fault-503-once``     503, and an answer the next time, in turn
 ``fault-503``          503 always
 ``fault-rate-limit``   429 with ``Retry-After: 1``, and an answer the next time, in turn

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from penstock.adapters.loopback.faults import (
     DelayFirstByte,
@@ -39,6 +40,9 @@ _LOREM = (
 )
 
 
+_WEATHER = {"city": "Zürich", "unit": "°C"}
+
+
 def default_script(tokens_per_second: float = 40.0) -> Script:
     """What ``penstock loopback`` says; the table of its models is in the package's docstring.
 
@@ -70,9 +74,41 @@ def _call_a_tool(request: ReceivedRequest, answer: Answer) -> Answer:
     """Call the request's first tool; once its result is there, tell it."""
     if request.tool_result is not None:
         return answer.replace(text=f"The tool says: {request.tool_result}")
-    name = next(iter(request.tool_names), "get_weather")
-    arguments = json.dumps({"city": "Zürich", "unit": "°C"}, ensure_ascii=False)
+    name, schema = next(iter(request.tools), ("get_weather", None))
+    arguments = json.dumps(_arguments(schema), ensure_ascii=False)
     return answer.replace(text="", tool_calls=(ScriptedCall(name, arguments),))
+
+
+def _arguments(schema: Any) -> dict[str, Any]:
+    """What a function with these parameters may be called with; one that tells none is asked for the weather."""
+    schema = schema if isinstance(schema, dict) else {}
+    properties = schema.get("properties")
+    if not isinstance(properties, dict) or (not properties and schema.get("additionalProperties") is not False):
+        return dict(_WEATHER)
+    required = schema.get("required")
+    required = required if isinstance(required, list) else []
+    return {name: _value(name, one) for name, one in properties.items() if name in _WEATHER or name in required}
+
+
+def _value(name: str, schema: Any) -> Any:
+    schema = schema if isinstance(schema, dict) else {}
+    kind, choices = schema.get("type", "string"), schema.get("enum")
+    if "const" in schema:
+        return schema["const"]
+    if isinstance(choices, list) and choices:
+        return choices[0]
+    match kind[0] if isinstance(kind, list) and kind else kind:
+        case "integer" | "number":
+            return 17
+        case "boolean":
+            return True
+        case "array":
+            return []
+        case "object":
+            return {}
+        case "null":
+            return None
+    return _WEATHER.get(name, "water")
 
 
 def _faults(answer: Answer) -> dict[str, Replies]:

@@ -63,14 +63,20 @@ class ReceivedRequest(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def tool_names(self) -> list[str]:
         """The names of the functions that may be called."""
+        return [name for name, _ in self.tools]
+
+    @property
+    def tools(self) -> list[tuple[str, Any]]:
+        """The functions that may be called: the name of each, and the JSON schema of its parameters as it was given."""
         offered = self.fields.get("tools")
         found: list[Any] = []
         for tool in offered if isinstance(offered, list) else ():
             if isinstance(tool, dict):
                 declared = tool.get("functionDeclarations", tool.get("function_declarations"))
                 functions = declared if isinstance(declared, list) else [tool.get("function", tool)]
-                found += [function.get("name") for function in functions if isinstance(function, dict)]
-        return [name for name in found if isinstance(name, str)]
+                found += [function for function in functions if isinstance(function, dict)]
+        named = [(function.get("name"), function) for function in found]
+        return [(name, _schema(function)) for name, function in named if isinstance(name, str)]
 
     @property
     def tool_result(self) -> str | None:
@@ -101,6 +107,13 @@ def _texts(content: object) -> Iterator[str]:
         for part in content:
             if isinstance(part, dict) and isinstance(part.get("text"), str):
                 yield part["text"]
+
+
+def _schema(function: dict[str, Any]) -> Any:
+    for name in ("parameters", "input_schema", "parametersJsonSchema"):
+        if name in function:
+            return function[name]
+    return None
 
 
 def _tool_result(message: dict[str, Any]) -> str | None:
