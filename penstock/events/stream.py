@@ -82,6 +82,9 @@ class StreamReset(msgspec.Struct, frozen=True):
     timestamp: float
     metadata: Mapping[str, Any]
 
+    def __repr__(self) -> str:
+        return f"StreamReset(stream_id={self.stream_id!r}, seq={self.seq}, reason={self.reason!r})"
+
 
 class StreamCompleted(msgspec.Struct, frozen=True, kw_only=True):
     """The stream ended well. ``usage`` is None and ``finish_reason`` "stop" where nobody told otherwise."""

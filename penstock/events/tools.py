@@ -23,87 +23,69 @@ __all__ = [
 ]
 
 
-class StreamStarted(msgspec.Struct, frozen=True, kw_only=True):
-    """The first event of an agent's answer. ``model`` is the one that is asked."""
+class _Told(msgspec.Struct, frozen=True, kw_only=True):
+    """What all of these say. The repr leaves out what may be somebody's secret: texts, results, metadata."""
 
     stream_id: str = ""
     seq: int = 0
-    model: str | None = None
     timestamp: float = 0.0
     metadata: Mapping[str, Any] = {}
 
+    def __repr__(self) -> str:
+        shown = [f"{name}={getattr(self, name)!r}" for name in self.__struct_fields__ if name not in _HIDDEN]
+        return f"{type(self).__name__}({', '.join(shown)})"
 
-class ToolCallStarted(msgspec.Struct, frozen=True, kw_only=True):
+
+_HIDDEN = frozenset({"timestamp", "metadata", "text", "progress", "content"})
+
+
+class StreamStarted(_Told, frozen=True, kw_only=True):
+    """The first event of an agent's answer. ``model`` is the one that is asked."""
+
+    model: str | None = None
+
+
+class ToolCallStarted(_Told, frozen=True, kw_only=True):
     """The model begins to call a function. ``index`` counts the calls of one answer, from 0."""
 
-    stream_id: str = ""
-    seq: int = 0
     id: str
     name: str
     index: int
-    timestamp: float = 0.0
-    metadata: Mapping[str, Any] = {}
 
 
-class ToolCallDelta(msgspec.Struct, frozen=True, kw_only=True):
+class ToolCallDelta(_Told, frozen=True, kw_only=True):
     """A piece of a call's arguments, as text; never empty."""
 
-    stream_id: str = ""
-    seq: int = 0
     index: int
     text: str
-    timestamp: float = 0.0
-    metadata: Mapping[str, Any] = {}
-
-    def __repr__(self) -> str:
-        return f"ToolCallDelta(stream_id={self.stream_id!r}, seq={self.seq}, index={self.index})"
 
 
-class ToolCallCompleted(msgspec.Struct, frozen=True, kw_only=True):
+class ToolCallCompleted(_Told, frozen=True, kw_only=True):
     """All of a call is there. Its arguments may still be no JSON (``call.arguments`` is None then)."""
 
-    stream_id: str = ""
-    seq: int = 0
     index: int
     call: ToolCall
-    timestamp: float = 0.0
-    metadata: Mapping[str, Any] = {}
 
 
-class ToolApprovalRequested(msgspec.Struct, frozen=True, kw_only=True):
+class ToolApprovalRequested(_Told, frozen=True, kw_only=True):
     """A call waits for ``Agent.approve(call.id)`` or ``deny(call.id)``; it is denied after ``approval_timeout``."""
 
-    stream_id: str = ""
-    seq: int = 0
     call: ToolCall
-    timestamp: float = 0.0
-    metadata: Mapping[str, Any] = {}
 
 
-class ToolExecutionStarted(msgspec.Struct, frozen=True, kw_only=True):
+class ToolExecutionStarted(_Told, frozen=True, kw_only=True):
     """The provider has finished a round of its answer, and these calls are run now. ``round`` counts from 1."""
 
-    stream_id: str = ""
-    seq: int = 0
     round: int
     calls: tuple[ToolCall, ...]
-    timestamp: float = 0.0
-    metadata: Mapping[str, Any] = {}
 
 
-class ToolProgress(msgspec.Struct, frozen=True, kw_only=True):
+class ToolProgress(_Told, frozen=True, kw_only=True):
     """What a running tool reports of itself: ``progress`` is what it gave to ``ToolContext.report``, as it is."""
 
-    stream_id: str = ""
-    seq: int = 0
     call_id: str
     name: str
     progress: Any
-    timestamp: float = 0.0
-    metadata: Mapping[str, Any] = {}
-
-    def __repr__(self) -> str:
-        return f"ToolProgress(stream_id={self.stream_id!r}, seq={self.seq}, name={self.name!r})"
 
 
 ToolResultStatus: TypeAlias = Literal[
@@ -111,7 +93,7 @@ ToolResultStatus: TypeAlias = Literal[
 ]
 
 
-class ToolResult(msgspec.Struct, frozen=True, kw_only=True):
+class ToolResult(_Told, frozen=True, kw_only=True):
     """What the model is told of one call: the tool's result as text, or what went wrong. In the order of the calls.
 
     Attributes:
@@ -123,21 +105,11 @@ class ToolResult(msgspec.Struct, frozen=True, kw_only=True):
         duration_s: seconds that the tool ran.
     """
 
-    stream_id: str = ""
-    seq: int = 0
     call_id: str
     name: str
     status: ToolResultStatus = "ok"
     content: str = ""
     duration_s: float = 0.0
-    timestamp: float = 0.0
-    metadata: Mapping[str, Any] = {}
-
-    def __repr__(self) -> str:
-        return (
-            f"ToolResult(stream_id={self.stream_id!r}, seq={self.seq}, call_id={self.call_id!r}, name={self.name!r}, "
-            f"status={self.status!r}, chars={len(self.content)})"
-        )
 
 
 ToolEvent: TypeAlias = (

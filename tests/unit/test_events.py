@@ -1,0 +1,59 @@
+"""Events may be logged: their reprs say what happened and how much, never what was said or whose it is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from penstock import errors, events
+from penstock.events import FrozenDict, ToolCall
+
+SECRET = "geheim"
+CALL = ToolCall(id="call_1", name="f", arguments={"pin": SECRET}, arguments_raw=SECRET, signature=SECRET)
+SHARED: dict[str, Any] = {"stream_id": "s", "seq": 3, "timestamp": 1.0, "metadata": FrozenDict(user=SECRET)}
+END: dict[str, Any] = {
+    **SHARED,
+    "reasoning": SECRET,
+    "refusal": SECRET,
+    "tool_calls": (CALL,),
+    "reasoning_blocks": (events.ReasoningBlock(kind="thinking", text=SECRET, signature=SECRET),),
+    "choices": (events.Choice(index=1, text=SECRET, tool_calls=(CALL,)),),
+}
+EVENTS: list[Any] = [
+    events.TokenEvent(**SHARED, tokens=(SECRET,), text=SECRET, kind="text"),
+    events.StreamSnapshot(**SHARED, tokens=(SECRET,), text=SECRET, kind="text", reasoning=SECRET, tool_calls=(CALL,)),
+    events.StreamReset(**SHARED, reason="IncompleteStream"),
+    events.StreamStarted(**SHARED, model="m"),
+    events.ToolCallStarted(**SHARED, id="call_1", name="f", index=0),
+    events.ToolCallDelta(**SHARED, index=0, text=SECRET),
+    events.ToolCallCompleted(**SHARED, index=0, call=CALL),
+    events.ToolApprovalRequested(**SHARED, call=CALL),
+    events.ToolExecutionStarted(**SHARED, round=1, calls=(CALL,)),
+    events.ToolProgress(**SHARED, call_id="call_1", name="f", progress=SECRET),
+    events.ToolResult(**SHARED, call_id="call_1", name="f", content=SECRET),
+    events.StreamCompleted(**END, text=SECRET),
+    events.StreamFailed(**END, partial=SECRET, error=errors.IncompleteStream("cut")),
+    events.StreamCancelled(**END, partial=SECRET),
+]
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)
+def test_a_repr_says_the_stream_and_the_number_and_nothing_that_was_said(event: Any) -> None:
+    said = repr(event)
+    assert SECRET not in said
+    assert said.startswith(f"{type(event).__name__}(stream_id='s', seq=3")
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)
+def test_an_event_as_plain_json_types_has_everything(event: Any) -> None:
+    plain = events.to_dict(event)
+    assert next(iter(plain.items())) == ("type", type(event).__name__)
+    assert plain["metadata"] == {"user": SECRET}
+    assert set(plain) == {"type", *event.__struct_fields__}
+
+
+def test_every_kind_of_event_is_looked_at_here() -> None:
+    kinds = {type(event).__name__ for event in EVENTS}
+    told = {name for name in events.__all__ if name.startswith(("Stream", "Tool", "Token"))}
+    assert told - kinds == {"StreamMetrics", "TokenKind", "ToolCall", "ToolEvent", "ToolResultStatus"}
