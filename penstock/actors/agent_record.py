@@ -129,9 +129,9 @@ class AgentRecord:
             raise ProcessExit(KILLED)
 
     def tell(self, message: Any) -> None:
-        """Tell the agent's process; one that is just being restarted looks at the record when it is back."""
+        """Tell the agent's process, if it lives; one that is being restarted looks at the record when it is back."""
         ref = self.ref
-        if ref is not None:
+        if ref is not None and self.runtime.is_alive(ref):
             ref.tell(message)
 
     # --- messages in ---------------------------------------------------------------------------------------------
