@@ -18,7 +18,7 @@ from penstock.adapters.loopback.replay import Replay
 from penstock.adapters.loopback.script import Answer, Script
 from penstock.adapters.loopback.server import LoopbackProvider
 from penstock.config.settings import ProviderOptions, RuntimeOptions
-from penstock.events import Cost
+from penstock.events import Cost, FinishReason
 from penstock.testing import HANG, Collector, ScriptedAttempt, ScriptedProvider, SimulatedSystem
 from tests.conformance.agents import Bench, agent_on, ask, check_history, say, until
 from tests.conformance.common import FAST, assert_nothing_is_left, sink
@@ -141,6 +141,20 @@ def give_up_in_every_way(system: SimulatedSystem, number: int) -> None:
     agent.stream_chat("Hi.", reader)
     system.settle()
     system.runtime.exit(reader, "kill")
+
+
+# --- row 15: calls of answers that did not end well ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("finish", ["content_filter", "refusal", "other"])
+def test_row_15_a_whole_call_of_an_answer_that_did_not_end_well_is_not_run(
+    system: SimulatedSystem, bench: Bench, finish: FinishReason
+) -> None:
+    agent, script = agent_on(system, ask(("a", "double", '{"x": 1}'), finish=finish), tools=bench.tools())
+    end = agent.stream_chat("Go.").result(60)
+    assert (end.finish_reason, [call.arguments for call in end.tool_calls]) == (finish, [{"x": 1}])
+    assert (bench.runs, script.requests) == ([], 1)
+    check_history(agent.history)
 
 
 # --- row 16: nothing is final before the end -----------------------------------------------------------------------
