@@ -28,7 +28,16 @@ from penstock.actors.subscriptions import Hub, nothing
 from penstock.config.logs import get_logger
 from penstock.config.options import OnOrphan, Restart, StreamOptions
 from penstock.errors import StreamExists, StreamNotFound
-from penstock.events import Cost, StreamMetrics, ToolCallCompleted, ToolEvent, ToolResult, ToolResultStatus, Usage
+from penstock.events import (
+    Cost,
+    StreamCompleted,
+    StreamMetrics,
+    ToolCallCompleted,
+    ToolEvent,
+    ToolResult,
+    ToolResultStatus,
+    Usage,
+)
 from penstock.ports import Journal
 
 __all__ = ["Counters", "StreamRecord", "StreamStatistics", "StreamTable"]
@@ -85,7 +94,7 @@ class StreamStatistics(msgspec.Struct, frozen=True, kw_only=True):
     tool_time_s: float
     """Seconds in which at least one tool ran."""
     usage: Usage | None
-    """What the provider says of its tokens; while it has not, an estimate."""
+    """What the provider says of its tokens; while it has not, and if it broke off before, an estimate."""
     usage_is_estimate: bool
     """Also true of what the provider told before the end: it counts what had been said then."""
     cost: Cost | None
@@ -338,7 +347,13 @@ class StreamRecord:
         """The tokens that the provider counts, whether that is our estimate, and what they cost."""
         terminal, source = self.log.terminal, self.source
         if terminal is not None:
-            return terminal.usage, False, terminal.cost
+            if source is None or isinstance(terminal, StreamCompleted) or source.builder.is_finished:
+                return terminal.usage, False, terminal.cost
+            # Broken off: what has been used is billed all the same, though nobody told how much that is.
+            usage = terminal.usage
+            if usage is None and source.builder.size:
+                usage = estimate_usage(count_characters(source.call.input), source.builder.size)
+            return usage, usage is not None, terminal.cost
         outcome = self.outcome()
         if source is None or self.ending is not None:
             return outcome.usage, False, outcome.cost

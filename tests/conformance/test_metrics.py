@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import msgspec
 import pytest
@@ -251,6 +252,20 @@ def test_what_is_told_on_the_way_is_an_estimate_until_the_end(system: SimulatedS
     assert (statistics.usage, statistics.usage_is_estimate) == (USAGE, True)
     stream.result(timeout=30)
     assert not stream.statistics().usage_is_estimate
+
+
+def test_of_a_stream_that_broke_off_the_estimate_stands(system: SimulatedSystem) -> None:
+    def broken_off(*said: Any) -> tuple[Usage | None, bool]:
+        provider = ScriptedProvider([*said, HANG])
+        stream = system.chat("m", [{"role": "user", "content": "x" * 36}], options=FAST, provider=provider)
+        system.advance(0.5)
+        stream.cancel()
+        statistics = stream.statistics()
+        return statistics.usage, statistics.usage_is_estimate
+
+    assert broken_off("12345678") == (Usage(input_tokens=10, output_tokens=2, total_tokens=12), True)
+    assert broken_off("12345678", UsageDelta(USAGE)) == (USAGE, True)
+    assert broken_off() == (None, False)  # nothing has come, so nobody knows that anything was asked
 
 
 def test_a_stream_without_a_source_has_no_usage() -> None:

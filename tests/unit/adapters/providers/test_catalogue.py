@@ -83,6 +83,11 @@ def test_the_documents_example_of_a_server_of_ones_own_works() -> None:
     assert example is not None
     told = tomllib.loads(example[1])["providers"]["ollama"]
     house = Catalogue(Settings(providers={"ollama": ProviderOptions(**told)}), {})
+    assert asked(house.find("ollama", "m"))[0] == "http://localhost:11434/api/chat"
+
+
+def test_ollamas_compatible_endpoint_is_asked_in_openais_dialects() -> None:
+    house = Catalogue(Settings(providers={"ollama": ProviderOptions(base_url="http://localhost:11434/v1")}), {})
     assert asked(house.find("ollama", "m"))[0] == "http://localhost:11434/v1/chat/completions"
     found = house.find("ollama", "m", responses=True)
     assert asked(found)[0] == "http://localhost:11434/v1/responses"
