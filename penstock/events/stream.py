@@ -86,17 +86,14 @@ class StreamReset(msgspec.Struct, frozen=True):
         return f"StreamReset(stream_id={self.stream_id!r}, seq={self.seq}, reason={self.reason!r})"
 
 
-class StreamCompleted(msgspec.Struct, frozen=True, kw_only=True):
-    """The stream ended well. ``usage`` is None and ``finish_reason`` "stop" where nobody told otherwise."""
+class _End(msgspec.Struct, frozen=True, kw_only=True):
+    """What all terminal events say. ``usage`` is None where the provider told none."""
 
     stream_id: str
     seq: int
-    text: str
     reasoning: str = ""
     refusal: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
-    finish_reason: FinishReason = "stop"
-    raw_finish_reason: str | None = None
     usage: Usage | None = None
     model: str | None = None
     provider: str | None = None
@@ -107,6 +104,25 @@ class StreamCompleted(msgspec.Struct, frozen=True, kw_only=True):
     timestamp: float = 0.0
     metadata: Mapping[str, Any] = {}
     dropped: int = 0
+
+
+class _CutShort(_End, frozen=True, kw_only=True):
+    """``partial`` is the text that came before the end, whole."""
+
+    partial: str = ""
+
+    @property
+    def text(self) -> str:
+        """The same as ``partial``."""
+        return self.partial
+
+
+class StreamCompleted(_End, frozen=True, kw_only=True):
+    """The stream ended well. ``usage`` is None and ``finish_reason`` "stop" where nobody told otherwise."""
+
+    text: str
+    finish_reason: FinishReason = "stop"
+    raw_finish_reason: str | None = None
 
     def __repr__(self) -> str:
         return (
@@ -115,31 +131,10 @@ class StreamCompleted(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-class StreamFailed(msgspec.Struct, frozen=True, kw_only=True):
+class StreamFailed(_CutShort, frozen=True, kw_only=True):
     """The stream ended with ``error``; ``partial`` is the text that came before, whole."""
 
-    stream_id: str
-    seq: int
     error: PenstockError
-    partial: str = ""
-    reasoning: str = ""
-    refusal: str = ""
-    tool_calls: tuple[ToolCall, ...] = ()
-    usage: Usage | None = None
-    model: str | None = None
-    provider: str | None = None
-    reasoning_blocks: tuple[ReasoningBlock, ...] = ()
-    choices: tuple[Choice, ...] = ()
-    cost: Cost | None = None
-    metrics: StreamMetrics | None = None
-    timestamp: float = 0.0
-    metadata: Mapping[str, Any] = {}
-    dropped: int = 0
-
-    @property
-    def text(self) -> str:
-        """The same as ``partial``."""
-        return self.partial
 
     def __repr__(self) -> str:
         return (
@@ -148,31 +143,10 @@ class StreamFailed(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-class StreamCancelled(msgspec.Struct, frozen=True, kw_only=True):
+class StreamCancelled(_CutShort, frozen=True, kw_only=True):
     """Somebody cancelled the stream; ``reason`` is what they said, ``partial`` the text that came before."""
 
-    stream_id: str
-    seq: int
     reason: str | None = None
-    partial: str = ""
-    reasoning: str = ""
-    refusal: str = ""
-    tool_calls: tuple[ToolCall, ...] = ()
-    usage: Usage | None = None
-    model: str | None = None
-    provider: str | None = None
-    reasoning_blocks: tuple[ReasoningBlock, ...] = ()
-    choices: tuple[Choice, ...] = ()
-    cost: Cost | None = None
-    metrics: StreamMetrics | None = None
-    timestamp: float = 0.0
-    metadata: Mapping[str, Any] = {}
-    dropped: int = 0
-
-    @property
-    def text(self) -> str:
-        """The same as ``partial``."""
-        return self.partial
 
     def __repr__(self) -> str:
         return (
