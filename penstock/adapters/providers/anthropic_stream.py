@@ -8,8 +8,8 @@ from typing import Any, Final, Literal
 import msgspec
 
 from penstock.adapters.providers.api_errors import error_frame
+from penstock.adapters.providers.decoding import EventDecoder
 from penstock.adapters.providers.pieces import (
-    Surrogates,
     count_of,
     decode_json,
     has_escaped_halves,
@@ -18,7 +18,7 @@ from penstock.adapters.providers.pieces import (
     whole_number,
     without_halves,
 )
-from penstock.adapters.sse import SseDecoder, SseEvent
+from penstock.adapters.sse import SseEvent
 from penstock.events import FinishReason, ReasoningBlock, Usage
 from penstock.ports import (
     Delta,
@@ -83,47 +83,21 @@ class _Thought:
         self.signature = signature
 
 
-class MessagesDecoder:
+class MessagesDecoder(EventDecoder):
     """Implements `Decoder` for the Messages API.
 
     Citations, the results of the provider's own tools, and blocks and events that are not known are counted as skipped.
     """
 
     def __init__(self, max_event_bytes: int) -> None:
-        self.skipped = 0
-        self.finished = False
-        self.done = False
-        self.model: str | None = None
-        self._sse = SseDecoder(max_event_bytes)
-        self._comments = 0
+        super().__init__(max_event_bytes)
         self._calls: set[int] = set()  # blocks whose arguments come in pieces
         self._thoughts: dict[int, _Thought] = {}
         self._usage: dict[str, Any] = {}
         self._stop_reason = ""
-        self._has_halves = False
-        self._surrogates = Surrogates()
-
-    def feed(self, chunk: bytes) -> list[Delta]:
-        """Decode one chunk into the deltas it completes.
-
-        Raises:
-            ProtocolError: an event is longer than the limit.
-        """
-        if self.done:
-            return []
-        return self._deltas(self._sse.feed(chunk))
-
-    def close(self) -> list[Delta]:
-        """The body has ended: tell what the last event holds, where it lacks only its blank line."""
-        if self.done:
-            return []
-        return self._deltas(self._sse.close(), is_end=True)
 
     def _deltas(self, events: list[SseEvent], *, is_end: bool = False) -> list[Delta]:
-        out: list[Delta] = []
-        if self._sse.comments != self._comments:
-            self._comments = self._sse.comments
-            out.append(KeepAlive())
+        out = self._signs_of_life()
         for event in events:
             try:
                 wire = _decode_typed(event.data)

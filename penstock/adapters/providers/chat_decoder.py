@@ -8,6 +8,7 @@ import msgspec
 
 from penstock.adapters.providers.api_errors import error_frame
 from penstock.adapters.providers.chat_answer import Answer, says_something
+from penstock.adapters.providers.decoding import EventDecoder
 from penstock.adapters.providers.pieces import (
     decode_json,
     has_escaped_halves,
@@ -16,8 +17,8 @@ from penstock.adapters.providers.pieces import (
     whole_number,
     without_halves,
 )
-from penstock.adapters.sse import SseDecoder, SseEvent
-from penstock.ports import ChoiceDelta, Delta, ErrorDelta, FinishDelta, KeepAlive, ReasoningDelta, TextDelta, UsageDelta
+from penstock.adapters.sse import SseEvent
+from penstock.ports import ChoiceDelta, Delta, ErrorDelta, FinishDelta, ReasoningDelta, TextDelta, UsageDelta
 
 __all__ = ["ChatDecoder"]
 
@@ -53,7 +54,7 @@ class _WireChunk(msgspec.Struct, gc=False):
 _decode_typed = msgspec.json.Decoder(_WireChunk).decode
 
 
-class ChatDecoder:
+class ChatDecoder(EventDecoder):
     """Implements `Decoder` for chat completion chunks.
 
     Choice 0 is the answer; of others (``n`` > 1) everything is told as `ChoiceDelta`. The answer's finish is told when
@@ -61,40 +62,21 @@ class ChatDecoder:
     """
 
     def __init__(self, max_event_bytes: int) -> None:
-        self.skipped = 0
-        self.finished = False
-        self.done = False
-        self.model: str | None = None
-        self._sse = SseDecoder(max_event_bytes)
-        self._comments = 0
-        self._has_halves = False
+        super().__init__(max_event_bytes)
         self._first = Answer()
         self._others: dict[int, Answer] = {}
         self._held: FinishDelta | None = None  # of the first, for as long as others go on
-
-    def feed(self, chunk: bytes) -> list[Delta]:
-        """Decode one chunk into the deltas it completes.
-
-        Raises:
-            ProtocolError: an event is longer than the limit.
-        """
-        if self.done:
-            return []
-        return self._deltas(self._sse.feed(chunk))
 
     def close(self) -> list[Delta]:
         """The body has ended: tell what the last event holds, where it lacks only its blank line."""
         if self.done:
             return []
-        out = self._deltas(self._sse.close(), is_end=True)
+        out = super().close()
         self._end(out)
         return out
 
     def _deltas(self, events: list[SseEvent], *, is_end: bool = False) -> list[Delta]:
-        out: list[Delta] = []
-        if self._sse.comments != self._comments:
-            self._comments = self._sse.comments
-            out.append(KeepAlive())
+        out = self._signs_of_life()
         for event in events:
             data = event.data
             try:

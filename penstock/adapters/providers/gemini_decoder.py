@@ -7,11 +7,11 @@ from typing import Annotated, Any
 
 import msgspec
 
+from penstock.adapters.providers.decoding import EventDecoder
 from penstock.adapters.providers.gemini_arguments import PartialArguments
 from penstock.adapters.providers.gemini_errors import blocked_prompt, gemini_error
 from penstock.adapters.providers.gemini_request import THOUGHT
 from penstock.adapters.providers.pieces import (
-    Surrogates,
     count_of,
     decode_json,
     has_escaped_halves,
@@ -20,14 +20,13 @@ from penstock.adapters.providers.pieces import (
     whole_number,
     without_halves,
 )
-from penstock.adapters.sse import SseDecoder, SseEvent
+from penstock.adapters.sse import SseEvent
 from penstock.events import FinishReason, ReasoningBlock, Usage
 from penstock.ports import (
     ChoiceDelta,
     Delta,
     ErrorDelta,
     FinishDelta,
-    KeepAlive,
     ReasoningBlockDelta,
     ReasoningDelta,
     TextDelta,
@@ -110,42 +109,20 @@ class _Candidate:
         self.finish: FinishDelta | None = None
 
 
-class GeminiDecoder:
+class GeminiDecoder(EventDecoder):
     """Implements `Decoder` for ``GenerateContentResponse`` in server-sent events, or whole as a JSON array.
 
     There is no end marker: ``finished`` says that all candidates have a finish reason.
     """
 
     def __init__(self, max_event_bytes: int) -> None:
-        self.skipped = 0
-        self.finished = False
-        self.done = False
-        self.model: str | None = None
-        self._sse = SseDecoder(max_event_bytes)
-        self._comments = 0
+        super().__init__(max_event_bytes)
         self._candidates: dict[int, _Candidate] = {}
         self._unfinished = 0  # of them
         self._usage = Usage()
-        self._has_halves = False
-        self._surrogates = Surrogates()
-
-    def feed(self, chunk: bytes) -> list[Delta]:
-        """Decode one chunk into the deltas it completes.
-
-        Raises:
-            ProtocolError: an event is longer than the limit.
-        """
-        return self._deltas(self._sse.feed(chunk))
-
-    def close(self) -> list[Delta]:
-        """The body has ended: tell what the last event holds, where it lacks only its blank line."""
-        return self._deltas(self._sse.close(), is_end=True)
 
     def _deltas(self, events: list[SseEvent], *, is_end: bool = False) -> list[Delta]:
-        out: list[Delta] = []
-        if self._sse.comments != self._comments:
-            self._comments = self._sse.comments
-            out.append(KeepAlive())
+        out = self._signs_of_life()
         for event in events:
             try:
                 chunk = _decode_typed(event.data)

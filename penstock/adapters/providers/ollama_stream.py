@@ -8,8 +8,8 @@ import msgspec
 
 from penstock.adapters.ndjson import NdjsonDecoder
 from penstock.adapters.providers.api_errors import error_frame
+from penstock.adapters.providers.decoding import PartDecoder
 from penstock.adapters.providers.pieces import (
-    Surrogates,
     count_of,
     decode_json,
     has_escaped_halves,
@@ -51,34 +51,12 @@ _decode_typed = msgspec.json.Decoder(_WireLine).decode
 _FINISH: dict[str, FinishReason] = {"stop": "stop", "": "stop", "length": "length"}
 
 
-class OllamaDecoder:
+class OllamaDecoder(PartDecoder[str]):
     """Implements `Decoder` for ``/api/chat``."""
 
     def __init__(self, max_event_bytes: int) -> None:
-        self.skipped = 0
-        self.finished = False
-        self.done = False
-        self.model: str | None = None
-        self._lines = NdjsonDecoder(max_event_bytes)
+        super().__init__(NdjsonDecoder(max_event_bytes))
         self._calls = 0
-        self._has_halves = False
-        self._surrogates = Surrogates()
-
-    def feed(self, chunk: bytes) -> list[Delta]:
-        """Decode one chunk into the deltas it completes.
-
-        Raises:
-            ProtocolError: a line is longer than the limit.
-        """
-        if self.done:
-            return []
-        return self._deltas(self._lines.feed(chunk))
-
-    def close(self) -> list[Delta]:
-        """The body has ended: tell what the last line holds, where it lacks only its end."""
-        if self.done:
-            return []
-        return self._deltas(self._lines.close(), is_end=True)
 
     def _deltas(self, lines: list[str], *, is_end: bool = False) -> list[Delta]:
         out: list[Delta] = []

@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 
 from penstock.adapters.providers.api_errors import error_frame
+from penstock.adapters.providers.decoding import EventDecoder
 from penstock.adapters.providers.pieces import (
-    Surrogates,
     decode_json,
     has_escaped_halves,
     text_of,
@@ -26,7 +26,7 @@ from penstock.adapters.providers.responses_events import (
     parts_in,
     to_wire,
 )
-from penstock.adapters.sse import SseDecoder, SseEvent
+from penstock.adapters.sse import SseEvent
 from penstock.events import FinishReason, ReasoningBlock
 from penstock.ports import (
     Delta,
@@ -48,7 +48,7 @@ __all__ = ["ResponsesDecoder"]
 _decode_typed = msgspec.json.Decoder(Wire).decode
 
 
-class ResponsesDecoder:
+class ResponsesDecoder(EventDecoder):
     """Implements `Decoder` for Responses events.
 
     Output is told apart by ``output_index``, never by item id: GitHub Copilot gives the same item a new id in every
@@ -57,21 +57,13 @@ class ResponsesDecoder:
     """
 
     def __init__(self, max_event_bytes: int) -> None:
-        self.skipped = 0
-        self.finished = False
-        self.done = False
-        self.model: str | None = None
-        self._max_event_bytes = max_event_bytes
-        self._sse = SseDecoder(max_event_bytes)
-        self._comments = 0
+        super().__init__(max_event_bytes)
         self._called = False
         self._refused = False
         self._failed = False
         self._told: set[tuple[type, int | None, int | None]] = set()  # kinds of deltas, by item and part
         self._told_of: set[tuple[type, int | None]] = set()  # the same, by item
         self._hosted: set[int | None] = set()  # calls that are not ours to run, by output index
-        self._has_halves = False
-        self._surrogates = Surrogates()
         self._id: str | None = None
         self._in_background = False
         self._sequence: int | None = None
@@ -87,35 +79,15 @@ class ResponsesDecoder:
     def resumed(self) -> ResponsesDecoder:
         """A decoder for the body that goes on behind `resume_point`. Events that have been told are no longer told."""
         other = copy.copy(self)
-        other._sse = SseDecoder(self._max_event_bytes)
-        other._comments = 0
+        other._begin_body()
         other._told, other._told_of, other._hosted = set(self._told), set(self._told_of), set(self._hosted)
         other._surrogates = copy.copy(self._surrogates)
         other._repeats_until = self._sequence
         return other
 
-    def feed(self, chunk: bytes) -> list[Delta]:
-        """Decode one chunk into the deltas it completes.
-
-        Raises:
-            ProtocolError: an event is longer than the limit.
-        """
-        if self.done:
-            return []
-        return self._deltas(self._sse.feed(chunk))
-
-    def close(self) -> list[Delta]:
-        """The body has ended: tell what the last event holds, where it lacks only its blank line."""
-        if self.done:
-            return []
-        return self._deltas(self._sse.close(), is_end=True)
-
     def _deltas(self, events: list[SseEvent], *, is_end: bool = False) -> list[Delta]:
-        out: list[Delta] = []
+        out = self._signs_of_life()
         last, repeats_until, handlers = self._sequence, self._repeats_until, _HANDLERS
-        if self._sse.comments != self._comments:
-            self._comments = self._sse.comments
-            out.append(KeepAlive())
         for event in events:
             wire: Wire | None
             try:
