@@ -122,9 +122,8 @@ class Source:
         self.started = False  # a delta has come
         self.state = "queued"
         self.is_handed_over = False  # its conductor has been told how it ended
-        self.lock = (
-            threading.Lock()
-        )  # whoever takes over and whoever is about to send, or to end it, exclude each other
+        # Whoever takes over, and whoever is about to send or to end it, exclude each other.
+        self.lock = threading.Lock()
         self.ref: ProcessRef | None = None  # the integration at work
         self.attempt: Any = None  # its attempt under way, or the one that is to be resumed
         self.deadline: float | None = None  # monotonic; for all attempts together
