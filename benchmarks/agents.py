@@ -14,8 +14,8 @@ from benchmarks.probe import Meter, ProbeError, Result, measure
 from benchmarks.provider import serving
 from benchmarks.tables import Aim, Row, Samples, Table
 from penstock import AgentOptions, FunctionTool, StreamCompleted, System, tool
-from penstock.actors.flow.history import History, read_exchanges
-from penstock.actors.flow.toolcalls import ToolCallAccumulator
+from penstock.actors.agent.history import History, read_exchanges
+from penstock.actors.call.toolcalls import ToolCallAccumulator
 from penstock.config.settings import Settings
 from penstock.ports import ToolCallFragment
 

@@ -11,11 +11,11 @@ import sseclient
 
 from benchmarks.probe import Meter, ProbeError, Result, measure
 from benchmarks.tables import Row, Samples, Table
-from penstock.adapters.providers.anthropic import AnthropicMessages
-from penstock.adapters.providers.gemini import Gemini
-from penstock.adapters.providers.ollama import OllamaChat
-from penstock.adapters.providers.openai_chat import OpenAiChat
-from penstock.adapters.providers.openai_responses import OpenAiResponses
+from penstock.adapters.providers.anthropic.provider import AnthropicMessages
+from penstock.adapters.providers.gemini.provider import Gemini
+from penstock.adapters.providers.ollama.provider import OllamaChat
+from penstock.adapters.providers.openai.chat import OpenAiChat
+from penstock.adapters.providers.openai.responses import OpenAiResponses
 from penstock.config.options import RequestOptions
 from penstock.ports import Provider
 

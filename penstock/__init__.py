@@ -4,15 +4,14 @@ A backend opens one supervised stream per request; the provider's bytes become n
 subscribers read, each at its own pace. See `System` for the way in.
 """
 
-from penstock.actors.agent_record import AgentStatistics
-from penstock.actors.flow.toolcalls import ToolCallAccumulator
-from penstock.actors.gates import EndpointStatistics
-from penstock.actors.iteration import Events
-from penstock.actors.record import StreamStatistics
-from penstock.actors.subscriptions import Subscription
+from penstock.actors.agent.record import AgentStatistics
+from penstock.actors.call.gate import EndpointStatistics
+from penstock.actors.call.toolcalls import ToolCallAccumulator
+from penstock.actors.stream.iteration import Events
+from penstock.actors.stream.record import StreamStatistics
+from penstock.actors.stream.subscriptions import Subscription
 from penstock.adapters.tools import FunctionTool, tool
 from penstock.agent import Agent
-from penstock.chaining import chain, wrap_existing_handler
 from penstock.config.agents import AgentOptions
 from penstock.config.limits import BreakerOptions, LimitOptions, RetryBudgetOptions
 from penstock.config.logs import configure_logging
@@ -92,8 +91,9 @@ from penstock.inspection import StreamInfo, SubscriberInfo, SystemStatistics, Tr
 from penstock.ports import Journal, Provider, Secret, Tool, ToolContext
 from penstock.provider_client import ProviderClient, ProviderHealth
 from penstock.stream import Stream
-from penstock.structured import PartialJson, Structured, response_format, structured
 from penstock.system import System
+from penstock.toolbox.chain import chain, wrap_existing_handler
+from penstock.toolbox.structured import PartialJson, Structured, response_format, structured
 
 __all__ = [
     "CHAT",

@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pykka
 
-from penstock.actors.agent_record import AgentRecord, AgentStatistics, Approve
-from penstock.actors.flow.history import History, Message, read_exchanges, user_message
-from penstock.actors.messages import Cancel
-from penstock.actors.record import StreamRecord
-from penstock.actors.toolround import Decide
-from penstock.actors.turns import Turn
+from penstock.actors.agent.history import History, Message, read_exchanges, user_message
+from penstock.actors.agent.record import AgentRecord, AgentStatistics, Approve
+from penstock.actors.agent.toolround import Decide
+from penstock.actors.agent.turn import Turn
+from penstock.actors.stream.messages import Cancel
+from penstock.actors.stream.record import StreamRecord
 from penstock.adapters.tools import check_tools, to_tool
 from penstock.config.agents import AgentOptions
 from penstock.config.options import OnOrphan, RequestOptions, StreamOptions, check_metadata, check_number
 from penstock.errors import AgentStopped, OptionError, ProcessDead
 from penstock.ports import Provider, Tool
 from penstock.stream import Stream
-from penstock.supervisors.agents import start_agent, start_source, start_task
+from penstock.supervisors.system.agents import start_agent, start_source, start_task
 
 if TYPE_CHECKING:
     from penstock.system import System

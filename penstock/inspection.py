@@ -8,12 +8,12 @@ from typing import Any
 import msgspec
 import pykka
 
-from penstock.actors.agent_record import AgentTable
-from penstock.actors.gates import EndpointStatistics, GateTable
-from penstock.actors.record import StreamRecord, StreamStatistics, StreamTable
+from penstock.actors.agent.record import AgentTable
+from penstock.actors.call.gate import EndpointStatistics, GateTable
 from penstock.actors.runtime.dispatcher import DispatcherStatistics
 from penstock.actors.runtime.process import ProcessRef
 from penstock.actors.runtime.runtime import Runtime
+from penstock.actors.stream.record import StreamRecord, StreamStatistics, StreamTable
 from penstock.config.options import StreamOptions
 from penstock.errors import PenstockError
 from penstock.ports import Reader

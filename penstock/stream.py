@@ -8,15 +8,15 @@ from typing import Any
 
 import pykka
 
-from penstock.actors.flow.fanout import Cursor
-from penstock.actors.iteration import Events, PullSubscription
-from penstock.actors.messages import Cancel, Complete, Fail, Flush, Pause, Reset, Resume, SetOptions, StopStream
-from penstock.actors.record import StreamRecord, StreamStatistics
-from penstock.actors.subscriptions import CallbackProcess, PushSubscription, Subscription
+from penstock.actors.stream.cursor import Cursor
+from penstock.actors.stream.iteration import Events, PullSubscription
+from penstock.actors.stream.messages import Cancel, Complete, Fail, Flush, Pause, Reset, Resume, SetOptions, StopStream
+from penstock.actors.stream.record import StreamRecord, StreamStatistics
+from penstock.actors.stream.subscriptions import CallbackProcess, PushSubscription, Subscription
 from penstock.config.options import Slow, StreamOptions, check_choice, check_number
 from penstock.errors import CallTimeout, OptionError, ProcessDead, StreamCancelledError, StreamClosed
 from penstock.events import FrozenDict, StreamCompleted, StreamFailed
-from penstock.supervisors.handler import HANDLER, Watch
+from penstock.supervisors.system.handler import HANDLER, Watch
 
 __all__ = ["Stream"]
 

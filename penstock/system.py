@@ -21,19 +21,18 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
 
-from penstock.actors.agent_record import AgentTable
-from penstock.actors.record import StreamRecord, StreamTable
+from penstock.actors.agent.record import AgentTable
+from penstock.actors.agent.task import Places
+from penstock.actors.call.record import Source
 from penstock.actors.runtime.clock import SystemClock, TimerThread
 from penstock.actors.runtime.dispatcher import ThreadedDispatcher, on_worker
 from penstock.actors.runtime.process import ProcessRef
 from penstock.actors.runtime.runtime import Runtime
 from penstock.actors.runtime.signals import KILL, SHUTDOWN
-from penstock.actors.source import Source
-from penstock.actors.tasks import Places
-from penstock.adapters.http import HttpReader
+from penstock.actors.stream.record import StreamRecord, StreamTable
+from penstock.adapters.http.threads import HttpReader
 from penstock.adapters.providers.catalogue import Catalogue, Found, conversation
 from penstock.agent import create_agent
-from penstock.asking import Asking
 from penstock.config.logs import get_logger
 from penstock.config.options import (
     OnOrphan,
@@ -52,14 +51,15 @@ from penstock.events import FrozenDict
 from penstock.inspection import StreamInfo, SystemStatistics, Tree, draw_tree, stream_info, system_statistics
 from penstock.ports import ChatCall, Journal, Provider, Reader
 from penstock.provider_client import create_client
+from penstock.services import Asking
 from penstock.stream import Stream
-from penstock.supervisors.agents import close_agents
-from penstock.supervisors.handler import ask_for_stream
 from penstock.supervisors.registry import Names
-from penstock.supervisors.sentinel import Sentinel, end_all, stop_streams
 from penstock.supervisors.spec import SupervisorFlags
 from penstock.supervisors.supervisor import Supervisor
-from penstock.supervisors.tree import system_children
+from penstock.supervisors.system.agents import close_agents
+from penstock.supervisors.system.handler import ask_for_stream
+from penstock.supervisors.system.sentinel import Sentinel, end_all, stop_streams
+from penstock.supervisors.system.tree import system_children
 
 __all__ = ["System"]
 

@@ -27,10 +27,10 @@ from rich.table import Table
 from typer.main import get_command
 
 import penstock.adapters.loopback as loopback_package
-from penstock import demo
 from penstock.adapters.loopback.models import default_script
 from penstock.adapters.loopback.replay import recorded_models
 from penstock.adapters.loopback.server import LoopbackProvider, serve
+from penstock.cli import demo
 from penstock.cli.terminal import (
     EXIT_CODES,
     Answer,

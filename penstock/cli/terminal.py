@@ -16,7 +16,7 @@ from typing import Any, Final, Self
 import msgspec
 from rich.console import Console
 
-from penstock.config.sources import key_variables
+from penstock.config.loading import key_variables
 from penstock.errors import (
     ApiError,
     AuthenticationError,

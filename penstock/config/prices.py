@@ -15,8 +15,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Final
 
+from penstock.config.loading import type_of
 from penstock.config.options import check_choice, check_number
-from penstock.config.sources import type_of
 from penstock.errors import OptionError
 from penstock.events import Cost, Usage
 

@@ -38,10 +38,10 @@ from penstock.config.durations import (
     parse_rate,
 )
 from penstock.config.limits import BreakerOptions, LimitOptions, RetryBudgetOptions, check_limits
+from penstock.config.loading import STARS, Found, Item, Place, Schema, read_all, type_of
 from penstock.config.logs import LogFormat, LogLevel
 from penstock.config.options import RequestOptions, StreamOptions, _Options, check_choice, check_number
 from penstock.config.presets import CHAT_DEFAULTS, PRESETS, RESPONSE_DEFAULTS
-from penstock.config.sources import STARS, Found, Item, Place, Schema, read_all, type_of
 from penstock.config.tokenizers import find_tokenizer
 from penstock.errors import OptionError
 

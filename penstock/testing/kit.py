@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from penstock.actors.record import StreamRecord
 from penstock.actors.runtime.process import ProcessRef
 from penstock.actors.runtime.reply import Reply
 from penstock.actors.runtime.signals import KILL
-from penstock.actors.subscriptions import Subscription
+from penstock.actors.stream.record import StreamRecord
+from penstock.actors.stream.subscriptions import Subscription
 from penstock.config.options import Slow
 from penstock.errors import CallTimeout
 from penstock.events import (

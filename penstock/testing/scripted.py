@@ -9,6 +9,7 @@ from typing import Any, Final, TypeAlias, cast
 
 import msgspec
 
+from penstock.actors.call.record import Resumed
 from penstock.actors.runtime.process import ProcessRef
 from penstock.actors.runtime.runtime import Runtime
 from penstock.actors.runtime.statem import StateMachine
@@ -22,7 +23,6 @@ from penstock.actors.runtime.transitions import (
     Transition,
     state_timeout,
 )
-from penstock.actors.source import Resumed
 from penstock.config.options import RequestOptions
 from penstock.errors import ApiError, IncompleteStream, OptionError, PenstockError, ProviderError
 from penstock.events import FinishReason

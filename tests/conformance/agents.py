@@ -160,7 +160,7 @@ def results(events: list[Any]) -> list[tuple[str, str, str]]:
 
 
 def check_history(messages: tuple[dict[str, Any], ...]) -> None:
-    """The form that every provider takes; see `penstock.actors.flow.history`."""
+    """The form that every provider takes; see `penstock.actors.agent.history`."""
     rest = [message for message in messages if message["role"] != "system"]
     while rest:
         assert rest.pop(0)["role"] == "user"

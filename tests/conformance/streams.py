@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from penstock.actors.flow.fanout import Cursor
-from penstock.actors.iteration import Events, PullSubscription
-from penstock.actors.messages import (
+from penstock.actors.runtime.process import Process, ProcessRef
+from penstock.actors.runtime.signals import KILL
+from penstock.actors.stream.actor import TokenStream
+from penstock.actors.stream.cursor import Cursor
+from penstock.actors.stream.iteration import Events, PullSubscription
+from penstock.actors.stream.messages import (
     Cancel,
     Flush,
     GetState,
@@ -18,11 +21,8 @@ from penstock.actors.messages import (
     SetOptions,
     StopStream,
 )
-from penstock.actors.record import StreamRecord, StreamStatistics
-from penstock.actors.runtime.process import Process, ProcessRef
-from penstock.actors.runtime.signals import KILL
-from penstock.actors.stream import TokenStream
-from penstock.actors.subscriptions import PushSubscription
+from penstock.actors.stream.record import StreamRecord, StreamStatistics
+from penstock.actors.stream.subscriptions import PushSubscription
 from penstock.config.options import Restart, Slow, StreamOptions
 from penstock.errors import ProcessDead
 from penstock.events import Event, TokenEvent

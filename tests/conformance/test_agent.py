@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import penstock
-from penstock.actors.flow.history import INTERRUPTED, NO_ANSWER
+from penstock.actors.agent.history import INTERRUPTED, NO_ANSWER
 from penstock.actors.runtime.reply import Reply
 from penstock.ports import ToolCallFragment
 from penstock.testing import HANG, Collector, ScriptedAttempt, SimulatedSystem, kill

@@ -11,8 +11,8 @@ import pykka
 import pytest
 
 import penstock
-from penstock.actors.messages import StopStream
-from penstock.supervisors.handler import HANDLER
+from penstock.actors.stream.messages import StopStream
+from penstock.supervisors.system.handler import HANDLER
 from penstock.testing import Collector, ScriptedProvider, SimulatedSystem, eventually, kill
 from tests.conformance.common import FAST, TERMINAL, assert_all_is_well, assert_nothing_is_left, sink, text_of
 

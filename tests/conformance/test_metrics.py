@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 import penstock
-from penstock.actors.record import StreamTable
+from penstock.actors.stream.record import StreamTable
 from penstock.errors import ApiError, IncompleteStream
 from penstock.events import (
     StreamMetrics,
@@ -21,7 +21,7 @@ from penstock.events import (
     Usage,
 )
 from penstock.ports import Delta, TextDelta, ToolCallFragment, UsageDelta
-from penstock.supervisors.sentinel import fail_all
+from penstock.supervisors.system.sentinel import fail_all
 from penstock.testing import HANG, ScriptedProvider, SimulatedSystem, kill
 from tests.conformance.common import FAST, assert_nothing_is_left
 from tests.conformance.streams import Bench, BrokenJournal

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 import penstock
-from penstock.actors.messages import Complete, Fail, RoundEnded
+from penstock.actors.call.record import Source
 from penstock.actors.runtime.process import Process, ProcessRef
-from penstock.actors.source import Source
+from penstock.actors.stream.messages import Complete, Fail, RoundEnded
 from penstock.adapters.providers.catalogue import Found
 from penstock.errors import ApiError, IncompleteStream
 from penstock.events import ToolCallCompleted, ToolCallDelta, ToolCallStarted
 from penstock.ports import ChatCall, ReasoningDelta, TextDelta, ToolCallFragment
-from penstock.supervisors.handler import HANDLER, StartSource
+from penstock.supervisors.system.handler import HANDLER, StartSource
 from penstock.testing import HANG, Collector, ScriptedAttempt, ScriptedProvider, SimulatedSystem, kill
 from tests.conformance.common import FAST, assert_all_is_well, assert_nothing_is_left
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import pytest
 
-from penstock.actors.runtime import sys
+from penstock.actors.runtime import inspect as sys
 from penstock.actors.runtime.clock import SystemClock, TimerThread
 from penstock.actors.runtime.dispatcher import ThreadedDispatcher
 from penstock.actors.runtime.process import Process, ProcessRef

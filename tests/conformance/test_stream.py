@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 import penstock
-from penstock.actors.flow.log import Outcome
-from penstock.actors.intake import Intake
-from penstock.actors.messages import (
+from penstock.actors.runtime import inspect
+from penstock.actors.runtime.signals import SHUTDOWN
+from penstock.actors.stream.intake import Intake
+from penstock.actors.stream.log import Outcome
+from penstock.actors.stream.messages import (
     Cancel,
     Complete,
     Fail,
@@ -23,8 +25,6 @@ from penstock.actors.messages import (
     SetOptions,
     StopStream,
 )
-from penstock.actors.runtime import sys as inspect
-from penstock.actors.runtime.signals import SHUTDOWN
 from penstock.config.options import StreamOptions
 from penstock.errors import BufferFull, DeliveryError, OptionError, ProcessDead, StreamClosed, StreamCrashed
 from penstock.events import StreamCancelled, StreamCompleted, StreamFailed, StreamReset, TokenEvent, TokenKind

@@ -17,13 +17,13 @@ from google import genai
 from google.genai import types as genai_types
 from openai.lib.streaming.chat import ChatCompletionStreamState
 
-from penstock.actors.flow.toolcalls import ToolCallAccumulator
+from penstock.actors.call.toolcalls import ToolCallAccumulator
 from penstock.adapters.loopback.server import LoopbackProvider
-from penstock.adapters.providers.anthropic import AnthropicMessages
-from penstock.adapters.providers.gemini import Gemini
-from penstock.adapters.providers.ollama import OllamaChat
-from penstock.adapters.providers.openai_chat import OpenAiChat
-from penstock.adapters.providers.openai_responses import OpenAiResponses
+from penstock.adapters.providers.anthropic.provider import AnthropicMessages
+from penstock.adapters.providers.gemini.provider import Gemini
+from penstock.adapters.providers.ollama.provider import OllamaChat
+from penstock.adapters.providers.openai.chat import OpenAiChat
+from penstock.adapters.providers.openai.responses import OpenAiResponses
 from penstock.config.options import RequestOptions
 from penstock.events import Usage
 from penstock.ports import (

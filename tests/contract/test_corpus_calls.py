@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from penstock.actors.flow.outcome import OutcomeBuilder
-from penstock.adapters.providers.anthropic_stream import MessagesDecoder
-from penstock.adapters.providers.gemini_decoder import GeminiDecoder
-from penstock.adapters.providers.ollama_stream import OllamaDecoder
-from penstock.adapters.providers.openai_chat import ChatDecoder
-from penstock.adapters.providers.openai_responses import ResponsesDecoder
+from penstock.actors.call.answer import OutcomeBuilder
+from penstock.adapters.providers.anthropic.decoder import MessagesDecoder
+from penstock.adapters.providers.gemini.decoder import GeminiDecoder
+from penstock.adapters.providers.ollama.decoder import OllamaDecoder
+from penstock.adapters.providers.openai.chat import ChatDecoder
+from penstock.adapters.providers.openai.responses import ResponsesDecoder
 from penstock.events import ToolCall
 from penstock.ports import Decoder, TextDelta
 

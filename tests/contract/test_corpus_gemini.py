@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from penstock.actors.flow.toolcalls import ToolCallAccumulator
-from penstock.adapters.providers.gemini import GeminiDecoder
+from penstock.actors.call.toolcalls import ToolCallAccumulator
+from penstock.adapters.providers.gemini.provider import GeminiDecoder
 from penstock.errors import ApiError, ContentFilterError
 from penstock.ports import (
     Delta,

@@ -15,12 +15,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from penstock.actors.flow.outcome import OutcomeBuilder
-from penstock.adapters.providers.anthropic_stream import MessagesDecoder
-from penstock.adapters.providers.chat_decoder import ChatDecoder
-from penstock.adapters.providers.gemini_decoder import GeminiDecoder
-from penstock.adapters.providers.ollama_stream import OllamaDecoder
-from penstock.adapters.providers.responses_decoder import ResponsesDecoder
+from penstock.actors.call.answer import OutcomeBuilder
+from penstock.adapters.providers.anthropic.decoder import MessagesDecoder
+from penstock.adapters.providers.gemini.decoder import GeminiDecoder
+from penstock.adapters.providers.ollama.decoder import OllamaDecoder
+from penstock.adapters.providers.openai.chat_decoder import ChatDecoder
+from penstock.adapters.providers.openai.responses_decoder import ResponsesDecoder
 from penstock.config.prices import Price, Rates
 from penstock.events import Usage
 from penstock.ports import (

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from penstock.adapters.providers.anthropic import AnthropicMessages
-from penstock.adapters.providers.gemini import Gemini
-from penstock.adapters.providers.ollama import OllamaChat
-from penstock.adapters.providers.openai_chat import OpenAiChat
-from penstock.adapters.providers.openai_responses import OpenAiResponses
+from penstock.adapters.providers.anthropic.provider import AnthropicMessages
+from penstock.adapters.providers.gemini.provider import Gemini
+from penstock.adapters.providers.ollama.provider import OllamaChat
+from penstock.adapters.providers.openai.chat import OpenAiChat
+from penstock.adapters.providers.openai.responses import OpenAiResponses
 from penstock.ports import ChatCall, Provider, Secret
 
 KEY = Secret("sk-odd-0123456789")

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import penstock
-from penstock.actors.flow.history import INTERRUPTED
+from penstock.actors.agent.history import INTERRUPTED
 from penstock.adapters.loopback.faults import ErrorFrame, ResetAfter, StallAfter
 from penstock.adapters.loopback.models import default_script
 from penstock.adapters.loopback.request import ReceivedRequest

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
-from penstock.adapters.http import HttpReader
+from penstock.adapters.http.threads import HttpReader
 from penstock.config.options import RequestOptions
 from penstock.errors import IncompleteStream, ProviderError
 from penstock.ports import Delta, Reader

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from penstock.adapters.http import HttpReader
-from penstock.adapters.providers.openai_chat import OpenAiChat
+from penstock.adapters.http.threads import HttpReader
+from penstock.adapters.providers.openai.chat import OpenAiChat
 from penstock.config.options import RequestOptions
 from penstock.errors import (
     ApiError,

@@ -16,9 +16,9 @@ from typing import Any, Final
 import pytest
 
 import penstock
-from penstock.actors.record import StreamRecord
 from penstock.actors.runtime.process import Process, ProcessRef
-from penstock.actors.subscriptions import PushSubscription
+from penstock.actors.stream.record import StreamRecord
+from penstock.actors.stream.subscriptions import PushSubscription
 from penstock.adapters.loopback.faults import ResetAfter
 from penstock.adapters.loopback.script import Answer, Cycle, Script
 from penstock.adapters.loopback.server import LoopbackProvider

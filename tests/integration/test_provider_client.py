@@ -13,7 +13,7 @@ from penstock.adapters.loopback.answer import Answer, ScriptedCall
 from penstock.adapters.loopback.faults import StallAfter, Status
 from penstock.adapters.loopback.script import Script
 from penstock.adapters.loopback.server import LoopbackProvider
-from penstock.adapters.providers.gemini import Gemini
+from penstock.adapters.providers.gemini.provider import Gemini
 from penstock.config.options import RequestOptions
 from penstock.config.settings import ProviderOptions, Settings
 from penstock.errors import (

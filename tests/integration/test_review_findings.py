@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import penstock
-from penstock.actors.subscriptions import PushSubscription
+from penstock.actors.stream.subscriptions import PushSubscription
 from penstock.testing import eventually
 
 UNLIMITED = penstock.StreamOptions(rate_limit=None)

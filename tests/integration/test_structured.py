@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 import penstock
-from penstock.structured import PartialJson
+from penstock.toolbox.structured import PartialJson
 
 
 class Step(BaseModel):

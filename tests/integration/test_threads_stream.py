@@ -14,9 +14,9 @@ import pykka
 import pytest
 
 import penstock
-from penstock.actors.flow.log import Outcome
-from penstock.actors.messages import Complete
 from penstock.actors.runtime.process import Process
+from penstock.actors.stream.log import Outcome
+from penstock.actors.stream.messages import Complete
 from penstock.config.options import Slow, StreamOptions
 from penstock.errors import BufferFull, StreamClosed
 from penstock.events import Disconnected, StreamCompleted, TokenEvent

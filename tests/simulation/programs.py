@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import penstock
-from penstock.actors.iteration import Events
 from penstock.actors.runtime.process import Process, ProcessRef
-from penstock.actors.subscriptions import Subscription
+from penstock.actors.stream.iteration import Events
+from penstock.actors.stream.subscriptions import Subscription
 from penstock.config.options import OnOrphan, Restart, Slow
 from penstock.events import Event
 from penstock.testing import (

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import penstock
-from penstock.actors.gates import EndpointStatistics
+from penstock.actors.call.gate import EndpointStatistics
 from penstock.config.limits import BreakerOptions, RetryBudgetOptions
 from penstock.config.settings import ProviderOptions, Settings
 from penstock.errors import ApiError, CircuitOpen, ConnectError, IncompleteStream, RateLimited

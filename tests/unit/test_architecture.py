@@ -10,8 +10,8 @@ import pytest
 import penstock
 
 PACKAGE = Path(penstock.__file__).parent
-SYSTEM = {"system", "asking", "stream", "inspection", "chaining", "structured", "agent", "provider_client"}
-DRIVERS = {"__init__", "__main__", "cli", "demo", "testing"}
+SYSTEM = {"system", "services", "stream", "inspection", "toolbox", "agent", "provider_client"}
+DRIVERS = {"__init__", "__main__", "cli", "testing"}
 CORE = {"errors", "events", "config", "ports", "actors", "supervisors", "adapters"}
 MAY_KNOW: dict[str, set[str]] = {
     "errors": set(),

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from penstock.actors.gates import Gate, GateTable, clean_url
+from penstock.actors.call.gate import Gate, GateTable, clean_url
+from penstock.actors.call.tickets import Admission, Admitted, Refused, Ticket, Wait
 from penstock.actors.runtime.clock import SystemClock
-from penstock.actors.tickets import Admission, Admitted, Refused, Ticket, Wait
 from penstock.config.limits import BreakerOptions, LimitOptions, RetryBudgetOptions
 from penstock.errors import (
     ApiError,

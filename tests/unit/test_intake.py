@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from penstock.actors.intake import Intake
+from penstock.actors.stream.intake import Intake
 from penstock.config.options import StreamOptions
 from penstock.errors import BufferFull, StreamClosed
 from penstock.events import ToolProgress

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import penstock
-from penstock.actors.gates import Admission, Ticket
-from penstock.actors.messages import Complete, RoundEnded
+from penstock.actors.call.gate import Admission, Ticket
+from penstock.actors.stream.messages import Complete, RoundEnded
 from penstock.config.options import RequestOptions
 from penstock.config.settings import Settings
 from penstock.errors import ConnectError

@@ -12,12 +12,12 @@ from typing import Any
 import pykka
 import pytest
 
-from penstock.actors.flow.fanout import Cursor
-from penstock.actors.flow.log import Outcome
-from penstock.actors.iteration import Events, PullSubscription
-from penstock.actors.runtime import sys as inspect
+from penstock.actors.runtime import inspect
 from penstock.actors.runtime.process import Process
-from penstock.actors.subscriptions import CallbackProcess, Hub, PushSubscription
+from penstock.actors.stream.cursor import Cursor
+from penstock.actors.stream.iteration import Events, PullSubscription
+from penstock.actors.stream.log import Outcome
+from penstock.actors.stream.subscriptions import CallbackProcess, Hub, PushSubscription
 from penstock.config.options import Slow
 from penstock.errors import CallTimeout, SubscriberTooSlow
 from penstock.events import Disconnected, StreamCompleted, TokenEvent

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 import penstock
+from penstock.actors.agent.task import Job, Places, Task, TaskDone
+from penstock.actors.agent.turn import Turn
 from penstock.actors.runtime.process import Process, ProcessRef
 from penstock.actors.runtime.reply import Reply
 from penstock.actors.runtime.signals import Down, ProcessExit
-from penstock.actors.tasks import Job, Places, Task, TaskDone
-from penstock.actors.turns import Turn
 from penstock.testing import SimulatedSystem, Simulation
 from tests.conformance.agents import agent_on, say
 

@@ -9,12 +9,12 @@ from urllib.parse import urlsplit
 
 from penstock.adapters.loopback.models import default_script
 from penstock.adapters.loopback.server import LoopbackProvider
-from penstock.adapters.providers.anthropic import AnthropicMessages
-from penstock.adapters.providers.gemini import Gemini
-from penstock.adapters.providers.messages import messages_of
-from penstock.adapters.providers.ollama import OllamaChat
-from penstock.adapters.providers.openai_chat import OpenAiChat
-from penstock.adapters.providers.openai_responses import OpenAiResponses
+from penstock.adapters.providers.anthropic.provider import AnthropicMessages
+from penstock.adapters.providers.gemini.provider import Gemini
+from penstock.adapters.providers.ollama.provider import OllamaChat
+from penstock.adapters.providers.openai.chat import OpenAiChat
+from penstock.adapters.providers.openai.responses import OpenAiResponses
+from penstock.adapters.providers.shared.messages import messages_of
 from penstock.config.settings import Settings
 from penstock.errors import CallTimeout, OptionError, SystemStopped
 from penstock.ports import ChatCall, Provider, Secret

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import requests
 
-from penstock.adapters.http_connection import CancellableAdapter
+from penstock.adapters.http.connection import CancellableAdapter
 from penstock.errors import OptionError
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from penstock.adapters.http_faults import scrub
+from penstock.adapters.http.faults import scrub
 from penstock.errors import ApiError
 
 KEY = "sk-0123456789abcdef"

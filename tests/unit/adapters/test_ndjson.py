@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.adapters.ndjson import NdjsonDecoder
+from penstock.adapters.formats.ndjson import NdjsonDecoder
 from penstock.errors import ProtocolError
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.adapters.sse import SseDecoder, SseEvent
+from penstock.adapters.formats.sse import SseDecoder, SseEvent
 from penstock.errors import ProtocolError
 
 CASES = json.loads((Path(__file__).parents[2] / "data" / "sse_cases.json").read_text(encoding="utf-8"))

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from penstock.actors.flow.log import Outcome, StreamLog
+from penstock.actors.stream.log import Outcome, StreamLog
 from penstock.events import (
     Event,
     StreamCancelled,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.actors.flow.breaker import Breaker, counts_as_failure
+from penstock.actors.call.breaker import Breaker, counts_as_failure
 from penstock.config.limits import BreakerOptions
 from penstock.errors import (
     ApiError,

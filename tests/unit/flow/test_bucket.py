@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.actors.flow.bucket import TokenBucket
+from penstock.actors.stream.bucket import TokenBucket
 
 RATES = st.floats(0.01, 1e9)
 STEPS = st.lists(st.tuples(st.floats(0, 3), st.integers(1, 20)), min_size=1, max_size=60)

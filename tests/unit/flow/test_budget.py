@@ -7,7 +7,7 @@ import sys
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.actors.flow.budget import RetryBudget
+from penstock.actors.call.budget import RetryBudget
 from penstock.config.limits import RetryBudgetOptions
 
 STEPS = st.lists(st.tuples(st.floats(0, 4), st.booleans()), max_size=120)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.actors.flow.buffer import Batch, EventBatch, TokenBuffer
+from penstock.actors.stream.buffer import Batch, EventBatch, TokenBuffer
 from penstock.config.options import Overflow
 from penstock.events import StreamStarted, TokenKind, ToolCallDelta, ToolEvent, ToolProgress
 from tests.unit.flow.common import steps

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.actors.flow.fanout import Cursor
+from penstock.actors.stream.cursor import Cursor
 from penstock.config.options import Slow
 from penstock.errors import SubscriberTooSlow
 from penstock.events import Event, StreamCompleted, StreamReset, StreamSnapshot, TokenEvent, ToolCallDelta

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.actors.flow.history import (
+from penstock.actors.agent.history import (
     INTERRUPTED,
     NO_ANSWER,
     Exchange,
@@ -21,8 +21,8 @@ from penstock.actors.flow.history import (
     size_of,
     user_message,
 )
-from penstock.actors.flow.log import Outcome
-from penstock.actors.flow.totals import add_costs, all_rounds
+from penstock.actors.stream.log import Outcome
+from penstock.actors.stream.outcome import add_costs, all_rounds
 from penstock.errors import OptionError
 from penstock.events import Cost, ReasoningBlock, ToolCall, Usage
 

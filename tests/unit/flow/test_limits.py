@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.actors.flow.limits import FULL, Limits, MinuteBucket
+from penstock.actors.call.limits import FULL, Limits, MinuteBucket
 from penstock.config.limits import LimitOptions
 
 PER_MINUTE = st.floats(1, 1e7)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.actors.flow.log import StreamLog
-from penstock.actors.flow.window import TextPile
+from penstock.actors.stream.folded import TextPile
+from penstock.actors.stream.log import StreamLog
 from penstock.errors import IncompleteStream, StreamCrashed
 from penstock.events import (
     StreamCancelled,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.actors.flow.outcome import OutcomeBuilder
+from penstock.actors.call.answer import OutcomeBuilder
 from penstock.events import ReasoningBlock, ToolCallCompleted, ToolCallDelta, ToolCallStarted, Usage
 from penstock.ports import (
     ChoiceDelta,

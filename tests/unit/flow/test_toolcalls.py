@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.actors.flow import toolcalls
-from penstock.actors.flow.toolcalls import ToolCallAccumulator
+from penstock.actors.call import toolcalls
+from penstock.actors.call.toolcalls import ToolCallAccumulator
 from penstock.errors import ApiError
 from penstock.ports import ErrorDelta, FinishDelta, KeepAlive, TextDelta, ToolCallFragment
 from tests.unit.flow.common import steps

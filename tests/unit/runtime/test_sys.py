@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from penstock.actors.runtime import sys
+from penstock.actors.runtime import inspect as sys
 from penstock.actors.runtime.process import Process
 from penstock.actors.runtime.runtime import Runtime
 from penstock.errors import CallTimeout, ProcessDead

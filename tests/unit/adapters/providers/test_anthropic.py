@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from penstock.adapters.providers.anthropic import AnthropicMessages, MessagesDecoder
+from penstock.adapters.providers.anthropic.provider import AnthropicMessages, MessagesDecoder
 from penstock.config.options import RequestOptions
 from penstock.errors import (
     ApiError,

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from penstock.adapters.providers.api_errors import error_answer, error_frame
-from penstock.adapters.providers.openai_chat import OpenAiChat
+from penstock.adapters.providers.openai.chat import OpenAiChat
+from penstock.adapters.providers.shared.errors import error_answer, error_frame
 from penstock.config.options import RequestOptions, StreamOptions
 from penstock.config.settings import Settings
 from penstock.errors import (

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from penstock.adapters.providers.catalogue import Catalogue, Found, as_chat
-from penstock.adapters.providers.gemini import GEMINI_URL, Gemini
-from penstock.adapters.providers.openai_chat import OpenAiChat
-from penstock.adapters.providers.openai_responses import OpenAiResponses
+from penstock.adapters.providers.gemini.provider import GEMINI_URL, Gemini
+from penstock.adapters.providers.openai.chat import OpenAiChat
+from penstock.adapters.providers.openai.responses import OpenAiResponses
 from penstock.config.settings import DefaultProviderOptions, ProviderOptions, Settings
 from penstock.errors import OptionError, SystemStopped
 from penstock.ports import ChatCall, Secret

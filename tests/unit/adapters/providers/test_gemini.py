@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from penstock.actors.flow.toolcalls import ToolCallAccumulator
-from penstock.adapters.providers.gemini import Gemini, GeminiDecoder
+from penstock.actors.call.toolcalls import ToolCallAccumulator
+from penstock.adapters.providers.gemini.provider import Gemini, GeminiDecoder
 from penstock.config.options import RequestOptions
 from penstock.errors import (
     ApiError,

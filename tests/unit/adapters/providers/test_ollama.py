@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from penstock.actors.flow.toolcalls import ToolCallAccumulator
-from penstock.adapters.providers.ollama import OllamaChat, OllamaDecoder
+from penstock.actors.call.toolcalls import ToolCallAccumulator
+from penstock.adapters.providers.ollama.provider import OllamaChat, OllamaDecoder
 from penstock.config.options import RequestOptions
 from penstock.errors import ApiError, BadRequestError, OptionError, ProtocolError
 from penstock.events import Usage

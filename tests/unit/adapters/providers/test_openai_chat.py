@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from penstock.adapters.providers.openai_chat import ChatDecoder, OpenAiChat
+from penstock.adapters.providers.openai.chat import ChatDecoder, OpenAiChat
 from penstock.config.options import RequestOptions
 from penstock.errors import ApiError, AuthenticationError, OptionError, ProtocolError, RateLimited
 from penstock.events import ReasoningBlock, Usage

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from penstock.adapters.providers.openai_chat import ChatDecoder
-from penstock.adapters.providers.openai_responses import OpenAiResponses, ResponsesDecoder
+from penstock.adapters.providers.openai.chat import ChatDecoder
+from penstock.adapters.providers.openai.responses import OpenAiResponses, ResponsesDecoder
 from penstock.config.options import RequestOptions
 from penstock.errors import ApiError, OptionError, RateLimited
 from penstock.events import ReasoningBlock, Usage

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from penstock.adapters.providers.rate_limits import quota_of, seconds_of
+from penstock.adapters.providers.shared.rate_limits import quota_of, seconds_of
 from penstock.ports import Quota
 
 

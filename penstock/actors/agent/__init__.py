@@ -1,0 +1,1 @@
+"""One conversation: its process, its history, its turns and the tools they run."""

@@ -1,0 +1,222 @@
+"""The agent: one conversation, which asks a model, runs the tools it calls for, and asks again, into one stream.
+
+| state | meaning |
+|---|---|
+| ``idle`` | nothing waits to be answered |
+| ``asking`` | a round of the answer comes from the provider |
+| ``working`` | tools run, or wait for their turn or for approval |
+| ``ending`` | the stream has been told how it ends, and lets out what it has |
+
+It waits for nobody: streams, sources and tools are told, and tell it. What it must not forget is in its `AgentRecord`,
+so that it can crash: the turn under way then ends in `StreamFailed` and no call of it is run again; what waits is
+answered afterwards.
+
+Accepts: `Advance` (its record has changed); `RoundEnded` from a source; what `ToolRound` does; `Decide` as a call.
+Sends: tool events and the ending to its stream; starts and kills tasks.
+Fails: restarted by its supervisor.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from penstock.actors.agent.history import distinct_calls
+from penstock.actors.agent.record import Advance, AgentRecord
+from penstock.actors.agent.results import is_runnable
+from penstock.actors.agent.task import TaskDone
+from penstock.actors.agent.toolround import Decide, Progressed, ToolRound
+from penstock.actors.agent.turn import Call, Turn, end_stream
+from penstock.actors.call.record import Source
+from penstock.actors.runtime.signals import NORMAL, Down
+from penstock.actors.runtime.statem import StateMachine
+from penstock.actors.runtime.transitions import (
+    Action,
+    Cast,
+    Event,
+    Info,
+    Internal,
+    Keep,
+    NamedTimeout,
+    Next,
+    Stop,
+    Transition,
+    answer,
+    next_event,
+)
+from penstock.actors.runtime.transitions import Call as CallEvent
+from penstock.actors.stream.messages import Complete, Fail, RoundEnded
+from penstock.actors.stream.outcome import all_rounds
+from penstock.errors import AgentCrashed, PenstockError, ToolRoundsExceeded
+from penstock.events import StreamStarted, ToolCall
+from penstock.ports import ChatCall
+
+__all__ = ["AgentProcess"]
+
+_LOOK: Final = Internal("look")
+
+
+class AgentProcess(StateMachine):
+    """See the module's docstring. One for each agent, under the supervisor of agents."""
+
+    def init(self, record: AgentRecord) -> Next:
+        self._agent = record
+        self._turn: Turn | None = None
+        self._asked = 0  # how often the model has been asked in this turn
+        self._tools: ToolRound | None = None  # the calls at work
+        turn = record.take_over(self.ref)  # first: whoever changes the record from now on tells us
+        if turn is None or not turn.has_begun:
+            return Next("idle", next_event(_LOOK))
+        self._turn = turn
+        if not turn.stream.is_over:
+            error = AgentCrashed(record.name, "it died while it answered")
+            end_stream(turn.stream, Fail(error, turn.stream.outcome()))
+        return Next("ending", next_event(_LOOK))
+
+    @property
+    def label(self) -> str:
+        """Says whose it is."""
+        return self.name or super().label
+
+    # --- states --------------------------------------------------------------------------------------------------
+
+    def idle(self, event: Event) -> Transition:
+        """Nothing waits to be answered."""
+        return self._in_any_state(event)
+
+    def asking(self, event: Event) -> Transition:
+        """A round of the answer comes."""
+        match event:
+            case Cast(message=RoundEnded(record=stream, ending=ending)) if self._turn and stream is self._turn.stream:
+                return self._round_ended(self._turn, ending)
+        return self._in_any_state(event)
+
+    def working(self, event: Event) -> Transition:
+        """Tools run, or wait."""
+        assert self._turn is not None
+        assert self._tools is not None
+        actions = self._tools.handle(event)
+        if actions is None:
+            return self._in_any_state(event)
+        return self._work(self._turn, self._tools, actions)
+
+    def ending(self, event: Event) -> Transition:
+        """The stream lets out what it has."""
+        return self._in_any_state(event)
+
+    def _in_any_state(self, event: Event) -> Transition:
+        match event:
+            case Cast(message=Advance()) | Internal():
+                return self._advance()
+            case CallEvent(message=Decide()):
+                return Keep(answer(event.reply_to, False))
+            case Cast(message=RoundEnded() | TaskDone() | Progressed()) | Info(message=Down()) | NamedTimeout():
+                return None  # of what has been given up meanwhile
+        return self.unhandled(event)
+
+    # --- turns ---------------------------------------------------------------------------------------------------
+
+    def _advance(self) -> Transition:
+        """Go on with the record as it is: clear away a turn that is over, begin the next one."""
+        agent = self._agent
+        if not agent.settle():
+            turn = agent.turn
+            if turn is not None and not turn.has_begun:  # it was taken just before a crash
+                return self._begin_turn(turn)
+            return None
+        actions = self._tools.abandon() if self._tools is not None else []
+        self._turn = self._tools = None
+        agent.clear(self.ref)
+        turn = None if agent.is_closed else agent.take(self.ref)
+        if turn is not None:
+            return self._begin_turn(turn, *actions)
+        if agent.is_abandoned:
+            agent.close()
+        if agent.is_closed:
+            return Stop(NORMAL)
+        return self._to("idle", *actions)
+
+    def _begin_turn(self, turn: Turn, *actions: Action) -> Transition:
+        self._turn = turn
+        self._asked = 0
+        self._agent.begin(turn, self.ref)
+        turn.stream.intake.push_event(StreamStarted(model=self._agent.model))
+        return self._ask_model(turn, *actions)
+
+    def _ask_model(self, turn: Turn, *actions: Action) -> Transition:
+        """Have the provider stream the next round."""
+        self._asked += 1
+        try:
+            turn.stream.source = self._make_source(turn)
+        except PenstockError as error:
+            return self._end_turn(turn, Fail(error, turn.stream.outcome()), *actions)
+        except Exception as error:  # in a provider of the user's own
+            failure = AgentCrashed(self._agent.name, error)
+            failure.__cause__ = error
+            return self._end_turn(turn, Fail(failure, turn.stream.outcome()), *actions)
+        self._agent.start_source(turn.stream)
+        return self._to("asking", *actions)
+
+    def _make_source(self, turn: Turn) -> Source:
+        agent, before = self._agent, turn.stream.source
+        messages = agent.request(turn)
+        if before is None:
+            call = ChatCall(model=agent.model, input=messages, parameters=agent.parameters)
+            return agent.make_source(call, self.ref)
+        # A model that has to call a tool would call one for ever; it has.
+        must_call = agent.parameters.get("tool_choice") not in (None, "auto", "none")
+        source = before.next_round(messages, without=("tool_choice",) if must_call else ())
+        if source.options.on_interrupt == "restart":
+            # A reset would void the rounds before as well, as if their tools had not run.
+            source.options = source.options.replace(on_interrupt="fail")
+        return source
+
+    def _round_ended(self, turn: Turn, ending: Complete | Fail) -> Transition:
+        outcome, agent = ending.outcome, self._agent
+        total = all_rounds([*turn.stream.rounds, outcome])
+        if isinstance(ending, Fail):
+            return self._end_turn(turn, Fail(ending.error, total))
+        asked = [call for call in outcome.tool_calls if not call.is_server]
+        if not asked or not is_runnable(outcome.finish_reason, asked):
+            turn.answer = outcome
+            return self._end_turn(turn, Complete(total))
+        calls = self._calls_of(turn, asked)
+        agent.begin_calls(turn, outcome, calls, self.ref)
+        tools = ToolRound(self, agent, turn, calls)
+        if len(turn.rounds) >= agent.options.max_tool_rounds:
+            tools.refuse("This call was not run: there were too many rounds of calls.")
+            return self._end_turn(turn, Fail(ToolRoundsExceeded(agent.name, agent.options.max_tool_rounds), total))
+        self._tools = tools
+        return self._work(turn, tools, tools.begin())
+
+    def _calls_of(self, turn: Turn, asked: list[ToolCall]) -> list[Call]:
+        tools = self._agent.tools
+        return [Call(told, kept, tools.get(told.name)) for told, kept in distinct_calls(asked, turn.used_ids)]
+
+    def _work(self, turn: Turn, tools: ToolRound, actions: list[Action]) -> Transition:
+        """Start what may start; when all results are there, ask again."""
+        if not tools.go_on(actions):
+            return self._to("working", *actions)
+        self._agent.end_calls(turn, self.ref)
+        self._tools = None
+        return self._ask_model(turn, *actions)
+
+    def _end_turn(self, turn: Turn, ending: Complete | Fail, *actions: Action) -> Transition:
+        end_stream(turn.stream, ending)
+        return self._to("ending", *actions)
+
+    # --- within --------------------------------------------------------------------------------------------------
+
+    def dispose(self, reason: object) -> None:
+        """Called once by the runtime, when it is dead: end its tasks, however it died. Any thread."""
+        super().dispose(reason)
+        tools = self._tools
+        if tools is not None:
+            tools.abandon()
+
+    def _to(self, state: str, *actions: Action) -> Next:
+        self._agent.state = state
+        return Next(state, *actions)
+
+    def format_status(self, status: dict[str, Any]) -> dict[str, Any]:
+        """State and sizes; nothing that was said."""
+        return status | {"agent": self._agent.name, "asked": self._asked}

@@ -1,0 +1,1 @@
+"""One provider call: the integration, its attempts, and the gates, limits, breakers and budgets it passes."""

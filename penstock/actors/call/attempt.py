@@ -1,0 +1,322 @@
+"""One attempt of an integration: what its reader tells, and who may still hear of it.
+
+Text goes from here straight into the stream's intake; the integration is told what happens around it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import msgspec
+
+from penstock.actors.call.record import Source
+from penstock.actors.runtime.mailbox import Mailbox
+from penstock.actors.runtime.transitions import Cast
+from penstock.actors.stream.record import StreamRecord
+from penstock.config.logs import get_logger
+from penstock.errors import PenstockError, ProtocolError, ProviderError, StreamClosed
+from penstock.ports import (
+    Clock,
+    Decoder,
+    Delta,
+    ErrorDelta,
+    FinishDelta,
+    KeepAlive,
+    ReaderJob,
+    ReasoningDelta,
+    RefusalDelta,
+    TextDelta,
+    Thinking,
+    ToolCallFragment,
+    UsageDelta,
+)
+
+__all__ = ["Attempt", "Connecting", "Ended", "Finished", "FirstDelta", "Waiting"]
+
+_Item: TypeAlias = Any
+"""A token with its kind, as a tuple, or a tool event: told apart by being a tuple, once for each on the hot path."""
+
+
+class Connecting(msgspec.Struct, frozen=True):
+    attempt: int
+
+
+class Waiting(msgspec.Struct, frozen=True):
+    attempt: int
+
+
+class FirstDelta(msgspec.Struct, frozen=True):
+    attempt: int
+
+
+class Finished(msgspec.Struct, frozen=True):
+    """A finish reason, or an error, has come; usage and the end marker may follow."""
+
+    attempt: int
+
+
+class Ended(msgspec.Struct, frozen=True):
+    attempt: int
+    is_complete: bool
+    error: PenstockError | None
+
+
+class Attempt:
+    """One try; the `OfferSink` of its reader. What the ports name runs in the reader's thread, the rest elsewhere.
+
+    What it takes and its being abandoned exclude each other: whoever has abandoned it and then sees that the source
+    has not ``started`` can be sure that the stream gets nothing of it.
+    """
+
+    def __init__(self, record: StreamRecord, source: Source, number: int, inbox: Mailbox, clock: Clock) -> None:
+        self.number = number
+        self.job: ReaderJob | None = None
+        self.last_progress = clock.monotonic()
+        self.is_pushing = False  # it waits for the stream, not for the provider
+        self.is_reasoning = False  # the model is known to, and may be silent for long
+        self.keep_alives = 0
+        self.error: ProviderError | None = None  # reported inside the stream
+        self.decoder: Decoder | None = None  # once it has ended
+        self.has_ended = False
+        self._record = record
+        self._source = source
+        self._candidate = source.candidate
+        self._builder = source.builder
+        self._inbox = inbox
+        self._clock = clock
+        self.has_progressed = False
+        self._abandoned = False
+        self._lock = threading.Lock()  # guards these two, and the source's `started`
+        self._rest: list[_Item] = []  # to be pushed, and there was no room
+        self._has_events = False  # among what is to be pushed are events
+        self._is_in_order = source.builder.keeps_text  # pushed piece by piece: there are events, or it is kept
+        self._has_lost = False  # something that came was not taken
+        self._reasoned = 0  # how many items of this read came up to the last sign of reasoning
+        self._to_tell: Finished | None = None
+
+    def take_job(self, job: ReaderJob) -> None:
+        """Its reader has it."""
+        self.job = job
+        if self._abandoned:  # meanwhile, by whoever took over from a killed integration
+            job.cancel()
+
+    def abandon(self) -> None:
+        """Close its socket and hear nothing of it any more. Any thread; harmless if it has been."""
+        with self._lock:
+            self._abandoned = True
+        if self.job is not None:
+            self.job.cancel()
+        if self.is_pushing:
+            self._record.intake.wake_waiters()
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the model has said that it is done, and everything it said is in the stream's buffer."""
+        return self._builder.is_finished and self._to_tell is None
+
+    @property
+    def took_all(self) -> bool:
+        """Whether the reader has ended, and everything that its decoder has told is in the stream's buffer."""
+        return self.has_ended and not self._has_lost and not self._rest
+
+    def tell_of_calls(self) -> None:
+        """The answer is complete, and so are its function calls. To be called when it is abandoned."""
+        for event in self._builder.complete():
+            self._record.intake.push_event(event)
+
+    # --- the reader's thread -------------------------------------------------------------------------------------
+
+    def connecting(self) -> None:
+        self._tell(Connecting(self.number))
+
+    def waiting(self) -> None:
+        self._tell(Waiting(self.number))
+
+    def answered(self, headers: Mapping[str, str]) -> None:
+        self._candidate.answered(headers)
+
+    def deltas(self, deltas: Sequence[Delta]) -> bool:
+        items = self._read(deltas)
+        if items is None or (items and not self._push(items)):
+            self._has_lost = True
+            return False
+        return self._tell_finish()
+
+    def offer(self, deltas: Sequence[Delta], on_room: Callable[[], None]) -> bool | None:
+        items = self._read(deltas)
+        if items is None:
+            self._has_lost = True
+            return False
+        self._rest += self._cut(items)
+        if self._rest:
+            try:
+                self._push_rest(on_room)
+            except StreamClosed:
+                self._has_lost = True
+                return False
+            self.last_progress = self._clock.monotonic()
+            self.is_pushing = bool(self._rest)
+            if self._rest:
+                return None
+        return self._tell_finish()
+
+    def _read(self, deltas: Sequence[Delta]) -> list[_Item] | None:
+        """Note what they say, and give what is to be pushed; None: nobody wants it."""
+        items: list[_Item] = []
+        progress = False
+        self._reasoned = 0
+        for delta in deltas:
+            kind = delta.__class__
+            if kind is TextDelta:
+                items.append((delta.text, "text"))  # type: ignore[union-attr]
+            elif kind is not KeepAlive:
+                progress = self._note(delta, items) or progress
+            else:
+                self.keep_alives += 1
+        if self.is_reasoning and len(items) > self._reasoned:
+            self.is_reasoning = False
+        if items or progress:
+            self.last_progress = self._clock.monotonic()
+            if not self.has_progressed:
+                with self._lock:
+                    if self._abandoned:
+                        return None
+                    self.has_progressed = True
+                    self._source.has_started()
+                self._tell(FirstDelta(self.number))
+        builder = self._builder
+        if self._has_events:
+            builder.size += sum(len(item[0]) for item in items if item.__class__ is tuple)
+        else:
+            builder.size += sum(len(text) for text, _ in items)
+        if builder.size + builder.sealed > self._source.options.max_answer_bytes:
+            self.error = ProtocolError(f"the answer is longer than {self._source.options.max_answer_bytes} bytes")
+            return None
+        return None if self._abandoned else items
+
+    def _tell_finish(self) -> bool:
+        """Tell that it is finished, now that everything before is in the buffer."""
+        if self._to_tell is not None:
+            self._tell(self._to_tell)
+            self._to_tell = None
+        return not self._abandoned
+
+    def _note(self, delta: Delta, items: list[_Item]) -> bool:
+        """Whatever is not text; returns whether it is progress."""
+        match delta:
+            case ReasoningDelta(text=text):
+                items.append((text, "reasoning"))
+                self.is_reasoning = True
+                self._reasoned = len(items)
+            case RefusalDelta(text=text):
+                items.append((text, "refusal"))
+            case Thinking():
+                if not self.is_reasoning:
+                    self.last_progress = self._clock.monotonic()
+                self.is_reasoning = True
+                self._reasoned = len(items)
+                return False
+            case ErrorDelta(error=error):
+                self.error = self.error or error
+                self._to_tell = Finished(self.number)
+                return False
+            case _:
+                if delta.__class__ is FinishDelta and not self._builder.is_finished:
+                    self._to_tell = Finished(self.number)  # first, see `is_finished`
+                elif delta.__class__ is ToolCallFragment:
+                    self.is_reasoning = False
+                events = self._builder.note(delta)
+                if events:
+                    items += events
+                    self._has_events = self._is_in_order = True
+                return delta.__class__ is not UsageDelta
+        return True
+
+    def _cut(self, items: list[_Item]) -> list[_Item]:
+        tokenizer = self._record.options.tokenizer
+        if tokenizer is None:
+            return items
+        if not self._has_events:
+            return [(token, kind) for text, kind in items for token in tokenizer(text)]
+        cut: list[_Item] = []
+        for item in items:
+            if item.__class__ is tuple:
+                cut += [(token, item[1]) for token in tokenizer(item[0])]
+            else:
+                cut.append(item)
+        return cut
+
+    def _is_abandoned(self) -> bool:
+        return self._abandoned
+
+    def _push(self, items: list[_Item]) -> bool:
+        items = self._cut(items)
+        self.is_pushing = True
+        try:
+            if self._is_in_order:
+                return self._push_in_order(items)
+            return self._record.intake.push_blocking(items, self._is_abandoned)
+        finally:
+            self.last_progress = self._clock.monotonic()
+            self.is_pushing = False
+
+    def _push_in_order(self, items: list[_Item]) -> bool:
+        """Push tokens and events, and wait for room; returns whether they are all in."""
+        self._rest += items
+        while True:
+            latch = threading.Lock()
+            latch.acquire()
+            try:
+                self._push_rest(latch.release)
+            except StreamClosed:
+                return False
+            if not self._rest:
+                return True
+            self._record.runtime.dispatcher.wait(latch, None)
+
+    def _push_rest(self, on_room: Callable[[], None]) -> None:
+        """Push of the rest what there is room for; see `Intake.push_now`.
+
+        Raises:
+            StreamClosed: the stream has ended, or this attempt is abandoned.
+        """
+        rest, intake, done = self._rest, self._record.intake, 0
+        try:
+            while done < len(rest):
+                end = done
+                while end < len(rest) and rest[end].__class__ is tuple:
+                    end += 1
+                # Under the lock, so that who has abandoned it knows just what the stream has got.
+                with self._lock:
+                    if end == done:
+                        if not intake.push_event(rest[done], is_void=self._is_abandoned):
+                            raise StreamClosed(self._record.stream_id)
+                        done += 1
+                        continue
+                    tokens = rest[done:end]
+                    taken = intake.push_now(tokens, on_room, self._is_abandoned)
+                    if self._builder.keeps_text:
+                        self._builder.took(tokens[:taken])
+                done += taken
+                if taken < len(tokens):
+                    return
+            self._has_events = False
+            self._is_in_order = self._builder.keeps_text
+        finally:
+            del rest[:done]
+
+    def ended(self, decoder: Decoder | None, error: PenstockError | None) -> None:
+        complete = decoder is not None and (decoder.finished or decoder.done)
+        if decoder is not None:
+            self._builder.model = decoder.model or self._builder.model
+            if decoder.skipped:
+                get_logger(stream_id=self._record.stream_id).debug("not_understood", count=decoder.skipped)
+        self.decoder = decoder
+        self.has_ended = True
+        self._tell(Ended(self.number, complete, error))
+
+    def _tell(self, news: Any) -> None:
+        if not self._abandoned:
+            self._inbox.put(Cast(news))

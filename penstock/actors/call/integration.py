@@ -1,0 +1,443 @@
+"""The integration: one provider request for one stream, from the gate to the end, with retries and fallbacks.
+
+States: ``limited`` (our own limits leave it no turn yet) → ``queued`` (no reader thread yet) → ``connecting`` →
+``waiting`` (for the first delta) → ``streaming`` → done; ``retry_wait`` between attempts. Tokens do not pass here: the
+reader's thread pushes them into the stream's intake (`Attempt`), and this machine hears of what happens around them.
+
+Accepts: `Cancel` from its stream; what `Attempt` tells.
+Sends: `Reset`, `Complete` or `Fail` to the stream, the last two to its conductor instead if it has one (`RoundEnded`);
+it waits for nobody.
+Fails: it is restarted by its supervisor, and goes on by the same rules as if the connection had broken.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any, Final
+
+import msgspec
+
+from penstock.actors.call.attempt import Attempt, Connecting, Ended, Finished, FirstDelta, Waiting
+from penstock.actors.call.gate import Admitted, Refused, Ticket, Wait
+from penstock.actors.call.record import Source
+from penstock.actors.runtime.reply import Reply
+from penstock.actors.runtime.signals import NORMAL, ExitNotice
+from penstock.actors.runtime.statem import StateMachine
+from penstock.actors.runtime.transitions import (
+    Cast,
+    Event,
+    Info,
+    Keep,
+    NamedTimeout,
+    Next,
+    StateTimeout,
+    Stop,
+    Transition,
+    cancel_timeout,
+    state_timeout,
+    timeout,
+)
+from penstock.actors.stream.messages import Cancel, Complete, Fail, Reset
+from penstock.actors.stream.record import StreamRecord
+from penstock.config.logs import get_logger
+from penstock.errors import (
+    ApiError,
+    CircuitOpen,
+    IncompleteStream,
+    PenstockError,
+    ProcessDead,
+    ProviderBusy,
+    ProviderError,
+    ProviderTimeout,
+)
+from penstock.ports import CanResume
+
+__all__ = ["Integration"]
+
+_TOTAL: Final = "total"
+_QUEUE: Final = "queue"
+_GRACE: Final = "grace"
+_RESET: Final = "reset"
+_RESET_AGAIN: Final = 0.02  # seconds until a stream that has just crashed is asked again
+_READER_AGAIN: Final = 0.02  # seconds until it is looked again whether a reader has let go of its decoder
+_READER_PATIENCE: Final = 1.0  # seconds for that
+
+
+class _ResetAnswered(msgspec.Struct, frozen=True):
+    """The stream has forgotten what came so far, or has crashed instead."""
+
+    reply: Reply
+
+
+class _Turn(msgspec.Struct, frozen=True):
+    """It may be its turn at the gate."""
+
+    ticket: Ticket
+
+
+class Integration(StateMachine):
+    """See the module's docstring. Started by its stream, under the source supervisor."""
+
+    def init(self, record: StreamRecord, source: Source) -> Next | Stop:
+        self._stream = record
+        self._source = source
+        self._options = source.options
+        self.trap_exit = True  # so that `terminate` closes the socket when its supervisor ends
+        self._random = random.Random(record.stream_id)  # noqa: S311 - jitter, and the same in every simulation
+        self._reset_for: str | None = None  # the stream is to forget what came so far, because of that
+        self._wait_is_over = False
+        self._interrupted: tuple[Attempt, PenstockError, float] | None = None  # to be resumed; why; given up then
+        self._waiting_since = 0.0
+        self._attempt: Attempt | None = None
+        before: Attempt | None = source.take_over(self.ref)  # first: whoever ends the stream from now on tells us
+        if record.is_over or record.ending is not None or source.is_handed_over or record.source is not source:
+            return Stop(NORMAL)
+        if source.deadline is None and self._options.total_timeout is not None:
+            source.deadline = self.runtime.clock.monotonic() + self._options.total_timeout
+        total = timeout(_TOTAL, source.deadline, absolute=True)
+        if before is None and not source.started:
+            transition = self._begin_attempt()
+        else:  # if there is no attempt but text, it was killed while the stream was to forget that
+            transition = self._failed(IncompleteStream("its integration crashed"), before)
+        if isinstance(transition, Next):
+            return Next(transition.state, *transition.actions, total)
+        assert isinstance(transition, Stop)
+        return transition
+
+    @property
+    def label(self) -> str:
+        """Says whose it is."""
+        return self.name or super().label
+
+    # --- states --------------------------------------------------------------------------------------------------
+
+    def limited(self, event: Event) -> Transition:
+        """Our own limits leave it no turn yet."""
+        match event:
+            case StateTimeout():
+                return self._enter()
+            case Cast(message=_Turn(ticket=ticket)):
+                return self._enter() if ticket is self._source.ticket else None
+            case NamedTimeout(name="queue"):
+                gate, mine = self._source.candidate.gate, self._source.ticket
+                if gate is None or mine is None:  # the system is being stopped
+                    return None
+                return self._failed(gate.timed_out(mine), None)
+        return self._in_any_state(event)
+
+    def queued(self, event: Event) -> Transition:
+        """No reader has taken it yet."""
+        match event:
+            case Cast(message=Connecting(attempt=number)) if self._is_current(number):
+                return self._to("connecting", state_timeout(self._options.connect_timeout))
+        return self._in_any_state(event)
+
+    def connecting(self, event: Event) -> Transition:
+        """Until the request is sent."""
+        match event:
+            case Cast(message=Waiting(attempt=number)) if self._is_current(number):
+                return self._wait_for_delta()
+            case StateTimeout():
+                return self._timed_out("connect", self._options.connect_timeout)
+        return self._in_any_state(event)
+
+    def _wait_for_delta(self) -> Transition:
+        self._waiting_since = self.runtime.clock.monotonic()
+        return self._to("waiting", state_timeout(self._options.first_token_timeout))
+
+    def waiting(self, event: Event) -> Transition:
+        """Until the first delta."""
+        if event.__class__ is StateTimeout:
+            attempt = self._attempt
+            assert attempt is not None
+            if attempt.has_progressed:  # the news of it is under way
+                return self._to("streaming", state_timeout(self._options.idle_timeout))
+            limit = self._limit(self._options.first_token_timeout)
+            left = self._waiting_since + limit - self.runtime.clock.monotonic()
+            if left > 1e-6:
+                return Next("waiting", state_timeout(left))
+            return self._timed_out("first_token", limit)
+        return self._in_any_state(event)
+
+    def streaming(self, event: Event) -> Transition:
+        """Deltas come."""
+        if event.__class__ is StateTimeout:
+            attempt = self._attempt
+            assert attempt is not None
+            idle = 0.0 if attempt.is_pushing else self.runtime.clock.monotonic() - attempt.last_progress
+            limit = self._limit(self._options.idle_timeout)
+            left = limit - idle
+            if left > 1e-6:  # for no longer than is allowed once it reasons no more, of which we are not told
+                return Next("streaming", state_timeout(min(left, self._options.idle_timeout)))
+            return self._timed_out("idle", limit)
+        return self._in_any_state(event)
+
+    def _limit(self, usual: float) -> float:
+        """Seconds for which it may be silent."""
+        attempt = self._attempt
+        return max(usual, self._options.reasoning_timeout) if attempt is not None and attempt.is_reasoning else usual
+
+    def retry_wait(self, event: Event) -> Transition:
+        """Until the next attempt. No thread and no socket is held."""
+        match event:
+            case StateTimeout() if self._interrupted is not None:
+                return self._resume(*self._interrupted)
+            case StateTimeout() if self._reset_for is None:
+                return self._begin_attempt()
+            case StateTimeout():
+                self._wait_is_over = True
+                return None
+            case Cast(message=_ResetAnswered(reply=reply)):
+                return self._reset_answered(reply)
+            case NamedTimeout(name="reset"):
+                self._ask_for_reset()
+                return None
+        return self._in_any_state(event)
+
+    def _in_any_state(self, event: Event) -> Transition:
+        match event:
+            case Cast(message=Ended(attempt=number) as ended):
+                return self._ended(ended) if self._is_current(number) else None
+            case Cast(message=Finished(attempt=number)):
+                return Keep(timeout(_GRACE, self._options.finish_grace)) if self._is_current(number) else None
+            case Cast(message=Waiting(attempt=number)) if self._is_current(number) and self._state == "queued":
+                return self._wait_for_delta()
+            case Cast(message=FirstDelta(attempt=number)) if self._is_current(number):
+                return self._to("streaming", state_timeout(self._options.idle_timeout))
+            case Cast(message=Connecting() | Waiting() | FirstDelta() | _ResetAnswered() | _Turn()):
+                return None
+            case Cast(message=Cancel()):
+                return Stop(NORMAL)
+            case NamedTimeout(name="total"):
+                assert self._options.total_timeout is not None
+                return self._timed_out("total", self._options.total_timeout)
+            case NamedTimeout(name="grace"):
+                attempt = self._attempt
+                if attempt is None:
+                    return None
+                # Some say a finish reason with every piece: while there comes more, the grace begins anew.
+                silent = 0.0 if attempt.is_pushing else self.runtime.clock.monotonic() - attempt.last_progress
+                left = self._options.finish_grace - silent
+                if left > 1e-6 and attempt.error is None:
+                    return Keep(timeout(_GRACE, left))
+                if attempt.is_pushing:  # there is no room yet for what came
+                    return Keep(timeout(_GRACE, self._options.finish_grace))
+                return self._ended(Ended(attempt.number, attempt.error is None, None))
+            case NamedTimeout(name="queue"):
+                return None  # it has had its turn just now
+            case Info(message=ExitNotice()):
+                return None  # of somebody it is not a child of
+        return self.unhandled(event)
+
+    # --- attempts ------------------------------------------------------------------------------------------------
+
+    def _begin_attempt(self) -> Transition:
+        """Begin an attempt, at the gate."""
+        self._interrupted = None
+        gate = self._source.candidate.gate
+        if gate is None:
+            return self._send()
+        inbox = self.actor_inbox
+        with self._source.lock:
+            if self._source.ref is not self.ref:
+                return Stop(NORMAL)  # another one has taken over
+            ticket = self._source.take_ticket(gate, lambda: inbox.put(Cast(_Turn(ticket))))
+        return self._enter(timeout(_QUEUE, gate.limits.queue_timeout))
+
+    def _enter(self, *actions: Any) -> Transition:
+        """Ask the gate whether it is our turn."""
+        gate, ticket = self._source.candidate.gate, self._source.ticket
+        if gate is None or ticket is None:  # the system is being stopped: nothing is sent any more
+            return self._to("limited")
+        match gate.enter(ticket):
+            case Admitted():
+                return self._send()
+            case Wait(seconds=seconds):
+                return self._to("limited", *actions, state_timeout(seconds))
+            case Refused(error=error):
+                return self._failed(error, None)
+
+    def _send(self) -> Transition:
+        """Hand a new attempt to the reader."""
+        source = self._source
+        with source.lock:
+            if source.ref is not self.ref:
+                return Stop(NORMAL)  # another one has taken over
+            provider, request = source.begin_attempt()
+            attempt = Attempt(self._stream, source, source.attempts, self.actor_inbox, self.runtime.clock)
+            self._attempt = source.attempt = attempt
+        try:
+            attempt.take_job(source.reader.start(provider, request, self._options, attempt))
+        except PenstockError as error:
+            self.actor_inbox.put(Cast(Ended(attempt.number, False, error)))
+        return self._to("queued", cancel_timeout(_QUEUE), cancel_timeout(_GRACE))  # that is of the attempt before
+
+    def _is_current(self, number: int) -> bool:
+        return self._attempt is not None and self._attempt.number == number
+
+    def _ended(self, ended: Ended) -> Transition:
+        attempt = self._attempt
+        assert attempt is not None
+        if attempt.error is not None:
+            return self._failed(attempt.error, attempt)
+        if ended.is_complete:
+            return self._complete(attempt)
+        return self._failed(ended.error or IncompleteStream("the connection was closed"), attempt)
+
+    def _timed_out(self, which: str, seconds: float) -> Transition:
+        attempt = self._attempt
+        if attempt is None:
+            return self._failed(ProviderTimeout(which, seconds), None, final=True)
+        if attempt.is_finished:  # all is said; only the end marker has not come
+            return self._ended(Ended(attempt.number, True, None))
+        return self._failed(ProviderTimeout(which, seconds), attempt, final=which == "total")
+
+    def _failed(self, error: PenstockError, attempt: Attempt | None, *, final: bool = False) -> Transition:
+        """An attempt is over: try again, ask somebody else, or give up."""
+        source = self._source
+        if attempt is not None:
+            attempt.abandon()
+        if source.ref is not self.ref:
+            return Stop(NORMAL)  # another one has taken over
+        self._attempt = source.attempt = None
+        self._stream.counters.failed_attempts += 1
+        source.note_failure(error)
+        if final:
+            return self._give_up(error)
+        delay = self._retry_after(error, attempt)
+        if delay is not None:
+            return self._retry(error, attempt, delay)
+        if source.has_fallback and not (source.started and self._options.on_interrupt != "restart"):
+            source.fall_back(error)
+            get_logger(stream_id=self._stream.stream_id).info(
+                "fallback", error=type(error).__name__, provider=source.candidate.account
+            )
+            return self._start_over(error, 0.0) if source.started else self._begin_attempt()
+        return self._give_up(error)
+
+    def _retry_after(self, error: PenstockError, attempt: Attempt | None) -> float | None:
+        """Seconds until the same one is asked again; None if it is not."""
+        source, options = self._source, self._options
+        if not isinstance(error, ProviderError) or isinstance(error, (ProviderBusy, CircuitOpen)):
+            return None
+        if not error.retryable or source.tries > options.max_retries:
+            return None
+        if source.started:
+            if options.on_interrupt == "fail":
+                return None
+            if options.on_interrupt == "resume" and not self._may_resume(attempt):
+                return None
+        delay = self._delay(error)
+        if delay is None:
+            return None
+        if source.retry_budget is not None and not source.retry_budget.may_retry():
+            get_logger(stream_id=self._stream.stream_id).warning("retry_refused", error=type(error).__name__)
+            return None
+        return delay
+
+    def _retry(self, error: PenstockError, attempt: Attempt | None, delay: float) -> Transition:
+        get_logger(stream_id=self._stream.stream_id).info(
+            "retry", error=type(error).__name__, attempt=self._source.attempts, delay_s=round(delay, 3)
+        )
+        if self._source.started and self._options.on_interrupt == "restart":
+            return self._start_over(error, delay)
+        if self._source.started and attempt is not None and not attempt.has_ended:
+            self._source.attempt = attempt  # should this crash, the next one resumes it
+            self._interrupted = (attempt, error, self.runtime.clock.monotonic() + delay + _READER_PATIENCE)
+        return self._rest(delay)
+
+    def _rest(self, delay: float) -> Transition:
+        return self._to("retry_wait", state_timeout(delay), cancel_timeout(_GRACE), cancel_timeout(_QUEUE))
+
+    def _may_resume(self, attempt: Attempt | None) -> bool:
+        """Whether the answer that broke can be taken up, or that is to be seen when its reader has let go of it."""
+        source = self._source
+        if attempt is not None:
+            if not attempt.has_ended:
+                return isinstance(source.provider, CanResume)
+            if not attempt.took_all:
+                source.decoder = None
+            elif attempt.decoder is not None:
+                source.decoder = attempt.decoder
+        return source.prepare_to_resume()
+
+    def _resume(self, attempt: Attempt, error: PenstockError, give_up_at: float) -> Transition:
+        """Take up the answer, as soon as the reader of the broken one has let go of its decoder."""
+        if not attempt.has_ended and self.runtime.clock.monotonic() < give_up_at:
+            return Keep(state_timeout(_READER_AGAIN))
+        self._source.attempt = self._interrupted = None
+        if attempt.has_ended and self._may_resume(attempt):
+            return self._begin_attempt()
+        return self._give_up(error)
+
+    def _start_over(self, error: PenstockError, delay: float) -> Transition:
+        """Begin again from the beginning, when the stream has forgotten what came so far."""
+        self._reset_for = type(error).__name__
+        self._wait_is_over = False
+        self._ask_for_reset()
+        return self._rest(delay)
+
+    def _delay(self, error: PenstockError) -> float | None:
+        """Seconds until the next attempt; None if the provider asks for more than we are ready to wait."""
+        options = self._options
+        longest = min(options.retry_max_delay, options.retry_base_delay * 2 ** (max(self._source.tries, 1) - 1))
+        delay: float = longest * self._random.uniform(0.5, 1.0)
+        asked = error.retry_after if isinstance(error, ApiError) else None
+        if asked is None:
+            return delay
+        return max(delay, asked) if asked <= options.retry_after_limit else None
+
+    def _ask_for_reset(self) -> None:
+        """Let the stream forget what came so far. Its answer comes as a message: it may be slow, or just dead."""
+        assert self._reset_for is not None
+        inbox, ref = self.actor_inbox, self._stream.ref
+        if ref is None:  # it has not even started
+            reply = Reply(self.runtime.dispatcher)
+            reply.fail(ProcessDead("the stream"))
+        else:
+            reply = ref.ask(Reset(self._reset_for), block=False)
+        reply.when_done(lambda: inbox.put(Cast(_ResetAnswered(reply))))
+
+    def _reset_answered(self, reply: Reply) -> Transition:
+        try:
+            reply.get(timeout=0)
+        except PenstockError:  # it has crashed: if it is restarted it is asked again, if not we are told
+            return Keep(timeout(_RESET, _RESET_AGAIN))
+        self._reset_for = None
+        self._source.started = False
+        self._source.forget_answer()
+        return self._begin_attempt() if self._wait_is_over else None
+
+    def _complete(self, attempt: Attempt) -> Transition:
+        attempt.abandon()
+        if self._source.ref is not self.ref:
+            return Stop(NORMAL)  # another one has taken over
+        attempt.tell_of_calls()
+        self._source.leave(None)
+        return self._conclude(Complete(self._source.outcome()))
+
+    def _give_up(self, error: PenstockError) -> Transition:
+        return self._conclude(Fail(self._source.final_error(error), self._source.outcome()))
+
+    def _conclude(self, ending: Complete | Fail) -> Transition:
+        self._attempt = self._source.attempt = None
+        self._note_state("done")
+        self._source.end(self._stream, ending, by=self.ref)
+        return Stop(NORMAL)
+
+    def terminate(self, reason: object) -> None:
+        """Close the socket and give the place back, in whatever phase it is; killed, the next incarnation does it."""
+        if self._attempt is not None:
+            self._attempt.abandon()
+        if self._source.ref is self.ref:
+            self._source.abandon()
+            self._note_state("done")
+
+    def _to(self, state: str, *actions: Any) -> Next:
+        self._note_state(state)
+        return Next(state, *actions)
+
+    def _note_state(self, state: str) -> None:
+        self._source.state = state
+        if self._stream.options.debug:
+            get_logger(stream_id=self._stream.stream_id, actor=self.label).debug("integration", state=state)

@@ -1,1 +1,0 @@
-"""The `actors.flow` room of Penstock."""

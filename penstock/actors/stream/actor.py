@@ -1,0 +1,427 @@
+"""The stream: a state machine that batches, paces and numbers what is pushed, and appends it to the log.
+
+| state | meaning |
+|---|---|
+| ``idle`` | the buffer is empty, no timer runs |
+| ``buffering`` | less than a batch is there, and has been for less than ``flush_interval`` |
+| ``streaming`` | batches go out; the flush timer runs whenever the buffer is not empty |
+| ``rate_limited`` | the token bucket has no room for the next batch; goes on exactly when it has |
+| ``paused`` | the user said so |
+| ``error`` | a batch could not be delivered (its journal failed); tries again after ``error_recovery_delay`` |
+
+A tool event does not wait for a batch to fill: what stands before it goes out at once as if the flush timer had gone
+off, then the event, an event of its own in the log; what stands behind it waits as ever. A pause, an error, a slow
+``block`` subscriber, the strategy ``time`` and, for the tokens before it, the rate limit hold it like everything else.
+
+Accepts: `Flush`, `Pause`, `Resume`, `StopStream`, `Cancel`, `SetOptions`, `GetState`, `GetStatistics`, `Reset` as
+calls, in every state; `Complete`, `Fail` from its source.
+Sends: its events to the log, and word of them to the hub's subscribers.
+Fails: with whatever breaks; the log, the buffer and the subscribers are in its `StreamRecord` and outlive it.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, Final
+
+from penstock.actors.runtime.signals import NORMAL, is_clean
+from penstock.actors.runtime.statem import StateMachine
+from penstock.actors.runtime.transitions import (
+    Action,
+    Call,
+    Cast,
+    Event,
+    Internal,
+    Keep,
+    NamedTimeout,
+    Next,
+    StateTimeout,
+    Stop,
+    Transition,
+    answer,
+    answer_error,
+    cancel_timeout,
+    next_event,
+    state_timeout,
+    timeout,
+)
+from penstock.actors.stream.bucket import TokenBucket
+from penstock.actors.stream.delivery import Delivery
+from penstock.actors.stream.messages import (
+    Cancel,
+    Complete,
+    Fail,
+    Flush,
+    GetState,
+    GetStatistics,
+    Pause,
+    Reset,
+    Resume,
+    SetOptions,
+    StopStream,
+)
+from penstock.actors.stream.record import StreamRecord
+from penstock.config.logs import stream_logger
+from penstock.config.options import StreamOptions
+from penstock.errors import OptionError, StreamCrashed
+
+__all__ = ["TokenStream"]
+
+_FLUSH: Final = "flush"  # the flush timer; in `streaming` with an empty buffer it leads to `idle`
+_NEVER: Final = 1 << 62
+_BATCHES_A_TURN: Final = 64  # then others have their turn
+
+_PUSHED: Final = Internal("pushed")  # the intake has as many tokens as we wanted to be told of
+_RELEASED: Final = Internal("released")  # no subscriber holds us any more
+_OVERDUE: Final = Internal("overdue")  # what is buffered has waited for long enough
+
+
+class TokenStream(StateMachine):
+    """See the module's docstring. Made by the handler, one for each stream, with the stream's record."""
+
+    def init(self, record: StreamRecord) -> Next | Stop:
+        if record.is_over:
+            return Stop(NORMAL)  # it crashed behind its terminal event: there is nothing left to do
+        self._stream = record
+        self._log = record.log
+        self._intake = record.intake
+        self._hub = record.hub
+        self._options = record.options
+        self._bucket = self._make_bucket(record.options)
+        self._tail_since: float | None = None  # when the first of the tokens that wait for their batch was seen
+        self._before_pause = "idle"
+        self.trap_exit = True
+        restarted = record.ref is not None
+        record.ref = self.ref
+        self._ending = record.ending  # looked at when it can be told: its source first writes it and then tells
+        record.state = "idle"
+        self._epoch = epoch = self._log.new_epoch()
+        self._delivery = Delivery(record, epoch)
+        wake = self.actor_inbox.put
+        self._hub.held = False
+        self._hub.on_release = partial(wake, _RELEASED)
+        self._intake.attach(partial(wake, _PUSHED), self._log.last_seq, epoch)
+        if restarted:
+            return self._take_over()
+        if not self._intake.wait_for(1, epoch) or self._ending is not None:
+            wake(_PUSHED)
+        return Next("idle")
+
+    def _take_over(self) -> Next:
+        """Go on where the last actor crashed."""
+        record = self._stream
+        self._hub.announce()  # it may have come just not to that
+        record.counters.restarts += 1
+        before, record.restart_in = record.restart_in, "idle"
+        if self._bucket is not None:  # what the last one let out is not known: assume the most
+            self._bucket.take(self._bucket.capacity, self.runtime.clock.monotonic())
+        if before == "paused":
+            record.state = record.restart_in = "paused"
+            return Next("paused")
+        if before == "error":  # it crashed of it (`auto_restart`), so it recovers in any case
+            record.state = "error"
+            return Next("error", state_timeout(self._options.error_recovery_delay))
+        self.actor_inbox.put(_OVERDUE)  # to be handled in its own turn, not in its supervisor's
+        return Next("idle")
+
+    # --- states --------------------------------------------------------------------------------------------------
+
+    def idle(self, event: Event) -> Transition:
+        """Nothing is buffered."""
+        if event is _PUSHED:
+            return self._advance(tail=False)
+        if event is _OVERDUE:
+            return self._advance(tail=True)
+        return self._in_any_state(event)
+
+    def buffering(self, event: Event) -> Transition:
+        """Less than a batch is buffered."""
+        if event is _PUSHED:
+            return self._advance(tail=False)
+        if event.__class__ is NamedTimeout or event is _OVERDUE:
+            return self._advance(tail=True)
+        return self._in_any_state(event)
+
+    def streaming(self, event: Event) -> Transition:
+        """Batches go out."""
+        if event is _PUSHED:
+            return self._advance(tail=False)
+        if event is _OVERDUE or event is _RELEASED:
+            return self._advance(tail=True)
+        if event.__class__ is NamedTimeout:
+            return self._advance(tail=True) if self._intake.size else self._to("idle")
+        return self._in_any_state(event)
+
+    def rate_limited(self, event: Event) -> Transition:
+        """The bucket has no room for the next batch."""
+        if event.__class__ is StateTimeout:
+            return self._advance(tail=True)
+        return self._in_any_state(event)
+
+    def paused(self, event: Event) -> Transition:
+        """Nothing goes out."""
+        if isinstance(event, Call) and isinstance(event.message, Resume):
+            return self._resume(event)
+        return self._in_any_state(event)
+
+    def error(self, event: Event) -> Transition:
+        """The last batch could not be delivered; it is in the buffer again."""
+        if event.__class__ is StateTimeout:
+            return self._advance(tail=True)
+        return self._in_any_state(event)
+
+    def _in_any_state(self, event: Event) -> Transition:
+        match event:
+            case NamedTimeout() | StateTimeout() | Internal():
+                return None  # meant for a state that has been left meanwhile
+            case Call(message=GetState()):
+                return Keep(answer(event.reply_to, self._state))
+            case Call(message=GetStatistics()):
+                return Keep(answer(event.reply_to, self._stream.statistics()))
+            case Call(message=Flush(force=force)):
+                return self._flush(event, force=force)
+            case Call(message=Pause()):
+                return self._pause(event)
+            case Call(message=Resume()):
+                return Keep(answer(event.reply_to))
+            case Call(message=SetOptions(changes=changes)):
+                return self._set_options(event, dict(changes))
+            case Call(message=StopStream()):
+                return self._stop_stream(event)
+            case Call(message=Cancel(reason=reason)):
+                return self._conclude(Cancel(reason), answer(event.reply_to))
+            case Cast(message=Cancel(reason=reason)):
+                return self._conclude(Cancel(reason))
+            case Cast(message=Complete() | Fail() as ending):
+                self._ending = self._ending or ending
+                return self._advance(tail=True) if self._state in ("idle", "buffering", "streaming") else None
+            case Call(message=Reset(reason=reason)):
+                return self._reset(event, reason)
+        return self.unhandled(event)
+
+    # --- emitting ------------------------------------------------------------------------------------------------
+
+    def _advance(self, *, tail: bool) -> Transition:
+        """Emit what may go out now, and say where that leads. Without ``tail``, less than a batch has to wait."""
+        intake, bucket, options = self._intake, self._bucket, self._options
+        batch_size = options.batch_size
+        if self._ending is not None:
+            tail = True
+        elif options.strategy == "batch":
+            tail = False
+        least = 1 if tail else batch_size if options.strategy != "time" else _NEVER
+        for emitted in range(_BATCHES_A_TURN):
+            size = intake.size
+            if not size or (size < least and (least == _NEVER or not intake.buffer.events)):
+                return self._wait_for_more(emitted)
+            if self._hub.held:
+                intake.do_not_wake(self._epoch)
+                return self._to("streaming")
+            limit = size if size < batch_size else batch_size  # what comes meanwhile has no room in the bucket
+            if bucket is not None and (limit := self._due(limit)):
+                delay = bucket.delay(limit, self.runtime.clock.monotonic())
+                if delay:
+                    return self._limit_rate(delay)
+            if not self._delivery.emit(limit, bucket):
+                return self._undelivered()
+        intake.do_not_wake(self._epoch)
+        self.actor_inbox.put(_OVERDUE if tail else _PUSHED)  # go on after the others have had their turn
+        return self._to("streaming")
+
+    def _due(self, limit: int) -> int:
+        """How many tokens need room in the bucket now: none if a tool event comes first."""
+        return self._intake.due(limit) if self._intake.buffer.events else limit
+
+    def _wait_for_more(self, emitted: int, *replies: Action) -> Transition:
+        """All that may go out is out: wait for the next batch, and for no longer than the tail may wait."""
+        intake, options = self._intake, self._options
+        size = intake.size
+        if not size and self._ending is not None:
+            intake.close(self._epoch)
+            if not intake.size:
+                return self._conclude(self._ending, *replies)
+            self.actor_inbox.put(_OVERDUE)  # came just before the door was shut
+            return self._to("streaming", *replies)
+        if size and options.strategy == "time":
+            intake.do_not_wake(self._epoch)
+        elif not intake.wait_for(options.batch_size if size else 1, self._epoch):
+            self.actor_inbox.put(_PUSHED)  # came just now
+        if not size:
+            self._tail_since = None
+            if not emitted and self._state == "idle":
+                return Keep(*replies)
+            # Empty for as long as a flush would have waited, it is idle.
+            return self._to("streaming", timeout(_FLUSH, options.flush_interval), *replies)
+        state = "buffering" if not emitted and self._state in ("idle", "buffering") else "streaming"
+        since = self._tail_since
+        if since is None or emitted:
+            since = self._tail_since = self.runtime.clock.monotonic()
+        if options.strategy == "batch":
+            return self._to(state, cancel_timeout(_FLUSH), *replies)
+        return self._to(state, timeout(_FLUSH, since + options.flush_interval, absolute=True), *replies)
+
+    def _look_again(self) -> Event:
+        """What to tell ourselves when something has changed: go on, or go on without regard to full batches."""
+        since = self._tail_since
+        if since is None or self.runtime.clock.monotonic() < since + self._options.flush_interval:
+            return _PUSHED
+        return _OVERDUE
+
+    def _limit_rate(self, delay: float, *replies: Action) -> Transition:
+        self._intake.do_not_wake(self._epoch)
+        self._tail_since = None
+        return self._to("rate_limited", state_timeout(delay), cancel_timeout(_FLUSH), *replies)
+
+    def _undelivered(self, *replies: Action) -> Transition:
+        """The batch is in the buffer again: wait and try again, or give up."""
+        delivery = self._delivery
+        if delivery.problem is None:
+            return Stop(NORMAL, *replies)
+        self._intake.do_not_wake(self._epoch)
+        self._tail_since = None
+        failure = delivery.count_failure()
+        if failure is not None:
+            if not self._options.auto_restart:
+                return self._conclude(Fail(failure, self._stream.outcome()), *replies)
+            self._stream.restart_in = "error"
+            raise failure
+        if self._state == "paused":  # it was told to flush all the same
+            self._before_pause = "error"
+            return Keep(*replies)
+        return self._to("error", *self._recovery(), cancel_timeout(_FLUSH), *replies)
+
+    def _recovery(self) -> tuple[Action, ...]:
+        return (state_timeout(self._options.error_recovery_delay),) if self._options.error_recovery else ()
+
+    # --- calls ---------------------------------------------------------------------------------------------------
+
+    def _flush(self, event: Call, *, force: bool) -> Transition:
+        """Emit what is there now; what is pushed meanwhile is not waited for, so that this has an end."""
+        log, bucket, batch_size = self._log, self._bucket, self._options.batch_size
+        paused = self._state == "paused"
+        before, emitted = log.tokens, 0
+        goal = self._intake.size  # tokens and tool events
+        while emitted < goal and self._intake.size and (force or not (paused or self._hub.held)):
+            limit = min(goal - emitted, batch_size)
+            if not force and bucket is not None and (limit := self._due(limit)):
+                delay = bucket.delay(limit, self.runtime.clock.monotonic())
+                if delay:
+                    return self._limit_rate(delay, answer(event.reply_to, log.tokens - before))
+            tokens = log.tokens
+            if not self._delivery.emit(limit, bucket):
+                return self._undelivered(answer(event.reply_to, log.tokens - before))
+            emitted += log.tokens - tokens or 1
+        reply = answer(event.reply_to, log.tokens - before)
+        if self._intake.size and (not emitted or self._state in ("rate_limited", "error", "paused")):
+            return Keep(reply)
+        if paused:
+            self._tail_since = None
+            return Keep(reply)
+        return self._wait_for_more(emitted, reply)
+
+    def _pause(self, event: Call) -> Transition:
+        if self._state != "paused":
+            self._before_pause = self._state
+        self._stream.restart_in = "paused"
+        self._intake.do_not_wake(self._epoch)
+        return self._to("paused", cancel_timeout(_FLUSH), answer(event.reply_to))
+
+    def _resume(self, event: Call) -> Transition:
+        self._stream.restart_in = "idle"
+        before = self._before_pause
+        if before == "error":
+            return self._to("error", *self._recovery(), answer(event.reply_to))
+        if before == "rate_limited":
+            return self._to("streaming", answer(event.reply_to), next_event(_OVERDUE))
+        return self._to(before, answer(event.reply_to), next_event(self._look_again()))
+
+    def _set_options(self, event: Call, changes: dict[str, Any]) -> Transition:
+        try:
+            options = self._options.replace(**changes)
+        except (OptionError, TypeError) as error:
+            return Keep(answer_error(event.reply_to, error))
+        now = self.runtime.clock.monotonic()
+        if options.rate_limit is None or self._bucket is None:
+            self._bucket = self._make_bucket(options)
+        else:
+            self._bucket.change(options.rate_limit, options.batch_size, now)
+        self._options = self._stream.options = options
+        self._intake.change(options)
+        self._log.retain_bytes = options.retain_bytes
+        if self._state == "paused":
+            if self._before_pause == "error":
+                self._before_pause = "rate_limited"  # what is buffered goes out as soon as it may
+            return Keep(answer(event.reply_to))
+        if self._state in ("error", "rate_limited"):
+            return self._to("streaming", answer(event.reply_to), next_event(_OVERDUE))
+        return self._to(self._state, answer(event.reply_to), next_event(self._look_again()))
+
+    def _stop_stream(self, event: Call) -> Transition:
+        return self._conclude(
+            self._let_out() or self._ending or Complete(self._stream.outcome()), answer(event.reply_to)
+        )
+
+    def _let_out(self) -> Fail | None:
+        """Take nothing any more and emit everything; returns how the stream ends if that cannot be done."""
+        record = self._stream
+        record.ending = self._ending or Complete(record.outcome())  # should this crash, the next one goes on with it
+        self._intake.close(self._epoch)
+        delivery = self._delivery
+        while self._intake.size:
+            if not delivery.emit(self._options.batch_size, self._bucket):
+                if delivery.problem is None:
+                    break
+                failure = delivery.count_failure()
+                if failure is not None:
+                    return Fail(failure, self._stream.outcome())
+        return None
+
+    def _reset(self, event: Call, reason: str) -> Transition:
+        self._intake.clear(but_start=True)
+        self._tail_since = None
+        self._delivery.reset(reason)
+        if self._state == "paused":
+            return Keep(answer(event.reply_to))
+        return self._wait_for_more(0, answer(event.reply_to))
+
+    # --- the end -------------------------------------------------------------------------------------------------
+
+    def terminate(self, reason: object) -> None:
+        """Told to end by its supervisor, it lets out what it has; a crash leaves everything for the next one."""
+        if is_clean(reason) and self.is_alive and not self._stream.is_over:
+            ending, crash = self._ending, StreamCrashed(self._stream.stream_id, ("supervisor", reason))
+            self._conclude(self._let_out() or ending or Fail(crash, self._stream.outcome()))
+
+    def _conclude(self, ending: Complete | Fail | Cancel, *replies: Action) -> Transition:
+        """Write the terminal event, tell everybody, and stop."""
+        if self._delivery.end(ending):
+            source = self._stream.source
+            if source is not None and source.ref is not None and ending is not self._ending:
+                source.ref.tell(Cancel())
+        return Stop(NORMAL, *replies)
+
+    def _to(self, state: str, *actions: Action) -> Next:
+        record = self._stream
+        if state != record.state and record.ref is self._actor_ref:  # not if it was given up meanwhile
+            record.counters.state_changes += 1
+            record.counters.last_activity = self.runtime.clock.monotonic()
+            if self._options.debug:
+                stream_logger(record.stream_id, True).debug("state", state=state, was=record.state)
+            record.state = state
+        return Next(state, *actions)
+
+    def _make_bucket(self, options: StreamOptions) -> TokenBucket | None:
+        if options.rate_limit is None:
+            return None
+        return TokenBucket(options.rate_limit, options.batch_size, self.runtime.clock.monotonic())
+
+    def format_status(self, status: dict[str, Any]) -> dict[str, Any]:
+        """State, sizes, options, timers; no text, no key, no metadata."""
+        record = self._stream
+        return status | {
+            "stream_id": record.stream_id,
+            "buffer_size": self._intake.size,
+            "last_seq": self._log.last_seq,
+            "subscribers": len(self._hub.subscriptions),
+            "options": record.options,
+        }

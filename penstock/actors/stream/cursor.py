@@ -1,0 +1,240 @@
+"""Cursors: how each subscriber reads a log at its own pace. Pure; who owns a cursor serialises its use.
+
+A cursor is *slow* when more than ``window`` events wait for it. What happens then is its own policy; nobody else
+notices, except with ``"block"``, which the stream honours by not emitting.
+
+Tool events are never merged with anything, and never dropped, but for the pieces of a call's arguments: ``"coalesce"``
+joins those of one call, ``"drop"`` drops them uncounted, as `ToolCallCompleted` has them whole.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import msgspec
+
+from penstock.actors.stream.log import StreamLog
+from penstock.config.options import Slow
+from penstock.errors import SubscriberTooSlow
+from penstock.events import (
+    Event,
+    StreamCancelled,
+    StreamCompleted,
+    StreamFailed,
+    StreamReset,
+    StreamSnapshot,
+    TokenEvent,
+    TokenKind,
+    ToolCallDelta,
+    ToolEvent,
+)
+
+__all__ = ["Cursor"]
+
+_TELLS_DROPPED = (TokenEvent, StreamCompleted, StreamFailed, StreamCancelled)
+
+
+class Cursor:
+    """A place in a log, and what to do when it falls behind.
+
+    Args:
+        log: what is read.
+        after: the number behind which to start; 0 is the beginning.
+        slow: ``"block"``, ``"coalesce"``, ``"drop"`` or ``"disconnect"``.
+        window: how many events may wait before it counts as slow.
+
+    What is in the log already when the cursor is made is given event by event, whatever the policy.
+    """
+
+    __slots__ = (
+        "_counts",
+        "_live_from",
+        "_offsets",
+        "_untold",
+        "_waiting",
+        "coalesced",
+        "dropped",
+        "log",
+        "seq",
+        "slow",
+        "window",
+    )
+
+    def __init__(self, log: StreamLog, after: int, slow: Slow, window: int) -> None:
+        self.log = log
+        self._live_from = last = log.last_seq
+        self.seq = min(after, last)
+        self.slow = slow
+        self.window = window
+        self.dropped = 0  # tokens this subscriber did not get
+        self.coalesced = 0  # events that were merged into others
+        self._untold = 0  # dropped tokens, of which the next event is to tell
+        self._offsets: dict[TokenKind, int] | None = None if after else {}  # characters given, by kind
+        # The log's tokens, and those of them that were dropped, up to `seq`; None if that is not known.
+        self._counts: tuple[int, int] | None = (0, 0) if not after else log.counts_until(self.seq)
+        self._waiting: deque[TokenEvent | ToolEvent] | None = None  # what was folded away
+
+    @property
+    def pending(self) -> int:
+        """How many events wait."""
+        return self.log.last_seq - self.seq
+
+    @property
+    def is_at_end(self) -> bool:
+        """Whether it has read the terminal event, or was made behind it: nothing will ever come."""
+        end = self.log.terminal  # set before `last_seq`, so the numbers are compared
+        return end is not None and self.seq >= end.seq and not self._waiting
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether more wait than its window allows (history at the start does not count)."""
+        return self.log.last_seq - max(self.seq, self._live_from) > self.window
+
+    def take(self) -> Event | None:
+        """The next event to give, or None if there is none yet.
+
+        Raises:
+            SubscriberTooSlow: the policy is ``"disconnect"`` and it is slow.
+        """
+        log, slow = self.log, self.slow
+        while self.seq < log.last_seq:
+            if self._waiting:
+                return self._give_folded()
+            late = slow != "block" and self.is_slow
+            if late and slow == "disconnect":
+                raise SubscriberTooSlow(log.stream_id, self.window)
+            late = late and self.seq >= self._live_from
+            if late and slow == "drop":
+                self._skip()
+            event = log.get(self.seq + 1)
+            if event is None:
+                snapshot = self._catch_up()
+                if snapshot is not None:
+                    return snapshot
+            elif late and slow == "coalesce":
+                return self._give(self._merge(event))
+            else:
+                return self._give(event)
+        return None
+
+    def _give(self, event: Event) -> Event:
+        """Pass on an event of the log, or several in one."""
+        self.seq = event.seq
+        if isinstance(event, TokenEvent):
+            offsets, counts = self._offsets, self._counts
+            if offsets is not None:
+                offsets[event.kind] = offsets.get(event.kind, 0) + len(event.text)
+            if counts is not None:
+                self._counts = (counts[0] + len(event.tokens), counts[1] + event.dropped)
+        elif isinstance(event, StreamReset):
+            self._offsets = {}
+            return event
+        if self._untold and isinstance(event, _TELLS_DROPPED):
+            event = msgspec.structs.replace(event, dropped=event.dropped + self._untold)
+            self._untold = 0
+        return event
+
+    def _merge(self, first: Event) -> Event:
+        """All that waits and is of one kind with the first, as one event."""
+        if isinstance(first, TokenEvent):
+            return self._merge_tokens(first)
+        if isinstance(first, ToolCallDelta):
+            return self._merge_pieces(first)
+        return first
+
+    def _merge_pieces(self, first: ToolCallDelta) -> ToolCallDelta:
+        texts = [first.text]
+        last = first
+        while isinstance(event := self.log.get(last.seq + 1), ToolCallDelta) and event.index == first.index:
+            texts.append(event.text)
+            last = event
+            self.coalesced += 1
+        return msgspec.structs.replace(last, text="".join(texts))
+
+    def _merge_tokens(self, first: TokenEvent) -> TokenEvent:
+        tokens = list(first.tokens)
+        last = first
+        dropped = first.dropped
+        while isinstance(event := self.log.get(last.seq + 1), TokenEvent) and event.kind == first.kind:
+            tokens += event.tokens
+            dropped += event.dropped
+            last = event
+            self.coalesced += 1
+        return TokenEvent(
+            first.stream_id,
+            last.seq,
+            tuple(tokens),
+            "".join(tokens),
+            first.kind,
+            last.timestamp,
+            last.metadata,
+            dropped,
+        )
+
+    def _skip(self) -> None:
+        """Drop the oldest waiting tokens and pieces of arguments, so that ``window`` remain; up to anything else."""
+        log = self.log
+        goal = log.last_seq - self.window
+        while self.seq < goal:
+            counts = self._counts
+            event = log.get(self.seq + 1)
+            if event is None:
+                folded = log.folded_counts(self.seq)
+                if counts is None or folded is None:
+                    return  # a reset is among it, or nobody knows how much it is: let it have the snapshot
+                self.seq, *rest = folded
+                new = (rest[0], rest[1])
+            elif isinstance(event, TokenEvent):
+                before = counts or (0, 0)
+                new, self.seq = (before[0] + len(event.tokens), before[1] + event.dropped), event.seq
+            elif isinstance(event, ToolCallDelta):
+                self.seq = event.seq
+                continue
+            else:
+                return
+            before = counts or (0, 0)
+            lost = new[0] - before[0]
+            self.dropped += lost
+            self._untold += lost + new[1] - before[1]
+            self._counts = None if counts is None else new
+            self._offsets = None
+
+    def _catch_up(self) -> StreamSnapshot | None:
+        """Deal with what was folded away before it could be given.
+
+        A cursor that has read from the beginning gets just what it misses, in a few events: they wait then.
+        One that has read nothing, or came in somewhere in the middle, gets the snapshot, which says that it takes the
+        place of everything before.
+        """
+        log = self.log
+        folded = log.folded_after(self.seq, self._offsets)
+        counts, self._counts = self._counts, (folded.tokens, folded.dropped)
+        snapshot = folded.snapshot
+        if snapshot is not None:
+            self.seq = snapshot.seq
+            self._untold = 0  # it has everything
+            self._offsets = {
+                "text": len(snapshot.text),
+                "reasoning": len(snapshot.reasoning),
+                "refusal": len(snapshot.refusal),
+            }
+            return snapshot
+        if counts is not None:
+            self._untold += folded.dropped - counts[1]
+        self._waiting = deque(folded.rest)
+        if not self._waiting:
+            self.seq = folded.seq  # nothing but empty tokens, or what is not kept
+        return None
+
+    def _give_folded(self) -> Event:
+        assert self._waiting
+        event = self._waiting.popleft()
+        self.seq = event.seq
+        if not isinstance(event, TokenEvent):
+            return event
+        if self._offsets is not None:
+            self._offsets[event.kind] = self._offsets.get(event.kind, 0) + len(event.text)
+        if self._untold:
+            event = msgspec.structs.replace(event, dropped=self._untold)
+            self._untold = 0
+        return event

@@ -1,0 +1,279 @@
+"""The log of one stream: every event once, numbered 1, 2, 3 … without gaps, ended by exactly one terminal event.
+
+Who reads it holds a number and asks for what comes after (see `penstock.actors.stream.cursor`). One writer appends;
+any thread may read without a lock, because what a reader looks at is replaced, never changed, when old events are
+folded away.
+
+A log outlives the stream actors that write it. Each of them gets an *epoch*; an append with an old epoch is refused,
+so that an actor that was given up cannot write behind the back of the one that took its place.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from penstock.actors.stream.folded import Folded, Window, cost_of
+from penstock.errors import AgentError, PenstockError, ProviderError, StreamError
+from penstock.events import (
+    Choice,
+    Cost,
+    Event,
+    FinishReason,
+    ReasoningBlock,
+    StreamCancelled,
+    StreamCompleted,
+    StreamFailed,
+    StreamMetrics,
+    StreamReset,
+    StreamSnapshot,
+    TerminalEvent,
+    TokenEvent,
+    TokenKind,
+    ToolCall,
+    ToolEvent,
+    Usage,
+)
+
+__all__ = ["Outcome", "StreamLog"]
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What a provider said beside the text, for the terminal event.
+
+    ``text`` and ``reasoning`` are there only where somebody conducts several rounds of an answer: those of this round.
+    """
+
+    finish_reason: FinishReason = "stop"
+    raw_finish_reason: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    usage: Usage | None = None
+    model: str | None = None
+    provider: str | None = None
+    reasoning_blocks: tuple[ReasoningBlock, ...] = ()
+    choices: tuple[Choice, ...] = ()
+    cost: Cost | None = None
+    text: str = ""
+    reasoning: str = ""
+
+    def __repr__(self) -> str:
+        return f"Outcome(finish_reason={self.finish_reason!r}, tool_calls={len(self.tool_calls)})"
+
+
+class StreamLog:
+    """See the module's docstring."""
+
+    __slots__ = (
+        "_bytes",
+        "_epoch",
+        "_lock",
+        "_window",
+        "dropped",
+        "last_seq",
+        "measure",
+        "metadata",
+        "retain_bytes",
+        "stream_id",
+        "terminal",
+        "tokens",
+    )
+
+    def __init__(self, stream_id: str, metadata: Mapping[str, Any], retain_bytes: int) -> None:
+        self.stream_id = stream_id
+        self.metadata = metadata
+        self.last_seq = 0
+        self.tokens = 0
+        self.dropped = 0  # as told in token events
+        self.terminal: TerminalEvent | None = None
+        self.measure: Callable[[float], StreamMetrics] | None = None  # what the terminal event says of the stream
+        self.retain_bytes = retain_bytes
+        self._bytes = 0
+        self._epoch = 0
+        self._lock = threading.Lock()
+        self._window = Window()
+
+    # --- writing -------------------------------------------------------------------------------------------------
+
+    def new_epoch(self) -> int:
+        """Let somebody new write; whoever wrote before is refused from now on."""
+        with self._lock:
+            self._epoch += 1
+            return self._epoch
+
+    def append(self, epoch: int, event: TokenEvent | ToolEvent | StreamReset) -> bool:
+        """Append an event that is numbered ``last_seq + 1``.
+
+        Returns whether that was allowed: the epoch is current, and there is no terminal event.
+        """
+        with self._lock:
+            if epoch != self._epoch or self.terminal is not None:
+                return False
+            assert event.seq == self.last_seq + 1
+            self._add(event)
+            if event.__class__ is TokenEvent:
+                self.tokens += len(event.tokens)
+                self.dropped += event.dropped
+            self._bytes += cost_of(event)
+            if self._bytes > self.retain_bytes:
+                self._fold()
+            return True
+
+    def complete(self, outcome: Outcome, dropped: int, now: float, epoch: int | None = None) -> bool:
+        """End the log with `StreamCompleted`. Without an epoch, whoever asks first ends it."""
+
+        def make(seq: int) -> TerminalEvent:
+            return StreamCompleted(
+                **self._final(seq, outcome, dropped, now),
+                text=self._text("text"),
+                finish_reason=outcome.finish_reason,
+                raw_finish_reason=outcome.raw_finish_reason,
+            )
+
+        return self._end(make, epoch)
+
+    def fail(self, error: PenstockError, outcome: Outcome, dropped: int, now: float, epoch: int | None = None) -> bool:
+        """End the log with `StreamFailed`."""
+
+        def make(seq: int) -> TerminalEvent:
+            partial = self._text("text")
+            if isinstance(error, (ProviderError, StreamError, AgentError)):
+                error.partial = partial
+            return StreamFailed(**self._final(seq, outcome, dropped, now), error=error, partial=partial)
+
+        return self._end(make, epoch)
+
+    def cancel(self, reason: str | None, outcome: Outcome, dropped: int, now: float, epoch: int | None = None) -> bool:
+        """End the log with `StreamCancelled`."""
+
+        def make(seq: int) -> TerminalEvent:
+            return StreamCancelled(**self._final(seq, outcome, dropped, now), reason=reason, partial=self._text("text"))
+
+        return self._end(make, epoch)
+
+    def _final(self, seq: int, outcome: Outcome, dropped: int, now: float) -> dict[str, Any]:
+        return {
+            "stream_id": self.stream_id,
+            "seq": seq,
+            "reasoning": self._text("reasoning"),
+            "refusal": self._text("refusal"),
+            "tool_calls": outcome.tool_calls,
+            "usage": outcome.usage,
+            "model": outcome.model,
+            "provider": outcome.provider,
+            "reasoning_blocks": outcome.reasoning_blocks,
+            "choices": outcome.choices,
+            "cost": outcome.cost,
+            "metrics": None if self.measure is None else self.measure(now),
+            "timestamp": now,
+            "metadata": self.metadata,
+            "dropped": dropped,
+        }
+
+    def _end(self, make: Callable[[int], TerminalEvent], epoch: int | None) -> bool:
+        with self._lock:
+            if self.terminal is not None or (epoch is not None and epoch != self._epoch):
+                return False
+            terminal = make(self.last_seq + 1)
+            self.terminal = terminal
+            self._add(terminal)
+            return True
+
+    def _add(self, event: Event) -> None:
+        self._window.events.append(event)
+        self.last_seq += 1  # last: whoever sees the number finds the event
+
+    def _fold(self) -> None:
+        """Fold the oldest events until a quarter of the bound is free again, so that this is linear over all."""
+        window = self._window
+        goal = self.retain_bytes * 3 // 4
+        count = 0
+        for event in window.events:
+            if self._bytes <= goal:
+                break
+            count += 1
+            self._bytes -= cost_of(event)
+        if count:
+            self._window = window.fold(count)
+
+    def _text(self, kind: TokenKind) -> str:
+        window = self._window
+        pile = window.folded.get(kind)
+        parts = [pile.read()] if pile is not None else []
+        for event in window.events:
+            if isinstance(event, StreamReset):
+                parts.clear()
+            elif isinstance(event, TokenEvent) and event.kind == kind:
+                parts.append(event.text)
+        return "".join(parts)
+
+    # --- reading, any thread -------------------------------------------------------------------------------------
+
+    @property
+    def first_seq(self) -> int:
+        """The number of the oldest event that is kept by itself."""
+        return self._window.base + 1
+
+    @property
+    def kept_bytes(self) -> int:
+        """About how much memory the events that are kept one by one take."""
+        return self._bytes
+
+    def text(self, kind: TokenKind = "text") -> str:
+        """All text of that kind so far."""
+        with self._lock:
+            return self._text(kind)
+
+    def get(self, seq: int) -> Event | None:
+        """The event with that number; None if it is not there yet, or not any more."""
+        window = self._window
+        index = seq - window.base - 1
+        return window.events[index] if 0 <= index < len(window.events) else None
+
+    def snapshot(self) -> StreamSnapshot | None:
+        """Everything that has been folded, as one event; None if nothing has."""
+        with self._lock:
+            return self._snapshot() if self._window.base else None
+
+    def _snapshot(self) -> StreamSnapshot:
+        return self._window.snapshot(self.stream_id, self.metadata)
+
+    def folded_after(self, seq: int, offsets: Mapping[TokenKind, int] | None) -> Folded:
+        """What has been folded behind number ``seq``, for a reader who has ``offsets`` characters of each kind.
+
+        Without offsets, or if there is a reset in it, that is the snapshot.
+        """
+        with self._lock:
+            window = self._window
+            if not offsets or window.reset > seq:
+                rest, snapshot = [], self._snapshot()
+            else:
+                rest, snapshot = window.rest(seq, offsets, self.stream_id, self.metadata), None
+            return Folded(window.base, rest, snapshot, window.tokens, window.dropped)
+
+    def folded_counts(self, seq: int) -> tuple[int, int, int] | None:
+        """Up to which number events are folded, the tokens and the dropped ones up to there.
+
+        None if there is a reset, or a tool event that is kept, behind number ``seq`` among them.
+        """
+        window = self._window
+        if max(window.reset, window.last_kept) > seq:
+            return None
+        return window.base, window.tokens, window.dropped
+
+    def counts_until(self, seq: int) -> tuple[int, int] | None:
+        """How many tokens, and how many dropped ones, there are up to number ``seq``; None if that is folded away."""
+        window = self._window
+        if seq < window.base:
+            return None
+        events = [event for event in window.events[: seq - window.base] if isinstance(event, TokenEvent)]
+        return (
+            window.tokens + sum(len(event.tokens) for event in events),
+            window.dropped + sum(event.dropped for event in events),
+        )
+
+    def __iter__(self) -> Iterator[Event]:
+        """The events that are kept one by one, as they are now."""
+        return iter(self._window.events[:])

@@ -1,0 +1,59 @@
+"""Several rounds of an answer as one: what the terminal event says of all of them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from penstock.actors.stream.log import Outcome
+from penstock.events import Cost, Usage
+
+__all__ = ["add_costs", "add_usages", "all_rounds"]
+
+
+def add_usages(usages: Sequence[Usage | None]) -> Usage | None:
+    """The sum of each count over those who told it; None where nobody did.
+
+    >>> both = add_usages([Usage(input_tokens=3), None, Usage(input_tokens=4, output_tokens=1)])
+    >>> both.input_tokens, both.output_tokens, both.total_tokens
+    (7, 1, None)
+    """
+    told = [usage for usage in usages if usage is not None]
+    if not told:
+        return None
+    sums: dict[str, int | None] = {}
+    for name in Usage.__struct_fields__:
+        counts = [count for usage in told if (count := getattr(usage, name)) is not None]
+        sums[name] = sum(counts) if counts else None
+    return Usage(**sums)
+
+
+def add_costs(costs: Sequence[Cost | None]) -> Cost | None:
+    """The sum, an estimate if one of them is; None if nothing is known, or not in one currency."""
+    known = [cost for cost in costs if cost is not None]
+    if not known or len({cost.currency for cost in known}) > 1:
+        return None
+    return Cost(
+        amount=sum(cost.amount for cost in known),
+        currency=known[0].currency,
+        is_estimate=any(cost.is_estimate for cost in known),
+    )
+
+
+def all_rounds(rounds: Sequence[Outcome]) -> Outcome:
+    """The outcome of all: it ended as the last one did; calls, usage, cost, text and reasoning are everybody's."""
+    if not rounds:
+        return Outcome()
+    last = rounds[-1]
+    return Outcome(
+        finish_reason=last.finish_reason,
+        raw_finish_reason=last.raw_finish_reason,
+        tool_calls=tuple(call for one in rounds for call in one.tool_calls),
+        usage=add_usages([one.usage for one in rounds]),
+        model=next((one.model for one in reversed(rounds) if one.model), None),
+        provider=next((one.provider for one in reversed(rounds) if one.provider), None),
+        reasoning_blocks=tuple(block for one in rounds for block in one.reasoning_blocks),
+        choices=last.choices,
+        cost=add_costs([one.cost for one in rounds]),
+        text="".join(one.text for one in rounds),
+        reasoning="".join(one.reasoning for one in rounds),
+    )

@@ -1,0 +1,1 @@
+"""Incremental parsers of streaming formats: server-sent events and newline-delimited JSON."""

@@ -1,0 +1,1 @@
+"""HTTP with requests: one thread for each call."""

@@ -1,0 +1,1 @@
+"""Anthropic: requests and the decoder of its stream."""

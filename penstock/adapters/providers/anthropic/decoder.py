@@ -1,0 +1,281 @@
+"""The event stream of Anthropic's Messages API as deltas."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, Literal
+
+import msgspec
+
+from penstock.adapters.formats.sse import SseEvent
+from penstock.adapters.providers.shared.decoder import EventDecoder
+from penstock.adapters.providers.shared.errors import error_frame
+from penstock.adapters.providers.shared.json_values import (
+    count_of,
+    decode_json,
+    has_escaped_halves,
+    json_text,
+    text_of,
+    whole_number,
+    without_halves,
+)
+from penstock.events import FinishReason, ReasoningBlock, Usage
+from penstock.ports import (
+    Delta,
+    ErrorDelta,
+    FinishDelta,
+    KeepAlive,
+    ReasoningBlockDelta,
+    ReasoningDelta,
+    TextDelta,
+    Thinking,
+    ToolCallFragment,
+    UsageDelta,
+)
+
+__all__ = ["MessagesDecoder"]
+
+
+# --- the ordinary event, typed: a piece of text, of reasoning or of arguments ---------------------------------------
+# Whatever is not that is decoded again as plain objects by the lenient way below.
+
+
+class _WireText(msgspec.Struct, gc=False, tag_field="type", tag="text_delta"):
+    text: str
+
+
+class _WireThinking(msgspec.Struct, gc=False, tag_field="type", tag="thinking_delta"):
+    thinking: str
+
+
+class _WireArguments(msgspec.Struct, gc=False, tag_field="type", tag="input_json_delta"):
+    partial_json: str
+
+
+class _WireEvent(msgspec.Struct, gc=False):
+    type: Literal["content_block_delta"]
+    delta: _WireText | _WireThinking | _WireArguments
+    index: int = 0
+
+
+_decode_typed = msgspec.json.Decoder(_WireEvent).decode
+
+_FINISH: dict[str, FinishReason] = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "tool_use": "tool_calls",
+    "refusal": "refusal",
+    "pause_turn": "other",  # the provider's own tools took long: the turn goes on when it is sent back
+}
+_CALLS = {"tool_use": False, "server_tool_use": True, "mcp_tool_use": True}
+"""Blocks that are calls, and whether the provider runs them itself."""
+
+
+class _Thought:
+    """A block of reasoning that has begun: it is given back whole, once its signature has come."""
+
+    __slots__ = ("pieces", "signature")
+
+    def __init__(self, text: str, signature: str) -> None:
+        self.pieces = [text]
+        self.signature = signature
+
+
+class MessagesDecoder(EventDecoder):
+    """Implements `Decoder` for the Messages API.
+
+    Citations, the results of the provider's own tools, and blocks and events that are not known are counted as skipped.
+    """
+
+    def __init__(self, max_event_bytes: int) -> None:
+        super().__init__(max_event_bytes)
+        self._calls: set[int] = set()  # blocks whose arguments come in pieces
+        self._thoughts: dict[int, _Thought] = {}
+        self._usage: dict[str, Any] = {}
+        self._stop_reason = ""
+
+    def _deltas(self, events: list[SseEvent], *, is_end: bool = False) -> list[Delta]:
+        out = self._signs_of_life()
+        for event in events:
+            try:
+                wire = _decode_typed(event.data)
+            except (msgspec.DecodeError, UnicodeError, RecursionError):
+                self._unusual(event, out)
+                if self.done:
+                    break
+                continue
+            delta = wire.delta
+            if type(delta) is _WireText:
+                if delta.text:
+                    out.append(TextDelta(delta.text))
+            elif type(delta) is _WireThinking:
+                self._thinking(wire.index, delta.thinking, out)
+            elif type(delta) is _WireArguments:
+                self._arguments(wire.index, delta.partial_json, out)
+        if self._has_halves:
+            out = self._surrogates.mend(out, is_end=self.done or is_end)
+        return out
+
+    def _thinking(self, index: int, text: str, out: list[Delta]) -> None:
+        if text:
+            if thought := self._thoughts.get(index):
+                thought.pieces.append(text)
+            out.append(ReasoningDelta(text))
+
+    def _arguments(self, index: int, text: str, out: list[Delta]) -> None:
+        if index not in self._calls:  # of no call, or of one whose arguments came whole
+            self.skipped += 1
+        elif text:
+            out.append(ToolCallFragment(index=index, arguments=text))
+
+    # --- the lenient way -------------------------------------------------------------------------------------------
+
+    def _unusual(self, event: SseEvent, out: list[Delta]) -> None:
+        data = event.data
+        try:
+            payload = decode_json(data)
+            self._has_halves = self._has_halves or has_escaped_halves(data)
+        except (ValueError, RecursionError):
+            payload = data
+        fields = payload if isinstance(payload, dict) else {}
+        kind = text_of(fields.get("type")) or ("" if event.event == "message" else event.event)
+        if kind == "error" or (kind not in _HANDLERS and fields.get("error")):
+            out.append(ErrorDelta(error_frame(payload)))
+        elif kind == "ping":
+            out.append(KeepAlive())
+        elif kind in _HANDLERS:
+            try:
+                _HANDLERS[kind](self, fields, out)
+            except RecursionError:  # nested just so deep that it can be read and not be written again
+                self.skipped += 1
+        elif data.strip() == "[DONE]":  # of servers that speak OpenAI's dialect too
+            self.done = True
+        else:
+            self.skipped += 1
+
+    def _message_start(self, event: dict[str, Any], out: list[Delta]) -> None:
+        message = event.get("message")
+        if isinstance(message, dict):
+            self._message(message, out)
+        else:
+            self.skipped += 1
+
+    def _whole_message(self, message: dict[str, Any], out: list[Delta]) -> None:
+        """A whole answer, of a server that does not stream."""
+        self._message(message, out)
+        self.done = True
+
+    def _message(self, message: dict[str, Any], out: list[Delta]) -> None:
+        """Read a message's head, and what it has already: after a provider's own tool it may be all of it."""
+        if self.model is None:
+            self.model = without_halves(text_of(message.get("model"))) or None
+        content = message.get("content")
+        for index, block in enumerate(content if isinstance(content, list) else ()):
+            self._block_start({"index": index, "content_block": block}, out)
+            self._block_stop({"index": index}, out)
+        self._finish(message.get("stop_reason"), out)
+        self._note_usage(message.get("usage"), out)
+
+    def _block_start(self, event: dict[str, Any], out: list[Delta]) -> None:
+        index = whole_number(event.get("index")) or 0
+        block = event.get("content_block")
+        fields = block if isinstance(block, dict) else {}
+        kind = text_of(fields.get("type"))
+        if kind == "text":
+            if text := text_of(fields.get("text")):
+                out.append(TextDelta(text))
+        elif kind == "thinking":
+            out.append(Thinking())
+            self._thoughts[index] = _Thought("", text_of(fields.get("signature")))
+            self._thinking(index, text_of(fields.get("thinking")), out)
+        elif kind == "redacted_thinking":
+            out.append(Thinking())
+            data = without_halves(text_of(fields.get("data")))
+            out.append(ReasoningBlockDelta(ReasoningBlock(kind="redacted_thinking", signature=data)))
+        elif kind in _CALLS:
+            self._call_start(index, fields, out, is_server=_CALLS[kind])
+        else:
+            self.skipped += 1
+
+    def _call_start(self, index: int, block: dict[str, Any], out: list[Delta], *, is_server: bool) -> None:
+        given = block.get("input")
+        arguments = json_text(given) if given else ""
+        if not arguments:
+            self._calls.add(index)
+        out.append(
+            ToolCallFragment(
+                index=index,
+                id=without_halves(text_of(block.get("id"))) or None,
+                name=without_halves(text_of(block.get("name"))) or None,
+                arguments=arguments,
+                is_server=is_server,
+            )
+        )
+
+    def _block_delta(self, event: dict[str, Any], out: list[Delta]) -> None:
+        index = whole_number(event.get("index")) or 0
+        delta = event.get("delta")
+        fields = delta if isinstance(delta, dict) else {}
+        kind = text_of(fields.get("type"))
+        if kind == "signature_delta" and index in self._thoughts:
+            self._thoughts[index].signature = text_of(fields.get("signature"))
+        elif kind == "text_delta":
+            if text := text_of(fields.get("text")):
+                out.append(TextDelta(text))
+        elif kind == "thinking_delta":
+            self._thinking(index, text_of(fields.get("thinking")), out)
+        elif kind == "input_json_delta":
+            self._arguments(index, text_of(fields.get("partial_json")), out)
+        else:
+            self.skipped += 1
+
+    def _block_stop(self, event: dict[str, Any], out: list[Delta]) -> None:
+        thought = self._thoughts.pop(whole_number(event.get("index")) or 0, None)
+        if thought is not None and thought.signature:
+            text, signature = without_halves("".join(thought.pieces)), without_halves(thought.signature)
+            out.append(ReasoningBlockDelta(ReasoningBlock(kind="thinking", text=text, signature=signature)))
+
+    def _message_delta(self, event: dict[str, Any], out: list[Delta]) -> None:
+        delta = event.get("delta")
+        if isinstance(delta, dict):
+            self._finish(delta.get("stop_reason"), out)
+        self._note_usage(event.get("usage"), out)
+
+    def _message_stop(self, _event: dict[str, Any], _out: list[Delta]) -> None:
+        self.done = True
+
+    def _finish(self, stop_reason: object, out: list[Delta]) -> None:
+        raw = without_halves(text_of(stop_reason))
+        if raw and raw != self._stop_reason:
+            self._stop_reason = raw
+            self.finished = True
+            out.append(FinishDelta(_FINISH.get(raw, "other"), raw))
+
+    def _note_usage(self, usage: object, out: list[Delta]) -> None:
+        """Counts are cumulative: what comes later takes the place of what came before, each count by itself."""
+        if not isinstance(usage, dict):
+            return
+        self._usage.update((name, value) for name, value in usage.items() if value is not None)
+        details = self._usage.get("output_tokens_details")
+        counts = Usage(
+            input_tokens=count_of(self._usage.get("input_tokens")),
+            output_tokens=count_of(self._usage.get("output_tokens")),
+            cached_tokens=count_of(self._usage.get("cache_read_input_tokens")),
+            cache_write_tokens=count_of(self._usage.get("cache_creation_input_tokens")),
+            reasoning_tokens=count_of(details.get("thinking_tokens")) if isinstance(details, dict) else None,
+        )
+        if counts != Usage():
+            out.append(UsageDelta(counts))
+
+
+_HANDLERS: Final[dict[str, Callable[[MessagesDecoder, dict[str, Any], list[Delta]], None]]] = {
+    "message_start": MessagesDecoder._message_start,
+    "content_block_start": MessagesDecoder._block_start,
+    "content_block_delta": MessagesDecoder._block_delta,
+    "content_block_stop": MessagesDecoder._block_stop,
+    "message_delta": MessagesDecoder._message_delta,
+    "message_stop": MessagesDecoder._message_stop,
+    "message": MessagesDecoder._whole_message,
+}

@@ -1,0 +1,1 @@
+"""Gemini: requests and the decoder of its stream."""

@@ -1,0 +1,1 @@
+"""Ollama: requests and the decoder of its NDJSON stream."""

@@ -1,0 +1,152 @@
+"""The lines of Ollama's chat API as deltas."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from penstock.adapters.formats.ndjson import NdjsonDecoder
+from penstock.adapters.providers.shared.decoder import PartDecoder
+from penstock.adapters.providers.shared.errors import error_frame
+from penstock.adapters.providers.shared.json_values import (
+    count_of,
+    decode_json,
+    has_escaped_halves,
+    json_text,
+    text_of,
+    without_halves,
+)
+from penstock.events import FinishReason, Usage
+from penstock.ports import (
+    Delta,
+    ErrorDelta,
+    FinishDelta,
+    ReasoningDelta,
+    TextDelta,
+    ToolCallFragment,
+    UsageDelta,
+)
+
+__all__ = ["OllamaDecoder"]
+
+
+class _WireMessage(msgspec.Struct, gc=False):
+    content: str | None = None
+    thinking: str | None = None
+    tool_calls: list[Any] | None = None
+
+
+class _WireLine(msgspec.Struct, gc=False):
+    """The ordinary line: a piece of text or of reasoning. What has more is decoded again by the lenient way."""
+
+    message: _WireMessage
+    done: bool = False
+    model: str = ""
+    error: Any = None
+
+
+_decode_typed = msgspec.json.Decoder(_WireLine).decode
+
+_FINISH: dict[str, FinishReason] = {"stop": "stop", "": "stop", "length": "length"}
+
+
+class OllamaDecoder(PartDecoder[str]):
+    """Implements `Decoder` for ``/api/chat``."""
+
+    def __init__(self, max_event_bytes: int) -> None:
+        super().__init__(NdjsonDecoder(max_event_bytes))
+        self._calls = 0
+
+    def _deltas(self, lines: list[str], *, is_end: bool = False) -> list[Delta]:
+        out: list[Delta] = []
+        for line in lines:
+            try:
+                wire = _decode_typed(line)
+            except (msgspec.DecodeError, UnicodeError, RecursionError):
+                wire = None
+            if wire is None or wire.done or wire.message.tool_calls or wire.error is not None:
+                self._unusual(line, out)
+                if self.done:
+                    break
+                continue
+            if self.model is None and wire.model:
+                self.model = wire.model
+            if thinking := wire.message.thinking:
+                out.append(ReasoningDelta(thinking))
+            if content := wire.message.content:
+                out.append(TextDelta(content))
+        if self._has_halves:
+            out = self._surrogates.mend(out, is_end=self.done or is_end)
+        return out
+
+    # --- the lenient way -------------------------------------------------------------------------------------------
+
+    def _unusual(self, text: str, out: list[Delta]) -> None:
+        try:
+            line = decode_json(text)
+            self._has_halves = self._has_halves or has_escaped_halves(text)
+        except (ValueError, RecursionError):
+            line = text
+        if not isinstance(line, dict):
+            self.skipped += 1
+            return
+        if line.get("error"):
+            out.append(ErrorDelta(error_frame(line)))
+            return
+        if self.model is None:
+            self.model = without_halves(text_of(line.get("model"))) or None
+        message = line.get("message")
+        if isinstance(message, dict):
+            self._message(message, out)
+        elif line.get("done") is not True:
+            self.skipped += 1
+        if line.get("done") is True:
+            self._end(line, out)
+
+    def _message(self, message: dict[str, Any], out: list[Delta]) -> None:
+        if thinking := text_of(message.get("thinking")):
+            out.append(ReasoningDelta(thinking))
+        if content := text_of(message.get("content")):
+            out.append(TextDelta(content))
+        calls = message.get("tool_calls")
+        for call in calls if isinstance(calls, list) else ():
+            fragment = _whole_call(call, self._calls)
+            if fragment is None:
+                self.skipped += 1
+            else:
+                self._calls += 1
+                out.append(fragment)
+
+    def _end(self, line: dict[str, Any], out: list[Delta]) -> None:
+        """The last line: why it stopped, and the counts. Older servers tell no reason."""
+        self.finished = self.done = True
+        raw = without_halves(text_of(line.get("done_reason")))
+        reason = _FINISH.get(raw, "other")
+        if reason == "stop" and self._calls:
+            reason = "tool_calls"  # Ollama has no word for it
+        out.append(FinishDelta(reason, raw))
+        counts = Usage(
+            input_tokens=count_of(line.get("prompt_eval_count")),
+            output_tokens=count_of(line.get("eval_count")),
+        )
+        if counts != Usage():
+            out.append(UsageDelta(counts))
+
+
+def _whole_call(call: object, number: int) -> ToolCallFragment | None:
+    """A call, which comes whole, with our own number: Ollama's index was 0 for all of them for long.
+
+    See https://github.com/ollama/ollama/issues/15457 and https://github.com/ollama/ollama/issues/7881.
+    """
+    function = call.get("function") if isinstance(call, dict) else None
+    if not isinstance(call, dict) or not isinstance(function, dict):
+        return None
+    arguments = function.get("arguments")
+    try:
+        text = without_halves(arguments) if isinstance(arguments, str) else json_text(arguments or {})
+    except RecursionError:  # nested just so deep that it can be read and not be written again
+        return None
+    name = without_halves(text_of(function.get("name")))
+    call_id = without_halves(text_of(call.get("id")))
+    return ToolCallFragment(index=number, id=call_id or None, name=name or None, arguments=text) if name else None

@@ -1,0 +1,1 @@
+"""OpenAI: chat completions and the Responses API, and servers compatible with them."""

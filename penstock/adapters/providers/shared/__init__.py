@@ -1,0 +1,1 @@
+"""What all providers have in common: endpoints, messages, errors, rate limits, decoding."""

@@ -1,0 +1,1 @@
+"""The processes of a running system: the handler, the agents' supervisor, the reaper, the sentinel."""

@@ -1,0 +1,1 @@
+"""What is built on streams: chaining and structured output."""

@@ -1,0 +1,263 @@
+"""Joining streams to other things: existing event callbacks, foreign event systems, other streams."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, TypeAlias, TypeVar
+
+from penstock.actors.runtime.process import Process, SystemMessage
+from penstock.actors.runtime.reply import Reply
+from penstock.actors.runtime.signals import SHUTDOWN, is_clean
+from penstock.actors.stream.log import Outcome
+from penstock.actors.stream.messages import Cancel, Complete, Fail, Reset
+from penstock.config.logs import get_logger
+from penstock.config.options import StreamOptions
+from penstock.errors import OptionError, PenstockError, StreamClosed, StreamError, describe_reason
+from penstock.events import (
+    StreamCancelled,
+    StreamCompleted,
+    StreamFailed,
+    StreamReset,
+    TokenEvent,
+    TokenKind,
+    ToolEvent,
+)
+from penstock.stream import Stream
+from penstock.system import System
+
+__all__ = ["Extract", "chain", "tokens_of", "wrap_existing_handler"]
+
+R = TypeVar("R")
+
+Extract: TypeAlias = Callable[[Any], Iterable[str] | tuple[Iterable[str], Mapping[str, Any]]]
+"""From a foreign event to its tokens, or to a pair of tokens and metadata for the stream's events from then on."""
+
+
+def wrap_existing_handler(
+    handler: Callable[[Any], R], stream: Stream, extract: Extract | None = None
+) -> Callable[[Any], R]:
+    """Let an existing event callback feed a stream as well.
+
+    The stream gets the tokens first; then ``handler`` is called as before, and its result and its exceptions are the
+    result's. That the stream has ended, or is full for longer than its ``push_timeout``, does not disturb the handler;
+    nor does an ``extract`` that raises (which is logged).
+
+    Args:
+        handler: the callback as it is.
+        stream: where the tokens go.
+        extract: how to find the tokens in an event; None takes `tokens_of`.
+
+    >>> with System() as system:
+    ...     stream = system.open_stream()
+    ...     handle = wrap_existing_handler(lambda event: len(event), stream)
+    ...     handle("Hello")
+    ...     stream.stop()
+    ...     stream.text
+    5
+    'Hello'
+    """
+    _check(handler=handler, stream=stream)
+    find = extract or tokens_of
+
+    def wrapped(event: Any) -> R:
+        try:
+            _feed(stream, find(event))
+        except StreamError:
+            pass  # the handler's life goes on without the stream
+        except Exception as error:  # and without an `extract` that understands the event
+            get_logger(stream_id=stream.id).warning("extract_failed", error=type(error).__name__)
+        return handler(event)
+
+    return functools.update_wrapper(wrapped, handler)
+
+
+def _feed(stream: Stream, found: Iterable[str] | tuple[Iterable[str], Mapping[str, Any]]) -> None:
+    if isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], Mapping):
+        tokens, metadata = found
+        stream.update_metadata(metadata)
+        stream.process_tokens(tokens)
+    else:
+        stream.process_tokens(found)
+
+
+def tokens_of(event: Any) -> list[str]:
+    """The tokens of the usual kinds of events: a text, a `TokenEvent`, an OpenAI chat chunk (object or dict).
+
+    >>> tokens_of({"choices": [{"delta": {"content": "Hi"}}]})
+    ['Hi']
+    """
+    if isinstance(event, str):
+        return [event]
+    if isinstance(event, TokenEvent):
+        return list(event.tokens)
+    choices = _get(event, "choices")
+    if isinstance(choices, (list, tuple)) and choices:
+        content = _get(_get(choices[0], "delta"), "content")
+        if isinstance(content, str) and content:
+            return [content]
+    return []
+
+
+def _get(thing: Any, name: str) -> Any:
+    return thing.get(name) if isinstance(thing, Mapping) else getattr(thing, name, None)
+
+
+def chain(
+    system: System,
+    stream: Stream,
+    transform: Callable[[TokenEvent], Iterable[str]],
+    *,
+    stream_id: str | None = None,
+    options: StreamOptions | None = None,
+) -> Stream:
+    """Open a stream whose tokens are ``transform`` of another one's events.
+
+    ``transform`` is given token events only; tool events pass unchanged, in their place and with the new stream's
+    numbers. Backpressure goes through: while the new stream is full, the old one waits, and so on up to the provider.
+    The new stream ends as the old one does, after what is still buffered in it, with the same finish reason, usage and
+    calls, or the same error; it is reset when the old one is. If ``transform`` raises, the new stream is cancelled with
+    the exception's name. If the new stream ends first, it lets go of the old one at once.
+    """
+    _check(transform=transform, stream=stream)
+    target = system.open_stream(stream_id, options, metadata=stream.metadata, on_orphan="cancel")
+    runtime = system.runtime
+    relay = target._record.feeder = runtime.spawn(_Relay, target, transform)
+    subscription = stream.subscribe(relay, slow="block", window=1)
+
+    def let_go() -> None:
+        subscription.unsubscribe()
+        runtime.exit(relay, SHUTDOWN)
+
+    target._record.over.when_done(let_go)
+    return target
+
+
+def _check(*, stream: object, **functions: object) -> None:
+    if not isinstance(stream, Stream):
+        raise OptionError("stream", type(stream), "a Stream")
+    for name, function in functions.items():
+        if not callable(function):
+            raise OptionError(name, type(function), "a function of one argument")
+
+
+class _Relay(Process):
+    """Stands between two streams. It never blocks: while the second has no room it is suspended.
+
+    Suspended, it does not even say that it has handled the last event, so that the first stream waits.
+    """
+
+    in_pykka_registry = False
+
+    def __init__(self, target: Stream, transform: Callable[[TokenEvent], Iterable[str]]) -> None:
+        super().__init__()
+        self._target = target
+        self._transform = transform
+        self._rest: list[tuple[str, TokenKind]] = []
+        self._reset_for: str | None = None
+        self._reply: Reply | None = None
+
+    @property
+    def label(self) -> str:
+        """Says what it is."""
+        return f"relay-{self.actor_urn[9:17]}"
+
+    def on_receive(self, message: Any) -> None:
+        match message:
+            case TokenEvent():
+                self._take(message)
+            case _ if isinstance(message, ToolEvent):
+                self._target._record.intake.push_event(message)
+            case StreamReset(reason=reason):
+                self._reset_for = reason
+            case StreamCompleted():
+                self._target._end_as(Complete(_outcome_of(message)))
+            case StreamFailed(error=error):
+                self._target._end_as(Fail(_copy(error), _outcome_of(message)))
+            case StreamCancelled(reason=reason):
+                self._cancel(reason)
+            case _:
+                return
+        self.go_on()
+
+    def dispose(self, reason: object) -> None:
+        """Nobody feeds the target any more: see to it that it ends, also if this one was killed. Any thread."""
+        super().dispose(reason)
+        if not is_clean(reason) and not self._target.is_over:
+            self._cancel(f"its relay ended: {describe_reason(reason)}")
+
+    def _take(self, event: TokenEvent) -> None:
+        try:
+            self._rest = [(str(token), "text") for token in self._transform(event)]
+        except Exception as error:
+            get_logger(stream_id=self._target.id).warning("transform_failed", error=type(error).__name__)
+            self._cancel(f"transform raised {type(error).__name__}")
+
+    def _cancel(self, reason: str | None) -> None:
+        ref = self._target._record.ref
+        if ref is not None:
+            ref.tell(Cancel(reason))
+
+    def go_on(self) -> None:
+        """Do what is left to do, or wait until it can be done."""
+        tell = self.ref.tell
+        if self._reset_for is not None and not self._is_reset():
+            self.suspend()
+            return
+        try:
+            done = self._target._record.intake.push_now(self._rest, lambda: tell(_GO_ON))
+        except StreamClosed:
+            self._rest = []  # it lets go of us
+        else:
+            del self._rest[:done]
+        if self._rest:
+            self.suspend()
+        else:
+            self.resume()
+
+    def _is_reset(self) -> bool:
+        """Whether the target has forgotten what came; asks it to, and again if it has crashed instead."""
+        reply, self._reply = self._reply, None
+        if reply is not None:
+            with contextlib.suppress(PenstockError):
+                reply.get(timeout=0)
+                self._reset_for = None
+        ref = self._target._record.ref
+        if self._reset_for is None or self._target.is_over or ref is None:
+            return True
+        tell = self.ref.tell
+        self._reply = ref.ask(Reset(self._reset_for), block=False)
+        self._reply.when_done(lambda: tell(_GO_ON))
+        return False
+
+
+class _GoOn(SystemMessage):
+    """There is room."""
+
+    __slots__ = ()
+
+    def apply(self, process: Process) -> None:
+        assert isinstance(process, _Relay)
+        process.go_on()
+
+
+_GO_ON: Final = _GoOn()
+
+
+def _outcome_of(terminal: StreamCompleted | StreamFailed) -> Outcome:
+    """What it says beside the text."""
+    facts = {
+        name: getattr(terminal, name)
+        for name in Outcome.__struct_fields__
+        if name not in ("text", "reasoning") and hasattr(terminal, name)
+    }
+    return Outcome(**facts)
+
+
+def _copy(error: PenstockError) -> PenstockError:
+    """The same error for another stream, which has a ``partial`` of its own."""
+    copy: PenstockError = type(error).__new__(type(error), *error.args)
+    copy.__dict__.update(error.__dict__)
+    copy.__cause__ = error.__cause__
+    return copy
