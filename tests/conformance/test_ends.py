@@ -31,13 +31,19 @@ def numbered(events: list[Event]) -> list[tuple[int, str]]:
 
 # --- the journal has what the log has --------------------------------------------------------------------------------
 
+
+def paused_and_killed(system: SimulatedSystem, stream: penstock.Stream) -> None:
+    stream.pause()
+    kill(system, stream)
+
+
 ENDS: dict[str, Callable[[SimulatedSystem, penstock.Stream], object]] = {
     "stop": lambda system, stream: stream.stop(),
     "cancel": lambda system, stream: stream.cancel("enough"),
     "killed": lambda system, stream: kill(system, stream),
-    "killed while it is paused": lambda system, stream: (stream.pause(), kill(system, stream)),
+    "killed while it is paused": lambda system, stream: paused_and_killed(system, stream),
     "its supervisor killed": lambda system, stream: kill(system, "streams"),
-    "the handler killed with it": lambda system, stream: (kill(system, stream), kill(system, "handler")),
+    "the handler killed with it": lambda system, stream: [kill(system, stream), kill(system, "handler")],
     "the root killed": lambda system, stream: kill(system, "system"),
     "exits": lambda system, stream: kill(system, stream, "shutdown"),
     "its last reader leaves": lambda system, stream: stream.events().close(),
@@ -140,7 +146,7 @@ def test_of_two_proposals_the_first_counts_but_a_cancel_replaces_it() -> None:
         assert record.ending is first
         assert record.propose(Cancel("enough"))
         assert not record.propose(Cancel("again"))
-        assert record.ending == Cancel("enough")
+        assert record.ending == Cancel("enough")  # type: ignore[comparison-overlap]
 
 
 @pytest.mark.seeds(10)
@@ -229,7 +235,7 @@ def test_an_ordinary_end_leaves_no_dead_letter(seed: int, end: str) -> None:
             system.advance(0.1)
             agent.stop()
         else:
-            script = ["a", 0.1, "b", 0.1, BUSY] if end == "fail" else ["a", 0.1, "b", 0.1, "c"]
+            script: list[Any] = ["a", 0.1, "b", 0.1, BUSY] if end == "fail" else ["a", 0.1, "b", 0.1, "c"]
             stream = system.chat("m", "Hi", provider=ScriptedProvider(script), options=FAST, request_options=QUICK)
             collector = Collector(stream)
             system.advance(0.15)

@@ -12,7 +12,6 @@ import penstock
 from penstock.actors.call.gate import Admission, Ticket
 from penstock.actors.call.messages import RoundEnded
 from penstock.actors.call.record import CallRecord
-from penstock.actors.stream.messages import Complete
 from penstock.config.options import RequestOptions
 from penstock.config.settings import Settings
 from penstock.errors import ConnectError
@@ -106,10 +105,10 @@ def test_who_is_told_of_a_rounds_end_is_told_once_and_not_by_one_that_was_given_
         assert source.ref is not past
         assert conductor is not None
         conductor.tell = told.append  # type: ignore[method-assign, assignment]
-        source.end(record, Complete(source.outcome()), by=past)
+        source.end(record, None, by=past)
         assert told == []
-        source.end(record, Complete(source.outcome()), by=source.ref)
-        source.end(record, Complete(source.outcome()), by=source.ref)
+        source.end(record, None, by=source.ref)
+        source.end(record, None, by=source.ref)
         assert [type(message) for message in told] == [RoundEnded]
         del conductor.tell
 
@@ -127,7 +126,7 @@ def test_a_stream_whose_conductor_is_dead_fails_with_what_all_rounds_have_used()
         assert isinstance(source, CallRecord)
         assert conductor is not None
         system.runtime.exit(conductor, "kill")  # and before anybody has heard of that
-        source.end(stream._record, Complete(source.outcome()))
+        source.end(stream._record, None)
         with pytest.raises(penstock.AgentCrashed):
             stream.result(10)
         terminal = stream._record.log.terminal

@@ -46,7 +46,7 @@ from penstock.actors.runtime.transitions import (
     next_event,
 )
 from penstock.actors.stream.messages import Complete, Fail
-from penstock.actors.stream.outcome import all_rounds
+from penstock.actors.stream.outcome import Outcome, all_rounds
 from penstock.errors import AgentCrashed, PenstockError, ToolRoundsExceeded
 from penstock.events import StreamStarted, ToolCall
 from penstock.ports import ChatCall
@@ -70,7 +70,7 @@ class AgentProcess(StateMachine):
         self._turn = turn
         if not turn.stream.is_over:
             error = AgentCrashed(record.name, "it died while it answered")
-            end_stream(turn.stream, Fail(error, turn.stream.outcome()))
+            end_stream(turn.stream, Fail(error))
         return Next("ending", next_event(_LOOK))
 
     @property
@@ -87,8 +87,8 @@ class AgentProcess(StateMachine):
     def asking(self, event: Event) -> Transition:
         """A round of the answer comes."""
         match event:
-            case Cast(message=RoundEnded(record=stream, ending=ending)) if self._turn and stream is self._turn.stream:
-                return self._round_ended(self._turn, ending)
+            case Cast(message=RoundEnded(record=stream) as ended) if self._turn and stream is self._turn.stream:
+                return self._round_ended(self._turn, ended.outcome, ended.error)
         return self._in_any_state(event)
 
     def working(self, event: Event) -> Transition:
@@ -149,11 +149,11 @@ class AgentProcess(StateMachine):
         try:
             turn.stream.feed = self._make_call(turn)
         except PenstockError as error:
-            return self._end_turn(turn, Fail(error, turn.stream.outcome()), *actions)
+            return self._end_turn(turn, Fail(error), *actions)
         except Exception as error:  # in a provider of the user's own
             failure = AgentCrashed(self._agent.name, error)
             failure.__cause__ = error
-            return self._end_turn(turn, Fail(failure, turn.stream.outcome()), *actions)
+            return self._end_turn(turn, Fail(failure), *actions)
         self._agent.start_call(turn.stream)
         return self._to("asking", *actions)
 
@@ -172,11 +172,11 @@ class AgentProcess(StateMachine):
             call.options = call.options.replace(on_interrupt="fail")
         return call
 
-    def _round_ended(self, turn: Turn, ending: Complete | Fail) -> Transition:
-        outcome, agent = ending.outcome, self._agent
+    def _round_ended(self, turn: Turn, outcome: Outcome, error: PenstockError | None) -> Transition:
+        agent = self._agent
         total = all_rounds([*turn.stream.rounds, outcome])
-        if isinstance(ending, Fail):
-            return self._end_turn(turn, Fail(ending.error, total))
+        if error is not None:
+            return self._end_turn(turn, Fail(error, total))
         asked = [call for call in outcome.tool_calls if not call.is_server]
         if not asked or not is_runnable(outcome.finish_reason, asked):
             turn.answer = outcome

@@ -38,7 +38,7 @@ from penstock.actors.runtime.transitions import (
     state_timeout,
     timeout,
 )
-from penstock.actors.stream.messages import Cancel, Complete, Fail, Reset
+from penstock.actors.stream.messages import Cancel, Reset
 from penstock.actors.stream.record import StreamRecord
 from penstock.config.logs import get_logger
 from penstock.errors import (
@@ -416,15 +416,15 @@ class Integration(StateMachine):
             return Stop(NORMAL)  # another one has taken over
         attempt.tell_of_calls()
         self._call.leave(None)
-        return self._conclude(Complete(self._call.outcome()))
+        return self._conclude(None)
 
     def _give_up(self, error: PenstockError) -> Transition:
-        return self._conclude(Fail(self._call.final_error(error), self._call.outcome()))
+        return self._conclude(self._call.final_error(error))
 
-    def _conclude(self, ending: Complete | Fail) -> Transition:
+    def _conclude(self, error: PenstockError | None) -> Transition:
         self._attempt = self._call.attempt = None
         self._note_state("done")
-        self._call.end(self._stream, ending, by=self.ref)
+        self._call.end(self._stream, error, by=self.ref)
         return Stop(NORMAL)
 
     def terminate(self, reason: object) -> None:

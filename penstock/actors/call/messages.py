@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from penstock.actors.runtime.signals import Ephemeral
-from penstock.actors.stream.messages import Complete, Fail
+from penstock.actors.stream.outcome import Outcome
 from penstock.actors.stream.record import StreamRecord
 from penstock.errors import PenstockError
 
@@ -45,7 +45,11 @@ class Ended(Ephemeral, msgspec.Struct, frozen=True):
 
 
 class RoundEnded(Ephemeral, msgspec.Struct, frozen=True):
-    """Sent to a stream's conductor in place of its stream: the call of ``record`` has ended like this."""
+    """Sent to a stream's conductor in place of its stream: the call of ``record`` has ended.
+
+    ``error`` is None if the answer is complete. ``outcome`` is that of this round.
+    """
 
     record: StreamRecord
-    ending: Complete | Fail
+    outcome: Outcome
+    error: PenstockError | None

@@ -315,14 +315,14 @@ class CallRecord:
 
     # --- the end -------------------------------------------------------------------------------------------------
 
-    def end(self, record: StreamRecord, ending: Complete | Fail, *, by: ProcessRef | None = None) -> None:
+    def end(self, record: StreamRecord, error: PenstockError | None, *, by: ProcessRef | None = None) -> None:
         """Report how the call has ended, once: to the stream's conductor, or to the stream.
 
         A stream that has a conductor is completed by nothing else: if the conductor is dead, the stream fails.
 
         Args:
             record: of the stream.
-            ending: of this round.
+            error: why it failed; None if the answer is complete.
             by: the integration that reports; one that has been replaced has no effect. None is for the handler.
         """
         with self.lock:
@@ -331,14 +331,12 @@ class CallRecord:
             conductor = self.conductor
             if conductor is not None and record.runtime.is_alive(conductor.ref):
                 self.is_handed_over = True  # first: a restarted integration must not report again
-                conductor.ref.tell(RoundEnded(record, ending))
+                conductor.ref.tell(RoundEnded(record, self.outcome(), error))
                 return
-            total = all_rounds([*record.rounds[: self.round - 1], ending.outcome])
-            if conductor is None:
-                ending = msgspec.structs.replace(ending, outcome=total)
-            else:
-                ending = Fail(AgentCrashed(conductor.name, record.runtime.exit_reason(conductor.ref)), total)
-            record.propose(ending)
+            if conductor is not None:
+                error = AgentCrashed(conductor.name, record.runtime.exit_reason(conductor.ref))
+            total = all_rounds([*record.rounds[: self.round - 1], self.outcome()])
+            record.propose(Complete(total) if error is None else Fail(error, total))
 
     def cancel(self) -> None:
         """Close the connection, leave the gate, and end the integration. Any thread; harmless if it has ended."""

@@ -288,7 +288,7 @@ class TokenStream(StateMachine):
         failure = delivery.count_failure()
         if failure is not None:
             if not self._options.auto_restart:
-                return self._conclude(Fail(failure, self._stream.outcome()), *replies)
+                return self._conclude(Fail(failure), *replies)
             self._stream.restart_in = "error"
             raise failure
         if self._state == "paused":  # it was told to flush all the same
@@ -363,15 +363,13 @@ class TokenStream(StateMachine):
         return self._to(self._state, answer(event.reply_to), next_event(self._look_again()))
 
     def _stop_stream(self, event: Call) -> Transition:
-        return self._conclude(
-            self._let_out() or self._ending or Complete(self._stream.outcome()), answer(event.reply_to)
-        )
+        return self._conclude(self._let_out() or self._ending or Complete(), answer(event.reply_to))
 
     def _let_out(self) -> Fail | None:
         """Take nothing any more and emit everything; returns how the stream ends if that cannot be done."""
         record = self._stream
         # Should this actor crash, the next one goes on with it.
-        record.propose(self._ending or Complete(record.outcome()), by=self.ref)
+        record.propose(self._ending or Complete(), by=self.ref)
         self._intake.close(self._epoch)
         delivery = self._delivery
         while self._intake.size:
@@ -380,7 +378,7 @@ class TokenStream(StateMachine):
                     break
                 failure = delivery.count_failure()
                 if failure is not None:
-                    return Fail(failure, self._stream.outcome())
+                    return Fail(failure)
         return None
 
     def _reset(self, event: Call, reason: str) -> Transition:
@@ -397,7 +395,7 @@ class TokenStream(StateMachine):
         """Told to end by its supervisor, it lets out what it has; a crash leaves everything for the next one."""
         if is_clean(reason) and self.is_alive and not self._stream.is_over:
             ending, crash = self._ending, StreamCrashed(self._stream.stream_id, ("supervisor", reason))
-            self._conclude(self._let_out() or ending or Fail(crash, self._stream.outcome()))
+            self._conclude(self._let_out() or ending or Fail(crash))
 
     def _conclude(self, ending: Ending, *replies: Action) -> Transition:
         """End the stream, and stop."""

@@ -69,16 +69,22 @@ class GetStatistics(msgspec.Struct, frozen=True):
 
 
 class Complete(Ephemeral, msgspec.Struct, frozen=True):
-    """The feed has finished: emit what is buffered at the stream's pace, then end with `StreamCompleted`."""
+    """The feed has finished: emit what is buffered at the stream's pace, then end with `StreamCompleted`.
 
-    outcome: Outcome
+    ``outcome`` None: what the feed has received when the stream ends.
+    """
+
+    outcome: Outcome | None = None
 
 
 class Fail(Ephemeral, msgspec.Struct, frozen=True):
-    """The feed has failed: emit what is buffered at the stream's pace, then end with `StreamFailed`."""
+    """The feed has failed: emit what is buffered at the stream's pace, then end with `StreamFailed`.
+
+    ``outcome`` as for `Complete`.
+    """
 
     error: PenstockError
-    outcome: Outcome
+    outcome: Outcome | None = None
 
 
 class Reset(msgspec.Struct, frozen=True):

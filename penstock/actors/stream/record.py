@@ -193,9 +193,9 @@ class StreamRecord:
         log, dropped, now = self.log, self.intake.take_dropped(epoch), self.runtime.clock.time()
         match ending:
             case Complete(outcome=outcome):
-                return log.complete(outcome, dropped, now, epoch)
+                return log.complete(outcome or self.outcome(), dropped, now, epoch)
             case Fail(error=error, outcome=outcome):
-                return log.fail(error, outcome, dropped, now, epoch)
+                return log.fail(error, outcome or self.outcome(), dropped, now, epoch)
             case Cancel(reason=reason):
                 return log.cancel(reason, self.outcome(), dropped, now, epoch)
 
@@ -287,7 +287,7 @@ class StreamRecord:
     def outcome(self) -> Outcome:
         """What the feed has received so far beside the text, in all rounds. Any thread; never raises."""
         ending = self.ending
-        if isinstance(ending, (Complete, Fail)):
+        if isinstance(ending, (Complete, Fail)) and ending.outcome is not None:
             return ending.outcome
         feed = self.feed
         if feed is None:
@@ -372,7 +372,7 @@ class StreamRecord:
             usage, is_estimate = feed.bill(terminal.usage, is_over=True)
             return usage, is_estimate, terminal.cost
         outcome = self.outcome()
-        if feed is None or isinstance(self.ending, (Complete, Fail)):
+        if feed is None or outcome is getattr(self.ending, "outcome", None):
             return outcome.usage, False, outcome.cost
         usage, is_estimate = feed.bill(outcome.usage, is_over=False)
         return usage, is_estimate, outcome.cost

@@ -81,7 +81,7 @@ class AgentHandler(Process):
             error = AgentCrashed(record.name, reason)
             error.__cause__ = reason if isinstance(reason, BaseException) else None
             get_logger(agent=record.name).error("agent_given_up", reason=describe_reason(reason))
-            end_stream(turn.stream, Fail(error, turn.stream.outcome()))
+            end_stream(turn.stream, Fail(error))
         self._table.forget(record)
         record.end()
 

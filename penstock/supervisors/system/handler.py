@@ -34,7 +34,6 @@ from penstock.actors.stream.actor import TokenStream
 from penstock.actors.stream.feed import Feed
 from penstock.actors.stream.hub import Subscription
 from penstock.actors.stream.messages import Cancel, Fail
-from penstock.actors.stream.outcome import Outcome
 from penstock.actors.stream.record import StreamRecord
 from penstock.actors.stream.subscribers.push import PushSubscription
 from penstock.actors.stream.table import StreamTable
@@ -216,8 +215,7 @@ class StreamHandler(StateMachine):
             self._start_call(record)  # it ended with its supervisor: a new integration continues
         else:
             call.abandon()
-            error = StreamCrashed(record.stream_id, ("integration", reason))
-            call.end(record, Fail(error, call.outcome()))
+            call.end(record, StreamCrashed(record.stream_id, ("integration", reason)))
 
     def _is_at_work(self, call: Feed) -> bool:
         return call.ref is not None and self.runtime.is_alive(call.ref)
@@ -268,4 +266,4 @@ def _ending(stream_id: str, reason: object) -> Fail | Cancel:
         return Cancel(describe_reason(reason))
     error = StreamCrashed(stream_id, reason)
     error.__cause__ = reason if isinstance(reason, BaseException) else None
-    return Fail(error, Outcome())
+    return Fail(error)
