@@ -343,7 +343,7 @@ def test_an_exception_is_logged_with_types_and_places_but_without_messages(forma
 def test_our_own_errors_are_logged_with_their_message() -> None:
     stream = configured()
     get_logger().error("failed", error=ProviderTimeout("idle", 2))
-    assert lines(stream)[0]["error"] == "ProviderTimeout: idle time-out: no further token within 2 s"
+    assert lines(stream)[0]["error"] == "ProviderTimeout: idle timeout: no further token within 2 s"
 
 
 def test_exc_info_without_an_exception_says_nothing() -> None:
