@@ -13,7 +13,8 @@ from penstock.actors.stream.iteration import Events, PullSubscription
 from penstock.actors.stream.messages import Cancel, Complete, Fail, Flush, Pause, Reset, Resume, SetOptions, StopStream
 from penstock.actors.stream.record import StreamRecord, StreamStatistics
 from penstock.actors.stream.subscriptions import CallbackProcess, PushSubscription, Subscription
-from penstock.config.options import Slow, StreamOptions, check_choice, check_number
+from penstock.config.checks import check_choice, check_number
+from penstock.config.options import Slow, StreamOptions
 from penstock.errors import CallTimeout, OptionError, ProcessDead, StreamCancelledError, StreamClosed
 from penstock.events import FrozenDict, StreamCompleted, StreamFailed
 from penstock.supervisors.system.handler import HANDLER, Watch

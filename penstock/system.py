@@ -33,17 +33,9 @@ from penstock.actors.stream.record import StreamRecord, StreamTable
 from penstock.adapters.http.threads import HttpReader
 from penstock.adapters.providers.catalogue import Catalogue, Found, conversation
 from penstock.agent import create_agent
+from penstock.config.checks import check_choice, check_metadata, check_number, check_on_orphan
 from penstock.config.logs import get_logger
-from penstock.config.options import (
-    OnOrphan,
-    RequestOptions,
-    Restart,
-    StreamOptions,
-    check_choice,
-    check_metadata,
-    check_number,
-    check_on_orphan,
-)
+from penstock.config.options import OnOrphan, RequestOptions, Restart, StreamOptions
 from penstock.config.prices import PriceTable
 from penstock.config.settings import Settings
 from penstock.errors import OptionError, SystemStopped
