@@ -120,7 +120,8 @@ class RequestOptions(Options):
         idle_timeout: between two deltas, 0.001 … 86,400 s. Keep-alives do not count as deltas.
         reasoning_timeout: replaces the two above while the model is known to be reasoning, if it is longer;
             0.001 … 86,400 s.
-        total_timeout: for the whole request, all retries included, 0.001 … 2,592,000 s (30 days); None is unlimited.
+        total_timeout: for the whole request, retries and fallbacks included, 0.001 … 2,592,000 s (30 days); None is
+            unlimited.
         max_retries: attempts after the first one, 0 … 100. Requests are retried only before the first delta.
         retry_base_delay: the wait before the first retry, 0 … 3600 s. It doubles with each retry; the actual wait is
             a random part of it, at least half.

@@ -126,7 +126,7 @@ KINDS: list[type[Options]] = [
 ]
 
 
-def test_every_kind_of_options_is_looked_at_here() -> None:
+def test_every_kind_of_options_is_tested_here() -> None:
     kinds = [Options]
     for kind in kinds:
         kinds += kind.__subclasses__()
@@ -154,7 +154,7 @@ def test_a_misspelt_option_is_refused_with_the_name_that_was_meant_and_without_i
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_all_options_are_frozen_values_without_room_for_anything_else(kind: type[Options]) -> None:
+def test_all_options_are_immutable_values_without_other_attributes(kind: type[Options]) -> None:
     options = made(kind)
     assert options == made(kind) == options.replace()
     assert hash(options) == hash(made(kind))

@@ -1,4 +1,4 @@
-"""Prices: which model has which, how a provider's counts add up, and what is wrong with a file."""
+"""Prices: how a model is looked up, how a cost is computed, and how a broken file is refused."""
 
 from __future__ import annotations
 
