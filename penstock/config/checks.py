@@ -200,9 +200,8 @@ def _range_check(low: float, high: float, *, whole: bool, optional: bool) -> _Ch
     kinds = (int,) if whole else (int, float)
 
     def check(field: str, value: Any) -> None:
-        if (
-            value.__class__ not in kinds or not low <= value <= high
-        ):  # the usual case is fast: every request has options
+        # Kept short for values that are allowed: options are made for every request.
+        if value.__class__ not in kinds or not low <= value <= high:
             check_number(field, value, low, high, whole=whole, optional=optional)
 
     return check
