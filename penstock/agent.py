@@ -18,7 +18,8 @@ from penstock.actors.agent.turn import Turn
 from penstock.actors.stream.messages import Cancel
 from penstock.adapters.tools import check_tools, to_tool
 from penstock.config.agents import AgentOptions
-from penstock.config.options import OnOrphan, RequestOptions, StreamOptions, check_metadata, check_number
+from penstock.config.checks import check_metadata, check_number
+from penstock.config.options import OnOrphan, RequestOptions, StreamOptions
 from penstock.errors import AgentStopped, OptionError, ProcessDead
 from penstock.ports import Provider, Tool
 from penstock.services import HasServices, Services

@@ -13,7 +13,8 @@ import msgspec
 
 from penstock.actors.call.fetch import fetch
 from penstock.adapters.tools import check_tools, to_tool
-from penstock.config.options import RequestOptions, check_number
+from penstock.config.checks import check_number
+from penstock.config.options import RequestOptions
 from penstock.errors import (
     ApiError,
     OptionError,

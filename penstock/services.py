@@ -18,16 +18,8 @@ from penstock.actors.stream.feed import Feed
 from penstock.actors.stream.record import StreamRecord
 from penstock.actors.stream.table import StreamTable
 from penstock.adapters.providers.catalogue import Catalogue, Found, as_chat
-from penstock.config.options import (
-    OnOrphan,
-    RequestOptions,
-    Restart,
-    StreamOptions,
-    check_choice,
-    check_metadata,
-    check_number,
-    check_on_orphan,
-)
+from penstock.config.checks import check_choice, check_metadata, check_number, check_on_orphan
+from penstock.config.options import OnOrphan, RequestOptions, Restart, StreamOptions
 from penstock.config.prices import PriceTable
 from penstock.config.settings import Settings
 from penstock.errors import OptionError, SystemStopped

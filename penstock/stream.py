@@ -17,7 +17,8 @@ from penstock.actors.stream.statistics import StreamStatistics
 from penstock.actors.stream.subscribers.callback import CallbackSubscription
 from penstock.actors.stream.subscribers.pull import Events, PullSubscription
 from penstock.actors.stream.subscribers.push import PushSubscription
-from penstock.config.options import Slow, StreamOptions, check_choice, check_number
+from penstock.config.checks import check_choice, check_number
+from penstock.config.options import Slow, StreamOptions
 from penstock.errors import OptionError, ProcessDead, StreamCancelledError, StreamClosed
 from penstock.events import FrozenDict, StreamCompleted, StreamFailed
 from penstock.supervisors.system.asking import ask_until_back

@@ -30,14 +30,9 @@ from penstock.actors.stream.table import StreamTable
 from penstock.adapters.http.threads import HttpReader
 from penstock.adapters.providers.catalogue import Catalogue, conversation
 from penstock.agent import create_agent
+from penstock.config.checks import check_number
 from penstock.config.logs import get_logger
-from penstock.config.options import (
-    OnOrphan,
-    RequestOptions,
-    Restart,
-    StreamOptions,
-    check_number,
-)
+from penstock.config.options import OnOrphan, RequestOptions, Restart, StreamOptions
 from penstock.config.prices import PriceTable
 from penstock.config.settings import Settings
 from penstock.errors import OptionError, SystemStopped

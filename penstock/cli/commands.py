@@ -43,9 +43,9 @@ from penstock.cli.terminal import (
     visible,
     write_error,
 )
+from penstock.config.checks import check_choice
 from penstock.config.durations import parse_duration
 from penstock.config.logs import configure_logging
-from penstock.config.options import check_choice
 from penstock.config.presets import PRESETS
 from penstock.config.settings import Settings
 from penstock.errors import OptionError, PenstockError

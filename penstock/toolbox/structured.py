@@ -11,7 +11,7 @@ from pydantic import PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import from_json
 
 from penstock.actors.stream.subscribers.pull import Events
-from penstock.config.options import check_number
+from penstock.config.checks import check_number
 from penstock.errors import OptionError, OutputInvalid
 from penstock.events import (
     Event,

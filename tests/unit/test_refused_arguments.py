@@ -1,4 +1,4 @@
-"""What cannot be right is refused where it is said: by name, with what is allowed, in one line, without its text."""
+"""A wrong argument is refused by name, with what is allowed, in one line and without its text."""
 
 from __future__ import annotations
 

@@ -15,7 +15,8 @@ from requests.cookies import RequestsCookieJar
 
 from penstock.adapters.http.connection import CancellableAdapter
 from penstock.adapters.http.exchange import Exchange
-from penstock.config.options import RequestOptions, check_number
+from penstock.config.checks import check_number
+from penstock.config.options import RequestOptions
 from penstock.errors import ProviderError
 from penstock.ports import Provider, ProviderRequest, ReaderJob, ReaderSink
 

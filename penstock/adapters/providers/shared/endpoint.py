@@ -8,9 +8,8 @@ from urllib.parse import urlencode, urlsplit
 
 import msgspec
 
-from penstock.config.loading import STARS
-from penstock.config.options import _Options
-from penstock.config.settings import ProviderOptions, Settings
+from penstock.config.checks import STARS, Options
+from penstock.config.settings import Settings
 from penstock.errors import OptionError
 from penstock.ports import ProviderRequest, Secret
 
@@ -76,7 +75,7 @@ class Endpoint:
             OptionError: the key is missing where it cannot be, or a value of ``body`` cannot be JSON.
         """
         for name, value in body.items():  # msgspec would write them as JSON
-            if isinstance(value, (_Options, ProviderOptions, Settings)):
+            if isinstance(value, (Options, Settings)):
                 raise OptionError(name, type(value), "a parameter of the request; ours go in options, request_options")
         if headers:
             _check_headers(headers)
