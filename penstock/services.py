@@ -9,7 +9,8 @@ import msgspec
 from penstock.actors.call.gate import GateTable
 from penstock.actors.call.record import Candidate, Source
 from penstock.actors.runtime.process import ProcessRef
-from penstock.adapters.providers.catalogue import Catalogue, Found, as_chat
+from penstock.adapters.providers.catalogue import Catalogue, ProviderChoice
+from penstock.adapters.providers.chat_calls import to_chat_call
 from penstock.config.options import RequestOptions
 from penstock.config.prices import PriceTable
 from penstock.config.settings import Settings
@@ -33,7 +34,7 @@ class Asking:
 
     def source(
         self,
-        found: Found,
+        found: ProviderChoice,
         call: ChatCall,
         options: RequestOptions | None,
         *,
@@ -79,13 +80,13 @@ class Asking:
             conductor=conductor,
         )
 
-    def _fallbacks(self, first: Found, options: RequestOptions, *, responses: bool) -> list[Found]:
+    def _fallbacks(self, first: ProviderChoice, options: RequestOptions, *, responses: bool) -> list[ProviderChoice]:
         return [self._catalogue.fallback(first, name, responses=responses) for name in options.fallback]
 
-    def _candidate(self, found: Found, call: ChatCall, *, responses: bool) -> Candidate:
+    def _candidate(self, found: ProviderChoice, call: ChatCall, *, responses: bool) -> Candidate:
         call = msgspec.structs.replace(call, model=found.model)
         if responses and not found.has_responses:
-            call = as_chat(call)
+            call = to_chat_call(call)
         return Candidate(
             provider=found.provider,
             call=call,

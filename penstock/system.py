@@ -31,7 +31,8 @@ from penstock.actors.runtime.runtime import Runtime
 from penstock.actors.runtime.signals import KILL, SHUTDOWN
 from penstock.actors.stream.record import StreamRecord, StreamTable
 from penstock.adapters.http.threads import HttpReader
-from penstock.adapters.providers.catalogue import Catalogue, Found, conversation
+from penstock.adapters.providers.catalogue import Catalogue, ProviderChoice
+from penstock.adapters.providers.chat_calls import check_input
 from penstock.agent import create_agent
 from penstock.config.logs import get_logger
 from penstock.config.options import (
@@ -301,7 +302,7 @@ class System:
         stream_options = _adjust(
             options or self.settings.chat, token_buffer_size, token_batch_size, token_flush_interval
         )
-        call = ChatCall(model=chosen.model, input=conversation(messages), parameters=request_parameters)
+        call = ChatCall(model=chosen.model, input=check_input(messages), parameters=request_parameters)
         source = self._make_source(chosen, request_options, call, fallback=fallback)
         return self._open(stream_id, stream_options, metadata, on_orphan, restart, None, source, None)
 
@@ -381,7 +382,7 @@ class System:
 
     def _make_source(
         self,
-        found: Found,
+        found: ProviderChoice,
         options: RequestOptions | None,
         call: ChatCall,
         conductor: ProcessRef | None = None,

@@ -14,17 +14,21 @@ class PenstockError(Exception):
 class OptionError(PenstockError, ValueError):
     """An option, setting or argument has a value that is not allowed.
 
+    ``message`` takes the place of the built text where "got, allowed" does not say what is wrong.
+
     >>> str(OptionError("batch_size", 0, "a whole number from 1 to max_buffer_size (1000)"))
     'batch_size: got 0, allowed: a whole number from 1 to max_buffer_size (1000)'
     """
 
-    def __init__(self, field: str, got: object, allowed: str, *, source: str | None = None) -> None:
+    def __init__(
+        self, field: str, got: object, allowed: str, *, source: str | None = None, message: str | None = None
+    ) -> None:
         self.field = field
         self.got = got
         self.allowed = allowed
         self.source = source
         where = f" (from {source})" if source else ""
-        super().__init__(f"{field}: got {got!r}, allowed: {allowed}{where}")
+        super().__init__(message or f"{field}: got {got!r}, allowed: {allowed}{where}")
 
 
 class CallTimeout(PenstockError, pykka.Timeout, TimeoutError):

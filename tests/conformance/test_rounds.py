@@ -11,7 +11,7 @@ import penstock
 from penstock.actors.call.record import Source
 from penstock.actors.runtime.process import Process, ProcessRef
 from penstock.actors.stream.messages import Complete, Fail, RoundEnded
-from penstock.adapters.providers.catalogue import Found
+from penstock.adapters.providers.catalogue import ProviderChoice
 from penstock.errors import ApiError, IncompleteStream
 from penstock.events import ToolCallCompleted, ToolCallDelta, ToolCallStarted
 from penstock.ports import ChatCall, ReasoningDelta, TextDelta, ToolCallFragment
@@ -136,7 +136,7 @@ def conducted(
     ended: list[Any] = []
     conductor = system.runtime.spawn(Conductor, rounds, ended)
     call = ChatCall(model="m", input=[])
-    source: Source = system._make_source(Found(provider, "m", "scripted", False), QUICK, call, conductor)
+    source: Source = system._make_source(ProviderChoice(provider, "m", "scripted", False), QUICK, call, conductor)
     stream = system._open(None, FAST.replace(**options), None, "continue", "temporary", None, source, None)
     return stream, ended, conductor
 

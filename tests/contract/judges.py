@@ -22,8 +22,8 @@ from penstock.adapters.loopback.server import LoopbackProvider
 from penstock.adapters.providers.anthropic.provider import AnthropicMessages
 from penstock.adapters.providers.gemini.provider import Gemini
 from penstock.adapters.providers.ollama.provider import OllamaChat
-from penstock.adapters.providers.openai.chat import OpenAiChat
-from penstock.adapters.providers.openai.responses import OpenAiResponses
+from penstock.adapters.providers.openai.chat_provider import OpenAiChat
+from penstock.adapters.providers.openai.responses_provider import OpenAiResponses
 from penstock.config.options import RequestOptions
 from penstock.events import Usage
 from penstock.ports import (

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from penstock.adapters.providers.anthropic.provider import MessagesDecoder
+from penstock.adapters.providers.anthropic.decoder import MessagesDecoder
 from penstock.errors import ApiError
 from penstock.ports import (
     Delta,

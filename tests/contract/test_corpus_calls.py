@@ -14,8 +14,8 @@ from penstock.actors.call.answer import OutcomeBuilder
 from penstock.adapters.providers.anthropic.decoder import MessagesDecoder
 from penstock.adapters.providers.gemini.decoder import GeminiDecoder
 from penstock.adapters.providers.ollama.decoder import OllamaDecoder
-from penstock.adapters.providers.openai.chat import ChatDecoder
-from penstock.adapters.providers.openai.responses import ResponsesDecoder
+from penstock.adapters.providers.openai.chat_decoder import ChatDecoder
+from penstock.adapters.providers.openai.responses_decoder import ResponsesDecoder
 from penstock.events import ToolCall
 from penstock.ports import Decoder, TextDelta
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from penstock.actors.call.toolcalls import ToolCallAccumulator
-from penstock.adapters.providers.gemini.provider import GeminiDecoder
+from penstock.adapters.providers.gemini.decoder import GeminiDecoder
 from penstock.errors import ApiError, ContentFilterError
 from penstock.ports import (
     Delta,

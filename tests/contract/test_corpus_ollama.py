@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from penstock.adapters.providers.ollama.provider import OllamaDecoder
+from penstock.adapters.providers.ollama.decoder import OllamaDecoder
 from penstock.ports import (
     Delta,
     ErrorDelta,

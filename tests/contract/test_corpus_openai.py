@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from penstock.adapters.providers.openai.chat import ChatDecoder
-from penstock.adapters.providers.openai.responses import ResponsesDecoder
+from penstock.adapters.providers.openai.chat_decoder import ChatDecoder
+from penstock.adapters.providers.openai.responses_decoder import ResponsesDecoder
 from penstock.ports import (
     ChoiceDelta,
     Delta,

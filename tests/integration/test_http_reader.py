@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from penstock.adapters.http.threads import HttpReader
-from penstock.adapters.providers.openai.chat import OpenAiChat
+from penstock.adapters.providers.openai.chat_provider import OpenAiChat
 from penstock.config.options import RequestOptions
 from penstock.errors import (
     ApiError,

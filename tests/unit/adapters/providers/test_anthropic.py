@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from penstock.adapters.providers.anthropic.provider import AnthropicMessages, MessagesDecoder
+from penstock.adapters.providers.anthropic.decoder import MessagesDecoder
+from penstock.adapters.providers.anthropic.provider import AnthropicMessages
 from penstock.config.options import RequestOptions
 from penstock.errors import (
     ApiError,

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from penstock.actors.call.toolcalls import ToolCallAccumulator
-from penstock.adapters.providers.gemini.provider import Gemini, GeminiDecoder
+from penstock.adapters.providers.gemini.decoder import GeminiDecoder
+from penstock.adapters.providers.gemini.provider import Gemini
 from penstock.config.options import RequestOptions
 from penstock.errors import (
     ApiError,

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from penstock.actors.call.toolcalls import ToolCallAccumulator
-from penstock.adapters.providers.ollama.provider import OllamaChat, OllamaDecoder
+from penstock.adapters.providers.ollama.decoder import OllamaDecoder
+from penstock.adapters.providers.ollama.provider import OllamaChat
 from penstock.config.options import RequestOptions
 from penstock.errors import ApiError, BadRequestError, OptionError, ProtocolError
 from penstock.events import Usage

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from penstock.adapters.providers.openai.chat import ChatDecoder
-from penstock.adapters.providers.openai.responses import OpenAiResponses, ResponsesDecoder
+from penstock.adapters.providers.openai.chat_decoder import ChatDecoder
+from penstock.adapters.providers.openai.responses_decoder import ResponsesDecoder
+from penstock.adapters.providers.openai.responses_provider import OpenAiResponses
 from penstock.config.options import RequestOptions
 from penstock.errors import ApiError, OptionError, RateLimited
 from penstock.events import ReasoningBlock, Usage
@@ -215,7 +216,7 @@ def test_the_format_and_the_length_get_the_apis_names() -> None:
         {"max_tokens": 5, "max_output_tokens": 5},
         {"response_format": {"type": "text"}, "text": {"format": {"type": "text"}}},
     ):
-        with pytest.raises(OptionError, match="given once"):
+        with pytest.raises(OptionError, match=r"both given\. Pass one of them"):
             body_of("Hi", **twice)
 
 
