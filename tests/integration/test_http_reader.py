@@ -538,7 +538,7 @@ def test_a_reset_in_the_body_leaves_the_stream_incomplete(reader: HttpReader) ->
         (CHUNKED + chunk(b"data: x\n\n"), "in the middle of a chunked body"),
         (CHUNKED + b"zz\r\n", "in the middle of a chunked body"),
         (CHUNKED + b"-5\r\nabc", "in the middle of a chunked body"),
-        (HEAD + b"Content-Length: 99\r\n\r\ndata: x\n\n", "before the length it had announced"),
+        (HEAD + b"Content-Length: 99\r\n\r\ndata: x\n\n", "before the announced length"),
     ],
 )
 def test_a_truncated_body_is_incomplete(reader: HttpReader, body: bytes, where: str) -> None:
