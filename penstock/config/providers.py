@@ -40,7 +40,7 @@ class KnownProvider:
         key_variables: environment variables with its key; the first that is set counts.
         url_variables: the same for its base URL.
         has_responses: whether it also offers OpenAI's Responses API.
-        account: the row whose settings, key and rate limits this one shares; ``""`` has its own.
+        account: the row that this one shares its settings, key and rate limits with; ``""``: it has its own.
     """
 
     name: str
@@ -140,7 +140,7 @@ def main_key_variables() -> tuple[str, ...]:
 
 
 def account_of(name: str) -> str:
-    """Return the name whose settings and limits ``name`` shares: its own, except for a second dialect.
+    """Return the name of the settings and limits for ``name``: its own, except for a second dialect.
 
     >>> [account_of(name) for name in ("openai-responses", "anthropic", "my-server")]
     ['openai', 'anthropic', 'my-server']

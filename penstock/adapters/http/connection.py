@@ -49,7 +49,7 @@ class RequestHandle:
 
     def __init__(self, secret_headers: Mapping[str, str], on_sent: Callable[[], None]) -> None:
         self.secret_headers = secret_headers
-        """Sent with the request, and kept out of every object of requests."""
+        """Sent with the request, and kept out of all objects of the requests library."""
         self.cancelled = False
         self.deadline = 0.0
         """Monotonic time until which the connection must be established."""
@@ -168,7 +168,7 @@ def _connect_socket(sock: socket.socket, address: Any, until: float, handle: Req
 
 
 class EagerResponse(http.client.HTTPResponse):
-    """A response whose ``read1`` returns everything that one ``recv`` brought, however many HTTP chunks that is.
+    """A response that returns in ``read1`` everything that one ``recv`` brought, however many HTTP chunks that is.
 
     http.client's own returns one HTTP chunk at a time and needs three buffered reads for each.
     """

@@ -147,7 +147,7 @@ class HttpExchange:
         return self._provider.error(response.status_code, headers, body)
 
     def _read(self, raw: BaseHTTPResponse) -> PenstockError | None:
-        """Read until the body ends, the decoder is done, or the sink wants no more."""
+        """Read until the body ends, the decoder is done, or the sink refuses more."""
         handle = self._handle
         decoder = self._decoder = self._provider.decoder(self._options)
         # Most bodies are not compressed, and urllib3's content decoding costs as much as the recv itself.

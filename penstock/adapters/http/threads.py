@@ -159,7 +159,7 @@ class HttpReader:
     # --- cancelling queued requests --------------------------------------------------------------------------------
 
     def _cancelled(self, exchange: HttpExchange) -> None:
-        """Take a cancelled request out of the queue. A thread of its own calls the sink, as all others may be busy."""
+        """Take a cancelled request out of the queue. A separate thread calls the sink, as all others may be busy."""
         with self._lock:
             if not exchange.queued:
                 return

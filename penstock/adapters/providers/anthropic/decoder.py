@@ -84,7 +84,7 @@ class MessagesDecoder(EventDecoder):
 
     def __init__(self, max_event_bytes: int) -> None:
         super().__init__(max_event_bytes)
-        self._streamed_calls: set[int] = set()  # indices of blocks whose arguments follow in fragments
+        self._streamed_calls: set[int] = set()  # indices of calls with arguments in fragments
         self._thinking_blocks: dict[int, _ThinkingBlock] = {}
         self._usage: dict[str, Any] = {}
         self._stop_reason = ""
@@ -118,7 +118,7 @@ class MessagesDecoder(EventDecoder):
             out.append(ReasoningDelta(text))
 
     def _arguments(self, index: int, text: str, out: list[Delta]) -> None:
-        if index not in self._streamed_calls:  # not a call, or one whose arguments came whole
+        if index not in self._streamed_calls:  # not a call, or one that came whole
             self.skipped += 1
         elif text:
             out.append(ToolCallFragment(index=index, arguments=text))

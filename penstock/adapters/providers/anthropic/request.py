@@ -159,8 +159,8 @@ def _messages(messages: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
             results.append(_tool_result(message, ids))
             continue
         results = None
-        if (said := _message(message, ids)) is not None:
-            translated.append(said)
+        if (other := _message(message, ids)) is not None:
+            translated.append(other)
     return [*translated[:-1], _without_trailing_blanks(translated[-1])] if translated else translated
 
 
@@ -210,15 +210,15 @@ def _message(message: dict[str, Any], ids: _CallIds) -> dict[str, Any] | None:
     others = {name: value for name, value in message.items() if name not in _OPENAI_FIELDS}
     if message["role"] != "assistant":
         return {**others, "content": content if isinstance(content, str) else _blocks(content)}
-    # Reasoning comes first and unchanged: the API refuses a turn whose signed blocks were moved.
+    # Reasoning comes first and unchanged: the API refuses a turn if signed blocks were moved.
     reasoning = [_reasoning_block(block) for block in parse_reasoning_blocks(message, _REASONING_KINDS)]
-    said = _blocks(content) or _blocks(message.get("refusal"))
+    texts = _blocks(content) or _blocks(message.get("refusal"))
     calls = [_tool_use(call, ids) for call in parse_calls(message)]
-    if not said and not calls:
+    if not texts and not calls:
         return None
     if not reasoning and not calls and isinstance(content, str):
         return {**others, "content": content}
-    return {**others, "content": [*reasoning, *said, *calls]}
+    return {**others, "content": [*reasoning, *texts, *calls]}
 
 
 _REASONING_KINDS = frozenset({"thinking", "redacted_thinking"})

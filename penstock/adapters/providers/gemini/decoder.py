@@ -98,7 +98,7 @@ class _Candidate:
 
     def __init__(self) -> None:
         self.calls = 0
-        self.arguments: PartialArguments | None = None  # of the call whose arguments are still arriving
+        self.arguments: PartialArguments | None = None  # of the call that is still arriving
         self.finish: FinishDelta | None = None
 
 

@@ -33,7 +33,7 @@ class PartialArguments:
         self._path: tuple[_Key, ...] = ()  # of the innermost object or array that is open
         self._closers: list[str] = []  # the closing bracket of each step of that path
         self._is_empty = True  # whether that object or array has no content yet
-        self._open_string: tuple[_Key, ...] | None = None  # path of the string whose text may continue
+        self._open_string: tuple[_Key, ...] | None = None  # path of the string that may continue
         self._is_broken = False
         self._closed: set[tuple[_Key, ...]] = set()  # paths that cannot be written to any more
 

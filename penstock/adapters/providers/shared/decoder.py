@@ -52,7 +52,7 @@ class BodyDecoder(Generic[Part]):
 
 
 class EventDecoder(BodyDecoder[SseEvent]):
-    """The base for server-sent events, whose comments become `KeepAlive`."""
+    """The base for server-sent events. Comments become `KeepAlive`."""
 
     def __init__(self, max_event_bytes: int) -> None:
         self._max_event_bytes = max_event_bytes

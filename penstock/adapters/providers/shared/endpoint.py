@@ -24,9 +24,9 @@ class Endpoint:
     """Builds requests to one base URL. No attribute's repr contains the key.
 
     Args:
-        api_key: None or empty sends none, which only the home URL of ``known`` refuses, if that needs a key.
+        api_key: None or empty sends none, which is refused at the home URL of ``known`` if that needs a key.
         base_url: where requests go; paths are appended.
-        known: the provider whose home URL needs a key; named in the error for a missing one.
+        known: its home URL may need a key; the error for a missing one names it.
         key_header: the header that carries the key, and the text before the key in it.
         dialect_headers: sent with every request, for instance the API's version.
         headers: the user's own, sent with every request. They replace others of the same name, also the key's. A
@@ -53,10 +53,10 @@ class Endpoint:
         self._key = _checked_key(api_key)
         self._known = known
         self._key_header = key_header
-        own = {name.lower() for name in headers or {}}
-        self._has_own_key = key_header[0].lower() in own
-        ours = {"Content-Type": _JSON, "Accept": _EVENT_STREAM, **(dialect_headers or {})}
-        self._headers = {name: value for name, value in ours.items() if name.lower() not in own}
+        given = {name.lower() for name in headers or {}}
+        self._has_own_key = key_header[0].lower() in given
+        defaults = {"Content-Type": _JSON, "Accept": _EVENT_STREAM, **(dialect_headers or {})}
+        self._headers = {name: value for name, value in defaults.items() if name.lower() not in given}
         self._own_secrets: dict[str, Secret] = {}
         for name, value in (headers or {}).items():
             if isinstance(value, Secret):
