@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 import requests
 from urllib3 import BaseHTTPResponse
 
-from penstock.adapters.http import faults
 from penstock.adapters.http.answer import Redactor, refusal_of
 from penstock.adapters.http.connection import RequestCancelled, RequestHandle, current_request
+from penstock.adapters.http.faults import body_failure, request_failure, unexpected_failure
 from penstock.config.options import RequestOptions
 from penstock.errors import IncompleteStream, OptionError, PenstockError
 from penstock.ports import Decoder, Delta, ErrorDelta, HeaderSink, Provider, ProviderRequest, ReaderSink
@@ -82,7 +82,7 @@ class HttpExchange:
         except RequestCancelled:
             error = IncompleteStream("cancelled")
         except BaseException as failure:  # of the sink, the provider, the decoder …, or a decoder's ProtocolError
-            error = faults.unexpected_failure(failure)
+            error = unexpected_failure(failure)
         self._end(error)
 
     def _end(self, error: PenstockError | None) -> None:
@@ -110,7 +110,7 @@ class HttpExchange:
         except RequestCancelled:
             raise
         except Exception as error:
-            return faults.request_failure(
+            return request_failure(
                 error,
                 self._host,
                 sent=self._sent,
@@ -157,7 +157,7 @@ class HttpExchange:
             try:
                 chunk = raw.read1(_READ_BYTES, decode_content=compressed)
             except Exception as error:
-                failure = faults.body_failure(error, chunked=raw.chunked, wait_limit=self._wait_limit)
+                failure = body_failure(error, chunked=raw.chunked, wait_limit=self._wait_limit)
                 break
             if not chunk:
                 break
