@@ -1,4 +1,4 @@
-"""Every recorded stream's function calls, put together: ids, names and parsed arguments, however the bytes are cut."""
+"""Every recorded stream's function calls, put together: ids, names, parsed arguments, wherever the bytes are split."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ DECODERS: dict[str, type[Any]] = {
 
 
 IN_PIECES = "gemini/vercel-ai__google-stream-tool-call-arguments.sse"
-"""The sidecar lists each piece (``partialArgs``) as a call; what they make together is told in test_corpus_gemini."""
+"""The sidecar lists each fragment (``partialArgs``) as a call; test_corpus_gemini has what they make together."""
 
 
 def _recordings() -> list[Any]:

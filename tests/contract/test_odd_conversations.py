@@ -1,4 +1,4 @@
-"""Conversations that are legal in chat's form, and that one provider or another refuses as they are."""
+"""Conversations that are legal in chat's form, but that some providers refuse unless they are changed."""
 
 from __future__ import annotations
 

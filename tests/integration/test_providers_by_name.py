@@ -1,4 +1,4 @@
-"""Providers chosen by name or by a model's prefix, asked through a system over real HTTP."""
+"""Providers chosen by name or by a model's prefix, called through a system over real HTTP."""
 
 from __future__ import annotations
 

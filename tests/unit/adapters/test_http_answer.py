@@ -1,4 +1,4 @@
-"""What a response's status and headers mean, and what an error shows of a key that the provider has echoed."""
+"""What a response's status and headers mean, and the removal of keys that the provider echoes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How answers that are errors are classified, and when they say to come back."""
+"""How error responses are classified, and how long they ask to wait."""
 
 from __future__ import annotations
 

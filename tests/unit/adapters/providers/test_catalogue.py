@@ -1,4 +1,4 @@
-"""Which provider a name stands for, or a model's prefix; with which URL and key."""
+"""Which provider a name or a model's prefix stands for, and its URL and key."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def catalogue(default: str = "openai", **providers: ProviderOptions) -> Catalogu
 
 
 def asked(found: ProviderChoice) -> tuple[str, str]:
-    """The URL it goes to, and the key that goes along."""
+    """The URL of its request, and the key in it."""
     request = found.provider.request(ChatCall(model=found.model, input=[{"role": "user", "content": "Hi"}]))
     return request.url, "".join(secret.reveal() for secret in request.secret_headers.values())
 

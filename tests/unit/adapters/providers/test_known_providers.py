@@ -72,7 +72,7 @@ def test_every_row_works_in_the_catalogue(row: KnownProvider, monkeypatch: pytes
             request_of(choice)
         account = account_of(row.name)
         assert str(refused.value) == f"No API key for {account}. Set {row.key_variables[0]} or pass api_key=."
-    for variable in reversed(row.key_variables):  # the first has the last word
+    for variable in reversed(row.key_variables):  # so that the first is set last and takes precedence
         monkeypatch.setenv(variable, f"of-{variable}")
         request = request_of(Catalogue(Settings.load(), {}).find(row.name, "m"))
         assert request.url.startswith(f"{row.home_url}/")

@@ -1,4 +1,4 @@
-"""OpenAI chat: requests, and the deviations of the servers that call themselves compatible."""
+"""OpenAI chat: requests, and the deviations of compatible servers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is read of headers that say how much of a limit is left."""
+"""How the headers with the rest of a rate limit are read."""
 
 from __future__ import annotations
 
