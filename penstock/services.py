@@ -17,7 +17,8 @@ from penstock.actors.runtime.runtime import Runtime
 from penstock.actors.stream.feed import Feed
 from penstock.actors.stream.record import StreamRecord
 from penstock.actors.stream.table import StreamTable
-from penstock.adapters.providers.catalogue import Catalogue, Found, as_chat
+from penstock.adapters.providers.catalogue import Catalogue, ProviderChoice
+from penstock.adapters.providers.chat_calls import to_chat_call
 from penstock.config.checks import check_choice, check_metadata, check_number, check_on_orphan
 from penstock.config.options import OnOrphan, RequestOptions, Restart, StreamOptions
 from penstock.config.prices import PriceTable
@@ -121,7 +122,7 @@ class Services:
 
     def call(
         self,
-        found: Found,
+        found: ProviderChoice,
         call: ChatCall,
         options: RequestOptions | None,
         *,
@@ -158,10 +159,10 @@ class Services:
             conductor=conductor,
         )
 
-    def _candidate(self, found: Found, call: ChatCall, *, responses: bool) -> Candidate:
+    def _candidate(self, found: ProviderChoice, call: ChatCall, *, responses: bool) -> Candidate:
         call = msgspec.structs.replace(call, model=found.model)
         if responses and not found.has_responses:
-            call = as_chat(call)
+            call = to_chat_call(call)
         return Candidate(
             provider=found.provider,
             call=call,

@@ -28,7 +28,8 @@ from penstock.actors.runtime.runtime import Runtime
 from penstock.actors.runtime.signals import KILL, SHUTDOWN
 from penstock.actors.stream.table import StreamTable
 from penstock.adapters.http.threads import HttpReader
-from penstock.adapters.providers.catalogue import Catalogue, conversation
+from penstock.adapters.providers.catalogue import Catalogue
+from penstock.adapters.providers.chat_calls import check_input
 from penstock.agent import create_agent
 from penstock.config.checks import check_number
 from penstock.config.logs import get_logger
@@ -313,7 +314,7 @@ class System:
         stream_options = _adjust(
             options or self.settings.chat, token_buffer_size, token_batch_size, token_flush_interval
         )
-        call = ChatCall(model=chosen.model, input=conversation(messages), parameters=request_parameters)
+        call = ChatCall(model=chosen.model, input=check_input(messages), parameters=request_parameters)
         services = self._services
         record = services.open_stream(
             stream_id,

@@ -19,6 +19,7 @@ from pydantic import SecretStr
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from penstock.config.checks import near_miss, type_of, unknown
+from penstock.config.providers import KNOWN_PROVIDERS
 from penstock.errors import OptionError
 
 __all__ = [
@@ -26,7 +27,6 @@ __all__ = [
     "Item",
     "KnownSettings",
     "Place",
-    "key_variables",
     "read_all",
 ]
 
@@ -93,32 +93,19 @@ def read_all(known: KnownSettings, path: str | os.PathLike[str] | None, argument
 
 # --- the providers' own variables ------------------------------------------------------------------------------------
 
-_PROVIDER_VARIABLES: dict[Place, tuple[str, ...]] = {
-    ("providers", "openai", "api_key"): ("OPENAI_API_KEY",),
-    ("providers", "openai", "base_url"): ("OPENAI_BASE_URL",),
-    ("providers", "anthropic", "api_key"): ("ANTHROPIC_API_KEY",),
-    ("providers", "anthropic", "base_url"): ("ANTHROPIC_BASE_URL",),
-    ("providers", "gemini", "api_key"): ("GEMINI_API_KEY", "GOOGLE_API_KEY"),
-    ("providers", "gemini", "base_url"): ("GOOGLE_GEMINI_BASE_URL",),
-    ("providers", "ollama", "api_key"): ("OLLAMA_API_KEY",),
-    ("providers", "ollama", "base_url"): ("OLLAMA_HOST",),
-}
-"""Those that the providers' own tools read; of several the first that is set."""
-
-
-def key_variables(provider: str) -> tuple[str, ...]:
-    """The variables in which the users of a provider, or of a dialect of it, usually have its key."""
-    account = provider.replace("_", "-").removesuffix("-chat").removesuffix("-responses")
-    return _PROVIDER_VARIABLES.get(("providers", account, "api_key"), ())
-
 
 def _provider_variables() -> Found:
+    """Read the variables of `KNOWN_PROVIDERS`, which the providers' own tools read too."""
     found: Found = {}
-    for place, names in _PROVIDER_VARIABLES.items():
-        name = next((name for name in names if os.environ.get(name, "").strip()), None)
-        if name is not None:
-            text = os.environ[name].strip()
-            found[place] = Item(_wrapped(place, _ollama_url(text) if name == "OLLAMA_HOST" else text), name)
+    for row in KNOWN_PROVIDERS:
+        if row.account:
+            continue  # its account's row has the same ones
+        for setting, names in (("api_key", row.key_variables), ("base_url", row.url_variables)):
+            name = next((name for name in names if os.environ.get(name, "").strip()), None)
+            if name is not None:
+                text = os.environ[name].strip()
+                place = ("providers", row.name, setting)
+                found[place] = Item(_wrapped(place, _ollama_url(text) if name == "OLLAMA_HOST" else text), name)
     return found
 
 

@@ -21,6 +21,8 @@ class OptionError(PenstockError, ValueError):
         source: where a setting was found: a file, or an environment variable. None for arguments in code.
         problem: what is wrong, where "got …, allowed: …" would not be clear; the message then says this instead.
 
+    The keyword ``message`` replaces the whole text, the field's name included.
+
     >>> str(OptionError("batch_size", 0, "a whole number from 1 to max_buffer_size (1000)"))
     'batch_size: got 0, allowed: a whole number from 1 to max_buffer_size (1000)'
     >>> str(OptionError("prices", None, "a file", problem="cannot read own.toml", source="PENSTOCK_PRICES"))
@@ -28,7 +30,14 @@ class OptionError(PenstockError, ValueError):
     """
 
     def __init__(
-        self, field: str, got: object, allowed: str, *, source: str | None = None, problem: str | None = None
+        self,
+        field: str,
+        got: object,
+        allowed: str,
+        *,
+        source: str | None = None,
+        problem: str | None = None,
+        message: str | None = None,
     ) -> None:
         self.field = field
         self.got = got
@@ -36,7 +45,7 @@ class OptionError(PenstockError, ValueError):
         self.source = source
         self.problem = problem
         where = f" (from {source})" if source else ""
-        super().__init__(f"{field}: {problem or f'got {got!r}, allowed: {allowed}'}{where}")
+        super().__init__(message or f"{field}: {problem or f'got {got!r}, allowed: {allowed}'}{where}")
 
 
 class CallTimeout(PenstockError, pykka.Timeout, TimeoutError):

@@ -13,7 +13,7 @@ from penstock.actors.call.record import CallRecord, Conductor
 from penstock.actors.runtime.process import Process, ProcessRef
 from penstock.actors.stream.messages import Complete, Fail
 from penstock.actors.stream.outcome import all_rounds
-from penstock.adapters.providers.catalogue import Found
+from penstock.adapters.providers.catalogue import ProviderChoice
 from penstock.errors import ApiError, IncompleteStream
 from penstock.events import ToolCallCompleted, ToolCallDelta, ToolCallStarted
 from penstock.ports import ChatCall, ReasoningDelta, TextDelta, ToolCallFragment
@@ -136,7 +136,7 @@ def conducted(
 ) -> tuple[penstock.Stream, list[Any], ProcessRef]:
     ended: list[Any] = []
     conductor = system.runtime.spawn(Rounds, rounds, ended)
-    services, found = system._services, Found(provider, "m", "scripted", False)
+    services, found = system._services, ProviderChoice(provider, "m", "scripted", False)
     call = services.call(found, ChatCall(model="m", input=[]), QUICK, conductor=Conductor("rounds", conductor))
     record = services.open_stream(None, FAST.replace(**options), metadata=None, on_orphan="continue", feed=call)
     return penstock.Stream(record, 5.0), ended, conductor

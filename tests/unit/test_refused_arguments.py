@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 import penstock
-from penstock.adapters.providers.openai.chat import OpenAiChat
+from penstock.adapters.providers.openai.chat_provider import OpenAiChat
 from penstock.testing import ScriptedProvider, SimulatedSystem
 
 SECRET = "sk-not-to-be-seen"
