@@ -1,7 +1,11 @@
-"""What mkdocstrings needs to know of our docstrings and classes; mkdocs.yml names this file.
+"""A griffe extension for the API reference; `mkdocs.yml` names it.
 
-Doctests become blocks of code, names of documented objects become links, ``chat = create_chat_token_stream`` is shown
-as the method it is, and a msgspec struct is shown with its fields as its constructor takes them.
+It adapts what mkdocstrings shows to the conventions of the package:
+
+- doctests become code blocks;
+- names of documented objects become links;
+- ``chat = create_chat_token_stream`` in a class is shown as a method;
+- a msgspec struct is shown with its fields as constructor arguments.
 """
 
 from __future__ import annotations
@@ -14,19 +18,14 @@ from typing import Any
 import griffe
 
 DOCTEST = re.compile(r"^>>> .*(?:\n\S.*)*", re.MULTILINE)
-QUOTED = re.compile(r"(?<!`)`([A-Za-z]\w*(?:\.\w+)?)`(?:\\ (?=\w))?(?!`)")
+QUOTED = re.compile(r"(?<!`)`([A-Za-z]\w*(?:\.\w+)?)`(?:\\ (?=\w))?(?!`)")  # with the escape in "`tool`\ s"
 LISTED = re.compile(r"^::: (penstock\.(?:\w+\.)*(\w+))$", re.MULTILINE)
 
 
 class Docstrings(griffe.Extension):
-    """Runs once, when the package has been read."""
-
-    def __init__(self) -> None:
-        page = Path(__file__).with_name("reference.md").read_text("utf-8")
-        self._paths = {name: path for path, name in LISTED.findall(page)}
+    """Called once by griffe, after the package has been read."""
 
     def on_package(self, *, pkg: griffe.Module, loader: Any, **_: Any) -> None:
-        """Called by griffe."""
         if pkg.name != "penstock":
             return
         classes = [one for one in objects_in(pkg) if isinstance(one, griffe.Class)]
@@ -36,26 +35,33 @@ class Docstrings(griffe.Extension):
         for cls in classes:
             if not cls.name.startswith("_"):
                 cls.bases = [base for base in cls.bases if is_worth_showing(str(base))]
+        anchors = anchors_of(pkg)
         for one in objects_in(pkg):
             if one.docstring is not None:
-                one.docstring.value = self._as_markdown(one.docstring.value, one)
+                one.docstring.value = as_markdown(one.docstring.value, anchors, one.name)
 
-    def _as_markdown(self, text: str, where: griffe.Object) -> str:
-        def link(match: re.Match[str]) -> str:
-            name, _, member = match[1].partition(".")
-            path = self._paths.get(name)
-            if path is None or where.name == name:
-                return f"`{match[1]}`"
-            target = f"{path}.{member}" if member else path
-            return f"[`{match[1]}`][{target}]"
 
-        def block(match: re.Match[str]) -> str:
-            return f"```pycon\n{match[0]}\n```"
+def anchors_of(pkg: griffe.Module) -> dict[str, str]:
+    """The anchor on the page for each object that it shows, by ``Class`` and ``Class.member``."""
+    page = Path(__file__).with_name("reference.md").read_text("utf-8")
+    anchors = {}
+    for path, name in LISTED.findall(page):
+        anchors[name] = path
+        for member in pkg[path.removeprefix("penstock.")].members.values():
+            if member.has_docstring and member.is_public:
+                anchors[f"{name}.{member.name}"] = f"{path}.{member.name}"
+    return anchors
 
-        parts = DOCTEST.split(text)
-        tests = [block(match) for match in DOCTEST.finditer(text)]
-        linked = [QUOTED.sub(link, part) for part in parts]
-        return "".join(part + test for part, test in zip(linked, [*tests, ""], strict=True))
+
+def as_markdown(text: str, anchors: dict[str, str], own_name: str) -> str:
+    def link(match: re.Match[str]) -> str:
+        name = match[1]
+        anchor = anchors.get(name)
+        return f"[`{name}`][{anchor}]" if anchor and name != own_name else f"`{name}`"
+
+    parts = [QUOTED.sub(link, part) for part in DOCTEST.split(text)]
+    tests = [f"```pycon\n{test}\n```" for test in DOCTEST.findall(text)]
+    return "".join(part + test for part, test in zip(parts, [*tests, ""], strict=True))
 
 
 def objects_in(parent: griffe.Object) -> Iterator[griffe.Object]:
@@ -71,7 +77,7 @@ def is_worth_showing(base: str) -> bool:
 
 
 def add_fields(cls: griffe.Class) -> None:
-    """Give a struct the constructor that msgspec gives it."""
+    """Give a msgspec struct its constructor."""
     family = [cls, *ancestors(cls)]
     if not any(str(base) == "msgspec.Struct" for one in family for base in one.bases) or "__init__" in cls.members:
         return
@@ -88,7 +94,7 @@ def add_fields(cls: griffe.Class) -> None:
 
 
 def ancestors(cls: griffe.Class) -> list[griffe.Class]:
-    """The classes of ours that ``cls`` inherits from, the nearest first."""
+    """The classes of the package that ``cls`` inherits from, the nearest first."""
     found: list[griffe.Class] = []
     for base in cls.resolved_bases:
         target = base.final_target if base.is_alias else base
@@ -98,7 +104,7 @@ def ancestors(cls: griffe.Class) -> list[griffe.Class]:
 
 
 def add_aliases(cls: griffe.Class) -> None:
-    """Show ``a = b`` as a method, where ``b`` is one, or a function."""
+    """Show ``a = b`` as a method if ``b`` is a method or a function."""
     for name, member in list(cls.members.items()):
         if not isinstance(member, griffe.Attribute) or not isinstance(member.value, griffe.ExprName):
             continue
