@@ -184,7 +184,7 @@ def chat(
             end = Answer(
                 stream,
                 output,
-                look=lambda: house.get_stream_info(stream.id),
+                look=lambda: house.get_stream_info(stream.stream_id),
                 as_json=as_json,
                 reasoning=watched if reasoning is None else reasoning,
                 patient=watched,
@@ -296,10 +296,10 @@ def _conclude(stream: Stream, end: TerminalEvent, provider: str, seconds: float,
 def _print_statistics(house: System, stream: Stream, end: TerminalEvent) -> None:
     seen = stream.statistics()
     rows: dict[str, object] = {
-        "stream": stream.id,
+        "stream": stream.stream_id,
         "model": end.model or "not told",
         "end": type(end).__name__,
-        "requests": house.get_stream_info(stream.id).attempts,
+        "requests": house.get_stream_info(stream.stream_id).attempts,
         "tokens": seen.tokens_delivered,
         "batches": seen.batches_flushed,
         "first token": demo.milliseconds(seen.time_to_first_token_s),

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 import penstock
-from penstock.actors.call.record import Source
+from penstock.actors.call.messages import RoundEnded
+from penstock.actors.call.record import CallRecord, Conductor
 from penstock.actors.runtime.process import Process, ProcessRef
-from penstock.actors.stream.messages import Complete, Fail, RoundEnded
+from penstock.actors.stream.messages import Complete, Fail
 from penstock.adapters.providers.catalogue import Found
 from penstock.errors import ApiError, IncompleteStream
 from penstock.events import ToolCallCompleted, ToolCallDelta, ToolCallStarted
@@ -102,7 +103,7 @@ def test_a_reset_voids_calls_too(seed: int) -> None:
 # --- rounds --------------------------------------------------------------------------------------------------------
 
 
-class Conductor(Process):
+class Rounds(Process):
     """Asks so many rounds, then ends the stream as the last one ended."""
 
     in_pykka_registry = False
@@ -114,31 +115,29 @@ class Conductor(Process):
 
     def on_receive(self, message: Any) -> None:
         assert isinstance(message, RoundEnded)
-        record, source = message.record, message.record.source
-        assert source is not None
+        record, call = message.record, message.record.feed
+        assert isinstance(call, CallRecord)
         assert record.ending is None
         self._ended.append(message.ending)
         record.rounds.append(message.ending.outcome)
         if isinstance(message.ending, Complete) and len(self._ended) < self._rounds:
-            record.source = source.next_round([{"role": "user", "content": "go on"}])
+            record.feed = call.next_round([{"role": "user", "content": "go on"}])
             handler = self.runtime.whereis(HANDLER)
             assert handler is not None
             handler.tell(StartSource(record))
             return
-        record.ending = message.ending
-        assert record.ref is not None
-        record.ref.tell(message.ending)
+        record.propose(message.ending)
 
 
 def conducted(
     system: SimulatedSystem, provider: ScriptedProvider, rounds: int, **options: Any
 ) -> tuple[penstock.Stream, list[Any], ProcessRef]:
     ended: list[Any] = []
-    conductor = system.runtime.spawn(Conductor, rounds, ended)
-    call = ChatCall(model="m", input=[])
-    source: Source = system._make_source(Found(provider, "m", "scripted", False), QUICK, call, conductor)
-    stream = system._open(None, FAST.replace(**options), None, "continue", "temporary", None, source, None)
-    return stream, ended, conductor
+    conductor = system.runtime.spawn(Rounds, rounds, ended)
+    services, found = system._services, Found(provider, "m", "scripted", False)
+    call = services.call(found, ChatCall(model="m", input=[]), QUICK, conductor=Conductor("rounds", conductor))
+    record = services.open_stream(None, FAST.replace(**options), metadata=None, on_orphan="continue", feed=call)
+    return penstock.Stream(record, 5.0), ended, conductor
 
 
 @pytest.mark.seeds(30)
@@ -166,7 +165,7 @@ def test_a_rounds_text_is_what_the_stream_took_however_it_is_cut_off(seed: int) 
         provider = ScriptedProvider([step for word in words for step in (word, 0.05)])
         stream, ended, conductor = conducted(system, provider, 1, max_buffer_size=2, rate_limit=50)
         system.advance(chance.random() * 0.6)
-        kill(system, f"source/{stream.id}")
+        kill(system, f"source/{stream.stream_id}")
         system.advance(5)
         (ending,) = ended
         assert isinstance(ending, Fail)
@@ -176,13 +175,14 @@ def test_a_rounds_text_is_what_the_stream_took_however_it_is_cut_off(seed: int) 
         assert_all_is_well(system, [stream])
 
 
-def test_a_source_whose_conductor_is_dead_ends_the_stream_itself() -> None:
+def test_a_stream_whose_conductor_is_dead_fails_when_the_round_ends() -> None:
     with SimulatedSystem(2) as system:
         stream, ended, conductor = conducted(system, ScriptedProvider(["a", 0.2, "b"]), 3)
         system.advance(0.1)
         system.runtime.exit(conductor, "kill")
-        assert stream.result(timeout=5).text == "ab"
-        assert ended == []
+        with pytest.raises(penstock.AgentCrashed, match="rounds") as caught:
+            stream.result(timeout=5)
+        assert (caught.value.partial, ended) == ("ab", [])
         assert_all_is_well(system, [stream])
 
 
@@ -190,7 +190,7 @@ def test_an_integration_that_cannot_be_kept_alive_is_told_to_the_conductor_as_a_
     with SimulatedSystem(2) as system:
         stream, ended, conductor = conducted(system, ScriptedProvider([HANG]), 3)
         for _ in range(10):
-            ref = stream._record.source.ref  # type: ignore[union-attr]
+            ref = stream._record.feed.ref  # type: ignore[union-attr]
             if ref is not None and ref.is_alive():
                 system.runtime.exit(ref, "kill")
             system.advance(0.05)
@@ -210,7 +210,7 @@ def test_whoever_is_killed_each_round_is_told_once(seed: int) -> None:
             system.advance(chance.random() * 0.2)
             for _ in range(chance.randrange(20)):
                 system.simulation.dispatcher.step()
-            victim = chance.choice((HANDLER, "sources", f"source/{stream.id}"))
+            victim = chance.choice((HANDLER, "sources", f"source/{stream.stream_id}"))
             if system.runtime.whereis(victim) is not None:
                 kill(system, victim)
         system.advance(10)

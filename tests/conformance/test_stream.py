@@ -11,7 +11,6 @@ import penstock
 from penstock.actors.runtime import inspect
 from penstock.actors.runtime.signals import SHUTDOWN
 from penstock.actors.stream.intake import Intake
-from penstock.actors.stream.log import Outcome
 from penstock.actors.stream.messages import (
     Cancel,
     Complete,
@@ -25,6 +24,7 @@ from penstock.actors.stream.messages import (
     SetOptions,
     StopStream,
 )
+from penstock.actors.stream.outcome import Outcome
 from penstock.config.options import StreamOptions
 from penstock.errors import BufferFull, DeliveryError, OptionError, ProcessDead, StreamClosed, StreamCrashed
 from penstock.events import StreamCancelled, StreamCompleted, StreamFailed, StreamReset, TokenEvent, TokenKind

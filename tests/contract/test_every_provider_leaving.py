@@ -34,7 +34,7 @@ def before_the_first_delta(here: House, wire: Wire) -> penstock.Stream:
     before = here.server.statistics().faults_injected
     stream = here.ask(wire, "first")
     here.server.wait_for(lambda counts: counts.faults_injected == before + 1, PATIENCE)
-    eventually(lambda: here.system.get_stream_info(stream.id).source == "waiting")
+    eventually(lambda: here.system.get_stream_info(stream.stream_id).source == "waiting")
     return stream
 
 

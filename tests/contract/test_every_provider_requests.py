@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 import penstock
+from penstock.actors.call.record import CallRecord
 from penstock.adapters.loopback.faults import ErrorFrame, Status
 from penstock.adapters.loopback.script import Answer, Replies, ScriptedCall
 from penstock.adapters.loopback.server import LoopbackProvider
@@ -479,9 +480,9 @@ def test_the_key_is_shown_nowhere_though_the_provider_echoes_it(
             events = list(stream)
             shown += [repr(events), repr(stream), repr(stream.statistics()), str(here.system.tree())]
             shown += [repr(penstock.to_dict(event)) for event in events]
-            shown += [repr(here.system.get_stream_info(stream.id)), repr(here.system.statistics())]
-            source = stream._record.source
-            assert source is not None
+            shown += [repr(here.system.get_stream_info(stream.stream_id)), repr(here.system.statistics())]
+            source = stream._record.feed
+            assert isinstance(source, CallRecord)
             shown += [repr(source), repr(source.provider), repr(source.request), repr(vars(source))]
             shown.append(repr(here.system.provider(wire.name)))
             end = events[-1]
