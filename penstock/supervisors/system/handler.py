@@ -199,7 +199,9 @@ class StreamHandler(StateMachine):
         if exited.supervisor == SOURCES:
             self._call_exited(record, exited.spec.args[1], exited.reason)
             return
-        if not record.is_over:
+        if record.is_over:
+            record.announce_end()
+        else:
             record.finish(_ending(record.stream_id, exited.reason))
         if isinstance(record.log.terminal, StreamFailed):
             get_logger(stream_id=record.stream_id).info(
