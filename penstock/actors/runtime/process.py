@@ -112,6 +112,9 @@ class Process(pykka.Actor):
             raise StartError(self.label, self.exit_reason)
         if self._signals:
             raise StartError(self.label, self._signals[0].reason)
+
+    def _proceed_or_end(self) -> None:
+        """Do what comes between `begin` and the first message. Called by the runtime, in the same thread as `begin`."""
         try:
             self._proceed()
         except ProcessExit as exit_:

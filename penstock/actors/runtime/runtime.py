@@ -16,13 +16,13 @@ from penstock.actors.runtime.bounded import MailboxOptions
 from penstock.actors.runtime.clock import Timers
 from penstock.actors.runtime.dead_letters import DeadLetters
 from penstock.actors.runtime.dispatcher import Dispatcher
-from penstock.actors.runtime.grave import Grave
+from penstock.actors.runtime.grave import Grave, give
 from penstock.actors.runtime.process import Process, ProcessRef
 from penstock.actors.runtime.reply import Reply
 from penstock.actors.runtime.signals import KILL, KILLED, NOPROC, NORMAL, Down, ExitNotice, ProcessExit
-from penstock.actors.runtime.start import Starting
+from penstock.actors.runtime.start import PendingStart
 from penstock.config.options import check_number
-from penstock.errors import ProcessDead, StartError, SystemStopped
+from penstock.errors import CallTimeout, ProcessDead, StartError, SystemStopped
 from penstock.ports import Clock
 
 __all__ = ["Runtime"]
@@ -56,6 +56,7 @@ class Runtime:
         self._alive: dict[ProcessRef, Process] = {}
         self._relations: dict[ProcessRef, _Relations] = {}
         self._names: dict[str, ProcessRef] = {}
+        self._waiting: dict[ProcessRef, list[Reply]] = {}  # answered when the process is dead
         self._numbers = itertools.count(1)
         self._closed = False
         self.started = 0
@@ -130,6 +131,7 @@ class Runtime:
     def _start_here(self, process: Process) -> None:
         try:
             process.begin()
+            process._proceed_or_end()
         except BaseException as error:
             self._undo_start(process, error)
             raise
@@ -137,19 +139,28 @@ class Runtime:
             process.actor_inbox.leave()
 
     def _start_elsewhere(self, process: Process, timeout: float) -> None:
-        started = Reply(self.dispatcher, f"the start of {process.label}")
-        inbox = process.actor_inbox
-        inbox.owner = Starting(process, started)
+        ref, inbox = process._actor_ref, process.actor_inbox
+        done = Reply(self.dispatcher, f"the start of {process.label}")
+        start = PendingStart(process, done, self._undo_start)
+        inbox.owner = start
         inbox.call()
         inbox.leave()
-        try:
-            started.get(timeout=timeout)
-        except TimeoutError:
-            if not started.is_done:
-                error = StartError(process.label, "timeout")
-                self._undo_start(process, error)
-                raise error from None
-            started.get()
+        timed_out = False
+        if self._wait_unless_dead(ref, done):  # its death ends the wait too: `on_start` may hang for ever
+            try:
+                done.get(timeout=timeout)
+            except CallTimeout:
+                timed_out = not done.is_done
+            finally:
+                self._stop_waiting(ref, done)
+        if timed_out:
+            error = StartError(process.label, "timeout")
+            self._undo_start(process, error)
+            raise error
+        if start.error is not None:
+            raise start.error
+        if not start.has_begun:  # killed in its `on_start`
+            raise StartError(process.label, process.exit_reason)
 
     def _undo_start(self, process: Process, error: BaseException) -> None:
         """Leave no trace: no exit notice reaches the parent, the name is free again."""
@@ -195,6 +206,8 @@ class Runtime:
 
         What is put into the mailbox of a living process runs no foreign code here.
         """
+        for waiting in self._waiting.pop(ref, ()):
+            give(waiting, None)
         relations = self._relations.pop(ref, None)
         if relations is None:
             return
@@ -383,17 +396,34 @@ class Runtime:
 
     def join(self, ref: ProcessRef, timeout: float | None = None) -> bool:
         """Wait until ``ref`` is dead, for at most ``timeout`` seconds; returns whether it is."""
-        if not self.is_alive(ref):
-            return True
         died = Reply(self.dispatcher, f"the end of {ref.label}")
-        watch = self.spawn(_DeathWatch, ref, died)
-        try:
-            died.get(timeout=timeout)
-        except TimeoutError:
-            return not self.is_alive(ref)
-        finally:
-            self.exit(watch, KILL)
+        if self._wait_unless_dead(ref, died):
+            try:
+                died.get(timeout=timeout)
+            except CallTimeout:
+                return not self.is_alive(ref)
+            finally:
+                self._stop_waiting(ref, died)
         return True
+
+    def _wait_unless_dead(self, ref: ProcessRef, reply: Reply) -> bool:
+        """Have ``reply`` answered when ``ref`` is dead; returns False if it is dead already.
+
+        No process takes part in this, so there is none whose death could leave the waiting thread without an answer.
+        """
+        with self._lock:
+            if ref not in self._alive:
+                return False
+            self._waiting.setdefault(ref, []).append(reply)
+        return True
+
+    def _stop_waiting(self, ref: ProcessRef, reply: Reply) -> None:
+        with self._lock:
+            waiting = self._waiting.get(ref)
+            if waiting is not None and reply in waiting:
+                waiting.remove(reply)
+                if not waiting:
+                    del self._waiting[ref]
 
     def close(self) -> None:
         """Kill what is still alive and start nothing any more. Dispatcher and timers are their owner's to close."""
@@ -402,21 +432,3 @@ class Runtime:
             left = list(self._alive.values())
         for process in left:
             self.bury(process, KILLED)
-
-
-class _DeathWatch(Process):
-    """Answers when another process is dead."""
-
-    in_pykka_registry = False
-
-    def __init__(self, target: ProcessRef, died: Reply) -> None:
-        super().__init__()
-        self._target = target
-        self._died = died
-
-    def on_start(self) -> None:
-        self.runtime.monitor(self._actor_ref, self._target)
-
-    def on_receive(self, message: Any) -> Any:
-        if isinstance(message, Down):
-            self._died.set()

@@ -19,9 +19,9 @@ from penstock.actors.runtime.process import Process, ProcessRef, Refusal
 from penstock.actors.runtime.runtime import Runtime
 from penstock.actors.runtime.signals import Down, ExitNotice
 from penstock.actors.runtime.statem import StateMachine
-from penstock.actors.runtime.transitions import POSTPONE, Keep, Next, answer, state_timeout
+from penstock.actors.runtime.transitions import POSTPONE, Keep, Next, Stop, answer, state_timeout
 from penstock.errors import CallTimeout, OptionError, ProcessDead, StartError, SystemStopped
-from penstock.testing import Simulation
+from penstock.testing import Simulation, eventually
 
 GENEROUS = 20.0
 
@@ -283,6 +283,66 @@ def test_a_bad_start_timeout_is_refused_before_anything_starts(runtime: Runtime,
     with pytest.raises(OptionError, match="start_timeout"):
         runtime.spawn(Runner, start_timeout=bad)
     assert runtime.processes() == []
+
+
+@pytest.mark.parametrize("how", ["kill", "close"])
+def test_killing_a_process_whose_start_hangs_ends_the_wait_for_it(make_runtime: Make, how: str) -> None:
+    runtime = make_runtime(workers=1)
+    inside, release, done = threading.Event(), threading.Event(), list[Any]()
+    raised: list[BaseException] = []
+
+    def start() -> None:
+        try:
+            runtime.spawn(Stuck, inside, release, done, name="it", start_timeout=GENEROUS)
+        except BaseException as error:
+            raised.append(error)
+
+    starter = threading.Thread(target=start)
+    starter.start()
+    assert inside.wait(GENEROUS)
+    if how == "kill":
+        ref = runtime.whereis("it")
+        assert ref is not None
+        runtime.exit(ref, "kill")
+    else:
+        runtime.close()
+    starter.join(GENEROUS)  # `on_start` is still stuck
+    assert [(type(error), getattr(error, "code", None)) for error in raised] == [(StartError, "killed")]
+    assert runtime.whereis("it") is None
+    assert runtime._waiting == {}
+    release.set()
+    runtime.dispatcher.close(GENEROUS)
+    assert done == ["started"]
+
+
+def test_killed_after_its_initialisation_a_process_has_started(make_runtime: Make) -> None:
+    """As without a time-out: what happens between `init` and the first message concerns a started process."""
+    runtime = make_runtime(workers=1)
+    inside, release = threading.Event(), threading.Event()
+    started: list[ProcessRef] = []
+
+    class StuckMachine(StateMachine):
+        state_enter = True
+
+        def init(self) -> str:
+            return "only"
+
+        def only(self, event: Any) -> None:
+            inside.set()
+            release.wait(GENEROUS)
+
+    starter = threading.Thread(
+        target=lambda: started.append(runtime.spawn(StuckMachine, name="it", start_timeout=GENEROUS))
+    )
+    starter.start()
+    assert inside.wait(GENEROUS)
+    ref = runtime.whereis("it")
+    assert ref is not None
+    runtime.exit(ref, "kill")
+    starter.join(GENEROUS)
+    assert started == [ref]
+    assert runtime.exit_reason(ref) == "killed"
+    release.set()
 
 
 def test_one_that_is_killed_or_told_to_exit_while_it_starts_does_not_start() -> None:
@@ -696,7 +756,7 @@ def test_links_monitors_and_deaths_at_once_leave_nothing_behind(make_runtime: Ma
     assert problems == []
     runtime.close()
     runtime.dispatcher.close(GENEROUS)  # who is ending in a worker has ended then
-    assert (runtime._relations, runtime._alive, runtime._names) == ({}, {}, {})
+    assert (runtime._relations, runtime._alive, runtime._names, runtime._waiting) == ({}, {}, {}, {})
     assert runtime.started == runtime.ended
 
 
@@ -749,6 +809,44 @@ def test_join_says_whether_it_is_dead(runtime: Runtime) -> None:
     runtime.exit(ref, "kill")
     assert runtime.join(ref, 0) is True
     assert runtime.processes() == []
+
+
+def test_a_join_relies_on_no_process_that_could_be_killed() -> None:
+    class Leaving(StateMachine):
+        def init(self) -> Next:
+            return Next("only", state_timeout(1.0))
+
+        def only(self, event: Any) -> Stop:
+            return Stop()
+
+    with Simulation() as simulation:
+        runtime, clock = simulation.runtime, simulation.clock
+        ref = simulation.spawn(Leaving)
+
+        def kill_all_others() -> None:
+            for other in runtime.processes():
+                if other is not ref:
+                    runtime.exit(other, "kill")
+
+        simulation.dispatcher.before_step = kill_all_others
+        before = clock.monotonic()
+        assert runtime.join(ref, 50.0) is True
+        assert clock.monotonic() == before + 1.0
+
+
+def test_a_join_that_times_out_leaves_nothing_behind_and_several_may_wait(runtime: Runtime) -> None:
+    ref = runtime.spawn(Runner)
+    threads = [threading.Thread(target=runtime.join, args=(ref, GENEROUS)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    eventually(lambda: len(runtime._waiting.get(ref, ())) == 3)
+    assert runtime.join(ref, 0.01) is False
+    assert len(runtime._waiting[ref]) == 3
+    runtime.exit(ref, "kill")
+    for thread in threads:
+        thread.join(GENEROUS)
+        assert not thread.is_alive()
+    assert runtime._waiting == {}
 
 
 def test_runtimes_share_no_names_and_no_processes() -> None:
