@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from penstock.actors.runtime import inspect as sys
+from penstock.actors.runtime import inspect
 from penstock.actors.runtime.bounded import MailboxOptions
 from penstock.actors.runtime.process import Process, ProcessRef
 from penstock.actors.runtime.runtime import Runtime
@@ -38,12 +38,12 @@ class Keeper(Process):
 
 
 def got(ref: ProcessRef) -> list[Any]:
-    found: list[Any] = sys.get_state(ref).got
+    found: list[Any] = inspect.get_state(ref).got
     return found
 
 
 def counters(ref: ProcessRef) -> dict[str, Any]:
-    found: dict[str, Any] = sys.get_status(ref)["mailbox_counters"]
+    found: dict[str, Any] = inspect.get_status(ref)["mailbox_counters"]
     return found
 
 
@@ -108,7 +108,7 @@ def test_block_lets_the_sender_wait_until_there_is_room(seed: int) -> None:
 def test_block_gives_up_after_its_timeout(seed: int) -> None:
     with Simulation(seed) as simulation:
         ref = simulation.spawn(Keeper, mailbox=options("block", size=1, block_timeout=2.0))
-        sys.suspend(ref)
+        inspect.suspend(ref)
         ref.tell("first")
         before = simulation.clock.monotonic()
         with pytest.raises(MailboxFull):
@@ -116,7 +116,7 @@ def test_block_gives_up_after_its_timeout(seed: int) -> None:
         with pytest.raises(MailboxFull):
             ref.ask("third", timeout=60)
         assert simulation.clock.monotonic() == pytest.approx(before + 4.0)
-        sys.resume(ref)
+        inspect.resume(ref)
         simulation.settle()
         assert got(ref) == ["first"]
         assert counters(ref)["rejected"] == 2
@@ -125,14 +125,14 @@ def test_block_gives_up_after_its_timeout(seed: int) -> None:
 def test_what_a_suspended_process_has_put_aside_counts(seed: int) -> None:
     with Simulation(seed) as simulation:
         ref = simulation.spawn(Keeper, mailbox=options("reject", size=2))
-        sys.suspend(ref)
+        inspect.suspend(ref)
         for number in range(2):
             ref.tell(number)
             simulation.settle()
         with pytest.raises(MailboxFull):
             ref.tell(2)
         assert counters(ref)["size"] == 2
-        sys.resume(ref)
+        inspect.resume(ref)
         simulation.settle()
         assert got(ref) == [0, 1]
 
@@ -245,7 +245,7 @@ def test_a_priority_that_raises_hurts_nobody(seed: int) -> None:
 def test_who_waits_for_room_in_a_process_that_dies_goes_on(seed: int) -> None:
     with Simulation(seed) as simulation:
         ref = simulation.spawn(Keeper, mailbox=options("block", size=1, block_timeout=None))
-        sys.suspend(ref)
+        inspect.suspend(ref)
         ref.tell("first")
 
         def tell(process: Keeper) -> str:
@@ -269,7 +269,7 @@ def test_a_class_can_say_what_mailbox_all_of_its_kind_have(seed: int) -> None:
     with Simulation(seed) as simulation:
         assert counters(simulation.spawn(Bounded))["max_size"] == 1
         assert counters(simulation.spawn(Bounded, mailbox=options("reject", size=7)))["max_size"] == 7
-        assert "mailbox_counters" not in sys.get_status(simulation.spawn(Keeper))
+        assert "mailbox_counters" not in inspect.get_status(simulation.spawn(Keeper))
 
 
 @pytest.mark.parametrize(
@@ -343,8 +343,8 @@ def test_an_actor_that_waits_for_room_lends_its_worker(make_runtime: Callable[..
 
 def test_a_call_that_waits_for_room_longer_than_it_may_is_refused(runtime: Runtime) -> None:
     ref = runtime.spawn(Keeper, mailbox=options("block", size=1, block_timeout=0))
-    sys.suspend(ref)
+    inspect.suspend(ref)
     ref.tell(1)
     with pytest.raises(MailboxFull):
         ref.ask(2, timeout=GENEROUS)
-    sys.resume(ref)
+    inspect.resume(ref)

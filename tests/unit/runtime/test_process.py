@@ -345,6 +345,12 @@ def test_killed_after_its_initialisation_a_process_has_started(make_runtime: Mak
     release.set()
 
 
+def test_only_processes_can_be_spawned(runtime: Runtime) -> None:
+    with pytest.raises(TypeError, match="cannot spawn ThreadingActor: it is not a subclass of Process"):
+        runtime.spawn(pykka.ThreadingActor)  # type: ignore[arg-type]
+    assert runtime.processes() == []
+
+
 def test_one_that_is_killed_or_told_to_exit_while_it_starts_does_not_start() -> None:
     class Doomed(Runner):
         def __init__(self, reason: str) -> None:
