@@ -157,7 +157,7 @@ class ThreadedDispatcher:
             for _ in range(workers):
                 self._add_thread()
             if not self._all:
-                raise RuntimeError("no thread could be started")
+                raise RuntimeError("the dispatcher could not start a thread")
         self._monitor.start()
 
     # --- waiting -------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Looking into processes that are not state machines; for state machines see the conformance tests A47 … A50."""
+"""Inspection of processes that are not state machines; for state machines see the conformance tests A47 … A50."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def simulation(request: pytest.FixtureRequest) -> Iterator[Simulation]:
         yield simulation
 
 
-def test_suspended_it_keeps_messages_and_handles_them_first_when_it_goes_on(simulation: Simulation) -> None:
+def test_a_suspended_process_keeps_messages_and_handles_them_first_when_resumed(simulation: Simulation) -> None:
     ref = simulation.spawn(Actor)
     inspect.suspend(ref)
     inspect.suspend(ref)
@@ -68,7 +68,7 @@ def test_a_message_from_the_backlog_may_suspend_it_again(simulation: Simulation)
     assert process.got == [1, 2, 3]
 
 
-def test_killed_while_suspended_it_answers_whoever_waits_and_counts_the_rest(simulation: Simulation) -> None:
+def test_killed_while_suspended_a_process_answers_waiting_callers_and_counts_the_rest(simulation: Simulation) -> None:
     ref = simulation.spawn(Actor)
     inspect.suspend(ref)
     call = ref.ask("call", block=False)
@@ -87,14 +87,14 @@ def test_a_crash_in_the_backlog_is_a_crash_like_any_other(simulation: Simulation
     ref.tell(lambda _: 1 // 0)
     behind = ref.ask("behind", block=False)
     simulation.settle()
-    inspect.resume(ref)  # whose caller is not to blame
+    inspect.resume(ref)  # its caller did not cause the crash, and gets no error
     simulation.settle()
     assert isinstance(simulation.runtime.exit_reason(ref), ZeroDivisionError)
     with pytest.raises(ProcessDead):
         behind.get(timeout=0)
 
 
-def test_the_status_says_what_it_is_doing_without_what_messages_say(simulation: Simulation) -> None:
+def test_the_status_shows_what_a_process_is_doing_but_no_content_of_messages(simulation: Simulation) -> None:
     ref, peer = simulation.spawn(Actor, name="it"), simulation.spawn(Actor, name="peer")
     simulation.runtime.link(ref, peer)
     simulation.runtime.monitor(ref, peer)
@@ -106,7 +106,7 @@ def test_the_status_says_what_it_is_doing_without_what_messages_say(simulation: 
     assert "secret" not in repr(status)
 
 
-def test_what_only_state_machines_can_do_is_an_error_of_the_caller(simulation: Simulation) -> None:
+def test_requests_for_state_machines_only_raise_in_the_caller(simulation: Simulation) -> None:
     ref = simulation.spawn(Actor)
     for ask in (
         lambda: inspect.replace_state(ref, lambda state, data: (state, data)),
@@ -119,7 +119,7 @@ def test_what_only_state_machines_can_do_is_an_error_of_the_caller(simulation: S
     assert ref.ask("alive", timeout=1) == "alive"
 
 
-def test_the_dead_and_the_busy_are_errors_of_the_caller(runtime: Runtime) -> None:
+def test_a_dead_and_a_busy_process_raise_in_the_caller(runtime: Runtime) -> None:
     dead, busy = runtime.spawn(Actor), runtime.spawn(Actor)
     runtime.exit(dead, "kill")
     with pytest.raises(ProcessDead):
@@ -138,7 +138,7 @@ def test_the_dead_and_the_busy_are_errors_of_the_caller(runtime: Runtime) -> Non
     assert held.get(timeout=GENEROUS)
 
 
-def test_a_suspended_process_is_run_no_more_than_there_are_messages(runtime: Runtime) -> None:
+def test_a_suspended_process_runs_no_more_often_than_there_are_messages(runtime: Runtime) -> None:
     ref = runtime.spawn(Actor)
     inspect.suspend(ref)
     for number in range(1000):

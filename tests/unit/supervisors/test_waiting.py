@@ -1,4 +1,4 @@
-"""What a supervisor waits for: never for a message from a process that may be killed in the meantime."""
+"""A supervisor never relies on a message from a helper process that could be killed meanwhile."""
 
 from __future__ import annotations
 
