@@ -7,8 +7,8 @@ from typing import Any, Final
 
 import pykka
 
+from penstock.actors.runtime.node import Node
 from penstock.actors.runtime.process import ProcessRef
-from penstock.actors.runtime.runtime import Runtime
 from penstock.actors.runtime.transitions import Keep, Transition, timeout
 from penstock.actors.stream.messages import Cancel
 from penstock.actors.stream.record import StreamRecord
@@ -22,7 +22,7 @@ _ORPHANED: Final = "nobody reads it"
 class Watching:
     """The readers' part of the handler's tables. Used in the handler's process only."""
 
-    def __init__(self, runtime: Runtime, handler: ProcessRef) -> None:
+    def __init__(self, runtime: Node, handler: ProcessRef) -> None:
         self._runtime = runtime
         self._handler = handler
         # The subscriptions of each actor, in order: of ours, which are monitored, and of plain Pykka actors.
