@@ -16,9 +16,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import urlsplit
 
-from pydantic import SecretStr
-from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
-
 from penstock.errors import OptionError
 
 __all__ = [
@@ -171,31 +168,6 @@ _CONFIG = "PENSTOCK_CONFIG"
 _KUBERNETES = re.compile(r"PENSTOCK_(?:[A-Z0-9_]*_)?(?:SERVICE_(?:HOST|PORT\w*)|PORT|PORT_\d+_(?:TCP|UDP|SCTP)\w*)")
 
 
-class _Shape(BaseSettings):
-    """What pydantic-settings has to know to read our sources."""
-
-    model_config = SettingsConfigDict(env_prefix=_PREFIX, env_nested_delimiter="__", env_ignore_empty=True)
-    stream: dict[str, Any] = {}
-    chat: dict[str, Any] = {}
-    response: dict[str, Any] = {}
-    request: dict[str, Any] = {}
-    agent: dict[str, Any] = {}
-    provider: dict[str, Any] = {}
-    providers: dict[str, dict[str, Any]] = {}
-    breaker: dict[str, Any] = {}
-    retry_budget: dict[str, Any] = {}
-    prices: Any = None
-    runtime: dict[str, Any] = {}
-    log: dict[str, Any] = {}
-
-
-class _Environment(EnvSettingsSource):
-    """Leaves text as it is: a key of digits is not a number, a model's name in braces no JSON."""
-
-    def decode_complex_value(self, field_name: str, field: Any, value: Any) -> Any:
-        return value
-
-
 def _environment(schema: Schema) -> Found:
     variables: dict[Place, str] = {}
     for name in os.environ:
@@ -205,7 +177,11 @@ def _environment(schema: Schema) -> Found:
         if not schema.is_setting(place):
             raise schema.refusal(place, name, lambda near: _PREFIX + "__".join(near).upper())
         variables[place] = name
-    return _walk(schema, _Environment(_Shape)(), variables.__getitem__)
+    if not variables:
+        return {}
+    from penstock.config.sources import read_environment  # pydantic-settings takes 0.3 s to import
+
+    return _walk(schema, read_environment(_PREFIX), variables.__getitem__)
 
 
 # --- the file --------------------------------------------------------------------------------------------------------
@@ -220,7 +196,9 @@ def _file(schema: Schema, path: str | os.PathLike[str] | None) -> Found:
         with file.open("rb"):  # pydantic-settings silently passes over a file that is not there
             if not file.is_file():
                 raise OSError(0, "not a file")
-            tree = TomlConfigSettingsSource(_Shape, file)()
+            from penstock.config.sources import read_toml
+
+            tree = read_toml(file)
     # What was read may hold a key: no chained exception carries it along.
     except OSError as error:
         by = "an argument" if path else _CONFIG if chosen else str(file)
@@ -256,5 +234,8 @@ def _walk(schema: Schema, tree: Mapping[str, Any], source_of: Callable[[Place], 
 
 
 def _wrapped(place: Place, value: Any) -> Any:
-    # Blanks around a key are the end of the line that it was copied with.
-    return SecretStr(value.strip()) if place[-1] == "api_key" and isinstance(value, str) else value
+    if place[-1] != "api_key" or not isinstance(value, str):
+        return value
+    from pydantic import SecretStr
+
+    return SecretStr(value.strip())  # blanks around a key are the end of the line that it was copied with

@@ -22,12 +22,10 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from types import NoneType
-from typing import Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 from urllib.parse import urlsplit
-
-from pydantic import SecretStr
 
 from penstock.config.agents import AgentOptions
 from penstock.config.durations import (
@@ -44,6 +42,9 @@ from penstock.config.options import RequestOptions, StreamOptions, _Options, che
 from penstock.config.presets import CHAT_DEFAULTS, PRESETS, RESPONSE_DEFAULTS
 from penstock.config.tokenizers import find_tokenizer
 from penstock.errors import OptionError
+
+if TYPE_CHECKING:
+    from pydantic import SecretStr
 
 __all__ = [
     "DefaultProviderOptions",
@@ -122,11 +123,8 @@ class ProviderOptions:
     queue_timeout: float | None = None
 
     def __post_init__(self) -> None:
-        key: object = self.api_key
-        if isinstance(key, str):
-            object.__setattr__(self, "api_key", SecretStr(key))
-        elif key is not None and not isinstance(key, SecretStr):
-            raise OptionError("api_key", STARS, "text")
+        if self.api_key is not None:
+            object.__setattr__(self, "api_key", _wrapped_key(self.api_key))
         if self.api_key and not re.fullmatch(r"[!-~]+", self.api_key.get_secret_value()):
             # Anything else could not be sent in a header, or would break out of it.
             raise OptionError("api_key", STARS, "visible ASCII characters, no blanks")
@@ -145,6 +143,14 @@ class DefaultProviderOptions(ProviderOptions):
     def __post_init__(self) -> None:
         ProviderOptions.__post_init__(self)
         _check_name("name", self.name)
+
+
+def _wrapped_key(key: object) -> SecretStr:
+    from pydantic import SecretStr  # 0.2 s, and most settings hold no key
+
+    if not isinstance(key, (str, SecretStr)):
+        raise OptionError("api_key", STARS, "text")
+    return SecretStr(key) if isinstance(key, str) else key
 
 
 def _check_name(where: str, name: object, source: str | None = None) -> None:
@@ -351,7 +357,7 @@ def _convert(kind: type, name: str, value: Any) -> Any:
     """Text as the type of the field ``name``; what is no text stays as it is. Ranges are the options' matter."""
     if not isinstance(value, str):
         return value
-    hint = get_type_hints(kind)[name]
+    hint = _hints(kind)[name]
     types = get_args(hint) or (hint,)
     if name == "rate_limit":
         return parse_rate(value, field=name)
@@ -368,6 +374,13 @@ def _convert(kind: type, name: str, value: Any) -> Any:
     if int in types:
         return None if NoneType in types and is_without(value) else _parse_whole(name, value)
     return value
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    from pydantic import SecretStr
+
+    return get_type_hints(kind, localns={"SecretStr": SecretStr})
 
 
 def _parse_whole(name: str, text: str) -> int:
@@ -388,7 +401,7 @@ def _parse_switch(name: str, text: str, *, text_allowed: bool) -> bool | str:
 def _to_plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _to_plain(each) for key, each in value.items()}
-    if isinstance(value, SecretStr):
+    if hasattr(type(value), "get_secret_value"):
         return str(STARS)
     if isinstance(value, partial):  # fixed(n)
         return f"fixed({value.keywords['size']})" if "size" in value.keywords else repr(value.func)
