@@ -9,15 +9,12 @@ given and a close-delimited response takes it away from its connection; ``shutdo
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import os
 import socket
 import ssl
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from requests.adapters import DEFAULT_CA_BUNDLE_PATH, HTTPAdapter
@@ -27,90 +24,14 @@ from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConn
 from urllib3.util import wait_for_write
 from urllib3.util.ssl_ import create_urllib3_context
 
+from penstock.adapters.http.hold import Broken, Hold, current
 from penstock.errors import OptionError
 
-__all__ = ["ArrivedResponse", "Broken", "CancellableAdapter", "Hold", "holding"]
+__all__ = ["ArrivedResponse", "CancellableAdapter"]
 
 _POLL_S = 0.05
 _READ_BYTES = 65_536
 _NUM_POOLS = 64
-
-
-class Broken(Exception):
-    """The hold was cancelled while its thread was on its way to an answer. Stays inside the adapter."""
-
-
-class Hold:
-    """What is needed to break off one request: its cancelled flag, and its socket once there is one.
-
-    ``break_off`` may be called from any thread and never blocks; the rest belongs to the request's own thread.
-    """
-
-    def __init__(self, secrets: Mapping[str, str], sent: Callable[[], None]) -> None:
-        self.secrets = secrets
-        """Header values that are sent with the request and are kept out of every object requests has."""
-        self.cancelled = False
-        self.deadline = 0.0
-        """Monotonic time at which connecting must be over."""
-        self._sent = sent
-        self._lock = threading.Lock()
-        self._socket: socket.socket | None = None
-        self._connection: HTTPConnection | None = None
-
-    def break_off(self) -> None:
-        """Cancel: shut the socket down if there is one. Idempotent."""
-        with self._lock:
-            self.cancelled = True
-            if self._socket is not None:
-                with contextlib.suppress(OSError):  # the other side may have been faster
-                    self._socket.shutdown(socket.SHUT_RDWR)
-
-    def check(self) -> None:
-        """Raise `Broken` if the request was cancelled."""
-        if self.cancelled:
-            raise Broken
-
-    def take(self, connection: HTTPConnection, sock: socket.socket) -> None:
-        """Hold ``sock``, which has just been connected or taken out of the pool."""
-        with self._lock:
-            if self.cancelled:
-                raise Broken
-            if self._socket is None:
-                self._socket = socket.fromfd(sock.fileno(), sock.family, sock.type)
-            self._connection = connection
-
-    def sent(self) -> None:
-        """The whole request is on its way."""
-        self._sent()
-
-    def release(self) -> None:
-        """Let go of the socket, before it is closed or goes back to the pool. A cancelled one is closed here."""
-        with self._lock:
-            sock, self._socket = self._socket, None
-            connection, self._connection = self._connection, None
-            cancelled = self.cancelled
-        if sock is not None:
-            sock.close()
-        if connection is not None and cancelled:
-            connection.close()
-
-
-class _Current(threading.local):
-    hold: Hold | None = None
-
-
-_current = _Current()  # one per thread: the only way from requests' call to the connection it ends up with
-
-
-@contextlib.contextmanager
-def holding(hold: Hold) -> Iterator[None]:
-    """Within this block, requests of this thread are run under ``hold``."""
-    _current.hold = hold
-    try:
-        yield
-    finally:
-        _current.hold = None
-        hold.release()
 
 
 def _connect(connection: HTTPConnection, host: str) -> socket.socket:
@@ -118,7 +39,7 @@ def _connect(connection: HTTPConnection, host: str) -> socket.socket:
 
     ``getaddrinfo`` cannot be interrupted: a cancel during it takes effect when it returns.
     """
-    hold = _current.hold
+    hold = current.hold
     timeout = connection.timeout if isinstance(connection.timeout, (int, float)) else 60.0
     deadline = hold.deadline if hold is not None else time.monotonic() + timeout
     addresses = socket.getaddrinfo(host.strip("[]"), connection.port, 0, socket.SOCK_STREAM)
@@ -170,7 +91,7 @@ class ArrivedResponse(http.client.HTTPResponse):
 
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
-        self._hold = _current.hold
+        self._hold = current.hold
         self._size_line = b""  # the beginning of a chunk's size line, of a trailer, or of a chunk's CRLF
         self._chunk_left = 0
         self._after_chunk = False
@@ -254,16 +175,16 @@ class _Holding(HTTPConnection):
             raise ConnectTimeoutError(self, f"Connection to {self.host} timed out.") from error
         except OSError as error:
             raise NewConnectionError(self, f"Failed to establish a new connection: {error}") from error
-        if _current.hold is not None:
+        if current.hold is not None:
             try:
-                _current.hold.take(self, sock)
+                current.hold.take(self, sock)
             except Broken:
                 sock.close()
                 raise
         return sock
 
     def request(self, method: str, url: str, body: Any = None, headers: Any = None, **options: Any) -> None:
-        hold = _current.hold
+        hold = current.hold
         if hold is None:
             super().request(method, url, body, headers, **options)
             return

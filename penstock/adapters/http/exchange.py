@@ -6,16 +6,18 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlsplit
 
-import requests
-from urllib3 import BaseHTTPResponse
-
 from penstock.adapters.http import faults as http_faults
-from penstock.adapters.http.connection import Broken, Hold, holding
+from penstock.adapters.http.hold import Broken, Hold, holding
 from penstock.config.options import RequestOptions
 from penstock.errors import ApiError, IncompleteStream, OptionError, PenstockError, ProtocolError
 from penstock.ports import Decoder, Delta, ErrorDelta, HeaderSink, Provider, ProviderRequest, ReaderSink
+
+if TYPE_CHECKING:
+    import requests
+    from urllib3 import BaseHTTPResponse
 
 __all__ = ["Exchange", "Transport"]
 
@@ -29,7 +31,7 @@ _NOT_A_STREAM = ("text/html", "text/xml", "application/xml", "application/xhtml+
 _SHORTEST_SECRET = 4
 """Shorter keys ("x", "key") stay in messages: they are no secrets, and starring them out would ruin the text."""
 
-Transport = Callable[[requests.PreparedRequest, tuple[float, float], bool | str], requests.Response]
+Transport: TypeAlias = "Callable[[requests.PreparedRequest, tuple[float, float], bool | str], requests.Response]"
 """Sends a request and returns when the answer's headers are there: request, (connect, read) time-outs, verify."""
 
 
@@ -75,10 +77,11 @@ class Exchange:
         """End a request that was cancelled before its turn came."""
         self._end(IncompleteStream("cancelled before it was sent"))
 
-    def run(self, transport: Transport) -> None:
+    def run(self, make_transport: Callable[[], Transport]) -> None:
         """Make the request and tell the sink everything. Whatever goes wrong, the sink is told of the end last."""
         error: PenstockError | None
         try:
+            transport = make_transport()  # before the clocks start: the first one takes a while
             self._sink.connecting()
             with holding(self._hold):
                 error = self._exchange(transport)
@@ -131,6 +134,8 @@ class Exchange:
 
     def _prepared(self) -> requests.PreparedRequest:
         # Not Session.prepare_request: that reads netrc, whose password would take the place of our key.
+        import requests
+
         request = self._request
         headers = {"Accept-Encoding": "identity", "User-Agent": "penstock", **request.headers}
         return requests.Request(request.method, request.url, headers=headers, data=request.body).prepare()

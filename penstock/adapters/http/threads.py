@@ -7,17 +7,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping
-from typing import Any
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING
 
-import requests
-from requests.cookies import RequestsCookieJar
-
-from penstock.adapters.http.connection import CancellableAdapter
-from penstock.adapters.http.exchange import Exchange
+from penstock.adapters.http.exchange import Exchange, Transport
 from penstock.config.options import RequestOptions, check_number
 from penstock.errors import ProviderError
 from penstock.ports import Provider, ProviderRequest, ReaderJob, ReaderSink
+
+if TYPE_CHECKING:
+    from penstock.adapters.http.session import SharedSession
 
 __all__ = ["HttpReader"]
 
@@ -40,7 +38,8 @@ class HttpReader:
         self._max_threads = max_threads
         self._max_queue = max_queue
         self._idle_timeout = idle_timeout
-        self._transport = _SharedSession(max_threads)
+        self._session: SharedSession | None = None
+        self._session_lock = threading.Lock()
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)
         self._queue: deque[Exchange] = deque()  # some may have been cancelled since: `queued` is False then
@@ -108,7 +107,9 @@ class HttpReader:
         for thread in self._every_thread():
             if thread is not me:
                 thread.join(max(deadline - time.monotonic(), 0))
-        self._transport.close()
+        with self._session_lock:
+            if self._session is not None:
+                self._session.close()
         return sum(thread.is_alive() for thread in self._every_thread() if thread is not me)
 
     # --- threads ---------------------------------------------------------------------------------------------------
@@ -135,6 +136,15 @@ class HttpReader:
             finally:
                 with self._lock:
                     self._active.discard(exchange)
+
+    def _transport(self) -> Transport:
+        """Return the shared session. The first request makes it, since importing requests takes 0.2 s."""
+        with self._session_lock:
+            if self._session is None:
+                from penstock.adapters.http.session import SharedSession
+
+                self._session = SharedSession(self._max_threads)
+            return self._session
 
     def _next(self) -> Exchange | None:
         """Wait for a request. None: retire."""
@@ -188,43 +198,3 @@ class HttpReader:
                     return
                 exchange = self._dismissed.popleft()
             exchange.dismiss()
-
-
-class _Session(requests.Session):
-    def get_redirect_target(self, resp: requests.Response) -> str | None:
-        return None  # `send` would read a redirect's whole body to prepare the next request, even unasked
-
-
-class _SharedSession:
-    """The one `requests.Session` behind all threads, without what a session does anew for each request."""
-
-    def __init__(self, connections: int) -> None:
-        self._session = _Session()
-        self._session.cookies = _NoCookies()
-        for scheme in ("http://", "https://"):
-            self._session.mount(scheme, CancellableAdapter(connections))
-        self._settings: dict[tuple[str, str, bool | str], dict[str, Any]] = {}
-
-    def __call__(
-        self, prepared: requests.PreparedRequest, timeout: tuple[float, float], verify: bool | str
-    ) -> requests.Response:
-        """Send a request; return when the answer's headers are there. Implements `Transport`."""
-        url = prepared.url or ""
-        parts = urlsplit(url)
-        origin = (parts.scheme, parts.netloc, verify)
-        settings = self._settings.get(origin)
-        if settings is None:
-            # Reads a dozen environment variables and, on some systems, the registry: 50–100 µs.
-            settings = dict(self._session.merge_environment_settings(url, {}, True, verify, None))
-            self._settings[origin] = settings
-        return self._session.send(prepared, timeout=timeout, allow_redirects=False, **settings)
-
-    def close(self) -> None:
-        self._session.close()
-
-
-class _NoCookies(RequestsCookieJar):
-    """A jar that keeps nothing: requests of different users share this session."""
-
-    def extract_cookies(self, response: Any, request: Any) -> None:
-        return
