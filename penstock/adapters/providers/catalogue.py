@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
-from penstock.adapters.loopback.models import default_script
-from penstock.adapters.loopback.server import LoopbackProvider
-from penstock.adapters.providers.anthropic.provider import AnthropicMessages
-from penstock.adapters.providers.gemini.provider import Gemini
-from penstock.adapters.providers.ollama.provider import OllamaChat
-from penstock.adapters.providers.openai.chat import OpenAiChat
-from penstock.adapters.providers.openai.responses import OpenAiResponses
 from penstock.adapters.providers.shared.messages import messages_of
 from penstock.config.settings import Settings
 from penstock.errors import CallTimeout, OptionError, SystemStopped
 from penstock.ports import ChatCall, Provider, Secret
+
+if TYPE_CHECKING:
+    from penstock.adapters.loopback.server import LoopbackProvider
 
 __all__ = ["Catalogue", "Found", "as_chat", "conversation"]
 
@@ -25,14 +21,8 @@ _CHAT: Final = "openai"
 _RESPONSES: Final = "openai-responses"
 _OLLAMA: Final = "ollama"
 _LOOPBACK: Final = "loopback"
-_PROVIDERS: Final[Mapping[str, Callable[..., Provider]]] = {
-    _CHAT: OpenAiChat,
-    _RESPONSES: OpenAiResponses,
-    "anthropic": AnthropicMessages,
-    _OLLAMA: OllamaChat,
-    "gemini": Gemini,
-}
-_CHAT_ONLY: Final = (OpenAiChat, AnthropicMessages, OllamaChat, Gemini)
+_KNOWN: Final = (_CHAT, _RESPONSES, "anthropic", _OLLAMA, "gemini")
+_CHAT_ONLY: Final = frozenset({"OpenAiChat", "AnthropicMessages", "OllamaChat", "Gemini"})
 
 
 class Found(NamedTuple):
@@ -65,7 +55,7 @@ class Catalogue:
             if not callable(one) and not _is_provider(one):
                 raise OptionError(f"providers[{name!r}]", type(one), "a function that makes a Provider, or a Provider")
         self._settings = settings
-        self._providers = {**_PROVIDERS, **more}
+        self._more = dict(more)
         self._lock = threading.Lock()
         self._loopback: LoopbackProvider | None = None
         self._closed = False
@@ -101,7 +91,7 @@ class Catalogue:
                 raise OptionError("provider", type(provider), "a provider's name, or a Provider")
             if base_url is not None or api_key is not None:
                 raise OptionError("provider", type(provider).__name__, "a name, when base_url or api_key are given")
-            return Found(provider, model, provider.name, not isinstance(provider, _CHAT_ONLY))
+            return Found(provider, model, provider.name, not _is_chat_only(provider))
         if api_key is not None and not isinstance(api_key, str):
             raise OptionError("api_key", type(api_key), "text, or None")
         name = provider or self._settings.provider.name
@@ -113,7 +103,7 @@ class Catalogue:
         elif rest and prefix in (name, account) and (not has_own_url or name == _OLLAMA):
             model = rest
         chosen = self._make(name, base_url, api_key, responses)
-        return Found(chosen, model, account, not isinstance(chosen, _CHAT_ONLY))
+        return Found(chosen, model, account, not _is_chat_only(chosen))
 
     def fallback(self, first: Found, name: str, *, responses: bool = False) -> Found:
         """Whom to ask in the place of ``first``: ``"provider/model"``, or a model of the same provider.
@@ -132,23 +122,31 @@ class Catalogue:
         return self.find(prefix, rest, responses=responses)
 
     def _is_known(self, name: str) -> bool:
-        return name in self._providers or name == _LOOPBACK or self._settings.base_url(name) is not None
+        return name in self.names() or self._settings.base_url(name) is not None
+
+    def names(self) -> tuple[str, ...]:
+        """All names of providers, apart from those that only the settings have."""
+        return tuple(sorted({*_KNOWN, *self._more, _LOOPBACK}))
 
     def _url(self, name: str) -> str | None:
         return self._settings.base_url(name) or self._settings.base_url(_account(name))
 
     def _make(self, name: str, base_url: str | None, api_key: str | None, responses: bool) -> Provider:
-        dialect = OpenAiResponses if responses else OpenAiChat
+        dialect = _RESPONSES if responses else _CHAT
         if name == _LOOPBACK:
-            return dialect(Secret(api_key) if api_key else None, base_url or self._loopback_url())
+            return _adapter(dialect)(Secret(api_key) if api_key else None, base_url or self._loopback_url())
         if responses and name == _CHAT:
             name = _RESPONSES
         url = base_url or self._url(name)
-        factory = self._providers.get(name)
-        if url and (factory is None or (factory is OllamaChat and _speaks_openai(url))):
-            factory = dialect  # a server of the user's own
-        if factory is None:
-            known = " | ".join(sorted([*self._providers, _LOOPBACK]))
+        factory: Callable[..., Provider] | Provider
+        if name in self._more:
+            factory = self._more[name]
+        elif url and (name not in _KNOWN or (name == _OLLAMA and _speaks_openai(url))):
+            factory = _adapter(dialect)  # a server of the user's own
+        elif name in _KNOWN:
+            factory = _adapter(name)
+        else:
+            known = " | ".join(self.names())
             raise OptionError("provider", name, f"{known} | one with a base_url in the settings")
         if not callable(factory):
             return factory
@@ -161,6 +159,9 @@ class Catalogue:
             if self._closed:
                 raise SystemStopped()
             if self._loopback is None:
+                from penstock.adapters.loopback.models import default_script
+                from penstock.adapters.loopback.server import LoopbackProvider
+
                 self._loopback = LoopbackProvider(default_script())
                 self._loopback.start()
             return self._loopback.base_url
@@ -176,6 +177,38 @@ class Catalogue:
         except CallTimeout:
             return False
         return True
+
+
+def _adapter(name: str) -> Callable[..., Provider]:
+    """Import the class of a known provider: a program loads only those that it asks."""
+    match name:
+        case "openai":
+            from penstock.adapters.providers.openai.chat import OpenAiChat
+
+            return OpenAiChat
+        case "openai-responses":
+            from penstock.adapters.providers.openai.responses import OpenAiResponses
+
+            return OpenAiResponses
+        case "anthropic":
+            from penstock.adapters.providers.anthropic.provider import AnthropicMessages
+
+            return AnthropicMessages
+        case "ollama":
+            from penstock.adapters.providers.ollama.provider import OllamaChat
+
+            return OllamaChat
+        case "gemini":
+            from penstock.adapters.providers.gemini.provider import Gemini
+
+            return Gemini
+    raise AssertionError(name)
+
+
+def _is_chat_only(provider: Provider) -> bool:
+    """Whether it is one of ours without the Responses API; told by the name, which imports none of them."""
+    here = __name__.rpartition(".")[0]
+    return any(one.__name__ in _CHAT_ONLY and one.__module__.startswith(here) for one in type(provider).__mro__)
 
 
 def _is_provider(thing: object) -> bool:
