@@ -1,4 +1,4 @@
-"""The log: structlog events on the standard library's logger ``"penstock"``.
+"""The log: structured events on the standard library's logger ``"penstock"``; structlog renders them.
 
 A library does not decide where an application's log goes, so importing this configures nothing, and structlog's own
 global configuration is neither used nor changed. What Penstock logs arrives at ``logging.getLogger("penstock")`` as

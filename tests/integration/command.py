@@ -166,7 +166,7 @@ def in_terminal(tmp_path: Path, *arguments: str, columns: int = 100, **variables
 def _read_terminal(master: int) -> bytes:
     try:
         return read_piece(master)
-    except OSError as error:  # how Linux says that nobody has it open any more
+    except OSError as error:  # how Linux says that no process has it open any more
         if error.errno != errno.EIO:
             raise
         return b""

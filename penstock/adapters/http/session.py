@@ -19,7 +19,7 @@ class _Session(requests.Session):
 
 
 class SharedSession:
-    """The one `requests.Session` behind all threads, without what a session does anew for each request."""
+    """One `requests.Session` for all threads, without the work that a session repeats for each request."""
 
     def __init__(self, connections: int) -> None:
         self._session = _Session()
