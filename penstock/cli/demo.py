@@ -64,12 +64,13 @@ class _Page:
 
     def print(self, *lines: str, indent: int = 0) -> None:
         """Print each line; what follows a break is indented."""
-        for line in lines:
-            wrapped = textwrap.wrap(
+        wrapped = [
+            textwrap.wrap(
                 line, self._width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
             )
-            for piece in wrapped or [""]:
-                self.console.print(piece, soft_wrap=True)
+            for line in lines
+        ]
+        self.console.print("\n".join("\n".join(pieces) for pieces in wrapped), soft_wrap=True)
 
     def print_legend(self, meanings: Mapping[str, str]) -> None:
         """Explain the words of a table."""
