@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from penstock.actors.agent.record import AgentStatistics
     from penstock.actors.call.gate import EndpointStatistics
     from penstock.actors.call.toolcalls import ToolCallAccumulator
-    from penstock.actors.stream.iteration import Events
-    from penstock.actors.stream.record import StreamStatistics
-    from penstock.actors.stream.subscriptions import Subscription
+    from penstock.actors.stream.hub import Subscription
+    from penstock.actors.stream.statistics import StreamStatistics
+    from penstock.actors.stream.subscribers.pull import Events
     from penstock.adapters.tools import FunctionTool, tool
     from penstock.agent import Agent
     from penstock.config.agents import AgentOptions
@@ -217,9 +217,9 @@ _HOMES = {
     "actors.agent.record": ("AgentStatistics",),
     "actors.call.gate": ("EndpointStatistics",),
     "actors.call.toolcalls": ("ToolCallAccumulator",),
-    "actors.stream.iteration": ("Events",),
-    "actors.stream.record": ("StreamStatistics",),
-    "actors.stream.subscriptions": ("Subscription",),
+    "actors.stream.hub": ("Subscription",),
+    "actors.stream.statistics": ("StreamStatistics",),
+    "actors.stream.subscribers.pull": ("Events",),
     "adapters.tools": ("FunctionTool", "tool"),
     "agent": ("Agent",),
     "config.agents": ("AgentOptions",),

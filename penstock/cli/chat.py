@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from penstock.adapters.providers.catalogue import Catalogue
 from penstock.cli.failures import CommandLineError, check_known, code_of, explain
 from penstock.cli.interrupts import Interrupts
 from penstock.cli.terminal import Output, make_console, say, visible, write_error
 from penstock.config.durations import parse_duration
 from penstock.config.logs import configure_logging
 from penstock.config.presets import PRESETS
+from penstock.config.providers import known_provider_names
 from penstock.config.settings import Settings
 from penstock.errors import CallTimeout, OptionError
 from penstock.events import (
@@ -83,10 +83,10 @@ class Chat:
         with Interrupts() as interrupts, System(settings) as system:
             stream = self._open(system, name, messages, parameters)
             interrupts.watch(lambda: stream.cancel("interrupted"))
-            answer = Answer(
+            answer = AnswerPrinter(
                 stream,
                 output,
-                look=lambda: system.get_stream_info(stream.id),
+                look=lambda: system.get_stream_info(stream.stream_id),
                 as_json=self.as_json,
                 reasoning=watched if self.reasoning is None else self.reasoning,
                 is_watched=watched,
@@ -130,7 +130,7 @@ class Chat:
         name = self.provider or settings.provider.name
         if self.base_url is None:
             if settings.base_url(name) is None:
-                check_known("provider", name, Catalogue(settings, {}).names())
+                check_known("provider", name, known_provider_names())
             if name == "loopback" or (not self.provider and (self.model or "").startswith("loopback/")):
                 bypass_proxies()
         return name
@@ -217,7 +217,7 @@ def bypass_proxies() -> None:
 # --- the answer ------------------------------------------------------------------------------------------------------
 
 
-class Answer:
+class AnswerPrinter:
     """Prints one stream: text, or events as JSON, to standard output; reasoning and messages to standard error.
 
     Args:
@@ -343,10 +343,10 @@ def _print_statistics(system: System, stream: Stream, end: TerminalEvent) -> Non
 
     seen = stream.statistics()
     rows: dict[str, object] = {
-        "stream": stream.id,
+        "stream": stream.stream_id,
         "model": end.model or "unknown",
         "end": type(end).__name__,
-        "requests": system.get_stream_info(stream.id).attempts,
+        "requests": system.get_stream_info(stream.stream_id).attempts,
         "tokens": seen.tokens_delivered,
         "batches": seen.batches_flushed,
         "first token": milliseconds(seen.time_to_first_token_s),

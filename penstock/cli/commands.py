@@ -21,6 +21,7 @@ from typer.main import get_command
 from penstock.cli.failures import EXIT_CODES, code_of, explain
 from penstock.cli.terminal import output_failed, say
 from penstock.config.presets import PRESETS
+from penstock.config.providers import main_key_variables, remote_provider_names
 from penstock.config.version import __version__
 from penstock.errors import PenstockError
 
@@ -73,7 +74,15 @@ def _option(metavar: str, help: str, *names: str) -> Any:
     return typer.Option(*names, metavar=metavar, help=help)
 
 
-@app.command(short_help="Ask a model and print its answer as it comes.")
+_CHAT_HELP: Final = (
+    "Ask a model and print its answer as it comes. Ctrl-C cancels the call.\n\n"
+    f"The API key is read from the provider's own variable ({', '.join(main_key_variables())}), from "
+    "PENSTOCK_PROVIDER__API_KEY or from the TOML file.\n\n"
+    "Without a provider and a base URL, the model's name may choose the provider: anthropic/claude-…"
+)
+
+
+@app.command(help=_CHAT_HELP, short_help="Ask a model and print its answer as it comes.")
 def chat(
     prompt: Annotated[
         str, typer.Argument(metavar="PROMPT", help="What to ask the model; - reads it from standard input.")
@@ -82,7 +91,7 @@ def chat(
         _Text,
         _option(
             "NAME",
-            "openai, openai-responses, anthropic, ollama, gemini, or loopback, which is embedded and needs no key.  "
+            f"{', '.join(remote_provider_names())}, or loopback, which is embedded and needs no key.  "
             "[default: openai]",
         ),
     ] = None,
@@ -110,13 +119,7 @@ def chat(
         _Text, _option("LEVEL", "debug, info, warning, error or critical.  [default: warning]")
     ] = None,
 ) -> int:
-    """Ask a model and print its answer as it comes. Ctrl-C cancels the call.
-
-    The API key is read from the provider's own variable (OPENAI_API_KEY, ANTHROPIC_API_KEY, GEMINI_API_KEY or
-    OLLAMA_API_KEY), from PENSTOCK_PROVIDER__API_KEY or from the TOML file.
-
-    Without a provider and a base URL, the model's name may choose the provider: anthropic/claude-…
-    """
+    """Ask a model and print its answer as it comes; ``--help`` prints `_CHAT_HELP`."""
     from penstock.cli.chat import Chat
 
     return Chat(

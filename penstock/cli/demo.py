@@ -168,7 +168,7 @@ class _Demo:
                 self.page.report_once(show.name, f"stream {number} begins: {' '.join(words[:_FIRST_WORDS])} …")
         voice = self.shows[1].stream
         assert voice is not None
-        if self.crasher.crashes and not voice.is_over and system.get_stream_info(voice.id).subscriber_count == 1:
+        if self.crasher.crashes and not voice.is_over and system.get_stream_info(voice.stream_id).subscriber_count == 1:
             self.page.report_once("crash", "stream 2: a subscriber crashed and was removed; the other one goes on.")
         if "error" in self.operator.results:
             self.page.report_once(
@@ -197,7 +197,7 @@ class _Demo:
         yield line
 
     def _line(self, system: System) -> str:
-        counts = [(info.id, info.statistics.tokens_delivered, _state(info)) for _, info in self._infos(system)]
+        counts = [(info.stream_id, info.statistics.tokens_delivered, _state(info)) for _, info in self._infos(system)]
         return "tokens: " + " · ".join(f"{name} {tokens or f'({state})'}" for name, tokens, state in counts)
 
     def _table(self, system: System) -> Group:
@@ -212,7 +212,7 @@ class _Demo:
             seen = info.statistics
             state = _state(info)
             table.add_row(
-                f"{info.id}",
+                f"{info.stream_id}",
                 show.preset,
                 Text(state, style=_COLORS.get(state, "")),
                 Text(str(info.attempts), style="yellow" if info.attempts > 1 else ""),
@@ -226,7 +226,7 @@ class _Demo:
     def _infos(self, system: System) -> Iterator[tuple[Show, StreamInfo]]:
         for show in self.shows:
             assert show.stream is not None
-            yield show, system.get_stream_info(show.stream.id)
+            yield show, system.get_stream_info(show.stream.stream_id)
 
     # --- the end -------------------------------------------------------------------------------------------------
 
@@ -239,7 +239,7 @@ class _Demo:
         for _show, info in self._infos(system):
             seen = info.statistics
             table.add_row(
-                info.id,
+                info.stream_id,
                 str(seen.tokens_delivered),
                 str(seen.batches_flushed),
                 milliseconds(seen.time_to_first_token_s),
@@ -280,7 +280,7 @@ class _Demo:
                 f"{whole} of {len(shows)} subscribers got all of their {tokens} tokens in order, and one end each.",
             ),
             (
-                all(show.stream is not None and f"stream/{show.stream.id}" in names for show in shows),
+                all(show.stream is not None and f"stream/{show.stream.stream_id}" in names for show in shows),
                 f"all {len(shows)} streams were in the supervision tree.",
             ),
             (

@@ -17,7 +17,7 @@ from penstock.events import Event, StreamCancelled, StreamCompleted, StreamFaile
 from penstock.stream import Stream
 from penstock.system import System
 
-__all__ = ["CRASH_AT", "LONGEST_S", "BusyOnce", "Collector", "Crasher", "Operator", "Show", "make_shows"]
+__all__ = ["CRASH_AT", "LONGEST_S", "BusyOnce", "Crasher", "Operator", "Show", "TextCollector", "make_shows"]
 
 LONGEST_S: Final = 15.0  # then the demo stops, and says that it took too long
 CRASH_AT: Final = 3  # the event at which one subscriber raises
@@ -32,7 +32,7 @@ _SENTENCES: Final = (
 )
 
 
-class Collector:
+class TextCollector:
     """A callback that collects a stream's text. Each runs in a process of its own."""
 
     def __init__(self) -> None:
@@ -125,7 +125,7 @@ class Show:
     preset: str
     options: StreamOptions
     answer: Answer
-    subscriber: Collector = field(default_factory=Collector)
+    subscriber: TextCollector = field(default_factory=TextCollector)
     stream: Stream | None = None
 
     @property

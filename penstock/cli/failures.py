@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from penstock.config.loading import key_variables
+from penstock.config.checks import near_miss
+from penstock.config.providers import key_variables
 from penstock.errors import (
     ApiError,
     AuthenticationError,
@@ -54,8 +54,8 @@ def check_known(kind: str, name: str, known: Iterable[str]) -> None:
     """Raise `CommandLineError` unless ``name`` is one of ``known``, with the nearest of them as a suggestion."""
     names = tuple(known)
     if name not in names:
-        near = difflib.get_close_matches(name.lower(), names, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        meant = near_miss(name.lower(), names)
+        hint = f" (did you mean {meant!r}?)" if meant else ""
         raise CommandLineError(f"unknown {kind} {name!r}{hint}; known: {', '.join(names)}")
 
 
@@ -67,9 +67,7 @@ def explain(error: PenstockError, provider: str | None = None) -> str:
         provider: the name of the provider that was asked, where that is known.
     """
     if isinstance(error, OptionError) and (error.field, error.got) == ("api_key", None):
-        variable = _KEY_VARIABLE.search(f"{error} {error.allowed}")
-        where = f"set {variable[0]}" if variable else "set the provider's own variable"
-        return f"no API key; {where}, or try --provider loopback, which needs no key"
+        return f"{str(error).removesuffix(' or pass api_key=.')}, or try --provider loopback, which needs no key"
     text = str(error)
     advice = _advice(error, provider)
     if not advice or _says(text, advice):
@@ -84,7 +82,6 @@ def _says(text: str, advice: str) -> bool:
     return advice in text
 
 
-_KEY_VARIABLE: Final = re.compile(r"\b[A-Z][A-Z0-9_]*_API_KEY\b")
 _LATER: Final = "try again later"
 _TIMEOUT_ADVICE: Final = {
     "connect": "check the base URL and your network",

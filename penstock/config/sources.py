@@ -1,4 +1,4 @@
-"""pydantic-settings, which reads the environment and the TOML file; imported only when one of them has a setting."""
+"""Reads the environment and a TOML file with pydantic-settings. Imported only if one of them has a setting."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["read_environment", "read_toml"]
 
 
 class _Shape(BaseSettings):
-    """What pydantic-settings has to know to read our sources."""
+    """The fields that pydantic-settings reads from our sources."""
 
     model_config = SettingsConfigDict(env_nested_delimiter="__", env_ignore_empty=True)
     stream: dict[str, Any] = {}
@@ -29,7 +29,7 @@ class _Shape(BaseSettings):
 
 
 class _Environment(EnvSettingsSource):
-    """Leaves text as it is: a key of digits is not a number, a model's name in braces no JSON."""
+    """Does not decode values: a key of digits is not a number, and a model name in braces is not JSON."""
 
     def decode_complex_value(self, field_name: str, field: Any, value: Any) -> Any:
         return value
@@ -41,9 +41,9 @@ def read_environment(prefix: str) -> dict[str, Any]:
 
 
 def read_toml(file: Path) -> dict[str, Any]:
-    """Return the settings in ``file``; a file that is not there has none.
+    """Return the settings in ``file``; a missing file has none.
 
     Raises:
-        tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError, OSError: it cannot be read.
+        OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError: it cannot be read.
     """
     return TomlConfigSettingsSource(_Shape, file)()

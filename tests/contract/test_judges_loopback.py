@@ -1,4 +1,4 @@
-"""The providers' own clients read the loopback provider's answers as they read those of the real servers."""
+"""The providers' own clients read the loopback provider's answers like those of the real servers."""
 
 from __future__ import annotations
 

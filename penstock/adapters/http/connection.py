@@ -1,10 +1,11 @@
-"""Connections that can be broken off from another thread, and bodies that give what has arrived.
+"""Connections that can be cancelled from another thread, and bodies that return what has arrived.
 
-requests and urllib3 tell nobody which socket a request runs on before its response is there. The classes here do: the
-thread that runs a request names its `Hold` with `holding`, and whichever connection that thread then opens or takes
-out of the pool puts a duplicate of its socket there. A duplicate, because a TLS handshake detaches the socket it is
-given and a close-delimited response takes it away from its connection; ``shutdown`` on the duplicate ends a blocked
-``recv`` or handshake whoever owns the socket by then. It costs one file descriptor for each request under way.
+requests and urllib3 do not expose a request's socket before its response is there. The classes here do: the thread that
+runs a request sets its `RequestHandle` with `current_request`, and the connection that this thread then opens or takes
+from the pool stores a duplicate of its socket there. A duplicate is needed because a TLS handshake detaches the socket
+that it is given, and a close-delimited response takes it from its connection; ``shutdown`` on the duplicate ends a
+blocked ``recv`` or handshake regardless of which object owns the socket by then. It costs one file descriptor for each
+request under way.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConn
 from urllib3.util import wait_for_write
 from urllib3.util.ssl_ import create_urllib3_context
 
-from penstock.adapters.http.hold import Broken, Hold, current
+from penstock.adapters.http.handle import RequestCancelled, RequestHandle, current
 from penstock.errors import OptionError
 
-__all__ = ["ArrivedResponse", "CancellableAdapter"]
+__all__ = ["CancellableAdapter", "EagerResponse"]
 
 _POLL_S = 0.05
 _READ_BYTES = 65_536
@@ -35,18 +36,18 @@ _NUM_POOLS = 64
 
 
 def _connect(connection: HTTPConnection, host: str) -> socket.socket:
-    """Connect to the first address of ``host`` that answers, looking up every 50 ms whether anybody still wants it.
+    """Connect to the first address of ``host`` that answers, checking every 50 ms for a cancel.
 
     ``getaddrinfo`` cannot be interrupted: a cancel during it takes effect when it returns.
     """
-    hold = current.hold
+    handle = current.handle
     timeout = connection.timeout if isinstance(connection.timeout, (int, float)) else 60.0
-    deadline = hold.deadline if hold is not None else time.monotonic() + timeout
+    deadline = handle.deadline if handle is not None else time.monotonic() + timeout
     addresses = socket.getaddrinfo(host.strip("[]"), connection.port, 0, socket.SOCK_STREAM)
     failure: OSError = OSError("getaddrinfo gave no address")
     for left, (family, kind, protocol, _name, address) in zip(range(len(addresses), 0, -1), addresses, strict=True):
         now = time.monotonic()
-        # As Go does: an address that swallows packets may not use up the time of those after it.
+        # As in Go: an address that drops packets must not use up the time of the next ones.
         until = min(deadline, now + max((deadline - now) / left, 2.0))
         sock = socket.socket(family, kind, protocol)
         try:
@@ -54,7 +55,7 @@ def _connect(connection: HTTPConnection, host: str) -> socket.socket:
                 sock.setsockopt(*option)
             if connection.source_address:
                 sock.bind(connection.source_address)
-            _connect_socket(sock, address, until, hold)
+            _connect_socket(sock, address, until, handle)
             sock.settimeout(max(deadline - time.monotonic(), 0.001))
         except OSError as error:
             sock.close()
@@ -67,45 +68,45 @@ def _connect(connection: HTTPConnection, host: str) -> socket.socket:
     raise failure
 
 
-def _connect_socket(sock: socket.socket, address: Any, until: float, hold: Hold | None) -> None:
+def _connect_socket(sock: socket.socket, address: Any, until: float, handle: RequestHandle | None) -> None:
     sock.setblocking(False)
     try:
         sock.connect(address)
     except BlockingIOError:
         while not wait_for_write(sock, max(min(_POLL_S, until - time.monotonic()), 0)):
-            if hold is not None:
-                hold.check()
+            if handle is not None:
+                handle.check()
             if time.monotonic() >= until:
                 raise TimeoutError("timed out") from None
         if code := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             raise OSError(code, os.strerror(code)) from None
-    if hold is not None:
-        hold.check()
+    if handle is not None:
+        handle.check()
 
 
-class ArrivedResponse(http.client.HTTPResponse):
-    """A response whose ``read1`` gives all that one ``recv`` brought, however many HTTP chunks that is.
+class EagerResponse(http.client.HTTPResponse):
+    """A response that returns in ``read1`` everything that one ``recv`` brought, however many HTTP chunks that is.
 
-    http.client's gives one HTTP chunk at a time and costs three buffered reads for each.
+    http.client's own returns one HTTP chunk at a time and needs three buffered reads for each.
     """
 
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
-        self._hold = current.hold
-        self._size_line = b""  # the beginning of a chunk's size line, of a trailer, or of a chunk's CRLF
+        self._handle = current.handle
+        self._size_line = b""  # an incomplete size line of a chunk, trailer, or CRLF after a chunk
         self._chunk_left = 0
         self._after_chunk = False
         self._in_trailer = False
 
     def close(self) -> None:
-        """Let go of the socket first: from here on it may be closed or be somebody else's."""
-        if self._hold is not None and self.headers is not None:  # no headers: a proxy's answer to CONNECT
-            self._hold.release()
-            self._hold = None
+        """Detach the socket first: after this it may be closed, or used by another request."""
+        if self._handle is not None and self.headers is not None:  # no headers: a proxy's response to CONNECT
+            self._handle.detach()
+            self._handle = None
         super().close()
 
     def read1(self, n: int = -1) -> bytes:
-        """Give what has arrived, at least one byte; ``b""`` is the end of the body.
+        """Return what has arrived, at least one byte; ``b""`` is the end of the body.
 
         Raises:
             http.client.IncompleteRead: the connection was closed in the middle of a chunked body.
@@ -121,15 +122,15 @@ class ArrivedResponse(http.client.HTTPResponse):
                 return data
 
     def _dechunk(self, raw: bytes) -> bytes:
-        """Take the chunks' data out of ``raw``; closes the response at the last chunk's end."""
+        """Extract the chunks' data from ``raw``; at the end of the last chunk, close the response."""
         out: list[bytes] = []
         at, length = 0, len(raw)
         while at < length:
             if left := self._chunk_left:
-                piece = raw[at : at + left]
-                out.append(piece)
-                at += len(piece)
-                self._chunk_left = left - len(piece)
+                data = raw[at : at + left]
+                out.append(data)
+                at += len(data)
+                self._chunk_left = left - len(data)
                 self._after_chunk = True
                 continue
             end = raw.find(b"\n", at)
@@ -160,10 +161,10 @@ class ArrivedResponse(http.client.HTTPResponse):
         return b"".join(out)
 
 
-class _Holding(HTTPConnection):
-    """Both kinds of connection: opens its socket itself, and tells the current hold of it and of what is sent."""
+class _CancellableConnection(HTTPConnection):
+    """The base of both kinds of connection: opens its socket itself, and attaches it to the current request."""
 
-    response_class = ArrivedResponse
+    response_class = EagerResponse
 
     def _new_conn(self) -> socket.socket:
         try:
@@ -175,30 +176,30 @@ class _Holding(HTTPConnection):
             raise ConnectTimeoutError(self, f"Connection to {self.host} timed out.") from error
         except OSError as error:
             raise NewConnectionError(self, f"Failed to establish a new connection: {error}") from error
-        if current.hold is not None:
+        if current.handle is not None:
             try:
-                current.hold.take(self, sock)
-            except Broken:
+                current.handle.attach(self, sock)
+            except RequestCancelled:
                 sock.close()
                 raise
         return sock
 
     def request(self, method: str, url: str, body: Any = None, headers: Any = None, **options: Any) -> None:
-        hold = current.hold
-        if hold is None:
+        handle = current.handle
+        if handle is None:
             super().request(method, url, body, headers, **options)
             return
-        if self.sock is not None:  # kept alive, or connected before for TLS
-            hold.take(self, self.sock)
-        super().request(method, url, body, {**(headers or {}), **hold.secrets}, **options)
-        hold.sent()
+        if self.sock is not None:  # kept alive, or already connected for TLS
+            handle.attach(self, self.sock)
+        super().request(method, url, body, {**(headers or {}), **handle.secret_headers}, **options)
+        handle.sent()
 
 
-class _PlainConnection(_Holding):
+class _PlainConnection(_CancellableConnection):
     pass
 
 
-class _TlsConnection(_Holding, HTTPSConnection):
+class _TlsConnection(_CancellableConnection, HTTPSConnection):
     pass
 
 
@@ -214,7 +215,7 @@ _POOLS = {"http": _PlainPool, "https": _TlsPool}
 
 
 class CancellableAdapter(HTTPAdapter):
-    """requests' transport with our connections, for direct requests and through HTTP proxies (not SOCKS)."""
+    """requests' transport with cancellable connections, for direct requests and HTTP proxies (not SOCKS)."""
 
     def __init__(self, connections: int) -> None:
         self._contexts: dict[str, ssl.SSLContext] = {}
@@ -230,7 +231,7 @@ class CancellableAdapter(HTTPAdapter):
             manager.pool_classes_by_scheme = _POOLS
         return manager
 
-    # requests would read the CA bundle for every new connection, which is 15 ms of work; here it is read once.
+    # requests reads the CA bundle for every new connection, which takes 15 ms; here it is read once.
 
     def build_connection_pool_key_attributes(self, request: Any, verify: Any, cert: Any = None) -> Any:
         host, tls = super().build_connection_pool_key_attributes(request, verify, cert)
@@ -242,7 +243,7 @@ class CancellableAdapter(HTTPAdapter):
 
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
         conn.cert_reqs = "CERT_NONE" if verify is False else "CERT_REQUIRED"
-        conn.ca_certs = None  # they are in the pool's context
+        conn.ca_certs = None  # the pool's context contains them
 
     def _context(self, bundle: str) -> ssl.SSLContext:
         context = self._contexts.get(bundle)

@@ -15,11 +15,11 @@ __all__ = ["SharedSession"]
 
 class _Session(requests.Session):
     def get_redirect_target(self, resp: requests.Response) -> str | None:
-        return None  # `send` would read a redirect's whole body to prepare the next request, even unasked
+        return None  # otherwise `send` reads a redirect's whole body to prepare the next request, even if unasked
 
 
 class SharedSession:
-    """One `requests.Session` for all threads, without the work that a session repeats for each request."""
+    """The one `requests.Session` of all threads, without the work that a session repeats for each request."""
 
     def __init__(self, connections: int) -> None:
         self._session = _Session()
@@ -31,7 +31,7 @@ class SharedSession:
     def __call__(
         self, prepared: requests.PreparedRequest, timeout: tuple[float, float], verify: bool | str
     ) -> requests.Response:
-        """Send a request; return when the answer's headers are there. Implements `Transport`."""
+        """Send a request; return once the response's headers are there. Implements `Transport`."""
         url = prepared.url or ""
         parts = urlsplit(url)
         origin = (parts.scheme, parts.netloc, verify)
@@ -47,7 +47,7 @@ class SharedSession:
 
 
 class _NoCookies(RequestsCookieJar):
-    """A jar that keeps nothing: requests of different users share this session."""
+    """A cookie jar that stays empty: requests of different users share the session."""
 
     def extract_cookies(self, response: Any, request: Any) -> None:
         return

@@ -113,8 +113,11 @@ def test_advice_names_what_can_be_done() -> None:
         "; check the key in GEMINI_API_KEY or GOOGLE_API_KEY or the settings"
     )
     assert explain(BadRequestError(404, "No such model.")) == "HTTP 404: No such model; check --model and --base-url"
-    assert explain(OptionError("api_key", None, "a key; set OPENAI_API_KEY or give api_key")) == (
-        "no API key; set OPENAI_API_KEY, or try --provider loopback, which needs no key"
+    missing = OptionError(
+        "api_key", None, "a key", message="No API key for openai. Set OPENAI_API_KEY or pass api_key=."
+    )
+    assert explain(missing) == (
+        "No API key for openai. Set OPENAI_API_KEY, or try --provider loopback, which needs no key"
     )
 
 
