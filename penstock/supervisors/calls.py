@@ -22,6 +22,7 @@ __all__ = [
     "ReportChild",
     "RestartChild",
     "StartChild",
+    "Successor",
     "TerminateChild",
     "WhichChild",
     "WhichChildren",
@@ -87,6 +88,16 @@ class ReportChild(msgspec.Struct, frozen=True):
     """Ask a dynamic supervisor to send its observer `ChildExited` (``"noproc"``) if it has no such child."""
 
     spec: ChildSpec
+
+
+class Successor(msgspec.Struct, frozen=True):
+    """Ask for the process that runs in the place of a dead child.
+
+    The answer is its ref; ``"restarting"`` if the child will be started again, also if the supervisor has not heard of
+    its death yet; None if it will not.
+    """
+
+    ref: ProcessRef
 
 
 def start_child(

@@ -14,12 +14,13 @@ from penstock.actors.runtime.process import Process, ProcessRef, Refusal
 from penstock.actors.runtime.reasons import KILL, SHUTDOWN
 from penstock.config.logs import get_logger
 from penstock.errors import StartError, SupervisorError, describe_reason
-from penstock.supervisors.calls import CountChildren, WhichChildren
+from penstock.supervisors.calls import CountChildren, Successor, WhichChildren
 from penstock.supervisors.restart import RestartWindow, backoff_delay
 from penstock.supervisors.spec import BRUTAL_KILL, ChildCounts, ChildInfo, ChildSpec, ChildState, Shutdown
 
 __all__ = ["Child", "Retry", "Supervising", "check_not_running", "refusal"]
 
+_FORMER: Final = 8  # refs of earlier incarnations that are kept
 _PATIENCE: Final = 5.0  # seconds to wait for a name whose process is about to end
 
 
@@ -29,6 +30,7 @@ class Child:
     __slots__ = (
         "args",
         "failures",
+        "former",
         "id",
         "previous_ref",
         "ref",
@@ -47,6 +49,7 @@ class Child:
         self.args = spec.args if args is None else args
         self.state: ChildState = "undefined"
         self.ref: ProcessRef | None = None
+        self.former: tuple[ProcessRef, ...] = ()  # its last refs before the present one
         self.previous_ref: ProcessRef | None = None  # its ref before the restart, while it is being restarted
         self.version = 0  # counts changes of state
         self.started_at = 0.0  # when it was started
@@ -110,8 +113,20 @@ class Supervising(Process):
                 return [child.info() for child in reversed(self._children.values())]
             case CountChildren():
                 return self._count()
+            case Successor(ref=ref):
+                return self._successor(ref)
         super().on_receive(message)
         raise refusal("unknown_call", detail=type(message).__name__)
+
+    def _successor(self, ref: ProcessRef) -> ProcessRef | str | None:
+        child = next((one for one in self._children.values() if one.ref is ref or ref in one.former), None)
+        if child is None:
+            return None
+        if child.state == "running" and child.ref is not ref:
+            return child.ref
+        # A stopped child may be restarted together with a sibling.
+        is_restarting = child.ref is ref or any(one.state == "restarting" for one in self._children.values())
+        return "restarting" if is_restarting else None
 
     def _count(self) -> ChildCounts:
         supervisors = active = 0
@@ -180,6 +195,8 @@ class Supervising(Process):
         for ref in (child.ref, child.previous_ref):
             if ref is not None:
                 self._by_ref.pop(ref, None)
+        if child.ref is not None:
+            child.former = (*child.former[-_FORMER:], child.ref)
         child.ref = child.previous_ref = None
         child.state = "undefined"
         child.version += 1

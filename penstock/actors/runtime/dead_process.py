@@ -10,9 +10,8 @@ from pykka.messages import _ActorStop
 
 from penstock.actors.runtime.clock import Fired
 from penstock.actors.runtime.dead_letters import DeadLetters
-from penstock.actors.runtime.mailbox import Mailbox
 from penstock.actors.runtime.reasons import NOPROC
-from penstock.actors.runtime.ref import SystemMessage, Terminate
+from penstock.actors.runtime.ref import ProcessRef, SystemMessage, Terminate
 from penstock.actors.runtime.reply import answer_with, answer_with_error
 from penstock.actors.runtime.signals import Down, Ephemeral, ExitNotice
 from penstock.errors import ProcessDead
@@ -26,11 +25,12 @@ class DeadProcess:
     A call that was waiting when the process died gets the exit reason, a later one ``"noproc"``.
     """
 
-    __slots__ = ("_dead_letters", "_label", "_late", "_mailbox", "reason")
+    __slots__ = ("_dead_letters", "_label", "_late", "_mailbox", "_ref", "reason")
 
-    def __init__(self, mailbox: Mailbox, label: str, dead_letters: DeadLetters, reason: object) -> None:
-        self._mailbox = mailbox
-        self._label = label
+    def __init__(self, ref: ProcessRef, dead_letters: DeadLetters, reason: object) -> None:
+        self._ref = ref
+        self._mailbox = ref.actor_inbox
+        self._label = ref.label
         self._dead_letters = dead_letters
         self._late = False
         self.reason = reason
@@ -39,6 +39,11 @@ class DeadProcess:
         """Answer the calls that are waiting; calls from now on get ``"noproc"``."""
         self.answer_all()
         self._late = True
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the messages that were waiting have been dealt with."""
+        return self._late
 
     def run(self, limit: int) -> int:
         """Empty the mailbox. Called by a worker that holds it."""
@@ -62,8 +67,13 @@ class DeadProcess:
         reply = getattr(item, "reply_to", None)
         if isinstance(reply, pykka.Future):
             answer_call_to_dead(item.message, reply, self._label, NOPROC if self._late else self.reason)
-        elif not _is_ephemeral(item) and not _is_ephemeral(getattr(item, "message", None)):  # it may be in a `Cast`
+        elif not self._is_ignored(item):
             self._dead_letters.record(self._label, item)
+
+    def _is_ignored(self, item: Any) -> bool:
+        if _is_ephemeral(item) or _is_ephemeral(getattr(item, "message", None)):  # it may be in a `Cast`
+            return True
+        return any(take_back(item) for take_back in self._ref.on_returned)
 
     def __str__(self) -> str:
         return f"{self._label} (dead)"

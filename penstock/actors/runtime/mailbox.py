@@ -29,6 +29,10 @@ class Owner(Protocol):
 class DeadOwner(Owner, Protocol):
     """Owns the mailbox of a dead process."""
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether the messages that were waiting have been dealt with."""
+
     def answer_all(self) -> None:
         """Empty the mailbox. Called from any thread, even while a worker is still stuck in the dead process's code."""
 

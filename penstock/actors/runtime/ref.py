@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 import pykka
@@ -82,6 +83,10 @@ class ProcessRef(pykka.ActorRef[Any]):
     runtime: RefNode
     label: str
     actor_inbox: Mailbox
+
+    on_returned: tuple[Callable[[Any], bool], ...] = ()
+    """Called with each message that the process has not handled when it is dead, in any thread. A message that one of
+    them takes back (returns True for) is no dead letter."""
 
     def __init__(self, process: RefProcess) -> None:
         super().__init__(process)

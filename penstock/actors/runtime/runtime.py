@@ -192,7 +192,7 @@ class Runtime:
             process.exit_reason = reason
             process.actor_stopped.set()
             process._attention = True
-            dead = DeadProcess(process.actor_inbox, process.label, self.dead_letters, reason)
+            dead = DeadProcess(ref, self.dead_letters, reason)
             process.actor_inbox.mark_dead(dead)
             self._forget(ref, process)
             self.ended += 1

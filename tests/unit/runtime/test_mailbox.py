@@ -28,6 +28,8 @@ class Owner:
 class Dead:
     """Takes the messages in the mailbox of a dead owner."""
 
+    is_closed = True
+
     def __init__(self, mailbox: Mailbox) -> None:
         self.mailbox = mailbox
         self.answered: list[Any] = []
