@@ -1,8 +1,8 @@
 """Subscribed actors. Any Pykka actor can subscribe.
 
-An actor is sent events while fewer than ``window`` of them are unhandled. How many it has handled is found out without
-its cooperation: from time to time a request for its ``actor_urn`` is sent along. Any Pykka actor answers it in its
-turn, and the answer is the receipt for everything before it.
+Events are sent to an actor while it has fewer than ``window`` of them unhandled. To learn how many it has handled, a
+request for its ``actor_urn`` is sent from time to time. Every Pykka actor answers it in mailbox order, so that the
+answer is the receipt for everything before it.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ _RECEIPT: Final = ProxyGetAttr(("actor_urn",))
 class PushSubscription(Subscription):
     """A subscribed actor: events are sent to it as messages."""
 
-    __slots__ = ("_acknowledged", "_is_complete", "_pumping", "_receipt_every", "_told", "on_dead", "ref")
+    __slots__ = ("_acknowledged", "_is_complete", "_pumping", "_receipt_every", "_sent", "on_dead", "ref")
 
     def __init__(self, hub: Hub, cursor: Cursor, target: Any, ref: pykka.ActorRef[Any]) -> None:
         super().__init__(hub, cursor, target)
         self.ref = ref
         self.on_dead: Callable[[], None] = nothing
         self._is_complete = False  # it has been sent its last event
-        self._told = 0
+        self._sent = 0
         self._acknowledged = 0
         self._receipt_every = max(1, cursor.window // 2)
         self._pumping = threading.Lock()
@@ -45,7 +45,7 @@ class PushSubscription(Subscription):
     @property
     def pending(self) -> int:
         """How many events wait for it, including those in its mailbox that it has not acknowledged."""
-        return self._cursor.pending + self._told - self._acknowledged
+        return self._cursor.pending + self._sent - self._acknowledged
 
     def wake(self) -> None:
         """Deliver pending events. Returns at once if another thread is already delivering."""
@@ -63,13 +63,13 @@ class PushSubscription(Subscription):
         cursor = self._cursor
         if not self.is_active:
             return False
-        if self._told - self._acknowledged < cursor.window:
+        if self._sent - self._acknowledged < cursor.window:
             return cursor.pending > 0
         return cursor.slow == "disconnect" and cursor.is_slow
 
-    def acknowledge(self, told: int) -> None:
-        """Note that it has handled the first ``told`` events. Called in the actor's thread."""
-        self._acknowledged = max(self._acknowledged, told)
+    def acknowledge(self, sent: int) -> None:
+        """Note that the actor has handled the first ``sent`` events. Called in the actor's thread."""
+        self._acknowledged = max(self._acknowledged, sent)
         self.wake()
         self._hub.caught_up()
 
@@ -90,10 +90,10 @@ class PushSubscription(Subscription):
                 return
             if event is None or not self._tell(event):
                 return
-            self._told += 1
+            self._sent += 1
             if isinstance(event, _TERMINAL):
                 self._complete()
-            elif self._told % self._receipt_every == 0:
+            elif self._sent % self._receipt_every == 0:
                 self._ask_for_receipt()
 
     def _complete(self) -> None:
@@ -113,13 +113,13 @@ class PushSubscription(Subscription):
 
     def _ask_for_receipt(self) -> None:
         try:
-            self.ref.actor_inbox.put(Envelope(_RECEIPT, reply_to=_Receipt(self, self._told)))
+            self.ref.actor_inbox.put(Envelope(_RECEIPT, reply_to=_Receipt(self, self._sent)))
         except Exception as error:
             self._refused(error)
 
     def _refused(self, error: Exception) -> None:
         get_logger(stream_id=self._cursor.log.stream_id).warning(
-            "subscriber_cannot_be_told", actor=str(self.ref), error=type(error).__name__
+            "subscriber_refused_message", actor=str(self.ref), error=type(error).__name__
         )
         self.died()
 
@@ -127,13 +127,13 @@ class PushSubscription(Subscription):
 class _Receipt(pykka.Future[Any]):
     """Set by the actor when it has handled all messages before this one; fails if the actor is dead."""
 
-    def __init__(self, subscription: PushSubscription, told: int) -> None:
+    def __init__(self, subscription: PushSubscription, sent: int) -> None:
         super().__init__()
         self._subscription = subscription
-        self._told = told
+        self._sent = sent
 
     def set(self, value: Any = None) -> None:
-        self._subscription.acknowledge(self._told)
+        self._subscription.acknowledge(self._sent)
 
     def set_exception(self, exc_info: Any = None) -> None:
         self._subscription.died()
