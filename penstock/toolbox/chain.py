@@ -1,4 +1,4 @@
-"""Joining streams to other things: existing event callbacks, foreign event systems, other streams."""
+"""Connects streams to existing event callbacks, to foreign event systems, and to other streams."""
 
 from __future__ import annotations
 
@@ -32,22 +32,22 @@ __all__ = ["Extract", "chain", "tokens_of", "wrap_existing_handler"]
 R = TypeVar("R")
 
 Extract: TypeAlias = Callable[[Any], Iterable[str] | tuple[Iterable[str], Mapping[str, Any]]]
-"""From a foreign event to its tokens, or to a pair of tokens and metadata for the stream's events from then on."""
+"""Returns the tokens of a foreign event, or a pair of tokens and metadata for the stream's events from then on."""
 
 
 def wrap_existing_handler(
     handler: Callable[[Any], R], stream: Stream, extract: Extract | None = None
 ) -> Callable[[Any], R]:
-    """Let an existing event callback feed a stream as well.
+    """Wrap an existing event callback so that it also feeds a stream.
 
-    The stream gets the tokens first; then ``handler`` is called as before, and its result and its exceptions are the
-    result's. That the stream has ended, or is full for longer than its ``push_timeout``, does not disturb the handler;
-    nor does an ``extract`` that raises (which is logged).
+    The stream gets the tokens first. Then ``handler`` is called, and the wrapper returns or raises what it does. The
+    handler is called even if the stream has ended, or is full for longer than its ``push_timeout``, or ``extract``
+    raises, which is logged.
 
     Args:
-        handler: the callback as it is.
-        stream: where the tokens go.
-        extract: how to find the tokens in an event; None takes `tokens_of`.
+        handler: the existing callback.
+        stream: gets the tokens.
+        extract: finds the tokens of an event; None takes `tokens_of`.
 
     >>> with System() as system:
     ...     stream = system.open_stream()
@@ -65,8 +65,8 @@ def wrap_existing_handler(
         try:
             _feed(stream, find(event))
         except StreamError:
-            pass  # the handler's life goes on without the stream
-        except Exception as error:  # and without an `extract` that understands the event
+            pass  # the handler must work without the stream
+        except Exception as error:  # and without the result of `extract`
             get_logger(stream_id=stream.stream_id).warning("extract_failed", error=type(error).__name__)
         return handler(event)
 
@@ -83,7 +83,7 @@ def _feed(stream: Stream, found: Iterable[str] | tuple[Iterable[str], Mapping[st
 
 
 def tokens_of(event: Any) -> list[str]:
-    """The tokens of the usual kinds of events: a text, a `TokenEvent`, an OpenAI chat chunk (object or dict).
+    """The tokens of a common event: a text, a `TokenEvent`, or an OpenAI chat chunk (object or dict).
 
     >>> tokens_of({"choices": [{"delta": {"content": "Hi"}}]})
     ['Hi']
@@ -100,8 +100,8 @@ def tokens_of(event: Any) -> list[str]:
     return []
 
 
-def _get(thing: Any, name: str) -> Any:
-    return thing.get(name) if isinstance(thing, Mapping) else getattr(thing, name, None)
+def _get(source: Any, name: str) -> Any:
+    return source.get(name) if isinstance(source, Mapping) else getattr(source, name, None)
 
 
 def chain(
@@ -112,13 +112,13 @@ def chain(
     stream_id: str | None = None,
     options: StreamOptions | None = None,
 ) -> Stream:
-    """Open a stream whose tokens are ``transform`` of another one's events.
+    """Open a stream whose tokens are ``transform`` of another stream's token events.
 
-    ``transform`` is given token events only; tool events pass unchanged, in their place and with the new stream's
-    numbers. Backpressure goes through: while the new stream is full, the old one waits, and so on up to the provider.
-    The new stream ends as the old one does, after what is still buffered in it, with the same finish reason, usage and
-    calls, or the same error; it is reset when the old one is. If ``transform`` raises, the new stream is cancelled with
-    the exception's name. If the new stream ends first, it lets go of the old one at once.
+    Tool events are passed on unchanged, in order, with the new stream's numbers. Backpressure is passed on too: while
+    the new stream is full, the old one waits, and so on up to the provider. The new stream ends as the old one does,
+    after emitting what it has buffered, with the same finish reason, usage and calls, or the same error. It is reset
+    when the old one is. If ``transform`` raises, the new stream is cancelled with the exception's name as the reason.
+    If the new stream ends first, it unsubscribes from the old one at once.
     """
     _check(transform=transform, stream=stream)
     target = system.open_stream(stream_id, options, metadata=stream.metadata, on_orphan="cancel")
@@ -126,11 +126,11 @@ def chain(
     relay = target._record.feeder = runtime.spawn(_Relay, target, transform)
     subscription = stream.subscribe(relay, slow="block", window=1)
 
-    def let_go() -> None:
+    def release() -> None:
         subscription.unsubscribe()
         runtime.exit(relay, SHUTDOWN)
 
-    target._record.over.when_done(let_go)
+    target._record.over.when_done(release)
     return target
 
 
@@ -143,9 +143,9 @@ def _check(*, stream: object, **functions: object) -> None:
 
 
 class _Relay(Process):
-    """Stands between two streams. It never blocks: while the second has no room it is suspended.
+    """Passes events from one stream to another. It never blocks: while the target has no room it is suspended.
 
-    Suspended, it does not even say that it has handled the last event, so that the first stream waits.
+    While suspended, it does not acknowledge its last event, so that the first stream waits.
     """
 
     in_pykka_registry = False
@@ -160,7 +160,7 @@ class _Relay(Process):
 
     @property
     def label(self) -> str:
-        """Says what it is."""
+        """``relay-`` and a part of its URN."""
         return f"relay-{self.actor_urn[9:17]}"
 
     def on_receive(self, message: Any) -> None:
@@ -182,7 +182,7 @@ class _Relay(Process):
         self.go_on()
 
     def dispose(self, reason: object) -> None:
-        """Nobody feeds the target any more: see to it that it ends, also if this one was killed. Any thread."""
+        """Cancel the target if the relay has crashed or was killed, as nothing else feeds it. Any thread."""
         super().dispose(reason)
         if not is_clean(reason) and not self._target.is_over:
             self._cancel(f"its relay ended: {describe_reason(reason)}")
@@ -198,7 +198,7 @@ class _Relay(Process):
         self._target._record.propose(Cancel(reason))
 
     def go_on(self) -> None:
-        """Do what is left to do, or wait until it can be done."""
+        """Push what is left, or suspend the process until that is possible."""
         tell = self.ref.tell
         if self._reset_for is not None and not self._is_reset():
             self.suspend()
@@ -206,7 +206,7 @@ class _Relay(Process):
         try:
             done = self._target._record.intake.push_now(self._rest, lambda: tell(_GO_ON))
         except StreamClosed:
-            self._rest = []  # it lets go of us
+            self._rest = []  # the target has ended, and ends this process
         else:
             del self._rest[:done]
         if self._rest:
@@ -215,7 +215,7 @@ class _Relay(Process):
             self.resume()
 
     def _is_reset(self) -> bool:
-        """Whether the target has forgotten what came; asks it to, and again if it has crashed instead."""
+        """Whether the target has been reset. If not, ask for it, and again if the target has crashed instead."""
         reply, self._reply = self._reply, None
         if reply is not None:
             with contextlib.suppress(PenstockError):
@@ -231,7 +231,7 @@ class _Relay(Process):
 
 
 class _GoOn(SystemMessage):
-    """There is room."""
+    """The target has room, or has answered."""
 
     __slots__ = ()
 
@@ -244,7 +244,7 @@ _GO_ON: Final = _GoOn()
 
 
 def _outcome_of(terminal: StreamCompleted | StreamFailed) -> Outcome:
-    """What it says beside the text."""
+    """Everything in a terminal event except the text."""
     facts = {
         name: getattr(terminal, name)
         for name in Outcome.__struct_fields__
@@ -254,7 +254,7 @@ def _outcome_of(terminal: StreamCompleted | StreamFailed) -> Outcome:
 
 
 def _copy(error: PenstockError) -> PenstockError:
-    """The same error for another stream, which has a ``partial`` of its own."""
+    """Copy an error for another stream, which sets its own ``partial``."""
     copy: PenstockError = type(error).__new__(type(error), *error.args)
     copy.__dict__.update(error.__dict__)
     copy.__cause__ = error.__cause__

@@ -11,7 +11,9 @@ It never blocks: it exchanges messages with streams, sources and tools. Its stat
 the turn under way ends in `StreamFailed`, none of its calls is run again, and queued messages are answered afterwards.
 
 Accepts: `Advance` (its record has changed); `RoundEnded` from a source; the messages of `ToolRound`; `Decide` as a
-call. Sends: tool events and the ending to its stream; starts and kills tasks. Fails: restarted by its supervisor.
+call.
+Sends: tool events and the ending to its stream; starts and kills tasks.
+Fails: restarted by its supervisor.
 """
 
 from __future__ import annotations

@@ -68,9 +68,12 @@ class Job:
     """The work of a task. It outlives the task. Its ``owner`` gets a `TaskDone` when the work is done.
 
     Args:
-        owner: the process to notify. label: the task's name. work: the code; may block. If it returns a `Reply`, the
-        reply's result is the task's, and no thread waits for it. cancel: called when the result is no longer needed, to
-        stop the code. quota: the quota of the thread that has been acquired for the job.
+        owner: the process to notify.
+        label: the task's name.
+        work: the code; may block. If it returns a `Reply`, the reply's result is the task's, and no thread waits for
+            it.
+        cancel: called when the result is no longer needed, to stop the code.
+        quota: the quota of the thread that has been acquired for the job.
     """
 
     def __init__(

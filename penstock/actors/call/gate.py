@@ -67,8 +67,7 @@ class Ticket:
 
     Args:
         wake: called in any thread when the ticket may be admitted. It must only send a message, and may be called late
-        or
-            in vain.
+            or in vain.
         tokens: the estimated number of tokens of request and answer together; see `Gate.spent`.
         is_retry: for the statistics only.
     """

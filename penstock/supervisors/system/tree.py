@@ -17,8 +17,8 @@ __all__ = ["system_children"]
 def system_children(names: Names, table: StreamTable, agents: AgentTable) -> list[ChildSpec]:
     """The root's children. If one crashes, it is restarted together with those after it (``rest_for_one``).
 
-    Agents use streams, sources and tools, and so come after them: an agent that has lost one of these is restarted
-    with it. The two handlers come last, as they clean up after everything before them.
+    Agents use streams, sources and tools, and so come after them: agents are restarted together with these. The two
+    handlers come last, as they clean up after everything before them.
     """
     return [
         ChildSpec(id=REGISTRY, name=REGISTRY, cls=Registry, args=(names,)),
