@@ -92,8 +92,7 @@ class Output:
         self.is_terminal = sys.stdout.isatty()
         self._encoding = sys.stdout.encoding or "utf-8"
         self._buffer = sys.stdout.buffer
-        self._poll = None
-        if hasattr(select, "poll"):  # not on Windows, where the next write tells
+        if sys.platform != "win32":  # there the next write tells
             self._poll = select.poll()
             self._poll.register(self._buffer, 0)
         self.line_open = False
@@ -128,7 +127,9 @@ class Output:
 
     def check(self) -> None:
         """Raise `BrokenPipeError` if nobody reads any more, without writing anything."""
-        if self._poll is not None and any(seen & (select.POLLERR | select.POLLHUP) for _, seen in self._poll.poll(0)):
+        if sys.platform == "win32":
+            return
+        if any(seen & (select.POLLERR | select.POLLHUP) for _, seen in self._poll.poll(0)):
             raise BrokenPipeError
 
 
