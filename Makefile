@@ -1,29 +1,43 @@
-# Everything a fresh machine needs is Python ≥ 3.11, make and git: the first target that needs it makes .venv.
+# Everything a fresh machine needs is Python 3.11 or newer, make and git: the first target that needs it makes the
+# virtual environment. It is .venv; if .venv belongs to another Python version than $(PYTHON), it is .venv-3.13 or so.
 PYTHON ?= python3
-VENV   := .venv
-BIN    := $(VENV)/bin
+JOBS   ?= logical
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test simulate soak check bench docs format clean help
+version = $(shell $(1) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+WANTED := $(call version,$(PYTHON))
+FOUND  := $(if $(wildcard .venv/bin/python),$(call version,.venv/bin/python))
+VENV   := .venv$(if $(filter-out $(WANTED),$(FOUND)),-$(WANTED))
+BIN    := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest
+# One process for each core. A process that has run out of tests takes some from another one.
+PARALLEL := --numprocesses $(JOBS) --maxprocesses 8 --dist worksteal
 
-help:  ## say what can be made
+.PHONY: run quick test simulate soak check bench docs format clean help
+.DELETE_ON_ERROR:
+
+help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-$(VENV)/.run: pyproject.toml
-	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"penstock needs Python 3.11 or newer, this is {v[0]}.{v[1]}: make PYTHON=python3.11 ...")'
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "installing penstock into $(VENV) ..."
-	@$(BIN)/python -m pip install --quiet --editable .
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"Penstock needs Python 3.11 or newer, and $(PYTHON) is {v[0]}.{v[1]}. Name another one: make PYTHON=python3.11 ...")'
+	@echo "Making the virtual environment $(VENV) for Python $(WANTED) ..."
+	@$(PYTHON) -m venv --clear $(VENV)
+
+$(VENV)/.run: pyproject.toml $(BIN)/python
+	@echo "Installing Penstock into $(VENV) ..."
+	@$(BIN)/python -m pip install --editable .
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run
-	@echo "installing what development needs into $(VENV) ..."
-	@$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	@$(BIN)/python -m pip install --quiet --group dev
+	@echo "Installing the development tools into $(VENV) ..."
+	@$(BIN)/python -m pip install --upgrade 'pip>=25.1'
+	@$(BIN)/python -m pip install --group dev
 	@touch $@
 
 $(VENV)/.docs: $(VENV)/.run
-	@$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	@echo "Installing the documentation tools into $(VENV) ..."
+	@$(BIN)/python -m pip install --editable '.[docs]'
 	@touch $@
 
 run: $(VENV)/.run  ## the demo: several streams, a retry, a crash, an agent with tools, the tree, the statistics
