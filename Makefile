@@ -67,5 +67,9 @@ bench: $(VENV)/.dev  ## measure, side by side with the peers, and write benchmar
 docs: $(VENV)/.docs  ## the documentation, into site/
 	$(BIN)/mkdocs build --strict
 
+.PHONY: diagrams
+diagrams: $(VENV)/.dev  ## draw the diagrams of the documentation from the state tables
+	$(BIN)/python -m tests.diagrams
+
 clean:  ## remove what was made here
 	rm -rf $(VENV) site build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -15,7 +15,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 PIECE: Final = 25  # the more tests one process has run, the longer its garbage collector takes for each
-SUITES: Final = ("tests/conformance", "tests/simulation/test_crashes.py", "tests/simulation/test_agent_crashes.py")
+SUITES: Final = (
+    "tests/conformance",
+    "tests/simulation/test_crashes.py",
+    "tests/simulation/test_agent_crashes.py",
+    "tests/diagrams",
+)
 
 
 def pieces(seeds: int, first: int) -> Iterator[tuple[str, int, int]]:
