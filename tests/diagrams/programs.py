@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 import penstock
-from penstock.actors.stream.outcome import Outcome
 from penstock.actors.stream.messages import Complete, Fail
+from penstock.actors.stream.outcome import Outcome
 from penstock.config.options import RequestOptions
 from penstock.config.settings import ProviderOptions, Settings
 from penstock.errors import ApiError, BadRequestError, ConnectError, PenstockError, ProcessDead, StartError

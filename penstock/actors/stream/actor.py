@@ -364,9 +364,9 @@ class TokenStream(StateMachine):
         return self._to(self._state, answer(event.reply_to), next_event(self._look_again()))
 
     def _stop_stream(self, event: Call) -> Transition:
-        return self._conclude(self._emit_rest() or self._ending or Complete(), answer(event.reply_to))
+        return self._conclude(self._empty_buffer() or self._ending or Complete(), answer(event.reply_to))
 
-    def _emit_rest(self) -> Fail | None:
+    def _empty_buffer(self) -> Fail | None:
         """Close the intake and emit everything; returns how the stream ends if that fails, else None."""
         record = self._stream
         # If this actor crashes, the next one ends the stream with it.
@@ -396,7 +396,7 @@ class TokenStream(StateMachine):
         """Emit what is buffered if the supervisor ends the actor. After a crash, the next actor continues."""
         if is_clean(reason) and self.is_alive and not self._stream.is_over:
             ending, crash = self._ending, StreamCrashed(self._stream.stream_id, ("supervisor", reason))
-            self._conclude(self._emit_rest() or ending or Fail(crash))
+            self._conclude(self._empty_buffer() or ending or Fail(crash))
 
     def _conclude(self, ending: Ending, *replies: Action) -> Transition:
         """End the stream, and stop."""
