@@ -272,14 +272,18 @@ def create_agent(
     stream_options = options if options is not None else settings.chat
     if not isinstance(stream_options, StreamOptions):
         raise OptionError("options", type(stream_options).__name__, "a StreamOptions or None")
+    _start(services, record)
+    return Agent(record, services, stream_options, dict(metadata or {}))
+
+
+def _start(services: Services, record: AgentRecord) -> None:
     services.agents.add(record)
     try:
-        start_agent(runtime, record, services.call_timeout)
+        start_agent(services.runtime, record, services.call_timeout)
     except BaseException:
         record.close()
         services.agents.forget(record)
         raise
-    return Agent(record, services, stream_options, dict(metadata or {}))
 
 
 def _agent_name(name: str | None) -> str:
