@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from tests.integration.command import (
-    ONLY_POSIX,
     finish,
     in_terminal,
     interrupts_not_ignored,
@@ -18,8 +17,6 @@ from tests.integration.command import (
     run,
     started,
 )
-
-pytestmark = ONLY_POSIX
 
 
 @pytest.fixture(autouse=True)

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.command import KEY, LIMIT, ONLY_POSIX, PROGRAM, environment, interrupts_not_ignored, read_until
+from tests.integration.command import KEY, LIMIT, PROGRAM, environment, interrupts_not_ignored, read_until
 
-pytestmark = [ONLY_POSIX, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 
 QUIET_START = """
 import os, runpy, signal
