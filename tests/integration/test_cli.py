@@ -9,11 +9,15 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import pytest
+
+if sys.platform == "win32":
+    pytest.skip("needs signals and devices", allow_module_level=True)
 
 import penstock
 from penstock.adapters.loopback.faults import (

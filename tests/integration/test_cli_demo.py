@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import re
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+if sys.platform == "win32":
+    pytest.skip("needs signals and devices", allow_module_level=True)
 
 from tests.integration.command import (
     finish,

@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+if sys.platform == "win32":
+    pytest.skip("needs signals and devices", allow_module_level=True)
+
 from tests.integration.command import KEY, LIMIT, PROGRAM, environment, interrupts_not_ignored, read_until
 
 pytestmark = pytest.mark.timeout(300)
