@@ -1,4 +1,4 @@
-"""The record of one stream: everything that outlives its actor.
+"""The record of one stream: all state that outlives its actor.
 
 A record is made when the stream is, and kept in a `StreamTable` until the stream is forgotten. The stream's actor, the
 integration of its provider call and the handler work on it, and may crash and be restarted around it.
@@ -47,9 +47,10 @@ _JOURNAL_PATIENCE: Final = 1.0  # seconds to wait for an append that an actor of
 
 
 class StreamRecord:
-    """Everything of one stream that does not die with an actor. Any thread may use it."""
+    """The state of one stream that outlives its actors. Any thread may use it."""
 
     __slots__ = (
+        "_is_announced",
         "_journaling",
         "_lock",
         "counters",
@@ -99,7 +100,7 @@ class StreamRecord:
         self.rounds: list[Outcome] = []  # of the feeds before the present one, if the stream is conducted
         self.serial = 0  # assigned by the table; distinguishes records that have had the same id
         self.feeder: ProcessRef | None = None  # the relay that joins another stream to this one
-        self.ending: Ending | None = None  # what was proposed; its actor may have crashed since
+        self.ending: Ending | None = None  # the proposed end; the actor may have crashed since
         self.ref: ProcessRef | None = None  # the present actor
         self.state = "idle"
         self.restart_in = "idle"  # the state in which a restarted actor begins: a paused stream stays paused
@@ -114,7 +115,8 @@ class StreamRecord:
         self.hub = Hub()
         self.counters = Counters(self.created_monotonic)
         self.over = Reply(runtime.dispatcher, f"the end of stream {stream_id!r}")
-        self._lock = threading.Lock()  # guards `ending`
+        self._lock = threading.Lock()  # guards `ending` and the next
+        self._is_announced = False
         self._journaling = None if journal is None else threading.Lock()  # held from the journal's append to the log's
 
     @property
@@ -140,13 +142,13 @@ class StreamRecord:
             ref.tell(message)
 
     def propose(self, ending: Ending, *, by: ProcessRef | None = None) -> bool:
-        """Say how the stream is to end, and tell its actor; returns whether this proposal counts.
+        """Propose how the stream ends, and notify its actor; returns whether this proposal counts.
 
-        The first one counts, except that `Cancel` takes the place of the others. It is written before the actor is
-        told, so that an actor which is just being started or restarted finds it.
+        The first one counts, except that `Cancel` replaces any other. It is written before the message is sent, so that
+        an actor which is just being started or restarted finds it.
 
         Args:
-            ending: `Complete` and `Fail` let out what is buffered first; `Cancel` discards it.
+            ending: `Complete` and `Fail` emit what is buffered first; `Cancel` discards it.
             by: the stream's own actor, which needs no message.
         """
         with self._lock:
@@ -186,7 +188,7 @@ class StreamRecord:
                     self._journal_surely(log.terminal)
         finally:
             if is_ours:
-                self._announce_end()
+                self.announce_end()
         return is_ours
 
     def _write_terminal(self, ending: Ending, epoch: int | None) -> bool:
@@ -206,7 +208,12 @@ class StreamRecord:
         self.state = "ended"
         self.on_end(terminal)
 
-    def _announce_end(self) -> None:
+    def announce_end(self) -> None:
+        """Announce the terminal event, once. Also called where `finish` may have hung, or crashed, in the journal."""
+        with self._lock:
+            is_first, self._is_announced = not self._is_announced, True
+        if not is_first:
+            return
         self.log.measure = self.log.on_end = None
         self.hub.on_release = nothing
         self.hub.announce()
@@ -241,7 +248,7 @@ class StreamRecord:
             return log.append(epoch, event)
 
     def new_epoch(self) -> int:
-        """Let a new actor write; an append that the one before has under way is waited for."""
+        """Start the epoch of a new actor, after an append that the previous actor has under way is done."""
         if self._journaling is None:
             return self.log.new_epoch()
         with self._journal_lock():
@@ -249,7 +256,7 @@ class StreamRecord:
 
     @contextlib.contextmanager
     def _journal_lock(self) -> Iterator[None]:
-        """Keep the journal equal to the log. A journal that hangs is not waited for longer than a second."""
+        """Keep the journal equal to the log. Waits for a journal that hangs for a second at most."""
         lock = self._journaling
         if lock is None:
             yield
@@ -267,7 +274,7 @@ class StreamRecord:
                 lock.release()
 
     def _journal_surely(self, event: StreamReset | TerminalEvent) -> None:
-        """Journal an event that must go into the log in any case."""
+        """Write an event to the journal that goes into the log even if that fails."""
         journal = self.journal
         if journal is None:
             return
@@ -282,10 +289,10 @@ class StreamRecord:
             else:
                 return
 
-    # --- what it has done ----------------------------------------------------------------------------------------
+    # --- statistics ----------------------------------------------------------------------------------------------
 
     def outcome(self) -> Outcome:
-        """What the feed has received so far beside the text, in all rounds. Any thread; never raises."""
+        """Everything the feed has received so far except the text, in all rounds. Any thread; never raises."""
         ending = self.ending
         if isinstance(ending, (Complete, Fail)) and ending.outcome is not None:
             return ending.outcome
@@ -299,7 +306,7 @@ class StreamRecord:
             return Outcome()
 
     def metrics(self) -> StreamMetrics:
-        """The stream in numbers; once it is over, exactly those of its terminal event."""
+        """The stream's metrics; once it has ended, those of its terminal event."""
         terminal = self.log.terminal
         if terminal is not None and terminal.metrics is not None:
             return terminal.metrics
@@ -328,7 +335,7 @@ class StreamRecord:
         return monotonic - self.created_monotonic + self.created_at
 
     def statistics(self) -> StreamStatistics:
-        """A snapshot of the counters. Any thread; waits for nothing."""
+        """A snapshot of the counters. Any thread; never blocks."""
         counters, intake, metrics = self.counters, self.intake, self.metrics()
         usage, is_estimate, cost = self._bill()
         return StreamStatistics(
