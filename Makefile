@@ -1,6 +1,7 @@
-# Everything a fresh machine needs is Python 3.11 or newer, make and git: the first target that needs it makes the
-# virtual environment. It is .venv; if .venv belongs to another Python version than $(PYTHON), it is .venv-3.13 or so.
+# Everything a new machine needs is Python 3.11 or newer, make and git. The first target that needs it makes the virtual
+# environment: .venv, or .venv-3.13 and so on if there is a .venv already that belongs to another Python version.
 PYTHON ?= python3
+# The test processes, one for each core unless you name another number.
 JOBS   ?= logical
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -9,11 +10,11 @@ WANTED := $(call version,$(PYTHON))
 FOUND  := $(if $(wildcard .venv/bin/python),$(call version,.venv/bin/python))
 VENV   := .venv$(if $(filter-out $(WANTED),$(FOUND)),-$(WANTED))
 BIN    := $(VENV)/bin
-PYTEST := $(BIN)/python -m pytest
-# One process for each core. A process that has run out of tests takes some from another one.
-PARALLEL := --numprocesses $(JOBS) --maxprocesses 8 --dist worksteal
+PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --maxprocesses 8 --dist worksteal
 
-.PHONY: run quick test simulate soak check bench docs format clean help
+QUICK := tests/unit tests/conformance/test_stream.py tests/conformance/test_asking.py tests/conformance/test_metrics.py
+
+.PHONY: run quick check lint types workflows test simulate soak bench format docs diagrams clean help
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -43,33 +44,45 @@ $(VENV)/.docs: $(VENV)/.run
 run: $(VENV)/.run  ## the demo: several streams, a retry, a crash, an agent with tools, the tree, the statistics
 	@$(BIN)/penstock run
 
-test: $(VENV)/.dev  ## every test
-	$(BIN)/python -m pytest
+quick: $(VENV)/.dev  ## after each edit, under a minute: ruff, the unit tests and a few of the conformance tests
+	$(BIN)/ruff check .
+	$(PYTEST) --deselect tests/unit/test_benchmarks_run.py $(QUICK)
 
-simulate: $(VENV)/.dev  ## the conformance suites and random programs under 1,000 seeds each; SEEDS=n for others
-	$(BIN)/python -m tests.simulation --seeds $(or $(SEEDS),1000)
+check: lint types workflows  ## lint, types and workflows
+
+lint: $(VENV)/.dev  ## ruff check, ruff format --check
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev  ## mypy --strict, for Linux, macOS and Windows
+	$(BIN)/mypy --platform linux
+	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin
+	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32
+
+workflows: $(VENV)/.dev  ## compare the workflows of GitHub Actions with their schema
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+
+test: $(VENV)/.dev  ## every test
+	$(PYTEST)
+
+simulate: $(VENV)/.dev  ## every seeded test under 1,000 seeds; SEEDS=n for another number, FIRST=n for the first of them
+	$(BIN)/python -m tests.simulation --seeds $(or $(SEEDS),1000) --first-seed $(or $(FIRST),0)
 
 soak: $(VENV)/.dev  ## kill processes of a running system under load for a minute; SOAK=seconds for another time
 	$(BIN)/python -m pytest tests/integration/test_kill.py --soak $(or $(SOAK),60) --timeout 900
 
-check: $(VENV)/.dev  ## ruff, ruff format, mypy --strict
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-
-format: $(VENV)/.dev  ## put the code into our form
+format: $(VENV)/.dev  ## fix what ruff can fix, and format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.dev  ## measure, side by side with the peers, and write benchmarks/RESULTS.md
+bench: $(VENV)/.dev  ## measure side by side with comparable libraries, and write benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks --write
 
 docs: $(VENV)/.docs  ## the documentation, into site/
 	$(BIN)/mkdocs build --strict
 
-.PHONY: diagrams
 diagrams: $(VENV)/.dev  ## draw the diagrams of the documentation from the state tables
 	$(BIN)/python -m tests.diagrams
 
-clean:  ## remove what was made here
-	rm -rf $(VENV) site build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+clean:  ## remove the virtual environments and everything else that was made here
+	rm -rf .venv .venv-3.* site build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
