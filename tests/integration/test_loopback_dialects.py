@@ -33,7 +33,7 @@ from penstock.adapters.loopback.script import Answer, Reply, Script, ScriptedCal
 from penstock.adapters.loopback.server import LoopbackProvider
 from penstock.errors import ApiError
 from penstock.events import Usage
-from tests.contract.judges import our_reading
+from tests.contract.official_clients import our_reading
 
 TEXT = "Grüße aus der Röhre: 水は低きに流れる 🌊, <and>\u2028a line separator."
 CALL = ScriptedCall("look_up", '{"city": "Zürich"}', id="call_7", signature="Y2FsbA==")

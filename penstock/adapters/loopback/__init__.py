@@ -1,4 +1,4 @@
-"""The loopback provider: a real HTTP server, in this process, that speaks the wire formats of five APIs.
+"""The loopback provider: a real HTTP server, in this process, that speaks the encoder formats of five APIs.
 
 It says what a `Script` tells it to and breaks where the script wants it broken: for tests, demonstrations and
 measurements. Nothing of it is a mock; bytes go through sockets, resets are resets.
@@ -11,9 +11,9 @@ Lists of models: ``GET /v1/models`` (OpenAI's form, or Anthropic's where an ``an
 the API whose path it looks like.
 
 The modules, each knowing only those above it: `faults` · `request` (what came in) · `ledger` (what came in and went
-out, counted) · `answer` · `replay` (recorded bytes) · `script` (who gets which) · `wire`, `chat_wire`,
-`responses_wire`, `anthropic_wire`, `ollama_wire`, `gemini_wire` (an answer as events) · `dialects` (which paths are
-whose) · `listings` · `resumption` · `framing` (events as writes) · `score` (an answer laid out in time) · `endpoints` ·
+out, counted) · `answer` · `replay` (recorded bytes) · `script` (who gets which) · `encoder`,
+`chat_encoder`, `responses_encoder`, `anthropic_encoder`, `ollama_encoder`, `gemini_encoder` (an answer as events) · `dialects` (which paths are
+whose) · `listings` · `resumption` · `framing` (events as writes) · `timeline` (an answer laid out in time) · `endpoints` ·
 `connection` · `models` (the script below) · `server`.
 
 The models of `models.default_script`, which is what ``penstock loopback`` serves, at 40 tokens a second:

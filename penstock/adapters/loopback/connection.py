@@ -16,12 +16,20 @@ import msgspec
 from penstock.adapters.loopback.endpoints import Endpoints
 from penstock.adapters.loopback.framing import BodyFraming
 from penstock.adapters.loopback.ledger import Ledger
-from penstock.adapters.loopback.score import Act, At, Cut, FaultBegins, Head, Reset, Stall
+from penstock.adapters.loopback.timeline import (
+    EndEarly,
+    FaultBegins,
+    Head,
+    ResetConnection,
+    Stall,
+    TimelineStep,
+    WaitUntil,
+)
 
-__all__ = ["Connection", "Limits", "Roster"]
+__all__ = ["Connection", "ConnectionLimits", "OpenConnections"]
 
 
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
+class ConnectionLimits(msgspec.Struct, frozen=True, kw_only=True):
     """What clients may take."""
 
     body_bytes: int
@@ -29,7 +37,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     connections: int
 
 
-class Roster:
+class OpenConnections:
     """The connections there are."""
 
     def __init__(self) -> None:
@@ -53,7 +61,7 @@ class Roster:
 
 
 class _Mark(Enum):
-    END = "no more acts"
+    END = "no more steps"
     SENT = "and all of it is with the kernel"
 
 
@@ -80,11 +88,13 @@ class Connection(asyncio.Protocol):
     text before it, and a client that does not read holds up only itself.
     """
 
-    def __init__(self, endpoints: Endpoints, ledger: Ledger, limits: Limits, roster: Roster) -> None:
+    def __init__(
+        self, endpoints: Endpoints, ledger: Ledger, limits: ConnectionLimits, connections: OpenConnections
+    ) -> None:
         self._endpoints = endpoints
         self._ledger = ledger
         self._limits = limits
-        self._roster = roster
+        self._connections = connections
         self._loop = asyncio.get_running_loop()
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.header_bytes)
         self._transport: asyncio.Transport
@@ -92,8 +102,8 @@ class Connection(asyncio.Protocol):
         self._request: h11.Request | None = None
         self._body = bytearray()
         # The response being sent
-        self._acts: Iterator[Act] | None = None
-        self._held: Act | _Mark | None = None
+        self._steps: Iterator[TimelineStep] | None = None
+        self._held: TimelineStep | _Mark | None = None
         self._framing: BodyFraming | None = None
         self._stream = False
         self._cut_short = False
@@ -116,11 +126,11 @@ class Connection(asyncio.Protocol):
         peer: socket.socket = transport.get_extra_info("socket")
         peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # asyncio does so only where `proto` is told
         transport.set_write_buffer_limits(high=0)  # `pause_writing` then means: the kernel has not taken all
-        others = len(self._roster.members)
+        others = len(self._connections.members)
         self._over_limit = others >= self._limits.connections
-        self._roster.add(self)
+        self._connections.add(self)
         self._ledger.count(connections=1, active_connections=1, refused_connections=int(self._over_limit))
-        if self._roster.closed or others >= self._limits.connections + _REFUSED_AT_ONCE:
+        if self._connections.closed or others >= self._limits.connections + _REFUSED_AT_ONCE:
             self.abort()
 
     def data_received(self, data: bytes) -> None:
@@ -128,7 +138,7 @@ class Connection(asyncio.Protocol):
         if self._lingering or self._ended_by_us:
             return
         self._http.receive_data(data)
-        if self._acts is None:
+        if self._steps is None:
             self._read_request()
         elif len(self._http.trailing_data[0]) > _PIPELINED:
             self.abort()
@@ -145,7 +155,7 @@ class Connection(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
         self._drop_response()
-        self._roster.discard(self)
+        self._connections.discard(self)
         self._ledger.count(active_connections=-1)
 
     def pause_writing(self) -> None:
@@ -155,7 +165,7 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Now it has."""
         self._paused = False
-        if self._acts is not None and not self._waiting:
+        if self._steps is not None and not self._waiting:
             # Not from here: asyncio closes a transport twice that is closed while it calls this.
             self._wait(self._loop.call_soon(self._play))
 
@@ -164,7 +174,7 @@ class Connection(asyncio.Protocol):
     def finish(self) -> None:
         """Close as soon as the answer under way is sent; at once where there is none."""
         self._closing = True
-        if self._acts is None:
+        if self._steps is None:
             self.abort()
 
     def abort(self) -> None:
@@ -175,7 +185,7 @@ class Connection(asyncio.Protocol):
     # --- requests ---------------------------------------------------------------------------------------------
 
     def _read_request(self) -> None:
-        while self._acts is None and not (self._lingering or self._transport.is_closing()):
+        while self._steps is None and not (self._lingering or self._transport.is_closing()):
             try:
                 event = self._http.next_event()
             except h11.RemoteProtocolError as error:
@@ -230,8 +240,8 @@ class Connection(asyncio.Protocol):
 
     # --- responses --------------------------------------------------------------------------------------------
 
-    def _begin(self, acts: Iterator[Act]) -> None:
-        self._acts = acts
+    def _begin(self, steps: Iterator[TimelineStep]) -> None:
+        self._steps = steps
         self._origin = self._loop.time()
         self._ledger.count(active_responses=1)
         self._play()
@@ -247,28 +257,28 @@ class Connection(asyncio.Protocol):
             raise
 
     def _play_due(self) -> None:
-        assert self._acts is not None
+        assert self._steps is not None
         events: list[bytes] = []
         size = 0
         while not self._paused:
-            act = self._held if self._held is not None else next(self._acts, _END)
+            step = self._held if self._held is not None else next(self._steps, _END)
             self._held = None
-            if isinstance(act, bytes):
-                events.append(act)
-                size += len(act)
+            if isinstance(step, bytes):
+                events.append(step)
+                size += len(step)
                 if size >= _BLOCK:
                     self._send(events, flush=False)
                     self._wait(self._loop.call_soon(self._play))
                     return
-            elif isinstance(act, FaultBegins):
+            elif isinstance(step, FaultBegins):
                 self._ledger.count(faults_injected=1)
-            elif isinstance(act, At):
-                due = self._origin + act.seconds
+            elif isinstance(step, WaitUntil):
+                due = self._origin + step.seconds
                 if due > self._loop.time():
                     self._send(events, flush=True)
                     self._wait(self._loop.call_at(due, self._play))
                     return
-            elif act is _END:
+            elif step is _END:
                 self._send_end(events)
                 events = []
                 self._held = _SENT
@@ -276,32 +286,32 @@ class Connection(asyncio.Protocol):
                 self._send(events, flush=True)
                 events = []
                 if self._paused:
-                    self._held = act
-                elif not self._perform(act):
+                    self._held = step
+                elif not self._perform(step):
                     return
 
     def _wait(self, timer: asyncio.Handle | None) -> None:
         self._waiting = True
         self._timer = timer
 
-    def _perform(self, act: Head | Stall | Reset | Cut | _Mark) -> bool:
+    def _perform(self, step: Head | Stall | ResetConnection | EndEarly | _Mark) -> bool:
         """Do one step that everything before it has left; whether to go on at once."""
-        if isinstance(act, Head):
-            self._send_head(act)
+        if isinstance(step, Head):
+            self._send_head(step)
             return True
-        if isinstance(act, Stall):
-            self._origin += act.seconds or 0.0
-            self._wait(None if act.seconds is None else self._loop.call_later(act.seconds, self._play))
+        if isinstance(step, Stall):
+            self._origin += step.seconds or 0.0
+            self._wait(None if step.seconds is None else self._loop.call_later(step.seconds, self._play))
             return False
-        if isinstance(act, Cut) and act.clean:
+        if isinstance(step, EndEarly) and step.clean:
             self._cut_short = True
             self._send_end([])
             self._held = _SENT
             return True
-        if act is _SENT:
+        if step is _SENT:
             self._complete()
             return False
-        if isinstance(act, Reset):
+        if isinstance(step, ResetConnection):
             peer: socket.socket = self._transport.get_extra_info("socket")
             peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.abort()  # nothing is buffered: without the linger option this is an ordinary FIN
@@ -371,8 +381,8 @@ class Connection(asyncio.Protocol):
         self._loop.call_soon(self._read_request)  # not from here: a thousand pipelined requests are not a recursion
 
     def _drop_response(self) -> None:
-        if self._acts is not None:
-            self._acts = None
+        if self._steps is not None:
+            self._steps = None
             self._held = self._framing = None
             self._stream = self._cut_short = False
             self._ledger.count(active_responses=-1)

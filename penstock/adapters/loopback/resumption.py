@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import msgspec
 
 from penstock.adapters.loopback.answer import Answer
-from penstock.adapters.loopback.responses_wire import ResponsesWire
-from penstock.adapters.loopback.wire import Exchange
+from penstock.adapters.loopback.encoder import AnswerContext
+from penstock.adapters.loopback.responses_encoder import ResponsesEncoder
 
-__all__ = ["KeptResponse", "KeptResponses", "ResumedWire"]
+__all__ = ["KeptResponse", "KeptResponses", "ResumedEncoder"]
 
 _KEPT = 256
 """Answers kept; the oldest makes room."""
@@ -21,7 +21,7 @@ class KeptResponse(msgspec.Struct, frozen=True):
     """An answer, and the request it was first sent for."""
 
     answer: Answer
-    exchange: Exchange
+    context: AnswerContext
 
     def again(self, connection: int) -> Answer:
         """The answer as the connection so many after the first gets it: with that one's own faults, and no delay."""
@@ -36,29 +36,29 @@ class KeptResponses:
         self._kept: OrderedDict[str, KeptResponse] = OrderedDict()
         self._resumed: dict[str, int] = {}
 
-    def keep(self, answer: Answer, exchange: Exchange) -> None:
+    def keep(self, answer: Answer, context: AnswerContext) -> None:
         """Keep one more."""
-        response_id = ResponsesWire(answer, exchange).response_id
-        self._kept[response_id] = KeptResponse(answer, exchange)
+        response_id = ResponsesEncoder(answer, context).response_id
+        self._kept[response_id] = KeptResponse(answer, context)
         self._resumed[response_id] = 0
         if len(self._kept) > _KEPT:
             oldest, _ = self._kept.popitem(last=False)
             del self._resumed[oldest]
 
-    def resume(self, response_id: str) -> tuple[Answer, Exchange] | None:
+    def resume(self, response_id: str) -> tuple[Answer, AnswerContext] | None:
         """The answer for one more connection, or None where there is no such response."""
         kept = self._kept.get(response_id)
         if kept is None:
             return None
         self._resumed[response_id] += 1
-        return kept.again(self._resumed[response_id] - 1), kept.exchange
+        return kept.again(self._resumed[response_id] - 1), kept.context
 
 
-class ResumedWire(ResponsesWire):
+class ResumedEncoder(ResponsesEncoder):
     """The events behind number ``after``, with the numbers and ids they had on the first connection."""
 
-    def __init__(self, answer: Answer, exchange: Exchange, after: int) -> None:
-        super().__init__(answer, exchange)
+    def __init__(self, answer: Answer, context: AnswerContext, after: int) -> None:
+        super().__init__(answer, context)
         self._after = after
 
     def opening(self) -> Iterator[bytes]:

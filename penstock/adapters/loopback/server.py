@@ -12,7 +12,7 @@ from threading import Event, Thread
 from types import TracebackType
 from typing import Self
 
-from penstock.adapters.loopback.connection import Connection, Limits, Roster
+from penstock.adapters.loopback.connection import Connection, ConnectionLimits, OpenConnections
 from penstock.adapters.loopback.endpoints import Endpoints
 from penstock.adapters.loopback.ledger import Ledger, ReceivedRequest, Statistics
 from penstock.adapters.loopback.models import default_script
@@ -71,11 +71,13 @@ class LoopbackProvider:
         check_number("max_header_bytes", max_header_bytes, 256, 2**24, whole=True)
         check_number("history", history, 0, 1_000_000, whole=True)
         self._address = (host, port)
-        self._limits = Limits(body_bytes=max_body_bytes, header_bytes=max_header_bytes, connections=max_connections)
+        self._limits = ConnectionLimits(
+            body_bytes=max_body_bytes, header_bytes=max_header_bytes, connections=max_connections
+        )
         self._ledger = Ledger(history)
         key = Secret(api_key) if isinstance(api_key, str) else api_key
         self._endpoints = Endpoints(Playback(script or Script()), self._ledger, key)
-        self._running: _Running | None = None
+        self._running: _ServerThread | None = None
 
     # --- life -------------------------------------------------------------------------------------------------
 
@@ -87,7 +89,7 @@ class LoopbackProvider:
         """
         if self._running is None:
             listener = _listen(*self._address)
-            self._running = _Running(listener, self._endpoints, self._ledger, self._limits)
+            self._running = _ServerThread(listener, self._endpoints, self._ledger, self._limits)
         return self
 
     def stop(self, grace: float = 0.0) -> None:
@@ -188,14 +190,14 @@ class LoopbackProvider:
         return f"LoopbackProvider({self.base_url})" if self.running else "LoopbackProvider(stopped)"
 
 
-class _Running:
+class _ServerThread:
     """One start: the socket, the thread, the loop."""
 
-    def __init__(self, listener: socket.socket, endpoints: Endpoints, ledger: Ledger, limits: Limits) -> None:
+    def __init__(self, listener: socket.socket, endpoints: Endpoints, ledger: Ledger, limits: ConnectionLimits) -> None:
         self.port: int = listener.getsockname()[1]
         self.ended = Event()
-        self._roster = Roster()
-        self._make = lambda: Connection(endpoints, ledger, limits, self._roster)
+        self._connections = OpenConnections()
+        self._make = lambda: Connection(endpoints, ledger, limits, self._connections)
         self._grace = 0.0
         ready: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
         self._thread = Thread(target=self._run, args=(listener, ready), name=f"loopback-{self.port}", daemon=True)
@@ -229,21 +231,21 @@ class _Running:
         ready.set_result((loop, stopping))
         await stopping.wait()
         # First accept no more, then close: asyncio leaks a socket that it has accepted but not yet wrapped at `close`.
-        self._roster.closed = True
+        self._connections.closed = True
         with suppress(NotImplementedError):  # Windows' loop has no readers
             loop.remove_reader(listener)
         accepting = asyncio.all_tasks() - {asyncio.current_task()}
         await asyncio.gather(*accepting, return_exceptions=True)
         server.close()
-        for connection in tuple(self._roster.members):
+        for connection in tuple(self._connections.members):
             connection.finish()
-        if self._grace and self._roster.members:
+        if self._grace and self._connections.members:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._roster.empty.wait(), self._grace)
-        for connection in tuple(self._roster.members):
+                await asyncio.wait_for(self._connections.empty.wait(), self._grace)
+        for connection in tuple(self._connections.members):
             connection.abort()
-        if self._roster.members:
-            await self._roster.empty.wait()
+        if self._connections.members:
+            await self._connections.empty.wait()
         await server.wait_closed()
 
 

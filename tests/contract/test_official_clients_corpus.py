@@ -1,4 +1,4 @@
-"""The providers' own clients and our decoders read recordings alike, or `docs/judges.md` says what the client does."""
+"""The official clients and our decoders read recordings alike; `docs/official-clients.md` lists every exception."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import pytest
 from penstock.adapters.loopback.replay import Replay
 from penstock.adapters.loopback.script import Script
 from penstock.adapters.loopback.server import LoopbackProvider
-from tests.contract.judges import CORPUS, KEY, Judges, Reading, judging, our_reading
+from tests.contract.official_clients import CORPUS, KEY, OfficialClients, Reading, connected_clients, our_reading
 
-DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "judges.md"
+DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "official-clients.md"
 
 
 ERROR_FIELD = {"gpustack/crmne-ruby_llm__TRIMMED-chat_with_extended_thinking_gpustack_qwen3_streams_thinking_.sse"}
@@ -53,11 +53,11 @@ ERRING = [case for case, facts in zip(CASES, RECORDINGS, strict=True) if _errs(f
 
 
 @pytest.fixture(scope="module")
-def judges() -> Iterator[Judges]:
+def clients() -> Iterator[OfficialClients]:
     # Cut into pieces that respect neither events nor characters.
     replays = {_model(facts): Replay(CORPUS / facts["file"], chunk=(997, 1, 61)) for facts in RECORDINGS}
-    with judging(LoopbackProvider(Script(models=replays), api_key=KEY)) as judges:
-        yield judges
+    with connected_clients(LoopbackProvider(Script(models=replays), api_key=KEY)) as clients:
+        yield clients
 
 
 def _model(facts: dict[str, Any]) -> str:
@@ -70,8 +70,8 @@ def _ours(facts: dict[str, Any]) -> Reading:
 
 @pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")  # of OpenAI's client, at Mistral's lists of parts
 @pytest.mark.parametrize("facts", CASES)
-def test_the_client_and_our_decoder_read_a_recording_alike(judges: Judges, facts: dict[str, Any]) -> None:
-    theirs, ours = judges.read(facts["api"], _model(facts)), _ours(facts)
+def test_the_client_and_our_decoder_read_a_recording_alike(clients: OfficialClients, facts: dict[str, Any]) -> None:
+    theirs, ours = clients.read(facts["api"], _model(facts)), _ours(facts)
 
     for point in sorted(_agreed(facts) - READ_FURTHER.get(facts["file"], set())):
         match point:

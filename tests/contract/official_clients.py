@@ -1,4 +1,4 @@
-"""The providers' own clients as judges: what each reads of a stream, and what our decoders read of the same bytes."""
+"""The official clients: what each reads from a stream, and what our decoders read from the same bytes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from penstock.ports import (
 )
 
 CORPUS = Path(__file__).parent.parent / "corpus"
-KEY = "sk-judge"
+KEY = "sk-client"
 USER: list[Any] = [{"role": "user", "content": "What is it?"}]
 
 
@@ -138,7 +138,7 @@ def _counts(**counts: int | None) -> dict[str, int | None]:
 # --- theirs --------------------------------------------------------------------------------------------------------
 
 
-class Judges:
+class OfficialClients:
     """The four clients, each with its connection to one loopback provider."""
 
     def __init__(self, provider: LoopbackProvider) -> None:
@@ -307,14 +307,14 @@ class Judges:
 
 
 @contextmanager
-def judging(provider: LoopbackProvider) -> Iterator[Judges]:
+def connected_clients(provider: LoopbackProvider) -> Iterator[OfficialClients]:
     """Start the provider and the clients, which are to go to it directly whatever proxy the environment names."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
             patch.delenv(name, raising=False)
         with provider:
-            judges = Judges(provider)
+            clients = OfficialClients(provider)
             try:
-                yield judges
+                yield clients
             finally:
-                judges.close()
+                clients.close()

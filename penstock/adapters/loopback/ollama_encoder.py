@@ -10,9 +10,9 @@ from typing import Any
 import msgspec
 
 from penstock.adapters.loopback.answer import Answer, ScriptedCall
-from penstock.adapters.loopback.wire import Exchange, repeated, to_object, to_usage
+from penstock.adapters.loopback.encoder import AnswerContext, repeat_tokens, to_object, to_usage
 
-__all__ = ["OllamaWire", "encode_ollama_error"]
+__all__ = ["OllamaEncoder", "encode_ollama_error"]
 
 _encode_json = msgspec.json.Encoder().encode
 
@@ -31,17 +31,20 @@ def _encode(value: Any) -> bytes:
     return encoded
 
 
-class OllamaWire:
-    """One chat answer. Implements `Wire`. A refusal is text; calls come whole; ``done_reason`` is ``stop`` for them."""
+class OllamaEncoder:
+    """One chat answer. Implements `AnswerEncoder`.
+
+    A refusal is sent as text. Calls are sent whole, with ``done_reason`` ``stop``.
+    """
 
     content_type = "application/x-ndjson"
     event_end = b"\n"
 
-    def __init__(self, answer: Answer, exchange: Exchange) -> None:
+    def __init__(self, answer: Answer, context: AnswerContext) -> None:
         self._answer = answer
-        self._exchange = exchange
-        created = datetime.fromtimestamp(exchange.created, UTC)
-        self._head = {"model": exchange.model, "created_at": created.strftime("%Y-%m-%dT%H:%M:%S.000001Z")}
+        self._context = context
+        created = datetime.fromtimestamp(context.created, UTC)
+        self._head = {"model": context.model, "created_at": created.strftime("%Y-%m-%dT%H:%M:%S.000001Z")}
         prefix, self._suffix = self._line({"role": "assistant", "content": "@"}).split(b'"@"')
         self._prefix = prefix
 
@@ -56,7 +59,7 @@ class OllamaWire:
             yield True, self._line({"role": "assistant", "content": "", "thinking": piece})
         for piece in answer.refusal_pieces:
             yield True, self.text(piece)
-        yield from repeated((self.text(piece) for piece in answer.pieces), answer)
+        yield from repeat_tokens((self.text(piece) for piece in answer.pieces), answer)
         for index, call in enumerate(answer.tool_calls):
             calls = [self._call(index, call)]
             yield True, self._line({"role": "assistant", "content": "", "tool_calls": calls})
@@ -96,13 +99,13 @@ class OllamaWire:
 
     def _call(self, index: int, call: ScriptedCall) -> dict[str, Any]:
         function = {"index": index, "name": call.name, "arguments": to_object(call)}
-        return {"id": call.id or f"call_loopback_{self._exchange.number}_{index}", "function": function}
+        return {"id": call.id or f"call_loopback_{self._context.number}_{index}", "function": function}
 
     def _done(self) -> dict[str, Any]:
         done: dict[str, Any] = {"done": True, "done_reason": "length" if self._answer.finish == "length" else "stop"}
         if self._answer.send_usage == "never":
             return done
-        usage = to_usage(self._answer, self._exchange)
+        usage = to_usage(self._answer, self._context)
         evaluated, prompt = usage.output_tokens, usage.input_tokens
         counts: dict[str, int | None] = {
             "total_duration": ((evaluated or 0) + (prompt or 0) + 10) * _NS_PER_TOKEN,
@@ -132,6 +135,6 @@ def encode_ollama_error(
     param: str | None = None,
     retry_after: float | None = None,
 ) -> bytes:
-    """Ollama's error body, which has no more than words. Implements `EncodeError`."""
+    """Ollama's error body, which has no more than words. Implements `ErrorEncoder`."""
     usual = _MESSAGES.get(code) or _MESSAGES.get(status, f"The request failed ({status}).")
     return _encode({"error": message if message is not None else usual})

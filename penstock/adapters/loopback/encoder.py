@@ -13,20 +13,20 @@ from penstock.adapters.loopback.answer import Answer, ScriptedCall
 from penstock.events import Usage
 
 __all__ = [
-    "EncodeError",
+    "AnswerContext",
+    "AnswerEncoder",
+    "ErrorEncoder",
     "EventStream",
-    "Exchange",
-    "Wire",
-    "encode_error",
     "encode_event",
-    "in_turn",
-    "repeated",
+    "encode_openai_error",
+    "interleave",
+    "repeat_tokens",
     "to_object",
     "to_usage",
 ]
 
 
-class Exchange(msgspec.Struct, frozen=True, kw_only=True):
+class AnswerContext(msgspec.Struct, frozen=True, kw_only=True):
     """What a dialect must know of a request to answer it."""
 
     number: int
@@ -42,7 +42,7 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True):
     """The Responses API is to keep the answer."""
 
 
-class Wire(Protocol):
+class AnswerEncoder(Protocol):
     """One answer in one dialect. Gives whole events as bytes, lazily; one object serves one response.
 
     Call `opening`, `body` and `closing` in this order, each once.
@@ -82,7 +82,7 @@ class Wire(Protocol):
 
 
 class EventStream:
-    """The part of a `Wire` that is the same wherever the events are server-sent ones."""
+    """The part of a `AnswerEncoder` that is the same wherever the events are server-sent ones."""
 
     content_type = "text/event-stream; charset=utf-8"
 
@@ -117,23 +117,23 @@ def encode_event(payload: bytes, line_ending: bytes, event: bytes = b"") -> byte
     return b"data: %b%b%b" % (payload, line_ending, line_ending)
 
 
-def repeated(events: Iterable[bytes], answer: Answer) -> Iterator[tuple[bool, bytes]]:
+def repeat_tokens(events: Iterable[bytes], answer: Answer) -> Iterator[tuple[bool, bytes]]:
     """The events of an answer's text, said as often as it wants, each made once. All of them are tokens."""
     once = ((True, event) for event in events)
     # `cycle` keeps what it was given, so that a token said a million times is encoded once.
     return islice(cycle(once), answer.token_count) if answer.repeat else once
 
 
-def in_turn(voices: list[Iterator[tuple[bool, bytes]]]) -> Iterator[tuple[bool, bytes]]:
-    """One event of each voice after the other, as long as any has one."""
-    if len(voices) == 1:
-        yield from voices[0]
+def interleave(choices: list[Iterator[tuple[bool, bytes]]]) -> Iterator[tuple[bool, bytes]]:
+    """One event of each choice after the other, as long as any has one."""
+    if len(choices) == 1:
+        yield from choices[0]
         return
-    while voices:
-        for voice in tuple(voices):
-            event = next(voice, None)
+    while choices:
+        for choice in tuple(choices):
+            event = next(choice, None)
             if event is None:
-                voices.remove(voice)
+                choices.remove(choice)
             else:
                 yield event
 
@@ -147,21 +147,21 @@ def to_object(call: ScriptedCall) -> msgspec.Raw:
     return msgspec.Raw(msgspec.json.encode(value))
 
 
-def to_usage(answer: Answer, exchange: Exchange) -> Usage:
+def to_usage(answer: Answer, context: AnswerContext) -> Usage:
     """The usage to tell: the answer's own, or the true counts. ``output_tokens`` includes reasoning and arguments."""
     if answer.usage is not None:
         return answer.usage
     output = answer.paced_count
     return Usage(
-        input_tokens=exchange.input_tokens,
+        input_tokens=context.input_tokens,
         output_tokens=output,
-        total_tokens=exchange.input_tokens + output,
+        total_tokens=context.input_tokens + output,
         reasoning_tokens=sum(len(choice.reasoning_pieces) for choice in (answer, *answer.choices)),
         cached_tokens=0,
     )
 
 
-class EncodeError(Protocol):
+class ErrorEncoder(Protocol):
     """Makes a dialect's error body for an HTTP status, with the provider's usual words where none are given."""
 
     def __call__(
@@ -186,14 +186,14 @@ _MESSAGES: dict[int | str | None, str] = {
 }
 
 
-def encode_error(
+def encode_openai_error(
     status: int,
     message: str | None = None,
     code: str | int | None = None,
     param: str | None = None,
     retry_after: float | None = None,
 ) -> bytes:
-    """OpenAI's error body. Implements `EncodeError`."""
+    """OpenAI's error body. Implements `ErrorEncoder`."""
     usual = _MESSAGES.get(code) or _MESSAGES.get(status, f"The request failed ({status}).")
     error: dict[str, Any] = {
         "message": message if message is not None else usual,

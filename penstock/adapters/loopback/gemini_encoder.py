@@ -10,9 +10,16 @@ from typing import Any
 import msgspec
 
 from penstock.adapters.loopback.answer import Answer
-from penstock.adapters.loopback.wire import EventStream, Exchange, in_turn, repeated, to_object, to_usage
+from penstock.adapters.loopback.encoder import (
+    AnswerContext,
+    EventStream,
+    interleave,
+    repeat_tokens,
+    to_object,
+    to_usage,
+)
 
-__all__ = ["GeminiArrayWire", "GeminiWire", "encode_gemini_error"]
+__all__ = ["GeminiArrayEncoder", "GeminiEncoder", "encode_gemini_error"]
 
 _encode = msgspec.json.Encoder().encode
 
@@ -20,18 +27,18 @@ _FINISH_REASONS = {"length": "MAX_TOKENS", "content_filter": "SAFETY"}
 """Everything else is ``STOP``, calls too."""
 
 
-class GeminiWire(EventStream):
-    """One answer with ``alt=sse``. Implements `Wire`. A refusal is text; calls come whole.
+class GeminiEncoder(EventStream):
+    """One answer with ``alt=sse``. Implements `AnswerEncoder`. A refusal is text; calls come whole.
 
     Each event has the usage so far, which here is that of the prompt; the last one has all of it, and a part without
     text that carries the signature, where no call carries it.
     """
 
-    def __init__(self, answer: Answer, exchange: Exchange, line_ending: str = "\r\n") -> None:
+    def __init__(self, answer: Answer, context: AnswerContext, line_ending: str = "\r\n") -> None:
         super().__init__(answer, line_ending)
         self._answer = answer
-        self._exchange = exchange
-        self._voices = list(enumerate((answer, *answer.choices)))
+        self._context = context
+        self._choices = list(enumerate((answer, *answer.choices)))
 
     def opening(self) -> Iterator[bytes]:
         """Nothing: the first event is the first token."""
@@ -39,16 +46,16 @@ class GeminiWire(EventStream):
 
     def body(self) -> Iterator[tuple[bool, bytes]]:
         """Thoughts, text and calls of each candidate, side by side."""
-        return in_turn([self._body(index, answer) for index, answer in self._voices])
+        return interleave([self._body(index, answer) for index, answer in self._choices])
 
     def closing(self) -> Iterator[bytes]:
         """The finish reasons and the usage."""
-        for index, answer in self._voices:
+        for index, answer in self._choices:
             part: dict[str, Any] = {"text": ""}
             if answer.signature and not answer.tool_calls:
                 part["thoughtSignature"] = answer.signature
             candidate = _candidate(index, [part]) | {"finishReason": _finish(answer)}
-            last = index == len(self._voices) - 1
+            last = index == len(self._choices) - 1
             yield self._event(_encode(self._document([candidate], self._usage() if last else self._prompt_usage())))
 
     def text(self, text: str) -> bytes:
@@ -64,7 +71,7 @@ class GeminiWire(EventStream):
     def whole(self) -> bytes:
         """The document of ``:generateContent``."""
         candidates = []
-        for index, answer in self._voices:
+        for index, answer in self._choices:
             parts: list[dict[str, Any]] = []
             if answer.reasoning:
                 parts.append({"text": answer.reasoning, "thought": True})
@@ -81,7 +88,7 @@ class GeminiWire(EventStream):
             yield True, self._part(index, {"text": piece, "thought": True})
         for piece in answer.refusal_pieces:
             yield True, self._part(index, {"text": piece})
-        for token, payload in repeated(self._text_payloads(index, answer), answer):
+        for token, payload in repeat_tokens(self._text_payloads(index, answer), answer):
             yield token, self._event(payload)
         for part in _calls(answer):
             yield True, self._part(index, part)
@@ -100,19 +107,19 @@ class GeminiWire(EventStream):
         document: dict[str, Any] = {"candidates": candidates}
         if usage is not None:
             document["usageMetadata"] = usage
-        named = {"modelVersion": self._exchange.model, "responseId": f"loopback-{self._exchange.number}"}
+        named = {"modelVersion": self._context.model, "responseId": f"loopback-{self._context.number}"}
         return document | named
 
     def _prompt_usage(self) -> dict[str, int] | None:
         if self._answer.send_usage == "never":
             return None
-        prompt = to_usage(self._answer, self._exchange).input_tokens
+        prompt = to_usage(self._answer, self._context).input_tokens
         return {} if prompt is None else {"promptTokenCount": prompt, "totalTokenCount": prompt}
 
     def _usage(self) -> dict[str, int] | None:
         if self._answer.send_usage == "never":
             return None
-        usage = to_usage(self._answer, self._exchange)
+        usage = to_usage(self._answer, self._context)
         candidates = usage.output_tokens
         if self._answer.usage is None and candidates is not None:
             candidates -= usage.reasoning_tokens or 0  # Gemini's count of what was said is without the thoughts
@@ -126,14 +133,14 @@ class GeminiWire(EventStream):
         return {name: count for name, count in counts.items() if count is not None}
 
 
-class GeminiArrayWire(GeminiWire):
+class GeminiArrayEncoder(GeminiEncoder):
     """One answer without ``alt=sse``: the same documents as the elements of one array."""
 
     content_type = "application/json; charset=UTF-8"
     event_end = b""
 
-    def __init__(self, answer: Answer, exchange: Exchange) -> None:
-        super().__init__(answer, exchange)
+    def __init__(self, answer: Answer, context: AnswerContext) -> None:
+        super().__init__(answer, context)
         self._begun = False
 
     def closing(self) -> Iterator[bytes]:
@@ -210,7 +217,7 @@ def encode_gemini_error(
     param: str | None = None,
     retry_after: float | None = None,
 ) -> bytes:
-    """Google's error body. Implements `EncodeError`; ``code`` counts where it names one of its statuses."""
+    """Google's error body. Implements `ErrorEncoder`; ``code`` counts where it names one of its statuses."""
     usual = _MESSAGES.get(code) or _MESSAGES.get(status, f"The request failed ({status}).")
     name = str(code) if code in _NAMES else _STATUSES.get(status, "INTERNAL" if status >= 500 else "INVALID_ARGUMENT")
     details: list[dict[str, Any]] = []
