@@ -12,6 +12,7 @@ from penstock.actors.stream.iteration import Events
 from penstock.actors.stream.subscriptions import Subscription
 from penstock.config.options import OnOrphan, Restart, Slow
 from penstock.events import Event
+from penstock.ports import Delta, TextDelta
 from penstock.testing import (
     HANG,
     Collector,
@@ -135,7 +136,7 @@ class Program:
 
     def chat(self) -> None:
         chance = self.chance
-        whole: list[Any] = [step for word in TEXT for step in (word, chance.choice((0.0, 0.01)))]
+        whole: list[Any] = [step for read in self.reads() for step in (read, chance.choice((0.0, 0.01)))]
         cut = whole[: chance.randrange(len(whole))]
         attempts = {
             "whole": ScriptedAttempt(tuple(whole)),
@@ -151,7 +152,12 @@ class Program:
             "m",
             [],
             provider=ScriptedProvider(*script, attempts["whole"]),
-            options=penstock.StreamOptions(batch_size=chance.randint(1, 4), flush_interval=0.05, rate_limit=None),
+            options=penstock.StreamOptions(
+                batch_size=chance.randint(1, 4),
+                max_buffer_size=chance.choice((4, 1000)),
+                flush_interval=0.05,
+                rate_limit=chance.choice((None, None, 200.0)),
+            ),
             request_options=penstock.RequestOptions(
                 on_interrupt=chance.choice(("fail", "restart")), retry_base_delay=0.01
             ),
@@ -160,6 +166,16 @@ class Program:
             restart=self.restart(),
         )
         self.used.append(Used(stream, pushed=False))
+
+    def reads(self) -> list[list[Delta]]:
+        """The provider's text, in reads of several words."""
+        reads: list[list[Delta]] = []
+        words = [TextDelta(word) for word in TEXT]
+        while words:
+            count = self.chance.randint(1, 6)
+            reads.append([*words[:count]])
+            del words[:count]
+        return reads
 
     def restart(self) -> Restart:
         return self.chance.choice(("temporary", "transient"))
@@ -312,7 +328,7 @@ class Program:
 
 def _may_die(process: Process | None) -> bool:
     """Whether a user could reach it. Not: the reader's stand-in for a thread, and helpers that live for one call."""
-    return process is not None and type(process).__name__ not in ("_Request", "_DeathWatch", "Sentinel")
+    return process is not None and type(process).__name__ not in ("_OfferingRequest", "_DeathWatch", "Sentinel")
 
 
 def _read_one(events: Events, got: list[Event], timeout: float) -> bool:

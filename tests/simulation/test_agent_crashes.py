@@ -14,13 +14,14 @@ import pytest
 
 import penstock
 from penstock.actors.runtime.process import ProcessRef
+from penstock.ports import TextDelta
 from penstock.testing import Collector, ScriptedAttempt, ScriptedProvider, SimulatedSystem, check_log
 from tests.conformance.agents import Bench, ask, check_history, say
-from tests.conformance.common import assert_nothing_is_left
+from tests.conformance.common import FAST, assert_nothing_is_left
 
 pytestmark = pytest.mark.seeds(40)
 
-SPARED = ("_Request", "_DeathWatch", "Sentinel", "_Steps", "CallbackProcess")
+SPARED = ("_OfferingRequest", "_DeathWatch", "Sentinel", "_Steps", "CallbackProcess")
 """Stand-ins for threads, helpers that live for one call, the tools' own timers, and the subscribers we look through."""
 VICTIMS = {
     "agent": "AgentProcess",
@@ -47,7 +48,8 @@ class Model(ScriptedProvider):
             return say("Calm.")
         chance = self.chance
         if chance.random() < 0.35:
-            return say("Some ", chance.choice((0.0, 0.5)), "words.")
+            read = [TextDelta(word) for word in ("words ", "in ", "one ", "read.")]
+            return say("Some ", chance.choice((0.0, 0.5)), read)
         if chance.random() < 0.1:
             return ScriptedAttempt(("broken", penstock.ProviderError("broken")))
         attempt = ask(*[self.call() for _ in range(chance.randint(1, 4))], text=chance.choice(("", "Let me see. ")))
@@ -85,6 +87,7 @@ class Turns:
             model="m",
             provider=self.model,
             tools=self.bench.tools(),
+            options=FAST.replace(max_buffer_size=2),
             agent_options=penstock.AgentOptions(max_tool_calls=2, tool_timeout=20.0, max_tool_rounds=3),
             request_options=penstock.RequestOptions(retry_base_delay=0.01, on_interrupt="restart"),
         )

@@ -12,6 +12,7 @@ from penstock.actors.call.gate import EndpointStatistics
 from penstock.config.limits import BreakerOptions, RetryBudgetOptions
 from penstock.config.settings import ProviderOptions, Settings
 from penstock.errors import ApiError, CircuitOpen, ConnectError, IncompleteStream, RateLimited
+from penstock.ports import TextDelta
 from penstock.testing import (
     HANG,
     Collector,
@@ -42,7 +43,8 @@ def settings(**more: Any) -> Settings:
 
 
 def script(chance: random.Random) -> ScriptedAttempt:
-    whole: list[Any] = [step for word in WORDS for step in (word, chance.choice((0.0, 0.02)))]
+    reads = [[TextDelta(word) for word in WORDS[start : start + 4]] for start in range(0, len(WORDS), 4)]
+    whole: list[Any] = [step for read in reads for step in (read, chance.choice((0.0, 0.02)))]
     cut = whole[: chance.randrange(len(whole))]
     steps = {
         "whole": whole,
@@ -97,7 +99,7 @@ def test_whatever_fails_and_whoever_is_killed_every_place_is_given_back(seed: in
                 "m",
                 [],
                 provider=first,
-                options=FAST,
+                options=FAST.replace(max_buffer_size=chance.choice((2, 1000))),
                 request_options=options,
                 stream_id=f"s{number}",
                 on_orphan="continue",

@@ -1,4 +1,4 @@
-"""The loopback provider: a real HTTP server, in this process, that speaks the encoder formats of five APIs.
+"""The loopback provider: a real HTTP server, in this process, that speaks the wire formats of five APIs.
 
 It says what a `Script` tells it to and breaks where the script wants it broken: for tests, demonstrations and
 measurements. Nothing of it is a mock; bytes go through sockets, resets are resets.

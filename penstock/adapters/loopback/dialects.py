@@ -51,7 +51,7 @@ class _MakeEncoder(Protocol):
 
 
 class Dialect(msgspec.Struct, frozen=True, kw_only=True):
-    """One provider's encoder format."""
+    """One provider's wire format."""
 
     name: str
     make_encoder: _MakeEncoder
