@@ -1,4 +1,4 @@
-"""An answer as Anthropic's Messages API writes it, streamed and whole, and its error bodies."""
+"""Answers in the format of Anthropic's Messages API, streamed and whole, and its error bodies."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _STOP_REASONS = {
 
 
 class AnthropicEncoder(EventStream):
-    """One message: blocks of thinking, text (a refusal is text too) and calls. Implements `AnswerEncoder`."""
+    """Encodes one message: blocks of thinking, text (a refusal is text) and calls. Implements `AnswerEncoder`."""
 
     def __init__(self, answer: Answer, context: AnswerContext) -> None:
         super().__init__(answer)
@@ -32,15 +32,15 @@ class AnthropicEncoder(EventStream):
         self._context = context
         self._blocks = 0
         self._text_block: int | None = None
-        """The text block that is open."""
+        """The index of the open text block."""
 
     def opening(self) -> Iterator[bytes]:
-        """``message_start``."""
+        """Yield ``message_start``."""
         message = self._message([], None) | {"usage": self._usage(1)}
         yield self._named_event("message_start", message=message)
 
     def body(self) -> Iterator[tuple[bool, bytes]]:
-        """The blocks, each from start to stop, and the one ping that the real server sends behind the first start."""
+        """Yield the blocks, each from start to stop, and the ping that the real server sends after the first start."""
         answer = self._answer
         if answer.reasoning or answer.signature:
             yield from self._thinking()
@@ -50,7 +50,7 @@ class AnthropicEncoder(EventStream):
             yield from self._call(index, call)
 
     def closing(self) -> Iterator[bytes]:
-        """``message_delta`` with the reason and the usage, ``message_stop``."""
+        """Yield ``message_delta`` with the stop reason and the usage, and ``message_stop``."""
         delta = {"stop_reason": self._stop_reason(), "stop_sequence": None}
         usage = self._usage(None)
         yield self._named_event("message_delta", delta=delta, **({"usage": usage} if usage else {}))
@@ -58,23 +58,23 @@ class AnthropicEncoder(EventStream):
             yield self._named_event("message_stop")
 
     def text(self, text: str) -> bytes:
-        """A text delta that is not part of the answer, in a block of its own where no text block is open."""
+        """Encode a text delta that is not part of the answer, in a block of its own if no text block is open."""
         if self._text_block is not None:
             return self._text_delta(self._text_block, text)
         index, start = self._start({"type": "text", "text": ""})
         return start + self._text_delta(index, text) + self._stop(index)
 
     def keep_alive(self) -> bytes:
-        """A ping."""
+        """Encode a ping."""
         return self._named_event("ping")
 
     def error(self, code: str | int | None, message: str, then_done: bool) -> Iterator[bytes]:
-        """An ``error`` event; nothing follows it."""
+        """Yield an ``error`` event; nothing follows it."""
         error = {"type": _error_type(code if isinstance(code, int) else 500, code), "message": message}
         yield self._named_event("error", error=error)
 
     def whole(self) -> bytes:
-        """The message object."""
+        """Return the message object."""
         answer = self._answer
         blocks: list[dict[str, Any]] = []
         if answer.reasoning or answer.signature:
@@ -112,7 +112,7 @@ class AnthropicEncoder(EventStream):
         index, start = self._start(self._call_block(number, call))
         yield False, start
         yield False, self._delta(index, {"type": "input_json_delta", "partial_json": ""})
-        # Of a call without arguments the real server tells no more than that.
+        # For a call without arguments the real server sends nothing more.
         for piece in call.fragments if call.arguments != "{}" else ():
             yield True, self._delta(index, {"type": "input_json_delta", "partial_json": piece})
         yield False, self._stop(index)
@@ -161,12 +161,12 @@ class AnthropicEncoder(EventStream):
         }
 
     def _usage(self, output: int | None) -> dict[str, Any] | None:
-        """The usage with ``output`` tokens so far, or all of them (None): what is not to be told is then None."""
+        """Return the usage with ``output`` tokens so far, or with all (None); None if the final usage is not sent."""
         usage = to_usage(self._answer, self._context)
         if output is None and self._answer.send_usage == "never":
             return None
         return {
-            # The first event always has a usage; where none is to be told, it counts nothing.
+            # The first event always has a usage; if none is to be sent, its counts are zero.
             "input_tokens": 0 if self._answer.send_usage == "never" else usage.input_tokens,
             "cache_creation_input_tokens": usage.cache_write_tokens or 0,
             "cache_read_input_tokens": usage.cached_tokens or 0,
@@ -204,7 +204,7 @@ def encode_anthropic_error(
     param: str | None = None,
     retry_after: float | None = None,
 ) -> bytes:
-    """Anthropic's error body. Implements `ErrorEncoder`; ``code`` counts where it is one of Anthropic's types."""
+    """Encode an error body of Anthropic. Implements `ErrorEncoder`; ``code`` is used if it is one of its types."""
     usual = _MESSAGES.get(code) or _MESSAGES.get(status, f"The request failed ({status}).")
     error = {"type": _error_type(status, code), "message": message if message is not None else usual}
     return _encode({"type": "error", "error": error, "request_id": "req_loopback"})

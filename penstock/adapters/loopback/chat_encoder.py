@@ -1,4 +1,4 @@
-"""An answer as OpenAI chat completions write it, streamed and whole."""
+"""Answers in the format of OpenAI chat completions, streamed and whole."""
 
 from __future__ import annotations
 
@@ -17,47 +17,47 @@ _encode = msgspec.json.Encoder().encode
 
 
 class ChatEncoder(EventStream):
-    """One chat completion. Implements `AnswerEncoder`."""
+    """Encodes one chat completion. Implements `AnswerEncoder`."""
 
     def __init__(self, answer: Answer, context: AnswerContext) -> None:
         super().__init__(answer)
         self._answer = answer
         self._context = context
-        self._tell_usage = answer.send_usage == "always" or (answer.send_usage == "asked" and context.include_usage)
+        self._sends_usage = answer.send_usage == "always" or (answer.send_usage == "asked" and context.include_usage)
         self._choices = [_ChoiceEncoder(self, index, choice) for index, choice in enumerate((answer, *answer.choices))]
 
     def opening(self) -> Iterator[bytes]:
-        """The chunk that tells the role, of each choice."""
+        """Yield a chunk with the role, for each choice."""
         for choice in self._choices:
             yield self._event(self.chunk(choice.index, {"role": "assistant", "content": "", "refusal": None}))
 
     def body(self) -> Iterator[tuple[bool, bytes]]:
-        """What each choice says, side by side."""
+        """Yield the content of all choices, interleaved."""
         return interleave([choice.body() for choice in self._choices])
 
     def closing(self) -> Iterator[bytes]:
-        """The finish reasons, usage where it was asked for, ``[DONE]``."""
+        """Yield the finish reasons, usage if it was requested, ``[DONE]``."""
         for choice in self._choices:
             yield self._event(self.chunk(choice.index, {}, choice.answer.finish))
-        if self._tell_usage:
+        if self._sends_usage:
             usage = _usage_body(to_usage(self._answer, self._context))
             yield self._event(_encode(self._envelope("chat.completion.chunk") | {"choices": [], "usage": usage}))
         if self._answer.done_marker:
             yield self._event(b"[DONE]")
 
     def text(self, text: str) -> bytes:
-        """A content delta that is not part of the answer."""
+        """Encode a content delta that is not part of the answer."""
         return self._choices[0].delta("content", text)
 
     def error(self, code: str | int | None, message: str, then_done: bool) -> Iterator[bytes]:
-        """An error frame, as OpenAI and vLLM send it."""
+        """Yield an error event as OpenAI and vLLM send it."""
         error = {"message": message, "type": "server_error", "param": None, "code": code}
         yield self._event(_encode({"error": error}))
         if then_done:
             yield self._event(b"[DONE]")
 
     def whole(self) -> bytes:
-        """The completion object."""
+        """Return the completion object."""
         usage = None
         if self._answer.send_usage != "never":
             usage = _usage_body(to_usage(self._answer, self._context))
@@ -65,19 +65,19 @@ class ChatEncoder(EventStream):
         return _encode(self._envelope("chat.completion") | {"choices": choices, "usage": usage})
 
     def call_id(self, choice: int, index: int) -> str:
-        """An id for a call that has none."""
+        """Return an id for a call that has none."""
         return f"call_loopback_{self._context.number}_{f'{choice}_' if choice else ''}{index}"
 
     def chunk(self, index: int, delta: dict[str, Any], finish_reason: str | None = None) -> bytes:
-        """A chunk's JSON."""
+        """Encode the JSON of a chunk."""
         choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
         chunk = self._envelope("chat.completion.chunk") | {"choices": [choice]}
-        if self._tell_usage:
+        if self._sends_usage:
             chunk["usage"] = None
         return _encode(chunk)
 
     def chunk_event(self, payload: bytes) -> bytes:
-        """A chunk's event."""
+        """Encode the event of a chunk from its JSON."""
         return self._event(payload)
 
     def _envelope(self, kind: str) -> dict[str, Any]:
@@ -93,18 +93,18 @@ class ChatEncoder(EventStream):
 
 
 class _ChoiceEncoder:
-    """What one choice says."""
+    """Encodes one choice."""
 
     def __init__(self, encoder: ChatEncoder, index: int, answer: Answer) -> None:
         self.index = index
         self.answer = answer
         self._encoder = encoder
-        # A chunk is prefix + the value of the delta's one field + suffix: only that value is encoded for each token.
+        # A chunk is prefix + the value of the delta's only field + suffix: only that value is encoded for each token.
         prefix, self._suffix = encoder.chunk(index, {"content": "@"}).split(b'{"content":"@"}')
         self._prefix = prefix + b'{"'
 
     def body(self) -> Iterator[tuple[bool, bytes]]:
-        """Reasoning, refusal, text, calls."""
+        """Yield reasoning, refusal, text and calls."""
         answer = self.answer
         for piece in answer.reasoning_pieces:
             yield True, self.delta(answer.reasoning_field, piece)
@@ -119,12 +119,12 @@ class _ChoiceEncoder:
                 yield True, self._call({"index": index, "function": {"arguments": piece}})
 
     def delta(self, field: str, text: str) -> bytes:
-        """One field's delta."""
+        """Encode a delta of one field."""
         payload = b'%b%b":%b}%b' % (self._prefix, field.encode(), _encode(text), self._suffix)
         return self._encoder.chunk_event(payload)
 
     def whole(self) -> dict[str, Any]:
-        """The choice of a completion object."""
+        """Return the choice of a completion object."""
         answer = self.answer
         message: dict[str, Any] = {
             "role": "assistant",

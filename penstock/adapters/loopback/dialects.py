@@ -1,4 +1,4 @@
-"""The five dialects: which paths are theirs, what they want of a request, where they have the key. Pure."""
+"""The five dialects: their paths, what they require of a request, where a request carries the key. Pure."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Query = Mapping[str, str]
 
 
 class Rejection(msgspec.Struct, frozen=True, kw_only=True):
-    """Why a request is not answered; what `ErrorEncoder` wants to know."""
+    """Why a request is not answered: the arguments for an `ErrorEncoder`."""
 
     status: int
     message: str | None = None
@@ -57,7 +57,7 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     make_encoder: _MakeEncoder
     encode_error: ErrorEncoder
     needed: tuple[tuple[str, tuple[type, ...]], ...]
-    """The fields that must be there, and what they may be."""
+    """The required fields of a request, and the types they may have."""
 
     has_choices: bool = False
 
@@ -105,14 +105,14 @@ _GEMINI_PATH = re.compile(r"/v1(?:beta|alpha)?/models/([^/]+):(?:streamG|g)enera
 
 
 class GenerationTarget(msgspec.Struct, frozen=True):
-    """The address asks for an answer, in this dialect; ``model`` where the address names it."""
+    """A request target that asks for an answer, in this dialect; ``model`` if the path names it."""
 
     dialect: Dialect
     model: str | None = None
 
 
 def generation_target(path: str, query: Query) -> GenerationTarget | None:
-    """What the address asks for, where it asks for an answer."""
+    """Return what the target asks for, or None if it does not ask for an answer."""
     if path in _GENERATING:
         return GenerationTarget(_GENERATING[path])
     found = _GEMINI_PATH.fullmatch(path)
@@ -123,7 +123,7 @@ def generation_target(path: str, query: Query) -> GenerationTarget | None:
 
 
 def dialect_of(path: str, headers: Mapping[str, str], query: Query) -> Dialect:
-    """The dialect of an address, whatever it asks for. OpenAI's and Anthropic's model lists have the same address."""
+    """Return the dialect of any target. Headers decide if APIs share a path, as OpenAI and Anthropic share a list."""
     asked = generation_target(path, query)
     if asked is not None:
         return asked.dialect
@@ -137,17 +137,17 @@ def dialect_of(path: str, headers: Mapping[str, str], query: Query) -> Dialect:
 
 
 def sent_key(dialect: Dialect, headers: Mapping[str, str], query: Query) -> str:
-    """The key that came with a request, empty where there is none."""
+    """Return the key that a request carries, or an empty string."""
     if dialect.name == "gemini":
         return headers.get("x-goog-api-key", query.get("key", ""))
-    if dialect.name == "anthropic" and "x-api-key" in headers:  # its newer clients send a bearer token instead
+    if dialect.name == "anthropic" and "x-api-key" in headers:  # newer clients send a bearer token instead
         return headers["x-api-key"]
     scheme, _, key = headers.get("authorization", "").partition(" ")
     return key if scheme == "Bearer" else ""
 
 
 def reject_key(dialect: Dialect, key: str) -> Rejection:
-    """What a wrong key, or none, gets."""
+    """Return the rejection of a request with a wrong key, or without one."""
     if dialect.name != "gemini":
         return Rejection(status=401)
     if key:
@@ -157,7 +157,7 @@ def reject_key(dialect: Dialect, key: str) -> Rejection:
 
 
 def check_request(dialect: Dialect, request: ReceivedRequest) -> Rejection | None:
-    """Why no provider of this dialect would take the request, if so."""
+    """Return why no provider of this dialect would accept the request, or None if one would."""
     body: Any = request.body
     if not isinstance(body, dict):
         message = "We could not parse the JSON body of your request."

@@ -1,4 +1,4 @@
-"""What the dialects of the loopback provider share: an answer as events, the event stream's form, error bodies."""
+"""What the encoders of all wire formats share: their interface, server-sent events, usage, OpenAI's error bodies."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = [
 
 
 class AnswerContext(msgspec.Struct, frozen=True, kw_only=True):
-    """What a dialect must know of a request to answer it."""
+    """What an encoder must know about the request that it answers."""
 
     number: int
     model: str
@@ -36,53 +36,53 @@ class AnswerContext(msgspec.Struct, frozen=True, kw_only=True):
 
     input_tokens: int
     include_usage: bool = False
-    """The request asked for usage in the stream."""
+    """Whether the request asks for usage in the stream."""
 
     background: bool = False
-    """The Responses API is to keep the answer."""
+    """Whether the Responses API is to keep the answer."""
 
 
 class AnswerEncoder(Protocol):
-    """One answer in one dialect. Gives whole events as bytes, lazily; one object serves one response.
+    """Encodes one answer in one wire format, lazily, as whole events in bytes; one object serves one response.
 
     Call `opening`, `body` and `closing` in this order, each once.
     """
 
     @property
     def content_type(self) -> str:
-        """Of the stream."""
+        """The content type of the stream."""
 
     @property
     def event_end(self) -> bytes:
-        """What every event ends with."""
+        """The bytes that every event ends with."""
 
     def opening(self) -> Iterator[bytes]:
-        """Events before the first token."""
+        """Yield the events before the first token."""
 
     def body(self) -> Iterator[tuple[bool, bytes]]:
-        """The answer itself; the flag says whether the event is a token, which is paced and counted."""
+        """Yield the events of the answer; the flag says whether an event is a token, which is paced and counted."""
 
     def closing(self) -> Iterator[bytes]:
-        """Finish, usage, end marker."""
+        """Yield the events after the last token: finish reason, usage, end marker."""
 
     def text(self, text: str) -> bytes:
-        """A text delta that is not part of the answer."""
+        """Encode a text delta that is not part of the answer."""
 
     def keep_alive(self) -> bytes:
-        """A sign of life that says nothing; empty where the dialect has none."""
+        """Encode a sign of life without content; empty if the format has none."""
 
     def stamped(self, event: bytes) -> bytes:
-        """The event with the time in it."""
+        """Return the event with the current time added."""
 
     def error(self, code: str | int | None, message: str, then_done: bool) -> Iterator[bytes]:
-        """An error frame, and what closes the stream after it."""
+        """Yield an error event, and the events that close the stream after it."""
 
     def whole(self) -> bytes:
-        """The body of the answer that is not streamed."""
+        """Return the body of the answer when it is not streamed."""
 
 
 class EventStream:
-    """The part of a `AnswerEncoder` that is the same wherever the events are server-sent ones."""
+    """The part of an `AnswerEncoder` that all formats with server-sent events share."""
 
     content_type = "text/event-stream; charset=utf-8"
 
@@ -91,15 +91,15 @@ class EventStream:
 
     @property
     def event_end(self) -> bytes:
-        """A blank line."""
+        """A blank line in the stream's line ending."""
         return self._line_ending * 2
 
     def keep_alive(self) -> bytes:
-        """A comment."""
+        """Encode a comment."""
         return b": keep-alive" + self.event_end
 
     def stamped(self, event: bytes) -> bytes:
-        """The time as the first member of the event's JSON."""
+        """Return the event with the time as the first member of its JSON."""
         return event.replace(b"data: {", b'data: {"penstock_sent":%.6f,' % time.time(), 1)
 
     def _event(self, payload: bytes, event: bytes = b"") -> bytes:
@@ -107,7 +107,7 @@ class EventStream:
 
 
 def encode_event(payload: bytes, line_ending: bytes, event: bytes = b"") -> bytes:
-    r"""Put one JSON document into the event stream's form.
+    r"""Encode one JSON document as a server-sent event.
 
     >>> encode_event(b"{}", b"\n", b"ping")
     b'event: ping\ndata: {}\n\n'
@@ -118,14 +118,14 @@ def encode_event(payload: bytes, line_ending: bytes, event: bytes = b"") -> byte
 
 
 def repeat_tokens(events: Iterable[bytes], answer: Answer) -> Iterator[tuple[bool, bytes]]:
-    """The events of an answer's text, said as often as it wants, each made once. All of them are tokens."""
+    """Repeat the events of an answer's text as the answer asks; each is encoded once, and each is a token."""
     once = ((True, event) for event in events)
-    # `cycle` keeps what it was given, so that a token said a million times is encoded once.
+    # `cycle` stores the events, so a token that is sent a million times is encoded once.
     return islice(cycle(once), answer.token_count) if answer.repeat else once
 
 
 def interleave(choices: list[Iterator[tuple[bool, bytes]]]) -> Iterator[tuple[bool, bytes]]:
-    """One event of each choice after the other, as long as any has one."""
+    """Yield one event of each choice in turn until all choices have ended."""
     if len(choices) == 1:
         yield from choices[0]
         return
@@ -139,7 +139,7 @@ def interleave(choices: list[Iterator[tuple[bool, bytes]]]) -> Iterator[tuple[bo
 
 
 def to_object(call: ScriptedCall) -> msgspec.Raw:
-    """The arguments as the JSON value they are, on one line. Broken JSON stays broken, and breaks what it is put in."""
+    """Return the arguments as one JSON value on one line. Broken JSON stays broken, and breaks the event around it."""
     try:
         value = msgspec.json.decode(call.arguments or "{}")
     except msgspec.DecodeError:
@@ -148,7 +148,7 @@ def to_object(call: ScriptedCall) -> msgspec.Raw:
 
 
 def to_usage(answer: Answer, context: AnswerContext) -> Usage:
-    """The usage to tell: the answer's own, or the true counts. ``output_tokens`` includes reasoning and arguments."""
+    """Return the usage to send: the answer's own, or the true counts, where arguments and reasoning count as output."""
     if answer.usage is not None:
         return answer.usage
     output = answer.paced_count
@@ -162,7 +162,7 @@ def to_usage(answer: Answer, context: AnswerContext) -> Usage:
 
 
 class ErrorEncoder(Protocol):
-    """Makes a dialect's error body for an HTTP status, with the provider's usual words where none are given."""
+    """Encodes the error body of an API for an HTTP status; ``message`` None is the provider's usual message."""
 
     def __call__(
         self,
@@ -193,7 +193,7 @@ def encode_openai_error(
     param: str | None = None,
     retry_after: float | None = None,
 ) -> bytes:
-    """OpenAI's error body. Implements `ErrorEncoder`."""
+    """Encode an error body of OpenAI. Implements `ErrorEncoder`."""
     usual = _MESSAGES.get(code) or _MESSAGES.get(status, f"The request failed ({status}).")
     error: dict[str, Any] = {
         "message": message if message is not None else usual,

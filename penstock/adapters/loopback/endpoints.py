@@ -1,4 +1,4 @@
-"""What the loopback provider answers at which address. No I/O: a request in, a score out."""
+"""Which response the loopback provider gives to which request. No I/O: a request in, a timeline out."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _RESPONSE = "/v1/responses/"
 
 
 class Endpoints:
-    """Routes requests, checks them, asks the script. Lives in the provider's thread."""
+    """Routes requests, checks them and gets their replies from the script. Used in the provider's thread only."""
 
     def __init__(self, playback: Playback, ledger: Ledger, api_key: Secret | None) -> None:
         self._playback = playback
@@ -58,7 +58,7 @@ class Endpoints:
         self._kept = KeptResponses()
 
     def respond(self, method: str, target: str, headers: _Headers, body: bytes) -> Iterator[TimelineStep]:
-        """Give what is to be done for one request that came whole."""
+        """Return the timeline of the response to one complete request."""
         quoted, _, asked = target.partition("?")
         path, query = unquote(quoted), dict(parse_qsl(asked, keep_blank_values=True))
         if path == "/healthz":
@@ -88,7 +88,7 @@ class Endpoints:
         return _refuse(dialect, listed) if isinstance(listed, Rejection) else small_response(200, listed)
 
     def refuse(self, target: str, headers: _Headers, status: int, message: str) -> Iterator[TimelineStep]:
-        """Give what is to be done for a request that is not to be served; the connection is closed then."""
+        """Return the timeline of an error response; the connection is closed after it."""
         path, _, asked = target.partition("?")
         dialect = dialect_of(path, headers, dict(parse_qsl(asked)))
         return _refuse(dialect, Rejection(status=status, message=message), (("connection", "close"),))
@@ -120,7 +120,7 @@ class Endpoints:
             return _refuse(dialect, refusal)
         try:
             reply = self._playback.reply(request)
-        except Exception as error:  # the script is the user's code; a broken one must not take the server with it
+        except Exception as error:  # the script is the user's code; an error in it must not end the server
             self._ledger.count(script_errors=1)
             message = f"the script failed: {type(error).__name__}: {error}"
             return _refuse(dialect, Rejection(status=500, message=message, code="script_error"))
@@ -136,7 +136,7 @@ class Endpoints:
         return _answer(dialect, reply, context, stream=request.stream)
 
     def _response(self, response_id: str, query: Query) -> Iterator[TimelineStep]:
-        """A response that was kept: the rest of its stream, or all of it."""
+        """Return the timeline of a kept response: the rest of its stream, or all of it."""
         after = query.get("starting_after", "-1")
         if not after.removeprefix("-").isdecimal():
             refusal = Rejection(status=400, message="Invalid type for 'starting_after'.", param="starting_after")
@@ -175,5 +175,5 @@ def _refuse(dialect: Dialect, refusal: Rejection, headers: tuple[tuple[str, str]
 
 
 def _not_allowed(dialect: Dialect, allowed: str) -> Iterator[TimelineStep]:
-    message = f"Not allowed to do this at this URL; it takes {allowed}."
+    message = f"Method not allowed. This URL accepts {allowed}."
     return _refuse(dialect, Rejection(status=405, message=message, code="method_not_allowed"), (("allow", allowed),))

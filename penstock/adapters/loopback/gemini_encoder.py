@@ -1,4 +1,4 @@
-"""An answer as Gemini's API writes it: an event stream, a JSON array or one document; and its error bodies."""
+"""Answers in the format of Gemini's API, as an event stream, a JSON array or one document, and its error bodies."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ __all__ = ["GeminiArrayEncoder", "GeminiEncoder", "encode_gemini_error"]
 _encode = msgspec.json.Encoder().encode
 
 _FINISH_REASONS = {"length": "MAX_TOKENS", "content_filter": "SAFETY"}
-"""Everything else is ``STOP``, calls too."""
+"""Every other reason is ``STOP``, calls included."""
 
 
 class GeminiEncoder(EventStream):
-    """One answer with ``alt=sse``. Implements `AnswerEncoder`. A refusal is text; calls come whole.
+    """Encodes one answer for ``alt=sse``. Implements `AnswerEncoder`. A refusal is text; calls are sent whole.
 
-    Each event has the usage so far, which here is that of the prompt; the last one has all of it, and a part without
-    text that carries the signature, where no call carries it.
+    Each event has the usage so far, which here is that of the prompt. The last event has the complete usage, and an
+    empty text part with the signature if no call carries it.
     """
 
     def __init__(self, answer: Answer, context: AnswerContext, line_ending: str = "\r\n") -> None:
@@ -41,15 +41,15 @@ class GeminiEncoder(EventStream):
         self._choices = list(enumerate((answer, *answer.choices)))
 
     def opening(self) -> Iterator[bytes]:
-        """Nothing: the first event is the first token."""
+        """Yield nothing: the first event is the first token."""
         yield from ()
 
     def body(self) -> Iterator[tuple[bool, bytes]]:
-        """Thoughts, text and calls of each candidate, side by side."""
+        """Yield thoughts, text and calls of all candidates, interleaved."""
         return interleave([self._body(index, answer) for index, answer in self._choices])
 
     def closing(self) -> Iterator[bytes]:
-        """The finish reasons and the usage."""
+        """Yield the finish reasons and the usage."""
         for index, answer in self._choices:
             part: dict[str, Any] = {"text": ""}
             if answer.signature and not answer.tool_calls:
@@ -59,17 +59,17 @@ class GeminiEncoder(EventStream):
             yield self._event(_encode(self._document([candidate], self._usage() if last else self._prompt_usage())))
 
     def text(self, text: str) -> bytes:
-        """A text part that is not part of the answer."""
+        """Encode a text part that is not part of the answer."""
         return self._part(0, {"text": text})
 
     def error(self, code: str | int | None, message: str, then_done: bool) -> Iterator[bytes]:
-        """The error as it comes in the middle of a stream: JSON over several lines, which is no event."""
+        """Yield the error as the real server sends it inside a stream: JSON on several lines, which is not an event."""
         body = json.loads(encode_gemini_error(code if isinstance(code, int) else 500, message, code))
         lines = json.dumps(body, indent=2, ensure_ascii=False).encode()
         yield lines.replace(b"\n", self._line_ending) + self._line_ending
 
     def whole(self) -> bytes:
-        """The document of ``:generateContent``."""
+        """Return the document of ``:generateContent``."""
         candidates = []
         for index, answer in self._choices:
             parts: list[dict[str, Any]] = []
@@ -94,9 +94,9 @@ class GeminiEncoder(EventStream):
             yield True, self._part(index, part)
 
     def _text_payloads(self, index: int, answer: Answer) -> Iterator[bytes]:
-        """The documents of the tokens, with their fixed parts made once."""
-        form = _encode(self._document([_candidate(index, [{"text": "@"}])], self._prompt_usage()))
-        start, end = form.split(b'"@"')
+        """Yield the documents of the tokens; the constant parts are encoded once."""
+        template = _encode(self._document([_candidate(index, [{"text": "@"}])], self._prompt_usage()))
+        start, end = template.split(b'"@"')
         for piece in answer.pieces:
             yield start + _encode(piece) + end
 
@@ -122,7 +122,7 @@ class GeminiEncoder(EventStream):
         usage = to_usage(self._answer, self._context)
         candidates = usage.output_tokens
         if self._answer.usage is None and candidates is not None:
-            candidates -= usage.reasoning_tokens or 0  # Gemini's count of what was said is without the thoughts
+            candidates -= usage.reasoning_tokens or 0  # Gemini's candidate count excludes thoughts
         counts = {
             "promptTokenCount": usage.input_tokens,
             "candidatesTokenCount": candidates,
@@ -134,7 +134,7 @@ class GeminiEncoder(EventStream):
 
 
 class GeminiArrayEncoder(GeminiEncoder):
-    """One answer without ``alt=sse``: the same documents as the elements of one array."""
+    """Encodes one answer without ``alt=sse``: the same documents as the elements of one array."""
 
     content_type = "application/json; charset=UTF-8"
     event_end = b""
@@ -144,21 +144,21 @@ class GeminiArrayEncoder(GeminiEncoder):
         self._begun = False
 
     def closing(self) -> Iterator[bytes]:
-        """The last elements, and the end of the array."""
+        """Yield the last elements, and the end of the array."""
         *events, last = super().closing()
         yield from events
         yield last + (b"\n]\n" if self._answer.done_marker else b"")
 
     def keep_alive(self) -> bytes:
-        """White space."""
+        """Encode white space."""
         return b"\n"
 
     def stamped(self, event: bytes) -> bytes:
-        """The time as the first member of the element."""
+        """Return the element with the time as its first member."""
         return event.replace(b"{", b'{"penstock_sent":%.6f,' % time.time(), 1)
 
     def error(self, code: str | int | None, message: str, then_done: bool) -> Iterator[bytes]:
-        """The error as one more element."""
+        """Yield the error as one more element."""
         body = encode_gemini_error(code if isinstance(code, int) else 500, message, code)
         yield self._event(body) + (b"\n]\n" if then_done else b"")
 
@@ -180,7 +180,7 @@ def _calls(answer: Answer) -> list[dict[str, Any]]:
     for call in answer.tool_calls:
         function = {"name": call.name, "args": to_object(call)}
         part: dict[str, Any] = {"functionCall": function if call.id is None else {"id": call.id, **function}}
-        # The real server signs the first of several calls, for the thoughts that led to them all.
+        # Of several calls the real server signs the first, for the thoughts that led to all of them.
         signature = call.signature or (None if parts else answer.signature)
         parts.append(part | {"thoughtSignature": signature} if signature else part)
     return parts
@@ -217,7 +217,7 @@ def encode_gemini_error(
     param: str | None = None,
     retry_after: float | None = None,
 ) -> bytes:
-    """Google's error body. Implements `ErrorEncoder`; ``code`` counts where it names one of its statuses."""
+    """Encode an error body of Google. Implements `ErrorEncoder`; ``code`` is used if it is one of its statuses."""
     usual = _MESSAGES.get(code) or _MESSAGES.get(status, f"The request failed ({status}).")
     name = str(code) if code in _NAMES else _STATUSES.get(status, "INTERNAL" if status >= 500 else "INVALID_ARGUMENT")
     details: list[dict[str, Any]] = []

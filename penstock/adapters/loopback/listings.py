@@ -1,4 +1,4 @@
-"""The lists of models, as each provider writes them, page by page. Pure."""
+"""The lists of models in the form of each provider, page by page. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CREATED = "2026-01-01T00:00:00Z"
 
 
 def list_models(dialect: Dialect, names: Sequence[str], query: Query) -> bytes | Rejection:
-    """The list, or the page of it that was asked for, in the dialect's form."""
+    """Return the list, or the requested page of it, in the form of the dialect."""
     match dialect.name:
         case "anthropic":
             return _anthropic(names, query)

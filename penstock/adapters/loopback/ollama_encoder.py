@@ -1,4 +1,4 @@
-"""An answer as Ollama's own API writes it: a JSON document a line, or one for all; and its error bodies."""
+"""Answers in the format of Ollama's own API, as JSON lines or one JSON document, and its error bodies."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ __all__ = ["OllamaEncoder", "encode_ollama_error"]
 _encode_json = msgspec.json.Encoder().encode
 
 _NS_PER_TOKEN = 1_000_000
-"""The durations told are made up, so that an answer is as long the second time it is made."""
+"""Durations are made up, so that an answer that is encoded twice has the same length."""
 
 
 _ESCAPED = {char.encode(): f"\\u{ord(char):04x}".encode() for char in "<>&\u2028\u2029"}
 
 
 def _encode(value: Any) -> bytes:
-    """JSON as Go writes it. Its escapes matter: Ollama's own client takes a bare U+2028 for the end of a line."""
+    """Encode JSON as Go does. Its escapes matter: Ollama's official client ends a line at a bare U+2028."""
     encoded = _encode_json(value)
     for char, escape in _ESCAPED.items():
         encoded = encoded.replace(char, escape)
@@ -32,7 +32,7 @@ def _encode(value: Any) -> bytes:
 
 
 class OllamaEncoder:
-    """One chat answer. Implements `AnswerEncoder`.
+    """Encodes one chat answer. Implements `AnswerEncoder`.
 
     A refusal is sent as text. Calls are sent whole, with ``done_reason`` ``stop``.
     """
@@ -49,11 +49,11 @@ class OllamaEncoder:
         self._prefix = prefix
 
     def opening(self) -> Iterator[bytes]:
-        """Nothing: the first line is the first token."""
+        """Yield nothing: the first line is the first token."""
         yield from ()
 
     def body(self) -> Iterator[tuple[bool, bytes]]:
-        """Thinking, text, calls."""
+        """Yield thinking, text and calls."""
         answer = self._answer
         for piece in answer.reasoning_pieces:
             yield True, self._line({"role": "assistant", "content": "", "thinking": piece})
@@ -65,27 +65,27 @@ class OllamaEncoder:
             yield True, self._line({"role": "assistant", "content": "", "tool_calls": calls})
 
     def closing(self) -> Iterator[bytes]:
-        """The line that says ``done``, with counts and durations."""
+        """Yield the line with ``done``, counts and durations."""
         yield _encode(self._head | {"message": {"role": "assistant", "content": ""}} | self._done()) + b"\n"
 
     def text(self, text: str) -> bytes:
-        """A line of text that is not part of the answer."""
+        """Encode a line of text that is not part of the answer."""
         return self._prefix + _encode(text) + self._suffix
 
     def keep_alive(self) -> bytes:
-        """Nothing: Ollama has no such thing."""
+        """Return nothing: Ollama has no signs of life."""
         return b""
 
     def stamped(self, event: bytes) -> bytes:
-        """The time as the first member of the line's JSON."""
+        """Return the line with the time as the first member of its JSON."""
         return b'{"penstock_sent":%.6f,' % time.time() + event[1:]
 
     def error(self, code: str | int | None, message: str, then_done: bool) -> Iterator[bytes]:
-        """A line that is an error; nothing follows it."""
+        """Yield a line that is an error; nothing follows it."""
         yield _encode({"error": message}) + b"\n"
 
     def whole(self) -> bytes:
-        """All in one document."""
+        """Return the whole answer as one document."""
         answer = self._answer
         message: dict[str, Any] = {"role": "assistant", "content": answer.refusal + answer.full_text}
         if answer.reasoning:
@@ -135,6 +135,6 @@ def encode_ollama_error(
     param: str | None = None,
     retry_after: float | None = None,
 ) -> bytes:
-    """Ollama's error body, which has no more than words. Implements `ErrorEncoder`."""
+    """Encode an error body of Ollama, which consists of a message only. Implements `ErrorEncoder`."""
     usual = _MESSAGES.get(code) or _MESSAGES.get(status, f"The request failed ({status}).")
     return _encode({"error": message if message is not None else usual})

@@ -1,4 +1,4 @@
-"""An answer as the OpenAI Responses API writes it, streamed and whole."""
+"""Answers in the format of the OpenAI Responses API, streamed and whole."""
 
 from __future__ import annotations
 
@@ -20,10 +20,9 @@ _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"
 
 
 class ResponsesEncoder(EventStream):
-    """One response. Implements `AnswerEncoder`.
+    """Encodes one response. Implements `AnswerEncoder`.
 
-    The output items are, as far as the answer has them: reasoning (with a summary), a message (refusal or text) and
-    function calls.
+    Its output items, if the answer has them: reasoning (with a summary), a message (refusal or text), function calls.
     """
 
     def __init__(self, answer: Answer, context: AnswerContext) -> None:
@@ -35,21 +34,21 @@ class ResponsesEncoder(EventStream):
 
     @property
     def response_id(self) -> str:
-        """By which the response can be asked for again."""
+        """The id by which the response can be requested again."""
         return self._id("resp")
 
     @property
     def last_number(self) -> int:
-        """The number of the last event that was made."""
+        """The sequence number of the last event that was encoded."""
         return self._sequence - 1
 
     def opening(self) -> Iterator[bytes]:
-        """``response.created`` and ``response.in_progress``."""
+        """Yield ``response.created`` and ``response.in_progress``."""
         for kind in ("response.created", "response.in_progress"):
             yield self._named_event(kind, response=self._response("in_progress"))
 
     def body(self) -> Iterator[tuple[bool, bytes]]:
-        """The output items, each from added to done."""
+        """Yield the output items, each from added to done."""
         answer = self._answer
         if answer.reasoning:
             yield from self._reasoning()
@@ -59,19 +58,20 @@ class ResponsesEncoder(EventStream):
             yield from self._call(index, call)
 
     def closing(self) -> Iterator[bytes]:
-        """``response.completed`` or ``response.incomplete``, with the whole response."""
+        """Yield ``response.completed`` or ``response.incomplete``, with the whole response."""
         status = self._final_status()
         yield self._named_event(f"response.{status}", response=self._final())
 
     def text(self, text: str) -> bytes:
-        """A text delta that is not part of the answer: it has the number of the event before it, and takes none."""
+        """Encode a text delta that is not part of the answer; it repeats the number of the event before it."""
         self._sequence -= 1
         return self._text_delta(self._address(len(self._items), self._id("msg")) | {"content_index": 0}, text)
 
     def error(self, code: str | int | None, message: str, then_done: bool) -> Iterator[bytes]:
-        """An ``error`` event, as the real server sends it: not as its documents have it, without ``error`` around.
+        """Yield an ``error`` event, then ``response.failed`` if ``then_done``.
 
-        ``response.failed`` comes behind it if ``then_done``.
+        The event has the form that the real server sends, with its fields inside ``error``. The documented form has
+        them at the top level.
         """
         code = code if code is None else str(code)
         yield self._named_event(
@@ -82,8 +82,8 @@ class ResponsesEncoder(EventStream):
             yield self._named_event("response.failed", response=failed)
 
     def whole(self) -> bytes:
-        """The response object."""
-        for _ in self.body():  # fills the items
+        """Return the response object."""
+        for _ in self.body():  # fills `_items`
             pass
         return _encode(self._final())
 
@@ -177,10 +177,10 @@ class ResponsesEncoder(EventStream):
         return self._named_event("response.output_text.delta", **at, delta=text, logprobs=[])
 
     def _text_deltas(self, at: dict[str, Any], pieces: Iterable[str]) -> Iterator[bytes]:
-        """What `_text_delta` says for each piece, with the fixed parts of the event made once."""
-        form = self._text_delta(at, "@")
-        self._sequence -= 1  # that was a form, not an event
-        start, rest = form.split(b'"sequence_number":%d,' % self._sequence)
+        """Yield what `_text_delta` returns for each piece; the constant parts of the event are encoded once."""
+        template = self._text_delta(at, "@")
+        self._sequence -= 1  # that was a template, not an event
+        start, rest = template.split(b'"sequence_number":%d,' % self._sequence)
         middle, end = rest.split(b'"@"')
         for piece in pieces:
             yield b'%b"sequence_number":%d,%b%b%b' % (start, self._next_sequence(), middle, _encode(piece), end)

@@ -1,4 +1,4 @@
-"""An answer laid out in time: what a connection does one after the other. Pure; the clock is the player's."""
+"""Timelines: the steps a connection takes to send a response, and when. Pure; the connection has the clock."""
 
 from __future__ import annotations
 
@@ -53,33 +53,33 @@ class Head(msgspec.Struct, frozen=True):
 
 
 class WaitUntil(msgspec.Struct, frozen=True, gc=False):
-    """Go on when so many seconds have passed since the request (stalls not counted)."""
+    """Wait until so many seconds have passed since the request, stalls not counted."""
 
     seconds: float
 
 
 class Stall(msgspec.Struct, frozen=True):
-    """Do nothing for so long; None: until the client leaves."""
+    """Send nothing for so many seconds; None: until the client disconnects."""
 
     seconds: float | None
 
 
 class ResetConnection(msgspec.Struct, frozen=True):
-    """Reset the connection."""
+    """Send a TCP reset."""
 
 
 class EndEarly(msgspec.Struct, frozen=True):
-    """End here: the body as HTTP wants it (``clean``), or only the connection."""
+    """End the response early: end the body properly (``clean``), or only close the connection."""
 
     clean: bool
 
 
 class FaultBegins(msgspec.Struct, frozen=True):
-    """What follows is a fault; count it."""
+    """Count a fault; the next steps are its effect."""
 
 
 TimelineStep: TypeAlias = bytes | Head | WaitUntil | Stall | ResetConnection | EndEarly | FaultBegins
-"""One step of a response; bytes are one event. No more steps: the body ends as it should."""
+"""One step of a response; bytes are one event. After the last step the body ends properly."""
 
 _FAULT: Final = FaultBegins()
 
@@ -87,7 +87,7 @@ _FAULT: Final = FaultBegins()
 def small_response(
     status: int, body: bytes, headers: tuple[tuple[str, str], ...] = (), kind: str = "application/json"
 ) -> Iterator[TimelineStep]:
-    """A small answer that comes at once."""
+    """Yield the steps of a small response that is sent immediately."""
     yield Head(status, (("content-type", kind), ("content-length", str(len(body))), *headers), BodyFraming())
     yield body
 
@@ -95,7 +95,7 @@ def small_response(
 def fault_timeline(
     fault: Status | HangUp | NotAStream, encode_error: ErrorEncoder = encode_openai_error
 ) -> Iterator[TimelineStep]:
-    """A fault in the place of an answer; ``encode`` makes the dialect's error bodies."""
+    """Yield the steps of a fault that replaces an answer."""
     yield _FAULT
     match fault:
         case Status(status=status, retry_after=retry_after):
@@ -111,11 +111,14 @@ def fault_timeline(
 
 
 def stream_timeline(answer: Answer, make_encoder: Callable[[], AnswerEncoder]) -> Iterator[TimelineStep]:
-    """A streamed answer. ``make_encoder`` is asked twice where the length must be known before the first byte."""
+    """Yield the steps of a streamed answer.
+
+    ``make_encoder`` is called twice if the length must be known before the first byte.
+    """
     yield from _delays(answer)
     length = 0
     if answer.framing == "length":
-        # Stamps are as long as each other, so that the length holds for the second time.
+        # All time stamps have the same length, so the length also holds for the second encoding.
         kept = tuple(fault for fault in answer.faults if not _breaks_off(fault))
         steps = _StreamedBody(answer.replace(faults=kept), make_encoder()).steps()
         length = sum(len(step) for step in steps if isinstance(step, bytes))
@@ -129,9 +132,9 @@ def stream_timeline(answer: Answer, make_encoder: Callable[[], AnswerEncoder]) -
 def whole_timeline(
     answer: Answer, encoder: AnswerEncoder, encode_error: ErrorEncoder = encode_openai_error
 ) -> Iterator[TimelineStep]:
-    """An answer that is not streamed: it comes when its last token would have.
+    """Yield the steps of an answer that is not streamed; it is sent when its last token would be.
 
-    Faults that count tokens happen in the middle of the body; error frames become a status 500.
+    Faults that count tokens happen in the middle of the body; an `ErrorFrame` becomes a status 500.
     """
     yield from _delays(answer)
     for fault in answer.faults:
@@ -161,7 +164,7 @@ def whole_timeline(
 
 
 def replay_timeline(replay: Replay) -> Iterator[TimelineStep]:
-    """A recording, byte for byte; its faults count bytes."""
+    """Yield the steps of a recording, byte for byte; its faults count bytes."""
     yield from _delays(replay)
     faults = sorted(_in_body(replay.faults), key=_position)
     end = len(replay.recorded)
@@ -174,7 +177,7 @@ def replay_timeline(replay: Replay) -> Iterator[TimelineStep]:
         if due:
             yield WaitUntil(due)
         due += replay.pace
-        # A fault cuts the write that it falls into.
+        # A fault splits the write that it falls into.
         while faults and _position(faults[0]) < position + len(write):
             fault = faults.pop(0)
             before = max(_position(fault) - position, 0)
@@ -197,7 +200,7 @@ def _in_body(faults: Sequence[StreamFault]) -> Iterator[StreamFault]:
 
 
 def _break(fault: StreamFault) -> Iterator[TimelineStep]:
-    """The steps of a fault that breaks off or holds up."""
+    """Yield the steps of a fault that ends or delays the response."""
     yield _FAULT
     match fault:
         case StallAfter(seconds=seconds):
@@ -259,7 +262,7 @@ def _position(fault: StreamFault) -> int:
 
 
 class _StreamedBody:
-    """The steps of one streamed body, without its head."""
+    """Produces the steps of one streamed body, without its head."""
 
     def __init__(self, answer: Answer, encoder: AnswerEncoder) -> None:
         self._answer = answer
@@ -278,7 +281,7 @@ class _StreamedBody:
         yield from _hold_open(self._answer)
 
     def _tokens(self) -> Generator[TimelineStep, None, bool]:
-        """Everything between opening and closing; True: a fault ended the answer."""
+        """Yield the steps between opening and closing; returns whether a fault has ended the answer."""
         answer = self._answer
         first, interval, batch = answer.first_token_delay, answer.interval_s, answer.batch or 1
         paced = bool(first or interval)
@@ -292,7 +295,7 @@ class _StreamedBody:
                 if (yield from self._fault(self._faults.pop(0))):
                     return True
             if paced and count > waited and count <= last and count % batch == 0:
-                # Before the event is made, so that its stamp is the time it goes.
+                # Before the event is encoded, so that its time stamp is the time it is sent.
                 yield WaitUntil(first + min(count + batch - 1, last) * interval)
                 waited = count
             token, event = next(events, (False, b""))
@@ -318,7 +321,7 @@ class _StreamedBody:
         yield first + (self._encoder.stamped(event) if self._answer.timestamps else event)
 
     def _fault(self, fault: StreamFault) -> Generator[TimelineStep, None, bool]:
-        """The steps of one fault; True: nothing comes after it."""
+        """Yield the steps of one fault; returns whether it ends the response."""
         if isinstance(fault, (StallAfter, ResetAfter, TruncateAfter)):
             yield from _break(fault)
             return not isinstance(fault, StallAfter)
@@ -335,5 +338,5 @@ class _StreamedBody:
             case HugeEvent(size=size):
                 yield self._encoder.text("x" * size)
             case _:
-                raise AssertionError(fault)  # the others are not part of a body
+                raise AssertionError(fault)  # `_in_body` excludes the others
         return False
