@@ -14,7 +14,7 @@ from benchmarks.probe import Meter, ProbeError, Result, measure
 from benchmarks.provider import serving
 from benchmarks.tables import Aim, Row, Samples, Table
 from penstock import AgentOptions, FunctionTool, StreamCompleted, System, tool
-from penstock.actors.agent.history import History, read_exchanges
+from penstock.actors.agent.history import History, read_turns
 from penstock.actors.call.toolcalls import ToolCallAccumulator
 from penstock.config.settings import Settings
 from penstock.ports import ToolCallFragment
@@ -188,13 +188,13 @@ def _conversation(messages: int) -> list[dict[str, Any]]:
 def _history_read(messages: int) -> float:
     given = _conversation(messages)
     with Meter() as reading:
-        read_exchanges(given)
+        read_turns(given)
     return reading.cpu
 
 
 def _history_asked(messages: int) -> float:
     """What a request is told of a history: also that of a long one is made over and over again."""
-    system, exchanges = read_exchanges(_conversation(messages))
+    system, exchanges = read_turns(_conversation(messages))
     history = History(system, exchanges, max_messages=messages + 10, max_bytes=2**30)
     question = [{"role": "user", "content": _QUESTION}]
     with Meter() as asking:

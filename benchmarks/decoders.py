@@ -14,8 +14,8 @@ from benchmarks.tables import Row, Samples, Table
 from penstock.adapters.providers.anthropic.provider import AnthropicMessages
 from penstock.adapters.providers.gemini.provider import Gemini
 from penstock.adapters.providers.ollama.provider import OllamaChat
-from penstock.adapters.providers.openai.chat import OpenAiChat
-from penstock.adapters.providers.openai.responses import OpenAiResponses
+from penstock.adapters.providers.openai.chat_provider import OpenAiChat
+from penstock.adapters.providers.openai.responses_provider import OpenAiResponses
 from penstock.config.options import RequestOptions
 from penstock.ports import Provider
 

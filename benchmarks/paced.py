@@ -23,7 +23,7 @@ from benchmarks.provider import serving
 from benchmarks.tables import Aim, Row, Samples, Table
 from penstock import StreamOptions, System
 from penstock.actors.runtime.process import Process
-from penstock.adapters.providers.openai.chat import OpenAiChat
+from penstock.adapters.providers.openai.chat_provider import OpenAiChat
 from penstock.config.options import RequestOptions
 from penstock.config.settings import RuntimeOptions, Settings
 from penstock.errors import ProviderError

@@ -28,7 +28,7 @@ def main() -> None:
                 print(f"{model}: {stream.result(timeout=10).text}")
             except penstock.ProviderError as error:
                 print(f"{model}: {type(error).__name__}: {error} – after {error.partial!r}")
-            print(f"  {system.get_stream_info(stream.id).attempts} attempt(s)")
+            print(f"  {system.get_stream_info(stream.stream_id).attempts} attempt(s)")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ def main() -> None:
             first = (metrics.time_to_first_token_s or 0.0) * 1000
             p50, p99 = (1e6 * (value or 0.0) for value in (statistics.inter_token_p50_s, statistics.inter_token_p99_s))
             print(
-                f"{stream.id:10} {metrics.tokens:7} {first:9.1f} ms {metrics.total_time_s:7.2f} s"
+                f"{stream.stream_id:10} {metrics.tokens:7} {first:9.1f} ms {metrics.total_time_s:7.2f} s"
                 f" {metrics.tokens_per_second:9.0f} {metrics.bytes_per_second:8.0f}  {p50:.0f}/{p99:.0f} µs"
             )
         whole = system.statistics()

@@ -22,7 +22,7 @@ def ask(system: penstock.System, model: str, options: penstock.RequestOptions) -
     except penstock.ProviderError as error:  # every one of them has the text that came before
         kind = "may work later" if error.retryable else "will not work"
         return error.partial, f"{type(error).__name__} ({kind})"
-    attempts = system.get_stream_info(stream.id).attempts
+    attempts = system.get_stream_info(stream.stream_id).attempts
     return end.text, f"complete, from {end.model}, {attempts} attempt(s)"
 
 

@@ -7,9 +7,9 @@ subscribers read, each at its own pace. See `System` for the way in.
 from penstock.actors.agent.record import AgentStatistics
 from penstock.actors.call.gate import EndpointStatistics
 from penstock.actors.call.toolcalls import ToolCallAccumulator
-from penstock.actors.stream.iteration import Events
-from penstock.actors.stream.record import StreamStatistics
-from penstock.actors.stream.subscriptions import Subscription
+from penstock.actors.stream.hub import Subscription
+from penstock.actors.stream.statistics import StreamStatistics
+from penstock.actors.stream.subscribers.pull import Events
 from penstock.adapters.tools import FunctionTool, tool
 from penstock.agent import Agent
 from penstock.config.agents import AgentOptions

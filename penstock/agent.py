@@ -7,28 +7,28 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Final, Self
 
 import pykka
 
-from penstock.actors.agent.history import History, Message, read_exchanges, user_message
+from penstock.actors.agent.history import History, Message, read_turns, user_message
 from penstock.actors.agent.record import AgentRecord, AgentStatistics, Approve
 from penstock.actors.agent.toolround import Decide
 from penstock.actors.agent.turn import Turn
 from penstock.actors.stream.messages import Cancel
-from penstock.actors.stream.record import StreamRecord
 from penstock.adapters.tools import check_tools, to_tool
 from penstock.config.agents import AgentOptions
-from penstock.config.options import OnOrphan, RequestOptions, StreamOptions, check_metadata, check_number
+from penstock.config.checks import check_metadata, check_number
+from penstock.config.options import OnOrphan, RequestOptions, StreamOptions
 from penstock.errors import AgentStopped, OptionError, ProcessDead
 from penstock.ports import Provider, Tool
+from penstock.services import HasServices, Services
 from penstock.stream import Stream
-from penstock.supervisors.system.agents import start_agent, start_source, start_task
-
-if TYPE_CHECKING:
-    from penstock.system import System
+from penstock.supervisors.system.agents import start_agent, start_call, start_task
 
 __all__ = ["Agent", "create_agent"]
+
+_UNSAID: Final = "its message was not accepted"
 
 
 class Agent:
@@ -38,21 +38,20 @@ class Agent:
     need not stop it: it ends when it has answered what it was asked.
     """
 
-    __slots__ = ("__weakref__", "_call_timeout", "_metadata", "_open", "_options", "_record")
+    __slots__ = ("__weakref__", "_call_timeout", "_metadata", "_options", "_record", "_services")
 
     def __init__(
         self,
         record: AgentRecord,
-        open_stream: Callable[..., Stream],
+        services: Services,
         options: StreamOptions,
         metadata: Mapping[str, Any],
-        call_timeout: float,
     ) -> None:
         self._record = record
-        self._open = open_stream
+        self._services = services
         self._options = options
         self._metadata = metadata
-        self._call_timeout = call_timeout
+        self._call_timeout = services.call_timeout
         weakref.finalize(self, record.abandon).atexit = False
 
     @property
@@ -96,13 +95,14 @@ class Agent:
         turn: Turn | None = None
         try:
             told = {**self._metadata, **(metadata or {})}
-            stream = self._open(stream_id, options or self._options, told, on_orphan, "temporary", None, None, None)
+            opened = self._services.open_stream(stream_id, options or self._options, metadata=told, on_orphan=on_orphan)
+            stream = Stream(opened, self._call_timeout)
             try:
                 if subscriber is not None:
                     stream.subscribe(subscriber)
-                turn = Turn(stream._record, said)
+                turn = Turn(opened, said)
             except BaseException:
-                _cancel(stream._record)
+                opened.propose(Cancel(_UNSAID))
                 raise
         finally:
             if turn is None:
@@ -110,7 +110,7 @@ class Agent:
         try:
             record.submit(turn)
         except AgentStopped:
-            _cancel(stream._record)
+            opened.propose(Cancel(_UNSAID))
             raise
         return stream
 
@@ -189,13 +189,8 @@ class Agent:
         return f"<Agent {self.name!r}, {self.state}>"
 
 
-def _cancel(stream: StreamRecord) -> None:
-    if stream.ref is not None:
-        stream.ref.tell(Cancel("nothing was said in it"))
-
-
 def create_agent(
-    self: System,
+    self: HasServices,
     name: str | None = None,
     *,
     model: str,
@@ -240,15 +235,13 @@ def create_agent(
         AgentExists: an agent of that name runs.
         SystemStopped: the system has been stopped.
     """
-    runtime = self.runtime
-    self._check_running()
-    if name is None:
-        name = f"a-{uuid.uuid4().hex[:12]}"
-    elif not isinstance(name, str) or not 0 < len(name) <= 256 or not name.isprintable():
-        raise OptionError("name", name, "1 to 256 printable characters, or None")
+    services = self._services
+    services.check_running()
+    runtime, settings = services.runtime, services.settings
+    name = _agent_name(name)
     if not isinstance(model, str) or not model:
         raise OptionError("model", model, "a model's name")
-    limits = agent_options if agent_options is not None else self.settings.agent
+    limits = agent_options if agent_options is not None else settings.agent
     if not isinstance(limits, AgentOptions):
         raise OptionError("agent_options", type(limits).__name__, "an AgentOptions or None")
     if max_tool_rounds is not None:
@@ -259,7 +252,7 @@ def create_agent(
         raise OptionError("approve", type(approve).__name__, "a function of a ToolCall, or None")
     if known or foreign:
         request_parameters["tools"] = [*map(_described, known.values()), *foreign]
-    chosen = self._catalogue.find(provider, model, base_url, api_key)
+    chosen = services.catalogue.find(provider, model, base_url, api_key)
     record = AgentRecord(
         runtime,
         name,
@@ -269,22 +262,30 @@ def create_agent(
         options=limits,
         history=_history(history, system_prompt, limits),
         approve=approve,
-        make_source=partial(self._make_source, chosen, request_options),
-        start_source=partial(start_source, runtime),
+        make_call=lambda call, conductor: services.call(chosen, call, request_options, conductor=conductor),
+        start_call=partial(start_call, runtime),
         start_task=partial(start_task, runtime),
-        places=self._tool_places,
+        quota=services.quota,
     )
-    stream_options = options if options is not None else self.settings.chat
+    stream_options = options if options is not None else settings.chat
     if not isinstance(stream_options, StreamOptions):
         raise OptionError("options", type(stream_options).__name__, "a StreamOptions or None")
-    self._agents.add(record)
+    services.agents.add(record)
     try:
-        start_agent(runtime, record, self.settings.runtime.call_timeout)
+        start_agent(runtime, record, services.call_timeout)
     except BaseException:
         record.close()
-        self._agents.forget(record)
+        services.agents.forget(record)
         raise
-    return Agent(record, self._open, stream_options, dict(metadata or {}), self.settings.runtime.call_timeout)
+    return Agent(record, services, stream_options, dict(metadata or {}))
+
+
+def _agent_name(name: str | None) -> str:
+    if name is None:
+        return f"a-{uuid.uuid4().hex[:12]}"
+    if not isinstance(name, str) or not 0 < len(name) <= 256 or not name.isprintable():
+        raise OptionError("name", name, "1 to 256 printable characters, or None")
+    return name
 
 
 def _tools(things: Iterable[Any]) -> tuple[dict[str, Tool], list[Message]]:
@@ -310,9 +311,9 @@ def _described(tool: Tool) -> Message:
 
 
 def _history(given: Iterable[Mapping[str, Any]], system_prompt: str | None, limits: AgentOptions) -> History:
-    system, exchanges = read_exchanges(given)
+    system, turns = read_turns(given)
     if system_prompt is not None:
         if not isinstance(system_prompt, str):
             raise OptionError("system_prompt", type(system_prompt).__name__, "a text, or None")
         system = [{"role": "system", "content": system_prompt}] if system_prompt else []
-    return History(system, exchanges, max_messages=limits.max_history_messages, max_bytes=limits.max_history_bytes)
+    return History(system, turns, max_messages=limits.max_history_messages, max_bytes=limits.max_history_bytes)

@@ -8,15 +8,15 @@ from typing import Any
 import msgspec
 import pykka
 
-from penstock.actors.agent.record import AgentTable
-from penstock.actors.call.gate import EndpointStatistics, GateTable
+from penstock.actors.call.gate import EndpointStatistics
 from penstock.actors.runtime.dispatcher import DispatcherStatistics
 from penstock.actors.runtime.process import ProcessRef
 from penstock.actors.runtime.runtime import Runtime
-from penstock.actors.stream.record import StreamRecord, StreamStatistics, StreamTable
+from penstock.actors.stream.record import StreamRecord
+from penstock.actors.stream.statistics import StreamStatistics
 from penstock.config.options import StreamOptions
 from penstock.errors import PenstockError
-from penstock.ports import Reader
+from penstock.services import Services
 from penstock.supervisors.calls import WhichChildren
 
 __all__ = [
@@ -45,7 +45,7 @@ class SubscriberInfo(msgspec.Struct, frozen=True):
 class StreamInfo(msgspec.Struct, frozen=True, kw_only=True):
     """One stream, from outside."""
 
-    id: str
+    stream_id: str
     state: str
     subscriber_count: int
     created_at: float
@@ -112,22 +112,21 @@ def stream_info(record: StreamRecord) -> StreamInfo:
         for one in record.hub.subscriptions
     )
     return StreamInfo(
-        id=record.stream_id,
+        stream_id=record.stream_id,
         state=record.state,
         subscriber_count=len(subscribers),
         created_at=record.created_at,
         options=record.options,
         subscribers=subscribers,
         statistics=record.statistics(),
-        source=None if record.source is None else record.source.state,
-        attempts=0 if record.source is None else record.source.attempts,
+        source=None if record.feed is None else record.feed.state,
+        attempts=0 if record.feed is None else record.feed.attempts,
     )
 
 
-def system_statistics(
-    table: StreamTable, agents: AgentTable, runtime: Runtime, reader: Reader | None, gates: GateTable | None
-) -> SystemStatistics:
-    """All counters of a system; asks nobody."""
+def system_statistics(services: Services) -> SystemStatistics:
+    """All counters of a system. Waits for nothing."""
+    table, runtime = services.streams, services.runtime
     active = [record for record in table.all() if record.ended_at is None]
     return SystemStatistics(
         streams_created=table.created,
@@ -135,7 +134,7 @@ def system_statistics(
         streams_completed=table.completed,
         streams_failed=table.failed,
         streams_cancelled=table.cancelled,
-        agents=sum(1 for agent in agents.all() if not agent.is_closed),
+        agents=sum(1 for agent in services.agents.all() if not agent.is_closed),
         subscriptions=sum(len(record.hub.subscriptions) for record in active),
         tokens=table.tokens + sum(record.log.tokens for record in active),
         processes=len(runtime.processes()),
@@ -144,8 +143,8 @@ def system_statistics(
         dead_letters=runtime.dead_letters.count,
         unexpected_messages=runtime.dead_letters.unexpected_count,
         dispatcher=runtime.dispatcher.statistics(),
-        reader=reader.statistics() if reader is not None else {},
-        providers=gates.statistics() if gates is not None else (),
+        reader=services.reader.statistics(),
+        providers=services.gates.statistics(),
     )
 
 

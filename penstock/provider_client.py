@@ -6,34 +6,29 @@ provider is well) goes through the same reader: it is cancelled, mapped to typed
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, Protocol
 
 import msgspec
 
-from penstock.actors.runtime.reply import Reply
+from penstock.actors.call.fetch import fetch
 from penstock.adapters.tools import check_tools, to_tool
-from penstock.config.options import RequestOptions, check_number
+from penstock.config.checks import check_number
+from penstock.config.options import RequestOptions
 from penstock.errors import (
     ApiError,
-    CallTimeout,
-    IncompleteStream,
     OptionError,
-    PenstockError,
     ProtocolError,
     ProviderError,
     ProviderTimeout,
 )
 from penstock.events import StreamCompleted
-from penstock.ports import CanListModels, Decoder, Delta, Provider, ProviderRequest, Secret
+from penstock.ports import CanListModels, Provider, ProviderRequest, Secret
+from penstock.services import HasServices, Services
 from penstock.stream import Stream
-
-if TYPE_CHECKING:
-    from penstock.system import System
 
 __all__ = ["ProviderClient", "ProviderHealth", "create_client"]
 
-_LONGEST_BODY: Final = 16 * 1_048_576
 _MOST_PAGES: Final = 100
 
 
@@ -55,16 +50,18 @@ class ProviderClient:
 
     def __init__(
         self,
-        system: System,
+        services: Services,
+        chat: Callable[..., Stream],
         name: str | Provider | None = None,
         base_url: str | None = None,
         api_key: str | None = None,
     ) -> None:
-        self._system = system
-        self._name = name if name is not None else system.settings.provider.name
+        self._services = services
+        self._chat = chat
+        self._name = name if name is not None else services.settings.provider.name
         self._base_url = base_url
         self._api_key = Secret(api_key) if api_key else None
-        found = system._catalogue.find(self._name, "", base_url, api_key)
+        found = services.catalogue.find(self._name, "", base_url, api_key)
         self._provider = found.provider
         self._account = found.account
 
@@ -133,7 +130,7 @@ class ProviderClient:
         **params: Any,
     ) -> Stream:
         """Ask a model, and stream its answer: `System.chat` with this provider."""
-        return self._system.create_chat_token_stream(
+        return self._chat(
             model if model is not None else self._default_model(),
             messages,
             provider=self._name,
@@ -144,7 +141,7 @@ class ProviderClient:
         )
 
     def _default_model(self) -> str:
-        settings = self._system.settings
+        settings = self._services.settings
         model = settings.model(self._name) if isinstance(self._name, str) else None
         model = model or settings.model(self._account)
         if model is None:
@@ -163,7 +160,7 @@ class ProviderClient:
         """
         check_number("timeout", timeout, 0.001, 86_400)
         lister = self._lister()
-        clock = self._system.runtime.clock
+        clock = self._services.runtime.clock
         deadline = clock.monotonic() + timeout
         names: list[str] = []
         page: str | None = None
@@ -185,7 +182,7 @@ class ProviderClient:
         """
         check_number("timeout", timeout, 0.001, 86_400)
         lister = self._lister()
-        clock = self._system.runtime.clock
+        clock = self._services.runtime.clock
         begun = clock.monotonic()
         try:
             lister.models(self._fetch(lister.models_request(), timeout))
@@ -208,26 +205,22 @@ class ProviderClient:
         Raises:
             ProviderError: as for streams.
         """
-        self._system.start()
-        reader = self._system._reader
-        assert reader is not None
-        options = self._system.settings.request
-        options = options.replace(connect_timeout=min(options.connect_timeout, timeout), total_timeout=timeout)
-        reply = Reply(self._system.runtime.dispatcher, "the provider")
-        job = reader.start(_Fetched(self._provider), request, options, _Waiter(reply))
-        try:
-            body: bytes = reply.get(timeout=timeout)
-        except CallTimeout:
-            job.cancel()
-            raise ProviderTimeout("total", timeout) from None
-        except BaseException:
-            job.cancel()
-            raise
-        return body
+        services = self._services
+        services.check_running()
+        return fetch(
+            services.reader, services.runtime.dispatcher, self._provider, request, services.settings.request, timeout
+        )
+
+
+class _ChatSystem(HasServices, Protocol):
+    """What a client needs of its system."""
+
+    @property
+    def create_chat_token_stream(self) -> Callable[..., Stream]: ...
 
 
 def create_client(
-    self: System, name: str | Provider | None = None, *, base_url: str | None = None, api_key: str | None = None
+    self: _ChatSystem, name: str | Provider | None = None, *, base_url: str | None = None, api_key: str | None = None
 ) -> ProviderClient:
     """A client of one provider: whole answers, the list of its models, its health. A method of `System`.
 
@@ -240,7 +233,7 @@ def create_client(
     Raises:
         OptionError: there is no such provider, or an argument is not allowed.
     """
-    return ProviderClient(self, name, base_url, api_key)
+    return ProviderClient(self._services, self.create_chat_token_stream, name, base_url, api_key)
 
 
 def _tool_form(tool: Any) -> Any:
@@ -249,61 +242,3 @@ def _tool_form(tool: Any) -> Any:
     known = to_tool(tool)
     function = {"name": known.name, "description": known.description, "parameters": known.parameters}
     return {"type": "function", "function": function}
-
-
-# --- a body that is no stream ----------------------------------------------------------------------------------------
-
-
-class _Fetched:
-    """A provider whose answers are kept as they are. Implements `Provider`."""
-
-    def __init__(self, provider: Provider) -> None:
-        self.name = provider.name
-        self.request = provider.request
-        self.error = provider.error
-
-    def decoder(self, options: RequestOptions) -> _Body:
-        return _Body()
-
-
-class _Body:
-    """Implements `Decoder`: keeps the bytes, and tells nothing."""
-
-    finished = False
-    done = False
-    model: str | None = None
-    skipped = 0
-
-    def __init__(self) -> None:
-        self.content = bytearray()
-
-    def feed(self, chunk: bytes) -> list[Delta]:
-        self.content += chunk
-        if len(self.content) > _LONGEST_BODY:
-            raise ProtocolError(f"the answer is longer than {_LONGEST_BODY} bytes")
-        return []
-
-    def close(self) -> list[Delta]:
-        return []
-
-
-class _Waiter:
-    """Implements `ReaderSink`: somebody waits for the end."""
-
-    def __init__(self, reply: Reply) -> None:
-        self._reply = reply
-
-    def connecting(self) -> None:
-        pass
-
-    def waiting(self) -> None:
-        pass
-
-    def deltas(self, deltas: Sequence[Delta]) -> bool:
-        return True
-
-    def ended(self, decoder: Decoder | None, error: PenstockError | None) -> None:
-        if error is None and isinstance(decoder, _Body):
-            self._reply.set(bytes(decoder.content))
-        else:
-            self._reply.fail(error or IncompleteStream("no answer came"))

@@ -1,98 +1,182 @@
-"""Whom a stream asks: provider and fallbacks, each with its request, its gate and its price."""
+"""What the handles of one system share: settings, runtime, reader, catalogue, prices, gates, tables."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import msgspec
 
-from penstock.actors.call.gate import GateTable
-from penstock.actors.call.record import Candidate, Source
+from penstock.actors.agent.table import AgentTable
+from penstock.actors.agent.task import ThreadQuota
+from penstock.actors.call.gate_table import GateTable
+from penstock.actors.call.record import CallRecord, Candidate, Conductor
 from penstock.actors.runtime.process import ProcessRef
-from penstock.adapters.providers.catalogue import Catalogue, Found, as_chat
-from penstock.config.options import RequestOptions
+from penstock.actors.runtime.runtime import Runtime
+from penstock.actors.stream.feed import Feed
+from penstock.actors.stream.record import StreamRecord
+from penstock.actors.stream.table import StreamTable
+from penstock.adapters.providers.catalogue import Catalogue, ProviderChoice
+from penstock.adapters.providers.chat_calls import to_chat_call
+from penstock.config.checks import check_choice, check_metadata, check_number, check_on_orphan
+from penstock.config.options import OnOrphan, RequestOptions, Restart, StreamOptions
 from penstock.config.prices import PriceTable
 from penstock.config.settings import Settings
-from penstock.errors import OptionError
-from penstock.ports import ChatCall, Clock, Reader
+from penstock.errors import OptionError, SystemStopped
+from penstock.events import FrozenDict
+from penstock.ports import ChatCall, Journal, Reader
+from penstock.supervisors.system.asking import ask_for_stream
 
-__all__ = ["Asking"]
+__all__ = ["HasServices", "Services"]
 
 
-class Asking:
-    """Makes the sources of a system's streams; has what they share."""
+class Services:
+    """Everything that streams, agents and clients of one system need. Made by the system when it starts.
+
+    Args:
+        settings: of the system.
+        runtime: the processes run on it.
+        reader: runs provider requests.
+        catalogue: finds providers by name.
+        prices: of the models.
+        journal: of streams that have no journal of their own.
+        streams, agents: the tables.
+        quota: the threads that all tools together may hold.
+    """
 
     def __init__(
-        self, settings: Settings, catalogue: Catalogue, prices: PriceTable, clock: Clock, reader: Reader
-    ) -> None:
-        self.gates = GateTable(clock, settings.breaker, settings.retry_budget)
-        self._settings = settings
-        self._catalogue = catalogue
-        self._reader = reader
-        self._prices = prices
-
-    def source(
         self,
-        found: Found,
+        settings: Settings,
+        runtime: Runtime,
+        reader: Reader,
+        *,
+        catalogue: Catalogue,
+        prices: PriceTable,
+        journal: Journal | None,
+        streams: StreamTable,
+        agents: AgentTable,
+        quota: ThreadQuota,
+    ) -> None:
+        self.settings = settings
+        self.runtime = runtime
+        self.reader = reader
+        self.catalogue = catalogue
+        self.prices = prices
+        self.journal = journal
+        self.streams = streams
+        self.agents = agents
+        self.quota = quota
+        self.gates = GateTable(runtime.clock, settings.breaker, settings.retry_budget)
+        self.root: ProcessRef | None = None  # the root supervisor, once it is started
+        self.is_stopped = False
+
+    @property
+    def call_timeout(self) -> float:
+        """Seconds that a call to a process may take, unless the caller says otherwise."""
+        return self.settings.runtime.call_timeout
+
+    def check_running(self) -> None:
+        """Raise `SystemStopped` if the system has been stopped, or its supervision tree has ended."""
+        if self.is_stopped or (self.root is not None and not self.runtime.is_alive(self.root)):
+            raise SystemStopped()
+
+    def open_stream(
+        self,
+        stream_id: str | None,
+        options: StreamOptions,
+        *,
+        metadata: Mapping[str, Any] | None,
+        on_orphan: OnOrphan,
+        restart: Restart = "temporary",
+        journal: Journal | None = None,
+        feed: Feed | None = None,
+        timeout: float | None = None,
+    ) -> StreamRecord:
+        """Open a stream and return its record; see `System.open_stream`."""
+        if stream_id is None:
+            stream_id = f"s-{uuid.uuid4().hex[:16]}"
+        elif not isinstance(stream_id, str) or not 0 < len(stream_id) <= 256 or not stream_id.isprintable():
+            raise OptionError("stream_id", stream_id, "1 to 256 printable characters, or None")
+        if not isinstance(options, StreamOptions):
+            raise OptionError("options", options, "a StreamOptions or None")
+        check_on_orphan(on_orphan)
+        check_metadata(metadata)
+        check_choice("restart", restart, ("temporary", "transient"))
+        check_number("timeout", timeout, 0, 86_400, optional=True)
+
+        def make() -> StreamRecord:
+            return StreamRecord(
+                self.runtime,
+                stream_id,
+                options,
+                metadata=FrozenDict(metadata or {}),
+                on_orphan=on_orphan,
+                restart=restart,
+                journal=journal or self.journal,
+                feed=feed,
+            )
+
+        limit = self.call_timeout if timeout is None else timeout
+        return ask_for_stream(self.runtime, make, limit, self.check_running)
+
+    def call(
+        self,
+        found: ProviderChoice,
         call: ChatCall,
         options: RequestOptions | None,
         *,
         responses: bool = False,
-        conductor: ProcessRef | None = None,
+        conductor: Conductor | None = None,
         fallback: Sequence[str] | None = None,
-    ) -> Source:
-        """A source that asks ``found``, and then the options' fallbacks.
+    ) -> CallRecord:
+        """Make the record of a call to ``found``, with the fallbacks of its options.
 
         Args:
-            found: whom first.
-            call: as the caller has said it, for the Responses API where it is meant for that.
+            found: the provider and model to ask first.
+            call: the request as the caller gave it, in the form of the Responses API if ``responses``.
             options: None takes the settings'.
-            responses: it is.
-            conductor: as for `Source`.
-            fallback: instead of the options'.
+            responses: whether to use the Responses API where the provider has it.
+            conductor: as for `CallRecord`.
+            fallback: models to use instead of the options' ``fallback``.
 
         Raises:
-            OptionError: a request cannot be built, for a fallback neither; or a fallback is not known.
+            OptionError: a request cannot be built, for the first model or a fallback; or a fallback is not known.
         """
-        options = options or self._settings.request
+        options = options or self.settings.request
         if not isinstance(options, RequestOptions):
             raise OptionError("request_options", type(options).__name__, "a RequestOptions or None")
         if fallback is not None:
             options = options.replace(fallback=fallback)
         if options.on_interrupt == "resume":
             call = msgspec.structs.replace(call, resumable=True)
-        first, *others = (
-            self._candidate(one, call, responses=responses)
-            for one in (found, *self._fallbacks(found, options, responses=responses))
-        )
-        return Source(
-            first.provider,
-            first.call,
-            first.request,
+        others = [self.catalogue.fallback(found, name, responses=responses) for name in options.fallback]
+        return CallRecord(
+            [self._candidate(one, call, responses=responses) for one in (found, *others)],
             options,
-            self._reader,
-            account=first.account,
-            gate=first.gate,
-            price=first.price,
-            fallbacks=others,
+            self.reader,
             retry_budget=self.gates.retry_budget,
             conductor=conductor,
         )
 
-    def _fallbacks(self, first: Found, options: RequestOptions, *, responses: bool) -> list[Found]:
-        return [self._catalogue.fallback(first, name, responses=responses) for name in options.fallback]
-
-    def _candidate(self, found: Found, call: ChatCall, *, responses: bool) -> Candidate:
+    def _candidate(self, found: ProviderChoice, call: ChatCall, *, responses: bool) -> Candidate:
         call = msgspec.structs.replace(call, model=found.model)
         if responses and not found.has_responses:
-            call = as_chat(call)
+            call = to_chat_call(call)
         return Candidate(
             provider=found.provider,
             call=call,
             request=found.provider.request(call),
             account=found.name,
             gate=self.gates.gate(
-                found.account, getattr(found.provider, "base_url", ""), self._settings.limits(found.account)
+                found.account, getattr(found.provider, "base_url", ""), self.settings.limits(found.account)
             ),
-            price=self._prices.find(found.account, found.model),
+            price=self.prices.find(found.account, found.model),
         )
+
+
+class HasServices(Protocol):
+    """A system, as the modules below it see it."""
+
+    @property
+    def _services(self) -> Services: ...

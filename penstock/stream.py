@@ -8,20 +8,25 @@ from typing import Any
 
 import pykka
 
+from penstock.actors.runtime.process import ProcessRef
 from penstock.actors.stream.cursor import Cursor
-from penstock.actors.stream.iteration import Events, PullSubscription
-from penstock.actors.stream.messages import Cancel, Complete, Fail, Flush, Pause, Reset, Resume, SetOptions, StopStream
-from penstock.actors.stream.record import StreamRecord, StreamStatistics
-from penstock.actors.stream.subscriptions import CallbackProcess, PushSubscription, Subscription
-from penstock.config.options import Slow, StreamOptions, check_choice, check_number
-from penstock.errors import CallTimeout, OptionError, ProcessDead, StreamCancelledError, StreamClosed
+from penstock.actors.stream.hub import Subscription
+from penstock.actors.stream.messages import Cancel, Flush, Pause, Reset, Resume, SetOptions, StopStream
+from penstock.actors.stream.record import StreamRecord
+from penstock.actors.stream.statistics import StreamStatistics
+from penstock.actors.stream.subscribers.callback import CallbackSubscription
+from penstock.actors.stream.subscribers.pull import Events, PullSubscription
+from penstock.actors.stream.subscribers.push import PushSubscription
+from penstock.config.checks import check_choice, check_number
+from penstock.config.options import Slow, StreamOptions
+from penstock.errors import OptionError, ProcessDead, StreamCancelledError, StreamClosed
 from penstock.events import FrozenDict, StreamCompleted, StreamFailed
+from penstock.supervisors.system.asking import ask_until_back
 from penstock.supervisors.system.handler import HANDLER, Watch
 
 __all__ = ["Stream"]
 
 _SLOW = ("block", "coalesce", "drop", "disconnect")
-_RESTART_LOOK = 0.01  # seconds between two looks whether a crashed stream is back
 
 
 class Stream:
@@ -40,13 +45,8 @@ class Stream:
         self._push = record.intake.push
 
     @property
-    def id(self) -> str:
-        """Its id."""
-        return self._record.stream_id
-
-    @property
     def stream_id(self) -> str:
-        """The same as `id`."""
+        """The id, unique among the running streams of the system."""
         return self._record.stream_id
 
     @property
@@ -163,10 +163,10 @@ class Stream:
         ``window`` new events wait for it; what was there before it began is given one by one.
         """
         cursor = self._cursor(after, slow, window)
-        seat = PullSubscription(self._record.hub, cursor, self._record.runtime.dispatcher)
-        self._record.hub.add(seat)
-        seat.wake()
-        return Events(seat)
+        subscription = PullSubscription(self._record.hub, cursor, self._record.runtime.dispatcher)
+        self._record.hub.add(subscription)
+        subscription.wake()
+        return Events(subscription)
 
     def aevents(self, after: int = 0, *, slow: Slow = "coalesce", window: int = 16) -> Events:
         """The same for ``async for``; it waits without blocking the event loop."""
@@ -204,10 +204,9 @@ class Stream:
         if isinstance(target, pykka.ActorRef):
             if not target.is_alive():
                 raise ProcessDead(str(target))
-            subscription = PushSubscription(record.hub, cursor, target, target)
+            subscription: PushSubscription = PushSubscription(record.hub, cursor, target, target)
         elif callable(target) and not isinstance(target, type):
-            ref = runtime.spawn(CallbackProcess, target)
-            subscription = PushSubscription(record.hub, cursor, target, ref, owned=True)
+            subscription = CallbackSubscription(record.hub, cursor, target, runtime)
         else:
             raise OptionError("target", type(target).__name__, "a pykka.ActorRef or a function of one argument")
         counts = record.hub.add(subscription)
@@ -250,7 +249,7 @@ class Stream:
         if isinstance(terminal, StreamFailed):
             raise terminal.error.with_traceback(None)  # one error for all who ask: it must not grow
         assert terminal is not None
-        raise StreamCancelledError(self.id, terminal.reason, terminal.partial)
+        raise StreamCancelledError(self.stream_id, terminal.reason, terminal.partial)
 
     def reset(self, reason: str, timeout: float | None = None) -> None:
         """Void what came so far: whoever reads it gets a `StreamReset`, and what is buffered is thrown away.
@@ -266,13 +265,6 @@ class Stream:
 
     # --- within --------------------------------------------------------------------------------------------------
 
-    def _end_as(self, ending: Complete | Fail) -> None:
-        """Let out what is buffered at the stream's own pace, then end like that. Returns at once."""
-        record = self._record
-        record.ending = record.ending or ending  # first written, then told: it may just be being restarted
-        if record.ref is not None:
-            record.ref.tell(record.ending)
-
     def _cursor(self, after: int, slow: Slow, window: int) -> Cursor:
         check_number("after", after, 0, 1 << 62, whole=True)
         check_number("window", window, 1, 1_000_000, whole=True)
@@ -284,26 +276,17 @@ class Stream:
             self._ask(message, timeout)
 
     def _ask(self, message: Any, timeout: float | None) -> Any:
-        """Ask the stream's actor; one that is just being restarted is asked when it is back."""
+        """Ask the stream's actor. If it is being restarted, ask the new one."""
         record = self._record
-        clock = record.runtime.clock
         check_number("timeout", timeout, 0, 1e9, optional=True)
+
+        def find() -> ProcessRef:
+            if record.is_over or record.ref is None:
+                raise StreamClosed(self.stream_id)
+            return record.ref
+
         limit = self._call_timeout if timeout is None else timeout
-        deadline = clock.monotonic() + limit
-        while True:
-            ref = record.ref
-            left = max(0.0, deadline - clock.monotonic())
-            try:
-                if record.is_over or ref is None:
-                    raise StreamClosed(self.id)
-                return ref.ask(message, timeout=left)
-            except ProcessDead:
-                if record.is_over:
-                    raise StreamClosed(self.id) from None
-                if left <= 0:
-                    raise CallTimeout(f"stream {self.id!r}", limit) from None
-                if record.ref is ref:
-                    record.runtime.dispatcher.pause(min(left, _RESTART_LOOK))
+        return ask_until_back(record.runtime, find, message, limit, f"stream {self.stream_id!r}")
 
     def __repr__(self) -> str:
-        return f"<Stream {self.id!r}, {self.state}>"
+        return f"<Stream {self.stream_id!r}, {self.state}>"

@@ -16,48 +16,36 @@ The supervision tree::
 from __future__ import annotations
 
 import threading
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
 
-from penstock.actors.agent.record import AgentTable
-from penstock.actors.agent.task import Places
-from penstock.actors.call.record import Source
+from penstock.actors.agent.table import AgentTable
+from penstock.actors.agent.task import ThreadQuota
 from penstock.actors.runtime.clock import SystemClock, TimerThread
 from penstock.actors.runtime.dispatcher import ThreadedDispatcher, on_worker
-from penstock.actors.runtime.process import ProcessRef
 from penstock.actors.runtime.runtime import Runtime
 from penstock.actors.runtime.signals import KILL, SHUTDOWN
-from penstock.actors.stream.record import StreamRecord, StreamTable
+from penstock.actors.stream.table import StreamTable
 from penstock.adapters.http.threads import HttpReader
-from penstock.adapters.providers.catalogue import Catalogue, Found, conversation
+from penstock.adapters.providers.catalogue import Catalogue
+from penstock.adapters.providers.chat_calls import check_input
 from penstock.agent import create_agent
+from penstock.config.checks import check_number
 from penstock.config.logs import get_logger
-from penstock.config.options import (
-    OnOrphan,
-    RequestOptions,
-    Restart,
-    StreamOptions,
-    check_choice,
-    check_metadata,
-    check_number,
-    check_on_orphan,
-)
+from penstock.config.options import OnOrphan, RequestOptions, Restart, StreamOptions
 from penstock.config.prices import PriceTable
 from penstock.config.settings import Settings
 from penstock.errors import OptionError, SystemStopped
-from penstock.events import FrozenDict
 from penstock.inspection import StreamInfo, SystemStatistics, Tree, draw_tree, stream_info, system_statistics
 from penstock.ports import ChatCall, Journal, Provider, Reader
 from penstock.provider_client import create_client
-from penstock.services import Asking
+from penstock.services import Services
 from penstock.stream import Stream
 from penstock.supervisors.registry import Names
 from penstock.supervisors.spec import SupervisorFlags
 from penstock.supervisors.supervisor import Supervisor
 from penstock.supervisors.system.agents import close_agents
-from penstock.supervisors.system.handler import ask_for_stream
 from penstock.supervisors.system.sentinel import Sentinel, end_all, stop_streams
 from penstock.supervisors.system.tree import system_children
 
@@ -94,7 +82,7 @@ class System:
             raise OptionError("settings", type(settings), "a Settings, or None; Settings.load(path) reads a file")
         self._table = StreamTable()
         self._agents = AgentTable()
-        self._tool_places = Places(max(1, self.settings.runtime.max_spares // 2))
+        self._tool_quota = ThreadQuota(max(1, self.settings.runtime.max_spares // 2))
         self._names = Names()
         self._journal = journal
         self._catalogue = Catalogue(self.settings, providers or {})
@@ -102,10 +90,7 @@ class System:
         self._given_runtime = runtime
         self._given_reader = reader
         self._lock = threading.RLock()
-        self._runtime: Runtime | None = None
-        self._reader: Reader | None = None
-        self._asking: Asking | None = None
-        self._root: ProcessRef | None = None
+        self._started: Services | None = None
         self._stopped = False
         self._stop_is_done = threading.Event()
 
@@ -120,17 +105,29 @@ class System:
         with self._lock:
             if self._stopped:
                 raise SystemStopped()
-            if self._root is None:
-                self._runtime = self._given_runtime or self._make_runtime()
-                self._reader = self._given_reader or HttpReader(
-                    self.settings.runtime.reader_threads, max_queue=self.settings.runtime.reader_queue
-                )
-                self._asking = Asking(self.settings, self._catalogue, self._prices, self._runtime.clock, self._reader)
-                children = system_children(self._names, self._table, self._agents)
-                flags = SupervisorFlags(strategy="rest_for_one", intensity=50, period=5.0)
-                self._root = self._runtime.spawn(Supervisor, children, flags, name=_ROOT)
-                self._runtime.spawn(Sentinel, self._root, self._table, self._agents, self._runtime.clock)
+            if self._started is None:
+                self._started = self._start()
         return self
+
+    def _start(self) -> Services:
+        options = self.settings.runtime
+        runtime = self._given_runtime or self._make_runtime()
+        services = Services(
+            self.settings,
+            runtime,
+            self._given_reader or HttpReader(options.reader_threads, max_queue=options.reader_queue),
+            catalogue=self._catalogue,
+            prices=self._prices,
+            journal=self._journal,
+            streams=self._table,
+            agents=self._agents,
+            quota=self._tool_quota,
+        )
+        children = system_children(self._names, self._table, self._agents)
+        flags = SupervisorFlags(strategy="rest_for_one", intensity=50, period=5.0)
+        services.root = runtime.spawn(Supervisor, children, flags, name=_ROOT)
+        runtime.spawn(Sentinel, services.root, self._table, self._agents)
+        return services
 
     def _make_runtime(self) -> Runtime:
         options = self.settings.runtime
@@ -153,22 +150,26 @@ class System:
         limit = self.settings.runtime.shutdown_timeout if timeout is None else timeout
         with self._lock:
             first, self._stopped = not self._stopped, True
-            runtime, reader, root = self._runtime, self._reader, self._root
+            services = self._started
+            if services is not None:
+                services.is_stopped = True
         if not first:
             if not on_worker():  # an actor's thread is what the other one waits for
                 self._stop_is_done.wait(limit + _LAST_MOMENT)
             return 0
         try:
             leaked = 0
-            if runtime is not None and reader is not None and root is not None:
-                leaked = self._stop_all(runtime, reader, root, limit)
+            if services is not None:
+                leaked = self._stop_all(services, limit)
         finally:
             self._stop_is_done.set()
         if leaked:
             get_logger().warning("threads_leaked", count=leaked)
         return leaked
 
-    def _stop_all(self, runtime: Runtime, reader: Reader, root: ProcessRef, limit: float) -> int:
+    def _stop_all(self, services: Services, limit: float) -> int:
+        runtime, root = services.runtime, services.root
+        assert root is not None
         deadline = runtime.clock.monotonic() + limit
 
         def left() -> float:
@@ -180,16 +181,17 @@ class System:
             root.stop(block=False)
             if not runtime.join(root, left()):
                 runtime.exit(root, KILL)
-        except BaseException:  # Ctrl-C: at once, then, but whole
+        except BaseException:  # Ctrl-C: end everything at once
             runtime.exit(root, KILL)
-            self._close(runtime, reader, lambda: 0.0)
+            self._close(services, lambda: 0.0)
             raise
-        return self._close(runtime, reader, left)
+        return self._close(services, left)
 
-    def _close(self, runtime: Runtime, reader: Reader, left: Callable[[], float]) -> int:
-        """End what is below the tree; returns how many threads would not."""
-        end_all(self._table, self._agents, runtime.clock, SHUTDOWN)  # whatever did not end within its time
-        leaked = reader.close(max(_LAST_MOMENT, left())) if self._given_reader is None else 0
+    def _close(self, services: Services, left: Callable[[], float]) -> int:
+        """End what is below the tree; returns the number of threads that did not end."""
+        runtime = services.runtime
+        end_all(self._table, self._agents, SHUTDOWN)  # whatever has not ended in time
+        leaked = services.reader.close(max(_LAST_MOMENT, left())) if self._given_reader is None else 0
         leaked += not self._catalogue.close()
         if self._given_runtime is None:
             runtime.close()
@@ -206,16 +208,19 @@ class System:
     ) -> None:
         self.stop()
 
-    def _check_running(self) -> None:
-        if self._stopped or (self._root is not None and not self.runtime.is_alive(self._root)):
-            raise SystemStopped()
-
     @property
     def runtime(self) -> Runtime:
-        """What the system's processes run on; starts the system if need be."""
-        self.start()
-        assert self._runtime is not None
-        return self._runtime
+        """The runtime of the system's processes. Starts the system if it has not been started."""
+        return self._services.runtime
+
+    @property
+    def _services(self) -> Services:
+        services = self._started
+        if services is None or self._stopped:
+            self.start()
+            services = self._started
+            assert services is not None
+        return services
 
     # --- streams -------------------------------------------------------------------------------------------------
 
@@ -248,9 +253,17 @@ class System:
             OptionError: an argument is not allowed.
             SystemStopped: the system has been stopped.
         """
-        return self._open(
-            stream_id, options or self.settings.stream, metadata, on_orphan, restart, journal, None, timeout
+        services = self._services
+        record = services.open_stream(
+            stream_id,
+            options or self.settings.stream,
+            metadata=metadata,
+            on_orphan=on_orphan,
+            restart=restart,
+            journal=journal,
+            timeout=timeout,
         )
+        return Stream(record, services.call_timeout)
 
     def create_chat_token_stream(
         self,
@@ -301,9 +314,17 @@ class System:
         stream_options = _adjust(
             options or self.settings.chat, token_buffer_size, token_batch_size, token_flush_interval
         )
-        call = ChatCall(model=chosen.model, input=conversation(messages), parameters=request_parameters)
-        source = self._make_source(chosen, request_options, call, fallback=fallback)
-        return self._open(stream_id, stream_options, metadata, on_orphan, restart, None, source, None)
+        call = ChatCall(model=chosen.model, input=check_input(messages), parameters=request_parameters)
+        services = self._services
+        record = services.open_stream(
+            stream_id,
+            stream_options,
+            metadata=metadata,
+            on_orphan=on_orphan,
+            restart=restart,
+            feed=services.call(chosen, call, request_options, fallback=fallback),
+        )
+        return Stream(record, services.call_timeout)
 
     chat = create_chat_token_stream
 
@@ -339,8 +360,16 @@ class System:
             options or self.settings.response, token_buffer_size, token_batch_size, token_flush_interval
         )
         call = ChatCall(model=chosen.model, input=input, parameters=request_parameters)
-        source = self._make_source(chosen, request_options, call, responses=True, fallback=fallback)
-        return self._open(stream_id, stream_options, metadata, on_orphan, restart, None, source, None)
+        services = self._services
+        record = services.open_stream(
+            stream_id,
+            stream_options,
+            metadata=metadata,
+            on_orphan=on_orphan,
+            restart=restart,
+            feed=services.call(chosen, call, request_options, responses=True, fallback=fallback),
+        )
+        return Stream(record, services.call_timeout)
 
     respond = create_response_token_stream
     agent = create_agent
@@ -370,65 +399,11 @@ class System:
 
     def statistics(self) -> SystemStatistics:
         """Counts of streams, tokens, messages, threads, dead letters."""
-        runtime, gates = self.runtime, self._asking.gates if self._asking is not None else None
-        return system_statistics(self._table, self._agents, runtime, self._reader, gates)
+        return system_statistics(self._services)
 
     def tree(self) -> Tree:
         """The supervision tree as it is now; ``print`` draws it."""
         return draw_tree(self.runtime, _ROOT, self.settings.runtime.call_timeout)
-
-    # --- within --------------------------------------------------------------------------------------------------
-
-    def _make_source(
-        self,
-        found: Found,
-        options: RequestOptions | None,
-        call: ChatCall,
-        conductor: ProcessRef | None = None,
-        **more: Any,
-    ) -> Source:
-        """See `Asking.source`."""
-        self.start()
-        assert self._asking is not None
-        return self._asking.source(found, call, options, conductor=conductor, **more)
-
-    def _open(
-        self,
-        stream_id: str | None,
-        options: StreamOptions,
-        metadata: Mapping[str, Any] | None,
-        on_orphan: OnOrphan,
-        restart: Restart,
-        journal: Journal | None,
-        source: Source | None,
-        timeout: float | None,
-    ) -> Stream:
-        if stream_id is None:
-            stream_id = f"s-{uuid.uuid4().hex[:16]}"
-        elif not isinstance(stream_id, str) or not 0 < len(stream_id) <= 256 or not stream_id.isprintable():
-            raise OptionError("stream_id", stream_id, "1 to 256 printable characters, or None")
-        if not isinstance(options, StreamOptions):
-            raise OptionError("options", options, "a StreamOptions or None")
-        check_on_orphan(on_orphan)
-        check_metadata(metadata)
-        check_choice("restart", restart, ("temporary", "transient"))
-        check_number("timeout", timeout, 0, 86_400, optional=True)
-
-        def make() -> StreamRecord:
-            return StreamRecord(
-                self.runtime,
-                stream_id,
-                options,
-                metadata=FrozenDict(metadata or {}),
-                on_orphan=on_orphan,
-                restart=restart,
-                journal=journal or self._journal,
-                source=source,
-            )
-
-        limit = self.settings.runtime.call_timeout if timeout is None else timeout
-        record = ask_for_stream(self.runtime, make, limit, self._check_running)
-        return Stream(record, self.settings.runtime.call_timeout)
 
 
 def _check_model(model: object) -> str:

@@ -1,1 +1,1 @@
-"""The `adapters` room of Penstock."""
+"""What touches the outside world, each adapter implementing a port: providers, HTTP, formats, tools."""

@@ -1,4 +1,4 @@
-"""Tools out of Python functions: the schema from the signature and the docstring, the arguments checked by pydantic."""
+"""Tools made from Python functions: the schema comes from signature and docstring, pydantic checks the arguments."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from pydantic.errors import PydanticUserError
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import PydanticSerializationError, to_json
 
-from penstock.config.options import check_choice, check_number
+from penstock.config.checks import check_choice, check_number
 from penstock.errors import OptionError, ToolArgumentsError, ToolError
 from penstock.ports import Tool, ToolContext
 
-__all__ = ["FunctionTool", "to_tool", "tool"]
+__all__ = ["FunctionTool", "check_tools", "to_tool", "tool"]
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _SHOWN_PROBLEMS: Final = 10
 
 
 class FunctionTool:
-    """A Python function that a model may call; made by `tool`. Implements `Tool`, and can still be called as before."""
+    """A Python function that a model may call; made by `tool`. Implements `Tool`, and is still callable itself."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class FunctionTool:
         self._signature = _signature(function, self.name)
         self._context = _context_parameter(self._signature)
         docs = docstring_parser.parse(inspect.getdoc(function) or "")
-        self.description = description if description is not None else _described(docs)
+        self.description = description if description is not None else _description(docs)
         self._model: type[BaseModel] | None = None
         if schema is None:
             self._model = _model(self.name, self._signature, docs, self._context)
@@ -66,12 +66,12 @@ class FunctionTool:
         return f"FunctionTool({self.name})"
 
     def check(self, arguments: Any) -> Mapping[str, Any]:
-        """The arguments as the function takes them: converted to its types, defaults filled in.
+        """Return the arguments as the function takes them: converted to its types, with its defaults.
 
-        With a schema of the user's own, only that they are an object that fits the function's parameters.
+        With ``schema=``, nothing is converted: they must only be an object that matches the function's parameters.
 
         Raises:
-            ToolArgumentsError: they do not fit.
+            ToolArgumentsError: they do not match. The message is written for the model.
         """
         if not isinstance(arguments, Mapping):
             raise ToolArgumentsError(f"{self.name} takes a JSON object, not {_json_type(arguments)}")
@@ -86,25 +86,25 @@ class FunctionTool:
         return {name: value for name, value in values.items() if value is not _ABSENT}
 
     def run(self, arguments: Mapping[str, Any], context: ToolContext) -> str:
-        """Call the function with what `check` gave; its result as text: a str as it is, all else as JSON.
+        """Call the function with what `check` returned. Its result becomes text: a str as it is, all else as JSON.
 
         Raises:
-            ToolError: the result cannot be written as JSON.
-            asyncio.CancelledError: it is async, and was cancelled.
+            ToolError: the result cannot be encoded as JSON.
+            asyncio.CancelledError: the function is async, and was cancelled.
             Exception: whatever the function raises.
         """
-        named = dict(arguments)
+        keywords = dict(arguments)
         if self._context is not None:
-            named[self._context] = context
+            keywords[self._context] = context
         positional = [
-            named.pop(parameter.name)
+            keywords.pop(parameter.name)
             for parameter in self._signature.parameters.values()
-            if parameter.kind is parameter.POSITIONAL_ONLY and parameter.name in named
+            if parameter.kind is parameter.POSITIONAL_ONLY and parameter.name in keywords
         ]
-        result = self.function(*positional, **named)
+        result = self.function(*positional, **keywords)
         if inspect.isawaitable(result):
             result = _run_awaitable(result, context)
-        return encode_result(self.name, result)
+        return _encode_result(self.name, result)
 
     def _check_binds(self, arguments: Mapping[str, Any]) -> None:
         missing = [name for name in self.parameters.get("required", ()) if name not in arguments]
@@ -131,19 +131,19 @@ def tool(
 
 
 def tool(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
-    """Make a function, plain or async, a tool; with or without options in brackets.
+    """Decorate a function, plain or async, to make it a tool; with or without options in parentheses.
 
-    The model is told the function's name, its docstring's first paragraphs, and a JSON schema of its parameters, whose
-    descriptions are the docstring's (Google's, numpy's or Sphinx' form). A parameter annotated `ToolContext` is not the
-    model's: it gets the call's context.
+    The model sees the function's name, the first paragraphs of its docstring, and a JSON schema of its parameters with
+    the docstring's descriptions (in Google's, numpy's or Sphinx' form). A parameter annotated `ToolContext` is hidden
+    from the model and receives the call's context.
 
     Args:
         function: what to call. Its parameters must be annotated with types that pydantic knows, or not at all.
-        **options: ``name``; ``description``; ``schema``, a JSON schema in the place of the signature's; ``timeout`` in
-            seconds, in the place of the agent's; ``needs_approval``: the user is asked before each call.
+        **options: ``name``; ``description``; ``schema``, a JSON schema that replaces the signature's; ``timeout`` in
+            seconds, which replaces the agent's; ``needs_approval``: each call must be approved by the user.
 
     Raises:
-        OptionError: the function has parameters a model cannot give (``*args``), or an option is not allowed.
+        OptionError: the function has parameters that a model cannot pass (``*args``), or an option is not allowed.
 
     >>> @tool
     ... def add(a: int, b: int = 1) -> int:
@@ -164,9 +164,9 @@ def tool(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
 
 
 def to_tool(thing: Any) -> Tool:
-    """A tool as it is; a function as a tool; a pair of a schema and a function as a tool.
+    """Return a tool as it is; make one of a function, or of a pair of a schema and a function.
 
-    The schema is OpenAI's form (``{"type": "function", "function": {"name": …, "parameters": …}}``, or the inner
+    The schema has OpenAI's form (``{"type": "function", "function": {"name": …, "parameters": …}}``, or the inner
     object).
 
     Raises:
@@ -188,39 +188,39 @@ def to_tool(thing: Any) -> Tool:
                 description=str(inner.get("description") or ""),
                 schema=inner.get("parameters") or {"type": "object", "properties": {}},
             )
-        raise OptionError("tools", sorted(map(str, schema)), "a schema with a name, and a function")
+        raise OptionError("tools", sorted(map(str, schema)), "a schema with a name, paired with a function")
     if callable(thing):
         return FunctionTool(thing)
     raise OptionError("tools", type(thing).__name__, "functions, tools, or pairs of a schema and a function")
 
 
 def check_tools(things: object) -> Iterable[Any]:
-    """Raise `OptionError` unless these are several things, whatever each of them is."""
+    """Raise `OptionError` unless this is an iterable of tools; each of them is checked by `to_tool`."""
     if isinstance(things, (str, bytes, Mapping)) or not isinstance(things, Iterable):
         raise OptionError("tools", type(things).__name__, "a list of functions and tools")
     return things
 
 
-def encode_result(name: str, result: Any) -> str:
-    """A tool's result as text for the model.
+def _encode_result(name: str, result: Any) -> str:
+    """Encode a tool's result as text for the model.
 
     Raises:
-        ToolError: it cannot be written as JSON.
+        ToolError: it cannot be encoded as JSON.
     """
     if isinstance(result, str):
         return result
     try:
         return to_json(result).decode()
-    except (PydanticSerializationError, ValueError, RecursionError):  # its message may hold what is in the result
+    except (PydanticSerializationError, ValueError, RecursionError):  # its message may contain the result
         kind = type(result).__name__
-        raise ToolError(f"{name} gave a result that cannot be written as JSON ({kind})") from None
+        raise ToolError(f"{name} returned a result that cannot be encoded as JSON ({kind})") from None
 
 
 # --- from a signature to a schema ------------------------------------------------------------------------------------
 
 
 class _Absent:
-    """The default of a parameter that was not given and whose own default is no JSON: the function's own is used."""
+    """Stands for a parameter that was not passed and has a default that is not JSON; the function then applies it."""
 
     def __repr__(self) -> str:
         return "…"
@@ -231,12 +231,12 @@ _ABSENT: Final = _Absent()
 
 class _Schema(GenerateJsonSchema):
     def field_title_should_be_set(self, schema: Any) -> bool:
-        return False  # "Arg 0" tells a model nothing
+        return False  # a title such as "Arg 0" means nothing to a model
 
 
 def _checked_name(name: object) -> str:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise OptionError("tool.name", name, "1 to 64 letters, digits, _ and - (give name=… for a lambda)")
+        raise OptionError("tool.name", name, "1 to 64 letters, digits, _ and - (pass name= for a lambda)")
     return name
 
 
@@ -244,11 +244,13 @@ def _signature(function: Callable[..., Any], name: str) -> inspect.Signature:
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):
-        raise OptionError("tool", name, "a function whose signature Python knows, or with schema=…") from None
+        message = f"tool {name}: Python cannot determine the function's signature. Pass schema=."
+        raise OptionError("tool", name, "a function with a known signature", message=message) from None
     try:
         hints = typing.get_type_hints(_hinted(function), include_extras=True)
     except Exception as error:
-        raise OptionError("tool", name, f"a function whose annotations can be resolved ({error})") from None
+        message = f"tool {name}: the function's annotations cannot be resolved: {error}"
+        raise OptionError("tool", name, "a function whose annotations can be resolved", message=message) from None
     parameters = [
         parameter.replace(annotation=hints.get(parameter.name, parameter.annotation))
         for parameter in signature.parameters.values()
@@ -257,33 +259,35 @@ def _signature(function: Callable[..., Any], name: str) -> inspect.Signature:
 
 
 def _hinted(function: Callable[..., Any]) -> Any:
-    """Where the annotations are: a function's own, or its class's ``__call__``'s; a partial has its function's."""
+    """Return the object with the annotations: the function, a partial's function, or the class's ``__call__``."""
     inner = getattr(function, "func", function)
     return inner if inspect.isroutine(inner) or inspect.isclass(inner) else type(inner).__call__
 
 
 def _context_parameter(signature: inspect.Signature) -> str | None:
-    return next((name for name, one in signature.parameters.items() if one.annotation is ToolContext), None)
+    parameters = signature.parameters.items()
+    return next((name for name, parameter in parameters if parameter.annotation is ToolContext), None)
 
 
-def _described(docs: docstring_parser.Docstring) -> str:
+def _description(docs: docstring_parser.Docstring) -> str:
     return "\n\n".join(text.strip() for text in (docs.short_description, docs.long_description) if text)
 
 
 def _model(
     name: str, signature: inspect.Signature, docs: docstring_parser.Docstring, context: str | None
 ) -> type[BaseModel]:
-    described = {one.arg_name.lstrip("*"): (one.description or "").strip() for one in docs.params}
+    descriptions = {param.arg_name.lstrip("*"): (param.description or "").strip() for param in docs.params}
     fields: dict[str, Any] = {}
     for place, parameter in enumerate(signature.parameters.values()):
         if parameter.name == context:
             continue
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            raise OptionError(f"tool {name}", str(parameter), "parameters with names of their own, or schema=…")
+            message = f"tool {name}: a model cannot pass {parameter}. Name each parameter, or pass schema=."
+            raise OptionError(f"tool {name}", str(parameter), "parameters with names of their own", message=message)
         annotation = Any if parameter.annotation is parameter.empty else parameter.annotation
-        # Under names of ours, since pydantic's own methods (`json`, `copy`, `schema` …) are names of parameters too.
+        # Under other names, since parameters may be called like pydantic's own methods (`json`, `copy`, `schema` …).
         options: dict[str, Any] = {"alias": parameter.name}
-        if text := described.get(parameter.name):
+        if text := descriptions.get(parameter.name):
             options["description"] = text
         if parameter.default is parameter.empty:
             fields[f"arg_{place}"] = (annotation, Field(**options))
@@ -297,7 +301,8 @@ def _model(
         _schema_of(model)
     except PydanticUserError as error:
         first = str(error).partition("\n")[0]
-        raise OptionError(f"tool {name}", "annotations", f"types that JSON can carry, or schema=… ({first})") from None
+        message = f"tool {name}: an annotation is not a type that JSON can carry. Pass schema=. ({first})"
+        raise OptionError(f"tool {name}", "annotations", "types that JSON can carry", message=message) from None
     return model
 
 
@@ -326,14 +331,14 @@ def _checked_schema(schema: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _run_awaitable(awaitable: Any, context: ToolContext) -> Any:
-    """Run it on an event loop of its own, in this thread, until it is done or cancelled."""
+    """Run an awaitable on a new event loop in this thread until it is done or cancelled."""
 
     async def run() -> Any:
         loop = asyncio.get_running_loop()
         task = asyncio.ensure_future(awaitable)
 
         def cancel() -> None:
-            with contextlib.suppress(RuntimeError):  # it is done, and its loop is closed
+            with contextlib.suppress(RuntimeError):  # already done, and the loop is closed
                 loop.call_soon_threadsafe(task.cancel)
 
         context.on_cancel(cancel)
@@ -343,9 +348,10 @@ def _run_awaitable(awaitable: Any, context: ToolContext) -> Any:
 
 
 def _explained(name: str, error: ValidationError) -> str:
-    """What is wrong, for the model: where and why, without the values, which it knows."""
+    """Describe for the model where the arguments are wrong and why, without the values, which it knows."""
     problems = error.errors(include_url=False, include_context=False, include_input=False)
-    lines = [f"{'.'.join(map(str, one['loc'])) or 'arguments'}: {one['msg']}" for one in problems[:_SHOWN_PROBLEMS]]
+    shown = problems[:_SHOWN_PROBLEMS]
+    lines = [f"{'.'.join(map(str, each['loc'])) or 'arguments'}: {each['msg']}" for each in shown]
     if len(problems) > _SHOWN_PROBLEMS:
         lines.append(f"and {len(problems) - _SHOWN_PROBLEMS} more")
     return f"{name}: wrong arguments; " + "; ".join(lines)

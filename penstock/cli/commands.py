@@ -43,10 +43,11 @@ from penstock.cli.terminal import (
     visible,
     write_error,
 )
+from penstock.config.checks import check_choice
 from penstock.config.durations import parse_duration
 from penstock.config.logs import configure_logging
-from penstock.config.options import check_choice
 from penstock.config.presets import PRESETS
+from penstock.config.providers import main_key_variables, remote_provider_names
 from penstock.config.settings import Settings
 from penstock.errors import OptionError, PenstockError
 from penstock.events import StreamCompleted, StreamFailed, TerminalEvent
@@ -106,14 +107,20 @@ def _run(arguments: list[str]) -> int:
 # --- chat ------------------------------------------------------------------------------------------------------------
 
 
-@app.command()
+_CHAT_HELP: Final = (
+    "Ask a model and print its answer as it comes.\n\n"
+    f"The key is taken from the provider's own variable ({', '.join(main_key_variables())}), from "
+    "PENSTOCK_PROVIDER__API_KEY or the TOML file. Without --provider and --base-url, a model such as "
+    "anthropic/claude-… chooses its provider itself. Ctrl-C cancels the call."
+)
+
+
+@app.command(help=_CHAT_HELP)
 def chat(
     prompt: Annotated[str, typer.Argument(help="What to say to the model; - reads it from standard input.")],
     provider: Annotated[
         str | None,
-        typer.Option(
-            help="openai, openai-responses, anthropic, ollama, gemini, or loopback: an embedded one that needs no key."
-        ),
+        typer.Option(help=f"{', '.join(remote_provider_names())}, or loopback: an embedded one that needs no key."),
     ] = None,
     model: Annotated[str | None, typer.Option("--model", "-m", help="The model, as the provider calls it.")] = None,
     base_url: Annotated[str | None, typer.Option(help="Where the provider is: https://host/v1")] = None,
@@ -139,12 +146,7 @@ def chat(
         str | None, typer.Option(help="debug, info, warning, error or critical. (default: warning)")
     ] = None,
 ) -> int:
-    """Ask a model and print its answer as it comes.
-
-    The key is taken from the provider's own variable (OPENAI_API_KEY, ANTHROPIC_API_KEY, GEMINI_API_KEY,
-    OLLAMA_API_KEY), from PENSTOCK_PROVIDER__API_KEY or the TOML file. Without --provider and --base-url, a model such
-    as anthropic/claude-… chooses its provider itself. Ctrl-C cancels the call.
-    """
+    """Ask a model and print its answer as it comes; `_CHAT_HELP` is what ``--help`` prints."""
     text = _read_prompt(prompt)
     parameters = _parameters(param or [])
     for option, value in (("--provider", provider), ("--model", model), ("--base-url", base_url)):
@@ -184,7 +186,7 @@ def chat(
             end = Answer(
                 stream,
                 output,
-                look=lambda: house.get_stream_info(stream.id),
+                look=lambda: house.get_stream_info(stream.stream_id),
                 as_json=as_json,
                 reasoning=watched if reasoning is None else reasoning,
                 patient=watched,
@@ -296,10 +298,10 @@ def _conclude(stream: Stream, end: TerminalEvent, provider: str, seconds: float,
 def _print_statistics(house: System, stream: Stream, end: TerminalEvent) -> None:
     seen = stream.statistics()
     rows: dict[str, object] = {
-        "stream": stream.id,
+        "stream": stream.stream_id,
         "model": end.model or "not told",
         "end": type(end).__name__,
-        "requests": house.get_stream_info(stream.id).attempts,
+        "requests": house.get_stream_info(stream.stream_id).attempts,
         "tokens": seen.tokens_delivered,
         "batches": seen.batches_flushed,
         "first token": demo.milliseconds(seen.time_to_first_token_s),

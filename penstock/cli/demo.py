@@ -231,7 +231,7 @@ class _Demo:
                 self._say_once("retry", f"stream {number}: the provider answered 503; the request is tried again.")
         voice = self.shows[1].stream
         assert voice is not None
-        if self.clumsy.crashes and not voice.is_over and system.get_stream_info(voice.id).subscriber_count == 1:
+        if self.clumsy.crashes and not voice.is_over and system.get_stream_info(voice.stream_id).subscriber_count == 1:
             self._say_once("crash", "stream 2: a subscriber crashed and is out; the other one goes on.")
         if "error" in self.operator.results:
             self._say_once("tool", "the agent: one of its two tools failed; the model is told, and answers.")
@@ -262,7 +262,9 @@ class _Demo:
         yield line
 
     def _line(self, system: System) -> str:
-        states = [f"{info.id} {_state(info)} {info.statistics.tokens_delivered}" for _, info in self._infos(system)]
+        states = [
+            f"{info.stream_id} {_state(info)} {info.statistics.tokens_delivered}" for _, info in self._infos(system)
+        ]
         return f"{self._clock()}  " + " · ".join(states)
 
     def _table(self, system: System) -> Group:
@@ -277,7 +279,7 @@ class _Demo:
             seen = info.statistics
             state = _state(info)
             table.add_row(
-                f"{info.id}",
+                f"{info.stream_id}",
                 show.preset,
                 Text(state, style=_COLORS.get(state, "")),
                 Text(str(info.attempts), style="yellow" if info.attempts > 1 else ""),
@@ -291,7 +293,7 @@ class _Demo:
     def _infos(self, system: System) -> Iterator[tuple[_Show, StreamInfo]]:
         for show in self.shows:
             assert show.stream is not None
-            yield show, system.get_stream_info(show.stream.id)
+            yield show, system.get_stream_info(show.stream.stream_id)
 
     # --- what is said at the end -------------------------------------------------------------------------------------
 
@@ -304,7 +306,7 @@ class _Demo:
         for _show, info in self._infos(system):
             seen = info.statistics
             table.add_row(
-                info.id,
+                info.stream_id,
                 str(seen.tokens_delivered),
                 str(seen.batches_flushed),
                 milliseconds(seen.time_to_first_token_s),
@@ -344,7 +346,7 @@ class _Demo:
                 f"{whole} of {len(shows)} subscribers got every one of their {tokens} tokens in order, and one end.",
             ),
             (
-                all(show.stream is not None and f"stream/{show.stream.id}" in names for show in shows),
+                all(show.stream is not None and f"stream/{show.stream.stream_id}" in names for show in shows),
                 f"all {len(shows)} streams were in the supervision tree.",
             ),
             (

@@ -16,7 +16,7 @@ from typing import Any, Final, Self
 import msgspec
 from rich.console import Console
 
-from penstock.config.loading import key_variables
+from penstock.config.providers import key_variables
 from penstock.errors import (
     ApiError,
     AuthenticationError,
@@ -186,8 +186,8 @@ def explain(error: PenstockError, provider: str | None = None) -> str:
     """The error, and what to do about it, for one line. ``provider``: whose it is, where that is known."""
     if isinstance(error, OptionError) and error.got is None:
         if error.field == "api_key":
-            wanted = error.allowed.removesuffix(" or give api_key")
-            return f"api_key: there is none; {wanted}, or try --provider loopback, which needs no key"
+            problem = str(error).removesuffix(" or pass api_key=.")
+            return f"{problem}, or try --provider loopback, which needs no key"
         return f"{error.field}: there is none; {error.allowed}"
     advice = _advice(error, provider)
     return f"{str(error).removesuffix('.')}; {advice}" if advice else str(error)

@@ -1,4 +1,4 @@
-"""Durations, rates and other numbers as people write them in files and environment variables. Pure."""
+"""Parsers for durations, rates and numbers written as text in files and environment variables. Pure."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ _NUMBER = r"[0-9]+(?:\.[0-9]*)?|\.[0-9]+"
 _DURATION = re.compile(rf"\s*({_NUMBER})\s*(ms|s|m|h|d|)\s*")
 _NUMBER_ALONE = re.compile(rf"\s*((?:{_NUMBER})(?:[eE][+-]?[0-9]+)?)\s*")
 _WITHOUT = ("none", "unlimited")
-_LONGEST = 100  # characters; nobody writes a longer number, and float() would take its time over one
+_LONGEST = 100  # characters; float() is slow for very long text
 
 
 def parse_duration(text: str, *, field: str = "duration") -> float:
     """Read ``"100ms"``, ``"2s"``, ``"1.5m"``, ``"1h"``, ``"7d"`` or a bare number of seconds.
 
     Raises:
-        OptionError: anything else, negative and infinite ones included; ``field`` is the name it carries.
+        OptionError: ``text`` is anything else, a negative or infinite number included. ``field`` is the name in the
+            error.
 
     >>> parse_duration("100ms"), parse_duration("1.5m"), parse_duration("2")
     (0.1, 90.0, 2.0)
@@ -33,12 +34,12 @@ def parse_duration(text: str, *, field: str = "duration") -> float:
     if found is None:
         raise OptionError(field, text, "a duration such as 100ms, 2s, 1.5m, 1h, 7d, or a number of seconds")
     number, unit = found.groups()
-    # Dividing keeps 100ms at 0.1, where multiplying by 0.001 gives 0.1 only by luck of rounding.
+    # Dividing gives exactly 0.1 for 100ms; multiplying by 0.001 does so only if the rounding is lucky.
     return float(number) / 1000 if unit == "ms" else float(number) * _SECONDS[unit]
 
 
 def parse_optional_duration(text: str, *, field: str = "duration") -> float | None:
-    """Like `parse_duration`; ``"none"`` and ``"unlimited"`` are None.
+    """Read a duration like `parse_duration`; ``"none"`` and ``"unlimited"`` give None.
 
     >>> parse_optional_duration("none"), parse_optional_duration("1h")
     (None, 3600.0)
@@ -52,16 +53,16 @@ def parse_optional_duration(text: str, *, field: str = "duration") -> float | No
 
 
 def parse_rate(text: str, *, field: str = "rate_limit") -> float | None:
-    """Read a number of tokens a second; ``"none"`` and ``"unlimited"`` are None.
+    """Read a number of tokens per second; ``"none"`` and ``"unlimited"`` give None.
 
     >>> parse_rate("20"), parse_rate("unlimited")
     (20.0, None)
     """
-    return parse_number(text, field=field, allowed="tokens a second such as 20 or 0.5, or none, or unlimited")
+    return parse_number(text, field=field, allowed="a number of tokens per second such as 20 or 0.5, or unlimited")
 
 
 def parse_number(text: str, *, field: str, allowed: str = "a number such as 20 or 0.5, or none") -> float | None:
-    """Read a number without a unit; ``"none"`` and ``"unlimited"`` are None.
+    """Read a number without a unit; ``"none"`` and ``"unlimited"`` give None.
 
     >>> parse_number("0.5", field="ratio")
     0.5
@@ -75,5 +76,5 @@ def parse_number(text: str, *, field: str, allowed: str = "a number such as 20 o
 
 
 def is_without(text: str) -> bool:
-    """Whether it says that there is no limit."""
+    """Whether ``text`` means "no limit"."""
     return text.strip().lower() in _WITHOUT

@@ -1,94 +1,79 @@
-"""Options of what stands before a provider: limits, the queue, the circuit breaker, the budget of retries."""
+"""Options that limit the requests to a provider: rate limits, queue, circuit breaker, retry budget."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Annotated, Final, TypeAlias
 
-from penstock.config.options import _Options, check_choice, check_number
+from penstock.config.checks import Between, Options
 
-__all__ = ["BreakerOptions", "LimitOptions", "RetryBudgetOptions", "check_limits"]
+__all__ = [
+    "QUEUE",
+    "QUEUE_TIMEOUT",
+    "BreakerOptions",
+    "ConcurrentStreams",
+    "LimitOptions",
+    "RequestsPerMinute",
+    "RetryBudgetOptions",
+    "TokensPerMinute",
+]
+
+RequestsPerMinute: TypeAlias = Annotated[int | None, Between(1, 10**9)]
+TokensPerMinute: TypeAlias = Annotated[int | None, Between(1, 10**12)]
+ConcurrentStreams: TypeAlias = Annotated[int | None, Between(1, 10**6)]
+QUEUE: Final = Between(0, 10**7)
+QUEUE_TIMEOUT: Final = Between(0, 86_400)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LimitOptions(_Options):
-    """How much of one provider's endpoint may be used. None is without limit.
+class LimitOptions(Options):
+    """How much one endpoint (a provider and its URL) may be used by one system.
 
     Attributes:
-        requests_per_minute: requests begun in a minute, and a sixth of that (at least 1) more in a burst,
-            1 … 1,000,000,000.
-        tokens_per_minute: the same for tokens, asked and answered together, 1 … 1,000,000,000,000.
-        concurrent_streams: requests under way at once, 1 … 1,000,000.
-        max_queue: requests that may wait for their turn, 0 … 10,000,000.
-        queue_timeout: seconds that one waits at most, 0 … 86400.
+        requests_per_minute: requests started per minute, 1 … 1,000,000,000, plus a burst of a sixth of that (at
+            least 1). None is unlimited.
+        tokens_per_minute: the same for tokens, input and output together, 1 … 1,000,000,000,000.
+        concurrent_streams: requests in progress at once, 1 … 1,000,000. None is unlimited.
+        max_queue: requests that may wait for their turn, 0 … 10,000,000. Further ones fail with `ProviderBusy`.
+        queue_timeout: the longest wait for a turn, 0 … 86,400 s. Then the request fails with `ProviderBusy`.
 
     >>> LimitOptions(concurrent_streams=0)
     Traceback (most recent call last):
     penstock.errors.OptionError: concurrent_streams: got 0, allowed: a whole number from 1 to 1000000 or None
     """
 
-    requests_per_minute: int | None = None
-    tokens_per_minute: int | None = None
-    concurrent_streams: int | None = None
-    max_queue: int = 1000
-    queue_timeout: float = 30.0
-
-    def __post_init__(self) -> None:
-        check_limits(self)
-        check_number("max_queue", self.max_queue, 0, 10_000_000, whole=True)
-        check_number("queue_timeout", self.queue_timeout, 0, 86_400)
+    requests_per_minute: RequestsPerMinute = None
+    tokens_per_minute: TokensPerMinute = None
+    concurrent_streams: ConcurrentStreams = None
+    max_queue: Annotated[int, QUEUE] = 1000
+    queue_timeout: Annotated[float, QUEUE_TIMEOUT] = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BreakerOptions(_Options):
-    """When nothing more is sent to an endpoint that fails, and for how long.
+class BreakerOptions(Options):
+    """When requests to a failing endpoint are suspended, and for how long.
 
     Attributes:
-        failures: failures in a row that open the circuit, 1 … 1,000,000.
-        cooldown: seconds until one request may try again, 0.001 … 86400.
-        enabled: False sends whatever has happened before.
+        failures: failures in a row that open the circuit, 1 … 1,000,000. Requests then fail with `CircuitOpen`.
+        cooldown: how long the circuit stays open before one request may try again, 0.001 … 86,400 s.
+        enabled: False sends every request, whatever failed before.
     """
 
-    failures: int = 5
-    cooldown: float = 30.0
+    failures: Annotated[int, Between(1, 1_000_000)] = 5
+    cooldown: Annotated[float, Between(0.001, 86_400)] = 30.0
     enabled: bool = True
-
-    def __post_init__(self) -> None:
-        check_number("failures", self.failures, 1, 1_000_000, whole=True)
-        check_number("cooldown", self.cooldown, 0.001, 86_400)
-        check_choice("enabled", self.enabled, (True, False))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RetryBudgetOptions(_Options):
+class RetryBudgetOptions(Options):
     """How many retries all requests of a system may make together: ``floor + ratio × requests`` in any ``window``.
 
     Attributes:
-        ratio: retries for each request, 0 … 100; None is no budget.
+        ratio: retries per request, 0 … 100; None is no budget.
         floor: retries that are always allowed, 0 … 1,000,000.
-        window: seconds, 0.1 … 86400.
+        window: 0.1 … 86,400 s.
     """
 
-    ratio: float | None = 0.2
-    floor: int = 10
-    window: float = 10.0
-
-    def __post_init__(self) -> None:
-        check_number("ratio", self.ratio, 0, 100, optional=True)
-        check_number("floor", self.floor, 0, 1_000_000, whole=True)
-        check_number("window", self.window, 0.1, 86_400)
-
-
-def check_limits(limits: object) -> None:
-    """Raise `OptionError` unless each limit that ``limits`` has is None or in its range."""
-    for name, low, high in _RANGES:
-        check_number(name, getattr(limits, name), low, high, whole=name != "queue_timeout", optional=True)
-
-
-_RANGES: Final = (
-    ("requests_per_minute", 1, 10**9),
-    ("tokens_per_minute", 1, 10**12),
-    ("concurrent_streams", 1, 10**6),
-    ("max_queue", 0, 10**7),
-    ("queue_timeout", 0, 86_400),
-)
+    ratio: Annotated[float | None, Between(0, 100)] = 0.2
+    floor: Annotated[int, Between(0, 1_000_000)] = 10
+    window: Annotated[float, Between(0.1, 86_400)] = 10.0

@@ -1,12 +1,11 @@
-"""Where settings come from: arguments, environment, TOML file, the providers' own variables.
+"""Readers of settings: arguments, environment, TOML file, the providers' own variables.
 
-Each reader gives what it found by place, and with every value where it was found, so that a refusal can say so.
-pydantic-settings reads; what is unknown is refused here; what the values mean is `penstock.config.settings`' matter.
+Each reader returns the values it found by place, each with its source for error messages. pydantic-settings does the
+reading. Unknown names are refused here; `penstock.config.settings` interprets the values.
 """
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import tomllib
@@ -19,18 +18,16 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
+from penstock.config.checks import near_miss, type_of, unknown
+from penstock.config.providers import KNOWN_PROVIDERS
 from penstock.errors import OptionError
 
 __all__ = [
-    "STARS",
     "Found",
     "Item",
+    "KnownSettings",
     "Place",
-    "Schema",
-    "Shown",
-    "key_variables",
     "read_all",
-    "type_of",
 ]
 
 Place: TypeAlias = tuple[str, ...]
@@ -47,27 +44,9 @@ class Item(NamedTuple):
 Found: TypeAlias = dict[Place, Item]
 
 
-class Shown(str):
-    """Text that an error shows as it is, without quotation marks."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return str(self)
-
-
-STARS = Shown("***")
-"""What an error shows of a value that may be a secret."""
-
-
-def type_of(value: object) -> Shown:
-    """The type of a value that may hold a secret, for an error."""
-    return Shown(f"a value of type {type(value).__name__}")
-
-
 @dataclass(frozen=True)
-class Schema:
-    """Which settings there are: names in every group, in each table below ``providers``, and in no group (``lone``)."""
+class KnownSettings:
+    """The names of all settings: in each group, in a table of ``providers``, and outside of groups (``lone``)."""
 
     groups: Mapping[str, tuple[str, ...]]
     provider: tuple[str, ...]
@@ -80,7 +59,7 @@ class Schema:
         return len(place) == 2 and place[0] == "providers"
 
     def names(self, table: Place) -> tuple[str, ...]:
-        """The settings in a table, ``()`` being that of the lone ones; none if it is no table."""
+        """Return the settings in a table; ``()`` is the table of the lone ones. Empty if there is no such table."""
         if not table:
             return self.lone
         if len(table) == 2 and table[0] == "providers":
@@ -88,60 +67,45 @@ class Schema:
         return self.groups.get(table[0], ()) if len(table) == 1 else ()
 
     def is_setting(self, place: Place) -> bool:
-        """Whether there is such a setting."""
+        """Whether ``place`` is a setting."""
         return place[-1] in self.names(place[:-1])
 
     def refusal(self, place: Place, source: str, spell: Callable[[Place], str] = ".".join) -> OptionError:
-        """The error for a setting that does not exist, with what may have been meant. Its value may be a secret."""
+        """Make the error for a setting that does not exist. ``spell`` writes the one that was probably meant."""
         tables: list[Place] = [(), *((name,) for name in self.groups)]
         tables.append(("providers", place[1] if len(place) > 2 else "openai"))
         known = {"_".join((*table, name)): (*table, name) for table in tables for name in self.names(table)}
-        meant = "_".join(place)
-        near = [name for name in known if name.endswith("_" + meant)]
-        near = near or difflib.get_close_matches(meant, known, n=1, cutoff=0.75)
-        choices = ", ".join((place[:-1] and self.names(place[:-1])) or (*self.groups, "providers", *self.lone))
-        hint = f"; did you mean {spell(known[near[0]])}?" if near else ""
-        return OptionError(".".join(place), Shown("an unknown setting"), choices + hint, source=source)
+        wanted = "_".join(place)
+        near = next((name for name in known if name.endswith("_" + wanted)), None) or near_miss(wanted, known)
+        siblings = (place[:-1] and self.names(place[:-1])) or (*self.groups, "providers", *self.lone)
+        return unknown(".".join(place), "setting", siblings, meant=spell(known[near]) if near else None, source=source)
 
 
-def read_all(schema: Schema, path: str | os.PathLike[str] | None, arguments: Mapping[str, Any]) -> Found:
-    """Everything that is set, each setting from the first source that has it.
+def read_all(known: KnownSettings, path: str | os.PathLike[str] | None, arguments: Mapping[str, Any]) -> Found:
+    """Read all sources; each setting comes from the first source that has it.
 
     Raises:
-        OptionError: a source cannot be read, or holds something that is no setting.
+        OptionError: a source cannot be read, or holds a name that is not a setting.
     """
-    said_by_caller = _walk(schema, arguments, lambda _: "an argument")
-    return _provider_variables() | _file(schema, path) | _environment(schema) | said_by_caller
+    from_caller = _walk(known, arguments, lambda _: "an argument")
+    return _provider_variables() | _file(known, path) | _environment(known) | from_caller
 
 
 # --- the providers' own variables ------------------------------------------------------------------------------------
 
-_PROVIDER_VARIABLES: dict[Place, tuple[str, ...]] = {
-    ("providers", "openai", "api_key"): ("OPENAI_API_KEY",),
-    ("providers", "openai", "base_url"): ("OPENAI_BASE_URL",),
-    ("providers", "anthropic", "api_key"): ("ANTHROPIC_API_KEY",),
-    ("providers", "anthropic", "base_url"): ("ANTHROPIC_BASE_URL",),
-    ("providers", "gemini", "api_key"): ("GEMINI_API_KEY", "GOOGLE_API_KEY"),
-    ("providers", "gemini", "base_url"): ("GOOGLE_GEMINI_BASE_URL",),
-    ("providers", "ollama", "api_key"): ("OLLAMA_API_KEY",),
-    ("providers", "ollama", "base_url"): ("OLLAMA_HOST",),
-}
-"""Those that the providers' own tools read; of several the first that is set."""
-
-
-def key_variables(provider: str) -> tuple[str, ...]:
-    """The variables in which the users of a provider, or of a dialect of it, usually have its key."""
-    account = provider.replace("_", "-").removesuffix("-chat").removesuffix("-responses")
-    return _PROVIDER_VARIABLES.get(("providers", account, "api_key"), ())
-
 
 def _provider_variables() -> Found:
+    """Read the variables of `KNOWN_PROVIDERS`, which the providers' own tools read too."""
     found: Found = {}
-    for place, names in _PROVIDER_VARIABLES.items():
-        name = next((name for name in names if os.environ.get(name, "").strip()), None)
-        if name is not None:
-            text = os.environ[name].strip()
-            found[place] = Item(_wrapped(place, _ollama_url(text) if name == "OLLAMA_HOST" else text), name)
+    for row in KNOWN_PROVIDERS:
+        if row.account:
+            continue  # its account's row has the same ones
+        for setting, names in (("api_key", row.key_variables), ("base_url", row.url_variables)):
+            name = next((name for name in names if os.environ.get(name, "").strip()), None)
+            if name is not None:
+                text = os.environ[name].strip()
+                place = ("providers", row.name, setting)
+                found[place] = Item(_wrapped(place, _ollama_url(text) if name == "OLLAMA_HOST" else text), name)
     return found
 
 
@@ -167,12 +131,12 @@ def _ollama_url(host: str) -> str:
 _PREFIX = "PENSTOCK_"
 _CONFIG = "PENSTOCK_CONFIG"
 
-# A Kubernetes service called "penstock" puts PENSTOCK_SERVICE_HOST, PENSTOCK_PORT_80_TCP_ADDR … into every pod.
+# Kubernetes sets these in every pod for a service called "penstock": PENSTOCK_SERVICE_HOST, PENSTOCK_PORT_80_TCP_ADDR …
 _KUBERNETES = re.compile(r"PENSTOCK_(?:[A-Z0-9_]*_)?(?:SERVICE_(?:HOST|PORT\w*)|PORT|PORT_\d+_(?:TCP|UDP|SCTP)\w*)")
 
 
 class _Shape(BaseSettings):
-    """What pydantic-settings has to know to read our sources."""
+    """The fields that pydantic-settings reads from our sources."""
 
     model_config = SettingsConfigDict(env_prefix=_PREFIX, env_nested_delimiter="__", env_ignore_empty=True)
     stream: dict[str, Any] = {}
@@ -190,71 +154,74 @@ class _Shape(BaseSettings):
 
 
 class _Environment(EnvSettingsSource):
-    """Leaves text as it is: a key of digits is not a number, a model's name in braces no JSON."""
+    """Does not decode values: a key of digits is not a number, and a model name in braces is not JSON."""
 
     def decode_complex_value(self, field_name: str, field: Any, value: Any) -> Any:
         return value
 
 
-def _environment(schema: Schema) -> Found:
+def _environment(known: KnownSettings) -> Found:
     variables: dict[Place, str] = {}
     for name in os.environ:
         if not name.upper().startswith(_PREFIX) or name == _CONFIG or _KUBERNETES.fullmatch(name):
             continue
         place = tuple(name[len(_PREFIX) :].lower().split("__"))
-        if not schema.is_setting(place):
-            raise schema.refusal(place, name, lambda near: _PREFIX + "__".join(near).upper())
+        if not known.is_setting(place):
+            raise known.refusal(place, name, lambda near: _PREFIX + "__".join(near).upper())
         variables[place] = name
-    return _walk(schema, _Environment(_Shape)(), variables.__getitem__)
+    return _walk(known, _Environment(_Shape)(), variables.__getitem__)
 
 
 # --- the file --------------------------------------------------------------------------------------------------------
 
 
-def _file(schema: Schema, path: str | os.PathLike[str] | None) -> Found:
+def _file(known: KnownSettings, path: str | os.PathLike[str] | None) -> Found:
     chosen = path or os.environ.get(_CONFIG)
     file = Path(chosen or "penstock.toml").expanduser()
     try:
         if not chosen and not file.exists():
             return {}
-        with file.open("rb"):  # pydantic-settings silently passes over a file that is not there
+        with file.open("rb"):  # pydantic-settings silently ignores a missing file
             if not file.is_file():
                 raise OSError(0, "not a file")
             tree = TomlConfigSettingsSource(_Shape, file)()
-    # What was read may hold a key: no chained exception carries it along.
     except OSError as error:
-        by = "an argument" if path else _CONFIG if chosen else str(file)
-        raise OptionError("config", str(file), f"a readable TOML file; this is: {error.strerror}", source=by) from None
+        problem = f"cannot read {file}: {error.strerror}"
+        where = "an argument" if path else _CONFIG if chosen else str(file)
     except tomllib.TOMLDecodeError as error:
+        problem = f"the file is not valid TOML: {error}"
         line = re.search(r"at line (\d+)", str(error))
         where = f"{file}, line {line[1]}" if line else f"{file}, at its end"
-        raise OptionError("config", str(file), f"a TOML file; this has: {error}", source=where) from None
     except RecursionError:
-        raise OptionError("config", str(file), "a TOML file less deeply nested", source=str(file)) from None
+        problem = "the file is nested too deeply"
+        where = str(file)
     except UnicodeDecodeError as error:
+        problem = "the file is not encoded in UTF-8"
         where = f"{file}, line {1 + error.object[: error.start].count(10)}"
-        raise OptionError("config", str(file), "a TOML file in UTF-8", source=where) from None
-    return _walk(schema, tree, lambda _: str(file))
+    else:
+        return _walk(known, tree, lambda _: str(file))
+    # Raised here, so that no chained exception holds what was read: it may be a key.
+    raise OptionError("config", str(file), "a TOML file in UTF-8", problem=problem, source=where)
 
 
-# --- a tree of settings, from wherever -------------------------------------------------------------------------------
+# --- the settings in a tree ------------------------------------------------------------------------------------------
 
 
-def _walk(schema: Schema, tree: Mapping[str, Any], source_of: Callable[[Place], str], below: Place = ()) -> Found:
+def _walk(known: KnownSettings, tree: Mapping[str, Any], source_of: Callable[[Place], str], below: Place = ()) -> Found:
     found: Found = {}
     for key, value in tree.items():
         place = (*below, key)
-        if schema.is_table(place):
+        if known.is_table(place):
             if not isinstance(value, Mapping):
                 raise OptionError(".".join(place), type_of(value), "a table of settings", source=source_of(place))
-            found |= _walk(schema, value, source_of, place)
-        elif schema.is_setting(place):
+            found |= _walk(known, value, source_of, place)
+        elif known.is_setting(place):
             found[place] = Item(_wrapped(place, value), source_of(place))
         else:
-            raise schema.refusal(place, source_of(place))
+            raise known.refusal(place, source_of(place))
     return found
 
 
 def _wrapped(place: Place, value: Any) -> Any:
-    # Blanks around a key are the end of the line that it was copied with.
+    # White space around a key comes from copying it with its line end.
     return SecretStr(value.strip()) if place[-1] == "api_key" and isinstance(value, str) else value

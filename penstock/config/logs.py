@@ -1,14 +1,14 @@
 """The log: structlog events on the standard library's logger ``"penstock"``.
 
-A library does not decide where an application's log goes, so importing this configures nothing, and structlog's own
-global configuration is neither used nor changed. What Penstock logs arrives at ``logging.getLogger("penstock")`` as
-one line of text; its fields are in the record's ``penstock`` attribute. Until somebody configures logging, the
-standard library's manners hold: warnings and errors go to standard error, the rest nowhere.
+The application decides where its log goes: importing this module configures nothing, and structlog's global
+configuration is neither used nor changed. Each event arrives at ``logging.getLogger("penstock")`` as one line of text;
+its fields are in the record's ``penstock`` attribute. Until the application configures logging, the standard library's
+defaults apply: warnings and errors go to standard error, everything else is dropped.
 
-The command line, and an application that wants our format, calls `configure_logging`.
+The command line, and applications that want Penstock's format, call `configure_logging`.
 
-No token text and no key is meant to be logged anywhere; `redact` is the net below that. Of exceptions the log says
-the type and the place, never the message, unless it is one of ours: those hold no text.
+Penstock never logs token text or keys on purpose; `redact` is a second line of defence. Exceptions are logged with
+their types and locations. Their messages are logged only for Penstock's own errors, which hold neither.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any, Literal, TextIO, TypeAlias, get_args
 
 import structlog
 
-from penstock.config.options import check_choice
+from penstock.config.checks import check_choice
 from penstock.errors import describe_reason
 
 __all__ = ["LogFormat", "LogLevel", "Logger", "configure_logging", "get_logger", "redact", "stream_logger"]
@@ -47,12 +47,11 @@ _DEEPEST = 4
 
 
 def redact(_logger: Any, _method: str, event_dict: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """A structlog processor: stars for what may be a key or token text.
+    """Replace values that may be a key or token text by stars. A structlog processor.
 
-    By name: ``api_key``, ``authorization`` … whatever their value; ``text``, ``tokens``, ``messages``, ``prompt`` …
-    unless the value is a number, which can only be a count. By value: whatever has a ``reveal`` method, keys inside
-    text, bytes (their length is said), exceptions other than ours (their type is said). Mappings and sequences
-    are looked into.
+    By name: ``api_key``, ``authorization`` … always; ``text``, ``tokens``, ``messages``, ``prompt`` … unless the value
+    is a number, which can only be a count. By value: objects with a ``reveal`` method, and keys inside text. Bytes are
+    replaced by their length, exceptions other than Penstock's by their type. Mappings and sequences are searched.
 
     >>> redact(None, "info", {"event": "sent", "tokens": ["Hi"], "tokens_processed": 1})
     {'event': 'sent', 'tokens': '***', 'tokens_processed': 1}
@@ -80,7 +79,7 @@ def _safe_value(value: Any, depth: int) -> Any:
         return f"{len(value)} bytes"
     if isinstance(value, BaseException):
         return _scrub(describe_reason(value))
-    # Of the type: asking an actor's proxy for an attribute asks the actor.
+    # Look at the type: reading an attribute of an actor's proxy would send the actor a message.
     if hasattr(type(value), "reveal") or hasattr(type(value), "get_secret_value"):
         return _STARS
     if isinstance(value, Mapping):
@@ -89,12 +88,12 @@ def _safe_value(value: Any, depth: int) -> Any:
         return [_safe("", each, depth - 1) for each in value] if depth else "…"
     try:
         return _scrub(repr(value))
-    except Exception:  # whatever a foreign repr raises
+    except Exception:  # a foreign repr may raise anything
         return f"a {type(value).__name__}"
 
 
 def _scrub(text: str) -> str:
-    """``text`` with what looks like a key replaced, and a control character (a faked line …) made visible."""
+    """Replace what looks like a key in ``text``, and escape control characters, which could fake a line."""
     text = _URL_USER.sub(f"://{_STARS}@", _SECRET_TEXT.sub(rf"\1{_STARS}", text))
     if text.isprintable():
         return text
@@ -102,13 +101,13 @@ def _scrub(text: str) -> str:
 
 
 class _Trace(str):
-    """A traceback made by `_trace`: safe, and allowed to have lines."""
+    """A traceback made by `_trace`: safe to show, and allowed to contain line ends."""
 
     __slots__ = ()
 
 
 def _trace(error: BaseException) -> _Trace:
-    """A traceback that shows places and types only: the messages, and what they quote, stay out of it."""
+    """Format a traceback with locations and types only: messages may quote anything."""
     parts: list[str] = []
     seen: set[int] = set()
     current: BaseException | None = error
@@ -121,7 +120,7 @@ def _trace(error: BaseException) -> _Trace:
 
 
 def _explain(_logger: Any, _method: str, event_dict: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Put an ``exc_info``, in any of its forms, as safe text under ``exception``."""
+    """Convert ``exc_info``, in any of its forms, to safe text under ``exception``."""
     given = event_dict.pop("exc_info", None)
     if isinstance(given, tuple):
         given = given[1]
@@ -135,45 +134,45 @@ def _explain(_logger: Any, _method: str, event_dict: MutableMapping[str, Any]) -
 
 
 class Logger(structlog.BoundLoggerBase):
-    """Events with bound fields: ``log.info("retrying", attempt=2)``. A call whose level is off costs one look-up.
+    """A logger of events with fields: ``log.info("retrying", attempt=2)``.
 
-    Immutable; `bind` gives a logger with more fields. Any thread may use it, and no call ever raises because of where
-    the log goes.
+    Immutable; `bind` returns a logger with more fields. Any thread may use it. A call below the level costs one
+    look-up. No call raises because of the log's destination.
     """
 
     _forced = False
 
     def enabled(self, level: LogLevel) -> bool:
-        """Whether an event of ``level`` would be written: ask before computing an expensive field."""
+        """Whether an event of ``level`` would be written. Ask before computing an expensive field."""
         return self._is_on(logging.getLevelName(level.upper()))
 
     def debug(self, event: str, **fields: Any) -> None:
-        """What only somebody who looks for a fault wants to know."""
+        """Log what is only needed to search for a fault."""
         if self._is_on(logging.DEBUG):
             self._write(logging.DEBUG, event, fields)
 
     def info(self, event: str, **fields: Any) -> None:
-        """What happens in normal operation."""
+        """Log what happens in normal operation."""
         if self._is_on(logging.INFO):
             self._write(logging.INFO, event, fields)
 
     def warning(self, event: str, **fields: Any) -> None:
-        """What was dealt with, but should be looked at."""
+        """Log what was handled, but should be looked into."""
         if self._is_on(logging.WARNING):
             self._write(logging.WARNING, event, fields)
 
     def error(self, event: str, **fields: Any) -> None:
-        """What failed; with ``exc_info=error`` it says the type and the place."""
+        """Log a failure. ``exc_info=error`` adds the exception's type and location."""
         if self._is_on(logging.ERROR):
             self._write(logging.ERROR, event, fields)
 
     def exception(self, event: str, **fields: Any) -> None:
-        """`error` with the exception being handled."""
+        """Log a failure with the exception that is being handled."""
         if self._is_on(logging.ERROR):
             self._write(logging.ERROR, event, {"exc_info": True, **fields})
 
     def critical(self, event: str, **fields: Any) -> None:
-        """What the process may not survive."""
+        """Log what the process may not survive."""
         if self._is_on(logging.CRITICAL):
             self._write(logging.CRITICAL, event, fields)
 
@@ -188,17 +187,17 @@ class Logger(structlog.BoundLoggerBase):
         record = logger.makeRecord(
             logger.name, level, file, line, _line(shown), (), None, function, extra={"penstock": shown}
         )
-        logger.handle(record)  # past the logger's own level, which `_is_on` has judged
+        logger.handle(record)  # bypasses the logger's level, which `_is_on` has checked
 
 
 class _DebugLogger(Logger):
-    """All its events are written, whatever the level."""
+    """A logger whose events are written at any level."""
 
     _forced = True
 
 
 def _line(fields: Mapping[str, Any]) -> str:
-    """One line for handlers that know nothing of fields; a trace follows on lines of its own."""
+    """Format one line for handlers that do not know the fields. A traceback follows on separate lines."""
     rest = dict(fields)
     event, trace = rest.pop("event", ""), rest.pop("exception", None)
     text = " ".join([str(event), *(f"{name}={value}" for name, value in rest.items())])
@@ -206,17 +205,17 @@ def _line(fields: Mapping[str, Any]) -> str:
 
 
 def get_logger(**bound: Any) -> Logger:
-    """A logger with some fields bound, ``stream_id``, ``actor`` and ``state`` by custom.
+    """Make a logger with some fields bound, usually ``stream_id``, ``actor`` and ``state``.
 
-    Made before or after logging is configured, it follows whatever configuration there is when it is called.
+    It follows the configuration at the time of each call, so it may be made before logging is configured.
     """
     return Logger(logging.getLogger("penstock"), _PROCESSORS, bound)
 
 
 def stream_logger(stream_id: str, debug: bool = False, **bound: Any) -> Logger:
-    """The logger of one stream. With ``debug`` its debug events are written even if the level is higher.
+    """Make the logger of one stream. With ``debug`` its debug events are written even if the level is higher.
 
-    A handler with a level of its own (none that `configure_logging` makes) can still keep them out.
+    A handler with a level of its own can still drop them; `configure_logging` sets none.
     """
     kind = _DebugLogger if debug else Logger
     return kind(logging.getLogger("penstock"), _PROCESSORS, {"stream_id": stream_id, **bound})
@@ -232,23 +231,25 @@ _PROCESSORS: tuple[structlog.typing.Processor, ...] = (_explain, redact, _in_ord
 
 # --- configuration ---------------------------------------------------------------------------------------------------
 
-# Pykka warns of unexpected messages with the message, and logs exceptions as they are; urllib3 logs URLs with their
-# queries. Their debug lines say nothing about Penstock, so they start at warnings, whatever our level is.
+# Pykka quotes unexpected messages and logs exceptions with their messages; urllib3 logs URLs with their queries. Their
+# debug events are of no use here, so only their warnings and errors are written, whatever our level is.
 _FOREIGN = ("pykka", "urllib3")
 
 
 def configure_logging(level: LogLevel = "info", format: LogFormat = "auto", stream: TextIO | None = None) -> None:
-    """Write Penstock's log, and the warnings of the libraries below it, in our format. Again, to change it.
+    """Write Penstock's log, and the warnings of Pykka and urllib3, in Penstock's format.
+
+    Call it again to change the configuration.
 
     Args:
         level: the lowest level that is written.
-        format: ``"console"`` for people; ``"json"``, one object a line; ``"auto"``: console if ``stream`` is a
+        format: ``"console"`` for people; ``"json"``: one object per line; ``"auto"``: console if ``stream`` is a
             terminal, else JSON. Times are UTC.
-        stream: where to; None is standard error, whatever `sys.stderr` is at the time of writing. If it is closed
-            or breaks, lines are lost; nobody is disturbed.
+        stream: where to write; None is `sys.stderr` at the time of writing. If it is closed or broken, lines are lost
+            and no error is raised.
 
     Raises:
-        OptionError: level or format is none of the above. Nothing is changed.
+        OptionError: ``level`` or ``format`` is not allowed. Nothing is changed.
     """
     check_choice("level", level, get_args(LogLevel))
     check_choice("format", format, get_args(LogFormat))
@@ -262,18 +263,18 @@ def configure_logging(level: LogLevel = "info", format: LogFormat = "auto", stre
             logger.removeHandler(earlier)
         logger.addHandler(handler)
         logger.setLevel(own_level if name == "penstock" else max(own_level, logging.WARNING))
-        logger.propagate = False  # an application's root handler would write everything a second time
+        logger.propagate = False  # or the root logger's handlers would write every line again
 
 
 def _is_terminal(stream: TextIO | None) -> bool:
     try:
         return stream is not None and stream.isatty()
-    except (ValueError, OSError, AttributeError):  # closed, or not quite a file
+    except (ValueError, OSError, AttributeError):  # closed, or not a real file
         return False
 
 
 class _Formatter(logging.Formatter):
-    """Records, ours and foreign, as lines."""
+    """Formats log records, Penstock's and others, as lines."""
 
     def __init__(self, *, console: bool, colors: bool) -> None:
         super().__init__()
@@ -303,7 +304,7 @@ def _foreign_fields(record: logging.LogRecord) -> MutableMapping[str, Any]:
 
 
 class _Handler(logging.Handler):
-    """Writes lines to a stream that may break at any time; a log is not worth a process."""
+    """Writes lines to a stream. A stream that breaks must not break the process."""
 
     def __init__(self, stream: TextIO | None) -> None:
         super().__init__()
@@ -318,5 +319,5 @@ class _Handler(logging.Handler):
             encoding = getattr(stream, "encoding", None) or "utf-8"
             stream.write(line.encode(encoding, "backslashreplace").decode(encoding))
             stream.flush()
-        except Exception:  # noqa: S110 – closed, broken pipe, full disk, a stream or value that is no good
+        except Exception:  # noqa: S110 – closed, broken pipe, full disk, a bad stream or value
             pass

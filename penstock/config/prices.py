@@ -1,6 +1,6 @@
-"""What a model's answer costs, by a table of prices: ours (``prices.toml`` beside this module) or one of your own.
+"""What a model's answer costs, by a price table: the built-in one (``prices.toml`` in this directory) or your own.
 
-The prices are list prices to be checked, and good for estimates; the file says from when and where they are.
+The built-in prices are list prices, good for estimates. The file says when and where they were collected.
 """
 
 from __future__ import annotations
@@ -15,20 +15,19 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Final
 
-from penstock.config.loading import type_of
-from penstock.config.options import check_choice, check_number
+from penstock.config.checks import check_choice, check_number, near_miss, type_of, unknown
 from penstock.errors import OptionError
 from penstock.events import Cost, Usage
 
 __all__ = ["Price", "PriceTable", "Rates"]
 
-_OURS: Final = "prices.toml"
+_BUILT_IN: Final = "prices.toml"
 _SIDES: Final = ("inside", "outside")
 _TABLE: Final = ("names", "as_of", "source", "cached", "reasoning", "models")
 _RATES: Final = ("input", "cached_input", "cache_write", "output")
-_HIGHEST: Final = 1e6  # for a million tokens
+_HIGHEST: Final = 1e6  # per million tokens
 
-# What is behind a family's name: -2025-04-14, -20250929, @20250929, -0613, -001, -latest, -preview, -preview-09-2025
+# What may follow a family's name: -2025-04-14, -20250929, @20250929, -0613, -001, -latest, -preview, -preview-09-2025
 _VERSION: Final = re.compile(
     r"(-(preview|exp))?(-latest|-v?\d{3,4}|[-@]20\d{2}-?\d{2}-?\d{2}|-\d{2}-(\d{2}|20\d{2}))?", re.ASCII
 )
@@ -36,7 +35,7 @@ _VERSION: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Prices of a million tokens."""
+    """Prices per million tokens."""
 
     input: float
     cached_input: float
@@ -46,13 +45,13 @@ class Rates:
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """What one model costs, and how its provider's counts add up.
+    """What one model costs, and how its provider counts tokens.
 
     Attributes:
-        rates: for a prompt of the usual length.
-        above: the longest prompt that ``rates`` are for, and what is paid for a longer one.
-        is_cached_inside: input from the cache is counted among the input tokens.
-        is_reasoning_inside: reasoning is counted among the output tokens.
+        rates: for a prompt of ordinary length.
+        above: the longest prompt, in tokens, that ``rates`` apply to, and the rates for a longer one.
+        is_cached_inside: the input token count includes input read from the cache.
+        is_reasoning_inside: the output token count includes reasoning.
         currency: of the rates.
     """
 
@@ -63,7 +62,7 @@ class Price:
     currency: str = "USD"
 
     def cost(self, usage: Usage, is_estimate: bool) -> Cost:
-        """What ``usage`` costs; what it does not tell costs nothing.
+        """Compute what ``usage`` costs. Counts that are not reported cost nothing.
 
         >>> Price(Rates(2.0, 0.5, 2.0, 8.0)).cost(Usage(input_tokens=1000, cached_tokens=200, output_tokens=100), False)
         Cost(amount=0.0025, currency='USD', is_estimate=False)
@@ -72,13 +71,13 @@ class Price:
         fresh = usage.input_tokens or 0
         if self.is_cached_inside:
             fresh = max(0, fresh - cached - written)
-        said = usage.output_tokens or 0
+        output = usage.output_tokens or 0
         if not self.is_reasoning_inside:
-            said += usage.reasoning_tokens or 0
+            output += usage.reasoning_tokens or 0
         rates = self.rates
         if self.above is not None and fresh + cached + written > self.above[0]:
             rates = self.above[1]
-        amount = fresh * rates.input + cached * rates.cached_input + written * rates.cache_write + said * rates.output
+        amount = fresh * rates.input + cached * rates.cached_input + written * rates.cache_write + output * rates.output
         return Cost(amount=round(amount / 1e6, 12), currency=self.currency, is_estimate=is_estimate)
 
 
@@ -86,30 +85,34 @@ class Price:
 class PriceTable:
     """Prices by provider and model."""
 
-    _models: Mapping[str, Mapping[str, Price]] = field(default_factory=dict)  # by a provider's name, then by pattern
+    _models: Mapping[str, Mapping[str, Price]] = field(default_factory=dict)  # by provider, then by model or pattern
 
     @classmethod
     def load(cls, path: str | os.PathLike[str] | None = None) -> PriceTable:
-        """Read a file of the form of ours, or ours.
+        """Read a price table; None reads the built-in one.
 
         Raises:
-            OptionError: it cannot be read, or something in it is not allowed: says which file and entry.
+            OptionError: the file cannot be read, or an entry is not allowed. The error names the file and the entry.
         """
         if path is None:
-            text, shown = resources.files("penstock.config").joinpath(_OURS).read_text("utf-8"), _OURS
+            text, shown = resources.files("penstock.config").joinpath(_BUILT_IN).read_text("utf-8"), _BUILT_IN
         else:
             text, shown = _read(Path(path).expanduser()), str(path)
         try:
             tree = tomllib.loads(text)
         except (tomllib.TOMLDecodeError, RecursionError) as error:
-            raise OptionError("prices", shown, f"a TOML file; this has: {error}", source=shown) from None
+            raise OptionError(
+                "prices", shown, "a TOML file", problem=f"the file is not valid TOML: {error}", source=shown
+            ) from None
         try:
             return cls(_parse_table(tree))
         except OptionError as error:
-            raise OptionError(f"prices: {error.field}", error.got, error.allowed, source=shown) from None
+            raise OptionError(
+                f"prices: {error.field}", error.got, error.allowed, problem=error.problem, source=shown
+            ) from None
 
     def find(self, provider: str, model: str) -> Price | None:
-        """The price of a model as its provider calls it; None if it is not known.
+        """Look up the price of a model by the provider's name for it. Returns None if it is not known.
 
         >>> table = PriceTable.load()
         >>> table.find("openai", "gpt-4.1-mini-2025-04-14") == table.find("openai", "gpt-4.1-mini")
@@ -121,7 +124,7 @@ class PriceTable:
         name = model.removeprefix("models/").lower()
         if name in models:
             return models[name]
-        # The family is what is left of a version at the end; the longest such name that is known, then patterns.
+        # A family is the name without a version at its end. The longest known family wins, then the longest pattern.
         families = [name[:end] for end in range(len(name), 0, -1) if _VERSION.fullmatch(name, end)]
         for family in families:
             if family in models:
@@ -134,9 +137,10 @@ def _read(path: Path) -> str:
     try:
         return path.read_text("utf-8")
     except OSError as error:
-        raise OptionError("prices", str(path), f"a readable TOML file; this is: {error.strerror}") from None
+        problem = f"cannot read {path}: {error.strerror}"
     except UnicodeDecodeError:
-        raise OptionError("prices", str(path), "a TOML file in UTF-8") from None
+        problem = f"cannot read {path}: it is not encoded in UTF-8"
+    raise OptionError("prices", str(path), "a TOML file in UTF-8", problem=problem)
 
 
 # --- from the file to prices -----------------------------------------------------------------------------------------
@@ -151,7 +155,7 @@ def _parse_table(tree: dict[str, Any]) -> dict[str, dict[str, Price]]:
         _check_table(section, table, _TABLE, needed=("models",))
         names = table.get("names", [section])
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise OptionError(f"{section}.names", names, "a list of providers' names")
+            raise OptionError(f"{section}.names", names, "a list of provider names")
         for side in ("cached", "reasoning"):
             check_choice(f"{section}.{side}", table.get(side, "inside"), _SIDES)
         models = table["models"]
@@ -197,7 +201,7 @@ def _check_table(where: str, table: Any, known: tuple[str, ...] = (), *, needed:
         raise OptionError(where, type_of(table), "a table")
     for name in table:
         if known and name not in known:
-            raise OptionError(f"{where}.{name}", type_of(table[name]), "one of " + ", ".join(known))
+            raise unknown(f"{where}.{name}", "entry", known, meant=near_miss(name, known))
     for name in needed:
         if name not in table:
-            raise OptionError(f"{where}.{name}", None, "to be there")
+            raise OptionError(f"{where}.{name}", None, "a value", problem="the entry is missing")

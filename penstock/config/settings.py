@@ -1,18 +1,18 @@
-"""Everything that can be set from outside, in one frozen value.
+"""All settings in one immutable value.
 
-`Settings()` is the defaults and reads nothing. `Settings.load` reads, the first that names a setting winning:
+`Settings()` has the defaults and reads nothing. `Settings.load` reads these sources; the first that has a setting wins:
 
 1. its arguments: ``Settings.load(stream={"batch_size": 20})``
 2. the environment: ``PENSTOCK_STREAM__BATCH_SIZE=20``; an empty variable counts as not set
-3. the TOML file: its argument ``path``, else ``PENSTOCK_CONFIG``, else ``./penstock.toml`` if there is one
+3. a TOML file: the argument ``path``, else ``PENSTOCK_CONFIG``, else ``./penstock.toml`` if it exists
 4. the providers' own variables: ``OPENAI_API_KEY``, ``ANTHROPIC_BASE_URL``, ``OLLAMA_HOST`` …
 5. the defaults
 
-A ``preset`` is the ground that a group's other settings stand on, wherever either comes from. Text may say durations
-as ``"100ms"``, ``"2s"``, ``"1.5m"``, ``"1h"``; a number is seconds. ``"none"`` is None where None is allowed.
+A ``preset`` replaces the defaults of its group, whichever source it comes from. Durations may be text: ``"100ms"``,
+``"2s"``, ``"1.5m"``, ``"1h"``; a number is seconds. ``"none"`` is None where None is allowed.
 
-Whatever is unknown, unreadable or not allowed is an `OptionError` that names the setting, the value, what is allowed
-and where it was found; the value of a key, or of a setting nobody knows, is never shown.
+An unknown setting, an unreadable source or a value that is not allowed raises `OptionError`, which names the setting,
+the value, what is allowed and the source. The value of a key or of an unknown setting is never shown.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from types import NoneType
-from typing import Any, get_args, get_type_hints
+from typing import Annotated, Any, get_args, get_type_hints
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
 from penstock.config.agents import AgentOptions
+from penstock.config.checks import STARS, Between, Options, check_choice, type_of
 from penstock.config.durations import (
     is_without,
     parse_duration,
@@ -37,10 +38,19 @@ from penstock.config.durations import (
     parse_optional_duration,
     parse_rate,
 )
-from penstock.config.limits import BreakerOptions, LimitOptions, RetryBudgetOptions, check_limits
-from penstock.config.loading import STARS, Found, Item, Place, Schema, read_all, type_of
+from penstock.config.limits import (
+    QUEUE,
+    QUEUE_TIMEOUT,
+    BreakerOptions,
+    ConcurrentStreams,
+    LimitOptions,
+    RequestsPerMinute,
+    RetryBudgetOptions,
+    TokensPerMinute,
+)
+from penstock.config.loading import Found, Item, KnownSettings, Place, read_all
 from penstock.config.logs import LogFormat, LogLevel
-from penstock.config.options import RequestOptions, StreamOptions, _Options, check_choice, check_number
+from penstock.config.options import RequestOptions, StreamOptions
 from penstock.config.presets import CHAT_DEFAULTS, PRESETS, RESPONSE_DEFAULTS
 from penstock.config.tokenizers import find_tokenizer
 from penstock.errors import OptionError
@@ -54,144 +64,132 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RuntimeOptions(_Options):
-    """The machinery under a `System`. Durations in seconds.
-
-    Attributes:
-        workers: threads that run actors, 1 … 64.
-        max_spares: threads that may join while workers are blocked, 0 … 10,000.
-        throughput: messages of one actor that a worker runs before the next actor's turn, 1 … 1,000,000.
-        hold_warning: an actor that holds its worker longer is named in the log once, 0.01 … 3600.
-        reader_threads: provider requests that run at once, 1 … 100,000.
-        reader_queue: provider requests that may wait for a thread, 0 … 10,000,000.
-        call_timeout: how long a call to an actor waits for its answer, 0.001 … 86400.
-        shutdown_timeout: how long stopping the system may take, 0 … 3600.
-    """
-
-    workers: int = 2
-    max_spares: int = 256
-    throughput: int = 64
-    hold_warning: float = 1.0
-    reader_threads: int = 600
-    reader_queue: int = 10_000
-    call_timeout: float = 5.0
-    shutdown_timeout: float = 10.0
-
-    def __post_init__(self) -> None:
-        check_number("workers", self.workers, 1, 64, whole=True)
-        check_number("max_spares", self.max_spares, 0, 10_000, whole=True)
-        check_number("throughput", self.throughput, 1, 1_000_000, whole=True)
-        check_number("hold_warning", self.hold_warning, 0.01, 3600)
-        check_number("reader_threads", self.reader_threads, 1, 100_000, whole=True)
-        check_number("reader_queue", self.reader_queue, 0, 10_000_000, whole=True)
-        check_number("call_timeout", self.call_timeout, 0.001, 86_400)
-        check_number("shutdown_timeout", self.shutdown_timeout, 0, 3600)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogOptions(_Options):
-    """What `penstock.config.logs.configure_logging` takes; see there."""
-
-    level: LogLevel = "warning"
-    format: LogFormat = "auto"
-
-    def __post_init__(self) -> None:
-        check_choice("level", self.level, get_args(LogLevel))
-        check_choice("format", self.format, get_args(LogFormat))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProviderOptions:
-    """How to reach one provider, and how much to use it. What is None is left to the provider's adapter.
-
-    Attributes:
-        base_url: http or https, without user, query or fragment.
-        model: the model to ask when the caller names none.
-        api_key: shown nowhere; a plain str is wrapped.
-        requests_per_minute: as in `LimitOptions`, like the rest; where none of them is set, its defaults hold.
-    """
-
-    base_url: str | None = None
-    model: str | None = None
-    api_key: SecretStr | None = None
-    requests_per_minute: int | None = None
-    tokens_per_minute: int | None = None
-    concurrent_streams: int | None = None
-    max_queue: int | None = None
-    queue_timeout: float | None = None
-
-    def __post_init__(self) -> None:
-        key: object = self.api_key
-        if isinstance(key, str):
-            object.__setattr__(self, "api_key", SecretStr(key))
-        elif key is not None and not isinstance(key, SecretStr):
-            raise OptionError("api_key", STARS, "text")
-        if self.api_key and not re.fullmatch(r"[!-~]+", self.api_key.get_secret_value()):
-            # Anything else could not be sent in a header, or would break out of it.
-            raise OptionError("api_key", STARS, "visible ASCII characters, no blanks")
-        _check_base_url(self.base_url)
-        if self.model is not None and (not isinstance(self.model, str) or not self.model.strip()):
-            raise OptionError("model", self.model, "a model's name or None")
-        check_limits(self)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DefaultProviderOptions(ProviderOptions):
-    """The provider to ask when the caller names none; what is set here goes before ``providers.<name>``."""
-
-    name: str = "openai"
-
-    def __post_init__(self) -> None:
-        ProviderOptions.__post_init__(self)
-        _check_name("name", self.name)
-
-
-def _check_name(where: str, name: object, source: str | None = None) -> None:
+def _check_name(field: str, name: object, source: str | None = None) -> None:
     if not isinstance(name, str) or not re.fullmatch(r"[a-z][a-z0-9_-]*", name):
-        raise OptionError(where, name, "a provider's name: small letters, digits, - and _", source=source)
+        allowed = "a provider's name: a lower-case letter, then lower-case letters, digits, - and _"
+        raise OptionError(field, name, allowed, source=source)
 
 
 def _check_path(field: str, path: object, source: str | None = None) -> None:
-    """Raise `OptionError` unless ``path`` is text that may name a file, or None."""
     if path is not None and (not isinstance(path, str) or not path.strip()):
         raise OptionError(field, path if isinstance(path, str) else type_of(path), "the path of a file", source=source)
 
 
-def _check_base_url(url: object) -> None:
+def _check_model(field: str, model: object) -> None:
+    if model is not None and (not isinstance(model, str) or not model.strip()):
+        raise OptionError(field, model, "a model's name or None")
+
+
+def _check_api_key(field: str, key: object) -> None:
+    if key is None:
+        return
+    if not isinstance(key, (str, SecretStr)):
+        raise OptionError(field, STARS, "text")
+    text = key.get_secret_value() if isinstance(key, SecretStr) else key
+    if not re.fullmatch(r"[!-~]*", text):  # anything else cannot be sent in a header, or would break out of it
+        raise OptionError(field, STARS, "visible ASCII characters without spaces")
+
+
+def _check_base_url(field: str, url: object) -> None:
     if url is None:
         return
     allowed = "a URL like https://host/path, without user, query or fragment"
     if not isinstance(url, str):
-        raise OptionError("base_url", url, allowed)
+        raise OptionError(field, url, allowed)
     if any(mark in url for mark in "@?#"):
-        raise OptionError("base_url", STARS, allowed)  # there may be a password or a key in it
+        raise OptionError(field, STARS, allowed)  # it may contain a password or a key
     try:
         parts = urlsplit(url)
         fine = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         fine = False
     if not fine or not url.isprintable() or " " in url:
-        raise OptionError("base_url", url, allowed)
+        raise OptionError(field, url, allowed)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuntimeOptions(Options):
+    """Threads, queues and timeouts of a `System`.
+
+    Attributes:
+        workers: threads that run actors, 1 … 64.
+        max_spares: further threads that may be started while workers are blocked, 0 … 10,000.
+        throughput: messages of one actor that a worker handles before it turns to the next actor, 1 … 1,000,000.
+        hold_warning: an actor that occupies its worker for longer is named in the log once, 0.01 … 3600 s.
+        reader_threads: provider requests that run at once, 1 … 100,000.
+        reader_queue: provider requests that may wait for a thread, 0 … 10,000,000.
+        call_timeout: how long a call to an actor waits for the answer, 0.001 … 86,400 s.
+        shutdown_timeout: how long stopping the system may take, 0 … 3600 s.
+    """
+
+    workers: Annotated[int, Between(1, 64)] = 2
+    max_spares: Annotated[int, Between(0, 10_000)] = 256
+    throughput: Annotated[int, Between(1, 1_000_000)] = 64
+    hold_warning: Annotated[float, Between(0.01, 3600)] = 1.0
+    reader_threads: Annotated[int, Between(1, 100_000)] = 600
+    reader_queue: Annotated[int, Between(0, 10_000_000)] = 10_000
+    call_timeout: Annotated[float, Between(0.001, 86_400)] = 5.0
+    shutdown_timeout: Annotated[float, Between(0, 3600)] = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogOptions(Options):
+    """The arguments of `penstock.config.logs.configure_logging`; see there."""
+
+    level: LogLevel = "warning"
+    format: LogFormat = "auto"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderOptions(Options):
+    """How to reach one provider, and how much to use it. None leaves the choice to the provider's adapter.
+
+    Attributes:
+        base_url: http or https, without user, query or fragment.
+        model: the model to ask when the caller names none.
+        api_key: never shown; a str is wrapped in a SecretStr.
+        requests_per_minute: as in `LimitOptions`, like the fields below; None is the default there.
+    """
+
+    base_url: Annotated[str | None, _check_base_url] = None
+    model: Annotated[str | None, _check_model] = None
+    api_key: Annotated[SecretStr | None, _check_api_key] = None
+    requests_per_minute: RequestsPerMinute = None
+    tokens_per_minute: TokensPerMinute = None
+    concurrent_streams: ConcurrentStreams = None
+    max_queue: Annotated[int | None, QUEUE] = None
+    queue_timeout: Annotated[float | None, QUEUE_TIMEOUT] = None
+
+    def _check(self) -> None:
+        key: object = self.api_key
+        if isinstance(key, str):
+            object.__setattr__(self, "api_key", SecretStr(key))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DefaultProviderOptions(ProviderOptions):
+    """The provider to ask when the caller names none. Values set here take precedence over ``providers.<name>``."""
+
+    name: Annotated[str, _check_name] = "openai"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """All settings. ``Settings()`` is the defaults and reads nothing; `load` reads environment and file.
+    """All settings. ``Settings()`` has the defaults and reads nothing; `load` reads environment and file.
 
     Attributes:
-        stream: what `System.open_stream` takes without options.
-        chat: what `System.chat` takes without options.
-        response: what `System.respond` takes without options.
+        stream: the default options of `System.open_stream`.
+        chat: the default options of `System.chat`.
+        response: the default options of `System.respond`.
         request: how provider requests are made.
-        agent: how far an agent may go by itself.
-        provider: whom to ask by default.
+        agent: how far an agent may go on its own.
+        provider: the provider to ask by default.
         providers: how to reach each provider, by name.
-        breaker: when an endpoint that fails is left alone.
+        breaker: when requests to a failing endpoint are suspended.
         retry_budget: how many retries all requests may make together.
-        prices: the file of a price table that takes the place of ours; see `penstock.config.prices`.
-        runtime: threads, queues, time-outs.
-        log: for the command line, and for applications that pass it on to `configure_logging`.
+        prices: a file that replaces the built-in price table; see `penstock.config.prices`.
+        runtime: threads, queues, timeouts.
+        log: for the command line, and for applications that pass it to `configure_logging`.
     """
 
     stream: StreamOptions = field(default_factory=StreamOptions)
@@ -210,23 +208,23 @@ class Settings:
     def __post_init__(self) -> None:
         for name, kind in _GROUP_TYPES.items():
             if not isinstance(getattr(self, name), kind):
-                raise OptionError(name, type_of(getattr(self, name)), f"a {kind.__name__}")
+                raise OptionError(name, type_of(getattr(self, name)), f"an instance of {kind.__name__}")
         for name, options in self.providers.items():
             _check_name("providers", name)
             if not isinstance(options, ProviderOptions):
-                raise OptionError(f"providers.{name}", type_of(options), "a ProviderOptions")
+                raise OptionError(f"providers.{name}", type_of(options), "an instance of ProviderOptions")
         _check_path("prices", self.prices)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str] | None = None, **overrides: Any) -> Settings:
-        """Read the environment and a TOML file; the module's docstring says in which order.
+        """Read the environment and a TOML file, in the order given in the module's docstring.
 
         Args:
-            path: the file to read, which must be there; None looks for one.
-            overrides: by group, a mapping of some of its settings, or a ready object that takes the group's place.
+            path: the file to read, which must exist; None looks for one.
+            overrides: for each group, a mapping of some of its settings, or an options object that replaces the group.
 
         Raises:
-            OptionError: see the module's docstring.
+            OptionError: a setting is unknown or its value not allowed, or the file cannot be read.
         """
         ready = {name: value for name, value in overrides.items() if isinstance(value, _GROUP_TYPES.get(name, ()))}
         rest = {name: value for name, value in overrides.items() if name not in ready}
@@ -234,7 +232,7 @@ class Settings:
         if isinstance(given := rest.get("providers"), Mapping):
             ready_providers = {name: value for name, value in given.items() if isinstance(value, ProviderOptions)}
             rest["providers"] = {name: value for name, value in given.items() if name not in ready_providers}
-        found = read_all(_SCHEMA, path, rest)
+        found = read_all(_KNOWN, path, rest)
         groups = {name: _build((name,), base, found) for name, base in _GROUPS.items()}
         providers = {name: _build(("providers", name), ProviderOptions(), found) for name in _provider_names(found)}
         if (prices := found.get(("prices",))) is not None:
@@ -243,39 +241,42 @@ class Settings:
         return cls(**(groups | ready), providers=providers | ready_providers)
 
     def api_key(self, provider: str | None = None) -> str | None:
-        """The key itself, of the default provider or of the one named; None if none is set. Wrap it at once.
+        """Return the key of ``provider`` (default: the default provider) as plain text; None if none is set.
 
-        An empty key says that there is none, and keeps a source further down (``OPENAI_API_KEY``) from giving one.
+        Wrap it at once. An empty key means "no key": sources of lower precedence (``OPENAI_API_KEY``) are ignored.
         """
         key: SecretStr | None = self._of(provider, "api_key")
         return (key.get_secret_value() or None) if key is not None else None
 
     def base_url(self, provider: str | None = None) -> str | None:
-        """The base URL of the default provider or of the one named; None leaves it to the adapter."""
+        """Return the base URL of ``provider`` (default: the default provider); None leaves it to the adapter."""
         url: str | None = self._of(provider, "base_url")
         return url
 
     def model(self, provider: str | None = None) -> str | None:
-        """The model of the default provider or of the one named, if one is set."""
+        """Return the model of ``provider`` (default: the default provider), if one is set."""
         model: str | None = self._of(provider, "model")
         return model
 
     def limits(self, provider: str | None = None) -> LimitOptions:
-        """How much of the default provider, or of the one named, may be used."""
+        """Return the limits of ``provider`` (default: the default provider)."""
         values = {name: self._of(provider, name) for name in _names(LimitOptions)}
         return LimitOptions(**{name: value for name, value in values.items() if value is not None})
 
     def _of(self, provider: str | None, what: str) -> Any:
-        """What ``provider`` says for the default one only, so that no key reaches another provider than its own."""
+        """Look up a setting of a provider. The group ``provider`` counts only if it is for this one.
+
+        Otherwise a key could be sent to a provider it does not belong to.
+        """
         name = provider or self.provider.name
         places = [self.provider] if name == self.provider.name else []
-        # An environment variable cannot have a hyphen in its name: PENSTOCK_PROVIDERS__OPENAI_RESPONSES__MODEL.
+        # Environment variables have no hyphens in their names: PENSTOCK_PROVIDERS__OPENAI_RESPONSES__MODEL.
         groups = [self.providers[key] for key in (name, name.replace("-", "_")) if key in self.providers]
         values = (getattr(options, what) for options in [*places, *groups])
         return next((value for value in values if value is not None), None)
 
     def to_dict(self) -> dict[str, Any]:
-        """All settings as plain values, for display and JSON: keys are stars, tokenisers their names."""
+        """Convert all settings to plain values, for display and JSON. Keys become stars, tokenizers their names."""
         plain: dict[str, Any] = _to_plain(dataclasses.asdict(self))
         return plain
 
@@ -300,14 +301,14 @@ def _names(kind: type) -> tuple[str, ...]:
     return tuple(each.name for each in dataclasses.fields(kind))
 
 
-_SCHEMA = Schema(
+_KNOWN = KnownSettings(
     groups={name: ("preset",) * (name in _STREAMS) + _names(kind) for name, kind in _GROUP_TYPES.items()},
     provider=_names(ProviderOptions),
     lone=("prices",),
 )
 
 
-# --- from what was found to the groups -------------------------------------------------------------------------------
+# --- from the values found to the groups -----------------------------------------------------------------------------
 
 
 def _provider_names(found: Found) -> list[str]:
@@ -318,29 +319,28 @@ def _provider_names(found: Found) -> list[str]:
 
 
 def _build(table: Place, base: Any, found: Found) -> Any:
-    """``base``, or the preset, with the settings that were found for ``table``; the options check themselves."""
+    """Apply the settings found for ``table`` to ``base``, or to the preset. The options validate themselves."""
     items = {place[-1]: item for place, item in found.items() if place[:-1] == table}
     try:
         if "preset" in items:
             check_choice("preset", items["preset"].value, tuple(PRESETS))
             base = PRESETS[items["preset"].value]
         values = {name: _convert(type(base), name, item.value) for name, item in items.items() if name != "preset"}
-        return dataclasses.replace(base, **values)
+        return base.replace(**values)
     except OptionError as error:
         raise _placed(error, table, items) from None
 
 
 def _placed(error: OptionError, table: Place, items: Mapping[str, Item]) -> OptionError:
-    """The options' own refusal, with the setting's full name, what was written, and where."""
+    """Complete an error of the options: the setting's full name, the value as it was written, and the source."""
     item = items.get(error.field)
-    if item is None:  # the value refused is a default that does not go with what was set
+    if item is None:  # the value refused is a default that does not fit a setting, which the error names
         named = [each for name, each in items.items() if name in error.allowed] or items.values()
-        sources = ", ".join(dict.fromkeys(each.source for each in named))
-        return OptionError(".".join((*table, error.field)), error.got, error.allowed, source=sources)
-    hidden = error.got is STARS or error.field == "api_key"
-    return OptionError(
-        ".".join((*table, error.field)), STARS if hidden else item.value, error.allowed, source=item.source
-    )
+        got, source = error.got, ", ".join(dict.fromkeys(each.source for each in named))
+    else:
+        is_hidden = error.got is STARS or error.field == "api_key"
+        got, source = STARS if is_hidden else item.value, item.source
+    return OptionError(".".join((*table, error.field)), got, error.allowed, source=source, problem=error.problem)
 
 
 _YES = ("true", "yes", "on", "1")
@@ -348,7 +348,7 @@ _NO = ("false", "no", "off", "0")
 
 
 def _convert(kind: type, name: str, value: Any) -> Any:
-    """Text as the type of the field ``name``; what is no text stays as it is. Ranges are the options' matter."""
+    """Convert text to the type of the field ``name``. Other values are returned unchanged."""
     if not isinstance(value, str):
         return value
     hint = get_type_hints(kind)[name]

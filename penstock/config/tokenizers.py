@@ -1,7 +1,7 @@
-"""Ways to cut text into tokens that lose no character: ``"".join(tokens) == text``, always.
+"""Tokenizers: functions that split text into tokens. No character is lost: ``"".join(tokens) == text``, always.
 
-Each is a function from text to its tokens, without state, in linear time. It sees one piece at a time as it was
-pushed: a word that comes in two pieces is two tokens. No token is empty; an empty text has none.
+They have no state and take linear time. Each call sees one pushed piece, so a word that is pushed in two pieces becomes
+two tokens. No token is empty; an empty text has no tokens.
 """
 
 from __future__ import annotations
@@ -11,21 +11,22 @@ import unicodedata
 from collections.abc import Callable
 from functools import partial
 
-from penstock.config.options import Tokenizer, check_number
+from penstock.config.checks import check_number
+from penstock.config.options import Tokenizer
 from penstock.errors import OptionError
 
 __all__ = ["TOKENIZERS", "characters", "find_tokenizer", "fixed", "lines", "sentences", "words"]
 
-# The two no-break spaces belong to the word around them: that is what they are for. Possessive, so never quadratic.
+# No-break spaces do not separate words. Possessive quantifiers keep the match linear.
 _WORD = re.compile(r"[\S\u00a0\u202f]++[^\S\u00a0\u202f]*+|[^\S\u00a0\u202f]++")
 _LINE = re.compile(r"[^\r\n]*+(?:\r\n|\r|\n)|[^\r\n]++")
 
 
 def words(text: str) -> list[str]:
-    """Every word with the blanks after it; leading blanks are a token of their own.
+    """Split into words, each with the white space after it; leading white space is a token of its own.
 
-    It cuts at blanks only, so ``3.14``, URLs and ``e.g.`` stay whole. Text in a script that writes no blanks is one
-    word; use `characters` there.
+    Only white space separates words, so ``3.14``, URLs and ``e.g.`` stay whole. For scripts without spaces between
+    words use `characters`.
 
     >>> words("Pi is  3.14, e.g.")
     ['Pi ', 'is  ', '3.14, ', 'e.g.']
@@ -34,7 +35,7 @@ def words(text: str) -> list[str]:
 
 
 def lines(text: str) -> list[str]:
-    r"""Every line with its end: LF, CRLF or CR. Nothing else ends a line, U+2028 does not.
+    r"""Split into lines, each with its line end: LF, CRLF or CR. Nothing else ends a line, not even U+2028.
 
     >>> lines("one\r\n\ntwo")
     ['one\r\n', '\n', 'two']
@@ -43,7 +44,7 @@ def lines(text: str) -> list[str]:
 
 
 def fixed(size: int) -> Callable[[str], list[str]]:
-    """A tokeniser that cuts every ``size`` code points, 1 … 1,000,000; the last token may be shorter.
+    """Make a tokenizer that splits after every ``size`` code points, 1 … 1,000,000; the last token may be shorter.
 
     Raises:
         OptionError: ``size`` is out of range.
@@ -67,9 +68,9 @@ _MARKS = frozenset({"Mn", "Mc", "Me"})
 
 
 def characters(text: str) -> list[str]:
-    r"""What a reader would call one character: a base with its combining marks, an emoji sequence, a flag, CRLF.
+    r"""Split into what a reader sees as characters: a base with combining marks, an emoji sequence, a flag, CRLF.
 
-    Close to the grapheme clusters of Unicode's UAX 29, without its tables; surrogate pairs stay together.
+    Close to the grapheme clusters of Unicode's UAX 29, without its tables. Surrogate pairs stay together.
 
     >>> [len(token) for token in characters("e\u0301a")]
     [2, 1]
@@ -88,7 +89,7 @@ def characters(text: str) -> list[str]:
 
 
 def _continues(before: str, char: str, flags: int) -> bool:
-    """Whether ``char`` belongs to the character that ``before`` is the last of; ``flags`` flag letters lead to it."""
+    """Whether ``char`` continues the character that ends with ``before``, after ``flags`` consecutive flag letters."""
     if char < "\u0300":
         return before == "\r" and char == "\n"
     if char in (_JOINER, _NON_JOINER) or unicodedata.category(char) in _MARKS:
@@ -111,7 +112,7 @@ def _is_flag_letter(char: str) -> bool:
 
 # --- sentences -----------------------------------------------------------------------------------------------------
 
-# Always matches what it starts on, so no character is looked at twice: an end or not is decided in `_ends_sentence`.
+# Matches all stop marks, so that no character is examined twice; `_ends_sentence` decides whether one ends a sentence.
 _STOP = re.compile(r"(?P<marks>[.!?…。！？]++)[\"'”’»)\]」』]*+(?P<blanks>\s*+)|\n\s*\n\s*+")
 _ABBREVIATIONS = frozenset(
     {
@@ -148,10 +149,10 @@ _LONGEST_ABBREVIATION = 8
 
 
 def sentences(text: str) -> list[str]:
-    """Every sentence with the blanks after it; an empty line also ends one.
+    """Split into sentences, each with the white space after it; an empty line also ends a sentence.
 
-    A rule of thumb, not linguistics: a full stop ends a sentence if blanks follow it, the next letter is not a small
-    one, and the word before it is no initial (``J.``) and no usual abbreviation (``e.g.``, ``Dr.``).
+    A rule of thumb: a full stop ends a sentence if white space follows, the next letter is not lower-case, and the word
+    before it is neither an initial (``J.``) nor a common abbreviation (``e.g.``, ``Dr.``).
 
     >>> sentences("Pi is 3.14, e.g. here. Dr. No agrees!  Really?")
     ['Pi is 3.14, e.g. here. ', 'Dr. No agrees!  ', 'Really?']
@@ -190,16 +191,16 @@ TOKENIZERS: dict[str, Tokenizer] = {
     "sentences": sentences,
     "lines": lines,
 }
-"""By name, for settings and the command line; see also `find_tokenizer`."""
+"""The tokenizers by name, for settings and the command line; see also `find_tokenizer`."""
 
 _FIXED = re.compile(r"fixed\(([0-9]{1,7})\)")
 
 
 def find_tokenizer(name: str) -> Tokenizer | None:
-    """The tokeniser a setting names: one of `TOKENIZERS`, ``"fixed(8)"``, or ``"none"`` for None.
+    """Return the tokenizer of a name: one of `TOKENIZERS`, ``"fixed(8)"``, or ``"none"`` for None.
 
     Raises:
-        OptionError: there is none of that name.
+        OptionError: no tokenizer has that name.
 
     >>> find_tokenizer("fixed(2)")("abc")
     ['ab', 'c']

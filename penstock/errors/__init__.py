@@ -3,48 +3,48 @@
 The whole tree::
 
     PenstockError
-    ├── OptionError (also ValueError)          a setting or an argument is not allowed: which, what, what is
-    ├── CallTimeout (also TimeoutError, pykka.Timeout)   an answer did not come in time; the process goes on
-    ├── ProcessError                           a process could not be reached, started, or died
-    │   ├── ProcessDead (also pykka.ActorDeadError)   no such process, or it died before it answered
-    │   ├── ProcessCrashed                     it died of an exception; `reason` says which
+    ├── OptionError (also ValueError)          an option or argument is not allowed: which, the value, what is allowed
+    ├── CallTimeout (also TimeoutError, pykka.Timeout)   a call was not answered in time; the process goes on
+    ├── ProcessError                           about a process (an actor on the dispatcher)
+    │   ├── ProcessDead (also pykka.ActorDeadError)   it is dead, or died before it answered
+    │   ├── ProcessCrashed                     it died abnormally; `reason` says of what
     │   ├── MailboxFull                        its bounded mailbox has no room for the message
-    │   ├── StartError                         it did not start: ignored, bad return, time-out, name taken …
-    │   └── SystemStopped                      the system is not running (any more)
+    │   ├── StartError                         it did not start: ignored, bad return, timeout, name taken …
+    │   └── SystemStopped                      the system has been stopped, or was never started
     ├── SupervisorError                        a supervisor refused a call (`code` is OTP's own word)
-    ├── StreamError                            something about one stream
-    │   ├── StreamExists                       its id is taken
-    │   ├── StreamNotFound                     nobody has that id
-    │   ├── StreamClosed                       it has ended; nothing can be pushed any more
-    │   ├── StreamCancelledError               `result()` of a cancelled stream
-    │   ├── StreamCrashed                      its actor died; what was delivered is kept
-    │   ├── DeliveryError                      too many batches could not be delivered
-    │   ├── BufferFull                         no room, and no time left to wait for it
-    │   └── SubscriberTooSlow                  a `disconnect` subscriber fell too far behind
-    ├── AgentError                             something about one agent
-    │   ├── AgentExists                        its name is taken
-    │   ├── AgentBusy                          as many messages wait for it as may
-    │   ├── AgentStopped                       it takes no messages any more
-    │   ├── AgentCrashed                       its process died while it answered
-    │   └── ToolRoundsExceeded                 the model asked for tools more often than it may
-    ├── OutputInvalid                          a structured answer is no JSON, or not of its model
-    ├── ToolError                              a tool's result cannot be told to the model
+    ├── StreamError                            about one stream
+    │   ├── StreamExists                       a running stream has the same id
+    │   ├── StreamNotFound                     no stream has that id
+    │   ├── StreamClosed                       it takes no more tokens or commands
+    │   ├── StreamCancelledError               raised by `result()` of a cancelled stream
+    │   ├── StreamCrashed                      its actor died; events already delivered are kept
+    │   ├── DeliveryError                      too many deliveries in a row failed
+    │   ├── BufferFull                         its buffer had no room in time
+    │   └── SubscriberTooSlow                  a `slow="disconnect"` subscriber fell too far behind
+    ├── AgentError                             about one agent
+    │   ├── AgentExists                        an agent has the same name
+    │   ├── AgentBusy                          its queue of messages is full
+    │   ├── AgentStopped                       it takes no more messages
+    │   ├── AgentCrashed                       its process died while it was answering
+    │   └── ToolRoundsExceeded                 the model asked for tools more often than allowed
+    ├── OutputInvalid                          a structured answer is not JSON, or does not fit its model
+    ├── ToolError                              a tool's result cannot be given to the model
     │   └── ToolArgumentsError                 the model's arguments do not fit the tool's schema
-    └── ProviderError                          the provider, or the way to it; `partial` is the text so far
+    └── ProviderError                          the provider or its connection failed; `partial` is the text so far
         ├── ConnectError                       no connection: refused, unknown host, TLS, reset before an answer
-        ├── ProviderTimeout                    one of the four clocks ran out; `which` says which
-        ├── ProviderBusy                       our own limits: no turn within the queue's time-out, or no place in it
-        ├── CircuitOpen                        the endpoint failed too often just now; nothing is sent for a while
+        ├── ProviderTimeout                    one of the four time limits has passed; `which` says which
+        ├── ProviderBusy                       our own limits: no turn within `queue_timeout`, or the queue is full
+        ├── CircuitOpen                        the endpoint failed too often; nothing is sent for a while
         ├── ApiError                           the provider answered with an error: status, code, retryable
-        │   ├── AuthenticationError            401, 403: the key
-        │   ├── BadRequestError                the request can never work as it is
-        │   │   └── ContextLengthExceeded      … because it is too long
-        │   ├── RateLimited                    429: `retry_after`
-        │   └── ContentFilterError             refused by the provider's filter
-        ├── ProtocolError                      bytes that are not what they should be
-        └── IncompleteStream                   the stream stopped without saying that it was complete
+        │   ├── AuthenticationError            401, 403: the key is missing, wrong or not authorised
+        │   ├── BadRequestError                the request can never succeed as it is
+        │   │   └── ContextLengthExceeded      … because it is too long for the model
+        │   ├── RateLimited                    429: too many requests; `retry_after`
+        │   └── ContentFilterError             refused by the provider's content filter
+        ├── ProtocolError                      the provider sent something its protocol does not allow
+        └── IncompleteStream                   the stream stopped without its end marker
 
-Constructors take facts and build the message. No message ever holds a key or token text of a stream.
+Constructors take facts and build the message. Durations are float seconds. No message holds a key or token text.
 """
 
 from penstock.errors.agents import AgentBusy, AgentCrashed, AgentError, AgentExists, AgentStopped, ToolRoundsExceeded
@@ -132,4 +132,4 @@ __all__ = [
 ]
 
 for _name in __all__:
-    globals()[_name].__module__ = __name__  # tracebacks say where users import them from
+    globals()[_name].__module__ = __name__  # tracebacks show the path that users import from

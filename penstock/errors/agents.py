@@ -8,9 +8,9 @@ __all__ = ["AgentBusy", "AgentCrashed", "AgentError", "AgentExists", "AgentStopp
 
 
 class AgentError(PenstockError):
-    """Something about one agent; ``agent`` is its name.
+    """An error about one agent; ``agent`` is its name.
 
-    ``partial`` is the text that had come before, where the error is how a stream ended; never part of the message.
+    ``partial`` is the answer's text so far, if a stream ended with this error. It is never part of the message.
     """
 
     partial: str = ""
@@ -21,29 +21,32 @@ class AgentError(PenstockError):
 
 
 class AgentExists(AgentError):
-    """An agent of that name is there already."""
+    """An agent has the same name."""
 
     def __init__(self, agent: str) -> None:
-        super().__init__(agent, f"agent {agent!r} exists already")
+        super().__init__(agent, f"agent {agent!r} already exists; stop it first, or choose another name")
 
 
 class AgentBusy(AgentError):
-    """As many messages wait for the agent as may; this one was not taken."""
+    """The agent's queue is full: ``max_queue`` messages are waiting. This one was not accepted."""
 
     def __init__(self, agent: str, max_queue: int) -> None:
         self.max_queue = max_queue
-        super().__init__(agent, f"agent {agent!r} is busy, and no more than {max_queue} messages may wait for it")
+        super().__init__(agent, f"agent {agent!r} is busy and its queue is full (max_queue: {max_queue})")
 
 
 class AgentStopped(AgentError):
-    """The agent has been stopped, or given up; it takes no messages any more."""
+    """The agent has been stopped, or abandoned by its supervisor; it takes no more messages."""
 
     def __init__(self, agent: str) -> None:
-        super().__init__(agent, f"agent {agent!r} has been stopped")
+        super().__init__(agent, f"agent {agent!r} has been stopped and takes no more messages")
 
 
 class AgentCrashed(AgentError):
-    """The agent's process died while it answered. Tools that ran are not run again; its history is kept."""
+    """The agent's process died while it was answering.
+
+    Its history is kept and stays valid. No tool call is run a second time.
+    """
 
     def __init__(self, agent: str, reason: object) -> None:
         self.reason = reason
@@ -51,8 +54,10 @@ class AgentCrashed(AgentError):
 
 
 class ToolRoundsExceeded(AgentError):
-    """The model asked for tools again after ``max_tool_rounds`` rounds of them; its last calls were not run."""
+    """The model asked for tools again after ``max_tool_rounds`` rounds of calls. Its last calls were not run."""
 
     def __init__(self, agent: str, max_tool_rounds: int) -> None:
         self.max_tool_rounds = max_tool_rounds
-        super().__init__(agent, f"agent {agent!r}: no answer after {max_tool_rounds} rounds of tool calls")
+        super().__init__(
+            agent, f"agent {agent!r}: no answer after {max_tool_rounds} rounds of tool calls (max_tool_rounds)"
+        )

@@ -1,4 +1,4 @@
-"""The root of all errors, and those that belong to no part of the house."""
+"""The root of all errors, and the errors that any part of the package may raise."""
 
 from __future__ import annotations
 
@@ -12,23 +12,47 @@ class PenstockError(Exception):
 
 
 class OptionError(PenstockError, ValueError):
-    """An option, setting or argument has a value that is not allowed.
+    """An option, a setting or an argument has a value that is not allowed.
+
+    Attributes:
+        field: the name of the option, with its group if it is a setting (``stream.batch_size``).
+        got: the value, or a substitute if it may hold a key or token text.
+        allowed: what is allowed, in words.
+        source: where a setting was found: a file, or an environment variable. None for arguments in code.
+        problem: what is wrong, where "got …, allowed: …" would not be clear; the message then says this instead.
+
+    The keyword ``message`` replaces the whole text, the field's name included.
 
     >>> str(OptionError("batch_size", 0, "a whole number from 1 to max_buffer_size (1000)"))
     'batch_size: got 0, allowed: a whole number from 1 to max_buffer_size (1000)'
+    >>> str(OptionError("prices", None, "a file", problem="cannot read own.toml", source="PENSTOCK_PRICES"))
+    'prices: cannot read own.toml (from PENSTOCK_PRICES)'
     """
 
-    def __init__(self, field: str, got: object, allowed: str, *, source: str | None = None) -> None:
+    def __init__(
+        self,
+        field: str,
+        got: object,
+        allowed: str,
+        *,
+        source: str | None = None,
+        problem: str | None = None,
+        message: str | None = None,
+    ) -> None:
         self.field = field
         self.got = got
         self.allowed = allowed
         self.source = source
+        self.problem = problem
         where = f" (from {source})" if source else ""
-        super().__init__(f"{field}: got {got!r}, allowed: {allowed}{where}")
+        super().__init__(message or f"{field}: {problem or f'got {got!r}, allowed: {allowed}'}{where}")
 
 
 class CallTimeout(PenstockError, pykka.Timeout, TimeoutError):
-    """An answer did not come in time. What was asked may still happen; its late answer is thrown away."""
+    """A call was not answered within ``timeout`` seconds.
+
+    The request may still be carried out; a late answer is discarded.
+    """
 
     def __init__(self, what: str, timeout: float) -> None:
         self.what = what
@@ -37,10 +61,10 @@ class CallTimeout(PenstockError, pykka.Timeout, TimeoutError):
 
 
 def describe_reason(reason: object) -> str:
-    """Say an exit reason in a few words without showing what an exception's arguments hold.
+    """Describe an exit reason in a few words that hold neither a key nor token text.
 
-    Our own errors are safe to print; of foreign exceptions only the type is said, since their text may hold
-    token text or a key.
+    The messages of Penstock's own errors are safe to show. Other exceptions are described by their type only, since
+    their messages may quote anything.
 
     >>> describe_reason(ValueError("secret"))
     'ValueError'

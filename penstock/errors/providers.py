@@ -1,4 +1,4 @@
-"""Errors of providers, and of the way to them."""
+"""Errors of providers, and of the connections to them."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ __all__ = [
 
 
 class ProviderError(PenstockError):
-    """The provider failed, or the way to it.
+    """The provider failed, or the connection to it.
 
     Attributes:
-        retryable: whether the same request may work later.
-        partial: the text that had come before (set by the stream; never part of the message).
+        retryable: whether the same request may succeed later.
+        partial: the answer's text so far. Set by the stream; never part of the message.
     """
 
     retryable: bool = False
@@ -34,7 +34,7 @@ class ProviderError(PenstockError):
 
 
 class ConnectError(ProviderError):
-    """No connection, or it broke before the first byte of an answer."""
+    """No connection was made, or it broke before the first byte of an answer."""
 
     retryable = True
 
@@ -49,23 +49,23 @@ _MISSED = {
     "connect": "no connection",
     "first_token": "no first token",
     "idle": "no further token",
-    "total": "not complete",
+    "total": "no complete answer",
 }
 
 
 class ProviderTimeout(ProviderError, TimeoutError):
-    """One of the clocks ran out: ``which`` is ``"connect"``, ``"first_token"``, ``"idle"`` or ``"total"``."""
+    """A time limit has passed: ``which`` is ``"connect"``, ``"first_token"``, ``"idle"`` or ``"total"``."""
 
     retryable = True
 
     def __init__(self, which: str, timeout: float) -> None:
         self.which = which
         self.timeout = timeout
-        super().__init__(f"{which} time-out: {_MISSED.get(which, 'nothing')} within {timeout:g} s")
+        super().__init__(f"{which} timeout: {_MISSED.get(which, 'nothing')} within {timeout:g} s")
 
 
 class ProviderBusy(ProviderError):
-    """The limits set for this provider left no turn in time, or the queue for one is full. Nothing was sent."""
+    """The limits set for this provider gave the request no turn in time, or its queue is full. Nothing was sent."""
 
     retryable = True
 
@@ -76,7 +76,7 @@ class ProviderBusy(ProviderError):
 
 
 class CircuitOpen(ProviderError):
-    """The endpoint failed so often that nothing is sent to it until ``retry_after`` seconds from now."""
+    """The endpoint failed so often that nothing is sent to it for the next ``retry_after`` seconds."""
 
     retryable = True
 
@@ -87,7 +87,14 @@ class CircuitOpen(ProviderError):
 
 
 class ApiError(ProviderError):
-    """The provider answered with an error, as an HTTP status or as an error frame under HTTP 200 (``status`` 200)."""
+    """The provider answered with an error: an HTTP status, or an error event in a stream (``status`` is then 200).
+
+    Attributes:
+        status: the HTTP status.
+        code: the provider's own word for the error, if it gave one.
+        message: the provider's text, with keys replaced by stars.
+        retry_after: seconds that the provider asked to wait, if it did.
+    """
 
     def __init__(
         self,
@@ -108,7 +115,7 @@ class ApiError(ProviderError):
 
 
 class AuthenticationError(ApiError):
-    """The key is missing, wrong, or not allowed to do this (401, 403)."""
+    """The key is missing, wrong, or not authorised for the request (401, 403)."""
 
 
 class BadRequestError(ApiError):
@@ -116,11 +123,11 @@ class BadRequestError(ApiError):
 
 
 class ContextLengthExceeded(BadRequestError):
-    """The request is longer than the model's context."""
+    """The request is longer than the model's context window."""
 
 
 class RateLimited(ApiError):
-    """Too many requests (429); ``retry_after`` is how many seconds the provider asked to wait, if it did."""
+    """Too many requests, or no quota left (429)."""
 
 
 class ContentFilterError(ApiError):
@@ -128,7 +135,7 @@ class ContentFilterError(ApiError):
 
 
 class ProtocolError(ProviderError):
-    """The provider sent what its protocol does not allow: not an event stream, an event over the limit …"""
+    """The provider sent something its protocol does not allow: no event stream, an event over the limit …"""
 
     def __init__(self, detail: str) -> None:
         self.detail = detail
@@ -136,7 +143,7 @@ class ProtocolError(ProviderError):
 
 
 class IncompleteStream(ProviderError):
-    """The stream stopped without its end marker: closed, reset or cut. ``detail`` says how."""
+    """The provider's stream stopped without its end marker: closed, reset or cut. ``detail`` says how."""
 
     retryable = True
 

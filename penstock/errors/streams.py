@@ -18,9 +18,9 @@ __all__ = [
 
 
 class StreamError(PenstockError):
-    """Something about one stream; ``stream_id`` says which.
+    """An error about one stream; ``stream_id`` says which.
 
-    ``partial`` is the text that had come before, where the error is how a stream ended; never part of the message.
+    ``partial`` is the text so far, if the stream ended with this error. It is never part of the message.
     """
 
     partial: str = ""
@@ -31,28 +31,28 @@ class StreamError(PenstockError):
 
 
 class StreamExists(StreamError):
-    """A running stream has that id already."""
+    """A running stream has the same id. The id of a stream that has ended can be used again."""
 
     def __init__(self, stream_id: str) -> None:
-        super().__init__(stream_id, f"stream {stream_id!r} exists already")
+        super().__init__(stream_id, f"stream {stream_id!r} is already running; choose another id")
 
 
 class StreamNotFound(StreamError):
-    """No stream has that id."""
+    """No stream has that id. A stream that has ended is forgotten after its ``keep_finished`` seconds."""
 
     def __init__(self, stream_id: str) -> None:
-        super().__init__(stream_id, f"there is no stream {stream_id!r}")
+        super().__init__(stream_id, f"there is no stream {stream_id!r}, or it ended too long ago")
 
 
 class StreamClosed(StreamError):
-    """The stream has ended or is ending; it takes no more tokens."""
+    """The stream has ended or is ending; it takes no more tokens or commands."""
 
     def __init__(self, stream_id: str) -> None:
-        super().__init__(stream_id, f"stream {stream_id!r} has ended")
+        super().__init__(stream_id, f"stream {stream_id!r} is closed: it has ended or is ending")
 
 
 class StreamCancelledError(StreamError):
-    """What ``Stream.result()`` raises for a cancelled stream; ``partial`` is the text that came before."""
+    """Raised by ``Stream.result()`` of a cancelled stream; ``partial`` is the text so far."""
 
     def __init__(self, stream_id: str, reason: str | None, partial: str = "") -> None:
         self.reason = reason
@@ -61,7 +61,7 @@ class StreamCancelledError(StreamError):
 
 
 class StreamCrashed(StreamError):
-    """The stream's actor died and was not restarted. What was delivered before is in the log."""
+    """The stream's actor died and was not restarted. Events already delivered stay in the log."""
 
     def __init__(self, stream_id: str, reason: object) -> None:
         self.reason = reason
@@ -73,13 +73,13 @@ class DeliveryError(StreamError):
 
     def __init__(self, stream_id: str, errors: int) -> None:
         self.errors = errors
-        super().__init__(stream_id, f"stream {stream_id!r}: {errors} deliveries failed")
+        super().__init__(stream_id, f"stream {stream_id!r}: {errors} deliveries in a row failed (max_errors)")
 
 
 class BufferFull(StreamError):
-    """The stream's buffer had no room for the token(s) within the time allowed. Nothing of the rest was taken.
+    """The stream's buffer had no room for all tokens of a call within ``timeout`` seconds.
 
-    ``accepted`` says how many of the tokens of the call were taken before.
+    The first ``accepted`` tokens were taken, the others were not.
     """
 
     def __init__(self, stream_id: str, max_buffer_size: int, timeout: float | None, accepted: int = 0) -> None:
@@ -87,12 +87,14 @@ class BufferFull(StreamError):
         self.timeout = timeout
         self.accepted = accepted
         waited = f" within {timeout:g} s" if timeout else ""
-        super().__init__(stream_id, f"stream {stream_id!r}: no room{waited} in a buffer of {max_buffer_size} tokens")
+        super().__init__(stream_id, f"stream {stream_id!r}: its buffer of {max_buffer_size} tokens had no room{waited}")
 
 
 class SubscriberTooSlow(StreamError):
-    """A subscriber with ``slow="disconnect"`` had more than ``window`` events waiting and was let go."""
+    """A subscriber with ``slow="disconnect"`` was disconnected: more than ``window`` events were waiting for it."""
 
     def __init__(self, stream_id: str, window: int) -> None:
         self.window = window
-        super().__init__(stream_id, f"stream {stream_id!r}: a subscriber had more than {window} events waiting")
+        super().__init__(
+            stream_id, f"stream {stream_id!r}: a subscriber was disconnected with more than {window} events waiting"
+        )

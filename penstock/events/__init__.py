@@ -1,11 +1,13 @@
-"""What a subscriber receives: frozen, numbered, in one order for everybody.
+"""What a subscriber receives: immutable events, numbered, in the same order for every subscriber.
 
-Every event of a stream has a ``seq``: 1, 2, 3 … without gaps in the stream's log, and exactly one *terminal* event
-(`StreamCompleted`, `StreamFailed` or `StreamCancelled`) is the last. A subscriber that is slow may get one merged
-`TokenEvent` for several in a row; its ``seq`` is that of the last of them, so ``events(after=event.seq)`` always
-goes on exactly where one stopped.
+Every event of a stream has a ``seq``: 1, 2, 3 … without gaps in the stream's log. The last event is *terminal*
+(`StreamCompleted`, `StreamFailed` or `StreamCancelled`), and there is exactly one. A slow subscriber may get one merged
+`TokenEvent` in place of several consecutive ones; its ``seq`` is that of the last of them, so
+``events(after=event.seq)`` continues exactly after any event.
 
-The reprs say sizes, never text: events may be logged.
+Times are float seconds: ``timestamp`` since the epoch, names with ``_s`` are durations.
+
+Reprs show sizes, never text, so events may be logged.
 """
 
 from penstock.events.stream import (

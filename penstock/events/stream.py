@@ -1,4 +1,4 @@
-"""The events of every stream: tokens, resets, and how it ended."""
+"""The events of every stream: tokens, resets, and the end."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class TokenEvent(msgspec.Struct, frozen=True, gc=False):
     """A batch of tokens of one kind.
 
     Attributes:
-        stream_id: whose it is.
-        seq: its number in the stream's log; of a merged event, the last number it stands for.
-        tokens: the tokens, in order. ``"".join(tokens) == text``.
+        stream_id: the stream's id.
+        seq: the event's number in the stream's log; for a merged event, the last number it replaces.
+        tokens: the tokens, in order; ``"".join(tokens) == text``.
         text: the same as one string.
-        kind: ``"text"``, ``"reasoning"`` (kept apart from the text) or ``"refusal"``.
-        timestamp: when it was delivered, in seconds since the epoch, for display.
+        kind: ``"text"``, ``"reasoning"`` (not part of the answer's text) or ``"refusal"``.
+        timestamp: when it was delivered, in seconds since the epoch.
         metadata: what the stream was opened with; read-only.
-        dropped: how many tokens were dropped just before this event (by ``overflow`` or ``slow="drop"``).
+        dropped: how many tokens were dropped directly before this event (by ``overflow`` or ``slow="drop"``).
     """
 
     stream_id: str
@@ -59,12 +59,14 @@ class TokenEvent(msgspec.Struct, frozen=True, gc=False):
 
 
 class StreamSnapshot(TokenEvent, frozen=True, gc=False):
-    """Everything up to ``seq`` in one event, for a subscriber that joins after its start is no longer kept singly.
+    """Everything up to ``seq`` in one event.
 
-    It *is* a `TokenEvent` whose ``text`` is all the text so far, so a reader that only knows `TokenEvent` misses
-    nothing; ``reasoning`` and ``refusal`` hold the other kinds, ``tool_calls`` the calls that are complete, and
-    ``tool_results`` what their tools gave. Who had read some of it before must put this in the place of it, not behind
-    it. Of a call that is still on its way, the pieces so far are not told again; its `ToolCallCompleted` has it whole.
+    Sent to a subscriber that needs events which are no longer kept one by one (``retain_bytes``). It is a `TokenEvent`
+    whose ``text`` is all the text so far, so a reader that only knows `TokenEvent` misses nothing. ``reasoning`` and
+    ``refusal`` hold the other kinds, ``tool_calls`` the complete calls, ``tool_results`` their results.
+
+    It replaces everything the subscriber has read before; it must not be appended. The pieces of a call that is not
+    yet complete are not repeated; its `ToolCallCompleted` has the whole call.
     """
 
     reasoning: str = ""
@@ -74,7 +76,10 @@ class StreamSnapshot(TokenEvent, frozen=True, gc=False):
 
 
 class StreamReset(msgspec.Struct, frozen=True):
-    """The provider's answer broke and starts again: all text before this event is void (``on_interrupt="restart"``)."""
+    """The answer starts again. All text before this event is void.
+
+    Sent when the provider's answer broke off (``on_interrupt="restart"``), or by ``Stream.reset``. ``reason`` says why.
+    """
 
     stream_id: str
     seq: int
@@ -86,8 +91,8 @@ class StreamReset(msgspec.Struct, frozen=True):
         return f"StreamReset(stream_id={self.stream_id!r}, seq={self.seq}, reason={self.reason!r})"
 
 
-class _End(msgspec.Struct, frozen=True, kw_only=True):
-    """What all terminal events say. ``usage`` is None where the provider told none."""
+class _Terminal(msgspec.Struct, frozen=True, kw_only=True):
+    """The fields of all terminal events. ``usage`` is None if the provider reported none."""
 
     stream_id: str
     seq: int
@@ -106,8 +111,8 @@ class _End(msgspec.Struct, frozen=True, kw_only=True):
     dropped: int = 0
 
 
-class _CutShort(_End, frozen=True, kw_only=True):
-    """``partial`` is the text that came before the end, whole."""
+class _CutShort(_Terminal, frozen=True, kw_only=True):
+    """The fields of the ends without a complete answer. ``partial`` is all the text that came before the end."""
 
     partial: str = ""
 
@@ -117,8 +122,23 @@ class _CutShort(_End, frozen=True, kw_only=True):
         return self.partial
 
 
-class StreamCompleted(_End, frozen=True, kw_only=True):
-    """The stream ended well. ``usage`` is None and ``finish_reason`` "stop" where nobody told otherwise."""
+class StreamCompleted(_Terminal, frozen=True, kw_only=True):
+    """The stream ended well: the model finished its answer, or ``Stream.stop()`` was called.
+
+    Attributes:
+        text: the whole answer.
+        finish_reason: why the model stopped; ``"stop"`` if no reason was given.
+        raw_finish_reason: the provider's own word for it.
+        reasoning, refusal: the text of the other kinds.
+        tool_calls: the function calls the model asks for.
+        usage: token counts; None if the provider reported none.
+        model, provider: the ones that answered, which may be a ``fallback``.
+        reasoning_blocks: signed reasoning, to be returned to the provider in the next request.
+        choices: the other answers, if ``n`` > 1.
+        cost: by the price table; None if the model's price is not known.
+        metrics: counts and times.
+        dropped: how many tokens were dropped directly before this event.
+    """
 
     text: str
     finish_reason: FinishReason = "stop"
@@ -132,7 +152,7 @@ class StreamCompleted(_End, frozen=True, kw_only=True):
 
 
 class StreamFailed(_CutShort, frozen=True, kw_only=True):
-    """The stream ended with ``error``; ``partial`` is the text that came before, whole."""
+    """The stream ended with ``error``. ``partial`` is all the text that came before; other fields as above."""
 
     error: PenstockError
 
@@ -144,7 +164,7 @@ class StreamFailed(_CutShort, frozen=True, kw_only=True):
 
 
 class StreamCancelled(_CutShort, frozen=True, kw_only=True):
-    """Somebody cancelled the stream; ``reason`` is what they said, ``partial`` the text that came before."""
+    """The stream was cancelled, for ``reason``. ``partial`` is all the text that came before; other fields as above."""
 
     reason: str | None = None
 
@@ -156,9 +176,10 @@ class StreamCancelled(_CutShort, frozen=True, kw_only=True):
 
 
 class Disconnected(msgspec.Struct, frozen=True):
-    """Told to one subscriber only, and in no log: it was too slow (``slow="disconnect"``) and gets nothing any more.
+    """The subscriber was too slow (``slow="disconnect"``) and gets no more events.
 
-    ``seq`` is the last event it got; it may subscribe again from there.
+    Sent to this subscriber only, and not part of the log. ``seq`` is the last event it got; it may subscribe again
+    after that one.
     """
 
     stream_id: str
@@ -170,13 +191,13 @@ TerminalEvent: TypeAlias = StreamCompleted | StreamFailed | StreamCancelled
 """The last event of a stream; there is exactly one."""
 
 Event: TypeAlias = TokenEvent | ToolEvent | StreamReset | TerminalEvent
-"""Whatever a subscriber may get."""
+"""Any event of a stream's log."""
 
 
 def to_dict(event: Event) -> dict[str, Any]:
-    """Turn an event into plain JSON types, ``"type"`` first (the event's class name).
+    """Convert an event to plain JSON types. The first key is ``"type"``, the name of the event's class.
 
-    An error becomes ``{"type": its class, "message": its text}`` with the facts it has (status, code, which …).
+    An error becomes ``{"type": its class, "message": its text}`` plus its attributes (status, code, which …).
 
     >>> to_dict(TokenEvent("s", 1, ("Hi",), "Hi", "text", 0.0, {}))["type"]
     'TokenEvent'

@@ -23,8 +23,8 @@ __all__ = [
 ]
 
 
-class _Told(msgspec.Struct, frozen=True, kw_only=True):
-    """What all of these say. The repr leaves out what may be somebody's secret: texts, results, metadata."""
+class _Envelope(msgspec.Struct, frozen=True, kw_only=True):
+    """The fields that all events in this module have. The repr leaves out texts, results and metadata."""
 
     stream_id: str = ""
     seq: int = 0
@@ -39,49 +39,52 @@ class _Told(msgspec.Struct, frozen=True, kw_only=True):
 _HIDDEN = frozenset({"timestamp", "metadata", "text", "progress", "content"})
 
 
-class StreamStarted(_Told, frozen=True, kw_only=True):
-    """The first event of an agent's answer. ``model`` is the one that is asked."""
+class StreamStarted(_Envelope, frozen=True, kw_only=True):
+    """The first event of an agent's answer. ``model`` is the model that is asked."""
 
     model: str | None = None
 
 
-class ToolCallStarted(_Told, frozen=True, kw_only=True):
-    """The model begins to call a function. ``index`` counts the calls of one answer, from 0."""
+class ToolCallStarted(_Envelope, frozen=True, kw_only=True):
+    """The model has begun to write a function call. ``index`` numbers the calls of one answer from 0."""
 
     id: str
     name: str
     index: int
 
 
-class ToolCallDelta(_Told, frozen=True, kw_only=True):
-    """A piece of a call's arguments, as text; never empty."""
+class ToolCallDelta(_Envelope, frozen=True, kw_only=True):
+    """A piece of a call's arguments: JSON text, never empty."""
 
     index: int
     text: str
 
 
-class ToolCallCompleted(_Told, frozen=True, kw_only=True):
-    """All of a call is there. Its arguments may still be no JSON (``call.arguments`` is None then)."""
+class ToolCallCompleted(_Envelope, frozen=True, kw_only=True):
+    """A call is complete. If its arguments are not valid JSON, ``call.arguments`` is None."""
 
     index: int
     call: ToolCall
 
 
-class ToolApprovalRequested(_Told, frozen=True, kw_only=True):
-    """A call waits for ``Agent.approve(call.id)`` or ``deny(call.id)``; it is denied after ``approval_timeout``."""
+class ToolApprovalRequested(_Envelope, frozen=True, kw_only=True):
+    """A call waits for ``Agent.approve(call.id)`` or ``deny(call.id)``.
+
+    A call that is not approved within ``approval_timeout`` is denied.
+    """
 
     call: ToolCall
 
 
-class ToolExecutionStarted(_Told, frozen=True, kw_only=True):
-    """The provider has finished a round of its answer, and these calls are run now. ``round`` counts from 1."""
+class ToolExecutionStarted(_Envelope, frozen=True, kw_only=True):
+    """The model has finished one round of its answer, and these calls are run now. ``round`` counts from 1."""
 
     round: int
     calls: tuple[ToolCall, ...]
 
 
-class ToolProgress(_Told, frozen=True, kw_only=True):
-    """What a running tool reports of itself: ``progress`` is what it gave to ``ToolContext.report``, as it is."""
+class ToolProgress(_Envelope, frozen=True, kw_only=True):
+    """A running tool reports progress: ``progress`` is the value it passed to ``ToolContext.report``, unchanged."""
 
     call_id: str
     name: str
@@ -93,16 +96,18 @@ ToolResultStatus: TypeAlias = Literal[
 ]
 
 
-class ToolResult(_Told, frozen=True, kw_only=True):
-    """What the model is told of one call: the tool's result as text, or what went wrong. In the order of the calls.
+class ToolResult(_Envelope, frozen=True, kw_only=True):
+    """The result of one call as it is sent to the model: the tool's result as text, or what went wrong.
+
+    The results of a round come in the order of its calls.
 
     Attributes:
         call_id: the call's ``id``.
-        name: the function's.
-        status: ``"ok"``; ``"error"`` (it raised, or its process died), ``"timeout"``; not run at all:
-            ``"invalid_arguments"``, ``"unknown_tool"``, ``"denied"``, ``"cancelled"``.
+        name: the function's name.
+        status: ``"ok"``, ``"error"`` (it raised, or its process died) or ``"timeout"``. Tools that were not run have
+            ``"invalid_arguments"``, ``"unknown_tool"``, ``"denied"`` or ``"cancelled"``.
         content: the text for the model; not in the repr.
-        duration_s: seconds that the tool ran.
+        duration_s: how long the tool ran, in seconds.
     """
 
     call_id: str
@@ -122,4 +127,7 @@ ToolEvent: TypeAlias = (
     | ToolProgress
     | ToolResult
 )
-"""Events about function calls, and an agent's start. Who pushes one leaves stream, number, time and metadata open."""
+"""Events about function calls, and an agent's start.
+
+The stream they are pushed into sets ``stream_id``, ``seq``, ``timestamp`` and ``metadata``.
+"""

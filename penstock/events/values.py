@@ -1,4 +1,4 @@
-"""What events carry: counts, costs, calls, choices."""
+"""The values that events carry: counts, costs, calls, choices."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ __all__ = [
 ]
 
 FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "content_filter", "refusal", "other"]
-"""Why the model stopped, in one vocabulary for all providers; the provider's own word is in ``raw_finish_reason``."""
+"""Why the model stopped, in the same words for all providers. The provider's own word is in ``raw_finish_reason``."""
 
 
 class FrozenDict(dict[str, Any]):
-    """A dict that cannot be changed: all events of a stream share one, and no subscriber may spoil it for others."""
+    """A read-only dict. All events of a stream share one, so no subscriber may change it for the others."""
 
     __slots__ = ()
 
@@ -36,20 +36,23 @@ class FrozenDict(dict[str, Any]):
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """Token counts as the provider gave them. ``None`` means *not told*, which is not 0."""
+    """Token counts as the provider reported them. ``None`` means *not reported*, which is not 0."""
 
     input_tokens: int | None = None
     output_tokens: int | None = None
     total_tokens: int | None = None
     reasoning_tokens: int | None = None
     cached_tokens: int | None = None
-    """Read from the provider's cache of prompts; whether they are among the input tokens is the provider's matter."""
+    """Read from the provider's prompt cache. Whether they are part of ``input_tokens`` depends on the provider."""
     cache_write_tokens: int | None = None
-    """Written to it, where that is told and paid for (Anthropic)."""
+    """Written to the prompt cache, if the provider reports and charges it (Anthropic)."""
 
 
 class Cost(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What an answer costs by the price table, in ``currency``. ``is_estimate``: the provider told no usage (yet)."""
+    """What an answer costs by the price table: ``amount`` in ``currency``.
+
+    ``is_estimate`` means that the provider has not reported the usage (yet).
+    """
 
     amount: float
     currency: str = "USD"
@@ -57,10 +60,10 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class ReasoningBlock(msgspec.Struct, frozen=True, kw_only=True):
-    """A piece of reasoning that the provider signed, to be given back to it unchanged in the next request.
+    """A piece of reasoning that the provider signed, to be returned to it unchanged in the next request.
 
     ``kind`` is the provider's own word: Anthropic's ``"thinking"`` and ``"redacted_thinking"``, Gemini's ``"thought"``,
-    the Responses API's ``"reasoning"``. ``signature`` is what the provider wants back: a signature or encrypted text.
+    the Responses API's ``"reasoning"``. ``signature`` is a signature or encrypted text.
     """
 
     kind: str
@@ -75,9 +78,13 @@ class ReasoningBlock(msgspec.Struct, frozen=True, kw_only=True):
 class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
     """One function call that the model asks for.
 
-    ``arguments`` is the parsed JSON, or ``None`` where what came is not complete JSON (``arguments_raw`` has it as it
-    came). Such a call must not be run. ``is_server``: the provider runs it itself (web search …); nobody else must.
-    ``signature``: what the provider wants back with the call (Gemini's ``thoughtSignature``).
+    Attributes:
+        id: the call's id, by which its result refers to it.
+        name: the function's name.
+        arguments: the parsed JSON; ``None`` if the arguments are not complete JSON. Such a call must not be run.
+        arguments_raw: the arguments as the provider sent them.
+        is_server: the provider runs the call itself (web search …); do not run it.
+        signature: to be returned to the provider with the call (Gemini's ``thoughtSignature``).
     """
 
     id: str
@@ -93,7 +100,10 @@ class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
-    """One of several answers to a request (``n`` > 1). Number 0 is the stream; the others come whole, at its end."""
+    """One of several answers to a request (``n`` > 1).
+
+    Answer 0 is the stream itself; the others are in its terminal event, with ``index`` 1 and up.
+    """
 
     index: int
     text: str = ""
@@ -108,7 +118,12 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StreamMetrics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What a stream has done, in numbers. Names with ``_s`` are seconds; ``start_time`` and ``end_time`` wall clock."""
+    """Counts and times of one stream.
+
+    ``start_time``, ``first_token_time`` and ``end_time`` are seconds since the epoch; None has not happened yet. Names
+    with ``_s`` are durations in seconds. The rates are measured from the first delivery to the last one, without the
+    first batch; 0.0 until there are two.
+    """
 
     start_time: float
     first_token_time: float | None = None
@@ -119,9 +134,9 @@ class StreamMetrics(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The same in UTF-8 bytes of text."""
     function_calls: int = 0
     tool_time_s: float = 0.0
-    """Seconds in which at least one tool ran."""
+    """Time in which at least one tool was running."""
     errors: int = 0
-    """Failed deliveries, failed attempts at the provider, failed tools."""
+    """Failed deliveries, failed provider requests (each retry counts) and failed tools."""
     total_time_s: float = 0.0
     time_to_first_token_s: float | None = None
     tokens_per_second: float = 0.0

@@ -1,9 +1,10 @@
-"""The edge of the core: what it needs of the world, as Protocols, and the values that cross.
+"""What the core needs from outside, as Protocols, and the values that cross this boundary.
 
-Adapters implement these; the core knows nothing else of them. A test may implement them too: `penstock.testing` does.
+Adapters implement these; the core knows nothing else about them. Tests may implement them too, as `penstock.testing`
+does.
 
-The data's way is ``bytes → Decoder → deltas → ReaderSink → stream``. Text travels as `TextDelta`; everything else
-that a decoder can say has a type of its own.
+Data flows ``bytes → Decoder → deltas → ReaderSink → stream``. Text is a `TextDelta`; everything else that a decoder
+produces has its own type.
 """
 
 from penstock.ports.deltas import (

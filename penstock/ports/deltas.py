@@ -1,4 +1,4 @@
-"""What a decoder makes of bytes."""
+"""Deltas: what a decoder makes of a response's bytes."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class RefusalDelta(msgspec.Struct, frozen=True, gc=False):
 
 
 class ToolCallFragment(msgspec.Struct, frozen=True, gc=False):
-    """A fragment of a function call. What the fragment does not say is ``None`` or empty."""
+    """A fragment of a function call. Fields that the fragment does not contain are None or empty."""
 
     index: int | None = None
     id: str | None = None
@@ -55,30 +55,30 @@ class ToolCallFragment(msgspec.Struct, frozen=True, gc=False):
 
 
 class ReasoningBlockDelta(msgspec.Struct, frozen=True, gc=False):
-    """A piece of reasoning is complete and has what the provider wants back. Its text has come as `ReasoningDelta`."""
+    """A signed piece of reasoning is complete. Its text has already come as `ReasoningDelta`."""
 
     block: ReasoningBlock
 
 
 class Thinking(msgspec.Struct, frozen=True, gc=False):
-    """The model has begun to reason, and may show nothing of it for long. Not a first delta: nothing is told yet."""
+    """The model has begun to reason, possibly for a long time without output. Does not count as the first delta."""
 
 
 class ChoiceDelta(msgspec.Struct, frozen=True, gc=False):
-    """A delta of another answer than the first, where several were asked for (``n`` > 1). ``index`` is at least 1."""
+    """A delta of one of the further answers, if several were requested (``n`` > 1). ``index`` is at least 1."""
 
     index: int
     delta: TextDelta | ReasoningDelta | RefusalDelta | ToolCallFragment | FinishDelta
 
 
 class UsageDelta(msgspec.Struct, frozen=True, gc=False):
-    """Token counts so far; a later one takes the place of an earlier one."""
+    """Token counts so far; a later one replaces an earlier one."""
 
     usage: Usage
 
 
 class FinishDelta(msgspec.Struct, frozen=True, gc=False):
-    """The model stopped: why, in our word and in the provider's."""
+    """The model has finished: the reason, and the provider's own word for it (``raw``)."""
 
     reason: FinishReason
     raw: str
@@ -91,7 +91,7 @@ class ErrorDelta(msgspec.Struct, frozen=True):
 
 
 class KeepAlive(msgspec.Struct, frozen=True, gc=False):
-    """A comment or ping: a sign of life, not of progress."""
+    """A comment or ping: the connection is alive, but the answer has made no progress."""
 
 
 Delta: TypeAlias = (

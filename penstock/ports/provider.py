@@ -1,4 +1,4 @@
-"""Providers: what the core asks of one, and what it tells it."""
+"""Providers: what the core asks of one, and what it passes to it."""
 
 from __future__ import annotations
 
@@ -25,36 +25,39 @@ __all__ = [
 
 
 class Decoder(Protocol):
-    """Turns one response body into deltas. Pure: no I/O, no clock. One decoder serves one response.
+    """Decodes one response body into deltas. Pure: no I/O, no clock. Each response needs a new decoder.
 
-    Unknown events, fields and orders never raise; they are counted in ``skipped``.
+    Unknown events, unknown fields and events in an unexpected order never raise; they are counted in ``skipped``.
     """
 
     skipped: int
-    """How many events, choices or fields were not understood."""
+    """Events, choices or fields that were not understood."""
 
     finished: bool
-    """A finish reason has come: the answer is complete, though usage may still follow."""
+    """Whether the model has finished: the answer is complete, although usage may still follow."""
 
     done: bool
-    """The end marker has come: nothing of interest can follow, stop reading."""
+    """Whether the end marker has come. Nothing of interest can follow; stop reading."""
 
     model: str | None
-    """The model's name as the provider says it, once it has."""
+    """The model's name as reported by the provider; None until then."""
 
     def feed(self, chunk: bytes) -> list[Delta]:
-        """Decode one chunk, which may split anywhere, into the deltas it completes.
+        """Decode one chunk into the deltas it completes. Chunks may split anywhere.
 
         Raises:
-            ProtocolError: an event is longer than the limit, or the body is not the format. Unusable afterwards.
+            ProtocolError: an event is longer than the limit, or the body has another format. The decoder is then
+                unusable.
         """
 
     def close(self) -> list[Delta]:
-        """The body has ended: give what a last event without its blank line holds, where that is safe."""
+        """Decode a last event without its blank line, if it is surely complete. Called when the body has ended."""
 
 
 class Secret:
-    """A key. Its text leaves only through `reveal`; repr, str, format, pickling and logs show stars.
+    """A key whose text is only available by `reveal`.
+
+    Its repr and str, and so logs and formatted text, show stars. It cannot be pickled.
 
     >>> Secret("sk-123")
     Secret('***')
@@ -66,7 +69,7 @@ class Secret:
         self._text = text
 
     def reveal(self) -> str:
-        """The key itself. Only the adapter that sends it calls this."""
+        """Return the key. Only the adapter that sends it may call this."""
         return self._text
 
     def __repr__(self) -> str:
@@ -85,18 +88,22 @@ class Secret:
         return hash((Secret, self._text))
 
     def __reduce__(self) -> Any:
-        raise TypeError("a Secret is not pickled")
+        raise TypeError("a Secret cannot be pickled")
 
 
 class ChatCall(msgspec.Struct, frozen=True, kw_only=True):
-    """What the user wants of a provider, in no provider's words.
+    """One request to a model, independent of the provider.
 
-    ``input`` is a list of chat messages or, for response streams, whatever the provider takes. Chat messages are
-    OpenAI's (``{"role": …, "content": …, "tool_calls": …}``, ``{"role": "tool", "tool_call_id": …}``), whoever the
-    provider is: each provider's `request` turns them, and tools in OpenAI's form, into its own, and lets through what
-    is in its own form already. An assistant message may have ``"reasoning_blocks"`` (dicts of `ReasoningBlock`'s
-    fields) and each of its tool calls a ``"signature"``: given back to the provider that made them, dropped for others.
-    ``parameters`` go into the request as they are. ``resumable``: ask for an answer that can be taken up again.
+    Attributes:
+        model: the model's name.
+        input: a list of chat messages or, for response streams, anything the provider accepts. Chat messages have
+            OpenAI's form (``{"role": …, "content": …, "tool_calls": …}``, ``{"role": "tool", "tool_call_id": …}``)
+            for all providers. A provider's `request` converts them, and tools in OpenAI's form, and passes on
+            unchanged what has the provider's own form. An assistant message may have ``"reasoning_blocks"`` (dicts of
+            `ReasoningBlock`'s fields), and its tool calls a ``"signature"``; they are returned to the provider that
+            made them and dropped for others.
+        parameters: added to the request unchanged.
+        resumable: request an answer that can be resumed after a broken connection.
     """
 
     model: str
@@ -109,7 +116,7 @@ class ChatCall(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ProviderRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """One HTTP request, ready to be sent. ``secret_headers`` are sent but shown nowhere."""
+    """One HTTP request, ready to be sent. ``secret_headers`` are sent but never shown."""
 
     url: str
     body: bytes
@@ -122,7 +129,7 @@ class ProviderRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Provider(Protocol):
-    """One provider's dialect: builds requests, makes decoders, reads error answers. Has no state and does no I/O."""
+    """One provider's wire format: builds requests, makes decoders, reads error answers. No state, no I/O."""
 
     name: str
 
@@ -134,44 +141,44 @@ class Provider(Protocol):
         """
 
     def decoder(self, options: RequestOptions) -> Decoder:
-        """A fresh decoder for one response."""
+        """Make the decoder for one response."""
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
-        """Map an HTTP error answer (``body`` may be cut) to a typed error. Header names are in lower case."""
+        """Convert an HTTP error answer to an error. ``body`` may be truncated; header names are in lower case."""
 
 
 @runtime_checkable
 class CanListModels(Protocol):
-    """A provider that says which models it has."""
+    """A provider that can list its models."""
 
     def models_request(self, page: str | None = None) -> ProviderRequest:
-        """The GET request for the list of models, or for a further page of it.
+        """Build the GET request for the list of models, or for a further page of it.
 
         Raises:
             OptionError: as for `Provider.request`.
         """
 
     def models(self, body: bytes) -> tuple[list[str], str | None]:
-        """Read the answer: the models' names, and the next page's mark if there is one.
+        """Read the answer: the models' names, and the next ``page`` or None.
 
         Raises:
-            ProtocolError: it is no list of models.
+            ProtocolError: the body is not a list of models.
         """
 
 
 @runtime_checkable
 class CanResume(Protocol):
-    """A provider that can go on with an answer whose connection broke."""
+    """A provider that can continue an answer whose connection broke."""
 
     def resume(self, decoder: Decoder) -> tuple[ProviderRequest, Decoder] | None:
-        """The request for what follows all that ``decoder`` has told, and the decoder that goes on from there.
+        """Build the request for what follows the deltas of ``decoder``, and the decoder for its response.
 
-        None: this answer cannot be taken up again.
+        Returns None if this answer cannot be resumed.
         """
 
 
 class Quota(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What a provider says is left of its limits; None is not told. ``…_reset_s``: seconds until it is full again."""
+    """What is left of a provider's rate limits; None is not reported. ``…_reset_s``: seconds until it is full again."""
 
     requests_left: int | None = None
     requests_reset_s: float | None = None
@@ -181,7 +188,7 @@ class Quota(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 @runtime_checkable
 class TellsQuota(Protocol):
-    """A provider whose answers' headers say what is left of its rate limits."""
+    """A provider whose response headers say what is left of its rate limits."""
 
     def quota(self, headers: Mapping[str, str]) -> Quota | None:
-        """Read them (names in lower case); None: nothing is told."""
+        """Read the headers (names in lower case). Returns None if they say nothing about limits."""

@@ -1,4 +1,4 @@
-"""Readers: who runs requests, and whom they tell."""
+"""Readers: they run provider requests and report to a sink."""
 
 from __future__ import annotations
 
@@ -20,55 +20,55 @@ __all__ = [
 
 
 class ReaderSink(Protocol):
-    """Whom a reader tells. All methods are called from the reader's thread, in this order, and none raises.
+    """What a reader reports to. All methods are called in the reader's thread and must not raise.
 
-    ``connecting`` → ``waiting`` → ``deltas`` … → ``ended``; ``ended`` is always the last and always comes, whatever
-    was skipped before it.
+    The order is ``connecting`` → ``waiting`` → ``deltas`` … → ``ended``. Any of the first three may be missing;
+    ``ended`` is always called, once and last.
     """
 
     def connecting(self) -> None:
-        """A reader thread has taken the job."""
+        """A thread has taken the job."""
 
     def waiting(self) -> None:
-        """The connection stands and the request is sent."""
+        """The connection is established and the request has been sent."""
 
     def deltas(self, deltas: Sequence[Delta]) -> bool:
-        """What one read brought; blocks while the stream has no credit. ``False``: nobody wants more, stop."""
+        """Take the deltas of one read. Blocks while the stream has no credit. Returns False to stop reading."""
 
     def ended(self, decoder: Decoder | None, error: PenstockError | None) -> None:
-        """The reading is over and its socket is closed or back in the pool.
+        """Reading has ended; the socket is closed or back in the pool.
 
-        ``error`` is None when the body ended or the decoder was done; whether that is a complete answer is to be
-        asked of ``decoder`` (None when no body ever came).
+        ``error`` is None if the body ended or the decoder was done; ask ``decoder`` whether the answer is complete.
+        ``decoder`` is None if no body came.
         """
 
 
 @runtime_checkable
 class HeaderSink(Protocol):
-    """A sink that wants to see the answer's headers too."""
+    """A sink that also gets the response headers."""
 
     def answered(self, headers: Mapping[str, str]) -> None:
-        """Called between ``waiting`` and the first ``deltas``: a stream begins. Header names are in lower case."""
+        """Take the response headers (names in lower case). Called between ``waiting`` and the first ``deltas``."""
 
 
 class OfferSink(ReaderSink, Protocol):
-    """A sink for readers that have no thread to block."""
+    """A sink for readers that have no thread of their own to block."""
 
     def offer(self, deltas: Sequence[Delta], on_room: Callable[[], None]) -> bool | None:
-        """The same as ``deltas`` without blocking. None: there was no room for some, which are kept here.
+        """Do the same as ``deltas`` without blocking.
 
-        ``on_room`` is then called once, in any thread, when it is time to offer again (nothing at all, to begin
-        with); it must only send a message.
+        Returns None if there was no room for all deltas. The sink keeps the rest and calls ``on_room`` once, in any
+        thread, when it is time to offer again, first an empty sequence. ``on_room`` may do no more than send a message.
         """
 
 
 class ReaderJob(Protocol):
-    """One request under way."""
+    """One request in progress."""
 
     def cancel(self) -> None:
-        """Stop it, whatever it is doing: queued, connecting, waiting or reading. Any thread; idempotent; never blocks.
+        """Cancel the request, whether queued, connecting, waiting or reading.
 
-        The socket is closed within 100 ms and ``ended`` follows.
+        Any thread; idempotent; never blocks. The socket is closed within 100 ms, then ``ended`` is called.
         """
 
 
@@ -88,4 +88,4 @@ class Reader(Protocol):
         """Counters: ``active``, ``queued``, ``started``, ``threads``, ``leaked``."""
 
     def close(self, timeout: float) -> int:
-        """Cancel everything, end every thread, and say how many would not end within ``timeout`` seconds."""
+        """Cancel all requests, end all threads, and return how many did not end within ``timeout`` seconds."""

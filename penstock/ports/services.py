@@ -1,4 +1,4 @@
-"""What else the core needs of the world: a journal, a clock."""
+"""What else the core needs from outside: a journal and a clock."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ __all__ = [
 
 
 class Journal(Protocol):
-    """Where events are kept beyond this process's memory. Called once per event, before anybody hears of it."""
+    """Stores events outside this process's memory. Called once per event, before any subscriber gets it."""
 
     def append(self, event: Event) -> None:
         """Store one event. If this raises, the stream keeps the batch, goes to ``error`` and tries again."""
 
 
 class Clock(Protocol):
-    """Time as the core sees it, so that tests can own it."""
+    """The source of time for the core, which tests can replace."""
 
     def monotonic(self) -> float:
-        """Seconds that never go back, for arithmetic."""
+        """Return seconds that never go back, for arithmetic."""
 
     def time(self) -> float:
-        """Seconds since the epoch, for display."""
+        """Return seconds since the epoch, for display."""

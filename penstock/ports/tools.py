@@ -1,4 +1,4 @@
-"""Tools: functions that a model may ask for."""
+"""Tools: functions that a model may call."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ __all__ = ["Tool", "ToolContext"]
 
 
 class ToolContext:
-    """One call of a tool while it runs, as the tool sees it. Any thread may use it.
+    """A running call, as its tool sees it. Any thread may use it.
 
-    A tool gets it by a parameter annotated ``ToolContext``. A tool that works long looks at ``is_cancelled`` now and
-    then, or waits on it: nobody waits for its result any more once that is set.
+    A tool gets it through a parameter annotated ``ToolContext``. A tool that runs for long should check
+    ``is_cancelled`` regularly, or wait for ``cancelled``: after that its result is discarded.
 
     Attributes:
         call_id: the call's id.
         name: the tool's name.
-        cancelled: set when the call's time is over or its stream has ended.
+        cancelled: set when the call has timed out or its stream has ended.
     """
 
     def __init__(self, call_id: str, name: str, report: Callable[[Any], None]) -> None:
@@ -36,18 +36,22 @@ class ToolContext:
 
     @property
     def is_cancelled(self) -> bool:
-        """Whether nobody waits for the result any more."""
+        """Whether the call has been cancelled and its result will be discarded."""
         return self.cancelled.is_set()
 
     def report(self, progress: Any) -> None:
-        """Tell the stream's subscribers how far it is (a `ToolProgress` event). Plain values; never blocks."""
+        """Report progress to the stream's subscribers as a `ToolProgress` event.
+
+        ``progress`` should be plain values. Never blocks. If you report faster than the agent reads, only the latest
+        report is delivered. Reports of a cancelled call are ignored.
+        """
         if not self.is_cancelled:
             self._report(progress)
 
     def on_cancel(self, callback: Callable[[], None]) -> None:
-        """Have ``callback`` called once when the call is cancelled, at once if it has been. It must not block.
+        """Call ``callback`` once when the call is cancelled, or now if it already is. It must not block.
 
-        What it raises when it is called later is logged by its type, and stops nobody.
+        If it raises when called later, the exception's type is logged and the other callbacks still run.
         """
         with self._lock:
             if not self.is_cancelled:
@@ -56,26 +60,26 @@ class ToolContext:
         callback()
 
     def cancel(self) -> None:
-        """Tell the tool to stop. Harmless if it has been told, or is done."""
+        """Cancel the call. Has no effect if it is already cancelled or done."""
         with self._lock:
             self.cancelled.set()
             callbacks, self._on_cancel = self._on_cancel, []
         for callback in callbacks:
             try:
                 callback()
-            except Exception as error:  # whoever cancels is not who wrote it
+            except Exception as error:  # a fault of the tool, not of the code that cancels it
                 get_logger(tool=self.name).error("on_cancel_failed", error=type(error).__name__)
 
 
 class Tool(Protocol):
-    """A function that a model may ask for.
+    """A function that a model may call.
 
     Attributes:
-        name: as the model calls it: letters, digits, ``_`` and ``-``, at most 64.
-        description: tells the model what it does and when to use it.
+        name: at most 64 letters, digits, ``_`` and ``-``.
+        description: tells the model what the tool does and when to use it.
         parameters: the JSON schema of its arguments, an object.
-        timeout: seconds it may take; None leaves that to the agent.
-        needs_approval: whether the user is asked before it runs.
+        timeout: the longest run in seconds; None is the agent's ``tool_timeout``.
+        needs_approval: whether each call must be approved before it runs.
     """
 
     name: str
@@ -85,16 +89,18 @@ class Tool(Protocol):
     needs_approval: bool
 
     def check(self, arguments: Any) -> Mapping[str, Any]:
-        """The arguments, validated and converted, as `run` takes them.
+        """Validate the model's arguments and convert them for `run`.
 
         Raises:
-            ToolArgumentsError: they do not fit the schema; its text is for the model.
+            ToolArgumentsError: they do not fit the schema. The message goes to the model.
         """
 
     def run(self, arguments: Mapping[str, Any], context: ToolContext) -> str:
-        """Call it and give its result as text. Blocks; an async function is run to its end, or until cancelled.
+        """Run the function and return its result as text.
+
+        Blocks; an async function is run until it returns or is cancelled.
 
         Raises:
-            ToolError: the result cannot be told.
-            Exception: whatever the function raises.
+            ToolError: the result cannot be converted to text.
+            Exception: anything the function raises.
         """

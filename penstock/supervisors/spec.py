@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, TypeAlias
 import msgspec
 
 from penstock.actors.runtime.process import Process, ProcessRef
-from penstock.config.options import check_choice, check_number
+from penstock.config.checks import check_choice, check_number
 from penstock.errors import OptionError, SupervisorError
 
 __all__ = [

@@ -10,8 +10,8 @@ from typing import Any, Final
 from penstock.actors.runtime.process import ProcessRef
 from penstock.actors.runtime.reply import Reply
 from penstock.actors.runtime.signals import KILL
+from penstock.actors.stream.hub import Subscription
 from penstock.actors.stream.record import StreamRecord
-from penstock.actors.stream.subscriptions import Subscription
 from penstock.config.options import Slow
 from penstock.errors import CallTimeout
 from penstock.events import (
@@ -52,7 +52,7 @@ class Collector:
 
     def __init__(self, stream: Stream, *, slow: Slow = "block", window: int = 64, after: int = 0) -> None:
         self.events: list[Event] = []
-        self._terminal = Reply(stream._record.runtime.dispatcher, f"the terminal event of {stream.id!r}")
+        self._terminal = Reply(stream._record.runtime.dispatcher, f"the terminal event of {stream.stream_id!r}")
         self.subscription: Subscription = stream.subscribe(self._keep, slow, window=window, after=after)
 
     def _keep(self, event: Event) -> None:
@@ -146,7 +146,7 @@ def _find(system: System, target: str | Stream) -> ProcessRef | None:
     if record is None:
         return None
     if kind == "source":
-        return None if record.source is None else record.source.ref
+        return None if record.feed is None else record.feed.ref
     return record.ref
 
 

@@ -10,8 +10,8 @@ from typing import Any, Final, TypeAlias, TypeVar
 from penstock.actors.runtime.process import Process, SystemMessage
 from penstock.actors.runtime.reply import Reply
 from penstock.actors.runtime.signals import SHUTDOWN, is_clean
-from penstock.actors.stream.log import Outcome
 from penstock.actors.stream.messages import Cancel, Complete, Fail, Reset
+from penstock.actors.stream.outcome import Outcome
 from penstock.config.logs import get_logger
 from penstock.config.options import StreamOptions
 from penstock.errors import OptionError, PenstockError, StreamClosed, StreamError, describe_reason
@@ -67,7 +67,7 @@ def wrap_existing_handler(
         except StreamError:
             pass  # the handler's life goes on without the stream
         except Exception as error:  # and without an `extract` that understands the event
-            get_logger(stream_id=stream.id).warning("extract_failed", error=type(error).__name__)
+            get_logger(stream_id=stream.stream_id).warning("extract_failed", error=type(error).__name__)
         return handler(event)
 
     return functools.update_wrapper(wrapped, handler)
@@ -172,9 +172,9 @@ class _Relay(Process):
             case StreamReset(reason=reason):
                 self._reset_for = reason
             case StreamCompleted():
-                self._target._end_as(Complete(_outcome_of(message)))
+                self._target._record.propose(Complete(_outcome_of(message)))
             case StreamFailed(error=error):
-                self._target._end_as(Fail(_copy(error), _outcome_of(message)))
+                self._target._record.propose(Fail(_copy(error), _outcome_of(message)))
             case StreamCancelled(reason=reason):
                 self._cancel(reason)
             case _:
@@ -191,13 +191,11 @@ class _Relay(Process):
         try:
             self._rest = [(str(token), "text") for token in self._transform(event)]
         except Exception as error:
-            get_logger(stream_id=self._target.id).warning("transform_failed", error=type(error).__name__)
+            get_logger(stream_id=self._target.stream_id).warning("transform_failed", error=type(error).__name__)
             self._cancel(f"transform raised {type(error).__name__}")
 
     def _cancel(self, reason: str | None) -> None:
-        ref = self._target._record.ref
-        if ref is not None:
-            ref.tell(Cancel(reason))
+        self._target._record.propose(Cancel(reason))
 
     def go_on(self) -> None:
         """Do what is left to do, or wait until it can be done."""

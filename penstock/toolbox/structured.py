@@ -10,8 +10,8 @@ from typing import Any, Final, Generic, TypeVar
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import from_json
 
-from penstock.actors.stream.iteration import Events
-from penstock.config.options import check_number
+from penstock.actors.stream.subscribers.pull import Events
+from penstock.config.checks import check_number
 from penstock.errors import OptionError, OutputInvalid
 from penstock.events import (
     Event,

@@ -9,7 +9,6 @@ from penstock.actors.runtime.process import Process, ProcessRef
 from penstock.actors.runtime.signals import KILL
 from penstock.actors.stream.actor import TokenStream
 from penstock.actors.stream.cursor import Cursor
-from penstock.actors.stream.iteration import Events, PullSubscription
 from penstock.actors.stream.messages import (
     Cancel,
     Flush,
@@ -21,8 +20,10 @@ from penstock.actors.stream.messages import (
     SetOptions,
     StopStream,
 )
-from penstock.actors.stream.record import StreamRecord, StreamStatistics
-from penstock.actors.stream.subscriptions import PushSubscription
+from penstock.actors.stream.record import StreamRecord
+from penstock.actors.stream.statistics import StreamStatistics
+from penstock.actors.stream.subscribers.pull import Events, PullSubscription
+from penstock.actors.stream.subscribers.push import PushSubscription
 from penstock.config.options import Restart, Slow, StreamOptions
 from penstock.errors import ProcessDead
 from penstock.events import Event, TokenEvent

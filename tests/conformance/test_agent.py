@@ -154,7 +154,7 @@ def test_34_a_tool_that_cannot_be_told_to_stop_hurts_nobody_else(system: Simulat
     collector = Collector(agent.stream_chat("Go."))
     assert collector.wait_for_terminal(60).text == "Late."
     assert [status for _, status, _ in results(collector.events)] == ["timeout"]
-    assert (told, agent.statistics().restarts, system._tool_places.taken) == (["stop"], 0, 0)
+    assert (told, agent.statistics().restarts, system._tool_quota.taken) == (["stop"], 0, 0)
 
 
 def test_34_the_late_result_of_a_tool_that_was_cut_off_is_dropped(system: SimulatedSystem, bench: Bench) -> None:
@@ -511,13 +511,13 @@ def test_a_function_that_breaks_or_takes_too_long_approves_nothing(system: Simul
 
 
 def take_all_places(system: SimulatedSystem) -> None:
-    while system._tool_places.take("others", lambda: None):
+    while system._tool_quota.acquire("others", lambda: None):
         pass
 
 
 def give_all_places_back(system: SimulatedSystem) -> None:
-    for _ in range(system._tool_places.taken):
-        system._tool_places.give_back()
+    for _ in range(system._tool_quota.taken):
+        system._tool_quota.release()
 
 
 def test_calls_that_find_no_place_wait_together_and_no_longer_than_a_tool_may(
@@ -542,9 +542,9 @@ def test_an_agent_that_has_ended_waits_for_no_place(system: SimulatedSystem, ben
     agent.stream_chat("Go.")
     system.advance(1)
     assert agent.state == "working"
-    assert system._tool_places.waiting == 2  # it, and the others
+    assert system._tool_quota.waiting == 2  # it, and the others
     agent.stop()
-    assert system._tool_places.waiting == 1
+    assert system._tool_quota.waiting == 1
     give_all_places_back(system)
 
 
@@ -566,18 +566,18 @@ def test_a_call_that_has_found_a_place_lets_those_behind_it_wait_for_their_turn(
 def test_a_call_that_finds_no_place_after_its_approval_does_not_wait_for_ever(
     system: SimulatedSystem, bench: Bench
 ) -> None:
-    places = system._tool_places
+    places = system._tool_quota
 
     def approve(call: penstock.ToolCall) -> bool:
         take_all_places(system)
-        assert not places.take("others", lambda: take_all_places(system))  # our own is somebody else's at once
+        assert not places.acquire("others", lambda: take_all_places(system))  # our own is somebody else's at once
         return True
 
     agent, _ = agent_on(system, ask(("a", "double", '{"x": 1}')), say("Well."), tools=bench.tools(), approve=approve)
     take_all_places(system)
     collector = Collector(agent.stream_chat("Go."))
     system.advance(1)
-    places.give_back()
+    places.release()
     collector.wait_for_terminal(60)
     assert [status for _, status, _ in results(collector.events)] == ["timeout"]
     assert bench.runs == []
@@ -613,7 +613,7 @@ def test_39_metadata_and_ids_are_the_streams(system: SimulatedSystem) -> None:
     agent, _ = agent_on(system, say("Hello."), metadata={"user": 3, "tenant": "t"})
     stream = agent.stream_chat("Hi.", stream_id="mine", metadata={"user": 7})
     assert [event.metadata for event in stream] == [{"user": 7, "tenant": "t"}] * 3
-    assert system.stream("mine").id == "mine"
+    assert system.stream("mine").stream_id == "mine"
 
 
 def test_40_the_next_message_knows_those_before(system: SimulatedSystem) -> None:
@@ -914,7 +914,7 @@ def test_stopping_the_system_ends_every_turn(system: SimulatedSystem, bench: Ben
         agent.stream_chat("Third?")
 
 
-@pytest.mark.parametrize("victim", ["streams", "sources", "tools", "agents", "handler", "keeper", "registry"])
+@pytest.mark.parametrize("victim", ["streams", "sources", "tools", "agents", "handler", "agent_handler", "registry"])
 def test_whatever_supervisor_dies_the_agent_is_there_afterwards(
     system: SimulatedSystem, bench: Bench, victim: str
 ) -> None:

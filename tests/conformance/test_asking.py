@@ -79,12 +79,11 @@ def endpoint(system: penstock.System, provider: ScriptedProvider) -> EndpointSta
 
 def assert_no_place_is_taken(system: penstock.System) -> None:
     """Works when it has been stopped, too."""
-    assert system._asking is not None
-    assert [one for one in system._asking.gates.statistics() if one.active or one.queued] == []
+    assert [one for one in system._services.gates.statistics() if one.active or one.queued] == []
 
 
 def source_state(system: penstock.System, stream: penstock.Stream) -> str | None:
-    return system.get_stream_info(stream.id).source
+    return system.get_stream_info(stream.stream_id).source
 
 
 # --- limits --------------------------------------------------------------------------------------------------------
@@ -445,7 +444,7 @@ def test_an_answer_of_which_a_part_had_no_room_is_not_taken_up(system: Simulated
     stream = ask(system, provider, request_options=RESUME, options=small)
     stream.pause()
     system.advance(1)
-    kill(system, f"source/{stream.id}")
+    kill(system, f"source/{stream.stream_id}")
     system.advance(1)
     stream.resume()
     with pytest.raises(IncompleteStream):
@@ -549,7 +548,7 @@ def test_what_the_first_one_used_has_not_the_price_of_one_that_was_never_asked(t
         failed = ScriptedProvider(ScriptedAttempt((UsageDelta(Usage(input_tokens=9, output_tokens=1)), down())))
         streams = [ask(system, failed, request_options=options) for _ in range(2)]
         system.advance(1)
-        (waiting,) = [one for one in streams if one._record.source and one._record.source.state == "limited"]
+        (waiting,) = [one for one in streams if one._record.feed and one._record.feed.state == "limited"]
         assert waiting.statistics().cost is None
 
 

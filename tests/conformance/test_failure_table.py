@@ -316,7 +316,7 @@ def test_an_integration_that_is_killed_before_the_first_delta_tries_again(seed: 
         stream = chat(system, provider)
         collector = Collector(stream)
         system.advance(0.4 * chance.random())
-        kill(system, f"source/{stream.id}")
+        kill(system, f"source/{stream.stream_id}")
         end = collector.wait_for_terminal()
         assert isinstance(end, penstock.StreamCompleted)
         assert end.text == collector.text == TEXT
@@ -333,7 +333,7 @@ def test_an_integration_that_is_killed_after_it_fails_with_the_text_or_resets(se
         collector = Collector(stream)
         next(stream.events())
         system.advance(0.2 * chance.random())
-        kill(system, f"source/{stream.id}")
+        kill(system, f"source/{stream.stream_id}")
         end = collector.wait_for_terminal(60)
         if on_interrupt == "restart":
             assert isinstance(end, penstock.StreamCompleted)
@@ -352,7 +352,7 @@ def test_an_integration_that_dies_again_and_again_fails_its_stream() -> None:
         stream = chat(system, ScriptedProvider([HANG]), request_options=penstock.RequestOptions(max_retries=100))
         for _ in range(5):
             if not stream.is_over:
-                kill(system, f"source/{stream.id}")
+                kill(system, f"source/{stream.stream_id}")
                 system.settle()
         with pytest.raises(penstock.StreamCrashed):
             stream.result(timeout=1)
@@ -446,7 +446,7 @@ def test_a_new_handler_knows_the_subscribers_of_the_old_one(seed: int) -> None:
         system.settle()
         system.runtime.exit(early, "kill")
         system.settle()
-        assert [one.target for one in system.get_stream_info(stream.id).subscribers] == [late.label]
+        assert [one.target for one in system.get_stream_info(stream.stream_id).subscribers] == [late.label]
         system.runtime.exit(late, "kill")
         system.advance(0.1)
         assert stream.is_over
@@ -539,8 +539,8 @@ def test_whatever_is_killed_in_whatever_order_the_promises_hold(seed: int) -> No
             streams.append(stream)
             collectors.append(Collector(stream, slow=chance.choice(("block", "coalesce")), window=3))
             anything_may_happen(system, chance)
-            names = [*chance.sample(house, chance.randrange(3)), *chance.choices([s.id for s in streams], k=2)]
-            for name in [*names, f"source/{chance.choice(streams).id}"]:
+            names = [*chance.sample(house, chance.randrange(3)), *chance.choices([s.stream_id for s in streams], k=2)]
+            for name in [*names, f"source/{chance.choice(streams).stream_id}"]:
                 try:
                     kill(system, name)
                 except LookupError:
@@ -558,7 +558,7 @@ def test_whatever_is_killed_in_whatever_order_the_promises_hold(seed: int) -> No
 
 REAL_ROWS: dict[str, Callable[[penstock.System, penstock.Stream], object]] = {
     "the stream": lambda system, stream: kill(system, stream),
-    "the integration": lambda system, stream: kill(system, f"source/{stream.id}"),
+    "the integration": lambda system, stream: kill(system, f"source/{stream.stream_id}"),
     "the handler": lambda system, stream: kill(system, "handler"),
     "the streams' supervisor": lambda system, stream: kill(system, "streams"),
     "the sources' supervisor": lambda system, stream: kill(system, "sources"),

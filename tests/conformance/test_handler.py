@@ -27,8 +27,8 @@ def at_least(count: int, things: list[Any]) -> bool:
 def test_H19_opening_gives_a_stream_that_runs() -> None:
     with SimulatedSystem() as system:
         stream = system.open_stream("one", FAST)
-        assert (stream.id, stream.state, stream.is_over) == ("one", "idle", False)
-        assert [info.id for info in system.get_active_streams()] == ["one"]
+        assert (stream.stream_id, stream.state, stream.is_over) == ("one", "idle", False)
+        assert [info.stream_id for info in system.get_active_streams()] == ["one"]
         stream.stop()
         assert_all_is_well(system, [stream])
 
@@ -39,7 +39,7 @@ def test_H19_a_running_streams_id_is_refused() -> None:
         with pytest.raises(penstock.StreamExists, match="'one'") as caught:
             system.open_stream("one")
         assert caught.value.stream_id == "one"
-        assert system.stream("one").id == first.id
+        assert system.stream("one").stream_id == first.stream_id
         assert not first.is_over
 
 
@@ -91,7 +91,7 @@ def test_H19_arguments_that_are_not_allowed_are_refused_by_name(arguments: dict[
 
 def test_H19_a_made_up_id_is_a_new_one_each_time() -> None:
     with SimulatedSystem() as system:
-        assert len({system.open_stream().id for _ in range(100)}) == 100
+        assert len({system.open_stream().stream_id for _ in range(100)}) == 100
 
 
 # --- 20 ------------------------------------------------------------------------------------------------------------
@@ -172,7 +172,7 @@ def test_H20_unsubscribing_who_is_not_subscribed_is_fine() -> None:
         subscription.unsubscribe()
         subscription.unsubscribe()
         stream.unsubscribe(ref)
-        assert system.get_stream_info(stream.id).subscriber_count == 0
+        assert system.get_stream_info(stream.stream_id).subscriber_count == 0
 
 
 def test_H20_after_unsubscribing_nothing_comes_any_more() -> None:
@@ -212,7 +212,7 @@ def test_H20_who_subscribes_after_the_end_gets_all_of_it() -> None:
         collector = Collector(stream)
         collector.wait_for_terminal()
         assert collector.text == "abc"
-        assert system.get_stream_info(stream.id).subscriber_count == 0
+        assert system.get_stream_info(stream.stream_id).subscriber_count == 0
         assert_all_is_well(system, [stream], [collector])
 
 
@@ -265,7 +265,7 @@ def test_H22_the_list_says_id_state_subscribers_creation_and_options() -> None:
         system.open_stream("two")
         Collector(stream)
         infos = system.get_active_streams()
-        assert [info.id for info in infos] == ["one", "two"]
+        assert [info.stream_id for info in infos] == ["one", "two"]
         assert [info.state for info in infos] == ["idle", "idle"]
         assert [info.subscriber_count for info in infos] == [1, 0]
         assert infos[0].options == FAST
@@ -389,7 +389,7 @@ def test_H23_stopping_flushes_and_ends_all_streams_in_the_order_they_were_opened
         streams = [system.open_stream(f"s{n}", FAST.replace(batch_size=10)) for n in range(8)]
         collectors = [Collector(stream) for stream in streams]
         for stream in streams:
-            stream._record.over.when_done(partial(ended.append, stream.id))
+            stream._record.over.when_done(partial(ended.append, stream.stream_id))
             stream.process_token("tail")
         assert system.stop() == 0
         assert ended == [f"s{n}" for n in range(8)]

@@ -205,13 +205,13 @@ def test_I27_a_cancelled_stream_lets_go_of_its_provider_in_every_phase(system: S
     for number, (phase, (attempt, options)) in enumerate(phases.items(), 1):
         stream = ask(system, attempt, options=options)
         system.advance(1)
-        state = system.get_stream_info(stream.id).source
+        state = system.get_stream_info(stream.stream_id).source
         assert state == ("streaming" if phase == "held" else phase)
         stream.cancel()
         system.settle()
         assert system.scripted.open == 0, phase
         assert system.scripted.started == number
-        assert system.runtime.whereis(f"source/{stream.id}") is None
+        assert system.runtime.whereis(f"source/{stream.stream_id}") is None
     assert system.statistics().streams_cancelled == len(phases)
 
 
@@ -330,7 +330,7 @@ def test_I30_backpressure_goes_through_the_whole_chain_up_to_the_provider() -> N
         # Everything stands: what is under way is what the buffers and windows hold, and the provider waits.
         assert first.statistics().tokens_processed < 60
         assert system.scripted.open == 1
-        assert system.get_stream_info(first.id).source == "streaming"  # and it does not time out for that
+        assert system.get_stream_info(first.stream_id).source == "streaming"  # and it does not time out for that
         taken = first.statistics().tokens_processed
         system.advance(20)
         assert first.statistics().tokens_processed == taken
@@ -380,7 +380,7 @@ def test_I30_a_transform_that_raises_cancels_the_new_stream_and_lets_go_of_the_o
         with pytest.raises(penstock.StreamCancelledError, match="IndexError"):
             second.result(timeout=1)
         system.settle()
-        assert system.get_stream_info(first.id).subscriber_count == 0
+        assert system.get_stream_info(first.stream_id).subscriber_count == 0
         assert not first.is_over  # it was opened with on_orphan="continue"
         first.stop()
         assert_all_is_well(system, [first, second])
@@ -408,7 +408,7 @@ def test_I31_trouble_before_the_first_delta_is_retried_with_growing_waits(system
         assert longest / 2 <= wait <= longest + 1e-3
     collector.wait_for_terminal()
     collector.check()
-    assert system.get_stream_info(stream.id).attempts == 4
+    assert system.get_stream_info(stream.stream_id).attempts == 4
 
 
 def test_I31_after_max_retries_the_last_error_is_the_end(system: SimulatedSystem) -> None:
@@ -429,7 +429,7 @@ def test_I31_what_cannot_work_later_is_not_tried_again(system: SimulatedSystem) 
 def test_I31_a_rate_limited_request_waits_as_long_as_it_is_told(system: SimulatedSystem) -> None:
     stream = ask(system, [RateLimited(429, "slow", retryable=True, retry_after=20)], ["fine"])
     system.advance(19.9)
-    assert system.get_stream_info(stream.id).source == "retry_wait"
+    assert system.get_stream_info(stream.stream_id).source == "retry_wait"
     assert stream.result(timeout=1).text == "fine"
 
 
@@ -475,7 +475,7 @@ def test_I31_an_integration_killed_while_the_stream_is_to_forget_does_not_forget
         options = QUICK.replace(on_interrupt="restart")
         stream = ask(system, ["wrong", 0.1, BUSY], ["right"], request_options=options, restart="transient")
         collector = Collector(stream)
-        source = stream._record.source
+        source = stream._record.feed
         assert source is not None
         dispatcher = system.simulation.dispatcher
 
@@ -484,7 +484,7 @@ def test_I31_an_integration_killed_while_the_stream_is_to_forget_does_not_forget
                 dispatcher.before_step = None
                 assert source.started
                 kill(system, stream)  # and with it, what it was asked
-                kill(system, f"source/{stream.id}")
+                kill(system, f"source/{stream.stream_id}")
 
         dispatcher.before_step = kill_both
         assert collector.wait_for_terminal(timeout=60) == stream.result(timeout=60)
@@ -510,8 +510,8 @@ def test_I31_a_restart_never_mixes_the_attempts_whatever_crashes_meanwhile(seed:
         collector = Collector(stream)
         for step in range(seed % 7):
             system.advance(0.013 * (step + 1))
-        victim = f"source/{stream.id}" if seed % 2 else stream.id
-        if not stream.is_over and system.runtime.whereis(f"source/{stream.id}") is not None:
+        victim = f"source/{stream.stream_id}" if seed % 2 else stream.stream_id
+        if not stream.is_over and system.runtime.whereis(f"source/{stream.stream_id}") is not None:
             kill(system, victim)
         end = collector.wait_for_terminal(timeout=60)
         assert isinstance(end, penstock.StreamCompleted)

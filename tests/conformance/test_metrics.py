@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 import penstock
-from penstock.actors.stream.record import StreamTable
+from penstock.actors.stream.messages import Fail
+from penstock.actors.stream.table import StreamTable
 from penstock.errors import ApiError, IncompleteStream
 from penstock.events import (
     StreamMetrics,
@@ -121,7 +122,7 @@ def test_however_a_stream_ends_its_terminal_event_says_what_its_statistics_say(e
         case "no tree":
             table = StreamTable()
             table.add(bench.record)
-            fail_all(table, bench.simulation.clock, "killed")
+            fail_all(table, "killed")
     metrics = metrics_of(bench.log.terminal)
     bench.advance(10)
     statistics = bench.record.statistics()
@@ -134,8 +135,7 @@ def kill_and_bury(bench: Bench) -> None:
     """What the handler does when a stream's actor is gone for good."""
     bench.runtime.exit(bench.ref, "killed")
     bench.settle()
-    bench.log.fail(IncompleteStream("x"), bench.record.outcome(), 0, bench.simulation.clock.time())
-    bench.record.conclude()
+    bench.record.finish(Fail(IncompleteStream("x"), bench.record.outcome()))
 
 
 @pytest.mark.parametrize(
@@ -283,7 +283,7 @@ def test_an_outcome_that_cannot_be_made_does_not_keep_a_stream_from_ending(
     def broken() -> None:
         raise RuntimeError
 
-    monkeypatch.setattr(stream._record.source, "outcome", broken)
+    monkeypatch.setattr(stream._record.feed, "outcome", broken)
     stream.cancel("enough")
     terminal = stream._record.log.terminal
     assert isinstance(terminal, penstock.StreamCancelled)

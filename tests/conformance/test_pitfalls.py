@@ -213,7 +213,7 @@ def test_line_37_what_nobody_understands_of_a_providers_stream_is_counted_in_the
         said = [record.getMessage() for record in caplog.records if "not_understood" in record.getMessage()]
     assert len(said) == 1
     assert "count=2" in said[0]
-    assert stream.id in said[0]
+    assert stream.stream_id in said[0]
 
 
 def test_line_44_an_agents_answer_that_may_go_on_without_readers_is_given_to_the_end(
@@ -272,9 +272,9 @@ def test_further_an_iterator_that_was_never_started_gives_back_its_seat_its_call
         first = system.chat("m", HELLO, provider=provider, options=FAST)
         second = system.chat("m", HELLO, provider=provider, options=FAST)
         system.advance(1)
-        assert system.get_stream_info(second.id).source == "limited"
+        assert system.get_stream_info(second.stream_id).source == "limited"
         events = NEVER_STARTED[how](first)
-        assert system.get_stream_info(first.id).subscriber_count == 1
+        assert system.get_stream_info(first.stream_id).subscriber_count == 1
         del events
         gc.collect()
         assert second.result(5).text == "b"
@@ -286,7 +286,7 @@ def test_further_a_structured_answer_that_is_left_or_never_begun_holds_nothing(s
     stream = chat(system, '{"x": 1', HANG)
     values = iter(penstock.structured(stream, Point))
     del values
-    assert system.get_stream_info(stream.id).subscriber_count == 0
+    assert system.get_stream_info(stream.stream_id).subscriber_count == 0
     for value in penstock.structured(stream, Point):
         assert value == {"x": 1}
         break

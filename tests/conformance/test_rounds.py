@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 
 import penstock
-from penstock.actors.call.record import Source
+from penstock.actors.call.messages import RoundEnded
+from penstock.actors.call.record import CallRecord, Conductor
 from penstock.actors.runtime.process import Process, ProcessRef
-from penstock.actors.stream.messages import Complete, Fail, RoundEnded
-from penstock.adapters.providers.catalogue import Found
+from penstock.actors.stream.messages import Complete, Fail
+from penstock.actors.stream.outcome import all_rounds
+from penstock.adapters.providers.catalogue import ProviderChoice
 from penstock.errors import ApiError, IncompleteStream
 from penstock.events import ToolCallCompleted, ToolCallDelta, ToolCallStarted
 from penstock.ports import ChatCall, ReasoningDelta, TextDelta, ToolCallFragment
@@ -102,7 +104,7 @@ def test_a_reset_voids_calls_too(seed: int) -> None:
 # --- rounds --------------------------------------------------------------------------------------------------------
 
 
-class Conductor(Process):
+class Rounds(Process):
     """Asks so many rounds, then ends the stream as the last one ended."""
 
     in_pykka_registry = False
@@ -114,31 +116,30 @@ class Conductor(Process):
 
     def on_receive(self, message: Any) -> None:
         assert isinstance(message, RoundEnded)
-        record, source = message.record, message.record.source
-        assert source is not None
+        record, call = message.record, message.record.feed
+        assert isinstance(call, CallRecord)
         assert record.ending is None
-        self._ended.append(message.ending)
-        record.rounds.append(message.ending.outcome)
-        if isinstance(message.ending, Complete) and len(self._ended) < self._rounds:
-            record.source = source.next_round([{"role": "user", "content": "go on"}])
+        self._ended.append(message)
+        record.rounds.append(message.outcome)
+        if message.error is None and len(self._ended) < self._rounds:
+            record.feed = call.next_round([{"role": "user", "content": "go on"}])
             handler = self.runtime.whereis(HANDLER)
             assert handler is not None
             handler.tell(StartSource(record))
             return
-        record.ending = message.ending
-        assert record.ref is not None
-        record.ref.tell(message.ending)
+        total = all_rounds(record.rounds)
+        record.propose(Complete(total) if message.error is None else Fail(message.error, total))
 
 
 def conducted(
     system: SimulatedSystem, provider: ScriptedProvider, rounds: int, **options: Any
 ) -> tuple[penstock.Stream, list[Any], ProcessRef]:
     ended: list[Any] = []
-    conductor = system.runtime.spawn(Conductor, rounds, ended)
-    call = ChatCall(model="m", input=[])
-    source: Source = system._make_source(Found(provider, "m", "scripted", False), QUICK, call, conductor)
-    stream = system._open(None, FAST.replace(**options), None, "continue", "temporary", None, source, None)
-    return stream, ended, conductor
+    conductor = system.runtime.spawn(Rounds, rounds, ended)
+    services, found = system._services, ProviderChoice(provider, "m", "scripted", False)
+    call = services.call(found, ChatCall(model="m", input=[]), QUICK, conductor=Conductor("rounds", conductor))
+    record = services.open_stream(None, FAST.replace(**options), metadata=None, on_orphan="continue", feed=call)
+    return penstock.Stream(record, 5.0), ended, conductor
 
 
 @pytest.mark.seeds(30)
@@ -148,10 +149,10 @@ def test_a_conducted_source_has_as_many_rounds_as_are_asked_for(seed: int) -> No
         stream, ended, conductor = conducted(system, provider, 3)
         collector = Collector(stream)
         assert stream.result(timeout=10).text == "one two 2 three"
-        assert [type(each) for each in ended] == [Complete] * 3
+        assert [each.error for each in ended] == [None] * 3
         assert [each.outcome.text for each in ended] == ["one ", "two 2 ", "three"]
         assert ended[0].outcome.reasoning == "hm"
-        assert "one" not in repr(ended)
+        assert "one " not in repr(ended)
         system.runtime.exit(conductor, "kill")
         assert_all_is_well(system, [stream], [collector])
 
@@ -166,23 +167,23 @@ def test_a_rounds_text_is_what_the_stream_took_however_it_is_cut_off(seed: int) 
         provider = ScriptedProvider([step for word in words for step in (word, 0.05)])
         stream, ended, conductor = conducted(system, provider, 1, max_buffer_size=2, rate_limit=50)
         system.advance(chance.random() * 0.6)
-        kill(system, f"source/{stream.id}")
+        kill(system, f"source/{stream.stream_id}")
         system.advance(5)
         (ending,) = ended
-        assert isinstance(ending, Fail)
         assert isinstance(ending.error, IncompleteStream)
         assert ending.outcome.text == stream.text
         system.runtime.exit(conductor, "kill")
         assert_all_is_well(system, [stream])
 
 
-def test_a_source_whose_conductor_is_dead_ends_the_stream_itself() -> None:
+def test_a_stream_whose_conductor_is_dead_fails_when_the_round_ends() -> None:
     with SimulatedSystem(2) as system:
         stream, ended, conductor = conducted(system, ScriptedProvider(["a", 0.2, "b"]), 3)
         system.advance(0.1)
         system.runtime.exit(conductor, "kill")
-        assert stream.result(timeout=5).text == "ab"
-        assert ended == []
+        with pytest.raises(penstock.AgentCrashed, match="rounds") as caught:
+            stream.result(timeout=5)
+        assert (caught.value.partial, ended) == ("ab", [])
         assert_all_is_well(system, [stream])
 
 
@@ -190,11 +191,11 @@ def test_an_integration_that_cannot_be_kept_alive_is_told_to_the_conductor_as_a_
     with SimulatedSystem(2) as system:
         stream, ended, conductor = conducted(system, ScriptedProvider([HANG]), 3)
         for _ in range(10):
-            ref = stream._record.source.ref  # type: ignore[union-attr]
+            ref = stream._record.feed.ref  # type: ignore[union-attr]
             if ref is not None and ref.is_alive():
                 system.runtime.exit(ref, "kill")
             system.advance(0.05)
-        assert [type(each) for each in ended] == [Fail]
+        assert [type(each.error) for each in ended] == [penstock.StreamCrashed]
         system.runtime.exit(conductor, "kill")
         assert stream.is_over
         assert_nothing_is_left(system)
@@ -210,13 +211,13 @@ def test_whoever_is_killed_each_round_is_told_once(seed: int) -> None:
             system.advance(chance.random() * 0.2)
             for _ in range(chance.randrange(20)):
                 system.simulation.dispatcher.step()
-            victim = chance.choice((HANDLER, "sources", f"source/{stream.id}"))
+            victim = chance.choice((HANDLER, "sources", f"source/{stream.stream_id}"))
             if system.runtime.whereis(victim) is not None:
                 kill(system, victim)
         system.advance(10)
         assert stream.is_over
         # A round that breaks off behind its first delta fails, and is the last one.
-        assert [type(each) for each in ended[:-1]] == [Complete] * (len(ended) - 1)
+        assert [each.error for each in ended[:-1]] == [None] * (len(ended) - 1)
         assert len(ended) <= 3
         system.runtime.exit(conductor, "kill")
         assert_all_is_well(system, [stream])

@@ -97,7 +97,7 @@ def test_every_subscriber_sees_the_same_events_in_the_same_order(seed: int) -> N
         seen = list(iterator)
         assert kinds(seen) == KINDS
         assert [event.seq for event in seen] == list(range(1, len(KINDS) + 1))
-        assert {event.stream_id for event in seen} == {stream.id}
+        assert {event.stream_id for event in seen} == {stream.stream_id}
         assert all(event.metadata == {"user": 7} for event in seen if not isinstance(event, penstock.Disconnected))
         collector.wait_for_terminal()
         assert collector.events == seen == list(stream.events())
@@ -231,7 +231,7 @@ def test_a_chained_stream_passes_tool_events_on_in_their_place(seed: int) -> Non
         expected = [*KINDS[:1], "LET ME ", "SEE.", *KINDS[2:10], "IT IS ", "TWO.", KINDS[-1]]
         assert shown == expected
         assert [event.seq for event in collector.events] == list(range(1, len(shown) + 1))
-        assert {event.stream_id for event in collector.events} == {second.id}
+        assert {event.stream_id for event in collector.events} == {second.stream_id}
 
 
 def test_losing_its_reader_in_the_middle_of_a_call_ends_a_stream_as_ever() -> None:

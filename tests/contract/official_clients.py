@@ -22,8 +22,8 @@ from penstock.adapters.loopback.server import LoopbackProvider
 from penstock.adapters.providers.anthropic.provider import AnthropicMessages
 from penstock.adapters.providers.gemini.provider import Gemini
 from penstock.adapters.providers.ollama.provider import OllamaChat
-from penstock.adapters.providers.openai.chat import OpenAiChat
-from penstock.adapters.providers.openai.responses import OpenAiResponses
+from penstock.adapters.providers.openai.chat_provider import OpenAiChat
+from penstock.adapters.providers.openai.responses_provider import OpenAiResponses
 from penstock.config.options import RequestOptions
 from penstock.events import Usage
 from penstock.ports import (
@@ -47,22 +47,22 @@ USER: list[Any] = [{"role": "user", "content": "What is it?"}]
 
 @dataclass
 class Reading:
-    """What a reader makes of one answer. A point that a reader cannot tell is None."""
+    """What a reader extracts from one answer. None: the reader cannot know this point."""
 
     text: str = ""
     text_accumulated: str | None = None
-    """Put together by the client, where it does that apart from handing out deltas."""
+    """The whole text, if the client itself puts it together beside handing out deltas."""
 
     reasoning: str | None = ""
     refusal: str | None = ""
     tool_calls: list[tuple[str, Any]] = field(default_factory=list)
-    """Name and arguments: the parsed JSON, or what came where it is none."""
+    """Name and arguments: the parsed JSON, or the text if it is not JSON."""
 
     call_ids: list[str | None] = field(default_factory=list)
-    """Of each of the calls; None where the reader is told none."""
+    """The id of each call; None if the reader gets none."""
 
     finish_reason: str | None = None
-    """The provider's own word."""
+    """The provider's own finish reason."""
 
     usage: dict[str, int | None] = field(default_factory=dict)
     signatures: list[str] | None = None
@@ -90,7 +90,7 @@ PROVIDERS: dict[str, Provider] = {
 
 
 def our_reading(api: str, chunks: Iterable[bytes]) -> Reading:
-    """What our decoder of ``api`` reads."""
+    """What Penstock's decoder of ``api`` reads."""
     decoder: Decoder = PROVIDERS[api].decoder(RequestOptions())
     reading = Reading(signatures=[])
     calls = ToolCallAccumulator()
@@ -122,7 +122,7 @@ def our_reading(api: str, chunks: Iterable[bytes]) -> Reading:
 
 
 def usage_of(usage: Usage) -> dict[str, int | None]:
-    """The counts that are told."""
+    """The counts that were sent."""
     counts = {
         "input_tokens": usage.input_tokens,
         "output_tokens": usage.output_tokens,
@@ -175,7 +175,7 @@ class OfficialClients:
     def _chat(self, reading: Reading, model: str) -> None:
         state: ChatCompletionStreamState[None] = ChatCompletionStreamState()
         calls: dict[Any, list[str]] = {}
-        reading.reasoning = None  # OpenAI's client knows of none
+        reading.reasoning = None  # OpenAI's client has no such field
         options: Any = {"include_usage": True}
         with self.openai.chat.completions.create(
             model=model, messages=USER, stream=True, stream_options=options
@@ -208,7 +208,7 @@ class OfficialClients:
 
     @staticmethod
     def _accumulate(reading: Reading, state: ChatCompletionStreamState[None], chunk: Any) -> None:
-        """What the client itself makes of the chunks; where that fails, its deltas can still be read."""
+        """What the client itself makes of the chunks; if that fails, its deltas can still be read."""
         try:
             state.handle_chunk(chunk)
         except Exception as error:
@@ -308,7 +308,7 @@ class OfficialClients:
 
 @contextmanager
 def connected_clients(provider: LoopbackProvider) -> Iterator[OfficialClients]:
-    """Start the provider and the clients, which are to go to it directly whatever proxy the environment names."""
+    """Start the provider and the clients, which must connect directly, without the environment's proxy."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
             patch.delenv(name, raising=False)

@@ -1,4 +1,4 @@
-"""What the contract's tests share: each provider by its name, how it is reached, and what a script makes it say."""
+"""What the contract tests share: each provider by name, how it is reached, and what it sends for a script."""
 
 from __future__ import annotations
 
@@ -35,37 +35,37 @@ CALLED = Answer("a b c", tool_calls=(ScriptedCall("f", '{"city":"Zürich"}', id=
 
 
 def on_the_way(*faults: StreamFault, **more: Any) -> Answer:
-    """`ANSWER`, to which these faults happen."""
+    """`ANSWER` with these faults."""
     return ANSWER.replace(faults=faults, **more)
 
 
 @dataclass(frozen=True, eq=False)
 class Wire:
-    """One provider: its name, its API's path, and what its dialect has words for."""
+    """One provider: its name, its API's path, and what its dialect can express."""
 
     name: str
     path: str
     key_header: str
     finish: Mapping[str, tuple[FinishReason, str]]
-    """Of the script's finish reason: ours, and the provider's word."""
+    """Penstock's finish reason and the provider's, for the script's."""
 
     has_refusals: bool = False
     signs_calls: bool = False
     sends_whole_calls: bool = False
     model_in_path: bool = False
     tells_errors_kind: bool = True
-    """An error inside the stream says of which kind it is, and not only what is wrong."""
+    """Whether an error inside the stream has a kind as well as a message."""
 
     def url(self, server: LoopbackProvider) -> str:
         """Its base URL at ``server``."""
         return server.base_url if self.name.startswith("openai") else server.url
 
     def usage(self, told: Usage) -> Usage:
-        """What of ``told`` it tells."""
+        """The part of ``told`` that its dialect can express."""
         return told
 
     def text(self, answer: Answer) -> str:
-        """The text of ``answer``: where there is no refusal apart, it is text."""
+        """The text of ``answer``; in dialects without refusals, a refusal is text."""
         return ("" if self.has_refusals else answer.refusal) + answer.full_text
 
     def refusal(self, answer: Answer) -> str:
@@ -73,11 +73,11 @@ class Wire:
         return answer.refusal if self.has_refusals else ""
 
     def blocks(self, answer: Answer, number: int) -> tuple[ReasoningBlock, ...]:
-        """The signed reasoning that is to be given back; ``number`` is the request's."""
+        """The signed reasoning that must be sent back; ``number`` is the request's."""
         return ()
 
     def call(self, call: ScriptedCall) -> ToolCall:
-        """A call as it is told, with arguments that are JSON without blanks."""
+        """A call as it is reported, with arguments as JSON without blanks."""
         assert call.id is not None
         return ToolCall(
             id=call.id,
@@ -89,7 +89,7 @@ class Wire:
 
 
 def parsed(text: str) -> Any:
-    """``text`` parsed by somebody else's parser."""
+    """``text``, parsed by Python's own parser."""
     return json.loads(text)
 
 
@@ -115,7 +115,7 @@ class _Anthropic(Wire):
         return (block,) if answer.signature else ()
 
     def call(self, call: ScriptedCall) -> ToolCall:
-        raw = "" if call.arguments == "{}" else call.arguments  # no arguments at all are told as none
+        raw = "" if call.arguments == "{}" else call.arguments  # empty arguments are reported as none
         assert call.id is not None
         return ToolCall(id=call.id, name=call.name, arguments=parsed(call.arguments), arguments_raw=raw)
 
@@ -131,7 +131,7 @@ class _Gemini(Wire):
             input_tokens=told.input_tokens,
             output_tokens=told.output_tokens,
             total_tokens=told.total_tokens,
-            reasoning_tokens=told.reasoning_tokens or None,  # it leaves a 0 out
+            reasoning_tokens=told.reasoning_tokens or None,  # it omits a 0
             cached_tokens=told.cached_tokens or None,
         )
 
@@ -213,7 +213,7 @@ EVERY = pytest.mark.parametrize("wire", WIRES, ids=[wire.name for wire in WIRES]
 
 
 class House:
-    """A system whose providers are all at one server. Breaker and budget of retries are out of the way."""
+    """A system with all providers at one server, and with breaker and retry budget disabled."""
 
     def __init__(self, server: LoopbackProvider, request: penstock.RequestOptions = ONCE) -> None:
         self.server = server
@@ -233,7 +233,7 @@ class House:
         )
 
     def ask(self, wire: Wire, model: str, messages: Any = HELLO, **more: Any) -> penstock.Stream:
-        """Ask ``wire``'s provider."""
+        """Call ``wire``'s provider."""
         return self.system.chat(model, messages, provider=wire.name, **more)
 
     def watch(self, wire: Wire, model: str, messages: Any = HELLO, **more: Any) -> Collector:
@@ -241,13 +241,13 @@ class House:
         return Collector(self.ask(wire, model, messages, **more))
 
     def requests(self, model: str, path: str | None = None) -> list[Any]:
-        """What the server was asked for under that model's name, in order."""
+        """The server's requests for that model, in order."""
         return [each for each in self.server.requests if each.model == model and path in (None, each.path)]
 
 
 @contextmanager
 def house(server: LoopbackProvider, request: penstock.RequestOptions = ONCE) -> Iterator[House]:
-    """A running `House`; no thread of it may be left."""
+    """A running `House`; fails if it leaves a thread."""
     made = House(server, request)
     made.system.start()
     try:
@@ -258,13 +258,13 @@ def house(server: LoopbackProvider, request: penstock.RequestOptions = ONCE) -> 
 
 @contextmanager
 def serving(models: Mapping[str, Replies], **more: Any) -> Iterator[LoopbackProvider]:
-    """A server that says what ``models`` say, to those who have the key."""
+    """A server with these ``models`` that requires the key."""
     with LoopbackProvider(Script(models=models), api_key=KEY, **more) as server:
         yield server
 
 
 def completed(collector: Collector) -> penstock.StreamCompleted:
-    """The end of a stream that must have completed; its events keep what is promised of them."""
+    """The end of a stream that must have completed; checks the promises about its events."""
     end = collector.wait_for_terminal(PATIENCE)
     collector.check()
     assert isinstance(end, penstock.StreamCompleted), getattr(end, "error", end)

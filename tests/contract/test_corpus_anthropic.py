@@ -1,4 +1,4 @@
-"""Every recorded stream of Anthropic's Messages API decodes to what its sidecar says, however its bytes are cut."""
+"""Every recorded stream of Anthropic's Messages API decodes to its sidecar's content, wherever its bytes are split."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from penstock.adapters.providers.anthropic.provider import MessagesDecoder
+from penstock.adapters.providers.anthropic.decoder import MessagesDecoder
 from penstock.errors import ApiError
 from penstock.ports import (
     Delta,
@@ -57,7 +57,7 @@ def _body(facts: dict[str, Any]) -> bytes:
 
 
 def _expected(facts: dict[str, Any]) -> dict[str, Any]:
-    """A last block that lacks only its blank line is read where it is whole JSON, as by every decoder of ours."""
+    """A last block that lacks only its blank line is read if it is complete JSON, as by every decoder."""
     expect: dict[str, Any] = facts["expect"]
     return {**expect, **expect.get("expect_lenient", {})}
 

@@ -1,4 +1,4 @@
-"""Every recorded stream's function calls, put together: ids, names and parsed arguments, however the bytes are cut."""
+"""Every recorded stream's function calls, put together: ids, names, parsed arguments, wherever the bytes are split."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from penstock.actors.call.answer import OutcomeBuilder
 from penstock.adapters.providers.anthropic.decoder import MessagesDecoder
 from penstock.adapters.providers.gemini.decoder import GeminiDecoder
 from penstock.adapters.providers.ollama.decoder import OllamaDecoder
-from penstock.adapters.providers.openai.chat import ChatDecoder
-from penstock.adapters.providers.openai.responses import ResponsesDecoder
+from penstock.adapters.providers.openai.chat_decoder import ChatDecoder
+from penstock.adapters.providers.openai.responses_decoder import ResponsesDecoder
 from penstock.events import ToolCall
 from penstock.ports import Decoder, TextDelta
 
@@ -32,7 +32,7 @@ DECODERS: dict[str, type[Any]] = {
 
 
 IN_PIECES = "gemini/vercel-ai__google-stream-tool-call-arguments.sse"
-"""The sidecar lists each piece (``partialArgs``) as a call; what they make together is told in test_corpus_gemini."""
+"""The sidecar lists each fragment (``partialArgs``) as a call; test_corpus_gemini has what they make together."""
 
 
 def _recordings() -> list[Any]:

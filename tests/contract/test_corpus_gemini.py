@@ -1,4 +1,4 @@
-"""Every recorded Gemini stream decodes to what its sidecar says, however its bytes are cut."""
+"""Every recorded Gemini stream decodes to its sidecar's content, wherever its bytes are split."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from penstock.actors.call.toolcalls import ToolCallAccumulator
-from penstock.adapters.providers.gemini.provider import GeminiDecoder
+from penstock.adapters.providers.gemini.decoder import GeminiDecoder
 from penstock.errors import ApiError, ContentFilterError
 from penstock.ports import (
     Delta,
@@ -40,19 +40,19 @@ PARTIAL_ARGUMENTS = {
         ("getWeather", {"location": "San Francisco"}),
     ]
 }
-"""The sidecar takes each `functionCall` for a call; we put ``partialArgs`` together."""
+"""The sidecar counts each `functionCall` as a call; Penstock puts ``partialArgs`` together."""
 
 BLOCKED_PROMPT = "gemini/FirebaseExtended-vertexai-sdk-test-data__googleai-streaming-failure-prompt-blocked-safety.sse"
-"""The sidecar reads by the standard, which drops a last event without its blank line; we tell what is whole."""
+"""The sidecar follows the standard, which drops a last event without its blank line; Penstock reads complete ones."""
 
 MID_STREAM_ERROR = "vertex-gemini/FirebaseExtended-vertexai-sdk-test-data__vertexai-streaming-failure-error-mid-stream"
-"""The error is bare JSON behind the events, which the sidecar has as ``unframed_json_tail``."""
+"""The error is bare JSON after the events, which the sidecar has as ``unframed_json_tail``."""
 
 SIGNED_OTHERWISE = {
     "gemini/pydantic-pydantic-ai__test_code_execution_stream.sse": 1,
     "gemini/pydantic-pydantic-ai__test_google_model_file_search_grounding_gemini_3-True-3.sse": 2,
 }
-"""Signatures of parts that nobody is told of (code that Google runs, searches): they could not be given back alone."""
+"""Signatures of parts that are not reported (code that Google runs, searches): alone they cannot be sent back."""
 
 
 def _decode(facts: dict[str, Any], chunks: Iterable[bytes]) -> tuple[list[Delta], GeminiDecoder]:

@@ -1,4 +1,4 @@
-"""Every recorded stream of Ollama's own API decodes to what its sidecar says, however its bytes are cut."""
+"""Every recorded stream of Ollama's own API decodes to its sidecar's content, wherever its bytes are split."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from penstock.adapters.providers.ollama.provider import OllamaDecoder
+from penstock.adapters.providers.ollama.decoder import OllamaDecoder
 from penstock.ports import (
     Delta,
     ErrorDelta,

@@ -1,4 +1,4 @@
-"""Every recorded OpenAI-like stream decodes to what its sidecar says, however its bytes are cut."""
+"""Every recorded OpenAI-like stream decodes to its sidecar's content, wherever its bytes are split."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from penstock.adapters.providers.openai.chat import ChatDecoder
-from penstock.adapters.providers.openai.responses import ResponsesDecoder
+from penstock.adapters.providers.openai.chat_decoder import ChatDecoder
+from penstock.adapters.providers.openai.responses_decoder import ResponsesDecoder
 from penstock.ports import (
     ChoiceDelta,
     Delta,
@@ -45,14 +45,14 @@ def _recordings() -> list[Any]:
 RECORDINGS = _recordings()
 
 READ_FROM_DETAILS_ONLY = {"snowflake/pydantic-pydantic-ai__test_snowflake_thinking_streaming.sse": "15 * 27 = 405"}
-"""The sidecar does not read ``reasoning_details``; we do where nothing else says the reasoning."""
+"""The sidecar does not read ``reasoning_details``; Penstock does if no other field has the reasoning."""
 
 ERROR_FIELD = {
     "gpustack/crmne-ruby_llm__TRIMMED-chat_with_extended_thinking_gpustack_qwen3_streams_thinking_.sse": (
         "failed to decode, try again, increasing context size or reducing parallel"
     )
 }
-"""The sidecar drops ``error:`` field lines, as the standard says; we tell them."""
+"""The sidecar drops ``error:`` field lines, as the standard says; Penstock reports them."""
 
 
 RUN_BY_THE_PROVIDER = {
@@ -80,7 +80,7 @@ def _body(facts: dict[str, Any]) -> bytes:
 
 
 def _calls(deltas: list[Delta]) -> list[dict[str, Any]]:
-    """Put fragments together: a new id, or a new index, is a new call; what says neither belongs to the last one."""
+    """Put fragments together: a new id or index is a new call; a fragment with neither belongs to the last one."""
     calls: list[dict[str, Any]] = []
     by_index: dict[int | None, dict[str, Any]] = {}
     for delta in deltas:
@@ -131,7 +131,7 @@ def test_a_recordings_finish_reason_is_told_in_the_providers_word(facts: dict[st
         return
     assert [finish.raw for finish in finishes] == [raw]
     if facts["file"] in RUN_BY_THE_PROVIDER:
-        assert finishes[0].reason == "stop"  # nobody is to answer these calls
+        assert finishes[0].reason == "stop"  # these calls need no result
     elif expect["tool_calls"] and raw in ("stop", "completed", "tool_calls"):
         assert finishes[0].reason == "tool_calls"
 
@@ -201,7 +201,7 @@ def test_a_recordings_errors_are_told_with_code_and_message(facts: dict[str, Any
         assert [getattr(error, "message", None) for error in errors] == [ERROR_FIELD[facts["file"]]]
         return
     if facts["api"] == "responses":
-        expected = expected[:1]  # `error` and `response.failed` tell the same one
+        expected = expected[:1]  # `error` and `response.failed` contain the same one
     assert [getattr(error, "message", None) for error in errors] == [error["message"] for error in expected]
     for error, facts_of_error in zip(errors, expected, strict=True):
         code = facts_of_error.get("code") or facts_of_error.get("type")

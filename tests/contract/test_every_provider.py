@@ -1,4 +1,4 @@
-"""What every provider answers, through the whole house: a stream, the reader, real sockets."""
+"""Every provider's answers, through the whole system: a stream, the reader, real sockets."""
 
 from __future__ import annotations
 
@@ -100,13 +100,13 @@ def here(server: LoopbackProvider) -> Iterator[House]:
 
 
 def number_of(here: House, wire: Wire, model: str) -> int:
-    """The number of the last request, of which Responses' ids are made."""
+    """The number of the last request, which is part of Responses' ids."""
     numbers: list[int] = [each.number for each in here.requests(model) if wire.path.format(model) == each.path]
     return numbers[-1]
 
 
 def check_whole(wire: Wire, end: penstock.StreamCompleted, answer: Answer, number: int) -> None:
-    """All that the terminal event says of ``answer``."""
+    """Everything that the terminal event contains for ``answer``."""
     assert end.text == wire.text(answer)
     assert end.reasoning == answer.reasoning
     assert end.refusal == wire.refusal(answer)
@@ -142,7 +142,7 @@ def test_calls_are_told_from_their_beginning_to_their_end(here: House, wire: Wir
     end = completed(collector)
     told = [event for event in collector.events if not isinstance(event, penstock.TokenEvent)]
     assert told.pop() is end
-    assert not any(isinstance(event, StreamStarted) for event in told)  # that is an agent's
+    assert not any(isinstance(event, StreamStarted) for event in told)  # only an agent has it
     for index, call in enumerate(end.tool_calls):
         mine = [event for event in told if event.index == index]  # type: ignore[union-attr]
         first, *pieces, last = mine
@@ -157,7 +157,7 @@ def test_calls_are_told_from_their_beginning_to_their_end(here: House, wire: Wir
     for kind in (ToolCallStarted, ToolCallCompleted):
         assert [event.index for event in told if isinstance(event, kind)] == [0, 1, 2]
     texts = [event.seq for event in collector.events if isinstance(event, penstock.TokenEvent)]
-    assert max(texts) < min(event.seq for event in told)  # they were said behind the text
+    assert max(texts) < min(event.seq for event in told)  # they came after the text
 
 
 @EVERY
@@ -174,7 +174,7 @@ def test_a_call_is_told_while_the_answer_is_still_coming(here: House, wire: Wire
     end = events.next(PATIENCE)
     assert isinstance(end, penstock.StreamCancelled)
     assert (end.text, end.provider) == ("a b c", wire.name)
-    [call] = end.tool_calls  # of which all has come, or a piece
+    [call] = end.tool_calls  # all of it, or the beginning
     piece = CALLS[0].arguments if wire.sends_whole_calls else CALLS[0].fragments[0]
     assert call.arguments_raw == piece
     assert call.arguments == (json.loads(piece) if wire.sends_whole_calls else None)

@@ -1,4 +1,4 @@
-"""Every provider from the command line and through `System.provider`: by its name, at the same server."""
+"""Every provider from the command line and through `System.provider`: by name, at the same server."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def here(server: LoopbackProvider) -> Iterator[House]:
 
 
 def run(folder: Path, wire: Wire, url: str, model: str, key: str | None) -> subprocess.Popen[str]:
-    """Start ``penstock chat`` for one provider, in an environment without anything of the user's."""
+    """Start ``penstock chat`` for one provider, in an environment without the user's variables."""
     kept = {name: value for name, value in os.environ.items() if not name.upper().startswith(_USERS)}
     kept = {name: value for name, value in kept.items() if not name.upper().endswith("_PROXY")}
     root = str(Path(penstock.__file__).parents[1])

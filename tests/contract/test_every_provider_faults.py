@@ -1,4 +1,4 @@
-"""What becomes of every fault at every provider: one terminal event, a typed error, the text that had come."""
+"""Every fault at every provider: one terminal event, a typed error, the text so far."""
 
 from __future__ import annotations
 
@@ -59,13 +59,13 @@ from tests.contract.providers import (
 
 @dataclass(frozen=True)
 class Case:
-    """A reply, and what becomes of it."""
+    """A reply, and its outcome."""
 
     reply: Reply
     error: type[penstock.ProviderError]
     partial: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
-    """What the error says of itself."""
+    """What the error contains."""
 
     options: penstock.RequestOptions = ONCE
     wires: tuple[Wire, ...] = tuple(WIRES)
@@ -388,7 +388,7 @@ WAITS: dict[str, tuple[Replies, tuple[Wire, ...], float]] = {
 def test_how_long_to_wait_is_read_as_each_provider_says_it(server: LoopbackProvider, name: str) -> None:
     _, wires, seconds = WAITS[name]
     for wire in wires:
-        # With retries, but for none that is asked to wait so long. A system of its own: this one's gate stays shut.
+        # With retries, except after such a long wait. A separate system, since the gate of this one stays closed.
         with house(server, SOON) as here:
             error = failed(here.watch(wire, f"wait-{name}")).error
             assert isinstance(error, penstock.ApiError)

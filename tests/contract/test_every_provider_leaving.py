@@ -1,4 +1,4 @@
-"""Whoever leaves, in whatever phase of whichever provider's answer: the server sees the connection closed."""
+"""Readers that leave, in every phase of every provider's answer: the server sees the connection closed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LONG = "many words "
 
 
 def in_headers(here: House, wire: Wire) -> penstock.Stream:
-    """The request is sent; nothing has come."""
+    """The request is sent; no response has come."""
     before = here.server.statistics().requests
     stream = here.ask(wire, "headers")
     here.server.wait_for(lambda counts: counts.requests == before + 1, PATIENCE)
@@ -34,7 +34,7 @@ def before_the_first_delta(here: House, wire: Wire) -> penstock.Stream:
     before = here.server.statistics().faults_injected
     stream = here.ask(wire, "first")
     here.server.wait_for(lambda counts: counts.faults_injected == before + 1, PATIENCE)
-    eventually(lambda: here.system.get_stream_info(stream.id).source == "waiting")
+    eventually(lambda: here.system.get_stream_info(stream.stream_id).source == "waiting")
     return stream
 
 
@@ -69,7 +69,7 @@ def on_credit(here: House, wire: Wire) -> penstock.Stream:
 
 
 def after_the_finish(here: House, wire: Wire) -> penstock.Stream:
-    """All is said; what ends the body does not come."""
+    """The answer is complete, but the end of the body does not come."""
     stream = here.ask(wire, "finished", request_options=SOON.replace(finish_grace=60))
     eventually(lambda: stream.text == SAID, PATIENCE)
     return stream
@@ -79,7 +79,7 @@ def _tokens(stream: penstock.Stream) -> list[penstock.TokenEvent]:
     return [event for event in stream._record.log if isinstance(event, penstock.TokenEvent)]
 
 
-# And the text that has come by then.
+# And the text so far.
 PHASES: dict[Callable[[House, Wire], penstock.Stream], str] = {
     in_headers: "",
     before_the_first_delta: "",
@@ -146,7 +146,7 @@ def test_the_server_sees_the_connection_closed(
         eventually(lambda stream=stream: stream.is_over)  # type: ignore[misc]
         end = list(stream._record.log)[-1]
         assert isinstance(end, penstock.StreamCancelled), phase
-        if phase is on_credit:  # what is still in the buffer of a paused stream goes with it, unless it is stopped
+        if phase is on_credit:  # a paused stream drops its buffer, unless it is stopped
             assert (LONG * 10).startswith(end.text)
         else:
             assert end.text == PHASES[phase], phase

@@ -1,4 +1,4 @@
-"""What every provider's streams do when it fails: they ask again, begin again, go on, or ask somebody else."""
+"""What every provider's streams do when it fails: retry, restart, resume, or use a fallback."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ RESUMED = {
 
 
 def of_each(wire: Wire) -> dict[str, Replies]:
-    """What is asked once, or in turn: each provider has its own."""
+    """The replies to one request, or to several in turn, for each provider."""
     name = wire.name
     models: dict[str, Replies] = {f"once-{kind}-{name}": [reply, ANSWER] for kind, reply in BEFORE.items()}
     models |= {f"never-{status}-{name}": [Status(status), ANSWER] for status in NEVER}
@@ -101,7 +101,7 @@ def server() -> Iterator[LoopbackProvider]:
 
 
 def soon_silent(options: penstock.RequestOptions, is_silent: bool) -> penstock.RequestOptions:
-    """With an idle clock that runs out soon, but not for the answer that then comes: that is there at once."""
+    """With a short idle time-out, which the later answer does not reach, since it comes at once."""
     return options.replace(idle_timeout=1.0) if is_silent else options
 
 
@@ -249,7 +249,7 @@ def test_another_provider_answers_in_the_place_of_one_that_fails(server: Loopbac
         for other, collector in watched.items():
             end = completed(collector)
             model = f"backup-{wire.name}-{other.name}"
-            # To the Responses API "openai/…" is a model of the same provider, asked in the same way.
+            # For the Responses API, "openai/…" is a model of the same provider in the same dialect.
             answering = wire if (wire, other) == (RESPONSES, OPENAI) else other
             assert (end.text, end.provider, end.model) == (TEXT, answering.name, model)
             [request] = here.requests(model)

@@ -1,4 +1,4 @@
-"""What every provider is really sent: the body, the headers, and where the key is and is not."""
+"""What every provider receives: the body, the headers, and the key in its place only."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 import penstock
+from penstock.actors.call.record import CallRecord
 from penstock.adapters.loopback.faults import ErrorFrame, Status
 from penstock.adapters.loopback.script import Answer, Replies, ScriptedCall
 from penstock.adapters.loopback.server import LoopbackProvider
@@ -294,7 +295,7 @@ def test_parameters_of_its_own_pass_as_they_are(here: House, wire: Wire) -> None
 def test_ollamas_options_are_given_one_by_one(here: House) -> None:
     given: dict[str, Any] = {"num_ctx": 8192, "repeat_penalty": 1.1, "seed": 7, "temperature": 0.0}
     assert parameters_in(sent(here, OLLAMA, "Hello", **given)) == {"options": given}
-    with pytest.raises(penstock.OptionError, match="options: got 'dict'"):  # the stream's own
+    with pytest.raises(penstock.OptionError, match="options: got 'dict'"):  # the stream's options
         here.ask(OLLAMA, "m", options={"num_ctx": 8192})
 
 
@@ -340,7 +341,7 @@ CHOICES: Mapping[Wire, tuple[Any, Any, Any, Any]] = {
 def test_tools_and_the_choice_among_them_are_sent_in_the_providers_form(here: House, wire: Wire) -> None:
     for wanted, expected in zip(("auto", "none", "required", NAMED), CHOICES[wire], strict=True):
         body = sent(here, wire, "Hello", tools=TOOLS, tool_choice=wanted)
-        left_out = wire is OLLAMA and wanted == "none"  # it knows no such choice
+        left_out = wire is OLLAMA and wanted == "none"  # it has no such choice
         assert body.get("tools") == (None if left_out else DECLARED[wire])
         told = body["toolConfig"]["functionCallingConfig"] if wire is GEMINI else body.get("tool_choice")
         assert told == expected
@@ -350,7 +351,7 @@ def test_tools_and_the_choice_among_them_are_sent_in_the_providers_form(here: Ho
 
 
 def said_again(end: penstock.StreamCompleted) -> dict[str, Any]:
-    """The assistant's message of an answer, as the next request has it."""
+    """The assistant's message of an answer, as it is in the next request."""
     calls = [
         {
             "id": call.id,
@@ -479,9 +480,9 @@ def test_the_key_is_shown_nowhere_though_the_provider_echoes_it(
             events = list(stream)
             shown += [repr(events), repr(stream), repr(stream.statistics()), str(here.system.tree())]
             shown += [repr(penstock.to_dict(event)) for event in events]
-            shown += [repr(here.system.get_stream_info(stream.id)), repr(here.system.statistics())]
-            source = stream._record.source
-            assert source is not None
+            shown += [repr(here.system.get_stream_info(stream.stream_id)), repr(here.system.statistics())]
+            source = stream._record.feed
+            assert isinstance(source, CallRecord)
             shown += [repr(source), repr(source.provider), repr(source.request), repr(vars(source))]
             shown.append(repr(here.system.provider(wire.name)))
             end = events[-1]

@@ -1,7 +1,7 @@
-"""Streams that no server should send: recordings with their JSON bent and their events shuffled, and very long ones.
+"""Streams that no server should send: recordings with altered JSON and shuffled events, and very long ones.
 
-Whatever comes, a decoder raises nothing but `ProtocolError`, tells only what can be written as JSON, and needs time in
-proportion to its input.
+For any input, a decoder raises nothing but `ProtocolError`, emits only what can be encoded as JSON, and takes time
+proportional to its input.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def _events(text: str, *, in_lines: bool) -> list[Event]:
 
 
 class Raw(str):
-    """JSON that `json.dumps` would not write."""
+    """JSON that `json.dumps` does not produce."""
 
 
 ODD: list[Any] = [
@@ -108,7 +108,7 @@ NAMES = (
 
 
 def bent(value: Any, chance: float, dice: random.Random) -> Any:
-    """A copy of ``value`` in which something, anywhere, is missing, doubled, of another type or name."""
+    """Return a copy of ``value`` in which one item, anywhere, is missing, doubled, renamed or of another type."""
     if dice.random() < chance:
         return dice.choice(ODD)
     if isinstance(value, dict):
@@ -159,7 +159,7 @@ def told(decoder: Decoder, body: bytes, step: int) -> list[Delta]:
 
 
 def check(deltas: list[Delta], decoder: Decoder) -> None:
-    """Everything can be sent on, and priced."""
+    """Check that everything can be encoded, and priced."""
     builder = OutcomeBuilder()
     for delta in deltas:
         if isinstance(delta, ErrorDelta):
@@ -247,7 +247,7 @@ def _ollama_calls(count: int) -> bytes:
     ],
 )
 def test_many_items_take_time_in_proportion(decoder_of: Callable[[int], Decoder], make: Callable[[int], bytes]) -> None:
-    body = make(100_000)  # what grows with the square takes minutes, and runs into the test's time-out
+    body = make(100_000)  # quadratic time would take minutes and exceed the test's time-out
     decoder, builder = decoder_of(LIMIT), OutcomeBuilder()
     deltas = told(decoder, body, 65_536)
     assert len(deltas) >= 100_000

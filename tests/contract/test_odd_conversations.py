@@ -1,4 +1,4 @@
-"""Conversations that are legal in chat's form, and that one provider or another refuses as they are."""
+"""Conversations that are legal in chat's form, but that some providers refuse unless they are changed."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 from penstock.adapters.providers.anthropic.provider import AnthropicMessages
 from penstock.adapters.providers.gemini.provider import Gemini
 from penstock.adapters.providers.ollama.provider import OllamaChat
-from penstock.adapters.providers.openai.chat import OpenAiChat
-from penstock.adapters.providers.openai.responses import OpenAiResponses
+from penstock.adapters.providers.openai.chat_provider import OpenAiChat
+from penstock.adapters.providers.openai.responses_provider import OpenAiResponses
 from penstock.ports import ChatCall, Provider, Secret
 
 KEY = Secret("sk-odd-0123456789")

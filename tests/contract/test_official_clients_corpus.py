@@ -19,10 +19,10 @@ DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "official-clients.md"
 
 
 ERROR_FIELD = {"gpustack/crmne-ruby_llm__TRIMMED-chat_with_extended_thinking_gpustack_qwen3_streams_thinking_.sse"}
-"""The sidecar drops ``error:`` field lines, as the standard says; we tell them."""
+"""The sidecar drops ``error:`` field lines, as the standard says; Penstock reports them."""
 
 READ_FURTHER = {"gemini/vercel-ai__google-stream-tool-call-arguments.sse": {"tool_calls"}}
-"""Where we read more than a client that agrees with the sidecar: we put ``partialArgs`` together."""
+"""Where Penstock reads more than a client that agrees with the sidecar: it puts ``partialArgs`` together."""
 
 
 def _recordings() -> list[dict[str, Any]]:
@@ -35,12 +35,12 @@ CASES = [pytest.param(facts, id=facts["file"].replace("__", "/")[-70:]) for fact
 
 
 def _client(facts: dict[str, Any]) -> dict[str, Any]:
-    """What is known of the official client's reading; empty where it was not asked."""
+    """What is known of the official client's reading; empty if it was not used."""
     return (facts.get("cross_check") or {}).get("official_sdk") or {}
 
 
 def _agreed(facts: dict[str, Any]) -> set[str]:
-    """The points on which the client was found right."""
+    """The points on which the client is right."""
     return {point for point, agrees in (_client(facts).get("agrees") or {}).items() if agrees}
 
 
@@ -54,7 +54,7 @@ ERRING = [case for case, facts in zip(CASES, RECORDINGS, strict=True) if _errs(f
 
 @pytest.fixture(scope="module")
 def clients() -> Iterator[OfficialClients]:
-    # Cut into pieces that respect neither events nor characters.
+    # Split without regard to events and characters.
     replays = {_model(facts): Replay(CORPUS / facts["file"], chunk=(997, 1, 61)) for facts in RECORDINGS}
     with connected_clients(LoopbackProvider(Script(models=replays), api_key=KEY)) as clients:
         yield clients
@@ -68,7 +68,9 @@ def _ours(facts: dict[str, Any]) -> Reading:
     return our_reading(facts["api"], [(CORPUS / facts["file"]).read_bytes()])
 
 
-@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")  # of OpenAI's client, at Mistral's lists of parts
+@pytest.mark.filterwarnings(
+    "ignore:Pydantic serializer warnings"
+)  # raised by OpenAI's client for Mistral's lists of parts
 @pytest.mark.parametrize("facts", CASES)
 def test_the_client_and_our_decoder_read_a_recording_alike(clients: OfficialClients, facts: dict[str, Any]) -> None:
     theirs, ours = clients.read(facts["api"], _model(facts)), _ours(facts)
@@ -104,7 +106,7 @@ def test_where_the_client_errs_our_decoder_reads_what_the_sidecar_says(facts: di
 
 
 def _finish_reason(facts: dict[str, Any]) -> str | None:
-    """The sidecar's, but that an error is no finish reason for us, and that the first of two is it."""
+    """The sidecar's, except that Penstock counts no error as a finish reason, and uses the first of two."""
     told: str | None = facts["expect"]["finish_reason"]
     if facts["expect"]["flags"].get("finish_reason_changed"):
         return "tool_calls"

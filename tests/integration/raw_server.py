@@ -1,4 +1,4 @@
-"""A server that sends exactly the bytes a test tells it to, and what the reader's tests put on the other end."""
+"""A server that sends exactly the bytes of a test, and a provider and a sink for the reader's tests."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Peer:
         sock.settimeout(PATIENCE)
 
     def read_request(self) -> bytes:
-        """Read a request with its body; ``b""`` where the client has closed instead."""
+        """Read a request with its body; ``b""`` if the client closed the connection instead."""
         data = b""
         while b"\r\n\r\n" not in data:
             part = self.sock.recv(65_536)
@@ -65,7 +65,7 @@ class Peer:
 
 
 class RawServer:
-    """Serves each connection with ``serve`` in a thread of its own; what a thread raises fails the test at the end."""
+    """Serves each connection with ``serve`` in a thread of its own; an exception there fails the test at the end."""
 
     def __init__(self, serve: Callable[[Peer], None], *, tls: bool = False) -> None:
         self._serve = serve
@@ -133,7 +133,7 @@ class RawServer:
 
 
 class PlainDecoder:
-    """Tells each chunk as text, as it came; ``[DONE]`` is the end."""
+    """Emits each chunk as text, unchanged; ``[DONE]`` is the end."""
 
     def __init__(self) -> None:
         self.skipped = 0

@@ -160,10 +160,10 @@ def test_tools_that_block_hold_up_nobody_else() -> None:
         quick.process_text("still here")
         quick.stop()
         assert quick.result(5).text == "still here"
-        assert system._tool_places.taken == 40
+        assert system._tool_quota.taken == 40
         free.set()
         assert [stream.result(10).text for stream in streams] == ["done"] * 8
-        eventually(lambda: system._tool_places.taken == 0)
+        eventually(lambda: system._tool_quota.taken == 0)
 
 
 def test_tools_hold_no_more_threads_than_are_theirs() -> None:
@@ -203,9 +203,9 @@ def test_a_tool_that_does_not_stop_is_cut_off_and_its_thread_counted(system: pen
         assert collector.wait_for_terminal().text == "done"
         assert [status for _, status, _ in results(collector.events)] == ["timeout"]
         assert system.statistics().dispatcher.leaked == 1
-        assert system._tool_places.taken == 1
+        assert system._tool_quota.taken == 1
         free.set()
-        eventually(lambda: system._tool_places.taken == 0)
+        eventually(lambda: system._tool_quota.taken == 0)
         eventually(lambda: system.statistics().dispatcher.leaked == 0)
         assert "too late" not in str(agent.history)
 
@@ -229,7 +229,7 @@ def test_an_async_tool_is_cancelled_with_its_stream(system: penstock.System) -> 
         assert cancelled.wait(10)
         assert [message["role"] for message in agent.history] == ["user", "assistant", "tool", "assistant"]
         assert agent.history[-1]["content"] == INTERRUPTED
-        eventually(lambda: system._tool_places.taken == 0)
+        eventually(lambda: system._tool_quota.taken == 0)
 
 
 def test_a_tool_hears_that_the_system_stops(capsys: pytest.CaptureFixture[str]) -> None:
@@ -342,7 +342,7 @@ def test_whoever_is_killed_meanwhile_nothing_hangs_and_no_call_is_run_twice(syst
             killer.join()
         assert "StreamCompleted" in ended
         assert set(runs.values()) <= {1}
-        eventually(lambda: system._tool_places.taken == 0)
+        eventually(lambda: system._tool_quota.taken == 0)
         for agent in agents:
             check_history(agent.history)
             assert not agent.is_alive or _end_of(agent, "Once more.") in ("StreamCompleted", "ToolRoundsExceeded")

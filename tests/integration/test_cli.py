@@ -337,7 +337,7 @@ def test_a_wrong_path_says_what_to_check(tmp_path: Path, provider: LoopbackProvi
 def test_no_key_is_said_before_anything_is_sent(tmp_path: Path) -> None:
     done = run(tmp_path, "chat", "Hello", "-m", "m")
     assert done.code == 2
-    assert "api_key" in done.complaint
+    assert "No API key for openai" in done.complaint
     assert "OPENAI_API_KEY" in done.complaint
 
 
@@ -385,7 +385,7 @@ def test_every_provider_is_asked_in_its_own_words_with_its_own_key(
 def test_a_missing_key_names_its_providers_variable(tmp_path: Path, name: str, variable: str) -> None:
     done = run(tmp_path, "chat", "Hello", "-m", f"{name}/m")
     assert done.code == 2
-    assert f"set {variable}," in done.complaint
+    assert f"Set {variable}," in done.complaint
 
 
 def test_a_providers_model_and_url_may_be_in_the_environment(tmp_path: Path, provider: LoopbackProvider) -> None:

@@ -7,10 +7,13 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from doctest import ELLIPSIS, OutputChecker
 from pathlib import Path
 
 import pytest
 
+import penstock
+import penstock.testing
 from penstock.adapters.loopback.models import default_script
 from penstock.adapters.loopback.server import LoopbackProvider
 
@@ -20,6 +23,11 @@ BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 BLOCKS = [
     (path, number, text) for path in DOCUMENTS for number, text in enumerate(BLOCK.findall(path.read_text("utf-8")))
 ]
+SHOWN = re.findall(
+    r"^```python\n(.*?)^```\n\n```text\n(.*?)^```",
+    (ROOT / "docs" / "quickstart.md").read_text("utf-8"),
+    re.MULTILINE | re.DOTALL,
+)
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +74,23 @@ def test_the_embedding_example_of_the_readme_says_what_the_model_says(
     assert provider.requests[-1].model == "gpt-4.1-mini"
 
 
+@pytest.mark.parametrize(("code", "output"), SHOWN, ids=range(len(SHOWN)))
+def test_the_quickstart_prints_what_it_shows(
+    code: str, output: str, provider: LoopbackProvider, tmp_path: Path
+) -> None:
+    printed = run(["-c", code], provider, tmp_path)
+    assert OutputChecker().check_output(without_measures(output), without_measures(printed), ELLIPSIS), printed
+
+
+def test_the_quickstart_shows_the_output_of_all_its_programs_but_the_one_that_needs_a_key() -> None:
+    assert len(SHOWN) == len([path for path, _, _ in BLOCKS if path.name == "quickstart.md"]) - 1 > 0
+
+
+def without_measures(output: str) -> str:
+    """The part of an output that is the same in every run: without numbers, lists of numbers, and states."""
+    return re.sub(r"\(.*?\)|\d[\d., ]*", "0", output)
+
+
 @pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.stem)
 def test_an_example_runs(example: Path, provider: LoopbackProvider, tmp_path: Path) -> None:
     assert run([str(example)], provider, tmp_path).strip()
@@ -97,7 +122,7 @@ def test_the_examples_say_what_they_promise(provider: LoopbackProvider, tmp_path
 
 
 def test_every_link_between_the_documents_leads_somewhere() -> None:
-    for path in DOCUMENTS:
+    for path in [*DOCUMENTS, ROOT / "CHANGELOG.md"]:
         for target, section in re.findall(r"\]\(([^)#]*)(?:#([^)]*))?\)", path.read_text("utf-8")):
             if "://" in target:
                 continue
@@ -119,3 +144,11 @@ def test_every_page_is_in_the_navigation_and_can_be_reached_from_the_first_one()
     assert sorted(listed) == sorted(pages)
     linked = re.findall(r"\]\(([\w/-]+\.md)\)", (docs / "index.md").read_text("utf-8"))
     assert sorted([*linked, "index.md"]) == sorted(pages)
+
+
+def test_every_public_name_is_in_the_api_reference() -> None:
+    text = (ROOT / "docs" / "reference.md").read_text("utf-8")
+    shown = re.findall(r"^::: ([\w.]+)$", text, re.MULTILINE)
+    public = [f"penstock.{name}" for name in penstock.__all__]
+    public += [f"penstock.testing.{name}" for name in penstock.testing.__all__]
+    assert sorted(shown) == sorted(public)

@@ -1,4 +1,4 @@
-"""Cancelling and closing an `HttpReader` in every phase of a request: the server sees it, the sink is told."""
+"""Cancelling and closing an `HttpReader` in every phase of a request: the server sees it, and the sink is called."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def reader() -> Iterator[HttpReader]:
 
 
 class Phase:
-    """A server that goes so far with a request and no further, and then waits to see the connection closed."""
+    """A server that stops at one phase of a request, and then waits for the connection to be closed."""
 
     def __init__(self, go: Callable[[Peer], None]) -> None:
         self._go = go
@@ -54,7 +54,7 @@ class Phase:
 
 
 def _handshaking(peer: Peer) -> None:
-    assert peer.sock.recv(65_536)[:1] == b"\x16"  # the client's hello, which stays unanswered
+    assert peer.sock.recv(65_536)[:1] == b"\x16"  # the client's hello, which is not answered
 
 
 def _waiting_for_headers(peer: Peer) -> None:
@@ -264,7 +264,7 @@ def test_a_cancel_after_the_end_does_not_touch_the_connections_next_request(read
 
 
 class Busy:
-    """A server that answers nobody until it is told to."""
+    """A server that does not respond until it is released."""
 
     def __init__(self) -> None:
         self.go = threading.Event()

@@ -1,4 +1,4 @@
-"""`HttpReader` against servers that say every byte: bodies as they arrive, what goes wrong, connections kept."""
+"""`HttpReader` against servers with scripted bytes: bodies as they arrive, failures, kept connections."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from penstock.adapters.http.threads import HttpReader
-from penstock.adapters.providers.openai.chat import OpenAiChat
+from penstock.adapters.providers.openai.chat_provider import OpenAiChat
 from penstock.config.options import RequestOptions
 from penstock.errors import (
     ApiError,
@@ -222,7 +222,7 @@ def test_a_connection_is_used_again_after_a_complete_body(reader: HttpReader, en
     with RawServer(serve) as server:
         for _ in range(5):
             assert run(reader, server.url).error is None
-        assert server.connections <= (5 if end_lags else 1)  # whether a lagging end is in time is the scheduler's word
+        assert server.connections <= (5 if end_lags else 1)  # whether a late end is in time depends on the scheduler
         reader.close(PATIENCE)
 
 
@@ -483,7 +483,7 @@ def test_an_untrusted_certificate_is_refused_for_good(reader: HttpReader) -> Non
 def test_certificates_are_not_verified_where_the_options_say_so(reader: HttpReader) -> None:
     answering = _answering(HEAD + b"Content-Length: 2\r\n\r\nab")
     with RawServer(answering, tls=True) as server, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # urllib3 warns of it, rightly
+        warnings.simplefilter("ignore")  # urllib3 warns of it
         assert run(reader, server.url, OPTIONS.replace(verify_tls=False)).error is None
 
 
@@ -538,7 +538,7 @@ def test_a_reset_in_the_body_leaves_the_stream_incomplete(reader: HttpReader) ->
         (CHUNKED + chunk(b"data: x\n\n"), "in the middle of a chunked body"),
         (CHUNKED + b"zz\r\n", "in the middle of a chunked body"),
         (CHUNKED + b"-5\r\nabc", "in the middle of a chunked body"),
-        (HEAD + b"Content-Length: 99\r\n\r\ndata: x\n\n", "before the length it had announced"),
+        (HEAD + b"Content-Length: 99\r\n\r\ndata: x\n\n", "before the announced length"),
     ],
 )
 def test_a_truncated_body_is_incomplete(reader: HttpReader, body: bytes, where: str) -> None:

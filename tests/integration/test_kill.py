@@ -18,7 +18,7 @@ import pytest
 import penstock
 from penstock.actors.runtime.process import Process, ProcessRef
 from penstock.actors.stream.record import StreamRecord
-from penstock.actors.stream.subscriptions import PushSubscription
+from penstock.actors.stream.subscribers.push import PushSubscription
 from penstock.adapters.loopback.faults import ResetAfter
 from penstock.adapters.loopback.script import Answer, Cycle, Script
 from penstock.adapters.loopback.server import LoopbackProvider
@@ -88,7 +88,7 @@ class Load:
         )  # fmt: skip
 
     def push(self, stream: penstock.Stream) -> None:
-        if stream._record.source is None:
+        if stream._record.feed is None:
             for word in WORDS:
                 stream.process_token(word, timeout=PATIENCE_S)
             stream.pause()
@@ -102,7 +102,7 @@ class Load:
         assert events[-1] == terminal
         self.ends[type(terminal).__name__] = self.ends.get(type(terminal).__name__, 0) + 1
         if isinstance(terminal, penstock.StreamCompleted):
-            assert stream.text == TEXT, (stream._record.source, events)
+            assert stream.text == TEXT, (stream._record.feed, events)
         else:
             assert TEXT.startswith(stream.text)
         for collector in collectors:

@@ -123,7 +123,7 @@ def test_a_queue_that_is_full_refuses_and_who_waits_too_long_is_told_so(stack: E
     limits = {"concurrent_streams": 1, "max_queue": 1, "queue_timeout": 0.2}
     two = Two(stack, Answer(tokens=WORDS, faults=(StallAfter(3),)), limits=limits)
     first = two.ask(QUICK)
-    eventually(lambda: two.system.get_stream_info(first.id).source == "streaming")
+    eventually(lambda: two.system.get_stream_info(first.stream_id).source == "streaming")
     waiting, refused = two.ask(QUICK), two.ask(QUICK)
     for stream in (refused, waiting):
         with pytest.raises(ProviderBusy):

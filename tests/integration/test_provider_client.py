@@ -1,4 +1,4 @@
-"""One provider of a system: whole answers, its models, its health, over real HTTP."""
+"""One provider of a system as a client: whole answers, models, health, over real HTTP."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def test_a_list_that_does_not_come_in_time_is_a_time_out_and_its_socket_is_close
 
 
 class Silent:
-    """A provider that says nothing of its models."""
+    """A provider that cannot list its models."""
 
     name = "silent"
 

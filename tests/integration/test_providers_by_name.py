@@ -1,4 +1,4 @@
-"""Providers chosen by name or by a model's prefix, asked through a system over real HTTP."""
+"""Providers chosen by name or by a model's prefix, called through a system over real HTTP."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import penstock
 from penstock.adapters.loopback.answer import Answer
 from penstock.adapters.loopback.script import Script
 from penstock.adapters.loopback.server import LoopbackProvider
-from penstock.adapters.providers.openai.chat import OpenAiChat
+from penstock.adapters.providers.openai.chat_provider import OpenAiChat
 from penstock.config.settings import ProviderOptions, Settings
 from penstock.errors import OptionError
 

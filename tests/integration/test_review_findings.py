@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import penstock
-from penstock.actors.stream.subscriptions import PushSubscription
+from penstock.actors.stream.subscribers.push import PushSubscription
 from penstock.testing import eventually
 
 UNLIMITED = penstock.StreamOptions(rate_limit=None)
@@ -51,7 +51,7 @@ def test_subscribing_behind_the_terminal_event_leaves_no_process_behind(system: 
     for _ in range(20):
         stream.subscribe(lambda event: None, after=last)
     eventually(lambda: system.statistics().processes == before)
-    assert system.get_stream_info(stream.id).subscriber_count == 0
+    assert system.get_stream_info(stream.stream_id).subscriber_count == 0
 
 
 def test_a_chain_is_emptied_when_the_system_stops() -> None:
@@ -165,7 +165,7 @@ def test_the_collector_may_close_an_iterator_while_somebody_subscribes(system: p
     finally:
         gc.set_threshold(*threshold)
     gc.collect()
-    eventually(lambda: system.get_stream_info(stream.id).subscriber_count == 0)
+    eventually(lambda: system.get_stream_info(stream.stream_id).subscriber_count == 0)
 
 
 def test_who_opens_a_stream_and_gives_up_leaves_none_running(system: penstock.System) -> None:
@@ -230,7 +230,7 @@ def test_a_partial_shows_neither_its_arguments_nor_its_troubles(system: penstock
     stream = system.open_stream()
     stream.subscribe(functools.partial(listen, "sk-secret"))
     stream.subscribe(functools.partial(listen, Unprintable()))
-    names = [one.target for one in system.get_stream_info(stream.id).subscribers]
+    names = [one.target for one in system.get_stream_info(stream.stream_id).subscribers]
     assert names == ["partial", "partial"]
     assert "sk-secret" not in repr(system.get_active_streams())
 

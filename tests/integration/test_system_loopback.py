@@ -264,7 +264,7 @@ def test_a_failure_before_the_first_delta_is_tried_again(system: penstock.System
         options = penstock.RequestOptions(max_retries=3, retry_base_delay=0.01)
         stream = ask(system, provider, request_options=options)
         assert stream.result(timeout=20).text == TEXT
-        assert len(provider.requests) == system.get_stream_info(stream.id).attempts == 4
+        assert len(provider.requests) == system.get_stream_info(stream.stream_id).attempts == 4
 
 
 def test_retry_after_is_honoured(system: penstock.System) -> None:
@@ -406,7 +406,7 @@ def test_a_stream_can_be_left_while_it_is_connecting(
     system: penstock.System, black_hole: str, leave: Callable[[penstock.System, penstock.Stream], None]
 ) -> None:
     stream = system.chat("m", USER, provider="loopback", base_url=black_hole)
-    eventually(lambda: system.get_stream_info(stream.id).source == "connecting")
+    eventually(lambda: system.get_stream_info(stream.stream_id).source == "connecting")
     leave(system, stream)
     eventually(lambda: stream.is_over)
     if leave is not stop_all:
@@ -419,7 +419,7 @@ def test_a_stream_can_be_left_between_two_attempts(
 ) -> None:
     with serve(Status(429, retry_after=30)) as provider:
         stream = ask(system, provider, request_options=penstock.RequestOptions())
-        eventually(lambda: system.get_stream_info(stream.id).source == "retry_wait")
+        eventually(lambda: system.get_stream_info(stream.stream_id).source == "retry_wait")
         assert system.statistics().reader["active"] == 0  # no thread is held meanwhile
         leave(system, stream)
         eventually(lambda: stream.is_over)
@@ -432,7 +432,7 @@ def test_a_stream_can_be_left_while_it_is_queued(leave: Callable[[penstock.Syste
     with serve(StallAfter(5)) as provider, penstock.System(settings) as system:
         first = streaming(system, provider)
         second = ask(system, provider)
-        assert system.get_stream_info(second.id).source == "queued"
+        assert system.get_stream_info(second.stream_id).source == "queued"
         leave(system, second)
         eventually(lambda: second.is_over)
         assert len(provider.requests) == 1
@@ -473,9 +473,9 @@ def test_a_key_is_shown_nowhere(caplog: pytest.LogCaptureFixture) -> None:
         for api_key in (None, KEY):
             stream = system.chat("m", USER, base_url=provider.base_url, api_key=api_key, request_options=NO_RETRY)
             shown += [repr(list(stream)), repr(stream), repr(stream.statistics()), str(system.tree())]
-            shown += [repr(system.get_stream_info(stream.id)), repr(system.statistics()), repr(system.settings)]
+            shown += [repr(system.get_stream_info(stream.stream_id)), repr(system.statistics()), repr(system.settings)]
             shown += [repr(penstock.to_dict(event)) for event in stream]
-            shown += [repr(stream._record.source), repr(vars(stream._record.source))]
+            shown += [repr(stream._record.feed), repr(vars(stream._record.feed))]
     assert KEY not in "".join(shown) + caplog.text + repr(provider.requests)
 
 

@@ -15,8 +15,8 @@ import pytest
 
 import penstock
 from penstock.actors.runtime.process import Process
-from penstock.actors.stream.log import Outcome
 from penstock.actors.stream.messages import Complete
+from penstock.actors.stream.outcome import Outcome
 from penstock.config.options import Slow, StreamOptions
 from penstock.errors import BufferFull, StreamClosed
 from penstock.events import Disconnected, StreamCompleted, TokenEvent

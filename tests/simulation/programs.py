@@ -8,8 +8,8 @@ from typing import Any, Final
 
 import penstock
 from penstock.actors.runtime.process import Process, ProcessRef
-from penstock.actors.stream.iteration import Events
-from penstock.actors.stream.subscriptions import Subscription
+from penstock.actors.stream.hub import Subscription
+from penstock.actors.stream.subscribers.pull import Events
 from penstock.config.options import OnOrphan, Restart, Slow
 from penstock.events import Event
 from penstock.ports import Delta, TextDelta

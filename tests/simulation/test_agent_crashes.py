@@ -29,7 +29,7 @@ VICTIMS = {
     "source": "Integration",
     "tool": "Task",
     "handler": "StreamHandler",
-    "keeper": "AgentKeeper",
+    "agent_handler": "AgentHandler",
 }
 
 
@@ -145,7 +145,7 @@ class Turns:
                 collector.check()
         assert len(bench.runs) == len(set(bench.runs)), f"run twice: {bench.runs}"
         assert bench.at_work == 0
-        assert system._tool_places.taken == 0
+        assert system._tool_quota.taken == 0
         check_history(agent.history)
         if agent.is_alive:
             terminal = agent.stream_chat("And now?").result(600)

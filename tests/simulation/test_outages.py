@@ -33,8 +33,7 @@ VICTIMS = ("Integration", "StreamHandler", "TokenStream", "DynamicSupervisor")
 
 
 def gates(system: SimulatedSystem) -> tuple[EndpointStatistics, ...]:
-    assert system._asking is not None
-    return system._asking.gates.statistics()
+    return system._services.gates.statistics()
 
 
 def settings(**more: Any) -> Settings:
@@ -131,9 +130,9 @@ def test_one_that_is_killed_while_it_waits_for_its_turn_gets_it_all_the_same(see
         provider = ScriptedProvider([step for word in WORDS for step in (word, 0.02)])
         streams = [system.chat("m", [], provider=provider, options=FAST, stream_id=f"s{n}") for n in range(6)]
         system.advance(chance.random() * 0.3)
-        limited = [one for one in streams if system.get_stream_info(one.id).source == "limited"]
+        limited = [one for one in streams if system.get_stream_info(one.stream_id).source == "limited"]
         for stream in chance.sample(limited, len(limited) // 2):
-            kill(system, f"source/{stream.id}")
+            kill(system, f"source/{stream.stream_id}")
         assert {stream.result(timeout=30).text for stream in streams} == {TEXT}
         assert (provider.requests, gates(system)[0].active, gates(system)[0].queued) == (6, 0, 0)
         assert_all_is_well(system, streams)
@@ -174,7 +173,7 @@ def test_an_integration_that_is_killed_takes_its_answer_up_if_all_of_it_was_take
         stream = system.chat("m", [], provider=provider, options=FAST, request_options=options)
         collector = Collector(stream)
         system.advance(0.05 + chance.random() * 0.3)
-        kill(system, f"source/{stream.id}")
+        kill(system, f"source/{stream.stream_id}")
         collector.wait_for_terminal(timeout=30)
         if isinstance(collector.events[-1], penstock.StreamCompleted):
             assert (stream.text, provider.resumed) == (TEXT, 1)

@@ -9,10 +9,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from penstock.actors.stream.iteration import Events
-from penstock.actors.stream.log import Outcome
 from penstock.actors.stream.messages import Complete
-from penstock.actors.stream.subscriptions import PushSubscription
+from penstock.actors.stream.outcome import Outcome
+from penstock.actors.stream.subscribers.pull import Events
+from penstock.actors.stream.subscribers.push import PushSubscription
 from penstock.config.options import Slow
 from penstock.errors import BufferFull, CallTimeout, ProcessDead
 from penstock.events import (

@@ -1,4 +1,4 @@
-"""Events may be logged: their reprs say what happened and how much, never what was said or whose it is."""
+"""Events may be logged: their reprs say what happened and how much, never any text or metadata."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ EVENTS: list[Any] = [
 
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)
-def test_a_repr_says_the_stream_and_the_number_and_nothing_that_was_said(event: Any) -> None:
-    said = repr(event)
-    assert SECRET not in said
-    assert said.startswith(f"{type(event).__name__}(stream_id='s', seq=3")
+def test_a_repr_shows_the_stream_and_the_number_but_no_text(event: Any) -> None:
+    shown = repr(event)
+    assert SECRET not in shown
+    assert shown.startswith(f"{type(event).__name__}(stream_id='s', seq=3")
 
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)
@@ -53,7 +53,7 @@ def test_an_event_as_plain_json_types_has_everything(event: Any) -> None:
     assert set(plain) == {"type", *event.__struct_fields__}
 
 
-def test_every_kind_of_event_is_looked_at_here() -> None:
+def test_every_kind_of_event_is_tested_here() -> None:
     kinds = {type(event).__name__ for event in EVENTS}
-    told = {name for name in events.__all__ if name.startswith(("Stream", "Tool", "Token"))}
-    assert told - kinds == {"StreamMetrics", "TokenKind", "ToolCall", "ToolEvent", "ToolResultStatus"}
+    names = {name for name in events.__all__ if name.startswith(("Stream", "Tool", "Token"))}
+    assert names - kinds == {"StreamMetrics", "TokenKind", "ToolCall", "ToolEvent", "ToolResultStatus"}

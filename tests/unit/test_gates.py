@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from penstock.actors.call.gate import Gate, GateTable, clean_url
-from penstock.actors.call.tickets import Admission, Admitted, Refused, Ticket, Wait
+from penstock.actors.call.gate import Admission, Admitted, Gate, Refused, Ticket, Wait
+from penstock.actors.call.gate_table import GateTable, clean_url
 from penstock.actors.runtime.clock import SystemClock
 from penstock.config.limits import BreakerOptions, LimitOptions, RetryBudgetOptions
 from penstock.errors import (
@@ -331,7 +331,7 @@ def test_when_the_provider_says_that_nothing_is_left_nobody_is_let_in_until_ther
     quota: Quota | None, held: float
 ) -> None:
     gate = make()
-    gate.told(quota)
+    gate.note_quota(quota)
     assert gate.statistics().held_until_s == held
 
 

@@ -1,4 +1,4 @@
-"""What cannot be right is refused where it is said: by name, with what is allowed, in one line, without its text."""
+"""A wrong argument is refused by name, with what is allowed, in one line and without its text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 import penstock
-from penstock.adapters.providers.openai.chat import OpenAiChat
+from penstock.adapters.providers.openai.chat_provider import OpenAiChat
 from penstock.testing import ScriptedProvider, SimulatedSystem
 
 SECRET = "sk-not-to-be-seen"

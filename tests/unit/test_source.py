@@ -6,9 +6,12 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
+import pytest
+
 import penstock
 from penstock.actors.call.gate import Admission, Ticket
-from penstock.actors.stream.messages import Complete, RoundEnded
+from penstock.actors.call.messages import RoundEnded
+from penstock.actors.call.record import CallRecord
 from penstock.config.options import RequestOptions
 from penstock.config.settings import Settings
 from penstock.errors import ConnectError
@@ -55,8 +58,8 @@ def test_an_integration_that_was_given_up_just_before_it_sends_sends_nothing_tha
     with penstock.System(Settings(), reader=reader) as system:
         options = RequestOptions(retry_base_delay=0.01)
         stream = system.chat("m", "Hello", provider=ScriptedProvider(["never used"]), request_options=options)
-        source = stream._record.source
-        assert source is not None
+        source = stream._record.feed
+        assert isinstance(source, CallRecord)
         gate = source.candidate.gate
         assert gate is not None
         admitted, go_on, enter = threading.Event(), threading.Event(), gate.enter
@@ -92,8 +95,8 @@ def test_who_is_told_of_a_rounds_end_is_told_once_and_not_by_one_that_was_given_
         stream = agent.stream_chat("Go.")
         system.advance(1)
         record, conductor = stream._record, agent._record.ref
-        source = record.source
-        assert source is not None
+        source = record.feed
+        assert isinstance(source, CallRecord)
         assert source.ref is not None
         past = source.ref
         told: list[object] = []
@@ -102,15 +105,15 @@ def test_who_is_told_of_a_rounds_end_is_told_once_and_not_by_one_that_was_given_
         assert source.ref is not past
         assert conductor is not None
         conductor.tell = told.append  # type: ignore[method-assign, assignment]
-        source.end(record, Complete(source.outcome()), by=past)
+        source.end(record, None, by=past)
         assert told == []
-        source.end(record, Complete(source.outcome()), by=source.ref)
-        source.end(record, Complete(source.outcome()), by=source.ref)
+        source.end(record, None, by=source.ref)
+        source.end(record, None, by=source.ref)
         assert [type(message) for message in told] == [RoundEnded]
         del conductor.tell
 
 
-def test_a_stream_whose_conductor_is_dead_is_told_of_all_rounds() -> None:
+def test_a_stream_whose_conductor_is_dead_fails_with_what_all_rounds_have_used() -> None:
     usage = Usage(input_tokens=3, output_tokens=4)
     with SimulatedSystem() as system:
         bench = Bench(system)
@@ -119,10 +122,13 @@ def test_a_stream_whose_conductor_is_dead_is_told_of_all_rounds() -> None:
         agent, _ = agent_on(system, asked, say("Well.", HANG), tools=bench.tools())
         stream = agent.stream_chat("Go.")
         until(system, lambda: stream.text)
-        source, conductor = stream._record.source, agent._record.ref
-        assert source is not None
+        source, conductor = stream._record.feed, agent._record.ref
+        assert isinstance(source, CallRecord)
         assert conductor is not None
         system.runtime.exit(conductor, "kill")  # and before anybody has heard of that
-        source.end(stream._record, Complete(source.outcome()))
-        terminal = stream.result(10)
+        source.end(stream._record, None)
+        with pytest.raises(penstock.AgentCrashed):
+            stream.result(10)
+        terminal = stream._record.log.terminal
+        assert terminal is not None
         assert (terminal.usage, [call.name for call in terminal.tool_calls]) == (usage, ["double"])

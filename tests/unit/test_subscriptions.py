@@ -15,9 +15,11 @@ import pytest
 from penstock.actors.runtime import inspect
 from penstock.actors.runtime.process import Process
 from penstock.actors.stream.cursor import Cursor
-from penstock.actors.stream.iteration import Events, PullSubscription
-from penstock.actors.stream.log import Outcome
-from penstock.actors.stream.subscriptions import CallbackProcess, Hub, PushSubscription
+from penstock.actors.stream.hub import Hub
+from penstock.actors.stream.outcome import Outcome
+from penstock.actors.stream.subscribers.callback import CallbackSubscription
+from penstock.actors.stream.subscribers.pull import Events, PullSubscription
+from penstock.actors.stream.subscribers.push import PushSubscription
 from penstock.config.options import Slow
 from penstock.errors import CallTimeout, SubscriberTooSlow
 from penstock.events import Disconnected, StreamCompleted, TokenEvent
@@ -82,9 +84,7 @@ class Place:
         return subscription, events
 
     def call(self, callback: Callable[[Any], object], slow: Slow = "block", window: int = 4) -> PushSubscription:
-        ref = self.runtime.spawn(CallbackProcess, callback)
-        cursor = Cursor(self.log, 0, slow, window)
-        subscription = PushSubscription(self.hub, cursor, callback, ref, owned=True)
+        subscription = CallbackSubscription(self.hub, Cursor(self.log, 0, slow, window), callback, self.runtime)
         self.hub.add(subscription)
         subscription.wake()
         return subscription

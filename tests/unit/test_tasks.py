@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import penstock
-from penstock.actors.agent.task import Job, Places, Task, TaskDone
+from penstock.actors.agent.task import Job, Task, TaskDone, ThreadQuota
 from penstock.actors.agent.turn import Turn
 from penstock.actors.runtime.process import Process, ProcessRef
 from penstock.actors.runtime.reply import Reply
@@ -35,12 +35,12 @@ class Owner(Process):
 class Bench:
     def __init__(self, simulation: Simulation) -> None:
         self.simulation = simulation
-        self.places = Places(2)
+        self.places = ThreadQuota(2)
         self.owner = simulation.spawn(Owner)
         self.cancelled = 0
 
     def job(self, work: Any) -> Job:
-        assert self.places.take("me", lambda: None)
+        assert self.places.acquire("me", lambda: None)
         return Job(self.owner, "tool/x", work, self._cancel, self.places)
 
     def _cancel(self) -> None:
@@ -66,15 +66,15 @@ def results_of(told: list[Any]) -> list[Any]:
 
 
 def test_who_finds_no_place_is_told_once_when_there_may_be_one() -> None:
-    places, told = Places(1), []
-    assert places.take("a", lambda: told.append("a"))
-    assert not places.take("b", lambda: told.append("b"))
-    assert not places.take("b", lambda: told.append("b"))
-    assert not places.take("c", lambda: told.append("c"))
-    places.give_back()
+    places, told = ThreadQuota(1), []
+    assert places.acquire("a", lambda: told.append("a"))
+    assert not places.acquire("b", lambda: told.append("b"))
+    assert not places.acquire("b", lambda: told.append("b"))
+    assert not places.acquire("c", lambda: told.append("c"))
+    places.release()
     assert told == ["b", "c"]
-    assert places.take("c", lambda: None)
-    places.give_back()
+    assert places.acquire("c", lambda: None)
+    places.release()
     assert (told, places.taken) == (["b", "c"], 0)
 
 

@@ -25,12 +25,14 @@ from penstock.actors.agent.record import Advance, AgentRecord
 from penstock.actors.agent.results import is_runnable
 from penstock.actors.agent.task import TaskDone
 from penstock.actors.agent.toolround import Decide, Progressed, ToolRound
-from penstock.actors.agent.turn import Call, Turn, end_stream
-from penstock.actors.call.record import Source
+from penstock.actors.agent.turn import ToolRun, Turn, end_stream
+from penstock.actors.call.messages import RoundEnded
+from penstock.actors.call.record import CallRecord, Conductor
 from penstock.actors.runtime.signals import NORMAL, Down
 from penstock.actors.runtime.statem import StateMachine
 from penstock.actors.runtime.transitions import (
     Action,
+    Call,
     Cast,
     Event,
     Info,
@@ -43,9 +45,8 @@ from penstock.actors.runtime.transitions import (
     answer,
     next_event,
 )
-from penstock.actors.runtime.transitions import Call as CallEvent
-from penstock.actors.stream.messages import Complete, Fail, RoundEnded
-from penstock.actors.stream.outcome import all_rounds
+from penstock.actors.stream.messages import Complete, Fail
+from penstock.actors.stream.outcome import Outcome, all_rounds
 from penstock.errors import AgentCrashed, PenstockError, ToolRoundsExceeded
 from penstock.events import StreamStarted, ToolCall
 from penstock.ports import ChatCall
@@ -69,7 +70,7 @@ class AgentProcess(StateMachine):
         self._turn = turn
         if not turn.stream.is_over:
             error = AgentCrashed(record.name, "it died while it answered")
-            end_stream(turn.stream, Fail(error, turn.stream.outcome()))
+            end_stream(turn.stream, Fail(error))
         return Next("ending", next_event(_LOOK))
 
     @property
@@ -86,8 +87,8 @@ class AgentProcess(StateMachine):
     def asking(self, event: Event) -> Transition:
         """A round of the answer comes."""
         match event:
-            case Cast(message=RoundEnded(record=stream, ending=ending)) if self._turn and stream is self._turn.stream:
-                return self._round_ended(self._turn, ending)
+            case Cast(message=RoundEnded(record=stream) as ended) if self._turn and stream is self._turn.stream:
+                return self._round_ended(self._turn, ended.outcome, ended.error)
         return self._in_any_state(event)
 
     def working(self, event: Event) -> Transition:
@@ -107,7 +108,7 @@ class AgentProcess(StateMachine):
         match event:
             case Cast(message=Advance()) | Internal():
                 return self._advance()
-            case CallEvent(message=Decide()):
+            case Call(message=Decide()):
                 return Keep(answer(event.reply_to, False))
             case Cast(message=RoundEnded() | TaskDone() | Progressed()) | Info(message=Down()) | NamedTimeout():
                 return None  # of what has been given up meanwhile
@@ -146,35 +147,36 @@ class AgentProcess(StateMachine):
         """Have the provider stream the next round."""
         self._asked += 1
         try:
-            turn.stream.source = self._make_source(turn)
+            turn.stream.feed = self._make_call(turn)
         except PenstockError as error:
-            return self._end_turn(turn, Fail(error, turn.stream.outcome()), *actions)
+            return self._end_turn(turn, Fail(error), *actions)
         except Exception as error:  # in a provider of the user's own
             failure = AgentCrashed(self._agent.name, error)
             failure.__cause__ = error
-            return self._end_turn(turn, Fail(failure, turn.stream.outcome()), *actions)
-        self._agent.start_source(turn.stream)
+            return self._end_turn(turn, Fail(failure), *actions)
+        self._agent.start_call(turn.stream)
         return self._to("asking", *actions)
 
-    def _make_source(self, turn: Turn) -> Source:
-        agent, before = self._agent, turn.stream.source
+    def _make_call(self, turn: Turn) -> CallRecord:
+        agent, before = self._agent, turn.call
         messages = agent.request(turn)
         if before is None:
-            call = ChatCall(model=agent.model, input=messages, parameters=agent.parameters)
-            return agent.make_source(call, self.ref)
-        # A model that has to call a tool would call one for ever; it has.
+            chat = ChatCall(model=agent.model, input=messages, parameters=agent.parameters)
+            turn.call = agent.make_call(chat, Conductor(agent.name, self.ref))
+            return turn.call
+        # A forced tool call is for the first round only: the model would call a tool for ever.
         must_call = agent.parameters.get("tool_choice") not in (None, "auto", "none")
-        source = before.next_round(messages, without=("tool_choice",) if must_call else ())
-        if source.options.on_interrupt == "restart":
-            # A reset would void the rounds before as well, as if their tools had not run.
-            source.options = source.options.replace(on_interrupt="fail")
-        return source
+        turn.call = call = before.next_round(messages, without=("tool_choice",) if must_call else ())
+        if call.options.on_interrupt == "restart":
+            # A reset would void the rounds before it too, as if their tools had not run.
+            call.options = call.options.replace(on_interrupt="fail")
+        return call
 
-    def _round_ended(self, turn: Turn, ending: Complete | Fail) -> Transition:
-        outcome, agent = ending.outcome, self._agent
+    def _round_ended(self, turn: Turn, outcome: Outcome, error: PenstockError | None) -> Transition:
+        agent = self._agent
         total = all_rounds([*turn.stream.rounds, outcome])
-        if isinstance(ending, Fail):
-            return self._end_turn(turn, Fail(ending.error, total))
+        if error is not None:
+            return self._end_turn(turn, Fail(error, total))
         asked = [call for call in outcome.tool_calls if not call.is_server]
         if not asked or not is_runnable(outcome.finish_reason, asked):
             turn.answer = outcome
@@ -188,9 +190,9 @@ class AgentProcess(StateMachine):
         self._tools = tools
         return self._work(turn, tools, tools.begin())
 
-    def _calls_of(self, turn: Turn, asked: list[ToolCall]) -> list[Call]:
+    def _calls_of(self, turn: Turn, asked: list[ToolCall]) -> list[ToolRun]:
         tools = self._agent.tools
-        return [Call(told, kept, tools.get(told.name)) for told, kept in distinct_calls(asked, turn.used_ids)]
+        return [ToolRun(told, kept, tools.get(told.name)) for told, kept in distinct_calls(asked, turn.used_ids)]
 
     def _work(self, turn: Turn, tools: ToolRound, actions: list[Action]) -> Transition:
         """Start what may start; when all results are there, ask again."""

@@ -1,6 +1,6 @@
 """What a model is told of a conversation so far. Pure: no thread, no clock, no I/O.
 
-A history is a list of *exchanges*. An exchange begins with what the user said, goes on with any number of rounds (the
+A history is a list of *turns*. A turn begins with what the user said, goes on with any number of rounds (the
 model's calls and all their results), and ends with an answer in words::
 
     user, (assistant with tool_calls, tool, tool, …)*, assistant
@@ -8,7 +8,7 @@ model's calls and all their results), and ends with an answer in words::
 That is the one form which every provider accepts. Some refuse a call without its result, some two messages of one role
 in a row, some a user's message right behind a tool's, some an empty answer. So what was cut off is made whole: a
 call without a result gets one that says so, and an answer without words gets `INTERRUPTED` or `NO_ANSWER` for words.
-Exchanges are dropped whole, oldest first.
+Turns are dropped whole, oldest first.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ __all__ = [
     "NOT_RUN",
     "NO_ANSWER",
     "UNKNOWN_END",
-    "Exchange",
     "History",
     "Message",
+    "PastTurn",
     "Round",
     "answer_message",
     "distinct_calls",
-    "read_exchanges",
+    "read_turns",
     "size_of",
     "user_message",
 ]
@@ -154,10 +154,10 @@ def distinct_calls(calls: Iterable[ToolCall], used: set[str]) -> list[tuple[Tool
     return found
 
 
-# --- exchanges -----------------------------------------------------------------------------------------------------
+# --- turns -----------------------------------------------------------------------------------------------------
 
 
-class Exchange:
+class PastTurn:
     """One message of the user's and everything up to the answer; see the module's docstring for its form."""
 
     __slots__ = ("messages", "size")
@@ -167,11 +167,11 @@ class Exchange:
         self.size = sum(size_of(message) for message in self.messages)
 
     def __repr__(self) -> str:
-        return f"Exchange(messages={len(self.messages)})"
+        return f"PastTurn(messages={len(self.messages)})"
 
 
-def read_exchanges(messages: Iterable[Mapping[str, Any]]) -> tuple[list[Message], list[Exchange]]:
-    """A history that was kept elsewhere: its instructions, and its exchanges.
+def read_turns(messages: Iterable[Mapping[str, Any]]) -> tuple[list[Message], list[PastTurn]]:
+    """A history that was kept elsewhere: its instructions, and its turns.
 
     A user's message without an answer gets one (`NO_ANSWER`).
 
@@ -180,7 +180,7 @@ def read_exchanges(messages: Iterable[Mapping[str, Any]]) -> tuple[list[Message]
             a result without its call. The message says which, and nothing of what is in it.
     """
     system: list[Message] = []
-    exchanges: list[Exchange] = []
+    turns: list[PastTurn] = []
     current: list[Message] = []
     open_calls: list[str] = []
     if isinstance(messages, (str, bytes, Mapping)) or not isinstance(messages, Iterable):
@@ -195,7 +195,7 @@ def read_exchanges(messages: Iterable[Mapping[str, Any]]) -> tuple[list[Message]
             continue
         if role == "user":
             if current:
-                exchanges.append(_whole(current))
+                turns.append(_whole(current))
             current = []
         elif not current:
             raise OptionError(field, role, "a message of the user before it")
@@ -208,7 +208,7 @@ def read_exchanges(messages: Iterable[Mapping[str, Any]]) -> tuple[list[Message]
         current.append(message)
     if open_calls:
         raise OptionError("history", f"{len(open_calls)} calls without a result", "a result for each")
-    return system, [*exchanges, _whole(current)] if current else exchanges
+    return system, [*turns, _whole(current)] if current else turns
 
 
 def _checked(given: object, field: str) -> tuple[Message, str]:
@@ -231,21 +231,21 @@ def _ids_of(message: Message, field: str) -> list[str]:
     return ids
 
 
-def _whole(messages: list[Message]) -> Exchange:
+def _whole(messages: list[Message]) -> PastTurn:
     last = next(message for message in reversed(messages) if message["role"] not in _SYSTEM_ROLES)
     is_answered = last["role"] == "assistant" and not last.get("tool_calls")
-    return Exchange(messages if is_answered else [*messages, answer_message("", NO_ANSWER)])
+    return PastTurn(messages if is_answered else [*messages, answer_message("", NO_ANSWER)])
 
 
 # --- the history ---------------------------------------------------------------------------------------------------
 
 
 class History:
-    """Exchanges up to a bound. The instructions, and the newest exchange, are kept whatever the bound is.
+    """Past turns up to a bound. The instructions, and the newest turn, are kept whatever the bound is.
 
     Args:
         system: the instructions, before everything else; they do not count.
-        exchanges: what to begin with.
+        turns: what to begin with.
         max_messages: how many messages are kept.
         max_bytes: how many bytes of messages are kept.
     """
@@ -253,13 +253,13 @@ class History:
     def __init__(
         self,
         system: Iterable[Message] = (),
-        exchanges: Iterable[Exchange] = (),
+        turns: Iterable[PastTurn] = (),
         *,
         max_messages: int = 1_000,
         max_bytes: int = 1_048_576,
     ) -> None:
         self._system = tuple(system)
-        self._exchanges = list(exchanges)
+        self._exchanges = list(turns)
         self._max_messages = max_messages
         self._max_bytes = max_bytes
         self.dropped = 0
@@ -268,24 +268,24 @@ class History:
 
     def __len__(self) -> int:
         """How many messages there are, instructions apart."""
-        return sum(len(exchange.messages) for exchange in self._exchanges)
+        return sum(len(turn.messages) for turn in self._exchanges)
 
-    def add(self, exchange: Exchange) -> None:
+    def add(self, turn: PastTurn) -> None:
         """Add the newest one; the oldest make room for it."""
-        self._exchanges.append(exchange)
+        self._exchanges.append(turn)
         self._trim()
 
     def _trim(self) -> None:
         first = self._first_that_fits(0, 0, keep=1)
-        self.dropped += sum(len(exchange.messages) for exchange in self._exchanges[:first])
+        self.dropped += sum(len(turn.messages) for turn in self._exchanges[:first])
         del self._exchanges[:first]
 
     def _first_that_fits(self, count: int, size: int, *, keep: int) -> int:
-        """Where the newest exchanges begin that fit in beside so many messages and bytes; ``keep`` are kept anyway."""
+        """Where the newest turns begin that fit in beside so many messages and bytes; ``keep`` are kept anyway."""
         first = len(self._exchanges)
-        for exchange in reversed(self._exchanges):
-            count += len(exchange.messages)
-            size += exchange.size
+        for turn in reversed(self._exchanges):
+            count += len(turn.messages)
+            size += turn.size
             if (count > self._max_messages or size > self._max_bytes) and len(self._exchanges) - first >= keep:
                 break
             first -= 1
@@ -295,19 +295,19 @@ class History:
         """What to send: the instructions, as much of what was said as there is room for, and the turn under way."""
         first = self._first_that_fits(len(current), sum(size_of(message) for message in current), keep=0)
         kept = self._exchanges[first:]
-        return [*self._system, *(message for exchange in kept for message in exchange.messages), *current]
+        return [*self._system, *(message for turn in kept for message in turn.messages), *current]
 
     def messages(self) -> tuple[Message, ...]:
         """All of it, the instructions included, as a copy."""
-        said = (message for exchange in self._exchanges for message in exchange.messages)
+        said = (message for turn in self._exchanges for message in turn.messages)
         return tuple(copy.deepcopy([*self._system, *said]))
 
     def call_ids(self) -> set[str]:
         """The ids of all calls in it."""
         return {
             call["id"]
-            for exchange in self._exchanges
-            for message in exchange.messages
+            for turn in self._exchanges
+            for message in turn.messages
             for call in message.get("tool_calls") or ()
         }
 

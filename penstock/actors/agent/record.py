@@ -15,29 +15,28 @@ from typing import Any, TypeAlias
 import msgspec
 
 from penstock.actors.agent.history import History, Message
-from penstock.actors.agent.task import Job, Places
-from penstock.actors.agent.turn import Call, Turn
-from penstock.actors.call.record import Source
+from penstock.actors.agent.task import Job, ThreadQuota
+from penstock.actors.agent.turn import ToolRun, Turn
+from penstock.actors.call.record import CallRecord, Conductor
 from penstock.actors.runtime.process import ProcessRef
 from penstock.actors.runtime.reply import Reply
 from penstock.actors.runtime.runtime import Runtime
-from penstock.actors.runtime.signals import KILLED, ProcessExit
-from penstock.actors.stream.log import Outcome
+from penstock.actors.runtime.signals import KILLED, Ephemeral, ProcessExit
 from penstock.actors.stream.messages import Cancel
-from penstock.actors.stream.outcome import add_costs, add_usages
+from penstock.actors.stream.outcome import Outcome, add_costs, add_usages
 from penstock.actors.stream.record import StreamRecord
 from penstock.config.agents import AgentOptions
-from penstock.errors import AgentBusy, AgentExists, AgentStopped
+from penstock.errors import AgentBusy, AgentStopped
 from penstock.events import Cost, ToolCall, ToolResult, Usage
 from penstock.ports import ChatCall, Tool
 
-__all__ = ["Advance", "AgentRecord", "AgentStatistics", "AgentTable", "Approve"]
+__all__ = ["Advance", "AgentRecord", "AgentStatistics", "Approve"]
 
 Approve: TypeAlias = Callable[[ToolCall], bool | None]
 """Asked before a call is run: True runs it, False denies it, None leaves it to `Agent.approve` and `Agent.deny`."""
 
 
-class Advance(msgspec.Struct, frozen=True):
+class Advance(Ephemeral, msgspec.Struct, frozen=True):
     """Told to an agent when something has changed in its record: look at it."""
 
 
@@ -82,10 +81,10 @@ class AgentRecord:
         options: AgentOptions,
         history: History,
         approve: Approve | None,
-        make_source: Callable[[ChatCall, ProcessRef], Source],
-        start_source: Callable[[StreamRecord], None],
+        make_call: Callable[[ChatCall, Conductor], CallRecord],
+        start_call: Callable[[StreamRecord], None],
         start_task: Callable[[Job], Reply],
-        places: Places,
+        quota: ThreadQuota,
     ) -> None:
         self.runtime = runtime
         self.name = name
@@ -94,10 +93,10 @@ class AgentRecord:
         self.parameters = parameters
         self.options = options
         self.approve = approve
-        self.make_source = make_source
-        self.start_source = start_source
+        self.make_call = make_call
+        self.start_call = start_call
         self.start_task = start_task
-        self.places = places
+        self.quota = quota
         self.serial = 0  # given by the table: tells it from others that have had its name
         self.ref: ProcessRef | None = None  # the process that is the agent right now
         self.state = "idle"
@@ -204,7 +203,7 @@ class AgentRecord:
     def end(self) -> None:
         """It is gone for good."""
         self.state = "ended"
-        self.places.forget(self)
+        self.quota.forget(self)
         with contextlib.suppress(queue.Full):
             self.over.set()
 
@@ -212,9 +211,7 @@ class AgentRecord:
         """Take no messages any more, and let every turn end in `StreamCancelled`; returns them."""
         turns = self.close()
         for turn in turns:
-            ref = turn.stream.ref
-            if ref is not None:
-                ref.tell(Cancel(reason))
+            turn.stream.propose(Cancel(reason))
         return turns
 
     def abandon(self) -> None:
@@ -242,7 +239,7 @@ class AgentRecord:
                 self._turns += 1
                 self._usage = add_usages([self._usage, terminal.usage])
                 self._cost = add_costs([self._cost, terminal.cost])
-                self._history.add(turn.exchange())
+                self._history.add(turn.past())
             return True
 
     def clear(self, by: ProcessRef) -> None:
@@ -263,7 +260,7 @@ class AgentRecord:
             self.settle()
             return self._history.messages()
 
-    def begin_calls(self, turn: Turn, outcome: Outcome, calls: list[Call], by: ProcessRef) -> None:
+    def begin_calls(self, turn: Turn, outcome: Outcome, calls: list[ToolRun], by: ProcessRef) -> None:
         """A round has ended in calls."""
         with self.lock:
             self._check(by)
@@ -272,7 +269,7 @@ class AgentRecord:
                 turn.calls = calls
                 self._tool_calls += len(calls)
 
-    def set_result(self, turn: Turn, call: Call, result: ToolResult, by: ProcessRef) -> None:
+    def set_result(self, turn: Turn, call: ToolRun, result: ToolResult, by: ProcessRef) -> None:
         """Note what a call has come to, if that still counts."""
         with self.lock:
             self._check(by)
@@ -306,36 +303,3 @@ class AgentRecord:
                 cost=self._cost,
                 restarts=max(0, self.starts - 1),
             )
-
-
-class AgentTable:
-    """All agents of a system by name. It outlives whoever looks after them."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._records: dict[str, AgentRecord] = {}
-        self._count = 0
-
-    def add(self, record: AgentRecord) -> None:
-        """Enter a record.
-
-        Raises:
-            AgentExists: an agent has that name.
-        """
-        with self._lock:
-            if record.name in self._records:
-                raise AgentExists(record.name)
-            self._records[record.name] = record
-            self._count += 1
-            record.serial = self._count
-
-    def forget(self, record: AgentRecord) -> None:
-        """Drop it; its name is free."""
-        with self._lock:
-            if self._records.get(record.name) is record:
-                del self._records[record.name]
-
-    def all(self) -> list[AgentRecord]:
-        """All records, oldest first."""
-        with self._lock:
-            return list(self._records.values())

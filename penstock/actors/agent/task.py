@@ -1,7 +1,7 @@
 """Foreign code that may block, run in a process of its own: a tool, or the question whether one may run.
 
 A thread cannot be stopped. So a task that is killed is dead for everybody at once and its result counts for nothing,
-its code is told to stop (``Job.cancel``), and until it has, its thread counts as taken: see `Places`.
+its code is told to stop (``Job.cancel``), and until it has, its thread counts as taken: see `ThreadQuota`.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ import msgspec
 from penstock.actors.runtime.dispatcher import blocking
 from penstock.actors.runtime.process import Process, ProcessRef
 from penstock.actors.runtime.reply import Reply
+from penstock.actors.runtime.signals import Ephemeral
 
-__all__ = ["Job", "Places", "Task", "TaskDone"]
+__all__ = ["Job", "Task", "TaskDone", "ThreadQuota"]
 
 _GO: Final = "go"
 _LATER: Final = "later"  # a result that was promised is there
 
 
-class Places:
-    """How many threads all tasks of a system may hold together, so that enough are left for everybody else."""
+class ThreadQuota:
+    """How many threads all tasks of a system may hold together, so that enough are left for other work."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -33,29 +34,33 @@ class Places:
 
     @property
     def waiting(self) -> int:
-        """How many have found none."""
+        """How many owners wait for a thread."""
         return len(self._waiting)
 
-    def take(self, who: object, on_free: Callable[[], None]) -> bool:
-        """Take one; if there is none, ``on_free`` is called when it is worth trying again. It must only tell."""
+    def acquire(self, owner: object, on_free: Callable[[], None]) -> bool:
+        """Take a thread; returns whether there was one.
+
+        If not, ``on_free`` is called when it is worth trying again. It may be called in any thread and must only send
+        a message.
+        """
         with self._lock:
             if self.taken < self.limit:
                 self.taken += 1
                 return True
-            self._waiting[who] = on_free
+            self._waiting[owner] = on_free
             return False
 
-    def forget(self, who: object) -> None:
-        """It waits no more."""
+    def forget(self, owner: object) -> None:
+        """Do not notify ``owner`` any more."""
         with self._lock:
-            self._waiting.pop(who, None)
+            self._waiting.pop(owner, None)
 
-    def give_back(self) -> None:
-        """Whoever held one does not any more."""
+    def release(self) -> None:
+        """Give a thread back."""
         with self._lock:
             self.taken -= 1
             waiting, self._waiting = self._waiting, {}
-        for on_free in waiting.values():  # all, since the first may not need it any more
+        for on_free in waiting.values():  # all of them, since the first may not need the thread any more
             on_free()
 
 
@@ -67,11 +72,11 @@ class Job:
         label: what the task is called.
         work: the code; may block. If it returns a `Reply`, what comes of that is the result, and no thread waits.
         cancel: told when nobody waits for it any more.
-        places: where one has been taken for it.
+        quota: of the thread that has been acquired for it.
     """
 
     def __init__(
-        self, owner: ProcessRef, label: str, work: Callable[[], Any], cancel: Callable[[], None], places: Places
+        self, owner: ProcessRef, label: str, work: Callable[[], Any], cancel: Callable[[], None], quota: ThreadQuota
     ) -> None:
         self.owner = owner
         self.label = label
@@ -79,10 +84,10 @@ class Job:
         self.task: ProcessRef | None = None
         self.is_cancelled = False
         self._cancel = cancel
-        self._places = places
+        self._quota = quota
         self._lock = threading.Lock()
         self._has_begun = False
-        self._has_place = True
+        self._has_thread = True
 
     def __repr__(self) -> str:
         return f"Job({self.label})"
@@ -104,15 +109,15 @@ class Job:
     def end(self) -> None:
         """The code has returned, or will not be run."""
         with self._lock:
-            had_place, self._has_place = self._has_place, False
-        if had_place:
-            self._places.give_back()
+            had_thread, self._has_thread = self._has_thread, False
+        if had_thread:
+            self._quota.release()
 
     def cancel(self) -> None:
         """Nobody waits for it any more. Any thread; harmless if it is done."""
         with self._lock:
             self.is_cancelled = True
-            runs, is_over = self._has_begun, not self._has_place
+            runs, is_over = self._has_begun, not self._has_thread
         if is_over:  # whoever has returned must not be told to stop
             return
         if not runs:
@@ -120,7 +125,7 @@ class Job:
         self._cancel()
 
 
-class TaskDone(msgspec.Struct, frozen=True):
+class TaskDone(Ephemeral, msgspec.Struct, frozen=True):
     """The job's code has returned ``value``, or raised ``error``; or the task could not be started."""
 
     job: Job

@@ -15,11 +15,12 @@ import msgspec
 from penstock.actors.agent.record import Advance, AgentRecord
 from penstock.actors.agent.results import cut_text, describe_failure, describe_parse_error
 from penstock.actors.agent.task import Job, TaskDone
-from penstock.actors.agent.turn import Call, Turn
+from penstock.actors.agent.turn import ToolRun, Turn
 from penstock.actors.runtime.process import Process
-from penstock.actors.runtime.signals import KILL, Down
+from penstock.actors.runtime.signals import KILL, Down, Ephemeral
 from penstock.actors.runtime.transitions import (
     Action,
+    Call,
     Cast,
     Event,
     Info,
@@ -28,7 +29,6 @@ from penstock.actors.runtime.transitions import (
     cancel_timeout,
     timeout,
 )
-from penstock.actors.runtime.transitions import Call as CallEvent
 from penstock.config.logs import get_logger
 from penstock.errors import ToolArgumentsError
 from penstock.events import (
@@ -73,7 +73,7 @@ class Progress:
             return said
 
 
-class Progressed(msgspec.Struct, frozen=True):
+class Progressed(Ephemeral, msgspec.Struct, frozen=True):
     """A tool has reported."""
 
     job: Job
@@ -83,7 +83,7 @@ class Progressed(msgspec.Struct, frozen=True):
 class ToolRound:
     """See the module's docstring. Every method runs in the agent's process, but for `abandon`."""
 
-    def __init__(self, process: Process, agent: AgentRecord, turn: Turn, calls: list[Call]) -> None:
+    def __init__(self, process: Process, agent: AgentRecord, turn: Turn, calls: list[ToolRun]) -> None:
         self._runtime = process.runtime
         self._ref = process.ref
         self._agent = agent
@@ -124,10 +124,10 @@ class ToolRound:
                 for said in progress.take():
                     self._push(ToolProgress(call_id=call.call.id, name=call.call.name, progress=said))
                 return []
-            case NamedTimeout(name=Call() as call) if call in self._calls:
+            case NamedTimeout(name=ToolRun() as call) if call in self._calls:
                 self._timed_out(call)
                 return []
-            case CallEvent(message=Decide() as decision):
+            case Call(message=Decide() as decision):
                 return self._decided(event, decision)
             case Cast(message=Advance()) if not self._turn.stream.is_over:
                 return []  # there may be a place for a call now
@@ -151,7 +151,7 @@ class ToolRound:
 
     # --- starting ------------------------------------------------------------------------------------------------
 
-    def _request_approval(self, call: Call, actions: list[Action]) -> None:
+    def _request_approval(self, call: ToolRun, actions: list[Action]) -> None:
         call.state = "approval"
         self._push(ToolApprovalRequested(call=call.call))
         actions.append(timeout(call, self._agent.options.approval_timeout))
@@ -166,16 +166,16 @@ class ToolRound:
             if self._turn.stream.is_over:
                 return
             if free > 0 and not is_full:
-                is_full = not agent.places.take(agent, lambda: agent.tell(Advance()))
+                is_full = not agent.quota.acquire(agent, lambda: agent.tell(Advance()))
             self._let_wait(call, actions, for_place=is_full)
             if free <= 0 or is_full:
                 continue
             if self._start(call, actions):
                 free -= 1
             else:
-                agent.places.give_back()
+                agent.quota.release()
 
-    def _let_wait(self, call: Call, actions: list[Action], *, for_place: bool) -> None:
+    def _let_wait(self, call: ToolRun, actions: list[Action], *, for_place: bool) -> None:
         """Have its time run while tools that do not end hold all the threads there are for tools, and only then."""
         if for_place and not call.wants_place:
             actions.append(timeout(call, self._agent.options.tool_timeout))
@@ -183,7 +183,7 @@ class ToolRound:
             actions.append(cancel_timeout(call))
         call.wants_place = for_place
 
-    def _start(self, call: Call, actions: list[Action]) -> bool:
+    def _start(self, call: ToolRun, actions: list[Action]) -> bool:
         """Start a task for it, in the place that has been taken; whether there was need of one."""
         agent, tool, told = self._agent, call.tool, call.call
         assert tool is not None
@@ -207,7 +207,7 @@ class ToolRound:
         actions.append(timeout(call, agent.options.tool_timeout if tool.timeout is None else tool.timeout))
         return True
 
-    def _run(self, call: Call, tool: Tool, arguments: Any) -> None:
+    def _run(self, call: ToolRun, tool: Tool, arguments: Any) -> None:
         tell = self._ref.tell
         progress = Progress()
 
@@ -220,9 +220,9 @@ class ToolRound:
         context = ToolContext(call.call.id, tool.name, report)
         self._launch(call, f"tool/{tool.name}", lambda: tool.run(arguments, context), context.cancel)
 
-    def _launch(self, call: Call, label: str, work: Callable[[], Any], cancel: Callable[[], None]) -> None:
+    def _launch(self, call: ToolRun, label: str, work: Callable[[], Any], cancel: Callable[[], None]) -> None:
         tell = self._ref.tell
-        call.job = job = Job(self._ref, label, work, cancel, self._agent.places)
+        call.job = job = Job(self._ref, label, work, cancel, self._agent.quota)
         reply = self._agent.start_task(job)
 
         def started() -> None:
@@ -236,13 +236,13 @@ class ToolRound:
 
     # --- what comes of them --------------------------------------------------------------------------------------
 
-    def _at_work(self, job: Job) -> Call | None:
+    def _at_work(self, job: Job) -> ToolRun | None:
         return next((call for call in self._calls if call.job is job), None)
 
-    def _run_by(self, task: object) -> Call | None:
+    def _run_by(self, task: object) -> ToolRun | None:
         return next((call for call in self._calls if call.job is not None and call.job.task is task), None)
 
-    def _task_done(self, call: Call, done: TaskDone) -> list[Action]:
+    def _task_done(self, call: ToolRun, done: TaskDone) -> list[Action]:
         actions = [cancel_timeout(call)]
         call.job = None
         if call.state == "deciding":
@@ -254,7 +254,7 @@ class ToolRound:
             self._conclude(call, "error", describe_failure(error))
         return actions
 
-    def _answered(self, call: Call, done: TaskDone, actions: list[Action]) -> None:
+    def _answered(self, call: ToolRun, done: TaskDone, actions: list[Action]) -> None:
         """The agent's ``approve`` has spoken; what is neither True nor None is a no."""
         if done.error is not None:
             get_logger(agent=self._agent.name).warning("approve_failed", error=type(done.error).__name__)
@@ -266,7 +266,7 @@ class ToolRound:
         else:
             self._deny(call, None)
 
-    def _decided(self, event: CallEvent, decision: Decide) -> list[Action]:
+    def _decided(self, event: Call, decision: Decide) -> list[Action]:
         waiting = (one for one in self._calls if one.state == "approval" and one.call.id == decision.call_id)
         call = next(waiting, None)
         if call is None:
@@ -277,7 +277,7 @@ class ToolRound:
             self._deny(call, decision.reason)
         return [cancel_timeout(call), answer(event.reply_to, True)]
 
-    def _timed_out(self, call: Call) -> None:
+    def _timed_out(self, call: ToolRun) -> None:
         job, call.job = call.job, None
         if call.state == "running":
             seconds = self._runtime.clock.monotonic() - call.asked_at
@@ -288,10 +288,10 @@ class ToolRound:
             self._deny(call, "nobody approved it in time")
         self._kill(job)
 
-    def _deny(self, call: Call, reason: str | None) -> None:
+    def _deny(self, call: ToolRun, reason: str | None) -> None:
         self._conclude(call, "denied", f"The user did not approve this call{f': {reason}' if reason else '.'}")
 
-    def _conclude(self, call: Call, status: ToolResultStatus, content: str) -> None:
+    def _conclude(self, call: ToolRun, status: ToolResultStatus, content: str) -> None:
         """That is what has come of it."""
         ran = call.state == "running"
         result = ToolResult(

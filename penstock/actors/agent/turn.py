@@ -9,24 +9,25 @@ from penstock.actors.agent.history import (
     NO_ANSWER,
     NOT_RUN,
     UNKNOWN_END,
-    Exchange,
     Message,
+    PastTurn,
     Round,
     answer_message,
 )
 from penstock.actors.agent.task import Job
-from penstock.actors.stream.log import Outcome
-from penstock.actors.stream.messages import Cancel, Complete, Fail
+from penstock.actors.call.record import CallRecord
+from penstock.actors.stream.messages import Complete, Fail
+from penstock.actors.stream.outcome import Outcome
 from penstock.actors.stream.record import StreamRecord
 from penstock.events import StreamCompleted, ToolCall, ToolResult
 from penstock.ports import Tool
 
-__all__ = ["Call", "Turn", "end_stream"]
+__all__ = ["ToolRun", "Turn", "end_stream"]
 
-CallState: TypeAlias = Literal["pending", "deciding", "approval", "running", "done"]
+RunState: TypeAlias = Literal["pending", "deciding", "approval", "running", "done"]
 
 
-class Call:
+class ToolRun:
     """One call of the round under way."""
 
     __slots__ = ("asked_at", "call", "is_approved", "job", "kept", "result", "state", "tool", "wants_place")
@@ -35,7 +36,7 @@ class Call:
         self.call = call  # as the stream told it
         self.kept = kept  # as it stands in the history, maybe under another id
         self.tool = tool
-        self.state: CallState = "pending"
+        self.state: RunState = "pending"
         self.is_approved = False
         self.wants_place = False  # pending, and there is no thread for it; its time runs
         self.job: Job | None = None  # what is at work for it
@@ -43,7 +44,7 @@ class Call:
         self.result: ToolResult | None = None
 
     def __repr__(self) -> str:
-        return f"Call({self.call.name}, {self.state})"
+        return f"ToolRun({self.call.name}, {self.state})"
 
     def content(self) -> str:
         """What the model is told, also if it was cut off."""
@@ -55,14 +56,15 @@ class Call:
 class Turn:
     """One message and its answer, from the queue into the history. Written by the agent's process only."""
 
-    __slots__ = ("answer", "calls", "has_begun", "is_settled", "message", "rounds", "stream", "used_ids")
+    __slots__ = ("answer", "call", "calls", "has_begun", "is_settled", "message", "rounds", "stream", "used_ids")
 
     def __init__(self, stream: StreamRecord, message: Message) -> None:
         self.stream = stream
         self.message = message
         self.has_begun = False  # the stream has been told that it starts
+        self.call: CallRecord | None = None  # of the present round, or the last one
         self.rounds: list[Round] = []  # those whose calls have all their results
-        self.calls: list[Call] = []  # of the round whose calls have not
+        self.calls: list[ToolRun] = []  # of the round whose calls have not
         self.answer: Outcome | None = None  # of the last round, which ends the turn
         self.used_ids: set[str] = set()
         self.is_settled = False
@@ -77,7 +79,7 @@ class Turn:
         calls = tuple(call.kept for call in self.calls)
         return Round(calls, tuple(call.content() for call in self.calls), asked.text, asked.reasoning_blocks)
 
-    def exchange(self) -> Exchange:
+    def past(self) -> PastTurn:
         """What goes into the history, now that its stream is over, however that has ended."""
         terminal = self.stream.log.terminal
         assert terminal is not None
@@ -86,19 +88,14 @@ class Turn:
             messages += self.round_under_way().messages()
         if self.answer is not None and isinstance(terminal, StreamCompleted):
             words = self.answer.text or terminal.refusal
-            return Exchange([*messages, answer_message(words, NO_ANSWER, self.answer.reasoning_blocks)])
+            return PastTurn([*messages, answer_message(words, NO_ANSWER, self.answer.reasoning_blocks)])
         words = terminal.text[sum(len(outcome.text) for outcome in self.stream.rounds) :]
         fallback = NO_ANSWER if isinstance(terminal, StreamCompleted) else INTERRUPTED
-        return Exchange([*messages, answer_message(words, fallback)])
+        return PastTurn([*messages, answer_message(words, fallback)])
 
 
 def end_stream(stream: StreamRecord, ending: Complete | Fail) -> None:
-    """Let a stream end so, when what it has is out. Its source, if one is at work, is told to stop."""
-    stream.ending = stream.ending or ending  # first written, then told: it may just be being restarted
-    if stream.ref is not None:
-        stream.ref.tell(stream.ending)
-    source = stream.source
-    if source is not None and not source.is_handed_over:
-        if source.ref is not None:
-            source.ref.tell(Cancel())
-        source.abandon()
+    """Let a turn's stream end like this once its buffer is empty, and cancel its call if one is under way."""
+    stream.propose(ending)
+    if stream.feed is not None:
+        stream.feed.cancel()

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterable
 
 from penstock.actors.call.toolcalls import ToolCallAccumulator
-from penstock.actors.stream.log import Outcome
+from penstock.actors.stream.outcome import Outcome
 from penstock.events import Choice, FinishReason, ReasoningBlock, TokenKind, ToolEvent, Usage
 from penstock.ports import (
     ChoiceDelta,

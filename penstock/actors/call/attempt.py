@@ -9,9 +9,8 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-import msgspec
-
-from penstock.actors.call.record import Source
+from penstock.actors.call.messages import Connecting, Ended, Finished, FirstDelta, Waiting
+from penstock.actors.call.record import CallRecord
 from penstock.actors.runtime.mailbox import Mailbox
 from penstock.actors.runtime.transitions import Cast
 from penstock.actors.stream.record import StreamRecord
@@ -33,44 +32,20 @@ from penstock.ports import (
     UsageDelta,
 )
 
-__all__ = ["Attempt", "Connecting", "Ended", "Finished", "FirstDelta", "Waiting"]
+__all__ = ["Attempt"]
 
 _Item: TypeAlias = Any
 """A token with its kind, as a tuple, or a tool event: told apart by being a tuple, once for each on the hot path."""
 
 
-class Connecting(msgspec.Struct, frozen=True):
-    attempt: int
-
-
-class Waiting(msgspec.Struct, frozen=True):
-    attempt: int
-
-
-class FirstDelta(msgspec.Struct, frozen=True):
-    attempt: int
-
-
-class Finished(msgspec.Struct, frozen=True):
-    """A finish reason, or an error, has come; usage and the end marker may follow."""
-
-    attempt: int
-
-
-class Ended(msgspec.Struct, frozen=True):
-    attempt: int
-    is_complete: bool
-    error: PenstockError | None
-
-
 class Attempt:
     """One try; the `OfferSink` of its reader. What the ports name runs in the reader's thread, the rest elsewhere.
 
-    What it takes and its being abandoned exclude each other: whoever has abandoned it and then sees that the source
+    What it takes and its being abandoned exclude each other: whoever has abandoned it and then sees that the call
     has not ``started`` can be sure that the stream gets nothing of it.
     """
 
-    def __init__(self, record: StreamRecord, source: Source, number: int, inbox: Mailbox, clock: Clock) -> None:
+    def __init__(self, record: StreamRecord, call: CallRecord, number: int, inbox: Mailbox, clock: Clock) -> None:
         self.number = number
         self.job: ReaderJob | None = None
         self.last_progress = clock.monotonic()
@@ -81,17 +56,17 @@ class Attempt:
         self.decoder: Decoder | None = None  # once it has ended
         self.has_ended = False
         self._record = record
-        self._source = source
-        self._candidate = source.candidate
-        self._builder = source.builder
+        self._call = call
+        self._candidate = call.candidate
+        self._builder = call.builder
         self._inbox = inbox
         self._clock = clock
         self.has_progressed = False
         self._abandoned = False
-        self._lock = threading.Lock()  # guards these two, and the source's `started`
+        self._lock = threading.Lock()  # guards these two, and the call's `started`
         self._rest: list[_Item] = []  # to be pushed, and there was no room
         self._has_events = False  # among what is to be pushed are events
-        self._is_in_order = source.builder.keeps_text  # pushed piece by piece: there are events, or it is kept
+        self._is_in_order = call.builder.keeps_text  # pushed piece by piece: there are events, or it is kept
         self._has_lost = False  # something that came was not taken
         self._reasoned = 0  # how many items of this read came up to the last sign of reasoning
         self._to_tell: Finished | None = None
@@ -103,9 +78,11 @@ class Attempt:
             job.cancel()
 
     def abandon(self) -> None:
-        """Close its socket and hear nothing of it any more. Any thread; harmless if it has been."""
+        """Close the connection, and ignore what it reports from now on. Any thread; only the first call acts."""
         with self._lock:
-            self._abandoned = True
+            before, self._abandoned = self._abandoned, True
+        if before:
+            return
         if self.job is not None:
             self.job.cancel()
         if self.is_pushing:
@@ -184,15 +161,15 @@ class Attempt:
                     if self._abandoned:
                         return None
                     self.has_progressed = True
-                    self._source.has_started()
+                    self._call.has_started()
                 self._tell(FirstDelta(self.number))
         builder = self._builder
         if self._has_events:
             builder.size += sum(len(item[0]) for item in items if item.__class__ is tuple)
         else:
             builder.size += sum(len(text) for text, _ in items)
-        if builder.size + builder.sealed > self._source.options.max_answer_bytes:
-            self.error = ProtocolError(f"the answer is longer than {self._source.options.max_answer_bytes} bytes")
+        if builder.size + builder.sealed > self._call.options.max_answer_bytes:
+            self.error = ProtocolError(f"the answer is longer than {self._call.options.max_answer_bytes} bytes")
             return None
         return None if self._abandoned else items
 

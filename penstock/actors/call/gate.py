@@ -17,16 +17,14 @@ from __future__ import annotations
 import math
 import threading
 from collections import deque
-from typing import Final, Literal
-from urllib.parse import urlsplit
+from collections.abc import Callable
+from typing import Final, Literal, TypeAlias
 
 import msgspec
 
 from penstock.actors.call.breaker import Breaker, Circuit, counts_as_failure
-from penstock.actors.call.budget import RetryBudget
 from penstock.actors.call.limits import FULL, Limits
-from penstock.actors.call.tickets import Admission, Admitted, Refused, Ticket, Wait
-from penstock.config.limits import BreakerOptions, LimitOptions, RetryBudgetOptions
+from penstock.config.limits import BreakerOptions, LimitOptions
 from penstock.errors import CircuitOpen, PenstockError, ProviderBusy, ProviderError, RateLimited
 from penstock.events import Usage
 from penstock.ports import Clock, Quota
@@ -36,17 +34,66 @@ __all__ = [
     "Admitted",
     "EndpointStatistics",
     "Gate",
-    "GateTable",
     "Refused",
-    "SharedRetryBudget",
     "Ticket",
     "Wait",
-    "clean_url",
 ]
 
 _LONGEST_HOLD: Final = 3600.0  # seconds; a provider that says more has miscounted, or means a date
+
+
+class Admitted(msgspec.Struct, frozen=True):
+    """It is its turn; it has a place until it leaves."""
+
+
+class Wait(msgspec.Struct, frozen=True):
+    """It is in the queue. Ask again after ``seconds`` (None: no time is known), and whenever the ticket is woken."""
+
+    seconds: float | None
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """It is not let in: `ProviderBusy` (the queue is full) or `CircuitOpen`. It is in no queue."""
+
+    error: ProviderError
+
+
+Admission: TypeAlias = Admitted | Wait | Refused
+State: TypeAlias = Literal["new", "queued", "inside", "gone"]
+
+
+class Ticket:
+    """One attempt's claim to a place. Used once; never shared between gates.
+
+    Args:
+        wake: called in any thread when it may be its turn; must only send a message, and may come too late or for
+            nothing.
+        tokens: how many the request will probably use, question and answer together; see `Gate.spent`.
+        is_retry: only counted.
+    """
+
+    __slots__ = ("answered", "charged", "epoch", "heard", "is_retry", "lost", "reported", "state", "tokens", "wake")
+
+    def __init__(self, wake: Callable[[], object], tokens: int = 0, *, is_retry: bool = False) -> None:
+        self.wake = wake
+        self.tokens = tokens
+        self.is_retry = is_retry
+        # The rest is the gate's, and written under its lock only.
+        self.state: State = "new"
+        self.heard = 0.0  # when it asked last
+        self.epoch = 0
+        self.answered = False
+        self.charged: int | None = None  # tokens taken for it so far; None: it was never inside
+        self.reported = 0  # of these, told by the provider
+        self.lost: deque[int] | None = None  # where to leave the epoch of a place that was never given back
+
+    def __del__(self) -> None:
+        # Only a note: this may run anywhere, even inside the gate that would have to be told.
+        if self.state == "inside" and self.lost is not None:
+            self.lost.append(self.epoch)
+
+
 _ADMITTED: Final = Admitted()
-_MANY_GATES: Final = 1024  # URLs come from callers too: beyond so many, gates that nobody uses are forgotten
 
 
 class EndpointStatistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -168,10 +215,10 @@ class Gate:
         with self._lock:
             if ticket.charged is None:
                 return
-            self._tokens += used - ticket.told
+            self._tokens += used - ticket.reported
             self._line.correct(ticket.charged, used, self._clock.monotonic())
             gave_back = used < ticket.charged
-            ticket.charged = ticket.told = used
+            ticket.charged = ticket.reported = used
             first = self._line.first if gave_back else None
         _wake(first)
 
@@ -180,7 +227,7 @@ class Gate:
         with self._lock:
             self._hold(seconds)
 
-    def told(self, quota: Quota | None) -> None:
+    def note_quota(self, quota: Quota | None) -> None:
         """What the provider says is left: where that is nothing, hold until it says there is something again."""
         if quota is None:
             return
@@ -327,85 +374,3 @@ def _used(usage: Usage | None) -> int | None:
     if usage.input_tokens is None and usage.output_tokens is None:
         return None
     return (usage.input_tokens or 0) + (usage.output_tokens or 0)
-
-
-class SharedRetryBudget:
-    """The budget of retries of a whole system; see `penstock.actors.call.budget`."""
-
-    def __init__(self, clock: Clock, options: RetryBudgetOptions) -> None:
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._budget = RetryBudget(options)
-        self.granted = 0
-        self.refused = 0
-
-    def note_request(self) -> None:
-        """A request is made for the first time."""
-        with self._lock:
-            self._budget.note_request(self._clock.monotonic())
-
-    def may_retry(self) -> bool:
-        """Whether one retry is allowed. It is taken: ask only if it will be made."""
-        with self._lock:
-            allowed = self._budget.may_retry(self._clock.monotonic())
-            self.granted += allowed
-            self.refused += not allowed
-            return allowed
-
-
-class GateTable:
-    """All gates of a system, by provider and URL. It belongs to no actor and survives every one."""
-
-    def __init__(
-        self,
-        clock: Clock,
-        breaker: BreakerOptions | None = None,
-        retry_budget: RetryBudgetOptions | None = None,
-    ) -> None:
-        self._clock = clock
-        self._breaker = breaker or BreakerOptions()
-        self._lock = threading.Lock()
-        self._gates: dict[tuple[str, str], Gate] = {}
-        self._many = _MANY_GATES
-        self.retry_budget = SharedRetryBudget(clock, retry_budget or RetryBudgetOptions())
-
-    def gate(self, name: str, base_url: str, limits: LimitOptions | None = None) -> Gate:
-        """The gate of that endpoint; the same one for the same provider and URL, credentials in it not counted.
-
-        Args:
-            name: the provider's, best as the settings call it: dialects of one account share its limits.
-            base_url: the provider's.
-            limits: those of a gate that is not there yet; None is none. One that is there keeps its own.
-        """
-        key = (name, clean_url(base_url))
-        gate = self._gates.get(key)
-        if gate is not None:
-            return gate
-        with self._lock:
-            gate = self._gates.get(key)
-            if gate is None:
-                if len(self._gates) >= self._many:
-                    self._gates = {place: one for place, one in self._gates.items() if not one.is_unused()}
-                    self._many = max(_MANY_GATES, 2 * len(self._gates))
-                gate = self._gates[key] = Gate(self._clock, *key, limits or LimitOptions(), self._breaker)
-            return gate
-
-    def statistics(self) -> tuple[EndpointStatistics, ...]:
-        """Of every gate, the oldest first."""
-        with self._lock:
-            gates = list(self._gates.values())
-        return tuple(gate.statistics() for gate in gates)
-
-
-def clean_url(url: str) -> str:
-    """A URL to tell endpoints apart by, and to show: without user, password, query, fragment and a last slash.
-
-    >>> clean_url("https://key:secret@API.example.com/v1/?key=secret")
-    'https://api.example.com/v1'
-    """
-    try:
-        parts = urlsplit(url)
-        host = parts.netloc.rpartition("@")[2].lower()
-    except ValueError:
-        return ""
-    return f"{parts.scheme}://{host}{parts.path}".rstrip("/") if host else ""

@@ -17,11 +17,12 @@ from typing import Any, Final
 
 import msgspec
 
-from penstock.actors.call.attempt import Attempt, Connecting, Ended, Finished, FirstDelta, Waiting
+from penstock.actors.call.attempt import Attempt
 from penstock.actors.call.gate import Admitted, Refused, Ticket, Wait
-from penstock.actors.call.record import Source
+from penstock.actors.call.messages import Connecting, Ended, Finished, FirstDelta, Waiting
+from penstock.actors.call.record import CallRecord
 from penstock.actors.runtime.reply import Reply
-from penstock.actors.runtime.signals import NORMAL, ExitNotice
+from penstock.actors.runtime.signals import NORMAL, Ephemeral, ExitNotice
 from penstock.actors.runtime.statem import StateMachine
 from penstock.actors.runtime.transitions import (
     Cast,
@@ -37,7 +38,7 @@ from penstock.actors.runtime.transitions import (
     state_timeout,
     timeout,
 )
-from penstock.actors.stream.messages import Cancel, Complete, Fail, Reset
+from penstock.actors.stream.messages import Cancel, Reset
 from penstock.actors.stream.record import StreamRecord
 from penstock.config.logs import get_logger
 from penstock.errors import (
@@ -63,25 +64,25 @@ _READER_AGAIN: Final = 0.02  # seconds until it is looked again whether a reader
 _READER_PATIENCE: Final = 1.0  # seconds for that
 
 
-class _ResetAnswered(msgspec.Struct, frozen=True):
+class _ResetAnswered(Ephemeral, msgspec.Struct, frozen=True):
     """The stream has forgotten what came so far, or has crashed instead."""
 
     reply: Reply
 
 
-class _Turn(msgspec.Struct, frozen=True):
+class _Turn(Ephemeral, msgspec.Struct, frozen=True):
     """It may be its turn at the gate."""
 
     ticket: Ticket
 
 
 class Integration(StateMachine):
-    """See the module's docstring. Started by its stream, under the source supervisor."""
+    """See the module's docstring. Started by its stream, under the call supervisor."""
 
-    def init(self, record: StreamRecord, source: Source) -> Next | Stop:
+    def init(self, record: StreamRecord, call: CallRecord) -> Next | Stop:
         self._stream = record
-        self._source = source
-        self._options = source.options
+        self._call = call
+        self._options = call.options
         self.trap_exit = True  # so that `terminate` closes the socket when its supervisor ends
         self._random = random.Random(record.stream_id)  # noqa: S311 - jitter, and the same in every simulation
         self._reset_for: str | None = None  # the stream is to forget what came so far, because of that
@@ -89,13 +90,14 @@ class Integration(StateMachine):
         self._interrupted: tuple[Attempt, PenstockError, float] | None = None  # to be resumed; why; given up then
         self._waiting_since = 0.0
         self._attempt: Attempt | None = None
-        before: Attempt | None = source.take_over(self.ref)  # first: whoever ends the stream from now on tells us
-        if record.is_over or record.ending is not None or source.is_handed_over or record.source is not source:
+        before: Attempt | None = call.take_over(self.ref)  # first: from now on this process is told of an end
+        is_over = call.is_cancelled or call.is_handed_over or record.feed is not call
+        if is_over or record.is_over or record.ending is not None:
             return Stop(NORMAL)
-        if source.deadline is None and self._options.total_timeout is not None:
-            source.deadline = self.runtime.clock.monotonic() + self._options.total_timeout
-        total = timeout(_TOTAL, source.deadline, absolute=True)
-        if before is None and not source.started:
+        if call.deadline is None and self._options.total_timeout is not None:
+            call.deadline = self.runtime.clock.monotonic() + self._options.total_timeout
+        total = timeout(_TOTAL, call.deadline, absolute=True)
+        if before is None and not call.started:
             transition = self._begin_attempt()
         else:  # if there is no attempt but text, it was killed while the stream was to forget that
             transition = self._failed(IncompleteStream("its integration crashed"), before)
@@ -117,9 +119,9 @@ class Integration(StateMachine):
             case StateTimeout():
                 return self._enter()
             case Cast(message=_Turn(ticket=ticket)):
-                return self._enter() if ticket is self._source.ticket else None
+                return self._enter() if ticket is self._call.ticket else None
             case NamedTimeout(name="queue"):
-                gate, mine = self._source.candidate.gate, self._source.ticket
+                gate, mine = self._call.candidate.gate, self._call.ticket
                 if gate is None or mine is None:  # the system is being stopped
                     return None
                 return self._failed(gate.timed_out(mine), None)
@@ -234,19 +236,19 @@ class Integration(StateMachine):
     def _begin_attempt(self) -> Transition:
         """Begin an attempt, at the gate."""
         self._interrupted = None
-        gate = self._source.candidate.gate
+        gate = self._call.candidate.gate
         if gate is None:
             return self._send()
         inbox = self.actor_inbox
-        with self._source.lock:
-            if self._source.ref is not self.ref:
-                return Stop(NORMAL)  # another one has taken over
-            ticket = self._source.take_ticket(gate, lambda: inbox.put(Cast(_Turn(ticket))))
+        with self._call.lock:
+            if self._call.ref is not self.ref or self._call.is_cancelled:
+                return Stop(NORMAL)  # another one has taken over, or the stream has ended
+            ticket = self._call.take_ticket(gate, lambda: inbox.put(Cast(_Turn(ticket))))
         return self._enter(timeout(_QUEUE, gate.limits.queue_timeout))
 
     def _enter(self, *actions: Any) -> Transition:
         """Ask the gate whether it is our turn."""
-        gate, ticket = self._source.candidate.gate, self._source.ticket
+        gate, ticket = self._call.candidate.gate, self._call.ticket
         if gate is None or ticket is None:  # the system is being stopped: nothing is sent any more
             return self._to("limited")
         match gate.enter(ticket):
@@ -259,15 +261,15 @@ class Integration(StateMachine):
 
     def _send(self) -> Transition:
         """Hand a new attempt to the reader."""
-        source = self._source
-        with source.lock:
-            if source.ref is not self.ref:
-                return Stop(NORMAL)  # another one has taken over
-            provider, request = source.begin_attempt()
-            attempt = Attempt(self._stream, source, source.attempts, self.actor_inbox, self.runtime.clock)
-            self._attempt = source.attempt = attempt
+        call = self._call
+        with call.lock:
+            if call.ref is not self.ref or call.is_cancelled:
+                return Stop(NORMAL)  # another one has taken over, or the stream has ended
+            provider, request = call.begin_attempt()
+            attempt = Attempt(self._stream, call, call.attempts, self.actor_inbox, self.runtime.clock)
+            self._attempt = call.attempt = attempt
         try:
-            attempt.take_job(source.reader.start(provider, request, self._options, attempt))
+            attempt.take_job(call.reader.start(provider, request, self._options, attempt))
         except PenstockError as error:
             self.actor_inbox.put(Cast(Ended(attempt.number, False, error)))
         return self._to("queued", cancel_timeout(_QUEUE), cancel_timeout(_GRACE))  # that is of the attempt before
@@ -294,35 +296,35 @@ class Integration(StateMachine):
 
     def _failed(self, error: PenstockError, attempt: Attempt | None, *, final: bool = False) -> Transition:
         """An attempt is over: try again, ask somebody else, or give up."""
-        source = self._source
+        call = self._call
         if attempt is not None:
             attempt.abandon()
-        if source.ref is not self.ref:
+        if call.ref is not self.ref:
             return Stop(NORMAL)  # another one has taken over
-        self._attempt = source.attempt = None
+        self._attempt = call.attempt = None
         self._stream.counters.failed_attempts += 1
-        source.note_failure(error)
+        call.note_failure(error)
         if final:
             return self._give_up(error)
         delay = self._retry_after(error, attempt)
         if delay is not None:
             return self._retry(error, attempt, delay)
-        if source.has_fallback and not (source.started and self._options.on_interrupt != "restart"):
-            source.fall_back(error)
+        if call.has_fallback and not (call.started and self._options.on_interrupt != "restart"):
+            call.fall_back(error)
             get_logger(stream_id=self._stream.stream_id).info(
-                "fallback", error=type(error).__name__, provider=source.candidate.account
+                "fallback", error=type(error).__name__, provider=call.candidate.account
             )
-            return self._start_over(error, 0.0) if source.started else self._begin_attempt()
+            return self._start_over(error, 0.0) if call.started else self._begin_attempt()
         return self._give_up(error)
 
     def _retry_after(self, error: PenstockError, attempt: Attempt | None) -> float | None:
         """Seconds until the same one is asked again; None if it is not."""
-        source, options = self._source, self._options
+        call, options = self._call, self._options
         if not isinstance(error, ProviderError) or isinstance(error, (ProviderBusy, CircuitOpen)):
             return None
-        if not error.retryable or source.tries > options.max_retries:
+        if not error.retryable or call.tries > options.max_retries:
             return None
-        if source.started:
+        if call.started:
             if options.on_interrupt == "fail":
                 return None
             if options.on_interrupt == "resume" and not self._may_resume(attempt):
@@ -330,19 +332,19 @@ class Integration(StateMachine):
         delay = self._delay(error)
         if delay is None:
             return None
-        if source.retry_budget is not None and not source.retry_budget.may_retry():
+        if call.retry_budget is not None and not call.retry_budget.may_retry():
             get_logger(stream_id=self._stream.stream_id).warning("retry_refused", error=type(error).__name__)
             return None
         return delay
 
     def _retry(self, error: PenstockError, attempt: Attempt | None, delay: float) -> Transition:
         get_logger(stream_id=self._stream.stream_id).info(
-            "retry", error=type(error).__name__, attempt=self._source.attempts, delay_s=round(delay, 3)
+            "retry", error=type(error).__name__, attempt=self._call.attempts, delay_s=round(delay, 3)
         )
-        if self._source.started and self._options.on_interrupt == "restart":
+        if self._call.started and self._options.on_interrupt == "restart":
             return self._start_over(error, delay)
-        if self._source.started and attempt is not None and not attempt.has_ended:
-            self._source.attempt = attempt  # should this crash, the next one resumes it
+        if self._call.started and attempt is not None and not attempt.has_ended:
+            self._call.attempt = attempt  # should this crash, the next one resumes it
             self._interrupted = (attempt, error, self.runtime.clock.monotonic() + delay + _READER_PATIENCE)
         return self._rest(delay)
 
@@ -351,21 +353,21 @@ class Integration(StateMachine):
 
     def _may_resume(self, attempt: Attempt | None) -> bool:
         """Whether the answer that broke can be taken up, or that is to be seen when its reader has let go of it."""
-        source = self._source
+        call = self._call
         if attempt is not None:
             if not attempt.has_ended:
-                return isinstance(source.provider, CanResume)
+                return isinstance(call.provider, CanResume)
             if not attempt.took_all:
-                source.decoder = None
+                call.decoder = None
             elif attempt.decoder is not None:
-                source.decoder = attempt.decoder
-        return source.prepare_to_resume()
+                call.decoder = attempt.decoder
+        return call.prepare_to_resume()
 
     def _resume(self, attempt: Attempt, error: PenstockError, give_up_at: float) -> Transition:
         """Take up the answer, as soon as the reader of the broken one has let go of its decoder."""
         if not attempt.has_ended and self.runtime.clock.monotonic() < give_up_at:
             return Keep(state_timeout(_READER_AGAIN))
-        self._source.attempt = self._interrupted = None
+        self._call.attempt = self._interrupted = None
         if attempt.has_ended and self._may_resume(attempt):
             return self._begin_attempt()
         return self._give_up(error)
@@ -380,7 +382,7 @@ class Integration(StateMachine):
     def _delay(self, error: PenstockError) -> float | None:
         """Seconds until the next attempt; None if the provider asks for more than we are ready to wait."""
         options = self._options
-        longest = min(options.retry_max_delay, options.retry_base_delay * 2 ** (max(self._source.tries, 1) - 1))
+        longest = min(options.retry_max_delay, options.retry_base_delay * 2 ** (max(self._call.tries, 1) - 1))
         delay: float = longest * self._random.uniform(0.5, 1.0)
         asked = error.retry_after if isinstance(error, ApiError) else None
         if asked is None:
@@ -404,33 +406,33 @@ class Integration(StateMachine):
         except PenstockError:  # it has crashed: if it is restarted it is asked again, if not we are told
             return Keep(timeout(_RESET, _RESET_AGAIN))
         self._reset_for = None
-        self._source.started = False
-        self._source.forget_answer()
+        self._call.started = False
+        self._call.forget_answer()
         return self._begin_attempt() if self._wait_is_over else None
 
     def _complete(self, attempt: Attempt) -> Transition:
         attempt.abandon()
-        if self._source.ref is not self.ref:
+        if self._call.ref is not self.ref:
             return Stop(NORMAL)  # another one has taken over
         attempt.tell_of_calls()
-        self._source.leave(None)
-        return self._conclude(Complete(self._source.outcome()))
+        self._call.leave(None)
+        return self._conclude(None)
 
     def _give_up(self, error: PenstockError) -> Transition:
-        return self._conclude(Fail(self._source.final_error(error), self._source.outcome()))
+        return self._conclude(self._call.final_error(error))
 
-    def _conclude(self, ending: Complete | Fail) -> Transition:
-        self._attempt = self._source.attempt = None
+    def _conclude(self, error: PenstockError | None) -> Transition:
+        self._attempt = self._call.attempt = None
         self._note_state("done")
-        self._source.end(self._stream, ending, by=self.ref)
+        self._call.end(self._stream, error, by=self.ref)
         return Stop(NORMAL)
 
     def terminate(self, reason: object) -> None:
         """Close the socket and give the place back, in whatever phase it is; killed, the next incarnation does it."""
         if self._attempt is not None:
             self._attempt.abandon()
-        if self._source.ref is self.ref:
-            self._source.abandon()
+        if self._call.ref is self.ref:
+            self._call.abandon()
             self._note_state("done")
 
     def _to(self, state: str, *actions: Any) -> Next:
@@ -438,6 +440,6 @@ class Integration(StateMachine):
         return Next(state, *actions)
 
     def _note_state(self, state: str) -> None:
-        self._source.state = state
+        self._call.state = state
         if self._stream.options.debug:
             get_logger(stream_id=self._stream.stream_id, actor=self.label).debug("integration", state=state)

@@ -1,7 +1,7 @@
-"""Where a stream's tokens come from: what its integration needs, and what has become of it so far.
+"""The record of one provider call: what its integration needs, and what has come of it so far.
 
-Like the stream's record, it outlives the integration, which may crash and be restarted around it. So does whatever is
-to be given back: the place at a provider's gate hangs here.
+Like the stream's record it outlives the integration, which may crash and be restarted around it. It also owns what has
+to be released in any case: the place at the provider's gate and the attempt under way.
 """
 
 from __future__ import annotations
@@ -9,37 +9,46 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
 from penstock.actors.call.answer import OutcomeBuilder
-from penstock.actors.call.gate import Gate, SharedRetryBudget, Ticket
+from penstock.actors.call.gate import Gate, Ticket
+from penstock.actors.call.gate_table import SharedRetryBudget
+from penstock.actors.call.messages import RoundEnded
 from penstock.actors.call.usage import count_characters, estimate_usage
 from penstock.actors.runtime.process import ProcessRef
-from penstock.actors.stream.log import Outcome
-from penstock.actors.stream.messages import Complete, Fail, RoundEnded
-from penstock.actors.stream.outcome import all_rounds
+from penstock.actors.stream.messages import Cancel, Complete, Fail
+from penstock.actors.stream.outcome import Outcome, all_rounds
+from penstock.actors.stream.record import StreamRecord
 from penstock.config.options import RequestOptions
 from penstock.config.prices import Price
-from penstock.errors import CircuitOpen, PenstockError, ProviderError
+from penstock.errors import AgentCrashed, CircuitOpen, PenstockError, ProviderError
 from penstock.events import Cost, Usage
 from penstock.ports import CanResume, ChatCall, Decoder, Provider, ProviderRequest, Reader, TellsQuota
 
-if TYPE_CHECKING:  # the record knows its source
-    from penstock.actors.stream.record import StreamRecord
-
-__all__ = ["Candidate", "Resumed", "Source"]
+__all__ = ["CallRecord", "Candidate", "Conductor", "Resumed"]
 
 _USUAL_ANSWER: Final = 1_000
-"""Characters that an answer is expected to have, for the token limit; corrected as soon as its usage is told."""
+"""Expected length of an answer in characters, for the token limit; corrected once the usage is reported."""
+
+
+class Conductor(msgspec.Struct, frozen=True):
+    """The agent process that conducts a stream: it decides what follows a round, and is the only one to end the stream.
+
+    ``name`` is the agent's.
+    """
+
+    name: str
+    ref: ProcessRef
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
-    """One whom a source may ask, and what it would be sent.
+    """A provider that a call may be sent to, and the request that it would get.
 
-    ``account`` is what the provider is called where several speak one dialect; empty: by its dialect. ``gate`` None:
-    there are no limits.
+    ``account`` names the provider where several speak one dialect; empty means the dialect's name. ``gate`` None: there
+    are no limits.
     """
 
     provider: Provider
@@ -50,16 +59,16 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     price: Price | None = None
 
     def answered(self, headers: Mapping[str, str]) -> None:
-        """It begins to answer. The reader's thread."""
+        """Note the headers of its answer. Called in the reader's thread."""
         if self.gate is not None and isinstance(self.provider, TellsQuota):
-            self.gate.told(self.provider.quota(headers))
+            self.gate.note_quota(self.provider.quota(headers))
 
     def __repr__(self) -> str:
         return f"Candidate({self.provider.name!r}, {self.call.model!r})"
 
 
 class Resumed:
-    """A provider whose next answer goes on where a broken one stopped. Implements `Provider`."""
+    """A provider whose next answer continues where a broken one stopped. Implements `Provider`."""
 
     def __init__(self, provider: Provider, decoder: Decoder) -> None:
         self.name = provider.name
@@ -71,7 +80,7 @@ class Resumed:
         return self.provider.request(call)
 
     def decoder(self, options: RequestOptions) -> Decoder:
-        """The one that goes on."""
+        """The decoder of the broken answer."""
         return self._decoder
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
@@ -79,67 +88,60 @@ class Resumed:
         return self.provider.error(status, headers, body)
 
 
-class Source:
-    """One round of asking: a request with all its attempts. A stream that is conducted has several, one at a time.
+class CallRecord:
+    """One round of an answer: a request with all its attempts. A conducted stream has several, one at a time.
+
+    Implements `penstock.actors.stream.feed.Feed`.
 
     Args:
-        provider, call, request: whom to ask, what, and in the provider's words.
-        options: how.
-        reader: what runs the requests.
-        account, gate, price: the first candidate's; see `Candidate`.
-        fallbacks: whom to ask when that has failed for good, in turn.
-        retry_budget: None lets everybody retry.
-        conductor: who is told how this ends, in the place of the stream, by `RoundEnded`.
-        round: counts the sources of one stream, from 1.
+        candidates: the provider to ask first, then the fallbacks in order.
+        options: time-outs, retries, what to do when the answer breaks off.
+        reader: runs the requests.
+        retry_budget: None allows every retry.
+        conductor: gets the ending of this round (`RoundEnded`), in place of the stream.
+        round: counts the calls of one stream, from 1.
     """
 
     def __init__(
         self,
-        provider: Provider,
-        call: ChatCall,
-        request: ProviderRequest,
+        candidates: Sequence[Candidate],
         options: RequestOptions,
         reader: Reader,
         *,
-        account: str = "",
-        gate: Gate | None = None,
-        price: Price | None = None,
-        fallbacks: Sequence[Candidate] = (),
         retry_budget: SharedRetryBudget | None = None,
-        conductor: ProcessRef | None = None,
+        conductor: Conductor | None = None,
         round: int = 1,
     ) -> None:
-        first = Candidate(provider=provider, call=call, request=request, account=account, gate=gate, price=price)
-        self.candidates = (first, *fallbacks)
-        self.place = 0  # of the one that is being asked
+        self.candidates = tuple(candidates)
+        self.place = 0  # index of the present candidate
         self.options = options
         self.reader = reader
         self.retry_budget = retry_budget
         self.conductor = conductor
         self.round = round
         self.attempts = 0
-        self.tries = 0  # of these, at the one that is being asked
+        self.tries = 0  # attempts at the present candidate
         self.started = False  # a delta has come
         self.state = "queued"
-        self.is_handed_over = False  # its conductor has been told how it ended
-        # Whoever takes over, and whoever is about to send or to end it, exclude each other.
-        self.lock = threading.Lock()
+        self.is_handed_over = False  # the conductor has been told how it ended
+        self.is_cancelled = False
+        self.lock = threading.Lock()  # excludes taking over, sending and ending from each other
         self.ref: ProcessRef | None = None  # the integration at work
-        self.attempt: Any = None  # its attempt under way, or the one that is to be resumed
+        self.attempt: Any = None  # the integration's attempt under way, or the one that is to be resumed
         self.deadline: float | None = None  # monotonic; for all attempts together
         self.builder = OutcomeBuilder(keeps_text=conductor is not None)  # of the last attempt
-        self.decoder: Decoder | None = None  # has told just what the stream has got; None if that is not known
-        self.resumption: tuple[ProviderRequest, Decoder] | None = None  # what the next attempt goes on with
-        self.last_error: PenstockError | None = None  # what the one that is being asked failed with last
-        self.failures: list[PenstockError] = []  # of those that were asked before
-        self.ticket: Ticket | None = None  # its claim to a place at the gate
-        self._asked: tuple[ChatCall, int] | None = None  # a call, and how long it is
+        self.decoder: Decoder | None = None  # one that has decoded exactly what the stream has taken; None if unknown
+        self.resumption: tuple[ProviderRequest, Decoder] | None = None  # how the next attempt resumes the answer
+        self.last_error: PenstockError | None = None  # of the present candidate
+        self.failures: list[PenstockError] = []  # of the candidates before it
+        self.ticket: Ticket | None = None  # the claim to a place at the gate
+        self._counted: tuple[ChatCall, int] | None = None  # a call and its length in characters
 
-    # --- who is asked --------------------------------------------------------------------------------------------
+    # --- candidates ----------------------------------------------------------------------------------------------
 
     @property
     def candidate(self) -> Candidate:
-        """Whom it asks now."""
+        """The one that is asked now."""
         return self.candidates[self.place]
 
     @property
@@ -156,19 +158,19 @@ class Source:
 
     @property
     def has_fallback(self) -> bool:
-        """Whether there is somebody to be asked who has not been."""
+        """Whether a candidate is left."""
         return self.place + 1 < len(self.candidates)
 
     def fall_back(self, error: PenstockError) -> None:
-        """The one that was asked has failed for good."""
+        """Go on with the next candidate, as the present one has failed for good."""
         self.failures.append(error)
         self.last_error = None
         self.decoder = self.resumption = None
         self.tries = 0
         self.place += 1
 
-    def next_round(self, input: Any, without: Collection[str] = ()) -> Source:
-        """A source that asks further: whoever has answered this one, and in its place those who come behind it.
+    def next_round(self, input: Any, without: Collection[str] = ()) -> CallRecord:
+        """The call of the next round, to the candidate that answered this one, then to those after it.
 
         ``without``: parameters that were for this round only.
 
@@ -181,26 +183,19 @@ class Source:
             call = msgspec.structs.replace(candidate.call, input=input, parameters=parameters)
             request = candidate.provider.request(call)
             candidates.append(msgspec.structs.replace(candidate, call=call, request=request))
-        first, *others = candidates
-        return Source(
-            first.provider,
-            first.call,
-            first.request,
+        return CallRecord(
+            candidates,
             self.options,
             self.reader,
-            account=first.account,
-            gate=first.gate,
-            price=first.price,
-            fallbacks=others,
             retry_budget=self.retry_budget,
             conductor=self.conductor,
             round=self.round + 1,
         )
 
-    # --- who asks ------------------------------------------------------------------------------------------------
+    # --- the integration -----------------------------------------------------------------------------------------
 
     def take_over(self, by: ProcessRef) -> Any:
-        """Be the integration at work from now on; returns the attempt of the one before, which is abandoned."""
+        """Make ``by`` the integration at work; returns the attempt of the one before, which is abandoned."""
         with self.lock:
             self.ref = by
             attempt = self.attempt
@@ -208,7 +203,7 @@ class Source:
         return attempt
 
     def begin_attempt(self) -> tuple[Provider, ProviderRequest]:
-        """Count an attempt; returns whom to send what. With the lock held."""
+        """Count an attempt; returns the provider to ask and the request. Call it with the lock held."""
         self.attempts += 1
         self.tries += 1
         if self.tries == 1 and self.retry_budget is not None:
@@ -222,22 +217,22 @@ class Source:
     # --- the gate ------------------------------------------------------------------------------------------------
 
     def take_ticket(self, gate: Gate, wake: Callable[[], object]) -> Ticket:
-        """Claim a place for the next attempt."""
+        """Make the ticket of the next attempt."""
         self.leave()
-        tokens = estimate_usage(self._count_asked(), _USUAL_ANSWER).total_tokens or 0
+        tokens = estimate_usage(self._count_input(), _USUAL_ANSWER).total_tokens or 0
         ticket = Ticket(wake, tokens, is_retry=self.tries > 0)
         self.ticket = ticket
         return ticket
 
     def has_started(self) -> None:
-        """The first delta has come. The reader's thread."""
+        """Note that the first delta has come. Called in the reader's thread."""
         self.started = True
         gate, ticket = self.candidate.gate, self.ticket
         if gate is not None and ticket is not None:
             gate.answered(ticket)
 
     def note_failure(self, error: PenstockError) -> None:
-        """An attempt has failed, or was not let in."""
+        """Note that an attempt has failed, or was refused by the gate."""
         self.leave(error)
         if isinstance(error, CircuitOpen):
             if self.last_error is not error:
@@ -246,16 +241,16 @@ class Source:
             self.last_error = error
 
     def final_error(self, error: PenstockError) -> PenstockError:
-        """The last one's error, with those of who was asked before as its causes."""
+        """Chain the errors of earlier candidates onto ``error`` via ``__cause__``."""
         errors = [*self.failures, error]
         for earlier, later in pairwise(errors):
             chain = _causes(later)
-            if not any(one is cause for one in _causes(earlier) for cause in chain):  # it may be the same twice
+            if not any(one is cause for one in _causes(earlier) for cause in chain):  # two may have the same error
                 chain[-1].__cause__ = earlier
         return error
 
     def leave(self, failure: PenstockError | Literal["neutral"] | None = "neutral") -> None:
-        """Give the place back, and say how it went; harmless if there is none. Any thread."""
+        """Give the place at the gate back, with how the attempt went. Any thread; harmless without a place."""
         gate, ticket = self.candidate.gate, self.ticket
         self.ticket = None
         if gate is None or ticket is None:
@@ -263,10 +258,10 @@ class Source:
         gate.spent(ticket, self.builder.usage)
         gate.leave(ticket, failure)
 
-    # --- what has come -------------------------------------------------------------------------------------------
+    # --- the answer -------------------------------------------------------------------------------------------
 
     def outcome(self) -> Outcome:
-        """What the provider has said so far beside the text, and what that costs. Any thread."""
+        """What has come so far beside the text, and its cost. Any thread."""
         candidate = self.candidate
         outcome = self.builder.outcome()
         return msgspec.structs.replace(
@@ -277,58 +272,83 @@ class Source:
         )
 
     def _cost(self, candidate: Candidate, usage: Usage | None) -> Cost | None:
-        if candidate.price is None or not self.tries:  # what others were asked has not its price
+        if candidate.price is None or not self.tries:  # only earlier candidates were asked
             return None
         builder = self.builder
-        estimate = estimate_usage(self._count_asked(), builder.size)
+        estimate = estimate_usage(self._count_input(), builder.size)
         if usage is None or usage.input_tokens is None or usage.output_tokens is None:
             return candidate.price.cost(estimate, is_estimate=True)
         if builder.is_whole:
             return candidate.price.cost(usage, is_estimate=False)
-        # What was told on the way counts what had been said by then.
+        # Usage that came before the end does not count what followed.
         said = max(usage.output_tokens, estimate.output_tokens or 0)
         return candidate.price.cost(msgspec.structs.replace(usage, output_tokens=said), is_estimate=True)
 
-    def _count_asked(self) -> int:
+    def _count_input(self) -> int:
         call = self.call
-        if self._asked is None or self._asked[0] is not call:
-            self._asked = (call, count_characters(call.input))
-        return self._asked[1]
+        if self._counted is None or self._counted[0] is not call:
+            self._counted = (call, count_characters(call.input))
+        return self._counted[1]
+
+    def bill(self, reported: Usage | None, *, is_over: bool) -> tuple[Usage | None, bool]:
+        """See `Feed.bill`."""
+        builder = self.builder
+        if is_over:
+            if builder.is_finished:
+                return reported, False
+            if reported is not None or not builder.size:
+                return reported, reported is not None
+        elif reported is not None:
+            return reported, not builder.is_finished
+        return estimate_usage(self._count_input(), builder.size), True
 
     def forget_answer(self) -> None:
-        """What has come so far is void, or nothing has come."""
+        """Forget what has come so far."""
         self.builder = OutcomeBuilder(keeps_text=self.conductor is not None)
         self.decoder = self.resumption = None
 
     def prepare_to_resume(self) -> bool:
-        """Whether the answer can be taken up where it broke; the next attempt will."""
+        """Let the next attempt resume the answer where it broke off; returns whether that is possible."""
         provider, decoder = self.provider, self.decoder
         self.resumption = provider.resume(decoder) if decoder is not None and isinstance(provider, CanResume) else None
         return self.resumption is not None
 
     # --- the end -------------------------------------------------------------------------------------------------
 
-    def end(self, record: StreamRecord, ending: Complete | Fail, *, by: ProcessRef | None = None) -> None:
-        """Let whoever is to know how it has ended know it, once: the stream's conductor, or else the stream.
+    def end(self, record: StreamRecord, error: PenstockError | None, *, by: ProcessRef | None = None) -> None:
+        """Report how the call has ended, once: to the stream's conductor, or to the stream.
 
-        ``by`` an integration it has no effect if that was given up, and another has taken over.
+        A stream that has a conductor is completed by nothing else: if the conductor is dead, the stream fails.
+
+        Args:
+            record: of the stream.
+            error: why it failed; None if the answer is complete.
+            by: the integration that reports; one that has been replaced has no effect. None is for the handler.
         """
         with self.lock:
             if self.is_handed_over or record.ending is not None or (by is not None and by is not self.ref):
                 return
             conductor = self.conductor
-            if conductor is not None and record.runtime.is_alive(conductor):
-                self.is_handed_over = True  # first: whoever is restarted, or sees us end, must not tell it again
-                conductor.tell(RoundEnded(record, ending))
+            if conductor is not None and record.runtime.is_alive(conductor.ref):
+                self.is_handed_over = True  # first: a restarted integration must not report again
+                conductor.ref.tell(RoundEnded(record, self.outcome(), error))
                 return
-            total = all_rounds([*record.rounds[: self.round - 1], ending.outcome])
-            ending = msgspec.structs.replace(ending, outcome=total)
-            record.ending = ending  # first written, then told: a stream that is just starting looks at it
-        if record.ref is not None:
-            record.ref.tell(ending)
+            if conductor is not None:
+                error = AgentCrashed(conductor.name, record.runtime.exit_reason(conductor.ref))
+            total = all_rounds([*record.rounds[: self.round - 1], self.outcome()])
+            record.propose(Complete(total) if error is None else Fail(error, total))
+
+    def cancel(self) -> None:
+        """Close the connection, leave the gate, and end the integration. Any thread; harmless if it has ended."""
+        with self.lock:
+            self.is_cancelled = True
+            ref = self.ref
+        self.abandon()
+        if ref is not None and ref.is_alive():
+            ref.tell(Cancel())
 
     def abandon(self) -> None:
-        """Let go of whatever it holds. Any thread; harmless if it has been."""
+        """Close the connection and leave the gate. Any thread; harmless if that has been done."""
         attempt = self.attempt
         if attempt is not None:
             attempt.abandon()
@@ -336,7 +356,7 @@ class Source:
 
 
 def _causes(error: BaseException) -> list[BaseException]:
-    """An error and what it came of."""
+    """An error and its chain of causes."""
     chain = [error]
     while (cause := chain[-1].__cause__) is not None and all(cause is not one for one in chain):
         chain.append(cause)

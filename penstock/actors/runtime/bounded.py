@@ -24,8 +24,8 @@ from penstock.actors.runtime.grave import refuse
 from penstock.actors.runtime.mailbox import Mailbox, Undertaker
 from penstock.actors.runtime.ref import SystemMessage
 from penstock.actors.runtime.signals import Down, ExitNotice
+from penstock.config.checks import check_choice, check_number
 from penstock.config.logs import get_logger
-from penstock.config.options import check_choice, check_number
 from penstock.errors import MailboxFull, OptionError
 
 if TYPE_CHECKING:

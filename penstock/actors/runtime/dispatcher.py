@@ -20,8 +20,8 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from penstock.actors.runtime.mailbox import Mailbox, Owner
+from penstock.config.checks import check_number
 from penstock.config.logs import get_logger
-from penstock.config.options import check_number
 
 __all__ = ["Dispatcher", "DispatcherStatistics", "Latch", "ThreadedDispatcher", "blocking", "on_worker"]
 

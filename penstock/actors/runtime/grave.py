@@ -11,7 +11,7 @@ from pykka.messages import _ActorStop
 
 from penstock.actors.runtime.clock import Fired
 from penstock.actors.runtime.ref import SystemMessage, Terminate
-from penstock.actors.runtime.signals import NOPROC, Down, ExitNotice
+from penstock.actors.runtime.signals import NOPROC, Down, Ephemeral, ExitNotice
 from penstock.errors import ProcessDead
 
 if TYPE_CHECKING:
@@ -59,11 +59,15 @@ class Grave:
         reply = getattr(item, "reply_to", None)
         if isinstance(reply, pykka.Future):
             refuse_call(item.message, reply, self._label, NOPROC if self._late else self.reason)
-        elif not isinstance(item, (Down, ExitNotice, SystemMessage, Fired)):
+        elif not _is_ephemeral(item) and not _is_ephemeral(getattr(item, "message", None)):  # it may be in a `Cast`
             self._runtime.dead_letters.record(self._label, item)
 
     def __str__(self) -> str:
         return f"{self._label} (dead)"
+
+
+def _is_ephemeral(message: object) -> bool:
+    return isinstance(message, (Down, ExitNotice, SystemMessage, Fired, Ephemeral))
 
 
 def give(reply: pykka.Future[Any], value: Any) -> None:

@@ -10,7 +10,7 @@ from pykka._envelope import Envelope  # the one thing Pykka does not export and 
 from penstock.actors.runtime.mailbox import Mailbox
 from penstock.actors.runtime.reply import Reply
 from penstock.actors.runtime.signals import NORMAL, ProcessExit
-from penstock.config.options import check_number
+from penstock.config.checks import check_number
 
 if TYPE_CHECKING:
     from penstock.actors.runtime.process import Process

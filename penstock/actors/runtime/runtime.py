@@ -21,7 +21,7 @@ from penstock.actors.runtime.process import Process, ProcessRef
 from penstock.actors.runtime.reply import Reply
 from penstock.actors.runtime.signals import KILL, KILLED, NOPROC, NORMAL, Down, ExitNotice, ProcessExit
 from penstock.actors.runtime.start import Starting
-from penstock.config.options import check_number
+from penstock.config.checks import check_number
 from penstock.errors import ProcessDead, StartError, SystemStopped
 from penstock.ports import Clock
 

@@ -20,6 +20,7 @@ __all__ = [
     "NORMAL",
     "SHUTDOWN",
     "Down",
+    "Ephemeral",
     "ExitNotice",
     "ProcessExit",
     "Shutdown",
@@ -42,6 +43,16 @@ class Shutdown(msgspec.Struct, frozen=True):
 def is_clean(reason: object) -> bool:
     """Whether ``reason`` is an end as planned: normal, shutdown, or shutdown with a detail."""
     return isinstance(reason, Shutdown) or (isinstance(reason, str) and reason in (NORMAL, SHUTDOWN))
+
+
+class Ephemeral:
+    """Base class of messages that mean nothing to a dead process: one that arrives too late is no dead letter.
+
+    Derive from it the messages between the processes of one unit of work that may end at any moment, such as a stream
+    and its provider call. A message whose loss somebody has to know of must not derive from it.
+    """
+
+    __slots__ = ()
 
 
 class Down(msgspec.Struct, frozen=True):

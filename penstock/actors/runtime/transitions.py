@@ -11,7 +11,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 import pykka
 
-from penstock.actors.runtime.signals import NORMAL
+from penstock.actors.runtime.signals import NORMAL, Ephemeral
 from penstock.errors import PenstockError
 
 __all__ = [
@@ -76,7 +76,7 @@ class Info(msgspec.Struct, frozen=True):
     message: Any
 
 
-class Internal(msgspec.Struct, frozen=True):
+class Internal(Ephemeral, msgspec.Struct, frozen=True):
     """An event the machine gave itself with `next_event`."""
 
     message: Any

@@ -50,6 +50,7 @@ from penstock.actors.stream.delivery import Delivery
 from penstock.actors.stream.messages import (
     Cancel,
     Complete,
+    Ending,
     Fail,
     Flush,
     GetState,
@@ -81,7 +82,10 @@ class TokenStream(StateMachine):
 
     def init(self, record: StreamRecord) -> Next | Stop:
         if record.is_over:
-            return Stop(NORMAL)  # it crashed behind its terminal event: there is nothing left to do
+            return Stop(NORMAL)  # the last actor crashed after it had ended the stream
+        if isinstance(record.ending, Cancel):  # while there was no actor
+            record.finish(record.ending)
+            return Stop(NORMAL)
         self._stream = record
         self._log = record.log
         self._intake = record.intake
@@ -93,9 +97,9 @@ class TokenStream(StateMachine):
         self.trap_exit = True
         restarted = record.ref is not None
         record.ref = self.ref
-        self._ending = record.ending  # looked at when it can be told: its source first writes it and then tells
+        self._ending = record.ending  # proposals are written first and sent afterwards: none is missed
         record.state = "idle"
-        self._epoch = epoch = self._log.new_epoch()
+        self._epoch = epoch = record.new_epoch()
         self._delivery = Delivery(record, epoch)
         wake = self.actor_inbox.put
         self._hub.held = False
@@ -188,10 +192,10 @@ class TokenStream(StateMachine):
                 return self._set_options(event, dict(changes))
             case Call(message=StopStream()):
                 return self._stop_stream(event)
-            case Call(message=Cancel(reason=reason)):
-                return self._conclude(Cancel(reason), answer(event.reply_to))
-            case Cast(message=Cancel(reason=reason)):
-                return self._conclude(Cancel(reason))
+            case Call(message=Cancel() as ending):
+                return self._conclude(ending, answer(event.reply_to))
+            case Cast(message=Cancel() as ending):
+                return self._conclude(ending)
             case Cast(message=Complete() | Fail() as ending):
                 self._ending = self._ending or ending
                 return self._advance(tail=True) if self._state in ("idle", "buffering", "streaming") else None
@@ -206,6 +210,8 @@ class TokenStream(StateMachine):
         intake, bucket, options = self._intake, self._bucket, self._options
         batch_size = options.batch_size
         if self._ending is not None:
+            if isinstance(self._ending, Cancel):
+                return self._conclude(self._ending)
             tail = True
         elif options.strategy == "batch":
             tail = False
@@ -282,7 +288,7 @@ class TokenStream(StateMachine):
         failure = delivery.count_failure()
         if failure is not None:
             if not self._options.auto_restart:
-                return self._conclude(Fail(failure, self._stream.outcome()), *replies)
+                return self._conclude(Fail(failure), *replies)
             self._stream.restart_in = "error"
             raise failure
         if self._state == "paused":  # it was told to flush all the same
@@ -357,14 +363,13 @@ class TokenStream(StateMachine):
         return self._to(self._state, answer(event.reply_to), next_event(self._look_again()))
 
     def _stop_stream(self, event: Call) -> Transition:
-        return self._conclude(
-            self._let_out() or self._ending or Complete(self._stream.outcome()), answer(event.reply_to)
-        )
+        return self._conclude(self._let_out() or self._ending or Complete(), answer(event.reply_to))
 
     def _let_out(self) -> Fail | None:
         """Take nothing any more and emit everything; returns how the stream ends if that cannot be done."""
         record = self._stream
-        record.ending = self._ending or Complete(record.outcome())  # should this crash, the next one goes on with it
+        # Should this actor crash, the next one goes on with it.
+        record.propose(self._ending or Complete(), by=self.ref)
         self._intake.close(self._epoch)
         delivery = self._delivery
         while self._intake.size:
@@ -373,7 +378,7 @@ class TokenStream(StateMachine):
                     break
                 failure = delivery.count_failure()
                 if failure is not None:
-                    return Fail(failure, self._stream.outcome())
+                    return Fail(failure)
         return None
 
     def _reset(self, event: Call, reason: str) -> Transition:
@@ -390,14 +395,11 @@ class TokenStream(StateMachine):
         """Told to end by its supervisor, it lets out what it has; a crash leaves everything for the next one."""
         if is_clean(reason) and self.is_alive and not self._stream.is_over:
             ending, crash = self._ending, StreamCrashed(self._stream.stream_id, ("supervisor", reason))
-            self._conclude(self._let_out() or ending or Fail(crash, self._stream.outcome()))
+            self._conclude(self._let_out() or ending or Fail(crash))
 
-    def _conclude(self, ending: Complete | Fail | Cancel, *replies: Action) -> Transition:
-        """Write the terminal event, tell everybody, and stop."""
-        if self._delivery.end(ending):
-            source = self._stream.source
-            if source is not None and source.ref is not None and ending is not self._ending:
-                source.ref.tell(Cancel())
+    def _conclude(self, ending: Ending, *replies: Action) -> Transition:
+        """End the stream, and stop."""
+        self._stream.finish(ending, self._epoch)
         return Stop(NORMAL, *replies)
 
     def _to(self, state: str, *actions: Action) -> Next:

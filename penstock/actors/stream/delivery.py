@@ -1,7 +1,7 @@
-"""Delivery: from the intake to the journal, the log, and word to the subscribers. No policy, no time-outs.
+"""Delivery: from the intake to the journal and the log, and the notice to the subscribers. No policy, no time-outs.
 
-When something goes out is decided by the stream; here is how it goes out, so that nothing is lost or doubled whatever
-breaks in between.
+The stream's actor decides when something is delivered. This module delivers it so that nothing is lost or doubled,
+whatever breaks in between.
 """
 
 from __future__ import annotations
@@ -10,17 +10,16 @@ import msgspec
 
 from penstock.actors.stream.bucket import TokenBucket
 from penstock.actors.stream.buffer import Batch
-from penstock.actors.stream.messages import Cancel, Complete, Fail
 from penstock.actors.stream.record import StreamRecord
 from penstock.config.logs import get_logger
 from penstock.errors import DeliveryError
-from penstock.events import StreamReset, TerminalEvent, TokenEvent, ToolEvent
+from penstock.events import TokenEvent, ToolEvent
 
 __all__ = ["Delivery"]
 
 
 class Delivery:
-    """What one incarnation of a stream's actor writes with: everything it does carries its epoch."""
+    """The writing side of one incarnation of a stream's actor. Everything it does carries the actor's epoch."""
 
     __slots__ = ("_clock", "_epoch", "_failures", "_hub", "_intake", "_log", "_record", "problem")
 
@@ -33,15 +32,15 @@ class Delivery:
         self._clock = record.runtime.clock
         self._failures = 0  # in a row
         self.problem: Exception | None = None
-        """Why the last delivery failed; None if it was refused: the stream is over, or another actor has it."""
+        """Why the last delivery failed; None if it was refused, as the stream has ended or has another actor."""
 
     def emit(self, limit: int, bucket: TokenBucket | None) -> bool:
-        """Deliver one batch, or one tool event; returns whether that worked. If not, it is in the buffer again."""
+        """Deliver one batch or one tool event; returns whether that worked. If not, it is back in the buffer."""
         intake, log, record, clock = self._intake, self._log, self._record, self._clock
         seq = log.last_seq + 1
         batch, dropped = intake.take(limit, seq, self._epoch)
         self.problem = None
-        if batch is None:  # thrown away in this very moment, or another actor has taken over
+        if batch is None:  # discarded at this moment, or another actor has taken over
             return not intake.size
         event: TokenEvent | ToolEvent
         if isinstance(batch, Batch):
@@ -50,14 +49,15 @@ class Delivery:
             event = TokenEvent(log.stream_id, seq, tokens, text, kind, clock.time(), log.metadata, dropped)
         else:
             event = self._number(batch.event, seq)
-        if record.journal is not None:
+        if record.journal is None:
+            appended = log.append(self._epoch, event)
+        else:
             try:
-                record.journal.append(event)
+                appended = record.append(event, self._epoch)
             except Exception as error:
                 self.problem = error
-                intake.restore(batch)
-                return False
-        if not log.append(self._epoch, event):  # the stream has been ended, or another actor has taken over
+                appended = False
+        if not appended:  # the journal failed, the stream has ended, or another actor has taken over
             intake.restore(batch)
             return False
         intake.commit(batch)
@@ -68,7 +68,7 @@ class Delivery:
             size = len(text) if text.isascii() else len(text.encode(errors="replace"))
             record.counters.delivered(len(tokens), size, now)
         else:
-            record.counters.told(event, now)
+            record.counters.counted(event, now)
         self._failures = 0
         if self._hub.announce():
             record.counters.held += 1
@@ -81,7 +81,7 @@ class Delivery:
         )
 
     def count_failure(self) -> DeliveryError | None:
-        """Note that the last delivery failed; returns an error if it was one too many."""
+        """Count the failure of the last delivery; returns an error once ``max_errors`` is reached."""
         stream_id, problem = self._record.stream_id, self.problem
         self._record.counters.errors += 1
         self._failures += 1
@@ -95,43 +95,6 @@ class Delivery:
         return error
 
     def reset(self, reason: str) -> None:
-        """Void what came so far."""
-        log = self._log
-        event = StreamReset(log.stream_id, log.last_seq + 1, reason, self._clock.time(), log.metadata)
-        self._store(event)
-        if log.append(self._epoch, event):
+        """Void what was delivered so far."""
+        if self._record.reset(reason, self._epoch):
             self._hub.announce()
-
-    def end(self, ending: Complete | Fail | Cancel) -> bool:
-        """Write the terminal event and tell everybody; returns whether it was ours to write."""
-        intake, log, record = self._intake, self._log, self._record
-        intake.close(self._epoch)
-        dropped = intake.take_dropped(self._epoch)
-        now = self._clock.time()
-        match ending:
-            case Complete(outcome=outcome):
-                ended = log.complete(outcome, dropped, now, self._epoch)
-            case Fail(error=error, outcome=outcome):
-                ended = log.fail(error, outcome, dropped, now, self._epoch)
-            case Cancel(reason=reason):
-                ended = log.cancel(reason, record.outcome(), dropped, now, self._epoch)
-        if ended:
-            intake.clear()  # of a stream that was cancelled or has failed
-            assert log.terminal is not None
-            try:
-                self._store(log.terminal)
-            finally:
-                record.counters.state_changes += 1
-                record.conclude()
-        return ended
-
-    def _store(self, event: StreamReset | TerminalEvent) -> None:
-        """Journal an event that cannot be taken back: if that fails, only the journal does not know of it."""
-        record = self._record
-        if record.journal is not None:
-            try:
-                record.journal.append(event)
-            except Exception as problem:
-                get_logger(stream_id=record.stream_id).error(
-                    "event_not_in_journal", event_type=type(event).__name__, error=type(problem).__name__
-                )

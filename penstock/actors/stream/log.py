@@ -14,16 +14,11 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import msgspec
-
 from penstock.actors.stream.folded import Folded, Window, cost_of
+from penstock.actors.stream.outcome import Outcome
 from penstock.errors import AgentError, PenstockError, ProviderError, StreamError
 from penstock.events import (
-    Choice,
-    Cost,
     Event,
-    FinishReason,
-    ReasoningBlock,
     StreamCancelled,
     StreamCompleted,
     StreamFailed,
@@ -33,34 +28,10 @@ from penstock.events import (
     TerminalEvent,
     TokenEvent,
     TokenKind,
-    ToolCall,
     ToolEvent,
-    Usage,
 )
 
-__all__ = ["Outcome", "StreamLog"]
-
-
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What a provider said beside the text, for the terminal event.
-
-    ``text`` and ``reasoning`` are there only where somebody conducts several rounds of an answer: those of this round.
-    """
-
-    finish_reason: FinishReason = "stop"
-    raw_finish_reason: str | None = None
-    tool_calls: tuple[ToolCall, ...] = ()
-    usage: Usage | None = None
-    model: str | None = None
-    provider: str | None = None
-    reasoning_blocks: tuple[ReasoningBlock, ...] = ()
-    choices: tuple[Choice, ...] = ()
-    cost: Cost | None = None
-    text: str = ""
-    reasoning: str = ""
-
-    def __repr__(self) -> str:
-        return f"Outcome(finish_reason={self.finish_reason!r}, tool_calls={len(self.tool_calls)})"
+__all__ = ["StreamLog"]
 
 
 class StreamLog:
@@ -75,6 +46,7 @@ class StreamLog:
         "last_seq",
         "measure",
         "metadata",
+        "on_end",
         "retain_bytes",
         "stream_id",
         "terminal",
@@ -88,7 +60,8 @@ class StreamLog:
         self.tokens = 0
         self.dropped = 0  # as told in token events
         self.terminal: TerminalEvent | None = None
-        self.measure: Callable[[float], StreamMetrics] | None = None  # what the terminal event says of the stream
+        self.measure: Callable[[float], StreamMetrics] | None = None  # computes the terminal event's metrics
+        self.on_end: Callable[[TerminalEvent], None] | None = None  # called before the terminal event is visible
         self.retain_bytes = retain_bytes
         self._bytes = 0
         self._epoch = 0
@@ -102,6 +75,10 @@ class StreamLog:
         with self._lock:
             self._epoch += 1
             return self._epoch
+
+    def is_open(self, epoch: int | None = None) -> bool:
+        """Whether there is no terminal event and ``epoch`` is the current one (None: any)."""
+        return self.terminal is None and (epoch is None or epoch == self._epoch)
 
     def append(self, epoch: int, event: TokenEvent | ToolEvent | StreamReset) -> bool:
         """Append an event that is numbered ``last_seq + 1``.
@@ -177,6 +154,8 @@ class StreamLog:
             if self.terminal is not None or (epoch is not None and epoch != self._epoch):
                 return False
             terminal = make(self.last_seq + 1)
+            if self.on_end is not None:
+                self.on_end(terminal)
             self.terminal = terminal
             self._add(terminal)
             return True

@@ -1,24 +1,23 @@
-"""What is said to streams, integrations and the handler: small frozen values.
+"""The messages that a stream accepts: small frozen values.
 
-Imperatives are requests, facts are news. Who answers a request is written at the actor that accepts it.
+Imperatives are requests; the actor that accepts one documents its reply.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 import msgspec
 
-from penstock.actors.stream.log import Outcome
+from penstock.actors.runtime.signals import Ephemeral
+from penstock.actors.stream.outcome import Outcome
 from penstock.errors import PenstockError
-
-if TYPE_CHECKING:  # the record knows these messages
-    from penstock.actors.stream.record import StreamRecord
 
 __all__ = [
     "Cancel",
     "Complete",
+    "Ending",
     "Fail",
     "Flush",
     "GetState",
@@ -26,7 +25,6 @@ __all__ = [
     "Pause",
     "Reset",
     "Resume",
-    "RoundEnded",
     "SetOptions",
     "StopStream",
 ]
@@ -39,19 +37,19 @@ class Flush(msgspec.Struct, frozen=True):
 
 
 class Pause(msgspec.Struct, frozen=True):
-    """Let nothing out until `Resume`."""
+    """Emit nothing until `Resume`."""
 
 
 class Resume(msgspec.Struct, frozen=True):
-    """Go on where `Pause` found you."""
+    """Continue in the state that `Pause` interrupted."""
 
 
 class StopStream(msgspec.Struct, frozen=True):
-    """Flush, then end well."""
+    """Flush, then end with `StreamCompleted`."""
 
 
-class Cancel(msgspec.Struct, frozen=True):
-    """End now; what is buffered is thrown away."""
+class Cancel(Ephemeral, msgspec.Struct, frozen=True):
+    """End now; what is buffered is discarded."""
 
     reason: str | None = None
 
@@ -63,34 +61,37 @@ class SetOptions(msgspec.Struct, frozen=True):
 
 
 class GetState(msgspec.Struct, frozen=True):
-    """Say the state's name."""
+    """Reply with the name of the state."""
 
 
 class GetStatistics(msgspec.Struct, frozen=True):
-    """Say the statistics."""
+    """Reply with the `StreamStatistics`."""
 
 
-class Complete(msgspec.Struct, frozen=True):
-    """The source has ended well: let out what is buffered at the stream's pace, then end."""
+class Complete(Ephemeral, msgspec.Struct, frozen=True):
+    """The feed has finished: emit what is buffered at the stream's pace, then end with `StreamCompleted`.
 
-    outcome: Outcome
+    ``outcome`` None: what the feed has received when the stream ends.
+    """
+
+    outcome: Outcome | None = None
 
 
-class Fail(msgspec.Struct, frozen=True):
-    """The source has failed: let out what is buffered at the stream's pace, then end with ``error``."""
+class Fail(Ephemeral, msgspec.Struct, frozen=True):
+    """The feed has failed: emit what is buffered at the stream's pace, then end with `StreamFailed`.
+
+    ``outcome`` as for `Complete`.
+    """
 
     error: PenstockError
-    outcome: Outcome
+    outcome: Outcome | None = None
 
 
 class Reset(msgspec.Struct, frozen=True):
-    """The source starts again from the beginning: what came so far is void."""
+    """The feed starts again from the beginning: discard what came so far."""
 
     reason: str
 
 
-class RoundEnded(msgspec.Struct, frozen=True):
-    """To whoever conducts a stream: the source of ``record`` has ended so, and the stream has not been told."""
-
-    record: StreamRecord
-    ending: Complete | Fail
+Ending: TypeAlias = Complete | Fail | Cancel
+"""How a stream is to end."""

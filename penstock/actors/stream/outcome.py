@@ -1,13 +1,36 @@
-"""Several rounds of an answer as one: what the terminal event says of all of them. Pure."""
+"""The outcome of an answer, and the sum of several rounds: the terminal event reports it beside the text. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from penstock.actors.stream.log import Outcome
-from penstock.events import Cost, Usage
+import msgspec
 
-__all__ = ["add_costs", "add_usages", "all_rounds"]
+from penstock.events import Choice, Cost, FinishReason, ReasoningBlock, ToolCall, Usage
+
+__all__ = ["Outcome", "add_costs", "add_usages", "all_rounds"]
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What a provider reported beside the text, for the terminal event.
+
+    ``text`` and ``reasoning`` are set only if the answer has several rounds (an agent's turn): those of this round.
+    """
+
+    finish_reason: FinishReason = "stop"
+    raw_finish_reason: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    usage: Usage | None = None
+    model: str | None = None
+    provider: str | None = None
+    reasoning_blocks: tuple[ReasoningBlock, ...] = ()
+    choices: tuple[Choice, ...] = ()
+    cost: Cost | None = None
+    text: str = ""
+    reasoning: str = ""
+
+    def __repr__(self) -> str:
+        return f"Outcome(finish_reason={self.finish_reason!r}, tool_calls={len(self.tool_calls)})"
 
 
 def add_usages(usages: Sequence[Usage | None]) -> Usage | None:

@@ -1,7 +1,10 @@
-"""What is known of one stream beyond any actor's life: its log, its buffer, its subscribers.
+"""The record of one stream: everything that outlives its actor.
 
-A record is made when the stream is, and kept in a `StreamTable` until the stream is forgotten. The stream's actor, its
-integration and the handler work on it and may crash and be restarted around it.
+A record is made when the stream is, and kept in a `StreamTable` until the stream is forgotten. The stream's actor, the
+integration of its provider call and the handler work on it, and may crash and be restarted around it.
+
+A stream ends in two steps. How it is to end is *proposed*, by any thread (`StreamRecord.propose`). It is *finished*
+once (`StreamRecord.finish`), which writes the terminal event into the log and the journal and announces it.
 """
 
 from __future__ import annotations
@@ -9,189 +12,58 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-from array import array
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
-import msgspec
-
-from penstock.actors.call.record import Source
-from penstock.actors.call.usage import count_characters, estimate_usage
+from penstock.actors.runtime.dispatcher import blocking
 from penstock.actors.runtime.process import ProcessRef
 from penstock.actors.runtime.reply import Reply
 from penstock.actors.runtime.runtime import Runtime
+from penstock.actors.stream.feed import Feed
+from penstock.actors.stream.hub import Hub, nothing
 from penstock.actors.stream.intake import Intake
-from penstock.actors.stream.log import Outcome, StreamLog
-from penstock.actors.stream.messages import Complete, Fail
-from penstock.actors.stream.outcome import all_rounds
-from penstock.actors.stream.subscriptions import Hub, nothing
+from penstock.actors.stream.log import StreamLog
+from penstock.actors.stream.messages import Cancel, Complete, Ending, Fail
+from penstock.actors.stream.outcome import Outcome, all_rounds
+from penstock.actors.stream.statistics import Counters, StreamStatistics
 from penstock.config.logs import get_logger
 from penstock.config.options import OnOrphan, Restart, StreamOptions
-from penstock.errors import StreamExists, StreamNotFound
 from penstock.events import (
     Cost,
     StreamCompleted,
     StreamMetrics,
-    ToolCallCompleted,
+    StreamReset,
+    TerminalEvent,
+    TokenEvent,
     ToolEvent,
-    ToolResult,
-    ToolResultStatus,
     Usage,
 )
 from penstock.ports import Journal
 
-__all__ = ["Counters", "StreamRecord", "StreamStatistics", "StreamTable"]
+__all__ = ["StreamRecord"]
 
-_GAPS: Final = 512  # times between deliveries that are kept
-_FAILED: Final[frozenset[ToolResultStatus]] = frozenset({"error", "timeout", "invalid_arguments", "unknown_tool"})
-
-
-class StreamStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """What a stream has done. Times with ``_s`` are seconds; ``start_time`` and ``last_activity`` are wall clock."""
-
-    stream_id: str
-    state: str
-    tokens_processed: int
-    """Tokens accepted into the buffer."""
-    tokens_delivered: int
-    """Tokens that are in the log."""
-    tokens_dropped: int
-    """Tokens lost to ``overflow``."""
-    batches_flushed: int
-    """Events that carried tokens."""
-    state_changes: int
-    errors: int
-    """Deliveries, attempts at the provider and tools that failed."""
-    start_time: float
-    first_token_time: float | None
-    end_time: float | None
-    """None while it runs."""
-    last_activity: float
-    """The last token, or anything else that happened; exact to within ``flush_interval`` while nothing holds it."""
-    buffer_size: int
-    """Tokens, and tool events, that wait."""
-    buffer_high_water_mark: int
-    """The most of them there have been. Tool events do not wait for room, so it may be above ``max_buffer_size``."""
-    backpressure_events: int
-    """How often somebody had to wait: a producer for room, or the stream for a slow subscriber."""
-    subscribers: int
-    restarts: int
-    """How often its actor was restarted after a crash."""
-    time_to_first_token_s: float | None
-    """From opening to the first delivery; None before."""
-    total_time_s: float
-    """From opening to the end, or until now."""
-    bytes: int
-    """Text delivered, in UTF-8 bytes."""
-    tokens_per_second: float
-    """Tokens delivered a second, behind the first delivery up to the last one; 0.0 before there are two."""
-    bytes_per_second: float
-    """The same in UTF-8 bytes of text."""
-    inter_token_p50_s: float | None
-    """Median time between deliveries, divided by their tokens; over the last 512 deliveries."""
-    inter_token_p99_s: float | None
-    function_calls: int
-    tool_time_s: float
-    """Seconds in which at least one tool ran."""
-    usage: Usage | None
-    """What the provider says of its tokens; while it has not, and if it broke off before, an estimate."""
-    usage_is_estimate: bool
-    """Also true of what the provider told before the end: it counts what had been said then."""
-    cost: Cost | None
-    """By the price table; None if that does not know the model."""
-
-
-class Counters:
-    """What a stream counts. Written by its actor only, but for what its integration counts; they survive both."""
-
-    __slots__ = (
-        "_gaps",
-        "batches",
-        "bytes",
-        "errors",
-        "failed_attempts",
-        "first_bytes",
-        "first_delivery",
-        "first_tokens",
-        "function_calls",
-        "held",
-        "last_activity",
-        "last_delivery",
-        "restarts",
-        "state_changes",
-        "tool_errors",
-        "tool_time",
-        "tools_until",
-    )
-
-    def __init__(self, now: float) -> None:
-        self.batches = 0
-        self.bytes = 0
-        self.errors = 0
-        self.failed_attempts = 0  # at the provider; written by the integration
-        self.function_calls = 0
-        self.tool_errors = 0
-        self.tool_time = 0.0
-        self.tools_until = now  # up to then, `tool_time` has what there was
-        self.held = 0
-        self.restarts = 0
-        self.state_changes = 0
-        self.last_activity = now
-        self.first_delivery: float | None = None
-        self.first_tokens = 0
-        self.first_bytes = 0
-        self.last_delivery = 0.0
-        self._gaps: array[float] | None = None  # a ring
-
-    def delivered(self, tokens: int, size: int, now: float) -> None:
-        """Count a batch."""
-        gaps = self._gaps
-        if gaps is None:
-            if self.first_delivery is None:
-                self.first_delivery = now
-                self.first_tokens = tokens
-                self.first_bytes = size
-            else:
-                self._gaps = array("d", ((now - self.last_delivery) / tokens,))
-        elif len(gaps) < _GAPS:
-            gaps.append((now - self.last_delivery) / tokens)
-        else:
-            gaps[(self.batches - 1) % _GAPS] = (now - self.last_delivery) / tokens
-        self.last_delivery = self.last_activity = now
-        self.batches += 1
-        self.bytes += size
-
-    def told(self, event: ToolEvent, now: float) -> None:
-        """Count a tool event."""
-        self.last_activity = now
-        if isinstance(event, ToolCallCompleted):
-            self.function_calls += 1
-        elif isinstance(event, ToolResult):
-            self.tool_errors += event.status in _FAILED
-            # Of tools that ran at the same time, the later results add what they took beyond the earlier ones.
-            self.tool_time += max(0.0, now - max(now - event.duration_s, self.tools_until))
-            self.tools_until = now
-
-    def quantile(self, share: float) -> float | None:
-        """The given quantile of the times between tokens."""
-        gaps = sorted(self._gaps or ())
-        return gaps[min(len(gaps) - 1, int(share * len(gaps)))] if gaps else None
+_JOURNAL_TRIES: Final = 3  # for an event that cannot be taken back
+_JOURNAL_PATIENCE: Final = 1.0  # seconds to wait for an append that an actor of an earlier epoch has under way
 
 
 class StreamRecord:
-    """Everything of one stream that does not die with an actor."""
+    """Everything of one stream that does not die with an actor. Any thread may use it."""
 
     __slots__ = (
+        "_journaling",
+        "_lock",
         "counters",
         "created_at",
         "created_monotonic",
         "ended_at",
         "ending",
+        "feed",
         "feeder",
         "hub",
         "intake",
         "journal",
         "log",
+        "on_end",
         "on_orphan",
         "options",
         "over",
@@ -201,7 +73,6 @@ class StreamRecord:
         "rounds",
         "runtime",
         "serial",
-        "source",
         "state",
         "stream_id",
     )
@@ -216,7 +87,7 @@ class StreamRecord:
         on_orphan: OnOrphan,
         restart: Restart,
         journal: Journal | None = None,
-        source: Source | None = None,
+        feed: Feed | None = None,
     ) -> None:
         self.runtime = runtime
         self.stream_id = stream_id
@@ -224,62 +95,211 @@ class StreamRecord:
         self.on_orphan: OnOrphan = on_orphan
         self.restart: Restart = restart
         self.journal = journal
-        self.source = source  # where its tokens come from, if not from `process_token`
-        self.rounds: list[Outcome] = []  # of a conducted source: what came of each of them, as they ended
-        self.serial = 0  # given by the table: tells it from others that have had its id
-        self.feeder: ProcessRef | None = None  # what joins another stream to it, and says how it ends
-        self.ending: Complete | Fail | None = None  # what its source said last; its actor may have crashed since
-        self.ref: ProcessRef | None = None  # the actor that is the stream right now
+        self.feed = feed  # None: tokens come by `process_token` only
+        self.rounds: list[Outcome] = []  # of the feeds before the present one, if the stream is conducted
+        self.serial = 0  # assigned by the table; distinguishes records that have had the same id
+        self.feeder: ProcessRef | None = None  # the relay that joins another stream to this one
+        self.ending: Ending | None = None  # what was proposed; its actor may have crashed since
+        self.ref: ProcessRef | None = None  # the present actor
         self.state = "idle"
-        self.restart_in = "idle"  # the state a restarted actor begins in: paused it stays paused
+        self.restart_in = "idle"  # the state in which a restarted actor begins: a paused stream stays paused
         self.created_at = runtime.clock.time()
         self.created_monotonic = runtime.clock.monotonic()
         self.ended_at: float | None = None  # monotonic
         self.log = StreamLog(stream_id, metadata, options.retain_bytes)
         self.log.measure = self._measure
+        self.log.on_end = self._note_end
+        self.on_end: Callable[[TerminalEvent], None] = lambda terminal: None  # set by the table
         self.intake = Intake(stream_id, options, runtime.dispatcher, runtime.clock)
         self.hub = Hub()
         self.counters = Counters(self.created_monotonic)
         self.over = Reply(runtime.dispatcher, f"the end of stream {stream_id!r}")
+        self._lock = threading.Lock()  # guards `ending`
+        self._journaling = None if journal is None else threading.Lock()  # held from the journal's append to the log's
 
     @property
     def metadata(self) -> Mapping[str, Any]:
-        """What comes back in every event."""
+        """The metadata that every event carries."""
         return self.log.metadata
 
     @metadata.setter
     def metadata(self, metadata: Mapping[str, Any]) -> None:
         self.log.metadata = metadata
 
-    def conclude(self) -> None:
-        """Its terminal event is in the log: tell everybody. Whoever wrote it calls this."""
+    @property
+    def is_over(self) -> bool:
+        """Whether the log has its terminal event."""
+        return self.log.terminal is not None
+
+    # --- the end -------------------------------------------------------------------------------------------------
+
+    def tell(self, message: Any) -> None:
+        """Send a message to the stream's actor. One that is being restarted does not get it."""
+        ref = self.ref
+        if ref is not None and not self.is_over:
+            ref.tell(message)
+
+    def propose(self, ending: Ending, *, by: ProcessRef | None = None) -> bool:
+        """Say how the stream is to end, and tell its actor; returns whether this proposal counts.
+
+        The first one counts, except that `Cancel` takes the place of the others. It is written before the actor is
+        told, so that an actor which is just being started or restarted finds it.
+
+        Args:
+            ending: `Complete` and `Fail` let out what is buffered first; `Cancel` discards it.
+            by: the stream's own actor, which needs no message.
+        """
+        with self._lock:
+            before = self.ending
+            if self.is_over or isinstance(before, Cancel) or (before is not None and not isinstance(ending, Cancel)):
+                return False
+            self.ending = ending
+        if by is None:
+            self.tell(ending)
+        return True
+
+    def finish(self, ending: Ending, epoch: int | None = None) -> bool:
+        """End the stream: terminal event, journal, subscribers. The only place where a stream ends; it happens once.
+
+        The feed is cancelled first, so that a provider's connection is closed before what it used is computed.
+
+        Args:
+            ending: how.
+            epoch: of the actor that ends it. An actor of an earlier epoch has no effect. None is for the handler and
+                the sentinel, which act when there is no actor.
+
+        Returns whether this call has ended it.
+        """
+        log, intake, feed = self.log, self.intake, self.feed
+        if not log.is_open(epoch):
+            return False
+        intake.close(epoch)
+        if feed is not None:
+            feed.cancel()
+        is_ours = False
+        try:
+            with self._journal_lock():
+                is_ours = self._write_terminal(ending, epoch)
+                if is_ours:
+                    intake.clear()
+                    assert log.terminal is not None
+                    self._journal_surely(log.terminal)
+        finally:
+            if is_ours:
+                self._announce_end()
+        return is_ours
+
+    def _write_terminal(self, ending: Ending, epoch: int | None) -> bool:
+        log, dropped, now = self.log, self.intake.take_dropped(epoch), self.runtime.clock.time()
+        match ending:
+            case Complete(outcome=outcome):
+                return log.complete(outcome or self.outcome(), dropped, now, epoch)
+            case Fail(error=error, outcome=outcome):
+                return log.fail(error, outcome or self.outcome(), dropped, now, epoch)
+            case Cancel(reason=reason):
+                return log.cancel(reason, self.outcome(), dropped, now, epoch)
+
+    def _note_end(self, terminal: TerminalEvent) -> None:
+        """Count the end before its event is visible, so that no reader of the event finds it uncounted."""
+        self.ended_at = self.runtime.clock.monotonic()
+        self.counters.state_changes += 1
         self.state = "ended"
-        self.log.measure = None
+        self.on_end(terminal)
+
+    def _announce_end(self) -> None:
+        self.log.measure = self.log.on_end = None
         self.hub.on_release = nothing
         self.hub.announce()
         with contextlib.suppress(queue.Full):
             self.over.set(self.log.terminal)
 
-    @property
-    def is_over(self) -> bool:
-        """Whether its log has its terminal event."""
-        return self.log.terminal is not None
+    # --- events into journal and log -----------------------------------------------------------------------------
+
+    def append(self, event: TokenEvent | ToolEvent, epoch: int) -> bool:
+        """Append an event to the journal and the log; returns whether ``epoch`` may still write.
+
+        The log takes what the journal has taken: nothing can end the stream, or start another epoch, in between.
+
+        Raises:
+            Exception: what the journal raised; the log is unchanged.
+        """
+        with self._journal_lock():
+            if not self.log.is_open(epoch):
+                return False
+            if self.journal is not None:
+                self.journal.append(event)
+            return self.log.append(epoch, event)
+
+    def reset(self, reason: str, epoch: int) -> bool:
+        """Append a `StreamReset`, which voids what came before; returns whether ``epoch`` may still write."""
+        log = self.log
+        with self._journal_lock():
+            if not log.is_open(epoch):
+                return False
+            event = StreamReset(log.stream_id, log.last_seq + 1, reason, self.runtime.clock.time(), log.metadata)
+            self._journal_surely(event)
+            return log.append(epoch, event)
+
+    def new_epoch(self) -> int:
+        """Let a new actor write; an append that the one before has under way is waited for."""
+        if self._journaling is None:
+            return self.log.new_epoch()
+        with self._journal_lock():
+            return self.log.new_epoch()
+
+    @contextlib.contextmanager
+    def _journal_lock(self) -> Iterator[None]:
+        """Keep the journal equal to the log. A journal that hangs is not waited for longer than a second."""
+        lock = self._journaling
+        if lock is None:
+            yield
+            return
+        taken = lock.acquire(blocking=False)
+        if not taken:
+            with blocking():
+                taken = lock.acquire(timeout=_JOURNAL_PATIENCE)
+            if not taken:
+                get_logger(stream_id=self.stream_id).error("journal_hangs")
+        try:
+            yield
+        finally:
+            if taken:
+                lock.release()
+
+    def _journal_surely(self, event: StreamReset | TerminalEvent) -> None:
+        """Journal an event that must go into the log in any case."""
+        journal = self.journal
+        if journal is None:
+            return
+        for left in reversed(range(_JOURNAL_TRIES)):
+            try:
+                journal.append(event)
+            except Exception as problem:
+                if not left:
+                    get_logger(stream_id=self.stream_id).error(
+                        "event_not_in_journal", event_type=type(event).__name__, error=type(problem).__name__
+                    )
+            else:
+                return
+
+    # --- what it has done ----------------------------------------------------------------------------------------
 
     def outcome(self) -> Outcome:
-        """What its source has said so far beside the text, in all its rounds. From any thread; never raises."""
-        if self.ending is not None:
-            return self.ending.outcome
-        source = self.source
-        if source is None:
+        """What the feed has received so far beside the text, in all rounds. Any thread; never raises."""
+        ending = self.ending
+        if isinstance(ending, (Complete, Fail)) and ending.outcome is not None:
+            return ending.outcome
+        feed = self.feed
+        if feed is None:
             return Outcome()
         try:
-            return all_rounds([*self.rounds[: source.round - 1], source.outcome()])
-        except Exception as error:  # whoever asks is writing the terminal event, which must be written
+            return all_rounds([*self.rounds[: feed.round - 1], feed.outcome()])
+        except Exception as error:  # the terminal event must be written in any case
             get_logger(stream_id=self.stream_id).error("outcome_unknown", error=type(error).__name__)
             return Outcome()
 
     def metrics(self) -> StreamMetrics:
-        """What it has done so far, in numbers; once it is over, just what its terminal event says."""
+        """The stream in numbers; once it is over, exactly those of its terminal event."""
         terminal = self.log.terminal
         if terminal is not None and terminal.metrics is not None:
             return terminal.metrics
@@ -308,7 +328,7 @@ class StreamRecord:
         return monotonic - self.created_monotonic + self.created_at
 
     def statistics(self) -> StreamStatistics:
-        """A snapshot; from any thread, without asking anybody."""
+        """A snapshot of the counters. Any thread; waits for nothing."""
         counters, intake, metrics = self.counters, self.intake, self.metrics()
         usage, is_estimate, cost = self._bill()
         return StreamStatistics(
@@ -344,81 +364,15 @@ class StreamRecord:
         )
 
     def _bill(self) -> tuple[Usage | None, bool, Cost | None]:
-        """The tokens that the provider counts, whether that is our estimate, and what they cost."""
-        terminal, source = self.log.terminal, self.source
+        """The usage, whether it is an estimate, and the cost."""
+        terminal, feed = self.log.terminal, self.feed
         if terminal is not None:
-            if source is None or isinstance(terminal, StreamCompleted) or source.builder.is_finished:
+            if feed is None or isinstance(terminal, StreamCompleted):
                 return terminal.usage, False, terminal.cost
-            # Broken off: what has been used is billed all the same, though nobody told how much that is.
-            usage = terminal.usage
-            if usage is None and source.builder.size:
-                usage = estimate_usage(count_characters(source.call.input), source.builder.size)
-            return usage, usage is not None, terminal.cost
+            usage, is_estimate = feed.bill(terminal.usage, is_over=True)
+            return usage, is_estimate, terminal.cost
         outcome = self.outcome()
-        if source is None or self.ending is not None:
+        if feed is None or outcome is getattr(self.ending, "outcome", None):
             return outcome.usage, False, outcome.cost
-        if outcome.usage is not None:
-            return outcome.usage, not source.builder.is_finished, outcome.cost
-        asked = count_characters(source.call.input)
-        return estimate_usage(asked, source.builder.size), True, outcome.cost
-
-
-class StreamTable:
-    """All records by id. The handler is the one who decides; this survives it, as an ETS table survives its user."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._records: dict[str, StreamRecord] = {}
-        self._replaced: list[StreamRecord] = []  # ended, not settled yet, and another has their id
-        self.created = 0
-        self.active = 0
-        self.completed = 0
-        self.failed = 0
-        self.cancelled = 0
-        self.tokens = 0  # of ended streams
-
-    def add(self, record: StreamRecord) -> None:
-        """Enter a record; an ended stream's id can be used again.
-
-        Raises:
-            StreamExists: a running stream has that id.
-        """
-        with self._lock:
-            other = self._records.get(record.stream_id)
-            if other is not None and other.ended_at is None:
-                if not other.is_over:
-                    raise StreamExists(record.stream_id)
-                self._replaced.append(other)
-            self._records.pop(record.stream_id, None)  # so that the dict's order is that of opening
-            self._records[record.stream_id] = record
-            self.created += 1
-            self.active += 1
-            record.serial = self.created
-
-    def get(self, stream_id: str) -> StreamRecord:
-        """The record with that id, running or ended not long ago.
-
-        Raises:
-            StreamNotFound: there is none.
-        """
-        record = self._records.get(stream_id)
-        if record is None:
-            raise StreamNotFound(stream_id)
-        return record
-
-    def find(self, stream_id: str) -> StreamRecord | None:
-        """The same without raising."""
-        return self._records.get(stream_id)
-
-    def forget(self, record: StreamRecord) -> None:
-        """Drop it, unless its id has been given to another stream since."""
-        with self._lock:
-            if self._records.get(record.stream_id) is record:
-                del self._records[record.stream_id]
-            if record in self._replaced:
-                self._replaced.remove(record)
-
-    def all(self) -> list[StreamRecord]:
-        """All records, oldest first."""
-        with self._lock:
-            return [*self._replaced, *self._records.values()]
+        usage, is_estimate = feed.bill(outcome.usage, is_over=False)
+        return usage, is_estimate, outcome.cost

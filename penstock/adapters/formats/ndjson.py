@@ -1,4 +1,4 @@
-"""JSON in lines (``application/x-ndjson``) out of bytes: whole lines, whatever way the bytes are cut."""
+"""An incremental parser of newline-delimited JSON (``application/x-ndjson``)."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _BOM = b"\xef\xbb\xbf"
 
 
 class NdjsonDecoder:
-    """Cuts one body, pushed in as chunks, into lines. After a `ProtocolError` it is unusable.
+    """Splits one body, fed in chunks, into lines. After a `ProtocolError` it is unusable.
 
-    A line ends in LF or CRLF and in nothing else: U+2028, NEL and a lone CR may stand inside JSON.
+    Only LF and CRLF end a line: U+2028, NEL and a lone CR may occur inside JSON.
     """
 
     def __init__(self, max_event_bytes: int) -> None:
@@ -23,9 +23,10 @@ class NdjsonDecoder:
         self._at_start = True
 
     def feed(self, chunk: bytes) -> list[str]:
-        """The lines that ``chunk`` completes, without their ends; blank ones are left out.
+        """Return the lines that ``chunk`` completes, without line endings; blank lines are skipped.
 
-        Chunks may split anywhere, also inside a UTF-8 character; what is left over waits. Broken UTF-8 is U+FFFD.
+        Chunks may split anywhere, even inside a UTF-8 character; an incomplete line waits for the next call. Invalid
+        UTF-8 becomes U+FFFD.
 
         Raises:
             ProtocolError: a line is longer than ``max_event_bytes``, complete or not.
@@ -42,29 +43,29 @@ class NdjsonDecoder:
         return self._lines(complete)
 
     def close(self) -> list[str]:
-        """The body has ended: the unterminated last line, where it is whole JSON and so cannot have been cut."""
+        """Return the unterminated last line of a body that has ended, if it is complete JSON."""
         rest = bytes(self._pending)
         self._pending.clear()
-        return [line for line in self._lines(rest) if _is_whole(line)]
+        return [line for line in self._lines(rest) if _is_complete(line)]
 
     def _lines(self, complete: bytes) -> list[str]:
         if self._at_start and complete:
             self._at_start = False
             complete = complete.removeprefix(_BOM)
-        found = []
+        lines = []
         for line in complete.split(b"\n"):
             self._check(len(line))
             if text := line.strip():
-                found.append(text.decode("utf-8", "replace"))
-        return found
+                lines.append(text.decode("utf-8", "replace"))
+        return lines
 
     def _check(self, length: int) -> None:
         if length > self._limit:
             raise ProtocolError(f"a line is longer than {self._limit} bytes")
 
 
-def _is_whole(line: str) -> bool:
-    """Whether ``line`` is a JSON object or array; of a number, some digits may be missing."""
+def _is_complete(line: str) -> bool:
+    """Tell whether ``line`` is a JSON object or array; a number may lack digits."""
     if not line.startswith(("{", "[")):
         return False
     try:

@@ -1,10 +1,10 @@
-"""Server-sent events out of bytes: sseclient-py parses the fields, this module makes that safe and incremental.
+"""An incremental parser of server-sent events: sseclient-py parses the fields, this module makes that safe.
 
-sseclient-py wants an iterable of chunks, stops where the iterable stops and reads lines with ``bytes.splitlines``. It
-does not know a CR at the end of a chunk, a byte order mark, broken UTF-8 or a limit, dispatches an unterminated last
-block, and joins an event's lines in quadratic time. So it is handed complete blocks only, with LF line ends, and each
-of these things is done here, most of them only when a chunk gives cause for it: the ordinary chunk, whole events of
-``data:`` and ``event:`` lines, goes straight through.
+sseclient-py needs an iterable of chunks, stops where the iterable stops, and reads lines with ``bytes.splitlines``. It
+does not handle a CR at the end of a chunk, a byte order mark, invalid UTF-8 or a limit, dispatches an unterminated last
+block, and joins an event's lines in quadratic time. So it gets only complete blocks with LF line endings, and
+everything else is done here, most of it only for chunks that need it: an ordinary chunk, which is whole events of
+``data:`` and ``event:`` lines, passes straight through.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ __all__ = ["SseDecoder", "SseEvent"]
 
 _BOM = b"\xef\xbb\xbf"
 _LINES_AT_ONCE = 64
-"""Longest block, in lines, that sseclient gets in one piece; its work on a block grows with the square of this."""
+"""The most ``data:`` lines that sseclient gets in one block; its work on a block grows with the square of this."""
 
 
 class SseEvent(msgspec.Struct, frozen=True, gc=False):
     """One dispatched event.
 
-    ``id`` is the last event id of the stream, as the standard has it, not the event's own. Two things that the standard
-    ignores come as events too, with their text as data: an ``error:`` field line (GPUStack, llama.cpp before September
-    2025) as type ``"error"``, and a bare JSON body behind or instead of events (Vertex) as type ``"json"``.
+    ``id`` is the stream's last event id, as in the standard, not the event's own. Two things that the standard ignores
+    become events too, with their text as data: an ``error:`` field line (GPUStack, llama.cpp before September 2025)
+    of type ``"error"``, and a bare JSON body after or instead of events (Vertex) of type ``"json"``.
     """
 
     event: str
@@ -40,7 +40,7 @@ class SseEvent(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Blocks:
-    """The event source sseclient reads from: what it is given, once, then nothing until it is given more."""
+    """The iterable that sseclient reads from: yields what was put in once, then stops until the next `put`."""
 
     __slots__ = ("_waiting",)
 
@@ -64,12 +64,12 @@ class _Blocks:
 
 
 class SseDecoder:
-    """Cuts one event stream, pushed in as chunks, into events. After a `ProtocolError` it is unusable.
+    """Splits one event stream, fed in chunks, into events. After a `ProtocolError` it is unusable.
 
     Attributes:
-        comments: comment lines seen so far; providers send them as keep-alives.
-        retry_ms: the last valid ``retry:`` value, in milliseconds, or None.
-        last_event_id: the stream's last event id, ``""`` where none has come.
+        comments: comment lines so far; providers send them as keep-alives.
+        retry_ms: the last valid ``retry:`` value in milliseconds, or None.
+        last_event_id: the stream's last event id; ``""`` before the first.
     """
 
     def __init__(self, max_event_bytes: int) -> None:
@@ -86,7 +86,8 @@ class SseDecoder:
     def feed(self, chunk: bytes) -> list[SseEvent]:
         """Decode one chunk into the events it completes.
 
-        Chunks may split anywhere, also inside a UTF-8 character or between CR and LF; what is left over waits.
+        Chunks may split anywhere, even inside a UTF-8 character or between CR and LF; an incomplete event waits for
+        the next call.
 
         Raises:
             ProtocolError: an event is longer than ``max_event_bytes``, complete or not.
@@ -113,20 +114,23 @@ class SseDecoder:
         return events
 
     def close(self) -> list[SseEvent]:
-        """The body has ended: give the unterminated last block's event where it is certain that nothing is missing.
+        """Return the event of the unterminated last block of a body that has ended, if it is certainly complete.
 
-        The standard throws that block away, since its last line may be cut. A JSON object or array that parses, and
-        ``[DONE]``, cannot have been cut, so they are kept.
+        The standard discards that block, since its last line may be cut off. A valid JSON object or array and
+        ``[DONE]`` cannot be cut off, so they are kept.
         """
         rest = self._pending.decode("utf-8", "replace")
         self._pending.clear()
         if not rest.strip("\n"):
             return []
         events = self._parse((rest.rstrip("\n") + "\n\n").encode())
-        return [event for event in events if _is_whole(event.data)]
+        return [event for event in events if _is_complete(event.data)]
 
     def _normalise(self, chunk: bytes) -> bytes:
-        """Turn CR and CRLF into LF at once (a CR is told from a CRLF by the next chunk), and take off the BOM."""
+        """Replace CR and CRLF with LF, and remove the BOM.
+
+        A CR at the end of the chunk becomes LF at once; an LF at the beginning of the next chunk is then dropped.
+        """
         if self._at_start:
             if not chunk:
                 return chunk
@@ -145,7 +149,7 @@ class SseDecoder:
         return _with_lf(chunk)
 
     def _drop_leading_comments(self) -> None:
-        """Count comments as soon as their line ends: they need no blank line to be a sign of life."""
+        """Count comments as soon as their line ends: a keep-alive need not wait for a blank line."""
         pending = self._pending
         end = pending.rfind(b"\n") + 1
         start = 0
@@ -158,7 +162,7 @@ class SseDecoder:
         """Parse complete blocks that end in a blank line."""
         if len(blocks) > self._limit + 1 and max(map(len, blocks.split(b"\n\n"))) >= self._limit:
             raise ProtocolError(f"an event is longer than {self._limit} bytes")
-        # Only data: and event: lines, each block's data in one line? Then there is nothing left to do but to parse.
+        # Only data: and event: lines, and one data: line in each block: nothing but parsing is needed.
         ends = blocks.count(b"\n\n")
         data = blocks.count(b"\ndata:") + blocks.startswith(b"data:")
         if data <= ends:
@@ -172,7 +176,7 @@ class SseDecoder:
         return events
 
     def _parse_block(self, block: bytes, events: list[SseEvent]) -> None:
-        """Parse one block with whatever the standard and the providers allow in it."""
+        """Parse one block with everything that the standard and the providers allow in it."""
         lines = block.split(b"\n")
         first = next((at for at, line in enumerate(lines) if not line.startswith(b":")), len(lines))
         self.comments += first
@@ -191,9 +195,9 @@ class SseDecoder:
             elif name == b"event":
                 head[name] = line
             elif name == b"id":
-                self._note_id(value)
+                self._read_id(value)
             elif name == b"retry":
-                self._note_retry(value)
+                self._read_retry(value)
             elif name == b"error":
                 text = value.removeprefix(b" ").decode("utf-8", "replace")
                 events.append(SseEvent("error", text, self.last_event_id))
@@ -202,11 +206,12 @@ class SseDecoder:
         if len(data) <= _LINES_AT_ONCE:
             events.extend(self._events(b"\n".join([*head.values(), *data, b"", b""])))
             return
-        pieces: list[SseEvent] = []
+        segments: list[SseEvent] = []
         for start in range(0, len(data), _LINES_AT_ONCE):
             lines = [*head.values(), *data[start : start + _LINES_AT_ONCE], b"", b""]
-            pieces.extend(self._events(b"\n".join(lines)))
-        events.append(SseEvent(pieces[0].event, "\n".join([piece.data for piece in pieces]), self.last_event_id))
+            segments.extend(self._events(b"\n".join(lines)))
+        joined = "\n".join([segment.data for segment in segments])
+        events.append(SseEvent(segments[0].event, joined, self.last_event_id))
 
     def _events(self, blocks: bytes) -> list[SseEvent]:
         self._source.put(blocks)
@@ -217,23 +222,23 @@ class SseDecoder:
             self._source.put(blocks.decode("utf-8", "replace").encode())
             return [SseEvent(event.event, event.data, last) for event in self._client.events()]
 
-    def _note_id(self, value: bytes) -> None:
+    def _read_id(self, value: bytes) -> None:
         if b"\0" not in value:
             self.last_event_id = value.removeprefix(b" ").decode("utf-8", "replace")
 
-    def _note_retry(self, value: bytes) -> None:
+    def _read_retry(self, value: bytes) -> None:
         digits = value.removeprefix(b" ")
         if digits.isdigit() and len(digits) < 16:
             self.retry_ms = int(digits)
 
 
 def _with_lf(chunk: bytes) -> bytes:
-    """``chunk`` with each CR and CRLF as LF; a fraction of the time that two calls of `bytes.replace` take."""
+    """Replace each CR and CRLF with LF, in a fraction of the time of two calls of `bytes.replace`."""
     lines = b"\n".join(chunk.splitlines())
     return lines + b"\n" if chunk.endswith((b"\n", b"\r")) else lines
 
 
-def _is_whole(data: str) -> bool:
+def _is_complete(data: str) -> bool:
     text = data.strip()
     if text == "[DONE]":
         return True

@@ -1,1 +1,1 @@
-"""HTTP with requests: one thread for each call."""
+"""The HTTP reader: requests on a pool of threads, one thread for each call under way."""

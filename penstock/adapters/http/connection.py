@@ -1,10 +1,11 @@
-"""Connections that can be broken off from another thread, and bodies that give what has arrived.
+"""Connections that can be cancelled from another thread, and bodies that return what has arrived.
 
-requests and urllib3 tell nobody which socket a request runs on before its response is there. The classes here do: the
-thread that runs a request names its `Hold` with `holding`, and whichever connection that thread then opens or takes
-out of the pool puts a duplicate of its socket there. A duplicate, because a TLS handshake detaches the socket it is
-given and a close-delimited response takes it away from its connection; ``shutdown`` on the duplicate ends a blocked
-``recv`` or handshake whoever owns the socket by then. It costs one file descriptor for each request under way.
+requests and urllib3 do not expose a request's socket before its response is there. The classes here do: the thread that
+runs a request sets its `RequestHandle` with `current_request`, and the connection that this thread then opens or takes
+from the pool stores a duplicate of its socket there. A duplicate is needed because a TLS handshake detaches the socket
+that it is given, and a close-delimited response takes it from its connection; ``shutdown`` on the duplicate ends a
+blocked ``recv`` or handshake regardless of which object owns the socket by then. It costs one file descriptor for each
+request under way.
 """
 
 from __future__ import annotations
@@ -29,62 +30,66 @@ from urllib3.util.ssl_ import create_urllib3_context
 
 from penstock.errors import OptionError
 
-__all__ = ["ArrivedResponse", "Broken", "CancellableAdapter", "Hold", "holding"]
+__all__ = ["CancellableAdapter", "EagerResponse", "RequestCancelled", "RequestHandle", "current_request"]
 
 _POLL_S = 0.05
 _READ_BYTES = 65_536
 _NUM_POOLS = 64
 
 
-class Broken(Exception):
-    """The hold was cancelled while its thread was on its way to an answer. Stays inside the adapter."""
+class RequestCancelled(Exception):
+    """The request was cancelled before its response was there. Never leaves the adapter."""
 
 
-class Hold:
-    """What is needed to break off one request: its cancelled flag, and its socket once there is one.
+class RequestHandle:
+    """What is needed to cancel one request: a flag, and its socket once there is one.
 
-    ``break_off`` may be called from any thread and never blocks; the rest belongs to the request's own thread.
+    ``cancel`` may be called from any thread and never blocks; everything else belongs to the request's own thread.
     """
 
-    def __init__(self, secrets: Mapping[str, str], sent: Callable[[], None]) -> None:
-        self.secrets = secrets
-        """Header values that are sent with the request and are kept out of every object requests has."""
+    def __init__(self, secret_headers: Mapping[str, str], on_sent: Callable[[], None]) -> None:
+        self.secret_headers = secret_headers
+        """Sent with the request, and kept out of all objects of the requests library."""
         self.cancelled = False
         self.deadline = 0.0
-        """Monotonic time at which connecting must be over."""
-        self._sent = sent
+        """Monotonic time until which the connection must be established."""
+        self._on_sent = on_sent
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
         self._connection: HTTPConnection | None = None
 
-    def break_off(self) -> None:
-        """Cancel: shut the socket down if there is one. Idempotent."""
+    def cancel(self) -> None:
+        """Set the flag, and shut down the socket if there is one. Idempotent."""
         with self._lock:
             self.cancelled = True
             if self._socket is not None:
-                with contextlib.suppress(OSError):  # the other side may have been faster
+                with contextlib.suppress(OSError):  # the peer may have closed it already
                     self._socket.shutdown(socket.SHUT_RDWR)
 
     def check(self) -> None:
-        """Raise `Broken` if the request was cancelled."""
+        """Raise `RequestCancelled` if the request was cancelled."""
         if self.cancelled:
-            raise Broken
+            raise RequestCancelled
 
-    def take(self, connection: HTTPConnection, sock: socket.socket) -> None:
-        """Hold ``sock``, which has just been connected or taken out of the pool."""
+    def attach(self, connection: HTTPConnection, sock: socket.socket) -> None:
+        """Duplicate ``sock``, which was just connected or taken from the pool.
+
+        Raises:
+            RequestCancelled: the request was cancelled before.
+        """
         with self._lock:
             if self.cancelled:
-                raise Broken
+                raise RequestCancelled
             if self._socket is None:
                 self._socket = socket.fromfd(sock.fileno(), sock.family, sock.type)
             self._connection = connection
 
     def sent(self) -> None:
-        """The whole request is on its way."""
-        self._sent()
+        """Report that the whole request was sent."""
+        self._on_sent()
 
-    def release(self) -> None:
-        """Let go of the socket, before it is closed or goes back to the pool. A cancelled one is closed here."""
+    def detach(self) -> None:
+        """Close the duplicate, before the socket is closed or returns to the pool. Closes a cancelled connection."""
         with self._lock:
             sock, self._socket = self._socket, None
             connection, self._connection = self._connection, None
@@ -96,36 +101,36 @@ class Hold:
 
 
 class _Current(threading.local):
-    hold: Hold | None = None
+    handle: RequestHandle | None = None
 
 
-_current = _Current()  # one per thread: the only way from requests' call to the connection it ends up with
+_current = _Current()  # the only way from a call of requests to the connection that it uses
 
 
 @contextlib.contextmanager
-def holding(hold: Hold) -> Iterator[None]:
-    """Within this block, requests of this thread are run under ``hold``."""
-    _current.hold = hold
+def current_request(handle: RequestHandle) -> Iterator[None]:
+    """Within this block, requests of this thread belong to ``handle``."""
+    _current.handle = handle
     try:
         yield
     finally:
-        _current.hold = None
-        hold.release()
+        _current.handle = None
+        handle.detach()
 
 
 def _connect(connection: HTTPConnection, host: str) -> socket.socket:
-    """Connect to the first address of ``host`` that answers, looking up every 50 ms whether anybody still wants it.
+    """Connect to the first address of ``host`` that answers, checking every 50 ms for a cancel.
 
     ``getaddrinfo`` cannot be interrupted: a cancel during it takes effect when it returns.
     """
-    hold = _current.hold
+    handle = _current.handle
     timeout = connection.timeout if isinstance(connection.timeout, (int, float)) else 60.0
-    deadline = hold.deadline if hold is not None else time.monotonic() + timeout
+    deadline = handle.deadline if handle is not None else time.monotonic() + timeout
     addresses = socket.getaddrinfo(host.strip("[]"), connection.port, 0, socket.SOCK_STREAM)
     failure: OSError = OSError("getaddrinfo gave no address")
     for left, (family, kind, protocol, _name, address) in zip(range(len(addresses), 0, -1), addresses, strict=True):
         now = time.monotonic()
-        # As Go does: an address that swallows packets may not use up the time of those after it.
+        # As in Go: an address that drops packets must not use up the time of the next ones.
         until = min(deadline, now + max((deadline - now) / left, 2.0))
         sock = socket.socket(family, kind, protocol)
         try:
@@ -133,7 +138,7 @@ def _connect(connection: HTTPConnection, host: str) -> socket.socket:
                 sock.setsockopt(*option)
             if connection.source_address:
                 sock.bind(connection.source_address)
-            _connect_socket(sock, address, until, hold)
+            _connect_socket(sock, address, until, handle)
             sock.settimeout(max(deadline - time.monotonic(), 0.001))
         except OSError as error:
             sock.close()
@@ -146,45 +151,45 @@ def _connect(connection: HTTPConnection, host: str) -> socket.socket:
     raise failure
 
 
-def _connect_socket(sock: socket.socket, address: Any, until: float, hold: Hold | None) -> None:
+def _connect_socket(sock: socket.socket, address: Any, until: float, handle: RequestHandle | None) -> None:
     sock.setblocking(False)
     try:
         sock.connect(address)
     except BlockingIOError:
         while not wait_for_write(sock, max(min(_POLL_S, until - time.monotonic()), 0)):
-            if hold is not None:
-                hold.check()
+            if handle is not None:
+                handle.check()
             if time.monotonic() >= until:
                 raise TimeoutError("timed out") from None
         if code := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             raise OSError(code, os.strerror(code)) from None
-    if hold is not None:
-        hold.check()
+    if handle is not None:
+        handle.check()
 
 
-class ArrivedResponse(http.client.HTTPResponse):
-    """A response whose ``read1`` gives all that one ``recv`` brought, however many HTTP chunks that is.
+class EagerResponse(http.client.HTTPResponse):
+    """A response that returns in ``read1`` everything that one ``recv`` brought, however many HTTP chunks that is.
 
-    http.client's gives one HTTP chunk at a time and costs three buffered reads for each.
+    http.client's own returns one HTTP chunk at a time and needs three buffered reads for each.
     """
 
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
-        self._hold = _current.hold
-        self._size_line = b""  # the beginning of a chunk's size line, of a trailer, or of a chunk's CRLF
+        self._handle = _current.handle
+        self._size_line = b""  # an incomplete size line of a chunk, trailer, or CRLF after a chunk
         self._chunk_left = 0
         self._after_chunk = False
         self._in_trailer = False
 
     def close(self) -> None:
-        """Let go of the socket first: from here on it may be closed or be somebody else's."""
-        if self._hold is not None and self.headers is not None:  # no headers: a proxy's answer to CONNECT
-            self._hold.release()
-            self._hold = None
+        """Detach the socket first: after this it may be closed, or used by another request."""
+        if self._handle is not None and self.headers is not None:  # no headers: a proxy's response to CONNECT
+            self._handle.detach()
+            self._handle = None
         super().close()
 
     def read1(self, n: int = -1) -> bytes:
-        """Give what has arrived, at least one byte; ``b""`` is the end of the body.
+        """Return what has arrived, at least one byte; ``b""`` is the end of the body.
 
         Raises:
             http.client.IncompleteRead: the connection was closed in the middle of a chunked body.
@@ -200,15 +205,15 @@ class ArrivedResponse(http.client.HTTPResponse):
                 return data
 
     def _dechunk(self, raw: bytes) -> bytes:
-        """Take the chunks' data out of ``raw``; closes the response at the last chunk's end."""
+        """Extract the chunks' data from ``raw``; at the end of the last chunk, close the response."""
         out: list[bytes] = []
         at, length = 0, len(raw)
         while at < length:
             if left := self._chunk_left:
-                piece = raw[at : at + left]
-                out.append(piece)
-                at += len(piece)
-                self._chunk_left = left - len(piece)
+                data = raw[at : at + left]
+                out.append(data)
+                at += len(data)
+                self._chunk_left = left - len(data)
                 self._after_chunk = True
                 continue
             end = raw.find(b"\n", at)
@@ -239,10 +244,10 @@ class ArrivedResponse(http.client.HTTPResponse):
         return b"".join(out)
 
 
-class _Holding(HTTPConnection):
-    """Both kinds of connection: opens its socket itself, and tells the current hold of it and of what is sent."""
+class _CancellableConnection(HTTPConnection):
+    """The base of both kinds of connection: opens its socket itself, and attaches it to the current request."""
 
-    response_class = ArrivedResponse
+    response_class = EagerResponse
 
     def _new_conn(self) -> socket.socket:
         try:
@@ -254,30 +259,30 @@ class _Holding(HTTPConnection):
             raise ConnectTimeoutError(self, f"Connection to {self.host} timed out.") from error
         except OSError as error:
             raise NewConnectionError(self, f"Failed to establish a new connection: {error}") from error
-        if _current.hold is not None:
+        if _current.handle is not None:
             try:
-                _current.hold.take(self, sock)
-            except Broken:
+                _current.handle.attach(self, sock)
+            except RequestCancelled:
                 sock.close()
                 raise
         return sock
 
     def request(self, method: str, url: str, body: Any = None, headers: Any = None, **options: Any) -> None:
-        hold = _current.hold
-        if hold is None:
+        handle = _current.handle
+        if handle is None:
             super().request(method, url, body, headers, **options)
             return
-        if self.sock is not None:  # kept alive, or connected before for TLS
-            hold.take(self, self.sock)
-        super().request(method, url, body, {**(headers or {}), **hold.secrets}, **options)
-        hold.sent()
+        if self.sock is not None:  # kept alive, or already connected for TLS
+            handle.attach(self, self.sock)
+        super().request(method, url, body, {**(headers or {}), **handle.secret_headers}, **options)
+        handle.sent()
 
 
-class _PlainConnection(_Holding):
+class _PlainConnection(_CancellableConnection):
     pass
 
 
-class _TlsConnection(_Holding, HTTPSConnection):
+class _TlsConnection(_CancellableConnection, HTTPSConnection):
     pass
 
 
@@ -293,7 +298,7 @@ _POOLS = {"http": _PlainPool, "https": _TlsPool}
 
 
 class CancellableAdapter(HTTPAdapter):
-    """requests' transport with our connections, for direct requests and through HTTP proxies (not SOCKS)."""
+    """requests' transport with cancellable connections, for direct requests and HTTP proxies (not SOCKS)."""
 
     def __init__(self, connections: int) -> None:
         self._contexts: dict[str, ssl.SSLContext] = {}
@@ -309,7 +314,7 @@ class CancellableAdapter(HTTPAdapter):
             manager.pool_classes_by_scheme = _POOLS
         return manager
 
-    # requests would read the CA bundle for every new connection, which is 15 ms of work; here it is read once.
+    # requests reads the CA bundle for every new connection, which takes 15 ms; here it is read once.
 
     def build_connection_pool_key_attributes(self, request: Any, verify: Any, cert: Any = None) -> Any:
         host, tls = super().build_connection_pool_key_attributes(request, verify, cert)
@@ -321,7 +326,7 @@ class CancellableAdapter(HTTPAdapter):
 
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
         conn.cert_reqs = "CERT_NONE" if verify is False else "CERT_REQUIRED"
-        conn.ca_certs = None  # they are in the pool's context
+        conn.ca_certs = None  # the pool's context contains them
 
     def _context(self, bundle: str) -> ssl.SSLContext:
         context = self._contexts.get(bundle)

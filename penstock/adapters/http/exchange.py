@@ -1,4 +1,4 @@
-"""One HTTP request and its answer, from the first thought of it to `ReaderSink.ended`."""
+"""One HTTP request and its response, from the queue to `ReaderSink.ended`."""
 
 from __future__ import annotations
 
@@ -11,32 +11,30 @@ from urllib.parse import urlsplit
 import requests
 from urllib3 import BaseHTTPResponse
 
-from penstock.adapters.http import faults as http_faults
-from penstock.adapters.http.connection import Broken, Hold, holding
+from penstock.adapters.http.answer import Redactor, refusal_of
+from penstock.adapters.http.connection import RequestCancelled, RequestHandle, current_request
+from penstock.adapters.http.faults import body_failure, request_failure, unexpected_failure
 from penstock.config.options import RequestOptions
-from penstock.errors import ApiError, IncompleteStream, OptionError, PenstockError, ProtocolError
+from penstock.errors import IncompleteStream, OptionError, PenstockError
 from penstock.ports import Decoder, Delta, ErrorDelta, HeaderSink, Provider, ProviderRequest, ReaderSink
 
-__all__ = ["Exchange", "Transport"]
+__all__ = ["HttpExchange", "Transport"]
 
 _READ_BYTES = 65_536
 _ERROR_BODY_BYTES = 65_536
 _LONGEST_WAIT_S = 86_400.0
-"""No wait on a socket is without end, even where the caller's own timers have failed."""
+"""Limit of every wait on a socket, even if the caller's own timers have failed."""
 _LAST_CHUNK_WAIT_S = 0.01
 """How long the end of a body may lag behind the provider's own end marker for its connection to be kept."""
-_NOT_A_STREAM = ("text/html", "text/xml", "application/xml", "application/xhtml+xml", "image/", "multipart/")
-_SHORTEST_SECRET = 4
-"""Shorter keys ("x", "key") stay in messages: they are no secrets, and starring them out would ruin the text."""
 
 Transport = Callable[[requests.PreparedRequest, tuple[float, float], bool | str], requests.Response]
-"""Sends a request and returns when the answer's headers are there: request, (connect, read) time-outs, verify."""
+"""Sends a request and returns once the response's headers are there: request, (connect, read) time-outs, verify."""
 
 
-class Exchange:
-    """Implements `ReaderJob`. A reader's thread calls ``run``, or ``dismiss``, once; ``cancel`` may come from any.
+class HttpExchange:
+    """Implements `ReaderJob`. A reader's thread calls ``run`` or ``dismiss`` once; ``cancel`` is thread-safe.
 
-    ``wake`` is told of a cancel, so that a request that is still queued does not wait for its turn to end.
+    ``on_cancel`` is called after a cancel, so that a request that is still queued need not wait for a thread.
     """
 
     def __init__(
@@ -45,7 +43,7 @@ class Exchange:
         request: ProviderRequest,
         options: RequestOptions,
         sink: ReaderSink,
-        wake: Callable[[Exchange], None],
+        on_cancel: Callable[[HttpExchange], None],
     ) -> None:
         self.queued = True
         """Whether no thread has taken it yet; guarded by the reader's lock."""
@@ -53,67 +51,66 @@ class Exchange:
         self._request = request
         self._options = options
         self._sink = sink
-        self._wake = wake
+        self._on_cancel = on_cancel
         self._host = urlsplit(request.url).netloc
         self._sent = False
         self._decoder: Decoder | None = None
-        headers = {name: secret.reveal() for name, secret in request.secret_headers.items()}
-        parts = {part for text in headers.values() for part in _secret_parts(text)}
-        self._secrets = tuple(sorted(parts, key=len, reverse=True))
-        self._hold = Hold(headers, self._waiting)
+        secret_headers = {name: secret.reveal() for name, secret in request.secret_headers.items()}
+        self._redactor = Redactor(secret_headers)
+        self._handle = RequestHandle(secret_headers, self._request_sent)
         self._wait_limit = min(options.total_timeout or _LONGEST_WAIT_S, _LONGEST_WAIT_S)
 
     def __repr__(self) -> str:
-        return f"Exchange({self._host})"
+        return f"HttpExchange({self._host})"
 
     def cancel(self) -> None:
-        """Stop it, whatever it is doing. Any thread; idempotent; never blocks."""
-        self._hold.break_off()
-        self._wake(self)
+        """Stop it in any state. Any thread; idempotent; never blocks."""
+        self._handle.cancel()
+        self._on_cancel(self)
 
     def dismiss(self) -> None:
-        """End a request that was cancelled before its turn came."""
+        """End a request that was cancelled while it was queued."""
         self._end(IncompleteStream("cancelled before it was sent"))
 
     def run(self, transport: Transport) -> None:
-        """Make the request and tell the sink everything. Whatever goes wrong, the sink is told of the end last."""
+        """Make the request and call the sink. Whatever fails, ``ended`` is called last."""
         error: PenstockError | None
         try:
             self._sink.connecting()
-            with holding(self._hold):
+            with current_request(self._handle):
                 error = self._exchange(transport)
-        except Broken:
+        except RequestCancelled:
             error = IncompleteStream("cancelled")
-        except BaseException as bug:  # the sink's, the provider's, the decoder's … or a decoder's ProtocolError
-            error = http_faults.unexpected(bug)
+        except BaseException as failure:  # of the sink, the provider, the decoder …, or a decoder's ProtocolError
+            error = unexpected_failure(failure)
         self._end(error)
 
     def _end(self, error: PenstockError | None) -> None:
-        if self._hold.cancelled:
+        if self._handle.cancelled:
             error = IncompleteStream("cancelled")
         if error is not None:
-            http_faults.scrub(error, self._secrets)
+            self._redactor.redact_error(error)
         try:
             self._sink.ended(self._decoder, error)
-        except Exception:  # the port forbids it; a reader's thread must survive it all the same
+        except Exception:  # the port forbids it, but a reader's thread must survive it
             threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
 
-    def _waiting(self) -> None:
+    def _request_sent(self) -> None:
         self._sent = True
         self._sink.waiting()
 
     def _exchange(self, transport: Transport) -> PenstockError | None:
         options = self._options
-        self._hold.check()
-        self._hold.deadline = time.monotonic() + options.connect_timeout
+        self._handle.check()
+        self._handle.deadline = time.monotonic() + options.connect_timeout
         try:
-            self._check_secrets()
+            self._check_secret_headers()
             prepared = self._prepared()
             response = transport(prepared, (options.connect_timeout, self._wait_limit), options.verify_tls)
-        except Broken:
+        except RequestCancelled:
             raise
         except Exception as error:
-            return http_faults.before_the_answer(
+            return request_failure(
                 error,
                 self._host,
                 sent=self._sent,
@@ -121,8 +118,8 @@ class Exchange:
                 wait_limit=self._wait_limit,
             )
         try:
-            if refused := self._refusal(response):
-                return refused
+            if refusal := self._refusal(response):
+                return refusal
             if isinstance(self._sink, HeaderSink):
                 self._sink.answered({name.lower(): value for name, value in response.headers.items()})
             return self._read(response.raw)
@@ -130,111 +127,80 @@ class Exchange:
             response.close()
 
     def _prepared(self) -> requests.PreparedRequest:
-        # Not Session.prepare_request: that reads netrc, whose password would take the place of our key.
+        # Not Session.prepare_request, which reads netrc and would replace the key with its password.
         request = self._request
         headers = {"Accept-Encoding": "identity", "User-Agent": "penstock", **request.headers}
         return requests.Request(request.method, request.url, headers=headers, data=request.body).prepare()
 
-    def _check_secrets(self) -> None:
+    def _check_secret_headers(self) -> None:
         # http.client would refuse them too, but with the key in its message.
-        for name, text in self._hold.secrets.items():
+        for name, text in self._handle.secret_headers.items():
             if not text.isascii() or not text.isprintable():
                 raise OptionError(name, self._request.secret_headers[name], "a header value of printable ASCII")
 
     def _refusal(self, response: requests.Response) -> PenstockError | None:
-        """Tell what an answer that is not a stream means, or None."""
-        status = response.status_code
-        if status >= 400:
-            body = self._error_body(response.raw)
-            headers = {name.lower(): _text_without(value, self._secrets) for name, value in response.headers.items()}
-            return self._provider.error(status, headers, body)
-        if not 200 <= status < 300:
-            location = response.headers.get("location")
-            if status < 300 or location is None:
-                return ApiError(status, "unexpected status")
-            where = _host_of(location)
-            return ApiError(status, f"redirects are not followed{f' (to {where})' if where else ''}", code="redirect")
-        if "," in response.headers.get("content-encoding", ""):  # each may blow up what the one before gave
-            return ProtocolError(f"{self._host} answered in several content codings at once")
-        kind = response.headers.get("content-type", "").lower()
-        if kind.startswith(_NOT_A_STREAM):
-            return ProtocolError(f"{self._host} answered with {kind.partition(';')[0]}, not with an event stream")
-        return None
-
-    def _error_body(self, raw: BaseHTTPResponse) -> bytes:
-        body = b""
-        compressed = "," not in raw.headers.get("content-encoding", "")
-        try:
-            while len(body) < _ERROR_BODY_BYTES:
-                chunk = raw.read1(_ERROR_BODY_BYTES - len(body), decode_content=compressed)
-                if not chunk:
-                    break
-                body += chunk
-        except Exception:  # noqa: S110 — a cut error body is still the best there is
-            pass
-        for secret in self._secrets:
-            body = body.replace(secret.encode(), b"***")
-        return body
+        """Return the error for a response that is not a stream, or None."""
+        if response.status_code < 400:
+            return refusal_of(response.status_code, response.headers, self._host)
+        body = self._redactor.redact_body(_read_error_body(response.raw))
+        headers = {name.lower(): self._redactor.redact_text(value) for name, value in response.headers.items()}
+        return self._provider.error(response.status_code, headers, body)
 
     def _read(self, raw: BaseHTTPResponse) -> PenstockError | None:
-        """Read the body to its end, to the decoder's, or until nobody wants more."""
-        hold = self._hold
+        """Read until the body ends, the decoder is done, or the sink refuses more."""
+        handle = self._handle
         decoder = self._decoder = self._provider.decoder(self._options)
-        # Most bodies are not compressed, and the way through urllib3's content decoding costs as much as the recv.
+        # Most bodies are not compressed, and urllib3's content decoding costs as much as the recv itself.
         compressed = bool(raw.headers.get("content-encoding"))
-        failed: PenstockError | None = None
+        failure: PenstockError | None = None
         while True:
             try:
                 chunk = raw.read1(_READ_BYTES, decode_content=compressed)
             except Exception as error:
-                failed = http_faults.in_the_body(error, chunked=raw.chunked, wait_limit=self._wait_limit)
+                failure = body_failure(error, chunked=raw.chunked, wait_limit=self._wait_limit)
                 break
             if not chunk:
                 break
-            if hold.cancelled or not self._tell(decoder.feed(chunk)):
+            if handle.cancelled or not self._deliver(decoder.feed(chunk)):
                 return None
             if decoder.done:
                 _await_last_chunk(raw)
                 return None
-        if not hold.cancelled:
-            self._tell(decoder.close())
-        return failed
+        if not handle.cancelled:
+            self._deliver(decoder.close())
+        return failure
 
-    def _tell(self, deltas: list[Delta]) -> bool:
+    def _deliver(self, deltas: list[Delta]) -> bool:
         if not deltas:
             return True
         for delta in deltas:
             if type(delta) is ErrorDelta:
-                http_faults.scrub(delta.error, self._secrets)
+                self._redactor.redact_error(delta.error)
         return self._sink.deltas(deltas)
 
 
+def _read_error_body(raw: BaseHTTPResponse) -> bytes:
+    """Read the body of an error response up to the limit; what came before a failure is kept."""
+    body = b""
+    decode_content = "," not in raw.headers.get("content-encoding", "")
+    try:
+        while len(body) < _ERROR_BODY_BYTES:
+            chunk = raw.read1(_ERROR_BODY_BYTES - len(body), decode_content=decode_content)
+            if not chunk:
+                break
+            body += chunk
+    except Exception:  # noqa: S110 — an incomplete error body is better than none
+        pass
+    return body
+
+
 def _await_last_chunk(raw: BaseHTTPResponse) -> None:
-    """Give the end of the body a moment to come, so that the connection can be used again."""
+    """Wait briefly for the end of the body, so that the connection can be reused."""
     sock = getattr(raw.connection, "sock", None)
-    if sock is None or raw.closed:  # the connection was not to be kept, or the end is there
+    if sock is None or raw.closed:  # the connection is not kept alive, or the end has already come
         return
     try:
         sock.settimeout(_LAST_CHUNK_WAIT_S)
         raw.read1(_READ_BYTES, decode_content=False)
-    except Exception:  # noqa: S110 — then the connection is closed instead, which harms nobody
+    except Exception:  # noqa: S110 — the connection is then closed instead of reused
         pass
-
-
-def _host_of(url: str) -> str:
-    """The URL's host and port without the user before them; ``""`` where it has none, or is malformed."""
-    try:
-        return urlsplit(url).netloc.rpartition("@")[2]
-    except ValueError:
-        return ""
-
-
-def _secret_parts(text: str) -> list[str]:
-    """What of a header's value must not be seen: all of it, and the key behind a word like ``Bearer``."""
-    return [part for part in (text, text.rpartition(" ")[2]) if len(part) >= _SHORTEST_SECRET]
-
-
-def _text_without(text: str, secrets: tuple[str, ...]) -> str:
-    for secret in secrets:
-        text = text.replace(secret, "***")
-    return text

@@ -1,4 +1,4 @@
-"""What can go wrong on the way to a provider, told in our errors. Foreign exceptions stop here."""
+"""Maps the exceptions of requests, urllib3, http.client and the operating system to Penstock's errors."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from penstock.errors import (
     describe_reason,
 )
 
-__all__ = ["before_the_answer", "in_the_body", "scrub", "unexpected"]
+__all__ = ["body_failure", "request_failure", "unexpected_failure"]
 
 
-class _Cause(Exception):
-    """Stands for a foreign exception: its type and place, but neither its text nor its frames.
+class _CauseSummary(Exception):
+    """Replaces a foreign exception as ``__cause__``: contains its type and place, but neither its text nor its frames.
 
-    Those hold the key, and the connection with its pool, for as long as somebody keeps our error.
+    Those hold the key, and the connection with its pool, for as long as the error is kept.
     """
 
     def __init__(self, error: BaseException) -> None:
@@ -39,30 +39,35 @@ class _Cause(Exception):
         super().__init__(f"{type(error).__name__}{where}")
 
 
-def _light(error: PenstockError) -> PenstockError:
-    """One of our own errors that was raised: without its frames, and with a stand-in for what it came from."""
+def _without_frames(error: PenstockError) -> PenstockError:
+    """Strip an error of Penstock's own that was raised: no frames, and a summary in place of its cause."""
     before = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     error.__context__ = None
-    error.__cause__ = _Cause(before) if before is not None else None
+    error.__cause__ = _CauseSummary(before) if before is not None else None
     return error.with_traceback(None)
 
 
-def before_the_answer(
+def request_failure(
     error: BaseException, host: str, *, sent: bool, connect_timeout: float, wait_limit: float
 ) -> PenstockError:
-    """Say what an exception means that came before the response's headers were complete.
+    """Map an exception that was raised before the response's headers were complete.
 
-    ``sent`` tells a time-out of the connection from one of the answer.
+    Args:
+        error: what was raised.
+        host: where the request went.
+        sent: whether the request was sent completely; tells a time-out of the connection from one of the response.
+        connect_timeout: in seconds, for the error.
+        wait_limit: the longest wait for the response in seconds, for the error.
     """
     causes = list(_causes(error))
-    if isinstance(ours := _first(causes, PenstockError), PenstockError):  # on its way out, requests may have wrapped it
-        return _light(ours)
-    told = _told(error, causes, host, sent, connect_timeout, wait_limit)
-    told.__cause__ = _Cause(error)
-    return told
+    if isinstance(ours := _first(causes, PenstockError), PenstockError):  # requests may have wrapped it
+        return _without_frames(ours)
+    mapped = _map_request_failure(error, causes, host, sent, connect_timeout, wait_limit)
+    mapped.__cause__ = _CauseSummary(error)
+    return mapped
 
 
-def _told(
+def _map_request_failure(
     error: BaseException, causes: list[BaseException], host: str, sent: bool, connect_timeout: float, wait_limit: float
 ) -> PenstockError:
     if found := _first(causes, ssl.SSLCertVerificationError, ssl.CertificateError):
@@ -70,9 +75,9 @@ def _told(
         return ConnectError(host, f"its TLS certificate is not accepted: {reason}", retryable=False)
     if found := _first(causes, socket.gaierror):
         # EAI_AGAIN: the name server did not answer; everything else: the name has no address.
-        again = found.args[:1] == (socket.EAI_AGAIN,)
-        return ConnectError(host, "its name cannot be resolved", retryable=again)
-    if _first(causes, TimeoutError):  # not urllib3's: its NewConnectionError calls itself a time-out too
+        is_temporary = found.args[:1] == (socket.EAI_AGAIN,)
+        return ConnectError(host, "its name cannot be resolved", retryable=is_temporary)
+    if _first(causes, TimeoutError):  # not urllib3's TimeoutError: its NewConnectionError is one as well
         if sent:
             return ProviderTimeout("first_token", wait_limit)
         return ProviderTimeout("connect", connect_timeout)
@@ -80,26 +85,32 @@ def _told(
     if _first(causes, ConnectionRefusedError):
         return ConnectError(host, f"{proxy}connection refused")
     if _first(causes, http.client.RemoteDisconnected):
-        return ConnectError(host, f"{proxy}connection closed without an answer")
+        return ConnectError(host, f"{proxy}connection closed without a response")
     if _first(causes, ConnectionError):
         return ConnectError(host, f"{proxy}connection reset")
     if _first(causes, ssl.SSLError, urllib3_errors.SSLError, requests.exceptions.SSLError):
         return ConnectError(host, f"{proxy}TLS handshake failed")
     if found := _first(causes, http.client.HTTPException):
-        return ProtocolError(f"the answer of {host} is not HTTP: {type(found).__name__}")
+        return ProtocolError(f"the response of {host} is not HTTP: {type(found).__name__}")
     if isinstance(error, (OSError, urllib3_errors.HTTPError)) and not isinstance(error, ValueError):
-        return ConnectError(host, f"{proxy}{_in_words(causes)}")
-    return unexpected(error)
+        return ConnectError(host, f"{proxy}{_describe(causes)}")
+    return unexpected_failure(error)
 
 
-def in_the_body(error: BaseException, *, chunked: bool, wait_limit: float) -> PenstockError:
-    """Say what an exception means that came while a response's body was read."""
-    told = _told_in_body(error, chunked, wait_limit)
-    told.__cause__ = _Cause(error)
-    return told
+def body_failure(error: BaseException, *, chunked: bool, wait_limit: float) -> PenstockError:
+    """Map an exception that was raised while a response's body was read.
+
+    Args:
+        error: what was raised.
+        chunked: whether the body came in HTTP chunks.
+        wait_limit: the longest wait for data in seconds, for the error.
+    """
+    mapped = _map_body_failure(error, chunked, wait_limit)
+    mapped.__cause__ = _CauseSummary(error)
+    return mapped
 
 
-def _told_in_body(error: BaseException, chunked: bool, wait_limit: float) -> PenstockError:
+def _map_body_failure(error: BaseException, chunked: bool, wait_limit: float) -> PenstockError:
     causes = list(_causes(error))
     if isinstance(error, (urllib3_errors.DecodeError, zlib.error)):
         return ProtocolError("the body's compression is broken")
@@ -108,70 +119,44 @@ def _told_in_body(error: BaseException, chunked: bool, wait_limit: float) -> Pen
     if _first(causes, ConnectionError):
         return IncompleteStream("connection reset")
     if _first(causes, http.client.IncompleteRead):
-        where = "in the middle of a chunked body" if chunked else "before the length it had announced"
+        where = "in the middle of a chunked body" if chunked else "before the announced length"
         return IncompleteStream(f"connection closed {where}")
     if _first(causes, ssl.SSLError, urllib3_errors.SSLError):
         return IncompleteStream("TLS connection broken")
     if isinstance(error, (OSError, urllib3_errors.HTTPError)):
-        return IncompleteStream(f"connection broken: {_in_words(causes)}")
-    return unexpected(error)
+        return IncompleteStream(f"connection broken: {_describe(causes)}")
+    return unexpected_failure(error)
 
 
-def unexpected(error: BaseException) -> PenstockError:
-    """Wrap what nobody foresaw, of which only the type is safe to show; our own errors stay what they are."""
+def unexpected_failure(error: BaseException) -> PenstockError:
+    """Wrap any other exception, of which only the type is safe to show; Penstock's own errors stay as they are."""
     if isinstance(error, PenstockError):
-        return _light(error)
-    told = ProviderError(f"reading the provider's answer failed: {describe_reason(error)}")
-    told.__cause__ = _Cause(error)
-    return told
-
-
-def scrub(error: PenstockError, secrets: tuple[str, ...]) -> None:
-    """Put stars wherever a secret appears in what an error says: providers echo keys."""
-    args = tuple(_without(arg, secrets) for arg in error.args)
-    if args != error.args:
-        error.args = args
-    for name, value in vars(error).items():
-        if (shown := _without(value, secrets)) != value:
-            setattr(error, name, shown)
-
-
-_SHORTEST_PIECE = 8
-
-
-def _without(value: object, secrets: tuple[str, ...]) -> object:
-    if not isinstance(value, str):
-        return value
-    for secret in secrets:
-        value = value.replace(secret, "***")
-    # A message that is cut to what can be shown may end in a piece of one.
-    for secret in secrets:
-        for length in range(len(secret) - 1, _SHORTEST_PIECE - 1, -1):
-            if value.endswith(secret[:length]):
-                return value[:-length] + "***"
-    return value
+        return _without_frames(error)
+    wrapped = ProviderError(f"reading the provider's response failed: {describe_reason(error)}")
+    wrapped.__cause__ = _CauseSummary(error)
+    return wrapped
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """An exception and everything it wraps: requests hides the reason in args, urllib3 in ``reason``."""
+    """Yield an exception and everything it wraps: requests keeps the reason in args, urllib3 in ``reason``."""
     seen: set[int] = set()
-    todo: list[BaseException] = [error]
-    while todo:
-        one = todo.pop(0)
-        if id(one) in seen:
+    pending: list[BaseException] = [error]
+    while pending:
+        cause = pending.pop(0)
+        if id(cause) in seen:
             continue
-        seen.add(id(one))
-        yield one
-        context = None if one.__suppress_context__ else one.__context__
-        inner = (*one.args, getattr(one, "reason", None), one.__cause__, context)
-        todo.extend(part for part in inner if isinstance(part, BaseException))
+        seen.add(id(cause))
+        yield cause
+        context = None if cause.__suppress_context__ else cause.__context__
+        inner = (*cause.args, getattr(cause, "reason", None), cause.__cause__, context)
+        pending.extend(part for part in inner if isinstance(part, BaseException))
 
 
 def _first(causes: list[BaseException], *kinds: type[BaseException]) -> BaseException | None:
     return next((cause for cause in causes if isinstance(cause, kinds)), None)
 
 
-def _in_words(causes: list[BaseException]) -> str:
+def _describe(causes: list[BaseException]) -> str:
     for cause in causes:
         if isinstance(cause, OSError) and cause.strerror:
             return cause.strerror.lower()

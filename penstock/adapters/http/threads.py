@@ -1,4 +1,4 @@
-"""The default way to a provider: `HttpReader`, a bounded pool of threads over requests."""
+"""`HttpReader`, the default `Reader`: requests on a bounded pool of threads."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ import requests
 from requests.cookies import RequestsCookieJar
 
 from penstock.adapters.http.connection import CancellableAdapter
-from penstock.adapters.http.exchange import Exchange
-from penstock.config.options import RequestOptions, check_number
+from penstock.adapters.http.exchange import HttpExchange
+from penstock.config.checks import check_number
+from penstock.config.options import RequestOptions
 from penstock.errors import ProviderError
 from penstock.ports import Provider, ProviderRequest, ReaderJob, ReaderSink
 
@@ -29,8 +30,8 @@ class HttpReader:
     seconds without work. Connections are kept alive and shared; proxies and the CA bundle are read from the
     environment once for each origin. Cookies are not kept, redirects not followed, and ``netrc`` is not read.
 
-    A cancelled request's socket is closed at once, with one exception: a host name's lookup cannot be interrupted, so
-    there the cancel takes effect when the lookup returns.
+    The socket of a cancelled request is closed at once, with one exception: the lookup of a host name cannot be
+    interrupted, so a cancel during it takes effect when it returns.
     """
 
     def __init__(self, max_threads: int = 256, *, max_queue: int = 10_000, idle_timeout: float = 10.0) -> None:
@@ -42,15 +43,15 @@ class HttpReader:
         self._idle_timeout = idle_timeout
         self._transport = _SharedSession(max_threads)
         self._lock = threading.Lock()
-        self._work = threading.Condition(self._lock)
-        self._queue: deque[Exchange] = deque()  # some may have been cancelled since: `queued` is False then
-        self._dismissed: deque[Exchange] = deque()
-        self._active: set[Exchange] = set()
+        self._has_work = threading.Condition(self._lock)
+        self._queue: deque[HttpExchange] = deque()  # contains cancelled ones, too: their `queued` is False
+        self._dismissed: deque[HttpExchange] = deque()  # cancelled while queued; their sinks do not know it yet
+        self._active: set[HttpExchange] = set()
         self._threads: set[threading.Thread] = set()
         self._queued = 0
         self._started = 0
-        self._retired: set[threading.Thread] = set()  # done, or about to be
-        self._errand: threading.Thread | None = None
+        self._retired: set[threading.Thread] = set()  # ended, or about to end
+        self._dismisser: threading.Thread | None = None
         self._closed = False
 
     def __repr__(self) -> str:
@@ -65,7 +66,7 @@ class HttpReader:
         Raises:
             ProviderError: ``max_queue`` requests are waiting, the reader is closed, or no thread can be started.
         """
-        exchange = Exchange(provider, request, options, sink, self._cancelled)
+        exchange = HttpExchange(provider, request, options, sink, self._cancelled)
         with self._lock:
             if self._closed:
                 raise ProviderError("the reader is closed")
@@ -76,13 +77,13 @@ class HttpReader:
             self._queue.append(exchange)
             self._queued += 1
             self._started += 1
-            self._work.notify()
+            self._has_work.notify()
         return exchange
 
     def statistics(self) -> Mapping[str, int]:
         """Count ``active``, ``queued``, ``started`` (ever), ``threads``, and ``leaked``: alive after ``close``."""
         with self._lock:
-            threads = len(self._threads) + (self._errand is not None)
+            threads = len(self._threads) + (self._dismisser is not None)
             return {
                 "active": len(self._active),
                 "queued": self._queued,
@@ -92,37 +93,37 @@ class HttpReader:
             }
 
     def close(self, timeout: float) -> int:
-        """Cancel everything and end every thread; say how many were still stuck after ``timeout`` seconds.
+        """Cancel all requests and end all threads. Returns how many were still running after ``timeout`` seconds.
 
-        A stuck one (in a name lookup, or in a sink that does not return) ends by itself when it comes back; until
-        then it is counted as ``leaked``. Idempotent; a reader's own thread may call it and is not waited for.
+        A thread that is stuck (in a name lookup, or in a sink that does not return) ends when that returns; until then
+        it is counted as ``leaked``. Idempotent. If one of the reader's own threads calls this, it is not waited for.
         """
         deadline = time.monotonic() + timeout
         with self._lock:
             self._closed = True
-            doomed = [*self._active, *(exchange for exchange in self._queue if exchange.queued)]
-            self._work.notify_all()
-        for exchange in doomed:
+            unfinished = [*self._active, *(exchange for exchange in self._queue if exchange.queued)]
+            self._has_work.notify_all()
+        for exchange in unfinished:
             exchange.cancel()
         me = threading.current_thread()
-        for thread in self._every_thread():
+        for thread in self._all_threads():
             if thread is not me:
                 thread.join(max(deadline - time.monotonic(), 0))
         self._transport.close()
-        return sum(thread.is_alive() for thread in self._every_thread() if thread is not me)
+        return sum(thread.is_alive() for thread in self._all_threads() if thread is not me)
 
     # --- threads ---------------------------------------------------------------------------------------------------
 
-    def _every_thread(self) -> list[threading.Thread]:
+    def _all_threads(self) -> list[threading.Thread]:
         with self._lock:
-            return [*self._threads, *self._retired, *([self._errand] if self._errand else [])]
+            return [*self._threads, *self._retired, *([self._dismisser] if self._dismisser else [])]
 
     def _add_thread(self) -> None:
         thread = threading.Thread(target=self._serve, name=f"penstock-reader-{self._started}", daemon=True)
-        self._retired = {one for one in self._retired if one.is_alive()}
+        self._retired = {retired for retired in self._retired if retired.is_alive()}
         try:
-            thread.start()  # it waits for the lock, which we hold
-        except RuntimeError as error:  # the operating system gives no more threads
+            thread.start()  # it waits for the lock, which the caller holds
+        except RuntimeError as error:  # the operating system has no more threads
             if not self._threads:
                 raise ProviderError("no reader thread can be started") from error
         else:
@@ -136,8 +137,8 @@ class HttpReader:
                 with self._lock:
                     self._active.discard(exchange)
 
-    def _next(self) -> Exchange | None:
-        """Wait for a request. None: retire."""
+    def _next(self) -> HttpExchange | None:
+        """Wait for a request. None: the thread retires."""
         with self._lock:
             deadline = time.monotonic() + self._idle_timeout
             while True:
@@ -148,43 +149,43 @@ class HttpReader:
                         self._queued -= 1
                         self._active.add(exchange)
                         return exchange
-                left = deadline - time.monotonic()
-                if self._closed or left <= 0:
-                    # Under the same lock as the look into the queue: `start` must not count on this thread.
+                remaining = deadline - time.monotonic()
+                if self._closed or remaining <= 0:
+                    # In the same critical section as the look at the queue: `start` must not count on this thread.
                     self._threads.discard(threading.current_thread())
                     self._retired.add(threading.current_thread())
                     return None
-                self._work.wait(left)
+                self._has_work.wait(remaining)
 
-    # --- cancelling what is queued ---------------------------------------------------------------------------------
+    # --- cancelling queued requests --------------------------------------------------------------------------------
 
-    def _cancelled(self, exchange: Exchange) -> None:
-        """Take a cancelled request out of the queue; an extra thread tells its sink if all others are busy."""
+    def _cancelled(self, exchange: HttpExchange) -> None:
+        """Take a cancelled request out of the queue. A separate thread calls the sink, as all others may be busy."""
         with self._lock:
             if not exchange.queued:
                 return
             self._unqueue(exchange)
             self._dismissed.append(exchange)
-            if self._errand is not None:
+            if self._dismisser is not None:
                 return
-            self._errand = threading.Thread(target=self._dismiss_all, name="penstock-reader-errand", daemon=True)
+            self._dismisser = threading.Thread(target=self._dismiss_all, name="penstock-reader-dismisser", daemon=True)
             with contextlib.suppress(RuntimeError):  # no more threads
-                self._errand.start()
+                self._dismisser.start()
                 return
-        self._dismiss_all()  # rather in the wrong thread than never
+        self._dismiss_all()  # in the caller's thread rather than never
 
-    def _unqueue(self, exchange: Exchange) -> None:
+    def _unqueue(self, exchange: HttpExchange) -> None:
         exchange.queued = False
         self._queued -= 1
-        if len(self._queue) > 2 * self._queued + 16:  # cancelled ones are left where they are until they are many
-            self._queue = deque(one for one in self._queue if one.queued)
+        if len(self._queue) > 2 * self._queued + 16:  # until then, cancelled requests stay in the queue
+            self._queue = deque(each for each in self._queue if each.queued)
 
     def _dismiss_all(self) -> None:
         while True:
             with self._lock:
                 if not self._dismissed:
                     self._retired.add(threading.current_thread())
-                    self._errand = None
+                    self._dismisser = None
                     return
                 exchange = self._dismissed.popleft()
             exchange.dismiss()
@@ -192,11 +193,11 @@ class HttpReader:
 
 class _Session(requests.Session):
     def get_redirect_target(self, resp: requests.Response) -> str | None:
-        return None  # `send` would read a redirect's whole body to prepare the next request, even unasked
+        return None  # otherwise `send` reads a redirect's whole body to prepare the next request, even if unasked
 
 
 class _SharedSession:
-    """The one `requests.Session` behind all threads, without what a session does anew for each request."""
+    """The one `requests.Session` of all threads, without the work that a session repeats for each request."""
 
     def __init__(self, connections: int) -> None:
         self._session = _Session()
@@ -208,7 +209,7 @@ class _SharedSession:
     def __call__(
         self, prepared: requests.PreparedRequest, timeout: tuple[float, float], verify: bool | str
     ) -> requests.Response:
-        """Send a request; return when the answer's headers are there. Implements `Transport`."""
+        """Send a request; return once the response's headers are there. Implements `Transport`."""
         url = prepared.url or ""
         parts = urlsplit(url)
         origin = (parts.scheme, parts.netloc, verify)
@@ -224,7 +225,7 @@ class _SharedSession:
 
 
 class _NoCookies(RequestsCookieJar):
-    """A jar that keeps nothing: requests of different users share this session."""
+    """A cookie jar that stays empty: requests of different users share the session."""
 
     def extract_cookies(self, response: Any, request: Any) -> None:
         return

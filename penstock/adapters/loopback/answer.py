@@ -9,7 +9,7 @@ from itertools import cycle, islice
 from typing import Any, Literal, TypeAlias, get_args
 
 from penstock.adapters.loopback.faults import StreamFault, check_headers
-from penstock.config.options import check_choice, check_number
+from penstock.config.checks import check_choice, check_number
 from penstock.errors import OptionError
 from penstock.events import Usage
 

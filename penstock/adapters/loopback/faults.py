@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from penstock.config.options import check_choice, check_number
+from penstock.config.checks import check_choice, check_number
 from penstock.errors import OptionError
 
 __all__ = [

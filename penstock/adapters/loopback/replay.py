@@ -18,7 +18,7 @@ from penstock.adapters.loopback.faults import (
     TruncateAfter,
     check_headers,
 )
-from penstock.config.options import check_choice, check_number
+from penstock.config.checks import check_choice, check_number
 from penstock.errors import OptionError
 
 __all__ = ["Replay", "ReplayFault", "recorded_models"]

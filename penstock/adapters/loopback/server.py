@@ -17,7 +17,7 @@ from penstock.adapters.loopback.endpoints import Endpoints
 from penstock.adapters.loopback.ledger import Ledger, ReceivedRequest, Statistics
 from penstock.adapters.loopback.models import default_script
 from penstock.adapters.loopback.script import Playback, Script
-from penstock.config.options import check_number
+from penstock.config.checks import check_number
 from penstock.errors import CallTimeout, OptionError, SystemStopped
 from penstock.ports import Secret
 

@@ -1,1 +1,1 @@
-"""The `adapters.providers` room of Penstock."""
+"""The providers, one folder each, with what they share and the catalogue that finds them by name."""

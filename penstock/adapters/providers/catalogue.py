@@ -1,10 +1,10 @@
-"""Which providers there are, by name, and which one a model's name means."""
+"""Finds a provider by its name, or by the prefix of a model's name."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 from penstock.adapters.loopback.models import default_script
@@ -12,60 +12,68 @@ from penstock.adapters.loopback.server import LoopbackProvider
 from penstock.adapters.providers.anthropic.provider import AnthropicMessages
 from penstock.adapters.providers.gemini.provider import Gemini
 from penstock.adapters.providers.ollama.provider import OllamaChat
-from penstock.adapters.providers.openai.chat import OpenAiChat
-from penstock.adapters.providers.openai.responses import OpenAiResponses
-from penstock.adapters.providers.shared.messages import messages_of
+from penstock.adapters.providers.openai.chat_provider import OpenAiChat
+from penstock.adapters.providers.openai.responses_provider import OpenAiResponses
+from penstock.config.providers import (
+    Dialect,
+    KnownProvider,
+    account_of,
+    find_known_provider,
+    known_provider_names,
+    known_responses_name,
+)
 from penstock.config.settings import Settings
 from penstock.errors import CallTimeout, OptionError, SystemStopped
-from penstock.ports import ChatCall, Provider, Secret
+from penstock.ports import Provider, Secret
 
-__all__ = ["Catalogue", "Found", "as_chat", "conversation"]
+__all__ = ["Catalogue", "ProviderChoice"]
 
-_CHAT: Final = "openai"
-_RESPONSES: Final = "openai-responses"
-_OLLAMA: Final = "ollama"
-_LOOPBACK: Final = "loopback"
-_PROVIDERS: Final[Mapping[str, Callable[..., Provider]]] = {
-    _CHAT: OpenAiChat,
-    _RESPONSES: OpenAiResponses,
+_ADAPTERS: Final[Mapping[Dialect, Callable[..., Provider]]] = {
+    "openai-chat": OpenAiChat,
+    "openai-responses": OpenAiResponses,
     "anthropic": AnthropicMessages,
-    _OLLAMA: OllamaChat,
+    "ollama": OllamaChat,
     "gemini": Gemini,
 }
 _CHAT_ONLY: Final = (OpenAiChat, AnthropicMessages, OllamaChat, Gemini)
 
 
-class Found(NamedTuple):
-    """Whom to ask, and for what."""
+class ProviderChoice(NamedTuple):
+    """The provider and the model that a call goes to."""
 
     provider: Provider
     model: str
     account: str
-    """The name that its key, URL and limits have in the settings; dialects of one provider share it."""
+    """The name of its key, URL and limits in the settings; both dialects of one provider share it."""
     has_responses: bool
-    """False: it knows nothing like OpenAI's Responses API; see `as_chat`."""
+    """False: it offers nothing like OpenAI's Responses API; see `to_chat_call`."""
 
     @property
     def name(self) -> str:
-        """By which name it was asked for: that of its account, or, where a provider has two dialects, the dialect's."""
+        """The name that users know it by: that of its account or, if a provider has two dialects, of the dialect."""
         dialect = self.provider.name
-        return dialect if _account(dialect) == self.account else self.account
+        return dialect if account_of(dialect) == self.account else self.account
 
 
 class Catalogue:
-    """Finds providers by name, with their keys and URLs; runs the embedded one for whoever asks for it.
+    """Finds providers by name, with their keys and URLs; starts the embedded one when it is first needed.
 
     Args:
-        settings: where keys, URLs and the default provider's name are.
-        more: more providers by name, each a function of an api_key and a base_url, or a ready `Provider`.
+        settings: contains keys, URLs and the default provider's name.
+        more: more providers by name, each a ready `Provider` or a function that makes one from ``api_key`` and
+            ``base_url``.
+
+    Raises:
+        OptionError: one of ``more`` is neither.
     """
 
     def __init__(self, settings: Settings, more: Mapping[str, Callable[..., Provider] | Provider]) -> None:
-        for name, one in more.items():
-            if not callable(one) and not _is_provider(one):
-                raise OptionError(f"providers[{name!r}]", type(one), "a function that makes a Provider, or a Provider")
+        for name, given in more.items():
+            if not callable(given) and not _is_provider(given):
+                allowed = "a function that makes a Provider, or a Provider"
+                raise OptionError(f"providers[{name!r}]", type(given), allowed)
         self._settings = settings
-        self._providers = {**_PROVIDERS, **more}
+        self._more = dict(more)
         self._lock = threading.Lock()
         self._loopback: LoopbackProvider | None = None
         self._closed = False
@@ -78,85 +86,91 @@ class Catalogue:
         api_key: str | None = None,
         *,
         responses: bool = False,
-    ) -> Found:
-        """The provider of that name (None: the model's prefix, else the settings'), or the given one itself.
+    ) -> ProviderChoice:
+        """Find the provider of that name; for None, that of the model's prefix, else the default in the settings.
 
-        A prefix (``"anthropic/claude-…"``) chooses where nobody has: no ``provider``, no ``base_url``, and the
-        settings' provider is the built-in default without a URL of its own. It is taken off then, and where it is
-        the provider's own. At a URL of one's own names stay as they are: gateways have names with such prefixes.
+        A prefix (``"anthropic/claude-…"``) chooses the provider only if nothing else does: no ``provider``, no
+        ``base_url``, and the default in the settings is ``openai`` at its own URL. The prefix is removed then, and also
+        if it is the chosen provider's own name. At other base URLs it stays, since gateways have models with such
+        names.
 
         Args:
-            provider: a name, or a `Provider`.
-            model: the model, maybe with a prefix.
-            base_url: instead of the one in the settings.
-            api_key: instead of the one in the settings.
-            responses: where it has two dialects, that of OpenAI's Responses API.
+            provider: a name, or a `Provider`, which is used as it is.
+            model: the model, with or without a prefix.
+            base_url: replaces the one in the settings.
+            api_key: replaces the one in the settings.
+            responses: use OpenAI's Responses API if the provider offers it.
 
         Raises:
-            OptionError: there is no such provider.
-            SystemStopped: it is the embedded one, and has been closed.
+            OptionError: there is no such provider, or an argument is malformed.
+            SystemStopped: it is the embedded provider, which has been closed.
         """
         if provider is not None and not isinstance(provider, str):
             if not _is_provider(provider):
                 raise OptionError("provider", type(provider), "a provider's name, or a Provider")
             if base_url is not None or api_key is not None:
-                raise OptionError("provider", type(provider).__name__, "a name, when base_url or api_key are given")
-            return Found(provider, model, provider.name, not isinstance(provider, _CHAT_ONLY))
+                message = "base_url and api_key apply to a provider's name, not to a ready Provider."
+                raise OptionError("provider", type(provider).__name__, "a provider's name", message=message)
+            return ProviderChoice(provider, model, provider.name, not isinstance(provider, _CHAT_ONLY))
         if api_key is not None and not isinstance(api_key, str):
             raise OptionError("api_key", type(api_key), "text, or None")
         name = provider or self._settings.provider.name
-        account = _account(name)
+        account = account_of(name)
         has_own_url = base_url is not None or self._url(name) is not None
         prefix, _, rest = model.partition("/")
-        if rest and provider is None and name == _CHAT and not has_own_url and self._is_known(prefix):
-            name, account, model = prefix, _account(prefix), rest
-        elif rest and prefix in (name, account) and (not has_own_url or name == _OLLAMA):
+        if rest and provider is None and name == "openai" and not has_own_url and self._has(prefix):
+            name, account, model = prefix, account_of(prefix), rest
+        elif rest and prefix in (name, account) and (not has_own_url or name == "ollama"):
             model = rest
-        chosen = self._make(name, base_url, api_key, responses)
-        return Found(chosen, model, account, not isinstance(chosen, _CHAT_ONLY))
+        made = self._make(name, base_url, api_key, responses)
+        return ProviderChoice(made, model, account, not isinstance(made, _CHAT_ONLY))
 
-    def fallback(self, first: Found, name: str, *, responses: bool = False) -> Found:
-        """Whom to ask in the place of ``first``: ``"provider/model"``, or a model of the same provider.
+    def fallback(self, first: ProviderChoice, name: str, *, responses: bool = False) -> ProviderChoice:
+        """Find a fallback for ``first``: ``"provider/model"``, or a model of the same provider.
 
         Raises:
-            OptionError: there is no model in ``name``, or its provider cannot be made.
+            OptionError: ``name`` contains no model, or its provider cannot be made.
             SystemStopped: as for `find`.
         """
         prefix, slash, rest = name.partition("/")
-        if not slash or not (prefix == first.account or self._is_known(prefix)):
-            return first._replace(model=name)  # whatever has a slash in it otherwise is a gateway's name
+        if not slash or not (prefix == first.account or self._has(prefix)):
+            return first._replace(model=name)  # any other name with a slash is a gateway's model
         if not rest:
             raise OptionError("fallback", name, "provider/model, or a model of the same provider")
         if prefix == first.account:
             return first._replace(model=rest)
         return self.find(prefix, rest, responses=responses)
 
-    def _is_known(self, name: str) -> bool:
-        return name in self._providers or name == _LOOPBACK or self._settings.base_url(name) is not None
+    def _has(self, name: str) -> bool:
+        return name in self._more or find_known_provider(name) is not None or self._settings.base_url(name) is not None
 
     def _url(self, name: str) -> str | None:
-        return self._settings.base_url(name) or self._settings.base_url(_account(name))
+        return self._settings.base_url(name) or self._settings.base_url(account_of(name))
 
     def _make(self, name: str, base_url: str | None, api_key: str | None, responses: bool) -> Provider:
-        dialect = OpenAiResponses if responses else OpenAiChat
-        if name == _LOOPBACK:
-            return dialect(Secret(api_key) if api_key else None, base_url or self._loopback_url())
-        if responses and name == _CHAT:
-            name = _RESPONSES
+        known = find_known_provider(name)
+        if known is not None and not known.home_url:
+            return _adapter(known, responses)(Secret(api_key) if api_key else None, base_url or self._loopback_url())
+        if responses:
+            name = known_responses_name(name)
+            known = find_known_provider(name)
         url = base_url or self._url(name)
-        factory = self._providers.get(name)
-        if url and (factory is None or (factory is OllamaChat and _speaks_openai(url))):
-            factory = dialect  # a server of the user's own
-        if factory is None:
-            known = " | ".join(sorted([*self._providers, _LOOPBACK]))
-            raise OptionError("provider", name, f"{known} | one with a base_url in the settings")
-        if not callable(factory):
-            return factory
-        key = api_key or self._settings.api_key(name) or self._settings.api_key(_account(name))
-        return factory(Secret(key) if key else None, **({"base_url": url} if url else {}))
+        given = self._more.get(name)
+        if given is not None and not callable(given):
+            return given
+        text = api_key or self._settings.api_key(name) or self._settings.api_key(account_of(name))
+        key = Secret(text) if text else None
+        if given is not None:
+            return given(key, **({"base_url": url} if url else {}))
+        if known is not None and not (url and known.dialect == "ollama" and _is_openai_path(url)):
+            return _adapter(known, responses)(key, url or known.home_url, known=known)
+        if url:  # a server of the user's own, or Ollama's OpenAI dialect
+            return (OpenAiResponses if responses else OpenAiChat)(key, url)
+        names = " | ".join(sorted({*known_provider_names(), *self._more}))
+        raise OptionError("provider", name, f"{names} | a name with a base_url in the settings")
 
     def _loopback_url(self) -> str:
-        """Where the embedded provider is; it is started when it is first asked for."""
+        """Return the embedded provider's URL; start it if it does not run yet."""
         with self._lock:
             if self._closed:
                 raise SystemStopped()
@@ -166,7 +180,7 @@ class Catalogue:
             return self._loopback.base_url
 
     def close(self) -> bool:
-        """Stop the embedded provider, if it runs; returns whether its thread ended."""
+        """Stop the embedded provider if it runs. Returns whether its thread has ended."""
         with self._lock:
             self._closed = True
             loopback, self._loopback = self._loopback, None
@@ -179,61 +193,17 @@ class Catalogue:
 
 
 def _is_provider(thing: object) -> bool:
-    """Whether it looks like a `Provider`; a class of them is none."""
+    """Tell whether an object looks like a `Provider`; a class does not."""
     needed = ("name", "request", "decoder", "error")
     return not isinstance(thing, type) and all(hasattr(thing, name) for name in needed)
 
 
-def _account(name: str) -> str:
-    """One provider under two names, with settings for either."""
-    return _CHAT if name == _RESPONSES else name
+def _adapter(known: KnownProvider, responses: bool) -> Callable[..., Provider]:
+    if responses and known.dialect == "openai-chat" and known.has_responses:
+        return OpenAiResponses
+    return _ADAPTERS[known.dialect]
 
 
-def _speaks_openai(ollama_url: str) -> bool:
-    """Whether this is where Ollama speaks OpenAI's dialects instead of its own."""
+def _is_openai_path(ollama_url: str) -> bool:
+    """Tell whether Ollama speaks OpenAI's dialects at this URL instead of its own."""
     return urlsplit(ollama_url).path.rstrip("/").endswith("/v1")
-
-
-def conversation(said: object) -> str | list[Mapping[str, Any]]:
-    """What is said to a model, whatever the provider makes of it: text, or messages of any form.
-
-    Raises:
-        OptionError: it is neither, or there are bytes in it, which JSON would carry as base64.
-    """
-    if isinstance(said, str):
-        return said
-    if not isinstance(said, Iterable) or isinstance(said, (bytes, bytearray, Mapping)):
-        raise OptionError("messages", type(said), 'a text, or a list of messages: [{"role": "user", "content": "…"}]')
-    messages = list(said)
-    for number, message in enumerate(messages):
-        if not isinstance(message, Mapping):
-            raise OptionError(f"messages[{number}]", type(message), "a dict with a role and content")
-        if isinstance(content := message.get("content"), (bytes, bytearray)):
-            raise OptionError(f"messages[{number}].content", type(content), "a text, or a list of content parts")
-    return messages
-
-
-def as_chat(call: ChatCall) -> ChatCall:
-    """What was meant for the Responses API, for a provider that has only chat.
-
-    ``instructions`` become a system message, ``max_output_tokens`` is ``max_tokens``, and functions get chat's form.
-
-    Raises:
-        OptionError: ``input`` has items that are no messages.
-    """
-    messages = messages_of(call.input, "input")
-    parameters = dict(call.parameters)
-    instructions = parameters.pop("instructions", None)
-    if instructions:
-        messages.insert(0, {"role": "system", "content": instructions})
-    if "max_output_tokens" in parameters:
-        parameters["max_tokens"] = parameters.pop("max_output_tokens")
-    if isinstance(tools := parameters.get("tools"), (list, tuple)):
-        parameters["tools"] = [_chat_tool(tool) for tool in tools]
-    return ChatCall(model=call.model, input=messages, parameters=parameters)
-
-
-def _chat_tool(tool: Any) -> Any:
-    if not isinstance(tool, Mapping) or tool.get("type") != "function" or "function" in tool:
-        return tool
-    return {"type": "function", "function": {name: value for name, value in tool.items() if name != "type"}}

@@ -1,12 +1,12 @@
-"""Who looks after agents: how they and their tools are started, and what happens when one is gone for good."""
+"""Agents and their tools in the supervision tree: how they are started, and what follows when one ends."""
 
 from __future__ import annotations
 
-import threading
 from typing import Any, Final
 
 from penstock.actors.agent.actor import AgentProcess
-from penstock.actors.agent.record import AgentRecord, AgentTable
+from penstock.actors.agent.record import AgentRecord
+from penstock.actors.agent.table import AgentTable
 from penstock.actors.agent.task import Job, Task
 from penstock.actors.agent.turn import end_stream
 from penstock.actors.runtime.process import Process
@@ -16,38 +16,38 @@ from penstock.actors.runtime.signals import NOPROC
 from penstock.actors.stream.messages import Cancel, Fail
 from penstock.actors.stream.record import StreamRecord
 from penstock.config.logs import get_logger
-from penstock.errors import AgentCrashed, CallTimeout, ProcessDead, SupervisorError, describe_reason
+from penstock.errors import AgentCrashed, ProcessDead, SupervisorError, describe_reason
 from penstock.supervisors.calls import ReportChild, StartChild
 from penstock.supervisors.spec import BRUTAL_KILL, ChildExited, ChildSpec
+from penstock.supervisors.system.asking import ask_until_back
 from penstock.supervisors.system.handler import HANDLER, StartSource
 
 __all__ = [
     "AGENTS",
-    "KEEPER",
+    "AGENT_HANDLER",
     "TOOLS",
     "TOOL_TASK",
-    "AgentKeeper",
+    "AgentHandler",
     "close_agents",
     "end_agents",
     "start_agent",
-    "start_source",
+    "start_call",
     "start_task",
 ]
 
 AGENTS: Final = "agents"
 TOOLS: Final = "tools"
-KEEPER: Final = "keeper"
-_RESTART_LOOK: Final = 0.005  # seconds between two looks whether a crashed supervisor is back
+AGENT_HANDLER: Final = "agent_handler"
 
 TOOL_TASK: Final = ChildSpec(id="tool", cls=Task, restart="temporary", shutdown=BRUTAL_KILL)
-"""What the supervisor of tools starts. Killed at once: its agent has gone first, so nobody waits for it."""
+"""The child of the supervisor of tools. It is killed at once at shutdown: its agent has ended before it."""
 
 
-class AgentKeeper(Process):
-    """Starts agents again that ended with their supervisor, and ends the streams of those that are gone for good.
+class AgentHandler(Process):
+    """Restarts agents that ended with their supervisor, and ends the streams of agents that are not restarted.
 
     Accepts: `ChildExited` from the supervisor of agents.
-    Fails: restarted; asks the supervisor after every agent in the table.
+    Fails: restarted; asks the supervisor for the state of every agent in the table.
     """
 
     in_pykka_registry = False
@@ -67,21 +67,21 @@ class AgentKeeper(Process):
                 if isinstance(reason, str) and reason == NOPROC:
                     self._tell_agents(StartChild(_spec(record)))
                 else:
-                    self._bury(record, reason)
+                    self._end_agent(record, reason)
             case _:
                 super().on_receive(message)
 
     def _tell_agents(self, message: Any) -> None:
         ref = self.runtime.whereis(AGENTS)
-        if ref is not None:  # if not, it is just being restarted, and we with it
+        if ref is not None:  # if not, it is being restarted, and this process with it
             ref.tell(message)
 
-    def _bury(self, record: AgentRecord, reason: object) -> None:
-        for turn in record.close():  # none, if it was stopped
+    def _end_agent(self, record: AgentRecord, reason: object) -> None:
+        for turn in record.close():  # none if it was stopped
             error = AgentCrashed(record.name, reason)
             error.__cause__ = reason if isinstance(reason, BaseException) else None
             get_logger(agent=record.name).error("agent_given_up", reason=describe_reason(reason))
-            end_stream(turn.stream, Fail(error, turn.stream.outcome()))
+            end_stream(turn.stream, Fail(error))
         self._table.forget(record)
         record.end()
 
@@ -96,63 +96,48 @@ def _spec(record: AgentRecord) -> ChildSpec:
     )
 
 
-def start_agent(runtime: Runtime, record: AgentRecord, limit: float) -> None:
-    """Start an agent, from outside. If its supervisor is just being restarted, it is started afterwards.
+def start_agent(runtime: Runtime, record: AgentRecord, timeout: float) -> None:
+    """Start an agent, from outside. If its supervisor is being restarted, it is started afterwards.
 
     Raises:
         CallTimeout: that took too long.
         PenstockError: it did not start.
     """
-    deadline = runtime.clock.monotonic() + limit
-    while True:
-        left = deadline - runtime.clock.monotonic()
-        agents = runtime.whereis(AGENTS)
-        try:
-            if left <= 0:
-                raise CallTimeout(f"the start of agent {record.name!r}", limit)
-            if agents is None:
-                raise ProcessDead(AGENTS)
-            agents.ask(StartChild(_spec(record)), timeout=left)
-        except ProcessDead:
-            never = threading.Lock()
-            never.acquire()
-            runtime.dispatcher.wait(never, min(_RESTART_LOOK, max(left, 0.0)))
-        except SupervisorError as error:
-            if error.code != "already_started":  # by the keeper, which had found it in the table
-                raise
-            return
-        else:
-            return
+    what = f"the start of agent {record.name!r}"
+    try:
+        ask_until_back(runtime, lambda: runtime.whereis(AGENTS), StartChild(_spec(record)), timeout, what)
+    except SupervisorError as error:
+        if error.code != "already_started":  # by the agent handler, which has found it in the table
+            raise
 
 
 def close_agents(table: AgentTable) -> None:
-    """Let no agent begin anything any more, as the system ends. What is under way ends as all streams do."""
+    """Let no agent begin anything new, as the system is being stopped. Turns under way end as all streams do."""
     for record in table.all():
         for turn in record.close():
-            stream = turn.stream
-            if stream.source is None and stream.ref is not None:
-                stream.ref.tell(Cancel("shutdown"))
+            if turn.stream.feed is None:
+                turn.stream.propose(Cancel("shutdown"))
 
 
 def end_agents(table: AgentTable) -> None:
-    """The tree has ended, and nobody else is left to say that its agents have."""
+    """End every agent, as the tree has ended."""
     for record in table.all():
         record.close()
         table.forget(record)
         record.end()
 
 
-def start_source(runtime: Runtime, record: StreamRecord) -> None:
-    """Have a stream's source started. Should the handler crash before it has, the next one finds it to be done."""
+def start_call(runtime: Runtime, record: StreamRecord) -> None:
+    """Have the handler start a stream's call. If the handler crashes first, the next one finds it in the record."""
     handler = runtime.whereis(HANDLER)
     if handler is not None:
         handler.tell(StartSource(record))
 
 
 def start_task(runtime: Runtime, job: Job) -> Reply:
-    """Have a job's task started; the reply is its ref, or why it was not."""
+    """Have a job's task started; the reply is the task's ref, or the reason why it was not started."""
     tools = runtime.whereis(TOOLS)
-    if tools is None:  # it is just being restarted, and whoever asks with it
+    if tools is None:  # it is being restarted, and the agent with it
         reply = Reply(runtime.dispatcher, "the start of a tool")
         reply.fail(ProcessDead(TOOLS))
         return reply

@@ -1,4 +1,4 @@
-"""The reaper: once a second it has the handler look for what nobody announces."""
+"""The reaper: once a second it lets the handler and the registry look for ends that no message announces."""
 
 from __future__ import annotations
 

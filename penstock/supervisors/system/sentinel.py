@@ -1,18 +1,18 @@
-"""The end of all streams: asked for, or because the tree itself has ended, which the sentinel beside it sees."""
+"""The end of all streams: on request, or because the supervision tree has ended, which the sentinel notices."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, Final
 
-from penstock.actors.agent.record import AgentTable
+from penstock.actors.agent.table import AgentTable
 from penstock.actors.runtime.process import Process, ProcessRef
 from penstock.actors.runtime.reply import Reply
 from penstock.actors.runtime.signals import Down
-from penstock.actors.stream.messages import Cancel, Flush, StopStream
-from penstock.actors.stream.record import StreamRecord, StreamTable
+from penstock.actors.stream.messages import Cancel, Fail, Flush, StopStream
+from penstock.actors.stream.record import StreamRecord
+from penstock.actors.stream.table import StreamTable
 from penstock.errors import CallTimeout, StreamCrashed
-from penstock.ports import Clock
 from penstock.supervisors.system.agents import end_agents
 
 __all__ = ["Sentinel", "end_all", "fail_all", "stop_streams"]
@@ -21,94 +21,85 @@ _PATIENCE: Final = 0.25  # seconds to wait for a stream's end before the next on
 
 
 class Sentinel(Process):
-    """Waits for the end of the root supervisor: nobody is left to write the terminal events then."""
+    """Ends all streams when the root supervisor is dead, since no other process is left to do it."""
 
     in_pykka_registry = False
 
-    def __init__(self, root: ProcessRef, table: StreamTable, agents: AgentTable, clock: Clock) -> None:
+    def __init__(self, root: ProcessRef, table: StreamTable, agents: AgentTable) -> None:
         super().__init__()
         self._root = root
         self._table = table
         self._agents = agents
-        self._clock = clock
 
     def on_start(self) -> None:
         self.runtime.monitor(self.ref, self._root)
 
     def on_receive(self, message: Any) -> None:
         if isinstance(message, Down):
-            end_all(self._table, self._agents, self._clock, message.reason)
+            end_all(self._table, self._agents, message.reason)
             self.exit()
 
 
 def stop_streams(table: StreamTable, left: Callable[[], float]) -> None:
-    """End all streams, each when the one before it has, so that their ends come in order.
+    """End all streams in the order in which they were opened.
 
-    One that takes its time is not waited for before the others have been told.
+    Each is waited for before the next is told, but for a quarter of a second at most: the slow ones are waited for
+    after all have been told.
     """
     slow: list[Reply] = []
     fed: list[StreamRecord] = []
     records = table.all()
-    for record in records:  # no request that waits for a reader shall get one because another's is ended
-        source = record.source
-        if source is not None and not source.started:
-            source.abandon()
+    for record in records:  # first: a request in the queue must not get the thread of one that is ended
+        feed = record.feed
+        if feed is not None and not feed.started:
+            feed.abandon()
     for record in records:
         if record.ref is None or record.is_over:
             continue
         if record.feeder is not None and record.ending is None and record.runtime.is_alive(record.feeder):
-            reply = record.over  # the stream before it has been told, being older; what it still has comes through
+            reply = record.over  # the older stream that feeds it has been told to end; its remaining tokens still come
             fed.append(record)
-        elif record.source is not None and record.ending is None:
+        elif record.feed is not None and record.ending is None:
             reply = _cut_off(record.ref)
         else:
             reply = record.ref.ask(StopStream(), block=False)
         if not _is_answered(reply, min(_PATIENCE, left())):
             slow.append(reply)
     for reply in slow:
-        _is_answered(reply, left())  # if not, it is ended with its supervisor
+        _is_answered(reply, left())  # if not, the stream is ended with its supervisor
     for record in fed:
         if record.ref is not None and not record.is_over:
             _is_answered(_cut_off(record.ref), _PATIENCE)
 
 
 def _cut_off(ref: ProcessRef) -> Reply:
-    """Let a stream emit what it has and end, though it was to get more."""
+    """Let a stream emit what it has, and end it although its feed has not finished."""
     ref.ask(Flush(), block=False)
     reply: Reply = ref.ask(Cancel("shutdown"), block=False)
     return reply
 
 
 def _is_answered(reply: Reply, timeout: float) -> bool:
-    """Whether there is an answer, or will be none, within ``timeout`` seconds."""
+    """Wait for ``timeout`` seconds at most; returns whether there is an answer or will never be one."""
     try:
         reply.get(timeout=timeout)
     except CallTimeout:
         return False
     except BaseException:
-        if not reply.is_done:  # not the stream's end but ours: Ctrl-C
+        if not reply.is_done:  # Ctrl-C in this thread
             raise
     return True
 
 
-def end_all(table: StreamTable, agents: AgentTable, clock: Clock, reason: object) -> None:
-    """The tree has ended, and whatever has not with it ends now."""
-    fail_all(table, clock, reason)
+def end_all(table: StreamTable, agents: AgentTable, reason: object) -> None:
+    """End every stream and agent that the tree has left behind."""
+    fail_all(table, reason)
     end_agents(agents)
 
 
-def fail_all(table: StreamTable, clock: Clock, reason: object) -> None:
-    """Give every stream that has none its terminal event."""
+def fail_all(table: StreamTable, reason: object) -> None:
+    """End every stream that has not ended with `StreamFailed`."""
     for record in table.all():
-        if not record.is_over:
-            _fail(record, clock.time(), reason)
-        elif not record.over.is_done:  # whoever wrote the terminal event did not get round to telling
-            record.conclude()
-
-
-def _fail(record: StreamRecord, now: float, reason: object) -> None:
-    record.intake.close()
-    if record.log.fail(StreamCrashed(record.stream_id, reason), record.outcome(), record.intake.take_dropped(), now):
-        record.conclude()
-    if record.source is not None:
-        record.source.abandon()
+        record.finish(Fail(StreamCrashed(record.stream_id, reason)))
+        if record.feed is not None:
+            record.feed.abandon()

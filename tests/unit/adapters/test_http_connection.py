@@ -1,4 +1,4 @@
-"""Whose certificates are looked at: everybody's, unless it was said in so many words that they are not."""
+"""TLS certificates are always verified, unless verification is explicitly disabled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lines out of bytes."""
+"""The NDJSON decoder: complete lines from chunks that are split anywhere."""
 
 from __future__ import annotations
 

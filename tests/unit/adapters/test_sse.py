@@ -1,4 +1,4 @@
-"""The SSE decoder against the public suites' cases and against what they leave out."""
+"""The SSE decoder against the cases of public test suites, and against cases that these omit."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_byte_order_mark_is_taken_off_once_at_the_start_only() -> None:
     mark = b"\xef\xbb\xbf"
     assert texts([mark + b"data: a\n\ndata: " + mark + b"b\n\n"]) == ["a", "\ufeffb"]
     assert texts(singly(mark + b"data: a\n\n")) == ["a"]
-    assert texts([mark[:2], b"data: a\n\n"]) == []  # half a mark is no mark: an unknown field
+    assert texts([mark[:2], b"data: a\n\n"]) == []  # an incomplete byte order mark is not one: an unknown field
 
 
 def test_an_empty_chunk_changes_nothing() -> None:
@@ -153,7 +153,7 @@ def test_an_event_over_the_limit_is_a_protocol_error_complete_or_not(step: int) 
 
 @pytest.mark.parametrize("step", [16, 2**20])
 def test_many_lines_in_one_event_are_joined_in_linear_time(step: int) -> None:
-    lines = 400_000  # what grows with the square runs into the test's time-out
+    lines = 400_000  # quadratic time exceeds the test's time-out
     body = b"event: e\n" + b"data: x\n" * lines + b"id: 7\n\n"
     events, _ = decode([body[at : at + step] for at in range(0, len(body), step)], 2**30)
     assert events == [SseEvent("e", "\n".join("x" * lines), "7")]

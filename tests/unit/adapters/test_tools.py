@@ -1,4 +1,4 @@
-"""Tools out of functions: the schema a model sees, the arguments a function gets, the result a model gets."""
+"""Tools made from functions: the schema that a model sees, the arguments of the function, the result for the model."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def test_a_refusal_does_not_show_the_values() -> None:
     with pytest.raises(ToolArgumentsError) as refused:
         login.check({"pin": "geheim"})
     assert "geheim" not in str(refused.value)
-    assert refused.value.__suppress_context__  # and no traceback shows pydantic's, which does
+    assert refused.value.__suppress_context__  # pydantic's own error shows the values, and must not be in the traceback
 
 
 @pytest.mark.parametrize(

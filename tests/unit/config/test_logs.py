@@ -26,7 +26,7 @@ NAMES = ("penstock", "pykka", "urllib3")
 
 @pytest.fixture(autouse=True)
 def restored() -> Iterator[None]:
-    """Puts back what `configure_logging` changes."""
+    """Restore what `configure_logging` changes."""
     loggers = [logging.getLogger(name) for name in NAMES]
     before = [(each.handlers[:], each.level, each.propagate) for each in loggers]
     yield
@@ -52,14 +52,14 @@ def lines(stream: io.StringIO) -> list[dict[str, Any]]:
 
 
 class Loud:
-    """Says so when it is formatted."""
+    """Fails the test when it is formatted."""
 
     def __repr__(self) -> str:
         raise AssertionError("formatted")
 
 
 def run(code: str, **arguments: Any) -> subprocess.CompletedProcess[str]:
-    """Run a program of its own, without this one's logging."""
+    """Run a program in a new process, without the logging of this one."""
     command = [sys.executable, "-c", textwrap.dedent(code)]
     return subprocess.run(command, text=True, check=False, timeout=30, **({"capture_output": True} | arguments))
 
@@ -343,7 +343,7 @@ def test_an_exception_is_logged_with_types_and_places_but_without_messages(forma
 def test_our_own_errors_are_logged_with_their_message() -> None:
     stream = configured()
     get_logger().error("failed", error=ProviderTimeout("idle", 2))
-    assert lines(stream)[0]["error"] == "ProviderTimeout: idle time-out: no further token within 2 s"
+    assert lines(stream)[0]["error"] == "ProviderTimeout: idle timeout: no further token within 2 s"
 
 
 def test_exc_info_without_an_exception_says_nothing() -> None:
@@ -407,7 +407,7 @@ def closed() -> io.StringIO:
 
 @pytest.mark.parametrize("make", [Broken, closed])
 @pytest.mark.parametrize("format", ["auto", "console", "json"])
-def test_a_broken_or_closed_stream_disturbs_nobody(
+def test_a_broken_or_closed_stream_raises_nothing(
     make: Callable[[], io.StringIO], format: LogFormat, capsys: pytest.CaptureFixture[str]
 ) -> None:
     configure_logging("info", format, make())

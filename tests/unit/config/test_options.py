@@ -7,7 +7,11 @@ from typing import Any
 import pytest
 
 from penstock.config import presets
-from penstock.config.options import RequestOptions, StreamOptions, check_choice, check_number, check_on_orphan
+from penstock.config.agents import AgentOptions
+from penstock.config.checks import Options, check_choice, check_number, check_on_orphan
+from penstock.config.limits import BreakerOptions, LimitOptions, RetryBudgetOptions
+from penstock.config.options import RequestOptions, StreamOptions
+from penstock.config.settings import DefaultProviderOptions, LogOptions, ProviderOptions, RuntimeOptions
 from penstock.errors import OptionError
 
 # field, lowest, highest, one below, one above, as the message writes the range
@@ -45,7 +49,7 @@ OPTIONAL = {"rate_limit", "push_timeout", "time_to_live", "total_timeout"}
 Kind = type[StreamOptions] | type[RequestOptions]
 
 
-def made(kind: Kind, **fields: Any) -> Any:
+def made(kind: type[Options], **fields: Any) -> Any:
     return kind(**fields)
 
 
@@ -108,13 +112,56 @@ def test_a_choice_is_one_of_its_words(kind: Kind, field: str, good: tuple[Any, .
             made(kind, **{field: value})
 
 
-@pytest.mark.parametrize("kind", [StreamOptions, RequestOptions])
-def test_an_unknown_option_is_refused_by_name_with_those_there_are(kind: Kind) -> None:
+KINDS: list[type[Options]] = [
+    StreamOptions,
+    RequestOptions,
+    AgentOptions,
+    LimitOptions,
+    BreakerOptions,
+    RetryBudgetOptions,
+    RuntimeOptions,
+    LogOptions,
+    ProviderOptions,
+    DefaultProviderOptions,
+]
+
+
+def test_every_kind_of_options_is_tested_here() -> None:
+    kinds = [Options]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    assert {kind.__name__ for kind in kinds} == {"Options", *(kind.__name__ for kind in KINDS)}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_unknown_option_is_refused_by_name_with_those_there_are(kind: type[Options]) -> None:
     for make in (partial(made, kind), made(kind).replace):
         with pytest.raises(OptionError) as caught:
-            make(bacth_size=3)
-        assert (caught.value.field, caught.value.got) == ("bacth_size", 3)
-        assert "debug" in caught.value.allowed or "verify_tls" in caught.value.allowed
+            make(colour="red")
+        names = ", ".join(kind.__dataclass_fields__)
+        assert (caught.value.field, caught.value.got, caught.value.allowed) == ("colour", "***", names)
+        assert str(caught.value) == f"colour: no such option of {kind.__name__}; there are {names}"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_misspelt_option_is_refused_with_the_name_that_was_meant_and_without_its_value(kind: type[Options]) -> None:
+    for name in kind.__dataclass_fields__:
+        misspelt = name[:-2] + name[-1] + name[-2]
+        with pytest.raises(OptionError) as caught:
+            made(kind, **{misspelt: "sk-secret"})
+        assert str(caught.value) == f"{misspelt}: no such option of {kind.__name__}; did you mean {name}?"
+        assert "sk-secret" not in repr(vars(caught.value))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_all_options_are_immutable_values_without_other_attributes(kind: type[Options]) -> None:
+    options = made(kind)
+    assert options == made(kind) == options.replace()
+    assert hash(options) == hash(made(kind))
+    assert not hasattr(options, "__dict__")
+    for name in kind.__dataclass_fields__:
+        with pytest.raises(AttributeError):
+            setattr(options, name, getattr(options, name))
 
 
 def test_fallbacks_may_be_given_as_a_list_and_are_kept_as_what_cannot_change() -> None:

@@ -1,4 +1,4 @@
-"""Prices: which model has which, how a provider's counts add up, and what is wrong with a file."""
+"""Prices: how a model is looked up, how a cost is computed, and how a broken file is refused."""
 
 from __future__ import annotations
 
@@ -193,23 +193,27 @@ def test_an_empty_file_knows_no_price(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "field", "shown"),
     [
-        ("[x", "prices", "a TOML file; this has: "),
+        ("[x", "prices", "prices: the file is not valid TOML: "),
         ("x = 1", "prices: x", "got a value of type int, allowed: a table"),
-        ("[x]", "prices: x.models", "got None, allowed: to be there"),
-        ("[x]\nmodel = 1\n[x.models]", "prices: x.model", "one of names, as_of, source, cached, reasoning, models"),
+        ("[x]", "prices: x.models", "x.models: the entry is missing"),
+        ("[x]\nmodel = 1\n[x.models]", "prices: x.model", "x.model: no such entry; did you mean models?"),
         ("[x]\nmodels = 3", "prices: x.models", "got a value of type int, allowed: a table"),
-        ("[x]\nnames = 'x'\n[x.models]", "prices: x.names", "got 'x', allowed: a list of providers' names"),
+        ("[x]\nnames = 'x'\n[x.models]", "prices: x.names", "got 'x', allowed: a list of provider names"),
         ("[x]\ncached = 'both'\n[x.models]", "prices: x.cached", "got 'both', allowed: 'inside' | 'outside'"),
         ("[x.models]\nm = 3", "prices: x.models.m", "got a value of type int, allowed: a table"),
-        ("[x.models]\nm = {input = 1}", "prices: x.models.m.output", "got None, allowed: to be there"),
-        ("[x.models]\nm = {input = 1, ouput = 1}", "prices: x.models.m.ouput", "one of input, cached_input, cache_wr"),
+        ("[x.models]\nm = {input = 1}", "prices: x.models.m.output", "m.output: the entry is missing"),
+        (
+            "[x.models]\nm = {input = 1, ouput = 1}",
+            "prices: x.models.m.ouput",
+            "m.ouput: no such entry; did you mean output?",
+        ),
         ("[x.models]\nm = {input = -1, output = 1}", "prices: x.models.m.input", "got -1, allowed: a number from 0 to"),
         ("[x.models]\nm = {input = '1', output = 1}", "prices: x.models.m.input", "got '1', allowed: a number"),
         ("[x.models]\nm = {input = nan, output = 1}", "prices: x.models.m.input", "got nan"),
         (
             "[x.models]\nm = {input = 1, output = 1, above = {input = 1, output = 1}}",
             "prices: x.models.m.above.tokens",
-            "to be there",
+            "above.tokens: the entry is missing",
         ),
         (
             "[x.models]\nm = {input = 1, output = 1, above = {tokens = 0, input = 1, output = 1}}",

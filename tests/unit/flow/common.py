@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 
-from penstock.actors.stream.log import Outcome, StreamLog
+from penstock.actors.stream.log import StreamLog
+from penstock.actors.stream.outcome import Outcome
 from penstock.events import (
     Event,
     StreamCancelled,

@@ -11,18 +11,17 @@ from hypothesis import strategies as st
 from penstock.actors.agent.history import (
     INTERRUPTED,
     NO_ANSWER,
-    Exchange,
     History,
     Message,
+    PastTurn,
     Round,
     answer_message,
     distinct_calls,
-    read_exchanges,
+    read_turns,
     size_of,
     user_message,
 )
-from penstock.actors.stream.log import Outcome
-from penstock.actors.stream.outcome import add_costs, all_rounds
+from penstock.actors.stream.outcome import Outcome, add_costs, all_rounds
 from penstock.errors import OptionError
 from penstock.events import Cost, ReasoningBlock, ToolCall, Usage
 
@@ -128,13 +127,13 @@ def test_an_id_that_was_used_before_is_another_in_the_history_and_a_repeated_cal
 
 def test_a_history_can_be_given_back() -> None:
     history = History([{"role": "system", "content": "Be kind."}])
-    history.add(Exchange([user_message("1 + 1?"), *Round((call(),), ("2",)).messages(), answer_message("2", "")]))
-    system, exchanges = read_exchanges(history.messages())
+    history.add(PastTurn([user_message("1 + 1?"), *Round((call(),), ("2",)).messages(), answer_message("2", "")]))
+    system, exchanges = read_turns(history.messages())
     assert History(system, exchanges).messages() == history.messages()
 
 
 def test_a_question_without_an_answer_gets_one() -> None:
-    _, exchanges = read_exchanges([{"role": "user", "content": "a"}, {"role": "user", "content": "b"}])
+    _, exchanges = read_turns([{"role": "user", "content": "a"}, {"role": "user", "content": "b"}])
     messages = History((), exchanges).messages()
     check_form(list(messages))
     assert [message["content"] for message in messages] == ["a", NO_ANSWER, "b", NO_ANSWER]
@@ -165,17 +164,17 @@ _RESULT = {"role": "tool", "tool_call_id": "x", "content": "1"}
 )
 def test_a_history_that_no_provider_would_take_is_refused(messages: Any) -> None:
     with pytest.raises(OptionError, match="history"):
-        read_exchanges(messages)
+        read_turns(messages)
 
 
 # --- bounds --------------------------------------------------------------------------------------------------------
 
 
-def exchange(number: int, rounds: int = 0, words: int = 1) -> Exchange:
+def exchange(number: int, rounds: int = 0, words: int = 1) -> PastTurn:
     messages = [user_message(f"question {number}")]
     for place in range(rounds):
         messages += Round((call(f"{number}.{place}.a"), call(f"{number}.{place}.b")), ("1", "2")).messages()
-    return Exchange([*messages, answer_message(f"answer {number} " * words, NO_ANSWER)])
+    return PastTurn([*messages, answer_message(f"answer {number} " * words, NO_ANSWER)])
 
 
 def test_the_oldest_exchanges_are_dropped_whole_and_counted() -> None:
@@ -231,7 +230,7 @@ def test_whatever_was_said_the_form_is_kept_and_so_are_the_bounds(
             calls = [kept for _, kept in distinct_calls([call(id, arguments=value) for id, value in asked], used)]
             current += Round(tuple(calls), tuple("result" for _ in calls), text).messages()
             check_form(history.request(current), is_request=True)
-        new = Exchange([*current, answer_message(answer, INTERRUPTED)])
+        new = PastTurn([*current, answer_message(answer, INTERRUPTED)])
         history.add(new)
         messages = history.messages()
         check_form(list(messages))
@@ -239,7 +238,7 @@ def test_whatever_was_said_the_form_is_kept_and_so_are_the_bounds(
         assert messages[-len(new.messages) :] == new.messages, "the newest turn is there"
         size = sum(size_of(message) for message in messages[1:])
         assert (len(history) <= max_messages and size <= max_bytes) or len(history) == len(new.messages)
-        system, exchanges = read_exchanges(messages)
+        system, exchanges = read_turns(messages)
         assert History(system, exchanges).messages() == messages
 
 

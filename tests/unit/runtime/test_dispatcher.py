@@ -441,7 +441,7 @@ def test_calls_after_everything_is_closed_are_answered_at_once(make_runtime: Mak
     ref = runtime.spawn(Runner)
     runtime.close()
     threads_of(runtime).close(GENEROUS)
-    with pytest.raises(Exception, match="not alive"):
+    with pytest.raises(Exception, match="is dead"):
         ref.ask(lambda _: None)
     assert runtime.join(ref)
 

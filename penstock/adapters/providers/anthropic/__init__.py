@@ -1,1 +1,1 @@
-"""Anthropic: requests and the decoder of its stream."""
+"""Anthropic's Messages API."""

@@ -1,4 +1,4 @@
-"""The event stream of Anthropic's Messages API as deltas."""
+"""The events of Anthropic's Messages API as deltas."""
 
 from __future__ import annotations
 
@@ -10,15 +10,8 @@ import msgspec
 from penstock.adapters.formats.sse import SseEvent
 from penstock.adapters.providers.shared.decoder import EventDecoder
 from penstock.adapters.providers.shared.errors import error_frame
-from penstock.adapters.providers.shared.json_values import (
-    count_of,
-    decode_json,
-    has_escaped_halves,
-    json_text,
-    text_of,
-    whole_number,
-    without_halves,
-)
+from penstock.adapters.providers.shared.json_values import count_of, decode_json, json_text, text_of, whole_number
+from penstock.adapters.providers.shared.surrogates import has_escaped_surrogates, replace_surrogates
 from penstock.events import FinishReason, ReasoningBlock, Usage
 from penstock.ports import (
     Delta,
@@ -36,8 +29,8 @@ from penstock.ports import (
 __all__ = ["MessagesDecoder"]
 
 
-# --- the ordinary event, typed: a piece of text, of reasoning or of arguments ---------------------------------------
-# Whatever is not that is decoded again as plain objects by the lenient way below.
+# --- the fast path: an ordinary event, typed -------------------------------------------------------------------------
+# Text, reasoning or arguments of one content block. Any other event is decoded again by the lenient path below.
 
 
 class _WireText(msgspec.Struct, gc=False, tag_field="type", tag="text_delta"):
@@ -67,42 +60,42 @@ _FINISH: dict[str, FinishReason] = {
     "model_context_window_exceeded": "length",
     "tool_use": "tool_calls",
     "refusal": "refusal",
-    "pause_turn": "other",  # the provider's own tools took long: the turn goes on when it is sent back
+    "pause_turn": "other",  # the provider's own tools took long: sending the turn back continues it
 }
-_CALLS = {"tool_use": False, "server_tool_use": True, "mcp_tool_use": True}
-"""Blocks that are calls, and whether the provider runs them itself."""
+_CALL_BLOCKS = {"tool_use": False, "server_tool_use": True, "mcp_tool_use": True}
+"""Types of blocks that are calls, and whether the provider runs them itself."""
 
 
-class _Thought:
-    """A block of reasoning that has begun: it is given back whole, once its signature has come."""
+class _ThinkingBlock:
+    """A thinking block that has begun. Becomes a `ReasoningBlock` at its end, if it has a signature."""
 
-    __slots__ = ("pieces", "signature")
+    __slots__ = ("signature", "texts")
 
     def __init__(self, text: str, signature: str) -> None:
-        self.pieces = [text]
+        self.texts = [text]
         self.signature = signature
 
 
 class MessagesDecoder(EventDecoder):
     """Implements `Decoder` for the Messages API.
 
-    Citations, the results of the provider's own tools, and blocks and events that are not known are counted as skipped.
+    Citations, results of the provider's own tools, and unknown blocks and events are counted as skipped.
     """
 
     def __init__(self, max_event_bytes: int) -> None:
         super().__init__(max_event_bytes)
-        self._calls: set[int] = set()  # blocks whose arguments come in pieces
-        self._thoughts: dict[int, _Thought] = {}
+        self._streamed_calls: set[int] = set()  # indices of calls with arguments in fragments
+        self._thinking_blocks: dict[int, _ThinkingBlock] = {}
         self._usage: dict[str, Any] = {}
         self._stop_reason = ""
 
     def _deltas(self, events: list[SseEvent], *, is_end: bool = False) -> list[Delta]:
-        out = self._signs_of_life()
+        out = self._keep_alives()
         for event in events:
             try:
                 wire = _decode_typed(event.data)
             except (msgspec.DecodeError, UnicodeError, RecursionError):
-                self._unusual(event, out)
+                self._decode_leniently(event, out)
                 if self.done:
                     break
                 continue
@@ -114,29 +107,29 @@ class MessagesDecoder(EventDecoder):
                 self._thinking(wire.index, delta.thinking, out)
             elif type(delta) is _WireArguments:
                 self._arguments(wire.index, delta.partial_json, out)
-        if self._has_halves:
-            out = self._surrogates.mend(out, is_end=self.done or is_end)
+        if self._has_surrogates:
+            out = self._surrogates.join(out, is_end=self.done or is_end)
         return out
 
     def _thinking(self, index: int, text: str, out: list[Delta]) -> None:
         if text:
-            if thought := self._thoughts.get(index):
-                thought.pieces.append(text)
+            if block := self._thinking_blocks.get(index):
+                block.texts.append(text)
             out.append(ReasoningDelta(text))
 
     def _arguments(self, index: int, text: str, out: list[Delta]) -> None:
-        if index not in self._calls:  # of no call, or of one whose arguments came whole
+        if index not in self._streamed_calls:  # not a call, or one that came whole
             self.skipped += 1
         elif text:
             out.append(ToolCallFragment(index=index, arguments=text))
 
-    # --- the lenient way -------------------------------------------------------------------------------------------
+    # --- the lenient path ------------------------------------------------------------------------------------------
 
-    def _unusual(self, event: SseEvent, out: list[Delta]) -> None:
+    def _decode_leniently(self, event: SseEvent, out: list[Delta]) -> None:
         data = event.data
         try:
             payload = decode_json(data)
-            self._has_halves = self._has_halves or has_escaped_halves(data)
+            self._has_surrogates = self._has_surrogates or has_escaped_surrogates(data)
         except (ValueError, RecursionError):
             payload = data
         fields = payload if isinstance(payload, dict) else {}
@@ -148,9 +141,9 @@ class MessagesDecoder(EventDecoder):
         elif kind in _HANDLERS:
             try:
                 _HANDLERS[kind](self, fields, out)
-            except RecursionError:  # nested just so deep that it can be read and not be written again
+            except RecursionError:  # nested just deeply enough to be parsed but not encoded again
                 self.skipped += 1
-        elif data.strip() == "[DONE]":  # of servers that speak OpenAI's dialect too
+        elif data.strip() == "[DONE]":  # from servers that also speak OpenAI's dialect
             self.done = True
         else:
             self.skipped += 1
@@ -158,25 +151,25 @@ class MessagesDecoder(EventDecoder):
     def _message_start(self, event: dict[str, Any], out: list[Delta]) -> None:
         message = event.get("message")
         if isinstance(message, dict):
-            self._message(message, out)
+            self._read_message(message, out)
         else:
             self.skipped += 1
 
     def _whole_message(self, message: dict[str, Any], out: list[Delta]) -> None:
-        """A whole answer, of a server that does not stream."""
-        self._message(message, out)
+        """Read a whole answer, from a server that does not stream."""
+        self._read_message(message, out)
         self.done = True
 
-    def _message(self, message: dict[str, Any], out: list[Delta]) -> None:
-        """Read a message's head, and what it has already: after a provider's own tool it may be all of it."""
+    def _read_message(self, message: dict[str, Any], out: list[Delta]) -> None:
+        """Read a message's metadata and content so far; after one of the provider's own tools it may be complete."""
         if self.model is None:
-            self.model = without_halves(text_of(message.get("model"))) or None
+            self.model = replace_surrogates(text_of(message.get("model"))) or None
         content = message.get("content")
         for index, block in enumerate(content if isinstance(content, list) else ()):
             self._block_start({"index": index, "content_block": block}, out)
             self._block_stop({"index": index}, out)
-        self._finish(message.get("stop_reason"), out)
-        self._note_usage(message.get("usage"), out)
+        self._read_finish(message.get("stop_reason"), out)
+        self._read_usage(message.get("usage"), out)
 
     def _block_start(self, event: dict[str, Any], out: list[Delta]) -> None:
         index = whole_number(event.get("index")) or 0
@@ -188,14 +181,14 @@ class MessagesDecoder(EventDecoder):
                 out.append(TextDelta(text))
         elif kind == "thinking":
             out.append(Thinking())
-            self._thoughts[index] = _Thought("", text_of(fields.get("signature")))
+            self._thinking_blocks[index] = _ThinkingBlock("", text_of(fields.get("signature")))
             self._thinking(index, text_of(fields.get("thinking")), out)
         elif kind == "redacted_thinking":
             out.append(Thinking())
-            data = without_halves(text_of(fields.get("data")))
+            data = replace_surrogates(text_of(fields.get("data")))
             out.append(ReasoningBlockDelta(ReasoningBlock(kind="redacted_thinking", signature=data)))
-        elif kind in _CALLS:
-            self._call_start(index, fields, out, is_server=_CALLS[kind])
+        elif kind in _CALL_BLOCKS:
+            self._call_start(index, fields, out, is_server=_CALL_BLOCKS[kind])
         else:
             self.skipped += 1
 
@@ -203,12 +196,12 @@ class MessagesDecoder(EventDecoder):
         given = block.get("input")
         arguments = json_text(given) if given else ""
         if not arguments:
-            self._calls.add(index)
+            self._streamed_calls.add(index)
         out.append(
             ToolCallFragment(
                 index=index,
-                id=without_halves(text_of(block.get("id"))) or None,
-                name=without_halves(text_of(block.get("name"))) or None,
+                id=replace_surrogates(text_of(block.get("id"))) or None,
+                name=replace_surrogates(text_of(block.get("name"))) or None,
                 arguments=arguments,
                 is_server=is_server,
             )
@@ -219,8 +212,8 @@ class MessagesDecoder(EventDecoder):
         delta = event.get("delta")
         fields = delta if isinstance(delta, dict) else {}
         kind = text_of(fields.get("type"))
-        if kind == "signature_delta" and index in self._thoughts:
-            self._thoughts[index].signature = text_of(fields.get("signature"))
+        if kind == "signature_delta" and index in self._thinking_blocks:
+            self._thinking_blocks[index].signature = text_of(fields.get("signature"))
         elif kind == "text_delta":
             if text := text_of(fields.get("text")):
                 out.append(TextDelta(text))
@@ -232,29 +225,29 @@ class MessagesDecoder(EventDecoder):
             self.skipped += 1
 
     def _block_stop(self, event: dict[str, Any], out: list[Delta]) -> None:
-        thought = self._thoughts.pop(whole_number(event.get("index")) or 0, None)
-        if thought is not None and thought.signature:
-            text, signature = without_halves("".join(thought.pieces)), without_halves(thought.signature)
+        block = self._thinking_blocks.pop(whole_number(event.get("index")) or 0, None)
+        if block is not None and block.signature:
+            text, signature = replace_surrogates("".join(block.texts)), replace_surrogates(block.signature)
             out.append(ReasoningBlockDelta(ReasoningBlock(kind="thinking", text=text, signature=signature)))
 
     def _message_delta(self, event: dict[str, Any], out: list[Delta]) -> None:
         delta = event.get("delta")
         if isinstance(delta, dict):
-            self._finish(delta.get("stop_reason"), out)
-        self._note_usage(event.get("usage"), out)
+            self._read_finish(delta.get("stop_reason"), out)
+        self._read_usage(event.get("usage"), out)
 
     def _message_stop(self, _event: dict[str, Any], _out: list[Delta]) -> None:
         self.done = True
 
-    def _finish(self, stop_reason: object, out: list[Delta]) -> None:
-        raw = without_halves(text_of(stop_reason))
+    def _read_finish(self, stop_reason: object, out: list[Delta]) -> None:
+        raw = replace_surrogates(text_of(stop_reason))
         if raw and raw != self._stop_reason:
             self._stop_reason = raw
             self.finished = True
             out.append(FinishDelta(_FINISH.get(raw, "other"), raw))
 
-    def _note_usage(self, usage: object, out: list[Delta]) -> None:
-        """Counts are cumulative: what comes later takes the place of what came before, each count by itself."""
+    def _read_usage(self, usage: object, out: list[Delta]) -> None:
+        """Emit the counts so far. They are cumulative: each count replaces its earlier value."""
         if not isinstance(usage, dict):
             return
         self._usage.update((name, value) for name, value in usage.items() if value is not None)

@@ -1,62 +1,86 @@
-"""Chat messages and tools in OpenAI's form as Anthropic's; what is in Anthropic's own form passes unchanged."""
+"""The Messages API's request, made of chat messages and tools in OpenAI's form.
+
+Whatever is already in Anthropic's own form passes unchanged.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from penstock.adapters.providers.shared.json_values import text_of
 from penstock.adapters.providers.shared.messages import (
-    AskedCall,
     NamedTool,
-    answer_format,
-    calls_of,
-    function_of,
-    image_of,
-    parts_of,
-    reasoning_blocks_of,
-    said_parameters,
+    RequestedCall,
+    parse_calls,
+    parse_function,
+    parse_image,
+    parse_reasoning_blocks,
+    parse_response_format,
+    parse_tool_choice,
     split_system,
-    tool_choice_of,
+    to_messages,
+    to_parts,
 )
+from penstock.adapters.providers.shared.parameters import check_reserved, drop_none
 from penstock.errors import OptionError
 from penstock.events import ReasoningBlock
+from penstock.ports import ChatCall
 
-__all__ = ["to_body"]
+__all__ = ["beta_headers", "messages_body"]
 
 DEFAULT_MAX_TOKENS = 4096
-"""``max_tokens`` where the call says none; the API has no default of its own and wants the parameter."""
+"""``max_tokens`` if the call has none; the API has no default of its own and requires the parameter."""
 
-_NOT_THEIRS = {"name", "tool_calls", "function_call", "reasoning_blocks", "refusal", "audio", "annotations"}
+_OPENAI_FIELDS = {"name", "tool_calls", "function_call", "reasoning_blocks", "refusal", "audio", "annotations"}
 """Fields of an OpenAI message that the API would refuse."""
 
 
-def to_body(messages: Sequence[dict[str, Any]], parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """All of a request's body but ``model`` and ``stream``. What the parameters say that has another name is renamed.
+def beta_headers(call: ChatCall) -> dict[str, str]:
+    """Build the ``anthropic-beta`` header from the parameter ``anthropic_beta``.
 
     Raises:
-        OptionError: ``response_format`` asks for what the API does not have, or an image's ``data:`` URL is malformed.
+        OptionError: it is neither a name nor a list of names.
     """
-    body = said_parameters(parameters)
-    body.pop("stream_options", None)  # OpenAI's way to ask for usage, which Anthropic tells unasked
-    instructing, others = split_system(messages)
-    system = [*parts_of(body.pop("system", None)), *_system_blocks(instructing)]
-    if system:
-        body["system"] = _as_text(system)
+    value = call.parameters.get("anthropic_beta")
+    if value is None:
+        return {}
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+        raise OptionError("anthropic_beta", type(value), "a name, or a list of names")
+    return {"anthropic-beta": ",".join(names)} if names else {}
+
+
+def messages_body(call: ChatCall) -> dict[str, Any]:
+    """Build the body.
+
+    Raises:
+        OptionError: the input is not messages, a parameter is not allowed, ``response_format`` asks for what the API
+            does not have, or an image's ``data:`` URL is malformed.
+    """
+    check_reserved(call.parameters, "model", "messages")
+    body = drop_none(call.parameters)
+    body.pop("stream", None)
+    body.pop("anthropic_beta", None)  # a header, see `beta_headers`
+    body.pop("stream_options", None)  # OpenAI needs it for usage, which Anthropic always sends
+    system, others = split_system(to_messages(call.input))
+    system_blocks = [*to_parts(body.pop("system", None)), *_system_blocks(system)]
+    if system_blocks:
+        body["system"] = _simplified(system_blocks)
     body["messages"] = _messages(others)
-    most = body.pop("max_completion_tokens", None) or _max_tokens(body.get("thinking"))
-    body.setdefault("max_tokens", most)
+    max_tokens = body.pop("max_completion_tokens", None) or _default_max_tokens(body.get("thinking"))
+    body.setdefault("max_tokens", max_tokens)
     stop = body.pop("stop", None)
     if stop is not None:
         body.setdefault("stop_sequences", [stop] if isinstance(stop, str) else stop)
     _translate_tools(body)
     _translate_format(body)
-    return body
+    return {"model": call.model, **body, "stream": True}
 
 
-def _max_tokens(thinking: object) -> int:
-    """The default; beyond a thinking budget, which it must exceed and which counts into it."""
+def _default_max_tokens(thinking: object) -> int:
+    """Return the default, plus the thinking budget: ``max_tokens`` includes it and must be larger."""
     budget = thinking.get("budget_tokens") if isinstance(thinking, Mapping) else None
     return DEFAULT_MAX_TOKENS + (budget if isinstance(budget, int) else 0)
 
@@ -65,7 +89,7 @@ def _translate_tools(body: dict[str, Any]) -> None:
     tools = body.get("tools")
     if isinstance(tools, (list, tuple)):
         body["tools"] = [_tool(tool) for tool in tools]
-    choice = tool_choice_of(body.get("tool_choice"))
+    choice = parse_tool_choice(body.get("tool_choice"))
     if isinstance(choice, NamedTool):
         body["tool_choice"] = {"type": "tool", "name": choice.name}
     elif choice is not None:
@@ -78,28 +102,29 @@ def _translate_tools(body: dict[str, Any]) -> None:
 
 
 def _tool(tool: object) -> object:
-    function = function_of(tool)
+    function = parse_function(tool)
     if function is None:
         return tool
-    found: dict[str, Any] = {"name": function.name}
+    translated: dict[str, Any] = {"name": function.name}
     if function.description:
-        found["description"] = function.description
-    found["input_schema"] = function.parameters or {"type": "object", "properties": {}}
+        translated["description"] = function.description
+    translated["input_schema"] = function.parameters or {"type": "object", "properties": {}}
     if function.strict:
-        found["strict"] = True
+        translated["strict"] = True
     if isinstance(tool, Mapping) and "cache_control" in tool:
-        found["cache_control"] = tool["cache_control"]
-    return found
+        translated["cache_control"] = tool["cache_control"]
+    return translated
 
 
 def _translate_format(body: dict[str, Any]) -> None:
-    """``response_format`` of a schema becomes ``output_config.format``; that of text says nothing."""
-    wanted = answer_format(body.get("response_format"))
+    """Turn ``response_format`` with a schema into ``output_config.format``; drop one of type ``text``."""
+    wanted = parse_response_format(body.get("response_format"))
     if wanted is None:
         return
     del body["response_format"]
     if wanted.kind == "json":
-        raise OptionError("response_format", "json_object", "text | json_schema: Anthropic answers by a schema only")
+        message = "response_format: Anthropic does not support json_object. Use json_schema."
+        raise OptionError("response_format", "json_object", "text | json_schema", message=message)
     if wanted.kind == "schema":
         config = body.get("output_config") or {}
         if not isinstance(config, Mapping):
@@ -114,33 +139,33 @@ def _system_blocks(messages: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]
     return [block for message in messages for block in _blocks(message.get("content"))]
 
 
-def _as_text(blocks: list[dict[str, Any]]) -> object:
-    """One block of plain text as text: the same thing, and easier on the eye of whoever reads requests."""
+def _simplified(blocks: list[dict[str, Any]]) -> object:
+    """Return a single block of plain text as its text, which is equivalent and easier to read in a log."""
     if len(blocks) == 1 and set(blocks[0]) == {"type", "text"}:
         return blocks[0]["text"]
     return blocks
 
 
 def _messages(messages: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The conversation. Tools' results that follow one another go into one user message, as the API wants them."""
-    found: list[dict[str, Any]] = []
+    """Translate the conversation. Consecutive tool results go into one user message, as the API requires."""
+    translated: list[dict[str, Any]] = []
     ids = _CallIds()
     results: list[dict[str, Any]] | None = None
     for message in messages:
         if message["role"] == "tool":
             if results is None:
                 results = []
-                found.append({"role": "user", "content": results})
+                translated.append({"role": "user", "content": results})
             results.append(_tool_result(message, ids))
             continue
         results = None
-        if (said := _message(message, ids)) is not None:
-            found.append(said)
-    return [*found[:-1], _prefilled(found[-1])] if found else found
+        if (other := _message(message, ids)) is not None:
+            translated.append(other)
+    return [*translated[:-1], _without_trailing_blanks(translated[-1])] if translated else translated
 
 
-def _prefilled(message: dict[str, Any]) -> dict[str, Any]:
-    """The last message. Where it is the answer's beginning, the API refuses it with blanks at its end."""
+def _without_trailing_blanks(message: dict[str, Any]) -> dict[str, Any]:
+    """Strip the end of the last message if it is the assistant's: the API refuses trailing blanks in a prefill."""
     content = message["content"]
     if message["role"] != "assistant":
         return message
@@ -152,9 +177,9 @@ def _prefilled(message: dict[str, Any]) -> dict[str, Any]:
 
 
 class _CallIds:
-    """Calls' ids as the API takes them: of letters, digits, ``_`` and ``-``, and no two alike.
+    """Maps call ids to ids that the API accepts: of letters, digits, ``_`` and ``-``, and each used once.
 
-    A conversation that began elsewhere has others: ``functions.f:0``, or the same numbers in every answer.
+    A conversation that began at another provider has others: ``functions.f:0``, or the same numbers in every answer.
     """
 
     def __init__(self) -> None:
@@ -162,50 +187,50 @@ class _CallIds:
         self._used: set[str] = set()
 
     def begin(self, call_id: str) -> str:
-        """The id of a call; results that follow belong to the last call that had ``call_id``."""
-        plain = found = _OTHER_SIGNS.sub("_", call_id)
+        """Return the id of a call; results that follow belong to the last call that had ``call_id``."""
+        plain = unique = _INVALID_CHARACTERS.sub("_", call_id)
         number = 1
-        while found in self._used:
+        while unique in self._used:
             number += 1
-            found = f"{plain}_{number}"
-        self._used.add(found)
-        self._latest[call_id] = found
-        return found
+            unique = f"{plain}_{number}"
+        self._used.add(unique)
+        self._latest[call_id] = unique
+        return unique
 
     def of_result(self, call_id: str) -> str:
-        return self._latest.get(call_id) or _OTHER_SIGNS.sub("_", call_id)
+        return self._latest.get(call_id) or _INVALID_CHARACTERS.sub("_", call_id)
 
 
-_OTHER_SIGNS = re.compile(r"[^a-zA-Z0-9_-]")
+_INVALID_CHARACTERS = re.compile(r"[^a-zA-Z0-9_-]")
 
 
 def _message(message: dict[str, Any], ids: _CallIds) -> dict[str, Any] | None:
-    """One message; None: an answer that ended before it began. The API refuses it, as it does mere thoughts."""
+    """Translate one message. None: it is an empty answer, or reasoning alone, both of which the API refuses."""
     content = message.get("content")
-    more = {name: value for name, value in message.items() if name not in _NOT_THEIRS}
+    others = {name: value for name, value in message.items() if name not in _OPENAI_FIELDS}
     if message["role"] != "assistant":
-        return {**more, "content": content if isinstance(content, str) else _blocks(content)}
-    # Reasoning first and unchanged: the API refuses a turn whose signed blocks are not where they were.
-    before = [_reasoning(block) for block in reasoning_blocks_of(message, _KINDS)]
-    said = _blocks(content) or _blocks(message.get("refusal"))
-    calls = [_tool_use(call, ids) for call in calls_of(message)]
-    if not said and not calls:
+        return {**others, "content": content if isinstance(content, str) else _blocks(content)}
+    # Reasoning comes first and unchanged: the API refuses a turn if signed blocks were moved.
+    reasoning = [_reasoning_block(block) for block in parse_reasoning_blocks(message, _REASONING_KINDS)]
+    texts = _blocks(content) or _blocks(message.get("refusal"))
+    calls = [_tool_use(call, ids) for call in parse_calls(message)]
+    if not texts and not calls:
         return None
-    if not before and not calls and isinstance(content, str):
-        return {**more, "content": content}
-    return {**more, "content": [*before, *said, *calls]}
+    if not reasoning and not calls and isinstance(content, str):
+        return {**others, "content": content}
+    return {**others, "content": [*reasoning, *texts, *calls]}
 
 
-_KINDS = frozenset({"thinking", "redacted_thinking"})
+_REASONING_KINDS = frozenset({"thinking", "redacted_thinking"})
 
 
-def _reasoning(block: ReasoningBlock) -> dict[str, Any]:
+def _reasoning_block(block: ReasoningBlock) -> dict[str, Any]:
     if block.kind == "redacted_thinking":
         return {"type": "redacted_thinking", "data": block.signature}
     return {"type": "thinking", "thinking": block.text, "signature": block.signature}
 
 
-def _tool_use(call: AskedCall, ids: _CallIds) -> dict[str, Any]:
+def _tool_use(call: RequestedCall, ids: _CallIds) -> dict[str, Any]:
     return {"type": "tool_use", "id": ids.begin(call.id), "name": call.name, "input": call.arguments}
 
 
@@ -223,23 +248,23 @@ def _tool_result(message: Mapping[str, Any], ids: _CallIds) -> dict[str, Any]:
 
 
 def _blocks(content: object) -> list[dict[str, Any]]:
-    return [block for part in parts_of(content) if (block := _block(part)) is not None]
+    return [block for part in to_parts(content) if (block := _block(part)) is not None]
 
 
 def _block(part: dict[str, Any]) -> dict[str, Any] | None:
-    """One part as a block; None: it is text without any, or of blanks only, which the API refuses."""
+    """Translate one part. None: it is text that is empty or blank, which the API refuses."""
     kind = part.get("type", "text")
     if kind in ("text", "input_text", "output_text", "refusal"):
         text = text_of(part.get("refusal" if kind == "refusal" else "text"))
-        more = {name: value for name, value in part.items() if name not in ("type", "text", "refusal", "annotations")}
-        return {"type": "text", "text": text, **more} if text.strip() else None
-    image = image_of(part)
+        others = {name: value for name, value in part.items() if name not in ("type", "text", "refusal", "annotations")}
+        return {"type": "text", "text": text, **others} if text.strip() else None
+    image = parse_image(part)
     if image is None:
         return part
     source = {"type": "url", "url": image.url}
     if not image.url:
         source = {"type": "base64", "media_type": image.media_type, "data": image.data}
-    # A data: URL may hold a PDF too.
+    # A data: URL may also contain a PDF.
     is_picture = bool(image.url) or image.media_type.startswith("image/")
     block: dict[str, Any] = {"type": "image" if is_picture else "document", "source": source}
     if "cache_control" in part:

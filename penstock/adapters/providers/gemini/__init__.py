@@ -1,1 +1,1 @@
-"""Gemini: requests and the decoder of its stream."""
+"""Google's Gemini API."""

@@ -1,4 +1,4 @@
-"""What Gemini streams: ``GenerateContentResponse`` in server-sent events."""
+"""Gemini's ``GenerateContentResponse`` in server-sent events as deltas."""
 
 from __future__ import annotations
 
@@ -8,19 +8,12 @@ from typing import Annotated, Any
 import msgspec
 
 from penstock.adapters.formats.sse import SseEvent
-from penstock.adapters.providers.gemini.arguments import PartialArguments
 from penstock.adapters.providers.gemini.errors import blocked_prompt, gemini_error
+from penstock.adapters.providers.gemini.partial_arguments import PartialArguments
 from penstock.adapters.providers.gemini.request import THOUGHT
 from penstock.adapters.providers.shared.decoder import EventDecoder
-from penstock.adapters.providers.shared.json_values import (
-    count_of,
-    decode_json,
-    has_escaped_halves,
-    json_text,
-    text_of,
-    whole_number,
-    without_halves,
-)
+from penstock.adapters.providers.shared.json_values import count_of, decode_json, json_text, text_of, whole_number
+from penstock.adapters.providers.shared.surrogates import has_escaped_surrogates, replace_surrogates
 from penstock.events import FinishReason, ReasoningBlock, Usage
 from penstock.ports import (
     ChoiceDelta,
@@ -37,8 +30,8 @@ from penstock.ports import (
 __all__ = ["GeminiDecoder"]
 
 
-# --- the ordinary chunk, typed: one candidate, one part of text or of a thought ---------------------------------------
-# Whatever is not that (or does not fit these types) is decoded again as plain objects by the lenient way below.
+# --- the fast path: an ordinary response, typed ----------------------------------------------------------------------
+# One candidate with one part, which is text or a thought. Others are decoded again by the lenient path below.
 
 
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
@@ -67,7 +60,7 @@ class _WireCandidate(msgspec.Struct, gc=False, rename="camel"):
     finish_reason: str | None = None
 
 
-class _WireChunk(msgspec.Struct, gc=False, rename="camel"):
+class _WireResponse(msgspec.Struct, gc=False, rename="camel"):
     candidates: tuple[_WireCandidate]
     usage_metadata: _WireUsage | None = None
     model_version: str | None = None
@@ -75,7 +68,7 @@ class _WireChunk(msgspec.Struct, gc=False, rename="camel"):
     error: Any = None
 
 
-_decode_typed = msgspec.json.Decoder(_WireChunk).decode
+_decode_typed = msgspec.json.Decoder(_WireResponse).decode
 
 _FINISH: dict[str, FinishReason] = {
     "STOP": "stop",
@@ -99,35 +92,35 @@ _NOT_FINISHED = ("", "FINISH_REASON_UNSPECIFIED")
 
 
 class _Candidate:
-    """What has to be remembered of one of the answers."""
+    """The state of one of the answers."""
 
     __slots__ = ("arguments", "calls", "finish")
 
     def __init__(self) -> None:
         self.calls = 0
-        self.arguments: PartialArguments | None = None  # of the call that is still being sent
+        self.arguments: PartialArguments | None = None  # of the call that is still arriving
         self.finish: FinishDelta | None = None
 
 
 class GeminiDecoder(EventDecoder):
     """Implements `Decoder` for ``GenerateContentResponse`` in server-sent events, or whole as a JSON array.
 
-    There is no end marker: ``finished`` says that all candidates have a finish reason.
+    There is no end marker: ``finished`` is True once all candidates have a finish reason.
     """
 
     def __init__(self, max_event_bytes: int) -> None:
         super().__init__(max_event_bytes)
         self._candidates: dict[int, _Candidate] = {}
-        self._unfinished = 0  # of them
+        self._unfinished = 0  # candidates without a finish reason
         self._usage = Usage()
 
     def _deltas(self, events: list[SseEvent], *, is_end: bool = False) -> list[Delta]:
-        out = self._signs_of_life()
+        out = self._keep_alives()
         for event in events:
             try:
                 chunk = _decode_typed(event.data)
             except (msgspec.DecodeError, UnicodeError, RecursionError):
-                self._unusual(event, out)
+                self._decode_leniently(event, out)
                 continue
             candidate = chunk.candidates[0]
             if (
@@ -136,7 +129,7 @@ class GeminiDecoder(EventDecoder):
                 or chunk.prompt_feedback is not None
                 or chunk.error is not None
             ):
-                self._unusual(event, out)
+                self._decode_leniently(event, out)
                 continue
             if self.model is None and chunk.model_version:
                 self.model = chunk.model_version
@@ -144,7 +137,7 @@ class GeminiDecoder(EventDecoder):
             if part.text:
                 out.append(ReasoningDelta(part.text) if part.thought else TextDelta(part.text))
             if (usage := chunk.usage_metadata) is not None:
-                self._tell_usage(
+                self._emit_usage(
                     Usage(
                         input_tokens=usage.prompt_token_count,
                         output_tokens=usage.candidates_token_count,
@@ -154,38 +147,38 @@ class GeminiDecoder(EventDecoder):
                     ),
                     out,
                 )
-        if self._has_halves:
-            out = self._surrogates.mend(out, is_end=is_end)
+        if self._has_surrogates:
+            out = self._surrogates.join(out, is_end=is_end)
         return out
 
-    # --- the lenient way -------------------------------------------------------------------------------------------
+    # --- the lenient path ------------------------------------------------------------------------------------------
 
-    def _unusual(self, event: SseEvent, out: list[Delta]) -> None:
+    def _decode_leniently(self, event: SseEvent, out: list[Delta]) -> None:
         try:
-            told = decode_json(event.data)
-            self._has_halves = self._has_halves or has_escaped_halves(event.data)
+            payload = decode_json(event.data)
+            self._has_surrogates = self._has_surrogates or has_escaped_surrogates(event.data)
         except (ValueError, RecursionError):
-            told = event.data
-        for chunk in told if isinstance(told, list) else (told,):
+            payload = event.data
+        for chunk in payload if isinstance(payload, list) else (payload,):
             if isinstance(chunk, dict):
-                self._chunk(chunk, out)
+                self._read_chunk(chunk, out)
             elif event.event == "error":
                 out.append(ErrorDelta(gemini_error(200, {}, chunk)))
             elif chunk != "[DONE]":
                 self.skipped += 1
 
-    def _chunk(self, chunk: dict[str, Any], out: list[Delta]) -> None:
+    def _read_chunk(self, chunk: dict[str, Any], out: list[Delta]) -> None:
         if self.model is None:
-            self.model = without_halves(text_of(chunk.get("modelVersion"))) or None
+            self.model = replace_surrogates(text_of(chunk.get("modelVersion"))) or None
         candidates = chunk.get("candidates")
         for candidate in candidates if isinstance(candidates, list) else ():
             if isinstance(candidate, dict):
-                self._candidate(candidate, out)
+                self._read_candidate(candidate, out)
             else:
                 self.skipped += 1
         usage = chunk.get("usageMetadata")
         if isinstance(usage, dict):
-            self._tell_usage(_to_usage(usage), out)
+            self._emit_usage(_to_usage(usage), out)
         feedback = chunk.get("promptFeedback")
         if isinstance(feedback, dict) and text_of(feedback.get("blockReason")):
             out.append(ErrorDelta(blocked_prompt(feedback)))
@@ -194,8 +187,8 @@ class GeminiDecoder(EventDecoder):
         elif not {"candidates", "usageMetadata", "promptFeedback"} & chunk.keys():
             self.skipped += 1
 
-    def _candidate(self, wire: dict[str, Any], out: list[Delta]) -> None:
-        index = whole_number(wire.get("index")) or 0  # Vertex leaves a 0 out
+    def _read_candidate(self, wire: dict[str, Any], out: list[Delta]) -> None:
+        index = whole_number(wire.get("index")) or 0  # Vertex omits a 0
         if index < 0:
             self.skipped += 1
             return
@@ -203,40 +196,40 @@ class GeminiDecoder(EventDecoder):
         if candidate is None:
             candidate = self._candidates[index] = _Candidate()
             self._unfinished += 1
-        told: list[Delta] = []
+        deltas: list[Delta] = []
         content = wire.get("content")
         parts = content.get("parts") if isinstance(content, dict) else None
         for part in parts if isinstance(parts, list) else ():
             if isinstance(part, dict):
-                self._part(part, candidate, told)
+                self._read_part(part, candidate, deltas)
             else:
                 self.skipped += 1
         reason = text_of(wire.get("finishReason"))
         if reason not in _NOT_FINISHED:
             self._unfinished -= candidate.finish is None
-            self._finished(reason, candidate, told)
+            self._read_finish(reason, candidate, deltas)
         self.finished = 0 in self._candidates and not self._unfinished
-        out.extend(told if index == 0 else _of_choice(index, told))
+        out.extend(deltas if index == 0 else _choice_deltas(index, deltas))
 
-    def _part(self, part: dict[str, Any], candidate: _Candidate, out: list[Delta]) -> None:
-        signature = without_halves(text_of(part.get("thoughtSignature")))
+    def _read_part(self, part: dict[str, Any], candidate: _Candidate, out: list[Delta]) -> None:
+        signature = replace_surrogates(text_of(part.get("thoughtSignature")))
         call = part.get("functionCall")
         if isinstance(call, dict):
-            self._call(call, signature, candidate, out)
+            self._read_call(call, signature, candidate, out)
         elif "text" in part or (signature and part.keys() <= {"thought", "thoughtSignature"}):
             text = text_of(part.get("text"))
             is_thought = part.get("thought") is True
             if text:
                 out.append(ReasoningDelta(text) if is_thought else TextDelta(text))
             if signature:
-                thought = without_halves(text) if is_thought else ""
+                thought = replace_surrogates(text) if is_thought else ""
                 out.append(ReasoningBlockDelta(ReasoningBlock(kind=THOUGHT, text=thought, signature=signature)))
-        else:  # code that Google runs and what it gives, images, searches in files
+        else:  # code that Google runs, its results, images, file searches
             self.skipped += 1
 
-    def _call(self, call: dict[str, Any], signature: str, candidate: _Candidate, out: list[Delta]) -> None:
-        name = without_halves(text_of(call.get("name"))) or None
-        more = call.get("willContinue") is True
+    def _read_call(self, call: dict[str, Any], signature: str, candidate: _Candidate, out: list[Delta]) -> None:
+        name = replace_surrogates(text_of(call.get("name"))) or None
+        will_continue = call.get("willContinue") is True
         partial = call.get("partialArgs")
         arguments = candidate.arguments
         if name is None and arguments is None:
@@ -244,13 +237,13 @@ class GeminiDecoder(EventDecoder):
             return
         if name is not None:
             candidate.calls += 1
-            if not more and partial is None:
+            if not will_continue and partial is None:
                 args = call.get("args")
                 candidate.arguments = None
                 try:
                     text = json_text(args if args is not None else {})
-                except RecursionError:  # nested just so deep that it can be read and not be written again
-                    text = "{"  # better a call that cannot be run than one that means less
+                except RecursionError:  # nested just deeply enough to be parsed but not encoded again
+                    text = "{"  # invalid, so that the call is not run with other arguments
                     self.skipped += 1
                 out.append(self._fragment(call, name, text, signature, candidate))
                 return
@@ -264,7 +257,7 @@ class GeminiDecoder(EventDecoder):
             if isinstance(value, dict):
                 text += arguments.add(value)
         self.skipped += arguments.skipped - skipped
-        if not more:
+        if not will_continue:
             text += arguments.end()
             candidate.arguments = None
         if text or name:
@@ -273,34 +266,34 @@ class GeminiDecoder(EventDecoder):
     def _fragment(
         self, call: dict[str, Any], name: str | None, text: str, signature: str, candidate: _Candidate
     ) -> ToolCallFragment:
-        """One call's fragment, by its number among the candidate's calls: most have no id."""
+        """Make a fragment of the candidate's current call, numbered by its order: most calls have no id."""
         return ToolCallFragment(
             index=candidate.calls - 1,
-            id=without_halves(text_of(call.get("id"))) or None,
+            id=replace_surrogates(text_of(call.get("id"))) or None,
             name=name,
             arguments=text,
             signature=signature,
         )
 
-    def _finished(self, raw: str, candidate: _Candidate, out: list[Delta]) -> None:
-        """Tell a finish reason: again where it is another one, but never less than that a call was made."""
+    def _read_finish(self, raw: str, candidate: _Candidate, out: list[Delta]) -> None:
+        """Append a finish reason. A later one replaces it, but never ``tool_calls``."""
         reason = _FINISH.get(raw, "other")
         if reason == "stop" and candidate.calls:
             reason = "tool_calls"
-        told = FinishDelta(reason, without_halves(raw))
+        finish = FinishDelta(reason, replace_surrogates(raw))
         before = candidate.finish
-        if before is None or (before != told and before.reason != "tool_calls"):
-            candidate.finish = told
-            out.append(told)
+        if before is None or (before != finish and before.reason != "tool_calls"):
+            candidate.finish = finish
+            out.append(finish)
 
-    def _tell_usage(self, usage: Usage, out: list[Delta]) -> None:
-        """Tell counts, which are those of the whole answer so far, where they have changed."""
-        if usage != self._usage and usage != _NOTHING_TOLD:
+    def _emit_usage(self, usage: Usage, out: list[Delta]) -> None:
+        """Append the counts, which are those of the whole answer so far, if they have changed."""
+        if usage != self._usage and usage != _NO_COUNTS:
             self._usage = usage
             out.append(UsageDelta(usage))
 
 
-_NOTHING_TOLD = Usage()
+_NO_COUNTS = Usage()
 
 
 def _to_usage(usage: Mapping[str, Any]) -> Usage:
@@ -313,15 +306,15 @@ def _to_usage(usage: Mapping[str, Any]) -> Usage:
     )
 
 
-def _of_choice(index: int, deltas: list[Delta]) -> list[Delta]:
-    """The deltas of another answer than the first; of its signatures there is nothing to be told."""
-    found: list[Delta] = []
+def _choice_deltas(index: int, deltas: list[Delta]) -> list[Delta]:
+    """Wrap the deltas of another answer than the first; its signatures are dropped."""
+    choices: list[Delta] = []
     for delta in deltas:
         if isinstance(delta, (TextDelta, ReasoningDelta)):
-            found.append(ChoiceDelta(index, type(delta)(without_halves(delta.text))))
+            choices.append(ChoiceDelta(index, type(delta)(replace_surrogates(delta.text))))
         elif isinstance(delta, ToolCallFragment):
-            arguments = without_halves(delta.arguments)
-            found.append(ChoiceDelta(index, msgspec.structs.replace(delta, arguments=arguments)))
+            arguments = replace_surrogates(delta.arguments)
+            choices.append(ChoiceDelta(index, msgspec.structs.replace(delta, arguments=arguments)))
         elif isinstance(delta, FinishDelta):
-            found.append(ChoiceDelta(index, delta))
-    return found
+            choices.append(ChoiceDelta(index, delta))
+    return choices

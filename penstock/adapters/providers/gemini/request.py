@@ -1,7 +1,7 @@
-"""What Gemini is asked, made of chat messages, tools and parameters in OpenAI's form.
+"""The body of ``streamGenerateContent``, made of chat messages, tools and parameters in OpenAI's form.
 
-What is in Gemini's own form already (messages and content parts with its keys, ``generationConfig``, ``toolConfig``,
-tools such as ``{"googleSearch": {}}``) passes unchanged.
+Whatever is already in Gemini's own form passes unchanged: messages and content parts with its keys,
+``generationConfig``, ``toolConfig``, tools such as ``{"googleSearch": {}}``.
 """
 
 from __future__ import annotations
@@ -16,33 +16,33 @@ import msgspec
 from penstock.adapters.providers.shared.json_values import text_of
 from penstock.adapters.providers.shared.messages import (
     NamedTool,
-    answer_format,
-    calls_of,
-    function_of,
-    image_of,
-    messages_of,
-    parts_of,
-    reasoning_blocks_of,
-    said_parameters,
+    content_text,
+    parse_calls,
+    parse_function,
+    parse_image,
+    parse_reasoning_blocks,
+    parse_response_format,
+    parse_tool_choice,
     split_system,
-    text_in,
-    tool_choice_of,
+    to_messages,
+    to_parts,
 )
+from penstock.adapters.providers.shared.parameters import check_reserved, drop_none
 from penstock.errors import OptionError
 from penstock.ports import ChatCall
 
-__all__ = ["THOUGHT", "request_body"]
+__all__ = ["THOUGHT", "gemini_body"]
 
 THOUGHT: Final = "thought"
-"""The kind of Gemini's reasoning blocks. Those with text are a thought; one without belongs to the answer's text."""
+"""The kind of Gemini's reasoning blocks. One with text is a thought; one without belongs to the answer's text."""
 
 _NO_SIGNATURE: Final = "skip_thought_signature_validator"
-"""Google's word for a call that Gemini did not make itself (ai.google.dev/gemini-api/docs/thought-signatures, FAQ)."""
+"""Google's placeholder for a call that Gemini did not make (ai.google.dev/gemini-api/docs/thought-signatures, FAQ)."""
 
-_MADE_UP_ID = re.compile(r"call_\d{1,4}")
-"""An id that we gave a call which had none; Gemini tells such calls by their order."""
+_GENERATED_ID = re.compile(r"call_\d{1,4}")
+"""An id that Penstock gave to a call without one; Gemini identifies such calls by their order."""
 
-_GENERATION: Final = {
+_GENERATION_NAMES: Final = {
     "max_tokens": "maxOutputTokens",
     "max_completion_tokens": "maxOutputTokens",
     "temperature": "temperature",
@@ -57,31 +57,29 @@ _GENERATION: Final = {
 _MODES: Final = {"auto": "AUTO", "none": "NONE", "required": "ANY"}
 
 
-def request_body(call: ChatCall) -> dict[str, Any]:
-    """The body of ``streamGenerateContent``.
+def gemini_body(call: ChatCall) -> dict[str, Any]:
+    """Build the body.
 
     Raises:
         OptionError: a message, a tool or a parameter cannot be translated, or is given twice.
     """
-    parameters = said_parameters(call.parameters)
-    for name in ("model", "contents", "messages"):
-        if name in parameters:
-            raise OptionError(name, type(parameters[name]), "given once, not as a parameter too")
-    if parameters.pop("stream", True) is not True:
-        raise OptionError("stream", call.parameters["stream"], "True")
-    parameters.pop("stream_options", None)  # OpenAI's way to ask for usage, which Gemini tells unasked
-    if parameters.get("parallel_tool_calls") is True:  # it knows no other way
+    parameters = drop_none(call.parameters)
+    check_reserved(parameters, "model", "contents", "messages")
+    parameters.pop("stream", None)
+    parameters.pop("stream_options", None)  # OpenAI needs it for usage, which Gemini always sends
+    if parameters.get("parallel_tool_calls") is True:  # Gemini has no other mode
         del parameters["parallel_tool_calls"]
-    instructing, others = split_system(_with_roles(call.input))
+    system, others = split_system(_with_roles(call.input))
     body: dict[str, Any] = {"contents": _contents(others, call.model)}
-    if instruction := [part for message in instructing for part in _instruction(message)]:
+    if instruction := [part for message in system for part in _instruction(message)]:
         for name in ("systemInstruction", "system_instruction"):
             if name in parameters:
-                raise OptionError(name, type(parameters[name]), "given once: here, or as a system message")
+                message = f"{name} and a system message are both given. Use one of them."
+                raise OptionError(name, type(parameters[name]), "given once", message=message)
         body["systemInstruction"] = {"parts": instruction}
     _translate_tools(parameters, body)
-    if generation := _generation(parameters):
-        body["generationConfig"] = generation
+    if config := _generation_config(parameters):
+        body["generationConfig"] = config
     return {**body, **parameters}
 
 
@@ -89,50 +87,50 @@ def request_body(call: ChatCall) -> dict[str, Any]:
 
 
 def _with_roles(value: object) -> list[dict[str, Any]]:
-    """The messages; Gemini's own form does without a role where the user speaks."""
+    """Return the messages; those in Gemini's own form may lack the role of the user."""
     if isinstance(value, (list, tuple)):
-        value = [{"role": "user", **each} if isinstance(each, Mapping) and "parts" in each else each for each in value]
-    return messages_of(value)
+        value = [{"role": "user", **item} if isinstance(item, Mapping) and "parts" in item else item for item in value]
+    return to_messages(value)
 
 
 def _instruction(message: dict[str, Any]) -> list[Any]:
     if "parts" in message:
         return list(message["parts"])
-    text = text_in(message.get("content"))
+    text = content_text(message.get("content"))
     return [{"text": text}] if text else []
 
 
 def _contents(messages: list[dict[str, Any]], model: str) -> list[dict[str, Any]]:
     contents: list[dict[str, Any]] = []
-    names: dict[str, str] = {}  # of the calls so far: an id may come again in a later turn, with another name
-    answering = False
+    function_names: dict[str, str] = {}  # of the calls so far: a later call may have the same id and another name
+    follows_result = False
     for message in messages:
         role = message["role"]
-        is_answer = role in ("tool", "function") and "parts" not in message
-        if is_answer and answering:  # Gemini wants the answers to one turn's calls together
-            contents[-1]["parts"].append(_function_response(message, names))
-        elif is_answer:
-            contents.append({"role": "user", "parts": [_function_response(message, names)]})
+        is_result = role in ("tool", "function") and "parts" not in message
+        if is_result and follows_result:  # Gemini requires the results of one turn's calls in one message
+            contents[-1]["parts"].append(_function_response(message, function_names))
+        elif is_result:
+            contents.append({"role": "user", "parts": [_function_response(message, function_names)]})
         elif "parts" in message:
             contents.append(message)
         elif role in ("assistant", "model"):
-            names.update({each.id: each.name for each in calls_of(message)})
+            function_names.update({call.id: call.name for call in parse_calls(message)})
             if parts := _model_parts(message, model):
                 contents.append({"role": "model", "parts": parts})
         else:
             contents.append({"role": "user", "parts": _parts(message.get("content")) or [{"text": ""}]})
-        answering = is_answer
+        follows_result = is_result
     return contents
 
 
 def _parts(content: object) -> list[dict[str, Any]]:
-    return [_part(part) for part in parts_of(content)]
+    return [_part(part) for part in to_parts(content)]
 
 
 def _part(part: dict[str, Any]) -> dict[str, Any]:
     if "type" not in part:
         return part
-    image = image_of(part)
+    image = parse_image(part)
     if image is not None and image.data:
         return {"inlineData": {"mimeType": image.media_type, "data": image.data}}
     if image is not None:
@@ -143,57 +141,58 @@ def _part(part: dict[str, Any]) -> dict[str, Any]:
 
 
 def _model_parts(message: dict[str, Any], model: str) -> list[dict[str, Any]]:
-    """Thoughts, text and calls, each with its signature: Gemini refuses calls whose signature is missing."""
-    blocks = reasoning_blocks_of(message, {THOUGHT})
-    parts: list[dict[str, Any]] = [
+    """Translate thoughts, text and calls, each with its signature: Gemini refuses calls without theirs."""
+    blocks = parse_reasoning_blocks(message, {THOUGHT})
+    thoughts: list[dict[str, Any]] = [
         {"text": block.text, "thought": True, "thoughtSignature": block.signature} for block in blocks if block.text
     ]
-    said = _parts(message.get("content"))
-    signatures = [block.signature for block in blocks if not block.text]
-    if signatures:
-        if not said or "text" not in said[-1]:
-            said.append({"text": ""})
-        said[-1] = {**said[-1], "thoughtSignature": signatures[-1]}
-    calls = calls_of(message)
-    signed = any(call.signature for call in calls)
-    for at, call in enumerate(calls):
-        asked: dict[str, Any] = {"name": call.name, "args": call.arguments}
-        if call.id and not _MADE_UP_ID.fullmatch(call.id):
-            asked["id"] = call.id
-        part: dict[str, Any] = {"functionCall": asked}
+    parts = _parts(message.get("content"))
+    text_signatures = [block.signature for block in blocks if not block.text]
+    if text_signatures:
+        if not parts or "text" not in parts[-1]:
+            parts.append({"text": ""})
+        parts[-1] = {**parts[-1], "thoughtSignature": text_signatures[-1]}
+    calls = parse_calls(message)
+    is_signed = any(call.signature for call in calls)
+    for number, call in enumerate(calls):
+        function_call: dict[str, Any] = {"name": call.name, "args": call.arguments}
+        if call.id and not _GENERATED_ID.fullmatch(call.id):
+            function_call["id"] = call.id
+        part: dict[str, Any] = {"functionCall": function_call}
         if call.signature:
             part["thoughtSignature"] = call.signature
-        elif at == 0 and not signed and _wants_signatures(model):
+        elif number == 0 and not is_signed and _requires_signatures(model):
             part["thoughtSignature"] = _NO_SIGNATURE
-        said.append(part)
-    return parts + said
+        parts.append(part)
+    return thoughts + parts
 
 
-def _wants_signatures(model: str) -> bool:
+def _requires_signatures(model: str) -> bool:
     version = re.search(r"gemini-(\d+)", model)
     return version is not None and int(version[1]) >= 3
 
 
-def _function_response(message: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
+def _function_response(message: dict[str, Any], function_names: dict[str, str]) -> dict[str, Any]:
     call_id = text_of(message.get("tool_call_id"))
-    name = names.get(call_id) or text_of(message.get("name"))
+    name = function_names.get(call_id) or text_of(message.get("name"))
     if not name:
-        raise OptionError("tool_call_id", call_id, "the id of a call in a message before; or give the name too")
+        text = f"tool_call_id {call_id!r} belongs to no earlier call. Gemini needs the function's name: pass name too."
+        raise OptionError("tool_call_id", call_id, "the id of an earlier call", message=text)
     content = message.get("content")
-    told: dict[str, Any] = {"name": name, "response": _response(content)}
-    if call_id and not _MADE_UP_ID.fullmatch(call_id):
-        told["id"] = call_id
+    function_response: dict[str, Any] = {"name": name, "response": _response(content)}
+    if call_id and not _GENERATED_ID.fullmatch(call_id):
+        function_response["id"] = call_id
     images = [part for part in _parts(content) if "inlineData" in part]
     if images:
-        told["parts"] = images
-    return {"functionResponse": told}
+        function_response["parts"] = images
+    return {"functionResponse": function_response}
 
 
 def _response(content: object) -> dict[str, Any]:
-    """Gemini takes objects only; ``output`` is the key that it knows for anything else."""
+    """Return a result as an object, which is all that Gemini accepts; other values go under its key ``output``."""
     if isinstance(content, Mapping) and "type" not in content:
         return dict(content)
-    text = text_in(content)
+    text = content_text(content)
     try:
         value = msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
@@ -208,26 +207,26 @@ def _translate_tools(parameters: dict[str, Any], body: dict[str, Any]) -> None:
     tools = parameters.pop("tools", None)
     if tools is not None and not isinstance(tools, (list, tuple)):
         raise OptionError("tools", type(tools), "a list of tools")
-    declared: list[dict[str, Any]] = []
-    own: list[Any] = []
+    declarations: list[dict[str, Any]] = []
+    own_tools: list[Any] = []
     for tool in tools or ():
-        function = function_of(tool)
+        function = parse_function(tool)
         if function is None:
-            own.append(tool)
+            own_tools.append(tool)
             continue
         declaration: dict[str, Any] = {"name": function.name}
         if function.description:
             declaration["description"] = function.description
         if function.parameters is not None:
-            # Not `parameters`, which takes a subset of OpenAPI's schemas only; the two exclude each other.
+            # Not `parameters`, which accepts only a subset of OpenAPI's schemas; the two exclude each other.
             declaration["parametersJsonSchema"] = function.parameters
-        declared.append(declaration)
-    if declared or own:
-        body["tools"] = [*([{"functionDeclarations": declared}] if declared else []), *own]
+        declarations.append(declaration)
+    if declarations or own_tools:
+        body["tools"] = [*([{"functionDeclarations": declarations}] if declarations else []), *own_tools]
     given = parameters.pop("tool_choice", None)
     if given is None:
         return
-    choice = tool_choice_of(given)
+    choice = parse_tool_choice(given)
     if choice is None:
         raise OptionError("tool_choice", type(given), "auto, none, required, or a function's name in OpenAI's form")
     if isinstance(choice, NamedTool):
@@ -237,26 +236,26 @@ def _translate_tools(parameters: dict[str, Any], body: dict[str, Any]) -> None:
     body["toolConfig"] = {"functionCallingConfig": config}
 
 
-def _generation(parameters: dict[str, Any]) -> dict[str, Any]:
-    """``generationConfig``: what is said there goes before what is said in OpenAI's words."""
-    found: dict[str, Any] = {}
-    for name, own in _GENERATION.items():
+def _generation_config(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Build ``generationConfig``; a given one takes precedence over parameters in OpenAI's form."""
+    config: dict[str, Any] = {}
+    for name, gemini_name in _GENERATION_NAMES.items():
         value = parameters.pop(name, None)
         if value is not None:
-            found[own] = [value] if name == "stop" and isinstance(value, str) else value
+            config[gemini_name] = [value] if name == "stop" and isinstance(value, str) else value
     wanted = parameters.pop("response_format", None)
     if wanted is not None:
-        form = answer_format(wanted)
+        form = parse_response_format(wanted)
         if form is None:
-            raise OptionError("response_format", type(wanted), "a type of text, json_object or json_schema")
+            raise OptionError("response_format", type(wanted), "a dict of type text, json_object or json_schema")
         if form.kind != "text":
-            found["responseMimeType"] = "application/json"
+            config["responseMimeType"] = "application/json"
         if form.kind == "schema":
-            found["responseJsonSchema"] = form.schema
+            config["responseJsonSchema"] = form.schema
     for name in ("generation_config", "generationConfig"):
         given = parameters.pop(name, None)
         if isinstance(given, Mapping):
-            found.update(given)
+            config.update(given)
         elif given is not None:
             raise OptionError(name, type(given), "a dict")
-    return found
+    return config

@@ -1,1 +1,1 @@
-"""Ollama: requests and the decoder of its NDJSON stream."""
+"""Ollama's own API."""

@@ -7,16 +7,10 @@ from typing import Any
 import msgspec
 
 from penstock.adapters.formats.ndjson import NdjsonDecoder
-from penstock.adapters.providers.shared.decoder import PartDecoder
+from penstock.adapters.providers.shared.decoder import BodyDecoder
 from penstock.adapters.providers.shared.errors import error_frame
-from penstock.adapters.providers.shared.json_values import (
-    count_of,
-    decode_json,
-    has_escaped_halves,
-    json_text,
-    text_of,
-    without_halves,
-)
+from penstock.adapters.providers.shared.json_values import count_of, decode_json, json_text, text_of
+from penstock.adapters.providers.shared.surrogates import has_escaped_surrogates, replace_surrogates
 from penstock.events import FinishReason, Usage
 from penstock.ports import (
     Delta,
@@ -38,7 +32,7 @@ class _WireMessage(msgspec.Struct, gc=False):
 
 
 class _WireLine(msgspec.Struct, gc=False):
-    """The ordinary line: a piece of text or of reasoning. What has more is decoded again by the lenient way."""
+    """An ordinary line: text or reasoning. Any other line is decoded again by the lenient path."""
 
     message: _WireMessage
     done: bool = False
@@ -51,7 +45,7 @@ _decode_typed = msgspec.json.Decoder(_WireLine).decode
 _FINISH: dict[str, FinishReason] = {"stop": "stop", "": "stop", "length": "length"}
 
 
-class OllamaDecoder(PartDecoder[str]):
+class OllamaDecoder(BodyDecoder[str]):
     """Implements `Decoder` for ``/api/chat``."""
 
     def __init__(self, max_event_bytes: int) -> None:
@@ -66,7 +60,7 @@ class OllamaDecoder(PartDecoder[str]):
             except (msgspec.DecodeError, UnicodeError, RecursionError):
                 wire = None
             if wire is None or wire.done or wire.message.tool_calls or wire.error is not None:
-                self._unusual(line, out)
+                self._decode_leniently(line, out)
                 if self.done:
                     break
                 continue
@@ -76,16 +70,16 @@ class OllamaDecoder(PartDecoder[str]):
                 out.append(ReasoningDelta(thinking))
             if content := wire.message.content:
                 out.append(TextDelta(content))
-        if self._has_halves:
-            out = self._surrogates.mend(out, is_end=self.done or is_end)
+        if self._has_surrogates:
+            out = self._surrogates.join(out, is_end=self.done or is_end)
         return out
 
-    # --- the lenient way -------------------------------------------------------------------------------------------
+    # --- the lenient path ------------------------------------------------------------------------------------------
 
-    def _unusual(self, text: str, out: list[Delta]) -> None:
+    def _decode_leniently(self, text: str, out: list[Delta]) -> None:
         try:
             line = decode_json(text)
-            self._has_halves = self._has_halves or has_escaped_halves(text)
+            self._has_surrogates = self._has_surrogates or has_escaped_surrogates(text)
         except (ValueError, RecursionError):
             line = text
         if not isinstance(line, dict):
@@ -95,16 +89,16 @@ class OllamaDecoder(PartDecoder[str]):
             out.append(ErrorDelta(error_frame(line)))
             return
         if self.model is None:
-            self.model = without_halves(text_of(line.get("model"))) or None
+            self.model = replace_surrogates(text_of(line.get("model"))) or None
         message = line.get("message")
         if isinstance(message, dict):
-            self._message(message, out)
+            self._read_message(message, out)
         elif line.get("done") is not True:
             self.skipped += 1
         if line.get("done") is True:
-            self._end(line, out)
+            self._read_end(line, out)
 
-    def _message(self, message: dict[str, Any], out: list[Delta]) -> None:
+    def _read_message(self, message: dict[str, Any], out: list[Delta]) -> None:
         if thinking := text_of(message.get("thinking")):
             out.append(ReasoningDelta(thinking))
         if content := text_of(message.get("content")):
@@ -118,13 +112,13 @@ class OllamaDecoder(PartDecoder[str]):
                 self._calls += 1
                 out.append(fragment)
 
-    def _end(self, line: dict[str, Any], out: list[Delta]) -> None:
-        """The last line: why it stopped, and the counts. Older servers tell no reason."""
+    def _read_end(self, line: dict[str, Any], out: list[Delta]) -> None:
+        """Read the last line: the finish reason, which older servers do not send, and the counts."""
         self.finished = self.done = True
-        raw = without_halves(text_of(line.get("done_reason")))
+        raw = replace_surrogates(text_of(line.get("done_reason")))
         reason = _FINISH.get(raw, "other")
         if reason == "stop" and self._calls:
-            reason = "tool_calls"  # Ollama has no word for it
+            reason = "tool_calls"  # Ollama has no reason of its own for calls
         out.append(FinishDelta(reason, raw))
         counts = Usage(
             input_tokens=count_of(line.get("prompt_eval_count")),
@@ -135,7 +129,7 @@ class OllamaDecoder(PartDecoder[str]):
 
 
 def _whole_call(call: object, number: int) -> ToolCallFragment | None:
-    """A call, which comes whole, with our own number: Ollama's index was 0 for all of them for long.
+    """Read a call, which always comes whole, and number it: in older versions Ollama's index is 0 for all calls.
 
     See https://github.com/ollama/ollama/issues/15457 and https://github.com/ollama/ollama/issues/7881.
     """
@@ -144,9 +138,9 @@ def _whole_call(call: object, number: int) -> ToolCallFragment | None:
         return None
     arguments = function.get("arguments")
     try:
-        text = without_halves(arguments) if isinstance(arguments, str) else json_text(arguments or {})
-    except RecursionError:  # nested just so deep that it can be read and not be written again
+        text = replace_surrogates(arguments) if isinstance(arguments, str) else json_text(arguments or {})
+    except RecursionError:  # nested just deeply enough to be parsed but not encoded again
         return None
-    name = without_halves(text_of(function.get("name")))
-    call_id = without_halves(text_of(call.get("id")))
+    name = replace_surrogates(text_of(function.get("name")))
+    call_id = replace_surrogates(text_of(call.get("id")))
     return ToolCallFragment(index=number, id=call_id or None, name=name or None, arguments=text) if name else None

@@ -1,1 +1,1 @@
-"""OpenAI: chat completions and the Responses API, and servers compatible with them."""
+"""OpenAI and compatible servers: chat completions and the Responses API."""

@@ -1,14 +1,15 @@
-"""What one choice of a chat completion says, chunk after chunk."""
+"""One choice of a chat completion, read chunk by chunk."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from penstock.adapters.providers.shared.json_values import Surrogates, json_text, text_of, whole_number, without_halves
+from penstock.adapters.providers.shared.json_values import json_text, text_of, whole_number
+from penstock.adapters.providers.shared.surrogates import SurrogateJoiner, replace_surrogates
 from penstock.events import FinishReason
 from penstock.ports import Delta, FinishDelta, ReasoningDelta, RefusalDelta, TextDelta, ToolCallFragment
 
-__all__ = ["Answer", "says_something"]
+__all__ = ["ChoiceReader", "has_content"]
 
 _FINISH: dict[str, FinishReason] = {
     "stop": "stop",
@@ -30,41 +31,41 @@ _FINISH: dict[str, FinishReason] = {
 }
 
 
-class Answer:
-    """One choice so far. Reads whatever a server may make of a choice; what it cannot read it counts.
+class ChoiceReader:
+    """Reads one choice in every form that servers send, and counts what it cannot read.
 
     Attributes:
-        finish: why it stopped, once it has.
-        has_told: text, reasoning, refusal or a call has come.
-        surrogates: puts the halves of its characters together.
+        finish: the finish reason, once it has come.
+        has_content: whether text, reasoning, a refusal or a call has come.
+        surrogates: joins the choice's split surrogate pairs.
     """
 
     def __init__(self) -> None:
         self.finish: FinishDelta | None = None
-        self.has_told = False
-        self.surrogates = Surrogates()
-        self._called = False
+        self.has_content = False
+        self.surrogates = SurrogateJoiner()
+        self._has_calls = False
 
     def read(self, choice: dict[str, Any], out: list[Delta]) -> int:
-        """Append what a chunk's choice says to ``out``, a finish last; returns how much of it was not understood."""
+        """Append the deltas of a chunk's choice to ``out``, its finish last. Returns how many items were skipped."""
         skipped = 0
         delta = choice.get("delta")
-        if not isinstance(delta, dict) and not self.has_told and not says_something(out):
-            delta = choice.get("message")  # a whole answer, of a server that does not stream
+        if not isinstance(delta, dict) and not self.has_content and not has_content(out):
+            delta = choice.get("message")  # a whole answer, from a server that does not stream
         if isinstance(delta, dict):
             if reasoning := _reasoning(delta):
                 out.append(ReasoningDelta(reasoning))
-            _content(delta.get("content"), out)
+            _read_content(delta.get("content"), out)
             if refusal := text_of(delta.get("refusal")):
                 out.append(RefusalDelta(refusal))
-            skipped = self._tool_calls(delta, out)
+            skipped = self._read_tool_calls(delta, out)
         reason = choice.get("finish_reason")
         if isinstance(reason, str) and reason:
-            self._finished(reason, out)
-        self.has_told = self.has_told or says_something(out)
+            self._read_finish(reason, out)
+        self.has_content = self.has_content or has_content(out)
         return skipped
 
-    def _tool_calls(self, delta: dict[str, Any], out: list[Delta]) -> int:
+    def _read_tool_calls(self, delta: dict[str, Any], out: list[Delta]) -> int:
         calls = delta.get("tool_calls")
         calls = calls if isinstance(calls, list) else []
         fragments = [fragment for call in calls if isinstance(call, dict) and (fragment := _fragment(call))]
@@ -72,15 +73,15 @@ class Answer:
         legacy = delta.get("function_call")
         if isinstance(legacy, dict) and (fragment := _fragment({"function": legacy})):
             fragments.append(fragment)
-        self._called = self._called or bool(fragments)
+        self._has_calls = self._has_calls or bool(fragments)
         out += fragments
         return skipped
 
-    def _finished(self, raw: str, out: list[Delta]) -> None:
-        """Tell a finish reason; a later one counts unless it would make less of a tool call (Gemini: then "stop")."""
-        raw = without_halves(raw)
+    def _read_finish(self, raw: str, out: list[Delta]) -> None:
+        """Append a finish reason. A later one replaces it, but never ``tool_calls`` (Gemini then sends "stop")."""
+        raw = replace_surrogates(raw)
         reason = _FINISH.get(raw.lower(), "other")
-        if reason == "stop" and self._called:
+        if reason == "stop" and self._has_calls:
             reason = "tool_calls"
         before = self.finish
         if before is not None and (before.raw == raw or before.reason == "tool_calls"):
@@ -89,13 +90,13 @@ class Answer:
         out.append(self.finish)
 
 
-def says_something(deltas: list[Delta]) -> bool:
-    """Whether there is anything of an answer among them."""
-    return any(type(each) in (TextDelta, ReasoningDelta, RefusalDelta, ToolCallFragment) for each in deltas)
+def has_content(deltas: list[Delta]) -> bool:
+    """Tell whether any of the deltas is part of the answer itself."""
+    return any(type(delta) in (TextDelta, ReasoningDelta, RefusalDelta, ToolCallFragment) for delta in deltas)
 
 
 def _reasoning(delta: dict[str, Any]) -> str:
-    """The first of the three names that says something: OpenRouter repeats one piece under two of them."""
+    """Return the first non-empty of three fields: OpenRouter sends the same reasoning in two of them."""
     for name in ("reasoning", "reasoning_content"):
         if text := text_of(delta.get(name)):
             return text
@@ -106,15 +107,15 @@ def _reasoning(delta: dict[str, Any]) -> str:
     return "".join(text_of(part.get("text")) or text_of(part.get("summary")) for part in parts)
 
 
-def _content(content: object, out: list[Delta]) -> None:
-    """Tell text, or a list of text and thinking parts (Mistral), in their order."""
+def _read_content(content: object, out: list[Delta]) -> None:
+    """Append text, or a list of text and thinking parts (Mistral), in order."""
     if isinstance(content, str):
         if content:
             out.append(TextDelta(content))
         return
     for part in content if isinstance(content, list) else ():
         if isinstance(part, str):
-            _content(part, out)
+            _read_content(part, out)
         elif isinstance(part, dict):
             if text := text_of(part.get("text")):
                 out.append(TextDelta(text))
@@ -131,22 +132,22 @@ def _thinking(thinking: object) -> str:
 
 
 def _fragment(call: dict[str, Any]) -> ToolCallFragment | None:
-    """What one fragment says: the function's or the custom tool's; None where that is nothing."""
+    """Read a fragment of a function call or custom tool call; None if it is empty."""
     function = call.get("function")
     if not isinstance(function, dict):
         function = call.get("custom")
     if not isinstance(function, dict):
         function = {}
     arguments = function.get("arguments", function.get("input"))
-    if isinstance(arguments, (dict, list)):  # whole and already parsed, as Ollama's own API sends them
+    if isinstance(arguments, (dict, list)):  # already parsed, as Ollama's own API sends them
         try:
             arguments = json_text(arguments)
-        except RecursionError:  # nested just so deep that it can be read and not be written again
+        except RecursionError:  # nested just deeply enough to be parsed but not encoded again
             return None
     fragment = ToolCallFragment(
         index=whole_number(call.get("index")),
-        id=without_halves(text_of(call.get("id"))) or None,
-        name=without_halves(text_of(function.get("name"))) or None,
+        id=replace_surrogates(text_of(call.get("id"))) or None,
+        name=replace_surrogates(text_of(function.get("name"))) or None,
         arguments=text_of(arguments),
     )
     return fragment if fragment.id or fragment.name or fragment.arguments else None

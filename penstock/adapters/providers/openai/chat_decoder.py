@@ -1,4 +1,4 @@
-"""Chat completion chunks, of OpenAI and of everything that calls itself compatible, as deltas."""
+"""Chat completion chunks, from OpenAI and every compatible server, as deltas."""
 
 from __future__ import annotations
 
@@ -7,24 +7,18 @@ from typing import Any
 import msgspec
 
 from penstock.adapters.formats.sse import SseEvent
-from penstock.adapters.providers.openai.chat_choice import Answer, says_something
+from penstock.adapters.providers.openai.chat_choice import ChoiceReader, has_content
 from penstock.adapters.providers.shared.decoder import EventDecoder
 from penstock.adapters.providers.shared.errors import error_frame
-from penstock.adapters.providers.shared.json_values import (
-    decode_json,
-    has_escaped_halves,
-    text_of,
-    to_usage,
-    whole_number,
-    without_halves,
-)
+from penstock.adapters.providers.shared.json_values import decode_json, text_of, to_usage, whole_number
+from penstock.adapters.providers.shared.surrogates import has_escaped_surrogates, replace_surrogates
 from penstock.ports import ChoiceDelta, Delta, ErrorDelta, FinishDelta, ReasoningDelta, TextDelta, UsageDelta
 
 __all__ = ["ChatDecoder"]
 
 
-# --- the ordinary chunk, typed: one choice, text or reasoning, nothing else -----------------------------------------
-# Whatever is not that (or does not fit these types) is decoded again as plain objects by the lenient way below.
+# --- the fast path: an ordinary chunk, typed -------------------------------------------------------------------------
+# One choice with text or reasoning and nothing else. Any other chunk is decoded again by the lenient path below.
 
 
 class _WireDelta(msgspec.Struct, gc=False):
@@ -57,18 +51,18 @@ _decode_typed = msgspec.json.Decoder(_WireChunk).decode
 class ChatDecoder(EventDecoder):
     """Implements `Decoder` for chat completion chunks.
 
-    Choice 0 is the answer; of others (``n`` > 1) everything is told as `ChoiceDelta`. The answer's finish is told when
-    all choices that have begun are finished too, or nothing more can come: whoever hears of it stops reading.
+    Choice 0 is the answer; the others (``n`` > 1) become `ChoiceDelta`. The answer's finish is held back until all
+    choices that have begun are finished too, or nothing more can come, because readers stop when they see it.
     """
 
     def __init__(self, max_event_bytes: int) -> None:
         super().__init__(max_event_bytes)
-        self._first = Answer()
-        self._others: dict[int, Answer] = {}
-        self._held: FinishDelta | None = None  # of the first, for as long as others go on
+        self._first = ChoiceReader()
+        self._others: dict[int, ChoiceReader] = {}
+        self._held_finish: FinishDelta | None = None  # the answer's, until the other choices are finished
 
     def close(self) -> list[Delta]:
-        """The body has ended: tell what the last event holds, where it lacks only its blank line."""
+        """Decode the last event of a body that has ended, if it lacks only its blank line, and end the answer."""
         if self.done:
             return []
         out = super().close()
@@ -76,13 +70,13 @@ class ChatDecoder(EventDecoder):
         return out
 
     def _deltas(self, events: list[SseEvent], *, is_end: bool = False) -> list[Delta]:
-        out = self._signs_of_life()
+        out = self._keep_alives()
         for event in events:
             data = event.data
             try:
                 chunk = _decode_typed(data)
             except (msgspec.DecodeError, UnicodeError, RecursionError):
-                self._unusual(event, out)
+                self._decode_leniently(event, out)
                 if self.done:
                     break
                 continue
@@ -99,7 +93,7 @@ class ChatDecoder(EventDecoder):
                 or chunk.error is not None
                 or chunk.x_groq is not None
             ):
-                self._unusual(event, out)
+                self._decode_leniently(event, out)
                 continue
             if self.model is None and chunk.model:
                 self.model = chunk.model
@@ -107,14 +101,14 @@ class ChatDecoder(EventDecoder):
                 out.append(ReasoningDelta(reasoning))
             if content := delta.content:
                 out.append(TextDelta(content))
-        if self._has_halves:
-            out = self._first.surrogates.mend(out, is_end=self.done or is_end)
-        self._first.has_told = self._first.has_told or says_something(out)
+        if self._has_surrogates:
+            out = self._first.surrogates.join(out, is_end=self.done or is_end)
+        self._first.has_content = self._first.has_content or has_content(out)
         return out
 
-    # --- the lenient way -------------------------------------------------------------------------------------------
+    # --- the lenient path ------------------------------------------------------------------------------------------
 
-    def _unusual(self, event: SseEvent, out: list[Delta]) -> None:
+    def _decode_leniently(self, event: SseEvent, out: list[Delta]) -> None:
         data = event.data
         if data.strip() == "[DONE]":
             self.done = True
@@ -122,31 +116,31 @@ class ChatDecoder(EventDecoder):
             return
         try:
             chunk = decode_json(data)
-            self._has_halves = self._has_halves or has_escaped_halves(data)
+            self._has_surrogates = self._has_surrogates or has_escaped_surrogates(data)
         except (ValueError, RecursionError):
             chunk = data
         if isinstance(chunk, list) and chunk and isinstance(chunk[0], dict) and "error" in chunk[0]:
             chunk = chunk[0]
         if not isinstance(chunk, dict):
             if event.event == "error":
-                self._error(chunk, out)
+                self._read_error(chunk, out)
             else:
                 self.skipped += 1
             return
         if self.model is None:
-            self.model = without_halves(text_of(chunk.get("model"))) or None
+            self.model = replace_surrogates(text_of(chunk.get("model"))) or None
         choices = chunk.get("choices")
         for choice in choices if isinstance(choices, list) else ():
-            self._choice(choice, out)
-        if self._held is not None and all(other.finish for other in self._others.values()):
-            self._release(out)
-        self._usage(chunk, out)
+            self._read_choice(choice, out)
+        if self._held_finish is not None and all(other.finish for other in self._others.values()):
+            self._release_finish(out)
+        self._read_usage(chunk, out)
         if _is_error(event, chunk):
-            self._error(chunk, out)
+            self._read_error(chunk, out)
         elif "choices" not in chunk and "usage" not in chunk:
             self.skipped += 1
 
-    def _choice(self, choice: object, out: list[Delta]) -> None:
+    def _read_choice(self, choice: object, out: list[Delta]) -> None:
         if not isinstance(choice, dict):
             self.skipped += 1
             return
@@ -154,42 +148,43 @@ class ChatDecoder(EventDecoder):
         if index is None or index < 0:
             self.skipped += 1
         elif index:
-            other = self._others.setdefault(index, Answer())
-            told: list[Delta] = []
-            self.skipped += other.read(choice, told)
-            self._tell_other(index, other.surrogates.mend(told, is_end=False) if self._has_halves else told, out)
+            other = self._others.setdefault(index, ChoiceReader())
+            deltas: list[Delta] = []
+            self.skipped += other.read(choice, deltas)
+            _append_choice(index, other.surrogates.join(deltas, is_end=False) if self._has_surrogates else deltas, out)
         else:
             before = self._first.finish
             self.skipped += self._first.read(choice, out)
             if self._first.finish is not before:
                 self.finished = True
-                self._held = self._first.finish
-                out.pop()  # which is that
-
-    def _tell_other(self, index: int, told: list[Delta], out: list[Delta]) -> None:
-        out += [ChoiceDelta(index, delta) for delta in told]  # type: ignore[arg-type]
+                self._held_finish = self._first.finish
+                out.pop()  # the finish, which `read` appends last
 
     def _end(self, out: list[Delta]) -> None:
-        """Nothing more can come: tell what was kept for later."""
+        """Append what was held back, since nothing more can come."""
         for index, other in self._others.items():
-            self._tell_other(index, other.surrogates.mend([], is_end=True), out)
-        self._release(out)
+            _append_choice(index, other.surrogates.join([], is_end=True), out)
+        self._release_finish(out)
 
-    def _release(self, out: list[Delta]) -> None:
-        if self._held is not None:
-            out.append(self._held)
-            self._held = None
+    def _release_finish(self, out: list[Delta]) -> None:
+        if self._held_finish is not None:
+            out.append(self._held_finish)
+            self._held_finish = None
 
-    def _error(self, payload: object, out: list[Delta]) -> None:
-        self._release(out)
+    def _read_error(self, payload: object, out: list[Delta]) -> None:
+        self._release_finish(out)
         out.append(ErrorDelta(error_frame(payload)))
 
-    def _usage(self, chunk: dict[str, Any], out: list[Delta]) -> None:
+    def _read_usage(self, chunk: dict[str, Any], out: list[Delta]) -> None:
         usage = chunk.get("usage")
         if usage is None and isinstance(groq := chunk.get("x_groq"), dict):
             usage = groq.get("usage")
         if isinstance(usage, dict) and (counts := to_usage(usage, "prompt", "completion")):
             out.append(UsageDelta(counts))
+
+
+def _append_choice(index: int, deltas: list[Delta], out: list[Delta]) -> None:
+    out += [ChoiceDelta(index, delta) for delta in deltas]  # type: ignore[arg-type]
 
 
 def _is_error(event: SseEvent, chunk: dict[str, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""The Responses API's events as they are on the wire, and which of them say nothing that a delta could carry."""
+"""The Responses API's events as they are on the wire, and the tables of types that the decoder needs."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import msgspec
 
 from penstock.adapters.providers.shared.json_values import whole_number
 
-__all__ = ["CALL_ITEMS", "HOSTED", "TOLD_OTHERWISE", "XAI_SEARCHES", "Wire", "parts_in", "to_wire"]
+__all__ = ["CALL_ITEMS", "HOSTED_TOOLS", "REDUNDANT_EVENTS", "XAI_SEARCHES", "ResponsesEvent", "dicts_in", "to_event"]
 
 
-class Wire(msgspec.Struct, gc=False):
-    """Every event in one: what any of the types we read says."""
+class ResponsesEvent(msgspec.Struct, gc=False):
+    """The fields of all event types that the decoder reads, in one type."""
 
     type: str
     sequence_number: int | None = None
@@ -29,8 +29,9 @@ class Wire(msgspec.Struct, gc=False):
 
 
 CALL_ITEMS = {"function_call": "arguments", "custom_tool_call": "input"}
+"""Types of items that are calls, each with the field that contains its arguments."""
 
-HOSTED = frozenset(
+HOSTED_TOOLS = frozenset(
     {
         "code_interpreter_call",
         "code_interpreter_call_code",
@@ -46,12 +47,12 @@ HOSTED = frozenset(
         "web_search_call",
     }
 )
-"""Tools that the provider runs: their items' types, and the middle of their events' types. Signs of life, no more."""
+"""Tools that the provider runs: the types of their items, and the middle of their events' types. Only keep-alives."""
 
 XAI_SEARCHES = frozenset({"x_keyword_search", "x_semantic_search", "x_thread_fetch", "x_user_search"})
-"""xAI's hosted search calls these as custom tools, with ids in ``xs_``; nobody but xAI has them."""
+"""xAI's hosted search sends these as custom tool calls, with ids that begin with ``xs_``. Only xAI has them."""
 
-TOLD_OTHERWISE = frozenset(
+REDUNDANT_EVENTS = frozenset(
     {
         "response.created",
         "response.queued",
@@ -65,17 +66,17 @@ TOLD_OTHERWISE = frozenset(
         "response.output_text.annotation.added",
     }
 )
-"""Understood, but they say nothing that a delta could carry or that another event does not say."""
+"""Events that are understood but contain nothing that a delta could carry or that another event does not repeat."""
 
 
-def to_wire(payload: dict[str, Any]) -> Wire:
-    """Read an event that the typed way refuses: halves of characters, indices that are no whole numbers."""
-    known: dict[str, Any] = {name: payload.get(name) for name in Wire.__struct_fields__}
+def to_event(payload: dict[str, Any]) -> ResponsesEvent:
+    """Read an event that the typed decoder refuses: lone surrogates, indices that are not whole numbers."""
+    known: dict[str, Any] = {name: payload.get(name) for name in ResponsesEvent.__struct_fields__}
     for name in ("sequence_number", "output_index", "content_index", "summary_index"):
         known[name] = whole_number(known[name])
-    return Wire(**known)
+    return ResponsesEvent(**known)
 
 
-def parts_in(value: object) -> list[dict[str, Any]]:
-    """The objects in a list; nothing where it is none."""
-    return [part for part in value if isinstance(part, dict)] if isinstance(value, list) else []
+def dicts_in(value: object) -> list[dict[str, Any]]:
+    """List the objects in a list; nothing if ``value`` is not a list."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []

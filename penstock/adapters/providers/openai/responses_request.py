@@ -1,6 +1,6 @@
-"""Chat messages, tools and formats in OpenAI's chat form, as the Responses API wants them.
+"""The body of a Responses API request, made of chat messages, tools and formats in OpenAI's chat form.
 
-What is in the Responses API's own form already passes unchanged, item by item and tool by tool.
+Items, tools and parameters that are already in the Responses API's own form pass unchanged, one by one.
 """
 
 from __future__ import annotations
@@ -11,64 +11,81 @@ from typing import Any, TypeGuard
 import msgspec
 
 from penstock.adapters.providers.shared.json_values import text_of
-from penstock.adapters.providers.shared.messages import is_server_call, reasoning_blocks_of, said_parameters
+from penstock.adapters.providers.shared.messages import is_server_call, parse_reasoning_blocks
+from penstock.adapters.providers.shared.parameters import check_reserved, drop_none
 from penstock.errors import OptionError
+from penstock.ports import ChatCall
 
-__all__ = ["to_input", "to_parameters"]
-
-
-# --- messages → items ----------------------------------------------------------------------------------------------
+__all__ = ["responses_body"]
 
 
-def to_input(given: Any, *, is_stored: bool) -> Any:
-    """Make input items of chat messages. ``is_stored``: reasoning may be named by its id alone."""
+def responses_body(call: ChatCall) -> dict[str, Any]:
+    """Build the body.
+
+    Raises:
+        OptionError: ``model``, ``input`` or ``stream`` is among the parameters, or one is given in both forms.
+    """
+    parameters = _to_parameters(call.parameters)
+    check_reserved(parameters, "model", "input")
+    if call.resumable:
+        parameters = {"background": True, "store": True, **parameters}
+    # The API finds reasoning by its id only if it stores responses; otherwise it needs the encrypted text.
+    items = _to_input(call.input, is_stored=parameters.get("store") is not False)
+    return {"model": call.model, "input": items, "stream": True, **parameters}
+
+
+# --- messages to items ---------------------------------------------------------------------------------------------
+
+
+def _to_input(given: Any, *, is_stored: bool) -> Any:
+    """Convert chat messages to input items. ``is_stored``: reasoning may be referred to by its id alone."""
     if not isinstance(given, (list, tuple)):
         return given
     items: list[Any] = []
-    custom: set[str] = set()  # ids of calls whose results are of another type than functions'
+    custom_ids: set[str] = set()  # of calls to custom tools: their results have another type than functions'
     for message in given:
         if not isinstance(message, Mapping) or "role" not in message or "type" in message:
             items.append(message)
         elif message["role"] in ("tool", "function"):
-            items.append(_result(message, custom))
+            items.append(_call_output(message, custom_ids))
         elif message["role"] == "assistant":
-            items += _answer(message, custom, is_stored)
+            items += _assistant_items(message, custom_ids, is_stored)
         else:
-            items.append(_said(message, message.get("content"), _INPUT_PARTS))
+            items.append(_message_item(message, message.get("content"), _INPUT_TEXT))
     return items
 
 
-def _answer(message: Mapping[str, Any], custom: set[str], is_stored: bool) -> list[dict[str, Any]]:
-    """An assistant's message: what it thought, what it said, what it called."""
-    calls = message.get("tool_calls")
-    own = [call for call in calls if isinstance(call, Mapping) and not is_server_call(call)] if _is_list(calls) else []
-    called = [_call(call, custom) for call in own]
-    said: list[dict[str, Any]] = []
+def _assistant_items(message: Mapping[str, Any], custom_ids: set[str], is_stored: bool) -> list[dict[str, Any]]:
+    """Convert an assistant's message to its reasoning, its text and its calls, in this order."""
+    given = message.get("tool_calls")
+    own = [call for call in given if isinstance(call, Mapping) and not is_server_call(call)] if _is_list(given) else []
+    calls = [_call(call, custom_ids) for call in own]
+    texts: list[dict[str, Any]] = []
     content = message.get("content")
     if refusal := text_of(message.get("refusal")):
         parts = content if _is_list(content) else [{"type": "text", "text": content}] if content else []
         content = [*parts, {"type": "refusal", "refusal": refusal}]
-    if content or not called:  # also an answer that ended before it began
-        said.append(_said(message, content, _OUTPUT_PARTS))
-    if not content and not called:
-        return said  # reasoning without what followed it is refused
-    thought = [
-        _thought(block.id, block.text, block.signature)
-        for block in reasoning_blocks_of(message, ("reasoning",))
+    if content or not calls:  # also for an answer that ended before its first token
+        texts.append(_message_item(message, content, _OUTPUT_TEXT))
+    if not content and not calls:
+        return texts  # the API refuses reasoning that nothing follows
+    reasoning = [
+        _reasoning_item(block.id, block.text, block.signature)
+        for block in parse_reasoning_blocks(message, ("reasoning",))
         if block.signature or (block.id and is_stored)
     ]
-    return thought + said + called
+    return reasoning + texts + calls
 
 
-def _said(message: Mapping[str, Any], content: Any, text_type: str) -> dict[str, Any]:
-    more = {name: value for name, value in message.items() if name not in _CHATS_OWN}
-    return {**more, "content": _content(content, text_type)}
+def _message_item(message: Mapping[str, Any], content: Any, text_type: str) -> dict[str, Any]:
+    others = {name: value for name, value in message.items() if name not in _CHAT_ONLY_FIELDS}
+    return {**others, "content": _content(content, text_type)}
 
 
-_CHATS_OWN = {"name", "refusal", "audio", "tool_calls", "function_call", "tool_call_id", "reasoning_blocks"}
+_CHAT_ONLY_FIELDS = {"name", "refusal", "audio", "tool_calls", "function_call", "tool_call_id", "reasoning_blocks"}
 
 
-def _thought(item_id: str | None, text: str, encrypted: str) -> dict[str, Any]:
+def _reasoning_item(item_id: str | None, text: str, encrypted: str) -> dict[str, Any]:
     item: dict[str, Any] = {"type": "reasoning"}
     if item_id:
         item["id"] = item_id
@@ -78,16 +95,16 @@ def _thought(item_id: str | None, text: str, encrypted: str) -> dict[str, Any]:
     return item
 
 
-def _call(call: Mapping[str, Any], custom: set[str]) -> dict[str, Any]:
+def _call(call: Mapping[str, Any], custom_ids: set[str]) -> dict[str, Any]:
     call_id = text_of(call.get("id"))
-    own = call.get("custom")
-    if isinstance(own, Mapping):
-        custom.add(call_id)
+    custom = call.get("custom")
+    if isinstance(custom, Mapping):
+        custom_ids.add(call_id)
         return {
             "type": "custom_tool_call",
             "call_id": call_id,
-            "name": text_of(own.get("name")),
-            "input": text_of(own.get("input")),
+            "name": text_of(custom.get("name")),
+            "input": text_of(custom.get("input")),
         }
     function = call.get("function")
     function = function if isinstance(function, Mapping) else {}
@@ -102,17 +119,17 @@ def _call(call: Mapping[str, Any], custom: set[str]) -> dict[str, Any]:
     }
 
 
-def _result(message: Mapping[str, Any], custom: set[str]) -> dict[str, Any]:
+def _call_output(message: Mapping[str, Any], custom_ids: set[str]) -> dict[str, Any]:
     call_id = text_of(message.get("tool_call_id"))
     return {
-        "type": "custom_tool_call_output" if call_id in custom else "function_call_output",
+        "type": "custom_tool_call_output" if call_id in custom_ids else "function_call_output",
         "call_id": call_id,
-        "output": _content(message.get("content"), _INPUT_PARTS),
+        "output": _content(message.get("content"), _INPUT_TEXT),
     }
 
 
-_INPUT_PARTS = "input_text"
-_OUTPUT_PARTS = "output_text"
+_INPUT_TEXT = "input_text"
+_OUTPUT_TEXT = "output_text"
 
 
 def _content(content: Any, text_type: str) -> Any:
@@ -145,50 +162,56 @@ def _is_list(value: object) -> TypeGuard[Sequence[Any]]:
 # --- parameters ----------------------------------------------------------------------------------------------------
 
 
-def to_parameters(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn chat's ``tools``, ``tool_choice``, ``response_format`` and ``max_tokens`` into the API's own.
+def _to_parameters(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert chat's ``tools``, ``tool_choice``, ``response_format`` and ``max_tokens`` to the API's own.
 
     Raises:
         OptionError: one of them is given in both forms.
     """
-    parameters = said_parameters(given)
+    parameters = drop_none(given)
     if parameters.get("stream_options") == {"include_usage": True}:
-        del parameters["stream_options"]  # chat's way to ask for usage, which the API tells unasked
+        del parameters["stream_options"]  # chat needs it for usage, which this API always sends
     for name in ("max_tokens", "max_completion_tokens"):
         if name in parameters:
             limit = parameters.pop(name)
             if "max_output_tokens" in parameters:
-                raise OptionError(name, limit, "given once, not as max_output_tokens too")
+                raise _given_twice(name, limit, "max_output_tokens")
             parameters["max_output_tokens"] = limit
     if "response_format" in parameters:
         _set_format(parameters, parameters.pop("response_format"))
     if _is_list(parameters.get("tools")):
-        parameters["tools"] = [_flat(tool) for tool in parameters["tools"]]
+        parameters["tools"] = [_flat_tool(tool) for tool in parameters["tools"]]
     if isinstance(choice := parameters.get("tool_choice"), Mapping):
         parameters["tool_choice"] = _flat_choice(choice)
     return parameters
+
+
+def _given_twice(name: str, got: object, other: str) -> OptionError:
+    message = f"{name} and {other} mean the same and are both given. Pass one of them."
+    return OptionError(name, got, f"given once, not as {other} too", message=message)
 
 
 def _set_format(parameters: dict[str, Any], wanted: Any) -> None:
     text = parameters.get("text")
     text = text if isinstance(text, Mapping) else {}
     if "format" in text:
-        raise OptionError("response_format", type(wanted), "given once, not in text.format too")
+        raise _given_twice("response_format", type(wanted), "text.format")
     if wanted is not None:
         inner = wanted.get("json_schema") if isinstance(wanted, Mapping) else None
         wanted = {"type": "json_schema", **inner} if isinstance(inner, Mapping) else wanted
         parameters["text"] = {**text, "format": wanted}
 
 
-def _flat(tool: Any) -> Any:
-    """A tool without the inner object in which chat describes it."""
+def _flat_tool(tool: Any) -> Any:
+    """Return a tool without the inner object in which chat describes it."""
     if not isinstance(tool, Mapping):
         return tool
     function, custom = tool.get("function"), tool.get("custom")
     if tool.get("type") == "function" and isinstance(function, Mapping):
-        # Chat's default is not strict, and no parameters at all; the Responses API's is strict, and it wants a schema.
+        # Chat's defaults are strict=False and no parameters; the Responses API's default is strict=True, and it
+        # requires a schema.
         default = {"parameters": {"type": "object", "properties": {}}, "strict": False}
-        return {"type": "function", **default, **{name: each for name, each in function.items() if each is not None}}
+        return {"type": "function", **default, **drop_none(function)}
     if tool.get("type") == "custom" and isinstance(custom, Mapping):
         flat = {"type": "custom", **custom}
         form = custom.get("format")

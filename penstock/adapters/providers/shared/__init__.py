@@ -1,1 +1,1 @@
-"""What all providers have in common: endpoints, messages, errors, rate limits, decoding."""
+"""What all providers share: endpoints, messages, parameters, errors, rate limits and the base of the decoders."""

@@ -1,4 +1,4 @@
-"""Where a provider is and how a request to it is built: URL, headers, key, JSON body."""
+"""A provider's endpoint: base URL, headers and key, from which requests are built."""
 
 from __future__ import annotations
 
@@ -6,32 +6,34 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-import msgspec
-
-from penstock.config.loading import STARS
-from penstock.config.options import _Options
-from penstock.config.settings import ProviderOptions, Settings
+from penstock.adapters.providers.shared.body import encode_body
+from penstock.config.checks import STARS, Options
+from penstock.config.providers import KnownProvider
+from penstock.config.settings import Settings
 from penstock.errors import OptionError
 from penstock.ports import ProviderRequest, Secret
 
-__all__ = ["OPENAI_URL", "Endpoint"]
+__all__ = ["Endpoint"]
 
-OPENAI_URL = "https://api.openai.com/v1"
 _JSON = "application/json"
+_EVENT_STREAM = "text/event-stream"
 
 
 class Endpoint:
-    """Where to send requests, and with which key. The key's text is in none of its attributes' reprs.
+    """Builds requests to one base URL. No attribute's repr contains the key.
 
     Args:
-        api_key: None or empty sends none, which only ``home`` refuses.
+        api_key: None or empty sends none, which is refused at the home URL of ``known`` if that needs a key.
         base_url: where requests go; paths are appended.
-        home: the provider's own URL, where a key is a must.
-        key_header: the header that carries the key, and what stands before it there.
-        key_variable: where the provider's users usually have the key.
-        headers: more of them, sent with every request, in the place of ours (the key's too) where they have the same
-            name; one that is a `Secret` is shown nowhere.
-        query: goes behind every URL's ``?`` (Azure's ``api-version``).
+        known: its home URL may need a key; the error for a missing one names it.
+        key_header: the header that carries the key, and the text before the key in it.
+        dialect_headers: sent with every request, for instance the API's version.
+        headers: the user's own, sent with every request. They replace others of the same name, also the key's. A
+            `Secret` among them is shown nowhere.
+        query: appended to every URL after ``?`` (Azure's ``api-version``).
+
+    Raises:
+        OptionError: the URL, the key or a header is malformed.
     """
 
     def __init__(
@@ -39,59 +41,54 @@ class Endpoint:
         api_key: Secret | None,
         base_url: str,
         *,
-        home: str = OPENAI_URL,
+        known: KnownProvider,
         key_header: tuple[str, str] = ("Authorization", "Bearer "),
-        key_variable: str = "OPENAI_API_KEY",
-        organization: str | None = None,
-        project: str | None = None,
+        dialect_headers: Mapping[str, str] | None = None,
         headers: Mapping[str, str | Secret] | None = None,
         query: Mapping[str, str] | None = None,
     ) -> None:
         self.base_url = _checked_url(base_url)
         self._query = dict(query or {})
         self._key = _checked_key(api_key)
-        self._home = home
+        self._known = known
         self._key_header = key_header
-        self._key_variable = key_variable
-        self._headers = {"Content-Type": "application/json", "Accept": "text/event-stream"}
-        if organization:
-            self._headers["OpenAI-Organization"] = organization
-        if project:
-            self._headers["OpenAI-Project"] = project
-        self._more_secrets: dict[str, Secret] = {}
         given = {name.lower() for name in headers or {}}
         self._has_own_key = key_header[0].lower() in given
-        self._headers = {name: value for name, value in self._headers.items() if name.lower() not in given}
+        defaults = {"Content-Type": _JSON, "Accept": _EVENT_STREAM, **(dialect_headers or {})}
+        self._headers = {name: value for name, value in defaults.items() if name.lower() not in given}
+        self._own_secrets: dict[str, Secret] = {}
         for name, value in (headers or {}).items():
             if isinstance(value, Secret):
-                self._more_secrets[name] = value
+                self._own_secrets[name] = value
             else:
                 self._headers[name] = value
-        _check_headers({**self._headers, **{name: value.reveal() for name, value in self._more_secrets.items()}})
+        _check_headers({**self._headers, **{name: value.reveal() for name, value in self._own_secrets.items()}})
 
     def request(self, path: str, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> ProviderRequest:
-        """Build the POST of ``body`` as JSON, with ``headers`` of this one request where there are any.
+        """Build the POST of ``body`` as JSON; ``headers`` are added to this request only.
 
         Raises:
-            OptionError: the key is missing where it cannot be, or a value of ``body`` cannot be JSON.
+            OptionError: the key is missing where one is needed, or a value of ``body`` cannot be encoded as JSON.
         """
-        for name, value in body.items():  # msgspec would write them as JSON
-            if isinstance(value, (_Options, ProviderOptions, Settings)):
-                raise OptionError(name, type(value), "a parameter of the request; ours go in options, request_options")
+        for name, value in body.items():  # msgspec would encode them
+            if isinstance(value, (Options, Settings)):
+                kind = type(value).__name__
+                message = f"{name}: {kind} is not a request parameter. Pass it as options= or request_options=."
+                raise OptionError(name, type(value), "a parameter of the request", message=message)
         if headers:
             _check_headers(headers)
         return ProviderRequest(
             url=self._url(path, {}),
-            body=_encoded(body),
+            body=encode_body(body),
             headers={**self._headers, **headers} if headers else self._headers,
-            secret_headers=self._secrets(),
+            secret_headers=self._secret_headers(),
         )
 
     def get(self, path: str, query: Mapping[str, str] | None = None, accept: str = _JSON) -> ProviderRequest:
-        """Build the GET of ``path``, with ``query`` behind it.
+        """Build the GET of ``path`` with ``query``.
 
         Raises:
-            OptionError: the key is missing where it cannot be.
+            OptionError: the key is missing where one is needed.
         """
         headers = {name: value for name, value in self._headers.items() if name != "Content-Type"}
         return ProviderRequest(
@@ -99,22 +96,26 @@ class Endpoint:
             body=b"",
             method="GET",
             headers={**headers, "Accept": accept},
-            secret_headers=self._secrets(),
+            secret_headers=self._secret_headers(),
         )
 
     def _url(self, path: str, query: Mapping[str, str]) -> str:
-        words = urlencode({**self._query, **query})
-        return f"{self.base_url}/{path}" + (("&" if "?" in path else "?") + words if words else "")
+        encoded = urlencode({**self._query, **query})
+        return f"{self.base_url}/{path}" + (("&" if "?" in path else "?") + encoded if encoded else "")
 
-    def _secrets(self) -> dict[str, Secret]:
+    def _secret_headers(self) -> dict[str, Secret]:
         if self._key is not None and not self._has_own_key:
-            name, before = self._key_header
-            return {name: Secret(before + self._key.reveal()), **self._more_secrets}
-        if self._more_secrets or self._has_own_key:
-            return self._more_secrets
-        if urlsplit(self.base_url).hostname == urlsplit(self._home).hostname:
-            raise OptionError("api_key", None, f"a key of {self._home}; set {self._key_variable} or give api_key")
-        return {}
+            name, prefix = self._key_header
+            return {name: Secret(prefix + self._key.reveal()), **self._own_secrets}
+        if not self._own_secrets and not self._has_own_key:
+            self._check_key_is_optional()
+        return self._own_secrets
+
+    def _check_key_is_optional(self) -> None:
+        known = self._known
+        if known.needs_key and urlsplit(self.base_url).hostname == urlsplit(known.home_url).hostname:
+            message = f"No API key for {known.account or known.name}. Set {known.key_variables[0]} or pass api_key=."
+            raise OptionError("api_key", None, f"a key for {known.home_url}", message=message)
 
 
 def _check_headers(headers: Mapping[str, str]) -> None:
@@ -126,7 +127,7 @@ def _check_headers(headers: Mapping[str, str]) -> None:
 def _checked_url(base_url: str) -> str:
     allowed = "an http:// or https:// URL without user, query or fragment"
     if any(mark in base_url for mark in "@?#"):
-        raise OptionError("base_url", STARS, allowed)  # there may be a password or a key in it
+        raise OptionError("base_url", STARS, allowed)  # it may contain a password or a key
     if any(char <= " " or char == "\x7f" for char in base_url):
         raise OptionError("base_url", base_url, allowed)
     try:
@@ -144,18 +145,6 @@ def _checked_key(key: Secret | None) -> Secret | None:
         return None
     text = key.reveal()
     if not text.isascii() or not text.isprintable() or " " in text:
-        raise OptionError("api_key", key, "printable ASCII without blanks or line ends (pasted with its newline?)")
+        allowed = "printable ASCII without spaces or line breaks (was it pasted with a newline?)"
+        raise OptionError("api_key", key, allowed)
     return key
-
-
-def _encoded(body: Mapping[str, Any]) -> bytes:
-    try:
-        return msgspec.json.encode(body)
-    except (TypeError, ValueError, RecursionError):
-        pass
-    for name, value in body.items():  # say which; never show it, it may be what the user wrote to the model
-        try:
-            msgspec.json.encode(value)
-        except (TypeError, ValueError, RecursionError):
-            raise OptionError(name, type(value), "what can be written as JSON") from None
-    raise OptionError("parameters", type(body), "what can be written as JSON")

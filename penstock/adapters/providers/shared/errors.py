@@ -1,4 +1,4 @@
-"""Providers' error answers and error frames as typed errors; how long they ask us to wait."""
+"""Providers' error responses and error frames as typed errors, with the time to wait that they ask for."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 
 import msgspec
 
-from penstock.adapters.providers.shared.json_values import text_of, whole_number, without_halves
-from penstock.adapters.providers.shared.rate_limits import exhausted_wait, seconds_of, timestamp_of
+from penstock.adapters.providers.shared.json_values import text_of, whole_number
+from penstock.adapters.providers.shared.rate_limits import parse_date, parse_seconds, wait_for_exhausted
+from penstock.adapters.providers.shared.surrogates import replace_surrogates
 from penstock.errors import (
     ApiError,
     AuthenticationError,
@@ -20,28 +21,29 @@ from penstock.errors import (
     RateLimited,
 )
 
-__all__ = ["error_answer", "error_frame"]
+__all__ = ["LONGEST_MESSAGE", "error_frame", "error_response"]
 
-_LONGEST_MESSAGE = 1_000
+LONGEST_MESSAGE = 1_000
+"""Characters of a provider's message that an error keeps."""
 _LONGEST_CODE = 100
 
 
-def error_answer(status: int, headers: Mapping[str, str], body: bytes) -> ApiError:
-    """Map an HTTP error answer, whose body may be cut or no JSON at all."""
+def error_response(status: int, headers: Mapping[str, str], body: bytes) -> ApiError:
+    """Map an HTTP error response to a typed error. The body may be cut off, or not be JSON."""
     try:
         payload = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         payload = None
-    error = _classified(status, payload, _retry_after(status, headers))
-    wish = headers.get("x-should-retry")  # OpenAI's own word on it
-    if wish in ("true", "false"):
-        error.retryable = wish == "true"
+    error = _classify(status, payload, _retry_after(status, headers))
+    should_retry = headers.get("x-should-retry")  # OpenAI's header; it overrides the status
+    if should_retry in ("true", "false"):
+        error.retryable = should_retry == "true"
     return error
 
 
 def error_frame(payload: object) -> ApiError:
-    """Map an error that came inside a stream under HTTP 200, in any of the shapes that providers send."""
-    return _classified(200, payload, None)
+    """Map an error that came inside a stream under HTTP 200, in any of the forms that providers send."""
+    return _classify(200, payload, None)
 
 
 _CONTEXT_CODES = {"context_length_exceeded", "exceed_context_size_error", "string_above_max_length"}
@@ -91,37 +93,39 @@ _SERVER_CODES = {
 _RETRYABLE_STATUS = {408, 409, 425, 499, 500, 502, 503, 504, 520, 522, 524, 529}
 
 
-def _classified(status: int, payload: object, retry_after: float | None) -> ApiError:
+def _classify(status: int, payload: object, retry_after: float | None) -> ApiError:
     error = _error_object(payload)
     raw_code = error.get("code")
     code = str(raw_code) if isinstance(raw_code, (str, int)) and raw_code != "" else text_of(error.get("type")) or None
-    code = code and without_halves(code[:_LONGEST_CODE])
-    message = _message(error) or _phrase(status)
-    words = {text_of(error.get("code")).lower(), text_of(error.get("type")).lower(), *_inner_codes(error)}
+    code = code and replace_surrogates(code[:_LONGEST_CODE])
+    message = _message(error) or _default_message(status)
+    codes = {text_of(error.get("code")).lower(), text_of(error.get("type")).lower(), *_inner_codes(error)}
     # Under HTTP 200 the frame's own code is the nearest thing to a status.
-    real = whole_number(raw_code) or whole_number(error.get("status_code")) or 0
-    real = real if status == 200 and 400 <= real < 600 else status
+    frame_status = whole_number(raw_code) or whole_number(error.get("status_code")) or 0
+    effective = frame_status if status == 200 and 400 <= frame_status < 600 else status
 
-    if words & _QUOTA_CODES:
+    if codes & _QUOTA_CODES:
         return RateLimited(status, message, code=code, retryable=False, retry_after=retry_after)
-    if real == 429 or words & _RATE_CODES:
+    if effective == 429 or codes & _RATE_CODES:
         return RateLimited(status, message, code=code, retryable=True, retry_after=retry_after)
-    if words & _CONTEXT_CODES or any(phrase in message.lower() for phrase in _CONTEXT_PHRASES):
+    if codes & _CONTEXT_CODES or any(phrase in message.lower() for phrase in _CONTEXT_PHRASES):
         return ContextLengthExceeded(status, message, code=code)
-    if words & _FILTER_CODES:
+    if codes & _FILTER_CODES:
         return ContentFilterError(status, message, code=code)
-    if real in (401, 403) or words & _AUTH_CODES:
+    if effective in (401, 403) or codes & _AUTH_CODES:
         return AuthenticationError(status, message, code=code)
-    if real in _RETRYABLE_STATUS or (real == 200 and words & _SERVER_CODES):
+    if effective in _RETRYABLE_STATUS or (effective == 200 and codes & _SERVER_CODES):
         return ApiError(status, message, code=code, retryable=True, retry_after=retry_after)
-    if (400 <= real < 500 and real != 402) or words & _REQUEST_CODES:
+    if (400 <= effective < 500 and effective != 402) or codes & _REQUEST_CODES:
         return BadRequestError(status, message, code=code)
     return ApiError(status, message, code=code, retry_after=retry_after)
 
 
 def _error_object(payload: object) -> dict[str, Any]:
-    """Find the object that says what is wrong: ``{error: {…}}``, ``{error: "…"}``, ``[{error: …}]``, ``{errors: […]}``,
-    ``{code, message}``, ``{detail: …}``, or plain text.
+    """Find the object that describes the error.
+
+    Known forms: ``{error: {…}}``, ``{error: "…"}``, ``[{error: …}]``, ``{errors: […]}``, ``{code, message}``,
+    ``{detail: …}``, plain text.
     """
     if isinstance(payload, list):
         payload = payload[0] if payload else None
@@ -138,13 +142,13 @@ def _error_object(payload: object) -> dict[str, Any]:
 
 
 def _inner_codes(error: Mapping[str, Any]) -> set[str]:
-    """Azure says why it filtered in ``innererror``, OpenRouter what was wrong in ``metadata``."""
-    found = set()
+    """Read the codes in Azure's ``innererror`` (why it filtered) and OpenRouter's ``metadata`` (what was wrong)."""
+    codes = set()
     for name, key in (("innererror", "code"), ("metadata", "error_type")):
         inner = error.get(name)
         if isinstance(inner, dict):
-            found.add(text_of(inner.get(key)).lower())
-    return found
+            codes.add(text_of(inner.get(key)).lower())
+    return codes
 
 
 def _message(error: Mapping[str, Any]) -> str:
@@ -155,11 +159,11 @@ def _message(error: Mapping[str, Any]) -> str:
         if isinstance(value, dict):
             value = value.get("msg") or value.get("message")
         if isinstance(value, str) and value.strip():
-            return without_halves(value.strip()[:_LONGEST_MESSAGE])
+            return replace_surrogates(value.strip()[:LONGEST_MESSAGE])
     return ""
 
 
-def _phrase(status: int) -> str:
+def _default_message(status: int) -> str:
     if status == 200:
         return "the provider reported an error without a message"
     try:
@@ -169,22 +173,22 @@ def _phrase(status: int) -> str:
 
 
 def _retry_after(status: int, headers: Mapping[str, str]) -> float | None:
-    """How many seconds to wait; where a 429 does not say it, until the exhausted limit is there again."""
-    told = _told_wait(headers)
-    return exhausted_wait(headers) if told is None and status == 429 else told
+    """Return how many seconds to wait; for a 429 without that, until the exhausted limit resets."""
+    requested = _requested_wait(headers)
+    return wait_for_exhausted(headers) if requested is None and status == 429 else requested
 
 
-def _told_wait(headers: Mapping[str, str]) -> float | None:
-    """What ``retry-after-ms`` says, or ``retry-after`` as seconds or as a date (RFC 9110 §10.2.3)."""
-    milliseconds = seconds_of(headers.get("retry-after-ms"))
+def _requested_wait(headers: Mapping[str, str]) -> float | None:
+    """Read ``retry-after-ms``, or ``retry-after`` as seconds or as a date (RFC 9110 §10.2.3)."""
+    milliseconds = parse_seconds(headers.get("retry-after-ms"))
     if milliseconds is not None:
         return milliseconds / 1000
     value = headers.get("retry-after")
-    seconds = seconds_of(value)
+    seconds = parse_seconds(value)
     if seconds is not None:
         return seconds
-    when = timestamp_of(value)
+    when = parse_date(value)
     if when is None:
         return None
-    now = timestamp_of(headers.get("date"))  # the server's own clock, where it tells it
+    now = parse_date(headers.get("date"))  # the server's own clock, if it sends it
     return max(when - (time.time() if now is None else now), 0.0)

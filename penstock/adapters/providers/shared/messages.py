@@ -1,7 +1,7 @@
-"""Chat messages, content parts, tools and choices in OpenAI's form, read so that another form can be made of them.
+"""Chat messages, content parts, tools and choices in OpenAI's form, parsed for translation into another form.
 
-Every reader here says None (or nothing) of what is not in OpenAI's form: that is then the provider's own, and passes
-unchanged. Nothing here changes what it reads.
+Every parser returns None (or nothing) for values that are not in OpenAI's form: those are the provider's own and pass
+unchanged. Nothing here modifies its arguments.
 """
 
 from __future__ import annotations
@@ -18,24 +18,23 @@ from penstock.errors import OptionError
 from penstock.events import ReasoningBlock
 
 __all__ = [
-    "AnswerFormat",
-    "AskedCall",
-    "Function",
+    "FunctionDefinition",
     "Image",
     "NamedTool",
+    "RequestedCall",
+    "ResponseFormat",
     "ToolChoice",
-    "answer_format",
-    "calls_of",
-    "function_of",
-    "image_of",
+    "content_text",
     "is_server_call",
-    "messages_of",
-    "parts_of",
-    "reasoning_blocks_of",
-    "said_parameters",
+    "parse_calls",
+    "parse_function",
+    "parse_image",
+    "parse_reasoning_blocks",
+    "parse_response_format",
+    "parse_tool_choice",
     "split_system",
-    "text_in",
-    "tool_choice_of",
+    "to_messages",
+    "to_parts",
 ]
 
 _SYSTEM_ROLES = {"system", "developer"}
@@ -44,11 +43,16 @@ _SYSTEM_ROLES = {"system", "developer"}
 # --- messages ------------------------------------------------------------------------------------------------------
 
 
-def messages_of(value: object, field: str = "messages") -> list[dict[str, Any]]:
-    """The call's input as a list of messages; text alone is what the user says.
+def to_messages(value: object, field: str = "messages") -> list[dict[str, Any]]:
+    """Return a call's input as a list of messages; plain text becomes one user message.
+
+    Args:
+        value: what the caller passed.
+        field: the argument's name, for errors.
 
     Raises:
-        OptionError: it is no list of dicts, or one of them has no role. The message tells which, not what is in it.
+        OptionError: it is not a list of dicts, or one of them has no role. The error names the message's position and
+            does not show its content.
     """
     if isinstance(value, str):
         return [{"role": "user", "content": value}]
@@ -62,71 +66,66 @@ def messages_of(value: object, field: str = "messages") -> list[dict[str, Any]]:
     return [dict(message) for message in value]
 
 
-def said_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters that say something: None is OpenAI's way to leave one out, where others refuse a null."""
-    return {name: value for name, value in parameters.items() if value is not None}
-
-
 def split_system(messages: Iterable[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The messages that instruct (roles ``system`` and ``developer``), and all others, each in their order."""
-    instructing: list[dict[str, Any]] = []
+    """Separate the messages of roles ``system`` and ``developer`` from all others, each in their order."""
+    system: list[dict[str, Any]] = []
     others: list[dict[str, Any]] = []
     for message in messages:
-        (instructing if message["role"] in _SYSTEM_ROLES else others).append(message)
-    return instructing, others
+        (system if message["role"] in _SYSTEM_ROLES else others).append(message)
+    return system, others
 
 
-def parts_of(content: object) -> list[dict[str, Any]]:
-    """A message's content as parts; text becomes a text part, and what says nothing (None, ``""``) none."""
+def to_parts(content: object) -> list[dict[str, Any]]:
+    """Return a message's content as parts; text becomes a text part, None and ``""`` become no part."""
     if isinstance(content, str):
         return [{"type": "text", "text": content}] if content else []
     if isinstance(content, Mapping):
         return [dict(content)]
-    found: list[dict[str, Any]] = []
+    parts: list[dict[str, Any]] = []
     for part in content if isinstance(content, Sequence) and not isinstance(content, (bytes, bytearray)) else ():
         if isinstance(part, (str, Mapping)):
-            found += parts_of(part)
-    return found
+            parts += to_parts(part)
+    return parts
 
 
-def text_in(content: object) -> str:
-    """The text of a message's content, its text parts put together; refusals count as text, images do not."""
+def content_text(content: object) -> str:
+    """Concatenate the text parts of a message's content. Refusals count as text, images do not."""
     if isinstance(content, str):
         return content
-    fields = [(part, _SAYING.get(text_of(part.get("type", "text")), "")) for part in parts_of(content)]
+    fields = [(part, _TEXT_FIELDS.get(text_of(part.get("type", "text")), "")) for part in to_parts(content)]
     return "".join(text_of(part.get(field)) for part, field in fields)
 
 
-_SAYING = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
-"""Where the parts that say something, the chat API's and the Responses API's, have their text."""
+_TEXT_FIELDS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
+"""The field with the text, by type of part, of the chat API and of the Responses API."""
 
 
-def reasoning_blocks_of(message: Mapping[str, Any], kinds: Collection[str]) -> list[ReasoningBlock]:
-    """The message's ``reasoning_blocks`` of these kinds, dicts or `ReasoningBlock`; other providers' are left out."""
-    blocks = message.get("reasoning_blocks")
-    found: list[ReasoningBlock] = []
-    for each in blocks if isinstance(blocks, (list, tuple)) else ():
-        if isinstance(each, ReasoningBlock):
-            block = each
-        elif isinstance(each, Mapping):
+def parse_reasoning_blocks(message: Mapping[str, Any], kinds: Collection[str]) -> list[ReasoningBlock]:
+    """Read the message's ``reasoning_blocks`` (dicts or `ReasoningBlock`) of ``kinds``; skip other providers'."""
+    given = message.get("reasoning_blocks")
+    blocks: list[ReasoningBlock] = []
+    for item in given if isinstance(given, (list, tuple)) else ():
+        if isinstance(item, ReasoningBlock):
+            block = item
+        elif isinstance(item, Mapping):
             block = ReasoningBlock(
-                kind=text_of(each.get("kind")),
-                text=text_of(each.get("text")),
-                signature=text_of(each.get("signature")),
-                id=text_of(each.get("id")) or None,
+                kind=text_of(item.get("kind")),
+                text=text_of(item.get("text")),
+                signature=text_of(item.get("signature")),
+                id=text_of(item.get("id")) or None,
             )
         else:
             continue
         if block.kind in kinds:
-            found.append(block)
-    return found
+            blocks.append(block)
+    return blocks
 
 
 # --- images --------------------------------------------------------------------------------------------------------
 
 
 class Image(msgspec.Struct, frozen=True):
-    """An image of a message: by its address, or whole, as base64 with its media type."""
+    """An image of a message: either its URL, or its base64 data with a media type."""
 
     url: str = ""
     media_type: str = ""
@@ -136,8 +135,8 @@ class Image(msgspec.Struct, frozen=True):
         return f"Image({self.media_type or 'by URL'})"
 
 
-def image_of(part: Mapping[str, Any]) -> Image | None:
-    """The image of an ``image_url`` (or ``input_image``) part; None: the part is no such thing.
+def parse_image(part: Mapping[str, Any]) -> Image | None:
+    """Read an ``image_url`` (or ``input_image``) part; None: it is another kind of part.
 
     Raises:
         OptionError: its ``data:`` URL is malformed.
@@ -148,16 +147,16 @@ def image_of(part: Mapping[str, Any]) -> Image | None:
     url = text_of(value.get("url")) if isinstance(value, Mapping) else text_of(value)
     if not url:
         return None
-    return _data_image(url) if url[:5].lower() == "data:" else Image(url=url)
+    return _parse_data_url(url) if url[:5].lower() == "data:" else Image(url=url)
 
 
-def _data_image(url: str) -> Image:
-    """Read a ``data:`` URL (RFC 2397); what is not base64 becomes base64."""
+def _parse_data_url(url: str) -> Image:
+    """Read a ``data:`` URL (RFC 2397); data in another encoding becomes base64."""
     head, comma, data = url[5:].partition(",")
     if not comma:
         raise OptionError("image_url", "data:…", "data:<media type>;base64,<data>")
-    media_type, *marks = head.split(";")
-    if marks and marks[-1].strip().lower() == "base64":
+    media_type, *attributes = head.split(";")
+    if attributes and attributes[-1].strip().lower() == "base64":
         return Image(media_type=media_type or "text/plain", data=data)
     return Image(media_type=media_type or "text/plain", data=base64.b64encode(unquote_to_bytes(data)).decode())
 
@@ -165,8 +164,8 @@ def _data_image(url: str) -> Image:
 # --- calls ---------------------------------------------------------------------------------------------------------
 
 
-class AskedCall(msgspec.Struct, frozen=True, kw_only=True):
-    """A function call in an assistant's message. ``arguments`` is always an object: see `calls_of`."""
+class RequestedCall(msgspec.Struct, frozen=True, kw_only=True):
+    """A function call in an assistant's message. ``arguments`` is always an object: see `parse_calls`."""
 
     id: str
     name: str
@@ -174,39 +173,39 @@ class AskedCall(msgspec.Struct, frozen=True, kw_only=True):
     signature: str = ""
 
     def __repr__(self) -> str:
-        return f"AskedCall(id={self.id!r}, name={self.name!r})"
+        return f"RequestedCall(id={self.id!r}, name={self.name!r})"
 
 
 def is_server_call(call: object) -> bool:
-    """Whether a provider ran this call itself. Its result is not in the conversation: nobody would take it back."""
+    """Tell whether the provider ran this call itself. The conversation does not contain the result of such a call."""
     return isinstance(call, Mapping) and bool(call.get("is_server"))
 
 
-def calls_of(message: Mapping[str, Any]) -> list[AskedCall]:
-    """The message's ``tool_calls``, their arguments parsed; those that a provider ran itself are left out.
+def parse_calls(message: Mapping[str, Any]) -> list[RequestedCall]:
+    """Read the message's ``tool_calls`` and parse their arguments; skip calls that the provider ran itself.
 
-    Arguments that are no JSON object become ``{}``. They are the model's, not the user's: a conversation in which a
-    call came broken, and was answered with an error, must be able to go on with providers that take objects only.
+    Arguments that are not a JSON object become ``{}``. They are the model's, not the user's: a conversation with a
+    malformed call, which was answered with an error, must be able to go on at providers that accept only objects.
     """
-    calls = message.get("tool_calls")
-    found = []
-    for call in calls if isinstance(calls, (list, tuple)) else ():
+    given = message.get("tool_calls")
+    calls = []
+    for call in given if isinstance(given, (list, tuple)) else ():
         if not isinstance(call, Mapping) or is_server_call(call):
             continue
         function = call.get("function")
         function = function if isinstance(function, Mapping) else {}
-        found.append(
-            AskedCall(
+        calls.append(
+            RequestedCall(
                 id=text_of(call.get("id")),
                 name=text_of(function.get("name")),
-                arguments=_arguments(function.get("arguments")),
+                arguments=_parse_arguments(function.get("arguments")),
                 signature=text_of(call.get("signature")),
             )
         )
-    return found
+    return calls
 
 
-def _arguments(value: object) -> dict[str, Any]:
+def _parse_arguments(value: object) -> dict[str, Any]:
     if isinstance(value, Mapping):
         return dict(value)
     try:
@@ -219,8 +218,8 @@ def _arguments(value: object) -> dict[str, Any]:
 # --- tools and choices ---------------------------------------------------------------------------------------------
 
 
-class Function(msgspec.Struct, frozen=True, kw_only=True):
-    """A function as a tool. ``parameters`` is its JSON Schema; None where it takes nothing."""
+class FunctionDefinition(msgspec.Struct, frozen=True, kw_only=True):
+    """A tool that is a function. ``parameters`` is a JSON Schema; None: the function has no parameters."""
 
     name: str
     description: str = ""
@@ -228,15 +227,15 @@ class Function(msgspec.Struct, frozen=True, kw_only=True):
     strict: bool | None = None
 
 
-def function_of(tool: object) -> Function | None:
-    """Read ``{"type": "function", "function": {…}}``; None: it is not that, but a provider's own form."""
+def parse_function(tool: object) -> FunctionDefinition | None:
+    """Read ``{"type": "function", "function": {…}}``; None: it is a provider's own form."""
     if not isinstance(tool, Mapping) or tool.get("type") != "function":
         return None
     function = tool.get("function")
     if not isinstance(function, Mapping):
         return None
     strict = function.get("strict")
-    return Function(
+    return FunctionDefinition(
         name=text_of(function.get("name")),
         description=text_of(function.get("description")),
         parameters=function.get("parameters"),
@@ -245,7 +244,7 @@ def function_of(tool: object) -> Function | None:
 
 
 class NamedTool(msgspec.Struct, frozen=True):
-    """The choice of one tool that must be called."""
+    """The choice of one tool, which the model must call."""
 
     name: str
 
@@ -253,7 +252,7 @@ class NamedTool(msgspec.Struct, frozen=True):
 ToolChoice: TypeAlias = Literal["auto", "none", "required"] | NamedTool
 
 
-def tool_choice_of(value: object) -> ToolChoice | None:
+def parse_tool_choice(value: object) -> ToolChoice | None:
     """Read ``tool_choice``: a word, or ``{"type": "function", "function": {"name": …}}``; None: not OpenAI's form."""
     if value == "auto" or value == "none" or value == "required":
         return value
@@ -264,8 +263,8 @@ def tool_choice_of(value: object) -> ToolChoice | None:
     return None
 
 
-class AnswerFormat(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``response_format`` asks for: text, any JSON object, or JSON of a schema."""
+class ResponseFormat(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``response_format`` asks for: text, any JSON object, or JSON that matches a schema."""
 
     kind: Literal["text", "json", "schema"]
     schema: Any = None
@@ -273,20 +272,20 @@ class AnswerFormat(msgspec.Struct, frozen=True, kw_only=True):
     strict: bool | None = None
 
 
-def answer_format(value: object) -> AnswerFormat | None:
+def parse_response_format(value: object) -> ResponseFormat | None:
     """Read ``response_format``: types ``text``, ``json_object`` and ``json_schema``; None: not OpenAI's form."""
     if not isinstance(value, Mapping):
         return None
     kind = value.get("type")
     if kind == "text":
-        return AnswerFormat(kind="text")
+        return ResponseFormat(kind="text")
     if kind == "json_object":
-        return AnswerFormat(kind="json")
+        return ResponseFormat(kind="json")
     inner = value.get("json_schema")
     if kind != "json_schema" or not isinstance(inner, Mapping):
         return None
     strict = inner.get("strict")
-    return AnswerFormat(
+    return ResponseFormat(
         kind="schema",
         schema=inner.get("schema"),
         name=text_of(inner.get("name")),

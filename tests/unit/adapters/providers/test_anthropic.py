@@ -1,4 +1,4 @@
-"""Anthropic's Messages API: requests out of chat messages, events, errors, limits, models."""
+"""Anthropic's Messages API: requests made of chat messages, events, errors, rate limits, models."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from penstock.adapters.providers.anthropic.provider import AnthropicMessages, MessagesDecoder
+from penstock.adapters.providers.anthropic.decoder import MessagesDecoder
+from penstock.adapters.providers.anthropic.provider import AnthropicMessages
 from penstock.config.options import RequestOptions
 from penstock.errors import (
     ApiError,
@@ -470,7 +471,7 @@ def test_a_whole_answer_may_stand_in_the_first_event() -> None:
     decoder = MessagesDecoder(1_000_000)
     assert decoder.feed(sse(message)) == told
     assert (decoder.finished, decoder.done) == (True, False)
-    decoder = MessagesDecoder(1_000_000)  # the same of a server that does not stream
+    decoder = MessagesDecoder(1_000_000)  # the same from a server that does not stream
     assert decoder.feed(json.dumps(message["message"]).encode()) + decoder.close() == told
     assert (decoder.finished, decoder.done) == (True, True)
 

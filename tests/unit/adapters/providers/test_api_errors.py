@@ -1,4 +1,4 @@
-"""How answers that are errors are classified, and when they say to come back."""
+"""How error responses are classified, and how long they ask to wait."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from penstock.adapters.providers.openai.chat import OpenAiChat
-from penstock.adapters.providers.shared.errors import error_answer, error_frame
+from penstock.adapters.providers.openai.chat_provider import OpenAiChat
+from penstock.adapters.providers.shared.errors import error_frame, error_response
 from penstock.config.options import RequestOptions, StreamOptions
 from penstock.config.settings import Settings
 from penstock.errors import (
@@ -25,7 +25,7 @@ from penstock.ports import ChatCall
 
 def answer(status: int, error: Any = None, **headers: str) -> ApiError:
     body = b"" if error is None else json.dumps({"error": error}).encode()
-    return error_answer(status, {name.replace("_", "-"): value for name, value in headers.items()}, body)
+    return error_response(status, {name.replace("_", "-"): value for name, value in headers.items()}, body)
 
 
 @pytest.mark.parametrize(
@@ -130,12 +130,12 @@ def test_openais_word_on_retrying_counts() -> None:
     "body", [b"", b"<html>Bad gateway</html>", b'{"error":{"mess', b"[]", b"null", b"\xff", b"[[["]
 )
 def test_a_body_that_says_nothing_leaves_the_statuss_own_words(body: bytes) -> None:
-    assert str(error_answer(502, {}, body)) == "HTTP 502: Bad Gateway"
+    assert str(error_response(502, {}, body)) == "HTTP 502: Bad Gateway"
 
 
 def test_messages_are_found_in_every_shape_and_kept_short() -> None:
     def message(payload: Any) -> str:
-        return error_answer(400, {}, json.dumps(payload).encode()).message
+        return error_response(400, {}, json.dumps(payload).encode()).message
 
     assert message({"detail": [{"loc": ["body"], "msg": "field required"}]}) == "field required"
     assert message({"message": "m", "code": "InvalidParameter"}) == "m"

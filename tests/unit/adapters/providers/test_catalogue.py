@@ -1,4 +1,4 @@
-"""Which provider a name stands for, or a model's prefix; with which URL and key."""
+"""Which provider a name or a model's prefix stands for, and its URL and key."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from penstock.adapters.providers.catalogue import Catalogue, Found, as_chat
+from penstock.adapters.providers.catalogue import Catalogue, ProviderChoice
+from penstock.adapters.providers.chat_calls import to_chat_call
 from penstock.adapters.providers.gemini.provider import GEMINI_URL, Gemini
-from penstock.adapters.providers.openai.chat import OpenAiChat
-from penstock.adapters.providers.openai.responses import OpenAiResponses
+from penstock.adapters.providers.openai.chat_provider import OpenAiChat
+from penstock.adapters.providers.openai.responses_provider import OpenAiResponses
 from penstock.config.settings import DefaultProviderOptions, ProviderOptions, Settings
 from penstock.errors import OptionError, SystemStopped
 from penstock.ports import ChatCall, Secret
@@ -30,8 +31,8 @@ def catalogue(default: str = "openai", **providers: ProviderOptions) -> Catalogu
     return Catalogue(Settings(provider=DefaultProviderOptions(name=default), providers={**KEYS, **providers}), {})
 
 
-def asked(found: Found) -> tuple[str, str]:
-    """The URL it goes to, and the key that goes along."""
+def asked(found: ProviderChoice) -> tuple[str, str]:
+    """The URL of its request, and the key in it."""
     request = found.provider.request(ChatCall(model=found.model, input=[{"role": "user", "content": "Hi"}]))
     return request.url, "".join(secret.reveal() for secret in request.secret_headers.values())
 
@@ -179,7 +180,7 @@ def test_providers_of_ones_own_are_found_by_name_prefix_or_as_they_are() -> None
     assert house.find(None, "mine/m")[1:3] == ("m", "mine")
     assert house.find("ready", "m").provider is ready
     assert house.find(ready, "any/m")[:3] == (ready, "any/m", "my-own")
-    with pytest.raises(OptionError, match="a name, when base_url or api_key"):
+    with pytest.raises(OptionError, match="apply to a provider's name, not to a ready Provider"):
         house.find(ready, "m", "http://elsewhere")
 
 
@@ -227,7 +228,7 @@ def test_what_was_meant_for_the_responses_api_becomes_a_chat() -> None:
         "temperature": 0.5,
         "tools": [{"type": "function", **function}, {"googleSearch": {}}],
     }
-    call = as_chat(ChatCall(model="m", input="Hi", parameters=parameters))
+    call = to_chat_call(ChatCall(model="m", input="Hi", parameters=parameters))
     assert call.input == [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
     assert call.parameters == {
         "max_tokens": 5,
@@ -235,10 +236,10 @@ def test_what_was_meant_for_the_responses_api_becomes_a_chat() -> None:
         "tools": [{"type": "function", "function": function}, {"googleSearch": {}}],
     }
     items = [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Hi"}]}]
-    body = json.loads(Gemini(Secret("k")).request(as_chat(ChatCall(model="m", input=items))).body)
+    body = json.loads(Gemini(Secret("k")).request(to_chat_call(ChatCall(model="m", input=items))).body)
     assert body["contents"] == [{"role": "user", "parts": [{"text": "Hi"}]}]
 
 
 def test_input_that_is_no_conversation_is_refused() -> None:
     with pytest.raises(OptionError, match=r"input\[0\].role"):
-        as_chat(ChatCall(model="m", input=[{"type": "function_call_output", "output": "1"}]))
+        to_chat_call(ChatCall(model="m", input=[{"type": "function_call_output", "output": "1"}]))

@@ -1,4 +1,4 @@
-"""Gemini: requests made of messages in OpenAI's form, what is streamed, and errors."""
+"""Gemini: requests made of messages in OpenAI's form, events, errors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from penstock.actors.call.toolcalls import ToolCallAccumulator
-from penstock.adapters.providers.gemini.provider import Gemini, GeminiDecoder
+from penstock.adapters.providers.gemini.decoder import GeminiDecoder
+from penstock.adapters.providers.gemini.provider import Gemini
 from penstock.config.options import RequestOptions
 from penstock.errors import (
     ApiError,
@@ -576,7 +577,7 @@ ODD: tuple[Any, ...] = (None, True, -1, 1.5, 10**30, "", "STOP", "\ud83d", [], {
 
 
 def bent(value: Any, chance: float, dice: random.Random) -> Any:
-    """``value`` with something in it that no one would send."""
+    """Return ``value`` with something in it that no server sends."""
     if dice.random() < chance:
         return dice.choice(ODD)
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Ollama's own API: requests out of chat messages, lines, errors, models."""
+"""Ollama's own API: requests made of chat messages, lines, errors, models."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from penstock.actors.call.toolcalls import ToolCallAccumulator
-from penstock.adapters.providers.ollama.provider import OllamaChat, OllamaDecoder
+from penstock.adapters.providers.ollama.decoder import OllamaDecoder
+from penstock.adapters.providers.ollama.provider import OllamaChat
 from penstock.config.options import RequestOptions
 from penstock.errors import ApiError, BadRequestError, OptionError, ProtocolError
 from penstock.events import Usage
@@ -182,7 +183,7 @@ def test_nothing_that_is_given_is_changed() -> None:
 
 
 def line(content: object = "", *, done: object = False, **more: object) -> dict[str, Any]:
-    """A line; ``thinking`` and ``tool_calls`` belong to its message, everything else stands beside that."""
+    """A line; ``thinking`` and ``tool_calls`` go into its message, all other fields beside it."""
     message = {"role": "assistant", "content": content}
     message |= {name: more.pop(name) for name in ("thinking", "tool_calls") if name in more}
     return {"model": "m-1", "message": message, "done": done, **more}

@@ -1,4 +1,4 @@
-"""OpenAI chat: requests, and the deviations of the servers that call themselves compatible."""
+"""OpenAI chat: requests, and the deviations of compatible servers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from penstock.adapters.providers.openai.chat import ChatDecoder, OpenAiChat
+from penstock.adapters.providers.openai.chat_decoder import ChatDecoder
+from penstock.adapters.providers.openai.chat_provider import OpenAiChat
 from penstock.config.options import RequestOptions
 from penstock.errors import ApiError, AuthenticationError, OptionError, ProtocolError, RateLimited
 from penstock.events import ReasoningBlock, Usage

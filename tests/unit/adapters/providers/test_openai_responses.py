@@ -1,4 +1,4 @@
-"""OpenAI Responses: requests and events, with what other servers make of them."""
+"""OpenAI Responses: requests and events, and the deviations of other servers."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from penstock.adapters.providers.openai.chat import ChatDecoder
-from penstock.adapters.providers.openai.responses import OpenAiResponses, ResponsesDecoder
+from penstock.adapters.providers.openai.chat_decoder import ChatDecoder
+from penstock.adapters.providers.openai.responses_decoder import ResponsesDecoder
+from penstock.adapters.providers.openai.responses_provider import OpenAiResponses
 from penstock.config.options import RequestOptions
 from penstock.errors import ApiError, OptionError, RateLimited
 from penstock.events import ReasoningBlock, Usage
@@ -160,10 +161,10 @@ def test_reasoning_is_given_back_only_where_it_can_be_read() -> None:
     block = {"kind": "reasoning", "text": "t", "id": "rs_1"}
     answer = {"role": "assistant", "content": "a", "reasoning_blocks": [block]}
     assert len(body_of([answer])["input"]) == 2
-    assert len(body_of([answer], store=False)["input"]) == 1  # nobody there knows this id
+    assert len(body_of([answer], store=False)["input"]) == 1  # the API does not know this id
     sealed = {**answer, "reasoning_blocks": [{**block, "signature": "enc"}]}
     assert len(body_of([sealed], store=False)["input"]) == 2
-    # What was to follow it never came; the API refuses reasoning alone.
+    # Nothing followed the reasoning; the API refuses reasoning alone.
     assert body_of([{**sealed, "content": None}])["input"] == [{"role": "assistant", "content": ""}]
 
 
@@ -215,7 +216,7 @@ def test_the_format_and_the_length_get_the_apis_names() -> None:
         {"max_tokens": 5, "max_output_tokens": 5},
         {"response_format": {"type": "text"}, "text": {"format": {"type": "text"}}},
     ):
-        with pytest.raises(OptionError, match="given once"):
+        with pytest.raises(OptionError, match=r"both given\. Pass one of them"):
             body_of("Hi", **twice)
 
 
@@ -422,7 +423,7 @@ def test_a_reasoning_item_announces_itself_and_gives_its_block_at_its_end() -> N
     block = ReasoningBlockDelta(ReasoningBlock(kind="reasoning", text="ab", signature="enc", id="rs_1"))
     told = [ReasoningDelta("a"), ReasoningDelta("b"), block]
     assert decode(added, *parts, done) == [Thinking(), *told]
-    assert decode(done) == told  # its text came only whole
+    assert decode(done) == told  # its text was not streamed
     in_the_end = event("response.completed", response={"output": [item]})
     assert decode(added, *parts, done, in_the_end) == [Thinking(), *told, FinishDelta("stop", "completed")]
     unnamed = {"type": "reasoning", "content": [{"type": "reasoning_text", "text": "r"}]}
@@ -497,7 +498,7 @@ def test_a_whole_response_instead_of_a_stream_is_read() -> None:
 def test_a_response_that_only_its_completion_tells_is_told() -> None:
     completed = event("response.completed", response=WHOLE)
     assert decode(completed) == [*TOLD, FinishDelta("tool_calls", "completed")]
-    # What was streamed, even if under other numbers than in the end, is not told again.
+    # Streamed content is not repeated, even if the whole item numbers it differently.
     assert decode(delta("output_text", "a", 9), completed) == [
         TextDelta("a"),
         UsageDelta(Usage(input_tokens=1)),
@@ -592,7 +593,7 @@ def test_events_that_a_server_repeats_are_not_told_twice() -> None:
 def test_what_a_resumed_decoder_learns_does_not_change_the_one_before() -> None:
     decoder = ResponsesDecoder(1_000_000)
     decoder.feed(background(CREATED, delta("output_text", "a\ud83d", content_index=0)))
-    for _ in range(2):  # as when the second connection breaks too
+    for _ in range(2):  # as if the second connection broke too
         other = decoder.resumed()
         assert other.feed(background(delta("output_text", "\ude00", content_index=0), start=2)) == [TextDelta("😀")]
         assert other.resume_point == ("resp/1", 2)

@@ -1,8 +1,8 @@
-"""Function call arguments that Gemini sends value by value (``partialArgs``), as the JSON text they make.
+"""Arguments of a function call that Gemini sends value by value (``partialArgs``), written as JSON text.
 
-Each value comes with its place as a JSON path (``$.items[0].name``), long texts in several pieces, all in the order
-in which they stand in the object. So the text can be written as they come, and is complete only when the call is: what
-was cut off is no JSON, and nobody takes it for a call that can be run.
+Each value comes with its place as a JSON path (``$.items[0].name``), long strings in several fragments, all in the
+order in which they appear in the object. So the text can be written as they arrive. It is complete only at the end of
+the call: arguments that were cut off are not valid JSON, and the call cannot be mistaken for a complete one.
 """
 
 from __future__ import annotations
@@ -22,62 +22,67 @@ _DEEPEST = 64
 
 
 class PartialArguments:
-    """Writes one call's arguments. ``skipped`` counts values that cannot be written where they came."""
+    """Writes the arguments of one call.
+
+    Attributes:
+        skipped: values that could not be written where they came.
+    """
 
     def __init__(self) -> None:
         self.skipped = 0
         self._path: tuple[_Key, ...] = ()  # of the innermost object or array that is open
-        self._closers: list[str] = []  # what closes each step of that
-        self._is_empty = True  # whether nothing has been written into that yet
-        self._string: tuple[_Key, ...] | None = None  # whose text may go on
+        self._closers: list[str] = []  # the closing bracket of each step of that path
+        self._is_empty = True  # whether that object or array has no content yet
+        self._open_string: tuple[_Key, ...] | None = None  # path of the string that may continue
         self._is_broken = False
-        self._done: set[tuple[_Key, ...]] = set()  # whatever is closed, and cannot be written into any more
+        self._closed: set[tuple[_Key, ...]] = set()  # paths that cannot be written to any more
 
     def begin(self) -> str:
-        """The text's beginning."""
+        """Return the beginning of the text."""
         return "{"
 
     def add(self, value: Mapping[str, Any]) -> str:
-        """The text that one of ``partialArgs`` adds."""
-        path = _parse(text_of(value.get("jsonPath")))
-        if self._string is not None and path == self._string:
-            return self._go_on(value)
+        """Return the text that one item of ``partialArgs`` adds."""
+        path = _parse_path(text_of(value.get("jsonPath")))
+        if self._open_string is not None and path == self._open_string:
+            return self._continue_string(value)
         written = self._end_string()
         literal = _literal(value)
         if path is None or literal is None or self._is_broken or not self._fits(path):
-            # What follows would be told without this: better a call that cannot be run than one that means less.
+            # The rest would be valid without this value. A call that cannot be run is better than one that differs
+            # from what the model wrote.
             self._is_broken = True
             self.skipped += 1
             return written
-        written += self._lead_to(path) + literal
-        self._done.add(path)
+        written += self._move_to(path) + literal
+        self._closed.add(path)
         if value.get("willContinue") is True and literal.endswith('"'):
-            self._string = path
+            self._open_string = path
             return written[:-1]
         return written
 
     def end(self) -> str:
-        """What closes the text: everything that is open, unless something is missing in it."""
+        """Return the text that closes everything that is open; nothing if a value is missing."""
         return "" if self._is_broken else self._end_string() + self._close_down_to(0) + "}"
 
-    def _go_on(self, value: Mapping[str, Any]) -> str:
-        more = _quoted(text_of(value.get("stringValue")))[1:-1]
-        return more if value.get("willContinue") is True else more + self._end_string()
+    def _continue_string(self, value: Mapping[str, Any]) -> str:
+        text = _quoted(text_of(value.get("stringValue")))[1:-1]
+        return text if value.get("willContinue") is True else text + self._end_string()
 
     def _end_string(self) -> str:
-        open_before, self._string = self._string, None
-        return '"' if open_before is not None else ""
+        was_open, self._open_string = self._open_string, None
+        return '"' if was_open is not None else ""
 
     def _fits(self, path: tuple[_Key, ...]) -> bool:
-        """Whether nothing on the way to ``path`` is closed already, or is an array where it wants an object."""
-        if any(path[:depth] in self._done for depth in range(1, len(path) + 1)):
+        """Tell whether every step to ``path`` is still open, and is an array or an object as the path requires."""
+        if any(path[:depth] in self._closed for depth in range(1, len(path) + 1)):
             return False
-        shared = self._shared(path)
-        inside = self._closers[shared - 1] if shared else "}"
-        return isinstance(path[shared], int) == (inside == "]")
+        shared = self._shared_steps(path)
+        closer = self._closers[shared - 1] if shared else "}"
+        return isinstance(path[shared], int) == (closer == "]")
 
-    def _shared(self, path: tuple[_Key, ...]) -> int:
-        """How many of the steps to ``path`` are open."""
+    def _shared_steps(self, path: tuple[_Key, ...]) -> int:
+        """Count the steps to ``path`` that are open."""
         shared = 0
         while shared < min(len(path) - 1, len(self._path)) and path[shared] == self._path[shared]:
             shared += 1
@@ -86,15 +91,15 @@ class PartialArguments:
     def _close_down_to(self, depth: int) -> str:
         written = ""
         while len(self._path) > depth:
-            self._done.add(self._path)
+            self._closed.add(self._path)
             written += self._closers.pop()
             self._path = self._path[:-1]
             self._is_empty = False
         return written
 
-    def _lead_to(self, path: tuple[_Key, ...]) -> str:
-        """Close and open what lies between the last value and this one, down to the colon before it."""
-        shared = self._shared(path)
+    def _move_to(self, path: tuple[_Key, ...]) -> str:
+        """Close and open what lies between the last value and this one, up to and including the colon before it."""
+        shared = self._shared_steps(path)
         written = self._close_down_to(shared)
         for depth in range(shared, len(path)):
             written += "" if self._is_empty else ","
@@ -110,8 +115,8 @@ class PartialArguments:
         return written
 
 
-def _parse(path: str) -> tuple[_Key, ...] | None:
-    """The keys of a JSON path; None where it is none, or leads too deep."""
+def _parse_path(path: str) -> tuple[_Key, ...] | None:
+    """Return the keys of a JSON path; None if it is malformed or too deep."""
     if not path.startswith("$"):
         return None
     keys: list[_Key] = []
@@ -131,8 +136,8 @@ def _literal(value: Mapping[str, Any]) -> str | None:
         return _quoted(text)
     if isinstance(number := value.get("numberValue"), (int, float)):
         return json.dumps(number)
-    if isinstance(switch := value.get("boolValue"), bool):
-        return json.dumps(switch)
+    if isinstance(boolean := value.get("boolValue"), bool):
+        return json.dumps(boolean)
     return "null" if "nullValue" in value else None
 
 

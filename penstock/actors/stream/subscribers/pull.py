@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Final, Self
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from typing import Any, Final, Self
 
 from penstock.actors.runtime.dispatcher import Dispatcher
 from penstock.actors.stream.cursor import Cursor
-from penstock.actors.stream.subscriptions import Hub, Subscription
+from penstock.actors.stream.hub import Hub, Subscription
 from penstock.errors import CallTimeout, SubscriberTooSlow
 from penstock.events import Event, StreamCancelled, StreamCompleted, StreamFailed
 
@@ -24,14 +24,14 @@ _TERMINAL: Final = (StreamCompleted, StreamFailed, StreamCancelled)
 
 
 class PullSubscription(Subscription):
-    """The seat of an iterator: what the hub knows of it. The iterator itself is `Events`."""
+    """The subscription of an iterator. The iterator itself is `Events`; only that can be garbage-collected early."""
 
     __slots__ = ("_dispatcher", "_waiting")
 
     def __init__(self, hub: Hub, cursor: Cursor, dispatcher: Dispatcher) -> None:
         super().__init__(hub, cursor, None)
         self._dispatcher = dispatcher
-        self._waiting: list[Callable[[], None]] = []  # who takes one out calls it
+        self._waiting: list[Callable[[], None]] = []  # callbacks; the thread that removes one calls it
 
     def wake(self) -> None:
         waiting = self._waiting
@@ -47,14 +47,14 @@ class PullSubscription(Subscription):
         self.wake()
 
     def abandon(self) -> None:
-        """Its iterator is garbage: see to it that it is unsubscribed. Safe to call in a finaliser."""
+        """Have the handler unsubscribe it, as its iterator is garbage. Safe to call in a finalizer."""
         if self.is_active:
             self.is_active = False
             self._hub.on_abandoned(self)
-            self._hub.caught_up()  # whoever was told may not be there to hear it
+            self._hub.caught_up()  # the handler may be dead
 
     def take(self) -> Event | None:
-        """The next event, or None if there is none yet; raises what `Events.next` does."""
+        """The next event, or None if there is none yet. Raises what `Events.next` raises."""
         if not self.is_active:
             raise StopIteration
         try:
@@ -62,43 +62,65 @@ class PullSubscription(Subscription):
         except SubscriberTooSlow:
             self.unsubscribe()
             raise
-        if event is None and self._cursor.is_at_end:  # it began behind the end
+        if event is None and self._cursor.is_at_end:  # it began after the end
             self.unsubscribe()
             raise StopIteration
         if isinstance(event, _TERMINAL):
             self.unsubscribe()
-        elif self._hub.held:  # also without an event: it may have read on over what has been folded to nothing
+        elif self._hub.held:  # also without an event: it may have skipped events that were folded to nothing
             self._hub.caught_up()
         return event
 
-    @property
-    def monotonic(self) -> Callable[[], float]:
-        """The time that `wait` is counted in."""
-        return self._dispatcher.monotonic
-
     def wait(self, timeout: float | None) -> bool:
-        """Wait for news; returns whether there may be any."""
+        """Wait until there may be an event; returns whether that is so."""
         latch = threading.Lock()
         latch.acquire()
         with self._listening(latch.release):
             return self._is_news() or self._dispatcher.wait(latch, timeout) or self._is_news()
 
     async def wait_async(self) -> None:
-        """Wait for news without blocking the event loop."""
+        """Wait until there may be an event, without blocking the event loop."""
         loop = asyncio.get_running_loop()
         news = loop.create_future()
 
         def tell() -> None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            with contextlib.suppress(RuntimeError):  # the loop is closed
                 loop.call_soon_threadsafe(_set, news)
 
         with self._listening(tell):
             if not self._is_news():
                 await news
 
+    def next(self, timeout: float | None) -> Event:
+        """Wait for the next event; see `Events.next`."""
+        event = self.take()
+        if event is not None:
+            return event
+        now = self._dispatcher.monotonic
+        deadline = None if timeout is None else now() + timeout
+        left = timeout
+        while True:
+            if not self.wait(left):
+                raise CallTimeout("the next event", timeout or 0.0)
+            event = self.take()
+            if event is not None:
+                return event
+            left = None if deadline is None else max(0.0, deadline - now())
+
+    async def next_async(self) -> Event:
+        """Wait for the next event; see `Events.next`."""
+        while True:
+            try:
+                event = self.take()
+            except StopIteration:
+                raise StopAsyncIteration from None
+            if event is not None:
+                return event
+            await self.wait_async()
+
     @contextlib.contextmanager
     def _listening(self, on_news: Callable[[], None]) -> Iterator[None]:
-        """Have ``on_news`` called when there is news. To be looked for after this, so that none is missed."""
+        """Call ``on_news`` when there may be an event. Look for one after this, so that none is missed."""
         self._waiting.append(on_news)
         try:
             yield
@@ -116,70 +138,52 @@ class Events(Iterator[Event], AsyncIterator[Event]):
     It counts as a subscriber until it ends, is closed, or is dropped. One consumer at a time.
     """
 
-    __slots__ = ("_seat",)
+    # An iterator that is dropped lets go of its stream. A traceback keeps the frames of a wait that was cancelled or
+    # interrupted, so no frame below may hold the iterator: the waits are methods of the subscription.
 
-    def __init__(self, seat: PullSubscription) -> None:
-        self._seat = seat
+    __slots__ = ("_subscription",)
+
+    def __init__(self, subscription: PullSubscription) -> None:
+        self._subscription = subscription
 
     def next(self, timeout: float | None = None) -> Event:
         """The next event.
 
         Raises:
-            CallTimeout: none came within ``timeout`` seconds (None waits for ever); one may ask again.
-            StopIteration: the terminal event was the last one.
+            CallTimeout: none came within ``timeout`` seconds (None waits without limit). It can be called again.
+            StopIteration: the terminal event has been returned.
             SubscriberTooSlow: with ``slow="disconnect"``.
         """
-        seat = self._seat
-        event = seat.take()
-        if event is None:
-            event = self._wait(timeout)
-        return event
-
-    def _wait(self, timeout: float | None) -> Event:
-        seat = self._seat
-        now = seat.monotonic
-        deadline = None if timeout is None else now() + timeout
-        left = timeout
-        while True:
-            if not seat.wait(left):
-                raise CallTimeout("the next event", timeout or 0.0)
-            event = seat.take()
-            if event is not None:
-                return event
-            left = None if deadline is None else max(0.0, deadline - now())
+        subscription = self._subscription
+        del self
+        return subscription.next(timeout)
 
     @property
     def subscription(self) -> Subscription:
-        """What it counts as."""
-        return self._seat
+        """Its subscription."""
+        return self._subscription
 
     def close(self) -> None:
         """Unsubscribe."""
-        self._seat.unsubscribe()
+        self._subscription.unsubscribe()
 
     async def aclose(self) -> None:
         """Unsubscribe."""
-        self._seat.unsubscribe()
+        self._subscription.unsubscribe()
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> Event:
-        return self.next()
+        subscription = self._subscription
+        del self
+        return subscription.next(None)
 
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Event:
-        seat = self._seat
-        while True:
-            try:
-                event = seat.take()
-            except StopIteration:
-                raise StopAsyncIteration from None
-            if event is not None:
-                return event
-            await seat.wait_async()
+    def __anext__(self) -> Coroutine[Any, Any, Event]:
+        return self._subscription.next_async()
 
     def __enter__(self) -> Self:
         return self
@@ -188,7 +192,7 @@ class Events(Iterator[Event], AsyncIterator[Event]):
         self.close()
 
     def __del__(self) -> None:
-        self._seat.abandon()
+        self._subscription.abandon()
 
 
 def _set(news: asyncio.Future[None]) -> None:

@@ -1,0 +1,50 @@
+"""What feeds a stream, as the stream's record sees it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from penstock.actors.runtime.process import ProcessRef
+from penstock.actors.stream.outcome import Outcome
+from penstock.events import Usage
+
+__all__ = ["Feed"]
+
+
+class Feed(Protocol):
+    """What pushes tokens into a stream and proposes how it ends: a provider call, for instance.
+
+    It outlives the processes that work on it. Every method may be called from any thread and never blocks.
+    """
+
+    ref: ProcessRef | None
+    """The process at work, if there is one."""
+
+    state: str
+    """For people: ``"queued"``, ``"connecting"``, ``"streaming"`` …"""
+
+    attempts: int
+    """Requests made so far."""
+
+    round: int
+    """Counts the feeds of one stream, from 1. The outcomes of earlier rounds are in the stream's record."""
+
+    started: bool
+    """Whether it has delivered anything."""
+
+    def outcome(self) -> Outcome:
+        """What has been received so far beside the text."""
+
+    def bill(self, reported: Usage | None, *, is_over: bool) -> tuple[Usage | None, bool]:
+        """The usage so far, and whether it is an estimate.
+
+        Args:
+            reported: the usage that the provider has reported.
+            is_over: whether the stream has ended without completing.
+        """
+
+    def cancel(self) -> None:
+        """Stop: close the connection, release every place, and end the process at work. Harmless if it has ended."""
+
+    def abandon(self) -> None:
+        """Close the connection and release every place; a process at work is not told."""

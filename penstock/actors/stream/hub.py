@@ -1,0 +1,171 @@
+"""The hub of a stream's subscribers, and what all kinds of subscribers have in common.
+
+The kinds are in `penstock.actors.stream.subscribers`: actors (push), iterators (pull) and functions (callback).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from types import MethodType
+from typing import Any, Self
+
+from penstock.actors.stream.cursor import Cursor
+from penstock.config.options import Slow
+
+__all__ = ["Hub", "Subscription", "nothing"]
+
+
+class Hub:
+    """The subscribers of one stream. Any thread may add and remove them; the stream announces new events."""
+
+    __slots__ = (
+        "_lock",
+        "had_subscriber",
+        "held",
+        "on_abandoned",
+        "on_empty",
+        "on_release",
+        "subscriptions",
+    )
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()  # reentrant: the garbage collector may close an iterator in here
+        self.subscriptions: tuple[Subscription, ...] = ()
+        self.had_subscriber = False
+        self.held = False  # the stream waits until no `block` subscriber is slow
+        self.on_release: Callable[[], None] = nothing  # a held stream may go on
+        self.on_empty: Callable[[], None] = nothing  # the last subscriber has left
+        self.on_abandoned: Callable[[Subscription], None] = self.remove
+
+    def add(self, subscription: Subscription) -> Subscription:
+        """Add a subscription, unless its target has one; returns the one that counts.
+
+        The caller then calls `Subscription.wake`, which delivers what is in the log already.
+        """
+        with self._lock:
+            known = None if subscription.target is None else self.find(subscription.target)
+            if known is not None:
+                return known
+            self._replace(lambda before: (*before, subscription))
+            self.had_subscriber = True
+        return subscription
+
+    def remove(self, subscription: Subscription) -> None:
+        """Remove a subscription; harmless if that has been done."""
+        with self._lock:
+            gone = self._replace(lambda before: tuple(other for other in before if other is not subscription))
+        if gone:
+            self.caught_up()
+            if self.is_orphaned:
+                self.on_empty()
+
+    def _replace(self, change: Callable[[tuple[Subscription, ...]], tuple[Subscription, ...]]) -> bool:
+        """Replace the tuple, though the garbage collector may do the same meanwhile; returns whether it is shorter."""
+        while True:
+            before = self.subscriptions
+            after = change(before)
+            if self.subscriptions is before:
+                self.subscriptions = after
+                return len(after) < len(before)
+
+    @property
+    def is_orphaned(self) -> bool:
+        """Whether there have been subscribers and there are none now."""
+        return self.had_subscriber and not self.subscribers
+
+    @property
+    def subscribers(self) -> int:
+        """How many there are, without iterators that were dropped and have not been removed yet."""
+        return sum(subscription.is_active for subscription in self.subscriptions)
+
+    def announce(self) -> bool:
+        """Notify all subscribers of new events in the log; returns whether the stream has to wait for a slow one."""
+        slow = False
+        for subscription in self.subscriptions:
+            subscription.wake()
+            slow = slow or subscription.is_holding
+        if not slow:
+            return False
+        self.held = True
+        if any(subscription.is_holding for subscription in self.subscriptions):
+            return True
+        self.held = False  # it has caught up at this moment
+        return False
+
+    def caught_up(self) -> None:
+        """Let a held stream continue if no subscriber holds it any more. Called when one has read on or left."""
+        if self.held and not any(subscription.is_holding for subscription in self.subscriptions):
+            self.held = False
+            self.on_release()
+
+    def find(self, target: Any) -> Subscription | None:
+        """The subscription of an actor or a function, if it has one."""
+        return next((one for one in self.subscriptions if _is_same(one.target, target)), None)
+
+
+class Subscription:
+    """A subscriber's place in a stream. Returned by `Stream.subscribe`; a context manager that unsubscribes."""
+
+    __slots__ = ("_cursor", "_hub", "is_active", "target")
+
+    def __init__(self, hub: Hub, cursor: Cursor, target: Any) -> None:
+        self._hub = hub
+        self._cursor = cursor
+        self.target = target
+        self.is_active = True
+
+    def unsubscribe(self) -> None:
+        """Receive no more events. Harmless if it has ended."""
+        self.is_active = False
+        self._hub.remove(self)
+
+    @property
+    def slow(self) -> Slow:
+        """The policy that applies when it is slow."""
+        return self._cursor.slow
+
+    @property
+    def seq(self) -> int:
+        """The number of the last event that was delivered to it."""
+        return self._cursor.seq
+
+    @property
+    def pending(self) -> int:
+        """How many events wait for it."""
+        return self._cursor.pending
+
+    @property
+    def dropped(self) -> int:
+        """How many tokens it has missed (``slow="drop"`` only)."""
+        return self._cursor.dropped
+
+    @property
+    def is_holding(self) -> bool:
+        """Whether the stream must wait for it."""
+        return self._cursor.slow == "block" and self.is_active and self._cursor.is_slow
+
+    def wake(self) -> None:
+        """Deliver new events, or wake the consumer."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.unsubscribe()
+
+    def __repr__(self) -> str:
+        state = "active" if self.is_active else "over"
+        return f"<{type(self).__name__} of {self._cursor.log.stream_id!r}, {state}, seq={self.seq}>"
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Whether two targets are the same. A foreign ``__eq__`` is not used: it may raise, or return anything."""
+    if isinstance(one, MethodType) and isinstance(other, MethodType):
+        return one.__self__ is other.__self__ and one.__func__ is other.__func__
+    return one is not None and one is other
+
+
+def nothing() -> None:
+    """Default callback: no one is notified."""

@@ -1,0 +1,147 @@
+"""The counters of a stream, and the snapshot of them that users read."""
+
+from __future__ import annotations
+
+from array import array
+from typing import Final
+
+import msgspec
+
+from penstock.events import Cost, ToolCallCompleted, ToolEvent, ToolResult, ToolResultStatus, Usage
+
+__all__ = ["Counters", "StreamStatistics"]
+
+_GAPS: Final = 512  # times between deliveries that are kept
+_FAILED: Final[frozenset[ToolResultStatus]] = frozenset({"error", "timeout", "invalid_arguments", "unknown_tool"})
+
+
+class StreamStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """The counters of one stream. Fields that end in ``_s`` are seconds; the other times are Unix times in seconds."""
+
+    stream_id: str
+    state: str
+    tokens_processed: int
+    """Tokens accepted into the buffer."""
+    tokens_delivered: int
+    """Tokens in the log."""
+    tokens_dropped: int
+    """Tokens lost to ``overflow``."""
+    batches_flushed: int
+    """Events that carried tokens."""
+    state_changes: int
+    errors: int
+    """Failed deliveries, provider attempts and tool calls."""
+    start_time: float
+    first_token_time: float | None
+    end_time: float | None
+    """None while the stream runs."""
+    last_activity: float
+    """The last token or other event; exact to within ``flush_interval`` unless the stream is held back."""
+    buffer_size: int
+    """Buffered tokens and tool events."""
+    buffer_high_water_mark: int
+    """The largest ``buffer_size`` so far. Tool events do not wait for room, so it may exceed ``max_buffer_size``."""
+    backpressure_events: int
+    """How often a producer waited for room, or the stream for a slow subscriber."""
+    subscribers: int
+    restarts: int
+    """How often the actor was restarted after a crash."""
+    time_to_first_token_s: float | None
+    """From opening to the first delivery; None before that."""
+    total_time_s: float
+    """From opening to the end, or until now."""
+    bytes: int
+    """Text delivered, in UTF-8 bytes."""
+    tokens_per_second: float
+    """Tokens delivered after the first delivery, per second up to the last one; 0.0 before the second delivery."""
+    bytes_per_second: float
+    """The same for UTF-8 bytes of text."""
+    inter_token_p50_s: float | None
+    """Median time between deliveries, divided by their number of tokens; over the last 512 deliveries."""
+    inter_token_p99_s: float | None
+    function_calls: int
+    tool_time_s: float
+    """Seconds during which at least one tool ran."""
+    usage: Usage | None
+    """The usage that the provider reported. An estimate before that, and if the answer broke off before."""
+    usage_is_estimate: bool
+    """Also true for usage that was reported before the answer was complete."""
+    cost: Cost | None
+    """By the price table; None if the model is not in it."""
+
+
+class Counters:
+    """Counters of one stream. Written by its actor, except ``failed_attempts``; they outlive the actor."""
+
+    __slots__ = (
+        "_gaps",
+        "batches",
+        "bytes",
+        "errors",
+        "failed_attempts",
+        "first_bytes",
+        "first_delivery",
+        "first_tokens",
+        "function_calls",
+        "held",
+        "last_activity",
+        "last_delivery",
+        "restarts",
+        "state_changes",
+        "tool_errors",
+        "tool_time",
+        "tools_until",
+    )
+
+    def __init__(self, now: float) -> None:
+        self.batches = 0
+        self.bytes = 0
+        self.errors = 0
+        self.failed_attempts = 0  # provider attempts; written by the integration
+        self.function_calls = 0
+        self.tool_errors = 0
+        self.tool_time = 0.0
+        self.tools_until = now  # `tool_time` covers everything up to this time
+        self.held = 0
+        self.restarts = 0
+        self.state_changes = 0
+        self.last_activity = now
+        self.first_delivery: float | None = None
+        self.first_tokens = 0
+        self.first_bytes = 0
+        self.last_delivery = 0.0
+        self._gaps: array[float] | None = None  # a ring
+
+    def delivered(self, tokens: int, size: int, now: float) -> None:
+        """Count a delivered batch."""
+        gaps = self._gaps
+        if gaps is None:
+            if self.first_delivery is None:
+                self.first_delivery = now
+                self.first_tokens = tokens
+                self.first_bytes = size
+            else:
+                self._gaps = array("d", ((now - self.last_delivery) / tokens,))
+        elif len(gaps) < _GAPS:
+            gaps.append((now - self.last_delivery) / tokens)
+        else:
+            gaps[(self.batches - 1) % _GAPS] = (now - self.last_delivery) / tokens
+        self.last_delivery = self.last_activity = now
+        self.batches += 1
+        self.bytes += size
+
+    def counted(self, event: ToolEvent, now: float) -> None:
+        """Count a tool event."""
+        self.last_activity = now
+        if isinstance(event, ToolCallCompleted):
+            self.function_calls += 1
+        elif isinstance(event, ToolResult):
+            self.tool_errors += event.status in _FAILED
+            # Tools run in parallel: each result adds only the time that earlier results have not covered.
+            self.tool_time += max(0.0, now - max(now - event.duration_s, self.tools_until))
+            self.tools_until = now
+
+    def quantile(self, share: float) -> float | None:
+        """The ``share`` quantile (0 … 1) of the times between tokens; None if there are none."""
+        gaps = sorted(self._gaps or ())
+        return gaps[min(len(gaps) - 1, int(share * len(gaps)))] if gaps else None

@@ -1,0 +1,1 @@
+"""The kinds of subscribers: actors (push), iterators (pull) and functions (callback)."""

@@ -1,0 +1,147 @@
+"""The body of a request to Ollama's chat API, made of chat messages and parameters in OpenAI's form.
+
+Whatever is already in Ollama's own form passes unchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from penstock.adapters.providers.shared.json_values import text_of
+from penstock.adapters.providers.shared.messages import (
+    content_text,
+    parse_calls,
+    parse_image,
+    parse_response_format,
+    parse_tool_choice,
+    to_messages,
+    to_parts,
+)
+from penstock.adapters.providers.shared.parameters import check_reserved, drop_none
+from penstock.errors import OptionError
+from penstock.ports import ChatCall
+
+__all__ = ["ollama_body"]
+
+_OPTIONS = frozenset(
+    {
+        "frequency_penalty",
+        "min_p",
+        "num_batch",
+        "num_ctx",
+        "num_gpu",
+        "num_keep",
+        "num_predict",
+        "num_thread",
+        "presence_penalty",
+        "repeat_last_n",
+        "repeat_penalty",
+        "seed",
+        "stop",
+        "temperature",
+        "top_k",
+        "top_p",
+        "typical_p",
+    }
+)
+"""Parameters that go into ``options`` (those of a Modelfile and of ``api.Options``)."""
+
+_OPENAI_FIELDS = {
+    "name",
+    "tool_calls",
+    "function_call",
+    "reasoning_blocks",
+    "refusal",
+    "audio",
+    "annotations",
+    "is_error",
+}
+"""Fields of an OpenAI message that Ollama does not have in this form."""
+
+
+def ollama_body(call: ChatCall) -> dict[str, Any]:
+    """Build the body.
+
+    Raises:
+        OptionError: the input is not messages, an image is given by its URL, or a parameter is not allowed.
+    """
+    check_reserved(call.parameters, "model", "messages")
+    messages = _messages(to_messages(call.input))
+    return {"model": call.model, "messages": messages, **_parameters(call.parameters), "stream": True}
+
+
+def _parameters(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Translate the parameters. What ``options`` contains takes precedence over the same parameter outside of it."""
+    parameters = drop_none(given)
+    body = {name: value for name, value in parameters.items() if name not in _OPTIONS}
+    options = {name: value for name, value in parameters.items() if name in _OPTIONS}
+    for name in ("max_tokens", "max_completion_tokens"):
+        if name in body:
+            options["num_predict"] = body.pop(name)
+    if isinstance(options.get("stop"), str):
+        options["stop"] = [options["stop"]]
+    own_options = body.pop("options", None) or {}
+    if not isinstance(own_options, Mapping):
+        raise OptionError("options", type(own_options), "a dict")
+    options.update(own_options)
+    if options:
+        body["options"] = options
+    choice = parse_tool_choice(body.get("tool_choice"))
+    if choice in ("auto", "none"):  # Ollama has no such parameter: the model always chooses
+        del body["tool_choice"]
+        if choice == "none":
+            body.pop("tools", None)
+    wanted = parse_response_format(body.get("response_format"))
+    if wanted is not None:
+        del body["response_format"]
+        if wanted.kind != "text":
+            body["format"] = "json" if wanted.kind == "json" else wanted.schema
+    return body
+
+
+def _messages(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    function_names: dict[str, str] = {}
+    return [_message(message, function_names) for message in messages]
+
+
+def _message(message: Mapping[str, Any], function_names: dict[str, str]) -> dict[str, Any]:
+    """Translate one message: its content is text, images are a separate field, calls have objects as arguments.
+
+    ``function_names`` maps the ids of the calls so far, which may be used again, to their functions; the calls of this
+    message are added.
+    """
+    content = message.get("content")
+    translated = {name: value for name, value in message.items() if name not in _OPENAI_FIELDS}
+    if translated["role"] == "developer":
+        translated["role"] = "system"
+    translated["content"] = content_text(content) or text_of(message.get("refusal"))
+    if images := _images(message):
+        translated["images"] = images
+    if calls := parse_calls(message):
+        translated["tool_calls"] = [
+            {**({"id": call.id} if call.id else {}), "function": {"name": call.name, "arguments": call.arguments}}
+            for call in calls
+        ]
+        function_names.update((call.id, call.name) for call in calls)
+    if message["role"] == "tool" and "tool_name" not in translated:
+        name = function_names.get(text_of(message.get("tool_call_id"))) or text_of(message.get("name"))
+        if name:
+            translated["tool_name"] = name
+    return translated
+
+
+def _images(message: Mapping[str, Any]) -> list[Any]:
+    """List the images in the content, after those that the message has in Ollama's own form; empty if there are none.
+
+    Raises:
+        OptionError: an image is given by its URL.
+    """
+    images = [image for part in to_parts(message.get("content")) if (image := parse_image(part)) is not None]
+    if not images:
+        return []
+    if any(image.url for image in images):
+        text = "image_url: Ollama does not fetch images. Pass the image itself as a data: URL."
+        raise OptionError("image_url", "a URL", "a data: URL", message=text)
+    own = message.get("images")
+    return [*(own if isinstance(own, (list, tuple)) else ()), *(image.data for image in images)]

@@ -1,0 +1,282 @@
+"""The one door for ends: a stream's end reaches log, journal and subscribers once, however the stream ended."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import penstock
+from penstock.actors.call.record import CallRecord
+from penstock.actors.stream.messages import Cancel, Complete, Fail
+from penstock.actors.stream.outcome import Outcome
+from penstock.errors import ApiError, IncompleteStream
+from penstock.events import Event
+from penstock.testing import HANG, Collector, ScriptedProvider, SimulatedSystem, eventually, kill
+from tests.conformance.agents import Bench as AgentBench
+from tests.conformance.agents import agent_on, say
+from tests.conformance.common import FAST
+from tests.conformance.streams import Bench, BrokenJournal
+
+QUICK = penstock.RequestOptions(retry_base_delay=0.1, max_retries=0)
+STEADY = penstock.StreamOptions(batch_size=1, rate_limit=None)
+BUSY = ApiError(503, "busy", retryable=False)
+
+
+def numbered(events: list[Event]) -> list[tuple[int, str]]:
+    return [(event.seq, type(event).__name__) for event in events]
+
+
+# --- the journal has what the log has --------------------------------------------------------------------------------
+
+
+def paused_and_killed(system: SimulatedSystem, stream: penstock.Stream) -> None:
+    stream.pause()
+    kill(system, stream)
+
+
+ENDS: dict[str, Callable[[SimulatedSystem, penstock.Stream], object]] = {
+    "stop": lambda system, stream: stream.stop(),
+    "cancel": lambda system, stream: stream.cancel("enough"),
+    "killed": lambda system, stream: kill(system, stream),
+    "killed while it is paused": lambda system, stream: paused_and_killed(system, stream),
+    "its supervisor killed": lambda system, stream: kill(system, "streams"),
+    "the handler killed with it": lambda system, stream: [kill(system, stream), kill(system, "handler")],
+    "the root killed": lambda system, stream: kill(system, "system"),
+    "exits": lambda system, stream: kill(system, stream, "shutdown"),
+    "its last reader leaves": lambda system, stream: stream.events().close(),
+    "the system stopped": lambda system, stream: system.stop(),
+}
+
+
+@pytest.mark.parametrize("restart", ["temporary", "transient"])
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.seeds(4)
+def test_the_journal_equals_the_log_whatever_ended_the_stream(seed: int, end: str, restart: Any) -> None:
+    journal = BrokenJournal()
+    system = SimulatedSystem(seed)
+    with system:
+        stream = system.open_stream("s", STEADY, journal=journal, restart=restart, on_orphan="cancel")
+        stream.process_tokens(["a", "b"])
+        system.advance(1)
+        ENDS[end](system, stream)
+        system.advance(1)
+    assert stream.is_over
+    assert numbered(journal.events) == numbered(list(stream._record.log))
+    assert numbered(journal.events)[-1][0] == 3
+
+
+@pytest.mark.parametrize("restart", ["temporary", "transient"])
+def test_an_actor_that_is_killed_while_the_journal_writes_leaves_both_equal(restart: Any) -> None:
+    writing, go_on = threading.Event(), threading.Event()
+
+    def hold_the_second() -> None:
+        if len(journal.events) == 1 and not writing.is_set():
+            writing.set()
+            go_on.wait(10)
+
+    journal = BrokenJournal()
+    journal.before = hold_the_second
+    with penstock.System() as system:
+        stream = system.open_stream("s", STEADY, journal=journal, restart=restart)
+        stream.process_tokens(["a", "b", "c"])
+        assert writing.wait(10)
+        kill(system, stream)
+        go_on.set()
+        if restart == "transient":
+            stream.stop()
+            assert stream.text == "abc"
+        eventually(lambda: stream.is_over)
+        eventually(lambda: numbered(journal.events) == numbered(list(stream._record.log)))
+        assert len(journal.events) >= 3
+
+
+def test_a_journal_that_fails_for_a_moment_gets_the_end_all_the_same() -> None:
+    journal = BrokenJournal()
+    with SimulatedSystem() as system:
+        stream = system.open_stream("s", STEADY, journal=journal)
+        stream.process_token("a")
+        system.advance(1)
+        journal.failures = 2
+        stream.cancel()
+        assert numbered(journal.events) == [(1, "TokenEvent"), (2, "StreamCancelled")]
+
+
+def test_a_reset_is_in_the_journal_too() -> None:
+    journal = BrokenJournal()
+    with SimulatedSystem() as system:
+        stream = system.open_stream("s", STEADY, journal=journal)
+        stream.process_token("a")
+        system.advance(1)
+        stream.reset("again")
+        stream.stop()
+        assert numbered(journal.events) == numbered(list(stream._record.log))
+        assert numbered(journal.events)[1] == (2, "StreamReset")
+
+
+# --- nothing is done twice -------------------------------------------------------------------------------------------
+
+
+def test_a_stream_ends_once_whatever_else_is_tried() -> None:
+    bench = Bench(journal=(journal := BrokenJournal()), batch_size=1, rate_limit=None)
+    over: list[object] = []
+    bench.record.over.when_done(lambda: over.append(1))
+    counted: list[object] = []
+    bench.record.on_end = counted.append
+    bench.push_all("a")
+    bench.settle()
+    assert bench.record.finish(Fail(IncompleteStream("x"), Outcome()))
+    assert not bench.record.finish(Complete(Outcome()))
+    assert not bench.record.finish(Cancel("late"))
+    bench.advance(1)
+    assert (len(over), len(counted)) == (1, 1)
+    assert [type(event).__name__ for event in journal.events] == ["TokenEvent", "StreamFailed"]
+    assert bench.log.terminal is journal.events[-1]
+
+
+def test_of_two_proposals_the_first_counts_but_a_cancel_replaces_it() -> None:
+    with SimulatedSystem() as system:
+        record = system.open_stream("s", STEADY)._record
+        record.ref = None  # as if it were being restarted
+        first = Complete(Outcome())
+        assert record.propose(first)
+        assert not record.propose(Fail(IncompleteStream("x"), Outcome()))
+        assert record.ending is first
+        assert record.propose(Cancel("enough"))
+        assert not record.propose(Cancel("again"))
+        assert record.ending == Cancel("enough")  # type: ignore[comparison-overlap]
+
+
+@pytest.mark.seeds(10)
+def test_a_stream_that_is_cancelled_while_its_actor_restarts_ends_cancelled(seed: int) -> None:
+    with SimulatedSystem(seed) as system:
+        stream = system.open_stream("s", STEADY, restart="transient", on_orphan="cancel")
+        events = stream.events()
+        stream.pause()
+        kill(system, stream)
+        events.close()  # the last reader leaves while there is no actor
+        system.advance(5)
+        assert isinstance(stream._record.log.terminal, penstock.StreamCancelled)
+
+
+def test_a_streams_end_is_counted_before_its_result_is_there() -> None:
+    with SimulatedSystem() as system:
+        seen: list[tuple[int, int]] = []
+        for number, end in enumerate(("stop", "cancel")):
+            stream = system.open_stream(f"s{number}")
+            count = lambda: (system.statistics().streams_completed, system.statistics().streams_cancelled)  # noqa: E731
+            stream._record.over.when_done(lambda count=count: seen.append(count()))  # type: ignore[misc]
+            getattr(stream, end)()
+        assert seen == [(1, 0), (1, 1)]
+
+
+# --- the provider's connection ---------------------------------------------------------------------------------------
+
+
+class _Job:
+    def __init__(self, said: list[str]) -> None:
+        self._said = said
+
+    def cancel(self) -> None:
+        self._said.append("closed")
+
+
+@pytest.mark.parametrize("how", ["cancel", "stop", "orphaned", "killed", "system"])
+def test_the_connection_is_closed_once_and_before_what_it_used_is_computed(
+    how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    compute = CallRecord.outcome
+
+    def outcome(self: CallRecord) -> Outcome:
+        said.append("computed")
+        return compute(self)
+
+    with SimulatedSystem() as system:
+        provider = ScriptedProvider(["a", HANG])
+        stream = system.chat("m", "Hi", provider=provider, options=FAST, request_options=QUICK)
+        events = stream.events()
+        system.advance(1)
+        call = stream._record.feed
+        assert isinstance(call, CallRecord)
+        call.attempt.job = _Job(said)
+        monkeypatch.setattr(CallRecord, "outcome", outcome)
+        match how:
+            case "cancel":
+                stream.cancel()
+            case "stop":
+                stream.stop()
+            case "orphaned":
+                events.close()
+            case "killed":
+                kill(system, stream)
+            case "system":
+                system.stop()
+        if how != "system":
+            system.advance(1)
+        assert stream.is_over
+    assert said.count("closed") == 1
+    if how in ("cancel", "orphaned"):
+        assert said[0] == "closed"
+
+
+# --- dead letters ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.seeds(30)
+@pytest.mark.parametrize("end", ["cancel", "stop", "break", "complete", "fail", "callback", "chain", "agent"])
+def test_an_ordinary_end_leaves_no_dead_letter(seed: int, end: str) -> None:
+    with SimulatedSystem(seed) as system:
+        if end == "agent":
+            agent, _ = agent_on(system, say("One.", 0.2, "Two."), tools=AgentBench(system).tools())
+            agent.stream_chat("Go.")
+            system.advance(0.1)
+            agent.stop()
+        else:
+            script: list[Any] = ["a", 0.1, "b", 0.1, BUSY] if end == "fail" else ["a", 0.1, "b", 0.1, "c"]
+            stream = system.chat("m", "Hi", provider=ScriptedProvider(script), options=FAST, request_options=QUICK)
+            collector = Collector(stream)
+            system.advance(0.15)
+            match end:
+                case "cancel" | "stop":
+                    getattr(stream, end)()
+                case "break":
+                    collector.subscription.unsubscribe()
+                case "complete":
+                    stream.result(5)
+                case "fail":
+                    with pytest.raises(penstock.PenstockError):
+                        stream.result(5)
+                case "callback":
+                    stream.subscribe(lambda event: None)
+                    collector.subscription.unsubscribe()
+                case "chain":
+                    chained = penstock.chain(system, stream, lambda event: event.tokens)
+                    system.advance(0.01)
+                    chained.cancel()
+        system.advance(5)
+        letters = system.runtime.dead_letters
+        assert (letters.count, dict(letters.by_type)) == (0, {})
+
+
+def test_ordinary_ends_leave_no_dead_letters_over_real_sockets() -> None:
+    with penstock.System() as system:
+        for how in ("cancel", "stop", "break", "complete", "agent"):
+            for _ in range(10):
+                if how == "agent":
+                    with system.agent(model="echo", provider="loopback") as agent:
+                        agent.stream_chat("one two three")
+                    continue
+                stream = system.chat("echo", "one two three four five six", provider="loopback")
+                if how == "break":
+                    for _event in stream:
+                        break
+                elif how == "complete":
+                    stream.result(5)
+                else:
+                    getattr(stream, how)()
+        eventually(lambda: system.statistics().streams_active == 0)
+        letters = system.runtime.dead_letters
+        assert (letters.count, dict(letters.by_type)) == (0, {})

@@ -1,0 +1,71 @@
+"""What a response's status and headers mean, and the removal of keys that the provider echoes."""
+
+from __future__ import annotations
+
+import pytest
+
+from penstock.adapters.http.answer import Redactor, refusal_of
+from penstock.errors import ApiError, ProtocolError
+
+KEY = "sk-0123456789abcdef"
+
+
+def redact(error: ApiError, key: str = KEY) -> ApiError:
+    Redactor({"Authorization": f"Bearer {key}"}).redact_error(error)
+    return error
+
+
+@pytest.mark.parametrize("key", [KEY, "with'quote-1", 'with"quote-1', "with\\backslash-1", "both'\"-1"])
+def test_a_key_is_starred_out_whatever_signs_are_in_it(key: str) -> None:
+    error = redact(ApiError(401, f"your key {key} is wrong", code=f"bad_{key}"), key)
+    assert error.message == "your key *** is wrong"
+    assert error.code == "bad_***"
+    assert key not in f"{error} {error!r}"
+
+
+def test_a_message_that_was_cut_within_the_key_shows_no_piece_of_it() -> None:
+    for cut in range(8, len(KEY)):
+        assert redact(ApiError(401, f"your key is {KEY[:cut]}")).message == "your key is ***"
+
+
+def test_a_message_without_a_key_stays_as_it_is() -> None:
+    error = redact(ApiError(401, "the header must be Bearer", code="sk-0"))
+    assert (error.message, error.code) == ("the header must be Bearer", "sk-0")
+
+
+def test_bodies_and_headers_are_starred_out_with_and_without_the_word_before_the_key() -> None:
+    redactor = Redactor({"Authorization": f"Bearer {KEY}", "X-Team": "abc"})
+    assert redactor.redact_text(f"Bearer {KEY}, {KEY} of abc") == "***, *** of abc"
+    assert redactor.redact_body(f"Bearer {KEY}, {KEY} of abc".encode()) == b"***, *** of abc"
+
+
+@pytest.mark.parametrize(
+    ("status", "location", "message"),
+    [
+        (302, "https://me:hush@there.example/x", "redirects are not followed (to there.example)"),
+        (302, "/x", "redirects are not followed"),
+        (302, "http://[x", "redirects are not followed"),
+        (304, None, "unexpected status"),
+        (101, "/x", "unexpected status"),
+    ],
+)
+def test_a_status_that_is_neither_success_nor_error_is_refused(status: int, location: str | None, message: str) -> None:
+    error = refusal_of(status, {} if location is None else {"location": location}, "host")
+    assert isinstance(error, ApiError)
+    assert (error.status, error.message) == (status, message)
+    assert error.code == ("redirect" if status == 302 else None)
+
+
+def test_what_is_certainly_no_stream_is_refused_and_everything_else_is_read() -> None:
+    page = refusal_of(200, {"content-type": "Text/HTML; charset=utf-8"}, "host:1")
+    assert isinstance(page, ProtocolError)
+    assert str(page) == "host:1 sent text/html instead of an event stream"
+    codings = refusal_of(200, {"content-encoding": "gzip, gzip"}, "host:1")
+    assert isinstance(codings, ProtocolError)
+    assert str(codings) == "host:1 sent several content codings at once"
+    for headers in (
+        {},
+        {"content-type": "text/event-stream"},
+        {"content-type": "text/plain", "content-encoding": "gzip"},
+    ):
+        assert refusal_of(200, headers, "host") is None
