@@ -123,9 +123,10 @@ def kill(system: System, target: str | ProcessRef | Stream, reason: object = KIL
     >>> from penstock.testing import SimulatedSystem
     >>> with SimulatedSystem() as system:
     ...     stream = system.open_stream("s")
+    ...     events = stream.events()
     ...     _ = kill(system, "handler")
     ...     _ = kill(system, "s")
-    ...     stream.events().next(timeout=1)
+    ...     events.next(timeout=1)
     StreamFailed(stream_id='s', seq=1, error=StreamCrashed, chars=0)
     """
     ref = target if isinstance(target, ProcessRef) else _find(system, target)

@@ -13,7 +13,8 @@ from penstock.actors.runtime.process import ProcessRef
 from penstock.actors.runtime.runtime import Runtime
 from penstock.actors.runtime.statem import StateMachine
 from penstock.actors.runtime.transitions import Cast, Event, Next, StateTimeout, Stop, Transition, state_timeout
-from penstock.config.options import RequestOptions, check_choice
+from penstock.config.checks import check_choice
+from penstock.config.options import RequestOptions
 from penstock.errors import IncompleteStream, OptionError, PenstockError
 from penstock.ports import Delta, HeaderSink, OfferSink, Provider, ProviderRequest, ReaderJob, ReaderSink
 from penstock.testing.scripted import HANG, AttemptEnd, AttemptPlayback, ScriptedDecoder, ScriptedProvider

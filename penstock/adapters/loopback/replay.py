@@ -133,5 +133,5 @@ def recorded_models(folder: str | Path) -> dict[str, Replay]:
         raise OptionError("replay", str(folder), "a folder that exists")
     found = {path.stem: Replay(path) for path in sorted(folder.iterdir()) if path.suffix in (".sse", ".ndjson")}
     if not found:
-        raise OptionError("replay", str(folder), "a folder that contains recordings (*.sse, *.ndjson)")
+        raise OptionError("replay", str(folder), "a folder with recordings (*.sse, *.ndjson)")
     return found
