@@ -172,6 +172,23 @@ class OfficialClients:
             reading.error = error
         return reading
 
+    def iterate(self, api: str, model: str) -> Exception | None:
+        """Read a stream with the plain iterator, without the client's accumulating helper; returns what that raises."""
+        streams: dict[str, Callable[[], Iterable[Any]]] = {
+            "chat": lambda: self.openai.chat.completions.create(model=model, messages=USER, stream=True),
+            "responses": lambda: self.openai.responses.create(model=model, input="What is it?", stream=True),
+            "messages": lambda: self.anthropic.beta.messages.create(
+                model=model, max_tokens=10, messages=USER, stream=True
+            ),
+            "gemini": lambda: self.gemini.models.generate_content_stream(model=model, contents="What is it?"),
+        }
+        try:
+            for _ in streams[api.removesuffix("-json")]():
+                pass
+        except Exception as error:
+            return error
+        return None
+
     def _chat(self, reading: Reading, model: str) -> None:
         state: ChatCompletionStreamState[None] = ChatCompletionStreamState()
         calls: dict[Any, list[str]] = {}

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
+from google.genai import errors as genai_errors
 
 from penstock.adapters.loopback.replay import Replay
 from penstock.adapters.loopback.script import Script
@@ -113,6 +115,22 @@ def _finish_reason(facts: dict[str, Any]) -> str | None:
     return None if told == "failed" else told
 
 
+def _listed() -> dict[str, str]:
+    """The recordings that the document lists, each with where the client errs."""
+    rows = re.findall(r"^\| `([^`]+\.(?:sse|ndjson))` \| (\S+) \|", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE)
+    return dict(rows)
+
+
 def test_the_document_lists_every_recording_on_which_a_client_errs() -> None:
-    listed = re.findall(r"^\| `([^`]+\.(?:sse|ndjson))` \|", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE)
-    assert sorted(listed) == sorted(facts["file"] for facts in RECORDINGS if _errs(facts))
+    assert sorted(_listed()) == sorted(facts["file"] for facts in RECORDINGS if _errs(facts))
+
+
+@pytest.mark.parametrize("facts", ERRING)
+def test_the_document_says_whether_a_plain_iterator_or_only_a_helper_errs(
+    clients: OfficialClients, facts: dict[str, Any]
+) -> None:
+    where = _listed()[facts["file"]]
+    assert (where == "–") == (not _client(facts))
+    if where != "–":
+        error = clients.iterate(facts["api"], _model(facts))
+        assert isinstance(error, (openai.APIError, genai_errors.APIError) if where != "helper" else type(None))
