@@ -1,99 +1,105 @@
 """Penstock: LLM token streams as supervised actors.
 
-A backend opens one supervised stream per request; the provider's bytes become numbered events that any number of
-subscribers read, each at its own pace. See `System` for the way in.
+A backend opens one supervised stream per request. The provider's bytes become numbered events, and any number of
+subscribers read them, each at its own pace. Start with `System`.
+
+Every name is imported when it is first used, so ``import penstock`` alone loads no other module.
 """
 
-from penstock.actors.agent.record import AgentStatistics
-from penstock.actors.call.gate import EndpointStatistics
-from penstock.actors.call.toolcalls import ToolCallAccumulator
-from penstock.actors.stream.hub import Subscription
-from penstock.actors.stream.statistics import StreamStatistics
-from penstock.actors.stream.subscribers.pull import Events
-from penstock.adapters.tools import FunctionTool, tool
-from penstock.agent import Agent
-from penstock.config.agents import AgentOptions
-from penstock.config.limits import BreakerOptions, LimitOptions, RetryBudgetOptions
-from penstock.config.logs import configure_logging
-from penstock.config.options import RequestOptions, StreamOptions
-from penstock.config.presets import CHAT, DOCUMENT, REALTIME
-from penstock.config.settings import DefaultProviderOptions, LogOptions, ProviderOptions, RuntimeOptions, Settings
-from penstock.errors import (
-    AgentBusy,
-    AgentCrashed,
-    AgentError,
-    AgentExists,
-    AgentStopped,
-    ApiError,
-    AuthenticationError,
-    BadRequestError,
-    BufferFull,
-    CallTimeout,
-    CircuitOpen,
-    ConnectError,
-    ContentFilterError,
-    ContextLengthExceeded,
-    DeliveryError,
-    IncompleteStream,
-    MailboxFull,
-    OptionError,
-    OutputInvalid,
-    PenstockError,
-    ProcessCrashed,
-    ProcessDead,
-    ProcessError,
-    ProtocolError,
-    ProviderBusy,
-    ProviderError,
-    ProviderTimeout,
-    RateLimited,
-    StartError,
-    StreamCancelledError,
-    StreamClosed,
-    StreamCrashed,
-    StreamError,
-    StreamExists,
-    StreamNotFound,
-    SubscriberTooSlow,
-    SupervisorError,
-    SystemStopped,
-    ToolArgumentsError,
-    ToolError,
-    ToolRoundsExceeded,
-)
-from penstock.events import (
-    Choice,
-    Cost,
-    Disconnected,
-    Event,
-    ReasoningBlock,
-    StreamCancelled,
-    StreamCompleted,
-    StreamFailed,
-    StreamMetrics,
-    StreamReset,
-    StreamSnapshot,
-    StreamStarted,
-    TerminalEvent,
-    TokenEvent,
-    ToolApprovalRequested,
-    ToolCall,
-    ToolCallCompleted,
-    ToolCallDelta,
-    ToolCallStarted,
-    ToolExecutionStarted,
-    ToolProgress,
-    ToolResult,
-    Usage,
-    to_dict,
-)
-from penstock.inspection import StreamInfo, SubscriberInfo, SystemStatistics, Tree
-from penstock.ports import Journal, Provider, Secret, Tool, ToolContext
-from penstock.provider_client import ProviderClient, ProviderHealth
-from penstock.stream import Stream
-from penstock.system import System
-from penstock.toolbox.chain import chain, wrap_existing_handler
-from penstock.toolbox.structured import PartialJson, Structured, response_format, structured
+TYPE_CHECKING = False  # type checkers take it for True; importing it from `typing` would cost more than all else here
+
+if TYPE_CHECKING:
+    from penstock.actors.agent.record import AgentStatistics
+    from penstock.actors.call.gate import EndpointStatistics
+    from penstock.actors.call.toolcalls import ToolCallAccumulator
+    from penstock.actors.stream.hub import Subscription
+    from penstock.actors.stream.statistics import StreamStatistics
+    from penstock.actors.stream.subscribers.pull import Events
+    from penstock.adapters.tools import FunctionTool, tool
+    from penstock.agent import Agent
+    from penstock.config.agents import AgentOptions
+    from penstock.config.limits import BreakerOptions, LimitOptions, RetryBudgetOptions
+    from penstock.config.logs import configure_logging
+    from penstock.config.options import RequestOptions, StreamOptions
+    from penstock.config.presets import CHAT, DOCUMENT, REALTIME
+    from penstock.config.settings import DefaultProviderOptions, LogOptions, ProviderOptions, RuntimeOptions, Settings
+    from penstock.config.version import __version__
+    from penstock.errors import (
+        AgentBusy,
+        AgentCrashed,
+        AgentError,
+        AgentExists,
+        AgentStopped,
+        ApiError,
+        AuthenticationError,
+        BadRequestError,
+        BufferFull,
+        CallTimeout,
+        CircuitOpen,
+        ConnectError,
+        ContentFilterError,
+        ContextLengthExceeded,
+        DeliveryError,
+        IncompleteStream,
+        MailboxFull,
+        OptionError,
+        OutputInvalid,
+        PenstockError,
+        ProcessCrashed,
+        ProcessDead,
+        ProcessError,
+        ProtocolError,
+        ProviderBusy,
+        ProviderError,
+        ProviderTimeout,
+        RateLimited,
+        StartError,
+        StreamCancelledError,
+        StreamClosed,
+        StreamCrashed,
+        StreamError,
+        StreamExists,
+        StreamNotFound,
+        SubscriberTooSlow,
+        SupervisorError,
+        SystemStopped,
+        ToolArgumentsError,
+        ToolError,
+        ToolRoundsExceeded,
+    )
+    from penstock.events import (
+        Choice,
+        Cost,
+        Disconnected,
+        Event,
+        ReasoningBlock,
+        StreamCancelled,
+        StreamCompleted,
+        StreamFailed,
+        StreamMetrics,
+        StreamReset,
+        StreamSnapshot,
+        StreamStarted,
+        TerminalEvent,
+        TokenEvent,
+        ToolApprovalRequested,
+        ToolCall,
+        ToolCallCompleted,
+        ToolCallDelta,
+        ToolCallStarted,
+        ToolExecutionStarted,
+        ToolProgress,
+        ToolResult,
+        Usage,
+        to_dict,
+    )
+    from penstock.inspection import StreamInfo, SubscriberInfo, SystemStatistics, Tree
+    from penstock.ports import Journal, Provider, Secret, Tool, ToolContext
+    from penstock.provider_client import ProviderClient, ProviderHealth
+    from penstock.stream import Stream
+    from penstock.system import System
+    from penstock.toolbox.chain import chain, wrap_existing_handler
+    from penstock.toolbox.structured import PartialJson, Structured, response_format, structured
 
 __all__ = [
     "CHAT",
@@ -197,6 +203,7 @@ __all__ = [
     "ToolRoundsExceeded",
     "Tree",
     "Usage",
+    "__version__",
     "chain",
     "configure_logging",
     "response_format",
@@ -205,3 +212,60 @@ __all__ = [
     "tool",
     "wrap_existing_handler",
 ]
+
+_HOMES = {
+    "actors.agent.record": ("AgentStatistics",),
+    "actors.call.gate": ("EndpointStatistics",),
+    "actors.call.toolcalls": ("ToolCallAccumulator",),
+    "actors.stream.hub": ("Subscription",),
+    "actors.stream.statistics": ("StreamStatistics",),
+    "actors.stream.subscribers.pull": ("Events",),
+    "adapters.tools": ("FunctionTool", "tool"),
+    "agent": ("Agent",),
+    "config.agents": ("AgentOptions",),
+    "config.limits": ("BreakerOptions", "LimitOptions", "RetryBudgetOptions"),
+    "config.logs": ("configure_logging",),
+    "config.options": ("RequestOptions", "StreamOptions"),
+    "config.presets": ("CHAT", "DOCUMENT", "REALTIME"),
+    "config.settings": ("DefaultProviderOptions", "LogOptions", "ProviderOptions", "RuntimeOptions", "Settings"),
+    "config.version": ("__version__",),
+    "inspection": ("StreamInfo", "SubscriberInfo", "SystemStatistics", "Tree"),
+    "ports": ("Journal", "Provider", "Secret", "Tool", "ToolContext"),
+    "provider_client": ("ProviderClient", "ProviderHealth"),
+    "stream": ("Stream",),
+    "system": ("System",),
+    "toolbox.chain": ("chain", "wrap_existing_handler"),
+    "toolbox.structured": ("PartialJson", "Structured", "response_format", "structured"),
+}
+"""Where the public names are defined; those that are not here are in ``errors`` or ``events``."""
+
+if not TYPE_CHECKING:  # a type checker that saw `__getattr__` would accept any name
+
+    def __getattr__(name: str) -> object:
+        """Import ``name``, a public name or a module of this package, when it is first used (PEP 562)."""
+        from importlib import import_module, util
+
+        if name in __all__:
+            home = next((home for home, names in _HOMES.items() if name in names), None)
+            if home is None:
+                home = "errors" if name in import_module(f"{__name__}.errors").__all__ else "events"
+            value = getattr(import_module(f"{__name__}.{home}"), name)
+        elif not name.startswith("_") and util.find_spec(f"{__name__}.{name}") is not None:
+            value = import_module(f"{__name__}.{name}")
+        else:
+            raise AttributeError(_refusal(name), name=name)
+        globals()[name] = value
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})
+
+
+def _refusal(name: str) -> str:
+    text = f"module {__name__!r} has no attribute {name!r}"
+    if name.startswith("_"):  # a tool asks; it does not read the text
+        return text
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, __all__, n=1)
+    return f"{text}. Did you mean: {near[0]!r}?" if near else text

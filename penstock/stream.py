@@ -13,6 +13,7 @@ from penstock.actors.stream.cursor import Cursor
 from penstock.actors.stream.hub import Subscription
 from penstock.actors.stream.messages import Cancel, Flush, Pause, Reset, Resume, SetOptions, StopStream
 from penstock.actors.stream.record import StreamRecord
+from penstock.actors.stream.sink import StreamSink
 from penstock.actors.stream.statistics import StreamStatistics
 from penstock.actors.stream.subscribers.callback import CallbackSubscription
 from penstock.actors.stream.subscribers.pull import Events, PullSubscription
@@ -21,6 +22,7 @@ from penstock.config.checks import check_choice, check_number
 from penstock.config.options import Slow, StreamOptions
 from penstock.errors import OptionError, ProcessDead, StreamCancelledError, StreamClosed
 from penstock.events import FrozenDict, StreamCompleted, StreamFailed
+from penstock.ports import Sink
 from penstock.supervisors.system.asking import ask_until_back
 from penstock.supervisors.system.handler import HANDLER, Watch
 
@@ -86,6 +88,10 @@ class Stream:
         """Push a text of any length, split by the stream's ``tokenizer`` (without one, as a single token)."""
         tokenizer = self._record.options.tokenizer
         self.process_tokens([text] if tokenizer is None else tokenizer(text), timeout)
+
+    def sink(self) -> Sink:
+        """The writing end of the stream for code that must not block, such as an actor or a combinator."""
+        return StreamSink(self._record)
 
     # --- commands ------------------------------------------------------------------------------------------------
 

@@ -8,9 +8,10 @@ The supervision tree::
     ├─ sources   (dynamic)     one Integration per provider request
     ├─ tools     (dynamic)     one Task per function call that runs
     ├─ agents    (dynamic)     one AgentProcess per agent
-    ├─ handler                 who reads what; clean-up
-    ├─ keeper                  what becomes of agents
-    └─ reaper                  once a second: what nobody announces
+    ├─ handler                 opens streams, watches subscribers, cleans up
+    ├─ agent_handler           starts agents again, and cleans up after them
+    ├─ reaper                  once a second: looks for ends that no message announces
+    └─ user      (dynamic)     your own processes: `System.start_child`
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from penstock.actors.agent.table import AgentTable
 from penstock.actors.agent.task import ThreadQuota
 from penstock.actors.runtime.clock import SystemClock, TimerThread
 from penstock.actors.runtime.dispatcher import ThreadedDispatcher, on_worker
+from penstock.actors.runtime.process import ProcessRef
 from penstock.actors.runtime.runtime import Runtime
 from penstock.actors.runtime.signals import KILL, SHUTDOWN
 from penstock.actors.stream.table import StreamTable
@@ -36,18 +38,21 @@ from penstock.config.logs import get_logger
 from penstock.config.options import OnOrphan, RequestOptions, Restart, StreamOptions
 from penstock.config.prices import PriceTable
 from penstock.config.settings import Settings
-from penstock.errors import OptionError, SystemStopped
+from penstock.errors import OptionError, SupervisorError, SystemStopped
 from penstock.inspection import StreamInfo, SystemStatistics, Tree, draw_tree, stream_info, system_statistics
 from penstock.ports import ChatCall, Journal, Provider, Reader
 from penstock.provider_client import create_client
 from penstock.services import Services
 from penstock.stream import Stream
+from penstock.supervisors.calls import StartChild, TerminateChild
 from penstock.supervisors.registry import Names
-from penstock.supervisors.spec import SupervisorFlags
+from penstock.supervisors.spec import ChildSpec, SupervisorFlags
 from penstock.supervisors.supervisor import Supervisor
 from penstock.supervisors.system.agents import close_agents
+from penstock.supervisors.system.asking import ask_until_back
 from penstock.supervisors.system.sentinel import Sentinel, end_all, stop_streams
 from penstock.supervisors.system.tree import system_children
+from penstock.supervisors.system.user import USER, UserSpecs
 
 __all__ = ["System"]
 
@@ -84,6 +89,7 @@ class System:
         self._agents = AgentTable()
         self._tool_quota = ThreadQuota(max(1, self.settings.runtime.max_spares // 2))
         self._names = Names()
+        self._user_specs = UserSpecs()
         self._journal = journal
         self._catalogue = Catalogue(self.settings, providers or {})
         self._prices = PriceTable.load(self.settings.prices)
@@ -123,7 +129,7 @@ class System:
             agents=self._agents,
             quota=self._tool_quota,
         )
-        children = system_children(self._names, self._table, self._agents)
+        children = system_children(self._names, self._table, self._agents, self._user_specs)
         flags = SupervisorFlags(strategy="rest_for_one", intensity=50, period=5.0)
         services.root = runtime.spawn(Supervisor, children, flags, name=_ROOT)
         runtime.spawn(Sentinel, services.root, self._table, self._agents)
@@ -382,6 +388,58 @@ class System:
             StreamNotFound: there is none.
         """
         return Stream(self._table.get(stream_id), self.settings.runtime.call_timeout)
+
+    # --- processes of your own -----------------------------------------------------------------------------------
+
+    def start_child(self, spec: ChildSpec, *, timeout: float | None = None) -> ProcessRef | None:
+        """Start a process or a supervisor of your own under the system's supervision tree.
+
+        It is drawn in `tree` below ``user``, restarted as its specification says, and ended before the streams when
+        the system stops. If it crashes more than three times in five seconds it is removed; nothing else is affected.
+        A subscriber that is restarted goes on with the event after the last one it had. Classes and functions for it
+        are in `penstock.otp`.
+
+        Args:
+            spec: the specification; its ``id`` is unique among your own processes.
+            timeout: seconds to wait for its start; None takes the setting ``call_timeout``.
+
+        Returns its ref, or None if its ``init`` returned `IGNORE`.
+
+        Raises:
+            SupervisorError: ``already_started``: a process with this id runs; ``invalid_child_spec``.
+            StartError: it did not start.
+            CallTimeout: it took too long.
+            SystemStopped: the system has been stopped.
+            Exception: what its start raised.
+        """
+        try:
+            started: ProcessRef | None = self._ask_user_supervisor(StartChild(spec), timeout)
+        except SupervisorError as error:  # by a request whose answer was lost?
+            if error.code == "already_started" and self._user_specs.find(spec.id) is spec:
+                return error.detail if isinstance(error.detail, ProcessRef) else None
+            raise
+        return started
+
+    def terminate_child(self, id: str, *, timeout: float | None = None) -> None:
+        """End a process of your own, and forget its specification. Returns when it is dead.
+
+        Raises:
+            SupervisorError: ``not_found``.
+            CallTimeout: it took too long.
+            SystemStopped: the system has been stopped.
+        """
+        self._ask_user_supervisor(TerminateChild(id), timeout)
+
+    def _ask_user_supervisor(self, message: StartChild | TerminateChild, timeout: float | None) -> Any:
+        check_number("timeout", timeout, 0, 86_400, optional=True)
+        services = self._services
+
+        def find() -> ProcessRef | None:
+            services.check_running()
+            return services.runtime.whereis(USER)
+
+        limit = services.call_timeout if timeout is None else timeout
+        return ask_until_back(services.runtime, find, message, limit, "the supervisor of the user's processes")
 
     # --- looking -------------------------------------------------------------------------------------------------
 

@@ -8,17 +8,17 @@ import inspect
 import re
 import typing
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, overload
-
-import docstring_parser
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
-from pydantic.errors import PydanticUserError
-from pydantic.json_schema import GenerateJsonSchema
-from pydantic_core import PydanticSerializationError, to_json
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final, overload
 
 from penstock.config.checks import check_choice, check_number
 from penstock.errors import OptionError, ToolArgumentsError, ToolError
 from penstock.ports import Tool, ToolContext
+
+# pydantic and docstring_parser are imported by the functions that use them, since most programs have no tools.
+if TYPE_CHECKING:
+    from docstring_parser import Docstring
+    from pydantic import BaseModel, ValidationError
 
 __all__ = ["FunctionTool", "check_tools", "to_tool", "tool"]
 
@@ -41,6 +41,8 @@ class FunctionTool:
     ) -> None:
         if not callable(function):
             raise OptionError("tool", type(function).__name__, "a function")
+        import docstring_parser
+
         self.function = function
         self.name = _checked_name(name if name is not None else getattr(function, "__name__", type(function).__name__))
         check_number("timeout", timeout, 0.001, 86_400, optional=True)
@@ -78,6 +80,8 @@ class FunctionTool:
         if self._model is None:
             self._check_binds(arguments)
             return dict(arguments)
+        from pydantic import ValidationError
+
         try:
             checked = self._model.model_validate(dict(arguments))
         except ValidationError as error:
@@ -209,6 +213,8 @@ def _encode_result(name: str, result: Any) -> str:
     """
     if isinstance(result, str):
         return result
+    from pydantic_core import PydanticSerializationError, to_json
+
     try:
         return to_json(result).decode()
     except (PydanticSerializationError, ValueError, RecursionError):  # its message may contain the result
@@ -229,9 +235,15 @@ class _Absent:
 _ABSENT: Final = _Absent()
 
 
-class _Schema(GenerateJsonSchema):
-    def field_title_should_be_set(self, schema: Any) -> bool:
-        return False  # a title such as "Arg 0" means nothing to a model
+@cache
+def _schema_generator() -> Any:
+    from pydantic.json_schema import GenerateJsonSchema
+
+    class Schema(GenerateJsonSchema):
+        def field_title_should_be_set(self, schema: Any) -> bool:
+            return False  # a title such as "Arg 0" means nothing to a model
+
+    return Schema
 
 
 def _checked_name(name: object) -> str:
@@ -269,13 +281,13 @@ def _context_parameter(signature: inspect.Signature) -> str | None:
     return next((name for name, parameter in parameters if parameter.annotation is ToolContext), None)
 
 
-def _description(docs: docstring_parser.Docstring) -> str:
+def _description(docs: Docstring) -> str:
     return "\n\n".join(text.strip() for text in (docs.short_description, docs.long_description) if text)
 
 
-def _model(
-    name: str, signature: inspect.Signature, docs: docstring_parser.Docstring, context: str | None
-) -> type[BaseModel]:
+def _model(name: str, signature: inspect.Signature, docs: Docstring, context: str | None) -> type[BaseModel]:
+    from pydantic import ConfigDict, Field, PydanticUserError, create_model
+
     descriptions = {param.arg_name.lstrip("*"): (param.description or "").strip() for param in docs.params}
     fields: dict[str, Any] = {}
     for place, parameter in enumerate(signature.parameters.values()):
@@ -307,6 +319,8 @@ def _model(
 
 
 def _is_json(value: object) -> bool:
+    from pydantic_core import PydanticSerializationError, to_json
+
     try:
         to_json(value)
     except (PydanticSerializationError, ValueError, RecursionError):
@@ -315,7 +329,7 @@ def _is_json(value: object) -> bool:
 
 
 def _schema_of(model: type[BaseModel]) -> dict[str, Any]:
-    schema = model.model_json_schema(schema_generator=_Schema)
+    schema = model.model_json_schema(schema_generator=_schema_generator())
     schema.pop("title", None)
     schema.setdefault("properties", {})
     return schema

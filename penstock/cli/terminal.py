@@ -1,105 +1,60 @@
-"""What a command has to do with its surroundings: standard streams that break, signals, errors in one line."""
+"""Standard output and standard error: written through at once, safe for the terminal, and prepared to break."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import queue
 import select
-import signal
+import stat
 import sys
-import threading
-from collections.abc import Callable, Mapping
-from types import FrameType, TracebackType
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Final
 
 import msgspec
-from rich.console import Console
 
-from penstock.config.providers import key_variables
-from penstock.errors import (
-    ApiError,
-    AuthenticationError,
-    BadRequestError,
-    CallTimeout,
-    ConnectError,
-    ContextLengthExceeded,
-    IncompleteStream,
-    OptionError,
-    PenstockError,
-    ProviderError,
-    ProviderTimeout,
-    RateLimited,
-)
-from penstock.events import (
-    Event,
-    StreamCancelled,
-    StreamCompleted,
-    StreamFailed,
-    StreamReset,
-    TerminalEvent,
-    TokenEvent,
-    to_dict,
-)
-from penstock.inspection import StreamInfo
-from penstock.stream import Stream
+if TYPE_CHECKING:
+    from rich.console import Console
 
-__all__ = [
-    "EXIT_CODES",
-    "Answer",
-    "Interrupts",
-    "Output",
-    "code_of",
-    "explain",
-    "output_failed",
-    "say",
-    "visible",
-    "write_error",
-]
+__all__ = ["Output", "make_console", "output_failed", "say", "visible", "write_error"]
 
-EXIT_CODES: Final[Mapping[int, str]] = {
-    0: "all went well",
-    1: "something of Penstock's own failed",
-    2: "the command line, a setting or a file is wrong; the message names it",
-    3: "the provider failed or cannot be reached",
-    4: "the answer stopped before its end; what had come is on standard output",
-    70: "a bug in Penstock",
-    74: "standard output cannot be written",
-    130: "Ctrl-C (143: terminated); the provider's call was cancelled",
-    141: "nobody reads standard output any more; the provider's call was cancelled",
+# A model's text must not command the user's terminal: control characters are shown as pictures, and the overrides of
+# the writing direction, which make text look like other text, as escapes.
+_DIRECTIONS: Final = (*range(0x202A, 0x202F), *range(0x2066, 0x206A))
+_VISIBLE: Final[dict[int, int | str | None]] = {
+    **{code: 0x2400 + code for code in range(0x20) if chr(code) not in "\n\t\r"},
+    0x0D: None,
+    0x7F: 0x2421,
+    **dict.fromkeys(range(0x80, 0xA0), 0xFFFD),
+    **{code: f"\\u{code:04x}" for code in _DIRECTIONS},
 }
-
-_LOOK: Final = 0.25  # seconds between two looks at whether anybody still reads standard output
-
-# What a terminal would obey is made visible: a model's text is not to be trusted with the user's terminal.
-_VISIBLE: Final = (
-    {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\n\t\r"}
-    | {0x0D: None, 0x7F: 0x2421}
-    | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
-)
-_ESCAPED: Final = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}  # all that JSON itself leaves as it is
-
-
-# --- standard output -------------------------------------------------------------------------------------------------
+_ESCAPED: Final = {code: f"\\u{code:04x}" for code in (*range(0x7F, 0xA0), *_DIRECTIONS)}  # JSON itself leaves them
 
 
 class Output:
-    """Standard output, written through at once."""
+    """Standard output, flushed after each write.
+
+    Attributes:
+        is_terminal: whether it is a terminal.
+        line_open: whether the text written last does not end its line.
+    """
 
     def __init__(self) -> None:
         if sys.stdout is None:
             raise OSError(9, "is closed")
         self.is_terminal = sys.stdout.isatty()
+        self.line_open = False
         self._encoding = sys.stdout.encoding or "utf-8"
         self._buffer = sys.stdout.buffer
         self._poll = None
-        if hasattr(select, "poll"):  # not on Windows, where the next write tells
+        if hasattr(select, "poll"):  # Windows has none; there the next write fails
             self._poll = select.poll()
             self._poll.register(self._buffer, 0)
-        self.line_open = False
 
     def write(self, text: str) -> None:
-        """Write text; to a terminal, only what cannot command it."""
+        """Write ``text``. A terminal gets it without the characters that it would obey.
+
+        Raises:
+            OSError: as for `write_bytes`.
+        """
         if not text:
             return
         self.line_open = not text.endswith("\n")
@@ -109,45 +64,85 @@ class Output:
         """Write ``data``.
 
         Raises:
-            OSError: nobody reads, or there is no room.
+            OSError: the reader is gone, or the disk is full.
         """
         self._buffer.write(data)
         self._buffer.flush()
 
     def write_json(self, value: object) -> None:
-        """Write ``value`` as JSON in a line; to a terminal, what could command it is escaped as JSON allows it."""
+        """Write ``value`` as one line of JSON. A terminal gets the characters that it would obey as JSON escapes.
+
+        Raises:
+            OSError: as for `write_bytes`.
+        """
         data = msgspec.json.encode(value)
         if self.is_terminal:
             data = data.decode().translate(_ESCAPED).encode()
         self.write_bytes(data + b"\n")
 
     def end_line(self) -> None:
-        """In a terminal, go to a new line before something else is said."""
+        """On a terminal, end the line of text that is open."""
         if self.is_terminal and self.line_open:
             self.write("\n")
 
+    def make_room(self) -> None:
+        """End the line of text that is open before a message is written to standard error.
+
+        A file or a program that reads the text gets it as it is. If text and messages end up in the same place, the
+        line is ended on standard error.
+        """
+        self.end_line()
+        if self.line_open and _is_shared():
+            self.line_open = False
+            write_error("\n")
+
     def check(self) -> None:
-        """Raise `BrokenPipeError` if nobody reads any more, without writing anything."""
+        """Raise `BrokenPipeError` if the reader is gone, without writing anything."""
         if self._poll is not None and any(seen & (select.POLLERR | select.POLLHUP) for _, seen in self._poll.poll(0)):
             raise BrokenPipeError
 
 
-# --- what is said ----------------------------------------------------------------------------------------------------
+def _is_shared() -> bool:
+    """Whether standard error goes where standard output goes, or to a terminal that shows the pipe's reader too."""
+    try:
+        out, err = os.fstat(1), os.fstat(2)
+        return os.path.samestat(out, err) or (stat.S_ISFIFO(out.st_mode) and os.isatty(2))
+    except OSError:
+        return False
+
+
+def make_console(*, stderr: bool = False, force_terminal: bool | None = None) -> Console:
+    """Make a console that prints text as it is. ``NO_COLOR`` switches off colours, and bold and dim with them."""
+    from rich.console import Console
+
+    plain = bool(os.environ.get("NO_COLOR"))
+    return Console(
+        stderr=stderr,
+        force_terminal=force_terminal,
+        color_system=None if plain or force_terminal is False else "auto",
+        markup=False,
+        highlight=False,
+        emoji=False,
+    )
 
 
 def visible(text: str) -> str:
-    """``text`` with what a terminal would obey made visible."""
+    r"""Return ``text`` with the characters that a terminal would obey made visible.
+
+    >>> print(visible("a\x1b[31m, b\u202ec"))
+    a␛[31m, b\u202ec
+    """
     return text.translate(_VISIBLE)
 
 
 def say(text: str) -> None:
-    """Write one line to standard error, whatever ``text`` has in it."""
+    """Write a message as one line to standard error. White space and unprintable characters become single blanks."""
     line = "".join(char if char.isprintable() else " " for char in text)
     write_error(f"penstock: {' '.join(line.split())}\n")
 
 
 def write_error(text: str) -> None:
-    """Write to standard error what it can show, through to the end. Nobody is hurt if it is closed or full."""
+    """Write to standard error and flush. If it is closed or full, the text is lost."""
     if sys.stderr is not None:
         try:
             sys.stderr.write(text)
@@ -156,16 +151,8 @@ def write_error(text: str) -> None:
             _silence(2)
 
 
-def _silence(descriptor: int) -> None:
-    """Let what is still buffered for a broken standard stream go nowhere, so that the interpreter can end in peace."""
-    with contextlib.suppress(OSError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, descriptor)
-        os.close(nowhere)
-
-
 def output_failed(error: OSError) -> int:
-    """Say why standard output could not be written, unless that is only that nobody reads; return the exit code."""
+    """Report that standard output could not be written, unless its reader is gone; return the exit code."""
     _silence(1)
     if isinstance(error, BrokenPipeError):
         return 141
@@ -173,176 +160,9 @@ def output_failed(error: OSError) -> int:
     return 74
 
 
-def code_of(error: PenstockError) -> int:
-    """The exit code for an error."""
-    if isinstance(error, OptionError):
-        return 2
-    if isinstance(error, IncompleteStream):
-        return 4
-    return 3 if isinstance(error, ProviderError) else 1
-
-
-def explain(error: PenstockError, provider: str | None = None) -> str:
-    """The error, and what to do about it, for one line. ``provider``: whose it is, where that is known."""
-    if isinstance(error, OptionError) and error.got is None:
-        if error.field == "api_key":
-            problem = str(error).removesuffix(" or pass api_key=.")
-            return f"{problem}, or try --provider loopback, which needs no key"
-        return f"{error.field}: there is none; {error.allowed}"
-    advice = _advice(error, provider)
-    return f"{str(error).removesuffix('.')}; {advice}" if advice else str(error)
-
-
-_TIMEOUT_ADVICE: Final = {
-    "connect": "check the base URL and your network",
-    "first_token": "the setting request.first_token_timeout allows more",
-    "idle": "the setting request.idle_timeout allows more",
-    "total": "--timeout allows more",
-}
-
-
-def _advice(error: PenstockError, provider: str | None) -> str:
-    match error:
-        case AuthenticationError():
-            names = key_variables(provider or "")
-            return f"check the key in {' or '.join([*names, ''])}the settings" if names else "check the provider's key"
-        case ContextLengthExceeded():
-            return "the prompt is too long for this model"
-        case RateLimited():
-            return "try again later" if error.retryable else "check your plan with the provider"
-        case BadRequestError(status=404):
-            return "check --model and --base-url"
-        case ConnectError():
-            return "check --base-url, the proxy and your network"
-        case ProviderTimeout(which=which):
-            return _TIMEOUT_ADVICE[which]
-        case ApiError(retryable=True):
-            return "try again later"
-    return ""
-
-
-# --- interruptions ---------------------------------------------------------------------------------------------------
-
-
-class Interrupts:
-    """Ctrl-C and termination: told, in a thread of its own, to who watches. The second one leaves at once.
-
-    Nothing is raised, so that nothing is torn in its middle. A handler runs between any two instructions of the main
-    thread, which may hold any lock: ``SimpleQueue.put`` is the one way to tell another thread that is made for that.
-    """
-
-    def __init__(self) -> None:
-        self.signal: int | None = None
-        self._queue: queue.SimpleQueue[bool] = queue.SimpleQueue()
-        self._before: dict[int, Any] = {}
-
-    def watch(self, then: Callable[[], object]) -> None:
-        """Call ``then`` when it comes, or has come already."""
-
-        def wait() -> None:
-            if self._queue.get():
-                with contextlib.suppress(PenstockError):
-                    then()
-
-        threading.Thread(target=wait, name="penstock-interrupts", daemon=True).start()
-
-    def _arrived(self, number: int, _frame: FrameType | None) -> None:
-        if self.signal is not None:
-            os._exit(128 + number)
-        self.signal = number
-        self._queue.put(True)
-
-    def __enter__(self) -> Self:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            if signal.getsignal(number) != signal.SIG_IGN:  # started with nohup, or in the background
-                self._before[number] = signal.signal(number, self._arrived)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._queue.put(False)
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-
-# --- a stream's answer -----------------------------------------------------------------------------------------------
-
-
-class Answer:
-    """Prints one stream: text, or events as JSON, on standard output; the rest on standard error."""
-
-    def __init__(
-        self,
-        stream: Stream,
-        output: Output,
-        *,
-        look: Callable[[], StreamInfo],
-        as_json: bool,
-        reasoning: bool,
-        patient: bool,
-    ) -> None:
-        self._look = look
-        self._stream = stream
-        self._patient = patient  # somebody watches, who wants to know what takes so long
-        self._retries = 0
-        self._output = output
-        self._as_json = as_json
-        self._reasoning = reasoning
-        self._errors = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
-        self._aside = False  # in the middle of a line on standard error
-
-    def print(self) -> TerminalEvent:
-        """Print until the end.
-
-        Raises:
-            OSError: standard output is no good.
-        """
-        with self._stream.events() as events:
-            while True:
-                try:
-                    event = events.next(_LOOK)
-                except CallTimeout:
-                    self._output.check()
-                    self._explain_silence()
-                    continue
-                self._print(event)
-                if isinstance(event, StreamCompleted | StreamFailed | StreamCancelled):
-                    self._end_lines()
-                    return event
-
-    def _explain_silence(self) -> None:
-        info = self._look()
-        if self._patient and info.source == "retry_wait" and info.attempts > self._retries:
-            self._retries = info.attempts
-            self._end_lines()
-            say(f"attempt {info.attempts} failed; trying again")
-
-    def _print(self, event: Event) -> None:
-        if self._as_json:
-            self._output.write_json(to_dict(event))
-        elif isinstance(event, StreamReset):
-            self._end_lines()
-            say("the answer broke off and begins again; what was printed so far is void")
-        elif isinstance(event, TokenEvent):
-            if event.kind == "text":
-                if self._aside and self._output.is_terminal:
-                    self._end_aside()
-                self._output.write(event.text)
-            elif event.kind == "refusal" or self._reasoning:
-                self._print_aside(event)
-
-    def _print_aside(self, event: TokenEvent) -> None:
-        self._output.end_line()
-        with contextlib.suppress(OSError, ValueError):
-            self._errors.print(visible(event.text), style="dim" if event.kind == "reasoning" else None, end="")
-        self._aside = True
-
-    def _end_aside(self) -> None:
-        if self._aside:
-            write_error("\n")
-        self._aside = False
-
-    def _end_lines(self) -> None:
-        self._end_aside()
-        self._output.end_line()
+def _silence(descriptor: int) -> None:
+    """Send a broken standard stream to the null device, so that the interpreter's last flush does not fail."""
+    with contextlib.suppress(OSError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, descriptor)
+        os.close(nowhere)

@@ -15,9 +15,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import urlsplit
 
-from pydantic import SecretStr
-from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
-
 from penstock.config.checks import near_miss, type_of, unknown
 from penstock.config.providers import KNOWN_PROVIDERS
 from penstock.errors import OptionError
@@ -135,31 +132,6 @@ _CONFIG = "PENSTOCK_CONFIG"
 _KUBERNETES = re.compile(r"PENSTOCK_(?:[A-Z0-9_]*_)?(?:SERVICE_(?:HOST|PORT\w*)|PORT|PORT_\d+_(?:TCP|UDP|SCTP)\w*)")
 
 
-class _Shape(BaseSettings):
-    """The fields that pydantic-settings reads from our sources."""
-
-    model_config = SettingsConfigDict(env_prefix=_PREFIX, env_nested_delimiter="__", env_ignore_empty=True)
-    stream: dict[str, Any] = {}
-    chat: dict[str, Any] = {}
-    response: dict[str, Any] = {}
-    request: dict[str, Any] = {}
-    agent: dict[str, Any] = {}
-    provider: dict[str, Any] = {}
-    providers: dict[str, dict[str, Any]] = {}
-    breaker: dict[str, Any] = {}
-    retry_budget: dict[str, Any] = {}
-    prices: Any = None
-    runtime: dict[str, Any] = {}
-    log: dict[str, Any] = {}
-
-
-class _Environment(EnvSettingsSource):
-    """Does not decode values: a key of digits is not a number, and a model name in braces is not JSON."""
-
-    def decode_complex_value(self, field_name: str, field: Any, value: Any) -> Any:
-        return value
-
-
 def _environment(known: KnownSettings) -> Found:
     variables: dict[Place, str] = {}
     for name in os.environ:
@@ -169,7 +141,11 @@ def _environment(known: KnownSettings) -> Found:
         if not known.is_setting(place):
             raise known.refusal(place, name, lambda near: _PREFIX + "__".join(near).upper())
         variables[place] = name
-    return _walk(known, _Environment(_Shape)(), variables.__getitem__)
+    if not variables:
+        return {}
+    from penstock.config.sources import read_environment  # pydantic-settings takes 0.3 s to import
+
+    return _walk(known, read_environment(_PREFIX), variables.__getitem__)
 
 
 # --- the file --------------------------------------------------------------------------------------------------------
@@ -184,7 +160,9 @@ def _file(known: KnownSettings, path: str | os.PathLike[str] | None) -> Found:
         with file.open("rb"):  # pydantic-settings silently ignores a missing file
             if not file.is_file():
                 raise OSError(0, "not a file")
-            tree = TomlConfigSettingsSource(_Shape, file)()
+            from penstock.config.sources import read_toml
+
+            tree = read_toml(file)
     except OSError as error:
         problem = f"cannot read {file}: {error.strerror}"
         where = "an argument" if path else _CONFIG if chosen else str(file)
@@ -223,5 +201,8 @@ def _walk(known: KnownSettings, tree: Mapping[str, Any], source_of: Callable[[Pl
 
 
 def _wrapped(place: Place, value: Any) -> Any:
-    # White space around a key comes from copying it with its line end.
-    return SecretStr(value.strip()) if place[-1] == "api_key" and isinstance(value, str) else value
+    if place[-1] != "api_key" or not isinstance(value, str):
+        return value
+    from pydantic import SecretStr
+
+    return SecretStr(value.strip())  # white space around a key comes from copying it with its line end

@@ -24,10 +24,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from types import NoneType
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
 from urllib.parse import urlsplit
-
-from pydantic import SecretStr
 
 from penstock.config.agents import AgentOptions
 from penstock.config.checks import STARS, Between, Options, check_choice, type_of
@@ -54,6 +52,11 @@ from penstock.config.options import RequestOptions, StreamOptions
 from penstock.config.presets import CHAT_DEFAULTS, PRESETS, RESPONSE_DEFAULTS
 from penstock.config.tokenizers import find_tokenizer
 from penstock.errors import OptionError
+
+if TYPE_CHECKING:
+    from pydantic import SecretStr
+else:
+    SecretStr = Any  # for the annotations; pydantic takes 0.2 s to import, and most settings hold no key
 
 __all__ = [
     "DefaultProviderOptions",
@@ -83,6 +86,8 @@ def _check_model(field: str, model: object) -> None:
 def _check_api_key(field: str, key: object) -> None:
     if key is None:
         return
+    from pydantic import SecretStr
+
     if not isinstance(key, (str, SecretStr)):
         raise OptionError(field, STARS, "text")
     text = key.get_secret_value() if isinstance(key, SecretStr) else key
@@ -163,6 +168,8 @@ class ProviderOptions(Options):
     def _check(self) -> None:
         key: object = self.api_key
         if isinstance(key, str):
+            from pydantic import SecretStr
+
             object.__setattr__(self, "api_key", SecretStr(key))
 
 
@@ -388,7 +395,7 @@ def _parse_switch(name: str, text: str, *, text_allowed: bool) -> bool | str:
 def _to_plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _to_plain(each) for key, each in value.items()}
-    if isinstance(value, SecretStr):
+    if hasattr(type(value), "get_secret_value"):
         return str(STARS)
     if isinstance(value, partial):  # fixed(n)
         return f"fixed({value.keywords['size']})" if "size" in value.keywords else repr(value.func)

@@ -43,6 +43,7 @@ from penstock.ports.services import (
     Clock,
     Journal,
 )
+from penstock.ports.sink import Sink
 from penstock.ports.tools import (
     Tool,
     ToolContext,
@@ -72,6 +73,7 @@ __all__ = [
     "ReasoningDelta",
     "RefusalDelta",
     "Secret",
+    "Sink",
     "TellsQuota",
     "TextDelta",
     "Thinking",

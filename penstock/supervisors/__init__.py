@@ -1,1 +1,1 @@
-"""The `supervisors` room of Penstock."""
+"""Supervision in general: child specifications and the supervisors that start, restart and end processes."""

@@ -1,8 +1,8 @@
-"""What may be asked of a supervisor: OTP's ``supervisor`` module as functions, and the messages that they send.
+"""Requests to a supervisor: OTP's ``supervisor`` module as functions, and the messages that they send.
 
-Every function takes the supervisor's ref and a time-out in seconds (None, as in OTP: wait for as long as it takes).
-Each raises `ProcessDead` (``"noproc"``) if the supervisor is dead, `CallTimeout`, or a `SupervisorError` whose ``code``
-is OTP's word. A child must not call its own supervisor while it starts: that waits for the child.
+Every function takes the supervisor's ref and a time-out in seconds (None, as in OTP, waits without a limit). Each
+raises `ProcessDead` (``"noproc"``) if the supervisor is dead, `CallTimeout`, or a `SupervisorError` whose ``code`` is
+OTP's word. A child must not call its own supervisor while it starts: the supervisor is waiting for the child.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ __all__ = [
     "ReportChild",
     "RestartChild",
     "StartChild",
+    "Successor",
     "TerminateChild",
     "WhichChild",
     "WhichChildren",
@@ -36,11 +37,11 @@ __all__ = [
 ]
 
 ChildId: TypeAlias = str | ProcessRef
-"""A child's id, or with a `DynamicSupervisor` its ref, which may be that of its life before."""
+"""A child's id, or with a `DynamicSupervisor` its ref, which may be the one it had before its last restart."""
 
 
 class StartChild(msgspec.Struct, frozen=True):
-    """Ask to start a child; the answer is its ref, or what its start raised. See `start_child`."""
+    """Ask to start a child. The answer is its ref, or the exception of its start. See `start_child`."""
 
     spec: ChildSpec | tuple[Any, ...]
 
@@ -84,51 +85,63 @@ class GetChildSpec(msgspec.Struct, frozen=True):
 
 
 class ReportChild(msgspec.Struct, frozen=True):
-    """Ask a dynamic supervisor to say (`ChildExited` with ``"noproc"``, to the observer) if it has no such child."""
+    """Ask a dynamic supervisor to send its observer `ChildExited` (``"noproc"``) if it has no such child."""
 
     spec: ChildSpec
+
+
+class Successor(msgspec.Struct, frozen=True):
+    """Ask for the process that runs in the place of a dead child.
+
+    The answer is its ref; ``"restarting"`` if the child will be started again, also if the supervisor has not heard of
+    its death yet; None if it will not.
+    """
+
+    ref: ProcessRef
 
 
 def start_child(
     supervisor: ProcessRef, spec: ChildSpec | tuple[Any, ...], timeout: float | None = None
 ) -> ProcessRef | None:
-    """Start a child behind the others and return its ref, or None if its ``init`` ignored.
+    """Start a child after the others and return its ref, or None if its ``init`` returned `IGNORE`.
 
-    A dynamic supervisor with a template takes a tuple instead: what the template's arguments are followed by.
+    A dynamic supervisor with a template takes a tuple instead: arguments that follow those of the template.
 
     Raises:
         SupervisorError: ``already_started`` (``detail`` is its ref), ``already_present`` (it has been stopped, or is
             being restarted), ``bad_combination``, ``invalid_child_spec``.
-        Exception: what the start raised, e.g. `StartError`; the specification is thrown away.
+        StartError: the child did not start; the specification is not kept.
+        Exception: what the child's start raised; the specification is not kept.
     """
     ref: ProcessRef | None = supervisor.ask(StartChild(spec), timeout=timeout)
     return ref
 
 
 def terminate_child(supervisor: ProcessRef, child: ChildId, timeout: float | None = None) -> None:
-    """End a child as its specification says and return when it is dead. A restart under way is called off.
+    """End a child as its specification says and return when it is dead. A pending restart is cancelled.
 
-    Its specification is kept for `restart_child`, unless it is temporary or the supervisor dynamic.
+    Its specification is kept for `restart_child`, unless the child is temporary or the supervisor dynamic.
 
     Raises:
-        SupervisorError: ``not_found``; ``simple_one_for_one``: a supervisor with a template wants the ref.
+        SupervisorError: ``not_found``; ``simple_one_for_one``: a supervisor with a template needs the ref.
     """
     supervisor.ask(TerminateChild(child), timeout=timeout)
 
 
 def restart_child(supervisor: ProcessRef, child: ChildId, timeout: float | None = None) -> ProcessRef | None:
-    """Start a child that has been terminated, or did not want to run, and return its ref (None if it ignores again).
+    """Start a child that is not running and return its ref, or None if its ``init`` returned `IGNORE`.
 
     Raises:
         SupervisorError: ``running``, ``restarting``, ``not_found``, ``simple_one_for_one``.
-        Exception: what the start raised; the specification is kept.
+        StartError: the child did not start; the specification is kept.
+        Exception: what the child's start raised; the specification is kept.
     """
     ref: ProcessRef | None = supervisor.ask(RestartChild(child), timeout=timeout)
     return ref
 
 
 def delete_child(supervisor: ProcessRef, child: ChildId, timeout: float | None = None) -> None:
-    """Forget a child that does not run.
+    """Remove the specification of a child that is not running.
 
     Raises:
         SupervisorError: ``running``, ``restarting``, ``not_found``, ``simple_one_for_one``.
@@ -137,13 +150,13 @@ def delete_child(supervisor: ProcessRef, child: ChildId, timeout: float | None =
 
 
 def which_children(supervisor: ProcessRef, timeout: float | None = None) -> list[ChildInfo]:
-    """All children, newest first."""
+    """Return all children, newest first."""
     children: list[ChildInfo] = supervisor.ask(WhichChildren(), timeout=timeout)
     return children
 
 
 def which_child(supervisor: ProcessRef, child: ChildId, timeout: float | None = None) -> ChildInfo:
-    """One child.
+    """Return one child.
 
     Raises:
         SupervisorError: ``not_found``, ``simple_one_for_one``.
@@ -153,13 +166,13 @@ def which_child(supervisor: ProcessRef, child: ChildId, timeout: float | None = 
 
 
 def count_children(supervisor: ProcessRef, timeout: float | None = None) -> ChildCounts:
-    """How many children there are; one that is being restarted is not active."""
+    """Count the children. One that is being restarted is not active."""
     counts: ChildCounts = supervisor.ask(CountChildren(), timeout=timeout)
     return counts
 
 
 def get_childspec(supervisor: ProcessRef, child: ChildId, timeout: float | None = None) -> ChildSpec:
-    """A child's specification. A temporary one has lost its arguments when it runs.
+    """Return a child's specification. That of a temporary child lacks the arguments once the child runs.
 
     Raises:
         SupervisorError: ``not_found``, ``simple_one_for_one``.

@@ -1,4 +1,4 @@
-"""What all supervisors do: start a child, end it, put it off; and know it by the process that it is just now."""
+"""What all supervisors have in common: start a child, end it, restart it later, and find it by its ref."""
 
 from __future__ import annotations
 
@@ -11,33 +11,35 @@ import msgspec
 from penstock.actors.runtime.clock import Timer
 from penstock.actors.runtime.mailbox import Mailbox
 from penstock.actors.runtime.process import Process, ProcessRef, Refusal
-from penstock.actors.runtime.signals import KILL, SHUTDOWN
+from penstock.actors.runtime.reasons import KILL, SHUTDOWN
 from penstock.config.logs import get_logger
 from penstock.errors import StartError, SupervisorError, describe_reason
-from penstock.supervisors.calls import CountChildren, WhichChildren
+from penstock.supervisors.calls import CountChildren, Successor, WhichChildren
 from penstock.supervisors.restart import RestartWindow, backoff_delay
 from penstock.supervisors.spec import BRUTAL_KILL, ChildCounts, ChildInfo, ChildSpec, ChildState, Shutdown
 
-__all__ = ["Child", "Retry", "Supervising", "must_not_run", "refused"]
+__all__ = ["Child", "Retry", "Supervising", "check_not_running", "refusal"]
 
-_PATIENCE: Final = 5.0  # seconds to wait for a name whose owner is about to end
+_FORMER: Final = 8  # refs of earlier incarnations that are kept
+_PATIENCE: Final = 5.0  # seconds to wait for a name whose process is about to end
 
 
 class Child:
-    """What a supervisor knows of one child."""
+    """A supervisor's record of one child."""
 
     __slots__ = (
-        "alarm",
         "args",
         "failures",
+        "former",
         "id",
-        "past",
+        "previous_ref",
         "ref",
         "restarts",
-        "since",
         "spec",
+        "started_at",
         "state",
-        "turn",
+        "timer",
+        "version",
         "window",
     )
 
@@ -47,16 +49,17 @@ class Child:
         self.args = spec.args if args is None else args
         self.state: ChildState = "undefined"
         self.ref: ProcessRef | None = None
-        self.past: ProcessRef | None = None  # who it was before, while it is being restarted
-        self.turn = 0  # counts changes of state
-        self.since = 0.0  # when it was started
+        self.former: tuple[ProcessRef, ...] = ()  # its last refs before the present one
+        self.previous_ref: ProcessRef | None = None  # its ref before the restart, while it is being restarted
+        self.version = 0  # counts changes of state
+        self.started_at = 0.0  # when it was started
         self.restarts = 0
         self.failures = 0  # restarts that did not last
         self.window: RestartWindow | None = None
-        self.alarm: _Alarm | None = None
+        self.timer: _RetryTimer | None = None
 
     def forget_arguments(self) -> None:
-        """It will not be started again: what it was given may be large, and is its own."""
+        """Drop the arguments, which may be large, of a child that will not be started again."""
         self.args = ()
         self.spec = msgspec.structs.replace(self.spec, args=(), kwargs={})
 
@@ -66,17 +69,17 @@ class Child:
 
 
 class Retry(msgspec.Struct, frozen=True):
-    """A note to itself: try again to start a child, if it is still at the same turn.
+    """A supervisor's message to itself: try again to start a child, unless its state has changed since.
 
-    ``due`` says that this restart has been counted and waited for.
+    ``due``: this restart has been counted, and its wait is over.
     """
 
     child: Child
-    turn: int
+    version: int
     due: bool
 
 
-class _Alarm(Timer):
+class _RetryTimer(Timer):
     __slots__ = ("_inbox", "_retry")
 
     def __init__(self, inbox: Mailbox, retry: Retry) -> None:
@@ -89,7 +92,9 @@ class _Alarm(Timer):
 
 
 class Supervising(Process):
-    """Traps exits, so an end of a child is a message to it; holds the children, in start order."""
+    """Base of all supervisors. It traps exits, so it gets a message when a child ends, and keeps the children in start
+    order.
+    """
 
     trap_exit = True
     in_pykka_registry = False
@@ -98,8 +103,8 @@ class Supervising(Process):
     def __init__(self) -> None:
         super().__init__()
         self._children: dict[str, Child] = {}
-        self._by_ref: dict[ProcessRef, Child] = {}  # also who is being restarted, under the ref it had
-        self._alarms: set[_Alarm] = set()
+        self._by_ref: dict[ProcessRef, Child] = {}  # a child that is being restarted is found by its last ref
+        self._retry_timers: set[_RetryTimer] = set()
         self._random: random.Random | None = None
 
     def on_receive(self, message: Any) -> Any:
@@ -108,8 +113,20 @@ class Supervising(Process):
                 return [child.info() for child in reversed(self._children.values())]
             case CountChildren():
                 return self._count()
+            case Successor(ref=ref):
+                return self._successor(ref)
         super().on_receive(message)
-        raise refused("unknown_call", detail=type(message).__name__)
+        raise refusal("unknown_call", detail=type(message).__name__)
+
+    def _successor(self, ref: ProcessRef) -> ProcessRef | str | None:
+        child = next((one for one in self._children.values() if one.ref is ref or ref in one.former), None)
+        if child is None:
+            return None
+        if child.state == "running" and child.ref is not ref:
+            return child.ref
+        # A stopped child may be restarted together with a sibling.
+        is_restarting = child.ref is ref or any(one.state == "restarting" for one in self._children.values())
+        return "restarting" if is_restarting else None
 
     def _count(self) -> ChildCounts:
         supervisors = active = 0
@@ -122,27 +139,38 @@ class Supervising(Process):
     # --- starting ------------------------------------------------------------------------------------------------
 
     def _start_child(self, child: Child) -> None:
-        """Start it; if it ignores, it is undefined afterwards. Raises what its start raises."""
+        """Start a child. If its ``init`` returns `IGNORE`, its state is ``undefined`` afterwards.
+
+        Raises:
+            StartError: it did not start.
+            Exception: what its start raised.
+        """
         try:
             ref = self._spawn(child)
         except StartError as error:
-            if not _says(error, "ignore"):
+            if not _has_code(error, "ignore"):
                 raise
-            self._put_down(child)
+            self._mark_stopped(child)
             return
-        self._put_down(child)
+        self._mark_stopped(child)
         child.ref = ref
         child.state = "running"
-        child.since = self.runtime.clock.monotonic()
+        child.started_at = self.runtime.clock.monotonic()
         self._by_ref[ref] = child
 
     def _spawn(self, child: Child) -> ProcessRef:
+        """Spawn a child; wait for its name if a killed supervisor's child still has it.
+
+        Raises:
+            StartError: it did not start.
+            Exception: what its start raised.
+        """
         try:
             return self._spawn_once(child)
         except StartError as error:
-            if not (_says(error, "already_started") and self._is_orphan(error.ref)):
+            if not (_has_code(error, "already_started") and self._is_orphan(error.ref)):
                 raise
-            # It has its exit signal already: the supervisor that had it before was killed.
+            # Its supervisor was killed, so it has its exit signal already.
             self.runtime.join(error.ref, _PATIENCE)
         return self._spawn_once(child)
 
@@ -153,6 +181,7 @@ class Supervising(Process):
         )
 
     def _is_orphan(self, ref: Any) -> bool:
+        """Whether the process is the child of a supervisor that is dead."""
         process = ref._actor_weakref() if isinstance(ref, ProcessRef) else None
         parent = process.parent if process is not None else None
         if parent is None or not getattr(parent.actor_class, "is_supervisor", False):
@@ -161,28 +190,30 @@ class Supervising(Process):
 
     # --- ending --------------------------------------------------------------------------------------------------
 
-    def _put_down(self, child: Child) -> None:
-        """Note that it does not run and will not by itself; a restart under way is called off."""
-        for ref in (child.ref, child.past):
+    def _mark_stopped(self, child: Child) -> None:
+        """Record that a child is not running; a pending restart is cancelled."""
+        for ref in (child.ref, child.previous_ref):
             if ref is not None:
                 self._by_ref.pop(ref, None)
-        child.ref = child.past = None
+        if child.ref is not None:
+            child.former = (*child.former[-_FORMER:], child.ref)
+        child.ref = child.previous_ref = None
         child.state = "undefined"
-        child.turn += 1
-        alarm, child.alarm = child.alarm, None
-        if alarm is not None:
-            self._alarms.discard(alarm)
-            self.runtime.timers.cancel(alarm)
+        child.version += 1
+        timer, child.timer = child.timer, None
+        if timer is not None:
+            self._retry_timers.discard(timer)
+            self.runtime.timers.cancel(timer)
 
     def _end_child(self, child: Child) -> None:
-        """End it; returns when it is dead."""
+        """End a child; returns when it is dead."""
         ref = child.ref
-        self._put_down(child)
+        self._mark_stopped(child)
         if ref is not None:
             self._end_process(ref, child.spec.shutdown)
 
     def _end_children(self, children: Iterable[Child]) -> None:
-        """End them one after the other; returns when the last one is dead."""
+        """End children one after the other; returns when the last one is dead."""
         for child in children:
             self._end_child(child)
 
@@ -193,39 +224,39 @@ class Supervising(Process):
                 return
         self.runtime.exit(ref, KILL)
 
-    def _set_aside(self, child: Child) -> None:
-        """Note that it has ended and is about to be started again; it can be asked for by the ref that it had."""
-        past = child.ref or child.past
-        self._put_down(child)
+    def _mark_restarting(self, child: Child) -> None:
+        """Record that a child has ended and will be started again. It is still found by its last ref."""
+        previous_ref = child.ref or child.previous_ref
+        self._mark_stopped(child)
         child.state = "restarting"
-        child.past = past
-        if past is not None:
-            self._by_ref[past] = child
+        child.previous_ref = previous_ref
+        if previous_ref is not None:
+            self._by_ref[previous_ref] = child
 
     # --- restarting ----------------------------------------------------------------------------------------------
 
-    def _put_off(self, child: Child, delay: float = 0.0, *, due: bool = False) -> None:
-        """Let its next start come through the mailbox, after ``delay`` seconds; it is ``restarting`` until then."""
-        self._set_aside(child)
-        retry = Retry(child, child.turn, due)
+    def _start_later(self, child: Child, delay: float = 0.0, *, due: bool = False) -> None:
+        """Start a child in a later message, after ``delay`` seconds. Its state is ``restarting`` until then."""
+        self._mark_restarting(child)
+        retry = Retry(child, child.version, due)
         if delay <= 0:
             if self.is_alive:
                 self.ref.tell(retry)
             return
-        child.alarm = alarm = _Alarm(self.actor_inbox, retry)
-        self._alarms.add(alarm)
-        self.runtime.timers.set(alarm, self.runtime.clock.monotonic() + delay)
-        if not self.is_alive:  # killed meanwhile, so `dispose` may not have seen it
-            self.runtime.timers.cancel(alarm)
+        child.timer = timer = _RetryTimer(self.actor_inbox, retry)
+        self._retry_timers.add(timer)
+        self.runtime.timers.set(timer, self.runtime.clock.monotonic() + delay)
+        if not self.is_alive:  # killed meanwhile: `dispose` may have missed this timer
+            self.runtime.timers.cancel(timer)
 
-    def _delay(self, child: Child) -> float:
-        """How long its restart is to wait; counts it."""
+    def _next_delay(self, child: Child) -> float:
+        """Count a restart and return the seconds it has to wait."""
         backoff = child.spec.backoff
         if backoff is None:
             return 0.0
         if self._random is None:
             self._random = random.Random(self.name or type(self).__name__)  # noqa: S311 - jitter, and the same in every simulation
-        if child.state == "running" and self.runtime.clock.monotonic() - child.since >= backoff.max:
+        if child.state == "running" and self.runtime.clock.monotonic() - child.started_at >= backoff.max:
             child.failures = 0
         child.failures += 1
         return backoff_delay(backoff, child.failures - 1, self._random.random())
@@ -239,22 +270,22 @@ class Supervising(Process):
         get_logger(actor=self.label).error("restart_failed", child=child.id, reason=describe_reason(error))
 
     def dispose(self, reason: object) -> None:
-        """Called once by the runtime, when it is dead: release what it holds. Any thread."""
-        for alarm in tuple(self._alarms):
-            self.runtime.timers.cancel(alarm)
+        """Cancel all timers. Called once by the runtime when the supervisor is dead, in any thread."""
+        for timer in tuple(self._retry_timers):
+            self.runtime.timers.cancel(timer)
         super().dispose(reason)
 
 
-def refused(code: str, child: object = None, detail: object = None) -> Refusal:
-    """What to raise for the caller to get a `SupervisorError`."""
+def refusal(code: str, child: object = None, detail: object = None) -> Refusal:
+    """Return an exception to raise in a call, so that the caller gets a `SupervisorError`."""
     return Refusal(SupervisorError(code, child, detail))
 
 
-def must_not_run(child: Child) -> None:
-    """Refuse what is only for a child that does not run."""
+def check_not_running(child: Child) -> None:
+    """Raise a refusal unless the child is stopped, and not about to be restarted."""
     if child.state != "undefined":
-        raise refused(child.state, child.id)
+        raise refusal(child.state, child.id)
 
 
-def _says(error: StartError, word: str) -> bool:
+def _has_code(error: StartError, word: str) -> bool:
     return isinstance(error.code, str) and error.code == word

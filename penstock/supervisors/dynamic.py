@@ -1,6 +1,6 @@
-"""The supervisor of children that come and go: each by a specification of its own, or all by one template.
+"""The supervisor of children that come and go, with a specification each or one template for all.
 
-What may be asked of it is in `penstock.supervisors.calls`.
+Requests to it are functions in `penstock.supervisors.calls`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ import itertools
 from typing import Any
 
 from penstock.actors.runtime.process import ProcessRef, Refusal
-from penstock.actors.runtime.signals import KILL, NOPROC, NORMAL, SHUTDOWN, ExitNotice, ProcessExit
+from penstock.actors.runtime.reasons import KILL, NOPROC, NORMAL, SHUTDOWN, ProcessExit
+from penstock.actors.runtime.signals import ExitNotice
 from penstock.config.logs import get_logger
 from penstock.errors import StartError, SupervisorError, describe_reason
 from penstock.supervisors.calls import (
@@ -22,7 +23,7 @@ from penstock.supervisors.calls import (
     TerminateChild,
     WhichChild,
 )
-from penstock.supervisors.children import Child, Retry, Supervising, must_not_run, refused
+from penstock.supervisors.children import Child, Retry, Supervising, check_not_running, refusal
 from penstock.supervisors.restart import RestartWindow, should_restart
 from penstock.supervisors.spec import BRUTAL_KILL, ChildCounts, ChildExited, ChildSpec, SupervisorFlags, check_children
 
@@ -30,16 +31,21 @@ __all__ = ["DynamicSupervisor"]
 
 
 class DynamicSupervisor(Supervising):
-    """Starts children when asked to, and forgets those that are gone for good.
+    """Starts children on request, and removes those that have ended and are not restarted.
 
     Args:
-        template: the specification of all children (OTP's ``simple_one_for_one``): whoever starts one only gives the
-            arguments that follow the template's own. They are told apart by their refs. None: each comes with a
-            specification of its own.
-        intensity, period: how often *one* child may be restarted; one more, and this child is given up. Children do
-            not escalate: that one stream crashes again and again must not end the others.
-        escalate: as in OTP: restarts of all children count together, and one too many ends the supervisor and all.
-        observer: the name of a process that is told `ChildExited` when a child is gone for good.
+        template: the specification of all children (OTP's ``simple_one_for_one``). A request to start a child gives
+            only the arguments that follow those of the template; children are known by their refs. None: each request
+            brings its own specification.
+        intensity, period: after more than ``intensity`` restarts of *one* child in ``period`` seconds, that child is
+            removed. Its siblings go on: a stream that keeps crashing must not end the others.
+        escalate: as in OTP, restarts of all children count together; one too many ends the supervisor and all
+            children.
+        observer: the name of a process that gets `ChildExited` when a child has ended and is not restarted.
+
+    Raises:
+        SupervisorError: ``bad_start_spec``, ``bad_combination``: the template is not allowed.
+        OptionError: ``intensity`` or ``period`` is not allowed.
     """
 
     def __init__(
@@ -72,21 +78,21 @@ class DynamicSupervisor(Supervising):
                 child = self._by_ref.get(sender) if sender is not None else None
                 if child is not None and child.ref is sender:
                     self._child_ended(child, reason)
-            case Retry(child=child, turn=turn, due=due):
-                if child.turn == turn:
+            case Retry(child=child, version=version, due=due):
+                if child.version == version:
                     if due:
-                        self._start_again(child, "it was time")
+                        self._start_again(child, "the back-off is over")
                     else:
-                        self._restart(child, "its restart failed")
+                        self._restart(child, "the last restart failed")
             case TerminateChild(id=id):
                 self._terminate_child(id)
             case ReportChild(spec=spec):
                 if spec.id not in self._children:
                     self._tell_observer(ChildExited(spec, None, NOPROC, self.name))
-            case RestartChild(id=id) | DeleteChild(id=id):  # who does not run is not kept
+            case RestartChild(id=id) | DeleteChild(id=id):  # a child that is not running is not kept
                 if self._template is not None:
-                    raise refused("simple_one_for_one", id)
-                must_not_run(self._find(id))
+                    raise refusal("simple_one_for_one", id)
+                check_not_running(self._find(id))
             case WhichChild(id=id):
                 return self._find(id).info()
             case GetChildSpec(id=id):
@@ -101,11 +107,11 @@ class DynamicSupervisor(Supervising):
         if isinstance(id, ProcessRef):
             child = self._by_ref.get(id)
         elif self._template is not None:
-            raise refused("simple_one_for_one", id)
+            raise refusal("simple_one_for_one", id)
         else:
             child = self._children.get(id)
         if child is None:
-            raise refused("not_found", id)
+            raise refusal("not_found", id)
         return child
 
     def _terminate_child(self, id: ChildId) -> None:
@@ -119,7 +125,7 @@ class DynamicSupervisor(Supervising):
         template = self._template
         if template is not None:
             if not isinstance(spec, tuple):
-                raise refused("simple_one_for_one", template.id)
+                raise refusal("simple_one_for_one", template.id)
             return Child(template, f"{template.id}#{next(self._numbers)}", (*template.args, *spec))
         try:
             check_children([spec])
@@ -127,7 +133,7 @@ class DynamicSupervisor(Supervising):
             raise Refusal(error) from None
         other = self._children.get(spec.id)
         if other is not None:
-            raise refused("already_started", spec.id, other.ref)  # or just being restarted: the asker need not care
+            raise refusal("already_started", spec.id, other.ref)  # or about to be restarted, which makes no difference
         return Child(spec)
 
     def _start(self, child: Child) -> ProcessRef | None:
@@ -136,10 +142,10 @@ class DynamicSupervisor(Supervising):
         except Exception as error:
             self._tell_observer(ChildExited(child.spec, None, error, self.name))
             raise Refusal(error) from error
-        if child.ref is None:  # it ignores
+        if child.ref is None:  # its `init` returned IGNORE
             self._tell_observer(ChildExited(child.spec, None, NORMAL, self.name))
             return None
-        if child.spec.restart == "temporary":  # an observer is told of its specification in the end
+        if child.spec.restart == "temporary":  # its specification is kept for the observer
             if self._template is not None:
                 child.args = ()
             elif self._observer is None:
@@ -148,7 +154,7 @@ class DynamicSupervisor(Supervising):
         return child.ref
 
     def _count(self) -> ChildCounts:
-        """As in OTP, a template is one specification; what has been started by it counts as the rest."""
+        """As in OTP, a template is one specification. The other counts are of the children started from it."""
         counts = super()._count()
         if self._template is None:
             return counts
@@ -160,11 +166,11 @@ class DynamicSupervisor(Supervising):
         if should_restart(child.spec.restart, reason):
             self._restart(child, reason)
         else:
-            self._give_up(child, reason)
+            self._remove(child, reason)
 
     def _restart(self, child: Child, reason: object) -> None:
-        delay = self._delay(child)
-        self._set_aside(child)
+        delay = self._next_delay(child)
+        self._mark_restarting(child)
         window = self._window or child.window
         if window is None:
             window = child.window = RestartWindow(self._intensity, self._period)
@@ -172,36 +178,36 @@ class DynamicSupervisor(Supervising):
             if window is self._window:
                 get_logger(actor=self.label).error("too_many_restarts", child=child.id)
                 raise ProcessExit(SHUTDOWN)
-            get_logger(actor=self.label).error("child_given_up", child=child.id, reason=describe_reason(reason))
-            self._give_up(child, reason)
+            get_logger(actor=self.label).error("child_removed", child=child.id, reason=describe_reason(reason))
+            self._remove(child, reason)
         elif delay > 0:
-            self._put_off(child, delay, due=True)
+            self._start_later(child, delay, due=True)
         else:
             self._start_again(child, reason)
 
     def _start_again(self, child: Child, reason: object) -> None:
         child.restarts += 1
-        past = child.past
+        previous_ref = child.previous_ref
         try:
             self._start_child(child)
         except Exception as error:
             if isinstance(error, StartError) and isinstance(error.code, str) and error.code == NORMAL:
-                self._give_up(child, NORMAL)  # it finds nothing left to do
+                self._remove(child, NORMAL)  # it has nothing left to do
             else:
                 self._log_failure(child, error)
-                self._put_off(child)
+                self._start_later(child)
             return
-        if child.ref is None:  # it ignores
-            child.past = past
-            self._give_up(child, NORMAL)
+        if child.ref is None:  # its `init` returned IGNORE
+            child.previous_ref = previous_ref
+            self._remove(child, NORMAL)
         else:
             self._log_restart(child, reason)
 
-    def _give_up(self, child: Child, reason: object) -> None:
-        """Forget a child that has ended."""
-        ref = child.ref or child.past
+    def _remove(self, child: Child, reason: object) -> None:
+        """Remove a child that has ended, and tell the observer."""
+        ref = child.ref or child.previous_ref
         self._children.pop(child.id, None)
-        self._put_down(child)
+        self._mark_stopped(child)
         self._tell_observer(ChildExited(child.spec, ref, reason, self.name))
 
     def _tell_observer(self, exited: ChildExited) -> None:
@@ -210,7 +216,7 @@ class DynamicSupervisor(Supervising):
             observer.tell(exited)
 
     def terminate(self, reason: object) -> None:
-        """End all children at once; who is not dead when its own time-out is over is killed."""
+        """End all children at the same time; kill each one that is not dead after its own ``shutdown`` time."""
         clock, running = self.runtime.clock, []
         for child in self._children.values():
             if child.ref is None:
@@ -221,7 +227,7 @@ class DynamicSupervisor(Supervising):
                 self.runtime.exit(child.ref, SHUTDOWN, self.ref)
                 running.append((_seconds(child.spec.shutdown), child.ref))
         began = clock.monotonic()
-        for limit, ref in sorted(running, key=lambda entry: entry[0]):  # whose time is over first, first
+        for limit, ref in sorted(running, key=lambda entry: entry[0]):  # the shortest time first
             left = None if limit == _FOR_EVER else max(0.0, began + limit - clock.monotonic())
             if not self.runtime.join(ref, left):
                 self.runtime.exit(ref, KILL)

@@ -1,8 +1,8 @@
-"""Plain Pykka actors under supervision: a process that starts one, stands for it, and ends with it.
+"""Plain Pykka actors under supervision: a process that starts the actor, represents it, and ends with it.
 
-Pykka announces no deaths and knows no exit reasons. What it lets one see is seen: an actor's ``on_stop`` and
-``on_failure`` are listened to, so that its end and the exception that was the cause are known at once; an end that
-neither of them tells of (``on_start`` raised) is noticed within a second.
+Pykka neither announces deaths nor knows exit reasons. So the actor's ``on_stop`` and ``on_failure`` are wrapped: they
+report its end, and the exception that caused it, at once. If ``on_start`` raises, neither is called; that end is
+noticed within a second.
 """
 
 from __future__ import annotations
@@ -19,28 +19,31 @@ from pykka.messages import _ActorStop
 
 from penstock.actors.runtime.clock import Timer
 from penstock.actors.runtime.dispatcher import blocking
-from penstock.actors.runtime.grave import refuse
 from penstock.actors.runtime.mailbox import Mailbox
 from penstock.actors.runtime.process import Process, SystemMessage
-from penstock.actors.runtime.signals import NOPROC, NORMAL, ExitNotice
+from penstock.actors.runtime.reasons import NOPROC, NORMAL
+from penstock.actors.runtime.reply import answer_with_error
+from penstock.actors.runtime.signals import ExitNotice
 from penstock.errors import ProcessDead
 
 __all__ = ["PlainActor"]
 
-_EVERY: Final = 0.5  # seconds between two looks; what is seen dead twice is dead
-_STEP: Final = 0.05  # seconds between two looks at whether it is still worth waiting for
-_LAST_STEPS: Final = 100  # how often, for one that is dead and whose `on_stop` has not ended
+_EVERY: Final = 0.5  # seconds between two checks; an actor found dead twice has ended
+_STEP: Final = 0.05  # seconds between two checks while waiting for the actor to stop
+_LAST_STEPS: Final = 100  # checks after the actor is dead, while its `on_stop` still runs
 
 
 class _Ended(msgspec.Struct, frozen=True):
+    """The actor has ended."""
+
     reason: object
 
 
-class _Look(msgspec.Struct, frozen=True):
-    pass
+class _Check(msgspec.Struct, frozen=True):
+    """It is time to check whether the actor is alive."""
 
 
-class _Clock(Timer):
+class _CheckTimer(Timer):
     __slots__ = ("_inbox",)
 
     def __init__(self, inbox: Mailbox) -> None:
@@ -48,25 +51,27 @@ class _Clock(Timer):
         self._inbox = inbox
 
     def fire(self, generation: int) -> None:
-        self._inbox.put(_Look())
+        self._inbox.put(_Check())
 
 
 class PlainActor(Process):
-    """Starts ``cls`` as Pykka does and passes on what it is told and asked, so its ref, and its name if it has one,
-    stay good when the actor behind it is another one::
+    """Represents a plain Pykka actor: starts ``cls`` as Pykka does and passes all messages and calls on to it::
 
-        ChildSpec(id="it", cls=PlainActor, args=(MyThreadingActor, "what its constructor gets"), name="it")
+        ChildSpec(id="it", cls=PlainActor, args=(MyThreadingActor, "argument of its constructor"), name="it")
 
-    As in Pykka, an exception in a call goes to the caller and ends nothing. Its end is clean if it stopped, a crash
-    with the exception if that was the cause, else ``"noproc"``. It is ended by ``ActorRef.stop``; one that does not
-    end within the time-out of its specification is left behind, since a thread cannot be killed.
+    The process's name, if it has one, refers to the new actor after a restart.
+
+    As in Pykka, an exception in a call goes to the caller and does not end the actor. The exit reason is ``"normal"``
+    if the actor stopped, the exception if it failed, else ``"noproc"``. It is ended by ``ActorRef.stop``. An actor
+    that does not stop within the ``shutdown`` time of its specification keeps running, since a thread cannot be
+    killed.
     """
 
     trap_exit = True
     in_pykka_registry = False
 
     _plain: pykka.ActorRef[Any] | None = None
-    _looks: _Clock | None = None
+    _check_timer: _CheckTimer | None = None
     _seen_dead: bool = False
 
     def __init__(self, cls: type[pykka.Actor], *args: Any, **kwargs: Any) -> None:
@@ -77,11 +82,11 @@ class PlainActor(Process):
     def on_start(self) -> None:
         self._plain = self._start_plain()
         self._listen(self._plain._actor_weakref())
-        self._looks = _Clock(self.actor_inbox)
-        self._look_later()
+        self._check_timer = _CheckTimer(self.actor_inbox)
+        self._check_later()
 
     def _listen(self, actor: Any) -> None:
-        """Hear of its end, in its own thread, after whatever it does then itself."""
+        """Wrap the actor's ``on_stop`` and ``on_failure`` to report its end, in its thread, after they have run."""
         if actor is None:
             return
         on_stop, on_failure = actor.on_stop, actor.on_failure
@@ -106,9 +111,9 @@ class PlainActor(Process):
         actor.on_stop, actor.on_failure = stopped, failed
 
     def _handle(self, item: Any) -> None:
-        """Pass on what is not for this process itself."""
+        """Pass on every message that is not for this process itself."""
         message = item.message if item.__class__ is Envelope else item
-        if isinstance(message, (SystemMessage, ExitNotice, _ActorStop, _Ended, _Look)):
+        if isinstance(message, (SystemMessage, ExitNotice, _ActorStop, _Ended, _Check)):
             super()._handle(item)
             return
         plain = self._plain
@@ -116,7 +121,7 @@ class PlainActor(Process):
         if plain.is_alive():
             plain.actor_inbox.put(item if item.__class__ is Envelope else Envelope(item))
         elif item.__class__ is Envelope and item.reply_to is not None:
-            refuse(item.reply_to, ProcessDead(self.label))
+            answer_with_error(item.reply_to, ProcessDead(self.label))
         else:
             self.runtime.dead_letters.record(self.label, message)
 
@@ -124,27 +129,27 @@ class PlainActor(Process):
         match message:
             case _Ended(reason=reason):
                 self.exit(reason)
-            case _Look():
+            case _Check():
                 assert self._plain is not None
                 if self._seen_dead:
                     self.exit(NOPROC)
                 self._seen_dead = not self._plain.is_alive()
-                self._look_later()
+                self._check_later()
             case ExitNotice():
                 pass
             case _:
                 return super().on_receive(message)
         return None
 
-    def _look_later(self) -> None:
-        looks = self._looks
-        assert looks is not None
-        self.runtime.timers.set(looks, self.runtime.clock.monotonic() + _EVERY)
-        if not self.is_alive:  # killed meanwhile, so `dispose` may not have seen it
-            self.runtime.timers.cancel(looks)
+    def _check_later(self) -> None:
+        timer = self._check_timer
+        assert timer is not None
+        self.runtime.timers.set(timer, self.runtime.clock.monotonic() + _EVERY)
+        if not self.is_alive:  # killed meanwhile: `dispose` may have missed this timer
+            self.runtime.timers.cancel(timer)
 
     def terminate(self, reason: object) -> None:
-        """Stop the actor and wait until it has, ``on_stop`` included."""
+        """Stop the actor and wait until it has stopped, ``on_stop`` included."""
         plain, left = self._plain, _LAST_STEPS
         if plain is None or not plain.is_alive():
             return
@@ -154,9 +159,9 @@ class PlainActor(Process):
                 left -= not plain.is_alive()
 
     def dispose(self, reason: object) -> None:
-        """Called once by the runtime, when it is dead: release what it holds. Any thread."""
-        if self._looks is not None:
-            self.runtime.timers.cancel(self._looks)
-        if self._plain is not None and self._plain.is_alive():  # it was killed
+        """Stop checking, and stop the actor. Called once by the runtime when the process is dead, in any thread."""
+        if self._check_timer is not None:
+            self.runtime.timers.cancel(self._check_timer)
+        if self._plain is not None and self._plain.is_alive():  # this process was killed
             self._plain.stop(block=False)
         super().dispose(reason)

@@ -1,7 +1,7 @@
 """Names for plain Pykka actors.
 
-A process has its name in the runtime's own table, where it is free before anybody hears of its death. A plain Pykka
-actor announces no death; under a name given here it is found until it is dead, which is noticed at the next look or
+The name of a process is in the runtime's table, and is free before its death is announced. A plain Pykka actor does
+not announce its death: a name given here is freed when the dead actor is noticed, at the next request for the name or
 within a second.
 """
 
@@ -28,27 +28,27 @@ class Register(msgspec.Struct, frozen=True):
 
 
 class Unregister(msgspec.Struct, frozen=True):
-    """Take a name back; harmless if nobody has it."""
+    """Free a name. Has no effect if it is not taken."""
 
     name: str
 
 
 class Whereis(msgspec.Struct, frozen=True):
-    """Ask who has a name: a ref or None."""
+    """Look up a name; the answer is a ref or None."""
 
     name: str
 
 
 class Sweep(msgspec.Struct, frozen=True):
-    """Look for what nobody announces, dead foreign actors above all. The reaper says so once a second."""
+    """Look for changes that are not announced, such as dead plain actors. Sent by the reaper once a second."""
 
 
 class Names(dict[str, "pykka.ActorRef[Any]"]):
-    """The table; it survives the registry's actor."""
+    """The table of names. It outlives the registry's process."""
 
 
 class Registry(Process):
-    """Keeps the names; O(1) for each request."""
+    """Keeps the names; each request takes constant time."""
 
     in_pykka_registry = False
 

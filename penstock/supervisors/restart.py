@@ -1,4 +1,4 @@
-"""The arithmetic of restarts. Pure: time and chance are passed in."""
+"""The arithmetic of restarts. Pure: time and random numbers are passed in."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from penstock.actors.runtime.signals import is_clean
+from penstock.actors.runtime.reasons import is_clean
 from penstock.supervisors.spec import AutoShutdown, Backoff, Restart, Strategy
 
 __all__ = ["Plan", "RestartWindow", "backoff_delay", "plan_restart", "should_restart", "should_shut_down"]
@@ -30,7 +30,7 @@ class RestartWindow:
         self._times: deque[float] = deque()
 
     def exceeded(self, now: float) -> bool:
-        """Count a restart at ``now``; returns whether it is one too many."""
+        """Count a restart at ``now``; returns whether there are now more than ``intensity`` within ``period``."""
         times = self._times
         while times and now - times[0] > self.period:
             times.popleft()
@@ -39,19 +39,19 @@ class RestartWindow:
 
 
 def should_restart(restart: Restart, reason: object) -> bool:
-    """Whether a child that ended with ``reason`` is started again."""
+    """Return whether a child that ended with ``reason`` is started again."""
     return restart == "permanent" or (restart == "transient" and not is_clean(reason))
 
 
 class Plan(NamedTuple):
-    """Whom to stop, in order, and then whom to start, in order. Who is stopped and not started is forgotten."""
+    """Ids of children to stop and then to start, each in order. A child that is stopped but not started is removed."""
 
     stop: list[str]
     start: list[str]
 
 
 def plan_restart(strategy: Strategy, children: Mapping[str, Restart], ended: str) -> Plan:
-    """What the restart of one child means for the others; ``children`` are all of them in start order.
+    """Return what the restart of one child requires of the others; ``children`` are all of them in start order.
 
     >>> children = {"a": "permanent", "b": "permanent", "c": "temporary", "d": "transient"}
     >>> plan_restart("rest_for_one", children, "b")
@@ -68,7 +68,7 @@ def plan_restart(strategy: Strategy, children: Mapping[str, Restart], ended: str
 
 
 def should_shut_down(policy: AutoShutdown, significant: bool, others_active: bool) -> bool:
-    """Whether the end of a child, which is not restarted, ends its supervisor.
+    """Return whether the end of a child that is not restarted ends its supervisor.
 
     ``others_active``: another significant child runs, or is being restarted.
     """
@@ -76,7 +76,9 @@ def should_shut_down(policy: AutoShutdown, significant: bool, others_active: boo
 
 
 def backoff_delay(backoff: Backoff | None, failures: int, chance: float) -> float:
-    """Seconds to wait before a restart, after ``failures`` restarts that did not last; ``chance`` is from 0 to 1.
+    """Return the seconds to wait before a restart, after ``failures`` restarts that did not last.
+
+    ``chance`` is a random number from 0 to 1.
 
     >>> [backoff_delay(Backoff(min=1, max=5, jitter=0.5), failures, 0.0) for failures in range(4)]
     [1.0, 2.0, 4.0, 5.0]

@@ -1,7 +1,4 @@
-"""Child specifications: plain data, as in OTP.
-
-What a supervisor is to start, and what it is to do when that ends. Nothing here starts anything.
-"""
+"""Child specifications and supervisor flags: plain data, as in OTP."""
 
 from __future__ import annotations
 
@@ -31,20 +28,21 @@ __all__ = [
 ]
 
 Restart: TypeAlias = Literal["permanent", "transient", "temporary"]
-"""Restart it always; only after a crash; never."""
+"""Restart a child always; only after a crash; never."""
 
 Strategy: TypeAlias = Literal["one_for_one", "one_for_all", "rest_for_one"]
-"""Who is restarted with a child that ends: nobody else; everybody; those that were started after it."""
+"""Which children are restarted with one that ends: no other; all; those that were started after it."""
 
 AutoShutdown: TypeAlias = Literal["never", "any_significant", "all_significant"]
-"""Whether a supervisor ends by itself: no; when one significant child has ended; when the last one has."""
+"""When a supervisor ends by itself: never; when one significant child has ended; when the last one has."""
 
 ChildState: TypeAlias = Literal["running", "undefined", "restarting"]
-"""It runs; it does not; it did, and the next attempt to start it is still to come."""
+"""The child runs; it does not run; it has ended and will be started again."""
 
 BRUTAL_KILL: Final = "brutal_kill"
 Shutdown: TypeAlias = float | Literal["brutal_kill"] | None
-"""How a child is ended: asked, and killed after so many seconds; killed at once; asked, and waited for (None)."""
+"""How a child is ended: by an exit signal, and killed after so many seconds; killed at once; by an exit signal alone,
+without a limit (None)."""
 
 _UNSAID: Final[Any] = msgspec.UNSET
 
@@ -52,8 +50,8 @@ _UNSAID: Final[Any] = msgspec.UNSET
 class Backoff(msgspec.Struct, frozen=True, kw_only=True):
     """How long to wait before a restart: ``min`` seconds, doubled each time up to ``max``.
 
-    A child that has run for ``max`` seconds starts again at ``min``. ``jitter`` is the part of each wait that is left
-    to chance: 0.2 makes it 80 to 100 % of that.
+    After a child has run for ``max`` seconds, its next wait is ``min`` again. ``jitter`` is the random part of each
+    wait: 0.2 makes it 80 to 100 % of the full time.
     """
 
     min: float = 0.1
@@ -70,16 +68,20 @@ class ChildSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One child of a supervisor.
 
     Attributes:
-        id: what the supervisor calls it; unique among its children.
-        cls: the class to start.
-        args, kwargs: what its constructor gets.
-        restart: when it is started again.
-        shutdown: how it is ended. If nothing is said: 5 seconds; a supervisor is waited for.
-        name: a name to register it under, the same after every restart.
-        supervisor: it is a supervisor itself; known of Penstock's own.
-        significant: its end may be the supervisor's, see `SupervisorFlags`. Not for permanent ones.
-        backoff: how long to wait before it is started again; None starts it at once.
-        start_timeout: seconds for its start; None waits for as long as it takes.
+        id: unique among the supervisor's children.
+        cls: the class to start, a subclass of `Process`.
+        args, kwargs: arguments of its constructor.
+        restart: when the child is started again.
+        shutdown: how the child is ended. The default is 5 seconds, for a supervisor None.
+        name: a name to register the child under, the same after every restart.
+        supervisor: whether the child is itself a supervisor; set automatically for Penstock's own.
+        significant: whether the child's end may end the supervisor, see `SupervisorFlags`. Not allowed for permanent
+            children.
+        backoff: how long to wait before a restart; None restarts at once.
+        start_timeout: seconds for the child's start; None sets no limit.
+
+    Raises:
+        OptionError: a value is not allowed.
     """
 
     id: str
@@ -116,7 +118,11 @@ class ChildSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SupervisorFlags(msgspec.Struct, frozen=True, kw_only=True):
-    """How a supervisor restarts: ``intensity`` restarts within ``period`` seconds are fine, one more is too many."""
+    """How a supervisor restarts its children. It ends after more than ``intensity`` restarts in ``period`` seconds.
+
+    Raises:
+        OptionError: a value is not allowed.
+    """
 
     strategy: Strategy = "one_for_one"
     intensity: int = 1
@@ -131,11 +137,11 @@ class SupervisorFlags(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def check_children(specs: Iterable[ChildSpec], auto_shutdown: AutoShutdown = "never") -> None:
-    """See whether a supervisor can have these children together.
+    """Check that a supervisor can have these children.
 
     Raises:
         SupervisorError: ``invalid_child_spec``, ``duplicate_child_name``, or ``bad_combination``: a significant child
-            that is permanent, or of a supervisor that never shuts itself down.
+            that is permanent, or whose supervisor has ``auto_shutdown="never"``.
     """
     known: set[str] = set()
     for spec in specs:
@@ -149,7 +155,7 @@ def check_children(specs: Iterable[ChildSpec], auto_shutdown: AutoShutdown = "ne
 
 
 class ChildInfo(msgspec.Struct, frozen=True):
-    """A child as a supervisor shows it. ``ref`` is None while it does not run."""
+    """State of a child, as returned by `which_children`. ``ref`` is None while the child does not run."""
 
     id: str
     ref: ProcessRef | None
@@ -161,7 +167,7 @@ class ChildInfo(msgspec.Struct, frozen=True):
 
 
 class ChildCounts(msgspec.Struct, frozen=True, kw_only=True):
-    """How many children a supervisor has: specified, running; and of those specified, supervisors and workers."""
+    """Number of children: specified, running, and of those specified, supervisors and workers."""
 
     specs: int
     active: int
@@ -170,9 +176,9 @@ class ChildCounts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ChildExited(msgspec.Struct, frozen=True):
-    """A child of a dynamic supervisor is gone and will not come back. Told to the supervisor's observer.
+    """A child of a dynamic supervisor has ended and is not restarted. Sent to the supervisor's observer.
 
-    Its specification is in it because ids are used again: this one is about just that child.
+    It carries the specification, since another child may use the same id later.
     """
 
     spec: ChildSpec

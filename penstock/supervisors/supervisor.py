@@ -1,6 +1,6 @@
-"""The supervisor of a list of children: starts them in order, keeps them running, ends them in reverse.
+"""The supervisor of a list of children: starts them in order, keeps them running, ends them in reverse order.
 
-What may be asked of it is in `penstock.supervisors.calls`.
+Requests to it are functions in `penstock.supervisors.calls`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from penstock.actors.runtime.process import ProcessRef, Refusal
-from penstock.actors.runtime.signals import SHUTDOWN, ExitNotice, ProcessExit
+from penstock.actors.runtime.reasons import SHUTDOWN, ProcessExit
+from penstock.actors.runtime.signals import ExitNotice
 from penstock.actors.runtime.transitions import IGNORE
 from penstock.config.logs import get_logger
 from penstock.errors import StartError, SupervisorError
@@ -22,7 +23,7 @@ from penstock.supervisors.calls import (
     TerminateChild,
     WhichChild,
 )
-from penstock.supervisors.children import Child, Retry, Supervising, must_not_run, refused
+from penstock.supervisors.children import Child, Retry, Supervising, check_not_running, refusal
 from penstock.supervisors.restart import Plan, RestartWindow, plan_restart, should_restart, should_shut_down
 from penstock.supervisors.spec import ChildSpec, SupervisorFlags, check_children
 
@@ -30,13 +31,18 @@ __all__ = ["Supervisor"]
 
 
 class Supervisor(Supervising):
-    """Starts its children in order and keeps them running, by ``flags.strategy``.
+    """Starts its children in order and keeps them running, as ``flags.strategy`` says.
 
-    Give it its children, or write a subclass whose `init` returns them.
+    Pass the children to ``spawn``, or write a subclass whose `init` returns them.
 
-    If a child's first start fails, those before it are ended in reverse and this start raises `SupervisorError`
-    (``failed_to_start_child``). If children are restarted more often than ``flags`` allow, it ends all of them in
-    reverse and itself with ``"shutdown"``. A restart that fails is tried again, and counts, each time.
+    If children are restarted more often than ``flags`` allow, the supervisor ends all of them in reverse order and
+    itself with ``"shutdown"``. A restart that fails is tried again; each attempt counts.
+
+    Raises, at its start:
+        SupervisorError: ``failed_to_start_child``: a child did not start (``detail`` is the exception), and those
+            before it have been ended in reverse order; ``duplicate_child_name``, ``invalid_child_spec``,
+            ``bad_combination``: these children are not allowed together.
+        StartError: `init` returned `IGNORE` (``ignore``) or something else than children and flags (``bad_return``).
     """
 
     def __init__(self, specs: Sequence[ChildSpec] = (), flags: SupervisorFlags | None = None) -> None:
@@ -46,10 +52,10 @@ class Supervisor(Supervising):
         self._window = RestartWindow(self._flags.intensity, self._flags.period)
 
     def init(self) -> Any:
-        """Return the children and the flags, ``(specs, flags)``, or `IGNORE`; asked once, when it starts."""
+        """Return the children and the flags, ``(specs, flags)``, or `IGNORE`. Called once, at the start."""
         return self._given
 
-    # --- its life ------------------------------------------------------------------------------------------------
+    # --- start, end, messages ------------------------------------------------------------------------------------
 
     def on_start(self) -> None:
         wanted = self.init()
@@ -84,12 +90,12 @@ class Supervisor(Supervising):
                 child = self._by_ref.get(sender) if sender is not None else None
                 if child is not None and child.ref is sender:
                     self._child_ended(child, reason)
-            case Retry(child=child, turn=turn, due=due):
-                if child.turn == turn:
+            case Retry(child=child, version=version, due=due):
+                if child.version == version:
                     if due:
-                        self._start_again(self._plan(child).start, child, "it was time")
+                        self._start_again(self._plan(child).start, child, "the back-off is over")
                     else:
-                        self._restart(child, "its restart failed")
+                        self._restart(child, "the last restart failed")
             case StartChild(spec=spec):
                 return self._start(spec)
             case TerminateChild(id=id):
@@ -101,7 +107,7 @@ class Supervisor(Supervising):
                 return self._start_stopped(self._find(id))
             case DeleteChild(id=id):
                 child = self._find(id)
-                must_not_run(child)
+                check_not_running(child)
                 del self._children[child.id]
             case WhichChild(id=id):
                 return self._find(id).info()
@@ -116,7 +122,7 @@ class Supervisor(Supervising):
     def _find(self, id: ChildId) -> Child:
         child = self._children.get(id) if isinstance(id, str) else None
         if child is None:
-            raise refused("not_found", id)
+            raise refusal("not_found", id)
         return child
 
     def _start(self, spec: Any) -> ProcessRef | None:
@@ -126,7 +132,7 @@ class Supervisor(Supervising):
             raise Refusal(error) from None
         child = self._children.get(spec.id)
         if child is not None:
-            raise refused("already_started" if child.state == "running" else "already_present", spec.id, child.ref)
+            raise refusal("already_started" if child.state == "running" else "already_present", spec.id, child.ref)
         child = Child(spec)
         try:
             self._start_child(child)
@@ -136,7 +142,7 @@ class Supervisor(Supervising):
         return child.ref
 
     def _start_stopped(self, child: Child) -> ProcessRef | None:
-        must_not_run(child)
+        check_not_running(child)
         try:
             self._start_child(child)
         except Exception as error:
@@ -144,7 +150,7 @@ class Supervisor(Supervising):
         return child.ref
 
     def _keep(self, child: Child) -> None:
-        """Have it among the children. A temporary one is kept only while it runs, and what it was given not at all."""
+        """Add a child to the children. A temporary one is kept only while it runs, and without its arguments."""
         if child.spec.restart == "temporary":
             if child.ref is None:
                 return
@@ -157,7 +163,7 @@ class Supervisor(Supervising):
         if should_restart(child.spec.restart, reason):
             self._restart(child, reason)
             return
-        self._put_down(child)
+        self._mark_stopped(child)
         if child.spec.restart == "temporary":
             del self._children[child.id]
         policy = self._flags.auto_shutdown
@@ -176,9 +182,9 @@ class Supervisor(Supervising):
         return plan_restart(strategy, {id: child.spec.restart for id, child in self._children.items()}, ended.id)
 
     def _restart(self, ended: Child, reason: object) -> None:
-        """Count a restart, end who has to end with it, and start them all, now or when the back-off is over."""
-        delay = self._delay(ended)
-        self._set_aside(ended)
+        """Count a restart, end the children affected by it, and start all of them now or after the back-off."""
+        delay = self._next_delay(ended)
+        self._mark_restarting(ended)
         if self._window.exceeded(self.runtime.clock.monotonic()):
             get_logger(actor=self.label).error("too_many_restarts", child=ended.id)
             raise ProcessExit(SHUTDOWN)
@@ -189,20 +195,20 @@ class Supervisor(Supervising):
             if child.spec.restart == "temporary":
                 del self._children[id]
         if delay > 0:
-            self._put_off(ended, delay, due=True)
+            self._start_later(ended, delay, due=True)
         else:
             self._start_again(plan.start, ended, reason)
 
     def _start_again(self, ids: Iterable[str], ended: Child, reason: object) -> None:
         for id in ids:
             child = self._children[id]
-            if child.state == "running":  # somebody has asked for it while the back-off went on
+            if child.state == "running":  # started on request during the back-off
                 continue
             try:
                 self._start_child(child)
             except Exception as error:
                 self._log_failure(child, error)
-                self._put_off(child)
+                self._start_later(child)
                 return
             child.restarts += 1
         self._log_restart(ended, reason)

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeAlias, TypeVar
 
 from penstock.actors.runtime.process import Process, SystemMessage
-from penstock.actors.runtime.reply import Reply
 from penstock.actors.runtime.signals import SHUTDOWN, is_clean
-from penstock.actors.stream.messages import Cancel, Complete, Fail, Reset
-from penstock.actors.stream.outcome import Outcome
 from penstock.config.logs import get_logger
 from penstock.config.options import StreamOptions
-from penstock.errors import OptionError, PenstockError, StreamClosed, StreamError, describe_reason
+from penstock.errors import OptionError, PenstockError, StreamClosed, StreamCrashed, StreamError
 from penstock.events import (
     StreamCancelled,
     StreamCompleted,
@@ -24,6 +20,7 @@ from penstock.events import (
     TokenKind,
     ToolEvent,
 )
+from penstock.ports import Sink
 from penstock.stream import Stream
 from penstock.system import System
 
@@ -117,13 +114,13 @@ def chain(
     ``transform`` is given token events only; tool events pass unchanged, in their place and with the new stream's
     numbers. Backpressure goes through: while the new stream is full, the old one waits, and so on up to the provider.
     The new stream ends as the old one does, after what is still buffered in it, with the same finish reason, usage and
-    calls, or the same error; it is reset when the old one is. If ``transform`` raises, the new stream is cancelled with
-    the exception's name. If the new stream ends first, it lets go of the old one at once.
+    calls, or the same error; it is reset when the old one is. If ``transform`` raises, the new stream fails with
+    `StreamCrashed`, whose cause is the exception. If the new stream ends first, it lets go of the old one at once.
     """
     _check(transform=transform, stream=stream)
     target = system.open_stream(stream_id, options, metadata=stream.metadata, on_orphan="cancel")
     runtime = system.runtime
-    relay = target._record.feeder = runtime.spawn(_Relay, target, transform)
+    relay = target._record.feeder = runtime.spawn(_Relay, target.stream_id, target.sink(), transform)
     subscription = stream.subscribe(relay, slow="block", window=1)
 
     def let_go() -> None:
@@ -143,24 +140,25 @@ def _check(*, stream: object, **functions: object) -> None:
 
 
 class _Relay(Process):
-    """Stands between two streams. It never blocks: while the second has no room it is suspended.
+    """Passes events from one stream to the sink of another. It never blocks: without room it is suspended.
 
-    Suspended, it does not even say that it has handled the last event, so that the first stream waits.
+    While it is suspended it does not even acknowledge its last event, so the first stream waits.
     """
 
     in_pykka_registry = False
 
-    def __init__(self, target: Stream, transform: Callable[[TokenEvent], Iterable[str]]) -> None:
+    def __init__(self, stream_id: str, sink: Sink, transform: Callable[[TokenEvent], Iterable[str]]) -> None:
         super().__init__()
-        self._target = target
+        self._stream_id = stream_id
+        self._sink = sink
         self._transform = transform
         self._rest: list[tuple[str, TokenKind]] = []
         self._reset_for: str | None = None
-        self._reply: Reply | None = None
+        self._is_asked = False  # the reset is under way
 
     @property
     def label(self) -> str:
-        """Says what it is."""
+        """Its name in logs."""
         return f"relay-{self.actor_urn[9:17]}"
 
     def on_receive(self, message: Any) -> None:
@@ -168,45 +166,48 @@ class _Relay(Process):
             case TokenEvent():
                 self._take(message)
             case _ if isinstance(message, ToolEvent):
-                self._target._record.intake.push_event(message)
+                self._sink.push_event(message)
             case StreamReset(reason=reason):
                 self._reset_for = reason
             case StreamCompleted():
-                self._target._record.propose(Complete(_outcome_of(message)))
+                self._sink.end(like=message)
             case StreamFailed(error=error):
-                self._target._record.propose(Fail(_copy(error), _outcome_of(message)))
+                self._sink.end(_copy(error), like=message)
             case StreamCancelled(reason=reason):
-                self._cancel(reason)
+                self._sink.cancel(reason)
             case _:
                 return
         self.go_on()
 
     def dispose(self, reason: object) -> None:
-        """Nobody feeds the target any more: see to it that it ends, also if this one was killed. Any thread."""
+        """End the target, as nothing feeds it any more, even if this process was killed. Any thread."""
         super().dispose(reason)
-        if not is_clean(reason) and not self._target.is_over:
-            self._cancel(f"its relay ended: {describe_reason(reason)}")
+        if not is_clean(reason):
+            self._sink.end(StreamCrashed(self._stream_id, ("relay", reason)))
 
     def _take(self, event: TokenEvent) -> None:
         try:
             self._rest = [(str(token), "text") for token in self._transform(event)]
         except Exception as error:
-            get_logger(stream_id=self._target.stream_id).warning("transform_failed", error=type(error).__name__)
-            self._cancel(f"transform raised {type(error).__name__}")
-
-    def _cancel(self, reason: str | None) -> None:
-        self._target._record.propose(Cancel(reason))
+            get_logger(stream_id=self._stream_id).warning("transform_failed", error=type(error).__name__)
+            failure = StreamCrashed(self._stream_id, ("transform", error))
+            failure.__cause__ = error
+            self._sink.end(failure)
+            self.exit()
 
     def go_on(self) -> None:
-        """Do what is left to do, or wait until it can be done."""
+        """Push what is left, or wait until there is room for it."""
         tell = self.ref.tell
-        if self._reset_for is not None and not self._is_reset():
+        if self._reset_for is not None:
             self.suspend()
+            if not self._is_asked:
+                self._is_asked = True
+                self._sink.reset(self._reset_for, lambda is_done: tell(_ResetDone(is_done)))
             return
         try:
-            done = self._target._record.intake.push_now(self._rest, lambda: tell(_GO_ON))
+            done = self._sink.push_now(self._rest, lambda: tell(_GO_ON))
         except StreamClosed:
-            self._rest = []  # it lets go of us
+            self._rest = []  # the target has ended, and unsubscribes this process
         else:
             del self._rest[:done]
         if self._rest:
@@ -214,24 +215,16 @@ class _Relay(Process):
         else:
             self.resume()
 
-    def _is_reset(self) -> bool:
-        """Whether the target has forgotten what came; asks it to, and again if it has crashed instead."""
-        reply, self._reply = self._reply, None
-        if reply is not None:
-            with contextlib.suppress(PenstockError):
-                reply.get(timeout=0)
-                self._reset_for = None
-        ref = self._target._record.ref
-        if self._reset_for is None or self._target.is_over or ref is None:
-            return True
-        tell = self.ref.tell
-        self._reply = ref.ask(Reset(self._reset_for), block=False)
-        self._reply.when_done(lambda: tell(_GO_ON))
-        return False
+    def reset_done(self, is_done: bool) -> None:
+        """Continue after the reset, or ask for it again if the target's actor crashed meanwhile."""
+        self._is_asked = False
+        if is_done:
+            self._reset_for = None
+        self.go_on()
 
 
 class _GoOn(SystemMessage):
-    """There is room."""
+    """There is room in the target."""
 
     __slots__ = ()
 
@@ -240,17 +233,20 @@ class _GoOn(SystemMessage):
         process.go_on()
 
 
+class _ResetDone(SystemMessage):
+    """The target has answered the reset."""
+
+    __slots__ = ("is_done",)
+
+    def __init__(self, is_done: bool) -> None:
+        self.is_done = is_done
+
+    def apply(self, process: Process) -> None:
+        assert isinstance(process, _Relay)
+        process.reset_done(self.is_done)
+
+
 _GO_ON: Final = _GoOn()
-
-
-def _outcome_of(terminal: StreamCompleted | StreamFailed) -> Outcome:
-    """What it says beside the text."""
-    facts = {
-        name: getattr(terminal, name)
-        for name in Outcome.__struct_fields__
-        if name not in ("text", "reasoning") and hasattr(terminal, name)
-    }
-    return Outcome(**facts)
 
 
 def _copy(error: PenstockError) -> PenstockError:

@@ -280,3 +280,26 @@ def test_ordinary_ends_leave_no_dead_letters_over_real_sockets() -> None:
         eventually(lambda: system.statistics().streams_active == 0)
         letters = system.runtime.dead_letters
         assert (letters.count, dict(letters.by_type)) == (0, {})
+
+
+def test_an_end_that_hangs_in_the_journal_is_announced_when_its_actor_is_killed() -> None:
+    hanging, go_on = threading.Event(), threading.Event()
+
+    class Hanging:
+        def append(self, event: Event) -> None:
+            if isinstance(event, penstock.StreamCompleted):
+                hanging.set()
+                go_on.wait(20)
+
+    with penstock.System() as system:
+        stream = system.open_stream("s", STEADY, journal=Hanging())
+        stopper = threading.Thread(target=stream.stop)
+        stopper.start()
+        try:
+            assert hanging.wait(10)
+            assert stream._record.ref is not None
+            system.runtime.exit(stream._record.ref, "kill")
+            assert stream.result(timeout=10).finish_reason == "stop"
+        finally:
+            go_on.set()
+            stopper.join(10)

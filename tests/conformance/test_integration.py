@@ -372,13 +372,14 @@ def test_I30_a_failure_goes_through_with_its_error_and_a_cancel_with_its_reason(
         assert_all_is_well(system, [failing, behind, hanging, after])
 
 
-def test_I30_a_transform_that_raises_cancels_the_new_stream_and_lets_go_of_the_old() -> None:
+def test_I30_a_transform_that_raises_fails_the_new_stream_and_lets_go_of_the_old() -> None:
     with SimulatedSystem() as system:
         first = system.open_stream(options=FAST)
         second = penstock.chain(system, first, lambda event: [][1], options=FAST)
         first.process_tokens(["a", "b"])
-        with pytest.raises(penstock.StreamCancelledError, match="IndexError"):
+        with pytest.raises(penstock.StreamCrashed, match="IndexError") as caught:
             second.result(timeout=1)
+        assert isinstance(caught.value.__cause__, IndexError)
         system.settle()
         assert system.get_stream_info(first.stream_id).subscriber_count == 0
         assert not first.is_over  # it was opened with on_orphan="continue"

@@ -328,7 +328,7 @@ class Program:
 
 def _may_die(process: Process | None) -> bool:
     """Whether a user could reach it. Not: the reader's stand-in for a thread, and helpers that live for one call."""
-    return process is not None and type(process).__name__ not in ("_OfferingRequest", "_DeathWatch", "Sentinel")
+    return process is not None and type(process).__name__ not in ("_OfferingRequest", "Sentinel")
 
 
 def _read_one(events: Events, got: list[Event], timeout: float) -> bool:

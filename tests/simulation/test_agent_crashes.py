@@ -21,7 +21,7 @@ from tests.conformance.common import FAST, assert_nothing_is_left
 
 pytestmark = pytest.mark.seeds(40)
 
-SPARED = ("_OfferingRequest", "_DeathWatch", "Sentinel", "_Steps", "CallbackProcess")
+SPARED = ("_OfferingRequest", "Sentinel", "_Steps", "CallbackProcess")
 """Stand-ins for threads, helpers that live for one call, the tools' own timers, and the subscribers we look through."""
 VICTIMS = {
     "agent": "AgentProcess",

@@ -197,3 +197,8 @@ def fail(stream: penstock.Stream) -> float | None:
     except (penstock.ProviderBusy, penstock.ToolRoundsExceeded, penstock.AgentBusy, penstock.OutputInvalid):
         return None
     return 0.0
+
+
+def misspell() -> None:
+    print(penstock.Sytem)  # type: ignore[attr-defined]  # the lazy names do not hide a mistake
+    assert_type(penstock.__version__, str)

@@ -1,1 +1,1 @@
-"""The `actors.runtime` room of Penstock."""
+"""Processes in general: mailboxes, dispatcher, timers, links, monitors, state machines. Streams are unknown here."""

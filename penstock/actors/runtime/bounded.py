@@ -1,7 +1,7 @@
-"""Mailboxes with a bound, with priorities, and with a way past the queue for system messages.
+"""Mailboxes with a bound or priorities, in which system messages overtake all others.
 
-They are for who asks for one (``runtime.spawn(…, mailbox=MailboxOptions(…))``): the ordinary `Mailbox` is smaller and
-faster, and has no need of a lock.
+A process has one if its ``spawn`` or its class gives `MailboxOptions`. The ordinary `Mailbox` is smaller and faster,
+since it needs no lock.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from bisect import insort
 from collections import deque
 from collections.abc import Callable
 from threading import Lock, get_ident
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
+from typing import Any, Final, Literal, Protocol, TypeAlias, get_args
 
 import msgspec
 import pykka
@@ -20,41 +20,45 @@ from pykka._envelope import Envelope
 from pykka.messages import _ActorStop
 
 from penstock.actors.runtime.clock import Fired
-from penstock.actors.runtime.grave import refuse
-from penstock.actors.runtime.mailbox import Mailbox, Undertaker
+from penstock.actors.runtime.dead_letters import DeadLetters
+from penstock.actors.runtime.dispatcher import Dispatcher
+from penstock.actors.runtime.mailbox import DeadOwner, Mailbox, Owner
 from penstock.actors.runtime.ref import SystemMessage
+from penstock.actors.runtime.reply import answer_with_error
 from penstock.actors.runtime.signals import Down, ExitNotice
 from penstock.config.checks import check_choice, check_number
 from penstock.config.logs import get_logger
 from penstock.errors import MailboxFull, OptionError
 
-if TYPE_CHECKING:
-    from penstock.actors.runtime.process import Process
-
-__all__ = ["BoundedMailbox", "MailboxCounters", "MailboxOptions", "WhenFull"]
+__all__ = ["BoundedMailbox", "BoundedProcess", "MailboxCounters", "MailboxOptions", "WhenFull"]
 
 WhenFull: TypeAlias = Literal["block", "drop_oldest", "drop_newest", "reject"]
 
-_LAST: Final = 1 << 62  # the priority of Pykka's polite stop: when everything else is done
+_LAST: Final = 1 << 62  # the priority of Pykka's polite stop, which is handled after everything else
 _SYSTEM: Final = (SystemMessage, ExitNotice, Down, Fired)
 
 
 class MailboxOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """How the mailbox of one process behaves.
+    """Options for the mailbox of one process.
 
-    Whatever is chosen, system messages (exit notices, `Down`, ``sys``, the process's own timers) overtake all others,
-    and neither they nor Pykka's polite ``stop()`` count or are ever refused.
+    With any options, system messages (exit notices, `Down`, OTP's ``sys`` requests, the process's own timers) overtake
+    all others. Neither they nor Pykka's polite ``stop()`` count towards ``max_size``, and they are never refused.
 
     Attributes:
-        max_size: messages that may wait, 1 … 10,000,000; None is no bound.
-        when_full: ``"block"`` lets the sender wait for at most ``block_timeout``, and then does as ``"reject"``. A
-            process never waits for itself: what it sends to itself is taken.
-            ``"drop_oldest"`` and ``"drop_newest"`` throw a message away: it is a dead letter, and if it was a call, its
-            caller gets `MailboxFull`. Of several priorities it is one of the least important that goes.
-            ``"reject"`` raises `MailboxFull` in the sender.
+        max_size: messages that may wait, 1 … 10,000,000; None sets no bound.
+        when_full: what happens to a message that finds no room.
+            ``"block"``: the sender waits for at most ``block_timeout``, then as with ``"reject"``. A message that a
+            process sends to itself is accepted at once.
+            ``"reject"``: the sender gets `MailboxFull`; a call gets it as its answer.
+            ``"drop_oldest"``, ``"drop_newest"``: of the messages with the highest rank, the oldest or newest is
+            dropped. It becomes a dead letter; a call gets `MailboxFull` as its answer instead.
         block_timeout: seconds, 0 … 86400; None waits for as long as the process lives.
-        priority: the rank of a message (not of its envelope): a lower number is handled first, equal ones in the order
-            in which they came. Called in the sender's thread; what it raises is logged, and the rank is 0 then.
+        priority: function from a message (without its envelope) to its rank. Messages with a lower rank are handled
+            first, those of equal rank in the order of arrival. Called in the sender's thread; if it raises, the error
+            is logged and the rank is 0.
+
+    Raises:
+        OptionError: a value is not allowed.
 
     >>> MailboxOptions(max_size=0)
     Traceback (most recent call last):
@@ -75,25 +79,36 @@ class MailboxOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MailboxCounters(msgspec.Struct, frozen=True, kw_only=True):
-    """What a mailbox with options has seen."""
+    """Counters of a mailbox with options."""
 
     size: int
-    """Messages that wait now, system messages apart; those a suspended process has put aside included."""
+    """Messages that wait now, without system messages but with those a suspended process has put aside."""
     max_size: int | None
     high_water_mark: int
-    """The most that ever waited."""
+    """Largest number of messages that ever waited."""
     dropped: int
     rejected: int
-    """Refused to the sender, after a wait or at once."""
+    """Messages refused with `MailboxFull`, after a wait or at once."""
     blocked: int
     """How often a sender had to wait."""
 
 
+class BoundedProcess(Owner, Protocol):
+    """The part of a process that its bounded mailbox uses."""
+
+    _backlog: deque[Any] | None
+
+    @property
+    def label(self) -> str: ...
+
+
 class BoundedMailbox(Mailbox):
-    """A `Mailbox` as `MailboxOptions` say. A lock guards it; no foreign code runs under that."""
+    """A `Mailbox` with `MailboxOptions`. A lock guards it; no foreign code runs under that lock."""
 
     __slots__ = (
         "_blocked",
+        "_dead_letters",
+        "_dispatcher",
         "_dropped",
         "_high",
         "_lanes",
@@ -108,17 +123,21 @@ class BoundedMailbox(Mailbox):
         "_waiting",
     )
 
-    def __init__(self, process: Process, enqueue: Callable[[Mailbox], None], options: MailboxOptions) -> None:
-        super().__init__(process, enqueue)
+    def __init__(
+        self, process: BoundedProcess, dispatcher: Dispatcher, dead_letters: DeadLetters, options: MailboxOptions
+    ) -> None:
+        super().__init__(process, dispatcher.enqueue)
         self._process = process
+        self._dispatcher = dispatcher
+        self._dead_letters = dead_letters
         self._options = options
         self._lock = threading.Lock()
         self._system: deque[Any] = deque()
-        self._lanes: dict[int, deque[Any]] = {}  # rank → what waits
+        self._lanes: dict[int, deque[Any]] = {}  # rank → waiting messages
         self._ranks: list[int] = []  # of lanes that are not empty, sorted
         self._size = 0
         self._waiting: deque[Lock] = deque()  # senders that wait for room
-        self._reader = get_ident()  # the thread that runs the process now, or 0; first, who starts it
+        self._reader = get_ident()  # the thread that runs the process now, or 0; at first the one that starts it
         self._high = self._dropped = self._rejected = self._blocked = 0
         self.get = self._get
         self.empty = self._is_empty
@@ -127,23 +146,23 @@ class BoundedMailbox(Mailbox):
     # --- the sender's side ---------------------------------------------------------------------------------------
 
     def put(self, message: Any) -> None:
-        """Add a message, or do what ``when_full`` says, and see to it that the owner runs.
+        """Add a message, or do what ``when_full`` says if there is no room, and make sure that the owner runs.
 
         Raises:
-            MailboxFull: there is no room, and the options say that the sender shall know. A call's reply gets it.
+            MailboxFull: the message was rejected. If it was a call, the reply gets the error instead.
         """
         content = message.message if message.__class__ is Envelope else message
         if isinstance(content, _SYSTEM):
             self._system.append(message)
         elif not self._add(message, content):
             return
-        if self._grave is not None:  # as in `Mailbox.put`
-            self._grave.answer_all()
+        if self._dead_owner is not None:  # as in `Mailbox.put`
+            self._dead_owner.answer_all()
         elif self._ready.acquire(False):
             self._enqueue(self)
 
     def _add(self, message: Any, content: Any) -> bool:
-        """Add it, if need be in another's place; returns whether anything has been added."""
+        """Add the message, if necessary in place of another one; returns whether a message was added."""
         polite_stop = isinstance(content, _ActorStop)
         rank = _LAST if polite_stop else self._rank(content)
         with self._lock:
@@ -153,7 +172,7 @@ class BoundedMailbox(Mailbox):
             when_full = self._options.when_full
             victim = self._drop(message, rank) if when_full in ("drop_oldest", "drop_newest") else None
         if victim is not None:
-            self._throw_away(victim)
+            self._discard(victim)
             return victim is not message
         if when_full == "block" and self._wait_and_insert(message, rank):
             return True
@@ -166,13 +185,13 @@ class BoundedMailbox(Mailbox):
             return 0
         try:
             return min(int(priority(content)), _LAST - 1)
-        except Exception as error:  # the owner's mistake must not hurt the sender
+        except Exception as error:  # a mistake of the owner must not reach the sender
             get_logger(actor=self._process.label).error("priority_failed", error=type(error).__name__)
             return 0
 
     def _has_room(self) -> bool:
         limit = self._options.max_size
-        return limit is None or self._grave is not None or self._depth() < limit
+        return limit is None or self._dead_owner is not None or self._depth() < limit
 
     def _depth(self) -> int:
         return self._size + len(self._process._backlog or ())
@@ -187,7 +206,7 @@ class BoundedMailbox(Mailbox):
         self._high = max(self._high, self._depth())
 
     def _drop(self, message: Any, rank: int) -> Any:
-        """Make room by the rule; returns who has to go, which may be the new one."""
+        """Make room as ``when_full`` says; returns the message to discard, which may be the new one."""
         self._dropped += 1
         lowest = next((one for one in reversed(self._ranks) if one != _LAST), None)
         if lowest is None or rank > lowest or (rank == lowest and self._options.when_full == "drop_newest"):
@@ -198,28 +217,29 @@ class BoundedMailbox(Mailbox):
         self._insert(message, rank)
         return victim
 
-    def _throw_away(self, message: Any) -> None:
-        if not self._refuse_caller(message):
-            self._process.runtime.dead_letters.record(self._process.label, message)
+    def _discard(self, message: Any) -> None:
+        if not self._refuse_call(message):
+            self._dead_letters.record(self._process.label, message)
 
     def _reject(self, message: Any) -> None:
         with self._lock:
             self._rejected += 1
-        if not self._refuse_caller(message):
+        if not self._refuse_call(message):
             raise self._error()
 
-    def _refuse_caller(self, message: Any) -> bool:
+    def _refuse_call(self, message: Any) -> bool:
+        """If the message is a call, answer it with `MailboxFull`; returns whether it is one."""
         reply = getattr(message, "reply_to", None)
         if not isinstance(reply, pykka.Future):
             return False
-        refuse(reply, self._error())
+        answer_with_error(reply, self._error())
         return True
 
     def _error(self) -> MailboxFull:
         return MailboxFull(self._process.label, self._options.max_size or 0)
 
     def _wait_and_insert(self, message: Any, rank: int) -> bool:
-        dispatcher = self._process.runtime.dispatcher
+        dispatcher = self._dispatcher
         limit = self._options.block_timeout
         deadline = None if limit is None else dispatcher.monotonic() + limit
         first = True
@@ -240,7 +260,7 @@ class BoundedMailbox(Mailbox):
                 dispatcher.wait(latch, left)
             finally:
                 with self._lock:
-                    if latch in self._waiting:  # nobody has woken it
+                    if latch in self._waiting:  # it timed out
                         self._waiting.remove(latch)
 
     # --- the owner's side ----------------------------------------------------------------------------------------
@@ -259,7 +279,7 @@ class BoundedMailbox(Mailbox):
             lane = self._lanes[rank]
             message = lane.popleft()
             self._taken_from(rank, lane)
-            self._let_one_in()
+            self._wake_sender()
         return message
 
     def _taken_from(self, rank: int, lane: deque[Any]) -> None:
@@ -268,7 +288,7 @@ class BoundedMailbox(Mailbox):
             del self._lanes[rank]
             self._ranks.remove(rank)
 
-    def _let_one_in(self) -> None:
+    def _wake_sender(self) -> None:
         if self._waiting and self._has_room():
             self._waiting.popleft().release()
 
@@ -279,22 +299,22 @@ class BoundedMailbox(Mailbox):
         return len(self._system) + self._size
 
     def leave(self) -> None:
-        """As `Mailbox.leave`; what was put aside may have been handled, so there may be room."""
+        """As `Mailbox.leave`; messages that were put aside may have been handled, so there may be room."""
         self._reader = 0
         if self._waiting:
             with self._lock:
-                self._let_one_in()
+                self._wake_sender()
         super().leave()
 
-    def bury(self, grave: Undertaker) -> None:
-        """As `Mailbox.bury`; nobody waits for room any more."""
-        super().bury(grave)
+    def mark_dead(self, dead_owner: DeadOwner) -> None:
+        """As `Mailbox.mark_dead`; senders stop waiting for room."""
+        super().mark_dead(dead_owner)
         with self._lock:
             while self._waiting:
                 self._waiting.popleft().release()
 
     def counters(self) -> MailboxCounters:
-        """A snapshot."""
+        """Return a snapshot of the counters."""
         with self._lock:
             return MailboxCounters(
                 size=self._depth(),

@@ -1,8 +1,8 @@
 """Time: the clock and the timers.
 
-A `Timer` belongs to one owner and is used again and again. Setting it later than it is queued for, and cancelling it,
-only writes a field; the queue finds out when the old moment comes. So a stream that arms and disarms its flush timer
-for every batch touches the heap once per ``flush_interval``, not once per batch.
+A `Timer` belongs to one owner, which sets it again and again. Cancelling a timer, or setting it to a later time than it
+is queued for, only writes a field; the heap is corrected when the old time comes. So a stream that sets and cancels
+its flush timer for every batch touches the heap once per ``flush_interval``, not once per batch.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ class SystemClock:
 
 
 class Fired(msgspec.Struct, frozen=True):
-    """A timer's message to its process; ``generation`` is the timer's when it fired."""
+    """Message of a timer to its process; ``generation`` is that of the timer when it fired."""
 
     name: Any
     generation: int
 
 
 class Timer:
-    """One alarm: ``fire(generation)``, defined by the subclass, is called once per `Timers.set`.
+    """A timer whose `fire`, defined by the subclass, is called once per `Timers.set`.
 
-    ``generation`` counts sets and cancels: who gets a fired alarm through a mailbox compares it with the timer's to
-    see whether it is still meant.
+    ``generation`` counts calls of `Timers.set` and `Timers.cancel`. A process that gets `Fired` through its mailbox
+    compares the two generations: if they differ, the timer has been set again or cancelled since it fired.
     """
 
     __slots__ = ("_queued_for", "generation", "when")
@@ -51,7 +51,7 @@ class Timer:
         self._queued_for = _NEVER
 
     def fire(self, generation: int) -> None:
-        """Called by the timers' thread; must not block."""
+        """Act on the time that has come. Called by the timers' thread; must not block."""
         raise NotImplementedError
 
     @property
@@ -61,16 +61,16 @@ class Timer:
 
 
 class Timers:
-    """A heap of timers. Thread-safe. It does not run by itself: `TimerThread` or a virtual clock calls `fire_due`."""
+    """A heap of timers; thread-safe. It has no thread: `TimerThread` or a virtual clock calls `fire_due`."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._heap: list[tuple[float, int, Timer]] = []
         self._count = 0
-        self._garbage = 0  # about how many entries in the heap mean nothing any more
+        self._garbage = 0  # roughly how many entries in the heap are obsolete
 
     def set(self, timer: Timer, when: float) -> None:
-        """Let ``timer`` fire at ``when`` (monotonic seconds), instead of whatever it was set to before."""
+        """Set ``timer`` to fire at ``when`` (monotonic seconds). An earlier setting is replaced."""
         with self._lock:
             timer.generation += 1
             timer.when = when
@@ -84,7 +84,7 @@ class Timers:
                     self._first_changed()
 
     def cancel(self, timer: Timer) -> None:
-        """Let it not fire. Harmless if it is not set."""
+        """Cancel ``timer``; does nothing if it is not set."""
         with self._lock:
             timer.generation += 1
             if timer.when != _NEVER:
@@ -92,7 +92,7 @@ class Timers:
                 self._discard_one()
 
     def fire_due(self, now: float) -> None:
-        """Fire what is due at ``now``, in order."""
+        """Fire all timers that are due at ``now``, in order."""
         while True:
             with self._lock:
                 timer, generation = self._pop_due(now)
@@ -101,13 +101,13 @@ class Timers:
             timer.fire(generation)
 
     def next_due(self) -> float:
-        """The exact moment of the next alarm, or inf."""
+        """Return the exact time of the next timer, or ``inf``."""
         with self._lock:
-            self._pop_due(-_NEVER)  # moves what was set later, so that the first entry tells the truth
+            self._pop_due(-_NEVER)  # moves timers that were set to later, so that the first entry is correct
             return self._heap[0][0] if self._heap else _NEVER
 
     def __len__(self) -> int:
-        """How many timers are set."""
+        """Number of timers that are set."""
         with self._lock:
             return len({id(timer) for _, _, timer in self._heap if timer.when != _NEVER})
 
@@ -115,10 +115,10 @@ class Timers:
         heap = self._heap
         while heap:
             queued_for, _, timer = heap[0]
-            if timer._queued_for != queued_for:  # an earlier entry took its place
+            if timer._queued_for != queued_for:  # replaced by an entry for an earlier time
                 heapq.heappop(heap)
                 self._garbage -= self._garbage > 0
-            elif timer.when > queued_for:  # set later or cancelled meanwhile
+            elif timer.when > queued_for:  # since set to later, or cancelled
                 heapq.heappop(heap)
                 timer._queued_for = timer.when
                 if timer.when == _NEVER:
@@ -154,11 +154,11 @@ class Timers:
         self._garbage = 0
 
     def _first_changed(self) -> None:
-        """Called with the lock held when a new timer is the first of all."""
+        """Hook for a subclass, called with the lock held: a new timer is the next one due."""
 
 
 class TimerThread(Timers):
-    """Timers on the real clock: one thread, which sleeps until the first is due. It has an end: `close`."""
+    """Timers on the real clock: one thread, which sleeps until the next timer is due. Ended by `close`."""
 
     def __init__(self, name: str = "penstock-timers") -> None:
         super().__init__()
@@ -169,7 +169,7 @@ class TimerThread(Timers):
         self._thread.start()
 
     def close(self, timeout: float) -> bool:
-        """End the thread; timers still set never fire. Returns whether it ended within ``timeout`` seconds."""
+        """End the thread and return whether it ended within ``timeout`` seconds. Timers still set never fire."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -185,7 +185,7 @@ class TimerThread(Timers):
         while True:
             try:
                 self.fire_due(time.monotonic())
-            except Exception as error:  # one bad timer must not stop all the others
+            except Exception as error:  # one broken timer must not stop the others
                 get_logger().error("timer_failed", error=type(error).__name__)
             with self._changed:
                 if self._closed:

@@ -1,4 +1,4 @@
-"""Where messages go that reach nobody."""
+"""Dead letters: messages that no process handled."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ["DeadLetter", "DeadLetters"]
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
-    """A message that reached nobody: for whom it was and of what type. What it said is not kept."""
+    """A message to a dead or unknown process: its recipient and its type. The content is not kept."""
 
     recipient: str
     message_type: str
 
 
 class DeadLetters:
-    """Counts messages that reached nobody, keeps the last 100, and tells whoever listens."""
+    """Count dead letters, keep the last 100, and pass each one to the listeners. Thread-safe."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -32,9 +32,9 @@ class DeadLetters:
         self._listeners: tuple[Callable[[DeadLetter], None], ...] = ()
 
     def listen(self, listener: Callable[[DeadLetter], None]) -> Callable[[], None]:
-        """Call ``listener`` for every dead letter, in whatever thread finds it; returns how to stop that.
+        """Call ``listener`` for every dead letter, in the thread that records it; returns a function that removes it.
 
-        What it raises is logged and hurts nobody.
+        An exception of the listener is logged and affects neither the sender nor other listeners.
         """
         with self._lock:
             self._listeners = (*self._listeners, listener)
@@ -46,7 +46,7 @@ class DeadLetters:
         return stop
 
     def record(self, recipient: str, message: object) -> None:
-        """Count a message to a dead process."""
+        """Count a message that reached no process, and call the listeners."""
         letter = DeadLetter(recipient, type(message).__name__)
         with self._lock:
             self.count += 1
@@ -59,7 +59,7 @@ class DeadLetters:
                 get_logger().error("dead_letter_listener_failed", error=type(error).__name__)
 
     def unexpected(self, message: object) -> None:
-        """Count a message that a living process did not understand."""
+        """Count a message that a living process does not know. It is not a dead letter."""
         with self._lock:
             self.unexpected_count += 1
             self.by_type[type(message).__name__] += 1

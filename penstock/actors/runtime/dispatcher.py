@@ -1,9 +1,9 @@
-"""A few worker threads that run many actors.
+"""A small pool of worker threads that runs many actors.
 
-The run queue holds mailboxes whose owner has something to do. A worker takes one, lets its owner handle at most
-``throughput`` messages, and takes the next. Who is about to block says so (`blocking`), and a spare thread takes the
-place; who blocks unannounced is found out by the monitor thread. So the pool cannot starve, and cannot deadlock as
-long as there are spares.
+The run queue holds the mailboxes whose owner has something to do. A worker takes one, lets its owner handle at most
+``throughput`` messages, and takes the next. An actor that is about to block announces it with `blocking`, and a spare
+thread takes the worker's place; the monitor thread detects actors that block without announcing it. So the pool does
+not starve, and does not deadlock as long as it may add spares.
 """
 
 from __future__ import annotations
@@ -26,38 +26,38 @@ from penstock.config.logs import get_logger
 __all__ = ["Dispatcher", "DispatcherStatistics", "Latch", "ThreadedDispatcher", "blocking", "on_worker"]
 
 _STOP: Final[Any] = object()
-_TICK: Final = 0.005  # how often the monitor looks while there is work
-_PARKED_FOR: Final = 5.0  # seconds a spare thread waits for its next job before it ends
-_here = threading.local()  # .worker: the worker whose thread this is
+_TICK: Final = 0.005  # seconds between two checks of the monitor while there is work
+_PARKED_FOR: Final = 5.0  # seconds after which a spare thread that is not needed ends
+_here = threading.local()  # .worker: the worker of the current thread
 
 
 class Latch(Protocol):
-    """What a thread can wait for: a lock or a semaphore that somebody else releases."""
+    """What a thread can wait for: a lock or a semaphore that another thread releases."""
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool: ...
 
 
 class DispatcherStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """What the dispatcher has done and is doing."""
+    """Counters of a dispatcher."""
 
     workers: int
     """Threads that run actors or are ready to."""
     busy: int
-    """Those of them that run one right now, blocked ones included."""
+    """Threads that run an actor now, blocked ones included."""
     blocked: int
-    """Threads whose actor waits for something; a spare has their place."""
+    """Threads whose actor has announced that it blocks; a spare thread has their place."""
     queued: int
     """Actors that are ready and wait for a worker."""
     messages: int
     """Messages handled since the start."""
     messages_per_second: float
-    """The rate over the last second or so."""
+    """Rate over about the last second."""
     spares_started: int
-    """How often a thread had to be added."""
+    """How often a thread was added."""
     spares_exhausted: int
-    """How often none could be added because ``max_spares`` were there."""
+    """How often a thread was needed and could not be added: ``max_spares`` was reached, or the system had no more."""
     replaced: int
-    """Workers that died of a `BaseException` and were replaced."""
+    """Workers that ended with a `BaseException` and were replaced."""
     held: int
     """How often an actor held its worker for longer than ``hold_warning``."""
     leaked: int
@@ -65,52 +65,53 @@ class DispatcherStatistics(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Dispatcher(Protocol):
-    """Runs actors, and waits in a way that lets others run meanwhile."""
+    """Runs actors, and waits in a way that lets other actors run meanwhile."""
 
     enqueue: Callable[[Mailbox], None]
-    """Put a mailbox on the run queue. The caller holds it."""
+    """Put a mailbox on the run queue. The caller holds the mailbox."""
 
     monotonic: Callable[[], float]
-    """The time that the time-outs of `wait` are counted in."""
+    """The clock for the time-outs of `wait`."""
 
     def wait(self, latch: Latch, timeout: float | None) -> bool:
-        """Wait until ``latch`` can be acquired, for at most ``timeout`` seconds (None: for ever)."""
+        """Wait for at most ``timeout`` seconds (None: for ever) and return whether ``latch`` was acquired."""
 
     def pause(self, seconds: float) -> None:
-        """Wait so long, whatever happens."""
+        """Wait for ``seconds``."""
 
     def statistics(self) -> DispatcherStatistics:
-        """A snapshot of the counters."""
+        """Return a snapshot of the counters."""
 
     def close(self, timeout: float) -> int:
         """End all threads; return how many did not end within ``timeout`` seconds."""
 
 
 class _Worker:
-    """One thread. Its fields are written by itself only, except `lent`, which the pool's lock guards."""
+    """One thread. Only that thread writes the fields, except `lent`, which the pool's lock guards."""
 
     __slots__ = ("blocked", "lent", "messages", "owner", "park", "slices", "thread", "warned_at")
 
     def __init__(self) -> None:
-        self.owner: Owner | None = None  # whom it runs
+        self.owner: Owner | None = None  # runs now
         self.slices = 0
         self.messages = 0
         self.blocked = 0  # depth of announced blocking
-        self.lent = False  # somebody else has its place
-        self.warned_at = -1  # the slice the hold warning was given for
+        self.lent = False  # a spare thread has its place
+        self.warned_at = -1  # slice for which the hold warning was given
         self.park = threading.Lock()
         self.park.acquire()
         self.thread: threading.Thread | None = None
 
 
 class ThreadedDispatcher:
-    """The real dispatcher.
+    """Dispatcher with worker threads, spare threads and a monitor thread.
 
     Args:
         workers: threads that run actors at the same time, 1 … 64.
-        throughput: messages one actor may handle before the next one's turn, 1 … 1,000,000.
-        max_spares: how many more threads there may be while actors block, 0 … 10,000.
+        throughput: messages that an actor handles before the next actor's turn, 1 … 1,000,000.
+        max_spares: threads that may be added while actors block, 0 … 10,000.
         hold_warning: seconds after which an actor that holds its worker is named in the log (once), 0.01 … 3600.
+        name: prefix of the threads' names.
     """
 
     def __init__(
@@ -156,13 +157,13 @@ class ThreadedDispatcher:
             for _ in range(workers):
                 self._add_thread()
             if not self._all:
-                raise RuntimeError("no thread could be started")
+                raise RuntimeError("the dispatcher could not start a thread")
         self._monitor.start()
 
     # --- waiting -------------------------------------------------------------------------------------------------
 
     def wait(self, latch: Latch, timeout: float | None) -> bool:
-        """Wait until ``latch`` can be acquired; inside an actor, lend the worker's place meanwhile."""
+        """Wait for ``latch``. Inside an actor, a spare thread takes the worker's place meanwhile."""
         if latch.acquire(blocking=False):
             return True
         with blocking():
@@ -171,26 +172,26 @@ class ThreadedDispatcher:
             return latch.acquire(timeout=min(max(timeout, 0.0), threading.TIMEOUT_MAX))
 
     def pause(self, seconds: float) -> None:
-        """Wait so long; inside an actor, lend the worker's place meanwhile."""
+        """Wait for ``seconds``. Inside an actor, a spare thread takes the worker's place meanwhile."""
         with blocking():
             time.sleep(max(seconds, 0.0))
 
     def lend(self, worker: _Worker) -> None:
-        """Give the worker's place to a spare."""
+        """Let a spare thread take the worker's place."""
         with self._lock:
             worker.blocked += 1
             if not worker.lent:
-                self._give_away(worker)
+                self._hand_over(worker)
 
     def reclaim(self, worker: _Worker) -> None:
-        """Take it back; there is one thread too many now, and the next one to notice parks."""
+        """Take the place back. There is now one thread too many; the next one that notices it parks."""
         with self._lock:
             worker.blocked -= 1
             if worker.lent and not worker.blocked:
                 worker.lent = False
                 self._running += 1
 
-    def _give_away(self, worker: _Worker) -> None:
+    def _hand_over(self, worker: _Worker) -> None:
         worker.lent = True
         self._running -= 1
         if self._running >= self._target or self._closed:
@@ -212,7 +213,7 @@ class ThreadedDispatcher:
         )
         try:
             worker.thread.start()
-        except RuntimeError as error:  # the system gives no more threads: as if the bound had been reached
+        except RuntimeError as error:  # the system has no more threads: treated like `max_spares`
             get_logger().warning("no_thread_for_worker", error=type(error).__name__)
             return False
         self._all.add(worker)
@@ -224,7 +225,7 @@ class ThreadedDispatcher:
         _here.dispatcher = self
         try:
             self._take_turns(worker)
-        except BaseException as error:  # a worker must not vanish silently, whatever it died of
+        except BaseException as error:  # a worker must not vanish silently, whatever ended it
             get_logger().error("worker_died", error=type(error).__name__)
             with self._lock:
                 self._forget(worker)
@@ -251,9 +252,9 @@ class ThreadedDispatcher:
             self._forget(worker)
 
     def _stay(self, worker: _Worker) -> bool:
-        """After a turn, when the threads may be too many: park if so. False: this thread is to end."""
+        """Park after a turn if there are too many threads; returns False if this thread is to end."""
         with self._lock:
-            if worker.lent:  # the monitor had given its place away
+            if worker.lent:  # the monitor had let a spare take its place
                 worker.lent = False
                 self._running += 1
             if self._running <= self._target or self._closed:
@@ -265,10 +266,10 @@ class ThreadedDispatcher:
         with self._lock:
             if worker in self._parked:
                 self._parked.remove(worker)
-                self._running += 1  # `_forget` takes it off again
+                self._running += 1  # `_forget` subtracts it again
                 self._forget(worker)
                 return False
-        worker.park.acquire()  # it was chosen in this very moment
+        worker.park.acquire()  # it was unparked at this very moment
         return True
 
     def _forget(self, worker: _Worker) -> None:
@@ -297,7 +298,7 @@ class ThreadedDispatcher:
                 stuck.append(worker)
                 if now - since > self._hold_warning and worker.warned_at != slices:
                     worker.warned_at = slices
-                    with contextlib.suppress(Exception):  # the log, or a foreign __str__, must not end the monitor
+                    with contextlib.suppress(Exception):  # neither the log nor an actor's __str__ may end the monitor
                         self._warn(worker, now - since)
             if stuck and not self._queue.empty():
                 self._compensate(stuck)
@@ -309,14 +310,14 @@ class ThreadedDispatcher:
     def _compensate(self, stuck: list[_Worker]) -> None:
         with self._lock:
             held = [worker for worker in stuck if not worker.lent and worker.owner is not None]
-            if held and len(held) >= self._running:  # not one is moving
-                self._give_away(held[0])
+            if held and len(held) >= self._running:  # every running thread is stuck
+                self._hand_over(held[0])
 
     def _sleep_until_work(self) -> None:
-        """Sleep until a worker takes something.
+        """Sleep until a worker takes a mailbox.
 
-        A worker first says whom it runs and then looks whether we sleep; we first say that we sleep and then look
-        whom they run. So one of the two sees the other, and nobody gets stuck unwatched.
+        A worker first sets `owner` and then looks at `_monitor_sleeps`; the monitor first sets `_monitor_sleeps` and
+        then looks at every `owner`. So at least one sees the other, and no worker gets stuck unwatched.
         """
         self._wake_monitor.clear()
         self._monitor_sleeps = True
@@ -345,7 +346,7 @@ class ThreadedDispatcher:
         return self._retired_messages + sum(worker.messages for worker in tuple(self._all))
 
     def statistics(self) -> DispatcherStatistics:
-        """A snapshot of the counters; cheap, from any thread."""
+        """Return a snapshot of the counters; cheap, from any thread."""
         with self._lock:
             workers = tuple(self._all)
             self._measure(time.monotonic())
@@ -365,10 +366,10 @@ class ThreadedDispatcher:
             )
 
     def close(self, timeout: float) -> int:
-        """End every thread, each after the turn it is in.
+        """End every thread after its current turn.
 
-        Returns how many did not end within ``timeout`` seconds: they are stuck in foreign code, are daemons, and are
-        counted as leaked. Actors that were still queued are not run any more.
+        Returns how many threads did not end within ``timeout`` seconds: they are stuck in an actor's code, are daemon
+        threads, and are counted as leaked. Actors that are still queued do not run any more.
         """
         deadline = time.monotonic() + timeout
         with self._lock:
@@ -400,14 +401,14 @@ class ThreadedDispatcher:
 
 
 def on_worker() -> bool:
-    """Whether this thread runs actors."""
+    """Whether the current thread runs actors."""
     return getattr(_here, "worker", None) is not None
 
 
 class blocking:  # noqa: N801 - reads as a statement: `with blocking():`
-    """Say that what follows may block; inside an actor, a spare thread runs the other actors meanwhile.
+    """Announce that the block may wait; inside an actor, a spare thread runs the other actors meanwhile.
 
-    Outside of actors it does nothing. Waiting for a reply does this by itself.
+    Outside of actors it has no effect. Waiting for a reply does this by itself.
     """
 
     __slots__ = ("_dispatcher", "_worker")

@@ -1,7 +1,7 @@
-"""Look into a running process and hold it still: OTP's ``sys``, for every process and without its cooperation.
+"""Look into a running process, or suspend it: OTP's ``sys``, for every process.
 
-All functions ask the process itself and raise `ProcessDead` or `CallTimeout` like any call. A suspended process still
-answers them. None of them shows the content of messages.
+All functions ask the process itself and raise `ProcessDead` or `CallTimeout` like any call; ``timeout`` is in seconds.
+A suspended process still answers. No function shows the content of messages.
 """
 
 from __future__ import annotations
@@ -23,41 +23,47 @@ _TIMEOUT = 5.0
 
 
 class _Do(SystemMessage):
+    """Call a function with the process."""
+
     __slots__ = ("action",)
 
     def __init__(self, action: Callable[[Process], Any]) -> None:
         self.action = action
 
-    def apply(self, process: Process) -> Any:
+    def apply(self, process: Any) -> Any:
         return self.action(process)
 
 
 def suspend(ref: ProcessRef, timeout: float = _TIMEOUT) -> None:
-    """Let it handle nothing but system messages and exit signals until `resume`. What comes meanwhile is kept."""
+    """Suspend a process: until `resume` it handles only system messages and exit signals. Other messages wait."""
     ref.ask(_Do(lambda process: process.suspend()), timeout=timeout)
 
 
 def resume(ref: ProcessRef, timeout: float = _TIMEOUT) -> None:
-    """Let it go on, with what came meanwhile first."""
+    """Resume a suspended process. It handles the messages that arrived meanwhile first."""
     ref.ask(_Do(lambda process: process.resume()), timeout=timeout)
 
 
 def get_state(ref: ProcessRef, timeout: float = _TIMEOUT) -> Any:
-    """A state machine's state and data as a pair; of any other process the process object itself."""
+    """Return a state machine's state and data as a pair; for any other process, the process object itself."""
     return ref.ask(_Do(_state_of), timeout=timeout)
 
 
 def replace_state(
     ref: ProcessRef, change: Callable[[Any, Any], tuple[Any, Any]], timeout: float = _TIMEOUT
 ) -> tuple[Any, Any]:
-    """Give a state machine another state and data: ``change(state, data)`` returns the new pair, and so does this.
+    """Replace a state machine's state and data with ``change(state, data)``; returns the new pair.
 
-    No enter call, no retry of postponed events. If ``change`` raises, nothing changes and its exception comes here.
+    There is no enter call and no retry of postponed events. If ``change`` raises, nothing changes.
+
+    Raises:
+        TypeError: the process is not a state machine.
+        Exception: what ``change`` raised.
     """
 
     def apply(process: Process) -> tuple[Any, Any]:
         if not isinstance(process, StateMachine):
-            raise TypeError(f"{process.label} is no state machine")
+            raise TypeError(f"{process.label} is not a state machine")
         state, data = change(process.state, process.data)
         process._state = process._enter_handler(state)
         process.data = data
@@ -68,22 +74,27 @@ def replace_state(
 
 
 def get_status(ref: ProcessRef, timeout: float = _TIMEOUT) -> dict[str, Any]:
-    """What it is doing: state, mailbox depth, links, monitors, time-outs, last events, and whatever it adds.
+    """Return what a process is doing: mailbox depth, links, monitors, exit reason.
 
-    ``mailbox_counters`` is there if its mailbox has options.
+    If its mailbox has options, ``mailbox_counters`` is included; for a state machine, its state, time-outs, log, and
+    what its ``format_status`` adds.
     """
     return dict(ref.ask(_Do(_status_of), timeout=timeout))
 
 
 def set_trace(ref: ProcessRef, listener: Callable[[str, str], None] | None, timeout: float = _TIMEOUT) -> None:
-    """Call ``listener(what, of_which_type)`` for every step of a state machine; None ends it.
+    """Call ``listener(step, type_name)`` for every step of a state machine, in its thread; None removes the listener.
 
-    ``what`` is in, out, enter, start_timer, insert_timeout, postpone, consume or terminate.
+    ``step`` is in, out, enter, start_timer, insert_timeout, postpone, consume or terminate. A listener that raises is
+    removed.
+
+    Raises:
+        TypeError: the process is not a state machine.
     """
 
     def apply(process: Process) -> None:
         if not isinstance(process, StateMachine):
-            raise TypeError(f"{process.label} is no state machine")
+            raise TypeError(f"{process.label} is not a state machine")
         process._tracer = listener
         process._retrace()
 
@@ -91,11 +102,15 @@ def set_trace(ref: ProcessRef, listener: Callable[[str, str], None] | None, time
 
 
 def set_log(ref: ProcessRef, size: int = 10, timeout: float = _TIMEOUT) -> None:
-    """Let a state machine remember its last ``size`` steps (0: none)."""
+    """Have a state machine keep its last ``size`` steps for `get_log` (0: none).
+
+    Raises:
+        TypeError: the process is not a state machine.
+    """
 
     def apply(process: Process) -> None:
         if not isinstance(process, StateMachine):
-            raise TypeError(f"{process.label} is no state machine")
+            raise TypeError(f"{process.label} is not a state machine")
         process._steps = deque(maxlen=size) if size else None
         process._retrace()
 
@@ -103,7 +118,7 @@ def set_log(ref: ProcessRef, size: int = 10, timeout: float = _TIMEOUT) -> None:
 
 
 def get_log(ref: ProcessRef, timeout: float = _TIMEOUT) -> list[tuple[str, str]]:
-    """The steps that `set_log` remembers, oldest first."""
+    """Return the steps kept since `set_log`, oldest first."""
     return list(ref.ask(_Do(lambda process: tuple(getattr(process, "_steps", None) or ())), timeout=timeout))
 
 

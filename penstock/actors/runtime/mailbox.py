@@ -1,7 +1,7 @@
-"""Where the messages to one process wait.
+"""The mailbox of a process.
 
-A mailbox is on the dispatcher's run queue at most once: the lock ``ready`` is held from the moment it is put there
-until a worker has run its owner and leaves it. Trying to take that lock *is* the test-and-set, so a sender needs no
+A mailbox is on the dispatcher's run queue at most once: its lock ``ready`` is held from the moment it is queued until
+a worker has run the owner and leaves the mailbox. Trying to take that lock *is* the test-and-set. So a sender needs no
 other lock, and a process is never run by two workers at once.
 """
 
@@ -13,36 +13,52 @@ from itertools import compress
 from threading import Lock
 from typing import Any, Final, Protocol
 
-__all__ = ["Mailbox", "Owner", "Undertaker"]
+__all__ = ["DeadOwner", "Mailbox", "Owner"]
 
 
 _AT_ONCE: Final = (False,)  # the argument of `Lock.acquire`
 
 
 class Owner(Protocol):
-    """Who handles what is in a mailbox: a process, or, after its death, what answers for it."""
+    """Handles the messages in a mailbox: a process, or after its death a `DeadOwner`."""
 
     def run(self, limit: int) -> int:
-        """Handle at most ``limit`` messages and say how many it were. The caller holds the mailbox."""
+        """Handle at most ``limit`` messages and return how many it handled. The caller holds the mailbox."""
 
 
-class Undertaker(Owner, Protocol):
-    """Who answers for a dead process."""
+class DeadOwner(Owner, Protocol):
+    """Owns the mailbox of a dead process."""
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the messages that were waiting have been dealt with."""
 
     def answer_all(self) -> None:
-        """Empty the mailbox. Any thread, also while a worker is still stuck in the dead process's code."""
+        """Empty the mailbox. Called from any thread, even while a worker is still stuck in the dead process's code."""
 
     def answer(self, item: Any) -> None:
         """Answer one item."""
 
 
 class Mailbox:
-    """An unbounded queue (flow control is by credit, see `penstock.actors.flow`) that wakes its owner.
+    """An unbounded queue that wakes its owner; what Pykka calls an ``ActorInbox``.
 
-    It is what Pykka calls an ``ActorInbox``.
+    It needs no bound where senders are limited by credit, as streams are.
     """
 
-    __slots__ = ("_called", "_enqueue", "_grave", "_me", "_ready", "_take", "_try", "empty", "get", "owner", "qsize")
+    __slots__ = (
+        "_called",
+        "_dead_owner",
+        "_enqueue",
+        "_me",
+        "_ready",
+        "_take",
+        "_try",
+        "empty",
+        "get",
+        "owner",
+        "qsize",
+    )
 
     def __init__(self, owner: Owner, enqueue: Callable[[Mailbox], None]) -> None:
         queue: SimpleQueue[Any] = SimpleQueue()
@@ -52,55 +68,55 @@ class Mailbox:
         self.get = queue.get_nowait
         self.empty = queue.empty
         self.qsize = queue.qsize
-        self._called = False  # to be run although there may be no message
-        self._grave: Undertaker | None = None
+        self._called = False  # the owner is to run although there may be no message
+        self._dead_owner: DeadOwner | None = None
         self._ready = Lock()
         self._try = self._ready.acquire
         self._me = (self,)
-        self._try()  # held by who starts the process, until `leave`
+        self._try()  # the thread that starts the process holds it, until `leave`
 
     def put(self, message: Any) -> None:
-        """Add a message and see to it that the owner runs. Never blocks."""
+        """Add a message and make sure that the owner runs. Never blocks."""
         self._take(message)
-        if self._grave is not None:  # looked at after the message is in, as `bury` empties it after `_grave` is set
-            self._grave.answer_all()
-        elif not self._ready.locked():  # if it is, whoever holds it looks again when it leaves
+        if self._dead_owner is not None:  # looked at after the message is in, as it is set before the queue is emptied
+            self._dead_owner.answer_all()
+        elif not self._ready.locked():  # if it is, the thread that holds it looks again when it leaves
             self._wake()
 
     def _wake(self) -> None:
-        """Take ``ready`` if it is free, and be queued: in one step of C, or not at all.
+        """Take ``ready`` if it is free and queue the mailbox, in one step of C code.
 
-        Between two steps of Python, Ctrl-C in the main thread may raise; a mailbox that is held and on no queue would
-        never be run again.
+        Between two steps of Python code, Ctrl-C may raise in the main thread. A mailbox that is held but not queued
+        would never run again.
         """
         for _ in map(self._enqueue, compress(self._me, map(self._try, _AT_ONCE))):
             pass
 
     def enter(self) -> Owner:
-        """Take it off the run queue; returns whom to run now. Followed by `leave`, which the owner calls."""
-        self._called = False  # whoever calls from now on is seen by `leave`
+        """Return the owner to run, after the mailbox has been taken off the run queue. The owner calls `leave`."""
+        self._called = False  # `leave` sees calls that come from now on
         return self.owner
 
     def leave(self) -> None:
-        """Stop running the owner; if there is something left, or came meanwhile, queue it again."""
+        """Stop running the owner; queue the mailbox again if it is not empty or was called meanwhile."""
         self._ready.release()
         if self._called or not self.empty():
             self._wake()
 
     def call(self) -> None:
-        """Have the owner run although there may be no message: something else than a message awaits it.
+        """Run the owner although there may be no message, because something other than a message awaits it.
 
-        If it runs right now it may have looked already, so it is run once more.
+        If it is running now, it may have looked already, so it runs once more.
         """
         self._called = True
         self._wake()
 
-    def bury(self, grave: Undertaker) -> None:
-        """From now on ``grave`` answers what comes, in the thread of whoever sends it."""
-        self._grave = grave  # first, see `Starting.run`
-        self.owner = grave
+    def mark_dead(self, dead_owner: DeadOwner) -> None:
+        """From now on ``dead_owner`` answers every message, in the sender's thread."""
+        self._dead_owner = dead_owner  # before `owner`, see `PendingStart.run`
+        self.owner = dead_owner
 
     @property
-    def grave(self) -> Undertaker | None:
-        """Who answers for the process, if it is dead."""
-        return self._grave
+    def dead_owner(self) -> DeadOwner | None:
+        """Answers for the process if that is dead."""
+        return self._dead_owner

@@ -1,11 +1,11 @@
 """Processes: Pykka actors on a dispatcher, with exit reasons, links and monitors.
 
-A `Process` is a `pykka.Actor`: its refs, proxies and futures work as in Pykka. What differs, and must be known:
+A `Process` is a `pykka.Actor`: its refs, proxies and futures work as in Pykka. The differences:
 
-* `start` returns when `on_start` is done, and raises what it raised;
-* an exception in a *call* (``ask``, proxy call) crashes the process, as in OTP: the caller gets the exception, links
-  and monitors get the exit. Pykka would only tell the caller;
-* ``tell`` to a dead process goes to the dead letters instead of raising in an innocent sender.
+* ``start`` returns when ``on_start`` is done, and raises what that raised;
+* an exception in a *call* (``ask``, proxy call) crashes the process, as in OTP: the caller gets the exception, linked
+  and monitoring processes learn of the exit. With Pykka only the caller gets the exception;
+* ``tell`` to a dead process makes a dead letter. It does not raise in the sender.
 """
 
 from __future__ import annotations
@@ -14,24 +14,23 @@ import contextlib
 import queue
 import uuid
 from collections import deque
-from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn
+from typing import Any, ClassVar, Final, NoReturn
 
 import pykka
 from pykka import ActorRegistry
-from pykka._envelope import Envelope  # the one thing Pykka does not export and every inbox holds
+from pykka._envelope import Envelope  # not exported by Pykka, but every inbox holds it
 from pykka.messages import ProxyCall, ProxyGetAttr, ProxySetAttr, _ActorStop
 
 from penstock.actors.runtime.bounded import BoundedMailbox, MailboxOptions
-from penstock.actors.runtime.grave import give, refuse, refuse_call
+from penstock.actors.runtime.dead_process import answer_call_to_dead
 from penstock.actors.runtime.mailbox import Mailbox
+from penstock.actors.runtime.node import Node
+from penstock.actors.runtime.reasons import NORMAL, ProcessExit, is_clean
 from penstock.actors.runtime.ref import ProcessRef, StopFlag, SystemMessage
-from penstock.actors.runtime.reply import Reply
-from penstock.actors.runtime.signals import NORMAL, Down, ExitNotice, ProcessExit, is_clean
+from penstock.actors.runtime.reply import Reply, answer_with, answer_with_error
+from penstock.actors.runtime.signals import Down, ExitNotice
 from penstock.config.logs import get_logger
 from penstock.errors import StartError, describe_reason
-
-if TYPE_CHECKING:
-    from penstock.actors.runtime.runtime import Runtime
 
 __all__ = ["PYKKA_MESSAGES", "Process", "ProcessRef", "Refusal", "SystemMessage"]
 
@@ -39,70 +38,79 @@ PYKKA_MESSAGES: Final = frozenset({ProxyCall, ProxyGetAttr, ProxySetAttr, _Actor
 
 
 class Process(pykka.Actor):
-    """An actor on the dispatcher. Subclass it as you would `pykka.ThreadingActor`.
-
-    Start it with `Runtime.spawn`.
+    """An actor on the dispatcher. Subclass it as you would `pykka.ThreadingActor`, start it with `Runtime.spawn`.
 
     Hooks, all called in the process and never by two threads at once: ``on_start``; ``on_receive(message)`` for every
-    message, including `Down`, and `ExitNotice` if ``trap_exit`` is set; ``terminate(reason)`` at the end, unless it
-    was killed. The default ``terminate`` calls Pykka's ``on_stop`` or ``on_failure``.
+    message, including `Down`, and `ExitNotice` if ``trap_exit`` is set; ``terminate(reason)`` at the end, unless the
+    process is killed. The default ``terminate`` calls Pykka's ``on_stop`` or ``on_failure``.
     """
 
     trap_exit: bool = False
-    """Whether exit signals come as `ExitNotice` messages instead of ending this process. Set it in ``on_start``."""
+    """Whether exit signals arrive as `ExitNotice` messages instead of ending the process. Set it in ``on_start``."""
 
     in_pykka_registry: ClassVar[bool] = True
-    """Whether it can be found in `pykka.ActorRegistry`. That is a list, with a cost that grows with the number of
-    actors: set it to False for classes of which there are thousands. Names are in `Runtime.whereis` either way."""
+    """Whether `pykka.ActorRegistry` lists the process. That is a list whose cost grows with the number of actors: set
+    this to False for classes with thousands of instances. `Runtime.whereis` finds names either way."""
 
-    runtime: Runtime
+    runtime: Node
     exit_reason: object = None
-    """Why it ended; None while it lives."""
+    """Why the process ended; None while it lives."""
 
     actor_inbox: Mailbox
 
     name: str | None = None
     parent: ProcessRef | None = None
-    """Who it was linked to when it started; its exit signal ends it even if it traps exits (after `terminate`)."""
+    """The process given as ``link`` to `Runtime.spawn`. Its exit signal ends this process even if that traps exits;
+    `terminate` is called then."""
 
     mailbox_options: MailboxOptions | None = None
-    """What is special about its mailbox; set by ``Runtime.spawn(mailbox=…)``, or in the class for all of its kind."""
+    """Options for the mailbox: set by ``Runtime.spawn(mailbox=…)``, or in a class for all of its instances."""
 
     _actor_ref: ProcessRef
 
     ref_class: ClassVar[type[ProcessRef]] = ProcessRef
-    """What its ref is made of."""
+    """Class of the process's ref."""
 
-    # Whoever writes one of the first four sets `_attention` afterwards; its own thread clears `_attention` first and
-    # looks at them afterwards. So nothing is overlooked, without a lock and at the price of one look per message.
-    _attention: bool = False  # something unusual: it is dead, or one of the following
-    _signals: list[ExitNotice] | None = None  # exit signals it must obey
+    # A thread that writes `_signals`, `_suspended` or `_backlog` sets `_attention` afterwards; the process's own thread
+    # clears `_attention` first and reads them afterwards. So nothing is overlooked, without a lock and at the price of
+    # one check per message.
+    _attention: bool = False  # something unusual: the process is dead, or one of the following
+    _signals: list[ExitNotice] | None = None  # exit signals to obey
     _suspended: bool = False
-    _backlog: deque[Any] | None = None  # taken out of the mailbox and not handled yet; comes before the mailbox
-    _answering: Envelope[Any] | None = None  # the call it handles; `_refuse_pending` answers it if it dies in there
-    _failure: BaseException | None = None  # what was raised, if it ends of that
+    _backlog: deque[Any] | None = None  # taken out of the mailbox and not handled yet; handled before the mailbox
+    _answering: Envelope[Any] | None = None  # the call being handled; `_answer_pending_calls` answers it after a death
+    _failure: BaseException | None = None  # the exception that ended the process
 
     def __init__(self, *_args: Any, **_kwargs: Any) -> None:
         # What Pykka's own __init__ sets, with lighter parts.
         self.actor_urn = uuid.uuid4().urn
-        options, enqueue = self.mailbox_options, self.runtime.dispatcher.enqueue
-        self.actor_inbox = Mailbox(self, enqueue) if options is None else BoundedMailbox(self, enqueue, options)
+        options, node = self.mailbox_options, self.runtime
+        if options is None:
+            self.actor_inbox = Mailbox(self, node.dispatcher.enqueue)
+        else:
+            self.actor_inbox = BoundedMailbox(self, node.dispatcher, node.dead_letters, options)
         self.actor_stopped = StopFlag()  # type: ignore[assignment] # what Pykka uses of an Event
         self._actor_ref = self.ref_class(self)
 
     @classmethod
-    def start(cls, *args: Any, runtime: Runtime | None = None, **kwargs: Any) -> ProcessRef:
-        """Start it on ``runtime``; the same as ``runtime.spawn(cls, …)``."""
+    def start(cls, *args: Any, runtime: Node | None = None, **kwargs: Any) -> ProcessRef:
+        """Start the process on ``runtime``; the same as ``runtime.spawn(cls, …)``.
+
+        Raises:
+            StartError: the process did not start, see `Runtime.spawn`.
+            SystemStopped: the runtime is closed.
+            Exception: what the constructor or ``on_start`` raised.
+        """
         if runtime is None:
             raise TypeError(f"{cls.__name__}.start() needs runtime=; or use runtime.spawn({cls.__name__}, ...)")
         return runtime.spawn(cls, *args, **kwargs)
 
     def begin(self) -> None:
-        """Initialise, in the thread that starts it and before the first message. Called by the runtime.
+        """Initialise the process, in the thread that starts it. Called by the runtime.
 
         Raises:
-            StartError: it exited, or was told to, while it initialised.
-            Exception: what its ``on_start`` raised.
+            StartError: the process exited, was killed or got an exit signal meanwhile.
+            Exception: what ``on_start`` raised.
         """
         try:
             self._begin()
@@ -112,6 +120,9 @@ class Process(pykka.Actor):
             raise StartError(self.label, self.exit_reason)
         if self._signals:
             raise StartError(self.label, self._signals[0].reason)
+
+    def _proceed_or_end(self) -> None:
+        """Do what comes between `begin` and the first message. Called by the runtime, in the same thread as `begin`."""
         try:
             self._proceed()
         except ProcessExit as exit_:
@@ -120,16 +131,21 @@ class Process(pykka.Actor):
             self._end(error)
 
     def _begin(self) -> None:
-        """Initialise. What this raises keeps it from starting."""
+        """Initialise. If this raises, the process does not start.
+
+        Raises:
+            StartError: for instance, a state machine's ``init`` returned `IGNORE` or `Stop`.
+            Exception: what ``on_start`` raised.
+        """
         self.on_start()
 
     def _proceed(self) -> None:
-        """Do what comes between the start and the first message. It has started: what this raises is a crash."""
+        """Do what comes between the start and the first message. The process has started: an exception is a crash."""
 
     # --- hooks ---------------------------------------------------------------------------------------------------
 
     def terminate(self, reason: object) -> None:
-        """Clean up; ``reason`` is why it ends. What this raises becomes the exit reason."""
+        """Clean up before the process ends with ``reason``. An exception raised here becomes the exit reason."""
         if isinstance(reason, BaseException):
             self.on_failure(type(reason), reason, reason.__traceback__)
         else:
@@ -137,10 +153,10 @@ class Process(pykka.Actor):
 
     @property
     def label(self) -> str:
-        """What it is called in logs and errors."""
+        """Name of the process in logs and errors."""
         return self.name or f"{type(self).__name__}-{self.actor_urn[9:17]}"
 
-    # --- what a process may do to itself -------------------------------------------------------------------------
+    # --- for the process itself ----------------------------------------------------------------------------------
 
     def exit(self, reason: object = NORMAL) -> NoReturn:
         """End now, with ``reason``. Only from inside the process."""
@@ -148,12 +164,12 @@ class Process(pykka.Actor):
 
     @property
     def ref(self) -> ProcessRef:
-        """How others know it."""
+        """The process's ref, by which other processes reach it."""
         return self._actor_ref
 
     @property
     def is_alive(self) -> bool:
-        """Whether it has not ended."""
+        """Whether the process has not ended."""
         return not self.actor_stopped.is_set()
 
     # --- the loop, run by a worker that holds the mailbox --------------------------------------------------------
@@ -173,9 +189,8 @@ class Process(pykka.Actor):
                         break
                 while count < limit and not empty():
                     item = get()
-                    if (
-                        self._attention
-                    ):  # looked at when the message is out: whoever sent a signal first is obeyed first
+                    # Checked after the message is out: a signal that was sent before the message is obeyed first.
+                    if self._attention:
                         self._hold(item)
                         break
                     count += 1
@@ -193,21 +208,21 @@ class Process(pykka.Actor):
         return count
 
     def _attend(self) -> bool:
-        """See what is unusual. Whether it lives."""
+        """Find out what is unusual; returns whether the process is alive."""
         self._attention = False
         if not self.is_alive:
             self._attention = True
             return False
         signals = self._signals
-        if signals:  # as in OTP: who does not trap exits dies without `terminate`
-            self.runtime.bury(self, signals[0].reason)
+        if signals:  # as in OTP: a process that does not trap exits dies without `terminate`
+            self.runtime.mark_dead(self._actor_ref, signals[0].reason)
             return False
         if self._suspended or self._backlog:
             self._attention = True
         return True
 
     def _run_attentively(self, limit: int) -> int:
-        """Handle messages while something is unusual: it is dead, suspended, or has a backlog."""
+        """Handle messages while something is unusual: the process is dead, suspended, or has a backlog."""
         count = 0
         inbox = self.actor_inbox
         while count < limit and self._attend() and self._attention:
@@ -230,14 +245,14 @@ class Process(pykka.Actor):
         self._attention = True
 
     def _look_back(self) -> None:
-        """At the end of a turn: leave no caller unanswered if it is dead, and see to it that a backlog is run."""
+        """At the end of a turn, answer all callers if the process is dead, or have its backlog handled."""
         if not self.is_alive:
-            self._refuse_pending(self.exit_reason)
+            self._answer_pending_calls(self.exit_reason)
         elif self._backlog and not self._suspended:
             self.actor_inbox.call()
 
     def _is_urgent(self, item: Any) -> bool:
-        """Whether it is handled even while suspended."""
+        """Whether the message is handled even while the process is suspended."""
         message = item.message if item.__class__ is Envelope else item
         if message.__class__ is ExitNotice:
             return message.sender is not None and message.sender is self.parent
@@ -256,17 +271,17 @@ class Process(pykka.Actor):
         else:
             try:
                 self._receive(item)
-            except Refusal:  # there is no caller to refuse
+            except Refusal:  # there is no caller to get the error
                 return
 
     def _notice(self, notice: ExitNotice) -> None:
-        """A trapped exit signal: the parent's ends the process, anybody else's is a message."""
+        """Handle a trapped exit signal: the parent's ends the process, any other is a message."""
         if notice.sender is not None and notice.sender is self.parent:
             raise ProcessExit(notice.reason)
         self._receive(notice)
 
     def _receive(self, message: Any) -> Any:
-        """Pykka's own messages, then ``on_receive``."""
+        """Handle Pykka's own messages; pass others to ``on_receive``."""
         if message.__class__ in PYKKA_MESSAGES:
             match message:
                 case ProxyCall():
@@ -285,8 +300,8 @@ class Process(pykka.Actor):
         return found
 
     def _answer(self, call: Envelope[Any]) -> None:
-        """Handle a call. If this is the end, `_refuse_pending` answers the caller, when it has ended."""
-        self._answering = call  # before the look at whether it lives, as `bury` does it the other way round
+        """Handle a call. If this ends the process, `_answer_pending_calls` answers the caller afterwards."""
+        self._answering = call  # before `is_alive` is read; `Runtime.mark_dead` works in the opposite order
         if self._attention and not self.is_alive:
             return
         message, reply = call.message, call.reply_to
@@ -295,17 +310,17 @@ class Process(pykka.Actor):
             try:
                 value = message.apply(self)
             except Exception as error:
-                refuse(reply, error)
+                answer_with_error(reply, error)
                 self._answering = None
                 return
         else:
             try:
                 value = self._receive(message)
             except Refusal as refusal:
-                refuse(reply, refusal.error)
+                answer_with_error(reply, refusal.error)
                 self._answering = None
                 return
-        give(reply, value)
+        answer_with(reply, value)
         self._answering = None
 
     # --- suspension ----------------------------------------------------------------------------------------------
@@ -316,11 +331,11 @@ class Process(pykka.Actor):
         self._attention = True
 
     def resume(self) -> None:
-        """Go on, with what came meanwhile first."""
+        """Continue, first with the messages that arrived meanwhile."""
         self._suspended = False
 
     def discard_down(self, monitor: int) -> None:
-        """Take the `Down` of ``monitor`` out of what waits, if it is there. Only from inside the process."""
+        """Remove the `Down` of ``monitor`` from the waiting messages. Only from inside the process."""
         inbox = self.actor_inbox
         for _ in range(len(self._backlog or ())):
             self._hold_unless_down(self._backlog.popleft(), monitor)  # type: ignore[union-attr]
@@ -335,11 +350,11 @@ class Process(pykka.Actor):
     # --- the end -------------------------------------------------------------------------------------------------
 
     def _end(self, reason: object) -> None:
-        """End with ``reason``: clean up, be dead, tell links and monitors, answer who still waits."""
+        """End with ``reason``: clean up, and have the runtime mark the process dead."""
         if not self.is_alive:
             return
-        if self._signals:  # came first
-            self.runtime.bury(self, self._signals[0].reason)
+        if self._signals:  # arrived first
+            self.runtime.mark_dead(self._actor_ref, self._signals[0].reason)
             return
         if not is_clean(reason):
             self._report(reason)
@@ -352,49 +367,49 @@ class Process(pykka.Actor):
             self._report(reason)
         if isinstance(reason, BaseException):
             self._failure = reason
-        self.runtime.bury(self, reason)
+        self.runtime.mark_dead(self._actor_ref, reason)
 
     def _report(self, reason: object) -> None:
-        """Log a crash: what, why, where; no message, no text of foreign exceptions."""
-        said = describe_reason(reason)
-        with contextlib.suppress(Exception):  # a log that fails must not keep it from ending
-            shown = self._circumstances(said)
-            if isinstance(reason, BaseException) and shown.get("reason") == said:  # not filtered out
+        """Log a crash: the process, the reason and the traceback, but no message and no text of foreign exceptions."""
+        described = describe_reason(reason)
+        with contextlib.suppress(Exception):  # a log that fails must not keep the process from ending
+            shown = self._circumstances(described)
+            if isinstance(reason, BaseException) and shown.get("reason") == described:  # not filtered out
                 shown["exc_info"] = reason
             get_logger(actor=self.label).error("process_crashed", **shown)
 
     def _circumstances(self, reason: str) -> dict[str, Any]:
-        """What the crash log says."""
+        """Return the fields of the crash log."""
         return {"reason": reason, "mailbox": self.actor_inbox.qsize()}
 
     def dispose(self, reason: object) -> None:
-        """Called once by the runtime, when it is dead: release what it holds. Any thread."""
+        """Release what the process holds. Called once by the runtime when the process is dead, in any thread."""
         if self.in_pykka_registry:
             ActorRegistry.unregister(self._actor_ref)
-        self._refuse_pending(reason)
+        self._answer_pending_calls(reason)
 
-    def _refuse_pending(self, reason: object) -> None:
-        """Answer the calls it has taken and not answered.
+    def _answer_pending_calls(self, reason: object) -> None:
+        """Answer the calls that the process has taken out of its mailbox and not answered.
 
-        Called when it is dead: by whoever buries it, and again by its own thread when that finds out, since it may
-        have had a call in its hands which the other could not see.
+        Called when the process is dead: by the thread that marked it dead, and again by its own thread, which may have
+        taken a call that the other thread could not see yet.
         """
         call = self._answering
         if call is not None and call.reply_to is not None:
-            self._refuse_current(call.message, call.reply_to, reason)
-        backlog, grave = self._backlog, self.actor_inbox.grave
-        while backlog and grave is not None:
+            self._answer_current_call(call.message, call.reply_to, reason)
+        backlog, dead_owner = self._backlog, self.actor_inbox.dead_owner
+        while backlog and dead_owner is not None:
             with contextlib.suppress(IndexError):
-                grave.answer(backlog.popleft())
+                dead_owner.answer(backlog.popleft())
 
-    def _refuse_current(self, message: Any, reply: pykka.Future[Any], reason: object) -> None:
-        """Answer the call it ended in: its caller gets the very exception."""
+    def _answer_current_call(self, message: Any, reply: pykka.Future[Any], reason: object) -> None:
+        """Answer the call that was being handled when the process ended: if it crashed, with the exception itself."""
         if reason is self._failure and isinstance(reason, BaseException):
-            refuse(reply, reason)
+            answer_with_error(reply, reason)
         else:
-            refuse_call(message, reply, self.label, reason)
+            answer_call_to_dead(message, reply, self.label, reason)
 
-    # --- what Pykka asks of an actor class -----------------------------------------------------------------------
+    # --- required by Pykka of an actor class ---------------------------------------------------------------------
 
     @staticmethod
     def _create_actor_inbox() -> Any:
@@ -408,7 +423,7 @@ class Process(pykka.Actor):
         raise NotImplementedError("a Process is started by Runtime.spawn")
 
     def on_receive(self, message: Any) -> Any:
-        """Handle a message; what it returns answers a call. The default counts it as unexpected."""
+        """Handle a message; the result answers a call. The default counts the message as unexpected."""
         self.runtime.dead_letters.unexpected(message)
         return None
 
@@ -417,7 +432,7 @@ class Process(pykka.Actor):
 
 
 class Refusal(Exception):
-    """Raised while handling a call to let the caller get ``error``, without crashing."""
+    """Raise this while handling a call: the caller gets ``error``, and the process does not crash."""
 
     def __init__(self, error: BaseException) -> None:
         self.error = error

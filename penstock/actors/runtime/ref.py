@@ -1,22 +1,20 @@
-"""How a process is known to others: its ref, and the messages about it rather than for it."""
+"""Refs, by which processes are known to others, and the messages that every process understands."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable
+from typing import Any, Final, Protocol
 
 import pykka
-from pykka._envelope import Envelope  # the one thing Pykka does not export and every inbox holds
+from pykka._envelope import Envelope  # not exported by Pykka, but every inbox holds it
 
+from penstock.actors.runtime.dispatcher import Dispatcher
 from penstock.actors.runtime.mailbox import Mailbox
+from penstock.actors.runtime.reasons import NORMAL, ProcessExit
 from penstock.actors.runtime.reply import Reply
-from penstock.actors.runtime.signals import NORMAL, ProcessExit
 from penstock.config.checks import check_number
 
-if TYPE_CHECKING:
-    from penstock.actors.runtime.process import Process
-    from penstock.actors.runtime.runtime import Runtime
-
-__all__ = ["ProcessRef", "StopFlag", "SystemMessage", "Terminate"]
+__all__ = ["ProcessRef", "RefNode", "RefProcess", "StopFlag", "SystemMessage", "Terminate"]
 
 _LONGEST: Final = 1e9  # seconds
 
@@ -34,17 +32,17 @@ class StopFlag:
         return self._set
 
     def set(self) -> None:
-        """Mark it as stopped."""
+        """Mark the actor as stopped."""
         self._set = True
 
 
 class SystemMessage:
-    """A message about the process rather than for it (OTP's ``sys``); handled even while it is suspended."""
+    """A message about the process itself (OTP's ``sys``), handled even while the process is suspended."""
 
     __slots__ = ()
 
-    def apply(self, process: Process) -> Any:
-        """Do it, in the process's own thread. What this returns or raises goes to the caller and crashes nothing."""
+    def apply(self, process: Any) -> Any:
+        """Act on ``process``, in its own thread. The caller gets the result or the exception; neither is a crash."""
         raise NotImplementedError
 
 
@@ -56,33 +54,63 @@ class Terminate(SystemMessage):
     def __init__(self, reason: object) -> None:
         self.reason = reason
 
-    def apply(self, process: Process) -> Any:
+    def apply(self, process: Any) -> Any:
         raise ProcessExit(self.reason)
+
+
+class RefNode(Protocol):
+    """The part of a runtime that refs use; see `penstock.actors.runtime.node.Node`."""
+
+    dispatcher: Dispatcher
+
+    def exit(self, ref: ProcessRef, reason: object, sender: ProcessRef | None = None) -> None:
+        """See `Runtime.exit`."""
+
+
+class RefProcess(Protocol):
+    """The part of a process that its ref uses."""
+
+    @property
+    def runtime(self) -> RefNode: ...
+
+    @property
+    def label(self) -> str: ...
 
 
 class ProcessRef(pykka.ActorRef[Any]):
     """A `pykka.ActorRef` of a process."""
 
-    runtime: Runtime
+    runtime: RefNode
     label: str
     actor_inbox: Mailbox
 
-    def __init__(self, process: Process) -> None:
+    on_returned: tuple[Callable[[Any], bool], ...] = ()
+    """Called with each message that the process has not handled when it is dead, in any thread. A message that one of
+    them takes back (returns True for) is no dead letter."""
+
+    def __init__(self, process: RefProcess) -> None:
         super().__init__(process)
         self.runtime = process.runtime
         self.label = process.label
 
     def tell(self, message: Any) -> None:
-        """Send a message. Never blocks, never raises: what a dead process does not get is a dead letter."""
+        """Send a message. A message to a dead process becomes a dead letter.
+
+        It neither blocks nor raises, unless the mailbox has a bound (`MailboxOptions`): then it may wait for room.
+
+        Raises:
+            MailboxFull: the mailbox has a bound and no room, and its ``when_full`` is ``"reject"`` or ``"block"``.
+        """
         self.actor_inbox.put(message)
 
     def ask(self, message: Any, *, block: bool = True, timeout: float | None = None) -> Any:
         """Send a message and wait for the answer, or with ``block=False`` return a `Reply` to wait for later.
 
         Raises:
-            ProcessDead: it dies before it answers (carries the exit reason), or was dead already (``"noproc"``).
-            CallTimeout: no answer within ``timeout`` seconds. A late one is thrown away.
-            Exception: whatever the process raised while it handled the message (it has crashed of it).
+            ProcessDead: the process died before it answered (carries the exit reason) or was dead (``"noproc"``).
+            MailboxFull: its mailbox has a bound and no room. With ``block=False``, `Reply.get` raises it.
+            CallTimeout: no answer within ``timeout`` seconds. A late answer is ignored.
+            Exception: what the process raised while it handled the message; it has crashed.
         """
         reply = Reply(self.runtime.dispatcher, f"a call to {self.label}")
         self.actor_inbox.put(Envelope(message, reply_to=reply))
@@ -93,12 +121,12 @@ class ProcessRef(pykka.ActorRef[Any]):
         self.runtime.exit(self, reason)
 
     def terminate(self, reason: object = NORMAL, timeout: float | None = None) -> None:
-        """Let it end with ``reason`` and return when it is dead (OTP's ``gen_statem:stop/3``).
+        """End the process with ``reason`` and return when it is dead (OTP's ``gen_statem:stop/3``).
 
         Raises:
-            OptionError: ``timeout`` is no time-out; the process lives.
-            ProcessDead: it was dead already (``"noproc"``), or ended for another reason.
-            CallTimeout: it is not dead after ``timeout`` seconds; it still ends when it gets round to it.
+            OptionError: ``timeout`` is not a valid time-out; the process is not ended.
+            ProcessDead: the process was dead already (``"noproc"``), or ended for another reason.
+            CallTimeout: it is not dead after ``timeout`` seconds; it still ends when its turn comes.
             Exception: what its ``terminate`` raised; it is dead.
         """
         check_number("timeout", timeout, 0, _LONGEST, optional=True)

@@ -1,4 +1,4 @@
-"""The answer to a call: a Pykka future that knows how its dispatcher waits."""
+"""The answer to a call: a Pykka future that waits as its dispatcher does."""
 
 from __future__ import annotations
 
@@ -10,31 +10,29 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pykka
 
-from penstock.actors.runtime.dispatcher import blocking
+from penstock.actors.runtime.dispatcher import Dispatcher, blocking
 from penstock.config.logs import get_logger
 from penstock.errors import CallTimeout
 
-if TYPE_CHECKING:
-    from penstock.actors.runtime.dispatcher import Dispatcher
-
-__all__ = ["Reply", "as_completed"]
+__all__ = ["Reply", "answer_with", "answer_with_error", "as_completed"]
 
 
 def _unanswered() -> None:
-    """Stands first among a reply's callbacks until it is answered; who takes it away is the one who answers."""
+    """First entry in a reply's callbacks until it is answered. The thread that removes it gives the answer."""
 
 
 class Reply(pykka.Future[Any]):
-    """A `pykka.Future`, with three differences.
+    """A `pykka.Future` with three differences.
 
-    `get` inside a process lends the worker's place, so that waiting cannot starve the pool; a time-out raises
-    `CallTimeout` (a `pykka.Timeout` too); and ``await`` does not block the event loop. Setting it twice raises
-    ``queue.Full``, as Pykka's does: of several threads that answer at once exactly one succeeds. After a time-out the
-    reply may still come; nobody but a later `get` sees it.
+    `get` inside a process lends the worker's place, so waiting cannot starve the pool; a time-out raises
+    `CallTimeout` (which is a `pykka.Timeout`); and ``await`` does not block the event loop.
+
+    As with Pykka, setting it twice raises ``queue.Full``: of several threads that answer at once exactly one succeeds.
+    After a time-out the answer may still arrive; a later `get` returns it.
     """
 
     def __init__(self, dispatcher: Dispatcher | None = None, what: str = "the call") -> None:
@@ -52,10 +50,10 @@ class Reply(pykka.Future[Any]):
         return self._callbacks is None
 
     def get(self, *, timeout: float | None = None) -> Any:
-        """Wait for the answer and return it, or raise what it is.
+        """Wait for the answer; return it, or raise it if it is an exception.
 
         Raises:
-            CallTimeout: nothing came within ``timeout`` seconds (None waits for ever; 0 only looks).
+            CallTimeout: no answer within ``timeout`` seconds (None waits for ever, 0 does not wait).
         """
         if self._get_hook is not None:
             return super().get(timeout=timeout)
@@ -66,29 +64,40 @@ class Reply(pykka.Future[Any]):
         return self._value
 
     def set(self, value: Any = None) -> None:
-        """Give the answer.
+        """Answer with ``value``.
 
         Raises:
-            queue.Full: there is one already.
+            queue.Full: there is an answer already.
         """
         self._finish(value, None)
 
     def set_exception(self, exc_info: Any = None) -> None:
-        """Let the caller get an exception: the given ``exc_info`` triple, or what is being handled right now."""
+        """Answer with an exception: that of the ``exc_info`` triple, or the one being handled now.
+
+        Raises:
+            queue.Full: there is an answer already.
+        """
         error = (exc_info or sys.exc_info())[1]
         assert error is not None, "set_exception needs an exception"
         self._finish(None, error)
 
     def fail(self, error: BaseException) -> None:
-        """Let the caller get ``error``."""
+        """Answer with an exception.
+
+        Raises:
+            queue.Full: there is an answer already.
+        """
         self._finish(None, error)
 
     def when_done(self, callback: Callable[[], None]) -> None:
-        """Call ``callback()`` as soon as there is an answer: in the thread that gives it, or here if it is there."""
+        """Call ``callback()`` once there is an answer: in the thread that answers, or at once if there is one.
+
+        An exception of a callback that runs in the answering thread is logged.
+        """
         callbacks = self._callbacks
         if callbacks is not None:
             callbacks.append(callback)
-            # `_finish` takes the list away first and calls what is in it then: whoever removes the entry calls it.
+            # `_finish` first clears `_callbacks`, then calls the entries: the thread that removes an entry calls it.
             if self._callbacks is not None:
                 return
             try:
@@ -98,7 +107,7 @@ class Reply(pykka.Future[Any]):
         callback()
 
     def set_get_hook(self, func: Callable[[float | None], Any]) -> None:
-        """Let ``func(timeout)`` find the value when it is asked for.
+        """Have ``func(timeout)`` compute the value when `get` is called.
 
         Raises:
             queue.Full: there is an answer already.
@@ -127,7 +136,7 @@ class Reply(pykka.Future[Any]):
                 break
             try:
                 callback()
-            except Exception as mistake:  # whoever waits must not hurt whoever answers
+            except Exception as mistake:  # must not reach the thread that answers
                 get_logger().error("reply_callback_failed", error=type(mistake).__name__)
 
     def _wait(self, timeout: float | None) -> bool:
@@ -142,7 +151,7 @@ class Reply(pykka.Future[Any]):
             with blocking():
                 answered = latch.acquire(timeout=-1 if timeout is None else min(timeout, threading.TIMEOUT_MAX))
         callbacks = self._callbacks
-        if not answered and callbacks is not None:  # who polls must not leave a trail
+        if not answered and callbacks is not None:  # polling must not pile up callbacks
             with contextlib.suppress(ValueError):
                 callbacks.remove(latch.release)
         return answered
@@ -150,7 +159,7 @@ class Reply(pykka.Future[Any]):
     def __await__(self) -> Generator[Any, None, Any]:
         """Wait in an event loop without blocking it.
 
-        What `map`, `filter`, `join` and their like have made can only be found by waiting: a thread does that.
+        The value of a future made by `map`, `filter`, `join` or the like is computed by `get`, which runs in a thread.
         """
         if self._get_hook is not None:
             return (yield from asyncio.get_running_loop().run_in_executor(None, self.get))
@@ -159,13 +168,13 @@ class Reply(pykka.Future[Any]):
             woken = loop.create_future()
 
             def wake() -> None:
-                with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                with contextlib.suppress(RuntimeError):  # the loop is closed: nothing waits any more
                     loop.call_soon_threadsafe(lambda: None if woken.done() else woken.set_result(None))
 
             self.when_done(wake)
             try:
                 yield from woken
-            finally:  # given up: do not pile up what nobody waits for
+            finally:  # cancelled: do not pile up callbacks
                 callbacks = self._callbacks
                 if callbacks is not None:
                     with contextlib.suppress(ValueError):
@@ -179,7 +188,7 @@ def as_completed(replies: Iterable[Reply], timeout: float | None = None) -> Iter
     """Yield ``replies`` in the order in which they are answered.
 
     Raises:
-        CallTimeout: the next one did not come within what is left of ``timeout`` seconds.
+        CallTimeout: not all of them were answered within ``timeout`` seconds. Those answered in time were yielded.
     """
     waiting = list(replies)
     if not waiting:
@@ -202,3 +211,15 @@ def as_completed(replies: Iterable[Reply], timeout: float | None = None) -> Iter
             if not (dispatcher.wait(answered, left) if dispatcher else answered.acquire(timeout=left)):
                 raise CallTimeout("the next of several calls", timeout or 0.0)
         yield done.get_nowait()
+
+
+def answer_with(reply: pykka.Future[Any], value: Any) -> None:
+    """Answer with ``value``, unless there is an answer already."""
+    with contextlib.suppress(queue.Full):
+        reply.set(value)
+
+
+def answer_with_error(reply: pykka.Future[Any], error: BaseException) -> None:
+    """Answer with an exception, unless there is an answer already."""
+    with contextlib.suppress(queue.Full):
+        reply.set_exception((type(error), error, error.__traceback__))

@@ -1,50 +1,49 @@
-"""What processes of one system share: clock, timers, dispatcher, names, links, dead letters.
+"""The runtime: what its processes share, that is clock, timers, dispatcher, names, links and dead letters.
 
-It is to processes what a node is to Erlang's. There can be any number of runtimes in one Python process; they share
-nothing.
+It corresponds to a node in Erlang. One Python process can have any number of runtimes; they share nothing.
 """
 
 from __future__ import annotations
 
 import itertools
 import threading
-from typing import Any, TypeVar
+from typing import Any
 
 from pykka import ActorRegistry
 
 from penstock.actors.runtime.bounded import MailboxOptions
 from penstock.actors.runtime.clock import Timers
 from penstock.actors.runtime.dead_letters import DeadLetters
+from penstock.actors.runtime.dead_process import DeadProcess
 from penstock.actors.runtime.dispatcher import Dispatcher
-from penstock.actors.runtime.grave import Grave
+from penstock.actors.runtime.node import Spawnable
 from penstock.actors.runtime.process import Process, ProcessRef
-from penstock.actors.runtime.reply import Reply
-from penstock.actors.runtime.signals import KILL, KILLED, NOPROC, NORMAL, Down, ExitNotice, ProcessExit
-from penstock.actors.runtime.start import Starting
+from penstock.actors.runtime.reasons import KILL, KILLED, NOPROC, NORMAL, ProcessExit
+from penstock.actors.runtime.reply import Reply, answer_with
+from penstock.actors.runtime.signals import Down, ExitNotice
+from penstock.actors.runtime.start import PendingStart
 from penstock.config.checks import check_number
-from penstock.errors import ProcessDead, StartError, SystemStopped
+from penstock.errors import CallTimeout, ProcessDead, StartError, SystemStopped
 from penstock.ports import Clock
 
 __all__ = ["Runtime"]
 
-P = TypeVar("P", bound=Process)
-
 
 class _Relations:
-    """Links and monitors of one process; most have few or none, so the dicts are made when needed."""
+    """Links and monitors of one process. Most processes have few or none, so the dicts are made when needed."""
 
     __slots__ = ("links", "watched_by", "watches")
 
     def __init__(self) -> None:
-        self.links: dict[ProcessRef, None] | None = None  # a set that keeps its order, so that a seed gives one run
-        self.watched_by: dict[int, tuple[ProcessRef, Any]] | None = None  # monitor → (who, what it named)
+        self.links: dict[ProcessRef, None] | None = None  # an ordered set, so that a seed always gives the same run
+        self.watched_by: dict[int, tuple[ProcessRef, Any]] | None = None  # monitor → (watcher, the ref or name it gave)
         self.watches: dict[int, ProcessRef] | None = None
 
 
 class Runtime:
-    """Starts processes and knows which are alive, what they are called, and who is to hear of whose end.
+    """Starts processes and keeps the tables of living processes, names, links and monitors.
 
-    All methods may be called from any thread. The one lock guards the tables; no user code runs under it.
+    All methods may be called from any thread. One lock guards the tables; no user code runs under it.
     """
 
     def __init__(self, dispatcher: Dispatcher, timers: Timers, clock: Clock) -> None:
@@ -56,6 +55,7 @@ class Runtime:
         self._alive: dict[ProcessRef, Process] = {}
         self._relations: dict[ProcessRef, _Relations] = {}
         self._names: dict[str, ProcessRef] = {}
+        self._waiting: dict[ProcessRef, list[Reply]] = {}  # answered when the process is dead
         self._numbers = itertools.count(1)
         self._closed = False
         self.started = 0
@@ -65,7 +65,7 @@ class Runtime:
 
     def spawn(
         self,
-        cls: type[P],
+        cls: type[Spawnable],
         *args: Any,
         name: str | None = None,
         link: ProcessRef | None = None,
@@ -75,22 +75,29 @@ class Runtime:
     ) -> ProcessRef:
         """Start a process and return its ref when its ``on_start`` is done.
 
+        If this raises, nothing is left of the process, except that an ``on_start`` which hangs still occupies a thread.
+
         Args:
-            cls: the class.
+            cls: a subclass of `Process`.
             *args: for its constructor.
-            name: a name that is unique as long as it lives; looked up with `whereis`.
-            link: a process to link it to before it starts (its parent).
-            **kwargs: for its constructor.
+            name: a name for `whereis`, unique while the process lives.
+            link: a process to link the new one to before it starts; becomes its ``parent``.
             start_timeout: seconds for ``on_start``, which then runs in a thread of the dispatcher. None runs it in
-                the caller's thread and waits for as long as it takes.
-            mailbox: a bound, or priorities, for its mailbox; None is what its class says, by default neither.
+                the caller's thread, without a limit.
+            mailbox: a bound or priorities for the mailbox. None takes the ``mailbox_options`` of the class.
+            **kwargs: for its constructor.
 
         Raises:
-            StartError: the name is taken (``already_started``, with the other's ``ref``), ``start_timeout`` is over,
-                or it exited, or was made to, before it had started (``code`` is the reason).
+            StartError: the process did not start. ``code`` says why: ``"already_started"`` (the name is taken; ``ref``
+                is the process that has it), ``"timeout"``, a `ProcessDead` (``link`` is dead), or the reason with
+                which the process exited or was killed before it had started.
             SystemStopped: the runtime is closed.
-            Exception: what the constructor or ``on_start`` raised; nothing is left of the process then.
+            OptionError: ``start_timeout`` is not allowed.
+            TypeError: ``cls`` is not a subclass of `Process`.
+            Exception: what the constructor or ``on_start`` raised.
         """
+        if not issubclass(cls, Process):
+            raise TypeError(f"cannot spawn {cls.__name__}: it is not a subclass of Process")
         check_number("start_timeout", start_timeout, 0, 1e9, optional=True)
         process = cls.__new__(cls)
         process.runtime = self
@@ -124,12 +131,13 @@ class Runtime:
                 raise StartError(process.label, ProcessDead(link.label))
         if process.in_pykka_registry:
             ActorRegistry.register(ref)
-            if not process.is_alive:  # the runtime was closed meanwhile
+            if not process.is_alive:  # the runtime has been closed meanwhile
                 ActorRegistry.unregister(ref)
 
     def _start_here(self, process: Process) -> None:
         try:
             process.begin()
+            process._proceed_or_end()
         except BaseException as error:
             self._undo_start(process, error)
             raise
@@ -137,45 +145,55 @@ class Runtime:
             process.actor_inbox.leave()
 
     def _start_elsewhere(self, process: Process, timeout: float) -> None:
-        started = Reply(self.dispatcher, f"the start of {process.label}")
-        inbox = process.actor_inbox
-        inbox.owner = Starting(process, started)
+        ref, inbox = process._actor_ref, process.actor_inbox
+        done = Reply(self.dispatcher, f"the start of {process.label}")
+        start = PendingStart(process, done, self._undo_start)
+        inbox.owner = start
         inbox.call()
         inbox.leave()
-        try:
-            started.get(timeout=timeout)
-        except TimeoutError:
-            if not started.is_done:
-                error = StartError(process.label, "timeout")
-                self._undo_start(process, error)
-                raise error from None
-            started.get()
+        timed_out = False
+        if self._wait_unless_dead(ref, done):  # a death also ends the wait, although `on_start` may hang for ever
+            try:
+                done.get(timeout=timeout)
+            except CallTimeout:
+                timed_out = not done.is_done
+            finally:
+                self._stop_waiting(ref, done)
+        if timed_out:
+            error = StartError(process.label, "timeout")
+            self._undo_start(process, error)
+            raise error
+        if start.error is not None:
+            raise start.error
+        if not start.has_begun:  # killed in its `on_start`
+            raise StartError(process.label, process.exit_reason)
 
     def _undo_start(self, process: Process, error: BaseException) -> None:
-        """Leave no trace: no exit notice reaches the parent, the name is free again."""
+        """Remove a process that did not start: the parent gets no exit notice, and the name is free again."""
+        ref = process._actor_ref
         if process.parent is not None:
-            self.unlink(process._actor_ref, process.parent)
+            self.unlink(ref, process.parent)
         if not isinstance(error, StartError):
-            self.bury(process, error)
-        else:  # who declines to start ends normally
-            self.bury(process, NORMAL if error.code == "ignore" else error.code)
+            self.mark_dead(ref, error)
+        else:  # not wanting to start is a normal end
+            self.mark_dead(ref, NORMAL if error.code == "ignore" else error.code)
 
     # --- ending --------------------------------------------------------------------------------------------------
 
-    def bury(self, process: Process, reason: object) -> None:
-        """Make ``process`` dead for everybody: free its name, tell monitors and links, answer who waits for it.
+    def mark_dead(self, ref: ProcessRef, reason: object) -> None:
+        """Make a process dead for all others: free its name, notify monitors and links, answer waiting callers.
 
-        The process calls this at its end; `kill` calls it for one that cannot be asked. The first call counts.
+        A process calls this at its end; `exit` calls it to kill a process. Only the first call has an effect.
         """
-        ref = process._actor_ref
         with self._lock:
-            if process.actor_stopped.is_set():
+            process = self._alive.get(ref)
+            if process is None:
                 return
             process.exit_reason = reason
             process.actor_stopped.set()
             process._attention = True
-            grave = Grave(process, reason)
-            process.actor_inbox.bury(grave)
+            dead = DeadProcess(ref, self.dead_letters, reason)
+            process.actor_inbox.mark_dead(dead)
             self._forget(ref, process)
             self.ended += 1
         try:
@@ -183,7 +201,7 @@ class Runtime:
         finally:
             with self._lock:
                 self._announce(ref, reason)
-            grave.close()
+            dead.close()
 
     def _forget(self, ref: ProcessRef, process: Process) -> None:
         self._alive.pop(ref, None)
@@ -191,10 +209,13 @@ class Runtime:
             del self._names[process.name]
 
     def _announce(self, ref: ProcessRef, reason: object) -> None:
-        """Tell monitors and links. Under the lock, so that nobody hears of it after `unlink` or `demonitor`.
+        """Notify waiting threads, monitors and links.
 
-        What is put into the mailbox of a living process runs no foreign code here.
+        Called with the lock held, so that no notice is sent after `unlink` or `demonitor` has returned. Putting a
+        message into the mailbox of a living process runs no foreign code.
         """
+        for waiting in self._waiting.pop(ref, ()):
+            answer_with(waiting, None)
         relations = self._relations.pop(ref, None)
         if relations is None:
             return
@@ -214,20 +235,20 @@ class Runtime:
     def exit(self, ref: ProcessRef, reason: object, sender: ProcessRef | None = None) -> None:
         """Send an exit signal, as OTP's ``exit(Pid, Reason)``.
 
-        ``"kill"`` cannot be trapped: the process is dead when this returns, for everybody (reason ``"killed"``),
-        though a thread that is in its code finishes what it does there. Any other reason ends the process before its
-        next message, or comes as an `ExitNotice` if it traps exits. ``"normal"`` from somebody else is ignored
-        unless it traps.
+        ``"kill"`` cannot be trapped: when this returns, the process is dead for all others (reason ``"killed"``), but
+        a thread that runs its code finishes the current message, without effect. Any other reason ends the process
+        before its next message, or arrives as an `ExitNotice` if it traps exits. ``"normal"`` from another process is
+        ignored unless it traps exits.
         """
         if isinstance(reason, str) and reason == KILL:
             process = self._alive.get(ref)
             if process is not None:
                 signals = process._signals  # of two exits the first wins
-                self.bury(process, signals[0].reason if signals else KILLED)
+                self.mark_dead(ref, signals[0].reason if signals else KILLED)
         else:
             self._signal(ref, sender, reason)
         if sender is ref and not self._traps(ref):
-            raise ProcessExit(reason)  # it must not go on; should it catch this, it ends before its next message
+            raise ProcessExit(reason)  # must not go on; if it catches this, it ends before its next message
 
     def _traps(self, ref: ProcessRef) -> bool:
         process = self._alive.get(ref)
@@ -242,17 +263,20 @@ class Runtime:
             if process.trap_exit:
                 process.actor_inbox.put(notice)
             elif sender is ref or not (isinstance(reason, str) and reason == NORMAL):
-                process._signals = [*(process._signals or ()), notice]  # the first one counts
+                process._signals = [*(process._signals or ()), notice]  # only the first one is obeyed
                 process._attention = True
                 process.actor_inbox.call()
 
     # --- links and monitors --------------------------------------------------------------------------------------
 
     def link(self, one: ProcessRef, other: ProcessRef) -> None:
-        """Tie two processes: if one ends, the other gets its exit signal. Linking twice, or to oneself, does nothing.
+        """Link two processes: if one ends, the other gets its exit signal.
+
+        Linking twice, or a process to itself, has no effect.
 
         Raises:
-            ProcessDead: ``other`` is dead and ``one`` does not trap exits (if it does, it gets an `ExitNotice`).
+            ProcessDead: ``other`` is dead and ``one`` does not trap exits (if it does, it gets an `ExitNotice`), or
+                ``one`` is dead.
         """
         with self._lock:
             linked = self._link(one, other)
@@ -264,7 +288,7 @@ class Runtime:
         one.actor_inbox.put(ExitNotice(other, NOPROC))
 
     def unlink(self, one: ProcessRef, other: ProcessRef) -> None:
-        """Untie them. A notice that is already in a mailbox stays there."""
+        """Remove the link between two processes. A notice that is already in a mailbox stays there."""
         with self._lock:
             self._unlink(one, other)
 
@@ -287,7 +311,7 @@ class Runtime:
                 relations.links.pop(b, None)
 
     def monitor(self, watcher: ProcessRef, target: ProcessRef | str) -> int:
-        """Let ``watcher`` get one `Down` when ``target`` (a ref or a name) ends; at once if there is no such process.
+        """Send ``watcher`` one `Down` when ``target`` (a ref or a name) ends, or at once if there is no such process.
 
         Returns the number that the `Down` will carry.
         """
@@ -307,10 +331,10 @@ class Runtime:
         return number
 
     def demonitor(self, watcher: ProcessRef, monitor: int, *, flush: bool = False) -> bool:
-        """Take a monitor back; returns whether it was there: no `Down` has been sent then, and none will be.
+        """Remove a monitor; returns whether it was set. If so, no `Down` has been sent and none will be.
 
-        A `Down` that is already in the mailbox stays there, unless ``flush`` takes it out; that is for the watcher
-        itself to ask for, in its own thread.
+        A `Down` that is already in the mailbox stays there unless ``flush`` removes it. Only the watcher itself may
+        use ``flush``, in its own thread.
         """
         process = self._alive.get(watcher)
         found = self._demonitor(watcher, monitor)
@@ -338,7 +362,11 @@ class Runtime:
     # --- messages, names and tables ------------------------------------------------------------------------------
 
     def tell(self, target: ProcessRef | str, message: Any) -> None:
-        """Send a message to a ref or to whoever has that name. To nobody is not an error but a dead letter."""
+        """Send a message to a ref or a name. If no process has the name, the message becomes a dead letter.
+
+        Raises:
+            MailboxFull: as `ProcessRef.tell`.
+        """
         ref = self._names.get(target) if isinstance(target, str) else target
         if ref is not None:
             ref.tell(message)
@@ -346,77 +374,76 @@ class Runtime:
             self.dead_letters.record(str(target), message)
 
     def whereis(self, name: str) -> ProcessRef | None:
-        """Who has that name now."""
+        """Return the process that has this name now, or None."""
         return self._names.get(name)
 
     def names(self) -> dict[str, ProcessRef]:
-        """All names and who has them."""
+        """Return all names and their processes."""
         with self._lock:
             return dict(self._names)
 
     def is_alive(self, ref: ProcessRef) -> bool:
-        """Whether that process is one of ours and has not ended."""
+        """Whether the process belongs to this runtime and has not ended."""
         return ref in self._alive
 
     def exit_reason(self, ref: ProcessRef) -> object:
-        """Why it ended (``"noproc"`` if that is not known any more), or None while it lives."""
+        """Return why a process ended, None while it lives, ``"noproc"`` if it never started."""
         with self._lock:
-            grave = ref.actor_inbox.grave
-            return grave.reason if isinstance(grave, Grave) else None if ref in self._alive else NOPROC
+            dead = ref.actor_inbox.dead_owner
+            return dead.reason if isinstance(dead, DeadProcess) else None if ref in self._alive else NOPROC
 
     def links_of(self, ref: ProcessRef) -> tuple[ProcessRef, ...]:
-        """Whom it is linked to."""
+        """Return the processes that ``ref`` is linked to."""
         with self._lock:
             relations = self._relations.get(ref)
             return tuple(relations.links or ()) if relations else ()
 
     def monitors_of(self, ref: ProcessRef) -> tuple[ProcessRef, ...]:
-        """Whom it monitors."""
+        """Return the processes that ``ref`` monitors."""
         with self._lock:
             relations = self._relations.get(ref)
             return tuple((relations.watches or {}).values()) if relations else ()
 
     def processes(self) -> list[ProcessRef]:
-        """Everybody alive."""
+        """Return all living processes."""
         with self._lock:
             return list(self._alive)
 
     def join(self, ref: ProcessRef, timeout: float | None = None) -> bool:
-        """Wait until ``ref`` is dead, for at most ``timeout`` seconds; returns whether it is."""
-        if not self.is_alive(ref):
-            return True
+        """Wait for at most ``timeout`` seconds (None: for ever) until ``ref`` is dead; returns whether it is."""
         died = Reply(self.dispatcher, f"the end of {ref.label}")
-        watch = self.spawn(_DeathWatch, ref, died)
-        try:
-            died.get(timeout=timeout)
-        except TimeoutError:
-            return not self.is_alive(ref)
-        finally:
-            self.exit(watch, KILL)
+        if self._wait_unless_dead(ref, died):
+            try:
+                died.get(timeout=timeout)
+            except CallTimeout:
+                return not self.is_alive(ref)
+            finally:
+                self._stop_waiting(ref, died)
         return True
 
+    def _wait_unless_dead(self, ref: ProcessRef, reply: Reply) -> bool:
+        """Have ``reply`` answered when ``ref`` is dead; returns False if it is dead already.
+
+        The runtime answers itself, without the help of a process, which could be killed.
+        """
+        with self._lock:
+            if ref not in self._alive:
+                return False
+            self._waiting.setdefault(ref, []).append(reply)
+        return True
+
+    def _stop_waiting(self, ref: ProcessRef, reply: Reply) -> None:
+        with self._lock:
+            waiting = self._waiting.get(ref)
+            if waiting is not None and reply in waiting:
+                waiting.remove(reply)
+                if not waiting:
+                    del self._waiting[ref]
+
     def close(self) -> None:
-        """Kill what is still alive and start nothing any more. Dispatcher and timers are their owner's to close."""
+        """Kill all processes and start no more. The dispatcher and the timers stay open; their owner closes them."""
         with self._lock:
             self._closed = True
-            left = list(self._alive.values())
-        for process in left:
-            self.bury(process, KILLED)
-
-
-class _DeathWatch(Process):
-    """Answers when another process is dead."""
-
-    in_pykka_registry = False
-
-    def __init__(self, target: ProcessRef, died: Reply) -> None:
-        super().__init__()
-        self._target = target
-        self._died = died
-
-    def on_start(self) -> None:
-        self.runtime.monitor(self._actor_ref, self._target)
-
-    def on_receive(self, message: Any) -> Any:
-        if isinstance(message, Down):
-            self._died.set()
+            left = list(self._alive)
+        for ref in left:
+            self.mark_dead(ref, KILLED)

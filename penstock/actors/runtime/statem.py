@@ -1,6 +1,6 @@
 """State machines in the manner of OTP's ``gen_statem``.
 
-A state is a method named like it; an event is a value; what to do next is what the method returns::
+A state is a method of that name, an event is a value, and the method returns what to do next::
 
     class Door(StateMachine):
         def init(self) -> str:
@@ -16,11 +16,11 @@ A state is a method named like it; an event is a value; what to do next is what 
                 case StateTimeout():
                     return Next("locked")
 
-``None`` means: keep the state, nothing to do. With ``handle_event(event, state)`` instead of methods, a state may be
-any value; two states are the same if type and value are. Data lives on ``self``.
+``None`` keeps the state and does nothing. With ``handle_event(event, state)`` instead of methods, a state may be any
+value; two states are the same if their types and values are. Data lives on ``self``.
 
-Order after a transition: replies and other actions as they are given, the enter call, inserted events, postponed ones
-(after a change of state, oldest first), zero time-outs, the mailbox.
+Order after a transition: replies and other actions in the given order, the enter call, inserted events, postponed
+events (after a change of state, oldest first), time-outs of zero seconds, the mailbox.
 """
 
 from __future__ import annotations
@@ -33,11 +33,12 @@ from typing import Any, ClassVar, Final
 from pykka._envelope import Envelope
 
 from penstock.actors.runtime.clock import Fired
-from penstock.actors.runtime.grave import give, refuse, refuse_call
+from penstock.actors.runtime.dead_process import answer_call_to_dead
 from penstock.actors.runtime.process import PYKKA_MESSAGES, Process
+from penstock.actors.runtime.reasons import ProcessExit
 from penstock.actors.runtime.ref import ProcessRef, SystemMessage
-from penstock.actors.runtime.reply import Reply
-from penstock.actors.runtime.signals import Down, ExitNotice, ProcessExit
+from penstock.actors.runtime.reply import Reply, answer_with, answer_with_error
+from penstock.actors.runtime.signals import Down, ExitNotice
 from penstock.actors.runtime.timeouts import Timeouts
 from penstock.actors.runtime.transitions import (
     EVENT_TIMEOUT,
@@ -76,54 +77,54 @@ _INNER: Final = frozenset({Internal, StateTimeout, EventTimeout, NamedTimeout})
 
 
 class _MachineRef(ProcessRef):
-    """Lets nobody outside pretend to be the machine itself or its timers: what they tell is a `Cast`."""
+    """A ref by which only the machine itself and its timers can send internal events and time-outs."""
 
     def tell(self, message: Any) -> None:
-        """Send a message. Never blocks, never raises: what a dead process does not get is a dead letter."""
+        """As `ProcessRef.tell`; internal events and time-outs arrive as a `Cast`."""
         self.actor_inbox.put(Cast(message) if message.__class__ in _INNER else message)
 
 
 class StateMachine(Process):
-    """A process that is a state machine; see the module's docstring for how to write one."""
+    """A process that is a state machine; the module's docstring shows how to write one.
+
+    Its start raises `StartError` if `init` returns `IGNORE`, a `Stop`, or something that is not a state.
+    """
 
     state_enter: ClassVar[bool] = False
-    """Whether states get an `Enter` event when they are entered."""
+    """Whether a state gets an `Enter` event when the machine enters it."""
 
     in_pykka_registry = False
     ref_class = _MachineRef
 
-    _first: Next | None = None  # what `init` wants done
+    _first: Next | None = None  # returned by `init`, and still to be done
     _state: Any = None
     _handler: Callable[[Any], Transition]
     _postponed: deque[Any] | None = None
     _inserted: deque[Any] | None = None  # events to handle before the mailbox
     _timeouts: Timeouts | None = None
-    _event: Any = None  # the one being handled
-    _owed: list[weakref.ref[Reply]] | None = None  # calls it has consumed and not answered yet
-    _owed_bound: int = 16  # how many of them make it look which are answered
+    _event: Any = None  # being handled
+    _owed: list[weakref.ref[Reply]] | None = None  # calls that were consumed and not answered yet
+    _owed_bound: int = 16  # length of `_owed` at which answered calls are removed
     _trace: Callable[[str, object], None] | None = None
     _tracer: Callable[[str, str], None] | None = None
     _steps: deque[tuple[str, str]] | None = None
 
     data: Any = None
-    """What `sys.get_state` shows and `sys.replace_state` changes beside the state; a machine may as well keep its
-    data in attributes of its own."""
+    """What `inspect.get_state` shows and `inspect.replace_state` changes, together with the state."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__()
         self._arguments: Any = (args, kwargs)
 
-    # --- to be written by the subclass ---------------------------------------------------------------------------
+    # --- to be defined by the subclass ---------------------------------------------------------------------------
 
     def init(self, *args: Any, **kwargs: Any) -> Any:
-        """Return the first state, a `Next` with actions, `IGNORE`, or `Stop`; gets what was given to ``spawn``."""
-        raise NotImplementedError(f"{type(self).__name__}.init")
+        """Return the first state, a `Next` with actions, `IGNORE`, or `Stop`. Gets the arguments of ``spawn``."""
+        raise NotImplementedError(f"{type(self).__name__} does not define init()")
 
     def format_status(self, status: dict[str, Any]) -> dict[str, Any]:
-        """Filter what `status` and the crash log show. The default shows no event contents."""
+        """Filter the output of `status` and the crash log. By default they show no event contents."""
         return status
-
-    # --- what may be asked of it ---------------------------------------------------------------------------------
 
     @property
     def state(self) -> Any:
@@ -131,15 +132,15 @@ class StateMachine(Process):
         return self._state
 
     def unhandled(self, event: Event) -> Transition:
-        """What a state does with an event it does not know: a call gets an error, anything else is counted."""
+        """Handle an event that a state does not know: a call gets `UnknownCall`, any other event is counted."""
         if isinstance(event, Call):
-            code = f"{type(self).__name__} does not know this call in state {self._state!r}"
-            return Keep(answer_error(event.reply_to, UnknownCall(code)))
+            text = f"{type(self).__name__} does not know this call in state {self._state!r}"
+            return Keep(answer_error(event.reply_to, UnknownCall(text)))
         self.runtime.dead_letters.unexpected(getattr(event, "message", event))
         return None
 
     def status(self) -> dict[str, Any]:
-        """The machine as `sys.get_status` shows it: no contents, only what waits and how much."""
+        """Return the machine's part of `inspect.get_status`: states and counts, no contents."""
         return self._show({})
 
     def _show(self, more: dict[str, Any]) -> dict[str, Any]:
@@ -184,7 +185,7 @@ class StateMachine(Process):
             self._drain()
 
     def _enter_handler(self, state: Any) -> Any:
-        """Find what handles ``state``, make it current, and return the state's name."""
+        """Make the handler of ``state`` the current one; returns ``state``."""
         if type(self).handle_event is not StateMachine.handle_event:
             self._handler = self._handle_any
             return state
@@ -195,7 +196,7 @@ class StateMachine(Process):
         return state
 
     def handle_event(self, event: Any, state: Any) -> Transition:
-        """Handle every event in every state: define it instead of state methods."""
+        """Handle every event in every state, if defined; there are no state methods then."""
         raise NotImplementedError
 
     def _handle_any(self, event: Any) -> Transition:
@@ -238,7 +239,7 @@ class StateMachine(Process):
             self._drain()
 
     def _drain(self) -> None:
-        """Handle what comes before the mailbox: inserted and retried events, then zero time-outs."""
+        """Handle what comes before the mailbox: inserted and retried events, then time-outs of zero seconds."""
         while True:
             if self._inserted:
                 self._dispatch(self._inserted.popleft())
@@ -248,7 +249,7 @@ class StateMachine(Process):
                 return
 
     def _dispatch(self, event: Any) -> None:
-        self._event = event  # before the look at whether it lives, as `bury` does it the other way round
+        self._event = event  # before `is_alive` is read; `Runtime.mark_dead` works in the opposite order
         if self._attention and not self._attend():
             raise ProcessExit(self.exit_reason)
         if self._timeouts is not None:
@@ -256,7 +257,7 @@ class StateMachine(Process):
         if self._trace is not None:
             self._trace("in", event)
         result = self._handler(event)
-        if self._attention and not self.is_alive:  # killed meanwhile: what it wants has no effect any more
+        if self._attention and not self.is_alive:  # killed meanwhile: the result has no effect
             raise ProcessExit(self.exit_reason)
         postponed = False
         if result is not None:
@@ -268,13 +269,13 @@ class StateMachine(Process):
         self._event = None
 
     def _owe(self, reply: Reply) -> None:
-        """Remember a call that is to be answered later, so that its caller hears of an earlier end."""
+        """Remember a call that is to be answered later, so that its caller gets an error if the machine ends first."""
         if reply.is_done:
             return
         owed = self._owed
         if owed is None:
             owed = self._owed = []
-        elif len(owed) >= self._owed_bound:  # nobody waits for those whose caller is gone
+        elif len(owed) >= self._owed_bound:  # drop the answered calls, and those whose caller is gone
             owed = self._owed = [other for other in owed if (found := other()) is not None and not found.is_done]
             self._owed_bound = max(16, 2 * len(owed))
         owed.append(weakref.ref(reply))
@@ -282,7 +283,7 @@ class StateMachine(Process):
     # --- transitions ---------------------------------------------------------------------------------------------
 
     def _apply(self, result: Any, event: Any, *, first: bool = False) -> bool:
-        """Do what a state function returned; returns whether that was to postpone the event."""
+        """Carry out what a state function returned; returns whether the event was postponed."""
         kind = result.__class__
         old = self._state
         changed = entering = first
@@ -335,9 +336,9 @@ class StateMachine(Process):
             if self._trace is not None:
                 self._trace("out", action)
             if action.error is not None:
-                refuse(action.to, action.error)
+                answer_with_error(action.to, action.error)
             else:
-                give(action.to, action.value)
+                answer_with(action.to, action.value)
         elif kind is SetTimeout or kind is UpdateTimeout:
             self._time(action)
         elif kind is InsertEvent and action.event.__class__ in EVENTS:
@@ -349,7 +350,7 @@ class StateMachine(Process):
         return False
 
     def _call_enter(self, old: Any) -> None:
-        """Give the state its `Enter`, again and again as long as it answers `Repeat`."""
+        """Give the state its `Enter`, again as long as it returns `Repeat`."""
         event = Enter(old)
         while True:
             if self._trace is not None:
@@ -407,7 +408,7 @@ class StateMachine(Process):
         super()._end(reason)
 
     def _retrace(self) -> None:
-        """Trace only if somebody listens."""
+        """Trace only if there is a listener or a log."""
         self._trace = self._record if self._tracer is not None or self._steps is not None else None
 
     def _record(self, what: str, detail: object) -> None:
@@ -417,7 +418,7 @@ class StateMachine(Process):
         if self._tracer is not None:
             try:
                 self._tracer(*step)
-            except Exception:  # as in OTP, who watches badly is sent away
+            except Exception:  # as in OTP, a listener that raises is removed
                 self._tracer = None
                 self._retrace()
 
@@ -425,24 +426,24 @@ class StateMachine(Process):
         return self._show(super()._circumstances(reason) | {"last_event": type(self._event).__name__})
 
     def dispose(self, reason: object) -> None:
-        """Called once by the runtime, when it is dead: release what it holds. Any thread."""
+        """Release what the machine holds. Called once by the runtime when it is dead, in any thread."""
         if self._timeouts is not None:
             self._timeouts.cancel_all()
         super().dispose(reason)
 
-    def _refuse_pending(self, reason: object) -> None:
-        super()._refuse_pending(reason)
+    def _answer_pending_calls(self, reason: object) -> None:
+        super()._answer_pending_calls(reason)
         current = self._event
         if current.__class__ is Call:
-            self._refuse_current(current.message, current.reply_to, reason)
+            self._answer_current_call(current.message, current.reply_to, reason)
         for event in (*(self._postponed or ()), *(self._inserted or ())):
             if event.__class__ is Call:
-                refuse_call(event.message, event.reply_to, self.label, reason)
+                answer_call_to_dead(event.message, event.reply_to, self.label, reason)
         for owed in tuple(self._owed or ()):
             if (reply := owed()) is not None:
-                refuse_call(None, reply, self.label, reason)
+                answer_call_to_dead(None, reply, self.label, reason)
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Whether two states are the same: in Python ``1 == 1.0 == True``, so the type counts too."""
+    """Return whether two states are the same. Their types count too, since in Python ``1 == 1.0 == True``."""
     return one is other or (one.__class__ is other.__class__ and bool(one == other))

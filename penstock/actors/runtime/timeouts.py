@@ -1,8 +1,8 @@
 """The time-outs of one state machine.
 
-There are three kinds, the state's, the event's and named ones; what they have in common is here, when which of them is
-cancelled is in `penstock.actors.runtime.statem`. A time-out of zero seconds has no timer: it waits in line, behind the
-events that are queued already and before the mailbox.
+There are three kinds: the state time-out, the event time-out and named time-outs. This module holds what they have in
+common; `penstock.actors.runtime.statem` decides when each kind is cancelled. A time-out of zero seconds has no timer:
+it is queued after the events that wait already and before the mailbox.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _INFINITY: Final = float("inf")
 
 
 class _Timeout(Timer):
-    """One time-out; kept for its next use once it has been set."""
+    """One time-out; once made, it is kept and used again."""
 
     __slots__ = ("content", "inbox", "name", "running", "zero")
 
@@ -29,7 +29,7 @@ class _Timeout(Timer):
         self.name = name
         self.inbox = inbox
         self.content: Any = None
-        self.running = False  # set, or expired and not delivered yet
+        self.running = False  # set, or expired but not delivered yet
         self.zero = False  # pending without a timer
 
     def fire(self, generation: int) -> None:
@@ -37,7 +37,7 @@ class _Timeout(Timer):
 
 
 class Timeouts:
-    """All time-outs of one machine. Used by its own thread only, except `cancel_all`."""
+    """All time-outs of one machine. Used by the machine's thread only, except `cancel_all` and `running`."""
 
     __slots__ = ("_clock", "_entries", "_inbox", "_timers", "zeros")
 
@@ -46,13 +46,13 @@ class Timeouts:
         self._clock = clock
         self._inbox = inbox
         self._entries: dict[Any, _Timeout] = {}
-        self.zeros: list[_Timeout] = []  # pending ones of zero seconds, in the order they were set
+        self.zeros: list[_Timeout] = []  # pending time-outs of zero seconds, in the order they were set
 
     def set(self, action: SetTimeout) -> str | None:
-        """Set or cancel one. Returns the word a trace has for it: start_timer, insert_timeout, or None (cancelled).
+        """Set or cancel a time-out; returns the trace's word for it: start_timer, insert_timeout, or None (cancelled).
 
         Raises:
-            ValueError: its time is none.
+            ValueError: its time is not a number, or negative without being absolute.
         """
         seconds, name = action.seconds, action.name
         if seconds is None or seconds == _INFINITY:
@@ -65,11 +65,11 @@ class Timeouts:
         if entry is None:
             entry = self._entries[name] = _Timeout(name, self._inbox)
         elif entry.zero:
-            self._leave_line(entry)
+            self._dequeue(entry)
         entry.content = action.content
         entry.running = True
         if seconds == 0 and not action.absolute:
-            self._timers.cancel(entry)  # also what has expired and is in the mailbox
+            self._timers.cancel(entry)  # even if it has expired and is in the mailbox
             entry.zero = True
             self.zeros.append(entry)
             return "insert_timeout"
@@ -77,7 +77,7 @@ class Timeouts:
         return "start_timer"
 
     def update(self, action: UpdateTimeout) -> str | None:
-        """Change what a running one will carry; one that does not run is set to zero seconds."""
+        """Change the content of a running time-out; one that is not running is set to zero seconds."""
         entry = self._entries.get(action.name)
         if entry is None or not entry.running:
             return self.set(SetTimeout(action.name, 0, action.content, False))
@@ -85,21 +85,21 @@ class Timeouts:
         return None
 
     def cancel(self, name: Any) -> None:
-        """Let it not be delivered, even if it has expired and is in the mailbox."""
+        """Cancel a time-out. It is not delivered, even if it has expired and is in the mailbox."""
         entry = self._entries.get(name)
         if entry is not None and entry.running:
             entry.running = False
             if entry.zero:
-                self._leave_line(entry)
+                self._dequeue(entry)
             self._timers.cancel(entry)
 
     def cancel_all(self) -> None:
-        """Cancel every timer. Any thread, also while the machine's own is still adding to them."""
+        """Cancel every timer. Any thread, even while the machine's own thread sets more."""
         for entry in tuple(self._entries.values()):
             self._timers.cancel(entry)
 
     def expired(self, fired: Fired) -> Any:
-        """The event for a timer's message, or None if it has been set again or cancelled since."""
+        """Return the event for a timer's message, or None if the time-out has since been set again or cancelled."""
         entry = self._entries.get(fired.name)
         if entry is None or entry.generation != fired.generation:
             return None
@@ -107,15 +107,15 @@ class Timeouts:
         return timeout_event(fired.name, entry.content)
 
     def next_zero(self) -> Any:
-        """The event of the first of those of zero seconds."""
+        """Return the event of the first pending time-out of zero seconds."""
         entry = self.zeros.pop(0)
         entry.zero = entry.running = False
         return timeout_event(entry.name, entry.content)
 
     def running(self) -> list[str]:
-        """The names of those that are set, or expired and not delivered yet. Any thread."""
+        """Return the names of the time-outs that are set, or expired but not delivered yet. Any thread."""
         return [str(entry.name) for entry in tuple(self._entries.values()) if entry.running]
 
-    def _leave_line(self, entry: _Timeout) -> None:
+    def _dequeue(self, entry: _Timeout) -> None:
         entry.zero = False
         self.zeros.remove(entry)

@@ -1,7 +1,7 @@
-"""What state machines are written with: events, actions, transitions. All of them are values.
+"""Events, actions and transitions of state machines. All of them are values.
 
-A state method gets an event and returns a transition; a transition carries actions. See
-`penstock.actors.runtime.statem` for the machine itself.
+A state method gets an event and returns a transition; a transition carries actions. The machine itself is
+`penstock.actors.runtime.statem.StateMachine`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from typing import Any, Final, TypeAlias
 import msgspec
 import pykka
 
-from penstock.actors.runtime.signals import NORMAL, Ephemeral
+from penstock.actors.runtime.reasons import NORMAL
+from penstock.actors.runtime.signals import Ephemeral
 from penstock.errors import PenstockError
 
 __all__ = [
@@ -58,50 +59,50 @@ __all__ = [
 
 
 class Call(msgspec.Struct, frozen=True):
-    """Somebody asks (``ref.ask``) and waits; to be answered now or later with `answer` or `answer_error`."""
+    """A request (``ref.ask``) whose caller waits; to be answered, now or later, with `answer` or `answer_error`."""
 
     message: Any
     reply_to: pykka.Future[Any]
 
 
 class Cast(msgspec.Struct, frozen=True):
-    """Somebody tells (``ref.tell``)."""
+    """A message without an answer (``ref.tell``)."""
 
     message: Any
 
 
 class Info(msgspec.Struct, frozen=True):
-    """Anything else that came: `Down`, `ExitNotice`, or what was told wrapped in an `Info`."""
+    """Any other message: `Down`, `ExitNotice`, or what a sender wrapped in an `Info`."""
 
     message: Any
 
 
 class Internal(Ephemeral, msgspec.Struct, frozen=True):
-    """An event the machine gave itself with `next_event`."""
+    """An event that the machine inserted itself with `next_event`."""
 
     message: Any
 
 
 class Enter(msgspec.Struct, frozen=True):
-    """The state has just been entered, from ``old`` (only with ``state_enter``)."""
+    """The state has just been entered from ``old`` (only with ``state_enter``)."""
 
     old: Any
 
 
 class StateTimeout(msgspec.Struct, frozen=True):
-    """The state has held for as long as its time-out said."""
+    """The time-out of the state has expired."""
 
     content: Any = None
 
 
 class EventTimeout(msgspec.Struct, frozen=True):
-    """No event has come for as long as the event time-out said."""
+    """The event time-out has expired: no event arrived meanwhile."""
 
     content: Any = None
 
 
 class NamedTimeout(msgspec.Struct, frozen=True):
-    """A named time-out is over."""
+    """A named time-out has expired."""
 
     name: Any
     content: Any = None
@@ -114,7 +115,7 @@ EVENTS: Final = frozenset({Call, Cast, Info, Internal, StateTimeout, EventTimeou
 
 
 class _Kind:
-    """The names under which the two unnamed time-outs are kept."""
+    """Key of one of the two time-outs that have no name."""
 
     def __init__(self, word: str) -> None:
         self.word = word
@@ -136,7 +137,7 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class SetTimeout(msgspec.Struct, frozen=True):
-    """Made by the functions named after the time-outs."""
+    """Made by `state_timeout`, `event_timeout`, `timeout` and `cancel_timeout`."""
 
     name: Any
     seconds: float | None
@@ -158,12 +159,12 @@ class InsertEvent(msgspec.Struct, frozen=True):
 
 
 class Postpone(msgspec.Struct, frozen=True):
-    """There is one: `POSTPONE`."""
+    """Its only instance is `POSTPONE`."""
 
 
 Action: TypeAlias = Answer | SetTimeout | UpdateTimeout | InsertEvent | Postpone
 POSTPONE: Final = Postpone()
-"""Keep this event, untouched, until the state changes."""
+"""Keep this event, unhandled, until the state changes."""
 
 
 def answer(to: pykka.Future[Any], value: Any = None) -> Action:
@@ -172,37 +173,43 @@ def answer(to: pykka.Future[Any], value: Any = None) -> Action:
 
 
 def answer_error(to: pykka.Future[Any], error: BaseException) -> Action:
-    """Let the caller get ``error``; the machine goes on."""
+    """Answer a `Call` with an exception. The machine goes on."""
     return Answer(to, None, error)
 
 
 def next_event(event: Event) -> Action:
-    """Insert an event before everything that waits."""
+    """Handle ``event`` before all events that wait."""
     return InsertEvent(event)
 
 
 def state_timeout(seconds: float | None, content: Any = None, *, absolute: bool = False) -> Action:
-    """A `StateTimeout` after ``seconds`` in this state (None cancels it; ``absolute`` takes monotonic time)."""
+    """Get a `StateTimeout` after ``seconds`` in this state.
+
+    None cancels the time-out. With ``absolute``, ``seconds`` is a time of the monotonic clock.
+    """
     return SetTimeout(STATE_TIMEOUT, seconds, content, absolute)
 
 
 def event_timeout(seconds: float | None, content: Any = None, *, absolute: bool = False) -> Action:
-    """An `EventTimeout` unless some event comes within ``seconds``."""
+    """Get an `EventTimeout` unless an event arrives within ``seconds``. Arguments as for `state_timeout`."""
     return SetTimeout(EVENT_TIMEOUT, seconds, content, absolute)
 
 
 def timeout(name: Any, seconds: float | None, content: Any = None, *, absolute: bool = False) -> Action:
-    """A `NamedTimeout` after ``seconds``, whatever happens meanwhile; setting it again replaces it."""
+    """Get a `NamedTimeout` after ``seconds``, whatever happens meanwhile. Setting it again replaces it.
+
+    Arguments as for `state_timeout`.
+    """
     return SetTimeout(name, seconds, content, absolute)
 
 
 def cancel_timeout(name: Any = STATE_TIMEOUT) -> Action:
-    """Cancel a named time-out, or the state's; it is never delivered, even if it has expired already."""
+    """Cancel a named time-out or that of the state. It is not delivered, even if it has expired already."""
     return SetTimeout(name, None, None, False)
 
 
 def update_timeout(content: Any, name: Any = STATE_TIMEOUT) -> Action:
-    """Change what a running time-out will carry and leave its moment; one that does not run fires at once."""
+    """Change the content of a running time-out but not its time. One that is not running expires at once."""
     return UpdateTimeout(name, content)
 
 
@@ -210,7 +217,7 @@ def update_timeout(content: Any, name: Any = STATE_TIMEOUT) -> Action:
 
 
 class Next:
-    """Go to ``state`` (which may be the same: then it is the same as `Keep`)."""
+    """Go to ``state``. If that is the current state, the same as `Keep`."""
 
     __slots__ = ("actions", "state")
 
@@ -229,7 +236,7 @@ class Keep:
 
 
 class Repeat:
-    """Stay in the state, but give it its `Enter` again. Postponed events and its time-out stay where they are."""
+    """Stay in the state and give it its `Enter` again. Postponed events stay postponed, its time-out keeps running."""
 
     __slots__ = ("actions",)
 
@@ -238,7 +245,7 @@ class Repeat:
 
 
 class Stop:
-    """End with ``reason``, after giving the replies."""
+    """Send the replies and end with ``reason``."""
 
     __slots__ = ("reason", "replies")
 
@@ -248,7 +255,7 @@ class Stop:
 
 
 class _Ignore:
-    """Returned by ``init``: do not start, and that is no error."""
+    """Returned by ``init`` to not start, which a supervisor does not treat as an error."""
 
 
 IGNORE: Final = _Ignore()
@@ -256,6 +263,7 @@ Transition: TypeAlias = Next | Keep | Repeat | Stop | None
 
 
 def timeout_event(name: Any, content: Any) -> Any:
+    """Return the event of an expired time-out."""
     if name is STATE_TIMEOUT:
         return StateTimeout(content)
     if name is EVENT_TIMEOUT:
@@ -263,16 +271,16 @@ def timeout_event(name: Any, content: Any) -> Any:
     return NamedTimeout(name, content)
 
 
-# --- mistakes --------------------------------------------------------------------------------------------------------
+# --- errors ----------------------------------------------------------------------------------------------------------
 
 
 class StateMachineError(PenstockError):
-    """A state machine did what its contract does not allow; ``code`` is OTP's word for it."""
+    """A state machine broke its contract; ``code`` is OTP's word for it, e.g. ``"bad_action_from_state_function"``."""
 
     def __init__(self, code: str, machine: str, state: object, detail: object) -> None:
         self.code = code
-        super().__init__(f"{machine} in state {state!r}: {code}: {type(detail).__name__}")
+        super().__init__(f"{machine} in state {state!r}: {code}, got {type(detail).__name__}")
 
 
 class UnknownCall(PenstockError):
-    """A process was asked what it does not know in the state it is in."""
+    """The state of a state machine does not know this call."""

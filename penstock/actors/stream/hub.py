@@ -101,7 +101,7 @@ class Hub:
 
     def find(self, target: Any) -> Subscription | None:
         """The subscription of an actor or a function, if it has one."""
-        return next((one for one in self.subscriptions if _is_same(one.target, target)), None)
+        return next((one for one in self.subscriptions if one.is_of(target)), None)
 
 
 class Subscription:
@@ -144,6 +144,10 @@ class Subscription:
     def is_holding(self) -> bool:
         """Whether the stream must wait for it."""
         return self._cursor.slow == "block" and self.is_active and self._cursor.is_slow
+
+    def is_of(self, target: Any) -> bool:
+        """Whether it is the subscription of ``target``."""
+        return _is_same(self.target, target)
 
     def wake(self) -> None:
         """Deliver new events, or wake the consumer."""

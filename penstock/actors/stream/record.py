@@ -50,6 +50,7 @@ class StreamRecord:
     """Everything of one stream that does not die with an actor. Any thread may use it."""
 
     __slots__ = (
+        "_is_announced",
         "_journaling",
         "_lock",
         "counters",
@@ -114,7 +115,8 @@ class StreamRecord:
         self.hub = Hub()
         self.counters = Counters(self.created_monotonic)
         self.over = Reply(runtime.dispatcher, f"the end of stream {stream_id!r}")
-        self._lock = threading.Lock()  # guards `ending`
+        self._lock = threading.Lock()  # guards `ending` and the next
+        self._is_announced = False
         self._journaling = None if journal is None else threading.Lock()  # held from the journal's append to the log's
 
     @property
@@ -186,7 +188,7 @@ class StreamRecord:
                     self._journal_surely(log.terminal)
         finally:
             if is_ours:
-                self._announce_end()
+                self.announce_end()
         return is_ours
 
     def _write_terminal(self, ending: Ending, epoch: int | None) -> bool:
@@ -206,7 +208,12 @@ class StreamRecord:
         self.state = "ended"
         self.on_end(terminal)
 
-    def _announce_end(self) -> None:
+    def announce_end(self) -> None:
+        """Announce the terminal event, once. Also called where `finish` may have hung, or crashed, in the journal."""
+        with self._lock:
+            is_first, self._is_announced = not self._is_announced, True
+        if not is_first:
+            return
         self.log.measure = self.log.on_end = None
         self.hub.on_release = nothing
         self.hub.announce()

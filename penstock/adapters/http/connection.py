@@ -10,15 +10,12 @@ request under way.
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import os
 import socket
 import ssl
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from requests.adapters import DEFAULT_CA_BUNDLE_PATH, HTTPAdapter
@@ -28,94 +25,14 @@ from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConn
 from urllib3.util import wait_for_write
 from urllib3.util.ssl_ import create_urllib3_context
 
+from penstock.adapters.http.handle import RequestCancelled, RequestHandle, current
 from penstock.errors import OptionError
 
-__all__ = ["CancellableAdapter", "EagerResponse", "RequestCancelled", "RequestHandle", "current_request"]
+__all__ = ["CancellableAdapter", "EagerResponse"]
 
 _POLL_S = 0.05
 _READ_BYTES = 65_536
 _NUM_POOLS = 64
-
-
-class RequestCancelled(Exception):
-    """The request was cancelled before its response was there. Never leaves the adapter."""
-
-
-class RequestHandle:
-    """What is needed to cancel one request: a flag, and its socket once there is one.
-
-    ``cancel`` may be called from any thread and never blocks; everything else belongs to the request's own thread.
-    """
-
-    def __init__(self, secret_headers: Mapping[str, str], on_sent: Callable[[], None]) -> None:
-        self.secret_headers = secret_headers
-        """Sent with the request, and kept out of all objects of the requests library."""
-        self.cancelled = False
-        self.deadline = 0.0
-        """Monotonic time until which the connection must be established."""
-        self._on_sent = on_sent
-        self._lock = threading.Lock()
-        self._socket: socket.socket | None = None
-        self._connection: HTTPConnection | None = None
-
-    def cancel(self) -> None:
-        """Set the flag, and shut down the socket if there is one. Idempotent."""
-        with self._lock:
-            self.cancelled = True
-            if self._socket is not None:
-                with contextlib.suppress(OSError):  # the peer may have closed it already
-                    self._socket.shutdown(socket.SHUT_RDWR)
-
-    def check(self) -> None:
-        """Raise `RequestCancelled` if the request was cancelled."""
-        if self.cancelled:
-            raise RequestCancelled
-
-    def attach(self, connection: HTTPConnection, sock: socket.socket) -> None:
-        """Duplicate ``sock``, which was just connected or taken from the pool.
-
-        Raises:
-            RequestCancelled: the request was cancelled before.
-        """
-        with self._lock:
-            if self.cancelled:
-                raise RequestCancelled
-            if self._socket is None:
-                self._socket = socket.fromfd(sock.fileno(), sock.family, sock.type)
-            self._connection = connection
-
-    def sent(self) -> None:
-        """Report that the whole request was sent."""
-        self._on_sent()
-
-    def detach(self) -> None:
-        """Close the duplicate, before the socket is closed or returns to the pool. Closes a cancelled connection."""
-        with self._lock:
-            sock, self._socket = self._socket, None
-            connection, self._connection = self._connection, None
-            cancelled = self.cancelled
-        if sock is not None:
-            sock.close()
-        if connection is not None and cancelled:
-            connection.close()
-
-
-class _Current(threading.local):
-    handle: RequestHandle | None = None
-
-
-_current = _Current()  # the only way from a call of requests to the connection that it uses
-
-
-@contextlib.contextmanager
-def current_request(handle: RequestHandle) -> Iterator[None]:
-    """Within this block, requests of this thread belong to ``handle``."""
-    _current.handle = handle
-    try:
-        yield
-    finally:
-        _current.handle = None
-        handle.detach()
 
 
 def _connect(connection: HTTPConnection, host: str) -> socket.socket:
@@ -123,7 +40,7 @@ def _connect(connection: HTTPConnection, host: str) -> socket.socket:
 
     ``getaddrinfo`` cannot be interrupted: a cancel during it takes effect when it returns.
     """
-    handle = _current.handle
+    handle = current.handle
     timeout = connection.timeout if isinstance(connection.timeout, (int, float)) else 60.0
     deadline = handle.deadline if handle is not None else time.monotonic() + timeout
     addresses = socket.getaddrinfo(host.strip("[]"), connection.port, 0, socket.SOCK_STREAM)
@@ -175,7 +92,7 @@ class EagerResponse(http.client.HTTPResponse):
 
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
-        self._handle = _current.handle
+        self._handle = current.handle
         self._size_line = b""  # an incomplete size line of a chunk, trailer, or CRLF after a chunk
         self._chunk_left = 0
         self._after_chunk = False
@@ -259,16 +176,16 @@ class _CancellableConnection(HTTPConnection):
             raise ConnectTimeoutError(self, f"Connection to {self.host} timed out.") from error
         except OSError as error:
             raise NewConnectionError(self, f"Failed to establish a new connection: {error}") from error
-        if _current.handle is not None:
+        if current.handle is not None:
             try:
-                _current.handle.attach(self, sock)
+                current.handle.attach(self, sock)
             except RequestCancelled:
                 sock.close()
                 raise
         return sock
 
     def request(self, method: str, url: str, body: Any = None, headers: Any = None, **options: Any) -> None:
-        handle = _current.handle
+        handle = current.handle
         if handle is None:
             super().request(method, url, body, headers, **options)
             return

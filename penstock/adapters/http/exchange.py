@@ -6,17 +6,19 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlsplit
 
-import requests
-from urllib3 import BaseHTTPResponse
-
 from penstock.adapters.http.answer import Redactor, refusal_of
-from penstock.adapters.http.connection import RequestCancelled, RequestHandle, current_request
 from penstock.adapters.http.faults import body_failure, request_failure, unexpected_failure
+from penstock.adapters.http.handle import RequestCancelled, RequestHandle, current_request
 from penstock.config.options import RequestOptions
 from penstock.errors import IncompleteStream, OptionError, PenstockError
 from penstock.ports import Decoder, Delta, ErrorDelta, HeaderSink, Provider, ProviderRequest, ReaderSink
+
+if TYPE_CHECKING:
+    import requests
+    from urllib3 import BaseHTTPResponse
 
 __all__ = ["HttpExchange", "Transport"]
 
@@ -27,7 +29,7 @@ _LONGEST_WAIT_S = 86_400.0
 _LAST_CHUNK_WAIT_S = 0.01
 """How long the end of a body may lag behind the provider's own end marker for its connection to be kept."""
 
-Transport = Callable[[requests.PreparedRequest, tuple[float, float], bool | str], requests.Response]
+Transport: TypeAlias = "Callable[[requests.PreparedRequest, tuple[float, float], bool | str], requests.Response]"
 """Sends a request and returns once the response's headers are there: request, (connect, read) time-outs, verify."""
 
 
@@ -72,10 +74,11 @@ class HttpExchange:
         """End a request that was cancelled while it was queued."""
         self._end(IncompleteStream("cancelled before it was sent"))
 
-    def run(self, transport: Transport) -> None:
+    def run(self, make_transport: Callable[[], Transport]) -> None:
         """Make the request and call the sink. Whatever fails, ``ended`` is called last."""
         error: PenstockError | None
         try:
+            transport = make_transport()  # before the clocks start: the first one takes a while
             self._sink.connecting()
             with current_request(self._handle):
                 error = self._exchange(transport)
@@ -128,6 +131,8 @@ class HttpExchange:
 
     def _prepared(self) -> requests.PreparedRequest:
         # Not Session.prepare_request, which reads netrc and would replace the key with its password.
+        import requests
+
         request = self._request
         headers = {"Accept-Encoding": "identity", "User-Agent": "penstock", **request.headers}
         return requests.Request(request.method, request.url, headers=headers, data=request.body).prepare()

@@ -9,9 +9,6 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-import requests
-import urllib3.exceptions as urllib3_errors
-
 from penstock.errors import (
     ConnectError,
     IncompleteStream,
@@ -70,6 +67,9 @@ def request_failure(
 def _map_request_failure(
     error: BaseException, causes: list[BaseException], host: str, sent: bool, connect_timeout: float, wait_limit: float
 ) -> PenstockError:
+    import requests
+    import urllib3.exceptions as urllib3_errors
+
     if found := _first(causes, ssl.SSLCertVerificationError, ssl.CertificateError):
         reason = getattr(found, "verify_message", "") or "it does not match"
         return ConnectError(host, f"its TLS certificate is not accepted: {reason}", retryable=False)
@@ -111,6 +111,8 @@ def body_failure(error: BaseException, *, chunked: bool, wait_limit: float) -> P
 
 
 def _map_body_failure(error: BaseException, chunked: bool, wait_limit: float) -> PenstockError:
+    import urllib3.exceptions as urllib3_errors
+
     causes = list(_causes(error))
     if isinstance(error, (urllib3_errors.DecodeError, zlib.error)):
         return ProtocolError("the body's compression is broken")

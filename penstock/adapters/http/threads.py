@@ -7,18 +7,16 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping
-from typing import Any
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING
 
-import requests
-from requests.cookies import RequestsCookieJar
-
-from penstock.adapters.http.connection import CancellableAdapter
-from penstock.adapters.http.exchange import HttpExchange
+from penstock.adapters.http.exchange import HttpExchange, Transport
 from penstock.config.checks import check_number
 from penstock.config.options import RequestOptions
 from penstock.errors import ProviderError
 from penstock.ports import Provider, ProviderRequest, ReaderJob, ReaderSink
+
+if TYPE_CHECKING:
+    from penstock.adapters.http.session import SharedSession
 
 __all__ = ["HttpReader"]
 
@@ -41,7 +39,8 @@ class HttpReader:
         self._max_threads = max_threads
         self._max_queue = max_queue
         self._idle_timeout = idle_timeout
-        self._transport = _SharedSession(max_threads)
+        self._session: SharedSession | None = None
+        self._session_lock = threading.Lock()
         self._lock = threading.Lock()
         self._has_work = threading.Condition(self._lock)
         self._queue: deque[HttpExchange] = deque()  # contains cancelled ones, too: their `queued` is False
@@ -109,7 +108,9 @@ class HttpReader:
         for thread in self._all_threads():
             if thread is not me:
                 thread.join(max(deadline - time.monotonic(), 0))
-        self._transport.close()
+        with self._session_lock:
+            if self._session is not None:
+                self._session.close()
         return sum(thread.is_alive() for thread in self._all_threads() if thread is not me)
 
     # --- threads ---------------------------------------------------------------------------------------------------
@@ -136,6 +137,15 @@ class HttpReader:
             finally:
                 with self._lock:
                     self._active.discard(exchange)
+
+    def _transport(self) -> Transport:
+        """Return the shared session. The first request makes it, since importing requests takes 0.2 s."""
+        with self._session_lock:
+            if self._session is None:
+                from penstock.adapters.http.session import SharedSession
+
+                self._session = SharedSession(self._max_threads)
+            return self._session
 
     def _next(self) -> HttpExchange | None:
         """Wait for a request. None: the thread retires."""
@@ -189,43 +199,3 @@ class HttpReader:
                     return
                 exchange = self._dismissed.popleft()
             exchange.dismiss()
-
-
-class _Session(requests.Session):
-    def get_redirect_target(self, resp: requests.Response) -> str | None:
-        return None  # otherwise `send` reads a redirect's whole body to prepare the next request, even if unasked
-
-
-class _SharedSession:
-    """The one `requests.Session` of all threads, without the work that a session repeats for each request."""
-
-    def __init__(self, connections: int) -> None:
-        self._session = _Session()
-        self._session.cookies = _NoCookies()
-        for scheme in ("http://", "https://"):
-            self._session.mount(scheme, CancellableAdapter(connections))
-        self._settings: dict[tuple[str, str, bool | str], dict[str, Any]] = {}
-
-    def __call__(
-        self, prepared: requests.PreparedRequest, timeout: tuple[float, float], verify: bool | str
-    ) -> requests.Response:
-        """Send a request; return once the response's headers are there. Implements `Transport`."""
-        url = prepared.url or ""
-        parts = urlsplit(url)
-        origin = (parts.scheme, parts.netloc, verify)
-        settings = self._settings.get(origin)
-        if settings is None:
-            # Reads a dozen environment variables and, on some systems, the registry: 50–100 µs.
-            settings = dict(self._session.merge_environment_settings(url, {}, True, verify, None))
-            self._settings[origin] = settings
-        return self._session.send(prepared, timeout=timeout, allow_redirects=False, **settings)
-
-    def close(self) -> None:
-        self._session.close()
-
-
-class _NoCookies(RequestsCookieJar):
-    """A cookie jar that stays empty: requests of different users share the session."""
-
-    def extract_cookies(self, response: Any, request: Any) -> None:
-        return

@@ -4,16 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, assert_never
 from urllib.parse import urlsplit
 
-from penstock.adapters.loopback.models import default_script
-from penstock.adapters.loopback.server import LoopbackProvider
-from penstock.adapters.providers.anthropic.provider import AnthropicMessages
-from penstock.adapters.providers.gemini.provider import Gemini
-from penstock.adapters.providers.ollama.provider import OllamaChat
-from penstock.adapters.providers.openai.chat_provider import OpenAiChat
-from penstock.adapters.providers.openai.responses_provider import OpenAiResponses
 from penstock.config.providers import (
     Dialect,
     KnownProvider,
@@ -26,16 +19,12 @@ from penstock.config.settings import Settings
 from penstock.errors import CallTimeout, OptionError, SystemStopped
 from penstock.ports import Provider, Secret
 
+if TYPE_CHECKING:
+    from penstock.adapters.loopback.server import LoopbackProvider
+
 __all__ = ["Catalogue", "ProviderChoice"]
 
-_ADAPTERS: Final[Mapping[Dialect, Callable[..., Provider]]] = {
-    "openai-chat": OpenAiChat,
-    "openai-responses": OpenAiResponses,
-    "anthropic": AnthropicMessages,
-    "ollama": OllamaChat,
-    "gemini": Gemini,
-}
-_CHAT_ONLY: Final = (OpenAiChat, AnthropicMessages, OllamaChat, Gemini)
+_CHAT_ONLY: Final = frozenset({"OpenAiChat", "AnthropicMessages", "OllamaChat", "Gemini"})
 
 
 class ProviderChoice(NamedTuple):
@@ -111,7 +100,7 @@ class Catalogue:
             if base_url is not None or api_key is not None:
                 message = "base_url and api_key apply to a provider's name, not to a ready Provider."
                 raise OptionError("provider", type(provider).__name__, "a provider's name", message=message)
-            return ProviderChoice(provider, model, provider.name, not isinstance(provider, _CHAT_ONLY))
+            return ProviderChoice(provider, model, provider.name, not _is_chat_only(provider))
         if api_key is not None and not isinstance(api_key, str):
             raise OptionError("api_key", type(api_key), "text, or None")
         name = provider or self._settings.provider.name
@@ -123,7 +112,7 @@ class Catalogue:
         elif rest and prefix in (name, account) and (not has_own_url or name == "ollama"):
             model = rest
         made = self._make(name, base_url, api_key, responses)
-        return ProviderChoice(made, model, account, not isinstance(made, _CHAT_ONLY))
+        return ProviderChoice(made, model, account, not _is_chat_only(made))
 
     def fallback(self, first: ProviderChoice, name: str, *, responses: bool = False) -> ProviderChoice:
         """Find a fallback for ``first``: ``"provider/model"``, or a model of the same provider.
@@ -165,7 +154,7 @@ class Catalogue:
         if known is not None and not (url and known.dialect == "ollama" and _is_openai_path(url)):
             return _adapter(known, responses)(key, url or known.home_url, known=known)
         if url:  # a server of the user's own, or Ollama's OpenAI dialect
-            return (OpenAiResponses if responses else OpenAiChat)(key, url)
+            return _import_adapter("openai-responses" if responses else "openai-chat")(key, url)
         names = " | ".join(sorted({*known_provider_names(), *self._more}))
         raise OptionError("provider", name, f"{names} | a name with a base_url in the settings")
 
@@ -175,6 +164,9 @@ class Catalogue:
             if self._closed:
                 raise SystemStopped()
             if self._loopback is None:
+                from penstock.adapters.loopback.models import default_script
+                from penstock.adapters.loopback.server import LoopbackProvider
+
                 self._loopback = LoopbackProvider(default_script())
                 self._loopback.start()
             return self._loopback.base_url
@@ -200,8 +192,40 @@ def _is_provider(thing: object) -> bool:
 
 def _adapter(known: KnownProvider, responses: bool) -> Callable[..., Provider]:
     if responses and known.dialect == "openai-chat" and known.has_responses:
-        return OpenAiResponses
-    return _ADAPTERS[known.dialect]
+        return _import_adapter("openai-responses")
+    return _import_adapter(known.dialect)
+
+
+def _import_adapter(dialect: Dialect) -> Callable[..., Provider]:
+    """Return the class for a dialect. It is imported here, so that a program loads only the providers it uses."""
+    match dialect:
+        case "openai-chat":
+            from penstock.adapters.providers.openai.chat_provider import OpenAiChat
+
+            return OpenAiChat
+        case "openai-responses":
+            from penstock.adapters.providers.openai.responses_provider import OpenAiResponses
+
+            return OpenAiResponses
+        case "anthropic":
+            from penstock.adapters.providers.anthropic.provider import AnthropicMessages
+
+            return AnthropicMessages
+        case "ollama":
+            from penstock.adapters.providers.ollama.provider import OllamaChat
+
+            return OllamaChat
+        case "gemini":
+            from penstock.adapters.providers.gemini.provider import Gemini
+
+            return Gemini
+    assert_never(dialect)
+
+
+def _is_chat_only(provider: Provider) -> bool:
+    """Tell by the classes' names, which imports none of them, whether it is one of ours without the Responses API."""
+    here = __name__.rpartition(".")[0]
+    return any(kind.__name__ in _CHAT_ONLY and kind.__module__.startswith(here) for kind in type(provider).__mro__)
 
 
 def _is_openai_path(ollama_url: str) -> bool:

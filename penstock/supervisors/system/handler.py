@@ -18,6 +18,7 @@ from pykka._envelope import Envelope
 
 from penstock.actors.call.integration import Integration
 from penstock.actors.call.record import CallRecord
+from penstock.actors.runtime.process import ProcessRef
 from penstock.actors.runtime.signals import NOPROC, Down, is_clean
 from penstock.actors.runtime.statem import StateMachine
 from penstock.actors.runtime.transitions import (
@@ -43,7 +44,7 @@ from penstock.events import StreamFailed
 from penstock.supervisors.calls import ReportChild, StartChild
 from penstock.supervisors.registry import Sweep
 from penstock.supervisors.spec import ChildExited, ChildSpec
-from penstock.supervisors.system.watching import Watching
+from penstock.supervisors.system.watching import SuccessorAnswered, Watching
 
 __all__ = [
     "HANDLER",
@@ -145,14 +146,18 @@ class StreamHandler(StateMachine):
                 self._watching.watch(subscription)
             case Cast(message=Orphaned(record=record)):
                 return self._watching.orphaned(record)
-            case NamedTimeout():
+            case NamedTimeout(name="linger"):
                 return self._watching.lingered()
+            case NamedTimeout(name=ProcessRef() as process):
+                return self._watching.look_for_successor(process)
+            case Cast(message=SuccessorAnswered() as answered):
+                return self._watching.successor_answered(answered)
             case Cast(message=Abandoned(record=record, subscription=subscription)):
                 record.hub.remove(subscription)
             case Cast(message=Sweep()):
                 self._sweep()
             case Info(message=Down(process=process)):
-                self._watching.actor_died(process)
+                return self._watching.actor_died(process)
             case _:
                 return self.unhandled(event)
         return None
@@ -199,7 +204,9 @@ class StreamHandler(StateMachine):
         if exited.supervisor == SOURCES:
             self._call_exited(record, exited.spec.args[1], exited.reason)
             return
-        if not record.is_over:
+        if record.is_over:
+            record.announce_end()
+        else:
             record.finish(_ending(record.stream_id, exited.reason))
         if isinstance(record.log.terminal, StreamFailed):
             get_logger(stream_id=record.stream_id).info(

@@ -100,6 +100,9 @@ def end_all(table: StreamTable, agents: AgentTable, reason: object) -> None:
 def fail_all(table: StreamTable, reason: object) -> None:
     """End every stream that has not ended with `StreamFailed`."""
     for record in table.all():
-        record.finish(Fail(StreamCrashed(record.stream_id, reason)))
+        if record.is_over:
+            record.announce_end()
+        else:
+            record.finish(Fail(StreamCrashed(record.stream_id, reason)))
         if record.feed is not None:
             record.feed.abandon()

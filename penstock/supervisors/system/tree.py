@@ -10,15 +10,17 @@ from penstock.supervisors.spec import ChildSpec
 from penstock.supervisors.system.agents import AGENT_HANDLER, AGENTS, TOOL_TASK, TOOLS, AgentHandler
 from penstock.supervisors.system.handler import HANDLER, SOURCES, STREAMS, StreamHandler
 from penstock.supervisors.system.reaper import Reaper
+from penstock.supervisors.system.user import USER, UserSpecs, UserSupervisor
 
 __all__ = ["system_children"]
 
 
-def system_children(names: Names, table: StreamTable, agents: AgentTable) -> list[ChildSpec]:
+def system_children(names: Names, table: StreamTable, agents: AgentTable, user: UserSpecs) -> list[ChildSpec]:
     """The root's children. If one crashes, it is restarted together with those after it (``rest_for_one``).
 
     Agents use streams, sources and tools, and so come after them: an agent that has lost one of these is restarted
-    with it. The two handlers come last, as they clean up after everything before them.
+    with it. The two handlers clean up after everything before them. The user's own processes come last: they may use
+    all of it, and nothing is restarted because of them.
     """
     return [
         ChildSpec(id=REGISTRY, name=REGISTRY, cls=Registry, args=(names,)),
@@ -29,4 +31,5 @@ def system_children(names: Names, table: StreamTable, agents: AgentTable) -> lis
         ChildSpec(id=HANDLER, name=HANDLER, cls=StreamHandler, args=(table,)),
         ChildSpec(id=AGENT_HANDLER, name=AGENT_HANDLER, cls=AgentHandler, args=(agents,)),
         ChildSpec(id="reaper", name="reaper", cls=Reaper),
+        ChildSpec(id=USER, name=USER, cls=UserSupervisor, args=(user,)),
     ]

@@ -5,29 +5,55 @@ from __future__ import annotations
 import heapq
 from typing import Any, Final
 
+import msgspec
 import pykka
 
+from penstock.actors.runtime.node import Node
 from penstock.actors.runtime.process import ProcessRef
-from penstock.actors.runtime.runtime import Runtime
+from penstock.actors.runtime.reply import Reply
+from penstock.actors.runtime.signals import Ephemeral
 from penstock.actors.runtime.transitions import Keep, Transition, timeout
 from penstock.actors.stream.messages import Cancel
 from penstock.actors.stream.record import StreamRecord
 from penstock.actors.stream.subscribers.push import PushSubscription
+from penstock.errors import PenstockError
+from penstock.supervisors.calls import Successor
 
-__all__ = ["Watching"]
+__all__ = ["SuccessorAnswered", "Watching"]
 
 _ORPHANED: Final = "nobody reads it"
+_PATIENCE: Final = 5.0  # seconds that a dead subscriber's supervisor may be dead itself
+_LONGEST_DELAY: Final = 0.5  # seconds between two looks for a restarted subscriber
+
+
+class SuccessorAnswered(Ephemeral, msgspec.Struct, frozen=True):
+    """The supervisor of a dead subscriber has answered `Successor`."""
+
+    process: ProcessRef
+    reply: Reply
+
+
+class _Lost:
+    """The subscriptions of a dead actor that its supervisor may restart."""
+
+    __slots__ = ("delay", "give_up_at", "subscriptions")
+
+    def __init__(self, subscriptions: list[PushSubscription], give_up_at: float) -> None:
+        self.subscriptions = subscriptions
+        self.give_up_at = give_up_at
+        self.delay = 0.005
 
 
 class Watching:
     """The readers' part of the handler's tables. Used in the handler's process only."""
 
-    def __init__(self, runtime: Runtime, handler: ProcessRef) -> None:
+    def __init__(self, runtime: Node, handler: ProcessRef) -> None:
         self._runtime = runtime
         self._handler = handler
         # The subscriptions of each actor, in order: of ours, which are monitored, and of plain Pykka actors.
         self._watched: dict[ProcessRef, dict[PushSubscription, None]] = {}
         self._foreign: dict[pykka.ActorRef[Any], dict[PushSubscription, None]] = {}
+        self._lost: dict[ProcessRef, _Lost] = {}
         self._lingering: dict[int, tuple[float, StreamRecord]] = {}  # by serial: the record, and until when it lingers
         self._linger_ends: list[tuple[float, int]] = []  # a heap of the same; some entries are out of date
 
@@ -47,10 +73,75 @@ class Watching:
             known[ref] = others = {other: None for other in others if other.is_active}
         others[subscription] = None
 
-    def actor_died(self, process: ProcessRef) -> None:
-        """End all subscriptions of a monitored actor."""
+    def actor_died(self, process: ProcessRef) -> Transition:
+        """End the subscriptions of a monitored actor, or look for the actor that is started in its place."""
+        left = []
         for subscription in self._watched.pop(process, ()):
-            subscription.died()
+            if subscription.lose():
+                left.append(subscription)
+            else:
+                subscription.died()
+        if not left:
+            return None
+        self._lost[process] = _Lost(left, self._runtime.clock.monotonic() + _PATIENCE)
+        return self.look_for_successor(process)
+
+    # --- supervised actors that are restarted --------------------------------------------------------------------
+
+    def look_for_successor(self, process: ProcessRef) -> Transition:
+        """Ask the supervisor of a dead actor for the one in its place."""
+        lost = self._lost.get(process)
+        if lost is None:
+            return None
+        supervisor = lost.subscriptions[0].supervisor
+        assert supervisor is not None
+        if not self._runtime.is_alive(supervisor):  # it may be restarted with its children, which have names perhaps
+            return self._found(process, None)
+        reply = supervisor.ask(Successor(process), block=False)
+        handler = self._handler
+        reply.when_done(lambda: handler.tell(SuccessorAnswered(process, reply)))
+        return None
+
+    def successor_answered(self, answered: SuccessorAnswered) -> Transition:
+        """Go on with what the supervisor has answered."""
+        try:
+            found = answered.reply.get(timeout=0)
+        except PenstockError:  # the supervisor is dead
+            found = None
+        lost = self._lost.get(answered.process)
+        if lost is not None and found == "restarting":
+            lost.give_up_at = self._runtime.clock.monotonic() + _PATIENCE
+            return self._look_again(answered.process, lost)
+        return self._found(answered.process, found)
+
+    def _found(self, process: ProcessRef, successor: ProcessRef | None) -> Transition:
+        lost = self._lost.get(process)
+        if lost is None:
+            return None
+        name = lost.subscriptions[0].name
+        if successor is None and name is not None:
+            successor = self._runtime.whereis(name)
+        dead = process.actor_inbox.dead_owner
+        is_settled = dead is None or dead.is_closed
+        if successor is None or successor is process or not is_settled:
+            supervisor = lost.subscriptions[0].supervisor
+            may_come = name is not None and supervisor is not None and not self._runtime.is_alive(supervisor)
+            if (may_come or not is_settled) and self._runtime.clock.monotonic() < lost.give_up_at:
+                return self._look_again(process, lost)
+            del self._lost[process]
+            for subscription in lost.subscriptions:
+                subscription.died()
+            return None
+        del self._lost[process]
+        for subscription in lost.subscriptions:
+            if subscription.is_active:
+                subscription.go_on_with(successor)
+                self.watch(subscription)
+        return None
+
+    def _look_again(self, process: ProcessRef, lost: _Lost) -> Transition:
+        lost.delay = min(2 * lost.delay, _LONGEST_DELAY)
+        return Keep(timeout(process, lost.delay))
 
     def sweep(self) -> None:
         """Look for plain Pykka actors that have died, and forget subscriptions that are over."""

@@ -1,4 +1,4 @@
-"""Runtimes on real threads, checked for what they leave behind; and threads that interleave more than usual."""
+"""Fixtures: runtimes on real threads, checked for threads they leave; threads that interleave more than usual."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ GENEROUS = 20.0
 
 @pytest.fixture
 def make_runtime() -> Iterator[Callable[..., Runtime]]:
-    """Make runtimes; at the end, close them and see that no thread is left."""
+    """Make runtimes; at the end, close them and check that no thread is left."""
     made: list[tuple[Runtime, ThreadedDispatcher, TimerThread]] = []
 
     def make(**options: Any) -> Runtime:
@@ -40,7 +40,7 @@ def runtime(make_runtime: Callable[..., Runtime]) -> Runtime:
 
 @pytest.fixture
 def restless() -> Iterator[None]:
-    """Threads that give way after every few instructions, so that races show."""
+    """Make threads switch after every few instructions, so that races show."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield

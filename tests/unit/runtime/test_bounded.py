@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from penstock.actors.runtime import inspect as sys
+from penstock.actors.runtime import inspect
 from penstock.actors.runtime.bounded import MailboxOptions
 from penstock.actors.runtime.process import Process, ProcessRef
 from penstock.actors.runtime.runtime import Runtime
@@ -38,12 +38,12 @@ class Keeper(Process):
 
 
 def got(ref: ProcessRef) -> list[Any]:
-    found: list[Any] = sys.get_state(ref).got
+    found: list[Any] = inspect.get_state(ref).got
     return found
 
 
 def counters(ref: ProcessRef) -> dict[str, Any]:
-    found: dict[str, Any] = sys.get_status(ref)["mailbox_counters"]
+    found: dict[str, Any] = inspect.get_status(ref)["mailbox_counters"]
     return found
 
 
@@ -80,7 +80,7 @@ def test_what_is_dropped_is_a_dead_letter(seed: int, when_full: Any, kept: list[
 
 
 @pytest.mark.parametrize("when_full", ["drop_oldest", "drop_newest"])
-def test_who_made_a_call_that_is_dropped_gets_an_answer(seed: int, when_full: Any) -> None:
+def test_the_caller_of_a_dropped_call_gets_an_answer(seed: int, when_full: Any) -> None:
     with Simulation(seed) as simulation:
         ref = simulation.spawn(Keeper, mailbox=options(when_full, size=1))
         replies = [ref.ask(number, block=False) for number in range(3)]
@@ -94,21 +94,21 @@ def test_who_made_a_call_that_is_dropped_gets_an_answer(seed: int, when_full: An
         assert simulation.runtime.dead_letters.count == 0
 
 
-def test_block_lets_the_sender_wait_until_there_is_room(seed: int) -> None:
+def test_block_makes_the_sender_wait_until_there_is_room(seed: int) -> None:
     with Simulation(seed) as simulation:
         ref = simulation.spawn(Keeper, mailbox=options("block"))
         for number in range(20):
-            ref.tell(number)  # waiting runs the others
+            ref.tell(number)  # while it waits, other processes run
         simulation.settle()
         assert got(ref) == list(range(20))
         assert counters(ref)["high_water_mark"] == 3
         assert counters(ref)["blocked"] > 0
 
 
-def test_block_gives_up_after_its_timeout(seed: int) -> None:
+def test_block_rejects_after_its_timeout(seed: int) -> None:
     with Simulation(seed) as simulation:
         ref = simulation.spawn(Keeper, mailbox=options("block", size=1, block_timeout=2.0))
-        sys.suspend(ref)
+        inspect.suspend(ref)
         ref.tell("first")
         before = simulation.clock.monotonic()
         with pytest.raises(MailboxFull):
@@ -116,7 +116,7 @@ def test_block_gives_up_after_its_timeout(seed: int) -> None:
         with pytest.raises(MailboxFull):
             ref.ask("third", timeout=60)
         assert simulation.clock.monotonic() == pytest.approx(before + 4.0)
-        sys.resume(ref)
+        inspect.resume(ref)
         simulation.settle()
         assert got(ref) == ["first"]
         assert counters(ref)["rejected"] == 2
@@ -125,14 +125,14 @@ def test_block_gives_up_after_its_timeout(seed: int) -> None:
 def test_what_a_suspended_process_has_put_aside_counts(seed: int) -> None:
     with Simulation(seed) as simulation:
         ref = simulation.spawn(Keeper, mailbox=options("reject", size=2))
-        sys.suspend(ref)
+        inspect.suspend(ref)
         for number in range(2):
             ref.tell(number)
             simulation.settle()
         with pytest.raises(MailboxFull):
             ref.tell(2)
         assert counters(ref)["size"] == 2
-        sys.resume(ref)
+        inspect.resume(ref)
         simulation.settle()
         assert got(ref) == [0, 1]
 
@@ -225,7 +225,9 @@ def test_a_lower_number_is_handled_first_and_equal_ones_in_order(seed: int) -> N
     ("when_full", "kept"),
     [("drop_oldest", [(0, "c"), (1, "e"), (9, "d")]), ("drop_newest", [(0, "c"), (1, "e"), (9, "a")])],
 )
-def test_of_several_priorities_one_of_the_least_important_goes(seed: int, when_full: Any, kept: list[Any]) -> None:
+def test_of_several_priorities_one_of_the_least_important_is_dropped(
+    seed: int, when_full: Any, kept: list[Any]
+) -> None:
     with Simulation(seed) as simulation:
         ref = simulation.spawn(Keeper, mailbox=options(when_full, priority=lambda message: message[0]))
         for message in ((9, "a"), (9, "b"), (0, "c"), (9, "d"), (1, "e"), (10, "f")):
@@ -234,7 +236,7 @@ def test_of_several_priorities_one_of_the_least_important_goes(seed: int, when_f
         assert got(ref) == kept
 
 
-def test_a_priority_that_raises_hurts_nobody(seed: int) -> None:
+def test_a_message_whose_priority_raises_is_handled_all_the_same(seed: int) -> None:
     with Simulation(seed) as simulation:
         ref = simulation.spawn(Keeper, mailbox=MailboxOptions(priority=lambda message: message["rank"]))
         ref.tell("no rank")
@@ -242,10 +244,10 @@ def test_a_priority_that_raises_hurts_nobody(seed: int) -> None:
         assert got(ref) == ["no rank"]
 
 
-def test_who_waits_for_room_in_a_process_that_dies_goes_on(seed: int) -> None:
+def test_a_sender_that_waits_for_room_goes_on_when_the_process_dies(seed: int) -> None:
     with Simulation(seed) as simulation:
         ref = simulation.spawn(Keeper, mailbox=options("block", size=1, block_timeout=None))
-        sys.suspend(ref)
+        inspect.suspend(ref)
         ref.tell("first")
 
         def tell(process: Keeper) -> str:
@@ -262,14 +264,14 @@ def test_who_waits_for_room_in_a_process_that_dies_goes_on(seed: int) -> None:
             ref.ask("third", timeout=1)
 
 
-def test_a_class_can_say_what_mailbox_all_of_its_kind_have(seed: int) -> None:
+def test_a_class_can_set_the_mailbox_options_of_its_instances(seed: int) -> None:
     class Bounded(Keeper):
         mailbox_options = options("reject", size=1)
 
     with Simulation(seed) as simulation:
         assert counters(simulation.spawn(Bounded))["max_size"] == 1
         assert counters(simulation.spawn(Bounded, mailbox=options("reject", size=7)))["max_size"] == 7
-        assert "mailbox_counters" not in sys.get_status(simulation.spawn(Keeper))
+        assert "mailbox_counters" not in inspect.get_status(simulation.spawn(Keeper))
 
 
 @pytest.mark.parametrize(
@@ -343,8 +345,8 @@ def test_an_actor_that_waits_for_room_lends_its_worker(make_runtime: Callable[..
 
 def test_a_call_that_waits_for_room_longer_than_it_may_is_refused(runtime: Runtime) -> None:
     ref = runtime.spawn(Keeper, mailbox=options("block", size=1, block_timeout=0))
-    sys.suspend(ref)
+    inspect.suspend(ref)
     ref.tell(1)
     with pytest.raises(MailboxFull):
         ref.ask(2, timeout=GENEROUS)
-    sys.resume(ref)
+    inspect.resume(ref)

@@ -42,7 +42,7 @@ def test_a_timer_fires_once_per_set_with_its_generation() -> None:
     assert len(fired) == 2
 
 
-def test_set_again_it_fires_only_at_the_new_moment_be_it_later_or_earlier() -> None:
+def test_a_timer_that_is_set_again_fires_only_at_the_new_time_whether_later_or_earlier() -> None:
     timers, fired = Timers(), list[Any]()
     later, earlier = Alarm("later", fired), Alarm("earlier", fired)
     timers.set(later, 5)
@@ -55,7 +55,7 @@ def test_set_again_it_fires_only_at_the_new_moment_be_it_later_or_earlier() -> N
     assert [name for name, _ in fired] == ["earlier", "later"]
 
 
-def test_cancelled_it_does_not_fire_and_may_be_cancelled_again() -> None:
+def test_a_cancelled_timer_does_not_fire_and_may_be_cancelled_again() -> None:
     timers, fired = Timers(), list[Any]()
     alarm = Alarm("a", fired)
     timers.cancel(alarm)
@@ -63,12 +63,12 @@ def test_cancelled_it_does_not_fire_and_may_be_cancelled_again() -> None:
     before = alarm.generation
     timers.cancel(alarm)
     timers.cancel(alarm)
-    assert alarm.generation > before  # what is in a mailbox already is recognised as meant no more
+    assert alarm.generation > before  # so a `Fired` that is already in a mailbox is recognised as obsolete
     timers.fire_due(10)
     assert (fired, len(timers), timers.next_due()) == ([], 0, float("inf"))
 
 
-def test_due_timers_fire_in_the_order_of_their_moments() -> None:
+def test_due_timers_fire_in_the_order_of_their_times() -> None:
     timers, fired = Timers(), list[Any]()
     for when in (3, 1, 2, 5, 4):
         timers.set(Alarm(when, fired), when)
@@ -76,7 +76,7 @@ def test_due_timers_fire_in_the_order_of_their_moments() -> None:
     assert [name for name, _ in fired] == [1, 2, 3, 4]
 
 
-def test_setting_it_later_and_later_does_not_touch_the_heap() -> None:
+def test_setting_a_timer_later_and_later_does_not_touch_the_heap() -> None:
     timers = Timers()
     alarm = Alarm("a", [])
     for when in range(10_000):
@@ -86,7 +86,7 @@ def test_setting_it_later_and_later_does_not_touch_the_heap() -> None:
     assert len(timers._heap) == 1
 
 
-def test_a_hundred_thousand_cancelled_timers_are_let_go() -> None:
+def test_a_hundred_thousand_cancelled_timers_are_released() -> None:
     timers = Timers()
     kept = [Alarm(number, []) for number in range(100)]
     for alarm in kept:
@@ -99,7 +99,7 @@ def test_a_hundred_thousand_cancelled_timers_are_let_go() -> None:
     assert len(timers._heap) < 1000
 
 
-def test_nor_does_setting_one_earlier_and_later_by_turns_pile_up() -> None:
+def test_setting_a_timer_earlier_and_later_by_turns_does_not_pile_up_entries() -> None:
     timers, fired = Timers(), list[Any]()
     alarm = Alarm("a", fired)
     for now in range(20_000):
@@ -123,7 +123,7 @@ steps = st.lists(
 
 
 @given(steps)
-def test_they_do_what_a_dictionary_of_moments_would(steps: list[tuple[str, int, int]]) -> None:
+def test_timers_behave_like_a_dictionary_of_times(steps: list[tuple[str, int, int]]) -> None:
     timers, fired, now = Timers(), list[Any](), 0
     alarms = [Alarm(number, fired) for number in range(5)]
     model: dict[int, int] = {}
@@ -173,7 +173,7 @@ def test_a_timer_that_raises_does_not_stop_the_others() -> None:
     assert timers.close(GENEROUS)
 
 
-def test_closed_from_its_own_thread_it_does_not_wait_for_itself() -> None:
+def test_a_timer_thread_closed_from_its_own_thread_does_not_wait_for_itself() -> None:
     class Closing(Timer):
         def fire(self, generation: int) -> None:
             timers.close(GENEROUS)
@@ -186,7 +186,7 @@ def test_closed_from_its_own_thread_it_does_not_wait_for_itself() -> None:
 
 
 @pytest.mark.usefixtures("restless")
-def test_set_and_cancelled_from_many_threads_what_is_left_set_fires() -> None:
+def test_timers_set_and_cancelled_from_many_threads_fire_if_they_are_set_in_the_end() -> None:
     timers, clock = TimerThread(), SystemClock()
     left: list[threading.Event] = [threading.Event() for _ in range(40)]
 

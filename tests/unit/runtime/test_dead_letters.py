@@ -1,4 +1,4 @@
-"""What becomes of messages that reach nobody."""
+"""Dead letters: messages that no process handled."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Silent(Process):
         return None
 
 
-def test_they_are_counted_by_type_and_the_last_hundred_are_kept_without_what_they_said() -> None:
+def test_they_are_counted_by_type_and_the_last_hundred_are_kept_without_their_content() -> None:
     letters = DeadLetters()
     for number in range(150):
         letters.record("nobody", number)
@@ -28,7 +28,7 @@ def test_they_are_counted_by_type_and_the_last_hundred_are_kept_without_what_the
     assert "secret" not in repr(letters.recent)
 
 
-def test_listeners_hear_of_each_until_they_stop() -> None:
+def test_listeners_get_each_one_until_they_are_removed() -> None:
     letters, heard = DeadLetters(), list[DeadLetter]()
     stop = letters.listen(heard.append)
     letters.record("one", 1)
@@ -38,7 +38,7 @@ def test_listeners_hear_of_each_until_they_stop() -> None:
     assert heard == [DeadLetter("one", "int")]
 
 
-def test_a_listener_that_raises_hurts_neither_the_others_nor_who_sends() -> None:
+def test_a_listener_that_raises_affects_neither_other_listeners_nor_the_sender() -> None:
     letters, heard = DeadLetters(), list[DeadLetter]()
 
     def fail(_letter: DeadLetter) -> None:
@@ -50,7 +50,7 @@ def test_a_listener_that_raises_hurts_neither_the_others_nor_who_sends() -> None
     assert len(heard) == 1
 
 
-def test_a_listener_that_raises_does_not_keep_a_process_from_being_buried() -> None:
+def test_a_listener_that_raises_does_not_keep_a_process_from_ending() -> None:
     def fail(_letter: DeadLetter) -> None:
         raise LookupError
 
@@ -89,7 +89,7 @@ def test_messages_to_the_dead_are_dead_letters_but_calls_signals_and_timers_are_
         assert list(letters.by_type) == ["str"]
 
 
-def test_what_a_living_process_does_not_understand_is_counted_apart() -> None:
+def test_a_message_that_a_living_process_does_not_know_is_counted_separately() -> None:
     class Plain(Process):
         pass
 

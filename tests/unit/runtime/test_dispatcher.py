@@ -23,7 +23,7 @@ Make = Callable[..., Runtime]
 
 
 class Runner(Process):
-    """Runs what it is told to run."""
+    """Calls every message that it gets."""
 
     in_pykka_registry = False
 
@@ -63,7 +63,7 @@ def test_three_hundred_actors_that_each_wait_for_the_next_do_not_deadlock_one_wo
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_actors_that_block_unannounced_are_found_out_and_others_run(make_runtime: Make, workers: int) -> None:
+def test_actors_that_block_unannounced_are_detected_and_others_run(make_runtime: Make, workers: int) -> None:
     runtime = make_runtime(workers=workers)
     freed = threading.Event()
     stuck = [runtime.spawn(Runner) for _ in range(2 * workers)]
@@ -94,8 +94,8 @@ def test_the_monitor_that_fell_asleep_is_woken_by_work(make_runtime: Make, monke
         assert stuck.get(timeout=GENEROUS)
 
 
-def test_a_worker_says_whom_it_runs_before_it_looks_whether_the_monitor_sleeps() -> None:
-    """Else the monitor could fall asleep over a worker that is about to get stuck, and nobody would ever wake it."""
+def test_a_worker_sets_its_owner_before_it_checks_whether_the_monitor_sleeps() -> None:
+    """Otherwise the monitor could fall asleep while a worker is about to get stuck, and would never be woken."""
     looks: list[bool] = []
 
     class Watched(ThreadedDispatcher):
@@ -122,7 +122,7 @@ def test_a_worker_says_whom_it_runs_before_it_looks_whether_the_monitor_sleeps()
     assert all(looks)
 
 
-def test_the_bound_on_spares_is_respected_and_what_it_prevented_is_counted(make_runtime: Make) -> None:
+def test_the_bound_on_spares_holds_and_refused_spares_are_counted(make_runtime: Make) -> None:
     runtime = make_runtime(workers=1, max_spares=2)
     freed = threading.Event()
     inside = threading.Semaphore(0)
@@ -145,7 +145,7 @@ def test_the_bound_on_spares_is_respected_and_what_it_prevented_is_counted(make_
     assert later.get(timeout=GENEROUS) == "ran"
 
 
-def test_a_system_that_gives_no_more_threads_is_like_a_bound_on_spares(
+def test_a_system_without_more_threads_is_like_a_bound_on_spares(
     make_runtime: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runtime = make_runtime(workers=1)
@@ -165,7 +165,7 @@ def test_a_system_that_gives_no_more_threads_is_like_a_bound_on_spares(
     assert runtime.spawn(Runner).ask(block, timeout=GENEROUS) == "went on"
 
 
-def test_spares_retire_when_they_are_not_needed_any_more(make_runtime: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_spares_end_when_they_are_not_needed_any_more(make_runtime: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_PARKED_FOR", 0.001)
     runtime = make_runtime(workers=2)
     dispatcher = threads_of(runtime)
@@ -281,7 +281,7 @@ def test_an_actor_never_runs_on_two_workers_at_once_and_keeps_each_senders_order
             return None
 
     actors = [runtime.spawn(Careful) for _ in range(3)]
-    # asking after it has told, each sender knows that all of its own have been handled
+    # a call is handled after the messages that its sender sent before
     senders = [threading.Thread(target=_send, args=(sender, actors)) for sender in range(4)]
     for thread in senders:
         thread.start()
@@ -302,7 +302,7 @@ def _send(sender: int, actors: list[ProcessRef]) -> None:
         actor.ask("report", timeout=GENEROUS)
 
 
-def test_throughput_lets_others_have_their_turn(make_runtime: Make) -> None:
+def test_throughput_gives_other_actors_their_turn(make_runtime: Make) -> None:
     runtime = make_runtime(workers=1, throughput=5, max_spares=0)
     order: list[str] = []
     release = threading.Event()
@@ -345,7 +345,7 @@ def test_an_actor_that_holds_its_worker_is_named_in_the_log_once(make_runtime: M
     assert threads_of(runtime).statistics().held == len(named)
 
 
-def test_an_actor_whose_name_cannot_be_said_does_not_end_the_monitor(make_runtime: Make) -> None:
+def test_an_actor_whose_str_raises_does_not_end_the_monitor(make_runtime: Make) -> None:
     runtime = make_runtime(workers=1, hold_warning=0.01)
     asked = threading.Event()
 
@@ -361,7 +361,7 @@ def test_an_actor_whose_name_cannot_be_said_does_not_end_the_monitor(make_runtim
     assert stuck.get(timeout=GENEROUS)
 
 
-def test_statistics_count_what_is_going_on(make_runtime: Make) -> None:
+def test_statistics_count_workers_and_messages(make_runtime: Make) -> None:
     runtime = make_runtime(workers=1, max_spares=0)
     inside, freed = threading.Event(), threading.Event()
 
@@ -377,7 +377,7 @@ def test_statistics_count_what_is_going_on(make_runtime: Make) -> None:
     freed.set()
     assert held.get(timeout=GENEROUS)
     assert [reply.get(timeout=GENEROUS) for reply in others] == [1] * 5
-    runtime.spawn(Runner).ask(lambda _: None, timeout=GENEROUS)  # a turn later, all of those are counted
+    runtime.spawn(Runner).ask(lambda _: None, timeout=GENEROUS)  # a turn later, all messages are counted
     statistics = threads_of(runtime).statistics()
     assert (statistics.queued, statistics.leaked, statistics.replaced) == (0, 0, 0)
     assert statistics.messages >= 6
@@ -451,7 +451,7 @@ def test_two_runtimes_in_one_process_are_independent(make_runtime: Make) -> None
     here, there = one.spawn(Runner, name="it"), two.spawn(Runner, name="it")
     assert (one.whereis("it"), two.whereis("it")) == (here, there)
     back = one.spawn(Runner)
-    # waiting for the other runtime's actor lends the own worker's place, so that the way back is free
+    # while it waits for the other runtime's actor, a spare thread takes its worker's place and handles the call back
     there_and_back = here.ask(
         lambda _: there.ask(lambda _: back.ask(lambda _: "back", timeout=GENEROUS), timeout=GENEROUS), timeout=GENEROUS
     )

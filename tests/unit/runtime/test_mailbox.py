@@ -1,4 +1,4 @@
-"""The mailbox: who runs its owner, and when."""
+"""The mailbox: when its owner runs, and in which thread."""
 
 from __future__ import annotations
 
@@ -25,8 +25,10 @@ class Owner:
         return count
 
 
-class Grave:
-    """Takes what is in the mailbox of a dead owner."""
+class Dead:
+    """Takes the messages in the mailbox of a dead owner."""
+
+    is_closed = True
 
     def __init__(self, mailbox: Mailbox) -> None:
         self.mailbox = mailbox
@@ -95,15 +97,15 @@ def test_called_while_it_is_held_its_owner_runs_once_more_without_a_message() ->
     assert queued == []
 
 
-def test_after_burial_the_sender_itself_has_the_grave_answer_even_if_a_worker_still_holds_it() -> None:
+def test_after_a_death_the_sender_itself_has_messages_answered_even_if_a_worker_still_holds_it() -> None:
     mailbox, owner, queued = make()
     mailbox.put("before")
-    grave = Grave(mailbox)
-    mailbox.bury(grave)
+    dead = Dead(mailbox)
+    mailbox.mark_dead(dead)
     mailbox.put("after")
-    assert (grave.answered, queued, owner.handled) == (["before", "after"], [], [])
-    assert mailbox.owner is grave
-    assert mailbox.grave is grave
+    assert (dead.answered, queued, owner.handled) == (["before", "after"], [], [])
+    assert mailbox.owner is dead
+    assert mailbox.dead_owner is dead
 
 
 @pytest.mark.usefixtures("restless")

@@ -1,4 +1,4 @@
-"""Processes: Pykka's idiom, the start, the kill, and that no caller is ever left alone."""
+"""Processes: Pykka's idiom, start, kill and crash; and that every call gets an answer."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from penstock.actors.runtime.process import Process, ProcessRef, Refusal
 from penstock.actors.runtime.runtime import Runtime
 from penstock.actors.runtime.signals import Down, ExitNotice
 from penstock.actors.runtime.statem import StateMachine
-from penstock.actors.runtime.transitions import POSTPONE, Keep, Next, answer, state_timeout
+from penstock.actors.runtime.transitions import POSTPONE, Keep, Next, Stop, answer, state_timeout
 from penstock.errors import CallTimeout, OptionError, ProcessDead, StartError, SystemStopped
-from penstock.testing import Simulation
+from penstock.testing import Simulation, eventually
 
 GENEROUS = 20.0
 
@@ -30,7 +30,7 @@ Make = Callable[..., Runtime]
 
 
 class Runner(Process):
-    """Runs what it is told to run."""
+    """Calls the messages that can be called."""
 
     in_pykka_registry = False
 
@@ -94,7 +94,7 @@ def test_a_refusal_is_the_callers_and_crashes_nothing(runtime: Runtime) -> None:
     assert ref.ask("alive", timeout=GENEROUS) == "alive"
 
 
-def test_it_is_in_pykkas_registry_as_long_as_it_lives(runtime: Runtime) -> None:
+def test_a_process_is_in_pykkas_registry_as_long_as_it_lives(runtime: Runtime) -> None:
     refs = [runtime.spawn(Counter) for _ in range(3)]
     assert set(refs) <= set(ActorRegistry.get_by_class(Counter))
     assert ActorRegistry.get_by_urn(refs[0].actor_urn) is refs[0]
@@ -106,7 +106,7 @@ def test_it_is_in_pykkas_registry_as_long_as_it_lives(runtime: Runtime) -> None:
     assert ActorRegistry.get_by_class(Counter) == []
 
 
-def test_one_that_does_not_start_is_not_in_the_registry(runtime: Runtime) -> None:
+def test_a_process_that_does_not_start_is_not_in_the_registry(runtime: Runtime) -> None:
     class Failing(Counter):
         def on_start(self) -> None:
             raise LookupError
@@ -147,14 +147,14 @@ def test_a_call_can_be_awaited(runtime: Runtime) -> None:
         async def free() -> None:
             release.set()
 
-        # freed only if the loop goes on while the first call is awaited
+        # released only if the loop runs while the first call is awaited
         one, two, _ = await asyncio.gather(ask(slow, lambda _: release.wait(GENEROUS)), ask(quick, "two"), free())
         return [one, two, await quick.proxy().label]
 
     assert asyncio.run(main()) == [True, "two", quick.label]
 
 
-def test_a_stop_waits_its_turn_and_two_who_stop_are_both_right(runtime: Runtime) -> None:
+def test_a_stop_waits_its_turn_and_two_stops_both_return_true(runtime: Runtime) -> None:
     ref = runtime.spawn(Runner)
     inside, release = threading.Event(), threading.Event()
 
@@ -202,7 +202,7 @@ def test_hooks_are_pykkas() -> None:
 
 
 class Stuck(Process):
-    """Does not get through its start until it is let."""
+    """Its start hangs until it is released."""
 
     def __init__(self, inside: threading.Event, release: threading.Event, done: list[Any]) -> None:
         super().__init__()
@@ -218,7 +218,7 @@ class Stuck(Process):
         self.done.append(message)
 
 
-def test_a_start_that_is_stuck_is_given_up_with_its_name_free_and_its_effects_fenced(make_runtime: Make) -> None:
+def test_after_a_start_that_timed_out_the_name_is_free_and_the_process_has_no_effect(make_runtime: Make) -> None:
     runtime = make_runtime(workers=1)
     inside, release, done = threading.Event(), threading.Event(), list[Any]()
     parent = runtime.spawn(Runner)
@@ -233,13 +233,13 @@ def test_a_start_that_is_stuck_is_given_up_with_its_name_free_and_its_effects_fe
     again = runtime.spawn(Runner, name="it", start_timeout=GENEROUS)
     assert again.ask("here", timeout=GENEROUS) == "here"
     release.set()
-    runtime.dispatcher.close(GENEROUS)  # ends every thread, each after what it is in
+    runtime.dispatcher.close(GENEROUS)  # ends every thread, each after its current turn
     assert done == ["started"]
     assert runtime.whereis("it") is again
     assert parent.is_alive()
 
 
-def test_messages_to_one_whose_start_was_given_up_are_answered(make_runtime: Make) -> None:
+def test_calls_to_a_process_whose_start_timed_out_are_answered(make_runtime: Make) -> None:
     runtime = make_runtime(workers=1)
     inside, release, done = threading.Event(), threading.Event(), list[Any]()
     refs: list[ProcessRef] = []
@@ -286,7 +286,73 @@ def test_a_bad_start_timeout_is_refused_before_anything_starts(runtime: Runtime,
     assert runtime.processes() == []
 
 
-def test_one_that_is_killed_or_told_to_exit_while_it_starts_does_not_start() -> None:
+@pytest.mark.parametrize("how", ["kill", "close"])
+def test_killing_a_process_whose_start_hangs_ends_the_wait_for_it(make_runtime: Make, how: str) -> None:
+    runtime = make_runtime(workers=1)
+    inside, release, done = threading.Event(), threading.Event(), list[Any]()
+    raised: list[BaseException] = []
+
+    def start() -> None:
+        try:
+            runtime.spawn(Stuck, inside, release, done, name="it", start_timeout=GENEROUS)
+        except BaseException as error:
+            raised.append(error)
+
+    starter = threading.Thread(target=start)
+    starter.start()
+    assert inside.wait(GENEROUS)
+    if how == "kill":
+        ref = runtime.whereis("it")
+        assert ref is not None
+        runtime.exit(ref, "kill")
+    else:
+        runtime.close()
+    starter.join(GENEROUS)  # `on_start` is still stuck
+    assert [(type(error), getattr(error, "code", None)) for error in raised] == [(StartError, "killed")]
+    assert runtime.whereis("it") is None
+    assert runtime._waiting == {}
+    release.set()
+    runtime.dispatcher.close(GENEROUS)
+    assert done == ["started"]
+
+
+def test_killed_after_its_initialisation_a_process_has_started(make_runtime: Make) -> None:
+    """As without a time-out: what happens between `init` and the first message concerns a started process."""
+    runtime = make_runtime(workers=1)
+    inside, release = threading.Event(), threading.Event()
+    started: list[ProcessRef] = []
+
+    class StuckMachine(StateMachine):
+        state_enter = True
+
+        def init(self) -> str:
+            return "only"
+
+        def only(self, event: Any) -> None:
+            inside.set()
+            release.wait(GENEROUS)
+
+    starter = threading.Thread(
+        target=lambda: started.append(runtime.spawn(StuckMachine, name="it", start_timeout=GENEROUS))
+    )
+    starter.start()
+    assert inside.wait(GENEROUS)
+    ref = runtime.whereis("it")
+    assert ref is not None
+    runtime.exit(ref, "kill")
+    starter.join(GENEROUS)
+    assert started == [ref]
+    assert runtime.exit_reason(ref) == "killed"
+    release.set()
+
+
+def test_only_processes_can_be_spawned(runtime: Runtime) -> None:
+    with pytest.raises(TypeError, match="cannot spawn ThreadingActor: it is not a subclass of Process"):
+        runtime.spawn(pykka.ThreadingActor)  # type: ignore[arg-type]
+    assert runtime.processes() == []
+
+
+def test_a_process_killed_or_sent_an_exit_signal_while_it_starts_does_not_start() -> None:
     class Doomed(Runner):
         def __init__(self, reason: str) -> None:
             super().__init__()
@@ -311,7 +377,7 @@ def test_a_parent_that_is_dead_starts_nothing(runtime: Runtime) -> None:
     assert (runtime.whereis("it"), runtime.processes()) == (None, [])
 
 
-def test_a_closed_runtime_starts_nothing_and_has_nobody(runtime: Runtime) -> None:
+def test_a_closed_runtime_starts_nothing_and_has_no_processes(runtime: Runtime) -> None:
     ref = runtime.spawn(Counter)
     runtime.close()
     assert (ref.is_alive(), runtime.exit_reason(ref), runtime.processes()) == (False, "killed", [])
@@ -337,7 +403,7 @@ class Watcher(Process):
 
 
 class Holding(StateMachine):
-    """A state machine that holds its thread; what it returns afterwards is to have no effect."""
+    """A state machine that holds its thread; what it returns afterwards must have no effect."""
 
     def init(self, inside: threading.Event, release: threading.Event, seen: list[Any]) -> str:
         self.inside, self.release, self.seen = inside, release, seen
@@ -355,7 +421,7 @@ class Holding(StateMachine):
 
 
 @pytest.mark.parametrize("kind", ["process", "machine"])
-def test_killed_in_a_handler_it_is_dead_for_everybody_at_once(make_runtime: Make, kind: str) -> None:
+def test_killed_in_a_handler_a_process_is_dead_for_all_others_at_once(make_runtime: Make, kind: str) -> None:
     runtime = make_runtime(workers=1)
     inside, release = threading.Event(), threading.Event()
     heard, hears, seen = list[Any](), threading.Event(), list[Any]()
@@ -376,7 +442,7 @@ def test_killed_in_a_handler_it_is_dead_for_everybody_at_once(make_runtime: Make
     assert inside.wait(GENEROUS)
     waiting = [*early, current, *(ref.ask("in the mailbox", block=False) for _ in range(3))]
     runtime.exit(ref, "kill")
-    # its thread is still in there
+    # its thread is still in the handler
     assert (ref.is_alive(), runtime.whereis("it"), runtime.exit_reason(ref)) == (False, None, "killed")
     for call in waiting:
         with pytest.raises(ProcessDead) as caught:
@@ -394,11 +460,11 @@ def test_killed_in_a_handler_it_is_dead_for_everybody_at_once(make_runtime: Make
     runtime.dispatcher.close(GENEROUS)
     assert runtime.dispatcher.statistics().leaked == 0
     assert (seen, heard, runtime.dead_letters.count) == ([], [Down(monitor, ref, "killed")], 0)
-    with pytest.raises(ProcessDead):  # not the zombie's answer
+    with pytest.raises(ProcessDead):  # not the answer of the killed process
         current.get(timeout=0)
 
 
-def test_the_worker_goes_on_when_the_zombie_ends(make_runtime: Make) -> None:
+def test_the_worker_goes_on_when_the_handler_of_a_killed_process_returns(make_runtime: Make) -> None:
     runtime = make_runtime(workers=1, max_spares=0)
     inside, release = threading.Event(), threading.Event()
 
@@ -418,7 +484,7 @@ def test_the_worker_goes_on_when_the_zombie_ends(make_runtime: Make) -> None:
     assert runtime.dead_letters.count == 1
 
 
-def test_killed_while_it_terminates_its_caller_is_answered(make_runtime: Make) -> None:
+def test_the_caller_of_a_stop_is_answered_if_the_process_is_killed_while_it_terminates(make_runtime: Make) -> None:
     runtime = make_runtime(workers=1)
     inside, release = threading.Event(), threading.Event()
 
@@ -431,7 +497,7 @@ def test_killed_while_it_terminates_its_caller_is_answered(make_runtime: Make) -
     stopping = ref.stop(block=False)
     assert inside.wait(GENEROUS)
     runtime.exit(ref, "kill")
-    assert stopping.get(timeout=0) is True  # it wanted it to be dead
+    assert stopping.get(timeout=0) is True  # the process is dead, as the caller wanted
     release.set()
     assert runtime.exit_reason(ref) == "killed"
 
@@ -446,7 +512,7 @@ def test_a_message_sent_after_the_kill_is_never_handled(runtime: Runtime) -> Non
 
 
 def test_a_signal_and_a_message_that_come_between_two_looks_are_taken_in_their_order() -> None:
-    """Its own thread has just seen that nothing is unusual when somebody sends an exit signal and then a message."""
+    """The process has just seen that nothing is unusual when an exit signal and then a message arrive."""
     handled: list[int] = []
 
     class Interrupted:
@@ -502,8 +568,8 @@ def test_a_signal_that_comes_while_it_looks_for_signals_is_not_lost() -> None:
         assert simulation.runtime.exit_reason(ref) == "signal"
 
 
-def test_killed_with_a_call_in_its_hands_that_nobody_else_can_see_it_answers_it() -> None:
-    """Its own thread has taken a call out of the mailbox and not yet said that it handles it."""
+def test_a_killed_process_answers_a_call_that_only_its_own_thread_can_see() -> None:
+    """The call has been taken out of the mailbox, but is not yet recorded as being handled."""
 
     class Interrupted(Runner):
         def _handle(self, item: Any) -> None:
@@ -527,7 +593,7 @@ def test_killed_with_a_call_in_its_hands_that_nobody_else_can_see_it_answers_it(
 # --- the crash -------------------------------------------------------------------------------------------------------
 
 
-def test_a_process_that_cannot_even_log_its_crash_ends_all_the_same() -> None:
+def test_a_process_that_cannot_log_its_crash_ends_all_the_same() -> None:
     class Unspeakable(Runner):
         def _circumstances(self, reason: str) -> dict[str, Any]:
             raise LookupError("cannot say")
@@ -551,7 +617,7 @@ def test_what_terminate_raises_is_the_exit_reason() -> None:
         assert isinstance(simulation.runtime.exit_reason(ref), LookupError)
 
 
-def test_calls_behind_a_crash_get_the_exit_reason() -> None:
+def test_calls_that_wait_during_a_crash_get_the_exit_reason() -> None:
     with Simulation() as simulation:
         ref = simulation.spawn(Runner)
         crashing = ref.ask(lambda _: 1 // 0, block=False)
@@ -565,7 +631,7 @@ def test_calls_behind_a_crash_get_the_exit_reason() -> None:
             assert caught.value.reason is error.value
 
 
-def test_a_dispose_that_fails_still_tells_everybody() -> None:
+def test_a_dispose_that_fails_still_notifies_monitors_and_callers() -> None:
     class Failing(Runner):
         def dispose(self, reason: object) -> None:
             raise LookupError("dispose")
@@ -583,7 +649,7 @@ def test_a_dispose_that_fails_still_tells_everybody() -> None:
             waiting.get(timeout=0)
 
 
-# --- nobody is left alone --------------------------------------------------------------------------------------------
+# --- every call is answered ------------------------------------------------------------------------------------------
 
 
 class Keeper(StateMachine):
@@ -670,7 +736,7 @@ def test_every_call_returns_or_raises_while_processes_are_killed_crash_and_stop(
 
 
 @pytest.mark.usefixtures("restless")
-def test_links_monitors_and_deaths_at_once_leave_nothing_behind(make_runtime: Make) -> None:
+def test_simultaneous_links_monitors_and_deaths_leave_nothing_behind(make_runtime: Make) -> None:
     runtime = make_runtime(workers=2)
     problems: list[BaseException] = []
 
@@ -698,13 +764,13 @@ def test_links_monitors_and_deaths_at_once_leave_nothing_behind(make_runtime: Ma
         thread.join(GENEROUS)
     assert problems == []
     runtime.close()
-    runtime.dispatcher.close(GENEROUS)  # who is ending in a worker has ended then
-    assert (runtime._relations, runtime._alive, runtime._names) == ({}, {}, {})
+    runtime.dispatcher.close(GENEROUS)  # processes that are ending in a worker have ended then
+    assert (runtime._relations, runtime._alive, runtime._names, runtime._waiting) == ({}, {}, {}, {})
     assert runtime.started == runtime.ended
 
 
-def test_nobody_hears_of_an_end_after_unlink_or_demonitor_has_returned(make_runtime: Make) -> None:
-    """Though the other is dying in another thread at that moment."""
+def test_no_notice_of_an_end_comes_after_unlink_or_demonitor_has_returned(make_runtime: Make) -> None:
+    """Even if the other process is dying in another thread at that moment."""
     runtime = make_runtime(workers=2)
     dying, go_on = threading.Event(), threading.Event()
 
@@ -746,12 +812,50 @@ def test_a_notice_names_its_sender(runtime: Runtime) -> None:
     assert heard == [ExitNotice(sender, "reason")]
 
 
-def test_join_says_whether_it_is_dead(runtime: Runtime) -> None:
+def test_join_returns_whether_the_process_is_dead(runtime: Runtime) -> None:
     ref = runtime.spawn(Runner)
     assert runtime.join(ref, 0.01) is False
     runtime.exit(ref, "kill")
     assert runtime.join(ref, 0) is True
     assert runtime.processes() == []
+
+
+def test_a_join_relies_on_no_process_that_could_be_killed() -> None:
+    class Leaving(StateMachine):
+        def init(self) -> Next:
+            return Next("only", state_timeout(1.0))
+
+        def only(self, event: Any) -> Stop:
+            return Stop()
+
+    with Simulation() as simulation:
+        runtime, clock = simulation.runtime, simulation.clock
+        ref = simulation.spawn(Leaving)
+
+        def kill_all_others() -> None:
+            for other in runtime.processes():
+                if other is not ref:
+                    runtime.exit(other, "kill")
+
+        simulation.dispatcher.before_step = kill_all_others
+        before = clock.monotonic()
+        assert runtime.join(ref, 50.0) is True
+        assert clock.monotonic() == before + 1.0
+
+
+def test_a_join_that_times_out_leaves_nothing_behind_and_several_may_wait(runtime: Runtime) -> None:
+    ref = runtime.spawn(Runner)
+    threads = [threading.Thread(target=runtime.join, args=(ref, GENEROUS)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    eventually(lambda: len(runtime._waiting.get(ref, ())) == 3)
+    assert runtime.join(ref, 0.01) is False
+    assert len(runtime._waiting[ref]) == 3
+    runtime.exit(ref, "kill")
+    for thread in threads:
+        thread.join(GENEROUS)
+        assert not thread.is_alive()
+    assert runtime._waiting == {}
 
 
 def test_runtimes_share_no_names_and_no_processes() -> None:

@@ -1,4 +1,4 @@
-"""The answer to a call, from every side."""
+"""Replies: waiting for them, answering them, awaiting them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from penstock.errors import CallTimeout
 GENEROUS = 20.0
 
 
-def test_it_gives_what_was_set_again_and_again() -> None:
+def test_get_returns_the_value_every_time() -> None:
     reply = Reply()
     assert not reply.is_done
     reply.set("value")
@@ -63,7 +63,7 @@ def test_a_timeout_can_be_caught_as_ours_as_pykkas_and_as_pythons() -> None:
         Reply(None, "a call").get(timeout=0.001)
 
 
-def test_who_polls_leaves_no_trail() -> None:
+def test_polling_leaves_no_callbacks() -> None:
     reply = Reply()
     for _ in range(20):
         with pytest.raises(CallTimeout):
@@ -72,7 +72,7 @@ def test_who_polls_leaves_no_trail() -> None:
     assert len(reply._callbacks) == 1
 
 
-def test_it_wakes_whoever_waits() -> None:
+def test_an_answer_wakes_all_waiting_threads() -> None:
     reply = Reply()
     got: list[Any] = []
     threads = [threading.Thread(target=lambda: got.append(reply.get(timeout=GENEROUS))) for _ in range(5)]
@@ -93,7 +93,7 @@ def test_when_done_calls_once_before_or_after_the_answer() -> None:
     assert calls == ["before", "after"]
 
 
-def test_a_callback_that_raises_hurts_neither_the_others_nor_who_answers() -> None:
+def test_a_callback_that_raises_affects_neither_other_callbacks_nor_the_answering_thread() -> None:
     reply = Reply()
     calls: list[str] = []
 
@@ -106,7 +106,7 @@ def test_a_callback_that_raises_hurts_neither_the_others_nor_who_answers() -> No
     assert (calls, reply.get()) == (["called"], "value")
 
 
-def test_a_second_answer_in_the_midst_of_the_first_changes_nothing() -> None:
+def test_a_second_answer_in_the_middle_of_the_first_changes_nothing() -> None:
     refused: list[bool] = []
 
     class Interrupted(Reply):
@@ -124,7 +124,7 @@ def test_a_second_answer_in_the_midst_of_the_first_changes_nothing() -> None:
 
 
 @pytest.mark.usefixtures("restless")
-def test_of_several_who_answer_at_once_exactly_one_does() -> None:
+def test_of_several_threads_that_answer_at_once_exactly_one_succeeds() -> None:
     for _ in range(300):
         reply = Reply()
         start = threading.Barrier(3)
@@ -211,7 +211,7 @@ def test_await_waits_without_blocking_the_loop() -> None:
                 return str(error)
             return "?"
 
-        # `answer` gets its turn only if none of those before it blocks the loop
+        # `answer` gets its turn only if none of the others blocks the loop
         value, text, error, _ = await asyncio.gather(_await(reply), _await(mapped), fail(), answer())
         return [value, text, error, await reply]
 
@@ -222,7 +222,7 @@ async def _await(reply: pykka.Future[Any]) -> Any:
     return await reply
 
 
-def test_an_answer_to_a_loop_that_is_closed_hurts_nobody() -> None:
+def test_an_answer_to_a_closed_loop_raises_nothing() -> None:
     reply = Reply()
 
     async def give_up() -> None:

@@ -1,4 +1,4 @@
-"""The simulation: the same seed gives the same run, other seeds other ones, and time passes only when told."""
+"""The simulation: the same seed gives the same run, other seeds other runs, and time passes only on request."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Noting(Process):
 
 
 class Slow(StateMachine):
-    """Answers after as many seconds as it is asked."""
+    """Answers a call after the number of seconds in its message."""
 
     def init(self) -> str:
         return "only"
@@ -72,7 +72,7 @@ def test_each_senders_order_holds_under_every_seed() -> None:
             assert [note[1] for name, note in notes if name == "last" and note[0] == who] == [0, 1, 2, 3]
 
 
-def test_time_stands_still_until_somebody_waits_or_advances_it() -> None:
+def test_time_stands_still_until_a_wait_or_advance_moves_it() -> None:
     with Simulation() as simulation:
         ref = simulation.spawn(Slow)
         start = simulation.clock.monotonic()
@@ -96,7 +96,7 @@ def test_a_wait_that_times_out_takes_exactly_its_time() -> None:
         assert simulation.clock.monotonic() == start + 3
 
 
-def test_a_pause_takes_exactly_its_time_and_the_others_go_on_meanwhile() -> None:
+def test_a_pause_takes_exactly_its_time_and_other_processes_run_meanwhile() -> None:
     with Simulation() as simulation:
         start = simulation.clock.monotonic()
         call = simulation.spawn(Slow).ask(2, block=False)
@@ -107,7 +107,7 @@ def test_a_pause_takes_exactly_its_time_and_the_others_go_on_meanwhile() -> None
         assert simulation.clock.monotonic() == start + 3
 
 
-def test_timers_fire_one_by_one_with_everything_that_follows_from_each() -> None:
+def test_timers_fire_one_by_one_and_all_their_effects_come_before_the_next() -> None:
     class Ticking(StateMachine):
         def init(self) -> Next:
             self.ticks: list[float] = []
@@ -124,7 +124,7 @@ def test_timers_fire_one_by_one_with_everything_that_follows_from_each() -> None
         assert machine.ticks == [1, 2, 3, 4, 5]
 
 
-def test_waiting_for_what_can_never_come_is_a_deadlock_that_is_said() -> None:
+def test_waiting_for_what_can_never_come_raises_deadlock() -> None:
     with Simulation() as simulation, pytest.raises(Deadlock):
         Reply(simulation.dispatcher).get()
 
@@ -144,7 +144,7 @@ def test_an_actor_may_wait_for_another_which_runs_meanwhile() -> None:
             assert asking.ask(3, timeout=20) == 0
 
 
-def test_at_the_end_nobody_is_left() -> None:
+def test_at_the_end_no_process_is_left() -> None:
     simulation = Simulation()
     with simulation:
         ref = simulation.spawn(Slow)

@@ -1,4 +1,4 @@
-"""The arithmetic of restarts: who is stopped and started, how often, how soon."""
+"""The arithmetic of restarts: which children are stopped and started, how often, how soon."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_a_window_is_exceeded_when_more_than_its_intensity_are_within_its_period
         (ValueError("crash"), {"permanent", "transient"}),
     ],
 )
-def test_who_is_restarted_after_which_end(reason: object, restarted: set[str]) -> None:
+def test_which_children_are_restarted_after_which_end(reason: object, restarted: set[str]) -> None:
     assert {restart for restart in get_args(Restart) if should_restart(restart, reason)} == restarted
 
 
@@ -92,7 +92,9 @@ def test_who_is_restarted_after_which_end(reason: object, restarted: set[str]) -
         ("all_significant", False, False, False),
     ],
 )
-def test_whose_end_is_the_supervisors(policy: Any, significant: bool, others_active: bool, ends: bool) -> None:
+def test_when_the_end_of_a_child_ends_its_supervisor(
+    policy: Any, significant: bool, others_active: bool, ends: bool
+) -> None:
     assert should_shut_down(policy, significant, others_active) is ends
 
 

@@ -8,6 +8,7 @@ turn, and the answer is the receipt for everything before it.
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -15,11 +16,12 @@ import pykka
 from pykka._envelope import Envelope
 from pykka.messages import ProxyGetAttr
 
+from penstock.actors.runtime.process import ProcessRef
 from penstock.actors.stream.cursor import Cursor
 from penstock.actors.stream.hub import Hub, Subscription, nothing
 from penstock.config.logs import get_logger
 from penstock.errors import SubscriberTooSlow
-from penstock.events import Disconnected, StreamCancelled, StreamCompleted, StreamFailed
+from penstock.events import Disconnected, Event, StreamCancelled, StreamCompleted, StreamFailed
 
 __all__ = ["PushSubscription"]
 
@@ -30,7 +32,21 @@ _RECEIPT: Final = ProxyGetAttr(("actor_urn",))
 class PushSubscription(Subscription):
     """A subscribed actor: events are sent to it as messages."""
 
-    __slots__ = ("_acknowledged", "_is_complete", "_pumping", "_receipt_every", "_told", "on_dead", "ref")
+    __slots__ = (
+        "_acknowledged",
+        "_is_complete",
+        "_pumping",
+        "_receipt_every",
+        "_returned",
+        "_sent",
+        "_start",
+        "_told",
+        "is_lost",
+        "name",
+        "on_dead",
+        "ref",
+        "supervisor",
+    )
 
     def __init__(self, hub: Hub, cursor: Cursor, target: Any, ref: pykka.ActorRef[Any]) -> None:
         super().__init__(hub, cursor, target)
@@ -41,6 +57,26 @@ class PushSubscription(Subscription):
         self._acknowledged = 0
         self._receipt_every = max(1, cursor.window // 2)
         self._pumping = threading.Lock()
+        self.name: str | None = None
+        self.supervisor: ProcessRef | None = None
+        """The supervisor of the actor, which may restart it. The subscription then goes on with the new actor."""
+        self.is_lost = False  # its actor is dead, and may be restarted
+        self._sent: deque[int] = deque()  # numbers of the events sent to a supervised actor, since the last receipt
+        self._returned: int | None = None  # the first of these that it had not handled when it died
+        self._start = cursor.seq
+        if isinstance(ref, ProcessRef):
+            self._note_supervisor(ref)
+
+    def _note_supervisor(self, ref: ProcessRef) -> None:
+        actor: Any = ref._actor_weakref()
+        parent = None if actor is None else actor.parent
+        if parent is not None and getattr(parent.actor_class, "is_supervisor", False):
+            self.name, self.supervisor = actor.name, parent
+            ref.on_returned = (*ref.on_returned, self._take_back)
+
+    def is_of(self, target: Any) -> bool:
+        """Whether it is the subscription of ``target``; also of the actor that runs in the target's place."""
+        return target is self.ref or super().is_of(target)
 
     @property
     def pending(self) -> int:
@@ -56,12 +92,12 @@ class PushSubscription(Subscription):
                 self._pumping.release()
             if not self._has_work():
                 break
-        if self.is_active and self._cursor.is_at_end:  # it began after the end: no event will ever come
+        if self.is_active and self._told == 0 and self._cursor.is_at_end:  # it began after the end: no event will come
             self._complete()
 
     def _has_work(self) -> bool:
         cursor = self._cursor
-        if not self.is_active:
+        if not self.is_active or self.is_lost:
             return False
         if self._told - self._acknowledged < cursor.window:
             return cursor.pending > 0
@@ -70,6 +106,10 @@ class PushSubscription(Subscription):
     def acknowledge(self, told: int) -> None:
         """Note that it has handled the first ``told`` events. Called in the actor's thread."""
         self._acknowledged = max(self._acknowledged, told)
+        while len(self._sent) > self._told - self._acknowledged + 1:
+            self._sent.popleft()
+        if self._is_complete and self._acknowledged >= self._told:
+            self.unsubscribe()
         self.wake()
         self._hub.caught_up()
 
@@ -78,6 +118,53 @@ class PushSubscription(Subscription):
         if self.is_active:
             self.on_dead()
             self.unsubscribe()
+
+    def receipt_refused(self) -> None:
+        """The actor has died before it handled all events. Of a supervised one the handler hears in any case."""
+        if self.supervisor is None:
+            self.died()
+
+    def unsubscribe(self) -> None:
+        """Receive no more events. The actor may still find some in its mailbox. Harmless if it has ended."""
+        super().unsubscribe()
+        self._forget_actor()
+
+    def _forget_actor(self) -> None:
+        if self.supervisor is not None and isinstance(self.ref, ProcessRef):
+            self.ref.on_returned = tuple(one for one in self.ref.on_returned if one != self._take_back)
+
+    # --- a supervised actor that is restarted ----------------------------------------------------------------------
+
+    def lose(self) -> bool:
+        """Note that the actor is dead; returns whether a restarted one may take its place."""
+        self.is_lost = True
+        return self.is_active and self.supervisor is not None
+
+    def _take_back(self, message: Any) -> bool:
+        """Note an event that the dead actor has not handled. Any thread."""
+        if not isinstance(message, Event) or message.stream_id != self._cursor.log.stream_id:
+            return False
+        if message.seq not in self._sent:
+            return False
+        self._returned = message.seq if self._returned is None else min(self._returned, message.seq)
+        return True
+
+    def go_on_with(self, ref: ProcessRef) -> None:
+        """Send the events after the last one that the dead actor had to the actor in its place."""
+        with self._pumping:
+            had = [seq for seq in self._sent if self._returned is None or seq < self._returned]
+            after = max(had) if had else self._start
+            before = self._cursor
+            self._forget_actor()
+            self._cursor = Cursor(before.log, after, before.slow, before.window)
+            self._cursor.dropped = before.dropped
+            self._told = self._acknowledged = 0
+            self._sent.clear()
+            self._returned, self._start, self._is_complete = None, after, False
+            self.ref = ref
+            self._note_supervisor(ref)
+            self.is_lost = False
+        self.wake()
 
     def _pump(self) -> None:
         cursor = self._cursor
@@ -88,11 +175,19 @@ class PushSubscription(Subscription):
                 if self._tell(Disconnected(cursor.log.stream_id, cursor.seq, error)):
                     self._complete()
                 return
-            if event is None or not self._tell(event):
+            if event is None:
+                return
+            if self.supervisor is not None:
+                self._sent.append(event.seq)  # first: a dead actor gives it back at once
+            if not self._tell(event):
                 return
             self._told += 1
             if isinstance(event, _TERMINAL):
-                self._complete()
+                if self.supervisor is None:
+                    self._complete()
+                else:  # should the actor crash before it has handled this, the next one gets it
+                    self._is_complete = True
+                    self._ask_for_receipt()
             elif self._told % self._receipt_every == 0:
                 self._ask_for_receipt()
 
@@ -136,4 +231,4 @@ class _Receipt(pykka.Future[Any]):
         self._subscription.acknowledge(self._told)
 
     def set_exception(self, exc_info: Any = None) -> None:
-        self._subscription.died()
+        self._subscription.receipt_refused()

@@ -1,4 +1,4 @@
-"""Looking into processes that are no state machines; for those see the conformance tests A47 … A50."""
+"""Inspection of processes that are not state machines; for state machines see the conformance tests A47 … A50."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from penstock.actors.runtime import inspect as sys
+from penstock.actors.runtime import inspect
 from penstock.actors.runtime.process import Process
 from penstock.actors.runtime.runtime import Runtime
 from penstock.errors import CallTimeout, ProcessDead
@@ -37,15 +37,15 @@ def simulation(request: pytest.FixtureRequest) -> Iterator[Simulation]:
         yield simulation
 
 
-def test_suspended_it_keeps_messages_and_handles_them_first_when_it_goes_on(simulation: Simulation) -> None:
+def test_a_suspended_process_keeps_messages_and_handles_them_first_when_resumed(simulation: Simulation) -> None:
     ref = simulation.spawn(Actor)
-    sys.suspend(ref)
-    sys.suspend(ref)
+    inspect.suspend(ref)
+    inspect.suspend(ref)
     calls = [ref.ask(number, block=False) for number in range(200)]
     simulation.settle()
-    process: Any = sys.get_state(ref)
+    process: Any = inspect.get_state(ref)
     assert process.got == []
-    sys.resume(ref)
+    inspect.resume(ref)
     ref.tell("after")
     simulation.settle()
     assert process.got == [*range(200), "after"]
@@ -54,23 +54,23 @@ def test_suspended_it_keeps_messages_and_handles_them_first_when_it_goes_on(simu
 
 def test_a_message_from_the_backlog_may_suspend_it_again(simulation: Simulation) -> None:
     ref = simulation.spawn(Actor)
-    sys.suspend(ref)
+    inspect.suspend(ref)
     for message in (1, lambda process: process.suspend(), 2):
         ref.tell(message)
     simulation.settle()
-    sys.resume(ref)
+    inspect.resume(ref)
     simulation.settle()
-    process: Any = sys.get_state(ref)
+    process: Any = inspect.get_state(ref)
     assert process.got == [1]
     ref.tell(3)
-    sys.resume(ref)
+    inspect.resume(ref)
     simulation.settle()
     assert process.got == [1, 2, 3]
 
 
-def test_killed_while_suspended_it_answers_whoever_waits_and_counts_the_rest(simulation: Simulation) -> None:
+def test_killed_while_suspended_a_process_answers_waiting_callers_and_counts_the_rest(simulation: Simulation) -> None:
     ref = simulation.spawn(Actor)
-    sys.suspend(ref)
+    inspect.suspend(ref)
     call = ref.ask("call", block=False)
     ref.tell("told")
     simulation.settle()
@@ -83,47 +83,47 @@ def test_killed_while_suspended_it_answers_whoever_waits_and_counts_the_rest(sim
 
 def test_a_crash_in_the_backlog_is_a_crash_like_any_other(simulation: Simulation) -> None:
     ref = simulation.spawn(Actor)
-    sys.suspend(ref)
+    inspect.suspend(ref)
     ref.tell(lambda _: 1 // 0)
     behind = ref.ask("behind", block=False)
     simulation.settle()
-    sys.resume(ref)  # whose caller is not to blame
+    inspect.resume(ref)  # its caller did not cause the crash, and gets no error
     simulation.settle()
     assert isinstance(simulation.runtime.exit_reason(ref), ZeroDivisionError)
     with pytest.raises(ProcessDead):
         behind.get(timeout=0)
 
 
-def test_the_status_says_what_it_is_doing_without_what_messages_say(simulation: Simulation) -> None:
+def test_the_status_shows_what_a_process_is_doing_but_no_content_of_messages(simulation: Simulation) -> None:
     ref, peer = simulation.spawn(Actor, name="it"), simulation.spawn(Actor, name="peer")
     simulation.runtime.link(ref, peer)
     simulation.runtime.monitor(ref, peer)
-    sys.suspend(ref)
+    inspect.suspend(ref)
     ref.tell("secret")
     simulation.settle()
-    status = sys.get_status(ref)
+    status = inspect.get_status(ref)
     assert (status["name"], status["class"], status["links"], status["monitors"]) == ("it", "Actor", ["peer"], ["peer"])
     assert "secret" not in repr(status)
 
 
-def test_what_only_state_machines_can_do_is_an_error_of_the_caller(simulation: Simulation) -> None:
+def test_requests_for_state_machines_only_raise_in_the_caller(simulation: Simulation) -> None:
     ref = simulation.spawn(Actor)
     for ask in (
-        lambda: sys.replace_state(ref, lambda state, data: (state, data)),
-        lambda: sys.set_trace(ref, None),
-        lambda: sys.set_log(ref),
+        lambda: inspect.replace_state(ref, lambda state, data: (state, data)),
+        lambda: inspect.set_trace(ref, None),
+        lambda: inspect.set_log(ref),
     ):
-        with pytest.raises(TypeError, match="no state machine"):
+        with pytest.raises(TypeError, match="not a state machine"):
             ask()
-    assert sys.get_log(ref) == []
+    assert inspect.get_log(ref) == []
     assert ref.ask("alive", timeout=1) == "alive"
 
 
-def test_the_dead_and_the_busy_are_errors_of_the_caller(runtime: Runtime) -> None:
+def test_a_dead_and_a_busy_process_raise_in_the_caller(runtime: Runtime) -> None:
     dead, busy = runtime.spawn(Actor), runtime.spawn(Actor)
     runtime.exit(dead, "kill")
     with pytest.raises(ProcessDead):
-        sys.get_status(dead)
+        inspect.get_status(dead)
     inside, release = threading.Event(), threading.Event()
 
     def hold(_process: Any) -> bool:
@@ -133,19 +133,19 @@ def test_the_dead_and_the_busy_are_errors_of_the_caller(runtime: Runtime) -> Non
     held = busy.ask(hold, block=False)
     assert inside.wait(GENEROUS)
     with pytest.raises(CallTimeout):
-        sys.get_status(busy, timeout=0.001)
+        inspect.get_status(busy, timeout=0.001)
     release.set()
     assert held.get(timeout=GENEROUS)
 
 
-def test_a_suspended_process_is_run_no_more_than_there_are_messages(runtime: Runtime) -> None:
+def test_a_suspended_process_runs_no_more_often_than_there_are_messages(runtime: Runtime) -> None:
     ref = runtime.spawn(Actor)
-    sys.suspend(ref)
+    inspect.suspend(ref)
     for number in range(1000):
         ref.tell(number)
     before = runtime.dispatcher.statistics().messages
-    process: Any = sys.get_state(ref)
-    sys.resume(ref)
+    process: Any = inspect.get_state(ref)
+    inspect.resume(ref)
     assert ref.ask("after", timeout=GENEROUS) == "after"
     assert process.got == [*range(1000), "after"]
     assert runtime.dispatcher.statistics().messages - before <= 3 * 1000

@@ -1,0 +1,70 @@
+"""The writing end of a stream: see `penstock.ports.Sink`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from penstock.actors.stream.messages import Cancel, Complete, Fail, Reset
+from penstock.actors.stream.outcome import Outcome
+from penstock.actors.stream.record import StreamRecord
+from penstock.errors import PenstockError
+from penstock.events import TerminalEvent, TokenKind, ToolEvent
+
+__all__ = ["StreamSink"]
+
+
+class StreamSink:
+    """Feeds one stream without blocking. Implements `penstock.ports.Sink`."""
+
+    def __init__(self, record: StreamRecord) -> None:
+        self._record = record
+
+    @property
+    def is_over(self) -> bool:
+        """See `Sink.is_over`."""
+        return self._record.is_over
+
+    def push_now(self, tokens: Sequence[tuple[str, TokenKind]], on_room: Callable[[], None]) -> int:
+        """See `Sink.push_now`."""
+        return self._record.intake.push_now(tokens, on_room)
+
+    def push_event(self, event: ToolEvent) -> bool:
+        """See `Sink.push_event`."""
+        return self._record.intake.push_event(event)
+
+    def reset(self, reason: str, on_done: Callable[[bool], None]) -> None:
+        """See `Sink.reset`."""
+        ref = self._record.ref
+        if self._record.is_over or ref is None:
+            on_done(self._record.is_over)
+            return
+        reply = ref.ask(Reset(reason), block=False)
+
+        def answered() -> None:
+            try:
+                reply.get(timeout=0)
+            except PenstockError:
+                on_done(self._record.is_over)
+            else:
+                on_done(True)
+
+        reply.when_done(answered)
+
+    def end(self, error: PenstockError | None = None, *, like: TerminalEvent | None = None) -> None:
+        """See `Sink.end`."""
+        outcome = None if like is None else _outcome_of(like)
+        self._record.propose(Complete(outcome) if error is None else Fail(error, outcome))
+
+    def cancel(self, reason: str | None = None) -> None:
+        """See `Sink.cancel`."""
+        self._record.propose(Cancel(reason))
+
+
+def _outcome_of(terminal: TerminalEvent) -> Outcome:
+    """What a terminal event says beside the text."""
+    facts = {
+        name: getattr(terminal, name)
+        for name in Outcome.__struct_fields__
+        if name not in ("text", "reasoning") and hasattr(terminal, name)
+    }
+    return Outcome(**facts)
