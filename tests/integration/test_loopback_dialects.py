@@ -42,7 +42,7 @@ FULL = Answer(TEXT, reasoning="so it is", signature="c2ln", tool_calls=(CALL,), 
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a request is written."""
+    """How a request is sent."""
 
     api: str
     path: str
@@ -50,7 +50,7 @@ class Dialect:
     more: dict[str, Any] = field(default_factory=dict)
     headers: dict[str, str] = field(default_factory=dict)
     end: bytes = b""
-    """What only a complete stream has."""
+    """What only a complete stream contains."""
 
     def post(self, provider: LoopbackProvider, *, stream: bool = True, model: str = "m") -> requests.Response:
         texts: dict[str, Any] = {

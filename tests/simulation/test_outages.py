@@ -1,4 +1,4 @@
-"""Providers that fail, limits, and crashes at any step: no place at a gate is lost, and no storm of retries begins."""
+"""Failing providers, limits, and crashes at any step: no slot at a gate is lost, and retries stay within the budget."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ def script(chance: random.Random) -> ScriptedAttempt:
     return ScriptedAttempt(tuple(steps[chance.choice(list(steps))]), connect=chance.choice((0.0, 0.1)))
 
 
-class Axe:
-    """Kills somebody now and then, and looks at every step whether the limits hold."""
+class RandomKiller:
+    """Kills random processes, and checks at every step that the limits hold."""
 
     def __init__(self, system: SimulatedSystem, seed: int, chance: float) -> None:
         self.system = system
-        self.random = random.Random(f"axe {seed}")
+        self.random = random.Random(f"kills {seed}")
         self.chance = chance
         self.too_many: list[EndpointStatistics] = []
 
@@ -84,7 +84,7 @@ def test_whatever_fails_and_whoever_is_killed_every_place_is_given_back(seed: in
     budget = RetryBudgetOptions(floor=chance.randint(0, 10))
     with SimulatedSystem(seed, settings(breaker=breaker, retry_budget=budget), providers={"backup": backup}) as system:
         streams, collectors, stopped = [], [], []
-        axe = system.simulation.dispatcher.before_step = Axe(system, seed, kill_chance)
+        killer = system.simulation.dispatcher.before_step = RandomKiller(system, seed, kill_chance)
         for number in range(8):
             options = penstock.RequestOptions(
                 retry_base_delay=0.05,
@@ -113,7 +113,7 @@ def test_whatever_fails_and_whoever_is_killed_every_place_is_given_back(seed: in
         system.advance(1)
         system.simulation.dispatcher.before_step = None
         system.advance(60)
-        assert axe.too_many == []
+        assert killer.too_many == []
         assert [stream for stream in streams if not stream.is_over] == []
         assert [one for one in gates(system) if one.active or one.queued] == []
         for stream in streams:
@@ -177,14 +177,14 @@ def test_an_integration_that_is_killed_takes_its_answer_up_if_all_of_it_was_take
         collector.wait_for_terminal(timeout=30)
         if isinstance(collector.events[-1], penstock.StreamCompleted):
             assert (stream.text, provider.resumed) == (TEXT, 1)
-        else:  # it was between two attempts, or a delta was on its way just then and nobody knows of it
+        else:  # it was between two attempts, or a delta was being delivered at that moment
             assert TEXT.startswith(stream.text)
         assert_all_is_well(system, [stream], [collector])
 
 
 def test_an_outage_opens_the_circuit_bounds_the_retries_and_is_found_to_be_over(seed: int) -> None:
     chance = random.Random(seed)
-    outage = chance.randint(20, 60)  # requests that fail
+    outage = chance.randint(20, 60)  # this many requests fail
     breaker = BreakerOptions(failures=5, cooldown=2)
     budget = RetryBudgetOptions(ratio=0.2, floor=3, window=10)
     with SimulatedSystem(seed, Settings(breaker=breaker, retry_budget=budget)) as system:

@@ -1,4 +1,4 @@
-"""The loopback provider's pure half: values, who gets which answer, framing, the layout in time."""
+"""The pure part of the loopback provider: values, scripts, framing, timelines."""
 
 from __future__ import annotations
 
@@ -259,7 +259,7 @@ def test_cuts_are_counted_from_the_beginning_of_the_body() -> None:
     assert every.cut(b"ghij", flush=False) == [b"gh"]
 
 
-# --- layout in time -----------------------------------------------------------------------------------------------
+# --- timelines ----------------------------------------------------------------------------------------------------
 
 
 def chat(answer: Answer) -> Callable[[], AnswerEncoder]:
