@@ -1,1 +1,1 @@
-"""Benchmarks, side by side with the peers in one run; `python -m benchmarks --help`."""
+"""Benchmarks of Penstock, side by side with comparable libraries in one run; see `python -m benchmarks --help`."""

@@ -33,12 +33,12 @@ _HERE = Path(__file__).parent
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure what is named (all, if nothing is), print the tables, and with ``--write`` write the page."""
+    """Run the named benchmarks (all by default), print the tables, and with ``--write`` write the page."""
     command = list(sys.argv[1:] if arguments is None else arguments)
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of {', '.join(BENCHMARKS)}; default: all")
-    parser.add_argument("--quick", action="store_true", help="a tenth of the load: to try it out, not to quote")
-    parser.add_argument("--rounds", type=int, default=3, help="times each figure is measured (default: 3)")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the load: to try it out, not to quote figures")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each figure is measured (default: 3)")
     parser.add_argument("--write", action="store_true", help="write benchmarks/RESULTS.md")
     options = parser.parse_args(command)
     for name in options.names:

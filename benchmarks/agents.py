@@ -1,4 +1,4 @@
-"""An agent's tool round end to end, and whether what an agent keeps takes time in proportion to its size."""
+"""A tool round of an agent, end to end, and whether the time for long calls and histories is linear."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _MODEL = "calculator"
 MODELS: dict[str, dict[str, Any]] = {
     _MODEL: {"text": _ANSWER, "calls": [["add", '{"a": 3, "b": 4}'], ["multiply", '{"a": 3, "b": 4}']]}
 }
-"""What the provider is to serve: two calls, and behind their results an answer."""
+"""What the provider serves: two calls, and an answer to their results."""
 
 
 # --- one turn: a question, two calls, their results, an answer ------------------------------------------------------
@@ -57,7 +57,7 @@ _SCHEMAS = [_schema(each) for each in _TOOLS]
 
 
 def load(url: str, turns: int) -> Result:
-    """Let an agent answer ``turns`` times. It forgets each turn at once, so that all requests are of one size."""
+    """Let an agent answer ``turns`` times. It forgets each turn immediately, so all requests have the same size."""
     options = AgentOptions(max_history_messages=2)
     with System(Settings()) as system:
         agent = system.agent(model=_MODEL, tools=_TOOLS, base_url=url, api_key="benchmark", agent_options=options)
@@ -72,7 +72,7 @@ def load(url: str, turns: int) -> Result:
 
 
 def peer_load(client: str, url: str, turns: int) -> Result:
-    """The same turns by a loop around a client (``bare``, ``openai``), which runs the tools in its own thread."""
+    """Run the same turns in a loop around a client (``bare``, ``openai``) that runs the tools in its own thread."""
     ask = _open_ai(url) if client == "openai" else _bare(url)
     functions: dict[str, Callable[..., int]] = {each.name: each.function for each in _TOOLS}
 
@@ -96,7 +96,7 @@ def _asked(call_id: str, name: str, arguments: str) -> dict[str, Any]:
 
 
 _Ask = Callable[[list[dict[str, Any]]], tuple[str, list[list[str]]]]
-"""Gives an answer's text and its calls: id, name, arguments."""
+"""Returns the text of an answer and its calls: id, name, arguments."""
 
 
 def _bare(url: str) -> _Ask:
@@ -153,7 +153,7 @@ def _measured(turn: Callable[[], str], turns: int) -> Result:
 
 
 def scaling(size: int) -> Result:
-    """How many times as long ten times ``size`` takes: fragments of one call, messages of a history."""
+    """Return how many times as long ten times ``size`` takes: fragments of one call, messages of a history."""
     return {
         "fragments": _times_ten(_accumulated, size),
         "read": _times_ten(_history_read, size),
@@ -162,7 +162,7 @@ def scaling(size: int) -> Result:
 
 
 def _times_ten(seconds: Callable[[int], float], size: int) -> float:
-    """The best of three of each: what is asked here is whether it is in proportion, not how long it takes."""
+    """Compare the best of three runs of each size: the question is whether the time is linear, not how long it is."""
     little = min(seconds(size) for _ in range(3))
     return min(seconds(10 * size) for _ in range(3)) / little
 
@@ -193,7 +193,7 @@ def _history_read(messages: int) -> float:
 
 
 def _history_asked(messages: int) -> float:
-    """What a request is told of a history: also that of a long one is made over and over again."""
+    """Make the messages of a request from a history, repeatedly; a long history must not make this quadratic."""
     system, exchanges = read_turns(_conversation(messages))
     history = History(system, exchanges, max_messages=messages + 10, max_bytes=2**30)
     question = [{"role": "user", "content": _QUESTION}]
@@ -206,7 +206,7 @@ def _history_asked(messages: int) -> float:
 
 
 def run(rounds: int, quick: bool) -> list[Table]:
-    """Measure."""
+    """Run the benchmark."""
     turns, size = (20, 500) if quick else (300, 5000)
     ours: list[Result] = []
     theirs: dict[str, list[Result]] = {"bare": [], "openai": []}

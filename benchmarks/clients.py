@@ -1,4 +1,4 @@
-"""The same answer read in several ways; each gives the number of characters it got."""
+"""Different ways to read the same answer; each returns the number of characters it read."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from penstock.events import StreamCancelled, StreamFailed
 __all__ = ["CLIENTS", "MESSAGES", "Read", "bare_chunks", "open_client"]
 
 Read = Callable[[str], int]
-"""Reads the answer of a model to its end."""
+"""Reads the answer of a model to its end and returns its length."""
 
 MESSAGES: list[dict[str, Any]] = [{"role": "user", "content": "Say something."}]
 
 
 class Reader(Process):
-    """Collects the text it is told."""
+    """Counts the characters of the text it receives."""
 
     in_pykka_registry = False
 
@@ -42,7 +42,7 @@ class Reader(Process):
 
 
 def penstock_iterator(system: System, url: str) -> Read:
-    """``for event in system.chat(...)``."""
+    """Read by ``for event in system.chat(...)``."""
 
     def read(model: str) -> int:
         length = 0
@@ -55,7 +55,7 @@ def penstock_iterator(system: System, url: str) -> Read:
 
 
 def penstock_actor(system: System, url: str, provider: str = "openai") -> Read:
-    """An actor subscribed with default settings."""
+    """Read by a subscribed actor, with default settings."""
     base_url = url if provider.startswith("openai") else root_of(url)
 
     def read(model: str) -> int:
@@ -72,7 +72,7 @@ def penstock_actor(system: System, url: str, provider: str = "openai") -> Read:
 
 
 def bare_chunks(session: requests.Session, url: str, model: str, **parameters: Any) -> Any:
-    """The loop everybody writes first: requests, sseclient-py, json; as sseclient-py's page shows it."""
+    """Yield the chunks of the usual first loop (requests, sseclient-py, json), as the page of sseclient-py shows it."""
     body = {"model": model, "messages": MESSAGES, "stream": True} | parameters
     with session.post(f"{url}/chat/completions", json=body, stream=True, timeout=60) as response:
         response.raise_for_status()
@@ -83,7 +83,7 @@ def bare_chunks(session: requests.Session, url: str, model: str, **parameters: A
 
 
 def bare(system: System, url: str) -> Read:
-    """What `bare_chunks` gives."""
+    """Read by `bare_chunks`."""
     session = requests.Session()
 
     def read(model: str) -> int:
@@ -110,5 +110,5 @@ CLIENTS: dict[str, Callable[[System, str], Read]] = {
 
 
 def open_client(name: str, system: System, url: str) -> Read:
-    """One of `CLIENTS`, ready to read."""
+    """Create one of `CLIENTS`, ready to read."""
     return CLIENTS[name](system, url)

@@ -1,4 +1,4 @@
-"""Decoders alone: what an event costs from the body's bytes to deltas, without sockets, streams and threads."""
+"""Decoders alone: the cost of an event from the bytes of the body to deltas, without sockets, streams and threads."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _URL = "http://127.0.0.1"
 
 
 class Recording(NamedTuple):
-    """What is decoded, and for whom: a stream that is mostly text or reasoning, as most are."""
+    """A recorded stream that is mostly text or reasoning, as most are, and the provider whose decoder reads it."""
 
     words: str
     provider: Callable[[], Provider]
@@ -74,7 +74,7 @@ RECORDINGS = {
 
 
 def load(name: str, events: int) -> Result:
-    """Decode a recording again and again until it makes ``events``; see `run` for the three ways."""
+    """Decode a recording repeatedly until it makes ``events``; see `run` for the three ways."""
     provider, pieces, options = RECORDINGS[name].provider(), _events_of(name), RequestOptions()
 
     def ours(chunks: Sequence[bytes]) -> int:
@@ -98,8 +98,8 @@ def load(name: str, events: int) -> Result:
 
 
 def _each(decode: Callable[[], int], events: int, times: int) -> float:
-    """CPU time of an event, in µs."""
-    if decode() < events / 2:  # which warms up, too
+    """Return the CPU time of an event in µs."""
+    if decode() < events / 2:  # this call also warms up
         raise ProbeError("most of the recording was not understood")
     with Meter() as decoding:
         for _ in range(times):
@@ -115,7 +115,7 @@ def _events_of(name: str) -> list[bytes]:
 
 
 def run(rounds: int, quick: bool) -> list[Table]:
-    """Measure."""
+    """Run the benchmark."""
     events = 2000 if quick else 50_000
     results: dict[str, list[Result]] = {name: [] for name in RECORDINGS}
     for _ in range(rounds):

@@ -1,4 +1,4 @@
-"""One stream as fast as it goes, in each of the five wire formats, beside the provider's own client."""
+"""One stream at full speed in each of the five wire formats, compared with the provider's official client."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FORMATS = {
 
 
 def run(rounds: int, quick: bool) -> list[Table]:
-    """Measure."""
+    """Run the benchmark."""
     tokens = 2000 if quick else 10_000
     ours: dict[str, list[Result]] = {name: [] for name in _FORMATS}
     theirs: dict[str, list[Result]] = {name: [] for name in _FORMATS}

@@ -1,4 +1,4 @@
-"""Streams opened and stopped, nothing in between."""
+"""Streams that are opened and stopped, with nothing in between."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["load", "run"]
 
 
 def load(streams: int) -> Result:
-    """Open and stop ``streams`` streams: all at once, one by one, all at once again; then see what is left."""
+    """Open and stop ``streams`` streams: all together, one by one, all together again; then measure what is left."""
     with System(Settings()) as system:
         options = StreamOptions(rate_limit=None, keep_finished=0.0)
         _one_by_one(system, options, 200)
@@ -53,7 +53,7 @@ def _one_by_one(system: System, options: StreamOptions, streams: int) -> None:
 
 
 def _settle(system: System) -> None:
-    """Wait until the reaper has forgotten what has ended."""
+    """Wait until the reaper has removed all ended streams."""
     for _ in range(100):
         if not system._table.all():
             return
@@ -61,7 +61,7 @@ def _settle(system: System) -> None:
 
 
 def run(rounds: int, quick: bool) -> list[Table]:
-    """Measure."""
+    """Run the benchmark."""
     streams = 1000 if quick else 10_000
     results = [measure(load, streams=streams) for _ in range(rounds)]
     table = Table(

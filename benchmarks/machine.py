@@ -1,4 +1,4 @@
-"""Which machine, which versions: a figure means nothing without them."""
+"""The machine and the versions that a figure belongs to."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _PACKAGES = (
 
 
 def describe_machine() -> str:
-    """Processor, cores, system, interpreter, and how busy the machine is at this moment."""
+    """Describe processor, cores, system, interpreter and the current load."""
     load = f", load average {os.getloadavg()[0]:.2f} at the start" if hasattr(os, "getloadavg") else ""
     system = f"{platform.system()} {platform.release()}"
     interpreter = f"{platform.python_implementation()} {platform.python_version()}"
@@ -32,7 +32,7 @@ def describe_machine() -> str:
 
 
 def describe_versions() -> str:
-    """Our version and the peers'."""
+    """List the versions of Penstock and of the libraries it is compared with."""
     return ", ".join(f"{name} {_version(name)}" for name in _PACKAGES)
 
 

@@ -1,7 +1,7 @@
-"""Many streams at the pace of a model: what is delivered, how late, and what that costs.
+"""Many streams at the pace of a model: how much is delivered, how late, and at what cost.
 
-The provider writes into every event when it sent it. Ours is read by a decoder that notes these stamps beside the
-ordinary one's work, and held against the moment a subscribed actor has the token.
+The provider writes the time of sending into every event. For Penstock, a decoder around the ordinary one collects these
+time stamps; a subscribed actor compares them with the time at which it receives the token.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ __all__ = ["peer_load", "penstock_load", "run"]
 
 _MODEL = "paced"
 _STARTING_S = 25.0
-_GAP_S = 0.004  # between two streams' starts: users do not come all in the same moment
+_GAP_S = 0.004  # between the starts of two streams: users do not all come at the same moment
 _STAMP = re.compile(rb'"penstock_sent":([0-9.]+)[^\n]*"content":"[^"]')
 
 
 class StampedDecoder:
-    """A decoder that also notes when each token was sent."""
+    """A decoder that also collects the time at which each token was sent."""
 
     def __init__(self, inner: Decoder, stamps: list[float]) -> None:
         self._inner = inner
@@ -59,7 +59,7 @@ class StampedDecoder:
 
 
 class StampedProvider:
-    """OpenAI's chat completions for one stream, with `StampedDecoder`."""
+    """A provider of OpenAI chat completions for one stream, with a `StampedDecoder`."""
 
     name = OpenAiChat.name
 
@@ -78,23 +78,23 @@ class StampedProvider:
 
 
 class Tally:
-    """What one subscriber has got. Written by one thread, read by another."""
+    """The tokens that one subscriber has received. Written by one thread, read by another."""
 
     __slots__ = ("late", "tokens")
 
     def __init__(self) -> None:
         self.tokens = 0
-        self.late: list[float] | None = None  # a list while we are measuring
+        self.late: list[float] | None = None  # a list during the measurement
 
     def add(self, sent: float) -> None:
-        """One token, sent at ``sent``, is there."""
+        """Count a token that was sent at ``sent``."""
         self.tokens += 1
         if self.late is not None:
             self.late.append(time.time() - sent)
 
 
 class Sink(Process):
-    """Notes how late each token is."""
+    """Records how late each token is."""
 
     in_pykka_registry = False
 
@@ -110,7 +110,7 @@ class Sink(Process):
 
 
 def _watch(tallies: list[Tally], seconds: float) -> Result:
-    """Wait until all streams run, then measure for ``seconds``."""
+    """Wait until all streams are running, then measure for ``seconds``."""
     deadline = time.monotonic() + _STARTING_S
     while not all(tally.tokens for tally in tallies):
         if time.monotonic() > deadline:
@@ -139,7 +139,7 @@ def _watch(tallies: list[Tally], seconds: float) -> Result:
 
 
 def penstock_load(url: str, streams: int, seconds: float, batch_size: int | None) -> Result:
-    """``system.chat`` with ``batch_size`` tokens an event (None: as it comes), a subscribed actor each."""
+    """Measure ``system.chat`` with a ``batch_size`` (None: the default), and a subscribed actor for each stream."""
     settings = Settings(runtime=RuntimeOptions(reader_threads=max(600, streams)))
     options = None if batch_size is None else StreamOptions(rate_limit=None, batch_size=batch_size)
     with System(settings) as system:
@@ -164,7 +164,7 @@ def _bare_stamps(url: str) -> Iterator[float]:
 
 
 def peer_load(url: str, streams: int, seconds: float, client: str) -> Result:
-    """A thread a stream: the bare loop, or openai-python with one client for all."""
+    """Measure a thread for each stream: the bare loop, or openai-python with one client for all."""
     before = memory_kb()
     tallies = [Tally() for _ in range(streams)]
     ending = threading.Event()
@@ -201,7 +201,7 @@ def peer_load(url: str, streams: int, seconds: float, client: str) -> Result:
 
 
 def run(rounds: int, quick: bool) -> list[Table]:
-    """Measure. Each load once: it is long, and its figures are over tens of thousands of tokens already."""
+    """Run the benchmark. Each load runs once: it is long, and its figures cover tens of thousands of tokens."""
     del rounds
     rate, seconds, sizes = 20, 2.0 if quick else 8.0, (20, 50) if quick else (100, 500, 1000)
     said = {"tokens": [" token"], "repeat": int(rate * (seconds + _STARTING_S + 10)), "tokens_per_second": rate}
@@ -215,7 +215,7 @@ def run(rounds: int, quick: bool) -> list[Table]:
     def measured(what: str, load: Callable[..., Result], **arguments: Any) -> list[Result]:
         try:
             return [measure(load, url=url, seconds=seconds, **arguments)]
-        except ProbeError as error:  # it does not keep up: that is a finding, and no reason to lose the others
+        except ProbeError as error:  # too slow: that is a result too, and the other results must not be lost
             table.remarks.append(f"**{what} failed**: {str(error).splitlines()[-1]}")
             return []
 

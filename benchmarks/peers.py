@@ -1,7 +1,7 @@
-"""The providers' own clients, each reading one streamed answer; each gives the number of characters it got.
+"""The official clients of the providers, each reading one streamed answer; each returns the number of characters.
 
-Each gives its events as they come, in the plainest way it has: helpers that put a whole message together again after
-every event would be measured along. They are found by name, since only `make bench` installs them.
+Each is used by its plain iterator. Its helper would accumulate the whole message after every event, and that would be
+measured too. The clients are imported by name, because only `make bench` installs them.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ _KEY = "benchmark"
 
 
 def root_of(url: str) -> str:
-    """The provider's URL without OpenAI's ``/v1``: to the others it is part of the path."""
+    """Return the provider's URL without OpenAI's ``/v1``; for the other APIs the version is part of the path."""
     return url.removesuffix("/v1")
 
 
 def open_ai_chunks(url: str) -> Callable[..., Any]:
-    """openai-python's chunks of a model's answer."""
+    """Return a function that yields the chunks of an answer, read by openai-python."""
     client = _open_ai(url)
 
     def chunks(model: str, **parameters: Any) -> Any:
@@ -38,7 +38,7 @@ def _open_ai(url: str) -> Any:
 
 
 def open_ai(url: str) -> Callable[[str], int]:
-    """openai-python, chat completions."""
+    """Read by openai-python, chat completions."""
     chunks = open_ai_chunks(url)
 
     def read(model: str) -> int:
@@ -52,7 +52,7 @@ def open_ai(url: str) -> Callable[[str], int]:
 
 
 def open_ai_responses(url: str) -> Callable[[str], int]:
-    """openai-python, the Responses API."""
+    """Read by openai-python, the Responses API."""
     client = _open_ai(url)
 
     def read(model: str) -> int:
@@ -66,7 +66,7 @@ def open_ai_responses(url: str) -> Callable[[str], int]:
 
 
 def anthropic(url: str) -> Callable[[str], int]:
-    """anthropic, the Messages API."""
+    """Read by anthropic-python, the Messages API."""
     module = importlib.import_module("anthropic")
     client = module.Anthropic(api_key=_KEY, base_url=root_of(url), max_retries=0, timeout=_TIMEOUT_S)
 
@@ -81,7 +81,7 @@ def anthropic(url: str) -> Callable[[str], int]:
 
 
 def gemini(url: str) -> Callable[[str], int]:
-    """google-genai."""
+    """Read by google-genai."""
     options = {"base_url": root_of(url), "timeout": _TIMEOUT_S * 1000}
     client = importlib.import_module("google.genai").Client(api_key=_KEY, http_options=options)
 
@@ -97,7 +97,7 @@ def gemini(url: str) -> Callable[[str], int]:
 
 
 def ollama(url: str) -> Callable[[str], int]:
-    """ollama-python."""
+    """Read by ollama-python."""
     client = importlib.import_module("ollama").Client(host=root_of(url), timeout=_TIMEOUT_S)
 
     def read(model: str) -> int:
@@ -116,7 +116,7 @@ PEERS: dict[str, Callable[[str], Callable[[str], int]]] = {
     "gemini": gemini,
     "ollama": ollama,
 }
-"""By our provider's name: given the provider's URL, what reads a model's answer."""
+"""For each provider name of Penstock: given a URL, a function that reads the answer of a model."""
 
 NAMES = {
     "openai": "openai-python",
@@ -125,4 +125,4 @@ NAMES = {
     "gemini": "google-genai",
     "ollama": "ollama-python",
 }
-"""What they are called."""
+"""The names of the peers, by provider."""

@@ -1,7 +1,7 @@
 """Measures one load in a process of its own: ``python -m benchmarks.probe MODULE:FUNCTION '{"keyword": 1}'``.
 
-A fresh process for every figure: memory that another load has left behind, a grown thread pool or a full garbage
-collector would be measured along.
+Every figure has a fresh process. Otherwise the measurement would include memory left by another load, a grown thread
+pool or a full garbage collector.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ class ProbeError(Exception):
 
 
 def measure(load: Callable[..., Result], *, timeout: float = 120.0, **arguments: Any) -> Result:
-    """Run ``load(**arguments)`` in a fresh process and give what it returns.
+    """Run ``load(**arguments)`` in a fresh process and return its result.
 
     Raises:
-        ProbeError: it failed, or was not done within ``timeout`` seconds; the process is gone then.
+        ProbeError: the load failed or took more than ``timeout`` seconds; the process has ended in both cases.
     """
     name = f"{load.__module__}:{load.__name__}"
     command = [sys.executable, "-m", "benchmarks.probe", name, json.dumps(arguments)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, cwd=_ROOT)
     except subprocess.TimeoutExpired as error:
-        raise ProbeError(f"{name} was not done within {timeout} s") from error
+        raise ProbeError(f"{name} did not finish within {timeout} s") from error
     if done.returncode:
         raise ProbeError(f"{name} failed:\n{done.stderr[-4000:]}")
     result: Result = json.loads(done.stdout.splitlines()[-1])
@@ -73,24 +73,24 @@ class Countdown:
         self._over = threading.Event()
 
     def report(self) -> None:
-        """One is done."""
+        """Count one report."""
         with self._lock:
             self._left -= 1
             if self._left <= 0:
                 self._over.set()
 
     def wait(self, timeout: float = 60.0) -> None:
-        """Wait until all are done.
+        """Wait until all have reported.
 
         Raises:
-            ProbeError: they were not within ``timeout`` seconds.
+            ProbeError: some have not reported within ``timeout`` seconds.
         """
         if not self._over.wait(timeout):
             raise ProbeError(f"{self._left} have not reported within {timeout} s")
 
 
 def memory_kb() -> float:
-    """The process's resident memory, garbage collected before, in KB of 1,024 bytes."""
+    """Collect garbage, then return the resident memory of the process in KB of 1,024 bytes."""
     gc.collect()
     return psutil.Process().memory_info().rss / 1024
 

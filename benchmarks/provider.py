@@ -1,8 +1,8 @@
 """The loopback provider in a process of its own, so that its work is not counted as the client's.
 
-``python -m benchmarks.provider '{"model": {"repeat": 100}}'`` serves, for each model, an `Answer` of these fields;
-with ``"calls": [[name, arguments], …]`` among them, it first calls these, and gives the answer to their results. Prints
-its base URL; ends when its standard input does, so it cannot outlive whoever started it.
+``python -m benchmarks.provider '{"model": {"repeat": 100}}'`` serves, for each model, an `Answer` with these fields.
+With ``"calls": [[name, arguments], …]`` it first calls these functions, and answers when it gets their results.
+It prints its base URL, and exits when its standard input is closed, so it cannot outlive the process that started it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _ROOT = Path(__file__).parents[1]
 
 @contextmanager
 def serving(answers: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    """Serve within this block; gives the base URL."""
+    """Serve within this block; yields the base URL."""
     command = [sys.executable, "-m", "benchmarks.provider", json.dumps(answers)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=_ROOT)
     assert process.stdin is not None

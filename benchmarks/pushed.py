@@ -1,7 +1,7 @@
-"""Tokens pushed by hand: `process_token`, one at a time, and beside it the same on a thread per actor.
+"""Tokens pushed one at a time by `process_token`, compared with actors that have a thread each.
 
-Every stream has one subscriber, an actor with nothing to do but count; a load is done when the last one has got its
-last token. Batches of 10, no rate limit.
+Every stream has one subscriber, an actor that only counts. A load ends when the last subscriber has received its last
+token. Batches of 10, no rate limit.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _PYKKA_STREAMS = 1000  # two threads each
 
 
 class Sink(Process):
-    """Counts the tokens it is told."""
+    """Counts the tokens it receives."""
 
     in_pykka_registry = False
 
@@ -41,7 +41,7 @@ class Sink(Process):
 
 
 def penstock_load(streams: int, tokens: int) -> Result:
-    """Open ``streams`` streams, give each a subscriber, push ``tokens`` into each, taking turns."""
+    """Open ``streams`` streams with a subscriber each, and push ``tokens`` into each in rotation."""
     countdown = Countdown(streams)
     with System(Settings()) as system:
         options = StreamOptions(rate_limit=None, batch_size=_BATCH)
@@ -81,7 +81,7 @@ def _warm_up(system: System, options: StreamOptions) -> None:
 
 
 class ThreadSink(pykka.ThreadingActor):
-    """The same as `Sink` with a thread of its own."""
+    """The same as `Sink`, with its own thread."""
 
     def __init__(self, expected: int, countdown: Countdown) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ class ThreadSink(pykka.ThreadingActor):
 
 
 class ThreadStream(pykka.ThreadingActor):
-    """The least that could be called a stream: it collects batches and tells them to one actor. No timer, no log."""
+    """A minimal stream: it collects batches and sends them to one actor, without timer and log."""
 
     def __init__(self, sink: pykka.ActorRef[ThreadSink]) -> None:
         super().__init__()
@@ -110,7 +110,7 @@ class ThreadStream(pykka.ThreadingActor):
 
 
 def pykka_load(streams: int, tokens: int) -> Result:
-    """The same load on `pykka.ThreadingActor`."""
+    """Put the same load on `pykka.ThreadingActor`."""
     countdown = Countdown(streams)
     before = memory_kb()
     try:
@@ -137,7 +137,7 @@ def pykka_load(streams: int, tokens: int) -> Result:
 
 
 def run(rounds: int, quick: bool) -> list[Table]:
-    """Measure."""
+    """Run the benchmark."""
     tokens, many, some = (20_000, 1000, 100) if quick else (200_000, 10_000, _PYKKA_STREAMS)
     ours: dict[str, list[Result]] = {"one": [], "many": [], "some": []}
     theirs: dict[str, list[Result]] = {"one": [], "some": []}

@@ -1,4 +1,4 @@
-"""One stream as fast as it goes: what a token costs the client's process from the socket to the subscriber."""
+"""One stream at full speed: the cost of a token in the client's process, from the socket to the subscriber."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FRAMINGS = {
 
 
 def load(client: str, url: str, model: str, tokens: int) -> Result:
-    """Let ``client`` read the answer of ``model``, after a short one to warm up."""
+    """Let ``client`` read the answer of ``model``, after a short answer to warm up."""
     with System(Settings()) as system:
         read = open_client(client, system, url)
         read("warm_up")
@@ -33,7 +33,7 @@ def load(client: str, url: str, model: str, tokens: int) -> Result:
 
 
 def models(tokens: int) -> dict[str, dict[str, object]]:
-    """What the provider is to serve: an answer for each of the framings, and one to warm up."""
+    """Return what the provider serves: an answer for each framing, and one to warm up."""
     said = {"tokens": [_TOKEN], "repeat": tokens}
     return {
         "warm_up": said | {"repeat": 500},
@@ -45,7 +45,7 @@ def models(tokens: int) -> dict[str, dict[str, object]]:
 
 
 def run(rounds: int, quick: bool) -> list[Table]:
-    """Measure."""
+    """Run the benchmark."""
     tokens = 2000 if quick else 20_000
     plan = [(client, "chunked") for client in ("iterator", "actor", "bare", "peer, openai")]
     plan += [(client, model) for model in list(_FRAMINGS)[1:] for client in ("iterator", "bare")]

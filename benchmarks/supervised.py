@@ -1,4 +1,4 @@
-"""Children of a dynamic supervisor: very many started and stopped, and many that crash at once."""
+"""Children of a dynamic supervisor: very many are started and stopped, and many crash at the same time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LONG = 120.0  # seconds that a request may take
 
 
 class Child(Process):
-    """Does nothing; crashes when told to."""
+    """Does nothing; crashes at every message."""
 
     in_pykka_registry = False
 
@@ -34,7 +34,7 @@ class _Running:
     """A runtime with one dynamic supervisor."""
 
     def __init__(self) -> None:
-        logging.disable(logging.CRITICAL)  # thousands of crashes are meant
+        logging.disable(logging.CRITICAL)  # thousands of crashes are intended
         self._dispatcher, self._timers = ThreadedDispatcher(), TimerThread()
         self._runtime = Runtime(self._dispatcher, self._timers, SystemClock())
         self.supervisor = self._runtime.spawn(DynamicSupervisor, intensity=10, period=60.0)
@@ -52,7 +52,7 @@ class _Running:
 
 
 def load(children: int) -> Result:
-    """Start ``children`` children, one request each, and end them with their supervisor."""
+    """Start ``children`` children, one request each, and stop them with their supervisor."""
     running = _Running()
     try:
         with Meter() as starting:
@@ -65,7 +65,7 @@ def load(children: int) -> Result:
 
 
 def crash(children: int) -> Result:
-    """Let ``children`` children crash at once; wait until all of them have been started again."""
+    """Let ``children`` children crash at the same time; wait until all of them have been restarted."""
     running = _Running()
     try:
         refs = running.start(children)
@@ -80,7 +80,7 @@ def crash(children: int) -> Result:
 
 
 def run(rounds: int, quick: bool) -> list[Table]:
-    """Measure."""
+    """Run the benchmark."""
     few, many, crashing = (200, 2000, 200) if quick else (10_000, 100_000, 5000)
     rows: dict[int, list[Result]] = {
         children: [measure(load, children=children) for _ in range(rounds)] for children in (few, many)

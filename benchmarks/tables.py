@@ -1,4 +1,4 @@
-"""What a benchmark finds: samples, rows, tables. Pure."""
+"""The results of a benchmark: samples, rows, tables. Pure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Samples:
 
     @classmethod
     def of(cls, results: Sequence[dict[str, float]], key: str) -> Samples:
-        """What ``key`` was in each round."""
+        """Return the value of ``key`` in each round."""
         return cls(tuple(result[key] for result in results))
 
     @property
@@ -35,7 +35,7 @@ class Samples:
 
 @dataclass(frozen=True, slots=True)
 class Aim:
-    """What ours, or the ratio of the peer's to ours, is to be.
+    """A target for Penstock's figure, or for the ratio of the peer's figure to it.
 
     >>> str(Aim("at most", 25)), str(Aim("times less", 8))
     ('≤ 25', '≥ 8 × less')
@@ -50,7 +50,7 @@ class Aim:
         return f"{'≤' if self.kind == 'at most' else '≥'} {number(self.limit)}"
 
     def is_met(self, row: Row) -> bool:
-        """Whether the medians meet it."""
+        """Return whether the medians meet the target."""
         if self.kind == "times less":
             return row.ratio is not None and row.ratio >= self.limit
         return row.ours.median <= self.limit if self.kind == "at most" else row.ours.median >= self.limit
@@ -58,7 +58,7 @@ class Aim:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One thing measured: ours, and what it is to be held against."""
+    """One measured figure: Penstock's, its target, and the figure of a peer."""
 
     what: str
     unit: str
@@ -69,14 +69,14 @@ class Row:
 
     @property
     def ratio(self) -> float | None:
-        """How many times as much the peer needs, by the medians."""
+        """The peer's median divided by Penstock's."""
         if self.theirs is None or not self.ours.median:
             return None
         return self.theirs.median / self.ours.median
 
     @property
     def verdict(self) -> str:
-        """``met``, ``missed`` with by how much, or nothing where there is no aim."""
+        """``met``, ``missed`` with the factor, or an empty string if there is no target."""
         if self.aim is None:
             return ""
         if self.aim.is_met(self):
@@ -87,7 +87,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """One benchmark's outcome."""
+    """The results of one benchmark."""
 
     title: str
     about: str
@@ -96,7 +96,7 @@ class Table:
 
 
 def number(value: float) -> str:
-    """A figure with three digits that count.
+    """Format a figure with three significant digits.
 
     >>> number(0.8712), number(14.25), number(20000.0)
     ('0.871', '14.2', '20,000')
@@ -108,7 +108,7 @@ def number(value: float) -> str:
 
 
 def cells(row: Row) -> tuple[str, ...]:
-    """A row's text under `HEADINGS`."""
+    """Return the cells of a row, in the order of `HEADINGS`."""
     return (
         f"{row.what}, {row.unit}",
         str(row.aim or ""),
@@ -121,7 +121,7 @@ def cells(row: Row) -> tuple[str, ...]:
 
 
 def to_markdown(table: Table) -> str:
-    """A table with its heading, for a page."""
+    """Format a table with its heading as Markdown."""
     lines = [f"## {table.title}", "", table.about, ""]
     lines += ["| " + " | ".join(HEADINGS) + " |", "|---|---|---|---|---|---|---|"]
     lines += ["| " + " | ".join(cells(row)) + " |" for row in table.rows]

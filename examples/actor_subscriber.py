@@ -12,7 +12,7 @@ import penstock
 
 
 class Transcript(pykka.ThreadingActor):
-    """An ordinary Pykka actor: it knows nothing of Penstock but the events it is told."""
+    """An ordinary Pykka actor; all it uses of Penstock are the events it receives."""
 
     def __init__(self, finished: threading.Event) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ def main() -> None:
             stream.subscribe(lambda event: counted.append(event.seq))
             stream.process_tokens(["To ", "be, ", "or ", "not ", "to ", "be"])
             stream.flush_buffer()
-            late = stream.events(after=1)  # has read event 1 elsewhere, goes on from there
+            late = stream.events(after=1)  # event 1 was read elsewhere; continue after it
             stream.process_token(".")
             stream.stop()
             print("late reader:", [event.seq for event in late])

@@ -17,7 +17,7 @@ import penstock
 from penstock.adapters.loopback.script import Answer, Cycle, Script, ScriptedCall
 from penstock.adapters.loopback.server import LoopbackProvider
 
-# --- the calculator: Python's own parser, and nothing but numbers and operators behind it ----------------------------
+# --- the calculator: Python's own parser, restricted to numbers and operators ----------------------------------------
 
 OPERATORS: dict[type, Callable[..., Any]] = {
     ast.Add: operator.add,
@@ -62,7 +62,7 @@ def value_of(node: ast.expr) -> Any:
     raise ValueError(f"{type(node).__name__} is no arithmetic")
 
 
-# --- the search: one folder, nothing outside of it, not more than a model can read -----------------------------------
+# --- the search: in one folder only, with no more results than a model can read --------------------------------------
 
 MOST_FILES = 20
 LARGEST_FILE = 1_000_000
@@ -97,7 +97,7 @@ def search_in(folder: Path) -> penstock.FunctionTool:
 
 def files(root: Path, pattern: str) -> Iterator[Path]:
     for path in sorted(root.rglob(Path(pattern).name or "*")):
-        inside = path.resolve().is_relative_to(root)  # a link may lead out of the folder
+        inside = path.resolve().is_relative_to(root)  # a symbolic link may point outside the folder
         if inside and path.is_file() and path.stat().st_size <= LARGEST_FILE:
             yield path
 
@@ -142,7 +142,7 @@ QUESTION = "What is (3 + 4) * 2 ** 5, and which files here mention a calculator?
 
 
 def show_every_format(folder: Path) -> None:
-    """The same conversation with a scripted model, in each provider's wire format."""
+    """Run the same conversation with a scripted model in the wire format of each provider."""
     tools = [calculate, search_in(folder)]
     for name in ("openai", "openai-responses", "anthropic", "ollama", "gemini"):
         with LoopbackProvider(SCRIPT) as provider, penstock.System() as system:

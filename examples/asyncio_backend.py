@@ -1,4 +1,4 @@
-"""Many requests at once in an asyncio program, one of them given up half-way.
+"""Many concurrent requests in an asyncio program; one of them is abandoned half-way.
 
 Usage: python examples/asyncio_backend.py
 """
@@ -20,7 +20,7 @@ async def answer(system: penstock.System, prompt: str) -> str:
 
 
 async def give_up_early(system: penstock.System) -> str:
-    """Leave the loop: nobody reads the stream any more, so the provider's connection is closed."""
+    """Leave the loop: the stream has no reader any more, so the connection to the provider is closed."""
     stream = system.chat("lorem", [{"role": "user", "content": "something long"}], provider="loopback")
     async with asyncio.timeout(5):
         async for _ in stream:

@@ -1,6 +1,6 @@
-"""The smallest consumer: a callback that collects what comes, and says what there was at the end.
+"""The smallest consumer: a callback that collects the text, and a summary at the end.
 
-Usage: python examples/basic_collector.py ["a message"]     without OPENAI_API_KEY it asks the embedded provider
+Usage: python examples/basic_collector.py ["a message"]     without OPENAI_API_KEY it uses the embedded provider
 """
 
 import os
@@ -11,7 +11,7 @@ import penstock
 
 
 class Collector:
-    """Collects one stream's text. Called in a process of its own, one event after the other."""
+    """Collects the text of one stream. It is called in a process of its own, with one event at a time."""
 
     def __init__(self) -> None:
         self.pieces: list[str] = []

@@ -1,4 +1,4 @@
-"""Two streams in a row: what the first says is changed on the way, with backpressure through both.
+"""Two streams in a row: the second changes the tokens of the first, with backpressure through both.
 
 Usage: python examples/chained.py
 """

@@ -1,6 +1,6 @@
-"""A consumer that collects function calls as they stream, without an agent: nothing is run here.
+"""A consumer that collects function calls while they stream, without an agent: no function runs here.
 
-Usage: python examples/function_collector.py     with the embedded provider, whose model "tools" calls a function
+Usage: python examples/function_collector.py     uses the model "tools" of the embedded provider, which calls a function
 """
 
 import penstock
@@ -16,7 +16,7 @@ WEATHER = {
 
 
 class FunctionCollector:
-    """Collects text, and the arguments of every call as they come."""
+    """Collects the text, and the arguments of every call while they arrive."""
 
     def __init__(self) -> None:
         self.text = ""
@@ -25,7 +25,7 @@ class FunctionCollector:
 
     def take(self, event: penstock.Event) -> None:
         match event:
-            case penstock.StreamReset():  # the provider begins again: what came is void
+            case penstock.StreamReset():  # the answer starts again: discard what has arrived
                 self.text = ""
                 self.arguments.clear()
                 self.calls.clear()
@@ -50,7 +50,7 @@ def main() -> None:
             collector.take(event)
         end = stream.result(timeout=10)
     for call in collector.calls:
-        # `arguments` is None where the model's JSON is broken or cut off: such a call must not be run.
+        # `arguments` is None if the model's JSON is broken or cut off: such a call must not run.
         print(f"{call.name}({call.arguments}) – to be run" if call.arguments is not None else f"{call.name}: broken")
     assert tuple(collector.calls) == end.tool_calls
     print(f"finish reason: {end.finish_reason}")

@@ -1,6 +1,6 @@
-"""An application's own Pykka actor that talks to several agents at once and keeps their answers apart.
+"""A Pykka actor of an application that talks to several agents at once and keeps their answers apart.
 
-Usage: python examples/many_agents.py     with the embedded provider
+Usage: python examples/many_agents.py     uses the embedded provider
 """
 
 import threading
@@ -13,7 +13,7 @@ TOPICS = {"history": "Since when are there penstocks?", "physics": "Why does the
 
 
 class Desk(pykka.ThreadingActor):
-    """Gets the events of all agents in one mailbox; an event's metadata says whose it is."""
+    """Gets the events of all agents in one mailbox; the metadata of an event says which agent it belongs to."""
 
     def __init__(self, waiting_for: int) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
-"""How fast is it? What the terminal event and the statistics say, for several streams at once.
+"""Speed: the figures of the terminal event and of the statistics, for several streams at once.
 
-Usage: python examples/measuring.py [streams]     with the embedded provider: 10,000 tokens each, as fast as they come
+Usage: python examples/measuring.py [streams]     uses the embedded provider: 10,000 tokens each, at full speed
 """
 
 import sys

@@ -2,7 +2,7 @@
 
 Usage: python examples/quickstart.py [PROMPT]
 
-Runs against the embedded provider, so it needs no key. For a real one, set OPENAI_API_KEY and change the two constants.
+It uses the embedded provider, so it needs no key. For a real one, set OPENAI_API_KEY and change the two constants.
 """
 
 import sys

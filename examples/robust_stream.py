@@ -1,6 +1,6 @@
-"""An answer in spite of trouble: retries, a fallback, a part of an answer where there is no more, and never a hang.
+"""Answers from providers that fail: retries, a fallback, a partial answer if nothing more arrives, and no hanging.
 
-Usage: python examples/robust_stream.py     with the embedded provider's broken models
+Usage: python examples/robust_stream.py     uses the faulty models of the embedded provider
 """
 
 import penstock
@@ -12,14 +12,14 @@ PATIENCE = penstock.RequestOptions(
 
 
 def ask(system: penstock.System, model: str, options: penstock.RequestOptions) -> tuple[str, str]:
-    """The answer, or as much of it as there is; and how it came about."""
+    """Return the answer, or as much of it as arrived, and how it was obtained."""
     messages = [{"role": "user", "content": "Tell me about penstocks."}]
     stream = system.chat(model, messages, provider="loopback", request_options=options)
     try:
         end = stream.result(timeout=30)
     except penstock.RateLimited as error:
         return error.partial, f"rate limited, ask again in {error.retry_after} s"
-    except penstock.ProviderError as error:  # every one of them has the text that came before
+    except penstock.ProviderError as error:  # each of them has the text that came before it
         kind = "may work later" if error.retryable else "will not work"
         return error.partial, f"{type(error).__name__} ({kind})"
     attempts = system.get_stream_info(stream.stream_id).attempts

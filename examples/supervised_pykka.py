@@ -1,9 +1,9 @@
-"""Supervision of an ordinary Pykka program, without any streaming: a store, and a counter that depends on it.
+"""Supervision of an ordinary Pykka program without streaming: a store, and a counter that depends on it.
 
-    python examples/supervised_pykka.py
+Usage: python examples/supervised_pykka.py
 
-The actors are plain `pykka.ThreadingActor`s. The counter crashes and is restarted; then the store crashes, and the
-counter is restarted with it, since it was started after it (``rest_for_one``).
+The actors are plain `pykka.ThreadingActor`s. The counter crashes and is restarted. Then the store crashes, and the
+counter is restarted with it because it was started after the store (``rest_for_one``).
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from penstock.supervisors.spec import ChildSpec, SupervisorFlags
 from penstock.supervisors.supervisor import Supervisor
 from penstock.testing import eventually
 
-logging.disable(logging.CRITICAL)  # crashes are logged; here they are meant
+logging.disable(logging.CRITICAL)  # crashes are logged; here they are intended
 
 
 class Store(pykka.ThreadingActor):
-    """Keeps a number; what is no number crashes it."""
+    """Keeps a sum; a message that is not a number crashes it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class Store(pykka.ThreadingActor):
 
 
 class Counter(pykka.ThreadingActor):
-    """Counts in the store, whose ref it is given by a function; what is no number crashes it."""
+    """Counts in the store, which it finds by a function; a message that is not a number crashes it."""
 
     def __init__(self, find_store: Any) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class Counter(pykka.ThreadingActor):
 
 
 def main() -> None:
-    """Start, crash, crash, stop."""
+    """Start both actors, crash each of them, stop."""
     dispatcher, timers = ThreadedDispatcher(workers=2), TimerThread()
     runtime = Runtime(dispatcher, timers, SystemClock())
     children = [

@@ -1,8 +1,9 @@
-"""Under how many seeds the tests of the simulation run, and how one run of one seed is replayed.
+"""The seeds under which tests of the simulation run, and how to replay one seed.
 
-A test that takes a ``seed``, itself or through a fixture, says with ``@pytest.mark.seeds(50)`` under how many it runs
-by itself; with ``threads=True`` it also gets the seed ``"threads"``, unless its world is ``virtual``. ``--seeds N`` and
-``--first-seed K`` ask for others, and for nothing that takes no seed; a test that fails says how its seed is replayed.
+A test that takes a ``seed``, itself or through a fixture, gives its default number with ``@pytest.mark.seeds(50)``.
+With ``threads=True`` it also gets the seed ``"threads"``, unless it uses the fixture ``virtual``. ``--seeds N`` and
+``--first-seed K`` choose other seeds; ``--seeds`` also deselects tests without a seed. A failing test prints the
+command that replays its seed. Seeds are consecutive, so two or more cover both modes of the simulated reader.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ _REPLAY: Final = "replay"
 
 
 def add_options(parser: pytest.Parser) -> None:
-    """``--seeds`` and ``--first-seed``."""
+    """Add ``--seeds`` and ``--first-seed``."""
     group = parser.getgroup("simulation")
     group.addoption("--seeds", type=int, default=None, help="seeds for each test of the simulation (default: few)")
     group.addoption("--first-seed", type=int, default=0, help="the first of them")
 
 
 def seed_the_test(metafunc: pytest.Metafunc) -> None:
-    """Run a test that takes a seed once for each."""
+    """Run a test that takes a seed once for each seed."""
     marker = metafunc.definition.get_closest_marker("seeds")
     if marker is None or "seed" not in metafunc.fixturenames:
         return
@@ -35,7 +36,7 @@ def seed_the_test(metafunc: pytest.Metafunc) -> None:
 
 
 def leave_out_the_seedless(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Who asks for seeds wants to run what takes one."""
+    """Deselect tests without a seed if ``--seeds`` is given."""
     if config.getoption("--seeds") is None:
         return
     left_out = [item for item in items if _seed_of(item) is None]
@@ -44,7 +45,7 @@ def leave_out_the_seedless(config: pytest.Config, items: list[pytest.Item]) -> N
 
 
 def replay_command(item_id: str, seed: int) -> str:
-    """What runs this test under this seed and no other."""
+    """Return the command that runs this test under only this seed."""
     return f"python -m pytest '{item_id}' --first-seed {seed} --seeds 1"
 
 

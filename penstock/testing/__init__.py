@@ -1,9 +1,9 @@
 """A test kit for programs built on Penstock, and for Penstock itself.
 
-`Simulation` is a runtime without threads: time is virtual, and ready actors run one message at a time in an order that
-a seed decides. The same seed gives the same run, so a race that was found once can be replayed. `SimulatedSystem` is
-a whole system on one, with `ScriptedReader` in the place of the network; a `ScriptedProvider` says what comes and what
-goes wrong. `Collector` keeps what a subscriber gets, `kill` ends any process by its name, `eventually` waits.
+`Simulation` is a runtime in virtual time: actors run one message at a time, in an order that a seed decides. The same
+seed gives the same run, so a race that was found once can be replayed. `SimulatedSystem` is a whole system on a
+simulation, with a `ScriptedReader` in place of the network; a `ScriptedProvider` says what arrives and what fails.
+`Collector` keeps the events of a stream, `kill` kills a process by its name, `eventually` waits for a condition.
 
 >>> with SimulatedSystem(seed=1) as system:
 ...     provider = ScriptedProvider(["Good ", 0.5, "morning"])
@@ -14,7 +14,8 @@ goes wrong. `Collector` keeps what a subscriber gets, `kill` ends any process by
 """
 
 from penstock.testing.kit import Collector, check_log, eventually, kill
-from penstock.testing.scripted import HANG, ResumableProvider, ScriptedAttempt, ScriptedProvider, ScriptedReader
+from penstock.testing.scripted import HANG, ResumableProvider, ScriptedAttempt, ScriptedProvider
+from penstock.testing.scripted_reader import ScriptedReader
 from penstock.testing.simulation import Deadlock, SimulatedDispatcher, Simulation, VirtualClock
 from penstock.testing.systems import SimulatedSystem
 

@@ -1,4 +1,4 @@
-"""What tests of streams need again and again: a subscriber that remembers, an axe, patience."""
+"""Helpers for tests of streams: a subscriber that keeps its events, checks, killing, waiting."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ _TERMINAL: Final = (StreamCompleted, StreamFailed, StreamCancelled)
 
 
 class Collector:
-    """A subscriber that keeps what it gets. It subscribes when it is made.
+    """A subscriber that keeps every event it gets. It subscribes when it is made.
 
     Args:
-        stream: whose events.
+        stream: the stream to subscribe to.
         slow, window, after: as for `Stream.subscribe`.
 
     >>> from penstock.testing import SimulatedSystem
@@ -65,7 +65,7 @@ class Collector:
         """The text of all token events since the last reset."""
         parts: list[str] = []
         for event in self.events:
-            if isinstance(event, (StreamReset, StreamSnapshot)):  # what comes now stands in the place of all before
+            if isinstance(event, (StreamReset, StreamSnapshot)):  # what follows replaces everything before it
                 parts.clear()
             if isinstance(event, TokenEvent) and event.kind == "text":
                 parts.append(event.text)
@@ -73,7 +73,7 @@ class Collector:
 
     @property
     def terminal(self) -> TerminalEvent | None:
-        """The terminal event, once it is there."""
+        """The terminal event, or None if it has not arrived."""
         last = self.events[-1] if self.events else None
         return last if isinstance(last, _TERMINAL) else None
 
@@ -81,18 +81,18 @@ class Collector:
         """Wait for the terminal event and return it.
 
         Raises:
-            CallTimeout: it did not come in time.
+            CallTimeout: it did not arrive within ``timeout`` seconds.
         """
         event: TerminalEvent = self._terminal.get(timeout=timeout)
         return event
 
     def check(self) -> None:
-        """Raise `AssertionError` unless the events are what the promises say: gapless, in order, one end."""
+        """Raise `AssertionError` unless the events are in order and at most one, the last, is terminal."""
         _check_events(self.events)
 
 
 def check_log(stream: Stream) -> None:
-    """Raise `AssertionError` unless the stream's log is gapless and, if it is over, ends in its one terminal event."""
+    """Raise `AssertionError` unless the log has no gaps and, if the stream is over, ends in its only terminal event."""
     log = stream._record.log
     events = list(log)
     assert [event.seq for event in events] == list(range(log.first_seq, log.last_seq + 1)), events
@@ -105,17 +105,17 @@ def _check_events(events: list[Event]) -> None:
     assert numbers == sorted(set(numbers)), f"out of order: {numbers}"
     ends = [event for event in events if isinstance(event, _TERMINAL)]
     assert len(ends) <= 1, f"{len(ends)} terminal events"
-    assert not ends or events[-1] is ends[0], "something came behind the terminal event"
+    assert not ends or events[-1] is ends[0], "an event follows the terminal event"
 
 
 def kill(system: System, target: str | ProcessRef | Stream, reason: object = KILL) -> ProcessRef:
-    """Kill a process of a system; it is dead when this returns, and its supervisor is about to hear of it.
+    """Kill a process of a system and return its ref. When this returns, the process is dead; supervisors react later.
 
     Args:
-        system: whose process.
+        system: the system that the process belongs to.
         target: a name that ``print(system.tree())`` shows (``"handler"``, ``"streams"``, ``"system"``,
-            ``"source/ID"`` …), a stream's id, a `Stream`, or a ref.
-        reason: another exit signal than ``"kill"``, which the process handles in its turn.
+            ``"source/ID"`` …), the id of a stream, a `Stream`, or a ref.
+        reason: the exit signal. Any other than ``"kill"`` is handled by the process when its turn comes.
 
     Raises:
         LookupError: there is no such process.
@@ -123,14 +123,15 @@ def kill(system: System, target: str | ProcessRef | Stream, reason: object = KIL
     >>> from penstock.testing import SimulatedSystem
     >>> with SimulatedSystem() as system:
     ...     stream = system.open_stream("s")
+    ...     events = stream.events()
     ...     _ = kill(system, "handler")
     ...     _ = kill(system, "s")
-    ...     stream.events().next(timeout=1)
+    ...     events.next(timeout=1)
     StreamFailed(stream_id='s', seq=1, error=StreamCrashed, chars=0)
     """
     ref = target if isinstance(target, ProcessRef) else _find(system, target)
     if ref is None:
-        raise LookupError(f"no process {target!r}")
+        raise LookupError(f"the system has no process or stream {target!r}; print(system.tree()) shows their names")
     system.runtime.exit(ref, reason)
     return ref
 
@@ -150,11 +151,13 @@ def _find(system: System, target: str | Stream) -> ProcessRef | None:
     return record.ref
 
 
-def eventually(predicate: Callable[[], Any], timeout: float = 5.0, what: str = "it") -> Any:
-    """Wait until ``predicate()`` is true, and return what it returned. For real time only.
+def eventually(predicate: Callable[[], Any], timeout: float = 5.0, what: str = "a condition") -> Any:
+    """Call ``predicate`` until it returns a true value, and return that value. For real time only.
+
+    ``what`` names the condition in the message of the error.
 
     Raises:
-        CallTimeout: it was not true within ``timeout`` seconds.
+        CallTimeout: no call returned a true value within ``timeout`` seconds.
 
     >>> eventually(lambda: 7)
     7
@@ -166,5 +169,5 @@ def eventually(predicate: Callable[[], Any], timeout: float = 5.0, what: str = "
         if found:
             return found
         if time.monotonic() >= deadline:
-            raise CallTimeout(f"waiting until {what} is so", timeout)
+            raise CallTimeout(f"waiting for {what}", timeout)
         never.wait(0.002)

@@ -1,4 +1,4 @@
-"""Virtual time and a seeded schedule."""
+"""Virtual time, and a seeded schedule of actors and threads."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
-from penstock.actors.runtime.clock import Timers
+from penstock.actors.runtime.clock import Timer, Timers
 from penstock.actors.runtime.dispatcher import DispatcherStatistics, Latch
 from penstock.actors.runtime.mailbox import Mailbox
 from penstock.actors.runtime.process import ProcessRef
 from penstock.actors.runtime.runtime import Runtime
+from penstock.testing.threads import SimulatedThread
 
 __all__ = ["Deadlock", "SimulatedDispatcher", "Simulation", "VirtualClock"]
 
@@ -20,11 +21,11 @@ _NEVER = float("inf")
 
 
 class Deadlock(AssertionError):
-    """Somebody waits for ever: no actor is ready and no timer is set."""
+    """A wait that can never end: no actor or thread is ready and no timer is set."""
 
 
 class VirtualClock:
-    """A clock that stands still until it is told to go on."""
+    """A clock that stands still until `move_to`."""
 
     def __init__(self, start: float = 1000.0) -> None:
         self._now = start
@@ -36,32 +37,51 @@ class VirtualClock:
         return 1_700_000_000.0 + self._now
 
     def move_to(self, when: float) -> None:
-        """Go on to ``when``; never back."""
+        """Set the time to ``when``, unless that is in the past."""
         self._now = max(self._now, when)
+
+
+class _ThreadWait(Timer):
+    """A simulated thread that waits for a latch. The timer fires when its time-out has passed."""
+
+    __slots__ = ("_end", "is_acquired", "latch", "thread")
+
+    def __init__(self, thread: SimulatedThread, latch: Latch, end: Callable[[_ThreadWait], None]) -> None:
+        super().__init__()
+        self.thread = thread
+        self.latch = latch
+        self.is_acquired = False
+        self._end = end
+
+    def fire(self, generation: int) -> None:
+        self._end(self)
 
 
 class SimulatedDispatcher:
     """Runs ready actors in the calling thread, one message at a time, in a seeded order.
 
-    Waiting runs the others; when nobody is ready, it moves the clock to the next timer.
+    Waiting runs the other actors and the simulated threads. When none is ready, it moves the clock to the next timer.
     """
 
     def __init__(self, clock: VirtualClock, timers: Timers, seed: int = 0) -> None:
         self._clock = clock
         self._timers = timers
         self._random = random.Random(seed)  # noqa: S311 - repeatable on purpose
-        self._ready: list[Mailbox] = []
+        self._ready: list[Mailbox | SimulatedThread] = []
         self._messages = 0
-        self._closed = False
+        self._threads: set[SimulatedThread] = set()
+        self._thread_waits: list[_ThreadWait] = []
         self.before_step: Callable[[], object] | None = None
-        """Called before each step in which somebody is run: the place to let things go wrong. It is not called for
-        the steps that it causes itself."""
+        """Called before each step that runs an actor or a thread: the place to inject crashes. It is not called for
+        steps that it causes itself."""
         self._interfering = False
         self.enqueue: Callable[[Mailbox], None] = self._ready.append
         self.monotonic: Callable[[], float] = clock.monotonic
 
     def step(self) -> bool:
-        """Let one ready actor handle one message; returns whether there was one."""
+        """Let one ready actor handle one message, or one ready thread run until it waits; False if none is ready."""
+        if self._thread_waits:
+            self._end_acquired_waits()
         if self.before_step is not None and not self._interfering and self._ready:
             self._interfering = True
             try:
@@ -72,23 +92,33 @@ class SimulatedDispatcher:
             return False
         chosen = self._random.randrange(len(self._ready))
         self._ready[chosen], self._ready[-1] = self._ready[-1], self._ready[chosen]
-        self._messages += self._ready.pop().enter().run(1)
+        ready = self._ready.pop()
+        if isinstance(ready, SimulatedThread):
+            self._resume(ready)
+        else:
+            self._messages += ready.enter().run(1)
         return True
 
     def settle(self) -> None:
-        """Run until nobody is ready; time stands still."""
+        """Run until no actor or thread is ready; time stands still."""
         while self.step():
             pass
 
     def wait(self, latch: Latch, timeout: float | None) -> bool:
-        """Run the others until ``latch`` can be acquired; move the clock when there is nothing else to do."""
+        """Run others until ``latch`` can be acquired; move the clock when there is nothing else to do.
+
+        In a simulated thread, suspend it until then.
+        """
+        thread = SimulatedThread.current()
+        if thread is not None:
+            return self._wait_in_thread(thread, latch, timeout)
         deadline = _NEVER if timeout is None else self._clock.monotonic() + timeout
         while not latch.acquire(blocking=False):
             if self.step():
                 continue
             due = self._timers.next_due()
             if min(due, deadline) == _NEVER:
-                raise Deadlock("waiting for ever: no actor is ready and no timer is set")
+                raise Deadlock("this wait can never end: no actor is ready and no timer is set")
             if due > deadline:
                 self._clock.move_to(deadline)
                 return latch.acquire(blocking=False)
@@ -97,7 +127,7 @@ class SimulatedDispatcher:
         return True
 
     def pause(self, seconds: float) -> None:
-        """Run the others for so long, as the clock shows it."""
+        """Run others for ``seconds`` of virtual time."""
         never = threading.Lock()
         never.acquire()
         self.wait(never, max(seconds, 0.0))
@@ -109,9 +139,63 @@ class SimulatedDispatcher:
         )  # fmt: skip
 
     def close(self, timeout: float) -> int:
-        self._closed = True
+        self.stop_threads()
         self._ready.clear()
         return 0
+
+    # --- simulated threads ---------------------------------------------------------------------------------------
+
+    def start_thread(self, function: Callable[[], object], name: str = "penstock-simulated") -> SimulatedThread:
+        """Call ``function`` in a simulated thread; it begins in one of the next steps.
+
+        It may block with `wait` and `pause`, and with whatever is built on them. What it raises is raised by the step
+        that runs it.
+        """
+        thread = SimulatedThread(function, name)
+        self._threads.add(thread)
+        self._ready.append(thread)
+        return thread
+
+    def stop_threads(self) -> None:
+        """End all simulated threads, wherever they wait."""
+        for thread in tuple(self._threads):
+            self._threads.discard(thread)
+            thread.stop()
+
+    def _resume(self, thread: SimulatedThread) -> None:
+        if thread not in self._threads:  # it was stopped while it was ready
+            return
+        try:
+            thread.resume()
+        finally:
+            if thread.has_ended:
+                self._threads.discard(thread)
+
+    def _wait_in_thread(self, thread: SimulatedThread, latch: Latch, timeout: float | None) -> bool:
+        if latch.acquire(blocking=False):
+            return True
+        wait = _ThreadWait(thread, latch, self._end_wait)
+        self._thread_waits.append(wait)
+        if timeout is not None:
+            self._timers.set(wait, self._clock.monotonic() + max(timeout, 0.0))
+        try:
+            thread.suspend()
+        finally:
+            if wait in self._thread_waits:  # the thread is being stopped
+                self._thread_waits.remove(wait)
+                self._timers.cancel(wait)
+        return wait.is_acquired
+
+    def _end_acquired_waits(self) -> None:
+        for wait in tuple(self._thread_waits):
+            if wait.latch.acquire(blocking=False):
+                wait.is_acquired = True
+                self._timers.cancel(wait)
+                self._end_wait(wait)
+
+    def _end_wait(self, wait: _ThreadWait) -> None:
+        self._thread_waits.remove(wait)
+        self._ready.append(wait.thread)
 
 
 class Simulation:
@@ -134,15 +218,19 @@ class Simulation:
         self.runtime = Runtime(self.dispatcher, self.timers, self.clock)
 
     def spawn(self, cls: Any, *args: Any, **kwargs: Any) -> ProcessRef:
-        """The same as ``runtime.spawn``."""
+        """Spawn a process; the same as ``runtime.spawn``."""
         return self.runtime.spawn(cls, *args, **kwargs)
+
+    def start_thread(self, function: Callable[[], object], name: str = "penstock-simulated") -> SimulatedThread:
+        """Call ``function``, which may block, in a simulated thread; see `SimulatedDispatcher.start_thread`."""
+        return self.dispatcher.start_thread(function, name)
 
     def settle(self) -> None:
         """Run everything that is ready; time stands still."""
         self.dispatcher.settle()
 
     def advance(self, seconds: float) -> None:
-        """Let ``seconds`` pass, timer by timer, with everything that follows from each."""
+        """Let ``seconds`` pass: fire the timers one by one, and after each run everything that is ready."""
         end = self.clock.monotonic() + seconds
         self.settle()
         while (due := self.timers.next_due()) <= end:
@@ -152,7 +240,7 @@ class Simulation:
         self.clock.move_to(end)
 
     def close(self) -> None:
-        """Kill what is left."""
+        """Kill every process and end every simulated thread."""
         self.runtime.close()
         self.dispatcher.close(0)
 

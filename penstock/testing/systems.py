@@ -5,25 +5,42 @@ from __future__ import annotations
 from typing import Any
 
 from penstock.config.settings import Settings
+from penstock.errors import OptionError
 from penstock.ports import Reader
 from penstock.system import System
-from penstock.testing.scripted import ScriptedReader
+from penstock.testing.scripted_reader import ReaderMode, ScriptedReader
 from penstock.testing.simulation import Simulation
 
-__all__ = ["SimulatedSystem"]
+__all__ = ["SimulatedSystem", "reader_mode_of"]
+
+
+def reader_mode_of(seed: int) -> ReaderMode:
+    """Return how the reader of a simulated system with this seed hands its deltas over.
+
+    Of two neighbouring seeds one blocks and the other offers, so a test that runs under two or more seeds in a row
+    covers both.
+
+    >>> [reader_mode_of(seed) for seed in range(4)]
+    ['offer', 'blocking', 'offer', 'blocking']
+    """
+    return "blocking" if seed % 2 else "offer"
 
 
 class SimulatedSystem(System):
-    """A `System` without threads and without a network, in virtual time; the same seed gives the same run.
+    """A `System` without threads of its own and without a network, in virtual time; the same seed gives the same run.
 
-    Whatever waits (`Stream.result`, an iterator, `stop` …) runs the simulation for as long as it has to. Settings are
-    the defaults: environment and files are not read.
+    Every call that waits (`Stream.result`, an iterator, `stop` …) runs the simulation for as long as it has to.
+    Settings are the defaults: environment and files are not read.
 
     Args:
-        seed: decides in which order ready actors run.
+        seed: decides the order in which ready actors run, and the mode of the reader.
         settings: None is the defaults.
-        reader: None is a `ScriptedReader`, for which providers must be `ScriptedProvider`.
+        reader: None is a `ScriptedReader`, which takes only `ScriptedProvider`.
+        reader_mode: of the `ScriptedReader`; None is chosen by the seed, see `reader_mode_of`.
         **more: as for `System`.
+
+    Raises:
+        OptionError: an argument is not allowed, or ``reader_mode`` is given together with ``reader``.
 
     >>> with SimulatedSystem(seed=3) as system:
     ...     stream = system.open_stream("greeting")
@@ -36,10 +53,18 @@ class SimulatedSystem(System):
     """
 
     def __init__(
-        self, seed: int = 0, settings: Settings | None = None, *, reader: Reader | None = None, **more: Any
+        self,
+        seed: int = 0,
+        settings: Settings | None = None,
+        *,
+        reader: Reader | None = None,
+        reader_mode: ReaderMode | None = None,
+        **more: Any,
     ) -> None:
+        if reader is not None and reader_mode is not None:
+            raise OptionError("reader_mode", reader_mode, "None where a reader is given")
         self.simulation = Simulation(seed)
-        self.reader = reader or ScriptedReader(self.simulation.runtime)
+        self.reader = reader or ScriptedReader(self.simulation.runtime, reader_mode or reader_mode_of(seed))
         super().__init__(settings or Settings(), runtime=self.simulation.runtime, reader=self.reader, **more)
 
     @property
@@ -49,15 +74,18 @@ class SimulatedSystem(System):
         return self.reader
 
     def settle(self) -> None:
-        """Run whatever is ready; time stands still."""
+        """Run everything that is ready; time stands still."""
         self.simulation.settle()
 
     def advance(self, seconds: float) -> None:
-        """Let time pass, and everything happen that comes with it."""
+        """Let ``seconds`` pass, and run everything that becomes ready meanwhile."""
         self.simulation.advance(seconds)
 
     def stop(self, timeout: float | None = None) -> int:
-        """As for `System`; afterwards everything that was told of the end has been handled."""
-        leaked = super().stop(timeout)
-        self.simulation.settle()
+        """Stop the system as `System.stop` does, then run what the end has made ready and end all simulated threads."""
+        try:
+            leaked = super().stop(timeout)
+            self.simulation.settle()
+        finally:
+            self.simulation.dispatcher.stop_threads()
         return leaked

@@ -31,9 +31,9 @@ QUICK = penstock.RequestOptions(retry_base_delay=0.1)
 BUSY = ApiError(503, "busy", retryable=True)
 
 
-@pytest.fixture
-def system() -> Iterator[SimulatedSystem]:
-    with SimulatedSystem(5) as system:
+@pytest.fixture(params=["blocking", "offer"])
+def system(request: pytest.FixtureRequest) -> Iterator[SimulatedSystem]:
+    with SimulatedSystem(5, reader_mode=request.param) as system:
         yield system
         assert_nothing_is_left(system)
 

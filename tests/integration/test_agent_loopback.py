@@ -44,7 +44,7 @@ def talk_to(system: penstock.System, provider: LoopbackProvider, dialect: str, *
 
 
 def get_weather(city: str, unit: str = "°C") -> dict[str, Any]:
-    """How the weather is in a city."""
+    """Tell the weather in a city."""
     return {"city": city, "temperature": 21, "unit": unit}
 
 
@@ -108,7 +108,7 @@ def test_the_history_is_taken_in_every_wire_format_whatever_was_cut_off(system: 
 
 
 def check_wire(dialect: str, messages: list[dict[str, Any]]) -> None:
-    """What the strictest servers of a dialect insist on."""
+    """What the strictest servers of a dialect require."""
     roles = [message.get("role") for message in messages]
     if dialect in ("anthropic", "gemini"):
         assert roles[0] == "user"

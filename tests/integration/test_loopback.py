@@ -48,7 +48,7 @@ def nothing_is_left_behind(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     before = set(threading.enumerate())
     yield
     assert {thread.name for thread in set(threading.enumerate()) - before} == set()
-    # What goes wrong inside the event loop is only logged. (`caplog.records` would be those of the teardown.)
+    # Errors inside the event loop are only logged. (`caplog.records` would be those of the teardown.)
     logged = [record for record in caplog.get_records("call") if record.name == "asyncio"]
     assert [record.getMessage() for record in logged if record.levelno >= logging.WARNING] == []
 
@@ -249,7 +249,7 @@ def test_a_paced_token_is_never_early_and_says_when_it_went() -> None:
 def test_many_tokens_are_read_to_the_last_by_a_slow_beginner() -> None:
     with provide(Answer(tokens=("x",), repeat=50_000)) as provider, closing(connect(provider)) as client:
         client.sendall(raw_request(headers="Connection: close\r\n"))
-        provider.wait_for(lambda s: s.bytes_sent > 1_000_000)  # more than it reads: the rest has to wait for it
+        provider.wait_for(lambda s: s.bytes_sent > 1_000_000)  # more than the client reads: the rest has to wait
         assert read_to_end(client).count(b'{"content":"x"}') == 50_000
         assert provider.wait_for(lambda s: s.active_responses == 0).streams_completed == 1
 
@@ -258,7 +258,7 @@ def test_a_connection_whose_last_write_had_to_wait_is_closed_once() -> None:
     with provide(Answer(tokens=("x" * 30_000_000,))) as provider, closing(connect(provider)) as client:
         client.sendall(raw_request(headers="Connection: close\r\n", stream=False))
         first_half = 0
-        while first_half < 15_000_000:  # the other half is not written before the kernel has this one
+        while first_half < 15_000_000:  # the other half is not written before the kernel has taken this one
             first_half += len(client.recv(65_536))
         assert provider.wait_for(lambda s: s.bytes_sent > 30_000_000).responses_completed == 0
         assert first_half + len(read_to_end(client)) > 30_000_000

@@ -33,7 +33,7 @@ from penstock.adapters.loopback.script import Answer, Reply, Script, ScriptedCal
 from penstock.adapters.loopback.server import LoopbackProvider
 from penstock.errors import ApiError
 from penstock.events import Usage
-from tests.contract.judges import our_reading
+from tests.contract.official_clients import our_reading
 
 TEXT = "Grüße aus der Röhre: 水は低きに流れる 🌊, <and>\u2028a line separator."
 CALL = ScriptedCall("look_up", '{"city": "Zürich"}', id="call_7", signature="Y2FsbA==")
@@ -42,7 +42,7 @@ FULL = Answer(TEXT, reasoning="so it is", signature="c2ln", tool_calls=(CALL,), 
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a request is written."""
+    """How a request is sent."""
 
     api: str
     path: str
@@ -50,7 +50,7 @@ class Dialect:
     more: dict[str, Any] = field(default_factory=dict)
     headers: dict[str, str] = field(default_factory=dict)
     end: bytes = b""
-    """What only a complete stream has."""
+    """What only a complete stream contains."""
 
     def post(self, provider: LoopbackProvider, *, stream: bool = True, model: str = "m") -> requests.Response:
         texts: dict[str, Any] = {

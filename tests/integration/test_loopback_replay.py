@@ -29,7 +29,7 @@ def post(provider: LoopbackProvider, path: str = "/chat/completions", stream: bo
 
 
 def writes_of(provider: LoopbackProvider) -> list[bytes]:
-    """The HTTP chunks of a raw exchange."""
+    """Return the HTTP chunks of a raw exchange."""
     client = http.client.HTTPConnection(provider.host, provider.port, timeout=10)
     client.connect()
     assert client.sock is not None

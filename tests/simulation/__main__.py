@@ -1,6 +1,6 @@
-"""Run everything that takes a seed under many: ``python -m tests.simulation --seeds 1000``.
+"""Run every test that takes a seed under many seeds: ``python -m tests.simulation --seeds 1000``.
 
-In pieces of `PIECE` seeds, each in a process of its own, so that memory stays small and every core has something to do.
+It runs pieces of `PIECE` seeds, each in a process of its own, so that memory stays small and all cores are used.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-PIECE: Final = 25  # the more tests one process has run, the longer its garbage collector takes for each
+PIECE: Final = 25  # garbage collection gets slower with every test that a process has run
 SUITES: Final = (
     "tests/conformance",
     "tests/simulation/test_crashes.py",
@@ -24,7 +24,7 @@ SUITES: Final = (
 
 
 def pieces(seeds: int, first: int) -> Iterator[tuple[str, int, int]]:
-    """Suite, first seed and number of seeds of each piece.
+    """Yield suite, first seed and number of seeds of each piece.
 
     >>> list(pieces(150, 0))[:2]
     [('tests/conformance', 0, 25), ('tests/simulation/test_crashes.py', 0, 25)]
@@ -35,7 +35,7 @@ def pieces(seeds: int, first: int) -> Iterator[tuple[str, int, int]]:
 
 
 def run_piece(piece: tuple[str, int, int]) -> bool:
-    """Run one; say what fails in it, with the command that replays it."""
+    """Run one piece; print its failures with the commands that replay them."""
     suite, first, seeds = piece
     command = [sys.executable, "-m", "pytest", suite, "--first-seed", str(first), "--seeds", str(seeds), "--tb=short"]
     begun = time.monotonic()
@@ -49,7 +49,7 @@ def run_piece(piece: tuple[str, int, int]) -> bool:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run all pieces; the exit status is 1 if a seed fails."""
+    """Run all pieces; the exit status is 1 if a seed has failed."""
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
     parser.add_argument("--seeds", type=int, default=1000)
     parser.add_argument("--first-seed", type=int, default=0)

@@ -1,4 +1,4 @@
-"""Random programs: what users do with a system, while its processes are killed at random steps."""
+"""Random programs: actions of users on a system whose processes are killed at random steps."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from penstock.actors.stream.hub import Subscription
 from penstock.actors.stream.subscribers.pull import Events
 from penstock.config.options import OnOrphan, Restart, Slow
 from penstock.events import Event
+from penstock.ports import Delta, TextDelta
 from penstock.testing import (
     HANG,
     Collector,
@@ -24,17 +25,15 @@ from tests.conformance.common import Sink, assert_nothing_is_left, text_of
 
 TEXT: Final = [f"{number} " for number in range(30)]
 ROOT_IS_SPARED: Final = 0.9
-"""How often: nothing can happen any more when it is gone."""
+"""How often the root is not killed: after its death nothing more can happen."""
 POLICIES: Final[tuple[Slow, ...]] = ("block", "coalesce", "drop", "disconnect")
 COMPLETE: Final[tuple[Slow, ...]] = ("block", "coalesce")
 EXPECTED: Final = (penstock.StreamClosed, penstock.BufferFull)
-"""What a user's call may raise here.
-
-Not among them: `CallTimeout`, a caller without an answer."""
+"""What a user's call may raise here. `CallTimeout`, a caller without an answer, is not allowed."""
 
 
-class Told:
-    """A push subscriber and what it has got."""
+class PushSubscriber:
+    """A push subscriber and the events it has received."""
 
     def __init__(self, events: list[Event], subscription: Subscription, ref: ProcessRef) -> None:
         self.events = events
@@ -42,15 +41,15 @@ class Told:
         self.ref = ref
 
 
-class Used:
-    """A stream, what has been pushed into it, and who reads it."""
+class UsedStream:
+    """A stream, the tokens pushed into it, and its readers."""
 
     def __init__(self, stream: penstock.Stream, *, pushed: bool) -> None:
         self.stream = stream
         self.pushed = pushed
         self.accepted: list[str] = []
-        self.uncertain = False  # a push was cut off by a crash of whom it waited for
-        self.told: list[Told] = []
+        self.uncertain = False  # a push ended in an error, so it is unknown how many of its tokens were accepted
+        self.told: list[PushSubscriber] = []
         self.collectors: list[Collector] = []
         self.iterators: list[tuple[Events, list[Event]]] = []
 
@@ -61,9 +60,9 @@ class Program:
     def __init__(self, system: SimulatedSystem, seed: int, *, kill_chance: float) -> None:
         self.system = system
         self.chance = random.Random(f"program {seed}")
-        self.axe = random.Random(f"axe {seed}")
+        self.kill_random = random.Random(f"kills {seed}")
         self.kill_chance = kill_chance
-        self.used: list[Used] = []
+        self.used: list[UsedStream] = []
         self.killed: set[ProcessRef] = set()
         self.kills = 0
         self.sinks: list[ProcessRef] = []
@@ -73,12 +72,12 @@ class Program:
     # --- kills ---------------------------------------------------------------------------------------------------
 
     def maybe_kill(self) -> None:
-        """With some luck, kill somebody between two steps."""
-        if self.axe.random() < self.kill_chance:
-            self.kill(self.axe)
+        """Kill a random process between two steps, with the chance of this program."""
+        if self.kill_random.random() < self.kill_chance:
+            self.kill(self.kill_random)
 
     def kill(self, chance: random.Random) -> None:
-        """Kill one of those whom a user could kill: whatever the tree shows, and subscribers."""
+        """Kill a process that a user could kill: one that the tree shows, or a subscriber."""
         runtime = self.system.simulation.runtime
         victims = [ref for ref in runtime.processes() if _may_die(runtime._alive.get(ref))]
         if victims:
@@ -93,7 +92,7 @@ class Program:
     # --- what users do -------------------------------------------------------------------------------------------
 
     def run(self, actions: int) -> None:
-        """Do so much, then let everything end, without further crashes."""
+        """Do ``actions`` random actions; the crashes end with them."""
         choices: list[Callable[[], None]] = [
             self.open, self.chat, self.push, self.push, self.subscribe, self.subscribe, self.iterate, self.read,
             self.pause, self.resume, self.set_options, self.flush, self.stop, self.cancel, self.leave, self.wait,
@@ -103,7 +102,7 @@ class Program:
             for action in (self.open, self.chat, *self.chance.choices(choices, k=actions)):
                 self.trace.append(getattr(action, "__name__", "kill"))
                 self.act(action)
-        except penstock.SystemStopped:  # the root was killed, or gave up
+        except penstock.SystemStopped:  # the root was killed, or restarted too often
             self.trace.append("stopped")
         finally:
             self.system.simulation.dispatcher.before_step = None
@@ -131,11 +130,11 @@ class Program:
             restart=self.restart(),
             on_orphan=chance.choice(("continue", "continue", "cancel", 0.1)),
         )
-        self.used.append(Used(stream, pushed=True))
+        self.used.append(UsedStream(stream, pushed=True))
 
     def chat(self) -> None:
         chance = self.chance
-        whole: list[Any] = [step for word in TEXT for step in (word, chance.choice((0.0, 0.01)))]
+        whole: list[Any] = [step for read in self.reads() for step in (read, chance.choice((0.0, 0.01)))]
         cut = whole[: chance.randrange(len(whole))]
         attempts = {
             "whole": ScriptedAttempt(tuple(whole)),
@@ -151,7 +150,12 @@ class Program:
             "m",
             [],
             provider=ScriptedProvider(*script, attempts["whole"]),
-            options=penstock.StreamOptions(batch_size=chance.randint(1, 4), flush_interval=0.05, rate_limit=None),
+            options=penstock.StreamOptions(
+                batch_size=chance.randint(1, 4),
+                max_buffer_size=chance.choice((4, 1000)),
+                flush_interval=0.05,
+                rate_limit=chance.choice((None, None, 200.0)),
+            ),
             request_options=penstock.RequestOptions(
                 on_interrupt=chance.choice(("fail", "restart")), retry_base_delay=0.01
             ),
@@ -159,12 +163,22 @@ class Program:
             on_orphan=orphan,
             restart=self.restart(),
         )
-        self.used.append(Used(stream, pushed=False))
+        self.used.append(UsedStream(stream, pushed=False))
+
+    def reads(self) -> list[list[Delta]]:
+        """The provider's text, in reads of several words."""
+        reads: list[list[Delta]] = []
+        words = [TextDelta(word) for word in TEXT]
+        while words:
+            count = self.chance.randint(1, 6)
+            reads.append([*words[:count]])
+            del words[:count]
+        return reads
 
     def restart(self) -> Restart:
         return self.chance.choice(("temporary", "transient"))
 
-    def any(self) -> Used:
+    def any(self) -> UsedStream:
         return self.chance.choice(self.used)
 
     def push(self) -> None:
@@ -199,9 +213,9 @@ class Program:
             self.sinks.append(ref)
             try:
                 subscription = used.stream.subscribe(ref, slow, window=self.chance.randint(1, 64))
-            except penstock.ProcessDead:  # the axe was quicker
+            except penstock.ProcessDead:  # it was killed in the meantime
                 return
-            used.told.append(Told(events, subscription, ref))
+            used.told.append(PushSubscriber(events, subscription, ref))
 
     def iterate(self) -> None:
         used = self.any()
@@ -248,7 +262,7 @@ class Program:
     # --- what must hold ------------------------------------------------------------------------------------------
 
     def end(self) -> None:
-        """Let everything end, and check it."""
+        """Let every stream end, and check the result."""
         for used in self.used:
             if not used.stream.is_over:
                 try:
@@ -260,7 +274,7 @@ class Program:
             while any(_read_one(events, got, timeout=0) for events, got in used.iterators):
                 pass
             used.stream.stop()
-            used.stream.stop()  # harmless
+            used.stream.stop()  # a second stop is harmless
         self.system.settle()
         for used in self.used:
             self.check(used)
@@ -268,8 +282,8 @@ class Program:
             self.system.runtime.exit(ref, "kill")
         assert_nothing_is_left(self.system)
 
-    def check(self, used: Used) -> None:
-        """One terminal event; nothing lost, nothing doubled; whoever lives has been told all of it."""
+    def check(self, used: UsedStream) -> None:
+        """Check for one terminal event, nothing lost or doubled, and complete delivery to live subscribers."""
         stream = used.stream
         assert stream.is_over, stream
         check_log(stream)
@@ -311,8 +325,8 @@ class Program:
 
 
 def _may_die(process: Process | None) -> bool:
-    """Whether a user could reach it. Not: the reader's stand-in for a thread, and helpers that live for one call."""
-    return process is not None and type(process).__name__ not in ("_Request", "Sentinel")
+    """Return whether a user could reach the process: not a request of the reader, nor a helper for one call."""
+    return process is not None and type(process).__name__ not in ("_OfferingRequest", "Sentinel")
 
 
 def _read_one(events: Events, got: list[Event], timeout: float) -> bool:

@@ -1,7 +1,7 @@
-"""Agents under crashes between any two steps of a turn, of whatever process there is.
+"""Agents with crashes of any process between any two steps of a turn.
 
-Every stream has one terminal event; no call is run twice; the history has no half pair, whatever was cut off; and the
-agent answers afterwards. Nothing is left: no tool at work, no thread's place taken, no request open.
+Every stream has one terminal event. No call runs twice. The history has no call without its result, whatever was cut
+off. The agent answers afterwards. Nothing is left: no running tool, no occupied tool slot, no open request.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ import pytest
 
 import penstock
 from penstock.actors.runtime.process import ProcessRef
+from penstock.ports import TextDelta
 from penstock.testing import Collector, ScriptedAttempt, ScriptedProvider, SimulatedSystem, check_log
 from tests.conformance.agents import Bench, ask, check_history, say
-from tests.conformance.common import assert_nothing_is_left
+from tests.conformance.common import FAST, assert_nothing_is_left
 
 pytestmark = pytest.mark.seeds(40)
 
-SPARED = ("_Request", "Sentinel", "_Steps", "CallbackProcess")
-"""Stand-ins for threads, helpers that live for one call, the tools' own timers, and the subscribers we look through."""
+SPARED = ("_OfferingRequest", "Sentinel", "_Steps", "CallbackProcess")
+"""The reader's requests, processes that live for one call, the timers of the tools, and the observing subscribers."""
 VICTIMS = {
     "agent": "AgentProcess",
     "stream": "TokenStream",
@@ -33,7 +34,7 @@ VICTIMS = {
 
 
 class Model(ScriptedProvider):
-    """Answers as chance has it; every call it asks for is another one, so that what is run twice is seen."""
+    """Answers at random; all its calls are different, so that a call that runs twice is noticed."""
 
     def __init__(self, seed: int) -> None:
         super().__init__(["never used"])
@@ -47,7 +48,8 @@ class Model(ScriptedProvider):
             return say("Calm.")
         chance = self.chance
         if chance.random() < 0.35:
-            return say("Some ", chance.choice((0.0, 0.5)), "words.")
+            read = [TextDelta(word) for word in ("words ", "in ", "one ", "read.")]
+            return say("Some ", chance.choice((0.0, 0.5)), read)
         if chance.random() < 0.1:
             return ScriptedAttempt(("broken", penstock.ProviderError("broken")))
         attempt = ask(*[self.call() for _ in range(chance.randint(1, 4))], text=chance.choice(("", "Let me see. ")))
@@ -69,7 +71,7 @@ class Model(ScriptedProvider):
 
 
 class Turns:
-    """One agent, what it is told, and an axe."""
+    """One agent, the messages it gets, and the crashes."""
 
     def __init__(self, system: SimulatedSystem, seed: int) -> None:
         self.system = system
@@ -85,13 +87,14 @@ class Turns:
             model="m",
             provider=self.model,
             tools=self.bench.tools(),
+            options=FAST.replace(max_buffer_size=2),
             agent_options=penstock.AgentOptions(max_tool_calls=2, tool_timeout=20.0, max_tool_rounds=3),
             request_options=penstock.RequestOptions(retry_base_delay=0.01, on_interrupt="restart"),
         )
 
-    def run(self, axe: Callable[[], None]) -> None:
-        """Say a few things while the axe is swung between any two steps."""
-        self.system.simulation.dispatcher.before_step = axe
+    def run(self, interfere: Callable[[], None]) -> None:
+        """Send a few messages, and call ``interfere`` between any two steps."""
+        self.system.simulation.dispatcher.before_step = interfere
         try:
             for number in range(4):
                 self.say(f"message {number}")
@@ -131,7 +134,7 @@ class Turns:
             runtime.exit(chance.choice(victims), "kill")
 
     def check(self) -> None:
-        """What must hold, whoever has died."""
+        """Check what must hold after any crashes."""
         system, agent, bench = self.system, self.agent, self.bench
         self.model.is_calm = True
         system.advance(600)
@@ -154,10 +157,10 @@ class Turns:
         assert_nothing_is_left(system)
 
 
-def run(seed: int, make_axe: Callable[[Turns], Callable[[], None]]) -> Turns:
+def run(seed: int, make_interference: Callable[[Turns], Callable[[], None]]) -> Turns:
     with SimulatedSystem(seed) as system:
         turns = Turns(system, seed)
-        turns.run(make_axe(turns))
+        turns.run(make_interference(turns))
         turns.check()
     return turns
 
@@ -171,7 +174,8 @@ def count_steps(turns: Turns) -> Callable[[], None]:
 
 def test_without_crashes_the_same_is_promised(seed: int) -> None:
     turns = run(seed, count_steps)
-    said = sum(message["role"] == "user" for message in turns.agent.history)  # cancelled before its turn, one is not
+    # A message that was cancelled before its turn is not in the history.
+    said = sum(message["role"] == "user" for message in turns.agent.history)
     assert turns.agent.statistics().turns == said >= 5 - turns.cancelled
 
 
@@ -181,27 +185,27 @@ def test_one_of_each_kind_dies_between_any_two_steps(seed: int, victim: str) -> 
     chance = random.Random(f"{victim} {seed}")
     for at in sorted(chance.sample(range(steps), k=min(3, steps))):
 
-        def axe_of(turns: Turns, at: int = at) -> Callable[[], None]:
-            def swing() -> None:
+        def interference(turns: Turns, at: int = at) -> Callable[[], None]:
+            def interfere() -> None:
                 turns.steps += 1
                 if turns.steps >= at and not turns.kills:
                     turns.kill(chance, (VICTIMS[victim],))
 
-            return swing
+            return interfere
 
-        turns = run(seed, axe_of)
+        turns = run(seed, interference)
         assert turns.agent.state == "ended"
 
 
 @pytest.mark.parametrize("often", [0.003, 0.03])
 def test_whoever_is_killed_however_often_the_promises_hold(seed: int, often: float) -> None:
-    axe = random.Random(f"axe {seed}")
+    chance = random.Random(f"kills {seed}")
 
-    def axe_of(turns: Turns) -> Callable[[], None]:
-        def swing() -> None:
-            if axe.random() < often:
-                turns.kill(axe)
+    def interference(turns: Turns) -> Callable[[], None]:
+        def interfere() -> None:
+            if chance.random() < often:
+                turns.kill(chance)
 
-        return swing
+        return interfere
 
-    run(seed, axe_of)
+    run(seed, interference)

@@ -1,7 +1,7 @@
-"""Random programs under crashes at random steps: whatever users do and whoever dies, what the plan promises holds.
+"""Random programs with crashes at random steps: the promises hold whatever users do and whichever process dies.
 
-Afterwards no event is lost or doubled, every stream has exactly one terminal event, every caller has been answered, and
-no process, thread, timer or name is left.
+Afterwards no event is lost or doubled, every stream has exactly one terminal event, every caller has an answer, and no
+process, thread, timer or name is left.
 """
 
 from __future__ import annotations

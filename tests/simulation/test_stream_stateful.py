@@ -1,4 +1,4 @@
-"""Whatever is done to a stream, in whatever order and on whatever schedule, what it promises holds."""
+"""A stream keeps its promises under any commands in any order and schedule."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TERMINAL = (StreamCompleted, StreamFailed)
 
 
 class StreamMachine(RuleBasedStateMachine):
-    """One stream, a journal that fails when told to, subscribers of every kind, and a model: a list of tokens."""
+    """One stream, a journal that fails on request, subscribers of every kind, and the expected tokens."""
 
     @initialize(
         seed=st.integers(0, 1000),
@@ -61,18 +61,18 @@ class StreamMachine(RuleBasedStateMachine):
             error_recovery_delay=0.3,
         )
         self.number = 0
-        self.pushed = 0  # tokens that went in, or were dropped
+        self.pushed = 0  # tokens that were accepted or dropped
         self.voided = 0
-        self.results: list[int] = []  # tool results that went in and were not thrown away, each with its number
-        self.pieces = ""  # the same of arguments
+        self.results: list[int] = []  # accepted tool results that were not discarded, each with its number
+        self.pieces = ""  # accepted pieces of arguments
         self.tool_events = 0
-        self.last_reset = 0  # its number; the journal may not know of it
+        self.last_reset = 0  # the number of the event; the journal may not have it
         self.told: list[tuple[PushSubscription, list[Any]]] = []
         self.readers: list[tuple[Events, Reader]] = []
         self.most = options["bound"]
 
     def try_to(self, command: Callable[[], Any]) -> None:
-        """Give a command; if the stream crashes of it, give it to the next one."""
+        """Send a command; if the stream crashes on it, send it to the restarted one."""
         self.restart_if_crashed()
         try:
             command()

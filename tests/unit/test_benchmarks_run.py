@@ -115,7 +115,7 @@ def test_a_load_that_fails_in_its_process_says_why() -> None:
 
 
 def test_a_load_that_takes_too_long_is_ended() -> None:
-    with pytest.raises(probe.ProbeError, match="not done within"):
+    with pytest.raises(probe.ProbeError, match="did not finish within"):
         probe.measure(lifecycle.load, timeout=0.05, streams=5)
 
 

@@ -1,4 +1,4 @@
-"""Seeds by option, the command that replays one, and the count of OTP's scenarios."""
+"""Seeds by option, the command that replays a seed, and the count of OTP's scenarios."""
 
 from __future__ import annotations
 

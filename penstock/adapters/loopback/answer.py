@@ -1,4 +1,4 @@
-"""One answer of the loopback provider, and how it is sent. A frozen value, checked when made."""
+"""One answer of the loopback provider, and how it is sent. A frozen value, validated when it is made."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _TOKEN = re.compile(r"\s*\S{1,8}|\s+")
 
 
 def split_text(text: str) -> list[str]:
-    """Cut ``text`` into token-like pieces: words with the space before them, long words in parts.
+    """Split ``text`` into token-like pieces: words with the space before them, long words in parts.
 
     >>> split_text("Good morning, Vienna")
     ['Good', ' morning,', ' Vienna']
@@ -32,7 +32,7 @@ def split_text(text: str) -> list[str]:
 
 
 def _check_text(name: str, value: object) -> None:
-    """Raise `OptionError` unless ``value`` is text that UTF-8 can carry (no lone surrogates)."""
+    """Raise `OptionError` unless ``value`` is text that UTF-8 can encode (no lone surrogates)."""
     if isinstance(value, str):
         try:
             value.encode()
@@ -40,15 +40,15 @@ def _check_text(name: str, value: object) -> None:
             pass
         else:
             return
-    raise OptionError(name, value, "a text that can be encoded as UTF-8")
+    raise OptionError(name, value, "a string that UTF-8 can encode (no lone surrogates)")
 
 
 @dataclass(frozen=True, slots=True)
 class ScriptedCall:
     """A function call in an answer.
 
-    ``arguments`` is sent as it is, so it may be broken JSON; Ollama and Gemini send an object, so that broken JSON
-    breaks the event. ``signature`` is Gemini's ``thoughtSignature``; the others do not send it.
+    ``arguments`` is sent as it is, so it may be broken JSON. Ollama and Gemini send an object, where broken JSON
+    breaks the whole event. ``signature`` is Gemini's ``thoughtSignature``; other APIs do not send it.
     """
 
     name: str
@@ -65,7 +65,7 @@ class ScriptedCall:
 
     @property
     def fragments(self) -> list[str]:
-        """The pieces in which the arguments are streamed."""
+        """The pieces that the arguments are streamed in."""
         return [self.arguments[start : start + 8] for start in range(0, len(self.arguments), 8)]
 
 
@@ -74,44 +74,45 @@ class Answer:
     """One answer, and how it is sent.
 
     Attributes:
-        text: what is said, cut into tokens by `split_text`.
-        tokens: the pieces themselves, one event each, in the place of ``text``.
-        repeat: say the tokens again and again until there are so many of them; 0 says them once.
-        reasoning, refusal: said before the text.
-        reasoning_field: under which name chat completions carry the reasoning.
-        signature: of the reasoning: Anthropic's ``signature`` (None: one is made up, for it always signs; empty: none),
-            Gemini's ``thoughtSignature``, the Responses API's ``encrypted_content``.
-        tool_calls: function calls, behind the text; their arguments come in fragments.
-        finish_reason: in chat's words, said in the dialect's own; None is ``"tool_calls"`` where there are such and
-            ``"stop"`` otherwise.
-        choices: further answers to the same request (``n`` > 1), told side by side with this one. Of them count
-            only what is said and why it ends. Only chat completions and Gemini have such.
+        text: the text, split into tokens by `split_text`.
+        tokens: the tokens themselves, one event each, instead of ``text``.
+        repeat: send the tokens again from the first one until there are this many; 0 sends them once.
+        reasoning, refusal: sent before the text.
+        reasoning_field: the name of the field that carries the reasoning in chat completions.
+        signature: of the reasoning: Anthropic's ``signature`` (None: made up, since Anthropic always signs; empty:
+            none), Gemini's ``thoughtSignature``, the ``encrypted_content`` of the Responses API.
+        tool_calls: function calls, sent after the text; their arguments are sent in fragments.
+        finish_reason: in the terms of chat completions, translated for other APIs; None is ``"tool_calls"`` if there
+            are tool calls, otherwise ``"stop"``.
+        choices: further answers to the same request (``n`` > 1), interleaved with this one. Only their content and
+            finish reason are used, and only chat completions and Gemini send them.
         usage: None is the true count (words in, tokens out).
-        send_usage: chat completions tell usage when ``"asked"`` (``stream_options``), ``"always"`` or ``"never"``;
-            the others tell it unless ``"never"``.
+        send_usage: chat completions send usage when ``"asked"`` (``stream_options``), ``"always"`` or ``"never"``;
+            other APIs send it unless ``"never"``.
         headers: further headers of the response, such as rate limits.
-        pace: seconds from token to token; 0 is as fast as the client reads. Deadlines are counted from the request,
-            so that delays do not add up. A whole (not streamed) answer comes when its last token would have.
-        tokens_per_second: the same the other way round; only one of the two.
-        first_token_delay: seconds until the first token; status line and opening events do not wait for it.
-        framing: how HTTP delimits the body: ``"chunked"``, until ``"close"``, by content ``"length"``, or chunked and
-            ``"gzip"`` encoded with a flush at each event.
-        split: cut the body (encoded, where it is gzip) every so many bytes, at these offsets, or between all
-            ``"bytes"``, wherever that falls. Each piece is a write and an HTTP chunk of its own.
-        batch: events that go out in one write; a paced batch goes when its last token is due. None is one for a
-            paced answer, and as many as fit for a fast one.
-        events_per_chunk: events in one HTTP chunk; where the answer is paced, of those in one ``batch``.
-        line_ending: of the event stream; None is the one the real server has (CRLF for Gemini). Ollama's lines
-            always end in LF.
-        done_marker: whether what ends the stream is sent: ``[DONE]``, Anthropic's ``message_stop``, the last bracket
-            of Gemini's array. The others have no such thing.
+        pace: seconds from token to token; 0 is as fast as the client reads. Due times are counted from the request,
+            so that delays do not add up. A whole (not streamed) answer is sent when its last token would be.
+        tokens_per_second: the same as a rate. Only one of the two may be given.
+        first_token_delay: seconds until the first token; the status line and the opening events do not wait for it.
+        framing: how HTTP delimits the body: ``"chunked"``, by ``"close"`` of the connection, by content ``"length"``,
+            or chunked and ``"gzip"`` encoded with a flush after each event.
+        split: split the body (after compression): after every so many bytes, at these offsets, or between all
+            ``"bytes"``. Each piece is a write and an HTTP chunk of its own.
+        batch: events in one write; a paced batch is sent when its last token is due. None is one for a paced answer,
+            and as many as fit for a fast one.
+        events_per_chunk: events in one HTTP chunk; a paced answer never puts more than one ``batch`` in a chunk.
+        line_ending: of the event stream; None is that of the real server (CRLF for Gemini). Ollama's lines always end
+            in LF.
+        done_marker: whether to send what ends the stream: ``[DONE]``, Anthropic's ``message_stop``, the last bracket
+            of Gemini's array. Other APIs have no end marker.
         bom: begin with a byte order mark.
-        comments: a sign of life before every so many events: Anthropic's ``ping``, white space between the elements of
-            Gemini's array, a ``: keep-alive`` comment in other event streams, nothing in Ollama's; 0 is none.
-        timestamps: every event says when it was sent, as ``"penstock_sent"`` (`time.time`) in its JSON.
-        faults: what goes wrong on the way.
-        resumptions: what goes wrong when an answer of the Responses API that was asked for with ``background`` is gone
-            on with: the faults of the first further connection, of the second …; none where the list ends.
+        comments: send a sign of life before every so many events: Anthropic's ``ping``, white space between the
+            elements of Gemini's array, a ``: keep-alive`` comment in other event streams, nothing for Ollama. 0 sends
+            none.
+        timestamps: put the time at which an event is sent into its JSON, as ``"penstock_sent"`` (`time.time`).
+        faults: what goes wrong while the answer is sent.
+        resumptions: what goes wrong when an answer of the Responses API that was requested with ``background`` is
+            resumed: the faults of the first further connection, of the second, …; later connections have none.
     """
 
     text: str = "Water finds its way down the penstock, and the turbine turns it into light – even at 3 °C."
@@ -146,7 +147,7 @@ class Answer:
     def __post_init__(self) -> None:
         for name in ("text", "reasoning", "refusal"):
             _check_text(name, getattr(self, name))
-        self._take_tuple("tokens", str, "a list of texts or None", optional=True)
+        self._take_tuple("tokens", str, "a list of strings or None", optional=True)
         for token in self.tokens or ():
             _check_text("tokens", token)
         if self.signature is not None:
@@ -154,7 +155,7 @@ class Answer:
         self._take_tuple("tool_calls", ScriptedCall, "a list of ScriptedCall")
         self._take_tuple("choices", Answer, "a list of Answer")
         if any(choice.choices for choice in self.choices):
-            raise OptionError("choices", self.choices, "answers that have no choices themselves")
+            raise OptionError("choices", self.choices, "answers that have no choices of their own")
         object.__setattr__(self, "headers", check_headers(self.headers))
         self._take_tuple("faults", get_args(StreamFault), "a list of stream faults")
         self._take_tuple("resumptions", (list, tuple), "lists of stream faults")
@@ -162,7 +163,7 @@ class Answer:
             raise OptionError("resumptions", self.resumptions, "lists of stream faults")
         check_number("repeat", self.repeat, 0, 1_000_000_000, whole=True)
         if self.repeat and not self.pieces:
-            raise OptionError("repeat", self.repeat, "0, where there are no tokens to repeat")
+            raise OptionError("repeat", self.repeat, "0, because there are no tokens to repeat")
         check_choice("reasoning_field", self.reasoning_field, ("reasoning_content", "reasoning"))
         check_choice("finish_reason", self.finish_reason, (None, *_FINISH_REASONS))
         if not (self.usage is None or isinstance(self.usage, Usage)):
@@ -174,7 +175,7 @@ class Answer:
         check_number("pace", self.pace, 0, 3600)
         check_number("tokens_per_second", self.tokens_per_second, 0.001, 1e9, optional=True)
         if self.pace and self.tokens_per_second is not None:
-            raise OptionError("tokens_per_second", self.tokens_per_second, "None where pace is given")
+            raise OptionError("tokens_per_second", self.tokens_per_second, "None when pace is given")
         check_number("first_token_delay", self.first_token_delay, 0, 86_400)
         check_choice("framing", self.framing, get_args(Framing))
         self._check_split()
@@ -192,13 +193,13 @@ class Answer:
         if isinstance(split, int):
             check_number("split", split, 1, 2**30, whole=True)
             return
-        self._take_tuple("split", int, "None | 'bytes' | a whole number from 1 | a list of rising offsets")
+        self._take_tuple("split", int, "None | 'bytes' | a whole number from 1 | a list of increasing offsets")
         assert isinstance(self.split, tuple)
         if any(low >= high for low, high in zip((0, *self.split), self.split, strict=False)):
-            raise OptionError("split", split, "offsets that rise, from 1")
+            raise OptionError("split", split, "increasing offsets, the first at least 1")
 
     def _take_tuple(self, name: str, kind: Any, allowed: str, *, optional: bool = False) -> None:
-        """Keep a list as a tuple, and refuse whatever else is in it than ``kind``."""
+        """Store a list as a tuple; raise `OptionError` if an item is not of ``kind``."""
         value = getattr(self, name)
         if value is None and optional:
             return
@@ -208,39 +209,39 @@ class Answer:
 
     @property
     def pieces(self) -> tuple[str, ...]:
-        """The text's tokens, before any repetition."""
+        """The tokens of the text, not repeated."""
         return self.tokens if self.tokens is not None else tuple(split_text(self.text))
 
     @property
     def reasoning_pieces(self) -> list[str]:
-        """The reasoning's tokens."""
+        """The tokens of the reasoning."""
         return split_text(self.reasoning)
 
     @property
     def refusal_pieces(self) -> list[str]:
-        """The refusal's tokens."""
+        """The tokens of the refusal."""
         return split_text(self.refusal)
 
     @property
     def token_count(self) -> int:
-        """How many tokens the text has, repetition included."""
+        """The number of tokens of the text, repetitions included."""
         return self.repeat or len(self.pieces)
 
     @property
     def paced_count(self) -> int:
-        """How many events are paced: tokens of every kind, and fragments of arguments."""
+        """The number of paced events: tokens of every kind, and fragments of arguments."""
         arguments = sum(len(call.fragments) for call in self.tool_calls)
         others = sum(choice.paced_count for choice in self.choices)
         return len(self.reasoning_pieces) + len(self.refusal_pieces) + self.token_count + arguments + others
 
     @property
     def full_text(self) -> str:
-        """All the text, repetition included."""
+        """The whole text, repetitions included."""
         return "".join(islice(cycle(self.pieces), self.token_count))
 
     @property
     def finish(self) -> str:
-        """The finish reason in chat's words, whether given or not."""
+        """The finish reason in the terms of chat completions, whether given or not."""
         return self.finish_reason or ("tool_calls" if self.tool_calls else "stop")
 
     @property
@@ -249,5 +250,5 @@ class Answer:
         return 1 / self.tokens_per_second if self.tokens_per_second is not None else self.pace
 
     def replace(self, **changes: Any) -> Answer:
-        """A copy with some fields changed, validated as a whole."""
+        """Return a copy with some fields changed, validated as a whole."""
         return dataclasses.replace(self, **changes)

@@ -1,4 +1,4 @@
-"""One client's connection: h11 reads requests, a score says what is sent, the clock says when."""
+"""The connection of one client: h11 parses requests, a timeline says what is sent and when."""
 
 from __future__ import annotations
 
@@ -16,75 +16,85 @@ import msgspec
 from penstock.adapters.loopback.endpoints import Endpoints
 from penstock.adapters.loopback.framing import BodyFraming
 from penstock.adapters.loopback.ledger import Ledger
-from penstock.adapters.loopback.score import Act, At, Cut, FaultBegins, Head, Reset, Stall
+from penstock.adapters.loopback.timeline import (
+    EndEarly,
+    FaultBegins,
+    Head,
+    ResetConnection,
+    Stall,
+    TimelineStep,
+    WaitUntil,
+)
 
-__all__ = ["Connection", "Limits", "Roster"]
+__all__ = ["Connection", "ConnectionLimits", "OpenConnections"]
 
 
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What clients may take."""
+class ConnectionLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """The limits for clients."""
 
     body_bytes: int
     header_bytes: int
     connections: int
 
 
-class Roster:
-    """The connections there are."""
+class OpenConnections:
+    """The set of open connections."""
 
     def __init__(self) -> None:
         self.members: set[Connection] = set()
         self.closed = False
-        """Nobody may join any more."""
+        """New connections are aborted."""
 
         self.empty = asyncio.Event()
-        """Set when the last one leaves."""
+        """Set when the last connection is removed."""
 
     def add(self, connection: Connection) -> None:
-        """One more."""
+        """Add a connection."""
         self.members.add(connection)
         self.empty.clear()
 
     def discard(self, connection: Connection) -> None:
-        """One less."""
+        """Remove a connection."""
         self.members.discard(connection)
         if not self.members:
             self.empty.set()
 
 
 class _Mark(Enum):
-    END = "no more acts"
-    SENT = "and all of it is with the kernel"
+    END = "no more steps"
+    SENT = "no more steps, and the kernel has taken everything"
 
 
 _END: Final = _Mark.END
 _SENT: Final = _Mark.SENT
 
 _BLOCK = 65_536
-"""Bytes of events written in one go before other connections have their turn."""
+"""Bytes of events written before other connections get their turn."""
 
 _REFUSED_AT_ONCE = 100
-"""Connections over the limit that are told so; those beyond are just closed."""
+"""Connections over the limit that get a 503; connections beyond these are just closed."""
 
 _PIPELINED = 1 << 20
-"""Bytes a client may send ahead while its answer is under way; reading never stops, so that its leaving is seen."""
+"""Bytes a client may send ahead during a response. Reading never stops, so that a disconnect is noticed."""
 
 _LINGER_S = 2.0
-"""How long the rest of a refused request is read and thrown away, so that the refusal is not lost in a reset."""
+"""How long the rest of a refused request is read and discarded, so that a reset does not destroy the refusal."""
 
 
 class Connection(asyncio.Protocol):
-    """Serves one connection. All in the provider's thread.
+    """Serves one connection, in the provider's thread.
 
-    Writing waits until the kernel has taken everything before the next step: a fault therefore never overtakes the
-    text before it, and a client that does not read holds up only itself.
+    The kernel must have taken everything before the next step is performed. So a fault never overtakes the text before
+    it, and a client that does not read delays only itself.
     """
 
-    def __init__(self, endpoints: Endpoints, ledger: Ledger, limits: Limits, roster: Roster) -> None:
+    def __init__(
+        self, endpoints: Endpoints, ledger: Ledger, limits: ConnectionLimits, connections: OpenConnections
+    ) -> None:
         self._endpoints = endpoints
         self._ledger = ledger
         self._limits = limits
-        self._roster = roster
+        self._connections = connections
         self._loop = asyncio.get_running_loop()
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.header_bytes)
         self._transport: asyncio.Transport
@@ -92,8 +102,8 @@ class Connection(asyncio.Protocol):
         self._request: h11.Request | None = None
         self._body = bytearray()
         # The response being sent
-        self._acts: Iterator[Act] | None = None
-        self._held: Act | _Mark | None = None
+        self._steps: Iterator[TimelineStep] | None = None
+        self._held: TimelineStep | _Mark | None = None
         self._framing: BodyFraming | None = None
         self._stream = False
         self._cut_short = False
@@ -107,75 +117,75 @@ class Connection(asyncio.Protocol):
         self._closing = False
         self._ended_by_us = False
 
-    # --- the transport calls ----------------------------------------------------------------------------------
+    # --- called by the transport ------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """A client is there. Over the limit it gets a 503 for its first request; far over it, nothing."""
+        """Accept a client. Over the limit its first request gets a 503; far over the limit it is aborted."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         peer: socket.socket = transport.get_extra_info("socket")
-        peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # asyncio does so only where `proto` is told
+        peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # asyncio sets it only if `proto` is given
         transport.set_write_buffer_limits(high=0)  # `pause_writing` then means: the kernel has not taken all
-        others = len(self._roster.members)
+        others = len(self._connections.members)
         self._over_limit = others >= self._limits.connections
-        self._roster.add(self)
+        self._connections.add(self)
         self._ledger.count(connections=1, active_connections=1, refused_connections=int(self._over_limit))
-        if self._roster.closed or others >= self._limits.connections + _REFUSED_AT_ONCE:
+        if self._connections.closed or others >= self._limits.connections + _REFUSED_AT_ONCE:
             self.abort()
 
     def data_received(self, data: bytes) -> None:
-        """Bytes of a request."""
+        """Parse bytes of a request."""
         if self._lingering or self._ended_by_us:
             return
         self._http.receive_data(data)
-        if self._acts is None:
+        if self._steps is None:
             self._read_request()
         elif len(self._http.trailing_data[0]) > _PIPELINED:
             self.abort()
 
     def eof_received(self) -> bool:
-        """The client sends no more, which we take as its leaving: no LLM client closes one half only."""
+        """Treat the end of the client's data as a disconnect: no LLM client closes only one direction."""
         self._client_left()
         self._transport.abort()
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The socket is closed, by whomever."""
+        """Clean up after either side has closed the socket."""
         self._client_left()
         if self._timer is not None:
             self._timer.cancel()
         self._drop_response()
-        self._roster.discard(self)
+        self._connections.discard(self)
         self._ledger.count(active_connections=-1)
 
     def pause_writing(self) -> None:
-        """The kernel has not taken all."""
+        """Note that the kernel has not taken everything."""
         self._paused = True
 
     def resume_writing(self) -> None:
-        """Now it has."""
+        """Note that the kernel has taken everything, and continue the response."""
         self._paused = False
-        if self._acts is not None and not self._waiting:
-            # Not from here: asyncio closes a transport twice that is closed while it calls this.
+        if self._steps is not None and not self._waiting:
+            # Not directly: if the transport is closed during this call, asyncio closes it twice.
             self._wait(self._loop.call_soon(self._play))
 
-    # --- the server calls -------------------------------------------------------------------------------------
+    # --- called by the server ---------------------------------------------------------------------------------
 
     def finish(self) -> None:
-        """Close as soon as the answer under way is sent; at once where there is none."""
+        """Close as soon as the current response is sent; immediately if there is none."""
         self._closing = True
-        if self._acts is None:
+        if self._steps is None:
             self.abort()
 
     def abort(self) -> None:
-        """Close now, whatever is under way."""
+        """Close immediately."""
         self._ended_by_us = True
         self._transport.abort()
 
     # --- requests ---------------------------------------------------------------------------------------------
 
     def _read_request(self) -> None:
-        while self._acts is None and not (self._lingering or self._transport.is_closing()):
+        while self._steps is None and not (self._lingering or self._transport.is_closing()):
             try:
                 event = self._http.next_event()
             except h11.RemoteProtocolError as error:
@@ -194,7 +204,7 @@ class Connection(asyncio.Protocol):
                 self._respond()
                 return
             else:
-                return  # paused or closed: nothing of interest will come
+                return  # paused or closed: nothing more is expected
             if self._announced() > self._limits.body_bytes or len(self._body) > self._limits.body_bytes:
                 self._refuse(413, f"The request body is larger than {self._limits.body_bytes} bytes.")
                 return
@@ -214,14 +224,14 @@ class Connection(asyncio.Protocol):
         self._begin(self._endpoints.respond(self._request.method.decode("latin-1"), *self._asked(), body))
 
     def _asked(self) -> tuple[str, dict[str, str]]:
-        """Target and headers of the request, as far as there is one."""
+        """Return target and headers of the request; both empty if there is none."""
         if self._request is None:
             return "", {}
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in self._request.headers}
         return self._request.target.decode("latin-1"), headers
 
     def _refuse(self, status: int, message: str) -> None:
-        """Answer a request that is not read to its end, or not to be served; then close."""
+        """Answer a request that is incomplete or not to be served with an error, then close."""
         self._closing = True
         if self._http.our_state is h11.SEND_BODY or self._http.our_state is h11.ERROR:
             self.abort()
@@ -230,45 +240,45 @@ class Connection(asyncio.Protocol):
 
     # --- responses --------------------------------------------------------------------------------------------
 
-    def _begin(self, acts: Iterator[Act]) -> None:
-        self._acts = acts
+    def _begin(self, steps: Iterator[TimelineStep]) -> None:
+        self._steps = steps
         self._origin = self._loop.time()
         self._ledger.count(active_responses=1)
         self._play()
 
     def _play(self) -> None:
-        """Do what is due, and see to it that this is called again for the rest."""
+        """Perform the steps that are due, and schedule the next call for the rest."""
         self._timer = None
         self._waiting = False
         try:
             self._play_due()
         except BaseException:
-            self.abort()  # a bug of ours must not leave the client hanging
+            self.abort()  # a bug here must not leave the client waiting
             raise
 
     def _play_due(self) -> None:
-        assert self._acts is not None
+        assert self._steps is not None
         events: list[bytes] = []
         size = 0
         while not self._paused:
-            act = self._held if self._held is not None else next(self._acts, _END)
+            step = self._held if self._held is not None else next(self._steps, _END)
             self._held = None
-            if isinstance(act, bytes):
-                events.append(act)
-                size += len(act)
+            if isinstance(step, bytes):
+                events.append(step)
+                size += len(step)
                 if size >= _BLOCK:
                     self._send(events, flush=False)
                     self._wait(self._loop.call_soon(self._play))
                     return
-            elif isinstance(act, FaultBegins):
+            elif isinstance(step, FaultBegins):
                 self._ledger.count(faults_injected=1)
-            elif isinstance(act, At):
-                due = self._origin + act.seconds
+            elif isinstance(step, WaitUntil):
+                due = self._origin + step.seconds
                 if due > self._loop.time():
                     self._send(events, flush=True)
                     self._wait(self._loop.call_at(due, self._play))
                     return
-            elif act is _END:
+            elif step is _END:
                 self._send_end(events)
                 events = []
                 self._held = _SENT
@@ -276,35 +286,35 @@ class Connection(asyncio.Protocol):
                 self._send(events, flush=True)
                 events = []
                 if self._paused:
-                    self._held = act
-                elif not self._perform(act):
+                    self._held = step
+                elif not self._perform(step):
                     return
 
     def _wait(self, timer: asyncio.Handle | None) -> None:
         self._waiting = True
         self._timer = timer
 
-    def _perform(self, act: Head | Stall | Reset | Cut | _Mark) -> bool:
-        """Do one step that everything before it has left; whether to go on at once."""
-        if isinstance(act, Head):
-            self._send_head(act)
+    def _perform(self, step: Head | Stall | ResetConnection | EndEarly | _Mark) -> bool:
+        """Perform one step, after everything before it has been sent; returns whether to continue immediately."""
+        if isinstance(step, Head):
+            self._send_head(step)
             return True
-        if isinstance(act, Stall):
-            self._origin += act.seconds or 0.0
-            self._wait(None if act.seconds is None else self._loop.call_later(act.seconds, self._play))
+        if isinstance(step, Stall):
+            self._origin += step.seconds or 0.0
+            self._wait(None if step.seconds is None else self._loop.call_later(step.seconds, self._play))
             return False
-        if isinstance(act, Cut) and act.clean:
+        if isinstance(step, EndEarly) and step.clean:
             self._cut_short = True
             self._send_end([])
             self._held = _SENT
             return True
-        if act is _SENT:
+        if step is _SENT:
             self._complete()
             return False
-        if isinstance(act, Reset):
+        if isinstance(step, ResetConnection):
             peer: socket.socket = self._transport.get_extra_info("socket")
             peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.abort()  # nothing is buffered: without the linger option this is an ordinary FIN
+        self.abort()  # nothing is buffered, so without the linger option this is an ordinary FIN
         return False
 
     def _send_head(self, head: Head) -> None:
@@ -313,7 +323,7 @@ class Connection(asyncio.Protocol):
         headers = [*head.headers, ("server", "penstock-loopback")]
         reason = reasons.get(head.status, "")
         if framing.framing == "close":
-            # h11 would chunk it for a client that knows chunks. This connection has no further use for h11.
+            # h11 would use chunks for a client that knows them. This connection does not need h11 any more.
             lines = [f"HTTP/1.1 {head.status} {reason}", *(f"{name}: {value}" for name, value in headers), "", ""]
             self._write("\r\n".join(lines).encode("latin-1"))
             return
@@ -330,7 +340,7 @@ class Connection(asyncio.Protocol):
             self._ledger.count(events_sent=len(events))
 
     def _send_end(self, events: list[bytes]) -> None:
-        """The last events and HTTP's end of the body, in one write where nothing splits them."""
+        """Send the last events and the end of the HTTP body, in one write unless the framing splits them."""
         assert self._framing is not None
         *writes, last = [b"", *self._framing.feed(events, flush=True), *self._framing.end()]
         self._write_body([*writes, last + b"0\r\n\r\n" if self._framing.chunked else last])
@@ -343,7 +353,7 @@ class Connection(asyncio.Protocol):
             return
         for data in writes:
             if self._framing.framing == "length":
-                self._http.send(h11.Data(data=data))  # h11 keeps count of the length
+                self._http.send(h11.Data(data=data))  # h11 checks the length
             self._write(data)
         if writes:
             self._ledger.count(bytes_sent=sum(map(len, writes)))
@@ -353,9 +363,9 @@ class Connection(asyncio.Protocol):
             self._transport.write(data)
 
     def _complete(self) -> None:
-        """The answer is with the kernel: count it, and go on to the next request or close."""
+        """Count a response that the kernel has taken, then read the next request or close."""
         if self._transport.is_closing():
-            return  # the client left while we wrote; `connection_lost` follows and counts it
+            return  # the client disconnected meanwhile; `connection_lost` follows and counts it
         assert self._framing is not None
         framing, whole_stream = self._framing, self._stream and not self._cut_short
         self._drop_response()
@@ -363,23 +373,23 @@ class Connection(asyncio.Protocol):
         if framing.framing == "close":
             self._leave()
             return
-        self._http.send(h11.EndOfMessage())  # its bytes, where it has any, are already out
+        self._http.send(h11.EndOfMessage())  # its bytes, if any, are already sent
         if self._closing or self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
             self._leave()
             return
         self._http.start_next_cycle()
-        self._loop.call_soon(self._read_request)  # not from here: a thousand pipelined requests are not a recursion
+        self._loop.call_soon(self._read_request)  # directly, pipelined requests would recurse deeply
 
     def _drop_response(self) -> None:
-        if self._acts is not None:
-            self._acts = None
+        if self._steps is not None:
+            self._steps = None
             self._held = self._framing = None
             self._stream = self._cut_short = False
             self._ledger.count(active_responses=-1)
         self._request = None
 
     def _leave(self) -> None:
-        """Close from our side. What the client still sends of a refused request is read and thrown away first."""
+        """Close the connection. The rest of a refused request is read and discarded first."""
         if self._http.their_state in (h11.SEND_BODY, h11.ERROR) and not self._lingering:
             self._lingering = True
             self._transport.write_eof()
@@ -389,7 +399,7 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
     def _client_left(self) -> None:
-        """The other side is gone. Counts once, and only where something was owed."""
+        """Count a disconnect, once, and only if a request was being read or answered."""
         if self._request is not None and not self._ended_by_us and not self._lingering:
             self._ended_by_us = True
             self._ledger.count(client_disconnects=1)

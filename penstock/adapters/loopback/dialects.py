@@ -1,4 +1,4 @@
-"""The five dialects: which paths are theirs, what they want of a request, where they have the key. Pure."""
+"""The five dialects: their paths, what they require of a request, where a request carries the key. Pure."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any, Protocol
 import msgspec
 
 from penstock.adapters.loopback.answer import Answer
-from penstock.adapters.loopback.anthropic_wire import AnthropicWire, encode_anthropic_error
-from penstock.adapters.loopback.chat_wire import ChatWire
-from penstock.adapters.loopback.gemini_wire import GeminiArrayWire, GeminiWire, encode_gemini_error
-from penstock.adapters.loopback.ollama_wire import OllamaWire, encode_ollama_error
+from penstock.adapters.loopback.anthropic_encoder import AnthropicEncoder, encode_anthropic_error
+from penstock.adapters.loopback.chat_encoder import ChatEncoder
+from penstock.adapters.loopback.encoder import AnswerContext, AnswerEncoder, ErrorEncoder, encode_openai_error
+from penstock.adapters.loopback.gemini_encoder import GeminiArrayEncoder, GeminiEncoder, encode_gemini_error
+from penstock.adapters.loopback.ollama_encoder import OllamaEncoder, encode_ollama_error
 from penstock.adapters.loopback.request import ReceivedRequest
-from penstock.adapters.loopback.responses_wire import ResponsesWire
-from penstock.adapters.loopback.wire import EncodeError, Exchange, Wire, encode_error
+from penstock.adapters.loopback.responses_encoder import ResponsesEncoder
 
 __all__ = [
     "ANTHROPIC",
@@ -24,21 +24,21 @@ __all__ = [
     "OLLAMA",
     "RESPONSES",
     "Dialect",
-    "Generating",
+    "GenerationTarget",
     "Query",
-    "Refusal",
-    "complaint",
+    "Rejection",
+    "check_request",
     "dialect_of",
-    "generating",
+    "generation_target",
+    "reject_key",
     "sent_key",
-    "unauthorized",
 ]
 
 Query = Mapping[str, str]
 
 
-class Refusal(msgspec.Struct, frozen=True, kw_only=True):
-    """Why a request is not answered; what `EncodeError` wants to know."""
+class Rejection(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a request is not answered: the arguments for an `ErrorEncoder`."""
 
     status: int
     message: str | None = None
@@ -46,18 +46,18 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
     param: str | None = None
 
 
-class _MakeWire(Protocol):
-    def __call__(self, answer: Answer, exchange: Exchange) -> Wire: ...
+class _MakeEncoder(Protocol):
+    def __call__(self, answer: Answer, context: AnswerContext) -> AnswerEncoder: ...
 
 
 class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     """One provider's wire format."""
 
     name: str
-    make_wire: _MakeWire
-    encode_error: EncodeError
+    make_encoder: _MakeEncoder
+    encode_error: ErrorEncoder
     needed: tuple[tuple[str, tuple[type, ...]], ...]
-    """The fields that must be there, and what they may be."""
+    """The required fields of a request, and the types they may have."""
 
     has_choices: bool = False
 
@@ -66,31 +66,34 @@ _MODEL = ("model", (str,))
 
 CHAT = Dialect(
     name="chat",
-    make_wire=ChatWire,
-    encode_error=encode_error,
+    make_encoder=ChatEncoder,
+    encode_error=encode_openai_error,
     needed=(_MODEL, ("messages", (list,))),
     has_choices=True,
 )
 RESPONSES = Dialect(
-    name="responses", make_wire=ResponsesWire, encode_error=encode_error, needed=(_MODEL, ("input", (list, str)))
+    name="responses",
+    make_encoder=ResponsesEncoder,
+    encode_error=encode_openai_error,
+    needed=(_MODEL, ("input", (list, str))),
 )
 ANTHROPIC = Dialect(
     name="anthropic",
-    make_wire=AnthropicWire,
+    make_encoder=AnthropicEncoder,
     encode_error=encode_anthropic_error,
     needed=(_MODEL, ("max_tokens", (int,)), ("messages", (list,))),
 )
 OLLAMA = Dialect(
-    name="ollama", make_wire=OllamaWire, encode_error=encode_ollama_error, needed=(_MODEL, ("messages", (list,)))
+    name="ollama", make_encoder=OllamaEncoder, encode_error=encode_ollama_error, needed=(_MODEL, ("messages", (list,)))
 )
 GEMINI = Dialect(
     name="gemini",
-    make_wire=GeminiArrayWire,
+    make_encoder=GeminiArrayEncoder,
     encode_error=encode_gemini_error,
     needed=(("contents", (list, dict, str)),),
     has_choices=True,
 )
-_GEMINI_EVENTS = msgspec.structs.replace(GEMINI, make_wire=GeminiWire)
+_GEMINI_EVENTS = msgspec.structs.replace(GEMINI, make_encoder=GeminiEncoder)
 
 _GENERATING = {
     "/v1/chat/completions": CHAT,
@@ -101,27 +104,27 @@ _GENERATING = {
 _GEMINI_PATH = re.compile(r"/v1(?:beta|alpha)?/models/([^/]+):(?:streamG|g)enerateContent")
 
 
-class Generating(msgspec.Struct, frozen=True):
-    """The address asks for an answer, in this dialect; ``model`` where the address names it."""
+class GenerationTarget(msgspec.Struct, frozen=True):
+    """A request target that asks for an answer, in this dialect; ``model`` if the path names it."""
 
     dialect: Dialect
     model: str | None = None
 
 
-def generating(path: str, query: Query) -> Generating | None:
-    """What the address asks for, where it asks for an answer."""
+def generation_target(path: str, query: Query) -> GenerationTarget | None:
+    """Return what the target asks for, or None if it does not ask for an answer."""
     if path in _GENERATING:
-        return Generating(_GENERATING[path])
+        return GenerationTarget(_GENERATING[path])
     found = _GEMINI_PATH.fullmatch(path)
     if found is None:
         return None
     events = query.get("alt") == "sse" and ":stream" in path
-    return Generating(_GEMINI_EVENTS if events else GEMINI, found[1])
+    return GenerationTarget(_GEMINI_EVENTS if events else GEMINI, found[1])
 
 
 def dialect_of(path: str, headers: Mapping[str, str], query: Query) -> Dialect:
-    """The dialect of an address, whatever it asks for. OpenAI's and Anthropic's model lists have the same address."""
-    asked = generating(path, query)
+    """Return the dialect of any target. Headers decide if APIs share a path, as OpenAI and Anthropic share a list."""
+    asked = generation_target(path, query)
     if asked is not None:
         return asked.dialect
     if path.startswith("/v1/messages") or "anthropic-version" in headers:
@@ -134,36 +137,36 @@ def dialect_of(path: str, headers: Mapping[str, str], query: Query) -> Dialect:
 
 
 def sent_key(dialect: Dialect, headers: Mapping[str, str], query: Query) -> str:
-    """The key that came with a request, empty where there is none."""
+    """Return the key that a request carries, or an empty string."""
     if dialect.name == "gemini":
         return headers.get("x-goog-api-key", query.get("key", ""))
-    if dialect.name == "anthropic" and "x-api-key" in headers:  # its newer clients send a bearer token instead
+    if dialect.name == "anthropic" and "x-api-key" in headers:  # newer clients send a bearer token instead
         return headers["x-api-key"]
     scheme, _, key = headers.get("authorization", "").partition(" ")
     return key if scheme == "Bearer" else ""
 
 
-def unauthorized(dialect: Dialect, key: str) -> Refusal:
-    """What a wrong key, or none, gets."""
+def reject_key(dialect: Dialect, key: str) -> Rejection:
+    """Return the rejection of a request with a wrong key, or without one."""
     if dialect.name != "gemini":
-        return Refusal(status=401)
+        return Rejection(status=401)
     if key:
-        return Refusal(status=400, code="API_KEY_INVALID")
+        return Rejection(status=400, code="API_KEY_INVALID")
     message = "Method doesn't allow unregistered callers (callers without established identity)."
-    return Refusal(status=403, message=message)
+    return Rejection(status=403, message=message)
 
 
-def complaint(dialect: Dialect, request: ReceivedRequest) -> Refusal | None:
-    """Why no provider of this dialect would take the request, if so."""
+def check_request(dialect: Dialect, request: ReceivedRequest) -> Rejection | None:
+    """Return why no provider of this dialect would accept the request, or None if one would."""
     body: Any = request.body
     if not isinstance(body, dict):
         message = "We could not parse the JSON body of your request."
-        return Refusal(status=400, message=message, code="invalid_json")
+        return Rejection(status=400, message=message, code="invalid_json")
     if dialect.name == "anthropic" and "anthropic-version" not in request.headers:
-        return Refusal(status=400, message="anthropic-version: header is required")
+        return Rejection(status=400, message="anthropic-version: header is required")
     for name, kinds in dialect.needed:
         value = body.get(name)
         if not isinstance(value, kinds) or isinstance(value, bool) or (name == "model" and not value):
             message = f"Missing required parameter, or one of the wrong type: {name!r}."
-            return Refusal(status=400, message=message, code="missing_required_parameter", param=name)
+            return Rejection(status=400, message=message, code="missing_required_parameter", param=name)
     return None

@@ -1,9 +1,9 @@
 """What can go wrong with an answer, as values.
 
-Those that count tokens happen once that many tokens of the answer are out (all of them, where the answer has fewer),
-before anything that closes it. `Answer.faults` takes several stream faults at once; a fault in the place of an
-answer is that fault on the script's own ``answer``. Delivered to the kernel is everything that comes before the
-fault, so what a client sees is the same each time.
+A fault that counts tokens happens when that many tokens of the answer have been sent (or all, if the answer has fewer),
+before the events that close it. `Answer.faults` takes several stream faults; a stream fault given as a reply happens to
+the script's own ``answer``. Everything before the fault is handed to the kernel first, so a client sees the same each
+time.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def _check_count(field: str, value: object) -> None:
 
 def _check_text(field: str, value: object, *, optional: bool = False) -> None:
     if not isinstance(value, str) and not (optional and value is None):
-        raise OptionError(field, value, "a text" + (" or None" if optional else ""))
+        raise OptionError(field, value, "a string" + (" or None" if optional else ""))
 
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110's token
@@ -51,29 +51,29 @@ _HEADER_VALUE = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?|")
 
 
 def check_headers(headers: object) -> tuple[tuple[str, str], ...]:
-    """The pairs as a tuple, with the names in lower case.
+    """Return the pairs as a tuple, with the names in lower case.
 
     Raises:
-        OptionError: they are no pairs of texts, or what would break the head of a response.
+        OptionError: they are not pairs of strings, or would make the head of a response invalid.
     """
     pairs = tuple(headers) if isinstance(headers, (list, tuple)) else (None,)
     taken: list[tuple[str, str]] = []
     for pair in pairs:
         if not (isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(part, str) for part in pair)):
-            raise OptionError("headers", headers, "pairs of a name and a value")
+            raise OptionError("headers", headers, "pairs of a name and a value, both strings")
         name, value = pair
         if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(value):
-            raise OptionError("headers", pair, "a header's name, and printable ASCII")
+            raise OptionError("headers", pair, "a valid header name, and a value of printable ASCII")
         taken.append((name.lower(), value))
     return tuple(taken)
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """An HTTP error with the error JSON of the dialect.
+    """An HTTP error with the error JSON of the API.
 
-    ``retry_after``: seconds, or the header's text as it is (a date). ``code`` is OpenAI's, and Anthropic's ``type`` or
-    Gemini's ``status`` where it is one of theirs. ``headers``: such as rate limits.
+    ``retry_after``: seconds, or the text of the header (a date). ``code``: OpenAI's ``code``; also Anthropic's ``type``
+    or Gemini's ``status`` if it is one of their values. ``headers``: further headers, such as rate limits.
     """
 
     status: int
@@ -96,7 +96,7 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class HangUp:
-    """The connection is closed before a byte of the answer; ``reset``: by a TCP reset."""
+    """The connection is closed before the first byte of the answer; ``reset``: by a TCP reset."""
 
     reset: bool = False
 
@@ -116,7 +116,7 @@ class NotAStream:
 
 @dataclass(frozen=True, slots=True)
 class DelayFirstByte:
-    """The status line comes ``seconds`` late; None: never, the server waits until the client leaves."""
+    """The status line is sent ``seconds`` late; None: never, the server waits until the client disconnects."""
 
     seconds: float | None
 
@@ -126,7 +126,7 @@ class DelayFirstByte:
 
 @dataclass(frozen=True, slots=True)
 class StallAfter:
-    """Silence of ``seconds`` after so many tokens, then it goes on; None: until the client leaves."""
+    """Silence of ``seconds`` after so many tokens, then the rest; None: silence until the client disconnects."""
 
     tokens: int
     seconds: float | None = None
@@ -148,10 +148,10 @@ class ResetAfter:
 
 @dataclass(frozen=True, slots=True)
 class TruncateAfter:
-    """The answer stops after so many tokens: no finish reason, no end marker.
+    """The answer stops after so many tokens, without finish reason and end marker.
 
-    ``clean``: the body is ended as HTTP wants it, so that only the missing finish tells; otherwise the socket is
-    closed in the middle of the body.
+    ``clean``: the HTTP body ends properly, so only the missing finish reason shows that the answer is incomplete.
+    Otherwise the socket is closed in the middle of the body.
     """
 
     tokens: int
@@ -164,7 +164,7 @@ class TruncateAfter:
 
 @dataclass(frozen=True, slots=True)
 class MalformedJson:
-    """An event whose JSON breaks off, after so many tokens; the answer goes on behind it."""
+    """An event whose JSON breaks off, after so many tokens; the answer continues after it."""
 
     after: int = 0
 
@@ -176,9 +176,9 @@ class MalformedJson:
 class ErrorFrame:
     """An error inside the stream, under status 200; the answer ends there.
 
-    ``code`` is OpenAI's; Anthropic's ``type``, Gemini's ``code`` (a number) or ``status`` where it is one of theirs.
-    ``then_done``: what properly closes a broken stream follows: chat's ``[DONE]``, Responses' ``response.failed``; in
-    the other dialects nothing does.
+    ``code``: OpenAI's ``code``; also Anthropic's ``type``, or Gemini's ``code`` (a number) or ``status``, if it is one
+    of their values. ``then_done``: close the stream properly after the error, by chat's ``[DONE]`` or Responses'
+    ``response.failed``; other APIs send nothing after an error.
     """
 
     after: int = 0
@@ -189,14 +189,14 @@ class ErrorFrame:
     def __post_init__(self) -> None:
         _check_count("after", self.after)
         if not (self.code is None or isinstance(self.code, (str, int))) or isinstance(self.code, bool):
-            raise OptionError("code", self.code, "a text, a whole number or None")
+            raise OptionError("code", self.code, "a string, a whole number or None")
         _check_text("message", self.message)
         check_choice("then_done", self.then_done, (True, False))
 
 
 @dataclass(frozen=True, slots=True)
 class InvalidUtf8:
-    """A text delta with bytes in it that are no UTF-8; the answer goes on behind it."""
+    """A text delta that contains bytes that are not UTF-8; the answer continues after it."""
 
     after: int = 0
 
@@ -206,7 +206,7 @@ class InvalidUtf8:
 
 @dataclass(frozen=True, slots=True)
 class HugeEvent:
-    """A text delta of ``size`` bytes in one event; not counted in the answer's text or usage."""
+    """A text delta of ``size`` bytes in one event; it counts neither as text nor in the usage."""
 
     size: int
     after: int = 0
@@ -218,7 +218,7 @@ class HugeEvent:
 
 @dataclass(frozen=True, slots=True)
 class HoldOpen:
-    """Everything comes, the end marker too, but the body stays open for ``seconds``; None: until the client leaves."""
+    """The complete answer is sent, but the body stays open for ``seconds``; None: until the client disconnects."""
 
     seconds: float | None = None
 
@@ -227,7 +227,7 @@ class HoldOpen:
 
 
 ResponseFault: TypeAlias = Status | HangUp | NotAStream
-"""In the place of an answer."""
+"""Faults that replace an answer."""
 
 StreamFault: TypeAlias = (
     DelayFirstByte
@@ -240,6 +240,6 @@ StreamFault: TypeAlias = (
     | HugeEvent
     | HoldOpen
 )
-"""On the way of an answer."""
+"""Faults that happen while an answer is sent."""
 
 Fault: TypeAlias = ResponseFault | StreamFault

@@ -1,4 +1,4 @@
-"""From events to the pieces that are written to the socket: grouping, compression, cuts, HTTP's chunks. Pure."""
+"""From events to socket writes: grouping, compression, splitting, HTTP chunks. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["BodyFraming", "Cutter"]
 
 
 class Cutter:
-    """Cuts a stream of bytes at the places a `Split` names, counted from its beginning.
+    """Splits a stream of bytes at the offsets a `Split` names, counted from its beginning.
 
     >>> cutter = Cutter(4)
     >>> cutter.cut(b"abcdef", flush=False), cutter.cut(b"gh", flush=True)
@@ -25,7 +25,7 @@ class Cutter:
         self._rest = b""
 
     def cut(self, data: bytes, *, flush: bool) -> list[bytes]:
-        """The pieces that are complete; with ``flush``, all there is."""
+        """Return the complete pieces; with ``flush``, also the incomplete last one."""
         data = self._rest + data
         start = self._position
         end = start + len(data)
@@ -34,7 +34,7 @@ class Cutter:
         else:
             low, high = bisect_right(self._offsets, start), bisect_left(self._offsets, end + 1)
             cuts = list(self._offsets[low:high])
-            flush = flush or high == len(self._offsets)  # behind the last cut nothing has to wait
+            flush = flush or high == len(self._offsets)  # after the last offset nothing has to wait
         if flush and end > start and (not cuts or cuts[-1] != end):
             cuts.append(end)
         edges = [start, *cuts]
@@ -44,7 +44,7 @@ class Cutter:
 
 
 class BodyFraming:
-    """How one body becomes socket writes. Without an answer: as it comes, or ``batch`` events a write."""
+    """Turns the events of one body into socket writes. Without an answer: unchanged, or ``batch`` events a write."""
 
     def __init__(self, framing: Framing = "length", answer: Answer | None = None, *, batch: int | None = None) -> None:
         self.framing: Framing = framing
@@ -54,17 +54,17 @@ class BodyFraming:
         self._cutter = Cutter(answer.split) if answer and answer.split is not None else None
         self._gzip = zlib.compressobj(wbits=31) if framing == "gzip" else None
         self._held: list[bytes] = []
-        # The way of the benchmarks: each event a chunk, and as many as there are in one write.
+        # The case of the benchmarks: each event is a chunk, and one write has all events there are.
         self._plain = self._events_per_chunk == 1 and not (self._batch or self._cutter or self._gzip)
 
     def unchunk(self) -> None:
-        """The client knows no chunks (HTTP/1.0): the body ends with the connection."""
+        """Do without chunks, for a client that does not know them (HTTP/1.0): the body ends with the connection."""
         self.chunked = False
         if self.framing == "chunked":
             self.framing = "close"
 
     def feed(self, events: list[bytes], *, flush: bool) -> list[bytes]:
-        """What to write for these events, one item a write; without ``flush``, incomplete groups wait for more."""
+        """Return the writes for these events, one item each; without ``flush``, incomplete groups wait for more."""
         if self._plain:
             return [b"".join(map(_chunk, events) if self.chunked else events)] if events else []
         events = self._held + events
@@ -79,7 +79,7 @@ class BodyFraming:
         return writes
 
     def end(self) -> list[bytes]:
-        """What is left to write when the body is complete; HTTP's last chunk is not part of it."""
+        """Return the remaining writes when the body is complete, without HTTP's last chunk."""
         writes = self.feed([], flush=True)
         if self._gzip is None:
             return writes

@@ -1,4 +1,4 @@
-"""The lists of models, as each provider writes them, page by page. Pure."""
+"""The lists of models in the form of each provider, page by page. Pure."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any
 
 import msgspec
 
-from penstock.adapters.loopback.dialects import Dialect, Query, Refusal
+from penstock.adapters.loopback.dialects import Dialect, Query, Rejection
 
 __all__ = ["list_models"]
 
 _CREATED = "2026-01-01T00:00:00Z"
 
 
-def list_models(dialect: Dialect, names: Sequence[str], query: Query) -> bytes | Refusal:
-    """The list, or the page of it that was asked for, in the dialect's form."""
+def list_models(dialect: Dialect, names: Sequence[str], query: Query) -> bytes | Rejection:
+    """Return the list, or the requested page of it, in the form of the dialect."""
     match dialect.name:
         case "anthropic":
             return _anthropic(names, query)
@@ -29,20 +29,20 @@ def list_models(dialect: Dialect, names: Sequence[str], query: Query) -> bytes |
     return msgspec.json.encode(listed)
 
 
-def _size(query: Query, name: str, default: int) -> int | Refusal:
+def _size(query: Query, name: str, default: int) -> int | Rejection:
     size = query.get(name, str(default))
     if not size.isdecimal() or not 1 <= int(size) <= 1000:
-        return Refusal(status=400, message=f"{name}: must be from 1 to 1000", param=name)
+        return Rejection(status=400, message=f"{name}: must be from 1 to 1000", param=name)
     return int(size)
 
 
-def _anthropic(names: Sequence[str], query: Query) -> bytes | Refusal:
+def _anthropic(names: Sequence[str], query: Query) -> bytes | Rejection:
     limit = _size(query, "limit", 20)
-    if isinstance(limit, Refusal):
+    if isinstance(limit, Rejection):
         return limit
     for name in ("after_id", "before_id"):
         if name in query and query[name] not in names:
-            return Refusal(status=400, message=f"{name}: no such model", param=name)
+            return Rejection(status=400, message=f"{name}: no such model", param=name)
     if "before_id" in query:
         end = names.index(query["before_id"])
         start = max(end - limit, 0)
@@ -57,12 +57,12 @@ def _anthropic(names: Sequence[str], query: Query) -> bytes | Refusal:
     return msgspec.json.encode({"data": data, "has_more": has_more, **edges})
 
 
-def _gemini(names: Sequence[str], query: Query) -> bytes | Refusal:
+def _gemini(names: Sequence[str], query: Query) -> bytes | Rejection:
     size, token = _size(query, "pageSize", 50), query.get("pageToken", "0")
-    if isinstance(size, Refusal):
+    if isinstance(size, Rejection):
         return size
     if not token.isdecimal():
-        return Refusal(status=400, message="The page token is invalid.")
+        return Rejection(status=400, message="The page token is invalid.")
     start = int(token)
     end = start + size
     listed: dict[str, Any] = {"models": [_gemini_model(name) for name in names[start:end]]}

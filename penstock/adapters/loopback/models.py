@@ -1,4 +1,4 @@
-"""The script for people: a few answers and every fault, each under a model's name."""
+"""The default script: a few answers and every fault, each under the name of a model."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ _WEATHER = {"city": "Zürich", "unit": "°C"}
 
 
 def default_script(tokens_per_second: float = 40.0) -> Script:
-    """What ``penstock loopback`` says; the table of its models is in the package's docstring.
+    """Return the script of ``penstock loopback``; the docstring of the package has a table of its models.
 
     Raises:
-        OptionError: ``tokens_per_second`` is not from 0.001 to 1e9.
+        OptionError: ``tokens_per_second`` is not between 0.001 and 1e9.
     """
     answer = Answer(_SENTENCES[0], tokens_per_second=tokens_per_second)
     sentences = Cycle(tuple(answer.replace(text=text) for text in _SENTENCES))
@@ -71,7 +71,7 @@ def default_script(tokens_per_second: float = 40.0) -> Script:
 
 
 def _call_a_tool(request: ReceivedRequest, answer: Answer) -> Answer:
-    """Call the request's first tool; once its result is there, tell it."""
+    """Call the first tool of the request; if its result is there, repeat it."""
     if request.tool_result is not None:
         return answer.replace(text=f"The tool says: {request.tool_result}")
     name, schema = next(iter(request.tools), ("get_weather", None))
@@ -80,7 +80,7 @@ def _call_a_tool(request: ReceivedRequest, answer: Answer) -> Answer:
 
 
 def _arguments(schema: Any) -> dict[str, Any]:
-    """What a function with these parameters may be called with; one that tells none is asked for the weather."""
+    """Return valid arguments for these parameters; without parameters, those of a weather request."""
     schema = schema if isinstance(schema, dict) else {}
     properties = schema.get("properties")
     if not isinstance(properties, dict) or (not properties and schema.get("additionalProperties") is not False):

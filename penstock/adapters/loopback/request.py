@@ -1,4 +1,4 @@
-"""A request as it came, and what it says, in whichever dialect it says it."""
+"""A received request, and what it asks for, whatever its dialect."""
 
 from __future__ import annotations
 
@@ -11,41 +11,41 @@ __all__ = ["ReceivedRequest"]
 
 
 class ReceivedRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """One request as it came.
+    """One received request.
 
-    ``body`` is the parsed JSON, None where there was none or it did not parse. ``path`` is without query. Header names
-    are in lower case; what may hold a key (``authorization``, ``x-api-key``, ``cookie`` …) has its value replaced by
-    stars.
+    ``body`` is the parsed JSON, or None if there was none or it could not be parsed. ``path`` has no query. Header
+    names are in lower case; values that may hold a key (``authorization``, ``x-api-key``, ``cookie`` …) are replaced
+    by stars.
     """
 
     number: int
-    """1 for the first request of this provider, whatever its path."""
+    """1 for the first request to this provider, whatever its path."""
 
     method: str
     path: str
     model: str | None
-    """From the body, or from Gemini's path."""
+    """From the body, or for Gemini from the path."""
 
     body: Any
     headers: Mapping[str, str]
 
     @property
     def fields(self) -> dict[str, Any]:
-        """The body's fields; none where it is no object."""
+        """The fields of the body; empty if it is not an object."""
         return self.body if isinstance(self.body, dict) else {}
 
     @property
     def stream(self) -> bool:
-        """Whether a streamed answer was asked for: Gemini says so in the path, Ollama streams unless told not to."""
+        """Whether a streamed answer is requested: Gemini's path says so; Ollama streams unless ``stream`` is false."""
         if self.path.endswith("enerateContent"):
             return self.path.endswith(":streamGenerateContent")
         return self.fields.get("stream", self.path == "/api/chat") is True
 
     @property
     def messages(self) -> list[dict[str, Any]]:
-        """The conversation as it is written: ``messages``, Gemini's ``contents``, Responses' ``input``.
+        """The messages of the conversation as sent: ``messages``, Gemini's ``contents`` or Responses' ``input``.
 
-        An ``input`` of bare text is one user message.
+        An ``input`` that is a string is one user message.
         """
         given = next((self.fields[name] for name in ("messages", "contents", "input") if name in self.fields), None)
         if isinstance(given, str):
@@ -54,7 +54,7 @@ class ReceivedRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def last_user_text(self) -> str:
-        """The text of the last user message, empty where there is none. The result of a tool is no such message."""
+        """The text of the last user message, or an empty string. The result of a tool is not a user message."""
         for message in reversed(self.messages):
             if message.get("role", "user") == "user" and _tool_result(message) is None:
                 return "".join(_texts(_content(message)))
@@ -62,12 +62,12 @@ class ReceivedRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def tool_names(self) -> list[str]:
-        """The names of the functions that may be called."""
+        """The names of the functions that may be called, in order."""
         return [name for name, _ in self.tools]
 
     @property
     def tools(self) -> list[tuple[str, Any]]:
-        """The functions that may be called: the name of each, and the JSON schema of its parameters as it was given."""
+        """The functions that may be called: the name of each, and the JSON schema of its parameters as it was sent."""
         offered = self.fields.get("tools")
         found: list[Any] = []
         for tool in offered if isinstance(offered, list) else ():
@@ -80,15 +80,15 @@ class ReceivedRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def tool_result(self) -> str | None:
-        """What the last message says, where it is the result of a tool."""
+        """The content of the last message if it is the result of a tool, otherwise None."""
         messages = self.messages
         return _tool_result(messages[-1]) if messages else None
 
     def count_words(self) -> int:
-        """Words in all texts of the conversation: our measure of input tokens."""
-        told = self.fields
-        system = told.get("systemInstruction", told.get("system_instruction"))
-        contents = [told.get("instructions"), told.get("system"), *([_content(system)] if system else [])]
+        """Count the words in all texts of the conversation; they stand for input tokens."""
+        fields = self.fields
+        system = fields.get("systemInstruction", fields.get("system_instruction"))
+        contents = [fields.get("instructions"), fields.get("system"), *([_content(system)] if system else [])]
         contents += [_content(message) for message in self.messages]
         return sum(len(text.split()) for content in contents for text in _texts(content))
 
@@ -131,9 +131,9 @@ def _tool_result(message: dict[str, Any]) -> str | None:
 
 
 def _to_text(result: object) -> str:
-    """The text of a tool's result; what is no text is told as JSON."""
+    """Return the text of a tool's result; a result that is not text is encoded as JSON."""
     if isinstance(result, dict) and len(result) == 1:
-        result = next(iter(result.values()))  # Gemini wants an object; clients wrap a text into {"result": …}
+        result = next(iter(result.values()))  # Gemini takes an object; clients wrap a text in {"result": …}
     if isinstance(result, (str, list)):
         return "".join(_texts(result)) if any(_texts(result)) or not result else msgspec.json.encode(result).decode()
     return "" if result is None else msgspec.json.encode(result).decode()

@@ -1,4 +1,4 @@
-"""Answers of the Responses API that are kept (``background``), and what of one a further connection gets."""
+"""Kept answers of the Responses API (``background``), and what a further connection gets of one."""
 
 from __future__ import annotations
 
@@ -8,69 +8,69 @@ from collections.abc import Iterator
 import msgspec
 
 from penstock.adapters.loopback.answer import Answer
-from penstock.adapters.loopback.responses_wire import ResponsesWire
-from penstock.adapters.loopback.wire import Exchange
+from penstock.adapters.loopback.encoder import AnswerContext
+from penstock.adapters.loopback.responses_encoder import ResponsesEncoder
 
-__all__ = ["KeptResponse", "KeptResponses", "ResumedWire"]
+__all__ = ["KeptResponse", "KeptResponses", "ResumedEncoder"]
 
 _KEPT = 256
-"""Answers kept; the oldest makes room."""
+"""The number of answers kept; the oldest is dropped for a new one."""
 
 
 class KeptResponse(msgspec.Struct, frozen=True):
-    """An answer, and the request it was first sent for."""
+    """An answer, and the context of the request it was first sent for."""
 
     answer: Answer
-    exchange: Exchange
+    context: AnswerContext
 
     def again(self, connection: int) -> Answer:
-        """The answer as the connection so many after the first gets it: with that one's own faults, and no delay."""
+        """Return the answer for a further connection, counted from 0: with its own faults, and without delay."""
         faults = self.answer.resumptions[connection : connection + 1]
         return self.answer.replace(faults=faults[0] if faults else (), first_token_delay=0.0, resumptions=())
 
 
 class KeptResponses:
-    """The answers kept, by the id of the response, each with a count of how often it was gone on with."""
+    """The kept answers by the id of the response, each with a count of its resumptions."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[str, KeptResponse] = OrderedDict()
         self._resumed: dict[str, int] = {}
 
-    def keep(self, answer: Answer, exchange: Exchange) -> None:
-        """Keep one more."""
-        response_id = ResponsesWire(answer, exchange).response_id
-        self._kept[response_id] = KeptResponse(answer, exchange)
+    def keep(self, answer: Answer, context: AnswerContext) -> None:
+        """Keep an answer."""
+        response_id = ResponsesEncoder(answer, context).response_id
+        self._kept[response_id] = KeptResponse(answer, context)
         self._resumed[response_id] = 0
         if len(self._kept) > _KEPT:
             oldest, _ = self._kept.popitem(last=False)
             del self._resumed[oldest]
 
-    def resume(self, response_id: str) -> tuple[Answer, Exchange] | None:
-        """The answer for one more connection, or None where there is no such response."""
+    def resume(self, response_id: str) -> tuple[Answer, AnswerContext] | None:
+        """Return the answer for one more connection, or None if there is no such response."""
         kept = self._kept.get(response_id)
         if kept is None:
             return None
         self._resumed[response_id] += 1
-        return kept.again(self._resumed[response_id] - 1), kept.exchange
+        return kept.again(self._resumed[response_id] - 1), kept.context
 
 
-class ResumedWire(ResponsesWire):
-    """The events behind number ``after``, with the numbers and ids they had on the first connection."""
+class ResumedEncoder(ResponsesEncoder):
+    """Encodes the events numbered above ``after``, with the numbers and ids they had on the first connection."""
 
-    def __init__(self, answer: Answer, exchange: Exchange, after: int) -> None:
-        super().__init__(answer, exchange)
+    def __init__(self, answer: Answer, context: AnswerContext, after: int) -> None:
+        super().__init__(answer, context)
         self._after = after
 
     def opening(self) -> Iterator[bytes]:
-        """What is left of the opening."""
+        """Yield the rest of the opening."""
         return (event for event in super().opening() if self._is_new())
 
     def body(self) -> Iterator[tuple[bool, bytes]]:
-        """What is left of the answer."""
-        return (told for told in super().body() if self._is_new())
+        """Yield the rest of the answer."""
+        return (event for event in super().body() if self._is_new())
 
     def closing(self) -> Iterator[bytes]:
-        """What is left of the closing."""
+        """Yield the rest of the closing."""
         return (event for event in super().closing() if self._is_new())
 
     def _is_new(self) -> bool:

@@ -1,7 +1,7 @@
-"""What the loopback provider says: scripts that decide who gets which answer, recording or fault.
+"""Scripts: which request to the loopback provider gets which answer, recording or fault.
 
-Plain frozen values, checked when made; every refusal is an `OptionError`. A `Playback` is a script being played: it
-remembers how far each list of replies has come.
+Scripts are frozen values, validated when they are made; an invalid one raises `OptionError`. A `Playback` plays a
+script: it remembers the position in each list of replies.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ __all__ = [
 ]
 
 Reply: TypeAlias = Answer | Replay | Fault | Callable[[ReceivedRequest], Answer | Replay | Fault]
-"""What a request gets. A function is called in the provider's own thread and must not block."""
+"""What a request gets. A function is called in the provider's own thread; it must not block."""
 
 _REPLY_KINDS = (Answer, Replay, *get_args(ResponseFault), *get_args(StreamFault))
 
 
 @dataclass(frozen=True, slots=True)
 class Cycle:
-    """Replies in turn, round and round."""
+    """Replies in rotation: after the last one comes the first again."""
 
     replies: tuple[Reply, ...]
 
@@ -48,7 +48,7 @@ class Cycle:
 
 
 Replies: TypeAlias = Reply | Sequence[Reply] | Cycle
-"""One reply for every request, or several: the first for the first request …, the last for all that follow."""
+"""One reply for all requests, or several: one for each request in order, the last one for all later requests."""
 
 
 def _to_replies(name: str, value: object) -> tuple[Reply, ...]:
@@ -56,7 +56,9 @@ def _to_replies(name: str, value: object) -> tuple[Reply, ...]:
     for reply in replies:
         if not isinstance(reply, _REPLY_KINDS) and (isinstance(reply, type) or not callable(reply)):
             raise OptionError(
-                name, reply, "an Answer, a Replay, a fault, or a function from a ReceivedRequest to one of them"
+                name,
+                reply,
+                "an Answer, a Replay, a fault, or a function that takes a ReceivedRequest and returns one of them",
             )
     if not replies:
         raise OptionError(name, value, "at least one reply")
@@ -65,12 +67,12 @@ def _to_replies(name: str, value: object) -> tuple[Reply, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """Who gets which answer: what ``models`` says for the request's model, otherwise what ``replies`` say.
+    """Which request gets which reply: that of its model in ``models``, otherwise one of ``replies``.
 
     Attributes:
-        replies: for every request whose model is not in ``models``; None is always ``answer``.
-        models: replies by model name, each with a count of its own.
-        answer: what a bare stream fault happens to.
+        replies: for requests for a model that is not in ``models``; None is always ``answer``.
+        models: replies by model name; each model has its own position.
+        answer: the answer to which a stream fault happens that is given as a reply.
     """
 
     replies: Replies | None = None
@@ -86,36 +88,36 @@ class Script:
             raise OptionError("models", self.models, "a mapping from model names to replies")
         for model, replies in self.models.items():
             if not isinstance(model, str):
-                raise OptionError("models", model, "names of models")
+                raise OptionError("models", model, "model names that are strings")
             if not isinstance(replies, Cycle):
                 _to_replies(f"models[{model!r}]", replies)
 
 
 class Playback:
-    """A script being played. Used by one thread."""
+    """Plays a script. Used by one thread."""
 
     def __init__(self, script: Script) -> None:
         self.script = script
-        self._models = {model: _in_turn(replies) for model, replies in script.models.items()}
-        self._others = _in_turn(script.answer if script.replies is None else script.replies)
+        self._models = {model: _iterate_replies(replies) for model, replies in script.models.items()}
+        self._others = _iterate_replies(script.answer if script.replies is None else script.replies)
 
     def reply(self, request: ReceivedRequest) -> Answer | Replay | ResponseFault:
-        """Decide what ``request`` gets.
+        """Return what ``request`` gets.
 
         Raises:
-            OptionError: a function of the script returned something else than an answer, a recording or a fault.
-            Exception: whatever a function of the script raises.
+            OptionError: a function of the script did not return an answer, a recording or a fault.
+            Exception: any exception that a function of the script raises.
         """
         model = request.model or ""
-        # Ollama's names have a tag.
+        # Ollama's model names have a tag.
         replies = self._models.get(model) or self._models.get(model.removesuffix(":latest")) or self._others
         reply = next(replies)
         if isinstance(reply, _REPLY_KINDS):
-            return self._settle(reply)
+            return self._resolve(reply)
         assert callable(reply)
-        return self._settle(reply(request))
+        return self._resolve(reply(request))
 
-    def _settle(self, reply: object) -> Answer | Replay | ResponseFault:
+    def _resolve(self, reply: object) -> Answer | Replay | ResponseFault:
         if isinstance(reply, (Answer, Replay, Status, HangUp, NotAStream)):
             return reply
         if isinstance(reply, get_args(StreamFault)):
@@ -123,7 +125,7 @@ class Playback:
         raise OptionError("reply", reply, "an Answer, a Replay or a fault")
 
 
-def _in_turn(replies: Replies) -> Iterator[Reply]:
+def _iterate_replies(replies: Replies) -> Iterator[Reply]:
     if isinstance(replies, Cycle):
         yield from cycle(replies.replies)
     *first, last = _to_replies("replies", replies)

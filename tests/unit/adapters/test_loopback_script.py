@@ -1,4 +1,4 @@
-"""The loopback provider's pure half: values, who gets which answer, framing, the layout in time."""
+"""The pure part of the loopback provider: values, scripts, framing, timelines."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import penstock.adapters.loopback as package
-from penstock.adapters.loopback.chat_wire import ChatWire
+from penstock.adapters.loopback.chat_encoder import ChatEncoder
+from penstock.adapters.loopback.encoder import AnswerContext, AnswerEncoder, to_usage
 from penstock.adapters.loopback.faults import (
     DelayFirstByte,
     ErrorFrame,
@@ -31,14 +32,13 @@ from penstock.adapters.loopback.faults import (
 from penstock.adapters.loopback.framing import BodyFraming, Cutter
 from penstock.adapters.loopback.ledger import Ledger, ReceivedRequest
 from penstock.adapters.loopback.models import default_script
-from penstock.adapters.loopback.responses_wire import ResponsesWire
-from penstock.adapters.loopback.score import At, Cut, Head, Reset, Stall, score_stream
+from penstock.adapters.loopback.responses_encoder import ResponsesEncoder
 from penstock.adapters.loopback.script import Answer, Cycle, Playback, Script, ScriptedCall, split_text
-from penstock.adapters.loopback.wire import Exchange, Wire, to_usage
+from penstock.adapters.loopback.timeline import EndEarly, Head, ResetConnection, Stall, WaitUntil, stream_timeline
 from penstock.errors import CallTimeout, OptionError
 from penstock.events import Usage
 
-EXCHANGE = Exchange(number=1, model="m", created=0, input_tokens=3, include_usage=True)
+CONTEXT = AnswerContext(number=1, model="m", created=0, input_tokens=3, include_usage=True)
 
 
 def ask(model: str | None = "m", body: Any = None) -> ReceivedRequest:
@@ -127,7 +127,7 @@ def test_an_answer_is_repeated_until_it_has_so_many_tokens() -> None:
 
 def test_usage_counts_reasoning_text_and_fragments_of_arguments() -> None:
     answer = Answer("one two", reasoning="so so so", tool_calls=(ScriptedCall("f", '{"a": 12345}'),))
-    assert to_usage(answer, EXCHANGE) == Usage(
+    assert to_usage(answer, CONTEXT) == Usage(
         input_tokens=3, output_tokens=2 + 3 + 2, total_tokens=10, reasoning_tokens=3, cached_tokens=0
     )
 
@@ -259,49 +259,54 @@ def test_cuts_are_counted_from_the_beginning_of_the_body() -> None:
     assert every.cut(b"ghij", flush=False) == [b"gh"]
 
 
-# --- layout in time -----------------------------------------------------------------------------------------------
+# --- timelines ----------------------------------------------------------------------------------------------------
 
 
-def chat(answer: Answer) -> Callable[[], Wire]:
-    return lambda: ChatWire(answer, EXCHANGE)
+def chat(answer: Answer) -> Callable[[], AnswerEncoder]:
+    return lambda: ChatEncoder(answer, CONTEXT)
+
+
+def waits(answer: Answer) -> list[float]:
+    """When each step that waits for a moment is due, in seconds since the request."""
+    return [step.seconds for step in stream_timeline(answer, chat(answer)) if isinstance(step, WaitUntil)]
 
 
 def test_deadlines_are_multiples_of_the_pace_so_that_delays_do_not_add_up() -> None:
     answer = Answer(tokens=tuple("abcd"), pace=0.5, first_token_delay=2)
-    assert [act.seconds for act in score_stream(answer, chat(answer)) if isinstance(act, At)] == [2, 2.5, 3, 3.5]
+    assert waits(answer) == [2, 2.5, 3, 3.5]
 
 
 def test_a_paced_batch_is_due_when_its_last_token_is() -> None:
     answer = Answer(tokens=tuple("abcde"), tokens_per_second=1, batch=2)
-    assert [act.seconds for act in score_stream(answer, chat(answer)) if isinstance(act, At)] == [1, 3, 4]
+    assert waits(answer) == [1, 3, 4]
 
 
 def test_a_fast_answer_has_no_deadlines() -> None:
-    assert not any(isinstance(act, At) for act in score_stream(Answer(), chat(Answer())))
+    assert waits(Answer()) == []
 
 
-@pytest.mark.parametrize("wire", [ChatWire, ResponsesWire])
+@pytest.mark.parametrize("encoder", [ChatEncoder, ResponsesEncoder])
 @pytest.mark.parametrize("tokens", [0, 1, 3, 99])
-def test_a_fault_comes_after_exactly_so_many_tokens(wire: type[ChatWire | ResponsesWire], tokens: int) -> None:
+def test_a_fault_comes_after_exactly_so_many_tokens(encoder: type[ChatEncoder | ResponsesEncoder], tokens: int) -> None:
     answer = Answer(tokens=("@0", "@1", "@2", "@3"), faults=(TruncateAfter(tokens, clean=True),))
-    acts = list(score_stream(answer, lambda: wire(answer, EXCHANGE)))
-    assert acts[-1] == Cut(clean=True)
-    deltas = [act for act in acts if isinstance(act, bytes) and re.search(rb'"(content|delta)":"@\d"', act)]
+    steps = list(stream_timeline(answer, lambda: encoder(answer, CONTEXT)))
+    assert steps[-1] == EndEarly(clean=True)
+    deltas = [step for step in steps if isinstance(step, bytes) and re.search(rb'"(content|delta)":"@\d"', step)]
     assert len(deltas) == min(tokens, 4)
 
 
 def test_several_faults_of_one_answer_come_in_the_order_of_their_places() -> None:
     answer = Answer(tokens=("a", "b", "c"), faults=(ResetAfter(2), StallAfter(1, seconds=9)))
-    acts = [act for act in score_stream(answer, chat(answer)) if isinstance(act, (Stall, Reset, Head))]
-    assert [type(act) for act in acts] == [Head, Stall, Reset]
+    steps = [step for step in stream_timeline(answer, chat(answer)) if isinstance(step, (Stall, ResetConnection, Head))]
+    assert [type(step) for step in steps] == [Head, Stall, ResetConnection]
 
 
 @pytest.mark.parametrize("fault", [None, ErrorFrame(1), TruncateAfter(1, clean=True), HugeEvent(99), MalformedJson(1)])
 def test_the_length_announced_is_the_length_sent(fault: Any) -> None:
     answer = Answer(framing="length", timestamps=True, comments=2, bom=True, faults=(fault,) if fault else ())
-    acts = list(score_stream(answer, chat(answer)))
-    [head] = [act for act in acts if isinstance(act, Head)]
-    assert int(dict(head.headers)["content-length"]) == sum(len(act) for act in acts if isinstance(act, bytes))
+    steps = list(stream_timeline(answer, chat(answer)))
+    [head] = [step for step in steps if isinstance(step, Head)]
+    assert int(dict(head.headers)["content-length"]) == sum(len(step) for step in steps if isinstance(step, bytes))
 
 
 def test_the_length_announced_is_that_of_the_whole_answer_where_it_is_cut() -> None:
@@ -309,16 +314,18 @@ def test_the_length_announced_is_that_of_the_whole_answer_where_it_is_cut() -> N
     cut = answer.replace(faults=(TruncateAfter(1),))
     lengths = []
     for each in (answer, cut):
-        head = next(act for act in score_stream(each, chat(each)) if isinstance(act, Head))
+        head = next(step for step in stream_timeline(each, chat(each)) if isinstance(step, Head))
         lengths.append(dict(head.headers)["content-length"])
     assert lengths[0] == lengths[1]
 
 
 def test_events_of_a_response_are_numbered_without_gaps() -> None:
     answer = Answer("a b c", reasoning="so so", refusal="no", tool_calls=(ScriptedCall("f", '{"x": "abcdefgh"}'),))
-    acts = [act for act in score_stream(answer, lambda: ResponsesWire(answer, EXCHANGE)) if isinstance(act, bytes)]
-    numbers = [msgspec.json.decode(act.split(b"data: ")[1])["sequence_number"] for act in acts]
-    assert numbers == list(range(len(acts)))
+    steps = [
+        step for step in stream_timeline(answer, lambda: ResponsesEncoder(answer, CONTEXT)) if isinstance(step, bytes)
+    ]
+    numbers = [msgspec.json.decode(step.split(b"data: ")[1])["sequence_number"] for step in steps]
+    assert numbers == list(range(len(steps)))
 
 
 # --- the ledger ---------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The loopback provider's model ``tools`` calls any function as its schema says."""
+"""The model ``tools`` of the loopback provider calls any function as its schema says."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WEATHER = {"city": "Zürich", "unit": "°C"}
 
 
 def called_with(*tools: Any) -> Any:
-    """The arguments of the call that answers a request with these tools."""
+    """Return the arguments of the call that answers a request with these tools."""
     body = {"model": "tools", "tools": list(tools), "messages": [{"role": "user", "content": "Hello"}]}
     request = ReceivedRequest(
         number=1, method="POST", path="/v1/chat/completions", model="tools", body=body, headers={}

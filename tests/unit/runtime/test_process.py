@@ -15,6 +15,7 @@ from pykka import ActorRegistry
 
 from penstock.actors.runtime.clock import SystemClock, TimerThread
 from penstock.actors.runtime.dispatcher import ThreadedDispatcher
+from penstock.actors.runtime.mailbox import Mailbox
 from penstock.actors.runtime.process import Process, ProcessRef, Refusal
 from penstock.actors.runtime.runtime import Runtime
 from penstock.actors.runtime.signals import Down, ExitNotice
@@ -533,7 +534,9 @@ def test_a_signal_and_a_message_that_come_between_two_looks_are_taken_in_their_o
         process: Any = ref._actor_weakref()
         ref.tell("before")
         process.actor_inbox = Interrupted(process.actor_inbox)
-        simulation.dispatcher._ready.pop().enter().run(2)  # a turn of two messages
+        ready = simulation.dispatcher._ready.pop()
+        assert isinstance(ready, Mailbox)
+        ready.enter().run(2)  # a turn of two messages
         simulation.settle()
         assert simulation.runtime.exit_reason(ref) == "signal"
         assert handled == []

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
+import threading
 from typing import Any
 
 import pytest
@@ -152,3 +155,123 @@ def test_at_the_end_no_process_is_left() -> None:
     with pytest.raises(ProcessDead):
         ref.ask(5)
     assert simulation.dispatcher.statistics().queued == 0
+
+
+# --- simulated threads ---------------------------------------------------------------------------------------------
+
+
+def locked() -> threading.Lock:
+    latch = threading.Lock()
+    latch.acquire()
+    return latch
+
+
+def test_threads_that_wait_end_in_whatever_order_their_latches_are_released() -> None:
+    for order in itertools.permutations(range(3)):
+        with Simulation() as simulation:
+            latches = [locked() for _ in range(3)]
+            threads = [
+                simulation.start_thread(functools.partial(simulation.dispatcher.wait, latch, None)) for latch in latches
+            ]
+            simulation.settle()
+            ended: list[int] = []
+            for number in order:
+                latches[number].release()
+                simulation.settle()
+                ended += [other for other in range(3) if threads[other].has_ended and other not in ended]
+            assert tuple(ended) == order
+
+
+def test_a_threads_wait_takes_exactly_its_time_and_actors_run_meanwhile() -> None:
+    with Simulation() as simulation:
+        start = simulation.clock.monotonic()
+        waited: list[float] = []
+
+        def run() -> None:
+            waited.append(simulation.dispatcher.wait(locked(), 3))
+            waited.append(simulation.clock.monotonic() - start)
+            simulation.dispatcher.pause(0.5)
+            waited.append(simulation.clock.monotonic() - start)
+            waited.append(simulation.spawn(Slow).ask(2, timeout=10) - start)
+
+        call = simulation.spawn(Slow).ask(2, block=False)
+        simulation.start_thread(run)
+        simulation.advance(2.5)
+        assert (call.is_done, waited) == (True, [])
+        simulation.advance(10)
+        assert waited == [False, 3, 3.5, 5.5]
+        assert len(simulation.timers) == 0
+
+
+def test_a_wait_that_was_granted_leaves_no_timer() -> None:
+    with Simulation() as simulation:
+        latch, granted = locked(), []
+        simulation.start_thread(lambda: granted.append(simulation.dispatcher.wait(latch, 5)))
+        simulation.advance(1)
+        latch.release()
+        simulation.settle()
+        assert granted == [True]
+        assert len(simulation.timers) == 0
+
+
+def test_the_seed_decides_when_a_thread_runs() -> None:
+    def order(seed: int) -> str:
+        notes: list[Any] = []
+        with Simulation(seed) as simulation:
+
+            def run() -> None:
+                for _ in range(4):
+                    notes.append(("thread", None))
+                    simulation.dispatcher.pause(0)
+
+            simulation.start_thread(run)
+            actor = simulation.spawn(Noting, "actor", notes)
+            for message in range(4):
+                actor.tell(message)
+            simulation.advance(1)
+        return "".join(name[0] for name, _ in notes)
+
+    assert order(1) == order(1)
+    assert len({order(seed) for seed in range(20)}) > 3
+
+
+def test_what_a_thread_raises_is_raised_by_the_step_that_runs_it() -> None:
+    def fail() -> None:
+        simulation.dispatcher.pause(1)
+        raise ValueError("broken")
+
+    with Simulation() as simulation:
+        simulation.start_thread(fail)
+        simulation.settle()
+        with pytest.raises(ValueError, match="broken"):
+            simulation.advance(2)
+        simulation.settle()
+
+
+def test_a_thread_that_can_never_go_on_does_not_hide_a_deadlock() -> None:
+    with Simulation() as simulation:
+        simulation.start_thread(lambda: simulation.dispatcher.wait(locked(), None))
+        with pytest.raises(Deadlock):
+            Reply(simulation.dispatcher).get()
+
+
+def test_closing_ends_the_threads_wherever_they_wait() -> None:
+    ended: list[str] = []
+
+    def run() -> None:
+        try:
+            simulation.dispatcher.wait(locked(), 100)
+        finally:
+            ended.append("waiting")
+            simulation.dispatcher.pause(1)
+            ended.append("never")
+
+    simulation = Simulation()
+    with simulation:
+        waiting = simulation.start_thread(run)
+        simulation.settle()
+        fresh = simulation.start_thread(lambda: ended.append("never"))
+    simulation.settle()
+    assert ended == ["waiting"]
+    assert (waiting.has_ended, fresh.has_ended) == (True, False)
+    assert len(simulation.timers) == 0

@@ -1,4 +1,4 @@
-"""An answer as Anthropic's Messages API writes it, streamed and whole, and its error bodies."""
+"""Answers in the format of Anthropic's Messages API, streamed and whole, and its error bodies."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 
 from penstock.adapters.loopback.answer import Answer, ScriptedCall
-from penstock.adapters.loopback.wire import EventStream, Exchange, repeated, to_object, to_usage
+from penstock.adapters.loopback.encoder import AnswerContext, EventStream, repeat_tokens, to_object, to_usage
 
-__all__ = ["AnthropicWire", "encode_anthropic_error"]
+__all__ = ["AnthropicEncoder", "encode_anthropic_error"]
 
 _encode = msgspec.json.Encoder().encode
 
@@ -23,24 +23,24 @@ _STOP_REASONS = {
 }
 
 
-class AnthropicWire(EventStream):
-    """One message: blocks of thinking, text (a refusal is text too) and calls. Implements `Wire`."""
+class AnthropicEncoder(EventStream):
+    """Encodes one message: blocks of thinking, text (a refusal is text) and calls. Implements `AnswerEncoder`."""
 
-    def __init__(self, answer: Answer, exchange: Exchange) -> None:
+    def __init__(self, answer: Answer, context: AnswerContext) -> None:
         super().__init__(answer)
         self._answer = answer
-        self._exchange = exchange
+        self._context = context
         self._blocks = 0
         self._text_block: int | None = None
-        """The text block that is open."""
+        """The index of the open text block."""
 
     def opening(self) -> Iterator[bytes]:
-        """``message_start``."""
+        """Yield ``message_start``."""
         message = self._message([], None) | {"usage": self._usage(1)}
-        yield self._told("message_start", message=message)
+        yield self._named_event("message_start", message=message)
 
     def body(self) -> Iterator[tuple[bool, bytes]]:
-        """The blocks, each from start to stop, and the one ping that the real server sends behind the first start."""
+        """Yield the blocks, each from start to stop, and the ping that the real server sends after the first start."""
         answer = self._answer
         if answer.reasoning or answer.signature:
             yield from self._thinking()
@@ -50,31 +50,31 @@ class AnthropicWire(EventStream):
             yield from self._call(index, call)
 
     def closing(self) -> Iterator[bytes]:
-        """``message_delta`` with the reason and the usage, ``message_stop``."""
+        """Yield ``message_delta`` with the stop reason and the usage, and ``message_stop``."""
         delta = {"stop_reason": self._stop_reason(), "stop_sequence": None}
         usage = self._usage(None)
-        yield self._told("message_delta", delta=delta, **({"usage": usage} if usage else {}))
+        yield self._named_event("message_delta", delta=delta, **({"usage": usage} if usage else {}))
         if self._answer.done_marker:
-            yield self._told("message_stop")
+            yield self._named_event("message_stop")
 
     def text(self, text: str) -> bytes:
-        """A text delta that is not part of the answer, in a block of its own where no text block is open."""
+        """Encode a text delta that is not part of the answer, in a block of its own if no text block is open."""
         if self._text_block is not None:
             return self._text_delta(self._text_block, text)
         index, start = self._start({"type": "text", "text": ""})
         return start + self._text_delta(index, text) + self._stop(index)
 
     def keep_alive(self) -> bytes:
-        """A ping."""
-        return self._told("ping")
+        """Encode a ping."""
+        return self._named_event("ping")
 
     def error(self, code: str | int | None, message: str, then_done: bool) -> Iterator[bytes]:
-        """An ``error`` event; nothing follows it."""
+        """Yield an ``error`` event; nothing follows it."""
         error = {"type": _error_type(code if isinstance(code, int) else 500, code), "message": message}
-        yield self._told("error", error=error)
+        yield self._named_event("error", error=error)
 
     def whole(self) -> bytes:
-        """The message object."""
+        """Return the message object."""
         answer = self._answer
         blocks: list[dict[str, Any]] = []
         if answer.reasoning or answer.signature:
@@ -104,7 +104,7 @@ class AnthropicWire(EventStream):
         yield False, start
         for piece in answer.refusal_pieces:
             yield True, self._text_delta(index, piece)
-        yield from repeated((self._text_delta(index, piece) for piece in answer.pieces), answer)
+        yield from repeat_tokens((self._text_delta(index, piece) for piece in answer.pieces), answer)
         self._text_block = None
         yield False, self._stop(index)
 
@@ -112,13 +112,13 @@ class AnthropicWire(EventStream):
         index, start = self._start(self._call_block(number, call))
         yield False, start
         yield False, self._delta(index, {"type": "input_json_delta", "partial_json": ""})
-        # Of a call without arguments the real server tells no more than that.
+        # For a call without arguments the real server sends nothing more.
         for piece in call.fragments if call.arguments != "{}" else ():
             yield True, self._delta(index, {"type": "input_json_delta", "partial_json": piece})
         yield False, self._stop(index)
 
     def _call_block(self, number: int, call: ScriptedCall) -> dict[str, Any]:
-        call_id = call.id or f"toolu_loopback_{self._exchange.number}_{number}"
+        call_id = call.id or f"toolu_loopback_{self._context.number}_{number}"
         return {"type": "tool_use", "id": call_id, "name": call.name, "input": {}}
 
     def _signature(self) -> str:
@@ -134,25 +134,25 @@ class AnthropicWire(EventStream):
     def _start(self, block: dict[str, Any]) -> tuple[int, bytes]:
         index = self._blocks
         self._blocks += 1
-        event = self._told("content_block_start", index=index, content_block=block)
-        return index, event + self._told("ping") if index == 0 else event
+        event = self._named_event("content_block_start", index=index, content_block=block)
+        return index, event + self._named_event("ping") if index == 0 else event
 
     def _text_delta(self, index: int, text: str) -> bytes:
         return self._delta(index, {"type": "text_delta", "text": text})
 
     def _delta(self, index: int, delta: dict[str, Any]) -> bytes:
-        return self._told("content_block_delta", index=index, delta=delta)
+        return self._named_event("content_block_delta", index=index, delta=delta)
 
     def _stop(self, index: int) -> bytes:
-        return self._told("content_block_stop", index=index)
+        return self._named_event("content_block_stop", index=index)
 
-    def _told(self, kind: str, **fields: Any) -> bytes:
+    def _named_event(self, kind: str, **fields: Any) -> bytes:
         return self._event(_encode({"type": kind, **fields}), kind.encode())
 
     def _message(self, content: list[dict[str, Any]], stop_reason: str | None) -> dict[str, Any]:
         return {
-            "model": self._exchange.model,
-            "id": f"msg_loopback_{self._exchange.number}",
+            "model": self._context.model,
+            "id": f"msg_loopback_{self._context.number}",
             "type": "message",
             "role": "assistant",
             "content": content,
@@ -161,12 +161,12 @@ class AnthropicWire(EventStream):
         }
 
     def _usage(self, output: int | None) -> dict[str, Any] | None:
-        """The usage with ``output`` tokens so far, or all of them (None): what is not to be told is then None."""
-        usage = to_usage(self._answer, self._exchange)
+        """Return the usage with ``output`` tokens so far, or with all (None); None if the final usage is not sent."""
+        usage = to_usage(self._answer, self._context)
         if output is None and self._answer.send_usage == "never":
             return None
         return {
-            # The first event always has a usage; where none is to be told, it counts nothing.
+            # The first event always has a usage; if none is to be sent, its counts are zero.
             "input_tokens": 0 if self._answer.send_usage == "never" else usage.input_tokens,
             "cache_creation_input_tokens": usage.cache_write_tokens or 0,
             "cache_read_input_tokens": usage.cached_tokens or 0,
@@ -204,7 +204,7 @@ def encode_anthropic_error(
     param: str | None = None,
     retry_after: float | None = None,
 ) -> bytes:
-    """Anthropic's error body. Implements `EncodeError`; ``code`` counts where it is one of Anthropic's types."""
+    """Encode an error body of Anthropic. Implements `ErrorEncoder`; ``code`` is used if it is one of its types."""
     usual = _MESSAGES.get(code) or _MESSAGES.get(status, f"The request failed ({status}).")
     error = {"type": _error_type(status, code), "message": message if message is not None else usual}
     return _encode({"type": "error", "error": error, "request_id": "req_loopback"})

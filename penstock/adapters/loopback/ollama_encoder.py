@@ -1,4 +1,4 @@
-"""An answer as Ollama's own API writes it: a JSON document a line, or one for all; and its error bodies."""
+"""Answers in the format of Ollama's own API, as JSON lines or one JSON document, and its error bodies."""
 
 from __future__ import annotations
 
@@ -10,79 +10,82 @@ from typing import Any
 import msgspec
 
 from penstock.adapters.loopback.answer import Answer, ScriptedCall
-from penstock.adapters.loopback.wire import Exchange, repeated, to_object, to_usage
+from penstock.adapters.loopback.encoder import AnswerContext, repeat_tokens, to_object, to_usage
 
-__all__ = ["OllamaWire", "encode_ollama_error"]
+__all__ = ["OllamaEncoder", "encode_ollama_error"]
 
 _encode_json = msgspec.json.Encoder().encode
 
 _NS_PER_TOKEN = 1_000_000
-"""The durations told are made up, so that an answer is as long the second time it is made."""
+"""Durations are made up, so that an answer that is encoded twice has the same length."""
 
 
 _ESCAPED = {char.encode(): f"\\u{ord(char):04x}".encode() for char in "<>&\u2028\u2029"}
 
 
 def _encode(value: Any) -> bytes:
-    """JSON as Go writes it. Its escapes matter: Ollama's own client takes a bare U+2028 for the end of a line."""
+    """Encode JSON as Go does. Its escapes matter: Ollama's official client ends a line at a bare U+2028."""
     encoded = _encode_json(value)
     for char, escape in _ESCAPED.items():
         encoded = encoded.replace(char, escape)
     return encoded
 
 
-class OllamaWire:
-    """One chat answer. Implements `Wire`. A refusal is text; calls come whole; ``done_reason`` is ``stop`` for them."""
+class OllamaEncoder:
+    """Encodes one chat answer. Implements `AnswerEncoder`.
+
+    A refusal is sent as text. Calls are sent whole, with ``done_reason`` ``stop``.
+    """
 
     content_type = "application/x-ndjson"
     event_end = b"\n"
 
-    def __init__(self, answer: Answer, exchange: Exchange) -> None:
+    def __init__(self, answer: Answer, context: AnswerContext) -> None:
         self._answer = answer
-        self._exchange = exchange
-        created = datetime.fromtimestamp(exchange.created, UTC)
-        self._head = {"model": exchange.model, "created_at": created.strftime("%Y-%m-%dT%H:%M:%S.000001Z")}
+        self._context = context
+        created = datetime.fromtimestamp(context.created, UTC)
+        self._head = {"model": context.model, "created_at": created.strftime("%Y-%m-%dT%H:%M:%S.000001Z")}
         prefix, self._suffix = self._line({"role": "assistant", "content": "@"}).split(b'"@"')
         self._prefix = prefix
 
     def opening(self) -> Iterator[bytes]:
-        """Nothing: the first line is the first token."""
+        """Yield nothing: the first line is the first token."""
         yield from ()
 
     def body(self) -> Iterator[tuple[bool, bytes]]:
-        """Thinking, text, calls."""
+        """Yield thinking, text and calls."""
         answer = self._answer
         for piece in answer.reasoning_pieces:
             yield True, self._line({"role": "assistant", "content": "", "thinking": piece})
         for piece in answer.refusal_pieces:
             yield True, self.text(piece)
-        yield from repeated((self.text(piece) for piece in answer.pieces), answer)
+        yield from repeat_tokens((self.text(piece) for piece in answer.pieces), answer)
         for index, call in enumerate(answer.tool_calls):
             calls = [self._call(index, call)]
             yield True, self._line({"role": "assistant", "content": "", "tool_calls": calls})
 
     def closing(self) -> Iterator[bytes]:
-        """The line that says ``done``, with counts and durations."""
+        """Yield the line with ``done``, counts and durations."""
         yield _encode(self._head | {"message": {"role": "assistant", "content": ""}} | self._done()) + b"\n"
 
     def text(self, text: str) -> bytes:
-        """A line of text that is not part of the answer."""
+        """Encode a line of text that is not part of the answer."""
         return self._prefix + _encode(text) + self._suffix
 
     def keep_alive(self) -> bytes:
-        """Nothing: Ollama has no such thing."""
+        """Return nothing: Ollama has no signs of life."""
         return b""
 
     def stamped(self, event: bytes) -> bytes:
-        """The time as the first member of the line's JSON."""
+        """Return the line with the time as the first member of its JSON."""
         return b'{"penstock_sent":%.6f,' % time.time() + event[1:]
 
     def error(self, code: str | int | None, message: str, then_done: bool) -> Iterator[bytes]:
-        """A line that is an error; nothing follows it."""
+        """Yield a line that is an error; nothing follows it."""
         yield _encode({"error": message}) + b"\n"
 
     def whole(self) -> bytes:
-        """All in one document."""
+        """Return the whole answer as one document."""
         answer = self._answer
         message: dict[str, Any] = {"role": "assistant", "content": answer.refusal + answer.full_text}
         if answer.reasoning:
@@ -96,13 +99,13 @@ class OllamaWire:
 
     def _call(self, index: int, call: ScriptedCall) -> dict[str, Any]:
         function = {"index": index, "name": call.name, "arguments": to_object(call)}
-        return {"id": call.id or f"call_loopback_{self._exchange.number}_{index}", "function": function}
+        return {"id": call.id or f"call_loopback_{self._context.number}_{index}", "function": function}
 
     def _done(self) -> dict[str, Any]:
         done: dict[str, Any] = {"done": True, "done_reason": "length" if self._answer.finish == "length" else "stop"}
         if self._answer.send_usage == "never":
             return done
-        usage = to_usage(self._answer, self._exchange)
+        usage = to_usage(self._answer, self._context)
         evaluated, prompt = usage.output_tokens, usage.input_tokens
         counts: dict[str, int | None] = {
             "total_duration": ((evaluated or 0) + (prompt or 0) + 10) * _NS_PER_TOKEN,
@@ -132,6 +135,6 @@ def encode_ollama_error(
     param: str | None = None,
     retry_after: float | None = None,
 ) -> bytes:
-    """Ollama's error body, which has no more than words. Implements `EncodeError`."""
+    """Encode an error body of Ollama, which consists of a message only. Implements `ErrorEncoder`."""
     usual = _MESSAGES.get(code) or _MESSAGES.get(status, f"The request failed ({status}).")
     return _encode({"error": message if message is not None else usual})

@@ -1,4 +1,4 @@
-"""The providers' own clients and Penstock's decoders read recordings alike, except as in `docs/judges.md`."""
+"""The official clients and our decoders read recordings alike; `docs/official-clients.md` lists every exception."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
+from google.genai import errors as genai_errors
 
 from penstock.adapters.loopback.replay import Replay
 from penstock.adapters.loopback.script import Script
 from penstock.adapters.loopback.server import LoopbackProvider
-from tests.contract.judges import CORPUS, KEY, Judges, Reading, judging, our_reading
+from tests.contract.official_clients import CORPUS, KEY, OfficialClients, Reading, connected_clients, our_reading
 
-DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "judges.md"
+DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "official-clients.md"
 
 
 ERROR_FIELD = {"gpustack/crmne-ruby_llm__TRIMMED-chat_with_extended_thinking_gpustack_qwen3_streams_thinking_.sse"}
@@ -53,11 +55,11 @@ ERRING = [case for case, facts in zip(CASES, RECORDINGS, strict=True) if _errs(f
 
 
 @pytest.fixture(scope="module")
-def judges() -> Iterator[Judges]:
+def clients() -> Iterator[OfficialClients]:
     # Split without regard to events and characters.
     replays = {_model(facts): Replay(CORPUS / facts["file"], chunk=(997, 1, 61)) for facts in RECORDINGS}
-    with judging(LoopbackProvider(Script(models=replays), api_key=KEY)) as judges:
-        yield judges
+    with connected_clients(LoopbackProvider(Script(models=replays), api_key=KEY)) as clients:
+        yield clients
 
 
 def _model(facts: dict[str, Any]) -> str:
@@ -72,8 +74,8 @@ def _ours(facts: dict[str, Any]) -> Reading:
     "ignore:Pydantic serializer warnings"
 )  # raised by OpenAI's client for Mistral's lists of parts
 @pytest.mark.parametrize("facts", CASES)
-def test_the_client_and_our_decoder_read_a_recording_alike(judges: Judges, facts: dict[str, Any]) -> None:
-    theirs, ours = judges.read(facts["api"], _model(facts)), _ours(facts)
+def test_the_client_and_our_decoder_read_a_recording_alike(clients: OfficialClients, facts: dict[str, Any]) -> None:
+    theirs, ours = clients.read(facts["api"], _model(facts)), _ours(facts)
 
     for point in sorted(_agreed(facts) - READ_FURTHER.get(facts["file"], set())):
         match point:
@@ -113,6 +115,22 @@ def _finish_reason(facts: dict[str, Any]) -> str | None:
     return None if told == "failed" else told
 
 
+def _listed() -> dict[str, str]:
+    """The recordings that the document lists, each with where the client errs."""
+    rows = re.findall(r"^\| `([^`]+\.(?:sse|ndjson))` \| (\S+) \|", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE)
+    return dict(rows)
+
+
 def test_the_document_lists_every_recording_on_which_a_client_errs() -> None:
-    listed = re.findall(r"^\| `([^`]+\.(?:sse|ndjson))` \|", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE)
-    assert sorted(listed) == sorted(facts["file"] for facts in RECORDINGS if _errs(facts))
+    assert sorted(_listed()) == sorted(facts["file"] for facts in RECORDINGS if _errs(facts))
+
+
+@pytest.mark.parametrize("facts", ERRING)
+def test_the_document_says_whether_a_plain_iterator_or_only_a_helper_errs(
+    clients: OfficialClients, facts: dict[str, Any]
+) -> None:
+    where = _listed()[facts["file"]]
+    assert (where == "–") == (not _client(facts))
+    if where != "–":
+        error = clients.iterate(facts["api"], _model(facts))
+        assert isinstance(error, (openai.APIError, genai_errors.APIError) if where != "helper" else type(None))

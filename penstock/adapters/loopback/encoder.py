@@ -1,4 +1,4 @@
-"""What the dialects of the loopback provider share: an answer as events, the event stream's form, error bodies."""
+"""What the encoders of all wire formats share: their interface, server-sent events, usage, OpenAI's error bodies."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from penstock.adapters.loopback.answer import Answer, ScriptedCall
 from penstock.events import Usage
 
 __all__ = [
-    "EncodeError",
+    "AnswerContext",
+    "AnswerEncoder",
+    "ErrorEncoder",
     "EventStream",
-    "Exchange",
-    "Wire",
-    "encode_error",
     "encode_event",
-    "in_turn",
-    "repeated",
+    "encode_openai_error",
+    "interleave",
+    "repeat_tokens",
     "to_object",
     "to_usage",
 ]
 
 
-class Exchange(msgspec.Struct, frozen=True, kw_only=True):
-    """What a dialect must know of a request to answer it."""
+class AnswerContext(msgspec.Struct, frozen=True, kw_only=True):
+    """What an encoder must know about the request that it answers."""
 
     number: int
     model: str
@@ -36,53 +36,53 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True):
 
     input_tokens: int
     include_usage: bool = False
-    """The request asked for usage in the stream."""
+    """Whether the request asks for usage in the stream."""
 
     background: bool = False
-    """The Responses API is to keep the answer."""
+    """Whether the Responses API is to keep the answer."""
 
 
-class Wire(Protocol):
-    """One answer in one dialect. Gives whole events as bytes, lazily; one object serves one response.
+class AnswerEncoder(Protocol):
+    """Encodes one answer in one wire format, lazily, as whole events in bytes; one object serves one response.
 
     Call `opening`, `body` and `closing` in this order, each once.
     """
 
     @property
     def content_type(self) -> str:
-        """Of the stream."""
+        """The content type of the stream."""
 
     @property
     def event_end(self) -> bytes:
-        """What every event ends with."""
+        """The bytes that every event ends with."""
 
     def opening(self) -> Iterator[bytes]:
-        """Events before the first token."""
+        """Yield the events before the first token."""
 
     def body(self) -> Iterator[tuple[bool, bytes]]:
-        """The answer itself; the flag says whether the event is a token, which is paced and counted."""
+        """Yield the events of the answer; the flag says whether an event is a token, which is paced and counted."""
 
     def closing(self) -> Iterator[bytes]:
-        """Finish, usage, end marker."""
+        """Yield the events after the last token: finish reason, usage, end marker."""
 
     def text(self, text: str) -> bytes:
-        """A text delta that is not part of the answer."""
+        """Encode a text delta that is not part of the answer."""
 
     def keep_alive(self) -> bytes:
-        """A sign of life that says nothing; empty where the dialect has none."""
+        """Encode a sign of life without content; empty if the format has none."""
 
     def stamped(self, event: bytes) -> bytes:
-        """The event with the time in it."""
+        """Return the event with the current time added."""
 
     def error(self, code: str | int | None, message: str, then_done: bool) -> Iterator[bytes]:
-        """An error frame, and what closes the stream after it."""
+        """Yield an error event, and the events that close the stream after it."""
 
     def whole(self) -> bytes:
-        """The body of the answer that is not streamed."""
+        """Return the body of the answer when it is not streamed."""
 
 
 class EventStream:
-    """The part of a `Wire` that is the same wherever the events are server-sent ones."""
+    """The part of an `AnswerEncoder` that all formats with server-sent events share."""
 
     content_type = "text/event-stream; charset=utf-8"
 
@@ -91,15 +91,15 @@ class EventStream:
 
     @property
     def event_end(self) -> bytes:
-        """A blank line."""
+        """A blank line in the stream's line ending."""
         return self._line_ending * 2
 
     def keep_alive(self) -> bytes:
-        """A comment."""
+        """Encode a comment."""
         return b": keep-alive" + self.event_end
 
     def stamped(self, event: bytes) -> bytes:
-        """The time as the first member of the event's JSON."""
+        """Return the event with the time as the first member of its JSON."""
         return event.replace(b"data: {", b'data: {"penstock_sent":%.6f,' % time.time(), 1)
 
     def _event(self, payload: bytes, event: bytes = b"") -> bytes:
@@ -107,7 +107,7 @@ class EventStream:
 
 
 def encode_event(payload: bytes, line_ending: bytes, event: bytes = b"") -> bytes:
-    r"""Put one JSON document into the event stream's form.
+    r"""Encode one JSON document as a server-sent event.
 
     >>> encode_event(b"{}", b"\n", b"ping")
     b'event: ping\ndata: {}\n\n'
@@ -117,29 +117,29 @@ def encode_event(payload: bytes, line_ending: bytes, event: bytes = b"") -> byte
     return b"data: %b%b%b" % (payload, line_ending, line_ending)
 
 
-def repeated(events: Iterable[bytes], answer: Answer) -> Iterator[tuple[bool, bytes]]:
-    """The events of an answer's text, said as often as it wants, each made once. All of them are tokens."""
+def repeat_tokens(events: Iterable[bytes], answer: Answer) -> Iterator[tuple[bool, bytes]]:
+    """Repeat the events of an answer's text as the answer asks; each is encoded once, and each is a token."""
     once = ((True, event) for event in events)
-    # `cycle` keeps what it was given, so that a token said a million times is encoded once.
+    # `cycle` stores the events, so a token that is sent a million times is encoded once.
     return islice(cycle(once), answer.token_count) if answer.repeat else once
 
 
-def in_turn(voices: list[Iterator[tuple[bool, bytes]]]) -> Iterator[tuple[bool, bytes]]:
-    """One event of each voice after the other, as long as any has one."""
-    if len(voices) == 1:
-        yield from voices[0]
+def interleave(choices: list[Iterator[tuple[bool, bytes]]]) -> Iterator[tuple[bool, bytes]]:
+    """Yield one event of each choice in turn until all choices have ended."""
+    if len(choices) == 1:
+        yield from choices[0]
         return
-    while voices:
-        for voice in tuple(voices):
-            event = next(voice, None)
+    while choices:
+        for choice in tuple(choices):
+            event = next(choice, None)
             if event is None:
-                voices.remove(voice)
+                choices.remove(choice)
             else:
                 yield event
 
 
 def to_object(call: ScriptedCall) -> msgspec.Raw:
-    """The arguments as the JSON value they are, on one line. Broken JSON stays broken, and breaks what it is put in."""
+    """Return the arguments as one JSON value on one line. Broken JSON stays broken, and breaks the event around it."""
     try:
         value = msgspec.json.decode(call.arguments or "{}")
     except msgspec.DecodeError:
@@ -147,22 +147,22 @@ def to_object(call: ScriptedCall) -> msgspec.Raw:
     return msgspec.Raw(msgspec.json.encode(value))
 
 
-def to_usage(answer: Answer, exchange: Exchange) -> Usage:
-    """The usage to tell: the answer's own, or the true counts. ``output_tokens`` includes reasoning and arguments."""
+def to_usage(answer: Answer, context: AnswerContext) -> Usage:
+    """Return the usage to send: the answer's own, or the true counts, where arguments and reasoning count as output."""
     if answer.usage is not None:
         return answer.usage
     output = answer.paced_count
     return Usage(
-        input_tokens=exchange.input_tokens,
+        input_tokens=context.input_tokens,
         output_tokens=output,
-        total_tokens=exchange.input_tokens + output,
+        total_tokens=context.input_tokens + output,
         reasoning_tokens=sum(len(choice.reasoning_pieces) for choice in (answer, *answer.choices)),
         cached_tokens=0,
     )
 
 
-class EncodeError(Protocol):
-    """Makes a dialect's error body for an HTTP status, with the provider's usual words where none are given."""
+class ErrorEncoder(Protocol):
+    """Encodes the error body of an API for an HTTP status; ``message`` None is the provider's usual message."""
 
     def __call__(
         self,
@@ -186,14 +186,14 @@ _MESSAGES: dict[int | str | None, str] = {
 }
 
 
-def encode_error(
+def encode_openai_error(
     status: int,
     message: str | None = None,
     code: str | int | None = None,
     param: str | None = None,
     retry_after: float | None = None,
 ) -> bytes:
-    """OpenAI's error body. Implements `EncodeError`."""
+    """Encode an error body of OpenAI. Implements `ErrorEncoder`."""
     usual = _MESSAGES.get(code) or _MESSAGES.get(status, f"The request failed ({status}).")
     error: dict[str, Any] = {
         "message": message if message is not None else usual,

@@ -1,4 +1,4 @@
-"""An answer as Gemini's API writes it: an event stream, a JSON array or one document; and its error bodies."""
+"""Answers in the format of Gemini's API, as an event stream, a JSON array or one document, and its error bodies."""
 
 from __future__ import annotations
 
@@ -10,61 +10,68 @@ from typing import Any
 import msgspec
 
 from penstock.adapters.loopback.answer import Answer
-from penstock.adapters.loopback.wire import EventStream, Exchange, in_turn, repeated, to_object, to_usage
+from penstock.adapters.loopback.encoder import (
+    AnswerContext,
+    EventStream,
+    interleave,
+    repeat_tokens,
+    to_object,
+    to_usage,
+)
 
-__all__ = ["GeminiArrayWire", "GeminiWire", "encode_gemini_error"]
+__all__ = ["GeminiArrayEncoder", "GeminiEncoder", "encode_gemini_error"]
 
 _encode = msgspec.json.Encoder().encode
 
 _FINISH_REASONS = {"length": "MAX_TOKENS", "content_filter": "SAFETY"}
-"""Everything else is ``STOP``, calls too."""
+"""Every other reason is ``STOP``, calls included."""
 
 
-class GeminiWire(EventStream):
-    """One answer with ``alt=sse``. Implements `Wire`. A refusal is text; calls come whole.
+class GeminiEncoder(EventStream):
+    """Encodes one answer for ``alt=sse``. Implements `AnswerEncoder`. A refusal is text; calls are sent whole.
 
-    Each event has the usage so far, which here is that of the prompt; the last one has all of it, and a part without
-    text that carries the signature, where no call carries it.
+    Each event has the usage so far, which here is that of the prompt. The last event has the complete usage, and an
+    empty text part with the signature if no call carries it.
     """
 
-    def __init__(self, answer: Answer, exchange: Exchange, line_ending: str = "\r\n") -> None:
+    def __init__(self, answer: Answer, context: AnswerContext, line_ending: str = "\r\n") -> None:
         super().__init__(answer, line_ending)
         self._answer = answer
-        self._exchange = exchange
-        self._voices = list(enumerate((answer, *answer.choices)))
+        self._context = context
+        self._choices = list(enumerate((answer, *answer.choices)))
 
     def opening(self) -> Iterator[bytes]:
-        """Nothing: the first event is the first token."""
+        """Yield nothing: the first event is the first token."""
         yield from ()
 
     def body(self) -> Iterator[tuple[bool, bytes]]:
-        """Thoughts, text and calls of each candidate, side by side."""
-        return in_turn([self._body(index, answer) for index, answer in self._voices])
+        """Yield thoughts, text and calls of all candidates, interleaved."""
+        return interleave([self._body(index, answer) for index, answer in self._choices])
 
     def closing(self) -> Iterator[bytes]:
-        """The finish reasons and the usage."""
-        for index, answer in self._voices:
+        """Yield the finish reasons and the usage."""
+        for index, answer in self._choices:
             part: dict[str, Any] = {"text": ""}
             if answer.signature and not answer.tool_calls:
                 part["thoughtSignature"] = answer.signature
             candidate = _candidate(index, [part]) | {"finishReason": _finish(answer)}
-            last = index == len(self._voices) - 1
+            last = index == len(self._choices) - 1
             yield self._event(_encode(self._document([candidate], self._usage() if last else self._prompt_usage())))
 
     def text(self, text: str) -> bytes:
-        """A text part that is not part of the answer."""
+        """Encode a text part that is not part of the answer."""
         return self._part(0, {"text": text})
 
     def error(self, code: str | int | None, message: str, then_done: bool) -> Iterator[bytes]:
-        """The error as it comes in the middle of a stream: JSON over several lines, which is no event."""
+        """Yield the error as the real server sends it inside a stream: JSON on several lines, which is not an event."""
         body = json.loads(encode_gemini_error(code if isinstance(code, int) else 500, message, code))
         lines = json.dumps(body, indent=2, ensure_ascii=False).encode()
         yield lines.replace(b"\n", self._line_ending) + self._line_ending
 
     def whole(self) -> bytes:
-        """The document of ``:generateContent``."""
+        """Return the document of ``:generateContent``."""
         candidates = []
-        for index, answer in self._voices:
+        for index, answer in self._choices:
             parts: list[dict[str, Any]] = []
             if answer.reasoning:
                 parts.append({"text": answer.reasoning, "thought": True})
@@ -81,15 +88,15 @@ class GeminiWire(EventStream):
             yield True, self._part(index, {"text": piece, "thought": True})
         for piece in answer.refusal_pieces:
             yield True, self._part(index, {"text": piece})
-        for token, payload in repeated(self._text_payloads(index, answer), answer):
+        for token, payload in repeat_tokens(self._text_payloads(index, answer), answer):
             yield token, self._event(payload)
         for part in _calls(answer):
             yield True, self._part(index, part)
 
     def _text_payloads(self, index: int, answer: Answer) -> Iterator[bytes]:
-        """The documents of the tokens, with their fixed parts made once."""
-        form = _encode(self._document([_candidate(index, [{"text": "@"}])], self._prompt_usage()))
-        start, end = form.split(b'"@"')
+        """Yield the documents of the tokens; the constant parts are encoded once."""
+        template = _encode(self._document([_candidate(index, [{"text": "@"}])], self._prompt_usage()))
+        start, end = template.split(b'"@"')
         for piece in answer.pieces:
             yield start + _encode(piece) + end
 
@@ -100,22 +107,22 @@ class GeminiWire(EventStream):
         document: dict[str, Any] = {"candidates": candidates}
         if usage is not None:
             document["usageMetadata"] = usage
-        named = {"modelVersion": self._exchange.model, "responseId": f"loopback-{self._exchange.number}"}
+        named = {"modelVersion": self._context.model, "responseId": f"loopback-{self._context.number}"}
         return document | named
 
     def _prompt_usage(self) -> dict[str, int] | None:
         if self._answer.send_usage == "never":
             return None
-        prompt = to_usage(self._answer, self._exchange).input_tokens
+        prompt = to_usage(self._answer, self._context).input_tokens
         return {} if prompt is None else {"promptTokenCount": prompt, "totalTokenCount": prompt}
 
     def _usage(self) -> dict[str, int] | None:
         if self._answer.send_usage == "never":
             return None
-        usage = to_usage(self._answer, self._exchange)
+        usage = to_usage(self._answer, self._context)
         candidates = usage.output_tokens
         if self._answer.usage is None and candidates is not None:
-            candidates -= usage.reasoning_tokens or 0  # Gemini's count of what was said is without the thoughts
+            candidates -= usage.reasoning_tokens or 0  # Gemini's candidate count excludes thoughts
         counts = {
             "promptTokenCount": usage.input_tokens,
             "candidatesTokenCount": candidates,
@@ -126,32 +133,32 @@ class GeminiWire(EventStream):
         return {name: count for name, count in counts.items() if count is not None}
 
 
-class GeminiArrayWire(GeminiWire):
-    """One answer without ``alt=sse``: the same documents as the elements of one array."""
+class GeminiArrayEncoder(GeminiEncoder):
+    """Encodes one answer without ``alt=sse``: the same documents as the elements of one array."""
 
     content_type = "application/json; charset=UTF-8"
     event_end = b""
 
-    def __init__(self, answer: Answer, exchange: Exchange) -> None:
-        super().__init__(answer, exchange)
+    def __init__(self, answer: Answer, context: AnswerContext) -> None:
+        super().__init__(answer, context)
         self._begun = False
 
     def closing(self) -> Iterator[bytes]:
-        """The last elements, and the end of the array."""
+        """Yield the last elements, and the end of the array."""
         *events, last = super().closing()
         yield from events
         yield last + (b"\n]\n" if self._answer.done_marker else b"")
 
     def keep_alive(self) -> bytes:
-        """White space."""
+        """Encode white space."""
         return b"\n"
 
     def stamped(self, event: bytes) -> bytes:
-        """The time as the first member of the element."""
+        """Return the element with the time as its first member."""
         return event.replace(b"{", b'{"penstock_sent":%.6f,' % time.time(), 1)
 
     def error(self, code: str | int | None, message: str, then_done: bool) -> Iterator[bytes]:
-        """The error as one more element."""
+        """Yield the error as one more element."""
         body = encode_gemini_error(code if isinstance(code, int) else 500, message, code)
         yield self._event(body) + (b"\n]\n" if then_done else b"")
 
@@ -173,7 +180,7 @@ def _calls(answer: Answer) -> list[dict[str, Any]]:
     for call in answer.tool_calls:
         function = {"name": call.name, "args": to_object(call)}
         part: dict[str, Any] = {"functionCall": function if call.id is None else {"id": call.id, **function}}
-        # The real server signs the first of several calls, for the thoughts that led to them all.
+        # Of several calls the real server signs the first, for the thoughts that led to all of them.
         signature = call.signature or (None if parts else answer.signature)
         parts.append(part | {"thoughtSignature": signature} if signature else part)
     return parts
@@ -210,7 +217,7 @@ def encode_gemini_error(
     param: str | None = None,
     retry_after: float | None = None,
 ) -> bytes:
-    """Google's error body. Implements `EncodeError`; ``code`` counts where it names one of its statuses."""
+    """Encode an error body of Google. Implements `ErrorEncoder`; ``code`` is used if it is one of its statuses."""
     usual = _MESSAGES.get(code) or _MESSAGES.get(status, f"The request failed ({status}).")
     name = str(code) if code in _NAMES else _STATUSES.get(status, "INTERNAL" if status >= 500 else "INVALID_ARGUMENT")
     details: list[dict[str, Any]] = []

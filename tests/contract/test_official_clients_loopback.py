@@ -1,4 +1,4 @@
-"""The providers' own clients read the loopback provider's answers like those of the real servers."""
+"""The official clients read the answers of the loopback provider as they read those of the real servers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from penstock.adapters.loopback.models import default_script
 from penstock.adapters.loopback.script import Answer, Replies, Script, ScriptedCall
 from penstock.adapters.loopback.server import LoopbackProvider
 from penstock.events import Usage
-from tests.contract.judges import KEY, USER, Judges, Reading, judging
+from tests.contract.official_clients import KEY, USER, OfficialClients, Reading, connected_clients
 
 TEXT = "Grüße aus der Röhre: 水は低きに流れる 🌊, and\u2028a line separator."
 REASONING = "Let me think: water runs – as always – downhill."
@@ -53,10 +53,12 @@ MODELS: dict[str, Replies] = {
 
 
 @pytest.fixture(scope="module")
-def judges() -> Iterator[Judges]:
+def clients() -> Iterator[OfficialClients]:
     script = default_script(1_000_000)
-    with judging(LoopbackProvider(Script(script.replies, {**script.models, **MODELS}), api_key=KEY)) as judges:
-        yield judges
+    with connected_clients(
+        LoopbackProvider(Script(script.replies, {**script.models, **MODELS}), api_key=KEY)
+    ) as clients:
+        yield clients
 
 
 # --- streams -------------------------------------------------------------------------------------------------------
@@ -64,8 +66,8 @@ def judges() -> Iterator[Judges]:
 
 @API
 @pytest.mark.parametrize("model", ["full", *(f"sent-{framing}" for framing in FRAMINGS)])
-def test_a_client_reads_all_of_a_stream_however_it_is_sent(judges: Judges, api: str, model: str) -> None:
-    reading = judges.read(api, model)
+def test_a_client_reads_all_of_a_stream_however_it_is_sent(clients: OfficialClients, api: str, model: str) -> None:
+    reading = clients.read(api, model)
 
     assert reading.error is None
     assert reading.text == TEXT
@@ -76,16 +78,16 @@ def test_a_client_reads_all_of_a_stream_however_it_is_sent(judges: Judges, api: 
 
 
 @API
-def test_a_client_reads_the_usage_that_is_told(judges: Judges, api: str) -> None:
+def test_a_client_reads_the_usage_that_is_told(clients: OfficialClients, api: str) -> None:
     expected = {"input_tokens": 7, "output_tokens": 9, "total_tokens": 16}
     if api in ("messages", "ollama"):
         del expected["total_tokens"]  # they have no such count
-    assert judges.read(api, "counted").usage == expected
+    assert clients.read(api, "counted").usage == expected
 
 
 @API
-def test_a_client_reads_the_usage_that_is_counted(judges: Judges, api: str) -> None:
-    usage = judges.read(api, "full").usage
+def test_a_client_reads_the_usage_that_is_counted(clients: OfficialClients, api: str) -> None:
+    usage = clients.read(api, "full").usage
     assert usage["input_tokens"] == 3
     said, thought = len(FULL.pieces) + sum(len(call.fragments) for call in CALLS), len(FULL.reasoning_pieces)
     assert usage["output_tokens"] == (said if api == "gemini" else said + thought)
@@ -102,20 +104,20 @@ def test_a_client_reads_the_usage_that_is_counted(judges: Judges, api: str) -> N
         ("gemini", "MAX_TOKENS", "SAFETY"),
     ],
 )
-def test_a_client_reads_why_it_ended(judges: Judges, api: str, cut: str, filtered: str) -> None:
-    assert judges.read(api, "cut").finish_reason == cut
-    assert judges.read(api, "filtered").finish_reason == filtered
+def test_a_client_reads_why_it_ended(clients: OfficialClients, api: str, cut: str, filtered: str) -> None:
+    assert clients.read(api, "cut").finish_reason == cut
+    assert clients.read(api, "filtered").finish_reason == filtered
 
 
 @API
-def test_a_client_reads_a_refusal(judges: Judges, api: str) -> None:
-    reading = judges.read(api, "refusing")
+def test_a_client_reads_a_refusal(clients: OfficialClients, api: str) -> None:
+    reading = clients.read(api, "refusing")
     assert (reading.refusal if api in ("chat", "responses") else reading.text) == "I will not."
     assert reading.finish_reason == ("refusal" if api == "messages" else FINISH[api].replace("tool_calls", "stop"))
 
 
-def test_a_client_reads_each_of_several_choices(judges: Judges) -> None:
-    with judges.openai.chat.completions.stream(model="two", messages=USER, n=2) as stream:
+def test_a_client_reads_each_of_several_choices(clients: OfficialClients) -> None:
+    with clients.openai.chat.completions.stream(model="two", messages=USER, n=2) as stream:
         first, second = stream.get_final_completion().choices
     assert (first.message.content, second.message.content) == ("one two", "three four five")
     assert (first.finish_reason, second.finish_reason) == ("stop", "tool_calls")
@@ -123,7 +125,7 @@ def test_a_client_reads_each_of_several_choices(judges: Judges) -> None:
     assert (call.function.name, json.loads(call.function.arguments)) == EXPECTED_CALLS[0]
 
     said = ["", ""]
-    for document in judges.gemini.models.generate_content_stream(model="two", contents="?"):
+    for document in clients.gemini.models.generate_content_stream(model="two", contents="?"):
         for candidate in document.candidates or ():
             for part in (candidate.content and candidate.content.parts) or ():
                 said[candidate.index or 0] += part.text or ""
@@ -133,35 +135,35 @@ def test_a_client_reads_each_of_several_choices(judges: Judges) -> None:
 # --- whole answers -------------------------------------------------------------------------------------------------
 
 
-def whole_chat(judges: Judges) -> Reading:
-    [choice] = judges.openai.chat.completions.create(model="full", messages=USER).choices
+def whole_chat(clients: OfficialClients) -> Reading:
+    [choice] = clients.openai.chat.completions.create(model="full", messages=USER).choices
     made: Any = choice.message.tool_calls or ()
     calls = [(call.function.name, json.loads(call.function.arguments)) for call in made]
     return Reading(choice.message.content or "", tool_calls=calls, finish_reason=choice.finish_reason)
 
 
-def whole_response(judges: Judges) -> Reading:
-    response = judges.openai.responses.create(model="full", input="?")
+def whole_response(clients: OfficialClients) -> Reading:
+    response = clients.openai.responses.create(model="full", input="?")
     calls = [(item.name, json.loads(item.arguments)) for item in response.output if item.type == "function_call"]
     return Reading(response.output_text, tool_calls=calls, finish_reason=response.status)
 
 
-def whole_message(judges: Judges) -> Reading:
+def whole_message(clients: OfficialClients) -> Reading:
     reading = Reading()
-    judges._read_message(reading, judges.anthropic.messages.create(model="full", max_tokens=9, messages=USER))
+    clients._read_message(reading, clients.anthropic.messages.create(model="full", max_tokens=9, messages=USER))
     assert (reading.reasoning, reading.signatures) == (REASONING, [SIGNATURE])
     return reading
 
 
-def whole_ollama(judges: Judges) -> Reading:
-    answer = judges.ollama.chat(model="full", messages=USER)
+def whole_ollama(clients: OfficialClients) -> Reading:
+    answer = clients.ollama.chat(model="full", messages=USER)
     assert answer.message.thinking == REASONING
     calls = [(call.function.name, dict(call.function.arguments)) for call in answer.message.tool_calls or ()]
     return Reading(answer.message.content or "", tool_calls=calls, finish_reason=answer.done_reason)
 
 
-def whole_gemini(judges: Judges) -> Reading:
-    answer = judges.gemini.models.generate_content(model="full", contents="?")
+def whole_gemini(clients: OfficialClients) -> Reading:
+    answer = clients.gemini.models.generate_content(model="full", contents="?")
     [candidate] = answer.candidates or []
     assert candidate.content is not None
     parts = candidate.content.parts or []
@@ -172,7 +174,7 @@ def whole_gemini(judges: Judges) -> Reading:
     return Reading(parts[1].text or "", tool_calls=calls, finish_reason=candidate.finish_reason.value)
 
 
-WHOLE: dict[str, Callable[[Judges], Reading]] = {
+WHOLE: dict[str, Callable[[OfficialClients], Reading]] = {
     "chat": whole_chat,
     "responses": whole_response,
     "messages": whole_message,
@@ -182,8 +184,8 @@ WHOLE: dict[str, Callable[[Judges], Reading]] = {
 
 
 @API
-def test_a_client_reads_an_answer_that_is_not_streamed(judges: Judges, api: str) -> None:
-    reading = WHOLE[api](judges)
+def test_a_client_reads_an_answer_that_is_not_streamed(clients: OfficialClients, api: str) -> None:
+    reading = WHOLE[api](clients)
     assert (reading.text, reading.tool_calls, reading.finish_reason) == (TEXT, EXPECTED_CALLS, FINISH[api])
 
 
@@ -221,16 +223,16 @@ GEMINI_ERRORS = {
 
 @pytest.mark.parametrize("api", ["chat", "responses"])
 @pytest.mark.parametrize("status", list(OPENAI_ERRORS))
-def test_openais_client_raises_its_typed_errors(judges: Judges, api: str, status: int) -> None:
-    error = judges.read(api, f"status-{status}").error
+def test_openais_client_raises_its_typed_errors(clients: OfficialClients, api: str, status: int) -> None:
+    error = clients.read(api, f"status-{status}").error
     assert type(error) is OPENAI_ERRORS[status]
     assert error.status_code == status
     assert error.response.headers["x-ratelimit-remaining-requests"] == "0"
 
 
 @pytest.mark.parametrize("status", list(ANTHROPIC_ERRORS))
-def test_anthropics_client_raises_its_typed_errors(judges: Judges, status: int) -> None:
-    error = judges.read("messages", f"status-{status}").error
+def test_anthropics_client_raises_its_typed_errors(clients: OfficialClients, status: int) -> None:
+    error = clients.read("messages", f"status-{status}").error
     kind, name = ANTHROPIC_ERRORS[status]
     assert isinstance(error, kind)
     assert isinstance(error, anthropic.APIStatusError)
@@ -240,16 +242,16 @@ def test_anthropics_client_raises_its_typed_errors(judges: Judges, status: int) 
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 429, 500, 503])
-def test_ollamas_client_raises_its_error(judges: Judges, status: int) -> None:
-    error = judges.read("ollama", f"status-{status}").error
+def test_ollamas_client_raises_its_error(clients: OfficialClients, status: int) -> None:
+    error = clients.read("ollama", f"status-{status}").error
     assert isinstance(error, ollama.ResponseError)
     assert error.status_code == status
     assert "{" not in error.error
 
 
 @pytest.mark.parametrize("status", list(GEMINI_ERRORS))
-def test_googles_client_raises_its_typed_errors(judges: Judges, status: int) -> None:
-    error = judges.read("gemini", f"status-{status}").error
+def test_googles_client_raises_its_typed_errors(clients: OfficialClients, status: int) -> None:
+    error = clients.read("gemini", f"status-{status}").error
     assert isinstance(error, genai_errors.ClientError if status < 500 else genai_errors.ServerError)
     assert (error.code, error.status) == (status, GEMINI_ERRORS[status])
 
@@ -264,23 +266,23 @@ def test_googles_client_raises_its_typed_errors(judges: Judges, status: int) -> 
         ("gemini", genai_errors.ServerError),
     ],
 )
-def test_a_client_raises_at_an_error_in_the_middle(judges: Judges, api: str, kind: type[Exception]) -> None:
-    reading = judges.read(api, "broken")
+def test_a_client_raises_at_an_error_in_the_middle(clients: OfficialClients, api: str, kind: type[Exception]) -> None:
+    reading = clients.read(api, "broken")
     assert isinstance(reading.error, kind)
     assert "It broke." in str(reading.error)
     assert reading.text == "a b"
 
 
 @API
-def test_a_client_notices_a_connection_that_breaks_off(judges: Judges, api: str) -> None:
-    reading = judges.read(api, "broken-off")
+def test_a_client_notices_a_connection_that_breaks_off(clients: OfficialClients, api: str) -> None:
+    reading = clients.read(api, "broken-off")
     assert reading.error is not None
     assert reading.text == "a b"
 
 
 @pytest.mark.parametrize("key", ["wrong", ""])
-def test_a_wrong_key_is_refused_in_each_dialect(judges: Judges, key: str) -> None:
-    url = str(judges.openai.base_url).removesuffix("/v1/")
+def test_a_wrong_key_is_refused_in_each_dialect(clients: OfficialClients, key: str) -> None:
+    url = str(clients.openai.base_url).removesuffix("/v1/")
     openais = openai.OpenAI(api_key=key or "-", base_url=f"{url}/v1", max_retries=0)
     with openais, pytest.raises(openai.AuthenticationError):
         openais.models.list()
@@ -298,20 +300,20 @@ def test_a_wrong_key_is_refused_in_each_dialect(judges: Judges, key: str) -> Non
 # --- models --------------------------------------------------------------------------------------------------------
 
 
-def test_each_client_lists_the_models_page_by_page(judges: Judges) -> None:
-    listed = sorted(model.id for model in judges.openai.models.list())
+def test_each_client_lists_the_models_page_by_page(clients: OfficialClients) -> None:
+    listed = sorted(model.id for model in clients.openai.models.list())
     assert {"echo", "fault-stall", "full", "loopback"} <= set(listed)
 
-    assert [model.id for model in judges.anthropic.models.list(limit=7)] == listed
-    page = judges.anthropic.models.list(limit=5, before_id=listed[20])
+    assert [model.id for model in clients.anthropic.models.list(limit=7)] == listed
+    page = clients.anthropic.models.list(limit=5, before_id=listed[20])
     assert [model.id for model in page.data] == listed[15:20]
     config = genai_types.ListModelsConfig(page_size=7, query_base=True)
-    assert [model.name for model in judges.gemini.models.list(config=config)] == [f"models/{name}" for name in listed]
-    assert [model.model for model in judges.ollama.list().models] == [f"{name}:latest" for name in listed]
+    assert [model.name for model in clients.gemini.models.list(config=config)] == [f"models/{name}" for name in listed]
+    assert [model.model for model in clients.ollama.list().models] == [f"{name}:latest" for name in listed]
 
 
-def test_ollamas_client_can_use_a_model_by_the_name_in_the_list(judges: Judges) -> None:
-    assert judges.ollama.chat(model="said:latest", messages=USER).message.content == TEXT
+def test_ollamas_client_can_use_a_model_by_the_name_in_the_list(clients: OfficialClients) -> None:
+    assert clients.ollama.chat(model="said:latest", messages=USER).message.content == TEXT
 
 
 # --- tools ---------------------------------------------------------------------------------------------------------
@@ -321,54 +323,54 @@ TOOL: Any = {"type": "function", "function": {"name": "forecast", "description":
 TOLD = "The tool says: It is 21 °C."
 
 
-def test_a_tool_is_called_and_its_result_told_in_chat(judges: Judges) -> None:
-    [choice] = judges.openai.chat.completions.create(model="tools", messages=USER, tools=[TOOL]).choices
+def test_a_tool_is_called_and_its_result_told_in_chat(clients: OfficialClients) -> None:
+    [choice] = clients.openai.chat.completions.create(model="tools", messages=USER, tools=[TOOL]).choices
     [call] = choice.message.tool_calls or []
     assert call.type == "function"
     assert (call.function.name, json.loads(call.function.arguments)["city"]) == ("forecast", "Zürich")
     asked: Any = choice.message.to_dict()
     result: Any = {"role": "tool", "tool_call_id": call.id, "content": "It is 21 °C."}
     history = [*USER, asked, result]
-    done = judges.openai.chat.completions.create(model="tools", messages=history, tools=[TOOL])
+    done = clients.openai.chat.completions.create(model="tools", messages=history, tools=[TOOL])
     assert done.choices[0].message.content == TOLD
 
 
-def test_a_tool_is_called_and_its_result_told_in_responses(judges: Judges) -> None:
+def test_a_tool_is_called_and_its_result_told_in_responses(clients: OfficialClients) -> None:
     tool: Any = {"type": "function", "name": "forecast", "parameters": SCHEMA, "strict": False}
-    [call] = judges.openai.responses.create(model="tools", input=USER, tools=[tool]).output
+    [call] = clients.openai.responses.create(model="tools", input=USER, tools=[tool]).output
     assert call.type == "function_call"
     assert call.name == "forecast"
     result: Any = {"type": "function_call_output", "call_id": call.call_id, "output": "It is 21 °C."}
     history: Any = [*USER, call.to_dict(), result]
-    assert judges.openai.responses.create(model="tools", input=history, tools=[tool]).output_text == TOLD
+    assert clients.openai.responses.create(model="tools", input=history, tools=[tool]).output_text == TOLD
 
 
-def test_a_tool_is_called_and_its_result_told_in_messages(judges: Judges) -> None:
+def test_a_tool_is_called_and_its_result_told_in_messages(clients: OfficialClients) -> None:
     tool: Any = {"name": "forecast", "input_schema": SCHEMA}
-    asked = judges.anthropic.messages.create(model="tools", max_tokens=9, messages=USER, tools=[tool])
+    asked = clients.anthropic.messages.create(model="tools", max_tokens=9, messages=USER, tools=[tool])
     [call] = asked.content
     assert call.type == "tool_use"
     assert (call.name, asked.stop_reason) == ("forecast", "tool_use")
     for content in ("It is 21 °C.", [{"type": "text", "text": "It is 21 °C."}]):
         result: Any = {"role": "user", "content": [{"type": "tool_result", "tool_use_id": call.id, "content": content}]}
         history: Any = [*USER, {"role": "assistant", "content": [call.to_dict()]}, result]
-        done = judges.anthropic.messages.create(model="tools", max_tokens=9, messages=history, tools=[tool])
+        done = clients.anthropic.messages.create(model="tools", max_tokens=9, messages=history, tools=[tool])
         assert [block.text for block in done.content if block.type == "text"] == [TOLD]
 
 
-def test_a_tool_is_called_and_its_result_told_in_ollama(judges: Judges) -> None:
-    asked = judges.ollama.chat(model="tools", messages=USER, tools=[TOOL])
+def test_a_tool_is_called_and_its_result_told_in_ollama(clients: OfficialClients) -> None:
+    asked = clients.ollama.chat(model="tools", messages=USER, tools=[TOOL])
     [call] = asked.message.tool_calls or []
     assert (call.function.name, call.function.arguments["city"]) == ("forecast", "Zürich")
     history: list[Any] = [*USER, asked.message, {"role": "tool", "tool_name": "forecast", "content": "It is 21 °C."}]
-    assert judges.ollama.chat(model="tools", messages=history, tools=[TOOL]).message.content == TOLD
+    assert clients.ollama.chat(model="tools", messages=history, tools=[TOOL]).message.content == TOLD
 
 
-def test_a_tool_is_called_and_its_result_told_in_gemini(judges: Judges) -> None:
+def test_a_tool_is_called_and_its_result_told_in_gemini(clients: OfficialClients) -> None:
     declared = genai_types.FunctionDeclaration(name="forecast", parameters_json_schema=SCHEMA)
     config = genai_types.GenerateContentConfig(tools=[genai_types.Tool(function_declarations=[declared])])
     question = genai_types.Content(role="user", parts=[genai_types.Part(text="?")])
-    asked = judges.gemini.models.generate_content(model="tools", contents=[question], config=config)
+    asked = clients.gemini.models.generate_content(model="tools", contents=[question], config=config)
     [call] = asked.function_calls or []
     assert call.name == "forecast"
     assert asked.candidates is not None
@@ -376,14 +378,14 @@ def test_a_tool_is_called_and_its_result_told_in_gemini(judges: Judges) -> None:
     assert reply is not None
     part = genai_types.Part.from_function_response(name="forecast", response={"result": "It is 21 °C."})
     history: list[Any] = [question, reply, genai_types.Content(role="user", parts=[part])]
-    assert judges.gemini.models.generate_content(model="tools", contents=history, config=config).text == TOLD
+    assert clients.gemini.models.generate_content(model="tools", contents=history, config=config).text == TOLD
 
 
 # --- answers that are gone on with ---------------------------------------------------------------------------------
 
 
-def test_openais_client_goes_on_with_a_response_where_it_left_off(judges: Judges) -> None:
-    client = judges.openai.responses
+def test_openais_client_goes_on_with_a_response_where_it_left_off(clients: OfficialClients) -> None:
+    client = clients.openai.responses
     with client.create(model="told-late", input="?", background=True, stream=True) as stream:
         first = [event.to_dict() for event in stream]
     assert [event["sequence_number"] for event in first] == list(range(len(first)))

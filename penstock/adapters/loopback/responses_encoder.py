@@ -1,4 +1,4 @@
-"""An answer as the OpenAI Responses API writes it, streamed and whole."""
+"""Answers in the format of the OpenAI Responses API, streamed and whole."""
 
 from __future__ import annotations
 
@@ -9,47 +9,46 @@ from typing import Any
 import msgspec
 
 from penstock.adapters.loopback.answer import Answer, ScriptedCall
-from penstock.adapters.loopback.wire import EventStream, Exchange, to_usage
+from penstock.adapters.loopback.encoder import AnswerContext, EventStream, to_usage
 from penstock.events import Usage
 
-__all__ = ["ResponsesWire"]
+__all__ = ["ResponsesEncoder"]
 
 _encode = msgspec.json.Encoder().encode
 
 _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
 
-class ResponsesWire(EventStream):
-    """One response. Implements `Wire`.
+class ResponsesEncoder(EventStream):
+    """Encodes one response. Implements `AnswerEncoder`.
 
-    The output items are, as far as the answer has them: reasoning (with a summary), a message (refusal or text) and
-    function calls.
+    Its output items, if the answer has them: reasoning (with a summary), a message (refusal or text), function calls.
     """
 
-    def __init__(self, answer: Answer, exchange: Exchange) -> None:
+    def __init__(self, answer: Answer, context: AnswerContext) -> None:
         super().__init__(answer)
         self._answer = answer
-        self._exchange = exchange
+        self._context = context
         self._sequence = 0
         self._items: list[dict[str, Any]] = []
 
     @property
     def response_id(self) -> str:
-        """By which the response can be asked for again."""
+        """The id by which the response can be requested again."""
         return self._id("resp")
 
     @property
     def last_number(self) -> int:
-        """The number of the last event that was made."""
+        """The sequence number of the last event that was encoded."""
         return self._sequence - 1
 
     def opening(self) -> Iterator[bytes]:
-        """``response.created`` and ``response.in_progress``."""
+        """Yield ``response.created`` and ``response.in_progress``."""
         for kind in ("response.created", "response.in_progress"):
-            yield self._told(kind, response=self._response("in_progress"))
+            yield self._named_event(kind, response=self._response("in_progress"))
 
     def body(self) -> Iterator[tuple[bool, bytes]]:
-        """The output items, each from added to done."""
+        """Yield the output items, each from added to done."""
         answer = self._answer
         if answer.reasoning:
             yield from self._reasoning()
@@ -59,29 +58,32 @@ class ResponsesWire(EventStream):
             yield from self._call(index, call)
 
     def closing(self) -> Iterator[bytes]:
-        """``response.completed`` or ``response.incomplete``, with the whole response."""
+        """Yield ``response.completed`` or ``response.incomplete``, with the whole response."""
         status = self._final_status()
-        yield self._told(f"response.{status}", response=self._final())
+        yield self._named_event(f"response.{status}", response=self._final())
 
     def text(self, text: str) -> bytes:
-        """A text delta that is not part of the answer: it has the number of the event before it, and takes none."""
+        """Encode a text delta that is not part of the answer; it repeats the number of the event before it."""
         self._sequence -= 1
         return self._text_delta(self._address(len(self._items), self._id("msg")) | {"content_index": 0}, text)
 
     def error(self, code: str | int | None, message: str, then_done: bool) -> Iterator[bytes]:
-        """An ``error`` event, as the real server sends it: not as its documents have it, without ``error`` around.
+        """Yield an ``error`` event, then ``response.failed`` if ``then_done``.
 
-        ``response.failed`` comes behind it if ``then_done``.
+        The event has the form that the real server sends, with its fields inside ``error``. The documented form has
+        them at the top level.
         """
         code = code if code is None else str(code)
-        yield self._told("error", error={"type": "server_error", "code": code, "message": message, "param": None})
+        yield self._named_event(
+            "error", error={"type": "server_error", "code": code, "message": message, "param": None}
+        )
         if then_done:
             failed = self._response("failed") | {"output": self._items, "error": {"code": code, "message": message}}
-            yield self._told("response.failed", response=failed)
+            yield self._named_event("response.failed", response=failed)
 
     def whole(self) -> bytes:
-        """The response object."""
-        for _ in self.body():  # fills the items
+        """Return the response object."""
+        for _ in self.body():  # fills `_items`
             pass
         return _encode(self._final())
 
@@ -92,11 +94,11 @@ class ResponsesWire(EventStream):
         yield False, self._added(item)
         at = self._address(len(self._items), item["id"]) | {"summary_index": 0}
         empty, part = ({"type": "summary_text", "text": text} for text in ("", self._answer.reasoning))
-        yield False, self._told("response.reasoning_summary_part.added", **at, part=empty)
+        yield False, self._named_event("response.reasoning_summary_part.added", **at, part=empty)
         for piece in self._answer.reasoning_pieces:
-            yield True, self._told("response.reasoning_summary_text.delta", **at, delta=piece)
-        yield False, self._told("response.reasoning_summary_text.done", **at, text=part["text"])
-        yield False, self._told("response.reasoning_summary_part.done", **at, part=part)
+            yield True, self._named_event("response.reasoning_summary_text.delta", **at, delta=piece)
+        yield False, self._named_event("response.reasoning_summary_text.done", **at, text=part["text"])
+        yield False, self._named_event("response.reasoning_summary_part.done", **at, part=part)
         signed = {} if self._answer.signature is None else {"encrypted_content": self._answer.signature}
         yield False, self._done(item | {"summary": [part], **signed})
 
@@ -123,18 +125,18 @@ class ResponsesWire(EventStream):
 
     def _refusal(self, at: dict[str, Any]) -> Iterator[tuple[bool, bytes]]:
         refusal = self._answer.refusal
-        yield False, self._told("response.content_part.added", **at, part={"type": "refusal", "refusal": ""})
+        yield False, self._named_event("response.content_part.added", **at, part={"type": "refusal", "refusal": ""})
         for piece in self._answer.refusal_pieces:
-            yield True, self._told("response.refusal.delta", **at, delta=piece)
-        yield False, self._told("response.refusal.done", **at, refusal=refusal)
-        yield False, self._told("response.content_part.done", **at, part={"type": "refusal", "refusal": refusal})
+            yield True, self._named_event("response.refusal.delta", **at, delta=piece)
+        yield False, self._named_event("response.refusal.done", **at, refusal=refusal)
+        yield False, self._named_event("response.content_part.done", **at, part={"type": "refusal", "refusal": refusal})
 
     def _text(self, at: dict[str, Any], text: str) -> Iterator[tuple[bool, bytes]]:
-        yield False, self._told("response.content_part.added", **at, part=_text_part(""))
+        yield False, self._named_event("response.content_part.added", **at, part=_text_part(""))
         for event in self._text_deltas(at, islice(cycle(self._answer.pieces), self._answer.token_count)):
             yield True, event
-        yield False, self._told("response.output_text.done", **at, text=text, logprobs=[])
-        yield False, self._told("response.content_part.done", **at, part=_text_part(text))
+        yield False, self._named_event("response.output_text.done", **at, text=text, logprobs=[])
+        yield False, self._named_event("response.content_part.done", **at, part=_text_part(text))
 
     def _call(self, index: int, call: ScriptedCall) -> Iterator[tuple[bool, bytes]]:
         item = {
@@ -142,43 +144,43 @@ class ResponsesWire(EventStream):
             "type": "function_call",
             "status": "in_progress",
             "arguments": "",
-            "call_id": call.id or f"call_loopback_{self._exchange.number}_{index}",
+            "call_id": call.id or f"call_loopback_{self._context.number}_{index}",
             "name": call.name,
         }
         yield False, self._added(item)
         at = self._address(len(self._items), item["id"])
         for piece in call.fragments:
-            yield True, self._told("response.function_call_arguments.delta", **at, delta=piece)
+            yield True, self._named_event("response.function_call_arguments.delta", **at, delta=piece)
         yield (
             False,
-            self._told("response.function_call_arguments.done", **at, name=call.name, arguments=call.arguments),
+            self._named_event("response.function_call_arguments.done", **at, name=call.name, arguments=call.arguments),
         )
         yield False, self._done(item | {"status": "completed", "arguments": call.arguments})
 
     def _added(self, item: dict[str, Any]) -> bytes:
-        return self._told("response.output_item.added", output_index=len(self._items), item=item)
+        return self._named_event("response.output_item.added", output_index=len(self._items), item=item)
 
     def _done(self, item: dict[str, Any]) -> bytes:
         self._items.append(item)
-        return self._told("response.output_item.done", output_index=len(self._items) - 1, item=item)
+        return self._named_event("response.output_item.done", output_index=len(self._items) - 1, item=item)
 
     def _address(self, output_index: int, item_id: str) -> dict[str, Any]:
         return {"item_id": item_id, "output_index": output_index}
 
     # --- events -----------------------------------------------------------------------------------------------
 
-    def _told(self, kind: str, **fields: Any) -> bytes:
+    def _named_event(self, kind: str, **fields: Any) -> bytes:
         payload = _encode({"type": kind, "sequence_number": self._next_sequence(), **fields})
         return self._event(payload, kind.encode())
 
     def _text_delta(self, at: dict[str, Any], text: str) -> bytes:
-        return self._told("response.output_text.delta", **at, delta=text, logprobs=[])
+        return self._named_event("response.output_text.delta", **at, delta=text, logprobs=[])
 
     def _text_deltas(self, at: dict[str, Any], pieces: Iterable[str]) -> Iterator[bytes]:
-        """What `_text_delta` says for each piece, with the fixed parts of the event made once."""
-        form = self._text_delta(at, "@")
-        self._sequence -= 1  # that was a form, not an event
-        start, rest = form.split(b'"sequence_number":%d,' % self._sequence)
+        """Yield what `_text_delta` returns for each piece; the constant parts of the event are encoded once."""
+        template = self._text_delta(at, "@")
+        self._sequence -= 1  # that was a template, not an event
+        start, rest = template.split(b'"sequence_number":%d,' % self._sequence)
         middle, end = rest.split(b'"@"')
         for piece in pieces:
             yield b'%b"sequence_number":%d,%b%b%b' % (start, self._next_sequence(), middle, _encode(piece), end)
@@ -190,7 +192,7 @@ class ResponsesWire(EventStream):
     # --- the response -----------------------------------------------------------------------------------------
 
     def _id(self, kind: str) -> str:
-        return f"{kind}_loopback_{self._exchange.number}"
+        return f"{kind}_loopback_{self._context.number}"
 
     def _final_status(self) -> str:
         return "incomplete" if self._answer.finish in _INCOMPLETE else "completed"
@@ -200,21 +202,21 @@ class ResponsesWire(EventStream):
         if self._answer.finish in _INCOMPLETE:
             final["incomplete_details"] = {"reason": _INCOMPLETE[self._answer.finish]}
         if self._answer.send_usage != "never":
-            final["usage"] = _usage_body(to_usage(self._answer, self._exchange))
+            final["usage"] = _usage_body(to_usage(self._answer, self._context))
         return final
 
     def _response(self, status: str) -> dict[str, Any]:
         return {
             "id": self._id("resp"),
             "object": "response",
-            "created_at": self._exchange.created,
+            "created_at": self._context.created,
             "status": status,
-            "background": self._exchange.background,
+            "background": self._context.background,
             "error": None,
             "incomplete_details": None,
             "instructions": None,
             "metadata": {},
-            "model": self._exchange.model,
+            "model": self._context.model,
             "output": [],
             "parallel_tool_calls": True,
             "temperature": 1.0,

@@ -1,4 +1,4 @@
-"""An answer laid out in time: what a connection does one after the other. Pure; the clock is the player's."""
+"""Timelines: the steps a connection takes to send a response, and when. Pure; the connection has the clock."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Final, TypeAlias
 import msgspec
 
 from penstock.adapters.loopback.answer import Answer, Framing
+from penstock.adapters.loopback.encoder import AnswerEncoder, ErrorEncoder, encode_openai_error
 from penstock.adapters.loopback.faults import (
     DelayFirstByte,
     ErrorFrame,
@@ -25,21 +26,20 @@ from penstock.adapters.loopback.faults import (
 )
 from penstock.adapters.loopback.framing import BodyFraming
 from penstock.adapters.loopback.replay import Replay
-from penstock.adapters.loopback.wire import EncodeError, Wire, encode_error
 
 __all__ = [
-    "Act",
-    "At",
-    "Cut",
+    "EndEarly",
     "FaultBegins",
     "Head",
-    "Reset",
+    "ResetConnection",
     "Stall",
-    "plain",
-    "score_fault",
-    "score_replay",
-    "score_stream",
-    "score_whole",
+    "TimelineStep",
+    "WaitUntil",
+    "fault_timeline",
+    "replay_timeline",
+    "small_response",
+    "stream_timeline",
+    "whole_timeline",
 ]
 
 
@@ -52,95 +52,102 @@ class Head(msgspec.Struct, frozen=True):
     stream: bool = False
 
 
-class At(msgspec.Struct, frozen=True, gc=False):
-    """Go on when so many seconds have passed since the request (stalls not counted)."""
+class WaitUntil(msgspec.Struct, frozen=True, gc=False):
+    """Wait until so many seconds have passed since the request, stalls not counted."""
 
     seconds: float
 
 
 class Stall(msgspec.Struct, frozen=True):
-    """Do nothing for so long; None: until the client leaves."""
+    """Send nothing for so many seconds; None: until the client disconnects."""
 
     seconds: float | None
 
 
-class Reset(msgspec.Struct, frozen=True):
-    """Reset the connection."""
+class ResetConnection(msgspec.Struct, frozen=True):
+    """Send a TCP reset."""
 
 
-class Cut(msgspec.Struct, frozen=True):
-    """End here: the body as HTTP wants it (``clean``), or only the connection."""
+class EndEarly(msgspec.Struct, frozen=True):
+    """End the response early: end the body properly (``clean``), or only close the connection."""
 
     clean: bool
 
 
 class FaultBegins(msgspec.Struct, frozen=True):
-    """What follows is a fault; count it."""
+    """Count a fault; the next steps are its effect."""
 
 
-Act: TypeAlias = bytes | Head | At | Stall | Reset | Cut | FaultBegins
-"""One step of a response; bytes are one event. No more acts: the body ends as it should."""
+TimelineStep: TypeAlias = bytes | Head | WaitUntil | Stall | ResetConnection | EndEarly | FaultBegins
+"""One step of a response; bytes are one event. After the last step the body ends properly."""
 
 _FAULT: Final = FaultBegins()
 
 
-def plain(
+def small_response(
     status: int, body: bytes, headers: tuple[tuple[str, str], ...] = (), kind: str = "application/json"
-) -> Iterator[Act]:
-    """A small answer that comes at once."""
+) -> Iterator[TimelineStep]:
+    """Yield the steps of a small response that is sent immediately."""
     yield Head(status, (("content-type", kind), ("content-length", str(len(body))), *headers), BodyFraming())
     yield body
 
 
-def score_fault(fault: Status | HangUp | NotAStream, encode: EncodeError = encode_error) -> Iterator[Act]:
-    """A fault in the place of an answer; ``encode`` makes the dialect's error bodies."""
+def fault_timeline(
+    fault: Status | HangUp | NotAStream, encode_error: ErrorEncoder = encode_openai_error
+) -> Iterator[TimelineStep]:
+    """Yield the steps of a fault that replaces an answer."""
     yield _FAULT
     match fault:
         case Status(status=status, retry_after=retry_after):
             seconds = retry_after if isinstance(retry_after, (int, float)) else None
             after = f"{seconds:g}" if seconds is not None else retry_after
             headers = (*fault.headers, *(() if after is None else (("retry-after", str(after)),)))
-            body = encode(status, fault.message, fault.code, retry_after=seconds)
-            yield from plain(status, body, headers)
+            body = encode_error(status, fault.message, fault.code, retry_after=seconds)
+            yield from small_response(status, body, headers)
         case NotAStream(body=body):
-            yield from plain(200, body.encode(), kind="text/html; charset=utf-8")
+            yield from small_response(200, body.encode(), kind="text/html; charset=utf-8")
         case HangUp(reset=reset):
-            yield Reset() if reset else Cut(clean=False)
+            yield ResetConnection() if reset else EndEarly(clean=False)
 
 
-def score_stream(answer: Answer, make_wire: Callable[[], Wire]) -> Iterator[Act]:
-    """A streamed answer. ``make_wire`` is asked twice where the length must be known before the first byte."""
+def stream_timeline(answer: Answer, make_encoder: Callable[[], AnswerEncoder]) -> Iterator[TimelineStep]:
+    """Yield the steps of a streamed answer.
+
+    ``make_encoder`` is called twice if the length must be known before the first byte.
+    """
     yield from _delays(answer)
     length = 0
     if answer.framing == "length":
-        # Stamps are as long as each other, so that the length holds for the second time.
+        # All time stamps have the same length, so the length also holds for the second encoding.
         kept = tuple(fault for fault in answer.faults if not _breaks_off(fault))
-        acts = _Body(answer.replace(faults=kept), make_wire()).acts()
-        length = sum(len(act) for act in acts if isinstance(act, bytes))
-    wire = make_wire()
-    kind = (("content-type", wire.content_type), ("cache-control", "no-cache"))
+        steps = _StreamedBody(answer.replace(faults=kept), make_encoder()).steps()
+        length = sum(len(step) for step in steps if isinstance(step, bytes))
+    encoder = make_encoder()
+    kind = (("content-type", encoder.content_type), ("cache-control", "no-cache"))
     headers = (*kind, *answer.headers, *_framing_headers(answer.framing, length))
     yield Head(200, headers, BodyFraming(answer.framing, answer), stream=True)
-    yield from _Body(answer, wire).acts()
+    yield from _StreamedBody(answer, encoder).steps()
 
 
-def score_whole(answer: Answer, wire: Wire, encode: EncodeError = encode_error) -> Iterator[Act]:
-    """An answer that is not streamed: it comes when its last token would have.
+def whole_timeline(
+    answer: Answer, encoder: AnswerEncoder, encode_error: ErrorEncoder = encode_openai_error
+) -> Iterator[TimelineStep]:
+    """Yield the steps of an answer that is not streamed; it is sent when its last token would be.
 
-    Faults that count tokens happen in the middle of the body; error frames become a status 500.
+    Faults that count tokens happen in the middle of the body; an `ErrorFrame` becomes a status 500.
     """
     yield from _delays(answer)
     for fault in answer.faults:
         if isinstance(fault, ErrorFrame):
             yield _FAULT
-            yield from plain(500, encode(500, fault.message, fault.code))
+            yield from small_response(500, encode_error(500, fault.message, fault.code))
             return
-    body = wire.whole()
+    body = encoder.whole()
     for fault in answer.faults:
         if isinstance(fault, (MalformedJson, InvalidUtf8, HugeEvent)):
             yield _FAULT
             body = _spoil(body, fault)
-    yield At(answer.first_token_delay + max(answer.paced_count - 1, 0) * answer.interval_s)
+    yield WaitUntil(answer.first_token_delay + max(answer.paced_count - 1, 0) * answer.interval_s)
     kind = (("content-type", "application/json"), *answer.headers)
     headers = (*kind, ("content-length", str(len(body))))
     yield Head(200, headers, BodyFraming())
@@ -151,13 +158,13 @@ def score_whole(answer: Answer, wire: Wire, encode: EncodeError = encode_error) 
             if isinstance(fault, StallAfter):
                 yield Stall(fault.seconds)
             else:
-                yield Reset() if isinstance(fault, ResetAfter) else Cut(clean=False)
+                yield ResetConnection() if isinstance(fault, ResetAfter) else EndEarly(clean=False)
                 return
     yield body[len(body) // 2 :]
 
 
-def score_replay(replay: Replay) -> Iterator[Act]:
-    """A recording, byte for byte; its faults count bytes."""
+def replay_timeline(replay: Replay) -> Iterator[TimelineStep]:
+    """Yield the steps of a recording, byte for byte; its faults count bytes."""
     yield from _delays(replay)
     faults = sorted(_in_body(replay.faults), key=_position)
     end = len(replay.recorded)
@@ -168,9 +175,9 @@ def score_replay(replay: Replay) -> Iterator[Act]:
     position, due = 0, 0.0
     for write in replay.writes():
         if due:
-            yield At(due)
+            yield WaitUntil(due)
         due += replay.pace
-        # A fault cuts the write that it falls into.
+        # A fault splits the write that it falls into.
         while faults and _position(faults[0]) < position + len(write):
             fault = faults.pop(0)
             before = max(_position(fault) - position, 0)
@@ -192,19 +199,19 @@ def _in_body(faults: Sequence[StreamFault]) -> Iterator[StreamFault]:
     return (fault for fault in faults if not isinstance(fault, (DelayFirstByte, HoldOpen)))
 
 
-def _break(fault: StreamFault) -> Iterator[Act]:
-    """The acts of a fault that breaks off or holds up."""
+def _break(fault: StreamFault) -> Iterator[TimelineStep]:
+    """Yield the steps of a fault that ends or delays the response."""
     yield _FAULT
     match fault:
         case StallAfter(seconds=seconds):
             yield Stall(seconds)
         case TruncateAfter(clean=clean):
-            yield Cut(clean)
+            yield EndEarly(clean)
         case _:
-            yield Reset()
+            yield ResetConnection()
 
 
-def _hold_open(reply: Answer | Replay) -> Iterator[Act]:
+def _hold_open(reply: Answer | Replay) -> Iterator[TimelineStep]:
     for fault in reply.faults:
         if isinstance(fault, HoldOpen):
             yield _FAULT
@@ -227,7 +234,7 @@ def _breaks_off(fault: StreamFault) -> bool:
     return isinstance(fault, ResetAfter) or (isinstance(fault, TruncateAfter) and not fault.clean)
 
 
-def _delays(reply: Answer | Replay) -> Iterator[Act]:
+def _delays(reply: Answer | Replay) -> Iterator[TimelineStep]:
     for fault in reply.faults:
         if isinstance(fault, DelayFirstByte):
             yield _FAULT
@@ -254,42 +261,42 @@ def _position(fault: StreamFault) -> int:
             return 0
 
 
-class _Body:
-    """The acts of one streamed body, without its head."""
+class _StreamedBody:
+    """Produces the steps of one streamed body, without its head."""
 
-    def __init__(self, answer: Answer, wire: Wire) -> None:
+    def __init__(self, answer: Answer, encoder: AnswerEncoder) -> None:
         self._answer = answer
-        self._wire = wire
+        self._encoder = encoder
         self._faults = sorted(_in_body(answer.faults), key=_position)
         self._events = 0
         self._mark = b"\xef\xbb\xbf" if answer.bom else b""
 
-    def acts(self) -> Iterator[Act]:
-        for event in self._wire.opening():
+    def steps(self) -> Iterator[TimelineStep]:
+        for event in self._encoder.opening():
             yield from self._sent(event)
         if (yield from self._tokens()):
             return
-        for event in self._wire.closing():
+        for event in self._encoder.closing():
             yield from self._sent(event)
         yield from _hold_open(self._answer)
 
-    def _tokens(self) -> Generator[Act, None, bool]:
-        """Everything between opening and closing; True: a fault ended the answer."""
+    def _tokens(self) -> Generator[TimelineStep, None, bool]:
+        """Yield the steps between opening and closing; returns whether a fault has ended the answer."""
         answer = self._answer
         first, interval, batch = answer.first_token_delay, answer.interval_s, answer.batch or 1
         paced = bool(first or interval)
         simple = not (answer.comments or answer.timestamps or answer.bom)
         last = answer.paced_count - 1
         count = 0
-        events = self._wire.body()
+        events = self._encoder.body()
         waited = -1
         while True:
             while self._faults and _position(self._faults[0]) <= count:
                 if (yield from self._fault(self._faults.pop(0))):
                     return True
             if paced and count > waited and count <= last and count % batch == 0:
-                # Before the event is made, so that its stamp is the time it goes.
-                yield At(first + min(count + batch - 1, last) * interval)
+                # Before the event is encoded, so that its time stamp is the time it is sent.
+                yield WaitUntil(first + min(count + batch - 1, last) * interval)
                 waited = count
             token, event = next(events, (False, b""))
             if not event:
@@ -307,29 +314,29 @@ class _Body:
     def _sent(self, event: bytes) -> Iterator[bytes]:
         comments = self._answer.comments
         first, self._mark = self._mark, b""
-        if comments and self._events % comments == 0 and (sign := self._wire.keep_alive()):
+        if comments and self._events % comments == 0 and (sign := self._encoder.keep_alive()):
             yield first + sign
             first = b""
         self._events += 1
-        yield first + (self._wire.stamped(event) if self._answer.timestamps else event)
+        yield first + (self._encoder.stamped(event) if self._answer.timestamps else event)
 
-    def _fault(self, fault: StreamFault) -> Generator[Act, None, bool]:
-        """The acts of one fault; True: nothing comes after it."""
+    def _fault(self, fault: StreamFault) -> Generator[TimelineStep, None, bool]:
+        """Yield the steps of one fault; returns whether it ends the response."""
         if isinstance(fault, (StallAfter, ResetAfter, TruncateAfter)):
             yield from _break(fault)
             return not isinstance(fault, StallAfter)
         yield _FAULT
         match fault:
             case ErrorFrame(code=code, message=message, then_done=then_done):
-                yield from self._wire.error(code, message, then_done)
+                yield from self._encoder.error(code, message, then_done)
                 return True
             case MalformedJson():
-                event = self._wire.text("this JSON breaks off")
-                yield event[: event.index(b"breaks off")] + self._wire.event_end
+                event = self._encoder.text("this JSON breaks off")
+                yield event[: event.index(b"breaks off")] + self._encoder.event_end
             case InvalidUtf8():
-                yield self._wire.text("invalid: @@").replace(b"@@", b"\xff\xc3")
+                yield self._encoder.text("invalid: @@").replace(b"@@", b"\xff\xc3")
             case HugeEvent(size=size):
-                yield self._wire.text("x" * size)
+                yield self._encoder.text("x" * size)
             case _:
-                raise AssertionError(fault)  # the others are not part of a body
+                raise AssertionError(fault)  # `_in_body` excludes the others
         return False

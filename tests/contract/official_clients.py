@@ -1,4 +1,4 @@
-"""The providers' own clients as judges: what each reads from a stream, and what Penstock's decoders read from it."""
+"""The official clients: what each reads from a stream, and what our decoders read from the same bytes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from penstock.ports import (
 )
 
 CORPUS = Path(__file__).parent.parent / "corpus"
-KEY = "sk-judge"
+KEY = "sk-client"
 USER: list[Any] = [{"role": "user", "content": "What is it?"}]
 
 
@@ -138,7 +138,7 @@ def _counts(**counts: int | None) -> dict[str, int | None]:
 # --- theirs --------------------------------------------------------------------------------------------------------
 
 
-class Judges:
+class OfficialClients:
     """The four clients, each with its connection to one loopback provider."""
 
     def __init__(self, provider: LoopbackProvider) -> None:
@@ -171,6 +171,23 @@ class Judges:
         except Exception as error:
             reading.error = error
         return reading
+
+    def iterate(self, api: str, model: str) -> Exception | None:
+        """Read a stream with the plain iterator, without the client's accumulating helper; returns what that raises."""
+        streams: dict[str, Callable[[], Iterable[Any]]] = {
+            "chat": lambda: self.openai.chat.completions.create(model=model, messages=USER, stream=True),
+            "responses": lambda: self.openai.responses.create(model=model, input="What is it?", stream=True),
+            "messages": lambda: self.anthropic.beta.messages.create(
+                model=model, max_tokens=10, messages=USER, stream=True
+            ),
+            "gemini": lambda: self.gemini.models.generate_content_stream(model=model, contents="What is it?"),
+        }
+        try:
+            for _ in streams[api.removesuffix("-json")]():
+                pass
+        except Exception as error:
+            return error
+        return None
 
     def _chat(self, reading: Reading, model: str) -> None:
         state: ChatCompletionStreamState[None] = ChatCompletionStreamState()
@@ -307,14 +324,14 @@ class Judges:
 
 
 @contextmanager
-def judging(provider: LoopbackProvider) -> Iterator[Judges]:
+def connected_clients(provider: LoopbackProvider) -> Iterator[OfficialClients]:
     """Start the provider and the clients, which must connect directly, without the environment's proxy."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
             patch.delenv(name, raising=False)
         with provider:
-            judges = Judges(provider)
+            clients = OfficialClients(provider)
             try:
-                yield judges
+                yield clients
             finally:
-                judges.close()
+                clients.close()
