@@ -1,57 +1,88 @@
-# Everything a fresh machine needs is Python ≥ 3.11, make and git: the first target that needs it makes .venv.
+# Everything a new machine needs is Python 3.11 or newer, make and git. The first target that needs it makes the virtual
+# environment: .venv, or .venv-3.13 and so on if there is a .venv already that belongs to another Python version.
 PYTHON ?= python3
-VENV   := .venv
-BIN    := $(VENV)/bin
+# The test processes, one for each core unless you name another number.
+JOBS   ?= logical
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test simulate soak check bench docs format clean help
+version = $(shell $(1) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+WANTED := $(call version,$(PYTHON))
+FOUND  := $(if $(wildcard .venv/bin/python),$(call version,.venv/bin/python))
+VENV   := .venv$(if $(filter-out $(WANTED),$(FOUND)),-$(WANTED))
+BIN    := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --maxprocesses 8 --dist worksteal
 
-help:  ## say what can be made
+QUICK := tests/unit tests/conformance/test_stream.py tests/conformance/test_asking.py tests/conformance/test_metrics.py
+
+.PHONY: run quick check lint types workflows test simulate soak bench format docs diagrams clean help
+.DELETE_ON_ERROR:
+
+help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-$(VENV)/.run: pyproject.toml
-	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"penstock needs Python 3.11 or newer, this is {v[0]}.{v[1]}: make PYTHON=python3.11 ...")'
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "installing penstock into $(VENV) ..."
-	@$(BIN)/python -m pip install --quiet --editable .
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"Penstock needs Python 3.11 or newer, and $(PYTHON) is {v[0]}.{v[1]}. Name another one: make PYTHON=python3.11 ...")'
+	@echo "Making the virtual environment $(VENV) for Python $(WANTED) ..."
+	@$(PYTHON) -m venv --clear $(VENV)
+
+$(VENV)/.run: pyproject.toml $(BIN)/python
+	@echo "Installing Penstock into $(VENV) ..."
+	@$(BIN)/python -m pip install --editable .
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run
-	@echo "installing what development needs into $(VENV) ..."
-	@$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	@$(BIN)/python -m pip install --quiet --group dev
+	@echo "Installing the development tools into $(VENV) ..."
+	@$(BIN)/python -m pip install --upgrade 'pip>=25.1'
+	@$(BIN)/python -m pip install --group dev
 	@touch $@
 
 $(VENV)/.docs: $(VENV)/.run
-	@$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	@echo "Installing the documentation tools into $(VENV) ..."
+	@$(BIN)/python -m pip install --editable '.[docs]'
 	@touch $@
 
 run: $(VENV)/.run  ## the demo: several streams, a retry, a crash, an agent with tools, the tree, the statistics
 	@$(BIN)/penstock run
 
-test: $(VENV)/.dev  ## every test
-	$(BIN)/python -m pytest
+quick: $(VENV)/.dev  ## after each edit, under a minute: ruff, the unit tests and a few of the conformance tests
+	$(BIN)/ruff check .
+	$(PYTEST) --deselect tests/unit/test_benchmarks_run.py $(QUICK)
 
-simulate: $(VENV)/.dev  ## the conformance suites and random programs under 1,000 seeds each; SEEDS=n for others
-	$(BIN)/python -m tests.simulation --seeds $(or $(SEEDS),1000)
+check: lint types workflows  ## lint, types and workflows
+
+lint: $(VENV)/.dev  ## ruff check, ruff format --check
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev  ## mypy --strict, for Linux, macOS and Windows
+	$(BIN)/mypy --platform linux
+	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin
+	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32
+
+workflows: $(VENV)/.dev  ## compare the workflows of GitHub Actions with their schema
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+
+test: $(VENV)/.dev  ## every test
+	$(PYTEST)
+
+simulate: $(VENV)/.dev  ## every seeded test under 1,000 seeds; SEEDS=n for another number, FIRST=n for the first of them
+	$(BIN)/python -m tests.simulation --seeds $(or $(SEEDS),1000) --first-seed $(or $(FIRST),0)
 
 soak: $(VENV)/.dev  ## kill processes of a running system under load for a minute; SOAK=seconds for another time
 	$(BIN)/python -m pytest tests/integration/test_kill.py --soak $(or $(SOAK),60) --timeout 900
 
-check: $(VENV)/.dev  ## ruff, ruff format, mypy --strict
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-
-format: $(VENV)/.dev  ## put the code into our form
+format: $(VENV)/.dev  ## fix what ruff can fix, and format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.dev  ## measure, side by side with the peers, and write benchmarks/RESULTS.md
+bench: $(VENV)/.dev  ## measure side by side with comparable libraries, and write benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks --write
 
 docs: $(VENV)/.docs  ## the documentation, into site/
 	$(BIN)/mkdocs build --strict
 
-clean:  ## remove what was made here
-	rm -rf $(VENV) site build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+diagrams: $(VENV)/.dev  ## draw the diagrams of the documentation from the state tables
+	$(BIN)/python -m tests.diagrams
+
+clean:  ## remove the virtual environments and everything else that was made here
+	rm -rf .venv .venv-3.* site build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

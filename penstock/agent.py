@@ -1,4 +1,4 @@
-"""`Agent`: one conversation with a model and its tools, in the hands of its user."""
+"""`Agent`: the user's handle of one conversation with a model and its tools."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from penstock.supervisors.system.agents import start_agent, start_call, start_ta
 
 __all__ = ["Agent", "create_agent"]
 
-_UNSAID: Final = "its message was not accepted"
+_NOT_ACCEPTED: Final = "the agent did not accept the message"
 
 
 class Agent:
     """One conversation. All methods may be called from any thread.
 
-    It keeps its history, runs the tools the model calls for, and answers one message after the other. Whoever loses it
-    need not stop it: it ends when it has answered what it was asked.
+    It keeps its history, runs the tools that the model calls, and answers one message after the other. It need not be
+    stopped: when the handle is dropped, the agent ends after it has answered all messages.
     """
 
     __slots__ = ("__weakref__", "_call_timeout", "_metadata", "_options", "_record", "_services")
@@ -56,7 +56,7 @@ class Agent:
 
     @property
     def name(self) -> str:
-        """Its name."""
+        """The agent's name."""
         return self._record.name
 
     def stream_chat(
@@ -69,40 +69,42 @@ class Agent:
         metadata: Mapping[str, Any] | None = None,
         on_orphan: OnOrphan = "cancel",
     ) -> Stream:
-        """Say something, and stream the answer. Returns at once.
+        """Send a message, and stream the answer. Returns at once.
 
-        Messages are answered in the order in which they were said: while another one is being answered, the stream
-        is open and silent. If it is cancelled before its turn comes, the message has not been said.
+        Messages are answered in order. While an earlier one is being answered, the stream is open without events. If it
+        is cancelled before its answer begins, the message does not become part of the history.
 
         Args:
             message: a text, a list of content parts, or a whole message of the role ``user``.
-            subscriber: an actor, or a function, that is told all events, as by `Stream.subscribe`.
+            subscriber: an actor or a function that gets all events, as by `Stream.subscribe`.
             stream_id: as for `System.open_stream`.
             options: None takes the agent's.
             metadata: as for `System.open_stream`; added to the agent's.
-            on_orphan: as for `System.chat`; with the answer, the tools that run for it are cancelled.
+            on_orphan: as for `System.chat`; when the stream is cancelled, its running tools are cancelled too.
 
         Raises:
             AgentBusy: too many messages wait.
-            AgentStopped: it has been stopped.
+            AgentStopped: the agent has been stopped.
             OptionError: an argument is not allowed.
             StreamExists, SystemStopped: as for `System.open_stream`.
         """
-        said = user_message(message)
+        content = user_message(message)
         check_metadata(metadata)
         record = self._record
         record.reserve()
         turn: Turn | None = None
         try:
-            told = {**self._metadata, **(metadata or {})}
-            opened = self._services.open_stream(stream_id, options or self._options, metadata=told, on_orphan=on_orphan)
+            extra = {**self._metadata, **(metadata or {})}
+            opened = self._services.open_stream(
+                stream_id, options or self._options, metadata=extra, on_orphan=on_orphan
+            )
             stream = Stream(opened, self._call_timeout)
             try:
                 if subscriber is not None:
                     stream.subscribe(subscriber)
-                turn = Turn(opened, said)
+                turn = Turn(opened, content)
             except BaseException:
-                opened.propose(Cancel(_UNSAID))
+                opened.propose(Cancel(_NOT_ACCEPTED))
                 raise
         finally:
             if turn is None:
@@ -110,18 +112,18 @@ class Agent:
         try:
             record.submit(turn)
         except AgentStopped:
-            opened.propose(Cancel(_UNSAID))
+            opened.propose(Cancel(_NOT_ACCEPTED))
             raise
         return stream
 
     # --- calls that wait for approval ----------------------------------------------------------------------------
 
     def approve(self, call_id: str, *, timeout: float | None = None) -> bool:
-        """Let a call run that a `ToolApprovalRequested` event has told of; whether it still waited."""
+        """Run a call that a `ToolApprovalRequested` event has announced; returns whether it still waited."""
         return self._decide(Decide(call_id, approved=True), timeout)
 
     def deny(self, call_id: str, reason: str | None = None, *, timeout: float | None = None) -> bool:
-        """Do not let it run; the model is told, with the reason. Returns whether it still waited."""
+        """Deny a call; the model gets the reason. Returns whether the call still waited."""
         return self._decide(Decide(call_id, approved=False, reason=reason), timeout)
 
     def _decide(self, decision: Decide, timeout: float | None) -> bool:
@@ -131,38 +133,38 @@ class Agent:
             waited: bool = ref is not None and ref.ask(
                 decision, timeout=self._call_timeout if timeout is None else timeout
             )
-        except ProcessDead:  # whatever waited has gone with it
+        except ProcessDead:  # the calls that waited have ended with it
             return False
         return waited
 
-    # --- looking -------------------------------------------------------------------------------------------------
+    # --- inspection ----------------------------------------------------------------------------------------------
 
     @property
     def history(self) -> tuple[Message, ...]:
-        """What the model is told of the conversation, instructions first, as a copy.
+        """The conversation as it is sent to the model, instructions first, as a copy.
 
-        Of the turns whose streams have ended: who has seen a stream's end finds it here.
+        It has the turns whose streams have ended, each from the moment of its stream's end.
         """
         return self._record.messages()
 
     @property
     def state(self) -> str:
-        """``idle``, ``asking``, ``working`` (tools), ``ending`` (the stream lets out what it has), or ``ended``."""
+        """``idle``, ``asking``, ``working`` (tools), ``ending`` (the stream emits what is buffered), or ``ended``."""
         return self._record.state
 
     @property
     def is_alive(self) -> bool:
-        """Whether it takes messages."""
+        """Whether the agent takes messages."""
         return not self._record.is_closed
 
     def statistics(self) -> AgentStatistics:
-        """What it has done so far. Waits for nobody."""
+        """The counters of the agent. Never blocks on its process."""
         return self._record.statistics()
 
     # --- the end -------------------------------------------------------------------------------------------------
 
     def stop(self, timeout: float | None = None) -> None:
-        """End it. The answer under way, and those that wait, end in `StreamCancelled`; tools that run are cancelled.
+        """End the agent. All its running and waiting streams end in `StreamCancelled`; running tools are cancelled.
 
         Returns when that is done; harmless if it has ended. The history stays readable.
 
@@ -212,27 +214,27 @@ def create_agent(
 
     Args:
         self: the system.
-        name: what it is called in the tree and in errors; unique among those that run. None makes one up.
+        name: its name in the tree and in errors, unique among running agents; None generates one.
         model: the model's name, as for `chat`.
-        tools: functions, `tool`\ s, or pairs of a schema and a function that the model may call; a dict is a tool that
+        tools: functions, `tool`\ s, or pairs of a schema and a function that the model may call. A dict is a tool that
             the provider runs itself, in the provider's own form.
-        system_prompt: instructions, before everything else; takes the place of those in ``history``.
+        system_prompt: instructions, sent first; replaces those in ``history``.
         provider: as for `chat`.
         base_url: as for `chat`.
         api_key: as for `chat`.
         options: of its streams; None takes the settings' ``chat`` group.
         request_options: as for `chat`.
-        agent_options: how far it may go by itself; None takes the settings' ``agent`` group.
-        max_tool_rounds: in the place of the one in ``agent_options``.
-        history: messages of a conversation to go on with, as another agent's ``history`` gives them.
-        approve: asked before each call, with the `ToolCall`, in a thread of its own: True runs it, False denies it,
-            None asks by a `ToolApprovalRequested` event. Without it, tools with ``needs_approval`` ask by that event.
-        metadata: comes back in every event of its streams.
-        **request_parameters: go into each request as they are.
+        agent_options: the agent's limits; None takes the settings' ``agent`` group.
+        max_tool_rounds: instead of the one in ``agent_options``.
+        history: messages of a conversation to continue, as in another agent's ``history``.
+        approve: called with each `ToolCall` before it runs, in a thread of its own. True runs it, False denies it, None
+            asks by a `ToolApprovalRequested` event. Without it, only tools with ``needs_approval`` ask by that event.
+        metadata: is part of every event of its streams.
+        **request_parameters: added to each request unchanged.
 
     Raises:
         OptionError: an argument is not allowed, or there is no key.
-        AgentExists: an agent of that name runs.
+        AgentExists: a running agent has that name.
         SystemStopped: the system has been stopped.
     """
     services = self._services
@@ -270,14 +272,18 @@ def create_agent(
     stream_options = options if options is not None else settings.chat
     if not isinstance(stream_options, StreamOptions):
         raise OptionError("options", type(stream_options).__name__, "a StreamOptions or None")
+    _start(services, record)
+    return Agent(record, services, stream_options, dict(metadata or {}))
+
+
+def _start(services: Services, record: AgentRecord) -> None:
     services.agents.add(record)
     try:
-        start_agent(runtime, record, services.call_timeout)
+        start_agent(services.runtime, record, services.call_timeout)
     except BaseException:
         record.close()
         services.agents.forget(record)
         raise
-    return Agent(record, services, stream_options, dict(metadata or {}))
 
 
 def _agent_name(name: str | None) -> str:
@@ -289,7 +295,7 @@ def _agent_name(name: str | None) -> str:
 
 
 def _tools(things: Iterable[Any]) -> tuple[dict[str, Tool], list[Message]]:
-    """Our tools by name, and those that the provider runs."""
+    """The tools that the agent runs, by name, and those that the provider runs."""
     tools: dict[str, Tool] = {}
     foreign: list[Message] = []
     for thing in check_tools(things):

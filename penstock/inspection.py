@@ -1,4 +1,4 @@
-"""What a system shows of itself: streams, counters, the supervision tree. No token text, no keys."""
+"""A system from outside: streams, counters, the supervision tree. Never shows token text or keys."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ class SubscriberInfo(msgspec.Struct, frozen=True):
     """The actor's label, the callback's name, or ``"iterator"``."""
     slow: str
     seq: int
-    """The number of the last event it was given."""
+    """The number of the last event that was delivered to it."""
     pending: int
     dropped: int
 
 
 class StreamInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """One stream, from outside."""
+    """The state of one stream."""
 
     stream_id: str
     state: str
@@ -59,7 +59,7 @@ class StreamInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SystemStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything together."""
+    """The counters of a system."""
 
     streams_created: int
     streams_active: int
@@ -67,7 +67,7 @@ class SystemStatistics(msgspec.Struct, frozen=True, kw_only=True):
     streams_failed: int
     streams_cancelled: int
     agents: int
-    """Conversations that take messages."""
+    """Agents that take messages."""
     subscriptions: int
     tokens: int
     """Tokens delivered by all streams so far."""
@@ -79,11 +79,11 @@ class SystemStatistics(msgspec.Struct, frozen=True, kw_only=True):
     dispatcher: DispatcherStatistics
     reader: Mapping[str, int]
     providers: tuple[EndpointStatistics, ...] = ()
-    """One for every endpoint that was asked, the oldest first."""
+    """One for every endpoint that was used, oldest first."""
 
 
 class Tree(msgspec.Struct, frozen=True):
-    """A process and those below it."""
+    """A process and its descendants."""
 
     name: str
     kind: str
@@ -106,7 +106,7 @@ class Tree(msgspec.Struct, frozen=True):
 
 
 def stream_info(record: StreamRecord) -> StreamInfo:
-    """What is known of a stream; asks nobody."""
+    """The state of a stream. Never blocks."""
     subscribers = tuple(
         SubscriberInfo(_target_name(one.target), one.slow, one.seq, one.pending, one.dropped)
         for one in record.hub.subscriptions
@@ -125,7 +125,7 @@ def stream_info(record: StreamRecord) -> StreamInfo:
 
 
 def system_statistics(services: Services) -> SystemStatistics:
-    """All counters of a system. Waits for nothing."""
+    """All counters of a system. Never blocks."""
     table, runtime = services.streams, services.runtime
     active = [record for record in table.all() if record.ended_at is None]
     return SystemStatistics(
@@ -178,7 +178,7 @@ def _draw(runtime: Runtime, ref: ProcessRef, name: str, restarts: int, timeout: 
 
 
 def _target_name(target: Any) -> str:
-    """What a subscriber is called. Of a function without a name only its type: a partial's repr shows arguments."""
+    """The name of a subscriber. For a function without a name, its type, since a partial's repr shows arguments."""
     if target is None:
         return "iterator"
     if isinstance(target, ProcessRef):

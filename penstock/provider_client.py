@@ -1,7 +1,7 @@
-"""`ProviderClient`: one provider for those who want an answer rather than a stream, and to know how the provider is.
+"""`ProviderClient`: one provider, for whole answers, its list of models and its health.
 
-Its chats are supervised streams like all others. What is no stream (the list of models, the question whether the
-provider is well) goes through the same reader: it is cancelled, mapped to typed errors and kept free of keys alike.
+Its chats are supervised streams like all others. Other requests (the list of models, the health check) use the same
+reader: they can be cancelled, raise the same typed errors, and never show keys.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ _MOST_PAGES: Final = 100
 
 
 class ProviderHealth(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether a provider answers, and accepts the key.
+    """Whether a provider answers and accepts the key.
 
-    ``latency_s``: seconds until its whole answer, None if there was none. ``status``: that of HTTP, where one came: 401
-    for a wrong key, of which Gemini says 400. ``detail`` says what is wrong.
+    ``latency_s``: seconds until the whole answer; None if there was none. ``status``: the HTTP status, if there was
+    one; 401 for a wrong key, except 400 from Gemini. ``detail`` says what is wrong.
     """
 
     ok: bool
@@ -46,7 +46,7 @@ class ProviderHealth(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ProviderClient:
-    """One provider of a `System`; made by `System.provider`. Any thread may use it, as often as it likes."""
+    """One provider of a `System`; made by `System.provider`. Any thread may use it."""
 
     def __init__(
         self,
@@ -84,21 +84,21 @@ class ProviderClient:
         Args:
             messages: as for `System.chat`.
             model: None takes the setting.
-            timeout: seconds to wait; the call is cancelled then. None leaves that to the options' time-outs.
+            timeout: seconds after which the call is cancelled; None leaves that to the time-outs in the options.
             request_options: as for `System.chat`.
-            **params: go into the request (``temperature=0.2``), or are other arguments of `System.chat`.
+            **params: request parameters (``temperature=0.2``) and other arguments of `System.chat`.
 
         Raises:
-            PenstockError: whatever `Stream.result` raises.
-            CallTimeout: the answer was not whole within ``timeout`` seconds.
+            PenstockError: as for `Stream.result`.
+            CallTimeout: the answer was not complete within ``timeout`` seconds.
         """
         check_number("timeout", timeout, 0.001, 86_400, optional=True)
         stream = self.stream_chat_completion(messages, model=model, request_options=request_options, **params)
         try:
             return stream.result(timeout)
-        except BaseException:  # the time-out, Ctrl-C: nobody will ask for it again
+        except BaseException:  # the time-out, Ctrl-C: the answer is no longer needed
             if not stream.is_over:
-                stream.cancel("nobody waits for the answer any more")
+                stream.cancel("the caller stopped waiting")
             raise
 
     def chat_completion_with_tools(
@@ -111,7 +111,7 @@ class ProviderClient:
         request_options: RequestOptions | None = None,
         **params: Any,
     ) -> StreamCompleted:
-        """The same with tools that the model may ask for; what it asks for is in ``tool_calls``, and is not run.
+        """The same as `chat_completion` with tools. The model's calls are in ``tool_calls``; they are not run.
 
         ``tools`` are functions, `Tool` objects, or tools in OpenAI's or the provider's own form. For the other
         arguments and errors see `chat_completion`.
@@ -145,18 +145,18 @@ class ProviderClient:
         model = settings.model(self._name) if isinstance(self._name, str) else None
         model = model or settings.model(self._account)
         if model is None:
-            raise OptionError("model", None, f"a model's name; there is none in the settings for {self._account}")
+            raise OptionError("model", None, f"a model's name, as the settings have none for {self._account}")
         return model
 
     # --- models and health ---------------------------------------------------------------------------------------
 
     def list_models(self, timeout: float = 10.0) -> list[str]:
-        """The names of all models that the provider says it has, in its order.
+        """The names of all models that the provider lists, in its order.
 
         Raises:
             OptionError: the provider has no such list, or there is no key.
-            ProviderError: it cannot be reached, refuses, or answers something else.
-            ProviderTimeout: the list was not whole within ``timeout`` seconds.
+            ProviderError: the provider cannot be reached, refuses, or answers with something else.
+            ProviderTimeout: the list was not complete within ``timeout`` seconds.
         """
         check_number("timeout", timeout, 0.001, 86_400)
         lister = self._lister()
@@ -175,32 +175,32 @@ class ProviderClient:
         raise ProtocolError(f"the list of models has more than {_MOST_PAGES} pages")
 
     def health_check(self, timeout: float = 5.0) -> ProviderHealth:
-        """Ask for the list of models, and say what came of it. Costs nothing; says nothing of any model's state.
+        """Request the list of models and report the result. Costs nothing; says nothing about a single model.
 
         Raises:
-            OptionError: the provider has no such list to be asked for.
+            OptionError: the provider has no list of models.
         """
         check_number("timeout", timeout, 0.001, 86_400)
         lister = self._lister()
         clock = self._services.runtime.clock
-        begun = clock.monotonic()
+        started = clock.monotonic()
         try:
             lister.models(self._fetch(lister.models_request(), timeout))
         except ApiError as error:
             return ProviderHealth(
-                ok=False, latency_s=clock.monotonic() - begun, status=error.status, detail=error.message
+                ok=False, latency_s=clock.monotonic() - started, status=error.status, detail=error.message
             )
         except (ProviderError, OptionError) as error:
             return ProviderHealth(ok=False, detail=str(error))
-        return ProviderHealth(ok=True, latency_s=clock.monotonic() - begun, status=200)
+        return ProviderHealth(ok=True, latency_s=clock.monotonic() - started, status=200)
 
     def _lister(self) -> CanListModels:
         if not isinstance(self._provider, CanListModels):
-            raise OptionError("provider", self._account, "one that says which models it has")
+            raise OptionError("provider", self._account, "a provider that lists its models")
         return self._provider
 
     def _fetch(self, request: ProviderRequest, timeout: float) -> bytes:
-        """Send a request whose answer is no stream; gives its body.
+        """Send a request whose answer is not a stream; returns the body.
 
         Raises:
             ProviderError: as for streams.
@@ -213,7 +213,7 @@ class ProviderClient:
 
 
 class _ChatSystem(HasServices, Protocol):
-    """What a client needs of its system."""
+    """The parts of a system that a client needs."""
 
     @property
     def create_chat_token_stream(self) -> Callable[..., Stream]: ...
@@ -222,12 +222,12 @@ class _ChatSystem(HasServices, Protocol):
 def create_client(
     self: _ChatSystem, name: str | Provider | None = None, *, base_url: str | None = None, api_key: str | None = None
 ) -> ProviderClient:
-    """A client of one provider: whole answers, the list of its models, its health. A method of `System`.
+    """Make a client of one provider: whole answers, the list of models, health. A method of `System`.
 
     Args:
         self: the system.
         name: a name, or a `Provider`; None takes the setting.
-        base_url: where it is; None takes the setting, then the provider's own.
+        base_url: the provider's URL; None takes the setting, then the provider's own.
         api_key: None takes the setting, then the provider's environment variable.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What the handles of one system share: settings, runtime, reader, catalogue, prices, gates, tables."""
+"""The services that the handles of one system share: settings, runtime, reader, catalogue, prices, gates, tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`Stream`: one stream, in the hands of its user."""
+"""`Stream`: the user's handle of one stream."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ _SLOW = ("block", "coalesce", "drop", "disconnect")
 
 
 class Stream:
-    """A running, or ended, stream. All methods may be called from any thread.
+    """A running or ended stream. All methods may be called from any thread.
 
     Iterate it to get its events (``for`` or ``async for``); push into it with `process_token`; command it with
     `pause`, `resume`, `set_options`, `flush_buffer`, `stop`, `cancel`; look at it with `state` and `statistics`. The
-    handle holds no resources: losing it does not end the stream.
+    handle holds no resources: dropping it does not end the stream.
     """
 
     __slots__ = ("_call_timeout", "_push", "_record")
@@ -53,7 +53,7 @@ class Stream:
 
     @property
     def metadata(self) -> Mapping[str, Any]:
-        """What comes back in every event."""
+        """The metadata that every event carries."""
         return self._record.metadata
 
     @property
@@ -66,8 +66,8 @@ class Stream:
     def process_token(self, text: str, timeout: float | None = None) -> None:
         """Push one token.
 
-        If the buffer is full, what happens is up to ``overflow``; with ``"block"`` this waits for at most ``timeout``
-        seconds (None: the stream's ``push_timeout``).
+        If the buffer is full, the option ``overflow`` decides what happens. With ``"block"`` this waits for at most
+        ``timeout`` seconds (None: the stream's ``push_timeout``).
 
         Raises:
             BufferFull: there was no room in time.
@@ -85,7 +85,7 @@ class Stream:
         self._record.intake.push_all(texts, timeout)
 
     def process_text(self, text: str, timeout: float | None = None) -> None:
-        """Push a text of any length, split by the stream's ``tokenizer`` (without one, as a single token)."""
+        """Push a text of any length, split by the stream's ``tokenizer``; without one, as a single token."""
         tokenizer = self._record.options.tokenizer
         self.process_tokens([text] if tokenizer is None else tokenizer(text), timeout)
 
@@ -96,23 +96,23 @@ class Stream:
     # --- commands ------------------------------------------------------------------------------------------------
 
     def flush_buffer(self, *, force: bool = True, timeout: float | None = None) -> int:
-        """Emit what is buffered now; returns how many tokens went out.
+        """Emit what is buffered now; returns the number of tokens that were emitted.
 
-        With ``force=False`` a pause, the rate limit and slow ``block`` subscribers are respected.
+        With ``force=False``, a pause, the rate limit and slow ``block`` subscribers still apply.
         """
         count: int = self._ask(Flush(force), timeout)
         return count
 
     def pause(self, timeout: float | None = None) -> None:
-        """Let nothing out until `resume`. What is pushed meanwhile is buffered."""
+        """Emit nothing until `resume`. What is pushed meanwhile is buffered."""
         self._ask(Pause(), timeout)
 
     def resume(self, timeout: float | None = None) -> None:
-        """Go on. Harmless if it is not paused."""
+        """Continue after `pause`. Harmless if the stream is not paused."""
         self._ask(Resume(), timeout)
 
     def set_options(self, *, timeout: float | None = None, **changes: Any) -> None:
-        """Change options while it runs, in any state.
+        """Change options of the running stream, in any state.
 
         Raises:
             OptionError: a name or value is not allowed; nothing is changed.
@@ -120,14 +120,14 @@ class Stream:
         self._ask(SetOptions(changes), timeout)
 
     def stop(self, timeout: float | None = None) -> None:
-        """Flush, then end with `StreamCompleted`. Returns when that is done; harmless if it has ended."""
+        """Flush, then end with `StreamCompleted`. Returns when that is done; harmless if the stream has ended."""
         self._ask_ended(StopStream(), timeout)
 
     def cancel(self, reason: str | None = None, timeout: float | None = None) -> None:
-        """End now with `StreamCancelled`; closes the provider's connection. Harmless if it has ended."""
+        """End now with `StreamCancelled`, and close the provider's connection. Harmless if the stream has ended."""
         self._ask_ended(Cancel(reason), timeout)
 
-    # --- looking -------------------------------------------------------------------------------------------------
+    # --- inspection ----------------------------------------------------------------------------------------------
 
     @property
     def state(self) -> str:
@@ -139,14 +139,14 @@ class Stream:
         return self._record.state
 
     def statistics(self) -> StreamStatistics:
-        """What it has done so far. Never waits for the stream."""
+        """The counters of the stream. Never blocks on its actor."""
         return self._record.statistics()
 
     get_statistics = statistics
 
     @property
     def is_over(self) -> bool:
-        """Whether its terminal event is there."""
+        """Whether the stream has ended."""
         return self._record.is_over
 
     @property
@@ -163,10 +163,10 @@ class Stream:
         return self.events()
 
     def events(self, after: int = 0, *, slow: Slow = "coalesce", window: int = 16) -> Events:
-        """An iterator over the events behind number ``after``; it ends after the terminal event.
+        """An iterator over the events with a ``seq`` greater than ``after``; it ends after the terminal event.
 
-        It counts as a subscriber until it ends, is closed or dropped. ``slow`` says what happens when more than
-        ``window`` new events wait for it; what was there before it began is given one by one.
+        It counts as a subscriber until it ends, is closed or is dropped. ``slow`` decides what happens when more than
+        ``window`` new events wait for it. Events from before it was made are delivered one by one.
         """
         cursor = self._cursor(after, slow, window)
         subscription = PullSubscription(self._record.hub, cursor, self._record.runtime.dispatcher)
@@ -175,7 +175,7 @@ class Stream:
         return Events(subscription)
 
     def aevents(self, after: int = 0, *, slow: Slow = "coalesce", window: int = 16) -> Events:
-        """The same for ``async for``; it waits without blocking the event loop."""
+        """The same as `events`, for ``async for``; it waits without blocking the event loop."""
         return self.events(after, slow=slow, window=window)
 
     def subscribe(
@@ -186,19 +186,19 @@ class Stream:
         after: int = 0,
         window: int = 64,
     ) -> Subscription:
-        """Have the events told to an actor (any Pykka actor), or to a function in a small process of its own.
+        """Send the events to an actor (any Pykka actor), or call a function with each, in a small process of its own.
 
-        Who is subscribed already stays so, and gets each event once. An actor that dies, or a function that raises,
-        is unsubscribed.
+        A target that is subscribed already keeps its subscription, and gets each event once. An actor that dies, or a
+        function that raises, is unsubscribed.
 
         Args:
             target: the actor's ref, or a function of one argument.
             slow: what happens when more than ``window`` events wait for it.
-            after: the number behind which to start; 0 gives all there is.
+            after: send events with a greater ``seq``; 0 sends all.
             window: 1 … 1,000,000.
 
         Raises:
-            OptionError: not something that can be told events.
+            OptionError: the target is neither an actor nor a function, or another argument is not allowed.
             ProcessDead: the actor is dead.
         """
         record = self._record
@@ -216,10 +216,10 @@ class Stream:
         else:
             raise OptionError("target", type(target).__name__, "a pykka.ActorRef or a function of one argument")
         counts = record.hub.add(subscription)
-        if counts is not subscription:  # another thread was quicker
+        if counts is not subscription:  # another thread was faster
             subscription.unsubscribe()
             return counts
-        # After it is in: a handler that is being restarted finds it there if it does not get this.
+        # After `add`: a handler that is being restarted misses this message, and finds the subscription in the hub.
         handler = runtime.whereis(HANDLER)
         if handler is not None:
             handler.tell(Watch(subscription))
@@ -227,24 +227,26 @@ class Stream:
         return subscription
 
     def unsubscribe(self, target: pykka.ActorRef[Any] | Callable[[Any], object]) -> None:
-        """Undo `subscribe`; harmless if it is not subscribed."""
+        """Undo `subscribe`. Harmless if the target is not subscribed."""
         known = self._record.hub.find(target)
         if known is not None:
             known.unsubscribe()
 
     def result(self, timeout: float | None = None) -> StreamCompleted:
-        """Wait for the end and return the `StreamCompleted` event. Waiting is not reading: `on_orphan` knows readers.
+        """Wait for the end and return the `StreamCompleted` event.
+
+        This does not count as a subscriber: if the last one leaves while you wait, ``on_orphan`` still applies.
 
         Raises:
             PenstockError: the stream failed; its error, with the text so far as ``partial``.
-            StreamCancelledError: it was cancelled.
-            CallTimeout: it has not ended within ``timeout`` seconds (None waits for ever). It goes on.
+            StreamCancelledError: the stream was cancelled.
+            CallTimeout: it has not ended within ``timeout`` seconds (None waits without limit). It keeps running.
         """
         self._record.over.get(timeout=timeout)
         return self._value()
 
     async def aresult(self) -> StreamCompleted:
-        """The same without blocking the event loop."""
+        """The same as `result`, without blocking the event loop."""
         await self._record.over
         return self._value()
 
@@ -253,12 +255,12 @@ class Stream:
         if isinstance(terminal, StreamCompleted):
             return terminal
         if isinstance(terminal, StreamFailed):
-            raise terminal.error.with_traceback(None)  # one error for all who ask: it must not grow
+            raise terminal.error.with_traceback(None)  # every call raises the same object: its traceback must not grow
         assert terminal is not None
         raise StreamCancelledError(self.stream_id, terminal.reason, terminal.partial)
 
     def reset(self, reason: str, timeout: float | None = None) -> None:
-        """Void what came so far: whoever reads it gets a `StreamReset`, and what is buffered is thrown away.
+        """Void the answer so far: subscribers get a `StreamReset`, and what is buffered is discarded.
 
         Raises:
             StreamClosed: the stream has ended.
@@ -282,7 +284,7 @@ class Stream:
             self._ask(message, timeout)
 
     def _ask(self, message: Any, timeout: float | None) -> Any:
-        """Ask the stream's actor. If it is being restarted, ask the new one."""
+        """Ask the stream's actor; if it is being restarted, ask its successor."""
         record = self._record
         check_number("timeout", timeout, 0, 1e9, optional=True)
 

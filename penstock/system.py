@@ -1,4 +1,4 @@
-"""`System`: the composition root. Everything is wired here, and nowhere else.
+"""`System`: the composition root. Everything is wired here and nowhere else.
 
 The supervision tree::
 
@@ -9,8 +9,8 @@ The supervision tree::
     ├─ tools     (dynamic)     one Task per function call that runs
     ├─ agents    (dynamic)     one AgentProcess per agent
     ├─ handler                 opens streams, watches subscribers, cleans up
-    ├─ agent_handler           starts agents again, and cleans up after them
-    ├─ reaper                  once a second: looks for ends that no message announces
+    ├─ agent_handler           restarts agents, or ends their streams
+    ├─ reaper                  once a second: looks for ends that no message reports
     └─ user      (dynamic)     your own processes: `System.start_child`
 """
 
@@ -57,7 +57,7 @@ from penstock.supervisors.system.user import USER, UserSpecs
 __all__ = ["System"]
 
 _ROOT: Final = "system"
-_LAST_MOMENT: Final = 0.1  # seconds for each group of threads to end when the time for stopping is over
+_LAST_MOMENT: Final = 0.1  # seconds for each group of threads to end after the time-out
 
 
 class System:
@@ -68,9 +68,9 @@ class System:
     Args:
         settings: None reads the environment and ``penstock.toml`` (`Settings.load`).
         runtime: a runtime of your own, e.g. a simulated one; the system then does not close it.
-        reader: what runs provider requests; None makes an `HttpReader`.
+        reader: runs provider requests; None makes an `HttpReader`.
         providers: more providers by name, each a function of ``api_key`` and ``base_url``, or a ready `Provider`.
-        journal: where all events of all streams are stored, unless a stream has its own.
+        journal: stores the events of every stream that has no journal of its own.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class System:
         """Start the supervision tree. Harmless if it runs.
 
         Raises:
-            SystemStopped: it has been stopped; make a new one.
+            SystemStopped: the system has been stopped; make a new one.
         """
         with self._lock:
             if self._stopped:
@@ -148,9 +148,9 @@ class System:
     def stop(self, timeout: float | None = None) -> int:
         """Flush and end all streams in the order they were opened, then everything else.
 
-        A stream whose provider had not finished ends in `StreamCancelled` after what it had is let out. Returns the
+        A stream whose provider has not finished emits what is buffered, and ends in `StreamCancelled`. Returns the
         number of threads that did not end within ``timeout`` seconds (default: the setting ``shutdown_timeout``).
-        Harmless if it has been stopped.
+        Harmless if the system has been stopped.
         """
         check_number("timeout", timeout, 0, 86_400, optional=True)
         limit = self.settings.runtime.shutdown_timeout if timeout is None else timeout
@@ -160,7 +160,7 @@ class System:
             if services is not None:
                 services.is_stopped = True
         if not first:
-            if not on_worker():  # an actor's thread is what the other one waits for
+            if not on_worker():  # the other call may wait for this actor's thread
                 self._stop_is_done.wait(limit + _LAST_MOMENT)
             return 0
         try:
@@ -194,9 +194,9 @@ class System:
         return self._close(services, left)
 
     def _close(self, services: Services, left: Callable[[], float]) -> int:
-        """End what is below the tree; returns the number of threads that did not end."""
+        """End everything that the tree runs on; returns the number of threads that did not end."""
         runtime = services.runtime
-        end_all(self._table, self._agents, SHUTDOWN)  # whatever has not ended in time
+        end_all(self._table, self._agents, SHUTDOWN)  # those that have not ended in time
         leaked = services.reader.close(max(_LAST_MOMENT, left())) if self._given_reader is None else 0
         leaked += not self._catalogue.close()
         if self._given_runtime is None:
@@ -244,15 +244,15 @@ class System:
         """Open a stream to push tokens into by hand.
 
         Args:
-            stream_id: its id; None makes one up.
+            stream_id: the stream's id; None generates one.
             options: None takes the settings' ``stream`` group.
-            metadata: comes back in every event.
-            on_orphan: what happens when its last subscriber leaves: ``"continue"``, ``"cancel"``, or seconds to
-                linger before that.
-            restart: ``"temporary"`` ends it with `StreamFailed` if its actor crashes, ``"transient"`` restarts the
-                actor from the log: no gap, no duplicate.
-            journal: where its events are stored before anybody hears of them.
-            timeout: seconds to wait for its start; None takes the setting ``call_timeout``.
+            metadata: is part of every event.
+            on_orphan: what happens when the last subscriber leaves: ``"continue"``, ``"cancel"``, or seconds to
+                wait for a new subscriber before it is cancelled.
+            restart: if the actor crashes, ``"temporary"`` ends the stream with `StreamFailed`, and ``"transient"``
+                restarts the actor from the log, without a gap or a duplicate.
+            journal: stores the events before they are delivered.
+            timeout: seconds to wait for the start; None takes the setting ``call_timeout``.
 
         Raises:
             StreamExists: a running stream has that id.
@@ -294,23 +294,23 @@ class System:
         """Ask a model, and stream its answer. Returns as soon as the stream runs, before the provider answers.
 
         Args:
-            model: the model's name; ``"anthropic/claude-…"`` chooses the provider too, where nothing else does.
-            messages: the conversation: ``[{"role": "user", "content": "Hello"}]``, whoever the provider is; or what the
-                user says.
-            options: None takes the settings' ``chat`` group: 50/5/50 ms and the provider's own pace.
+            model: the model's name. ``"anthropic/claude-…"`` also chooses the provider, if nothing else does.
+            messages: the conversation, ``[{"role": "user", "content": "Hello"}]`` for every provider; or the text of
+                the user's message.
+            options: None takes the settings' ``chat`` group: 50/5/50 ms, without a rate limit.
             provider: a name, or a `Provider`; None takes the setting.
-            base_url: where the provider is; None takes the setting, then the provider's own.
+            base_url: the provider's URL; None takes the setting, then the provider's own.
             api_key: None takes the setting, then the provider's environment variable.
             metadata: as for `open_stream`.
             stream_id: as for `open_stream`.
-            on_orphan: as for `open_stream`; by default the provider's call is cancelled when the last one has left.
+            on_orphan: as for `open_stream`; by default the call is cancelled when the last subscriber leaves.
             restart: as for `open_stream`.
             request_options: time-outs and retries; None takes the settings' ``request`` group.
-            fallback: models to ask when this one has failed, instead of those in ``request_options``.
+            fallback: models to ask if this one fails, instead of those in ``request_options``.
             token_buffer_size: instead of ``max_buffer_size`` in ``options``.
             token_batch_size: instead of ``batch_size`` in ``options``.
             token_flush_interval: instead of ``flush_interval`` in ``options``; seconds.
-            **request_parameters: go into the request as they are (``temperature=0.2`` …).
+            **request_parameters: added to the request unchanged (``temperature=0.2`` …).
 
         Raises:
             OptionError: an argument is not allowed, or there is no key.
@@ -354,12 +354,12 @@ class System:
         token_flush_interval: float | None = None,
         **request_parameters: Any,
     ) -> Stream:
-        """The same over OpenAI's Responses API: ``input`` is a text or a list of items.
+        """Ask a model over OpenAI's Responses API, and stream its answer. ``input`` is a text or a list of items.
 
-        A provider that has nothing like it is asked over its chat, if ``input`` is text or messages.
+        A provider without such an API is asked over its chat API, if ``input`` is a text or messages.
 
-        ``options`` None takes the settings' ``response`` group: 100/10/100 ms and the provider's own pace. For the
-        other arguments and errors see `create_chat_token_stream`.
+        ``options`` None takes the settings' ``response`` group: 100/10/100 ms, without a rate limit. For the other
+        arguments and errors see `create_chat_token_stream`.
         """
         chosen = self._catalogue.find(provider, _check_model(model), base_url, api_key, responses=True)
         stream_options = _adjust(
@@ -382,7 +382,7 @@ class System:
     provider = create_client
 
     def stream(self, stream_id: str) -> Stream:
-        """The stream with that id, running or ended not longer than ``keep_finished`` ago.
+        """The stream with that id, which runs or has ended not longer than ``keep_finished`` ago.
 
         Raises:
             StreamNotFound: there is none.
@@ -444,11 +444,11 @@ class System:
     # --- looking -------------------------------------------------------------------------------------------------
 
     def get_active_streams(self) -> list[StreamInfo]:
-        """All running streams, oldest first. Waits for nobody."""
+        """All running streams, oldest first. Never blocks."""
         return [stream_info(record) for record in self._table.all() if not record.is_over]
 
     def get_stream_info(self, stream_id: str) -> StreamInfo:
-        """One stream with its subscribers and statistics. Waits for nobody.
+        """One stream with its subscribers and statistics. Never blocks.
 
         Raises:
             StreamNotFound: there is none.
@@ -460,7 +460,7 @@ class System:
         return system_statistics(self._services)
 
     def tree(self) -> Tree:
-        """The supervision tree as it is now; ``print`` draws it."""
+        """The supervision tree at this moment; ``print`` draws it."""
         return draw_tree(self.runtime, _ROOT, self.settings.runtime.call_timeout)
 
 

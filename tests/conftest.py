@@ -9,12 +9,17 @@ from collections.abc import Generator, Iterator
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from penstock.actors.runtime.runtime import Runtime
 from tests import scenarios, seeds
 
 _OURS = ("penstock", "loopback-")
 _PATIENCE_S = 5.0
+
+# Hypothesis' limits of time would make every property a test of how busy the machine is.
+settings.register_profile("penstock", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("penstock")
 
 
 def _our_threads() -> set[threading.Thread]:
@@ -59,16 +64,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    scenarios.count_items(session.config, session.items)
+    scenarios.mark_items(session.items)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    seeds.remember_failure(item, report)
+    seeds.add_replay(item, report)
     return report
 
 
-def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    seeds.write_replays(terminalreporter, config)
-    scenarios.write_count(terminalreporter, config)
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    seeds.write_replays(terminalreporter)
+    scenarios.write_count(terminalreporter)

@@ -1,13 +1,14 @@
-"""How many of OTP's numbered scenarios are tested, told at the end of a run.
+"""Count the numbered scenarios of OTP that are tested, and print the count at the end of a run.
 
-A test covers the scenarios that its name begins with: ``test_A19_…``, ``test_B3_B4_…``. What cannot hold in Python is
-in its module's ``DIFFERENT``.
+A test covers the scenarios that its name begins with: ``test_A19_…``, ``test_B3_B4_…``. A module's ``DIFFERENT`` names
+the scenarios that cannot hold in Python. The count is made from the tests' reports, which pytest-xdist sends from each
+worker to the process that prints it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable
 from typing import Any, Final, NamedTuple
 
 import pytest
@@ -18,7 +19,7 @@ SUITES: Final = {
     "C": ("links and monitors", 20),
 }
 _NAMED: Final = re.compile(r"test_((?:[ABC]\d+_)+)")
-_COUNT: Final = pytest.StashKey["Count"]()
+_DIFFERENT: Final = "different scenarios"
 
 
 class Line(NamedTuple):
@@ -38,25 +39,25 @@ class Line(NamedTuple):
 
 
 class Count:
-    """What has been collected, and what of it failed."""
+    """The scenarios of the tests that have run."""
 
     def __init__(self) -> None:
         self.covered: dict[str, set[int]] = {letter: set() for letter in SUITES}
         self.different: dict[str, set[int]] = {letter: set() for letter in SUITES}
 
-    def collected(self, name: str, different: Mapping[int, str]) -> None:
-        """A test of that name is there, in a module that says ``different``."""
+    def ran(self, name: str, different: Collection[int]) -> None:
+        """Count a test that has run; ``different`` are the numbers in its module's ``DIFFERENT``."""
         for letter, number in scenarios_of(name):
             self.covered[letter].add(number)
             self.different[letter].update(different)
 
     def failed(self, name: str) -> None:
-        """It does not show what it is there to show."""
+        """Take back the scenarios of a test that has failed, whatever else covers them."""
         for letter, number in scenarios_of(name):
             self.covered[letter].discard(number)
 
     def lines(self) -> list[Line]:
-        """A line for each suite; none if nothing of all three was collected."""
+        """Return a line for each suite, or none if no scenario is covered at all."""
         if not any(self.covered.values()):
             return []
         return [self._line(letter, total) for letter, (_, total) in SUITES.items()]
@@ -78,23 +79,28 @@ def scenarios_of(name: str) -> list[tuple[str, int]]:
     return [(one[0], int(one[1:])) for one in named[1].rstrip("_").split("_")] if named else []
 
 
-def count_items(config: pytest.Config, items: Iterable[pytest.Item]) -> None:
-    """Count what is about to be run."""
-    count = config.stash.setdefault(_COUNT, Count())
+def mark_items(items: Iterable[pytest.Item]) -> None:
+    """Note in the reports of each test what its module's ``DIFFERENT`` says."""
     for item in items:
-        module: Any = getattr(item, "module", None)
-        count.collected(item.name, getattr(module, "DIFFERENT", {}))
+        if scenarios_of(item.name):
+            item.user_properties.append((_DIFFERENT, sorted(getattr(item.module, "DIFFERENT", ()))))  # type: ignore[attr-defined]
 
 
-def write_count(terminal: Any, config: pytest.Config) -> None:
+def write_count(terminal: Any) -> None:
     """Write a line for each suite under the results."""
-    count = config.stash.get(_COUNT, None)
-    if count is None:
-        return
-    for report in (*terminal.stats.get("failed", ()), *terminal.stats.get("error", ())):
-        count.failed(report.nodeid.rpartition("::")[2])
+    count = Count()
+    passed, failed, errors = (terminal.stats.get(outcome, ()) for outcome in ("passed", "failed", "error"))
+    for report in (*passed, *failed, *errors):
+        count.ran(_name_of(report), dict(getattr(report, "user_properties", ())).get(_DIFFERENT, ()))
+    for report in (*failed, *errors):
+        count.failed(_name_of(report))
     lines = count.lines()
     if lines:
         terminal.section("scenarios of OTP", sep="-")
     for line in lines:
         terminal.write_line(str(line))
+
+
+def _name_of(report: Any) -> str:
+    name: str = report.nodeid.partition("[")[0]
+    return name.rpartition("::")[2]

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import pytest
 
-_REPLAY: Final = pytest.StashKey[list[str]]()
+_REPLAY: Final = "replay"
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -49,18 +49,17 @@ def replay_command(item_id: str, seed: int) -> str:
     return f"python -m pytest '{item_id}' --first-seed {seed} --seeds 1"
 
 
-def remember_failure(item: pytest.Item, report: pytest.TestReport) -> None:
-    """If a test failed under a seed, store the command that replays it."""
+def add_replay(item: pytest.Item, report: pytest.TestReport) -> None:
+    """If a test failed under a seed, put the command that replays it into its report."""
     seed = _seed_of(item)
     if report.failed and seed is not None:
-        command = replay_command(item.nodeid, seed)
-        report.sections.append(("replay", command))
-        item.config.stash.setdefault(_REPLAY, []).append(command)
+        report.sections.append((_REPLAY, replay_command(item.nodeid, seed)))
 
 
-def write_replays(terminal: Any, config: pytest.Config) -> None:
-    """Write the commands that replay failures below the results."""
-    commands = config.stash.get(_REPLAY, list[str]())
+def write_replays(terminal: Any) -> None:
+    """Write the commands that replay the failed tests under the results."""
+    failed = (*terminal.stats.get("failed", ()), *terminal.stats.get("error", ()))
+    commands = [text for report in failed for name, text in getattr(report, "sections", ()) if name == _REPLAY]
     if commands:
         terminal.section("replay a seed", sep="-")
     for command in dict.fromkeys(commands):

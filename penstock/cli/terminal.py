@@ -44,8 +44,7 @@ class Output:
         self.line_open = False
         self._encoding = sys.stdout.encoding or "utf-8"
         self._buffer = sys.stdout.buffer
-        self._poll = None
-        if hasattr(select, "poll"):  # Windows has none; there the next write fails
+        if sys.platform != "win32":  # there the next write fails
             self._poll = select.poll()
             self._poll.register(self._buffer, 0)
 
@@ -98,7 +97,9 @@ class Output:
 
     def check(self) -> None:
         """Raise `BrokenPipeError` if the reader is gone, without writing anything."""
-        if self._poll is not None and any(seen & (select.POLLERR | select.POLLHUP) for _, seen in self._poll.poll(0)):
+        if sys.platform == "win32":
+            return
+        if any(seen & (select.POLLERR | select.POLLHUP) for _, seen in self._poll.poll(0)):
             raise BrokenPipeError
 
 

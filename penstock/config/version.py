@@ -28,3 +28,4 @@ def _find_version() -> str:
 
 
 __version__ = _find_version()
+"""The version of Penstock, such as ``0.1.0``."""

@@ -1,4 +1,4 @@
-"""Joining streams to other things: existing event callbacks, foreign event systems, other streams."""
+"""Connects streams to existing event callbacks, to foreign event systems, and to other streams."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ __all__ = ["Extract", "chain", "tokens_of", "wrap_existing_handler"]
 R = TypeVar("R")
 
 Extract: TypeAlias = Callable[[Any], Iterable[str] | tuple[Iterable[str], Mapping[str, Any]]]
-"""From a foreign event to its tokens, or to a pair of tokens and metadata for the stream's events from then on."""
+"""Returns the tokens of a foreign event, or a pair of tokens and metadata for the stream's events from then on."""
 
 
 def wrap_existing_handler(
     handler: Callable[[Any], R], stream: Stream, extract: Extract | None = None
 ) -> Callable[[Any], R]:
-    """Let an existing event callback feed a stream as well.
+    """Wrap an existing event callback so that it also feeds a stream.
 
-    The stream gets the tokens first; then ``handler`` is called as before, and its result and its exceptions are the
-    result's. That the stream has ended, or is full for longer than its ``push_timeout``, does not disturb the handler;
-    nor does an ``extract`` that raises (which is logged).
+    The stream gets the tokens first. Then ``handler`` is called, and the wrapper returns or raises what it does. The
+    handler is called even if the stream has ended, or is full for longer than its ``push_timeout``, or ``extract``
+    raises, which is logged.
 
     Args:
-        handler: the callback as it is.
-        stream: where the tokens go.
-        extract: how to find the tokens in an event; None takes `tokens_of`.
+        handler: the existing callback.
+        stream: gets the tokens.
+        extract: finds the tokens of an event; None takes `tokens_of`.
 
     >>> with System() as system:
     ...     stream = system.open_stream()
@@ -62,8 +62,8 @@ def wrap_existing_handler(
         try:
             _feed(stream, find(event))
         except StreamError:
-            pass  # the handler's life goes on without the stream
-        except Exception as error:  # and without an `extract` that understands the event
+            pass  # the handler must work without the stream
+        except Exception as error:  # and without the result of `extract`
             get_logger(stream_id=stream.stream_id).warning("extract_failed", error=type(error).__name__)
         return handler(event)
 
@@ -80,7 +80,7 @@ def _feed(stream: Stream, found: Iterable[str] | tuple[Iterable[str], Mapping[st
 
 
 def tokens_of(event: Any) -> list[str]:
-    """The tokens of the usual kinds of events: a text, a `TokenEvent`, an OpenAI chat chunk (object or dict).
+    """The tokens of a common event: a text, a `TokenEvent`, or an OpenAI chat chunk (object or dict).
 
     >>> tokens_of({"choices": [{"delta": {"content": "Hi"}}]})
     ['Hi']
@@ -97,8 +97,8 @@ def tokens_of(event: Any) -> list[str]:
     return []
 
 
-def _get(thing: Any, name: str) -> Any:
-    return thing.get(name) if isinstance(thing, Mapping) else getattr(thing, name, None)
+def _get(source: Any, name: str) -> Any:
+    return source.get(name) if isinstance(source, Mapping) else getattr(source, name, None)
 
 
 def chain(
@@ -109,13 +109,13 @@ def chain(
     stream_id: str | None = None,
     options: StreamOptions | None = None,
 ) -> Stream:
-    """Open a stream whose tokens are ``transform`` of another one's events.
+    """Open a stream whose tokens are ``transform`` of another stream's token events.
 
-    ``transform`` is given token events only; tool events pass unchanged, in their place and with the new stream's
-    numbers. Backpressure goes through: while the new stream is full, the old one waits, and so on up to the provider.
-    The new stream ends as the old one does, after what is still buffered in it, with the same finish reason, usage and
-    calls, or the same error; it is reset when the old one is. If ``transform`` raises, the new stream fails with
-    `StreamCrashed`, whose cause is the exception. If the new stream ends first, it lets go of the old one at once.
+    Tool events are passed on unchanged, in order, with the new stream's numbers. Backpressure is passed on too: while
+    the new stream is full, the old one waits, and so on up to the provider. The new stream ends as the old one does,
+    after emitting what it has buffered, with the same finish reason, usage and calls, or the same error. It is reset
+    when the old one is. If ``transform`` raises, the new stream fails with `StreamCrashed`, whose cause is the
+    exception. If the new stream ends first, it unsubscribes from the old one at once.
     """
     _check(transform=transform, stream=stream)
     target = system.open_stream(stream_id, options, metadata=stream.metadata, on_orphan="cancel")
@@ -123,11 +123,11 @@ def chain(
     relay = target._record.feeder = runtime.spawn(_Relay, target.stream_id, target.sink(), transform)
     subscription = stream.subscribe(relay, slow="block", window=1)
 
-    def let_go() -> None:
+    def release() -> None:
         subscription.unsubscribe()
         runtime.exit(relay, SHUTDOWN)
 
-    target._record.over.when_done(let_go)
+    target._record.over.when_done(release)
     return target
 
 

@@ -1,4 +1,4 @@
-"""Structured output: the JSON of an answer while it streams, and as a pydantic model when it is there."""
+"""Structured output: the partial JSON of an answer while it streams, and a validated value when it is complete."""
 
 from __future__ import annotations
 
@@ -29,18 +29,17 @@ __all__ = ["PartialJson", "Structured", "response_format", "structured"]
 
 T = TypeVar("T")
 
-_ALWAYS: Final = 1024  # up to so many characters, every piece is worth a look
-_GROWTH: Final = 32  # from then on, one 32nd more: all looks together read the text at most 33 times
+_ALWAYS: Final = 1024  # characters; up to this length, every piece is worth parsing
+_GROWTH: Final = 32  # then, growth by a 32nd: all parses together read the text at most 33 times
 _SHOWN_PROBLEMS: Final = 10
 _NOTHING: Final = object()
 
 
 class PartialJson:
-    """JSON that comes in pieces, and what can be said of it so far. Pure.
+    """JSON that arrives in pieces, and its value so far. Pure.
 
-    Feeding costs nothing but an append. `value` parses (jiter, through pydantic-core) what is there, if that is more
-    than the last time; `is_worth_a_look` says when enough has come that looking each time it says so stays linear in
-    the text's length over all.
+    Feeding is an append. `value` parses the text (jiter, through pydantic-core) if there is more than the last time.
+    Parsing only when `is_worth_a_look` is true keeps the total cost linear in the length of the text.
 
     >>> json = PartialJson()
     >>> json.feed('{"name": "Ad')
@@ -51,12 +50,12 @@ class PartialJson:
     {'name': 'Ada', 'age': 3}
     """
 
-    __slots__ = ("_length", "_looked", "_parts", "_value")
+    __slots__ = ("_length", "_parsed", "_parts", "_value")
 
     def __init__(self) -> None:
         self._parts: list[str] = []
         self._length = 0
-        self._looked = 0
+        self._parsed = 0
         self._value: Any = None
 
     def feed(self, text: str) -> None:
@@ -65,41 +64,41 @@ class PartialJson:
         self._length += len(text)
 
     def clear(self) -> None:
-        """Forget all: the answer begins again."""
+        """Discard everything, as the answer begins again."""
         self.__init__()  # type: ignore[misc]
 
     @property
     def text(self) -> str:
-        """All of it."""
+        """The text so far."""
         if len(self._parts) > 1:
             self._parts = ["".join(self._parts)]
         return self._parts[0] if self._parts else ""
 
     @property
     def is_worth_a_look(self) -> bool:
-        """Whether so much has come since the last look that `value` is likely to say more."""
-        more = self._length - self._looked
-        return more > 0 and (self._length <= _ALWAYS or more * _GROWTH >= self._looked)
+        """Whether enough text has come since the last parse to parse it again."""
+        more = self._length - self._parsed
+        return more > 0 and (self._length <= _ALWAYS or more * _GROWTH >= self._parsed)
 
     @property
     def value(self) -> Any:
-        """The JSON so far, an unfinished string at its end included; None while there is nothing, or no JSON.
+        """The JSON value so far, including an unfinished string at its end; None if there is no JSON.
 
-        A number at the very end may have digits to come, as a string may have characters. Text before the JSON that
-        is only white space or a Markdown fence is passed over.
+        A number or a string at the very end may still grow. White space and a Markdown fence before the JSON are
+        skipped.
         """
-        if self._looked != self._length:
-            self._looked = self._length
-            with contextlib.suppress(ValueError):  # no JSON, or nothing yet: what was said last still stands
+        if self._parsed != self._length:
+            self._parsed = self._length
+            with contextlib.suppress(ValueError):  # no JSON, or nothing yet: keep the last value
                 self._value = from_json(_bare(self.text), allow_partial="trailing-strings")
         return self._value
 
 
 class Structured(Generic[T]):
-    """A stream's answer as a value of ``output_type``. Iterate it for partial values; ask `result` for the whole.
+    """A stream's answer as a value of ``output_type``. Iterate it for partial values; call `result` for the final one.
 
-    Iterating (``for`` or ``async for``) gives plain dicts and lists, each more than the one before, while the answer
-    streams; how often depends on how fast it comes. It counts as a subscriber of the stream, and ends with it.
+    Iterating (``for`` or ``async for``) yields plain dicts and lists while the answer streams, each larger than the one
+    before. How many there are depends on how fast the answer comes. An iteration counts as a subscriber of the stream.
     """
 
     def __init__(self, stream: Stream, output_type: type[T]) -> None:
@@ -136,12 +135,12 @@ class Structured(Generic[T]):
             events.close()
 
     def result(self, timeout: float | None = None) -> T:
-        """Wait for the stream's end and give the validated value.
+        """Wait for the stream's end and return the validated value.
 
         Raises:
-            OutputInvalid: the answer is no JSON, or does not fit; also if it was cut off at the length limit.
-            CallTimeout: it has not ended within ``timeout`` seconds.
-            PenstockError: the stream failed or was cancelled; what `Stream.result` raises.
+            OutputInvalid: the answer is not JSON, or does not fit the type; also if it was cut off at the length limit.
+            CallTimeout: the stream has not ended within ``timeout`` seconds.
+            PenstockError: the stream failed or was cancelled; as for `Stream.result`.
         """
         check_number("timeout", timeout, 0, 86_400, optional=True)
         return self._validated(self.stream.result(timeout))
@@ -156,8 +155,8 @@ class Structured(Generic[T]):
             return self._adapter.validate_json(_bare(text).strip().removesuffix("```"))
         except ValidationError as error:
             problems = error.errors(include_url=False, include_context=False, include_input=False)
-            said = tuple(f"{'.'.join(map(str, one['loc'])) or 'JSON'}: {one['msg']}" for one in problems)
-            raise OutputInvalid(self._name, said[:_SHOWN_PROBLEMS], text) from None
+            details = tuple(f"{'.'.join(map(str, one['loc'])) or 'JSON'}: {one['msg']}" for one in problems)
+            raise OutputInvalid(self._name, details[:_SHOWN_PROBLEMS], text) from None
 
 
 def structured(stream: Stream, output_type: type[T]) -> Structured[T]:
@@ -190,7 +189,7 @@ def response_format(output_type: type[Any]) -> dict[str, Any]:
     try:
         schema = adapter.json_schema()
     except PydanticUserError as error:
-        raise _refused(output_type, "a type that JSON can carry", error) from None
+        raise _refused(output_type, "a type with a JSON schema", error) from None
     name = re.sub(r"[^\w-]", "_", getattr(output_type, "__name__", "output"), flags=re.ASCII)  # `Page[Recipe]`
     return {"type": "json_schema", "json_schema": {"name": name[:64], "schema": schema}}
 
@@ -198,7 +197,7 @@ def response_format(output_type: type[Any]) -> dict[str, Any]:
 def _adapter(output_type: type[T]) -> TypeAdapter[T]:
     try:
         adapter = TypeAdapter(output_type)
-        adapter.rebuild()  # where a name in it leads nowhere, pydantic says so only now
+        adapter.rebuild()  # pydantic reports a name that it cannot resolve only here
     except Exception as error:
         raise _refused(output_type, "a type pydantic knows", error) from None
     return adapter
@@ -210,7 +209,7 @@ def _refused(output_type: object, allowed: str, error: Exception) -> OptionError
 
 
 def _look(json: PartialJson, event: Event) -> Any:
-    """Take in one event; the value so far if it is time to look, else ``_NOTHING``."""
+    """Add one event; returns the value so far if it is worth parsing now, else ``_NOTHING``."""
     match event:
         case StreamSnapshot():
             json.clear()
@@ -218,7 +217,7 @@ def _look(json: PartialJson, event: Event) -> Any:
         case TokenEvent(kind="text"):
             json.feed(event.text)
         case StreamReset() | ToolExecutionStarted():
-            json.clear()  # what follows is another answer
+            json.clear()  # another answer follows
             return _NOTHING
         case StreamCompleted() | StreamFailed() | StreamCancelled():
             return json.value if json.text else _NOTHING
@@ -231,24 +230,24 @@ def _look(json: PartialJson, event: Event) -> Any:
 
 
 def _last_round(stream: Stream, completed: StreamCompleted) -> str:
-    """The text of the answer, without what an agent's model said before it called its tools."""
+    """The text of the answer, without an agent's text from before its last tool calls."""
     start = 0
     with stream.events() as events:
-        said = 0
+        length = 0
         for event in events:
             if isinstance(event, StreamSnapshot):
-                said = len(event.text)
+                length = len(event.text)
             elif isinstance(event, TokenEvent) and event.kind == "text":
-                said += len(event.text)
+                length += len(event.text)
             elif isinstance(event, StreamReset):
-                said = start = 0
+                length = start = 0
             elif isinstance(event, ToolExecutionStarted):
-                start = said
+                start = length
     return completed.text[start:]
 
 
 def _bare(text: str) -> str:
-    """Without the Markdown fence that some models put around it."""
+    """Remove the opening Markdown fence that some models add."""
     text = text.lstrip()
     if text.startswith("```"):
         text = text.partition("\n")[2]

@@ -100,7 +100,7 @@ def test_when_the_last_subscriber_dies_on_orphan_decides(seed: int, on_orphan: O
         if survives:
             assert stream.result(timeout=10).text == TEXT
         else:
-            with pytest.raises(penstock.StreamCancelledError, match="nobody reads it"):
+            with pytest.raises(penstock.StreamCancelledError, match="no subscriber is left"):
                 stream.result()
         assert_all_is_well(system, [stream])
 
@@ -185,7 +185,7 @@ def test_leaving_a_for_loop_closes_the_providers_connection(how: str) -> None:
                 events.close()
             del events
         provider.wait_for(lambda counts: counts.client_disconnects == 1)
-        with pytest.raises(penstock.StreamCancelledError, match="nobody reads it"):
+        with pytest.raises(penstock.StreamCancelledError, match="no subscriber is left"):
             stream.result(timeout=5)
 
 

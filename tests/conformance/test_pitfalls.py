@@ -187,7 +187,7 @@ def test_row_20_leaving_an_agents_loop_ends_its_call_its_tools_and_its_turn(
         if isinstance(event, wanted):
             break
     system.settle()
-    with pytest.raises(penstock.StreamCancelledError, match="nobody reads it"):
+    with pytest.raises(penstock.StreamCancelledError, match="no subscriber is left"):
         stream.result()
     assert system.scripted.open == 0
     assert [context.is_cancelled for context in bench.contexts.values()] == [True] * len(bench.contexts)

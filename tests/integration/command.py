@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
-import pty
 import select
 import signal
 import struct
 import subprocess
 import sys
-import termios
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+if sys.platform == "win32":
+    pytest.skip("needs signals and devices", allow_module_level=True)
+
+import fcntl
+import pty
+import termios
 
 import penstock
 from penstock.adapters.loopback.server import LoopbackProvider
@@ -26,7 +30,6 @@ from penstock.adapters.loopback.server import LoopbackProvider
 KEY = "sk-test-4f9c2d7e1b"
 PROGRAM = [sys.executable, "-m", "penstock"]
 LIMIT = 30.0
-ONLY_POSIX = pytest.mark.skipif(os.name != "posix", reason="needs signals and devices")
 
 
 @contextlib.contextmanager

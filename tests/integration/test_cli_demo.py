@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+if sys.platform == "win32":
+    pytest.skip("needs signals and devices", allow_module_level=True)
+
 from tests.integration.command import (
-    ONLY_POSIX,
     finish,
     in_terminal,
     interrupts_not_ignored,
@@ -18,8 +21,6 @@ from tests.integration.command import (
     run,
     started,
 )
-
-pytestmark = ONLY_POSIX
 
 
 @pytest.fixture(autouse=True)

@@ -12,9 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.command import KEY, LIMIT, ONLY_POSIX, PROGRAM, environment, interrupts_not_ignored, read_until
+if sys.platform == "win32":
+    pytest.skip("needs signals and devices", allow_module_level=True)
 
-pytestmark = [ONLY_POSIX, pytest.mark.timeout(300)]
+from tests.integration.command import KEY, LIMIT, PROGRAM, environment, interrupts_not_ignored, read_until
+
+pytestmark = pytest.mark.timeout(300)
 
 QUIET_START = """
 import os, runpy, signal

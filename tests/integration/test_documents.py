@@ -101,7 +101,7 @@ def test_the_examples_say_what_they_promise(provider: LoopbackProvider, tmp_path
     assert "Water finds its way, token by token." in said["quickstart"]
     assert "late reader: [2, 3, 4]" in said["actor_subscriber"]
     assert "To be, or not to be." in said["actor_subscriber"]
-    assert "given up: nobody reads it" in said["asyncio_backend"]
+    assert "given up: no subscriber is left" in said["asyncio_backend"]
     assert "retried: The turbine turns, and nobody notices the gate.\n  2 attempt(s)" in said["failures"]
     assert "truncated: IncompleteStream" in said["failures"]
     assert "stalled: ProviderTimeout: idle" in said["failures"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gc
 import gzip
 import socket
 import ssl
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from urllib3 import HTTPConnectionPool
 
 from penstock.adapters.http.threads import HttpReader
 from penstock.adapters.providers.openai.chat_provider import OpenAiChat
@@ -224,6 +226,23 @@ def test_a_connection_is_used_again_after_a_complete_body(reader: HttpReader, en
             assert run(reader, server.url).error is None
         assert server.connections <= (5 if end_lags else 1)  # whether a late end is in time depends on the scheduler
         reader.close(PATIENCE)
+
+
+def test_a_closed_reader_closes_kept_connections_though_their_pool_is_still_referred_to(reader: HttpReader) -> None:
+    closed = threading.Event()
+
+    def serve(peer: Peer) -> None:
+        peer.read_request()
+        peer.send(HEAD + b"Content-Length: 2\r\n\r\nab")
+        peer.wait_closed()
+        closed.set()
+
+    with RawServer(serve) as server:
+        assert run(reader, server.url).error is None
+        pools = [one for one in gc.get_objects() if isinstance(one, HTTPConnectionPool)]
+        assert reader.close(PATIENCE) == 0
+        assert closed.wait(PATIENCE)
+        assert pools
 
 
 def test_a_kept_connection_that_the_server_closed_meanwhile_is_not_used(reader: HttpReader) -> None:

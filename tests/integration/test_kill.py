@@ -13,6 +13,7 @@ import time
 import traceback
 from typing import Any, Final
 
+import psutil
 import pytest
 
 import penstock
@@ -143,8 +144,8 @@ def alive(*kinds: type) -> int:
 
 
 def resident_bytes() -> int:
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * 4096
+    size: int = psutil.Process().memory_info().rss
+    return size
 
 
 def kill_for(soak: float, system: penstock.System, load: Load, seed: int) -> None:

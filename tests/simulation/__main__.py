@@ -15,7 +15,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 PIECE: Final = 25  # garbage collection gets slower with every test that a process has run
-SUITES: Final = ("tests/conformance", "tests/simulation/test_crashes.py", "tests/simulation/test_agent_crashes.py")
+SUITES: Final = (
+    "tests/conformance",
+    "tests/simulation/test_crashes.py",
+    "tests/simulation/test_agent_crashes.py",
+    "tests/diagrams",
+)
 
 
 def pieces(seeds: int, first: int) -> Iterator[tuple[str, int, int]]:

@@ -137,7 +137,7 @@ def test_who_gives_up_leaves_the_queue_and_the_next_one_is_told() -> None:
 def test_a_full_queue_refuses_at_once_and_says_so() -> None:
     gate = make(concurrent_streams=1, max_queue=1)
     error = error_of(clients(gate, 3)[2].answer)
-    assert str(error) == ("openai (https://h/v1): 1 requests wait for their turn, which is all that may (max_queue)")
+    assert str(error) == ("openai (https://h/v1): the queue is full: 1 requests wait (max_queue)")
     assert error.retryable
     assert (gate.statistics().refused, gate.statistics().queued) == (1, 1)
 
@@ -146,7 +146,7 @@ def test_who_waited_too_long_leaves_the_queue_with_its_error() -> None:
     gate = make(concurrent_streams=1, queue_timeout=2.5)
     _, b, c = clients(gate, 3)
     error = gate.timed_out(b.ticket)
-    assert str(error) == "openai (https://h/v1): no turn within 2.5 s"
+    assert str(error) == "openai (https://h/v1): the request waited longer than 2.5 s (queue_timeout)"
     assert c.woken == 1
     assert (gate.statistics().refused, gate.statistics().queued) == (1, 1)
 

@@ -87,7 +87,7 @@ REFUSED: dict[str, tuple[Callable[[Any], object], str, str]] = {
     "a type that is never JSON": (
         lambda s: penstock.response_format(Callable),  # type: ignore[arg-type]
         "output_type",
-        "a type that JSON can carry",
+        "a type with a JSON schema",
     ),
     "a chain of no stream": (lambda s: penstock.chain(s, SECRET, str), "stream", "a Stream"),  # type: ignore[arg-type]
     "a transformation that is none": (lambda s: penstock.chain(s, stream(s), 7), "transform", "a function"),  # type: ignore[arg-type]

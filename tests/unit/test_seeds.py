@@ -14,10 +14,11 @@ from tests.scenarios import Count, Line
 
 ROOT = Path(__file__).parents[2]
 SUITE = """
-import random
 import pytest
 from penstock.actors.runtime.process import Process
 from penstock.testing import Simulation
+
+DIFFERENT = {2: "tested all the same", 3: "not in Python", 7: "not in Python"}
 
 class First(Process):
     in_pykka_registry = False
@@ -73,18 +74,26 @@ def test_a_failing_seed_prints_the_command_that_replays_exactly_it(suite: Path) 
     assert commands[-1] in again
 
 
-def test_a_scenario_whose_test_fails_is_not_covered(suite: Path) -> None:
-    output, _ = run(suite, "test_it.py", "--first-seed", "10")
-    assert "A1-A50 gen_statem: 0 covered, 0 different, 50 missing" in output
-    assert "C1-C20 links and monitors: 1 covered, 0 different, 19 missing" in output
+@pytest.mark.parametrize("processes", [[], ["--numprocesses", "2"]], ids=["one process", "two processes"])
+def test_a_scenario_whose_test_fails_is_not_covered(suite: Path, processes: list[str]) -> None:
+    output, _ = run(suite, "test_it.py", "--first-seed", "10", *processes)
+    assert "A1-A50 gen_statem: 0 covered, 3 different, 47 missing" in output
+    assert "B1-B60 supervisor: 0 covered, 0 different, 60 missing" in output
+    assert "C1-C20 links and monitors: 1 covered, 2 different, 17 missing" in output
+    assert any(line.startswith("python -m pytest 'test_it.py::test_A1") for line in output)
+
+
+def test_a_scenario_whose_test_is_left_out_is_not_covered(suite: Path) -> None:
+    output, _ = run(suite, "test_it.py", "-k", "A1", "--seeds", "1")
+    assert "C1-C20 links and monitors: 0 covered, 0 different, 20 missing" in output
 
 
 def test_covered_different_and_missing_are_counted_by_name() -> None:
     count = Count()
-    count.collected("test_A1_A2_one_test_for_two[3]", {16: "not in Python"})
-    count.collected("test_A3_three", {16: "not in Python"})
-    count.collected("test_C20_a_suite_without_differences", {})
-    count.collected("test_something_else", {7: "of no suite"})
+    count.ran("test_A1_A2_one_test_for_two[3]", {16})
+    count.ran("test_A3_three", {16})
+    count.ran("test_C20_a_suite_without_differences", ())
+    count.ran("test_something_else", {7})
     count.failed("test_A3_three")
     a, b, c = count.lines()
     assert (a.covered, a.different, len(a.missing)) == (2, 1, 47)

@@ -205,7 +205,7 @@ def test_an_actor_is_told_everything_in_order_and_never_more_than_a_window_ahead
     most = 0
     for number in range(200):
         place.add()
-        most = max(most, subscription._told - len(events))
+        most = max(most, subscription._count - len(events))
         if number % 3 == 0:
             place.simulation.dispatcher.step()
     place.settle()

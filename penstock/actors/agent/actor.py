@@ -1,17 +1,17 @@
-"""The agent: one conversation, which asks a model, runs the tools it calls for, and asks again, into one stream.
+"""The agent's process: it asks a model, runs the tools that the model calls, and asks again, into one stream.
 
 | state | meaning |
 |---|---|
-| ``idle`` | nothing waits to be answered |
-| ``asking`` | a round of the answer comes from the provider |
-| ``working`` | tools run, or wait for their turn or for approval |
-| ``ending`` | the stream has been told how it ends, and lets out what it has |
+| ``idle`` | no message waits for an answer |
+| ``asking`` | the provider streams a round of the answer |
+| ``working`` | tools run, or wait for a thread or for approval |
+| ``ending`` | the stream emits what is buffered, and ends |
 
-It waits for nobody: streams, sources and tools are told, and tell it. What it must not forget is in its `AgentRecord`,
-so that it can crash: the turn under way then ends in `StreamFailed` and no call of it is run again; what waits is
-answered afterwards.
+It never blocks: it exchanges messages with streams, sources and tools. Its state is in its `AgentRecord`. After a crash
+the turn under way ends in `StreamFailed`, none of its calls is run again, and queued messages are answered afterwards.
 
-Accepts: `Advance` (its record has changed); `RoundEnded` from a source; what `ToolRound` does; `Decide` as a call.
+Accepts: `Advance` (its record has changed); `RoundEnded` from a source; the messages of `ToolRound`; `Decide` as a
+call.
 Sends: tool events and the ending to its stream; starts and kills tasks.
 Fails: restarted by its supervisor.
 """
@@ -57,35 +57,35 @@ _LOOK: Final = Internal("look")
 
 
 class AgentProcess(StateMachine):
-    """See the module's docstring. One for each agent, under the supervisor of agents."""
+    """See the module's docstring. There is one for each agent, under the supervisor of agents."""
 
     def init(self, record: AgentRecord) -> Next:
         self._agent = record
         self._turn: Turn | None = None
-        self._asked = 0  # how often the model has been asked in this turn
-        self._tools: ToolRound | None = None  # the calls at work
-        turn = record.take_over(self.ref)  # first: whoever changes the record from now on tells us
+        self._asked = 0  # requests to the model in this turn
+        self._tools: ToolRound | None = None  # the calls of the present round
+        turn = record.take_over(self.ref)  # first: from now on, changes of the record are reported to this process
         if turn is None or not turn.has_begun:
             return Next("idle", next_event(_LOOK))
         self._turn = turn
         if not turn.stream.is_over:
-            error = AgentCrashed(record.name, "it died while it answered")
+            error = AgentCrashed(record.name, "its process crashed during the answer")
             end_stream(turn.stream, Fail(error))
         return Next("ending", next_event(_LOOK))
 
     @property
     def label(self) -> str:
-        """Says whose it is."""
+        """The process's name, which has the agent's."""
         return self.name or super().label
 
     # --- states --------------------------------------------------------------------------------------------------
 
     def idle(self, event: Event) -> Transition:
-        """Nothing waits to be answered."""
+        """No message waits for an answer."""
         return self._in_any_state(event)
 
     def asking(self, event: Event) -> Transition:
-        """A round of the answer comes."""
+        """The provider streams a round of the answer."""
         match event:
             case Cast(message=RoundEnded(record=stream) as ended) if self._turn and stream is self._turn.stream:
                 return self._round_ended(self._turn, ended.outcome, ended.error)
@@ -101,7 +101,7 @@ class AgentProcess(StateMachine):
         return self._work(self._turn, self._tools, actions)
 
     def ending(self, event: Event) -> Transition:
-        """The stream lets out what it has."""
+        """The stream emits what is buffered, and ends."""
         return self._in_any_state(event)
 
     def _in_any_state(self, event: Event) -> Transition:
@@ -111,17 +111,17 @@ class AgentProcess(StateMachine):
             case Call(message=Decide()):
                 return Keep(answer(event.reply_to, False))
             case Cast(message=RoundEnded() | TaskDone() | Progressed()) | Info(message=Down()) | NamedTimeout():
-                return None  # of what has been given up meanwhile
+                return None  # of a round that has been abandoned
         return self.unhandled(event)
 
     # --- turns ---------------------------------------------------------------------------------------------------
 
     def _advance(self) -> Transition:
-        """Go on with the record as it is: clear away a turn that is over, begin the next one."""
+        """Act on a change of the record: clear a turn that has ended, and begin the next one."""
         agent = self._agent
         if not agent.settle():
             turn = agent.turn
-            if turn is not None and not turn.has_begun:  # it was taken just before a crash
+            if turn is not None and not turn.has_begun:  # taken from the queue just before a crash
                 return self._begin_turn(turn)
             return None
         actions = self._tools.abandon() if self._tools is not None else []
@@ -150,7 +150,7 @@ class AgentProcess(StateMachine):
             turn.stream.feed = self._make_call(turn)
         except PenstockError as error:
             return self._end_turn(turn, Fail(error), *actions)
-        except Exception as error:  # in a provider of the user's own
+        except Exception as error:  # in a provider that the user has supplied
             failure = AgentCrashed(self._agent.name, error)
             failure.__cause__ = error
             return self._end_turn(turn, Fail(failure), *actions)
@@ -164,11 +164,11 @@ class AgentProcess(StateMachine):
             chat = ChatCall(model=agent.model, input=messages, parameters=agent.parameters)
             turn.call = agent.make_call(chat, Conductor(agent.name, self.ref))
             return turn.call
-        # A forced tool call is for the first round only: the model would call a tool for ever.
+        # A forced tool call applies to the first round only, or the model would call tools for ever.
         must_call = agent.parameters.get("tool_choice") not in (None, "auto", "none")
         turn.call = call = before.next_round(messages, without=("tool_choice",) if must_call else ())
         if call.options.on_interrupt == "restart":
-            # A reset would void the rounds before it too, as if their tools had not run.
+            # A reset would void the earlier rounds too, as if their tools had not run.
             call.options = call.options.replace(on_interrupt="fail")
         return call
 
@@ -192,10 +192,10 @@ class AgentProcess(StateMachine):
 
     def _calls_of(self, turn: Turn, asked: list[ToolCall]) -> list[ToolRun]:
         tools = self._agent.tools
-        return [ToolRun(told, kept, tools.get(told.name)) for told, kept in distinct_calls(asked, turn.used_ids)]
+        return [ToolRun(call, kept, tools.get(call.name)) for call, kept in distinct_calls(asked, turn.used_ids)]
 
     def _work(self, turn: Turn, tools: ToolRound, actions: list[Action]) -> Transition:
-        """Start what may start; when all results are there, ask again."""
+        """Start the calls that may start. Once all have their results, ask the model again."""
         if not tools.go_on(actions):
             return self._to("working", *actions)
         self._agent.end_calls(turn, self.ref)
@@ -209,7 +209,7 @@ class AgentProcess(StateMachine):
     # --- within --------------------------------------------------------------------------------------------------
 
     def dispose(self, reason: object) -> None:
-        """Called once by the runtime, when it is dead: end its tasks, however it died. Any thread."""
+        """End its tasks. The runtime calls this once, when the process is dead for any reason. Any thread."""
         super().dispose(reason)
         tools = self._tools
         if tools is not None:
@@ -220,5 +220,5 @@ class AgentProcess(StateMachine):
         return Next(state, *actions)
 
     def format_status(self, status: dict[str, Any]) -> dict[str, Any]:
-        """State and sizes; nothing that was said."""
+        """State and sizes; no text of the conversation."""
         return status | {"agent": self._agent.name, "asked": self._asked}

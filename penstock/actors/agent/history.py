@@ -1,14 +1,14 @@
-"""What a model is told of a conversation so far. Pure: no thread, no clock, no I/O.
+"""The history of a conversation, as it is sent to a model. Pure: no thread, no clock, no I/O.
 
-A history is a list of *turns*. A turn begins with what the user said, goes on with any number of rounds (the
-model's calls and all their results), and ends with an answer in words::
+A history is a list of *turns*. A turn begins with the user's message, continues with any number of rounds (the model's
+calls and all their results), and ends with an answer in words::
 
     user, (assistant with tool_calls, tool, tool, …)*, assistant
 
-That is the one form which every provider accepts. Some refuse a call without its result, some two messages of one role
-in a row, some a user's message right behind a tool's, some an empty answer. So what was cut off is made whole: a
-call without a result gets one that says so, and an answer without words gets `INTERRUPTED` or `NO_ANSWER` for words.
-Turns are dropped whole, oldest first.
+This is the one form that every provider accepts. Some refuse a call without its result, some two messages of one role
+in a row, some a user's message directly after a tool's, some an empty answer. So a turn that was cut off is completed:
+a call without a result gets one that says so, and an answer without words gets the text `INTERRUPTED` or `NO_ANSWER`.
+Only whole turns are dropped, oldest first.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ Message: TypeAlias = dict[str, Any]
 """A chat message in OpenAI's form; see `penstock.ports.ChatCall`."""
 
 INTERRUPTED: Final = "[interrupted]"
-"""Stands for the answer of a turn that was cancelled or has failed before it had words."""
+"""The text of an answer that was cancelled or failed before it had words."""
 NO_ANSWER: Final = "[no answer]"
-"""Stands for the answer of a turn that ended well without words."""
-NOT_RUN: Final = "This call was not run: the conversation was interrupted before."
+"""The text of an answer that was completed without words."""
+NOT_RUN: Final = "This call was not run, because the conversation was interrupted."
 UNKNOWN_END: Final = "This call was interrupted while it ran. Whether it has taken effect is not known."
 
 _SYSTEM_ROLES: Final = ("system", "developer")
@@ -56,21 +56,21 @@ _SYSTEM_ROLES: Final = ("system", "developer")
 
 
 def size_of(message: Mapping[str, Any]) -> int:
-    """About how many bytes a message takes on the wire.
+    """Estimate the bytes that a message takes on the wire.
 
     Raises:
-        TypeError, ValueError: it cannot be written as JSON.
+        TypeError, ValueError: it cannot be encoded as JSON.
     """
     return len(json.dumps(message, ensure_ascii=False).encode(errors="replace"))
 
 
 def user_message(message: object) -> Message:
-    """What a user may say: a text, a list of content parts, or a whole message of the role ``user``.
+    """Make the user's message from a text, a list of content parts, or a whole message of the role ``user``.
 
     Raises:
-        OptionError: it is none of these, or cannot be written as JSON.
+        OptionError: it is none of these, or cannot be encoded as JSON.
     """
-    allowed = "a text, a list of content parts, or a dict of the role 'user', which JSON can hold"
+    allowed = "a text, a list of content parts, or a dict of the role 'user', that can be encoded as JSON"
     if isinstance(message, str):
         made: Message = {"role": "user", "content": message}
     elif isinstance(message, Mapping) and message.get("role", "user") == "user" and message.get("content"):
@@ -87,7 +87,7 @@ def user_message(message: object) -> Message:
 
 
 def answer_message(text: str, fallback: str, blocks: Sequence[ReasoningBlock] = ()) -> Message:
-    """An answer in words; ``fallback`` are the words if there are none."""
+    """The message of an answer with ``text``, or with ``fallback`` if that is blank."""
     message: Message = {"role": "assistant", "content": text if text.strip() else fallback}
     return message | _reasoning(blocks)
 
@@ -96,17 +96,17 @@ def _reasoning(blocks: Sequence[ReasoningBlock]) -> Message:
     return {"reasoning_blocks": [msgspec.to_builtins(block) for block in blocks]} if blocks else {}
 
 
-def _asked(call: ToolCall) -> Message:
-    # What is no object stands as an empty one: some providers take nothing else, and the result says what was wrong.
+def _call_message(call: ToolCall) -> Message:
+    # Arguments that are no object are sent as an empty one, since some providers require one; the result says why.
     arguments = call.arguments_raw if isinstance(call.arguments, dict) and call.arguments_raw.strip() else "{}"
     if arguments.strip() == "null":
         arguments = "{}"
-    asked: Message = {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
-    return asked | ({"signature": call.signature} if call.signature else {})
+    message: Message = {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
+    return message | ({"signature": call.signature} if call.signature else {})
 
 
 class Round(msgspec.Struct, frozen=True):
-    """One round of an answer: calls, and what each has come to. ``text`` is what the model said beside them."""
+    """One round of an answer: calls and their results. ``text`` is the model's text before the calls."""
 
     calls: tuple[ToolCall, ...]
     results: tuple[str, ...]
@@ -121,7 +121,7 @@ class Round(msgspec.Struct, frozen=True):
         assistant: Message = {
             "role": "assistant",
             "content": self.text if self.text.strip() else None,
-            "tool_calls": [_asked(call) for call in self.calls],
+            "tool_calls": [_call_message(call) for call in self.calls],
         }
         return [
             assistant | _reasoning(self.blocks),
@@ -133,11 +133,11 @@ class Round(msgspec.Struct, frozen=True):
 
 
 def distinct_calls(calls: Iterable[ToolCall], used: set[str]) -> list[tuple[ToolCall, ToolCall]]:
-    """Each call as it was told and as it stands in the history, where no id stands twice.
+    """Pair each call with its copy for the history, in which every id is unique.
 
-    Some providers give no ids, or the same ones in each answer, and some refuse a conversation in which one comes
-    twice: such a call stands under another. A second call of one answer with the id of the first is the same call,
-    told twice, and left out. ``used`` is added to.
+    Some providers send no ids, or the same ones in each answer, and some refuse a conversation with a repeated id. A
+    call whose id is in ``used`` gets another one. Within one answer, a second call with the same id is a duplicate and
+    is left out. The ids are added to ``used``.
     """
     found: list[tuple[ToolCall, ToolCall]] = []
     seen: set[str] = set()
@@ -158,7 +158,7 @@ def distinct_calls(calls: Iterable[ToolCall], used: set[str]) -> list[tuple[Tool
 
 
 class PastTurn:
-    """One message of the user's and everything up to the answer; see the module's docstring for its form."""
+    """A user's message and everything up to its answer; see the module's docstring for the form."""
 
     __slots__ = ("messages", "size")
 
@@ -171,13 +171,13 @@ class PastTurn:
 
 
 def read_turns(messages: Iterable[Mapping[str, Any]]) -> tuple[list[Message], list[PastTurn]]:
-    """A history that was kept elsewhere: its instructions, and its turns.
+    """Parse a list of chat messages into its instructions and its turns.
 
     A user's message without an answer gets one (`NO_ANSWER`).
 
     Raises:
         OptionError: it is no list of chat messages, does not begin with the user, or has a call without its result or
-            a result without its call. The message says which, and nothing of what is in it.
+            a result without its call. The error has the index of the message, and nothing of its content.
     """
     system: list[Message] = []
     turns: list[PastTurn] = []
@@ -195,20 +195,20 @@ def read_turns(messages: Iterable[Mapping[str, Any]]) -> tuple[list[Message], li
             continue
         if role == "user":
             if current:
-                turns.append(_whole(current))
+                turns.append(_completed(current))
             current = []
         elif not current:
-            raise OptionError(field, role, "a message of the user before it")
+            raise OptionError(field, role, "a user message before it")
         if role == "tool":
             if message.get("tool_call_id") not in open_calls:
-                raise OptionError(field, role, "the id of a call before it that has no result yet")
+                raise OptionError(field, role, "the id of an earlier call without a result")
             open_calls.remove(message["tool_call_id"])
         elif role == "assistant":
             open_calls = _ids_of(message, field)
         current.append(message)
     if open_calls:
         raise OptionError("history", f"{len(open_calls)} calls without a result", "a result for each")
-    return system, [*turns, _whole(current)] if current else turns
+    return system, [*turns, _completed(current)] if current else turns
 
 
 def _checked(given: object, field: str) -> tuple[Message, str]:
@@ -218,7 +218,7 @@ def _checked(given: object, field: str) -> tuple[Message, str]:
     try:
         size_of(dict(given))
     except (TypeError, ValueError, RecursionError):
-        raise OptionError(field, role, "a message that JSON can hold") from None
+        raise OptionError(field, role, "a message that can be encoded as JSON") from None
     return copy.deepcopy(dict(given)), role
 
 
@@ -227,11 +227,11 @@ def _ids_of(message: Message, field: str) -> list[str]:
     found = [call.get("id") if isinstance(call, Mapping) else None for call in calls]
     ids = [id for id in found if isinstance(id, str) and id]
     if len(set(ids)) != len(found):
-        raise OptionError(f"{field}.tool_calls", len(found), "calls with an id of their own each")
+        raise OptionError(f"{field}.tool_calls", len(found), "calls with a different id each")
     return ids
 
 
-def _whole(messages: list[Message]) -> PastTurn:
+def _completed(messages: list[Message]) -> PastTurn:
     last = next(message for message in reversed(messages) if message["role"] not in _SYSTEM_ROLES)
     is_answered = last["role"] == "assistant" and not last.get("tool_calls")
     return PastTurn(messages if is_answered else [*messages, answer_message("", NO_ANSWER)])
@@ -241,13 +241,13 @@ def _whole(messages: list[Message]) -> PastTurn:
 
 
 class History:
-    """Past turns up to a bound. The instructions, and the newest turn, are kept whatever the bound is.
+    """Past turns up to a bound. The instructions and the newest turn are kept even if they exceed it.
 
     Args:
-        system: the instructions, before everything else; they do not count.
-        turns: what to begin with.
-        max_messages: how many messages are kept.
-        max_bytes: how many bytes of messages are kept.
+        system: the instructions, sent first; they do not count.
+        turns: the turns to begin with.
+        max_messages: how many messages are kept at most.
+        max_bytes: how many bytes of messages are kept at most.
     """
 
     def __init__(
@@ -259,56 +259,53 @@ class History:
         max_bytes: int = 1_048_576,
     ) -> None:
         self._system = tuple(system)
-        self._exchanges = list(turns)
+        self._turns = list(turns)
         self._max_messages = max_messages
         self._max_bytes = max_bytes
         self.dropped = 0
-        """How many messages have been dropped."""
+        """The number of dropped messages."""
         self._trim()
 
     def __len__(self) -> int:
-        """How many messages there are, instructions apart."""
-        return sum(len(turn.messages) for turn in self._exchanges)
+        """The number of messages, without the instructions."""
+        return sum(len(turn.messages) for turn in self._turns)
 
     def add(self, turn: PastTurn) -> None:
-        """Add the newest one; the oldest make room for it."""
-        self._exchanges.append(turn)
+        """Add the newest turn, and drop old ones if the bound is exceeded."""
+        self._turns.append(turn)
         self._trim()
 
     def _trim(self) -> None:
         first = self._first_that_fits(0, 0, keep=1)
-        self.dropped += sum(len(turn.messages) for turn in self._exchanges[:first])
-        del self._exchanges[:first]
+        self.dropped += sum(len(turn.messages) for turn in self._turns[:first])
+        del self._turns[:first]
 
     def _first_that_fits(self, count: int, size: int, *, keep: int) -> int:
-        """Where the newest turns begin that fit in beside so many messages and bytes; ``keep`` are kept anyway."""
-        first = len(self._exchanges)
-        for turn in reversed(self._exchanges):
+        """The index of the first turn that fits besides ``count`` messages of ``size`` bytes; ``keep`` always fit."""
+        first = len(self._turns)
+        for turn in reversed(self._turns):
             count += len(turn.messages)
             size += turn.size
-            if (count > self._max_messages or size > self._max_bytes) and len(self._exchanges) - first >= keep:
+            if (count > self._max_messages or size > self._max_bytes) and len(self._turns) - first >= keep:
                 break
             first -= 1
         return first
 
     def request(self, current: Sequence[Message]) -> list[Message]:
-        """What to send: the instructions, as much of what was said as there is room for, and the turn under way."""
+        """The messages to send: the instructions, as many past turns as there is room for, and the turn under way."""
         first = self._first_that_fits(len(current), sum(size_of(message) for message in current), keep=0)
-        kept = self._exchanges[first:]
+        kept = self._turns[first:]
         return [*self._system, *(message for turn in kept for message in turn.messages), *current]
 
     def messages(self) -> tuple[Message, ...]:
-        """All of it, the instructions included, as a copy."""
-        said = (message for turn in self._exchanges for message in turn.messages)
-        return tuple(copy.deepcopy([*self._system, *said]))
+        """All messages, including the instructions, as a copy."""
+        past = (message for turn in self._turns for message in turn.messages)
+        return tuple(copy.deepcopy([*self._system, *past]))
 
     def call_ids(self) -> set[str]:
-        """The ids of all calls in it."""
+        """The ids of all calls in the history."""
         return {
-            call["id"]
-            for turn in self._exchanges
-            for message in turn.messages
-            for call in message.get("tool_calls") or ()
+            call["id"] for turn in self._turns for message in turn.messages for call in message.get("tool_calls") or ()
         }
 
     def __repr__(self) -> str:

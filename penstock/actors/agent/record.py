@@ -1,6 +1,6 @@
-"""What is known of an agent beyond any process's life: its history, what waits, and the turn under way.
+"""The record of one agent: its history, its queue, and the turn under way.
 
-As a stream's log outlives its actor, this outlives the agent's process, which may crash and be restarted around it.
+Like a stream's record, it outlives the agent's process, which may crash and be restarted.
 """
 
 from __future__ import annotations
@@ -33,41 +33,41 @@ from penstock.ports import ChatCall, Tool
 __all__ = ["Advance", "AgentRecord", "AgentStatistics", "Approve"]
 
 Approve: TypeAlias = Callable[[ToolCall], bool | None]
-"""Asked before a call is run: True runs it, False denies it, None leaves it to `Agent.approve` and `Agent.deny`."""
+"""Called before a call is run: True runs it, False denies it, None leaves it to `Agent.approve` and `Agent.deny`."""
 
 
 class Advance(Ephemeral, msgspec.Struct, frozen=True):
-    """Told to an agent when something has changed in its record: look at it."""
+    """Sent to an agent's process when its record has changed."""
 
 
 class AgentStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """What an agent has done. Of turns that have ended."""
+    """The counters of one agent, over the turns that have ended."""
 
     name: str
     state: str
     turns: int
-    """Messages that were answered, or whose answer was cancelled or has failed."""
+    """Messages that were answered, or whose answer was cancelled or failed."""
     queued: int
-    """Messages that wait."""
+    """Messages that wait for their answer to begin."""
     history_messages: int
     history_dropped: int
-    """Messages that the history had no room for any more."""
+    """Messages dropped from the history for lack of room."""
     tool_calls: int
-    """Calls that the model asked for."""
+    """Calls that the model made."""
     tool_errors: int
-    """Calls that came to anything else than the tool's result."""
+    """Calls that did not end with the tool's result."""
     usage: Usage | None
-    """The sum of what was told."""
+    """The sum of the reported usage."""
     cost: Cost | None
     restarts: int
     """How often its process was restarted after a crash."""
 
 
 class AgentRecord:
-    """Everything of one agent that does not die with its process. Methods may be called from any thread.
+    """The state of one agent that outlives its process. Any thread may use it.
 
-    A process that was given up may still run a few lines. What only the agent's process may do it does ``by`` its ref:
-    one that another has taken the place of ends there, and changes nothing.
+    An abandoned process may still run for a moment. Methods that only the agent's process may call take its ref as
+    ``by``: a process that has been replaced exits there, and changes nothing.
     """
 
     def __init__(
@@ -97,15 +97,15 @@ class AgentRecord:
         self.start_call = start_call
         self.start_task = start_task
         self.quota = quota
-        self.serial = 0  # given by the table: tells it from others that have had its name
-        self.ref: ProcessRef | None = None  # the process that is the agent right now
+        self.serial = 0  # assigned by the table; distinguishes records that have had the same name
+        self.ref: ProcessRef | None = None  # the present process
         self.state = "idle"
-        self.turn: Turn | None = None  # under way, or over and not cleared away yet
-        self.is_closed = False  # takes no messages any more, and ends when the turn under way is over
-        self.is_abandoned = False  # nobody holds it: it ends when it has answered what it was asked
+        self.turn: Turn | None = None  # under way, or ended and not yet cleared
+        self.is_closed = False  # takes no more messages, and ends after the turn under way
+        self.is_abandoned = False  # its handle is gone: it ends when its queue has been answered
         self.over = Reply(runtime.dispatcher, f"the end of agent {name!r}")
         self.starts = 0
-        self.lock = threading.RLock()  # guards the queue, the history, and what a turn becomes in it
+        self.lock = threading.RLock()  # guards the queue, the history, and the turn's way into it
         self._history = history
         self._queue: deque[Turn] = deque()
         self._reserved = 0
@@ -117,7 +117,7 @@ class AgentRecord:
         return f"AgentRecord({self.name!r}, {self.state})"
 
     def take_over(self, by: ProcessRef) -> Turn | None:
-        """Be the agent from now on; returns the turn that is under way."""
+        """Make ``by`` the agent's process; returns the turn under way."""
         with self.lock:
             self.ref = by
             self.starts += 1
@@ -128,7 +128,7 @@ class AgentRecord:
             raise ProcessExit(KILLED)
 
     def tell(self, message: Any) -> None:
-        """Tell the agent's process, if it lives; one that is being restarted looks at the record when it is back."""
+        """Send a message to the agent's process. One that is being restarted reads the record when it starts."""
         ref = self.ref
         if ref is not None and self.runtime.is_alive(ref):
             ref.tell(message)
@@ -136,11 +136,11 @@ class AgentRecord:
     # --- messages in ---------------------------------------------------------------------------------------------
 
     def reserve(self) -> None:
-        """Keep a place in the queue for a message whose stream is to be opened; to be followed by `submit`.
+        """Reserve a place in the queue for a message whose stream is still to be opened. Call `submit` afterwards.
 
         Raises:
             AgentBusy: the queue is full.
-            AgentStopped: it takes no messages any more.
+            AgentStopped: it is closed.
         """
         with self.lock:
             if self.is_closed:
@@ -151,10 +151,10 @@ class AgentRecord:
             self._reserved += 1
 
     def submit(self, turn: Turn | None) -> None:
-        """Queue a turn in the place that was kept, or (None) give that back.
+        """Queue a turn in the reserved place, or give the place back (None).
 
         Raises:
-            AgentStopped: it takes no messages any more; the turn is not queued.
+            AgentStopped: it is closed; the turn is not queued.
         """
         with self.lock:
             self._reserved -= 1
@@ -168,12 +168,12 @@ class AgentRecord:
 
     def _stream_over(self, turn: Turn) -> None:
         with self.lock:
-            if turn in self._queue:  # nobody wants the answer any more, and the question has not been asked
+            if turn in self._queue:  # the answer was cancelled before the model was asked
                 self._queue.remove(turn)
         self.tell(Advance())
 
     def take(self, by: ProcessRef) -> Turn | None:
-        """The next turn, which is under way from now on; only when there is none."""
+        """Take the next turn, which is then under way; there must be no other one. None if the queue is empty."""
         with self.lock:
             self._check(by)
             assert self.turn is None
@@ -186,13 +186,13 @@ class AgentRecord:
             return None
 
     def begin(self, turn: Turn, by: ProcessRef) -> None:
-        """It begins to be answered, and if whoever does that crashes, nobody else does."""
+        """Note that the answer begins. If the process crashes after this, the turn is not answered again."""
         with self.lock:
             self._check(by)
             turn.has_begun = True
 
     def close(self) -> list[Turn]:
-        """Take no messages any more; returns the turns that have not ended."""
+        """Take no more messages; returns the turns that have not ended."""
         with self.lock:
             self.is_closed = True
             turns = [*([self.turn] if self.turn is not None else ()), *self._queue]
@@ -201,31 +201,31 @@ class AgentRecord:
         return turns
 
     def end(self) -> None:
-        """It is gone for good."""
+        """Note that the agent has ended for good."""
         self.state = "ended"
         self.quota.forget(self)
         with contextlib.suppress(queue.Full):
             self.over.set()
 
     def cancel_all(self, reason: str) -> list[Turn]:
-        """Take no messages any more, and let every turn end in `StreamCancelled`; returns them."""
+        """Take no more messages, and cancel the streams of all turns; returns the turns."""
         turns = self.close()
         for turn in turns:
             turn.stream.propose(Cancel(reason))
         return turns
 
     def abandon(self) -> None:
-        """Nobody holds it any more."""
+        """Note that the handle is gone: the agent ends when its queue has been answered."""
         self.is_abandoned = True
         self.tell(Advance())
 
     # --- the history ---------------------------------------------------------------------------------------------
 
     def settle(self) -> bool:
-        """If the stream of the turn under way is over, enter the turn into the history; whether it is entered.
+        """Add the turn under way to the history if its stream has ended; returns False if the stream still runs.
 
-        Whoever wants to know the history does this first. So it is up to date for whoever has seen the stream's end,
-        whether the agent's process has heard of that or not.
+        This is called before every use of the history, so that the history is up to date once the stream has ended,
+        even if the agent's process has not been notified yet.
         """
         with self.lock:
             turn = self.turn
@@ -243,14 +243,14 @@ class AgentRecord:
             return True
 
     def clear(self, by: ProcessRef) -> None:
-        """The turn under way is settled and nothing is at work for it any more."""
+        """Remove the turn under way if it is settled. No process must work on it."""
         with self.lock:
             self._check(by)
             if self.turn is not None and self.turn.is_settled:
                 self.turn = None
 
     def request(self, turn: Turn) -> list[Message]:
-        """What to send to the model for the turn's next round."""
+        """The messages to send to the model for the turn's next round."""
         with self.lock:
             return self._history.request(turn.messages())
 
@@ -261,7 +261,7 @@ class AgentRecord:
             return self._history.messages()
 
     def begin_calls(self, turn: Turn, outcome: Outcome, calls: list[ToolRun], by: ProcessRef) -> None:
-        """A round has ended in calls."""
+        """Note the calls with which a round has ended."""
         with self.lock:
             self._check(by)
             if not turn.is_settled:
@@ -270,7 +270,7 @@ class AgentRecord:
                 self._tool_calls += len(calls)
 
     def set_result(self, turn: Turn, call: ToolRun, result: ToolResult, by: ProcessRef) -> None:
-        """Note what a call has come to, if that still counts."""
+        """Set the result of a call, unless it has one or the turn is settled."""
         with self.lock:
             self._check(by)
             if not turn.is_settled and call.result is None:
@@ -279,7 +279,7 @@ class AgentRecord:
                 self._tool_errors += result.status != "ok"
 
     def end_calls(self, turn: Turn, by: ProcessRef) -> None:
-        """All calls of the round have their results."""
+        """Note that all calls of the round have their results."""
         with self.lock:
             self._check(by)
             if not turn.is_settled:
@@ -287,7 +287,7 @@ class AgentRecord:
                 turn.calls = []
 
     def statistics(self) -> AgentStatistics:
-        """A snapshot; asks nobody."""
+        """A snapshot. Never blocks on the agent's process."""
         with self.lock:
             self.settle()
             return AgentStatistics(

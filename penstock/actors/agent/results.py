@@ -1,4 +1,4 @@
-"""Which calls are run, and what the model is told of those that come to nothing. Pure."""
+"""Decides which calls are run, and describes failed ones to the model. Pure."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ __all__ = ["cut_text", "describe_failure", "describe_parse_error", "is_runnable"
 
 
 def is_runnable(finish_reason: FinishReason, calls: Sequence[ToolCall]) -> bool:
-    """Whether calls are run, by how the round that brought them ended.
+    """Whether the calls of a round are run, by the round's finish reason.
 
-    Not unless it ended well. One that ran into its length limit may have lost the end of its last call: its calls are
-    run only if none is, or may be, cut off. Of a round that ended well a broken call is answered with what is wrong.
+    They are not, unless the round ended well or at its length limit. At the limit the last call may have been cut off:
+    the calls are run only if all have complete arguments. In a round that ended well, a call with broken arguments gets
+    an error as its result.
 
     >>> is_runnable("length", [ToolCall(id="a", name="f", arguments={}, arguments_raw="")])
     False
@@ -26,21 +27,21 @@ def is_runnable(finish_reason: FinishReason, calls: Sequence[ToolCall]) -> bool:
 
 
 def describe_parse_error(raw: str) -> str:
-    """What is wrong with arguments that are no JSON, without repeating them.
+    """Describe what is wrong with arguments that are not JSON, without repeating them.
 
     >>> describe_parse_error('{"x": ')
     'The arguments are not complete JSON (Expecting value: line 1 column 7 (char 6)). The call was not run.'
     """
     try:
         json.loads(raw)
-        what = "not of a form that can be read"
+        what = "not strict JSON"
     except (ValueError, RecursionError) as error:
         what = str(error) if isinstance(error, json.JSONDecodeError) else type(error).__name__
     return f"The arguments are not complete JSON ({what}). The call was not run."
 
 
 def describe_failure(error: BaseException) -> str:
-    """What the model is told of a tool that raised.
+    """Describe an exception of a tool to the model.
 
     >>> describe_failure(ZeroDivisionError("division by zero"))
     'ZeroDivisionError: division by zero'
@@ -55,9 +56,9 @@ def describe_failure(error: BaseException) -> str:
 
 
 def cut_text(text: str, max_bytes: int) -> str:
-    r"""The text, or as much of its beginning as there is room for, and how much it was.
+    r"""Cut a text to ``max_bytes`` of UTF-8; a text that is cut ends with a note of its length.
 
-    What cannot be written as UTF-8 is replaced: a result must not make the next request impossible.
+    Characters that cannot be encoded as UTF-8 are replaced, since the result is part of the next request.
 
     >>> cut_text("x" * 200, 100)[-41:]
     'xxxx\n[cut off: 40 of 200 bytes are shown]'

@@ -19,7 +19,7 @@ class AgentTable:
         self._count = 0
 
     def add(self, record: AgentRecord) -> None:
-        """Enter a record.
+        """Add a record.
 
         Raises:
             AgentExists: an agent has that name.
@@ -32,7 +32,7 @@ class AgentTable:
             record.serial = self._count
 
     def forget(self, record: AgentRecord) -> None:
-        """Remove a record; its name is free."""
+        """Remove a record, so that its name is free."""
         with self._lock:
             if self._records.get(record.name) is record:
                 del self._records[record.name]

@@ -1,7 +1,7 @@
-"""Foreign code that may block, run in a process of its own: a tool, or the question whether one may run.
+"""Tasks: foreign code that may block, run in a process of its own. That is a tool, or an ``approve`` function.
 
-A thread cannot be stopped. So a task that is killed is dead for everybody at once and its result counts for nothing,
-its code is told to stop (``Job.cancel``), and until it has, its thread counts as taken: see `ThreadQuota`.
+A thread cannot be stopped. A task that is killed is dead at once and its result is ignored; its code is asked to stop
+(``Job.cancel``), and its thread counts as taken until it returns (see `ThreadQuota`).
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from penstock.actors.runtime.signals import Ephemeral
 __all__ = ["Job", "Task", "TaskDone", "ThreadQuota"]
 
 _GO: Final = "go"
-_LATER: Final = "later"  # a result that was promised is there
+_LATER: Final = "later"  # the `Reply` that the code returned has its result
 
 
 class ThreadQuota:
-    """How many threads all tasks of a system may hold together, so that enough are left for other work."""
+    """Limits the threads that all tasks of a system hold together, so that enough are left for other work."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -34,11 +34,11 @@ class ThreadQuota:
 
     @property
     def waiting(self) -> int:
-        """How many owners wait for a thread."""
+        """The number of owners that wait for a thread."""
         return len(self._waiting)
 
     def acquire(self, owner: object, on_free: Callable[[], None]) -> bool:
-        """Take a thread; returns whether there was one.
+        """Take a thread; returns whether one was free.
 
         If not, ``on_free`` is called when it is worth trying again. It may be called in any thread and must only send
         a message.
@@ -51,7 +51,7 @@ class ThreadQuota:
             return False
 
     def forget(self, owner: object) -> None:
-        """Do not notify ``owner`` any more."""
+        """Cancel the notification of ``owner``."""
         with self._lock:
             self._waiting.pop(owner, None)
 
@@ -60,19 +60,20 @@ class ThreadQuota:
         with self._lock:
             self.taken -= 1
             waiting, self._waiting = self._waiting, {}
-        for on_free in waiting.values():  # all of them, since the first may not need the thread any more
+        for on_free in waiting.values():  # all of them, since the first may no longer need a thread
             on_free()
 
 
 class Job:
-    """What a task is to do. It outlives the task; whoever ``owner`` is hears how it ended, by `TaskDone`.
+    """The work of a task. It outlives the task. Its ``owner`` gets a `TaskDone` when the work is done.
 
     Args:
-        owner: whom to tell.
-        label: what the task is called.
-        work: the code; may block. If it returns a `Reply`, what comes of that is the result, and no thread waits.
-        cancel: told when nobody waits for it any more.
-        quota: of the thread that has been acquired for it.
+        owner: the process to notify.
+        label: the task's name.
+        work: the code; may block. If it returns a `Reply`, the reply's result is the task's, and no thread waits for
+            it.
+        cancel: called when the result is no longer needed, to stop the code.
+        quota: the quota of the thread that has been acquired for the job.
     """
 
     def __init__(
@@ -93,13 +94,13 @@ class Job:
         return f"Job({self.label})"
 
     def begin(self) -> bool:
-        """Whether the code is to be run."""
+        """Note that the code starts; returns False if the job is cancelled and it must not."""
         with self._lock:
             self._has_begun = not self.is_cancelled
             return self._has_begun
 
     def wait(self) -> None:
-        """The code has returned and holds no thread, but its result is still to come."""
+        """Note that the code has returned a `Reply`, whose result is still to come."""
         with self._lock:
             self._has_begun = False
             is_cancelled = self.is_cancelled
@@ -107,18 +108,18 @@ class Job:
             self.end()
 
     def end(self) -> None:
-        """The code has returned, or will not be run."""
+        """Give the thread back, as the code has returned or will not be run."""
         with self._lock:
             had_thread, self._has_thread = self._has_thread, False
         if had_thread:
             self._quota.release()
 
     def cancel(self) -> None:
-        """Nobody waits for it any more. Any thread; harmless if it is done."""
+        """Cancel the job: its result is no longer needed. Any thread; harmless if it is done."""
         with self._lock:
             self.is_cancelled = True
             runs, is_over = self._has_begun, not self._has_thread
-        if is_over:  # whoever has returned must not be told to stop
+        if is_over:  # code that has returned must not be asked to stop
             return
         if not runs:
             self.end()
@@ -134,23 +135,23 @@ class TaskDone(Ephemeral, msgspec.Struct, frozen=True):
 
 
 class Task(Process):
-    """Runs one job and ends. Its owner gets `TaskDone`, and `Down` in any case."""
+    """Runs one job and ends. The owner gets `TaskDone`, unless the task is killed, and `Down` in any case."""
 
     in_pykka_registry = False
 
     def __init__(self, job: Job) -> None:
-        self._job = job  # first: its ref takes its label
+        self._job = job  # first: `label` is used by the base class
         super().__init__()
         self._later: Reply
 
     @property
     def label(self) -> str:
-        """Says what it runs."""
+        """The label of its job."""
         return self._job.label
 
     def on_start(self) -> None:
         job = self._job
-        job.task = self.ref  # first: whoever cancels it from now on ends us
+        job.task = self.ref  # first: from now on a cancelled job ends this task
         if job.is_cancelled or not self.runtime.is_alive(job.owner):
             job.cancel()
             self.exit()
@@ -176,7 +177,7 @@ class Task(Process):
     def _outcome(self, work: Callable[[], Any]) -> TaskDone:
         try:
             return TaskDone(self._job, work())
-        except BaseException as error:  # whatever foreign code raises, a SystemExit too, is its result
+        except BaseException as error:  # whatever foreign code raises, even a SystemExit, is its result
             return TaskDone(self._job, None, error)
 
     def _finish(self, done: TaskDone) -> NoReturn:
@@ -186,6 +187,6 @@ class Task(Process):
         self.exit()
 
     def dispose(self, reason: object) -> None:
-        """Called once by the runtime, when it is dead: tell the code, which may still run. Any thread."""
+        """Cancel the job, whose code may still run. The runtime calls this once, when the task is dead. Any thread."""
         super().dispose(reason)
         self._job.cancel()

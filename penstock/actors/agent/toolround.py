@@ -1,7 +1,7 @@
-"""The calls of one round at work: who runs, who waits for a place or for approval, whose result is next to be told.
+"""Runs the calls of one round: starts them, waits for threads and approvals, and reports the results in order.
 
-Part of an agent's process, and used by nobody else. No foreign code runs here but a tool's check of its arguments, and
-what it has called when it is cancelled; everything that may block runs in a task of its own.
+It is part of an agent's process. The only foreign code here is a tool's check of its arguments and its callback for
+cancelling; everything that may block runs in a task of its own.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ __all__ = ["Decide", "Progressed", "ToolRound"]
 
 
 class Decide(msgspec.Struct, frozen=True):
-    """Approve a call that waits for it, or deny it; the answer is whether one of that id waited."""
+    """Approve or deny a call that waits for approval. The reply is whether a call with that id waited."""
 
     call_id: str
     approved: bool
@@ -53,24 +53,24 @@ class Decide(msgspec.Struct, frozen=True):
 
 
 class Progress:
-    """The last thing that a tool has reported and nobody has read yet."""
+    """The latest report of a tool that has not been read yet."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._said: list[Any] = []
+        self._latest: list[Any] = []
 
     def put(self, progress: Any) -> bool:
-        """Note it; whether whoever reads is to be told. The tool's thread."""
+        """Replace the report; returns whether the reader must be notified. Called in the tool's thread."""
         with self._lock:
-            is_news = not self._said
-            self._said = [progress]
+            is_news = not self._latest
+            self._latest = [progress]
             return is_news
 
     def take(self) -> list[Any]:
-        """What there is, which is nothing or one thing."""
+        """Take the report: a list of one item, or an empty one."""
         with self._lock:
-            said, self._said = self._said, []
-            return said
+            value, self._latest = self._latest, []
+            return value
 
 
 class Progressed(Ephemeral, msgspec.Struct, frozen=True):
@@ -81,7 +81,7 @@ class Progressed(Ephemeral, msgspec.Struct, frozen=True):
 
 
 class ToolRound:
-    """See the module's docstring. Every method runs in the agent's process, but for `abandon`."""
+    """See the module's docstring. Every method but `abandon` runs in the agent's process."""
 
     def __init__(self, process: Process, agent: AgentRecord, turn: Turn, calls: list[ToolRun]) -> None:
         self._runtime = process.runtime
@@ -89,40 +89,40 @@ class ToolRound:
         self._agent = agent
         self._turn = turn
         self._calls = calls
-        self._told = 0  # of how many results the stream has been told
+        self._pushed = 0  # the number of results that have been pushed to the stream
 
     def begin(self) -> list[Action]:
-        """Tell that it begins, and see which calls can be run at all, and of which somebody is to be asked."""
+        """Push the start of the round, conclude calls that cannot be run, and request the approvals that are needed."""
         self._push(ToolExecutionStarted(round=len(self._turn.rounds) + 1, calls=tuple(one.call for one in self._calls)))
         actions: list[Action] = []
         for call in self._calls:
-            tool, told = call.tool, call.call
+            tool, request = call.tool, call.call
             if tool is None:
                 known = ", ".join(self._agent.tools) or "none"
-                self._conclude(call, "unknown_tool", f"There is no tool {told.name!r}. There are: {known}.")
-            elif told.arguments is None:
-                self._conclude(call, "invalid_arguments", describe_parse_error(told.arguments_raw))
+                self._conclude(call, "unknown_tool", f"There is no tool {request.name!r}. Available tools: {known}.")
+            elif request.arguments is None:
+                self._conclude(call, "invalid_arguments", describe_parse_error(request.arguments_raw))
             elif tool.needs_approval and self._agent.approve is None:
                 self._request_approval(call, actions)
         return actions
 
     def refuse(self, content: str) -> None:
-        """None of them is run."""
+        """Conclude all calls with ``content``, without running them."""
         for call in self._calls:
             self._conclude(call, "cancelled", content)
 
     def handle(self, event: Event) -> list[Action] | None:
-        """Take what concerns a call; None: it does not concern one of these."""
+        """Handle an event that concerns a call of this round; returns None if it does not."""
         match event:
             case Cast(message=TaskDone(job=job) as done) if (call := self._at_work(job)) is not None:
                 return self._task_done(call, done)
             case Info(message=Down(process=task)) if (call := self._run_by(task)) is not None:
                 call.job = None
-                self._conclude(call, "error", "The call was stopped before it was done.")
+                self._conclude(call, "error", "The call was stopped before it had finished.")
                 return [cancel_timeout(call)]
             case Cast(message=Progressed(job=job, progress=progress)) if (call := self._at_work(job)) is not None:
-                for said in progress.take():
-                    self._push(ToolProgress(call_id=call.call.id, name=call.call.name, progress=said))
+                for value in progress.take():
+                    self._push(ToolProgress(call_id=call.call.id, name=call.call.name, progress=value))
                 return []
             case NamedTimeout(name=ToolRun() as call) if call in self._calls:
                 self._timed_out(call)
@@ -130,20 +130,20 @@ class ToolRound:
             case Call(message=Decide() as decision):
                 return self._decided(event, decision)
             case Cast(message=Advance()) if not self._turn.stream.is_over:
-                return []  # there may be a place for a call now
+                return []  # a thread may be free now
         return None
 
     def go_on(self, actions: list[Action]) -> bool:
-        """Start what may start, and tell the results that are next in order; whether all are told."""
+        """Start the calls that may start, and push results in the order of the calls; returns whether all are out."""
         self._start_calls(actions)
         calls = self._calls
-        while self._told < len(calls) and (result := calls[self._told].result) is not None:
+        while self._pushed < len(calls) and (result := calls[self._pushed].result) is not None:
             self._push(result)
-            self._told += 1
-        return self._told == len(calls)
+            self._pushed += 1
+        return self._pushed == len(calls)
 
     def abandon(self) -> list[Action]:
-        """Nobody waits for any of them: end what runs. Any thread, when the agent's process is dead."""
+        """Kill all tasks, as no result is needed now. Any thread may call this once the agent's process is dead."""
         for call in self._calls:
             job, call.job = call.job, None
             self._kill(job)
@@ -167,7 +167,7 @@ class ToolRound:
                 return
             if free > 0 and not is_full:
                 is_full = not agent.quota.acquire(agent, lambda: agent.tell(Advance()))
-            self._let_wait(call, actions, for_place=is_full)
+            self._limit_wait(call, actions, for_thread=is_full)
             if free <= 0 or is_full:
                 continue
             if self._start(call, actions):
@@ -175,34 +175,34 @@ class ToolRound:
             else:
                 agent.quota.release()
 
-    def _let_wait(self, call: ToolRun, actions: list[Action], *, for_place: bool) -> None:
-        """Have its time run while tools that do not end hold all the threads there are for tools, and only then."""
-        if for_place and not call.wants_place:
+    def _limit_wait(self, call: ToolRun, actions: list[Action], *, for_thread: bool) -> None:
+        """Run the call's time-out while it waits only because tools hold every thread of the quota."""
+        if for_thread and not call.waits_for_thread:
             actions.append(timeout(call, self._agent.options.tool_timeout))
-        elif call.wants_place and not for_place:
+        elif call.waits_for_thread and not for_thread:
             actions.append(cancel_timeout(call))
-        call.wants_place = for_place
+        call.waits_for_thread = for_thread
 
     def _start(self, call: ToolRun, actions: list[Action]) -> bool:
-        """Start a task for it, in the place that has been taken; whether there was need of one."""
-        agent, tool, told = self._agent, call.tool, call.call
+        """Start a task for the call on the thread that was acquired; returns False if none is needed."""
+        agent, tool, request = self._agent, call.tool, call.call
         assert tool is not None
         approve = agent.approve
         if approve is not None and not call.is_approved:
             call.state = "deciding"
-            self._launch(call, f"approve/{told.name}", lambda: approve(told), lambda: None)
+            self._launch(call, f"approve/{request.name}", lambda: approve(request), lambda: None)
             actions.append(timeout(call, agent.options.approval_timeout))
             return True
         try:
-            arguments = tool.check(told.arguments)
+            arguments = tool.check(request.arguments)
         except ToolArgumentsError as error:
             self._conclude(call, "invalid_arguments", str(error))
             return False
         except Exception as error:
             self._conclude(call, "error", describe_failure(error))
             return False
-        call.state = "running"  # first: whatever happens from here on, it may have taken effect
-        call.asked_at = self._runtime.clock.monotonic()
+        call.state = "running"  # first: from here on, the call may have had an effect
+        call.started_at = self._runtime.clock.monotonic()
         self._run(call, tool, arguments)
         actions.append(timeout(call, agent.options.tool_timeout if tool.timeout is None else tool.timeout))
         return True
@@ -211,10 +211,10 @@ class ToolRound:
         tell = self._ref.tell
         progress = Progress()
 
-        def report(said: Any) -> None:
-            # Only the last of what it says in a hurry is told: progress is a state, and nothing else bounds it.
+        def report(value: Any) -> None:
+            # Only the latest report is delivered: progress is a state, and nothing else bounds the reports.
             job = call.job
-            if job is not None and progress.put(said):
+            if job is not None and progress.put(value):
                 tell(Progressed(job, progress))
 
         context = ToolContext(call.call.id, tool.name, report)
@@ -234,7 +234,7 @@ class ToolRound:
 
         reply.when_done(started)
 
-    # --- what comes of them --------------------------------------------------------------------------------------
+    # --- results -------------------------------------------------------------------------------------------------
 
     def _at_work(self, job: Job) -> ToolRun | None:
         return next((call for call in self._calls if call.job is job), None)
@@ -250,12 +250,12 @@ class ToolRound:
         elif done.error is None and isinstance(done.value, str):
             self._conclude(call, "ok", done.value)
         else:
-            error = done.error or TypeError(f"the tool gave {type(done.value).__name__}, not str")
+            error = done.error or TypeError(f"the tool returned {type(done.value).__name__}, not str")
             self._conclude(call, "error", describe_failure(error))
         return actions
 
     def _answered(self, call: ToolRun, done: TaskDone, actions: list[Action]) -> None:
-        """The agent's ``approve`` has spoken; what is neither True nor None is a no."""
+        """Handle the answer of the agent's ``approve``. A value other than True and None denies the call."""
         if done.error is not None:
             get_logger(agent=self._agent.name).warning("approve_failed", error=type(done.error).__name__)
             self._deny(call, None)
@@ -280,26 +280,26 @@ class ToolRound:
     def _timed_out(self, call: ToolRun) -> None:
         job, call.job = call.job, None
         if call.state == "running":
-            seconds = self._runtime.clock.monotonic() - call.asked_at
+            seconds = self._runtime.clock.monotonic() - call.started_at
             self._conclude(call, "timeout", f"There was no result within {seconds:.3g} s. The call was stopped.")
         elif call.state == "pending":
-            self._conclude(call, "timeout", "Too many tools run already. The call was not run.")
+            self._conclude(call, "timeout", "Too many tools are running. The call was not run.")
         else:
-            self._deny(call, "nobody approved it in time")
+            self._deny(call, "no answer in time")
         self._kill(job)
 
     def _deny(self, call: ToolRun, reason: str | None) -> None:
         self._conclude(call, "denied", f"The user did not approve this call{f': {reason}' if reason else '.'}")
 
     def _conclude(self, call: ToolRun, status: ToolResultStatus, content: str) -> None:
-        """That is what has come of it."""
+        """Set the result of a call."""
         ran = call.state == "running"
         result = ToolResult(
             call_id=call.call.id,
             name=call.call.name,
             status=status,
             content=cut_text(content, self._agent.options.max_result_bytes),
-            duration_s=self._runtime.clock.monotonic() - call.asked_at if ran else 0.0,
+            duration_s=self._runtime.clock.monotonic() - call.started_at if ran else 0.0,
         )
         self._agent.set_result(self._turn, call, result, self._ref)
 
@@ -310,5 +310,5 @@ class ToolRound:
                 self._runtime.exit(job.task, KILL)
 
     def _push(self, event: ToolEvent) -> None:
-        """Tell the stream; one that has ended has told the agent, or is about to."""
+        """Push an event to the stream. One that has ended is ignored: it notifies the agent itself."""
         self._turn.stream.intake.push_event(event)

@@ -1,4 +1,4 @@
-"""One turn of a conversation: a message, its answer's rounds and calls, and what that is in the history."""
+"""One turn of a conversation: a message, the rounds and calls of its answer, and its entry in the history."""
 
 from __future__ import annotations
 
@@ -30,57 +30,57 @@ RunState: TypeAlias = Literal["pending", "deciding", "approval", "running", "don
 class ToolRun:
     """One call of the round under way."""
 
-    __slots__ = ("asked_at", "call", "is_approved", "job", "kept", "result", "state", "tool", "wants_place")
+    __slots__ = ("call", "is_approved", "job", "kept", "result", "started_at", "state", "tool", "waits_for_thread")
 
     def __init__(self, call: ToolCall, kept: ToolCall, tool: Tool | None) -> None:
-        self.call = call  # as the stream told it
-        self.kept = kept  # as it stands in the history, maybe under another id
+        self.call = call  # as the stream reports it
+        self.kept = kept  # as it is in the history, perhaps with another id
         self.tool = tool
         self.state: RunState = "pending"
         self.is_approved = False
-        self.wants_place = False  # pending, and there is no thread for it; its time runs
-        self.job: Job | None = None  # what is at work for it
-        self.asked_at = 0.0  # when it began to run
+        self.waits_for_thread = False  # pending without a free thread; its time-out runs
+        self.job: Job | None = None  # the job that runs it, or asks for its approval
+        self.started_at = 0.0  # when it began to run
         self.result: ToolResult | None = None
 
     def __repr__(self) -> str:
         return f"ToolRun({self.call.name}, {self.state})"
 
     def content(self) -> str:
-        """What the model is told, also if it was cut off."""
+        """The content of the result for the model, also if the call was interrupted."""
         if self.result is not None:
             return self.result.content
         return UNKNOWN_END if self.state == "running" else NOT_RUN
 
 
 class Turn:
-    """One message and its answer, from the queue into the history. Written by the agent's process only."""
+    """One message and its answer, from the queue to the history. Only the agent's process writes it."""
 
     __slots__ = ("answer", "call", "calls", "has_begun", "is_settled", "message", "rounds", "stream", "used_ids")
 
     def __init__(self, stream: StreamRecord, message: Message) -> None:
         self.stream = stream
         self.message = message
-        self.has_begun = False  # the stream has been told that it starts
-        self.call: CallRecord | None = None  # of the present round, or the last one
-        self.rounds: list[Round] = []  # those whose calls have all their results
-        self.calls: list[ToolRun] = []  # of the round whose calls have not
-        self.answer: Outcome | None = None  # of the last round, which ends the turn
+        self.has_begun = False  # `StreamStarted` has been pushed
+        self.call: CallRecord | None = None  # the call of the present or the last round
+        self.rounds: list[Round] = []  # the rounds whose calls all have results
+        self.calls: list[ToolRun] = []  # the calls of the round under way
+        self.answer: Outcome | None = None  # the outcome of the last round, which ends the turn
         self.used_ids: set[str] = set()
         self.is_settled = False
 
     def messages(self) -> list[Message]:
-        """What the model is to go on from."""
+        """The messages of the turn so far, for the model."""
         return [self.message, *(message for one in self.rounds for message in one.messages())]
 
     def round_under_way(self) -> Round:
-        """Its calls and what they have come to by now."""
+        """The round under way, with the results so far."""
         asked = self.stream.rounds[-1]
         calls = tuple(call.kept for call in self.calls)
         return Round(calls, tuple(call.content() for call in self.calls), asked.text, asked.reasoning_blocks)
 
     def past(self) -> PastTurn:
-        """What goes into the history, now that its stream is over, however that has ended."""
+        """The turn's entry in the history, after its stream has ended in whatever way."""
         terminal = self.stream.log.terminal
         assert terminal is not None
         messages = self.messages()
@@ -95,7 +95,7 @@ class Turn:
 
 
 def end_stream(stream: StreamRecord, ending: Complete | Fail) -> None:
-    """Let a turn's stream end like this once its buffer is empty, and cancel its call if one is under way."""
+    """Propose how a turn's stream ends once its buffer is empty, and cancel the call under way."""
     stream.propose(ending)
     if stream.feed is not None:
         stream.feed.cancel()

@@ -1,4 +1,4 @@
-"""What a provider says beside the text, put together delta by delta. Pure, but for the lock that lets others look."""
+"""Builds the outcome of an answer from its deltas. Pure, except for a lock so that other threads can read it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["OutcomeBuilder"]
 
 
 class _Finish:
-    """Why an answer stopped, if it has."""
+    """The finish reason of an answer, once it has come."""
 
     __slots__ = ("raw", "reason")
 
@@ -33,12 +33,12 @@ class _Finish:
         self.raw: str | None = None
 
     def note(self, delta: FinishDelta) -> None:
-        if self.reason != "tool_calls" or delta.reason != "stop":  # some say "stop" behind it, meaning the stream
+        if self.reason != "tool_calls" or delta.reason != "stop":  # some providers send "stop" after it
             self.reason, self.raw = delta.reason, delta.raw
 
 
 class _Other:
-    """Another choice than the first, as far as it has come."""
+    """What has come of a choice other than the first."""
 
     __slots__ = ("calls", "finish", "reasoning", "refusal", "text")
 
@@ -50,7 +50,7 @@ class _Other:
         self.finish = _Finish()
 
     def note(self, delta: TextDelta | ReasoningDelta | RefusalDelta | ToolCallFragment | FinishDelta) -> int:
-        """Take it; returns its size in characters."""
+        """Add a delta; returns its size in characters."""
         match delta:
             case TextDelta(text=text):
                 self.text.append(text)
@@ -81,20 +81,20 @@ class _Other:
 
 
 class OutcomeBuilder:
-    """One thread feeds it; any other may ask for the `outcome` so far at any time.
+    """Builds the outcome of one answer, which may come over several connections.
 
-    It serves one answer, which may have come over several connections. ``keeps_text``: text and reasoning, as `took`
-    tells of them, are part of the outcome.
+    One thread feeds it; any thread may read the `outcome` so far at any time. With ``keeps_text``, the text and the
+    reasoning that were passed to `took` are part of the outcome.
     """
 
     def __init__(self, *, keeps_text: bool = False) -> None:
         self.keeps_text = keeps_text
         self.size = 0
-        """Characters the model has said so far, of any kind."""
+        """Characters received so far, of any kind."""
         self.sealed = 0
-        """Characters beside them that are kept: signatures, and reasoning that only the provider can read."""
+        """Characters kept besides those in ``size``: signatures, and reasoning that only the provider can read."""
         self.model: str | None = None
-        """As the provider says it."""
+        """The model's name as the provider reports it."""
         self.usage: Usage | None = None
         self._lock = threading.Lock()
         self._finish = _Finish()
@@ -115,9 +115,9 @@ class OutcomeBuilder:
         return self._is_complete or self.is_finished
 
     def note(self, delta: Delta) -> list[ToolEvent] | None:
-        """Take what is no text of the first choice; returns what is to be told of function calls.
+        """Add a delta that is not text of the first choice; returns the events of function calls that follow from it.
 
-        None: it says nothing about the answer.
+        None if the delta says nothing about the answer.
         """
         with self._lock:
             match delta:
@@ -141,19 +141,19 @@ class OutcomeBuilder:
             return []
 
     def took(self, tokens: Iterable[tuple[str, TokenKind]]) -> None:
-        """They are in the stream's buffer now."""
+        """Note tokens that are in the stream's buffer now."""
         with self._lock:
             for text, kind in tokens:
                 self._taken.setdefault(kind, []).append(text)
 
     def complete(self) -> list[ToolEvent]:
-        """The answer is complete: what is to be told of its function calls."""
+        """Note that the answer is complete; returns the remaining events of its function calls."""
         with self._lock:
             self._is_complete = True
             return self._calls.complete()
 
     def outcome(self) -> Outcome:
-        """All that has come so far. Any thread."""
+        """The outcome so far. Any thread."""
         with self._lock:
             others = sorted(self._others.items())
             return Outcome(

@@ -1,6 +1,6 @@
-"""One attempt of an integration: what its reader tells, and who may still hear of it.
+"""One attempt of an integration: it receives what the reader reads.
 
-Text goes from here straight into the stream's intake; the integration is told what happens around it.
+Text goes directly into the stream's intake. The integration gets a message for every other step of the request.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from penstock.ports import (
 __all__ = ["Attempt"]
 
 _Item: TypeAlias = Any
-"""A token with its kind, as a tuple, or a tool event: told apart by being a tuple, once for each on the hot path."""
+"""A token with its kind, as a tuple, or a tool event. Only tokens are tuples, which is quick to check."""
 
 
 class Attempt:
-    """One try; the `OfferSink` of its reader. What the ports name runs in the reader's thread, the rest elsewhere.
+    """One attempt at a request. Implements `OfferSink`, whose methods run in the reader's thread.
 
-    What it takes and its being abandoned exclude each other: whoever has abandoned it and then sees that the call
-    has not ``started`` can be sure that the stream gets nothing of it.
+    Taking deltas and abandoning the attempt exclude each other: if the call has not ``started`` after `abandon`, the
+    stream gets nothing of this attempt.
     """
 
     def __init__(self, record: StreamRecord, call: CallRecord, number: int, inbox: Mailbox, clock: Clock) -> None:
@@ -50,10 +50,10 @@ class Attempt:
         self.job: ReaderJob | None = None
         self.last_progress = clock.monotonic()
         self.is_pushing = False  # it waits for the stream, not for the provider
-        self.is_reasoning = False  # the model is known to, and may be silent for long
+        self.is_reasoning = False  # the model reasons, and may be silent for long
         self.keep_alives = 0
         self.error: ProviderError | None = None  # reported inside the stream
-        self.decoder: Decoder | None = None  # once it has ended
+        self.decoder: Decoder | None = None  # set when it has ended
         self.has_ended = False
         self._record = record
         self._call = call
@@ -63,22 +63,22 @@ class Attempt:
         self._clock = clock
         self.has_progressed = False
         self._abandoned = False
-        self._lock = threading.Lock()  # guards these two, and the call's `started`
-        self._rest: list[_Item] = []  # to be pushed, and there was no room
-        self._has_events = False  # among what is to be pushed are events
-        self._is_in_order = call.builder.keeps_text  # pushed piece by piece: there are events, or it is kept
-        self._has_lost = False  # something that came was not taken
-        self._reasoned = 0  # how many items of this read came up to the last sign of reasoning
-        self._to_tell: Finished | None = None
+        self._lock = threading.Lock()  # guards the two fields above, and the call's `started`
+        self._rest: list[_Item] = []  # items that wait for room
+        self._has_events = False  # there are events among the items to push
+        self._is_in_order = call.builder.keeps_text  # push item by item: there are events, or the text is kept
+        self._has_lost = False  # something received was not pushed
+        self._reasoned = 0  # the number of items of this read up to the last sign of reasoning
+        self._pending_finish: Finished | None = None
 
     def take_job(self, job: ReaderJob) -> None:
-        """Its reader has it."""
+        """Note the reader's job."""
         self.job = job
-        if self._abandoned:  # meanwhile, by whoever took over from a killed integration
+        if self._abandoned:  # meanwhile, by the successor of a killed integration
             job.cancel()
 
     def abandon(self) -> None:
-        """Close the connection, and ignore what it reports from now on. Any thread; only the first call acts."""
+        """Close the connection, and ignore what comes later. Any thread; only the first call has an effect."""
         with self._lock:
             before, self._abandoned = self._abandoned, True
         if before:
@@ -90,26 +90,26 @@ class Attempt:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the model has said that it is done, and everything it said is in the stream's buffer."""
-        return self._builder.is_finished and self._to_tell is None
+        """Whether the model has finished, and everything it sent is in the stream's buffer."""
+        return self._builder.is_finished and self._pending_finish is None
 
     @property
     def took_all(self) -> bool:
-        """Whether the reader has ended, and everything that its decoder has told is in the stream's buffer."""
+        """Whether the reader has ended, and everything it decoded is in the stream's buffer."""
         return self.has_ended and not self._has_lost and not self._rest
 
-    def tell_of_calls(self) -> None:
-        """The answer is complete, and so are its function calls. To be called when it is abandoned."""
+    def push_completed_calls(self) -> None:
+        """Push the events that complete the answer's function calls. Call it after `abandon`."""
         for event in self._builder.complete():
             self._record.intake.push_event(event)
 
     # --- the reader's thread -------------------------------------------------------------------------------------
 
     def connecting(self) -> None:
-        self._tell(Connecting(self.number))
+        self._send(Connecting(self.number))
 
     def waiting(self) -> None:
-        self._tell(Waiting(self.number))
+        self._send(Waiting(self.number))
 
     def answered(self, headers: Mapping[str, str]) -> None:
         self._candidate.answered(headers)
@@ -119,7 +119,7 @@ class Attempt:
         if items is None or (items and not self._push(items)):
             self._has_lost = True
             return False
-        return self._tell_finish()
+        return self._send_finish()
 
     def offer(self, deltas: Sequence[Delta], on_room: Callable[[], None]) -> bool | None:
         items = self._read(deltas)
@@ -137,10 +137,10 @@ class Attempt:
             self.is_pushing = bool(self._rest)
             if self._rest:
                 return None
-        return self._tell_finish()
+        return self._send_finish()
 
     def _read(self, deltas: Sequence[Delta]) -> list[_Item] | None:
-        """Note what they say, and give what is to be pushed; None: nobody wants it."""
+        """Note the deltas, and return the items to push; None if the attempt is abandoned, or the answer too long."""
         items: list[_Item] = []
         progress = False
         self._reasoned = 0
@@ -162,7 +162,7 @@ class Attempt:
                         return None
                     self.has_progressed = True
                     self._call.has_started()
-                self._tell(FirstDelta(self.number))
+                self._send(FirstDelta(self.number))
         builder = self._builder
         if self._has_events:
             builder.size += sum(len(item[0]) for item in items if item.__class__ is tuple)
@@ -173,15 +173,15 @@ class Attempt:
             return None
         return None if self._abandoned else items
 
-    def _tell_finish(self) -> bool:
-        """Tell that it is finished, now that everything before is in the buffer."""
-        if self._to_tell is not None:
-            self._tell(self._to_tell)
-            self._to_tell = None
+    def _send_finish(self) -> bool:
+        """Report that the model has finished, as everything it sent is in the buffer; returns whether to read on."""
+        if self._pending_finish is not None:
+            self._send(self._pending_finish)
+            self._pending_finish = None
         return not self._abandoned
 
     def _note(self, delta: Delta, items: list[_Item]) -> bool:
-        """Whatever is not text; returns whether it is progress."""
+        """Note a delta that is not text; returns whether it counts as progress."""
         match delta:
             case ReasoningDelta(text=text):
                 items.append((text, "reasoning"))
@@ -197,11 +197,11 @@ class Attempt:
                 return False
             case ErrorDelta(error=error):
                 self.error = self.error or error
-                self._to_tell = Finished(self.number)
+                self._pending_finish = Finished(self.number)
                 return False
             case _:
                 if delta.__class__ is FinishDelta and not self._builder.is_finished:
-                    self._to_tell = Finished(self.number)  # first, see `is_finished`
+                    self._pending_finish = Finished(self.number)  # first; see `is_finished`
                 elif delta.__class__ is ToolCallFragment:
                     self.is_reasoning = False
                 events = self._builder.note(delta)
@@ -240,7 +240,7 @@ class Attempt:
             self.is_pushing = False
 
     def _push_in_order(self, items: list[_Item]) -> bool:
-        """Push tokens and events, and wait for room; returns whether they are all in."""
+        """Push tokens and events, and wait for room; returns whether all were taken."""
         self._rest += items
         while True:
             latch = threading.Lock()
@@ -254,7 +254,7 @@ class Attempt:
             self._record.runtime.dispatcher.wait(latch, None)
 
     def _push_rest(self, on_room: Callable[[], None]) -> None:
-        """Push of the rest what there is room for; see `Intake.push_now`.
+        """Push as many of the waiting items as there is room for; see `Intake.push_now`.
 
         Raises:
             StreamClosed: the stream has ended, or this attempt is abandoned.
@@ -265,7 +265,7 @@ class Attempt:
                 end = done
                 while end < len(rest) and rest[end].__class__ is tuple:
                     end += 1
-                # Under the lock, so that who has abandoned it knows just what the stream has got.
+                # Under the lock, so that after `abandon` it is certain what the stream has got.
                 with self._lock:
                     if end == done:
                         if not intake.push_event(rest[done], is_void=self._is_abandoned):
@@ -292,8 +292,8 @@ class Attempt:
                 get_logger(stream_id=self._record.stream_id).debug("not_understood", count=decoder.skipped)
         self.decoder = decoder
         self.has_ended = True
-        self._tell(Ended(self.number, complete, error))
+        self._send(Ended(self.number, complete, error))
 
-    def _tell(self, news: Any) -> None:
+    def _send(self, news: Any) -> None:
         if not self._abandoned:
             self._inbox.put(Cast(news))

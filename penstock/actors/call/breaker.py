@@ -1,7 +1,8 @@
-"""The circuit breaker: an endpoint that fails in a row is left alone for a while. Pure: the time is passed in.
+"""The circuit breaker: an endpoint that fails several times in a row gets no requests for a while. Pure.
 
-``closed`` → ``open`` after `BreakerOptions.failures` failures in a row → ``half_open`` after ``cooldown`` seconds: one
-request at a time may try → ``closed`` if it succeeds, ``open`` again if it fails.
+``closed`` → ``open`` after `BreakerOptions.failures` consecutive failures → ``half_open`` after ``cooldown`` seconds:
+one request at a time is let in as a trial → ``closed`` if it succeeds, ``open`` again if it fails. The time is passed
+in.
 """
 
 from __future__ import annotations
@@ -19,9 +20,8 @@ Circuit: TypeAlias = Literal["closed", "open", "half_open"]
 class Breaker:
     """One endpoint's circuit.
 
-    Every request that is let in carries the `epoch` in which it was; what it reports counts only as long as the
-    circuit has not changed its state since. So the many requests that were under way when it opened neither keep it
-    open nor close it.
+    Every request that is let in carries the `epoch` of that moment. Its result counts only if the circuit has not
+    changed its state since, so requests that were under way when it opened neither keep it open nor close it.
 
     >>> breaker = Breaker(BreakerOptions(failures=2, cooldown=30))
     >>> breaker.failed(breaker.epoch, now=0.0), breaker.failed(breaker.epoch, now=1.0)
@@ -36,22 +36,22 @@ class Breaker:
         self._options = options
         self._opened_at: float | None = None
         self._trial = False
-        self.failures = 0  # in a row
+        self.failures = 0  # consecutive
         self.epoch = 0
 
     @property
     def is_closed(self) -> bool:
-        """Whether it lets everybody in."""
+        """Whether the circuit is closed: every request is let in."""
         return self._opened_at is None
 
     def circuit(self, now: float) -> Circuit:
-        """Its state."""
+        """The circuit's state."""
         if self._opened_at is None:
             return "closed"
         return "open" if now < self._opened_at + self._options.cooldown else "half_open"
 
     def closed_for(self, now: float) -> float:
-        """Seconds for which nobody is let in; 0.0: now. While a trial is under way, as long as after its failure."""
+        """Seconds until a request may be let in; 0.0 if one may now. The full cooldown while a trial is under way."""
         if self._opened_at is None:
             return 0.0
         if self._trial:
@@ -59,14 +59,14 @@ class Breaker:
         return max(0.0, self._opened_at + self._options.cooldown - now)
 
     def let_in(self) -> int:
-        """One is let in, which `closed_for` allows; returns the epoch that it is to report with."""
+        """Let one request in, which `closed_for` must allow; returns the epoch to report its result with."""
         if self._opened_at is not None:
             self.epoch += 1
             self._trial = True
         return self.epoch
 
     def succeeded(self, epoch: int) -> bool:
-        """An answer came; returns whether that has closed the circuit."""
+        """Note that a request was answered; returns whether that closed the circuit."""
         if epoch != self.epoch:
             return False
         self.failures = 0
@@ -78,7 +78,7 @@ class Breaker:
         return True
 
     def failed(self, epoch: int, now: float) -> bool:
-        """It failed by the endpoint's fault; returns whether that has opened the circuit."""
+        """Note a failure of the endpoint; returns whether that opened the circuit."""
         if epoch != self.epoch or not self._options.enabled:
             return False
         self.failures += 1
@@ -90,7 +90,7 @@ class Breaker:
         return True
 
     def abstained(self, epoch: int) -> bool:
-        """It ended without saying anything of the endpoint; returns whether another may try now."""
+        """Note a request that says nothing about the endpoint; returns whether another trial may start now."""
         was_trial = self._trial and epoch == self.epoch
         if was_trial:
             self._trial = False
@@ -98,12 +98,12 @@ class Breaker:
 
 
 def counts_as_failure(error: ProviderError, *, answered: bool) -> bool:
-    """Whether ``error`` says that the endpoint is in trouble.
+    """Whether ``error`` is a failure of the endpoint.
 
-    It does: no connection; no answer, or no more of it, in time; an answer of status 500 or above, or another one that
-    calls itself temporary; a connection closed before the first delta (not ``answered``). It does not: what is wrong
-    with the request (the rest of 4xx), too many requests (429 says that the endpoint is well), the time-out for
-    everything together, an answer that breaks off, or that is against the protocol.
+    These are: no connection; a time-out before or within the answer; status 500 or above, or another error that the
+    provider marks as temporary; a connection closed before the first delta (not ``answered``). These are not: errors in
+    the request (other 4xx), too many requests (status 429 shows that the endpoint works), ``total_timeout``, an answer
+    that breaks off, and one that violates the protocol.
     """
     match error:
         case ConnectError():

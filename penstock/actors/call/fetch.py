@@ -1,4 +1,4 @@
-"""Requests whose answer is a body rather than a stream, such as the list of models. They use the stream's reader."""
+"""Requests whose answer is a body rather than a stream, such as the list of models. They use the same reader."""
 
 from __future__ import annotations
 

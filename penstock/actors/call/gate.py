@@ -1,15 +1,15 @@
-"""The gates before the providers: one for each endpoint, with its limits, its queue and its circuit breaker.
+"""The gates: one for each endpoint of a provider, with its limits, its queue and its circuit breaker.
 
-A gate is a table under a short lock and no process; the reasons are in docs/decisions/0005-limits-and-breakers.md. It
-has no thread and no timer. Whoever wants to send a request makes a `Ticket` for that one attempt, and then::
+A gate is a table under a short lock, not a process; the reasons are in docs/decisions/0005-limits-and-breakers.md. It
+has no thread and no timer. The caller makes a `Ticket` for each attempt at a request, and then::
 
     gate.enter(ticket) ─► Admitted          send; then `answered` (the first delta), `spent` (usage), `leave`
-                       ─► Wait(seconds)     ask again after `seconds`, or when `ticket.wake()` is called, or both
-                       ─► Refused(error)    go elsewhere, or fail with `error`; the ticket is used up
-    gate.timed_out(ticket)                  it has waited for `gate.limits.queue_timeout`: gives up, and says the error
-    gate.leave(ticket, …)                   always, from whatever state, by whoever abandons the attempt
+                       ─► Wait(seconds)     call `enter` again after `seconds`, and when `ticket.wake()` is called
+                       ─► Refused(error)    ask another provider, or fail with `error`; the ticket is used up
+    gate.timed_out(ticket)                  after `gate.limits.queue_timeout`: leaves the queue, and returns the error
+    gate.leave(ticket, …)                   in any case, from every state, however the attempt ends
 
-All methods can be called from any thread and never block for longer than the lock is held, which is microseconds.
+All methods may be called from any thread. None blocks for longer than the lock is held, which is microseconds.
 """
 
 from __future__ import annotations
@@ -39,21 +39,21 @@ __all__ = [
     "Wait",
 ]
 
-_LONGEST_HOLD: Final = 3600.0  # seconds; a provider that says more has miscounted, or means a date
+_LONGEST_HOLD: Final = 3600.0  # seconds; a provider that asks for more has miscounted, or means a date
 
 
 class Admitted(msgspec.Struct, frozen=True):
-    """It is its turn; it has a place until it leaves."""
+    """The request may be sent. The ticket holds a place until `Gate.leave`."""
 
 
 class Wait(msgspec.Struct, frozen=True):
-    """It is in the queue. Ask again after ``seconds`` (None: no time is known), and whenever the ticket is woken."""
+    """The ticket is queued. Ask again after ``seconds`` (None: the time is not known), and when the ticket is woken."""
 
     seconds: float | None
 
 
 class Refused(msgspec.Struct, frozen=True):
-    """It is not let in: `ProviderBusy` (the queue is full) or `CircuitOpen`. It is in no queue."""
+    """The ticket was not queued: `ProviderBusy` (the queue is full) or `CircuitOpen`."""
 
     error: ProviderError
 
@@ -63,32 +63,32 @@ State: TypeAlias = Literal["new", "queued", "inside", "gone"]
 
 
 class Ticket:
-    """One attempt's claim to a place. Used once; never shared between gates.
+    """One attempt's claim to a place. Used once, with one gate.
 
     Args:
-        wake: called in any thread when it may be its turn; must only send a message, and may come too late or for
-            nothing.
-        tokens: how many the request will probably use, question and answer together; see `Gate.spent`.
-        is_retry: only counted.
+        wake: called in any thread when the ticket may be admitted. It must only send a message, and may be called late
+            or in vain.
+        tokens: the estimated number of tokens of request and answer together; see `Gate.spent`.
+        is_retry: for the statistics only.
     """
 
-    __slots__ = ("answered", "charged", "epoch", "heard", "is_retry", "lost", "reported", "state", "tokens", "wake")
+    __slots__ = ("answered", "asked_at", "charged", "epoch", "is_retry", "lost", "reported", "state", "tokens", "wake")
 
     def __init__(self, wake: Callable[[], object], tokens: int = 0, *, is_retry: bool = False) -> None:
         self.wake = wake
         self.tokens = tokens
         self.is_retry = is_retry
-        # The rest is the gate's, and written under its lock only.
+        # The fields below belong to the gate, which writes them under its lock.
         self.state: State = "new"
-        self.heard = 0.0  # when it asked last
+        self.asked_at = 0.0  # time of the last `enter`
         self.epoch = 0
         self.answered = False
-        self.charged: int | None = None  # tokens taken for it so far; None: it was never inside
-        self.reported = 0  # of these, told by the provider
-        self.lost: deque[int] | None = None  # where to leave the epoch of a place that was never given back
+        self.charged: int | None = None  # tokens charged so far; None if it was never admitted
+        self.reported = 0  # … of these, reported by the provider
+        self.lost: deque[int] | None = None  # gets the epoch if the ticket is lost while it holds a place
 
     def __del__(self) -> None:
-        # Only a note: this may run anywhere, even inside the gate that would have to be told.
+        # Only a note: the garbage collector may run this anywhere, even in a method of the gate.
         if self.state == "inside" and self.lost is not None:
             self.lost.append(self.epoch)
 
@@ -97,34 +97,34 @@ _ADMITTED: Final = Admitted()
 
 
 class EndpointStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """What went through one gate."""
+    """The counters of one gate."""
 
     name: str
     """The provider's."""
     base_url: str
     circuit: Circuit
     active: int
-    """Requests under way."""
+    """Requests that hold a place."""
     queued: int
     queue_high_water_mark: int
     requests: int
-    """Let in so far, retries included."""
+    """Requests admitted so far, including retries."""
     retries: int
-    """… of these."""
+    """The retries among them."""
     refused: int
-    """Because the circuit was open, the queue full, or the wait too long."""
+    """Requests refused because the circuit was open, the queue full, or the wait too long."""
     waits: int
     """Requests that had to queue."""
     failures: int
-    """Those that count for the circuit; see `penstock.actors.call.breaker.counts_as_failure`."""
+    """Failures that count for the circuit; see `penstock.actors.call.breaker.counts_as_failure`."""
     tokens: int
-    """Used, by the usage that was told."""
+    """Tokens used, by the reported usage."""
     held_until_s: float
-    """Seconds from now for which nobody is let in because the provider said so; 0.0 if it did not."""
+    """Seconds from now until requests are admitted again, if the provider has asked for a pause; else 0.0."""
 
 
 class Gate:
-    """One endpoint's. Made by `GateTable`; see the module's docstring."""
+    """The gate of one endpoint. Made by `GateTable`; see the module's docstring."""
 
     def __init__(self, clock: Clock, name: str, base_url: str, limits: LimitOptions, breaker: BreakerOptions) -> None:
         self.name = name
@@ -133,11 +133,11 @@ class Gate:
         self._clock = clock
         self._lock = threading.Lock()
         self._breaker = Breaker(breaker)
-        self._line: Limits[Ticket] = Limits(limits, clock.monotonic())
+        self._limiter: Limits[Ticket] = Limits(limits, clock.monotonic())
         some = (limits.requests_per_minute, limits.tokens_per_minute, limits.concurrent_streams)
         self._is_limited = any(limit is not None for limit in some)
         self._is_free = not self._is_limited  # no limit, no hold, no queue, and the circuit is closed
-        self._lost: deque[int] = deque()  # the epochs of tickets that are gone without having left
+        self._lost: deque[int] = deque()  # the epochs of tickets that were lost without `leave`
         self._held_until = 0.0
         self._requests = self._retries = self._refused = self._waits = self._failures = self._tokens = 0
 
@@ -145,24 +145,24 @@ class Gate:
         return f"<Gate {self._endpoint}>"
 
     def enter(self, ticket: Ticket) -> Admission:
-        """Ask for a place, for the first time or again. Who has one already, has it."""
+        """Ask for a place, for the first time or again. A ticket that has a place keeps it."""
         with self._lock:
             if self._is_free and ticket.state == "new" and not self._lost:
-                self._line.active += 1
+                self._limiter.active += 1
                 self._count_in(ticket)
                 return _ADMITTED
             now = self._clock.monotonic()
-            before = None if self._find_lost() else self._line.first
+            before = None if self._reclaim_lost() else self._limiter.first
             self._first(now, ticket)
             admission = self._ask(ticket, now)
-            first = self._line.first
-        # Whoever leaves the queue makes another the first of it, who does not know yet when its turn is.
+            first = self._limiter.first
+        # A ticket that leaves the queue makes another one the first, which has to ask when it is admitted.
         if first is not before and first is not ticket:
             _wake(first)
         return admission
 
     def answered(self, ticket: Ticket) -> None:
-        """Its first delta has come: the endpoint works. Once or often; worth calling early, since answers are long."""
+        """Note the first delta, which shows that the endpoint works. May be called more than once."""
         with self._lock:
             if ticket.state != "inside" or ticket.answered:
                 return
@@ -170,44 +170,45 @@ class Gate:
             if not self._breaker.succeeded(ticket.epoch):
                 return
             self._review()
-            first = self._line.first
+            first = self._limiter.first
         _wake(first)
 
     def leave(self, ticket: Ticket, failure: PenstockError | Literal["neutral"] | None = "neutral") -> None:
-        """Give the place back, or the place in the queue. Only the first call does anything.
+        """Give back the place, or leave the queue. Only the first call has an effect.
 
         Args:
-            ticket: must leave however its attempt ends, else the place is lost.
-            failure: None for an answer that was complete, the error for one that failed, ``"neutral"`` for what says
-                nothing of the endpoint (cancelled, crashed, never sent). A `RateLimited` with its ``retry_after``
-                holds, before anybody else is told that there is a place.
+            ticket: must leave however its attempt ends, or its place stays taken.
+            failure: None for a complete answer, the error of a failed one, ``"neutral"`` for a result that says nothing
+                about the endpoint (cancelled, crashed, never sent). A `RateLimited` with ``retry_after`` holds the gate
+                before another ticket is woken.
         """
         with self._lock:
             state, ticket.state = ticket.state, "gone"
-            # Where there may be room now, the first is told even if it has been the first before.
-            before = None if self._find_lost() else self._line.first
+            # If there may be room now, wake the first ticket even if it was the first before.
+            before = None if self._reclaim_lost() else self._limiter.first
             if state == "inside":
-                self._line.active -= 1
+                self._limiter.active -= 1
                 self._report(ticket, failure)
                 before = None
             elif state == "queued":
-                self._line.give_up(ticket)
-            first = self._first(self._clock.monotonic()) if self._line.queue else None
+                self._limiter.remove(ticket)
+            first = self._first(self._clock.monotonic()) if self._limiter.queue else None
         if first is not before:
             _wake(first)
 
     def timed_out(self, ticket: Ticket) -> ProviderBusy:
-        """It has waited long enough: it leaves, and this is its error."""
+        """Take a ticket out of the queue after ``queue_timeout``; returns the error of its request."""
         with self._lock:
             if ticket.state == "queued":
                 self._refused += 1
         self.leave(ticket)
-        return ProviderBusy(self._endpoint, f"no turn within {self.limits.queue_timeout:g} s")
+        detail = f"the request waited longer than {self.limits.queue_timeout:g} s (queue_timeout)"
+        return ProviderBusy(self._endpoint, detail)
 
     def spent(self, ticket: Ticket, usage: Usage | None) -> None:
-        """Put what it really used in the place of its estimate. May come several times, and after `leave`.
+        """Replace the estimated tokens by the reported usage. May be called several times, and after `leave`.
 
-        Usage that tells neither a total nor parts changes nothing.
+        Usage without any count changes nothing.
         """
         used = _used(usage)
         if used is None:
@@ -216,19 +217,19 @@ class Gate:
             if ticket.charged is None:
                 return
             self._tokens += used - ticket.reported
-            self._line.correct(ticket.charged, used, self._clock.monotonic())
+            self._limiter.correct(ticket.charged, used, self._clock.monotonic())
             gave_back = used < ticket.charged
             ticket.charged = ticket.reported = used
-            first = self._line.first if gave_back else None
+            first = self._limiter.first if gave_back else None
         _wake(first)
 
     def hold(self, seconds: float) -> None:
-        """Let nobody in for ``seconds``, an hour at most: the provider has asked for that. Never shortens a hold."""
+        """Admit no request for ``seconds``, an hour at most, as the provider asked. Never shortens a hold."""
         with self._lock:
             self._hold(seconds)
 
     def note_quota(self, quota: Quota | None) -> None:
-        """What the provider says is left: where that is nothing, hold until it says there is something again."""
+        """Hold until the provider's quota is renewed, if nothing of it is left."""
         if quota is None:
             return
         if quota.requests_left is not None and quota.requests_left <= 0:
@@ -239,15 +240,15 @@ class Gate:
     def statistics(self) -> EndpointStatistics:
         """A snapshot."""
         with self._lock:
-            first = self._line.first if self._find_lost() else None
+            first = self._limiter.first if self._reclaim_lost() else None
             now = self._clock.monotonic()
             statistics = EndpointStatistics(
                 name=self.name,
                 base_url=self.base_url,
                 circuit=self._breaker.circuit(now),
-                active=self._line.active,
-                queued=len(self._line.queue),
-                queue_high_water_mark=self._line.queue_high_water_mark,
+                active=self._limiter.active,
+                queued=len(self._limiter.queue),
+                queue_high_water_mark=self._limiter.queue_high_water_mark,
                 requests=self._requests,
                 retries=self._retries,
                 refused=self._refused,
@@ -260,11 +261,11 @@ class Gate:
         return statistics
 
     def is_unused(self) -> bool:
-        """Whether it would be the same if it were made anew, but for its statistics."""
+        """Whether a new gate would behave the same: only its statistics differ."""
         with self._lock:
-            first = self._line.first if self._find_lost() else None
+            first = self._limiter.first if self._reclaim_lost() else None
             now = self._clock.monotonic()
-            is_unused = self._line.is_unused(now) and self._held_until <= now and self._breaker.failures == 0
+            is_unused = self._limiter.is_unused(now) and self._held_until <= now and self._breaker.failures == 0
         _wake(first)
         return is_unused
 
@@ -274,27 +275,27 @@ class Gate:
         if ticket.state == "inside":
             return _ADMITTED
         if ticket.state == "gone":
-            return Refused(ProviderBusy(self._endpoint, "this request has given up its turn"))
+            return Refused(ProviderBusy(self._endpoint, "this request has left the queue"))
         closed_for = self._breaker.closed_for(now)
         if closed_for > 0:
-            self._line.give_up(ticket)
+            self._limiter.remove(ticket)
             return self._refuse(ticket, CircuitOpen(self._endpoint, closed_for))
         held_for = self._held_until - now
-        if ticket.state == "new" and held_for > self.limits.queue_timeout:  # it would wait in vain
-            detail = f"rate limited by the provider for {held_for:.0f} s more, longer than queue_timeout"
+        if ticket.state == "new" and held_for > self.limits.queue_timeout:  # it would time out
+            detail = f"rate limited by the provider for another {held_for:.0f} s, longer than queue_timeout"
             return self._refuse(ticket, ProviderBusy(self._endpoint, detail))
-        delay = self._line.ask(ticket, ticket.tokens, now, self._held_until)
+        delay = self._limiter.ask(ticket, ticket.tokens, now, self._held_until)
         if delay == 0.0:
             self._count_in(ticket)
             self._review()
             return _ADMITTED
         if delay == FULL:
-            detail = f"{len(self._line.queue)} requests wait for their turn, which is all that may (max_queue)"
+            detail = f"the queue is full: {len(self._limiter.queue)} requests wait (max_queue)"
             return self._refuse(ticket, ProviderBusy(self._endpoint, detail))
         if ticket.state == "new":
             ticket.state = "queued"
             self._waits += 1
-        ticket.heard = now
+        ticket.asked_at = now
         return Wait(delay if delay != math.inf else None)
 
     def _refuse(self, ticket: Ticket, error: ProviderError) -> Refused:
@@ -303,19 +304,19 @@ class Gate:
         return Refused(error)
 
     def _first(self, now: float, alive: Ticket | None = None) -> Ticket | None:
-        """Who is to ask next, without those whose owners must have died: they have not even given up."""
-        first = self._line.first
-        while first is not None and first is not alive and now - first.heard > 2 * self.limits.queue_timeout + 1:
+        """The first ticket in the queue, after removing those whose owner must be dead, as it has not asked."""
+        first = self._limiter.first
+        while first is not None and first is not alive and now - first.asked_at > 2 * self.limits.queue_timeout + 1:
             first.state = "gone"
-            self._line.give_up(first)
-            first = self._line.first
+            self._limiter.remove(first)
+            first = self._limiter.first
         return first
 
-    def _find_lost(self) -> bool:
-        """Take back the places of tickets that nobody has any more; returns whether there were such."""
+    def _reclaim_lost(self) -> bool:
+        """Free the places of tickets that were garbage-collected; returns whether there were any."""
         found = bool(self._lost)
         while self._lost:
-            self._line.active -= 1
+            self._limiter.active -= 1
             self._breaker.abstained(self._lost.popleft())
         return found
 
@@ -345,10 +346,10 @@ class Gate:
         self._retries += ticket.is_retry
 
     def _review(self) -> None:
-        """See whether the next one can be let in without a look at limits and clock."""
+        """Update ``_is_free``: whether the next ticket can be admitted without a look at the limits and the clock."""
         self._is_free = (
             not self._is_limited
-            and not self._line.queue
+            and not self._limiter.queue
             and self._breaker.is_closed
             and (not self._held_until or self._clock.monotonic() >= self._held_until)
         )
@@ -361,7 +362,7 @@ class Gate:
 
 
 def _wake(ticket: Ticket | None) -> None:
-    """Outside of the lock: what it does is the owner's."""
+    """Wake a ticket. Call it without the lock, as the callback is foreign code."""
     if ticket is not None:
         ticket.wake()
 

@@ -13,11 +13,11 @@ from penstock.ports import Clock
 
 __all__ = ["GateTable", "SharedRetryBudget", "clean_url"]
 
-_MANY_GATES: Final = 1024  # URLs come from callers too: above this number, unused gates are dropped
+_MANY_GATES: Final = 1024  # callers may pass any URL: above this number, unused gates are dropped
 
 
 class SharedRetryBudget:
-    """The budget of retries of a whole system; see `penstock.actors.call.budget`."""
+    """The retry budget of a system; see `penstock.actors.call.budget`. Any thread may use it."""
 
     def __init__(self, clock: Clock, options: RetryBudgetOptions) -> None:
         self._clock = clock
@@ -27,12 +27,12 @@ class SharedRetryBudget:
         self.refused = 0
 
     def note_request(self) -> None:
-        """A request is made for the first time."""
+        """Note a request that is made for the first time."""
         with self._lock:
             self._budget.note_request(self._clock.monotonic())
 
     def may_retry(self) -> bool:
-        """Whether one retry is allowed. It is taken: ask only if it will be made."""
+        """Whether one retry is allowed. If so, it is counted, so call this only for a retry that will be made."""
         with self._lock:
             allowed = self._budget.may_retry(self._clock.monotonic())
             self.granted += allowed
@@ -41,7 +41,7 @@ class SharedRetryBudget:
 
 
 class GateTable:
-    """All gates of a system, by provider and URL. It belongs to no actor and survives every one."""
+    """All gates of a system, by provider and URL. It belongs to no actor and outlives all of them."""
 
     def __init__(
         self,
@@ -57,12 +57,12 @@ class GateTable:
         self.retry_budget = SharedRetryBudget(clock, retry_budget or RetryBudgetOptions())
 
     def gate(self, name: str, base_url: str, limits: LimitOptions | None = None) -> Gate:
-        """The gate of that endpoint; the same one for the same provider and URL, credentials in it not counted.
+        """The gate of an endpoint; the same one for the same provider and URL, apart from credentials in the URL.
 
         Args:
-            name: the provider's, best as the settings call it: dialects of one account share its limits.
+            name: the provider's name in the settings, so that the dialects of one account share its limits.
             base_url: the provider's.
-            limits: those of a gate that is not there yet; None is none. One that is there keeps its own.
+            limits: of a new gate; None means no limits. An existing gate keeps its own.
         """
         key = (name, clean_url(base_url))
         gate = self._gates.get(key)
@@ -78,14 +78,14 @@ class GateTable:
             return gate
 
     def statistics(self) -> tuple[EndpointStatistics, ...]:
-        """Of every gate, the oldest first."""
+        """The statistics of every gate, oldest first."""
         with self._lock:
             gates = list(self._gates.values())
         return tuple(gate.statistics() for gate in gates)
 
 
 def clean_url(url: str) -> str:
-    """A URL to tell endpoints apart by, and to show: without user, password, query, fragment and a last slash.
+    """A URL that identifies an endpoint and may be shown: no user, password, query, fragment or trailing slash.
 
     >>> clean_url("https://key:secret@API.example.com/v1/?key=secret")
     'https://api.example.com/v1'

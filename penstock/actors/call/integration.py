@@ -1,13 +1,14 @@
-"""The integration: one provider request for one stream, from the gate to the end, with retries and fallbacks.
+"""The integration: runs one provider request for one stream, from the gate to the end, with retries and fallbacks.
 
-States: ``limited`` (our own limits leave it no turn yet) → ``queued`` (no reader thread yet) → ``connecting`` →
-``waiting`` (for the first delta) → ``streaming`` → done; ``retry_wait`` between attempts. Tokens do not pass here: the
-reader's thread pushes them into the stream's intake (`Attempt`), and this machine hears of what happens around them.
+States: ``limited`` (waits at the gate, for our own limits) → ``queued`` (waits for a reader) → ``connecting`` →
+``waiting`` (for the first delta) → ``streaming`` → done; ``retry_wait`` between attempts. Tokens do not pass through
+this process: the reader's thread pushes them into the stream's intake (`Attempt`), and sends a message for every other
+step.
 
-Accepts: `Cancel` from its stream; what `Attempt` tells.
-Sends: `Reset`, `Complete` or `Fail` to the stream, the last two to its conductor instead if it has one (`RoundEnded`);
-it waits for nobody.
-Fails: it is restarted by its supervisor, and goes on by the same rules as if the connection had broken.
+Accepts: `Cancel` from its stream; the messages of its `Attempt`.
+Sends: `Reset`, `Complete` or `Fail` to the stream; `RoundEnded` to the conductor in place of the last two if there is
+one. It never blocks.
+Fails: restarted by its supervisor; it then continues as if the connection had broken.
 """
 
 from __future__ import annotations
@@ -59,38 +60,39 @@ _TOTAL: Final = "total"
 _QUEUE: Final = "queue"
 _GRACE: Final = "grace"
 _RESET: Final = "reset"
-_RESET_AGAIN: Final = 0.02  # seconds until a stream that has just crashed is asked again
-_READER_AGAIN: Final = 0.02  # seconds until it is looked again whether a reader has let go of its decoder
-_READER_PATIENCE: Final = 1.0  # seconds for that
+_RESET_AGAIN: Final = 0.02  # seconds until a stream that crashed is requested for a reset again
+_READER_AGAIN: Final = 0.02  # seconds between two checks whether a reader has ended, so that its decoder can be used
+_READER_PATIENCE: Final = 1.0  # seconds to wait for that
 
 
 class _ResetAnswered(Ephemeral, msgspec.Struct, frozen=True):
-    """The stream has forgotten what came so far, or has crashed instead."""
+    """The stream has been reset, or has crashed instead."""
 
     reply: Reply
 
 
 class _Turn(Ephemeral, msgspec.Struct, frozen=True):
-    """It may be its turn at the gate."""
+    """The gate may admit the ticket now."""
 
     ticket: Ticket
 
 
 class Integration(StateMachine):
-    """See the module's docstring. Started by its stream, under the call supervisor."""
+    """See the module's docstring. Started by the handler, under the supervisor of sources."""
 
     def init(self, record: StreamRecord, call: CallRecord) -> Next | Stop:
         self._stream = record
         self._call = call
         self._options = call.options
-        self.trap_exit = True  # so that `terminate` closes the socket when its supervisor ends
-        self._random = random.Random(record.stream_id)  # noqa: S311 - jitter, and the same in every simulation
-        self._reset_for: str | None = None  # the stream is to forget what came so far, because of that
+        self.trap_exit = True  # so that `terminate` closes the connection when the supervisor ends
+        self._random = random.Random(record.stream_id)  # noqa: S311 - jitter, reproducible in simulations
+        self._reset_for: str | None = None  # the reason of a reset that the stream has not confirmed
         self._wait_is_over = False
-        self._interrupted: tuple[Attempt, PenstockError, float] | None = None  # to be resumed; why; given up then
+        # The attempt to resume, its error, and until when to wait for its reader.
+        self._interrupted: tuple[Attempt, PenstockError, float] | None = None
         self._waiting_since = 0.0
         self._attempt: Attempt | None = None
-        before: Attempt | None = call.take_over(self.ref)  # first: from now on this process is told of an end
+        before: Attempt | None = call.take_over(self.ref)  # first: from now on `cancel` notifies this process
         is_over = call.is_cancelled or call.is_handed_over or record.feed is not call
         if is_over or record.is_over or record.ending is not None:
             return Stop(NORMAL)
@@ -99,8 +101,8 @@ class Integration(StateMachine):
         total = timeout(_TOTAL, call.deadline, absolute=True)
         if before is None and not call.started:
             transition = self._begin_attempt()
-        else:  # if there is no attempt but text, it was killed while the stream was to forget that
-            transition = self._failed(IncompleteStream("its integration crashed"), before)
+        else:  # text without an attempt: the last integration was killed during a reset
+            transition = self._failed(IncompleteStream("the integration crashed"), before)
         if isinstance(transition, Next):
             return Next(transition.state, *transition.actions, total)
         assert isinstance(transition, Stop)
@@ -108,34 +110,34 @@ class Integration(StateMachine):
 
     @property
     def label(self) -> str:
-        """Says whose it is."""
+        """The process's name, which has the stream's id."""
         return self.name or super().label
 
     # --- states --------------------------------------------------------------------------------------------------
 
     def limited(self, event: Event) -> Transition:
-        """Our own limits leave it no turn yet."""
+        """The ticket waits at the gate."""
         match event:
             case StateTimeout():
                 return self._enter()
             case Cast(message=_Turn(ticket=ticket)):
                 return self._enter() if ticket is self._call.ticket else None
             case NamedTimeout(name="queue"):
-                gate, mine = self._call.candidate.gate, self._call.ticket
-                if gate is None or mine is None:  # the system is being stopped
+                gate, own_ticket = self._call.candidate.gate, self._call.ticket
+                if gate is None or own_ticket is None:  # the system is being stopped
                     return None
-                return self._failed(gate.timed_out(mine), None)
+                return self._failed(gate.timed_out(own_ticket), None)
         return self._in_any_state(event)
 
     def queued(self, event: Event) -> Transition:
-        """No reader has taken it yet."""
+        """No reader has taken the request yet."""
         match event:
             case Cast(message=Connecting(attempt=number)) if self._is_current(number):
                 return self._to("connecting", state_timeout(self._options.connect_timeout))
         return self._in_any_state(event)
 
     def connecting(self, event: Event) -> Transition:
-        """Until the request is sent."""
+        """A reader connects and sends the request."""
         match event:
             case Cast(message=Waiting(attempt=number)) if self._is_current(number):
                 return self._wait_for_delta()
@@ -148,11 +150,11 @@ class Integration(StateMachine):
         return self._to("waiting", state_timeout(self._options.first_token_timeout))
 
     def waiting(self, event: Event) -> Transition:
-        """Until the first delta."""
+        """The request is sent, and no delta has come."""
         if event.__class__ is StateTimeout:
             attempt = self._attempt
             assert attempt is not None
-            if attempt.has_progressed:  # the news of it is under way
+            if attempt.has_progressed:  # its message is under way
                 return self._to("streaming", state_timeout(self._options.idle_timeout))
             limit = self._limit(self._options.first_token_timeout)
             left = self._waiting_since + limit - self.runtime.clock.monotonic()
@@ -162,25 +164,25 @@ class Integration(StateMachine):
         return self._in_any_state(event)
 
     def streaming(self, event: Event) -> Transition:
-        """Deltas come."""
+        """Deltas arrive."""
         if event.__class__ is StateTimeout:
             attempt = self._attempt
             assert attempt is not None
             idle = 0.0 if attempt.is_pushing else self.runtime.clock.monotonic() - attempt.last_progress
             limit = self._limit(self._options.idle_timeout)
             left = limit - idle
-            if left > 1e-6:  # for no longer than is allowed once it reasons no more, of which we are not told
+            if left > 1e-6:  # at most `idle_timeout`: there is no message when the reasoning ends
                 return Next("streaming", state_timeout(min(left, self._options.idle_timeout)))
             return self._timed_out("idle", limit)
         return self._in_any_state(event)
 
     def _limit(self, usual: float) -> float:
-        """Seconds for which it may be silent."""
+        """The seconds for which the provider may be silent."""
         attempt = self._attempt
         return max(usual, self._options.reasoning_timeout) if attempt is not None and attempt.is_reasoning else usual
 
     def retry_wait(self, event: Event) -> Transition:
-        """Until the next attempt. No thread and no socket is held."""
+        """Wait for the next attempt, without holding a thread or a socket."""
         match event:
             case StateTimeout() if self._interrupted is not None:
                 return self._resume(*self._interrupted)
@@ -217,24 +219,24 @@ class Integration(StateMachine):
                 attempt = self._attempt
                 if attempt is None:
                     return None
-                # Some say a finish reason with every piece: while there comes more, the grace begins anew.
+                # Some providers send a finish reason with every piece: each further piece restarts the grace time.
                 silent = 0.0 if attempt.is_pushing else self.runtime.clock.monotonic() - attempt.last_progress
                 left = self._options.finish_grace - silent
                 if left > 1e-6 and attempt.error is None:
                     return Keep(timeout(_GRACE, left))
-                if attempt.is_pushing:  # there is no room yet for what came
+                if attempt.is_pushing:  # the stream's buffer has no room yet
                     return Keep(timeout(_GRACE, self._options.finish_grace))
                 return self._ended(Ended(attempt.number, attempt.error is None, None))
             case NamedTimeout(name="queue"):
-                return None  # it has had its turn just now
+                return None  # admitted just now
             case Info(message=ExitNotice()):
-                return None  # of somebody it is not a child of
+                return None  # from a process that is not its parent
         return self.unhandled(event)
 
     # --- attempts ------------------------------------------------------------------------------------------------
 
     def _begin_attempt(self) -> Transition:
-        """Begin an attempt, at the gate."""
+        """Begin an attempt by asking the gate."""
         self._interrupted = None
         gate = self._call.candidate.gate
         if gate is None:
@@ -247,9 +249,9 @@ class Integration(StateMachine):
         return self._enter(timeout(_QUEUE, gate.limits.queue_timeout))
 
     def _enter(self, *actions: Any) -> Transition:
-        """Ask the gate whether it is our turn."""
+        """Ask the gate for a place."""
         gate, ticket = self._call.candidate.gate, self._call.ticket
-        if gate is None or ticket is None:  # the system is being stopped: nothing is sent any more
+        if gate is None or ticket is None:  # the system is being stopped: nothing more is sent
             return self._to("limited")
         match gate.enter(ticket):
             case Admitted():
@@ -272,7 +274,7 @@ class Integration(StateMachine):
             attempt.take_job(call.reader.start(provider, request, self._options, attempt))
         except PenstockError as error:
             self.actor_inbox.put(Cast(Ended(attempt.number, False, error)))
-        return self._to("queued", cancel_timeout(_QUEUE), cancel_timeout(_GRACE))  # that is of the attempt before
+        return self._to("queued", cancel_timeout(_QUEUE), cancel_timeout(_GRACE))  # of the previous attempt
 
     def _is_current(self, number: int) -> bool:
         return self._attempt is not None and self._attempt.number == number
@@ -290,12 +292,12 @@ class Integration(StateMachine):
         attempt = self._attempt
         if attempt is None:
             return self._failed(ProviderTimeout(which, seconds), None, final=True)
-        if attempt.is_finished:  # all is said; only the end marker has not come
+        if attempt.is_finished:  # only the end marker is missing
             return self._ended(Ended(attempt.number, True, None))
         return self._failed(ProviderTimeout(which, seconds), attempt, final=which == "total")
 
     def _failed(self, error: PenstockError, attempt: Attempt | None, *, final: bool = False) -> Transition:
-        """An attempt is over: try again, ask somebody else, or give up."""
+        """After a failed attempt: retry, fall back to the next candidate, or end the call with ``error``."""
         call = self._call
         if attempt is not None:
             attempt.abandon()
@@ -318,7 +320,7 @@ class Integration(StateMachine):
         return self._give_up(error)
 
     def _retry_after(self, error: PenstockError, attempt: Attempt | None) -> float | None:
-        """Seconds until the same one is asked again; None if it is not."""
+        """Seconds until the present candidate is retried; None if it is not."""
         call, options = self._call, self._options
         if not isinstance(error, ProviderError) or isinstance(error, (ProviderBusy, CircuitOpen)):
             return None
@@ -344,15 +346,15 @@ class Integration(StateMachine):
         if self._call.started and self._options.on_interrupt == "restart":
             return self._start_over(error, delay)
         if self._call.started and attempt is not None and not attempt.has_ended:
-            self._call.attempt = attempt  # should this crash, the next one resumes it
+            self._call.attempt = attempt  # if this process crashes, the next one resumes it
             self._interrupted = (attempt, error, self.runtime.clock.monotonic() + delay + _READER_PATIENCE)
-        return self._rest(delay)
+        return self._wait_to_retry(delay)
 
-    def _rest(self, delay: float) -> Transition:
+    def _wait_to_retry(self, delay: float) -> Transition:
         return self._to("retry_wait", state_timeout(delay), cancel_timeout(_GRACE), cancel_timeout(_QUEUE))
 
     def _may_resume(self, attempt: Attempt | None) -> bool:
-        """Whether the answer that broke can be taken up, or that is to be seen when its reader has let go of it."""
+        """Whether the broken answer can be resumed, or may turn out so when its reader has ended."""
         call = self._call
         if attempt is not None:
             if not attempt.has_ended:
@@ -363,9 +365,9 @@ class Integration(StateMachine):
                 call.decoder = attempt.decoder
         return call.prepare_to_resume()
 
-    def _resume(self, attempt: Attempt, error: PenstockError, give_up_at: float) -> Transition:
-        """Take up the answer, as soon as the reader of the broken one has let go of its decoder."""
-        if not attempt.has_ended and self.runtime.clock.monotonic() < give_up_at:
+    def _resume(self, attempt: Attempt, error: PenstockError, wait_until: float) -> Transition:
+        """Resume the answer as soon as the reader of the broken attempt has ended."""
+        if not attempt.has_ended and self.runtime.clock.monotonic() < wait_until:
             return Keep(state_timeout(_READER_AGAIN))
         self._call.attempt = self._interrupted = None
         if attempt.has_ended and self._may_resume(attempt):
@@ -373,27 +375,27 @@ class Integration(StateMachine):
         return self._give_up(error)
 
     def _start_over(self, error: PenstockError, delay: float) -> Transition:
-        """Begin again from the beginning, when the stream has forgotten what came so far."""
+        """Start again from the beginning, after the stream has been reset."""
         self._reset_for = type(error).__name__
         self._wait_is_over = False
         self._ask_for_reset()
-        return self._rest(delay)
+        return self._wait_to_retry(delay)
 
     def _delay(self, error: PenstockError) -> float | None:
-        """Seconds until the next attempt; None if the provider asks for more than we are ready to wait."""
+        """Seconds until the next attempt; None if the provider asks for more than ``retry_after_limit``."""
         options = self._options
         longest = min(options.retry_max_delay, options.retry_base_delay * 2 ** (max(self._call.tries, 1) - 1))
         delay: float = longest * self._random.uniform(0.5, 1.0)
-        asked = error.retry_after if isinstance(error, ApiError) else None
-        if asked is None:
+        requested = error.retry_after if isinstance(error, ApiError) else None
+        if requested is None:
             return delay
-        return max(delay, asked) if asked <= options.retry_after_limit else None
+        return max(delay, requested) if requested <= options.retry_after_limit else None
 
     def _ask_for_reset(self) -> None:
-        """Let the stream forget what came so far. Its answer comes as a message: it may be slow, or just dead."""
+        """Ask the stream for a reset. The answer comes as a message, since the stream may be slow, or dead."""
         assert self._reset_for is not None
         inbox, ref = self.actor_inbox, self._stream.ref
-        if ref is None:  # it has not even started
+        if ref is None:  # the stream's actor has not started yet
             reply = Reply(self.runtime.dispatcher)
             reply.fail(ProcessDead("the stream"))
         else:
@@ -403,7 +405,7 @@ class Integration(StateMachine):
     def _reset_answered(self, reply: Reply) -> Transition:
         try:
             reply.get(timeout=0)
-        except PenstockError:  # it has crashed: if it is restarted it is asked again, if not we are told
+        except PenstockError:  # it crashed: ask again; if it is not restarted, the stream ends and cancels this call
             return Keep(timeout(_RESET, _RESET_AGAIN))
         self._reset_for = None
         self._call.started = False
@@ -414,7 +416,7 @@ class Integration(StateMachine):
         attempt.abandon()
         if self._call.ref is not self.ref:
             return Stop(NORMAL)  # another one has taken over
-        attempt.tell_of_calls()
+        attempt.push_completed_calls()
         self._call.leave(None)
         return self._conclude(None)
 
@@ -428,7 +430,7 @@ class Integration(StateMachine):
         return Stop(NORMAL)
 
     def terminate(self, reason: object) -> None:
-        """Close the socket and give the place back, in whatever phase it is; killed, the next incarnation does it."""
+        """Close the connection and give the place back, in every state. After a kill the next incarnation does it."""
         if self._attempt is not None:
             self._attempt.abandon()
         if self._call.ref is self.ref:

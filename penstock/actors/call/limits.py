@@ -1,6 +1,6 @@
-"""Whose turn it is at a provider: requests and tokens a minute, requests at once, and the queue. Pure.
+"""The limits of an endpoint: requests and tokens a minute, requests at once, and the queue. Pure.
 
-The time is passed in. Nobody is woken here: `Limits` says who is first, and whoever owns it tells him.
+The time is passed in. Nothing is woken here: `Limits` returns the first waiter in the queue, and its owner wakes it.
 """
 
 from __future__ import annotations
@@ -12,20 +12,19 @@ from penstock.config.limits import LimitOptions
 
 __all__ = ["FULL", "Limits", "MinuteBucket"]
 
-_GRAIN: Final = 1e-9  # of the limit: what is as good as there
-_BURST: Final = 6  # the burst is this part of a minute's worth: ten seconds'
+_GRAIN: Final = 1e-9  # of the burst; a smaller shortage counts as none
+_BURST: Final = 6  # the burst is a sixth of a minute's amount: that of ten seconds
 FULL: Final = -1.0
-"""What `Limits.ask` answers if the queue has no room."""
+"""Returned by `Limits.ask` if the queue is full."""
 
 T = TypeVar("T")
 
 
 class MinuteBucket:
-    """Lets ``per_minute`` through in a minute, evenly, and a burst of a sixth of that (at least 1) before.
+    """Admits ``per_minute`` in a minute, evenly, and a burst of a sixth of that (at least 1) at once.
 
-    Over any window what it admits is at most ``per_minute * window / 60 + max(burst, the largest single amount)``.
-    Unlike a stream's bucket it can be in debt: what is used is known only afterwards, and what was used too much is
-    waited for.
+    Over any window it admits at most ``per_minute * window / 60 + max(burst, the largest single amount)``. Unlike a
+    stream's bucket it can be in debt: usage is known only afterwards, and an overrun delays later requests.
 
     >>> bucket = MinuteBucket(60, now=0.0)
     >>> bucket.delay(10, now=0.0)
@@ -45,16 +44,16 @@ class MinuteBucket:
         self._updated = now
 
     def delay(self, amount: float, now: float) -> float:
-        """Seconds until ``amount`` may pass, or until the bucket is full if it is more than that; 0.0 if now."""
+        """Seconds until ``amount`` is available, or until the bucket is full if that is less; 0.0 if it is now."""
         self._refill(now)
         missing = min(amount, self.burst) - self._level
         if missing <= self._grain:
             return 0.0
         seconds = missing / self._rate
-        return seconds if now + seconds > now else 0.0  # a clock cannot see less
+        return seconds if now + seconds > now else 0.0  # the clock cannot measure less
 
     def take(self, amount: float, now: float) -> None:
-        """Use ``amount``, there or not; a negative one gives back."""
+        """Use ``amount``, even if it is not available; a negative amount is given back."""
         self._refill(now)
         self._level = min(self.burst, self._level - amount)
 
@@ -65,10 +64,10 @@ class MinuteBucket:
 
 
 class Limits(Generic[T]):
-    """The limits of one endpoint, and those who wait, first come, first served.
+    """The limits of one endpoint, and its queue: first come, first served.
 
-    Nobody overtakes: while anybody waits, a new one queues even where
-    there would be room, since the first has been told and is about to ask.
+    While there is a queue, a new waiter is queued even if there is room, since the first one has been woken and is
+    about to ask.
     """
 
     __slots__ = ("_requests", "_tokens", "active", "options", "queue", "queue_high_water_mark")
@@ -79,32 +78,32 @@ class Limits(Generic[T]):
         self._requests = None if per_minute is None else MinuteBucket(per_minute, now)
         self._tokens = None if tokens is None else MinuteBucket(tokens, now)
         self.active = 0
-        self.queue: dict[T, None] = {}  # in the order of coming; leaving from the middle is O(1)
+        self.queue: dict[T, None] = {}  # in the order of arrival; removing from the middle is O(1)
         self.queue_high_water_mark = 0
 
     @property
     def first(self) -> T | None:
-        """Who is to ask next."""
+        """The first waiter in the queue; None if it is empty."""
         return next(iter(self.queue), None)
 
-    def ask(self, who: T, tokens: int, now: float, held_until: float = 0.0) -> float:
-        """Let it in if it is its turn: 0.0. Otherwise it is in the queue, and the answer is when to ask again.
+    def ask(self, waiter: T, tokens: int, now: float, held_until: float = 0.0) -> float:
+        """Admit the waiter and return 0.0, or queue it and return the seconds after which to ask again.
 
-        ``math.inf``: when told. `FULL`: there is no room in the queue.
+        Returns ``math.inf`` if it has to wait until it is woken, and `FULL` if there is no room in the queue.
 
         Args:
-            who: asks once, and again whenever it is told or its time has come.
-            tokens: how many it will probably use.
-            now: seconds.
-            held_until: nobody is let in before.
+            waiter: the waiter; asks again when it is woken or its time has come.
+            tokens: the estimated number of tokens.
+            now: the time in seconds.
+            held_until: admit no waiter before this time.
         """
         queue = self.queue
-        if queue and next(iter(queue)) != who:
-            return math.inf if who in queue else self._wait(who, math.inf)
+        if queue and next(iter(queue)) != waiter:
+            return math.inf if waiter in queue else self._wait(waiter, math.inf)
         delay = max(self._delay(tokens, now), held_until - now)
         if delay > 0:
-            return delay if who in queue else self._wait(who, delay)
-        queue.pop(who, None)
+            return delay if waiter in queue else self._wait(waiter, delay)
+        queue.pop(waiter, None)
         self.active += 1
         if self._requests is not None:
             self._requests.take(1, now)
@@ -112,17 +111,17 @@ class Limits(Generic[T]):
             self._tokens.take(tokens, now)
         return 0.0
 
-    def give_up(self, who: T) -> None:
-        """Leave the queue, if it is there."""
-        self.queue.pop(who, None)
+    def remove(self, waiter: T) -> None:
+        """Remove a waiter from the queue, if it is in there."""
+        self.queue.pop(waiter, None)
 
     def correct(self, estimated: int, used: int, now: float) -> None:
-        """It used ``used`` tokens where ``estimated`` were taken."""
+        """Replace ``estimated`` tokens, which were taken, by the ``used`` ones."""
         if self._tokens is not None:
             self._tokens.take(used - estimated, now)
 
     def is_unused(self, now: float) -> bool:
-        """Whether nobody is in or waits, and all that may be used at once is there."""
+        """Whether no request is active or queued, and the full burst is available."""
         full = (bucket is None or bucket.delay(bucket.burst, now) == 0.0 for bucket in (self._requests, self._tokens))
         return not self.active and not self.queue and all(full)
 
@@ -137,9 +136,9 @@ class Limits(Generic[T]):
             delay = max(delay, self._tokens.delay(tokens, now))
         return delay
 
-    def _wait(self, who: T, delay: float) -> float:
+    def _wait(self, waiter: T, delay: float) -> float:
         if len(self.queue) >= self.options.max_queue:
             return FULL
-        self.queue[who] = None
+        self.queue[waiter] = None
         self.queue_high_water_mark = max(self.queue_high_water_mark, len(self.queue))
         return delay

@@ -45,7 +45,7 @@ class Ended(Ephemeral, msgspec.Struct, frozen=True):
 
 
 class RoundEnded(Ephemeral, msgspec.Struct, frozen=True):
-    """Sent to a stream's conductor in place of its stream: the call of ``record`` has ended.
+    """The call of the stream ``record`` has ended. Sent to the stream's conductor, in place of the stream.
 
     ``error`` is None if the answer is complete. ``outcome`` is that of this round.
     """

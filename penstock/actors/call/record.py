@@ -1,7 +1,7 @@
-"""The record of one provider call: what its integration needs, and what has come of it so far.
+"""The record of one provider call: the data that its integration needs, and the answer so far.
 
-Like the stream's record it outlives the integration, which may crash and be restarted around it. It also owns what has
-to be released in any case: the place at the provider's gate and the attempt under way.
+Like the stream's record, it outlives the integration, which may crash and be restarted. It also owns everything that
+must be released in any case: the place at the provider's gate and the attempt under way.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _USUAL_ANSWER: Final = 1_000
 
 
 class Conductor(msgspec.Struct, frozen=True):
-    """The agent process that conducts a stream: it decides what follows a round, and is the only one to end the stream.
+    """The agent process that conducts a stream: it decides what follows each round, and it alone completes the stream.
 
     ``name`` is the agent's.
     """
@@ -45,10 +45,10 @@ class Conductor(msgspec.Struct, frozen=True):
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
-    """A provider that a call may be sent to, and the request that it would get.
+    """A provider that a call may be sent to, and its request.
 
-    ``account`` names the provider where several speak one dialect; empty means the dialect's name. ``gate`` None: there
-    are no limits.
+    ``account`` is the provider's name where several share one dialect; empty means the dialect's name. ``gate`` None
+    means no limits.
     """
 
     provider: Provider
@@ -123,14 +123,14 @@ class CallRecord:
         self.tries = 0  # attempts at the present candidate
         self.started = False  # a delta has come
         self.state = "queued"
-        self.is_handed_over = False  # the conductor has been told how it ended
+        self.is_handed_over = False  # `RoundEnded` has been sent to the conductor
         self.is_cancelled = False
-        self.lock = threading.Lock()  # excludes taking over, sending and ending from each other
+        self.lock = threading.Lock()  # makes taking over, sending and ending exclusive
         self.ref: ProcessRef | None = None  # the integration at work
-        self.attempt: Any = None  # the integration's attempt under way, or the one that is to be resumed
+        self.attempt: Any = None  # the integration's attempt under way, or one to be resumed
         self.deadline: float | None = None  # monotonic; for all attempts together
         self.builder = OutcomeBuilder(keeps_text=conductor is not None)  # of the last attempt
-        self.decoder: Decoder | None = None  # one that has decoded exactly what the stream has taken; None if unknown
+        self.decoder: Decoder | None = None  # has decoded exactly what the stream has taken; None if unknown
         self.resumption: tuple[ProviderRequest, Decoder] | None = None  # how the next attempt resumes the answer
         self.last_error: PenstockError | None = None  # of the present candidate
         self.failures: list[PenstockError] = []  # of the candidates before it
@@ -141,7 +141,7 @@ class CallRecord:
 
     @property
     def candidate(self) -> Candidate:
-        """The one that is asked now."""
+        """The present candidate."""
         return self.candidates[self.place]
 
     @property
@@ -162,7 +162,7 @@ class CallRecord:
         return self.place + 1 < len(self.candidates)
 
     def fall_back(self, error: PenstockError) -> None:
-        """Go on with the next candidate, as the present one has failed for good."""
+        """Make the next candidate the present one, which has failed for good."""
         self.failures.append(error)
         self.last_error = None
         self.decoder = self.resumption = None
@@ -261,7 +261,7 @@ class CallRecord:
     # --- the answer -------------------------------------------------------------------------------------------
 
     def outcome(self) -> Outcome:
-        """What has come so far beside the text, and its cost. Any thread."""
+        """Everything received so far except the text, and the cost. Any thread."""
         candidate = self.candidate
         outcome = self.builder.outcome()
         return msgspec.structs.replace(
@@ -280,9 +280,9 @@ class CallRecord:
             return candidate.price.cost(estimate, is_estimate=True)
         if builder.is_whole:
             return candidate.price.cost(usage, is_estimate=False)
-        # Usage that came before the end does not count what followed.
-        said = max(usage.output_tokens, estimate.output_tokens or 0)
-        return candidate.price.cost(msgspec.structs.replace(usage, output_tokens=said), is_estimate=True)
+        # Usage that was reported before the end does not include what followed.
+        output = max(usage.output_tokens, estimate.output_tokens or 0)
+        return candidate.price.cost(msgspec.structs.replace(usage, output_tokens=output), is_estimate=True)
 
     def _count_input(self) -> int:
         call = self.call
@@ -303,7 +303,7 @@ class CallRecord:
         return estimate_usage(self._count_input(), builder.size), True
 
     def forget_answer(self) -> None:
-        """Forget what has come so far."""
+        """Discard the answer so far."""
         self.builder = OutcomeBuilder(keeps_text=self.conductor is not None)
         self.decoder = self.resumption = None
 

@@ -1,14 +1,17 @@
-"""Puts the fragments of function calls together. Pure and linear.
+"""Joins the fragments of function calls. Pure; linear in their length.
 
-Providers disagree on how fragments are marked: by index, by id, by both, by an index that is always 0, by nothing
-(see https://github.com/ollama/ollama/issues/15457 and https://github.com/openai/openai-python/issues/3201). The rule
-here: a new id begins a new call, whatever its index; a fragment without an id belongs to the last call with its
-index, unless it names another function or begins a second object where the first is complete; one without either
-belongs to the last call, unless that has a name and it brings one too. An id that is known names another call if that
-has another function, or another index and all its arguments; such a call gets an id of its own.
+Providers mark fragments in different ways: by index, by id, by both, by an index that is always 0, or not at all
+(see https://github.com/ollama/ollama/issues/15457 and https://github.com/openai/openai-python/issues/3201). The rules:
 
-A call is told of as it grows: that it has begun once its name is known, and its id, or that none comes; then each piece
-of its arguments. What is told of first, its place and its id, stays what it is.
+- A new id begins a new call, whatever the index.
+- A fragment without an id belongs to the last call with its index, unless it names another function, or begins a second
+  JSON object after a complete one.
+- A fragment with neither id nor index belongs to the last call, unless both have a name.
+- A fragment with a known id begins a new call if it names another function, or has another index while the arguments of
+  the known call are complete. The new call gets an id of its own.
+
+Events report a call as it grows: its start, once its name is known and either its id or that there is none; then each
+piece of its arguments. The index and the id that were reported never change.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from penstock.ports import Delta, ErrorDelta, FinishDelta, ToolCallFragment
 __all__ = ["Progress", "ToolCallAccumulator"]
 
 Progress: TypeAlias = Literal["continue", "done", "error"]
-"""More may come; the model has finished; the provider has reported an error."""
+"""``continue``: more may come; ``done``: the model has finished; ``error``: the provider has reported an error."""
 
 _MARK = re.compile(r'\\.?|["{}\[\]]', re.DOTALL)
 
@@ -37,9 +40,9 @@ class _Call:
         "_scanned",
         "has_own_id",
         "id",
-        "is_hopeless",
+        "is_no_object",
+        "is_reported",
         "is_server",
-        "is_told",
         "name",
         "parts",
         "place",
@@ -47,22 +50,22 @@ class _Call:
     )
 
     def __init__(self, place: int) -> None:
-        self.place = place  # among the answer's calls, from 0
+        self.place = place  # index among the answer's calls, from 0
         self.id = ""
-        self.has_own_id = False  # the provider gave it one; if that comes late, we may have given it another
+        self.has_own_id = False  # the provider sent one; if that comes late, ours may have been reported
         self.name = ""
         self.parts: list[str] = []
         self.is_server = False
         self.signature = ""
-        self.is_told = False  # that it has begun
-        self.is_hopeless = False  # closed, and yet no object: nothing that follows makes it one
+        self.is_reported = False  # its start has been reported
+        self.is_no_object = False  # the brackets are closed and it is no JSON object, and cannot become one
         self._scanned = 0
         self._depth = 0
         self._in_string = False
         self._escaped = False
 
     def is_closed(self) -> bool:
-        """Whether every bracket is closed. Looks at each part once, however often it is asked."""
+        """Whether every bracket is closed. Each part is scanned once, however often this is called."""
         text = "".join(self.parts[self._scanned :])
         self._scanned = len(self.parts)
         start = int(self._escaped and bool(text))
@@ -79,10 +82,10 @@ class _Call:
 
 
 class ToolCallAccumulator:
-    """The calls of one answer, put together from a decoder's deltas; in the order in which they began.
+    """The calls of one answer, joined from a decoder's deltas, in the order in which they began.
 
-    Give `process` every delta of an answer, of whatever kind, until it says that there is no more to come, and ask
-    `finalize`; or give `feed` the fragments alone, which says what is to be told of them at once.
+    Either pass every delta of an answer to `process` until it returns something other than ``"continue"``, and then
+    call `finalize`; or pass only the fragments to `feed`, which returns the events to report at once.
 
     >>> calls = ToolCallAccumulator()
     >>> calls.process(ToolCallFragment(index=0, id="b", name="now"))
@@ -101,20 +104,20 @@ class ToolCallAccumulator:
     [('add', {'x': 1})]
     """
 
-    __slots__ = ("_by_id", "_by_index", "_calls", "_progress", "_untold")
+    __slots__ = ("_by_id", "_by_index", "_calls", "_progress", "_unreported")
 
     def __init__(self) -> None:
         self._calls: list[_Call] = []
         self._by_index: dict[int, _Call] = {}
         self._by_id: dict[str, _Call] = {}
-        self._untold: list[_Call] = []  # have a name, and are not told of
+        self._unreported: list[_Call] = []  # have a name, and their start has not been reported
         self._progress: Progress = "continue"
 
     def __len__(self) -> int:
         return len(self._calls)
 
     def process(self, delta: Delta) -> Progress:
-        """Take one delta; what is no fragment of a call, nor an end, changes nothing. An error is never taken back."""
+        """Add one delta. Only fragments, the end and errors have an effect; the state ``"error"`` is final."""
         if isinstance(delta, ToolCallFragment):
             self.feed(delta)
         elif isinstance(delta, ErrorDelta):
@@ -124,11 +127,11 @@ class ToolCallAccumulator:
         return self._progress
 
     def finalize(self) -> tuple[ToolCall, ...]:
-        """The calls as they are; see `finish`. The answer is whole if `process` has seen its end and no error."""
+        """The calls so far; see `finish`. The answer is whole if `process` has seen its end and no error."""
         return self.finish(is_whole=self._progress == "done")
 
     def feed(self, delta: ToolCallFragment) -> list[ToolEvent]:
-        """Add one fragment; returns what is to be told of it."""
+        """Add one fragment; returns the events to report."""
         call = self._find(delta)
         is_new = call is None
         if call is None:
@@ -142,29 +145,29 @@ class ToolCallAccumulator:
             self._by_index[delta.index] = call
         if delta.name and not call.name:
             call.name = delta.name
-            self._untold.append(call)
+            self._unreported.append(call)
         if delta.is_server:
             call.is_server = True
         if delta.signature:
             call.signature = delta.signature
         if delta.arguments:
             call.parts.append(delta.arguments)
-            if call.is_told:
+            if call.is_reported:
                 return [ToolCallDelta(index=call.place, text=delta.arguments)]
-        return self._tell(call, is_new=is_new) if self._untold else []
+        return self._report(call, is_new=is_new) if self._unreported else []
 
-    def _tell(self, newest: _Call, *, is_new: bool) -> list[ToolEvent]:
-        """Tell of the calls that have a name, and an id or something behind it: nothing can bring one in time."""
+    def _report(self, newest: _Call, *, is_new: bool) -> list[ToolEvent]:
+        """Report the start of calls with a name that have an id, or can get none as something else followed."""
         events: list[ToolEvent] = []
-        for call in self._untold:
+        for call in self._unreported:
             if call.has_own_id or call.parts or (is_new and call is not newest):
                 self._begin(call, events)
         if events:
-            self._untold = [call for call in self._untold if not call.is_told]
+            self._unreported = [call for call in self._unreported if not call.is_reported]
         return events
 
     def _begin(self, call: _Call, events: list[ToolEvent]) -> None:
-        call.is_told = True
+        call.is_reported = True
         call.id = self._id_of(call)
         events.append(ToolCallStarted(id=call.id, name=call.name, index=call.place))
         if call.parts:
@@ -174,12 +177,12 @@ class ToolCallAccumulator:
         return call.id or f"call_{call.place}"
 
     def complete(self) -> list[ToolEvent]:
-        """The answer is complete: what is to be told of its calls."""
+        """End the answer, which is complete; returns the remaining events."""
         events: list[ToolEvent] = []
         for call in self._calls:
-            if not call.is_told:
+            if not call.is_reported:
                 self._begin(call, events)
-        self._untold = []
+        self._unreported = []
         events += (ToolCallCompleted(index=place, call=call) for place, call in enumerate(self.finish()))
         return events
 
@@ -187,13 +190,13 @@ class ToolCallAccumulator:
         if delta.id:
             known = self._by_id.get(delta.id)
             if known is not None:
-                return None if self._is_namesake(known, delta) else known
+                return None if self._reuses_id(known, delta) else known
             known = self._without_id(delta)  # the id may come after the first fragment
             return known if known is not None and not known.has_own_id else None
         return self._without_id(delta)
 
-    def _is_namesake(self, known: _Call, delta: ToolCallFragment) -> bool:
-        """Whether it is of another call than the one that has its id: some give all calls of an answer the same."""
+    def _reuses_id(self, known: _Call, delta: ToolCallFragment) -> bool:
+        """Whether the fragment begins another call with the id of ``known``: some providers repeat one id."""
         if not delta.name or not known.name or delta.name != known.name:
             return bool(delta.name and known.name)
         return delta.index is not None and self._by_index.get(delta.index) is not known and _is_another(known, delta)
@@ -203,14 +206,14 @@ class ToolCallAccumulator:
             call = self._by_index.get(delta.index)
             return None if call is not None and delta.name and call.name and _is_another(call, delta) else call
         if delta.name and self._calls and self._calls[-1].name:
-            return None  # nothing but a second name marks it
+            return None  # only the second name marks a new call
         return self._calls[-1] if self._calls else None
 
     def finish(self, *, is_whole: bool = True) -> tuple[ToolCall, ...]:
-        """The calls. Arguments that are not complete JSON are None, and as they came in ``arguments_raw``.
+        """The calls. ``arguments`` is None if they are not complete JSON; ``arguments_raw`` has them as received.
 
-        No arguments at all, or ``null``, mean none are needed: ``{}``; of an answer that is not whole they may only
-        not have come. A call without an id gets one from its place.
+        No arguments at all, or ``null``, count as ``{}`` if the answer is whole. Otherwise they may just not have come,
+        and ``arguments`` is None. A call without an id gets one from its index.
         """
         return tuple(self._finish(call, is_whole) for call in self._calls)
 
@@ -234,18 +237,18 @@ def _is_another(call: _Call, delta: ToolCallFragment) -> bool:
     """Whether a fragment with a name belongs to another call, though its index is that of ``call``."""
     if delta.name != call.name:
         return True
-    # Some say the name with every fragment: only a second object behind a complete one is another call.
+    # Some providers repeat the name in every fragment: only a second object after a complete one is another call.
     if not delta.arguments.lstrip().startswith("{") or not "".join(call.parts[-1:]).rstrip().endswith("}"):
         return False
-    if call.is_hopeless or not call.is_closed():
+    if call.is_no_object or not call.is_closed():
         return False
     is_object = isinstance(_parse("".join(call.parts)), dict)
-    call.is_hopeless = not is_object
+    call.is_no_object = not is_object
     return is_object
 
 
 def _parse(raw: str) -> object:
-    """The parsed JSON; None if it is not complete, or no JSON, or deeper than anything a tool could want."""
+    """The parsed JSON; None if it is not complete, not valid, or nested too deeply."""
     try:
         return msgspec.json.decode(raw)
     except (msgspec.DecodeError, UnicodeError, RecursionError):

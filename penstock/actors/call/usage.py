@@ -1,4 +1,4 @@
-"""How many tokens a request will probably use, and an answer has used, while nobody has told. Pure."""
+"""Estimates of the tokens of a request and its answer, used until the provider reports them. Pure."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from penstock.events import Usage
 __all__ = ["count_characters", "estimate_usage"]
 
 _CHARACTERS_A_TOKEN: Final = 4
-"""As providers say of English; too few for code and other languages, which makes the estimate err to the low side."""
+"""The providers' rule of thumb for English. Code and other languages have fewer, so the estimate may be too low."""
 _FILE: Final = 1_000
-"""Characters that an image or another file is taken for: what it is encoded in says nothing of its tokens."""
+"""Characters that an image or another file counts as: the length of its encoding says nothing about its tokens."""
 
 
 def count_characters(value: Any) -> int:
-    """The characters of all texts in ``value``, names of fields not counted.
+    """The number of characters in all strings in ``value``, without the names of fields.
 
     >>> count_characters([{"role": "user", "content": "Hello"}])
     9
@@ -34,7 +34,7 @@ def count_characters(value: Any) -> int:
 
 
 def estimate_usage(asked: int, answered: int) -> Usage:
-    """The tokens of so many characters.
+    """Estimate the tokens of a request of ``asked`` characters and an answer of ``answered``.
 
     >>> estimate_usage(9, 4).total_tokens
     4

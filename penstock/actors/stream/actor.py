@@ -1,22 +1,23 @@
-"""The stream: a state machine that batches, paces and numbers what is pushed, and appends it to the log.
+"""The stream's actor: a state machine that batches, paces and numbers pushed tokens, and appends them to the log.
 
 | state | meaning |
 |---|---|
 | ``idle`` | the buffer is empty, no timer runs |
-| ``buffering`` | less than a batch is there, and has been for less than ``flush_interval`` |
-| ``streaming`` | batches go out; the flush timer runs whenever the buffer is not empty |
-| ``rate_limited`` | the token bucket has no room for the next batch; goes on exactly when it has |
-| ``paused`` | the user said so |
-| ``error`` | a batch could not be delivered (its journal failed); tries again after ``error_recovery_delay`` |
+| ``buffering`` | less than a batch is buffered, for less than ``flush_interval`` so far |
+| ``streaming`` | batches are emitted; the flush timer runs whenever the buffer is not empty |
+| ``rate_limited`` | the token bucket has no room for the next batch; left as soon as it has |
+| ``paused`` | a user has paused the stream |
+| ``error`` | a batch could not be delivered (the journal failed); retried after ``error_recovery_delay`` |
 
-A tool event does not wait for a batch to fill: what stands before it goes out at once as if the flush timer had gone
-off, then the event, an event of its own in the log; what stands behind it waits as ever. A pause, an error, a slow
-``block`` subscriber, the strategy ``time`` and, for the tokens before it, the rate limit hold it like everything else.
+A tool event does not wait for a batch to fill. The tokens before it are emitted at once, as if the flush timer had
+expired, and then the event itself, as one event in the log. The tokens after it wait as usual. A pause, an error, a
+slow ``block`` subscriber and the strategy ``time`` delay a tool event like everything else, and so does the rate limit
+that applies to the tokens before it.
 
 Accepts: `Flush`, `Pause`, `Resume`, `StopStream`, `Cancel`, `SetOptions`, `GetState`, `GetStatistics`, `Reset` as
-calls, in every state; `Complete`, `Fail` from its source.
-Sends: its events to the log, and word of them to the hub's subscribers.
-Fails: with whatever breaks; the log, the buffer and the subscribers are in its `StreamRecord` and outlive it.
+calls, in every state; `Complete`, `Fail` from its feed.
+Sends: events to the log, and a notice of them to the hub's subscribers.
+Fails: with any exception; the log, the buffer and the subscribers are in its `StreamRecord` and outlive it.
 """
 
 from __future__ import annotations
@@ -70,20 +71,20 @@ __all__ = ["TokenStream"]
 
 _FLUSH: Final = "flush"  # the flush timer; in `streaming` with an empty buffer it leads to `idle`
 _NEVER: Final = 1 << 62
-_BATCHES_A_TURN: Final = 64  # then others have their turn
+_BATCHES_A_TURN: Final = 64  # then other processes get the thread
 
-_PUSHED: Final = Internal("pushed")  # the intake has as many tokens as we wanted to be told of
-_RELEASED: Final = Internal("released")  # no subscriber holds us any more
-_OVERDUE: Final = Internal("overdue")  # what is buffered has waited for long enough
+_PUSHED: Final = Internal("pushed")  # the intake holds the number of tokens that `Intake.wait_for` asked for
+_RELEASED: Final = Internal("released")  # the last subscriber that held the stream has caught up or left
+_OVERDUE: Final = Internal("overdue")  # the buffered tokens have waited for `flush_interval`
 
 
 class TokenStream(StateMachine):
-    """See the module's docstring. Made by the handler, one for each stream, with the stream's record."""
+    """See the module's docstring. The handler starts one for each stream, with the stream's record."""
 
     def init(self, record: StreamRecord) -> Next | Stop:
         if record.is_over:
-            return Stop(NORMAL)  # the last actor crashed after it had ended the stream
-        if isinstance(record.ending, Cancel):  # while there was no actor
+            return Stop(NORMAL)  # the previous actor crashed after it had ended the stream
+        if isinstance(record.ending, Cancel):  # cancelled while there was no actor
             record.finish(record.ending)
             return Stop(NORMAL)
         self._stream = record
@@ -92,12 +93,12 @@ class TokenStream(StateMachine):
         self._hub = record.hub
         self._options = record.options
         self._bucket = self._make_bucket(record.options)
-        self._tail_since: float | None = None  # when the first of the tokens that wait for their batch was seen
+        self._tail_since: float | None = None  # when the first token of an incomplete batch was seen
         self._before_pause = "idle"
         self.trap_exit = True
         restarted = record.ref is not None
         record.ref = self.ref
-        self._ending = record.ending  # proposals are written first and sent afterwards: none is missed
+        self._ending = record.ending  # proposals are written before they are sent, so none is missed
         record.state = "idle"
         self._epoch = epoch = record.new_epoch()
         self._delivery = Delivery(record, epoch)
@@ -112,20 +113,20 @@ class TokenStream(StateMachine):
         return Next("idle")
 
     def _take_over(self) -> Next:
-        """Go on where the last actor crashed."""
+        """Continue where the previous actor crashed."""
         record = self._stream
-        self._hub.announce()  # it may have come just not to that
+        self._hub.announce()  # the previous actor may have crashed just before this
         record.counters.restarts += 1
         before, record.restart_in = record.restart_in, "idle"
-        if self._bucket is not None:  # what the last one let out is not known: assume the most
+        if self._bucket is not None:  # how much the previous actor emitted is not known: assume the most
             self._bucket.take(self._bucket.capacity, self.runtime.clock.monotonic())
         if before == "paused":
             record.state = record.restart_in = "paused"
             return Next("paused")
-        if before == "error":  # it crashed of it (`auto_restart`), so it recovers in any case
+        if before == "error":  # the error was the crash (`auto_restart`), so it recovers in any case
             record.state = "error"
             return Next("error", state_timeout(self._options.error_recovery_delay))
-        self.actor_inbox.put(_OVERDUE)  # to be handled in its own turn, not in its supervisor's
+        self.actor_inbox.put(_OVERDUE)  # to be handled when this process runs, not within its supervisor's start
         return Next("idle")
 
     # --- states --------------------------------------------------------------------------------------------------
@@ -147,7 +148,7 @@ class TokenStream(StateMachine):
         return self._in_any_state(event)
 
     def streaming(self, event: Event) -> Transition:
-        """Batches go out."""
+        """Batches are emitted."""
         if event is _PUSHED:
             return self._advance(tail=False)
         if event is _OVERDUE or event is _RELEASED:
@@ -163,13 +164,13 @@ class TokenStream(StateMachine):
         return self._in_any_state(event)
 
     def paused(self, event: Event) -> Transition:
-        """Nothing goes out."""
+        """Nothing is emitted."""
         if isinstance(event, Call) and isinstance(event.message, Resume):
             return self._resume(event)
         return self._in_any_state(event)
 
     def error(self, event: Event) -> Transition:
-        """The last batch could not be delivered; it is in the buffer again."""
+        """The last batch could not be delivered and is back in the buffer."""
         if event.__class__ is StateTimeout:
             return self._advance(tail=True)
         return self._in_any_state(event)
@@ -177,7 +178,7 @@ class TokenStream(StateMachine):
     def _in_any_state(self, event: Event) -> Transition:
         match event:
             case NamedTimeout() | StateTimeout() | Internal():
-                return None  # meant for a state that has been left meanwhile
+                return None  # meant for a state that has been left since
             case Call(message=GetState()):
                 return Keep(answer(event.reply_to, self._state))
             case Call(message=GetStatistics()):
@@ -206,7 +207,7 @@ class TokenStream(StateMachine):
     # --- emitting ------------------------------------------------------------------------------------------------
 
     def _advance(self, *, tail: bool) -> Transition:
-        """Emit what may go out now, and say where that leads. Without ``tail``, less than a batch has to wait."""
+        """Emit all that may be emitted now; returns the transition. Without ``tail``, less than a batch has to wait."""
         intake, bucket, options = self._intake, self._bucket, self._options
         batch_size = options.batch_size
         if self._ending is not None:
@@ -223,7 +224,7 @@ class TokenStream(StateMachine):
             if self._hub.held:
                 intake.do_not_wake(self._epoch)
                 return self._to("streaming")
-            limit = size if size < batch_size else batch_size  # what comes meanwhile has no room in the bucket
+            limit = size if size < batch_size else batch_size  # the bucket has no room for more than one batch
             if bucket is not None and (limit := self._due(limit)):
                 delay = bucket.delay(limit, self.runtime.clock.monotonic())
                 if delay:
@@ -231,7 +232,7 @@ class TokenStream(StateMachine):
             if not self._delivery.emit(limit, bucket):
                 return self._undelivered()
         intake.do_not_wake(self._epoch)
-        self.actor_inbox.put(_OVERDUE if tail else _PUSHED)  # go on after the others have had their turn
+        self.actor_inbox.put(_OVERDUE if tail else _PUSHED)  # continue after other processes have run
         return self._to("streaming")
 
     def _due(self, limit: int) -> int:
@@ -239,24 +240,24 @@ class TokenStream(StateMachine):
         return self._intake.due(limit) if self._intake.buffer.events else limit
 
     def _wait_for_more(self, emitted: int, *replies: Action) -> Transition:
-        """All that may go out is out: wait for the next batch, and for no longer than the tail may wait."""
+        """Wait for the next batch, but not longer than the buffered tokens may wait."""
         intake, options = self._intake, self._options
         size = intake.size
         if not size and self._ending is not None:
             intake.close(self._epoch)
             if not intake.size:
                 return self._conclude(self._ending, *replies)
-            self.actor_inbox.put(_OVERDUE)  # came just before the door was shut
+            self.actor_inbox.put(_OVERDUE)  # pushed just before the intake was closed
             return self._to("streaming", *replies)
         if size and options.strategy == "time":
             intake.do_not_wake(self._epoch)
         elif not intake.wait_for(options.batch_size if size else 1, self._epoch):
-            self.actor_inbox.put(_PUSHED)  # came just now
+            self.actor_inbox.put(_PUSHED)  # pushed in the meantime
         if not size:
             self._tail_since = None
             if not emitted and self._state == "idle":
                 return Keep(*replies)
-            # Empty for as long as a flush would have waited, it is idle.
+            # The stream becomes idle once the buffer has been empty for `flush_interval`.
             return self._to("streaming", timeout(_FLUSH, options.flush_interval), *replies)
         state = "buffering" if not emitted and self._state in ("idle", "buffering") else "streaming"
         since = self._tail_since
@@ -267,7 +268,7 @@ class TokenStream(StateMachine):
         return self._to(state, timeout(_FLUSH, since + options.flush_interval, absolute=True), *replies)
 
     def _look_again(self) -> Event:
-        """What to tell ourselves when something has changed: go on, or go on without regard to full batches."""
+        """The event to handle after a change: `_OVERDUE` if the tail has waited for long enough, else `_PUSHED`."""
         since = self._tail_since
         if since is None or self.runtime.clock.monotonic() < since + self._options.flush_interval:
             return _PUSHED
@@ -279,7 +280,7 @@ class TokenStream(StateMachine):
         return self._to("rate_limited", state_timeout(delay), cancel_timeout(_FLUSH), *replies)
 
     def _undelivered(self, *replies: Action) -> Transition:
-        """The batch is in the buffer again: wait and try again, or give up."""
+        """Wait and try again, or end the stream. The batch that could not be delivered is back in the buffer."""
         delivery = self._delivery
         if delivery.problem is None:
             return Stop(NORMAL, *replies)
@@ -291,7 +292,7 @@ class TokenStream(StateMachine):
                 return self._conclude(Fail(failure), *replies)
             self._stream.restart_in = "error"
             raise failure
-        if self._state == "paused":  # it was told to flush all the same
+        if self._state == "paused":  # a forced flush failed
             self._before_pause = "error"
             return Keep(*replies)
         return self._to("error", *self._recovery(), cancel_timeout(_FLUSH), *replies)
@@ -302,7 +303,7 @@ class TokenStream(StateMachine):
     # --- calls ---------------------------------------------------------------------------------------------------
 
     def _flush(self, event: Call, *, force: bool) -> Transition:
-        """Emit what is there now; what is pushed meanwhile is not waited for, so that this has an end."""
+        """Emit what is buffered now. Tokens that are pushed meanwhile do not count, so that this has an end."""
         log, bucket, batch_size = self._log, self._bucket, self._options.batch_size
         paused = self._state == "paused"
         before, emitted = log.tokens, 0
@@ -356,19 +357,19 @@ class TokenStream(StateMachine):
         self._log.retain_bytes = options.retain_bytes
         if self._state == "paused":
             if self._before_pause == "error":
-                self._before_pause = "rate_limited"  # what is buffered goes out as soon as it may
+                self._before_pause = "rate_limited"  # what is buffered is emitted as soon as it may be
             return Keep(answer(event.reply_to))
         if self._state in ("error", "rate_limited"):
             return self._to("streaming", answer(event.reply_to), next_event(_OVERDUE))
         return self._to(self._state, answer(event.reply_to), next_event(self._look_again()))
 
     def _stop_stream(self, event: Call) -> Transition:
-        return self._conclude(self._let_out() or self._ending or Complete(), answer(event.reply_to))
+        return self._conclude(self._empty_buffer() or self._ending or Complete(), answer(event.reply_to))
 
-    def _let_out(self) -> Fail | None:
-        """Take nothing any more and emit everything; returns how the stream ends if that cannot be done."""
+    def _empty_buffer(self) -> Fail | None:
+        """Close the intake and emit everything; returns how the stream ends if that fails, else None."""
         record = self._stream
-        # Should this actor crash, the next one goes on with it.
+        # If this actor crashes, the next one ends the stream with it.
         record.propose(self._ending or Complete(), by=self.ref)
         self._intake.close(self._epoch)
         delivery = self._delivery
@@ -392,10 +393,10 @@ class TokenStream(StateMachine):
     # --- the end -------------------------------------------------------------------------------------------------
 
     def terminate(self, reason: object) -> None:
-        """Told to end by its supervisor, it lets out what it has; a crash leaves everything for the next one."""
+        """Emit what is buffered if the supervisor ends the actor. After a crash, the next actor continues."""
         if is_clean(reason) and self.is_alive and not self._stream.is_over:
             ending, crash = self._ending, StreamCrashed(self._stream.stream_id, ("supervisor", reason))
-            self._conclude(self._let_out() or ending or Fail(crash))
+            self._conclude(self._empty_buffer() or ending or Fail(crash))
 
     def _conclude(self, ending: Ending, *replies: Action) -> Transition:
         """End the stream, and stop."""
@@ -404,7 +405,7 @@ class TokenStream(StateMachine):
 
     def _to(self, state: str, *actions: Action) -> Next:
         record = self._stream
-        if state != record.state and record.ref is self._actor_ref:  # not if it was given up meanwhile
+        if state != record.state and record.ref is self._actor_ref:  # not if this actor has been abandoned
             record.counters.state_changes += 1
             record.counters.last_activity = self.runtime.clock.monotonic()
             if self._options.debug:

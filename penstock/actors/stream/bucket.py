@@ -6,12 +6,12 @@ from typing import Final
 
 __all__ = ["TokenBucket"]
 
-_GRAIN: Final = 1e-9  # tokens that are as good as there
-_DEBT: Final = 1e-3
+_GRAIN: Final = 1e-9  # tokens; a smaller shortage counts as none
+_DEBT: Final = 1e-3  # tokens
 
 
 class TokenBucket:
-    """Lets ``rate`` tokens a second through, and at most ``capacity`` at once.
+    """Admits ``rate`` tokens a second, and at most ``capacity`` at once.
 
     It starts full, so over any window the output is at most ``rate * window + capacity``.
 
@@ -32,24 +32,24 @@ class TokenBucket:
         self._updated = now
 
     def delay(self, tokens: int, now: float) -> float:
-        """Seconds until there is room for ``tokens`` (at most ``capacity``); 0.0 if there is now."""
+        """Seconds until there is room for ``tokens`` (at most ``capacity``); 0.0 if there is room now."""
         self._refill(now)
         missing = min(tokens, self.capacity) - self._level
         if missing <= _GRAIN:
             return 0.0
         seconds = missing / self.rate
-        return seconds if now + seconds > now else 0.0  # a clock cannot see less
+        return seconds if now + seconds > now else 0.0  # the clock cannot measure less
 
     def take(self, tokens: int, now: float) -> None:
-        """Use room for ``tokens``, whether it is there or not; what is forced leaves the bucket empty, not in debt.
+        """Take ``tokens`` out of the bucket. If it has fewer, it is empty afterwards and not in debt.
 
-        Only what `delay` overlooked is paid back, so that many small mistakes do not add up.
+        Only a shortage that `delay` ignored as too small is paid back, so that many of them do not add up.
         """
         self._refill(now)
         self._level = max(-_DEBT, self._level - tokens)
 
     def change(self, rate: float, capacity: int, now: float) -> None:
-        """Go on with another rate and capacity; what had been used stays used."""
+        """Change the rate and the capacity. What has been used stays used."""
         self._refill(now)
         self._level = min(float(capacity), self._level)
         self.rate = rate

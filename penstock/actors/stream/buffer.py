@@ -1,12 +1,12 @@
-"""The buffer between whoever pushes tokens and the stream that emits them. Pure; its owner brings the lock.
+"""The buffer between the producers of tokens and the stream that emits them. Pure; its owner holds the lock.
 
-A batch that is taken counts as buffered until it is committed: if it could not be delivered, or its stream crashed, it
-goes back where it was.
+A batch that is taken counts as buffered until it is committed. If it could not be delivered, or the stream's actor
+crashed, it goes back to the front.
 
-Tool events wait among the tokens, each a batch of its own. They are never refused and never dropped, but count: while
-they wait, there is less room for tokens. Beyond the bound, a piece of a call's arguments joins the one before it, and
-what a tool reports takes the place of what it reported before, so that there are not many more events than a model's
-calls.
+Tool events are buffered among the tokens, each as a batch of its own. They are never refused and never dropped, but
+they count: while they wait, there is less room for tokens. When the buffer is full, a piece of a call's arguments is
+joined to the one before it, and a tool's progress report replaces its previous one, so that there are not many more
+events than calls.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ _COMPACT_AT: Final = 512
 
 
 class Batch(NamedTuple):
-    """Tokens of one kind, in order, as they will be one event."""
+    """Tokens of one kind, in order; they become one event."""
 
     kind: TokenKind
     tokens: tuple[str, ...]
 
 
 class EventBatch(NamedTuple):
-    """A tool event by itself; not yet numbered."""
+    """A single tool event, not yet numbered."""
 
     event: ToolEvent
 
 
 class _Pieces:
-    """Several pieces of one call's arguments that wait as one."""
+    """Several pieces of one call's arguments, buffered as one event."""
 
     __slots__ = ("first", "texts")
 
@@ -53,7 +53,8 @@ class _Pieces:
 class TokenBuffer:
     """A bounded queue of tokens with an overflow rule.
 
-    Text tokens are kept as bare strings, others as ``(kind, text)``, events as they are: text is nearly all there is.
+    Text tokens, by far the most frequent items, are kept as bare strings, other tokens as ``(kind, text)``, events as
+    they are.
     """
 
     __slots__ = (
@@ -74,18 +75,18 @@ class TokenBuffer:
 
     def __init__(self, max_size: int) -> None:
         self.max_size = max_size
-        self.size = 0  # tokens and events in it, those of a taken batch included
+        self.size = 0  # buffered tokens and events, including those of a taken batch
         self.events = 0  # how many of them are events
         self.high_water_mark = 0
-        self.dropped = 0  # since the last batch that was committed
+        self.dropped = 0  # since the last committed batch
         self.dropped_ever = 0
         self._items: list[Any] = []
         self._head = 0
-        self._other_kinds = 0  # how many of the items are no text
+        self._other_kinds = 0  # how many of the items are not text tokens
         self._taken: Batch | EventBatch | None = None
         self._taken_size = 0
-        self._taken_for = 0  # the number of the event the taken batch is to become
-        self._taken_dropped = 0  # how many dropped tokens that event tells of
+        self._taken_for = 0  # the number of the event that the taken batch becomes
+        self._taken_dropped = 0  # the dropped tokens that this event reports
 
     def offer(self, token: str) -> bool:
         """Add a text token if there is room; returns whether there was."""
@@ -108,7 +109,7 @@ class TokenBuffer:
         return True
 
     def put_event(self, event: ToolEvent) -> None:
-        """Add a tool event, whether there is room or not."""
+        """Add a tool event, even without room."""
         if self.size >= self.max_size and self._join(event):
             return
         self._items.append(event)
@@ -119,7 +120,7 @@ class TokenBuffer:
             self.high_water_mark = size
 
     def _join(self, event: ToolEvent) -> bool:
-        """Let one that waits already stand for ``event`` too; returns whether there is such."""
+        """Merge ``event`` into one that is buffered already; returns whether there is such an event."""
         items = self._items
         if isinstance(event, ToolCallDelta) and self._head < len(items):
             last = items[-1]
@@ -129,7 +130,7 @@ class TokenBuffer:
                 last.texts.append(event.text)
                 return True
         elif isinstance(event, ToolProgress):
-            for place in range(len(items) - 1, self._head - 1, -1):  # behind all but what tools report at the same time
+            for place in range(len(items) - 1, self._head - 1, -1):  # only progress reports may stand in between
                 other = items[place]
                 if other.__class__ is not ToolProgress:
                     return False
@@ -139,7 +140,7 @@ class TokenBuffer:
         return False
 
     def due(self, limit: int) -> int:
-        """How many tokens `take` would give, as far as events are concerned; 0 if it would give an event."""
+        """How many tokens, at most ``limit``, come before the next event; 0 if an event is first."""
         items, head = self._items, self._head
         if not self.events:
             return min(limit, len(items) - head)
@@ -149,9 +150,9 @@ class TokenBuffer:
         return min(limit, len(items) - head)
 
     def force(self, token: str, kind: TokenKind, overflow: Overflow) -> bool:
-        """Add the token; if there is no room, drop it or older ones, as ``overflow`` says. Returns whether it is in.
+        """Add the token; if there is no room, drop it or older ones, by ``overflow``. Returns whether it was added.
 
-        A bound that was lowered below what waits holds again after the first ``"drop_oldest"``.
+        If ``max_size`` was lowered below ``size``, the first ``"drop_oldest"`` drops as many tokens as are too many.
         """
         while not self.offer_kind(token, kind):
             self.dropped += 1
@@ -162,7 +163,7 @@ class TokenBuffer:
         return True
 
     def _drop_oldest(self) -> bool:
-        """Drop the first token that waits; returns whether there was one. Events before it stay before the others."""
+        """Drop the oldest token; returns whether there was one. Events before it keep their place."""
         items, head = self._items, self._head
         place = head
         if self.events:
@@ -176,10 +177,10 @@ class TokenBuffer:
         return True
 
     def take(self, limit: int, event_number: int) -> Batch | EventBatch | None:
-        """Take the first tokens, all of one kind, at most ``limit``, or the event that is first; None: nothing waits.
+        """Take the first tokens, all of one kind, at most ``limit``, or the event that is first; None if it is empty.
 
-        They stay reserved until `commit` or `restore`. The event that tokens become tells of the ``dropped`` ones so
-        far; a tool event cannot.
+        The batch stays reserved until `commit` or `restore`. A token event reports the tokens ``dropped`` so far; a
+        tool event has no such field.
         """
         assert self._taken is None, "the last batch is neither committed nor restored"
         head, items = self._head, self._items
@@ -213,17 +214,17 @@ class TokenBuffer:
         for item in self._items[self._head : self._head + limit]:
             if _is_event(item):
                 break
-            its_kind: TokenKind = "text" if item.__class__ is str else item[0]
+            item_kind: TokenKind = "text" if item.__class__ is str else item[0]
             token = item if item.__class__ is str else item[1]
             if kind is None:
-                kind = its_kind
-            elif kind != its_kind:
+                kind = item_kind
+            elif kind != item_kind:
                 break
             tokens.append(token)
         return Batch(kind or "text", tuple(tokens))
 
     def commit(self, batch: Batch | EventBatch | None = None) -> None:
-        """The taken batch is in the log: its room is free. With ``batch``, only if that is the one that is taken."""
+        """Free the room of the taken batch, which is in the log. With ``batch``, only if that is the taken one."""
         taken = self._taken
         if taken is not None and (batch is None or taken is batch):
             self.size -= self._taken_size
@@ -233,7 +234,7 @@ class TokenBuffer:
             self._taken = None
 
     def restore(self, batch: Batch | EventBatch | None = None) -> None:
-        """The taken batch could not be delivered: it is the first again. With ``batch`` as for `commit`."""
+        """Put the taken batch back to the front, as it could not be delivered. ``batch`` as for `commit`."""
         if batch is not None and self._taken is not batch:
             return
         batch, self._taken = self._taken, None
@@ -250,14 +251,14 @@ class TokenBuffer:
             self._other_kinds += sum(1 for item in back if item.__class__ is not str)
 
     def recover(self, last_event: int) -> None:
-        """After a crash: keep the taken batch, unless the log, which ends with ``last_event``, has it already."""
+        """After a crash, restore the taken batch unless the log, which ends with number ``last_event``, has it."""
         if last_event >= self._taken_for:
             self.commit()
         else:
             self.restore()
 
     def clear(self, *, but_start: bool = False) -> int:
-        """Throw everything away, but for a `StreamStarted` if asked to spare it; returns how many tokens that were."""
+        """Discard everything, except a `StreamStarted` if ``but_start``; returns the number of discarded tokens."""
         tokens = self.size - self.events
         spared = [item for item in self._items[self._head :] if but_start and item.__class__ is StreamStarted]
         self._items[:] = spared

@@ -1,10 +1,10 @@
-"""Cursors: how each subscriber reads a log at its own pace. Pure; who owns a cursor serialises its use.
+"""Cursors: each subscriber reads the log at its own pace. Pure; the owner of a cursor serialises its use.
 
-A cursor is *slow* when more than ``window`` events wait for it. What happens then is its own policy; nobody else
-notices, except with ``"block"``, which the stream honours by not emitting.
+A cursor is *slow* when more than ``window`` events wait for it. Its policy then applies, without any effect on other
+subscribers, except for ``"block"``: the stream emits nothing while such a cursor is slow.
 
-Tool events are never merged with anything, and never dropped, but for the pieces of a call's arguments: ``"coalesce"``
-joins those of one call, ``"drop"`` drops them uncounted, as `ToolCallCompleted` has them whole.
+Tool events are never merged and never dropped, except for the pieces of a call's arguments: ``"coalesce"`` joins those
+of one call, and ``"drop"`` drops them without counting, since `ToolCallCompleted` carries the whole arguments.
 """
 
 from __future__ import annotations
@@ -31,26 +31,26 @@ from penstock.events import (
 
 __all__ = ["Cursor"]
 
-_TELLS_DROPPED = (TokenEvent, StreamCompleted, StreamFailed, StreamCancelled)
+_REPORTS_DROPPED = (TokenEvent, StreamCompleted, StreamFailed, StreamCancelled)
 
 
 class Cursor:
-    """A place in a log, and what to do when it falls behind.
+    """A position in a log, and the policy for a slow reader.
 
     Args:
-        log: what is read.
-        after: the number behind which to start; 0 is the beginning.
+        log: the log to read.
+        after: events with a greater ``seq`` are read; 0 reads all.
         slow: ``"block"``, ``"coalesce"``, ``"drop"`` or ``"disconnect"``.
-        window: how many events may wait before it counts as slow.
+        window: how many events may wait before the cursor counts as slow.
 
-    What is in the log already when the cursor is made is given event by event, whatever the policy.
+    Events that are in the log before the cursor is made are delivered one by one, whatever the policy.
     """
 
     __slots__ = (
         "_counts",
         "_live_from",
         "_offsets",
-        "_untold",
+        "_unreported",
         "_waiting",
         "coalesced",
         "dropped",
@@ -68,11 +68,11 @@ class Cursor:
         self.window = window
         self.dropped = 0  # tokens this subscriber did not get
         self.coalesced = 0  # events that were merged into others
-        self._untold = 0  # dropped tokens, of which the next event is to tell
-        self._offsets: dict[TokenKind, int] | None = None if after else {}  # characters given, by kind
-        # The log's tokens, and those of them that were dropped, up to `seq`; None if that is not known.
+        self._unreported = 0  # dropped tokens that the next event has to report
+        self._offsets: dict[TokenKind, int] | None = None if after else {}  # characters delivered, by kind
+        # The log's tokens, and its dropped tokens, up to `seq`; None if not known.
         self._counts: tuple[int, int] | None = (0, 0) if not after else log.counts_until(self.seq)
-        self._waiting: deque[TokenEvent | ToolEvent] | None = None  # what was folded away
+        self._waiting: deque[TokenEvent | ToolEvent] | None = None  # folded events still to deliver
 
     @property
     def pending(self) -> int:
@@ -81,20 +81,20 @@ class Cursor:
 
     @property
     def is_at_end(self) -> bool:
-        """Whether it has read the terminal event, or was made behind it: nothing will ever come."""
+        """Whether it has read the terminal event, or started after it: no event will ever come."""
         end = self.log.terminal  # set before `last_seq`, so the numbers are compared
         return end is not None and self.seq >= end.seq and not self._waiting
 
     @property
     def is_slow(self) -> bool:
-        """Whether more wait than its window allows (history at the start does not count)."""
+        """Whether more than ``window`` events wait. Events from before the cursor was made do not count."""
         return self.log.last_seq - max(self.seq, self._live_from) > self.window
 
     def take(self) -> Event | None:
-        """The next event to give, or None if there is none yet.
+        """The next event, or None if there is none yet.
 
         Raises:
-            SubscriberTooSlow: the policy is ``"disconnect"`` and it is slow.
+            SubscriberTooSlow: the cursor is slow and its policy is ``"disconnect"``.
         """
         log, slow = self.log, self.slow
         while self.seq < log.last_seq:
@@ -118,7 +118,7 @@ class Cursor:
         return None
 
     def _give(self, event: Event) -> Event:
-        """Pass on an event of the log, or several in one."""
+        """Deliver an event of the log, or several merged into one."""
         self.seq = event.seq
         if isinstance(event, TokenEvent):
             offsets, counts = self._offsets, self._counts
@@ -129,13 +129,13 @@ class Cursor:
         elif isinstance(event, StreamReset):
             self._offsets = {}
             return event
-        if self._untold and isinstance(event, _TELLS_DROPPED):
-            event = msgspec.structs.replace(event, dropped=event.dropped + self._untold)
-            self._untold = 0
+        if self._unreported and isinstance(event, _REPORTS_DROPPED):
+            event = msgspec.structs.replace(event, dropped=event.dropped + self._unreported)
+            self._unreported = 0
         return event
 
     def _merge(self, first: Event) -> Event:
-        """All that waits and is of one kind with the first, as one event."""
+        """Merge ``first`` with the waiting events of the same kind that directly follow it."""
         if isinstance(first, TokenEvent):
             return self._merge_tokens(first)
         if isinstance(first, ToolCallDelta):
@@ -172,7 +172,7 @@ class Cursor:
         )
 
     def _skip(self) -> None:
-        """Drop the oldest waiting tokens and pieces of arguments, so that ``window`` remain; up to anything else."""
+        """Drop the oldest waiting tokens and pieces of arguments until ``window`` remain, or another event is next."""
         log = self.log
         goal = log.last_seq - self.window
         while self.seq < goal:
@@ -181,7 +181,7 @@ class Cursor:
             if event is None:
                 folded = log.folded_counts(self.seq)
                 if counts is None or folded is None:
-                    return  # a reset is among it, or nobody knows how much it is: let it have the snapshot
+                    return  # there is a reset, or the number is not known: deliver the snapshot
                 self.seq, *rest = folded
                 new = (rest[0], rest[1])
             elif isinstance(event, TokenEvent):
@@ -195,16 +195,16 @@ class Cursor:
             before = counts or (0, 0)
             lost = new[0] - before[0]
             self.dropped += lost
-            self._untold += lost + new[1] - before[1]
+            self._unreported += lost + new[1] - before[1]
             self._counts = None if counts is None else new
             self._offsets = None
 
     def _catch_up(self) -> StreamSnapshot | None:
-        """Deal with what was folded away before it could be given.
+        """Return a snapshot, or queue the missed events, when events were folded before this cursor read them.
 
-        A cursor that has read from the beginning gets just what it misses, in a few events: they wait then.
-        One that has read nothing, or came in somewhere in the middle, gets the snapshot, which says that it takes the
-        place of everything before.
+        A cursor that has read from the beginning gets exactly what it misses, in a few events, which are queued. A
+        cursor that has read nothing, or that started in the middle, gets the snapshot, which replaces everything before
+        it.
         """
         log = self.log
         folded = log.folded_after(self.seq, self._offsets)
@@ -212,7 +212,7 @@ class Cursor:
         snapshot = folded.snapshot
         if snapshot is not None:
             self.seq = snapshot.seq
-            self._untold = 0  # it has everything
+            self._unreported = 0  # the snapshot has everything
             self._offsets = {
                 "text": len(snapshot.text),
                 "reasoning": len(snapshot.reasoning),
@@ -220,10 +220,10 @@ class Cursor:
             }
             return snapshot
         if counts is not None:
-            self._untold += folded.dropped - counts[1]
+            self._unreported += folded.dropped - counts[1]
         self._waiting = deque(folded.rest)
         if not self._waiting:
-            self.seq = folded.seq  # nothing but empty tokens, or what is not kept
+            self.seq = folded.seq  # only empty tokens, or events that are not kept
         return None
 
     def _give_folded(self) -> Event:
@@ -234,7 +234,7 @@ class Cursor:
             return event
         if self._offsets is not None:
             self._offsets[event.kind] = self._offsets.get(event.kind, 0) + len(event.text)
-        if self._untold:
-            event = msgspec.structs.replace(event, dropped=self._untold)
-            self._untold = 0
+        if self._unreported:
+            event = msgspec.structs.replace(event, dropped=self._unreported)
+            self._unreported = 0
         return event

@@ -1,7 +1,7 @@
-"""Delivery: from the intake to the journal and the log, and the notice to the subscribers. No policy, no time-outs.
+"""Delivery: moves batches from the intake to the journal and the log, and notifies the subscribers.
 
-The stream's actor decides when something is delivered. This module delivers it so that nothing is lost or doubled,
-whatever breaks in between.
+It has no policy and no time-outs: the stream's actor decides when to deliver. Nothing is lost or delivered twice, even
+if a step in between fails.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["Delivery"]
 
 
 class Delivery:
-    """The writing side of one incarnation of a stream's actor. Everything it does carries the actor's epoch."""
+    """The writing side of one incarnation of a stream's actor. Every write carries the actor's epoch."""
 
     __slots__ = ("_clock", "_epoch", "_failures", "_hub", "_intake", "_log", "_record", "problem")
 
@@ -30,17 +30,17 @@ class Delivery:
         self._intake = record.intake
         self._hub = record.hub
         self._clock = record.runtime.clock
-        self._failures = 0  # in a row
+        self._failures = 0  # consecutive
         self.problem: Exception | None = None
-        """Why the last delivery failed; None if it was refused, as the stream has ended or has another actor."""
+        """Why the last delivery failed. None if it was refused because the stream has ended or has another actor."""
 
     def emit(self, limit: int, bucket: TokenBucket | None) -> bool:
-        """Deliver one batch or one tool event; returns whether that worked. If not, it is back in the buffer."""
+        """Deliver one batch or one tool event; returns whether that worked. If not, it goes back into the buffer."""
         intake, log, record, clock = self._intake, self._log, self._record, self._clock
         seq = log.last_seq + 1
         batch, dropped = intake.take(limit, seq, self._epoch)
         self.problem = None
-        if batch is None:  # discarded at this moment, or another actor has taken over
+        if batch is None:  # discarded meanwhile, or another actor has taken over
             return not intake.size
         event: TokenEvent | ToolEvent
         if isinstance(batch, Batch):
@@ -95,6 +95,6 @@ class Delivery:
         return error
 
     def reset(self, reason: str) -> None:
-        """Void what was delivered so far."""
+        """Void everything delivered so far."""
         if self._record.reset(reason, self._epoch):
             self._hub.announce()

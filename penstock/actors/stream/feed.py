@@ -1,4 +1,4 @@
-"""What feeds a stream, as the stream's record sees it."""
+"""The source of a stream's tokens, as the stream's record sees it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Feed"]
 
 
 class Feed(Protocol):
-    """What pushes tokens into a stream and proposes how it ends: a provider call, for instance.
+    """Pushes tokens into a stream and proposes how it ends; a provider call is one.
 
     It outlives the processes that work on it. Every method may be called from any thread and never blocks.
     """
@@ -33,7 +33,7 @@ class Feed(Protocol):
     """Whether it has delivered anything."""
 
     def outcome(self) -> Outcome:
-        """What has been received so far beside the text."""
+        """Everything received so far except the text."""
 
     def bill(self, reported: Usage | None, *, is_over: bool) -> tuple[Usage | None, bool]:
         """The usage so far, and whether it is an estimate.
@@ -47,4 +47,4 @@ class Feed(Protocol):
         """Stop: close the connection, release every place, and end the process at work. Harmless if it has ended."""
 
     def abandon(self) -> None:
-        """Close the connection and release every place; a process at work is not told."""
+        """Close the connection and release every place, without a message to the process at work."""

@@ -1,7 +1,7 @@
-"""The part of a log that is kept event by event, and what is left of everything before it.
+"""The events of a log that are kept one by one, and the summary of the folded ones before them. Pure.
 
-Pure. Text is put on piles. Of the tool events, the pieces of arguments and the reports of progress vanish; the others
-are kept, with their place in the text.
+Folded text is collected by kind. Folded tool events are kept with their position in the text, except for pieces of
+arguments and progress reports, which are discarded.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ __all__ = ["Folded", "TextPile", "Window", "cost_of"]
 
 _EVENT_COST: Final = 160  # bytes of a TokenEvent and its place in the list
 _TOKEN_COST: Final = 60  # bytes of a short str and its place in the tuple
-_JOIN_AT: Final = 256  # parts that a pile joins into one
+_JOIN_AT: Final = 256  # number of parts that are joined into one
 _KINDS: Final[tuple[TokenKind, ...]] = ("reasoning", "text", "refusal")  # models reason first
 
 
 class TextPile:
-    """Text that only grows; adding is O(1), reading from an offset costs what it returns."""
+    """Append-only text. Adding is O(1); reading costs time in proportion to what it returns."""
 
     __slots__ = ("_ends", "_parts", "length")
 
@@ -44,7 +44,7 @@ class TextPile:
         self.length = 0
 
     def add(self, text: str) -> None:
-        """Put ``text`` on the pile."""
+        """Append ``text``."""
         if not text:
             return
         self.length += len(text)
@@ -64,22 +64,22 @@ class TextPile:
 
 
 class Folded(NamedTuple):
-    """What somebody who has read up to some number finds folded away behind it: a rest, or everything."""
+    """The folded events that a reader has missed: either the rest, or a snapshot of everything."""
 
     seq: int
-    """The number up to which that goes."""
+    """The number of the last folded event."""
     rest: list[TokenEvent | ToolEvent]
-    """What it misses: the text in as few events as its order allows, and the tool events that are kept."""
+    """The missed text, in as few events as its order allows, and the kept tool events."""
     snapshot: StreamSnapshot | None
-    """If the rest is not all that it needs: a reset lies between, or it has not read from the start."""
+    """Set if the reader needs everything: there was a reset, or it has not read from the start."""
     tokens: int
-    """How many tokens there were from the start to ``seq``."""
+    """The number of tokens from the start to ``seq``."""
     dropped: int
-    """How many dropped tokens were told of from the start to ``seq``."""
+    """The number of dropped tokens reported from the start to ``seq``."""
 
 
 class _Kept(NamedTuple):
-    """A tool event that was folded, and how much text there was before it."""
+    """A folded tool event, and the length of the text before it, by kind."""
 
     event: ToolEvent
     lengths: dict[TokenKind, int]
@@ -88,8 +88,8 @@ class _Kept(NamedTuple):
 class Window:
     """The events that are kept one by one: number ``base + 1`` is ``events[0]``, and so on.
 
-    The rest is about everything up to ``base``: its text by kind and its tool events since the last reset, that one's
-    number, the tokens in it, those that were dropped, the time of the last event.
+    The other fields are about the events up to ``base``: text by kind and tool events since the last reset, the number
+    of that reset, the counts of tokens and dropped tokens, and the time of the last event.
     """
 
     __slots__ = ("_kept", "base", "dropped", "events", "folded", "reset", "timestamp", "tokens")
@@ -106,14 +106,14 @@ class Window:
 
     @property
     def last_kept(self) -> int:
-        """The number of the last tool event that was folded and kept; 0 if there is none."""
+        """The number of the last folded tool event that is kept; 0 if there is none."""
         return self._kept[-1].event.seq if self._kept else 0
 
     def fold(self, count: int) -> Window:
-        """A window that goes on where this one stands, without its first ``count`` events.
+        """A new window with the first ``count`` events folded.
 
-        This one stays as it is: a reader may be using its events without a lock. The piles, and what is kept, go on;
-        they are only read under the lock.
+        This window's events do not change, since a reader may use them without a lock. The folded text and the kept
+        tool events are shared by both windows; they are only read under the lock.
         """
         after = Window()
         after.base, after.events = self.base + count, self.events[count:]
@@ -163,10 +163,10 @@ class Window:
     def rest(
         self, seq: int, offsets: Mapping[TokenKind, int], stream_id: str, metadata: Mapping[str, Any]
     ) -> list[TokenEvent | ToolEvent]:
-        """What is folded behind number ``seq``, for who has ``offsets`` characters of each kind.
+        """The folded events after number ``seq``, for a reader that has ``offsets`` characters of each kind.
 
-        Text between two tool events is one event for each kind. There were as many at least, so each gets a number of
-        its own; who goes on from one of these numbers gets the snapshot.
+        Text between two tool events becomes one event for each kind. At least as many events were folded, so each gets
+        a number of its own. A reader that resumes from one of these numbers gets the snapshot.
         """
         events: list[TokenEvent | ToolEvent] = []
         at = dict(offsets)
@@ -200,4 +200,4 @@ def cost_of(event: Event) -> int:
 
 
 def _cost_of_call(call: ToolCall) -> int:
-    return _EVENT_COST + 4 * len(call.arguments_raw)  # as it came, and parsed
+    return _EVENT_COST + 4 * len(call.arguments_raw)  # raw and parsed

@@ -1,4 +1,4 @@
-"""The hub of a stream's subscribers, and what all kinds of subscribers have in common.
+"""The hub of a stream's subscribers, and the base class of all kinds of subscribers.
 
 The kinds are in `penstock.actors.stream.subscribers`: actors (push), iterators (pull) and functions (callback).
 """
@@ -30,18 +30,18 @@ class Hub:
     )
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()  # reentrant: the garbage collector may close an iterator in here
+        self._lock = threading.RLock()  # reentrant: the garbage collector may close an iterator while it is held
         self.subscriptions: tuple[Subscription, ...] = ()
         self.had_subscriber = False
         self.held = False  # the stream waits until no `block` subscriber is slow
-        self.on_release: Callable[[], None] = nothing  # a held stream may go on
-        self.on_empty: Callable[[], None] = nothing  # the last subscriber has left
+        self.on_release: Callable[[], None] = nothing  # called when a held stream may continue
+        self.on_empty: Callable[[], None] = nothing  # called when the last subscriber has left
         self.on_abandoned: Callable[[Subscription], None] = self.remove
 
     def add(self, subscription: Subscription) -> Subscription:
         """Add a subscription, unless its target has one; returns the one that counts.
 
-        The caller then calls `Subscription.wake`, which delivers what is in the log already.
+        The caller then calls `Subscription.wake`, which delivers the events that are in the log already.
         """
         with self._lock:
             known = None if subscription.target is None else self.find(subscription.target)
@@ -61,7 +61,7 @@ class Hub:
                 self.on_empty()
 
     def _replace(self, change: Callable[[tuple[Subscription, ...]], tuple[Subscription, ...]]) -> bool:
-        """Replace the tuple, though the garbage collector may do the same meanwhile; returns whether it is shorter."""
+        """Replace the tuple; returns whether it got shorter. The garbage collector may do the same at any moment."""
         while True:
             before = self.subscriptions
             after = change(before)
@@ -76,7 +76,7 @@ class Hub:
 
     @property
     def subscribers(self) -> int:
-        """How many there are, without iterators that were dropped and have not been removed yet."""
+        """The number of subscribers, without dropped iterators that have not been removed yet."""
         return sum(subscription.is_active for subscription in self.subscriptions)
 
     def announce(self) -> bool:
@@ -90,11 +90,11 @@ class Hub:
         self.held = True
         if any(subscription.is_holding for subscription in self.subscriptions):
             return True
-        self.held = False  # it has caught up at this moment
+        self.held = False  # it has caught up meanwhile
         return False
 
     def caught_up(self) -> None:
-        """Let a held stream continue if no subscriber holds it any more. Called when one has read on or left."""
+        """Let a held stream continue if no subscriber holds it now. Called after one has read or left."""
         if self.held and not any(subscription.is_holding for subscription in self.subscriptions):
             self.held = False
             self.on_release()
@@ -116,7 +116,7 @@ class Subscription:
         self.is_active = True
 
     def unsubscribe(self) -> None:
-        """Receive no more events. Harmless if it has ended."""
+        """Receive no more events. Harmless if already unsubscribed."""
         self.is_active = False
         self._hub.remove(self)
 
@@ -172,4 +172,4 @@ def _is_same(one: Any, other: Any) -> bool:
 
 
 def nothing() -> None:
-    """Default callback: no one is notified."""
+    """Default callback; does nothing."""

@@ -1,7 +1,7 @@
-"""The way into a stream: a bounded buffer that any thread may push into, and that wakes the stream when it must look.
+"""The intake of a stream: a bounded buffer that any thread may push into, and that wakes the stream's actor.
 
-The stream says at which level it wants to be woken (``wait_for``); below it, a push is an append under a lock and
-nothing else. There is no lock on the way of a token but this one and the mailbox's.
+The stream sets the level at which it is woken (``wait_for``). Below it, a push is one append under a lock and nothing
+else. A token passes no other lock than this one and the mailbox's.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _FOREVER: Final = float("inf")
 
 
 class Intake:
-    """Pushed by anybody, emptied by one stream. It outlives the stream's actor, and so do the tokens in it."""
+    """Any thread pushes into it; one stream takes from it. It outlives the stream's actor, and so do its tokens."""
 
     __slots__ = (
         "_clock",
@@ -46,21 +46,21 @@ class Intake:
         self.stream_id = stream_id
         self.buffer = TokenBuffer(options.max_buffer_size)
         self.accepted = 0
-        self.backpressure_events = 0  # how often somebody had to wait for room
+        self.backpressure_events = 0  # how often a producer had to wait for room
         self.closed = False
         self._options = options
         self._dispatcher = dispatcher
         self._clock = clock
         self._lock = threading.Lock()
-        self._epoch = 0  # of the actor that empties it; one that was given up must not disturb its successor
-        self._wake: Callable[[], None] = _nobody
+        self._epoch = 0  # of the present actor; an abandoned one must not disturb its successor
+        self._wake: Callable[[], None] = _no_actor
         self._wake_at = _NEVER
         self._waiters: list[threading.Lock | _Notice] | None = None
 
     # --- pushing, any thread -------------------------------------------------------------------------------------
 
     def push(self, text: str, timeout: float | None = None) -> None:
-        """Take one text token, or do what ``overflow`` says.
+        """Take one text token. Without room, ``overflow`` decides what happens.
 
         Raises:
             BufferFull: no room within ``timeout`` seconds (None: the stream's ``push_timeout``).
@@ -79,17 +79,17 @@ class Intake:
         self._push_rest(((text, "text"),), timeout)
 
     def push_all(self, texts: Iterable[str], timeout: float | None = None) -> None:
-        """Take several text tokens in order, as many at a time as there is room for; see `push`."""
+        """Take several text tokens in order, as many at once as there is room for; see `push`."""
         tokens: list[tuple[str, TokenKind]] = [
             (text if text.__class__ is str else _plain("texts", text, "str items"), "text") for text in texts
         ]
         self._push_rest(tokens, timeout)
 
     def push_blocking(self, tokens: Sequence[tuple[str, TokenKind]], is_void: Callable[[], bool] | None = None) -> bool:
-        """Take what a provider sent, waiting for room for as long as the stream lives; returns whether it does.
+        """Take a provider's tokens, and wait for room while the stream runs; returns False once it has ended.
 
-        Drop policies apply to a provider as to anybody; ``"error"`` cannot be told to one and waits. Nothing is taken
-        any more, and nobody waits, once ``is_void()`` (see `wake_waiters`).
+        Drop policies apply as for every producer. ``"error"`` waits, since a provider cannot handle the error. Once
+        ``is_void()`` is true, nothing is taken and the wait ends (see `wake_waiters`).
         """
         try:
             self._push_rest(tokens, _FOREVER, is_void, is_provider=True)
@@ -98,12 +98,11 @@ class Intake:
         return True
 
     def push_event(self, event: ToolEvent, *, is_void: Callable[[], bool] | None = None) -> bool:
-        """Put a tool event behind what was pushed before it; returns whether the stream lives.
+        """Append a tool event to the buffer; returns False once the stream has ended.
 
-        It never waits for room, and no ``overflow`` drops it; of a tool's reports only the last waits while there is no
-        room. It counts as one that waits, so that whoever pushes
-        tokens is held back by it, and it makes the stream let out at once what stands before it (see `TokenStream`).
-        ``is_void`` as for `push_blocking`.
+        A tool event never waits for room, and no ``overflow`` drops it. While the buffer is full, only the last
+        progress report of each tool is kept. A buffered event counts like a token, so it slows down the producers, and
+        it makes the stream emit at once what comes before it (see `TokenStream`). ``is_void`` as for `push_blocking`.
         """
         with self._lock:
             if self.closed or (is_void is not None and is_void()):
@@ -120,9 +119,9 @@ class Intake:
         on_room: Callable[[], None],
         is_void: Callable[[], bool] | None = None,
     ) -> int:
-        """Take what there is room for, without waiting; returns how many tokens that were.
+        """Take as many tokens as there is room for, without waiting; returns their number.
 
-        If these are not all, ``on_room`` is called once when it is worth trying again, or the stream has ended. It is
+        If some are left, ``on_room`` is called once: when it is worth trying again, or when the stream has ended. It is
         called under a lock, in any thread, and must only send a message.
 
         Raises:
@@ -143,7 +142,7 @@ class Intake:
         self._waiters.append(latch)
 
     def wake_waiters(self) -> None:
-        """Let those who wait for room look whether they still want to."""
+        """Wake all producers that wait for room, so that they check ``is_void`` again."""
         with self._lock:
             self._release()
 
@@ -170,7 +169,7 @@ class Intake:
                 if self._options.overflow == "error" and not is_provider:
                     raise BufferFull(self.stream_id, self.buffer.max_size, 0, done)
                 left = None if deadline is None else deadline - self._clock.monotonic()
-                if left is not None and not left > 0:  # it has had its last look
+                if left is not None and not left > 0:  # the time is over, and there was no room at the last attempt
                     raise BufferFull(self.stream_id, self.buffer.max_size, limit, done)
                 latch = threading.Lock()
                 latch.acquire()
@@ -183,7 +182,7 @@ class Intake:
                         self._waiters.remove(latch)
 
     def _fill(self, tokens: Sequence[tuple[str, TokenKind]], done: int) -> int:
-        """Take tokens from ``done`` on, under the lock; returns how many are taken or dropped then."""
+        """Take tokens from index ``done`` on, under the lock; returns the index of the first one left."""
         buffer, overflow = self.buffer, self._options.overflow
         if overflow == "drop_oldest" or overflow == "drop_newest":
             for text, kind in tokens[done:]:
@@ -202,9 +201,9 @@ class Intake:
     # --- the stream's side ---------------------------------------------------------------------------------------
 
     def attach(self, wake: Callable[[], None], last_event: int, epoch: int) -> None:
-        """Let a (new) stream actor be woken from now on; an unfinished batch of an earlier one goes back.
+        """Set the callback that wakes the stream's actor, and restore a batch that its predecessor did not commit.
 
-        ``epoch`` is the one the log gave it. What an actor of another epoch does here has no effect.
+        ``epoch`` is the actor's epoch in the log. Calls of an actor of another epoch have no effect.
         """
         with self._lock:
             self._epoch = epoch
@@ -213,7 +212,7 @@ class Intake:
             self.buffer.recover(last_event)
 
     def wait_for(self, level: int, epoch: int) -> bool:
-        """Ask to be woken when ``level`` tokens are there, or an event; False if they are there already."""
+        """Ask to be woken when ``level`` tokens or an event are buffered; returns False if they already are."""
         with self._lock:
             if epoch != self._epoch:
                 return True
@@ -224,29 +223,29 @@ class Intake:
             return True
 
     def do_not_wake(self, epoch: int) -> None:
-        """Whatever comes, it can wait."""
+        """Do not wake the stream's actor until the next `wait_for`."""
         with self._lock:
             if epoch == self._epoch:
                 self._wake_at = _NEVER
                 self._offer_room()
 
     def _offer_room(self) -> None:
-        """The stream rests: let those who wait have what room there is, even if it is less than half."""
+        """Wake waiting producers even if less than half of the buffer is free, as the stream emits nothing now."""
         if self._waiters and self.buffer.size < self.buffer.max_size:
             self._release()
 
     @property
     def size(self) -> int:
-        """Tokens and tool events that wait."""
+        """The number of buffered tokens and tool events."""
         return self.buffer.size
 
     @property
     def events(self) -> int:
-        """Tool events that wait."""
+        """The number of buffered tool events."""
         return self.buffer.events
 
     def due(self, limit: int) -> int:
-        """How many of ``limit`` tokens stand before the next tool event; 0 if that is the first."""
+        """How many tokens, at most ``limit``, come before the next tool event; 0 if that is first."""
         with self._lock:
             return self.buffer.due(limit)
 
@@ -259,9 +258,9 @@ class Intake:
             return buffer.take(limit, event_number), buffer.dropped
 
     def commit(self, batch: Batch | EventBatch | None = None) -> None:
-        """The batch is in the log: let those who wait for room have it.
+        """Free the room of the taken batch, which is in the log, and wake producers once half of the buffer is free.
 
-        With ``batch``, only if nobody else has taken one meanwhile: the actor may have been given up in between.
+        With ``batch``, only if that is still the taken one: the actor may have been abandoned in between.
         """
         with self._lock:
             self.buffer.commit(batch)
@@ -269,12 +268,12 @@ class Intake:
                 self._release()
 
     def restore(self, batch: Batch | EventBatch | None = None) -> None:
-        """The batch could not be delivered. ``batch`` as for `commit`."""
+        """Put the taken batch back, as it could not be delivered. ``batch`` as for `commit`."""
         with self._lock:
             self.buffer.restore(batch)
 
     def take_dropped(self, epoch: int | None = None) -> int:
-        """Tokens dropped since the last batch."""
+        """Return the number of tokens dropped since the last batch, and reset it."""
         with self._lock:
             if epoch is not None and epoch != self._epoch:
                 return 0
@@ -282,26 +281,26 @@ class Intake:
             return dropped
 
     def clear(self, *, but_start: bool = False) -> int:
-        """Throw away what waits, but for a `StreamStarted` if asked to spare it; returns how many tokens that were."""
+        """Discard everything, except a `StreamStarted` if ``but_start``; returns the number of discarded tokens."""
         with self._lock:
             count = self.buffer.clear(but_start=but_start)
             self._release()
             return count
 
     def change(self, options: StreamOptions) -> None:
-        """Go on with other options; nothing that is in the buffer is lost, even if it is more than the new bound."""
+        """Change the options. Nothing in the buffer is lost, even if it exceeds the new bound."""
         with self._lock:
             self._options = options
             self.buffer.max_size = options.max_buffer_size
             self._release()
 
     def close(self, epoch: int | None = None) -> None:
-        """Take nothing any more; who waits for room gets `StreamClosed`."""
+        """Take no more tokens. A producer that waits for room gets `StreamClosed`."""
         with self._lock:
             if epoch is not None and epoch != self._epoch:
                 return
             self.closed = True
-            self._wake = _nobody
+            self._wake = _no_actor
             self._release()
 
     def _release(self) -> None:
@@ -311,7 +310,7 @@ class Intake:
 
 
 class _Notice:
-    """Stands among the waiting threads' locks for somebody who is told instead."""
+    """A callback in the list of waiting threads' locks; called where a lock would be released."""
 
     __slots__ = ("release",)
 
@@ -320,11 +319,11 @@ class _Notice:
 
 
 def _plain(field: str, text: object, allowed: str) -> str:
-    """A subclass's instance as a bare str, which is all that the buffer knows."""
+    """Convert an instance of a subclass to a bare str, the only type that the buffer handles."""
     if not isinstance(text, str):
-        raise OptionError(field, type(text).__name__, allowed)  # not what it says: that may be token text
+        raise OptionError(field, type(text).__name__, allowed)  # not its value, which may be token text
     return str.__str__(text)
 
 
-def _nobody() -> None:
-    """Who is woken when nobody is there."""
+def _no_actor() -> None:
+    """Placeholder callback used while no actor is attached."""

@@ -1,11 +1,11 @@
 """The log of one stream: every event once, numbered 1, 2, 3 … without gaps, ended by exactly one terminal event.
 
-Who reads it holds a number and asks for what comes after (see `penstock.actors.stream.cursor`). One writer appends;
-any thread may read without a lock, because what a reader looks at is replaced, never changed, when old events are
-folded away.
+A reader keeps the number of its last event and asks for those after it (see `penstock.actors.stream.cursor`). One
+writer appends. Any thread may read without a lock: when old events are folded, the window that readers use is replaced,
+never changed.
 
-A log outlives the stream actors that write it. Each of them gets an *epoch*; an append with an old epoch is refused,
-so that an actor that was given up cannot write behind the back of the one that took its place.
+A log outlives the actors that write it. Each actor gets an *epoch*, and an append with an old epoch is refused, so that
+an abandoned actor cannot write after its successor has started.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class StreamLog:
         self.metadata = metadata
         self.last_seq = 0
         self.tokens = 0
-        self.dropped = 0  # as told in token events
+        self.dropped = 0  # as reported in token events
         self.terminal: TerminalEvent | None = None
         self.measure: Callable[[float], StreamMetrics] | None = None  # computes the terminal event's metrics
         self.on_end: Callable[[TerminalEvent], None] | None = None  # called before the terminal event is visible
@@ -71,7 +71,7 @@ class StreamLog:
     # --- writing -------------------------------------------------------------------------------------------------
 
     def new_epoch(self) -> int:
-        """Let somebody new write; whoever wrote before is refused from now on."""
+        """Start the epoch of a new writer. Appends of earlier epochs are refused from now on."""
         with self._lock:
             self._epoch += 1
             return self._epoch
@@ -81,9 +81,9 @@ class StreamLog:
         return self.terminal is None and (epoch is None or epoch == self._epoch)
 
     def append(self, epoch: int, event: TokenEvent | ToolEvent | StreamReset) -> bool:
-        """Append an event that is numbered ``last_seq + 1``.
+        """Append an event with the number ``last_seq + 1``.
 
-        Returns whether that was allowed: the epoch is current, and there is no terminal event.
+        Returns False, without a change, if the epoch is not current or there is a terminal event.
         """
         with self._lock:
             if epoch != self._epoch or self.terminal is not None:
@@ -99,7 +99,7 @@ class StreamLog:
             return True
 
     def complete(self, outcome: Outcome, dropped: int, now: float, epoch: int | None = None) -> bool:
-        """End the log with `StreamCompleted`. Without an epoch, whoever asks first ends it."""
+        """End the log with `StreamCompleted`; returns whether this call ended it. ``epoch`` None: any writer may."""
 
         def make(seq: int) -> TerminalEvent:
             return StreamCompleted(
@@ -162,10 +162,10 @@ class StreamLog:
 
     def _add(self, event: Event) -> None:
         self._window.events.append(event)
-        self.last_seq += 1  # last: whoever sees the number finds the event
+        self.last_seq += 1  # last: a reader that sees the number finds the event
 
     def _fold(self) -> None:
-        """Fold the oldest events until a quarter of the bound is free again, so that this is linear over all."""
+        """Fold the oldest events until a quarter of the bound is free, so that the total cost of folding is linear."""
         window = self._window
         goal = self.retain_bytes * 3 // 4
         count = 0
@@ -192,27 +192,27 @@ class StreamLog:
 
     @property
     def first_seq(self) -> int:
-        """The number of the oldest event that is kept by itself."""
+        """The number of the oldest event that is not folded."""
         return self._window.base + 1
 
     @property
     def kept_bytes(self) -> int:
-        """About how much memory the events that are kept one by one take."""
+        """An estimate of the memory, in bytes, that the events take which are not folded."""
         return self._bytes
 
     def text(self, kind: TokenKind = "text") -> str:
-        """All text of that kind so far."""
+        """All text of one kind so far."""
         with self._lock:
             return self._text(kind)
 
     def get(self, seq: int) -> Event | None:
-        """The event with that number; None if it is not there yet, or not any more."""
+        """The event with that number; None if it does not exist yet, or has been folded."""
         window = self._window
         index = seq - window.base - 1
         return window.events[index] if 0 <= index < len(window.events) else None
 
     def snapshot(self) -> StreamSnapshot | None:
-        """Everything that has been folded, as one event; None if nothing has."""
+        """Everything folded, as one event; None if nothing has been folded."""
         with self._lock:
             return self._snapshot() if self._window.base else None
 
@@ -220,9 +220,9 @@ class StreamLog:
         return self._window.snapshot(self.stream_id, self.metadata)
 
     def folded_after(self, seq: int, offsets: Mapping[TokenKind, int] | None) -> Folded:
-        """What has been folded behind number ``seq``, for a reader who has ``offsets`` characters of each kind.
+        """The folded events after number ``seq``, for a reader that has ``offsets`` characters of each kind.
 
-        Without offsets, or if there is a reset in it, that is the snapshot.
+        Without offsets, or if there was a reset since ``seq``, the result is a snapshot.
         """
         with self._lock:
             window = self._window
@@ -233,9 +233,9 @@ class StreamLog:
             return Folded(window.base, rest, snapshot, window.tokens, window.dropped)
 
     def folded_counts(self, seq: int) -> tuple[int, int, int] | None:
-        """Up to which number events are folded, the tokens and the dropped ones up to there.
+        """The number of the last folded event, and the counts of tokens and dropped tokens up to it.
 
-        None if there is a reset, or a tool event that is kept, behind number ``seq`` among them.
+        None if a reset, or a tool event that is kept, was folded after number ``seq``.
         """
         window = self._window
         if max(window.reset, window.last_kept) > seq:
@@ -243,7 +243,7 @@ class StreamLog:
         return window.base, window.tokens, window.dropped
 
     def counts_until(self, seq: int) -> tuple[int, int] | None:
-        """How many tokens, and how many dropped ones, there are up to number ``seq``; None if that is folded away."""
+        """The counts of tokens and dropped tokens up to number ``seq``; None if that event has been folded."""
         window = self._window
         if seq < window.base:
             return None
@@ -254,5 +254,5 @@ class StreamLog:
         )
 
     def __iter__(self) -> Iterator[Event]:
-        """The events that are kept one by one, as they are now."""
+        """Iterate over a copy of the events that are not folded."""
         return iter(self._window.events[:])

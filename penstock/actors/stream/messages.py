@@ -49,7 +49,7 @@ class StopStream(msgspec.Struct, frozen=True):
 
 
 class Cancel(Ephemeral, msgspec.Struct, frozen=True):
-    """End now; what is buffered is discarded."""
+    """End now; buffered tokens and events are discarded."""
 
     reason: str | None = None
 
@@ -88,7 +88,7 @@ class Fail(Ephemeral, msgspec.Struct, frozen=True):
 
 
 class Reset(msgspec.Struct, frozen=True):
-    """The feed starts again from the beginning: discard what came so far."""
+    """The feed starts again from the beginning: void everything before."""
 
     reason: str
 

@@ -1,4 +1,4 @@
-"""The outcome of an answer, and the sum of several rounds: the terminal event reports it beside the text. Pure."""
+"""The outcome of an answer, everything that a terminal event reports beside the text, and its sum over rounds. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Outcome", "add_costs", "add_usages", "all_rounds"]
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What a provider reported beside the text, for the terminal event.
+    """Everything that a provider reported except the text, for the terminal event.
 
     ``text`` and ``reasoning`` are set only if the answer has several rounds (an agent's turn): those of this round.
     """
@@ -34,24 +34,24 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def add_usages(usages: Sequence[Usage | None]) -> Usage | None:
-    """The sum of each count over those who told it; None where nobody did.
+    """Sum each count over the usages that have it; a count that none of them has is None.
 
     >>> both = add_usages([Usage(input_tokens=3), None, Usage(input_tokens=4, output_tokens=1)])
     >>> both.input_tokens, both.output_tokens, both.total_tokens
     (7, 1, None)
     """
-    told = [usage for usage in usages if usage is not None]
-    if not told:
+    reported = [usage for usage in usages if usage is not None]
+    if not reported:
         return None
     sums: dict[str, int | None] = {}
     for name in Usage.__struct_fields__:
-        counts = [count for usage in told if (count := getattr(usage, name)) is not None]
+        counts = [count for usage in reported if (count := getattr(usage, name)) is not None]
         sums[name] = sum(counts) if counts else None
     return Usage(**sums)
 
 
 def add_costs(costs: Sequence[Cost | None]) -> Cost | None:
-    """The sum, an estimate if one of them is; None if nothing is known, or not in one currency."""
+    """Sum the costs; an estimate if one of them is. None if none is known, or the currencies differ."""
     known = [cost for cost in costs if cost is not None]
     if not known or len({cost.currency for cost in known}) > 1:
         return None
@@ -63,7 +63,7 @@ def add_costs(costs: Sequence[Cost | None]) -> Cost | None:
 
 
 def all_rounds(rounds: Sequence[Outcome]) -> Outcome:
-    """The outcome of all: it ended as the last one did; calls, usage, cost, text and reasoning are everybody's."""
+    """Combine the rounds: finish reason and choices of the last one; calls, usage, cost and text of all."""
     if not rounds:
         return Outcome()
     last = rounds[-1]

@@ -1,4 +1,4 @@
-"""The record of one stream: everything that outlives its actor.
+"""The record of one stream: all state that outlives its actor.
 
 A record is made when the stream is, and kept in a `StreamTable` until the stream is forgotten. The stream's actor, the
 integration of its provider call and the handler work on it, and may crash and be restarted around it.
@@ -47,7 +47,7 @@ _JOURNAL_PATIENCE: Final = 1.0  # seconds to wait for an append that an actor of
 
 
 class StreamRecord:
-    """Everything of one stream that does not die with an actor. Any thread may use it."""
+    """The state of one stream that outlives its actors. Any thread may use it."""
 
     __slots__ = (
         "_is_announced",
@@ -100,7 +100,7 @@ class StreamRecord:
         self.rounds: list[Outcome] = []  # of the feeds before the present one, if the stream is conducted
         self.serial = 0  # assigned by the table; distinguishes records that have had the same id
         self.feeder: ProcessRef | None = None  # the relay that joins another stream to this one
-        self.ending: Ending | None = None  # what was proposed; its actor may have crashed since
+        self.ending: Ending | None = None  # the proposed end; the actor may have crashed since
         self.ref: ProcessRef | None = None  # the present actor
         self.state = "idle"
         self.restart_in = "idle"  # the state in which a restarted actor begins: a paused stream stays paused
@@ -142,13 +142,13 @@ class StreamRecord:
             ref.tell(message)
 
     def propose(self, ending: Ending, *, by: ProcessRef | None = None) -> bool:
-        """Say how the stream is to end, and tell its actor; returns whether this proposal counts.
+        """Propose how the stream ends, and notify its actor; returns whether this proposal counts.
 
-        The first one counts, except that `Cancel` takes the place of the others. It is written before the actor is
-        told, so that an actor which is just being started or restarted finds it.
+        The first one counts, except that `Cancel` replaces any other. It is written before the message is sent, so that
+        an actor which is just being started or restarted finds it.
 
         Args:
-            ending: `Complete` and `Fail` let out what is buffered first; `Cancel` discards it.
+            ending: `Complete` and `Fail` emit what is buffered first; `Cancel` discards it.
             by: the stream's own actor, which needs no message.
         """
         with self._lock:
@@ -248,7 +248,7 @@ class StreamRecord:
             return log.append(epoch, event)
 
     def new_epoch(self) -> int:
-        """Let a new actor write; an append that the one before has under way is waited for."""
+        """Start the epoch of a new actor, after an append that the previous actor has under way is done."""
         if self._journaling is None:
             return self.log.new_epoch()
         with self._journal_lock():
@@ -256,7 +256,7 @@ class StreamRecord:
 
     @contextlib.contextmanager
     def _journal_lock(self) -> Iterator[None]:
-        """Keep the journal equal to the log. A journal that hangs is not waited for longer than a second."""
+        """Keep the journal equal to the log. Waits for a journal that hangs for a second at most."""
         lock = self._journaling
         if lock is None:
             yield
@@ -274,7 +274,7 @@ class StreamRecord:
                 lock.release()
 
     def _journal_surely(self, event: StreamReset | TerminalEvent) -> None:
-        """Journal an event that must go into the log in any case."""
+        """Write an event to the journal that goes into the log even if that fails."""
         journal = self.journal
         if journal is None:
             return
@@ -289,10 +289,10 @@ class StreamRecord:
             else:
                 return
 
-    # --- what it has done ----------------------------------------------------------------------------------------
+    # --- statistics ----------------------------------------------------------------------------------------------
 
     def outcome(self) -> Outcome:
-        """What the feed has received so far beside the text, in all rounds. Any thread; never raises."""
+        """Everything the feed has received so far except the text, in all rounds. Any thread; never raises."""
         ending = self.ending
         if isinstance(ending, (Complete, Fail)) and ending.outcome is not None:
             return ending.outcome
@@ -306,7 +306,7 @@ class StreamRecord:
             return Outcome()
 
     def metrics(self) -> StreamMetrics:
-        """The stream in numbers; once it is over, exactly those of its terminal event."""
+        """The stream's metrics; once it has ended, those of its terminal event."""
         terminal = self.log.terminal
         if terminal is not None and terminal.metrics is not None:
             return terminal.metrics
@@ -335,7 +335,7 @@ class StreamRecord:
         return monotonic - self.created_monotonic + self.created_at
 
     def statistics(self) -> StreamStatistics:
-        """A snapshot of the counters. Any thread; waits for nothing."""
+        """A snapshot of the counters. Any thread; never blocks."""
         counters, intake, metrics = self.counters, self.intake, self.metrics()
         usage, is_estimate, cost = self._bill()
         return StreamStatistics(

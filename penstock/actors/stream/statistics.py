@@ -63,7 +63,7 @@ class StreamStatistics(msgspec.Struct, frozen=True, kw_only=True):
     tool_time_s: float
     """Seconds during which at least one tool ran."""
     usage: Usage | None
-    """The usage that the provider reported. An estimate before that, and if the answer broke off before."""
+    """The usage that the provider reported; an estimate until then, or if the answer broke off before."""
     usage_is_estimate: bool
     """Also true for usage that was reported before the answer was complete."""
     cost: Cost | None

@@ -55,7 +55,7 @@ class StreamTable:
                     self.cancelled += 1
 
     def get(self, stream_id: str) -> StreamRecord:
-        """The record with that id, of a running stream or one that ended not long ago.
+        """The record with that id, of a stream that runs or has ended not long ago.
 
         Raises:
             StreamNotFound: there is none.

@@ -73,14 +73,14 @@ class AgentHandler(Process):
 
     def _tell_agents(self, message: Any) -> None:
         ref = self.runtime.whereis(AGENTS)
-        if ref is not None:  # if not, it is being restarted, and this process with it
+        if ref is not None:  # if None, it is being restarted, and so is this process
             ref.tell(message)
 
     def _end_agent(self, record: AgentRecord, reason: object) -> None:
-        for turn in record.close():  # none if it was stopped
+        for turn in record.close():  # empty if the agent was stopped
             error = AgentCrashed(record.name, reason)
             error.__cause__ = reason if isinstance(reason, BaseException) else None
-            get_logger(agent=record.name).error("agent_given_up", reason=describe_reason(reason))
+            get_logger(agent=record.name).error("agent_not_restarted", reason=describe_reason(reason))
             end_stream(turn.stream, Fail(error))
         self._table.forget(record)
         record.end()
@@ -97,22 +97,22 @@ def _spec(record: AgentRecord) -> ChildSpec:
 
 
 def start_agent(runtime: Runtime, record: AgentRecord, timeout: float) -> None:
-    """Start an agent, from outside. If its supervisor is being restarted, it is started afterwards.
+    """Start an agent, from any thread. If its supervisor is being restarted, it is started afterwards.
 
     Raises:
-        CallTimeout: that took too long.
+        CallTimeout: it did not start within ``timeout`` seconds.
         PenstockError: it did not start.
     """
     what = f"the start of agent {record.name!r}"
     try:
         ask_until_back(runtime, lambda: runtime.whereis(AGENTS), StartChild(_spec(record)), timeout, what)
     except SupervisorError as error:
-        if error.code != "already_started":  # by the agent handler, which has found it in the table
+        if error.code != "already_started":  # by the agent handler, which found it in the table
             raise
 
 
 def close_agents(table: AgentTable) -> None:
-    """Let no agent begin anything new, as the system is being stopped. Turns under way end as all streams do."""
+    """Close every agent, as the system is being stopped. Turns under way end as other streams do."""
     for record in table.all():
         for turn in record.close():
             if turn.stream.feed is None:
@@ -128,7 +128,7 @@ def end_agents(table: AgentTable) -> None:
 
 
 def start_call(runtime: Runtime, record: StreamRecord) -> None:
-    """Have the handler start a stream's call. If the handler crashes first, the next one finds it in the record."""
+    """Have the handler start a stream's call. If the handler crashes first, its successor finds it in the record."""
     handler = runtime.whereis(HANDLER)
     if handler is not None:
         handler.tell(StartSource(record))
@@ -137,7 +137,7 @@ def start_call(runtime: Runtime, record: StreamRecord) -> None:
 def start_task(runtime: Runtime, job: Job) -> Reply:
     """Have a job's task started; the reply is the task's ref, or the reason why it was not started."""
     tools = runtime.whereis(TOOLS)
-    if tools is None:  # it is being restarted, and the agent with it
+    if tools is None:  # it is being restarted, and so is the agent
         reply = Reply(runtime.dispatcher, "the start of a tool")
         reply.fail(ProcessDead(TOOLS))
         return reply

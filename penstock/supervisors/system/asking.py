@@ -1,4 +1,4 @@
-"""Requests from outside to processes that a supervisor may just be restarting."""
+"""Requests from user threads to processes that a supervisor may be restarting."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from penstock.supervisors.system.handler import HANDLER, OpenStream
 
 __all__ = ["ask_for_stream", "ask_until_back"]
 
-_LOOK_AGAIN: Final = 0.005  # seconds between two looks whether a crashed process is back
+_LOOK_AGAIN: Final = 0.005  # seconds between two checks whether a crashed process has been restarted
 
 
 def ask_until_back(
@@ -26,14 +26,14 @@ def ask_until_back(
 
     Args:
         runtime: of the process.
-        find: returns the process as it is now, or None while there is none. What it raises ends the attempts.
+        find: returns the present process, or None while there is none. An exception ends the attempts.
         message: the request.
         timeout: seconds for all attempts together.
-        what: the process, for the error.
+        what: the process's name, for the error.
 
     Raises:
         CallTimeout: there was no answer in time.
-        Exception: what the process, or ``find``, raised.
+        Exception: raised by the process or by ``find``.
     """
     clock = runtime.clock
     deadline = clock.monotonic() + timeout
@@ -60,8 +60,8 @@ def ask_for_stream(
     Args:
         runtime: of the handler.
         make: makes a record; called again if the first stream was ended with its supervisor before it was returned.
-        timeout: seconds for all of it.
-        check_running: raises if the handler will not be restarted any more.
+        timeout: seconds for all attempts together.
+        check_running: raises if the handler will never be restarted.
 
     Raises:
         CallTimeout: it took too long. If the stream starts later, it is cancelled at once.
@@ -79,13 +79,13 @@ def ask_for_stream(
             left = max(0.0, deadline - runtime.clock.monotonic())
             ask_until_back(runtime, find, OpenStream(record), left, "the handler")
         except SupervisorError as error:
-            if error.code != "already_started":  # by a request whose answer was lost
+            if error.code != "already_started":  # by a request without an answer
                 raise
         except StartError:
             if not record.is_over:
                 raise
-            continue  # it was ended, with its supervisor, while it started
+            continue  # it was ended with its supervisor while it started
         except BaseException:
-            record.propose(Cancel("its opener has stopped waiting"))
+            record.propose(Cancel("the caller stopped waiting"))
             raise
         return record

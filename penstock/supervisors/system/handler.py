@@ -1,7 +1,7 @@
 """The handler: opens streams, watches their subscribers, and cleans up after processes that end.
 
 Its state is in the `StreamTable` and in each stream's record, so that it can crash and be restarted without any effect
-on streams and subscribers. It never waits for a stream.
+on streams and subscribers. It never blocks on a stream.
 
 Accepts: `OpenStream` as a call (answered by the stream's supervisor when the stream runs); `StartSource`, `Watch`,
 `Orphaned`, `Abandoned`, `ChildExited`, `Sweep`.
@@ -95,7 +95,7 @@ class Abandoned(msgspec.Struct, frozen=True):
 
 
 class StreamHandler(StateMachine):
-    """See the module's docstring. There is one in a system."""
+    """See the module's docstring. A system has one."""
 
     def init(self, table: StreamTable) -> str:
         self._table = table
@@ -105,7 +105,7 @@ class StreamHandler(StateMachine):
         return "serving"
 
     def _adopt(self, record: StreamRecord) -> None:
-        """After a crash: continue what the last handler had begun, or was told and had not done."""
+        """Continue, after a crash, what the previous handler had begun or been asked to do for this stream."""
         for subscription in record.hub.subscriptions:
             if not subscription.is_active:
                 record.hub.remove(subscription)
@@ -116,7 +116,7 @@ class StreamHandler(StateMachine):
             if call is not None and not self._is_at_work(call):
                 call.abandon()
             return
-        if record.ref is None:  # it may not even have been asked for
+        if record.ref is None:  # its start may not have been requested yet
             self._tell(STREAMS, StartChild(self._stream_spec(record)))
         else:
             self._tell(STREAMS, ReportChild(self._stream_spec(record)))
@@ -127,10 +127,10 @@ class StreamHandler(StateMachine):
 
     def _tell(self, supervisor: str, message: Any) -> None:
         ref = self.runtime.whereis(supervisor)
-        if ref is not None:  # if not, it is being restarted, and this handler with it
+        if ref is not None:  # if None, it is being restarted, and so is this handler
             ref.tell(message)
 
-    # --- its only state ------------------------------------------------------------------------------------------
+    # --- the only state ------------------------------------------------------------------------------------------
 
     def serving(self, event: Event) -> Transition:
         """Serve."""
@@ -166,7 +166,7 @@ class StreamHandler(StateMachine):
 
     def _open(self, request: OpenStream, event: Call) -> Transition:
         streams = self.runtime.whereis(STREAMS)
-        if streams is None:  # it is just being restarted, and this handler with it
+        if streams is None:  # it is being restarted, and so is this handler
             return Keep(answer_error(event.reply_to, ProcessDead(STREAMS)))
         record = request.record
         if self._table.find(record.stream_id) is not record:
@@ -175,7 +175,7 @@ class StreamHandler(StateMachine):
                 self._table.add(record)
             except StreamExists as error:
                 return Keep(answer_error(event.reply_to, error))
-        # The supervisor answers the caller itself, when the stream runs.
+        # The supervisor answers the caller when the stream runs.
         streams.actor_inbox.put(Envelope(StartChild(self._stream_spec(record)), reply_to=event.reply_to))
         self._start_call(record)
         return None
@@ -185,7 +185,7 @@ class StreamHandler(StateMachine):
             self._tell(SOURCES, StartChild(self._call_spec(record, record.feed)))
 
     def _introduce(self, record: StreamRecord) -> None:
-        """Let the record's hub notify the handler of the time."""
+        """Have the record's hub notify the handler that runs at that time."""
         whereis = self.runtime.whereis
 
         def tell(message: Any) -> None:
@@ -268,7 +268,7 @@ class StreamHandler(StateMachine):
 
 
 def _ending(stream_id: str, reason: object) -> Fail | Cancel:
-    """How a stream ends whose actor has ended for ``reason`` without ending it."""
+    """How a stream ends after its actor has died of ``reason`` without ending it."""
     if is_clean(reason):
         return Cancel(describe_reason(reason))
     error = StreamCrashed(stream_id, reason)

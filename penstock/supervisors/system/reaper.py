@@ -1,4 +1,4 @@
-"""The reaper: once a second it lets the handler and the registry look for ends that no message announces."""
+"""The reaper: once a second it has the handler and the registry look for ends that no message reports."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Reaper(StateMachine):
         return Next("waiting", state_timeout(_EVERY))
 
     def waiting(self, event: Event) -> Transition:
-        """Until the next round."""
+        """Wait for the next sweep."""
         if event.__class__ is not StateTimeout:
             return self.unhandled(event)
         for name in (HANDLER, REGISTRY):

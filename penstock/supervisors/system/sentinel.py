@@ -1,4 +1,4 @@
-"""The end of all streams: on request, or because the supervision tree has ended, which the sentinel notices."""
+"""Ends all streams: on request, or when the supervision tree has ended, which the sentinel notices."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from penstock.supervisors.system.agents import end_agents
 
 __all__ = ["Sentinel", "end_all", "fail_all", "stop_streams"]
 
-_PATIENCE: Final = 0.25  # seconds to wait for a stream's end before the next one is told to end
+_PATIENCE: Final = 0.25  # seconds to wait for a stream's end before the next one is ended
 
 
 class Sentinel(Process):
-    """Ends all streams when the root supervisor is dead, since no other process is left to do it."""
+    """Ends all streams when the root supervisor is dead, as no other process is left to do it."""
 
     in_pykka_registry = False
 
@@ -43,13 +43,13 @@ class Sentinel(Process):
 def stop_streams(table: StreamTable, left: Callable[[], float]) -> None:
     """End all streams in the order in which they were opened.
 
-    Each is waited for before the next is told, but for a quarter of a second at most: the slow ones are waited for
-    after all have been told.
+    Each is waited for, but for a quarter of a second at most, before the next one is ended. The slow ones are waited
+    for at the end.
     """
     slow: list[Reply] = []
     fed: list[StreamRecord] = []
     records = table.all()
-    for record in records:  # first: a request in the queue must not get the thread of one that is ended
+    for record in records:  # first: a queued request must not get the reader thread of an ended one
         feed = record.feed
         if feed is not None and not feed.started:
             feed.abandon()
@@ -57,7 +57,7 @@ def stop_streams(table: StreamTable, left: Callable[[], float]) -> None:
         if record.ref is None or record.is_over:
             continue
         if record.feeder is not None and record.ending is None and record.runtime.is_alive(record.feeder):
-            reply = record.over  # the older stream that feeds it has been told to end; its remaining tokens still come
+            reply = record.over  # the older stream that feeds it is ending; its remaining tokens still come
             fed.append(record)
         elif record.feed is not None and record.ending is None:
             reply = _cut_off(record.ref)
@@ -73,14 +73,14 @@ def stop_streams(table: StreamTable, left: Callable[[], float]) -> None:
 
 
 def _cut_off(ref: ProcessRef) -> Reply:
-    """Let a stream emit what it has, and end it although its feed has not finished."""
+    """Have a stream emit what is buffered, and cancel it, as its feed has not finished."""
     ref.ask(Flush(), block=False)
     reply: Reply = ref.ask(Cancel("shutdown"), block=False)
     return reply
 
 
 def _is_answered(reply: Reply, timeout: float) -> bool:
-    """Wait for ``timeout`` seconds at most; returns whether there is an answer or will never be one."""
+    """Wait for ``timeout`` seconds at most; returns False if there is no answer yet."""
     try:
         reply.get(timeout=timeout)
     except CallTimeout:
@@ -92,13 +92,13 @@ def _is_answered(reply: Reply, timeout: float) -> bool:
 
 
 def end_all(table: StreamTable, agents: AgentTable, reason: object) -> None:
-    """End every stream and agent that the tree has left behind."""
+    """End every stream and agent that is left after the tree has ended."""
     fail_all(table, reason)
     end_agents(agents)
 
 
 def fail_all(table: StreamTable, reason: object) -> None:
-    """End every stream that has not ended with `StreamFailed`."""
+    """End every stream that still runs, with `StreamFailed`."""
     for record in table.all():
         if record.is_over:
             record.announce_end()

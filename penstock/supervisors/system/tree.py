@@ -18,9 +18,9 @@ __all__ = ["system_children"]
 def system_children(names: Names, table: StreamTable, agents: AgentTable, user: UserSpecs) -> list[ChildSpec]:
     """The root's children. If one crashes, it is restarted together with those after it (``rest_for_one``).
 
-    Agents use streams, sources and tools, and so come after them: an agent that has lost one of these is restarted
-    with it. The two handlers clean up after everything before them. The user's own processes come last: they may use
-    all of it, and nothing is restarted because of them.
+    Agents use streams, sources and tools, and so come after them: agents are restarted together with these. The two
+    handlers clean up after everything before them. The user's own processes come last: they may use all of it, and
+    nothing else is restarted because of them.
     """
     return [
         ChildSpec(id=REGISTRY, name=REGISTRY, cls=Registry, args=(names,)),

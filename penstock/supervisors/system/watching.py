@@ -1,4 +1,4 @@
-"""Who reads the streams: the death of subscribed actors, and streams that linger after their last reader has left."""
+"""Watches subscribers: actors that die, and streams that linger after their last subscriber has left."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from penstock.supervisors.calls import Successor
 
 __all__ = ["SuccessorAnswered", "Watching"]
 
-_ORPHANED: Final = "nobody reads it"
+_ORPHANED: Final = "no subscriber is left"
 _PATIENCE: Final = 5.0  # seconds that a dead subscriber's supervisor may be dead itself
 _LONGEST_DELAY: Final = 0.5  # seconds between two looks for a restarted subscriber
 
@@ -45,17 +45,17 @@ class _Lost:
 
 
 class Watching:
-    """The readers' part of the handler's tables. Used in the handler's process only."""
+    """The handler's tables of subscribers and lingering streams. Used in the handler's process only."""
 
     def __init__(self, runtime: Node, handler: ProcessRef) -> None:
         self._runtime = runtime
         self._handler = handler
-        # The subscriptions of each actor, in order: of ours, which are monitored, and of plain Pykka actors.
+        # The subscriptions of each actor, in order: of our processes, which are monitored, and of plain Pykka actors.
         self._watched: dict[ProcessRef, dict[PushSubscription, None]] = {}
         self._foreign: dict[pykka.ActorRef[Any], dict[PushSubscription, None]] = {}
         self._lost: dict[ProcessRef, _Lost] = {}
-        self._lingering: dict[int, tuple[float, StreamRecord]] = {}  # by serial: the record, and until when it lingers
-        self._linger_ends: list[tuple[float, int]] = []  # a heap of the same; some entries are out of date
+        self._lingering: dict[int, tuple[float, StreamRecord]] = {}  # by serial: until when, and the record
+        self._linger_ends: list[tuple[float, int]] = []  # a heap of the same; some entries are stale
 
     # --- subscribers ---------------------------------------------------------------------------------------------
 
@@ -69,7 +69,7 @@ class Watching:
             if isinstance(ref, ProcessRef):
                 self._runtime.monitor(self._handler, ref)
             return
-        if len(others) >= 16 and len(others) & (len(others) - 1) == 0:  # at each doubling: constant time on average
+        if len(others) >= 16 and len(others) & (len(others) - 1) == 0:  # at each doubling: constant on average
             known[ref] = others = {other: None for other in others if other.is_active}
         others[subscription] = None
 
@@ -144,7 +144,7 @@ class Watching:
         return Keep(timeout(process, lost.delay))
 
     def sweep(self) -> None:
-        """Look for plain Pykka actors that have died, and forget subscriptions that are over."""
+        """End the subscriptions of plain Pykka actors that have died, and forget ended subscriptions."""
         for ref, subscriptions in list(self._foreign.items()):
             if not ref.is_alive():
                 del self._foreign[ref]
@@ -156,7 +156,7 @@ class Watching:
             for subscription in [one for one in watched if not one.is_active]:
                 del watched[subscription]
 
-    # --- streams without readers ---------------------------------------------------------------------------------
+    # --- streams without subscribers -----------------------------------------------------------------------------
 
     def orphaned(self, record: StreamRecord) -> Transition:
         """Apply ``on_orphan`` to a stream whose last subscriber has left."""
@@ -168,7 +168,7 @@ class Watching:
             until = self._runtime.clock.monotonic() + record.on_orphan
             self._lingering[record.serial] = (until, record)
             heapq.heappush(self._linger_ends, (until, record.serial))
-            if len(self._linger_ends) > 2 * len(self._lingering) + 64:  # mostly out of date
+            if len(self._linger_ends) > 2 * len(self._lingering) + 64:  # mostly stale
                 self._linger_ends = [(end, serial) for serial, (end, _) in self._lingering.items()]
                 heapq.heapify(self._linger_ends)
             return self._wait_for_linger()

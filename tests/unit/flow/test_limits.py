@@ -96,7 +96,7 @@ def test_nobody_overtakes_not_even_where_there_is_room() -> None:
     assert line.ask("new", 0, 0.0) == math.inf
     assert line.first == "b"
     assert line.ask("b", 0, 0.0) == 0.0
-    line.give_up("c")
+    line.remove("c")
     assert list(line.queue) == ["d", "new"]
 
 

@@ -1,7 +1,6 @@
 """Iterators over a stream's events, for ``for`` and ``async for``.
 
-A pull subscriber reads the log when its consumer asks; nothing runs, and nothing waits, between two events but the
-consumer's own thread or task.
+A pull subscriber reads the log when its consumer asks for the next event. It has no thread or task of its own.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ _TERMINAL: Final = (StreamCompleted, StreamFailed, StreamCancelled)
 
 
 class PullSubscription(Subscription):
-    """The subscription of an iterator. The iterator itself is `Events`; only that can be garbage-collected early."""
+    """The subscription of an iterator. The iterator itself, `Events`, may be garbage-collected before it."""
 
     __slots__ = ("_dispatcher", "_waiting")
 
@@ -47,7 +46,7 @@ class PullSubscription(Subscription):
         self.wake()
 
     def abandon(self) -> None:
-        """Have the handler unsubscribe it, as its iterator is garbage. Safe to call in a finalizer."""
+        """Have the handler unsubscribe it after its iterator was garbage-collected. Safe to call in a finalizer."""
         if self.is_active:
             self.is_active = False
             self._hub.on_abandoned(self)
@@ -138,7 +137,7 @@ class Events(Iterator[Event], AsyncIterator[Event]):
     It counts as a subscriber until it ends, is closed, or is dropped. One consumer at a time.
     """
 
-    # An iterator that is dropped lets go of its stream. A traceback keeps the frames of a wait that was cancelled or
+    # An iterator that is dropped unsubscribes. A traceback keeps the frames of a wait that was cancelled or
     # interrupted, so no frame below may hold the iterator: the waits are methods of the subscription.
 
     __slots__ = ("_subscription",)

@@ -34,13 +34,13 @@ class PushSubscription(Subscription):
 
     __slots__ = (
         "_acknowledged",
+        "_count",
         "_is_complete",
         "_pumping",
         "_receipt_every",
         "_returned",
         "_sent",
         "_start",
-        "_told",
         "is_lost",
         "name",
         "on_dead",
@@ -53,7 +53,7 @@ class PushSubscription(Subscription):
         self.ref = ref
         self.on_dead: Callable[[], None] = nothing
         self._is_complete = False  # it has been sent its last event
-        self._told = 0
+        self._count = 0
         self._acknowledged = 0
         self._receipt_every = max(1, cursor.window // 2)
         self._pumping = threading.Lock()
@@ -81,7 +81,7 @@ class PushSubscription(Subscription):
     @property
     def pending(self) -> int:
         """How many events wait for it, including those in its mailbox that it has not acknowledged."""
-        return self._cursor.pending + self._told - self._acknowledged
+        return self._cursor.pending + self._count - self._acknowledged
 
     def wake(self) -> None:
         """Deliver pending events. Returns at once if another thread is already delivering."""
@@ -92,23 +92,23 @@ class PushSubscription(Subscription):
                 self._pumping.release()
             if not self._has_work():
                 break
-        if self.is_active and self._told == 0 and self._cursor.is_at_end:  # it began after the end: no event will come
+        if self.is_active and self._count == 0 and self._cursor.is_at_end:  # it began after the end: no event will come
             self._complete()
 
     def _has_work(self) -> bool:
         cursor = self._cursor
         if not self.is_active or self.is_lost:
             return False
-        if self._told - self._acknowledged < cursor.window:
+        if self._count - self._acknowledged < cursor.window:
             return cursor.pending > 0
         return cursor.slow == "disconnect" and cursor.is_slow
 
-    def acknowledge(self, told: int) -> None:
-        """Note that it has handled the first ``told`` events. Called in the actor's thread."""
-        self._acknowledged = max(self._acknowledged, told)
-        while len(self._sent) > self._told - self._acknowledged + 1:
+    def acknowledge(self, count: int) -> None:
+        """Note that it has handled the first ``count`` events. Called in the actor's thread."""
+        self._acknowledged = max(self._acknowledged, count)
+        while len(self._sent) > self._count - self._acknowledged + 1:
             self._sent.popleft()
-        if self._is_complete and self._acknowledged >= self._told:
+        if self._is_complete and self._acknowledged >= self._count:
             self.unsubscribe()
         self.wake()
         self._hub.caught_up()
@@ -158,7 +158,7 @@ class PushSubscription(Subscription):
             self._forget_actor()
             self._cursor = Cursor(before.log, after, before.slow, before.window)
             self._cursor.dropped = before.dropped
-            self._told = self._acknowledged = 0
+            self._count = self._acknowledged = 0
             self._sent.clear()
             self._returned, self._start, self._is_complete = None, after, False
             self.ref = ref
@@ -181,14 +181,14 @@ class PushSubscription(Subscription):
                 self._sent.append(event.seq)  # first: a dead actor gives it back at once
             if not self._tell(event):
                 return
-            self._told += 1
+            self._count += 1
             if isinstance(event, _TERMINAL):
                 if self.supervisor is None:
                     self._complete()
                 else:  # should the actor crash before it has handled this, the next one gets it
                     self._is_complete = True
                     self._ask_for_receipt()
-            elif self._told % self._receipt_every == 0:
+            elif self._count % self._receipt_every == 0:
                 self._ask_for_receipt()
 
     def _complete(self) -> None:
@@ -208,7 +208,7 @@ class PushSubscription(Subscription):
 
     def _ask_for_receipt(self) -> None:
         try:
-            self.ref.actor_inbox.put(Envelope(_RECEIPT, reply_to=_Receipt(self, self._told)))
+            self.ref.actor_inbox.put(Envelope(_RECEIPT, reply_to=_Receipt(self, self._count)))
         except Exception as error:
             self._refused(error)
 
@@ -222,13 +222,13 @@ class PushSubscription(Subscription):
 class _Receipt(pykka.Future[Any]):
     """Set by the actor when it has handled all messages before this one; fails if the actor is dead."""
 
-    def __init__(self, subscription: PushSubscription, told: int) -> None:
+    def __init__(self, subscription: PushSubscription, count: int) -> None:
         super().__init__()
         self._subscription = subscription
-        self._told = told
+        self._count = count
 
     def set(self, value: Any = None) -> None:
-        self._subscription.acknowledge(self._told)
+        self._subscription.acknowledge(self._count)
 
     def set_exception(self, exc_info: Any = None) -> None:
         self._subscription.receipt_refused()

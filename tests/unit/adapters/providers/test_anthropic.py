@@ -38,6 +38,7 @@ from penstock.ports import (
     ToolCallFragment,
     UsageDelta,
 )
+from tests.unit.adapters.providers.common import nested, telling_depths
 
 KEY = Secret("sk-ant-123")
 PROVIDER = AnthropicMessages(KEY)
@@ -566,11 +567,15 @@ def test_data_that_is_no_event_is_counted(data: str) -> None:
 
 def test_input_of_any_depth_breaks_nothing() -> None:
     decoder = MessagesDecoder(10_000_000)
-    for depth in (100, *range(850, 1_000), 5_000):
-        deep = '{"a":' * depth + "1" + "}" * depth
-        block = f'{{"type":"tool_use","id":"t","name":"f","input":{deep}}}'
-        decoder.feed(f'data: {{"type":"content_block_start","index":0,"content_block":{block}}}\n\n'.encode())
-    assert decoder.skipped
+    skipped = []
+    for depth in telling_depths():
+        block = f'{{"type":"tool_use","id":"t","name":"f","input":{nested(depth)}}}'
+        event = f'data: {{"type":"content_block_start","index":0,"content_block":{block}}}\n\n'
+        before = decoder.skipped
+        told = decoder.feed(event.encode())
+        skipped.append(decoder.skipped - before)
+        assert len(told) + skipped[-1] == 1, depth
+    assert (skipped[0], skipped[-1]) == (0, 1)
 
 
 def test_events_without_a_type_go_by_the_name_of_the_event() -> None:

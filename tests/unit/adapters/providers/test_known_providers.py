@@ -159,9 +159,8 @@ def test_the_documents_table_equals_the_rows() -> None:
     assert table[1].splitlines() == [docs_row(row) for row in KNOWN_PROVIDERS]
 
 
-def test_the_command_lines_help_names_every_provider_and_every_key_variable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "400")
-    shown = CliRunner().invoke(app, ["chat", "--help"]).output
+def test_the_command_lines_help_names_every_provider_and_every_key_variable() -> None:
+    shown = " ".join(CliRunner().invoke(app, ["chat", "--help"]).output.split())
     assert f"{', '.join(remote_provider_names())}, or loopback" in shown
     assert f"({', '.join(main_key_variables())})" in shown
 

@@ -25,6 +25,7 @@ from penstock.ports import (
     ToolCallFragment,
     UsageDelta,
 )
+from tests.unit.adapters.providers.common import nested, telling_depths
 
 PROVIDER = OllamaChat()
 HI = [{"role": "user", "content": "Hi"}]
@@ -305,10 +306,14 @@ def test_fields_of_other_types_are_read_the_lenient_way() -> None:
 
 def test_arguments_of_any_depth_break_nothing() -> None:
     decoder = OllamaDecoder(10_000_000)
-    for depth in (100, *range(850, 1_000), 5_000):
-        deep = '{"a":' * depth + "1" + "}" * depth
-        decoder.feed(f'{{"message":{{"tool_calls":[{{"function":{{"name":"f","arguments":{deep}}}}}]}}}}\n'.encode())
-    assert decoder.skipped
+    skipped = []
+    for depth in telling_depths():
+        call = f'{{"function":{{"name":"f","arguments":{nested(depth)}}}}}'
+        before = decoder.skipped
+        told = decoder.feed(f'{{"message":{{"tool_calls":[{call}]}}}}\n'.encode())
+        skipped.append(decoder.skipped - before)
+        assert len(told) + skipped[-1] == 1, depth
+    assert (skipped[0], skipped[-1]) == (0, 1)
 
 
 def test_a_character_cut_in_two_between_lines_is_one_character() -> None:
