@@ -154,6 +154,6 @@ MACHINES: Final = {
 }
 
 UNDRAWN: Final = {
-    "_Request": "the stand-in for a reader's thread in simulations",
+    "_OfferingRequest": "the stand-in for a reader's thread in simulations",
 }
 """State machines with several states that have no table, and why."""
