@@ -12,7 +12,9 @@ VENV   := .venv$(if $(filter-out $(WANTED),$(FOUND)),-$(WANTED))
 BIN    := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --maxprocesses 8 --dist worksteal
 
-QUICK := tests/unit tests/conformance/test_stream.py tests/conformance/test_asking.py tests/conformance/test_metrics.py
+# `make quick` leaves out what runs programs: the benchmarks, and pytest itself.
+QUICK := tests/unit $(addprefix tests/conformance/test_,$(addsuffix .py,stream statem supervisor links handler integration)) \
+	$(addprefix --deselect tests/unit/test_,$(addsuffix .py,benchmarks_run seeds))
 
 .PHONY: run quick check lint types workflows test simulate soak bench format docs diagrams clean help
 .DELETE_ON_ERROR:
@@ -46,7 +48,7 @@ run: $(VENV)/.run  ## the demo: several streams, a retry, a crash, an agent with
 
 quick: $(VENV)/.dev  ## after each edit, under a minute: ruff, the unit tests and a few of the conformance tests
 	$(BIN)/ruff check .
-	$(PYTEST) --deselect tests/unit/test_benchmarks_run.py $(QUICK)
+	$(PYTEST) $(QUICK)
 
 check: lint types workflows  ## lint, types and workflows
 

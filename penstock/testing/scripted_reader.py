@@ -11,6 +11,7 @@ import msgspec
 from penstock.actors.call.record import Resumed
 from penstock.actors.runtime.process import ProcessRef
 from penstock.actors.runtime.runtime import Runtime
+from penstock.actors.runtime.signals import Ephemeral
 from penstock.actors.runtime.statem import StateMachine
 from penstock.actors.runtime.transitions import Cast, Event, Next, StateTimeout, Stop, Transition, state_timeout
 from penstock.config.checks import check_choice
@@ -173,13 +174,21 @@ class _BlockingRequest:
 # --- one request that offers ---------------------------------------------------------------------------------------
 
 
+class _Word(Ephemeral):
+    """A message to a request."""
+
+
+_CANCEL: Final = _Word()
+_ROOM: Final = _Word()  # there is room for more deltas
+
+
 class _OfferingJob(msgspec.Struct, frozen=True):
     """The `ReaderJob` of a request that is a process."""
 
     ref: ProcessRef
 
     def cancel(self) -> None:
-        self.ref.tell("cancel")
+        self.ref.tell(_CANCEL)
 
 
 class _OfferingRequest(StateMachine):
@@ -226,7 +235,7 @@ class _OfferingRequest(StateMachine):
 
     def held(self, event: Event) -> Transition:
         """The stream has no room for the rest of the last read."""
-        if isinstance(event, Cast) and event.message == "room":
+        if isinstance(event, Cast) and event.message is _ROOM:
             return self._offer([])
         return self._cancelled(event)
 
@@ -240,15 +249,15 @@ class _OfferingRequest(StateMachine):
 
     def _offer(self, deltas: list[Delta]) -> Transition:
         tell = self.ref.tell
-        wanted = self._sink.offer(deltas, lambda: tell("room"))
+        wanted = self._sink.offer(deltas, lambda: tell(_ROOM))
         if wanted is None:
             return Next("held")
         return self._after("reading", 0.0) if wanted else self._close(IncompleteStream("the sink wants no more"))
 
     def _cancelled(self, event: Event) -> Transition:
-        if isinstance(event, Cast) and event.message == "cancel":
+        if isinstance(event, Cast) and event.message is _CANCEL:
             return self._close(IncompleteStream("cancelled"), cancelled=True)
-        if isinstance(event, Cast) and event.message == "room":
+        if isinstance(event, Cast) and event.message is _ROOM:
             return None  # it was cancelled, or woken twice
         return self.unhandled(event)
 

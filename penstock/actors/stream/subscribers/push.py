@@ -61,7 +61,7 @@ class PushSubscription(Subscription):
         self.supervisor: ProcessRef | None = None
         """The supervisor of the actor, which may restart it. The subscription then goes on with the new actor."""
         self.is_lost = False  # its actor is dead, and may be restarted
-        self._sent: deque[int] = deque()  # numbers of the events sent to a supervised actor, since the last receipt
+        self._sent: deque[int] | None = None  # numbers of the events sent to a supervised actor since the last receipt
         self._returned: int | None = None  # the first of these that it had not handled when it died
         self._start = cursor.seq
         if isinstance(ref, ProcessRef):
@@ -72,6 +72,7 @@ class PushSubscription(Subscription):
         parent = None if actor is None else actor.parent
         if parent is not None and getattr(parent.actor_class, "is_supervisor", False):
             self.name, self.supervisor = actor.name, parent
+            self._sent = deque()
             ref.on_returned = (*ref.on_returned, self._take_back)
 
     def is_of(self, target: Any) -> bool:
@@ -106,12 +107,16 @@ class PushSubscription(Subscription):
     def acknowledge(self, count: int) -> None:
         """Note that it has handled the first ``count`` events. Called in the actor's thread."""
         self._acknowledged = max(self._acknowledged, count)
-        while len(self._sent) > self._count - self._acknowledged + 1:
-            self._sent.popleft()
-        if self._is_complete and self._acknowledged >= self._count:
-            self.unsubscribe()
+        if self._sent is not None:
+            self._forget_handled(self._sent)
         self.wake()
         self._hub.caught_up()
+
+    def _forget_handled(self, sent: deque[int]) -> None:
+        while len(sent) > self._count - self._acknowledged + 1:  # the last one handled stays: it is where to resume
+            sent.popleft()
+        if self._is_complete and self._acknowledged >= self._count:
+            self.unsubscribe()
 
     def died(self) -> None:
         """End the subscription, as the actor is dead."""
@@ -144,7 +149,7 @@ class PushSubscription(Subscription):
         """Note an event that the dead actor has not handled. Any thread."""
         if not isinstance(message, Event) or message.stream_id != self._cursor.log.stream_id:
             return False
-        if message.seq not in self._sent:
+        if self._sent is None or message.seq not in self._sent:
             return False
         self._returned = message.seq if self._returned is None else min(self._returned, message.seq)
         return True
@@ -152,14 +157,14 @@ class PushSubscription(Subscription):
     def go_on_with(self, ref: ProcessRef) -> None:
         """Send the events after the last one that the dead actor had to the actor in its place."""
         with self._pumping:
-            had = [seq for seq in self._sent if self._returned is None or seq < self._returned]
+            had = [seq for seq in self._sent or () if self._returned is None or seq < self._returned]
             after = max(had) if had else self._start
             before = self._cursor
             self._forget_actor()
             self._cursor = Cursor(before.log, after, before.slow, before.window)
             self._cursor.dropped = before.dropped
             self._count = self._acknowledged = 0
-            self._sent.clear()
+            self._sent = None
             self._returned, self._start, self._is_complete = None, after, False
             self.ref = ref
             self._note_supervisor(ref)
@@ -177,7 +182,7 @@ class PushSubscription(Subscription):
                 return
             if event is None:
                 return
-            if self.supervisor is not None:
+            if self._sent is not None:
                 self._sent.append(event.seq)  # first: a dead actor gives it back at once
             if not self._tell(event):
                 return
