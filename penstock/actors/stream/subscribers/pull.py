@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from typing import Any, Final, Self
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Final, Self
 
 from penstock.actors.runtime.dispatcher import Dispatcher
 from penstock.actors.stream.cursor import Cursor
@@ -137,8 +137,8 @@ class Events(Iterator[Event], AsyncIterator[Event]):
     It counts as a subscriber until it ends, is closed, or is dropped. One consumer at a time.
     """
 
-    # An iterator that is dropped unsubscribes. A traceback keeps the frames of a wait that was cancelled or
-    # interrupted, so no frame below may hold the iterator: the waits are methods of the subscription.
+    # A traceback keeps the frames of a wait that was cancelled or interrupted, and what their variables hold. So each
+    # method below lets go of the iterator when its wait is over: dropping the iterator must end the subscription.
 
     __slots__ = ("_subscription",)
 
@@ -153,9 +153,10 @@ class Events(Iterator[Event], AsyncIterator[Event]):
             StopIteration: the terminal event has been returned.
             SubscriberTooSlow: with ``slow="disconnect"``.
         """
-        subscription = self._subscription
-        del self
-        return subscription.next(timeout)
+        try:
+            return self._subscription.next(timeout)
+        finally:
+            del self
 
     @property
     def subscription(self) -> Subscription:
@@ -174,15 +175,19 @@ class Events(Iterator[Event], AsyncIterator[Event]):
         return self
 
     def __next__(self) -> Event:
-        subscription = self._subscription
-        del self
-        return subscription.next(None)
+        try:
+            return self._subscription.next(None)
+        finally:
+            del self
 
     def __aiter__(self) -> Self:
         return self
 
-    def __anext__(self) -> Coroutine[Any, Any, Event]:
-        return self._subscription.next_async()
+    async def __anext__(self) -> Event:
+        try:
+            return await self._subscription.next_async()
+        finally:
+            del self
 
     def __enter__(self) -> Self:
         return self
