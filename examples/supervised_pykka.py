@@ -13,13 +13,7 @@ from typing import Any
 
 import pykka
 
-from penstock.actors.runtime.clock import SystemClock, TimerThread
-from penstock.actors.runtime.dispatcher import ThreadedDispatcher
-from penstock.actors.runtime.runtime import Runtime
-from penstock.supervisors.calls import which_children
-from penstock.supervisors.plain import PlainActor
-from penstock.supervisors.spec import ChildSpec, SupervisorFlags
-from penstock.supervisors.supervisor import Supervisor
+from penstock import otp
 from penstock.testing import eventually
 
 logging.disable(logging.CRITICAL)  # crashes are logged; here they are intended
@@ -50,20 +44,28 @@ class Counter(pykka.ThreadingActor):
 
 
 def main() -> None:
+<<<<<<< HEAD
     """Start both actors, crash each of them, stop."""
     dispatcher, timers = ThreadedDispatcher(workers=2), TimerThread()
     runtime = Runtime(dispatcher, timers, SystemClock())
+=======
+    """Start, crash, crash, stop."""
+    dispatcher, timers = otp.ThreadedDispatcher(workers=2), otp.TimerThread()
+    runtime = otp.Runtime(dispatcher, timers, otp.SystemClock())
+>>>>>>> e10d
     children = [
-        ChildSpec(id="store", cls=PlainActor, args=(Store,), name="store"),
-        ChildSpec(id="counter", cls=PlainActor, args=(Counter, lambda: runtime.whereis("store")), name="counter"),
+        otp.ChildSpec(id="store", cls=otp.PlainActor, args=(Store,), name="store"),
+        otp.ChildSpec(
+            id="counter", cls=otp.PlainActor, args=(Counter, lambda: runtime.whereis("store")), name="counter"
+        ),
     ]
-    top = runtime.spawn(Supervisor, children, SupervisorFlags(strategy="rest_for_one", intensity=5))
+    top = runtime.spawn(otp.Supervisor, children, otp.SupervisorFlags(strategy="rest_for_one", intensity=5))
 
     def find(name: str) -> Any:
         return eventually(lambda: runtime.whereis(name))
 
     def restarts() -> dict[str, int]:
-        return {child.id: child.restarts for child in reversed(which_children(top, timeout=5))}
+        return {child.id: child.restarts for child in reversed(otp.which_children(top, timeout=5))}
 
     print("counted:", find("counter").ask(1), find("counter").ask(2))
 

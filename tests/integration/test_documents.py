@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import penstock
+import penstock.otp
 import penstock.testing
 from penstock.adapters.loopback.models import default_script
 from penstock.adapters.loopback.server import LoopbackProvider
@@ -151,4 +152,5 @@ def test_every_public_name_is_in_the_api_reference() -> None:
     shown = re.findall(r"^::: ([\w.]+)$", text, re.MULTILINE)
     public = [f"penstock.{name}" for name in penstock.__all__]
     public += [f"penstock.testing.{name}" for name in penstock.testing.__all__]
+    public += [f"penstock.otp.{name}" for name in penstock.otp.__all__]
     assert sorted(shown) == sorted(public)
