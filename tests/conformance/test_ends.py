@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 import penstock
+from penstock import otp
 from penstock.actors.call.record import CallRecord
+from penstock.actors.runtime.process import SystemMessage
 from penstock.actors.stream.messages import Cancel, Complete, Fail
 from penstock.actors.stream.outcome import Outcome
 from penstock.errors import ApiError, IncompleteStream
@@ -303,3 +305,97 @@ def test_an_end_that_hangs_in_the_journal_is_announced_when_its_actor_is_killed(
         finally:
             go_on.set()
             stopper.join(10)
+
+
+# --- a journal that hangs holds up nothing but its own stream --------------------------------------------------------
+
+
+class Suspending(SystemMessage):
+    """Suspends the process that gets it."""
+
+    __slots__ = ()
+
+    def apply(self, process: Any) -> None:
+        process.suspend()
+
+
+class Hanging:
+    """Hangs in every append."""
+
+    def __init__(self) -> None:
+        self.entered, self.go_on = threading.Event(), threading.Event()
+
+    def append(self, event: Event) -> None:
+        self.entered.set()
+        self.go_on.wait(20)
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+@pytest.mark.parametrize("restart", ["temporary", "transient"])
+def test_a_journal_that_hangs_when_its_actor_is_killed_holds_up_no_other_stream(
+    restart: Any, is_cancelled: bool
+) -> None:
+    journal = Hanging()
+    with penstock.System() as system:
+        try:
+            stream = system.open_stream("s", STEADY, journal=journal, restart=restart)
+            stream.process_token("a")
+            assert journal.entered.wait(10)
+            if is_cancelled:
+                stream._record.propose(Cancel("enough"))
+            assert stream._record.ref is not None
+            system.runtime.exit(stream._record.ref, "kill")
+            system.open_stream("other").stop()
+            if restart == "temporary" or is_cancelled:
+                eventually(lambda: stream._record.over.is_done, 10)
+        finally:
+            journal.go_on.set()
+
+
+def test_a_journal_that_hangs_only_after_its_actor_has_died_holds_up_no_other_stream() -> None:
+    journal = Hanging()
+    with penstock.System() as system:
+        try:
+            stream = system.open_stream("s", STEADY, journal=journal)
+            assert stream._record.ref is not None
+            system.runtime.exit(stream._record.ref, "kill")
+            assert journal.entered.wait(10)
+            system.open_stream("other").stop()
+        finally:
+            journal.go_on.set()
+        eventually(lambda: stream._record.over.is_done, 10)
+
+
+def test_an_end_that_hangs_in_the_journal_is_announced_although_the_handler_dies_too() -> None:
+    journal = Hanging()
+    with penstock.System() as system:
+        try:
+            stream = system.open_stream("s", STEADY, journal=journal)
+            actor, handler = stream._record.ref, system.runtime.whereis("handler")
+            assert actor is not None
+            assert handler is not None
+            stream._record.propose(Cancel("enough"))
+            assert journal.entered.wait(10)
+            handler.actor_inbox.put(Suspending())  # it does not act on the actor's death before it dies itself
+            system.runtime.exit(actor, "kill")
+            streams = system.runtime.whereis("streams")
+            assert streams is not None
+            eventually(lambda: not otp.which_children(streams, 5), 10)
+            assert not stream._record.over.is_done
+            system.runtime.exit(handler, "kill")
+            eventually(lambda: stream._record.over.is_done, 10)
+        finally:
+            journal.go_on.set()
+
+
+def test_a_record_is_counted_once_although_it_is_entered_again() -> None:
+    with SimulatedSystem() as system:
+        stream = system.open_stream("s", STEADY)
+        stream.stop()
+        table = system._services.streams
+        table.forget(stream._record)
+        table.add(stream._record)  # by a handler that is asked again after a crash
+        statistics = system.statistics()
+        assert (statistics.streams_created, statistics.streams_active) == (1, 0)
+        with pytest.raises(penstock.StreamNotFound):
+            table.get("s")

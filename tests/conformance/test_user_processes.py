@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 from typing import Any
 
 import pykka
@@ -278,3 +280,53 @@ def test_a_supervised_subscriber_goes_on_in_real_time() -> None:
         eventually(lambda: got[-1] == stream._record.log.last_seq)
         events: list[Event] = list(stream._record.log)
         assert got == [event.seq for event in events]
+
+
+def test_a_subscription_made_just_before_the_actor_dies_does_not_displace_its_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    got: list[int] = []
+    with SimulatedSystem() as system:
+        first, second = system.open_stream("a", STEADY), system.open_stream("b", STEADY)
+        ref = system.start_child(reader(got, 2, backoff=otp.Backoff(min=1.0, max=2.0, jitter=0)))
+        assert ref is not None
+        actor = ref._actor_weakref()  # a thread that is subscribing it keeps it
+        first.subscribe(ref, slow="block", window=1)
+        first.process_tokens(["1", "2", "3"])
+        system.advance(0.01)
+        assert not ref.is_alive()
+        with monkeypatch.context() as patch:
+            patch.setattr(type(ref), "is_alive", lambda self: True)  # it died just afterwards
+            second.subscribe(ref)
+        system.advance(10)
+        assert actor is not None
+        assert got == [1, 2, 3]
+        second.process_token("1")
+        system.advance(1)
+        assert got == [1, 2, 3, 1]
+
+
+def test_an_actor_that_many_threads_subscribe_at_once_gives_back_events_to_all() -> None:
+    interval = sys.getswitchinterval()
+    with penstock.System() as system:
+        streams = [system.open_stream(options=STEADY) for _ in range(200)]
+        ref = system.start_child(reader([]))
+        assert ref is not None
+        parts = [streams[start::4] for start in range(4)]
+
+        def subscribe(part: list[penstock.Stream]) -> None:
+            for stream in part:
+                for _ in range(3):
+                    stream.subscribe(ref).unsubscribe()
+                stream.subscribe(ref)
+
+        threads = [threading.Thread(target=subscribe, args=(part,)) for part in parts]
+        sys.setswitchinterval(1e-6)
+        try:
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(20)
+        finally:
+            sys.setswitchinterval(interval)
+        assert len(ref.on_returned) == 200

@@ -84,9 +84,6 @@ class TokenStream(StateMachine):
     def init(self, record: StreamRecord) -> Next | Stop:
         if record.is_over:
             return Stop(NORMAL)  # the previous actor crashed after it had ended the stream
-        if isinstance(record.ending, Cancel):  # cancelled while there was no actor
-            record.finish(record.ending)
-            return Stop(NORMAL)
         self._stream = record
         self._log = record.log
         self._intake = record.intake
@@ -106,6 +103,8 @@ class TokenStream(StateMachine):
         self._hub.held = False
         self._hub.on_release = partial(wake, _RELEASED)
         self._intake.attach(partial(wake, _PUSHED), self._log.last_seq, epoch)
+        if isinstance(self._ending, Cancel):  # cancelled while there was no actor
+            self.actor_inbox.put(Cast(self._ending))  # not ended here: the journal may hang, and this is the supervisor
         if restarted:
             return self._take_over()
         if not self._intake.wait_for(1, epoch) or self._ending is not None:

@@ -167,7 +167,7 @@ class StreamRecord:
 
         Args:
             ending: how.
-            epoch: of the actor that ends it. An actor of an earlier epoch has no effect. None is for the handler and
+            epoch: of the actor that ends it. An actor of an earlier epoch has no effect. None is for `Finisher` and
                 the sentinel, which act when there is no actor.
 
         Returns whether this call has ended it.
@@ -180,12 +180,13 @@ class StreamRecord:
             feed.cancel()
         is_ours = False
         try:
-            with self._journal_lock():
+            with self._journal_lock() as is_free:
                 is_ours = self._write_terminal(ending, epoch)
                 if is_ours:
                     intake.clear()
                     assert log.terminal is not None
-                    self._journal_surely(log.terminal)
+                    if is_free:  # else this thread would hang in the journal too
+                        self._journal_surely(log.terminal)
         finally:
             if is_ours:
                 self.announce_end()
@@ -207,6 +208,11 @@ class StreamRecord:
         self.counters.state_changes += 1
         self.state = "ended"
         self.on_end(terminal)
+
+    @property
+    def is_announced(self) -> bool:
+        """Whether the terminal event has been announced, or is being announced."""
+        return self._is_announced
 
     def announce_end(self) -> None:
         """Announce the terminal event, once. Also called where `finish` may have hung, or crashed, in the journal."""
@@ -255,11 +261,14 @@ class StreamRecord:
             return self.log.new_epoch()
 
     @contextlib.contextmanager
-    def _journal_lock(self) -> Iterator[None]:
-        """Keep the journal equal to the log. Waits for a journal that hangs for a second at most."""
+    def _journal_lock(self) -> Iterator[bool]:
+        """Keep the journal equal to the log. Waits for a journal that hangs for a second at most.
+
+        Yields whether no append is under way.
+        """
         lock = self._journaling
         if lock is None:
-            yield
+            yield True
             return
         taken = lock.acquire(blocking=False)
         if not taken:
@@ -268,7 +277,7 @@ class StreamRecord:
             if not taken:
                 get_logger(stream_id=self.stream_id).error("journal_hangs")
         try:
-            yield
+            yield taken
         finally:
             if taken:
                 lock.release()

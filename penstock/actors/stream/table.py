@@ -25,12 +25,14 @@ class StreamTable:
         self.tokens = 0  # of ended streams
 
     def add(self, record: StreamRecord) -> None:
-        """Enter a record. The id of an ended stream can be used again.
+        """Enter a record, once. The id of an ended stream can be used again.
 
         Raises:
             StreamExists: a running stream has that id.
         """
         with self._lock:
+            if record.serial:  # entered by a handler that crashed before it answered
+                return
             other = self._records.get(record.stream_id)
             if other is not None and not other.is_over:
                 raise StreamExists(record.stream_id)

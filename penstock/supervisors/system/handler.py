@@ -38,12 +38,11 @@ from penstock.actors.stream.messages import Cancel, Fail
 from penstock.actors.stream.record import StreamRecord
 from penstock.actors.stream.subscribers.push import PushSubscription
 from penstock.actors.stream.table import StreamTable
-from penstock.config.logs import get_logger
 from penstock.errors import ProcessDead, StreamCrashed, StreamExists, describe_reason
-from penstock.events import StreamFailed
 from penstock.supervisors.calls import ReportChild, StartChild
 from penstock.supervisors.registry import Sweep
 from penstock.supervisors.spec import ChildExited, ChildSpec
+from penstock.supervisors.system.finishing import finish, log_failure
 from penstock.supervisors.system.watching import SuccessorAnswered, Watching
 
 __all__ = [
@@ -115,6 +114,8 @@ class StreamHandler(StateMachine):
         if record.is_over:
             if call is not None and not self._is_at_work(call):
                 call.abandon()
+            if not record.is_announced:  # its actor may have died in the journal
+                self._tell(STREAMS, ReportChild(self._stream_spec(record)))
             return
         if record.ref is None:  # its start may not have been requested yet
             self._tell(STREAMS, StartChild(self._stream_spec(record)))
@@ -206,12 +207,9 @@ class StreamHandler(StateMachine):
             return
         if record.is_over:
             record.announce_end()
+            log_failure(record)
         else:
-            record.finish(_ending(record.stream_id, exited.reason))
-        if isinstance(record.log.terminal, StreamFailed):
-            get_logger(stream_id=record.stream_id).info(
-                "stream_failed", error=describe_reason(record.log.terminal.error)
-            )
+            finish(record, _ending(record.stream_id, exited.reason))
         self._watching.ended(record)
 
     def _call_exited(self, record: StreamRecord, call: CallRecord, reason: object) -> None:

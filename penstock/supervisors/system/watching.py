@@ -83,6 +83,10 @@ class Watching:
                 subscription.died()
         if not left:
             return None
+        lost = self._lost.get(process)
+        if lost is not None:  # these subscribed just before it died, and are watched only now
+            lost.subscriptions += left
+            return None
         self._lost[process] = _Lost(left, self._runtime.clock.monotonic() + _PATIENCE)
         return self.look_for_successor(process)
 

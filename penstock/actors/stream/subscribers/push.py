@@ -26,6 +26,9 @@ from penstock.events import Disconnected, Event, StreamCancelled, StreamComplete
 __all__ = ["PushSubscription"]
 
 _TERMINAL: Final = (StreamCompleted, StreamFailed, StreamCancelled)
+_returning: Final = (
+    threading.RLock()
+)  # guards `on_returned` of all refs: an actor may subscribe to many streams at once
 _RECEIPT: Final = ProxyGetAttr(("actor_urn",))
 
 
@@ -73,7 +76,8 @@ class PushSubscription(Subscription):
         if parent is not None and getattr(parent.actor_class, "is_supervisor", False):
             self.name, self.supervisor = actor.name, parent
             self._sent = deque()
-            ref.on_returned = (*ref.on_returned, self._take_back)
+            with _returning:
+                ref.on_returned = (*ref.on_returned, self._take_back)
 
     def is_of(self, target: Any) -> bool:
         """Whether it is the subscription of ``target``; also of the actor that runs in the target's place."""
@@ -136,7 +140,8 @@ class PushSubscription(Subscription):
 
     def _forget_actor(self) -> None:
         if self.supervisor is not None and isinstance(self.ref, ProcessRef):
-            self.ref.on_returned = tuple(one for one in self.ref.on_returned if one != self._take_back)
+            with _returning:
+                self.ref.on_returned = tuple(one for one in self.ref.on_returned if one != self._take_back)
 
     # --- a supervised actor that is restarted ----------------------------------------------------------------------
 
