@@ -44,15 +44,9 @@ class Counter(pykka.ThreadingActor):
 
 
 def main() -> None:
-<<<<<<< HEAD
-    """Start both actors, crash each of them, stop."""
-    dispatcher, timers = ThreadedDispatcher(workers=2), TimerThread()
-    runtime = Runtime(dispatcher, timers, SystemClock())
-=======
     """Start, crash, crash, stop."""
     dispatcher, timers = otp.ThreadedDispatcher(workers=2), otp.TimerThread()
     runtime = otp.Runtime(dispatcher, timers, otp.SystemClock())
->>>>>>> e10d
     children = [
         otp.ChildSpec(id="store", cls=otp.PlainActor, args=(Store,), name="store"),
         otp.ChildSpec(
