@@ -360,7 +360,7 @@ def test_an_integration_that_dies_again_and_again_fails_its_stream() -> None:
 
 
 @pytest.mark.seeds(50)
-def test_when_what_joins_two_streams_is_killed_the_second_ends_and_the_first_is_let_go(seed: int) -> None:
+def test_when_what_joins_two_streams_is_killed_the_second_fails_and_the_first_is_released(seed: int) -> None:
     chance = random.Random(seed)
     with SimulatedSystem(seed) as system:
         first = chat(system, slowly(HANG))
@@ -369,7 +369,9 @@ def test_when_what_joins_two_streams_is_killed_the_second_ends_and_the_first_is_
         anything_may_happen(system, chance)
         relay = next(ref for ref in system.runtime.processes() if ref.label.startswith("relay"))
         kill(system, relay)
-        assert isinstance(collector.wait_for_terminal(), penstock.StreamCancelled)
+        terminal = collector.wait_for_terminal()
+        assert isinstance(terminal, penstock.StreamFailed)
+        assert isinstance(terminal.error, penstock.StreamCrashed)
         system.settle()
         assert first.is_over
         assert_all_is_well(system, [first, second], [collector])

@@ -33,7 +33,8 @@ VICTIMS = ("Integration", "StreamHandler", "TokenStream", "DynamicSupervisor")
 
 
 def gates(system: SimulatedSystem) -> tuple[EndpointStatistics, ...]:
-    return system._services.gates.statistics()
+    assert system._started is not None
+    return system._started.gates.statistics()
 
 
 def settings(**more: Any) -> Settings:
