@@ -48,7 +48,7 @@ run: $(VENV)/.run  ## the demo: several streams, a retry, a crash, an agent with
 
 quick: $(VENV)/.dev  ## after each edit, under a minute: ruff, the unit tests and a few of the conformance tests
 	$(BIN)/ruff check .
-	$(PYTEST) $(QUICK)
+	$(PYTEST) --hypothesis-profile quick $(QUICK)
 
 check: lint types workflows  ## lint, types and workflows
 

@@ -19,6 +19,7 @@ _PATIENCE_S = 5.0
 
 # Hypothesis' limits of time would make every property a test of how busy the machine is.
 settings.register_profile("penstock", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("quick", settings.get_profile("penstock"), max_examples=20)  # for `make quick`
 settings.load_profile("penstock")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import gc
 import gzip
 import socket
 import ssl
@@ -13,9 +12,9 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
-from urllib3 import HTTPConnectionPool
 
 from penstock.adapters.http.threads import HttpReader
 from penstock.adapters.providers.openai.chat_provider import OpenAiChat
@@ -239,10 +238,12 @@ def test_a_closed_reader_closes_kept_connections_though_their_pool_is_still_refe
 
     with RawServer(serve) as server:
         assert run(reader, server.url).error is None
-        pools = [one for one in gc.get_objects() if isinstance(one, HTTPConnectionPool)]
+        assert reader._session is not None
+        manager: Any = reader._session._session.get_adapter(server.url).poolmanager  # type: ignore[attr-defined]
+        pools = [manager.pools[key] for key in manager.pools.keys()]  # noqa: SIM118 - it has no `__iter__`
         assert reader.close(PATIENCE) == 0
         assert closed.wait(PATIENCE)
-        assert pools
+        assert len(pools) == 1
 
 
 def test_a_kept_connection_that_the_server_closed_meanwhile_is_not_used(reader: HttpReader) -> None:
