@@ -163,14 +163,16 @@ class Services:
         call = msgspec.structs.replace(call, model=found.model)
         if responses and not found.has_responses:
             call = to_chat_call(call)
+        request = found.provider.request(call)
         return Candidate(
             provider=found.provider,
             call=call,
-            request=found.provider.request(call),
+            request=request,
             account=found.name,
             gate=self.gates.gate(
                 found.account, getattr(found.provider, "base_url", ""), self.settings.limits(found.account)
             ),
+            key=self.gates.fingerprint(request),
             price=self.prices.find(found.account, found.model),
         )
 

@@ -29,6 +29,8 @@ QUEUE_TIMEOUT: Final = Between(0, 86_400)
 class LimitOptions(Options):
     """How much one endpoint (a provider and its URL) may be used by one system.
 
+    ``concurrent_streams`` counts the requests of all API keys together; the other limits apply to each API key.
+
     Attributes:
         requests_per_minute: requests started per minute, 1 … 1,000,000,000, plus a burst of a sixth of that (at
             least 1). None is unlimited.

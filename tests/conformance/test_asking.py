@@ -79,7 +79,9 @@ def endpoint(system: penstock.System, provider: ScriptedProvider) -> EndpointSta
 
 def assert_no_place_is_taken(system: penstock.System) -> None:
     """Works when it has been stopped, too."""
-    assert [one for one in system._services.gates.statistics() if one.active or one.queued] == []
+    services = system._started
+    assert services is not None
+    assert [one for one in services.gates.statistics() if one.active or one.queued] == []
 
 
 def source_state(system: penstock.System, stream: penstock.Stream) -> str | None:

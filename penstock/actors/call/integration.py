@@ -245,7 +245,7 @@ class Integration(StateMachine):
         with self._call.lock:
             if self._call.ref is not self.ref or self._call.is_cancelled:
                 return Stop(NORMAL)  # another one has taken over, or the stream has ended
-            ticket = self._call.take_ticket(gate, lambda: inbox.put(Cast(_Turn(ticket))))
+            ticket = self._call.take_ticket(gate, lambda: inbox.put(Cast(_Turn(ticket))), self._random.random())
         return self._enter(timeout(_QUEUE, gate.limits.queue_timeout))
 
     def _enter(self, *actions: Any) -> Transition:
@@ -389,7 +389,10 @@ class Integration(StateMachine):
         requested = error.retry_after if isinstance(error, ApiError) else None
         if requested is None:
             return delay
-        return max(delay, requested) if requested <= options.retry_after_limit else None
+        if requested > options.retry_after_limit:
+            return None
+        # All requests that were refused together have the same time to wait: they must not return together.
+        return max(delay, requested + min(longest, requested) * self._random.uniform(0.0, 0.1))
 
     def _ask_for_reset(self) -> None:
         """Ask the stream for a reset. The answer comes as a message, since the stream may be slow, or dead."""
