@@ -392,7 +392,8 @@ class Integration(StateMachine):
         if requested > options.retry_after_limit:
             return None
         # All requests that were refused together have the same time to wait: they must not return together.
-        return max(delay, requested + min(longest, requested) * self._random.uniform(0.0, 0.1))
+        jitter: float = min(longest, requested) * self._random.uniform(0.0, 0.1)
+        return max(delay, requested + jitter)
 
     def _ask_for_reset(self) -> None:
         """Ask the stream for a reset. The answer comes as a message, since the stream may be slow, or dead."""
