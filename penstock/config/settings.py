@@ -101,6 +101,8 @@ def _check_base_url(field: str, url: object) -> None:
     allowed = "a URL like https://host/path, without user, query or fragment"
     if not isinstance(url, str):
         raise OptionError(field, url, allowed)
+    if "?" in url:
+        raise OptionError(field, STARS, f"{allowed}; a query is passed as query= of the provider (OpenAiChat)")
     if any(mark in url for mark in "@?#"):
         raise OptionError(field, STARS, allowed)  # it may contain a password or a key
     try:

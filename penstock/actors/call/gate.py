@@ -143,6 +143,8 @@ class EndpointStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """The retries among them."""
     refused: int
     """Requests refused because the circuit was open, the queue full, or the wait too long."""
+    retries_refused: int
+    """Retries that the retry budget did not allow."""
     waits: int
     """Requests that had to queue."""
     failures: int
@@ -178,6 +180,7 @@ class Gate:
         self._lost: deque[tuple[int, Lane[Ticket]]] = deque()  # tickets that were lost without `leave`
         self._calm_at = 0.0  # the latest one of all lanes
         self._active = self._queued = self._queue_high_water_mark = 0
+        self._retries_refused = 0
         self._requests = self._retries = self._refused = self._waits = self._failures = self._tokens = 0
 
     def __repr__(self) -> str:
@@ -283,6 +286,11 @@ class Gate:
             first = limits.first if gave_back else None
         _wake(first)
 
+    def note_refused_retry(self) -> None:
+        """Count a retry that the retry budget did not allow."""
+        with self._lock:
+            self._retries_refused += 1
+
     def hold(self, seconds: float, key: bytes = b"") -> None:
         """Admit no request with this API key for ``seconds``, an hour at most, as the provider asked.
 
@@ -316,6 +324,7 @@ class Gate:
                 requests=self._requests,
                 retries=self._retries,
                 refused=self._refused,
+                retries_refused=self._retries_refused,
                 waits=self._waits,
                 failures=self._failures,
                 tokens=self._tokens,

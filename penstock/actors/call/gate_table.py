@@ -26,6 +26,7 @@ class SharedRetryBudget:
     """The retry budget of a system; see `penstock.actors.call.budget`. Any thread may use it."""
 
     def __init__(self, clock: Clock, options: RetryBudgetOptions) -> None:
+        self.options = options
         self._clock = clock
         self._lock = threading.Lock()
         self._budget = RetryBudget(options)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple, assert_never
 from urllib.parse import urlsplit
 
+from penstock.adapters.providers.shared.endpoint import trim_base_url
 from penstock.config.providers import (
     Dialect,
     KnownProvider,
@@ -139,7 +140,9 @@ class Catalogue:
     def _make(self, name: str, base_url: str | None, api_key: str | None, responses: bool) -> Provider:
         known = find_known_provider(name)
         if known is not None and not known.home_url:
-            return _adapter(known, responses)(Secret(api_key) if api_key else None, base_url or self._loopback_url())
+            url = base_url or self._url(name)
+            text = api_key or (self._settings.api_key(name) if url else None)
+            return _adapter(known, responses)(Secret(text) if text else None, url or self._loopback_url())
         if responses:
             name = known_responses_name(name)
             known = find_known_provider(name)
@@ -230,4 +233,4 @@ def _is_chat_only(provider: Provider) -> bool:
 
 def _is_openai_path(ollama_url: str) -> bool:
     """Tell whether Ollama speaks OpenAI's dialects at this URL instead of its own."""
-    return urlsplit(ollama_url).path.rstrip("/").endswith("/v1")
+    return urlsplit(trim_base_url(ollama_url)).path.endswith("/v1")
