@@ -182,7 +182,7 @@ class CallRecord:
         for candidate in self.candidates[self.place :]:
             parameters = {name: value for name, value in candidate.call.parameters.items() if name not in without}
             call = msgspec.structs.replace(candidate.call, input=input, parameters=parameters)
-            request = candidate.provider.request(call)
+            request = candidate.provider.request(call).extended(call)
             candidates.append(msgspec.structs.replace(candidate, call=call, request=request))
         return CallRecord(
             candidates,
@@ -312,6 +312,9 @@ class CallRecord:
         """Let the next attempt resume the answer where it broke off; returns whether that is possible."""
         provider, decoder = self.provider, self.decoder
         self.resumption = provider.resume(decoder) if decoder is not None and isinstance(provider, CanResume) else None
+        if self.resumption is not None:
+            request, continued = self.resumption
+            self.resumption = request.extended(self.call), continued
         return self.resumption is not None
 
     # --- the end -------------------------------------------------------------------------------------------------

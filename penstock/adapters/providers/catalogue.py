@@ -142,7 +142,9 @@ class Catalogue:
         if known is not None and not known.home_url:
             url = base_url or self._url(name)
             text = api_key or (self._settings.api_key(name) if url else None)
-            return _adapter(known, responses)(Secret(text) if text else None, url or self._loopback_url())
+            made = _adapter(known, responses)
+            headers = self._settings.headers(name)
+            return made(Secret(text) if text else None, url or self._loopback_url(), headers=headers)
         if responses:
             name = known_responses_name(name)
             known = find_known_provider(name)
@@ -152,12 +154,13 @@ class Catalogue:
             return given
         text = api_key or self._settings.api_key(name) or self._settings.api_key(account_of(name))
         key = Secret(text) if text else None
+        headers = {**self._settings.headers(account_of(name)), **self._settings.headers(name)}
         if given is not None:
             return given(key, **({"base_url": url} if url else {}))
         if known is not None and not (url and known.dialect == "ollama" and _is_openai_path(url)):
-            return _adapter(known, responses)(key, url or known.home_url, known=known)
+            return _adapter(known, responses)(key, url or known.home_url, known=known, headers=headers)
         if url:  # a server of the user's own, or Ollama's OpenAI dialect
-            return _import_adapter("openai-responses" if responses else "openai-chat")(key, url)
+            return _import_adapter("openai-responses" if responses else "openai-chat")(key, url, headers=headers)
         names = " | ".join(sorted({*known_provider_names(), *self._more}))
         raise OptionError("provider", name, f"{names} | a name with a base_url in the settings")
 
