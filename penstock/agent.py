@@ -16,12 +16,13 @@ from penstock.actors.agent.record import AgentRecord, AgentStatistics, Approve
 from penstock.actors.agent.toolround import Decide
 from penstock.actors.agent.turn import Turn
 from penstock.actors.stream.messages import Cancel
+from penstock.adapters.providers.call_options import take_call_options
 from penstock.adapters.tools import check_tools, to_tool
 from penstock.config.agents import AgentOptions
 from penstock.config.checks import check_metadata, check_number
 from penstock.config.options import OnOrphan, RequestOptions, StreamOptions
 from penstock.errors import AgentStopped, OptionError, ProcessDead
-from penstock.ports import Provider, Tool
+from penstock.ports import ChatCall, Provider, Tool
 from penstock.services import HasServices, Services
 from penstock.stream import Stream
 from penstock.supervisors.system.agents import start_agent, start_call, start_task
@@ -230,7 +231,7 @@ def create_agent(
         approve: called with each `ToolCall` before it runs, in a thread of its own. True runs it, False denies it, None
             asks by a `ToolApprovalRequested` event. Without it, only tools with ``needs_approval`` ask by that event.
         metadata: is part of every event of its streams.
-        **request_parameters: added to each request unchanged.
+        **request_parameters: as for `chat`; added to each request.
 
     Raises:
         OptionError: an argument is not allowed, or there is no key.
@@ -255,6 +256,10 @@ def create_agent(
     if known or foreign:
         request_parameters["tools"] = [*map(_described, known.values()), *foreign]
     chosen = services.catalogue.find(provider, model, base_url, api_key)
+    # Checked here, so that the first message does not fail; every call takes them again.
+    take_call_options(
+        ChatCall(model=chosen.model, input=[], parameters=request_parameters), request_options or settings.request
+    )
     record = AgentRecord(
         runtime,
         name,
