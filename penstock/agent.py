@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -75,6 +76,9 @@ class Agent:
         Messages are answered in order. While an earlier one is being answered, the stream is open without events. If it
         is cancelled before its answer begins, the message does not become part of the history.
 
+        Tools run in a copy of the caller's context (`contextvars`). Async tools run on the caller's event loop if there
+        is one. While that loop is blocked, and without one, they share the system's own loop.
+
         Args:
             message: a text, a list of content parts, or a whole message of the role ``user``.
             subscriber: an actor or a function that gets all events, as by `Stream.subscribe`.
@@ -103,7 +107,7 @@ class Agent:
             try:
                 if subscriber is not None:
                     stream.subscribe(subscriber)
-                turn = Turn(opened, content)
+                turn = Turn(opened, content, asyncio._get_running_loop())
             except BaseException:
                 opened.propose(Cancel(_NOT_ACCEPTED))
                 raise
@@ -273,6 +277,7 @@ def create_agent(
         start_call=partial(start_call, runtime),
         start_task=partial(start_task, runtime),
         quota=services.quota,
+        loops=services.tool_loops,
     )
     stream_options = options if options is not None else settings.chat
     if not isinstance(stream_options, StreamOptions):

@@ -8,10 +8,12 @@ from typing import Any, Protocol
 
 import msgspec
 
+from penstock.actors.agent.coroutines import ToolLoops
 from penstock.actors.agent.table import AgentTable
 from penstock.actors.agent.task import ThreadQuota
 from penstock.actors.call.gate_table import GateTable
 from penstock.actors.call.record import CallRecord, Candidate, Conductor
+from penstock.actors.runtime.loop_thread import LoopThread
 from penstock.actors.runtime.process import ProcessRef
 from penstock.actors.runtime.runtime import Runtime
 from penstock.actors.stream.feed import Feed
@@ -68,6 +70,8 @@ class Services:
         self.streams = streams
         self.agents = agents
         self.quota = quota
+        self.loop_thread = LoopThread()
+        self.tool_loops = ToolLoops(self.loop_thread, runtime.dispatcher.blocks)
         self.gates = GateTable(runtime.clock, settings.breaker, settings.retry_budget)
         self.root: ProcessRef | None = None  # the root supervisor, once it is started
         self.is_stopped = False

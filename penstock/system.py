@@ -199,6 +199,7 @@ class System:
         end_all(self._table, self._agents, SHUTDOWN)  # those that have not ended in time
         leaked = services.reader.close(max(_LAST_MOMENT, left())) if self._given_reader is None else 0
         leaked += not self._catalogue.close()
+        leaked += not services.loop_thread.close(max(_LAST_MOMENT, left()))
         if self._given_runtime is None:
             runtime.close()
             leaked += runtime.dispatcher.close(max(_LAST_MOMENT, left()))
