@@ -122,17 +122,18 @@ def test_an_agent_refuses_them_when_it_is_made() -> None:
 def test_a_near_miss_is_a_warning_or_with_strict_parameters_an_error(
     name: str, meant: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    call, _ = take(**{name: 1})
+    misspelt: dict[str, Any] = {name: 1}
+    call, _ = take(**misspelt)
     assert call.parameters == {name: 1}
     assert any(meant in record.getMessage() for record in caplog.records)
     with pytest.raises(OptionError, match=f"did you mean {meant}"):
-        take(USUAL.replace(strict_parameters=True), **{name: 1})
+        take(USUAL.replace(strict_parameters=True), **misspelt)
     assert take(USUAL.replace(strict_parameters=True), extra_body={name: 1})[0].parameters == {name: 1}
 
 
 def test_known_and_foreign_parameters_pass_without_a_word(caplog: pytest.LogCaptureFixture) -> None:
     strict = USUAL.replace(strict_parameters=True)
-    given = {**dict.fromkeys(KNOWN_PARAMETERS), "generationConfig": {}, "my_servers_own": 1}
+    given: dict[str, Any] = {**dict.fromkeys(KNOWN_PARAMETERS), "generationConfig": {}, "my_servers_own": 1}
     assert take(strict, **given)[0].parameters == given
     assert not caplog.records
 
