@@ -140,7 +140,7 @@ def _watch(tallies: list[Tally], seconds: float) -> Result:
 
 def penstock_load(url: str, streams: int, seconds: float, batch_size: int | None) -> Result:
     """Measure ``system.chat`` with a ``batch_size`` (None: the default), and a subscribed actor for each stream."""
-    settings = Settings(runtime=RuntimeOptions(reader_threads=max(600, streams)))
+    settings = Settings(runtime=RuntimeOptions(reader_threads=max(600, streams + streams // 8)))
     options = None if batch_size is None else StreamOptions(rate_limit=None, batch_size=batch_size)
     with System(settings) as system:
         before = memory_kb()

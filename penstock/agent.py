@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,12 +17,13 @@ from penstock.actors.agent.record import AgentRecord, AgentStatistics, Approve
 from penstock.actors.agent.toolround import Decide
 from penstock.actors.agent.turn import Turn
 from penstock.actors.stream.messages import Cancel
+from penstock.adapters.providers.call_options import take_call_options
 from penstock.adapters.tools import check_tools, to_tool
 from penstock.config.agents import AgentOptions
 from penstock.config.checks import check_metadata, check_number
 from penstock.config.options import OnOrphan, RequestOptions, StreamOptions
 from penstock.errors import AgentStopped, OptionError, ProcessDead
-from penstock.ports import Provider, Tool
+from penstock.ports import ChatCall, Provider, Tool
 from penstock.services import HasServices, Services
 from penstock.stream import Stream
 from penstock.supervisors.system.agents import start_agent, start_call, start_task
@@ -74,6 +76,9 @@ class Agent:
         Messages are answered in order. While an earlier one is being answered, the stream is open without events. If it
         is cancelled before its answer begins, the message does not become part of the history.
 
+        Tools run in a copy of the caller's context (`contextvars`). Async tools run on the caller's event loop if there
+        is one. While that loop is blocked, and without one, they share the system's own loop.
+
         Args:
             message: a text, a list of content parts, or a whole message of the role ``user``.
             subscriber: an actor or a function that gets all events, as by `Stream.subscribe`.
@@ -102,7 +107,7 @@ class Agent:
             try:
                 if subscriber is not None:
                     stream.subscribe(subscriber)
-                turn = Turn(opened, content)
+                turn = Turn(opened, content, asyncio._get_running_loop())
             except BaseException:
                 opened.propose(Cancel(_NOT_ACCEPTED))
                 raise
@@ -230,7 +235,7 @@ def create_agent(
         approve: called with each `ToolCall` before it runs, in a thread of its own. True runs it, False denies it, None
             asks by a `ToolApprovalRequested` event. Without it, only tools with ``needs_approval`` ask by that event.
         metadata: is part of every event of its streams.
-        **request_parameters: added to each request unchanged.
+        **request_parameters: as for `chat`; added to each request.
 
     Raises:
         OptionError: an argument is not allowed, or there is no key.
@@ -255,6 +260,10 @@ def create_agent(
     if known or foreign:
         request_parameters["tools"] = [*map(_described, known.values()), *foreign]
     chosen = services.catalogue.find(provider, model, base_url, api_key)
+    # Checked here, so that the first message does not fail; every call takes them again.
+    take_call_options(
+        ChatCall(model=chosen.model, input=[], parameters=request_parameters), request_options or settings.request
+    )
     record = AgentRecord(
         runtime,
         name,
@@ -268,6 +277,7 @@ def create_agent(
         start_call=partial(start_call, runtime),
         start_task=partial(start_task, runtime),
         quota=services.quota,
+        loops=services.tool_loops,
     )
     stream_options = options if options is not None else settings.chat
     if not isinstance(stream_options, StreamOptions):

@@ -8,15 +8,18 @@ from typing import Any, Protocol
 
 import msgspec
 
+from penstock.actors.agent.coroutines import ToolLoops
 from penstock.actors.agent.table import AgentTable
 from penstock.actors.agent.task import ThreadQuota
 from penstock.actors.call.gate_table import GateTable
 from penstock.actors.call.record import CallRecord, Candidate, Conductor
+from penstock.actors.runtime.loop_thread import LoopThread
 from penstock.actors.runtime.process import ProcessRef
 from penstock.actors.runtime.runtime import Runtime
 from penstock.actors.stream.feed import Feed
 from penstock.actors.stream.record import StreamRecord
 from penstock.actors.stream.table import StreamTable
+from penstock.adapters.providers.call_options import take_call_options
 from penstock.adapters.providers.catalogue import Catalogue, ProviderChoice
 from penstock.adapters.providers.chat_calls import to_chat_call
 from penstock.config.checks import check_choice, check_metadata, check_number, check_on_orphan
@@ -67,6 +70,8 @@ class Services:
         self.streams = streams
         self.agents = agents
         self.quota = quota
+        self.loop_thread = LoopThread()
+        self.tool_loops = ToolLoops(self.loop_thread, runtime.dispatcher.blocks)
         self.gates = GateTable(runtime.clock, settings.breaker, settings.retry_budget)
         self.root: ProcessRef | None = None  # the root supervisor, once it is started
         self.is_stopped = False
@@ -146,6 +151,7 @@ class Services:
         options = options or self.settings.request
         if not isinstance(options, RequestOptions):
             raise OptionError("request_options", type(options).__name__, "a RequestOptions or None")
+        call, options = take_call_options(call, options)
         if fallback is not None:
             options = options.replace(fallback=fallback)
         if options.on_interrupt == "resume":
@@ -163,14 +169,16 @@ class Services:
         call = msgspec.structs.replace(call, model=found.model)
         if responses and not found.has_responses:
             call = to_chat_call(call)
+        request = found.provider.request(call).extended(call)
         return Candidate(
             provider=found.provider,
             call=call,
-            request=found.provider.request(call),
+            request=request,
             account=found.name,
             gate=self.gates.gate(
                 found.account, getattr(found.provider, "base_url", ""), self.settings.limits(found.account)
             ),
+            key=self.gates.fingerprint(request),
             price=self.prices.find(found.account, found.model),
         )
 

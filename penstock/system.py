@@ -199,6 +199,7 @@ class System:
         end_all(self._table, self._agents, SHUTDOWN)  # those that have not ended in time
         leaked = services.reader.close(max(_LAST_MOMENT, left())) if self._given_reader is None else 0
         leaked += not self._catalogue.close()
+        leaked += not services.loop_thread.close(max(_LAST_MOMENT, left()))
         if self._given_runtime is None:
             runtime.close()
             leaked += runtime.dispatcher.close(max(_LAST_MOMENT, left()))
@@ -310,7 +311,11 @@ class System:
             token_buffer_size: instead of ``max_buffer_size`` in ``options``.
             token_batch_size: instead of ``batch_size`` in ``options``.
             token_flush_interval: instead of ``flush_interval`` in ``options``; seconds.
-            **request_parameters: added to the request unchanged (``temperature=0.2`` …).
+            **request_parameters: added to the request unchanged (``temperature=0.2`` …), except those that mean what
+                they do in openai-python: ``timeout`` (seconds for every clock but ``total_timeout``, or a mapping of
+                ``connect``, ``first_token``, ``idle``, ``reasoning`` and ``total`` to seconds), ``max_retries``,
+                ``extra_headers``, ``extra_query`` and ``extra_body``. A name that is nearly a known one is a warning in
+                the log; see ``strict_parameters`` in `RequestOptions`.
 
         Raises:
             OptionError: an argument is not allowed, or there is no key.

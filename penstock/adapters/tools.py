@@ -107,7 +107,8 @@ class FunctionTool:
         ]
         result = self.function(*positional, **keywords)
         if inspect.isawaitable(result):
-            result = _run_awaitable(result, context)
+            run = context.run_coroutine
+            result = _run_awaitable(result, context) if run is None else run(result)
         return _encode_result(self.name, result)
 
     def _check_binds(self, arguments: Mapping[str, Any]) -> None:

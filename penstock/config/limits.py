@@ -29,13 +29,16 @@ QUEUE_TIMEOUT: Final = Between(0, 86_400)
 class LimitOptions(Options):
     """How much one endpoint (a provider and its URL) may be used by one system.
 
+    ``concurrent_streams`` counts the requests of all API keys together; the other limits apply to each API key.
+
     Attributes:
         requests_per_minute: requests started per minute, 1 … 1,000,000,000, plus a burst of a sixth of that (at
             least 1). None is unlimited.
         tokens_per_minute: the same for tokens, input and output together, 1 … 1,000,000,000,000.
         concurrent_streams: requests in progress at once, 1 … 1,000,000. None is unlimited.
         max_queue: requests that may wait for their turn, 0 … 10,000,000. Further ones fail with `ProviderBusy`.
-        queue_timeout: the longest wait for a turn, 0 … 86,400 s. Then the request fails with `ProviderBusy`.
+        queue_timeout: the longest wait for a turn, and then for a reader thread, 0 … 86,400 s. Then the request fails
+            with `ProviderBusy`.
 
     >>> LimitOptions(concurrent_streams=0)
     Traceback (most recent call last):
@@ -75,5 +78,5 @@ class RetryBudgetOptions(Options):
     """
 
     ratio: Annotated[float | None, Between(0, 100)] = 0.2
-    floor: Annotated[int, Between(0, 1_000_000)] = 10
+    floor: Annotated[int, Between(0, 1_000_000)] = 100
     window: Annotated[float, Between(0.1, 86_400)] = 10.0

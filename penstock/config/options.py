@@ -137,6 +137,8 @@ class RequestOptions(Options):
         finish_grace: how long to wait for usage after the model has finished, if no end marker comes, 0 … 60 s.
         max_event_bytes: the longest event a provider may send, 1,000 … 2**30.
         max_answer_bytes: the longest answer, counted in characters of everything the model says, 1,000 … 2**40.
+        strict_parameters: whether a request parameter that is nearly the name of a known one is refused, instead of
+            reported in the log.
         verify_tls: whether to verify certificates; a str is the path of a CA bundle.
 
     >>> RequestOptions(connect_timeout=0)
@@ -158,6 +160,7 @@ class RequestOptions(Options):
     finish_grace: Annotated[float, Between(0, 60)] = 2.0
     max_event_bytes: Annotated[int, Between(1_000, 2**30)] = 4 * 1_048_576
     max_answer_bytes: Annotated[int, Between(1_000, 2**40)] = 64 * 1_048_576
+    strict_parameters: bool = False
     verify_tls: Annotated[bool | str, _check_verify_tls] = True
 
     def _check(self) -> None:

@@ -18,6 +18,7 @@ the value, what is allowed and the source. The value of a key or of an unknown s
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -50,6 +51,7 @@ from penstock.config.loading import Found, Item, KnownSettings, Place, read_all
 from penstock.config.logs import LogFormat, LogLevel
 from penstock.config.options import RequestOptions, StreamOptions
 from penstock.config.presets import CHAT_DEFAULTS, PRESETS, RESPONSE_DEFAULTS
+from penstock.config.secret import Secret, is_secret_header
 from penstock.config.tokenizers import find_tokenizer
 from penstock.errors import OptionError
 
@@ -95,12 +97,26 @@ def _check_api_key(field: str, key: object) -> None:
         raise OptionError(field, STARS, "visible ASCII characters without spaces")
 
 
+def _check_headers(field: str, headers: object) -> None:
+    allowed = "a table of header names and values in printable ASCII"
+    if not isinstance(headers, Mapping):
+        raise OptionError(field, STARS, allowed)
+    for name, value in headers.items():
+        text = value.reveal() if isinstance(value, Secret) else value
+        if not isinstance(name, str) or not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
+            raise OptionError(field, STARS, allowed)
+        if not isinstance(text, str) or not text.isascii() or not text.isprintable():
+            raise OptionError(field, STARS, allowed)
+
+
 def _check_base_url(field: str, url: object) -> None:
     if url is None:
         return
     allowed = "a URL like https://host/path, without user, query or fragment"
     if not isinstance(url, str):
         raise OptionError(field, url, allowed)
+    if "?" in url:
+        raise OptionError(field, STARS, f"{allowed}; a query is passed as query= of the provider (OpenAiChat)")
     if any(mark in url for mark in "@?#"):
         raise OptionError(field, STARS, allowed)  # it may contain a password or a key
     try:
@@ -153,12 +169,15 @@ class ProviderOptions(Options):
         base_url: http or https, without user, query or fragment.
         model: the model to ask when the caller names none.
         api_key: never shown; a str is wrapped in a SecretStr.
+        headers: sent with every request; they replace others of the same name. The value of a header whose name speaks
+            of a key, a token and the like becomes a `Secret`, which is never shown.
         requests_per_minute: as in `LimitOptions`, like the fields below; None is the default there.
     """
 
     base_url: Annotated[str | None, _check_base_url] = None
     model: Annotated[str | None, _check_model] = None
     api_key: Annotated[SecretStr | None, _check_api_key] = None
+    headers: Annotated[Mapping[str, str | Secret], _check_headers] = field(default_factory=dict, hash=False)
     requests_per_minute: RequestsPerMinute = None
     tokens_per_minute: TokensPerMinute = None
     concurrent_streams: ConcurrentStreams = None
@@ -171,6 +190,11 @@ class ProviderOptions(Options):
             from pydantic import SecretStr
 
             object.__setattr__(self, "api_key", SecretStr(key))
+        headers = {
+            name: Secret(value) if isinstance(value, str) and is_secret_header(name) else value
+            for name, value in self.headers.items()
+        }
+        object.__setattr__(self, "headers", headers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -254,6 +278,14 @@ class Settings:
         """
         key: SecretStr | None = self._of(provider, "api_key")
         return (key.get_secret_value() or None) if key is not None else None
+
+    def headers(self, provider: str | None = None) -> Mapping[str, str | Secret]:
+        """Return the headers of ``provider`` (default: the default provider)."""
+        name = provider or self.provider.name
+        groups = [self.providers[key] for key in (name.replace("-", "_"), name) if key in self.providers]
+        if name == self.provider.name:
+            groups.append(self.provider)
+        return {key: value for options in groups for key, value in options.headers.items()}
 
     def base_url(self, provider: str | None = None) -> str | None:
         """Return the base URL of ``provider`` (default: the default provider); None leaves it to the adapter."""
@@ -345,7 +377,7 @@ def _placed(error: OptionError, table: Place, items: Mapping[str, Item]) -> Opti
         named = [each for name, each in items.items() if name in error.allowed] or items.values()
         got, source = error.got, ", ".join(dict.fromkeys(each.source for each in named))
     else:
-        is_hidden = error.got is STARS or error.field == "api_key"
+        is_hidden = error.got is STARS or error.field in ("api_key", "headers")
         got, source = STARS if is_hidden else item.value, item.source
     return OptionError(".".join((*table, error.field)), got, error.allowed, source=source, problem=error.problem)
 
@@ -360,6 +392,8 @@ def _convert(kind: type, name: str, value: Any) -> Any:
         return value
     hint = get_type_hints(kind)[name]
     types = get_args(hint) or (hint,)
+    if name == "headers":
+        return _parse_headers(value)
     if name == "rate_limit":
         return parse_rate(value, field=name)
     if name == "ratio":
@@ -375,6 +409,16 @@ def _convert(kind: type, name: str, value: Any) -> Any:
     if int in types:
         return None if NoneType in types and is_without(value) else _parse_whole(name, value)
     return value
+
+
+def _parse_headers(text: str) -> Any:
+    """Read headers from an environment variable: a JSON object."""
+    if is_without(text):
+        return {}
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise OptionError("headers", STARS, 'a JSON object: {"X-Name": "value"}') from None
 
 
 def _parse_whole(name: str, text: str) -> int:
@@ -395,7 +439,7 @@ def _parse_switch(name: str, text: str, *, text_allowed: bool) -> bool | str:
 def _to_plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _to_plain(each) for key, each in value.items()}
-    if hasattr(type(value), "get_secret_value"):
+    if isinstance(value, Secret) or hasattr(type(value), "get_secret_value"):
         return str(STARS)
     if isinstance(value, partial):  # fixed(n)
         return f"fixed({value.keywords['size']})" if "size" in value.keywords else repr(value.func)

@@ -32,6 +32,7 @@ The whole tree::
     │   └── ToolArgumentsError                 the model's arguments do not fit the tool's schema
     └── ProviderError                          the provider or its connection failed; `partial` is the text so far
         ├── ConnectError                       no connection: refused, unknown host, TLS, reset before an answer
+        ├── LocalError                         this machine cannot make the request: no descriptors, ports, route …
         ├── ProviderTimeout                    one of the four time limits has passed; `which` says which
         ├── ProviderBusy                       our own limits: no turn within `queue_timeout`, or the queue is full
         ├── CircuitOpen                        the endpoint failed too often; nothing is sent for a while
@@ -67,6 +68,7 @@ from penstock.errors.providers import (
     ContentFilterError,
     ContextLengthExceeded,
     IncompleteStream,
+    LocalError,
     ProtocolError,
     ProviderBusy,
     ProviderError,
@@ -103,6 +105,7 @@ __all__ = [
     "ContextLengthExceeded",
     "DeliveryError",
     "IncompleteStream",
+    "LocalError",
     "MailboxFull",
     "OptionError",
     "OutputInvalid",

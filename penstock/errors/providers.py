@@ -13,6 +13,7 @@ __all__ = [
     "ContentFilterError",
     "ContextLengthExceeded",
     "IncompleteStream",
+    "LocalError",
     "ProtocolError",
     "ProviderBusy",
     "ProviderError",
@@ -27,10 +28,21 @@ class ProviderError(PenstockError):
     Attributes:
         retryable: whether the same request may succeed later.
         partial: the answer's text so far. Set by the stream; never part of the message.
+        note: what else is known of the request, such as why it was not retried. Part of the message.
     """
 
     retryable: bool = False
     partial: str = ""
+    note: str = ""
+
+    def annotate(self, note: str) -> None:
+        """Add a note to the message, unless it is there."""
+        if note not in self.note:
+            self.note = f"{self.note}; {note}" if self.note else note
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return f"{text} ({self.note})" if self.note else text
 
 
 class ConnectError(ProviderError):
@@ -43,6 +55,17 @@ class ConnectError(ProviderError):
         self.detail = detail
         self.retryable = retryable
         super().__init__(f"cannot reach {host}: {detail}")
+
+
+class LocalError(ProviderError):
+    """The request could not be made, for a fault of this machine: no file descriptors, memory, ports, route."""
+
+    retryable = True
+
+    def __init__(self, detail: str, *, retryable: bool = True) -> None:
+        self.detail = detail
+        self.retryable = retryable
+        super().__init__(f"this machine cannot make the request: {detail}")
 
 
 _MISSED = {

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
+from urllib.parse import urlencode
 
 import msgspec
 
 from penstock.config.options import RequestOptions
+from penstock.config.secret import Secret
 from penstock.errors import ProviderError
 from penstock.ports.deltas import Delta
 
@@ -54,43 +56,6 @@ class Decoder(Protocol):
         """Decode a last event without its blank line, if it is surely complete. Called when the body has ended."""
 
 
-class Secret:
-    """A key whose text is only available by `reveal`.
-
-    Its repr and str, and so logs and formatted text, show stars. It cannot be pickled.
-
-    >>> Secret("sk-123")
-    Secret('***')
-    """
-
-    __slots__ = ("_text",)
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def reveal(self) -> str:
-        """Return the key. Only the adapter that sends it may call this."""
-        return self._text
-
-    def __repr__(self) -> str:
-        return "Secret('***')"
-
-    def __str__(self) -> str:
-        return "***"
-
-    def __bool__(self) -> bool:
-        return bool(self._text)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Secret) and other._text == self._text
-
-    def __hash__(self) -> int:
-        return hash((Secret, self._text))
-
-    def __reduce__(self) -> Any:
-        raise TypeError("a Secret cannot be pickled")
-
-
 class ChatCall(msgspec.Struct, frozen=True, kw_only=True):
     """One request to a model, independent of the provider.
 
@@ -103,12 +68,16 @@ class ChatCall(msgspec.Struct, frozen=True, kw_only=True):
             `ReasoningBlock`'s fields), and its tool calls a ``"signature"``; they are returned to the provider that
             made them and dropped for others.
         parameters: added to the request unchanged.
+        headers: added to the HTTP request; they replace others of the same name.
+        query: added to the URL.
         resumable: request an answer that can be resumed after a broken connection.
     """
 
     model: str
     input: Any
     parameters: Mapping[str, Any] = {}
+    headers: Mapping[str, str | Secret] = {}
+    query: Mapping[str, str] = {}
     resumable: bool = False
 
     def __repr__(self) -> str:
@@ -126,6 +95,23 @@ class ProviderRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         return f"ProviderRequest({self.method} {self.url}, {len(self.body)} bytes)"
+
+    def extended(self, call: ChatCall) -> ProviderRequest:
+        """Return the request with the headers and the query of ``call``."""
+        if not call.headers and not call.query:
+            return self
+        given = {name.lower() for name in call.headers}
+        headers = {name: value for name, value in self.headers.items() if name.lower() not in given}
+        secrets = {name: value for name, value in self.secret_headers.items() if name.lower() not in given}
+        for name, value in call.headers.items():
+            if isinstance(value, Secret):
+                secrets[name] = value
+            else:
+                headers[name] = value
+        url = self.url
+        if call.query:
+            url += ("&" if "?" in url else "?") + urlencode(call.query)
+        return msgspec.structs.replace(self, url=url, headers=headers, secret_headers=secrets)
 
 
 class Provider(Protocol):

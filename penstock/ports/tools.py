@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextvars
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, Protocol
 
 from penstock.config.logs import get_logger
@@ -21,12 +23,22 @@ class ToolContext:
         call_id: the call's id.
         name: the tool's name.
         cancelled: set when the call has timed out or its stream has ended.
+        run_coroutine: runs an awaitable on the event loop of the code that called ``stream_chat``, or on the system's
+            own, and waits for its result. For tools with a ``run`` of their own, which have no loop in their thread.
+            None outside of an agent.
     """
 
-    def __init__(self, call_id: str, name: str, report: Callable[[Any], None]) -> None:
+    def __init__(
+        self,
+        call_id: str,
+        name: str,
+        report: Callable[[Any], None],
+        run_coroutine: Callable[[Awaitable[Any]], Any] | None = None,
+    ) -> None:
         self.call_id = call_id
         self.name = name
         self.cancelled = threading.Event()
+        self.run_coroutine = run_coroutine
         self._report = report
         self._lock = threading.Lock()
         self._on_cancel: list[Callable[[], None]] = []
@@ -51,11 +63,12 @@ class ToolContext:
     def on_cancel(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` once when the call is cancelled, or now if it already is. It must not block.
 
-        If it raises when called later, the exception's type is logged and the other callbacks still run.
+        It is called in any thread, in a copy of the present context. If it raises when called later, the exception's
+        type is logged and the other callbacks still run.
         """
         with self._lock:
             if not self.is_cancelled:
-                self._on_cancel.append(callback)
+                self._on_cancel.append(partial(contextvars.copy_context().run, callback))
                 return
         callback()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import threading
 from collections.abc import Callable
@@ -125,6 +126,10 @@ class SimulatedDispatcher:
             self._clock.move_to(due)
             self._timers.fire_due(due)
         return True
+
+    def blocks(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """False: a wait runs the others in its own thread."""
+        return False
 
     def pause(self, seconds: float) -> None:
         """Run others for ``seconds`` of virtual time."""

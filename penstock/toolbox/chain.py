@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeAlias, TypeVar
@@ -115,12 +116,15 @@ def chain(
     the new stream is full, the old one waits, and so on up to the provider. The new stream ends as the old one does,
     after emitting what it has buffered, with the same finish reason, usage and calls, or the same error. It is reset
     when the old one is. If ``transform`` raises, the new stream fails with `StreamCrashed`, whose cause is the
-    exception. If the new stream ends first, it unsubscribes from the old one at once.
+    exception. If the new stream ends first, it unsubscribes from the old one at once. ``transform`` runs in a copy of
+    the caller's context (`contextvars`).
     """
     _check(transform=transform, stream=stream)
     target = system.open_stream(stream_id, options, metadata=stream.metadata, on_orphan="cancel")
     runtime = system.runtime
-    relay = target._record.feeder = runtime.spawn(_Relay, target.stream_id, target.sink(), transform)
+    relay = target._record.feeder = runtime.spawn(
+        _Relay, target.stream_id, target.sink(), transform, contextvars.copy_context()
+    )
     subscription = stream.subscribe(relay, slow="block", window=1)
 
     def release() -> None:
@@ -147,11 +151,18 @@ class _Relay(Process):
 
     in_pykka_registry = False
 
-    def __init__(self, stream_id: str, sink: Sink, transform: Callable[[TokenEvent], Iterable[str]]) -> None:
+    def __init__(
+        self,
+        stream_id: str,
+        sink: Sink,
+        transform: Callable[[TokenEvent], Iterable[str]],
+        context: contextvars.Context,
+    ) -> None:
         super().__init__()
         self._stream_id = stream_id
         self._sink = sink
         self._transform = transform
+        self._context = context
         self._rest: list[tuple[str, TokenKind]] = []
         self._reset_for: str | None = None
         self._is_asked = False  # the reset is under way
@@ -187,13 +198,16 @@ class _Relay(Process):
 
     def _take(self, event: TokenEvent) -> None:
         try:
-            self._rest = [(str(token), "text") for token in self._transform(event)]
+            self._rest = self._context.run(self._transformed, event)
         except Exception as error:
             get_logger(stream_id=self._stream_id).warning("transform_failed", error=type(error).__name__)
             failure = StreamCrashed(self._stream_id, ("transform", error))
             failure.__cause__ = error
             self._sink.end(failure)
             self.exit()
+
+    def _transformed(self, event: TokenEvent) -> list[tuple[str, TokenKind]]:
+        return [(str(token), "text") for token in self._transform(event)]
 
     def go_on(self) -> None:
         """Push what is left, or wait until there is room for it."""

@@ -27,7 +27,7 @@ from penstock.errors import (
     RateLimited,
 )
 from penstock.events import Usage
-from penstock.ports import Quota
+from penstock.ports import ProviderRequest, Quota, Secret
 from penstock.testing.simulation import VirtualClock
 
 DOWN = ConnectError("h", "refused")
@@ -276,10 +276,157 @@ def test_a_hold_lets_nobody_in_until_it_is_over_and_is_never_shortened() -> None
     late = Client(gate)
     assert late.enter() == Wait(None)  # b has been told, and is about to ask
     assert b.woken == 1
+    assert b.enter() == Wait(pytest.approx(0.1))  # type: ignore[arg-type]
+    clock.move_to(clock.monotonic() + 0.1)
     assert b.enter() == IN
+    clock.move_to(clock.monotonic() + 0.1)
     assert late.enter() == IN
+    clock.move_to(clock.monotonic() + 5)
+    assert Client(gate).enter() == IN
     assert Client(gate).enter() == IN
     assert gate.statistics().held_until_s == 0.0
+
+
+@pytest.mark.parametrize("waiting", [1, 7, 400])
+def test_after_a_hold_the_waiting_requests_are_spread_and_all_go_soon(waiting: int) -> None:
+    clock = VirtualClock()
+    gate = make(clock)
+    gate.hold(20)
+    queue = [Client(gate) for _ in range(waiting)]
+    for number, client in enumerate(queue):
+        client.ticket.jitter = number * 0.37 % 1
+        client.enter()
+    start = clock.monotonic() + 20
+    clock.move_to(start)
+    times = []
+    for client in queue:
+        while isinstance(answer := client.enter(), Wait):
+            assert answer.seconds is not None
+            clock.move_to(clock.monotonic() + answer.seconds)
+        times.append(clock.monotonic())
+    assert times[0] == start
+    assert max(times.count(when) for when in times) <= max(1, waiting // 100)
+    assert times[-1] <= start + 5.2
+
+
+# --- keys ------------------------------------------------------------------------------------------------------------
+
+A, B = b"fingerprint of A", b"fingerprint of B"
+
+
+def of_key(gate: Gate, key: bytes, tokens: int = 0) -> Client:
+    client = Client(gate, tokens)
+    client.ticket.key = key
+    return client
+
+
+def test_a_hold_for_one_key_holds_no_other_and_the_statistics_show_it_without_the_key() -> None:
+    gate = make(VirtualClock())
+    first = of_key(gate, A)
+    first.enter()
+    first.leave(RateLimited(429, "m", retryable=True, retry_after=20.0))
+    assert (of_key(gate, A).enter(), of_key(gate, B).enter()) == (Wait(20.0), IN)
+    gate.note_quota(Quota(requests_left=0, requests_reset_s=9.0), B)
+    assert of_key(gate, B).enter() == Wait(9.0)
+    assert of_key(gate, b"").enter() == IN
+    statistics = gate.statistics()
+    assert (statistics.key_holds_s, statistics.held_until_s, statistics.keys) == ((20.0, 9.0), 20.0, 3)
+    assert "fingerprint" not in repr(statistics) + repr(gate) + repr(first.ticket)
+
+
+def test_a_hold_that_fails_one_key_at_once_fails_no_other() -> None:
+    gate = make(VirtualClock(), queue_timeout=30.0)
+    gate.hold(600, A)
+    assert isinstance(of_key(gate, A).enter(), Refused)
+    assert of_key(gate, B).enter() == IN
+
+
+def test_the_limits_a_minute_and_the_queue_belong_to_the_key() -> None:
+    gate = make(VirtualClock(), requests_per_minute=6, max_queue=1)
+    clients_of = {key: [of_key(gate, key) for _ in range(3)] for key in (A, B)}
+    answers = {key: [client.enter() for client in some] for key, some in clients_of.items()}
+    for key in (A, B):
+        assert answers[key][:2] == [IN, Wait(10.0)]
+        assert isinstance(answers[key][2], Refused)
+    assert (gate.statistics().queued, gate.statistics().queue_high_water_mark) == (2, 2)
+
+
+def test_the_places_belong_to_the_endpoint_and_the_keys_take_turns() -> None:
+    gate = make(VirtualClock(), concurrent_streams=1)
+    inside = of_key(gate, A)
+    inside.enter()
+    a1, a2, b1 = of_key(gate, A), of_key(gate, A), of_key(gate, B)
+    assert [one.enter() for one in (a1, a2, b1)] == [Wait(None)] * 3
+    order = []
+    while not all(one.is_in or one.answer is None for one in (a1, a2, b1)):
+        inside.leave(None)
+        inside = next(one for one in (a1, a2, b1) if one.woken and not one.is_in and one.enter() == IN)
+        order.append(inside)
+        inside.woken = 0
+    assert order[0] is a1
+    assert set(order) == {a1, a2, b1}
+    assert gate.statistics().active == 1
+
+
+def test_a_key_that_is_held_does_not_keep_another_from_the_place() -> None:
+    clock = VirtualClock()
+    gate = make(clock, concurrent_streams=1)
+    inside = of_key(gate, b"c")
+    inside.enter()
+    a, b = of_key(gate, A), of_key(gate, B)
+    assert (a.enter(), b.enter()) == (Wait(None), Wait(None))
+    gate.hold(20, A)
+    inside.leave(None)
+    assert b.woken
+    assert (a.enter(), b.enter()) == (Wait(20.0), IN)
+    clock.move_to(clock.monotonic() + 20)
+    assert a.enter() == Wait(None)
+    b.leave(None)
+    assert a.woken
+    assert a.enter() == IN
+
+
+def test_when_the_circuit_opens_or_closes_the_queues_of_all_keys_are_told() -> None:
+    clock = VirtualClock()
+    gate = make(clock, failures=1, concurrent_streams=1)
+    inside = of_key(gate, b"c")
+    inside.enter()
+    a, b = of_key(gate, A), of_key(gate, B)
+    for one in (a, b):
+        one.enter()
+    inside.leave(DOWN)
+    assert (a.woken, b.woken) == (1, 1)
+    for one in (a, b):
+        assert isinstance(error_of(one.enter()), CircuitOpen)
+    assert gate.statistics().queued == 0
+
+
+def test_keys_that_are_no_longer_used_are_forgotten() -> None:
+    clock = VirtualClock()
+    gate = make(clock)
+    gate.hold(60, A)
+    for number in range(3000):
+        client = of_key(gate, str(number).encode())
+        client.enter()
+        client.leave(None)
+    assert gate.statistics().keys < 1100
+    assert gate.statistics().key_holds_s == (60.0,)
+
+
+def test_a_fingerprint_tells_keys_apart_and_reveals_nothing() -> None:
+    def request(key: str, name: str = "Authorization", *, plain: bool = False) -> ProviderRequest:
+        headers = {name: key} if plain else {}
+        return ProviderRequest(
+            url="https://h/v1", body=b"", headers=headers, secret_headers={} if plain else {name: Secret(key)}
+        )
+
+    table = GateTable(VirtualClock())
+    mark = table.fingerprint(request("Bearer sk-1"))
+    assert mark == table.fingerprint(request("Bearer sk-1", "authorization", plain=True))
+    others = [request("Bearer sk-2"), request("Bearer sk-1", "x-api-key"), ProviderRequest(url="https://h", body=b"")]
+    assert len({mark, *map(table.fingerprint, others)}) == 4
+    assert b"sk-1" not in mark
+    assert GateTable(VirtualClock()).fingerprint(request("Bearer sk-1")) != mark  # another process knows another one
 
 
 def test_a_429_that_says_how_long_to_wait_holds_before_anybody_else_is_told() -> None:

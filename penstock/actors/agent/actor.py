@@ -147,7 +147,7 @@ class AgentProcess(StateMachine):
         """Have the provider stream the next round."""
         self._asked += 1
         try:
-            turn.stream.feed = self._make_call(turn)
+            turn.stream.feed = turn.stream.context.copy().run(self._make_call, turn)
         except PenstockError as error:
             return self._end_turn(turn, Fail(error), *actions)
         except Exception as error:  # in a provider that the user has supplied

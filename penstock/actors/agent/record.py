@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from penstock.actors.agent.coroutines import ToolLoops
 from penstock.actors.agent.history import History, Message
 from penstock.actors.agent.task import Job, ThreadQuota
 from penstock.actors.agent.turn import ToolRun, Turn
@@ -85,6 +86,7 @@ class AgentRecord:
         start_call: Callable[[StreamRecord], None],
         start_task: Callable[[Job], Reply],
         quota: ThreadQuota,
+        loops: ToolLoops,
     ) -> None:
         self.runtime = runtime
         self.name = name
@@ -97,6 +99,7 @@ class AgentRecord:
         self.start_call = start_call
         self.start_task = start_task
         self.quota = quota
+        self.loops = loops
         self.serial = 0  # assigned by the table; distinguishes records that have had the same name
         self.ref: ProcessRef | None = None  # the present process
         self.state = "idle"

@@ -7,7 +7,8 @@ cancelling; everything that may block runs in a task of its own.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -190,11 +191,11 @@ class ToolRound:
         approve = agent.approve
         if approve is not None and not call.is_approved:
             call.state = "deciding"
-            self._launch(call, f"approve/{request.name}", lambda: approve(request), lambda: None)
+            self._launch(call, f"approve/{request.name}", self._bound(approve, request), lambda: None)
             actions.append(timeout(call, agent.options.approval_timeout))
             return True
         try:
-            arguments = tool.check(request.arguments)
+            arguments = self._bound(tool.check, request.arguments)()
         except ToolArgumentsError as error:
             self._conclude(call, "invalid_arguments", str(error))
             return False
@@ -217,8 +218,16 @@ class ToolRound:
             if job is not None and progress.put(value):
                 tell(Progressed(job, progress))
 
-        context = ToolContext(call.call.id, tool.name, report)
-        self._launch(call, f"tool/{tool.name}", lambda: tool.run(arguments, context), context.cancel)
+        def run_coroutine(awaitable: Awaitable[Any]) -> Any:
+            return loops.run(awaitable, context, home)
+
+        loops, home = self._agent.loops, self._turn.loop
+        context = ToolContext(call.call.id, tool.name, report, run_coroutine)
+        self._launch(call, f"tool/{tool.name}", self._bound(tool.run, arguments, context), context.cancel)
+
+    def _bound(self, function: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
+        """A call of foreign code in a copy of the context in which the message was sent."""
+        return partial(self._turn.stream.context.copy().run, function, *arguments)
 
     def _launch(self, call: ToolRun, label: str, work: Callable[[], Any], cancel: Callable[[], None]) -> None:
         tell = self._ref.tell

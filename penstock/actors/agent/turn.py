@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Literal, TypeAlias
 
 from penstock.actors.agent.history import (
@@ -56,11 +57,23 @@ class ToolRun:
 class Turn:
     """One message and its answer, from the queue to the history. Only the agent's process writes it."""
 
-    __slots__ = ("answer", "call", "calls", "has_begun", "is_settled", "message", "rounds", "stream", "used_ids")
+    __slots__ = (
+        "answer",
+        "call",
+        "calls",
+        "has_begun",
+        "is_settled",
+        "loop",
+        "message",
+        "rounds",
+        "stream",
+        "used_ids",
+    )
 
-    def __init__(self, stream: StreamRecord, message: Message) -> None:
+    def __init__(self, stream: StreamRecord, message: Message, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self.stream = stream
         self.message = message
+        self.loop = loop  # of the code that sent the message; its async tools run there
         self.has_begun = False  # `StreamStarted` has been pushed
         self.call: CallRecord | None = None  # the call of the present or the last round
         self.rounds: list[Round] = []  # the rounds whose calls all have results

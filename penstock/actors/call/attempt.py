@@ -6,7 +6,7 @@ Text goes directly into the stream's intake. The integration gets a message for 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from penstock.actors.call.messages import Connecting, Ended, Finished, FirstDelta, Waiting
@@ -215,6 +215,9 @@ class Attempt:
         tokenizer = self._record.options.tokenizer
         if tokenizer is None:
             return items
+        return self._record.context.copy().run(self._cut_with, tokenizer, items)
+
+    def _cut_with(self, tokenizer: Callable[[str], Iterable[str]], items: list[_Item]) -> list[_Item]:
         if not self._has_events:
             return [(token, kind) for text, kind in items for token in tokenizer(text)]
         cut: list[_Item] = []

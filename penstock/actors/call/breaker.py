@@ -103,7 +103,7 @@ def counts_as_failure(error: ProviderError, *, answered: bool) -> bool:
     These are: no connection; a time-out before or within the answer; status 500 or above, or another error that the
     provider marks as temporary; a connection closed before the first delta (not ``answered``). These are not: errors in
     the request (other 4xx), too many requests (status 429 shows that the endpoint works), ``total_timeout``, an answer
-    that breaks off, and one that violates the protocol.
+    that breaks off, one that violates the protocol, and faults of this machine (`LocalError`).
     """
     match error:
         case ConnectError():

@@ -9,6 +9,9 @@ has no thread and no timer. The caller makes a `Ticket` for each attempt at a re
     gate.timed_out(ticket)                  after `gate.limits.queue_timeout`: leaves the queue, and returns the error
     gate.leave(ticket, …)                   in any case, from every state, however the attempt ends
 
+What a provider counts for each API key (holds, requests and tokens a minute) and the queue belong to the key of the
+ticket; the circuit breaker and ``concurrent_streams`` belong to the endpoint. A gate knows fingerprints of keys only.
+
 All methods may be called from any thread. None blocks for longer than the lock is held, which is microseconds.
 """
 
@@ -23,7 +26,7 @@ from typing import Final, Literal, TypeAlias
 import msgspec
 
 from penstock.actors.call.breaker import Breaker, Circuit, counts_as_failure
-from penstock.actors.call.limits import FULL, Limits
+from penstock.actors.call.limits import FULL, Lane
 from penstock.config.limits import BreakerOptions, LimitOptions
 from penstock.errors import CircuitOpen, PenstockError, ProviderBusy, ProviderError, RateLimited
 from penstock.events import Usage
@@ -39,7 +42,7 @@ __all__ = [
     "Wait",
 ]
 
-_LONGEST_HOLD: Final = 3600.0  # seconds; a provider that asks for more has miscounted, or means a date
+_MANY_KEYS: Final = 1024  # above this number, lanes of keys that are not in use are dropped
 
 
 class Admitted(msgspec.Struct, frozen=True):
@@ -69,28 +72,55 @@ class Ticket:
         wake: called in any thread when the ticket may be admitted. It must only send a message, and may be called late
             or in vain.
         tokens: the estimated number of tokens of request and answer together; see `Gate.spent`.
+        key: the fingerprint of the API key that the request is sent with; see `GateTable.fingerprint`.
         is_retry: for the statistics only.
+        jitter: a random number from 0 to 1, which spreads the requests that waited for the end of a hold.
     """
 
-    __slots__ = ("answered", "asked_at", "charged", "epoch", "is_retry", "lost", "reported", "state", "tokens", "wake")
+    __slots__ = (
+        "answered",
+        "asked_at",
+        "charged",
+        "epoch",
+        "is_retry",
+        "jitter",
+        "key",
+        "lane",
+        "lost",
+        "reported",
+        "state",
+        "tokens",
+        "wake",
+    )
 
-    def __init__(self, wake: Callable[[], object], tokens: int = 0, *, is_retry: bool = False) -> None:
+    def __init__(
+        self,
+        wake: Callable[[], object],
+        tokens: int = 0,
+        *,
+        key: bytes = b"",
+        is_retry: bool = False,
+        jitter: float = 0.5,
+    ) -> None:
         self.wake = wake
         self.tokens = tokens
+        self.key = key
         self.is_retry = is_retry
+        self.jitter = jitter
         # The fields below belong to the gate, which writes them under its lock.
         self.state: State = "new"
+        self.lane: Lane[Ticket] | None = None
         self.asked_at = 0.0  # time of the last `enter`
         self.epoch = 0
         self.answered = False
         self.charged: int | None = None  # tokens charged so far; None if it was never admitted
         self.reported = 0  # … of these, reported by the provider
-        self.lost: deque[int] | None = None  # gets the epoch if the ticket is lost while it holds a place
+        self.lost: deque[tuple[int, Lane[Ticket]]] | None = None  # gets an item if it is lost while it holds a place
 
     def __del__(self) -> None:
         # Only a note: the garbage collector may run this anywhere, even in a method of the gate.
-        if self.state == "inside" and self.lost is not None:
-            self.lost.append(self.epoch)
+        if self.state == "inside" and self.lost is not None and self.lane is not None:
+            self.lost.append((self.epoch, self.lane))
 
 
 _ADMITTED: Final = Admitted()
@@ -113,6 +143,8 @@ class EndpointStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """The retries among them."""
     refused: int
     """Requests refused because the circuit was open, the queue full, or the wait too long."""
+    retries_refused: int
+    """Retries that the retry budget did not allow."""
     waits: int
     """Requests that had to queue."""
     failures: int
@@ -120,7 +152,11 @@ class EndpointStatistics(msgspec.Struct, frozen=True, kw_only=True):
     tokens: int
     """Tokens used, by the reported usage."""
     held_until_s: float
-    """Seconds from now until requests are admitted again, if the provider has asked for a pause; else 0.0."""
+    """Seconds from now until all requests are admitted again, if the provider has asked for a pause; else 0.0."""
+    keys: int
+    """API keys in use."""
+    key_holds_s: tuple[float, ...]
+    """For each key that the provider has asked to pause, the seconds until it is admitted again; the longest first."""
 
 
 class Gate:
@@ -133,12 +169,18 @@ class Gate:
         self._clock = clock
         self._lock = threading.Lock()
         self._breaker = Breaker(breaker)
-        self._limiter: Limits[Ticket] = Limits(limits, clock.monotonic())
+        self._places = limits.concurrent_streams
+        self._lane_limits = limits.replace(concurrent_streams=None)
+        self._lanes: dict[bytes, Lane[Ticket]] = {}
+        self._many = _MANY_KEYS
+        self._waiting: dict[Lane[Ticket], None] = {}  # lanes with a queue, in the order in which they have their turn
         some = (limits.requests_per_minute, limits.tokens_per_minute, limits.concurrent_streams)
         self._is_limited = any(limit is not None for limit in some)
         self._is_free = not self._is_limited  # no limit, no hold, no queue, and the circuit is closed
-        self._lost: deque[int] = deque()  # the epochs of tickets that were lost without `leave`
-        self._held_until = 0.0
+        self._lost: deque[tuple[int, Lane[Ticket]]] = deque()  # tickets that were lost without `leave`
+        self._calm_at = 0.0  # the latest one of all lanes
+        self._active = self._queued = self._queue_high_water_mark = 0
+        self._retries_refused = 0
         self._requests = self._retries = self._refused = self._waits = self._failures = self._tokens = 0
 
     def __repr__(self) -> str:
@@ -147,18 +189,24 @@ class Gate:
     def enter(self, ticket: Ticket) -> Admission:
         """Ask for a place, for the first time or again. A ticket that has a place keeps it."""
         with self._lock:
+            lane = ticket.lane
+            if lane is None:
+                lane = ticket.lane = self._lane(ticket.key)
             if self._is_free and ticket.state == "new" and not self._lost:
-                self._limiter.active += 1
+                lane.limits.active += 1
                 self._count_in(ticket)
                 return _ADMITTED
             now = self._clock.monotonic()
-            before = None if self._reclaim_lost() else self._limiter.first
-            self._first(now, ticket)
-            admission = self._ask(ticket, now)
-            first = self._limiter.first
-        # A ticket that leaves the queue makes another one the first, which has to ask when it is admitted.
+            before = None if self._reclaim_lost() else lane.limits.first
+            self._first(lane, now, ticket)
+            admission = self._ask(ticket, lane, now)
+            # A ticket that leaves the queue makes another one the first, which has to ask when it is admitted.
+            first = lane.limits.first
+            others = self._next(now, lane)
         if first is not before and first is not ticket:
             _wake(first)
+        for other in others:
+            _wake(other)
         return admission
 
     def answered(self, ticket: Ticket) -> None:
@@ -170,8 +218,9 @@ class Gate:
             if not self._breaker.succeeded(ticket.epoch):
                 return
             self._review()
-            first = self._limiter.first
-        _wake(first)
+            heads = self._heads()
+        for head in heads:
+            _wake(head)
 
     def leave(self, ticket: Ticket, failure: PenstockError | Literal["neutral"] | None = "neutral") -> None:
         """Give back the place, or leave the queue. Only the first call has an effect.
@@ -179,22 +228,35 @@ class Gate:
         Args:
             ticket: must leave however its attempt ends, or its place stays taken.
             failure: None for a complete answer, the error of a failed one, ``"neutral"`` for a result that says nothing
-                about the endpoint (cancelled, crashed, never sent). A `RateLimited` with ``retry_after`` holds the gate
-                before another ticket is woken.
+                about the endpoint (cancelled, crashed, never sent). A `RateLimited` with ``retry_after`` holds the
+                requests of this API key before another ticket is woken.
         """
         with self._lock:
             state, ticket.state = ticket.state, "gone"
+            lane = ticket.lane
+            if lane is None:  # it never entered
+                return
             # If there may be room now, wake the first ticket even if it was the first before.
-            before = None if self._reclaim_lost() else self._limiter.first
+            before = None if self._reclaim_lost() else lane.limits.first
+            now = self._clock.monotonic()
+            others: list[Ticket] = []
             if state == "inside":
-                self._limiter.active -= 1
-                self._report(ticket, failure)
+                epoch = self._breaker.epoch
+                self._active -= 1
+                lane.limits.active -= 1
+                self._report(ticket, lane, failure)
                 before = None
+                if self._breaker.epoch != epoch or not self._breaker.is_closed:
+                    others = self._heads(lane)
+                else:
+                    others = self._next(now, lane)
             elif state == "queued":
-                self._limiter.remove(ticket)
-            first = self._first(self._clock.monotonic()) if self._limiter.queue else None
+                self._dequeue(lane, ticket)
+            first = self._first(lane, now) if lane.limits.queue else None
         if first is not before:
             _wake(first)
+        for other in others:
+            _wake(other)
 
     def timed_out(self, ticket: Ticket) -> ProviderBusy:
         """Take a ticket out of the queue after ``queue_timeout``; returns the error of its request."""
@@ -214,87 +276,121 @@ class Gate:
         if used is None:
             return
         with self._lock:
-            if ticket.charged is None:
+            if ticket.charged is None or ticket.lane is None:
                 return
             self._tokens += used - ticket.reported
-            self._limiter.correct(ticket.charged, used, self._clock.monotonic())
+            limits = ticket.lane.limits
+            limits.correct(ticket.charged, used, self._clock.monotonic())
             gave_back = used < ticket.charged
             ticket.charged = ticket.reported = used
-            first = self._limiter.first if gave_back else None
+            first = limits.first if gave_back else None
         _wake(first)
 
-    def hold(self, seconds: float) -> None:
-        """Admit no request for ``seconds``, an hour at most, as the provider asked. Never shortens a hold."""
+    def note_refused_retry(self) -> None:
+        """Count a retry that the retry budget did not allow."""
         with self._lock:
-            self._hold(seconds)
+            self._retries_refused += 1
 
-    def note_quota(self, quota: Quota | None) -> None:
-        """Hold until the provider's quota is renewed, if nothing of it is left."""
+    def hold(self, seconds: float, key: bytes = b"") -> None:
+        """Admit no request with this API key for ``seconds``, an hour at most, as the provider asked.
+
+        Never shortens a hold.
+        """
+        with self._lock:
+            self._hold(self._lane(key), seconds)
+
+    def note_quota(self, quota: Quota | None, key: bytes = b"") -> None:
+        """Hold the requests with this API key until the provider's quota is renewed, if nothing of it is left."""
         if quota is None:
             return
         if quota.requests_left is not None and quota.requests_left <= 0:
-            self.hold(quota.requests_reset_s or 0.0)
+            self.hold(quota.requests_reset_s or 0.0, key)
         if quota.tokens_left is not None and quota.tokens_left <= 0:
-            self.hold(quota.tokens_reset_s or 0.0)
+            self.hold(quota.tokens_reset_s or 0.0, key)
 
     def statistics(self) -> EndpointStatistics:
         """A snapshot."""
         with self._lock:
-            first = self._limiter.first if self._reclaim_lost() else None
+            heads = self._heads() if self._reclaim_lost() else []
             now = self._clock.monotonic()
+            holds = sorted((one.held_until - now for one in self._lanes.values() if one.held_until > now), reverse=True)
             statistics = EndpointStatistics(
                 name=self.name,
                 base_url=self.base_url,
                 circuit=self._breaker.circuit(now),
-                active=self._limiter.active,
-                queued=len(self._limiter.queue),
-                queue_high_water_mark=self._limiter.queue_high_water_mark,
+                active=self._active,
+                queued=self._queued,
+                queue_high_water_mark=self._queue_high_water_mark,
                 requests=self._requests,
                 retries=self._retries,
                 refused=self._refused,
+                retries_refused=self._retries_refused,
                 waits=self._waits,
                 failures=self._failures,
                 tokens=self._tokens,
-                held_until_s=max(0.0, self._held_until - now),
+                held_until_s=holds[0] if holds else 0.0,
+                keys=len(self._lanes),
+                key_holds_s=tuple(holds),
             )
-        _wake(first)
+        for head in heads:
+            _wake(head)
         return statistics
 
     def is_unused(self) -> bool:
         """Whether a new gate would behave the same: only its statistics differ."""
         with self._lock:
-            first = self._limiter.first if self._reclaim_lost() else None
+            heads = self._heads() if self._reclaim_lost() else []
             now = self._clock.monotonic()
-            is_unused = self._limiter.is_unused(now) and self._held_until <= now and self._breaker.failures == 0
-        _wake(first)
+            is_unused = self._breaker.failures == 0 and all(lane.is_unused(now) for lane in self._lanes.values())
+        for head in heads:
+            _wake(head)
         return is_unused
 
     # --- with the lock held --------------------------------------------------------------------------------------
 
-    def _ask(self, ticket: Ticket, now: float) -> Admission:
+    def _lane(self, key: bytes) -> Lane[Ticket]:
+        lane = self._lanes.get(key)
+        if lane is None:
+            now = self._clock.monotonic()
+            if len(self._lanes) >= self._many:
+                self._lanes = {place: one for place, one in self._lanes.items() if not one.is_unused(now)}
+                self._many = max(_MANY_KEYS, 2 * len(self._lanes))
+            lane = self._lanes[key] = Lane(self._lane_limits, now)
+        return lane
+
+    def _ask(self, ticket: Ticket, lane: Lane[Ticket], now: float) -> Admission:
         if ticket.state == "inside":
             return _ADMITTED
         if ticket.state == "gone":
             return Refused(ProviderBusy(self._endpoint, "this request has left the queue"))
         closed_for = self._breaker.closed_for(now)
         if closed_for > 0:
-            self._limiter.remove(ticket)
+            self._dequeue(lane, ticket)
             return self._refuse(ticket, CircuitOpen(self._endpoint, closed_for))
-        held_for = self._held_until - now
+        held_for = lane.held_until - now
         if ticket.state == "new" and held_for > self.limits.queue_timeout:  # it would time out
             detail = f"rate limited by the provider for another {held_for:.0f} s, longer than queue_timeout"
             return self._refuse(ticket, ProviderBusy(self._endpoint, detail))
-        delay = self._limiter.ask(ticket, ticket.tokens, now, self._held_until)
+        has_place = self._places is None or self._active < self._places
+        if has_place and ticket.state == "new" and any(one.wants_place for one in self._waiting if one is not lane):
+            has_place = False  # the first waiter of another key has its turn before
+        before = len(lane.limits.queue)
+        delay = lane.ask(ticket, ticket.tokens, now, jitter=ticket.jitter, has_place=has_place)
+        if delay == FULL:
+            detail = f"the queue is full: {before} requests wait (max_queue)"
+            return self._refuse(ticket, ProviderBusy(self._endpoint, detail))
+        self._note_queue(lane, before)
         if delay == 0.0:
+            if lane in self._waiting:  # the other keys have their turn
+                del self._waiting[lane]
+                self._waiting[lane] = None
             self._count_in(ticket)
             self._review()
             return _ADMITTED
-        if delay == FULL:
-            detail = f"the queue is full: {len(self._limiter.queue)} requests wait (max_queue)"
-            return self._refuse(ticket, ProviderBusy(self._endpoint, detail))
         if ticket.state == "new":
             ticket.state = "queued"
             self._waits += 1
+        self._is_free = False
         ticket.asked_at = now
         return Wait(delay if delay != math.inf else None)
 
@@ -303,24 +399,60 @@ class Gate:
         self._refused += 1
         return Refused(error)
 
-    def _first(self, now: float, alive: Ticket | None = None) -> Ticket | None:
+    def _note_queue(self, lane: Lane[Ticket], before: int) -> None:
+        """Update the counts after the queue of ``lane`` had ``before`` tickets."""
+        now = len(lane.limits.queue)
+        self._queued += now - before
+        self._queue_high_water_mark = max(self._queue_high_water_mark, self._queued)
+        if now:
+            self._waiting[lane] = None
+        else:
+            self._waiting.pop(lane, None)
+            lane.wants_place = False
+
+    def _dequeue(self, lane: Lane[Ticket], ticket: Ticket) -> None:
+        before = len(lane.limits.queue)
+        lane.limits.remove(ticket)
+        self._note_queue(lane, before)
+
+    def _first(self, lane: Lane[Ticket], now: float, alive: Ticket | None = None) -> Ticket | None:
         """The first ticket in the queue, after removing those whose owner must be dead, as it has not asked."""
-        first = self._limiter.first
+        first = lane.limits.first
         while first is not None and first is not alive and now - first.asked_at > 2 * self.limits.queue_timeout + 1:
             first.state = "gone"
-            self._limiter.remove(first)
-            first = self._limiter.first
+            self._dequeue(lane, first)
+            first = lane.limits.first
         return first
+
+    def _heads(self, but: Lane[Ticket] | None = None) -> list[Ticket]:
+        """The first ticket of every queue."""
+        heads = (lane.limits.first for lane in self._waiting if lane is not but)
+        return [head for head in heads if head is not None]
+
+    def _next(self, now: float, but: Lane[Ticket]) -> list[Ticket]:
+        """The tickets of other keys that may have the free place, up to the first one that is sure to take it."""
+        found: list[Ticket] = []
+        if self._places is None or self._active >= self._places:
+            return found
+        for lane in [lane for lane in self._waiting if lane.wants_place and lane is not but]:
+            head = self._first(lane, now)
+            if head is not None:
+                found.append(head)
+                if not lane.is_blocked(head.tokens, now):
+                    break
+        return found
 
     def _reclaim_lost(self) -> bool:
         """Free the places of tickets that were garbage-collected; returns whether there were any."""
         found = bool(self._lost)
         while self._lost:
-            self._limiter.active -= 1
-            self._breaker.abstained(self._lost.popleft())
+            epoch, lane = self._lost.popleft()
+            self._active -= 1
+            lane.limits.active -= 1
+            self._breaker.abstained(epoch)
         return found
 
-    def _report(self, ticket: Ticket, failure: PenstockError | Literal["neutral"] | None) -> None:
+    def _report(self, ticket: Ticket, lane: Lane[Ticket], failure: PenstockError | Literal["neutral"] | None) -> None:
         if failure is None:
             self._breaker.succeeded(ticket.epoch)
         elif isinstance(failure, ProviderError) and counts_as_failure(failure, answered=ticket.answered):
@@ -330,11 +462,12 @@ class Gate:
             self._breaker.abstained(ticket.epoch)
         self._review()
         if isinstance(failure, RateLimited):
-            self._hold(failure.retry_after or 0.0)
+            self._hold(lane, failure.retry_after or 0.0)
 
-    def _hold(self, seconds: float) -> None:
+    def _hold(self, lane: Lane[Ticket], seconds: float) -> None:
         if seconds > 0:
-            self._held_until = max(self._held_until, self._clock.monotonic() + min(seconds, _LONGEST_HOLD))
+            lane.hold(seconds, self._clock.monotonic())
+            self._calm_at = max(self._calm_at, lane.calm_at)
             self._is_free = False
 
     def _count_in(self, ticket: Ticket) -> None:
@@ -342,6 +475,7 @@ class Gate:
         ticket.charged = ticket.tokens
         ticket.lost = self._lost
         ticket.epoch = self._breaker.let_in()
+        self._active += 1
         self._requests += 1
         self._retries += ticket.is_retry
 
@@ -349,12 +483,12 @@ class Gate:
         """Update ``_is_free``: whether the next ticket can be admitted without a look at the limits and the clock."""
         self._is_free = (
             not self._is_limited
-            and not self._limiter.queue
+            and not self._queued
             and self._breaker.is_closed
-            and (not self._held_until or self._clock.monotonic() >= self._held_until)
+            and (not self._calm_at or self._clock.monotonic() >= self._calm_at)
         )
         if self._is_free:
-            self._held_until = 0.0
+            self._calm_at = 0.0
 
     @property
     def _endpoint(self) -> str:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
+from hashlib import blake2b
 from typing import Final
 from urllib.parse import urlsplit
 
 from penstock.actors.call.budget import RetryBudget
 from penstock.actors.call.gate import EndpointStatistics, Gate
 from penstock.config.limits import BreakerOptions, LimitOptions, RetryBudgetOptions
-from penstock.ports import Clock
+from penstock.ports import Clock, ProviderRequest
 
 __all__ = ["GateTable", "SharedRetryBudget", "clean_url"]
 
+_KEY_HEADERS: Final = frozenset(
+    {"authorization", "api-key", "x-api-key", "x-goog-api-key", "openai-organization", "openai-project"}
+)
+"""Headers, in lower case, that say which account a request belongs to, even if they are not given as secrets."""
 _MANY_GATES: Final = 1024  # callers may pass any URL: above this number, unused gates are dropped
 
 
@@ -20,6 +26,7 @@ class SharedRetryBudget:
     """The retry budget of a system; see `penstock.actors.call.budget`. Any thread may use it."""
 
     def __init__(self, clock: Clock, options: RetryBudgetOptions) -> None:
+        self.options = options
         self._clock = clock
         self._lock = threading.Lock()
         self._budget = RetryBudget(options)
@@ -53,6 +60,7 @@ class GateTable:
         self._breaker = breaker or BreakerOptions()
         self._lock = threading.Lock()
         self._gates: dict[tuple[str, str], Gate] = {}
+        self._pepper = secrets.token_bytes(32)
         self._many = _MANY_GATES
         self.retry_budget = SharedRetryBudget(clock, retry_budget or RetryBudgetOptions())
 
@@ -76,6 +84,19 @@ class GateTable:
                     self._many = max(_MANY_GATES, 2 * len(self._gates))
                 gate = self._gates[key] = Gate(self._clock, *key, limits or LimitOptions(), self._breaker)
             return gate
+
+    def fingerprint(self, request: ProviderRequest) -> bytes:
+        """Return bytes that are the same for all requests with the same API key or account, and reveal nothing of it.
+
+        They are a hash keyed with a number that is known to this table only.
+        """
+        named = {name.lower(): text for name, text in request.headers.items() if name.lower() in _KEY_HEADERS}
+        named.update((name.lower(), secret.reveal()) for name, secret in request.secret_headers.items())
+        query = urlsplit(request.url).query
+        if not named and not query:
+            return b""
+        content = "\n".join((query, *(f"{name}: {named[name]}" for name in sorted(named))))
+        return blake2b(content.encode("utf-8", "replace"), key=self._pepper, digest_size=16).digest()
 
     def statistics(self) -> tuple[EndpointStatistics, ...]:
         """The statistics of every gate, oldest first."""

@@ -41,6 +41,7 @@ from penstock.actors.runtime.transitions import (
 )
 from penstock.actors.stream.messages import Cancel, Reset
 from penstock.actors.stream.record import StreamRecord
+from penstock.config.limits import LimitOptions
 from penstock.config.logs import get_logger
 from penstock.errors import (
     ApiError,
@@ -58,6 +59,7 @@ __all__ = ["Integration"]
 
 _TOTAL: Final = "total"
 _QUEUE: Final = "queue"
+_QUEUE_TIMEOUT: Final = LimitOptions().queue_timeout
 _GRACE: Final = "grace"
 _RESET: Final = "reset"
 _RESET_AGAIN: Final = 0.02  # seconds until a stream that crashed is requested for a reset again
@@ -134,6 +136,11 @@ class Integration(StateMachine):
         match event:
             case Cast(message=Connecting(attempt=number)) if self._is_current(number):
                 return self._to("connecting", state_timeout(self._options.connect_timeout))
+            case StateTimeout():
+                call = self._call
+                seconds = self._reader_patience
+                detail = f"no reader thread was free within {seconds:g} s (queue_timeout); see runtime.reader_threads"
+                return self._failed(ProviderBusy(call.candidate.account or call.provider.name, detail), self._attempt)
         return self._in_any_state(event)
 
     def connecting(self, event: Event) -> Transition:
@@ -245,7 +252,7 @@ class Integration(StateMachine):
         with self._call.lock:
             if self._call.ref is not self.ref or self._call.is_cancelled:
                 return Stop(NORMAL)  # another one has taken over, or the stream has ended
-            ticket = self._call.take_ticket(gate, lambda: inbox.put(Cast(_Turn(ticket))))
+            ticket = self._call.take_ticket(gate, lambda: inbox.put(Cast(_Turn(ticket))), self._random.random())
         return self._enter(timeout(_QUEUE, gate.limits.queue_timeout))
 
     def _enter(self, *actions: Any) -> Transition:
@@ -274,7 +281,15 @@ class Integration(StateMachine):
             attempt.take_job(call.reader.start(provider, request, self._options, attempt))
         except PenstockError as error:
             self.actor_inbox.put(Cast(Ended(attempt.number, False, error)))
-        return self._to("queued", cancel_timeout(_QUEUE), cancel_timeout(_GRACE))  # of the previous attempt
+        # The two timers are those of the previous attempt.
+        wait = state_timeout(self._reader_patience)
+        return self._to("queued", cancel_timeout(_QUEUE), cancel_timeout(_GRACE), wait)
+
+    @property
+    def _reader_patience(self) -> float:
+        """Seconds to wait for a reader thread."""
+        gate = self._call.candidate.gate
+        return gate.limits.queue_timeout if gate is not None else _QUEUE_TIMEOUT
 
     def _is_current(self, number: int) -> bool:
         return self._attempt is not None and self._attempt.number == number
@@ -335,6 +350,13 @@ class Integration(StateMachine):
         if delay is None:
             return None
         if call.retry_budget is not None and not call.retry_budget.may_retry():
+            limits = call.retry_budget.options
+            error.annotate(
+                f"retries: refused by the retry budget (retry_budget allows {limits.floor} + {limits.ratio:g} for each "
+                f"request in {limits.window:g} s)"
+            )
+            if call.candidate.gate is not None:
+                call.candidate.gate.note_refused_retry()
             get_logger(stream_id=self._stream.stream_id).warning("retry_refused", error=type(error).__name__)
             return None
         return delay
@@ -389,7 +411,11 @@ class Integration(StateMachine):
         requested = error.retry_after if isinstance(error, ApiError) else None
         if requested is None:
             return delay
-        return max(delay, requested) if requested <= options.retry_after_limit else None
+        if requested > options.retry_after_limit:
+            return None
+        # All requests that were refused together have the same time to wait: they must not return together.
+        jitter: float = min(longest, requested) * self._random.uniform(0.0, 0.1)
+        return max(delay, requested + jitter)
 
     def _ask_for_reset(self) -> None:
         """Ask the stream for a reset. The answer comes as a message, since the stream may be slow, or dead."""

@@ -1,6 +1,7 @@
 """The limits of an endpoint: requests and tokens a minute, requests at once, and the queue. Pure.
 
 The time is passed in. Nothing is woken here: `Limits` returns the first waiter in the queue, and its owner wakes it.
+Providers count requests and tokens for each API key, so every key has a `Lane` of its own.
 """
 
 from __future__ import annotations
@@ -10,12 +11,15 @@ from typing import Final, Generic, TypeVar
 
 from penstock.config.limits import LimitOptions
 
-__all__ = ["FULL", "Limits", "MinuteBucket"]
+__all__ = ["FULL", "Lane", "Limits", "MinuteBucket"]
 
 _GRAIN: Final = 1e-9  # of the burst; a smaller shortage counts as none
 _BURST: Final = 6  # the burst is a sixth of a minute's amount: that of ten seconds
 FULL: Final = -1.0
 """Returned by `Limits.ask` if the queue is full."""
+_LONGEST_HOLD: Final = 3600.0  # seconds; a provider that asks for more has miscounted, or means a date
+_LONGEST_SPREAD: Final = 5.0  # seconds after a hold over which the waiting requests are spread
+_LONGEST_GAP: Final = 0.1  # seconds between two of them
 
 T = TypeVar("T")
 
@@ -86,7 +90,7 @@ class Limits(Generic[T]):
         """The first waiter in the queue; None if it is empty."""
         return next(iter(self.queue), None)
 
-    def ask(self, waiter: T, tokens: int, now: float, held_until: float = 0.0) -> float:
+    def ask(self, waiter: T, tokens: int, now: float, held_until: float = 0.0, *, has_place: bool = True) -> float:
         """Admit the waiter and return 0.0, or queue it and return the seconds after which to ask again.
 
         Returns ``math.inf`` if it has to wait until it is woken, and `FULL` if there is no room in the queue.
@@ -96,11 +100,14 @@ class Limits(Generic[T]):
             tokens: the estimated number of tokens.
             now: the time in seconds.
             held_until: admit no waiter before this time.
+            has_place: False admits no waiter, since a limit that is kept elsewhere does not allow it.
         """
         queue = self.queue
         if queue and next(iter(queue)) != waiter:
             return math.inf if waiter in queue else self._wait(waiter, math.inf)
-        delay = max(self._delay(tokens, now), held_until - now)
+        delay = max(self.delay(tokens, now), held_until - now)
+        if delay <= 0 and not has_place:
+            delay = math.inf
         if delay > 0:
             return delay if waiter in queue else self._wait(waiter, delay)
         queue.pop(waiter, None)
@@ -125,7 +132,8 @@ class Limits(Generic[T]):
         full = (bucket is None or bucket.delay(bucket.burst, now) == 0.0 for bucket in (self._requests, self._tokens))
         return not self.active and not self.queue and all(full)
 
-    def _delay(self, tokens: int, now: float) -> float:
+    def delay(self, tokens: int, now: float) -> float:
+        """Seconds until a request of ``tokens`` is within the limits; ``math.inf`` if another one must end first."""
         limit = self.options.concurrent_streams
         if limit is not None and self.active >= limit:
             return math.inf
@@ -142,3 +150,52 @@ class Limits(Generic[T]):
         self.queue[waiter] = None
         self.queue_high_water_mark = max(self.queue_high_water_mark, len(self.queue))
         return delay
+
+
+class Lane(Generic[T]):
+    """The requests of one API key at one endpoint: its limits a minute, its queue, and the holds of the provider.
+
+    After a hold the waiting requests are spread over as many seconds as the hold took, at most 5, so that they do not
+    arrive in the same instant.
+
+    >>> lane: Lane[str] = Lane(LimitOptions(), now=0.0)
+    >>> lane.hold(10, now=0.0)
+    >>> [lane.ask(name, 0, now=10.0, jitter=0.5) for name in "abc"]
+    [0.0, 0.1, inf]
+    """
+
+    __slots__ = ("_next_at", "calm_at", "held_until", "limits", "wants_place")
+
+    def __init__(self, options: LimitOptions, now: float) -> None:
+        self.limits: Limits[T] = Limits(options, now)
+        self.held_until = 0.0
+        self.calm_at = 0.0  # the end of the time over which requests are spread after a hold
+        self.wants_place = False  # the first waiter waits only for a place that another key's request has
+        self._next_at = 0.0
+
+    def hold(self, seconds: float, now: float) -> None:
+        """Admit no request for ``seconds``, an hour at most. Never shortens a hold."""
+        if seconds > 0:
+            until = now + min(seconds, _LONGEST_HOLD)
+            if until > self.held_until:
+                self.held_until = until
+                self.calm_at = until + min(seconds, _LONGEST_SPREAD)
+
+    def ask(self, waiter: T, tokens: int, now: float, *, jitter: float = 0.5, has_place: bool = True) -> float:
+        """As `Limits.ask`. ``jitter`` is a random number from 0 to 1."""
+        limits = self.limits
+        delay = limits.ask(waiter, tokens, now, max(self.held_until, self._next_at), has_place=has_place)
+        if limits.first == waiter:
+            self.wants_place = delay == math.inf
+        if delay == 0.0 and now < self.calm_at:
+            gap = min((self.calm_at - now) / (len(limits.queue) + 1), _LONGEST_GAP)
+            self._next_at = now + gap * (0.5 + jitter)
+        return delay
+
+    def is_blocked(self, tokens: int, now: float) -> bool:
+        """Whether a request has to wait even if there is a place for it."""
+        return max(self.held_until, self._next_at) > now or self.limits.delay(tokens, now) > 0
+
+    def is_unused(self, now: float) -> bool:
+        """Whether a new lane would behave the same."""
+        return self.calm_at <= now and self._next_at <= now and self.limits.is_unused(now)

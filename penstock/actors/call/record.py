@@ -48,7 +48,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     """A provider that a call may be sent to, and its request.
 
     ``account`` is the provider's name where several share one dialect; empty means the dialect's name. ``gate`` None
-    means no limits.
+    means no limits. ``key`` is the API key's fingerprint; see `GateTable.fingerprint`.
     """
 
     provider: Provider
@@ -56,12 +56,13 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     request: ProviderRequest
     account: str = ""
     gate: Gate | None = None
+    key: bytes = b""
     price: Price | None = None
 
     def answered(self, headers: Mapping[str, str]) -> None:
         """Note the headers of its answer. Called in the reader's thread."""
         if self.gate is not None and isinstance(self.provider, TellsQuota):
-            self.gate.note_quota(self.provider.quota(headers))
+            self.gate.note_quota(self.provider.quota(headers), self.key)
 
     def __repr__(self) -> str:
         return f"Candidate({self.provider.name!r}, {self.call.model!r})"
@@ -181,7 +182,7 @@ class CallRecord:
         for candidate in self.candidates[self.place :]:
             parameters = {name: value for name, value in candidate.call.parameters.items() if name not in without}
             call = msgspec.structs.replace(candidate.call, input=input, parameters=parameters)
-            request = candidate.provider.request(call)
+            request = candidate.provider.request(call).extended(call)
             candidates.append(msgspec.structs.replace(candidate, call=call, request=request))
         return CallRecord(
             candidates,
@@ -216,11 +217,11 @@ class CallRecord:
 
     # --- the gate ------------------------------------------------------------------------------------------------
 
-    def take_ticket(self, gate: Gate, wake: Callable[[], object]) -> Ticket:
-        """Make the ticket of the next attempt."""
+    def take_ticket(self, gate: Gate, wake: Callable[[], object], jitter: float) -> Ticket:
+        """Make the ticket of the next attempt. ``jitter`` is a random number from 0 to 1."""
         self.leave()
         tokens = estimate_usage(self._count_input(), _USUAL_ANSWER).total_tokens or 0
-        ticket = Ticket(wake, tokens, is_retry=self.tries > 0)
+        ticket = Ticket(wake, tokens, key=self.candidate.key, is_retry=self.tries > 0, jitter=jitter)
         self.ticket = ticket
         return ticket
 
@@ -311,6 +312,9 @@ class CallRecord:
         """Let the next attempt resume the answer where it broke off; returns whether that is possible."""
         provider, decoder = self.provider, self.decoder
         self.resumption = provider.resume(decoder) if decoder is not None and isinstance(provider, CanResume) else None
+        if self.resumption is not None:
+            request, continued = self.resumption
+            self.resumption = request.extended(self.call), continued
         return self.resumption is not None
 
     # --- the end -------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ not starve, and does not deadlock as long as it may add spares.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 import queue
@@ -79,6 +80,9 @@ class Dispatcher(Protocol):
     def pause(self, seconds: float) -> None:
         """Wait for ``seconds``."""
 
+    def blocks(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Whether the thread of an event loop waits here, so that the loop runs nothing meanwhile."""
+
     def statistics(self) -> DispatcherStatistics:
         """Return a snapshot of the counters."""
 
@@ -145,6 +149,7 @@ class ThreadedDispatcher:
         self._spares_exhausted = 0
         self._replaced = 0
         self._held = 0
+        self._blocked_loops: list[asyncio.AbstractEventLoop] = []
         self._leaked = 0
         self._closed = False
         self._sample = (time.monotonic(), 0)
@@ -166,10 +171,21 @@ class ThreadedDispatcher:
         """Wait for ``latch``. Inside an actor, a spare thread takes the worker's place meanwhile."""
         if latch.acquire(blocking=False):
             return True
-        with blocking():
-            if timeout is None:
-                return latch.acquire()
-            return latch.acquire(timeout=min(max(timeout, 0.0), threading.TIMEOUT_MAX))
+        loop = asyncio._get_running_loop()
+        if loop is not None:
+            self._blocked_loops.append(loop)
+        try:
+            with blocking():
+                if timeout is None:
+                    return latch.acquire()
+                return latch.acquire(timeout=min(max(timeout, 0.0), threading.TIMEOUT_MAX))
+        finally:
+            if loop is not None:
+                self._blocked_loops.remove(loop)
+
+    def blocks(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Whether the thread of an event loop waits in `wait`, so that the loop runs nothing meanwhile."""
+        return loop in self._blocked_loops
 
     def pause(self, seconds: float) -> None:
         """Wait for ``seconds``. Inside an actor, a spare thread takes the worker's place meanwhile."""

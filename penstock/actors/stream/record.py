@@ -10,6 +10,7 @@ once (`StreamRecord.finish`), which writes the terminal event into the log and t
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -53,6 +54,7 @@ class StreamRecord:
         "_is_announced",
         "_journaling",
         "_lock",
+        "context",
         "counters",
         "created_at",
         "created_monotonic",
@@ -92,6 +94,7 @@ class StreamRecord:
     ) -> None:
         self.runtime = runtime
         self.stream_id = stream_id
+        self.context = contextvars.copy_context()  # of the code that opens the stream; its callbacks run in copies
         self.options = options
         self.on_orphan: OnOrphan = on_orphan
         self.restart: Restart = restart
@@ -189,6 +192,7 @@ class StreamRecord:
                         self._journal_surely(log.terminal)
         finally:
             if is_ours:
+                self.context = contextvars.Context()  # it may refer to a request, or to this very stream
                 self.announce_end()
         return is_ours
 

@@ -25,6 +25,7 @@ from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConn
 from urllib3.util import wait_for_write
 from urllib3.util.ssl_ import create_urllib3_context
 
+from penstock.adapters.http.faults import is_local_fault
 from penstock.adapters.http.handle import RequestCancelled, RequestHandle, current
 from penstock.errors import OptionError
 
@@ -179,7 +180,7 @@ class _CancellableConnection(HTTPConnection):
         if current.handle is not None:
             try:
                 current.handle.attach(self, sock)
-            except RequestCancelled:
+            except (RequestCancelled, OSError):  # cancelled, or no file descriptor for the duplicate
                 sock.close()
                 raise
         return sock
@@ -264,6 +265,8 @@ class CancellableAdapter(HTTPAdapter):
                 else:
                     context.load_verify_locations(cafile=bundle)
             except OSError as error:
+                if is_local_fault(error):
+                    raise
                 raise OptionError("verify_tls", bundle, "the path of a CA bundle") from error
             self._contexts[bundle] = context
         return context

@@ -13,7 +13,7 @@ from penstock.adapters.http.answer import Redactor, refusal_of
 from penstock.adapters.http.faults import body_failure, request_failure, unexpected_failure
 from penstock.adapters.http.handle import RequestCancelled, RequestHandle, current_request
 from penstock.config.options import RequestOptions
-from penstock.errors import IncompleteStream, OptionError, PenstockError
+from penstock.errors import IncompleteStream, OptionError, PenstockError, ProviderError
 from penstock.ports import Decoder, Delta, ErrorDelta, HeaderSink, Provider, ProviderRequest, ReaderSink
 
 if TYPE_CHECKING:
@@ -55,6 +55,8 @@ class HttpExchange:
         self._sink = sink
         self._on_cancel = on_cancel
         self._host = urlsplit(request.url).netloc
+        self.endpoint = self._host
+        """Shares the reader's threads with other endpoints."""
         self._sent = False
         self._decoder: Decoder | None = None
         secret_headers = {name: secret.reveal() for name, secret in request.secret_headers.items()}
@@ -92,6 +94,8 @@ class HttpExchange:
         if self._handle.cancelled:
             error = IncompleteStream("cancelled")
         if error is not None:
+            if self._handle.proxy and isinstance(error, ProviderError):
+                error.annotate(f"through the proxy {self._handle.proxy}")
             self._redactor.redact_error(error)
         try:
             self._sink.ended(self._decoder, error)
@@ -117,6 +121,7 @@ class HttpExchange:
                 error,
                 self._host,
                 sent=self._sent,
+                is_proxied=bool(self._handle.proxy),
                 connect_timeout=options.connect_timeout,
                 wait_limit=self._wait_limit,
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import socket
 import ssl
@@ -12,6 +13,7 @@ from pathlib import Path
 from penstock.errors import (
     ConnectError,
     IncompleteStream,
+    LocalError,
     PenstockError,
     ProtocolError,
     ProviderError,
@@ -19,7 +21,54 @@ from penstock.errors import (
     describe_reason,
 )
 
-__all__ = ["body_failure", "request_failure", "unexpected_failure"]
+__all__ = ["body_failure", "is_local_fault", "request_failure", "unexpected_failure"]
+
+_LOCAL_FAULTS = {
+    errno.EMFILE: "this process has no file descriptors left (see ulimit -n)",
+    errno.ENFILE: "the system has no file descriptors left",
+    errno.ENOMEM: "the system has no memory left",
+    errno.ENOBUFS: "the system has no memory left for sockets",
+    errno.EADDRNOTAVAIL: "no local address or port is left for the connection",
+    errno.EADDRINUSE: "no local port is left for the connection",
+    errno.ENETUNREACH: "it has no route to the network",
+    errno.ENETDOWN: "its network is down",
+    errno.EAFNOSUPPORT: "it does not support the address family",
+    errno.EACCES: "it does not permit the connection",
+    errno.EPERM: "it does not permit the connection",
+}
+"""Errors of the operating system that say nothing about the other side."""
+_LOCAL_LOOKUPS = {getattr(socket, name) for name in ("EAI_SYSTEM", "EAI_MEMORY") if hasattr(socket, name)}
+
+
+def is_local_fault(error: BaseException) -> bool:
+    """Whether an exception of the operating system is about this machine rather than the other side."""
+    if isinstance(error, MemoryError):
+        return True
+    return isinstance(error, OSError) and not isinstance(error, socket.gaierror) and error.errno in _LOCAL_FAULTS
+
+
+def _local_failure(causes: list[BaseException]) -> LocalError | None:
+    """The error for a fault of this machine; None if there was none among the causes."""
+    for cause in causes:
+        if isinstance(cause, MemoryError):
+            return LocalError(_LOCAL_FAULTS[errno.ENOMEM])
+        if is_local_fault(cause):
+            assert isinstance(cause, OSError) and cause.errno is not None  # noqa: PT018
+            return LocalError(_LOCAL_FAULTS[cause.errno])
+        if isinstance(cause, socket.gaierror):
+            if (code := _missing_descriptors()) is not None:  # the lookup reports it as a failure of the name server
+                return LocalError(_LOCAL_FAULTS[code])
+            if cause.args[:1] and cause.args[0] in _LOCAL_LOOKUPS:
+                return LocalError("a system call failed while a name was looked up")
+    return None
+
+
+def _missing_descriptors() -> int | None:
+    try:
+        socket.socket().close()
+    except OSError as error:
+        return error.errno if error.errno in _LOCAL_FAULTS else None
+    return None
 
 
 class _CauseSummary(Exception):
@@ -45,7 +94,7 @@ def _without_frames(error: PenstockError) -> PenstockError:
 
 
 def request_failure(
-    error: BaseException, host: str, *, sent: bool, connect_timeout: float, wait_limit: float
+    error: BaseException, host: str, *, sent: bool, connect_timeout: float, wait_limit: float, is_proxied: bool = False
 ) -> PenstockError:
     """Map an exception that was raised before the response's headers were complete.
 
@@ -55,17 +104,26 @@ def request_failure(
         sent: whether the request was sent completely; tells a time-out of the connection from one of the response.
         connect_timeout: in seconds, for the error.
         wait_limit: the longest wait for the response in seconds, for the error.
+        is_proxied: whether the connection goes to a proxy.
     """
     causes = list(_causes(error))
     if isinstance(ours := _first(causes, PenstockError), PenstockError):  # requests may have wrapped it
         return _without_frames(ours)
-    mapped = _map_request_failure(error, causes, host, sent, connect_timeout, wait_limit)
+    mapped = _local_failure(causes) or _map_request_failure(
+        error, causes, host, sent, connect_timeout, wait_limit, is_proxied
+    )
     mapped.__cause__ = _CauseSummary(error)
     return mapped
 
 
 def _map_request_failure(
-    error: BaseException, causes: list[BaseException], host: str, sent: bool, connect_timeout: float, wait_limit: float
+    error: BaseException,
+    causes: list[BaseException],
+    host: str,
+    sent: bool,
+    connect_timeout: float,
+    wait_limit: float,
+    is_proxied: bool,
 ) -> PenstockError:
     import requests
     import urllib3.exceptions as urllib3_errors
@@ -76,7 +134,8 @@ def _map_request_failure(
     if found := _first(causes, socket.gaierror):
         # EAI_AGAIN: the name server did not answer; everything else: the name has no address.
         is_temporary = found.args[:1] == (socket.EAI_AGAIN,)
-        return ConnectError(host, "its name cannot be resolved", retryable=is_temporary)
+        whose = "the proxy's name" if is_proxied else "its name"
+        return ConnectError(host, f"{whose} cannot be resolved", retryable=is_temporary)
     if _first(causes, TimeoutError):  # not urllib3's TimeoutError: its NewConnectionError is one as well
         if sent:
             return ProviderTimeout("first_token", wait_limit)
@@ -114,6 +173,8 @@ def _map_body_failure(error: BaseException, chunked: bool, wait_limit: float) ->
     import urllib3.exceptions as urllib3_errors
 
     causes = list(_causes(error))
+    if local := _local_failure(causes):
+        return local
     if isinstance(error, (urllib3_errors.DecodeError, zlib.error)):
         return ProtocolError("the body's compression is broken")
     if isinstance(error, urllib3_errors.TimeoutError):
@@ -134,6 +195,9 @@ def unexpected_failure(error: BaseException) -> PenstockError:
     """Wrap any other exception, of which only the type is safe to show; Penstock's own errors stay as they are."""
     if isinstance(error, PenstockError):
         return _without_frames(error)
+    if local := _local_failure(list(_causes(error))):
+        local.__cause__ = _CauseSummary(error)
+        return local
     wrapped = ProviderError(f"reading the provider's response failed: {describe_reason(error)}")
     wrapped.__cause__ = _CauseSummary(error)
     return wrapped

@@ -30,6 +30,8 @@ class RequestHandle:
         self.cancelled = False
         self.deadline = 0.0
         """Monotonic time until which the connection must be established."""
+        self.proxy = ""
+        """The proxy that the request goes through, without user and password; ``""``: none."""
         self._on_sent = on_sent
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None

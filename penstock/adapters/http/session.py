@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from typing import Any
 from urllib.parse import urlsplit
 
 import requests
 from requests.cookies import RequestsCookieJar
+from requests.utils import select_proxy
 
 from penstock.adapters.http.connection import CancellableAdapter
+from penstock.adapters.http.handle import current
 
-__all__ = ["SharedSession"]
+__all__ = ["SharedSession", "is_this_machine"]
 
 
 class _Session(requests.Session):
@@ -26,7 +30,7 @@ class SharedSession:
         self._session.cookies = _NoCookies()
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, CancellableAdapter(connections))
-        self._settings: dict[tuple[str, str, bool | str], dict[str, Any]] = {}
+        self._settings: dict[tuple[str, str, bool | str], tuple[dict[str, Any], str]] = {}
 
     def __call__(
         self, prepared: requests.PreparedRequest, timeout: tuple[float, float], verify: bool | str
@@ -35,15 +39,43 @@ class SharedSession:
         url = prepared.url or ""
         parts = urlsplit(url)
         origin = (parts.scheme, parts.netloc, verify)
-        settings = self._settings.get(origin)
-        if settings is None:
+        known = self._settings.get(origin)
+        if known is None:
             # Reads a dozen environment variables and, on some systems, the registry: 50–100 µs.
-            settings = dict(self._session.merge_environment_settings(url, {}, True, verify, None))
-            self._settings[origin] = settings
+            settings: dict[str, Any] = dict(self._session.merge_environment_settings(url, {}, True, verify, None))
+            if is_this_machine(parts.hostname or ""):  # as in Go: a proxy cannot reach it, and must not see the prompt
+                settings["proxies"] = {}
+            known = self._settings[origin] = settings, _shown(select_proxy(url, settings["proxies"]))
+        settings, proxy = known
+        if current.handle is not None:
+            current.handle.proxy = proxy
         return self._session.send(prepared, timeout=timeout, allow_redirects=False, **settings)
 
     def close(self) -> None:
         self._session.close()
+
+
+def is_this_machine(host: str) -> bool:
+    """Whether a host is ``localhost`` or a loopback address.
+
+    >>> [is_this_machine(host) for host in ("localhost", "127.8.0.1", "::1", "example.org", "10.0.0.1")]
+    [True, True, True, False, False]
+    """
+    if host.lower().rstrip(".") == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _shown(proxy: str | None) -> str:
+    """A proxy's URL without user, password, path and query."""
+    if not proxy:
+        return ""
+    scheme, _, rest = proxy.rpartition("://")
+    place = re.split("[/?#]", rest.rpartition("@")[2])[0]
+    return f"{scheme}://{place}" if scheme else place
 
 
 class _NoCookies(RequestsCookieJar):

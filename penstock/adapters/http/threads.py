@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["HttpReader"]
 
+_SHARE = 16  # an endpoint may have another thread while it has fewer than 16 times as many as are free
+_FEW_THREADS = 3  # fewer threads are not shared out
+
 
 class HttpReader:
     """Implements `Reader`: each request occupies one thread from its start to its end.
@@ -27,6 +30,9 @@ class HttpReader:
     Threads are started when there is work and no idle one, up to ``max_threads``, and end after ``idle_timeout``
     seconds without work. Connections are kept alive and shared; proxies and the CA bundle are read from the
     environment once for each origin. Cookies are not kept, redirects not followed, and ``netrc`` is not read.
+
+    A silent endpoint cannot keep the threads of others: an endpoint that has threads gets another one only while it has
+    fewer than 16 times as many as are free, and never the last free one.
 
     The socket of a cancelled request is closed at once, with one exception: the lookup of a host name cannot be
     interrupted, so a cancel during it takes effect when it returns.
@@ -43,7 +49,11 @@ class HttpReader:
         self._session_lock = threading.Lock()
         self._lock = threading.Lock()
         self._has_work = threading.Condition(self._lock)
-        self._queue: deque[HttpExchange] = deque()  # contains cancelled ones, too: their `queued` is False
+        self._queues: dict[
+            str, dict[HttpExchange, None]
+        ] = {}  # by endpoint, in the order in which they have their turn
+        self._busy: Counter[str] = Counter()  # requests at work, by endpoint
+        self._idle = 0  # threads that wait for work
         self._dismissed: deque[HttpExchange] = deque()  # cancelled while queued; their sinks do not know it yet
         self._active: set[HttpExchange] = set()
         self._threads: set[threading.Thread] = set()
@@ -73,7 +83,7 @@ class HttpReader:
                 raise ProviderError(f"too many requests are waiting for a reader thread ({self._queued})")
             if self._queued + len(self._active) >= len(self._threads) < self._max_threads:
                 self._add_thread()
-            self._queue.append(exchange)
+            self._queues.setdefault(exchange.endpoint, {})[exchange] = None
             self._queued += 1
             self._started += 1
             self._has_work.notify()
@@ -100,7 +110,7 @@ class HttpReader:
         deadline = time.monotonic() + timeout
         with self._lock:
             self._closed = True
-            unfinished = [*self._active, *(exchange for exchange in self._queue if exchange.queued)]
+            unfinished = [*self._active, *(exchange for queue in self._queues.values() for exchange in queue)]
             self._has_work.notify_all()
         for exchange in unfinished:
             exchange.cancel()
@@ -137,6 +147,9 @@ class HttpReader:
             finally:
                 with self._lock:
                     self._active.discard(exchange)
+                    self._busy[exchange.endpoint] -= 1
+                    if not self._busy[exchange.endpoint]:
+                        del self._busy[exchange.endpoint]
 
     def _transport(self) -> Transport:
         """Return the shared session. The first request makes it, since importing requests takes 0.2 s."""
@@ -152,20 +165,41 @@ class HttpReader:
         with self._lock:
             deadline = time.monotonic() + self._idle_timeout
             while True:
-                while self._queue:
-                    exchange = self._queue.popleft()
-                    if exchange.queued:
-                        exchange.queued = False
-                        self._queued -= 1
-                        self._active.add(exchange)
-                        return exchange
+                if (endpoint := self._next_endpoint()) is not None:
+                    return self._take(endpoint)
                 remaining = deadline - time.monotonic()
                 if self._closed or remaining <= 0:
                     # In the same critical section as the look at the queue: `start` must not count on this thread.
                     self._threads.discard(threading.current_thread())
                     self._retired.add(threading.current_thread())
                     return None
+                self._idle += 1
                 self._has_work.wait(remaining)
+                self._idle -= 1
+
+    def _next_endpoint(self) -> str | None:
+        """The first endpoint with a queue that may have one more thread."""
+        free = self._max_threads - len(self._active)
+        for endpoint in self._queues:
+            busy = self._busy.get(endpoint, 0)
+            if not busy or (busy < _SHARE * free and (free > 1 or self._max_threads < _FEW_THREADS)):
+                return endpoint
+        return None
+
+    def _take(self, endpoint: str) -> HttpExchange:
+        queue = self._queues[endpoint]
+        exchange = next(iter(queue))
+        self._unqueue(exchange)
+        if endpoint in self._queues:  # the other endpoints have their turn
+            self._queues[endpoint] = self._queues.pop(endpoint)
+        self._active.add(exchange)
+        self._busy[endpoint] += 1
+        if self._next_endpoint() is not None:
+            if self._idle:
+                self._has_work.notify()
+            elif len(self._threads) < self._max_threads:
+                self._add_thread()
+        return exchange
 
     # --- cancelling queued requests --------------------------------------------------------------------------------
 
@@ -187,8 +221,10 @@ class HttpReader:
     def _unqueue(self, exchange: HttpExchange) -> None:
         exchange.queued = False
         self._queued -= 1
-        if len(self._queue) > 2 * self._queued + 16:  # until then, cancelled requests stay in the queue
-            self._queue = deque(each for each in self._queue if each.queued)
+        queue = self._queues[exchange.endpoint]
+        del queue[exchange]
+        if not queue:
+            del self._queues[exchange.endpoint]
 
     def _dismiss_all(self) -> None:
         while True:

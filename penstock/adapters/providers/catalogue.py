@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple, assert_never
 from urllib.parse import urlsplit
 
+from penstock.adapters.providers.shared.endpoint import trim_base_url
 from penstock.config.providers import (
     Dialect,
     KnownProvider,
@@ -139,7 +140,11 @@ class Catalogue:
     def _make(self, name: str, base_url: str | None, api_key: str | None, responses: bool) -> Provider:
         known = find_known_provider(name)
         if known is not None and not known.home_url:
-            return _adapter(known, responses)(Secret(api_key) if api_key else None, base_url or self._loopback_url())
+            url = base_url or self._url(name)
+            text = api_key or (self._settings.api_key(name) if url else None)
+            made = _adapter(known, responses)
+            headers = self._settings.headers(name)
+            return made(Secret(text) if text else None, url or self._loopback_url(), headers=headers)
         if responses:
             name = known_responses_name(name)
             known = find_known_provider(name)
@@ -149,12 +154,13 @@ class Catalogue:
             return given
         text = api_key or self._settings.api_key(name) or self._settings.api_key(account_of(name))
         key = Secret(text) if text else None
+        headers = {**self._settings.headers(account_of(name)), **self._settings.headers(name)}
         if given is not None:
             return given(key, **({"base_url": url} if url else {}))
         if known is not None and not (url and known.dialect == "ollama" and _is_openai_path(url)):
-            return _adapter(known, responses)(key, url or known.home_url, known=known)
+            return _adapter(known, responses)(key, url or known.home_url, known=known, headers=headers)
         if url:  # a server of the user's own, or Ollama's OpenAI dialect
-            return _import_adapter("openai-responses" if responses else "openai-chat")(key, url)
+            return _import_adapter("openai-responses" if responses else "openai-chat")(key, url, headers=headers)
         names = " | ".join(sorted({*known_provider_names(), *self._more}))
         raise OptionError("provider", name, f"{names} | a name with a base_url in the settings")
 
@@ -230,4 +236,4 @@ def _is_chat_only(provider: Provider) -> bool:
 
 def _is_openai_path(ollama_url: str) -> bool:
     """Tell whether Ollama speaks OpenAI's dialects at this URL instead of its own."""
-    return urlsplit(ollama_url).path.rstrip("/").endswith("/v1")
+    return urlsplit(trim_base_url(ollama_url)).path.endswith("/v1")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import msgspec
+
 from penstock.adapters.providers.shared.messages import to_messages
 from penstock.errors import OptionError
 from penstock.ports import ChatCall
@@ -49,7 +51,7 @@ def to_chat_call(call: ChatCall) -> ChatCall:
         parameters["max_tokens"] = parameters.pop("max_output_tokens")
     if isinstance(tools := parameters.get("tools"), (list, tuple)):
         parameters["tools"] = [_chat_tool(tool) for tool in tools]
-    return ChatCall(model=call.model, input=messages, parameters=parameters)
+    return msgspec.structs.replace(call, input=messages, parameters=parameters)
 
 
 def _chat_tool(tool: Any) -> Any:

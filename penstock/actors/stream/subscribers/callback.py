@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 from collections.abc import Callable
 from typing import Any
 
@@ -37,15 +38,16 @@ class CallbackSubscription(PushSubscription):
 
 
 class CallbackProcess(Process):
-    """Calls a function with each event, while ``is_wanted()``."""
+    """Calls a function with each event, while ``is_wanted()``, in a copy of the subscriber's context."""
 
     in_pykka_registry = False
 
     def __init__(self, function: Callable[[Event], object], is_wanted: Callable[[], bool]) -> None:
         super().__init__()
         self._function = function
+        self._context = contextvars.copy_context()
         self._is_wanted = is_wanted
 
     def on_receive(self, message: Any) -> None:
         if self._is_wanted():
-            self._function(message)
+            self._context.run(self._function, message)

@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from penstock.adapters.formats.sse import SseEvent
+from penstock.adapters.providers.shared.aborts import abort_error
 from penstock.adapters.providers.shared.decoder import EventDecoder
 from penstock.adapters.providers.shared.errors import error_frame
 from penstock.adapters.providers.shared.json_values import count_of, decode_json, json_text, text_of, whole_number
@@ -244,7 +245,8 @@ class MessagesDecoder(EventDecoder):
         if raw and raw != self._stop_reason:
             self._stop_reason = raw
             self.finished = True
-            out.append(FinishDelta(_FINISH.get(raw, "other"), raw))
+            error = abort_error(raw)  # from other servers that speak this dialect
+            out.append(FinishDelta(_FINISH.get(raw, "other"), raw) if error is None else ErrorDelta(error))
 
     def _read_usage(self, usage: object, out: list[Delta]) -> None:
         """Emit the counts so far. They are cumulative: each count replaces its earlier value."""

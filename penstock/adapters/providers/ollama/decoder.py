@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from penstock.adapters.formats.ndjson import NdjsonDecoder
+from penstock.adapters.providers.shared.aborts import abort_error
 from penstock.adapters.providers.shared.decoder import BodyDecoder
 from penstock.adapters.providers.shared.errors import error_frame
 from penstock.adapters.providers.shared.json_values import count_of, decode_json, json_text, text_of
@@ -119,7 +120,8 @@ class OllamaDecoder(BodyDecoder[str]):
         reason = _FINISH.get(raw, "other")
         if reason == "stop" and self._calls:
             reason = "tool_calls"  # Ollama has no reason of its own for calls
-        out.append(FinishDelta(reason, raw))
+        error = abort_error(raw)
+        out.append(FinishDelta(reason, raw) if error is None else ErrorDelta(error))
         counts = Usage(
             input_tokens=count_of(line.get("prompt_eval_count")),
             output_tokens=count_of(line.get("eval_count")),

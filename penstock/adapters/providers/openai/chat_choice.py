@@ -19,6 +19,8 @@ _FINISH: dict[str, FinishReason] = {
     "stop_sequence": "stop",
     "length": "length",
     "max_tokens": "length",
+    "error_limit": "length",  # Cohere
+    "model_context_window_exceeded": "length",  # Z.ai
     "model_length": "length",
     "tool_calls": "tool_calls",
     "tool_call": "tool_calls",
@@ -27,6 +29,7 @@ _FINISH: dict[str, FinishReason] = {
     "content_filter": "content_filter",
     "safety": "content_filter",
     "sensitive": "content_filter",
+    "error_toxic": "content_filter",  # Cohere
     "refusal": "refusal",
 }
 

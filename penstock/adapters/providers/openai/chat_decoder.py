@@ -8,10 +8,12 @@ import msgspec
 
 from penstock.adapters.formats.sse import SseEvent
 from penstock.adapters.providers.openai.chat_choice import ChoiceReader, has_content
+from penstock.adapters.providers.shared.aborts import abort_error
 from penstock.adapters.providers.shared.decoder import EventDecoder
 from penstock.adapters.providers.shared.errors import error_frame
 from penstock.adapters.providers.shared.json_values import decode_json, text_of, to_usage, whole_number
 from penstock.adapters.providers.shared.surrogates import has_escaped_surrogates, replace_surrogates
+from penstock.errors import ApiError
 from penstock.ports import ChoiceDelta, Delta, ErrorDelta, FinishDelta, ReasoningDelta, TextDelta, UsageDelta
 
 __all__ = ["ChatDecoder"]
@@ -59,6 +61,7 @@ class ChatDecoder(EventDecoder):
         super().__init__(max_event_bytes)
         self._first = ChoiceReader()
         self._others: dict[int, ChoiceReader] = {}
+        self._abort: ApiError | None = None  # the server did not finish the answer
         self._held_finish: FinishDelta | None = None  # the answer's, until the other choices are finished
 
     def close(self) -> list[Delta]:
@@ -137,6 +140,9 @@ class ChatDecoder(EventDecoder):
         self._read_usage(chunk, out)
         if _is_error(event, chunk):
             self._read_error(chunk, out)
+        elif self._abort is not None:
+            out.append(ErrorDelta(self._abort))
+            self._abort = None
         elif "choices" not in chunk and "usage" not in chunk:
             self.skipped += 1
 
@@ -157,8 +163,12 @@ class ChatDecoder(EventDecoder):
             self.skipped += self._first.read(choice, out)
             if self._first.finish is not before:
                 self.finished = True
-                self._held_finish = self._first.finish
+                finish = self._first.finish
+                assert finish is not None
                 out.pop()  # the finish, which `read` appends last
+                self._abort = abort_error(finish.raw) if before is None else None
+                if self._abort is None:
+                    self._held_finish = finish
 
     def _end(self, out: list[Delta]) -> None:
         """Append what was held back, since nothing more can come."""

@@ -18,10 +18,12 @@ from penstock.adapters.providers.openai.responses_events import (
     dicts_in,
     to_event,
 )
+from penstock.adapters.providers.shared.aborts import abort_error
 from penstock.adapters.providers.shared.decoder import EventDecoder
 from penstock.adapters.providers.shared.errors import error_frame
 from penstock.adapters.providers.shared.json_values import decode_json, text_of, to_usage
 from penstock.adapters.providers.shared.surrogates import has_escaped_surrogates, replace_surrogates
+from penstock.errors import ApiError
 from penstock.events import FinishReason, ReasoningBlock
 from penstock.ports import (
     Delta,
@@ -294,12 +296,27 @@ class ResponsesDecoder(EventDecoder):
         response = self._response(event, out)
         details = response.get("incomplete_details")
         raw = replace_surrogates(text_of(details.get("reason"))) if isinstance(details, dict) else ""
+        if (error := abort_error(raw)) is not None:
+            self._end_with(error, out)
+            return
         reasons: dict[str, FinishReason] = {"max_output_tokens": "length", "content_filter": "content_filter"}
         self._finish(reasons.get(raw, "other"), raw or "incomplete", out)
 
     def _response_failed(self, event: ResponsesEvent, out: list[Delta]) -> None:
         response = self._response(event, out)
         self._fail({"error": response.get("error") or {}}, out)
+        self.done = True
+
+    def _cancelled(self, event: ResponsesEvent, out: list[Delta]) -> None:
+        self._response(event, out)
+        error = abort_error("cancelled")
+        assert error is not None
+        self._end_with(error, out)
+
+    def _end_with(self, error: ApiError, out: list[Delta]) -> None:
+        if not self._has_failed:
+            self._has_failed = True
+            out.append(ErrorDelta(error))
         self.done = True
 
     def _finish(self, reason: FinishReason, raw: str, out: list[Delta]) -> None:
@@ -351,4 +368,5 @@ _HANDLERS: Mapping[str, Callable[[ResponsesDecoder, ResponsesEvent, list[Delta]]
     "response.completed": ResponsesDecoder._completed,
     "response.incomplete": ResponsesDecoder._incomplete,
     "response.failed": ResponsesDecoder._response_failed,
+    "response.cancelled": ResponsesDecoder._cancelled,
 }

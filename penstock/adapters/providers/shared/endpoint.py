@@ -8,6 +8,7 @@ from urllib.parse import urlencode, urlsplit
 
 from penstock.adapters.providers.shared.body import encode_body
 from penstock.config.checks import STARS, Options
+from penstock.config.logs import get_logger
 from penstock.config.providers import KnownProvider
 from penstock.config.settings import Settings
 from penstock.errors import OptionError
@@ -17,6 +18,10 @@ __all__ = ["Endpoint"]
 
 _JSON = "application/json"
 _EVENT_STREAM = "text/event-stream"
+_PATHS = ("/chat/completions", "/responses", "/messages", "/chat")
+"""Paths that are appended to a base URL, and that users copy with it. ``/chat`` counts after ``/api`` only."""
+_MOST_SAID = 1000
+_said: set[str] = set()  # base URLs whose correction is in the log
 
 
 class Endpoint:
@@ -126,6 +131,8 @@ def _check_headers(headers: Mapping[str, str]) -> None:
 
 def _checked_url(base_url: str) -> str:
     allowed = "an http:// or https:// URL without user, query or fragment"
+    if "?" in base_url:
+        raise OptionError("base_url", STARS, f"{allowed}; a query is passed as query= of the provider")
     if any(mark in base_url for mark in "@?#"):
         raise OptionError("base_url", STARS, allowed)  # it may contain a password or a key
     if any(char <= " " or char == "\x7f" for char in base_url):
@@ -137,7 +144,25 @@ def _checked_url(base_url: str) -> str:
         raise OptionError("base_url", base_url, allowed) from None
     if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
         raise OptionError("base_url", base_url, allowed)
-    return base_url.rstrip("/")
+    trimmed = trim_base_url(base_url)
+    if trimmed != base_url.rstrip("/") and base_url not in _said and len(_said) < _MOST_SAID:
+        _said.add(base_url)
+        get_logger().warning("base_url_ends_in_a_path", base_url=base_url, used=trimmed)
+    return trimmed
+
+
+def trim_base_url(base_url: str) -> str:
+    """Remove the path of a request from the end of a base URL, to which it would be appended again.
+
+    >>> trim_base_url("https://h/v1/chat/completions/")
+    'https://h/v1'
+    """
+    base_url = base_url.rstrip("/")
+    for path in _PATHS:
+        before = base_url.removesuffix(path)
+        if before != base_url and (path != "/chat" or before.endswith("/api")) and urlsplit(before).netloc:
+            return before.rstrip("/")
+    return base_url
 
 
 def _checked_key(key: Secret | None) -> Secret | None:
