@@ -491,7 +491,8 @@ def test_an_iterator_that_is_dropped_unsubscribes(place: Place, how: str) -> Non
         knot.append(knot)
         del knot
     del reader
-    gc.collect()
+    if how == "in a cycle":
+        gc.collect()
     assert (place.hub.subscriptions, place.emptied) == ((), 1)
 
 

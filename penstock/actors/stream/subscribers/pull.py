@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from typing import Any, Final, Self
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
 
 from penstock.actors.runtime.dispatcher import Dispatcher
 from penstock.actors.stream.cursor import Cursor
@@ -17,13 +17,17 @@ from penstock.actors.stream.hub import Hub, Subscription
 from penstock.errors import CallTimeout, SubscriberTooSlow
 from penstock.events import Event, StreamCancelled, StreamCompleted, StreamFailed
 
-__all__ = ["Events", "PullSubscription"]
+__all__ = ["NOTHING", "Events", "Findings", "PullSubscription"]
+
+T = TypeVar("T")
 
 _TERMINAL: Final = (StreamCompleted, StreamFailed, StreamCancelled)
+NOTHING: Final[Any] = object()
+"""What a function of `Findings` returns for an event that has nothing for the consumer."""
 
 
 class PullSubscription(Subscription):
-    """The subscription of an iterator. The iterator itself, `Events`, may be garbage-collected before it."""
+    """The subscription of an iterator. The iterator itself, `Events`, may be dropped before it."""
 
     __slots__ = ("_dispatcher", "_waiting")
 
@@ -46,7 +50,7 @@ class PullSubscription(Subscription):
         self.wake()
 
     def abandon(self) -> None:
-        """Have the handler unsubscribe it after its iterator was garbage-collected. Safe to call in a finalizer."""
+        """Have the handler unsubscribe it after its iterator was dropped. Safe to call in a finalizer."""
         if self.is_active:
             self.is_active = False
             self._hub.on_abandoned(self)
@@ -90,7 +94,7 @@ class PullSubscription(Subscription):
             if not self._is_news():
                 await news
 
-    def next(self, timeout: float | None) -> Event:
+    def next(self, timeout: float | None = None) -> Event:
         """Wait for the next event; see `Events.next`."""
         event = self.take()
         if event is not None:
@@ -137,13 +141,19 @@ class Events(Iterator[Event], AsyncIterator[Event]):
     It counts as a subscriber until it ends, is closed, or is dropped. One consumer at a time.
     """
 
-    # An iterator that is dropped unsubscribes. A traceback keeps the frames of a wait that was cancelled or
-    # interrupted, so no frame below may hold the iterator: the waits are methods of the subscription.
+    # An iterator that is dropped unsubscribes. A traceback keeps the frames that an exception has left, so after a wait
+    # that was cancelled or interrupted no frame may hold the iterator. For `for` none ever does: `__next__` is a slot
+    # that contains a method of the subscription. The other waits need the iterator, as in `await anext(aiter(stream))`
+    # nothing else keeps it; they forget it on their way out.
 
-    __slots__ = ("_subscription",)
+    __slots__ = ("__next__", "_subscription")
+    if TYPE_CHECKING:
+
+        def __next__(self) -> Event: ...
 
     def __init__(self, subscription: PullSubscription) -> None:
         self._subscription = subscription
+        self.__next__ = subscription.next  # type: ignore[method-assign]
 
     def next(self, timeout: float | None = None) -> Event:
         """The next event.
@@ -153,12 +163,13 @@ class Events(Iterator[Event], AsyncIterator[Event]):
             StopIteration: the terminal event has been returned.
             SubscriberTooSlow: with ``slow="disconnect"``.
         """
-        subscription = self._subscription
-        del self
-        return subscription.next(timeout)
+        try:
+            return self._subscription.next(timeout)
+        finally:
+            del self
 
     @property
-    def subscription(self) -> Subscription:
+    def subscription(self) -> PullSubscription:
         """Its subscription."""
         return self._subscription
 
@@ -173,16 +184,14 @@ class Events(Iterator[Event], AsyncIterator[Event]):
     def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> Event:
-        subscription = self._subscription
-        del self
-        return subscription.next(None)
-
     def __aiter__(self) -> Self:
         return self
 
-    def __anext__(self) -> Coroutine[Any, Any, Event]:
-        return self._subscription.next_async()
+    async def __anext__(self) -> Event:
+        try:
+            return await self._subscription.next_async()
+        finally:
+            del self
 
     def __enter__(self) -> Self:
         return self
@@ -192,6 +201,69 @@ class Events(Iterator[Event], AsyncIterator[Event]):
 
     def __del__(self) -> None:
         self._subscription.abandon()
+
+
+class Findings(Generic[T], Iterator[T], AsyncIterator[T]):
+    """An iterator over what a function finds in a stream's events, for ``for`` and ``async for``.
+
+    It is one subscriber, as `Events` is.
+    """
+
+    __slots__ = ("__next__", "_events", "_search")
+    if TYPE_CHECKING:
+
+        def __next__(self) -> T: ...
+
+    def __init__(self, events: Events, find: Callable[[Event], T]) -> None:
+        self._events = events  # dropped with this iterator; as in `Events`, no frame may hold either
+        self._search = _Search(events.subscription, find)
+        self.__next__ = self._search.next  # type: ignore[method-assign]
+
+    def close(self) -> None:
+        """Unsubscribe."""
+        self._events.close()
+
+    async def aclose(self) -> None:
+        """Unsubscribe."""
+        self._events.close()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> T:
+        try:
+            return await self._search.next_async()
+        finally:
+            del self
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
+class _Search(Generic[T]):
+    """The waits of `Findings`."""
+
+    __slots__ = ("_find", "_subscription")
+
+    def __init__(self, subscription: PullSubscription, find: Callable[[Event], T]) -> None:
+        self._subscription = subscription
+        self._find = find
+
+    def next(self) -> T:
+        while (found := self._find(self._subscription.next())) is NOTHING:
+            pass
+        return found
+
+    async def next_async(self) -> T:
+        while (found := self._find(await self._subscription.next_async())) is NOTHING:
+            pass
+        return found
 
 
 def _set(news: asyncio.Future[None]) -> None:
