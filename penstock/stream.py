@@ -8,6 +8,7 @@ from typing import Any
 
 import pykka
 
+from penstock.actors.runtime.dispatcher import check_process
 from penstock.actors.runtime.process import ProcessRef
 from penstock.actors.stream.cursor import Cursor
 from penstock.actors.stream.hub import Subscription
@@ -217,6 +218,7 @@ class Stream:
             ProcessDead: the actor is dead.
         """
         record = self._record
+        check_process(record.runtime.dispatcher)
         cursor = self._cursor(after, slow, window)
         known = record.hub.find(target)
         if known is not None:

@@ -24,7 +24,7 @@ from typing import Any, Final, Self
 from penstock.actors.agent.table import AgentTable
 from penstock.actors.agent.task import ThreadQuota
 from penstock.actors.runtime.clock import SystemClock, TimerThread
-from penstock.actors.runtime.dispatcher import ThreadedDispatcher, on_worker
+from penstock.actors.runtime.dispatcher import ThreadedDispatcher, check_process, on_worker
 from penstock.actors.runtime.process import ProcessRef
 from penstock.actors.runtime.runtime import Runtime
 from penstock.actors.runtime.signals import KILL, SHUTDOWN
@@ -38,7 +38,7 @@ from penstock.config.logs import get_logger
 from penstock.config.options import OnOrphan, RequestOptions, Restart, StreamOptions
 from penstock.config.prices import PriceTable
 from penstock.config.settings import Settings
-from penstock.errors import OptionError, SupervisorError, SystemStopped
+from penstock.errors import OptionError, SupervisorError, SystemForked, SystemStopped
 from penstock.inspection import StreamInfo, SystemStatistics, Tree, draw_tree, stream_info, system_statistics
 from penstock.ports import ChatCall, Journal, Provider, Reader
 from penstock.provider_client import create_client
@@ -150,10 +150,12 @@ class System:
 
         A stream whose provider has not finished emits what is buffered, and ends in `StreamCancelled`. Returns the
         number of threads that did not end within ``timeout`` seconds (default: the setting ``shutdown_timeout``).
-        Harmless if the system has been stopped.
+        Harmless if the system has been stopped, and in a fork of the process that started it.
         """
         check_number("timeout", timeout, 0, 86_400, optional=True)
         limit = self.settings.runtime.shutdown_timeout if timeout is None else timeout
+        if self._is_forked:
+            return 0
         with self._lock:
             first, self._stopped = not self._stopped, True
             services = self._started
@@ -226,7 +228,18 @@ class System:
             self.start()
             services = self._started
             assert services is not None
+        check_process(services.runtime.dispatcher)
         return services
+
+    @property
+    def _is_forked(self) -> bool:
+        """Whether it was started in the process that this one is a fork of."""
+        services = self._started
+        try:
+            check_process(None if services is None else services.runtime.dispatcher)
+        except SystemForked:
+            return True
+        return False
 
     # --- streams -------------------------------------------------------------------------------------------------
 
