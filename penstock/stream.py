@@ -208,7 +208,8 @@ class Stream:
         function that raises, is unsubscribed.
 
         Args:
-            target: the actor's ref, or a function of one argument.
+            target: the actor's ref, or a function of one argument, which runs in a copy of the caller's context
+                (`contextvars`).
             slow: what happens when more than ``window`` events wait for it.
             after: send events with a greater ``seq``; 0 sends all.
             window: 1 … 1,000,000.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextvars import copy_context
 from typing import Any
 
 from penstock.actors.runtime.process import Process
@@ -37,7 +38,7 @@ class CallbackSubscription(PushSubscription):
 
 
 class CallbackProcess(Process):
-    """Calls a function with each event, while ``is_wanted()``."""
+    """Calls a function with each event, while ``is_wanted()``, in a copy of the context that it was made in."""
 
     in_pykka_registry = False
 
@@ -45,7 +46,8 @@ class CallbackProcess(Process):
         super().__init__()
         self._function = function
         self._is_wanted = is_wanted
+        self._context = copy_context()
 
     def on_receive(self, message: Any) -> None:
         if self._is_wanted():
-            self._function(message)
+            self._context.run(self._function, message)
