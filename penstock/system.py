@@ -16,7 +16,10 @@ The supervision tree::
 
 from __future__ import annotations
 
+import os
 import threading
+import warnings
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
@@ -97,6 +100,7 @@ class System:
         self._given_reader = reader
         self._lock = threading.RLock()
         self._started: Services | None = None
+        self._finalizer: weakref.finalize[..., System] | None = None
         self._stopped = False
         self._stop_is_done = threading.Event()
 
@@ -112,7 +116,10 @@ class System:
             if self._stopped:
                 raise SystemStopped()
             if self._started is None:
-                self._started = self._start()
+                self._started = services = self._start()
+                # No thread has a reference to the system, so that it can be dropped.
+                self._finalizer = weakref.finalize(self, _abandoned, services, *self._owns)
+                self._finalizer.atexit = False
         return self
 
     def _start(self) -> Services:
@@ -161,6 +168,8 @@ class System:
             services = self._started
             if services is not None:
                 services.is_stopped = True
+        if self._finalizer is not None:
+            self._finalizer.detach()
         if not first:
             if not on_worker():  # the other call may wait for this actor's thread
                 self._stop_is_done.wait(limit + _LAST_MOMENT)
@@ -191,22 +200,14 @@ class System:
                 runtime.exit(root, KILL)
         except BaseException:  # Ctrl-C: end everything at once
             runtime.exit(root, KILL)
-            self._close(services, lambda: 0.0)
+            _close(services, *self._owns, lambda: 0.0)
             raise
-        return self._close(services, left)
+        return _close(services, *self._owns, left)
 
-    def _close(self, services: Services, left: Callable[[], float]) -> int:
-        """End everything that the tree runs on; returns the number of threads that did not end."""
-        runtime = services.runtime
-        end_all(self._table, self._agents, SHUTDOWN)  # those that have not ended in time
-        leaked = services.reader.close(max(_LAST_MOMENT, left())) if self._given_reader is None else 0
-        leaked += not self._catalogue.close()
-        if self._given_runtime is None:
-            runtime.close()
-            leaked += runtime.dispatcher.close(max(_LAST_MOMENT, left()))
-            assert isinstance(runtime.timers, TimerThread)
-            leaked += not runtime.timers.close(max(_LAST_MOMENT, left()))
-        return leaked
+    @property
+    def _owns(self) -> tuple[bool, bool]:
+        """Whether it made its reader and its runtime, and so closes them."""
+        return self._given_reader is None, self._given_runtime is None
 
     def __enter__(self) -> Self:
         return self.start()
@@ -475,6 +476,35 @@ class System:
     def tree(self) -> Tree:
         """The supervision tree at this moment; ``print`` draws it."""
         return draw_tree(self.runtime, _ROOT, self.settings.runtime.call_timeout)
+
+
+def _close(services: Services, owns_reader: bool, owns_runtime: bool, left: Callable[[], float]) -> int:
+    """End everything that the tree runs on; returns the number of threads that did not end."""
+    runtime = services.runtime
+    end_all(services.streams, services.agents, SHUTDOWN)  # those that have not ended in time
+    leaked = services.reader.close(max(_LAST_MOMENT, left())) if owns_reader else 0
+    leaked += not services.catalogue.close()
+    if owns_runtime:
+        runtime.close()
+        leaked += runtime.dispatcher.close(max(_LAST_MOMENT, left()))
+        assert isinstance(runtime.timers, TimerThread)
+        leaked += not runtime.timers.close(max(_LAST_MOMENT, left()))
+    return leaked
+
+
+def _abandoned(services: Services, owns_reader: bool, owns_runtime: bool) -> None:
+    """End what a system has left that was dropped without `System.stop`. Called by the garbage collector, anywhere."""
+    if getattr(services.runtime.dispatcher, "pid", os.getpid()) != os.getpid():
+        return
+
+    def end() -> None:
+        if services.root is not None:
+            services.runtime.exit(services.root, KILL)
+        _close(services, owns_reader, owns_runtime, lambda: 1.0)
+
+    services.is_stopped = True
+    threading.Thread(target=end, name="penstock-end", daemon=True).start()  # the collector's thread may hold any lock
+    warnings.warn("a System was dropped without stop(); its streams end now", ResourceWarning, stacklevel=2)
 
 
 def _check_model(model: object) -> str:
