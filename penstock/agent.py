@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -178,6 +179,14 @@ class Agent:
         ends = [turn.stream.over for turn in record.cancel_all("the agent was stopped")]
         for over in (*ends, record.over):
             over.get(timeout=max(0.0, deadline - clock.monotonic()))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await asyncio.to_thread(self.stop)
 
     def __enter__(self) -> Self:
         return self

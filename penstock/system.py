@@ -16,6 +16,7 @@ The supervision tree::
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 import warnings
@@ -208,6 +209,14 @@ class System:
     def _owns(self) -> tuple[bool, bool]:
         """Whether it made its reader and its runtime, and so closes them."""
         return self._given_reader is None, self._given_runtime is None
+
+    async def __aenter__(self) -> Self:
+        return await asyncio.to_thread(self.start)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await asyncio.to_thread(self.stop)
 
     def __enter__(self) -> Self:
         return self.start()
