@@ -170,11 +170,7 @@ class Stream:
         It counts as a subscriber until it ends, is closed or is dropped. ``slow`` decides what happens when more than
         ``window`` new events wait for it. Events from before it was made are delivered one by one.
         """
-        cursor = self._cursor(after, slow, window)
-        subscription = PullSubscription(self._record.hub, cursor, self._record.runtime.dispatcher)
-        self._record.hub.add(subscription)
-        subscription.wake()
-        return Events(subscription)
+        return Events(self._pull(after, slow, window))
 
     def aevents(self, after: int = 0, *, slow: Slow = "coalesce", window: int = 16) -> Events:
         """The same as `events`, for ``async for``; it waits without blocking the event loop."""
@@ -287,6 +283,13 @@ class Stream:
 
     # --- within --------------------------------------------------------------------------------------------------
 
+    def _pull(self, after: int = 0, slow: Slow = "coalesce", window: int = 16) -> PullSubscription:
+        cursor = self._cursor(after, slow, window)
+        subscription = PullSubscription(self._record.hub, cursor, self._record.runtime.dispatcher)
+        self._record.hub.add(subscription)
+        subscription.wake()
+        return subscription
+
     def _cursor(self, after: int, slow: Slow, window: int) -> Cursor:
         check_number("after", after, 0, 1 << 62, whole=True)
         check_number("window", window, 1, 1_000_000, whole=True)
@@ -327,7 +330,7 @@ class _Texts(Iterable[str], AsyncIterable[str]):
         self._stream = stream
 
     def __iter__(self) -> Findings[str]:
-        return Findings(self._stream.events(), TextFinder().find)
+        return Findings(self._stream._pull, TextFinder().find)
 
     def __aiter__(self) -> Findings[str]:
-        return Findings(self._stream.events(), TextFinder().find)
+        return Findings(self._stream._pull, TextFinder().find)

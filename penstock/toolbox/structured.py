@@ -108,10 +108,10 @@ class Structured(Generic[T]):
         self._name = getattr(output_type, "__name__", str(output_type))
 
     def __iter__(self) -> Findings[Any]:
-        return Findings(self.stream.events(), _Partials().find)
+        return Findings(self.stream._pull, _Partials().find)
 
     def __aiter__(self) -> Findings[Any]:
-        return Findings(self.stream.events(), _Partials().find)
+        return Findings(self.stream._pull, _Partials().find)
 
     def result(self, timeout: float | None = None) -> T:
         """Wait for the stream's end and return the validated value.

@@ -207,26 +207,25 @@ class Events(Iterator[Event], AsyncIterator[Event]):
 class Findings(Generic[T], Iterator[T], AsyncIterator[T]):
     """An iterator over what a function finds in a stream's events, for ``for`` and ``async for``.
 
-    It is one subscriber, as `Events` is.
+    It is one subscriber, as `Events` is, from the first event that it asks for.
     """
 
-    __slots__ = ("__next__", "_events", "_search")
+    __slots__ = ("__next__", "_search")
     if TYPE_CHECKING:
 
         def __next__(self) -> T: ...
 
-    def __init__(self, events: Events, find: Callable[[Event], T]) -> None:
-        self._events = events  # dropped with this iterator; as in `Events`, no frame may hold either
-        self._search = _Search(events.subscription, find)
+    def __init__(self, subscribe: Callable[[], PullSubscription], find: Callable[[Event], T]) -> None:
+        self._search = _Search(subscribe, find)  # as in `Events`, no frame may hold this iterator
         self.__next__ = self._search.next  # type: ignore[method-assign]
 
     def close(self) -> None:
         """Unsubscribe."""
-        self._events.close()
+        self._search.subscription.unsubscribe()
 
     async def aclose(self) -> None:
         """Unsubscribe."""
-        self._events.close()
+        self._search.subscription.unsubscribe()
 
     def __iter__(self) -> Self:
         return self
@@ -246,23 +245,38 @@ class Findings(Generic[T], Iterator[T], AsyncIterator[T]):
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
+    def __del__(self) -> None:
+        if self._search.has_begun:
+            self._search.subscription.abandon()
+
 
 class _Search(Generic[T]):
     """The waits of `Findings`."""
 
-    __slots__ = ("_find", "_subscription")
+    __slots__ = ("_find", "_subscribe", "_subscription")
 
-    def __init__(self, subscription: PullSubscription, find: Callable[[Event], T]) -> None:
-        self._subscription = subscription
+    def __init__(self, subscribe: Callable[[], PullSubscription], find: Callable[[Event], T]) -> None:
+        self._subscribe = subscribe
+        self._subscription: PullSubscription | None = None
         self._find = find
 
+    @property
+    def has_begun(self) -> bool:
+        return self._subscription is not None
+
+    @property
+    def subscription(self) -> PullSubscription:
+        if self._subscription is None:
+            self._subscription = self._subscribe()
+        return self._subscription
+
     def next(self) -> T:
-        while (found := self._find(self._subscription.next())) is NOTHING:
+        while (found := self._find(self.subscription.next())) is NOTHING:
             pass
         return found
 
     async def next_async(self) -> T:
-        while (found := self._find(await self._subscription.next_async())) is NOTHING:
+        while (found := self._find(await self.subscription.next_async())) is NOTHING:
             pass
         return found
 
