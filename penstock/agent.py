@@ -184,6 +184,14 @@ class Agent:
         for over in (*ends, record.over):
             over.get(timeout=max(0.0, deadline - clock.monotonic()))
 
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await asyncio.to_thread(self.stop)
+
     def __enter__(self) -> Self:
         return self
 

@@ -13,6 +13,7 @@ from penstock.actors.agent.table import AgentTable
 from penstock.actors.agent.task import ThreadQuota
 from penstock.actors.call.gate_table import GateTable
 from penstock.actors.call.record import CallRecord, Candidate, Conductor
+from penstock.actors.runtime.dispatcher import check_process
 from penstock.actors.runtime.loop_thread import LoopThread
 from penstock.actors.runtime.process import ProcessRef
 from penstock.actors.runtime.runtime import Runtime
@@ -82,7 +83,13 @@ class Services:
         return self.settings.runtime.call_timeout
 
     def check_running(self) -> None:
-        """Raise `SystemStopped` if the system has been stopped, or its supervision tree has ended."""
+        """Raise if the system cannot be used.
+
+        Raises:
+            SystemForked: it was started in the process that this one is a fork of.
+            SystemStopped: it has been stopped, or its supervision tree has ended.
+        """
+        check_process(self.runtime.dispatcher)
         if self.is_stopped or (self.root is not None and not self.runtime.is_alive(self.root)):
             raise SystemStopped()
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from typing import Any
 
 import pykka
 
+from penstock.actors.runtime.dispatcher import check_process
 from penstock.actors.runtime.process import ProcessRef
 from penstock.actors.stream.cursor import Cursor
 from penstock.actors.stream.hub import Subscription
@@ -16,12 +17,13 @@ from penstock.actors.stream.record import StreamRecord
 from penstock.actors.stream.sink import StreamSink
 from penstock.actors.stream.statistics import StreamStatistics
 from penstock.actors.stream.subscribers.callback import CallbackSubscription
-from penstock.actors.stream.subscribers.pull import Events, PullSubscription
+from penstock.actors.stream.subscribers.pull import Events, Findings, PullSubscription
 from penstock.actors.stream.subscribers.push import PushSubscription
+from penstock.actors.stream.texts import TextFinder, completion
 from penstock.config.checks import check_choice, check_number
 from penstock.config.options import Slow, StreamOptions
-from penstock.errors import OptionError, ProcessDead, StreamCancelledError, StreamClosed
-from penstock.events import FrozenDict, StreamCompleted, StreamFailed
+from penstock.errors import OptionError, ProcessDead, StreamClosed
+from penstock.events import FrozenDict, StreamCompleted
 from penstock.ports import Sink
 from penstock.supervisors.system.asking import ask_until_back
 from penstock.supervisors.system.handler import HANDLER, Watch
@@ -168,15 +170,25 @@ class Stream:
         It counts as a subscriber until it ends, is closed or is dropped. ``slow`` decides what happens when more than
         ``window`` new events wait for it. Events from before it was made are delivered one by one.
         """
-        cursor = self._cursor(after, slow, window)
-        subscription = PullSubscription(self._record.hub, cursor, self._record.runtime.dispatcher)
-        self._record.hub.add(subscription)
-        subscription.wake()
-        return Events(subscription)
+        return Events(self._pull(after, slow, window))
 
     def aevents(self, after: int = 0, *, slow: Slow = "coalesce", window: int = 16) -> Events:
         """The same as `events`, for ``async for``; it waits without blocking the event loop."""
         return self.events(after, slow=slow, window=window)
+
+    def texts(self) -> Iterable[str]:
+        """The answer's text alone, piece by piece, for ``for``; it ends when the stream has completed.
+
+        Each iteration counts as a subscriber, as `events` does. Other kinds of text and other events are left out.
+        After a `StreamReset` the pieces of the new answer follow; to notice it, read `events`.
+
+        The iteration raises a `PenstockError` if the stream failed or was cancelled, as `result` does.
+        """
+        return _Texts(self)
+
+    def atexts(self) -> AsyncIterable[str]:
+        """The same as `texts`, for ``async for``; it waits without blocking the event loop."""
+        return _Texts(self)
 
     def subscribe(
         self,
@@ -192,7 +204,8 @@ class Stream:
         function that raises, is unsubscribed.
 
         Args:
-            target: the actor's ref, or a function of one argument.
+            target: the actor's ref, or a function of one argument, which runs in a copy of the caller's context
+                (`contextvars`).
             slow: what happens when more than ``window`` events wait for it.
             after: send events with a greater ``seq``; 0 sends all.
             window: 1 … 1,000,000.
@@ -202,6 +215,7 @@ class Stream:
             ProcessDead: the actor is dead.
         """
         record = self._record
+        check_process(record.runtime.dispatcher)
         cursor = self._cursor(after, slow, window)
         known = record.hub.find(target)
         if known is not None:
@@ -252,12 +266,8 @@ class Stream:
 
     def _value(self) -> StreamCompleted:
         terminal = self._record.log.terminal
-        if isinstance(terminal, StreamCompleted):
-            return terminal
-        if isinstance(terminal, StreamFailed):
-            raise terminal.error.with_traceback(None)  # every call raises the same object: its traceback must not grow
         assert terminal is not None
-        raise StreamCancelledError(self.stream_id, terminal.reason, terminal.partial)
+        return completion(terminal)
 
     def reset(self, reason: str, timeout: float | None = None) -> None:
         """Void the answer so far: subscribers get a `StreamReset`, and what is buffered is discarded.
@@ -272,6 +282,13 @@ class Stream:
         self._record.metadata = FrozenDict({**self._record.metadata, **changes})
 
     # --- within --------------------------------------------------------------------------------------------------
+
+    def _pull(self, after: int = 0, slow: Slow = "coalesce", window: int = 16) -> PullSubscription:
+        cursor = self._cursor(after, slow, window)
+        subscription = PullSubscription(self._record.hub, cursor, self._record.runtime.dispatcher)
+        self._record.hub.add(subscription)
+        subscription.wake()
+        return subscription
 
     def _cursor(self, after: int, slow: Slow, window: int) -> Cursor:
         check_number("after", after, 0, 1 << 62, whole=True)
@@ -298,3 +315,22 @@ class Stream:
 
     def __repr__(self) -> str:
         return f"<Stream {self.stream_id!r}, {self.state}>"
+
+
+class _Texts(Iterable[str], AsyncIterable[str]):
+    """What `Stream.texts` returns.
+
+    It is no iterator, so that a response which was made of it, and which a traceback keeps, does not count as a
+    subscriber after its iteration has ended.
+    """
+
+    __slots__ = ("_stream",)
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+
+    def __iter__(self) -> Findings[str]:
+        return Findings(self._stream._pull, TextFinder().find)
+
+    def __aiter__(self) -> Findings[str]:
+        return Findings(self._stream._pull, TextFinder().find)

@@ -16,7 +16,11 @@ The supervision tree::
 
 from __future__ import annotations
 
+import asyncio
+import os
 import threading
+import warnings
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
@@ -24,7 +28,7 @@ from typing import Any, Final, Self
 from penstock.actors.agent.table import AgentTable
 from penstock.actors.agent.task import ThreadQuota
 from penstock.actors.runtime.clock import SystemClock, TimerThread
-from penstock.actors.runtime.dispatcher import ThreadedDispatcher, on_worker
+from penstock.actors.runtime.dispatcher import ThreadedDispatcher, check_process, on_worker
 from penstock.actors.runtime.process import ProcessRef
 from penstock.actors.runtime.runtime import Runtime
 from penstock.actors.runtime.signals import KILL, SHUTDOWN
@@ -38,7 +42,7 @@ from penstock.config.logs import get_logger
 from penstock.config.options import OnOrphan, RequestOptions, Restart, StreamOptions
 from penstock.config.prices import PriceTable
 from penstock.config.settings import Settings
-from penstock.errors import OptionError, SupervisorError, SystemStopped
+from penstock.errors import OptionError, SupervisorError, SystemForked, SystemStopped
 from penstock.inspection import StreamInfo, SystemStatistics, Tree, draw_tree, stream_info, system_statistics
 from penstock.ports import ChatCall, Journal, Provider, Reader
 from penstock.provider_client import create_client
@@ -97,6 +101,7 @@ class System:
         self._given_reader = reader
         self._lock = threading.RLock()
         self._started: Services | None = None
+        self._finalizer: weakref.finalize[..., System] | None = None
         self._stopped = False
         self._stop_is_done = threading.Event()
 
@@ -112,7 +117,10 @@ class System:
             if self._stopped:
                 raise SystemStopped()
             if self._started is None:
-                self._started = self._start()
+                self._started = services = self._start()
+                # No thread has a reference to the system, so that it can be dropped.
+                self._finalizer = weakref.finalize(self, _abandoned, services, *self._owns)
+                self._finalizer.atexit = False
         return self
 
     def _start(self) -> Services:
@@ -150,15 +158,19 @@ class System:
 
         A stream whose provider has not finished emits what is buffered, and ends in `StreamCancelled`. Returns the
         number of threads that did not end within ``timeout`` seconds (default: the setting ``shutdown_timeout``).
-        Harmless if the system has been stopped.
+        Harmless if the system has been stopped, and in a fork of the process that started it.
         """
         check_number("timeout", timeout, 0, 86_400, optional=True)
         limit = self.settings.runtime.shutdown_timeout if timeout is None else timeout
+        if self._is_forked:
+            return 0
         with self._lock:
             first, self._stopped = not self._stopped, True
             services = self._started
             if services is not None:
                 services.is_stopped = True
+        if self._finalizer is not None:
+            self._finalizer.detach()
         if not first:
             if not on_worker():  # the other call may wait for this actor's thread
                 self._stop_is_done.wait(limit + _LAST_MOMENT)
@@ -189,23 +201,22 @@ class System:
                 runtime.exit(root, KILL)
         except BaseException:  # Ctrl-C: end everything at once
             runtime.exit(root, KILL)
-            self._close(services, lambda: 0.0)
+            _close(services, *self._owns, lambda: 0.0)
             raise
-        return self._close(services, left)
+        return _close(services, *self._owns, left)
 
-    def _close(self, services: Services, left: Callable[[], float]) -> int:
-        """End everything that the tree runs on; returns the number of threads that did not end."""
-        runtime = services.runtime
-        end_all(self._table, self._agents, SHUTDOWN)  # those that have not ended in time
-        leaked = services.reader.close(max(_LAST_MOMENT, left())) if self._given_reader is None else 0
-        leaked += not self._catalogue.close()
-        leaked += not services.loop_thread.close(max(_LAST_MOMENT, left()))
-        if self._given_runtime is None:
-            runtime.close()
-            leaked += runtime.dispatcher.close(max(_LAST_MOMENT, left()))
-            assert isinstance(runtime.timers, TimerThread)
-            leaked += not runtime.timers.close(max(_LAST_MOMENT, left()))
-        return leaked
+    @property
+    def _owns(self) -> tuple[bool, bool]:
+        """Whether it made its reader and its runtime, and so closes them."""
+        return self._given_reader is None, self._given_runtime is None
+
+    async def __aenter__(self) -> Self:
+        return await asyncio.to_thread(self.start)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await asyncio.to_thread(self.stop)
 
     def __enter__(self) -> Self:
         return self.start()
@@ -227,7 +238,18 @@ class System:
             self.start()
             services = self._started
             assert services is not None
+        check_process(services.runtime.dispatcher)
         return services
+
+    @property
+    def _is_forked(self) -> bool:
+        """Whether it was started in the process that this one is a fork of."""
+        services = self._started
+        try:
+            check_process(None if services is None else services.runtime.dispatcher)
+        except SystemForked:
+            return True
+        return False
 
     # --- streams -------------------------------------------------------------------------------------------------
 
@@ -467,6 +489,36 @@ class System:
     def tree(self) -> Tree:
         """The supervision tree at this moment; ``print`` draws it."""
         return draw_tree(self.runtime, _ROOT, self.settings.runtime.call_timeout)
+
+
+def _close(services: Services, owns_reader: bool, owns_runtime: bool, left: Callable[[], float]) -> int:
+    """End everything that the tree runs on; returns the number of threads that did not end."""
+    runtime = services.runtime
+    end_all(services.streams, services.agents, SHUTDOWN)  # those that have not ended in time
+    leaked = services.reader.close(max(_LAST_MOMENT, left())) if owns_reader else 0
+    leaked += not services.catalogue.close()
+    leaked += not services.loop_thread.close(max(_LAST_MOMENT, left()))
+    if owns_runtime:
+        runtime.close()
+        leaked += runtime.dispatcher.close(max(_LAST_MOMENT, left()))
+        assert isinstance(runtime.timers, TimerThread)
+        leaked += not runtime.timers.close(max(_LAST_MOMENT, left()))
+    return leaked
+
+
+def _abandoned(services: Services, owns_reader: bool, owns_runtime: bool) -> None:
+    """End what a system has left that was dropped without `System.stop`. Called by the garbage collector, anywhere."""
+    if getattr(services.runtime.dispatcher, "pid", os.getpid()) != os.getpid():
+        return
+
+    def end() -> None:
+        if services.root is not None:
+            services.runtime.exit(services.root, KILL)
+        _close(services, owns_reader, owns_runtime, lambda: 1.0)
+
+    services.is_stopped = True
+    threading.Thread(target=end, name="penstock-end", daemon=True).start()  # the collector's thread may hold any lock
+    warnings.warn("a System was dropped without stop(); its streams end now", ResourceWarning, stacklevel=2)
 
 
 def _check_model(model: object) -> str:

@@ -11,6 +11,7 @@ The whole tree::
     │   ├── MailboxFull                        its bounded mailbox has no room for the message
     │   ├── StartError                         it did not start: ignored, bad return, timeout, name taken …
     │   └── SystemStopped                      the system has been stopped, or was never started
+    │       └── SystemForked                   the system was started in the process that this one is a fork of
     ├── SupervisorError                        a supervisor refused a call (`code` is OTP's own word)
     ├── StreamError                            about one stream
     │   ├── StreamExists                       a running stream has the same id
@@ -57,6 +58,7 @@ from penstock.errors.processes import (
     ProcessError,
     StartError,
     SupervisorError,
+    SystemForked,
     SystemStopped,
 )
 from penstock.errors.providers import (
@@ -127,6 +129,7 @@ __all__ = [
     "StreamNotFound",
     "SubscriberTooSlow",
     "SupervisorError",
+    "SystemForked",
     "SystemStopped",
     "ToolArgumentsError",
     "ToolError",

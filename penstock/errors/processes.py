@@ -15,6 +15,7 @@ __all__ = [
     "ProcessError",
     "StartError",
     "SupervisorError",
+    "SystemForked",
     "SystemStopped",
 ]
 
@@ -72,6 +73,14 @@ class SystemStopped(ProcessError):
 
     def __init__(self, what: str = "the system") -> None:
         super().__init__(f"{what} is not running")
+
+
+class SystemForked(SystemStopped):
+    """The system was started in another process, of which this one is a fork. Its threads are not here."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        ProcessError.__init__(self, f"this System was made in another process (pid {pid}); make a new one")
 
 
 class SupervisorError(PenstockError):

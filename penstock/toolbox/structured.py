@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import AsyncIterator, Iterator
 from typing import Any, Final, Generic, TypeVar
 
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import from_json
 
-from penstock.actors.stream.subscribers.pull import Events
+from penstock.actors.stream.subscribers.pull import NOTHING, Findings
 from penstock.config.checks import check_number
 from penstock.errors import OptionError, OutputInvalid
 from penstock.events import (
@@ -32,7 +31,6 @@ T = TypeVar("T")
 _ALWAYS: Final = 1024  # characters; up to this length, every piece is worth parsing
 _GROWTH: Final = 32  # then, growth by a 32nd: all parses together read the text at most 33 times
 _SHOWN_PROBLEMS: Final = 10
-_NOTHING: Final = object()
 
 
 class PartialJson:
@@ -98,7 +96,8 @@ class Structured(Generic[T]):
     """A stream's answer as a value of ``output_type``. Iterate it for partial values; call `result` for the final one.
 
     Iterating (``for`` or ``async for``) yields plain dicts and lists while the answer streams, each larger than the one
-    before. How many there are depends on how fast the answer comes. An iteration counts as a subscriber of the stream.
+    before. How many there are depends on how fast the answer comes. An iteration counts as a subscriber, as
+    `Stream.events` does.
     """
 
     def __init__(self, stream: Stream, output_type: type[T]) -> None:
@@ -108,31 +107,11 @@ class Structured(Generic[T]):
         self._adapter = _adapter(output_type)
         self._name = getattr(output_type, "__name__", str(output_type))
 
-    def __iter__(self) -> Iterator[Any]:
-        json = PartialJson()
-        last: Any = _NOTHING
-        events: Events = self.stream.events()
-        try:
-            for event in events:
-                value = _look(json, event)
-                if value is not _NOTHING and value != last:
-                    last = value
-                    yield value
-        finally:
-            events.close()
+    def __iter__(self) -> Findings[Any]:
+        return Findings(self.stream._pull, _Partials().find)
 
-    async def __aiter__(self) -> AsyncIterator[Any]:
-        json = PartialJson()
-        last: Any = _NOTHING
-        events: Events = self.stream.aevents()
-        try:
-            async for event in events:
-                value = _look(json, event)
-                if value is not _NOTHING and value != last:
-                    last = value
-                    yield value
-        finally:
-            events.close()
+    def __aiter__(self) -> Findings[Any]:
+        return Findings(self.stream._pull, _Partials().find)
 
     def result(self, timeout: float | None = None) -> T:
         """Wait for the stream's end and return the validated value.
@@ -208,25 +187,42 @@ def _refused(output_type: object, allowed: str, error: Exception) -> OptionError
     return OptionError("output_type", getattr(output_type, "__name__", output_type), f"{allowed} ({why})")
 
 
-def _look(json: PartialJson, event: Event) -> Any:
-    """Add one event; returns the value so far if it is worth parsing now, else ``_NOTHING``."""
-    match event:
-        case StreamSnapshot():
-            json.clear()
-            json.feed(event.text)
-        case TokenEvent(kind="text"):
-            json.feed(event.text)
-        case StreamReset() | ToolExecutionStarted():
-            json.clear()  # another answer follows
-            return _NOTHING
-        case StreamCompleted() | StreamFailed() | StreamCancelled():
-            return json.value if json.text else _NOTHING
-        case _:
-            return _NOTHING
-    if not json.is_worth_a_look:
-        return _NOTHING
-    value = json.value
-    return _NOTHING if value is None else value
+class _Partials:
+    """Finds the partial values in a stream's events."""
+
+    __slots__ = ("_json", "_last")
+
+    def __init__(self) -> None:
+        self._json = PartialJson()
+        self._last: Any = NOTHING
+
+    def find(self, event: Event) -> Any:
+        """Add one event; returns the value so far if it is worth parsing now and has changed, else ``NOTHING``."""
+        value = self._look(event)
+        if value is NOTHING or value == self._last:
+            return NOTHING
+        self._last = value
+        return value
+
+    def _look(self, event: Event) -> Any:
+        json = self._json
+        match event:
+            case StreamSnapshot():
+                json.clear()
+                json.feed(event.text)
+            case TokenEvent(kind="text"):
+                json.feed(event.text)
+            case StreamReset() | ToolExecutionStarted():
+                json.clear()  # another answer follows
+                return NOTHING
+            case StreamCompleted() | StreamFailed() | StreamCancelled():
+                return json.value if json.text else NOTHING
+            case _:
+                return NOTHING
+        if not json.is_worth_a_look:
+            return NOTHING
+        value = json.value
+        return NOTHING if value is None else value
 
 
 def _last_round(stream: Stream, completed: StreamCompleted) -> str:

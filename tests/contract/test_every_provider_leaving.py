@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterator
 from itertools import cycle, islice
 
@@ -123,7 +122,6 @@ def abandon(here: House, stream: penstock.Stream) -> None:
     """Its only reader leaves."""
     events = stream.events()
     del events
-    gc.collect()
 
 
 def stop_all(here: House, stream: penstock.Stream) -> None:

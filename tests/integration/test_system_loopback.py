@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import socket
 import subprocess
@@ -194,7 +193,6 @@ def test_a_task_that_is_cancelled_lets_go_of_the_provider(system: penstock.Syste
 
     with serve(StallAfter(5)) as provider:
         asyncio.run(main())
-        gc.collect()
         provider.wait_for(lambda counts: counts.client_disconnects == 1)
 
 

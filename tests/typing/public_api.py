@@ -45,6 +45,10 @@ async def read_async(system: penstock.System) -> penstock.StreamCompleted:
     stream = system.create_response_token_stream("Hello", "gpt-4.1-mini")
     async for event in stream.aevents(after=3):
         assert_type(event, penstock.Event)
+    async for text in stream.atexts():
+        assert_type(text, str)
+    for text in stream.texts():
+        assert_type(text, str)
     return await stream.aresult()
 
 

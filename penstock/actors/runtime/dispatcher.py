@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import os
 import queue
 import threading
 import time
@@ -23,8 +24,17 @@ import msgspec
 from penstock.actors.runtime.mailbox import Mailbox, Owner
 from penstock.config.checks import check_number
 from penstock.config.logs import get_logger
+from penstock.errors import SystemForked
 
-__all__ = ["Dispatcher", "DispatcherStatistics", "Latch", "ThreadedDispatcher", "blocking", "on_worker"]
+__all__ = [
+    "Dispatcher",
+    "DispatcherStatistics",
+    "Latch",
+    "ThreadedDispatcher",
+    "blocking",
+    "check_process",
+    "on_worker",
+]
 
 _STOP: Final[Any] = object()
 _TICK: Final = 0.005  # seconds between two checks of the monitor while there is work
@@ -134,6 +144,7 @@ class ThreadedDispatcher:
         self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.enqueue: Callable[[Mailbox], None] = self._queue.put
         self.monotonic: Callable[[], float] = time.monotonic
+        self.pid = os.getpid()
         self._target = workers
         self._throughput = throughput
         self._max_spares = max_spares
@@ -171,6 +182,7 @@ class ThreadedDispatcher:
         """Wait for ``latch``. Inside an actor, a spare thread takes the worker's place meanwhile."""
         if latch.acquire(blocking=False):
             return True
+        check_process(self)
         loop = asyncio._get_running_loop()
         if loop is not None:
             self._blocked_loops.append(loop)
@@ -189,6 +201,7 @@ class ThreadedDispatcher:
 
     def pause(self, seconds: float) -> None:
         """Wait for ``seconds``. Inside an actor, a spare thread takes the worker's place meanwhile."""
+        check_process(self)
         with blocking():
             time.sleep(max(seconds, 0.0))
 
@@ -414,6 +427,13 @@ class ThreadedDispatcher:
                 self._queue.get_nowait()
             except queue.Empty:
                 return
+
+
+def check_process(dispatcher: Dispatcher | None) -> None:
+    """Raise `SystemForked` if the dispatcher's threads are in the process that this one is a fork of."""
+    pid = getattr(dispatcher, "pid", None)
+    if pid is not None and pid != os.getpid():
+        raise SystemForked(pid)
 
 
 def on_worker() -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pykka
 
-from penstock.actors.runtime.dispatcher import Dispatcher, blocking
+from penstock.actors.runtime.dispatcher import Dispatcher, blocking, check_process
 from penstock.config.logs import get_logger
 from penstock.errors import CallTimeout
 
@@ -142,6 +142,7 @@ class Reply(pykka.Future[Any]):
     def _wait(self, timeout: float | None) -> bool:
         if timeout is not None and timeout <= 0:
             return self.is_done
+        check_process(self._dispatcher)
         latch = threading.Lock()
         latch.acquire()
         self.when_done(latch.release)
@@ -164,6 +165,7 @@ class Reply(pykka.Future[Any]):
         if self._get_hook is not None:
             return (yield from asyncio.get_running_loop().run_in_executor(None, self.get))
         if not self.is_done:
+            check_process(self._dispatcher)
             loop = asyncio.get_running_loop()
             woken = loop.create_future()
 

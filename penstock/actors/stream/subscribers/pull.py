@@ -9,21 +9,25 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Final, Self
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
 
-from penstock.actors.runtime.dispatcher import Dispatcher
+from penstock.actors.runtime.dispatcher import Dispatcher, check_process
 from penstock.actors.stream.cursor import Cursor
 from penstock.actors.stream.hub import Hub, Subscription
 from penstock.errors import CallTimeout, SubscriberTooSlow
 from penstock.events import Event, StreamCancelled, StreamCompleted, StreamFailed
 
-__all__ = ["Events", "PullSubscription"]
+__all__ = ["NOTHING", "Events", "Findings", "PullSubscription"]
+
+T = TypeVar("T")
 
 _TERMINAL: Final = (StreamCompleted, StreamFailed, StreamCancelled)
+NOTHING: Final[Any] = object()
+"""What a function of `Findings` returns for an event that has nothing for the consumer."""
 
 
 class PullSubscription(Subscription):
-    """The subscription of an iterator. The iterator itself, `Events`, may be garbage-collected before it."""
+    """The subscription of an iterator. The iterator itself, `Events`, may be dropped before it."""
 
     __slots__ = ("_dispatcher", "_waiting")
 
@@ -46,7 +50,7 @@ class PullSubscription(Subscription):
         self.wake()
 
     def abandon(self) -> None:
-        """Have the handler unsubscribe it after its iterator was garbage-collected. Safe to call in a finalizer."""
+        """Have the handler unsubscribe it after its iterator was dropped. Safe to call in a finalizer."""
         if self.is_active:
             self.is_active = False
             self._hub.on_abandoned(self)
@@ -79,6 +83,7 @@ class PullSubscription(Subscription):
 
     async def wait_async(self) -> None:
         """Wait until there may be an event, without blocking the event loop."""
+        check_process(self._dispatcher)
         loop = asyncio.get_running_loop()
         news = loop.create_future()
 
@@ -90,7 +95,7 @@ class PullSubscription(Subscription):
             if not self._is_news():
                 await news
 
-    def next(self, timeout: float | None) -> Event:
+    def next(self, timeout: float | None = None) -> Event:
         """Wait for the next event; see `Events.next`."""
         event = self.take()
         if event is not None:
@@ -137,13 +142,19 @@ class Events(Iterator[Event], AsyncIterator[Event]):
     It counts as a subscriber until it ends, is closed, or is dropped. One consumer at a time.
     """
 
-    # A traceback keeps the frames of a wait that was cancelled or interrupted, and what their variables hold. So each
-    # method below lets go of the iterator when its wait is over: dropping the iterator must end the subscription.
+    # An iterator that is dropped unsubscribes. A traceback keeps the frames that an exception has left, so after a wait
+    # that was cancelled or interrupted no frame may hold the iterator. For `for` none ever does: `__next__` is a slot
+    # that contains a method of the subscription. The other waits need the iterator, as in `await anext(aiter(stream))`
+    # nothing else keeps it; they forget it on their way out.
 
-    __slots__ = ("_subscription",)
+    __slots__ = ("__next__", "_subscription")
+    if TYPE_CHECKING:
+
+        def __next__(self) -> Event: ...
 
     def __init__(self, subscription: PullSubscription) -> None:
         self._subscription = subscription
+        self.__next__ = subscription.next  # type: ignore[method-assign]
 
     def next(self, timeout: float | None = None) -> Event:
         """The next event.
@@ -159,7 +170,7 @@ class Events(Iterator[Event], AsyncIterator[Event]):
             del self
 
     @property
-    def subscription(self) -> Subscription:
+    def subscription(self) -> PullSubscription:
         """Its subscription."""
         return self._subscription
 
@@ -173,12 +184,6 @@ class Events(Iterator[Event], AsyncIterator[Event]):
 
     def __iter__(self) -> Self:
         return self
-
-    def __next__(self) -> Event:
-        try:
-            return self._subscription.next(None)
-        finally:
-            del self
 
     def __aiter__(self) -> Self:
         return self
@@ -197,6 +202,83 @@ class Events(Iterator[Event], AsyncIterator[Event]):
 
     def __del__(self) -> None:
         self._subscription.abandon()
+
+
+class Findings(Generic[T], Iterator[T], AsyncIterator[T]):
+    """An iterator over what a function finds in a stream's events, for ``for`` and ``async for``.
+
+    It is one subscriber, as `Events` is, from the first event that it asks for.
+    """
+
+    __slots__ = ("__next__", "_search")
+    if TYPE_CHECKING:
+
+        def __next__(self) -> T: ...
+
+    def __init__(self, subscribe: Callable[[], PullSubscription], find: Callable[[Event], T]) -> None:
+        self._search = _Search(subscribe, find)  # as in `Events`, no frame may hold this iterator
+        self.__next__ = self._search.next  # type: ignore[method-assign]
+
+    def close(self) -> None:
+        """Unsubscribe."""
+        self._search.subscription.unsubscribe()
+
+    async def aclose(self) -> None:
+        """Unsubscribe."""
+        self._search.subscription.unsubscribe()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> T:
+        try:
+            return await self._search.next_async()
+        finally:
+            del self
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if self._search.has_begun:
+            self._search.subscription.abandon()
+
+
+class _Search(Generic[T]):
+    """The waits of `Findings`."""
+
+    __slots__ = ("_find", "_subscribe", "_subscription")
+
+    def __init__(self, subscribe: Callable[[], PullSubscription], find: Callable[[Event], T]) -> None:
+        self._subscribe = subscribe
+        self._subscription: PullSubscription | None = None
+        self._find = find
+
+    @property
+    def has_begun(self) -> bool:
+        return self._subscription is not None
+
+    @property
+    def subscription(self) -> PullSubscription:
+        if self._subscription is None:
+            self._subscription = self._subscribe()
+        return self._subscription
+
+    def next(self) -> T:
+        while (found := self._find(self.subscription.next())) is NOTHING:
+            pass
+        return found
+
+    async def next_async(self) -> T:
+        while (found := self._find(await self.subscription.next_async())) is NOTHING:
+            pass
+        return found
 
 
 def _set(news: asyncio.Future[None]) -> None:
