@@ -11,7 +11,6 @@ import random
 import threading
 import time
 import traceback
-import weakref
 from typing import Any, Final
 
 import psutil
@@ -145,13 +144,12 @@ def alive() -> list[threading.Thread | Process | StreamRecord]:
     return [*threading.enumerate(), *kept]
 
 
-def added_since(before: list[weakref.ref[Any]]) -> list[str]:
-    things = alive()
-    known = {id(ref()) for ref in before}
-    return [str(thing) for thing in things if id(thing) not in known]
+def added_since(before: list[Any]) -> list[str]:
+    known = set(map(id, before))
+    return [str(thing) for thing in alive() if id(thing) not in known]
 
 
-def wait_until_nothing_is_added(before: list[weakref.ref[Any]]) -> None:
+def wait_until_nothing_is_added(before: list[Any]) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while added := added_since(before):
         assert time.monotonic() < deadline, added
@@ -205,7 +203,7 @@ def test_whoever_is_killed_under_load_the_promises_hold_and_nothing_is_left(
 ) -> None:
     caplog.set_level("CRITICAL")  # kept log records would keep what they speak of
     soak: float = request.config.getoption("--soak")
-    before = [weakref.ref(thing) for thing in alive()]  # left by other tests: they may go meanwhile
+    before = alive()  # left by other tests; kept, so that no new thing gets the id of one of them
     if soak:
         run_under_kills(soak / 6, seed=0)  # what is imported, cached and pooled once
         resident = resident_bytes()
