@@ -30,16 +30,14 @@ class PenstockError(Exception):
 
 def _state_of(error: PenstockError) -> tuple[dict[str, Any], dict[str, Any]]:
     """The attributes of an error: those in its ``__dict__``, and those in slots of a subclass."""
-    state: Any = object.__getstate__(error)  # type: ignore[attr-defined]  # Python 3.11
+    state: Any = object.__getstate__(error)
     fields, slots = state if isinstance(state, tuple) else (state, None)
     return dict(fields or {}), dict(slots or {})
 
 
-def _rebuild(
-    kind: type[PenstockError], args: tuple[Any, ...], fields: dict[str, Any], slots: dict[str, Any]
-) -> Any:
+def _rebuild(kind: type[PenstockError], args: tuple[Any, ...], fields: dict[str, Any], slots: dict[str, Any]) -> Any:
     """Make an error without calling its ``__init__``, which takes facts and not the message."""
-    builtin = next(one for one in kind.__mro__ if one.__module__ == "builtins" and "__new__" in vars(one))
+    builtin: Any = next(one for one in kind.__mro__ if one.__module__ == "builtins" and "__new__" in vars(one))
     error = builtin.__new__(kind)
     error.args = args
     error.__dict__.update(fields)

@@ -88,7 +88,9 @@ def pickled(value: Any) -> list[Any]:
 
 
 def facts(error: BaseException) -> tuple[Any, ...]:
-    shown = {name: facts(value) if isinstance(value, BaseException) else repr(value) for name, value in vars(error).items()}
+    shown = {
+        name: facts(value) if isinstance(value, BaseException) else repr(value) for name, value in vars(error).items()
+    }
     return type(error), str(error), repr(error), error.args, shown
 
 
