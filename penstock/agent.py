@@ -18,7 +18,7 @@ from penstock.actors.agent.toolround import Decide
 from penstock.actors.agent.turn import Turn
 from penstock.actors.stream.messages import Cancel
 from penstock.adapters.providers.call_options import take_call_options
-from penstock.adapters.tools import check_tools, to_tool
+from penstock.adapters.tools import check_names, check_tools, name_of, to_tool
 from penstock.config.agents import AgentOptions
 from penstock.config.checks import check_metadata, check_number
 from penstock.config.options import OnOrphan, RequestOptions, StreamOptions
@@ -323,9 +323,9 @@ def _tools(things: Iterable[Any]) -> tuple[dict[str, Tool], list[Message]]:
             foreign.append(dict(thing))
             continue
         tool = to_tool(thing)
-        if tool.name in tools:
-            raise OptionError("tools", tool.name, "tools of different names")
+        check_names((*tools, tool.name))
         tools[tool.name] = tool
+    check_names((*tools, *map(name_of, foreign)))
     return tools, foreign
 
 
