@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -27,9 +27,11 @@ from penstock.config.checks import check_choice, check_metadata, check_number, c
 from penstock.config.options import OnOrphan, RequestOptions, Restart, StreamOptions
 from penstock.config.prices import PriceTable
 from penstock.config.settings import Settings
+from penstock.config.surrogates import mend_surrogates
 from penstock.errors import OptionError, SystemStopped
 from penstock.events import FrozenDict
 from penstock.ports import ChatCall, Journal, Reader
+from penstock.ports.messages import check_finite, check_items, check_messages
 from penstock.supervisors.system.asking import ask_for_stream
 
 __all__ = ["HasServices", "Services"]
@@ -153,12 +155,15 @@ class Services:
             fallback: models to use instead of the options' ``fallback``.
 
         Raises:
-            OptionError: a request cannot be built, for the first model or a fallback; or a fallback is not known.
+            OptionError: the messages have a form that no provider accepts; a request cannot be built, for the first
+                model or a fallback; or a fallback is not known.
         """
         options = options or self.settings.request
         if not isinstance(options, RequestOptions):
             raise OptionError("request_options", type(options).__name__, "a RequestOptions or None")
+        _check_input(call, responses=responses)
         call, options = take_call_options(call, options)
+        call = _mended(call)
         if fallback is not None:
             options = options.replace(fallback=fallback)
         if options.on_interrupt == "resume":
@@ -188,6 +193,26 @@ class Services:
             key=self.gates.fingerprint(request),
             price=self.prices.find(found.account, found.model),
         )
+
+
+_CONTINUED: Final = frozenset({"previous_response_id", "conversation", "prompt"})
+"""Parameters with which the provider has a part of the conversation already."""
+
+
+def _check_input(call: ChatCall, *, responses: bool) -> None:
+    if responses:
+        given = {name for name in _CONTINUED if call.parameters.get(name) is not None}
+        check_items(call.input, is_continued=bool(given))
+    else:
+        check_messages(call.input)
+    check_finite(call.input, "input" if responses else "messages")
+
+
+def _mended(call: ChatCall) -> ChatCall:
+    """Return the call without lone surrogates, which no request can contain."""
+    fields = {name: getattr(call, name) for name in ("input", "parameters", "query")}
+    changes = {name: mended for name, value in fields.items() if (mended := mend_surrogates(value)) is not value}
+    return msgspec.structs.replace(call, **changes) if changes else call
 
 
 class HasServices(Protocol):
