@@ -49,7 +49,7 @@ def check_messages(messages: object, field: str = "messages") -> None:
 
 
 def check_items(items: object, field: str = "input", *, is_continued: bool = False) -> None:
-    """Check the messages among the items of a Responses API request; other items, and other input, pass.
+    """Check the messages among the items of a Responses API request; other items pass, and so does no input at all.
 
     Args:
         items: the input.
@@ -60,6 +60,8 @@ def check_items(items: object, field: str = "input", *, is_continued: bool = Fal
     Raises:
         OptionError: as for `check_messages`.
     """
+    if isinstance(items, (Mapping, bytes, bytearray, bool, int, float)):
+        raise OptionError(field, type_of(items), "a text, or a list of messages and items")
     if isinstance(items, str) or not _is_list(items):
         return
     if not items and not is_continued:

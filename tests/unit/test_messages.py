@@ -108,6 +108,13 @@ ITEMS: list[tuple[list[Any], str]] = [
 ]
 
 
+@pytest.mark.parametrize("wrong", [USER, b"bytes", 7, True])
+def test_the_input_of_a_response_is_a_text_or_a_list(system: penstock.System, wrong: Any) -> None:
+    with pytest.raises(OptionError, match=r"^input: got a value of type") as caught:
+        system.respond(wrong, "m", provider=OwnProvider())
+    assert SECRET not in str(caught.value)
+
+
 @pytest.mark.parametrize("provider", PROVIDERS)
 @pytest.mark.parametrize(("items", "field"), ITEMS)
 def test_messages_among_the_items_of_a_response_are_checked_too(
