@@ -238,13 +238,12 @@ def _encode_result(name: str, result: Any) -> str:
 
     try:
         try:
-            text = to_json(result, inf_nan_mode="null").decode()
+            text = to_json(result).decode()
         except PydanticSerializationError:  # lone surrogates? Anything else fails again
-            plain = mend_surrogates(to_jsonable_python(mend_surrogates(result)))
-            text = to_json(plain, inf_nan_mode="null").decode()
-        if "NaN" in text or "Infinity" in text:  # in a text, or from a model with ser_json_inf_nan="constants"
+            text = to_json(mend_surrogates(to_jsonable_python(mend_surrogates(result)))).decode()
+        if "NaN" in text or "Infinity" in text:  # perhaps in a text
             constants: list[str] = []
-            strict = json.loads(text, parse_constant=constants.append)
+            strict = json.loads(text, parse_constant=constants.append)  # with None for each
             text = to_json(strict).decode() if constants else text
         return text
     except (PydanticSerializationError, ValueError, RecursionError):  # its message may contain the result

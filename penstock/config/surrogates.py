@@ -6,9 +6,10 @@ They come from ``surrogateescape`` (file names, ``sys.argv``, standard input) an
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from math import isfinite
+from typing import Any, Final
 
-__all__ = ["mend_surrogates", "replace_surrogates"]
+__all__ = ["is_plain_json", "mend_surrogates", "replace_surrogates"]
 
 
 def replace_surrogates(text: str) -> str:
@@ -24,10 +25,40 @@ def mend_surrogates(value: Any) -> Any:
     >>> mend_surrogates([{"text": "caf\udce9"}])
     [{'text': 'caf�'}]
     """
+    if is_plain_json(value):
+        return value
     try:
         return _mended(value)
     except RecursionError:
         return value
+
+
+def is_plain_json(value: object) -> bool:
+    """Whether this is JSON data as requests need it: of Python's own types, without surrogates, NaN and infinity.
+
+    This is the usual case, and quick to see. False also for data that is nested too deeply.
+    """
+    try:
+        return _is_plain(value)
+    except RecursionError:
+        return False
+
+
+def _is_plain(value: object) -> bool:
+    kind = type(value)
+    if kind is str:
+        return value.isascii() or _is_encodable(value)  # type: ignore[attr-defined, arg-type]
+    if kind is dict:
+        for key, item in value.items():  # type: ignore[attr-defined]
+            if type(key) is not str or not (key.isascii() or _is_encodable(key)) or not _is_plain(item):
+                return False
+        return True
+    if kind is list or kind is tuple:
+        return all(map(_is_plain, value))  # type: ignore[call-overload]
+    return kind in _SIMPLE or (kind is float and isfinite(value))  # type: ignore[arg-type]
+
+
+_SIMPLE: Final = (int, bool, type(None))
 
 
 def _mended(value: Any) -> Any:

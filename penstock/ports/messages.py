@@ -11,11 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, TypeGuard
 
 from penstock.config.checks import Shown, near_miss, type_of
+from penstock.config.surrogates import is_plain_json
 from penstock.errors import OptionError
 
 __all__ = ["check_finite", "check_items", "check_message", "check_messages"]
 
 _ROLES: Final = ("system", "developer", "user", "assistant", "tool", "function")
+_SPEAKERS: Final = ("user", "assistant", "system", "developer")
 _RARE_ROLES: Final = frozenset({"model", "ipython", "critic", "discriminator", "latest_reminder"})
 """Gemini's own, and those of chat templates and of the Responses API."""
 _NULLABLE: Final = frozenset({"assistant", "model", "tool", "function"})
@@ -43,9 +45,21 @@ def check_messages(messages: object, field: str = "messages") -> None:
         raise OptionError(field, Shown("an empty list"), "at least one message")
     calls = _Calls()
     for number, message in enumerate(messages):
+        if _is_usual(message):
+            continue
         place = f"{field}[{number}]"
         check_message(message, place)
         calls.check(message, place)
+
+
+def _is_usual(message: object) -> bool:
+    """Whether a message is right at first sight: a role and a text."""
+    return (
+        type(message) is dict
+        and len(message) == 2
+        and type(message.get("content")) is str
+        and message.get("role") in _SPEAKERS
+    )
 
 
 def check_items(items: object, field: str = "input", *, is_continued: bool = False) -> None:
@@ -170,6 +184,8 @@ def _parts(message: Mapping[str, Any]) -> Iterator[tuple[int, Mapping[str, Any]]
 
 def check_finite(value: object, field: str) -> None:
     """Raise `OptionError` if there is NaN or infinity in JSON-like data: JSON has no such numbers."""
+    if is_plain_json(value):
+        return
     try:
         place = next(_not_finite(value, field), None)
     except RecursionError:

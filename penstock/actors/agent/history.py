@@ -13,6 +13,7 @@ Only whole turns are dropped, oldest first.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,7 +21,7 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from penstock.config.surrogates import mend_surrogates, replace_surrogates
+from penstock.config.surrogates import is_plain_json, mend_surrogates, replace_surrogates
 from penstock.errors import OptionError
 from penstock.events import ReasoningBlock, ToolCall
 from penstock.ports.messages import check_finite, check_message
@@ -93,6 +94,10 @@ def _as_json(message: Mapping[str, Any], field: str, allowed: str) -> Message:
     Raises:
         OptionError: it cannot be encoded as JSON.
     """
+    if is_plain_json(message):
+        with contextlib.suppress(ValueError):
+            copied: Message = msgspec.json.decode(msgspec.json.encode(message))
+            return copied
     check_finite(message, field)
     try:
         plain: Message = json.loads(mend_surrogates(json.dumps(dict(message), ensure_ascii=False, allow_nan=False)))
