@@ -27,7 +27,7 @@ from penstock.config.checks import check_choice, check_metadata, check_number, c
 from penstock.config.options import OnOrphan, RequestOptions, Restart, StreamOptions
 from penstock.config.prices import PriceTable
 from penstock.config.settings import Settings
-from penstock.config.surrogates import mend_surrogates
+from penstock.config.surrogates import is_plain_json, mend_surrogates
 from penstock.errors import OptionError, SystemStopped
 from penstock.events import FrozenDict
 from penstock.ports import ChatCall, Journal, Reader
@@ -161,9 +161,7 @@ class Services:
         options = options or self.settings.request
         if not isinstance(options, RequestOptions):
             raise OptionError("request_options", type(options).__name__, "a RequestOptions or None")
-        _check_input(call, responses=responses)
-        call, options = take_call_options(call, options)
-        call = _mended(call)
+        call, options = take_call_options(_checked(call, responses=responses), options)
         if fallback is not None:
             options = options.replace(fallback=fallback)
         if options.on_interrupt == "resume":
@@ -195,24 +193,21 @@ class Services:
         )
 
 
-_CONTINUED: Final = frozenset({"previous_response_id", "conversation", "prompt"})
+_CONTINUED: Final = ("previous_response_id", "conversation", "prompt")
 """Parameters with which the provider has a part of the conversation already."""
 
 
-def _check_input(call: ChatCall, *, responses: bool) -> None:
+def _checked(call: ChatCall, *, responses: bool) -> ChatCall:
+    """Check the messages; return the call without lone surrogates, which no request can contain."""
     if responses:
-        given = {name for name in _CONTINUED if call.parameters.get(name) is not None}
-        check_items(call.input, is_continued=bool(given))
+        is_continued = any(call.parameters.get(name) is not None for name in _CONTINUED)
+        check_items(call.input, is_continued=is_continued)
     else:
         check_messages(call.input)
+    if is_plain_json(call.input) and is_plain_json(call.parameters):
+        return call
     check_finite(call.input, "input" if responses else "messages")
-
-
-def _mended(call: ChatCall) -> ChatCall:
-    """Return the call without lone surrogates, which no request can contain."""
-    fields = {name: getattr(call, name) for name in ("input", "parameters", "query")}
-    changes = {name: mended for name, value in fields.items() if (mended := mend_surrogates(value)) is not value}
-    return msgspec.structs.replace(call, **changes) if changes else call
+    return msgspec.structs.replace(call, input=mend_surrogates(call.input), parameters=mend_surrogates(call.parameters))
 
 
 class HasServices(Protocol):

@@ -210,4 +210,6 @@ def _not_finite(value: object, place: str) -> Iterator[str]:
 
 
 def _is_list(value: object) -> TypeGuard[Sequence[Any]]:
+    if type(value) is list:
+        return True
     return isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray))
