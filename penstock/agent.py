@@ -18,10 +18,11 @@ from penstock.actors.agent.toolround import Decide
 from penstock.actors.agent.turn import Turn
 from penstock.actors.stream.messages import Cancel
 from penstock.adapters.providers.call_options import take_call_options
-from penstock.adapters.tools import check_tools, to_tool
+from penstock.adapters.tools import check_names, check_tools, name_of, to_tool
 from penstock.config.agents import AgentOptions
 from penstock.config.checks import check_metadata, check_number
 from penstock.config.options import OnOrphan, RequestOptions, StreamOptions
+from penstock.config.surrogates import replace_surrogates
 from penstock.errors import AgentStopped, OptionError, ProcessDead
 from penstock.ports import ChatCall, Provider, Tool
 from penstock.services import HasServices, Services
@@ -74,13 +75,15 @@ class Agent:
         """Send a message, and stream the answer. Returns at once.
 
         Messages are answered in order. While an earlier one is being answered, the stream is open without events. If it
-        is cancelled before its answer begins, the message does not become part of the history.
+        is cancelled before its answer begins, the message does not become part of the history; nor if the provider
+        refuses it (`BadRequestError`, `ContentFilterError`) or no request can be made of it, and nothing was answered.
 
         Tools run in a copy of the caller's context (`contextvars`). Async tools run on the caller's event loop if there
         is one. While that loop is blocked, and without one, they share the system's own loop.
 
         Args:
-            message: a text, a list of content parts, or a whole message of the role ``user``.
+            message: a text, a list of content parts, or a whole message of the role ``user``. Lone surrogates in it
+                become U+FFFD.
             subscriber: an actor or a function that gets all events, as by `Stream.subscribe`.
             stream_id: as for `System.open_stream`.
             options: None takes the agent's.
@@ -90,7 +93,7 @@ class Agent:
         Raises:
             AgentBusy: too many messages wait.
             AgentStopped: the agent has been stopped.
-            OptionError: an argument is not allowed.
+            OptionError: an argument is not allowed, or the message is not JSON: it has NaN or infinity in it …
             StreamExists, SystemStopped: as for `System.open_stream`.
         """
         content = user_message(message)
@@ -149,8 +152,30 @@ class Agent:
         """The conversation as it is sent to the model, instructions first, as a copy.
 
         It has the turns whose streams have ended, each from the moment of its stream's end.
+
+        Setting it replaces all of it, instructions included, by messages of the same form. A turn that is being
+        answered goes on and is added when it ends; its further rounds, and queued messages, have the new history.
+
+        Raises:
+            OptionError: when it is set: a message is not allowed. The history is unchanged.
         """
         return self._record.messages()
+
+    @history.setter
+    def history(self, messages: Iterable[Mapping[str, Any]]) -> None:
+        self._record.set_history(*read_turns(messages))
+
+    def forget(self, turns: int = 1) -> int:
+        """Drop the newest turns from the history; returns how many were dropped, fewer if there are not so many.
+
+        A turn is a message with everything up to its answer. Instructions stay. A turn that is being answered does not
+        count and is added when it ends; its further rounds, and queued messages, are asked without the dropped turns.
+
+        Raises:
+            OptionError: ``turns`` is not a whole number from 1.
+        """
+        check_number("turns", turns, 1, 1e9, whole=True)
+        return self._record.forget(turns)
 
     @property
     def state(self) -> str:
@@ -323,9 +348,9 @@ def _tools(things: Iterable[Any]) -> tuple[dict[str, Tool], list[Message]]:
             foreign.append(dict(thing))
             continue
         tool = to_tool(thing)
-        if tool.name in tools:
-            raise OptionError("tools", tool.name, "tools of different names")
+        check_names((*tools, tool.name))
         tools[tool.name] = tool
+    check_names((*tools, *map(name_of, foreign)))
     return tools, foreign
 
 
@@ -339,5 +364,5 @@ def _history(given: Iterable[Mapping[str, Any]], system_prompt: str | None, limi
     if system_prompt is not None:
         if not isinstance(system_prompt, str):
             raise OptionError("system_prompt", type(system_prompt).__name__, "a text, or None")
-        system = [{"role": "system", "content": system_prompt}] if system_prompt else []
+        system = [{"role": "system", "content": replace_surrogates(system_prompt)}] if system_prompt else []
     return History(system, turns, max_messages=limits.max_history_messages, max_bytes=limits.max_history_bytes)

@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from penstock.actors.call.fetch import fetch
-from penstock.adapters.tools import check_tools, to_tool
+from penstock.adapters.tools import check_names, check_tools, name_of, to_tool
 from penstock.config.checks import check_number
 from penstock.config.options import RequestOptions
 from penstock.errors import (
@@ -117,6 +117,7 @@ class ProviderClient:
         arguments and errors see `chat_completion`.
         """
         forms = [_tool_form(tool) for tool in check_tools(tools)]
+        check_names(name_of(form) for form in forms)
         return self.chat_completion(
             messages, model=model, timeout=timeout, request_options=request_options, tools=forms, **params
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -27,9 +27,11 @@ from penstock.config.checks import check_choice, check_metadata, check_number, c
 from penstock.config.options import OnOrphan, RequestOptions, Restart, StreamOptions
 from penstock.config.prices import PriceTable
 from penstock.config.settings import Settings
+from penstock.config.surrogates import is_plain_json, mend_surrogates
 from penstock.errors import OptionError, SystemStopped
 from penstock.events import FrozenDict
 from penstock.ports import ChatCall, Journal, Reader
+from penstock.ports.messages import check_finite, check_items, check_messages
 from penstock.supervisors.system.asking import ask_for_stream
 
 __all__ = ["HasServices", "Services"]
@@ -153,12 +155,13 @@ class Services:
             fallback: models to use instead of the options' ``fallback``.
 
         Raises:
-            OptionError: a request cannot be built, for the first model or a fallback; or a fallback is not known.
+            OptionError: the messages have a form that no provider accepts; a request cannot be built, for the first
+                model or a fallback; or a fallback is not known.
         """
         options = options or self.settings.request
         if not isinstance(options, RequestOptions):
             raise OptionError("request_options", type(options).__name__, "a RequestOptions or None")
-        call, options = take_call_options(call, options)
+        call, options = take_call_options(_checked(call, responses=responses), options)
         if fallback is not None:
             options = options.replace(fallback=fallback)
         if options.on_interrupt == "resume":
@@ -188,6 +191,23 @@ class Services:
             key=self.gates.fingerprint(request),
             price=self.prices.find(found.account, found.model),
         )
+
+
+_CONTINUED: Final = ("previous_response_id", "conversation", "prompt")
+"""Parameters with which the provider has a part of the conversation already."""
+
+
+def _checked(call: ChatCall, *, responses: bool) -> ChatCall:
+    """Check the messages; return the call without lone surrogates, which no request can contain."""
+    if responses:
+        is_continued = any(call.parameters.get(name) is not None for name in _CONTINUED)
+        check_items(call.input, is_continued=is_continued)
+    else:
+        check_messages(call.input)
+    if is_plain_json(call.input) and is_plain_json(call.parameters):
+        return call
+    check_finite(call.input, "input" if responses else "messages")
+    return msgspec.structs.replace(call, input=mend_surrogates(call.input), parameters=mend_surrogates(call.parameters))
 
 
 class HasServices(Protocol):

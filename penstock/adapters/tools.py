@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import json
 import re
 import typing
 from collections.abc import Callable, Iterable, Mapping
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Final, overload
 
 from penstock.config.checks import check_choice, check_number
+from penstock.config.surrogates import mend_surrogates
 from penstock.errors import OptionError, ToolArgumentsError, ToolError
 from penstock.ports import Tool, ToolContext
 
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from docstring_parser import Docstring
     from pydantic import BaseModel, ValidationError
 
-__all__ = ["FunctionTool", "check_tools", "to_tool", "tool"]
+__all__ = ["FunctionTool", "check_names", "check_tools", "name_of", "to_tool", "tool"]
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _SHOWN_PROBLEMS: Final = 10
@@ -44,14 +46,14 @@ class FunctionTool:
         import docstring_parser
 
         self.function = function
-        self.name = _checked_name(name if name is not None else getattr(function, "__name__", type(function).__name__))
+        self.name = _checked_name(name if name is not None else _name_of(function))
         check_number("timeout", timeout, 0.001, 86_400, optional=True)
         check_choice("needs_approval", needs_approval, (True, False))
         self.timeout = timeout
         self.needs_approval = needs_approval
         self._signature = _signature(function, self.name)
         self._context = _context_parameter(self._signature)
-        docs = docstring_parser.parse(inspect.getdoc(function) or "")
+        docs = docstring_parser.parse(_docstring_of(function))
         self.description = description if description is not None else _description(docs)
         self._model: type[BaseModel] | None = None
         if schema is None:
@@ -91,6 +93,8 @@ class FunctionTool:
 
     def run(self, arguments: Mapping[str, Any], context: ToolContext) -> str:
         """Call the function with what `check` returned. Its result becomes text: a str as it is, all else as JSON.
+
+        In that JSON, NaN and infinity are ``null``.
 
         Raises:
             ToolError: the result cannot be encoded as JSON.
@@ -138,9 +142,9 @@ def tool(
 def tool(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Decorate a function, plain or async, to make it a tool; with or without options in parentheses.
 
-    The model sees the function's name, the first paragraphs of its docstring, and a JSON schema of its parameters with
-    the docstring's descriptions (in Google's, numpy's or Sphinx' form). A parameter annotated `ToolContext` is hidden
-    from the model and receives the call's context.
+    The model sees the function's name (a partial has that of its function), the first paragraphs of its docstring, and
+    a JSON schema of its parameters with the docstring's descriptions (in Google's, numpy's or Sphinx' form). A
+    parameter annotated `ToolContext` is hidden from the model and receives the call's context.
 
     Args:
         function: what to call. Its parameters must be annotated with types that pydantic knows, or not at all.
@@ -206,6 +210,22 @@ def check_tools(things: object) -> Iterable[Any]:
     return things
 
 
+def name_of(form: object) -> str | None:
+    """Return the name in a tool's description, in OpenAI's form or a provider's own; None: it has none."""
+    inner = form.get("function", form) if isinstance(form, Mapping) else None
+    name = inner.get("name") if isinstance(inner, Mapping) else None
+    return name if isinstance(name, str) else None
+
+
+def check_names(names: Iterable[object]) -> None:
+    """Raise `OptionError` if two tools of one request have the same name. None is a tool without a name."""
+    seen: set[object] = set()
+    for name in names:
+        if name is not None and name in seen:
+            raise OptionError("tools", name, "tools of different names", problem=f"two tools are named {name!r}")
+        seen.add(name)
+
+
 def _encode_result(name: str, result: Any) -> str:
     """Encode a tool's result as text for the model.
 
@@ -214,10 +234,18 @@ def _encode_result(name: str, result: Any) -> str:
     """
     if isinstance(result, str):
         return result
-    from pydantic_core import PydanticSerializationError, to_json
+    from pydantic_core import PydanticSerializationError, to_json, to_jsonable_python
 
     try:
-        return to_json(result).decode()
+        try:
+            text = to_json(result).decode()
+        except PydanticSerializationError:  # lone surrogates? Anything else fails again
+            text = to_json(mend_surrogates(to_jsonable_python(mend_surrogates(result)))).decode()
+        if "NaN" in text or "Infinity" in text:  # perhaps in a text
+            constants: list[str] = []
+            strict = json.loads(text, parse_constant=constants.append)  # with None for each
+            text = to_json(strict).decode() if constants else text
+        return text
     except (PydanticSerializationError, ValueError, RecursionError):  # its message may contain the result
         kind = type(result).__name__
         raise ToolError(f"{name} returned a result that cannot be encoded as JSON ({kind})") from None
@@ -253,6 +281,28 @@ def _checked_name(name: object) -> str:
     return name
 
 
+def _unwrapped(function: Any) -> Any:
+    """Return the function within a partial, or within a partial of a partial."""
+    while isinstance(function, partial):
+        function = function.func
+    return function
+
+
+def _name_of(function: Any) -> str:
+    own = getattr(function, "__name__", None)  # a partial has one only if it was given one
+    if isinstance(own, str):
+        return own
+    inner = _unwrapped(function)
+    name: str = getattr(inner, "__name__", type(inner).__name__)
+    return name
+
+
+def _docstring_of(function: Any) -> str:
+    """Return the docstring; for a partial that was given none, that of its function instead of that of `partial`."""
+    is_bare = isinstance(function, partial) and "__doc__" not in vars(function)
+    return inspect.getdoc(_unwrapped(function) if is_bare else function) or ""
+
+
 def _signature(function: Callable[..., Any], name: str) -> inspect.Signature:
     try:
         signature = inspect.signature(function)
@@ -273,7 +323,7 @@ def _signature(function: Callable[..., Any], name: str) -> inspect.Signature:
 
 def _hinted(function: Callable[..., Any]) -> Any:
     """Return the object with the annotations: the function, a partial's function, or the class's ``__call__``."""
-    inner = getattr(function, "func", function)
+    inner = _unwrapped(function)
     return inner if inspect.isroutine(inner) or inspect.isclass(inner) else type(inner).__call__
 
 

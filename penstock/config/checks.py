@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from types import NoneType
@@ -22,9 +23,11 @@ __all__ = [
     "Options",
     "Shown",
     "check_choice",
+    "check_field",
     "check_metadata",
     "check_number",
     "check_on_orphan",
+    "collected",
     "near_miss",
     "type_of",
     "unknown",
@@ -71,6 +74,16 @@ def unknown(
     names = ", ".join(known)
     hint = f"did you mean {meant}?" if meant else f"there are {names}"
     return OptionError(field, STARS, names, problem=f"no such {what}; {hint}", source=source)
+
+
+@contextmanager
+def collected(errors: list[OptionError]) -> Iterator[None]:
+    """Append an `OptionError` raised within to ``errors``, without its context, instead of raising it."""
+    try:
+        yield
+    except OptionError as error:
+        error.__cause__ = error.__context__ = error.__traceback__ = None  # they may hold what was read: a key
+        errors.append(error)
 
 
 # --- single values ---------------------------------------------------------------------------------------------------
@@ -170,6 +183,17 @@ class Options:
             OptionError: a field is unknown or a value is not allowed. The original is unchanged in any case.
         """
         return dataclasses.replace(self, **changes)
+
+
+def check_field(kind: type[Options], name: str, value: object) -> None:
+    """Check the value of one field of ``kind`` by itself.
+
+    Raises:
+        OptionError: it is not allowed.
+    """
+    for field, check in _CHECKS.get(kind) or _checks_of(kind):
+        if field == name:
+            check(name, value)
 
 
 _CHECKS: dict[type[Options], tuple[tuple[str, _Check], ...]] = {}

@@ -1,7 +1,7 @@
 """Readers of settings: arguments, environment, TOML file, the providers' own variables.
 
-Each reader returns the values it found by place, each with its source for error messages. pydantic-settings does the
-reading. Unknown names are refused here; `penstock.config.settings` interprets the values.
+Each reader returns the values it found by place, each with its source for error messages, and collects its errors.
+pydantic-settings does the reading. Unknown names are refused here; `penstock.config.settings` interprets the values.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import urlsplit
 
 from penstock.config.checks import near_miss, type_of, unknown
+from penstock.config.long_numbers import read_without_long_numbers
 from penstock.config.providers import KNOWN_PROVIDERS
 from penstock.errors import OptionError
 
@@ -78,14 +79,18 @@ class KnownSettings:
         return unknown(".".join(place), "setting", siblings, meant=spell(known[near]) if near else None, source=source)
 
 
-def read_all(known: KnownSettings, path: str | os.PathLike[str] | None, arguments: Mapping[str, Any]) -> Found:
+def read_all(
+    known: KnownSettings,
+    path: str | os.PathLike[str] | None,
+    arguments: Mapping[str, Any],
+    errors: list[OptionError],
+) -> Found:
     """Read all sources; each setting comes from the first source that has it.
 
-    Raises:
-        OptionError: a source cannot be read, or holds a name that is not a setting.
+    An error for each source that cannot be read, and for each name that is not a setting, is appended to ``errors``.
     """
-    from_caller = _walk(known, arguments, lambda _: "an argument")
-    return _provider_variables() | _file(known, path) | _environment(known) | from_caller
+    from_caller = _walk(known, arguments, lambda _: "an argument", errors)
+    return _provider_variables() | _file(known, path, errors) | _environment(known, errors) | from_caller
 
 
 # --- the providers' own variables ------------------------------------------------------------------------------------
@@ -132,26 +137,28 @@ _CONFIG = "PENSTOCK_CONFIG"
 _KUBERNETES = re.compile(r"PENSTOCK_(?:[A-Z0-9_]*_)?(?:SERVICE_(?:HOST|PORT\w*)|PORT|PORT_\d+_(?:TCP|UDP|SCTP)\w*)")
 
 
-def _environment(known: KnownSettings) -> Found:
+def _environment(known: KnownSettings, errors: list[OptionError]) -> Found:
     variables: dict[Place, str] = {}
     for name in os.environ:
         if not name.upper().startswith(_PREFIX) or name == _CONFIG or _KUBERNETES.fullmatch(name):
             continue
         place = tuple(name[len(_PREFIX) :].lower().split("__"))
         if not known.is_setting(place):
-            raise known.refusal(place, name, lambda near: _PREFIX + "__".join(near).upper())
-        variables[place] = name
+            errors.append(known.refusal(place, name, lambda near: _PREFIX + "__".join(near).upper()))
+        else:
+            variables[place] = name
     if not variables:
         return {}
     from penstock.config.sources import read_environment  # pydantic-settings takes 0.3 s to import
 
-    return _walk(known, read_environment(_PREFIX), variables.__getitem__)
+    unknown_again: list[OptionError] = []  # the names that were refused above
+    return _walk(known, read_environment(_PREFIX), lambda place: variables.get(place, ""), unknown_again)
 
 
 # --- the file --------------------------------------------------------------------------------------------------------
 
 
-def _file(known: KnownSettings, path: str | os.PathLike[str] | None) -> Found:
+def _file(known: KnownSettings, path: str | os.PathLike[str] | None, errors: list[OptionError]) -> Found:
     chosen = path or os.environ.get(_CONFIG)
     file = Path(chosen or "penstock.toml").expanduser()
     try:
@@ -160,9 +167,7 @@ def _file(known: KnownSettings, path: str | os.PathLike[str] | None) -> Found:
         with file.open("rb"):  # pydantic-settings silently ignores a missing file
             if not file.is_file():
                 raise OSError(0, "not a file")
-            from penstock.config.sources import read_toml
-
-            tree = read_toml(file)
+            tree = _read_tree(file, errors)
     except OSError as error:
         problem = f"cannot read {file}: {error.strerror}"
         where = "an argument" if path else _CONFIG if chosen else str(file)
@@ -177,26 +182,49 @@ def _file(known: KnownSettings, path: str | os.PathLike[str] | None) -> Found:
         problem = "the file is not encoded in UTF-8"
         where = f"{file}, line {1 + error.object[: error.start].count(10)}"
     else:
-        return _walk(known, tree, lambda _: str(file))
-    # Raised here, so that no chained exception holds what was read: it may be a key.
-    raise OptionError("config", str(file), "a TOML file in UTF-8", problem=problem, source=where)
+        return _walk(known, tree, lambda _: str(file), errors)
+    # Made here, so that no chained exception holds what was read: it may be a key.
+    errors.append(OptionError("config", str(file), "a TOML file in UTF-8", problem=problem, source=where))
+    return {}
+
+
+def _read_tree(file: Path, errors: list[OptionError]) -> dict[str, Any]:
+    from penstock.config.sources import read_toml
+
+    try:
+        return read_toml(file)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError):
+        raise
+    except ValueError:  # a number that Python refuses to convert
+        tree, found = read_without_long_numbers(file.read_text("utf-8"), str(file))
+        errors += found
+        return tree
 
 
 # --- the settings in a tree ------------------------------------------------------------------------------------------
 
 
-def _walk(known: KnownSettings, tree: Mapping[str, Any], source_of: Callable[[Place], str], below: Place = ()) -> Found:
+def _walk(
+    known: KnownSettings,
+    tree: Mapping[str, Any],
+    source_of: Callable[[Place], str],
+    errors: list[OptionError],
+    below: Place = (),
+) -> Found:
     found: Found = {}
     for key, value in tree.items():
         place = (*below, key)
         if known.is_table(place):
             if not isinstance(value, Mapping):
-                raise OptionError(".".join(place), type_of(value), "a table of settings", source=source_of(place))
-            found |= _walk(known, value, source_of, place)
+                errors.append(
+                    OptionError(".".join(place), type_of(value), "a table of settings", source=source_of(place))
+                )
+                continue
+            found |= _walk(known, value, source_of, errors, place)
         elif known.is_setting(place):
             found[place] = Item(_wrapped(place, value), source_of(place))
         else:
-            raise known.refusal(place, source_of(place))
+            errors.append(known.refusal(place, source_of(place)))
     return found
 
 

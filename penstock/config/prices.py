@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from penstock.config.checks import check_choice, check_number, near_miss, type_of, unknown
+from penstock.config.long_numbers import read_without_long_numbers
 from penstock.errors import OptionError
 from penstock.events import Cost, Usage
 
@@ -99,7 +100,7 @@ class PriceTable:
         else:
             text, shown = _read(Path(path).expanduser()), str(path)
         try:
-            tree = tomllib.loads(text)
+            tree = _loads(text, shown)
         except (tomllib.TOMLDecodeError, RecursionError) as error:
             raise OptionError(
                 "prices", shown, "a TOML file", problem=f"the file is not valid TOML: {error}", source=shown
@@ -131,6 +132,16 @@ class PriceTable:
                 return models[family]
         fitting = [pattern for pattern in models for family in families if fnmatchcase(family, pattern)]
         return models[max(fitting, key=len)] if fitting else None
+
+
+def _loads(text: str, shown: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        raise
+    except ValueError:  # a number that Python refuses to convert
+        _, (error, *others) = read_without_long_numbers(text, shown, "prices: ")
+    raise error.joined(others)
 
 
 def _read(path: Path) -> str:

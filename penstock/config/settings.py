@@ -12,11 +12,13 @@ A ``preset`` replaces the defaults of its group, whichever source it comes from.
 ``"2s"``, ``"1.5m"``, ``"1h"``; a number is seconds. ``"none"`` is None where None is allowed.
 
 An unknown setting, an unreadable source or a value that is not allowed raises `OptionError`, which names the setting,
-the value, what is allowed and the source. The value of a key or of an unknown setting is never shown.
+the value, what is allowed and the source. The value of a key or of an unknown setting is never shown. If several are
+wrong, one error names all of them, one line each; see `OptionError.others`.
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import os
@@ -25,11 +27,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from types import NoneType
-from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Self, get_args, get_type_hints
 from urllib.parse import urlsplit
 
 from penstock.config.agents import AgentOptions
-from penstock.config.checks import STARS, Between, Options, check_choice, type_of
+from penstock.config.checks import STARS, Between, Options, check_choice, check_field, collected, type_of
 from penstock.config.durations import (
     is_without,
     parse_duration,
@@ -184,6 +186,26 @@ class ProviderOptions(Options):
     max_queue: Annotated[int | None, QUEUE] = None
     queue_timeout: Annotated[float | None, QUEUE_TIMEOUT] = None
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Pickle the options, unless they hold a key.
+
+        Raises:
+            TypeError: they do. The error names the field.
+        """
+        _refuse_to_pickle_keys(type(self).__name__, self._secret_fields())
+        return object.__reduce_ex__(self, protocol)
+
+    def __copy__(self) -> Self:
+        return self.replace()
+
+    def __deepcopy__(self, memo: Any) -> Self:
+        return self.replace()
+
+    def _secret_fields(self) -> list[str]:
+        """The fields with a key in them; an empty one is none."""
+        fields = ["api_key"] if self.api_key is not None and self.api_key.get_secret_value() else []
+        return [*fields, "headers"] if any(isinstance(each, Secret) for each in self.headers.values()) else fields
+
     def _check(self) -> None:
         key: object = self.api_key
         if isinstance(key, str):
@@ -197,6 +219,14 @@ class ProviderOptions(Options):
         object.__setattr__(self, "headers", headers)
 
 
+def _refuse_to_pickle_keys(what: str, fields: list[str]) -> None:
+    if fields:
+        holds = "holds a key" if len(fields) == 1 else "hold keys"
+        raise TypeError(
+            f"{what} cannot be pickled: {', '.join(fields)} {holds}. Load them in the other process instead."
+        )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DefaultProviderOptions(ProviderOptions):
     """The provider to ask when the caller names none. Values set here take precedence over ``providers.<name>``."""
@@ -207,6 +237,9 @@ class DefaultProviderOptions(ProviderOptions):
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """All settings. ``Settings()`` has the defaults and reads nothing; `load` reads environment and file.
+
+    Settings can be copied. They can be pickled unless they hold a key, in ``api_key`` or in a header that speaks of
+    one: then pickling raises a TypeError that names the field. Load them in the other process instead.
 
     Attributes:
         stream: the default options of `System.open_stream`.
@@ -246,6 +279,24 @@ class Settings:
                 raise OptionError(f"providers.{name}", type_of(options), "an instance of ProviderOptions")
         _check_path("prices", self.prices)
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Pickle the settings, unless they hold a key.
+
+        Raises:
+            TypeError: they do. The error names the fields.
+        """
+        groups: dict[str, ProviderOptions] = {"provider": self.provider}
+        groups |= {f"providers.{name}": options for name, options in self.providers.items()}
+        fields = [f"{group}.{name}" for group, options in groups.items() for name in options._secret_fields()]
+        _refuse_to_pickle_keys("Settings", fields)
+        return object.__reduce_ex__(self, protocol)
+
+    def __copy__(self) -> Self:
+        return dataclasses.replace(self, providers=dict(self.providers))
+
+    def __deepcopy__(self, memo: Any) -> Self:
+        return copy.copy(self)  # the groups are immutable
+
     @classmethod
     def load(cls, path: str | os.PathLike[str] | None = None, **overrides: Any) -> Settings:
         """Read the environment and a TOML file, in the order given in the module's docstring.
@@ -255,7 +306,8 @@ class Settings:
             overrides: for each group, a mapping of some of its settings, or an options object that replaces the group.
 
         Raises:
-            OptionError: a setting is unknown or its value not allowed, or the file cannot be read.
+            OptionError: a setting is unknown or its value not allowed, or the file cannot be read. If there is more
+                than one such fault, the error has them all.
         """
         ready = {name: value for name, value in overrides.items() if isinstance(value, _GROUP_TYPES.get(name, ()))}
         rest = {name: value for name, value in overrides.items() if name not in ready}
@@ -263,12 +315,17 @@ class Settings:
         if isinstance(given := rest.get("providers"), Mapping):
             ready_providers = {name: value for name, value in given.items() if isinstance(value, ProviderOptions)}
             rest["providers"] = {name: value for name, value in given.items() if name not in ready_providers}
-        found = read_all(_KNOWN, path, rest)
-        groups = {name: _build((name,), base, found) for name, base in _GROUPS.items()}
-        providers = {name: _build(("providers", name), ProviderOptions(), found) for name in _provider_names(found)}
+        errors: list[OptionError] = []
+        found = read_all(_KNOWN, path, rest, errors)
+        groups = {name: _build((name,), base, found, errors) for name, base in _GROUPS.items()}
+        names = _provider_names(found, errors)
+        providers = {name: _build(("providers", name), ProviderOptions(), found, errors) for name in names}
         if (prices := found.get(("prices",))) is not None:
             groups["prices"] = prices.value
-            _check_path("prices", prices.value, prices.source)
+            with collected(errors):
+                _check_path("prices", prices.value, prices.source)
+        if errors:
+            raise errors[0].joined(errors[1:])
         return cls(**(groups | ready), providers=providers | ready_providers)
 
     def api_key(self, provider: str | None = None) -> str | None:
@@ -350,24 +407,37 @@ _KNOWN = KnownSettings(
 # --- from the values found to the groups -----------------------------------------------------------------------------
 
 
-def _provider_names(found: Found) -> list[str]:
+def _provider_names(found: Found, errors: list[OptionError]) -> list[str]:
     sources = {place[1]: item.source for place, item in found.items() if place[0] == "providers"}
+    names = []
     for name, source in sources.items():
-        _check_name("providers", name, source)
-    return list(sources)
+        with collected(errors):
+            _check_name("providers", name, source)
+            names.append(name)
+    return names
 
 
-def _build(table: Place, base: Any, found: Found) -> Any:
-    """Apply the settings found for ``table`` to ``base``, or to the preset. The options validate themselves."""
+def _build(table: Place, base: Any, found: Found, errors: list[OptionError]) -> Any:
+    """Apply the settings found for ``table`` to ``base``, or to the preset. The options validate themselves.
+
+    Errors are appended to ``errors``; the result is then ``base``, or the preset.
+    """
     items = {place[-1]: item for place, item in found.items() if place[:-1] == table}
-    try:
-        if "preset" in items:
-            check_choice("preset", items["preset"].value, tuple(PRESETS))
-            base = PRESETS[items["preset"].value]
-        values = {name: _convert(type(base), name, item.value) for name, item in items.items() if name != "preset"}
-        return base.replace(**values)
-    except OptionError as error:
-        raise _placed(error, table, items) from None
+    values: dict[str, Any] = {}
+    wrong: list[OptionError] = []
+    for name, item in items.items():
+        with collected(wrong):
+            if name == "preset":
+                check_choice("preset", item.value, tuple(PRESETS))
+                base = PRESETS[item.value]
+            else:
+                values[name] = _convert(type(base), name, item.value)
+                check_field(type(base), name, values[name])
+    if not wrong:  # else a default in the place of a wrong value could be reported as too small for another
+        with collected(wrong):
+            base = base.replace(**values)
+    errors += [_placed(error, table, items) for error in wrong]
+    return base
 
 
 def _placed(error: OptionError, table: Place, items: Mapping[str, Item]) -> OptionError:

@@ -7,7 +7,7 @@ simulation, with a `ScriptedReader` in place of the network; a `ScriptedProvider
 
 >>> with SimulatedSystem(seed=1) as system:
 ...     provider = ScriptedProvider(["Good ", 0.5, "morning"])
-...     stream = system.chat("any", [], provider=provider)
+...     stream = system.chat("any", "Hello", provider=provider)
 ...     collector = Collector(stream)
 ...     collector.wait_for_terminal().text
 'Good morning'

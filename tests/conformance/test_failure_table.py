@@ -36,7 +36,7 @@ def slowly(*more: Any) -> ScriptedProvider:
 
 def chat(system: penstock.System, provider: Any = None, **arguments: Any) -> penstock.Stream:
     arguments.setdefault("options", FAST)
-    return system.chat("m", [], provider=provider or slowly(), **arguments)
+    return system.chat("m", "Hello", provider=provider or slowly(), **arguments)
 
 
 def anything_may_happen(system: SimulatedSystem, chance: random.Random) -> None:
@@ -171,7 +171,7 @@ def fail_at_the_first_event(stream: penstock.Stream) -> None:
 def test_leaving_a_for_loop_closes_the_providers_connection(how: str) -> None:
     stalling = Script(Answer(repeat=5, faults=(StallAfter(3),)))
     with LoopbackProvider(stalling) as provider, penstock.System(penstock.Settings()) as system:
-        stream = system.chat("m", [], provider="loopback", base_url=provider.base_url)
+        stream = system.chat("m", "Hello", provider="loopback", base_url=provider.base_url)
         if how == "break":
             for _ in stream:
                 break
@@ -576,7 +576,7 @@ def test_the_rows_hold_on_real_threads_and_sockets(row: str) -> None:
     with LoopbackProvider(Script(answer)) as provider, penstock.System(penstock.Settings()) as system:
         streams = [
             system.chat(
-                "m", [], provider="loopback", base_url=provider.base_url, options=FAST, request_options=NO_RETRY
+                "m", "Hello", provider="loopback", base_url=provider.base_url, options=FAST, request_options=NO_RETRY
             )
             for _ in range(8)
         ]
@@ -607,7 +607,7 @@ def test_a_transient_stream_on_real_threads_has_no_gap_and_no_duplicate() -> Non
     answer = Answer(tokens=tuple(WORDS), pace=0.005)
     with LoopbackProvider(Script(answer)) as provider, penstock.System(penstock.Settings()) as system:
         stream = system.chat(
-            "m", [], provider="loopback", base_url=provider.base_url, options=FAST, restart="transient"
+            "m", "Hello", provider="loopback", base_url=provider.base_url, options=FAST, restart="transient"
         )
         collector = Collector(stream)
         events = stream.events()
@@ -625,7 +625,7 @@ def test_a_providers_reset_is_restarted_over_real_sockets() -> None:
     with LoopbackProvider(script) as provider, penstock.System(penstock.Settings()) as system:
         stream = system.chat(
             "m",
-            [],
+            "Hello",
             provider="loopback",
             base_url=provider.base_url,
             request_options=penstock.RequestOptions(on_interrupt="restart", retry_base_delay=0.01),

@@ -350,7 +350,7 @@ def test_H23_an_id_can_be_used_again_from_the_terminal_event_on(seed: int) -> No
         streams = []
         for number in range(6):
             provider = ScriptedProvider([str(number), 0.01])
-            stream = system.chat("m", [], provider=provider, stream_id="same")
+            stream = system.chat("m", "Hello", provider=provider, stream_id="same")
             streams.append(stream)
             if number % 3 == 2:
                 stream.cancel()
@@ -401,7 +401,7 @@ def test_H23_stopping_flushes_and_ends_all_streams_in_the_order_they_were_opened
 def test_H23_stopping_lets_out_what_a_provider_has_said_so_far() -> None:
     with SimulatedSystem() as system:
         stream = system.chat(
-            "m", [], provider=ScriptedProvider(["Hel", "lo", 100.0]), options=FAST.replace(batch_size=10)
+            "m", "Hello", provider=ScriptedProvider(["Hel", "lo", 100.0]), options=FAST.replace(batch_size=10)
         )
         collector = Collector(stream)
         system.settle()
@@ -467,7 +467,7 @@ def test_H25_the_systems_statistics_count_streams_tokens_and_subscriptions() -> 
 
 def test_H25_the_tree_shows_every_process_of_the_house_and_nothing_else_of_it() -> None:
     with SimulatedSystem() as system:
-        system.chat("m", [], provider=ScriptedProvider(["secret", 9.0]), stream_id="talk")
+        system.chat("m", "Hello", provider=ScriptedProvider(["secret", 9.0]), stream_id="talk")
         system.advance(0.1)
         tree = str(system.tree())
         for name in ("system", "registry", "streams", "stream/talk", "sources", "source/talk", "handler", "reaper"):

@@ -41,7 +41,7 @@ def system(request: pytest.FixtureRequest) -> Iterator[SimulatedSystem]:
 def ask(system: penstock.System, *attempts: Any, **arguments: Any) -> penstock.Stream:
     arguments.setdefault("request_options", QUICK)
     arguments.setdefault("options", FAST)
-    return system.chat("m", [], provider=ScriptedProvider(*attempts), **arguments)
+    return system.chat("m", "Hello", provider=ScriptedProvider(*attempts), **arguments)
 
 
 # --- 26 ------------------------------------------------------------------------------------------------------------
@@ -49,7 +49,7 @@ def ask(system: penstock.System, *attempts: Any, **arguments: Any) -> penstock.S
 
 def test_I26_chat_and_responses_have_their_own_defaults(system: SimulatedSystem) -> None:
     provider = ScriptedProvider(["x"])
-    chat = system.create_chat_token_stream("m", [], provider=provider).options
+    chat = system.create_chat_token_stream("m", "Hello", provider=provider).options
     assert (chat.max_buffer_size, chat.batch_size, chat.flush_interval, chat.rate_limit) == (50, 5, 0.05, None)
     response = system.create_response_token_stream("hi", "m", provider=provider).options
     assert (response.max_buffer_size, response.batch_size, response.flush_interval) == (100, 10, 0.1)
@@ -59,7 +59,7 @@ def test_I26_chat_and_responses_have_their_own_defaults(system: SimulatedSystem)
 def test_I26_buffer_batch_and_flush_can_be_given_with_the_call(system: SimulatedSystem) -> None:
     stream = system.chat(
         "m",
-        [],
+        "Hello",
         provider=ScriptedProvider(["x"]),
         token_buffer_size=7,
         token_batch_size=3,
@@ -68,11 +68,11 @@ def test_I26_buffer_batch_and_flush_can_be_given_with_the_call(system: Simulated
     options = stream.options
     assert (options.max_buffer_size, options.batch_size, options.flush_interval) == (7, 3, 0.2)
     with pytest.raises(penstock.OptionError, match="batch_size"):
-        system.chat("m", [], provider=ScriptedProvider(["x"]), token_batch_size=51)
+        system.chat("m", "Hello", provider=ScriptedProvider(["x"]), token_batch_size=51)
     with pytest.raises(penstock.OptionError, match="model"):
         system.chat("", [], provider=ScriptedProvider(["x"]))
     with pytest.raises(penstock.OptionError, match="provider"):
-        system.chat("m", [], provider="nobody_knows")
+        system.chat("m", "Hello", provider="nobody_knows")
 
 
 # --- 27 ------------------------------------------------------------------------------------------------------------
@@ -401,7 +401,7 @@ def test_I31_trouble_before_the_first_delta_is_retried_with_growing_waits(system
 
     provider = Timed([BUSY], [ConnectError("host", "refused")], [IncompleteStream("reset")], ["fine"])
     options = penstock.RequestOptions(max_retries=3, retry_base_delay=1, retry_max_delay=2)
-    stream = system.chat("m", [], provider=provider, options=FAST, request_options=options)
+    stream = system.chat("m", "Hello", provider=provider, options=FAST, request_options=options)
     collector = Collector(stream)
     assert stream.result(timeout=60).text == "fine"
     waits = [after - before for before, after in pairwise(starts)]
@@ -414,7 +414,7 @@ def test_I31_trouble_before_the_first_delta_is_retried_with_growing_waits(system
 
 def test_I31_after_max_retries_the_last_error_is_the_end(system: SimulatedSystem) -> None:
     provider = ScriptedProvider([BUSY])
-    stream = system.chat("m", [], provider=provider, request_options=QUICK.replace(max_retries=2))
+    stream = system.chat("m", "Hello", provider=provider, request_options=QUICK.replace(max_retries=2))
     with pytest.raises(ApiError, match="busy"):
         stream.result(timeout=60)
     assert provider.requests == 3
@@ -423,7 +423,7 @@ def test_I31_after_max_retries_the_last_error_is_the_end(system: SimulatedSystem
 def test_I31_what_cannot_work_later_is_not_tried_again(system: SimulatedSystem) -> None:
     provider = ScriptedProvider([ApiError(400, "never", retryable=False)], ["fine"])
     with pytest.raises(ApiError, match="never"):
-        system.chat("m", [], provider=provider).result(timeout=60)
+        system.chat("m", "Hello", provider=provider).result(timeout=60)
     assert provider.requests == 1
 
 
@@ -447,7 +447,7 @@ def test_I31_a_wait_that_is_longer_than_allowed_is_the_end(system: SimulatedSyst
 
 def test_I31_after_the_first_delta_a_failure_keeps_what_came(system: SimulatedSystem) -> None:
     provider = ScriptedProvider(["half", BUSY], ["never"])
-    stream = system.chat("m", [], provider=provider, options=FAST)
+    stream = system.chat("m", "Hello", provider=provider, options=FAST)
     with pytest.raises(ApiError) as caught:
         stream.result(timeout=10)
     assert caught.value.partial == "half"

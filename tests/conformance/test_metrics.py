@@ -187,7 +187,7 @@ def test_a_restarted_stream_counts_an_event_once() -> None:
 
 
 def test_attempts_that_failed_are_errors(system: SimulatedSystem) -> None:
-    stream = system.chat("m", [], options=FAST, provider=ScriptedProvider([BUSY], ["a"]))
+    stream = system.chat("m", "Hello", options=FAST, provider=ScriptedProvider([BUSY], ["a"]))
     end = stream.result(timeout=30)
     assert metrics_of(end).errors == stream.statistics().errors == 1
 
@@ -218,7 +218,7 @@ def test_however_a_stream_ends_before_its_source_what_the_source_has_said_is_not
     end: Callable[[SimulatedSystem, penstock.Stream], object],
 ) -> None:
     with SimulatedSystem(1) as system:
-        stream = system.chat("m", [], options=FAST, provider=ScriptedProvider(SAID))
+        stream = system.chat("m", "Hello", options=FAST, provider=ScriptedProvider(SAID))
         system.advance(1)
         end(system, stream)
         system.advance(1)
@@ -246,7 +246,7 @@ def test_the_usage_is_an_estimate_while_the_provider_has_not_told_and_then_is_wh
 
 
 def test_what_is_told_on_the_way_is_an_estimate_until_the_end(system: SimulatedSystem) -> None:
-    stream = system.chat("m", [], options=FAST, provider=ScriptedProvider(["Hi", UsageDelta(USAGE), 1.0, "!"]))
+    stream = system.chat("m", "Hello", options=FAST, provider=ScriptedProvider(["Hi", UsageDelta(USAGE), 1.0, "!"]))
     system.advance(0.5)
     statistics = stream.statistics()
     assert (statistics.usage, statistics.usage_is_estimate) == (USAGE, True)
@@ -277,7 +277,7 @@ def test_a_stream_without_a_source_has_no_usage() -> None:
 def test_an_outcome_that_cannot_be_made_does_not_keep_a_stream_from_ending(
     system: SimulatedSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stream = system.chat("m", [], options=FAST, provider=ScriptedProvider(["a", HANG]))
+    stream = system.chat("m", "Hello", options=FAST, provider=ScriptedProvider(["a", HANG]))
     system.advance(1)
 
     def broken() -> None:

@@ -57,7 +57,7 @@ def test_calls_are_told_of_among_the_text_in_the_order_of_coming(seed: int) -> N
             F(index=0, arguments="}", is_server=True),
         ]
         provider = ScriptedProvider(ScriptedAttempt(tuple(steps), finish="tool_calls"))
-        stream = system.chat("m", [], provider=provider, options=FAST)
+        stream = system.chat("m", "Hello", provider=provider, options=FAST)
         collector = Collector(stream)
         completed = stream.result(timeout=10)
         system.settle()
@@ -76,7 +76,7 @@ def test_a_call_of_an_answer_that_breaks_off_is_never_completed(end: ApiError | 
     with SimulatedSystem(3) as system:
         steps: tuple[Any, ...] = ("a", F(index=0, id="x", name="f", arguments="{}"), *([end] if end else []))
         provider = ScriptedProvider(ScriptedAttempt(steps, finish=None))
-        stream = system.chat("m", [], provider=provider, options=FAST)
+        stream = system.chat("m", "Hello", provider=provider, options=FAST)
         collector = Collector(stream)
         collector.wait_for_terminal()
         assert shape(collector.events) == ["a", "started 0", "0: {}", "StreamFailed"]
@@ -90,7 +90,7 @@ def test_a_reset_voids_calls_too(seed: int) -> None:
             [F(index=0, id="y", name="g", arguments="{}")],
         )
         options = QUICK.replace(on_interrupt="restart")
-        stream = system.chat("m", [], provider=provider, options=FAST, request_options=options)
+        stream = system.chat("m", "Hello", provider=provider, options=FAST, request_options=options)
         collector = Collector(stream)
         completed = stream.result(timeout=10)
         system.settle()
@@ -137,7 +137,7 @@ def conducted(
     ended: list[Any] = []
     conductor = system.runtime.spawn(Rounds, rounds, ended)
     services, found = system._services, ProviderChoice(provider, "m", "scripted", False)
-    call = services.call(found, ChatCall(model="m", input=[]), QUICK, conductor=Conductor("rounds", conductor))
+    call = services.call(found, ChatCall(model="m", input="Hello"), QUICK, conductor=Conductor("rounds", conductor))
     record = services.open_stream(None, FAST.replace(**options), metadata=None, on_orphan="continue", feed=call)
     return penstock.Stream(record, 5.0), ended, conductor
 

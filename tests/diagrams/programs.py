@@ -146,7 +146,7 @@ class Calls:
         quick = {"connect_timeout": 1.0, "first_token_timeout": 1.0, "idle_timeout": 1.0, "reasoning_timeout": 1.0}
         asked = RequestOptions(**{"retry_base_delay": 0.1, "max_retries": 1, **quick, **options})
         provider = None if model else self.first
-        stream = self.system.chat(model or "m", [], provider=provider, options=FAST, request_options=asked)
+        stream = self.system.chat(model or "m", "Hello", provider=provider, options=FAST, request_options=asked)
         self.system.settle()
         return stream
 

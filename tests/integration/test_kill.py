@@ -83,8 +83,8 @@ class Load:
         if chance.random() < 0.3:
             return self.system.open_stream(stream_id, FAST, restart=restart)
         return self.system.chat(
-            "m", [], provider="loopback", base_url=self.base_url, stream_id=stream_id, options=FAST, restart=restart,
-            on_orphan="continue",
+            "m", "Hello", provider="loopback", base_url=self.base_url, stream_id=stream_id, options=FAST,
+            restart=restart, on_orphan="continue",
             request_options=penstock.RequestOptions(on_interrupt="restart", retry_base_delay=0.005),
         )  # fmt: skip
 

@@ -620,7 +620,7 @@ def test_an_interpreter_that_ends_without_stopping_the_system_ends_silently() ->
     code = (
         "import penstock\n"
         "system = penstock.System(penstock.Settings()).start()\n"
-        "stream = system.chat('fault-stall', [], provider='loopback')\n"
+        "stream = system.chat('fault-stall', 'Hello', provider='loopback')\n"
         "next(stream.events())\n"
         "system.open_stream().process_token('x')\n"
         "print('done')\n"

@@ -148,7 +148,7 @@ class Program:
         orphan: OnOrphan = chance.choice(("cancel", "continue", 0.1))
         stream = self.system.chat(
             "m",
-            [],
+            "Hello",
             provider=ScriptedProvider(*script, attempts["whole"]),
             options=penstock.StreamOptions(
                 batch_size=chance.randint(1, 4),

@@ -97,7 +97,7 @@ def test_whatever_fails_and_whoever_is_killed_every_place_is_given_back(seed: in
             )
             stream = system.chat(
                 "m",
-                [],
+                "Hello",
                 provider=first,
                 options=FAST.replace(max_buffer_size=chance.choice((2, 1000))),
                 request_options=options,
@@ -129,7 +129,7 @@ def test_one_that_is_killed_while_it_waits_for_its_turn_gets_it_all_the_same(see
     chance = random.Random(seed)
     with SimulatedSystem(seed, settings()) as system:
         provider = ScriptedProvider([step for word in WORDS for step in (word, 0.02)])
-        streams = [system.chat("m", [], provider=provider, options=FAST, stream_id=f"s{n}") for n in range(6)]
+        streams = [system.chat("m", "Hello", provider=provider, options=FAST, stream_id=f"s{n}") for n in range(6)]
         system.advance(chance.random() * 0.3)
         limited = [one for one in streams if system.get_stream_info(one.stream_id).source == "limited"]
         for stream in chance.sample(limited, len(limited) // 2):
@@ -148,7 +148,7 @@ def test_a_resumed_answer_has_no_gap_and_nothing_twice_wherever_it_breaks(seed: 
     with SimulatedSystem(seed) as system:
         stream = system.chat(
             "m",
-            [],
+            "Hello",
             provider=provider,
             options=FAST.replace(max_buffer_size=chance.choice((3, 1000))),
             request_options=penstock.RequestOptions(
@@ -171,7 +171,7 @@ def test_an_integration_that_is_killed_takes_its_answer_up_if_all_of_it_was_take
     provider = ResumableProvider([step for word in WORDS for step in (word, 0.02)])
     with SimulatedSystem(seed) as system:
         options = penstock.RequestOptions(on_interrupt="resume", retry_base_delay=0.1)
-        stream = system.chat("m", [], provider=provider, options=FAST, request_options=options)
+        stream = system.chat("m", "Hello", provider=provider, options=FAST, request_options=options)
         collector = Collector(stream)
         system.advance(0.05 + chance.random() * 0.3)
         kill(system, f"source/{stream.stream_id}")
@@ -193,7 +193,7 @@ def test_an_outage_opens_the_circuit_bounds_the_retries_and_is_found_to_be_over(
         asked = 100
         streams = []
         for _ in range(asked):
-            streams.append(system.chat("m", [], provider=provider, options=FAST, on_orphan="continue"))
+            streams.append(system.chat("m", "Hello", provider=provider, options=FAST, on_orphan="continue"))
             system.advance(0.1)
         system.advance(30)
         (gate,) = gates(system)
@@ -205,10 +205,10 @@ def test_an_outage_opens_the_circuit_bounds_the_retries_and_is_found_to_be_over(
             if provider.requests >= outage:
                 break
             system.advance(2)
-            streams.append(system.chat("m", [], provider=provider, options=FAST, on_orphan="continue"))
+            streams.append(system.chat("m", "Hello", provider=provider, options=FAST, on_orphan="continue"))
             system.advance(1)
         system.advance(2)
-        last = system.chat("m", [], provider=provider, options=FAST)
+        last = system.chat("m", "Hello", provider=provider, options=FAST)
         assert last.result(timeout=5).text == "well"
         assert gates(system)[0].circuit == "closed"
         assert_all_is_well(system, [*streams, last])

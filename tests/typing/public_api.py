@@ -93,6 +93,8 @@ def converse(system: penstock.System, actor: pykka.ActorRef[Any]) -> tuple[dict[
         assert_type(agent.approve("call_1"), bool)
         agent.deny("call_1", "no")
         assert_type(agent.statistics(), penstock.AgentStatistics)
+        assert_type(agent.forget(2), int)
+        agent.history = [{"role": "user", "content": "Hi"}]
     return agent.history
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -116,3 +117,26 @@ def test_the_name_of_a_response_format_is_one_that_openai_takes() -> None:
     name = penstock.response_format(page)["json_schema"]["name"]
     assert name.startswith("Page_Recipe____xxx")
     assert len(name) == 64
+
+
+def lookup(key: str) -> str:
+    return key
+
+
+@pytest.mark.parametrize(
+    "tools",
+    [
+        [lookup, lookup],
+        [lookup, functools.partial(lookup, "x")],
+        [lookup, ({"name": "lookup", "parameters": {}}, print)],
+        [{"type": "lookup_2026", "name": "lookup"}, lookup],
+    ],
+)
+def test_two_tools_of_one_name_are_refused_with_the_name(system: penstock.System, tools: list[Any]) -> None:
+    client = system.provider(ScriptedProvider(["Hi"]))
+    calls: list[Callable[[], object]] = [lambda: agent(system, tools=tools)]
+    if not any(isinstance(one, tuple) for one in tools):
+        calls.append(lambda: client.chat_completion_with_tools("Hello", tools, model="any"))
+    for do in calls:
+        with pytest.raises(penstock.OptionError, match=r"^tools: two tools are named 'lookup'$"):
+            do()

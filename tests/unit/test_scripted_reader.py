@@ -31,7 +31,7 @@ def system(request: pytest.FixtureRequest) -> Iterator[SimulatedSystem]:
 
 
 def chat(system: SimulatedSystem, *attempts: Any, **more: Any) -> penstock.Stream:
-    return system.chat("m", [], provider=ScriptedProvider(*attempts), options=TIGHT, request_options=ONCE, **more)
+    return system.chat("m", "Hello", provider=ScriptedProvider(*attempts), options=TIGHT, request_options=ONCE, **more)
 
 
 def test_a_mode_can_be_forced_whatever_the_seed() -> None:
@@ -130,6 +130,6 @@ def test_both_modes_deliver_the_same_events_at_the_same_time() -> None:
 def test_an_answer_that_broke_off_is_continued_without_a_gap(system: SimulatedSystem) -> None:
     provider = ResumableProvider(["Hel", 0.5, "lo ", penstock.IncompleteStream("cut")], ["Hel", "lo ", "wor", "ld"])
     options = penstock.RequestOptions(on_interrupt="resume", retry_base_delay=0.1)
-    stream = system.chat("m", [], provider=provider, options=TIGHT, request_options=options)
+    stream = system.chat("m", "Hello", provider=provider, options=TIGHT, request_options=options)
     assert stream.result(60).text == "Hello world"
     assert provider.resumed == 1

@@ -47,7 +47,7 @@ from penstock.actors.runtime.transitions import (
 )
 from penstock.actors.stream.messages import Complete, Fail
 from penstock.actors.stream.outcome import Outcome, all_rounds
-from penstock.errors import AgentCrashed, PenstockError, ToolRoundsExceeded
+from penstock.errors import AgentCrashed, OptionError, PenstockError, ToolRoundsExceeded
 from penstock.events import StreamStarted, ToolCall
 from penstock.ports import ChatCall
 
@@ -149,8 +149,10 @@ class AgentProcess(StateMachine):
         try:
             turn.stream.feed = turn.stream.context.copy().run(self._make_call, turn)
         except PenstockError as error:
+            turn.cannot_be_asked = isinstance(error, OptionError)
             return self._end_turn(turn, Fail(error), *actions)
         except Exception as error:  # in a provider that the user has supplied
+            turn.cannot_be_asked = True
             failure = AgentCrashed(self._agent.name, error)
             failure.__cause__ = error
             return self._end_turn(turn, Fail(failure), *actions)

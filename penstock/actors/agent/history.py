@@ -13,6 +13,7 @@ Only whole turns are dropped, oldest first.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,8 +21,10 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
+from penstock.config.surrogates import is_plain_json, mend_surrogates, replace_surrogates
 from penstock.errors import OptionError
 from penstock.events import ReasoningBlock, ToolCall
+from penstock.ports.messages import check_finite, check_message
 
 __all__ = [
     "INTERRUPTED",
@@ -67,8 +70,10 @@ def size_of(message: Mapping[str, Any]) -> int:
 def user_message(message: object) -> Message:
     """Make the user's message from a text, a list of content parts, or a whole message of the role ``user``.
 
+    It is a copy, in plain JSON types and without lone surrogates, so that every later request can contain it.
+
     Raises:
-        OptionError: it is none of these, or cannot be encoded as JSON.
+        OptionError: it is none of these, has no content, or cannot be encoded as JSON.
     """
     allowed = "a text, a list of content parts, or a dict of the role 'user', that can be encoded as JSON"
     if isinstance(message, str):
@@ -79,11 +84,27 @@ def user_message(message: object) -> Message:
         made = {"role": "user", "content": [dict(part) for part in message]}
     else:
         raise OptionError("message", type(message).__name__, allowed)
+    check_message(made, "message")
+    return _as_json(made, "message", allowed)
+
+
+def _as_json(message: Mapping[str, Any], field: str, allowed: str) -> Message:
+    """Return a message as a JSON parser would read it, with U+FFFD in the place of lone surrogates.
+
+    Raises:
+        OptionError: it cannot be encoded as JSON.
+    """
+    if is_plain_json(message):
+        with contextlib.suppress(ValueError):
+            copied: Message = msgspec.json.decode(msgspec.json.encode(message))
+            return copied
+    check_finite(message, field)
     try:
-        size_of(made)
-    except (TypeError, ValueError, RecursionError):
-        raise OptionError("message", type(message).__name__, allowed) from None
-    return copy.deepcopy(made)
+        plain: Message = json.loads(mend_surrogates(json.dumps(dict(message), ensure_ascii=False, allow_nan=False)))
+        msgspec.json.encode(plain)
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        raise OptionError(field, type(message).__name__, allowed) from None
+    return plain
 
 
 def answer_message(text: str, fallback: str, blocks: Sequence[ReasoningBlock] = ()) -> Message:
@@ -145,10 +166,11 @@ def distinct_calls(calls: Iterable[ToolCall], used: set[str]) -> list[tuple[Tool
         if call.id in seen:
             continue
         seen.add(call.id)
-        own, number = call.id, 1
+        given = own = replace_surrogates(call.id)
+        number = 1
         while own in used:
             number += 1
-            own = f"{call.id}_{number}"
+            own = f"{given}_{number}"
         used.add(own)
         found.append((call, call if own == call.id else msgspec.structs.replace(call, id=own)))
     return found
@@ -163,7 +185,7 @@ class PastTurn:
     __slots__ = ("messages", "size")
 
     def __init__(self, messages: Sequence[Message]) -> None:
-        self.messages = tuple(messages)
+        self.messages: tuple[Message, ...] = tuple(mend_surrogates(list(messages)))  # a model's text may have some too
         self.size = sum(size_of(message) for message in self.messages)
 
     def __repr__(self) -> str:
@@ -176,8 +198,9 @@ def read_turns(messages: Iterable[Mapping[str, Any]]) -> tuple[list[Message], li
     A user's message without an answer gets one (`NO_ANSWER`).
 
     Raises:
-        OptionError: it is no list of chat messages, does not begin with the user, or has a call without its result or
-            a result without its call. The error has the index of the message, and nothing of its content.
+        OptionError: it is no list of chat messages, does not begin with the user, has a message without content or with
+            content that is not JSON, or has a call without its result or a result without its call. The error has the
+            index of the message, and nothing of its content.
     """
     system: list[Message] = []
     turns: list[PastTurn] = []
@@ -215,11 +238,8 @@ def _checked(given: object, field: str) -> tuple[Message, str]:
     role = given.get("role") if isinstance(given, Mapping) else None
     if not isinstance(given, Mapping) or role not in ("user", "assistant", "tool", *_SYSTEM_ROLES):
         raise OptionError(field, role or type(given).__name__, "a chat message: user, assistant, tool or system")
-    try:
-        size_of(dict(given))
-    except (TypeError, ValueError, RecursionError):
-        raise OptionError(field, role, "a message that can be encoded as JSON") from None
-    return copy.deepcopy(dict(given)), role
+    check_message(given, field)
+    return _as_json(given, field, "a message that can be encoded as JSON"), role
 
 
 def _ids_of(message: Message, field: str) -> list[str]:
@@ -275,6 +295,18 @@ class History:
         self._turns.append(turn)
         self._trim()
 
+    def replace(self, system: Iterable[Message], turns: Iterable[PastTurn]) -> None:
+        """Replace the instructions and all turns, and drop the oldest new ones if the bound is exceeded."""
+        self._system = tuple(system)
+        self._turns = list(turns)
+        self._trim()
+
+    def forget(self, turns: int) -> int:
+        """Remove the newest turns; returns how many there were to remove. They do not count as dropped."""
+        count = min(turns, len(self._turns))
+        del self._turns[len(self._turns) - count :]
+        return count
+
     def _trim(self) -> None:
         first = self._first_that_fits(0, 0, keep=1)
         self.dropped += sum(len(turn.messages) for turn in self._turns[:first])
@@ -295,7 +327,8 @@ class History:
         """The messages to send: the instructions, as many past turns as there is room for, and the turn under way."""
         first = self._first_that_fits(len(current), sum(size_of(message) for message in current), keep=0)
         kept = self._turns[first:]
-        return [*self._system, *(message for turn in kept for message in turn.messages), *current]
+        mended: list[Message] = mend_surrogates(list(current))
+        return [*self._system, *(message for turn in kept for message in turn.messages), *mended]
 
     def messages(self) -> tuple[Message, ...]:
         """All messages, including the instructions, as a copy."""

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from penstock.actors.agent.coroutines import ToolLoops
-from penstock.actors.agent.history import History, Message
+from penstock.actors.agent.history import History, Message, PastTurn
 from penstock.actors.agent.task import Job, ThreadQuota
 from penstock.actors.agent.turn import ToolRun, Turn
 from penstock.actors.call.record import CallRecord, Conductor
@@ -242,7 +242,8 @@ class AgentRecord:
                 self._turns += 1
                 self._usage = add_usages([self._usage, terminal.usage])
                 self._cost = add_costs([self._cost, terminal.cost])
-                self._history.add(turn.past())
+                if not turn.is_refused():
+                    self._history.add(turn.past())
             return True
 
     def clear(self, by: ProcessRef) -> None:
@@ -262,6 +263,20 @@ class AgentRecord:
         with self.lock:
             self.settle()
             return self._history.messages()
+
+    def set_history(self, system: list[Message], turns: list[PastTurn]) -> None:
+        """Replace the history of all turns that have ended. The turn under way is added when it ends."""
+        with self.lock:
+            self.settle()
+            self._history.replace(system, turns)
+            if self.turn is not None:
+                self.turn.used_ids |= self._history.call_ids()
+
+    def forget(self, turns: int) -> int:
+        """Remove the newest turns that have ended from the history; returns how many."""
+        with self.lock:
+            self.settle()
+            return self._history.forget(turns)
 
     def begin_calls(self, turn: Turn, outcome: Outcome, calls: list[ToolRun], by: ProcessRef) -> None:
         """Note the calls with which a round has ended."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from penstock.config.surrogates import replace_surrogates
 from penstock.errors import PenstockError
 from penstock.events import FinishReason, ToolCall
 
@@ -58,12 +59,12 @@ def describe_failure(error: BaseException) -> str:
 def cut_text(text: str, max_bytes: int) -> str:
     r"""Cut a text to ``max_bytes`` of UTF-8; a text that is cut ends with a note of its length.
 
-    Characters that cannot be encoded as UTF-8 are replaced, since the result is part of the next request.
+    Lone surrogates become U+FFFD, since the result is part of the next request.
 
     >>> cut_text("x" * 200, 100)[-41:]
     'xxxx\n[cut off: 40 of 200 bytes are shown]'
     """
-    data = text.encode(errors="replace")
+    data = replace_surrogates(text).encode()
     if len(data) <= max_bytes:
         return data.decode()
     room = max(0, max_bytes - 60)

@@ -20,7 +20,8 @@ from penstock.actors.call.record import CallRecord
 from penstock.actors.stream.messages import Complete, Fail
 from penstock.actors.stream.outcome import Outcome
 from penstock.actors.stream.record import StreamRecord
-from penstock.events import StreamCompleted, ToolCall, ToolResult
+from penstock.errors import BadRequestError, ContentFilterError
+from penstock.events import StreamCompleted, StreamFailed, ToolCall, ToolResult
 from penstock.ports import Tool
 
 __all__ = ["ToolRun", "Turn", "end_stream"]
@@ -61,6 +62,7 @@ class Turn:
         "answer",
         "call",
         "calls",
+        "cannot_be_asked",
         "has_begun",
         "is_settled",
         "loop",
@@ -79,6 +81,7 @@ class Turn:
         self.rounds: list[Round] = []  # the rounds whose calls all have results
         self.calls: list[ToolRun] = []  # the calls of the round under way
         self.answer: Outcome | None = None  # the outcome of the last round, which ends the turn
+        self.cannot_be_asked = False  # no request could be made of the message
         self.used_ids: set[str] = set()
         self.is_settled = False
 
@@ -91,6 +94,19 @@ class Turn:
         asked = self.stream.rounds[-1]
         calls = tuple(call.kept for call in self.calls)
         return Round(calls, tuple(call.content() for call in self.calls), asked.text, asked.reasoning_blocks)
+
+    def is_refused(self) -> bool:
+        """Whether the message was refused as it is and nothing was answered; call it once the stream has ended.
+
+        It would be refused again in every later request, so it does not become part of the history. After a round of
+        calls the turn stays: its tools have run.
+        """
+        terminal = self.stream.log.terminal
+        if not isinstance(terminal, StreamFailed) or self.rounds or self.calls:
+            return False
+        if terminal.text or terminal.refusal or terminal.tool_calls:
+            return False
+        return self.cannot_be_asked or isinstance(terminal.error, BadRequestError | ContentFilterError)
 
     def past(self) -> PastTurn:
         """The turn's entry in the history, after its stream has ended in whatever way."""

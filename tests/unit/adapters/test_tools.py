@@ -9,10 +9,11 @@ import json
 import threading
 from dataclasses import dataclass
 from datetime import date
+from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 import pytest
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from penstock.adapters.tools import FunctionTool, to_tool, tool
 from penstock.errors import OptionError, ToolArgumentsError, ToolError
@@ -324,3 +325,115 @@ def test_literals_become_enums_in_the_schema() -> None:
         return colour
 
     assert paint.parameters["properties"]["colour"]["enum"] == ["red", "blue"]
+
+
+# --- names of partials -----------------------------------------------------------------------------------------------
+
+
+class Shop:
+    """A shop."""
+
+    def order(self, item: str, count: int = 1) -> str:
+        """Order something.
+
+        Args:
+            item: what.
+        """
+        return f"{count} {item}"
+
+    def __call__(self, item: str) -> str:
+        return item
+
+    due = functools.partialmethod(order, count=3)
+
+
+def sell(item: str, count: int, price: float) -> str:
+    """Sell something.
+
+    Args:
+        item: the article.
+    """
+    return f"{count} {item} {price}"
+
+
+class Kept(functools.partial[Any]):
+    """A partial that does not dissolve in another one."""
+
+
+def test_a_partial_is_named_and_described_after_its_function() -> None:
+    once = functools.partial(sell, price=1.5)
+    for made in (tool(once), tool(functools.partial(once, count=2)), tool(Kept(Kept(sell, price=1.5)))):
+        assert (made.name, made.description) == ("sell", "Sell something.")
+        assert made.parameters["properties"]["item"] == {"description": "the article.", "type": "string"}
+        assert call(made, {"item": "tea", "count": 2}) == "2 tea 1.5"
+
+
+def test_a_partial_of_a_method_or_of_a_callable_object_has_its_name() -> None:
+    for function in (functools.partial(Shop().order, count=2), Shop().due):
+        made = to_tool(function)
+        assert (made.name, made.description) == ("order", "Order something.")
+    assert to_tool(Shop()).name == to_tool(functools.partial(Shop())).name == "Shop"
+    assert to_tool(functools.partial(Shop())).description == "A shop."
+    assert call(tool(functools.partial(Shop())), {"item": "tea"}) == "tea"
+
+
+def test_a_name_given_to_a_partial_is_its_name() -> None:
+    named = functools.partial(sell, count=1)
+    named.__name__ = "sell_one"  # type: ignore[attr-defined]
+    assert to_tool(named).name == "sell_one"
+    assert tool(name="other")(named).name == "other"
+    nameless = functools.partial(lambda text: text, "x")
+    with pytest.raises(OptionError, match="pass name= for a lambda"):
+        to_tool(nameless)
+
+
+# --- results that are no JSON ----------------------------------------------------------------------------------------
+
+
+class Loose(BaseModel):
+    model_config = ConfigDict(ser_json_inf_nan="constants")
+    value: float = float("nan")
+
+
+class Degrees(float):
+    pass
+
+
+NAN, INFINITY = float("nan"), float("inf")
+
+
+def refuse(name: str) -> Any:
+    raise AssertionError(name)
+
+
+@pytest.mark.parametrize(
+    ("result", "plain"),
+    [
+        (NAN, None),
+        (Degrees("-inf"), None),
+        ({"a": [1, NAN, (INFINITY, -INFINITY)]}, {"a": [1, None, [None, None]]}),
+        (Forecast(date(2026, 1, 2), NAN), {"day": "2026-01-02", "degrees": None}),
+        ([Loose(), {"said": "NaN, Infinity"}], [{"value": None}, {"said": "NaN, Infinity"}]),
+        ({"said": "NaN", "big": 2**70}, {"said": "NaN", "big": 2**70}),
+        (Decimal("NaN"), "NaN"),
+        ({"caf\udce9": ["\ud83d\ude00", "\udce9"]}, {"caf\ufffd": ["😀", "\ufffd"]}),
+        (Place(city="\udce9"), {"city": "\ufffd", "country": "AT"}),
+    ],
+)
+def test_whatever_a_tool_returns_a_strict_parser_can_read_it(result: Any, plain: Any) -> None:
+    @tool
+    def give() -> Any:
+        return result
+
+    text = call(give, {})
+    text.encode()
+    assert json.loads(text, parse_constant=refuse) == plain
+
+
+@pytest.mark.parametrize("key", [NAN, INFINITY, Degrees("nan"), Decimal("NaN")])
+def test_keys_that_are_no_numbers_are_texts(key: Any) -> None:
+    @tool
+    def give() -> Any:
+        return {key: 1}
+
+    assert list(json.loads(call(give, {}), parse_constant=refuse).values()) == [1]

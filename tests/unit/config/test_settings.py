@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import copy
 import json
 import os
+import pickle
 import re
 import traceback
 from pathlib import Path
@@ -13,6 +15,7 @@ from pydantic import SecretStr
 from penstock.config import presets
 from penstock.config.limits import BreakerOptions, LimitOptions, RetryBudgetOptions
 from penstock.config.options import RequestOptions, StreamOptions
+from penstock.config.prices import PriceTable
 from penstock.config.settings import DefaultProviderOptions, LogOptions, ProviderOptions, RuntimeOptions, Settings
 from penstock.config.tokenizers import words
 from penstock.errors import OptionError
@@ -575,3 +578,154 @@ def test_every_setting_is_documented_with_its_default_and_its_variable(monkeypat
             continue
         monkeypatch.setenv(variable, default)
     assert Settings.load() == Settings()
+
+
+# --- long numbers, several errors ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "line"),
+    [
+        ("[stream]\n\nbatch_size = {}", "stream.batch_size", 3),
+        ("[stream]\nbatch_size = -{}\n", "stream.batch_size", 2),
+        ("[stream]\nbatch_size = 1_{}\n", "stream.batch_size", 2),
+        ("stream.max_errors = +{}", "stream.max_errors", 1),
+        ("[request]\nfallback = [\n  'a',\n  {},\n]", "request.fallback", 4),
+        ("# {0}\n[providers.openai]\nmodel = '{0}'\nmax_queue = {0}", "providers.openai.max_queue", 4),
+        ("[stream]\nrate_limit = {0}.5\nbatch_size = {0}", "stream.batch_size", 3),
+    ],
+)
+def test_a_number_with_too_many_digits_is_refused_with_file_line_and_key(text: str, field: str, line: int) -> None:
+    error = refusal(write(text.format("7" * 5000)))
+    assert error.field == field
+    assert error.source == f"penstock.toml, line {line}"
+    assert re.search(r"got a number of 500[01] digits, allowed: a number of at most \d+ digits", str(error))
+
+
+def test_all_numbers_with_too_many_digits_are_named_and_a_fault_of_the_syntax_too() -> None:
+    digits = "7" * 5000
+    error = refusal(write(f"[stream]\nbatch_size = {digits}\nmax_errors = {digits}\nbatch = 1"))
+    assert [each.field for each in (error, *error.others)] == [
+        "stream.batch_size",
+        "stream.max_errors",
+        "stream.batch",
+    ]
+    assert refusal(write(f"[stream]\nbatch_size = {digits}\nmax_errors = \n")).source == "penstock.toml, line 3"
+
+
+@pytest.mark.parametrize("prefix", ["0x", "0b", "0o"])
+def test_a_number_that_python_reads_but_does_not_write_in_digits_is_refused_by_name(prefix: str) -> None:
+    error = refusal(write(f"[stream]\nbatch_size = {prefix}{'1' * 20_000}"))
+    assert error.field == "stream.batch_size"
+    assert re.search(r"got a number of \d+ bits, allowed: a whole number from 1", str(error))
+
+
+@pytest.mark.parametrize("group", ["stream", "request", "runtime"])
+def test_such_a_number_in_an_argument_is_refused_by_name(group: str) -> None:
+    name = {"stream": "flush_interval", "request": "fallback", "runtime": "workers"}[group]
+    for value in (10**5000, [10**5000], {"a": -(10**5000)}):
+        error = refusal(**{group: {name: value}})
+        assert error.field == f"{group}.{name}"
+        assert pickle.loads(pickle.dumps(error, 0)).field == error.field
+
+
+def test_a_table_of_prices_with_such_a_number_is_refused_by_line() -> None:
+    write(f"[x.models.m]\ninput = 1\noutput = {'7' * 5000}", "own.toml")
+    with pytest.raises(OptionError) as caught:
+        PriceTable.load("own.toml")
+    assert (caught.value.field, caught.value.source) == ("prices: x.models.m.output", "own.toml, line 3")
+
+
+def test_all_errors_of_all_sources_are_named_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PENSTOCK_STREAM__BACTH_SIZE", "1")
+    monkeypatch.setenv("PENSTOCK_CHAT__MAX_ERRORS", "many")
+    monkeypatch.setenv("PENSTOCK_PROVIDER__API_KEY", KEY + " x")
+    write('log = 1\n[stream]\nflush_interval = "fast"\nmax_errors = 0\n[providers."A B"]\nmodel = "m"')
+    error = refusal(prices=3, wrong=1)
+    lines = str(error).split("\n")
+    assert lines == [line for each in (error, *error.others) for line in str(each).split("\n")[:1]]
+    assert [line.split(":")[0] for line in lines] == [
+        "wrong",
+        "log",
+        "stream.bacth_size",
+        "stream.flush_interval",
+        "stream.max_errors",
+        "chat.max_errors",
+        "provider.api_key",
+        "providers",
+        "prices",
+    ]
+    assert all("(from " in line for line in lines)
+    assert (error.field, error.source) == ("wrong", "an argument")
+    assert all(isinstance(each, OptionError) and not each.others for each in error.others)
+    assert KEY not in everything_shown(error)
+    again = pickle.loads(pickle.dumps(error))
+    assert (str(again), list(map(str, again.others))) == (str(error), list(map(str, error.others)))
+
+
+def test_one_error_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PENSTOCK_CHAT__MAX_ERRORS", "many")
+    error = refusal()
+    assert error.others == ()
+    assert "\n" not in str(error)
+
+
+def test_a_wrong_value_does_not_make_a_right_one_look_wrong() -> None:
+    """Without the wrong size of the buffer, the size of the batch would be larger than the default's."""
+    error = refusal(stream={"max_buffer_size": "many", "batch_size": 5000})
+    assert (error.field, error.others) == ("stream.max_buffer_size", ())
+
+
+# --- pickles and copies ----------------------------------------------------------------------------------------------
+
+
+def without_keys() -> Settings:
+    write(
+        '[stream]\nbatch_size = 7\ntokenizer = "words"\n[provider]\nmodel = "m"\napi_key = ""\n'
+        '[providers.openai]\nbase_url = "http://h"\nheaders = { "X-Team" = "a" }\n[request]\nfallback = ["a"]'
+    )
+    return Settings.load()
+
+
+@pytest.mark.parametrize("make", [Settings, without_keys])
+def test_settings_without_a_key_survive_pickle_and_copies(make: Any) -> None:
+    settings = make()
+    for again in (
+        *(pickle.loads(pickle.dumps(settings, protocol)) for protocol in range(pickle.HIGHEST_PROTOCOL + 1)),
+        copy.copy(settings),
+        copy.deepcopy(settings),
+    ):
+        assert again is not settings
+        assert again == settings
+        assert again.to_dict() == settings.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("settings", "fields"),
+    [
+        (Settings(provider=DefaultProviderOptions(api_key=SecretStr(KEY))), "provider.api_key holds"),
+        (Settings(providers={"openai": ProviderOptions(api_key=SecretStr(KEY))}), "providers.openai.api_key holds"),
+        (
+            Settings(providers={"openai": ProviderOptions(headers={"Authorization": KEY})}),
+            "providers.openai.headers holds",
+        ),
+        (
+            Settings(
+                provider=DefaultProviderOptions(headers={"X-Api-Key": KEY}),
+                providers={"ollama": ProviderOptions(api_key=SecretStr(KEY), headers={"Cookie": KEY})},
+            ),
+            "provider.headers, providers.ollama.api_key, providers.ollama.headers hold",
+        ),
+    ],
+)
+def test_settings_with_a_key_are_copied_but_not_pickled(settings: Settings, fields: str) -> None:
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        with pytest.raises(TypeError, match=f"^Settings cannot be pickled: {re.escape(fields)}") as caught:
+            pickle.dumps(settings, protocol)
+        assert KEY not in everything_shown(caught.value)
+    assert copy.copy(settings) == copy.deepcopy(settings) == settings
+    options = next(each for each in (settings.provider, *settings.providers.values()) if each.headers or each.api_key)
+    with pytest.raises(TypeError, match=r"ProviderOptions cannot be pickled: (api_key|headers)"):
+        pickle.dumps(options)
+    assert copy.copy(options) == copy.deepcopy(options) == options
+    assert copy.deepcopy(options).headers is not options.headers

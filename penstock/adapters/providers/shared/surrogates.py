@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from penstock.config.surrogates import replace_surrogates
 from penstock.ports import (
     Delta,
     ErrorDelta,
@@ -22,11 +23,6 @@ __all__ = ["SurrogateJoiner", "has_escaped_surrogates", "replace_surrogates"]
 def has_escaped_surrogates(data: str) -> bool:
     """Tell whether this JSON contains escaped surrogates, paired or not. Does not copy it: last events may be large."""
     return "\\ud" in data or "\\uD" in data
-
-
-def replace_surrogates(text: str) -> str:
-    """Join surrogate pairs into characters and replace every lone surrogate with U+FFFD."""
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 class SurrogateJoiner:
