@@ -153,7 +153,7 @@ class Stream:
 
     @property
     def text(self) -> str:
-        """All text so far."""
+        """The text of all events so far. Tokens that are still buffered are not part of it."""
         return self._record.log.text()
 
     # --- events out ----------------------------------------------------------------------------------------------

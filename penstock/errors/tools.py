@@ -10,7 +10,8 @@ __all__ = ["OutputInvalid", "ToolArgumentsError", "ToolError"]
 class OutputInvalid(PenstockError):
     """A structured answer is not JSON, or does not fit its model.
 
-    ``problems`` says where and why, without quoting the answer; the answer's text is in ``partial``.
+    ``problems`` has for each problem its position and pydantic's type of error: ``"steps.0.minutes: int_parsing"``. The
+    answer is not quoted; a name in the position that is not part of the model is ``*``. The text is in ``partial``.
     """
 
     def __init__(self, model: str, problems: tuple[str, ...], partial: str) -> None:

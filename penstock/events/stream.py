@@ -92,7 +92,11 @@ class StreamReset(msgspec.Struct, frozen=True):
 
 
 class _Terminal(msgspec.Struct, frozen=True, kw_only=True):
-    """The fields of all terminal events. ``usage`` is None if the provider reported none."""
+    """The fields of all terminal events. ``usage`` is None if the provider reported none.
+
+    ``undelivered`` is the number of tokens that were buffered at the end of a stream which was cancelled or crashed. No
+    token event has them, but ``partial``, ``reasoning`` and ``refusal`` do.
+    """
 
     stream_id: str
     seq: int
@@ -109,10 +113,14 @@ class _Terminal(msgspec.Struct, frozen=True, kw_only=True):
     timestamp: float = 0.0
     metadata: Mapping[str, Any] = {}
     dropped: int = 0
+    undelivered: int = 0
 
 
 class _CutShort(_Terminal, frozen=True, kw_only=True):
-    """The fields of the ends without a complete answer. ``partial`` is all the text that came before the end."""
+    """The fields of the ends without a complete answer.
+
+    ``partial`` is all the text that came before the end, with the text that was still buffered (see ``undelivered``).
+    """
 
     partial: str = ""
 
@@ -197,12 +205,14 @@ Event: TypeAlias = TokenEvent | ToolEvent | StreamReset | TerminalEvent
 def to_dict(event: Event) -> dict[str, Any]:
     """Convert an event to plain JSON types. The first key is ``"type"``, the name of the event's class.
 
-    An error becomes ``{"type": its class, "message": its text}`` plus its attributes (status, code, which …).
+    An error becomes ``{"type": its class, "message": its text}`` plus its attributes (status, code, which …). Every
+    terminal event has its text as ``"text"``.
 
     >>> to_dict(TokenEvent("s", 1, ("Hi",), "Hi", "text", 0.0, {}))["type"]
     'TokenEvent'
     """
-    fields = {name: getattr(event, name) for name in event.__struct_fields__}
+    names = event.__struct_fields__
+    fields = {name: getattr(event, name) for name in (("text", *names) if isinstance(event, _CutShort) else names)}
     return {"type": type(event).__name__} | {name: _plain(value) for name, value in fields.items()}
 
 

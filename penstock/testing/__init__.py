@@ -14,6 +14,7 @@ simulation, with a `ScriptedReader` in place of the network; a `ScriptedProvider
 """
 
 from penstock.testing.kit import Collector, check_log, eventually, kill
+from penstock.testing.loop import SimulatedLoop
 from penstock.testing.scripted import HANG, ResumableProvider, ScriptedAttempt, ScriptedProvider
 from penstock.testing.scripted_reader import ScriptedReader
 from penstock.testing.simulation import Deadlock, SimulatedDispatcher, Simulation, VirtualClock
@@ -28,6 +29,7 @@ __all__ = [
     "ScriptedProvider",
     "ScriptedReader",
     "SimulatedDispatcher",
+    "SimulatedLoop",
     "SimulatedSystem",
     "Simulation",
     "VirtualClock",

@@ -144,8 +144,8 @@ def _find(system: System, target: str | Stream) -> ProcessRef | None:
         return found
     kind, _, stream_id = target.rpartition("/") if target.startswith(("source/", "stream/")) else ("", "", target)
     record: StreamRecord | None = system._table.find(stream_id)
-    if record is None:
-        return None
+    if record is None:  # a process that is not registered, such as a tool's, has only a label
+        return next((ref for ref in system.runtime.processes() if ref.label == target), None)
     if kind == "source":
         return None if record.feed is None else record.feed.ref
     return record.ref

@@ -86,6 +86,8 @@ class ScriptedProvider:
         self.base_url = base_url or f"http://scripted-{next(_numbers)}"
         self.requests = 0
         """How many requests have been made."""
+        self.calls: list[ChatCall] = []
+        """What `System.chat`, `System.respond` and agents have asked for, in order; retries are not repeated here."""
 
     def next_attempt(self) -> ScriptedAttempt:
         """Return what the next request gets, and count the request."""
@@ -94,7 +96,9 @@ class ScriptedProvider:
         return self._attempts[min(number, len(self._attempts) - 1)]
 
     def request(self, call: ChatCall) -> ProviderRequest:
-        """Return an empty request; nothing is sent anywhere."""
+        """Keep the call, and return an empty request; nothing is sent anywhere."""
+        with self._lock:
+            self.calls.append(call)
         return ProviderRequest(url=f"scripted:{call.model}", body=b"")
 
     def decoder(self, options: RequestOptions) -> Decoder:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sys
 import threading
-from collections.abc import Callable
-from types import TracebackType
+from collections.abc import Callable, Iterable
+from types import FrameType, TracebackType
 from typing import Any
 
 from penstock.actors.runtime.clock import Timer, Timers
@@ -19,10 +20,16 @@ from penstock.testing.threads import SimulatedThread
 __all__ = ["Deadlock", "SimulatedDispatcher", "Simulation", "VirtualClock"]
 
 _NEVER = float("inf")
+_ROUNDS_S = 5.0
+"""Seconds in which every periodic check has run several times."""
+_PACKAGE = __name__.partition(".")[0]
 
 
 class Deadlock(AssertionError):
-    """A wait that can never end: no actor or thread is ready and no timer is set."""
+    """A wait that can never end: no actor or thread is ready, and no timer is set but those of periodic checks.
+
+    The message says which call of which line waits, and which streams have not ended.
+    """
 
 
 class VirtualClock:
@@ -72,6 +79,11 @@ class SimulatedDispatcher:
         self._messages = 0
         self._threads: set[SimulatedThread] = set()
         self._thread_waits: list[_ThreadWait] = []
+        self.idle_until: Callable[[], float] = lambda: -_NEVER
+        """Returns the time until which the periodic checks may still have something to do."""
+        self.unfinished: Callable[[], Iterable[str]] = lambda: ()
+        """Returns descriptions of what has not ended, for `Deadlock`."""
+        self._idle_since: float | None = None  # since when only periodic checks have run
         self.before_step: Callable[[], object] | None = None
         """Called before each step that runs an actor or a thread: the place to inject crashes. It is not called for
         steps that it causes itself."""
@@ -100,10 +112,54 @@ class SimulatedDispatcher:
             self._messages += ready.enter().run(1)
         return True
 
+    def step_at_random(self) -> None:
+        """Take a number of steps that the seed decides, possibly none."""
+        while self._random.random() < 0.5 and self.step():
+            pass
+
     def settle(self) -> None:
         """Run until no actor or thread is ready; time stands still."""
         while self.step():
             pass
+
+    def move_on(self, deadline: float, waits: Callable[[], list[str]] | None = None) -> bool:
+        """Move the clock to the next timer and fire it, or to ``deadline`` if that comes first; whether one fired.
+
+        Args:
+            deadline: virtual time; infinite if the wait has no limit.
+            waits: describes what waits, for `Deadlock`; None: the code that called this package.
+
+        Raises:
+            Deadlock: there is neither, or for as long as it matters only timers of periodic checks have been set.
+        """
+        due = self._timers.next_due()
+        if due > deadline:
+            self._clock.move_to(deadline)
+            return False
+        if due == _NEVER:
+            raise Deadlock(self._explain(waits))
+        if deadline == _NEVER and self._has_nothing_to_do(due):
+            raise Deadlock(self._explain(waits))
+        self._clock.move_to(due)
+        self._timers.fire_due(due)
+        return True
+
+    def _has_nothing_to_do(self, due: float) -> bool:
+        """Whether only periodic checks have been due for so long that they will find nothing more."""
+        if not self._timers.has_only_periodic():
+            self._idle_since = None
+        elif self._idle_since is None:
+            self._idle_since = due
+        elif due > max(self._idle_since, self.idle_until()) + _ROUNDS_S:
+            self._idle_since = None
+            return True
+        return False
+
+    def _explain(self, waits: Callable[[], list[str]] | None) -> str:
+        described = [_caller()] if waits is None else waits()
+        described += [f"thread {wait.thread.name!r}" for wait in self._thread_waits]
+        unfinished = ", ".join(self.unfinished()) or "none"
+        return f"nothing can end the wait of {' and of '.join(described)}; streams that have not ended: {unfinished}"
 
     def wait(self, latch: Latch, timeout: float | None) -> bool:
         """Run others until ``latch`` can be acquired; move the clock when there is nothing else to do.
@@ -114,17 +170,10 @@ class SimulatedDispatcher:
         if thread is not None:
             return self._wait_in_thread(thread, latch, timeout)
         deadline = _NEVER if timeout is None else self._clock.monotonic() + timeout
+        self._idle_since = None
         while not latch.acquire(blocking=False):
-            if self.step():
-                continue
-            due = self._timers.next_due()
-            if min(due, deadline) == _NEVER:
-                raise Deadlock("this wait can never end: no actor is ready and no timer is set")
-            if due > deadline:
-                self._clock.move_to(deadline)
+            if not self.step() and not self.move_on(deadline):
                 return latch.acquire(blocking=False)
-            self._clock.move_to(due)
-            self._timers.fire_due(due)
         return True
 
     def blocks(self, loop: asyncio.AbstractEventLoop) -> bool:
@@ -201,6 +250,22 @@ class SimulatedDispatcher:
     def _end_wait(self, wait: _ThreadWait) -> None:
         self._thread_waits.remove(wait)
         self._ready.append(wait.thread)
+
+
+def _caller() -> str:
+    """Describe the call of this package that the user's code waits in: which one, and the line."""
+    frame = sys._getframe(1)
+    called = frame.f_code
+    while frame.f_back is not None and is_own(frame):
+        called = frame.f_code
+        frame = frame.f_back
+    return f"{called.co_qualname}() in {frame.f_code.co_filename}, line {frame.f_lineno}"
+
+
+def is_own(frame: FrameType) -> bool:
+    """Whether a frame is of this package's code."""
+    module = str(frame.f_globals.get("__name__"))
+    return module == _PACKAGE or module.startswith(f"{_PACKAGE}.")
 
 
 class Simulation:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+from collections.abc import Coroutine
+from types import TracebackType
+from typing import Any, Self, TypeVar
 
 from penstock.config.settings import Settings
 from penstock.errors import OptionError
 from penstock.ports import Reader
 from penstock.system import System
+from penstock.testing.loop import SimulatedLoop
 from penstock.testing.scripted_reader import ReaderMode, ScriptedReader
 from penstock.testing.simulation import Simulation
 
 __all__ = ["SimulatedSystem", "reader_mode_of"]
+
+T = TypeVar("T")
 
 
 def reader_mode_of(seed: int) -> ReaderMode:
@@ -66,6 +72,8 @@ class SimulatedSystem(System):
         self.simulation = Simulation(seed)
         self.reader = reader or ScriptedReader(self.simulation.runtime, reader_mode or reader_mode_of(seed))
         super().__init__(settings or Settings(), runtime=self.simulation.runtime, reader=self.reader, **more)
+        self.simulation.dispatcher.idle_until = self._last_time_to_live
+        self.simulation.dispatcher.unfinished = self._unfinished
 
     @property
     def scripted(self) -> ScriptedReader:
@@ -80,6 +88,41 @@ class SimulatedSystem(System):
     def advance(self, seconds: float) -> None:
         """Let ``seconds`` pass, and run everything that becomes ready meanwhile."""
         self.simulation.advance(seconds)
+
+    def new_event_loop(self) -> asyncio.AbstractEventLoop:
+        """Make an asyncio event loop that runs in this system's virtual time; see `SimulatedLoop`."""
+        return SimulatedLoop(self.simulation)
+
+    def run(self, main: Coroutine[Any, Any, T]) -> T:
+        """Run ``main`` as `asyncio.run` does, in virtual time and in an order that the seed decides.
+
+        Only in such a loop can this system be used with ``async for`` and ``await``.
+
+        Raises:
+            Deadlock: all tasks wait for something that can never come.
+        """
+        with asyncio.Runner(loop_factory=self.new_event_loop) as runner:
+            return runner.run(main)
+
+    async def __aenter__(self) -> Self:
+        return self.start()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _last_time_to_live(self) -> float:
+        """Until when the handler's sweep may end a stream that nothing reads."""
+        ends = [
+            record.counters.last_activity + record.options.time_to_live
+            for record in self._table.all()
+            if record.options.time_to_live is not None and not record.is_over and not record.hub.had_subscriber
+        ]
+        return max(ends, default=0.0)
+
+    def _unfinished(self) -> list[str]:
+        return [f"stream {record.stream_id!r}" for record in self._table.all() if not record.is_over]
 
     def stop(self, timeout: float | None = None) -> int:
         """Stop the system as `System.stop` does, then run what the end has made ready and end all simulated threads."""

@@ -23,6 +23,7 @@ class SimulatedThread:
     """
 
     def __init__(self, function: Callable[[], object], name: str) -> None:
+        self.name = name
         self.has_ended = False
         self._function = function
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)

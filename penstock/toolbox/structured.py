@@ -134,7 +134,8 @@ class Structured(Generic[T]):
             return self._adapter.validate_json(_bare(text).strip().removesuffix("```"))
         except ValidationError as error:
             problems = error.errors(include_url=False, include_context=False, include_input=False)
-            details = tuple(f"{'.'.join(map(str, one['loc'])) or 'JSON'}: {one['msg']}" for one in problems)
+            known = _property_names(self._adapter)
+            details = tuple(f"{_position(one['loc'], known)}: {one['type']}" for one in problems)
             raise OutputInvalid(self._name, details[:_SHOWN_PROBLEMS], text) from None
 
 
@@ -180,6 +181,29 @@ def _adapter(output_type: type[T]) -> TypeAdapter[T]:
     except Exception as error:
         raise _refused(output_type, "a type pydantic knows", error) from None
     return adapter
+
+
+def _property_names(adapter: TypeAdapter[Any]) -> set[str]:
+    """The names of all properties in the type's JSON schema."""
+    try:
+        schemas: list[Any] = [adapter.json_schema()]
+    except PydanticUserError:
+        return set()
+    names: set[str] = set()
+    while schemas:
+        match schemas.pop():
+            case dict() as schema:
+                properties = schema.get("properties")
+                names |= set(properties) if isinstance(properties, dict) else set()
+                schemas += schema.values()
+            case list() as items:
+                schemas += items
+    return names
+
+
+def _position(place: tuple[int | str, ...], known: set[str]) -> str:
+    """Where in the answer a problem is. A name that is not the type's own may be the answer's and becomes a star."""
+    return ".".join(str(part) if isinstance(part, int) or part in known else "*" for part in place) or "JSON"
 
 
 def _refused(output_type: object, allowed: str, error: Exception) -> OptionError:

@@ -797,11 +797,15 @@ def test_S16_stop_flushes_and_then_ends_in_every_state(make: MakeBench, state: s
 def test_S16_cancel_does_not_flush(make: MakeBench, state: str) -> None:
     bench = in_state(make, state)
     _, events = bench.subscribe()
-    before = bench.text
+    before, delivered = bench.text, bench.log.tokens
+    buffered = bench.statistics.tokens_processed - delivered
     bench.cancel("enough")
     terminal = bench.log.terminal
     assert isinstance(terminal, StreamCancelled)
-    assert (terminal.reason, terminal.partial, events[-1]) == ("enough", before, terminal)
+    assert (terminal.reason, terminal.undelivered, events[-1]) == ("enough", buffered, terminal)
+    assert (bench.text, bench.log.tokens) == (before, delivered)
+    assert terminal.partial.startswith(before)
+    assert (len(terminal.partial) > len(before)) == (buffered > 0)
 
 
 def test_S16_stop_tries_a_failing_journal_as_often_as_max_errors_says(make: MakeBench) -> None:

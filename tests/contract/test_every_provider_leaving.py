@@ -148,8 +148,9 @@ def test_the_server_sees_the_connection_closed(
         eventually(lambda stream=stream: stream.is_over)  # type: ignore[misc]
         end = list(stream._record.log)[-1]
         assert isinstance(end, penstock.StreamCancelled), phase
-        if phase is on_credit:  # a paused stream drops its buffer, unless it is stopped
-            assert end.text == "".join(islice(cycle(LONG), came + ROOM if leave is stop_all else came))
+        if phase is on_credit:  # a paused stream does not deliver its buffer, unless it is stopped
+            assert end.text == "".join(islice(cycle(LONG), came + ROOM))
+            assert end.undelivered == (0 if leave is stop_all else ROOM)
         else:
             assert end.text == PHASES[phase], phase
         assert end.provider == wire.name

@@ -39,7 +39,7 @@ class Model(ScriptedProvider):
     def __init__(self, seed: int) -> None:
         super().__init__(["never used"])
         self.chance = random.Random(f"model {seed}")
-        self.calls = 0
+        self.asked = 0
         self.is_calm = False
 
     def next_attempt(self) -> ScriptedAttempt:
@@ -56,8 +56,8 @@ class Model(ScriptedProvider):
         return ScriptedAttempt(attempt.steps, finish=chance.choice(("tool_calls", "tool_calls", "stop", "length")))
 
     def call(self) -> tuple[str, str, str]:
-        self.calls += 1
-        number = self.calls
+        self.asked += 1
+        number = self.asked
         name, arguments = self.chance.choice(
             [
                 ("double", f'{{"x": {number}}}'),

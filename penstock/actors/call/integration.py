@@ -175,13 +175,17 @@ class Integration(StateMachine):
         if event.__class__ is StateTimeout:
             attempt = self._attempt
             assert attempt is not None
-            idle = 0.0 if attempt.is_pushing else self.runtime.clock.monotonic() - attempt.last_progress
+            idle = 0.0 if attempt.is_pushing or self._stream.is_held else self._silence(attempt)
             limit = self._limit(self._options.idle_timeout)
             left = limit - idle
             if left > 1e-6:  # at most `idle_timeout`: there is no message when the reasoning ends
                 return Next("streaming", state_timeout(min(left, self._options.idle_timeout)))
             return self._timed_out("idle", limit)
         return self._in_any_state(event)
+
+    def _silence(self, attempt: Attempt) -> float:
+        """For how many seconds the provider has sent nothing while the stream was ready for it."""
+        return self.runtime.clock.monotonic() - max(attempt.last_progress, self._stream.released_at)
 
     def _limit(self, usual: float) -> float:
         """The seconds for which the provider may be silent."""

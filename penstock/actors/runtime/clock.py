@@ -55,6 +55,11 @@ class Timer:
         raise NotImplementedError
 
     @property
+    def is_periodic(self) -> bool:
+        """Whether it is set again and again for as long as its owner lives, and may find nothing to do."""
+        return False
+
+    @property
     def is_set(self) -> bool:
         """Whether it will fire."""
         return self.when != _NEVER
@@ -105,6 +110,11 @@ class Timers:
         with self._lock:
             self._pop_due(-_NEVER)  # moves timers that were set to later, so that the first entry is correct
             return self._heap[0][0] if self._heap else _NEVER
+
+    def has_only_periodic(self) -> bool:
+        """Whether all timers that are set are periodic."""
+        with self._lock:
+            return all(timer.is_periodic for _, _, timer in self._heap if timer.when != _NEVER)
 
     def __len__(self) -> int:
         """Number of timers that are set."""

@@ -101,6 +101,8 @@ class StateMachine(Process):
     _handler: Callable[[Any], Transition]
     _postponed: deque[Any] | None = None
     _inserted: deque[Any] | None = None  # events to handle before the mailbox
+    timeouts_are_periodic: ClassVar[bool] = False
+    """Whether its time-outs only start periodic checks. A simulation does not wait for them; see `Deadlock`."""
     _timeouts: Timeouts | None = None
     _event: Any = None  # being handled
     _owed: list[weakref.ref[Reply]] | None = None  # calls that were consumed and not answered yet
@@ -383,7 +385,9 @@ class StateMachine(Process):
 
     def _time(self, action: SetTimeout | UpdateTimeout) -> None:
         if self._timeouts is None:
-            self._timeouts = Timeouts(self.runtime.timers, self.runtime.clock, self.actor_inbox)
+            self._timeouts = Timeouts(
+                self.runtime.timers, self.runtime.clock, self.actor_inbox, are_periodic=self.timeouts_are_periodic
+            )
         try:
             done = self._timeouts.set(action) if isinstance(action, SetTimeout) else self._timeouts.update(action)
         except ValueError:

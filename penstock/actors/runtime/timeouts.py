@@ -22,15 +22,20 @@ _INFINITY: Final = float("inf")
 class _Timeout(Timer):
     """One time-out; once made, it is kept and used again."""
 
-    __slots__ = ("content", "inbox", "name", "running", "zero")
+    __slots__ = ("_is_periodic", "content", "inbox", "name", "running", "zero")
 
-    def __init__(self, name: Any, inbox: Mailbox) -> None:
+    def __init__(self, name: Any, inbox: Mailbox, *, is_periodic: bool) -> None:
         super().__init__()
+        self._is_periodic = is_periodic
         self.name = name
         self.inbox = inbox
         self.content: Any = None
         self.running = False  # set, or expired but not delivered yet
         self.zero = False  # pending without a timer
+
+    @property
+    def is_periodic(self) -> bool:
+        return self._is_periodic
 
     def fire(self, generation: int) -> None:
         self.inbox.put(Fired(self.name, generation))
@@ -39,9 +44,10 @@ class _Timeout(Timer):
 class Timeouts:
     """All time-outs of one machine. Used by the machine's thread only, except `cancel_all` and `running`."""
 
-    __slots__ = ("_clock", "_entries", "_inbox", "_timers", "zeros")
+    __slots__ = ("_are_periodic", "_clock", "_entries", "_inbox", "_timers", "zeros")
 
-    def __init__(self, timers: Timers, clock: Clock, inbox: Mailbox) -> None:
+    def __init__(self, timers: Timers, clock: Clock, inbox: Mailbox, *, are_periodic: bool = False) -> None:
+        self._are_periodic = are_periodic
         self._timers = timers
         self._clock = clock
         self._inbox = inbox
@@ -63,7 +69,7 @@ class Timeouts:
             raise ValueError(seconds)
         entry = self._entries.get(name)
         if entry is None:
-            entry = self._entries[name] = _Timeout(name, self._inbox)
+            entry = self._entries[name] = _Timeout(name, self._inbox, is_periodic=self._are_periodic)
         elif entry.zero:
             self._dequeue(entry)
         entry.content = action.content

@@ -257,6 +257,17 @@ class TokenBuffer:
         else:
             self.restore()
 
+    def undelivered(self, last_event: int) -> list[tuple[TokenKind, str]]:
+        """The tokens that no event has, in order, where the log ends with number ``last_event``."""
+        taken = self._taken if last_event < self._taken_for else None  # else the log has it, and `commit` is to come
+        found = [(taken.kind, token) for token in taken.tokens] if isinstance(taken, Batch) else []
+        for item in self._items[self._head :]:
+            if item.__class__ is str:
+                found.append(("text", item))
+            elif item.__class__ is tuple:
+                found.append(item)
+        return found
+
     def clear(self, *, but_start: bool = False) -> int:
         """Discard everything, except a `StreamStarted` if ``but_start``; returns the number of discarded tokens."""
         tokens = self.size - self.events

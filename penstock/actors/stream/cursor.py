@@ -69,7 +69,8 @@ class Cursor:
         self.dropped = 0  # tokens this subscriber did not get
         self.coalesced = 0  # events that were merged into others
         self._unreported = 0  # dropped tokens that the next event has to report
-        self._offsets: dict[TokenKind, int] | None = None if after else {}  # characters delivered, by kind
+        # Characters delivered, by kind; None if not known, or if the reader starts after the beginning was folded.
+        self._offsets: dict[TokenKind, int] | None = None if after or log.first_seq > 1 else {}
         # The log's tokens, and its dropped tokens, up to `seq`; None if not known.
         self._counts: tuple[int, int] | None = (0, 0) if not after else log.counts_until(self.seq)
         self._waiting: deque[TokenEvent | ToolEvent] | None = None  # folded events still to deliver
@@ -202,9 +203,9 @@ class Cursor:
     def _catch_up(self) -> StreamSnapshot | None:
         """Return a snapshot, or queue the missed events, when events were folded before this cursor read them.
 
-        A cursor that has read from the beginning gets exactly what it misses, in a few events, which are queued. A
-        cursor that has read nothing, or that started in the middle, gets the snapshot, which replaces everything before
-        it.
+        A cursor that was made before events were folded, at the beginning, gets exactly what it misses, in a few
+        events, which are queued. One that was made later, or started in the middle, gets the snapshot, which replaces
+        everything before it.
         """
         log = self.log
         folded = log.folded_after(self.seq, self._offsets)

@@ -280,6 +280,11 @@ class Intake:
             dropped, self.buffer.dropped = self.buffer.dropped, 0
             return dropped
 
+    def undelivered(self, last_event: int) -> list[tuple[TokenKind, str]]:
+        """The buffered tokens that no event has, in order, where the log ends with number ``last_event``."""
+        with self._lock:
+            return self.buffer.undelivered(last_event)
+
     def clear(self, *, but_start: bool = False) -> int:
         """Discard everything, except a `StreamStarted` if ``but_start``; returns the number of discarded tokens."""
         with self._lock:

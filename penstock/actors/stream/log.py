@@ -51,6 +51,7 @@ class StreamLog:
         "stream_id",
         "terminal",
         "tokens",
+        "undelivered",
     )
 
     def __init__(self, stream_id: str, metadata: Mapping[str, Any], retain_bytes: int) -> None:
@@ -62,6 +63,7 @@ class StreamLog:
         self.terminal: TerminalEvent | None = None
         self.measure: Callable[[float], StreamMetrics] | None = None  # computes the terminal event's metrics
         self.on_end: Callable[[TerminalEvent], None] | None = None  # called before the terminal event is visible
+        self.undelivered: Callable[[int], list[tuple[TokenKind, str]]] = _none  # tokens after an event's number
         self.retain_bytes = retain_bytes
         self._bytes = 0
         self._epoch = 0
@@ -102,9 +104,10 @@ class StreamLog:
         """End the log with `StreamCompleted`; returns whether this call ended it. ``epoch`` None: any writer may."""
 
         def make(seq: int) -> TerminalEvent:
+            text, fields = self._final(seq, outcome, dropped, now)
             return StreamCompleted(
-                **self._final(seq, outcome, dropped, now),
-                text=self._text("text"),
+                **fields,
+                text=text,
                 finish_reason=outcome.finish_reason,
                 raw_finish_reason=outcome.raw_finish_reason,
             )
@@ -115,10 +118,10 @@ class StreamLog:
         """End the log with `StreamFailed`."""
 
         def make(seq: int) -> TerminalEvent:
-            partial = self._text("text")
+            partial, fields = self._final(seq, outcome, dropped, now)
             if isinstance(error, (ProviderError, StreamError, AgentError)):
                 error.partial = partial
-            return StreamFailed(**self._final(seq, outcome, dropped, now), error=error, partial=partial)
+            return StreamFailed(**fields, error=error, partial=partial)
 
         return self._end(make, epoch)
 
@@ -126,16 +129,24 @@ class StreamLog:
         """End the log with `StreamCancelled`."""
 
         def make(seq: int) -> TerminalEvent:
-            return StreamCancelled(**self._final(seq, outcome, dropped, now), reason=reason, partial=self._text("text"))
+            partial, fields = self._final(seq, outcome, dropped, now)
+            return StreamCancelled(**fields, reason=reason, partial=partial)
 
         return self._end(make, epoch)
 
-    def _final(self, seq: int, outcome: Outcome, dropped: int, now: float) -> dict[str, Any]:
-        return {
+    def _final(self, seq: int, outcome: Outcome, dropped: int, now: float) -> tuple[str, dict[str, Any]]:
+        """The whole text, and the other fields that all terminal events have."""
+        buffered = self.undelivered(seq - 1)
+
+        def whole(kind: TokenKind) -> str:
+            return self._text(kind) + "".join(text for other, text in buffered if other == kind)
+
+        return whole("text"), {
             "stream_id": self.stream_id,
             "seq": seq,
-            "reasoning": self._text("reasoning"),
-            "refusal": self._text("refusal"),
+            "undelivered": len(buffered),
+            "reasoning": whole("reasoning"),
+            "refusal": whole("refusal"),
             "tool_calls": outcome.tool_calls,
             "usage": outcome.usage,
             "model": outcome.model,
@@ -226,7 +237,7 @@ class StreamLog:
         """
         with self._lock:
             window = self._window
-            if not offsets or window.reset > seq:
+            if offsets is None or window.reset > seq:
                 rest, snapshot = [], self._snapshot()
             else:
                 rest, snapshot = window.rest(seq, offsets, self.stream_id, self.metadata), None
@@ -256,3 +267,7 @@ class StreamLog:
     def __iter__(self) -> Iterator[Event]:
         """Iterate over a copy of the events that are not folded."""
         return iter(self._window.events[:])
+
+
+def _none(last_seq: int) -> list[tuple[TokenKind, str]]:
+    return []

@@ -71,6 +71,7 @@ class StreamRecord:
         "options",
         "over",
         "ref",
+        "released_at",
         "restart",
         "restart_in",
         "rounds",
@@ -110,11 +111,13 @@ class StreamRecord:
         self.created_at = runtime.clock.time()
         self.created_monotonic = runtime.clock.monotonic()
         self.ended_at: float | None = None  # monotonic
+        self.released_at = 0.0  # when a pause, or the wait for a slow `block` subscriber, ended last; monotonic
         self.log = StreamLog(stream_id, metadata, options.retain_bytes)
         self.log.measure = self._measure
         self.log.on_end = self._note_end
         self.on_end: Callable[[TerminalEvent], None] = lambda terminal: None  # set by the table
         self.intake = Intake(stream_id, options, runtime.dispatcher, runtime.clock)
+        self.log.undelivered = self.intake.undelivered
         self.hub = Hub()
         self.counters = Counters(self.created_monotonic)
         self.over = Reply(runtime.dispatcher, f"the end of stream {stream_id!r}")
@@ -130,6 +133,11 @@ class StreamRecord:
     @metadata.setter
     def metadata(self, metadata: Mapping[str, Any]) -> None:
         self.log.metadata = metadata
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the stream itself emits nothing: it is paused, or waits for a slow ``block`` subscriber."""
+        return self.state == "paused" or self.hub.held
 
     @property
     def is_over(self) -> bool:
@@ -151,7 +159,8 @@ class StreamRecord:
         an actor which is just being started or restarted finds it.
 
         Args:
-            ending: `Complete` and `Fail` emit what is buffered first; `Cancel` discards it.
+            ending: `Complete` and `Fail` emit what is buffered first. `Cancel` does not; the terminal event has the
+                text of it in ``partial``.
             by: the stream's own actor, which needs no message.
         """
         with self._lock:

@@ -3,12 +3,13 @@
 sseclient-py needs an iterable of chunks, stops where the iterable stops, and reads lines with ``bytes.splitlines``. It
 does not handle a CR at the end of a chunk, a byte order mark, invalid UTF-8 or a limit, dispatches an unterminated last
 block, and joins an event's lines in quadratic time. So it gets only complete blocks with LF line endings, and
-everything else is done here, most of it only for chunks that need it: an ordinary chunk, which is whole events of
-``data:`` and ``event:`` lines, passes straight through.
+everything else is done here, most of it only for chunks that need it. The two forms in which nearly all events come, a
+``data:`` line alone or after an ``event:`` line, are split here, in a fraction of the time.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import msgspec
@@ -19,6 +20,9 @@ from penstock.errors import ProtocolError
 __all__ = ["SseDecoder", "SseEvent"]
 
 _BOM = b"\xef\xbb\xbf"
+_DATA = "data: "
+_NEXT_DATA = f"\n\n{_DATA}"
+_TYPED = re.compile(r"(?:\A|(?<=\n\n))(?:event: ([^\n]*)\n)?data: ([^\n]*)\n\n")
 _LINES_AT_ONCE = 64
 """The most ``data:`` lines that sseclient gets in one block; its work on a block grows with the square of this."""
 
@@ -168,12 +172,26 @@ class SseDecoder:
         if data <= ends:
             types = blocks.count(b"\nevent:") + blocks.startswith(b"event:")
             if ends + data + types == blocks.count(b"\n"):
-                return self._events(blocks)
+                return self._plain_events(blocks, ends, types)
         events: list[SseEvent] = []
         for block in blocks.split(b"\n\n"):
             if block := block.strip(b"\n"):
                 self._parse_block(block, events)
         return events
+
+    def _plain_events(self, blocks: bytes, ends: int, types: int) -> list[SseEvent]:
+        """The events of ``ends`` blocks that have only ``data:`` and ``event:`` lines."""
+        last = self.last_event_id
+        text = blocks.decode("utf-8", "replace")
+        if types:
+            pairs = _TYPED.findall(text)
+            if len(pairs) == ends:
+                return [SseEvent(kind or "message", data, last) for kind, data in pairs]
+        elif text.startswith(_DATA):
+            parts = text[len(_DATA) : -2].split(_NEXT_DATA)
+            if len(parts) == ends:
+                return [SseEvent("message", data, last) for data in parts]
+        return self._events(blocks)
 
     def _parse_block(self, block: bytes, events: list[SseEvent]) -> None:
         """Parse one block with everything that the standard and the providers allow in it."""

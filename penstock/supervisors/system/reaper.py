@@ -17,6 +17,8 @@ _EVERY: Final = 1.0
 class Reaper(StateMachine):
     """Sends `Sweep` to the handler and the registry."""
 
+    timeouts_are_periodic = True
+
     def init(self) -> Next:
         return Next("waiting", state_timeout(_EVERY))
 
