@@ -21,7 +21,7 @@ SLOW = penstock.StreamOptions(batch_size=1, flush_interval=0.05, rate_limit=5.0)
 def test_a_cancelled_stream_keeps_what_the_provider_has_sent(seed: int, after: float) -> None:
     provider = ScriptedProvider([*WORDS, HANG])
     with SimulatedSystem(seed) as system:
-        stream = system.chat("any", [], provider=provider, options=SLOW)
+        stream = system.chat("any", "Hello", provider=provider, options=SLOW)
         collector = Collector(stream)
         system.settle()
         system.advance(after)
@@ -45,7 +45,7 @@ def test_a_cancelled_stream_keeps_what_the_provider_has_sent(seed: int, after: f
 def test_every_kind_of_text_is_kept(seed: int) -> None:
     steps: list[Any] = [ReasoningDelta("think "), ReasoningDelta("more"), TextDelta("said "), TextDelta("this"), HANG]
     with SimulatedSystem(seed) as system:
-        stream = system.chat("any", [], provider=ScriptedProvider(steps), options=SLOW.replace(rate_limit=0.001))
+        stream = system.chat("any", "Hello", provider=ScriptedProvider(steps), options=SLOW.replace(rate_limit=0.001))
         collector = Collector(stream)
         system.advance(10)
         stream.cancel()

@@ -53,6 +53,7 @@ MESSAGES: list[tuple[errors.PenstockError, str]] = [
     (errors.ToolError("its result is not text"), "its result is not text"),
     (errors.ToolArgumentsError("city: missing"), "city: missing"),
     (errors.ConnectError("h", "connection refused"), "cannot reach h: connection refused"),
+    (errors.LocalError("no file descriptors"), "this machine cannot make the request: no file descriptors"),
     (errors.ProviderTimeout("connect", 10), "connect timeout: no connection within 10 s"),
     (errors.ProviderTimeout("first_token", 60), "first_token timeout: no first token within 60 s"),
     (errors.ProviderTimeout("idle", 2.5), "idle timeout: no further token within 2.5 s"),

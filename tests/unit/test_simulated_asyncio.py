@@ -17,7 +17,7 @@ BATCHES = penstock.StreamOptions(batch_size=2, flush_interval=0.05, rate_limit=N
 
 
 async def read(system: penstock.System, provider: ScriptedProvider) -> str:
-    stream = system.chat("any", [], provider=provider, options=BATCHES)
+    stream = system.chat("any", "Hello", provider=provider, options=BATCHES)
     return "".join([event.text async for event in stream if isinstance(event, penstock.TokenEvent)])
 
 
@@ -26,7 +26,7 @@ def test_events_and_results_come_in_virtual_time(seed: int) -> None:
     async def main(system: SimulatedSystem) -> float:
         provider = ScriptedProvider(["a ", 100.0, "b ", 900.0, "c"])
         assert await read(system, provider) == "a b c"
-        assert (await system.chat("any", [], provider=provider).aresult()).text == "a b c"
+        assert (await system.chat("any", "Hello", provider=provider).aresult()).text == "a b c"
         await asyncio.sleep(600)
         return asyncio.get_running_loop().time()
 
@@ -42,7 +42,7 @@ def test_the_seed_decides_how_tasks_and_actors_take_turns() -> None:
 
         async def follow(system: SimulatedSystem, name: str) -> None:
             provider = ScriptedProvider(["x", "y", "z"])
-            seen.extend([name async for _ in system.chat("any", [], provider=provider, options=BATCHES)])
+            seen.extend([name async for _ in system.chat("any", "Hello", provider=provider, options=BATCHES)])
 
         async def main(system: SimulatedSystem) -> None:
             await asyncio.gather(*(follow(system, name) for name in "abc"))
@@ -72,7 +72,7 @@ def test_a_time_limit_of_asyncio_is_virtual_and_the_cancelled_reader_lets_go(see
 @pytest.mark.seeds(10)
 def test_to_thread_runs_blocking_calls_in_simulated_threads(seed: int) -> None:
     def block(system: penstock.System) -> str:
-        return system.chat("any", [], provider=ScriptedProvider(["a ", 60.0, "b"])).result().text
+        return system.chat("any", "Hello", provider=ScriptedProvider(["a ", 60.0, "b"])).result().text
 
     def fail() -> None:
         raise ValueError("from the thread")

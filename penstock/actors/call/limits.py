@@ -160,7 +160,7 @@ class Lane(Generic[T]):
 
     >>> lane: Lane[str] = Lane(LimitOptions(), now=0.0)
     >>> lane.hold(10, now=0.0)
-    >>> [lane.ask(name, 0, now=10.0, jitter=0.5) for name in "abc"]
+    >>> [round(lane.ask(name, 0, now=10.0, jitter=0.5), 3) for name in "abc"]
     [0.0, 0.1, inf]
     """
 

@@ -11,12 +11,12 @@ __all__ = ["BREAKER", "INTEGRATION"]
 
 _BEFORE_THE_ANSWER: Final = ("queued", "connecting", "waiting")
 _AT_WORK: Final = (*_BEFORE_THE_ANSWER, "streaming")
-_FAILED: Final = ("Ended", "grace timeout", "total timeout")
+_FAILED: Final = ("Ended", "state timeout", "grace timeout", "total timeout")
 
 
 def _failing(sources: tuple[str, ...], targets: tuple[str, ...], when: str) -> Iterator[Move]:
     for source in sources:
-        yield Move((source,), targets, when, on=_FAILED if source == "queued" else (*_FAILED, "state timeout"))
+        yield Move((source,), targets, when, on=_FAILED)
 
 
 INTEGRATION: Final = StateTable(
