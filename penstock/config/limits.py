@@ -58,11 +58,14 @@ class BreakerOptions(Options):
 
     Attributes:
         failures: failures in a row that open the circuit, 1 … 1,000,000. Requests then fail with `CircuitOpen`.
+        span: how long the failures in a row must have lasted, 0 … 3600 s; many requests that fail in the same moment
+            are retried before that.
         cooldown: how long the circuit stays open before one request may try again, 0.001 … 86,400 s.
         enabled: False sends every request, whatever failed before.
     """
 
     failures: Annotated[int, Between(1, 1_000_000)] = 5
+    span: Annotated[float, Between(0, 3600)] = 5.0
     cooldown: Annotated[float, Between(0.001, 86_400)] = 30.0
     enabled: bool = True
 

@@ -187,7 +187,7 @@ def test_the_tokens_that_were_used_take_the_place_of_the_estimate() -> None:
 
 
 def test_an_endpoint_that_is_down_is_left_alone_and_tried_again() -> None:
-    breaker = BreakerOptions(failures=3, cooldown=20)
+    breaker = BreakerOptions(span=0, failures=3, cooldown=20)
     with SimulatedSystem(5, Settings(breaker=breaker)) as system:
         provider = ScriptedProvider(*[[down()]] * 3, ["well again"])
         for _ in range(3):
@@ -206,7 +206,7 @@ def test_an_endpoint_that_is_down_is_left_alone_and_tried_again() -> None:
 
 
 def test_the_first_delta_of_a_trial_closes_the_circuit_however_long_the_answer_is() -> None:
-    with SimulatedSystem(5, Settings(breaker=BreakerOptions(failures=1, cooldown=20))) as system:
+    with SimulatedSystem(5, Settings(breaker=BreakerOptions(span=0, failures=1, cooldown=20))) as system:
         provider = ScriptedProvider([down()], ["a", HANG])
         with pytest.raises(ConnectError):
             ask(system, provider, request_options=ONCE).result(timeout=5)
@@ -219,7 +219,7 @@ def test_the_first_delta_of_a_trial_closes_the_circuit_however_long_the_answer_i
 
 
 def test_a_circuit_that_opens_during_the_retries_says_what_it_was() -> None:
-    with SimulatedSystem(5, Settings(breaker=BreakerOptions(failures=2))) as system:
+    with SimulatedSystem(5, Settings(breaker=BreakerOptions(span=0, failures=2))) as system:
         error = down()
         provider = ScriptedProvider([error])
         with pytest.raises(CircuitOpen) as caught:
@@ -277,7 +277,8 @@ def test_what_is_not_retried_falls_back_at_once(error: ApiError) -> None:
 
 def test_a_circuit_that_is_open_or_a_queue_that_is_full_falls_back_too() -> None:
     limits = Settings(
-        breaker=BreakerOptions(failures=1), providers={"scripted": ProviderOptions(concurrent_streams=1, max_queue=0)}
+        breaker=BreakerOptions(span=0, failures=1),
+        providers={"scripted": ProviderOptions(concurrent_streams=1, max_queue=0)},
     )
     with with_backup(backup(["fine"]), settings=limits) as system:
         open_circuit = ScriptedProvider([down()])

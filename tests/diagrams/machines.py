@@ -93,7 +93,7 @@ class _Moment(NamedTuple):
 
 def _breaker(steps: int = 7) -> set[Found]:
     """The moves of a circuit breaker: it is small enough to try every sequence of calls."""
-    first = _Moment(Breaker(BreakerOptions(failures=2, cooldown=10.0)))
+    first = _Moment(Breaker(BreakerOptions(span=0, failures=2, cooldown=10.0)))
     found: set[Found] = {(START, "start", first.circuit())}
     here = {first.outline(): first}
     seen = set(here)

@@ -81,7 +81,7 @@ def test_whatever_fails_and_whoever_is_killed_every_place_is_given_back(seed: in
     kinds = (ScriptedProvider, ResumableProvider)
     first = chance.choice(kinds)(*(script(chance) for _ in range(8)))
     backup = chance.choice(kinds)(*(script(chance) for _ in range(8)), name="backup")
-    breaker = BreakerOptions(failures=chance.randint(1, 6), cooldown=0.5)
+    breaker = BreakerOptions(span=0, failures=chance.randint(1, 6), cooldown=0.5)
     budget = RetryBudgetOptions(floor=chance.randint(0, 10))
     with SimulatedSystem(seed, settings(breaker=breaker, retry_budget=budget), providers={"backup": backup}) as system:
         streams, collectors, stopped = [], [], []
@@ -186,7 +186,7 @@ def test_an_integration_that_is_killed_takes_its_answer_up_if_all_of_it_was_take
 def test_an_outage_opens_the_circuit_bounds_the_retries_and_is_found_to_be_over(seed: int) -> None:
     chance = random.Random(seed)
     outage = chance.randint(20, 60)  # this many requests fail
-    breaker = BreakerOptions(failures=5, cooldown=2)
+    breaker = BreakerOptions(span=0, failures=5, cooldown=2)
     budget = RetryBudgetOptions(ratio=0.2, floor=3, window=10)
     with SimulatedSystem(seed, Settings(breaker=breaker, retry_budget=budget)) as system:
         provider = ScriptedProvider(*[[ConnectError("host", "refused")]] * outage, ["well"])

@@ -60,7 +60,7 @@ class Client:
 
 
 def make(clock: VirtualClock | None = None, *, failures: int = 5, **limits: Any) -> Gate:
-    table = GateTable(clock or VirtualClock(), BreakerOptions(failures=failures, cooldown=30))
+    table = GateTable(clock or VirtualClock(), BreakerOptions(span=0, failures=failures, cooldown=30))
     return table.gate("openai", "https://h/v1", LimitOptions(**limits))
 
 
@@ -551,7 +551,7 @@ def test_those_who_wait_when_the_circuit_opens_are_told_one_after_the_other() ->
 
 
 def test_a_switched_off_breaker_lets_everybody_in() -> None:
-    gate = GateTable(VirtualClock(), BreakerOptions(failures=1, enabled=False)).gate("p", "")
+    gate = GateTable(VirtualClock(), BreakerOptions(span=0, failures=1, enabled=False)).gate("p", "")
     for _ in range(10):
         client = Client(gate)
         assert client.enter() == IN
@@ -605,7 +605,7 @@ def test_a_url_is_cleaned_and_never_refused(url: str, clean: str) -> None:
 
 def test_gates_that_nobody_uses_are_forgotten_when_there_are_many() -> None:
     clock = VirtualClock()
-    table = GateTable(clock, BreakerOptions(failures=1))
+    table = GateTable(clock, BreakerOptions(span=0, failures=1))
     used = table.gate("used", "", LimitOptions(requests_per_minute=1))
     used.enter(Ticket(lambda: None))
     failed = table.gate("failed", "")
@@ -765,7 +765,9 @@ def restless() -> Iterator[None]:
 
 @pytest.mark.usefixtures("restless")
 def test_threads_that_hammer_a_gate_lose_nothing_and_all_get_through() -> None:
-    gate = GateTable(SystemClock(), BreakerOptions(failures=10**6)).gate("p", "", LimitOptions(concurrent_streams=3))
+    gate = GateTable(SystemClock(), BreakerOptions(span=0, failures=10**6)).gate(
+        "p", "", LimitOptions(concurrent_streams=3)
+    )
     inside, most, lock = [0], [0], threading.Lock()
     errors: list[BaseException] = []
 

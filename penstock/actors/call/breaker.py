@@ -1,8 +1,8 @@
 """The circuit breaker: an endpoint that fails several times in a row gets no requests for a while. Pure.
 
-``closed`` → ``open`` after `BreakerOptions.failures` consecutive failures → ``half_open`` after ``cooldown`` seconds:
-one request at a time is let in as a trial → ``closed`` if it succeeds, ``open`` again if it fails. The time is passed
-in.
+``closed`` → ``open`` after `BreakerOptions.failures` consecutive failures in at least ``span`` seconds → ``half_open``
+after ``cooldown`` seconds: one request at a time is let in as a trial → ``closed`` if it succeeds, ``open`` again if it
+fails. The time is passed in.
 """
 
 from __future__ import annotations
@@ -23,18 +23,19 @@ class Breaker:
     Every request that is let in carries the `epoch` of that moment. Its result counts only if the circuit has not
     changed its state since, so requests that were under way when it opened neither keep it open nor close it.
 
-    >>> breaker = Breaker(BreakerOptions(failures=2, cooldown=30))
+    >>> breaker = Breaker(BreakerOptions(failures=2, span=1, cooldown=30))
     >>> breaker.failed(breaker.epoch, now=0.0), breaker.failed(breaker.epoch, now=1.0)
     (False, True)
     >>> breaker.closed_for(now=11.0), breaker.circuit(now=11.0), breaker.circuit(now=31.0)
     (20.0, 'open', 'half_open')
     """
 
-    __slots__ = ("_opened_at", "_options", "_trial", "epoch", "failures")
+    __slots__ = ("_first_failure", "_opened_at", "_options", "_trial", "epoch", "failures")
 
     def __init__(self, options: BreakerOptions) -> None:
         self._options = options
         self._opened_at: float | None = None
+        self._first_failure = 0.0  # of the consecutive ones
         self._trial = False
         self.failures = 0  # consecutive
         self.epoch = 0
@@ -81,13 +82,19 @@ class Breaker:
         """Note a failure of the endpoint; returns whether that opened the circuit."""
         if epoch != self.epoch or not self._options.enabled:
             return False
+        if not self.failures:
+            self._first_failure = now
         self.failures += 1
-        if self._opened_at is None and self.failures < self._options.failures:
+        if self._opened_at is None and not self._is_too_much(now):
             return False
         self._opened_at = now
         self._trial = False
         self.epoch += 1
         return True
+
+    def _is_too_much(self, now: float) -> bool:
+        options = self._options
+        return self.failures >= options.failures and now - self._first_failure >= options.span
 
     def abstained(self, epoch: int) -> bool:
         """Note a request that says nothing about the endpoint; returns whether another trial may start now."""

@@ -59,4 +59,4 @@ def test_a_switch_is_true_or_false() -> None:
 def test_an_unknown_option_is_refused_by_name() -> None:
     with pytest.raises(OptionError) as caught:
         BreakerOptions(limit=3)  # type: ignore[call-arg]
-    assert str(caught.value) == "limit: no such option of BreakerOptions; there are failures, cooldown, enabled"
+    assert str(caught.value) == "limit: no such option of BreakerOptions; there are failures, span, cooldown, enabled"

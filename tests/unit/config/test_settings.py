@@ -532,7 +532,7 @@ def test_a_providers_limits_come_from_its_own_table_and_for_the_default_one_from
 
 def test_breaker_budget_and_prices_have_their_documented_defaults() -> None:
     settings = Settings()
-    assert settings.breaker == BreakerOptions(failures=5, cooldown=30.0, enabled=True)
+    assert settings.breaker == BreakerOptions(failures=5, span=5.0, cooldown=30.0, enabled=True)
     assert settings.retry_budget == RetryBudgetOptions(ratio=0.2, floor=100, window=10.0)
     assert settings.prices is None
 

@@ -24,14 +24,14 @@ from penstock.errors import (
 
 
 def opened(failures: int = 3, at: float = 0.0) -> Breaker:
-    breaker = Breaker(BreakerOptions(failures=failures, cooldown=30))
+    breaker = Breaker(BreakerOptions(span=0, failures=failures, cooldown=30))
     for _ in range(failures):
         breaker.failed(breaker.let_in(), at)
     return breaker
 
 
 def test_failures_in_a_row_open_it_for_its_cooldown() -> None:
-    breaker = Breaker(BreakerOptions(failures=3, cooldown=30))
+    breaker = Breaker(BreakerOptions(span=0, failures=3, cooldown=30))
     assert [breaker.failed(breaker.let_in(), 5.0) for _ in range(3)] == [False, False, True]
     assert (breaker.circuit(5.0), breaker.closed_for(5.0)) == ("open", 30.0)
     assert (breaker.circuit(34.9), breaker.closed_for(34.5)) == ("open", 0.5)
@@ -39,7 +39,7 @@ def test_failures_in_a_row_open_it_for_its_cooldown() -> None:
 
 
 def test_a_success_between_failures_starts_the_count_again() -> None:
-    breaker = Breaker(BreakerOptions(failures=2))
+    breaker = Breaker(BreakerOptions(span=0, failures=2))
     for _ in range(10):
         assert not breaker.failed(breaker.let_in(), 0.0)
         assert not breaker.succeeded(breaker.let_in())
@@ -47,7 +47,7 @@ def test_a_success_between_failures_starts_the_count_again() -> None:
 
 
 def test_what_says_nothing_neither_opens_nor_starts_the_count_again() -> None:
-    breaker = Breaker(BreakerOptions(failures=2))
+    breaker = Breaker(BreakerOptions(span=0, failures=2))
     breaker.failed(breaker.let_in(), 0.0)
     for _ in range(10):
         assert not breaker.abstained(breaker.let_in())
@@ -79,7 +79,7 @@ def test_a_trial_that_says_nothing_lets_another_one_try() -> None:
 
 
 def test_what_was_let_in_before_a_change_has_no_say_after_it() -> None:
-    breaker = Breaker(BreakerOptions(failures=1))
+    breaker = Breaker(BreakerOptions(span=0, failures=1))
     old = breaker.let_in()
     assert breaker.failed(breaker.let_in(), 0.0)
     assert not breaker.succeeded(old)
@@ -95,7 +95,7 @@ def test_what_was_let_in_before_a_change_has_no_say_after_it() -> None:
 
 
 def test_switched_off_it_never_opens() -> None:
-    breaker = Breaker(BreakerOptions(failures=1, enabled=False))
+    breaker = Breaker(BreakerOptions(span=0, failures=1, enabled=False))
     assert not any(breaker.failed(breaker.let_in(), 0.0) for _ in range(100))
     assert breaker.closed_for(0.0) == 0.0
 
@@ -104,7 +104,7 @@ def test_switched_off_it_never_opens() -> None:
 def test_whatever_happens_nobody_is_let_in_while_open_and_never_two_while_half_open(
     steps: list[tuple[float, str]],
 ) -> None:
-    breaker = Breaker(BreakerOptions(failures=3, cooldown=30))
+    breaker = Breaker(BreakerOptions(span=0, failures=3, cooldown=30))
     now, inside, trials, opened_at = 0.0, list[int](), list[int](), -1e9
     for pause, step in steps:
         now += pause
@@ -164,3 +164,30 @@ def test_what_counts_against_an_endpoint(error: ProviderError, counts: bool) -> 
 def test_a_connection_that_closes_counts_only_before_the_first_delta() -> None:
     assert counts_as_failure(IncompleteStream("closed"), answered=False)
     assert not counts_as_failure(IncompleteStream("closed"), answered=True)
+
+
+def test_failures_within_the_span_do_not_open_it() -> None:
+    breaker = Breaker(BreakerOptions(failures=3, span=5, cooldown=30))
+    opened = [breaker.failed(breaker.epoch, now=100 + 0.1 * number) for number in range(50)]
+    assert not any(opened)
+    assert breaker.is_closed
+    assert breaker.failed(breaker.epoch, now=105.0)
+
+
+def test_few_failures_do_not_open_it_however_long_they_take() -> None:
+    breaker = Breaker(BreakerOptions(failures=3, span=5, cooldown=30))
+    assert [breaker.failed(breaker.epoch, now=now) for now in (0.0, 1000.0, 2000.0)] == [False, False, True]
+
+
+def test_a_success_begins_the_span_again() -> None:
+    breaker = Breaker(BreakerOptions(failures=2, span=5, cooldown=30))
+    breaker.failed(breaker.epoch, now=0.0)
+    breaker.succeeded(breaker.epoch)
+    assert [breaker.failed(breaker.epoch, now=now) for now in (10.0, 14.0, 15.0)] == [False, False, True]
+
+
+def test_a_trial_that_fails_opens_it_at_once() -> None:
+    breaker = Breaker(BreakerOptions(failures=1, span=5, cooldown=30))
+    breaker.failed(breaker.epoch, now=0.0)
+    assert breaker.failed(breaker.epoch, now=5.0)
+    assert breaker.failed(breaker.let_in(), now=40.0)
