@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeAlias
 
 import pykka
 
@@ -24,12 +24,16 @@ from penstock.config.checks import check_metadata, check_number
 from penstock.config.options import OnOrphan, RequestOptions, StreamOptions
 from penstock.config.surrogates import replace_surrogates
 from penstock.errors import AgentStopped, OptionError, ProcessDead
+from penstock.events import StreamCompleted
 from penstock.ports import ChatCall, Provider, Tool
 from penstock.services import HasServices, Services
-from penstock.stream import Stream
+from penstock.stream import Stream, await_or_cancel, wait_or_cancel
 from penstock.supervisors.system.agents import start_agent, start_call, start_task
 
 __all__ = ["Agent", "create_agent"]
+
+UserMessage: TypeAlias = str | Sequence[Mapping[str, Any]] | Mapping[str, Any]
+"""A text, a list of content parts, or a whole message of the role ``user``."""
 
 _NOT_ACCEPTED: Final = "the agent did not accept the message"
 
@@ -64,7 +68,7 @@ class Agent:
 
     def stream_chat(
         self,
-        message: str | Sequence[Mapping[str, Any]] | Mapping[str, Any],
+        message: UserMessage,
         subscriber: pykka.ActorRef[Any] | Callable[[Any], object] | None = None,
         *,
         stream_id: str | None = None,
@@ -123,6 +127,38 @@ class Agent:
             opened.propose(Cancel(_NOT_ACCEPTED))
             raise
         return stream
+
+    def chat(
+        self,
+        message: UserMessage,
+        *,
+        timeout: float | None = None,
+        **more: Any,
+    ) -> StreamCompleted:
+        """Send a message, wait for the answer and return it.
+
+        Args:
+            message: as for `stream_chat`.
+            timeout: seconds after which the answer is cancelled; None waits without limit.
+            **more: other arguments of `stream_chat`.
+
+        Raises:
+            PenstockError: the answer failed; as for `Stream.result`, and as for `stream_chat`.
+            CallTimeout: it was not complete within ``timeout`` seconds.
+        """
+        check_number("timeout", timeout, 0, 86_400, optional=True)
+        return wait_or_cancel(self.stream_chat(message, **more), timeout)
+
+    async def achat(
+        self,
+        message: UserMessage,
+        *,
+        timeout: float | None = None,
+        **more: Any,
+    ) -> StreamCompleted:
+        """The same as `chat`, without blocking the event loop. Cancelling the task cancels the answer."""
+        check_number("timeout", timeout, 0, 86_400, optional=True)
+        return await await_or_cancel(self.stream_chat(message, **more), timeout)
 
     # --- calls that wait for approval ----------------------------------------------------------------------------
 

@@ -6,30 +6,36 @@ reader: they can be cancelled, raise the same typed errors, and never show keys.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, Protocol
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
-from penstock.actors.call.fetch import fetch
+from penstock.actors.call.fetch import afetch, fetch
+from penstock.actors.runtime.dispatcher import Dispatcher
 from penstock.adapters.tools import check_names, check_tools, name_of, to_tool
 from penstock.config.checks import check_number
 from penstock.config.options import RequestOptions
 from penstock.errors import (
     ApiError,
     OptionError,
+    PenstockError,
     ProtocolError,
     ProviderError,
     ProviderTimeout,
 )
 from penstock.events import StreamCompleted
-from penstock.ports import CanListModels, Provider, ProviderRequest, Secret
+from penstock.ports import CanListModels, Provider, ProviderRequest, Reader, Secret
 from penstock.services import HasServices, Services
-from penstock.stream import Stream
+from penstock.stream import Stream, await_or_cancel, wait_or_cancel
 
 __all__ = ["ProviderClient", "ProviderHealth", "create_client"]
 
 _MOST_PAGES: Final = 100
+
+T = TypeVar("T")
+_Steps: TypeAlias = Generator[tuple[ProviderRequest, float], bytes, T]
+"""Yields requests with their time-outs in seconds, and gets the bodies of the answers."""
 
 
 class ProviderHealth(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,12 +100,21 @@ class ProviderClient:
         """
         check_number("timeout", timeout, 0.001, 86_400, optional=True)
         stream = self.stream_chat_completion(messages, model=model, request_options=request_options, **params)
-        try:
-            return stream.result(timeout)
-        except BaseException:  # the time-out, Ctrl-C: the answer is no longer needed
-            if not stream.is_over:
-                stream.cancel("the caller stopped waiting")
-            raise
+        return wait_or_cancel(stream, timeout)
+
+    async def achat_completion(
+        self,
+        messages: str | Sequence[Mapping[str, Any]],
+        *,
+        model: str | None = None,
+        timeout: float | None = None,
+        request_options: RequestOptions | None = None,
+        **params: Any,
+    ) -> StreamCompleted:
+        """The same as `chat_completion`, without blocking the event loop. Cancelling the task cancels the call."""
+        check_number("timeout", timeout, 0.001, 86_400, optional=True)
+        stream = self.stream_chat_completion(messages, model=model, request_options=request_options, **params)
+        return await await_or_cancel(stream, timeout)
 
     def chat_completion_with_tools(
         self,
@@ -116,10 +131,23 @@ class ProviderClient:
         ``tools`` are functions, `Tool` objects, or tools in OpenAI's or the provider's own form. For the other
         arguments and errors see `chat_completion`.
         """
-        forms = [_tool_form(tool) for tool in check_tools(tools)]
-        check_names(name_of(form) for form in forms)
         return self.chat_completion(
-            messages, model=model, timeout=timeout, request_options=request_options, tools=forms, **params
+            messages, model=model, timeout=timeout, request_options=request_options, tools=_forms(tools), **params
+        )
+
+    async def achat_completion_with_tools(
+        self,
+        messages: str | Sequence[Mapping[str, Any]],
+        tools: Iterable[Any],
+        *,
+        model: str | None = None,
+        timeout: float | None = None,
+        request_options: RequestOptions | None = None,
+        **params: Any,
+    ) -> StreamCompleted:
+        """The same as `chat_completion_with_tools`, without blocking the event loop."""
+        return await self.achat_completion(
+            messages, model=model, timeout=timeout, request_options=request_options, tools=_forms(tools), **params
         )
 
     def stream_chat_completion(
@@ -159,6 +187,13 @@ class ProviderClient:
             ProviderError: the provider cannot be reached, refuses, or answers with something else.
             ProviderTimeout: the list was not complete within ``timeout`` seconds.
         """
+        return self._run(self._list_models(timeout))
+
+    async def alist_models(self, timeout: float = 10.0) -> list[str]:
+        """The same as `list_models`, without blocking the event loop. Cancelling the task closes the connection."""
+        return await self._arun(self._list_models(timeout))
+
+    def _list_models(self, timeout: float) -> _Steps[list[str]]:
         check_number("timeout", timeout, 0.001, 86_400)
         lister = self._lister()
         clock = self._services.runtime.clock
@@ -169,7 +204,7 @@ class ProviderClient:
             left = deadline - clock.monotonic()
             if left <= 0:
                 raise ProviderTimeout("total", timeout)
-            found, page = lister.models(self._fetch(lister.models_request(page), left))
+            found, page = lister.models((yield lister.models_request(page), left))
             names += found
             if page is None:
                 return names
@@ -181,12 +216,19 @@ class ProviderClient:
         Raises:
             OptionError: the provider has no list of models.
         """
+        return self._run(self._check_health(timeout))
+
+    async def ahealth_check(self, timeout: float = 5.0) -> ProviderHealth:
+        """The same as `health_check`, without blocking the event loop. Cancelling the task closes the connection."""
+        return await self._arun(self._check_health(timeout))
+
+    def _check_health(self, timeout: float) -> _Steps[ProviderHealth]:
         check_number("timeout", timeout, 0.001, 86_400)
         lister = self._lister()
         clock = self._services.runtime.clock
         started = clock.monotonic()
         try:
-            lister.models(self._fetch(lister.models_request(), timeout))
+            lister.models((yield lister.models_request(), timeout))
         except ApiError as error:
             return ProviderHealth(
                 ok=False, latency_s=clock.monotonic() - started, status=error.status, detail=error.message
@@ -200,17 +242,41 @@ class ProviderClient:
             raise OptionError("provider", self._account, "a provider that lists its models")
         return self._provider
 
-    def _fetch(self, request: ProviderRequest, timeout: float) -> bytes:
-        """Send a request whose answer is not a stream; returns the body.
+    # --- requests whose answer is not a stream -------------------------------------------------------------------
 
-        Raises:
-            ProviderError: as for streams.
-        """
+    def _run(self, steps: _Steps[T]) -> T:
+        """Send the requests that ``steps`` yields, and send it the bodies; returns what it returns."""
+        try:
+            request, timeout = next(steps)
+            while True:
+                try:
+                    body = fetch(*self._line(), request, self._services.settings.request, timeout)
+                except PenstockError as error:
+                    request, timeout = steps.throw(error)
+                else:
+                    request, timeout = steps.send(body)
+        except StopIteration as done:
+            value: T = done.value
+            return value
+
+    async def _arun(self, steps: _Steps[T]) -> T:
+        try:
+            request, timeout = next(steps)
+            while True:
+                try:
+                    body = await afetch(*self._line(), request, self._services.settings.request, timeout)
+                except PenstockError as error:
+                    request, timeout = steps.throw(error)
+                else:
+                    request, timeout = steps.send(body)
+        except StopIteration as done:
+            value: T = done.value
+            return value
+
+    def _line(self) -> tuple[Reader, Dispatcher, Provider]:
         services = self._services
         services.check_running()
-        return fetch(
-            services.reader, services.runtime.dispatcher, self._provider, request, services.settings.request, timeout
-        )
+        return services.reader, services.runtime.dispatcher, self._provider
 
 
 class _ChatSystem(HasServices, Protocol):
@@ -235,6 +301,12 @@ def create_client(
         OptionError: there is no such provider, or an argument is not allowed.
     """
     return ProviderClient(self._services, self.create_chat_token_stream, name, base_url, api_key)
+
+
+def _forms(tools: Iterable[Any]) -> list[Any]:
+    forms = [_tool_form(tool) for tool in check_tools(tools)]
+    check_names(name_of(form) for form in forms)
+    return forms
 
 
 def _tool_form(tool: Any) -> Any:

@@ -259,9 +259,10 @@ class Stream:
         self._record.over.get(timeout=timeout)
         return self._value()
 
-    async def aresult(self) -> StreamCompleted:
+    async def aresult(self, timeout: float | None = None) -> StreamCompleted:
         """The same as `result`, without blocking the event loop."""
-        await self._record.over
+        check_number("timeout", timeout, 0, 86_400, optional=True)
+        await self._record.over.aget(timeout)
         return self._value()
 
     def _value(self) -> StreamCompleted:
@@ -315,6 +316,28 @@ class Stream:
 
     def __repr__(self) -> str:
         return f"<Stream {self.stream_id!r}, {self.state}>"
+
+
+def wait_or_cancel(stream: Stream, timeout: float | None) -> StreamCompleted:
+    """Wait for the result, and cancel the stream if the wait ends without one: a time-out, Ctrl-C."""
+    try:
+        return stream.result(timeout)
+    except BaseException:
+        _cancel_unwanted(stream)
+        raise
+
+
+async def await_or_cancel(stream: Stream, timeout: float | None) -> StreamCompleted:
+    """The same as `wait_or_cancel`, without blocking the event loop; also if the task is cancelled."""
+    try:
+        return await stream.aresult(timeout)
+    except BaseException:
+        _cancel_unwanted(stream)
+        raise
+
+
+def _cancel_unwanted(stream: Stream) -> None:
+    stream._record.propose(Cancel("the caller stopped waiting"))
 
 
 class _Texts(Iterable[str], AsyncIterable[str]):

@@ -124,9 +124,9 @@ class Structured(Generic[T]):
         check_number("timeout", timeout, 0, 86_400, optional=True)
         return self._validated(self.stream.result(timeout))
 
-    async def aresult(self) -> T:
+    async def aresult(self, timeout: float | None = None) -> T:
         """The same without blocking the event loop."""
-        return self._validated(await self.stream.aresult())
+        return self._validated(await self.stream.aresult(timeout))
 
     def _validated(self, completed: StreamCompleted) -> T:
         text = _last_round(self.stream, completed)

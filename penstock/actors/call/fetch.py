@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from penstock.actors.runtime.dispatcher import Dispatcher
 from penstock.actors.runtime.reply import Reply
 from penstock.config.options import RequestOptions
 from penstock.errors import CallTimeout, IncompleteStream, PenstockError, ProtocolError, ProviderTimeout
-from penstock.ports import Decoder, Delta, Provider, ProviderRequest, Reader
+from penstock.ports import Decoder, Delta, Provider, ProviderRequest, Reader, ReaderJob
 
-__all__ = ["fetch"]
+__all__ = ["afetch", "fetch"]
 
 _LONGEST: Final = 16 * 1_048_576  # bytes
 
@@ -30,18 +31,51 @@ def fetch(
         ProviderTimeout: the body was not complete within ``timeout`` seconds.
         ProviderError: as for streams.
     """
+    reply, job = _start(reader, dispatcher, provider, request, options, timeout)
+    with _cancelling(job, timeout):
+        body: bytes = reply.get(timeout=timeout)
+    return body
+
+
+async def afetch(
+    reader: Reader,
+    dispatcher: Dispatcher,
+    provider: Provider,
+    request: ProviderRequest,
+    options: RequestOptions,
+    timeout: float,
+) -> bytes:
+    """The same as `fetch`, without blocking the event loop. Cancelling the task closes the connection."""
+    reply, job = _start(reader, dispatcher, provider, request, options, timeout)
+    with _cancelling(job, timeout):
+        body: bytes = await reply.aget(timeout)
+    return body
+
+
+def _start(
+    reader: Reader,
+    dispatcher: Dispatcher,
+    provider: Provider,
+    request: ProviderRequest,
+    options: RequestOptions,
+    timeout: float,
+) -> tuple[Reply, ReaderJob]:
     options = options.replace(connect_timeout=min(options.connect_timeout, timeout), total_timeout=timeout)
     reply = Reply(dispatcher, "the provider")
-    job = reader.start(_BodyProvider(provider), request, options, _BodySink(reply))
+    return reply, reader.start(_BodyProvider(provider), request, options, _BodySink(reply))
+
+
+@contextlib.contextmanager
+def _cancelling(job: ReaderJob, timeout: float) -> Iterator[None]:
+    """Cancel the job if the wait for it ends with an exception."""
     try:
-        body: bytes = reply.get(timeout=timeout)
+        yield
     except CallTimeout:
         job.cancel()
         raise ProviderTimeout("total", timeout) from None
     except BaseException:
         job.cancel()
         raise
-    return body
 
 
 class _BodyProvider:

@@ -157,6 +157,17 @@ class Reply(pykka.Future[Any]):
                 callbacks.remove(latch.release)
         return answered
 
+    async def aget(self, timeout: float | None = None) -> Any:
+        """The same as `get`, without blocking the event loop."""
+        limit = asyncio.timeout(timeout)
+        try:
+            async with limit:
+                return await self
+        except TimeoutError:
+            if limit.expired() and not self.is_done:
+                raise CallTimeout(self._what, timeout or 0.0) from None
+            raise  # the answer itself is a TimeoutError
+
     def __await__(self) -> Generator[Any, None, Any]:
         """Wait in an event loop without blocking it.
 
