@@ -16,6 +16,7 @@ from penstock.actors.agent.history import History, Message, read_turns, user_mes
 from penstock.actors.agent.record import AgentRecord, AgentStatistics, Approve
 from penstock.actors.agent.toolround import Decide
 from penstock.actors.agent.turn import Turn
+from penstock.actors.runtime.dispatcher import check_process
 from penstock.actors.stream.messages import Cancel
 from penstock.adapters.providers.call_options import take_call_options
 from penstock.adapters.tools import check_names, check_tools, name_of, to_tool
@@ -199,6 +200,7 @@ class Agent:
 
     @history.setter
     def history(self, messages: Iterable[Mapping[str, Any]]) -> None:
+        check_process(self._record.runtime.dispatcher)
         self._record.set_history(*read_turns(messages))
 
     def forget(self, turns: int = 1) -> int:
@@ -211,6 +213,7 @@ class Agent:
             OptionError: ``turns`` is not a whole number from 1.
         """
         check_number("turns", turns, 1, 1e9, whole=True)
+        check_process(self._record.runtime.dispatcher)
         return self._record.forget(turns)
 
     @property

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import uuid
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 
@@ -35,6 +37,8 @@ from penstock.ports.messages import check_finite, check_items, check_messages
 from penstock.supervisors.system.asking import ask_for_stream
 
 __all__ = ["HasServices", "Services"]
+
+_in_use: Final[weakref.WeakSet[Services]] = weakref.WeakSet()
 
 
 class Services:
@@ -78,6 +82,7 @@ class Services:
         self.gates = GateTable(runtime.clock, settings.breaker, settings.retry_budget)
         self.root: ProcessRef | None = None  # the root supervisor, once it is started
         self.is_stopped = False
+        _in_use.add(self)
 
     @property
     def call_timeout(self) -> float:
@@ -208,6 +213,19 @@ def _checked(call: ChatCall, *, responses: bool) -> ChatCall:
         return call
     check_finite(call.input, "input" if responses else "messages")
     return msgspec.structs.replace(call, input=mend_surrogates(call.input), parameters=mend_surrogates(call.parameters))
+
+
+def _after_fork() -> None:
+    """In the child, refuse what is pushed into streams of the parent, which no actor emits here."""
+    for services in tuple(_in_use):
+        pid: int | None = getattr(services.runtime.dispatcher, "pid", None)
+        if pid is not None:
+            for record in services.streams.all():
+                record.intake.forked(pid)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 class HasServices(Protocol):

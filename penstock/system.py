@@ -112,7 +112,9 @@ class System:
 
         Raises:
             SystemStopped: the system has been stopped; make a new one.
+            SystemForked: it was started in the process that this one is a fork of; make a new one.
         """
+        self._check_process()
         with self._lock:
             if self._stopped:
                 raise SystemStopped()
@@ -241,12 +243,15 @@ class System:
         check_process(services.runtime.dispatcher)
         return services
 
+    def _check_process(self) -> None:
+        """Raise `SystemForked` if it was started in the process that this one is a fork of."""
+        services = self._started
+        check_process(None if services is None else services.runtime.dispatcher)
+
     @property
     def _is_forked(self) -> bool:
-        """Whether it was started in the process that this one is a fork of."""
-        services = self._started
         try:
-            check_process(None if services is None else services.runtime.dispatcher)
+            self._check_process()
         except SystemForked:
             return True
         return False
@@ -414,6 +419,7 @@ class System:
         Raises:
             StreamNotFound: there is none.
         """
+        self._check_process()
         return Stream(self._table.get(stream_id), self.settings.runtime.call_timeout)
 
     # --- processes of your own -----------------------------------------------------------------------------------
@@ -472,6 +478,7 @@ class System:
 
     def get_active_streams(self) -> list[StreamInfo]:
         """All running streams, oldest first. Never blocks."""
+        self._check_process()
         return [stream_info(record) for record in self._table.all() if not record.is_over]
 
     def get_stream_info(self, stream_id: str) -> StreamInfo:
@@ -480,6 +487,7 @@ class System:
         Raises:
             StreamNotFound: there is none.
         """
+        self._check_process()
         return stream_info(self._table.get(stream_id))
 
     def statistics(self) -> SystemStatistics:

@@ -13,7 +13,7 @@ from typing import Final
 from penstock.actors.runtime.dispatcher import Dispatcher
 from penstock.actors.stream.buffer import Batch, EventBatch, TokenBuffer
 from penstock.config.options import StreamOptions
-from penstock.errors import BufferFull, OptionError, StreamClosed
+from penstock.errors import BufferFull, OptionError, StreamClosed, SystemForked
 from penstock.events import TokenKind, ToolEvent
 from penstock.ports import Clock
 
@@ -30,6 +30,7 @@ class Intake:
         "_clock",
         "_dispatcher",
         "_epoch",
+        "_forked_from",
         "_lock",
         "_options",
         "_waiters",
@@ -52,6 +53,7 @@ class Intake:
         self._dispatcher = dispatcher
         self._clock = clock
         self._lock = threading.Lock()
+        self._forked_from: int | None = None  # the process that the stream runs in, if this is a fork of it
         self._epoch = 0  # of the present actor; an abandoned one must not disturb its successor
         self._wake: Callable[[], None] = _no_actor
         self._wake_at = _NEVER
@@ -129,7 +131,7 @@ class Intake:
         """
         with self._lock:
             if self.closed or (is_void is not None and is_void()):
-                raise StreamClosed(self.stream_id)
+                raise self._refusal()
             done = self._fill(tokens, 0)
             if done < len(tokens):
                 self._wait_for_room(_Notice(on_room))
@@ -162,7 +164,7 @@ class Intake:
         while True:
             with self._lock:
                 if self.closed or (is_void is not None and is_void()):
-                    raise StreamClosed(self.stream_id)
+                    raise self._refusal()
                 done = self._fill(tokens, done)
                 if done == len(tokens):
                     return
@@ -298,6 +300,16 @@ class Intake:
             self._options = options
             self.buffer.max_size = options.max_buffer_size
             self._release()
+
+    def forked(self, pid: int) -> None:
+        """Take no more tokens in a fork of the process ``pid``, where no actor runs. No other thread exists yet."""
+        self._lock = threading.Lock()  # a thread of the other process may have held it
+        self._forked_from = pid
+        self.closed = True
+        self._waiters = None
+
+    def _refusal(self) -> StreamClosed | SystemForked:
+        return StreamClosed(self.stream_id) if self._forked_from is None else SystemForked(self._forked_from)
 
     def close(self, epoch: int | None = None) -> None:
         """Take no more tokens. A producer that waits for room gets `StreamClosed`."""
