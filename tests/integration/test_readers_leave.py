@@ -26,7 +26,7 @@ from penstock.testing import eventually
 WORDS = tuple(f'"{n}" ' for n in range(2000))
 FAST = penstock.StreamOptions(batch_size=1, flush_interval=0.01, rate_limit=None)
 SLOWLY = Answer(tokens=("[1", *[", 1"] * 3000), pace=0.01)
-SOON = 1.0  # seconds
+SOON = 10.0
 
 Read = Callable[[penstock.Stream], Any]
 
@@ -258,7 +258,7 @@ def site(system: penstock.System, provider: LoopbackProvider) -> Iterator[int]:
 
     @app.get("/texts")
     async def respond_with_texts() -> StreamingResponse:
-        return StreamingResponse(ask(system, provider).atexts(), media_type="text/plain")
+        return StreamingResponse(ask(system, provider).texts(), media_type="text/plain")
 
     @app.get("/sync")
     def respond_sync() -> StreamingResponse:
