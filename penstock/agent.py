@@ -304,8 +304,9 @@ def create_agent(
         agent_options: the agent's limits; None takes the settings' ``agent`` group.
         max_tool_rounds: instead of the one in ``agent_options``.
         history: messages of a conversation to continue, as in another agent's ``history``.
-        approve: called with each `ToolCall` before it runs, in a thread of its own. True runs it, False denies it, None
-            asks by a `ToolApprovalRequested` event. Without it, only tools with ``needs_approval`` ask by that event.
+        approve: called with each `ToolCall` before it runs, in a thread of its own, or awaited as async tools are.
+            True runs it, False denies it, None asks by a `ToolApprovalRequested` event. Without it, only tools with
+            ``needs_approval`` ask by that event.
         metadata: is part of every event of its streams.
         **request_parameters: as for `chat`; added to each request.
 

@@ -134,6 +134,7 @@ class Services:
                 restart=restart,
                 journal=journal or self.journal,
                 feed=feed,
+                loop_thread=self.loop_thread,
             )
 
         limit = self.call_timeout if timeout is None else timeout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from typing import Any
@@ -17,12 +18,13 @@ from penstock.actors.stream.record import StreamRecord
 from penstock.actors.stream.sink import StreamSink
 from penstock.actors.stream.statistics import StreamStatistics
 from penstock.actors.stream.subscribers.callback import CallbackSubscription
+from penstock.actors.stream.subscribers.coroutine import CoroutineSubscription, is_async
 from penstock.actors.stream.subscribers.pull import Events, Findings, PullSubscription
 from penstock.actors.stream.subscribers.push import PushSubscription
 from penstock.actors.stream.texts import TextFinder, completion
 from penstock.config.checks import check_choice, check_number
 from penstock.config.options import Slow, StreamOptions
-from penstock.errors import OptionError, ProcessDead, StreamClosed
+from penstock.errors import OptionError, ProcessDead, StreamClosed, SystemStopped
 from penstock.events import FrozenDict, StreamCompleted
 from penstock.ports import Sink
 from penstock.supervisors.system.asking import ask_until_back
@@ -203,9 +205,13 @@ class Stream:
         A target that is subscribed already keeps its subscription, and gets each event once. An actor that dies, or a
         function that raises, is unsubscribed.
 
+        An async function is awaited for one event after the other on the caller's running event loop, or without one
+        on the system's own. `unsubscribe` cancels the call that runs, unless that call uses it. When the loop ends, the
+        function is unsubscribed, with a warning in the log.
+
         Args:
-            target: the actor's ref, or a function of one argument, which runs in a copy of the caller's context
-                (`contextvars`).
+            target: the actor's ref, or a function of one argument, async or not, which runs in a copy of the caller's
+                context (`contextvars`).
             slow: what happens when more than ``window`` events wait for it.
             after: send events with a greater ``seq``; 0 sends all.
             window: 1 … 1,000,000.
@@ -220,25 +226,46 @@ class Stream:
         known = record.hub.find(target)
         if known is not None:
             return known
-        runtime = record.runtime
-        if isinstance(target, pykka.ActorRef):
-            if not target.is_alive():
-                raise ProcessDead(str(target))
-            subscription: PushSubscription = PushSubscription(record.hub, cursor, target, target)
-        elif callable(target) and not isinstance(target, type):
-            subscription = CallbackSubscription(record.hub, cursor, target, runtime)
-        else:
-            raise OptionError("target", type(target).__name__, "a pykka.ActorRef or a function of one argument")
+        subscription = self._subscription(target, cursor)
         counts = record.hub.add(subscription)
         if counts is not subscription:  # another thread was faster
             subscription.unsubscribe()
             return counts
+        if isinstance(subscription, CoroutineSubscription):
+            subscription.begin()
+            return subscription
         # After `add`: a handler that is being restarted misses this message, and finds the subscription in the hub.
-        handler = runtime.whereis(HANDLER)
+        handler = record.runtime.whereis(HANDLER)
         if handler is not None:
             handler.tell(Watch(subscription))
         subscription.wake()
         return subscription
+
+    def _subscription(
+        self, target: pykka.ActorRef[Any] | Callable[[Any], object], cursor: Cursor
+    ) -> PushSubscription | CoroutineSubscription:
+        record = self._record
+        if isinstance(target, pykka.ActorRef):
+            if not target.is_alive():
+                raise ProcessDead(str(target))
+            return PushSubscription(record.hub, cursor, target, target)
+        if is_async(target):
+            return CoroutineSubscription(record.hub, cursor, target, record.runtime.dispatcher, self._loop())
+        if callable(target) and not isinstance(target, type):
+            return CallbackSubscription(record.hub, cursor, target, record.runtime)
+        raise OptionError("target", type(target).__name__, "a pykka.ActorRef or a function of one argument")
+
+    def _loop(self) -> asyncio.AbstractEventLoop:
+        """The caller's event loop, or the system's."""
+        loop, own = asyncio._get_running_loop(), self._record.loop_thread
+        if loop is not None:
+            return loop
+        if own is None:
+            raise OptionError("target", "an async function", "an async function where an event loop runs")
+        try:
+            return own.start()
+        except RuntimeError:
+            raise SystemStopped() from None
 
     def unsubscribe(self, target: pykka.ActorRef[Any] | Callable[[Any], object]) -> None:
         """Undo `subscribe`. Harmless if the target is not subscribed."""

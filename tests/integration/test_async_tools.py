@@ -296,3 +296,57 @@ def test_a_task_of_a_loop_thread_may_close_it() -> None:
 
     assert loop.run_coroutine(close()).result(20)
     assert loop.close(20)
+
+
+@pytest.mark.parametrize("is_allowed", [True, False])
+@pytest.mark.parametrize("has_loop", [True, False])
+def test_approve_may_be_async_and_runs_on_the_same_loop(
+    system: penstock.System, is_allowed: bool, has_loop: bool
+) -> None:
+    pool = Pool()
+    loops: set[int] = set()
+
+    async def approve(call: penstock.ToolCall) -> bool:
+        await asyncio.sleep(0.01)
+        loops.add(id(asyncio.get_running_loop()))
+        return is_allowed
+
+    async def main(agent: penstock.Agent) -> list[Any]:
+        return [event async for event in agent.stream_chat("go")]
+
+    asked = Answer(text="", tool_calls=(ScriptedCall("query", '{"i": 1}'),))
+    with (
+        LoopbackProvider(Script([asked, Answer("done")])) as provider,
+        system.agent(model="m", base_url=provider.base_url, api_key="x", tools=[pool.query], approve=approve) as agent,
+    ):
+        events = asyncio.run(main(agent)) if has_loop else list(agent.stream_chat("go"))
+    assert [status for status, _ in results(events)] == ["ok" if is_allowed else "denied"]
+    assert not is_allowed or loops == pool.loops
+    assert len(loops) == 1
+
+
+def test_an_async_approve_that_takes_too_long_is_cancelled(system: penstock.System) -> None:
+    cancelled = threading.Event()
+
+    async def approve(call: penstock.ToolCall) -> bool:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            cancelled.set()
+        return True
+
+    asked = Answer(text="", tool_calls=(ScriptedCall("query", '{"i": 1}'),))
+    limits = penstock.AgentOptions(approval_timeout=0.1)
+    with (
+        LoopbackProvider(Script([asked, Answer("done")])) as provider,
+        system.agent(
+            model="m",
+            base_url=provider.base_url,
+            api_key="x",
+            tools=[Pool().query],
+            approve=approve,
+            agent_options=limits,
+        ) as agent,
+    ):
+        assert [status for status, _ in results(agent.stream_chat("go"))] == ["denied"]
+    assert cancelled.wait(5)

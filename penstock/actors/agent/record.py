@@ -9,7 +9,7 @@ import contextlib
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeAlias
 
 import msgspec
@@ -33,8 +33,10 @@ from penstock.ports import ChatCall, Tool
 
 __all__ = ["Advance", "AgentRecord", "AgentStatistics", "Approve"]
 
-Approve: TypeAlias = Callable[[ToolCall], bool | None]
-"""Called before a call is run: True runs it, False denies it, None leaves it to `Agent.approve` and `Agent.deny`."""
+Approve: TypeAlias = Callable[[ToolCall], bool | Awaitable[bool | None] | None]
+"""Called before a call is run: True runs it, False denies it, None leaves it to `Agent.approve` and `Agent.deny`.
+
+May be async."""
 
 
 class Advance(Ephemeral, msgspec.Struct, frozen=True):

@@ -6,6 +6,7 @@ cancelling; everything that may block runs in a task of its own.
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -13,11 +14,12 @@ from typing import Any
 
 import msgspec
 
-from penstock.actors.agent.record import Advance, AgentRecord
+from penstock.actors.agent.record import Advance, AgentRecord, Approve
 from penstock.actors.agent.results import cut_text, describe_failure, describe_parse_error
 from penstock.actors.agent.task import Job, TaskDone
 from penstock.actors.agent.turn import ToolRun, Turn
 from penstock.actors.runtime.process import Process
+from penstock.actors.runtime.reply import Reply
 from penstock.actors.runtime.signals import KILL, Down, Ephemeral
 from penstock.actors.runtime.transitions import (
     Action,
@@ -34,6 +36,7 @@ from penstock.config.logs import get_logger
 from penstock.errors import ToolArgumentsError
 from penstock.events import (
     ToolApprovalRequested,
+    ToolCall,
     ToolEvent,
     ToolExecutionStarted,
     ToolProgress,
@@ -191,7 +194,9 @@ class ToolRound:
         approve = agent.approve
         if approve is not None and not call.is_approved:
             call.state = "deciding"
-            self._launch(call, f"approve/{request.name}", self._bound(approve, request), lambda: None)
+            context = self._context(call, lambda value: None)
+            decide = self._bound(_decide, approve, request, context)
+            self._launch(call, f"approve/{request.name}", decide, context.cancel)
             actions.append(timeout(call, agent.options.approval_timeout))
             return True
         try:
@@ -218,12 +223,16 @@ class ToolRound:
             if job is not None and progress.put(value):
                 tell(Progressed(job, progress))
 
+        context = self._context(call, report)
+        self._launch(call, f"tool/{tool.name}", self._bound(tool.run, arguments, context), context.cancel)
+
+    def _context(self, call: ToolRun, report: Callable[[Any], None]) -> ToolContext:
         def run_coroutine(awaitable: Awaitable[Any]) -> Any:
             return loops.run(awaitable, context, home)
 
         loops, home = self._agent.loops, self._turn.loop
-        context = ToolContext(call.call.id, tool.name, report, run_coroutine)
-        self._launch(call, f"tool/{tool.name}", self._bound(tool.run, arguments, context), context.cancel)
+        context = ToolContext(call.call.id, call.call.name, report, run_coroutine)
+        return context
 
     def _bound(self, function: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
         """A call of foreign code in a copy of the context in which the message was sent."""
@@ -321,3 +330,12 @@ class ToolRound:
     def _push(self, event: ToolEvent) -> None:
         """Push an event to the stream. One that has ended is ignored: it notifies the agent itself."""
         self._turn.stream.intake.push_event(event)
+
+
+def _decide(approve: Approve, request: ToolCall, context: ToolContext) -> Any:
+    """Ask ``approve``. If it is async, this waits for it."""
+    decision: Any = approve(request)
+    if inspect.isawaitable(decision) and not isinstance(decision, Reply):  # the task waits for a reply
+        assert context.run_coroutine is not None
+        decision = context.run_coroutine(decision)
+    return decision

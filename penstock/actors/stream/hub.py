@@ -99,6 +99,12 @@ class Hub:
             self.held = False
             self.on_release()
 
+    def sweep(self) -> None:
+        """Have each subscription look whether it has ended without a message. Called once a second."""
+        for subscription in self.subscriptions:
+            subscription.sweep()
+        self.caught_up()
+
     def find(self, target: Any) -> Subscription | None:
         """The subscription of an actor or a function, if it has one."""
         return next((one for one in self.subscriptions if one.is_of(target)), None)
@@ -152,6 +158,9 @@ class Subscription:
     def wake(self) -> None:
         """Deliver new events, or wake the consumer."""
         raise NotImplementedError
+
+    def sweep(self) -> None:
+        """Unsubscribe if the consumer is gone and no message will report it."""
 
     def __enter__(self) -> Self:
         return self

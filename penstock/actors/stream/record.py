@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from penstock.actors.runtime.dispatcher import blocking
+from penstock.actors.runtime.loop_thread import LoopThread
 from penstock.actors.runtime.process import ProcessRef
 from penstock.actors.runtime.reply import Reply
 from penstock.actors.runtime.runtime import Runtime
@@ -66,6 +67,7 @@ class StreamRecord:
         "intake",
         "journal",
         "log",
+        "loop_thread",
         "on_end",
         "on_orphan",
         "options",
@@ -92,8 +94,10 @@ class StreamRecord:
         restart: Restart,
         journal: Journal | None = None,
         feed: Feed | None = None,
+        loop_thread: LoopThread | None = None,
     ) -> None:
         self.runtime = runtime
+        self.loop_thread = loop_thread  # for async subscribers without an event loop of their own
         self.stream_id = stream_id
         self.context = contextvars.copy_context()  # of the code that opens the stream; its callbacks run in copies
         self.options = options

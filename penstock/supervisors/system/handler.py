@@ -234,7 +234,9 @@ class StreamHandler(StateMachine):
             if record.ended_at is not None:
                 if now - record.ended_at >= record.options.keep_finished:
                     self._table.forget(record)
-            elif not record.hub.had_subscriber:
+                continue
+            record.hub.sweep()
+            if not record.hub.had_subscriber:
                 limit = record.options.time_to_live
                 if limit is not None and now - record.counters.last_activity >= limit:
                     record.propose(Cancel("time_to_live"))

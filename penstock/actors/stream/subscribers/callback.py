@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ from penstock.actors.runtime.runtime import Runtime
 from penstock.actors.stream.cursor import Cursor
 from penstock.actors.stream.hub import Hub
 from penstock.actors.stream.subscribers.push import PushSubscription
+from penstock.config.logs import get_logger
 from penstock.events import Event
 
 __all__ = ["CallbackProcess", "CallbackSubscription"]
@@ -49,5 +51,10 @@ class CallbackProcess(Process):
         self._is_wanted = is_wanted
 
     def on_receive(self, message: Any) -> None:
-        if self._is_wanted():
-            self._context.run(self._function, message)
+        if not self._is_wanted():
+            return
+        result = self._context.run(self._function, message)
+        if inspect.iscoroutine(result):  # not known before, as the function is none of those that say they are async
+            result.close()
+            get_logger(actor=self.label).error("subscriber_is_async", advice="subscribe an async function itself")
+            raise TypeError("a subscribed function returned a coroutine")
