@@ -31,6 +31,7 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
 
     def __init__(self, simulation: Simulation) -> None:
         self._simulation = simulation
+        self.dispatcher = simulation.dispatcher
         super().__init__(_SimulatedSelector(simulation, self))
 
     def time(self) -> float:

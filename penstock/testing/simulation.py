@@ -176,6 +176,11 @@ class SimulatedDispatcher:
                 return latch.acquire(blocking=False)
         return True
 
+    def check_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Raise `Deadlock` unless this simulation drives the loop."""
+        if getattr(loop, "dispatcher", None) is not self:
+            raise Deadlock("a simulated system works only in its own event loop: call SimulatedSystem.run(main())")
+
     def blocks(self, loop: asyncio.AbstractEventLoop) -> bool:
         """False: a wait runs the others in its own thread."""
         return False

@@ -136,7 +136,7 @@ def test_a_cancel_ends_the_wait_for_a_proxys_tunnel(reader: HttpReader, monkeypa
     with RawServer(phase) as server:
         monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{server.port}")
         monkeypatch.setenv("no_proxy", "")
-        job = reader.start(PlainProvider(), post("https://localhost:1/v1"), OPTIONS, sink)
+        job = reader.start(PlainProvider(), post("https://provider.example:1/v1"), OPTIONS, sink)
         assert phase.reached.wait(PATIENCE)
         job.cancel()
         assert phase.closed.wait(1)

@@ -277,8 +277,9 @@ def test_environment_proxies_are_used(reader: HttpReader, monkeypatch: pytest.Mo
 
 
 def test_a_tls_stream_comes_through_a_proxys_tunnel(reader: HttpReader, monkeypatch: pytest.MonkeyPatch) -> None:
+    certificate = CERTIFICATE.with_name("provider.example.pem")  # connections to this machine are never proxied
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(CERTIFICATE)
+    context.load_cert_chain(certificate)
     seen: list[bytes] = []
 
     def serve(peer: Peer) -> None:
@@ -292,10 +293,10 @@ def test_a_tls_stream_comes_through_a_proxys_tunnel(reader: HttpReader, monkeypa
     with RawServer(serve) as server:
         monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{server.port}")
         monkeypatch.setenv("no_proxy", "")
-        sink = run(reader, "https://localhost:1/v1", OPTIONS.replace(verify_tls=str(CERTIFICATE)))
+        sink = run(reader, "https://provider.example:1/v1", OPTIONS.replace(verify_tls=str(certificate)))
     assert sink.error is None
     assert sink.next_text() == "data: x\n\n"
-    assert seen[0].startswith(b"CONNECT localhost:1 HTTP/1.")
+    assert seen[0].startswith(b"CONNECT provider.example:1 HTTP/1.")
     assert b"sk-test" not in seen[0]
     assert b"sk-test" in seen[1]
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 import penstock
 from penstock.toolbox.structured import PartialJson
@@ -75,7 +75,7 @@ def test_the_same_in_asyncio() -> None:
     [
         (SAID[:-10], "JSON: "),
         ("I cannot do that.", "JSON: "),
-        ('{"name": "Tee", "steps": [{"text": "a"}]}', "steps.0.minutes: Field required"),
+        ('{"name": "Tee", "steps": [{"text": "a"}]}', "steps.0.minutes: missing"),
         ("", "JSON: "),
     ],
 )
@@ -89,6 +89,51 @@ def test_an_answer_that_does_not_fit_is_refused_with_where_and_why(said: str, pr
         assert any(one.startswith(problem) for one in refused.value.problems)
         assert refused.value.partial.strip() == said
         assert "cannot do that" not in str(refused.value)
+
+
+class Cat(BaseModel):
+    kind: Literal["cat"]
+    lives: int = Field(ge=7)
+
+
+class Dog(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    kind: Literal["dog"]
+
+
+class Animals(BaseModel):
+    names: dict[str, int] = {}
+    found: list[Annotated[Cat | Dog, Field(discriminator="kind")]] = []
+
+    @field_validator("names")
+    @classmethod
+    def check(cls, names: dict[str, int]) -> dict[str, int]:
+        if "secret" in names:
+            raise ValueError(f"{names} must not be said")
+        return names
+
+
+@pytest.mark.parametrize(
+    ("said", "problems"),
+    [
+        ('{"found": [{"kind": "secret tag"}]}', ("found.0: union_tag_invalid",)),
+        ('{"found": [{"kind": "dog", "secret name": 1}]}', ("found.0.*.*: extra_forbidden",)),
+        ('{"found": [{"kind": "cat", "lives": 3}]}', ("found.0.*.lives: greater_than_equal",)),
+        ('{"names": {"secret key": "secret value"}}', ("names.*: int_parsing",)),
+        ('{"names": {"secret": 1}}', ("names: value_error",)),
+        ('["secret item"]', ("JSON: model_type",)),
+    ],
+)
+def test_nothing_of_the_answer_is_quoted(said: str, problems: tuple[str, ...]) -> None:
+    with penstock.System() as system:
+        stream = system.open_stream()
+        stream.process_token(said)
+        stream.stop()
+        with pytest.raises(penstock.OutputInvalid) as refused:
+            penstock.structured(stream, Animals).result(timeout=5)
+    assert refused.value.problems == problems
+    assert "secret" not in str(refused.value)
+    assert "secret" not in repr(refused.value)
 
 
 def test_a_fence_around_the_json_is_passed_over() -> None:

@@ -190,3 +190,16 @@ def test_a_scripted_provider_keeps_what_it_was_asked() -> None:
         "one", [{"role": "user", "content": "Q"}], 0.5
     )  # fmt: skip
     assert provider.requests == 2
+
+
+@pytest.mark.parametrize("way", ["async for", "aresult"])
+def test_in_another_loop_a_wait_raises_instead_of_hanging(way: str) -> None:
+    async def main(system: SimulatedSystem) -> None:
+        stream = system.open_stream("forgotten", FOR_EVER)
+        if way == "aresult":
+            await stream.aresult()
+        async for _ in stream:
+            pass
+
+    with SimulatedSystem() as system, pytest.raises(Deadlock, match="call SimulatedSystem"):
+        asyncio.run(main(system))

@@ -93,6 +93,9 @@ class Dispatcher(Protocol):
     def blocks(self, loop: asyncio.AbstractEventLoop) -> bool:
         """Whether the thread of an event loop waits here, so that the loop runs nothing meanwhile."""
 
+    def check_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Raise if a task of this loop would wait for the actors in vain."""
+
     def statistics(self) -> DispatcherStatistics:
         """Return a snapshot of the counters."""
 
@@ -198,6 +201,10 @@ class ThreadedDispatcher:
     def blocks(self, loop: asyncio.AbstractEventLoop) -> bool:
         """Whether the thread of an event loop waits in `wait`, so that the loop runs nothing meanwhile."""
         return loop in self._blocked_loops
+
+    def check_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Raise `SystemForked` in a fork of the process that the threads run in. Any loop will do."""
+        check_process(self)
 
     def pause(self, seconds: float) -> None:
         """Wait for ``seconds``. Inside an actor, a spare thread takes the worker's place meanwhile."""

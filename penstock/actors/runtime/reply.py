@@ -176,8 +176,9 @@ class Reply(pykka.Future[Any]):
         if self._get_hook is not None:
             return (yield from asyncio.get_running_loop().run_in_executor(None, self.get))
         if not self.is_done:
-            check_process(self._dispatcher)
             loop = asyncio.get_running_loop()
+            if self._dispatcher is not None:
+                self._dispatcher.check_loop(loop)
             woken = loop.create_future()
 
             def wake() -> None:

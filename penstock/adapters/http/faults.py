@@ -44,7 +44,12 @@ def is_local_fault(error: BaseException) -> bool:
     """Whether an exception of the operating system is about this machine rather than the other side."""
     if isinstance(error, MemoryError):
         return True
-    return isinstance(error, OSError) and not isinstance(error, socket.gaierror) and error.errno in _LOCAL_FAULTS
+    # The numbers of these two are not the operating system's.
+    return (
+        isinstance(error, OSError)
+        and not isinstance(error, (socket.gaierror, ssl.SSLError))
+        and error.errno in _LOCAL_FAULTS
+    )
 
 
 def _local_failure(causes: list[BaseException]) -> LocalError | None:

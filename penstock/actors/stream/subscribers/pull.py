@@ -11,7 +11,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
 
-from penstock.actors.runtime.dispatcher import Dispatcher, check_process
+from penstock.actors.runtime.dispatcher import Dispatcher
 from penstock.actors.stream.cursor import Cursor
 from penstock.actors.stream.hub import Hub, Subscription
 from penstock.errors import CallTimeout, SubscriberTooSlow
@@ -83,8 +83,8 @@ class PullSubscription(Subscription):
 
     async def wait_async(self) -> None:
         """Wait until there may be an event, without blocking the event loop."""
-        check_process(self._dispatcher)
         loop = asyncio.get_running_loop()
+        self._dispatcher.check_loop(loop)
         news = loop.create_future()
 
         def tell() -> None:
