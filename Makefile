@@ -50,7 +50,8 @@ quick: $(VENV)/.dev  ## after each edit, under a minute: ruff, the unit tests an
 	$(BIN)/ruff check .
 	$(PYTEST) --hypothesis-profile quick $(QUICK)
 
-check: lint types workflows  ## lint, types and workflows
+check: lint types workflows  ## lint, types and workflows; says whether the benchmarks' figures are of this code
+	@$(BIN)/python -m benchmarks --is-current
 
 lint: $(VENV)/.dev  ## ruff check, ruff format --check
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""``python -m benchmarks [NAME …] [--quick] [--rounds N] [--write]``."""
+"""``python -m benchmarks [NAME …] [--quick] [--rounds N] [--write] | --is-current``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from benchmarks import agents, decoders, dialects, lifecycle, paced, pushed, saturated, supervised
-from benchmarks.machine import describe_machine, describe_versions
+from benchmarks.machine import describe_machine, describe_versions, measured_tree, tree_hash
 from benchmarks.probe import ProbeError
 from benchmarks.tables import HEADINGS, Table, cells, to_markdown
 
@@ -40,7 +40,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="a tenth of the load: to try it out, not to quote figures")
     parser.add_argument("--rounds", type=int, default=3, help="how often each figure is measured (default: 3)")
     parser.add_argument("--write", action="store_true", help="write benchmarks/RESULTS.md")
+    parser.add_argument("--is-current", action="store_true", help="say whether RESULTS.md measured this code, and end")
     options = parser.parse_args(command)
+    if options.is_current:
+        return _say_whether_current(_HERE / "RESULTS.md")
     for name in options.names:
         if name not in BENCHMARKS:
             parser.error(f"no benchmark is called {name}; there are {', '.join(BENCHMARKS)}")
@@ -68,6 +71,18 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+def _say_whether_current(page: Path) -> int:
+    measured, present = measured_tree(page), tree_hash()
+    if measured == present:
+        print(f"benchmarks/RESULTS.md measured this code (penstock/ tree {present}).")
+    else:
+        print(
+            f"Note: benchmarks/RESULTS.md measured other code (penstock/ tree {measured}); this is {present}. "
+            "`make bench` measures again."
+        )
+    return 0
+
+
 def _print(console: Console, table: Table) -> None:
     drawn = RichTable(title=table.title, caption=table.about, title_justify="left", caption_justify="left")
     for place, heading in enumerate(HEADINGS):
@@ -85,7 +100,8 @@ def _page(tables: list[Table], machine: str, command: str, rounds: int, seconds:
         "<!-- Written by `python -m benchmarks --write`. Explanations go into NOTES.md, which is appended. -->\n\n"
         f"- {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, in {seconds:.0f} s, by `python -m benchmarks {command}`\n"
         f"- {machine}\n"
-        f"- {describe_versions()}\n\n"
+        f"- {describe_versions()}\n"
+        f"- penstock/ tree {tree_hash()}\n\n"
         f"Figures are the median of {rounds} rounds (smallest – largest), ours and the peer’s taking turns, each in a"
         " fresh process. *Many streams* is measured once, over some seconds, so it shows no range. Other work on the"
         " machine is in the figures: compare within a row rather than with another day’s page.\n"

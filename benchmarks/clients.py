@@ -72,11 +72,15 @@ def penstock_actor(system: System, url: str, provider: str = "openai") -> Read:
 
 
 def bare_chunks(session: requests.Session, url: str, model: str, **parameters: Any) -> Any:
-    """Yield the chunks of the usual first loop (requests, sseclient-py, json), as the page of sseclient-py shows it."""
+    """Yield the chunks of the usual first loop: requests, sseclient-py, json.
+
+    ``SSEClient(response)``, as the page of sseclient-py shows it, makes requests read 128 bytes at a time. This is the
+    fastest way, with pieces of 8 KiB.
+    """
     body = {"model": model, "messages": MESSAGES, "stream": True} | parameters
     with session.post(f"{url}/chat/completions", json=body, stream=True, timeout=60) as response:
         response.raise_for_status()
-        for event in sseclient.SSEClient(cast(Any, response)).events():
+        for event in sseclient.SSEClient(cast(Any, response.iter_content(8192))).events():
             if event.data == "[DONE]":
                 return
             yield json.loads(event.data)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
+import re
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-__all__ = ["describe_machine", "describe_versions"]
+__all__ = ["describe_machine", "describe_versions", "measured_tree", "tree_hash"]
+
+_ROOT = Path(__file__).parent.parent
 
 _PACKAGES = (
     "penstock",
@@ -51,3 +55,17 @@ def _version(name: str) -> str:
         return version(name)
     except PackageNotFoundError:
         return "is not installed"
+
+
+def tree_hash(root: Path = _ROOT / "penstock") -> str:
+    """Hash the Python files of the package: a figure belongs to one state of them. 16 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def measured_tree(page: Path) -> str | None:
+    """Return the hash that a page of results names, or None if it names none."""
+    found = re.search(r"^- penstock/ tree ([0-9a-f]{16})$", page.read_text("utf-8"), re.MULTILINE)
+    return found[1] if found else None

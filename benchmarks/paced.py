@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import psutil
@@ -39,16 +40,14 @@ _STAMP = re.compile(rb'"penstock_sent":([0-9.]+)[^\n]*"content":"[^"]')
 
 
 class StampedDecoder:
-    """A decoder that also collects the time at which each token was sent."""
+    """A decoder that also keeps the bytes, so that the times of sending can be read after the measurement."""
 
-    def __init__(self, inner: Decoder, stamps: list[float]) -> None:
+    def __init__(self, inner: Decoder, body: list[bytes]) -> None:
         self._inner = inner
-        self._stamps = stamps
-        self._rest = b""
+        self._keep = body.append
 
     def feed(self, chunk: bytes) -> list[Delta]:
-        lines, end, self._rest = (self._rest + chunk).rpartition(b"\n")
-        self._stamps.extend(map(float, _STAMP.findall(lines + end)))
+        self._keep(chunk)
         return self._inner.feed(chunk)
 
     def close(self) -> list[Delta]:
@@ -64,33 +63,53 @@ class StampedProvider:
     name = OpenAiChat.name
 
     def __init__(self, url: str) -> None:
-        self.stamps: list[float] = []
+        self.body: list[bytes] = []
         self._inner = OpenAiChat(Secret("benchmark"), url)
 
     def request(self, call: ChatCall) -> ProviderRequest:
         return self._inner.request(call)
 
+    def stamps(self) -> list[float]:
+        """When the tokens so far were sent."""
+        return [float(stamp) for stamp in _STAMP.findall(b"".join(tuple(self.body)))]
+
     def decoder(self, options: RequestOptions) -> Decoder:
-        return StampedDecoder(self._inner.decoder(options), self.stamps)
+        return StampedDecoder(self._inner.decoder(options), self.body)
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
         return self._inner.error(status, headers, body)
 
 
 class Tally:
-    """The tokens that one subscriber has received. Written by one thread, read by another."""
+    """The tokens that one subscriber has received. Written by one thread, read by another.
 
-    __slots__ = ("late", "tokens")
+    Args:
+        read_stamps: returns the times at which the tokens so far were sent; called after the measurement.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("came", "first", "read_stamps", "tokens")
+
+    def __init__(self, read_stamps: Callable[[], list[float]]) -> None:
+        self.read_stamps = read_stamps
         self.tokens = 0
-        self.late: list[float] | None = None  # a list during the measurement
+        self.first = 0
+        """The number of tokens before the measurement."""
+        self.came: list[float] | None = None
+        """When each token came; a list during the measurement."""
 
-    def add(self, sent: float) -> None:
-        """Count a token that was sent at ``sent``."""
+    def add(self) -> None:
+        """Count a token."""
+        if self.came is not None:
+            if not self.came:
+                self.first = self.tokens
+            self.came.append(time.time())
         self.tokens += 1
-        if self.late is not None:
-            self.late.append(time.time() - sent)
+
+    def late(self) -> list[float]:
+        """How late each token of the measurement came, in seconds."""
+        came = tuple(self.came or ())
+        sent = self.read_stamps()[self.first : self.first + len(came)]
+        return [at - stamp for at, stamp in zip(came, sent, strict=True)]
 
 
 class Sink(Process):
@@ -98,15 +117,14 @@ class Sink(Process):
 
     in_pykka_registry = False
 
-    def __init__(self, tally: Tally, stamps: list[float]) -> None:
+    def __init__(self, tally: Tally) -> None:
         super().__init__()
         self._tally = tally
-        self._stamps = stamps
 
     def on_receive(self, message: Any) -> None:
         if message.__class__ is TokenEvent:
             for _ in message.tokens:
-                self._tally.add(self._stamps[self._tally.tokens])
+                self._tally.add()
 
 
 def _watch(tallies: list[Tally], seconds: float) -> Result:
@@ -120,11 +138,11 @@ def _watch(tallies: list[Tally], seconds: float) -> Result:
     time.sleep(min(1.0, seconds / 4))
     before = sum(tally.tokens for tally in tallies)
     for tally in tallies:
-        tally.late = []
+        tally.came = []
     with Meter() as meter:
         time.sleep(seconds)
     tokens = sum(tally.tokens for tally in tallies) - before
-    late = sorted(value for tally in tallies for value in tuple(tally.late or ()))
+    late = sorted(value for tally in tallies for value in tally.late())
     if not late:
         raise ProbeError("no token came")
     return {
@@ -146,8 +164,9 @@ def penstock_load(url: str, streams: int, seconds: float, batch_size: int | None
         before = memory_kb()
         tallies = []
         for _ in range(streams):
-            provider, tally = StampedProvider(url), Tally()
-            sink = system.runtime.spawn(Sink, tally, provider.stamps)
+            provider = StampedProvider(url)
+            tally = Tally(provider.stamps)
+            sink = system.runtime.spawn(Sink, tally)
             system.chat(_MODEL, MESSAGES, provider=provider, options=options).subscribe(sink)
             tallies.append(tally)
             time.sleep(_GAP_S)
@@ -166,7 +185,8 @@ def _bare_stamps(url: str) -> Iterator[float]:
 def peer_load(url: str, streams: int, seconds: float, client: str) -> Result:
     """Measure a thread for each stream: the bare loop, or openai-python with one client for all."""
     before = memory_kb()
-    tallies = [Tally() for _ in range(streams)]
+    sent: list[list[float]] = [[] for _ in range(streams)]
+    tallies = [Tally(partial(list, stamps)) for stamps in sent]
     ending = threading.Event()
     chunks = open_ai_chunks(url) if client == "openai" else None
 
@@ -179,14 +199,18 @@ def peer_load(url: str, streams: int, seconds: float, client: str) -> Result:
                 if chunk.choices and chunk.choices[0].delta.content:
                     yield chunk.penstock_sent
 
-    def read(tally: Tally) -> None:
+    def read(tally: Tally, keep: Callable[[float], None]) -> None:
         with suppress(requests.RequestException):
-            for sent in stamps():
-                tally.add(sent)
+            for stamp in stamps():
+                keep(stamp)
+                tally.add()
                 if ending.is_set():
                     return
 
-    threads = [threading.Thread(target=read, args=(tally,), daemon=True) for tally in tallies]
+    threads = [
+        threading.Thread(target=read, args=(tally, stamps.append), daemon=True)
+        for tally, stamps in zip(tallies, sent, strict=True)
+    ]
     for thread in threads:
         thread.start()
         time.sleep(_GAP_S)

@@ -80,6 +80,18 @@ def _warm_up(system: System, options: StreamOptions) -> None:
     countdown.wait()
 
 
+def _warm_up_pykka() -> None:
+    countdown = Countdown(20)
+    try:
+        opened = [ThreadStream.start(ThreadSink.start(50, countdown)) for _ in range(20)]
+        for stream in opened:
+            for _ in range(50):
+                stream.tell("token ")
+        countdown.wait()
+    finally:
+        pykka.ActorRegistry.stop_all()
+
+
 class ThreadSink(pykka.ThreadingActor):
     """The same as `Sink`, with its own thread."""
 
@@ -111,6 +123,7 @@ class ThreadStream(pykka.ThreadingActor):
 
 def pykka_load(streams: int, tokens: int) -> Result:
     """Put the same load on `pykka.ThreadingActor`."""
+    _warm_up_pykka()
     countdown = Countdown(streams)
     before = memory_kb()
     try:

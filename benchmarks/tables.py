@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Literal
 
-__all__ = ["Aim", "Row", "Samples", "Table", "cells", "number", "to_markdown"]
+__all__ = ["UNSTABLE", "Aim", "Row", "Samples", "Table", "cells", "number", "to_markdown"]
 
+UNSTABLE = 1.5
+"""A ratio whose largest value in a round is this many times its smallest is marked."""
 HEADINGS = ("what", "aim", "ours", "peer", "peer’s", "peer ÷ ours", "")
 
 
@@ -75,6 +77,29 @@ class Row:
         return self.theirs.median / self.ours.median
 
     @property
+    def ratios(self) -> tuple[float, ...]:
+        """The ratio in each round, if both were measured equally often."""
+        if self.theirs is None or len(self.theirs.values) != len(self.ours.values) or not all(self.ours.values):
+            return ()
+        return tuple(theirs / ours for ours, theirs in zip(self.ours.values, self.theirs.values, strict=True))
+
+    @property
+    def shown_ratio(self) -> str:
+        """The ratio and its range over the rounds; ``unstable`` if the range spans `UNSTABLE` or more.
+
+        >>> Row("push", "µs", Samples((1.0, 2.0)), None, "peer", Samples((4.0, 4.0))).shown_ratio
+        '2.67 (2 – 4), unstable'
+        """
+        if self.ratio is None:
+            return ""
+        ratios = self.ratios
+        if len(ratios) < 2:
+            return number(self.ratio)
+        low, high = min(ratios), max(ratios)
+        unstable = ", unstable" if not low or high / low >= UNSTABLE else ""
+        return f"{number(self.ratio)} ({number(low)} – {number(high)}){unstable}"
+
+    @property
     def verdict(self) -> str:
         """``met``, ``missed`` with the factor, or an empty string if there is no target."""
         if self.aim is None:
@@ -115,7 +140,7 @@ def cells(row: Row) -> tuple[str, ...]:
         str(row.ours),
         row.peer,
         str(row.theirs or ""),
-        number(row.ratio) if row.ratio is not None else "",
+        row.shown_ratio,
         row.verdict,
     )
 

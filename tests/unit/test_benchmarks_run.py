@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib.util
 from collections import defaultdict
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from benchmarks import agents, decoders, lifecycle, paced, probe, pushed, saturated, supervised
 from benchmarks.__main__ import BENCHMARKS, main
+from benchmarks.machine import measured_tree, tree_hash
 from benchmarks.provider import serving
 from benchmarks.tables import Aim, Row, Samples, Table, to_markdown
 
@@ -145,3 +147,39 @@ def test_a_page_says_which_aims_are_met_and_by_how_much_others_are_missed() -> N
     assert "| b, µs | ≥ 8 × less | 5 (4 – 9) | peer | 20 | 4 | **missed**: 0.500 × the aim |" in page
     assert "| c, tokens/s | ≥ 10 | 5 (4 – 9) |  |  |  | **missed**: 0.500 × the aim |" in page
     assert page.endswith("- a remark\n")
+
+
+def test_a_ratio_that_differs_between_rounds_is_marked() -> None:
+    def row(*theirs: float) -> Row:
+        return Row("push", "µs", Samples((1.0, 1.0, 1.0)), None, "peer", Samples(theirs))
+
+    assert row(3.0, 3.1, 3.2).shown_ratio == "3.10 (3 – 3.20)"
+    assert row(2.0, 2.5, 3.0).shown_ratio == "2.50 (2 – 3), unstable"
+    assert Row("push", "µs", Samples((1.0,)), None, "peer", Samples((3.0,))).shown_ratio == "3"
+    assert Row("push", "µs", Samples((1.0,))).shown_ratio == ""
+
+
+def test_the_page_of_results_names_the_code_that_it_measured() -> None:
+    page = Path(__file__).parents[2] / "benchmarks" / "RESULTS.md"
+    assert measured_tree(page) is not None, "write it with `make bench`"
+
+
+def test_the_name_of_the_code_changes_with_any_file_of_it(tmp_path: Path) -> None:
+    (tmp_path / "room").mkdir()
+    (tmp_path / "room" / "a.py").write_text("x = 1\n")
+    names = {tree_hash(tmp_path)}
+    (tmp_path / "room" / "a.py").write_text("x = 2\n")
+    names.add(tree_hash(tmp_path))
+    (tmp_path / "room" / "a.py").rename(tmp_path / "room" / "b.py")
+    names.add(tree_hash(tmp_path))
+    (tmp_path / "b.py").write_text("")
+    names.add(tree_hash(tmp_path))
+    assert len(names) == 4
+    (tmp_path / "room" / "b.pyc").write_text("not counted")
+    assert tree_hash(tmp_path) in names
+
+
+def test_it_is_said_when_the_results_are_of_other_code(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--is-current"]) == 0
+    said = capsys.readouterr().out
+    assert tree_hash() in said

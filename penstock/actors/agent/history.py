@@ -279,67 +279,90 @@ class History:
         max_bytes: int = 1_048_576,
     ) -> None:
         self._system = tuple(system)
-        self._turns = list(turns)
         self._max_messages = max_messages
         self._max_bytes = max_bytes
         self.dropped = 0
         """The number of dropped messages."""
-        self._trim()
+        self._turns: list[PastTurn] = []
+        self._messages: list[Message] = []  # of all turns, so that a request need not look at each turn
+        self._size = 0
+        self._set(turns)
 
     def __len__(self) -> int:
         """The number of messages, without the instructions."""
-        return sum(len(turn.messages) for turn in self._turns)
+        return len(self._messages)
 
     def add(self, turn: PastTurn) -> None:
         """Add the newest turn, and drop old ones if the bound is exceeded."""
-        self._turns.append(turn)
+        self._append(turn)
         self._trim()
 
     def replace(self, system: Iterable[Message], turns: Iterable[PastTurn]) -> None:
         """Replace the instructions and all turns, and drop the oldest new ones if the bound is exceeded."""
         self._system = tuple(system)
-        self._turns = list(turns)
-        self._trim()
+        self._set(turns)
 
     def forget(self, turns: int) -> int:
         """Remove the newest turns; returns how many there were to remove. They do not count as dropped."""
         count = min(turns, len(self._turns))
-        del self._turns[len(self._turns) - count :]
+        first = len(self._turns) - count
+        forgotten = self._turns[first:]
+        del self._turns[first:]
+        del self._messages[len(self._messages) - _count(forgotten) :]
+        self._size -= sum(turn.size for turn in forgotten)
         return count
+
+    def _set(self, turns: Iterable[PastTurn]) -> None:
+        self._turns, self._messages, self._size = [], [], 0
+        for turn in turns:
+            self._append(turn)
+        self._trim()
+
+    def _append(self, turn: PastTurn) -> None:
+        self._turns.append(turn)
+        self._messages += turn.messages
+        self._size += turn.size
 
     def _trim(self) -> None:
         first = self._first_that_fits(0, 0, keep=1)
-        self.dropped += sum(len(turn.messages) for turn in self._turns[:first])
+        if not first:
+            return
+        dropped = self._turns[:first]
+        count = _count(dropped)
+        self.dropped += count
+        self._size -= sum(turn.size for turn in dropped)
         del self._turns[:first]
+        del self._messages[:count]
 
     def _first_that_fits(self, count: int, size: int, *, keep: int) -> int:
         """The index of the first turn that fits besides ``count`` messages of ``size`` bytes; ``keep`` always fit."""
-        first = len(self._turns)
-        for turn in reversed(self._turns):
-            count += len(turn.messages)
-            size += turn.size
-            if (count > self._max_messages or size > self._max_bytes) and len(self._turns) - first >= keep:
-                break
-            first -= 1
+        count += len(self._messages)
+        size += self._size
+        first, last = 0, len(self._turns) - keep
+        while first < last and (count > self._max_messages or size > self._max_bytes):
+            count -= len(self._turns[first].messages)
+            size -= self._turns[first].size
+            first += 1
         return first
 
     def request(self, current: Sequence[Message]) -> list[Message]:
         """The messages to send: the instructions, as many past turns as there is room for, and the turn under way."""
         first = self._first_that_fits(len(current), sum(size_of(message) for message in current), keep=0)
-        kept = self._turns[first:]
+        kept = self._messages[_count(self._turns[:first]) :] if first else self._messages
         mended: list[Message] = mend_surrogates(list(current))
-        return [*self._system, *(message for turn in kept for message in turn.messages), *mended]
+        return [*self._system, *kept, *mended]
 
     def messages(self) -> tuple[Message, ...]:
         """All messages, including the instructions, as a copy."""
-        past = (message for turn in self._turns for message in turn.messages)
-        return tuple(copy.deepcopy([*self._system, *past]))
+        return tuple(copy.deepcopy([*self._system, *self._messages]))
 
     def call_ids(self) -> set[str]:
         """The ids of all calls in the history."""
-        return {
-            call["id"] for turn in self._turns for message in turn.messages for call in message.get("tool_calls") or ()
-        }
+        return {call["id"] for message in self._messages for call in message.get("tool_calls") or ()}
 
     def __repr__(self) -> str:
         return f"History(messages={len(self)}, dropped={self.dropped})"
+
+
+def _count(turns: Iterable[PastTurn]) -> int:
+    return sum(len(turn.messages) for turn in turns)
