@@ -72,6 +72,7 @@ class SimulatedSystem(System):
         self.simulation = Simulation(seed)
         self.reader = reader or ScriptedReader(self.simulation.runtime, reader_mode or reader_mode_of(seed))
         super().__init__(settings or Settings(), runtime=self.simulation.runtime, reader=self.reader, **more)
+        self.simulation.dispatcher.drives_loops = True
         self.simulation.dispatcher.idle_until = self._last_time_to_live
         self.simulation.dispatcher.unfinished = self._unfinished
 
