@@ -22,7 +22,8 @@ from penstock.adapters.tools import check_tools, to_tool
 from penstock.config.agents import AgentOptions
 from penstock.config.checks import check_metadata, check_number
 from penstock.config.options import OnOrphan, RequestOptions, StreamOptions
-from penstock.errors import AgentStopped, OptionError, ProcessDead
+from penstock.errors import AgentStopped, OptionError, PenstockError, ProcessDead
+from penstock.events import StreamCompleted
 from penstock.ports import ChatCall, Provider, Tool
 from penstock.services import HasServices, Services
 from penstock.stream import Stream
@@ -31,6 +32,7 @@ from penstock.supervisors.system.agents import start_agent, start_call, start_ta
 __all__ = ["Agent", "create_agent"]
 
 _NOT_ACCEPTED: Final = "the agent did not accept the message"
+_NOT_AWAITED: Final = "the caller stopped waiting"
 
 
 class Agent:
@@ -120,6 +122,61 @@ class Agent:
             opened.propose(Cancel(_NOT_ACCEPTED))
             raise
         return stream
+
+    def chat(
+        self,
+        message: str | Sequence[Mapping[str, Any]] | Mapping[str, Any],
+        *,
+        timeout: float | None = None,
+        stream_id: str | None = None,
+        options: StreamOptions | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> StreamCompleted:
+        """Send a message, and wait for the whole answer. It is what `Stream.result` returns.
+
+        If the wait is interrupted (Ctrl-C), the answer is cancelled. A time-out leaves it running, as that of
+        `Stream.result` does: the turn becomes part of the history, and messages sent meanwhile wait for it.
+
+        Args:
+            message: as for `stream_chat`.
+            timeout: seconds; None waits without limit.
+            stream_id: as for `stream_chat`; after a time-out, `System.stream` finds the stream by it.
+            options: as for `stream_chat`.
+            metadata: as for `stream_chat`.
+
+        Raises:
+            PenstockError: as for `stream_chat` and `Stream.result`.
+            CallTimeout: there was no answer within ``timeout`` seconds.
+        """
+        check_number("timeout", timeout, 0, 86_400, optional=True)
+        stream = self.stream_chat(message, stream_id=stream_id, options=options, metadata=metadata)
+        try:
+            return stream.result(timeout)
+        except PenstockError:
+            raise
+        except BaseException:
+            stream.sink().cancel(_NOT_AWAITED)
+            raise
+
+    async def achat(
+        self,
+        message: str | Sequence[Mapping[str, Any]] | Mapping[str, Any],
+        *,
+        timeout: float | None = None,
+        stream_id: str | None = None,
+        options: StreamOptions | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> StreamCompleted:
+        """The same as `chat`, without blocking the event loop. If the task is cancelled, so is the answer."""
+        check_number("timeout", timeout, 0, 86_400, optional=True)
+        stream = self.stream_chat(message, stream_id=stream_id, options=options, metadata=metadata)
+        try:
+            return await stream.aresult(timeout)
+        except PenstockError:
+            raise
+        except BaseException:
+            stream.sink().cancel(_NOT_AWAITED)
+            raise
 
     # --- calls that wait for approval ----------------------------------------------------------------------------
 

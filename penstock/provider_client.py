@@ -6,12 +6,12 @@ reader: they can be cancelled, raise the same typed errors, and never show keys.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import msgspec
 
-from penstock.actors.call.fetch import fetch
+from penstock.actors.call.fetch import fetch, fetch_async
 from penstock.adapters.tools import check_tools, to_tool
 from penstock.config.checks import check_number
 from penstock.config.options import RequestOptions
@@ -101,6 +101,24 @@ class ProviderClient:
                 stream.cancel("the caller stopped waiting")
             raise
 
+    async def achat_completion(
+        self,
+        messages: str | Sequence[Mapping[str, Any]],
+        *,
+        model: str | None = None,
+        timeout: float | None = None,
+        request_options: RequestOptions | None = None,
+        **params: Any,
+    ) -> StreamCompleted:
+        """The same as `chat_completion`, without blocking the event loop. If the task is cancelled, so is the call."""
+        check_number("timeout", timeout, 0.001, 86_400, optional=True)
+        stream = self.stream_chat_completion(messages, model=model, request_options=request_options, **params)
+        try:
+            return await stream.aresult(timeout)
+        except BaseException:
+            stream.sink().cancel("the caller stopped waiting")
+            raise
+
     def chat_completion_with_tools(
         self,
         messages: str | Sequence[Mapping[str, Any]],
@@ -118,6 +136,22 @@ class ProviderClient:
         """
         forms = [_tool_form(tool) for tool in check_tools(tools)]
         return self.chat_completion(
+            messages, model=model, timeout=timeout, request_options=request_options, tools=forms, **params
+        )
+
+    async def achat_completion_with_tools(
+        self,
+        messages: str | Sequence[Mapping[str, Any]],
+        tools: Iterable[Any],
+        *,
+        model: str | None = None,
+        timeout: float | None = None,
+        request_options: RequestOptions | None = None,
+        **params: Any,
+    ) -> StreamCompleted:
+        """The same as `chat_completion_with_tools`, without blocking the event loop."""
+        forms = [_tool_form(tool) for tool in check_tools(tools)]
+        return await self.achat_completion(
             messages, model=model, timeout=timeout, request_options=request_options, tools=forms, **params
         )
 
@@ -158,20 +192,37 @@ class ProviderClient:
             ProviderError: the provider cannot be reached, refuses, or answers with something else.
             ProviderTimeout: the list was not complete within ``timeout`` seconds.
         """
-        check_number("timeout", timeout, 0.001, 86_400)
-        lister = self._lister()
-        clock = self._services.runtime.clock
-        deadline = clock.monotonic() + timeout
+        lister = self._lister(timeout)
         names: list[str] = []
         page: str | None = None
+        for left in self._pages(timeout):
+            found, page = lister.models(self._fetch(lister.models_request(page), left))
+            names += found
+            if page is None:
+                break
+        return names
+
+    async def alist_models(self, timeout: float = 10.0) -> list[str]:
+        """The same as `list_models`, without blocking the event loop."""
+        lister = self._lister(timeout)
+        names: list[str] = []
+        page: str | None = None
+        for left in self._pages(timeout):
+            found, page = lister.models(await self._fetch_async(lister.models_request(page), left))
+            names += found
+            if page is None:
+                break
+        return names
+
+    def _pages(self, timeout: float) -> Iterator[float]:
+        """The seconds that are left for each page. The caller stops after the last one."""
+        clock = self._services.runtime.clock
+        deadline = clock.monotonic() + timeout
         for _ in range(_MOST_PAGES):
             left = deadline - clock.monotonic()
             if left <= 0:
                 raise ProviderTimeout("total", timeout)
-            found, page = lister.models(self._fetch(lister.models_request(page), left))
-            names += found
-            if page is None:
-                return names
+            yield left
         raise ProtocolError(f"the list of models has more than {_MOST_PAGES} pages")
 
     def health_check(self, timeout: float = 5.0) -> ProviderHealth:
@@ -180,21 +231,34 @@ class ProviderClient:
         Raises:
             OptionError: the provider has no list of models.
         """
-        check_number("timeout", timeout, 0.001, 86_400)
-        lister = self._lister()
-        clock = self._services.runtime.clock
-        started = clock.monotonic()
+        lister = self._lister(timeout)
+        started = self._services.runtime.clock.monotonic()
         try:
             lister.models(self._fetch(lister.models_request(), timeout))
-        except ApiError as error:
-            return ProviderHealth(
-                ok=False, latency_s=clock.monotonic() - started, status=error.status, detail=error.message
-            )
         except (ProviderError, OptionError) as error:
-            return ProviderHealth(ok=False, detail=str(error))
-        return ProviderHealth(ok=True, latency_s=clock.monotonic() - started, status=200)
+            return self._health(started, error)
+        return self._health(started, None)
 
-    def _lister(self) -> CanListModels:
+    async def ahealth_check(self, timeout: float = 5.0) -> ProviderHealth:
+        """The same as `health_check`, without blocking the event loop."""
+        lister = self._lister(timeout)
+        started = self._services.runtime.clock.monotonic()
+        try:
+            lister.models(await self._fetch_async(lister.models_request(), timeout))
+        except (ProviderError, OptionError) as error:
+            return self._health(started, error)
+        return self._health(started, None)
+
+    def _health(self, started: float, error: ProviderError | OptionError | None) -> ProviderHealth:
+        latency = self._services.runtime.clock.monotonic() - started
+        if error is None:
+            return ProviderHealth(ok=True, latency_s=latency, status=200)
+        if isinstance(error, ApiError):
+            return ProviderHealth(ok=False, latency_s=latency, status=error.status, detail=error.message)
+        return ProviderHealth(ok=False, detail=str(error))
+
+    def _lister(self, timeout: float) -> CanListModels:
+        check_number("timeout", timeout, 0.001, 86_400)
         if not isinstance(self._provider, CanListModels):
             raise OptionError("provider", self._account, "a provider that lists its models")
         return self._provider
@@ -208,6 +272,13 @@ class ProviderClient:
         services = self._services
         services.check_running()
         return fetch(
+            services.reader, services.runtime.dispatcher, self._provider, request, services.settings.request, timeout
+        )
+
+    async def _fetch_async(self, request: ProviderRequest, timeout: float) -> bytes:
+        services = self._services
+        services.check_running()
+        return await fetch_async(
             services.reader, services.runtime.dispatcher, self._provider, request, services.settings.request, timeout
         )
 

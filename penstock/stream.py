@@ -24,7 +24,7 @@ from penstock.actors.stream.subscribers.push import PushSubscription
 from penstock.actors.stream.texts import TextFinder, completion
 from penstock.config.checks import check_choice, check_number
 from penstock.config.options import Slow, StreamOptions
-from penstock.errors import OptionError, ProcessDead, StreamClosed, SystemStopped
+from penstock.errors import CallTimeout, OptionError, ProcessDead, StreamClosed, SystemStopped
 from penstock.events import FrozenDict, StreamCompleted
 from penstock.ports import Sink
 from penstock.supervisors.system.asking import ask_until_back
@@ -286,9 +286,17 @@ class Stream:
         self._record.over.get(timeout=timeout)
         return self._value()
 
-    async def aresult(self) -> StreamCompleted:
-        """The same as `result`, without blocking the event loop."""
-        await self._record.over
+    async def aresult(self, timeout: float | None = None) -> StreamCompleted:
+        """The same as `result`, without blocking the event loop. After a time-out it can be called again."""
+        over = self._record.over
+        if timeout is None or over.is_done:
+            await over
+            return self._value()
+        try:
+            async with asyncio.timeout(timeout):
+                await over
+        except TimeoutError:
+            raise CallTimeout(f"the end of stream {self.stream_id!r}", timeout) from None
         return self._value()
 
     def _value(self) -> StreamCompleted:

@@ -124,9 +124,10 @@ class Structured(Generic[T]):
         check_number("timeout", timeout, 0, 86_400, optional=True)
         return self._validated(self.stream.result(timeout))
 
-    async def aresult(self) -> T:
-        """The same without blocking the event loop."""
-        return self._validated(await self.stream.aresult())
+    async def aresult(self, timeout: float | None = None) -> T:
+        """The same as `result`, without blocking the event loop."""
+        check_number("timeout", timeout, 0, 86_400, optional=True)
+        return self._validated(await self.stream.aresult(timeout))
 
     def _validated(self, completed: StreamCompleted) -> T:
         text = _last_round(self.stream, completed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Final
 
@@ -9,9 +10,9 @@ from penstock.actors.runtime.dispatcher import Dispatcher
 from penstock.actors.runtime.reply import Reply
 from penstock.config.options import RequestOptions
 from penstock.errors import CallTimeout, IncompleteStream, PenstockError, ProtocolError, ProviderTimeout
-from penstock.ports import Decoder, Delta, Provider, ProviderRequest, Reader
+from penstock.ports import Decoder, Delta, Provider, ProviderRequest, Reader, ReaderJob
 
-__all__ = ["fetch"]
+__all__ = ["fetch", "fetch_async"]
 
 _LONGEST: Final = 16 * 1_048_576  # bytes
 
@@ -30,9 +31,7 @@ def fetch(
         ProviderTimeout: the body was not complete within ``timeout`` seconds.
         ProviderError: as for streams.
     """
-    options = options.replace(connect_timeout=min(options.connect_timeout, timeout), total_timeout=timeout)
-    reply = Reply(dispatcher, "the provider")
-    job = reader.start(_BodyProvider(provider), request, options, _BodySink(reply))
+    reply, job = _start(reader, dispatcher, provider, request, options, timeout)
     try:
         body: bytes = reply.get(timeout=timeout)
     except CallTimeout:
@@ -42,6 +41,41 @@ def fetch(
         job.cancel()
         raise
     return body
+
+
+async def fetch_async(
+    reader: Reader,
+    dispatcher: Dispatcher,
+    provider: Provider,
+    request: ProviderRequest,
+    options: RequestOptions,
+    timeout: float,
+) -> bytes:
+    """The same as `fetch`, without blocking the event loop. If the task is cancelled, so is the request."""
+    reply, job = _start(reader, dispatcher, provider, request, options, timeout)
+    scope = asyncio.timeout(timeout)
+    try:
+        async with scope:
+            body: bytes = await reply
+    except BaseException:
+        job.cancel()
+        if scope.expired():
+            raise ProviderTimeout("total", timeout) from None
+        raise
+    return body
+
+
+def _start(
+    reader: Reader,
+    dispatcher: Dispatcher,
+    provider: Provider,
+    request: ProviderRequest,
+    options: RequestOptions,
+    timeout: float,
+) -> tuple[Reply, ReaderJob]:
+    options = options.replace(connect_timeout=min(options.connect_timeout, timeout), total_timeout=timeout)
+    reply = Reply(dispatcher, "the provider")
+    return reply, reader.start(_BodyProvider(provider), request, options, _BodySink(reply))
 
 
 class _BodyProvider:
