@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import uuid
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,13 +17,14 @@ from penstock.actors.agent.history import History, Message, read_turns, user_mes
 from penstock.actors.agent.record import AgentRecord, AgentStatistics, Approve
 from penstock.actors.agent.toolround import Decide
 from penstock.actors.agent.turn import Turn
+from penstock.actors.runtime.dispatcher import check_process
 from penstock.actors.stream.messages import Cancel
 from penstock.adapters.providers.call_options import take_call_options
 from penstock.adapters.tools import check_tools, to_tool
 from penstock.config.agents import AgentOptions
 from penstock.config.checks import check_metadata, check_number
 from penstock.config.options import OnOrphan, RequestOptions, StreamOptions
-from penstock.errors import AgentStopped, OptionError, PenstockError, ProcessDead
+from penstock.errors import AgentStopped, OptionError, PenstockError, ProcessDead, SystemForked
 from penstock.events import StreamCompleted
 from penstock.ports import ChatCall, Provider, Tool
 from penstock.services import HasServices, Services
@@ -95,9 +97,10 @@ class Agent:
             OptionError: an argument is not allowed.
             StreamExists, SystemStopped: as for `System.open_stream`.
         """
+        record = self._record
+        check_process(record.runtime.dispatcher)
         content = user_message(message)
         check_metadata(metadata)
-        record = self._record
         record.reserve()
         turn: Turn | None = None
         try:
@@ -189,6 +192,7 @@ class Agent:
         return self._decide(Decide(call_id, approved=False, reason=reason), timeout)
 
     def _decide(self, decision: Decide, timeout: float | None) -> bool:
+        check_process(self._record.runtime.dispatcher)
         check_number("timeout", timeout, 0, 1e9, optional=True)
         ref = self._record.ref
         try:
@@ -207,6 +211,7 @@ class Agent:
 
         It has the turns whose streams have ended, each from the moment of its stream's end.
         """
+        check_process(self._record.runtime.dispatcher)
         return self._record.messages()
 
     @property
@@ -221,6 +226,7 @@ class Agent:
 
     def statistics(self) -> AgentStatistics:
         """The counters of the agent. Never blocks on its process."""
+        check_process(self._record.runtime.dispatcher)
         return self._record.statistics()
 
     # --- the end -------------------------------------------------------------------------------------------------
@@ -233,8 +239,9 @@ class Agent:
         Raises:
             CallTimeout: it has not ended within ``timeout`` seconds (default: the setting ``call_timeout``).
         """
-        check_number("timeout", timeout, 0, 1e9, optional=True)
         record = self._record
+        check_process(record.runtime.dispatcher)
+        check_number("timeout", timeout, 0, 1e9, optional=True)
         clock = record.runtime.clock
         deadline = clock.monotonic() + (self._call_timeout if timeout is None else timeout)
         ends = [turn.stream.over for turn in record.cancel_all("the agent was stopped")]
@@ -247,7 +254,8 @@ class Agent:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await asyncio.to_thread(self.stop)
+        with contextlib.suppress(SystemForked):
+            await asyncio.to_thread(self.stop)
 
     def __enter__(self) -> Self:
         return self
@@ -255,7 +263,8 @@ class Agent:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.stop()
+        with contextlib.suppress(SystemForked):
+            self.stop()
 
     def __repr__(self) -> str:
         return f"<Agent {self.name!r}, {self.state}>"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import uuid
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -33,6 +35,9 @@ from penstock.ports import ChatCall, Journal, Reader
 from penstock.supervisors.system.asking import ask_for_stream
 
 __all__ = ["HasServices", "Services"]
+
+
+_all: weakref.WeakSet[Services] = weakref.WeakSet()  # of this process, for `_after_fork`
 
 
 class Services:
@@ -76,6 +81,7 @@ class Services:
         self.gates = GateTable(runtime.clock, settings.breaker, settings.retry_budget)
         self.root: ProcessRef | None = None  # the root supervisor, once it is started
         self.is_stopped = False
+        _all.add(self)
 
     @property
     def call_timeout(self) -> float:
@@ -189,6 +195,17 @@ class Services:
             key=self.gates.fingerprint(request),
             price=self.prices.find(found.account, found.model),
         )
+
+
+def _after_fork() -> None:
+    """In the child of a fork, have the parent's systems refuse tokens and readers, which do not look at the pid."""
+    for services in list(_all):
+        if getattr(services.runtime.dispatcher, "pid", None) is not None:
+            services.streams.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 class HasServices(Protocol):

@@ -113,6 +113,7 @@ class System:
         Raises:
             SystemStopped: the system has been stopped; make a new one.
         """
+        self._check_process()
         with self._lock:
             if self._stopped:
                 raise SystemStopped()
@@ -241,12 +242,16 @@ class System:
         check_process(services.runtime.dispatcher)
         return services
 
+    def _check_process(self) -> None:
+        """Raise `SystemForked` if it was started in the process that this one is a fork of."""
+        services = self._started
+        if services is not None:
+            check_process(services.runtime.dispatcher)
+
     @property
     def _is_forked(self) -> bool:
-        """Whether it was started in the process that this one is a fork of."""
-        services = self._started
         try:
-            check_process(None if services is None else services.runtime.dispatcher)
+            self._check_process()
         except SystemForked:
             return True
         return False
@@ -343,6 +348,7 @@ class System:
             OptionError: an argument is not allowed, or there is no key.
             StreamExists, SystemStopped: as for `open_stream`.
         """
+        self._check_process()
         chosen = self._catalogue.find(provider, _check_model(model), base_url, api_key)
         stream_options = _adjust(
             options or self.settings.chat, token_buffer_size, token_batch_size, token_flush_interval
@@ -388,6 +394,7 @@ class System:
         ``options`` None takes the settings' ``response`` group: 100/10/100 ms, without a rate limit. For the other
         arguments and errors see `create_chat_token_stream`.
         """
+        self._check_process()
         chosen = self._catalogue.find(provider, _check_model(model), base_url, api_key, responses=True)
         stream_options = _adjust(
             options or self.settings.response, token_buffer_size, token_batch_size, token_flush_interval
@@ -414,6 +421,7 @@ class System:
         Raises:
             StreamNotFound: there is none.
         """
+        self._check_process()
         return Stream(self._table.get(stream_id), self.settings.runtime.call_timeout)
 
     # --- processes of your own -----------------------------------------------------------------------------------
@@ -472,6 +480,7 @@ class System:
 
     def get_active_streams(self) -> list[StreamInfo]:
         """All running streams, oldest first. Never blocks."""
+        self._check_process()
         return [stream_info(record) for record in self._table.all() if not record.is_over]
 
     def get_stream_info(self, stream_id: str) -> StreamInfo:
@@ -480,6 +489,7 @@ class System:
         Raises:
             StreamNotFound: there is none.
         """
+        self._check_process()
         return stream_info(self._table.get(stream_id))
 
     def statistics(self) -> SystemStatistics:

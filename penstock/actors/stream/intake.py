@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-from penstock.actors.runtime.dispatcher import Dispatcher
+from penstock.actors.runtime.dispatcher import Dispatcher, check_process
 from penstock.actors.stream.buffer import Batch, EventBatch, TokenBuffer
 from penstock.config.options import StreamOptions
 from penstock.errors import BufferFull, OptionError, StreamClosed
@@ -106,6 +106,7 @@ class Intake:
         """
         with self._lock:
             if self.closed or (is_void is not None and is_void()):
+                check_process(self._dispatcher)
                 return False
             self.buffer.put_event(event)
             if self._wake_at < _NEVER:
@@ -129,7 +130,7 @@ class Intake:
         """
         with self._lock:
             if self.closed or (is_void is not None and is_void()):
-                raise StreamClosed(self.stream_id)
+                raise self._refusal()
             done = self._fill(tokens, 0)
             if done < len(tokens):
                 self._wait_for_room(_Notice(on_room))
@@ -162,7 +163,7 @@ class Intake:
         while True:
             with self._lock:
                 if self.closed or (is_void is not None and is_void()):
-                    raise StreamClosed(self.stream_id)
+                    raise self._refusal()
                 done = self._fill(tokens, done)
                 if done == len(tokens):
                     return
@@ -302,6 +303,16 @@ class Intake:
             self.closed = True
             self._wake = _no_actor
             self._release()
+
+    def after_fork(self) -> None:
+        """Refuse everything, in the child of a fork. Another thread may have held the lock at that moment."""
+        self._lock = threading.Lock()
+        self.closed = True
+        self._wake, self._wake_at, self._waiters = _no_actor, _NEVER, None
+
+    def _refusal(self) -> StreamClosed:
+        check_process(self._dispatcher)
+        return StreamClosed(self.stream_id)
 
     def _release(self) -> None:
         waiters, self._waiters = self._waiters, None

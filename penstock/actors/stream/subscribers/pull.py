@@ -59,6 +59,7 @@ class PullSubscription(Subscription):
     def take(self) -> Event | None:
         """The next event, or None if there is none yet. Raises what `Events.next` raises."""
         if not self.is_active:
+            check_process(self._dispatcher)
             raise StopIteration
         try:
             event = self._cursor.take()
