@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 import uuid
-import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
@@ -58,7 +58,6 @@ class Agent:
         self._options = options
         self._metadata = metadata
         self._call_timeout = services.call_timeout
-        weakref.finalize(self, record.abandon).atexit = False
 
     @property
     def name(self) -> str:
@@ -265,6 +264,11 @@ class Agent:
     ) -> None:
         with contextlib.suppress(SystemForked):
             self.stop()
+
+    def __del__(self) -> None:
+        # A `weakref.finalize` would keep the record, whose tools may be methods of what keeps this handle.
+        if not sys.is_finalizing():
+            self._record.abandon()
 
     def __repr__(self) -> str:
         return f"<Agent {self.name!r}, {self.state}>"
