@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sys
 import uuid
-import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
@@ -24,7 +25,7 @@ from penstock.config.agents import AgentOptions
 from penstock.config.checks import check_metadata, check_number
 from penstock.config.options import OnOrphan, RequestOptions, StreamOptions
 from penstock.config.surrogates import replace_surrogates
-from penstock.errors import AgentStopped, OptionError, ProcessDead
+from penstock.errors import AgentStopped, OptionError, ProcessDead, SystemForked
 from penstock.events import StreamCompleted
 from penstock.ports import ChatCall, Provider, Tool
 from penstock.services import HasServices, Services
@@ -60,7 +61,6 @@ class Agent:
         self._options = options
         self._metadata = metadata
         self._call_timeout = services.call_timeout
-        weakref.finalize(self, record.abandon).atexit = False
 
     @property
     def name(self) -> str:
@@ -101,9 +101,10 @@ class Agent:
             OptionError: an argument is not allowed, or the message is not JSON: it has NaN or infinity in it …
             StreamExists, SystemStopped: as for `System.open_stream`.
         """
+        record = self._record
+        check_process(record.runtime.dispatcher)
         content = user_message(message)
         check_metadata(metadata)
-        record = self._record
         record.reserve()
         turn: Turn | None = None
         try:
@@ -134,32 +135,40 @@ class Agent:
         message: UserMessage,
         *,
         timeout: float | None = None,
-        **more: Any,
+        stream_id: str | None = None,
+        options: StreamOptions | None = None,
+        metadata: Mapping[str, Any] | None = None,
     ) -> StreamCompleted:
         """Send a message, wait for the answer and return it.
 
         Args:
             message: as for `stream_chat`.
             timeout: seconds after which the answer is cancelled; None waits without limit.
-            **more: other arguments of `stream_chat`.
+            stream_id: as for `stream_chat`.
+            options: as for `stream_chat`.
+            metadata: as for `stream_chat`.
 
         Raises:
             PenstockError: the answer failed; as for `Stream.result`, and as for `stream_chat`.
             CallTimeout: it was not complete within ``timeout`` seconds.
         """
         check_number("timeout", timeout, 0, 86_400, optional=True)
-        return wait_or_cancel(self.stream_chat(message, **more), timeout)
+        stream = self.stream_chat(message, stream_id=stream_id, options=options, metadata=metadata)
+        return wait_or_cancel(stream, timeout)
 
     async def achat(
         self,
         message: UserMessage,
         *,
         timeout: float | None = None,
-        **more: Any,
+        stream_id: str | None = None,
+        options: StreamOptions | None = None,
+        metadata: Mapping[str, Any] | None = None,
     ) -> StreamCompleted:
         """The same as `chat`, without blocking the event loop. Cancelling the task cancels the answer."""
         check_number("timeout", timeout, 0, 86_400, optional=True)
-        return await await_or_cancel(self.stream_chat(message, **more), timeout)
+        stream = self.stream_chat(message, stream_id=stream_id, options=options, metadata=metadata)
+        return await await_or_cancel(stream, timeout)
 
     # --- calls that wait for approval ----------------------------------------------------------------------------
 
@@ -172,6 +181,7 @@ class Agent:
         return self._decide(Decide(call_id, approved=False, reason=reason), timeout)
 
     def _decide(self, decision: Decide, timeout: float | None) -> bool:
+        check_process(self._record.runtime.dispatcher)
         check_number("timeout", timeout, 0, 1e9, optional=True)
         ref = self._record.ref
         try:
@@ -196,6 +206,7 @@ class Agent:
         Raises:
             OptionError: when it is set: a message is not allowed. The history is unchanged.
         """
+        check_process(self._record.runtime.dispatcher)
         return self._record.messages()
 
     @history.setter
@@ -228,6 +239,7 @@ class Agent:
 
     def statistics(self) -> AgentStatistics:
         """The counters of the agent. Never blocks on its process."""
+        check_process(self._record.runtime.dispatcher)
         return self._record.statistics()
 
     # --- the end -------------------------------------------------------------------------------------------------
@@ -240,8 +252,9 @@ class Agent:
         Raises:
             CallTimeout: it has not ended within ``timeout`` seconds (default: the setting ``call_timeout``).
         """
-        check_number("timeout", timeout, 0, 1e9, optional=True)
         record = self._record
+        check_process(record.runtime.dispatcher)
+        check_number("timeout", timeout, 0, 1e9, optional=True)
         clock = record.runtime.clock
         deadline = clock.monotonic() + (self._call_timeout if timeout is None else timeout)
         ends = [turn.stream.over for turn in record.cancel_all("the agent was stopped")]
@@ -254,7 +267,8 @@ class Agent:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await asyncio.to_thread(self.stop)
+        with contextlib.suppress(SystemForked):
+            await asyncio.to_thread(self.stop)
 
     def __enter__(self) -> Self:
         return self
@@ -262,7 +276,13 @@ class Agent:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.stop()
+        with contextlib.suppress(SystemForked):
+            self.stop()
+
+    def __del__(self) -> None:
+        # A `weakref.finalize` would keep the record, whose tools may be methods of what keeps this handle.
+        if not sys.is_finalizing():
+            self._record.abandon()
 
     def __repr__(self) -> str:
         return f"<Agent {self.name!r}, {self.state}>"

@@ -38,7 +38,7 @@ from penstock.supervisors.system.asking import ask_for_stream
 
 __all__ = ["HasServices", "Services"]
 
-_in_use: Final[weakref.WeakSet[Services]] = weakref.WeakSet()
+_all: weakref.WeakSet[Services] = weakref.WeakSet()  # of this process, for `_after_fork`
 
 
 class Services:
@@ -82,7 +82,7 @@ class Services:
         self.gates = GateTable(runtime.clock, settings.breaker, settings.retry_budget)
         self.root: ProcessRef | None = None  # the root supervisor, once it is started
         self.is_stopped = False
-        _in_use.add(self)
+        _all.add(self)
 
     @property
     def call_timeout(self) -> float:
@@ -217,12 +217,10 @@ def _checked(call: ChatCall, *, responses: bool) -> ChatCall:
 
 
 def _after_fork() -> None:
-    """In the child, refuse what is pushed into streams of the parent, which no actor emits here."""
-    for services in tuple(_in_use):
-        pid: int | None = getattr(services.runtime.dispatcher, "pid", None)
-        if pid is not None:
-            for record in services.streams.all():
-                record.intake.forked(pid)
+    """In the child of a fork, have the parent's systems refuse tokens and readers, which do not look at the pid."""
+    for services in list(_all):
+        if getattr(services.runtime.dispatcher, "pid", None) is not None:
+            services.streams.after_fork()
 
 
 if hasattr(os, "register_at_fork"):

@@ -144,6 +144,7 @@ class Stream:
 
     def statistics(self) -> StreamStatistics:
         """The counters of the stream. Never blocks on its actor."""
+        check_process(self._record.runtime.dispatcher)
         return self._record.statistics()
 
     get_statistics = statistics
@@ -269,6 +270,7 @@ class Stream:
 
     def unsubscribe(self, target: pykka.ActorRef[Any] | Callable[[Any], object]) -> None:
         """Undo `subscribe`. Harmless if the target is not subscribed."""
+        check_process(self._record.runtime.dispatcher)
         known = self._record.hub.find(target)
         if known is not None:
             known.unsubscribe()
@@ -307,11 +309,13 @@ class Stream:
 
     def update_metadata(self, changes: Mapping[str, Any]) -> None:
         """Add to the metadata that events carry from now on."""
+        check_process(self._record.runtime.dispatcher)
         self._record.metadata = FrozenDict({**self._record.metadata, **changes})
 
     # --- within --------------------------------------------------------------------------------------------------
 
     def _pull(self, after: int = 0, slow: Slow = "coalesce", window: int = 16) -> PullSubscription:
+        check_process(self._record.runtime.dispatcher)
         cursor = self._cursor(after, slow, window)
         subscription = PullSubscription(self._record.hub, cursor, self._record.runtime.dispatcher)
         self._record.hub.add(subscription)
@@ -331,6 +335,7 @@ class Stream:
     def _ask(self, message: Any, timeout: float | None) -> Any:
         """Ask the stream's actor; if it is being restarted, ask its successor."""
         record = self._record
+        check_process(record.runtime.dispatcher)
         check_number("timeout", timeout, 0, 1e9, optional=True)
 
         def find() -> ProcessRef:

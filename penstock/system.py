@@ -62,12 +62,16 @@ __all__ = ["System"]
 
 _ROOT: Final = "system"
 _LAST_MOMENT: Final = 0.1  # seconds for each group of threads to end after the time-out
+_DROPPED: Final = "its System was dropped without stop()"
+_PATIENCE: Final = 1.0  # seconds for each part of a dropped system to end
 
 
 class System:
     """Supervised token streams for one application. Start as many systems as you like; they share nothing.
 
-    Use it as a context manager, or call `start` (the first use does) and `stop`.
+    Use it as a context manager, or call `start` (the first use does) and `stop`. One that is dropped without `stop`
+    ends with a `ResourceWarning`, and so do its streams and agents, although you may keep their handles. A client keeps
+    its system, and so does a subscribed function or a tool that refers to it, while its stream or its agent lives.
 
     Args:
         settings: None reads the environment and ``penstock.toml`` (`Settings.load`).
@@ -246,7 +250,8 @@ class System:
     def _check_process(self) -> None:
         """Raise `SystemForked` if it was started in the process that this one is a fork of."""
         services = self._started
-        check_process(None if services is None else services.runtime.dispatcher)
+        if services is not None:
+            check_process(services.runtime.dispatcher)
 
     @property
     def _is_forked(self) -> bool:
@@ -348,6 +353,7 @@ class System:
             OptionError: an argument is not allowed, or there is no key.
             StreamExists, SystemStopped: as for `open_stream`.
         """
+        self._check_process()
         chosen = self._catalogue.find(provider, _check_model(model), base_url, api_key)
         stream_options = _adjust(
             options or self.settings.chat, token_buffer_size, token_batch_size, token_flush_interval
@@ -393,6 +399,7 @@ class System:
         ``options`` None takes the settings' ``response`` group: 100/10/100 ms, without a rate limit. For the other
         arguments and errors see `create_chat_token_stream`.
         """
+        self._check_process()
         chosen = self._catalogue.find(provider, _check_model(model), base_url, api_key, responses=True)
         stream_options = _adjust(
             options or self.settings.response, token_buffer_size, token_batch_size, token_flush_interval
@@ -520,9 +527,16 @@ def _abandoned(services: Services, owns_reader: bool, owns_runtime: bool) -> Non
         return
 
     def end() -> None:
-        if services.root is not None:
-            services.runtime.exit(services.root, KILL)
-        _close(services, owns_reader, owns_runtime, lambda: 1.0)
+        runtime, root = services.runtime, services.root
+        try:
+            close_agents(services.agents)
+            end_all(services.streams, services.agents, _DROPPED)
+            if root is not None:  # a clean end: its children have not crashed
+                root.stop(block=False)
+                if not runtime.join(root, _PATIENCE):
+                    runtime.exit(root, KILL)
+        finally:
+            _close(services, owns_reader, owns_runtime, lambda: _PATIENCE)
 
     services.is_stopped = True
     threading.Thread(target=end, name="penstock-end", daemon=True).start()  # the collector's thread may hold any lock

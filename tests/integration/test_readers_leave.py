@@ -11,13 +11,14 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import penstock
+from penstock.actors.stream.subscribers.pull import PullSubscription
 from penstock.adapters.loopback.faults import DelayFirstByte, StallAfter
 from penstock.adapters.loopback.script import Answer, Replies, Script
 from penstock.adapters.loopback.server import LoopbackProvider
@@ -239,6 +240,10 @@ def test_ctrl_c_in_an_interactive_session_releases_the_provider(tmp_path: Path, 
 # --- FastAPI and uvicorn ---------------------------------------------------------------------------------------------
 
 
+def generator_of(texts: Iterable[str]) -> Iterator[str]:
+    yield from texts
+
+
 @contextlib.contextmanager
 def site(system: penstock.System, provider: LoopbackProvider) -> Iterator[int]:
     """An application as users write it, on a port of its own."""
@@ -264,7 +269,20 @@ def site(system: penstock.System, provider: LoopbackProvider) -> Iterator[int]:
     def respond_sync() -> StreamingResponse:
         def body() -> Iterator[str]:
             for event in ask(system, provider):
-                yield f"data: {event}\n\n"
+                yield f"data: {event.text if isinstance(event, penstock.TokenEvent) else event}\n\n"
+
+        return StreamingResponse(body(), media_type="text/event-stream")
+
+    @app.get("/sync-texts")
+    def respond_sync_with_texts() -> StreamingResponse:
+        return StreamingResponse(generator_of(ask(system, provider).texts()), media_type="text/plain")
+
+    @app.get("/sync-kept")
+    def respond_sync_and_keep() -> StreamingResponse:
+        def body() -> Iterator[str]:
+            events = ask(system, provider).events()
+            while isinstance(event := events.next(60), penstock.TokenEvent):
+                yield f"data: {event.text}\n\n"
 
         return StreamingResponse(body(), media_type="text/event-stream")
 
@@ -282,8 +300,10 @@ def site(system: penstock.System, provider: LoopbackProvider) -> Iterator[int]:
         assert not thread.is_alive()
 
 
-def visit(port: int, path: str, until: bytes, provider: LoopbackProvider) -> None:
-    """Make a request, and leave when the answer has ``until`` in it and the provider is at work."""
+def visit(
+    port: int, path: str, until: bytes, provider: LoopbackProvider, is_ready: Callable[[], bool] = lambda: True
+) -> None:
+    """Make a request, and leave when the answer has ``until`` in it, the provider is at work, and ``is_ready()``."""
     with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
         client.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         came = b""
@@ -292,6 +312,14 @@ def visit(port: int, path: str, until: bytes, provider: LoopbackProvider) -> Non
             assert piece, came
             came += piece
         provider.wait_for(lambda counts: counts.active_responses == 1)
+        eventually(is_ready)
+
+
+def waits_for_event(system: penstock.System) -> bool:
+    """Whether the reader of the only stream has read all events, and waits for another one."""
+    (record,) = [record for record in system._table.all() if not record.is_over]
+    subscriptions = record.hub.subscriptions
+    return bool(subscriptions) and all(isinstance(one, PullSubscription) and one._waiting for one in subscriptions)
 
 
 @pytest.mark.parametrize("path", ["/async", "/texts"])
@@ -315,11 +343,28 @@ def test_a_browser_that_leaves_while_the_provider_is_silent_releases_it(
         eventually(lambda: not system.get_active_streams())
 
 
+@pytest.mark.parametrize("path", ["/sync", "/sync-texts", "/sync-kept"])
+@pytest.mark.parametrize(
+    ("fault", "until"),
+    [(DelayFirstByte(None), b"\r\n\r\n"), (StallAfter(1), b"[1")],
+    ids=["before the first event", "in a pause"],
+)
+def test_a_synchronous_body_that_waits_releases_the_provider_and_its_thread(
+    system: penstock.System, path: str, fault: Any, until: bytes
+) -> None:
+    """Threads that wait for ever would use up Starlette's forty."""
+    with serve([fault] * 3) as provider, site(system, provider) as port:
+        for count in range(1, 4):
+            visit(port, path, until, provider, lambda: waits_for_event(system))
+            released(provider, count)
+        eventually(lambda: not system.get_active_streams())
+
+
 @pytest.mark.parametrize("fault", [DelayFirstByte(0.3), SLOWLY], ids=["before the first event", "midway"])
 def test_a_synchronous_body_releases_the_provider_when_it_is_dropped(system: penstock.System, fault: Any) -> None:
-    """Starlette can neither interrupt the thread that waits for an event nor close a generator.
+    """If the browser leaves while Starlette sends an event, Starlette does not close the suspended generator.
 
-    It leaves the generator, suspended, in a cycle of exceptions and frames, which only the garbage collector ends.
+    It is left in a cycle of exceptions and frames, which only the garbage collector ends.
     """
     with serve([fault] * 3) as provider, site(system, provider) as port:
         for count in range(1, 4):

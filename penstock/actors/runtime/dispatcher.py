@@ -443,6 +443,15 @@ def check_process(dispatcher: Dispatcher | None) -> None:
         raise SystemForked(pid)
 
 
+def _forget_worker() -> None:
+    """In the child of a fork, the thread that forked is no worker, although it may have been one in the parent."""
+    _here.worker = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_worker)
+
+
 def on_worker() -> bool:
     """Whether the current thread runs actors."""
     return getattr(_here, "worker", None) is not None

@@ -69,6 +69,13 @@ class Hub:
                 self.subscriptions = after
                 return len(after) < len(before)
 
+    def after_fork(self) -> None:
+        """End all subscriptions, in the child of a fork, without a message: no thread is there to get it."""
+        self._lock = threading.RLock()  # another thread may have held it at that moment
+        subscriptions, self.subscriptions = self.subscriptions, ()
+        for subscription in subscriptions:
+            subscription.is_active = False
+
     @property
     def is_orphaned(self) -> bool:
         """Whether there have been subscribers and there are none now."""

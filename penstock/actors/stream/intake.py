@@ -10,10 +10,10 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-from penstock.actors.runtime.dispatcher import Dispatcher
+from penstock.actors.runtime.dispatcher import Dispatcher, check_process
 from penstock.actors.stream.buffer import Batch, EventBatch, TokenBuffer
 from penstock.config.options import StreamOptions
-from penstock.errors import BufferFull, OptionError, StreamClosed, SystemForked
+from penstock.errors import BufferFull, OptionError, StreamClosed
 from penstock.events import TokenKind, ToolEvent
 from penstock.ports import Clock
 
@@ -30,7 +30,6 @@ class Intake:
         "_clock",
         "_dispatcher",
         "_epoch",
-        "_forked_from",
         "_lock",
         "_options",
         "_waiters",
@@ -53,7 +52,6 @@ class Intake:
         self._dispatcher = dispatcher
         self._clock = clock
         self._lock = threading.Lock()
-        self._forked_from: int | None = None  # the process that the stream runs in, if this is a fork of it
         self._epoch = 0  # of the present actor; an abandoned one must not disturb its successor
         self._wake: Callable[[], None] = _no_actor
         self._wake_at = _NEVER
@@ -108,6 +106,7 @@ class Intake:
         """
         with self._lock:
             if self.closed or (is_void is not None and is_void()):
+                check_process(self._dispatcher)
                 return False
             self.buffer.put_event(event)
             if self._wake_at < _NEVER:
@@ -301,16 +300,6 @@ class Intake:
             self.buffer.max_size = options.max_buffer_size
             self._release()
 
-    def forked(self, pid: int) -> None:
-        """Take no more tokens in a fork of the process ``pid``, where no actor runs. No other thread exists yet."""
-        self._lock = threading.Lock()  # a thread of the other process may have held it
-        self._forked_from = pid
-        self.closed = True
-        self._waiters = None
-
-    def _refusal(self) -> StreamClosed | SystemForked:
-        return StreamClosed(self.stream_id) if self._forked_from is None else SystemForked(self._forked_from)
-
     def close(self, epoch: int | None = None) -> None:
         """Take no more tokens. A producer that waits for room gets `StreamClosed`."""
         with self._lock:
@@ -319,6 +308,16 @@ class Intake:
             self.closed = True
             self._wake = _no_actor
             self._release()
+
+    def after_fork(self) -> None:
+        """Refuse everything, in the child of a fork. Another thread may have held the lock at that moment."""
+        self._lock = threading.Lock()
+        self.closed = True
+        self._wake, self._wake_at, self._waiters = _no_actor, _NEVER, None
+
+    def _refusal(self) -> StreamClosed:
+        check_process(self._dispatcher)
+        return StreamClosed(self.stream_id)
 
     def _release(self) -> None:
         waiters, self._waiters = self._waiters, None

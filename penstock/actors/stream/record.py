@@ -315,6 +315,11 @@ class StreamRecord:
             else:
                 return
 
+    def after_fork(self) -> None:
+        """Refuse tokens and readers, in the child of a fork: the threads of the stream are not there."""
+        self.intake.after_fork()
+        self.hub.after_fork()
+
     # --- statistics ----------------------------------------------------------------------------------------------
 
     def outcome(self) -> Outcome:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from penstock.actors.runtime.dispatcher import check_process
 from penstock.actors.stream.messages import Cancel, Complete, Fail, Reset
 from penstock.actors.stream.outcome import Outcome
 from penstock.actors.stream.record import StreamRecord
@@ -34,6 +35,7 @@ class StreamSink:
 
     def reset(self, reason: str, on_done: Callable[[bool], None]) -> None:
         """See `Sink.reset`."""
+        check_process(self._record.runtime.dispatcher)
         ref = self._record.ref
         if self._record.is_over or ref is None:
             on_done(self._record.is_over)
@@ -52,11 +54,13 @@ class StreamSink:
 
     def end(self, error: PenstockError | None = None, *, like: TerminalEvent | None = None) -> None:
         """See `Sink.end`."""
+        check_process(self._record.runtime.dispatcher)
         outcome = None if like is None else _outcome_of(like)
         self._record.propose(Complete(outcome) if error is None else Fail(error, outcome))
 
     def cancel(self, reason: str | None = None) -> None:
         """See `Sink.cancel`."""
+        check_process(self._record.runtime.dispatcher)
         self._record.propose(Cancel(reason))
 
 

@@ -77,6 +77,12 @@ class StreamTable:
             if self._records.get(record.stream_id) is record:
                 del self._records[record.stream_id]
 
+    def after_fork(self) -> None:
+        """Have all records refuse further calls, in the child of a fork."""
+        self._lock = threading.Lock()  # another thread may have held it at that moment
+        for record in self._records.values():
+            record.after_fork()
+
     def all(self) -> list[StreamRecord]:
         """All records, oldest first."""
         with self._lock:

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
 
-from penstock.actors.runtime.dispatcher import Dispatcher
+from penstock.actors.runtime.dispatcher import Dispatcher, check_process
 from penstock.actors.stream.cursor import Cursor
 from penstock.actors.stream.hub import Hub, Subscription
 from penstock.errors import CallTimeout, SubscriberTooSlow
@@ -22,6 +25,7 @@ __all__ = ["NOTHING", "Events", "Findings", "PullSubscription"]
 T = TypeVar("T")
 
 _TERMINAL: Final = (StreamCompleted, StreamFailed, StreamCancelled)
+_LOOK_AGAIN: Final = 0.25  # seconds between two looks whether the task of a thread of anyio's has been cancelled
 NOTHING: Final[Any] = object()
 """What a function of `Findings` returns for an event that has nothing for the consumer."""
 
@@ -59,6 +63,7 @@ class PullSubscription(Subscription):
     def take(self) -> Event | None:
         """The next event, or None if there is none yet. Raises what `Events.next` raises."""
         if not self.is_active:
+            check_process(self._dispatcher)
             raise StopIteration
         try:
             event = self._cursor.take()
@@ -103,13 +108,49 @@ class PullSubscription(Subscription):
         now = self._dispatcher.monotonic
         deadline = None if timeout is None else now() + timeout
         left = timeout
+        check = self._check_of_task()
         while True:
-            if not self.wait(left):
+            if not self._wait_for_task(left, check):
                 raise CallTimeout("the next event", timeout or 0.0)
             event = self.take()
             if event is not None:
                 return event
             left = None if deadline is None else max(0.0, deadline - now())
+
+    def _check_of_task(self) -> Callable[[], None] | None:
+        """In a thread of anyio, as Starlette uses for sync bodies: what raises if the task it works for is cancelled.
+
+        anyio can neither interrupt such a thread nor close a generator that it has run, so the waits look themselves.
+        """
+        if "anyio.to_thread" not in sys.modules:
+            return None
+        check: Callable[[], None] | None = getattr(import_module("anyio.from_thread"), "check_cancelled", None)
+        try:
+            if check is not None:
+                check()
+        except RuntimeError:  # the thread is none of anyio's
+            return None
+        except BaseException:
+            self.unsubscribe()
+            raise
+        return check
+
+    def _wait_for_task(self, timeout: float | None, check: Callable[[], None] | None) -> bool:
+        """Wait as `wait` does, and unsubscribe if ``check`` raises."""
+        if check is None:
+            return self.wait(timeout)
+        now = self._dispatcher.monotonic
+        deadline = math.inf if timeout is None else now() + timeout
+        while True:
+            left = deadline - now()
+            is_news = self.wait(max(0.0, min(left, _LOOK_AGAIN)))
+            try:
+                check()
+            except BaseException:
+                self.unsubscribe()
+                raise
+            if is_news or left <= _LOOK_AGAIN:
+                return is_news
 
     async def next_async(self) -> Event:
         """Wait for the next event; see `Events.next`."""
