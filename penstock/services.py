@@ -28,6 +28,7 @@ from penstock.adapters.providers.chat_calls import to_chat_call
 from penstock.config.checks import check_choice, check_metadata, check_number, check_on_orphan
 from penstock.config.options import OnOrphan, RequestOptions, Restart, StreamOptions
 from penstock.config.prices import PriceTable
+from penstock.config.secret import Secret
 from penstock.config.settings import Settings
 from penstock.config.surrogates import is_plain_json, mend_surrogates
 from penstock.errors import OptionError, SystemStopped
@@ -173,8 +174,12 @@ class Services:
         if options.on_interrupt == "resume":
             call = msgspec.structs.replace(call, resumable=True)
         others = [self.catalogue.fallback(found, name, responses=responses) for name in options.fallback]
+        foreign = _without_credentials(call)
         return CallRecord(
-            [self._candidate(one, call, responses=responses) for one in (found, *others)],
+            [
+                self._candidate(one, call if one.name == found.name else foreign, responses=responses)
+                for one in (found, *others)
+            ],
             options,
             self.reader,
             retry_budget=self.gates.retry_budget,
@@ -214,6 +219,12 @@ def _checked(call: ChatCall, *, responses: bool) -> ChatCall:
         return call
     check_finite(call.input, "input" if responses else "messages")
     return msgspec.structs.replace(call, input=mend_surrogates(call.input), parameters=mend_surrogates(call.parameters))
+
+
+def _without_credentials(call: ChatCall) -> ChatCall:
+    """Return the call for a fallback at another provider, which must not get what the caller gave for the first one."""
+    headers = {name: value for name, value in call.headers.items() if not isinstance(value, Secret)}
+    return msgspec.structs.replace(call, headers=headers, query={})
 
 
 def _after_fork() -> None:

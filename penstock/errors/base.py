@@ -38,7 +38,7 @@ def _state_of(error: PenstockError) -> tuple[dict[str, Any], dict[str, Any]]:
 def _rebuild(kind: type[PenstockError], args: tuple[Any, ...], fields: dict[str, Any], slots: dict[str, Any]) -> Any:
     """Make an error without calling its ``__init__``, which takes facts and not the message."""
     builtin: Any = next(one for one in kind.__mro__ if one.__module__ == "builtins" and "__new__" in vars(one))
-    error = builtin.__new__(kind)
+    error = builtin.__new__(kind, *args) if issubclass(kind, BaseExceptionGroup) else builtin.__new__(kind)
     error.args = args
     error.__dict__.update(fields)
     for name, value in slots.items():

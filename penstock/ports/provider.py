@@ -85,7 +85,7 @@ class ChatCall(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ProviderRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """One HTTP request, ready to be sent. ``secret_headers`` are sent but never shown."""
+    """One HTTP request, ready to be sent. ``secret_headers`` and the query of the URL are sent but never shown."""
 
     url: str
     body: bytes
@@ -94,7 +94,7 @@ class ProviderRequest(msgspec.Struct, frozen=True, kw_only=True):
     secret_headers: Mapping[str, Secret] = {}
 
     def __repr__(self) -> str:
-        return f"ProviderRequest({self.method} {self.url}, {len(self.body)} bytes)"
+        return f"ProviderRequest({self.method} {self.url.partition('?')[0]}, {len(self.body)} bytes)"
 
     def extended(self, call: ChatCall) -> ProviderRequest:
         """Return the request with the headers and the query of ``call``."""

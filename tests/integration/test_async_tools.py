@@ -350,3 +350,78 @@ def test_an_async_approve_that_takes_too_long_is_cancelled(system: penstock.Syst
     ):
         assert [status for status, _ in results(agent.stream_chat("go"))] == ["denied"]
     assert cancelled.wait(5)
+
+
+# --- loops that end, and loops that are blocked -------------------------------------------------------------------
+
+
+def test_a_tool_that_exits_ends_neither_the_systems_loop_nor_its_own_turn(system: penstock.System) -> None:
+    calls = iter((True, False, False))
+
+    async def work(i: int) -> str:
+        if next(calls):
+            raise SystemExit(2)
+        return "fine"
+
+    with agent_with(system, work, calls=1, turns=3) as agent:
+        found = [results(agent.stream_chat("go"))[0] for _ in range(3)]
+    assert found == [("error", "SystemExit: 2"), ("ok", "fine"), ("ok", "fine")]
+
+
+def test_a_tool_that_exits_does_not_end_the_callers_loop(system: penstock.System) -> None:
+    async def work(i: int) -> str:
+        raise SystemExit(2)
+
+    async def main() -> list[tuple[str, str]]:
+        return results([event async for event in agent.stream_chat("go")])
+
+    with agent_with(system, work, calls=1) as agent:
+        assert asyncio.run(main()) == [("error", "SystemExit: 2")]
+
+
+def test_a_loop_that_is_blocked_after_a_tool_has_begun_is_told(system: penstock.System) -> None:
+    begun, ended = threading.Event(), threading.Event()
+
+    async def work(i: int) -> str:
+        begun.set()
+        try:
+            await asyncio.sleep(0.3)
+        except asyncio.CancelledError:
+            ended.set()
+            raise
+        return "row"
+
+    async def main() -> list[tuple[str, str]]:
+        stream = agent.stream_chat("go")
+        await asyncio.to_thread(begun.wait, 10)
+        stream.result(60)  # blocks the loop
+        await asyncio.to_thread(ended.wait, 10)  # what was reported as failed does not run on
+        return results(stream.events())
+
+    with agent_with(system, work, calls=1) as agent:
+        ((status, content),) = asyncio.run(main())
+    assert (status, ended.is_set()) == ("error", True)
+    assert "blocked by a call" in content
+
+
+def test_a_tool_of_a_loop_that_has_stopped_does_not_run_on_when_it_continues(system: penstock.System) -> None:
+    begun, effects = threading.Event(), list[str]()
+
+    async def work(i: int) -> str:
+        begun.set()
+        await asyncio.sleep(0.3)
+        effects.append("done")
+        return "row"
+
+    async def begin() -> penstock.Stream:
+        stream = agent.stream_chat("go")
+        await asyncio.to_thread(begun.wait, 10)
+        return stream
+
+    loop = asyncio.new_event_loop()
+    with agent_with(system, work, calls=1) as agent:
+        stream = loop.run_until_complete(begin())
+        ((status, _),) = results(stream.events())
+        loop.run_until_complete(asyncio.sleep(0.5))
+        loop.close()
+    assert (status, effects) == ("error", [])

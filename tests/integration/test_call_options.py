@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import penstock
+from penstock.actors.call.record import CallRecord
 from penstock.adapters.loopback.script import Answer, Script
 from penstock.adapters.loopback.server import LoopbackProvider
 from penstock.adapters.providers.call_options import KNOWN_PARAMETERS, take_call_options
@@ -165,3 +166,23 @@ def test_headers_come_from_a_file_and_from_the_environment(tmp_path: Any, monkey
     with pytest.raises(OptionError, match="JSON object") as caught:
         Settings.load(file)
     assert "hunter2" not in str(caught.value)
+
+
+def test_a_fallback_at_another_provider_does_not_get_the_credentials() -> None:
+    with penstock.System(penstock.Settings()) as system:
+        stream = system.chat(
+            "openai/m", "hi", api_key="k", base_url="http://127.0.0.1:9/v1", max_retries=0,
+            extra_headers={"Authorization": "Bearer SECRET", "X-Team": "search"}, extra_query={"key": "SECRETQ"},
+            fallback=["ollama/llama3", "openai/other"],
+        )  # fmt: skip
+        call = stream._record.feed
+        assert isinstance(call, CallRecord)
+        first, foreign, same = (candidate.request for candidate in call.candidates)
+        stream.cancel()
+    for request in (first, same):
+        assert request.secret_headers["Authorization"].reveal() == "Bearer SECRET"
+        assert request.url.endswith("?key=SECRETQ")
+    assert "SECRET" not in str([secret.reveal() for secret in foreign.secret_headers.values()])
+    assert "SECRET" not in foreign.url
+    assert foreign.headers["X-Team"] == "search"
+    assert "SECRET" not in repr(first)

@@ -14,6 +14,7 @@ import pytest
 
 import penstock
 from penstock.actors.call.breaker import counts_as_failure
+from penstock.adapters.http import connection
 from penstock.adapters.http.faults import body_failure, request_failure
 from penstock.adapters.loopback.faults import Status
 from penstock.adapters.loopback.script import Answer, Script
@@ -231,3 +232,25 @@ def test_the_wait_for_a_reader_thread_has_a_time_limit(silent: str) -> None:
             second.result(timeout=20)
         assert system.statistics().providers[0].circuit == "closed"
         first.cancel()
+
+
+def test_the_fault_of_the_provider_counts_where_another_address_has_no_route(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine without IPv6: the second address of a provider that is down cannot even be tried."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        closed = server.getsockname()
+    addresses = [
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", closed),
+        (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("2001:db8::1", closed[1], 0, 0)),
+    ]
+    connect = connection._connect_socket
+
+    def connect_without_ipv6(sock: socket.socket, *rest: Any) -> None:
+        if sock.family == socket.AF_INET6:
+            raise OSError(errno.ENETUNREACH, "Network is unreachable")
+        connect(sock, *rest)
+
+    monkeypatch.setattr(connection, "_connect_socket", connect_without_ipv6)
+    for order in (addresses, addresses[::-1]):
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, order=order: order)
+        with penstock.System(Settings()) as system, pytest.raises(ConnectError, match="refused"):
+            system.chat("m", "x", base_url="http://api.test/v1", api_key="k", max_retries=0).result(timeout=30)

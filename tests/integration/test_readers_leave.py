@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 import penstock
-from penstock.actors.stream.subscribers.pull import PullSubscription
+from penstock.actors.stream.subscribers.pull import Findings, PullSubscription
 from penstock.adapters.loopback.faults import DelayFirstByte, StallAfter
 from penstock.adapters.loopback.script import Answer, Replies, Script
 from penstock.adapters.loopback.server import LoopbackProvider
@@ -371,3 +371,16 @@ def test_a_synchronous_body_releases_the_provider_when_it_is_dropped(system: pen
             visit(port, "/sync", b"\r\n\r\n", provider)
             eventually(lambda count=count: gc.collect() < 0 or provider.statistics().client_disconnects == count)  # type: ignore[misc]
         eventually(lambda: not system.get_active_streams())
+
+
+def test_texts_that_are_closed_before_they_begin_do_not_cancel_the_stream(system: penstock.System) -> None:
+    stream = system.open_stream(on_orphan="cancel")
+    closed, left = stream.texts(), stream.texts()
+    for texts in (iter(closed), iter(left)):
+        assert isinstance(texts, Findings)
+        texts.close()
+        assert list(texts) == []
+        asyncio.run(texts.aclose())
+    stream.process_token("a")
+    stream.stop()
+    assert stream.result(10).text == "a"

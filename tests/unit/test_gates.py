@@ -822,3 +822,22 @@ def test_threads_that_hammer_a_gate_without_limits_lose_nothing() -> None:
     for thread in threads:
         thread.join(50)
     assert (gate.statistics().active, gate.statistics().requests) == (0, 8000)
+
+
+def test_a_ticket_that_leaves_the_queue_wakes_the_one_of_another_key_that_waited_for_it() -> None:
+    gate = GateTable(VirtualClock(), None).gate("p", "", LimitOptions(concurrent_streams=1))
+    woken: list[str] = []
+
+    def ticket(name: str) -> Ticket:
+        return Ticket(lambda: woken.append(name), key=name.encode())
+
+    inside, first, second = ticket("inside"), ticket("first"), ticket("second")
+    assert isinstance(gate.enter(inside), Admitted)
+    gate.enter(first)
+    gate.leave(inside, None)
+    assert woken == ["first"]
+    gate.enter(second)  # before the first one has come back for the place
+    woken.clear()
+    gate.leave(first)
+    assert woken == ["second"]
+    assert isinstance(gate.enter(second), Admitted)

@@ -48,13 +48,13 @@ class ToolLoops:
 
         Raises:
             asyncio.CancelledError: it was cancelled.
-            ToolError: its loop has ended before it.
+            ToolError: its loop has ended before it, or is blocked after it has begun.
             Exception: what it raises.
         """
         if home is not None and home.is_running() and home is not asyncio._get_running_loop():
             run = _Run(home, awaitable, call)
             if self._has_begun(run, call):
-                return run.wait()
+                return run.wait(self._is_blocked)
             if call.is_cancelled:
                 _close(awaitable)
                 raise asyncio.CancelledError
@@ -68,11 +68,14 @@ class ToolLoops:
 
     def _has_begun(self, run: _Run, call: ToolContext) -> bool:
         """Wait until a coroutine begins; returns False if it does not, and will not."""
+        was_blocked = False
         for _ in range(round(_PATIENCE / _LOOK_AGAIN)):
             if run.begun.wait(_LOOK_AGAIN):
                 return True
-            if call.is_cancelled or self._is_blocked(run.loop) or not run.loop.is_running():
+            is_blocked = self._is_blocked(run.loop)
+            if call.is_cancelled or (is_blocked and was_blocked) or not run.loop.is_running():
                 break
+            was_blocked = is_blocked  # once may be a short call
         return not run.withdraw()
 
     def _warn(self, tool: str) -> None:
@@ -109,10 +112,15 @@ class _Run:
             self._is_withdrawn = not self.begun.is_set()
             return self._is_withdrawn
 
-    def wait(self) -> Any:
-        """Wait for the result and return it, or raise the exception."""
+    def wait(self, is_blocked: Callable[[asyncio.AbstractEventLoop], bool] = lambda loop: False) -> Any:
+        """Wait for the result and return it, or raise the exception.
+
+        A coroutine that has begun cannot move to another loop, so one whose loop is blocked for long is cancelled.
+        """
+        blocked = 0
         while not self._over.wait(_PATIENCE):
-            if not self.loop.is_running():
+            blocked = blocked + 1 if is_blocked(self.loop) else 0
+            if blocked > 1 or not self.loop.is_running():
                 break
         task = self._task
         if self._error is not None:
@@ -120,7 +128,10 @@ class _Run:
         if task is None or not task.done():
             if self.withdraw():
                 _close(self._awaitable)
-            raise ToolError(f"{self._call.name}: its event loop ended before it")
+            elif task is not None:
+                self._cancel()  # takes effect when the loop goes on: what was reported as failed must not run on
+            why = "is blocked by a call such as result()" if blocked else "ended before it"
+            raise ToolError(f"{self._call.name}: its event loop {why}")
         return task.result()
 
     def _begin(self) -> None:
@@ -128,14 +139,18 @@ class _Run:
             if self._is_withdrawn:
                 return
             self.begun.set()
-        try:
-            self._task = task = asyncio.ensure_future(self._awaitable, loop=self.loop)
-        except Exception as error:  # a future of another loop
-            self._error = error
-            self._over.set()
-            return
+        self._task = task = self.loop.create_task(self._guarded())
         task.add_done_callback(lambda _: self._over.set())
         self._call.on_cancel(self._cancel)
+
+    async def _guarded(self) -> Any:
+        try:
+            return await self._awaitable
+        except (GeneratorExit, asyncio.CancelledError):
+            raise
+        except BaseException as error:  # a SystemExit ends the tool, not the loop
+            self._error = error
+            return None
 
     def _cancel(self) -> None:
         assert self._task is not None

@@ -252,6 +252,7 @@ class Gate:
                     others = self._next(now, lane)
             elif state == "queued":
                 self._dequeue(lane, ticket)
+                others = self._next(now, lane)  # a ticket of another key may have waited for this one
             first = self._first(lane, now) if lane.limits.queue else None
         if first is not before:
             _wake(first)

@@ -30,7 +30,7 @@ class LoopThread:
         self._is_closed = False
 
     def start(self) -> asyncio.AbstractEventLoop:
-        """Start the thread if it does not run; returns its loop.
+        """Start the thread if it does not run, or has ended; returns its loop.
 
         Raises:
             RuntimeError: it has been closed.
@@ -38,7 +38,7 @@ class LoopThread:
         with self._lock:
             if self._is_closed:
                 raise RuntimeError("the system's event loop is closed")
-            if self._loop is None:
+            if self._loop is None or self._thread is None or not self._thread.is_alive():
                 ready = threading.Event()
                 self._thread = threading.Thread(target=self._run, args=(ready,), name=self._name, daemon=True)
                 self._thread.start()

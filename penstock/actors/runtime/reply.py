@@ -164,9 +164,11 @@ class Reply(pykka.Future[Any]):
             async with limit:
                 return await self
         except TimeoutError:
-            if limit.expired() and not self.is_done:
+            if not limit.expired():  # the answer itself is a TimeoutError
+                raise
+            if not self.is_done:
                 raise CallTimeout(self._what, timeout or 0.0) from None
-            raise  # the answer itself is a TimeoutError
+        return self.get(timeout=0)  # it came in the last moment
 
     def __await__(self) -> Generator[Any, None, Any]:
         """Wait in an event loop without blocking it.

@@ -45,7 +45,7 @@ def _connect(connection: HTTPConnection, host: str) -> socket.socket:
     timeout = connection.timeout if isinstance(connection.timeout, (int, float)) else 60.0
     deadline = handle.deadline if handle is not None else time.monotonic() + timeout
     addresses = socket.getaddrinfo(host.strip("[]"), connection.port, 0, socket.SOCK_STREAM)
-    failure: OSError = OSError("getaddrinfo gave no address")
+    failure: OSError | None = None
     for left, (family, kind, protocol, _name, address) in zip(range(len(addresses), 0, -1), addresses, strict=True):
         now = time.monotonic()
         # As in Go: an address that drops packets must not use up the time of the next ones.
@@ -60,13 +60,15 @@ def _connect(connection: HTTPConnection, host: str) -> socket.socket:
             sock.settimeout(max(deadline - time.monotonic(), 0.001))
         except OSError as error:
             sock.close()
-            failure = error
+            # The fault of the provider is what matters: this machine may have no route for IPv6.
+            if failure is None or is_local_fault(failure) or not is_local_fault(error):
+                failure = error
         except BaseException:
             sock.close()
             raise
         else:
             return sock
-    raise failure
+    raise failure or OSError("getaddrinfo gave no address")
 
 
 def _connect_socket(sock: socket.socket, address: Any, until: float, handle: RequestHandle | None) -> None:

@@ -200,7 +200,7 @@ def unexpected_failure(error: BaseException) -> PenstockError:
     """Wrap any other exception, of which only the type is safe to show; Penstock's own errors stay as they are."""
     if isinstance(error, PenstockError):
         return _without_frames(error)
-    if local := _local_failure(list(_causes(error))):
+    if local := _local_failure([cause for cause in _causes(error) if not isinstance(cause, PermissionError)]):
         local.__cause__ = _CauseSummary(error)
         return local
     wrapped = ProviderError(f"reading the provider's response failed: {describe_reason(error)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
+import time
 import traceback
 from typing import Any
 
@@ -244,3 +245,30 @@ def test_as_completed_of_nothing_is_nothing_and_without_a_timeout_it_waits() -> 
     assert next(order) is one
     with pytest.raises(CallTimeout):
         next(as_completed([Reply()], timeout=0.001))
+
+
+def test_an_answer_that_comes_in_the_last_moment_is_returned() -> None:
+    async def main() -> object:
+        reply, loop = Reply(None, "an answer"), asyncio.get_running_loop()
+        # The loop is busy when the time-out comes, and then handles both in one iteration.
+        loop.call_later(0.01, time.sleep, 0.2)
+        loop.call_later(0.06, reply.set, 42)
+        return await reply.aget(0.05)
+
+    assert asyncio.run(main()) == 42
+
+
+def test_an_answer_that_is_a_time_out_is_raised_as_it_is() -> None:
+    async def main() -> None:
+        reply = Reply(None, "an answer")
+        asyncio.get_running_loop().call_later(0.01, reply.fail, TimeoutError("the answer"))
+        await reply.aget(10)
+
+    with pytest.raises(TimeoutError, match="the answer"):
+        asyncio.run(main())
+
+
+def test_without_an_answer_a_wait_in_a_loop_times_out_like_any_other() -> None:
+    reply = Reply(None, "an answer")
+    with pytest.raises(CallTimeout, match="an answer"):
+        asyncio.run(reply.aget(0.01))

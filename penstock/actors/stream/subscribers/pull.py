@@ -261,12 +261,12 @@ class Findings(Generic[T], Iterator[T], AsyncIterator[T]):
         self.__next__ = self._search.next  # type: ignore[method-assign]
 
     def close(self) -> None:
-        """Unsubscribe."""
-        self._search.subscription.unsubscribe()
+        """End the iteration, and unsubscribe if it has begun."""
+        self._search.close()
 
     async def aclose(self) -> None:
-        """Unsubscribe."""
-        self._search.subscription.unsubscribe()
+        """End the iteration, and unsubscribe if it has begun."""
+        self._search.close()
 
     def __iter__(self) -> Self:
         return self
@@ -294,12 +294,18 @@ class Findings(Generic[T], Iterator[T], AsyncIterator[T]):
 class _Search(Generic[T]):
     """The waits of `Findings`."""
 
-    __slots__ = ("_find", "_subscribe", "_subscription")
+    __slots__ = ("_find", "_is_closed", "_subscribe", "_subscription")
 
     def __init__(self, subscribe: Callable[[], PullSubscription], find: Callable[[Event], T]) -> None:
         self._subscribe = subscribe
         self._subscription: PullSubscription | None = None
         self._find = find
+        self._is_closed = False
+
+    def close(self) -> None:
+        self._is_closed = True
+        if self._subscription is not None:
+            self._subscription.unsubscribe()
 
     @property
     def has_begun(self) -> bool:
@@ -312,11 +318,15 @@ class _Search(Generic[T]):
         return self._subscription
 
     def next(self) -> T:
+        if self._is_closed:
+            raise StopIteration
         while (found := self._find(self.subscription.next())) is NOTHING:
             pass
         return found
 
     async def next_async(self) -> T:
+        if self._is_closed:
+            raise StopAsyncIteration
         while (found := self._find(await self.subscription.next_async())) is NOTHING:
             pass
         return found
