@@ -31,6 +31,7 @@ T = TypeVar("T")
 _ALWAYS: Final = 1024  # characters; up to this length, every piece is worth parsing
 _GROWTH: Final = 32  # then, growth by a 32nd: all parses together read the text at most 33 times
 _SHOWN_PROBLEMS: Final = 10
+_REFUSED: Final = "the model refused; its words are in `partial`"
 
 
 class PartialJson:
@@ -117,7 +118,8 @@ class Structured(Generic[T]):
         """Wait for the stream's end and return the validated value.
 
         Raises:
-            OutputInvalid: the answer is not JSON, or does not fit the type; also if it was cut off at the length limit.
+            OutputInvalid: the model refused, or the answer is not JSON or does not fit the type; also if it was cut off
+                at the length limit.
             CallTimeout: the stream has not ended within ``timeout`` seconds.
             PenstockError: the stream failed or was cancelled; as for `Stream.result`.
         """
@@ -130,6 +132,8 @@ class Structured(Generic[T]):
 
     def _validated(self, completed: StreamCompleted) -> T:
         text = _last_round(self.stream, completed)
+        if completed.refusal and not text.strip():
+            raise OutputInvalid(self._name, (_REFUSED,), completed.refusal)
         try:
             return self._adapter.validate_json(_bare(text).strip().removesuffix("```"))
         except ValidationError as error:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import errno
-import resource
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
@@ -96,6 +96,10 @@ def test_the_endpoints_faults_still_count(fault: Exception) -> None:
 
 
 def test_running_out_of_file_descriptors_opens_no_circuit() -> None:
+    if sys.platform == "win32":
+        pytest.skip("needs limits of resources")
+    import resource
+
     settings = Settings(breaker=BreakerOptions(span=0, failures=1))
     once = RequestOptions(max_retries=0)
     with LoopbackProvider(Script(answer=Answer(tokens=("fine",)))) as provider, penstock.System(settings) as system:

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 import penstock
+from penstock.ports import RefusalDelta, TextDelta
+from penstock.testing import ScriptedProvider, SimulatedSystem
 from penstock.toolbox.structured import PartialJson
 
 
@@ -206,3 +208,20 @@ def test_the_request_parameter_is_openais() -> None:
     assert asked["type"] == "json_schema"
     assert asked["json_schema"]["name"] == "Recipe"
     assert asked["json_schema"]["schema"]["required"] == ["name", "steps"]
+
+
+def test_a_refusal_is_named_and_its_text_is_in_the_error() -> None:
+    steps: list[Any] = [RefusalDelta("I cannot "), RefusalDelta("help with that.")]
+    with SimulatedSystem() as system:
+        stream = system.chat("m", "hi", provider=ScriptedProvider(steps))
+        with pytest.raises(penstock.OutputInvalid, match="refused") as refused:
+            penstock.structured(stream, Recipe).result(timeout=5)
+    assert refused.value.partial == "I cannot help with that."
+    assert "cannot help" not in str(refused.value)
+
+
+def test_an_answer_beside_a_refusal_is_read() -> None:
+    steps: list[Any] = [RefusalDelta("Well, "), TextDelta(SAID)]
+    with SimulatedSystem() as system:
+        stream = system.chat("m", "hi", provider=ScriptedProvider(steps))
+        assert penstock.structured(stream, Recipe).result(timeout=5).name == "Tee"

@@ -3,7 +3,8 @@
 Providers mark fragments in different ways: by index, by id, by both, by an index that is always 0, or not at all
 (see https://github.com/ollama/ollama/issues/15457 and https://github.com/openai/openai-python/issues/3201). The rules:
 
-- A new id begins a new call, whatever the index.
+- A new id begins a new call, whatever the index, except that a fragment without a name continues the call of its index
+  if that lacks (a part of) its arguments: some servers send a new id with each fragment.
 - A fragment without an id belongs to the last call with its index, unless it names another function, or begins a second
   JSON object after a complete one.
 - A fragment with neither id nor index belongs to the last call, unless both have a name.
@@ -192,7 +193,7 @@ class ToolCallAccumulator:
             if known is not None:
                 return None if self._reuses_id(known, delta) else known
             known = self._without_id(delta)  # the id may come after the first fragment
-            return known if known is not None and not known.has_own_id else None
+            return known if known is not None and (not known.has_own_id or _continues(known, delta)) else None
         return self._without_id(delta)
 
     def _reuses_id(self, known: _Call, delta: ToolCallFragment) -> bool:
@@ -231,6 +232,13 @@ class ToolCallAccumulator:
             is_server=call.is_server,
             signature=call.signature,
         )
+
+
+def _continues(call: _Call, delta: ToolCallFragment) -> bool:
+    """Whether a fragment with a new id, at the index of ``call``, is a further part of its arguments."""
+    if delta.name or delta.index is None or not call.name:
+        return False
+    return not "".join(call.parts).strip() or not call.is_closed()
 
 
 def _is_another(call: _Call, delta: ToolCallFragment) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from urllib.parse import urlsplit
 
 from penstock.errors import ApiError, PenstockError, ProtocolError
@@ -10,19 +10,25 @@ from penstock.errors import ApiError, PenstockError, ProtocolError
 __all__ = ["Redactor", "refusal_of"]
 
 _NOT_A_STREAM = ("text/html", "text/xml", "application/xml", "application/xhtml+xml", "image/", "multipart/")
+_USUAL_CODINGS = ("gzip", "x-gzip", "deflate")
+_PACKAGES = {"br": "brotli", "zstd": "zstandard"}
+"""What urllib3 needs for a content coding."""
 _SHORTEST_SECRET = 4
 """Shorter keys ("x", "key") are not replaced: they are not secret, and replacing them would garble the text."""
 _SHORTEST_PREFIX = 8
 _STARS = "***"
 
 
-def refusal_of(status: int, headers: Mapping[str, str], host: str) -> PenstockError | None:
+def refusal_of(
+    status: int, headers: Mapping[str, str], host: str, codings: Collection[str] = _USUAL_CODINGS
+) -> PenstockError | None:
     """Return the error for a response that is not an event stream; None: it may be one.
 
     Args:
         status: below 400; the provider itself maps the others.
         headers: found by their names in lower case.
         host: named in the error.
+        codings: the content codings that can be decoded.
     """
     if not 200 <= status < 300:
         location = headers.get("location")
@@ -32,6 +38,11 @@ def refusal_of(status: int, headers: Mapping[str, str], host: str) -> PenstockEr
         return ApiError(status, f"redirects are not followed{f' (to {target})' if target else ''}", code="redirect")
     if "," in headers.get("content-encoding", ""):  # each coding may expand what the previous one returned
         return ProtocolError(f"{host} sent several content codings at once")
+    coding = headers.get("content-encoding", "").strip().lower()
+    if coding and coding not in {"identity", *codings}:
+        package = _PACKAGES.get(coding)
+        hint = f"; install the package {package} to read it" if package else ""
+        return ProtocolError(f"{host} sent the content coding {coding!r}, which cannot be decoded here{hint}")
     content_type = headers.get("content-type", "").lower()
     if content_type.startswith(_NOT_A_STREAM):
         return ProtocolError(f"{host} sent {content_type.partition(';')[0]} instead of an event stream")

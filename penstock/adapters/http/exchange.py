@@ -151,7 +151,8 @@ class HttpExchange:
     def _refusal(self, response: requests.Response) -> PenstockError | None:
         """Return the error for a response that is not a stream, or None."""
         if response.status_code < 400:
-            return refusal_of(response.status_code, response.headers, self._host)
+            codings = response.raw.CONTENT_DECODERS
+            return refusal_of(response.status_code, response.headers, self._host, codings)
         body = self._redactor.redact_body(_read_error_body(response.raw))
         headers = {name.lower(): self._redactor.redact_text(value) for name, value in response.headers.items()}
         return self._provider.error(response.status_code, headers, body)

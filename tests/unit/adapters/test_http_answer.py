@@ -69,3 +69,18 @@ def test_what_is_certainly_no_stream_is_refused_and_everything_else_is_read() ->
         {"content-type": "text/plain", "content-encoding": "gzip"},
     ):
         assert refusal_of(200, headers, "host") is None
+
+
+@pytest.mark.parametrize(("coding", "package"), [("zstd", "zstandard"), ("br", "brotli"), ("Compress", None)])
+def test_a_coding_that_cannot_be_decoded_is_named_with_its_package(coding: str, package: str | None) -> None:
+    refused = refusal_of(200, {"content-encoding": coding}, "host:1", codings=("gzip",))
+    assert isinstance(refused, ProtocolError)
+    assert not refused.retryable
+    assert f"'{coding.lower()}'" in str(refused)
+    assert (package or "host:1") in str(refused)
+    assert ("install" in str(refused)) == (package is not None)
+
+
+@pytest.mark.parametrize("coding", ["", "identity", "gzip", " GZIP ", "deflate", "x-gzip"])
+def test_the_usual_codings_are_read(coding: str) -> None:
+    assert refusal_of(200, {"content-encoding": coding}, "host:1") is None

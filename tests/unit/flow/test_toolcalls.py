@@ -252,3 +252,28 @@ def test_an_error_is_the_end_whatever_else_comes() -> None:
     assert accumulator.process(ErrorDelta(ApiError(200, "overloaded"))) == "error"
     assert accumulator.process(FinishDelta("stop", "stop")) == "error"
     assert accumulator.finalize()[0].arguments is None
+
+
+def test_a_new_id_without_a_name_continues_the_open_call_of_its_index() -> None:
+    named = D(index=0, id="a", name="delete", arguments="")
+    first, second = D(index=0, id="b", arguments='{"pattern": "tmp/'), D(index=0, id="b", arguments='*.log"}')
+    assert calls(named, first, second) == [("a", "delete", {"pattern": "tmp/*.log"})]
+    assert calls(named, first, D(index=0, id="c", arguments='*.log"}')) == [("a", "delete", {"pattern": "tmp/*.log"})]
+
+
+def test_a_new_id_without_a_name_begins_a_call_where_the_one_of_its_index_is_complete() -> None:
+    begun = calls(
+        D(index=0, id="a", name="f", arguments='{"x": 1}'),
+        D(index=0, id="b", arguments='{"x": 2}'),
+        D(index=0, id="b", name="g"),
+    )
+    assert begun == [("a", "f", {"x": 1}), ("b", "g", {"x": 2})]
+
+
+def test_a_new_id_at_another_index_or_with_a_name_begins_a_call_although_one_is_open() -> None:
+    begun = D(index=0, id="a", name="f", arguments='{"x": ')
+    assert calls(begun, D(index=1, id="b", name="f", arguments="{}"), D(index=0, arguments="1}")) == [
+        ("a", "f", {"x": 1}),
+        ("b", "f", {}),
+    ]
+    assert [call[0] for call in calls(begun, D(index=0, id="b", name="f", arguments="{}"))] == ["a", "b"]
