@@ -252,3 +252,11 @@ def test_an_error_is_the_end_whatever_else_comes() -> None:
     assert accumulator.process(ErrorDelta(ApiError(200, "overloaded"))) == "error"
     assert accumulator.process(FinishDelta("stop", "stop")) == "error"
     assert accumulator.finalize()[0].arguments is None
+
+
+def test_a_backslash_at_the_end_of_a_part_escapes_one_sign_of_the_next_however_often_it_is_asked() -> None:
+    for ask in (1, 2):
+        call = toolcalls._Call("c")
+        for part, is_closed in (('{"x": "a\\', False), ('"}', False), ('"}', True), ("{", False), ("}", True)):
+            call.parts.append(part)
+            assert [call.is_closed() for _ in range(ask)] == [is_closed] * ask
