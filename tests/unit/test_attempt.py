@@ -12,8 +12,6 @@ from penstock.actors.call.record import CallRecord, Candidate
 from penstock.actors.runtime.mailbox import Mailbox
 from penstock.actors.stream.record import StreamRecord
 from penstock.config.options import RequestOptions, StreamOptions
-from penstock.errors import PenstockError
-from penstock.events import TokenEvent
 from penstock.ports import ChatCall, Delta, ProviderRequest, Reader, ReaderSink, TextDelta, ToolCallFragment
 from penstock.testing import ScriptedProvider, Simulation
 

@@ -256,7 +256,7 @@ def test_an_error_is_the_end_whatever_else_comes() -> None:
 
 def test_a_backslash_at_the_end_of_a_part_escapes_one_sign_of_the_next_however_often_it_is_asked() -> None:
     for ask in (1, 2):
-        call = toolcalls._Call("c")
+        call = toolcalls._Call(0)
         for part, is_closed in (('{"x": "a\\', False), ('"}', False), ('"}', True), ("{", False), ("}", True)):
             call.parts.append(part)
             assert [call.is_closed() for _ in range(ask)] == [is_closed] * ask
