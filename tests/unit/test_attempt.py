@@ -24,6 +24,13 @@ class Job:
         self.cancelled += 1
 
 
+class Idle:
+    """Owns a mailbox that nothing reads."""
+
+    def run(self, limit: int) -> int:
+        return 0
+
+
 class Nothing:
     """A reader that is not asked."""
 
@@ -66,7 +73,7 @@ class Scene:
         reader: Reader = Nothing()
         self.call = CallRecord([candidate], RequestOptions(), reader)
         self.call.begin_attempt()
-        self.attempt = Attempt(self.record, self.call, 1, Mailbox(object(), lambda mailbox: None), simulation.clock)
+        self.attempt = Attempt(self.record, self.call, 1, Mailbox(Idle(), lambda mailbox: None), simulation.clock)
         self.rooms = 0
 
     def offer(self, *deltas: Delta) -> bool | None:

@@ -159,7 +159,7 @@ class _Looped(ConnectError):
     asked = 0
 
     @property
-    def __cause__(self) -> BaseException | None:  # type: ignore[override]
+    def __cause__(self) -> BaseException | None:
         type(self).asked += 1
         assert self.asked < 100, "the chain of causes is followed for ever"
         return self
