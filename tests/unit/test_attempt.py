@@ -12,7 +12,19 @@ from penstock.actors.call.record import CallRecord, Candidate
 from penstock.actors.runtime.mailbox import Mailbox
 from penstock.actors.stream.record import StreamRecord
 from penstock.config.options import RequestOptions, StreamOptions
-from penstock.ports import ChatCall, Delta, ProviderRequest, Reader, ReaderSink, TextDelta, ToolCallFragment
+from penstock.events import Usage
+from penstock.ports import (
+    ChatCall,
+    Delta,
+    FinishDelta,
+    KeepAlive,
+    ProviderRequest,
+    Reader,
+    ReaderSink,
+    TextDelta,
+    ToolCallFragment,
+    UsageDelta,
+)
 from penstock.testing import ScriptedProvider, Simulation
 
 
@@ -185,3 +197,23 @@ def test_a_decoder_that_names_no_model_leaves_the_one_that_is_known(
     for model in models:
         scene.attempt.ended(Decoded(model), None)  # type: ignore[arg-type]
     assert scene.call.outcome().model == "named"
+
+
+@pytest.mark.parametrize(
+    ("delta", "is_progress"),
+    [
+        (KeepAlive(), False),
+        (UsageDelta(Usage(input_tokens=1)), False),
+        (FinishDelta("stop", "stop"), True),
+        (ToolCallFragment(index=0, id="c", name="f", arguments="{}"), True),
+        (TextDelta("a"), True),
+    ],
+)
+def test_only_what_the_model_says_counts_as_progress(simulation: Simulation, delta: Delta, is_progress: bool) -> None:
+    scene = Scene(simulation)
+    begun = scene.attempt.last_progress
+    simulation.advance(5)
+    assert scene.offer(delta) is True
+    assert scene.attempt.has_progressed is is_progress
+    assert scene.call.started is is_progress
+    assert scene.attempt.last_progress - begun == pytest.approx(5.0 if is_progress else 0.0)
