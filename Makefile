@@ -16,7 +16,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --maxprocesses 8 --dist
 QUICK := tests/unit $(addprefix tests/conformance/test_,$(addsuffix .py,stream statem supervisor links handler integration)) \
 	$(addprefix --deselect tests/unit/test_,$(addsuffix .py,benchmarks_run seeds))
 
-.PHONY: run quick check lint types workflows test simulate soak bench format docs diagrams clean help
+.PHONY: run quick check lint types workflows test simulate soak mutants bench format docs diagrams clean help
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -73,6 +73,9 @@ simulate: $(VENV)/.dev  ## every seeded test under 1,000 seeds; SEEDS=n for anot
 
 soak: $(VENV)/.dev  ## kill processes of a running system under load for a minute; SOAK=seconds for another time
 	$(BIN)/python -m pytest tests/integration/test_kill.py --soak $(or $(SOAK),60) --timeout 900
+
+mutants: $(VENV)/.dev  ## change core modules in one place at a time and see whether the tests notice; SAMPLE=n per module, SEED=n
+	$(BIN)/python -m tests.mutation --sample $(or $(SAMPLE),10) --seed $(or $(SEED),0) $(if $(MODULES),--modules $(MODULES))
 
 format: $(VENV)/.dev  ## fix what ruff can fix, and format the code
 	$(BIN)/ruff check --fix .

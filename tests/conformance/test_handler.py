@@ -11,6 +11,7 @@ import pykka
 import pytest
 
 import penstock
+from penstock.actors.runtime import inspect
 from penstock.actors.stream.messages import StopStream
 from penstock.supervisors.system.handler import HANDLER
 from penstock.testing import Collector, ScriptedProvider, SimulatedSystem, eventually, kill
@@ -474,3 +475,54 @@ def test_H25_the_tree_shows_every_process_of_the_house_and_nothing_else_of_it() 
             assert f"{name}  (" in tree
         assert "streaming" in tree
         assert "secret" not in tree
+
+
+# --- sweeping ------------------------------------------------------------------------------------------------------
+
+
+def test_a_subscriber_that_dies_after_a_sweep_still_counts_as_gone() -> None:
+    with SimulatedSystem() as system:
+        stream = system.open_stream("one", FAST, on_orphan="cancel")
+        ref, _ = sink(system)
+        stream.subscribe(ref)
+        system.advance(3)  # there is a sweep every second
+        assert not stream.is_over
+        system.runtime.exit(ref, "kill")
+        system.settle()
+        assert isinstance(list(stream)[-1], penstock.StreamCancelled)
+
+
+def test_a_subscriber_that_blocks_and_dies_after_a_sweep_does_not_hold_its_stream() -> None:
+    with SimulatedSystem() as system:
+        stream = system.open_stream("one", FAST)
+        ref, _ = sink(system)
+        stream.subscribe(ref, "block", window=1)
+        stream.subscribe(ref)  # the same again, which changes nothing
+        system.advance(3)
+        inspect.suspend(ref)
+        for word in range(20):
+            stream.process_token(f"{word} ")
+        system.settle()
+        assert stream.statistics().tokens_delivered < 20
+        system.runtime.exit(ref, "kill")
+        system.advance(1)
+        assert stream.statistics().tokens_delivered == 20
+
+
+class _Plain(pykka.ThreadingActor):
+    """A plain Pykka actor, which is not monitored."""
+
+
+def test_a_plain_pykka_subscriber_that_dies_after_a_sweep_is_found_by_the_next_one() -> None:
+    plain = _Plain.start()
+    try:
+        with SimulatedSystem() as system:
+            stream = system.open_stream("one", FAST, on_orphan="cancel")
+            stream.subscribe(plain)
+            system.advance(3)
+            assert system.get_stream_info("one").subscriber_count == 1
+            plain.stop()
+            system.advance(2)
+            assert isinstance(list(stream)[-1], penstock.StreamCancelled)
+    finally:
+        plain.stop()

@@ -1309,3 +1309,28 @@ def test_every_scenario_is_tested_or_said_to_be_different() -> None:
     }
     assert tested | DIFFERENT.keys() == set(range(1, 51))
     assert not tested & DIFFERENT.keys()
+
+
+def test_a_machine_that_is_suspended_while_it_enters_a_state_lives_and_continues_in_that_state() -> None:
+    with Simulation() as simulation:
+        seen: list[Any] = []
+
+        def in_b(machine: Any, event: Any) -> Any:
+            if isinstance(event, Enter):
+                machine.suspend()
+                return Keep(timeout("tick", 1.0))
+            seen.append(event)
+            return None
+
+        rules: dict[Any, Rule] = {"a": lambda _, event: None if isinstance(event, Enter) else Next("b"), "b": in_b}
+        ref = simulation.runtime.spawn(ByMethodsWithEnter, "a", rules, [])
+        ref.tell("go")
+        ref.tell("later")
+        simulation.settle()
+        assert ref.is_alive()
+        assert seen == []
+        sys.resume(ref)
+        simulation.settle()
+        assert seen == [Cast("later")]
+        simulation.advance(1.1)
+        assert [type(event) for event in seen] == [Cast, NamedTimeout]

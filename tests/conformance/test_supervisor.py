@@ -14,6 +14,7 @@ from penstock.actors.runtime.clock import SystemClock, TimerThread
 from penstock.actors.runtime.dispatcher import ThreadedDispatcher
 from penstock.actors.runtime.process import Process, ProcessRef
 from penstock.actors.runtime.runtime import Runtime
+from penstock.actors.runtime.signals import ExitNotice
 from penstock.actors.runtime.transitions import IGNORE
 from penstock.errors import CallTimeout, OptionError, ProcessDead, StartError, SupervisorError
 from penstock.supervisors.calls import (
@@ -1061,3 +1062,54 @@ def test_every_scenario_is_tested_or_said_to_be_different() -> None:
     tested = {int(name.removeprefix("test_B").split("_")[0]) for name in globals() if name.startswith("test_B")}
     assert tested | DIFFERENT.keys() == set(range(1, 61))
     assert not tested & DIFFERENT.keys()
+
+
+def test_a_dynamic_child_with_a_back_off_runs_again_after_it_each_time(virtual: World) -> None:
+    supervisor = virtual.simple(backoff=Backoff(min=1.0, max=4.0, jitter=0.0))
+    virtual.add(supervisor, "a")
+    virtual.take()
+    for wait in (1.0, 2.0, 4.0, 4.0):
+        (ref,) = [info.ref for info in which_children(supervisor, GENEROUS)]
+        assert ref is not None
+        virtual.end(ref)
+        virtual.until(lambda: set(virtual.states(supervisor).values()) == {"restarting"})
+        advance(virtual, wait - 0.1)
+        assert set(virtual.states(supervisor).values()) == {"restarting"}
+        assert virtual.take() == stops("a", "crash")
+        advance(virtual, 0.2)
+        assert set(virtual.states(supervisor).values()) == {"running"}
+        assert virtual.take() == starts("a")
+
+
+def test_a_second_notice_of_the_same_end_does_not_count_as_another_one(virtual: World) -> None:
+    supervisor = virtual.simple(backoff=Backoff(min=1.0, max=8.0, jitter=0.0), intensity=1)
+    ref = virtual.add(supervisor, "a")
+    virtual.end(ref)
+    virtual.until(lambda: set(virtual.states(supervisor).values()) == {"restarting"})
+    for _ in range(3):
+        supervisor.tell(ExitNotice(ref, "crash"))
+    advance(virtual, 1.1)
+    assert supervisor.is_alive()
+    assert set(virtual.states(supervisor).values()) == {"running"}
+
+
+@pytest.mark.parametrize("kind", ["static", "dynamic"])
+def test_children_that_crash_together_wait_for_different_times(virtual: World, kind: str) -> None:
+    backoff = Backoff(min=10.0, max=10.0, jitter=1.0)
+    if kind == "static":
+        supervisor = virtual.supervisor([virtual.spec(id, backoff=backoff) for id in "abcd"])
+    else:
+        supervisor = virtual.simple(backoff=backoff)
+        for id in "abcd":
+            virtual.add(supervisor, id)
+    for info in which_children(supervisor, GENEROUS):
+        assert info.ref is not None
+        virtual.end(info.ref)
+    virtual.until(lambda: set(virtual.states(supervisor).values()) == {"restarting"})
+    virtual.take()
+    started: list[int] = []
+    for _ in range(110):
+        advance(virtual, 0.1)
+        started.append(len(virtual.take()))
+    assert sum(started) == 4
+    assert max(started) < 4

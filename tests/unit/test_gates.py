@@ -841,3 +841,32 @@ def test_a_ticket_that_leaves_the_queue_wakes_the_one_of_another_key_that_waited
     gate.leave(first)
     assert woken == ["second"]
     assert isinstance(gate.enter(second), Admitted)
+
+
+@pytest.mark.parametrize(
+    ("usage", "tokens"),
+    [
+        (Usage(input_tokens=5), 5),
+        (Usage(output_tokens=7), 7),
+        (Usage(input_tokens=5, output_tokens=7), 12),
+        (Usage(input_tokens=5, output_tokens=7, total_tokens=20), 20),
+        (Usage(), 0),
+        (None, 0),
+    ],
+)
+def test_the_tokens_of_an_endpoint_are_those_that_the_usage_has(usage: Usage | None, tokens: int) -> None:
+    gate = make()
+    client = Client(gate, 100)
+    client.enter()
+    gate.spent(client.ticket, usage)
+    assert gate.statistics().tokens == tokens
+
+
+def test_a_refused_ticket_stays_refused_when_there_is_room_again() -> None:
+    gate = make(concurrent_streams=1, max_queue=0)
+    first, refused = clients(gate, 2)
+    error_of(refused.answer)
+    first.leave(None)
+    assert str(error_of(refused.enter())).endswith("this request has left the queue")
+    assert gate.statistics().active == 0
+    assert Client(gate).enter() == IN

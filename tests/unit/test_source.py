@@ -11,12 +11,22 @@ import pytest
 import penstock
 from penstock.actors.call.gate import Admission, Ticket
 from penstock.actors.call.messages import RoundEnded
-from penstock.actors.call.record import CallRecord
+from penstock.actors.call.record import CallRecord, Candidate
+from penstock.actors.runtime import inspect
 from penstock.config.options import RequestOptions
 from penstock.config.settings import Settings
-from penstock.errors import ConnectError
+from penstock.errors import ConnectError, ProviderTimeout
 from penstock.events import Usage
-from penstock.ports import FinishDelta, OfferSink, Provider, ProviderRequest, ReaderSink, TextDelta, UsageDelta
+from penstock.ports import (
+    ChatCall,
+    FinishDelta,
+    OfferSink,
+    Provider,
+    ProviderRequest,
+    ReaderSink,
+    TextDelta,
+    UsageDelta,
+)
 from penstock.testing import HANG, ScriptedAttempt, ScriptedProvider, SimulatedSystem, eventually
 from tests.conformance.agents import Bench, agent_on, ask, say, until
 
@@ -132,3 +142,79 @@ def test_a_stream_whose_conductor_is_dead_fails_with_what_all_rounds_have_used()
         terminal = stream._record.log.terminal
         assert terminal is not None
         assert (terminal.usage, [call.name for call in terminal.tool_calls]) == (usage, ["double"])
+
+
+@pytest.mark.parametrize("account", ["", "mine"])
+def test_an_outcome_names_the_account_and_without_one_the_dialect(account: str) -> None:
+    provider = ScriptedProvider(["never used"])
+    call = ChatCall(model="m", input="Hello", parameters={})
+    candidate = Candidate(provider=provider, call=call, request=provider.request(call), account=account)
+    record = CallRecord([candidate], RequestOptions(), _Reader())
+    assert record.outcome().provider == (account or provider.name)
+
+
+class _Looped(ConnectError):
+    """The last of a chain of causes that leads back into itself, and must not be followed for ever."""
+
+    asked = 0
+
+    @property
+    def __cause__(self) -> BaseException | None:
+        type(self).asked += 1
+        assert self.asked < 100, "the chain of causes is followed for ever"
+        return self
+
+    @__cause__.setter
+    def __cause__(self, cause: BaseException | None) -> None:
+        self.set_cause = cause
+
+
+def test_a_chain_of_causes_that_leads_back_into_itself_is_followed_once() -> None:
+    provider = ScriptedProvider(["never used"])
+    call = ChatCall(model="m", input="Hello", parameters={})
+    candidate = Candidate(provider=provider, call=call, request=provider.request(call))
+    record = CallRecord([candidate, candidate], RequestOptions(), _Reader())
+    earlier, later = ConnectError("one", "refused"), _Looped("two", "refused")
+    record.fall_back(earlier)
+    assert record.final_error(later) is later
+    assert later.set_cause is earlier
+
+
+def test_a_reader_that_has_a_connection_waits_for_the_first_delta_at_once() -> None:
+    reader = _Reader()
+    options = RequestOptions(max_retries=0, first_token_timeout=3.0, connect_timeout=50.0)
+    with SimulatedSystem(reader=reader) as system:
+        stream = system.chat("m", "Hello", provider=ScriptedProvider(["never used"]), request_options=options)
+        system.settle()
+        assert system.get_stream_info(stream.stream_id).source == "queued"
+        reader.jobs[0].sink.waiting()
+        system.settle()
+        assert system.get_stream_info(stream.stream_id).source == "waiting"
+        system.advance(2.9)
+        assert not stream.is_over
+        system.advance(0.2)
+        with pytest.raises(ProviderTimeout) as caught:
+            stream.result(1)
+        assert caught.value.which == "first_token"
+
+
+def test_a_retry_waits_until_the_stream_has_answered_the_reset() -> None:
+    reader = _Reader()
+    options = RequestOptions(on_interrupt="restart", retry_base_delay=0.1, first_token_timeout=50.0)
+    with SimulatedSystem(reader=reader) as system:
+        stream = system.chat("m", "Hello", provider=ScriptedProvider(["never used"]), request_options=options)
+        system.settle()
+        reader.jobs[0].sink.offer([TextDelta("void")], lambda: None)
+        system.advance(1)
+        ref = stream._record.ref
+        assert ref is not None
+        inspect.suspend(ref)
+        reader.jobs[0].sink.ended(None, ConnectError("host", "broke off"))
+        system.advance(5)  # the wait before the retry has been over for long
+        assert len(reader.jobs) == 1
+        inspect.resume(ref)
+        system.settle()
+        assert len(reader.jobs) == 2
+        reader.jobs[1].sink.offer([TextDelta("right"), FinishDelta("stop", "stop")], lambda: None)
+        reader.jobs[1].sink.ended(_Decoder(), None)  # type: ignore[arg-type]
+        assert stream.result(10).text == "right"

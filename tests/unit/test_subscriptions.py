@@ -659,3 +659,18 @@ def test_closed_from_elsewhere_a_waiting_task_ends(place: Place) -> None:
         return await task
 
     assert asyncio.run(main()) == []
+
+
+def test_a_callback_that_another_thread_has_taken_meanwhile_is_not_called_again() -> None:
+    place = Place()
+    seat = PullSubscription(place.hub, Cursor(place.log, 0, "coalesce", 16), place.runtime.dispatcher)
+    called: list[str] = []
+
+    def first() -> None:
+        called.append("first")
+        seat._waiting.clear()  # the other thread has taken the second one
+
+    seat._waiting += [first, lambda: called.append("second")]
+    seat.wake()
+    assert called == ["first"]
+    place.simulation.close()

@@ -51,7 +51,6 @@ class Attempt:
         self.last_progress = clock.monotonic()
         self.is_pushing = False  # it waits for the stream, not for the provider
         self.is_reasoning = False  # the model reasons, and may be silent for long
-        self.keep_alives = 0
         self.error: ProviderError | None = None  # reported inside the stream
         self.decoder: Decoder | None = None  # set when it has ended
         self.has_ended = False
@@ -150,8 +149,6 @@ class Attempt:
                 items.append((delta.text, "text"))  # type: ignore[union-attr]
             elif kind is not KeepAlive:
                 progress = self._note(delta, items) or progress
-            else:
-                self.keep_alives += 1
         if self.is_reasoning and len(items) > self._reasoned:
             self.is_reasoning = False
         if items or progress:

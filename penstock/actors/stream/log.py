@@ -42,7 +42,6 @@ class StreamLog:
         "_epoch",
         "_lock",
         "_window",
-        "dropped",
         "last_seq",
         "measure",
         "metadata",
@@ -59,7 +58,6 @@ class StreamLog:
         self.metadata = metadata
         self.last_seq = 0
         self.tokens = 0
-        self.dropped = 0  # as reported in token events
         self.terminal: TerminalEvent | None = None
         self.measure: Callable[[float], StreamMetrics] | None = None  # computes the terminal event's metrics
         self.on_end: Callable[[TerminalEvent], None] | None = None  # called before the terminal event is visible
@@ -94,7 +92,6 @@ class StreamLog:
             self._add(event)
             if event.__class__ is TokenEvent:
                 self.tokens += len(event.tokens)
-                self.dropped += event.dropped
             self._bytes += cost_of(event)
             if self._bytes > self.retain_bytes:
                 self._fold()

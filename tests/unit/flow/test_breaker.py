@@ -191,3 +191,35 @@ def test_a_trial_that_fails_opens_it_at_once() -> None:
     breaker.failed(breaker.epoch, now=0.0)
     assert breaker.failed(breaker.epoch, now=5.0)
     assert breaker.failed(breaker.let_in(), now=40.0)
+
+
+def test_a_late_report_of_the_trial_that_closed_the_circuit_does_not_close_it_again() -> None:
+    breaker = opened(failures=3)
+    trial = breaker.let_in()
+    assert breaker.succeeded(trial)
+    assert [breaker.failed(breaker.let_in(), 50.0) for _ in range(3)] == [False, False, True]
+    assert not breaker.succeeded(trial)
+    assert not breaker.failed(trial, 60.0)
+    assert breaker.circuit(50.0) == "open"
+    assert breaker.closed_for(60.0) == 20.0
+
+
+def test_a_late_report_of_a_trial_that_was_replaced_counts_for_nothing() -> None:
+    breaker = opened()
+    first = breaker.let_in()
+    assert breaker.abstained(first)
+    second = breaker.let_in()
+    assert second != first
+    assert not breaker.succeeded(first)
+    assert not breaker.failed(first, 40.0)
+    assert breaker.circuit(40.0) == "half_open"
+    assert breaker.succeeded(second)
+
+
+def test_a_late_report_that_says_nothing_lets_no_second_trial_in() -> None:
+    breaker = Breaker(BreakerOptions(span=0, failures=1, cooldown=30))
+    late = breaker.let_in()
+    breaker.failed(breaker.let_in(), 0.0)
+    breaker.let_in()
+    assert not breaker.abstained(late)
+    assert breaker.closed_for(31.0) == 30.0

@@ -103,3 +103,10 @@ def test_a_wait_that_the_clock_cannot_see_is_none() -> None:
             break
         now += delay
     assert bucket.delay(10, now) == 0.0
+
+
+def test_tokens_that_are_taken_later_are_taken_from_what_has_come_back_meanwhile() -> None:
+    bucket = TokenBucket(rate=10.0, capacity=5, now=0.0)
+    bucket.take(5, now=0.0)
+    bucket.take(5, now=1.0)  # full again, then empty
+    assert bucket.delay(5, now=1.0) == pytest.approx(0.5)

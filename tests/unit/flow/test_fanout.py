@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.actors.stream.cursor import Cursor
+from penstock.actors.stream.log import StreamLog
 from penstock.config.options import Slow
 from penstock.errors import SubscriberTooSlow
 from penstock.events import Event, StreamCompleted, StreamReset, StreamSnapshot, TokenEvent, ToolCallDelta
@@ -483,3 +484,56 @@ def test_a_cursor_in_another_thread_misses_nothing(slow: Slow, retain: int, rest
     assert failed == []
     assert reader.texts == writer.texts
     assert (reader.calls, reader.results) == (writer.calls, writer.results)
+
+
+def test_a_reader_that_drops_is_given_a_folded_reset_and_not_the_text_before_it() -> None:
+    writer = Writer(0)
+    cursor = Cursor(writer.log, 0, "drop", 1)
+    reader = Reader()
+    writer.add("void")
+    while (event := cursor.take()) is not None:
+        reader.read(event)
+    writer.reset()
+    for token in "abc":
+        writer.add(token)
+    for event in take_all(cursor):
+        reader.read(event)
+    assert reader.texts["text"] == "abc"
+    assert cursor.dropped == 0
+
+
+def test_a_reader_that_does_not_know_its_count_is_given_the_snapshot_and_drops_nothing() -> None:
+    """The log is folded while the cursor is made."""
+
+    class Busy(StreamLog):
+        def counts_until(self, seq: int) -> tuple[int, int] | None:
+            for token in "abcdef":
+                writer.add(token)
+            return super().counts_until(seq)
+
+    writer = Writer(log=Busy("s", {}, 0))
+    writer.add("before")
+    cursor = Cursor(writer.log, 1, "drop", 2)
+    assert writer.log.first_seq == 8
+    (snapshot,) = take_all(cursor)
+    assert isinstance(snapshot, StreamSnapshot)
+    assert (snapshot.text, snapshot.dropped, cursor.dropped) == ("beforeabcdef", 0, 0)
+
+
+def test_what_is_dropped_from_the_log_and_what_is_folded_are_counted_together() -> None:
+    writer = Writer(6_000)
+    cursor = Cursor(writer.log, 0, "drop", 1)
+    reader = Reader()
+    written = 0
+    for count in (5, 200, 5, 200):
+        for _ in range(count):
+            writer.add("x", dropped=1)
+        written += count
+        events = take_all(cursor)
+        assert not any(isinstance(event, StreamSnapshot) for event in events)
+        for event in events:
+            reader.read(event)
+        got = len(reader.texts["text"])
+        assert (cursor.dropped, got) == (written - got, got)
+        assert reader.dropped == cursor.dropped + written
+    assert got < 10

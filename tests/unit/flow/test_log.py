@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.actors.stream.folded import TextPile
+from penstock.actors.stream.folded import TextPile, cost_of
 from penstock.actors.stream.log import StreamLog
 from penstock.errors import IncompleteStream, StreamCrashed
 from penstock.events import (
@@ -18,6 +19,11 @@ from penstock.events import (
     StreamFailed,
     StreamReset,
     TokenEvent,
+    ToolCall,
+    ToolCallCompleted,
+    ToolCallDelta,
+    ToolExecutionStarted,
+    ToolResult,
     Usage,
 )
 from tests.unit.flow.common import KEEP_ALL, KINDS, OUTCOME, TOOL_EVENTS, Writer, steps
@@ -299,3 +305,54 @@ def test_a_log_is_made_without_an_end() -> None:
     log = StreamLog("s", {}, 10)
     assert (log.last_seq, log.first_seq, log.terminal, list(log), log.text()) == (0, 1, None, [], "")
     assert not isinstance(log.terminal, StreamReset)
+
+
+@pytest.mark.parametrize("what", ["reset", "completed", "result"])
+def test_the_counts_of_folded_events_are_not_given_past_a_reset_or_a_kept_tool_event(what: str) -> None:
+    writer = Writer(0)
+    writer.add("a")
+    if what == "reset":
+        writer.reset()
+    else:
+        writer.tell(what)
+    writer.add("b", "c", dropped=1)
+    writer.add("d")
+    log = writer.log
+    assert log.first_seq == 5
+    assert [log.folded_counts(seq) for seq in (0, 1)] == [None, None]
+    assert log.folded_counts(2) == (4, 4, 1)
+
+
+def test_a_longer_event_costs_more_by_its_text() -> None:
+    def call(size: int) -> ToolCall:
+        return ToolCall(id="c", name="f", arguments={}, arguments_raw="x" * size)
+
+    def costs(size: int) -> list[int]:
+        text = "x" * size
+        return [
+            cost_of(TokenEvent("s", 1, (text,), text, "text", 0.0, {}, 0)),
+            cost_of(ToolCallDelta(index=0, text=text)),
+            cost_of(ToolResult(call_id="c", name="f", content=text)),
+            cost_of(ToolCallCompleted(index=0, call=call(size))),
+            cost_of(ToolExecutionStarted(round=1, calls=(call(size), call(size)))),
+        ]
+
+    grown = [longer - shorter for shorter, longer in zip(costs(0), costs(1000), strict=True)]
+    assert grown == [2000, 2000, 2000, 4000, 8000]
+    assert all(cost > 0 for cost in costs(0))
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        ToolResult(call_id="c", name="f", content="x" * 1000),
+        ToolCallCompleted(index=0, call=ToolCall(id="c", name="f", arguments={}, arguments_raw="x" * 1000)),
+    ],
+)
+def test_long_tool_events_are_folded_at_the_bound(event: ToolResult | ToolCallCompleted) -> None:
+    log = StreamLog("s", {}, 10_000)
+    epoch = log.new_epoch()
+    for seq in range(1, 51):
+        assert log.append(epoch, msgspec.structs.replace(event, seq=seq))
+        assert 0 < log.kept_bytes <= 10_000
+    assert log.first_seq > 40

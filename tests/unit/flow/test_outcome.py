@@ -236,3 +236,8 @@ def test_what_was_told_is_what_the_outcome_says(deltas: list[Delta]) -> None:
         pieces = [event.text for event in events if isinstance(event, ToolCallDelta) and event.index == place]
         assert "".join(pieces) == call.arguments_raw
     assert [event.call for event in events if isinstance(event, ToolCallCompleted)] == list(calls)
+
+
+def test_an_answer_without_a_finish_reason_has_stopped() -> None:
+    outcome = built(TextDelta("a")).outcome()
+    assert (outcome.finish_reason, outcome.raw_finish_reason) == ("stop", None)

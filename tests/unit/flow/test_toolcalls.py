@@ -277,3 +277,11 @@ def test_a_new_id_at_another_index_or_with_a_name_begins_a_call_although_one_is_
         ("b", "f", {}),
     ]
     assert [call[0] for call in calls(begun, D(index=0, id="b", name="f", arguments="{}"))] == ["a", "b"]
+
+
+def test_a_backslash_at_the_end_of_a_part_escapes_one_sign_of_the_next_however_often_it_is_asked() -> None:
+    for ask in (1, 2):
+        call = toolcalls._Call(0)
+        for part, is_closed in (('{"x": "a\\', False), ('"}', False), ('"}', True), ("{", False), ("}", True)):
+            call.parts.append(part)
+            assert [call.is_closed() for _ in range(ask)] == [is_closed] * ask

@@ -469,3 +469,55 @@ def test_options_out_of_range_are_refused_and_start_no_thread(options: dict[str,
     with pytest.raises(OptionError, match=next(iter(options))):
         ThreadedDispatcher(**options)
     assert threading.active_count() == before
+
+
+def test_an_actor_that_works_for_less_than_the_limit_is_not_named_in_the_log(
+    make_runtime: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The monitor sees it in the same turn many times, and the worker is held only for that."""
+    monkeypatch.setattr(module, "_TICK", 0.0002)
+    runtime = make_runtime(workers=1, hold_warning=GENEROUS)
+    dispatcher = threads_of(runtime)
+    seen = threading.Event()
+    looks = 0
+    measure = dispatcher._measure
+
+    def look(now: float) -> None:
+        nonlocal looks
+        measure(now)
+        looks += 1
+        if looks >= 50:
+            seen.set()
+
+    monkeypatch.setattr(dispatcher, "_measure", look)
+    assert runtime.spawn(Runner).ask(lambda _: seen.wait(GENEROUS), timeout=GENEROUS)
+    assert dispatcher.statistics().held == 0
+
+
+def test_a_worker_that_dies_while_its_place_is_lent_does_not_count_twice(
+    make_runtime: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = make_runtime(workers=1)
+    dispatcher = threads_of(runtime)
+    replaced = threading.Event()
+    forget = dispatcher._forget
+
+    def forgotten(worker: Any) -> None:
+        forget(worker)
+        replaced.set()
+
+    monkeypatch.setattr(dispatcher, "_forget", forgotten)
+
+    class Owner:
+        """Ends the worker that runs it, after a spare has taken the worker's place."""
+
+        def run(self, limit: int) -> int:
+            dispatcher.lend(module._here.worker)
+            raise SystemExit
+
+    dispatcher.enqueue(Mailbox(Owner(), lambda _mailbox: None))
+    assert replaced.wait(GENEROUS)
+    assert runtime.spawn(Runner).ask(lambda _: "still there", timeout=GENEROUS) == "still there"
+    with dispatcher._lock:
+        counted = len([worker for worker in dispatcher._all if not worker.lent and worker not in dispatcher._parked])
+        assert dispatcher._running == counted

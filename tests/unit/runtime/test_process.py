@@ -13,6 +13,7 @@ import pykka
 import pytest
 from pykka import ActorRegistry
 
+from penstock.actors.runtime import inspect
 from penstock.actors.runtime.clock import SystemClock, TimerThread
 from penstock.actors.runtime.dispatcher import ThreadedDispatcher
 from penstock.actors.runtime.mailbox import Mailbox
@@ -868,3 +869,48 @@ def test_runtimes_share_no_names_and_no_processes() -> None:
     two.close()
     assert dispatcher.close(GENEROUS) == 0
     assert timers.close(GENEROUS)
+
+
+def _crashes(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.penstock["reason"] for record in caplog.records if "process_crashed" in record.getMessage()]  # type: ignore[attr-defined]
+
+
+def test_a_crash_is_logged_and_so_is_one_while_cleaning_up(caplog: pytest.LogCaptureFixture) -> None:
+    class Messy(Runner):
+        def terminate(self, reason: object) -> None:
+            raise ZeroDivisionError
+
+    def fail(_process: Any) -> None:
+        raise LookupError
+
+    with Simulation() as simulation, caplog.at_level("ERROR", "penstock"):
+        one, two, three = (simulation.runtime.spawn(cls) for cls in (Messy, Runner, Messy))
+        one.tell(lambda process: process.exit("shutdown"))
+        simulation.settle()
+        assert isinstance(simulation.runtime.exit_reason(one), ZeroDivisionError)
+        assert ["ZeroDivisionError" in crash for crash in _crashes(caplog)] == [True]
+        two.tell(fail)
+        simulation.settle()
+        assert ["LookupError" in crash for crash in _crashes(caplog)] == [False, True]
+        three.tell(fail)
+        simulation.settle()
+        assert ["LookupError" in crash for crash in _crashes(caplog)[2:]] == [True, False]
+        assert ["ZeroDivisionError" in crash for crash in _crashes(caplog)[2:]] == [False, True]
+
+
+def test_a_down_among_the_messages_that_were_held_back_is_taken_out_by_a_flush() -> None:
+    with Simulation() as simulation:
+        heard: list[Any] = []
+        runtime = simulation.runtime
+        watcher, target = runtime.spawn(Watcher, heard, threading.Event()), runtime.spawn(Runner)
+        monitor, other = runtime.monitor(watcher, target), runtime.monitor(watcher, target)
+        inspect.suspend(watcher)
+        watcher.tell("before")
+        runtime.exit(target, "kill")
+        watcher.tell("after")
+        simulation.settle()  # all of it is held back
+        assert heard == []
+        runtime.demonitor(watcher, monitor, flush=True)
+        inspect.resume(watcher)
+        simulation.settle()
+        assert heard == ["before", Down(other, target, "killed"), "after"]

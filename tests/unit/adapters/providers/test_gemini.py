@@ -693,3 +693,16 @@ def test_models_are_listed_page_by_page() -> None:
     for wrong in (b"[]", b"<html>", b'{"models": 1}'):
         with pytest.raises(ProtocolError):
             gemini.models(wrong)
+
+
+def test_a_candidate_with_a_negative_index_is_skipped_and_has_no_part_in_the_answer() -> None:
+    decoder = GeminiDecoder(1_000_000)
+
+    def feed(*candidates: Any) -> list[Delta]:
+        return decoder.feed(b"data: " + json.dumps({"candidates": candidates}).encode() + b"\n\n")
+
+    assert feed({"index": -1, "content": {"parts": [{"text": "odd"}]}}) == []
+    assert decoder.skipped == 1
+    out = feed({"index": 0, "content": {"parts": [{"text": "a"}]}, "finishReason": "STOP"})
+    assert TextDelta("a") in out
+    assert decoder.finished

@@ -686,3 +686,20 @@ def test_a_header_of_the_keys_name_takes_its_place_however_it_is_written(name: s
         assert request.headers == {"Content-Type": "application/json", name: "Bearer plain", "accept": "x/y"}
         request = OpenAiChat(key, headers={name: Secret("Bearer other")}).request(CALL)
         assert request.secret_headers == {name: Secret("Bearer other")}
+
+
+def test_half_a_surrogate_pair_at_the_answers_end_is_shown_as_such_with_the_last_event() -> None:
+    half = b'{"choices": [{"index": 0, "delta": {"content": "a\\ud83d"}}]}'
+    decoder = ChatDecoder(1_000_000)
+    assert decoder.feed(sse(half)) == [TextDelta("a")]
+    out = decoder.feed(sse(b"[DONE]"))
+    assert "".join(delta.text for delta in out if isinstance(delta, TextDelta)) == "\ufffd"
+    assert decoder.done
+
+
+def test_half_a_surrogate_pair_before_a_body_that_breaks_off_is_shown_as_such() -> None:
+    half = b'{"choices": [{"index": 0, "delta": {"content": "a\\ud83d"}}]}'
+    decoder = ChatDecoder(1_000_000)
+    decoder.feed(sse(half))
+    out = decoder.close()
+    assert "".join(delta.text for delta in out if isinstance(delta, TextDelta)) == "\ufffd"

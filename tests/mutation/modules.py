@@ -1,0 +1,50 @@
+"""The modules in which changes are tried, and for each the tests that are to notice them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["MODULES"]
+
+_FLOW: Final = "tests/unit/flow/"
+_RUNTIME: Final = "tests/unit/runtime/"
+_HOUSE: Final = "tests/conformance/"
+_HTTP: Final = "tests/unit/adapters/"
+_PROVIDERS: Final = "tests/unit/adapters/providers/"
+
+MODULES: Final[dict[str, tuple[str, ...]]] = {
+    "actors/call/answer.py": (f"{_FLOW}test_outcome.py", f"{_HOUSE}test_integration.py"),
+    "actors/call/attempt.py": (
+        "tests/unit/test_attempt.py",
+        "tests/unit/test_source.py",
+        f"{_HOUSE}test_integration.py",
+    ),
+    "actors/call/breaker.py": (f"{_FLOW}test_breaker.py", "tests/unit/test_gates.py"),
+    "actors/call/gate.py": ("tests/unit/test_gates.py", f"{_FLOW}test_limits.py"),
+    "actors/call/integration.py": ("tests/unit/test_source.py", f"{_HOUSE}test_integration.py"),
+    "actors/call/record.py": ("tests/unit/test_source.py", f"{_HOUSE}test_integration.py"),
+    "actors/call/toolcalls.py": (f"{_FLOW}test_toolcalls.py",),
+    "actors/runtime/dispatcher.py": (f"{_RUNTIME}test_dispatcher.py",),
+    "actors/runtime/process.py": (f"{_RUNTIME}test_process.py", f"{_HOUSE}test_links.py"),
+    "actors/runtime/statem.py": (f"{_HOUSE}test_statem.py",),
+    "actors/stream/bucket.py": (f"{_FLOW}test_bucket.py",),
+    "actors/stream/buffer.py": (f"{_FLOW}test_buffer.py", "tests/unit/test_intake.py"),
+    "actors/stream/cursor.py": (f"{_FLOW}test_fanout.py",),
+    "actors/stream/delivery.py": (f"{_FLOW}test_delivery.py", f"{_HOUSE}test_stream.py"),
+    "actors/stream/folded.py": (f"{_FLOW}test_log.py", f"{_FLOW}test_fanout.py"),
+    "actors/stream/log.py": (f"{_FLOW}test_log.py", f"{_FLOW}test_fanout.py"),
+    "actors/stream/statistics.py": (f"{_FLOW}test_statistics.py", f"{_HOUSE}test_metrics.py"),
+    "actors/stream/subscribers/pull.py": ("tests/unit/test_subscriptions.py", f"{_HOUSE}test_iterators.py"),
+    "adapters/http/answer.py": (f"{_HTTP}test_http_answer.py",),
+    "adapters/http/connection.py": (f"{_HTTP}test_http_connection.py", "tests/integration/test_http_reader.py"),
+    "adapters/http/exchange.py": (f"{_HTTP}test_http_exchange.py", "tests/integration/test_http_reader.py"),
+    "adapters/providers/gemini/decoder.py": (f"{_PROVIDERS}test_gemini.py", "tests/contract/test_corpus_gemini.py"),
+    "adapters/providers/openai/chat_decoder.py": (
+        f"{_PROVIDERS}test_openai_chat.py",
+        "tests/contract/test_corpus_openai.py",
+    ),
+    "supervisors/children.py": (f"{_HOUSE}test_supervisor.py",),
+    "supervisors/dynamic.py": (f"{_HOUSE}test_supervisor.py", "tests/unit/supervisors"),
+    "supervisors/system/handler.py": (f"{_HOUSE}test_handler.py", f"{_HOUSE}test_ends.py"),
+    "supervisors/system/watching.py": (f"{_HOUSE}test_handler.py", "tests/unit/test_subscriptions.py"),
+}

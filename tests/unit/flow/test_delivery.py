@@ -1,0 +1,108 @@
+"""What a delivery reports when nothing is delivered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from penstock.actors.stream.delivery import Delivery
+from penstock.actors.stream.outcome import Outcome
+from penstock.actors.stream.record import StreamRecord
+from penstock.config.options import StreamOptions
+from penstock.events import Event, TokenEvent
+from penstock.testing import Simulation
+
+
+class Journal:
+    """Keeps what it is given, unless it fails."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.failure: Exception | None = None
+
+    def append(self, event: Event) -> None:
+        if self.failure is not None:
+            raise self.failure
+        self.events.append(event)
+
+
+class Desk:
+    """A stream's record without an actor, and the delivery of its first one."""
+
+    def __init__(self, simulation: Simulation, journal: Journal | None = None) -> None:
+        self.record = StreamRecord(
+            simulation.runtime,
+            "s",
+            StreamOptions(),
+            metadata={},
+            on_orphan="continue",
+            restart="temporary",
+            journal=journal,
+        )
+        self.epoch = self.take_over()
+        self.delivery = Delivery(self.record, self.epoch)
+        self.intake = self.record.intake
+
+    def take_over(self) -> int:
+        """Attach another actor."""
+        epoch = self.record.log.new_epoch()
+        self.record.intake.attach(lambda: None, self.record.log.last_seq, epoch)
+        return epoch
+
+    @property
+    def tokens(self) -> list[tuple[str, ...]]:
+        return [event.tokens for event in self.record.log if isinstance(event, TokenEvent)]
+
+
+@pytest.fixture
+def simulation() -> Iterator[Simulation]:
+    with Simulation() as simulation:
+        yield simulation
+
+
+def test_with_nothing_to_deliver_a_delivery_works(simulation: Simulation) -> None:
+    desk = Desk(simulation)
+    assert desk.delivery.emit(5, None) is True
+    desk.intake.push("a")
+    assert desk.delivery.emit(5, None) is True
+    assert desk.delivery.emit(5, None) is True
+    assert desk.tokens == [("a",)]
+
+
+def test_an_actor_that_was_replaced_does_not_deliver_what_waits(simulation: Simulation) -> None:
+    desk = Desk(simulation)
+    desk.intake.push("a")
+    epoch = desk.take_over()
+    assert desk.delivery.emit(5, None) is False
+    assert (desk.tokens, desk.intake.size) == ([], 1)
+    assert Delivery(desk.record, epoch).emit(5, None) is True
+    assert desk.tokens == [("a",)]
+
+
+def test_a_failed_journal_is_the_problem_and_the_tokens_wait_for_the_next_delivery(simulation: Simulation) -> None:
+    journal = Journal()
+    desk = Desk(simulation, journal)
+    desk.intake.push("a")
+    journal.failure = OSError("the disk is full")
+    assert desk.delivery.emit(5, None) is False
+    assert desk.delivery.problem is journal.failure
+    assert (desk.tokens, desk.intake.size) == ([], 1)
+    journal.failure = None
+    assert desk.delivery.emit(5, None) is True
+    assert desk.delivery.problem is None
+    assert desk.tokens == [("a",)]
+    assert list(desk.record.log) == journal.events
+
+
+def test_the_problem_of_an_earlier_delivery_is_not_that_of_one_refused_by_the_streams_end(
+    simulation: Simulation,
+) -> None:
+    journal = Journal()
+    desk = Desk(simulation, journal)
+    desk.intake.push("a")
+    journal.failure = OSError("the disk is full")
+    assert desk.delivery.emit(5, None) is False
+    desk.record.log.complete(Outcome(), 0, 1.0)
+    assert desk.delivery.emit(5, None) is False
+    assert desk.delivery.problem is None
