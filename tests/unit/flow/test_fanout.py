@@ -394,6 +394,40 @@ def test_who_has_read_from_the_start_gets_just_the_rest_of_what_was_folded() -> 
     assert numbers(events) == sorted(set(numbers(events)))
 
 
+@pytest.mark.parametrize("slow", POLICIES)
+@pytest.mark.parametrize("before", ["nothing", "reset", "text and reset"])
+def test_who_was_there_at_the_start_and_has_read_nothing_gets_the_folded_events(slow: Slow, before: str) -> None:
+    """Not a snapshot: it has nothing that a snapshot would replace."""
+    writer, reader = Writer(), Reader()
+    cursor = Cursor(writer.log, 0, slow, 100)
+    if before != "nothing":
+        if before == "text and reset":
+            writer.add("void")
+            reader.read(cursor.take())  # type: ignore[arg-type]
+        writer.reset()
+        reader.read(cursor.take())  # type: ignore[arg-type]
+        assert isinstance(reader.events[-1], StreamReset)
+    writer.log.retain_bytes = 1
+    first = len(reader.events)
+    writer.add("a", kind="reasoning")
+    writer.add("b", "c")
+    writer.tell("started")
+    writer.tell("completed")
+    writer.add("d")
+    writer.tell("result")
+    writer.add("e")
+    assert writer.log.first_seq > writer.log.last_seq  # all are folded
+    for event in take_all(cursor):
+        reader.read(event)
+    new = reader.events[first:]
+    assert not any(isinstance(event, StreamSnapshot) for event in new)
+    assert [getattr(event, "text", type(event).__name__) for event in new] == [
+        "a", "bc", "ToolCallStarted", "ToolCallCompleted", "d", "ToolResult", "e",
+    ]  # fmt: skip
+    assert reader.texts == writer.texts
+    assert reader.story == writer.story
+
+
 def test_resumed_between_the_kinds_of_a_folded_rest_nothing_is_lost() -> None:
     writer = Writer(retain_bytes=0)
     cursor, reader = Cursor(writer.log, 0, "block", 1), Reader()
