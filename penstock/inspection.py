@@ -127,16 +127,16 @@ def stream_info(record: StreamRecord) -> StreamInfo:
 def system_statistics(services: Services) -> SystemStatistics:
     """All counters of a system. Never blocks."""
     table, runtime = services.streams, services.runtime
-    active = [record for record in table.all() if record.ended_at is None]
+    totals = table.totals()
     return SystemStatistics(
-        streams_created=table.created,
-        streams_active=sum(1 for record in active if not record.is_over),
-        streams_completed=table.completed,
-        streams_failed=table.failed,
-        streams_cancelled=table.cancelled,
+        streams_created=totals.created,
+        streams_active=totals.active,
+        streams_completed=totals.completed,
+        streams_failed=totals.failed,
+        streams_cancelled=totals.cancelled,
         agents=sum(1 for agent in services.agents.all() if not agent.is_closed),
-        subscriptions=sum(len(record.hub.subscriptions) for record in active),
-        tokens=table.tokens + sum(record.log.tokens for record in active),
+        subscriptions=sum(len(record.hub.subscriptions) for record in table.all() if record.ended_at is None),
+        tokens=totals.tokens,
         processes=len(runtime.processes()),
         processes_started=runtime.started,
         timers=len(runtime.timers),

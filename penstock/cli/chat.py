@@ -246,6 +246,7 @@ class AnswerPrinter:
         self._reasoning = reasoning
         self._is_watched = is_watched
         self._retries = 0
+        self._text_came = False
         self._begun = time.monotonic()
         self._aside = False  # in the middle of a line on standard error
 
@@ -289,7 +290,7 @@ class AnswerPrinter:
             return 0
         if isinstance(end, StreamFailed):
             self._say(explain(end.error, end.provider or provider) + (f"; {came}" if tokens else ""))
-            return code_of(end.error, text_came=bool(end.partial))
+            return code_of(end.error, text_came=self._text_came or bool(end.partial))
         self._say(f"cancelled; {came if tokens else f'nothing had come in {seconds:.1f} s'}")
         return 1 if interrupted is None else 128 + interrupted
 
@@ -309,6 +310,7 @@ class AnswerPrinter:
             self._say(f"attempt {info.attempts} failed; trying again")
 
     def _print(self, event: Event) -> None:
+        self._text_came = self._text_came or (isinstance(event, TokenEvent) and event.kind == "text")
         if self._as_json:
             self._output.write_json(to_dict(event))
         elif isinstance(event, StreamReset):

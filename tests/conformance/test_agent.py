@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator
 from typing import Any
 
@@ -895,7 +894,6 @@ def test_an_agent_that_nobody_holds_ends_when_it_has_answered(system: SimulatedS
     agent, _ = agent_on(system, say("O", 1.0, "ne."))
     streams = [agent.stream_chat("First?"), agent.stream_chat("Second?")]
     del agent
-    gc.collect()
     assert [stream.result(60).text for stream in streams] == ["One.", "One."]
     system.settle()
     assert not [name for name in system.runtime.names() if name.startswith("agent/")]

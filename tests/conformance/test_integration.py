@@ -572,6 +572,100 @@ def test_I31_a_stream_without_credit_is_not_idle(system: SimulatedSystem) -> Non
     assert len(stream.result(timeout=10).text) == 200
 
 
+SILENT = penstock.RequestOptions(idle_timeout=3, max_retries=0)
+MODES = pytest.mark.parametrize("mode", ["blocking", "offer"])
+
+
+def times_out_after(system: SimulatedSystem, stream: penstock.Stream) -> float:
+    """Seconds until the stream fails since its provider is silent."""
+    before = system.simulation.clock.monotonic()
+    with pytest.raises(ProviderTimeout, match="idle"):
+        stream.result(timeout=60)
+    return system.simulation.clock.monotonic() - before
+
+
+@MODES
+@pytest.mark.parametrize("length", [2.9, 30.0])
+@pytest.mark.seeds(5)
+def test_I31_a_pause_stops_the_idle_clock_and_a_resume_starts_it_anew(seed: int, mode: Any, length: float) -> None:
+    with SimulatedSystem(seed, reader_mode=mode) as system:
+        stream = ask(system, ["a", HANG], request_options=SILENT)
+        system.advance(2)  # the provider has been silent for two of its three seconds
+        stream.pause()
+        system.advance(length)
+        assert not stream.is_over
+        stream.resume()
+        assert times_out_after(system, stream) == pytest.approx(3, abs=0.01)
+        assert_nothing_is_left(system)
+
+
+@MODES
+@pytest.mark.seeds(5)
+def test_I31_text_that_comes_after_a_long_pause_is_delivered(seed: int, mode: Any) -> None:
+    with SimulatedSystem(seed, reader_mode=mode) as system:
+        stream = ask(system, ["a", 20.0, "b", 12.0, "c"], request_options=SILENT)
+        system.advance(1)
+        stream.pause()
+        system.advance(30)
+        stream.resume()
+        system.advance(1)
+        stream.pause()
+        assert stream.text == "ab"
+        system.advance(30)
+        stream.resume()
+        assert stream.result(timeout=5).text == "abc"
+        assert_nothing_is_left(system)
+
+
+@MODES
+@pytest.mark.parametrize("length", [2.9, 30.0])
+@pytest.mark.parametrize("pieces", ["ab", "abcd"])  # the last one makes the subscriber slow; or some wait in the stream
+@pytest.mark.seeds(5)
+def test_I31_while_a_slow_block_subscriber_holds_the_stream_the_idle_clock_stands(
+    seed: int, mode: Any, pieces: str, length: float
+) -> None:
+    with SimulatedSystem(seed, reader_mode=mode) as system:
+        script = [step for piece in pieces for step in (piece, 0.5)]
+        options = FAST.replace(batch_size=1)
+        stream = ask(system, [*script, HANG], options=options, request_options=SILENT)
+        reader = stream.events(slow="block", window=1)
+        system.advance(3)
+        assert stream._record.hub.held
+        system.advance(length)
+        assert not stream.is_over
+        for _ in pieces:
+            reader.next(timeout=1)
+        assert times_out_after(system, stream) == pytest.approx(3, abs=0.2)
+        reader.close()
+        assert_nothing_is_left(system)
+
+
+@MODES
+@pytest.mark.parametrize("victim", ["stream", "source"])
+@pytest.mark.seeds(5)
+def test_I31_a_process_that_is_killed_in_a_pause_leaves_the_idle_clock_standing(
+    seed: int, mode: Any, victim: str
+) -> None:
+    with SimulatedSystem(seed, reader_mode=mode) as system:
+        script = ["a", HANG] if victim == "stream" else [ScriptedAttempt(("a", HANG)), ScriptedAttempt(("a", HANG))]
+        attempts = [script] if victim == "stream" else script
+        options = SILENT.replace(on_interrupt="restart", max_retries=1)
+        stream = ask(system, *attempts, request_options=options, restart="transient")
+        system.advance(2)
+        stream.pause()
+        system.advance(1)
+        kill(system, stream if victim == "stream" else f"source/{stream.stream_id}")
+        system.advance(30)
+        assert (stream.state, stream.is_over) == ("paused", False)
+        assert system.scripted.open == 1
+        stream.resume()
+        before = system.simulation.clock.monotonic()
+        with pytest.raises(ProviderTimeout, match="idle"):
+            stream.result(timeout=60)
+        assert system.simulation.clock.monotonic() - before >= 2.99
+        assert_nothing_is_left(system)
+
+
 # --- the bound on an answer ------------------------------------------------------------------------------------------
 
 

@@ -195,6 +195,28 @@ def test_C9_a_handler_cannot_catch_an_exit_signal(world: World) -> None:
     assert world.dead(other) == "signal"
 
 
+def test_C9_an_exit_signal_to_oneself_ends_the_handler_where_it_stands(world: World) -> None:
+    reached: list[str] = []
+
+    def leave(actor: Any) -> None:
+        reached.append("before")
+        actor.runtime.exit(actor.ref, "signal", actor.ref)
+        reached.append("after")
+
+    told, asked = world.actor(), world.actor()
+    told.tell(leave)
+    assert world.dead(told) == "signal"
+    with pytest.raises(ProcessDead):
+        asked.ask(leave, timeout=GENEROUS)
+    assert world.dead(asked) == "signal"
+    assert reached == ["before"] * 2
+
+    trapping = world.actor(trap=True)  # gets a message instead, and goes on
+    trapping.ask(leave, timeout=GENEROUS)
+    assert world.got(trapping) == [ExitNotice(trapping, "signal")]
+    assert reached == [*["before"] * 3, "after"]
+
+
 def test_C10_a_link_to_the_dead_is_a_notice_to_one_that_traps_and_an_error_to_another(world: World) -> None:
     dead, plain, trapping = world.actor(), world.actor(), world.actor(trap=True)
     world.runtime.exit(dead, "kill")
@@ -302,6 +324,34 @@ def test_C18_a_monitor_goes_one_way_and_dies_with_its_watcher(world: World) -> N
     target.terminate(timeout=GENEROUS)
     assert world.runtime._relations == {}
     assert world.runtime.dead_letters.count == 0
+
+
+@pytest.mark.parametrize("reason", ["kill", "other", "normal"])
+def test_C18_a_target_that_lives_on_keeps_nothing_of_its_dead_watchers(world: World, reason: str) -> None:
+    target, other = world.actor(), world.actor()
+    kept = world.runtime.monitor(other, target)
+    for _ in range(20):
+        watcher = world.actor()
+        world.runtime.monitor(watcher, target)
+        world.runtime.monitor(watcher, target)
+        if reason == "kill":
+            world.runtime.exit(watcher, "kill")
+        else:
+            watcher.terminate(reason, GENEROUS)
+        world.dead(watcher)
+    assert world.runtime._relations[target].watched_by == {kept: (other, target)}
+    assert world.runtime._relations.keys() == {target, other}
+
+
+def test_C18_a_watcher_that_lives_on_keeps_nothing_of_its_dead_targets(world: World) -> None:
+    watcher = world.actor()
+    for _ in range(20):
+        target = world.actor()
+        world.runtime.monitor(watcher, target)
+        target.terminate("other", GENEROUS)
+    assert len(world.got(watcher)) == 20
+    assert world.runtime.monitors_of(watcher) == ()
+    assert not world.runtime._relations[watcher].watches
 
 
 def test_C19_an_error_carries_its_stack_and_an_exit_is_the_bare_reason(world: World) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -115,7 +114,6 @@ def test_row_13_in_a_system_that_runs_on_nothing_is_left_of_streams_that_were_gi
         give_up_in_every_way(system, number)
         system.advance(0.1)
     system.advance(200)  # beyond all times to live and times to linger
-    gc.collect()
     system.advance(1)
     assert system.scripted.open == 0
     assert system.get_active_streams() == []
@@ -276,7 +274,6 @@ def test_further_an_iterator_that_was_never_started_gives_back_its_seat_its_call
         events = NEVER_STARTED[how](first)
         assert system.get_stream_info(first.stream_id).subscriber_count == 1
         del events
-        gc.collect()
         assert second.result(5).text == "b"
         assert first.is_over
         assert system.scripted.open == 0
@@ -290,7 +287,6 @@ def test_further_a_structured_answer_that_is_left_or_never_begun_holds_nothing(s
     for value in penstock.structured(stream, Point):
         assert value == {"x": 1}
         break
-    gc.collect()
     system.advance(1)
     assert stream.is_over
     assert system.scripted.open == 0

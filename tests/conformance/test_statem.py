@@ -778,6 +778,28 @@ def test_A28_an_event_timeout_is_cancelled_by_any_event(kit: Kit, disturb: str) 
     assert ("event_timeout", "quiet") not in kit.seen
 
 
+@pytest.mark.parametrize("enter", [False, True])
+@pytest.mark.parametrize("how", ["next", "repeat", "init", "retried"])
+def test_A28_one_that_is_set_with_a_change_of_state_expires_in_the_new_state(kit: Kit, how: str, enter: bool) -> None:
+    arm = event_timeout(5, "quiet")
+    rules = {
+        "a": on(go=Repeat(arm) if how == "repeat" else Next("b", arm), later=Keep(POSTPONE), change=Next("c")),
+        "b": note,
+        "c": on(later=Next("b", arm)),
+    }
+    ref = kit.start(Next("b", arm) if how == "init" else "a", rules, enter=enter)
+    if how == "retried":
+        kit.tell(ref, "later", "change")
+    elif how != "init":
+        kit.tell(ref, "go")
+    before = [] if not enter else list(kit.seen)
+    assert not any(entry[0] == "event_timeout" for entry in before)
+    kit.advance(4.5)
+    assert kit.seen == before
+    kit.advance(1)
+    assert kit.seen == [*before, ("event_timeout", "quiet")]
+
+
 def test_A28_system_messages_do_not_cancel_an_event_timeout(kit: Kit) -> None:
     ref = kit.start(rules={"a": on(arm=Keep(event_timeout(5, "quiet")))})
     kit.tell(ref, "arm")

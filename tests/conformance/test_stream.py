@@ -746,11 +746,30 @@ def test_S13_the_measured_rate_is_the_rate_limit_when_that_is_what_limits(make: 
 
 def test_S13_quantiles_are_of_the_last_512_deliveries(make: MakeBench) -> None:
     bench = make(rate_limit=None, batch_size=1)
-    for gap in [5.0] * 100 + [1.0] * 512:
+    for gap in [5_000.0] * 100 + [float(gap) for gap in range(512, 0, -1)]:
         bench.count(1)
         bench.advance(gap)
     bench.count(1)
-    assert bench.statistics.inter_token_p50_s == bench.statistics.inter_token_p99_s == pytest.approx(1.0)
+    assert bench.statistics.inter_token_p50_s == pytest.approx(257)  # the 257th of 512
+    assert bench.statistics.inter_token_p99_s == pytest.approx(507)
+    for gap in [1_000.0] * 256:  # replace the oldest half: 512 … 257
+        bench.advance(gap)
+        bench.count(1)
+    assert bench.statistics.inter_token_p50_s == pytest.approx(1_000)
+    for gap in [1_000.0] * 256:
+        bench.advance(gap)
+        bench.count(1)
+    assert bench.statistics.inter_token_p50_s == bench.statistics.inter_token_p99_s == pytest.approx(1_000)
+
+
+def test_S13_the_quantiles_are_those_of_the_gaps_and_not_their_ends(make: MakeBench) -> None:
+    bench = make(rate_limit=None, batch_size=1)
+    for gap in (9.0, 1.0, 4.0, 100.0, 2.0):
+        bench.count(1)
+        bench.advance(gap)
+    bench.count(2)  # the last gap is shared by two tokens
+    assert bench.statistics.inter_token_p50_s == pytest.approx(4.0)
+    assert bench.statistics.inter_token_p99_s == pytest.approx(100.0)
 
 
 def test_S13_staying_in_a_state_is_no_change(make: MakeBench) -> None:

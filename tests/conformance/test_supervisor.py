@@ -813,7 +813,36 @@ def test_B53_the_children_of_a_killed_supervisor_see_killed_and_its_parent_build
     assert world.runtime.whereis("worker") is world.ref(new, "a")
     world.until(lambda: len(world.stage.journal) == 4)
     assert sorted(world.take()) == sorted([*starts("ab"), *stops("ab", "killed")])
-    assert which_child(top, "inner", GENEROUS).restarts == 1  # nobody was in the way
+    assert which_child(top, "inner", GENEROUS).restarts == 1
+
+
+def test_B53_the_name_of_a_killed_supervisors_child_is_waited_for(virtual: World) -> None:
+    specs = [virtual.spec("a", name="worker")]
+    killed = virtual.supervisor(specs)
+    virtual.runtime.exit(killed, "kill")
+    old = virtual.runtime.whereis("worker")
+    assert old is not None  # it has had no turn since
+    assert old.is_alive()
+    new = virtual.supervisor(specs)
+    assert virtual.runtime.whereis("worker") is virtual.ref(new, "a") is not old
+    assert virtual.take() == [*starts("a"), *stops("a", "killed"), *starts("a")]
+
+
+def test_B53_a_child_that_is_slow_to_end_does_not_make_the_restart_fail(real: World) -> None:
+    """A restart that fails is tried again, and counts: the second one would end ``top``."""
+    top = real.supervisor([nested("inner", [real.spec("a", name="worker")], real.flags())], intensity=1)
+    inner = real.ref(top, "inner")
+    old = real.ref(inner, "a")
+    may_go_on = threading.Event()
+    old.tell(lambda _: may_go_on.wait(GENEROUS))
+    real.runtime.exit(inner, "kill")
+    real.until(lambda: old in real.runtime._waiting)
+    assert top.is_alive()
+    may_go_on.set()
+    real.until(lambda: which_child(top, "inner", GENEROUS).restarts == 1)
+    assert real.states(real.ref(top, "inner")) == {"a": "running"}
+    assert real.runtime.whereis("worker") is not old
+    assert real.take() == [*starts("a"), *stops("a", "killed"), *starts("a")]
 
 
 def test_B54_it_survives_what_is_not_meant_for_it(world: World) -> None:
@@ -904,6 +933,65 @@ class Counted(Process):
     """A cheap child."""
 
     in_pykka_registry = False
+
+
+class Looked(dict[Any, Any]):
+    """A dict that counts the entries at which a loop over it looks."""
+
+    def __init__(self, content: dict[Any, Any]) -> None:
+        super().__init__(content)
+        self.entries = 0
+
+    def _count(self) -> None:
+        self.entries += len(self)
+
+    def __iter__(self) -> Iterator[Any]:
+        self._count()
+        return super().__iter__()
+
+    def keys(self) -> Any:
+        self._count()
+        return super().keys()
+
+    def values(self) -> Any:
+        self._count()
+        return super().values()
+
+    def items(self) -> Any:
+        self._count()
+        return super().items()
+
+
+def look_at(supervisor: ProcessRef) -> list[Looked]:
+    """Count at how many entries of its tables a supervisor looks."""
+    process: Any = supervisor._actor_weakref()
+    process._children = Looked(process._children)
+    process._by_ref = Looked(process._by_ref)
+    return [process._children, process._by_ref]
+
+
+@pytest.mark.parametrize("restart", ["permanent", "transient", "temporary"])
+@pytest.mark.parametrize("kind", ["dynamic", "template", "static"])
+def test_B60_the_end_of_a_child_looks_at_no_other_child(kind: str, restart: Any) -> None:
+    with Simulation() as simulation:
+        specs = [ChildSpec(id=f"{number}", cls=Counted, restart=restart) for number in range(200)]
+        if kind == "static":
+            supervisor = simulation.spawn(Supervisor, specs, SupervisorFlags(intensity=1_000))
+        else:
+            template = specs[0] if kind == "template" else None
+            supervisor = simulation.spawn(DynamicSupervisor, template, intensity=1_000, escalate=True)
+            for spec in specs:
+                start_child(supervisor, () if kind == "template" else spec, GENEROUS)
+        children = [info.ref for info in which_children(supervisor, GENEROUS)]
+        tables = look_at(supervisor)
+        for child in children[:100]:
+            assert child is not None
+            simulation.runtime.exit(child, "crash")
+        simulation.settle()
+        assert [table.entries for table in tables] == [0, 0]
+        active = 100 if restart == "temporary" else 200
+        assert count_children(supervisor, GENEROUS).active == active
+        assert tables[0].entries == active  # they do count
 
 
 @pytest.mark.parametrize("restart", ["permanent", "temporary"])

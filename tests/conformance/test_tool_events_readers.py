@@ -11,6 +11,7 @@ import pykka
 import pytest
 
 import penstock
+from penstock.actors.runtime import inspect
 from penstock.events import (
     Event,
     StreamReset,
@@ -29,7 +30,7 @@ from penstock.events import (
     to_dict,
 )
 from penstock.testing import Collector, SimulatedSystem, check_log, kill
-from tests.conformance.common import FAST
+from tests.conformance.common import FAST, Sink
 from tests.conformance.streams import BrokenJournal
 
 CALL = ToolCall(id="c1", name="add", arguments={"x": 1}, arguments_raw='{"x":1}')
@@ -245,3 +246,38 @@ def test_losing_its_reader_in_the_middle_of_a_call_ends_a_stream_as_ever() -> No
         system.settle()
         assert stream.is_over
         assert not stream._record.intake.push_event(STORY[5])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("slow", ["block", "coalesce", "drop"])
+@pytest.mark.parametrize("reset", [False, True])
+@pytest.mark.seeds(3)
+def test_whoever_was_there_from_the_start_gets_folded_events_and_no_snapshot(seed: int, slow: Any, reset: bool) -> None:
+    with SimulatedSystem(seed) as system:
+        stream = system.open_stream("s", FAST)
+        iterator = stream.events(slow=slow, window=64)
+        listener = system.runtime.spawn(Sink, told := [])
+        stream.subscribe(listener, slow, window=64)
+        expected = KINDS[:-1]
+        if reset:
+            tell(stream, ["void"])
+            system.advance(1)
+            stream.reset("again")
+            system.advance(1)
+            assert kinds([iterator.next(timeout=0) for _ in range(2)]) == ["void", "StreamReset"]
+            assert kinds(told) == ["void", "StreamReset"]
+            told.clear()
+        inspect.suspend(listener)
+        stream._record.log.retain_bytes = 1
+        tell(stream, STORY)
+        system.advance(1)
+        assert stream._record.log.first_seq > stream._record.log.last_seq  # all are folded
+        stream.stop()
+        read = list(iterator)
+        inspect.resume(listener)
+        system.advance(1)
+        for events in (read, told):
+            assert not any(isinstance(event, StreamSnapshot) for event in events)
+            assert isinstance(events[-1], penstock.StreamCompleted)
+            assert "".join(event.text for event in events if isinstance(event, TokenEvent)) == "Let me see.It is two."
+        # pieces of arguments and progress reports are not kept
+        assert kinds(read) == [*(kind for kind in expected if kind not in ("ToolCallDelta", "ToolProgress")), KINDS[-1]]

@@ -49,6 +49,7 @@ from tests.integration.command import (
 )
 
 TEXT = "Grüße aus der Röhre: 水は低きに流れる 🌊,\nand a second line."
+CLI_PAGE = Path(penstock.__file__).parents[1] / "docs" / "cli.md"
 PACED = Answer("one two three ", repeat=60, tokens_per_second=100)
 EVIL = "m\x1b[31m\x9b31m"
 
@@ -74,6 +75,7 @@ def provider() -> Iterator[LoopbackProvider]:
         "stall": StallAfter(5),
         "silent": DelayFirstByte(None),
         "reset": ResetAfter(3),
+        "reset-then-busy": [PACED.replace(faults=(ResetAfter(30),)), Status(503, retry_after=0.01)],
         "truncated": TruncateAfter(3, clean=True),
         "frame": ErrorFrame(3),
         "malformed": MalformedJson(3),
@@ -133,7 +135,11 @@ def test_json_prints_every_event_in_a_line_and_the_terminal_event_last(
     assert {event["stream_id"] for event in done.events} == {"mine"}
     assert "".join(event["text"] for event in tokens) == last["text"] == PACED.full_text
     assert all("".join(event["tokens"]) == event["text"] for event in tokens)
-    assert list(last)[:3] == ["type", "stream_id", "seq"]
+    shown = re.search(r'^{"type":"StreamCompleted",.*}$', CLI_PAGE.read_text("utf-8"), re.MULTILINE)
+    assert shown is not None
+    fields = re.findall(r'[{,]"(\w+)":', shown[0])  # of the example in the documentation
+    assert [field for field in last if field in fields] == fields
+    assert list(last)[:4] == fields[:4]
 
 
 def test_json_is_flushed_line_by_line(tmp_path: Path, provider: LoopbackProvider) -> None:
@@ -386,6 +392,15 @@ def test_a_timeout_after_some_text_has_the_code_of_every_other_failure_after_som
     assert done.out
     assert "idle timeout" in done.complaint
     assert "request.idle_timeout" in done.complaint
+
+
+def test_a_failure_after_text_that_a_restart_has_voided_is_one_after_some_text(
+    tmp_path: Path, provider: LoopbackProvider
+) -> None:
+    once = {"PENSTOCK_REQUEST__ON_INTERRUPT": "restart", "PENSTOCK_REQUEST__MAX_RETRIES": "1"}
+    done = chat(tmp_path, provider, "reset-then-busy", **once)
+    assert done.code == 4
+    assert done.out
 
 
 def test_a_provider_that_says_try_again_later_is_not_echoed(tmp_path: Path, provider: LoopbackProvider) -> None:

@@ -64,6 +64,27 @@ def run(reader: HttpReader, url: str, options: RequestOptions = OPTIONS) -> Reco
     return sink
 
 
+def test_a_request_is_not_active_any_more_when_its_sink_learns_of_its_end(reader: HttpReader) -> None:
+    class Looking(RecordingSink):
+        def ended(self, decoder: Any, error: Any) -> None:
+            seen.append(reader.statistics()["active"])
+            super().ended(decoder, error)
+
+    def serve(peer: Peer) -> None:
+        peer.read_request()
+        peer.send(CHUNKED + chunk(b"data: x\n\n") + b"0\r\n\r\n")
+
+    seen: list[int] = []
+    with RawServer(serve) as server:
+        sink = Looking()
+        reader.start(PlainProvider(), post(server.url), OPTIONS, sink)
+        assert sink.wait_ended() is None
+    refused = Looking()
+    reader.start(PlainProvider(), post("http://127.0.0.1:1"), OPTIONS, refused)
+    assert isinstance(refused.wait_ended(), ConnectError)
+    assert seen == [0, 0]
+
+
 # --- bodies --------------------------------------------------------------------------------------------------------
 
 

@@ -151,7 +151,7 @@ class AgentRecord:
             if self.is_closed:
                 raise AgentStopped(self.name)
             is_busy = self.turn is not None and not self.turn.stream.is_over
-            if self._reserved + len(self._queue) + is_busy > self.options.max_queue:
+            if self._reserved + self._queued() + is_busy > self.options.max_queue:
                 raise AgentBusy(self.name, self.options.max_queue)
             self._reserved += 1
 
@@ -170,6 +170,10 @@ class AgentRecord:
             self._queue.append(turn)
         turn.stream.over.when_done(lambda: self._stream_over(turn))
         self.tell(Advance())
+
+    def _queued(self) -> int:
+        """How many turns wait. One whose stream has ended does not, even if `_stream_over` has not been called yet."""
+        return sum(not turn.stream.is_over for turn in self._queue)
 
     def _stream_over(self, turn: Turn) -> None:
         with self.lock:
@@ -314,7 +318,7 @@ class AgentRecord:
                 name=self.name,
                 state=self.state,
                 turns=self._turns,
-                queued=len(self._queue),
+                queued=self._queued(),
                 history_messages=len(self._history),
                 history_dropped=self._history.dropped,
                 tool_calls=self._tool_calls,

@@ -150,10 +150,7 @@ class TokenStream(StateMachine):
         """Batches are emitted."""
         if event is _PUSHED:
             return self._advance(tail=False)
-        if event is _RELEASED:
-            self._stream.released_at = self.runtime.clock.monotonic()
-            return self._advance(tail=True)
-        if event is _OVERDUE:
+        if event is _RELEASED or event is _OVERDUE:
             return self._advance(tail=True)
         if event.__class__ is NamedTimeout:
             return self._advance(tail=True) if self._intake.size else self._to("idle")
@@ -337,7 +334,7 @@ class TokenStream(StateMachine):
 
     def _resume(self, event: Call) -> Transition:
         self._stream.restart_in = "idle"
-        self._stream.released_at = self.runtime.clock.monotonic()
+        self._stream.note_release()
         before = self._before_pause
         if before == "error":
             return self._to("error", *self._recovery(), answer(event.reply_to))

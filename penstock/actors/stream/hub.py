@@ -21,6 +21,7 @@ class Hub:
 
     __slots__ = (
         "_lock",
+        "before_release",
         "had_subscriber",
         "held",
         "on_abandoned",
@@ -34,6 +35,7 @@ class Hub:
         self.subscriptions: tuple[Subscription, ...] = ()
         self.had_subscriber = False
         self.held = False  # the stream waits until no `block` subscriber is slow
+        self.before_release: Callable[[], None] = nothing  # called before `held` is cleared
         self.on_release: Callable[[], None] = nothing  # called when a held stream may continue
         self.on_empty: Callable[[], None] = nothing  # called when the last subscriber has left
         self.on_abandoned: Callable[[Subscription], None] = self.remove
@@ -103,6 +105,7 @@ class Hub:
     def caught_up(self) -> None:
         """Let a held stream continue if no subscriber holds it now. Called after one has read or left."""
         if self.held and not any(subscription.is_holding for subscription in self.subscriptions):
+            self.before_release()
             self.held = False
             self.on_release()
 

@@ -123,6 +123,7 @@ class StreamRecord:
         self.intake = Intake(stream_id, options, runtime.dispatcher, runtime.clock)
         self.log.undelivered = self.intake.undelivered
         self.hub = Hub()
+        self.hub.before_release = self.note_release
         self.counters = Counters(self.created_monotonic)
         self.over = Reply(runtime.dispatcher, f"the end of stream {stream_id!r}")
         self._lock = threading.Lock()  # guards `ending` and the next
@@ -142,6 +143,10 @@ class StreamRecord:
     def is_held(self) -> bool:
         """Whether the stream itself emits nothing: it is paused, or waits for a slow ``block`` subscriber."""
         return self.state == "paused" or self.hub.held
+
+    def note_release(self) -> None:
+        """Note that a hold ends now. Called before `is_held` changes, so that the hold is not counted as silence."""
+        self.released_at = self.runtime.clock.monotonic()
 
     @property
     def is_over(self) -> bool:
@@ -238,7 +243,7 @@ class StreamRecord:
         if not is_first:
             return
         self.log.measure = self.log.on_end = None
-        self.hub.on_release = nothing
+        self.hub.before_release = self.hub.on_release = nothing
         self.hub.announce()
         with contextlib.suppress(queue.Full):
             self.over.set(self.log.terminal)

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import threading
+from typing import NamedTuple
 
 from penstock.actors.stream.record import StreamRecord
 from penstock.errors import StreamExists, StreamNotFound
 from penstock.events import StreamCompleted, StreamFailed, TerminalEvent
 
-__all__ = ["StreamTable"]
+__all__ = ["StreamTable", "Totals"]
+
+
+class Totals(NamedTuple):
+    """The totals over all streams of a system, at one moment: ``created`` is the sum of the next four."""
+
+    created: int
+    active: int
+    completed: int
+    failed: int
+    cancelled: int
+    tokens: int
 
 
 class StreamTable:
@@ -17,12 +29,12 @@ class StreamTable:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._records: dict[str, StreamRecord] = {}
+        self._running: dict[int, StreamRecord] = {}  # by serial; those whose end has not been counted
         self.created = 0
-        self.active = 0
         self.completed = 0
         self.failed = 0
         self.cancelled = 0
-        self.tokens = 0  # of ended streams
+        self._tokens = 0  # of ended streams
 
     def add(self, record: StreamRecord) -> None:
         """Enter a record, once. The id of an ended stream can be used again.
@@ -39,15 +51,15 @@ class StreamTable:
             self._records.pop(record.stream_id, None)  # so that the dict is in the order of opening
             self._records[record.stream_id] = record
             self.created += 1
-            self.active += 1
             record.serial = self.created
+            self._running[record.serial] = record
             record.on_end = lambda terminal: self._count_end(record, terminal)
 
     def _count_end(self, record: StreamRecord, terminal: TerminalEvent) -> None:
         """Count an ended stream; see `StreamRecord.finish`."""
         with self._lock:
-            self.active -= 1
-            self.tokens += record.log.tokens
+            del self._running[record.serial]
+            self._tokens += record.log.tokens
             match terminal:
                 case StreamCompleted():
                     self.completed += 1
@@ -55,6 +67,13 @@ class StreamTable:
                     self.failed += 1
                 case _:
                     self.cancelled += 1
+
+    def totals(self) -> Totals:
+        """The totals. A stream that has its terminal event is counted as ended, once."""
+        with self._lock:
+            running = self._running
+            tokens = self._tokens + sum(record.log.tokens for record in running.values())
+            return Totals(self.created, len(running), self.completed, self.failed, self.cancelled, tokens)
 
     def get(self, stream_id: str) -> StreamRecord:
         """The record with that id, of a stream that runs or has ended not long ago.

@@ -58,6 +58,7 @@ class HttpExchange:
         self.endpoint = self._host
         """Shares the reader's threads with other endpoints."""
         self._sent = False
+        self.has_ended = False  # its sink knows, or is about to
         self._decoder: Decoder | None = None
         secret_headers = {name: secret.reveal() for name, secret in request.secret_headers.items()}
         self._redactor = Redactor(secret_headers)
@@ -97,6 +98,7 @@ class HttpExchange:
             if self._handle.proxy and isinstance(error, ProviderError):
                 error.annotate(f"through the proxy {self._handle.proxy}")
             self._redactor.redact_error(error)
+        self.has_ended = True
         try:
             self._sink.ended(self._decoder, error)
         except Exception:  # the port forbids it, but a reader's thread must survive it

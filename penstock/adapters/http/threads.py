@@ -90,11 +90,14 @@ class HttpReader:
         return exchange
 
     def statistics(self) -> Mapping[str, int]:
-        """Count ``active``, ``queued``, ``started`` (ever), ``threads``, and ``leaked``: alive after ``close``."""
+        """Count ``active``, ``queued``, ``started`` (ever), ``threads``, and ``leaked``: alive after ``close``.
+
+        A request is not active any more when its sink gets to know of its end.
+        """
         with self._lock:
             threads = len(self._threads) + (self._dismisser is not None)
             return {
-                "active": len(self._active),
+                "active": sum(not exchange.has_ended for exchange in self._active),
                 "queued": self._queued,
                 "started": self._started,
                 "threads": threads,

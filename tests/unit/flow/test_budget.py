@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,6 +30,29 @@ def test_the_retries_of_any_window_are_within_the_budget_when_each_is_granted(
             since = now - window * (1 - 1e-9)
             asked = sum(1 for when in requests if when > since - window * 2e-9)
             assert sum(1 for when in retries if when > since) <= floor + ratio * asked + 1e-9
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.5, 3.0])
+@pytest.mark.parametrize("floor", [0, 1, 5])
+@pytest.mark.parametrize("pause", [0.25, 0.5, 0.75, 1.0, 10.0])
+def test_no_window_of_a_steady_load_has_a_retry_more_than_the_budget_or_one_less_than_a_slice_costs(
+    ratio: float, floor: int, pause: float
+) -> None:
+    """A request and as many retries as are granted, again and again; in slices of half a second of ten."""
+    budget = RetryBudget(RetryBudgetOptions(ratio=ratio, floor=floor, window=10.0))
+    requests, retries = list[float](), list[float]()
+    for number in range(200):
+        now = 1000.0 + number * pause
+        budget.note_request(now)
+        requests.append(now)
+        while budget.may_retry(now):
+            retries.append(now)
+        asked = sum(when > now - 10.0 for when in requests)
+        spent = sum(when > now - 10.0 for when in retries)
+        assert spent <= floor + ratio * asked
+        # Strict by one slice: retries are counted for a slice longer, and requests for one shorter.
+        sure = floor + ratio * sum(when > now - 9.5 for when in requests)
+        assert sum(when > now - 10.5 for when in retries) + 1 > sure
 
 
 def test_the_floor_is_there_without_any_request_and_again_after_a_window() -> None:

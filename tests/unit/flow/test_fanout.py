@@ -121,7 +121,7 @@ def test_one_that_drops_accounts_for_every_token(retain: int, window: int, steps
     cursor = Cursor(writer.log, 0, "drop", window)
     given_ = 0
     told = 0
-    exact = True  # no bulk of unknown size was among it
+    exact = True  # there was no snapshot, which replaces what came before
 
     def read(event: Event) -> None:
         nonlocal given_, told, exact
@@ -129,7 +129,7 @@ def test_one_that_drops_accounts_for_every_token(retain: int, window: int, steps
         if isinstance(event, StreamSnapshot):
             exact = False
         elif isinstance(event, TokenEvent):
-            given_ += len(event.tokens)
+            given_ += len(event.text)  # a token is a character here, so that those in folded text can be counted
             told += event.dropped
         elif isinstance(event, StreamCompleted):
             told += event.dropped
@@ -141,13 +141,17 @@ def test_one_that_drops_accounts_for_every_token(retain: int, window: int, steps
                 if event is not None:
                     read(event)
         else:
-            perform(writer, step)
+            name, kind, tokens, dropped = step
+            perform(writer, (name, kind, ["x"] * len(tokens), dropped))
     writer.complete()
     for event in take_all(cursor):
         read(event)
-    if exact and retain == KEEP_ALL:
+    if exact:
         assert given_ + cursor.dropped == writer.log.tokens
         assert told == cursor.dropped + writer.dropped
+    if not cursor.dropped:  # then it has the exact text, however it came
+        assert reader.texts == writer.texts
+    assert retain != KEEP_ALL or exact
     resets = [event for event in writer.log if isinstance(event, StreamReset)]
     if retain == KEEP_ALL:
         assert [event for event in reader.events if isinstance(event, StreamReset)] == resets
@@ -393,6 +397,40 @@ def test_who_has_read_from_the_start_gets_just_the_rest_of_what_was_folded() -> 
     assert not any(isinstance(event, StreamSnapshot) for event in events)
     assert [event.kind for event in events[:3] if isinstance(event, TokenEvent)] == ["reasoning", "text", "refusal"]
     assert numbers(events) == sorted(set(numbers(events)))
+
+
+@pytest.mark.parametrize("slow", POLICIES)
+@pytest.mark.parametrize("before", ["nothing", "reset", "text and reset"])
+def test_who_was_there_at_the_start_and_has_read_nothing_gets_the_folded_events(slow: Slow, before: str) -> None:
+    """Not a snapshot: it has nothing that a snapshot would replace."""
+    writer, reader = Writer(), Reader()
+    cursor = Cursor(writer.log, 0, slow, 100)
+    if before != "nothing":
+        if before == "text and reset":
+            writer.add("void")
+            reader.read(cursor.take())  # type: ignore[arg-type]
+        writer.reset()
+        reader.read(cursor.take())  # type: ignore[arg-type]
+        assert isinstance(reader.events[-1], StreamReset)
+    writer.log.retain_bytes = 1
+    first = len(reader.events)
+    writer.add("a", kind="reasoning")
+    writer.add("b", "c")
+    writer.tell("started")
+    writer.tell("completed")
+    writer.add("d")
+    writer.tell("result")
+    writer.add("e")
+    assert writer.log.first_seq > writer.log.last_seq  # all are folded
+    for event in take_all(cursor):
+        reader.read(event)
+    new = reader.events[first:]
+    assert not any(isinstance(event, StreamSnapshot) for event in new)
+    assert [getattr(event, "text", type(event).__name__) for event in new] == [
+        "a", "bc", "ToolCallStarted", "ToolCallCompleted", "d", "ToolResult", "e",
+    ]  # fmt: skip
+    assert reader.texts == writer.texts
+    assert reader.story == writer.story
 
 
 def test_resumed_between_the_kinds_of_a_folded_rest_nothing_is_lost() -> None:
