@@ -255,7 +255,8 @@ def test_whoever_was_there_from_the_start_gets_folded_events_and_no_snapshot(see
     with SimulatedSystem(seed) as system:
         stream = system.open_stream("s", FAST)
         iterator = stream.events(slow=slow, window=64)
-        listener = system.runtime.spawn(Sink, told := [])
+        told: list[Any] = []
+        listener = system.runtime.spawn(Sink, told)
         stream.subscribe(listener, slow, window=64)
         expected = KINDS[:-1]
         if reset:
