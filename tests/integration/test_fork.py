@@ -102,7 +102,7 @@ if os.fork() == 0:
     with agent:
         pass
     del iterator, texts
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 20
     with penstock.System(penstock.Settings()) as own:
         print(own.chat("echo", "hello", provider="loopback").result(timeout=20).text, flush=True)
     os._exit(0)
