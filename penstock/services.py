@@ -15,7 +15,7 @@ from penstock.actors.agent.table import AgentTable
 from penstock.actors.agent.task import ThreadQuota
 from penstock.actors.call.gate_table import GateTable
 from penstock.actors.call.record import CallRecord, Candidate, Conductor
-from penstock.actors.runtime.dispatcher import check_process
+from penstock.actors.runtime.dispatcher import check_process, is_forked
 from penstock.actors.runtime.loop_thread import LoopThread
 from penstock.actors.runtime.process import ProcessRef
 from penstock.actors.runtime.runtime import Runtime
@@ -230,7 +230,7 @@ def _without_credentials(call: ChatCall) -> ChatCall:
 def _after_fork() -> None:
     """In the child of a fork, have the parent's systems refuse tokens and readers, which do not look at the pid."""
     for services in list(_all):
-        if getattr(services.runtime.dispatcher, "pid", None) is not None:
+        if is_forked(services.runtime.dispatcher):
             services.streams.after_fork()
 
 

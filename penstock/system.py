@@ -17,7 +17,6 @@ The supervision tree::
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 import warnings
 import weakref
@@ -28,7 +27,7 @@ from typing import Any, Final, Self
 from penstock.actors.agent.table import AgentTable
 from penstock.actors.agent.task import ThreadQuota
 from penstock.actors.runtime.clock import SystemClock, TimerThread
-from penstock.actors.runtime.dispatcher import ThreadedDispatcher, check_process, on_worker
+from penstock.actors.runtime.dispatcher import ThreadedDispatcher, check_process, is_forked, on_worker
 from penstock.actors.runtime.process import ProcessRef
 from penstock.actors.runtime.runtime import Runtime
 from penstock.actors.runtime.signals import KILL, SHUTDOWN
@@ -42,7 +41,7 @@ from penstock.config.logs import get_logger
 from penstock.config.options import OnOrphan, RequestOptions, Restart, StreamOptions
 from penstock.config.prices import PriceTable
 from penstock.config.settings import Settings
-from penstock.errors import OptionError, SupervisorError, SystemForked, SystemStopped
+from penstock.errors import OptionError, SupervisorError, SystemStopped
 from penstock.inspection import StreamInfo, SystemStatistics, Tree, draw_tree, stream_info, system_statistics
 from penstock.ports import ChatCall, Journal, Provider, Reader
 from penstock.provider_client import create_client
@@ -109,7 +108,7 @@ class System:
         self._stopped = False
         self._stop_is_done = threading.Event()
 
-    # --- start and stop ------------------------------------------------------------------------------------------
+    # --- start and stop ----------------------------------------------------------------------------------------------
 
     def start(self) -> Self:
         """Start the supervision tree. Harmless if it runs.
@@ -255,13 +254,10 @@ class System:
 
     @property
     def _is_forked(self) -> bool:
-        try:
-            self._check_process()
-        except SystemForked:
-            return True
-        return False
+        services = self._started
+        return services is not None and is_forked(services.runtime.dispatcher)
 
-    # --- streams -------------------------------------------------------------------------------------------------
+    # --- streams -----------------------------------------------------------------------------------------------------
 
     def open_stream(
         self,
@@ -429,7 +425,7 @@ class System:
         self._check_process()
         return Stream(self._table.get(stream_id), self.settings.runtime.call_timeout)
 
-    # --- processes of your own -----------------------------------------------------------------------------------
+    # --- processes of your own ---------------------------------------------------------------------------------------
 
     def start_child(self, spec: ChildSpec, *, timeout: float | None = None) -> ProcessRef | None:
         """Start a process or a supervisor of your own under the system's supervision tree.
@@ -481,7 +477,7 @@ class System:
         limit = services.call_timeout if timeout is None else timeout
         return ask_until_back(services.runtime, find, message, limit, "the supervisor of the user's processes")
 
-    # --- looking -------------------------------------------------------------------------------------------------
+    # --- looking -----------------------------------------------------------------------------------------------------
 
     def get_active_streams(self) -> list[StreamInfo]:
         """All running streams, oldest first. Never blocks."""
@@ -523,7 +519,7 @@ def _close(services: Services, owns_reader: bool, owns_runtime: bool, left: Call
 
 def _abandoned(services: Services, owns_reader: bool, owns_runtime: bool) -> None:
     """End what a system has left that was dropped without `System.stop`. Called by the garbage collector, anywhere."""
-    if getattr(services.runtime.dispatcher, "pid", os.getpid()) != os.getpid():
+    if is_forked(services.runtime.dispatcher):
         return
 
     def end() -> None:

@@ -16,6 +16,7 @@ from unittest.mock import AsyncMock
 import pytest
 
 import penstock
+from penstock.actors.stream.subscribers.coroutine import CoroutineSubscription
 from penstock.testing import eventually
 
 FAST = penstock.StreamOptions(batch_size=1, flush_interval=0.01, rate_limit=None)
@@ -148,7 +149,8 @@ def test_it_runs_in_a_copy_of_the_callers_context(system: penstock.System, has_l
     async def main() -> None:
         stream = subscribe()
         await asyncio.to_thread(stream.stop)
-        await asyncio.sleep(0.05)
+        while not seen:
+            await asyncio.sleep(0.01)
         assert tenant.get() == "bob"
 
     if has_loop:
@@ -158,7 +160,7 @@ def test_it_runs_in_a_copy_of_the_callers_context(system: penstock.System, has_l
     eventually(lambda: seen == ["alice"])
 
 
-# --- slow, failing and leaving functions ------------------------------------------------------------------------------
+# --- slow, failing and leaving functions -----------------------------------------------------------------------------
 
 
 def test_a_slow_one_holds_the_stream_or_is_disconnected_as_its_policy_says(system: penstock.System) -> None:
@@ -179,13 +181,16 @@ def test_a_slow_one_holds_the_stream_or_is_disconnected_as_its_policy_says(syste
             stream.subscribe(reader(policy), slow=policy, window=4)  # type: ignore[arg-type]
         for word in WORDS[:20]:
             stream.process_token(word)
-        await asyncio.sleep(0.2)
+        while not stream._record.hub.held:
+            await asyncio.sleep(0.01)
         assert stream.statistics().tokens_delivered < 10
         gate.set()
         while stream.statistics().tokens_delivered < 20:
             await asyncio.sleep(0.01)
         await asyncio.to_thread(stream.stop)
-        await asyncio.sleep(0.1)
+        ends = (penstock.StreamCompleted, penstock.Disconnected)
+        while not all(events and isinstance(events[-1], ends) for events in seen.values()):
+            await asyncio.sleep(0.01)
 
     asyncio.run(main())
     assert "".join(event.text for event in seen["block"] if isinstance(event, penstock.TokenEvent)) == "".join(
@@ -209,7 +214,7 @@ def test_a_call_of_ours_that_blocks_its_loop_does_not_wait_for_it_for_ever(syste
         stream.subscribe(collector.method, window=2)
         other = threading.Thread(target=feed, args=(stream,))
         other.start()
-        time.sleep(0.2)  # the stream waits for its subscriber, which cannot run
+        eventually(lambda: stream._record.hub.held)  # it waits for its subscriber, which cannot run
         assert stream.result(10).text == "".join(WORDS)
         while not collector.is_complete:
             await asyncio.sleep(0.01)
@@ -317,7 +322,7 @@ def test_one_that_unsubscribes_itself_ends_its_call(system: penstock.System, cap
     assert "async_subscriber_cancelled" not in caplog.text
 
 
-# --- loops and systems that end ---------------------------------------------------------------------------------------
+# --- loops and systems that end --------------------------------------------------------------------------------------
 
 
 def run_and_close(main: Any) -> None:
@@ -343,8 +348,10 @@ def test_when_its_loop_ends_it_is_unsubscribed_with_one_warning(
 
     async def main() -> penstock.Stream:
         stream = system.open_stream(options=FAST, on_orphan="cancel")
-        stream.subscribe(Collector().method)
-        await asyncio.sleep(0.05)
+        subscription = stream.subscribe(Collector().method)
+        assert isinstance(subscription, CoroutineSubscription)
+        while subscription._task is None:
+            await asyncio.sleep(0)
         streams.append(stream)
         return stream
 

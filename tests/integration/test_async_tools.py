@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -288,6 +289,34 @@ def test_a_loop_thread_runs_coroutines_and_cancels_those_that_are_left() -> None
     assert loop.close(0)
 
 
+def test_a_loop_thread_that_cannot_make_its_loop_says_so_and_may_be_asked_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def make() -> asyncio.AbstractEventLoop:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    own = LoopThread("penstock-test-loop")
+    monkeypatch.setattr(asyncio, "new_event_loop", make)
+    for _ in range(2):
+        with pytest.raises(OSError, match="too many open files"):
+            own.start()
+    monkeypatch.undo()
+    assert own.start().is_running()
+    assert own.close(10)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # "Event loop stopped before …"
+def test_a_loop_thread_that_has_ended_starts_again() -> None:
+    own = LoopThread("penstock-test-loop")
+    first = own.start()
+    first.call_soon_threadsafe(first.stop)
+    eventually(lambda: first.is_closed() and not own._thread.is_alive())  # type: ignore[union-attr]
+    second = own.start()
+    assert second is not first
+    assert own.run_coroutine(asyncio.sleep(0, "done")).result(10) == "done"
+    assert own.close(10)
+
+
 def test_a_task_of_a_loop_thread_may_close_it() -> None:
     loop = LoopThread()
 
@@ -352,7 +381,7 @@ def test_an_async_approve_that_takes_too_long_is_cancelled(system: penstock.Syst
     assert cancelled.wait(5)
 
 
-# --- loops that end, and loops that are blocked -------------------------------------------------------------------
+# --- loops that end, and loops that are blocked ----------------------------------------------------------------------
 
 
 def test_a_tool_that_exits_ends_neither_the_systems_loop_nor_its_own_turn(system: penstock.System) -> None:

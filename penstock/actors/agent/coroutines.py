@@ -64,6 +64,9 @@ class ToolLoops:
         except RuntimeError:
             _close(awaitable)
             raise asyncio.CancelledError from None  # the system has been stopped
+        except OSError:
+            _close(awaitable)
+            raise
         return _Run(loop, awaitable, call).wait()
 
     def _has_begun(self, run: _Run, call: ToolContext) -> bool:
@@ -115,7 +118,7 @@ class _Run:
     def wait(self, is_blocked: Callable[[asyncio.AbstractEventLoop], bool] = lambda loop: False) -> Any:
         """Wait for the result and return it, or raise the exception.
 
-        A coroutine that has begun cannot move to another loop, so one whose loop is blocked for long is cancelled.
+        A coroutine that has begun cannot move to another loop, so it is cancelled if its loop is blocked for long.
         """
         blocked = 0
         while not self._over.wait(_PATIENCE):

@@ -33,6 +33,7 @@ __all__ = [
     "ThreadedDispatcher",
     "blocking",
     "check_process",
+    "is_forked",
     "on_worker",
 ]
 
@@ -179,7 +180,7 @@ class ThreadedDispatcher:
                 raise RuntimeError("the dispatcher could not start a thread")
         self._monitor.start()
 
-    # --- waiting -------------------------------------------------------------------------------------------------
+    # --- waiting -----------------------------------------------------------------------------------------------------
 
     def wait(self, latch: Latch, timeout: float | None) -> bool:
         """Wait for ``latch``. Inside an actor, a spare thread takes the worker's place meanwhile."""
@@ -240,7 +241,7 @@ class ThreadedDispatcher:
         else:
             self._spares_exhausted += 1
 
-    # --- the workers' threads ------------------------------------------------------------------------------------
+    # --- the workers' threads ----------------------------------------------------------------------------------------
 
     def _add_thread(self) -> bool:
         worker = _Worker()
@@ -314,7 +315,7 @@ class ThreadedDispatcher:
         if not worker.lent:
             self._running -= 1
 
-    # --- the monitor ---------------------------------------------------------------------------------------------
+    # --- the monitor -------------------------------------------------------------------------------------------------
 
     def _watch(self) -> None:
         seen: dict[_Worker, tuple[int, float]] = {}
@@ -376,7 +377,7 @@ class ThreadedDispatcher:
             self._rate = max(0, messages - count) / (now - then)
             self._sample = (now, messages)
 
-    # --- counters and end ----------------------------------------------------------------------------------------
+    # --- counters and end --------------------------------------------------------------------------------------------
 
     def _messages(self) -> int:
         return self._retired_messages + sum(worker.messages for worker in tuple(self._all))
@@ -434,6 +435,11 @@ class ThreadedDispatcher:
                 self._queue.get_nowait()
             except queue.Empty:
                 return
+
+
+def is_forked(dispatcher: Dispatcher | None) -> bool:
+    """Whether the dispatcher's threads are in the process that this one is a fork of."""
+    return getattr(dispatcher, "pid", None) not in (None, os.getpid())
 
 
 def check_process(dispatcher: Dispatcher | None) -> None:

@@ -13,6 +13,7 @@ from typing import Any, Final
 __all__ = ["LoopThread"]
 
 _NAME: Final = "penstock-loop"
+_PATIENCE: Final = 10.0  # seconds for the loop to start
 
 
 class LoopThread:
@@ -34,16 +35,20 @@ class LoopThread:
 
         Raises:
             RuntimeError: it has been closed.
+            OSError: the loop cannot be made: no file descriptors are left.
         """
         with self._lock:
             if self._is_closed:
                 raise RuntimeError("the system's event loop is closed")
             if self._loop is None or self._thread is None or not self._thread.is_alive():
+                self._loop = None
+                loop = asyncio.new_event_loop()  # here, so that the caller gets the error
                 ready = threading.Event()
-                self._thread = threading.Thread(target=self._run, args=(ready,), name=self._name, daemon=True)
+                self._thread = threading.Thread(target=self._run, args=(loop, ready), name=self._name, daemon=True)
                 self._thread.start()
-                ready.wait()
-                assert self._loop is not None
+                if not ready.wait(_PATIENCE):
+                    raise OSError(f"the system's event loop has not started within {_PATIENCE:g} s")
+                self._loop = loop
             return self._loop
 
     def run_coroutine(
@@ -83,14 +88,11 @@ class LoopThread:
         thread.join(timeout)
         return not thread.is_alive()
 
-    def _run(self, ready: threading.Event) -> None:
-        try:
-            asyncio.run(self._main(ready))  # it cancels the tasks that are left
-        finally:
-            ready.set()
+    def _run(self, loop: asyncio.AbstractEventLoop, ready: threading.Event) -> None:
+        with asyncio.Runner(loop_factory=lambda: loop) as runner:  # at its end it cancels the tasks that are left
+            runner.run(self._main(ready))
 
     async def _main(self, ready: threading.Event) -> None:
-        self._loop = asyncio.get_running_loop()
         self._closing = asyncio.Event()
         ready.set()
         await self._closing.wait()

@@ -128,7 +128,7 @@ class TokenStream(StateMachine):
         self.actor_inbox.put(_OVERDUE)  # to be handled when this process runs, not within its supervisor's start
         return Next("idle")
 
-    # --- states --------------------------------------------------------------------------------------------------
+    # --- states ------------------------------------------------------------------------------------------------------
 
     def idle(self, event: Event) -> Transition:
         """Nothing is buffered."""
@@ -150,7 +150,7 @@ class TokenStream(StateMachine):
         """Batches are emitted."""
         if event is _PUSHED:
             return self._advance(tail=False)
-        if event is _RELEASED or event is _OVERDUE:
+        if event is _OVERDUE or event is _RELEASED:
             return self._advance(tail=True)
         if event.__class__ is NamedTimeout:
             return self._advance(tail=True) if self._intake.size else self._to("idle")
@@ -203,7 +203,7 @@ class TokenStream(StateMachine):
                 return self._reset(event, reason)
         return self.unhandled(event)
 
-    # --- emitting ------------------------------------------------------------------------------------------------
+    # --- emitting ----------------------------------------------------------------------------------------------------
 
     def _advance(self, *, tail: bool) -> Transition:
         """Emit all that may be emitted now; returns the transition. Without ``tail``, less than a batch has to wait."""
@@ -299,7 +299,7 @@ class TokenStream(StateMachine):
     def _recovery(self) -> tuple[Action, ...]:
         return (state_timeout(self._options.error_recovery_delay),) if self._options.error_recovery else ()
 
-    # --- calls ---------------------------------------------------------------------------------------------------
+    # --- calls -------------------------------------------------------------------------------------------------------
 
     def _flush(self, event: Call, *, force: bool) -> Transition:
         """Emit what is buffered now. Tokens that are pushed meanwhile do not count, so that this has an end."""
@@ -390,7 +390,7 @@ class TokenStream(StateMachine):
             return Keep(answer(event.reply_to))
         return self._wait_for_more(0, answer(event.reply_to))
 
-    # --- the end -------------------------------------------------------------------------------------------------
+    # --- the end -----------------------------------------------------------------------------------------------------
 
     def terminate(self, reason: object) -> None:
         """Emit what is buffered if the supervisor ends the actor. After a crash, the next actor continues."""
