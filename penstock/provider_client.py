@@ -11,8 +11,7 @@ from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
-from penstock.actors.call.fetch import afetch, fetch
-from penstock.actors.runtime.dispatcher import Dispatcher
+from penstock.actors.call.fetch import Fetch
 from penstock.adapters.tools import check_names, check_tools, name_of, to_tool
 from penstock.config.checks import check_number
 from penstock.config.options import RequestOptions
@@ -25,7 +24,7 @@ from penstock.errors import (
     ProviderTimeout,
 )
 from penstock.events import StreamCompleted
-from penstock.ports import CanListModels, Provider, ProviderRequest, Reader, Secret
+from penstock.ports import CanListModels, Provider, ProviderRequest, Secret
 from penstock.services import HasServices, Services
 from penstock.stream import Stream, await_or_cancel, wait_or_cancel
 
@@ -74,7 +73,7 @@ class ProviderClient:
     def __repr__(self) -> str:
         return f"ProviderClient({self._account!r}, {self._provider!r})"
 
-    # --- chats ---------------------------------------------------------------------------------------------------
+    # --- chats -------------------------------------------------------------------------------------------------------
 
     def chat_completion(
         self,
@@ -177,7 +176,7 @@ class ProviderClient:
             raise OptionError("model", None, f"a model's name, as the settings have none for {self._account}")
         return model
 
-    # --- models and health ---------------------------------------------------------------------------------------
+    # --- models and health -------------------------------------------------------------------------------------------
 
     def list_models(self, timeout: float = 10.0) -> list[str]:
         """The names of all models that the provider lists, in its order.
@@ -242,7 +241,7 @@ class ProviderClient:
             raise OptionError("provider", self._account, "a provider that lists its models")
         return self._provider
 
-    # --- requests whose answer is not a stream -------------------------------------------------------------------
+    # --- requests that are not answered by a stream ------------------------------------------------------------------
 
     def _run(self, steps: _Steps[T]) -> T:
         """Send the requests that ``steps`` yields, and send it the bodies; returns what it returns."""
@@ -250,7 +249,7 @@ class ProviderClient:
             request, timeout = next(steps)
             while True:
                 try:
-                    body = fetch(*self._line(), request, self._services.settings.request, timeout)
+                    body = self._fetch(request, timeout).get()
                 except PenstockError as error:
                     request, timeout = steps.throw(error)
                 else:
@@ -264,7 +263,7 @@ class ProviderClient:
             request, timeout = next(steps)
             while True:
                 try:
-                    body = await afetch(*self._line(), request, self._services.settings.request, timeout)
+                    body = await self._fetch(request, timeout).aget()
                 except PenstockError as error:
                     request, timeout = steps.throw(error)
                 else:
@@ -273,10 +272,12 @@ class ProviderClient:
             value: T = done.value
             return value
 
-    def _line(self) -> tuple[Reader, Dispatcher, Provider]:
+    def _fetch(self, request: ProviderRequest, timeout: float) -> Fetch:
         services = self._services
         services.check_running()
-        return services.reader, services.runtime.dispatcher, self._provider
+        return Fetch(
+            services.reader, services.runtime.dispatcher, self._provider, request, services.settings.request, timeout
+        )
 
 
 class _ChatSystem(HasServices, Protocol):

@@ -1,4 +1,4 @@
-"""Requests whose answer is a body rather than a stream, such as the list of models. They use the same reader."""
+"""Requests that are answered by a body rather than a stream, such as the list of models. They use the same reader."""
 
 from __future__ import annotations
 
@@ -12,57 +12,55 @@ from penstock.config.options import RequestOptions
 from penstock.errors import CallTimeout, IncompleteStream, PenstockError, ProtocolError, ProviderTimeout
 from penstock.ports import Decoder, Delta, Provider, ProviderRequest, Reader, ReaderJob
 
-__all__ = ["afetch", "fetch"]
+__all__ = ["Fetch"]
 
 _LONGEST: Final = 16 * 1_048_576  # bytes
 
 
-def fetch(
-    reader: Reader,
-    dispatcher: Dispatcher,
-    provider: Provider,
-    request: ProviderRequest,
-    options: RequestOptions,
-    timeout: float,
-) -> bytes:
-    """Send a request and return the body of its answer, of at most 16 MiB.
+class Fetch:
+    """One request, sent at once; `get` or `aget` waits for the body of its answer, of at most 16 MiB.
 
-    Raises:
-        ProviderTimeout: the body was not complete within ``timeout`` seconds.
-        ProviderError: as for streams.
+    If the wait ends without one (a time-out, Ctrl-C, a cancelled task), the connection is closed.
+
+    Args:
+        reader: sends the request.
+        dispatcher: for the wait.
+        provider: maps error answers.
+        request: what to send.
+        options: of the request; its time-outs are cut to ``timeout``.
+        timeout: seconds for all of it.
     """
-    reply, job = _start(reader, dispatcher, provider, request, options, timeout)
-    with _cancelling(job, timeout):
-        body: bytes = reply.get(timeout=timeout)
-    return body
 
+    def __init__(
+        self,
+        reader: Reader,
+        dispatcher: Dispatcher,
+        provider: Provider,
+        request: ProviderRequest,
+        options: RequestOptions,
+        timeout: float,
+    ) -> None:
+        self._timeout = timeout
+        self._reply = Reply(dispatcher, "the provider")
+        options = options.replace(connect_timeout=min(options.connect_timeout, timeout), total_timeout=timeout)
+        self._job = reader.start(_BodyProvider(provider), request, options, _BodySink(self._reply))
 
-async def afetch(
-    reader: Reader,
-    dispatcher: Dispatcher,
-    provider: Provider,
-    request: ProviderRequest,
-    options: RequestOptions,
-    timeout: float,
-) -> bytes:
-    """The same as `fetch`, without blocking the event loop. Cancelling the task closes the connection."""
-    reply, job = _start(reader, dispatcher, provider, request, options, timeout)
-    with _cancelling(job, timeout):
-        body: bytes = await reply.aget(timeout)
-    return body
+    def get(self) -> bytes:
+        """Wait for the body.
 
+        Raises:
+            ProviderTimeout: it was not complete in time.
+            ProviderError: as for streams.
+        """
+        with _cancelling(self._job, self._timeout):
+            body: bytes = self._reply.get(timeout=self._timeout)
+        return body
 
-def _start(
-    reader: Reader,
-    dispatcher: Dispatcher,
-    provider: Provider,
-    request: ProviderRequest,
-    options: RequestOptions,
-    timeout: float,
-) -> tuple[Reply, ReaderJob]:
-    options = options.replace(connect_timeout=min(options.connect_timeout, timeout), total_timeout=timeout)
-    reply = Reply(dispatcher, "the provider")
-    return reply, reader.start(_BodyProvider(provider), request, options, _BodySink(reply))
+    async def aget(self) -> bytes:
+        """The same as `get`, without blocking the event loop."""
+        with _cancelling(self._job, self._timeout):
+            body: bytes = await self._reply.aget(self._timeout)
+        return body
 
 
 @contextlib.contextmanager
@@ -79,7 +77,7 @@ def _cancelling(job: ReaderJob, timeout: float) -> Iterator[None]:
 
 
 class _BodyProvider:
-    """A provider whose answers are not decoded. Implements `Provider`."""
+    """A provider without decoding. Implements `Provider`."""
 
     def __init__(self, provider: Provider) -> None:
         self.name = provider.name
