@@ -26,7 +26,7 @@ _URL = "http://127.0.0.1"
 
 
 class Recording(NamedTuple):
-    """A recorded stream that is mostly text or reasoning, as most are, and the provider whose decoder reads it."""
+    """A recorded stream that is mostly text or reasoning, as most are, and the provider that reads it."""
 
     words: str
     provider: Callable[[], Provider]

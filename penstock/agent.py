@@ -170,7 +170,7 @@ class Agent:
         stream = self.stream_chat(message, stream_id=stream_id, options=options, metadata=metadata)
         return await await_or_cancel(stream, timeout)
 
-    # --- calls that wait for approval ----------------------------------------------------------------------------
+    # --- calls that wait for approval --------------------------------------------------------------------------------
 
     def approve(self, call_id: str, *, timeout: float | None = None) -> bool:
         """Run a call that a `ToolApprovalRequested` event has announced; returns whether it still waited."""
@@ -192,7 +192,7 @@ class Agent:
             return False
         return waited
 
-    # --- inspection ----------------------------------------------------------------------------------------------
+    # --- inspection --------------------------------------------------------------------------------------------------
 
     @property
     def history(self) -> tuple[Message, ...]:
@@ -242,7 +242,7 @@ class Agent:
         check_process(self._record.runtime.dispatcher)
         return self._record.statistics()
 
-    # --- the end -------------------------------------------------------------------------------------------------
+    # --- the end -----------------------------------------------------------------------------------------------------
 
     def stop(self, timeout: float | None = None) -> None:
         """End the agent. All its running and waiting streams end in `StreamCancelled`; running tools are cancelled.
@@ -280,7 +280,7 @@ class Agent:
             self.stop()
 
     def __del__(self) -> None:
-        # A `weakref.finalize` would keep the record, whose tools may be methods of what keeps this handle.
+        # A `weakref.finalize` would keep the record, and its tools, which may be methods of what keeps this handle.
         if not sys.is_finalizing():
             self._record.abandon()
 

@@ -10,7 +10,7 @@ _SECRET_WORDS: Final = ("auth", "key", "token", "secret", "password", "cookie", 
 
 
 class Secret:
-    """A key whose text is only available by `reveal`.
+    """A key; only `reveal` returns its text.
 
     Its repr and str, and so logs and formatted text, show stars. It cannot be pickled.
 

@@ -69,7 +69,7 @@ def check_items(items: object, field: str = "input", *, is_continued: bool = Fal
         items: the input.
         field: its name, for errors.
         is_continued: the provider has an earlier part of the conversation, so the input may be empty, and may have
-            results whose calls are there.
+            results of calls that are there.
 
     Raises:
         OptionError: as for `check_messages`.

@@ -16,7 +16,7 @@ __all__ = ["SimulatedLoop"]
 
 
 class SimulatedLoop(asyncio.SelectorEventLoop):
-    """An event loop whose waits run the simulation's actors, and whose time is the simulation's.
+    """An event loop that runs the simulation's actors while it waits, in the simulation's time.
 
     While a task is ready, actors run in between, in an order that the seed decides. When no task and no actor is ready,
     the clock moves to the next timer of either. `asyncio.sleep` therefore takes no real time.

@@ -115,7 +115,7 @@ def chain(
     Tool events are passed on unchanged, in order, with the new stream's numbers. Backpressure is passed on too: while
     the new stream is full, the old one waits, and so on up to the provider. The new stream ends as the old one does,
     after emitting what it has buffered, with the same finish reason, usage and calls, or the same error. It is reset
-    when the old one is. If ``transform`` raises, the new stream fails with `StreamCrashed`, whose cause is the
+    when the old one is. If ``transform`` raises, the new stream fails with `StreamCrashed`; its cause is the
     exception. If the new stream ends first, it unsubscribes from the old one at once. ``transform`` runs in a copy of
     the caller's context (`contextvars`).
     """

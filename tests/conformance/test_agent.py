@@ -34,7 +34,7 @@ def roles(messages: Any) -> list[str]:
     return [message["role"] for message in messages]
 
 
-# --- calls (§4) ----------------------------------------------------------------------------------------------------
+# --- calls (§4) ------------------------------------------------------------------------------------------------------
 
 
 def test_32_33_calls_are_told_as_they_come_then_run_and_then_the_next_round_streams(
@@ -416,7 +416,7 @@ def test_36_a_round_that_fails_before_its_first_delta_is_tried_again(system: Sim
     assert bench.runs == ["double 1"]
 
 
-# --- approval ------------------------------------------------------------------------------------------------------
+# --- approval --------------------------------------------------------------------------------------------------------
 
 
 def guarded(bench: Bench) -> list[Any]:
@@ -506,7 +506,7 @@ def test_a_function_that_breaks_or_takes_too_long_approves_nothing(system: Simul
     assert bench.runs == []
 
 
-# --- when there are no threads for tools ---------------------------------------------------------------------------
+# --- when there are no threads for tools -----------------------------------------------------------------------------
 
 
 def take_all_places(system: SimulatedSystem) -> None:
@@ -569,7 +569,7 @@ def test_a_call_that_finds_no_place_after_its_approval_does_not_wait_for_ever(
 
     def approve(call: penstock.ToolCall) -> bool:
         take_all_places(system)
-        assert not places.acquire("others", lambda: take_all_places(system))  # our own is somebody else's at once
+        assert not places.acquire("others", lambda: take_all_places(system))  # each thread is taken again at once
         return True
 
     agent, _ = agent_on(system, ask(("a", "double", '{"x": 1}')), say("Well."), tools=bench.tools(), approve=approve)
@@ -583,7 +583,7 @@ def test_a_call_that_finds_no_place_after_its_approval_does_not_wait_for_ever(
     give_all_places_back(system)
 
 
-# --- the agent (§5) ------------------------------------------------------------------------------------------------
+# --- the agent (§5) --------------------------------------------------------------------------------------------------
 
 
 def test_39_an_answer_goes_to_an_iterator_an_actor_or_a_function(system: SimulatedSystem) -> None:
@@ -862,7 +862,7 @@ def test_44_a_tool_whose_process_is_killed_is_an_error(system: SimulatedSystem, 
     assert bench.contexts["a"].is_cancelled
 
 
-# --- the end -------------------------------------------------------------------------------------------------------
+# --- the end ---------------------------------------------------------------------------------------------------------
 
 
 def test_stop_cancels_what_is_under_way_and_what_waits(system: SimulatedSystem, bench: Bench) -> None:
@@ -928,7 +928,7 @@ def test_whatever_supervisor_dies_the_agent_is_there_afterwards(
     check_history(agent.history)
 
 
-# --- what is refused -----------------------------------------------------------------------------------------------
+# --- what is refused -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

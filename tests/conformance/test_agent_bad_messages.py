@@ -237,7 +237,7 @@ def test_a_turn_whose_tools_have_run_stays_though_the_next_round_is_refused(
 
 
 class Picky(Script):
-    """A provider whose `request` raises for some messages, as ours do for a malformed data URL."""
+    """A provider that cannot make a request of some messages, as ours do for a malformed data URL."""
 
     def __init__(self, error: Exception, *attempts: Any) -> None:
         super().__init__(*attempts)

@@ -59,7 +59,7 @@ def end_all(system: SimulatedSystem, streams: list[penstock.Stream]) -> None:
             stream.stop()
 
 
-# --- a subscriber --------------------------------------------------------------------------------------------------
+# --- a subscriber ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.seeds(50)
@@ -189,7 +189,7 @@ def test_leaving_a_for_loop_closes_the_providers_connection(how: str) -> None:
             stream.result(timeout=5)
 
 
-# --- a stream's actor ----------------------------------------------------------------------------------------------
+# --- a stream's actor ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.seeds(50)
@@ -305,7 +305,7 @@ def test_a_killed_stream_whose_thread_is_stuck_writes_nothing_behind_its_success
         assert_all_is_well(system, [stream], [collector])
 
 
-# --- an integration ------------------------------------------------------------------------------------------------
+# --- an integration --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.seeds(50)
@@ -377,7 +377,7 @@ def test_when_what_joins_two_streams_is_killed_the_second_fails_and_the_first_is
         assert_all_is_well(system, [first, second], [collector])
 
 
-# --- the handler ---------------------------------------------------------------------------------------------------
+# --- the handler -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.seeds(50)
@@ -470,7 +470,7 @@ def test_an_iterator_that_is_dropped_while_there_is_no_handler_is_found_out(seed
         assert_all_is_well(system, [stream])
 
 
-# --- supervisors and the rest of the house -------------------------------------------------------------------------
+# --- supervisors and the rest of the house ---------------------------------------------------------------------------
 
 
 @pytest.mark.seeds(50)
@@ -505,7 +505,7 @@ def test_whatever_part_of_the_house_is_killed_every_stream_ends_once_and_the_hou
         statistics = system.statistics()
         ended = statistics.streams_completed + statistics.streams_failed + statistics.streams_cancelled
         assert statistics.streams_active == 0
-        # "early" is begun again, and counted again, if it ended with its supervisor before anybody had it.
+        # "early" is begun again, and counted again, if it ended with its supervisor before its caller got it.
         assert ended - len(streams) in (0, 1)
         assert_all_is_well(system, streams, collectors)
 
@@ -555,7 +555,7 @@ def test_whatever_is_killed_in_whatever_order_the_promises_hold(seed: int) -> No
         assert_all_is_well(system, streams, collectors)
 
 
-# --- the same on real threads and sockets --------------------------------------------------------------------------
+# --- the same on real threads and sockets ----------------------------------------------------------------------------
 
 
 REAL_ROWS: dict[str, Callable[[penstock.System, penstock.Stream], object]] = {

@@ -265,7 +265,7 @@ def test_of_a_stream_that_broke_off_the_estimate_stands(system: SimulatedSystem)
 
     assert broken_off("12345678") == (Usage(input_tokens=10, output_tokens=2, total_tokens=12), True)
     assert broken_off("12345678", UsageDelta(USAGE)) == (USAGE, True)
-    assert broken_off() == (None, False)  # nothing has come, so nobody knows that anything was asked
+    assert broken_off() == (None, False)  # nothing has come, so it is not known that anything was asked
 
 
 def test_a_stream_without_a_source_has_no_usage() -> None:

@@ -48,7 +48,7 @@ def chat(system: SimulatedSystem, *steps: Any, **more: Any) -> penstock.Stream:
     return system.chat("m", HELLO, provider=ScriptedProvider(list(steps)), request_options=ONCE, **more)
 
 
-# --- row 7: what it used -------------------------------------------------------------------------------------------
+# --- row 7: what it used ---------------------------------------------------------------------------------------------
 
 
 PRICES = """
@@ -76,7 +76,7 @@ def test_row_07_what_was_used_before_a_cancel_is_billed_though_the_provider_has_
         assert stream.statistics().cost == end.cost
 
 
-# --- rows 12 and 13: failures and leftovers ------------------------------------------------------------------------
+# --- rows 12 and 13: failures and leftovers --------------------------------------------------------------------------
 
 
 def test_row_12_one_stream_that_stalls_ends_alone_whatever_it_shares_with_the_others(system: SimulatedSystem) -> None:
@@ -141,7 +141,7 @@ def give_up_in_every_way(system: SimulatedSystem, number: int) -> None:
     system.runtime.exit(reader, "kill")
 
 
-# --- row 15: calls of answers that did not end well ----------------------------------------------------------------
+# --- row 15: calls of answers that did not end well ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("finish", ["content_filter", "refusal", "other"])
@@ -155,7 +155,7 @@ def test_row_15_a_whole_call_of_an_answer_that_did_not_end_well_is_not_run(
     check_history(agent.history)
 
 
-# --- row 16: nothing is final before the end -----------------------------------------------------------------------
+# --- row 16: nothing is final before the end -------------------------------------------------------------------------
 
 
 def test_row_16_what_is_said_before_a_call_is_not_taken_for_the_answer(system: SimulatedSystem, bench: Bench) -> None:
@@ -170,7 +170,7 @@ def test_row_16_what_is_said_before_a_call_is_not_taken_for_the_answer(system: S
     assert stream.result(5).text == '{"x": 0}{"x": 42}'
 
 
-# --- row 20: who leaves, and who raises ----------------------------------------------------------------------------
+# --- row 20: readers that leave or raise -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("phase", ["answer", "tool"])
@@ -194,7 +194,7 @@ def test_row_20_leaving_an_agents_loop_ends_its_call_its_tools_and_its_turn(
     check_history(agent.history)
 
 
-# --- the functions and the agent -----------------------------------------------------------------------------------
+# --- the functions and the agent -------------------------------------------------------------------------------------
 
 
 def test_line_37_what_nobody_understands_of_a_providers_stream_is_counted_in_the_log(
@@ -227,7 +227,7 @@ def test_line_44_an_agents_answer_that_may_go_on_without_readers_is_given_to_the
     assert not bench.contexts["a"].is_cancelled
 
 
-# --- further -------------------------------------------------------------------------------------------------------
+# --- further ---------------------------------------------------------------------------------------------------------
 
 MALFORMED = (
     b'data: {"candidates":[{"content":{"role":"model"%s},"finishReason":"MALFORMED_FUNCTION_CALL","index":0}]}\r\n\r\n'

@@ -1,4 +1,4 @@
-"""Tool events while an answer comes, and sources that somebody conducts round by round."""
+"""Tool events while an answer comes, and sources that are conducted round by round."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def shape(events: list[Any]) -> list[Any]:
     return said
 
 
-# --- tool events ---------------------------------------------------------------------------------------------------
+# --- tool events -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.seeds(20)
@@ -101,7 +101,7 @@ def test_a_reset_voids_calls_too(seed: int) -> None:
         assert_all_is_well(system, [stream], [collector])
 
 
-# --- rounds --------------------------------------------------------------------------------------------------------
+# --- rounds ----------------------------------------------------------------------------------------------------------
 
 
 class Rounds(Process):

@@ -20,7 +20,7 @@ from tests.conformance.supervision import GENEROUS, World
 
 
 class Plain(pykka.ThreadingActor):
-    """As anybody would write it."""
+    """As users write it."""
 
     use_daemon_thread = True
 

@@ -1022,7 +1022,7 @@ def test_whatever_is_killed_and_whenever_the_tree_comes_back_whole_and_leaves_no
         world = World(simulation.runtime, lambda condition: condition())
         backoff = Backoff(min=0.1, max=1.0)
         leaves = [world.spec("a", name="a"), world.spec("b", name="b", backoff=backoff)]
-        # A time-out, since in a simulation one that waits holds up whoever waited before it, in the same thread.
+        # A time-out, since in a simulation one wait holds up the wait before it, in the same thread.
         waits: Any = {"shutdown": 50.0}
         strategies = [chance.choice(["one_for_one", "one_for_all", "rest_for_one"]) for _ in range(3)]
         inner = [

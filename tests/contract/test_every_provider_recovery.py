@@ -105,7 +105,7 @@ def soon_silent(options: penstock.RequestOptions, is_silent: bool) -> penstock.R
     return options.replace(idle_timeout=1.0) if is_silent else options
 
 
-# --- again ---------------------------------------------------------------------------------------------------------
+# --- again -----------------------------------------------------------------------------------------------------------
 
 
 @EVERY
@@ -205,7 +205,7 @@ def test_a_response_is_taken_up_where_it_broke(server: LoopbackProvider) -> None
         assert len(resumed) == sum(1 + len(answer.resumptions) for answer in RESUMED.values())
 
 
-# --- somebody else -------------------------------------------------------------------------------------------------
+# --- another provider ------------------------------------------------------------------------------------------------
 
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 TOOLS = [{"type": "function", "function": {"name": "look_up", "description": "Looks up.", "parameters": SCHEMA}}]

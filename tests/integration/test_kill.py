@@ -40,7 +40,7 @@ def is_the_houses_turn(chance: random.Random) -> bool:
 
 
 class Load:
-    """Users who open streams, read them to the end and look closely at what they got."""
+    """Threads that open streams, read them to the end and look closely at what they got."""
 
     def __init__(self, system: penstock.System, base_url: str) -> None:
         self.system = system
@@ -190,7 +190,7 @@ def run_under_kills(soak: float, seed: int) -> dict[str, int]:
         assert not any(thread.is_alive() for thread in load.threads), stuck
         provider.wait_for(lambda counts: counts.active_responses == 0)
         eventually(lambda: sorted(system.runtime.names()) == at_first, PATIENCE_S, "every name free")
-        # The house, its sentinel, and nobody else.
+        # The processes of the system itself, and its sentinel.
         eventually(lambda: len(system.runtime.processes()) == len(at_first) + 1, PATIENCE_S, "nobody left")
         eventually(lambda: len(system._table.all()) == 0, PATIENCE_S, "every record forgotten")
         assert system.statistics().dispatcher.leaked == 0

@@ -61,7 +61,7 @@ def ask(system: penstock.System, provider: LoopbackProvider, **arguments: Any) -
     return system.chat("m", USER, provider="loopback", base_url=provider.base_url, **arguments)
 
 
-# --- it works ------------------------------------------------------------------------------------------------------
+# --- it works --------------------------------------------------------------------------------------------------------
 
 
 def test_the_example_of_the_plan_runs(capsys: pytest.CaptureFixture[str]) -> None:
@@ -196,7 +196,7 @@ def test_a_task_that_is_cancelled_lets_go_of_the_provider(system: penstock.Syste
         provider.wait_for(lambda counts: counts.client_disconnects == 1)
 
 
-# --- what goes wrong -----------------------------------------------------------------------------------------------
+# --- what goes wrong -------------------------------------------------------------------------------------------------
 
 FAILURES: list[tuple[Any, type[penstock.ProviderError], str]] = [
     (Status(401), penstock.AuthenticationError, ""),
@@ -287,12 +287,12 @@ def test_nobody_listens_there(system: penstock.System) -> None:
         system.chat("m", USER, provider="loopback", base_url=url, request_options=NO_RETRY).result(timeout=10)
 
 
-# --- the four clocks -----------------------------------------------------------------------------------------------
+# --- the four clocks -------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def black_hole() -> Iterator[str]:
-    """A port that lets nobody in: its queue of connections is full."""
+    """A port that accepts no connection: its queue of connections is full."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
@@ -335,7 +335,7 @@ def test_each_clock_ends_the_stream_and_closes_the_connection(
         provider.wait_for(lambda counts: counts.client_disconnects == 1)
 
 
-# --- leaving -------------------------------------------------------------------------------------------------------
+# --- leaving ---------------------------------------------------------------------------------------------------------
 
 HELD = penstock.StreamOptions(max_buffer_size=4, batch_size=4, rate_limit=None)
 
@@ -460,7 +460,7 @@ def test_a_paused_stream_stops_reading_from_the_provider_and_goes_on(system: pen
         stream.cancel()
 
 
-# --- the system ----------------------------------------------------------------------------------------------------
+# --- the system ------------------------------------------------------------------------------------------------------
 
 
 def test_a_key_is_shown_nowhere(caplog: pytest.LogCaptureFixture) -> None:

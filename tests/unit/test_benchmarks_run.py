@@ -1,4 +1,4 @@
-"""Every benchmark runs, with tiny numbers: so that it works when somebody wants to measure. Nothing is timed here."""
+"""Every benchmark runs, with tiny numbers. Nothing is timed here."""
 
 from __future__ import annotations
 

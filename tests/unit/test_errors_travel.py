@@ -21,7 +21,7 @@ PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 
 
 class Foreign(Exception):
-    """An error with a text that nobody may see, and that cannot be pickled."""
+    """An error with a secret text, and that cannot be pickled."""
 
     def __reduce__(self) -> Any:
         raise TypeError("not to be pickled")

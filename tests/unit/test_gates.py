@@ -1,4 +1,4 @@
-"""Gates: who gets a place, who waits and is told, who is refused; and nothing is lost, whatever happens."""
+"""Gates: which tickets get a place, wait and are woken, or are refused; no place is lost."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ IN = Admitted()
 
 
 class Client:
-    """Who holds a ticket, and does what the module's docstring says."""
+    """Holds a ticket, and does what the module's docstring says."""
 
     def __init__(self, gate: Gate, tokens: int = 0, *, is_retry: bool = False) -> None:
         self.gate = gate
@@ -664,7 +664,7 @@ class AnyLife(RuleBasedStateMachine):
                     self.queued.remove(client)
 
     def settle(self) -> None:
-        """Everybody who was woken, or whose time has come, asks."""
+        """Every ticket that was woken, or has waited long enough, asks."""
         for _ in range(1000):
             now = self.clock.monotonic()
             ready = [
@@ -672,7 +672,7 @@ class AnyLife(RuleBasedStateMachine):
             ]
             if not ready:
                 return
-            self.ask(ready[-1])  # the last one first: the order must not depend on who is quick
+            self.ask(ready[-1])  # the last one first: the order must not depend on speed
         raise AssertionError("it never comes to rest")
 
     @rule()
@@ -715,7 +715,7 @@ class AnyLife(RuleBasedStateMachine):
         assert statistics.queued == len(self.queued) <= 6
 
     def teardown(self) -> None:
-        """Nobody starves: with time and everybody ending well, the queue empties."""
+        """No ticket starves: with time, and all attempts ending well, the queue empties."""
         for _ in range(100):
             self.settle()
             if not self.queued:

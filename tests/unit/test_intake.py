@@ -14,7 +14,7 @@ from penstock.testing import Simulation
 
 
 class Door:
-    """An intake and whoever it wakes."""
+    """An intake and the actor that it wakes."""
 
     def __init__(self, simulation: Simulation, **options: object) -> None:
         self.simulation = simulation

@@ -1,4 +1,4 @@
-"""An integration that was given up while its thread runs on; and who hears how a round has ended."""
+"""An integration that was abandoned while its thread runs on; and what is told how a round has ended."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_a_stream_whose_conductor_is_dead_fails_with_what_all_rounds_have_used()
         source, conductor = stream._record.feed, agent._record.ref
         assert isinstance(source, CallRecord)
         assert conductor is not None
-        system.runtime.exit(conductor, "kill")  # and before anybody has heard of that
+        system.runtime.exit(conductor, "kill")  # and before that is known
         source.end(stream._record, None)
         with pytest.raises(penstock.AgentCrashed):
             stream.result(10)

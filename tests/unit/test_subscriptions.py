@@ -106,7 +106,7 @@ def place(request: pytest.FixtureRequest) -> Iterator[Place]:
     place.simulation.close()
 
 
-# --- the hub ----------------------------------------------------------------------------------------------------------
+# --- the hub ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_hub_that_nobody_came_to_is_not_orphaned(place: Place) -> None:
@@ -197,7 +197,7 @@ def test_one_that_catches_up_in_the_moment_of_the_announcement_does_not_leave_it
     assert not place.hub.held
 
 
-# --- push -------------------------------------------------------------------------------------------------------------
+# --- push ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("window", [1, 2, 3, 4, 5, 64])
@@ -241,7 +241,7 @@ def test_news_that_come_while_another_thread_is_about_to_finish_are_not_overlook
             if self.late:
                 self.late.pop()
                 place.writer.add("x")
-                subscription.wake()  # leaves it to who is at it
+                subscription.wake()  # leaves it to the one at work
             self.lock.release()
 
     subscription._pumping = LateLock()  # type: ignore[assignment]
@@ -408,7 +408,7 @@ def test_a_foreign_actor_that_stops_midway_is_found_out_by_its_receipts(place: P
     receipts[1].set_exception()
 
 
-# --- pull -------------------------------------------------------------------------------------------------------------
+# --- pull ------------------------------------------------------------------------------------------------------------
 
 
 def _ready(events: Events) -> Iterator[Any]:
@@ -447,7 +447,7 @@ def test_news_that_come_just_before_it_waits_are_not_overlooked(place: Place) ->
     assert isinstance(seat, PullSubscription)
     assert seat.take() is None
     before = place.simulation.clock.monotonic()
-    place.writer.add("x")  # and whoever tells of it has looked already who waits
+    place.writer.add("x")  # and the waiting readers were looked up before that
     assert seat.wait(5)
     assert place.simulation.clock.monotonic() == before
 
@@ -568,7 +568,7 @@ def test_a_function_runs_in_a_copy_of_the_context_that_subscribed_it(place: Plac
     assert tenant.get() == "nobody"
 
 
-# --- async ------------------------------------------------------------------------------------------------------------
+# --- async -----------------------------------------------------------------------------------------------------------
 
 
 def test_waiting_async_does_not_block_the_loop_and_every_event_comes(place: Place) -> None:

@@ -138,7 +138,7 @@ class AgentRecord:
         if ref is not None and self.runtime.is_alive(ref):
             ref.tell(message)
 
-    # --- messages in ---------------------------------------------------------------------------------------------
+    # --- messages in -------------------------------------------------------------------------------------------------
 
     def reserve(self) -> None:
         """Reserve a place in the queue for a message whose stream is still to be opened. Call `submit` afterwards.
@@ -172,7 +172,7 @@ class AgentRecord:
         self.tell(Advance())
 
     def _queued(self) -> int:
-        """How many turns wait. One whose stream has ended does not, even if `_stream_over` has not been called yet."""
+        """How many turns wait. After the end of its stream a turn does not, even before `_stream_over` is called."""
         return sum(not turn.stream.is_over for turn in self._queue)
 
     def _stream_over(self, turn: Turn) -> None:
@@ -228,7 +228,7 @@ class AgentRecord:
         self.is_abandoned = True
         self.tell(Advance())
 
-    # --- the history ---------------------------------------------------------------------------------------------
+    # --- the history -------------------------------------------------------------------------------------------------
 
     def settle(self) -> bool:
         """Add the turn under way to the history if its stream has ended; returns False if the stream still runs.

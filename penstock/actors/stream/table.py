@@ -29,7 +29,7 @@ class StreamTable:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._records: dict[str, StreamRecord] = {}
-        self._running: dict[int, StreamRecord] = {}  # by serial; those whose end has not been counted
+        self._running: dict[int, StreamRecord] = {}  # by serial; their ends have not been counted
         self.created = 0
         self.completed = 0
         self.failed = 0

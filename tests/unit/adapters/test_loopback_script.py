@@ -50,7 +50,7 @@ def said(reply: object) -> str:
     return reply.full_text
 
 
-# --- values -------------------------------------------------------------------------------------------------------
+# --- values ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_usage_counts_reasoning_text_and_fragments_of_arguments() -> None:
     )
 
 
-# --- who gets which -----------------------------------------------------------------------------------------------
+# --- which request gets which answer ---------------------------------------------------------------------------------
 
 
 def test_replies_come_one_after_the_other_and_the_last_one_stays() -> None:
@@ -188,7 +188,7 @@ def test_the_tools_model_calls_the_first_tool_and_then_tells_its_result() -> Non
     assert said(playback.reply(ask("tools", {"messages": messages, "tools": tools}))) == "The tool says: 12 °C"
 
 
-# --- framing ------------------------------------------------------------------------------------------------------
+# --- framing ---------------------------------------------------------------------------------------------------------
 
 
 def dechunk(data: bytes) -> list[bytes]:
@@ -259,7 +259,7 @@ def test_cuts_are_counted_from_the_beginning_of_the_body() -> None:
     assert every.cut(b"ghij", flush=False) == [b"gh"]
 
 
-# --- timelines ----------------------------------------------------------------------------------------------------
+# --- timelines -------------------------------------------------------------------------------------------------------
 
 
 def chat(answer: Answer) -> Callable[[], AnswerEncoder]:
@@ -328,7 +328,7 @@ def test_events_of_a_response_are_numbered_without_gaps() -> None:
     assert numbers == list(range(len(steps)))
 
 
-# --- the ledger ---------------------------------------------------------------------------------------------------
+# --- the ledger ------------------------------------------------------------------------------------------------------
 
 
 def test_waiting_for_what_does_not_come_says_what_there_is() -> None:

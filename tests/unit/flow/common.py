@@ -126,7 +126,7 @@ class Reader:
 
 
 def story_of(event: Event) -> list[str]:
-    """What must be found in this place by everybody who has read from the start."""
+    """What must be found in this place by every reader from the start."""
     return [] if isinstance(event, (ToolCallDelta, ToolProgress)) else [f"[{type(event).__name__}]"]
 
 

@@ -1,4 +1,4 @@
-"""The circuit breaker: when it opens, who may try, when it closes."""
+"""The circuit breaker: when it opens, which requests may try, when it closes."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ def test_over_any_window_no_more_gets_through_than_its_rate_and_one_capacity(
         tokens = min(wanted, capacity)
         now += pause / rate
         while delay := bucket.delay(tokens, now):
-            assert now + delay > now  # whoever waits for it comes on
+            assert now + delay > now  # a wait of this length is enough
             now += delay
         bucket.take(tokens, now)
         out.append((now, tokens))

@@ -25,7 +25,7 @@ def test_over_any_window_no_more_gets_through_than_its_rate_and_one_burst(
         amount = share * bucket.burst
         now += pause
         while delay := bucket.delay(amount, now):
-            assert now + delay > now  # whoever waits for it comes on
+            assert now + delay > now  # a wait of this length is enough
             now += delay
         bucket.take(amount, now)
         out.append((now, amount))

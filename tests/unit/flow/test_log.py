@@ -38,7 +38,7 @@ EVENTS = st.lists(
 )
 
 
-# --- writing ------------------------------------------------------------------------------------------------------
+# --- writing ---------------------------------------------------------------------------------------------------------
 
 
 @given(EVENTS, st.sampled_from((0, 1, 500, 3000, KEEP_ALL)))
@@ -125,7 +125,7 @@ def test_a_new_epoch_shuts_out_whoever_wrote_before() -> None:
     assert not writer.log.fail(StreamCrashed("s", "x"), OUTCOME, 0, 0.0, old)
     assert not writer.log.cancel(None, OUTCOME, 0, 0.0, old)
     assert writer.log.append(writer.epoch, event)
-    assert writer.log.complete(OUTCOME, 0, 0.0)  # without an epoch: whoever asks first
+    assert writer.log.complete(OUTCOME, 0, 0.0)  # without an epoch: the first call
 
 
 def test_the_terminal_event_tells_what_the_provider_said_and_how_many_were_dropped() -> None:
@@ -161,7 +161,7 @@ def test_a_providers_error_carries_the_text_that_came_before() -> None:
     assert "so far" not in str(error)
 
 
-# --- folding ------------------------------------------------------------------------------------------------------
+# --- folding ---------------------------------------------------------------------------------------------------------
 
 
 def test_what_is_folded_is_found_in_the_snapshot() -> None:

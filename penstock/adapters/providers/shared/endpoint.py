@@ -21,7 +21,7 @@ _EVENT_STREAM = "text/event-stream"
 _PATHS = ("/chat/completions", "/responses", "/messages", "/chat")
 """Paths that are appended to a base URL, and that users copy with it. ``/chat`` counts after ``/api`` only."""
 _MOST_SAID = 1000
-_said: set[str] = set()  # base URLs whose correction is in the log
+_said: set[str] = set()  # base URLs that were corrected, and are in the log
 
 
 class Endpoint:
