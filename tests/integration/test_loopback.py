@@ -31,6 +31,7 @@ from penstock.adapters.loopback.faults import (
     Status,
     TruncateAfter,
 )
+from penstock.adapters.loopback.ledger import Ledger, Statistics
 from penstock.adapters.loopback.models import default_script
 from penstock.adapters.loopback.script import Answer, Reply, Script, ScriptedCall
 from penstock.adapters.loopback.server import LoopbackProvider, serve
@@ -458,6 +459,29 @@ def test_a_client_that_leaves_without_reading_is_noticed() -> None:
             client.sendall(raw_request())
             provider.wait_for(lambda s: s.bytes_sent > 1_000_000)
         provider.wait_for(lambda s: s.client_disconnects == 1 and s.active_responses == 0)
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+def test_an_end_and_the_response_that_it_ends_are_counted_at_one_moment(
+    monkeypatch: pytest.MonkeyPatch, leaves: bool
+) -> None:
+    """A test that waits for one of the two must not see the other one of before."""
+    seen: list[Statistics] = []
+    count = Ledger.count
+
+    def count_and_look(ledger: Ledger, **changes: int) -> None:
+        count(ledger, **changes)
+        seen.append(ledger.statistics())
+
+    monkeypatch.setattr(Ledger, "count", count_and_look)
+    with provide(Answer(tokens=("@",) * 9, faults=(StallAfter(2),) if leaves else ())) as provider:
+        with closing(connect(provider)) as client:
+            client.sendall(raw_request())
+            read_until(client, b'":"@"' if leaves else b"\r\n0\r\n\r\n")
+        provider.wait_for(lambda s: s.active_connections == 0 < s.connections)
+    answered = [s for s in seen if s.requests]
+    assert {s.active_responses + s.client_disconnects + s.responses_completed for s in answered} == {1}
+    assert (answered[-1].client_disconnects, answered[-1].responses_completed) == ((1, 0) if leaves else (0, 1))
 
 
 def test_a_client_that_leaves_in_the_middle_of_its_request_is_noticed() -> None:

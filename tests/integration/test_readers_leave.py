@@ -304,6 +304,7 @@ def visit(
     port: int, path: str, until: bytes, provider: LoopbackProvider, is_ready: Callable[[], bool] = lambda: True
 ) -> None:
     """Make a request, and leave when the answer has ``until`` in it, the provider is at work, and ``is_ready()``."""
+    before = provider.statistics().requests
     with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
         client.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         came = b""
@@ -311,7 +312,7 @@ def visit(
             piece = client.recv(65536)
             assert piece, came
             came += piece
-        provider.wait_for(lambda counts: counts.active_responses == 1)
+        provider.wait_for(lambda counts: counts.requests == before + 1 and counts.active_responses == 1)
         eventually(is_ready)
 
 

@@ -152,8 +152,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Clean up after either side has closed the socket."""
         self._client_left()
-        if self._timer is not None:
-            self._timer.cancel()
+        self._cancel_timer()
         self._drop_response()
         self._connections.discard(self)
         self._ledger.count(active_connections=-1)
@@ -368,8 +367,7 @@ class Connection(asyncio.Protocol):
             return  # the client disconnected meanwhile; `connection_lost` follows and counts it
         assert self._framing is not None
         framing, whole_stream = self._framing, self._stream and not self._cut_short
-        self._drop_response()
-        self._ledger.count(responses_completed=1, streams_completed=int(whole_stream))
+        self._drop_response(responses_completed=1, streams_completed=int(whole_stream))
         if framing.framing == "close":
             self._leave()
             return
@@ -380,13 +378,16 @@ class Connection(asyncio.Protocol):
         self._http.start_next_cycle()
         self._loop.call_soon(self._read_request)  # directly, pipelined requests would recurse deeply
 
-    def _drop_response(self) -> None:
+    def _drop_response(self, **counts: int) -> None:
+        """Forget the response and its request, if any. The counters change together, so that no reader sees a half."""
         if self._steps is not None:
             self._steps = None
             self._held = self._framing = None
             self._stream = self._cut_short = False
-            self._ledger.count(active_responses=-1)
+            counts["active_responses"] = -1
         self._request = None
+        if counts:
+            self._ledger.count(**counts)
 
     def _leave(self) -> None:
         """Close the connection. The rest of a refused request is read and discarded first."""
@@ -402,4 +403,9 @@ class Connection(asyncio.Protocol):
         """Count a disconnect, once, and only if a request was being read or answered."""
         if self._request is not None and not self._ended_by_us and not self._lingering:
             self._ended_by_us = True
-            self._ledger.count(client_disconnects=1)
+            self._cancel_timer()
+            self._drop_response(client_disconnects=1)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
