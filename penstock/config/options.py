@@ -13,6 +13,7 @@ __all__ = [
     "OnInterrupt",
     "OnOrphan",
     "Overflow",
+    "Raw",
     "RequestOptions",
     "Restart",
     "Slow",
@@ -25,6 +26,7 @@ Strategy: TypeAlias = Literal["hybrid", "batch", "time"]
 Overflow: TypeAlias = Literal["block", "drop_oldest", "drop_newest", "error"]
 Slow: TypeAlias = Literal["block", "coalesce", "drop", "disconnect"]
 OnInterrupt: TypeAlias = Literal["fail", "restart", "resume"]
+Raw: TypeAlias = Literal["none", "unknown", "all"]
 OnOrphan: TypeAlias = Literal["cancel", "continue"] | float
 Restart: TypeAlias = Literal["temporary", "transient"]
 Tokenizer: TypeAlias = Callable[[str], Iterable[str]]
@@ -137,6 +139,8 @@ class RequestOptions(Options):
         finish_grace: how long to wait for usage after the model has finished, if no end marker comes, 0 … 60 s.
         max_event_bytes: the longest event a provider may send, 1,000 … 2**30.
         max_answer_bytes: the longest answer, counted in characters of everything the model says, 1,000 … 2**40.
+        raw: whether the stream also has `ProviderEvent` events: ``"none"``; ``"unknown"``, for what no other event
+            covers; ``"all"``, for everything that the provider sends.
         strict_parameters: whether a request parameter that is nearly the name of a known one is refused, instead of
             reported in the log.
         verify_tls: whether to verify certificates; a str is the path of a CA bundle.
@@ -160,6 +164,7 @@ class RequestOptions(Options):
     finish_grace: Annotated[float, Between(0, 60)] = 2.0
     max_event_bytes: Annotated[int, Between(1_000, 2**30)] = 4 * 1_048_576
     max_answer_bytes: Annotated[int, Between(1_000, 2**40)] = 64 * 1_048_576
+    raw: Raw = "none"
     strict_parameters: bool = False
     verify_tls: Annotated[bool | str, _check_verify_tls] = True
 

@@ -10,9 +10,23 @@ Times are float seconds: ``timestamp`` since the epoch, names with ``_s`` are du
 Reprs show sizes, never text, so events may be logged.
 """
 
+from penstock.events.answer import (
+    AnswerEvent,
+    Citation,
+    CitationKind,
+    Logprobs,
+    MediaKind,
+    MediaPart,
+    ProviderEvent,
+    ReasoningBlockClosed,
+    ServerToolCall,
+    ServerToolResult,
+    TokenLogprob,
+)
 from penstock.events.stream import (
     Disconnected,
     Event,
+    SideEvent,
     StreamCancelled,
     StreamCompleted,
     StreamFailed,
@@ -36,10 +50,13 @@ from penstock.events.tools import (
     ToolResultStatus,
 )
 from penstock.events.values import (
+    AnswerPart,
     Choice,
     Cost,
     FinishReason,
     FrozenDict,
+    Phase,
+    ProviderBlock,
     ReasoningBlock,
     StreamMetrics,
     ToolCall,
@@ -47,13 +64,27 @@ from penstock.events.values import (
 )
 
 __all__ = [
+    "AnswerEvent",
+    "AnswerPart",
     "Choice",
+    "Citation",
+    "CitationKind",
     "Cost",
     "Disconnected",
     "Event",
     "FinishReason",
     "FrozenDict",
+    "Logprobs",
+    "MediaKind",
+    "MediaPart",
+    "Phase",
+    "ProviderBlock",
+    "ProviderEvent",
     "ReasoningBlock",
+    "ReasoningBlockClosed",
+    "ServerToolCall",
+    "ServerToolResult",
+    "SideEvent",
     "StreamCancelled",
     "StreamCompleted",
     "StreamFailed",
@@ -64,6 +95,7 @@ __all__ = [
     "TerminalEvent",
     "TokenEvent",
     "TokenKind",
+    "TokenLogprob",
     "ToolApprovalRequested",
     "ToolCall",
     "ToolCallCompleted",

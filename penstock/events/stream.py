@@ -8,12 +8,33 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from penstock.errors import PenstockError
+from penstock.events.answer import (
+    AnswerEvent,
+    Citation,
+    MediaPart,
+    ServerToolCall,
+    ServerToolResult,
+    TokenLogprob,
+)
 from penstock.events.tools import ToolEvent, ToolResult
-from penstock.events.values import Choice, Cost, FinishReason, ReasoningBlock, StreamMetrics, ToolCall, Usage
+from penstock.events.values import (
+    AnswerPart,
+    Choice,
+    Cost,
+    FinishReason,
+    FrozenDict,
+    Phase,
+    ProviderBlock,
+    ReasoningBlock,
+    StreamMetrics,
+    ToolCall,
+    Usage,
+)
 
 __all__ = [
     "Disconnected",
     "Event",
+    "SideEvent",
     "StreamCancelled",
     "StreamCompleted",
     "StreamFailed",
@@ -40,6 +61,8 @@ class TokenEvent(msgspec.Struct, frozen=True, gc=False):
         timestamp: when it was delivered, in seconds since the epoch.
         metadata: what the stream was opened with; read-only.
         dropped: how many tokens were dropped directly before this event (by ``overflow`` or ``slow="drop"``).
+        part: the part of the answer that the tokens belong to, from 0; see `AnswerPart`. No event has tokens of two.
+        phase: what the part is for; None if the provider does not say.
     """
 
     stream_id: str
@@ -50,6 +73,8 @@ class TokenEvent(msgspec.Struct, frozen=True, gc=False):
     timestamp: float
     metadata: Mapping[str, Any]
     dropped: int = 0
+    part: int = 0
+    phase: Phase | None = None
 
     def __repr__(self) -> str:
         return (
@@ -63,7 +88,9 @@ class StreamSnapshot(TokenEvent, frozen=True, gc=False):
 
     Sent to a subscriber that needs events which are no longer kept one by one (``retain_bytes``). It is a `TokenEvent`
     whose ``text`` is all the text so far, so a reader that only knows `TokenEvent` misses nothing. ``reasoning`` and
-    ``refusal`` hold the other kinds, ``tool_calls`` the complete calls, ``tool_results`` their results.
+    ``refusal`` hold the other kinds, ``parts`` where each part of them is, ``tool_calls`` the complete calls,
+    ``tool_results`` their results, and ``answer_events`` the other kept events: citations, whole pictures, calls and
+    results of the provider's own tools, ends of reasoning blocks.
 
     It replaces everything the subscriber has read before; it must not be appended. The pieces of a call that is not
     yet complete are not repeated; its `ToolCallCompleted` has the whole call.
@@ -73,6 +100,8 @@ class StreamSnapshot(TokenEvent, frozen=True, gc=False):
     refusal: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
     tool_results: tuple[ToolResult, ...] = ()
+    parts: tuple[AnswerPart, ...] = ()
+    answer_events: tuple[AnswerEvent, ...] = ()
 
 
 class StreamReset(msgspec.Struct, frozen=True):
@@ -96,6 +125,15 @@ class _Terminal(msgspec.Struct, frozen=True, kw_only=True):
 
     ``undelivered`` is the number of tokens that were buffered at the end of a stream which was cancelled or crashed. No
     token event has them, but ``partial``, ``reasoning`` and ``refusal`` do.
+
+    ``parts``, ``citations``, ``media`` (whole ones), ``server_tools`` (calls and results, in order) and ``logprobs``
+    repeat the events of these names. ``provider_blocks`` are what the provider needs back in the next request.
+
+    ``provider_metadata`` is what the provider says of the answer as a whole, as JSON, read-only. The names are the same
+    for all providers: ``response_id``, ``system_fingerprint``, ``service_tier``, ``container``, ``stop_sequence`` (the
+    one that matched), ``refusal_details``, ``finish_message``, ``prompt_feedback``, ``moderation``, ``timings``
+    (durations in the provider's units), ``cost`` (as the provider tells it), ``usage_details`` (counts that `Usage` has
+    no field for) …; each provider's page says which ones it gives.
     """
 
     stream_id: str
@@ -114,6 +152,13 @@ class _Terminal(msgspec.Struct, frozen=True, kw_only=True):
     metadata: Mapping[str, Any] = {}
     dropped: int = 0
     undelivered: int = 0
+    parts: tuple[AnswerPart, ...] = ()
+    citations: tuple[Citation, ...] = ()
+    media: tuple[MediaPart, ...] = ()
+    server_tools: tuple[ServerToolCall | ServerToolResult, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
+    provider_blocks: tuple[ProviderBlock, ...] = ()
+    provider_metadata: Mapping[str, Any] = FrozenDict()
 
 
 class _CutShort(_Terminal, frozen=True, kw_only=True):
@@ -198,7 +243,10 @@ class Disconnected(msgspec.Struct, frozen=True):
 TerminalEvent: TypeAlias = StreamCompleted | StreamFailed | StreamCancelled
 """The last event of a stream; there is exactly one."""
 
-Event: TypeAlias = TokenEvent | ToolEvent | StreamReset | TerminalEvent
+SideEvent: TypeAlias = ToolEvent | AnswerEvent
+"""Any event of a stream's log that is neither text nor a reset nor an end."""
+
+Event: TypeAlias = TokenEvent | SideEvent | StreamReset | TerminalEvent
 """Any event of a stream's log."""
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias
 
-import msgspec
-
+from penstock.events.envelope import Envelope
 from penstock.events.values import ToolCall
 
 __all__ = [
@@ -23,29 +21,13 @@ __all__ = [
 ]
 
 
-class _Envelope(msgspec.Struct, frozen=True, kw_only=True):
-    """The fields that all events in this module have. The repr leaves out texts, results and metadata."""
-
-    stream_id: str = ""
-    seq: int = 0
-    timestamp: float = 0.0
-    metadata: Mapping[str, Any] = {}
-
-    def __repr__(self) -> str:
-        shown = [f"{name}={getattr(self, name)!r}" for name in self.__struct_fields__ if name not in _HIDDEN]
-        return f"{type(self).__name__}({', '.join(shown)})"
-
-
-_HIDDEN = frozenset({"timestamp", "metadata", "text", "progress", "content"})
-
-
-class StreamStarted(_Envelope, frozen=True, kw_only=True):
+class StreamStarted(Envelope, frozen=True, kw_only=True):
     """The first event of an agent's answer. ``model`` is the model that is asked."""
 
     model: str | None = None
 
 
-class ToolCallStarted(_Envelope, frozen=True, kw_only=True):
+class ToolCallStarted(Envelope, frozen=True, kw_only=True):
     """The model has begun to write a function call. ``index`` numbers the calls of one answer from 0."""
 
     id: str
@@ -53,21 +35,21 @@ class ToolCallStarted(_Envelope, frozen=True, kw_only=True):
     index: int
 
 
-class ToolCallDelta(_Envelope, frozen=True, kw_only=True):
+class ToolCallDelta(Envelope, frozen=True, kw_only=True):
     """A piece of a call's arguments: JSON text, never empty."""
 
     index: int
     text: str
 
 
-class ToolCallCompleted(_Envelope, frozen=True, kw_only=True):
+class ToolCallCompleted(Envelope, frozen=True, kw_only=True):
     """A call is complete. If its arguments are not valid JSON, ``call.arguments`` is None."""
 
     index: int
     call: ToolCall
 
 
-class ToolApprovalRequested(_Envelope, frozen=True, kw_only=True):
+class ToolApprovalRequested(Envelope, frozen=True, kw_only=True):
     """A call waits for ``Agent.approve(call.id)`` or ``deny(call.id)``.
 
     A call that is not approved within ``approval_timeout`` is denied.
@@ -76,14 +58,14 @@ class ToolApprovalRequested(_Envelope, frozen=True, kw_only=True):
     call: ToolCall
 
 
-class ToolExecutionStarted(_Envelope, frozen=True, kw_only=True):
+class ToolExecutionStarted(Envelope, frozen=True, kw_only=True):
     """The model has finished one round of its answer, and these calls are run now. ``round`` counts from 1."""
 
     round: int
     calls: tuple[ToolCall, ...]
 
 
-class ToolProgress(_Envelope, frozen=True, kw_only=True):
+class ToolProgress(Envelope, frozen=True, kw_only=True):
     """A running tool reports progress: ``progress`` is the value it passed to ``ToolContext.report``, unchanged."""
 
     call_id: str
@@ -96,7 +78,7 @@ ToolResultStatus: TypeAlias = Literal[
 ]
 
 
-class ToolResult(_Envelope, frozen=True, kw_only=True):
+class ToolResult(Envelope, frozen=True, kw_only=True):
     """The result of one call as it is sent to the model: the tool's result as text, or what went wrong.
 
     The results of a round come in the order of its calls.

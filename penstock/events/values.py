@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal, NoReturn, TypeAlias
 
 import msgspec
 
 __all__ = [
+    "AnswerPart",
     "Choice",
     "Cost",
     "FinishReason",
     "FrozenDict",
+    "Phase",
+    "ProviderBlock",
     "ReasoningBlock",
     "StreamMetrics",
     "ToolCall",
@@ -63,16 +67,65 @@ class ReasoningBlock(msgspec.Struct, frozen=True, kw_only=True):
     """A piece of reasoning that the provider signed, to be returned to it unchanged in the next request.
 
     ``kind`` is the provider's own word: Anthropic's ``"thinking"`` and ``"redacted_thinking"``, Gemini's ``"thought"``,
-    the Responses API's ``"reasoning"``. ``signature`` is a signature or encrypted text.
+    the Responses API's ``"reasoning"``, the types of chat's ``reasoning_details``. ``signature`` is a signature or
+    encrypted text. ``provider`` is the name of the provider that signed it, and the block is returned to no other one;
+    None: not known.
     """
 
     kind: str
     text: str = ""
     signature: str = ""
     id: str | None = None
+    provider: str | None = None
 
     def __repr__(self) -> str:
         return f"ReasoningBlock(kind={self.kind!r}, chars={len(self.text)})"
+
+
+Phase: TypeAlias = Literal["commentary", "final_answer"]
+"""What a part of the text is for, as the Responses API says: the model tells what it does, or answers."""
+
+
+class AnswerPart(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A part of an answer: text that the provider gave as one piece.
+
+    Parts are numbered from 0 over all kinds. A number changes where text would otherwise run into earlier text of its
+    kind: after one of the provider's own tools, at a new summary of reasoning, in the next round of an agent's turn.
+
+    Attributes:
+        index: as in `TokenEvent.part`.
+        kind: ``"text"``, ``"reasoning"`` or ``"refusal"``.
+        start, end: the span in the terminal event's text of that kind, in characters, ``end`` excluded.
+        phase: what it is for; None if the provider does not say.
+    """
+
+    index: int
+    kind: Literal["text", "reasoning", "refusal"]
+    start: int
+    end: int
+    phase: Phase | None = None
+
+
+class ProviderBlock(msgspec.Struct, frozen=True, kw_only=True):
+    """A piece of an answer in the provider's own form, to be returned to it unchanged in the next request.
+
+    Signed reasoning, calls and results of the provider's own tools, compacted history. An assistant's message may have
+    ``"provider_blocks"`` (dicts of these fields); they are sent to the provider that made them and dropped for others.
+
+    Attributes:
+        provider: the name of the provider that made it.
+        data: the block, as JSON; for the Responses API an item, for Gemini a part.
+        at: how many characters of the message's text come before it.
+        calls: how many of the message's calls come before it.
+    """
+
+    provider: str
+    data: Mapping[str, Any]
+    at: int = 0
+    calls: int = 0
+
+    def __repr__(self) -> str:
+        return f"ProviderBlock(provider={self.provider!r}, type={self.data.get('type')!r})"
 
 
 class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,6 +138,10 @@ class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
         arguments_raw: the arguments as the provider sent them.
         is_server: the provider runs the call itself (web search …); do not run it.
         signature: to be returned to the provider with the call (Gemini's ``thoughtSignature``).
+        type: ``"function"``, or another kind of call that the client must act on: ``"custom"`` (its ``arguments`` are
+            free text), ``"local_shell"``, ``"shell"``, ``"apply_patch"``, ``"computer"``, ``"mcp_approval"``,
+            ``"tool_search"``. All but the first two exist in the Responses API only, and have ``type`` as their
+            ``name`` too, unless the provider names them.
     """
 
     id: str
@@ -93,6 +150,7 @@ class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
     arguments_raw: str = ""
     is_server: bool = False
     signature: str = ""
+    type: str = "function"
 
     def __repr__(self) -> str:
         state = "incomplete" if self.arguments is None else "complete"

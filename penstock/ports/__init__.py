@@ -8,11 +8,16 @@ produces has its own type.
 """
 
 from penstock.ports.deltas import (
+    BlockDelta,
+    BlockStart,
     ChoiceDelta,
+    CitationDelta,
     Delta,
     ErrorDelta,
+    EventDelta,
     FinishDelta,
     KeepAlive,
+    MetadataDelta,
     ReasoningBlockDelta,
     ReasoningDelta,
     RefusalDelta,
@@ -50,18 +55,23 @@ from penstock.ports.tools import (
 )
 
 __all__ = [
+    "BlockDelta",
+    "BlockStart",
     "CanListModels",
     "CanResume",
     "ChatCall",
     "ChoiceDelta",
+    "CitationDelta",
     "Clock",
     "Decoder",
     "Delta",
     "ErrorDelta",
+    "EventDelta",
     "FinishDelta",
     "HeaderSink",
     "Journal",
     "KeepAlive",
+    "MetadataDelta",
     "OfferSink",
     "Provider",
     "ProviderRequest",

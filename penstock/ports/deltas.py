@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from collections.abc import Mapping
+from typing import Any, TypeAlias
 
 import msgspec
 
 from penstock.errors import ProviderError
-from penstock.events import FinishReason, ReasoningBlock, Usage
+from penstock.events import (
+    Citation,
+    FinishReason,
+    Logprobs,
+    MediaPart,
+    Phase,
+    ProviderEvent,
+    ReasoningBlock,
+    ServerToolCall,
+    ServerToolResult,
+    TokenKind,
+    Usage,
+)
 
 __all__ = [
+    "BlockDelta",
+    "BlockStart",
     "ChoiceDelta",
+    "CitationDelta",
     "Delta",
     "ErrorDelta",
+    "EventDelta",
     "FinishDelta",
     "KeepAlive",
+    "MetadataDelta",
     "ReasoningBlockDelta",
     "ReasoningDelta",
     "RefusalDelta",
@@ -52,6 +70,51 @@ class ToolCallFragment(msgspec.Struct, frozen=True, gc=False):
     arguments: str = ""
     is_server: bool = False
     signature: str = ""
+    type: str = ""
+
+
+class BlockStart(msgspec.Struct, frozen=True, gc=False):
+    """A block of text begins, of the given kind. Providers without blocks need none.
+
+    ``is_joint`` False: it continues the text before it (Anthropic begins a new block at the border of a citation).
+    Otherwise a new part of the answer begins, if there is text in the present one; see `penstock.events.AnswerPart`.
+    """
+
+    kind: TokenKind
+    is_joint: bool = True
+    phase: Phase | None = None
+
+
+class CitationDelta(msgspec.Struct, frozen=True):
+    """A citation. Its ``start`` and ``end`` are counted from the last `BlockStart` of kind ``"text"``, or from the
+    start of the answer.
+
+    ``is_of_block``: it belongs to the whole block up to here, and has no span of its own.
+    """
+
+    citation: Citation
+    is_of_block: bool = False
+
+
+class EventDelta(msgspec.Struct, frozen=True):
+    """Something else than text, to be passed on to the subscribers as it is; the stream numbers it."""
+
+    event: ServerToolCall | ServerToolResult | MediaPart | Logprobs | ProviderEvent
+
+
+class BlockDelta(msgspec.Struct, frozen=True):
+    """A block to be returned to the provider in the next request; see `penstock.events.ProviderBlock`.
+
+    The stream adds the place in the answer, and the provider's name.
+    """
+
+    data: Mapping[str, Any]
+
+
+class MetadataDelta(msgspec.Struct, frozen=True):
+    """What the provider says of the answer as a whole. A later value replaces an earlier one of the same name."""
+
+    values: Mapping[str, Any]
 
 
 class ReasoningBlockDelta(msgspec.Struct, frozen=True, gc=False):
@@ -96,6 +159,11 @@ class KeepAlive(msgspec.Struct, frozen=True, gc=False):
 
 Delta: TypeAlias = (
     TextDelta
+    | BlockStart
+    | BlockDelta
+    | CitationDelta
+    | EventDelta
+    | MetadataDelta
     | ReasoningDelta
     | ReasoningBlockDelta
     | RefusalDelta

@@ -13,6 +13,7 @@ from penstock.adapters.providers.shared.decoder import EventDecoder
 from penstock.adapters.providers.shared.errors import error_frame
 from penstock.adapters.providers.shared.json_values import count_of, decode_json, json_text, text_of, whole_number
 from penstock.adapters.providers.shared.surrogates import has_escaped_surrogates, replace_surrogates
+from penstock.config.options import Raw
 from penstock.events import FinishReason, ReasoningBlock, Usage
 from penstock.ports import (
     Delta,
@@ -83,8 +84,8 @@ class MessagesDecoder(EventDecoder):
     Citations, results of the provider's own tools, and unknown blocks and events are counted as skipped.
     """
 
-    def __init__(self, max_event_bytes: int) -> None:
-        super().__init__(max_event_bytes)
+    def __init__(self, max_event_bytes: int, raw: Raw = "none") -> None:
+        super().__init__(max_event_bytes, raw)
         self._streamed_calls: set[int] = set()  # indices of calls with arguments in fragments
         self._thinking_blocks: dict[int, _ThinkingBlock] = {}
         self._usage: dict[str, Any] = {}

@@ -72,7 +72,7 @@ class AnthropicMessages:
 
     def decoder(self, options: RequestOptions) -> MessagesDecoder:
         """Make a decoder for one response."""
-        return MessagesDecoder(options.max_event_bytes)
+        return MessagesDecoder(options.max_event_bytes, options.raw)
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
         """Map an HTTP error response to a typed error.

@@ -14,6 +14,7 @@ from penstock.adapters.providers.gemini.request import THOUGHT
 from penstock.adapters.providers.shared.decoder import EventDecoder
 from penstock.adapters.providers.shared.json_values import count_of, decode_json, json_text, text_of, whole_number
 from penstock.adapters.providers.shared.surrogates import has_escaped_surrogates, replace_surrogates
+from penstock.config.options import Raw
 from penstock.events import FinishReason, ReasoningBlock, Usage
 from penstock.ports import (
     ChoiceDelta,
@@ -108,8 +109,8 @@ class GeminiDecoder(EventDecoder):
     There is no end marker: ``finished`` is True once all candidates have a finish reason.
     """
 
-    def __init__(self, max_event_bytes: int) -> None:
-        super().__init__(max_event_bytes)
+    def __init__(self, max_event_bytes: int, raw: Raw = "none") -> None:
+        super().__init__(max_event_bytes, raw)
         self._candidates: dict[int, _Candidate] = {}
         self._unfinished = 0  # candidates without a finish reason
         self._usage = Usage()

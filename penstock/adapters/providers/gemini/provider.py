@@ -73,7 +73,7 @@ class Gemini:
 
     def decoder(self, options: RequestOptions) -> GeminiDecoder:
         """Make a decoder for one response."""
-        return GeminiDecoder(options.max_event_bytes)
+        return GeminiDecoder(options.max_event_bytes, options.raw)
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
         """Map an HTTP error response to a typed error."""

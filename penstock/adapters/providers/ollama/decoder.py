@@ -12,6 +12,7 @@ from penstock.adapters.providers.shared.decoder import BodyDecoder
 from penstock.adapters.providers.shared.errors import error_frame
 from penstock.adapters.providers.shared.json_values import count_of, decode_json, json_text, text_of
 from penstock.adapters.providers.shared.surrogates import has_escaped_surrogates, replace_surrogates
+from penstock.config.options import Raw
 from penstock.events import FinishReason, Usage
 from penstock.ports import (
     Delta,
@@ -49,9 +50,12 @@ _FINISH: dict[str, FinishReason] = {"stop": "stop", "": "stop", "length": "lengt
 class OllamaDecoder(BodyDecoder[str]):
     """Implements `Decoder` for ``/api/chat``."""
 
-    def __init__(self, max_event_bytes: int) -> None:
-        super().__init__(NdjsonDecoder(max_event_bytes))
+    def __init__(self, max_event_bytes: int, raw: Raw = "none") -> None:
+        super().__init__(NdjsonDecoder(max_event_bytes), raw)
         self._calls = 0
+
+    def _source_of(self, part: str) -> tuple[str, str]:
+        return "", part
 
     def _deltas(self, lines: list[str], *, is_end: bool = False) -> list[Delta]:
         out: list[Delta] = []

@@ -62,7 +62,7 @@ class OllamaChat:
 
     def decoder(self, options: RequestOptions) -> OllamaDecoder:
         """Make a decoder for one response."""
-        return OllamaDecoder(options.max_event_bytes)
+        return OllamaDecoder(options.max_event_bytes, options.raw)
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
         """Map an HTTP error response to a typed error."""

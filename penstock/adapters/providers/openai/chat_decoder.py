@@ -13,6 +13,7 @@ from penstock.adapters.providers.shared.decoder import EventDecoder
 from penstock.adapters.providers.shared.errors import error_frame
 from penstock.adapters.providers.shared.json_values import decode_json, text_of, to_usage, whole_number
 from penstock.adapters.providers.shared.surrogates import has_escaped_surrogates, replace_surrogates
+from penstock.config.options import Raw
 from penstock.errors import ApiError
 from penstock.ports import ChoiceDelta, Delta, ErrorDelta, FinishDelta, ReasoningDelta, TextDelta, UsageDelta
 
@@ -57,8 +58,8 @@ class ChatDecoder(EventDecoder):
     choices that have begun are finished too, or nothing more can come, because readers stop when they see it.
     """
 
-    def __init__(self, max_event_bytes: int) -> None:
-        super().__init__(max_event_bytes)
+    def __init__(self, max_event_bytes: int, raw: Raw = "none") -> None:
+        super().__init__(max_event_bytes, raw)
         self._first = ChoiceReader()
         self._others: dict[int, ChoiceReader] = {}
         self._abort: ApiError | None = None  # the server did not finish the answer

@@ -26,4 +26,4 @@ class OpenAiChat(OpenAiAccount):
 
     def decoder(self, options: RequestOptions) -> ChatDecoder:
         """Make a decoder for one response."""
-        return ChatDecoder(options.max_event_bytes)
+        return ChatDecoder(options.max_event_bytes, options.raw)

@@ -23,6 +23,7 @@ from penstock.adapters.providers.shared.decoder import EventDecoder
 from penstock.adapters.providers.shared.errors import error_frame
 from penstock.adapters.providers.shared.json_values import decode_json, text_of, to_usage
 from penstock.adapters.providers.shared.surrogates import has_escaped_surrogates, replace_surrogates
+from penstock.config.options import Raw
 from penstock.errors import ApiError
 from penstock.events import FinishReason, ReasoningBlock
 from penstock.ports import (
@@ -53,8 +54,8 @@ class ResponsesDecoder(EventDecoder):
     from the finished response.
     """
 
-    def __init__(self, max_event_bytes: int) -> None:
-        super().__init__(max_event_bytes)
+    def __init__(self, max_event_bytes: int, raw: Raw = "none") -> None:
+        super().__init__(max_event_bytes, raw)
         self._has_calls = False
         self._has_refusal = False
         self._has_failed = False

@@ -31,7 +31,7 @@ class OpenAiResponses(OpenAiAccount):
 
     def decoder(self, options: RequestOptions) -> ResponsesDecoder:
         """Make a decoder for one response."""
-        return ResponsesDecoder(options.max_event_bytes)
+        return ResponsesDecoder(options.max_event_bytes, options.raw)
 
     def resume(self, decoder: Decoder) -> tuple[ProviderRequest, ResponsesDecoder] | None:
         """Build the request for everything after ``decoder``'s last event, and the decoder that continues there.

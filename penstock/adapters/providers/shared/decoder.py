@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Generic, Protocol, TypeVar
 
 from penstock.adapters.formats.sse import SseDecoder, SseEvent
+from penstock.adapters.providers.shared.json_values import decode_json, text_of, without_surrogates
 from penstock.adapters.providers.shared.surrogates import SurrogateJoiner
-from penstock.ports import Delta, KeepAlive
+from penstock.config.options import Raw
+from penstock.events import ProviderEvent
+from penstock.ports import Delta, EventDelta, KeepAlive
 
 __all__ = ["BodyDecoder", "EventDecoder"]
 
@@ -20,14 +23,18 @@ class _FormatParser(Protocol[Part]):
 
 
 class BodyDecoder(Generic[Part]):
-    """Implements `Decoder` except for the meaning of a body's parts (events, lines): subclasses define ``_deltas``."""
+    """Implements `Decoder` except for the meaning of a body's parts (events, lines): subclasses define ``_deltas``.
 
-    def __init__(self, parser: _FormatParser[Part]) -> None:
+    ``raw`` decides which `ProviderEvent` deltas are made; see `penstock.config.options.RequestOptions`.
+    """
+
+    def __init__(self, parser: _FormatParser[Part], raw: Raw = "none") -> None:
         self.skipped = 0
         self.finished = False
         self.done = False
         self.model: str | None = None
         self._parser = parser
+        self._raw = raw
         self._has_surrogates = False
         self._surrogates = SurrogateJoiner()
 
@@ -39,13 +46,46 @@ class BodyDecoder(Generic[Part]):
         """
         if self.done:
             return []
-        return self._deltas(self._parser.feed(chunk))
+        parts = self._parser.feed(chunk)
+        return self._deltas(parts) if self._raw != "all" else self._all_deltas(parts)
 
     def close(self) -> list[Delta]:
         """Decode the last part of a body that has ended, if the part lacks nothing but its terminator."""
         if self.done:
             return []
-        return self._deltas(self._parser.close(), is_end=True)
+        parts = self._parser.close()
+        if self._raw != "all":
+            return self._deltas(parts, is_end=True)
+        return self._all_deltas(parts) + ([] if self.done else self._deltas([], is_end=True))
+
+    def _all_deltas(self, parts: list[Part]) -> list[Delta]:
+        """The deltas of each part, after the part as it came."""
+        out: list[Delta] = []
+        for part in parts:
+            if self.done:
+                break
+            event, data = self._source_of(part)
+            try:
+                payload = decode_json(data)
+            except (ValueError, RecursionError):
+                payload = data
+            kind = text_of(payload.get("type")) if isinstance(payload, dict) else ""
+            out.append(EventDelta(ProviderEvent(type=kind or event, payload=without_surrogates(payload))))
+            out += self._deltas([part])
+        return out if parts else self._deltas([])
+
+    def _skip(self, kind: str, payload: object, out: list[Delta]) -> None:
+        """Count something that is not understood, and pass it on if ``raw="unknown"``.
+
+        ``kind``: the provider's name for it, such as the type of the event or block.
+        """
+        self.skipped += 1
+        if self._raw == "unknown":
+            out.append(EventDelta(ProviderEvent(type=kind, payload=without_surrogates(payload))))
+
+    def _source_of(self, part: Part) -> tuple[str, str]:
+        """The name of a part's type, ``""`` if it has none, and its data."""
+        raise NotImplementedError
 
     def _deltas(self, parts: list[Part], *, is_end: bool = False) -> list[Delta]:
         raise NotImplementedError
@@ -54,10 +94,13 @@ class BodyDecoder(Generic[Part]):
 class EventDecoder(BodyDecoder[SseEvent]):
     """The base for server-sent events. Comments become `KeepAlive`."""
 
-    def __init__(self, max_event_bytes: int) -> None:
+    def __init__(self, max_event_bytes: int, raw: Raw = "none") -> None:
         self._max_event_bytes = max_event_bytes
         self._begin_body()
-        super().__init__(self._sse)
+        super().__init__(self._sse, raw)
+
+    def _source_of(self, part: SseEvent) -> tuple[str, str]:
+        return "" if part.event == "message" else part.event, part.data
 
     def _begin_body(self) -> None:
         """Start with a new body; what is pending of the previous one is dropped."""

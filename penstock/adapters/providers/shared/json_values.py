@@ -9,9 +9,10 @@ from typing import Any
 import msgspec
 
 from penstock.adapters.providers.shared.surrogates import replace_surrogates
+from penstock.config.surrogates import is_plain_json, mend_surrogates
 from penstock.events import Usage
 
-__all__ = ["count_of", "decode_json", "json_text", "text_of", "to_usage", "whole_number"]
+__all__ = ["count_of", "decode_json", "json_text", "text_of", "to_usage", "whole_number", "without_surrogates"]
 
 
 def text_of(value: object) -> str:
@@ -52,6 +53,21 @@ def to_usage(usage: Mapping[str, Any], input_name: str, output_name: str) -> Usa
         reasoning_tokens=count_of(output_details.get("reasoning_tokens")),
     )
     return None if counts == Usage() else counts
+
+
+def without_surrogates(value: object) -> Any:
+    """A value that came from `decode_json`, with U+FFFD in the place of lone surrogates, in names too.
+
+    Text for a value that is nested too deeply to be encoded again.
+    """
+    if is_plain_json(value):
+        return value
+    mended = mend_surrogates(value)
+    try:
+        msgspec.json.encode(mended)
+    except (RecursionError, ValueError):
+        return "[nested too deeply]"
+    return mended
 
 
 _decode = msgspec.json.Decoder().decode
