@@ -403,7 +403,7 @@ def _tools(things: Iterable[Any]) -> tuple[dict[str, Tool], list[Message]]:
     foreign: list[Message] = []
     for thing in check_tools(things):
         if isinstance(thing, Mapping):
-            if thing.get("type") == "function":
+            if thing.get("type") in ("function", "custom"):
                 raise OptionError("tools", "a schema alone", "a pair of a schema and the function to call")
             foreign.append(dict(thing))
             continue
@@ -415,6 +415,13 @@ def _tools(things: Iterable[Any]) -> tuple[dict[str, Tool], list[Message]]:
 
 
 def _described(tool: Tool) -> Message:
+    kind = getattr(tool, "type", "function")
+    if kind == "custom":
+        custom = {"name": tool.name, "description": tool.description}
+        grammar = getattr(tool, "format", None)
+        return {"type": "custom", "custom": custom | ({"format": dict(grammar)} if grammar else {})}
+    if kind != "function":
+        return {"type": kind}
     function = {"name": tool.name, "description": tool.description, "parameters": dict(tool.parameters)}
     return {"type": "function", "function": function}
 

@@ -187,7 +187,7 @@ class Services:
         )
 
     def _candidate(self, found: ProviderChoice, call: ChatCall, *, responses: bool) -> Candidate:
-        call = msgspec.structs.replace(call, model=found.model)
+        call = msgspec.structs.replace(call, model=found.model, provider=found.name)
         if responses and not found.has_responses:
             call = to_chat_call(call)
         request = found.provider.request(call).extended(call)

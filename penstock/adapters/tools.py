@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
 import contextlib
 import inspect
 import json
@@ -26,6 +27,8 @@ __all__ = ["FunctionTool", "check_names", "check_tools", "name_of", "to_tool", "
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _SHOWN_PROBLEMS: Final = 10
+_NAMED_TYPES: Final = ("function", "custom")
+_TYPES: Final = (*_NAMED_TYPES, "local_shell", "shell", "apply_patch", "computer", "mcp_approval", "tool_search")
 
 
 class FunctionTool:
@@ -40,13 +43,20 @@ class FunctionTool:
         schema: Mapping[str, Any] | None = None,
         timeout: float | None = None,
         needs_approval: bool = False,
+        type: str = "function",
+        format: Mapping[str, Any] | None = None,
     ) -> None:
         if not callable(function):
-            raise OptionError("tool", type(function).__name__, "a function")
+            raise OptionError("tool", builtins.type(function).__name__, "a function")
         import docstring_parser
 
         self.function = function
-        self.name = _checked_name(name if name is not None else _name_of(function))
+        check_choice("tool.type", type, _TYPES)
+        self.type = type
+        self.format = format if type == "custom" else None
+        if name is None:
+            name = _name_of(function) if type in _NAMED_TYPES else type
+        self.name = _checked_name(name)
         check_number("timeout", timeout, 0.001, 86_400, optional=True)
         check_choice("needs_approval", needs_approval, (True, False))
         self.timeout = timeout
@@ -55,10 +65,13 @@ class FunctionTool:
         self._context = _context_parameter(self._signature)
         docs = docstring_parser.parse(_docstring_of(function))
         self.description = description if description is not None else _description(docs)
-        self._model: type[BaseModel] | None = None
-        if schema is None:
+        self._model: builtins.type[BaseModel] | None = None
+        self._whole = None if type == "function" else _only_parameter(self.name, self._signature, self._context)
+        if self._whole is not None:
+            self.parameters: Mapping[str, Any] = {"type": "object", "properties": {}}
+        elif schema is None:
             self._model = _model(self.name, self._signature, docs, self._context)
-            self.parameters: Mapping[str, Any] = _schema_of(self._model)
+            self.parameters = _schema_of(self._model)
         else:
             self.parameters = _checked_schema(schema)
 
@@ -72,11 +85,14 @@ class FunctionTool:
     def check(self, arguments: Any) -> Mapping[str, Any]:
         """Return the arguments as the function takes them: converted to its types, with its defaults.
 
-        With ``schema=``, nothing is converted: they must only be an object that matches the function's parameters.
+        With ``schema=``, nothing is converted: they must only be an object that matches the function's parameters. The
+        function of another ``type`` gets them whole.
 
         Raises:
             ToolArgumentsError: they do not match. The message is written for the model.
         """
+        if self._whole is not None:
+            return {self._whole: arguments}
         if not isinstance(arguments, Mapping):
             raise ToolArgumentsError(f"{self.name} takes a JSON object, not {_json_type(arguments)}")
         if self._model is None:
@@ -136,6 +152,8 @@ def tool(
     schema: Mapping[str, Any] | None = ...,
     timeout: float | None = ...,
     needs_approval: bool = ...,
+    type: str = ...,
+    format: Mapping[str, Any] | None = ...,
 ) -> Callable[[Callable[..., Any]], FunctionTool]: ...
 
 
@@ -149,7 +167,11 @@ def tool(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     Args:
         function: what to call. Its parameters must be annotated with types that pydantic knows, or not at all.
         **options: ``name``; ``description``; ``schema``, a JSON schema that replaces the signature's; ``timeout`` in
-            seconds, which replaces the agent's; ``needs_approval``: each call must be approved by the user.
+            seconds, which replaces the agent's; ``needs_approval``: each call must be approved by the user; ``type``,
+            the kind of calls that the tool runs (default ``"function"``), see `penstock.ToolCall`; ``format``, the
+            grammar of a ``"custom"`` tool's input, as OpenAI takes it. The function of a ``"custom"`` tool has one
+            parameter, which gets the model's text; that of ``"local_shell"``, ``"shell"``, ``"apply_patch"``,
+            ``"computer"``, ``"mcp_approval"`` and ``"tool_search"`` has one that gets the action, as a dict.
 
     Raises:
         OptionError: the function has parameters that a model cannot pass (``*args``), or an option is not allowed.
@@ -189,7 +211,18 @@ def to_tool(thing: Any) -> Tool:
         return own
     if isinstance(thing, tuple) and len(thing) == 2 and isinstance(thing[0], Mapping):
         schema, function = thing
-        inner = schema.get("function", schema)
+        kind = schema.get("type", "function")
+        if kind in _TYPES and kind not in _NAMED_TYPES:
+            return FunctionTool(function, type=kind)
+        inner = schema.get(str(kind), schema)
+        if isinstance(inner, Mapping) and "name" in inner and kind == "custom":
+            return FunctionTool(
+                function,
+                name=inner["name"],
+                description=str(inner.get("description") or ""),
+                type="custom",
+                format=inner.get("format"),
+            )
         if isinstance(inner, Mapping) and "name" in inner:
             return FunctionTool(
                 function,
@@ -212,7 +245,7 @@ def check_tools(things: object) -> Iterable[Any]:
 
 def name_of(form: object) -> str | None:
     """Return the name in a tool's description, in OpenAI's form or a provider's own; None: it has none."""
-    inner = form.get("function", form) if isinstance(form, Mapping) else None
+    inner = form.get("function", form.get("custom", form)) if isinstance(form, Mapping) else None
     name = inner.get("name") if isinstance(inner, Mapping) else None
     return name if isinstance(name, str) else None
 
@@ -330,6 +363,15 @@ def _hinted(function: Callable[..., Any]) -> Any:
 def _context_parameter(signature: inspect.Signature) -> str | None:
     parameters = signature.parameters.items()
     return next((name for name, parameter in parameters if parameter.annotation is ToolContext), None)
+
+
+def _only_parameter(name: str, signature: inspect.Signature, context: str | None) -> str:
+    """The name of the parameter that gets the whole arguments."""
+    names = [each for each in signature.parameters if each != context]
+    if len(names) != 1:
+        message = f"tool {name}: a tool of this type gets one value; its function has {len(names)} parameters"
+        raise OptionError(f"tool {name}", len(names), "a function with one parameter", message=message)
+    return names[0]
 
 
 def _description(docs: Docstring) -> str:

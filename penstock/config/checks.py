@@ -57,8 +57,12 @@ def near_miss(name: str, known: Iterable[str]) -> str | None:
 
     >>> near_miss("bacth_size", ["batch_size", "max_errors"])
     'batch_size'
+    >>> near_miss("rwa", ["raw", "row"])  # too short for a share of equal letters
+    'raw'
     """
-    return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=0.75)), None)
+    names = list(known)
+    swapped = (one for one in names if len(one) == len(name) and sorted(one) == sorted(name))
+    return next(swapped, None) or next(iter(difflib.get_close_matches(name, names, n=1, cutoff=0.75)), None)
 
 
 def unknown(

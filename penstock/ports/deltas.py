@@ -62,7 +62,11 @@ class RefusalDelta(msgspec.Struct, frozen=True, gc=False):
 
 
 class ToolCallFragment(msgspec.Struct, frozen=True, gc=False):
-    """A fragment of a function call. Fields that the fragment does not contain are None or empty."""
+    """A fragment of a call. Fields that the fragment does not contain are None or empty.
+
+    ``type`` is that of `penstock.events.ToolCall`, empty for a function. ``replaces``: ``arguments`` are the whole
+    ones, and replace those of earlier fragments.
+    """
 
     index: int | None = None
     id: str | None = None
@@ -71,6 +75,7 @@ class ToolCallFragment(msgspec.Struct, frozen=True, gc=False):
     is_server: bool = False
     signature: str = ""
     type: str = ""
+    replaces: bool = False
 
 
 class BlockStart(msgspec.Struct, frozen=True, gc=False):

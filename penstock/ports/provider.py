@@ -65,8 +65,9 @@ class ChatCall(msgspec.Struct, frozen=True, kw_only=True):
             OpenAI's form (``{"role": …, "content": …, "tool_calls": …}``, ``{"role": "tool", "tool_call_id": …}``)
             for all providers. A provider's `request` converts them, and tools in OpenAI's form, and passes on
             unchanged what has the provider's own form. An assistant message may have ``"reasoning_blocks"`` (dicts of
-            `ReasoningBlock`'s fields), and its tool calls a ``"signature"``; they are returned to the provider that
-            made them and dropped for others.
+            `ReasoningBlock`'s fields) and ``"provider_blocks"`` (dicts of `ProviderBlock`'s fields), and its tool calls
+            a ``"signature"``; they are returned to the provider that made them and dropped for others.
+        provider: the name of the provider that is asked, as it stands in those blocks; empty matches every block.
         parameters: added to the request unchanged.
         headers: added to the HTTP request; they replace others of the same name.
         query: added to the URL.
@@ -75,6 +76,7 @@ class ChatCall(msgspec.Struct, frozen=True, kw_only=True):
 
     model: str
     input: Any
+    provider: str = ""
     parameters: Mapping[str, Any] = {}
     headers: Mapping[str, str | Secret] = {}
     query: Mapping[str, str] = {}

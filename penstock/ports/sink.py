@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from penstock.errors import PenstockError
-from penstock.events import TerminalEvent, TokenKind, ToolEvent
+from penstock.events import Phase, SideEvent, TerminalEvent, TokenKind
 
 __all__ = ["Sink"]
 
@@ -31,8 +31,17 @@ class Sink(Protocol):
             StreamClosed: the stream has ended.
         """
 
-    def push_event(self, event: ToolEvent) -> bool:
-        """Push a tool event after the tokens before it; returns whether the stream takes it. It needs no room."""
+    def push_event(self, event: SideEvent) -> bool:
+        """Push an event that is not text, after the tokens before it; returns whether the stream takes it.
+
+        It needs no room.
+        """
+
+    def start_part(self, part: int, phase: Phase | None = None) -> bool:
+        """Begin a part of the answer with the next token; returns whether the stream takes it.
+
+        See `penstock.events.AnswerPart`.
+        """
 
     def reset(self, reason: str, on_done: Callable[[bool], None]) -> None:
         """Void what came so far: readers get a `StreamReset`, and what is buffered is discarded.

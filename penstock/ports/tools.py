@@ -93,6 +93,9 @@ class Tool(Protocol):
         parameters: the JSON schema of its arguments, an object.
         timeout: the longest run in seconds; None is the agent's ``tool_timeout``.
         needs_approval: whether each call must be approved before it runs.
+
+    A tool that runs another kind of call than a function's has an attribute ``type``, which is that of the calls
+    (`penstock.events.ToolCall`).
     """
 
     name: str

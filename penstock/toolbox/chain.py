@@ -7,19 +7,25 @@ import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeAlias, TypeVar
 
+import msgspec
+
 from penstock.actors.runtime.process import Process, SystemMessage
 from penstock.actors.runtime.signals import SHUTDOWN, is_clean
 from penstock.config.logs import get_logger
 from penstock.config.options import StreamOptions
 from penstock.errors import OptionError, PenstockError, StreamClosed, StreamCrashed, StreamError
 from penstock.events import (
+    Citation,
+    Logprobs,
+    Phase,
+    SideEvent,
     StreamCancelled,
     StreamCompleted,
     StreamFailed,
     StreamReset,
+    TerminalEvent,
     TokenEvent,
     TokenKind,
-    ToolEvent,
 )
 from penstock.ports import Sink
 from penstock.stream import Stream
@@ -164,6 +170,7 @@ class _Relay(Process):
         self._transform = transform
         self._context = context
         self._rest: list[tuple[str, TokenKind]] = []
+        self._part: tuple[int, Phase | None] = (0, None)  # of the last tokens
         self._reset_for: str | None = None
         self._is_asked = False  # the reset is under way
 
@@ -176,14 +183,19 @@ class _Relay(Process):
         match message:
             case TokenEvent():
                 self._take(message)
-            case _ if isinstance(message, ToolEvent):
+            case Logprobs():
+                return  # of the text before the transform
+            case Citation():
+                self._sink.push_event(_without_span(message))
+            case _ if isinstance(message, SideEvent):
                 self._sink.push_event(message)
             case StreamReset(reason=reason):
                 self._reset_for = reason
+                self._part = (0, None)
             case StreamCompleted():
-                self._sink.end(like=message)
+                self._sink.end(like=_without_text(message))
             case StreamFailed(error=error):
-                self._sink.end(_copy(error), like=message)
+                self._sink.end(_copy(error), like=_without_text(message))
             case StreamCancelled(reason=reason):
                 self._sink.cancel(reason)
             case _:
@@ -197,6 +209,9 @@ class _Relay(Process):
             self._sink.end(StreamCrashed(self._stream_id, ("relay", reason)))
 
     def _take(self, event: TokenEvent) -> None:
+        if (event.part, event.phase) != self._part:
+            self._part = (event.part, event.phase)
+            self._sink.start_part(*self._part)
         try:
             self._rest = self._context.run(self._transformed, event)
         except Exception as error:
@@ -261,6 +276,16 @@ class _ResetDone(SystemMessage):
 
 
 _GO_ON: Final = _GoOn()
+
+
+def _without_span(citation: Citation) -> Citation:
+    return msgspec.structs.replace(citation, start=None, end=None)
+
+
+def _without_text(terminal: TerminalEvent) -> TerminalEvent:
+    """A terminal event without what refers to places in its text, which the transform has changed."""
+    citations = tuple(map(_without_span, terminal.citations))
+    return msgspec.structs.replace(terminal, citations=citations, logprobs=(), provider_blocks=())
 
 
 def _copy(error: PenstockError) -> PenstockError:

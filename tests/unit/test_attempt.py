@@ -97,7 +97,7 @@ class Scene:
     @property
     def waiting(self) -> Sequence[Any]:
         """What the stream has taken, and not delivered."""
-        return [token for _, token in self.record.intake.undelivered(0)]
+        return [token.text for token in self.record.intake.undelivered(0)]
 
 
 @pytest.fixture

@@ -200,7 +200,10 @@ END: dict[str, Any] = {
     "choices": (events.Choice(index=1, text="b"),),
     "cost": events.Cost(amount=0.5),
     "metrics": events.StreamMetrics(start_time=1.0, tokens=3),
+    "provider_blocks": (events.ProviderBlock(provider="p", data={"type": "thinking"}, at=2, calls=1),),
+    "provider_metadata": FrozenDict({"response_id": "r"}),
 }
+PROBABLE = events.TokenLogprob(token="Hi", logprob=-0.5, top=(("Hi", -0.5),))
 
 
 def with_cause() -> errors.PenstockError:
@@ -225,6 +228,16 @@ EVENTS: list[Any] = [
     events.ToolExecutionStarted(round=1, calls=(CALL,), **WHERE),
     events.ToolProgress(call_id="c", name="f", progress={"step": 1}, **WHERE),
     events.ToolResult(call_id="c", name="f", content="1", **WHERE),
+    events.Citation(kind="file", id="f", start=0, end=2, location=FrozenDict({"index": 1}), **WHERE),
+    events.ServerToolCall(id="s", name="web_search", input={"query": "q"}, status="completed", **WHERE),
+    events.ServerToolResult(id="s", name="web_search", output=[{"url": "u"}], is_error=True, **WHERE),
+    events.MediaPart(kind="image", mime="image/png", data="aGk=", **WHERE),
+    events.Logprobs(tokens=(PROBABLE,), **WHERE),
+    events.ReasoningBlockClosed(index=0, kind="thinking", signature="s", provider="p", **WHERE),
+    events.ProviderEvent(type="ping", payload={"type": "ping"}, **WHERE),
+    PROBABLE,
+    events.AnswerPart(index=1, kind="text", start=0, end=2, phase="commentary"),
+    *END["provider_blocks"],
     CALL,
     END["usage"],
     END["cost"],

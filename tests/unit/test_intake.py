@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from penstock.actors.stream.buffer import Batch
 from penstock.actors.stream.intake import Intake
 from penstock.config.options import StreamOptions
 from penstock.errors import BufferFull, StreamClosed
@@ -75,14 +76,14 @@ def test_who_need_not_be_woken_is_not(door: Door) -> None:
 def test_tokens_that_are_pushed_while_nobody_is_there_wait(door: Door) -> None:
     door.intake.push_all("ab")
     door.attach(2)
-    assert door.intake.take(9, 1, 2) == (("text", ("a", "b")), 0)
+    assert door.intake.take(9, 1, 2) == (Batch("text", ("a", "b")), 0)
 
 
 def test_one_that_was_given_up_takes_nothing(door: Door) -> None:
     door.intake.push("a")
     door.attach(2)
     assert door.intake.take(1, 1, 1) == (None, 0)
-    assert door.intake.take(1, 1, 2) == (("text", ("a",)), 0)
+    assert door.intake.take(1, 1, 2) == (Batch("text", ("a",)), 0)
 
 
 def test_one_that_was_given_up_cannot_change_what_its_successor_waits_for(door: Door) -> None:
@@ -117,7 +118,7 @@ def test_one_that_was_given_up_can_neither_commit_nor_restore_its_successors_bat
     assert intake.size == 2
     intake.commit(new)
     assert intake.size == 1
-    assert intake.take(1, 2, 2) == (("text", ("b",)), 0)
+    assert intake.take(1, 2, 2) == (Batch("text", ("b",)), 0)
 
 
 def test_a_batch_that_its_predecessor_delivered_is_not_delivered_again(door: Door) -> None:
@@ -127,7 +128,7 @@ def test_a_batch_that_its_predecessor_delivered_is_not_delivered_again(door: Doo
     door.attach(2, last_event=1)
     new, _ = intake.take(1, 2, 2)
     intake.commit(old)
-    assert (new, intake.size) == (("text", ("b",)), 1)
+    assert (new, intake.size) == (Batch("text", ("b",)), 1)
 
 
 def test_a_stream_that_rests_offers_what_room_there_is(door: Door) -> None:

@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from penstock.actors.agent.history import distinct_calls
 from penstock.actors.agent.record import Advance, AgentRecord
-from penstock.actors.agent.results import is_runnable
+from penstock.actors.agent.results import is_paused, is_runnable
 from penstock.actors.agent.task import TaskDone
 from penstock.actors.agent.toolround import Decide, Progressed, ToolRound
 from penstock.actors.agent.turn import ToolRun, Turn, end_stream
@@ -49,7 +49,7 @@ from penstock.actors.stream.messages import Complete, Fail
 from penstock.actors.stream.outcome import Outcome, all_rounds
 from penstock.errors import AgentCrashed, OptionError, PenstockError, ToolRoundsExceeded
 from penstock.events import StreamStarted, ToolCall
-from penstock.ports import ChatCall
+from penstock.ports import ChatCall, Tool
 
 __all__ = ["AgentProcess"]
 
@@ -180,21 +180,30 @@ class AgentProcess(StateMachine):
         if error is not None:
             return self._end_turn(turn, Fail(error, total))
         asked = [call for call in outcome.tool_calls if not call.is_server]
+        is_last = len(turn.rounds) + len(turn.paused) >= agent.options.max_tool_rounds
+        if not asked and is_paused(outcome):
+            agent.pause_round(turn, outcome, self.ref)
+            if is_last:
+                return self._end_turn(turn, Fail(ToolRoundsExceeded(agent.name, agent.options.max_tool_rounds), total))
+            return self._ask_model(turn)
         if not asked or not is_runnable(outcome.finish_reason, asked):
             turn.answer = outcome
             return self._end_turn(turn, Complete(total))
         calls = self._calls_of(turn, asked)
         agent.begin_calls(turn, outcome, calls, self.ref)
         tools = ToolRound(self, agent, turn, calls)
-        if len(turn.rounds) >= agent.options.max_tool_rounds:
+        if is_last:
             tools.refuse("This call was not run: there were too many rounds of calls.")
             return self._end_turn(turn, Fail(ToolRoundsExceeded(agent.name, agent.options.max_tool_rounds), total))
         self._tools = tools
         return self._work(turn, tools, tools.begin())
 
     def _calls_of(self, turn: Turn, asked: list[ToolCall]) -> list[ToolRun]:
-        tools = self._agent.tools
-        return [ToolRun(call, kept, tools.get(call.name)) for call, kept in distinct_calls(asked, turn.used_ids)]
+        return [ToolRun(call, kept, self._tool_for(call)) for call, kept in distinct_calls(asked, turn.used_ids)]
+
+    def _tool_for(self, call: ToolCall) -> Tool | None:
+        tool = self._agent.tools.get(call.name)
+        return tool if tool is not None and getattr(tool, "type", "function") == call.type else None
 
     def _work(self, turn: Turn, tools: ToolRound, actions: list[Action]) -> Transition:
         """Start the calls that may start. Once all have their results, ask the model again."""

@@ -23,7 +23,7 @@ import msgspec
 
 from penstock.config.surrogates import is_plain_json, mend_surrogates, replace_surrogates
 from penstock.errors import OptionError
-from penstock.events import ReasoningBlock, ToolCall
+from penstock.events import ProviderBlock, ReasoningBlock, ToolCall
 from penstock.ports.messages import check_finite, check_message
 
 __all__ = [
@@ -107,13 +107,25 @@ def _as_json(message: Mapping[str, Any], field: str, allowed: str) -> Message:
     return plain
 
 
-def answer_message(text: str, fallback: str, blocks: Sequence[ReasoningBlock] = ()) -> Message:
-    """The message of an answer with ``text``, or with ``fallback`` if that is blank."""
+def answer_message(
+    text: str, fallback: str, blocks: Sequence[ReasoningBlock] = (), sealed: Sequence[ProviderBlock] = ()
+) -> Message:
+    """The message of an answer with ``text``, or with ``fallback`` if that is blank.
+
+    Args:
+        text: what the model said.
+        fallback: what stands for it.
+        blocks: its signed reasoning.
+        sealed: what the provider needs back; the signed reasoning is among it.
+    """
     message: Message = {"role": "assistant", "content": text if text.strip() else fallback}
-    return message | _reasoning(blocks)
+    return message | _given_back(blocks, sealed)
 
 
-def _reasoning(blocks: Sequence[ReasoningBlock]) -> Message:
+def _given_back(blocks: Sequence[ReasoningBlock], sealed: Sequence[ProviderBlock]) -> Message:
+    """What an assistant's message needs besides text and calls."""
+    if sealed:
+        return {"provider_blocks": [msgspec.to_builtins(block) for block in sealed]}
     return {"reasoning_blocks": [msgspec.to_builtins(block) for block in blocks]} if blocks else {}
 
 
@@ -122,17 +134,23 @@ def _call_message(call: ToolCall) -> Message:
     arguments = call.arguments_raw if isinstance(call.arguments, dict) and call.arguments_raw.strip() else "{}"
     if arguments.strip() == "null":
         arguments = "{}"
-    message: Message = {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
+    if call.type == "custom":
+        return {"id": call.id, "type": "custom", "custom": {"name": call.name, "input": call.arguments_raw}}
+    message: Message = {"id": call.id, "type": call.type, "function": {"name": call.name, "arguments": arguments}}
     return message | ({"signature": call.signature} if call.signature else {})
 
 
 class Round(msgspec.Struct, frozen=True):
-    """One round of an answer: calls and their results. ``text`` is the model's text before the calls."""
+    """One round of an answer: calls and their results. ``text`` is the model's text before the calls.
+
+    ``blocks`` and ``sealed``: as for `answer_message`.
+    """
 
     calls: tuple[ToolCall, ...]
     results: tuple[str, ...]
     text: str = ""
     blocks: tuple[ReasoningBlock, ...] = ()
+    sealed: tuple[ProviderBlock, ...] = ()
 
     def __repr__(self) -> str:
         return f"Round(calls={len(self.calls)})"
@@ -145,7 +163,7 @@ class Round(msgspec.Struct, frozen=True):
             "tool_calls": [_call_message(call) for call in self.calls],
         }
         return [
-            assistant | _reasoning(self.blocks),
+            assistant | _given_back(self.blocks, self.sealed),
             *(
                 {"role": "tool", "tool_call_id": call.id, "content": result}
                 for call, result in zip(self.calls, self.results, strict=True)

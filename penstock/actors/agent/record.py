@@ -262,7 +262,7 @@ class AgentRecord:
     def request(self, turn: Turn) -> list[Message]:
         """The messages to send to the model for the turn's next round."""
         with self.lock:
-            return self._history.request(turn.messages())
+            return self._history.request(turn.to_send())
 
     def messages(self) -> tuple[Message, ...]:
         """The history of all turns that have ended, as a copy."""
@@ -293,6 +293,14 @@ class AgentRecord:
                 turn.calls = calls
                 self._tool_calls += len(calls)
 
+    def pause_round(self, turn: Turn, outcome: Outcome, by: ProcessRef) -> None:
+        """Note that the provider has paused in the middle of its message."""
+        with self.lock:
+            self._check(by)
+            if not turn.is_settled:
+                turn.stream.rounds.append(outcome)
+                turn.paused.append(outcome)
+
     def set_result(self, turn: Turn, call: ToolRun, result: ToolResult, by: ProcessRef) -> None:
         """Set the result of a call, unless it has one or the turn is settled."""
         with self.lock:
@@ -308,7 +316,7 @@ class AgentRecord:
             self._check(by)
             if not turn.is_settled:
                 turn.rounds.append(turn.round_under_way())
-                turn.calls = []
+                turn.calls, turn.paused = [], []
 
     def statistics(self) -> AgentStatistics:
         """A snapshot. Never blocks on the agent's process."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from penstock.actors.stream.outcome import Outcome
 from penstock.config.surrogates import replace_surrogates
 from penstock.errors import PenstockError
 from penstock.events import FinishReason, ToolCall
 
-__all__ = ["cut_text", "describe_failure", "describe_parse_error", "is_runnable"]
+__all__ = ["cut_text", "describe_failure", "describe_parse_error", "is_paused", "is_runnable"]
 
 
 def is_runnable(finish_reason: FinishReason, calls: Sequence[ToolCall]) -> bool:
@@ -25,6 +26,14 @@ def is_runnable(finish_reason: FinishReason, calls: Sequence[ToolCall]) -> bool:
     if finish_reason == "length":
         return all(call.arguments is not None and call.arguments_raw.strip() for call in calls)
     return finish_reason in ("tool_calls", "stop")
+
+
+def is_paused(outcome: Outcome) -> bool:
+    """Whether the provider has paused in the middle of its message, and goes on if the message is sent back as it is.
+
+    See https://platform.claude.com/docs/en/api/handling-stop-reasons (``pause_turn``).
+    """
+    return outcome.raw_finish_reason == "pause_turn"
 
 
 def describe_parse_error(raw: str) -> str:

@@ -18,7 +18,7 @@ from penstock.actors.agent.history import (
 from penstock.actors.agent.task import Job
 from penstock.actors.call.record import CallRecord
 from penstock.actors.stream.messages import Complete, Fail
-from penstock.actors.stream.outcome import Outcome
+from penstock.actors.stream.outcome import Outcome, joined
 from penstock.actors.stream.record import StreamRecord
 from penstock.errors import BadRequestError, ContentFilterError
 from penstock.events import StreamCompleted, StreamFailed, ToolCall, ToolResult
@@ -67,6 +67,7 @@ class Turn:
         "is_settled",
         "loop",
         "message",
+        "paused",
         "rounds",
         "stream",
         "used_ids",
@@ -80,6 +81,7 @@ class Turn:
         self.call: CallRecord | None = None  # the call of the present or the last round
         self.rounds: list[Round] = []  # the rounds whose calls all have results
         self.calls: list[ToolRun] = []  # the calls of the round under way
+        self.paused: list[Outcome] = []  # the pieces of the message under way that the provider has paused
         self.answer: Outcome | None = None  # the outcome of the last round, which ends the turn
         self.cannot_be_asked = False  # no request could be made of the message
         self.used_ids: set[str] = set()
@@ -89,11 +91,19 @@ class Turn:
         """The messages of the turn so far, for the model."""
         return [self.message, *(message for one in self.rounds for message in one.messages())]
 
+    def to_send(self) -> list[Message]:
+        """The messages of the turn so far, and the message that the provider is to go on with."""
+        if not self.paused:
+            return self.messages()
+        held = joined(self.paused)
+        return [*self.messages(), answer_message(held.text, "", held.reasoning_blocks, held.provider_blocks)]
+
     def round_under_way(self) -> Round:
         """The round under way, with the results so far."""
-        asked = self.stream.rounds[-1]
+        asked = joined([*self.paused, self.stream.rounds[-1]])
         calls = tuple(call.kept for call in self.calls)
-        return Round(calls, tuple(call.content() for call in self.calls), asked.text, asked.reasoning_blocks)
+        results = tuple(call.content() for call in self.calls)
+        return Round(calls, results, asked.text, asked.reasoning_blocks, asked.provider_blocks)
 
     def is_refused(self) -> bool:
         """Whether the message was refused as it is and nothing was answered; call it once the stream has ended.
@@ -116,9 +126,13 @@ class Turn:
         if self.calls:
             messages += self.round_under_way().messages()
         if self.answer is not None and isinstance(terminal, StreamCompleted):
-            words = self.answer.text or terminal.refusal
-            return PastTurn([*messages, answer_message(words, NO_ANSWER, self.answer.reasoning_blocks)])
-        words = terminal.text[sum(len(outcome.text) for outcome in self.stream.rounds) :]
+            whole = joined([*self.paused, self.answer])
+            words = whole.text or terminal.refusal
+            return PastTurn(
+                [*messages, answer_message(words, NO_ANSWER, whole.reasoning_blocks, whole.provider_blocks)]
+            )
+        rounds = self.stream.rounds[: len(self.stream.rounds) - len(self.paused)]
+        words = terminal.text[sum(len(outcome.text) for outcome in rounds) :]
         fallback = NO_ANSWER if isinstance(terminal, StreamCompleted) else INTERRUPTED
         return PastTurn([*messages, answer_message(words, fallback)])
 

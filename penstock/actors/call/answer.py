@@ -5,13 +5,29 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable
 
+import msgspec
+
+from penstock.actors.call.extras import Extras
 from penstock.actors.call.toolcalls import ToolCallAccumulator
 from penstock.actors.stream.outcome import Outcome
-from penstock.events import Choice, FinishReason, ReasoningBlock, TokenKind, ToolEvent, Usage
+from penstock.events import (
+    Choice,
+    FinishReason,
+    ReasoningBlock,
+    ReasoningBlockClosed,
+    SideEvent,
+    TokenKind,
+    ToolEvent,
+    Usage,
+)
 from penstock.ports import (
+    BlockDelta,
     ChoiceDelta,
+    CitationDelta,
     Delta,
+    EventDelta,
     FinishDelta,
+    MetadataDelta,
     ReasoningBlockDelta,
     ReasoningDelta,
     RefusalDelta,
@@ -91,15 +107,20 @@ class OutcomeBuilder:
         self.keeps_text = keeps_text
         self.size = 0
         """Characters received so far, of any kind."""
+        self.unwritten = 0
+        """How many of them are not text of the answer: reasoning, refusals, calls, other choices."""
         self.sealed = 0
-        """Characters kept besides those in ``size``: signatures, and reasoning that only the provider can read."""
+        """Bytes kept besides those in ``size``: signatures, citations, pictures, results of the provider's tools …"""
         self.model: str | None = None
         """The model's name as the provider reports it."""
+        self.provider: str | None = None
+        """The name of the provider that is asked."""
         self.usage: Usage | None = None
         self._lock = threading.Lock()
         self._finish = _Finish()
         self._calls = ToolCallAccumulator()
         self._blocks: list[ReasoningBlock] = []
+        self._extras: Extras | None = None
         self._others: dict[int, _Other] = {}
         self._taken: dict[TokenKind, list[str]] = {}
         self._is_complete = False
@@ -114,24 +135,45 @@ class OutcomeBuilder:
         """Whether the answer is complete, even without a finish reason: the end marker may be all that came."""
         return self._is_complete or self.is_finished
 
-    def note(self, delta: Delta) -> list[ToolEvent] | None:
-        """Add a delta that is not text of the first choice; returns the events of function calls that follow from it.
+    @property
+    def written(self) -> int:
+        """How many characters of text have been counted in ``size``."""
+        return self.size - self.unwritten
 
-        None if the delta says nothing about the answer.
+    @property
+    def extras(self) -> Extras:
+        """What the answer has besides text and calls. Made when first asked for."""
+        if self._extras is None:
+            self._extras = Extras()
+        return self._extras
+
+    def note(self, delta: Delta, written: int = 0) -> list[SideEvent] | None:
+        """Add a delta that is not text of the first choice; returns the events that follow from it.
+
+        ``written`` is the number of characters of text before it. None if the delta says nothing about the answer.
         """
         with self._lock:
             match delta:
                 case ToolCallFragment():
-                    self.size += _size(delta)
-                    return self._calls.feed(delta)
+                    size = _size(delta)
+                    self.size += size
+                    self.unwritten += size
+                    return list(self._calls.feed(delta))
                 case ReasoningBlockDelta(block=block):
-                    self._blocks.append(block)
-                    self.sealed += len(block.signature)
+                    return [self._note_reasoning(block)]
                 case ChoiceDelta(index=index, delta=part):
                     other = self._others.get(index)
                     if other is None:
                         other = self._others[index] = _Other()
-                    self.size += other.note(part)
+                    size = other.note(part)
+                    self.size += size
+                    self.unwritten += size
+                case CitationDelta() | EventDelta() | BlockDelta() | MetadataDelta():
+                    extras = self.extras
+                    before = extras.weight
+                    events = extras.note(delta, written, self._calls.clients, self.provider)
+                    self.sealed += extras.weight - before
+                    return events
                 case UsageDelta(usage=usage):
                     self.usage = usage
                 case FinishDelta():
@@ -139,6 +181,17 @@ class OutcomeBuilder:
                 case _:
                     return None
             return []
+
+    def _note_reasoning(self, block: ReasoningBlock) -> ReasoningBlockClosed:
+        self._blocks.append(msgspec.structs.replace(block, provider=self.provider))
+        self.sealed += len(block.signature)
+        return ReasoningBlockClosed(
+            index=len(self._blocks) - 1,
+            kind=block.kind,
+            signature=block.signature,
+            id=block.id,
+            provider=self.provider,
+        )
 
     def took(self, tokens: Iterable[tuple[str, TokenKind]]) -> None:
         """Note tokens that are in the stream's buffer now."""
@@ -156,7 +209,7 @@ class OutcomeBuilder:
         """The outcome so far. Any thread."""
         with self._lock:
             others = sorted(self._others.items())
-            return Outcome(
+            outcome = Outcome(
                 finish_reason=self._finish.reason or "stop",
                 raw_finish_reason=self._finish.raw,
                 tool_calls=self._calls.finish(is_whole=self.is_whole),
@@ -167,6 +220,7 @@ class OutcomeBuilder:
                 text="".join(self._taken.get("text", ())),
                 reasoning="".join(self._taken.get("reasoning", ())),
             )
+            return outcome if self._extras is None else self._extras.added_to(outcome)
 
 
 def _size(delta: ToolCallFragment) -> int:

@@ -7,22 +7,29 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from penstock.actors.call.messages import Connecting, Ended, Finished, FirstDelta, Waiting
 from penstock.actors.call.record import CallRecord
 from penstock.actors.runtime.mailbox import Mailbox
 from penstock.actors.runtime.transitions import Cast
+from penstock.actors.stream.buffer import PartStart
 from penstock.actors.stream.record import StreamRecord
 from penstock.config.logs import get_logger
 from penstock.errors import PenstockError, ProtocolError, ProviderError, StreamClosed
+from penstock.events import AnswerEvent, ProviderEvent
 from penstock.ports import (
+    BlockDelta,
+    BlockStart,
+    CitationDelta,
     Clock,
     Decoder,
     Delta,
     ErrorDelta,
+    EventDelta,
     FinishDelta,
     KeepAlive,
+    MetadataDelta,
     ReaderJob,
     ReasoningDelta,
     RefusalDelta,
@@ -35,7 +42,15 @@ from penstock.ports import (
 __all__ = ["Attempt"]
 
 _Item: TypeAlias = Any
-"""A token with its kind, as a tuple, or a tool event. Only tokens are tuples, which is quick to check."""
+"""A token with its kind, as a tuple, another event, or a `PartStart`. Only tokens are bare tuples: quick to check."""
+
+_EARLY: Final = 1_000
+"""How many events as they came may wait for the first delta."""
+
+
+_NO_PROGRESS: Final = (UsageDelta, MetadataDelta)
+_PLACED: Final = (CitationDelta, BlockDelta)
+"""Deltas for which it matters how much text came before them."""
 
 
 class Attempt:
@@ -60,6 +75,8 @@ class Attempt:
         self._builder = call.builder
         self._inbox = inbox
         self._clock = clock
+        self._has_said = call.builder.size > 0  # there are tokens in the present part of the answer
+        self._early: list[_Item] = []  # events as they came, before the first delta: this attempt may yet be retried
         self.has_progressed = False
         self._abandoned = False
         self._lock = threading.Lock()  # guards the two fields above, and the call's `started`
@@ -67,8 +84,23 @@ class Attempt:
         self._has_events = False  # there are events among the items to push
         self._is_in_order = call.builder.keeps_text  # push item by item: there are events, or the text is kept
         self._has_lost = False  # something received was not pushed
+        self._unwritten = 0  # characters of this read that are not text of the answer
         self._reasoned = 0  # the number of items of this read up to the last sign of reasoning
         self._pending_finish: Finished | None = None
+        self._begin_answer()
+
+    def _begin_answer(self) -> None:
+        """Prepare a new answer; in a later round of a turn, it is a new part of the stream's text."""
+        builder, intake = self._builder, self._record.intake
+        if builder.provider is not None:
+            return
+        builder.provider = self._candidate.account or self._candidate.provider.name
+        part = intake.next_part
+        if part:
+            builder.extras.part = part
+        if part != intake.part:
+            self._rest.append(PartStart(part))
+            self._is_in_order = True
 
     def take_job(self, job: ReaderJob) -> None:
         """Note the reader's job."""
@@ -160,15 +192,33 @@ class Attempt:
                     self.has_progressed = True
                     self._call.has_started()
                 self._send(FirstDelta(self.number))
+                if self._early:
+                    items, self._early = self._early + items, []
+                    self._has_events = self._is_in_order = True
         builder = self._builder
         if self._has_events:
-            builder.size += sum(len(item[0]) for item in items if item.__class__ is tuple)
-        else:
-            builder.size += sum(len(text) for text, _ in items)
+            self._count(items)
+        elif items:
+            size = sum(len(text) for text, _ in items)
+            builder.size += size
+            builder.unwritten += self._unwritten
+            self._has_said = True
+        self._unwritten = 0
         if builder.size + builder.sealed > self._call.options.max_answer_bytes:
             self.error = ProtocolError(f"the answer is longer than {self._call.options.max_answer_bytes} bytes")
             return None
         return None if self._abandoned else items
+
+    def _count(self, items: list[_Item]) -> None:
+        """Count the tokens among the items of one read."""
+        builder = self._builder
+        for item in items:
+            if item.__class__ is tuple:
+                builder.size += len(item[0])
+                self._has_said = True
+            elif item.__class__ is PartStart:
+                self._has_said = False
+        builder.unwritten += self._unwritten
 
     def _send_finish(self) -> bool:
         """Report that the model has finished, as everything it sent is in the buffer; returns whether to read on."""
@@ -182,10 +232,12 @@ class Attempt:
         match delta:
             case ReasoningDelta(text=text):
                 items.append((text, "reasoning"))
+                self._unwritten += len(text)
                 self.is_reasoning = True
                 self._reasoned = len(items)
             case RefusalDelta(text=text):
                 items.append((text, "refusal"))
+                self._unwritten += len(text)
             case Thinking():
                 if not self.is_reasoning:
                     self.last_progress = self._clock.monotonic()
@@ -196,17 +248,52 @@ class Attempt:
                 self.error = self.error or error
                 self._pending_finish = Finished(self.number)
                 return False
+            case BlockStart():
+                self._start_block(delta, items)
+                return False
+            case EventDelta(event=ProviderEvent() as event):
+                self._add_as_it_came(event, items)
+                return False
             case _:
                 if delta.__class__ is FinishDelta and not self._builder.is_finished:
                     self._pending_finish = Finished(self.number)  # first; see `is_finished`
                 elif delta.__class__ is ToolCallFragment:
                     self.is_reasoning = False
-                events = self._builder.note(delta)
+                written = self._written(items) if delta.__class__ in _PLACED else 0
+                events = self._builder.note(delta, written)
                 if events:
                     items += events
                     self._has_events = self._is_in_order = True
-                return delta.__class__ is not UsageDelta
+                return delta.__class__ not in _NO_PROGRESS
         return True
+
+    def _written(self, items: list[_Item]) -> int:
+        """How many characters of text have come so far, with those among ``items``."""
+        return self._builder.written + sum(
+            len(item[0]) for item in items if item.__class__ is tuple and item[1] == "text"
+        )
+
+    def _start_block(self, delta: BlockStart, items: list[_Item]) -> None:
+        has_said = self._has_said
+        for item in reversed(items):
+            if item.__class__ is tuple:
+                has_said = True
+                break
+            if isinstance(item, PartStart):
+                has_said = False
+                break
+        extras = self._builder.extras
+        if extras.start_block(delta, self._written(items), has_said=has_said):
+            items.append(PartStart(extras.part, extras.phase))
+            self._has_events = self._is_in_order = True
+
+    def _add_as_it_came(self, event: ProviderEvent, items: list[_Item]) -> None:
+        """Add an event that is no progress: before the first delta it waits, since the attempt may be retried."""
+        if not self.has_progressed and not items and len(self._early) < _EARLY:
+            self._early.append(event)
+        else:
+            items.append(event)
+            self._has_events = self._is_in_order = True
 
     def _cut(self, items: list[_Item]) -> list[_Item]:
         tokenizer = self._record.options.tokenizer
@@ -268,8 +355,8 @@ class Attempt:
                 # Under the lock, so that after `abandon` it is certain what the stream has got.
                 with self._lock:
                     if end == done:
-                        if not intake.push_event(rest[done], is_void=self._is_abandoned):
-                            raise StreamClosed(self._record.stream_id)
+                        if not self._push_event(rest[done], on_room):
+                            return
                         done += 1
                         continue
                     tokens = rest[done:end]
@@ -283,6 +370,23 @@ class Attempt:
             self._is_in_order = self._builder.keeps_text
         finally:
             del rest[:done]
+
+    def _push_event(self, event: _Item, on_room: Callable[[], None]) -> bool:
+        """Push something else than a token; returns whether there was room for it.
+
+        Raises:
+            StreamClosed: as for `_push_rest`.
+        """
+        intake = self._record.intake
+        if event.__class__ is PartStart:
+            is_taken = intake.start_part(event.part, event.phase, is_void=self._is_abandoned)
+        elif isinstance(event, AnswerEvent):
+            return intake.offer_event(event, on_room, self._is_abandoned)
+        else:
+            is_taken = intake.push_event(event, is_void=self._is_abandoned)
+        if not is_taken:
+            raise StreamClosed(self._record.stream_id)
+        return True
 
     def ended(self, decoder: Decoder | None, error: PenstockError | None) -> None:
         complete = decoder is not None and (decoder.finished or decoder.done)

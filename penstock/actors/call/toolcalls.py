@@ -48,6 +48,7 @@ class _Call:
         "parts",
         "place",
         "signature",
+        "type",
     )
 
     def __init__(self, place: int) -> None:
@@ -58,12 +59,19 @@ class _Call:
         self.parts: list[str] = []
         self.is_server = False
         self.signature = ""
+        self.type = ""
         self.is_reported = False  # its start has been reported
         self.is_no_object = False  # the brackets are closed and it is no JSON object, and cannot become one
         self._scanned = 0
         self._depth = 0
         self._in_string = False
         self._escaped = False
+
+    def replace(self, arguments: str) -> None:
+        """Take these arguments in the place of all parts."""
+        self.parts = [arguments] if arguments else []
+        self.is_no_object = self._in_string = self._escaped = False
+        self._scanned = self._depth = 0
 
     def is_closed(self) -> bool:
         """Whether every bracket is closed. Each part is scanned once, however often this is called."""
@@ -117,6 +125,11 @@ class ToolCallAccumulator:
     def __len__(self) -> int:
         return len(self._calls)
 
+    @property
+    def clients(self) -> int:
+        """The number of calls that the provider does not run itself."""
+        return sum(not call.is_server for call in self._calls)
+
     def process(self, delta: Delta) -> Progress:
         """Add one delta. Only fragments, the end and errors have an effect; the state ``"error"`` is final."""
         if isinstance(delta, ToolCallFragment):
@@ -151,11 +164,24 @@ class ToolCallAccumulator:
             call.is_server = True
         if delta.signature:
             call.signature = delta.signature
+        if delta.type:
+            call.type = delta.type
+        if delta.replaces:
+            return self._replace(call, delta.arguments)
         if delta.arguments:
             call.parts.append(delta.arguments)
             if call.is_reported:
                 return [ToolCallDelta(index=call.place, text=delta.arguments)]
         return self._report(call, is_new=is_new) if self._unreported else []
+
+    def _replace(self, call: _Call, arguments: str) -> list[ToolEvent]:
+        """Take the whole arguments in the place of the pieces; returns what has not been reported of them."""
+        before = "".join(call.parts)
+        call.replace(arguments)
+        if not call.is_reported:
+            return self._report(call, is_new=False)
+        rest = arguments.removeprefix(before) if arguments.startswith(before) else ""
+        return [ToolCallDelta(index=call.place, text=rest)] if rest else []
 
     def _report(self, newest: _Call, *, is_new: bool) -> list[ToolEvent]:
         """Report the start of calls with a name that have an id, or can get none as something else followed."""
@@ -213,15 +239,18 @@ class ToolCallAccumulator:
     def finish(self, *, is_whole: bool = True) -> tuple[ToolCall, ...]:
         """The calls. ``arguments`` is None if they are not complete JSON; ``arguments_raw`` has them as received.
 
-        No arguments at all, or ``null``, count as ``{}`` if the answer is whole. Otherwise they may just not have come,
-        and ``arguments`` is None. A call without an id gets one from its index.
+        Those of a call of type ``"custom"`` are free text. No arguments at all, or ``null``, count as ``{}`` if the
+        answer is whole. Otherwise they may just not have come, and ``arguments`` is None. A call without an id gets one
+        from its index.
         """
         return tuple(self._finish(call, is_whole) for call in self._calls)
 
     def _finish(self, call: _Call, is_whole: bool) -> ToolCall:
         raw = "".join(call.parts)
-        if raw.strip() in ("", "null"):
-            arguments: object = {} if is_whole else None
+        if call.type == "custom":  # free text
+            arguments: object = raw if is_whole else None
+        elif raw.strip() in ("", "null"):
+            arguments = {} if is_whole else None
         else:
             arguments = _parse(raw)
         return ToolCall(
@@ -231,6 +260,7 @@ class ToolCallAccumulator:
             arguments_raw=raw,
             is_server=call.is_server,
             signature=call.signature,
+            type=call.type or "function",
         )
 
 

@@ -17,24 +17,42 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from penstock.config.options import Overflow
-from penstock.events import StreamStarted, TokenKind, ToolCallDelta, ToolEvent, ToolProgress
+from penstock.events import Phase, SideEvent, StreamStarted, TokenKind, ToolCallDelta, ToolProgress
 
-__all__ = ["Batch", "EventBatch", "TokenBuffer"]
+__all__ = ["Batch", "EventBatch", "PartStart", "TokenBuffer", "Undelivered"]
 
 _COMPACT_AT: Final = 512
 
 
 class Batch(NamedTuple):
-    """Tokens of one kind, in order; they become one event."""
+    """Tokens of one kind and one part of the answer, in order; they become one event."""
 
     kind: TokenKind
     tokens: tuple[str, ...]
+    part: int = 0
+    phase: Phase | None = None
 
 
 class EventBatch(NamedTuple):
-    """A single tool event, not yet numbered."""
+    """A single event that is not text, not yet numbered."""
 
-    event: ToolEvent
+    event: SideEvent
+
+
+class PartStart(NamedTuple):
+    """The tokens that follow belong to this part of the answer; see `penstock.events.AnswerPart`."""
+
+    part: int
+    phase: Phase | None = None
+
+
+class Undelivered(NamedTuple):
+    """A buffered token that no event has."""
+
+    kind: TokenKind
+    text: str
+    part: int = 0
+    phase: Phase | None = None
 
 
 class _Pieces:
@@ -54,13 +72,14 @@ class TokenBuffer:
     """A bounded queue of tokens with an overflow rule.
 
     Text tokens, by far the most frequent items, are kept as bare strings, other tokens as ``(kind, text)``, events as
-    they are.
+    they are. The starts of parts stand between them, and count as nothing.
     """
 
     __slots__ = (
         "_head",
         "_items",
         "_other_kinds",
+        "_present",
         "_taken",
         "_taken_dropped",
         "_taken_for",
@@ -83,6 +102,7 @@ class TokenBuffer:
         self._items: list[Any] = []
         self._head = 0
         self._other_kinds = 0  # how many of the items are not text tokens
+        self._present = _FIRST_PART  # the part of the first item, if that is a token
         self._taken: Batch | EventBatch | None = None
         self._taken_size = 0
         self._taken_for = 0  # the number of the event that the taken batch becomes
@@ -108,8 +128,13 @@ class TokenBuffer:
             self._other_kinds += 1
         return True
 
-    def put_event(self, event: ToolEvent) -> None:
-        """Add a tool event, even without room."""
+    def start_part(self, start: PartStart) -> None:
+        """Add the start of a part; it needs no room."""
+        self._items.append(start)
+        self._other_kinds += 1
+
+    def put_event(self, event: SideEvent) -> None:
+        """Add an event, even without room."""
         if self.size >= self.max_size and self._join(event):
             return
         self._items.append(event)
@@ -119,7 +144,7 @@ class TokenBuffer:
         if size > self.high_water_mark:
             self.high_water_mark = size
 
-    def _join(self, event: ToolEvent) -> bool:
+    def _join(self, event: SideEvent) -> bool:
         """Merge ``event`` into one that is buffered already; returns whether there is such an event."""
         items = self._items
         if isinstance(event, ToolCallDelta) and self._head < len(items):
@@ -140,7 +165,8 @@ class TokenBuffer:
         return False
 
     def due(self, limit: int) -> int:
-        """How many tokens, at most ``limit``, come before the next event; 0 if an event is first."""
+        """How many tokens, at most ``limit``, come before the next event or part; 0 if an event is first."""
+        self._pass_starts()
         items, head = self._items, self._head
         if not self.events:
             return min(limit, len(items) - head)
@@ -166,9 +192,8 @@ class TokenBuffer:
         """Drop the oldest token; returns whether there was one. Events before it keep their place."""
         items, head = self._items, self._head
         place = head
-        if self.events:
-            while place < len(items) and _is_event(items[place]):
-                place += 1
+        while place < len(items) and _is_event(items[place]):
+            place += 1
         if place == len(items):
             return False
         if place > head:
@@ -177,12 +202,16 @@ class TokenBuffer:
         return True
 
     def take(self, limit: int, event_number: int) -> Batch | EventBatch | None:
-        """Take the first tokens, all of one kind, at most ``limit``, or the event that is first; None if it is empty.
+        """Take the first tokens, all of one kind and part, at most ``limit``, or the event that is first.
+
+        None if the buffer is empty.
 
         The batch stays reserved until `commit` or `restore`. A token event reports the tokens ``dropped`` so far; a
         tool event has no such field.
         """
         assert self._taken is None, "the last batch is neither committed nor restored"
+        if self._other_kinds:
+            self._pass_starts()
         head, items = self._head, self._items
         if head == len(items):
             return None
@@ -190,7 +219,7 @@ class TokenBuffer:
         if self.events and _is_event(items[head]):
             return self._take_event()
         if not self._other_kinds:
-            batch = Batch("text", tuple(items[head : head + limit]))
+            batch = Batch("text", tuple(items[head : head + limit]), *self._present)
         else:
             batch = self._take_kind(limit)
         self._taken_size = size = len(batch.tokens)
@@ -221,7 +250,13 @@ class TokenBuffer:
             elif kind != item_kind:
                 break
             tokens.append(token)
-        return Batch(kind or "text", tuple(tokens))
+        return Batch(kind or "text", tuple(tokens), *self._present)
+
+    def _pass_starts(self) -> None:
+        """Note and discard the starts of parts at the front."""
+        while self._head < len(self._items) and self._items[self._head].__class__ is PartStart:
+            self._present = self._items[self._head]
+            self._discard(1)
 
     def commit(self, batch: Batch | EventBatch | None = None) -> None:
         """Free the room of the taken batch, which is in the log. With ``batch``, only if that is the taken one."""
@@ -245,7 +280,7 @@ class TokenBuffer:
                     back = (event,)
                 case Batch(kind="text", tokens=tokens):
                     back = tokens
-                case _:
+                case Batch():
                     back = [(batch.kind, token) for token in batch.tokens]
             self._items[self._head : self._head] = back
             self._other_kinds += sum(1 for item in back if item.__class__ is not str)
@@ -257,20 +292,30 @@ class TokenBuffer:
         else:
             self.restore()
 
-    def undelivered(self, last_event: int) -> list[tuple[TokenKind, str]]:
+    def undelivered(self, last_event: int) -> list[Undelivered]:
         """The tokens that no event has, in order, where the log ends with number ``last_event``."""
         taken = self._taken if last_event < self._taken_for else None  # else the log has it, and `commit` is to come
-        found = [(taken.kind, token) for token in taken.tokens] if isinstance(taken, Batch) else []
+        found = []
+        if isinstance(taken, Batch):
+            found += [Undelivered(taken.kind, token, taken.part, taken.phase) for token in taken.tokens]
+        present = self._present
         for item in self._items[self._head :]:
             if item.__class__ is str:
-                found.append(("text", item))
+                found.append(Undelivered("text", item, *present))
             elif item.__class__ is tuple:
-                found.append(item)
+                kind, token = item
+                found.append(Undelivered(kind, token, *present))
+            elif item.__class__ is PartStart:
+                present = item
         return found
 
     def clear(self, *, but_start: bool = False) -> int:
-        """Discard everything, except a `StreamStarted` if ``but_start``; returns the number of discarded tokens."""
+        """Discard everything, except a `StreamStarted` if ``but_start``; returns the number of discarded tokens.
+
+        The tokens that follow belong to the first part again.
+        """
         tokens = self.size - self.events
+        self._present = _FIRST_PART
         spared = [item for item in self._items[self._head :] if but_start and item.__class__ is StreamStarted]
         self._items[:] = spared
         self._head = 0
@@ -291,5 +336,9 @@ class TokenBuffer:
             self._head = 0
 
 
+_FIRST_PART: Final = PartStart(0)
+
+
 def _is_event(item: Any) -> bool:
+    """Whether an item is an event, or the start of a part."""
     return item.__class__ is not str and item.__class__ is not tuple

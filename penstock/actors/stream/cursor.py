@@ -3,8 +3,9 @@
 A cursor is *slow* when more than ``window`` events wait for it. Its policy then applies, without any effect on other
 subscribers, except for ``"block"``: the stream emits nothing while such a cursor is slow.
 
-Tool events are never merged and never dropped, except for the pieces of a call's arguments: ``"coalesce"`` joins those
-of one call, and ``"drop"`` drops them without counting, since `ToolCallCompleted` carries the whole arguments.
+Events that are not text are never merged and never dropped, except for the pieces of a call's arguments:
+``"coalesce"`` joins those of one call, and ``"drop"`` drops them without counting, since `ToolCallCompleted` carries
+the whole arguments.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from penstock.config.options import Slow
 from penstock.errors import SubscriberTooSlow
 from penstock.events import (
     Event,
+    SideEvent,
     StreamCancelled,
     StreamCompleted,
     StreamFailed,
@@ -26,7 +28,6 @@ from penstock.events import (
     TokenEvent,
     TokenKind,
     ToolCallDelta,
-    ToolEvent,
 )
 
 __all__ = ["Cursor"]
@@ -73,7 +74,7 @@ class Cursor:
         self._offsets: dict[TokenKind, int] | None = None if after or log.first_seq > 1 else {}
         # The log's tokens, and its dropped tokens, up to `seq`; None if not known.
         self._counts: tuple[int, int] | None = (0, 0) if not after else log.counts_until(self.seq)
-        self._waiting: deque[TokenEvent | ToolEvent] | None = None  # folded events still to deliver
+        self._waiting: deque[TokenEvent | SideEvent] | None = None  # folded events still to deliver
 
     @property
     def pending(self) -> int:
@@ -136,7 +137,7 @@ class Cursor:
         return event
 
     def _merge(self, first: Event) -> Event:
-        """Merge ``first`` with the waiting events of the same kind that directly follow it."""
+        """Merge ``first`` with the waiting events of the same kind and part that directly follow it."""
         if isinstance(first, TokenEvent):
             return self._merge_tokens(first)
         if isinstance(first, ToolCallDelta):
@@ -156,7 +157,11 @@ class Cursor:
         tokens = list(first.tokens)
         last = first
         dropped = first.dropped
-        while isinstance(event := self.log.get(last.seq + 1), TokenEvent) and event.kind == first.kind:
+        while (
+            isinstance(event := self.log.get(last.seq + 1), TokenEvent)
+            and event.kind == first.kind
+            and event.part == first.part
+        ):
             tokens += event.tokens
             dropped += event.dropped
             last = event
@@ -170,6 +175,8 @@ class Cursor:
             last.timestamp,
             last.metadata,
             dropped,
+            first.part,
+            first.phase,
         )
 
     def _skip(self) -> None:

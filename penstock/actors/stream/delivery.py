@@ -13,7 +13,7 @@ from penstock.actors.stream.buffer import Batch
 from penstock.actors.stream.record import StreamRecord
 from penstock.config.logs import get_logger
 from penstock.errors import DeliveryError
-from penstock.events import TokenEvent, ToolEvent
+from penstock.events import SideEvent, TokenEvent
 
 __all__ = ["Delivery"]
 
@@ -42,11 +42,11 @@ class Delivery:
         self.problem = None
         if batch is None:  # discarded meanwhile, or another actor has taken over
             return not intake.size
-        event: TokenEvent | ToolEvent
+        event: TokenEvent | SideEvent
         if isinstance(batch, Batch):
-            kind, tokens = batch
+            kind, tokens, part, phase = batch
             text = "".join(tokens)
-            event = TokenEvent(log.stream_id, seq, tokens, text, kind, clock.time(), log.metadata, dropped)
+            event = TokenEvent(log.stream_id, seq, tokens, text, kind, clock.time(), log.metadata, dropped, part, phase)
         else:
             event = self._number(batch.event, seq)
         if record.journal is None:
@@ -74,7 +74,7 @@ class Delivery:
             record.counters.held += 1
         return True
 
-    def _number(self, event: ToolEvent, seq: int) -> ToolEvent:
+    def _number(self, event: SideEvent, seq: int) -> SideEvent:
         log = self._log
         return msgspec.structs.replace(
             event, stream_id=log.stream_id, seq=seq, timestamp=self._clock.time(), metadata=log.metadata

@@ -1,17 +1,27 @@
 """The events of a log that are kept one by one, and the summary of the folded ones before them. Pure.
 
-Folded text is collected by kind. Folded tool events are kept with their position in the text, except for pieces of
-arguments and progress reports, which are discarded.
+Folded text is collected by kind. Other folded events are kept with their position in the text, except for those that
+are pieces of something, or only of interest at the time; see `_PASSING`.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping
+from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
+from penstock.actors.stream.parts import PartSpans
 from penstock.events import (
+    AnswerEvent,
+    Citation,
     Event,
+    Logprobs,
+    MediaPart,
+    ProviderEvent,
+    ServerToolCall,
+    ServerToolResult,
+    SideEvent,
     StreamReset,
     StreamSnapshot,
     TokenEvent,
@@ -19,17 +29,18 @@ from penstock.events import (
     ToolCall,
     ToolCallCompleted,
     ToolCallDelta,
-    ToolEvent,
     ToolExecutionStarted,
     ToolProgress,
     ToolResult,
 )
 
-__all__ = ["Folded", "TextPile", "Window", "cost_of"]
+__all__ = ["Folded", "TextPile", "Window", "cost_of", "weight_of"]
 
 _EVENT_COST: Final = 160  # bytes of a TokenEvent and its place in the list
 _TOKEN_COST: Final = 60  # bytes of a short str and its place in the tuple
 _JOIN_AT: Final = 256  # number of parts that are joined into one
+_LOGPROB_COST: Final = 100  # bytes of a token with its probability, or of an alternative
+_PASSING: Final = (ToolCallDelta, ToolProgress, Logprobs, ProviderEvent)
 _KINDS: Final[tuple[TokenKind, ...]] = ("reasoning", "text", "refusal")  # models reason first
 
 
@@ -68,8 +79,8 @@ class Folded(NamedTuple):
 
     seq: int
     """The number of the last folded event."""
-    rest: list[TokenEvent | ToolEvent]
-    """The missed text, in as few events as its order allows, and the kept tool events."""
+    rest: list[TokenEvent | SideEvent]
+    """The missed text, in as few events as its order allows, and the other kept events."""
     snapshot: StreamSnapshot | None
     """Set if the reader needs everything: there was a reset, or it has not read from the start."""
     tokens: int
@@ -79,20 +90,20 @@ class Folded(NamedTuple):
 
 
 class _Kept(NamedTuple):
-    """A folded tool event, and the length of the text before it, by kind."""
+    """A folded event that is not text, and the length of the text before it, by kind."""
 
-    event: ToolEvent
+    event: SideEvent
     lengths: dict[TokenKind, int]
 
 
 class Window:
     """The events that are kept one by one: number ``base + 1`` is ``events[0]``, and so on.
 
-    The other fields are about the events up to ``base``: text by kind and tool events since the last reset, the number
-    of that reset, the counts of tokens and dropped tokens, and the time of the last event.
+    The other fields are about the events up to ``base``: text by kind, its parts and other events since the last reset,
+    the number of that reset, the counts of tokens and dropped tokens, and the time of the last event.
     """
 
-    __slots__ = ("_kept", "base", "dropped", "events", "folded", "reset", "timestamp", "tokens")
+    __slots__ = ("_kept", "base", "dropped", "events", "folded", "parts", "reset", "timestamp", "tokens")
 
     def __init__(self) -> None:
         self.base = 0
@@ -103,21 +114,23 @@ class Window:
         self.dropped = 0
         self.timestamp = 0.0
         self._kept: list[_Kept] = []
+        self.parts = _NO_PARTS
 
     @property
     def last_kept(self) -> int:
-        """The number of the last folded tool event that is kept; 0 if there is none."""
+        """The number of the last folded event that is kept; 0 if there is none."""
         return self._kept[-1].event.seq if self._kept else 0
 
     def fold(self, count: int) -> Window:
         """A new window with the first ``count`` events folded.
 
         This window's events do not change, since a reader may use them without a lock. The folded text and the kept
-        tool events are shared by both windows; they are only read under the lock.
+        events are shared by both windows; they are only read under the lock.
         """
         after = Window()
         after.base, after.events = self.base + count, self.events[count:]
         after.folded, after._kept, after.reset = dict(self.folded), self._kept, self.reset
+        after.parts = self.parts if self.parts is not _NO_PARTS else PartSpans()
         after.tokens, after.dropped, after.timestamp = self.tokens, self.dropped, self.timestamp
         for event in self.events[:count]:
             after._put_away(event)
@@ -132,11 +145,13 @@ class Window:
             if pile is None:
                 pile = self.folded[event.kind] = TextPile()
             pile.add(event.text)
+            self.parts.add(event.kind, len(event.text), event.part, event.phase)
         elif isinstance(event, StreamReset):
             self.folded = {}
             self._kept = []
+            self.parts = PartSpans()
             self.reset = event.seq
-        elif isinstance(event, ToolEvent) and not isinstance(event, (ToolCallDelta, ToolProgress)):
+        elif isinstance(event, SideEvent) and not isinstance(event, _PASSING) and not _is_piece(event):
             self._kept.append(_Kept(event, {kind: pile.length for kind, pile in self.folded.items()}))
 
     def snapshot(self, stream_id: str, metadata: Mapping[str, Any]) -> StreamSnapshot:
@@ -158,31 +173,45 @@ class Window:
             refusal=refusal,
             tool_calls=tuple(event.call for event in events if isinstance(event, ToolCallCompleted)),
             tool_results=tuple(event for event in events if isinstance(event, ToolResult)),
+            parts=self.parts.read(),
+            answer_events=tuple(event for event in events if isinstance(event, AnswerEvent)),
         )
 
     def rest(
         self, seq: int, offsets: Mapping[TokenKind, int], stream_id: str, metadata: Mapping[str, Any]
-    ) -> list[TokenEvent | ToolEvent]:
+    ) -> list[TokenEvent | SideEvent]:
         """The folded events after number ``seq``, for a reader that has ``offsets`` characters of each kind.
 
-        Text between two tool events becomes one event for each kind. At least as many events were folded, so each gets
-        a number of its own. A reader that resumes from one of these numbers gets the snapshot.
+        Text between two other events becomes one event for each kind and part. At least as many events were folded, so
+        each gets a number of its own. A reader that resumes from one of these numbers gets the snapshot.
         """
-        events: list[TokenEvent | ToolEvent] = []
+        events: list[TokenEvent | SideEvent] = []
         at = dict(offsets)
 
         def add_text(lengths: Mapping[TokenKind, int], last: int, timestamp: float) -> None:
-            parts = [(kind, lengths[kind]) for kind in _KINDS if at.get(kind, 0) < lengths.get(kind, 0)]
-            for number, (kind, end) in enumerate(parts, last - len(parts) + 1):
-                text = self.folded[kind].read(at.get(kind, 0), end)
-                at[kind] = end
-                events.append(TokenEvent(stream_id, number, (text,), text, kind, timestamp, metadata))
+            parts = [part for kind in _KINDS for part in self.parts.split(kind, at.get(kind, 0), lengths.get(kind, 0))]
+            parts.sort(key=_index_of)
+            for number, part in enumerate(parts, last - len(parts) + 1):
+                kind, at[part.kind] = part.kind, part.end
+                text = self.folded[kind].read(part.start, part.end)
+                event = TokenEvent(
+                    stream_id, number, (text,), text, kind, timestamp, metadata, 0, part.index, part.phase
+                )
+                events.append(event)
 
         for event, lengths in self._kept[bisect_right(self._kept, seq, key=lambda kept: kept.event.seq) :]:
             add_text(lengths, event.seq - 1, event.timestamp)
             events.append(event)
         add_text({kind: pile.length for kind, pile in self.folded.items()}, self.base, self.timestamp)
         return events
+
+
+_NO_PARTS: Final = PartSpans()
+_index_of: Final = attrgetter("index")
+
+
+def _is_piece(event: SideEvent) -> bool:
+    return isinstance(event, MediaPart) and event.is_partial
 
 
 def cost_of(event: Event) -> int:
@@ -196,7 +225,34 @@ def cost_of(event: Event) -> int:
             return _EVENT_COST + _cost_of_call(call)
         case ToolExecutionStarted(calls=calls):
             return _EVENT_COST + sum(map(_cost_of_call, calls))
+        case MediaPart(data=data, transcript=transcript):
+            return _EVENT_COST + len(data) + 2 * len(transcript)
+        case Citation(cited_text=text, title=title):
+            return 2 * _EVENT_COST + 2 * len(text or "") + 2 * len(title or "")
+        case ServerToolCall(input=value) | ServerToolResult(output=value) | ProviderEvent(payload=value):
+            return _EVENT_COST + weight_of(value)
+        case Logprobs(tokens=tokens):
+            return _EVENT_COST + _LOGPROB_COST * sum(1 + len(token.top) for token in tokens)
     return _EVENT_COST
+
+
+def weight_of(value: Any) -> int:
+    """About how many bytes of memory JSON-like data takes."""
+    weight = 0
+    rest = [value]
+    while rest:
+        one = rest.pop()
+        if isinstance(one, str):
+            weight += 50 + 2 * len(one)
+        elif isinstance(one, Mapping):
+            weight += 100 + 50 * len(one)
+            rest += one.values()
+        elif isinstance(one, (list, tuple)):
+            weight += 60
+            rest += one
+        else:
+            weight += 30
+    return weight
 
 
 def _cost_of_call(call: ToolCall) -> int:

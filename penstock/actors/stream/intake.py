@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from penstock.actors.runtime.dispatcher import Dispatcher, check_process
-from penstock.actors.stream.buffer import Batch, EventBatch, TokenBuffer
+from penstock.actors.stream.buffer import Batch, EventBatch, PartStart, TokenBuffer, Undelivered
 from penstock.config.options import StreamOptions
 from penstock.errors import BufferFull, OptionError, StreamClosed
-from penstock.events import TokenKind, ToolEvent
+from penstock.events import Phase, SideEvent, TokenKind
 from penstock.ports import Clock
 
 __all__ = ["Intake"]
@@ -32,6 +32,8 @@ class Intake:
         "_epoch",
         "_lock",
         "_options",
+        "_part",
+        "_part_from",
         "_waiters",
         "_wake",
         "_wake_at",
@@ -51,6 +53,8 @@ class Intake:
         self._options = options
         self._dispatcher = dispatcher
         self._clock = clock
+        self._part = 0  # of the next token
+        self._part_from = 0  # how many tokens had been accepted when it began
         self._lock = threading.Lock()
         self._epoch = 0  # of the present actor; an abandoned one must not disturb its successor
         self._wake: Callable[[], None] = _no_actor
@@ -97,7 +101,7 @@ class Intake:
             return False
         return True
 
-    def push_event(self, event: ToolEvent, *, is_void: Callable[[], bool] | None = None) -> bool:
+    def push_event(self, event: SideEvent, *, is_void: Callable[[], bool] | None = None) -> bool:
         """Append a tool event to the buffer; returns False once the stream has ended.
 
         A tool event never waits for room, and no ``overflow`` drops it. While the buffer is full, only the last
@@ -113,6 +117,48 @@ class Intake:
                 self._wake()  # first, as in `push`
                 self._wake_at = _NEVER
             return True
+
+    def offer_event(
+        self, event: SideEvent, on_room: Callable[[], None], is_void: Callable[[], bool] | None = None
+    ) -> bool:
+        """Append an event to the buffer if there is room; returns whether there was.
+
+        If not, ``on_room`` is called once, as by `push_now`. No ``overflow`` drops an event.
+
+        Raises:
+            StreamClosed: the stream has ended, or ``is_void()``.
+        """
+        with self._lock:
+            if self.closed or (is_void is not None and is_void()):
+                raise self._refusal()
+            if self.buffer.size >= self.buffer.max_size:
+                self._wait_for_room(_Notice(on_room))
+                return False
+            self.buffer.put_event(event)
+            if self._wake_at < _NEVER:
+                self._wake()  # first, as in `push`
+                self._wake_at = _NEVER
+            return True
+
+    def start_part(self, part: int, phase: Phase | None = None, *, is_void: Callable[[], bool] | None = None) -> bool:
+        """Begin a part of the answer with the next token; returns False once the stream has ended."""
+        with self._lock:
+            if self.closed or (is_void is not None and is_void()):
+                check_process(self._dispatcher)
+                return False
+            self._part, self._part_from = part, self.accepted
+            self.buffer.start_part(PartStart(part, phase))
+            return True
+
+    @property
+    def part(self) -> int:
+        """The part of the answer that the next token belongs to."""
+        return self._part
+
+    @property
+    def next_part(self) -> int:
+        """The number of the next part: that of the present one if no token has come since its start."""
+        return self._part if self.accepted == self._part_from else self._part + 1
 
     def push_now(
         self,
@@ -281,7 +327,7 @@ class Intake:
             dropped, self.buffer.dropped = self.buffer.dropped, 0
             return dropped
 
-    def undelivered(self, last_event: int) -> list[tuple[TokenKind, str]]:
+    def undelivered(self, last_event: int) -> list[Undelivered]:
         """The buffered tokens that no event has, in order, where the log ends with number ``last_event``."""
         with self._lock:
             return self.buffer.undelivered(last_event)
@@ -290,6 +336,7 @@ class Intake:
         """Discard everything, except a `StreamStarted` if ``but_start``; returns the number of discarded tokens."""
         with self._lock:
             count = self.buffer.clear(but_start=but_start)
+            self._part, self._part_from = 0, self.accepted
             self._release()
             return count
 

@@ -11,14 +11,18 @@ an abandoned actor cannot write after its successor has started.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from penstock.actors.stream.buffer import Undelivered
 from penstock.actors.stream.folded import Folded, Window, cost_of
 from penstock.actors.stream.outcome import Outcome
+from penstock.actors.stream.parts import PartSpans
 from penstock.errors import AgentError, PenstockError, ProviderError, StreamError
 from penstock.events import (
+    AnswerPart,
     Event,
+    SideEvent,
     StreamCancelled,
     StreamCompleted,
     StreamFailed,
@@ -28,7 +32,6 @@ from penstock.events import (
     TerminalEvent,
     TokenEvent,
     TokenKind,
-    ToolEvent,
 )
 
 __all__ = ["StreamLog"]
@@ -61,7 +64,7 @@ class StreamLog:
         self.terminal: TerminalEvent | None = None
         self.measure: Callable[[float], StreamMetrics] | None = None  # computes the terminal event's metrics
         self.on_end: Callable[[TerminalEvent], None] | None = None  # called before the terminal event is visible
-        self.undelivered: Callable[[int], list[tuple[TokenKind, str]]] = _none  # tokens after an event's number
+        self.undelivered: Callable[[int], list[Undelivered]] = _none  # tokens after an event's number
         self.retain_bytes = retain_bytes
         self._bytes = 0
         self._epoch = 0
@@ -80,7 +83,7 @@ class StreamLog:
         """Whether there is no terminal event and ``epoch`` is the current one (None: any)."""
         return self.terminal is None and (epoch is None or epoch == self._epoch)
 
-    def append(self, epoch: int, event: TokenEvent | ToolEvent | StreamReset) -> bool:
+    def append(self, epoch: int, event: TokenEvent | SideEvent | StreamReset) -> bool:
         """Append an event with the number ``last_seq + 1``.
 
         Returns False, without a change, if the epoch is not current or there is a terminal event.
@@ -134,16 +137,20 @@ class StreamLog:
     def _final(self, seq: int, outcome: Outcome, dropped: int, now: float) -> tuple[str, dict[str, Any]]:
         """The whole text, and the other fields that all terminal events have."""
         buffered = self.undelivered(seq - 1)
-
-        def whole(kind: TokenKind) -> str:
-            return self._text(kind) + "".join(text for other, text in buffered if other == kind)
-
-        return whole("text"), {
+        texts, parts = self._whole(buffered)
+        return texts.get("text", ""), {
             "stream_id": self.stream_id,
             "seq": seq,
             "undelivered": len(buffered),
-            "reasoning": whole("reasoning"),
-            "refusal": whole("refusal"),
+            "reasoning": texts.get("reasoning", ""),
+            "refusal": texts.get("refusal", ""),
+            "parts": parts,
+            "citations": outcome.citations,
+            "media": outcome.media,
+            "server_tools": outcome.server_tools,
+            "logprobs": outcome.logprobs,
+            "provider_blocks": outcome.provider_blocks,
+            "provider_metadata": outcome.provider_metadata,
             "tool_calls": outcome.tool_calls,
             "usage": outcome.usage,
             "model": outcome.model,
@@ -184,6 +191,26 @@ class StreamLog:
             self._bytes -= cost_of(event)
         if count:
             self._window = window.fold(count)
+
+    def _whole(self, buffered: Sequence[Undelivered]) -> tuple[dict[TokenKind, str], tuple[AnswerPart, ...]]:
+        """The whole text of each kind, with what is buffered, and its parts."""
+        window = self._window
+        pieces = {kind: [pile.read()] for kind, pile in window.folded.items()}
+        parts = window.parts.copy()
+        for event in window.events:
+            if event.__class__ is TokenEvent:
+                kind = event.kind
+                if kind in pieces:
+                    pieces[kind].append(event.text)
+                else:
+                    pieces[kind] = [event.text]
+                parts.add(kind, len(event.text), event.part, event.phase)
+            elif event.__class__ is StreamReset:
+                pieces, parts = {}, PartSpans()
+        for kind, text, part, phase in buffered:
+            pieces.setdefault(kind, []).append(text)
+            parts.add(kind, len(text), part, phase)
+        return {kind: "".join(texts) for kind, texts in pieces.items()}, parts.read()
 
     def _text(self, kind: TokenKind) -> str:
         window = self._window
@@ -266,5 +293,5 @@ class StreamLog:
         return iter(self._window.events[:])
 
 
-def _none(last_seq: int) -> list[tuple[TokenKind, str]]:
+def _none(last_seq: int) -> list[Undelivered]:
     return []

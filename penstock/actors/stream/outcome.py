@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 
-from penstock.events import Choice, Cost, FinishReason, ReasoningBlock, ToolCall, Usage
+from penstock.events import (
+    Choice,
+    Citation,
+    Cost,
+    FinishReason,
+    FrozenDict,
+    MediaPart,
+    ProviderBlock,
+    ReasoningBlock,
+    ServerToolCall,
+    ServerToolResult,
+    TokenLogprob,
+    ToolCall,
+    Usage,
+)
 
-__all__ = ["Outcome", "add_costs", "add_usages", "all_rounds"]
+__all__ = ["Outcome", "add_costs", "add_usages", "all_rounds", "joined"]
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,6 +41,12 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     reasoning_blocks: tuple[ReasoningBlock, ...] = ()
     choices: tuple[Choice, ...] = ()
     cost: Cost | None = None
+    citations: tuple[Citation, ...] = ()
+    media: tuple[MediaPart, ...] = ()
+    server_tools: tuple[ServerToolCall | ServerToolResult, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
+    provider_blocks: tuple[ProviderBlock, ...] = ()
+    provider_metadata: Mapping[str, Any] = FrozenDict()
     text: str = ""
     reasoning: str = ""
 
@@ -62,8 +83,36 @@ def add_costs(costs: Sequence[Cost | None]) -> Cost | None:
     )
 
 
+def joined(pieces: Sequence[Outcome]) -> Outcome:
+    """Combine the pieces of one message, between which the provider paused (Anthropic's ``pause_turn``).
+
+    Text, calls and blocks are those of all pieces; all else is that of the last one.
+    """
+    if len(pieces) == 1:
+        return pieces[0]
+    blocks: list[ProviderBlock] = []
+    at = calls = 0
+    for piece in pieces:
+        blocks += (
+            msgspec.structs.replace(one, at=one.at + at, calls=one.calls + calls) for one in piece.provider_blocks
+        )
+        at += len(piece.text)
+        calls += sum(not call.is_server for call in piece.tool_calls)
+    return msgspec.structs.replace(
+        pieces[-1],
+        text="".join(piece.text for piece in pieces),
+        reasoning="".join(piece.reasoning for piece in pieces),
+        tool_calls=tuple(call for piece in pieces for call in piece.tool_calls),
+        reasoning_blocks=tuple(block for piece in pieces for block in piece.reasoning_blocks),
+        provider_blocks=tuple(blocks),
+    )
+
+
 def all_rounds(rounds: Sequence[Outcome]) -> Outcome:
-    """Combine the rounds: finish reason and choices of the last one; calls, usage, cost and text of all."""
+    """Combine the rounds: finish reason, metadata and choices of the last one; calls, usage, cost and text of all.
+
+    The provider blocks are those of the last round, since they are counted from its start.
+    """
     if not rounds:
         return Outcome()
     last = rounds[-1]
@@ -77,6 +126,12 @@ def all_rounds(rounds: Sequence[Outcome]) -> Outcome:
         reasoning_blocks=tuple(block for one in rounds for block in one.reasoning_blocks),
         choices=last.choices,
         cost=add_costs([one.cost for one in rounds]),
+        citations=tuple(citation for one in rounds for citation in one.citations),
+        media=tuple(part for one in rounds for part in one.media),
+        server_tools=tuple(event for one in rounds for event in one.server_tools),
+        logprobs=tuple(token for one in rounds for token in one.logprobs),
+        provider_blocks=last.provider_blocks,
+        provider_metadata=last.provider_metadata,
         text="".join(one.text for one in rounds),
         reasoning="".join(one.reasoning for one in rounds),
     )

@@ -32,12 +32,12 @@ from penstock.config.logs import get_logger
 from penstock.config.options import OnOrphan, Restart, StreamOptions
 from penstock.events import (
     Cost,
+    SideEvent,
     StreamCompleted,
     StreamMetrics,
     StreamReset,
     TerminalEvent,
     TokenEvent,
-    ToolEvent,
     Usage,
 )
 from penstock.ports import Journal
@@ -250,7 +250,7 @@ class StreamRecord:
 
     # --- events into journal and log -----------------------------------------------------------------------------
 
-    def append(self, event: TokenEvent | ToolEvent, epoch: int) -> bool:
+    def append(self, event: TokenEvent | SideEvent, epoch: int) -> bool:
         """Append an event to the journal and the log; returns whether ``epoch`` may still write.
 
         The log takes what the journal has taken: nothing can end the stream, or start another epoch, in between.

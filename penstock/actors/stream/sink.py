@@ -9,7 +9,7 @@ from penstock.actors.stream.messages import Cancel, Complete, Fail, Reset
 from penstock.actors.stream.outcome import Outcome
 from penstock.actors.stream.record import StreamRecord
 from penstock.errors import PenstockError
-from penstock.events import TerminalEvent, TokenKind, ToolEvent
+from penstock.events import Phase, SideEvent, TerminalEvent, TokenKind
 
 __all__ = ["StreamSink"]
 
@@ -29,9 +29,13 @@ class StreamSink:
         """See `Sink.push_now`."""
         return self._record.intake.push_now(tokens, on_room)
 
-    def push_event(self, event: ToolEvent) -> bool:
+    def push_event(self, event: SideEvent) -> bool:
         """See `Sink.push_event`."""
         return self._record.intake.push_event(event)
+
+    def start_part(self, part: int, phase: Phase | None = None) -> bool:
+        """See `Sink.start_part`."""
+        return self._record.intake.start_part(part, phase)
 
     def reset(self, reason: str, on_done: Callable[[bool], None]) -> None:
         """See `Sink.reset`."""

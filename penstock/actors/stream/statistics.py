@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from penstock.events import Cost, ToolCallCompleted, ToolEvent, ToolResult, ToolResultStatus, Usage
+from penstock.events import Cost, SideEvent, ToolCallCompleted, ToolResult, ToolResultStatus, Usage
 
 __all__ = ["Counters", "StreamStatistics"]
 
@@ -130,7 +130,7 @@ class Counters:
         self.batches += 1
         self.bytes += size
 
-    def counted(self, event: ToolEvent, now: float) -> None:
+    def counted(self, event: SideEvent, now: float) -> None:
         """Count a tool event."""
         self.last_activity = now
         if isinstance(event, ToolCallCompleted):

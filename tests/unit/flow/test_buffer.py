@@ -187,7 +187,7 @@ def test_it_does_what_a_list_would_do(bound: int, operations: list[Any]) -> None
 
 def test_a_taken_batch_keeps_its_room_until_it_is_committed() -> None:
     buffer = filled(4, max_size=4)
-    assert buffer.take(3, 1) == ("text", ("0", "1", "2"))
+    assert buffer.take(3, 1) == Batch("text", ("0", "1", "2"))
     assert (buffer.size, buffer.offer("x")) == (4, False)
     buffer.commit()
     assert (buffer.size, buffer.offer("x")) == (1, True)
@@ -198,10 +198,10 @@ def test_a_batch_holds_one_kind_only() -> None:
     for token, kind in (("a", "reasoning"), ("b", "reasoning"), ("c", "text"), ("d", "refusal"), ("e", "text")):
         buffer.offer_kind(token, kind)  # type: ignore[arg-type]
     assert drain(buffer, 10) == [
-        ("reasoning", ("a", "b")),
-        ("text", ("c",)),
-        ("refusal", ("d",)),
-        ("text", ("e",)),
+        Batch("reasoning", ("a", "b")),
+        Batch("text", ("c",)),
+        Batch("refusal", ("d",)),
+        Batch("text", ("e",)),
     ]
 
 
@@ -210,18 +210,18 @@ def test_what_was_restored_is_first_again_and_keeps_its_kind() -> None:
     for token in "ab":
         buffer.offer_kind(token, "reasoning")
     buffer.offer("c")
-    assert buffer.take(1, 1) == ("reasoning", ("a",))
+    assert buffer.take(1, 1) == Batch("reasoning", ("a",))
     buffer.restore()
-    assert drain(buffer) == [("reasoning", ("a", "b")), ("text", ("c",))]
+    assert drain(buffer) == [Batch("reasoning", ("a", "b")), Batch("text", ("c",))]
 
 
 def test_after_a_crash_a_batch_goes_back_unless_the_log_has_it() -> None:
     buffer = filled(4)
     buffer.take(2, 7)
     buffer.recover(last_event=6)
-    assert (buffer.size, buffer.take(2, 7)) == (4, ("text", ("0", "1")))
+    assert (buffer.size, buffer.take(2, 7)) == (4, Batch("text", ("0", "1")))
     buffer.recover(last_event=7)
-    assert (buffer.size, buffer.take(2, 8)) == (2, ("text", ("2", "3")))
+    assert (buffer.size, buffer.take(2, 8)) == (2, Batch("text", ("2", "3")))
 
 
 def test_who_was_given_up_can_neither_commit_nor_restore_the_batch_of_another() -> None:
@@ -234,7 +234,7 @@ def test_who_was_given_up_can_neither_commit_nor_restore_the_batch_of_another() 
     buffer.commit(old)
     assert buffer.size == 4
     buffer.commit(new)
-    assert (buffer.size, drain(buffer)) == (2, [("text", ("2", "3"))])
+    assert (buffer.size, drain(buffer)) == (2, [Batch("text", ("2", "3"))])
 
 
 def test_two_batches_cannot_be_taken_at_once() -> None:
@@ -247,7 +247,7 @@ def test_two_batches_cannot_be_taken_at_once() -> None:
 def test_the_newest_is_dropped_where_the_rule_says_so() -> None:
     buffer = filled(2, max_size=2)
     assert not buffer.force("x", "text", "drop_newest")
-    assert (buffer.dropped, drain(buffer)) == (1, [("text", ("0", "1"))])
+    assert (buffer.dropped, drain(buffer)) == (1, [Batch("text", ("0", "1"))])
 
 
 def test_the_oldest_is_dropped_but_never_one_that_is_being_delivered() -> None:
@@ -255,7 +255,7 @@ def test_the_oldest_is_dropped_but_never_one_that_is_being_delivered() -> None:
     buffer.take(1, 1)
     assert buffer.force("x", "text", "drop_oldest")
     buffer.restore()
-    assert drain(buffer) == [("text", ("0", "x"))]
+    assert drain(buffer) == [Batch("text", ("0", "x"))]
 
 
 def test_with_nothing_but_a_taken_batch_in_it_the_new_token_is_the_one_to_go() -> None:
@@ -270,7 +270,7 @@ def test_a_lowered_bound_loses_nothing_by_itself_and_holds_again_after_the_first
     buffer.max_size = 3
     assert (buffer.size, buffer.offer("x")) == (6, False)
     assert buffer.force("x", "text", "drop_oldest")
-    assert (buffer.size, buffer.dropped, drain(buffer)) == (3, 4, [("text", ("4", "5", "x"))])
+    assert (buffer.size, buffer.dropped, drain(buffer)) == (3, 4, [Batch("text", ("4", "5", "x"))])
 
 
 def test_what_is_dropped_while_a_batch_is_out_is_told_with_the_next_one() -> None:
@@ -296,7 +296,7 @@ def test_an_event_is_a_batch_of_its_own_and_parts_the_tokens_around_it() -> None
     buffer.put_event(mark("x"))
     buffer.offer("2")
     assert (buffer.size, buffer.events, buffer.due(9)) == (4, 1, 2)
-    assert drain(buffer, 9) == [("text", ("0", "1")), (mark("x"),), ("text", ("2",))]
+    assert drain(buffer, 9) == [Batch("text", ("0", "1")), (mark("x"),), Batch("text", ("2",))]
     assert (buffer.size, buffer.events) == (0, 0)
 
 

@@ -96,7 +96,9 @@ def test_a_round_is_the_calls_and_a_result_for_each() -> None:
     block = ReasoningBlock(kind="thinking", text="hm", signature="s")
     made = Round((call("a", signature="g"), call("b")), ("1", "2"), " ", (block,)).messages()
     assert made[0]["content"] is None
-    assert made[0]["reasoning_blocks"] == [{"kind": "thinking", "text": "hm", "signature": "s", "id": None}]
+    assert made[0]["reasoning_blocks"] == [
+        {"kind": "thinking", "text": "hm", "signature": "s", "id": None, "provider": None}
+    ]
     assert [one["id"] for one in made[0]["tool_calls"]] == ["a", "b"]
     assert made[0]["tool_calls"][0]["signature"] == "g"
     assert "signature" not in made[0]["tool_calls"][1]

@@ -14,6 +14,7 @@ from penstock.actors.stream.folded import TextPile, cost_of
 from penstock.actors.stream.log import StreamLog
 from penstock.errors import IncompleteStream, StreamCrashed
 from penstock.events import (
+    AnswerPart,
     StreamCancelled,
     StreamCompleted,
     StreamFailed,
@@ -134,7 +135,8 @@ def test_the_terminal_event_tells_what_the_provider_said_and_how_many_were_dropp
     outcome = OUTCOME.__class__(finish_reason="length", raw_finish_reason="max", usage=Usage(input_tokens=0), model="m")
     assert writer.log.complete(outcome, 3, 7.0)
     assert writer.log.terminal == StreamCompleted(
-        stream_id="s", seq=2, text="", reasoning="a", finish_reason="length", raw_finish_reason="max",
+        stream_id="s", seq=2, text="", reasoning="a",
+        parts=(AnswerPart(index=0, kind="reasoning", start=0, end=1),), finish_reason="length", raw_finish_reason="max",
         usage=Usage(input_tokens=0), model="m", timestamp=7.0, metadata={"user": 1}, dropped=3,
     )  # fmt: skip
 

@@ -1,0 +1,72 @@
+"""Where the parts of an answer are in its text. Pure."""
+
+from __future__ import annotations
+
+from penstock.events import AnswerPart, Phase, TokenKind
+
+__all__ = ["PartSpans"]
+
+
+class _Span:
+    __slots__ = ("end", "index", "kind", "phase", "start")
+
+    def __init__(self, index: int, kind: TokenKind, phase: Phase | None, start: int) -> None:
+        self.index = index
+        self.kind = kind
+        self.phase = phase
+        self.start = self.end = start
+
+
+class PartSpans:
+    """The spans of the parts, from the lengths of their tokens in order.
+
+    >>> spans = PartSpans()
+    >>> spans.add("text", 8, 0, None)
+    >>> spans.add("text", 5, 1, None)
+    >>> [(part.index, part.start, part.end) for part in spans.read()]
+    [(0, 0, 8), (1, 8, 13)]
+    """
+
+    __slots__ = ("_last", "_spans")
+
+    def __init__(self) -> None:
+        self._spans: list[_Span] = []
+        self._last: dict[TokenKind, _Span] = {}  # by kind
+
+    def copy(self) -> PartSpans:
+        """A copy that can be added to."""
+        other = PartSpans()
+        for span in self._spans:
+            other.add(span.kind, span.end - span.start, span.index, span.phase)
+        return other
+
+    def add(self, kind: TokenKind, length: int, part: int, phase: Phase | None) -> None:
+        """Note ``length`` further characters of a kind, in that part."""
+        if not length:
+            return
+        last = self._last.get(kind)
+        if last is None or last.index != part or last.phase != phase:
+            last = self._last[kind] = _Span(part, kind, phase, 0 if last is None else last.end)
+            self._spans.append(last)
+        last.end += length
+
+    def split(self, kind: TokenKind, start: int, end: int) -> list[AnswerPart]:
+        """The pieces of the text of ``kind`` from ``start`` to ``end``, each of one part, in order."""
+        return [
+            AnswerPart(
+                index=span.index,
+                kind=kind,
+                start=max(start, span.start),
+                end=min(end, span.end),
+                phase=span.phase,
+            )
+            for span in self._spans
+            if span.kind == kind and max(start, span.start) < min(end, span.end)
+        ]
+
+    def read(self) -> tuple[AnswerPart, ...]:
+        """All parts, in order."""
+        return tuple(
+            AnswerPart(index=span.index, kind=span.kind, start=span.start, end=span.end, phase=span.phase)
+            for span in self._spans
+        )
