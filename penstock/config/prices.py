@@ -24,9 +24,12 @@ __all__ = ["Price", "PriceTable", "Rates"]
 
 _BUILT_IN: Final = "prices.toml"
 _SIDES: Final = ("inside", "outside")
-_TABLE: Final = ("names", "as_of", "source", "cached", "reasoning", "models")
-_RATES: Final = ("input", "cached_input", "cache_write", "output")
-_HIGHEST: Final = 1e6  # per million tokens
+_TABLE: Final = ("names", "as_of", "source", "cached", "reasoning", "fees", "models")
+_OPTIONAL: Final = ("cache_write_1h", "tool_input", "audio_input", "image_input", "audio_output", "image_output")
+_RATES: Final = ("input", "cached_input", "cache_write", "output", *_OPTIONAL)
+_HIGHEST: Final = 1e6  # per million tokens, or per thousand requests
+_HIGHEST_FACTOR: Final = 100
+_ORDINARY_TIERS: Final = frozenset({"", "default", "standard", "on_demand"})
 
 # What may follow a family's name: -2025-04-14, -20250929, @20250929, -0613, -001, -latest, -preview, -preview-09-2025
 _VERSION: Final = re.compile(
@@ -36,12 +39,42 @@ _VERSION: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Prices per million tokens."""
+    """Prices per million tokens. None: not known; the price of other input or output applies, as an estimate."""
 
     input: float
     cached_input: float
     cache_write: float
     output: float
+    cache_write_1h: float | None = None
+    tool_input: float | None = None
+    audio_input: float | None = None
+    image_input: float | None = None
+    audio_output: float | None = None
+    image_output: float | None = None
+
+
+class _Sum:
+    """The sum of what parts of a usage cost; ``is_estimate``: a part had no price of its own."""
+
+    __slots__ = ("amount", "is_estimate")
+
+    def __init__(self, is_estimate: bool) -> None:
+        self.amount = 0.0
+        self.is_estimate = is_estimate
+
+    def add(self, count: int, rate: float | None, otherwise: float) -> None:
+        if rate is None:
+            self.is_estimate = self.is_estimate or count > 0
+            rate = otherwise
+        self.amount += count * rate
+
+    def add_parts(self, whole: int, rate: float, *parts: tuple[int | None, float | None]) -> None:
+        """Add ``whole`` tokens, of which ``parts`` have rates of their own; the rest has ``rate``."""
+        for count, own in parts:
+            count = min(count or 0, whole)
+            whole -= count
+            self.add(count, own, rate)
+        self.add(whole, rate, rate)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +87,8 @@ class Price:
         is_cached_inside: the input token count includes input read from the cache.
         is_reasoning_inside: the output token count includes reasoning.
         currency: of the rates.
+        tiers: by service tier other than the ordinary one, the factor by which all rates are multiplied.
+        fees: by name of the provider's own tool, the price of a thousand requests.
     """
 
     rates: Rates
@@ -61,25 +96,53 @@ class Price:
     is_cached_inside: bool = True
     is_reasoning_inside: bool = True
     currency: str = "USD"
+    tiers: Mapping[str, float] = field(default_factory=dict)
+    fees: Mapping[str, float] = field(default_factory=dict)
 
     def cost(self, usage: Usage, is_estimate: bool) -> Cost:
         """Compute what ``usage`` costs. Counts that are not reported cost nothing.
 
+        The cost is an estimate if ``is_estimate`` is true, or if something in the usage has no price of its own: a kind
+        of tokens (the price of other input or output is used), a service tier (the ordinary prices are used), or a tool
+        of the provider (no fee is added).
+
         >>> Price(Rates(2.0, 0.5, 2.0, 8.0)).cost(Usage(input_tokens=1000, cached_tokens=200, output_tokens=100), False)
-        Cost(amount=0.0025, currency='USD', is_estimate=False)
+        Cost(amount=0.0025, currency='USD', is_estimate=False, reported=None, source='prices')
         """
-        cached, written = usage.cached_tokens or 0, usage.cache_write_tokens or 0
+        cached, written = usage.cached_tokens or 0, usage.cache_write_tokens
+        if written is None:
+            written = usage.cache_write_1h_tokens or 0
         fresh = usage.input_tokens or 0
         if self.is_cached_inside:
             fresh = max(0, fresh - cached - written)
         output = usage.output_tokens or 0
-        if not self.is_reasoning_inside:
-            output += usage.reasoning_tokens or 0
+        reasoning = 0 if self.is_reasoning_inside else usage.reasoning_tokens or 0
         rates = self.rates
         if self.above is not None and fresh + cached + written > self.above[0]:
             rates = self.above[1]
-        amount = fresh * rates.input + cached * rates.cached_input + written * rates.cache_write + output * rates.output
-        return Cost(amount=round(amount / 1e6, 12), currency=self.currency, is_estimate=is_estimate)
+        sound, image = usage.audio_input_tokens, usage.image_input_tokens
+        total = _Sum(is_estimate or bool(cached and (sound or image)))  # not known which of them were in the cache
+        total.add_parts(fresh, rates.input, (sound, rates.audio_input), (image, rates.image_input))
+        total.add(cached, rates.cached_input, rates.cached_input)
+        total.add_parts(written, rates.cache_write, (usage.cache_write_1h_tokens, rates.cache_write_1h))
+        total.add(usage.tool_input_tokens or 0, rates.tool_input, rates.input)
+        audio_output, image_output = usage.audio_output_tokens, usage.image_output_tokens
+        total.add_parts(output, rates.output, (audio_output, rates.audio_output), (image_output, rates.image_output))
+        total.add(reasoning, rates.output, rates.output)
+        tier = (usage.service_tier or "").lower()
+        if tier not in _ORDINARY_TIERS:
+            total.is_estimate = total.is_estimate or tier not in self.tiers
+            total.amount *= self.tiers.get(tier, 1)
+        total.amount /= 1e6
+        for name, count in (usage.server_tool_requests or {}).items():
+            fee = self.fees.get(name)
+            total.add(count, None if fee is None else fee / 1000, 0)
+        return Cost(
+            amount=round(total.amount, 12),
+            currency=self.currency,
+            is_estimate=total.is_estimate,
+            reported=usage.reported_cost,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,10 +232,11 @@ def _parse_table(tree: dict[str, Any]) -> dict[str, dict[str, Price]]:
             raise OptionError(f"{section}.names", names, "a list of provider names")
         for side in ("cached", "reasoning"):
             check_choice(f"{section}.{side}", table.get(side, "inside"), _SIDES)
+        fees = _parse_numbers(f"{section}.fees", table.get("fees", {}), _HIGHEST)
         models = table["models"]
         _check_table(f"{section}.models", models)
         prices = {
-            model.lower(): _parse_price(f"{section}.models.{model}", entry, table, currency)
+            model.lower(): _parse_price(f"{section}.models.{model}", entry, table, currency, fees)
             for model, entry in models.items()
         }
         for name in names:
@@ -180,8 +244,8 @@ def _parse_table(tree: dict[str, Any]) -> dict[str, dict[str, Price]]:
     return found
 
 
-def _parse_price(where: str, entry: Any, table: Mapping[str, Any], currency: str) -> Price:
-    _check_table(where, entry, (*_RATES, "above"), needed=("input", "output"))
+def _parse_price(where: str, entry: Any, table: Mapping[str, Any], currency: str, fees: Mapping[str, float]) -> Price:
+    _check_table(where, entry, (*_RATES, "above", "tiers"), needed=("input", "output"))
     above = entry.get("above")
     if above is not None:
         _check_table(f"{where}.above", above, (*_RATES, "tokens"), needed=("tokens", "input", "output"))
@@ -192,7 +256,16 @@ def _parse_price(where: str, entry: Any, table: Mapping[str, Any], currency: str
         is_cached_inside=table.get("cached", "inside") == "inside",
         is_reasoning_inside=table.get("reasoning", "inside") == "inside",
         currency=currency,
+        tiers=_parse_numbers(f"{where}.tiers", entry.get("tiers", {}), _HIGHEST_FACTOR),
+        fees=fees,
     )
+
+
+def _parse_numbers(where: str, table: Any, highest: float) -> dict[str, float]:
+    _check_table(where, table)
+    for name, number in table.items():
+        check_number(f"{where}.{name}", number, 0, highest)
+    return {name.lower(): number for name, number in table.items()}
 
 
 def _parse_rates(where: str, entry: Mapping[str, Any]) -> Rates:
@@ -204,6 +277,7 @@ def _parse_rates(where: str, entry: Mapping[str, Any]) -> Rates:
         cached_input=entry.get("cached_input", as_input),
         cache_write=entry.get("cache_write", as_input),
         output=entry["output"],
+        **{name: entry.get(name) for name in _OPTIONAL},
     )
 
 

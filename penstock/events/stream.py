@@ -12,6 +12,7 @@ from penstock.events.answer import (
     AnswerEvent,
     Citation,
     MediaPart,
+    ProviderEvent,
     ServerToolCall,
     ServerToolResult,
     TokenLogprob,
@@ -253,7 +254,7 @@ Event: TypeAlias = TokenEvent | SideEvent | StreamReset | TerminalEvent
 def to_dict(event: Event) -> dict[str, Any]:
     """Convert an event to plain JSON types. The first key is ``"type"``, the name of the event's class.
 
-    An error becomes ``{"type": its class, "message": its text}`` plus its attributes (status, code, which …). Every
+    The ``type`` of a `ProviderEvent` is named ``"provider_type"``. An error becomes ``{"type": its class, "message": its text}`` plus its attributes (status, code, which …). Every
     terminal event has its text as ``"text"``.
 
     >>> to_dict(TokenEvent("s", 1, ("Hi",), "Hi", "text", 0.0, {}))["type"]
@@ -261,6 +262,8 @@ def to_dict(event: Event) -> dict[str, Any]:
     """
     names = event.__struct_fields__
     fields = {name: getattr(event, name) for name in (("text", *names) if isinstance(event, _CutShort) else names)}
+    if isinstance(event, ProviderEvent):
+        fields = {"provider_type": fields.pop("type"), **fields}
     return {"type": type(event).__name__} | {name: _plain(value) for name, value in fields.items()}
 
 

@@ -40,27 +40,65 @@ class FrozenDict(dict[str, Any]):
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """Token counts as the provider reported them. ``None`` means *not reported*, which is not 0."""
+    """Counts as the provider reported them, in tokens unless said otherwise. ``None``: *not reported*, which is not 0.
+
+    Each count is from 0 to 2**63 - 1.
+
+    Attributes:
+        input_tokens: of the prompt.
+        output_tokens: of the answer. Reasoning is included, except for Gemini.
+        total_tokens: the provider's own sum.
+        reasoning_tokens: of reasoning.
+        cached_tokens: read from the provider's prompt cache. Part of ``input_tokens``, except for Anthropic.
+        cache_write_tokens: written to the prompt cache. Part of ``input_tokens``, except for Anthropic.
+        cache_write_1h_tokens: the part of ``cache_write_tokens`` that is kept for an hour, where the provider tells the
+            lifetimes (Anthropic); the rest is kept for five minutes.
+        tool_input_tokens: results of the provider's own tools that the model read (Gemini); not part of
+            ``input_tokens``. The other providers count them in ``input_tokens`` and do not tell them apart.
+        audio_input_tokens, image_input_tokens: the parts of ``input_tokens`` that are audio and images (Gemini, chat).
+        audio_output_tokens, image_output_tokens: the same for ``output_tokens``.
+        server_tool_requests: how often each of the provider's own tools was used, by name: ``web_search``,
+            ``web_fetch``, … (Anthropic, OpenRouter, xAI); ``sources``: sources read (xAI); ``search_queries``
+            (Perplexity). Read-only.
+        service_tier: the tier that served the request, in the provider's own word, such as ``"standard"``, ``"flex"``.
+        reported_cost: what the provider itself says that the answer costs, in US dollars (xAI, Perplexity, OpenRouter;
+            with an own key at OpenRouter, including what the upstream provider charges).
+    """
 
     input_tokens: int | None = None
     output_tokens: int | None = None
     total_tokens: int | None = None
     reasoning_tokens: int | None = None
     cached_tokens: int | None = None
-    """Read from the provider's prompt cache. Whether they are part of ``input_tokens`` depends on the provider."""
     cache_write_tokens: int | None = None
-    """Written to the prompt cache, if the provider reports and charges it (Anthropic)."""
+    cache_write_1h_tokens: int | None = None
+    tool_input_tokens: int | None = None
+    audio_input_tokens: int | None = None
+    image_input_tokens: int | None = None
+    audio_output_tokens: int | None = None
+    image_output_tokens: int | None = None
+    server_tool_requests: Mapping[str, int] | None = None
+    service_tier: str | None = None
+    reported_cost: float | None = None
 
 
 class Cost(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What an answer costs by the price table: ``amount`` in ``currency``.
+    """What an answer costs: ``amount`` in ``currency``.
 
-    ``is_estimate`` means that the provider has not reported the usage (yet).
+    Attributes:
+        amount: by the price table; by the provider if ``source`` says so.
+        currency: of ``amount``.
+        is_estimate: the provider has not reported the usage (yet), or the price table has no rate for something in it.
+        reported: what the provider itself says that the answer costs, in US dollars; None: it says nothing.
+        source: ``"provider"``: the price table does not know the model, and ``amount`` is ``reported``. Of several
+            rounds: all are so.
     """
 
     amount: float
     currency: str = "USD"
     is_estimate: bool = False
+    reported: float | None = None
+    source: Literal["prices", "provider"] = "prices"
 
 
 class ReasoningBlock(msgspec.Struct, frozen=True, kw_only=True):

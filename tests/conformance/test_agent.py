@@ -262,7 +262,7 @@ def test_35_a_call_that_the_provider_runs_itself_is_not_run(system: SimulatedSys
 def test_36_rounds_go_into_one_stream_with_one_start_and_one_end_and_their_sums(
     system: SimulatedSystem, bench: Bench
 ) -> None:
-    def counted(attempt: ScriptedAttempt, **counts: int) -> ScriptedAttempt:
+    def counted(attempt: ScriptedAttempt, **counts: Any) -> ScriptedAttempt:
         return ScriptedAttempt((*attempt.steps, penstock.ports.UsageDelta(penstock.Usage(**counts))), attempt.finish)
 
     agent, script = agent_on(

@@ -531,6 +531,21 @@ def test_without_usage_the_cost_is_an_estimate(priced: SimulatedSystem) -> None:
     assert completed.cost == Cost(amount=0.016, is_estimate=True)
 
 
+def test_the_providers_own_cost_is_told_beside_ours(priced: SimulatedSystem) -> None:
+    told = UsageDelta(Usage(input_tokens=3, output_tokens=4, reported_cost=0.5))
+    assert ask(priced, ScriptedProvider(["a", told])).result().cost == Cost(amount=0.011, reported=0.5)
+    half = UsageDelta(Usage(input_tokens=3, reported_cost=0.5))
+    assert ask(priced, ScriptedProvider(["four" * 3, half])).result().cost == Cost(
+        amount=0.016, is_estimate=True, reported=0.5
+    )
+
+
+def test_without_a_price_the_cost_is_the_providers_own(system: SimulatedSystem) -> None:
+    told = UsageDelta(Usage(input_tokens=3, output_tokens=4, reported_cost=0.0))
+    assert ask(system, ScriptedProvider(["a", told])).result().cost == Cost(amount=0, reported=0, source="provider")
+    assert ask(system, ScriptedProvider(["a", UsageDelta(Usage(input_tokens=3))])).result().cost is None
+
+
 def test_usage_told_on_the_way_is_an_estimate_until_the_end(priced: SimulatedSystem) -> None:
     usage = UsageDelta(Usage(input_tokens=3, output_tokens=1))
     stream = ask(priced, ScriptedProvider([usage, "four" * 3, HANG]))

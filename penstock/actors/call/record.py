@@ -273,11 +273,17 @@ class CallRecord:
         )
 
     def _cost(self, candidate: Candidate, usage: Usage | None) -> Cost | None:
-        if candidate.price is None or not self.tries:  # only earlier candidates were asked
+        if not self.tries:  # only earlier candidates were asked
             return None
         builder = self.builder
+        reported = None if usage is None else usage.reported_cost
+        if candidate.price is None:
+            if reported is None:
+                return None
+            return Cost(amount=reported, is_estimate=not builder.is_whole, reported=reported, source="provider")
         estimate = estimate_usage(self._count_input(), builder.size)
         if usage is None or usage.input_tokens is None or usage.output_tokens is None:
+            estimate = msgspec.structs.replace(estimate, reported_cost=reported)
             return candidate.price.cost(estimate, is_estimate=True)
         if builder.is_whole:
             return candidate.price.cost(usage, is_estimate=False)

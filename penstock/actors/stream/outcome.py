@@ -57,6 +57,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 def add_usages(usages: Sequence[Usage | None]) -> Usage | None:
     """Sum each count over the usages that have it; a count that none of them has is None.
 
+    The service tier is the last one.
+
     >>> both = add_usages([Usage(input_tokens=3), None, Usage(input_tokens=4, output_tokens=1)])
     >>> both.input_tokens, both.output_tokens, both.total_tokens
     (7, 1, None)
@@ -64,22 +66,35 @@ def add_usages(usages: Sequence[Usage | None]) -> Usage | None:
     reported = [usage for usage in usages if usage is not None]
     if not reported:
         return None
-    sums: dict[str, int | None] = {}
+    sums: dict[str, Any] = {}
     for name in Usage.__struct_fields__:
-        counts = [count for usage in reported if (count := getattr(usage, name)) is not None]
-        sums[name] = sum(counts) if counts else None
+        found = [value for usage in reported if (value := getattr(usage, name)) is not None]
+        if not found:
+            continue
+        if name == "server_tool_requests":
+            sums[name] = FrozenDict({tool: sum(one.get(tool, 0) for one in found) for one in found for tool in one})
+        elif name == "service_tier":
+            sums[name] = found[-1]
+        else:
+            sums[name] = sum(found)
     return Usage(**sums)
 
 
 def add_costs(costs: Sequence[Cost | None]) -> Cost | None:
-    """Sum the costs; an estimate if one of them is. None if none is known, or the currencies differ."""
+    """Sum the costs; an estimate if one of them is. None if none is known, or the currencies differ.
+
+    What the providers themselves say is summed only if all of them say it: a part of it would look like the whole.
+    """
     known = [cost for cost in costs if cost is not None]
     if not known or len({cost.currency for cost in known}) > 1:
         return None
+    reported = [cost.reported for cost in known if cost.reported is not None]
     return Cost(
         amount=sum(cost.amount for cost in known),
         currency=known[0].currency,
         is_estimate=any(cost.is_estimate for cost in known),
+        reported=sum(reported) if len(reported) == len(known) else None,
+        source="provider" if all(cost.source == "provider" for cost in known) else "prices",
     )
 
 

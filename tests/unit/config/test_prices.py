@@ -24,7 +24,7 @@ def own(text: str, tmp_path: Path) -> Path:
     return path
 
 
-def amount(provider: str, model: str, **counts: int) -> float:
+def amount(provider: str, model: str, **counts: Any) -> float:
     price = OURS.find(provider, model)
     assert price is not None
     return price.cost(Usage(**counts), False).amount

@@ -11,7 +11,15 @@ from penstock.adapters.formats.sse import SseEvent
 from penstock.adapters.providers.shared.aborts import abort_error
 from penstock.adapters.providers.shared.decoder import EventDecoder
 from penstock.adapters.providers.shared.errors import error_frame
-from penstock.adapters.providers.shared.json_values import count_of, decode_json, json_text, text_of, whole_number
+from penstock.adapters.providers.shared.json_values import (
+    count_of,
+    decode_json,
+    json_text,
+    short_text,
+    text_of,
+    tool_requests,
+    whole_number,
+)
 from penstock.adapters.providers.shared.surrogates import has_escaped_surrogates, replace_surrogates
 from penstock.config.options import Raw
 from penstock.events import FinishReason, ReasoningBlock, Usage
@@ -255,15 +263,21 @@ class MessagesDecoder(EventDecoder):
             return
         self._usage.update((name, value) for name, value in usage.items() if value is not None)
         details = self._usage.get("output_tokens_details")
+        lifetimes = self._usage.get("cache_creation")
         counts = Usage(
             input_tokens=count_of(self._usage.get("input_tokens")),
             output_tokens=count_of(self._usage.get("output_tokens")),
             cached_tokens=count_of(self._usage.get("cache_read_input_tokens")),
             cache_write_tokens=count_of(self._usage.get("cache_creation_input_tokens")),
             reasoning_tokens=count_of(details.get("thinking_tokens")) if isinstance(details, dict) else None,
+            cache_write_1h_tokens=(
+                count_of(lifetimes.get("ephemeral_1h_input_tokens")) if isinstance(lifetimes, dict) else None
+            ),
+            server_tool_requests=tool_requests(self._usage),
         )
         if counts != Usage():
-            out.append(UsageDelta(counts))
+            tier = short_text(self._usage.get("service_tier"))
+            out.append(UsageDelta(msgspec.structs.replace(counts, service_tier=tier)))
 
 
 _HANDLERS: Final[dict[str, Callable[[MessagesDecoder, dict[str, Any], list[Delta]], None]]] = {

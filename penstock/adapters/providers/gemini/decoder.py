@@ -12,7 +12,14 @@ from penstock.adapters.providers.gemini.errors import blocked_prompt, gemini_err
 from penstock.adapters.providers.gemini.partial_arguments import PartialArguments
 from penstock.adapters.providers.gemini.request import THOUGHT
 from penstock.adapters.providers.shared.decoder import EventDecoder
-from penstock.adapters.providers.shared.json_values import count_of, decode_json, json_text, text_of, whole_number
+from penstock.adapters.providers.shared.json_values import (
+    count_of,
+    decode_json,
+    json_text,
+    short_text,
+    text_of,
+    whole_number,
+)
 from penstock.adapters.providers.shared.surrogates import has_escaped_surrogates, replace_surrogates
 from penstock.config.options import Raw
 from penstock.events import FinishReason, ReasoningBlock, Usage
@@ -44,6 +51,7 @@ class _WireUsage(msgspec.Struct, gc=False, rename="camel"):
     total_token_count: _Count | None = None
     thoughts_token_count: _Count | None = None
     cached_content_token_count: _Count | None = None
+    tool_use_prompt_token_count: _Count | None = None
 
 
 class _WirePart(msgspec.Struct, gc=False, rename="camel", forbid_unknown_fields=True):
@@ -145,6 +153,7 @@ class GeminiDecoder(EventDecoder):
                         total_tokens=usage.total_token_count,
                         reasoning_tokens=usage.thoughts_token_count,
                         cached_tokens=usage.cached_content_token_count,
+                        tool_input_tokens=usage.tool_use_prompt_token_count,
                     ),
                     out,
                 )
@@ -298,13 +307,30 @@ _NO_COUNTS = Usage()
 
 
 def _to_usage(usage: Mapping[str, Any]) -> Usage:
-    return Usage(
+    asked, answered = (_by_modality(usage.get(f"{side}TokensDetails")) for side in ("prompt", "candidates"))
+    counts = Usage(
         input_tokens=count_of(usage.get("promptTokenCount")),
         output_tokens=count_of(usage.get("candidatesTokenCount")),
         total_tokens=count_of(usage.get("totalTokenCount")),
         reasoning_tokens=count_of(usage.get("thoughtsTokenCount")),
         cached_tokens=count_of(usage.get("cachedContentTokenCount")),
+        tool_input_tokens=count_of(usage.get("toolUsePromptTokenCount")),
+        audio_input_tokens=asked.get("AUDIO"),
+        image_input_tokens=asked.get("IMAGE"),
+        audio_output_tokens=answered.get("AUDIO"),
+        image_output_tokens=answered.get("IMAGE"),
     )
+    if counts == _NO_COUNTS:
+        return counts
+    return msgspec.structs.replace(counts, service_tier=short_text(usage.get("serviceTier")))
+
+
+def _by_modality(details: object) -> dict[str, int]:
+    return {
+        text_of(one.get("modality")): count
+        for one in (details if isinstance(details, list) else ())
+        if isinstance(one, dict) and (count := count_of(one.get("tokenCount"))) is not None
+    }
 
 
 def _choice_deltas(index: int, deltas: list[Delta]) -> list[Delta]:

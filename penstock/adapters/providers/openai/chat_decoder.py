@@ -190,7 +190,7 @@ class ChatDecoder(EventDecoder):
         usage = chunk.get("usage")
         if usage is None and isinstance(groq := chunk.get("x_groq"), dict):
             usage = groq.get("usage")
-        if isinstance(usage, dict) and (counts := to_usage(usage, "prompt", "completion")):
+        if isinstance(usage, dict) and (counts := to_usage(usage, "prompt", "completion", chunk.get("service_tier"))):
             out.append(UsageDelta(counts))
 
 

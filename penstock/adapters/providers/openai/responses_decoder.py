@@ -339,7 +339,7 @@ class ResponsesDecoder(EventDecoder):
             for index, item in enumerate(output):
                 self._item_done(ResponsesEvent(event.type, output_index=index, item=item), out)
         usage = response.get("usage")
-        if isinstance(usage, dict) and (counts := to_usage(usage, "input", "output")):
+        if isinstance(usage, dict) and (counts := to_usage(usage, "input", "output", response.get("service_tier"))):
             out.append(UsageDelta(counts))
         return response
 

@@ -10,9 +10,19 @@ import msgspec
 
 from penstock.adapters.providers.shared.surrogates import replace_surrogates
 from penstock.config.surrogates import is_plain_json, mend_surrogates
-from penstock.events import Usage
+from penstock.events import FrozenDict, Usage
 
-__all__ = ["count_of", "decode_json", "json_text", "text_of", "to_usage", "whole_number", "without_surrogates"]
+__all__ = [
+    "count_of",
+    "decode_json",
+    "json_text",
+    "short_text",
+    "text_of",
+    "to_usage",
+    "tool_requests",
+    "whole_number",
+    "without_surrogates",
+]
 
 
 def text_of(value: object) -> str:
@@ -38,21 +48,91 @@ def count_of(value: object) -> int | None:
     return None if count is None or count < 0 else count
 
 
-def to_usage(usage: Mapping[str, Any], input_name: str, output_name: str) -> Usage | None:
-    """Read a usage object with ``{input_name}_tokens`` and ``{output_name}_tokens``. None: it contains no counts."""
-    input_details = usage.get(f"{input_name}_tokens_details")
-    output_details = usage.get(f"{output_name}_tokens_details")
-    input_details = input_details if isinstance(input_details, dict) else {}
-    output_details = output_details if isinstance(output_details, dict) else {}
+_TICKS_A_DOLLAR = 10**10  # xAI
+_MOST_DOLLARS = 1e9
+_CACHED = ("prompt_cache_hit_tokens", "cache_read_input_tokens", "cached_tokens", "num_cached_tokens")
+_MOST_TOOLS = 32  # names of a provider's own tools in a usage
+
+
+def to_usage(usage: Mapping[str, Any], input_name: str, output_name: str, service_tier: object = None) -> Usage | None:
+    """Read a usage object with ``{input_name}_tokens`` and ``{output_name}_tokens``. None: it contains no counts.
+
+    A count is read from the first of its places where there is one: the details, then the names that single providers
+    use. ``service_tier``: that of the answer; the usage's own comes first.
+    """
+    asked = _details(usage, f"{input_name}_tokens_details")
+    answered = _details(usage, f"{output_name}_tokens_details")
+    kept = _details(usage, "cache_creation")
+    cached = count_of(asked.get("cached_tokens"))
+    written = _first(asked, "cache_write_tokens", "cache_creation_tokens", "cache_creation_input_tokens")
+    reasoning = count_of(answered.get("reasoning_tokens"))
     counts = Usage(
         input_tokens=count_of(usage.get(f"{input_name}_tokens")),
         output_tokens=count_of(usage.get(f"{output_name}_tokens")),
         total_tokens=count_of(usage.get("total_tokens")),
-        cached_tokens=count_of(input_details.get("cached_tokens")),
-        cache_write_tokens=count_of(input_details.get("cache_write_tokens")),
-        reasoning_tokens=count_of(output_details.get("reasoning_tokens")),
+        cached_tokens=_first(usage, *_CACHED) if cached is None else cached,
+        cache_write_tokens=count_of(usage.get("cache_creation_input_tokens")) if written is None else written,
+        cache_write_1h_tokens=count_of(kept.get("ephemeral_1h_input_tokens")),
+        reasoning_tokens=count_of(usage.get("reasoning_tokens")) if reasoning is None else reasoning,
+        audio_input_tokens=count_of(asked.get("audio_tokens")),
+        image_input_tokens=count_of(asked.get("image_tokens")),
+        audio_output_tokens=count_of(answered.get("audio_tokens")),
+        image_output_tokens=count_of(answered.get("image_tokens")),
+        server_tool_requests=tool_requests(usage),
+        reported_cost=_cost_of(usage),
     )
-    return None if counts == Usage() else counts
+    if counts == Usage():
+        return None
+    tier = short_text(usage.get("service_tier")) or short_text(service_tier)
+    return counts if tier is None else msgspec.structs.replace(counts, service_tier=tier)
+
+
+def short_text(value: object) -> str | None:
+    """Return ``value`` if it is a text of 1 to 64 characters, else None. U+FFFD replaces lone surrogates."""
+    return replace_surrogates(value) if isinstance(value, str) and 0 < len(value) <= 64 else None
+
+
+def tool_requests(usage: Mapping[str, Any]) -> FrozenDict | None:
+    """Read how often each of the provider's own tools was used. None: the usage does not say."""
+    found: dict[str, int] = {}
+    for place, ending in (("server_tool_use", "_requests"), ("server_side_tool_usage_details", "_calls")):
+        for name, value in _details(usage, place).items():
+            count, shown = count_of(value), short_text(name)
+            if count is not None and shown is not None and len(found) < _MOST_TOOLS:
+                found[shown.removesuffix(ending)] = count
+    for place, name in (("num_sources_used", "sources"), ("num_search_queries", "search_queries")):
+        count = count_of(usage.get(place))
+        if count is not None:
+            found[name] = count
+    return FrozenDict(found) if found else None
+
+
+def _cost_of(usage: Mapping[str, Any]) -> float | None:
+    """What the provider says that the answer costs, in US dollars."""
+    ticks = count_of(usage.get("cost_in_usd_ticks"))
+    if ticks is not None:
+        return ticks / _TICKS_A_DOLLAR
+    cost = usage.get("cost")
+    total = _amount(cost.get("total_cost") if isinstance(cost, dict) else cost)
+    if total is not None and usage.get("is_byok") is True:  # OpenRouter's fee; the upstream provider charges the rest
+        total += _amount(_details(usage, "cost_details").get("upstream_inference_cost")) or 0.0
+    return total
+
+
+def _amount(value: object) -> float | None:
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < _MOST_DOLLARS:
+        return float(value)
+    return None
+
+
+def _details(usage: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    details = usage.get(name)
+    return details if isinstance(details, dict) else {}
+
+
+def _first(counts: Mapping[str, Any], *names: str) -> int | None:
+    """The first of the counts that is one; 0 is one."""
+    return next((count for name in names if (count := count_of(counts.get(name))) is not None), None)
 
 
 def without_surrogates(value: object) -> Any:
