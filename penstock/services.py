@@ -25,7 +25,9 @@ from penstock.actors.stream.table import StreamTable
 from penstock.adapters.providers.call_options import take_call_options
 from penstock.adapters.providers.catalogue import Catalogue, ProviderChoice
 from penstock.adapters.providers.chat_calls import to_chat_call
+from penstock.adapters.providers.shared.blocks import count_foreign_blocks
 from penstock.config.checks import check_choice, check_metadata, check_number, check_on_orphan
+from penstock.config.logs import get_logger
 from penstock.config.options import OnOrphan, RequestOptions, Restart, StreamOptions
 from penstock.config.prices import PriceTable
 from penstock.config.secret import Secret
@@ -191,6 +193,9 @@ class Services:
         if responses and not found.has_responses:
             call = to_chat_call(call)
         request = found.provider.request(call).extended(call)
+        dropped = count_foreign_blocks(call.input, found.name)
+        if dropped:
+            get_logger(provider=found.name).info("blocks_of_another_provider_dropped", count=dropped)
         return Candidate(
             provider=found.provider,
             call=call,

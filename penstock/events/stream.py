@@ -254,7 +254,9 @@ Event: TypeAlias = TokenEvent | SideEvent | StreamReset | TerminalEvent
 def to_dict(event: Event) -> dict[str, Any]:
     """Convert an event to plain JSON types. The first key is ``"type"``, the name of the event's class.
 
-    The ``type`` of a `ProviderEvent` is named ``"provider_type"``. An error becomes ``{"type": its class, "message": its text}`` plus its attributes (status, code, which …). Every
+    The ``type`` of a `ProviderEvent` is named ``"provider_type"``.
+
+    An error becomes ``{"type": its class, "message": its text}`` plus its attributes (status, code, which …). Every
     terminal event has its text as ``"text"``.
 
     >>> to_dict(TokenEvent("s", 1, ("Hi",), "Hi", "text", 0.0, {}))["type"]

@@ -100,8 +100,13 @@ _TEXT_FIELDS = {"text": "text", "input_text": "text", "output_text": "text", "re
 """The field with the text, by type of part, of the chat API and of the Responses API."""
 
 
-def parse_reasoning_blocks(message: Mapping[str, Any], kinds: Collection[str]) -> list[ReasoningBlock]:
-    """Read the message's ``reasoning_blocks`` (dicts or `ReasoningBlock`) of ``kinds``; skip other providers'."""
+def parse_reasoning_blocks(
+    message: Mapping[str, Any], kinds: Collection[str], provider: str = ""
+) -> list[ReasoningBlock]:
+    """Read the message's ``reasoning_blocks`` (dicts or `ReasoningBlock`) of ``kinds``; skip other providers'.
+
+    Blocks that do not say which provider signed them are taken, and all of them if ``provider`` is empty.
+    """
     given = message.get("reasoning_blocks")
     blocks: list[ReasoningBlock] = []
     for item in given if isinstance(given, (list, tuple)) else ():
@@ -113,10 +118,11 @@ def parse_reasoning_blocks(message: Mapping[str, Any], kinds: Collection[str]) -
                 text=text_of(item.get("text")),
                 signature=text_of(item.get("signature")),
                 id=text_of(item.get("id")) or None,
+                provider=text_of(item.get("provider")) or None,
             )
         else:
             continue
-        if block.kind in kinds:
+        if block.kind in kinds and (not provider or block.provider in (None, provider)):
             blocks.append(block)
     return blocks
 
@@ -185,7 +191,8 @@ def parse_calls(message: Mapping[str, Any]) -> list[RequestedCall]:
     """Read the message's ``tool_calls`` and parse their arguments; skip calls that the provider ran itself.
 
     Arguments that are not a JSON object become ``{}``. They are the model's, not the user's: a conversation with a
-    malformed call, which was answered with an error, must be able to go on at providers that accept only objects.
+    malformed call, which was answered with an error, must be able to go on at providers that accept only objects. The
+    free text of a call of type ``"custom"`` becomes ``{"input": text}``.
     """
     given = message.get("tool_calls")
     calls = []
@@ -194,6 +201,9 @@ def parse_calls(message: Mapping[str, Any]) -> list[RequestedCall]:
             continue
         function = call.get("function")
         function = function if isinstance(function, Mapping) else {}
+        custom = call.get("custom")
+        if isinstance(custom, Mapping):
+            function = {"name": custom.get("name"), "arguments": {"input": text_of(custom.get("input"))}}
         calls.append(
             RequestedCall(
                 id=text_of(call.get("id")),
