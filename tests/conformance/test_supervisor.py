@@ -19,6 +19,7 @@ from penstock.actors.runtime.transitions import IGNORE
 from penstock.errors import CallTimeout, OptionError, ProcessDead, StartError, SupervisorError
 from penstock.supervisors.calls import (
     ChildId,
+    StartChild,
     count_children,
     delete_child,
     get_childspec,
@@ -1201,3 +1202,34 @@ def test_children_that_crash_together_wait_for_different_times(virtual: World, k
         started.append(len(virtual.take()))
     assert sum(started) == 4
     assert max(started) < 4
+
+
+@pytest.mark.parametrize("kind", ["static", "dynamic"])
+def test_a_supervisor_that_is_killed_amid_a_restart_that_fails_makes_no_dead_letter(virtual: World, kind: str) -> None:
+    supervisors: list[ProcessRef] = []
+
+    class Killing(Process):
+        in_pykka_registry = False
+
+        def on_start(self) -> None:
+            if supervisors:
+                self.runtime.exit(supervisors[0], "kill")
+                raise StartError("it", "broken")
+
+        def on_receive(self, message: Any) -> None:
+            self.exit("crash")
+
+    spec = ChildSpec(id="it", cls=Killing)
+    if kind == "static":
+        supervisor = virtual.supervisor([spec])
+        (info,) = which_children(supervisor, GENEROUS)
+        child = info.ref
+    else:
+        supervisor = virtual.runtime.spawn(DynamicSupervisor, spec)
+        child = supervisor.ask(StartChild(()), timeout=GENEROUS)
+    assert child is not None
+    supervisors.append(supervisor)
+    child.tell("end")
+    virtual.until(lambda: not supervisor.is_alive())
+    advance(virtual, 1.0)
+    assert virtual.runtime.dead_letters.count == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +16,7 @@ from penstock.actors.runtime.dispatcher import ThreadedDispatcher, blocking
 from penstock.actors.runtime.mailbox import Mailbox
 from penstock.actors.runtime.process import Process, ProcessRef
 from penstock.actors.runtime.runtime import Runtime
-from penstock.errors import OptionError
+from penstock.errors import OptionError, SystemForked
 
 GENEROUS = 20.0
 
@@ -217,6 +218,20 @@ def test_an_actor_that_pauses_lends_its_worker(make_runtime: Make) -> None:
     assert waiting.get(timeout=GENEROUS)
     dispatcher.pause(0)
     assert dispatcher.statistics().blocked == 0
+
+
+def test_in_a_fork_it_neither_waits_nor_pauses(make_runtime: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    dispatcher = threads_of(make_runtime(workers=1))
+    latch = threading.Lock()
+    latch.acquire()
+    assert not dispatcher.wait(latch, 0)
+    pid = os.getpid()
+    with monkeypatch.context() as fork:
+        fork.setattr(os, "getpid", lambda: pid + 1)
+        for call in (lambda: dispatcher.wait(latch, 0), lambda: dispatcher.pause(0)):
+            with pytest.raises(SystemForked, match=f"pid {pid}"):
+                call()
+    dispatcher.pause(0)
 
 
 # --- workers that die ------------------------------------------------------------------------------------------------
