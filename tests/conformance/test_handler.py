@@ -429,6 +429,16 @@ def test_H23_a_stream_whose_call_is_given_up_fails() -> None:
         assert isinstance(terminal.error, penstock.StreamCrashed)
 
 
+def test_H23_a_call_whose_supervisor_has_died_is_made_anew() -> None:
+    with SimulatedSystem() as system:
+        provider = ScriptedProvider([HANG], ["Hello"])
+        stream = system.chat("m", "Hello", provider=provider, stream_id="one")
+        system.advance(0.1)
+        kill(system, "sources")
+        assert stream.result(timeout=30).text == "Hello"
+        assert provider.requests == 2
+
+
 # --- 24 ------------------------------------------------------------------------------------------------------------
 
 
@@ -557,6 +567,21 @@ def test_a_stream_without_subscribers_is_cancelled_when_it_has_lingered() -> Non
         for stream in streams:
             with pytest.raises(penstock.StreamCancelledError, match="no subscriber is left"):
                 stream.result(timeout=1)
+
+
+@pytest.mark.parametrize("on_orphan", ["cancel", 5.0])
+def test_a_subscriber_that_comes_before_the_handler_has_heard_of_the_last_ones_leaving_keeps_the_stream(
+    on_orphan: Any,
+) -> None:
+    with SimulatedSystem() as system:
+        stream = system.open_stream(options=FAST, on_orphan=on_orphan)
+        stream.events().close()
+        reader = stream.events()
+        system.advance(10)
+        assert not stream.is_over
+        reader.close()
+        system.advance(10)
+        assert stream.is_over
 
 
 def test_a_stream_lingers_from_the_last_time_that_its_last_subscriber_left() -> None:

@@ -235,6 +235,7 @@ def test_only_what_the_model_says_counts_as_progress(simulation: Simulation, del
         ([[TextDelta("b"), Thinking()]], True),
         ([[ReasoningDelta("a")], [ToolCallFragment(index=0, id="c", name="f", arguments="{}")]], False),
         ([[ReasoningDelta("a")], [TextDelta("b")], [ReasoningDelta("c")]], True),
+        ([[ReasoningDelta("a")], [UsageDelta(Usage(input_tokens=1))]], True),
     ],
 )
 def test_the_model_reasons_until_something_else_comes_after_it(

@@ -29,7 +29,15 @@ from penstock.ports import (
     TextDelta,
     UsageDelta,
 )
-from penstock.testing import HANG, ScriptedAttempt, ScriptedProvider, SimulatedSystem, eventually
+from penstock.testing import (
+    HANG,
+    ResumableProvider,
+    ScriptedAttempt,
+    ScriptedProvider,
+    SimulatedSystem,
+    eventually,
+)
+from penstock.testing.scripted import ScriptedDecoder
 from tests.conformance.agents import Bench, agent_on, ask, say, until
 
 
@@ -187,6 +195,32 @@ def test_the_cost_is_of_the_usage_that_was_told_or_of_an_estimate(
     assert record.outcome().cost == Cost(amount=amount, currency="USD", is_estimate=is_estimate)
 
 
+TOLD = Usage(input_tokens=7, output_tokens=3)
+ESTIMATE = Usage(input_tokens=2, output_tokens=10, total_tokens=12)  # of "Hello" and 40 characters
+
+
+@pytest.mark.parametrize("is_over", [True, False])
+@pytest.mark.parametrize("is_finished", [True, False])
+@pytest.mark.parametrize("reported", [TOLD, None])
+@pytest.mark.parametrize("answered", [40, 0])
+def test_the_bill_is_what_was_reported_or_an_estimate(
+    is_over: bool, is_finished: bool, reported: Usage | None, answered: int
+) -> None:
+    record = _record()
+    record.begin_attempt()
+    record.builder.size = answered
+    if is_finished:
+        record.builder.note(FinishDelta("stop", "stop"))
+    estimate = ESTIMATE if answered else Usage(input_tokens=2, output_tokens=0, total_tokens=2)
+    if reported is not None:
+        wanted: tuple[Usage | None, bool] = (reported, not is_finished)
+    elif is_over and (is_finished or not answered):
+        wanted = (None, False)
+    else:
+        wanted = (estimate, True)
+    assert record.bill(reported, is_over=is_over) == wanted
+
+
 def test_without_a_price_or_an_attempt_there_is_no_cost() -> None:
     record = _record()
     record.begin_attempt()
@@ -287,6 +321,31 @@ def test_a_reader_that_has_a_connection_waits_for_the_first_delta_at_once() -> N
         with pytest.raises(ProviderTimeout) as caught:
             stream.result(1)
         assert caught.value.which == "first_token"
+
+
+@pytest.mark.parametrize(("late", "is_resumed"), [(0.9, True), (1.2, False)])
+def test_an_answer_is_resumed_if_its_reader_ends_within_a_second_of_the_retrys_time(
+    late: float, is_resumed: bool
+) -> None:
+    reader = _Reader()
+    options = RequestOptions(
+        on_interrupt="resume", idle_timeout=2.0, first_token_timeout=50.0, retry_base_delay=0.1, retry_max_delay=0.1
+    )
+    with SimulatedSystem(reader=reader) as system:
+        provider = ResumableProvider(["never used"])
+        stream = system.chat("m", "Hello", provider=provider, request_options=options)
+        system.settle()
+        sink = reader.jobs[0].sink
+        sink.waiting()
+        sink.offer([TextDelta("Hel")], lambda: None)
+        system.settle()
+        system.advance(2.11)
+        assert system.get_stream_info(stream.stream_id).source == "retry_wait"
+        system.advance(late - 0.11)
+        sink.ended(ScriptedDecoder(1), None)
+        system.advance(0.05)
+        assert len(reader.jobs) == 1 + is_resumed
+        assert stream.is_over is not is_resumed
 
 
 def test_a_retry_waits_until_the_stream_has_answered_the_reset() -> None:

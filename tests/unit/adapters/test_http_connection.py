@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import socket
 import time
 from types import SimpleNamespace
@@ -103,4 +104,29 @@ def test_a_read_without_a_size_takes_all_that_has_come() -> None:
         assert response.read1(6) == b"c"
         assert response.read1() == b"c"
         assert response.read1() == b""
+        response.close()
+
+
+@pytest.mark.parametrize(
+    ("body", "before"),
+    [
+        (b"2\r\nabX\r\n", b"ab"),
+        (b"2\r\nab\r\nX\r\n", b"ab"),
+        (b"-2\r\nab\r\n", b""),
+        (b"\r\n2\r\nab\r\n", b""),
+        (b"2;name=value\r\nab\r\n", b"ab"),
+    ],
+)
+def test_a_chunked_body_that_is_malformed_or_breaks_off_is_incomplete(body: bytes, before: bytes) -> None:
+    ours, theirs = socket.socketpair()
+    with ours:
+        with theirs:
+            theirs.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+            response = module.EagerResponse(ours)
+            response.begin()
+            theirs.sendall(body)
+        came: list[bytes] = []
+        with pytest.raises(http.client.IncompleteRead):
+            came.extend(iter(lambda: response.read1(4), b""))
+        assert before.startswith(b"".join(came))
         response.close()

@@ -106,3 +106,20 @@ def test_however_the_reading_ends_the_response_is_closed_though_it_is_still_refe
     job.run(lambda: lambda prepared, timeouts, verify: response)
     assert [None if error is None else type(error) for error in sink.ends] == [end]
     assert raw.closed
+
+
+@pytest.mark.parametrize(("total", "longest"), [(7.0, 7.0), (None, 86_400.0), (100_000.0, 86_400.0)])
+def test_no_wait_on_the_socket_is_longer_than_the_total_time_or_a_day(total: float | None, longest: float) -> None:
+    seen: list[tuple[float, float]] = []
+
+    def transport(prepared: object, timeouts: tuple[float, float], verify: object) -> requests.Response:
+        seen.append(timeouts)
+        raise ConnectionError
+
+    sink = Sink(wants_more=True)
+    request = ProviderRequest(url="http://127.0.0.1/v1", body=b"")
+    options = RequestOptions(total_timeout=total, connect_timeout=3.0)
+    provider: Any = SimpleNamespace()
+    exchange.HttpExchange(provider, request, options, sink, lambda _: None).run(lambda: transport)
+    assert seen == [(3.0, longest)]
+    assert len(sink.ends) == 1

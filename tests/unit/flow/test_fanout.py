@@ -87,6 +87,9 @@ def test_whatever_happens_in_between_nothing_is_lost_or_doubled(
     assert reader.dropped == writer.dropped
     assert cursor.pending == cursor.dropped == 0
     assert isinstance(reader.events[-1], StreamCompleted)
+    assert cursor.is_at_end
+    assert Cursor(writer.log, reader.seq, slow, window).is_at_end
+    assert not Cursor(writer.log, reader.seq - 1, slow, window).is_at_end
 
 
 @settings(max_examples=300)
