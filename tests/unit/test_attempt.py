@@ -21,7 +21,9 @@ from penstock.ports import (
     ProviderRequest,
     Reader,
     ReaderSink,
+    ReasoningDelta,
     TextDelta,
+    Thinking,
     ToolCallFragment,
     UsageDelta,
 )
@@ -217,3 +219,29 @@ def test_only_what_the_model_says_counts_as_progress(simulation: Simulation, del
     assert scene.attempt.has_progressed is is_progress
     assert scene.call.started is is_progress
     assert scene.attempt.last_progress - begun == pytest.approx(5.0 if is_progress else 0.0)
+
+
+@pytest.mark.parametrize(
+    ("reads", "is_reasoning"),
+    [
+        ([[ReasoningDelta("a")]], True),
+        ([[ReasoningDelta("a")], [TextDelta("b")]], False),
+        ([[ReasoningDelta("a"), TextDelta("b")]], False),
+        ([[TextDelta("b"), ReasoningDelta("a")]], True),
+        ([[Thinking()]], True),
+        ([[Thinking()], [KeepAlive()]], True),
+        ([[Thinking()], [TextDelta("b")]], False),
+        ([[Thinking(), TextDelta("b")]], False),
+        ([[TextDelta("b"), Thinking()]], True),
+        ([[ReasoningDelta("a")], [ToolCallFragment(index=0, id="c", name="f", arguments="{}")]], False),
+        ([[ReasoningDelta("a")], [TextDelta("b")], [ReasoningDelta("c")]], True),
+        ([[ReasoningDelta("a")], [UsageDelta(Usage(input_tokens=1))]], True),
+    ],
+)
+def test_the_model_reasons_until_something_else_comes_after_it(
+    simulation: Simulation, reads: Sequence[Sequence[Delta]], is_reasoning: bool
+) -> None:
+    scene = Scene(simulation)
+    for deltas in reads:
+        assert scene.offer(*deltas) is True
+    assert scene.attempt.is_reasoning is is_reasoning
