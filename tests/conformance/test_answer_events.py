@@ -111,7 +111,8 @@ def test_citations_are_counted_from_the_start_of_the_answer() -> None:
     with SimulatedSystem(1) as system:
         _, end = answered(
             system,
-            ReasoningDelta("a thought that does not count"),
+            [ReasoningDelta("a thought that does not count"), CALL],
+            ReasoningDelta("nor does this"),
             [TextDelta("one "), CitationDelta(cited(0, 3))],
             [CALL, BlockStart("text"), TextDelta("two "), TextDelta("three"), CitationDelta(cited(4, 9))],
             [BlockStart("text", is_joint=False), TextDelta("four"), CitationDelta(cited(None, None), is_of_block=True)],
@@ -239,8 +240,21 @@ def test_an_answer_without_blocks_has_one_part_for_each_kind() -> None:
             AnswerPart(index=0, kind="reasoning", start=0, end=2),
             AnswerPart(index=0, kind="text", start=0, end=2),
         )
-        _, empty = answered(system, BlockStart("text"), BlockStart("text"), "a")
-        assert empty.parts == (AnswerPart(index=0, kind="text", start=0, end=1),)
+        _, empty = answered(system, BlockStart("text"), BlockStart("text"), "a", BlockStart("text"), "b")
+        assert empty.parts == (
+            AnswerPart(index=0, kind="text", start=0, end=1),
+            AnswerPart(index=1, kind="text", start=1, end=2),
+        )
+
+
+def test_events_of_two_parts_are_not_merged_for_a_slow_subscriber() -> None:
+    with SimulatedSystem(1) as system:
+        steps = ("a", "b", BlockStart("text"), "c", "d")
+        options = StreamOptions(batch_size=1, rate_limit=None)
+        stream = system.chat("m", "x", provider=ScriptedProvider(ended(*steps)), options=options)
+        slow = stream.events(slow="coalesce", window=1)
+        system.advance(5.0)
+        assert [(e.text, e.part) for e in slow if isinstance(e, TokenEvent)] == [("ab", 0), ("cd", 1)]
 
 
 def test_a_late_and_a_slow_subscriber_see_the_parts() -> None:
@@ -302,6 +316,7 @@ def test_a_transformed_stream_keeps_parts_and_sources_but_no_places_in_the_text(
         collector = Collector(target)
         end = target.result(timeout=10)
         system.settle()
+        assert [(e.start, e.end) for e in collector.events if isinstance(e, Citation)] == [(None, None)]
         assert spoken(collector.events) == [("aa", 0), "Citation", "ServerToolCall", ("bb", 1), "StreamCompleted"]
         assert [(c.url, c.start, c.end) for c in end.citations] == [("u", None, None)]
 
