@@ -198,7 +198,7 @@ def test_raw_events_wait_for_room_like_tokens() -> None:
 
 # --- parts -----------------------------------------------------------------------------------------------------------
 
-PARTS = (
+PARTS: tuple[Any, ...] = (
     [TextDelta("Look"), TextDelta("ing.")],
     [CALL, RESULT, BlockStart("text"), TextDelta("Do")],
     [TextDelta("ne."), BlockStart("text", is_joint=False), TextDelta("Yes.")],
