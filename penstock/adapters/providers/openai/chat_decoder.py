@@ -153,7 +153,7 @@ class ChatDecoder(EventDecoder):
             if event.event == "error":
                 self._read_error(chunk, out)
             else:
-                self._note(event.event, chunk)
+                self._note(self._source_of(event)[0], chunk)
             return
         if self.model is None:
             self.model = replace_surrogates(text_of(chunk.get("model"))) or None
