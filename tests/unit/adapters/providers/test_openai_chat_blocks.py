@@ -219,6 +219,23 @@ def test_extras_of_a_call_that_had_no_id_go_to_the_call_at_their_place() -> None
     assert ["extra_content" in each for each in sent(message)["tool_calls"]] == [False, True]
 
 
+def test_calls_that_shared_an_id_get_each_its_own_extras() -> None:
+    def block(signature: str, calls: int) -> ProviderBlock:
+        extra = {"google": {"thought_signature": signature}}
+        data = {"type": "tool_call.extra_content", "id": "c", "extra_content": extra}
+        return ProviderBlock(provider="router", data=data, calls=calls)
+
+    message = {
+        "role": "assistant",
+        "tool_calls": [call("c"), call("c_1"), 5],  # the second id was made up, as the stream does
+        "provider_blocks": [block("s0", 1), block("s1", 2), block("s2", 3), block("s3", 9)],
+    }
+    first, second, third = sent(message)["tool_calls"]
+    assert first["extra_content"] == {"google": {"thought_signature": "s0"}}
+    assert second["extra_content"] == {"google": {"thought_signature": "s1"}}
+    assert third == 5
+
+
 def test_custom_calls_keep_their_form_and_other_types_become_functions() -> None:
     custom = {"id": "c1", "type": "custom", "custom": {"name": "sql", "input": "SELECT 1"}}
     shell = {**call("c2"), "type": "local_shell"}
