@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from penstock.adapters.providers.openai.chat_decoder import ChatDecoder
 from penstock.adapters.providers.openai.chat_provider import OpenAiChat
-from penstock.events import ProviderBlock, ReasoningBlock
+from penstock.events import ProviderBlock, ReasoningBlock, StreamCompleted
 from penstock.ports import (
     BlockDelta,
     ChatCall,
@@ -21,6 +22,7 @@ from penstock.ports import (
     TextDelta,
     ToolCallFragment,
 )
+from penstock.testing import Collector, ScriptedProvider, SimulatedSystem
 
 KEY = Secret("sk-test-123")
 
@@ -234,6 +236,32 @@ def test_calls_that_shared_an_id_get_each_its_own_extras() -> None:
     assert first["extra_content"] == {"google": {"thought_signature": "s0"}}
     assert second["extra_content"] == {"google": {"thought_signature": "s1"}}
     assert third == 5
+
+
+def test_an_answer_goes_through_a_stream_and_back_into_the_request() -> None:
+    entries = [{**TEXT, "text": "Let me", "signature": "c2ln"}, {"type": "reasoning.encrypted", "data": "gAAA"}]
+    extras = [{"google": {"thought_signature": signature}} for signature in ("s0", "s1")]
+    calls = [{"index": place, **call("", extra_content=extra)} for place, extra in enumerate(extras)]  # without ids
+    deltas = decode(
+        {**details(*entries), "id": "r1"}, choice({"content": "Hi"}), choice({"tool_calls": calls}), choice({}, "stop")
+    )
+    with SimulatedSystem() as system:
+        stream = system.chat("m", "Hello", provider=ScriptedProvider(list(deltas), name="router"))
+        end = Collector(stream).wait_for_terminal()
+    assert isinstance(end, StreamCompleted)
+    assert (end.text, end.reasoning, end.finish_reason) == ("Hi", "Let me", "tool_calls")
+    assert [block.provider for block in end.reasoning_blocks] == ["router", "router"]
+    assert end.provider_metadata == {"response_id": "r1"}
+    message = {
+        "role": "assistant",
+        "content": end.text,
+        "tool_calls": [call(each.id, signature=each.signature) for each in end.tool_calls],
+        "provider_blocks": [msgspec.to_builtins(block) for block in end.provider_blocks],
+    }
+    back = sent(message)
+    assert back["reasoning_details"] == entries
+    assert [each["extra_content"] for each in back["tool_calls"]] == extras
+    assert "extra_content" not in json.dumps(sent(message, "other"))
 
 
 def test_custom_calls_keep_their_form_and_other_types_become_functions() -> None:
