@@ -6,6 +6,7 @@ import base64
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from penstock.adapters.providers.openai.chat_decoder import ChatDecoder
@@ -30,6 +31,7 @@ from penstock.ports import (
     ToolCallFragment,
     UsageDelta,
 )
+from tests.unit.adapters.providers.common import nested
 
 DONE = b"data: [DONE]\n\n"
 
@@ -375,6 +377,26 @@ def test_metadata_is_bounded() -> None:
     body = sse({**choice({"content": "a"}), "id": "x" * 4_097, "prompt_filter_results": ["y" * 16_384]})
     assert decoder.feed(body) == [TextDelta("a")]
     assert decoder.skipped == 2
+
+
+@pytest.mark.parametrize("value", [5, None, "", [], {"a": 1}, True])
+def test_ids_and_names_that_are_no_text_are_left_out(value: object) -> None:
+    chunk = {**choice({"content": "a"}), "id": value, "service_tier": value, "provider": value}
+    assert metadata(decode(chunk)) == []
+
+
+@pytest.mark.parametrize("value", ["NaN", "-Infinity", "1e999", "123456789012345678901234567890", nested(5_000)])
+def test_values_that_json_cannot_carry_do_not_break_the_answer(value: str) -> None:
+    extras = f'"citations":[{value}],"timings":{{"a":{value}}},"usage":{{"prompt_tokens":1,"cost":{value}}}'
+    tools = f'"executed_tools":[{{"type":"t","output":{value}}}]'
+    delta = f'"content":"a","annotations":[{value}],"audio":{{"id":{value}}},{tools}'
+    end = f'"finish_reason":"stop","logprobs":{{"content":[{{"token":"a","logprob":{value}}}]}},"stop_reason":{value}'
+    decoder = ChatDecoder(1_000_000, raw="unknown")
+    body = f'data: {{"choices":[{{"delta":{{{delta}}},{end}}}],{extras}}}\n\n'.encode()
+    told = decoder.feed(body)
+    assert decoder.skipped >= 1
+    for event in events(told):
+        msgspec.json.encode(event)
 
 
 def test_metadata_has_no_lone_surrogates() -> None:
