@@ -419,6 +419,11 @@ def test_unknown_parts_of_the_other_choices_are_told_raw() -> None:
     assert (event.type, event.payload) == ("content.reference", {"type": "reference", "ids": [1]})
 
 
+def test_what_is_not_understood_is_told_before_the_finish() -> None:
+    deltas = ChatDecoder(1_000, raw="unknown").feed(sse(choice({"content": "x"}, "stop", logprobs=-0.5)))
+    assert [type(delta) for delta in deltas] == [TextDelta, EventDelta, FinishDelta]
+
+
 def test_chunks_that_are_not_understood_are_told_raw() -> None:
     told = skipped({"object": "x.y", "a": 1}, {"type": "z"}, [1], {"choices": [5]})
     assert [(event.type, event.payload) for event in told] == [
