@@ -36,6 +36,7 @@ _FINISH: dict[str, FinishReason] = {
 }
 
 _PARTS = ("", "text", "output_text", "thinking", "reasoning", "refusal")
+_AFTER_REASONING = ("content", "refusal", "tool_calls", "function_call", "audio", "images")
 _CALLS = (None, "", "function", "custom")
 _NULLS = ("", "null", "None")
 
@@ -69,7 +70,7 @@ class ChoiceReader:
             out.append(ReasoningDelta(reasoning))
         if extras is not None:
             extras.reasoning.read(delta.get("reasoning_details"), out)
-            if delta.get("content") or delta.get("refusal") or delta.get("tool_calls"):
+            if any(delta.get(name) for name in _AFTER_REASONING):
                 extras.reasoning.close(out)
         self._read_content(delta.get("content"), out)
         if refusal := text_of(delta.get("refusal")):

@@ -131,6 +131,9 @@ class ChatDecoder(EventDecoder):
 
     def _decode_leniently(self, event: SseEvent, out: list[Delta]) -> None:
         self._read_event(event, out)
+        self._tell_unknown(out)
+
+    def _tell_unknown(self, out: list[Delta]) -> None:
         if self._unknown:
             for kind, payload in self._unknown:
                 self._skip(kind, payload, out)
@@ -153,7 +156,7 @@ class ChatDecoder(EventDecoder):
             if event.event == "error":
                 self._read_error(chunk, out)
             else:
-                self._note(event.event, chunk)
+                self._note(self._source_of(event)[0], chunk)
             return
         if self.model is None:
             self.model = replace_surrogates(text_of(chunk.get("model"))) or None
@@ -162,6 +165,7 @@ class ChatDecoder(EventDecoder):
         for choice in choices:
             self._read_choice(choice, out)
         self._extras.read_chunk(chunk, out)
+        self._tell_unknown(out)  # before the finish
         self._is_plain = (self._is_plain or bool(choices)) and not self._extras.reasoning.is_open
         if self._held_finish is not None and all(other.finish for other in self._others.values()):
             self._release_finish(out)

@@ -20,6 +20,12 @@ __all__ = ["CALL_EXTRAS", "ChatExtras"]
 CALL_EXTRAS = "tool_call.extra_content"
 """The ``type`` of the block that holds the ``extra_content`` of a call (Gemini's signature)."""
 
+_NAMES = {
+    "response_id": "id",
+    "system_fingerprint": "system_fingerprint",
+    "service_tier": "service_tier",
+    "upstream_provider": "provider",
+}
 _LONGEST_TEXT = 4_096  # characters
 _LARGEST_VALUE = 16_384  # bytes of JSON
 _OUTPUTS = ("output", "search_results", "code_results", "browser_results")
@@ -125,13 +131,8 @@ class ChatExtras:
         self.sources.read_lists(chunk, out)
         if (images := chunk.get("images")) is not None:
             self.pictures.read(images, out)
-        values = {
-            "response_id": chunk.get("id"),
-            "system_fingerprint": chunk.get("system_fingerprint"),
-            "service_tier": chunk.get("service_tier"),
-            "upstream_provider": chunk.get("provider"),
-            "related_questions": chunk.get("related_questions"),
-        }
+        values: dict[str, object] = {name: text_of(chunk.get(field)) for name, field in _NAMES.items()}
+        values["related_questions"] = chunk.get("related_questions")
         if filters := chunk.get("prompt_filter_results"):
             values["moderation"] = {"prompt_filter_results": filters}
         news = {name: value for name, value in values.items() if name not in self._told and _is_said(value)}

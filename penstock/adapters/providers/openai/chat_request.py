@@ -73,16 +73,20 @@ def _message(message: Any, provider: str) -> Any:
 
 
 def _with_extras(calls: list[Any], extras: list[ProviderBlock]) -> list[Any]:
-    """Give each call what the provider sent with it: by the call's id, or by its place if it had none."""
+    """Give each call what the provider sent with it: at its place if the id agrees or is missing, else by its id."""
     for block in extras:
         name = text_of(block.data.get("id"))
-        for place, call in enumerate(calls, 1):
-            if not isinstance(call, Mapping):
-                continue
-            is_its = call.get("id") == name if name else place == block.calls
-            if is_its and "extra_content" not in call:
-                calls[place - 1] = {**call, "extra_content": block.data.get("extra_content")}
+        place = block.calls - 1
+        at_place = _id_of(calls[place]) if 0 <= place < len(calls) else None
+        if at_place is None or name not in ("", at_place, at_place.removesuffix(f"_{place}")):
+            place = next((number for number, call in enumerate(calls) if name and _id_of(call) == name), -1)
+        if place >= 0 and "extra_content" not in calls[place]:
+            calls[place] = {**calls[place], "extra_content": block.data.get("extra_content")}
     return calls
+
+
+def _id_of(call: Any) -> str | None:
+    return text_of(call.get("id")) if isinstance(call, Mapping) else None
 
 
 def _call(call: Any) -> Any:

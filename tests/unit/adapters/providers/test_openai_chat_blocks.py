@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from penstock.adapters.providers.openai.chat_decoder import ChatDecoder
 from penstock.adapters.providers.openai.chat_provider import OpenAiChat
-from penstock.events import ProviderBlock, ReasoningBlock
+from penstock.events import ProviderBlock, ReasoningBlock, StreamCompleted
 from penstock.ports import (
     BlockDelta,
     ChatCall,
@@ -21,6 +22,7 @@ from penstock.ports import (
     TextDelta,
     ToolCallFragment,
 )
+from penstock.testing import Collector, ScriptedProvider, SimulatedSystem
 
 KEY = Secret("sk-test-123")
 
@@ -217,6 +219,49 @@ def test_extras_of_a_call_that_had_no_id_go_to_the_call_at_their_place() -> None
         "provider_blocks": [ProviderBlock(provider="router", data=data, calls=2)],
     }
     assert ["extra_content" in each for each in sent(message)["tool_calls"]] == [False, True]
+
+
+def test_calls_that_shared_an_id_get_each_its_own_extras() -> None:
+    def block(signature: str, calls: int) -> ProviderBlock:
+        extra = {"google": {"thought_signature": signature}}
+        data = {"type": "tool_call.extra_content", "id": "c", "extra_content": extra}
+        return ProviderBlock(provider="router", data=data, calls=calls)
+
+    message = {
+        "role": "assistant",
+        "tool_calls": [call("c"), call("c_1"), 5],  # the second id was made up, as the stream does
+        "provider_blocks": [block("s0", 1), block("s1", 2), block("s2", 3), block("s3", 9)],
+    }
+    first, second, third = sent(message)["tool_calls"]
+    assert first["extra_content"] == {"google": {"thought_signature": "s0"}}
+    assert second["extra_content"] == {"google": {"thought_signature": "s1"}}
+    assert third == 5
+
+
+def test_an_answer_goes_through_a_stream_and_back_into_the_request() -> None:
+    entries = [{**TEXT, "text": "Let me", "signature": "c2ln"}, {"type": "reasoning.encrypted", "data": "gAAA"}]
+    extras = [{"google": {"thought_signature": signature}} for signature in ("s0", "s1")]
+    calls = [{"index": place, **call("", extra_content=extra)} for place, extra in enumerate(extras)]  # without ids
+    deltas = decode(
+        {**details(*entries), "id": "r1"}, choice({"content": "Hi"}), choice({"tool_calls": calls}), choice({}, "stop")
+    )
+    with SimulatedSystem() as system:
+        stream = system.chat("m", "Hello", provider=ScriptedProvider(list(deltas), name="router"))
+        end = Collector(stream).wait_for_terminal()
+    assert isinstance(end, StreamCompleted)
+    assert (end.text, end.reasoning, end.finish_reason) == ("Hi", "Let me", "tool_calls")
+    assert [block.provider for block in end.reasoning_blocks] == ["router", "router"]
+    assert end.provider_metadata == {"response_id": "r1"}
+    message = {
+        "role": "assistant",
+        "content": end.text,
+        "tool_calls": [call(each.id, signature=each.signature) for each in end.tool_calls],
+        "provider_blocks": [msgspec.to_builtins(block) for block in end.provider_blocks],
+    }
+    back = sent(message)
+    assert back["reasoning_details"] == entries
+    assert [each["extra_content"] for each in back["tool_calls"]] == extras
+    assert "extra_content" not in json.dumps(sent(message, "other"))
 
 
 def test_custom_calls_keep_their_form_and_other_types_become_functions() -> None:
