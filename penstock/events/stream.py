@@ -134,7 +134,7 @@ class _Terminal(msgspec.Struct, frozen=True, kw_only=True):
     for all providers: ``response_id``, ``system_fingerprint``, ``service_tier``, ``container``, ``stop_sequence`` (the
     one that matched), ``refusal_details``, ``finish_message``, ``prompt_feedback``, ``moderation``, ``timings``
     (durations in the provider's units), ``cost`` (as the provider tells it), ``usage_details`` (counts that `Usage` has
-    no field for) …; each provider's page says which ones it gives.
+    no field for), ``upstream_provider``, ``native_finish_reason`` …; each provider's page says which ones it gives.
     """
 
     stream_id: str

@@ -148,6 +148,7 @@ def test_media_and_results_count_into_the_longest_answer() -> None:
         options = penstock.RequestOptions(max_answer_bytes=2_000)
         for step in (
             EventDelta(MediaPart(kind="image", data="x" * 3_000)),
+            EventDelta(MediaPart(kind="audio", data="x" * 3_000, is_partial=True)),
             EventDelta(ServerToolResult(id="s", name="n", output=["x" * 3_000])),
             CitationDelta(Citation(kind="url", cited_text="x" * 3_000)),
             BlockDelta({"type": "t", "data": "x" * 3_000}),

@@ -48,6 +48,8 @@ MODULES: Final[dict[str, tuple[str, ...]]] = {
     "adapters/providers/gemini/decoder.py": (f"{_PROVIDERS}test_gemini.py", "tests/contract/test_corpus_gemini.py"),
     "adapters/providers/openai/chat_decoder.py": (
         f"{_PROVIDERS}test_openai_chat.py",
+        f"{_PROVIDERS}test_openai_chat_blocks.py",
+        f"{_PROVIDERS}test_openai_chat_extras.py",
         "tests/contract/test_corpus_openai.py",
     ),
     "supervisors/children.py": (f"{_HOUSE}test_supervisor.py",),

@@ -104,7 +104,10 @@ class Extras:
         match event:
             case ServerToolCall() | ServerToolResult():
                 self._server_tools.append(event)
-            case MediaPart(is_partial=False):
+            case MediaPart(is_partial=True):
+                self.weight += len(event.data)  # the decoder may keep it for the whole
+                return
+            case MediaPart():
                 self._media.append(event)
             case Logprobs(tokens=tokens):
                 self._logprobs += tokens
