@@ -33,7 +33,10 @@ __all__ = ["beta_headers", "messages_body"]
 DEFAULT_MAX_TOKENS = 4096
 """``max_tokens`` if the call has none; the API has no default of its own and requires the parameter."""
 
-_OPENAI_FIELDS = {"name", "tool_calls", "function_call", "reasoning_blocks", "refusal", "audio", "annotations"}
+_OPENAI_FIELDS = {
+    *("name", "tool_calls", "function_call", "refusal", "audio", "annotations"),
+    *("reasoning_blocks", "provider_blocks"),
+}
 """Fields of an OpenAI message that the API would refuse."""
 
 
@@ -68,7 +71,7 @@ def messages_body(call: ChatCall) -> dict[str, Any]:
     system_blocks = [*to_parts(body.pop("system", None)), *_system_blocks(system)]
     if system_blocks:
         body["system"] = _simplified(system_blocks)
-    body["messages"] = _messages(others)
+    body["messages"] = _messages(others, call.provider)
     max_tokens = body.pop("max_completion_tokens", None) or _default_max_tokens(body.get("thinking"))
     body.setdefault("max_tokens", max_tokens)
     stop = body.pop("stop", None)
@@ -146,7 +149,7 @@ def _simplified(blocks: list[dict[str, Any]]) -> object:
     return blocks
 
 
-def _messages(messages: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+def _messages(messages: Iterable[dict[str, Any]], provider: str) -> list[dict[str, Any]]:
     """Translate the conversation. Consecutive tool results go into one user message, as the API requires."""
     translated: list[dict[str, Any]] = []
     ids = _CallIds()
@@ -159,7 +162,7 @@ def _messages(messages: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
             results.append(_tool_result(message, ids))
             continue
         results = None
-        if (other := _message(message, ids)) is not None:
+        if (other := _message(message, ids, provider)) is not None:
             translated.append(other)
     return [*translated[:-1], _without_trailing_blanks(translated[-1])] if translated else translated
 
@@ -204,14 +207,14 @@ class _CallIds:
 _INVALID_CHARACTERS = re.compile(r"[^a-zA-Z0-9_-]")
 
 
-def _message(message: dict[str, Any], ids: _CallIds) -> dict[str, Any] | None:
+def _message(message: dict[str, Any], ids: _CallIds, provider: str) -> dict[str, Any] | None:
     """Translate one message. None: it is an empty answer, or reasoning alone, both of which the API refuses."""
     content = message.get("content")
     others = {name: value for name, value in message.items() if name not in _OPENAI_FIELDS}
     if message["role"] != "assistant":
         return {**others, "content": content if isinstance(content, str) else _blocks(content)}
     # Reasoning comes first and unchanged: the API refuses a turn if signed blocks were moved.
-    reasoning = [_reasoning_block(block) for block in parse_reasoning_blocks(message, _REASONING_KINDS)]
+    reasoning = [_reasoning_block(block) for block in parse_reasoning_blocks(message, _REASONING_KINDS, provider)]
     texts = _blocks(content) or _blocks(message.get("refusal"))
     calls = [_tool_use(call, ids) for call in parse_calls(message)]
     if not texts and not calls:

@@ -126,7 +126,7 @@ class ResponsesDecoder(EventDecoder):
             if not out or type(out[-1]) is not KeepAlive:
                 out.append(KeepAlive())
         else:
-            self.skipped += 1
+            self._skip(event.type, self._payload(sse), out)
 
     # --- the lenient path ------------------------------------------------------------------------------------------
 
@@ -163,7 +163,7 @@ class ResponsesDecoder(EventDecoder):
                 payload = {key: value for key, value in payload.items() if key != "type"}
             self._fail(payload, out)
         else:
-            self.skipped += 1
+            self._skip(sse.event, payload, out)
 
     # --- text ------------------------------------------------------------------------------------------------------
 
@@ -227,7 +227,7 @@ class ResponsesDecoder(EventDecoder):
         elif kind == "reasoning":
             self._reasoning_block(event, item, out)
         elif kind not in HOSTED_TOOLS:
-            self.skipped += 1
+            self._skip(f"item.{kind}", item, out)
 
     def _whole_message(self, event: ResponsesEvent, item: dict[str, Any], out: list[Delta]) -> None:
         if self._has_emitted(event, TextDelta, RefusalDelta):

@@ -30,14 +30,14 @@ def responses_body(call: ChatCall) -> dict[str, Any]:
     if call.resumable:
         parameters = {"background": True, "store": True, **parameters}
     # The API finds reasoning by its id only if it stores responses; otherwise it needs the encrypted text.
-    items = _to_input(call.input, is_stored=parameters.get("store") is not False)
+    items = _to_input(call.input, call.provider, is_stored=parameters.get("store") is not False)
     return {"model": call.model, "input": items, "stream": True, **parameters}
 
 
 # --- messages to items ---------------------------------------------------------------------------------------------
 
 
-def _to_input(given: Any, *, is_stored: bool) -> Any:
+def _to_input(given: Any, provider: str, *, is_stored: bool) -> Any:
     """Convert chat messages to input items. ``is_stored``: reasoning may be referred to by its id alone."""
     if not isinstance(given, (list, tuple)):
         return given
@@ -49,13 +49,15 @@ def _to_input(given: Any, *, is_stored: bool) -> Any:
         elif message["role"] in ("tool", "function"):
             items.append(_call_output(message, custom_ids))
         elif message["role"] == "assistant":
-            items += _assistant_items(message, custom_ids, is_stored)
+            items += _assistant_items(message, custom_ids, provider, is_stored)
         else:
             items.append(_message_item(message, message.get("content"), _INPUT_TEXT))
     return items
 
 
-def _assistant_items(message: Mapping[str, Any], custom_ids: set[str], is_stored: bool) -> list[dict[str, Any]]:
+def _assistant_items(
+    message: Mapping[str, Any], custom_ids: set[str], provider: str, is_stored: bool
+) -> list[dict[str, Any]]:
     """Convert an assistant's message to its reasoning, its text and its calls, in this order."""
     given = message.get("tool_calls")
     own = [call for call in given if isinstance(call, Mapping) and not is_server_call(call)] if _is_list(given) else []
@@ -71,7 +73,7 @@ def _assistant_items(message: Mapping[str, Any], custom_ids: set[str], is_stored
         return texts  # the API refuses reasoning that nothing follows
     reasoning = [
         _reasoning_item(block.id, block.text, block.signature)
-        for block in parse_reasoning_blocks(message, ("reasoning",))
+        for block in parse_reasoning_blocks(message, ("reasoning",), provider)
         if block.signature or (block.id and is_stored)
     ]
     return reasoning + texts + calls
@@ -82,7 +84,10 @@ def _message_item(message: Mapping[str, Any], content: Any, text_type: str) -> d
     return {**others, "content": _content(content, text_type)}
 
 
-_CHAT_ONLY_FIELDS = {"name", "refusal", "audio", "tool_calls", "function_call", "tool_call_id", "reasoning_blocks"}
+_CHAT_ONLY_FIELDS = {
+    *("name", "refusal", "audio", "tool_calls", "function_call", "tool_call_id"),
+    *("reasoning_blocks", "provider_blocks"),
+}
 
 
 def _reasoning_item(item_id: str | None, text: str, encrypted: str) -> dict[str, Any]:
