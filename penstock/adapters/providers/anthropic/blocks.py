@@ -35,20 +35,28 @@ RETURNED: Final = frozenset({"thinking", "redacted_thinking", "container_upload"
 """Other types of blocks that are given back as they came; ``tool_use`` only if a program of the model's called it."""
 
 
-class _Block:
-    """A block that has begun and not ended.
+class _Thought:
+    """A block of reasoning that has begun and not ended."""
 
-    ``data``: the block as it began, without lone surrogates; None if it is not given back. ``pieces``: its text or
-    arguments so far.
+    __slots__ = ("pieces", "signature")
+
+    def __init__(self, signature: str) -> None:
+        self.pieces: list[str] = []
+        self.signature = signature
+
+
+class _Block:
+    """Another block that has begun and not ended, and that is given back.
+
+    ``data`` is the block as it began, without lone surrogates; ``pieces``: the arguments so far, if it is a call.
     """
 
-    __slots__ = ("data", "kind", "pieces", "signature")
+    __slots__ = ("data", "kind", "pieces")
 
-    def __init__(self, kind: str, data: dict[str, Any] | None = None, signature: str = "") -> None:
+    def __init__(self, kind: str, data: dict[str, Any]) -> None:
         self.kind = kind
         self.data = data
         self.pieces: list[str] = []
-        self.signature = signature
 
 
 class ContentBlocks:
@@ -67,6 +75,7 @@ class ContentBlocks:
         self._skip = skip
         self._had_text = False  # in an earlier part
         self._last = ""  # the type of the block that began last
+        self._thoughts: dict[int, _Thought] = {}
         self._open: dict[int, _Block] = {}
         self._streamed: set[int] = set()  # indices of calls with arguments in fragments
         self._citations: list[Citation] = []  # of the text under way: the API sends them before the text
@@ -77,9 +86,8 @@ class ContentBlocks:
 
     def add_thinking(self, index: int, text: str, out: list[Delta]) -> None:
         """Add a piece of reasoning, which is not empty."""
-        block = self._open.get(index)
-        if block is not None and block.kind == "thinking":
-            block.pieces.append(text)
+        if thought := self._thoughts.get(index):
+            thought.pieces.append(text)
         out.append(ReasoningDelta(text))
 
     def add_arguments(self, index: int, text: str, out: list[Delta]) -> None:
@@ -91,8 +99,7 @@ class ContentBlocks:
             self._skip("input_json_delta", event | {"delta": {"type": "input_json_delta", "partial_json": text}}, out)
             return
         out.append(ToolCallFragment(index=index, arguments=text))
-        block = self._open.get(index)
-        if block is not None and block.data is not None:
+        if block := self._open.get(index):
             block.pieces.append(text)
 
     def add(self, index: int, delta: dict[str, Any], event: object, out: list[Delta]) -> None:
@@ -107,10 +114,9 @@ class ContentBlocks:
             self.add_arguments(index, text_of(delta.get("partial_json")), out)
         elif kind == "citations_delta":
             self._add_citation(delta.get("citation"), out)
-        elif kind == "signature_delta" and block is not None and block.kind == "thinking":
-            block.signature = text_of(delta.get("signature"))
+        elif kind == "signature_delta" and index in self._thoughts:
+            self._thoughts[index].signature = text_of(delta.get("signature"))
         elif kind == "compaction_delta" and block is not None and block.kind == "compaction":
-            assert block.data is not None
             block.data |= {
                 name: replace_surrogates(text)
                 for name in ("content", "encrypted_content")
@@ -188,7 +194,7 @@ class ContentBlocks:
             self._start_part()
             out.append(BlockStart("reasoning"))  # before `Thinking`: it is not yet a sign that the reasoning has ended
         out.append(Thinking())
-        self._open[index] = _Block("thinking", signature=text_of(block.get("signature")))
+        self._thoughts[index] = _Thought(text_of(block.get("signature")))
         self._add_thinking(index, text_of(block.get("thinking")), out)
 
     def _start_part(self) -> None:
@@ -221,7 +227,7 @@ class ContentBlocks:
     def _tell_result(self, kind: str, block: dict[str, Any], out: list[Delta]) -> None:
         call_id, content = block["tool_use_id"], block.get("content")
         for index, other in tuple(self._open.items()):  # from servers that do not send the end of a block
-            if other.data is not None and other.data.get("id") == call_id:
+            if other.data.get("id") == call_id:
                 self.stop(index, out)
         name = self._names.get(call_id) or kind.removesuffix(RETURNED_ENDING)
         is_error = block.get("is_error") is True
@@ -235,30 +241,28 @@ class ContentBlocks:
     def stop(self, index: int, out: list[Delta]) -> None:
         """End a block."""
         self._tell_citations(out)
+        thought = self._thoughts.pop(index, None)
+        if thought is not None and thought.signature:
+            _tell_thought(thought, out)
         block = self._open.pop(index, None)
         if block is None:
             return
-        if block.kind == "thinking":
-            _tell_thinking(block, out)
-        elif block.data is None:
-            return
-        elif block.kind == "compaction":
+        if block.kind == "compaction":
             out.append(BlockDelta(block.data | {"content": block.data.get("content") or None}))
         else:
-            self._tell_call(block, block.data, out)
+            self._tell_call(block, out)
 
     def end(self, out: list[Delta]) -> None:
-        """End the message: tell what waits for the end of a text, if that is not told."""
-        if self._citations:
-            self._tell_citations(out)
+        """End the message: tell what waits for the end of a text."""
+        self._tell_citations(out)
 
     def _tell_citations(self, out: list[Delta]) -> None:
         out += [CitationDelta(citation, is_of_block=True) for citation in self._citations]
         self._citations.clear()
 
-    def _tell_call(self, block: _Block, data: dict[str, Any], out: list[Delta]) -> None:
+    def _tell_call(self, block: _Block, out: list[Delta]) -> None:
         """Tell a call whose arguments are complete. If they are no object, an empty one is given back."""
-        raw = "".join(block.pieces)
+        data, raw = block.data, "".join(block.pieces)
         given = _parsed(raw) if raw else data.get("input")
         call_id, name = text_of(data.get("id")), text_of(data.get("name"))
         if block.kind in SERVER_CALLS:
@@ -274,12 +278,11 @@ class ContentBlocks:
         return f"server_{self._nameless - 1}"
 
 
-def _tell_thinking(block: _Block, out: list[Delta]) -> None:
-    """Tell a block of reasoning that is complete, if it is signed: an unsigned one is not given back."""
-    if block.signature:
-        text, signature = replace_surrogates("".join(block.pieces)), replace_surrogates(block.signature)
-        out.append(ReasoningBlockDelta(ReasoningBlock(kind="thinking", text=text, signature=signature)))
-        out.append(BlockDelta({"type": "thinking", "thinking": text, "signature": signature}))
+def _tell_thought(thought: _Thought, out: list[Delta]) -> None:
+    """Tell a block of reasoning that is complete and signed; an unsigned one is not given back."""
+    text, signature = replace_surrogates("".join(thought.pieces)), replace_surrogates(thought.signature)
+    out.append(ReasoningBlockDelta(ReasoningBlock(kind="thinking", text=text, signature=signature)))
+    out.append(BlockDelta({"type": "thinking", "thinking": text, "signature": signature}))
 
 
 def _parsed(raw: str) -> object:

@@ -110,7 +110,7 @@ class MessagesDecoder(EventDecoder):
             content.has_text = True
         if reasons:
             content.has_reasoning = True
-        if self.done or is_end:
+        if is_end:
             content.end(out)
         if self._has_surrogates:
             out = self._surrogates.join(out, is_end=self.done or is_end)
@@ -137,7 +137,7 @@ class MessagesDecoder(EventDecoder):
             except RecursionError:  # nested just deeply enough to be parsed but not encoded again
                 self._skip(kind, payload, out)
         elif data.strip() == "[DONE]":  # from servers that also speak OpenAI's dialect
-            self.done = True
+            self._message_stop(fields, out)
         else:
             self._skip(kind, payload, out)
 
@@ -151,7 +151,7 @@ class MessagesDecoder(EventDecoder):
     def _whole_message(self, message: dict[str, Any], out: list[Delta]) -> None:
         """Read a whole answer, from a server that does not stream."""
         self._read_message(message, out)
-        self.done = True
+        self._message_stop(message, out)
 
     def _read_message(self, message: dict[str, Any], out: list[Delta]) -> None:
         """Read a message's metadata and content so far; after one of the provider's own tools it may be complete."""
@@ -190,7 +190,8 @@ class MessagesDecoder(EventDecoder):
         self._read_finish(fields.get("stop_reason"), out)
         self._read_usage(event.get("usage"), out)
 
-    def _message_stop(self, _event: dict[str, Any], _out: list[Delta]) -> None:
+    def _message_stop(self, _event: dict[str, Any], out: list[Delta]) -> None:
+        self._content.end(out)
         self.done = True
 
     def _read_finish(self, stop_reason: object, out: list[Delta]) -> None:
