@@ -302,7 +302,7 @@ class GeminiDecoder(EventDecoder):
             )
             if tool in candidate.open_tools:
                 candidate.open_tools.remove(tool)
-            status = text_of(value.get("outcome")) or None
+            status = replace_surrogates(text_of(value.get("outcome"))) or None
             is_error = status not in (None, "OUTCOME_OK")
             output = known.get("output", known.get("response", known))
             out.append(
