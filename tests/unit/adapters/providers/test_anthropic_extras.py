@@ -385,7 +385,7 @@ def test_a_tool_of_an_mcp_server_has_its_own_name_and_its_server_goes_back() -> 
 )
 def test_every_kind_of_result_is_told_and_goes_back(kind: str, name: str) -> None:
     for content, is_error in (({"type": "x_result", "n": 1}, False), ({"type": f"{kind}_error"}, True), ([], False)):
-        block = {"type": kind, "tool_use_id": "srv9", "content": content, "caller": {"type": "direct"}}
+        block: dict[str, Any] = {"type": kind, "tool_use_id": "srv9", "content": content, "caller": {"type": "direct"}}
         assert told(start(0, **block), stop(0)) == [
             EventDelta(ServerToolResult(id="srv9", name=name, output=content, is_error=is_error)),
             BlockDelta(block),
@@ -531,7 +531,7 @@ def test_what_is_said_of_the_whole_answer_is_told_when_it_is_known() -> None:
     begun = head(
         id="msg_1", container=None, stop_sequence=None, usage={"service_tier": "standard", "inference_geo": "us"}
     )
-    ended = {
+    ended: dict[str, Any] = {
         "type": "message_delta",
         "delta": {"stop_reason": "stop_sequence", "stop_sequence": "END", "container": container},
         "context_management": edits,
