@@ -229,7 +229,7 @@ class ContentBlocks:
         for index, other in tuple(self._open.items()):  # from servers that do not send the end of a block
             if other.data.get("id") == call_id:
                 self.stop(index, out)
-        name = self._names.get(call_id) or kind.removesuffix(RETURNED_ENDING)
+        name = self._names.get(call_id) or replace_surrogates(kind.removesuffix(RETURNED_ENDING))
         is_error = block.get("is_error") is True
         if isinstance(content, dict) and text_of(content.get("type")).endswith("_error"):
             is_error = True

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+import msgspec
 import pytest
 
 from penstock.adapters.providers.anthropic.decoder import MessagesDecoder
@@ -658,3 +659,27 @@ def test_only_what_no_typed_event_or_field_covers_is_unknown() -> None:
 
 def test_empty_arguments_are_no_surprise() -> None:
     assert _decoded([sse(piece(7, type="input_json_delta", partial_json=""))])[1].skipped == 0
+
+
+def test_half_a_character_in_the_type_of_a_result_is_replaced() -> None:
+    kind = "new_\ud83d_tool_result"
+    event = json.dumps({"type": "content_block_start", "index": 0, "content_block": {"type": kind, "tool_use_id": "s"}})
+    deltas = MessagesDecoder(1_000_000).feed(f"data: {event}\n\n".encode())
+    assert [delta.event.name for delta in deltas if isinstance(delta, EventDelta)] == ["new_\ufffd"]  # type: ignore[union-attr]
+    msgspec.json.encode(deltas)
+
+
+def test_half_a_character_anywhere_else_can_be_written_as_json() -> None:
+    half = "\ud83d"
+    blocks: list[dict[str, Any]] = [
+        {"type": "server_tool_use", "id": half, "name": half, "input": {half: half}, "caller": {"type": half}},
+        {"type": "web_search_tool_result", "tool_use_id": half, "content": [{half: half}]},
+        {"type": "compaction", "content": half, half: half},
+        {"type": "fallback", "to": {"model": half}},
+        {"type": "text", "text": "a", "citations": [{"type": "page_location", half: half, "document_title": half}]},
+    ]
+    usage = {"service_tier": half, half: half}
+    message = head(id=half, container={half: half}, stop_sequence=half, content=blocks, usage=usage)
+    deltas, decoder = _decoded([sse(message)])
+    msgspec.json.encode([deltas, decoder.model])
+    assert decoder.skipped == 0
