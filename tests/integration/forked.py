@@ -11,12 +11,13 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from penstock.cli import main
 
 __all__ = ["command"]
 
-_FORKS = multiprocessing.get_context("forkserver")
+_FORKS: Any = multiprocessing.get_context("forkserver")
 # What the commands import when they run. None of it starts a thread, which would not survive a fork.
 _FORKS.set_forkserver_preload(
     [

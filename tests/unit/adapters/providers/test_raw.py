@@ -97,3 +97,10 @@ def test_a_payload_has_no_surrogates_and_can_be_encoded() -> None:
     for _ in range(100_000):
         deep = [deep]
     assert without_surrogates(deep) == "[nested too deeply]"
+
+
+@pytest.mark.parametrize("raw", ["unknown", "all"])
+def test_half_a_character_in_a_type_is_replaced(raw: str) -> None:
+    decoder = MessagesDecoder(LIMIT, raw)  # type: ignore[arg-type]
+    deltas = decoder.feed(b'data: {"type": "new\\ud83d"}\n\n')
+    assert [delta.event.type for delta in deltas if is_raw(delta)] == ["new\ufffd"]  # type: ignore[union-attr]
