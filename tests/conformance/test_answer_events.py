@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 import penstock
+from penstock.adapters.tools import to_tool
 from penstock.config.options import StreamOptions
-from penstock.errors import ApiError, ProtocolError
+from penstock.errors import ApiError, ProtocolError, ProviderTimeout
 from penstock.events import (
     AnswerPart,
     Citation,
@@ -123,6 +124,18 @@ def test_citations_are_counted_from_the_start_of_the_answer() -> None:
         assert [end.text[c.start : c.end] for c in end.citations[:3]] == ["one", "three", "four"]
 
 
+def test_citations_of_a_later_round_are_counted_from_the_start_of_the_whole_text() -> None:
+    cited = CitationDelta(Citation(kind="url", url="u", start=0, end=4))
+    with SimulatedSystem(1) as system:
+        provider = ScriptedProvider(
+            ended("First ", cited, ToolCallFragment(index=0, id="c", name="f", arguments="{}")),
+            ended("then ", BlockStart("text"), "last", cited, CitationDelta(Citation(kind="url"), is_of_block=True)),
+        )
+        end = system.agent(model="m", provider=provider, tools=[f]).chat("x", timeout=20)
+        assert end.text == "First then last"
+        assert [end.text[c.start : c.end] for c in end.citations] == ["Firs", "last", "last"]
+
+
 def test_a_failed_and_a_cancelled_stream_have_what_came() -> None:
     with SimulatedSystem(1) as system:
         steps = ("a", CALL, PICTURE, CitationDelta(Citation(kind="url", url="u")), MetadataDelta({"response_id": "r"}))
@@ -179,6 +192,50 @@ def test_raw_events_precede_what_is_made_of_them_and_do_not_prevent_a_retry(seed
         said = [e.type if isinstance(e, ProviderEvent) else getattr(e, "text", "") for e in collector.events]
         assert said == ["start", "one", "a", "two", "b", "end", "ab"]
         assert stream.statistics().tokens_delivered == 2
+
+
+@pytest.mark.parametrize("silent", [raw("ping"), BlockStart("text", phase="commentary"), MetadataDelta({"a": "b"})])
+def test_what_is_no_progress_does_not_keep_a_silent_answer_alive(silent: Any) -> None:
+    with SimulatedSystem(1) as system:
+        request = penstock.RequestOptions(idle_timeout=5.0)
+        steps: list[Any] = ["a", *[step for _ in range(20) for step in (1.0, silent)]]
+        stream = system.chat("m", "x", provider=ScriptedProvider(steps), options=FAST, request_options=request)
+        with pytest.raises(ProviderTimeout, match="idle"):
+            stream.result(timeout=60)
+        end = stream._record.log.terminal
+        assert end is not None
+        assert end.metrics is not None
+        assert end.metrics.total_time_s < 7
+
+
+def test_raw_events_do_not_end_the_patience_for_reasoning() -> None:
+    with SimulatedSystem(1) as system:
+        request = penstock.RequestOptions(idle_timeout=5.0, reasoning_timeout=60.0)
+        steps: list[Any] = [[raw("r"), ReasoningDelta("hm")], 1.0, raw("ping"), 20.0, "a"]
+        stream = system.chat("m", "x", provider=ScriptedProvider(ended(*steps)), options=FAST, request_options=request)
+        assert stream.result(timeout=60).text == "a"
+
+
+def test_so_many_raw_events_that_they_count_as_a_beginning_stay_in_order() -> None:
+    with SimulatedSystem(1) as system:
+        names = [str(n) for n in range(1_200)]
+        stream = system.chat("m", "x", provider=ScriptedProvider(ended(*map(raw, names), "a")), options=FAST)
+        collector = Collector(stream)
+        assert stream.result(timeout=10).text == "a"
+        system.settle()
+        assert [e.type for e in collector.events if isinstance(e, ProviderEvent)] == names
+
+
+def test_the_phase_of_an_attempt_that_failed_does_not_stay() -> None:
+    with SimulatedSystem(1) as system:
+        provider = ScriptedProvider(
+            ScriptedAttempt((BlockStart("text", phase="commentary"), BUSY), finish=None), ended("a")
+        )
+        stream = system.chat("m", "x", provider=provider, options=FAST, request_options=QUICK)
+        collector = Collector(stream)
+        stream.result(timeout=10)
+        system.settle()
+        assert [e.phase for e in collector.events if isinstance(e, TokenEvent)] == [None]
 
 
 def test_raw_events_wait_for_room_like_tokens() -> None:
@@ -425,6 +482,45 @@ def test_a_paused_turn_that_goes_on_to_call_a_tool_is_one_round() -> None:
         assert (result["content"], last["content"]) == ("ok", "three")
 
 
+def test_a_paused_turn_that_is_cancelled_while_its_tool_runs_keeps_each_word_once() -> None:
+    with SimulatedSystem(1) as system:
+        provider = ScriptedProvider(
+            ended("One ", block("search"), finish=PAUSE),
+            ended(
+                "two",
+                ToolCallFragment(index=0, id="c", name="ask", arguments="{}"),
+                finish=FinishDelta("tool_calls", "t"),
+            ),
+        )
+
+        @penstock.tool(needs_approval=True)
+        def ask() -> str:
+            """Wait for the user."""
+            return "ok"
+
+        agent = system.agent(model="m", provider=provider, tools=[ask])
+        stream = agent.stream_chat("x")
+        system.advance(5.0)
+        stream.cancel()
+        system.advance(1.0)
+        assert [message.get("content") for message in agent.history if message["role"] == "assistant"] == [
+            "One two",
+            "[interrupted]",
+        ]
+
+
+def test_blocks_of_another_provider_are_counted_in_the_answer() -> None:
+    def message(maker: str) -> dict[str, Any]:
+        sealed = [{"provider": maker, "data": {"type": "thinking"}}] * 2
+        return {"role": "assistant", "content": "Hi", "provider_blocks": sealed}
+
+    with SimulatedSystem(1) as system:
+        for maker, count in (("scripted", None), ("other", 2)):
+            messages = [{"role": "user", "content": "x"}, message(maker), {"role": "user", "content": "y"}]
+            stream = system.chat("m", messages, provider=ScriptedProvider(ended("a")), options=FAST)
+            assert stream.result(timeout=10).provider_metadata.get("dropped_blocks") == count
+
+
 # --- calls of other types ----------------------------------------------------------------------------------------
 
 
@@ -475,6 +571,54 @@ def test_a_tool_runs_calls_of_its_type_and_no_others() -> None:
         assert (results["a"], results["b"]) == ("applied", "ran")
         assert "There is no tool 'patch'" in results["c"]
         assert "There is no tool 'computer'" in results["d"]
+
+
+def test_a_custom_call_at_the_length_limit_is_not_run() -> None:
+    ran: list[str] = []
+
+    @penstock.tool(type="custom")
+    def patch(text: str) -> str:
+        """Apply a patch."""
+        ran.append(text)
+        return "applied"
+
+    with SimulatedSystem(1) as system:
+        call = ToolCallFragment(index=0, id="a", name="patch", arguments="*** half of it", type="custom")
+        provider = ScriptedProvider(ended(call, finish=FinishDelta("length", "max_tokens")))
+        end = system.agent(model="m", provider=provider, tools=[patch]).chat("x", timeout=20)
+        assert (end.finish_reason, ran) == ("length", [])
+
+
+def test_tools_of_other_types_refuse_what_they_cannot_use() -> None:
+    def two(a: str, b: str) -> str:
+        return a + b
+
+    def one(a: str) -> str:
+        return a
+
+    for function, options, field in (
+        (one, {"type": "python"}, "tool.type"),
+        (two, {"type": "custom"}, "tool two"),
+        (one, {"type": "custom", "schema": {"type": "object"}}, "tool.schema"),
+        (one, {"type": "local_shell", "format": {"type": "text"}}, "tool.format"),
+        (one, {"format": {"type": "text"}}, "tool.format"),
+        (one, {"type": "custom", "format": "text"}, "tool.format"),
+    ):
+        with pytest.raises(penstock.OptionError) as caught:
+            penstock.tool(**options)(function)
+        assert caught.value.field == field
+
+
+def test_a_tool_of_another_type_may_be_a_pair_of_its_form_and_a_function() -> None:
+    def run(action: Any) -> str:
+        return str(action)
+
+    grammar = {"type": "grammar", "syntax": "regex", "definition": "a+"}
+    custom = to_tool(({"type": "custom", "custom": {"name": "patch", "description": "d", "format": grammar}}, run))
+    assert (custom.name, custom.description, custom.type, custom.format) == ("patch", "d", "custom", grammar)  # type: ignore[attr-defined]
+    shell = to_tool(({"type": "local_shell"}, run))
+    assert (shell.name, shell.type) == ("local_shell", "local_shell")  # type: ignore[attr-defined]
+    assert shell.check({"command": ["ls"]}) == {"action": {"command": ["ls"]}}
 
 
 def test_a_custom_call_that_was_cut_off_is_not_run() -> None:

@@ -12,10 +12,11 @@ from penstock.actors.call.record import CallRecord, Candidate
 from penstock.actors.runtime.mailbox import Mailbox
 from penstock.actors.stream.record import StreamRecord
 from penstock.config.options import RequestOptions, StreamOptions
-from penstock.events import Usage
+from penstock.events import ProviderEvent, Usage
 from penstock.ports import (
     ChatCall,
     Delta,
+    EventDelta,
     FinishDelta,
     KeepAlive,
     ProviderRequest,
@@ -126,6 +127,17 @@ def test_an_attempt_that_refused_deltas_did_not_take_all(simulation: Simulation,
     scene.attempt.ended(Decoded(), None)  # type: ignore[arg-type]
     assert not scene.attempt.took_all
     assert scene.waiting == ["a"]
+
+
+def test_an_answer_without_a_delta_has_the_events_that_came() -> None:
+    with Simulation() as simulation:
+        scene = Scene(simulation)
+        assert scene.offer(EventDelta(ProviderEvent(type="", payload="[DONE]"))) is True
+        assert scene.record.intake.events == 0
+        assert not scene.attempt.has_progressed
+        scene.attempt.push_completed_calls()
+        scene.attempt.push_completed_calls()
+        assert scene.record.intake.events == 1
 
 
 def test_an_attempt_whose_items_wait_for_room_did_not_take_all(simulation: Simulation) -> None:

@@ -39,6 +39,7 @@ from penstock.ports import (
     ErrorDelta,
     EventDelta,
     FinishDelta,
+    FinishHeld,
     MetadataDelta,
     ReasoningBlockDelta,
     ReasoningDelta,
@@ -224,7 +225,7 @@ class GeminiDecoder(EventDecoder):
         if response_id := replace_surrogates(text_of(chunk.get("responseId"))):
             values["response_id"] = response_id
         feedback = chunk.get("promptFeedback")
-        if isinstance(feedback, dict) and feedback.get("blockReason"):
+        if isinstance(feedback, dict) and any(feedback.values()):
             values["prompt_feedback"] = without_surrogates(feedback)
         candidates = chunk.get("candidates")
         first = candidates[0] if isinstance(candidates, list) and candidates else None
@@ -256,7 +257,9 @@ class GeminiDecoder(EventDecoder):
                 self._skip("parts", part, deltas)
         reason = text_of(wire.get("finishReason"))
         # With code that runs, a "STOP" comes before the result and the rest of the answer.
-        if reason not in _NOT_FINISHED and not (reason == "STOP" and candidate.open_tools):
+        if reason == "STOP" and candidate.open_tools:
+            deltas.append(FinishHeld())
+        elif reason not in _NOT_FINISHED:
             self._unfinished -= candidate.finish is None
             self._read_finish(reason, candidate, deltas)
         self.finished = 0 in self._candidates and not self._unfinished

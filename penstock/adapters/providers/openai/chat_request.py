@@ -1,7 +1,7 @@
 """The body of a chat completion request: OpenAI's own form, without what other providers need in messages.
 
 What this provider itself has sent to be returned goes back: entries of ``reasoning_details``, and the ``extra_content``
-of calls (Gemini's signature). Both come from the message's ``provider_blocks``, which say who made them; a call's
+of calls (Gemini's signature). Both come from the message's ``provider_blocks``, which name the provider; a call's
 ``signature`` does not, and is never sent.
 """
 

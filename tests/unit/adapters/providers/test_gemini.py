@@ -541,6 +541,8 @@ def test_a_blocked_prompt_is_an_error_with_its_reason() -> None:
     assert isinstance(delta.error, ContentFilterError)
     assert (delta.error.code, delta.error.message) == ("PROHIBITED_CONTENT", "No.")
     assert decode({"promptFeedback": {"safetyRatings": []}}) == []
+    ratings = {"safetyRatings": [{"category": "HARM", "probability": "LOW"}]}
+    assert decode({"promptFeedback": ratings}) == [MetadataDelta({"prompt_feedback": ratings})]
 
 
 def test_parts_that_nobody_is_told_of_are_counted() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from typing import Any
 
 import pytest
@@ -12,7 +11,18 @@ import penstock
 from penstock.adapters.providers.gemini.decoder import GeminiDecoder
 from penstock.errors import IncompleteStream
 from penstock.events import MediaPart, ServerToolCall, ServerToolResult
-from penstock.ports import BlockStart, Delta, EventDelta, FinishDelta, MetadataDelta, ReasoningDelta, TextDelta
+from penstock.ports import (
+    BlockStart,
+    Delta,
+    EventDelta,
+    FinishDelta,
+    FinishHeld,
+    MetadataDelta,
+    ReasoningDelta,
+    TextDelta,
+)
+from penstock.testing import HANG, ScriptedAttempt, ScriptedProvider, SimulatedSystem
+from penstock.testing.scripted import Step
 from tests.integration.raw_server import HEAD, Peer, RawServer
 
 CODE = {"executableCode": {"language": "PYTHON", "code": "print(6*7)"}}
@@ -48,7 +58,7 @@ DONE = EventDelta(ServerToolResult(id="server_0", name="code_execution", output=
 @pytest.mark.parametrize("size", [1_000_000, 1, 7])
 def test_the_stop_that_comes_with_code_is_not_the_end(size: int) -> None:
     decoder, deltas = decode(body(*RECORDED), size)
-    assert deltas == [CALL, DONE, BlockStart("text"), TextDelta("It is 42."), FinishDelta("stop", "STOP")]
+    assert deltas == [CALL, FinishHeld(), DONE, BlockStart("text"), TextDelta("It is 42."), FinishDelta("stop", "STOP")]
     assert (decoder.finished, decoder.skipped) == (True, 0)
 
 
@@ -129,23 +139,45 @@ def test_what_is_said_of_the_whole_answer_is_told_once() -> None:
     assert told == [{"response_id": "r1", "finish_message": "Blocked."}]
 
 
-@pytest.mark.parametrize("is_whole", [True, False])
-def test_the_stream_waits_for_the_rest_although_the_grace_is_over(is_whole: bool) -> None:
-    """The pause is ten times as long as ``finish_grace``."""
+def paced(chunks: list[Any], *pauses: float) -> ScriptedAttempt:
+    """What the decoder makes of each chunk, with pauses in between."""
+    decoder = GeminiDecoder(1_000_000)
+    steps: list[Step] = []
+    for one, pause in zip(chunks, pauses, strict=True):
+        steps += [pause, decoder.feed(body(one))]
+    return ScriptedAttempt(tuple(steps), finish=None, done=False)
 
+
+def test_the_stream_waits_for_the_rest_although_the_grace_is_over() -> None:
+    options = penstock.RequestOptions(finish_grace=2.0, idle_timeout=30.0)
+    with SimulatedSystem(1) as system:
+        provider = ScriptedProvider(paced(RECORDED, 0.0, 3.0, 0.1))
+        end = system.chat("m", "x", provider=provider, request_options=options).result(60)
+        assert (end.text, end.finish_reason) == ("It is 42.", "stop")
+
+
+def test_code_without_a_result_is_an_incomplete_answer_when_the_idle_clock_ends() -> None:
+    options = penstock.RequestOptions(finish_grace=2.0, idle_timeout=30.0, max_retries=0)
+    with SimulatedSystem(1) as system:
+        attempt = paced(RECORDED[:1], 0.0)
+        provider = ScriptedProvider(ScriptedAttempt((*attempt.steps, HANG), finish=None))
+        stream = system.chat("m", "x", provider=provider, request_options=options)
+        with pytest.raises(IncompleteStream, match="for 30 s no result"):
+            stream.result(60)
+        end = stream._record.log.terminal
+        assert end is not None
+        assert end.metrics is not None
+        assert 30 <= end.metrics.total_time_s < 31
+
+
+def test_code_without_a_result_is_an_incomplete_answer_when_the_body_ends() -> None:
     def serve(peer: Peer) -> None:
         peer.read_request()
         peer.send(HEAD + b"Connection: close\r\n\r\n" + body(RECORDED[0]))
-        time.sleep(0.5)
-        if is_whole:
-            peer.send(body(*RECORDED[1:]))
 
-    options = penstock.RequestOptions(finish_grace=0.05, max_retries=0)
+    options = penstock.RequestOptions(max_retries=0)
     with RawServer(serve) as server, penstock.System() as system:
         url = f"http://localhost:{server.port}/v1beta"
         stream = system.chat("m", "x", provider="gemini", base_url=url, api_key="k", request_options=options)
-        if is_whole:
-            assert stream.result(10).text == "It is 42."
-        else:
-            with pytest.raises(IncompleteStream):
-                stream.result(10)
+        with pytest.raises(IncompleteStream):
+            stream.result(10)
