@@ -31,7 +31,7 @@ SEARCHING = [start(1, **SEARCH), stop(1)]
 
 @contextmanager
 def answering(*answers: list[dict[str, Any]]) -> Iterator[tuple[penstock.System, queue.Queue[Any]]]:
-    """A system whose provider ``anthropic`` gives these answers, and the bodies of the requests."""
+    """A system with these answers of the provider ``anthropic``, and the bodies of the requests."""
     waiting: queue.Queue[list[dict[str, Any]]] = queue.Queue()
     for answer in answers:
         waiting.put(answer)

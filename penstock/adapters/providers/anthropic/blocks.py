@@ -253,7 +253,7 @@ class ContentBlocks:
             self._tell_call(block, out)
 
     def end(self, out: list[Delta]) -> None:
-        """End the message: tell what waits for the end of a text."""
+        """End the message: report what waits for the end of a text."""
         self._tell_citations(out)
 
     def _tell_citations(self, out: list[Delta]) -> None:
@@ -261,7 +261,7 @@ class ContentBlocks:
         self._citations.clear()
 
     def _tell_call(self, block: _Block, out: list[Delta]) -> None:
-        """Tell a call whose arguments are complete. If they are no object, an empty one is given back."""
+        """Tell a call whose arguments are complete. If they are not an object, an empty one is given back."""
         data, raw = block.data, "".join(block.pieces)
         given = _parsed(raw) if raw else data.get("input")
         call_id, name = text_of(data.get("id")), text_of(data.get("name"))

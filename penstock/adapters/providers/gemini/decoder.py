@@ -220,7 +220,7 @@ class GeminiDecoder(EventDecoder):
             self._skip("", chunk, out)
 
     def _read_metadata(self, chunk: dict[str, Any], out: list[Delta]) -> None:
-        """Append what is said of the whole answer, unless it has been told."""
+        """Append what is said of the whole answer, unless it has been reported."""
         values: dict[str, object] = {}
         if response_id := replace_surrogates(text_of(chunk.get("responseId"))):
             values["response_id"] = response_id

@@ -51,7 +51,7 @@ class ChoiceReader:
     """
 
     def __init__(self, skip: Callable[[str, object], None], extras: ChatExtras | None = None) -> None:
-        """``skip`` is told what is not understood. Without ``extras``, only text, calls and the finish are read."""
+        """``skip`` gets what is not understood. Without ``extras``, only text, calls and the finish are read."""
         self.finish: FinishDelta | None = None
         self.has_content = False
         self.surrogates = SurrogateJoiner()

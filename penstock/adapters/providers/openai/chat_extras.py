@@ -45,7 +45,7 @@ class ChatExtras:
         self.pictures = Pictures(skip)
         self._audio = AudioPieces(skip)
         self._skip = skip
-        self._called: set[str] = set()  # server tools whose call has been told
+        self._called: set[str] = set()  # ids of reported calls of server tools
         self._answered: set[str] = set()
         self._call_ids: dict[int | None, str] = {}
         self._told: dict[str, object] = {}
@@ -127,7 +127,7 @@ class ChatExtras:
     # --- the answer as a whole -------------------------------------------------------------------------------------
 
     def read_chunk(self, chunk: dict[str, Any], out: list[Delta]) -> None:
-        """Append what a chunk says of the whole answer; what has been told is not repeated."""
+        """Append what a chunk says of the whole answer; nothing is reported twice."""
         self.sources.read_lists(chunk, out)
         if (images := chunk.get("images")) is not None:
             self.pictures.read(images, out)
