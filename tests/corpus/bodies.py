@@ -1,4 +1,4 @@
-"""The events of a recorded body, by the standard library alone: no code of Penstock is used, so that it can be tested by it."""
+"""The events of a recorded body, split by the standard library alone: what tests decoders must not use them."""
 
 from __future__ import annotations
 

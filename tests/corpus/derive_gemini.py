@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from tests.corpus.bodies import Json
-from tests.corpus.found import Found
+from tests.corpus.found import Found, Kind
 
 __all__ = ["derive"]
 
@@ -50,12 +50,12 @@ class _Reader:
     def _read_part(self, part: Json) -> None:
         found, signature = self.found, part.get("thoughtSignature")
         if "text" in part:
-            kind = "reasoning" if part.get("thought") else "text"
+            kind: Kind = "reasoning" if part.get("thought") else "text"
             if part["text"]:
                 if self._is_separated:
-                    found.joint("reasoning" if part.get("thought") else "text")
+                    found.joint(kind)
                 self._is_separated = False
-                found.say("reasoning" if kind == "reasoning" else "text", part["text"])
+                found.say(kind, part["text"])
             if signature:
                 found.reasoning("thought", signature)
                 found.block("text")
@@ -63,8 +63,7 @@ class _Reader:
         if part:
             self._is_separated = True
         if data := part.get("inlineData"):
-            kind = data["mimeType"].partition("/")[0]
-            found.medium(kind, data["data"], mime=data["mimeType"])
+            found.medium(data["mimeType"].partition("/")[0], data["data"], mime=data["mimeType"])
         if call := part.get("functionCall"):
             found.calls += bool(call.get("name"))
         self._read_own_tool(part)
@@ -104,7 +103,13 @@ class _Reader:
         if web := source.get("web"):
             self.found.cite(span, kind="url", url=web.get("uri"), title=web.get("title"))
         elif stored := source.get("retrievedContext"):
-            self.found.cite(span, kind="file", url=stored.get("uri"), title=stored.get("title"))
+            self.found.cite(
+                span,
+                kind="file",
+                url=stored.get("uri"),
+                title=stored.get("title"),
+                cited_text=stored.get("text"),
+            )
 
     def _span(self, start: int, end: int) -> tuple[int, int] | None:
         text = self.found.texts["text"].encode()
