@@ -75,9 +75,9 @@ class _Reader:
         self._read_content(content)
         found.say("refusal", delta.get("refusal") or "")
         logprobs = choice.get("logprobs")
-        for name in ("content", "refusal") if isinstance(logprobs, dict) else ():
-            for item in logprobs.get(name) or ():
-                found.token(item)
+        logprobs = logprobs if isinstance(logprobs, dict) else {}  # Together sends a bare number
+        for item in [*(logprobs.get("content") or ()), *(logprobs.get("refusal") or ())]:
+            found.token(item)
         if audio := delta.get("audio"):
             self._sound_id = audio.get("id") or self._sound_id
             if words := audio.get("transcript"):

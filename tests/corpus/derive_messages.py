@@ -44,7 +44,11 @@ def derive(events: Iterable[Json]) -> Found:
                 found.response_id(message.get("id"))
                 found.says(container=message.get("container"), stop_sequence=message.get("stop_sequence"))
                 usage |= message.get("usage") or {}
-                found.calls += sum(block["type"] == "tool_use" for block in message.get("content") or ())
+                for content in message.get("content") or ():
+                    block = _Block(content, found.written)
+                    _start(found, block, before)
+                    _close(found, block, names)
+                    before = block.kind
             case "content_block_start":
                 block = _Block(event["content_block"], found.written)
                 blocks[event["index"]] = block
@@ -116,6 +120,8 @@ def _close(found: Found, block: _Block, names: dict[str, str]) -> None:
         found.block(kind, identifier)
     elif kind == "compaction":
         found.block(kind)
+    elif kind == "tool_use" and (fields.get("caller") or {}).get("type", "direct") != "direct":
+        found.block(kind, fields["id"])
 
 
 def _is_error(result: Json) -> bool:

@@ -98,7 +98,7 @@ class _Reader:
 
     def _close_item(self, item: Json) -> None:
         found, kind = self.found, item["type"]
-        identifier = item.get("call_id") or item.get("id")
+        identifier: str = item.get("call_id") or item["id"]
         if kind == "reasoning":
             found.reasoning(kind, item.get("encrypted_content") or "")
         elif kind == "shell_call_output":

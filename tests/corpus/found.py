@@ -136,6 +136,7 @@ class Found:
             "count": len(self._tokens),
             "first": [self._tokens[0][0], round(self._tokens[0][1], 6)],
             "last": [self._tokens[-1][0], round(self._tokens[-1][1], 6)],
+            "sum": round(sum(logprob for _, logprob, _ in self._tokens), 6),
             "alternatives": sum(alternatives for _, _, alternatives in self._tokens),
             "join_to": next((kind for kind, text in self.texts.items() if text == joined), None),
         }
