@@ -41,7 +41,7 @@ LISTS = ("citations", "server_tools", "media", "reasoning_blocks", "provider_blo
 def _side_files() -> Iterator[Any]:
     for path in sorted(CORPUS.glob("*/*.json")):
         facts = json.loads(path.read_text(encoding="utf-8"))
-        yield pytest.param(facts, id=f"{path.parent.name}/{path.stem[-60:]}")
+        yield pytest.param(facts, id=f"{facts['api']}:{path.parent.name}/{path.stem[-60:]}")
 
 
 RECORDINGS = list(_side_files())
