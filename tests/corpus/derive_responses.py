@@ -35,6 +35,7 @@ _RESULTS = {
     "code_interpreter_call": "outputs",
     "file_search_call": "results",
     "mcp_call": "output",
+    "mcp_list_tools": "tools",
     "image_generation_call": "result",
 }
 """Where the items of own tools have the result."""
@@ -108,7 +109,7 @@ class _Reader:
             if kind != "function_call":
                 found.call_types.append([identifier, _CLIENT_CALLS.get(kind, "shell")])
             return
-        elif kind == "custom_tool_call" or kind.endswith("_call"):
+        elif kind in ("custom_tool_call", "mcp_list_tools") or kind.endswith("_call"):
             name = item["name"] if kind == "custom_tool_call" else kind.removesuffix("_call")
             self._shells[identifier] = name
             found.server_tool("call", identifier, name)
