@@ -5,6 +5,7 @@ The side files are made by ``tests/corpus/derive_extras.py``, which shares no co
 
 from __future__ import annotations
 
+import ast
 import itertools
 import json
 import random
@@ -90,6 +91,16 @@ def _same_fields(items: list[Any], expected: list[Any]) -> list[Any]:
 def test_all_side_files_say_what_is_derived_from_their_recordings() -> None:
     stale = [facts["file"] for (facts,) in (each.values for each in RECORDINGS) if with_extras(facts) != facts]
     assert stale == []
+
+
+def test_the_side_files_are_derived_without_any_code_of_ours() -> None:
+    sources = list(CORPUS.glob("*.py"))
+    assert len(sources) >= 7
+    for source in sources:
+        for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not [name for name in names if name.partition(".")[0] == "penstock"], source.name
 
 
 @pytest.mark.parametrize("name", LISTS)
