@@ -8,6 +8,7 @@ import msgspec
 
 from penstock.config.surrogates import replace_surrogates
 from penstock.ports import (
+    BlockStart,
     Delta,
     ErrorDelta,
     FinishDelta,
@@ -40,7 +41,7 @@ class SurrogateJoiner:
         for delta in deltas:
             name = _TEXT_FIELDS.get(type(delta))
             if name is None:
-                if isinstance(delta, (FinishDelta, ErrorDelta)):
+                if isinstance(delta, (FinishDelta, ErrorDelta, BlockStart)):
                     self._flush(out)
                 out.append(delta)
                 continue
