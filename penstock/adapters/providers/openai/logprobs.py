@@ -12,7 +12,7 @@ __all__ = ["token_logprobs"]
 
 def token_logprobs(items: object, skip: Callable[[str, object], None]) -> tuple[TokenLogprob, ...]:
     """Read a list of tokens with their logarithms. ``skip`` gets what is none, such as Together's bare number."""
-    if not isinstance(items, list):
+    if not isinstance(items, (list, tuple)):
         skip("logprobs", items)
         return ()
     tokens: list[TokenLogprob] = []

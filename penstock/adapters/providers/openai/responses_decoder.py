@@ -154,6 +154,10 @@ class ResponsesDecoder(EventDecoder):
                 self._error_or_whole(sse, payload, out)
             else:
                 self._fail({}, out)
+        elif (read := _RARE.get(event.type)) is not None:
+            payload = self._payload(sse)
+            if isinstance(payload, dict):
+                read(self, event, payload, out)
         elif event.type == "keepalive" or event.type.partition(".")[2].partition(".")[0] in PROGRESS:
             if not out or type(out[-1]) is not KeepAlive:
                 out.append(KeepAlive())
@@ -204,10 +208,7 @@ class ResponsesDecoder(EventDecoder):
         text = event.delta
         if type(text) is str and text:
             key: Key = ("text", event.output_index, event.content_index)
-            pieces = self._pieces.get(key)
-            if pieces is None:
-                pieces = self._parts.begin(key, out)
-            pieces.append(text)
+            (self._pieces.get(key) or self._parts.begin(key, out)).append(text)
             out.append(TextDelta(text))
             if event.logprobs:
                 self._parts.read_logprobs(key, event.logprobs, out)
@@ -224,24 +225,29 @@ class ResponsesDecoder(EventDecoder):
         self._close(event, ("refusal", event.output_index, event.content_index), event.refusal, out)
 
     def _reasoning(self, event: ResponsesEvent, out: list[Delta]) -> None:
-        self._say(("reasoning", event.output_index, event.content_index), event.delta, out)
+        text = event.delta
+        if type(text) is str and text:
+            key: Key = ("reasoning", event.output_index, event.content_index)
+            (self._pieces.get(key) or self._parts.begin(key, out)).append(text)
+            out.append(ReasoningDelta(text))
 
     def _whole_reasoning(self, event: ResponsesEvent, out: list[Delta]) -> None:
         self._close(event, ("reasoning", event.output_index, event.content_index), event.text, out)
 
     def _summary(self, event: ResponsesEvent, out: list[Delta]) -> None:
-        self._say(("summary", event.output_index, event.summary_index), event.delta, out)
+        text = event.delta
+        if type(text) is str and text:
+            key: Key = ("summary", event.output_index, event.summary_index)
+            (self._pieces.get(key) or self._parts.begin(key, out)).append(text)
+            out.append(ReasoningDelta(text))
 
     def _whole_summary(self, event: ResponsesEvent, out: list[Delta]) -> None:
         self._close(event, ("summary", event.output_index, event.summary_index), event.text, out)
 
     def _say(self, key: Key, text: object, out: list[Delta]) -> None:
         if type(text) is str and text:
-            pieces = self._pieces.get(key)
-            if pieces is None:
-                pieces = self._parts.begin(key, out)
-                self._has_refusal = self._has_refusal or key[0] == "refusal"
-            pieces.append(text)
+            (self._pieces.get(key) or self._parts.begin(key, out)).append(text)
+            self._has_refusal = self._has_refusal or key[0] == "refusal"
             out.append(_DELTAS[key[0]](text))
 
     def _close(self, event: ResponsesEvent, key: Key, whole: object, out: list[Delta]) -> None:
@@ -252,8 +258,8 @@ class ResponsesDecoder(EventDecoder):
         else:
             self._say(key, rest, out)
 
-    def _part_done(self, event: ResponsesEvent, out: list[Delta]) -> None:
-        part = event.part
+    def _part_done(self, event: ResponsesEvent, payload: dict[str, Any], out: list[Delta]) -> None:
+        part = payload.get("part")
         if isinstance(part, dict):
             self._read_part(event, event.content_index, part, out)
 
@@ -266,8 +272,8 @@ class ResponsesDecoder(EventDecoder):
             self._parts.read_logprobs(key, part.get("logprobs"), out, is_whole=True)
             self._parts.cite_rest(key, part.get("annotations"), out)
 
-    def _annotation(self, event: ResponsesEvent, out: list[Delta]) -> None:
-        self._parts.cite(("text", event.output_index, event.content_index), [event.annotation], out)
+    def _annotation(self, event: ResponsesEvent, payload: dict[str, Any], out: list[Delta]) -> None:
+        self._parts.cite(("text", event.output_index, event.content_index), [payload.get("annotation")], out)
 
     def _audio(self, event: ResponsesEvent, out: list[Delta]) -> None:
         piece = {"transcript" if ".transcript." in event.type else "data": event.delta}
@@ -346,10 +352,11 @@ class ResponsesDecoder(EventDecoder):
     def _whole_arguments(self, event: ResponsesEvent, out: list[Delta]) -> None:
         self._tools.close(event, event.arguments if event.arguments is not None else event.input, out)
 
-    def _partial_picture(self, event: ResponsesEvent, out: list[Delta]) -> None:
-        found = picture(event.partial_image_b64, event.output_format, event.item_id, is_partial=True)
+    def _partial_picture(self, event: ResponsesEvent, payload: dict[str, Any], out: list[Delta]) -> None:
+        names = ("partial_image_b64", "output_format", "item_id")
+        found = picture(*(payload.get(name) for name in names), is_partial=True)
         if found is None:
-            self._note(event.type, payload_of(event))
+            self._note(event.type, payload)
         else:
             out.append(EventDelta(found))
 
@@ -441,19 +448,16 @@ _ENDS: Mapping[str, Callable[[ResponsesDecoder, ResponsesEvent, list[Delta]], No
 _HANDLERS: Mapping[str, Callable[[ResponsesDecoder, ResponsesEvent, list[Delta]], None]] = {
     "response.output_text.delta": ResponsesDecoder._text,
     "response.output_text.done": ResponsesDecoder._whole_text,
-    "response.output_text.annotation.added": ResponsesDecoder._annotation,
     "response.refusal.delta": ResponsesDecoder._refusal,
     "response.refusal.done": ResponsesDecoder._whole_refusal,
     "response.reasoning_text.delta": ResponsesDecoder._reasoning,
     "response.reasoning_text.done": ResponsesDecoder._whole_reasoning,
     "response.reasoning_summary_text.delta": ResponsesDecoder._summary,
     "response.reasoning_summary_text.done": ResponsesDecoder._whole_summary,
-    "response.content_part.done": ResponsesDecoder._part_done,
     "response.function_call_arguments.delta": ResponsesDecoder._arguments,
     "response.function_call_arguments.done": ResponsesDecoder._whole_arguments,
     "response.custom_tool_call_input.delta": ResponsesDecoder._arguments,
     "response.custom_tool_call_input.done": ResponsesDecoder._whole_arguments,
-    "response.image_generation_call.partial_image": ResponsesDecoder._partial_picture,
     "response.audio.delta": ResponsesDecoder._audio,
     "response.audio.transcript.delta": ResponsesDecoder._audio,
     "response.output_item.added": ResponsesDecoder._item_added,
@@ -463,3 +467,9 @@ _HANDLERS: Mapping[str, Callable[[ResponsesDecoder, ResponsesEvent, list[Delta]]
     "response.in_progress": ResponsesDecoder._about,
     **{f"response.{status}": handler for status, handler in _ENDS.items()},
 }
+_RARE: Mapping[str, Callable[[ResponsesDecoder, ResponsesEvent, dict[str, Any], list[Delta]], None]] = {
+    "response.content_part.done": ResponsesDecoder._part_done,
+    "response.output_text.annotation.added": ResponsesDecoder._annotation,
+    "response.image_generation_call.partial_image": ResponsesDecoder._partial_picture,
+}
+"""Handlers of events with fields that `ResponsesEvent` does not have; they get the parsed event too."""
