@@ -316,7 +316,7 @@ class ResponsesDecoder(EventDecoder):
         elif kind in SEALED:
             self._tools.return_later(item, out)
         else:
-            self._note(kind or event.type, event.item)
+            self._note(f"item.{kind}", event.item)
 
     def _whole_message(self, event: ResponsesEvent, item: dict[str, Any], out: list[Delta]) -> None:
         parts, index = dicts_in(item.get("content")), event.output_index

@@ -1,0 +1,71 @@
+"""Items of an answer that go back to the Responses API with the next request, as the API sent them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from penstock.adapters.providers.openai.responses_items import OUTPUTS_OF_HOSTED, identifier_of, is_for_client
+from penstock.adapters.providers.shared.json_values import text_of
+from penstock.events import ProviderBlock
+
+__all__ = ["exact_calls", "returned_blocks"]
+
+
+def returned_blocks(
+    blocks: Iterable[ProviderBlock], calls: Sequence[Mapping[str, Any]], *, is_stored: bool
+) -> list[ProviderBlock]:
+    """Choose the blocks that the API takes in this request; calls of the message stand among its calls.
+
+    Left out: blocks of other dialects, what the API refers to by its id although it stores nothing, and a call without
+    its result, or a result without its call.
+    """
+    blocks = [block for block in blocks if _is_item(block.data)]
+    asked = {identifier_of(call) for call in calls}
+    ran = {identifier_of(block.data) for block in blocks if block.data.get("type") not in OUTPUTS_OF_HOSTED}
+    answered = {identifier_of(block.data) for block in blocks if block.data.get("type") in OUTPUTS_OF_HOSTED}
+    chosen = []
+    for block in blocks:
+        item, name = block.data, identifier_of(block.data)
+        if is_for_client(item):
+            is_wanted = name in answered and name not in asked
+        elif item["type"] in OUTPUTS_OF_HOSTED:
+            is_wanted = not item.get("call_id") or (name in ran and name not in asked)
+        else:
+            is_wanted = _is_readable(item, is_stored=is_stored)
+        if is_wanted:
+            chosen.append(block)
+    return chosen
+
+
+def _is_item(data: Mapping[str, Any]) -> bool:
+    """Whether this is an item of this API: chat's entries have types with a dot."""
+    kind = text_of(data.get("type"))
+    return bool(kind) and "." not in kind
+
+
+def _is_readable(item: Mapping[str, Any], *, is_stored: bool) -> bool:
+    if item["type"] == "reasoning":
+        return bool(item.get("encrypted_content") or item.get("content") or (is_stored and item.get("id")))
+    if item["type"] == "image_generation_call":
+        return bool(item.get("result") or (is_stored and item.get("id")))
+    return True
+
+
+def exact_calls(calls: Sequence[dict[str, Any]], blocks: Iterable[ProviderBlock]) -> list[dict[str, Any]]:
+    """Put the item that the API sent in the place of each call that was made of it.
+
+    The history may have given the call another id, with a number after its own; it stays.
+    """
+    exact = list(calls)
+    for block in blocks:
+        if not is_for_client(block.data) or not (name := identifier_of(block.data)):
+            continue
+        ids = [identifier_of(call) for call in calls]
+        place = ids.index(name) if name in ids else block.calls - 1
+        if not 0 <= place < len(calls) or not (ids[place] == name or ids[place].startswith(f"{name}_")):
+            continue
+        if calls[place]["type"] == block.data["type"]:
+            field = "id" if block.data["type"] == "mcp_approval_request" else "call_id"
+            exact[place] = {**block.data, field: ids[place]}
+    return exact
