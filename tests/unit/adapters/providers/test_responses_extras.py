@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 from typing import Any
 
+import msgspec
 import pytest
 
+from penstock.adapters.providers.openai.responses_decoder import ResponsesDecoder
 from penstock.events import (
     Citation,
     FrozenDict,
@@ -32,7 +34,9 @@ from penstock.ports import (
     TextDelta,
     Thinking,
 )
+from tests.unit.adapters.providers.common import nested, telling_depths
 from tests.unit.adapters.providers.responses_bodies import (
+    LIMIT,
     added,
     completed,
     decode,
@@ -41,6 +45,7 @@ from tests.unit.adapters.providers.responses_bodies import (
     done,
     event,
     message,
+    sse,
 )
 
 STOP = FinishDelta("stop", "completed")
@@ -701,3 +706,95 @@ def test_unknown_events_are_given_raw_and_known_ones_are_not() -> None:
     raw = decode(*known[:3], new, *known[3:], skipped=1, raw="unknown")
     assert events(raw) == [ProviderEvent(type="response.something.new", payload=new)]
     assert [told for told in raw if not isinstance(told, EventDelta)] == decode(*known)
+
+
+# --- after a break ---------------------------------------------------------------------------------------------------
+
+
+def test_an_answer_that_is_resumed_anywhere_tells_everything_once() -> None:
+    part = {"type": "output_text", "text": "01234", "annotations": [PAGE], "logprobs": TOKENS}
+    call = {"type": "function_call", "call_id": "c", "name": "f", "arguments": ""}
+    body = [
+        event("created", response={"id": "r", "background": True, "service_tier": "auto"}),
+        added(0, "message", phase="commentary"),
+        delta("012", logprobs=TOKENS[:1]),
+        annotation(0, 0, **PAGE),
+        delta("34", logprobs=TOKENS[1:]),
+        event("output_text.done", output_index=0, content_index=0, text="01234", logprobs=TOKENS),
+        message(0, part, phase="commentary"),
+        done(1, "web_search_call"),
+        event("audio.delta", delta="QQ=="),
+        added(2, **call),
+        event("function_call_arguments.delta", output_index=2, delta='{"a":1'),
+        event("function_call_arguments.done", output_index=2, arguments='{"a":1}'),
+        done(3, "tool_search_call", id="t", execution="server", arguments={}),
+        done(4, "tool_search_output", call_id=None, tools=[]),
+        done(5, "web_search_call"),
+        done(6, "shell_call", call_id="s", action={"commands": ["ls"]}),
+        done(7, "shell_call_output", call_id="s", output=[]),
+        delta("5", 8),
+        completed(id="r", service_tier="auto"),
+    ]
+    numbered = [{**each, "sequence_number": at} for at, each in enumerate(body)]
+    whole, _ = decoder_of(*numbered)
+    assert sum(isinstance(told, CitationDelta) for told in whole) == 1
+    for cut in range(1, len(numbered)):
+        decoder = ResponsesDecoder(LIMIT)
+        before = decoder.feed(sse(*numbered[:cut]))
+        for _ in range(2):  # as if the second connection broke too, before anything came
+            rest = decoder.resumed().feed(sse(*numbered[max(0, cut - 2) :]))  # the server repeats two
+            assert before + rest == whole
+
+
+# --- odd values ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"type": "local_shell_call", "call_id": "c", "action": "NESTED"},
+        {"type": "mcp_call", "id": "m", "arguments": "{}", "output": "NESTED"},
+        {"type": "compaction", "encrypted_content": "NESTED"},
+        {"type": "reasoning", "id": "r", "summary": "NESTED"},
+        {"type": "message", "content": [{"type": "output_text", "text": "a", "annotations": ["NESTED"]}]},
+    ],
+)
+def test_values_of_any_depth_raise_nothing_and_can_be_encoded(item: dict[str, Any]) -> None:
+    for depth in telling_depths():
+        body = sse(
+            event("output_item.done", output_index=0, item=item), event("created", response="NESTED"), delta("x")
+        )
+        decoder = ResponsesDecoder(100_000_000, "unknown")
+        deltas = decoder.feed(body.replace(b'"NESTED"', nested(depth).encode()))
+        assert deltas[-1] == TextDelta("x")
+        for told in deltas:
+            msgspec.json.encode(told.event if isinstance(told, EventDelta) else told)
+
+
+def test_a_result_that_contains_nothing_is_counted() -> None:
+    assert decode(done(0, "shell_call_output", call_id="c", output=None), skipped=1) == []
+
+
+def test_what_a_hosted_item_has_besides_its_state_is_its_input() -> None:
+    def call(**fields: Any) -> Any:
+        (told,) = events(decode(done(0, "web_fetch_call", id="w", status="completed", **fields)))
+        assert isinstance(told, ServerToolCall)
+        return told.input
+
+    assert call(arguments='{"url":"u"}') == {"url": "u"}
+    assert call(url="u", depth=None) == {"url": "u"}
+    assert call() is None
+
+
+def test_reasoning_that_comes_only_whole_is_told_in_its_parts() -> None:
+    whole = [event("reasoning_text.done", output_index=0, content_index=at, text=text) for at, text in enumerate("ab")]
+    item = {
+        "type": "reasoning",
+        "summary": [{"type": "summary_text", "text": "s"}],
+        "content": [{"type": "reasoning_text", "text": text} for text in "ab"],
+    }
+    told = [ReasoningDelta("a"), BlockStart("reasoning"), ReasoningDelta("b")]
+    assert decode(*whole) == told
+    joint = [ReasoningDelta("s"), BlockStart("reasoning"), *told]
+    assert decode(done(0, **item)) == [*joint, BlockDelta(item)]
+    assert decode(completed(output=[item])) == [*joint, BlockDelta(item), STOP]
