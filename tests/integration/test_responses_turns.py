@@ -15,9 +15,9 @@ from penstock.testing import Collector
 from tests.integration.raw_server import CHUNKED, PATIENCE, Peer, RawServer, chunk
 from tests.unit.adapters.providers.responses_bodies import added, completed, delta, done, event, sse
 
-REASONING = {"type": "reasoning", "id": "r1", "summary": [], "encrypted_content": "sealed"}
-COMPACTION = {"type": "compaction", "id": "k", "encrypted_content": "sealed too"}
-SHELL = {
+REASONING: dict[str, Any] = {"type": "reasoning", "id": "r1", "summary": [], "encrypted_content": "sealed"}
+COMPACTION: dict[str, Any] = {"type": "compaction", "id": "k", "encrypted_content": "sealed too"}
+SHELL: dict[str, Any] = {
     "type": "shell_call",
     "id": "sh",
     "call_id": "c",

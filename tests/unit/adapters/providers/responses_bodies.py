@@ -22,11 +22,11 @@ def event(kind: str, **fields: Any) -> dict[str, Any]:
     return {"type": f"response.{kind}", **fields}
 
 
-def added(index: int, type: str, **fields: Any) -> dict[str, Any]:
+def added(index: int, type: Any, **fields: Any) -> dict[str, Any]:
     return event("output_item.added", output_index=index, item={"type": type, **fields})
 
 
-def done(index: int, type: str, **fields: Any) -> dict[str, Any]:
+def done(index: int, type: Any, **fields: Any) -> dict[str, Any]:
     return event("output_item.done", output_index=index, item={"type": type, **fields})
 
 

@@ -105,7 +105,8 @@ def test_an_item_that_the_client_must_act_on_is_a_call(
 @pytest.mark.parametrize("item", [item for item, _ in ITEMS])
 def test_an_item_that_does_not_say_what_to_do_is_counted_and_no_call(item: dict[str, Any]) -> None:
     kept = {name: item[name] for name in ("type", "id", "call_id", "execution", "environment") if name in item}
-    for wrong in (None, {}, "rm", [1]):
+    wrongs: tuple[Any, ...] = (None, {}, "rm", [1])
+    for wrong in wrongs:
         fields = {"action": wrong, "operation": wrong}
         if item["type"] != "mcp_approval_request":
             fields["arguments"] = wrong

@@ -342,8 +342,8 @@ def test_probabilities_follow_their_text_and_are_told_once() -> None:
         ]
     plain = (delta("Hi", logprobs=[]), delta("!"))
     both = EventDelta(Logprobs(tokens=(FIRST, SECOND)))
-    for rest in ((close, whole, message(0, part)), (whole, message(0, part)), (message(0, part),)):
-        assert decode(*plain, *rest) == [TextDelta("Hi"), TextDelta("!"), both]
+    for late in ((close, whole, message(0, part)), (whole, message(0, part)), (message(0, part),)):
+        assert decode(*plain, *late) == [TextDelta("Hi"), TextDelta("!"), both]
     assert decode(message(0, part)) == [TextDelta("Hi!"), both]
 
 
@@ -506,7 +506,7 @@ def test_calls_without_an_id_are_numbered() -> None:
 
 
 def test_what_the_provider_needs_back_and_that_says_nothing_is_a_block() -> None:
-    items = [
+    items: list[dict[str, Any]] = [
         {"type": "compaction", "id": "c", "encrypted_content": "sealed"},
         {"type": "context_compaction", "encrypted_content": "sealed"},
         {"type": "additional_tools", "id": "a", "role": "developer", "tools": []},
@@ -522,7 +522,8 @@ def test_items_of_an_unknown_type_or_form_are_counted_and_given_raw() -> None:
     whole = event("output_item.done", output_index=0, item=item)
     assert decode(whole, completed(), skipped=1) == [STOP]
     assert events(decode(whole, skipped=1, raw="unknown")) == [ProviderEvent(type="item.teleport_call", payload=item)]
-    for odd in (None, 5, [], {"id": "x"}, {"type": 5}):
+    oddities: tuple[Any, ...] = (None, 5, [], {"id": "x"}, {"type": 5})
+    for odd in oddities:
         assert decode(event("output_item.done", output_index=0, item=odd), skipped=1) == []
 
 
@@ -673,7 +674,12 @@ def test_metadata_of_different_servers() -> None:
         "usage_details": {"tool_usage": used},
         "incomplete_details": {"reason": "max_output_tokens"},
     }
-    nothing = {"tool_usage": {"web_search": {"num_requests": 0}}, "content_filters": [], "id": "", "usage": None}
+    nothing: dict[str, Any] = {
+        "tool_usage": {"web_search": {"num_requests": 0}},
+        "content_filters": [],
+        "id": "",
+        "usage": None,
+    }
     assert decode(event("completed", response=nothing)) == [STOP]
 
 

@@ -15,9 +15,9 @@ from penstock.ports import ChatCall, Secret
 from penstock.testing import Collector, ScriptedProvider, SimulatedSystem
 from tests.unit.adapters.providers.responses_bodies import added, completed, decode, delta, done, event
 
-REASONING = {"type": "reasoning", "id": "r1", "summary": [], "encrypted_content": "e1"}
+REASONING: dict[str, Any] = {"type": "reasoning", "id": "r1", "summary": [], "encrypted_content": "e1"}
 SEARCH = {"type": "web_search_call", "id": "w", "status": "completed", "action": {"type": "search", "query": "q"}}
-COMPACTION = {"type": "compaction", "id": "k", "encrypted_content": "sealed"}
+COMPACTION: dict[str, Any] = {"type": "compaction", "id": "k", "encrypted_content": "sealed"}
 
 
 def block(data: dict[str, Any], at: int = 0, calls: int = 0, provider: str = "p") -> dict[str, Any]:
@@ -107,11 +107,11 @@ def test_reasoning_that_nothing_follows_stays_out() -> None:
 
 
 def test_calls_and_results_go_back_in_pairs() -> None:
-    call = {"type": "shell_call", "call_id": "s", "action": {"commands": []}}
-    hosted = {**call, "environment": {"type": "container_reference", "container_id": "c"}}
-    output = {"type": "shell_call_output", "call_id": "s", "output": []}
-    search = {"type": "tool_search_call", "call_id": None, "execution": "server", "arguments": {}}
-    found = {"type": "tool_search_output", "call_id": None, "execution": "server", "tools": []}
+    call: dict[str, Any] = {"type": "shell_call", "call_id": "s", "action": {"commands": []}}
+    hosted: dict[str, Any] = {**call, "environment": {"type": "container_reference", "container_id": "c"}}
+    output: dict[str, Any] = {"type": "shell_call_output", "call_id": "s", "output": []}
+    search: dict[str, Any] = {"type": "tool_search_call", "call_id": None, "execution": "server", "arguments": {}}
+    found: dict[str, Any] = {"type": "tool_search_output", "call_id": None, "execution": "server", "tools": []}
     for pair in ((call, output), (hosted, output), (search, found)):
         assert sent(said("Hi", *map(block, pair))) == [*pair, text("Hi")]
     assert sent(said("Hi", block(output))) == [text("Hi")]
