@@ -27,7 +27,7 @@ from penstock.adapters.providers.openai.responses_items import (
     is_hosted,
     picture,
 )
-from penstock.adapters.providers.openai.responses_metadata import Metadata
+from penstock.adapters.providers.openai.responses_metadata import ResponseMetadata
 from penstock.adapters.providers.openai.responses_parts import Key, PartName, TextParts
 from penstock.adapters.providers.openai.responses_tools import ToolItems
 from penstock.adapters.providers.shared.aborts import abort_error
@@ -88,7 +88,7 @@ class ResponsesDecoder(EventDecoder):
         self._parts = TextParts(self._note)
         self._pieces = self._parts.pieces
         self._tools = ToolItems(self._note)
-        self._metadata = Metadata(self._note)
+        self._metadata = ResponseMetadata(self._note)
         self._sound: list[dict[str, Any]] = []
         self._done_items: set[int] = set()  # output indices
         self._id: str | None = None

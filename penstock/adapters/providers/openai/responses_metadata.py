@@ -10,7 +10,7 @@ import msgspec
 from penstock.adapters.providers.shared.json_values import without_surrogates
 from penstock.ports import Delta, MetadataDelta
 
-__all__ = ["Metadata"]
+__all__ = ["ResponseMetadata"]
 
 _NAMES = {
     "response_id": "id",
@@ -31,16 +31,16 @@ _LONGEST_TEXT = 4_096  # characters
 _LARGEST_VALUE = 16_384  # bytes of JSON
 
 
-class Metadata:
+class ResponseMetadata:
     """Reads it from each event that has the response, and tells each value once."""
 
     def __init__(self, skip: Callable[[str, object], None]) -> None:
         self._skip = skip
         self._told: dict[str, object] = {}
 
-    def copy(self, skip: Callable[[str, object], None]) -> Metadata:
+    def copy(self, skip: Callable[[str, object], None]) -> ResponseMetadata:
         """The same, to be continued apart from this."""
-        other = Metadata(skip)
+        other = ResponseMetadata(skip)
         other._told = dict(self._told)
         return other
 

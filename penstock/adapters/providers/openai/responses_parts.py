@@ -31,6 +31,10 @@ _KINDS: dict[PartName, TokenKind] = {
 }
 
 
+_MOST_OPEN = 16
+"""How many parts may grow at the same time."""
+
+
 class TextParts:
     """What has come of each part. A decoder appends text to the lists in ``pieces`` itself."""
 
@@ -39,11 +43,13 @@ class TextParts:
         self._skip = skip
         self._sources = Sources(skip)
         self._closed: set[Key] = set()  # whole, and compared with what came
-        self._items: set[tuple[PartName, int | None]] = set()  # the items that have such parts
+        self._items: dict[tuple[PartName, int | None], list[Key]] = {}  # the parts of each item
         self._phases: dict[int | None, Phase | None] = {}
         self._phase: Phase | None = None
         self._kinds: set[TokenKind] = set()  # of text since the last joint
         self._starts: dict[Key, int] = {}  # where in the answer's text a part begins, in characters
+        self._open: list[Key] = []  # parts of the text that may grow
+        self._counted = 0  # characters of all others
         self._block_from = 0  # where the block begins from which the core counts
         self._likely: set[Key] = set()  # have probabilities
         self._cited: dict[Key, int] = {}
@@ -52,9 +58,11 @@ class TextParts:
         """The same, to be continued apart from this."""
         other = TextParts(skip)
         other.pieces = {key: list(pieces) for key, pieces in self.pieces.items()}
-        for name in ("_closed", "_items", "_phases", "_kinds", "_starts", "_likely", "_cited"):
+        other._items = {item: list(keys) for item, keys in self._items.items()}
+        for name in ("_closed", "_phases", "_kinds", "_starts", "_open", "_likely", "_cited"):
             setattr(other, name, getattr(self, name).copy())
-        other._phase, other._block_from = self._phase, self._block_from
+        for name in ("_phase", "_counted", "_block_from"):
+            setattr(other, name, getattr(self, name))
         return other
 
     # --- text ------------------------------------------------------------------------------------------------------
@@ -75,13 +83,14 @@ class TextParts:
         kind, phase = _KINDS[name], self._phases.get(index)
         if name == "text":
             self._starts[key] = self._written()
+            self._open.append(key)
         if kind in self._kinds or phase != self._phase:
             self._kinds.clear()
             self._phase = phase
             out.append(BlockStart(kind, phase=phase))
             self._block_from = self._starts.get(key, self._block_from)
         self._kinds.add(kind)
-        self._items.add((name, index))
+        self._items.setdefault((name, index), []).append(key)
         pieces: list[str] = []
         self.pieces[key] = pieces
         return pieces
@@ -107,14 +116,21 @@ class TextParts:
         return rest_of(came, whole)
 
     def _written(self) -> int:
-        """How many characters of text have come."""
+        """How many characters of text have come. Text that a server adds to a part after many others is not counted."""
+        growing: list[Key] = []
         count = 0
-        for key, pieces in self.pieces.items():
-            if key[0] == "text":
-                if len(pieces) > 1:
-                    pieces[:] = ["".join(pieces)]
-                count += sum(len(piece if piece.isascii() else replace_surrogates(piece)) for piece in pieces)
-        return count
+        for place, key in enumerate(self._open, _MOST_OPEN - len(self._open)):
+            pieces = self.pieces[key]
+            if len(pieces) > 1:
+                pieces[:] = ["".join(pieces)]
+            length = sum(len(piece if piece.isascii() else replace_surrogates(piece)) for piece in pieces)
+            if key in self._closed or place < 0:
+                self._counted += length
+            else:
+                growing.append(key)
+                count += length
+        self._open = growing
+        return self._counted + count
 
     # --- probabilities ---------------------------------------------------------------------------------------------
 
@@ -157,7 +173,7 @@ class TextParts:
         for number, part in enumerate(parts):
             key: Key = ("text", index, number)
             if key not in self.pieces:
-                others = [each for each in self.pieces if each[:2] == ("text", index)]
+                others = self._items.get(("text", index), [])
                 if len(others) != 1 or sum(bool(each.get("text")) for each in parts) != 1 or not part.get("text"):
                     continue
                 key = others[0]  # the only text, numbered differently

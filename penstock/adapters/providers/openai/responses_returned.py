@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from penstock.adapters.providers.openai.responses_items import OUTPUTS_OF_HOSTED, identifier_of, is_for_client
+from penstock.adapters.providers.openai.responses_items import (
+    OUTPUTS_OF_HOSTED,
+    SEALED,
+    identifier_of,
+    is_for_client,
+    is_hosted,
+)
 from penstock.adapters.providers.shared.json_values import text_of
 from penstock.events import ProviderBlock
 
@@ -39,9 +45,9 @@ def returned_blocks(
 
 
 def _is_item(data: Mapping[str, Any]) -> bool:
-    """Whether this is an item of this API: chat's entries have types with a dot."""
+    """Whether this is an item that the decoder of this API gives back; other dialects have other types."""
     kind = text_of(data.get("type"))
-    return bool(kind) and "." not in kind
+    return kind == "reasoning" or kind in OUTPUTS_OF_HOSTED or kind in SEALED or is_hosted(kind) or is_for_client(data)
 
 
 def _is_readable(item: Mapping[str, Any], *, is_stored: bool) -> bool:

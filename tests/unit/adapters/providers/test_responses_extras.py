@@ -255,6 +255,14 @@ def test_places_count_from_the_part_that_the_citation_is_in() -> None:
     assert spans(told) == ["😀d", "ef", "a", "jk"]
 
 
+def test_places_are_right_after_many_parts_and_in_parts_that_grow_at_the_same_time() -> None:
+    many = [delta(f"{at:02}", 0, at) for at in range(40)]
+    last = {**PAGE, "start_index": 0, "end_index": 2}
+    assert spans(decode(*many, annotation(0, 39, **last), annotation(0, 3, **last))) == ["39", "03"]
+    growing = (delta("ab", 0), delta("cd", 1), delta("ef", 0), delta("gh", 2))
+    assert spans(decode(*growing, annotation(2, 0, **last))) == ["gh"]
+
+
 def test_halves_of_a_character_count_as_one_in_places() -> None:
     told, _ = decoder_of(
         delta("\ud83d"),
