@@ -89,6 +89,9 @@ class ResponsesDecoder(EventDecoder):
         self._pieces = self._parts.pieces
         self._tools = ToolItems(self._note)
         self._metadata = ResponseMetadata(self._note)
+        self._item: object = self
+        self._part: object = self
+        self._append: Callable[[str], None]
         self._sound: list[dict[str, Any]] = []
         self._done_items: set[int] = set()  # output indices
         self._id: str | None = None
@@ -109,6 +112,7 @@ class ResponsesDecoder(EventDecoder):
         other._begin_body()
         other._parts = self._parts.copy(other._note)
         other._pieces = other._parts.pieces
+        other._item = other
         other._tools = self._tools.copy(other._note)
         other._metadata = self._metadata.copy(other._note)
         other._sound, other._done_items = list(self._sound), set(self._done_items)
@@ -207,11 +211,15 @@ class ResponsesDecoder(EventDecoder):
     def _text(self, event: ResponsesEvent, out: list[Delta]) -> None:
         text = event.delta
         if type(text) is str and text:
-            key: Key = ("text", event.output_index, event.content_index)
-            (self._pieces.get(key) or self._parts.begin(key, out)).append(text)
+            item, part = event.output_index, event.content_index
+            if part is not self._part or item is not self._item:
+                key: Key = ("text", item, part)
+                self._append = (self._pieces.get(key) or self._parts.begin(key, out)).append
+                self._item, self._part = item, part
+            self._append(text)
             out.append(TextDelta(text))
             if event.logprobs:
-                self._parts.read_logprobs(key, event.logprobs, out)
+                self._parts.read_logprobs(("text", item, part), event.logprobs, out)
 
     def _whole_text(self, event: ResponsesEvent, out: list[Delta]) -> None:
         key: Key = ("text", event.output_index, event.content_index)
