@@ -27,7 +27,6 @@ from penstock.adapters.providers.catalogue import Catalogue, ProviderChoice
 from penstock.adapters.providers.chat_calls import to_chat_call
 from penstock.adapters.providers.shared.blocks import count_foreign_blocks
 from penstock.config.checks import check_choice, check_metadata, check_number, check_on_orphan
-from penstock.config.logs import get_logger
 from penstock.config.options import OnOrphan, RequestOptions, Restart, StreamOptions
 from penstock.config.prices import PriceTable
 from penstock.config.secret import Secret
@@ -193,9 +192,6 @@ class Services:
         if responses and not found.has_responses:
             call = to_chat_call(call)
         request = found.provider.request(call).extended(call)
-        dropped = count_foreign_blocks(call.input, found.name)
-        if dropped:
-            get_logger(provider=found.name).info("blocks_of_another_provider_dropped", count=dropped)
         return Candidate(
             provider=found.provider,
             call=call,
@@ -206,6 +202,7 @@ class Services:
             ),
             key=self.gates.fingerprint(request),
             price=self.prices.find(found.account, found.model),
+            foreign_blocks=count_foreign_blocks(call.input, found.name),
         )
 
 

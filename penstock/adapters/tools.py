@@ -52,8 +52,12 @@ class FunctionTool:
 
         self.function = function
         check_choice("tool.type", type, _TYPES)
+        if type != "function" and schema is not None:
+            raise OptionError("tool.schema", builtins.type(schema).__name__, 'None, as the type is not "function"')
+        if format is not None and (type != "custom" or not isinstance(format, Mapping)):
+            raise OptionError("tool.format", builtins.type(format).__name__, 'a dict, for the type "custom" only')
         self.type = type
-        self.format = format if type == "custom" else None
+        self.format = format
         if name is None:
             name = _name_of(function) if type in _NAMED_TYPES else type
         self.name = _checked_name(name)

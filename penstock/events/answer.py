@@ -37,8 +37,8 @@ MediaKind: TypeAlias = Literal["image", "audio", "video", "file"]
 class Citation(Envelope, frozen=True, kw_only=True):
     """A source of a part of the answer's text.
 
-    Given by OpenAI (``annotations`` of chat and of the Responses API), Anthropic (``citations_delta``), Gemini
-    (grounding and URL context) and Perplexity (``citations``, ``search_results``), as seen in recorded answers.
+    Given by chat completions (``annotations``; Perplexity's ``citations`` and ``search_results``) and Anthropic
+    (``citations_delta``), as seen in recorded answers.
 
     Attributes:
         kind: what the source is.
@@ -67,8 +67,8 @@ class Citation(Envelope, frozen=True, kw_only=True):
 class ServerToolCall(Envelope, frozen=True, kw_only=True):
     """The provider runs one of its own tools; nothing is to be done. Sent when the call is complete.
 
-    Given by the Responses API (``web_search_call``, ``code_interpreter_call`` …), Anthropic (``server_tool_use``,
-    ``mcp_tool_use``), Gemini (``executableCode``, ``toolCall``) and Groq (``executed_tools``).
+    Given by Anthropic (``server_tool_use``, ``mcp_tool_use``), Gemini (``executableCode``, ``toolCall``) and Groq
+    (``executed_tools``).
 
     Attributes:
         id: the call's id; one is made up (``"server_0"`` …) if the provider gives none.
@@ -106,8 +106,8 @@ class ServerToolResult(Envelope, frozen=True, kw_only=True):
 class MediaPart(Envelope, frozen=True, kw_only=True):
     """A picture or sound, or a piece of one.
 
-    Given by the Responses API (image generation), Gemini (inline data), OpenRouter (``images``) and OpenAI's audio
-    models (``audio``). All parts of an answer together are bounded by ``max_answer_bytes``.
+    Given by Gemini (inline data), OpenRouter and Perplexity (``images``) and OpenAI's audio models (``audio``).
+    All parts of an answer together are bounded by ``max_answer_bytes``.
 
     Attributes:
         kind: what it is.
@@ -146,8 +146,8 @@ class TokenLogprob(msgspec.Struct, frozen=True, kw_only=True):
 class Logprobs(Envelope, frozen=True, kw_only=True):
     """Probabilities of the answer's tokens, in the order of the text, directly after the text they belong to.
 
-    Given by chat completions, the Responses API, Gemini and Ollama, if the request asks for them. The tokens are the
-    model's; those of the `TokenEvent` may be cut differently.
+    Given by chat completions, if the request asks for them. The tokens are the model's; those of the `TokenEvent` may
+    be cut differently.
     """
 
     tokens: tuple[TokenLogprob, ...]

@@ -134,7 +134,9 @@ class _Terminal(msgspec.Struct, frozen=True, kw_only=True):
     for all providers: ``response_id``, ``system_fingerprint``, ``service_tier``, ``container``, ``stop_sequence`` (the
     one that matched), ``refusal_details``, ``finish_message``, ``prompt_feedback``, ``moderation``, ``timings``
     (durations in the provider's units), ``cost`` (as the provider tells it), ``usage_details`` (counts that `Usage` has
-    no field for) …; each provider's page says which ones it gives.
+    no field for), ``upstream_provider``, ``native_finish_reason`` …; each provider's page says which ones it gives.
+    ``dropped_blocks`` is Penstock's own: how many blocks of the conversation were not sent, since another provider made
+    them.
     """
 
     stream_id: str

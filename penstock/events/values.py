@@ -121,7 +121,7 @@ class ReasoningBlock(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Phase: TypeAlias = Literal["commentary", "final_answer"]
-"""What a part of the text is for, as the Responses API says: the model tells what it does, or answers."""
+"""What a part of the text is for, as the Responses API says: the model comments on its work, or answers."""
 
 
 class AnswerPart(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -31,6 +31,7 @@ __all__ = [
     "ErrorDelta",
     "EventDelta",
     "FinishDelta",
+    "FinishHeld",
     "KeepAlive",
     "MetadataDelta",
     "ReasoningBlockDelta",
@@ -152,6 +153,13 @@ class FinishDelta(msgspec.Struct, frozen=True, gc=False):
     raw: str
 
 
+class FinishHeld(msgspec.Struct, frozen=True, gc=False):
+    """A finish reason has come that does not end the answer: the result of one of the provider's own tools is missing.
+
+    If nothing more comes, the answer is incomplete.
+    """
+
+
 class ErrorDelta(msgspec.Struct, frozen=True):
     """The provider reported an error inside the stream."""
 
@@ -176,6 +184,7 @@ Delta: TypeAlias = (
     | ChoiceDelta
     | UsageDelta
     | FinishDelta
+    | FinishHeld
     | ErrorDelta
     | KeepAlive
     | Thinking

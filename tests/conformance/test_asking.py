@@ -238,6 +238,7 @@ def test_when_the_budget_is_used_up_the_error_itself_ends_the_stream() -> None:
         with pytest.raises(ApiError):
             ask(system, provider).result(timeout=5)
         assert provider.requests == 3
+        assert system.statistics().providers[0].retries_refused == 2
 
 
 # --- fallback ------------------------------------------------------------------------------------------------------

@@ -399,3 +399,16 @@ def test_a_record_is_counted_once_although_it_is_entered_again() -> None:
         assert (statistics.streams_created, statistics.streams_active) == (1, 0)
         with pytest.raises(penstock.StreamNotFound):
             table.get("s")
+
+
+def test_a_failure_is_logged_once_although_the_handler_is_started_again(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "penstock")
+    with SimulatedSystem() as system:
+        stream = system.open_stream("s", STEADY)
+        kill(system, stream)
+        system.settle()
+        assert isinstance(stream._record.log.terminal, penstock.StreamFailed)
+        kill(system, "handler")
+        system.advance(1)
+        assert system.runtime.whereis("handler") is not None
+    assert caplog.text.count("stream_failed") == 1

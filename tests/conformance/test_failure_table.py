@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import penstock
+from penstock.actors.stream import record
 from penstock.adapters.loopback.faults import ResetAfter, StallAfter
 from penstock.adapters.loopback.script import Answer, Script
 from penstock.adapters.loopback.server import LoopbackProvider
@@ -281,8 +282,11 @@ def test_a_producer_that_waits_for_room_is_let_go_when_the_stream_dies() -> None
         assert len(raised) == 1
 
 
-def test_a_killed_stream_whose_thread_is_stuck_writes_nothing_behind_its_successors_back() -> None:
+def test_a_killed_stream_whose_thread_is_stuck_writes_nothing_behind_its_successors_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Its journal kills it in the middle of a batch; what it still does then has no effect."""
+    monkeypatch.setattr(record, "_JOURNAL_PATIENCE", 0.001)  # the thread that has the journal is this one
     with SimulatedSystem() as system:
 
         class Journal:

@@ -13,8 +13,8 @@ import pytest
 import penstock
 from penstock.actors.runtime import inspect
 from penstock.actors.stream.messages import StopStream
-from penstock.supervisors.system.handler import HANDLER
-from penstock.testing import Collector, ScriptedProvider, SimulatedSystem, eventually, kill
+from penstock.supervisors.system.handler import HANDLER, StreamHandler
+from penstock.testing import HANG, Collector, ScriptedProvider, SimulatedSystem, eventually, kill
 from tests.conformance.common import FAST, TERMINAL, assert_all_is_well, assert_nothing_is_left, sink, text_of
 
 
@@ -308,7 +308,9 @@ def test_H22_a_stream_that_ended_can_be_looked_at_for_a_while() -> None:
         system.settle()
         assert system.get_active_streams() == []
         assert system.get_stream_info("one").state == "ended"
-        system.advance(7)
+        system.advance(4.5)
+        assert system.get_stream_info("one").state == "ended"
+        system.advance(1)  # there is a sweep every second, one of them at 5
         with pytest.raises(penstock.StreamNotFound):
             system.get_stream_info("one")
 
@@ -413,6 +415,28 @@ def test_H23_stopping_lets_out_what_a_provider_has_said_so_far() -> None:
         assert isinstance(terminal, penstock.StreamCancelled)
         assert (terminal.reason, terminal.partial, collector.text) == ("shutdown", "Hello", "Hello")
         assert_nothing_is_left(system)
+
+
+def test_H23_a_stream_whose_call_is_given_up_fails() -> None:
+    with SimulatedSystem() as system:
+        stream = system.chat("m", "Hello", provider=ScriptedProvider(["a", HANG]), stream_id="one")
+        for _ in range(5):
+            if not stream.is_over:
+                kill(system, "source/one")
+                system.settle()
+        terminal = stream._record.log.terminal
+        assert isinstance(terminal, penstock.StreamFailed)
+        assert isinstance(terminal.error, penstock.StreamCrashed)
+
+
+def test_H23_a_call_whose_supervisor_has_died_is_made_anew() -> None:
+    with SimulatedSystem() as system:
+        provider = ScriptedProvider([HANG], ["Hello"])
+        stream = system.chat("m", "Hello", provider=provider, stream_id="one")
+        system.advance(0.1)
+        kill(system, "sources")
+        assert stream.result(timeout=30).text == "Hello"
+        assert provider.requests == 2
 
 
 # --- 24 ------------------------------------------------------------------------------------------------------------
@@ -526,3 +550,76 @@ def test_a_plain_pykka_subscriber_that_dies_after_a_sweep_is_found_by_the_next_o
             assert isinstance(list(stream)[-1], penstock.StreamCancelled)
     finally:
         plain.stop()
+
+
+# --- streams without subscribers -----------------------------------------------------------------------------------
+
+
+def test_a_stream_without_subscribers_is_cancelled_when_it_has_lingered() -> None:
+    with SimulatedSystem() as system:
+        streams = [system.open_stream(options=FAST, on_orphan=seconds) for seconds in (5.0, 3.0, 4.0)]
+        for stream in streams:
+            stream.events().close()
+        system.settle()
+        for over in ([False, False, False], [False, True, False], [False, True, True], [True, True, True]):
+            system.advance(2.9 if not any(over) else 1.0)
+            assert [stream.is_over for stream in streams] == over
+        for stream in streams:
+            with pytest.raises(penstock.StreamCancelledError, match="no subscriber is left"):
+                stream.result(timeout=1)
+
+
+@pytest.mark.parametrize("on_orphan", ["cancel", 5.0])
+def test_a_subscriber_that_comes_before_the_handler_has_heard_of_the_last_ones_leaving_keeps_the_stream(
+    on_orphan: Any,
+) -> None:
+    with SimulatedSystem() as system:
+        stream = system.open_stream(options=FAST, on_orphan=on_orphan)
+        stream.events().close()
+        reader = stream.events()
+        system.advance(10)
+        assert not stream.is_over
+        reader.close()
+        system.advance(10)
+        assert stream.is_over
+
+
+def test_a_stream_lingers_from_the_last_time_that_its_last_subscriber_left() -> None:
+    with SimulatedSystem() as system:
+        again, kept = (system.open_stream(options=FAST, on_orphan=5.0) for _ in range(2))
+        for stream in (again, kept):
+            stream.events().close()
+        system.advance(3)
+        again.events().close()
+        reader = kept.events()
+        system.advance(4.9)
+        assert (again.is_over, kept.is_over) == (False, False)
+        system.advance(0.2)
+        assert (again.is_over, kept.is_over) == (True, False)
+        reader.close()
+        system.advance(4.9)
+        assert not kept.is_over
+        system.advance(0.2)
+        assert kept.is_over
+
+
+def test_streams_that_linger_again_and_again_do_not_pile_up() -> None:
+    with SimulatedSystem() as system:
+        stream, ended = (system.open_stream(options=FAST, on_orphan=50.0) for _ in range(2))
+        ended.events().close()
+        ended.stop()
+        handler = system.runtime.whereis(HANDLER)
+        assert handler is not None
+        process = handler._actor_weakref()
+        assert isinstance(process, StreamHandler)
+        watching = process._watching
+        for _ in range(500):
+            stream.events().close()
+            system.advance(0.01)
+            assert len(watching._linger_ends) <= 67
+        assert len(watching._lingering) == 1
+        system.advance(49.9)
+        assert not stream.is_over
+        system.advance(0.2)
+        assert stream.is_over
+        assert (watching._lingering, watching._linger_ends) == ({}, [])

@@ -19,6 +19,8 @@ from penstock.actors.runtime.transitions import IGNORE
 from penstock.errors import CallTimeout, OptionError, ProcessDead, StartError, SupervisorError
 from penstock.supervisors.calls import (
     ChildId,
+    ReportChild,
+    StartChild,
     count_children,
     delete_child,
     get_childspec,
@@ -28,6 +30,7 @@ from penstock.supervisors.calls import (
     which_child,
     which_children,
 )
+from penstock.supervisors.children import Child
 from penstock.supervisors.dynamic import DynamicSupervisor
 from penstock.supervisors.spec import BRUTAL_KILL, Backoff, ChildCounts, ChildExited, ChildSpec, SupervisorFlags
 from penstock.supervisors.supervisor import Supervisor
@@ -1201,3 +1204,66 @@ def test_children_that_crash_together_wait_for_different_times(virtual: World, k
         started.append(len(virtual.take()))
     assert sum(started) == 4
     assert max(started) < 4
+
+
+@pytest.mark.parametrize("kind", ["static", "dynamic"])
+def test_a_supervisor_that_is_killed_amid_a_restart_that_fails_makes_no_dead_letter(virtual: World, kind: str) -> None:
+    supervisors: list[ProcessRef] = []
+
+    class Killing(Process):
+        in_pykka_registry = False
+
+        def on_start(self) -> None:
+            if supervisors:
+                self.runtime.exit(supervisors[0], "kill")
+                raise StartError("it", "broken")
+
+        def on_receive(self, message: Any) -> None:
+            self.exit("crash")
+
+    spec = ChildSpec(id="it", cls=Killing)
+    if kind == "static":
+        supervisor = virtual.supervisor([spec])
+        (info,) = which_children(supervisor, GENEROUS)
+        child = info.ref
+    else:
+        supervisor = virtual.runtime.spawn(DynamicSupervisor, spec)
+        child = supervisor.ask(StartChild(()), timeout=GENEROUS)
+    assert child is not None
+    supervisors.append(supervisor)
+    child.tell("end")
+    virtual.until(lambda: not supervisor.is_alive())
+    advance(virtual, 1.0)
+    assert virtual.runtime.dead_letters.count == 0
+
+
+def test_the_back_off_of_a_supervisor_is_the_same_in_every_simulation() -> None:
+    def delays(name: str | None) -> list[float]:
+        with Simulation() as simulation:
+            supervisor = simulation.runtime.spawn(DynamicSupervisor, name=name)
+            process = supervisor._actor_weakref()
+            assert isinstance(process, DynamicSupervisor)
+            spec = ChildSpec(id="it", cls=Worker, backoff=Backoff(min=1.0, max=1.0, jitter=1.0))
+            return [process._next_delay(Child(spec)) for _ in range(3)]
+
+    assert delays(None) == delays(None)
+    assert delays("one") == delays("one") != delays("two")
+
+
+def test_only_a_child_that_is_not_there_is_reported_as_ended(virtual: World) -> None:
+    seen: list[Any] = []
+
+    class Observer(Process):
+        in_pykka_registry = False
+
+        def on_receive(self, message: Any) -> None:
+            seen.append(message)
+
+    virtual.runtime.spawn(Observer, name="observer")
+    supervisor = virtual.runtime.spawn(DynamicSupervisor, observer="observer", name="it")
+    there, gone = virtual.specs("ab")
+    start_child(supervisor, there, timeout=GENEROUS)
+    for spec in (there, gone):
+        supervisor.tell(ReportChild(spec))
+    advance(virtual, 1.0)
+    assert seen == [ChildExited(gone, None, "noproc", "it")]

@@ -211,6 +211,37 @@ def test_a_subscriber_that_is_ended_on_purpose_has_left() -> None:
         assert isinstance(stream._record.log.terminal, penstock.StreamCancelled)
 
 
+@pytest.mark.parametrize(("name", "seconds"), [("reader", 5.0), (None, 0.0)])
+def test_a_subscriber_whose_supervisor_is_dead_is_waited_for_if_it_has_a_name(name: str | None, seconds: float) -> None:
+    got: list[int] = []
+    with SimulatedSystem() as system:
+        stream = system.open_stream("s", STEADY)
+        supervisor = system.runtime.spawn(otp.Supervisor, [reader(got, name=name)])
+        (child,) = otp.which_children(supervisor, 5)
+        assert child.ref is not None
+        stream.subscribe(child.ref)
+        kill(system, supervisor)
+        if seconds:
+            system.advance(seconds - 0.1)
+            assert system.get_stream_info("s").subscriber_count == 1
+        system.advance(0.6)  # two looks are half a second apart at most
+        assert system.get_stream_info("s").subscriber_count == 0
+
+
+def test_a_subscriber_that_is_being_restarted_is_waited_for_however_long_that_takes() -> None:
+    got: list[int] = []
+    with SimulatedSystem() as system:
+        stream = system.open_stream("s", STEADY, on_orphan="cancel")
+        ref = system.start_child(reader(got, 2, backoff=otp.Backoff(min=60.0, max=60.0, jitter=0)))
+        assert ref is not None
+        stream.subscribe(ref)
+        stream.process_tokens("abc")
+        system.advance(59.9)
+        assert (got, stream.is_over, system.get_stream_info("s").subscriber_count) == ([1, 2], False, 1)
+        system.advance(0.7)
+        assert got == [1, 2, 3]
+
+
 @pytest.mark.parametrize("strategy", ["one_for_one", "one_for_all", "rest_for_one"])
 @pytest.mark.seeds(10)
 def test_a_subscriber_under_a_supervisor_of_ones_own_goes_on_too(seed: int, strategy: Any) -> None:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import pytest
 
 import penstock
@@ -97,7 +98,9 @@ class _Responses(Wire):
     def blocks(self, answer: Answer, number: int) -> tuple[ReasoningBlock, ...]:
         item = f"rs_loopback_{number}"
         signature = answer.signature or ""
-        block = ReasoningBlock(kind="reasoning", text=answer.reasoning, signature=signature, id=item)
+        block = ReasoningBlock(
+            kind="reasoning", text=answer.reasoning, signature=signature, id=item, provider=self.name
+        )
         return (block,) if answer.reasoning else ()
 
 
@@ -111,7 +114,9 @@ class _Anthropic(Wire):
         )
 
     def blocks(self, answer: Answer, number: int) -> tuple[ReasoningBlock, ...]:
-        block = ReasoningBlock(kind="thinking", text=answer.reasoning, signature=answer.signature or "")
+        block = ReasoningBlock(
+            kind="thinking", text=answer.reasoning, signature=answer.signature or "", provider=self.name
+        )
         return (block,) if answer.signature else ()
 
     def call(self, call: ScriptedCall) -> ToolCall:
@@ -137,10 +142,16 @@ class _Gemini(Wire):
 
     def blocks(self, answer: Answer, number: int) -> tuple[ReasoningBlock, ...]:
         signed = answer.signature and not answer.tool_calls  # else the first call has it
-        return (ReasoningBlock(kind="thought", signature=answer.signature or ""),) if signed else ()
+        block = ReasoningBlock(kind="thought", signature=answer.signature or "", provider=self.name)
+        return (block,) if signed else ()
 
 
-OPENAI = Wire(
+class _Chat(Wire):
+    def usage(self, told: Usage) -> Usage:
+        return msgspec.structs.replace(told, audio_input_tokens=0, audio_output_tokens=0, service_tier="default")
+
+
+OPENAI = _Chat(
     name="openai",
     path="/v1/chat/completions",
     key_header="authorization",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import random
@@ -11,16 +12,26 @@ from typing import Any
 
 import pytest
 
+from penstock.actors.agent.history import Round, answer_message
+from penstock.actors.call.answer import OutcomeBuilder
 from penstock.adapters.providers.anthropic.decoder import MessagesDecoder
+from penstock.adapters.providers.anthropic.provider import AnthropicMessages
 from penstock.errors import ApiError
+from penstock.events import ServerToolCall, ServerToolResult
 from penstock.ports import (
+    BlockStart,
+    ChatCall,
+    CitationDelta,
     Delta,
     ErrorDelta,
+    EventDelta,
     FinishDelta,
     KeepAlive,
+    MetadataDelta,
     ReasoningBlockDelta,
     ReasoningDelta,
     RefusalDelta,
+    Secret,
     TextDelta,
     ToolCallFragment,
     UsageDelta,
@@ -201,3 +212,144 @@ def test_a_recording_cut_before_its_stop_reason_is_not_finished(facts: dict[str,
 
 def test_the_corpus_is_there() -> None:
     assert len(RECORDINGS) >= 27
+
+
+# --- what is there besides text and calls ----------------------------------------------------------------------------
+
+
+def _content(body: bytes) -> list[dict[str, Any]]:
+    """The content of a recorded message, put together without the decoder."""
+    content: list[dict[str, Any]] = []
+    arguments: dict[int, str] = {}
+    for line in body.decode("utf-8", "replace").splitlines():
+        event = json.loads(line[5:]) if line.startswith("data:") else {}
+        if event.get("type") == "message_start":
+            content += event["message"]["content"]
+        elif event.get("type") == "content_block_start":
+            content.append(dict(event["content_block"]))
+        elif event.get("type") == "content_block_delta":
+            delta, block = dict(event["delta"]), content[event["index"]]
+            kind = delta.pop("type")
+            if kind == "input_json_delta":
+                arguments[event["index"]] = arguments.get(event["index"], "") + delta["partial_json"]
+            elif kind == "citations_delta":
+                block["citations"] = [*(block.get("citations") or ()), delta["citation"]]
+            elif kind in ("text_delta", "thinking_delta"):
+                (name,) = delta
+                block[name] += delta[name]
+            else:
+                block |= delta
+        elif event.get("type") == "content_block_stop" and arguments.get(event["index"]):
+            with contextlib.suppress(ValueError):
+                content[event["index"]]["input"] = json.loads(arguments[event["index"]])
+    return content
+
+
+def _goes_back(content: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same as it should go back: texts without citations and as one, no blank ones, no mark of a direct call."""
+    out: list[dict[str, Any]] = []
+    for block in content:
+        if block["type"] == "text":
+            if out and out[-1]["type"] == "text":
+                out[-1] = {"type": "text", "text": out[-1]["text"] + block["text"]}
+            elif block["text"]:
+                out.append({"type": "text", "text": block["text"]})
+        elif block["type"] == "tool_use" and block.get("caller", {}).get("type") == "direct":
+            out.append({name: value for name, value in block.items() if name != "caller"})
+        else:
+            out.append(block)
+    return out
+
+
+def _sent_back(deltas: list[Delta]) -> list[dict[str, Any]]:
+    """The assistant's content of the next request, by way of the core's history."""
+    builder, text = OutcomeBuilder(), ""
+    builder.provider = "anthropic"
+    for delta in deltas:
+        builder.note(delta, len(text))
+        if isinstance(delta, TextDelta):
+            text += delta.text
+    outcome = builder.outcome()
+    calls = tuple(call for call in outcome.tool_calls if not call.is_server)
+    answer = answer_message(text, "", (), outcome.provider_blocks)
+    messages = [answer]
+    if calls:
+        messages = Round(calls, ("done",) * len(calls), text, (), outcome.provider_blocks).messages()
+    call = ChatCall(model="m", input=[{"role": "user", "content": "Hi"}, *messages], provider="anthropic")
+    sent = json.loads(AnthropicMessages(Secret("sk-ant-123")).request(call).body)["messages"]
+    content = sent[1]["content"] if len(sent) > 1 else []
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
+@pytest.mark.parametrize("facts", RECORDINGS)
+def test_what_a_recording_says_goes_back_block_by_block_as_it_was_said(facts: dict[str, Any]) -> None:
+    content = _goes_back(_content(_body(facts)))
+    while content and content[-1]["type"] in ("thinking", "redacted_thinking"):
+        content.pop()  # refused at the end
+    if content and content[-1]["type"] == "text":
+        content[-1]["text"] = content[-1]["text"].rstrip()  # refused at the end of a request
+    if facts["expect"]["finish_reason"] == "max_tokens":  # a call that was cut off has no arguments
+        content = [block | ({"input": {}} if block["type"] == "tool_use" else {}) for block in content]
+    assert _sent_back(_decode([_body(facts)])[0]) == content
+
+
+@pytest.mark.parametrize("facts", RECORDINGS)
+def test_a_recordings_citations_are_told_for_the_text_that_they_are_of(facts: dict[str, Any]) -> None:
+    deltas = _decode([_body(facts)])[0]
+    text, start, cited = "", 0, []
+    for delta in deltas:
+        if isinstance(delta, TextDelta):
+            text += delta.text
+        elif isinstance(delta, BlockStart) and delta.kind == "text":
+            start = len(text)
+        elif isinstance(delta, CitationDelta):
+            assert delta.is_of_block
+            cited.append((delta.citation.url, delta.citation.title, delta.citation.cited_text, text[start:]))
+    assert cited == [
+        (citation.get("url"), citation["title"], citation["cited_text"], block["text"])
+        for block in _content(_body(facts))
+        for citation in block.get("citations") or ()
+    ]
+    assert len(cited) == facts["expect"]["citations"]
+
+
+@pytest.mark.parametrize("facts", RECORDINGS)
+def test_a_recordings_parts_begin_where_text_follows_something_else(facts: dict[str, Any]) -> None:
+    parts = [""]
+    for delta in _decode([_body(facts)])[0]:
+        if isinstance(delta, BlockStart) and delta.is_joint:
+            parts.append("")
+        elif isinstance(delta, TextDelta):
+            parts[-1] += delta.text
+    runs = itertools.groupby(_content(_body(facts)), lambda block: block["type"] == "text")
+    texts = ["".join(block["text"] for block in blocks) for is_text, blocks in runs if is_text]
+    assert [part for part in parts if part] == [text for text in texts if text]
+
+
+@pytest.mark.parametrize("facts", RECORDINGS)
+def test_a_recordings_own_tools_are_told_with_their_results(facts: dict[str, Any]) -> None:
+    events = [delta.event for delta in _decode([_body(facts)])[0] if isinstance(delta, EventDelta)]
+    content = _content(_body(facts))
+    calls = {block["id"]: block for block in content if block["type"] in ("server_tool_use", "mcp_tool_use")}
+    results = [block for block in content if block["type"].endswith("_tool_result")]
+    assert [(one.id, one.name, one.input) for one in events if isinstance(one, ServerToolCall)] == [
+        (call["id"], call["name"], call["input"]) for call in calls.values()
+    ]
+    assert [(one.id, one.name, one.output) for one in events if isinstance(one, ServerToolResult)] == [
+        (result["tool_use_id"], calls[result["tool_use_id"]]["name"], result["content"]) for result in results
+    ]
+
+
+@pytest.mark.parametrize("facts", RECORDINGS)
+def test_a_recordings_metadata_is_told_and_nothing_of_it_is_unknown(facts: dict[str, Any]) -> None:
+    deltas, decoder = _decode([_body(facts)])
+    values: dict[str, Any] = {}
+    for delta in deltas:
+        if isinstance(delta, MetadataDelta):
+            values |= delta.values
+    assert values.get("response_id") == facts["expect"]["message_id"]
+    assert values.get("stop_sequence") == facts["expect"]["stop_sequence"]
+    assert values.get("service_tier") == (facts["expect"]["usage_start"] or {}).get("service_tier")
+    assert ("container" in values) == (b'"container":{' in _body(facts))
+    assert ("refusal_details" in values) == (facts["expect"]["finish_reason"] == "refusal")
+    assert decoder.skipped == 0

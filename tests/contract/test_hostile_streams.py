@@ -34,6 +34,7 @@ from penstock.ports import (
     ToolCallFragment,
     UsageDelta,
 )
+from tests.unit.flow.common import steps
 
 CORPUS = Path(__file__).parent.parent / "corpus"
 DECODERS: dict[str, Callable[[int], Decoder]] = {
@@ -268,13 +269,16 @@ def _ollama_calls(count: int) -> bytes:
     ],
 )
 def test_many_items_take_time_in_proportion(decoder_of: Callable[[int], Decoder], make: Callable[[int], bytes]) -> None:
-    body = make(100_000)  # quadratic time would take minutes and exceed the test's time-out
-    decoder, builder = decoder_of(LIMIT), OutcomeBuilder()
-    deltas = told(decoder, body, 65_536)
-    assert len(deltas) >= 100_000
-    for delta in deltas:
-        builder.note(delta)
-    builder.complete()
+    def work(count: int, body: bytes) -> None:
+        decoder, builder = decoder_of(LIMIT), OutcomeBuilder()
+        deltas = told(decoder, body, 4096)
+        assert len(deltas) >= count
+        for delta in deltas:
+            builder.note(delta)
+        builder.complete()
+
+    few, many = make(400), make(2000)
+    assert steps(lambda: work(2000, many)) < 5.5 * steps(lambda: work(400, few))
 
 
 # --- what bending has found ------------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ import termios
 
 import penstock
 from penstock.adapters.loopback.server import LoopbackProvider
+from tests.integration.forked import command
 
 KEY = "sk-test-4f9c2d7e1b"
 PROGRAM = [sys.executable, "-m", "penstock"]
@@ -82,6 +83,13 @@ class Done:
 
 
 def run(tmp_path: Path, *arguments: str, stdin: str = "", **variables: str) -> Done:
+    """What the program leaves; see `tests.integration.forked`."""
+    text = stdin.encode("utf-8", "surrogateescape")
+    return Done(*command(tmp_path, arguments, text, environment(tmp_path, **variables), LIMIT))
+
+
+def run_anew(tmp_path: Path, *arguments: str, stdin: str = "", **variables: str) -> Done:
+    """The same from a start of Python to its end."""
     done = subprocess.run(
         [*PROGRAM, *arguments],
         input=stdin.encode("utf-8", "surrogateescape"),

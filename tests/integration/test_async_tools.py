@@ -84,7 +84,8 @@ def test_in_a_coroutine_the_tools_run_on_its_loop(system: penstock.System) -> No
         with agent_with(system, pool.query) as agent:
             async with pool.lock:  # the caller uses the pool too
                 stream = agent.stream_chat("go")
-                await asyncio.sleep(0.05)
+                while not pool.loops:  # a tool waits for the pool
+                    await asyncio.sleep(0.001)
             assert results([event async for event in stream]) == ROWS
         assert pool.loops == {id(asyncio.get_running_loop())}
 
@@ -414,7 +415,7 @@ def test_a_loop_that_is_blocked_after_a_tool_has_begun_is_told(system: penstock.
     async def work(i: int) -> str:
         begun.set()
         try:
-            await asyncio.sleep(0.3)
+            await asyncio.Event().wait()
         except asyncio.CancelledError:
             ended.set()
             raise
@@ -434,12 +435,17 @@ def test_a_loop_that_is_blocked_after_a_tool_has_begun_is_told(system: penstock.
 
 
 def test_a_tool_of_a_loop_that_has_stopped_does_not_run_on_when_it_continues(system: penstock.System) -> None:
-    begun, effects = threading.Event(), list[str]()
+    begun, ends = threading.Event(), list[str]()
+    go_on = asyncio.Event()
 
     async def work(i: int) -> str:
         begun.set()
-        await asyncio.sleep(0.3)
-        effects.append("done")
+        try:
+            await go_on.wait()
+        except asyncio.CancelledError:
+            ends.append("cancelled")
+            raise
+        ends.append("done")
         return "row"
 
     async def begin() -> penstock.Stream:
@@ -447,10 +453,15 @@ def test_a_tool_of_a_loop_that_has_stopped_does_not_run_on_when_it_continues(sys
         await asyncio.to_thread(begun.wait, 10)
         return stream
 
+    async def continue_() -> None:
+        go_on.set()
+        while not ends:
+            await asyncio.sleep(0.001)
+
     loop = asyncio.new_event_loop()
     with agent_with(system, work, calls=1) as agent:
         stream = loop.run_until_complete(begin())
         ((status, _),) = results(stream.events())
-        loop.run_until_complete(asyncio.sleep(0.5))
+        loop.run_until_complete(continue_())
         loop.close()
-    assert (status, effects) == ("error", [])
+    assert (status, ends) == ("error", ["cancelled"])

@@ -1,4 +1,7 @@
-"""The command ``penstock`` as its users run it: a process of its own, real pipes, real signals, a real provider."""
+"""The command ``penstock`` as its users run it: a process of its own, real signals, a real provider.
+
+What needs a pipe, a signal, a terminal or a fresh Python gets that. The others are forks: `tests.integration.forked`.
+"""
 
 from __future__ import annotations
 
@@ -44,6 +47,7 @@ from tests.integration.command import (
     interrupts_not_ignored,
     read_until,
     run,
+    run_anew,
     started,
     words,
 )
@@ -190,7 +194,7 @@ def test_what_is_no_terminal_gets_the_bytes_as_they_are(tmp_path: Path, provider
 
 
 def test_output_that_cannot_show_everything_shows_question_marks(tmp_path: Path, provider: LoopbackProvider) -> None:
-    done = chat(tmp_path, provider, "plain", PYTHONIOENCODING="ascii")
+    done = run_anew(tmp_path, *words(provider, "plain"), OPENAI_API_KEY=KEY, PYTHONIOENCODING="ascii")
     assert (done.code, done.err) == (0, "")
     assert done.raw == TEXT.encode("ascii", "replace")
 
@@ -648,7 +652,7 @@ def test_the_table_of_models_is_complete() -> None:
 
 
 def test_version_help_and_nonsense(tmp_path: Path) -> None:
-    assert run(tmp_path, "--version").out == f"penstock {penstock.__version__}\n"
+    assert run_anew(tmp_path, "--version").out == f"penstock {penstock.__version__}\n"
     for arguments in ([], ["--help"], ["chat", "--help"], ["loopback", "--help"], ["run", "--help"]):
         done = run(tmp_path, *arguments)
         assert (done.code, done.err) == (0, "")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -226,13 +225,11 @@ os.wait(), os.wait()
 
 
 def run(program: str) -> str:
-    began = time.monotonic()
     root = str(Path(penstock.__file__).parents[1])
     done = subprocess.run(
         [sys.executable, "-u", "-c", program], env={"PYTHONPATH": root}, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0, done.stderr
-    assert time.monotonic() - began < 60
     return done.stdout
 
 

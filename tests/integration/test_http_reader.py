@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import gzip
 import socket
 import ssl
@@ -701,3 +702,42 @@ def test_an_error_keeps_neither_frames_nor_connections_nor_keys(reader: HttpRead
         for each in _everything(error):
             assert each.__traceback__ is None
             assert all(isinstance(value, str) for value in each.args)
+
+
+# --- interim answers -------------------------------------------------------------------------------------------------
+
+INTERIM = [
+    b"HTTP/1.1 100 Continue\r\n\r\n",
+    b"HTTP/1.1 102 Processing\r\n\r\n",
+    b"HTTP/1.1 103 Early Hints\r\nLink: </x>; rel=preload\r\nContent-Length: 4\r\nRetry-After: 9\r\n\r\n",
+    b"HTTP/1.1 110 \r\nX: y\r\n\r\n",
+    b"HTTP/1.1 199 Unknown\r\n\r\n",
+]
+
+
+@pytest.mark.parametrize("interim", [*INTERIM, b"".join(INTERIM), b"".join(INTERIM) * 20])
+@pytest.mark.parametrize("step", [1_000_000, 7])
+def test_interim_answers_are_skipped(reader: HttpReader, interim: bytes, step: int) -> None:
+    def serve(peer: Peer) -> None:
+        peer.read_request()
+        answer = interim + CHUNKED + chunk(b"data: x\n\n") + chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n"
+        for start in range(0, len(answer), step):
+            peer.send(answer[start : start + step])
+
+    with RawServer(serve) as server:
+        sink = run(reader, server.url)
+        assert sink.error is None
+        assert "".join(sink.texts.queue).startswith("data: x\n\n")
+        reader.close(PATIENCE)
+
+
+def test_interim_answers_without_end_are_an_error(reader: HttpReader) -> None:
+    def serve(peer: Peer) -> None:
+        peer.read_request()
+        with contextlib.suppress(OSError):
+            for _ in range(100_000):
+                peer.send(INTERIM[1])
+
+    with RawServer(serve) as server:
+        assert isinstance(run(reader, server.url).error, ProviderError)
+        reader.close(PATIENCE)

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 import penstock
+from penstock.actors.stream.record import StreamRecord
 from penstock.actors.stream.subscribers.pull import Findings, PullSubscription
 from penstock.adapters.loopback.faults import DelayFirstByte, StallAfter
 from penstock.adapters.loopback.script import Answer, Replies, Script
@@ -67,6 +68,22 @@ def released(provider: LoopbackProvider, count: int = 1) -> None:
     provider.wait_for(lambda counts: counts.client_disconnects == count, SOON)
 
 
+def running(system: penstock.System) -> StreamRecord:
+    """The record of the only stream."""
+    (record,) = [record for record in system._table.all() if not record.is_over]
+    return record
+
+
+def has_text(system: penstock.System) -> bool:
+    return bool(running(system).log.text())
+
+
+def waits_for_event(system: penstock.System) -> bool:
+    """Whether the reader of the only stream has read all events, and waits for another one."""
+    subscriptions = running(system).hub.subscriptions
+    return bool(subscriptions) and all(isinstance(one, PullSubscription) and one._waiting for one in subscriptions)
+
+
 # --- asyncio ---------------------------------------------------------------------------------------------------------
 
 
@@ -106,7 +123,8 @@ def test_a_cancelled_task_releases_the_provider_although_its_exception_is_kept(
     async def main() -> None:
         task = asyncio.create_task(respond())
         await asyncio.to_thread(provider.wait_for, lambda counts: counts.active_responses == 1, 5.0)
-        await asyncio.sleep(0.1)
+        while not (waits_for_event(system) and (has_text(system) or isinstance(fault, DelayFirstByte))):
+            await asyncio.sleep(0.001)
         task.cancel()
         kept = await keep(task)
         await asyncio.to_thread(released, provider)
@@ -314,13 +332,6 @@ def visit(
             came += piece
         provider.wait_for(lambda counts: counts.requests == before + 1 and counts.active_responses == 1)
         eventually(is_ready)
-
-
-def waits_for_event(system: penstock.System) -> bool:
-    """Whether the reader of the only stream has read all events, and waits for another one."""
-    (record,) = [record for record in system._table.all() if not record.is_over]
-    subscriptions = record.hub.subscriptions
-    return bool(subscriptions) and all(isinstance(one, PullSubscription) and one._waiting for one in subscriptions)
 
 
 @pytest.mark.parametrize("path", ["/async", "/texts"])

@@ -1,7 +1,10 @@
 """Change the package in one place at a time, and see whether the tests notice: ``python -m tests.mutation``.
 
 The changes are made in copies in a temporary folder, one for each job. A run of the tests that takes too long counts as
-noticed. Ctrl-C ends the run and prints what has been found so far.
+noticed. Ctrl-C, or SIGTERM, ends the run and prints what has been found so far.
+
+The tests run in sessions of their own: Ctrl-C in a terminal does not reach them, which would look like a failed test,
+and they can be killed with all processes that they have started. Their temporary files are in the temporary folder too.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ import argparse
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -19,6 +23,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
+from types import FrameType
 from typing import Final, NamedTuple
 
 from tests.mutation.changes import Change, changes
@@ -51,13 +56,15 @@ class Mutation:
     """A run over several modules.
 
     Args:
-        folder: holds the copies, one for each job.
+        folder: holds the copies, one for each job, and the temporary files of the tests.
         limit: seconds that one run of tests may take.
         ends_at: no run starts after this time, and those under way are killed.
     """
 
     def __init__(self, folder: Path, jobs: int, limit: float, ends_at: float) -> None:
         self._limit = limit
+        self._temporary = folder / "tmp"
+        self._temporary.mkdir()
         self._ends_at = ends_at
         self._copies: SimpleQueue[Path] = SimpleQueue()
         self._lock = threading.Lock()
@@ -102,7 +109,7 @@ class Mutation:
         with self._lock:
             self._stopped = True
             for process in self._running:
-                process.kill()
+                _kill(process)
 
     def _run(self, copy: Path, module: str) -> bool | None:
         """Run a module's tests; returns whether they pass, or None if the run was stopped."""
@@ -110,11 +117,17 @@ class Mutation:
         command = [sys.executable, "-c", _PYTEST, str(copy), "-x", "-q", "--tb=no", "-p", "no:cacheprovider"]
         command += ["--hypothesis-profile", "quick", *MODULES[module]]
         environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+        environment["TMPDIR"] = str(self._temporary)
         with self._lock:
             if self._stopped or left <= 0:
                 return None
             process = subprocess.Popen(
-                command, cwd=copy, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+                command,
+                cwd=copy,
+                env=environment,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
             )
             self._running.add(process)
         try:
@@ -122,11 +135,24 @@ class Mutation:
         except subprocess.TimeoutExpired:
             return False if self._limit <= left else None
         finally:
-            process.kill()
+            _kill(process)
             process.wait()
             with self._lock:
                 self._running.discard(process)
         return None if self._stopped else code == 0
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill a run of tests with the processes that it has started, unless it has ended."""
+    if process.poll() is None:  # else its number may be another process's by now
+        if sys.platform == "win32":
+            process.kill()
+        else:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 def _shown(trial: Trial) -> str:
@@ -175,6 +201,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=60.0, help="for everything")
     given = parser.parse_args(arguments)
     broken: list[str] = []
+    signal.signal(signal.SIGTERM, _interrupt)
     with tempfile.TemporaryDirectory(prefix="mutation-") as folder:
         ends_at = time.monotonic() + 60 * given.minutes
         mutation = Mutation(Path(folder), given.jobs, given.limit, ends_at)
@@ -186,6 +213,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 for _ in pool.map(mutation.attempt, chosen(sound, given.sample, given.seed)):
                     pass
             except KeyboardInterrupt:
+                signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would end the report
                 mutation.stop()
     report(mutation.results)
     for module in broken:

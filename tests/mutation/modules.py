@@ -9,6 +9,7 @@ __all__ = ["MODULES"]
 _FLOW: Final = "tests/unit/flow/"
 _RUNTIME: Final = "tests/unit/runtime/"
 _HOUSE: Final = "tests/conformance/"
+_CALLS: Final = (f"{_HOUSE}test_integration.py", f"{_HOUSE}test_asking.py")
 _HTTP: Final = "tests/unit/adapters/"
 _PROVIDERS: Final = "tests/unit/adapters/providers/"
 
@@ -17,13 +18,19 @@ MODULES: Final[dict[str, tuple[str, ...]]] = {
     "actors/call/attempt.py": (
         "tests/unit/test_attempt.py",
         "tests/unit/test_source.py",
-        f"{_HOUSE}test_integration.py",
+        *_CALLS,
+        f"{_HOUSE}test_rounds.py",
     ),
     "actors/call/breaker.py": (f"{_FLOW}test_breaker.py", "tests/unit/test_gates.py"),
+    "actors/call/budget.py": (f"{_FLOW}test_budget.py",),
     "actors/call/gate.py": ("tests/unit/test_gates.py", f"{_FLOW}test_limits.py"),
-    "actors/call/integration.py": ("tests/unit/test_source.py", f"{_HOUSE}test_integration.py"),
-    "actors/call/record.py": ("tests/unit/test_source.py", f"{_HOUSE}test_integration.py"),
-    "actors/call/toolcalls.py": (f"{_FLOW}test_toolcalls.py",),
+    "actors/call/integration.py": (
+        "tests/unit/test_source.py",
+        "tests/unit/test_scripted_reader.py",
+        *_CALLS,
+    ),
+    "actors/call/record.py": ("tests/unit/test_source.py", *_CALLS, f"{_HOUSE}test_rounds.py"),
+    "actors/call/toolcalls.py": (f"{_FLOW}test_toolcalls.py", f"{_FLOW}test_outcome.py"),
     "actors/runtime/dispatcher.py": (f"{_RUNTIME}test_dispatcher.py",),
     "actors/runtime/process.py": (f"{_RUNTIME}test_process.py", f"{_HOUSE}test_links.py"),
     "actors/runtime/statem.py": (f"{_HOUSE}test_statem.py",),
@@ -41,10 +48,23 @@ MODULES: Final[dict[str, tuple[str, ...]]] = {
     "adapters/providers/gemini/decoder.py": (f"{_PROVIDERS}test_gemini.py", "tests/contract/test_corpus_gemini.py"),
     "adapters/providers/openai/chat_decoder.py": (
         f"{_PROVIDERS}test_openai_chat.py",
+        f"{_PROVIDERS}test_openai_chat_blocks.py",
+        f"{_PROVIDERS}test_openai_chat_extras.py",
         "tests/contract/test_corpus_openai.py",
     ),
     "supervisors/children.py": (f"{_HOUSE}test_supervisor.py",),
     "supervisors/dynamic.py": (f"{_HOUSE}test_supervisor.py", "tests/unit/supervisors"),
-    "supervisors/system/handler.py": (f"{_HOUSE}test_handler.py", f"{_HOUSE}test_ends.py"),
-    "supervisors/system/watching.py": (f"{_HOUSE}test_handler.py", "tests/unit/test_subscriptions.py"),
+    "supervisors/system/handler.py": (
+        f"{_HOUSE}test_handler.py",
+        f"{_HOUSE}test_ends.py",
+        f"{_HOUSE}test_rounds.py",
+        f"{_HOUSE}test_failure_table.py::test_when_the_handler_is_killed_no_stream_stops_and_no_subscriber_notices",
+        f"{_HOUSE}test_failure_table.py::test_a_handler_killed_while_a_stream_is_being_opened_opens_it_once",
+        f"{_HOUSE}test_failure_table.py::test_a_new_handler_knows_the_subscribers_of_the_old_one",
+    ),
+    "supervisors/system/watching.py": (
+        f"{_HOUSE}test_handler.py",
+        "tests/unit/test_subscriptions.py",
+        f"{_HOUSE}test_user_processes.py",
+    ),
 }

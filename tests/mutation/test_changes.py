@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import random
 from pathlib import Path
 
 import pytest
@@ -69,12 +70,14 @@ def test_the_rest_of_the_text_stays_and_the_place_is_named() -> None:
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_every_change_of_a_module_can_be_compiled_and_its_tests_exist(module: str) -> None:
+def test_the_changes_of_a_module_can_be_compiled_and_its_tests_exist(module: str) -> None:
     source = (PACKAGE / module).read_text(encoding="utf-8")
     found = changes(source)
-    assert found
-    for change in found:
-        assert change.text != source
+    assert len(found) > 15
+    assert all(change.text != source for change in found)
+    for change in random.Random(module).sample(found, 15):  # to parse all of them takes a minute
         ast.parse(change.text)
     for tests in MODULES[module]:
-        assert (ROOT / tests).exists()
+        path, _, name = tests.partition("::")
+        assert (ROOT / path).exists()
+        assert not name or f"def {name}(" in (ROOT / path).read_text(encoding="utf-8")

@@ -6,6 +6,7 @@ off. The agent answers afterwards. Nothing is left: no running tool, no occupied
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Callable
 from typing import Any
@@ -172,6 +173,12 @@ def count_steps(turns: Turns) -> Callable[[], None]:
     return step
 
 
+@functools.cache
+def steps_of(seed: int) -> int:
+    """How many steps the run of a seed has, without a crash."""
+    return run(seed, count_steps).steps
+
+
 def test_without_crashes_the_same_is_promised(seed: int) -> None:
     turns = run(seed, count_steps)
     # A message that was cancelled before its turn is not in the history.
@@ -181,7 +188,7 @@ def test_without_crashes_the_same_is_promised(seed: int) -> None:
 
 @pytest.mark.parametrize("victim", sorted(VICTIMS))
 def test_one_of_each_kind_dies_between_any_two_steps(seed: int, victim: str) -> None:
-    steps = run(seed, count_steps).steps
+    steps = steps_of(seed)
     chance = random.Random(f"{victim} {seed}")
     for at in sorted(chance.sample(range(steps), k=min(3, steps))):
 

@@ -12,16 +12,19 @@ from penstock.actors.call.record import CallRecord, Candidate
 from penstock.actors.runtime.mailbox import Mailbox
 from penstock.actors.stream.record import StreamRecord
 from penstock.config.options import RequestOptions, StreamOptions
-from penstock.events import Usage
+from penstock.events import ProviderEvent, Usage
 from penstock.ports import (
     ChatCall,
     Delta,
+    EventDelta,
     FinishDelta,
     KeepAlive,
     ProviderRequest,
     Reader,
     ReaderSink,
+    ReasoningDelta,
     TextDelta,
+    Thinking,
     ToolCallFragment,
     UsageDelta,
 )
@@ -126,6 +129,17 @@ def test_an_attempt_that_refused_deltas_did_not_take_all(simulation: Simulation,
     assert scene.waiting == ["a"]
 
 
+def test_an_answer_without_a_delta_has_the_events_that_came() -> None:
+    with Simulation() as simulation:
+        scene = Scene(simulation)
+        assert scene.offer(EventDelta(ProviderEvent(type="", payload="[DONE]"))) is True
+        assert scene.record.intake.events == 0
+        assert not scene.attempt.has_progressed
+        scene.attempt.push_completed_calls()
+        scene.attempt.push_completed_calls()
+        assert scene.record.intake.events == 1
+
+
 def test_an_attempt_whose_items_wait_for_room_did_not_take_all(simulation: Simulation) -> None:
     scene = Scene(simulation, max_buffer_size=1, batch_size=1)
     assert scene.offer(TextDelta("a"), TextDelta("b")) is None
@@ -217,3 +231,29 @@ def test_only_what_the_model_says_counts_as_progress(simulation: Simulation, del
     assert scene.attempt.has_progressed is is_progress
     assert scene.call.started is is_progress
     assert scene.attempt.last_progress - begun == pytest.approx(5.0 if is_progress else 0.0)
+
+
+@pytest.mark.parametrize(
+    ("reads", "is_reasoning"),
+    [
+        ([[ReasoningDelta("a")]], True),
+        ([[ReasoningDelta("a")], [TextDelta("b")]], False),
+        ([[ReasoningDelta("a"), TextDelta("b")]], False),
+        ([[TextDelta("b"), ReasoningDelta("a")]], True),
+        ([[Thinking()]], True),
+        ([[Thinking()], [KeepAlive()]], True),
+        ([[Thinking()], [TextDelta("b")]], False),
+        ([[Thinking(), TextDelta("b")]], False),
+        ([[TextDelta("b"), Thinking()]], True),
+        ([[ReasoningDelta("a")], [ToolCallFragment(index=0, id="c", name="f", arguments="{}")]], False),
+        ([[ReasoningDelta("a")], [TextDelta("b")], [ReasoningDelta("c")]], True),
+        ([[ReasoningDelta("a")], [UsageDelta(Usage(input_tokens=1))]], True),
+    ],
+)
+def test_the_model_reasons_until_something_else_comes_after_it(
+    simulation: Simulation, reads: Sequence[Sequence[Delta]], is_reasoning: bool
+) -> None:
+    scene = Scene(simulation)
+    for deltas in reads:
+        assert scene.offer(*deltas) is True
+    assert scene.attempt.is_reasoning is is_reasoning

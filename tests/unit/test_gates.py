@@ -838,6 +838,19 @@ def test_a_ticket_that_leaves_the_queue_wakes_the_one_of_another_key_that_waited
     assert isinstance(gate.enter(second), Admitted)
 
 
+def test_a_key_whose_queue_was_empty_waits_behind_those_that_queued_before_it() -> None:
+    gate = make(concurrent_streams=1)
+    inside, early, other, late = (of_key(gate, key) for key in (b"", A, B, A))
+    assert inside.enter() == IN
+    early.enter()
+    early.leave()
+    other.enter()
+    late.enter()
+    inside.leave(None)
+    assert (other.woken, late.woken) == (1, 0)
+    assert other.enter() == IN
+
+
 @pytest.mark.parametrize(
     ("usage", "tokens"),
     [

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
 import penstock
+from penstock.actors.call.record import CallRecord
 from penstock.errors import OptionError
 from penstock.ports import ChatCall, ProviderRequest
 from penstock.testing import ScriptedProvider, SimulatedSystem
@@ -223,7 +225,12 @@ def test_a_lone_surrogate_anywhere_in_a_request_is_mended(system: penstock.Syste
 @pytest.mark.parametrize("provider", [name for name in PROVIDERS if name != "own"])
 def test_every_provider_can_send_what_was_mended(system: penstock.System, provider: str) -> None:
     for text in (BROKEN, [{"role": "user", "content": BROKEN}]):
-        system.chat("m", text, user=BROKEN, extra_query={"q": BROKEN}, **PROVIDERS[provider]()).cancel()
+        stream = system.chat("m", text, user=BROKEN, extra_query={"q": BROKEN}, **PROVIDERS[provider]())
+        call = stream._record.feed
+        assert isinstance(call, CallRecord)
+        assert MENDED in str(json.loads(call.request.body))
+        assert urlencode({"q": MENDED}) in call.request.url
+        stream.cancel()
 
 
 def test_messages_without_surrogates_are_not_copied(system: penstock.System) -> None:

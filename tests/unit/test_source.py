@@ -14,20 +14,30 @@ from penstock.actors.call.messages import RoundEnded
 from penstock.actors.call.record import CallRecord, Candidate
 from penstock.actors.runtime import inspect
 from penstock.config.options import RequestOptions
+from penstock.config.prices import Price, Rates
 from penstock.config.settings import Settings
 from penstock.errors import ConnectError, ProviderTimeout
-from penstock.events import Usage
+from penstock.events import Cost, Usage
 from penstock.ports import (
     ChatCall,
     FinishDelta,
     OfferSink,
     Provider,
     ProviderRequest,
+    Quota,
     ReaderSink,
     TextDelta,
     UsageDelta,
 )
-from penstock.testing import HANG, ScriptedAttempt, ScriptedProvider, SimulatedSystem, eventually
+from penstock.testing import (
+    HANG,
+    ResumableProvider,
+    ScriptedAttempt,
+    ScriptedProvider,
+    SimulatedSystem,
+    eventually,
+)
+from penstock.testing.scripted import ScriptedDecoder
 from tests.conformance.agents import Bench, agent_on, ask, say, until
 
 
@@ -146,11 +156,129 @@ def test_a_stream_whose_conductor_is_dead_fails_with_what_all_rounds_have_used()
 
 @pytest.mark.parametrize("account", ["", "mine"])
 def test_an_outcome_names_the_account_and_without_one_the_dialect(account: str) -> None:
+    record = _record(account=account)
+    assert record.outcome().provider == (account or record.provider.name)
+
+
+def _record(**more: Any) -> CallRecord:
     provider = ScriptedProvider(["never used"])
     call = ChatCall(model="m", input="Hello", parameters={})
-    candidate = Candidate(provider=provider, call=call, request=provider.request(call), account=account)
-    record = CallRecord([candidate], RequestOptions(), _Reader())
-    assert record.outcome().provider == (account or provider.name)
+    candidate = Candidate(provider=provider, call=call, request=provider.request(call), **more)
+    return CallRecord([candidate, candidate], RequestOptions(), _Reader())
+
+
+PRICE = Price(Rates(input=1e6, cached_input=1e6, cache_write=1e6, output=100e6))  # 1 for a token in, 100 for one out
+
+
+@pytest.mark.parametrize(
+    ("usage", "answered", "is_whole", "amount", "is_estimate"),
+    [
+        (None, 0, False, 2, True),  # "Hello" is estimated to be two tokens
+        (None, 40, True, 1002, True),
+        (Usage(input_tokens=7), 40, True, 1002, True),
+        (Usage(output_tokens=7), 40, True, 1002, True),
+        (Usage(input_tokens=7, output_tokens=3), 40, True, 307, False),
+        (Usage(input_tokens=7, output_tokens=3), 40, False, 1007, True),
+        (Usage(input_tokens=7, output_tokens=30), 40, False, 3007, True),
+    ],
+)
+def test_the_cost_is_of_the_usage_that_was_told_or_of_an_estimate(
+    usage: Usage | None, answered: int, is_whole: bool, amount: float, is_estimate: bool
+) -> None:
+    record = _record(price=PRICE)
+    record.begin_attempt()
+    record.builder.size = answered
+    if usage is not None:
+        record.builder.note(UsageDelta(usage))
+    if is_whole:
+        record.builder.note(FinishDelta("stop", "stop"))
+    assert record.outcome().cost == Cost(amount=amount, currency="USD", is_estimate=is_estimate)
+
+
+TOLD = Usage(input_tokens=7, output_tokens=3)
+ESTIMATE = Usage(input_tokens=2, output_tokens=10, total_tokens=12)  # of "Hello" and 40 characters
+
+
+@pytest.mark.parametrize("is_over", [True, False])
+@pytest.mark.parametrize("is_finished", [True, False])
+@pytest.mark.parametrize("reported", [TOLD, None])
+@pytest.mark.parametrize("answered", [40, 0])
+def test_the_bill_is_what_was_reported_or_an_estimate(
+    is_over: bool, is_finished: bool, reported: Usage | None, answered: int
+) -> None:
+    record = _record()
+    record.begin_attempt()
+    record.builder.size = answered
+    if is_finished:
+        record.builder.note(FinishDelta("stop", "stop"))
+    estimate = ESTIMATE if answered else Usage(input_tokens=2, output_tokens=0, total_tokens=2)
+    if reported is not None:
+        wanted: tuple[Usage | None, bool] = (reported, not is_finished)
+    elif is_over and (is_finished or not answered):
+        wanted = (None, False)
+    else:
+        wanted = (estimate, True)
+    assert record.bill(reported, is_over=is_over) == wanted
+
+
+def test_without_a_price_or_an_attempt_there_is_no_cost() -> None:
+    record = _record()
+    record.begin_attempt()
+    assert record.outcome().cost is None
+    record = _record(price=PRICE)
+    assert record.outcome().cost is None
+    record.begin_attempt()
+    record.fall_back(ConnectError("host", "refused"))
+    assert record.outcome().cost is None, "the second candidate was not asked"
+
+
+def test_an_answers_headers_tell_the_gate_the_quota_of_their_key() -> None:
+    class Noting:
+        def __init__(self) -> None:
+            self.noted: list[tuple[Quota | None, bytes]] = []
+
+        def note_quota(self, quota: Quota | None, key: bytes) -> None:
+            self.noted.append((quota, key))
+
+    class Silent:
+        """Says nothing about limits."""
+
+    gate: Any = Noting()
+    telling, silent = ScriptedProvider(["never used"]), Silent()
+    call = ChatCall(model="m", input="Hello", parameters={})
+    request, headers = telling.request(call), {"quota": '{"requests_left": 7}'}
+    Candidate(provider=telling, call=call, request=request, gate=gate, key=b"k").answered(headers)
+    Candidate(provider=telling, call=call, request=request).answered(headers)
+    Candidate(provider=silent, call=call, request=request, gate=gate).answered(headers)  # type: ignore[arg-type]
+    assert gate.noted == [(Quota(requests_left=7), b"k")]
+
+
+def test_abandoning_a_call_abandons_its_attempt_and_leaves_the_gate() -> None:
+    class Attempt:
+        abandoned = 0
+
+        def abandon(self) -> None:
+            self.abandoned += 1
+
+    class Place:
+        def __init__(self) -> None:
+            self.left: list[tuple[Ticket, object]] = []
+
+        def spent(self, ticket: Ticket, usage: Usage | None) -> None:
+            return
+
+        def leave(self, ticket: Ticket, failure: object) -> None:
+            self.left.append((ticket, failure))
+
+    gate: Any = Place()
+    record, attempt = _record(gate=gate), Attempt()
+    record.abandon()
+    record.attempt = attempt
+    ticket = record.take_ticket(gate, lambda: None, 0.5)
+    record.abandon()
+    record.abandon()
+    assert gate.left == [(ticket, "neutral")]
+    assert attempt.abandoned == 2
 
 
 class _Looped(ConnectError):
@@ -170,10 +298,7 @@ class _Looped(ConnectError):
 
 
 def test_a_chain_of_causes_that_leads_back_into_itself_is_followed_once() -> None:
-    provider = ScriptedProvider(["never used"])
-    call = ChatCall(model="m", input="Hello", parameters={})
-    candidate = Candidate(provider=provider, call=call, request=provider.request(call))
-    record = CallRecord([candidate, candidate], RequestOptions(), _Reader())
+    record = _record()
     earlier, later = ConnectError("one", "refused"), _Looped("two", "refused")
     record.fall_back(earlier)
     assert record.final_error(later) is later
@@ -196,6 +321,31 @@ def test_a_reader_that_has_a_connection_waits_for_the_first_delta_at_once() -> N
         with pytest.raises(ProviderTimeout) as caught:
             stream.result(1)
         assert caught.value.which == "first_token"
+
+
+@pytest.mark.parametrize(("late", "is_resumed"), [(0.9, True), (1.2, False)])
+def test_an_answer_is_resumed_if_its_reader_ends_within_a_second_of_the_retrys_time(
+    late: float, is_resumed: bool
+) -> None:
+    reader = _Reader()
+    options = RequestOptions(
+        on_interrupt="resume", idle_timeout=2.0, first_token_timeout=50.0, retry_base_delay=0.1, retry_max_delay=0.1
+    )
+    with SimulatedSystem(reader=reader) as system:
+        provider = ResumableProvider(["never used"])
+        stream = system.chat("m", "Hello", provider=provider, request_options=options)
+        system.settle()
+        sink = reader.jobs[0].sink
+        sink.waiting()
+        sink.offer([TextDelta("Hel")], lambda: None)
+        system.settle()
+        system.advance(2.11)
+        assert system.get_stream_info(stream.stream_id).source == "retry_wait"
+        system.advance(late - 0.11)
+        sink.ended(ScriptedDecoder(1), None)
+        system.advance(0.05)
+        assert len(reader.jobs) == 1 + is_resumed
+        assert stream.is_over is not is_resumed
 
 
 def test_a_retry_waits_until_the_stream_has_answered_the_reset() -> None:

@@ -19,7 +19,7 @@ from penstock.actors.stream.cursor import Cursor
 from penstock.actors.stream.hub import Hub
 from penstock.actors.stream.outcome import Outcome
 from penstock.actors.stream.subscribers.callback import CallbackSubscription
-from penstock.actors.stream.subscribers.pull import Events, PullSubscription
+from penstock.actors.stream.subscribers.pull import Events, Findings, PullSubscription
 from penstock.actors.stream.subscribers.push import PushSubscription
 from penstock.config.options import Slow
 from penstock.errors import CallTimeout, SubscriberTooSlow
@@ -439,6 +439,37 @@ def test_waiting_for_the_next_event_has_a_time_out_and_may_be_tried_again(place:
     place.add()
     assert reader.next(timeout=2).seq == 1
     assert reader.subscription.is_active
+
+
+def test_iterators_and_findings_are_their_own_iterators_for_both_loops(place: Place) -> None:
+    events = place.pull()
+    findings = Findings(lambda: events._subscription, lambda event: event.seq)
+    for one in (events, findings):
+        assert iter(one) is one
+        assert aiter(one) is one
+
+
+def test_in_the_thread_of_a_task_it_looks_four_times_a_second_whether_that_is_cancelled(place: Place) -> None:
+    events, now = place.pull(), place.simulation.clock.monotonic
+    seat = events.subscription
+    begun, looks = now(), list[float]()
+
+    def look() -> None:
+        looks.append(now() - begun)
+
+    assert not seat._wait_for_task(0.875, look)
+    assert looks == [0.25, 0.5, 0.75, 0.875]
+    place.add()
+    looks.clear()
+    assert seat._wait_for_task(None, look)
+    assert looks == [0.875]
+
+    def cancelled() -> None:
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        seat._wait_for_task(1.0, cancelled)
+    assert not seat.is_active
 
 
 def test_news_that_come_just_before_it_waits_are_not_overlooked(place: Place) -> None:

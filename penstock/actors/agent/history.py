@@ -118,8 +118,10 @@ def answer_message(
         blocks: its signed reasoning.
         sealed: what the provider needs back; the signed reasoning is among it.
     """
-    message: Message = {"role": "assistant", "content": text if text.strip() else fallback}
-    return message | _given_back(blocks, sealed)
+    if text.strip():
+        return {"role": "assistant", "content": text} | _given_back(blocks, sealed)
+    before = [msgspec.structs.replace(block, at=0) for block in sealed]  # the fallback is not to be cut by them
+    return {"role": "assistant", "content": fallback} | _given_back(blocks, before)
 
 
 def _given_back(blocks: Sequence[ReasoningBlock], sealed: Sequence[ProviderBlock]) -> Message:

@@ -17,14 +17,16 @@ def is_runnable(finish_reason: FinishReason, calls: Sequence[ToolCall]) -> bool:
     """Whether the calls of a round are run, by the round's finish reason.
 
     They are not, unless the round ended well or at its length limit. At the limit the last call may have been cut off:
-    the calls are run only if all have complete arguments. In a round that ended well, a call with broken arguments gets
-    an error as its result.
+    the calls are run only if all have complete arguments, which free text never shows. In a round that ended well, a
+    call with broken arguments gets an error as its result.
 
     >>> is_runnable("length", [ToolCall(id="a", name="f", arguments={}, arguments_raw="")])
     False
     """
     if finish_reason == "length":
-        return all(call.arguments is not None and call.arguments_raw.strip() for call in calls)
+        return all(
+            call.type != "custom" and call.arguments is not None and call.arguments_raw.strip() for call in calls
+        )
     return finish_reason in ("tool_calls", "stop")
 
 

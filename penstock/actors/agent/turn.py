@@ -131,7 +131,8 @@ class Turn:
             return PastTurn(
                 [*messages, answer_message(words, NO_ANSWER, whole.reasoning_blocks, whole.provider_blocks)]
             )
-        rounds = self.stream.rounds[: len(self.stream.rounds) - len(self.paused)]
+        # The pieces of a paused message are part of the words, unless the calls at its end have them.
+        rounds = self.stream.rounds if self.calls else self.stream.rounds[: len(self.stream.rounds) - len(self.paused)]
         words = terminal.text[sum(len(outcome.text) for outcome in rounds) :]
         fallback = NO_ANSWER if isinstance(terminal, StreamCompleted) else INTERRUPTED
         return PastTurn([*messages, answer_message(words, fallback)])

@@ -171,7 +171,7 @@ class OutcomeBuilder:
                 case CitationDelta() | EventDelta() | BlockDelta() | MetadataDelta():
                     extras = self.extras
                     before = extras.weight
-                    events = extras.note(delta, written, self._calls.clients, self.provider)
+                    events = extras.note(delta, written, self._calls.client_calls, self.provider)
                     self.sealed += extras.weight - before
                     return events
                 case UsageDelta(usage=usage):

@@ -28,6 +28,7 @@ from penstock.ports import (
     ErrorDelta,
     EventDelta,
     FinishDelta,
+    FinishHeld,
     KeepAlive,
     MetadataDelta,
     ReaderJob,
@@ -45,7 +46,7 @@ _Item: TypeAlias = Any
 """A token with its kind, as a tuple, another event, or a `PartStart`. Only tokens are bare tuples: quick to check."""
 
 _EARLY: Final = 1_000
-"""How many events as they came may wait for the first delta."""
+"""How many events as they came may wait for the first delta. One more is taken for it."""
 
 
 _NO_PROGRESS: Final = (UsageDelta, MetadataDelta)
@@ -65,7 +66,9 @@ class Attempt:
         self.job: ReaderJob | None = None
         self.last_progress = clock.monotonic()
         self.is_pushing = False  # it waits for the stream, not for the provider
+        self._pushing_since = 0.0
         self.is_reasoning = False  # the model reasons, and may be silent for long
+        self.has_held_finish = False  # the provider has given a finish reason that does not count
         self.error: ProviderError | None = None  # reported inside the stream
         self.decoder: Decoder | None = None  # set when it has ended
         self.has_ended = False
@@ -76,7 +79,8 @@ class Attempt:
         self._inbox = inbox
         self._clock = clock
         self._has_said = call.builder.size > 0  # there are tokens in the present part of the answer
-        self._early: list[_Item] = []  # events as they came, before the first delta: this attempt may yet be retried
+        self._early: list[_Item] = []  # what came before the first delta and is no progress
+        self._silent = 0  # how many items of this read are no progress
         self.has_progressed = False
         self._abandoned = False
         self._lock = threading.Lock()  # guards the two fields above, and the call's `started`
@@ -96,6 +100,8 @@ class Attempt:
             return
         builder.provider = self._candidate.account or self._candidate.provider.name
         part = intake.next_part
+        if self._record.rounds:
+            builder.extras.text_before = sum(len(outcome.text) for outcome in self._record.rounds)
         if part:
             builder.extras.part = part
         if part != intake.part:
@@ -131,7 +137,8 @@ class Attempt:
 
     def push_completed_calls(self) -> None:
         """Push the events that complete the answer's function calls. Call it after `abandon`."""
-        for event in self._builder.complete():
+        early, self._early = self._early, []  # of an answer without a delta
+        for event in (*(one for one in early if not isinstance(one, PartStart)), *self._builder.complete()):
             self._record.intake.push_event(event)
 
     # --- the reader's thread -------------------------------------------------------------------------------------
@@ -164,10 +171,10 @@ class Attempt:
             except StreamClosed:
                 self._has_lost = True
                 return False
-            self.last_progress = self._clock.monotonic()
-            self.is_pushing = bool(self._rest)
             if self._rest:
+                self._begin_pushing()
                 return None
+        self._end_pushing()
         return self._send_finish()
 
     def _read(self, deltas: Sequence[Delta]) -> list[_Item] | None:
@@ -183,7 +190,9 @@ class Attempt:
                 progress = self._note(delta, items) or progress
         if self.is_reasoning and len(items) > self._reasoned:
             self.is_reasoning = False
-        if items or progress:
+        progress = progress or len(items) > self._silent
+        self._silent = 0
+        if progress:
             self.last_progress = self._clock.monotonic()
             if not self.has_progressed:
                 with self._lock:
@@ -248,11 +257,14 @@ class Attempt:
                 self.error = self.error or error
                 self._pending_finish = Finished(self.number)
                 return False
+            case FinishHeld():
+                self.has_held_finish = True
+                return False
             case BlockStart():
                 self._start_block(delta, items)
                 return False
             case EventDelta(event=ProviderEvent() as event):
-                self._add_as_it_came(event, items)
+                self._add_silent(event, items)
                 return False
             case _:
                 if delta.__class__ is FinishDelta and not self._builder.is_finished:
@@ -284,16 +296,19 @@ class Attempt:
                 break
         extras = self._builder.extras
         if extras.start_block(delta, self._written(items), has_said=has_said):
-            items.append(PartStart(extras.part, extras.phase))
-            self._has_events = self._is_in_order = True
+            self._add_silent(PartStart(extras.part, extras.phase), items)
 
-    def _add_as_it_came(self, event: ProviderEvent, items: list[_Item]) -> None:
-        """Add an event that is no progress: before the first delta it waits, since the attempt may be retried."""
-        if not self.has_progressed and not items and len(self._early) < _EARLY:
-            self._early.append(event)
-        else:
-            items.append(event)
-            self._has_events = self._is_in_order = True
+    def _add_silent(self, item: _Item, items: list[_Item]) -> None:
+        """Add something that is no progress: before the first delta it waits, since the attempt may be retried."""
+        is_early = not self.has_progressed and not items
+        if is_early and len(self._early) < _EARLY:
+            self._early.append(item)
+            return
+        if len(items) == self._reasoned:
+            self._reasoned += 1  # nor does it end the reasoning
+        items.append(item)
+        self._silent += not is_early
+        self._has_events = self._is_in_order = True
 
     def _cut(self, items: list[_Item]) -> list[_Item]:
         tokenizer = self._record.options.tokenizer
@@ -317,14 +332,24 @@ class Attempt:
 
     def _push(self, items: list[_Item]) -> bool:
         items = self._cut(items)
-        self.is_pushing = True
+        self._begin_pushing()
         try:
             if self._is_in_order:
                 return self._push_in_order(items)
             return self._record.intake.push_blocking(items, self._is_abandoned)
         finally:
-            self.last_progress = self._clock.monotonic()
-            self.is_pushing = False
+            self._end_pushing()
+
+    def _begin_pushing(self) -> None:
+        if not self.is_pushing:
+            self._pushing_since = self._clock.monotonic()
+            self.is_pushing = True
+
+    def _end_pushing(self) -> None:
+        """Leave the time for which the stream was waited for out of the provider's silence."""
+        if self.is_pushing:
+            self.last_progress += self._clock.monotonic() - self._pushing_since
+            self.is_pushing = False  # last: the integration reads both
 
     def _push_in_order(self, items: list[_Item]) -> bool:
         """Push tokens and events, and wait for room; returns whether all were taken."""

@@ -39,6 +39,7 @@ class Extras:
         "_server_tools",
         "part",
         "phase",
+        "text_before",
         "weight",
     )
 
@@ -46,6 +47,7 @@ class Extras:
         self.weight = 0  # about how many bytes it takes
         self.part = 0  # of the text that comes now
         self.phase: Phase | None = None
+        self.text_before = 0  # characters of the stream's text before this answer: of earlier rounds of a turn
         self._block_from = 0  # where in the text the present block begins
         self._citations: list[Citation] = []
         self._media: list[MediaPart] = []
@@ -94,17 +96,23 @@ class Extras:
         return []
 
     def _placed(self, delta: CitationDelta, written: int) -> Citation:
-        """The citation with its span counted from the start of the answer."""
-        start, end = (self._block_from, written) if delta.is_of_block else (delta.citation.start, delta.citation.end)
-        if not delta.is_of_block and start is not None and end is not None:
-            start, end = start + self._block_from, end + self._block_from
+        """The citation with its span counted from the start of the stream's text."""
+        start, end = (
+            (0, written - self._block_from) if delta.is_of_block else (delta.citation.start, delta.citation.end)
+        )
+        if start is not None and end is not None:
+            origin = self.text_before + self._block_from
+            start, end = start + origin, end + origin
         return msgspec.structs.replace(delta.citation, start=start, end=end, part=self.part)
 
     def _keep(self, event: ServerToolCall | ServerToolResult | MediaPart | Logprobs | ProviderEvent) -> None:
         match event:
             case ServerToolCall() | ServerToolResult():
                 self._server_tools.append(event)
-            case MediaPart(is_partial=False):
+            case MediaPart(is_partial=True):
+                self.weight += len(event.data)  # the decoder may keep it for the whole
+                return
+            case MediaPart():
                 self._media.append(event)
             case Logprobs(tokens=tokens):
                 self._logprobs += tokens

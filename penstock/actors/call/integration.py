@@ -313,7 +313,12 @@ class Integration(StateMachine):
             return self._failed(ProviderTimeout(which, seconds), None, final=True)
         if attempt.is_finished:  # only the end marker is missing
             return self._ended(Ended(attempt.number, True, None))
-        return self._failed(ProviderTimeout(which, seconds), attempt, final=which == "total")
+        error: PenstockError = ProviderTimeout(which, seconds)
+        if which == "idle" and attempt.has_held_finish:
+            error = IncompleteStream(
+                f"a finish reason came, but for {seconds:g} s no result of the provider's own tool"
+            )
+        return self._failed(error, attempt, final=which == "total")
 
     def _failed(self, error: PenstockError, attempt: Attempt | None, *, final: bool = False) -> Transition:
         """After a failed attempt: retry, fall back to the next candidate, or end the call with ``error``."""

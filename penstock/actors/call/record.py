@@ -25,7 +25,7 @@ from penstock.actors.stream.record import StreamRecord
 from penstock.config.options import RequestOptions
 from penstock.config.prices import Price
 from penstock.errors import AgentCrashed, CircuitOpen, PenstockError, ProviderError
-from penstock.events import Cost, Usage
+from penstock.events import Cost, FrozenDict, Usage
 from penstock.ports import CanResume, ChatCall, Decoder, Provider, ProviderRequest, Reader, TellsQuota
 
 __all__ = ["CallRecord", "Candidate", "Conductor", "Resumed"]
@@ -48,7 +48,8 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     """A provider that a call may be sent to, and its request.
 
     ``account`` is the provider's name where several share one dialect; empty means the dialect's name. ``gate`` None
-    means no limits. ``key`` is the API key's fingerprint; see `GateTable.fingerprint`.
+    means no limits. ``key`` is the API key's fingerprint; see `GateTable.fingerprint`. ``foreign_blocks``: how many
+    blocks of the conversation are not sent, since only another provider can read them.
     """
 
     provider: Provider
@@ -58,6 +59,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     gate: Gate | None = None
     key: bytes = b""
     price: Price | None = None
+    foreign_blocks: int = 0
 
     def answered(self, headers: Mapping[str, str]) -> None:
         """Note the headers of its answer. Called in the reader's thread."""
@@ -265,8 +267,12 @@ class CallRecord:
         """Everything received so far except the text, and the cost. Any thread."""
         candidate = self.candidate
         outcome = self.builder.outcome()
+        metadata = outcome.provider_metadata
+        if candidate.foreign_blocks and self.tries:
+            metadata = FrozenDict({**metadata, "dropped_blocks": candidate.foreign_blocks})
         return msgspec.structs.replace(
             outcome,
+            provider_metadata=metadata,
             provider=candidate.account or candidate.provider.name,
             model=outcome.model or candidate.call.model,
             cost=self._cost(candidate, outcome.usage),

@@ -126,7 +126,7 @@ class ToolCallAccumulator:
         return len(self._calls)
 
     @property
-    def clients(self) -> int:
+    def client_calls(self) -> int:
         """The number of calls that the provider does not run itself."""
         return sum(not call.is_server for call in self._calls)
 

@@ -219,7 +219,8 @@ class TokenBuffer:
         if self.events and _is_event(items[head]):
             return self._take_event()
         if not self._other_kinds:
-            batch = Batch("text", tuple(items[head : head + limit]), *self._present)
+            part, phase = self._present
+            batch = Batch("text", tuple(items[head : head + limit]), part, phase)
         else:
             batch = self._take_kind(limit)
         self._taken_size = size = len(batch.tokens)

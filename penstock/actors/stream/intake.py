@@ -112,11 +112,14 @@ class Intake:
             if self.closed or (is_void is not None and is_void()):
                 check_process(self._dispatcher)
                 return False
-            self.buffer.put_event(event)
-            if self._wake_at < _NEVER:
-                self._wake()  # first, as in `push`
-                self._wake_at = _NEVER
+            self._put_event(event)
             return True
+
+    def _put_event(self, event: SideEvent) -> None:
+        self.buffer.put_event(event)
+        if self._wake_at < _NEVER:
+            self._wake()  # first, as in `push`
+            self._wake_at = _NEVER
 
     def offer_event(
         self, event: SideEvent, on_room: Callable[[], None], is_void: Callable[[], bool] | None = None
@@ -134,10 +137,7 @@ class Intake:
             if self.buffer.size >= self.buffer.max_size:
                 self._wait_for_room(_Notice(on_room))
                 return False
-            self.buffer.put_event(event)
-            if self._wake_at < _NEVER:
-                self._wake()  # first, as in `push`
-                self._wake_at = _NEVER
+            self._put_event(event)
             return True
 
     def start_part(self, part: int, phase: Phase | None = None, *, is_void: Callable[[], bool] | None = None) -> bool:

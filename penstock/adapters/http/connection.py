@@ -10,13 +10,14 @@ request under way.
 
 from __future__ import annotations
 
+import http
 import http.client
 import os
 import socket
 import ssl
 import sys
 import time
-from typing import Any
+from typing import Any, Final
 
 from requests.adapters import DEFAULT_CA_BUNDLE_PATH, HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
@@ -87,6 +88,9 @@ def _connect_socket(sock: socket.socket, address: Any, until: float, handle: Req
         handle.check()
 
 
+_MOST_INTERIM: Final = 100
+
+
 class EagerResponse(http.client.HTTPResponse):
     """A response that returns in ``read1`` everything that one ``recv`` brought, however many HTTP chunks that is.
 
@@ -100,6 +104,17 @@ class EagerResponse(http.client.HTTPResponse):
         self._chunk_left = 0
         self._after_chunk = False
         self._in_trailer = False
+        self._interim = 0  # answers before the final one
+
+    def _read_status(self) -> tuple[str, int, str]:
+        """Have `begin` skip every interim answer as it skips 100 (RFC 9110, section 15.2), except 101."""
+        status: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]
+        if not 100 <= status[1] < 200 or status[1] == http.HTTPStatus.SWITCHING_PROTOCOLS:
+            return status
+        self._interim += 1
+        if self._interim > _MOST_INTERIM:
+            raise http.client.BadStatusLine(f"more than {_MOST_INTERIM} interim answers")
+        return status[0], http.HTTPStatus.CONTINUE, status[2]
 
     def close(self) -> None:
         """Detach the socket first: after this it may be closed, or used by another request."""

@@ -170,12 +170,11 @@ class StreamHandler(StateMachine):
         if streams is None:  # it is being restarted, and so is this handler
             return Keep(answer_error(event.reply_to, ProcessDead(STREAMS)))
         record = request.record
-        if self._table.find(record.stream_id) is not record:
-            self._introduce(record)
-            try:
-                self._table.add(record)
-            except StreamExists as error:
-                return Keep(answer_error(event.reply_to, error))
+        self._introduce(record)
+        try:
+            self._table.add(record)
+        except StreamExists as error:
+            return Keep(answer_error(event.reply_to, error))
         # The supervisor answers the caller when the stream runs.
         streams.actor_inbox.put(Envelope(StartChild(self._stream_spec(record)), reply_to=event.reply_to))
         self._start_call(record)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import socket
 import time
 from types import SimpleNamespace
@@ -88,3 +89,44 @@ def test_a_socket_that_cannot_be_attached_to_its_request_is_closed(
         with pytest.raises(type(error)):
             module._CancellableConnection("host.invalid", 443)._new_conn()
         assert sock.fileno() == -1
+
+
+def test_a_read_without_a_size_takes_all_that_has_come() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n")
+        response = module.EagerResponse(ours)
+        response.begin()
+        assert response.read1() == b"a"
+        theirs.sendall(b"1\r\nb\r\n" * 5000)  # more than the buffer of a file holds
+        assert response.read1() == b"b" * 5000
+        theirs.sendall(b"1\r\nc\r\n" * 2 + b"0\r\n\r\n")
+        assert response.read1(6) == b"c"
+        assert response.read1() == b"c"
+        assert response.read1() == b""
+        response.close()
+
+
+@pytest.mark.parametrize(
+    ("body", "before"),
+    [
+        (b"2\r\nabX\r\n", b"ab"),
+        (b"2\r\nab\r\nX\r\n", b"ab"),
+        (b"-2\r\nab\r\n", b""),
+        (b"\r\n2\r\nab\r\n", b""),
+        (b"2;name=value\r\nab\r\n", b"ab"),
+    ],
+)
+def test_a_chunked_body_that_is_malformed_or_breaks_off_is_incomplete(body: bytes, before: bytes) -> None:
+    ours, theirs = socket.socketpair()
+    with ours:
+        with theirs:
+            theirs.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+            response = module.EagerResponse(ours)
+            response.begin()
+            theirs.sendall(body)
+        came: list[bytes] = []
+        with pytest.raises(http.client.IncompleteRead):
+            came.extend(iter(lambda: response.read1(4), b""))
+        assert before.startswith(b"".join(came))
+        response.close()

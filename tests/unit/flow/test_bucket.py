@@ -110,3 +110,10 @@ def test_tokens_that_are_taken_later_are_taken_from_what_has_come_back_meanwhile
     bucket.take(5, now=0.0)
     bucket.take(5, now=1.0)  # full again, then empty
     assert bucket.delay(5, now=1.0) == pytest.approx(0.5)
+
+
+def test_a_shortage_of_less_than_a_grain_counts_as_none() -> None:
+    bucket = TokenBucket(1.0, 1, 0.0)
+    bucket.take(1, 0.0)
+    assert bucket.delay(1, 1 - 5e-9) == pytest.approx(5e-9)
+    assert bucket.delay(1, 1 - 5e-10) == 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sys
 
 import pytest
@@ -54,6 +55,31 @@ def test_no_window_of_a_steady_load_has_a_retry_more_than_the_budget_or_one_less
         # Strict by one slice: retries are counted for a slice longer, and requests for one shorter.
         sure = floor + ratio * sum(when > now - 9.5 for when in requests)
         assert sum(when > now - 10.5 for when in retries) + 1 > sure
+
+
+def test_it_counts_in_slices_of_a_twentieth_of_the_window() -> None:
+    """A slice counts for retries until none of it is in the window, and for requests as long as all of it is.
+
+    The window has 1000 s, a slice 50 s.
+    """
+    chance = random.Random(20)
+    for _ in range(40):
+        budget = RetryBudget(RetryBudgetOptions(ratio=0.5, floor=2, window=1000))
+        requests, retries = list[int](), list[int]()
+        now = chance.randrange(2000)
+        for _ in range(300):
+            now += chance.choice((0, 1, 7, 50, 50, chance.randrange(100), chance.randrange(900, 1100)))
+            now += chance.choice((0, 0, 0, 0, 0, 0, 0, chance.randrange(3000)))
+            present = now // 50
+            if chance.random() < 0.6:
+                budget.note_request(now)
+                requests.append(present)
+            else:
+                asked = sum(present - slice_ < 20 for slice_ in requests)
+                spent = sum(present - slice_ <= 20 for slice_ in retries)
+                allowed = spent + 1 <= 2 + 0.5 * asked
+                assert budget.may_retry(now) == allowed, (now, asked, spent)
+                retries += [present] * allowed
 
 
 def test_the_floor_is_there_without_any_request_and_again_after_a_window() -> None:

@@ -36,6 +36,11 @@ def filled(count: int, max_size: int = 1000) -> TokenBuffer:
     return buffer
 
 
+def said(buffer: TokenBuffer, last_event: int) -> list[tuple[str, str]]:
+    """Kind and text of what is undelivered."""
+    return [(token.kind, token.text) for token in buffer.undelivered(last_event)]
+
+
 def drain(buffer: TokenBuffer, limit: int = 3) -> list[Batch | EventBatch]:
     batches: list[Batch | EventBatch] = []
     while (batch := buffer.take(limit, len(batches) + 1)) is not None:
@@ -333,6 +338,37 @@ def test_thrown_away_the_start_is_spared_if_asked_for() -> None:
     assert buffer.clear(but_start=True) == 1
     assert (buffer.size, buffer.events) == (1, 1)
     assert drain(buffer) == [(StreamStarted(model="m"),)]
+
+
+def test_to_commit_or_restore_without_a_taken_batch_changes_nothing() -> None:
+    buffer = TokenBuffer(9)
+    for token in "abc":
+        buffer.offer(token)
+    batch = buffer.take(1, 1)
+    buffer.commit()
+    for _ in range(2):
+        buffer.commit()
+        buffer.commit(batch)
+        buffer.restore()
+        buffer.restore(batch)
+    assert (buffer.size, said(buffer, 1)) == (2, [("text", "b"), ("text", "c")])
+
+
+def test_what_no_event_has_is_undelivered_with_what_was_taken_for_an_event_that_is_not_in_the_log() -> None:
+    buffer = TokenBuffer(9)
+    items: list[tuple[TokenKind, str]] = [("text", "a"), ("reasoning", "b"), ("text", "c")]
+    for kind, token in items:
+        buffer.offer_kind(token, kind)
+        buffer.put_event(mark(token))
+    assert said(buffer, 0) == items
+    buffer.take(5, 7)
+    assert said(buffer, 6) == items
+    assert said(buffer, 7) == items[1:]
+    buffer.commit()
+    buffer.take(5, 8)  # an event
+    assert said(buffer, 7) == items[1:]
+    buffer.clear()
+    assert buffer.undelivered(7) == []
 
 
 def test_joining_pieces_beyond_the_bound_takes_time_in_proportion() -> None:

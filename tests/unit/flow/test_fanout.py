@@ -87,6 +87,9 @@ def test_whatever_happens_in_between_nothing_is_lost_or_doubled(
     assert reader.dropped == writer.dropped
     assert cursor.pending == cursor.dropped == 0
     assert isinstance(reader.events[-1], StreamCompleted)
+    assert cursor.is_at_end
+    assert Cursor(writer.log, reader.seq, slow, window).is_at_end
+    assert not Cursor(writer.log, reader.seq - 1, slow, window).is_at_end
 
 
 @settings(max_examples=300)
@@ -137,9 +140,13 @@ def test_one_that_drops_accounts_for_every_token(retain: int, window: int, steps
     for step in steps:
         if step[0] == "take":
             for _ in range(step[1]):
+                was_slow, before = cursor.is_slow, cursor.dropped
                 event = cursor.take()
                 if event is not None:
                     read(event)
+                if retain == KEEP_ALL and was_slow and isinstance(event, TokenEvent):
+                    assert cursor.pending == window - 1, "it drops as many as are too many, and no more"
+                assert was_slow or cursor.dropped == before, "it drops only when it is slow"
         else:
             name, kind, tokens, dropped = step
             perform(writer, (name, kind, ["x"] * len(tokens), dropped))

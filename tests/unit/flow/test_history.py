@@ -23,7 +23,7 @@ from penstock.actors.agent.history import (
 )
 from penstock.actors.stream.outcome import Outcome, add_costs, all_rounds
 from penstock.errors import OptionError
-from penstock.events import Cost, ReasoningBlock, ToolCall, Usage
+from penstock.events import Cost, ProviderBlock, ReasoningBlock, ToolCall, Usage
 
 
 def call(id: str = "a", **fields: Any) -> ToolCall:
@@ -266,3 +266,9 @@ def test_costs_of_two_currencies_have_no_sum() -> None:
     assert add_costs([Cost(amount=1.0), None, Cost(amount=2.0, is_estimate=True)]) == Cost(amount=3.0, is_estimate=True)
     assert add_costs([Cost(amount=1.0), Cost(amount=2.0, currency="EUR")]) is None
     assert add_costs([None]) is None
+
+
+def test_the_text_that_stands_for_a_blank_answer_is_not_cut_by_its_blocks() -> None:
+    made = answer_message(" \n", "[no answer]", (), (ProviderBlock(provider="p", data={"type": "t"}, at=2),))
+    assert made["content"] == "[no answer]"
+    assert [block["at"] for block in made["provider_blocks"]] == [0]

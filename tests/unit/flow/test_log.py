@@ -213,6 +213,20 @@ def test_less_is_kept_as_soon_as_less_may_be() -> None:
     assert writer.log.text() == 51 * "x"
 
 
+def test_folding_frees_a_quarter_of_the_bound_and_no_more() -> None:
+    writer = Writer(retain_bytes=10_000)
+    log, before, folds = writer.log, 0, 0
+    event = cost_of(TokenEvent("s", 1, ("x",), "x", "text", 0.0, {}, 0))
+    for _ in range(300):
+        writer.add("x")
+        if log.kept_bytes < before:
+            assert 7_500 - event < log.kept_bytes <= 7_500
+            assert before > 10_000 - event
+            folds += 1
+        before = log.kept_bytes
+    assert folds > 10
+
+
 def test_what_is_asked_for_in_vain_is_none() -> None:
     writer = Writer(retain_bytes=500)
     for _ in range(10):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from penstock.actors.call import toolcalls
 from penstock.actors.call.toolcalls import ToolCallAccumulator
 from penstock.errors import ApiError
+from penstock.events import ToolCallDelta, ToolCallStarted
 from penstock.ports import ErrorDelta, FinishDelta, KeepAlive, TextDelta, ToolCallFragment
 from tests.unit.flow.common import steps
 
@@ -157,6 +158,27 @@ def test_finish_may_be_asked_at_any_time_and_again() -> None:
     accumulator.feed(D(index=0, arguments="}"))
     assert accumulator.finish() == accumulator.finish()
     assert accumulator.finish()[0].arguments == {}
+
+
+@pytest.mark.parametrize(
+    ("fragments", "told"),
+    [
+        ([D(index=0, id="a", name="f", arguments="{"), D(index=0, arguments="}")], [["+0 a f", "0 {"], ["0 }"]]),
+        ([D(arguments="{"), D(arguments="}"), D(name="f")], [[], [], ["+0 call_0 f", "0 {}"]]),
+        ([D(index=0, name="f"), D(index=0, id="a"), D(index=0, arguments="{}")], [[], ["+0 a f"], ["0 {}"]]),
+        ([D(index=0, name="f"), D(index=1, name="g")], [[], ["+0 call_0 f"]]),
+        ([D(index=0, name="f"), D(index=0, arguments="{}"), D(index=0, id="a")], [[], ["+0 call_0 f", "0 {}"], []]),
+    ],
+)  # fmt: skip
+def test_a_call_is_told_as_it_grows(fragments: list[ToolCallFragment], told: list[list[str]]) -> None:
+    def shown(event: object) -> str:
+        if isinstance(event, ToolCallStarted):
+            return f"+{event.index} {event.id} {event.name}"
+        assert isinstance(event, ToolCallDelta)
+        return f"{event.index} {event.text}"
+
+    accumulator = ToolCallAccumulator()
+    assert [[shown(event) for event in accumulator.feed(each)] for each in fragments] == told
 
 
 JSON = st.dictionaries(st.text(max_size=3), st.one_of(st.integers(-5, 5), st.text(max_size=5), st.none()), max_size=4)

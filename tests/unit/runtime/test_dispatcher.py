@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +16,7 @@ from penstock.actors.runtime.dispatcher import ThreadedDispatcher, blocking
 from penstock.actors.runtime.mailbox import Mailbox
 from penstock.actors.runtime.process import Process, ProcessRef
 from penstock.actors.runtime.runtime import Runtime
-from penstock.errors import OptionError
+from penstock.errors import OptionError, SystemForked
 
 GENEROUS = 20.0
 
@@ -219,6 +220,47 @@ def test_an_actor_that_pauses_lends_its_worker(make_runtime: Make) -> None:
     assert dispatcher.statistics().blocked == 0
 
 
+def test_the_time_of_a_wait_is_neither_negative_nor_longer_than_a_lock_can_wait(make_runtime: Make) -> None:
+    class Latch:
+        def __init__(self) -> None:
+            self.waits: list[float] = []
+
+        def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+            if blocking:
+                self.waits.append(timeout)
+            return False
+
+    latch, dispatcher = Latch(), threads_of(make_runtime(workers=1))
+    for seconds in (-3.0, 0.0, 0.25, 1e12, None):
+        assert not dispatcher.wait(latch, seconds)
+    assert latch.waits == [0.0, 0.0, 0.25, threading.TIMEOUT_MAX, -1]
+
+
+def test_the_rate_is_of_the_messages_since_the_last_look(make_runtime: Make) -> None:
+    dispatcher = threads_of(make_runtime(workers=1))
+    dispatcher.close(GENEROUS)  # the monitor looks no more
+    dispatcher._retired_messages = 150
+    dispatcher._sample = (100.0, 100)
+    dispatcher._measure(100.5)
+    assert dispatcher._rate == 0.0
+    dispatcher._measure(102.0)
+    assert (dispatcher._rate, dispatcher._sample) == (25.0, (102.0, 150))
+
+
+def test_in_a_fork_it_neither_waits_nor_pauses(make_runtime: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    dispatcher = threads_of(make_runtime(workers=1))
+    latch = threading.Lock()
+    latch.acquire()
+    assert not dispatcher.wait(latch, 0)
+    pid = os.getpid()
+    with monkeypatch.context() as fork:
+        fork.setattr(os, "getpid", lambda: pid + 1)
+        for call in (lambda: dispatcher.wait(latch, 0), lambda: dispatcher.pause(0)):
+            with pytest.raises(SystemForked, match=f"pid {pid}"):
+                call()
+    dispatcher.pause(0)
+
+
 # --- workers that die ------------------------------------------------------------------------------------------------
 
 
@@ -342,7 +384,9 @@ def test_an_actor_that_holds_its_worker_is_named_in_the_log_once(make_runtime: M
         logger.removeHandler(handler)
     named = [record.penstock["actor"] for record in records]  # type: ignore[attr-defined]
     assert named.count("the slow one") == 1
-    assert threads_of(runtime).statistics().held == len(named)
+    statistics = threads_of(runtime).statistics()
+    assert statistics.held == len(named)
+    assert statistics.spares_started == 0, "no other actor waited"
 
 
 def test_an_actor_whose_str_raises_does_not_end_the_monitor(make_runtime: Make) -> None:

@@ -914,3 +914,17 @@ def test_a_down_among_the_messages_that_were_held_back_is_taken_out_by_a_flush()
         inspect.resume(watcher)
         simulation.settle()
         assert heard == ["before", Down(other, target, "killed"), "after"]
+
+
+def test_a_signal_is_obeyed_before_a_message_that_was_sent_after_it() -> None:
+    with Simulation() as simulation:
+        seen: list[str] = []
+        ref = simulation.runtime.spawn(Runner)
+
+        def send_both(process: Any) -> None:
+            simulation.runtime.exit(ref, "crash")
+            ref.tell(lambda _: seen.append("handled"))
+
+        ref.tell(send_both)
+        simulation.settle()
+        assert (seen, simulation.runtime.exit_reason(ref)) == ([], "crash")

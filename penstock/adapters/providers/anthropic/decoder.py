@@ -8,13 +8,14 @@ from typing import Any, Final, Literal
 import msgspec
 
 from penstock.adapters.formats.sse import SseEvent
+from penstock.adapters.providers.anthropic.blocks import ContentBlocks
+from penstock.adapters.providers.anthropic.metadata import Metadata
 from penstock.adapters.providers.shared.aborts import abort_error
 from penstock.adapters.providers.shared.decoder import EventDecoder
 from penstock.adapters.providers.shared.errors import error_frame
 from penstock.adapters.providers.shared.json_values import (
     count_of,
     decode_json,
-    json_text,
     short_text,
     text_of,
     tool_requests,
@@ -22,19 +23,9 @@ from penstock.adapters.providers.shared.json_values import (
 )
 from penstock.adapters.providers.shared.surrogates import has_escaped_surrogates, replace_surrogates
 from penstock.config.options import Raw
-from penstock.events import FinishReason, ReasoningBlock, Usage
-from penstock.ports import (
-    Delta,
-    ErrorDelta,
-    FinishDelta,
-    KeepAlive,
-    ReasoningBlockDelta,
-    ReasoningDelta,
-    TextDelta,
-    Thinking,
-    ToolCallFragment,
-    UsageDelta,
-)
+from penstock.errors import ProtocolError
+from penstock.events import FinishReason, Usage
+from penstock.ports import Delta, ErrorDelta, FinishDelta, KeepAlive, TextDelta, UsageDelta
 
 __all__ = ["MessagesDecoder"]
 
@@ -72,39 +63,34 @@ _FINISH: dict[str, FinishReason] = {
     "refusal": "refusal",
     "pause_turn": "other",  # the provider's own tools took long: sending the turn back continues it
 }
-_CALL_BLOCKS = {"tool_use": False, "server_tool_use": True, "mcp_tool_use": True}
-"""Types of blocks that are calls, and whether the provider runs them itself."""
-
-
-class _ThinkingBlock:
-    """A thinking block that has begun. Becomes a `ReasoningBlock` at its end, if it has a signature."""
-
-    __slots__ = ("signature", "texts")
-
-    def __init__(self, text: str, signature: str) -> None:
-        self.texts = [text]
-        self.signature = signature
 
 
 class MessagesDecoder(EventDecoder):
     """Implements `Decoder` for the Messages API.
 
-    Citations, results of the provider's own tools, and unknown blocks and events are counted as skipped.
+    Unknown blocks, pieces and events are counted as skipped. A message that begins inside of another one ends the
+    stream with a `ProtocolError`.
     """
 
     def __init__(self, max_event_bytes: int, raw: Raw = "none") -> None:
         super().__init__(max_event_bytes, raw)
-        self._streamed_calls: set[int] = set()  # indices of calls with arguments in fragments
-        self._thinking_blocks: dict[int, _ThinkingBlock] = {}
+        self._content = ContentBlocks(self._skip)
+        self._metadata = Metadata(self._skip)
         self._usage: dict[str, Any] = {}
         self._stop_reason = ""
+        self._is_open = False  # a message has begun
 
     def _deltas(self, events: list[SseEvent], *, is_end: bool = False) -> list[Delta]:
         out = self._keep_alives()
+        content = self._content
+        speaks = reasons = False  # since the last event that was not decoded here
         for event in events:
             try:
                 wire = _decode_typed(event.data)
             except (msgspec.DecodeError, UnicodeError, RecursionError):
+                content.has_text = content.has_text or speaks
+                content.has_reasoning = content.has_reasoning or reasons
+                speaks = reasons = False
                 self._decode_leniently(event, out)
                 if self.done:
                     break
@@ -113,25 +99,22 @@ class MessagesDecoder(EventDecoder):
             if type(delta) is _WireText:
                 if delta.text:
                     out.append(TextDelta(delta.text))
+                    speaks = True
             elif type(delta) is _WireThinking:
-                self._thinking(wire.index, delta.thinking, out)
+                if delta.thinking:
+                    content.add_thinking(wire.index, delta.thinking, out)
+                    reasons = True
             elif type(delta) is _WireArguments:
-                self._arguments(wire.index, delta.partial_json, out)
+                content.add_arguments(wire.index, delta.partial_json, out)
+        if speaks:
+            content.has_text = True
+        if reasons:
+            content.has_reasoning = True
+        if is_end:
+            content.end(out)
         if self._has_surrogates:
             out = self._surrogates.join(out, is_end=self.done or is_end)
         return out
-
-    def _thinking(self, index: int, text: str, out: list[Delta]) -> None:
-        if text:
-            if block := self._thinking_blocks.get(index):
-                block.texts.append(text)
-            out.append(ReasoningDelta(text))
-
-    def _arguments(self, index: int, text: str, out: list[Delta]) -> None:
-        if index not in self._streamed_calls:  # not a call, or one that came whole
-            self.skipped += 1
-        elif text:
-            out.append(ToolCallFragment(index=index, arguments=text))
 
     # --- the lenient path ------------------------------------------------------------------------------------------
 
@@ -152,28 +135,34 @@ class MessagesDecoder(EventDecoder):
             try:
                 _HANDLERS[kind](self, fields, out)
             except RecursionError:  # nested just deeply enough to be parsed but not encoded again
-                self.skipped += 1
+                self._skip(kind, payload, out)
         elif data.strip() == "[DONE]":  # from servers that also speak OpenAI's dialect
-            self.done = True
+            self._message_stop(fields, out)
         else:
-            self.skipped += 1
+            self._skip(kind, payload, out)
 
     def _message_start(self, event: dict[str, Any], out: list[Delta]) -> None:
         message = event.get("message")
         if isinstance(message, dict):
             self._read_message(message, out)
         else:
-            self.skipped += 1
+            self._skip("message_start", event, out)
 
     def _whole_message(self, message: dict[str, Any], out: list[Delta]) -> None:
         """Read a whole answer, from a server that does not stream."""
         self._read_message(message, out)
-        self.done = True
+        self._message_stop(message, out)
 
     def _read_message(self, message: dict[str, Any], out: list[Delta]) -> None:
         """Read a message's metadata and content so far; after one of the provider's own tools it may be complete."""
+        if self._is_open:  # its text would follow that of the first one
+            out.append(ErrorDelta(ProtocolError("a message began before the end of the one before it")))
+            self.done = True
+            return
+        self._is_open = True
         if self.model is None:
             self.model = replace_surrogates(text_of(message.get("model"))) or None
+        self._metadata.read(message, out)
         content = message.get("content")
         for index, block in enumerate(content if isinstance(content, list) else ()):
             self._block_start({"index": index, "content_block": block}, out)
@@ -182,71 +171,27 @@ class MessagesDecoder(EventDecoder):
         self._read_usage(message.get("usage"), out)
 
     def _block_start(self, event: dict[str, Any], out: list[Delta]) -> None:
-        index = whole_number(event.get("index")) or 0
         block = event.get("content_block")
-        fields = block if isinstance(block, dict) else {}
-        kind = text_of(fields.get("type"))
-        if kind == "text":
-            if text := text_of(fields.get("text")):
-                out.append(TextDelta(text))
-        elif kind == "thinking":
-            out.append(Thinking())
-            self._thinking_blocks[index] = _ThinkingBlock("", text_of(fields.get("signature")))
-            self._thinking(index, text_of(fields.get("thinking")), out)
-        elif kind == "redacted_thinking":
-            out.append(Thinking())
-            data = replace_surrogates(text_of(fields.get("data")))
-            out.append(ReasoningBlockDelta(ReasoningBlock(kind="redacted_thinking", signature=data)))
-        elif kind in _CALL_BLOCKS:
-            self._call_start(index, fields, out, is_server=_CALL_BLOCKS[kind])
-        else:
-            self.skipped += 1
-
-    def _call_start(self, index: int, block: dict[str, Any], out: list[Delta], *, is_server: bool) -> None:
-        given = block.get("input")
-        arguments = json_text(given) if given else ""
-        if not arguments:
-            self._streamed_calls.add(index)
-        out.append(
-            ToolCallFragment(
-                index=index,
-                id=replace_surrogates(text_of(block.get("id"))) or None,
-                name=replace_surrogates(text_of(block.get("name"))) or None,
-                arguments=arguments,
-                is_server=is_server,
-            )
-        )
+        self._content.start(_index(event), block if isinstance(block, dict) else {}, event, out)
+        self.model = self._content.model or self.model
 
     def _block_delta(self, event: dict[str, Any], out: list[Delta]) -> None:
-        index = whole_number(event.get("index")) or 0
         delta = event.get("delta")
-        fields = delta if isinstance(delta, dict) else {}
-        kind = text_of(fields.get("type"))
-        if kind == "signature_delta" and index in self._thinking_blocks:
-            self._thinking_blocks[index].signature = text_of(fields.get("signature"))
-        elif kind == "text_delta":
-            if text := text_of(fields.get("text")):
-                out.append(TextDelta(text))
-        elif kind == "thinking_delta":
-            self._thinking(index, text_of(fields.get("thinking")), out)
-        elif kind == "input_json_delta":
-            self._arguments(index, text_of(fields.get("partial_json")), out)
-        else:
-            self.skipped += 1
+        self._content.add(_index(event), delta if isinstance(delta, dict) else {}, event, out)
 
     def _block_stop(self, event: dict[str, Any], out: list[Delta]) -> None:
-        block = self._thinking_blocks.pop(whole_number(event.get("index")) or 0, None)
-        if block is not None and block.signature:
-            text, signature = replace_surrogates("".join(block.texts)), replace_surrogates(block.signature)
-            out.append(ReasoningBlockDelta(ReasoningBlock(kind="thinking", text=text, signature=signature)))
+        self._content.stop(_index(event), out)
 
     def _message_delta(self, event: dict[str, Any], out: list[Delta]) -> None:
+        self._content.end(out)
         delta = event.get("delta")
-        if isinstance(delta, dict):
-            self._read_finish(delta.get("stop_reason"), out)
+        fields = delta if isinstance(delta, dict) else {}
+        self._metadata.read({"context_management": event.get("context_management"), **fields, "id": None}, out)
+        self._read_finish(fields.get("stop_reason"), out)
         self._read_usage(event.get("usage"), out)
 
-    def _message_stop(self, _event: dict[str, Any], _out: list[Delta]) -> None:
+    def _message_stop(self, _event: dict[str, Any], out: list[Delta]) -> None:
+        self._content.end(out)
         self.done = True
 
     def _read_finish(self, stop_reason: object, out: list[Delta]) -> None:
@@ -262,6 +207,7 @@ class MessagesDecoder(EventDecoder):
         if not isinstance(usage, dict):
             return
         self._usage.update((name, value) for name, value in usage.items() if value is not None)
+        self._metadata.read_usage(self._usage, out)
         details = self._usage.get("output_tokens_details")
         lifetimes = self._usage.get("cache_creation")
         counts = Usage(
@@ -278,6 +224,10 @@ class MessagesDecoder(EventDecoder):
         if counts != Usage():
             tier = short_text(self._usage.get("service_tier"))
             out.append(UsageDelta(msgspec.structs.replace(counts, service_tier=tier)))
+
+
+def _index(event: dict[str, Any]) -> int:
+    return whole_number(event.get("index")) or 0
 
 
 _HANDLERS: Final[dict[str, Callable[[MessagesDecoder, dict[str, Any], list[Delta]], None]]] = {

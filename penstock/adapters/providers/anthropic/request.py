@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from penstock.adapters.providers.anthropic.returned import Returned, in_order, returned_blocks
 from penstock.adapters.providers.shared.json_values import text_of
 from penstock.adapters.providers.shared.messages import (
     NamedTool,
@@ -33,8 +34,11 @@ __all__ = ["beta_headers", "messages_body"]
 DEFAULT_MAX_TOKENS = 4096
 """``max_tokens`` if the call has none; the API has no default of its own and requires the parameter."""
 
-_OPENAI_FIELDS = {"name", "tool_calls", "function_call", "reasoning_blocks", "refusal", "audio", "annotations"}
-"""Fields of an OpenAI message that the API would refuse."""
+_OPENAI_FIELDS = {
+    *("name", "tool_calls", "function_call", "refusal", "audio", "annotations"),
+    *("reasoning_blocks", "provider_blocks"),
+}
+"""Fields of a message in OpenAI's form, or in Penstock's, that the API would refuse."""
 
 
 def beta_headers(call: ChatCall) -> dict[str, str]:
@@ -68,7 +72,7 @@ def messages_body(call: ChatCall) -> dict[str, Any]:
     system_blocks = [*to_parts(body.pop("system", None)), *_system_blocks(system)]
     if system_blocks:
         body["system"] = _simplified(system_blocks)
-    body["messages"] = _messages(others)
+    body["messages"] = _messages(others, call.provider)
     max_tokens = body.pop("max_completion_tokens", None) or _default_max_tokens(body.get("thinking"))
     body.setdefault("max_tokens", max_tokens)
     stop = body.pop("stop", None)
@@ -146,12 +150,12 @@ def _simplified(blocks: list[dict[str, Any]]) -> object:
     return blocks
 
 
-def _messages(messages: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+def _messages(messages: list[dict[str, Any]], provider: str) -> list[dict[str, Any]]:
     """Translate the conversation. Consecutive tool results go into one user message, as the API requires."""
     translated: list[dict[str, Any]] = []
     ids = _CallIds()
     results: list[dict[str, Any]] | None = None
-    for message in messages:
+    for message, returned in zip(messages, returned_blocks(messages, provider), strict=True):
         if message["role"] == "tool":
             if results is None:
                 results = []
@@ -159,7 +163,7 @@ def _messages(messages: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
             results.append(_tool_result(message, ids))
             continue
         results = None
-        if (other := _message(message, ids)) is not None:
+        if (other := _message(message, ids, returned, provider)) is not None:
             translated.append(other)
     return [*translated[:-1], _without_trailing_blanks(translated[-1])] if translated else translated
 
@@ -204,21 +208,24 @@ class _CallIds:
 _INVALID_CHARACTERS = re.compile(r"[^a-zA-Z0-9_-]")
 
 
-def _message(message: dict[str, Any], ids: _CallIds) -> dict[str, Any] | None:
+def _message(message: dict[str, Any], ids: _CallIds, returned: Returned, provider: str) -> dict[str, Any] | None:
     """Translate one message. None: it is an empty answer, or reasoning alone, both of which the API refuses."""
     content = message.get("content")
     others = {name: value for name, value in message.items() if name not in _OPENAI_FIELDS}
     if message["role"] != "assistant":
         return {**others, "content": content if isinstance(content, str) else _blocks(content)}
-    # Reasoning comes first and unchanged: the API refuses a turn if signed blocks were moved.
-    reasoning = [_reasoning_block(block) for block in parse_reasoning_blocks(message, _REASONING_KINDS)]
-    texts = _blocks(content) or _blocks(message.get("refusal"))
-    calls = [_tool_use(call, ids) for call in parse_calls(message)]
-    if not texts and not calls:
+    calls = [_tool_use(call, ids, returned) for call in parse_calls(message)]
+    parts = to_parts(content if _blocks(content) else message.get("refusal"))
+    # The API refuses a turn if signed blocks were moved. Without places, they come first.
+    reasoning = [] if returned.blocks else parse_reasoning_blocks(message, _REASONING_KINDS, provider)
+    blocks = [*map(_reasoning_block, reasoning), *in_order(parts, calls, returned.blocks, _block)]
+    while blocks and blocks[-1]["type"] in _REASONING_KINDS and not any(blocks[-1] is part for part in parts):
+        blocks.pop()  # the API refuses reasoning at the end; what the caller has written passes unchanged
+    if not blocks:
         return None
-    if not reasoning and not calls and isinstance(content, str):
+    if isinstance(content, str) and blocks == [{"type": "text", "text": content}]:
         return {**others, "content": content}
-    return {**others, "content": [*reasoning, *texts, *calls]}
+    return {**others, "content": blocks}
 
 
 _REASONING_KINDS = frozenset({"thinking", "redacted_thinking"})
@@ -230,8 +237,10 @@ def _reasoning_block(block: ReasoningBlock) -> dict[str, Any]:
     return {"type": "thinking", "thinking": block.text, "signature": block.signature}
 
 
-def _tool_use(call: RequestedCall, ids: _CallIds) -> dict[str, Any]:
-    return {"type": "tool_use", "id": ids.begin(call.id), "name": call.name, "input": call.arguments}
+def _tool_use(call: RequestedCall, ids: _CallIds, returned: Returned) -> dict[str, Any]:
+    block = {"type": "tool_use", "id": ids.begin(call.id), "name": call.name, "input": call.arguments}
+    caller = returned.callers.get(call.id)
+    return block if caller is None else block | {"caller": caller}
 
 
 def _tool_result(message: Mapping[str, Any], ids: _CallIds) -> dict[str, Any]:

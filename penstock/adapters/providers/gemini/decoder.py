@@ -19,15 +19,28 @@ from penstock.adapters.providers.shared.json_values import (
     short_text,
     text_of,
     whole_number,
+    without_surrogates,
 )
 from penstock.adapters.providers.shared.surrogates import has_escaped_surrogates, replace_surrogates
 from penstock.config.options import Raw
-from penstock.events import FinishReason, ReasoningBlock, Usage
+from penstock.events import (
+    FinishReason,
+    MediaKind,
+    MediaPart,
+    ReasoningBlock,
+    ServerToolCall,
+    ServerToolResult,
+    Usage,
+)
 from penstock.ports import (
+    BlockStart,
     ChoiceDelta,
     Delta,
     ErrorDelta,
+    EventDelta,
     FinishDelta,
+    FinishHeld,
+    MetadataDelta,
     ReasoningBlockDelta,
     ReasoningDelta,
     TextDelta,
@@ -103,9 +116,12 @@ _NOT_FINISHED = ("", "FINISH_REASON_UNSPECIFIED")
 class _Candidate:
     """The state of one of the answers."""
 
-    __slots__ = ("arguments", "calls", "finish")
+    __slots__ = ("arguments", "calls", "finish", "is_separated", "open_tools", "tools")
 
     def __init__(self) -> None:
+        self.tools = 0  # calls of Google's own tools so far
+        self.open_tools: list[tuple[str, str]] = []  # id and name of those without a result
+        self.is_separated = False  # something stands between the text so far and the next
         self.calls = 0
         self.arguments: PartialArguments | None = None  # of the call that is still arriving
         self.finish: FinishDelta | None = None
@@ -122,6 +138,8 @@ class GeminiDecoder(EventDecoder):
         self._candidates: dict[int, _Candidate] = {}
         self._unfinished = 0  # candidates without a finish reason
         self._usage = Usage()
+        self._first: _Candidate | None = None
+        self._told: dict[str, object] = {}  # metadata
 
     def _deltas(self, events: list[SseEvent], *, is_end: bool = False) -> list[Delta]:
         out = self._keep_alives()
@@ -144,6 +162,9 @@ class GeminiDecoder(EventDecoder):
                 self.model = chunk.model_version
             part = candidate.content.parts[0]
             if part.text:
+                if self._first is not None and self._first.is_separated:
+                    self._first.is_separated = False
+                    out.append(BlockStart("reasoning" if part.thought else "text"))
                 out.append(ReasoningDelta(part.text) if part.thought else TextDelta(part.text))
             if (usage := chunk.usage_metadata) is not None:
                 self._emit_usage(
@@ -175,7 +196,7 @@ class GeminiDecoder(EventDecoder):
             elif event.event == "error":
                 out.append(ErrorDelta(gemini_error(200, {}, chunk)))
             elif chunk != "[DONE]":
-                self.skipped += 1
+                self._skip("", chunk, out)
 
     def _read_chunk(self, chunk: dict[str, Any], out: list[Delta]) -> None:
         if self.model is None:
@@ -185,26 +206,46 @@ class GeminiDecoder(EventDecoder):
             if isinstance(candidate, dict):
                 self._read_candidate(candidate, out)
             else:
-                self.skipped += 1
+                self._skip("candidates", candidate, out)
         usage = chunk.get("usageMetadata")
         if isinstance(usage, dict):
             self._emit_usage(_to_usage(usage), out)
+        self._read_metadata(chunk, out)
         feedback = chunk.get("promptFeedback")
         if isinstance(feedback, dict) and text_of(feedback.get("blockReason")):
             out.append(ErrorDelta(blocked_prompt(feedback)))
         if chunk.get("error"):
             out.append(ErrorDelta(gemini_error(200, {}, chunk)))
         elif not {"candidates", "usageMetadata", "promptFeedback"} & chunk.keys():
-            self.skipped += 1
+            self._skip("", chunk, out)
+
+    def _read_metadata(self, chunk: dict[str, Any], out: list[Delta]) -> None:
+        """Append what is said of the whole answer, unless it has been reported."""
+        values: dict[str, object] = {}
+        if response_id := replace_surrogates(text_of(chunk.get("responseId"))):
+            values["response_id"] = response_id
+        feedback = chunk.get("promptFeedback")
+        if isinstance(feedback, dict) and any(feedback.values()):
+            values["prompt_feedback"] = without_surrogates(feedback)
+        candidates = chunk.get("candidates")
+        first = candidates[0] if isinstance(candidates, list) and candidates else None
+        if isinstance(first, dict) and (message := replace_surrogates(text_of(first.get("finishMessage")))):
+            values["finish_message"] = message[:_LONGEST_MESSAGE]
+        news = {name: value for name, value in values.items() if self._told.get(name) != value}
+        if news:
+            self._told |= news
+            out.append(MetadataDelta(news))
 
     def _read_candidate(self, wire: dict[str, Any], out: list[Delta]) -> None:
         index = whole_number(wire.get("index")) or 0  # Vertex omits a 0
         if index < 0:
-            self.skipped += 1
+            self._skip("candidates", wire, out)
             return
         candidate = self._candidates.get(index)
         if candidate is None:
             candidate = self._candidates[index] = _Candidate()
+            if index == 0:
+                self._first = candidate
             self._unfinished += 1
         deltas: list[Delta] = []
         content = wire.get("content")
@@ -213,9 +254,12 @@ class GeminiDecoder(EventDecoder):
             if isinstance(part, dict):
                 self._read_part(part, candidate, deltas)
             else:
-                self.skipped += 1
+                self._skip("parts", part, deltas)
         reason = text_of(wire.get("finishReason"))
-        if reason not in _NOT_FINISHED:
+        # With code that runs, a "STOP" comes before the result and the rest of the answer.
+        if reason == "STOP" and candidate.open_tools:
+            deltas.append(FinishHeld())
+        elif reason not in _NOT_FINISHED:
             self._unfinished -= candidate.finish is None
             self._read_finish(reason, candidate, deltas)
         self.finished = 0 in self._candidates and not self._unfinished
@@ -230,12 +274,45 @@ class GeminiDecoder(EventDecoder):
             text = text_of(part.get("text"))
             is_thought = part.get("thought") is True
             if text:
+                if candidate.is_separated:
+                    candidate.is_separated = False
+                    out.append(BlockStart("reasoning" if is_thought else "text"))
                 out.append(ReasoningDelta(text) if is_thought else TextDelta(text))
             if signature:
                 thought = replace_surrogates(text) if is_thought else ""
                 out.append(ReasoningBlockDelta(ReasoningBlock(kind=THOUGHT, text=thought, signature=signature)))
-        else:  # code that Google runs, its results, images, file searches
-            self.skipped += 1
+        elif not self._read_tool(part, candidate, out) and not _read_media(part, out):
+            self._skip(next((name for name in part if name != "thoughtSignature"), ""), part, out)
+
+    def _read_tool(self, part: dict[str, Any], candidate: _Candidate, out: list[Delta]) -> bool:
+        """Read a call or a result of one of Google's own tools; returns whether the part is one."""
+        for field, (is_result, name) in _TOOL_PARTS.items():
+            value = part.get(field)
+            if not isinstance(value, dict):
+                continue
+            given = replace_surrogates(text_of(value.get("id")))
+            known = without_surrogates({key: item for key, item in value.items() if key != "id"})
+            name = replace_surrogates(text_of(value.get("toolType"))) or name
+            candidate.is_separated = True
+            if not is_result:
+                tool = (given or f"server_{candidate.tools}", name)
+                candidate.tools += 1
+                candidate.open_tools.append(tool)
+                out.append(EventDelta(ServerToolCall(id=tool[0], name=name, input=known)))
+                return True
+            tool = next((one for one in candidate.open_tools if one[0] == given), None) or next(
+                iter(candidate.open_tools), (given or f"server_{max(candidate.tools - 1, 0)}", name)
+            )
+            if tool in candidate.open_tools:
+                candidate.open_tools.remove(tool)
+            status = replace_surrogates(text_of(value.get("outcome"))) or None
+            is_error = status not in (None, "OUTCOME_OK")
+            output = known.get("output", known.get("response", known))
+            out.append(
+                EventDelta(ServerToolResult(id=tool[0], name=tool[1], output=output, status=status, is_error=is_error))
+            )
+            return True
+        return False
 
     def _read_call(self, call: dict[str, Any], signature: str, candidate: _Candidate, out: list[Delta]) -> None:
         name = replace_surrogates(text_of(call.get("name"))) or None
@@ -243,7 +320,7 @@ class GeminiDecoder(EventDecoder):
         partial = call.get("partialArgs")
         arguments = candidate.arguments
         if name is None and arguments is None:
-            self.skipped += 1
+            self._skip("functionCall", call, out)
             return
         if name is not None:
             candidate.calls += 1
@@ -304,6 +381,31 @@ class GeminiDecoder(EventDecoder):
 
 
 _NO_COUNTS = Usage()
+_LONGEST_MESSAGE = 4_096  # characters
+_TOOL_PARTS = {
+    "executableCode": (False, "code_execution"),
+    "codeExecutionResult": (True, "code_execution"),
+    "toolCall": (False, "tool"),
+    "toolResponse": (True, "tool"),
+}
+"""Parts of Google's own tools: whether it is a result, and the tool's name where the part has none."""
+_MEDIA_KINDS: tuple[MediaKind, ...] = ("image", "audio", "video")
+
+
+def _read_media(part: dict[str, Any], out: list[Delta]) -> bool:
+    """Read a picture, sound or file; returns whether the part is one."""
+    for field in ("inlineData", "fileData"):
+        value = part.get(field)
+        if not isinstance(value, dict):
+            continue
+        mime = replace_surrogates(text_of(value.get("mimeType")))
+        data, url = text_of(value.get("data")), replace_surrogates(text_of(value.get("fileUri")))
+        if data or url:
+            kind: MediaKind = next((one for one in _MEDIA_KINDS if mime.startswith(one)), "file")
+            data = replace_surrogates(data)
+            out.append(EventDelta(MediaPart(kind=kind, mime=mime or None, data=data, url=url or None)))
+            return True
+    return False
 
 
 def _to_usage(usage: Mapping[str, Any]) -> Usage:

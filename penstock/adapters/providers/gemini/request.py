@@ -70,7 +70,7 @@ def gemini_body(call: ChatCall) -> dict[str, Any]:
     if parameters.get("parallel_tool_calls") is True:  # Gemini has no other mode
         del parameters["parallel_tool_calls"]
     system, others = split_system(_with_roles(call.input))
-    body: dict[str, Any] = {"contents": _contents(others, call.model)}
+    body: dict[str, Any] = {"contents": _contents(others, call.model, call.provider)}
     if instruction := [part for message in system for part in _instruction(message)]:
         for name in ("systemInstruction", "system_instruction"):
             if name in parameters:
@@ -100,7 +100,7 @@ def _instruction(message: dict[str, Any]) -> list[Any]:
     return [{"text": text}] if text else []
 
 
-def _contents(messages: list[dict[str, Any]], model: str) -> list[dict[str, Any]]:
+def _contents(messages: list[dict[str, Any]], model: str, provider: str) -> list[dict[str, Any]]:
     contents: list[dict[str, Any]] = []
     function_names: dict[str, str] = {}  # of the calls so far: a later call may have the same id and another name
     follows_result = False
@@ -115,7 +115,7 @@ def _contents(messages: list[dict[str, Any]], model: str) -> list[dict[str, Any]
             contents.append(message)
         elif role in ("assistant", "model"):
             function_names.update({call.id: call.name for call in parse_calls(message)})
-            if parts := _model_parts(message, model):
+            if parts := _model_parts(message, model, provider):
                 contents.append({"role": "model", "parts": parts})
         else:
             contents.append({"role": "user", "parts": _parts(message.get("content")) or [{"text": ""}]})
@@ -140,9 +140,9 @@ def _part(part: dict[str, Any]) -> dict[str, Any]:
     return {"text": text} if isinstance(text, str) else part
 
 
-def _model_parts(message: dict[str, Any], model: str) -> list[dict[str, Any]]:
+def _model_parts(message: dict[str, Any], model: str, provider: str) -> list[dict[str, Any]]:
     """Translate thoughts, text and calls, each with its signature: Gemini refuses calls without theirs."""
-    blocks = parse_reasoning_blocks(message, {THOUGHT})
+    blocks = parse_reasoning_blocks(message, {THOUGHT}, provider)
     thoughts: list[dict[str, Any]] = [
         {"text": block.text, "thought": True, "thoughtSignature": block.signature} for block in blocks if block.text
     ]

@@ -88,7 +88,7 @@ class OllamaDecoder(BodyDecoder[str]):
         except (ValueError, RecursionError):
             line = text
         if not isinstance(line, dict):
-            self.skipped += 1
+            self._skip("", line, out)
             return
         if line.get("error"):
             out.append(ErrorDelta(error_frame(line)))
@@ -99,7 +99,7 @@ class OllamaDecoder(BodyDecoder[str]):
         if isinstance(message, dict):
             self._read_message(message, out)
         elif line.get("done") is not True:
-            self.skipped += 1
+            self._skip("", line, out)
         if line.get("done") is True:
             self._read_end(line, out)
 
@@ -112,7 +112,7 @@ class OllamaDecoder(BodyDecoder[str]):
         for call in calls if isinstance(calls, list) else ():
             fragment = _whole_call(call, self._calls)
             if fragment is None:
-                self.skipped += 1
+                self._skip("tool_calls", call, out)
             else:
                 self._calls += 1
                 out.append(fragment)

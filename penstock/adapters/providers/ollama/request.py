@@ -52,6 +52,7 @@ _OPENAI_FIELDS = {
     "tool_calls",
     "function_call",
     "reasoning_blocks",
+    "provider_blocks",
     "refusal",
     "audio",
     "annotations",

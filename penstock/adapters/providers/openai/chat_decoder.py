@@ -8,6 +8,7 @@ import msgspec
 
 from penstock.adapters.formats.sse import SseEvent
 from penstock.adapters.providers.openai.chat_choice import ChoiceReader, has_content
+from penstock.adapters.providers.openai.chat_extras import ChatExtras
 from penstock.adapters.providers.shared.aborts import abort_error
 from penstock.adapters.providers.shared.decoder import EventDecoder
 from penstock.adapters.providers.shared.errors import error_frame
@@ -21,7 +22,9 @@ __all__ = ["ChatDecoder"]
 
 
 # --- the fast path: an ordinary chunk, typed -------------------------------------------------------------------------
-# One choice with text or reasoning and nothing else. Any other chunk is decoded again by the lenient path below.
+# One choice with text or reasoning and nothing else. Any other chunk is decoded again by the lenient path below, and so
+# is the first one with a choice, for what chunks repeat: model, id, service tier. Perplexity repeats its sources too;
+# they are read from the first chunk, from those with usage, and from the last one.
 
 
 class _WireDelta(msgspec.Struct, gc=False):
@@ -32,17 +35,21 @@ class _WireDelta(msgspec.Struct, gc=False):
     refusal: str | None = None
     tool_calls: list[Any] | None = None
     function_call: Any = None
+    annotations: Any = None
+    audio: Any = None
+    images: Any = None
+    executed_tools: Any = None
 
 
 class _WireChoice(msgspec.Struct, gc=False):
     delta: _WireDelta
     index: int = 0
     finish_reason: str | None = None
+    logprobs: Any = None
 
 
 class _WireChunk(msgspec.Struct, gc=False):
     choices: tuple[_WireChoice]
-    model: str | None = None
     usage: Any = None
     error: Any = None
     x_groq: Any = None
@@ -60,9 +67,12 @@ class ChatDecoder(EventDecoder):
 
     def __init__(self, max_event_bytes: int, raw: Raw = "none") -> None:
         super().__init__(max_event_bytes, raw)
-        self._first = ChoiceReader()
+        self._unknown: list[tuple[str, object]] = []  # of the present event
+        self._extras = ChatExtras(self._note)
+        self._first = ChoiceReader(self._note, self._extras)
         self._others: dict[int, ChoiceReader] = {}
         self._abort: ApiError | None = None  # the server did not finish the answer
+        self._is_plain = False  # the first chunk has been read, and no reasoning entry is open
         self._held_finish: FinishDelta | None = None  # the answer's, until the other choices are finished
 
     def close(self) -> list[Delta]:
@@ -87,7 +97,8 @@ class ChatDecoder(EventDecoder):
             choice = chunk.choices[0]
             delta = choice.delta
             if (
-                choice.finish_reason is not None
+                not self._is_plain
+                or choice.finish_reason is not None
                 or choice.index
                 or delta.tool_calls
                 or delta.refusal
@@ -96,11 +107,14 @@ class ChatDecoder(EventDecoder):
                 or chunk.usage is not None
                 or chunk.error is not None
                 or chunk.x_groq is not None
+                or choice.logprobs is not None
+                or delta.annotations is not None
+                or delta.audio is not None
+                or delta.images is not None
+                or delta.executed_tools is not None
             ):
                 self._decode_leniently(event, out)
                 continue
-            if self.model is None and chunk.model:
-                self.model = chunk.model
             if reasoning := delta.reasoning or delta.reasoning_content:
                 out.append(ReasoningDelta(reasoning))
             if content := delta.content:
@@ -112,7 +126,20 @@ class ChatDecoder(EventDecoder):
 
     # --- the lenient path ------------------------------------------------------------------------------------------
 
+    def _note(self, kind: str, payload: object) -> None:
+        self._unknown.append((kind, payload))
+
     def _decode_leniently(self, event: SseEvent, out: list[Delta]) -> None:
+        self._read_event(event, out)
+        self._tell_unknown(out)
+
+    def _tell_unknown(self, out: list[Delta]) -> None:
+        if self._unknown:
+            for kind, payload in self._unknown:
+                self._skip(kind, payload, out)
+            self._unknown = []
+
+    def _read_event(self, event: SseEvent, out: list[Delta]) -> None:
         data = event.data
         if data.strip() == "[DONE]":
             self.done = True
@@ -129,13 +156,17 @@ class ChatDecoder(EventDecoder):
             if event.event == "error":
                 self._read_error(chunk, out)
             else:
-                self.skipped += 1
+                self._note(self._source_of(event)[0], chunk)
             return
         if self.model is None:
             self.model = replace_surrogates(text_of(chunk.get("model"))) or None
         choices = chunk.get("choices")
-        for choice in choices if isinstance(choices, list) else ():
+        choices = choices if isinstance(choices, list) else ()
+        for choice in choices:
             self._read_choice(choice, out)
+        self._extras.read_chunk(chunk, out)
+        self._tell_unknown(out)  # before the finish
+        self._is_plain = (self._is_plain or bool(choices)) and not self._extras.reasoning.is_open
         if self._held_finish is not None and all(other.finish for other in self._others.values()):
             self._release_finish(out)
         self._read_usage(chunk, out)
@@ -145,23 +176,23 @@ class ChatDecoder(EventDecoder):
             out.append(ErrorDelta(self._abort))
             self._abort = None
         elif "choices" not in chunk and "usage" not in chunk:
-            self.skipped += 1
+            self._note(text_of(chunk.get("object")) or text_of(chunk.get("type")), chunk)
 
     def _read_choice(self, choice: object, out: list[Delta]) -> None:
         if not isinstance(choice, dict):
-            self.skipped += 1
+            self._note("choice", choice)
             return
         index = whole_number(choice.get("index") or 0)
         if index is None or index < 0:
-            self.skipped += 1
+            self._note("choice", choice)
         elif index:
-            other = self._others.setdefault(index, ChoiceReader())
+            other = self._others.setdefault(index, ChoiceReader(self._note))
             deltas: list[Delta] = []
-            self.skipped += other.read(choice, deltas)
+            other.read(choice, deltas)
             _append_choice(index, other.surrogates.join(deltas, is_end=False) if self._has_surrogates else deltas, out)
         else:
             before = self._first.finish
-            self.skipped += self._first.read(choice, out)
+            self._first.read(choice, out)
             if self._first.finish is not before:
                 self.finished = True
                 finish = self._first.finish
@@ -175,6 +206,8 @@ class ChatDecoder(EventDecoder):
         """Append what was held back, since nothing more can come."""
         for index, other in self._others.items():
             _append_choice(index, other.surrogates.join([], is_end=True), out)
+        if self.done or self.finished:
+            self._extras.close(out)
         self._release_finish(out)
 
     def _release_finish(self, out: list[Delta]) -> None:

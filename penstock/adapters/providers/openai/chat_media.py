@@ -63,7 +63,7 @@ def _joined(pieces: list[str]) -> str:
 
 
 class Pictures:
-    """The pictures of an answer; servers repeat them, and each is told once."""
+    """The pictures of an answer; servers repeat them, and each is reported once."""
 
     def __init__(self, skip: Callable[[str, object], None]) -> None:
         self._skip = skip

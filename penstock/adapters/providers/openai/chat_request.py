@@ -1,4 +1,9 @@
-"""The body of a chat completion request: OpenAI's own form, without what other providers need in messages."""
+"""The body of a chat completion request: OpenAI's own form, without what other providers need in messages.
+
+What this provider itself has sent to be returned goes back: entries of ``reasoning_details``, and the ``extra_content``
+of calls (Gemini's signature). Both come from the message's ``provider_blocks``, which name the provider; a call's
+``signature`` does not, and is never sent.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +12,19 @@ from typing import Any
 
 import msgspec
 
+from penstock.adapters.providers.openai.chat_extras import CALL_EXTRAS
+from penstock.adapters.providers.openai.chat_reasoning import ENTRY_TYPES
+from penstock.adapters.providers.shared.blocks import own_blocks
+from penstock.adapters.providers.shared.json_values import text_of
 from penstock.adapters.providers.shared.messages import is_server_call
 from penstock.adapters.providers.shared.parameters import check_reserved
+from penstock.events import ProviderBlock
 from penstock.ports import ChatCall
 
 __all__ = ["chat_body"]
 
-_OTHER_PROVIDERS_FIELDS = {"reasoning_blocks", "signature", "is_server", "is_error"}
-"""Fields of messages and calls for other providers; OpenAI refuses fields that it does not know."""
+_OTHER_PROVIDERS_FIELDS = {"reasoning_blocks", "provider_blocks", "signature", "is_server", "is_error"}
+"""Fields of messages and calls that are not OpenAI's; OpenAI refuses fields that it does not know."""
 
 
 def chat_body(call: ChatCall) -> dict[str, Any]:
@@ -27,23 +37,28 @@ def chat_body(call: ChatCall) -> dict[str, Any]:
     parameters = {"stream_options": {"include_usage": True}, **call.parameters}
     if parameters["stream_options"] is None:
         del parameters["stream_options"]
-    return {"model": call.model, "messages": _messages(call.input), "stream": True, **parameters}
+    return {"model": call.model, "messages": _messages(call.input, call.provider), "stream": True, **parameters}
 
 
-def _messages(messages: Any) -> Any:
+def _messages(messages: Any, provider: str) -> Any:
     if isinstance(messages, str):
         return [{"role": "user", "content": messages}]
-    return [_message(message) for message in messages] if isinstance(messages, (list, tuple)) else messages
+    return [_message(message, provider) for message in messages] if isinstance(messages, (list, tuple)) else messages
 
 
-def _message(message: Any) -> Any:
-    """Return ``message`` without what OpenAI refuses; the same object if there is nothing to remove."""
+def _message(message: Any, provider: str) -> Any:
+    """Return ``message`` without what OpenAI refuses; the same object if there is nothing to change."""
     if not isinstance(message, Mapping):
         return message
+    blocks = own_blocks(message, provider) or ()
     message = _openai_fields(message)
+    entries = [dict(block.data) for block in blocks if text_of(block.data.get("type")).startswith(ENTRY_TYPES)]
+    if entries and "reasoning_details" not in message:
+        message = {**message, "reasoning_details": entries}
     given = message.get("tool_calls")
     if isinstance(given, (list, tuple)):
-        calls = [_call(call) for call in given if not is_server_call(call)]
+        extras = [block for block in blocks if block.data.get("type") == CALL_EXTRAS]
+        calls = _with_extras([_call(call) for call in given if not is_server_call(call)], extras)
         if not calls:  # an empty list is refused as "too short"
             message = {name: value for name, value in message.items() if name != "tool_calls"}
         elif len(calls) < len(given) or any(call is not before for call, before in zip(calls, given, strict=True)):
@@ -57,13 +72,36 @@ def _message(message: Any) -> Any:
     return message
 
 
+def _with_extras(calls: list[Any], extras: list[ProviderBlock]) -> list[Any]:
+    """Give each call what the provider sent with it: at its place if the id agrees or is missing, else by its id."""
+    for block in extras:
+        name = text_of(block.data.get("id"))
+        place = block.calls - 1
+        at_place = _id_of(calls[place]) if 0 <= place < len(calls) else None
+        if at_place is None or name not in ("", at_place, at_place.removesuffix(f"_{place}")):
+            place = next((number for number, call in enumerate(calls) if name and _id_of(call) == name), -1)
+        if place >= 0 and "extra_content" not in calls[place]:
+            calls[place] = {**calls[place], "extra_content": block.data.get("extra_content")}
+    return calls
+
+
+def _id_of(call: Any) -> str | None:
+    return text_of(call.get("id")) if isinstance(call, Mapping) else None
+
+
 def _call(call: Any) -> Any:
-    """Return a call with its arguments as text, also if they were already parsed."""
+    """Return a call with its arguments as text, also if they were already parsed.
+
+    Calls of types that exist in the Responses API only become functions.
+    """
     call = _openai_fields(call)
     function = call.get("function") if isinstance(call, Mapping) else None
-    if not isinstance(function, Mapping) or not isinstance(function.get("arguments"), Mapping):
+    if not isinstance(function, Mapping):
         return call
-    return {**call, "function": {**function, "arguments": msgspec.json.encode(function["arguments"]).decode()}}
+    if isinstance(function.get("arguments"), Mapping):
+        function = {**function, "arguments": msgspec.json.encode(function["arguments"]).decode()}
+        call = {**call, "function": function}
+    return call if call.get("type", "function") == "function" else {**call, "type": "function"}
 
 
 def _openai_fields(value: Any) -> Any:

@@ -22,12 +22,14 @@ from penstock.errors import (
 )
 from penstock.events import ReasoningBlock, Usage
 from penstock.ports import (
+    BlockDelta,
     CanListModels,
     ChatCall,
     Delta,
     ErrorDelta,
     FinishDelta,
     KeepAlive,
+    MetadataDelta,
     Quota,
     ReasoningBlockDelta,
     ReasoningDelta,
@@ -408,15 +410,21 @@ def test_reasoning_is_told_as_it_comes_and_with_its_signature_when_it_is_whole()
         ReasoningDelta("h"),
         ReasoningDelta("m"),
         ReasoningBlockDelta(ReasoningBlock(kind="thinking", text="hm", signature="sig==")),
+        BlockDelta({"type": "thinking", "thinking": "hm", "signature": "sig=="}),
         Thinking(),
         ReasoningBlockDelta(ReasoningBlock(kind="redacted_thinking", signature="opaque")),
+        BlockDelta({"type": "redacted_thinking", "data": "opaque"}),
     ]
 
 
 def test_reasoning_of_which_only_the_signature_is_shown_is_a_block_too() -> None:
     assert decode(
         start(0, type="thinking", thinking="", signature=""), piece(0, type="signature_delta", signature="s"), stop(0)
-    ) == [Thinking(), ReasoningBlockDelta(ReasoningBlock(kind="thinking", signature="s"))]
+    ) == [
+        Thinking(),
+        ReasoningBlockDelta(ReasoningBlock(kind="thinking", signature="s")),
+        BlockDelta({"type": "thinking", "thinking": "", "signature": "s"}),
+    ]
 
 
 def test_reasoning_without_a_signature_or_without_its_end_is_no_block() -> None:
@@ -463,6 +471,7 @@ def test_a_whole_answer_may_stand_in_the_first_event() -> None:
         Thinking(),
         ReasoningDelta("hm"),
         ReasoningBlockDelta(ReasoningBlock(kind="thinking", text="hm", signature="s")),
+        BlockDelta({"type": "thinking", "thinking": "hm", "signature": "s"}),
         TextDelta("a"),
         ToolCallFragment(2, "t", "f", '{"x":1}'),
         FinishDelta("tool_calls", "tool_use"),
@@ -519,7 +528,8 @@ def test_usage_is_cumulative_and_each_count_that_comes_later_wins() -> None:
         UsageDelta(Usage(input_tokens=30, output_tokens=0, cached_tokens=4)),
         UsageDelta(Usage(input_tokens=30, output_tokens=7, cached_tokens=4, reasoning_tokens=3)),
     ]
-    assert decode(head(usage={}), head(usage=None), head(usage={"service_tier": "standard"})) == []
+    assert decode(head(usage={})) == decode(head(usage=None)) == []
+    assert decode(head(usage={"service_tier": "standard"})) == [MetadataDelta({"service_tier": "standard"})]
 
 
 def test_the_models_name_is_that_of_the_message() -> None:
@@ -538,10 +548,11 @@ def test_pings_and_comments_are_keep_alives() -> None:
 @pytest.mark.parametrize(
     "event",
     [
-        start(0, type="web_search_tool_result", tool_use_id="s", content=[]),
+        start(0, type="web_search_tool_result", content=[]),
         start(0, type="hologram"),
         {"type": "content_block_start", "index": 0},
-        piece(0, type="citations_delta", citation={"url": "x"}),
+        piece(0, type="citations_delta", citation={"type": "new_location"}),
+        piece(0, type="citations_delta", citation="x"),
         piece(0, type="compaction_delta", content="c"),
         piece(0, type="signature_delta", signature="of no block"),
         piece(7, type="input_json_delta", partial_json="{"),

@@ -31,6 +31,7 @@ from penstock.ports import (
     ErrorDelta,
     FinishDelta,
     KeepAlive,
+    MetadataDelta,
     ReasoningBlockDelta,
     ReasoningDelta,
     Secret,
@@ -533,16 +534,20 @@ def test_other_candidates_are_choices_and_the_answer_is_finished_when_all_are() 
 
 
 def test_a_blocked_prompt_is_an_error_with_its_reason() -> None:
-    (delta,) = decode({"promptFeedback": {"blockReason": "PROHIBITED_CONTENT", "blockReasonMessage": "No."}})
+    feedback = {"blockReason": "PROHIBITED_CONTENT", "blockReasonMessage": "No."}
+    told, delta = decode({"promptFeedback": feedback})
+    assert told == MetadataDelta({"prompt_feedback": feedback})
     assert isinstance(delta, ErrorDelta)
     assert isinstance(delta.error, ContentFilterError)
     assert (delta.error.code, delta.error.message) == ("PROHIBITED_CONTENT", "No.")
     assert decode({"promptFeedback": {"safetyRatings": []}}) == []
+    ratings = {"safetyRatings": [{"category": "HARM", "probability": "LOW"}]}
+    assert decode({"promptFeedback": ratings}) == [MetadataDelta({"prompt_feedback": ratings})]
 
 
 def test_parts_that_nobody_is_told_of_are_counted() -> None:
     decoder = GeminiDecoder(1_000_000)
-    parts = [{"executableCode": {"code": "1"}}, {"codeExecutionResult": {}}, {"inlineData": {"data": ""}}, 7]
+    parts = [{"executableCode": "1"}, {"codeExecutionResult": []}, {"inlineData": {"data": ""}}, 7]
     assert decoder.feed(sse(chunk(*parts), {"candidates": ["x"]}, [1], "text", {"strange": 1})) == []
     assert decoder.skipped == 8
 

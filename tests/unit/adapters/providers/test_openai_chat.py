@@ -13,6 +13,7 @@ from penstock.config.options import RequestOptions
 from penstock.errors import ApiError, AuthenticationError, OptionError, ProtocolError, RateLimited
 from penstock.events import ReasoningBlock, Usage
 from penstock.ports import (
+    BlockDelta,
     CanListModels,
     ChatCall,
     ChoiceDelta,
@@ -20,6 +21,7 @@ from penstock.ports import (
     ErrorDelta,
     FinishDelta,
     KeepAlive,
+    MetadataDelta,
     Quota,
     ReasoningDelta,
     RefusalDelta,
@@ -177,7 +179,14 @@ def test_text_reasoning_and_refusal_are_told_apart() -> None:
         choice({"reasoning_details": [{"type": "reasoning.text", "text": "r3"}, {"summary": "r4"}, 5]}),
         choice({"content": "a"}),
         choice({"refusal": "no"}),
-    ) == [ReasoningDelta("r1"), ReasoningDelta("r2"), ReasoningDelta("r3r4"), TextDelta("a"), RefusalDelta("no")]
+    ) == [
+        ReasoningDelta("r1"),
+        ReasoningDelta("r2"),
+        ReasoningDelta("r3r4"),
+        BlockDelta({"type": "reasoning.text", "text": "r3"}),
+        TextDelta("a"),
+        RefusalDelta("no"),
+    ]
 
 
 def test_content_as_a_list_of_parts_keeps_their_order() -> None:
@@ -195,8 +204,8 @@ def test_content_as_a_list_of_parts_keeps_their_order() -> None:
         {"choices": [{"index": 0, "delta": None}]},
         choice({"content": None, "tool_calls": None, "refusal": None}),
         choice({"content": "", "tool_calls": [], "function_call": {}}),
-        choice({}, logprobs=-0.5),
-        {"choices": [], "prompt_filter_results": [{"prompt_index": 0}]},
+        choice({}, logprobs={"content": None, "refusal": None}),
+        {"choices": [], "prompt_filter_results": []},
     ],
 )
 def test_empty_and_missing_parts_tell_nothing_and_are_no_error(payload: object) -> None:
@@ -333,7 +342,7 @@ def test_tool_call_fragments_tell_what_they_say() -> None:
         ToolCallFragment(0, None, None, '{"a'),
         ToolCallFragment(None, "c2", "g", '{"b":1}'),
         ToolCallFragment(None, None, None, "x"),
-        ToolCallFragment(2, "c3", "h", "free"),
+        ToolCallFragment(2, "c3", "h", "free", type="custom"),
         ToolCallFragment(1, "c4", None, ""),
     ]
 
@@ -561,13 +570,17 @@ def test_llamacpps_first_null_timings_and_progress_tell_nothing() -> None:
     assert decoder.skipped == 0
 
 
-def test_azures_filter_chunks_have_no_model_no_delta_and_no_effect() -> None:
+def test_azures_filter_chunks_have_no_model_and_no_delta() -> None:
     filters = {"choices": [], "id": "", "model": "", "prompt_filter_results": [{"prompt_index": 0}]}
     offsets = {"content_filter_offsets": {"check_offset": 1}, "content_filter_results": {"hate": {"filtered": False}}}
     late = {"choices": [{"index": 0, "finish_reason": None, **offsets}], "id": "", "model": ""}
     decoder = ChatDecoder(1_000_000)
     told = decoder.feed(sse(filters, {**choice({"content": "a"}), "model": "m"}, late, choice({}, "content_filter")))
-    assert told == [TextDelta("a"), FinishDelta("content_filter", "content_filter")]
+    assert told == [
+        MetadataDelta({"moderation": {"prompt_filter_results": [{"prompt_index": 0}]}}),
+        TextDelta("a"),
+        FinishDelta("content_filter", "content_filter"),
+    ]
     assert (decoder.model, decoder.skipped) == ("m", 0)
 
 

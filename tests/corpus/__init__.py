@@ -1,0 +1,1 @@
+"""Recorded provider streams, and what derives parts of their side files."""

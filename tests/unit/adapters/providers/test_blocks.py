@@ -1,0 +1,96 @@
+"""The blocks of an assistant's message: read without trust, put in order, counted for other providers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from penstock.adapters.providers.shared.blocks import Text, count_foreign_blocks, interleaved, own_blocks
+from penstock.adapters.providers.shared.messages import parse_calls, parse_reasoning_blocks
+from penstock.events import ProviderBlock, ReasoningBlock
+
+
+def block(name: str, at: int = 0, calls: int = 0, provider: str = "p") -> ProviderBlock:
+    return ProviderBlock(provider=provider, data={"type": name}, at=at, calls=calls)
+
+
+def together(text: str, calls: list[str], *blocks: ProviderBlock) -> list[Any]:
+    return [
+        one.text if isinstance(one, Text) else one if isinstance(one, str) else one["type"].upper()
+        for one in interleaved(text, calls, blocks)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("blocks", "expected"),
+    [
+        ([], ["Hello", "c1", "c2"]),
+        ([block("a")], ["A", "Hello", "c1", "c2"]),
+        ([block("a", 5)], ["Hello", "A", "c1", "c2"]),
+        ([block("a", 2), block("b", 2, 1)], ["He", "A", "c1", "B", "llo", "c2"]),
+        ([block("a", 0, 2)], ["c1", "c2", "A", "Hello"]),
+        ([block("a", 99, 99), block("b", 1)], ["Hello", "c1", "c2", "A", "B"]),
+    ],
+)
+def test_text_calls_and_blocks_come_in_the_order_of_the_answer(
+    blocks: list[ProviderBlock], expected: list[str]
+) -> None:
+    assert together("Hello", ["c1", "c2"], *blocks) == expected
+
+
+def test_the_pieces_are_never_empty_and_lose_nothing() -> None:
+    pieces = list(interleaved("", [], [block("a", 3), block("b", 3)]))
+    assert pieces == [{"type": "a"}, {"type": "b"}]
+
+
+def test_only_blocks_of_this_provider_are_its_own() -> None:
+    message = {
+        "provider_blocks": [
+            {"provider": "p", "data": {"type": "a"}, "at": 1, "calls": 2},
+            {"provider": "q", "data": {"type": "b"}},
+            block("c"),
+            {"provider": "p", "data": "no dict"},
+            {"provider": "p", "data": {"type": "d"}, "at": -4, "calls": "many"},
+            "no block",
+            None,
+        ]
+    }
+    assert own_blocks(message, "p") == [block("a", 1, 2), block("c"), block("d")]
+    assert own_blocks(message, "q") == [block("b", provider="q")]
+    assert len(own_blocks(message, "") or ()) == 4
+    assert own_blocks(message, "other") is None
+    assert own_blocks({"provider_blocks": 3}, "p") is None
+    assert own_blocks({}, "p") is None
+
+
+def test_blocks_of_other_providers_are_counted_once() -> None:
+    reasoning = {"kind": "thinking", "signature": "s", "provider": "q"}
+    messages: list[Any] = [
+        {"role": "user", "content": "x"},
+        {
+            "role": "assistant",
+            "provider_blocks": [block("a"), block("b", provider="q")],
+            "reasoning_blocks": [reasoning],
+        },
+        {
+            "role": "assistant",
+            "reasoning_blocks": [reasoning, {"kind": "thinking"}, ReasoningBlock(kind="t", provider="p")],
+        },
+        "no message",
+    ]
+    assert count_foreign_blocks(messages, "p") == 2
+    assert count_foreign_blocks(messages, "q") == 2
+    assert count_foreign_blocks("text", "p") == 0
+
+
+def test_reasoning_of_another_provider_is_not_taken() -> None:
+    message = {"reasoning_blocks": [{"kind": "t", "provider": "p"}, {"kind": "t", "provider": "q"}, {"kind": "t"}]}
+    assert [one.provider for one in parse_reasoning_blocks(message, {"t"}, "p")] == ["p", None]
+    assert len(parse_reasoning_blocks(message, {"t"})) == 3
+
+
+def test_the_text_of_a_custom_call_is_an_object_for_providers_without_such_calls() -> None:
+    message = {"tool_calls": [{"id": "c", "type": "custom", "custom": {"name": "patch", "input": "free text"}}]}
+    (call,) = parse_calls(message)
+    assert (call.id, call.name, call.arguments) == ("c", "patch", {"input": "free text"})

@@ -1,0 +1,271 @@
+"""What a chat provider needs back: reasoning entries and calls' extras, from the answer to the next request."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+
+from penstock.adapters.providers.openai.chat_decoder import ChatDecoder
+from penstock.adapters.providers.openai.chat_provider import OpenAiChat
+from penstock.events import ProviderBlock, ReasoningBlock, StreamCompleted
+from penstock.ports import (
+    BlockDelta,
+    ChatCall,
+    Delta,
+    FinishDelta,
+    ReasoningBlockDelta,
+    ReasoningDelta,
+    Secret,
+    TextDelta,
+    ToolCallFragment,
+)
+from penstock.testing import Collector, ScriptedProvider, SimulatedSystem
+
+KEY = Secret("sk-test-123")
+
+
+def sse(*payloads: object) -> bytes:
+    return b"".join(b"data: " + json.dumps(payload).encode() + b"\n\n" for payload in payloads)
+
+
+def choice(delta: object, finish: object = None) -> dict[str, Any]:
+    return {"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
+
+
+def details(*entries: object, **more: object) -> dict[str, Any]:
+    return choice({"content": "", "reasoning_details": list(entries), **more})
+
+
+def decode(*payloads: object) -> list[Delta]:
+    """The deltas of the whole body, which are the same byte by byte."""
+    body = sse(*payloads)
+    decoder = ChatDecoder(1_000_000)
+    whole = decoder.feed(body) + decoder.close()
+    single = ChatDecoder(1_000_000)
+    assert [delta for at in range(len(body)) for delta in single.feed(body[at : at + 1])] + single.close() == whole
+    return whole
+
+
+def blocks(deltas: list[Delta]) -> list[object]:
+    return [delta.data for delta in deltas if isinstance(delta, BlockDelta)]
+
+
+def sent(message: dict[str, Any], provider: str = "router") -> dict[str, Any]:
+    body = json.loads(OpenAiChat(KEY).request(ChatCall(model="m", input=[message], provider=provider)).body)
+    (back,) = body["messages"]
+    assert isinstance(back, dict)
+    return back
+
+
+TEXT = {"type": "reasoning.text", "format": "anthropic-claude-v1", "index": 0}
+
+
+# --- the answer ------------------------------------------------------------------------------------------------------
+
+
+def test_fragments_of_a_signed_entry_become_one_block_before_the_text() -> None:
+    assert decode(
+        details({**TEXT, "text": "Let "}, reasoning="Let "),
+        details({**TEXT, "text": "me"}, reasoning="me"),
+        details({**TEXT, "signature": "c2ln"}),
+        choice({"content": "Hi"}),
+        choice({"content": "!"}, "stop"),
+    ) == [
+        ReasoningDelta("Let "),
+        ReasoningDelta("me"),
+        ReasoningBlockDelta(ReasoningBlock(kind="reasoning.text", text="Let me", signature="c2ln")),
+        BlockDelta({**TEXT, "text": "Let me", "signature": "c2ln"}),
+        TextDelta("Hi"),
+        TextDelta("!"),
+        FinishDelta("stop", "stop"),
+    ]
+
+
+def test_a_summary_and_encrypted_data_of_one_index_are_two_blocks_in_order() -> None:
+    summary = {"type": "reasoning.summary", "index": 0}
+    sealed = {"type": "reasoning.encrypted", "index": 0, "id": "rs_1", "data": "gAAA"}
+    deltas = decode(
+        details({**summary, "summary": "a"}), details({**summary, "summary": "b"}, sealed), choice({}, "stop")
+    )
+    assert blocks(deltas) == [{**summary, "summary": "ab"}, sealed]
+    assert [delta.block for delta in deltas if isinstance(delta, ReasoningBlockDelta)] == [
+        ReasoningBlock(kind="reasoning.encrypted", signature="gAAA", id="rs_1")
+    ]
+    assert isinstance(deltas[-1], FinishDelta)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "count"),
+    [
+        ({"text": "a", "index": 0}, {"text": "b", "index": 0}, 1),
+        ({"text": "a"}, {"text": "b", "id": "x"}, 1),
+        ({"text": "a", "index": 0}, {"text": "b", "index": 1}, 2),
+        ({"text": "a", "id": "x"}, {"text": "b", "id": "y"}, 2),
+        ({"text": "a", "index": 0, "signature": "s"}, {"text": "b", "index": 0, "signature": "t"}, 2),
+        ({"data": "a", "index": 0, "id": "x"}, {"data": "b", "index": 0, "id": "x"}, 1),
+        ({"data": "a", "index": 0}, {"data": "b", "index": 0}, 2),
+    ],
+)
+def test_entries_are_told_apart_by_index_id_and_seal(first: dict[str, Any], second: dict[str, Any], count: int) -> None:
+    kind = {"type": "reasoning.encrypted" if "data" in first else "reasoning.text"}
+    assert len(blocks(decode(details({**kind, **first}), details({**kind, **second}), choice({}, "stop")))) == count
+
+
+def test_an_entry_is_closed_by_a_call_too() -> None:
+    deltas = decode(
+        details({**TEXT, "text": "a", "signature": "s"}),
+        choice({"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f", "arguments": "{}"}}]}),
+        choice({}, "tool_calls"),
+    )
+    assert [type(delta) for delta in deltas] == [
+        ReasoningDelta,
+        ReasoningBlockDelta,
+        BlockDelta,
+        ToolCallFragment,
+        FinishDelta,
+    ]
+
+
+def test_an_entry_that_was_cut_short_is_no_block() -> None:
+    body = sse(details({**TEXT, "text": "a"}), details({**TEXT, "text": "b", "signature": "s"}), choice({}, "stop"))
+    for at in range(len(body) - 2):  # the last event may lack its blank line
+        decoder = ChatDecoder(1_000_000)
+        assert blocks(decoder.feed(body[:at]) + decoder.close()) == []
+    decoder = ChatDecoder(1_000_000)
+    assert len(blocks(decoder.feed(body) + decoder.close())) == 1
+
+
+def test_what_is_no_entry_is_counted_and_halves_of_characters_are_joined() -> None:
+    decoder = ChatDecoder(1_000_000)
+    body = sse(
+        details({**TEXT, "text": "\ud83d"}), details({**TEXT, "text": "\ude00\ud800"}), details(5), choice({}, "stop")
+    )
+    assert blocks(decoder.feed(body)) == [{**TEXT, "text": "😀\ufffd"}]
+    assert decoder.skipped == 1
+
+
+def test_a_calls_signature_comes_with_the_call_and_as_a_block() -> None:
+    extra = {"google": {"thought_signature": "c2ln"}}
+    call = {"index": 0, "id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    assert decode(choice({"tool_calls": [{**call, "extra_content": extra}]}, "stop")) == [
+        ToolCallFragment(0, "c1", "f", "{}", signature="c2ln"),
+        BlockDelta({"type": "tool_call.extra_content", "id": "c1", "extra_content": extra}),
+        FinishDelta("tool_calls", "stop"),
+    ]
+
+
+@pytest.mark.parametrize("extra", [None, 5, {}, {"google": 5}, {"google": {"thought_signature": 5}}])
+def test_extra_content_without_a_signature_is_no_block(extra: object) -> None:
+    call = {"index": 0, "id": "c1", "function": {"name": "f"}, "extra_content": extra}
+    assert decode(choice({"tool_calls": [call]})) == [ToolCallFragment(0, "c1", "f")]
+
+
+# --- the next request ------------------------------------------------------------------------------------------------
+
+
+def given_back(deltas: list[Delta], provider: str) -> list[dict[str, Any]]:
+    return [{"provider": provider, "data": data, "at": 0, "calls": 0} for data in blocks(deltas)]
+
+
+def test_entries_go_back_to_their_provider_as_they_came() -> None:
+    entries = [
+        {**TEXT, "text": "Let me", "signature": "c2ln"},
+        {"type": "reasoning.encrypted", "index": 1, "id": "r", "data": "gAAA"},
+    ]
+    told = decode(details(*entries), choice({"content": "Hi"}), choice({}, "stop"))
+    message = {"role": "assistant", "content": "Hi", "provider_blocks": given_back(told, "router")}
+    plain = {"role": "assistant", "content": "Hi"}
+    assert sent(message) == {**plain, "reasoning_details": entries}
+    assert sent(message, "") == {**plain, "reasoning_details": entries}
+    assert sent(message, "other") == plain
+    assert sent({**message, "reasoning_details": []}) == {**plain, "reasoning_details": []}
+
+
+def test_blocks_of_another_form_are_never_sent() -> None:
+    thinking = ProviderBlock(provider="router", data={"type": "thinking", "thinking": "x", "signature": "s"})
+    signed = {"kind": "thinking", "text": "x", "signature": "s", "provider": "router"}
+    message = {"role": "assistant", "content": "Hi", "provider_blocks": [thinking, 5], "reasoning_blocks": [signed]}
+    assert sent(message) == {"role": "assistant", "content": "Hi"}
+    assert sent({"role": "user", "content": "Hi", "provider_blocks": []}) == {"role": "user", "content": "Hi"}
+
+
+def call(identifier: str, **more: object) -> dict[str, Any]:
+    return {"id": identifier, "type": "function", "function": {"name": "f", "arguments": "{}"}, **more}
+
+
+def test_a_calls_extras_go_back_to_their_provider_only() -> None:
+    extra = {"google": {"thought_signature": "c2ln"}}
+    told = decode(choice({"tool_calls": [{"index": 0, **call("c1"), "extra_content": extra}]}, "stop"))
+    message = {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [call("c0"), call("c1", signature="c2ln")],
+        "provider_blocks": given_back(told, "router"),
+    }
+    assert sent(message)["tool_calls"] == [call("c0"), call("c1", extra_content=extra)]
+    assert sent(message, "other")["tool_calls"] == [call("c0"), call("c1")]
+    assert sent({**message, "provider_blocks": []})["tool_calls"] == [call("c0"), call("c1")]
+    assert message["tool_calls"] == [call("c0"), call("c1", signature="c2ln")]
+
+
+def test_extras_of_a_call_that_had_no_id_go_to_the_call_at_their_place() -> None:
+    data = {"type": "tool_call.extra_content", "id": "", "extra_content": {"google": {"thought_signature": "s"}}}
+    message = {
+        "role": "assistant",
+        "tool_calls": [call("made_up_0"), call("made_up_1")],
+        "provider_blocks": [ProviderBlock(provider="router", data=data, calls=2)],
+    }
+    assert ["extra_content" in each for each in sent(message)["tool_calls"]] == [False, True]
+
+
+def test_calls_that_shared_an_id_get_each_its_own_extras() -> None:
+    def block(signature: str, calls: int) -> ProviderBlock:
+        extra = {"google": {"thought_signature": signature}}
+        data = {"type": "tool_call.extra_content", "id": "c", "extra_content": extra}
+        return ProviderBlock(provider="router", data=data, calls=calls)
+
+    message = {
+        "role": "assistant",
+        "tool_calls": [call("c"), call("c_1"), 5],  # the second id was made up, as the stream does
+        "provider_blocks": [block("s0", 1), block("s1", 2), block("s2", 3), block("s3", 9)],
+    }
+    first, second, third = sent(message)["tool_calls"]
+    assert first["extra_content"] == {"google": {"thought_signature": "s0"}}
+    assert second["extra_content"] == {"google": {"thought_signature": "s1"}}
+    assert third == 5
+
+
+def test_an_answer_goes_through_a_stream_and_back_into_the_request() -> None:
+    entries = [{**TEXT, "text": "Let me", "signature": "c2ln"}, {"type": "reasoning.encrypted", "data": "gAAA"}]
+    extras = [{"google": {"thought_signature": signature}} for signature in ("s0", "s1")]
+    calls = [{"index": place, **call("", extra_content=extra)} for place, extra in enumerate(extras)]  # without ids
+    deltas = decode(
+        {**details(*entries), "id": "r1"}, choice({"content": "Hi"}), choice({"tool_calls": calls}), choice({}, "stop")
+    )
+    with SimulatedSystem() as system:
+        stream = system.chat("m", "Hello", provider=ScriptedProvider(list(deltas), name="router"))
+        end = Collector(stream).wait_for_terminal()
+    assert isinstance(end, StreamCompleted)
+    assert (end.text, end.reasoning, end.finish_reason) == ("Hi", "Let me", "tool_calls")
+    assert [block.provider for block in end.reasoning_blocks] == ["router", "router"]
+    assert end.provider_metadata == {"response_id": "r1"}
+    message = {
+        "role": "assistant",
+        "content": end.text,
+        "tool_calls": [call(each.id, signature=each.signature) for each in end.tool_calls],
+        "provider_blocks": [msgspec.to_builtins(block) for block in end.provider_blocks],
+    }
+    back = sent(message)
+    assert back["reasoning_details"] == entries
+    assert [each["extra_content"] for each in back["tool_calls"]] == extras
+    assert "extra_content" not in json.dumps(sent(message, "other"))
+
+
+def test_custom_calls_keep_their_form_and_other_types_become_functions() -> None:
+    custom = {"id": "c1", "type": "custom", "custom": {"name": "sql", "input": "SELECT 1"}}
+    shell = {**call("c2"), "type": "local_shell"}
+    message = {"role": "assistant", "content": None, "tool_calls": [custom, shell, {**call("c3"), "is_server": True}]}
+    assert sent(message)["tool_calls"] == [custom, call("c2")]
