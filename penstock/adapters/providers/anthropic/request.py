@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from penstock.adapters.providers.anthropic.returned import Returned, in_order, returned_blocks
+from penstock.adapters.providers.anthropic.returned import Returned, container_id, in_order, returned_blocks
 from penstock.adapters.providers.shared.json_values import text_of
 from penstock.adapters.providers.shared.messages import (
     NamedTool,
@@ -73,6 +73,9 @@ def messages_body(call: ChatCall) -> dict[str, Any]:
     if system_blocks:
         body["system"] = _simplified(system_blocks)
     body["messages"] = _messages(others, call.provider)
+    container = body.get("container", {})
+    if (running := container_id(others, call.provider)) and isinstance(container, Mapping):
+        body["container"] = {"id": running, **container} if container else running
     max_tokens = body.pop("max_completion_tokens", None) or _default_max_tokens(body.get("thinking"))
     body.setdefault("max_tokens", max_tokens)
     stop = body.pop("stop", None)

@@ -13,7 +13,7 @@ from penstock.adapters.providers.shared.json_values import text_of
 from penstock.adapters.providers.shared.messages import content_text
 from penstock.events import ProviderBlock
 
-__all__ = ["Returned", "in_order", "returned_blocks"]
+__all__ = ["Returned", "container_id", "in_order", "returned_blocks"]
 
 _NEITHER: Final = ("assistant", "tool")
 
@@ -37,7 +37,7 @@ def returned_blocks(messages: Sequence[Mapping[str, Any]], provider: str) -> lis
     has paused, or its program waits for the results of the client's tools.
     """
     given = [_known(own_blocks(message, provider) or ()) if _is_answer(message) else [] for message in messages]
-    last_said = max((at for at, message in enumerate(messages) if message["role"] not in _NEITHER), default=0)
+    last_said = _last_said(messages)
     calls: dict[str, int] = {}
     results: set[str] = set()
     for at, blocks in enumerate(given):
@@ -48,6 +48,25 @@ def returned_blocks(messages: Sequence[Mapping[str, Any]], provider: str) -> lis
                 results.add(text_of(block.data.get("tool_use_id")))
     unpaired = {call for call, at in calls.items() if call not in results and at < last_said} | (results - set(calls))
     return [_returned(blocks, unpaired) for blocks in given]
+
+
+def container_id(messages: Sequence[Mapping[str, Any]], provider: str) -> str:
+    """The container in which programs of the present turn run; ``""`` if there is none.
+
+    The API refuses a request without it while one of them waits for results. Containers of earlier turns may have
+    expired, which the API refuses too.
+
+    See https://platform.claude.com/docs/en/agents-and-tools/tool-use/programmatic-tool-calling.
+    """
+    answers = [message for message in messages[_last_said(messages) :] if _is_answer(message)]
+    blocks = [block.data for message in answers for block in own_blocks(message, provider) or ()]
+    ids = [text_of(data.get("id")) for data in blocks if data.get("type") == "container"]
+    return ids[-1] if ids else ""
+
+
+def _last_said(messages: Sequence[Mapping[str, Any]]) -> int:
+    """Where the user has spoken last."""
+    return max((at for at, message in enumerate(messages) if message["role"] not in _NEITHER), default=0)
 
 
 def _is_answer(message: Mapping[str, Any]) -> bool:
