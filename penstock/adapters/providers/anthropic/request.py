@@ -217,7 +217,9 @@ def _message(message: dict[str, Any], ids: _CallIds, returned: Returned, provide
     others = {name: value for name, value in message.items() if name not in _OPENAI_FIELDS}
     if message["role"] != "assistant":
         return {**others, "content": content if isinstance(content, str) else _blocks(content)}
-    calls = [_tool_use(call, ids, returned) for call in parse_calls(message)]
+    asked = parse_calls(message)
+    callers = returned.callers([call.id for call in asked])
+    calls = [_tool_use(call, ids, callers.get(place)) for place, call in enumerate(asked)]
     parts = to_parts(content if _blocks(content) else message.get("refusal"))
     # The API refuses a turn if signed blocks were moved. Without places, they come first.
     reasoning = [] if returned.blocks else parse_reasoning_blocks(message, _REASONING_KINDS, provider)
@@ -240,9 +242,8 @@ def _reasoning_block(block: ReasoningBlock) -> dict[str, Any]:
     return {"type": "thinking", "thinking": block.text, "signature": block.signature}
 
 
-def _tool_use(call: RequestedCall, ids: _CallIds, returned: Returned) -> dict[str, Any]:
+def _tool_use(call: RequestedCall, ids: _CallIds, caller: Mapping[str, Any] | None) -> dict[str, Any]:
     block = {"type": "tool_use", "id": ids.begin(call.id), "name": call.name, "input": call.arguments}
-    caller = returned.callers.get(call.id)
     return block if caller is None else block | {"caller": caller}
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from penstock.adapters.providers.anthropic.blocks import RETURNED, RETURNED_ENDING, SERVER_CALLS
-from penstock.adapters.providers.shared.blocks import Text, interleaved, own_blocks
+from penstock.adapters.providers.shared.blocks import Text, interleaved, own_blocks, place_of_call
 from penstock.adapters.providers.shared.json_values import text_of
 from penstock.adapters.providers.shared.messages import content_text
 from penstock.events import ProviderBlock
@@ -21,12 +21,20 @@ _NEITHER: Final = ("assistant", "tool")
 class Returned(msgspec.Struct, frozen=True):
     """What one message gives back.
 
-    ``callers``: the programs of the model's that made the message's calls, by the call's id; a call that the model made
-    itself has none.
+    ``programmed``: the calls that programs of the model's have made, each with its ``caller``.
     """
 
     blocks: Sequence[ProviderBlock] = ()
-    callers: Mapping[str, Mapping[str, Any]] = {}
+    programmed: Sequence[ProviderBlock] = ()
+
+    def callers(self, ids: Sequence[str]) -> dict[int, Mapping[str, Any]]:
+        """The programs by the places of the calls that they made. ``ids``: those of the message's calls."""
+        found: dict[int, Mapping[str, Any]] = {}
+        for block in self.programmed:
+            place = place_of_call(ids, text_of(block.data.get("id")), block.calls)
+            if place is not None:
+                found[place] = block.data["caller"]
+        return found
 
 
 def returned_blocks(messages: Sequence[Mapping[str, Any]], provider: str) -> list[Returned]:
@@ -84,16 +92,16 @@ def _is_known(kind: str) -> bool:
 
 def _returned(blocks: Sequence[ProviderBlock], unpaired: set[str]) -> Returned:
     kept: list[ProviderBlock] = []
-    callers: dict[str, Mapping[str, Any]] = {}
+    programmed: list[ProviderBlock] = []
     for block in blocks:
         data = block.data
         if data["type"] == "tool_use":
             caller = data.get("caller")
             if isinstance(caller, Mapping) and caller.get("tool_id") not in unpaired:
-                callers[text_of(data.get("id"))] = caller
+                programmed.append(block)
         elif text_of(data.get("id")) not in unpaired and text_of(data.get("tool_use_id")) not in unpaired:
             kept.append(block)
-    return Returned(kept, callers)
+    return Returned(kept, programmed)
 
 
 def in_order(

@@ -12,6 +12,7 @@ from penstock.adapters.providers.openai.responses_items import (
     is_for_client,
     is_hosted,
 )
+from penstock.adapters.providers.shared.blocks import place_of_call
 from penstock.adapters.providers.shared.json_values import text_of
 from penstock.events import ProviderBlock
 
@@ -59,19 +60,14 @@ def _is_readable(item: Mapping[str, Any], *, is_stored: bool) -> bool:
 
 
 def exact_calls(calls: Sequence[dict[str, Any]], blocks: Iterable[ProviderBlock]) -> list[dict[str, Any]]:
-    """Put the item that the API sent in the place of each call that was made of it.
-
-    The history may have given the call another id, with a number after its own; it stays.
-    """
+    """Put the item that the API sent in the place of each call that was made of it. The call's id stays."""
     exact = list(calls)
+    ids = [identifier_of(call) for call in calls]
     for block in blocks:
         if not is_for_client(block.data) or not (name := identifier_of(block.data)):
             continue
-        ids = [identifier_of(call) for call in calls]
-        place = ids.index(name) if name in ids else block.calls - 1
-        if not 0 <= place < len(calls) or not (ids[place] == name or ids[place].startswith(f"{name}_")):
-            continue
-        if calls[place]["type"] == block.data["type"]:
+        place = place_of_call(ids, name, block.calls)
+        if place is not None and calls[place]["type"] == block.data["type"]:
             field = "id" if block.data["type"] == "mcp_approval_request" else "call_id"
             exact[place] = {**block.data, field: ids[place]}
     return exact

@@ -400,4 +400,4 @@ def test_a_call_that_got_another_id_keeps_its_place() -> None:
     call = ToolCall(id="t1_2", name="f", arguments={"x": 1}, arguments_raw='{"x": 1}')
     sealed = (ProviderBlock(provider="anthropic", data=use(caller=CALLER), calls=1),)
     (message, _) = Round((call,), ("4",), "a", (), sealed).messages()
-    assert sent(HI, message)[1]["content"] == [words("a"), use("t1_2")]
+    assert sent(HI, message)[1]["content"] == [words("a"), use("t1_2", caller=CALLER)]
