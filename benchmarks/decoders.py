@@ -74,10 +74,10 @@ RECORDINGS = {
 
 
 def load(name: str, events: int) -> Result:
-    """Decode a recording repeatedly until it makes ``events``; see `run` for the three ways."""
-    provider, pieces, options = RECORDINGS[name].provider(), _events_of(name), RequestOptions()
+    """Decode a recording repeatedly until it makes ``events``; see `run` for the ways."""
+    provider, pieces, plain = RECORDINGS[name].provider(), _events_of(name), RequestOptions()
 
-    def ours(chunks: Sequence[bytes]) -> int:
+    def ours(chunks: Sequence[bytes], options: RequestOptions = plain) -> int:
         decoder = provider.decoder(options)
         return sum(len(decoder.feed(chunk)) for chunk in chunks) + len(decoder.close())
 
@@ -92,6 +92,7 @@ def load(name: str, events: int) -> Result:
     return {
         "single_us": _each(lambda: ours(pieces), len(pieces), times),
         "whole_us": _each(lambda: ours(whole), len(pieces), times),
+        "raw_us": _each(lambda: ours(pieces, RequestOptions(raw="all")), len(pieces), times),
         "bare_us": _each(bare, len(pieces), times),
         "bytes": len(whole[0]) / len(pieces),
     }
@@ -126,13 +127,16 @@ def run(rounds: int, quick: bool) -> list[Table]:
         f"One recording of `tests/corpus` for each, decoded until it makes {events:,} events, each time by a new"
         " decoder; CPU time from bytes to deltas. A paced answer comes event by event, a fast one in larger pieces."
         " The peer parses the fields (`sseclient-py`; of Ollama, nothing but lines) and the JSON, event by event, and"
-        " understands nothing of it. All three ways in one process.",
+        ' understands nothing of it. With `raw="all"`, each event also comes as it is, its JSON parsed. All ways in one'
+        " process.",
     )
     for name, recording in RECORDINGS.items():
         found = results[name]
-        single, whole, bare = (Samples.of(found, field) for field in ("single_us", "whole_us", "bare_us"))
+        fields = ("single_us", "whole_us", "raw_us", "bare_us")
+        single, whole, raw, bare = (Samples.of(found, field) for field in fields)
         about = f"{recording.words}, {found[0]['bytes']:.0f} bytes an event"
         peer = "lines, json" if recording.path.endswith(".ndjson") else "sseclient-py, json"
         table.rows.append(Row(f"{about}: one by one", "µs", single, None, peer, bare))
         table.rows.append(Row("the same: all of it in one piece", "µs", whole))
+        table.rows.append(Row('the same: one by one, `raw="all"`', "µs", raw))
     return [table]

@@ -61,6 +61,10 @@ RUN_BY_THE_PROVIDER = {
 """Calls that the sidecar lists like any others, though the request asked for the provider's own ``x_search``."""
 
 
+SHORTER_WHEN_WHOLE = {"openai/maruel-genai__openairesponses-gpt-5.6-sol_thinking-GenStream-MaxTokens.sse"}
+"""The finished summary is shorter than what was streamed of it, which is counted."""
+
+
 def _decoder(facts: dict[str, Any]) -> ChatDecoder | ResponsesDecoder:
     return ChatDecoder(LIMIT) if facts["api"] == "chat" else ResponsesDecoder(LIMIT)
 
@@ -179,7 +183,7 @@ def test_a_recordings_reasoning_items_are_announced_and_come_back_as_blocks(fact
         for item in done
         if item.get("id") or item.get("encrypted_content")
     ]
-    assert decoder.skipped == 0
+    assert decoder.skipped == (facts["file"] in SHORTER_WHEN_WHOLE)
 
 
 @pytest.mark.parametrize("facts", RECORDINGS)

@@ -36,6 +36,7 @@ def derive(events: Iterable[Json]) -> Found:
     usage: Json = {}
     names: dict[str, str] = {}  # of the server tools, by the call's id
     blocks: dict[int, _Block] = {}
+    container: Json = {}
     before = ""  # the type of the block before
     for event in events:
         match event["type"]:
@@ -44,6 +45,9 @@ def derive(events: Iterable[Json]) -> Found:
                 found.response_id(message.get("id"))
                 found.says(container=message.get("container"), stop_sequence=message.get("stop_sequence"))
                 usage |= message.get("usage") or {}
+                container = message.get("container") or {}
+                if container:
+                    found.block("container", container["id"])
                 for content in message.get("content") or ():
                     block = _Block(content, found.written)
                     _start(found, block, before)
@@ -65,6 +69,9 @@ def derive(events: Iterable[Json]) -> Found:
                     stop_sequence=delta.get("stop_sequence"),
                     refusal_details=delta.get("stop_details"),
                 )
+                if delta.get("container") and delta["container"] != container:
+                    container = delta["container"]
+                    found.block("container", container["id"])
                 usage |= {name: value for name, value in (event.get("usage") or {}).items() if value is not None}
     _count(found, usage)
     return found

@@ -111,3 +111,37 @@ def test_a_paused_turn_goes_on_and_the_next_request_has_it_whole() -> None:
     assert sent[1][1:] == [{"role": "assistant", "content": [looking, SEARCH]}]
     whole = [looking, SEARCH, FOUND, {"type": "text", "text": "Done."}]
     assert sent[2][1:] == [{"role": "assistant", "content": whole}, {"role": "user", "content": "Thanks"}]
+
+
+def test_a_conversation_that_the_provider_has_summed_up_goes_on() -> None:
+    summary = {"type": "compaction", "content": "They said hi."}
+    summed = [head(), start(0, type="compaction"), piece(0, type="compaction_delta", content=summary["content"])]
+    rest = [head(), *text(0, "Hello."), end("end_turn"), STOP]
+    with answering([*summed, stop(0), end("compaction"), STOP], rest) as (system, bodies):
+        answer = system.agent(model="m", provider="anthropic").chat("Hi", timeout=PATIENCE)
+        sent = [bodies.get_nowait()["messages"] for _ in range(2)]
+    assert isinstance(answer, StreamCompleted)
+    assert answer.text == "Hello."
+    assert sent[1] == [*sent[0], {"role": "assistant", "content": [summary]}]
+
+
+def test_a_program_goes_on_in_its_container_with_the_results_of_the_tools() -> None:
+    container = {"id": "cnt_1", "expires_at": "2026-01-01T00:00:00Z"}
+    program = {"type": "server_tool_use", "id": "srv1", "name": "code_execution", "input": {"code": "roll()"}}
+    asks = {"type": "tool_use", "id": "t1", "name": "roll", "input": {}, "caller": {"type": "x", "tool_id": "srv1"}}
+    waits = {"type": "message_delta", "delta": {"stop_reason": "tool_use", "container": container}}
+    asked = [head(), start(0, **program), stop(0), start(1, **asks), stop(1), waits, STOP]
+    done = [head(), *text(0, "Four."), end("end_turn"), STOP]
+
+    @penstock.tool
+    def roll() -> int:
+        """Roll a die."""
+        return 4
+
+    with answering(asked, done, done) as (system, bodies):
+        agent = system.agent(model="m", provider="anthropic", tools=[roll])
+        agent.chat("Roll", timeout=PATIENCE)
+        agent.chat("Thanks", timeout=PATIENCE)
+        sent = [bodies.get_nowait() for _ in range(3)]
+    assert [body.get("container") for body in sent] == [None, "cnt_1", None]
+    assert sent[1]["messages"][1]["content"] == [program, asks]

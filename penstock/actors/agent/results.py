@@ -33,9 +33,10 @@ def is_runnable(finish_reason: FinishReason, calls: Sequence[ToolCall]) -> bool:
 def is_paused(outcome: Outcome) -> bool:
     """Whether the provider has paused in the middle of its message, and goes on if the message is sent back as it is.
 
-    See https://platform.claude.com/docs/en/api/handling-stop-reasons (``pause_turn``).
+    See https://platform.claude.com/docs/en/api/handling-stop-reasons (``pause_turn``) and
+    https://platform.claude.com/docs/en/build-with-claude/compaction (``pause_after_compaction``).
     """
-    return outcome.raw_finish_reason == "pause_turn"
+    return outcome.raw_finish_reason in ("pause_turn", "compaction")
 
 
 def describe_parse_error(raw: str) -> str:

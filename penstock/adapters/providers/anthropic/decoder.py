@@ -62,6 +62,7 @@ _FINISH: dict[str, FinishReason] = {
     "tool_use": "tool_calls",
     "refusal": "refusal",
     "pause_turn": "other",  # the provider's own tools took long: sending the turn back continues it
+    "compaction": "other",  # the provider has summed the conversation up: sending the turn back continues it
 }
 
 

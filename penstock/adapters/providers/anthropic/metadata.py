@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from penstock.adapters.providers.anthropic.blocks import Skip
 from penstock.adapters.providers.shared.json_values import json_text, text_of, without_surrogates
-from penstock.ports import Delta, MetadataDelta
+from penstock.ports import BlockDelta, Delta, MetadataDelta
 
 __all__ = ["Metadata"]
 
@@ -46,14 +46,17 @@ class Metadata:
         details = fields.get("stop_details")
         if isinstance(details, dict):
             found["refusal_details" if details.get("type") in (None, "refusal") else "stop_details"] = details
-        self._tell(found, out)
+        told = self._tell(found, out)
+        if isinstance(container := told.get("container"), dict) and container.get("id"):
+            out.append(BlockDelta({**container, "type": "container"}))  # the next request may have to name it
 
     def read_usage(self, usage: Mapping[str, Any], out: list[Delta]) -> None:
         """Read all that has come of a message's ``usage``."""
         details = {name: value for name, value in usage.items() if name not in _COUNTED}
         self._tell({"service_tier": usage.get("service_tier"), "usage_details": details or None}, out)
 
-    def _tell(self, found: Mapping[str, Any], out: list[Delta]) -> None:
+    def _tell(self, found: Mapping[str, Any], out: list[Delta]) -> dict[str, Any]:
+        """Append what is new, and return it."""
         values: dict[str, Any] = {}
         for name, value in found.items():
             if value is None or value == "" or value == self._told.get(name):
@@ -66,6 +69,7 @@ class Metadata:
                 values[name] = mended
         if values:
             out.append(MetadataDelta(values))
+        return values
 
 
 def _small(value: object) -> Any:

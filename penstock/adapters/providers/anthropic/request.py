@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from penstock.adapters.providers.anthropic.returned import Returned, in_order, returned_blocks
+from penstock.adapters.providers.anthropic.returned import Returned, container_id, in_order, returned_blocks
 from penstock.adapters.providers.shared.json_values import text_of
 from penstock.adapters.providers.shared.messages import (
     NamedTool,
@@ -73,6 +73,9 @@ def messages_body(call: ChatCall) -> dict[str, Any]:
     if system_blocks:
         body["system"] = _simplified(system_blocks)
     body["messages"] = _messages(others, call.provider)
+    container = body.get("container", {})
+    if (running := container_id(others, call.provider)) and isinstance(container, Mapping):
+        body["container"] = {"id": running, **container} if container else running
     max_tokens = body.pop("max_completion_tokens", None) or _default_max_tokens(body.get("thinking"))
     body.setdefault("max_tokens", max_tokens)
     stop = body.pop("stop", None)
@@ -214,7 +217,9 @@ def _message(message: dict[str, Any], ids: _CallIds, returned: Returned, provide
     others = {name: value for name, value in message.items() if name not in _OPENAI_FIELDS}
     if message["role"] != "assistant":
         return {**others, "content": content if isinstance(content, str) else _blocks(content)}
-    calls = [_tool_use(call, ids, returned) for call in parse_calls(message)]
+    asked = parse_calls(message)
+    callers = returned.callers([call.id for call in asked])
+    calls = [_tool_use(call, ids, callers.get(place)) for place, call in enumerate(asked)]
     parts = to_parts(content if _blocks(content) else message.get("refusal"))
     # The API refuses a turn if signed blocks were moved. Without places, they come first.
     reasoning = [] if returned.blocks else parse_reasoning_blocks(message, _REASONING_KINDS, provider)
@@ -237,9 +242,8 @@ def _reasoning_block(block: ReasoningBlock) -> dict[str, Any]:
     return {"type": "thinking", "thinking": block.text, "signature": block.signature}
 
 
-def _tool_use(call: RequestedCall, ids: _CallIds, returned: Returned) -> dict[str, Any]:
+def _tool_use(call: RequestedCall, ids: _CallIds, caller: Mapping[str, Any] | None) -> dict[str, Any]:
     block = {"type": "tool_use", "id": ids.begin(call.id), "name": call.name, "input": call.arguments}
-    caller = returned.callers.get(call.id)
     return block if caller is None else block | {"caller": caller}
 
 

@@ -8,12 +8,12 @@ from typing import Any, Final
 import msgspec
 
 from penstock.adapters.providers.anthropic.blocks import RETURNED, RETURNED_ENDING, SERVER_CALLS
-from penstock.adapters.providers.shared.blocks import Text, interleaved, own_blocks
+from penstock.adapters.providers.shared.blocks import Text, interleaved, own_blocks, place_of_call
 from penstock.adapters.providers.shared.json_values import text_of
 from penstock.adapters.providers.shared.messages import content_text
 from penstock.events import ProviderBlock
 
-__all__ = ["Returned", "in_order", "returned_blocks"]
+__all__ = ["Returned", "container_id", "in_order", "returned_blocks"]
 
 _NEITHER: Final = ("assistant", "tool")
 
@@ -21,12 +21,20 @@ _NEITHER: Final = ("assistant", "tool")
 class Returned(msgspec.Struct, frozen=True):
     """What one message gives back.
 
-    ``callers``: the programs of the model's that made the message's calls, by the call's id; a call that the model made
-    itself has none.
+    ``programmed``: the calls that programs of the model's have made, each with its ``caller``.
     """
 
     blocks: Sequence[ProviderBlock] = ()
-    callers: Mapping[str, Mapping[str, Any]] = {}
+    programmed: Sequence[ProviderBlock] = ()
+
+    def callers(self, ids: Sequence[str]) -> dict[int, Mapping[str, Any]]:
+        """The programs by the places of the calls that they made. ``ids``: those of the message's calls."""
+        found: dict[int, Mapping[str, Any]] = {}
+        for block in self.programmed:
+            place = place_of_call(ids, text_of(block.data.get("id")), block.calls)
+            if place is not None:
+                found[place] = block.data["caller"]
+        return found
 
 
 def returned_blocks(messages: Sequence[Mapping[str, Any]], provider: str) -> list[Returned]:
@@ -37,7 +45,7 @@ def returned_blocks(messages: Sequence[Mapping[str, Any]], provider: str) -> lis
     has paused, or its program waits for the results of the client's tools.
     """
     given = [_known(own_blocks(message, provider) or ()) if _is_answer(message) else [] for message in messages]
-    last_said = max((at for at, message in enumerate(messages) if message["role"] not in _NEITHER), default=0)
+    last_said = _last_said(messages)
     calls: dict[str, int] = {}
     results: set[str] = set()
     for at, blocks in enumerate(given):
@@ -48,6 +56,25 @@ def returned_blocks(messages: Sequence[Mapping[str, Any]], provider: str) -> lis
                 results.add(text_of(block.data.get("tool_use_id")))
     unpaired = {call for call, at in calls.items() if call not in results and at < last_said} | (results - set(calls))
     return [_returned(blocks, unpaired) for blocks in given]
+
+
+def container_id(messages: Sequence[Mapping[str, Any]], provider: str) -> str:
+    """The container in which programs of the present turn run; ``""`` if there is none.
+
+    The API refuses a request without it while one of them waits for results. Containers of earlier turns may have
+    expired, which the API refuses too.
+
+    See https://platform.claude.com/docs/en/agents-and-tools/tool-use/programmatic-tool-calling.
+    """
+    answers = [message for message in messages[_last_said(messages) :] if _is_answer(message)]
+    blocks = [block.data for message in answers for block in own_blocks(message, provider) or ()]
+    ids = [text_of(data.get("id")) for data in blocks if data.get("type") == "container"]
+    return ids[-1] if ids else ""
+
+
+def _last_said(messages: Sequence[Mapping[str, Any]]) -> int:
+    """Where the user has spoken last."""
+    return max((at for at, message in enumerate(messages) if message["role"] not in _NEITHER), default=0)
 
 
 def _is_answer(message: Mapping[str, Any]) -> bool:
@@ -65,16 +92,16 @@ def _is_known(kind: str) -> bool:
 
 def _returned(blocks: Sequence[ProviderBlock], unpaired: set[str]) -> Returned:
     kept: list[ProviderBlock] = []
-    callers: dict[str, Mapping[str, Any]] = {}
+    programmed: list[ProviderBlock] = []
     for block in blocks:
         data = block.data
         if data["type"] == "tool_use":
             caller = data.get("caller")
             if isinstance(caller, Mapping) and caller.get("tool_id") not in unpaired:
-                callers[text_of(data.get("id"))] = caller
+                programmed.append(block)
         elif text_of(data.get("id")) not in unpaired and text_of(data.get("tool_use_id")) not in unpaired:
             kept.append(block)
-    return Returned(kept, callers)
+    return Returned(kept, programmed)
 
 
 def in_order(

@@ -14,7 +14,7 @@ import msgspec
 
 from penstock.adapters.providers.openai.chat_extras import CALL_EXTRAS
 from penstock.adapters.providers.openai.chat_reasoning import ENTRY_TYPES
-from penstock.adapters.providers.shared.blocks import own_blocks
+from penstock.adapters.providers.shared.blocks import own_blocks, place_of_call
 from penstock.adapters.providers.shared.json_values import text_of
 from penstock.adapters.providers.shared.messages import is_server_call
 from penstock.adapters.providers.shared.parameters import check_reserved
@@ -73,20 +73,13 @@ def _message(message: Any, provider: str) -> Any:
 
 
 def _with_extras(calls: list[Any], extras: list[ProviderBlock]) -> list[Any]:
-    """Give each call what the provider sent with it: at its place if the id agrees or is missing, else by its id."""
+    """Give each call what the provider sent with it."""
+    ids = [text_of(call.get("id")) if isinstance(call, Mapping) else "" for call in calls]
     for block in extras:
-        name = text_of(block.data.get("id"))
-        place = block.calls - 1
-        at_place = _id_of(calls[place]) if 0 <= place < len(calls) else None
-        if at_place is None or name not in ("", at_place, at_place.removesuffix(f"_{place}")):
-            place = next((number for number, call in enumerate(calls) if name and _id_of(call) == name), -1)
-        if place >= 0 and "extra_content" not in calls[place]:
+        place = place_of_call(ids, text_of(block.data.get("id")), block.calls)
+        if place is not None and isinstance(calls[place], Mapping) and "extra_content" not in calls[place]:
             calls[place] = {**calls[place], "extra_content": block.data.get("extra_content")}
     return calls
-
-
-def _id_of(call: Any) -> str | None:
-    return text_of(call.get("id")) if isinstance(call, Mapping) else None
 
 
 def _call(call: Any) -> Any:

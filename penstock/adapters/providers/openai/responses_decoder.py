@@ -9,15 +9,27 @@ from typing import Any
 import msgspec
 
 from penstock.adapters.formats.sse import SseEvent
+from penstock.adapters.providers.openai.chat_media import AudioPieces
 from penstock.adapters.providers.openai.responses_events import (
     CALL_ITEMS,
-    HOSTED_TOOLS,
+    PROGRESS,
     REDUNDANT_EVENTS,
-    XAI_SEARCHES,
     ResponsesEvent,
     dicts_in,
+    payload_of,
     to_event,
 )
+from penstock.adapters.providers.openai.responses_items import (
+    CLIENT_CALLS,
+    OUTPUTS_OF_HOSTED,
+    SEALED,
+    is_for_client,
+    is_hosted,
+    picture,
+)
+from penstock.adapters.providers.openai.responses_metadata import ResponseMetadata
+from penstock.adapters.providers.openai.responses_parts import Key, PartName, TextParts
+from penstock.adapters.providers.openai.responses_tools import ToolItems
 from penstock.adapters.providers.shared.aborts import abort_error
 from penstock.adapters.providers.shared.decoder import EventDecoder
 from penstock.adapters.providers.shared.errors import error_frame
@@ -29,6 +41,7 @@ from penstock.events import FinishReason, ReasoningBlock
 from penstock.ports import (
     Delta,
     ErrorDelta,
+    EventDelta,
     FinishDelta,
     KeepAlive,
     ReasoningBlockDelta,
@@ -36,7 +49,6 @@ from penstock.ports import (
     RefusalDelta,
     TextDelta,
     Thinking,
-    ToolCallFragment,
     UsageDelta,
 )
 
@@ -45,23 +57,43 @@ __all__ = ["ResponsesDecoder"]
 
 _decode_typed = msgspec.json.Decoder(ResponsesEvent).decode
 
+_DELTAS: dict[PartName, Callable[[str], Delta]] = {
+    "text": TextDelta,
+    "refusal": RefusalDelta,
+    "reasoning": ReasoningDelta,
+    "summary": ReasoningDelta,
+}
+_PART_TEXTS: dict[str, tuple[PartName, str]] = {
+    "output_text": ("text", "text"),
+    "text": ("text", "text"),
+    "refusal": ("refusal", "refusal"),
+    "reasoning_text": ("reasoning", "text"),
+}
+"""What a content part of each type is, and the field with its text."""
+
 
 class ResponsesDecoder(EventDecoder):
     """Implements `Decoder` for Responses events.
 
     Items are identified by ``output_index``, never by item id: GitHub Copilot gives the same item a new id in every
-    event. What was not streamed is taken from the event that has it whole: from a ``.done`` (LM Studio's arguments) or
-    from the finished response.
+    event. What was not streamed is taken from the event that has it whole: from a ``.done`` (LM Studio's arguments),
+    from the finished item, or from the finished response. What of a whole value differs from its pieces is counted.
     """
 
     def __init__(self, max_event_bytes: int, raw: Raw = "none") -> None:
         super().__init__(max_event_bytes, raw)
-        self._has_calls = False
+        self._out: list[Delta] = []  # the deltas of the present chunk
         self._has_refusal = False
         self._has_failed = False
-        self._emitted: set[tuple[type, int | None, int | None]] = set()  # types of deltas, by item and part
-        self._emitted_items: set[tuple[type, int | None]] = set()  # types of deltas, by item
-        self._hosted_calls: set[int | None] = set()  # output indices of calls that the provider runs
+        self._parts = TextParts(self._note)
+        self._pieces = self._parts.pieces
+        self._tools = ToolItems(self._note)
+        self._metadata = ResponseMetadata(self._note)
+        self._item: object = self
+        self._part: object = self
+        self._append: Callable[[str], None]
+        self._sound: list[dict[str, Any]] = []
+        self._done_items: set[int] = set()  # output indices
         self._id: str | None = None
         self._in_background = False
         self._sequence: int | None = None
@@ -78,14 +110,18 @@ class ResponsesDecoder(EventDecoder):
         """Make a decoder for the body that continues after `resume_point`; it skips events that are repeated there."""
         other = copy.copy(self)
         other._begin_body()
-        other._emitted, other._emitted_items = set(self._emitted), set(self._emitted_items)
-        other._hosted_calls = set(self._hosted_calls)
+        other._parts = self._parts.copy(other._note)
+        other._pieces = other._parts.pieces
+        other._item = other
+        other._tools = self._tools.copy(other._note)
+        other._metadata = self._metadata.copy(other._note)
+        other._sound, other._done_items = list(self._sound), set(self._done_items)
         other._surrogates = copy.copy(self._surrogates)
         other._repeats_until = self._sequence
         return other
 
     def _deltas(self, events: list[SseEvent], *, is_end: bool = False) -> list[Delta]:
-        out = self._keep_alives()
+        out = self._out = self._keep_alives()
         last, repeats_until, handlers = self._sequence, self._repeats_until, _HANDLERS
         for sse in events:
             event: ResponsesEvent | None
@@ -112,6 +148,9 @@ class ResponsesDecoder(EventDecoder):
         self._sequence = last
         return out
 
+    def _note(self, kind: str, payload: object) -> None:
+        self._skip(replace_surrogates(kind), payload, self._out)
+
     def _read_other(self, event: ResponsesEvent, sse: SseEvent, out: list[Delta]) -> None:
         if event.type == "error" or sse.event == "error":
             payload = self._payload(sse)
@@ -119,14 +158,15 @@ class ResponsesDecoder(EventDecoder):
                 self._error_or_whole(sse, payload, out)
             else:
                 self._fail({}, out)
-        elif event.type in REDUNDANT_EVENTS:
-            if isinstance(event.response, dict):
-                self._read_metadata(event.response)
-        elif event.type == "keepalive" or event.type.partition(".")[2].partition(".")[0] in HOSTED_TOOLS:
+        elif (read := _RARE.get(event.type)) is not None:
+            payload = self._payload(sse)
+            if isinstance(payload, dict):
+                read(self, event, payload, out)
+        elif event.type == "keepalive" or event.type.partition(".")[2].partition(".")[0] in PROGRESS:
             if not out or type(out[-1]) is not KeepAlive:
                 out.append(KeepAlive())
-        else:
-            self._skip(event.type, self._payload(sse), out)
+        elif event.type not in REDUNDANT_EVENTS:
+            self._note(event.type, self._payload(sse))
 
     # --- the lenient path ------------------------------------------------------------------------------------------
 
@@ -153,7 +193,7 @@ class ResponsesDecoder(EventDecoder):
     def _error_or_whole(self, sse: SseEvent, payload: object, out: list[Delta]) -> None:
         end = None
         if isinstance(payload, dict) and isinstance(payload.get("output"), list):
-            end = _HANDLERS.get(f"response.{payload.get('status')}")
+            end = _ENDS.get(text_of(payload.get("status")))
         if end is not None:  # a whole response, from a server that does not stream
             end(self, ResponsesEvent("", response=payload), out)
         elif sse.event == "error" or (
@@ -163,134 +203,180 @@ class ResponsesDecoder(EventDecoder):
                 payload = {key: value for key, value in payload.items() if key != "type"}
             self._fail(payload, out)
         else:
-            self._skip(sse.event, payload, out)
+            kind = text_of(payload.get("type")) if isinstance(payload, dict) else ""
+            self._note(kind or self._source_of(sse)[0], payload)
 
     # --- text ------------------------------------------------------------------------------------------------------
 
     def _text(self, event: ResponsesEvent, out: list[Delta]) -> None:
-        if text := text_of(event.delta):
-            if (TextDelta, event.output_index, event.content_index) not in self._emitted:
-                self._mark_emitted(TextDelta, event.output_index, event.content_index)
+        text = event.delta
+        if type(text) is str and text:
+            item, part = event.output_index, event.content_index
+            if part is not self._part or item is not self._item:
+                key: Key = ("text", item, part)
+                self._append = (self._pieces.get(key) or self._parts.begin(key, out)).append
+                self._item, self._part = item, part
+            self._append(text)
             out.append(TextDelta(text))
+            if event.logprobs:
+                self._parts.read_logprobs(("text", item, part), event.logprobs, out)
 
     def _whole_text(self, event: ResponsesEvent, out: list[Delta]) -> None:
-        if (TextDelta, event.output_index, event.content_index) not in self._emitted:
-            event.delta = event.text
-            self._text(event, out)
+        key: Key = ("text", event.output_index, event.content_index)
+        self._close(event, key, event.text, out)
+        self._parts.read_logprobs(key, event.logprobs, out, is_whole=True)
 
     def _refusal(self, event: ResponsesEvent, out: list[Delta]) -> None:
-        if text := text_of(event.delta):
-            self._has_refusal = True
-            self._mark_emitted(RefusalDelta, event.output_index, event.content_index)
-            out.append(RefusalDelta(text))
+        self._say(("refusal", event.output_index, event.content_index), event.delta, out)
 
     def _whole_refusal(self, event: ResponsesEvent, out: list[Delta]) -> None:
-        if (RefusalDelta, event.output_index, event.content_index) not in self._emitted:
-            event.delta = event.refusal
-            self._refusal(event, out)
+        self._close(event, ("refusal", event.output_index, event.content_index), event.refusal, out)
 
     def _reasoning(self, event: ResponsesEvent, out: list[Delta]) -> None:
-        if text := text_of(event.delta):
-            part = event.summary_index if event.content_index is None else event.content_index
-            self._mark_emitted(ReasoningDelta, event.output_index, part)
+        text = event.delta
+        if type(text) is str and text:
+            key: Key = ("reasoning", event.output_index, event.content_index)
+            (self._pieces.get(key) or self._parts.begin(key, out)).append(text)
             out.append(ReasoningDelta(text))
 
     def _whole_reasoning(self, event: ResponsesEvent, out: list[Delta]) -> None:
-        part = event.summary_index if event.content_index is None else event.content_index
-        if (ReasoningDelta, event.output_index, part) not in self._emitted:
-            event.delta = event.text
-            self._reasoning(event, out)
+        self._close(event, ("reasoning", event.output_index, event.content_index), event.text, out)
 
-    # --- items: messages, reasoning and calls ------------------------------------------------------------------------
-    # A call's id and name come with its item (marked as part -1), its arguments by themselves (part None).
+    def _summary(self, event: ResponsesEvent, out: list[Delta]) -> None:
+        text = event.delta
+        if type(text) is str and text:
+            key: Key = ("summary", event.output_index, event.summary_index)
+            (self._pieces.get(key) or self._parts.begin(key, out)).append(text)
+            out.append(ReasoningDelta(text))
+
+    def _whole_summary(self, event: ResponsesEvent, out: list[Delta]) -> None:
+        self._close(event, ("summary", event.output_index, event.summary_index), event.text, out)
+
+    def _say(self, key: Key, text: object, out: list[Delta]) -> None:
+        if type(text) is str and text:
+            (self._pieces.get(key) or self._parts.begin(key, out)).append(text)
+            self._has_refusal = self._has_refusal or key[0] == "refusal"
+            out.append(_DELTAS[key[0]](text))
+
+    def _close(self, event: ResponsesEvent, key: Key, whole: object, out: list[Delta]) -> None:
+        """Emit what of a whole part has not come. Text that has come cannot be taken back: a difference is counted."""
+        rest = self._parts.close(key, text_of(whole))
+        if rest is None:
+            self._note(event.type, payload_of(event))
+        else:
+            self._say(key, rest, out)
+
+    def _part_done(self, event: ResponsesEvent, payload: dict[str, Any], out: list[Delta]) -> None:
+        part = payload.get("part")
+        if isinstance(part, dict):
+            self._read_part(event, event.content_index, part, out)
+
+    def _read_part(self, event: ResponsesEvent, number: int | None, part: dict[str, Any], out: list[Delta]) -> None:
+        """Read a whole content part: text that has not come, its probabilities and sources."""
+        name, field = _PART_TEXTS.get(text_of(part.get("type")), ("text", "text"))
+        key: Key = (name, event.output_index, number)
+        self._close(event, key, part.get(field), out)
+        if name == "text":
+            self._parts.read_logprobs(key, part.get("logprobs"), out, is_whole=True)
+            self._parts.cite_rest(key, part.get("annotations"), out)
+
+    def _annotation(self, event: ResponsesEvent, payload: dict[str, Any], out: list[Delta]) -> None:
+        self._parts.cite(("text", event.output_index, event.content_index), [payload.get("annotation")], out)
+
+    def _audio(self, event: ResponsesEvent, out: list[Delta]) -> None:
+        piece = {"transcript" if ".transcript." in event.type else "data": event.delta}
+        before = len(out)
+        AudioPieces(self._note).read(piece, out)
+        if out[before:] and event.delta:
+            self._sound.append(piece)
+
+    # --- items -----------------------------------------------------------------------------------------------------
 
     def _item_added(self, event: ResponsesEvent, out: list[Delta]) -> None:
         item = event.item if isinstance(event.item, dict) else {}
         kind = text_of(item.get("type"))
         if kind == "reasoning":
             out.append(Thinking())
+        elif kind == "message":
+            self._parts.note_phase(event.output_index, item.get("phase"))
         elif kind in CALL_ITEMS:
-            self._call(event, item, text_of(item.get(CALL_ITEMS[kind])), out)
+            self._tools.begin(event.output_index, item, out)
 
     def _item_done(self, event: ResponsesEvent, out: list[Delta]) -> None:
         item = event.item if isinstance(event.item, dict) else {}
-        kind = text_of(item.get("type"))
+        kind, index = text_of(item.get("type")), event.output_index
+        if kind and index is not None:
+            if index in self._done_items:
+                return
+            self._done_items.add(index)
         if kind in CALL_ITEMS:
-            arguments = item.get(CALL_ITEMS[kind])
-            if (ToolCallFragment, event.output_index, -1) not in self._emitted:
-                self._call(event, item, text_of(arguments), out)
-            else:
-                event.arguments = arguments
-                self._whole_arguments(event, out)
+            self._tools.done(event, item, out)
         elif kind == "message":
             self._whole_message(event, item, out)
         elif kind == "reasoning":
-            self._reasoning_block(event, item, out)
-        elif kind not in HOSTED_TOOLS:
-            self._skip(f"item.{kind}", item, out)
+            self._reasoning_item(event, item, out)
+        elif kind in CLIENT_CALLS and is_for_client(item):
+            self._tools.act(index, item, out)
+        elif is_hosted(kind):
+            self._tools.ran(item, out)
+        elif kind in OUTPUTS_OF_HOSTED:
+            self._tools.answered(item, out)
+        elif kind in SEALED:
+            self._tools.return_later(item, out)
+        else:
+            self._note(f"item.{kind}", event.item)
 
     def _whole_message(self, event: ResponsesEvent, item: dict[str, Any], out: list[Delta]) -> None:
-        if self._has_emitted(event, TextDelta, RefusalDelta):
+        parts, index = dicts_in(item.get("content")), event.output_index
+        for part in parts:
+            if text_of(part.get("type")) not in _PART_TEXTS and not text_of(part.get("text")):
+                self._note(f"content.{text_of(part.get('type'))}", part)
+        if self._parts.has(index, "text", "refusal"):
+            self._parts.close_message(index, parts, out)
             return
-        for index, part in enumerate(dicts_in(item.get("content"))):
-            event.content_index, event.text, event.refusal = index, part.get("text"), part.get("refusal")
-            self._whole_text(event, out)
-            self._whole_refusal(event, out)
+        self._parts.note_phase(index, item.get("phase"))
+        for number, part in enumerate(parts):
+            self._read_part(event, number, part, out)
 
-    def _reasoning_block(self, event: ResponsesEvent, item: dict[str, Any], out: list[Delta]) -> None:
-        summary = [text_of(part.get("text")) for part in dicts_in(item.get("summary"))]
-        if not self._has_emitted(event, ReasoningDelta):
-            for text in (*summary, *(text_of(part.get("text")) for part in dicts_in(item.get("content")))):
-                event.delta = text
-                self._reasoning(event, out)
+    def _reasoning_item(self, event: ResponsesEvent, item: dict[str, Any], out: list[Delta]) -> None:
+        summary = dicts_in(item.get("summary"))
+        index = event.output_index
+        if not self._parts.has(index, "reasoning", "summary"):
+            for number, part in enumerate(summary):
+                self._close(event, ("summary", index, number), part.get("text"), out)
+            for number, part in enumerate(dicts_in(item.get("content"))):
+                self._close(event, ("reasoning", index, number), part.get("text"), out)
         item_id = replace_surrogates(text_of(item.get("id")))
         encrypted = replace_surrogates(text_of(item.get("encrypted_content")))
-        if (item_id or encrypted) and (ReasoningBlockDelta, event.output_index, None) not in self._emitted:
-            self._mark_emitted(ReasoningBlockDelta, event.output_index, None)
-            text = replace_surrogates("".join(summary))
+        if item_id or encrypted:
+            text = replace_surrogates("".join(text_of(part.get("text")) for part in summary))
             block = ReasoningBlock(kind="reasoning", text=text, signature=encrypted, id=item_id or None)
             out.append(ReasoningBlockDelta(block))
-
-    def _has_emitted(self, event: ResponsesEvent, *kinds: type) -> bool:
-        """Tell whether any part of the item was emitted: Bedrock numbers the parts of the whole item differently."""
-        return any((kind, event.output_index) in self._emitted_items for kind in kinds)
-
-    def _mark_emitted(self, kind: type, index: int | None, part: int | None) -> None:
-        self._emitted.add((kind, index, part))
-        self._emitted_items.add((kind, index))
-
-    def _call(self, event: ResponsesEvent, item: dict[str, Any], arguments: str, out: list[Delta]) -> None:
-        call_id = replace_surrogates(text_of(item.get("call_id")) or text_of(item.get("id")))
-        name = replace_surrogates(text_of(item.get("name")))
-        is_hosted = name in XAI_SEARCHES and call_id.startswith("xs_")
-        if is_hosted:
-            self._hosted_calls.add(event.output_index)
-        else:
-            self._has_calls = True
-        if (ToolCallFragment, event.output_index, None) in self._emitted:
-            arguments = ""  # they came before the item, or its first event was lost
-        if arguments:
-            self._mark_emitted(ToolCallFragment, event.output_index, None)
-        self._mark_emitted(ToolCallFragment, event.output_index, -1)
-        out.append(ToolCallFragment(event.output_index, call_id or None, name or None, arguments, is_hosted))
+        self._tools.return_later(item, out)
 
     def _arguments(self, event: ResponsesEvent, out: list[Delta]) -> None:
-        if text := text_of(event.delta):
-            is_hosted = event.output_index in self._hosted_calls
-            self._has_calls = self._has_calls or not is_hosted
-            self._mark_emitted(ToolCallFragment, event.output_index, None)
-            out.append(ToolCallFragment(event.output_index, None, None, text, is_hosted))
+        self._tools.add(event, out)
 
     def _whole_arguments(self, event: ResponsesEvent, out: list[Delta]) -> None:
-        if (ToolCallFragment, event.output_index, None) not in self._emitted:
-            event.delta = event.arguments if event.arguments is not None else event.input
-            self._arguments(event, out)
+        self._tools.close(event, event.arguments if event.arguments is not None else event.input, out)
+
+    def _partial_picture(self, event: ResponsesEvent, payload: dict[str, Any], out: list[Delta]) -> None:
+        names = ("partial_image_b64", "output_format", "item_id")
+        found = picture(*(payload.get(name) for name in names), is_partial=True)
+        if found is None:
+            self._note(event.type, payload)
+        else:
+            out.append(EventDelta(found))
 
     # --- the end -----------------------------------------------------------------------------------------------------
 
+    def _about(self, event: ResponsesEvent, out: list[Delta]) -> None:
+        if isinstance(event.response, dict):
+            self._read_metadata(event.response, out)
+
     def _completed(self, event: ResponsesEvent, out: list[Delta]) -> None:
         self._response(event, out)
-        reason: FinishReason = "tool_calls" if self._has_calls else "refusal" if self._has_refusal else "stop"
+        reason: FinishReason = "tool_calls" if self._tools.client else "refusal" if self._has_refusal else "stop"
         self._finish(reason, "completed", out)
 
     def _incomplete(self, event: ResponsesEvent, out: list[Delta]) -> None:
@@ -333,24 +419,40 @@ class ResponsesDecoder(EventDecoder):
 
     def _response(self, event: ResponsesEvent, out: list[Delta]) -> dict[str, Any]:
         response: dict[str, Any] = event.response if isinstance(event.response, dict) else {}
-        self._read_metadata(response)
+        self._read_metadata(response, out)
         output = response.get("output")
-        if not self._emitted and isinstance(output, list):  # the response was not streamed
+        if self._pieces or self._tools.has_come:
+            self._parts.close_response(output, out)
+        elif isinstance(output, list):  # the response was not streamed
+            self._done_items.clear()
             for index, item in enumerate(output):
                 self._item_done(ResponsesEvent(event.type, output_index=index, item=item), out)
+        sound = AudioPieces(self._note)
+        for piece in self._sound:
+            sound.read(piece, [])
+        sound.close(out)
         usage = response.get("usage")
         if isinstance(usage, dict) and (counts := to_usage(usage, "input", "output", response.get("service_tier"))):
             out.append(UsageDelta(counts))
         return response
 
-    def _read_metadata(self, response: dict[str, Any]) -> None:
+    def _read_metadata(self, response: dict[str, Any], out: list[Delta]) -> None:
         if self.model is None:
             self.model = replace_surrogates(text_of(response.get("model"))) or None
         if self._id is None:
             self._id = replace_surrogates(text_of(response.get("id"))) or None
         self._in_background = self._in_background or response.get("background") is True
+        if "store" in response:
+            self._tools.is_stored = response["store"] is not False
+        self._metadata.read(response, out)
 
 
+_ENDS: Mapping[str, Callable[[ResponsesDecoder, ResponsesEvent, list[Delta]], None]] = {
+    "completed": ResponsesDecoder._completed,
+    "incomplete": ResponsesDecoder._incomplete,
+    "failed": ResponsesDecoder._response_failed,
+    "cancelled": ResponsesDecoder._cancelled,
+}
 _HANDLERS: Mapping[str, Callable[[ResponsesDecoder, ResponsesEvent, list[Delta]], None]] = {
     "response.output_text.delta": ResponsesDecoder._text,
     "response.output_text.done": ResponsesDecoder._whole_text,
@@ -358,16 +460,24 @@ _HANDLERS: Mapping[str, Callable[[ResponsesDecoder, ResponsesEvent, list[Delta]]
     "response.refusal.done": ResponsesDecoder._whole_refusal,
     "response.reasoning_text.delta": ResponsesDecoder._reasoning,
     "response.reasoning_text.done": ResponsesDecoder._whole_reasoning,
-    "response.reasoning_summary_text.delta": ResponsesDecoder._reasoning,
-    "response.reasoning_summary_text.done": ResponsesDecoder._whole_reasoning,
+    "response.reasoning_summary_text.delta": ResponsesDecoder._summary,
+    "response.reasoning_summary_text.done": ResponsesDecoder._whole_summary,
     "response.function_call_arguments.delta": ResponsesDecoder._arguments,
     "response.function_call_arguments.done": ResponsesDecoder._whole_arguments,
     "response.custom_tool_call_input.delta": ResponsesDecoder._arguments,
     "response.custom_tool_call_input.done": ResponsesDecoder._whole_arguments,
+    "response.audio.delta": ResponsesDecoder._audio,
+    "response.audio.transcript.delta": ResponsesDecoder._audio,
     "response.output_item.added": ResponsesDecoder._item_added,
     "response.output_item.done": ResponsesDecoder._item_done,
-    "response.completed": ResponsesDecoder._completed,
-    "response.incomplete": ResponsesDecoder._incomplete,
-    "response.failed": ResponsesDecoder._response_failed,
-    "response.cancelled": ResponsesDecoder._cancelled,
+    "response.created": ResponsesDecoder._about,
+    "response.queued": ResponsesDecoder._about,
+    "response.in_progress": ResponsesDecoder._about,
+    **{f"response.{status}": handler for status, handler in _ENDS.items()},
 }
+_RARE: Mapping[str, Callable[[ResponsesDecoder, ResponsesEvent, dict[str, Any], list[Delta]], None]] = {
+    "response.content_part.done": ResponsesDecoder._part_done,
+    "response.output_text.annotation.added": ResponsesDecoder._annotation,
+    "response.image_generation_call.partial_image": ResponsesDecoder._partial_picture,
+}
+"""Handlers of events with fields that `ResponsesEvent` does not have; they get the parsed event too."""

@@ -5,15 +5,18 @@ Items, tools and parameters that are already in the Responses API's own form pas
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeGuard
+from collections.abc import Mapping
+from typing import Any
 
-import msgspec
-
+from penstock.adapters.providers.openai.responses_calls import call_item, result_items
+from penstock.adapters.providers.openai.responses_content import INPUT_TEXT, OUTPUT_TEXT, is_list, to_content
+from penstock.adapters.providers.openai.responses_returned import exact_calls, returned_blocks
+from penstock.adapters.providers.shared.blocks import Text, interleaved, own_blocks
 from penstock.adapters.providers.shared.json_values import text_of
-from penstock.adapters.providers.shared.messages import is_server_call, parse_reasoning_blocks
+from penstock.adapters.providers.shared.messages import content_text, is_server_call, parse_reasoning_blocks, to_parts
 from penstock.adapters.providers.shared.parameters import check_reserved, drop_none
 from penstock.errors import OptionError
+from penstock.events import ProviderBlock
 from penstock.ports import ChatCall
 
 __all__ = ["responses_body"]
@@ -29,7 +32,7 @@ def responses_body(call: ChatCall) -> dict[str, Any]:
     check_reserved(parameters, "model", "input")
     if call.resumable:
         parameters = {"background": True, "store": True, **parameters}
-    # The API finds reasoning by its id only if it stores responses; otherwise it needs the encrypted text.
+    # The API finds items by their ids only if it stores responses; otherwise it needs the encrypted text.
     items = _to_input(call.input, call.provider, is_stored=parameters.get("store") is not False)
     return {"model": call.model, "input": items, "stream": True, **parameters}
 
@@ -38,56 +41,83 @@ def responses_body(call: ChatCall) -> dict[str, Any]:
 
 
 def _to_input(given: Any, provider: str, *, is_stored: bool) -> Any:
-    """Convert chat messages to input items. ``is_stored``: reasoning may be referred to by its id alone."""
+    """Convert chat messages to input items. ``is_stored``: items may be referred to by their ids alone."""
     if not isinstance(given, (list, tuple)):
         return given
     items: list[Any] = []
-    custom_ids: set[str] = set()  # of calls to custom tools: their results have another type than functions'
+    calls: dict[str, Mapping[str, Any]] = {}  # by id: the type of a result depends on that of its call
     for message in given:
         if not isinstance(message, Mapping) or "role" not in message or "type" in message:
             items.append(message)
         elif message["role"] in ("tool", "function"):
-            items.append(_call_output(message, custom_ids))
+            items += result_items(message, calls.get(text_of(message.get("tool_call_id"))))
         elif message["role"] == "assistant":
-            items += _assistant_items(message, custom_ids, provider, is_stored)
+            items += _assistant_items(message, calls, provider, is_stored)
         else:
-            items.append(_message_item(message, message.get("content"), _INPUT_TEXT))
+            items.append(_message_item(message, message.get("content"), INPUT_TEXT))
     return items
 
 
 def _assistant_items(
-    message: Mapping[str, Any], custom_ids: set[str], provider: str, is_stored: bool
+    message: Mapping[str, Any], calls: dict[str, Mapping[str, Any]], provider: str, is_stored: bool
 ) -> list[dict[str, Any]]:
-    """Convert an assistant's message to its reasoning, its text and its calls, in this order."""
+    """Convert an assistant's message to its text, its calls and the items that go back, in the order of the answer.
+
+    Without places, reasoning comes first and calls come last.
+    """
     given = message.get("tool_calls")
-    own = [call for call in given if isinstance(call, Mapping) and not is_server_call(call)] if _is_list(given) else []
-    calls = [_call(call, custom_ids) for call in own]
-    texts: list[dict[str, Any]] = []
+    own = [call for call in given if isinstance(call, Mapping) and not is_server_call(call)] if is_list(given) else []
+    blocks = own_blocks(message, provider)
+    if blocks is None:
+        blocks = _reasoning_blocks(message, provider)
+    asked = exact_calls([call_item(call) for call in own], blocks)
+    calls.update((text_of(call.get("id")), item) for call, item in zip(own, asked, strict=True))
     content = message.get("content")
     if refusal := text_of(message.get("refusal")):
-        parts = content if _is_list(content) else [{"type": "text", "text": content}] if content else []
-        content = [*parts, {"type": "refusal", "refusal": refusal}]
-    if content or not calls:  # also for an answer that ended before its first token
-        texts.append(_message_item(message, content, _OUTPUT_TEXT))
-    if not content and not calls:
-        return texts  # the API refuses reasoning that nothing follows
-    reasoning = [
-        _reasoning_item(block.id, block.text, block.signature)
-        for block in parse_reasoning_blocks(message, ("reasoning",), provider)
-        if block.signature or (block.id and is_stored)
+        content = [*to_parts(content), {"type": "refusal", "refusal": refusal}]
+    items = _in_order(message, content, asked, returned_blocks(blocks, asked, is_stored=is_stored))
+    while items and items[-1].get("type") == "reasoning":
+        items.pop()  # the API refuses reasoning that nothing follows
+    # Also for an answer that ended before its first token.
+    return items or [_message_item(message, content, OUTPUT_TEXT)]
+
+
+def _in_order(
+    message: Mapping[str, Any], content: Any, calls: list[dict[str, Any]], blocks: list[ProviderBlock]
+) -> list[dict[str, Any]]:
+    """Put the items of an assistant's message in order. Parts that are not text follow the last text."""
+    said = [part for part in to_parts(content) if part.get("type") != "refusal"]
+    pieces = list(interleaved(content_text(said), calls, blocks))
+    texts = [place for place, piece in enumerate(pieces) if isinstance(piece, Text)]
+    items = [
+        _message_item(message, piece.text, OUTPUT_TEXT) if isinstance(piece, Text) else dict(piece) for piece in pieces
     ]
-    return reasoning + texts + calls
+    if len(texts) == 1:
+        items[texts[0]] = _message_item(message, content, OUTPUT_TEXT)
+    elif others := [part for part in to_parts(content) if not content_text([part]) or part.get("type") == "refusal"]:
+        first_call = next((place for place, piece in enumerate(pieces) if piece in calls), len(pieces))
+        place = texts[-1] + 1 if texts else first_call
+        items.insert(place, _message_item(message, others, OUTPUT_TEXT))
+    return items
 
 
 def _message_item(message: Mapping[str, Any], content: Any, text_type: str) -> dict[str, Any]:
     others = {name: value for name, value in message.items() if name not in _CHAT_ONLY_FIELDS}
-    return {**others, "content": _content(content, text_type)}
+    return {**others, "content": to_content(content, text_type)}
 
 
 _CHAT_ONLY_FIELDS = {
     *("name", "refusal", "audio", "tool_calls", "function_call", "tool_call_id"),
     *("reasoning_blocks", "provider_blocks"),
 }
+
+
+def _reasoning_blocks(message: Mapping[str, Any], provider: str) -> list[ProviderBlock]:
+    """The reasoning of a message that says nothing of its place: it comes first."""
+    return [
+        ProviderBlock(provider=provider, data=_reasoning_item(block.id, block.text, block.signature))
+        for block in parse_reasoning_blocks(message, ("reasoning",), provider)
+    ]
 
 
 def _reasoning_item(item_id: str | None, text: str, encrypted: str) -> dict[str, Any]:
@@ -98,70 +128,6 @@ def _reasoning_item(item_id: str | None, text: str, encrypted: str) -> dict[str,
     if encrypted:
         item["encrypted_content"] = encrypted
     return item
-
-
-def _call(call: Mapping[str, Any], custom_ids: set[str]) -> dict[str, Any]:
-    call_id = text_of(call.get("id"))
-    custom = call.get("custom")
-    if isinstance(custom, Mapping):
-        custom_ids.add(call_id)
-        return {
-            "type": "custom_tool_call",
-            "call_id": call_id,
-            "name": text_of(custom.get("name")),
-            "input": text_of(custom.get("input")),
-        }
-    function = call.get("function")
-    function = function if isinstance(function, Mapping) else {}
-    arguments = function.get("arguments")
-    if not isinstance(arguments, str):
-        arguments = msgspec.json.encode(arguments or {}).decode()
-    return {
-        "type": "function_call",
-        "call_id": call_id,
-        "name": text_of(function.get("name")),
-        "arguments": arguments or "{}",
-    }
-
-
-def _call_output(message: Mapping[str, Any], custom_ids: set[str]) -> dict[str, Any]:
-    call_id = text_of(message.get("tool_call_id"))
-    return {
-        "type": "custom_tool_call_output" if call_id in custom_ids else "function_call_output",
-        "call_id": call_id,
-        "output": _content(message.get("content"), _INPUT_TEXT),
-    }
-
-
-_INPUT_TEXT = "input_text"
-_OUTPUT_TEXT = "output_text"
-
-
-def _content(content: Any, text_type: str) -> Any:
-    if content is None:
-        return ""
-    return [_part(part, text_type) for part in content] if _is_list(content) else content
-
-
-def _part(part: Any, text_type: str) -> Any:
-    if isinstance(part, str):
-        return {"type": text_type, "text": part}
-    if not isinstance(part, Mapping):
-        return part
-    match part.get("type"):
-        case "text":
-            return {"type": text_type, "text": part.get("text")}
-        case "image_url":
-            image = part.get("image_url")
-            image = image if isinstance(image, Mapping) else {"url": image}
-            return {"type": "input_image", "image_url": image.get("url"), "detail": image.get("detail") or "auto"}
-        case "file" if isinstance(part.get("file"), Mapping):
-            return {"type": "input_file", **part["file"]}
-    return part
-
-
-def _is_list(value: object) -> TypeGuard[Sequence[Any]]:
-    return isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray))
 
 
 # --- parameters ----------------------------------------------------------------------------------------------------
@@ -184,8 +150,8 @@ def _to_parameters(given: Mapping[str, Any]) -> dict[str, Any]:
             parameters["max_output_tokens"] = limit
     if "response_format" in parameters:
         _set_format(parameters, parameters.pop("response_format"))
-    if _is_list(parameters.get("tools")):
-        parameters["tools"] = [_flat_tool(tool) for tool in parameters["tools"]]
+    if is_list(parameters.get("tools")):
+        parameters["tools"] = [_flat_tool(tool) for tool in parameters["tools"] if not _is_approval(tool)]
     if isinstance(choice := parameters.get("tool_choice"), Mapping):
         parameters["tool_choice"] = _flat_choice(choice)
     return parameters
@@ -205,6 +171,11 @@ def _set_format(parameters: dict[str, Any], wanted: Any) -> None:
         inner = wanted.get("json_schema") if isinstance(wanted, Mapping) else None
         wanted = {"type": "json_schema", **inner} if isinstance(inner, Mapping) else wanted
         parameters["text"] = {**text, "format": wanted}
+
+
+def _is_approval(tool: Any) -> bool:
+    """Whether this is an agent's tool that answers requests for approval: the API has none; its MCP servers ask."""
+    return isinstance(tool, Mapping) and tool.get("type") == "mcp_approval"
 
 
 def _flat_tool(tool: Any) -> Any:
@@ -231,6 +202,6 @@ def _flat_choice(choice: Mapping[str, Any]) -> Any:
     inner = choice.get(kind) if isinstance(kind, str) else None
     if not isinstance(inner, Mapping):
         return choice
-    if kind == "allowed_tools" and _is_list(inner.get("tools")):
+    if kind == "allowed_tools" and is_list(inner.get("tools")):
         return {"type": kind, **inner, "tools": [_flat_choice(tool) for tool in inner["tools"]]}
     return {"type": kind, **inner}

@@ -10,7 +10,7 @@ import msgspec
 from penstock.adapters.providers.shared.json_values import count_of, text_of
 from penstock.events import ProviderBlock, ReasoningBlock
 
-__all__ = ["Text", "count_foreign_blocks", "interleaved", "own_blocks"]
+__all__ = ["Text", "count_foreign_blocks", "interleaved", "own_blocks", "place_of_call"]
 
 Called = TypeVar("Called")
 
@@ -67,6 +67,25 @@ def interleaved(
     if at < len(text):
         yield Text(text[at:])
     yield from calls[called:]
+
+
+def place_of_call(ids: Sequence[str], name: str, calls: int) -> int | None:
+    """The place of the call that a block belongs to; None: the message does not have it.
+
+    Args:
+        ids: of the message's calls. A history may have put a number after the provider's own: ``"call_0_2"``.
+        name: the id that the provider gave it; ``""`` if it gave none.
+        calls: how many calls came up to the block: the last of them, unless its id is another one.
+
+    >>> place_of_call(["call_0_2", "call_1"], "call_0", 1), place_of_call(["a", "b"], "b", 1)
+    (0, 1)
+    """
+    place = calls - 1
+    if 0 <= place < len(ids):
+        given, _, number = ids[place].rpartition("_")
+        if name in ("", ids[place]) or (name == given and number.isdigit()):
+            return place
+    return next((at for at, own in enumerate(ids) if name and own == name), None)
 
 
 def count_foreign_blocks(messages: object, provider: str) -> int:

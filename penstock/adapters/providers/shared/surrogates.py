@@ -48,7 +48,9 @@ class SurrogateJoiner:
             text = getattr(delta, name)
             pending = self._pending
             if text and pending is not None:
-                if _without_text(pending) == _without_text(delta):
+                if getattr(delta, "replaces", False) and _without_text(pending) == _without_text(delta):
+                    self._pending = None  # a piece of what is replaced
+                elif _without_text(pending) == _without_text(delta):
                     text, self._pending = getattr(pending, name) + text, None
                 else:
                     self._flush(out)

@@ -591,7 +591,7 @@ def test_a_value_is_told_once_and_again_if_it_changes() -> None:
     ],
 )
 def test_a_value_that_is_too_long_is_counted(value: Any, is_told: bool) -> None:
-    deltas, decoder = _decoded([sse(head(container=value))])
+    deltas, decoder = _decoded([sse(head(diagnostics=value))])
     assert (len(deltas), decoder.skipped) == (int(is_told), int(not is_told))
 
 

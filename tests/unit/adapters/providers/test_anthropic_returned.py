@@ -12,8 +12,8 @@ from penstock.actors.call.answer import OutcomeBuilder
 from penstock.adapters.providers.anthropic.decoder import MessagesDecoder
 from penstock.adapters.providers.anthropic.provider import AnthropicMessages
 from penstock.events import ProviderBlock, ReasoningBlock, ToolCall
-from penstock.ports import ChatCall, FinishDelta, Secret, TextDelta
-from tests.unit.adapters.providers.test_anthropic import piece, sse, start, stop
+from penstock.ports import BlockDelta, ChatCall, FinishDelta, Secret, TextDelta
+from tests.unit.adapters.providers.test_anthropic import decode, head, piece, sse, start, stop
 
 ANTHROPIC = AnthropicMessages(Secret("sk-ant-123"))
 HI = {"role": "user", "content": "Hi"}
@@ -244,6 +244,42 @@ def test_a_program_that_waits_for_the_clients_tools_is_kept_with_its_calls() -> 
     assert given_up[1]["content"] == [use()]
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, "cnt_2"),
+        ({"container": {"skills": ["pptx"]}}, {"id": "cnt_2", "skills": ["pptx"]}),
+        ({"container": {"id": "mine"}}, {"id": "mine"}),
+        ({"container": "mine"}, "mine"),
+    ],
+)
+def test_a_turn_goes_on_in_its_container(given: dict[str, Any], expected: object) -> None:
+    blocks = [block({"type": "container", "id": "cnt_1"}), block(PROGRAM), block({"type": "container", "id": "cnt_2"})]
+    asked = {"role": "assistant", "content": None, "tool_calls": [called()], "provider_blocks": blocks}
+
+    def body(*messages: dict[str, Any], provider: str = "anthropic") -> Any:
+        call = ChatCall(model="m", input=list(messages), provider=provider, parameters=given)
+        return json.loads(ANTHROPIC.request(call).body)
+
+    assert body(HI, asked, RESULT)["container"] == expected
+    assert body(HI, asked, RESULT)["messages"] == sent(HI, asked, RESULT)
+    # That of an earlier turn may have expired, and that of another account is not known.
+    assert body(HI, asked, RESULT, THANKS).get("container") == given.get("container")
+    assert body(HI, asked, RESULT, provider="bedrock").get("container") == given.get("container")
+
+
+def test_a_container_is_announced_once_for_each_id() -> None:
+    first = {"id": "cnt_1", "expires_at": "2026-01-01T00:00:00Z"}
+    deltas = decode(
+        head(container=None),
+        {"type": "message_delta", "delta": {"container": first}},
+        {"type": "message_delta", "delta": {"container": first, "stop_reason": "tool_use"}},
+        {"type": "message_delta", "delta": {"container": {"expires_at": "x"}}},
+        {"type": "message_delta", "delta": {"container": "cnt_1"}},
+    )
+    assert [delta for delta in deltas if isinstance(delta, BlockDelta)] == [BlockDelta({"type": "container", **first})]
+
+
 def test_a_caller_belongs_to_the_call_of_its_id_and_to_this_provider() -> None:
     pair = [block(PROGRAM), block({"type": "code_execution_tool_result", "tool_use_id": "srv1", "content": {}})]
     other = block(use("t9", caller=CALLER), 0, 1)
@@ -364,4 +400,4 @@ def test_a_call_that_got_another_id_keeps_its_place() -> None:
     call = ToolCall(id="t1_2", name="f", arguments={"x": 1}, arguments_raw='{"x": 1}')
     sealed = (ProviderBlock(provider="anthropic", data=use(caller=CALLER), calls=1),)
     (message, _) = Round((call,), ("4",), "a", (), sealed).messages()
-    assert sent(HI, message)[1]["content"] == [words("a"), use("t1_2")]
+    assert sent(HI, message)[1]["content"] == [words("a"), use("t1_2", caller=CALLER)]

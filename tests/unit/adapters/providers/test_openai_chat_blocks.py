@@ -221,6 +221,20 @@ def test_extras_of_a_call_that_had_no_id_go_to_the_call_at_their_place() -> None
     assert ["extra_content" in each for each in sent(message)["tool_calls"]] == [False, True]
 
 
+def test_extra_content_finds_the_call_whose_id_the_history_has_made_unique() -> None:
+    extra = {"google": {"thought_signature": "s"}}
+    sealed = {"type": "tool_call.extra_content", "id": "call_0", "extra_content": extra}
+    message = {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [call("call_0_2"), call("call_1_2")],
+        "provider_blocks": [{"provider": "router", "data": sealed, "at": 0, "calls": 1}],
+    }
+    assert sent(message)["tool_calls"] == [call("call_0_2", extra_content=extra), call("call_1_2")]
+    message["provider_blocks"] = [{"provider": "router", "data": {**sealed, "id": "call"}, "at": 0, "calls": 1}]
+    assert sent(message)["tool_calls"] == message["tool_calls"]
+
+
 def test_calls_that_shared_an_id_get_each_its_own_extras() -> None:
     def block(signature: str, calls: int) -> ProviderBlock:
         extra = {"google": {"thought_signature": signature}}

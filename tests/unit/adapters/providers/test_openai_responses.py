@@ -12,14 +12,19 @@ from penstock.adapters.providers.openai.responses_decoder import ResponsesDecode
 from penstock.adapters.providers.openai.responses_provider import OpenAiResponses
 from penstock.config.options import RequestOptions
 from penstock.errors import ApiError, OptionError, RateLimited
-from penstock.events import ReasoningBlock, Usage
+from penstock.events import Citation, ReasoningBlock, ServerToolCall, Usage
 from penstock.ports import (
+    BlockDelta,
+    BlockStart,
     CanResume,
     ChatCall,
+    CitationDelta,
     Delta,
     ErrorDelta,
+    EventDelta,
     FinishDelta,
     KeepAlive,
+    MetadataDelta,
     ReasoningBlockDelta,
     ReasoningDelta,
     RefusalDelta,
@@ -237,7 +242,13 @@ def test_text_refusal_and_reasoning_are_told_apart() -> None:
         delta("reasoning_text", "r", content_index=0),
         delta("output_text", "a", 1, content_index=0),
         delta("refusal", "no", 1, content_index=1),
-    ) == [ReasoningDelta("s"), ReasoningDelta("r"), TextDelta("a"), RefusalDelta("no")]
+    ) == [
+        ReasoningDelta("s"),
+        BlockStart("reasoning"),
+        ReasoningDelta("r"),
+        TextDelta("a"),
+        RefusalDelta("no"),
+    ]
 
 
 def test_what_comes_only_whole_is_told_and_what_was_told_is_not_repeated() -> None:
@@ -291,7 +302,7 @@ def test_a_custom_tools_input_is_its_arguments() -> None:
         event("response.output_item.added", output_index=0, item=call),
         delta("custom_tool_call_input", "SELECT"),
         event("response.custom_tool_call_input.done", output_index=0, input="SELECT"),
-    ) == [ToolCallFragment(0, "c1", "f", ""), ToolCallFragment(0, None, None, "SELECT")]
+    ) == [ToolCallFragment(0, "c1", "f", "", type="custom"), ToolCallFragment(0, None, None, "SELECT")]
 
 
 def test_completion_tells_usage_and_the_model_and_is_the_end() -> None:
@@ -323,7 +334,9 @@ def test_completion_tells_usage_and_the_model_and_is_the_end() -> None:
     ],
 )
 def test_an_incomplete_response_says_why(details: Any, finish: FinishDelta) -> None:
-    assert decode(event("response.incomplete", response={"incomplete_details": details})) == [finish]
+    (*told, last) = decode(event("response.incomplete", response={"incomplete_details": details}))
+    assert last == finish
+    assert told == ([MetadataDelta({"incomplete_details": details})] if details else [])
 
 
 def test_a_refused_response_finishes_with_refusal() -> None:
@@ -364,23 +377,20 @@ def test_errors_of_every_shape_are_told(payload: dict[str, Any]) -> None:
 
 def test_events_of_hosted_tools_are_signs_of_life_and_what_is_not_known_is_counted() -> None:
     decoder = ResponsesDecoder(1_000_000)
-    assert (
-        decoder.feed(
-            sse(
-                event("response.created", response={"model": "m-1"}),
-                event("response.in_progress", response={}),
-                event("response.content_part.added", part={}),
-                event("response.output_text.annotation.added", annotation={"type": "url_citation"}),
-                event("response.output_item.added", output_index=0, item={"type": "web_search_call"}),
-            )
+    assert decoder.feed(
+        sse(
+            event("response.created", response={"model": "m-1"}),
+            event("response.in_progress", response={}),
+            event("response.content_part.added", part={}),
+            event("response.output_text.annotation.added", annotation={"type": "url_citation"}),
+            event("response.output_item.added", output_index=0, item={"type": "web_search_call"}),
         )
-        == []
-    )
+    ) == [CitationDelta(Citation(kind="url"))]
     for kind in (
         "response.web_search_call.searching",
         "response.file_search_call.completed",
         "response.code_interpreter_call_code.delta",
-        "response.image_generation_call.partial_image",
+        "response.image_generation_call.generating",
         "response.mcp_list_tools.in_progress",
         "response.mcp_call_arguments.delta",
         "response.shell_call_output_content.delta",
@@ -421,13 +431,16 @@ def test_a_reasoning_item_announces_itself_and_gives_its_block_at_its_end() -> N
     parts = [delta("reasoning_summary_text", text, summary_index=at) for at, text in enumerate("ab")]
     done = event("response.output_item.done", output_index=0, item=item)
     block = ReasoningBlockDelta(ReasoningBlock(kind="reasoning", text="ab", signature="enc", id="rs_1"))
-    told = [ReasoningDelta("a"), ReasoningDelta("b"), block]
+    told = [ReasoningDelta("a"), BlockStart("reasoning"), ReasoningDelta("b"), block, BlockDelta(item)]
     assert decode(added, *parts, done) == [Thinking(), *told]
     assert decode(done) == told  # its text was not streamed
     in_the_end = event("response.completed", response={"output": [item]})
     assert decode(added, *parts, done, in_the_end) == [Thinking(), *told, FinishDelta("stop", "completed")]
     unnamed = {"type": "reasoning", "content": [{"type": "reasoning_text", "text": "r"}]}
-    assert decode(event("response.output_item.done", output_index=0, item=unnamed)) == [ReasoningDelta("r")]
+    assert decode(event("response.output_item.done", output_index=0, item=unnamed)) == [
+        ReasoningDelta("r"),
+        BlockDelta(unnamed),
+    ]
 
 
 def test_searches_that_xai_runs_itself_are_nobodys_to_run() -> None:
@@ -442,12 +455,14 @@ def test_searches_that_xai_runs_itself_are_nobodys_to_run() -> None:
     ) == [
         ToolCallFragment(0, "xs_call_1", "x_keyword_search", "", is_server=True),
         ToolCallFragment(0, None, None, "q", is_server=True),
+        EventDelta(ServerToolCall(id="xs_call_1", name="x_keyword_search", input="q")),
+        BlockDelta(done),
         TextDelta("a"),
         FinishDelta("stop", "completed"),
     ]
     own = {**done, "call_id": "call_1"}
     (told,) = decode(event("response.output_item.done", output_index=0, item=own))
-    assert told == ToolCallFragment(0, "call_1", "x_keyword_search", "q")
+    assert told == ToolCallFragment(0, "call_1", "x_keyword_search", "q", type="custom")
 
 
 WHOLE: dict[str, Any] = {
@@ -464,8 +479,10 @@ WHOLE: dict[str, Any] = {
     "usage": {"input_tokens": 1},
 }
 TOLD: list[Delta] = [
+    MetadataDelta({"response_id": "resp_1"}),
     ReasoningDelta("r"),
     ReasoningBlockDelta(ReasoningBlock(kind="reasoning", text="r", id="rs_1")),
+    BlockDelta(WHOLE["output"][0]),
     TextDelta("a"),
     RefusalDelta("no"),
     ToolCallFragment(2, "c", "f", "{}"),
@@ -483,7 +500,10 @@ def test_a_whole_response_instead_of_a_stream_is_read() -> None:
     ):
         decoder = ResponsesDecoder(1_000_000)
         assert decoder.feed(json.dumps({**WHOLE, **end}, indent=1).encode()) == []
-        assert decoder.close() == [*TOLD, finish]
+        about, *told = decoder.close()
+        details = {name: value for name, value in end.items() if name == "incomplete_details"}
+        assert about == MetadataDelta({"response_id": "resp_1"} | details)
+        assert told == [*TOLD[1:], finish]
         assert (decoder.done, decoder.finished, decoder.model) == (True, True, "m")
     (*told, error) = ResponsesDecoder(1_000_000).feed(
         b"data: " + json.dumps({**WHOLE, "status": "failed", "error": {"code": "c", "message": "m"}}).encode() + b"\n\n"
@@ -501,6 +521,7 @@ def test_a_response_that_only_its_completion_tells_is_told() -> None:
     # Streamed content is not repeated, even if the whole item numbers it differently.
     assert decode(delta("output_text", "a", 9), completed) == [
         TextDelta("a"),
+        MetadataDelta({"response_id": "resp_1"}),
         UsageDelta(Usage(input_tokens=1)),
         FinishDelta("stop", "completed"),
     ]
@@ -527,12 +548,13 @@ def test_a_character_cut_in_two_between_events_is_one_character() -> None:
 
 
 @pytest.mark.parametrize(
-    "more", [{"logprobs": -0.5}, {"logprobs": [{}]}, {"sequence_number": "5"}, {"output_index": "x"}]
+    ("more", "skipped"),
+    [({"logprobs": -0.5}, 1), ({"logprobs": [{}]}, 1), ({"sequence_number": "5"}, 0), ({"output_index": "x"}, 0)],
 )
-def test_fields_of_any_shape_do_not_lose_the_text(more: dict[str, Any]) -> None:
+def test_fields_of_any_shape_do_not_lose_the_text(more: dict[str, Any], skipped: int) -> None:
     decoder = ResponsesDecoder(1_000_000)
     assert decoder.feed(sse({**delta("output_text", "a"), **more})) == [TextDelta("a")]
-    assert decoder.skipped == 0
+    assert decoder.skipped == skipped
 
 
 # --- taken up again --------------------------------------------------------------------------------------------------
@@ -585,7 +607,8 @@ def test_the_request_to_go_on_is_a_get_with_the_same_key() -> None:
 def test_events_that_a_server_repeats_are_not_told_twice() -> None:
     events = [CREATED, delta("output_text", "Hello"), delta("output_text", "!"), COMPLETED]
     decoder = ResponsesDecoder(1_000_000)
-    assert decoder.feed(background(*events[:2])) == [TextDelta("Hello")]
+    about = MetadataDelta({"response_id": "resp/1", "background": True})
+    assert decoder.feed(background(*events[:2])) == [about, TextDelta("Hello")]
     other = decoder.resumed()
     assert other.feed(background(*events)) == [TextDelta("!"), FinishDelta("stop", "completed")]
 
