@@ -147,7 +147,7 @@ def whole_timeline(
         if isinstance(fault, (MalformedJson, InvalidUtf8, HugeEvent)):
             yield _FAULT
             body = _spoil(body, fault)
-    yield WaitUntil(answer.first_token_delay + max(answer.paced_count - 1, 0) * answer.interval_s)
+    yield WaitUntil(answer.first_token_delay + answer.paused_s + max(answer.paced_count - 1, 0) * answer.interval_s)
     kind = (("content-type", "application/json"), *answer.headers)
     headers = (*kind, ("content-length", str(len(body))))
     yield Head(200, headers, BodyFraming())
@@ -288,24 +288,28 @@ class _StreamedBody:
         simple = not (answer.comments or answer.timestamps or answer.bom)
         last = answer.paced_count - 1
         count = 0
-        events = self._encoder.body()
         waited = -1
-        while True:
-            while self._faults and _position(self._faults[0]) <= count:
-                if (yield from self._fault(self._faults.pop(0))):
-                    return True
-            if paced and count > waited and count <= last and count % batch == 0:
-                # Before the event is encoded, so that its time stamp is the time it is sent.
-                yield WaitUntil(first + min(count + batch - 1, last) * interval)
-                waited = count
-            token, event = next(events, (False, b""))
-            if not event:
-                break
-            if simple:
-                yield event
-            else:
-                yield from self._sent(event)
-            count += token
+        for pause, events in self._encoder.segments():
+            if pause:
+                first += pause
+                yield WaitUntil(first + max(count - 1, 0) * interval)
+                waited = -1
+            while True:
+                while self._faults and _position(self._faults[0]) <= count:
+                    if (yield from self._fault(self._faults.pop(0))):
+                        return True
+                if paced and count > waited and count <= last and count % batch == 0:
+                    # Before the event is encoded, so that its time stamp is the time it is sent.
+                    yield WaitUntil(first + min(count + batch - 1, last) * interval)
+                    waited = count
+                token, event = next(events, (False, b""))
+                if not event:
+                    break
+                if simple:
+                    yield event
+                else:
+                    yield from self._sent(event)
+                count += token
         for fault in self._faults:
             if (yield from self._fault(fault)):
                 return True

@@ -1,0 +1,572 @@
+"""The parts of an answer, in the order in which they are sent. Frozen values, validated when they are made.
+
+Each API sends a part in its own form. A part, or a field of one, that an API has no form for is left out there, so that
+one answer serves all APIs; ``docs/loopback.md`` has a table.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, Literal, TypeAlias, get_args
+
+import msgspec
+
+from penstock.adapters.loopback.pieces import ScriptedCall, check_text, fragments_of, split_text
+from penstock.config.checks import check_choice, check_number
+from penstock.errors import OptionError
+from penstock.events import CitationKind, Phase, TokenLogprob
+
+__all__ = [
+    "Block",
+    "Found",
+    "Part",
+    "Picture",
+    "Ran",
+    "RawEvent",
+    "Refusal",
+    "Said",
+    "Search",
+    "ServerTool",
+    "Silence",
+    "Sound",
+    "Source",
+    "Thought",
+    "split_at_pauses",
+    "take_tuple",
+]
+
+_DAY_S = 86_400
+_DIALECTS = ("chat", "responses", "anthropic", "gemini", "ollama")
+_LONGEST_ID = 256
+
+
+def take_tuple(owner: object, name: str, kind: Any, allowed: str, *, optional: bool = False) -> None:
+    """Store a list as a tuple; raise `OptionError` if an item is not of ``kind``."""
+    value = getattr(owner, name)
+    if value is None and optional:
+        return
+    if not isinstance(value, (list, tuple)) or not all(isinstance(item, kind) for item in value):
+        raise OptionError(name, value, allowed)
+    object.__setattr__(owner, name, tuple(value))
+
+
+def _take_json(owner: object, name: str, allowed: str = "a JSON value", kind: type = object) -> None:
+    """Store a copy of a JSON value; raise `OptionError` if it is none, or not of ``kind``."""
+    value = getattr(owner, name)
+    try:
+        plain = msgspec.json.decode(msgspec.json.encode(value))
+    except (TypeError, ValueError, RecursionError):
+        raise OptionError(name, value, allowed) from None
+    if not isinstance(plain, kind):
+        raise OptionError(name, value, allowed)
+    object.__setattr__(owner, name, plain)
+
+
+def _check_id(value: str | None) -> None:
+    check_text("id", value, optional=True)
+    if value is not None and not 0 < len(value) <= _LONGEST_ID:
+        raise OptionError("id", value, f"1 to {_LONGEST_ID} characters, or None")
+
+
+# --- text ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A source of text: a citation of a `Said`.
+
+    Attributes:
+        url, title: of the page, file or document.
+        kind: ``"url"``, ``"file"``, ``"document"`` (of the request) or ``"search_result"``.
+        id: the file's id.
+        cited_text: the words of the source.
+        start, end: the span in the text of the `Said`, in characters, ``end`` excluded; None is all of the text.
+    """
+
+    url: str | None = None
+    title: str | None = None
+    _: KW_ONLY
+    kind: CitationKind = "url"
+    id: str | None = None
+    cited_text: str | None = None
+    start: int | None = None
+    end: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("url", "title", "cited_text"):
+            check_text(name, getattr(self, name), optional=True)
+        check_choice("kind", self.kind, get_args(CitationKind))
+        _check_id(self.id)
+        check_number("start", self.start, 0, 2**31, whole=True, optional=True)
+        check_number("end", self.end, 0, 2**31, whole=True, optional=True)
+        if (self.start is None) != (self.end is None):
+            raise OptionError("end", self.end, "a number if there is a start, otherwise None")
+        if self.start is not None and self.end is not None and self.end <= self.start:
+            raise OptionError("end", self.end, f"more than start ({self.start})")
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """Text. Consecutive ones are one text; anything else between two of them makes a new part of the answer.
+
+    Attributes:
+        text: split into tokens by `split_text`.
+        tokens: the tokens themselves, in place of ``text``.
+        citations: its sources. Anthropic cuts the text into blocks where their spans begin and end; chat completions,
+            Responses and Gemini send them after the text.
+        logprobs: the tokens with their probabilities, in place of ``text`` and ``tokens``; None: they are made up if
+            they are to be sent (see ``Answer.logprobs``).
+        phase: what it is for; only the Responses API says so.
+    """
+
+    text: str = ""
+    _: KW_ONLY
+    citations: tuple[Source, ...] = ()
+    tokens: tuple[str, ...] | None = None
+    logprobs: tuple[TokenLogprob, ...] | None = None
+    phase: Phase | None = None
+
+    def __post_init__(self) -> None:
+        check_text("text", self.text)
+        take_tuple(self, "citations", Source, "a list of Source")
+        take_tuple(self, "logprobs", TokenLogprob, "a list of TokenLogprob, or None", optional=True)
+        take_tuple(self, "tokens", str, "a list of strings, or None", optional=True)
+        if self.logprobs is not None:
+            self._take_tokens("logprobs", tuple(one.token for one in self.logprobs))
+        elif self.tokens is not None:
+            self._take_tokens("tokens", self.tokens)
+        check_choice("phase", self.phase, (None, *get_args(Phase)))
+        if not self.text:
+            raise OptionError("text", self.text, "at least one character")
+        for source in self.citations:
+            if source.end is not None and source.end > len(self.text):
+                raise OptionError("citations", source.end, f"spans inside of the text ({len(self.text)} characters)")
+
+    def _take_tokens(self, name: str, tokens: tuple[str, ...]) -> None:
+        text = "".join(tokens)
+        check_text(name, text)
+        if self.text not in ("", text) or self.tokens not in (None, tokens):
+            raise OptionError(name, tokens, "tokens that make the text when they are joined")
+        object.__setattr__(self, "tokens", tokens)
+        object.__setattr__(self, "text", text)
+
+    @property
+    def pieces(self) -> list[str]:
+        """The tokens."""
+        return split_text(self.text) if self.tokens is None else list(self.tokens)
+
+    @property
+    def token_count(self) -> int:
+        """How many events of it are paced and counted."""
+        return len(self.pieces)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A refusal. Anthropic, Gemini and Ollama send it as text."""
+
+    text: str
+
+    def __post_init__(self) -> None:
+        check_text("text", self.text)
+
+    @property
+    def pieces(self) -> list[str]:
+        """The tokens."""
+        return split_text(self.text)
+
+    @property
+    def token_count(self) -> int:
+        """How many events of it are paced and counted."""
+        return len(self.pieces)
+
+
+@dataclass(frozen=True, slots=True)
+class Thought:
+    """Reasoning.
+
+    Attributes:
+        text: what can be read of it.
+        signature: Anthropic's ``signature`` (None: made up, since Anthropic always signs; empty: none), the
+            ``encrypted_content`` of the Responses API, the signature of an entry of chat's ``reasoning_details``,
+            Gemini's ``thoughtSignature`` (of the next part that can have one).
+        redacted: encrypted reasoning without text: Anthropic's ``redacted_thinking``, the ``encrypted_content`` of the
+            Responses API, chat's ``reasoning.encrypted``.
+    """
+
+    text: str = ""
+    _: KW_ONLY
+    signature: str | None = None
+    redacted: str | None = None
+
+    def __post_init__(self) -> None:
+        check_text("text", self.text)
+        check_text("signature", self.signature, optional=True)
+        check_text("redacted", self.redacted, optional=True)
+        if self.redacted is not None and (self.text or self.signature or not self.redacted):
+            raise OptionError("redacted", self.redacted, "data in place of text and signature, or None")
+
+    @property
+    def pieces(self) -> list[str]:
+        """The tokens."""
+        return split_text(self.text)
+
+    @property
+    def token_count(self) -> int:
+        """How many events of it are paced and counted."""
+        return len(self.pieces) or int(self.redacted is not None)
+
+
+# --- the provider's own tools ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A result of a `Search`: a page."""
+
+    url: str
+    title: str = ""
+    text: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("url", "title", "text"):
+            check_text(name, getattr(self, name))
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """A search of the web by the provider.
+
+    Attributes:
+        query: what is searched for.
+        results: what is found; None: the result does not come, as when the provider pauses.
+        error: the search fails with this code (``"max_uses_exceeded"``), in place of results.
+        id: of the call; None: made up.
+    """
+
+    query: str
+    results: tuple[Found, ...] | None = ()
+    _: KW_ONLY
+    error: str | None = None
+    id: str | None = None
+
+    def __post_init__(self) -> None:
+        check_text("query", self.query)
+        take_tuple(self, "results", Found, "a list of Found, or None", optional=True)
+        check_text("error", self.error, optional=True)
+        _check_id(self.id)
+
+    @property
+    def input_text(self) -> str:
+        """The arguments as JSON."""
+        return msgspec.json.encode({"query": self.query}).decode()
+
+    @property
+    def has_result(self) -> bool:
+        """Whether the call is followed by a result."""
+        return self.results is not None or self.error is not None
+
+    @property
+    def token_count(self) -> int:
+        """How many events of it are paced and counted: pieces of the call, and the result."""
+        return len(fragments_of(self.input_text)) + self.has_result
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """Code that the provider has run.
+
+    Attributes:
+        code: in Python.
+        output: what it printed; None: the result does not come.
+        failed: the code has raised an error.
+        id: of the call; None: made up.
+    """
+
+    code: str
+    output: str | None = ""
+    _: KW_ONLY
+    failed: bool = False
+    id: str | None = None
+
+    def __post_init__(self) -> None:
+        check_text("code", self.code)
+        check_text("output", self.output, optional=True)
+        check_choice("failed", self.failed, (True, False))
+        _check_id(self.id)
+
+    @property
+    def input_text(self) -> str:
+        """The arguments as JSON."""
+        return msgspec.json.encode({"code": self.code}).decode()
+
+    @property
+    def has_result(self) -> bool:
+        """Whether the call is followed by a result."""
+        return self.output is not None
+
+    @property
+    def token_count(self) -> int:
+        """How many events of it are paced and counted: pieces of the call, and the result."""
+        return len(fragments_of(self.input_text)) + self.has_result
+
+
+@dataclass(frozen=True, slots=True)
+class ServerTool:
+    """A call of another tool that the provider runs itself, and its result.
+
+    Attributes:
+        name: the tool: ``"web_fetch"``, ``"file_search"``, ``"tool_search"`` …; with ``server``, the MCP server's tool.
+        input: the arguments, a JSON object.
+        output: the result as JSON; None: it does not come.
+        server: the name of the MCP server that has the tool.
+        failed: the tool has failed, and ``output`` says why.
+        id: of the call; None: made up.
+    """
+
+    name: str
+    input: Any = None
+    output: Any = None
+    _: KW_ONLY
+    server: str | None = None
+    failed: bool = False
+    id: str | None = None
+
+    def __post_init__(self) -> None:
+        check_text("name", self.name)
+        if not self.name:
+            raise OptionError("name", self.name, "at least one character")
+        if self.input is None:
+            object.__setattr__(self, "input", {})
+        _take_json(self, "input", "a dict that JSON can encode", dict)
+        _take_json(self, "output")
+        check_text("server", self.server, optional=True)
+        check_choice("failed", self.failed, (True, False))
+        _check_id(self.id)
+
+    @property
+    def input_text(self) -> str:
+        """The arguments as JSON."""
+        return msgspec.json.encode(self.input).decode()
+
+    @property
+    def output_text(self) -> str:
+        """The result as text: itself, or its JSON."""
+        return self.output if isinstance(self.output, str) else msgspec.json.encode(self.output).decode()
+
+    @property
+    def has_result(self) -> bool:
+        """Whether the call is followed by a result."""
+        return self.output is not None
+
+    @property
+    def token_count(self) -> int:
+        """How many events of it are paced and counted: pieces of the call, and the result."""
+        return len(fragments_of(self.input_text)) + self.has_result
+
+
+# --- media -----------------------------------------------------------------------------------------------------------
+
+
+def _take_data(owner: Picture | Sound) -> None:
+    """Store bytes as base64 text; raise `OptionError` if text is no base64."""
+    data = owner.data
+    if isinstance(data, bytes):
+        object.__setattr__(owner, "data", base64.b64encode(data).decode())
+        return
+    try:
+        base64.b64decode(data, validate=True)
+    except (TypeError, ValueError):
+        raise OptionError("data", type(data), "bytes, or base64 text") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture.
+
+    Attributes:
+        data: its bytes, or base64 text.
+        mime: its media type; Ollama does not send it, and the Responses API only the part after ``image/``.
+        url: its address, in place of data: chat completions and Gemini.
+        previews: earlier, unfinished versions of it, in the same form as ``data``: Responses only.
+    """
+
+    data: bytes | str = b""
+    mime: str = "image/png"
+    _: KW_ONLY
+    url: str | None = None
+    previews: tuple[bytes | str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _take_data(self)
+        check_text("url", self.url, optional=True)
+        if bool(self.data) == bool(self.url):
+            raise OptionError("url", self.url, "an address if there is no data, otherwise None")
+        check_text("mime", self.mime)
+        if not self.mime.startswith("image/"):
+            raise OptionError("mime", self.mime, "image/…")
+        take_tuple(self, "previews", (bytes, str), "a list of bytes or base64 texts")
+        shown = tuple(Picture(data).encoded for data in self.previews)
+        object.__setattr__(self, "previews", shown)
+
+    @property
+    def encoded(self) -> str:
+        """The data as base64 text."""
+        assert isinstance(self.data, str)
+        return self.data
+
+    @property
+    def place(self) -> str:
+        """Its address, or its data as an address."""
+        return self.url or f"data:{self.mime};base64,{self.encoded}"
+
+    @property
+    def token_count(self) -> int:
+        """How many events of it are paced and counted."""
+        return 1 + len(self.previews)
+
+
+@dataclass(frozen=True, slots=True)
+class Sound:
+    """Speech.
+
+    Attributes:
+        data: its bytes, or base64 text.
+        mime: its media type; only Gemini sends it.
+        transcript: the words, sent by chat completions and Responses before the data.
+    """
+
+    data: bytes | str
+    mime: str = "audio/wav"
+    _: KW_ONLY
+    transcript: str = ""
+
+    def __post_init__(self) -> None:
+        _take_data(self)
+        check_text("mime", self.mime)
+        if not self.mime.startswith("audio/"):
+            raise OptionError("mime", self.mime, "audio/…")
+        check_text("transcript", self.transcript)
+
+    @property
+    def encoded(self) -> str:
+        """The data as base64 text."""
+        assert isinstance(self.data, str)
+        return self.data
+
+    @property
+    def words(self) -> list[str]:
+        """The tokens of the transcript."""
+        return split_text(self.transcript)
+
+    @property
+    def token_count(self) -> int:
+        """How many events of it are paced and counted."""
+        return len(self.words) + 1
+
+
+# --- everything else -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """Silence of ``seconds`` between what precedes and what follows. Due times after it are so much later."""
+
+    seconds: float
+
+    def __post_init__(self) -> None:
+        check_number("seconds", self.seconds, 0, _DAY_S)
+
+    @property
+    def token_count(self) -> int:
+        """Nothing."""
+        return 0
+
+
+@dataclass(frozen=True, slots=True)
+class RawEvent:
+    """An event as it is, such as one of a type that no client knows. Only streams have it.
+
+    ``payload``: a JSON object, or text that may be anything. ``event``: the name of a server-sent event; None is the
+    payload's ``type`` for Anthropic and Responses, and no name for the others. The Responses API numbers it, if it is
+    an object without a ``sequence_number``.
+    """
+
+    payload: Any
+    event: str | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.payload, str):
+            check_text("payload", self.payload)
+            if "\n" in self.payload or "\r" in self.payload:
+                raise OptionError("payload", self.payload, "a text of one line")
+        else:
+            _take_json(self, "payload", "a dict that JSON can encode, or text", dict)
+        check_text("event", self.event, optional=True)
+        if self.event is not None and not self.event.isprintable():
+            raise OptionError("event", self.event, "a name of printable characters, or None")
+
+    @property
+    def encoded(self) -> bytes:
+        """The payload as it is sent."""
+        return self.payload.encode() if isinstance(self.payload, str) else msgspec.json.encode(self.payload)
+
+    @property
+    def name(self) -> str:
+        """The name of the event, given or derived."""
+        if self.event is not None:
+            return self.event
+        kind = self.payload.get("type") if isinstance(self.payload, dict) else None
+        return kind if isinstance(kind, str) and kind.isprintable() else ""
+
+    @property
+    def token_count(self) -> int:
+        """One."""
+        return 1
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A piece of an answer in one API's own form, such as ``{"type": "compaction", …}``; other APIs leave it out.
+
+    ``dialect``: ``"anthropic"``: a content block, ``"responses"``: an output item, ``"gemini"``: a part, ``"chat"``: an
+    entry of ``reasoning_details``, ``"ollama"``: fields of a message.
+    """
+
+    data: Any
+    _: KW_ONLY
+    dialect: Literal["chat", "responses", "anthropic", "gemini", "ollama"]
+
+    def __post_init__(self) -> None:
+        _take_json(self, "data", "a dict that JSON can encode", dict)
+        check_choice("dialect", self.dialect, _DIALECTS)
+
+    @property
+    def token_count(self) -> int:
+        """One."""
+        return 1
+
+
+Part: TypeAlias = (
+    Said | Refusal | Thought | Search | Ran | ServerTool | Picture | Sound | ScriptedCall | Silence | RawEvent | Block
+)
+"""A part of an answer."""
+
+
+def split_at_pauses(parts: Sequence[Part]) -> Iterator[tuple[float, tuple[Part, ...]]]:
+    """Yield the parts between pauses, each time with the seconds of silence before them.
+
+    >>> list(split_at_pauses([Refusal("a"), Silence(0.5), Silence(1), Refusal("b")]))
+    [(0.0, (Refusal(text='a'),)), (0.5, ()), (1, (Refusal(text='b'),))]
+    """
+    pause = 0.0
+    held: list[Part] = []
+    for part in parts:
+        if isinstance(part, Silence):
+            yield pause, tuple(held)
+            pause, held = part.seconds, []
+        else:
+            held.append(part)
+    yield pause, tuple(held)
