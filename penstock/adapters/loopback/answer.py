@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import msgspec
 
 from penstock.adapters.loopback.faults import StreamFault, check_headers
-from penstock.adapters.loopback.parts import Part, Refusal, Said, Silence, Thought, take_tuple
+from penstock.adapters.loopback.parts import Declined, Part, Said, Silence, Thought, take_tuple
 from penstock.adapters.loopback.pieces import ScriptedCall, check_text, split_text
 from penstock.config.checks import check_choice, check_number
 from penstock.errors import OptionError
@@ -206,7 +206,7 @@ class Answer:
         if self.reasoning or self.signature:
             parts.append(Thought(self.reasoning, signature=self.signature))
         if self.refusal:
-            parts.append(Refusal(self.refusal))
+            parts.append(Declined(self.refusal))
         if any(self.pieces):
             parts.append(Said(tokens=self.pieces))
         return (*parts, *self.tool_calls)
@@ -229,7 +229,7 @@ class Answer:
     def refusal_pieces(self) -> list[str]:
         """The tokens of the refusal."""
         if self.parts:
-            return [piece for part in self.parts if isinstance(part, Refusal) for piece in part.pieces]
+            return [piece for part in self.parts if isinstance(part, Declined) for piece in part.pieces]
         return split_text(self.refusal)
 
     @property

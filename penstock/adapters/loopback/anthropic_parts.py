@@ -17,10 +17,10 @@ from penstock.adapters.loopback.anthropic_encoder import AnthropicEncoder
 from penstock.adapters.loopback.encoder import AnswerContext, encode_event, needs_parts, part_segments, to_object
 from penstock.adapters.loopback.parts import (
     Block,
+    Declined,
     Part,
     Ran,
     RawEvent,
-    Refusal,
     Said,
     Search,
     ServerTool,
@@ -79,13 +79,13 @@ class AnthropicPartsEncoder(AnthropicEncoder):
     # --- parts -------------------------------------------------------------------------------------------------------
 
     def _part(self, part: Part) -> _Events:
-        if not isinstance(part, (Said, Refusal, RawEvent)):
+        if not isinstance(part, (Said, Declined, RawEvent)):
             for event in self._end_text():
                 yield False, event
         match part:
             case Said():
                 yield from self._say(part)
-            case Refusal():
+            case Declined():
                 yield from self._write(part.pieces, ())
             case Thought(redacted=None):
                 yield from self._think(part)
@@ -189,12 +189,12 @@ class AnthropicPartsEncoder(AnthropicEncoder):
 
     def _stop_reason(self) -> str:
         answer = self._answer
-        if answer.finish_reason in (None, "stop") and answer.metadata.get("stop_sequence"):
-            return "stop_sequence"
-        if answer.finish_reason is None and any(isinstance(part, Refusal) for part in answer.content):
+        if answer.finish_reason is None and any(isinstance(part, Declined) for part in answer.content):
             return "refusal"
         if answer.finish_reason is None and self._counts["calls"]:
             return "tool_use"
+        if answer.finish_reason in (None, "stop") and answer.metadata.get("stop_sequence"):
+            return "stop_sequence"
         return super()._stop_reason()
 
     def _stopped(self) -> dict[str, Any]:

@@ -25,11 +25,11 @@ from penstock.adapters.loopback.encoder import (
 )
 from penstock.adapters.loopback.parts import (
     Block,
+    Declined,
     Part,
     Picture,
     Ran,
     RawEvent,
-    Refusal,
     Said,
     Search,
     ServerTool,
@@ -121,7 +121,7 @@ class ChatPartsEncoder(ChatEncoder):
                 yield from self._say(part)
             case Thought():
                 yield from self._think(part)
-            case Refusal():
+            case Declined():
                 for piece in part.pieces:
                     self._join("refusal", piece)
                     yield True, self._delta({"refusal": piece})

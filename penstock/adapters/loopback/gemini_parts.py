@@ -23,11 +23,11 @@ from penstock.adapters.loopback.encoder import (
 from penstock.adapters.loopback.gemini_encoder import GeminiArrayEncoder, GeminiEncoder, gemini_finish
 from penstock.adapters.loopback.parts import (
     Block,
+    Declined,
     Part,
     Picture,
     Ran,
     RawEvent,
-    Refusal,
     Said,
     Search,
     ServerTool,
@@ -136,7 +136,7 @@ class GeminiPartsEncoder(GeminiEncoder):
         match part:
             case Said():
                 yield from self._say(part)
-            case Refusal():
+            case Declined():
                 for piece in part.pieces:
                     self._said += piece
                     yield True, self._text(piece)

@@ -18,7 +18,7 @@ from penstock.adapters.loopback.encoder import (
     with_logprobs,
 )
 from penstock.adapters.loopback.ollama_encoder import OllamaEncoder, encode_json_line
-from penstock.adapters.loopback.parts import Block, Part, Picture, RawEvent, Refusal, Said, Thought
+from penstock.adapters.loopback.parts import Block, Declined, Part, Picture, RawEvent, Said, Thought
 from penstock.adapters.loopback.pieces import ScriptedCall
 
 __all__ = ["OllamaPartsEncoder", "make_ollama_encoder"]
@@ -69,7 +69,7 @@ class OllamaPartsEncoder(OllamaEncoder):
                 for piece in part.pieces:
                     self._message["thinking"] = self._message.get("thinking", "") + piece
                     yield True, self._fields({"thinking": piece})
-            case Refusal():
+            case Declined():
                 for piece in part.pieces:
                     self._message["content"] += piece
                     yield True, self.text(piece)

@@ -20,12 +20,12 @@ from penstock.events import CitationKind, Phase, TokenLogprob
 
 __all__ = [
     "Block",
+    "Declined",
     "Found",
     "Part",
     "Picture",
     "Ran",
     "RawEvent",
-    "Refusal",
     "Said",
     "Search",
     "ServerTool",
@@ -164,7 +164,7 @@ class Said:
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class Declined:
     """A refusal. Anthropic, Gemini and Ollama send it as text."""
 
     text: str
@@ -550,7 +550,7 @@ class Block:
 
 
 Part: TypeAlias = (
-    Said | Refusal | Thought | Search | Ran | ServerTool | Picture | Sound | ScriptedCall | Silence | RawEvent | Block
+    Said | Declined | Thought | Search | Ran | ServerTool | Picture | Sound | ScriptedCall | Silence | RawEvent | Block
 )
 """A part of an answer."""
 
@@ -558,8 +558,8 @@ Part: TypeAlias = (
 def split_at_pauses(parts: Sequence[Part]) -> Iterator[tuple[float, tuple[Part, ...]]]:
     """Yield the parts between pauses, each time with the seconds of silence before them.
 
-    >>> list(split_at_pauses([Refusal("a"), Silence(0.5), Silence(1), Refusal("b")]))
-    [(0.0, (Refusal(text='a'),)), (0.5, ()), (1, (Refusal(text='b'),))]
+    >>> list(split_at_pauses([Declined("a"), Silence(0.5), Silence(1), Declined("b")]))
+    [(0.0, (Declined(text='a'),)), (0.5, ()), (1, (Declined(text='b'),))]
     """
     pause = 0.0
     held: list[Part] = []

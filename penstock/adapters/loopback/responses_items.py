@@ -24,6 +24,7 @@ class HostedItem(msgspec.Struct, frozen=True, kw_only=True):
         pieces: the pieces of its arguments or code, with the type of the event that has them (``""``: they do not come
             in pieces), and the name of the field with all of them in the event that ends them.
         progress: the event between beginning and end, such as ``"searching"``; ``""``: there is none.
+        is_told: events say that the call is in progress, and that it is complete.
         output: an item of its own with the result, without id; None: there is none.
     """
 
@@ -33,6 +34,7 @@ class HostedItem(msgspec.Struct, frozen=True, kw_only=True):
     event: str = ""
     field: str = ""
     progress: str = ""
+    is_told: bool = True
     output: dict[str, Any] | None = None
 
 
@@ -104,6 +106,7 @@ def _with_output(tool: ServerTool, call_id: str) -> HostedItem:
         return HostedItem(
             added=item | {"action": {"commands": []}},
             done=item | {"status": "completed", "action": {"commands": [], **tool.input}},
+            is_told=False,
             output=result | {"status": "completed"} if tool.has_result else None,
         )
     searched: dict[str, Any] = {"type": "tool_search_call", "call_id": None, "execution": "server"}
@@ -112,6 +115,7 @@ def _with_output(tool: ServerTool, call_id: str) -> HostedItem:
     return HostedItem(
         added=searched | {"arguments": {}},
         done=searched | {"status": "completed", "arguments": tool.input},
+        is_told=False,
         output=found | {"status": "completed"} if tool.has_result else None,
     )
 
@@ -126,7 +130,7 @@ def _generic(tool: ServerTool) -> HostedItem:
     done: dict[str, Any] = {"status": "failed" if tool.failed else "completed", "action": tool.input}
     if tool.has_result:
         done["error" if tool.failed else "output"] = tool.output
-    return HostedItem(added=item, done=item | done)
+    return HostedItem(added=item, done=item | done, is_told=False)
 
 
 def picture_item(picture: Picture) -> HostedItem | None:

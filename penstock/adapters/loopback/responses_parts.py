@@ -19,11 +19,11 @@ from penstock.adapters.loopback.encoder import (
 )
 from penstock.adapters.loopback.parts import (
     Block,
+    Declined,
     Part,
     Picture,
     Ran,
     RawEvent,
-    Refusal,
     Said,
     Search,
     ServerTool,
@@ -116,7 +116,7 @@ class ResponsesPartsEncoder(ResponsesEncoder):
                 yield from self._say(part)
             case Thought():
                 yield from self._think(part)
-            case Refusal():
+            case Declined():
                 yield from self._refuse(part)
             case Search() | Ran() | ServerTool():
                 item = hosted_item(part, part.id or self._made_up("call"))
@@ -184,7 +184,7 @@ class ResponsesPartsEncoder(ResponsesEncoder):
     def _message_status(self) -> str:
         return "incomplete" if self._final_status() == "incomplete" else "completed"
 
-    def _refuse(self, refused: Refusal) -> _Events:
+    def _refuse(self, refused: Declined) -> _Events:
         item = {"id": self._made_up("msg"), "type": "message", "role": "assistant"}
         yield False, self._added(item | {"status": "in_progress", "content": []})
         at = self._address(len(self._items), item["id"]) | {"content_index": 0}
@@ -220,7 +220,8 @@ class ResponsesPartsEncoder(ResponsesEncoder):
         item_id = own or self._made_up(_PREFIXES.get(kind, kind))
         yield False, self._added({"id": item_id, "status": "in_progress", **item.added})
         at = self._address(len(self._items), item_id)
-        yield False, self._named_event(f"response.{kind}.in_progress", **at)
+        if item.is_told:
+            yield False, self._named_event(f"response.{kind}.in_progress", **at)
         if item.event:
             for piece in fragments_of(item.text):
                 yield True, self._named_event(f"{item.event}.delta", **at, delta=piece)
@@ -231,7 +232,7 @@ class ResponsesPartsEncoder(ResponsesEncoder):
             shown = {"partial_image_index": number, "partial_image_b64": data}
             form = {"output_format": item.done["output_format"]}
             yield True, self._named_event(f"response.{kind}.partial_image", **at, **shown, **form)
-        if item.done.get("status") != "failed":
+        if item.is_told and item.done.get("status") != "failed":
             yield False, self._named_event(f"response.{kind}.completed", **at)
         yield True, self._done({"id": item_id, **item.done})
         if item.output is not None:
@@ -285,7 +286,7 @@ class ResponsesPartsEncoder(ResponsesEncoder):
 
     def _made_up(self, kind: str) -> str:
         """An id for the next item."""
-        return self._id(f"{kind}_{len(self._items)}")
+        return f"{self._id(kind)}_{len(self._items)}"
 
     def _final(self) -> dict[str, Any]:
         final = super()._final()
