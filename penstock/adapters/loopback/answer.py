@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from itertools import cycle, islice
 from typing import Any, Literal, TypeAlias, get_args
@@ -88,7 +88,7 @@ class Answer:
 
     text: str = _TEXT
     _: KW_ONLY
-    parts: tuple[Part, ...] = ()
+    parts: Sequence[Part] = ()
     tokens: tuple[str, ...] | None = None
     repeat: int = 0
     reasoning: str = ""
@@ -201,7 +201,7 @@ class Answer:
     def content(self) -> tuple[Part, ...]:
         """The parts, or those that text, reasoning, refusal and calls make."""
         if self.parts:
-            return self.parts
+            return tuple(self.parts)
         parts: list[Part] = []
         if self.reasoning or self.signature:
             parts.append(Thought(self.reasoning, signature=self.signature))

@@ -14,7 +14,14 @@ import msgspec
 
 from penstock.adapters.loopback.answer import Answer
 from penstock.adapters.loopback.anthropic_encoder import AnthropicEncoder
-from penstock.adapters.loopback.encoder import AnswerContext, encode_event, needs_parts, part_segments, to_object
+from penstock.adapters.loopback.encoder import (
+    AnswerContext,
+    Segment,
+    encode_event,
+    needs_parts,
+    part_segments,
+    to_object,
+)
 from penstock.adapters.loopback.parts import (
     Block,
     Declined,
@@ -51,10 +58,10 @@ class AnthropicPartsEncoder(AnthropicEncoder):
 
     def body(self) -> _Events:
         """Yield the events of all parts, without pauses."""
-        for _, events in self.segments():
-            yield from events
+        for segment in self.segments():
+            yield from segment.events
 
-    def segments(self) -> Iterator[tuple[float, _Events]]:
+    def segments(self) -> Iterator[Segment]:
         """Yield the events between the pauses."""
         return part_segments(self._answer, self._part, self._end_text)
 

@@ -18,6 +18,7 @@ __all__ = [
     "AnswerEncoder",
     "ErrorEncoder",
     "EventStream",
+    "Segment",
     "encode_event",
     "encode_openai_error",
     "interleave",
@@ -50,6 +51,20 @@ class AnswerContext(msgspec.Struct, frozen=True, kw_only=True):
     """How many likely tokens are asked for at each place, besides the probabilities themselves; None: neither."""
 
 
+class Segment(msgspec.Struct, frozen=True):
+    """A piece of an answer's body, without pauses.
+
+    Attributes:
+        events: the events; the flag says whether an event is a token, which is paced and counted.
+        pause: the seconds of silence before it.
+        tokens: how many of the events are tokens, at most; None: as many as the answer has.
+    """
+
+    events: Iterator[tuple[bool, bytes]]
+    pause: float = 0.0
+    tokens: int | None = None
+
+
 class AnswerEncoder(Protocol):
     """Encodes one answer in one wire format, lazily, as whole events in bytes; one object serves one response.
 
@@ -70,11 +85,8 @@ class AnswerEncoder(Protocol):
     def body(self) -> Iterator[tuple[bool, bytes]]:
         """Yield the events of the answer; the flag says whether an event is a token, which is paced and counted."""
 
-    def segments(self) -> Iterator[tuple[float, Iterator[tuple[bool, bytes]]]]:
-        """Yield the body in pieces, each with the seconds of silence before it.
-
-        Each piece must be read to its end before the next one is taken.
-        """
+    def segments(self) -> Iterator[Segment]:
+        """Yield the body in pieces. Each must be read to its end before the next one is taken."""
 
     def closing(self) -> Iterator[bytes]:
         """Yield the events after the last token: finish reason, usage, end marker."""
@@ -107,9 +119,9 @@ class EventStream:
         """Yield the events of the answer."""
         raise NotImplementedError
 
-    def segments(self) -> Iterator[tuple[float, Iterator[tuple[bool, bytes]]]]:
+    def segments(self) -> Iterator[Segment]:
         """Yield the body in one piece."""
-        yield 0.0, self.body()
+        yield Segment(self.body())
 
     @property
     def event_end(self) -> bytes:
@@ -175,7 +187,7 @@ def needs_parts(answer: Answer, context: AnswerContext) -> bool:
 
 def part_segments(
     answer: Answer, encode: Callable[[Part], Iterator[tuple[bool, bytes]]], end: Callable[[], Iterator[bytes]]
-) -> Iterator[tuple[float, Iterator[tuple[bool, bytes]]]]:
+) -> Iterator[Segment]:
     """Yield the parts of an answer, encoded, in the pieces between its pauses.
 
     ``end`` yields what follows the last part, such as the end of the text that it was.
@@ -190,7 +202,8 @@ def part_segments(
 
     pieces = list(split_at_pauses(answer.content))
     for number, (pause, parts) in enumerate(pieces, 1):
-        yield pause, encoded(parts, is_last=number == len(pieces))
+        events = encoded(parts, is_last=number == len(pieces))
+        yield Segment(events, pause, sum(part.token_count for part in parts))
 
 
 def with_logprobs(said: Said, answer: Answer, context: AnswerContext) -> Iterator[tuple[str, TokenLogprob | None]]:

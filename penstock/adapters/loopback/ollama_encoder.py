@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from penstock.adapters.loopback.answer import Answer, ScriptedCall
-from penstock.adapters.loopback.encoder import AnswerContext, repeat_tokens, to_object, to_usage
+from penstock.adapters.loopback.encoder import AnswerContext, Segment, repeat_tokens, to_object, to_usage
 
 __all__ = ["OllamaEncoder", "encode_json_line", "encode_ollama_error"]
 
@@ -64,9 +64,9 @@ class OllamaEncoder:
             calls = [self._call(index, call)]
             yield True, self._line({"role": "assistant", "content": "", "tool_calls": calls})
 
-    def segments(self) -> Iterator[tuple[float, Iterator[tuple[bool, bytes]]]]:
+    def segments(self) -> Iterator[Segment]:
         """Yield the body in one piece."""
-        yield 0.0, self.body()
+        yield Segment(self.body())
 
     def closing(self) -> Iterator[bytes]:
         """Yield the line with ``done``, counts and durations."""

@@ -12,6 +12,7 @@ from typing import Any
 from penstock.adapters.loopback.answer import Answer
 from penstock.adapters.loopback.encoder import (
     AnswerContext,
+    Segment,
     needs_parts,
     openai_logprobs,
     part_segments,
@@ -40,10 +41,10 @@ class OllamaPartsEncoder(OllamaEncoder):
 
     def body(self) -> _Events:
         """Yield the lines of all parts, without pauses."""
-        for _, events in self.segments():
-            yield from events
+        for segment in self.segments():
+            yield from segment.events
 
-    def segments(self) -> Iterator[tuple[float, _Events]]:
+    def segments(self) -> Iterator[Segment]:
         """Yield the lines between the pauses."""
         return part_segments(self._answer, self._part, lambda: iter(()))
 

@@ -123,9 +123,9 @@ class Said:
 
     text: str = ""
     _: KW_ONLY
-    citations: tuple[Source, ...] = ()
-    tokens: tuple[str, ...] | None = None
-    logprobs: tuple[TokenLogprob, ...] | None = None
+    citations: Sequence[Source] = ()
+    tokens: Sequence[str] | None = None
+    logprobs: Sequence[TokenLogprob] | None = None
     phase: Phase | None = None
 
     def __post_init__(self) -> None:
@@ -136,7 +136,7 @@ class Said:
         if self.logprobs is not None:
             self._take_tokens("logprobs", tuple(one.token for one in self.logprobs))
         elif self.tokens is not None:
-            self._take_tokens("tokens", self.tokens)
+            self._take_tokens("tokens", tuple(self.tokens))
         check_choice("phase", self.phase, (None, *get_args(Phase)))
         if not self.text:
             raise OptionError("text", self.text, "at least one character")
@@ -147,7 +147,7 @@ class Said:
     def _take_tokens(self, name: str, tokens: tuple[str, ...]) -> None:
         text = "".join(tokens)
         check_text(name, text)
-        if self.text not in ("", text) or self.tokens not in (None, tokens):
+        if self.text not in ("", text) or (self.tokens is not None and tuple(self.tokens) != tokens):
             raise OptionError(name, tokens, "tokens that make the text when they are joined")
         object.__setattr__(self, "tokens", tokens)
         object.__setattr__(self, "text", text)
@@ -247,7 +247,7 @@ class Search:
     """
 
     query: str
-    results: tuple[Found, ...] | None = ()
+    results: Sequence[Found] | None = ()
     _: KW_ONLY
     error: str | None = None
     id: str | None = None
@@ -397,7 +397,7 @@ class Picture:
     mime: str = "image/png"
     _: KW_ONLY
     url: str | None = None
-    previews: tuple[bytes | str, ...] = ()
+    previews: Sequence[bytes | str] = ()
 
     def __post_init__(self) -> None:
         _take_data(self)

@@ -169,7 +169,12 @@ def client_item(call: ScriptedCall, call_id: str) -> dict[str, Any]:
         case "tool_search":
             item |= {"execution": "client", "arguments": action}
         case "shell":
-            item |= {"action": action, "environment": {"type": "local"}}
-        case _:
-            item["action"] = action
+            limits: dict[str, Any] = {"commands": [], "max_output_length": None, "timeout_ms": None}
+            item |= {"action": _filled(limits, action), "environment": {"type": "local"}}
+        case "local_shell":
+            item["action"] = _filled({"type": "exec", "command": [], "env": {}}, action)
     return item
+
+
+def _filled(defaults: dict[str, Any], action: Any) -> Any:
+    return defaults | action if isinstance(action, dict) else action

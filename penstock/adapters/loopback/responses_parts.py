@@ -10,6 +10,7 @@ import msgspec
 from penstock.adapters.loopback.answer import Answer
 from penstock.adapters.loopback.encoder import (
     AnswerContext,
+    Segment,
     encode_event,
     needs_parts,
     openai_logprobs,
@@ -92,10 +93,10 @@ class ResponsesPartsEncoder(ResponsesEncoder):
 
     def body(self) -> _Events:
         """Yield the events of all parts, without pauses."""
-        for _, events in self.segments():
-            yield from events
+        for segment in self.segments():
+            yield from segment.events
 
-    def segments(self) -> Iterator[tuple[float, _Events]]:
+    def segments(self) -> Iterator[Segment]:
         """Yield the events between the pauses."""
         return part_segments(self._answer, self._part, self._end_text)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import msgspec
 
 from penstock.adapters.loopback.answer import Answer
-from penstock.adapters.loopback.encoder import AnswerContext
+from penstock.adapters.loopback.encoder import AnswerContext, Segment
 from penstock.adapters.loopback.responses_parts import make_responses_encoder
 
 __all__ = ["KeptResponse", "KeptResponses", "ResumedEncoder"]
@@ -82,9 +82,9 @@ class ResumedEncoder:
         """Yield the rest of the answer."""
         return (event for event in self._encoder.body() if self._is_new())
 
-    def segments(self) -> Iterator[tuple[float, Iterator[tuple[bool, bytes]]]]:
+    def segments(self) -> Iterator[Segment]:
         """Yield the rest of the answer, without its pauses."""
-        yield 0.0, self.body()
+        yield Segment(self.body())
 
     def closing(self) -> Iterator[bytes]:
         """Yield the rest of the closing."""

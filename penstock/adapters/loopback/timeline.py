@@ -286,12 +286,13 @@ class _StreamedBody:
         first, interval, batch = answer.first_token_delay, answer.interval_s, answer.batch or 1
         paced = bool(first or interval)
         simple = not (answer.comments or answer.timestamps or answer.bom)
-        last = answer.paced_count - 1
         count = 0
         waited = -1
-        for pause, events in self._encoder.segments():
-            if pause:
-                first += pause
+        for segment in self._encoder.segments():
+            events = segment.events
+            last = count + (answer.paced_count if segment.tokens is None else segment.tokens) - 1
+            if segment.pause:
+                first += segment.pause
                 yield WaitUntil(first + max(count - 1, 0) * interval)
                 waited = -1
             while True:
