@@ -78,7 +78,11 @@ def _code(ran: Ran) -> HostedItem:
 
 def _mcp(tool: ServerTool) -> HostedItem:
     item = {"type": "mcp_call", "approval_request_id": None, "name": tool.name, "server_label": tool.server}
-    output, error = (None, tool.output_text) if tool.failed else (tool.output_text if tool.has_result else None, None)
+    output: str | None = tool.output_text if tool.has_result else None
+    error: dict[str, Any] | None = None
+    if tool.failed:
+        error = {"type": "mcp_tool_execution_error", "content": [{"type": "text", "text": output or ""}]}
+        output = None
     status = "failed" if tool.failed else "completed"
     return HostedItem(
         added=item | {"arguments": "", "output": None, "error": None},

@@ -291,10 +291,13 @@ class ResponsesPartsEncoder(ResponsesEncoder):
 
     def _final(self) -> dict[str, Any]:
         final = super()._final()
+        if self._answer.send_usage == "never":
+            return final
+        usage = to_usage(self._answer, self._context)
+        counts = responses_usage(usage)
+        counts["input_tokens_details"]["cache_write_tokens"] = usage.cache_write_tokens or 0
         cost = self._answer.metadata.get("cost")
-        if cost is not None and self._answer.send_usage != "never":
-            final["usage"] = responses_usage(to_usage(self._answer, self._context)) | {"cost": cost}
-        return final
+        return final | {"usage": counts if cost is None else counts | {"cost": cost}}
 
     def _response(self, status: str) -> dict[str, Any]:
         metadata = self._answer.metadata

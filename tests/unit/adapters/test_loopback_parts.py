@@ -352,7 +352,8 @@ def test_failed_tools_say_so_in_each_apis_way() -> None:
     assert results[3]["is_error"] is True
     items = whole(failed, "responses")["output"]
     assert [item["status"] for item in items] == ["failed"] * 4
-    assert (items[2]["error"], items[3]["error"], items[3]["output"]) == ("url_not_allowed", "gone", None)
+    assert (items[2]["error"], items[3]["output"]) == ("url_not_allowed", None)
+    assert items[3]["error"] == {"type": "mcp_tool_execution_error", "content": [{"type": "text", "text": "gone"}]}
     parts = whole(failed, "gemini")["candidates"][0]["content"]["parts"]
     assert parts[1]["toolResponse"]["response"] == {"error": "max_uses_exceeded"}
     assert parts[3]["codeExecutionResult"]["outcome"] == "OUTCOME_FAILED"
