@@ -129,8 +129,11 @@ class Answer:
         take_tuple(self, "tool_calls", ScriptedCall, "a list of ScriptedCall")
         take_tuple(self, "choices", Answer, "a list of Answer")
         self._check_parts()
-        if any(choice.choices for choice in self.choices):
-            raise OptionError("choices", self.choices, "answers that have no choices of their own")
+        if any(choice.choices or choice.parts for choice in self.choices):
+            raise OptionError("choices", self.choices, "answers that have neither choices of their own nor parts")
+        calls = [call for answer in (self, *self.choices) for call in answer.tool_calls]
+        if (self.repeat or self.choices) and any(call.type != "function" for call in calls):
+            raise OptionError("tool_calls", calls, "functions, if there are choices or repeated tokens")
         object.__setattr__(self, "headers", check_headers(self.headers))
         take_tuple(self, "faults", get_args(StreamFault), "a list of stream faults")
         take_tuple(self, "resumptions", (list, tuple), "lists of stream faults")

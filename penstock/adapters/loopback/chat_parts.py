@@ -184,7 +184,7 @@ class ChatPartsEncoder(ChatEncoder):
             self._entries.append(entry)
             yield True, self._delta({"content": "", "reasoning_details": [entry]})
             return
-        is_signed = bool(thought.signature)
+        is_signed = bool(thought.signature and self._answer.parts)
         name = "reasoning" if is_signed else self._answer.reasoning_field
         entry = {"type": "reasoning.text", "format": _FORMAT, "index": index}
         for piece in thought.pieces:
@@ -224,7 +224,7 @@ class ChatPartsEncoder(ChatEncoder):
         index = len(self._calls)
         kind, field = ("function", "arguments") if call.type == "function" else ("custom", "input")
         begun: dict[str, Any] = {"id": call.id or self.call_id(0, index), "type": kind}
-        if call.signature:
+        if call.signature and self._answer.parts:
             begun["extra_content"] = {"google": {"thought_signature": call.signature}}
         self._calls.append(begun | {kind: {"name": call.name, field: call.arguments}})
         yield False, self._delta({"tool_calls": [{"index": index, **begun, kind: {"name": call.name, field: ""}}]})

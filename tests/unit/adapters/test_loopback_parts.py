@@ -79,6 +79,7 @@ PARTS: tuple[Part, ...] = (
     ScriptedCall("sql", "SELECT 1", id="c2", type="custom"),
 )
 ALL = Answer(parts=PARTS)
+CUSTOM = ScriptedCall("sql", "SELECT 1", id="c2", type="custom")
 
 
 def encode(answer: Answer, name: str, **more: Any) -> list[Any]:
@@ -174,6 +175,9 @@ def of(*parts: Part, **more: Any) -> Answer:
         (lambda: Answer(metadata={"cost": 1}, repeat=5), "repeat", "nothing if there is metadata"),
         (lambda: Answer(metadata={"cost": 1}, choices=(Answer(),)), "choices", "nothing if there is metadata"),
         (lambda: Answer(logprobs=True), "logprobs", "'asked'"),  # type: ignore[arg-type]
+        (lambda: Answer(choices=(Answer(parts=[Said("a")]),)), "choices", "nor parts"),
+        (lambda: Answer(choices=(Answer(tool_calls=(CUSTOM,)),)), "tool_calls", "functions, if there are choices"),
+        (lambda: Answer(repeat=9, tool_calls=(CUSTOM,)), "tool_calls", "functions, if there are choices"),
     ],
 )
 def test_a_value_that_is_not_allowed_is_refused_by_name(make: Callable[[], object], field: str, allowed: str) -> None:
@@ -671,6 +675,17 @@ def test_probabilities_are_sent_if_the_request_asks_or_the_answer_has_them(name:
     assert likely(own, name) == [("y", -2.0, 2)]
     assert [token for token, *_ in likely(own, name, top_logprobs=0)] == ["x", "y"]
     assert likely(own.replace(logprobs="never"), name, top_logprobs=0) == []
+
+
+def test_a_plain_answer_says_nothing_else_if_probabilities_are_asked_for() -> None:
+    answer = Answer("a", reasoning="hm", signature="c2ln", tool_calls=(ScriptedCall("f", signature="c2ln"),))
+    for name in ("chat", "ollama"):
+        assert "c2ln" not in json.dumps(streamed(answer, name, top_logprobs=0))
+    plain, asked = (streamed(answer, "chat", top_logprobs=count) for count in (None, 0))
+    for chunk in asked:
+        for choice in chunk["choices"]:
+            choice["logprobs"] = None
+    assert asked == plain
 
 
 def test_a_whole_answer_has_its_probabilities_too() -> None:
