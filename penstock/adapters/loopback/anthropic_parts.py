@@ -134,8 +134,8 @@ class AnthropicPartsEncoder(AnthropicEncoder):
                 block["citations"].append(citation)
                 yield False, self._delta(index, {"type": "citations_delta", "citation": citation})
         index, told = self._open
+        told["text"] += "".join(tokens)
         for token in tokens:
-            told["text"] += token
             yield True, self._text_delta(index, token)
         if sources:
             for event in self._end_text():

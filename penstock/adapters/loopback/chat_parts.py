@@ -123,8 +123,8 @@ class ChatPartsEncoder(ChatEncoder):
             case Thought():
                 yield from self._think(part)
             case Declined():
+                self._join("refusal", part.text)
                 for piece in part.pieces:
-                    self._join("refusal", piece)
                     yield True, self._delta({"refusal": piece})
             case Search() | Ran() | ServerTool():
                 yield from self._tool(part)
@@ -145,8 +145,8 @@ class ChatPartsEncoder(ChatEncoder):
 
     def _say(self, said: Said) -> _Events:
         start = len(self._said)
+        self._said += said.text
         for piece, token in with_logprobs(said, self._answer, self._context):
-            self._said += piece
             if token is None:
                 yield True, self._choices[0].delta("content", piece)
             else:
@@ -187,8 +187,9 @@ class ChatPartsEncoder(ChatEncoder):
         is_signed = bool(thought.signature and self._answer.parts)
         name = "reasoning" if is_signed else self._answer.reasoning_field
         entry = {"type": "reasoning.text", "format": _FORMAT, "index": index}
+        if thought.text:
+            self._join(name, thought.text)
         for piece in thought.pieces:
-            self._join(name, piece)
             details = {"reasoning_details": [entry | {"text": piece}]} if is_signed else {}
             yield True, self._delta({"content": "", name: piece, **details} if is_signed else {name: piece})
         if is_signed:
@@ -234,8 +235,8 @@ class ChatPartsEncoder(ChatEncoder):
 
     # --- chunks ------------------------------------------------------------------------------------------------------
 
-    def _join(self, name: str, piece: str) -> None:
-        self._message[name] = (self._message.get(name) or "") + piece
+    def _join(self, name: str, text: str) -> None:
+        self._message[name] = (self._message.get(name) or "") + text
 
     def _delta(self, delta: dict[str, Any], logprobs: dict[str, Any] | None = None) -> bytes:
         choice = {"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": None}

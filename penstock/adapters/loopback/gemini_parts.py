@@ -103,6 +103,7 @@ class GeminiPartsEncoder(GeminiEncoder):
         self._signature = ""  # of thoughts, until a part comes that can have it
         self._tools = 0
         self._feedback = answer.metadata.get("prompt_feedback")
+        self._prompt = super()._prompt_usage()
 
     def body(self) -> _Events:
         """Yield the events of all parts, without pauses."""
@@ -138,8 +139,9 @@ class GeminiPartsEncoder(GeminiEncoder):
             case Said():
                 yield from self._say(part)
             case Declined():
+                self._append(part.text, {})
+                self._said += part.text
                 for piece in part.pieces:
-                    self._said += piece
                     yield True, self._text(piece)
             case Thought(redacted=None):
                 yield from self._think(part)
@@ -161,8 +163,9 @@ class GeminiPartsEncoder(GeminiEncoder):
 
     def _say(self, said: Said) -> _Events:
         before = self._said
+        self._append(said.text, {})
+        self._said += said.text
         for piece, token in with_logprobs(said, self._answer, self._context):
-            self._said += piece
             if token is None:
                 yield True, self._text(piece)
             else:
@@ -174,8 +177,9 @@ class GeminiPartsEncoder(GeminiEncoder):
     def _think(self, thought: Thought) -> _Events:
         if self._signature:
             yield False, self._send(self._signed({"text": ""}))
+        if thought.text:
+            self._append(thought.text, {"thought": True})
         for piece in thought.pieces:
-            self._append(piece, {"thought": True})
             yield True, self._part(0, {"text": piece, "thought": True})
         self._signature = thought.signature or ""
 
@@ -191,17 +195,16 @@ class GeminiPartsEncoder(GeminiEncoder):
     # --- events ------------------------------------------------------------------------------------------------------
 
     def _text(self, piece: str, fields: dict[str, Any] | None = None) -> bytes:
-        self._append(piece, {})
         candidate = self._parts_of([{"text": piece}]) | (fields or {})
         return self._event(_encode(self._document([candidate], self._prompt_usage())))
 
-    def _append(self, piece: str, kind: dict[str, Any]) -> None:
-        """Collect a piece of text; it continues the part before it if that is of the same kind."""
+    def _append(self, text: str, kind: dict[str, Any]) -> None:
+        """Collect text; it continues the part before it if that is of the same kind."""
         last = self._sent[-1] if self._sent else {}
         if "text" in last and last == {"text": last["text"], **kind}:
-            self._sent[-1] = {"text": last["text"] + piece, **kind}
+            self._sent[-1] = {"text": last["text"] + text, **kind}
         else:
-            self._sent.append({"text": piece, **kind})
+            self._sent.append({"text": text, **kind})
 
     def _send(self, part: dict[str, Any]) -> bytes:
         self._sent.append(part)
@@ -210,6 +213,9 @@ class GeminiPartsEncoder(GeminiEncoder):
     def _signed(self, part: dict[str, Any]) -> dict[str, Any]:
         signature, self._signature = self._signature, ""
         return part | {"thoughtSignature": signature} if signature else part
+
+    def _prompt_usage(self) -> dict[str, int] | None:
+        return self._prompt  # counted once: each event has it
 
     def _raw(self, event: RawEvent) -> bytes:
         return encode_event(event.encoded, self._line_ending, (event.event or "").encode())

@@ -58,8 +58,8 @@ class OllamaPartsEncoder(OllamaEncoder):
     def _part(self, part: Part) -> _Events:
         match part:
             case Said():
+                self._message["content"] += part.text
                 for piece, token in with_logprobs(part, self._answer, self._context):
-                    self._message["content"] += piece
                     if token is None:
                         yield True, self.text(piece)
                     else:
@@ -67,12 +67,13 @@ class OllamaPartsEncoder(OllamaEncoder):
                         self._logprobs += likely
                         yield True, self._fields({"content": piece}, logprobs=likely)
             case Thought(redacted=None):
+                if part.text:
+                    self._message["thinking"] = self._message.get("thinking", "") + part.text
                 for piece in part.pieces:
-                    self._message["thinking"] = self._message.get("thinking", "") + piece
                     yield True, self._fields({"thinking": piece})
             case Declined():
+                self._message["content"] += part.text
                 for piece in part.pieces:
-                    self._message["content"] += piece
                     yield True, self.text(piece)
             case Picture() if part.encoded:
                 self._message.setdefault("images", []).append(part.encoded)

@@ -144,8 +144,8 @@ class ResponsesPartsEncoder(ResponsesEncoder):
         text = self._open
         assert text is not None
         start = len(text.said)
+        text.said += said.text
         for piece, token in with_logprobs(said, self._answer, self._context):
-            text.said += piece
             made = [] if token is None else openai_logprobs([token])
             text.logprobs += made
             yield True, self._named_event("response.output_text.delta", **text.at, delta=piece, logprobs=made)
