@@ -26,11 +26,13 @@ from penstock.adapters.loopback.parts import (
     Block,
     Declined,
     Part,
+    Picture,
     Ran,
     RawEvent,
     Said,
     Search,
     ServerTool,
+    Sound,
     Source,
     Thought,
 )
@@ -86,6 +88,8 @@ class AnthropicPartsEncoder(AnthropicEncoder):
     # --- parts -------------------------------------------------------------------------------------------------------
 
     def _part(self, part: Part) -> _Events:
+        if _is_left_out(part):
+            return
         if not isinstance(part, (Said, Declined, RawEvent)):
             for event in self._end_text():
                 yield False, event
@@ -100,14 +104,14 @@ class AnthropicPartsEncoder(AnthropicEncoder):
                 yield from self._block({"type": "redacted_thinking", "data": data})
             case Search() | Ran() | ServerTool():
                 yield from self._tool(part)
-            case ScriptedCall(type="function"):
+            case ScriptedCall():
                 number = self._counts["calls"]
                 self._counts["calls"] += 1
                 self._content.append(self._call_block(number, part) | {"input": to_object(part)})
                 yield from self._call(number, part)
             case RawEvent():
                 yield True, encode_event(part.encoded, self._line_ending, part.name.encode())
-            case Block(dialect="anthropic"):
+            case Block():
                 yield from self._block(part.data)
 
     def _say(self, said: Said) -> _Events:
@@ -233,6 +237,16 @@ class AnthropicPartsEncoder(AnthropicEncoder):
             usage["service_tier"] = metadata["service_tier"]
         details = metadata.get("usage_details")
         return usage | details if isinstance(details, dict) else usage
+
+
+def _is_left_out(part: Part) -> bool:
+    """Whether the API has no form for the part."""
+    match part:
+        case ScriptedCall():
+            return part.type != "function"
+        case Block():
+            return part.dialect != "anthropic"
+    return isinstance(part, (Picture, Sound))
 
 
 def _cut(tokens: list[str], low: int, high: int) -> list[str]:

@@ -9,7 +9,7 @@ import msgspec
 from penstock.adapters.loopback.parts import Picture, Ran, Search, ServerTool
 from penstock.adapters.loopback.pieces import ScriptedCall
 
-__all__ = ["HostedItem", "client_item", "hosted_item", "picture_item"]
+__all__ = ["HostedItem", "client_item", "hosted_item", "is_hosted", "picture_item"]
 
 _GENERIC = frozenset({"collections_search", "document_search", "web_fetch", "x_search"})
 """Further tools, of other servers that speak the Responses API."""
@@ -38,8 +38,13 @@ class HostedItem(msgspec.Struct, frozen=True, kw_only=True):
     output: dict[str, Any] | None = None
 
 
-def hosted_item(tool: Search | Ran | ServerTool, call_id: str) -> HostedItem | None:
-    """Return the item of a tool; None: the API has no form for it. ``call_id``: for items that have one."""
+def is_hosted(name: str) -> bool:
+    """Tell whether the API has a form for a tool of this name that is not of an MCP server."""
+    return name in _GENERIC or name in ("file_search", "shell", "tool_search")
+
+
+def hosted_item(tool: Search | Ran | ServerTool, call_id: str) -> HostedItem:
+    """Return the item of a tool. ``call_id``: for items that have one."""
     match tool:
         case Search():
             return _search(tool)
@@ -51,7 +56,7 @@ def hosted_item(tool: Search | Ran | ServerTool, call_id: str) -> HostedItem | N
             return _file_search(tool)
         case ServerTool(name="shell" | "tool_search"):
             return _with_output(tool, call_id)
-    return _generic(tool) if tool.name in _GENERIC else None
+    return _generic(tool)
 
 
 def _search(search: Search) -> HostedItem:
@@ -137,10 +142,8 @@ def _generic(tool: ServerTool) -> HostedItem:
     return HostedItem(added=item, done=item | done, is_told=False)
 
 
-def picture_item(picture: Picture) -> HostedItem | None:
-    """Return the item of a picture; None: it is only an address."""
-    if not picture.encoded:
-        return None
+def picture_item(picture: Picture) -> HostedItem:
+    """Return the item of a picture that has data."""
     form = {"background": "opaque", "output_format": picture.mime.removeprefix("image/"), "quality": "low"}
     done = {"status": "completed", **form, "result": picture.encoded, "size": "1024x1024"}
     kind = {"type": "image_generation_call"}

@@ -34,7 +34,7 @@ from penstock.adapters.loopback.parts import (
 )
 from penstock.adapters.loopback.pieces import ScriptedCall, fragments_of
 from penstock.adapters.loopback.responses_encoder import ResponsesEncoder, responses_usage
-from penstock.adapters.loopback.responses_items import HostedItem, client_item, hosted_item, picture_item
+from penstock.adapters.loopback.responses_items import HostedItem, client_item, hosted_item, is_hosted, picture_item
 
 __all__ = ["ResponsesPartsEncoder", "make_responses_encoder"]
 
@@ -109,6 +109,8 @@ class ResponsesPartsEncoder(ResponsesEncoder):
     # --- parts -------------------------------------------------------------------------------------------------------
 
     def _part(self, part: Part) -> _Events:
+        if _is_left_out(part):
+            return
         if not isinstance(part, (Said, RawEvent)):
             for event in self._end_text():
                 yield False, event
@@ -120,18 +122,16 @@ class ResponsesPartsEncoder(ResponsesEncoder):
             case Declined():
                 yield from self._refuse(part)
             case Search() | Ran() | ServerTool():
-                item = hosted_item(part, part.id or self._made_up("call"))
-                if item is not None:
-                    yield from self._hosted(item, part.id)
+                yield from self._hosted(hosted_item(part, part.id or self._made_up("call")), part.id)
             case Picture():
-                yield from self._picture(part)
+                yield from self._hosted(picture_item(part), None, tuple(map(str, part.previews)))
             case Sound():
                 yield from self._sound(part)
             case ScriptedCall():
                 yield from self._client_call(part)
             case RawEvent():
                 yield True, self._raw(part)
-            case Block(dialect="responses"):
+            case Block():
                 yield False, self._added(part.data)
                 yield True, self._done(part.data)
 
@@ -241,11 +241,6 @@ class ResponsesPartsEncoder(ResponsesEncoder):
             yield False, self._added(output | {"status": "in_progress"})
             yield True, self._done(output)
 
-    def _picture(self, picture: Picture) -> _Events:
-        item = picture_item(picture)
-        if item is not None:
-            yield from self._hosted(item, None, tuple(map(str, picture.previews)))
-
     def _sound(self, sound: Sound) -> _Events:
         at = {"response_id": self.response_id}
         for word in sound.words:
@@ -303,6 +298,18 @@ class ResponsesPartsEncoder(ResponsesEncoder):
         metadata = self._answer.metadata
         told = {field: metadata[name] for name, field in _FIELDS.items() if name in metadata}
         return super()._response(status) | told
+
+
+def _is_left_out(part: Part) -> bool:
+    """Whether the API has no form for the part."""
+    match part:
+        case ServerTool(server=None):
+            return not is_hosted(part.name)
+        case Picture():
+            return not part.encoded
+        case Block():
+            return part.dialect != "responses"
+    return False
 
 
 def _annotation(source: Source, start: int, length: int) -> dict[str, Any] | None:

@@ -559,6 +559,22 @@ def test_a_block_in_an_apis_own_form_is_sent_by_that_api_only(name: str) -> None
         assert said == [name.partition("-")[0]]
 
 
+@EVERY
+def test_what_is_left_out_does_not_divide_a_text(name: str) -> None:
+    others = {
+        "chat": [ScriptedCall("", "{}", type="shell"), Block({}, dialect="ollama")],
+        "responses": [ServerTool("mystery", {}, 1), Picture(url="https://p"), Block({}, dialect="ollama")],
+        "anthropic": [Picture(PNG), Sound(b"x"), CUSTOM, Block({}, dialect="ollama")],
+        "gemini": [Thought(redacted="x"), CUSTOM, Block({}, dialect="ollama")],
+        "ollama": [Search("q"), Sound(b"x"), Picture(url="https://p"), CUSTOM, Block({}, dialect="chat")],
+    }
+    left_out: list[Part] = others[name.partition("-")[0]]  # type: ignore[assignment]
+    plain, divided = of(Said("a"), Said("b")), of(Said("a"), *left_out, Said("b"))
+    unpaid = Usage(input_tokens=1, output_tokens=1)
+    assert streamed(divided.replace(usage=unpaid), name) == streamed(plain.replace(usage=unpaid), name)
+    assert whole(divided.replace(usage=unpaid), name) == whole(plain.replace(usage=unpaid), name)
+
+
 # --- the answer as a whole -------------------------------------------------------------------------------------------
 
 
