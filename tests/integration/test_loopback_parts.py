@@ -363,6 +363,14 @@ def test_a_tool_after_a_stall_is_told_as_without_it(wire: Wire) -> None:
     assert without(told(collector.events, end.text), later) == without(expected(wire), later)
 
 
+def test_a_finish_that_gemini_sends_before_the_result_of_code_ends_nothing() -> None:
+    answer = Answer(parts=[Ran("6*7", "42", takes=0.1, early_finish=True), Said("It is 42.")])
+    options = penstock.RequestOptions(max_retries=0, finish_grace=0.001)
+    with serving({"code": answer}) as server, house(server) as home:
+        end = completed(home.watch(GEMINI, "code", request_options=options))
+    assert (end.text, [type(one) for one in end.server_tools]) == ("It is 42.", [ServerToolCall, ServerToolResult])
+
+
 @EVERY
 def test_an_attempt_that_broke_off_leaves_nothing_of_its_tools(wire: Wire) -> None:
     models = {"once": [ALL.replace(faults=(TruncateAfter(12),)), ALL]}

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import msgspec
 
 from penstock.adapters.loopback.faults import StreamFault, check_headers
-from penstock.adapters.loopback.parts import Declined, Part, Said, Silence, Thought, take_tuple
+from penstock.adapters.loopback.parts import Declined, Part, Said, Silence, Thought, delay_in, take_tuple
 from penstock.adapters.loopback.pieces import ScriptedCall, check_text, split_text
 from penstock.config.checks import check_choice, check_number
 from penstock.errors import OptionError
@@ -252,7 +252,7 @@ class Answer:
     @property
     def paused_s(self) -> float:
         """Seconds of all pauses."""
-        return sum(part.seconds for part in self.parts if isinstance(part, Silence))
+        return sum(part.seconds if isinstance(part, Silence) else delay_in(part) for part in self.parts)
 
     @property
     def full_text(self) -> str:

@@ -16,6 +16,7 @@ from penstock.adapters.loopback.answer import Answer
 from penstock.adapters.loopback.anthropic_encoder import AnthropicEncoder
 from penstock.adapters.loopback.encoder import (
     AnswerContext,
+    PartEvents,
     Segment,
     encode_event,
     needs_parts,
@@ -87,7 +88,7 @@ class AnthropicPartsEncoder(AnthropicEncoder):
 
     # --- parts -------------------------------------------------------------------------------------------------------
 
-    def _part(self, part: Part) -> _Events:
+    def _part(self, part: Part) -> PartEvents:
         if _is_left_out(part):
             return
         if not isinstance(part, (Said, Declined, RawEvent)):
@@ -164,7 +165,7 @@ class AnthropicPartsEncoder(AnthropicEncoder):
             yield False, self._delta(index, {"type": "signature_delta", "signature": signature})
         yield False, self._stop(index)
 
-    def _tool(self, tool: Search | Ran | ServerTool) -> _Events:
+    def _tool(self, tool: Search | Ran | ServerTool) -> PartEvents:
         number = self._counts["tools"]
         self._counts["tools"] += 1
         is_mcp = isinstance(tool, ServerTool) and tool.server is not None
@@ -186,6 +187,7 @@ class AnthropicPartsEncoder(AnthropicEncoder):
         for piece in fragments_of(tool.input_text):
             yield True, self._delta(index, {"type": "input_json_delta", "partial_json": piece})
         yield False, self._stop(index)
+        yield None
         if tool.has_result:
             yield from self._block(_result(tool, call))
 

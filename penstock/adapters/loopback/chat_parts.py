@@ -16,6 +16,7 @@ from penstock.adapters.loopback.answer import Answer
 from penstock.adapters.loopback.chat_encoder import ChatEncoder, chat_usage, finish_reason
 from penstock.adapters.loopback.encoder import (
     AnswerContext,
+    PartEvents,
     Segment,
     encode_event,
     needs_parts,
@@ -116,7 +117,7 @@ class ChatPartsEncoder(ChatEncoder):
 
     # --- parts -------------------------------------------------------------------------------------------------------
 
-    def _part(self, part: Part) -> _Events:
+    def _part(self, part: Part) -> PartEvents:
         match part:
             case Said():
                 yield from self._say(part)
@@ -197,7 +198,7 @@ class ChatPartsEncoder(ChatEncoder):
             signed = {"reasoning_details": [entry | {"signature": thought.signature}]}
             yield False, self._delta({"content": "", **signed})
 
-    def _tool(self, tool: Search | Ran | ServerTool) -> _Events:
+    def _tool(self, tool: Search | Ran | ServerTool) -> PartEvents:
         """A tool that Groq has run: first the call, then the call with its result."""
         call = {"index": self._tools, "type": _tool_type(tool), "arguments": tool.input_text}
         if tool.id is not None:
@@ -206,6 +207,7 @@ class ChatPartsEncoder(ChatEncoder):
         told = self._message.setdefault("executed_tools", [])
         told.append(call)
         yield True, self._delta({"executed_tools": [call | {"output": ""}]})
+        yield None
         if tool.has_result:
             told[-1] = call | _tool_output(tool)
             yield True, self._delta({"executed_tools": told[-1:]})

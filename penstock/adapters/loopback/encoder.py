@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import cycle, islice
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import msgspec
 
 from penstock.adapters.loopback.answer import Answer, ScriptedCall
-from penstock.adapters.loopback.parts import Part, Said, split_at_pauses
+from penstock.adapters.loopback.parts import Part, Said, Silence, delay_in
 from penstock.events import TokenLogprob, Usage
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "AnswerEncoder",
     "ErrorEncoder",
     "EventStream",
+    "PartEvents",
     "Segment",
     "encode_event",
     "encode_openai_error",
@@ -56,13 +57,13 @@ class Segment(msgspec.Struct, frozen=True):
 
     Attributes:
         events: the events; the flag says whether an event is a token, which is paced and counted.
+        has_parts: the number of tokens is not known in advance: only tokens wait for their time.
         pause: the seconds of silence before it.
-        tokens: how many of the events are tokens, at most; None: as many as the answer has.
     """
 
     events: Iterator[tuple[bool, bytes]]
+    has_parts: bool = False
     pause: float = 0.0
-    tokens: int | None = None
 
 
 class AnswerEncoder(Protocol):
@@ -185,25 +186,54 @@ def needs_parts(answer: Answer, context: AnswerContext) -> bool:
     return asked or any(call.type != "function" for call in answer.tool_calls)
 
 
+PartEvents: TypeAlias = Iterator[tuple[bool, bytes] | None]
+"""The events of a part; None stands between the call and the result of a tool."""
+
+
 def part_segments(
-    answer: Answer, encode: Callable[[Part], Iterator[tuple[bool, bytes]]], end: Callable[[], Iterator[bytes]]
+    answer: Answer, encode: Callable[[Part], PartEvents], end: Callable[[], Iterator[bytes]]
 ) -> Iterator[Segment]:
     """Yield the parts of an answer, encoded, in the pieces between its pauses.
 
     ``end`` yields what follows the last part, such as the end of the text that it was.
     """
+    steps = _steps(answer.content, encode, end)
+    ends: list[float] = []
 
-    def encoded(parts: tuple[Part, ...], *, is_last: bool) -> Iterator[tuple[bool, bytes]]:
-        for part in parts:
-            yield from encode(part)
-        if is_last:
-            for event in end():
-                yield False, event
+    def until_pause() -> Iterator[tuple[bool, bytes]]:
+        for step in steps:
+            if isinstance(step, float):
+                ends.append(step)
+                return
+            yield step
 
-    pieces = list(split_at_pauses(answer.content))
-    for number, (pause, parts) in enumerate(pieces, 1):
-        events = encoded(parts, is_last=number == len(pieces))
-        yield Segment(events, pause, sum(part.token_count for part in parts))
+    yield Segment(until_pause(), has_parts=True)
+    while ends:
+        yield Segment(until_pause(), has_parts=True, pause=ends.pop())
+
+
+def _steps(
+    parts: Iterable[Part], encode: Callable[[Part], PartEvents], end: Callable[[], Iterator[bytes]]
+) -> Iterator[tuple[bool, bytes] | float]:
+    """Yield the events of all parts, and the seconds of each pause where it stands.
+
+    A tool takes its time in the APIs that leave it out, too.
+    """
+    for part in parts:
+        if isinstance(part, Silence):
+            yield float(part.seconds)
+            continue
+        delay = float(delay_in(part))
+        for event in encode(part):
+            if event is not None:
+                yield event
+            elif delay:
+                yield delay
+                delay = 0.0
+        if delay:
+            yield delay
+    for last in end():
+        yield False, last
 
 
 def with_logprobs(said: Said, answer: Answer, context: AnswerContext) -> Iterator[tuple[str, TokenLogprob | None]]:

@@ -14,6 +14,7 @@ import msgspec
 from penstock.adapters.loopback.answer import Answer
 from penstock.adapters.loopback.encoder import (
     AnswerContext,
+    PartEvents,
     Segment,
     encode_event,
     needs_parts,
@@ -134,7 +135,7 @@ class GeminiPartsEncoder(GeminiEncoder):
 
     # --- parts -------------------------------------------------------------------------------------------------------
 
-    def _one(self, part: Part) -> _Events:
+    def _one(self, part: Part) -> PartEvents:
         match part:
             case Said():
                 yield from self._say(part)
@@ -183,14 +184,17 @@ class GeminiPartsEncoder(GeminiEncoder):
             yield True, self._part(0, {"text": piece, "thought": True})
         self._signature = thought.signature or ""
 
-    def _tool(self, tool: Search | Ran | ServerTool) -> _Events:
+    def _tool(self, tool: Search | Ran | ServerTool) -> PartEvents:
         identifier = tool.id or f"tool_loopback_{self._context.number}_{self._tools}"
         self._tools += 1
         if isinstance(tool, Search):
             self._grounding.queries.append(tool.query)
-        for made in _tool_parts(tool, identifier):
-            is_call = "executableCode" in made or "toolCall" in made
-            yield True, self._send(self._signed(made) if is_call else made)
+        call, *results = _tool_parts(tool, identifier)
+        early = {"finishReason": "STOP"} if isinstance(tool, Ran) and tool.early_finish else {}
+        yield True, self._send(self._signed(call), early)
+        yield None
+        for result in results:
+            yield True, self._send(result)
 
     # --- events ------------------------------------------------------------------------------------------------------
 
@@ -206,9 +210,10 @@ class GeminiPartsEncoder(GeminiEncoder):
         else:
             self._sent.append({"text": text, **kind})
 
-    def _send(self, part: dict[str, Any]) -> bytes:
+    def _send(self, part: dict[str, Any], fields: dict[str, Any] | None = None) -> bytes:
         self._sent.append(part)
-        return self._part(0, part)
+        candidate = self._parts_of([part]) | (fields or {})
+        return self._event(_encode(self._document([candidate], self._prompt_usage())))
 
     def _signed(self, part: dict[str, Any]) -> dict[str, Any]:
         signature, self._signature = self._signature, ""

@@ -12,6 +12,7 @@ from typing import Any
 from penstock.adapters.loopback.answer import Answer
 from penstock.adapters.loopback.encoder import (
     AnswerContext,
+    PartEvents,
     Segment,
     needs_parts,
     openai_logprobs,
@@ -55,7 +56,7 @@ class OllamaPartsEncoder(OllamaEncoder):
         likely = {"logprobs": self._logprobs} if self._logprobs else {}
         return encode_json_line(self._head | {"message": self._message} | self._done() | likely)
 
-    def _part(self, part: Part) -> _Events:
+    def _part(self, part: Part) -> PartEvents:
         match part:
             case Said():
                 self._message["content"] += part.text

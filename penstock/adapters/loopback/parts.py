@@ -7,7 +7,7 @@ one answer serves all APIs; ``docs/loopback.md`` has a table.
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -33,7 +33,7 @@ __all__ = [
     "Sound",
     "Source",
     "Thought",
-    "split_at_pauses",
+    "delay_in",
     "take_tuple",
 ]
 
@@ -243,6 +243,7 @@ class Search:
         query: what is searched for.
         results: what is found; None: the result does not come, as when the provider pauses.
         error: the search fails with this code (``"max_uses_exceeded"``), in place of results.
+        takes: seconds of silence between call and result.
         id: of the call; None: made up.
     """
 
@@ -250,9 +251,11 @@ class Search:
     results: Sequence[Found] | None = ()
     _: KW_ONLY
     error: str | None = None
+    takes: float = 0.0
     id: str | None = None
 
     def __post_init__(self) -> None:
+        check_number("takes", self.takes, 0, _DAY_S)
         check_text("query", self.query)
         take_tuple(self, "results", Found, "a list of Found, or None", optional=True)
         check_text("error", self.error, optional=True)
@@ -282,6 +285,8 @@ class Ran:
         code: in Python.
         output: what it printed; None: the result does not come.
         failed: the code has raised an error.
+        takes: seconds of silence between code and result.
+        early_finish: Gemini sends its finish reason with the code already, as some of its models do.
         id: of the call; None: made up.
     """
 
@@ -289,9 +294,13 @@ class Ran:
     output: str | None = ""
     _: KW_ONLY
     failed: bool = False
+    takes: float = 0.0
+    early_finish: bool = False
     id: str | None = None
 
     def __post_init__(self) -> None:
+        check_number("takes", self.takes, 0, _DAY_S)
+        check_choice("early_finish", self.early_finish, (True, False))
         check_text("code", self.code)
         check_text("output", self.output, optional=True)
         check_choice("failed", self.failed, (True, False))
@@ -323,6 +332,7 @@ class ServerTool:
         output: the result as JSON; None: it does not come.
         server: the name of the MCP server that has the tool.
         failed: the tool has failed, and ``output`` says why.
+        takes: seconds of silence between call and result.
         id: of the call; None: made up.
     """
 
@@ -332,9 +342,11 @@ class ServerTool:
     _: KW_ONLY
     server: str | None = None
     failed: bool = False
+    takes: float = 0.0
     id: str | None = None
 
     def __post_init__(self) -> None:
+        check_number("takes", self.takes, 0, _DAY_S)
         check_text("name", self.name)
         if not self.name:
             raise OptionError("name", self.name, "at least one character")
@@ -555,18 +567,6 @@ Part: TypeAlias = (
 """A part of an answer."""
 
 
-def split_at_pauses(parts: Sequence[Part]) -> Iterator[tuple[float, tuple[Part, ...]]]:
-    """Yield the parts between pauses, each time with the seconds of silence before them.
-
-    >>> list(split_at_pauses([Declined("a"), Silence(0.5), Silence(1), Declined("b")]))
-    [(0.0, (Declined(text='a'),)), (0.5, ()), (1, (Declined(text='b'),))]
-    """
-    pause = 0.0
-    held: list[Part] = []
-    for part in parts:
-        if isinstance(part, Silence):
-            yield pause, tuple(held)
-            pause, held = part.seconds, []
-        else:
-            held.append(part)
-    yield pause, tuple(held)
+def delay_in(part: Part) -> float:
+    """Return the seconds of silence between a tool's call and its result."""
+    return part.takes if isinstance(part, (Search, Ran, ServerTool)) and part.has_result else 0.0

@@ -10,6 +10,7 @@ import msgspec
 from penstock.adapters.loopback.answer import Answer
 from penstock.adapters.loopback.encoder import (
     AnswerContext,
+    PartEvents,
     Segment,
     encode_event,
     needs_parts,
@@ -108,7 +109,7 @@ class ResponsesPartsEncoder(ResponsesEncoder):
 
     # --- parts -------------------------------------------------------------------------------------------------------
 
-    def _part(self, part: Part) -> _Events:
+    def _part(self, part: Part) -> PartEvents:
         if _is_left_out(part):
             return
         if not isinstance(part, (Said, RawEvent)):
@@ -214,7 +215,7 @@ class ResponsesPartsEncoder(ResponsesEncoder):
 
     # --- tools and media ---------------------------------------------------------------------------------------------
 
-    def _hosted(self, item: HostedItem, identifier: str | None, previews: tuple[str, ...] = ()) -> _Events:
+    def _hosted(self, item: HostedItem, identifier: str | None, previews: tuple[str, ...] = ()) -> PartEvents:
         """A call that the provider runs itself: begun, in progress, done; then its result, if it is an item."""
         kind: str = item.done["type"]
         own = identifier if item.done.get("call_id") is None else None
@@ -233,9 +234,12 @@ class ResponsesPartsEncoder(ResponsesEncoder):
             shown = {"partial_image_index": number, "partial_image_b64": data}
             form = {"output_format": item.done["output_format"]}
             yield True, self._named_event(f"response.{kind}.partial_image", **at, **shown, **form)
+        if item.output is None:
+            yield None
         if item.is_told and item.done.get("status") != "failed":
             yield False, self._named_event(f"response.{kind}.completed", **at)
         yield True, self._done({"id": item_id, **item.done})
+        yield None
         if item.output is not None:
             output = {"id": self._made_up(f"{kind}_output"), **item.output}
             yield False, self._added(output | {"status": "in_progress"})

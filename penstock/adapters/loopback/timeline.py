@@ -269,6 +269,8 @@ class _StreamedBody:
         self._encoder = encoder
         self._faults = sorted(_in_body(answer.faults), key=_position)
         self._events = 0
+        self._first = answer.first_token_delay  # and the pauses so far
+        self._count = 0  # tokens of parts
         self._mark = b"\xef\xbb\xbf" if answer.bom else b""
 
     def steps(self) -> Iterator[TimelineStep]:
@@ -282,39 +284,59 @@ class _StreamedBody:
 
     def _tokens(self) -> Generator[TimelineStep, None, bool]:
         """Yield the steps between opening and closing; returns whether a fault has ended the answer."""
-        answer = self._answer
-        first, interval, batch = answer.first_token_delay, answer.interval_s, answer.batch or 1
-        paced = bool(first or interval)
-        simple = not (answer.comments or answer.timestamps or answer.bom)
-        count = 0
-        waited = -1
         for segment in self._encoder.segments():
-            events = segment.events
-            last = count + (answer.paced_count if segment.tokens is None else segment.tokens) - 1
             if segment.pause:
-                first += segment.pause
-                yield WaitUntil(first + max(count - 1, 0) * interval)
-                waited = -1
-            while True:
-                while self._faults and _position(self._faults[0]) <= count:
-                    if (yield from self._fault(self._faults.pop(0))):
-                        return True
-                if paced and count > waited and count <= last and count % batch == 0:
-                    # Before the event is encoded, so that its time stamp is the time it is sent.
-                    yield WaitUntil(first + min(count + batch - 1, last) * interval)
-                    waited = count
-                token, event = next(events, (False, b""))
-                if not event:
-                    break
-                if simple:
-                    yield event
-                else:
-                    yield from self._sent(event)
-                count += token
+                self._first += segment.pause
+                yield WaitUntil(self._first + max(self._count - 1, 0) * self._answer.interval_s)
+            if (yield from self._parts(segment.events) if segment.has_parts else self._plain(segment.events)):
+                return True
         for fault in self._faults:
             if (yield from self._fault(fault)):
                 return True
         return False
+
+    def _plain(self, events: Iterator[tuple[bool, bytes]]) -> Generator[TimelineStep, None, bool]:
+        answer = self._answer
+        first, interval, batch = self._first, answer.interval_s, answer.batch or 1
+        paced = bool(first or interval)
+        simple = not (answer.comments or answer.timestamps or answer.bom)
+        last = answer.paced_count - 1
+        count = 0
+        waited = -1
+        while True:
+            while self._faults and _position(self._faults[0]) <= count:
+                if (yield from self._fault(self._faults.pop(0))):
+                    return True
+            if paced and count > waited and count <= last and count % batch == 0:
+                # Before the event is encoded, so that its time stamp is the time it is sent.
+                yield WaitUntil(first + min(count + batch - 1, last) * interval)
+                waited = count
+            token, event = next(events, (False, b""))
+            if not event:
+                return False
+            if simple:
+                yield event
+            else:
+                yield from self._sent(event)
+            count += token
+
+    def _parts(self, events: Iterator[tuple[bool, bytes]]) -> Generator[TimelineStep, None, bool]:
+        """Yield the steps of parts between two pauses. A token waits for its time; other events do not."""
+        interval, batch = self._answer.interval_s, self._answer.batch or 1
+        paced = bool(self._answer.first_token_delay or interval)
+        last = self._answer.paced_count - 1
+        while True:
+            while self._faults and _position(self._faults[0]) <= self._count:
+                if (yield from self._fault(self._faults.pop(0))):
+                    return True
+            token, event = next(events, (False, b""))
+            if not event:
+                return False
+            count = self._count
+            if token and paced and count % batch == 0:
+                yield WaitUntil(self._first + max(count, min(count + batch - 1, last)) * interval)
+            yield from self._sent(event)
+            self._count += token
 
     def _sent(self, event: bytes) -> Iterator[bytes]:
         comments = self._answer.comments

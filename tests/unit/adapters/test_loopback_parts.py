@@ -141,6 +141,10 @@ def of(*parts: Part, **more: Any) -> Answer:
         (lambda: Search("q", id=""), "id", "1 to 256"),
         (lambda: Found(5), "url", "a string"),  # type: ignore[arg-type]
         (lambda: Ran("x", failed=1), "failed", "True"),  # type: ignore[arg-type]
+        (lambda: Ran("x", early_finish=1), "early_finish", "True"),  # type: ignore[arg-type]
+        (lambda: Ran("x", takes=-1), "takes", "0"),
+        (lambda: Search("x", takes="1"), "takes", "0"),  # type: ignore[arg-type]
+        (lambda: ServerTool("x", takes=90_000), "takes", "86400"),
         (lambda: ServerTool(""), "name", "at least one character"),
         (lambda: ServerTool("f", [1]), "input", "a dict"),
         (lambda: ServerTool("f", {"x": object()}), "input", "a dict"),
@@ -764,11 +768,62 @@ def test_a_pause_is_due_after_what_precedes_it_and_delays_what_follows(name: str
     ]
 
 
+TOOLS: dict[str, Part] = {
+    "search": Search("q", [Found("u")], takes=2),
+    "code": Ran("print(1)", "RESULT", takes=2),
+    "mcp": ServerTool("f", {}, "RESULT", server="s", takes=2),
+    "shell": ServerTool("shell", {}, "RESULT", takes=2),
+    "unknown": ServerTool("mystery", {}, "RESULT", takes=2),
+}
+
+
+@EVERY
+@pytest.mark.parametrize("tool", TOOLS)
+def test_a_tool_takes_its_time_between_call_and_result(name: str, tool: str) -> None:
+    answer = of(Said("a"), TOOLS[tool], Silence(1), Said("b"))
+    before, after, last = (b"".join(group) for group in between_waits(encode(answer, name)))
+    marks = [b"RESULT", b"sources", b"web_search_result", b"toolResponse", b"search_results"]
+    assert b'"a"' in before
+    assert not any(mark in before for mark in marks)
+    assert b'"b"' in last
+    is_said = name != "ollama" and not (name == "responses" and tool == "unknown")
+    assert any(mark in after for mark in marks) == is_said
+    assert waits(encode(answer, name)) == [2, 3]
+    paced = waits(encode(answer.replace(pace=10), name))
+    assert paced == sorted(paced)
+    assert paced[-1] >= 3 + 10
+    assert answer.paused_s == 3
+
+
+def between_waits(steps: list[Any]) -> list[list[bytes]]:
+    """The events before, between and after the steps that wait."""
+    groups: list[list[bytes]] = [[]]
+    for step in steps:
+        if isinstance(step, WaitUntil):
+            groups.append([])
+        elif isinstance(step, bytes):
+            groups[-1].append(step)
+    return groups
+
+
+def test_a_tool_without_a_result_takes_no_time() -> None:
+    answer = of(Search("q", None, takes=2), Said("b"))
+    assert (waits(encode(answer, "anthropic")), answer.paused_s) == ([], 0)
+
+
+def test_gemini_may_finish_with_the_code_already() -> None:
+    answer = of(Ran("x", "1", early_finish=True), Said("b"))
+    reasons = [document["candidates"][0].get("finishReason") for document in streamed(answer, "gemini")]
+    assert reasons == ["STOP", None, None, "STOP"]
+    assert whole(answer, "gemini")["candidates"][0]["finishReason"] == "STOP"
+
+
 @EVERY
 def test_a_whole_answer_waits_for_all_its_pauses(name: str) -> None:
-    answer = of(Said(tokens=["a", "b"]), Silence(3), Said("c"), pace=10, first_token_delay=5)
+    parts = (Said(tokens=["a", "b"]), Silence(2), Said("c"), Ran("", "", takes=1))
+    answer = of(*parts, pace=10, first_token_delay=5)
     steps = list(whole_timeline(answer, DIALECTS[name].make_encoder(answer, CONTEXT)))
-    assert waits(steps) == [5 + 3 + 20]
+    assert waits(steps) == [5 + 3 + 10 * (answer.paced_count - 1)]
 
 
 @pytest.mark.parametrize("name", ["chat", "responses", "anthropic", "gemini", "gemini-array"])
