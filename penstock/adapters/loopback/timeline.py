@@ -8,7 +8,7 @@ from typing import Final, TypeAlias
 import msgspec
 
 from penstock.adapters.loopback.answer import Answer, Framing
-from penstock.adapters.loopback.encoder import AnswerEncoder, ErrorEncoder, encode_openai_error
+from penstock.adapters.loopback.encoder import AnswerEncoder, ErrorEncoder, Segment, encode_openai_error
 from penstock.adapters.loopback.faults import (
     DelayFirstByte,
     ErrorFrame,
@@ -284,52 +284,53 @@ class _StreamedBody:
 
     def _tokens(self) -> Generator[TimelineStep, None, bool]:
         """Yield the steps between opening and closing; returns whether a fault has ended the answer."""
-        for segment in self._encoder.segments():
-            if segment.pause:
-                self._first += segment.pause
-                yield WaitUntil(self._first + max(self._count - 1, 0) * self._answer.interval_s)
-            if (yield from self._parts(segment.events) if segment.has_parts else self._plain(segment.events)):
-                return True
-        for fault in self._faults:
-            if (yield from self._fault(fault)):
-                return True
-        return False
-
-    def _plain(self, events: Iterator[tuple[bool, bytes]]) -> Generator[TimelineStep, None, bool]:
         answer = self._answer
-        first, interval, batch = self._first, answer.interval_s, answer.batch or 1
+        first, interval, batch = answer.first_token_delay, answer.interval_s, answer.batch or 1
         paced = bool(first or interval)
         simple = not (answer.comments or answer.timestamps or answer.bom)
         last = answer.paced_count - 1
         count = 0
         waited = -1
-        while True:
-            while self._faults and _position(self._faults[0]) <= count:
-                if (yield from self._fault(self._faults.pop(0))):
+        for segment in self._encoder.segments():
+            if segment.has_parts:
+                if (yield from self._parts(segment)):
                     return True
-            if paced and count > waited and count <= last and count % batch == 0:
-                # Before the event is encoded, so that its time stamp is the time it is sent.
-                yield WaitUntil(first + min(count + batch - 1, last) * interval)
-                waited = count
-            token, event = next(events, (False, b""))
-            if not event:
-                return False
-            if simple:
-                yield event
-            else:
-                yield from self._sent(event)
-            count += token
+                continue
+            events = segment.events
+            while True:
+                while self._faults and _position(self._faults[0]) <= count:
+                    if (yield from self._fault(self._faults.pop(0))):
+                        return True
+                if paced and count > waited and count <= last and count % batch == 0:
+                    # Before the event is encoded, so that its time stamp is the time it is sent.
+                    yield WaitUntil(first + min(count + batch - 1, last) * interval)
+                    waited = count
+                token, event = next(events, (False, b""))
+                if not event:
+                    break
+                if simple:
+                    yield event
+                else:
+                    yield from self._sent(event)
+                count += token
+        for fault in self._faults:
+            if (yield from self._fault(fault)):
+                return True
+        return False
 
-    def _parts(self, events: Iterator[tuple[bool, bytes]]) -> Generator[TimelineStep, None, bool]:
-        """Yield the steps of parts between two pauses. A token waits for its time; other events do not."""
+    def _parts(self, segment: Segment) -> Generator[TimelineStep, None, bool]:
+        """Yield the steps of parts after a pause. A token waits for its time; other events do not."""
         interval, batch = self._answer.interval_s, self._answer.batch or 1
         paced = bool(self._answer.first_token_delay or interval)
         last = self._answer.paced_count - 1
+        if segment.pause:
+            self._first += segment.pause
+            yield WaitUntil(self._first + max(self._count - 1, 0) * interval)
         while True:
             while self._faults and _position(self._faults[0]) <= self._count:
                 if (yield from self._fault(self._faults.pop(0))):
                     return True
-            token, event = next(events, (False, b""))
+            token, event = next(segment.events, (False, b""))
             if not event:
                 return False
             count = self._count
