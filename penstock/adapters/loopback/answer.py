@@ -11,8 +11,8 @@ from typing import Any, Literal, TypeAlias, get_args
 import msgspec
 
 from penstock.adapters.loopback.faults import StreamFault, check_headers
-from penstock.adapters.loopback.parts import Declined, Part, Said, Silence, Thought, delay_in, take_tuple
-from penstock.adapters.loopback.pieces import ScriptedCall, check_text, split_text
+from penstock.adapters.loopback.parts import Declined, Part, Said, Silence, Thought, delay_in
+from penstock.adapters.loopback.pieces import ScriptedCall, check_text, split_text, take_tuple
 from penstock.config.checks import check_choice, check_number
 from penstock.errors import OptionError
 from penstock.events import FrozenDict, Usage

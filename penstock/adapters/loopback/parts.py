@@ -6,14 +6,15 @@ one answer serves all APIs; ``docs/loopback.md`` has a table.
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
 import msgspec
 
-from penstock.adapters.loopback.pieces import ScriptedCall, check_text, fragments_of, split_text
+from penstock.adapters.loopback.hosted import Found, Ran, Search, ServerTool
+from penstock.adapters.loopback.media import Picture, Sound
+from penstock.adapters.loopback.pieces import ScriptedCall, check_id, check_text, split_text, take_json, take_tuple
 from penstock.config.checks import check_choice, check_number
 from penstock.errors import OptionError
 from penstock.events import CitationKind, Phase, TokenLogprob
@@ -34,40 +35,10 @@ __all__ = [
     "Source",
     "Thought",
     "delay_in",
-    "take_tuple",
 ]
 
 _DAY_S = 86_400
 _DIALECTS = ("chat", "responses", "anthropic", "gemini", "ollama")
-_LONGEST_ID = 256
-
-
-def take_tuple(owner: object, name: str, kind: Any, allowed: str, *, optional: bool = False) -> None:
-    """Store a list as a tuple; raise `OptionError` if an item is not of ``kind``."""
-    value = getattr(owner, name)
-    if value is None and optional:
-        return
-    if not isinstance(value, (list, tuple)) or not all(isinstance(item, kind) for item in value):
-        raise OptionError(name, value, allowed)
-    object.__setattr__(owner, name, tuple(value))
-
-
-def _take_json(owner: object, name: str, allowed: str = "a JSON value", kind: type = object) -> None:
-    """Store a copy of a JSON value; raise `OptionError` if it is none, or not of ``kind``."""
-    value = getattr(owner, name)
-    try:
-        plain = msgspec.json.decode(msgspec.json.encode(value))
-    except (TypeError, ValueError, RecursionError):
-        raise OptionError(name, value, allowed) from None
-    if not isinstance(plain, kind):
-        raise OptionError(name, value, allowed)
-    object.__setattr__(owner, name, plain)
-
-
-def _check_id(value: str | None) -> None:
-    check_text("id", value, optional=True)
-    if value is not None and not 0 < len(value) <= _LONGEST_ID:
-        raise OptionError("id", value, f"1 to {_LONGEST_ID} characters, or None")
 
 
 # --- text ------------------------------------------------------------------------------------------------------------
@@ -98,7 +69,7 @@ class Source:
         for name in ("url", "title", "cited_text"):
             check_text(name, getattr(self, name), optional=True)
         check_choice("kind", self.kind, get_args(CitationKind))
-        _check_id(self.id)
+        check_id(self.id)
         check_number("start", self.start, 0, 2**31, whole=True, optional=True)
         check_number("end", self.end, 0, 2**31, whole=True, optional=True)
         if (self.start is None) != (self.end is None):
@@ -219,266 +190,6 @@ class Thought:
         return len(self.pieces) or int(self.redacted is not None)
 
 
-# --- the provider's own tools ----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A result of a `Search`: a page."""
-
-    url: str
-    title: str = ""
-    text: str = ""
-
-    def __post_init__(self) -> None:
-        for name in ("url", "title", "text"):
-            check_text(name, getattr(self, name))
-
-
-@dataclass(frozen=True, slots=True)
-class Search:
-    """A search of the web by the provider.
-
-    Attributes:
-        query: what is searched for.
-        results: what is found; None: the result does not come, as when the provider pauses.
-        error: the search fails with this code (``"max_uses_exceeded"``), in place of results.
-        takes: seconds of silence between call and result.
-        id: of the call; None: made up.
-    """
-
-    query: str
-    results: Sequence[Found] | None = ()
-    _: KW_ONLY
-    error: str | None = None
-    takes: float = 0.0
-    id: str | None = None
-
-    def __post_init__(self) -> None:
-        check_number("takes", self.takes, 0, _DAY_S)
-        check_text("query", self.query)
-        take_tuple(self, "results", Found, "a list of Found, or None", optional=True)
-        check_text("error", self.error, optional=True)
-        _check_id(self.id)
-
-    @property
-    def input_text(self) -> str:
-        """The arguments as JSON."""
-        return msgspec.json.encode({"query": self.query}).decode()
-
-    @property
-    def has_result(self) -> bool:
-        """Whether the call is followed by a result."""
-        return self.results is not None or self.error is not None
-
-    @property
-    def token_count(self) -> int:
-        """How many events of it are paced and counted: pieces of the call, and the result."""
-        return len(fragments_of(self.input_text)) + self.has_result
-
-
-@dataclass(frozen=True, slots=True)
-class Ran:
-    """Code that the provider has run.
-
-    Attributes:
-        code: in Python.
-        output: what it printed; None: the result does not come.
-        failed: the code has raised an error.
-        takes: seconds of silence between code and result.
-        early_finish: Gemini sends its finish reason with the code already, as some of its models do.
-        id: of the call; None: made up.
-    """
-
-    code: str
-    output: str | None = ""
-    _: KW_ONLY
-    failed: bool = False
-    takes: float = 0.0
-    early_finish: bool = False
-    id: str | None = None
-
-    def __post_init__(self) -> None:
-        check_number("takes", self.takes, 0, _DAY_S)
-        check_choice("early_finish", self.early_finish, (True, False))
-        check_text("code", self.code)
-        check_text("output", self.output, optional=True)
-        check_choice("failed", self.failed, (True, False))
-        _check_id(self.id)
-
-    @property
-    def input_text(self) -> str:
-        """The arguments as JSON."""
-        return msgspec.json.encode({"code": self.code}).decode()
-
-    @property
-    def has_result(self) -> bool:
-        """Whether the call is followed by a result."""
-        return self.output is not None
-
-    @property
-    def token_count(self) -> int:
-        """How many events of it are paced and counted: pieces of the call, and the result."""
-        return len(fragments_of(self.input_text)) + self.has_result
-
-
-@dataclass(frozen=True, slots=True)
-class ServerTool:
-    """A call of another tool that the provider runs itself, and its result.
-
-    Attributes:
-        name: the tool: ``"web_fetch"``, ``"file_search"``, ``"tool_search"`` …; with ``server``, the MCP server's tool.
-        input: the arguments, a JSON object.
-        output: the result as JSON; None: it does not come.
-        server: the name of the MCP server that has the tool.
-        failed: the tool has failed, and ``output`` says why.
-        takes: seconds of silence between call and result.
-        id: of the call; None: made up.
-    """
-
-    name: str
-    input: Any = None
-    output: Any = None
-    _: KW_ONLY
-    server: str | None = None
-    failed: bool = False
-    takes: float = 0.0
-    id: str | None = None
-
-    def __post_init__(self) -> None:
-        check_number("takes", self.takes, 0, _DAY_S)
-        check_text("name", self.name)
-        if not self.name:
-            raise OptionError("name", self.name, "at least one character")
-        if self.input is None:
-            object.__setattr__(self, "input", {})
-        _take_json(self, "input", "a dict that JSON can encode", dict)
-        _take_json(self, "output")
-        check_text("server", self.server, optional=True)
-        check_choice("failed", self.failed, (True, False))
-        _check_id(self.id)
-
-    @property
-    def input_text(self) -> str:
-        """The arguments as JSON."""
-        return msgspec.json.encode(self.input).decode()
-
-    @property
-    def output_text(self) -> str:
-        """The result as text: itself, or its JSON."""
-        return self.output if isinstance(self.output, str) else msgspec.json.encode(self.output).decode()
-
-    @property
-    def has_result(self) -> bool:
-        """Whether the call is followed by a result."""
-        return self.output is not None
-
-    @property
-    def token_count(self) -> int:
-        """How many events of it are paced and counted: pieces of the call, and the result."""
-        return len(fragments_of(self.input_text)) + self.has_result
-
-
-# --- media -----------------------------------------------------------------------------------------------------------
-
-
-def _take_data(owner: Picture | Sound) -> None:
-    """Store bytes as base64 text; raise `OptionError` if text is no base64."""
-    data = owner.data
-    if isinstance(data, bytes):
-        object.__setattr__(owner, "data", base64.b64encode(data).decode())
-        return
-    try:
-        base64.b64decode(data, validate=True)
-    except (TypeError, ValueError):
-        raise OptionError("data", type(data), "bytes, or base64 text") from None
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """A picture.
-
-    Attributes:
-        data: its bytes, or base64 text.
-        mime: its media type; Ollama does not send it, and the Responses API only the part after ``image/``.
-        url: its address, in place of data: chat completions and Gemini.
-        previews: earlier, unfinished versions of it, in the same form as ``data``: Responses only.
-    """
-
-    data: bytes | str = b""
-    mime: str = "image/png"
-    _: KW_ONLY
-    url: str | None = None
-    previews: Sequence[bytes | str] = ()
-
-    def __post_init__(self) -> None:
-        _take_data(self)
-        check_text("url", self.url, optional=True)
-        if bool(self.data) == bool(self.url):
-            raise OptionError("url", self.url, "an address if there is no data, otherwise None")
-        check_text("mime", self.mime)
-        if not self.mime.startswith("image/"):
-            raise OptionError("mime", self.mime, "image/…")
-        take_tuple(self, "previews", (bytes, str), "a list of bytes or base64 texts")
-        shown = tuple(Picture(data).encoded for data in self.previews)
-        object.__setattr__(self, "previews", shown)
-
-    @property
-    def encoded(self) -> str:
-        """The data as base64 text."""
-        assert isinstance(self.data, str)
-        return self.data
-
-    @property
-    def place(self) -> str:
-        """Its address, or its data as an address."""
-        return self.url or f"data:{self.mime};base64,{self.encoded}"
-
-    @property
-    def token_count(self) -> int:
-        """How many events of it are paced and counted."""
-        return 1 + len(self.previews)
-
-
-@dataclass(frozen=True, slots=True)
-class Sound:
-    """Speech.
-
-    Attributes:
-        data: its bytes, or base64 text.
-        mime: its media type; only Gemini sends it.
-        transcript: the words, sent by chat completions and Responses before the data.
-    """
-
-    data: bytes | str
-    mime: str = "audio/wav"
-    _: KW_ONLY
-    transcript: str = ""
-
-    def __post_init__(self) -> None:
-        _take_data(self)
-        check_text("mime", self.mime)
-        if not self.mime.startswith("audio/"):
-            raise OptionError("mime", self.mime, "audio/…")
-        check_text("transcript", self.transcript)
-
-    @property
-    def encoded(self) -> str:
-        """The data as base64 text."""
-        assert isinstance(self.data, str)
-        return self.data
-
-    @property
-    def words(self) -> list[str]:
-        """The tokens of the transcript."""
-        return split_text(self.transcript)
-
-    @property
-    def token_count(self) -> int:
-        """How many events of it are paced and counted."""
-        return len(self.words) + 1
-
-
 # --- everything else -------------------------------------------------------------------------------------------------
 
 
@@ -515,7 +226,7 @@ class RawEvent:
             if "\n" in self.payload or "\r" in self.payload:
                 raise OptionError("payload", self.payload, "a text of one line")
         else:
-            _take_json(self, "payload", "a dict that JSON can encode, or text", dict)
+            take_json(self, "payload", "a dict that JSON can encode, or text", dict)
         check_text("event", self.event, optional=True)
         if self.event is not None and not self.event.isprintable():
             raise OptionError("event", self.event, "a name of printable characters, or None")
@@ -552,7 +263,7 @@ class Block:
     dialect: Literal["chat", "responses", "anthropic", "gemini", "ollama"]
 
     def __post_init__(self) -> None:
-        _take_json(self, "data", "a dict that JSON can encode", dict)
+        take_json(self, "data", "a dict that JSON can encode", dict)
         check_choice("dialect", self.dialect, _DIALECTS)
 
     @property

@@ -1,14 +1,26 @@
-"""Text of an answer in token-like pieces, and the calls that the client must act on."""
+"""What all parts of an answer are made of: token-like pieces, checks, and the calls that the client must act on."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
+
+import msgspec
 
 from penstock.config.checks import check_choice
 from penstock.errors import OptionError
 
-__all__ = ["CALL_TYPES", "ScriptedCall", "check_text", "fragments_of", "split_text"]
+__all__ = [
+    "CALL_TYPES",
+    "ScriptedCall",
+    "check_id",
+    "check_text",
+    "fragments_of",
+    "split_text",
+    "take_json",
+    "take_tuple",
+]
 
 CALL_TYPES = (
     "function",
@@ -22,6 +34,7 @@ CALL_TYPES = (
 )
 """The types of `penstock.events.ToolCall`."""
 
+_LONGEST_ID = 256
 _TOKEN = re.compile(r"\s*\S{1,8}|\s+")
 
 
@@ -56,6 +69,34 @@ def check_text(name: str, value: object, *, optional: bool = False) -> None:
             return
     allowed = "a string that UTF-8 can encode (no lone surrogates)"
     raise OptionError(name, value, allowed + (", or None" if optional else ""))
+
+
+def take_tuple(owner: object, name: str, kind: Any, allowed: str, *, optional: bool = False) -> None:
+    """Store a list as a tuple; raise `OptionError` if an item is not of ``kind``."""
+    value = getattr(owner, name)
+    if value is None and optional:
+        return
+    if not isinstance(value, (list, tuple)) or not all(isinstance(item, kind) for item in value):
+        raise OptionError(name, value, allowed)
+    object.__setattr__(owner, name, tuple(value))
+
+
+def take_json(owner: object, name: str, allowed: str = "a JSON value", kind: type = object) -> None:
+    """Store a copy of a JSON value; raise `OptionError` if it is none, or not of ``kind``."""
+    value = getattr(owner, name)
+    try:
+        plain = msgspec.json.decode(msgspec.json.encode(value))
+    except (TypeError, ValueError, RecursionError):
+        raise OptionError(name, value, allowed) from None
+    if not isinstance(plain, kind):
+        raise OptionError(name, value, allowed)
+    object.__setattr__(owner, name, plain)
+
+
+def check_id(value: str | None) -> None:
+    check_text("id", value, optional=True)
+    if value is not None and not 0 < len(value) <= _LONGEST_ID:
+        raise OptionError("id", value, f"1 to {_LONGEST_ID} characters, or None")
 
 
 @dataclass(frozen=True, slots=True)
