@@ -1,0 +1,141 @@
+"""The parts that go back to Gemini as it sent them, each in its place in the model's message."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from penstock.adapters.providers.gemini.parts import SIGNATURE, THOUGHT, TOOL_CALLS, TOOL_RESULTS
+from penstock.adapters.providers.shared.blocks import Text, count_foreign_blocks, interleaved, own_blocks
+from penstock.adapters.providers.shared.json_values import text_of
+from penstock.adapters.providers.shared.messages import parse_reasoning_blocks
+from penstock.events import ProviderBlock
+
+__all__ = ["in_order", "made_by_others", "returned_parts"]
+
+_NEITHER: Final = ("assistant", "model", "tool", "function")
+_CALL_OF: Final = dict(zip(TOOL_RESULTS, TOOL_CALLS, strict=True))
+"""Kinds of results, each with the kind of its calls."""
+
+
+def made_by_others(message: Mapping[str, Any], provider: str) -> bool:
+    """Whether all of the message's blocks are of other providers, and so the signatures of its calls too."""
+    if own_blocks(message, provider) or parse_reasoning_blocks(message, {THOUGHT}, provider):
+        return False
+    return count_foreign_blocks([message], provider) > 0
+
+
+def returned_parts(messages: Sequence[Mapping[str, Any]], provider: str) -> list[list[ProviderBlock]]:
+    """Read which parts each message gives back to ``provider``.
+
+    A call of one of Google's own tools goes with its result. If the answer was cut off between them, the call is left
+    out once the user has said something; a result without its call always is.
+    """
+    given = [_known(own_blocks(message, provider) or ()) if _is_answer(message) else [] for message in messages]
+    last_said = max((at for at, message in enumerate(messages) if message["role"] not in _NEITHER), default=-1)
+    unpaired = _unpaired(given, last_said)
+    return [[block for block in blocks if id(block) not in unpaired] for blocks in given]
+
+
+def _is_answer(message: Mapping[str, Any]) -> bool:
+    return message["role"] in ("assistant", "model") and "parts" not in message
+
+
+def _known(blocks: Sequence[ProviderBlock]) -> list[ProviderBlock]:
+    """The blocks that are parts: signed ones, and those of Google's own tools."""
+    return [block for block in blocks if _kind_of(block) or text_of(block.data.get(SIGNATURE))]
+
+
+def _kind_of(block: ProviderBlock) -> str:
+    """The field with a call or a result of one of Google's own tools; ``""``: the part has none."""
+    return next((name for name in (*TOOL_CALLS, *TOOL_RESULTS) if isinstance(block.data.get(name), Mapping)), "")
+
+
+def _unpaired(given: Sequence[Sequence[ProviderBlock]], last_said: int) -> set[int]:
+    """The `id` of each block that has to be left out. Calls and results without ids are paired in their order."""
+    unpaired: set[int] = set()
+    waiting: dict[tuple[str, str], list[tuple[int, ProviderBlock]]] = {}
+    known: set[tuple[str, str]] = set()
+    for at, blocks in enumerate(given):
+        for block in blocks:
+            kind = _kind_of(block)
+            if not kind:
+                continue
+            key = (_CALL_OF.get(kind, kind), text_of(block.data[kind].get("id")))
+            if kind in TOOL_CALLS:
+                waiting.setdefault(key, []).append((at, block))
+                known.add(key)
+            elif key not in known:
+                unpaired.add(id(block))
+            elif waiting.get(key):
+                waiting[key].pop(0)
+    unpaired |= {id(block) for calls in waiting.values() for at, block in calls if at < last_said}
+    return unpaired
+
+
+def in_order(
+    content: Sequence[dict[str, Any]], calls: Sequence[dict[str, Any]], blocks: Sequence[ProviderBlock]
+) -> list[dict[str, Any]]:
+    """Put a message together as the model wrote it: parts of its content, parts with its calls, and its own parts.
+
+    Text is cut where a part of its own stands. A part of its own that has text takes the place of that text.
+    """
+    made: list[dict[str, Any]] = []
+    said = "".join(text_of(part.get("text")) for part in content)
+    waiting = [_begun(block, said) for block in blocks]
+    offset = called = taken = 0
+    for part in content:
+        end = offset + len(text_of(part.get("text")))
+        inside = [_moved(block, offset, called) for block in waiting if block.at < end]
+        waiting = [block for block in waiting if block.at >= end]
+        until = called + max((block.calls for block in inside), default=0)
+        taken = _add(part, calls[called:until], inside, taken, made)
+        offset, called = end, until
+    _add({}, calls[called:], [_moved(block, offset, called) for block in waiting], 0, made)
+    return made
+
+
+def _add(
+    part: dict[str, Any],
+    calls: Sequence[dict[str, Any]],
+    blocks: Sequence[ProviderBlock],
+    taken: int,
+    made: list[dict[str, Any]],
+) -> int:
+    """Append a part of the content, which may be none, with what stands in it.
+
+    ``taken``: how many characters of the text to come are in a part that has been appended; returns the same.
+    """
+    text = text_of(part.get("text"))
+    for item in interleaved(text, calls, blocks):
+        if isinstance(item, Text):
+            words, taken = item.text[taken:], max(0, taken - len(item.text))
+            made += [{**part, "text": words}] if words else []
+        else:
+            made.append(dict(item))
+            taken += len(_signed_text(item))
+    made += [part] if part and not text else []
+    return taken
+
+
+def _begun(block: ProviderBlock, said: str) -> ProviderBlock:
+    """The block where its own text begins. If the message has other words there, the block gets none."""
+    text = _signed_text(block.data)
+    if not text:
+        return block
+    start = block.at - len(text)
+    if start >= 0 and said[start : block.at] == text:
+        return msgspec.structs.replace(block, at=start)
+    return msgspec.structs.replace(block, data={**block.data, "text": ""})
+
+
+def _signed_text(part: Mapping[str, Any]) -> str:
+    """The text of the answer in a signed part; ``""``: it has none."""
+    is_answer = bool(text_of(part.get(SIGNATURE))) and part.get("thought") is not True
+    return text_of(part.get("text")) if is_answer else ""
+
+
+def _moved(block: ProviderBlock, offset: int, called: int) -> ProviderBlock:
+    return msgspec.structs.replace(block, at=max(0, block.at - offset), calls=max(0, block.calls - called))
