@@ -13,8 +13,8 @@ from penstock.adapters.providers.gemini.logprobs import read_logprobs
 from penstock.adapters.providers.gemini.metadata import GeminiMetadata
 from penstock.adapters.providers.gemini.parts import KNOWN_FIELDS, Parts
 from penstock.adapters.providers.gemini.sources import GeminiSources
-from penstock.adapters.providers.gemini.usage import NO_COUNTS, counts_of, to_usage
-from penstock.adapters.providers.gemini.wire import decode_wire
+from penstock.adapters.providers.gemini.usage import NO_COUNTS, has_details, to_usage, wire_counts, with_details
+from penstock.adapters.providers.gemini.wire import NO_WIRE_COUNTS, decode_wire
 from penstock.adapters.providers.shared.decoder import EventDecoder
 from penstock.adapters.providers.shared.json_values import decode_json, text_of, whole_number, without_surrogates
 from penstock.adapters.providers.shared.surrogates import has_escaped_surrogates, replace_surrogates
@@ -89,6 +89,8 @@ class GeminiDecoder(EventDecoder):
         self._candidates: dict[int, _Candidate] = {}
         self._unfinished = 0  # candidates without a finish reason
         self._usage = NO_COUNTS
+        self._counts = NO_WIRE_COUNTS  # those of the usage
+        self._has_details = False  # whether the usage has more
         self._metadata = GeminiMetadata(self._skip)
         self._sources = GeminiSources(self._first.text, self._skip)
         self._has_begun = False  # a response has been decoded, and with it what is the same in all of them
@@ -96,12 +98,8 @@ class GeminiDecoder(EventDecoder):
     def _deltas(self, events: list[SseEvent], *, is_end: bool = False) -> list[Delta]:
         out = self._keep_alives()
         first = self._first
-        pieces = first.text.pieces
-        for event in events:
-            if not self._has_begun:
-                self._decode_leniently(event, out)
-                self._has_begun = self._raw != "unknown"
-                continue
+        keep = first.text.pieces.append
+        for event in events if self._has_begun else self._begin(events, out):
             try:
                 chunk = decode_wire(event.data)
             except (msgspec.DecodeError, UnicodeError, RecursionError):
@@ -115,12 +113,35 @@ class GeminiDecoder(EventDecoder):
                     out.append(ReasoningDelta(text))
                 else:
                     out.append(TextDelta(text))
-                    pieces.append(text)
-            if chunk.usage_metadata is not None:
-                self._emit_usage(counts_of(chunk.usage_metadata, self._usage), out)
+                    keep(text)
+            counts = chunk.usage_metadata
+            if counts is not None and counts != self._counts:
+                if counts.total_token_count is not None or counts != NO_WIRE_COUNTS:
+                    self._counts = counts
+                    self._usage = usage = (
+                        with_details(counts, self._usage)
+                        if self._has_details
+                        else Usage(
+                            input_tokens=counts.prompt_token_count,
+                            output_tokens=counts.candidates_token_count,
+                            total_tokens=counts.total_token_count,
+                            reasoning_tokens=counts.thoughts_token_count,
+                            cached_tokens=counts.cached_content_token_count,
+                            tool_input_tokens=counts.tool_use_prompt_token_count,
+                        )
+                    )
+                    out.append(UsageDelta(usage))
         if self._has_surrogates:
             out = self._surrogates.join(out, is_end=is_end)
         return out
+
+    def _begin(self, events: list[SseEvent], out: list[Delta]) -> list[SseEvent]:
+        """Decode the first response leniently, or all of them if unknown fields are asked for; return the others."""
+        count = len(events) if self._raw == "unknown" else 1
+        for event in events[:count]:
+            self._decode_leniently(event, out)
+            self._has_begun = self._raw != "unknown"
+        return events[count:]
 
     # --- the lenient path ------------------------------------------------------------------------------------------
 
@@ -165,7 +186,8 @@ class GeminiDecoder(EventDecoder):
         elif not _ANSWERS & chunk.keys():
             self._skip("", chunk, out)
             return
-        self._pass_on(chunk, _OF_CHUNK, out)
+        if self._raw == "unknown":
+            _pass_on(chunk, _OF_CHUNK, out)
 
     def _read_candidate(self, wire: dict[str, Any], out: list[Delta]) -> int:
         """Read one of the answers; returns its index, which may not be one."""
@@ -184,7 +206,8 @@ class GeminiDecoder(EventDecoder):
             if (result := wire.get("logprobsResult")) is not None:
                 read_logprobs(result, self._skip, deltas)
             self._sources.read(wire, deltas)
-            self._pass_on(wire, _OF_CANDIDATE, deltas)
+            if self._raw == "unknown":
+                _pass_on(wire, _OF_CANDIDATE, deltas)
         reason = text_of(wire.get("finishReason"))
         # With code that runs, a "STOP" comes before the result and the rest of the answer.
         if reason == "STOP" and candidate.parts.open_tools:
@@ -205,25 +228,26 @@ class GeminiDecoder(EventDecoder):
         for part in given if isinstance(given, list) else ():
             if isinstance(part, dict):
                 parts.read(part, out)
-                if KNOWN_FIELDS & part.keys():
-                    self._pass_on(part, KNOWN_FIELDS, out)
+                if self._raw == "unknown" and KNOWN_FIELDS & part.keys():
+                    _pass_on(part, KNOWN_FIELDS, out)
             else:
                 self._skip("parts", part, out)
-
-    def _pass_on(self, fields: Mapping[str, Any], known: frozenset[str], out: list[Delta]) -> None:
-        """Pass on, if ``raw="unknown"``, the fields that are not ``known``."""
-        if self._raw == "unknown":
-            out += [
-                EventDelta(ProviderEvent(type=replace_surrogates(name), payload=without_surrogates(value)))
-                for name, value in fields.items()
-                if name not in known
-            ]
 
     def _emit_usage(self, usage: Usage, out: list[Delta]) -> None:
         """Append the counts, which are those of the whole answer so far, if they have changed."""
         if usage != self._usage and usage != NO_COUNTS:
             self._usage = usage
+            self._counts, self._has_details = wire_counts(usage), has_details(usage)
             out.append(UsageDelta(usage))
+
+
+def _pass_on(fields: Mapping[str, Any], known: frozenset[str], out: list[Delta]) -> None:
+    """Append the fields that are not ``known``, for ``raw="unknown"``."""
+    out += [
+        EventDelta(ProviderEvent(type=replace_surrogates(name), payload=without_surrogates(value)))
+        for name, value in fields.items()
+        if name not in known
+    ]
 
 
 def _read_finish(raw: str, candidate: _Candidate, out: list[Delta]) -> None:
@@ -231,8 +255,10 @@ def _read_finish(raw: str, candidate: _Candidate, out: list[Delta]) -> None:
     reason = _FINISH.get(raw, "other")
     if reason == "stop" and candidate.parts.calls:
         reason = "tool_calls"
-    finish = FinishDelta(reason, replace_surrogates(raw))
     before = candidate.finish
+    if before is not None and before.raw == raw and before.reason == reason:
+        return
+    finish = FinishDelta(reason, replace_surrogates(raw))
     if before is None or (before != finish and before.reason != "tool_calls"):
         candidate.finish = finish
         out.append(finish)

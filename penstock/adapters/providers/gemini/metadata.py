@@ -19,6 +19,10 @@ _LONGEST_TEXT: Final = 4_096
 _LARGEST_VALUE: Final = 16_384
 """Characters of JSON."""
 
+_TEXTS: Final = {"responseId": "response_id", "createTime": "create_time", "finishMessage": "finish_message"}
+"""Names in ``provider_metadata``, by the field of a response or a candidate."""
+_PLAIN: Final = frozenset({"content", "index", "finishReason", "finishMessage"})
+"""Fields of a candidate in which nothing else of this kind stands."""
 _EVENTS: Final = frozenset({"groundingChunks", "groundingSupports"})
 """Fields of ``groundingMetadata`` that become citations."""
 
@@ -32,24 +36,23 @@ class GeminiMetadata:
 
     def read(self, chunk: Mapping[str, Any], first: Mapping[str, Any], out: list[Delta]) -> None:
         """Read a response, and its candidate 0, which may be empty."""
-        feedback = chunk.get("promptFeedback")
-        ratings, grounding = first.get("safetyRatings"), first.get("groundingMetadata")
-        pages, score = first.get("urlContextMetadata"), first.get("avgLogprobs")
         found = {
-            "response_id": _text(chunk.get("responseId")),
-            "create_time": _text(chunk.get("createTime")),
-            "model_status": chunk.get("modelStatus"),
-            "prompt_feedback": feedback if isinstance(feedback, dict) and any(feedback.values()) else None,
-            "finish_message": _text(first.get("finishMessage")),
-            "moderation": {"safetyRatings": ratings} if ratings else None,
-            "avg_logprobs": score if isinstance(score, (int, float)) and _is_finite(score) else None,
-            "grounding": _without_events(grounding) if isinstance(grounding, dict) else None,
-            "url_context": pages.get("urlMetadata") if isinstance(pages, dict) else None,
-            "usage_details": usage_details(chunk.get("usageMetadata")),
+            name: value
+            for field, name in _TEXTS.items()
+            if (value := chunk.get(field) or first.get(field)) and isinstance(value, str)
         }
+        if (details := usage_details(chunk.get("usageMetadata"))) is not None:
+            found["usage_details"] = details
+        if (status := chunk.get("modelStatus")) is not None:
+            found["model_status"] = status
+        feedback = chunk.get("promptFeedback")
+        if isinstance(feedback, dict) and any(feedback.values()):
+            found["prompt_feedback"] = feedback
+        if first.keys() - _PLAIN:
+            _read_candidate(first, found)
         values: dict[str, Any] = {}
         for name, value in found.items():
-            if value is None or value in ("", [], {}) or value == self._told.get(name):
+            if name in self._told and value == self._told[name]:
                 continue
             self._told[name] = value
             mended = _small(value)
@@ -61,8 +64,17 @@ class GeminiMetadata:
             out.append(MetadataDelta(values))
 
 
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
+def _read_candidate(first: Mapping[str, Any], found: dict[str, Any]) -> None:
+    if ratings := first.get("safetyRatings"):
+        found["moderation"] = {"safetyRatings": ratings}
+    score = first.get("avgLogprobs")
+    if isinstance(score, (int, float)) and _is_finite(score):
+        found["avg_logprobs"] = score
+    grounding, pages = first.get("groundingMetadata"), first.get("urlContextMetadata")
+    if isinstance(grounding, dict) and (rest := _without_events(grounding)):
+        found["grounding"] = rest
+    if isinstance(pages, dict) and (read := pages.get("urlMetadata")):
+        found["url_context"] = read
 
 
 def _is_finite(value: float) -> bool:

@@ -74,7 +74,7 @@ class Parts:
 
     def read(self, part: dict[str, Any], out: list[Delta]) -> None:
         """Append what a part says, and the part itself if it must be sent back."""
-        signature = replace_surrogates(text_of(part.get(SIGNATURE)))
+        signature = replace_surrogates(text_of(part[SIGNATURE])) if SIGNATURE in part else ""
         call = part.get("functionCall")
         if isinstance(call, dict):
             self.is_separated = True

@@ -5,22 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-import msgspec
-
 from penstock.adapters.providers.gemini.wire import WireUsage
 from penstock.adapters.providers.shared.json_values import count_of, short_text, text_of
 from penstock.events import Usage
 
-__all__ = ["NO_COUNTS", "counts_of", "to_usage", "usage_details"]
+__all__ = ["NO_COUNTS", "has_details", "to_usage", "usage_details", "wire_counts", "with_details"]
 
 NO_COUNTS: Final = Usage()
 
-_COUNTED: Final = frozenset(
-    {
-        *("promptTokenCount", "candidatesTokenCount", "totalTokenCount", "thoughtsTokenCount"),
-        *("cachedContentTokenCount", "toolUsePromptTokenCount", "serviceTier"),
-    }
+_COUNTS: Final = (
+    *("promptTokenCount", "candidatesTokenCount", "totalTokenCount", "thoughtsTokenCount"),
+    *("cachedContentTokenCount", "toolUsePromptTokenCount"),
 )
+_COUNTED: Final = frozenset({*_COUNTS, "serviceTier"})
 """Fields that `penstock.events.Usage` has fields for."""
 _TRAFFIC: Final = {"ON_DEMAND_FLEX": "flex", "ON_DEMAND_PRIORITY": "priority"}
 """Vertex AI's words for what the Gemini API calls a service tier."""
@@ -32,56 +29,71 @@ def to_usage(usage: Mapping[str, Any]) -> Usage:
     A modality without a count has 0: Google leaves out zeros.
     """
     asked, answered = (_by_modality(usage.get(f"{side}TokensDetails")) for side in ("prompt", "candidates"))
-    counts = Usage(
-        input_tokens=count_of(usage.get("promptTokenCount")),
-        output_tokens=count_of(usage.get("candidatesTokenCount")),
-        total_tokens=count_of(usage.get("totalTokenCount")),
-        reasoning_tokens=count_of(usage.get("thoughtsTokenCount")),
-        cached_tokens=count_of(usage.get("cachedContentTokenCount")),
-        tool_input_tokens=count_of(usage.get("toolUsePromptTokenCount")),
-        audio_input_tokens=asked.get("AUDIO"),
-        image_input_tokens=asked.get("IMAGE"),
-        audio_output_tokens=answered.get("AUDIO"),
-        image_output_tokens=answered.get("IMAGE"),
-    )
-    if counts == NO_COUNTS:
-        return counts
-    traffic = short_text(usage.get("trafficType"))
-    tier = short_text(usage.get("serviceTier")) or _TRAFFIC.get(traffic or "", traffic)
-    return msgspec.structs.replace(counts, service_tier=tier)
-
-
-def counts_of(wire: WireUsage, before: Usage) -> Usage:
-    """The usage of an ordinary response: its counts, with the details and the tier of the usage before it."""
-    if (
-        before.service_tier is None
-        and before.audio_input_tokens is None
-        and before.image_input_tokens is None
-        and before.audio_output_tokens is None
-        and before.image_output_tokens is None
-    ):
-        return Usage(
-            input_tokens=wire.prompt_token_count,
-            output_tokens=wire.candidates_token_count,
-            total_tokens=wire.total_token_count,
-            reasoning_tokens=wire.thoughts_token_count,
-            cached_tokens=wire.cached_content_token_count,
-            tool_input_tokens=wire.tool_use_prompt_token_count,
-        )
-    if wire == _NO_WIRE_COUNTS:
+    counts = [count_of(usage.get(name)) for name in _COUNTS]
+    details = [side.get(modality) for side in (asked, answered) for modality in ("AUDIO", "IMAGE")]
+    if all(count is None for count in (*counts, *details)):
         return NO_COUNTS
-    return msgspec.structs.replace(
-        before,
+    return Usage(
+        input_tokens=counts[0],
+        output_tokens=counts[1],
+        total_tokens=counts[2],
+        reasoning_tokens=counts[3],
+        cached_tokens=counts[4],
+        tool_input_tokens=counts[5],
+        audio_input_tokens=details[0],
+        image_input_tokens=details[1],
+        audio_output_tokens=details[2],
+        image_output_tokens=details[3],
+        service_tier=_tier_of(usage),
+    )
+
+
+def _tier_of(usage: Mapping[str, Any]) -> str | None:
+    traffic = short_text(usage.get("trafficType"))
+    return short_text(usage.get("serviceTier")) or _TRAFFIC.get(traffic or "", traffic)
+
+
+def wire_counts(usage: Usage) -> WireUsage:
+    """The counts that an ordinary response repeats."""
+    return WireUsage(
+        prompt_token_count=usage.input_tokens,
+        candidates_token_count=usage.output_tokens,
+        total_token_count=usage.total_tokens,
+        thoughts_token_count=usage.reasoning_tokens,
+        cached_content_token_count=usage.cached_tokens,
+        tool_use_prompt_token_count=usage.tool_input_tokens,
+    )
+
+
+def has_details(usage: Usage) -> bool:
+    """Whether the usage says more than the counts that an ordinary response repeats."""
+    return any(
+        value is not None
+        for value in (
+            usage.audio_input_tokens,
+            usage.image_input_tokens,
+            usage.audio_output_tokens,
+            usage.image_output_tokens,
+            usage.service_tier,
+        )
+    )
+
+
+def with_details(wire: WireUsage, before: Usage) -> Usage:
+    """The usage of an ordinary response, with the details of the usage before it."""
+    return Usage(
         input_tokens=wire.prompt_token_count,
         output_tokens=wire.candidates_token_count,
         total_tokens=wire.total_token_count,
         reasoning_tokens=wire.thoughts_token_count,
         cached_tokens=wire.cached_content_token_count,
         tool_input_tokens=wire.tool_use_prompt_token_count,
+        audio_input_tokens=before.audio_input_tokens,
+        image_input_tokens=before.image_input_tokens,
+        audio_output_tokens=before.audio_output_tokens,
+        image_output_tokens=before.image_output_tokens,
+        service_tier=before.service_tier,
     )
-
-
-_NO_WIRE_COUNTS: Final = WireUsage()
 
 
 def usage_details(usage: object) -> dict[str, Any] | None:

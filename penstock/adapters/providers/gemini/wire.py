@@ -6,11 +6,11 @@ listed here are ignored.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
-__all__ = ["WireUsage", "decode_wire"]
+__all__ = ["NO_WIRE_COUNTS", "WireUsage", "decode_wire"]
 
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
@@ -26,6 +26,9 @@ class WireUsage(msgspec.Struct, gc=False, rename="camel"):
     tool_use_prompt_token_count: _Count | None = None
 
 
+NO_WIRE_COUNTS: Final = WireUsage()
+
+
 class _WirePart(msgspec.Struct, gc=False, rename="camel", forbid_unknown_fields=True):
     text: str
     thought: bool = False
@@ -39,12 +42,10 @@ class _WireCandidate(msgspec.Struct, gc=False, rename="camel"):
     content: _WireContent
     index: Literal[0] = 0
     finish_reason: None = None
-    finish_message: None = None
     citation_metadata: None = None
     grounding_metadata: None = None
     url_context_metadata: None = None
     logprobs_result: None = None
-    avg_logprobs: None = None
 
 
 class _WireResponse(msgspec.Struct, gc=False, rename="camel"):
