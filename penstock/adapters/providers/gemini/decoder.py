@@ -115,22 +115,25 @@ class GeminiDecoder(EventDecoder):
                     out.append(TextDelta(text))
                     keep(text)
             counts = chunk.usage_metadata
-            if counts is not None and counts != self._counts:
-                if counts.total_token_count is not None or counts != NO_WIRE_COUNTS:
-                    self._counts = counts
-                    self._usage = usage = (
-                        with_details(counts, self._usage)
-                        if self._has_details
-                        else Usage(
-                            input_tokens=counts.prompt_token_count,
-                            output_tokens=counts.candidates_token_count,
-                            total_tokens=counts.total_token_count,
-                            reasoning_tokens=counts.thoughts_token_count,
-                            cached_tokens=counts.cached_content_token_count,
-                            tool_input_tokens=counts.tool_use_prompt_token_count,
-                        )
+            if (
+                counts is not None
+                and counts != self._counts
+                and (counts.total_token_count is not None or counts != NO_WIRE_COUNTS)
+            ):
+                self._counts = counts
+                self._usage = usage = (
+                    with_details(counts, self._usage)
+                    if self._has_details
+                    else Usage(
+                        input_tokens=counts.prompt_token_count,
+                        output_tokens=counts.candidates_token_count,
+                        total_tokens=counts.total_token_count,
+                        reasoning_tokens=counts.thoughts_token_count,
+                        cached_tokens=counts.cached_content_token_count,
+                        tool_input_tokens=counts.tool_use_prompt_token_count,
                     )
-                    out.append(UsageDelta(usage))
+                )
+                out.append(UsageDelta(usage))
         if self._has_surrogates:
             out = self._surrogates.join(out, is_end=is_end)
         return out

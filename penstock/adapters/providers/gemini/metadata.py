@@ -36,7 +36,7 @@ class GeminiMetadata:
 
     def read(self, chunk: Mapping[str, Any], first: Mapping[str, Any], out: list[Delta]) -> None:
         """Read a response, and its candidate 0, which may be empty."""
-        found = {
+        found: dict[str, Any] = {
             name: value
             for field, name in _TEXTS.items()
             if (value := chunk.get(field) or first.get(field)) and isinstance(value, str)
