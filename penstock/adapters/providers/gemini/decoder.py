@@ -11,7 +11,7 @@ from penstock.adapters.formats.sse import SseEvent
 from penstock.adapters.providers.gemini.errors import blocked_prompt, gemini_error
 from penstock.adapters.providers.gemini.logprobs import read_logprobs
 from penstock.adapters.providers.gemini.metadata import GeminiMetadata
-from penstock.adapters.providers.gemini.parts import KNOWN_FIELDS, Parts
+from penstock.adapters.providers.gemini.parts import CONTENT_FIELDS, KNOWN_FIELDS, Parts
 from penstock.adapters.providers.gemini.sources import GeminiSources
 from penstock.adapters.providers.gemini.usage import NO_COUNTS, has_details, to_usage, wire_counts, with_details
 from penstock.adapters.providers.gemini.wire import NO_WIRE_COUNTS, decode_wire
@@ -163,8 +163,11 @@ class GeminiDecoder(EventDecoder):
                 self._skip("", chunk, out)
 
     def _read_chunk(self, chunk: dict[str, Any], out: list[Delta]) -> None:
-        if self.model is None:
-            self.model = replace_surrogates(text_of(chunk.get("modelVersion"))) or None
+        if self.model is None and (model := chunk.get("modelVersion")):
+            if isinstance(model, str):
+                self.model = replace_surrogates(model)
+            else:
+                self._skip("modelVersion", model, out)
         candidates = chunk.get("candidates")
         first: Mapping[str, Any] = {}
         for candidate in candidates if isinstance(candidates, list) else ():
@@ -180,7 +183,7 @@ class GeminiDecoder(EventDecoder):
             self._emit_usage(to_usage(usage), out)
         elif usage is not None:
             self._skip("usageMetadata", usage, out)
-        self._metadata.read(chunk, first, out)
+        self._metadata.read(chunk, first, self._sources.uncited, out)
         feedback = chunk.get("promptFeedback")
         if isinstance(feedback, dict) and text_of(feedback.get("blockReason")):
             out.append(ErrorDelta(blocked_prompt(feedback)))
@@ -194,7 +197,12 @@ class GeminiDecoder(EventDecoder):
 
     def _read_candidate(self, wire: dict[str, Any], out: list[Delta]) -> int:
         """Read one of the answers; returns its index, which may not be one."""
-        index = whole_number(wire.get("index")) or 0  # Vertex omits a 0
+        given = wire.get("index")
+        index = whole_number(given)
+        if index is None:  # Vertex omits a 0
+            index = 0
+            if given is not None:
+                self._skip("index", given, out)
         if index < 0:
             self._skip("candidates", wire, out)
             return index
@@ -211,7 +219,9 @@ class GeminiDecoder(EventDecoder):
             self._sources.read(wire, deltas)
             if self._raw == "unknown":
                 _pass_on(wire, _OF_CANDIDATE, deltas)
-        reason = text_of(wire.get("finishReason"))
+        reason = text_of(raw := wire.get("finishReason"))
+        if raw is not None and not isinstance(raw, str):
+            self._skip("finishReason", raw, deltas)
         # With code that runs, a "STOP" comes before the result and the rest of the answer.
         if reason == "STOP" and candidate.parts.open_tools:
             deltas.append(FinishHeld())
@@ -231,7 +241,7 @@ class GeminiDecoder(EventDecoder):
         for part in given if isinstance(given, list) else ():
             if isinstance(part, dict):
                 parts.read(part, out)
-                if self._raw == "unknown" and KNOWN_FIELDS & part.keys():
+                if self._raw == "unknown" and CONTENT_FIELDS & part.keys():
                     _pass_on(part, KNOWN_FIELDS, out)
             else:
                 self._skip("parts", part, out)

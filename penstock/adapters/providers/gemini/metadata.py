@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from penstock.adapters.providers.gemini.usage import usage_details
@@ -19,11 +19,22 @@ _LONGEST_TEXT: Final = 4_096
 _LARGEST_VALUE: Final = 16_384
 """Characters of JSON."""
 
-_TEXTS: Final = {"responseId": "response_id", "createTime": "create_time", "finishMessage": "finish_message"}
-"""Names in ``provider_metadata``, by the field of a response or a candidate."""
-_PLAIN: Final = frozenset({"content", "index", "finishReason", "finishMessage"})
-"""Fields of a candidate in which nothing else of this kind stands."""
-_EVENTS: Final = frozenset({"groundingChunks", "groundingSupports"})
+_OF_CHUNK: Final[dict[str, tuple[str, type]]] = {
+    "responseId": ("response_id", str),
+    "createTime": ("create_time", str),
+    "modelStatus": ("model_status", dict),
+    "promptFeedback": ("prompt_feedback", dict),
+}
+"""Names in ``provider_metadata`` and types of values, by the field of a response."""
+_OF_CANDIDATE: Final[dict[str, tuple[str, type]]] = {
+    "finishMessage": ("finish_message", str),
+    "safetyRatings": ("moderation", list),
+    "avgLogprobs": ("avg_logprobs", float),
+}
+"""The same, by the field of a candidate."""
+_PLAIN: Final = frozenset({"content", "index", "finishReason"})
+"""Fields of a candidate in which nothing of this kind stands."""
+_CITED: Final = frozenset({"groundingChunks", "groundingSupports"})
 """Fields of ``groundingMetadata`` that become citations."""
 
 
@@ -34,25 +45,24 @@ class GeminiMetadata:
         self._skip = skip
         self._told: dict[str, Any] = {}
 
-    def read(self, chunk: Mapping[str, Any], first: Mapping[str, Any], out: list[Delta]) -> None:
-        """Read a response, and its candidate 0, which may be empty."""
-        found: dict[str, Any] = {
-            name: value
-            for field, name in _TEXTS.items()
-            if (value := chunk.get(field) or first.get(field)) and isinstance(value, str)
-        }
+    def read(
+        self, chunk: Mapping[str, Any], first: Mapping[str, Any], uncited: Sequence[Any], out: list[Delta]
+    ) -> None:
+        """Read a response, and its candidate 0, which may be empty.
+
+        ``uncited``: sources of the answer so far that no place in the text stands on.
+        """
+        found = self._values_of(chunk, _OF_CHUNK, out)
         if (details := usage_details(chunk.get("usageMetadata"))) is not None:
             found["usage_details"] = details
-        if (status := chunk.get("modelStatus")) is not None:
-            found["model_status"] = status
-        feedback = chunk.get("promptFeedback")
-        if isinstance(feedback, dict) and any(feedback.values()):
-            found["prompt_feedback"] = feedback
         if first.keys() - _PLAIN:
-            _read_candidate(first, found)
+            found |= self._values_of(first, _OF_CANDIDATE, out)
+            found |= _sources_of(first)
+        if uncited or "uncited_sources" in self._told:
+            found["uncited_sources"] = uncited
         values: dict[str, Any] = {}
         for name, value in found.items():
-            if name in self._told and value == self._told[name]:
+            if name in self._told and _is_same(value, self._told[name]):
                 continue
             self._told[name] = value
             mended = _small(value)
@@ -63,26 +73,47 @@ class GeminiMetadata:
         if values:
             out.append(MetadataDelta(values))
 
+    def _values_of(
+        self, given: Mapping[str, Any], names: Mapping[str, tuple[str, type]], out: list[Delta]
+    ) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for field, (name, kind) in names.items():
+            value = given.get(field)
+            if kind is float and isinstance(value, (int, float)) and _is_finite(value):
+                found[name] = value
+            elif isinstance(value, kind):
+                if value if kind is not dict else any(value.values()):
+                    found[name] = {field: value} if kind is list else value
+            elif value is not None:
+                self._skip(field, value, out)
+        return found
 
-def _read_candidate(first: Mapping[str, Any], found: dict[str, Any]) -> None:
-    if ratings := first.get("safetyRatings"):
-        found["moderation"] = {"safetyRatings": ratings}
-    score = first.get("avgLogprobs")
-    if isinstance(score, (int, float)) and _is_finite(score):
-        found["avg_logprobs"] = score
-    grounding, pages = first.get("groundingMetadata"), first.get("urlContextMetadata")
-    if isinstance(grounding, dict) and (rest := _without_events(grounding)):
-        found["grounding"] = rest
-    if isinstance(pages, dict) and (read := pages.get("urlMetadata")):
-        found["url_context"] = read
+
+def _sources_of(first: Mapping[str, Any]) -> dict[str, Any]:
+    """What the candidate says of its sources, besides the citations."""
+    found: dict[str, Any] = {}
+    grounding, read = first.get("groundingMetadata"), first.get("urlContextMetadata")
+    if isinstance(grounding, dict):
+        rest = {name: value for name, value in grounding.items() if name not in _CITED and value not in (None, [], {})}
+        if rest:
+            found["grounding"] = rest
+    pages = read.get("urlMetadata") if isinstance(read, dict) else None
+    if isinstance(pages, list):
+        named = [page for page in pages if isinstance(page, dict) and isinstance(page.get("retrievedUrl"), str)]
+        if named:
+            found["url_context"] = named
+    return found
+
+
+def _is_same(value: object, told: object) -> bool:
+    try:
+        return value == told
+    except RecursionError:
+        return False
 
 
 def _is_finite(value: float) -> bool:
     return not isinstance(value, bool) and -1e300 < value < 1e300
-
-
-def _without_events(grounding: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in grounding.items() if name not in _EVENTS and value not in (None, [], {})}
 
 
 def _small(value: object) -> Any:

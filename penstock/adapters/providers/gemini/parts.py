@@ -21,7 +21,7 @@ from penstock.ports import (
     ToolCallFragment,
 )
 
-__all__ = ["KNOWN_FIELDS", "SIGNATURE", "THOUGHT", "TOOL_CALLS", "TOOL_RESULTS", "Parts"]
+__all__ = ["CONTENT_FIELDS", "KNOWN_FIELDS", "SIGNATURE", "THOUGHT", "TOOL_CALLS", "TOOL_RESULTS", "Parts"]
 
 THOUGHT: Final = "thought"
 """The kind of Gemini's reasoning blocks. One with text is a thought; one without belongs to the answer's text."""
@@ -36,9 +36,9 @@ TOOL_RESULTS: Final = {"codeExecutionResult": "code_execution", "toolResponse": 
 _MEDIA: Final = ("inlineData", "fileData")
 _MEDIA_KINDS: Final[tuple[MediaKind, ...]] = ("image", "audio", "video")
 
-KNOWN_FIELDS: Final = frozenset(
-    {"text", "thought", SIGNATURE, "functionCall", "audioTranscription", *TOOL_CALLS, *TOOL_RESULTS, *_MEDIA}
-)
+CONTENT_FIELDS: Final = frozenset({"text", "functionCall", *TOOL_CALLS, *TOOL_RESULTS, *_MEDIA})
+"""Fields of parts of which a part has one."""
+KNOWN_FIELDS: Final = CONTENT_FIELDS | {"thought", SIGNATURE, "audioTranscription"}
 """Fields of parts that are understood."""
 
 
@@ -74,19 +74,23 @@ class Parts:
 
     def read(self, part: dict[str, Any], out: list[Delta]) -> None:
         """Append what a part says, and the part itself if it must be sent back."""
-        signature = replace_surrogates(text_of(part[SIGNATURE])) if SIGNATURE in part else ""
+        signature = ""
+        if (given := part.get(SIGNATURE)) is not None:
+            signature = replace_surrogates(text_of(given))
+            if not isinstance(given, str):
+                self._skip(SIGNATURE, given, out)
         call = part.get("functionCall")
         if isinstance(call, dict):
             self.is_separated = True
             self._read_call(call, signature, out)
-        elif "text" in part or (signature and part.keys() <= {"thought", SIGNATURE}):
+        elif isinstance(part.get("text"), str) or (signature and part.keys() <= {"text", "thought", SIGNATURE}):
             self._read_text(part, signature, out)
         elif self._read_tool(part, out):
             self._give_back(part, out)
         else:
             self.is_separated = True
             if not _read_media(part, out):
-                self._skip(next((name for name in part if name != SIGNATURE), ""), part, out)
+                self._skip(next((name for name in part if name not in ("thought", SIGNATURE)), ""), part, out)
             if signature:
                 self._give_back(part, out)
 

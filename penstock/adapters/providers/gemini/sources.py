@@ -31,12 +31,19 @@ _READ: Final = ("", "URL_RETRIEVAL_STATUS_SUCCESS", "URL_RETRIEVAL_STATUS_UNSPEC
 
 
 class GeminiSources:
-    """Reads the sources of one candidate, which may be repeated in several responses, and tells each once."""
+    """Reads the sources of one candidate, which may be repeated in several responses, and tells each once.
+
+    Attributes:
+        uncited: chunks (sources) that no support (a place in the text) has named so far, as they came.
+    """
 
     def __init__(self, text: WrittenText, skip: Skip) -> None:
+        self.uncited: list[Any] = []
         self._text = text
         self._skip = skip
         self._chunks: list[Any] = []  # of the last list of them
+        self._read_chunks: dict[int, Citation | None] = {}
+        self._numbers: set[int] = set()  # of chunks that a support has named
         self._cited: set[tuple[object, ...]] = set()
         self._urls: set[str] = set()
 
@@ -52,85 +59,70 @@ class GeminiSources:
     # --- grounding -------------------------------------------------------------------------------------------------
 
     def _read_grounding(self, grounding: object, out: list[Delta]) -> None:
-        """Append a citation for each pair of a support (a place in the text) and a chunk (a source)."""
+        """Append a citation for each pair of a support and a chunk."""
         fields = self._fields("groundingMetadata", grounding, out)
         if chunks := self._items("groundingChunks", fields.get("groundingChunks"), out):
-            self._chunks = chunks
+            self._chunks, self._read_chunks = chunks, {}
         for support in self._items("groundingSupports", fields.get("groundingSupports"), out):
-            if not isinstance(support, dict):
+            if isinstance(support, dict) and len(self._cited) < _MOST:
+                self._read_support(support, out)
+            else:
                 self._skip("groundingSupports", support, out)
+        self.uncited = [chunk for number, chunk in enumerate(self._chunks) if number not in self._numbers]
+
+    def _read_support(self, support: dict[str, Any], out: list[Delta]) -> None:
+        segment, scores = support.get("segment"), support.get("confidenceScores")
+        start, end = self._span_of(segment, out)
+        indices = self._items("groundingChunkIndices", support.get("groundingChunkIndices"), out)
+        for place, given in enumerate(indices):
+            number = whole_number(given)
+            if number is None or not 0 <= number < len(self._chunks):
+                self._skip("groundingChunkIndices", given, out)
                 continue
-            segment, scores = support.get("segment"), support.get("confidenceScores")
-            if segment is not None and not isinstance(segment, dict):
-                self._skip("segment", segment, out)
-            span = self._span_of(segment) if isinstance(segment, dict) else (None, None)
-            for place, given in enumerate(
-                self._items("groundingChunkIndices", support.get("groundingChunkIndices"), out)
-            ):
-                number = whole_number(given)
-                if number is None or not 0 <= number < len(self._chunks):
-                    self._skip("groundingChunkIndices", given, out)
-                    continue
-                location: dict[str, Any] = {"index": number}
-                score = scores[place] if isinstance(scores, list) and place < len(scores) else None
-                if isinstance(score, (int, float)) and not isinstance(score, bool) and 0 <= score <= 1:
-                    location["confidence"] = score
-                self._cite_chunk(self._chunks[number], span, location, out)
+            self._numbers.add(number)
+            if number not in self._read_chunks:
+                self._read_chunks[number] = _citation_of(self._chunks[number])
+            citation = self._read_chunks[number]
+            if citation is None:
+                self._skip("groundingChunks", self._chunks[number], out)
+                continue
+            location = {**citation.location, "index": number}
+            score = scores[place] if isinstance(scores, list) and place < len(scores) else None
+            if isinstance(score, (int, float)) and not isinstance(score, bool) and 0 <= score <= 1:
+                location["confidence"] = score
+            if len(self._cited) >= _MOST:
+                self._skip("groundingSupports", {"groundingChunkIndices": indices[place:]}, out)
+                return
+            placed = msgspec.structs.replace(citation, start=start, end=end, location=FrozenDict(location))
+            self._tell(placed, (number,), out)
 
-    def _span_of(self, segment: Mapping[str, Any]) -> tuple[int | None, int | None]:
-        return self._span(segment.get("startIndex"), segment.get("endIndex"), text_of(segment.get("text")))
-
-    def _cite_chunk(
-        self, chunk: object, span: tuple[int | None, int | None], location: dict[str, Any], out: list[Delta]
-    ) -> None:
-        given = chunk if isinstance(chunk, dict) else {}
-        name = next((name for name, value in given.items() if isinstance(value, dict)), "")
-        mended = without_surrogates(given.get(name))
-        if not isinstance(mended, dict):
-            self._skip("groundingChunks", chunk, out)
-            return
-        content: dict[str, Any] = mended
-        url = text_of(content.get("uri")) or text_of(content.get("sourceUri"))
-        kind = _KINDS.get(name) or ("url" if url else None)
-        if kind is None:
-            self._skip("groundingChunks", chunk, out)
-            return
-        rag = content.get("ragChunk")
-        quoted = text_of(content.get("text")) or (text_of(rag.get("text")) if isinstance(rag, dict) else "")
-        self._tell(
-            Citation(
-                kind=kind,
-                url=url or None,
-                id=text_of(content.get("documentName")) or None,
-                title=text_of(content.get("title")) or None,
-                cited_text=quoted or None,
-                start=span[0],
-                end=span[1],
-                location=FrozenDict({**_rest(content, _TOLD), **location}),
-            ),
-            (location["index"],),
-            out,
-        )
+    def _span_of(self, segment: object, out: list[Delta]) -> tuple[int | None, int | None]:
+        if isinstance(segment, dict):
+            return self._span(segment.get("startIndex"), segment.get("endIndex"), text_of(segment.get("text")))
+        if segment is not None:
+            self._skip("segment", segment, out)
+        return None, None
 
     # --- recited texts, and pages ----------------------------------------------------------------------------------
 
     def _read_recited(self, recited: object, out: list[Delta]) -> None:
         """Append the sources of recited texts: ``citationSources`` of the Gemini API, ``citations`` of Vertex AI."""
-        fields = self._fields("citationMetadata", recited, out)
+        lists = self._fields("citationMetadata", recited, out)
         for name in ("citationSources", "citations"):
-            for given in self._items(name, fields.get(name), out):
-                source = without_surrogates(given)
-                if not isinstance(source, dict) or not (source.get("uri") or source.get("title")):
+            for given in self._items(name, lists.get(name), out):
+                mended = without_surrogates(given)
+                source: dict[str, Any] = mended if isinstance(mended, dict) else {}
+                url, title = text_of(source.get("uri")), text_of(source.get("title"))
+                if not (url or title) or len(self._cited) >= _MOST:
                     self._skip(name, given, out)
                     continue
-                url = text_of(source.get("uri"))
                 start, end = self._span(source.get("startIndex"), source.get("endIndex"))
                 location = _rest(source, frozenset({"startIndex", "endIndex", "uri", "title"}))
                 self._tell(
                     Citation(
                         kind="url" if url else "document",
                         url=url or None,
-                        title=text_of(source.get("title")) or None,
+                        title=title or None,
                         start=start,
                         end=end,
                         location=FrozenDict(location),
@@ -144,7 +136,7 @@ class GeminiSources:
         fields = self._fields("urlContextMetadata", pages, out)
         for page in self._items("urlMetadata", fields.get("urlMetadata"), out):
             url = without_surrogates(text_of(page.get("retrievedUrl"))) if isinstance(page, dict) else ""
-            if not url:
+            if not url or len(self._cited) >= _MOST:
                 self._skip("urlMetadata", page, out)
             elif text_of(page.get("urlRetrievalStatus")) in _READ and url not in self._urls:
                 self._tell(Citation(kind="url", url=url), ("urlMetadata",), out)
@@ -161,9 +153,6 @@ class GeminiSources:
         """Append a citation, with its place counted from the start of the present block of text."""
         key = (*key, citation.kind, citation.url, citation.id, citation.title, citation.start, citation.end)
         if key in self._cited:
-            return
-        if len(self._cited) >= _MOST:
-            self._skip("citation", key, out)
             return
         self._cited.add(key)
         if citation.url:
@@ -182,6 +171,29 @@ class GeminiSources:
         if given is not None:
             self._skip(name, given, out)
         return []
+
+
+def _citation_of(chunk: object) -> Citation | None:
+    """Read a chunk; None: it is none. One of a kind that is not known counts as a web page if it has an address."""
+    given = chunk if isinstance(chunk, dict) else {}
+    name = next((name for name, value in given.items() if isinstance(value, dict)), "")
+    mended = without_surrogates(given.get(name))
+    content: dict[str, Any] = mended if isinstance(mended, dict) else {}
+    url = text_of(content.get("uri")) or text_of(content.get("sourceUri"))
+    kind = _KINDS.get(name) or ("url" if url else None)
+    rag = content.get("ragChunk")
+    quoted = text_of(content.get("text")) or (text_of(rag.get("text")) if isinstance(rag, dict) else "")
+    id, title = text_of(content.get("documentName")), text_of(content.get("title"))
+    if kind is None or not (url or id or title or quoted):
+        return None
+    return Citation(
+        kind=kind,
+        url=url or None,
+        id=id or None,
+        title=title or None,
+        cited_text=quoted or None,
+        location=FrozenDict(_rest(content, _TOLD)),
+    )
 
 
 def _rest(fields: Mapping[str, Any], told: frozenset[str]) -> dict[str, Any]:
