@@ -82,11 +82,15 @@ class GeminiMetadata:
             if kind is float and isinstance(value, (int, float)) and _is_finite(value):
                 found[name] = value
             elif isinstance(value, kind):
-                if value if kind is not dict else any(value.values()):
+                if _says_something(value):
                     found[name] = {field: value} if kind is list else value
             elif value is not None:
                 self._skip(field, value, out)
         return found
+
+
+def _says_something(value: object) -> bool:
+    return any(value.values()) if isinstance(value, dict) else bool(value)
 
 
 def _sources_of(first: Mapping[str, Any]) -> dict[str, Any]:

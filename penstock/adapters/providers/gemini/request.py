@@ -180,8 +180,9 @@ def _call_parts(message: dict[str, Any], model: str, provider: str) -> list[dict
 
 
 def _requires_signatures(model: str) -> bool:
+    """Whether the model refuses calls without signatures: Gemini 3 and later ones, and so ``gemini-flash-latest``."""
     version = re.search(r"gemini-(\d+)", model)
-    return version is not None and int(version[1]) >= 3
+    return int(version[1]) >= 3 if version is not None else re.search(r"gemini-.*latest", model) is not None
 
 
 def _function_response(message: dict[str, Any], function_names: dict[str, str]) -> dict[str, Any]:

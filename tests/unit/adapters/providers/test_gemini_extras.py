@@ -101,18 +101,22 @@ def test_zeros_and_empty_texts_that_google_leaves_out_are_there() -> None:
     assert [(each.token, each.logprob) for each in event.tokens] == [("a", 0.0), ("", -1.0), ("\ufffd", 0.0)]
 
 
+NO_OBJECT: tuple[Any, ...] = (5, "x", [], True)
+NO_LIST: tuple[Any, ...] = (5, "x", {}, True)
+NO_TOKEN: tuple[Any, ...] = (None, 5, "x", [], {}, {"token": 5})
+NO_NUMBER: tuple[Any, ...] = ("-1", True, None, [], {})
+NO_TOPS: tuple[Any, ...] = ([], [None], [5], [{"candidates": 5}], [{"candidates": [None, {}, {"token": 5}]}])
+
+
 @pytest.mark.parametrize(
     ("value", "count", "skipped"),
     [
-        *((odd, 0, 1) for odd in (5, "x", [], True)),
-        *(({"chosenCandidates": odd}, 0, 1) for odd in (5, "x", {}, True)),
-        *(({"chosenCandidates": [odd, {"token": "a"}]}, 1, 1) for odd in (None, 5, "x", [], {}, {"token": 5})),
-        *(({"chosenCandidates": [{"token": "a", "logProbability": odd}]}, 0, 1) for odd in ("-1", True, None, [], {})),
-        *(({"chosenCandidates": [{"token": "a"}], "topCandidates": odd}, 1, 1) for odd in (5, "x", {}, True)),
-        *(
-            ({"chosenCandidates": [{"token": "a"}], "topCandidates": odd}, 1, 0)
-            for odd in ([], [None], [5], [{"candidates": 5}], [{"candidates": [None, {}, {"token": 5}]}])
-        ),
+        *((odd, 0, 1) for odd in NO_OBJECT),
+        *(({"chosenCandidates": odd}, 0, 1) for odd in NO_LIST),
+        *(({"chosenCandidates": [odd, {"token": "a"}]}, 1, 1) for odd in NO_TOKEN),
+        *(({"chosenCandidates": [{"token": "a", "logProbability": odd}]}, 0, 1) for odd in NO_NUMBER),
+        *(({"chosenCandidates": [{"token": "a"}], "topCandidates": odd}, 1, 1) for odd in NO_LIST),
+        *(({"chosenCandidates": [{"token": "a"}], "topCandidates": odd}, 1, 0) for odd in NO_TOPS),
         ({}, 0, 0),
         (None, 0, 0),
     ],
@@ -235,10 +239,13 @@ def test_a_part_nested_too_deeply_is_counted_or_goes_back_whole(field: str) -> N
         assert any(isinstance(delta, BlockDelta) for delta in deltas) or decoder.skipped
 
 
+NO_SIGNATURE: tuple[Any, ...] = (5, True, [], {})
+
+
 @pytest.mark.parametrize(
     ("part", "skipped"),
     [
-        *(({"text": "a", "thoughtSignature": odd}, 1) for odd in (5, True, [], {})),
+        *(({"text": "a", "thoughtSignature": odd}, 1) for odd in NO_SIGNATURE),
         ({"text": "a", "thoughtSignature": ""}, 0),
         ({"text": "a", "thoughtSignature": None}, 0),
         ({"text": "a", "thought": "yes"}, 0),
@@ -341,6 +348,9 @@ def test_counts_by_modality_are_told_and_the_others_are_in_the_metadata() -> Non
     assert metadata(last) == {"usage_details": DETAILS | {"newCount": 1}}
 
 
+NO_TIER: tuple[Any, ...] = (None, 5, "", "x" * 65, [], {})
+
+
 @pytest.mark.parametrize(
     ("given", "tier"),
     [
@@ -350,7 +360,7 @@ def test_counts_by_modality_are_told_and_the_others_are_in_the_metadata() -> Non
         ({"trafficType": "ON_DEMAND_PRIORITY"}, "priority"),
         ({"trafficType": "PROVISIONED_THROUGHPUT"}, "PROVISIONED_THROUGHPUT"),
         ({"trafficType": "ON_DEMAND", "serviceTier": "flex"}, "flex"),
-        *(({name: odd}, None) for name in ("serviceTier", "trafficType") for odd in (None, 5, "", "x" * 65, [], {})),
+        *(({name: odd}, None) for name in ("serviceTier", "trafficType") for odd in NO_TIER),
     ],
 )
 def test_the_tier_is_that_of_vertex_too(given: dict[str, Any], tier: str | None) -> None:
@@ -434,13 +444,14 @@ OF_CANDIDATE = (
 
 @pytest.mark.parametrize("name", [*OF_CHUNK, *OF_CANDIDATE])
 def test_a_field_of_another_type_is_counted_and_a_missing_or_null_one_is_not(name: str) -> None:
-    for odd in (5, [5], "x", {"x": 1}, True):
+    values: tuple[Any, ...] = (5, [5], "x", {"x": 1}, True)
+    for odd in values:
         fine = {"createTime": str, "responseId": str, "modelVersion": str, "finishMessage": str, "finishReason": str}
         kind: Any = fine.get(name, dict)
         kind = {"safetyRatings": list, "candidates": list, "avgLogprobs": int, "index": int}.get(name, kind)
         if isinstance(odd, kind) and odd is not True:
             continue
-        given = {name: odd}
+        given: dict[str, Any] = {name: odd}
         first = chunk({"text": "b"}) | given if name in OF_CHUNK else chunk({"text": "b"}, **given)
         decoder, deltas = decode(first, chunk({"text": "a"}))
         assert decoder.skipped == 1, odd

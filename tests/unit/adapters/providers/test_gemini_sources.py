@@ -316,21 +316,25 @@ def test_a_page_that_the_grounding_names_is_not_cited_again() -> None:
 # --- odd ones ------------------------------------------------------------------------------------------------------
 
 
+NO_OBJECT: tuple[Any, ...] = (5, "x", [], True)
+NO_LIST: tuple[Any, ...] = (5, "x", {}, True)
+NO_ITEM: tuple[Any, ...] = (None, 5, "x", [])
+NOTHING: tuple[Any, ...] = (None, {})
+PLACES = ("groundingMetadata", "citationMetadata", "urlContextMetadata")
+
+
 @pytest.mark.parametrize(
     ("name", "value", "skipped"),
     [
-        *(("groundingMetadata", value, 1) for value in (5, "x", [], True)),
-        *(("groundingMetadata", {"groundingChunks": value}, 1) for value in (5, "x", {}, True)),
-        *(("groundingMetadata", {"groundingSupports": value}, 1) for value in (5, "x", {}, True)),
-        *(("groundingMetadata", {"groundingSupports": [value]}, 1) for value in (None, 5, "x", [])),
-        *(("citationMetadata", value, 1) for value in (5, "x", [], True)),
-        *(("citationMetadata", {"citationSources": value}, 1) for value in (5, "x", {}, True)),
-        *(("citationMetadata", {"citations": [value]}, 1) for value in (None, 5, "x", [], {}, {"uri": 5})),
-        *(("urlContextMetadata", value, 1) for value in (5, "x", [], True)),
-        *(("urlContextMetadata", {"urlMetadata": value}, 1) for value in (5, "x", {}, True)),
-        *(("urlContextMetadata", {"urlMetadata": [value]}, 1) for value in (None, 5, "x", [], {}, {"retrievedUrl": 5})),
-        *((name, None, 0) for name in ("groundingMetadata", "citationMetadata", "urlContextMetadata")),
-        *((name, {}, 0) for name in ("groundingMetadata", "citationMetadata", "urlContextMetadata")),
+        *((name, value, 1) for name in PLACES for value in NO_OBJECT),
+        *((name, value, 0) for name in PLACES for value in NOTHING),
+        *(("groundingMetadata", {"groundingChunks": value}, 1) for value in NO_LIST),
+        *(("groundingMetadata", {"groundingSupports": value}, 1) for value in NO_LIST),
+        *(("groundingMetadata", {"groundingSupports": [value]}, 1) for value in NO_ITEM),
+        *(("citationMetadata", {"citationSources": value}, 1) for value in NO_LIST),
+        *(("citationMetadata", {"citations": [value]}, 1) for value in (*NO_ITEM, {}, {"uri": 5})),
+        *(("urlContextMetadata", {"urlMetadata": value}, 1) for value in NO_LIST),
+        *(("urlContextMetadata", {"urlMetadata": [value]}, 1) for value in (*NO_ITEM, {}, {"retrievedUrl": 5})),
     ],
 )
 def test_values_that_are_none_are_counted_and_the_answer_goes_on(name: str, value: Any, skipped: int) -> None:
