@@ -183,7 +183,7 @@ class GeminiDecoder(EventDecoder):
             self._emit_usage(to_usage(usage), out)
         elif usage is not None:
             self._skip("usageMetadata", usage, out)
-        self._metadata.read(chunk, first, self._sources.uncited, out)
+        self._metadata.read(chunk, first, self._sources.uncited if first else None, out)
         feedback = chunk.get("promptFeedback")
         if isinstance(feedback, dict) and text_of(feedback.get("blockReason")):
             out.append(ErrorDelta(blocked_prompt(feedback)))

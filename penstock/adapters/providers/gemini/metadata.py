@@ -46,11 +46,11 @@ class GeminiMetadata:
         self._told: dict[str, Any] = {}
 
     def read(
-        self, chunk: Mapping[str, Any], first: Mapping[str, Any], uncited: Sequence[Any], out: list[Delta]
+        self, chunk: Mapping[str, Any], first: Mapping[str, Any], uncited: Sequence[Any] | None, out: list[Delta]
     ) -> None:
         """Read a response, and its candidate 0, which may be empty.
 
-        ``uncited``: sources of the answer so far that no place in the text stands on.
+        ``uncited``: sources of the answer so far that no place in the text stands on; None: as before.
         """
         found = self._values_of(chunk, _OF_CHUNK, out)
         if (details := usage_details(chunk.get("usageMetadata"))) is not None:
@@ -58,7 +58,7 @@ class GeminiMetadata:
         if first.keys() - _PLAIN:
             found |= self._values_of(first, _OF_CANDIDATE, out)
             found |= _sources_of(first)
-        if uncited or "uncited_sources" in self._told:
+        if uncited or (uncited is not None and "uncited_sources" in self._told):
             found["uncited_sources"] = uncited
         values: dict[str, Any] = {}
         for name, value in found.items():

@@ -18,6 +18,8 @@ __all__ = ["GeminiSources"]
 _MOST: Final = 4_096
 """Citations of one answer; a single response could contain millions of pairs of supports and chunks."""
 
+_MOST_UNCITED: Final = 1_000
+
 _KINDS: Final[dict[str, CitationKind]] = {
     "web": "url",
     "maps": "url",
@@ -34,11 +36,12 @@ class GeminiSources:
     """Reads the sources of one candidate, which may be repeated in several responses, and tells each once.
 
     Attributes:
-        uncited: chunks (sources) that no support (a place in the text) has named so far, as they came.
+        uncited: chunks (sources) that no support (a place in the text) has named so far, as they came; None: the last
+            response has changed nothing of that, or there are too many chunks.
     """
 
     def __init__(self, text: WrittenText, skip: Skip) -> None:
-        self.uncited: list[Any] = []
+        self.uncited: list[Any] | None = None
         self._text = text
         self._skip = skip
         self._chunks: list[Any] = []  # of the last list of them
@@ -49,6 +52,7 @@ class GeminiSources:
 
     def read(self, candidate: Mapping[str, Any], out: list[Delta]) -> None:
         """Append the citations of a candidate whose text has been read."""
+        self.uncited = None
         if (grounding := candidate.get("groundingMetadata")) is not None:
             self._read_grounding(grounding, out)
         if (recited := candidate.get("citationMetadata")) is not None:
@@ -68,17 +72,22 @@ class GeminiSources:
                 self._read_support(support, out)
             else:
                 self._skip("groundingSupports", support, out)
-        self.uncited = [chunk for number, chunk in enumerate(self._chunks) if number not in self._numbers]
+        if len(self._chunks) <= _MOST_UNCITED:
+            self.uncited = [chunk for number, chunk in enumerate(self._chunks) if number not in self._numbers]
 
     def _read_support(self, support: dict[str, Any], out: list[Delta]) -> None:
         segment, scores = support.get("segment"), support.get("confidenceScores")
         start, end = self._span_of(segment, out)
         indices = self._items("groundingChunkIndices", support.get("groundingChunkIndices"), out)
+        named: set[int] = set()
         for place, given in enumerate(indices):
             number = whole_number(given)
+            if number in named:
+                continue
             if number is None or not 0 <= number < len(self._chunks):
                 self._skip("groundingChunkIndices", given, out)
                 continue
+            named.add(number)
             self._numbers.add(number)
             if number not in self._read_chunks:
                 self._read_chunks[number] = _citation_of(self._chunks[number])

@@ -11,6 +11,7 @@ from penstock.adapters.providers.gemini.decoder import GeminiDecoder
 from penstock.events import Citation, FinishReason
 from penstock.ports import BlockStart, CitationDelta, Delta, EventDelta, FinishDelta, MetadataDelta, TextDelta
 from tests.contract.extras import collect
+from tests.unit.flow.common import steps
 
 PAGE = {"web": {"uri": "https://a", "title": "A", "domain": "a.example"}}
 OTHER = {"web": {"uri": "https://b", "title": "B"}}
@@ -375,6 +376,35 @@ def test_there_are_so_many_citations_and_no_more() -> None:
     assert deltas[-1] == FinishDelta("stop", "STOP")
 
 
+def test_a_source_that_is_named_twice_for_a_place_is_one() -> None:
+    assert [each.url for each in cited(chunk({"text": "a"}, **grounding(support(0, 1, 0, 0, 1, 0))))] == [
+        *("https://a", "https://b"),
+    ]
+
+
+def test_many_sources_take_time_in_proportion() -> None:
+    def work(count: int) -> None:
+        listed = [{"web": {"uri": f"https://{number}"}} for number in range(count)]
+        first = chunk({"text": "é"}, **grounding(chunks=listed))
+        rest = [
+            chunk(
+                {"text": "é"},
+                groundingMetadata={"groundingSupports": [support(2 * at, 2 * at + 2, at)]},
+                citationMetadata={"citationSources": [{"startIndex": 0, "endIndex": 2 * at, "uri": "u"}]},
+            )
+            for at in range(count)
+        ]
+        data = body(first, *rest)
+        made.append(steps(lambda: found.append(len(GeminiDecoder(4_000_000).feed(data)))))
+
+    made: list[int] = []
+    found: list[int] = []
+    work(1_200)
+    work(2_000)
+    assert found[1] > 6_000
+    assert made[1] < 2.2 * made[0]
+
+
 def test_sources_of_other_answers_are_no_events() -> None:
     other = chunk({"text": "b"}, **grounding(support(0, 1, 0)))
     other["candidates"][0]["index"] = 1
@@ -388,6 +418,7 @@ def test_sources_are_the_same_however_the_bytes_are_cut(size: int) -> None:
     said = grounding(support(0, 2, 0, text="é"), support(3, 7, 1), webSearchQueries=["q"]) | pages(("p", "SUCCESS"))
     chunks = [*words("é ", "🌊"), chunk(CODE), chunk(RAN), *words("x"), chunk({"text": ""}, finish="STOP", **said)]
     whole = decode(*chunks)[1]
+    assert len([delta for delta in whole if isinstance(delta, CitationDelta)]) == 3
     assert decode(*chunks, size=size)[1] == whole
     data = body(*chunks)
     for end in range(0, len(data), 5):
