@@ -17,6 +17,8 @@ _COUNTS: Final = (
     *("promptTokenCount", "candidatesTokenCount", "totalTokenCount", "thoughtsTokenCount"),
     *("cachedContentTokenCount", "toolUsePromptTokenCount"),
 )
+_NO_COUNTS: Final = [None] * len(_COUNTS)
+_NO_DETAILS: Final = [None] * 4
 _COUNTED: Final = frozenset({*_COUNTS, "serviceTier"})
 """Fields that `penstock.events.Usage` has fields for."""
 _TRAFFIC: Final = {"ON_DEMAND_FLEX": "flex", "ON_DEMAND_PRIORITY": "priority"}
@@ -31,7 +33,7 @@ def to_usage(usage: Mapping[str, Any]) -> Usage:
     asked, answered = (_by_modality(usage.get(f"{side}TokensDetails")) for side in ("prompt", "candidates"))
     counts = [count_of(usage.get(name)) for name in _COUNTS]
     details = [side.get(modality) for side in (asked, answered) for modality in ("AUDIO", "IMAGE")]
-    if all(count is None for count in (*counts, *details)):
+    if counts == _NO_COUNTS and details == _NO_DETAILS:
         return NO_COUNTS
     return Usage(
         input_tokens=counts[0],
@@ -49,8 +51,11 @@ def to_usage(usage: Mapping[str, Any]) -> Usage:
 
 
 def _tier_of(usage: Mapping[str, Any]) -> str | None:
-    traffic = short_text(usage.get("trafficType"))
-    return short_text(usage.get("serviceTier")) or _TRAFFIC.get(traffic or "", traffic)
+    if (tier := usage.get("serviceTier")) and (word := short_text(tier)):
+        return word
+    if (traffic := usage.get("trafficType")) and (word := short_text(traffic)):
+        return _TRAFFIC.get(word, word)
+    return None
 
 
 def wire_counts(usage: Usage) -> WireUsage:
@@ -67,16 +72,13 @@ def wire_counts(usage: Usage) -> WireUsage:
 
 def has_details(usage: Usage) -> bool:
     """Whether the usage says more than the counts that an ordinary response repeats."""
-    return any(
-        value is not None
-        for value in (
-            usage.audio_input_tokens,
-            usage.image_input_tokens,
-            usage.audio_output_tokens,
-            usage.image_output_tokens,
-            usage.service_tier,
-        )
-    )
+    details = [
+        usage.audio_input_tokens,
+        usage.image_input_tokens,
+        usage.audio_output_tokens,
+        usage.image_output_tokens,
+    ]
+    return usage.service_tier is not None or details != _NO_DETAILS
 
 
 def with_details(wire: WireUsage, before: Usage) -> Usage:

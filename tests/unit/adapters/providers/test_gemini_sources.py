@@ -11,7 +11,6 @@ from penstock.adapters.providers.gemini.decoder import GeminiDecoder
 from penstock.events import Citation, FinishReason
 from penstock.ports import BlockStart, CitationDelta, Delta, EventDelta, FinishDelta, MetadataDelta, TextDelta
 from tests.contract.extras import collect
-from tests.unit.flow.common import steps
 
 PAGE = {"web": {"uri": "https://a", "title": "A", "domain": "a.example"}}
 OTHER = {"web": {"uri": "https://b", "title": "B"}}
@@ -382,27 +381,12 @@ def test_a_source_that_is_named_twice_for_a_place_is_one() -> None:
     ]
 
 
-def test_many_sources_take_time_in_proportion() -> None:
-    def work(count: int) -> None:
-        listed = [{"web": {"uri": f"https://{number}"}} for number in range(count)]
-        first = chunk({"text": "é"}, **grounding(chunks=listed))
-        rest = [
-            chunk(
-                {"text": "é"},
-                groundingMetadata={"groundingSupports": [support(2 * at, 2 * at + 2, at)]},
-                citationMetadata={"citationSources": [{"startIndex": 0, "endIndex": 2 * at, "uri": "u"}]},
-            )
-            for at in range(count)
-        ]
-        data = body(first, *rest)
-        made.append(steps(lambda: found.append(len(GeminiDecoder(4_000_000).feed(data)))))
-
-    made: list[int] = []
-    found: list[int] = []
-    work(1_200)
-    work(2_000)
-    assert found[1] > 6_000
-    assert made[1] < 2.2 * made[0]
+def test_very_long_lists_of_sources_are_not_told_again_as_uncited() -> None:
+    for count, is_told in ((1_000, True), (1_001, False)):
+        listed = [{"web": {"uri": f"{number}"}} for number in range(count)]
+        decoder, deltas = decode(chunk({"text": "a"}, **grounding(support(0, 1, 0), chunks=listed)))
+        assert [type(delta) for delta in deltas] == [TextDelta, CitationDelta]  # 1,000 are longer than the metadata
+        assert decoder.skipped == is_told
 
 
 def test_sources_of_other_answers_are_no_events() -> None:
