@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import json
+import random
 from typing import Any
 
+import msgspec
 import pytest
 
+from penstock.actors.agent.history import Round
+from penstock.actors.call.answer import OutcomeBuilder
 from penstock.adapters.providers.gemini.decoder import GeminiDecoder
+from penstock.adapters.providers.gemini.provider import Gemini
 from penstock.config.options import Raw
 from penstock.events import Logprobs, MediaPart, ProviderEvent, ReasoningBlock, ServerToolResult, TokenLogprob, Usage
 from penstock.ports import (
     BlockDelta,
     BlockStart,
+    ChatCall,
     Delta,
+    ErrorDelta,
     EventDelta,
     FinishDelta,
     MetadataDelta,
     ReasoningBlockDelta,
     ReasoningDelta,
+    Secret,
     TextDelta,
     ToolCallFragment,
     UsageDelta,
@@ -541,3 +549,84 @@ def test_all_of_it_is_the_same_however_the_bytes_are_cut(size: int, raw: Raw) ->
         deltas = decoder.feed(data[:end]) + decoder.close()
         assert deltas == whole[: len(deltas)]
         assert decoder.finished == any(isinstance(delta, FinishDelta) for delta in deltas)
+
+
+# --- anything ------------------------------------------------------------------------------------------------------
+
+ODD: tuple[Any, ...] = (None, True, -1, 0, 1.5, 3.0, 10**30, "", "STOP", "\ud83d", [], {}, [1], {"x": 1}, [{}], "é🌊")
+EVERYTHING = chunk(
+    {"text": "hm", "thought": True, "thoughtSignature": "s"},
+    {"text": "é🌊", "thoughtSignature": "s"},
+    CODE | {"thoughtSignature": "s"},
+    RAN,
+    {"toolCall": {"toolType": "GOOGLE_MAPS", "id": "a", "args": {}}},
+    {"toolResponse": {"toolType": "GOOGLE_MAPS", "id": "a", "response": {"x": 1}}},
+    {"functionCall": {"name": "f", "id": "1", "args": {"x": 1}}, "thoughtSignature": "s"},
+    {"functionCall": {"name": "f", "partialArgs": [{"jsonPath": "$.a[0]", "stringValue": "x"}], "willContinue": True}},
+    PICTURE | {"thoughtSignature": "s", "audioTranscription": {"text": "x"}},
+    {"text": "b"},
+    finish="STOP",
+    finishMessage="x",
+    avgLogprobs=-1.5,
+    safetyRatings=[{"category": "X"}],
+    logprobsResult=chosen(("a", -1), tops=[[("a", -1)]]),
+    groundingMetadata={
+        "groundingChunks": [{"web": {"uri": "u", "title": "t"}}, {"retrievedContext": {"ragChunk": {"text": "x"}}}],
+        "groundingSupports": [
+            {
+                "segment": {"startIndex": 0, "endIndex": 2, "text": "é", "partIndex": 1},
+                "groundingChunkIndices": [0, 1],
+                "confidenceScores": [0.5, 1],
+            }
+        ],
+        "webSearchQueries": ["q"],
+    },
+    citationMetadata={"citationSources": [{"startIndex": 0, "endIndex": 2, "uri": "u"}], "citations": [{"title": "t"}]},
+    urlContextMetadata={"urlMetadata": [{"retrievedUrl": "u", "urlRetrievalStatus": "URL_RETRIEVAL_STATUS_SUCCESS"}]},
+) | {
+    "usageMetadata": COUNTS | DETAILS | {"serviceTier": "x", "trafficType": "y"},
+    "promptFeedback": {"safetyRatings": [{}]},
+    "modelStatus": {"modelStage": "X"},
+    "responseId": "r",
+    "createTime": "t",
+    "modelVersion": "m",
+}
+
+
+def bent(value: Any, chance: float, dice: random.Random) -> Any:
+    """Return ``value`` with something in it that no server sends."""
+    if dice.random() < chance:
+        return dice.choice(ODD)
+    if isinstance(value, dict):
+        return {name: bent(each, chance, dice) for name, each in value.items() if dice.random() > chance / 2}
+    return [bent(each, chance, dice) for each in value] if isinstance(value, list) else value
+
+
+@pytest.mark.seeds(3)
+def test_whatever_comes_can_be_told_and_what_must_go_back_can_be_sent(seed: int) -> None:
+    dice = random.Random(seed)
+    for _ in range(150):
+        chance = dice.choice((0.003, 0.01, 0.04))
+        data = body(*(bent(EVERYTHING, chance, dice) for _ in range(3)))
+        decoder = GeminiDecoder(4_000_000, dice.choice(("none", "unknown")))
+        builder, text = OutcomeBuilder(), ""
+        builder.provider = "gemini"
+        for delta in decoder.feed(data) + decoder.close():
+            if isinstance(delta, ErrorDelta):
+                continue
+            msgspec.json.encode(delta)
+            if isinstance(delta, BlockStart):
+                builder.extras.start_block(delta, len(text), has_said=bool(text))
+            builder.note(delta, len(text))
+            text += delta.text if isinstance(delta, TextDelta) else ""
+        outcome = builder.outcome()
+        for citation in outcome.citations:
+            assert (citation.start is None) == (citation.end is None)
+            if citation.start is not None and citation.end is not None:
+                assert 0 <= citation.start < citation.end <= len(text)
+        calls = tuple(call for call in outcome.tool_calls if call.arguments is not None)
+        (message, *_) = Round(calls, ("x",) * len(calls), text, (), outcome.provider_blocks).messages()
+        call = ChatCall(model="gemini-3", input=[message], provider="gemini")
+        (sent, *_) = json.loads(Gemini(Secret("k")).request(call).body)["contents"] or ({"parts": []},)
+        answer = [part for part in sent["parts"] if "text" in part and part.get("thought") is not True]
+        assert "".join(part["text"] for part in answer) == (text if text.strip() else "")
