@@ -16,6 +16,7 @@ from penstock.events import ProviderBlock
 __all__ = ["in_order", "made_by_others", "returned_parts"]
 
 _NEITHER: Final = ("assistant", "model", "tool", "function")
+_CLIENTS: Final = {"functionCall", "functionResponse"}
 _CALL_OF: Final = dict(zip(TOOL_RESULTS, TOOL_CALLS, strict=True))
 """Kinds of results, each with the kind of its calls."""
 
@@ -44,8 +45,12 @@ def _is_answer(message: Mapping[str, Any]) -> bool:
 
 
 def _known(blocks: Sequence[ProviderBlock]) -> list[ProviderBlock]:
-    """The blocks that are parts: signed ones, and those of Google's own tools."""
-    return [block for block in blocks if _kind_of(block) or text_of(block.data.get(SIGNATURE))]
+    """The blocks that are parts: signed ones, and those of Google's own tools. Calls are in the message itself."""
+    return [
+        block
+        for block in blocks
+        if (_kind_of(block) or text_of(block.data.get(SIGNATURE))) and not _CLIENTS & block.data.keys()
+    ]
 
 
 def _kind_of(block: ProviderBlock) -> str:
@@ -84,7 +89,7 @@ def in_order(
     """
     made: list[dict[str, Any]] = []
     said = "".join(text_of(part.get("text")) for part in content)
-    waiting = [_begun(block, said) for block in blocks]
+    waiting = _begun(blocks, said)
     offset = called = taken = 0
     for part in content:
         end = offset + len(text_of(part.get("text")))
@@ -120,15 +125,21 @@ def _add(
     return taken
 
 
-def _begun(block: ProviderBlock, said: str) -> ProviderBlock:
-    """The block where its own text begins. If the message has other words there, the block gets none."""
-    text = _signed_text(block.data)
-    if not text:
-        return block
-    start = block.at - len(text)
-    if start >= 0 and said[start : block.at] == text:
-        return msgspec.structs.replace(block, at=start)
-    return msgspec.structs.replace(block, data={**block.data, "text": ""})
+def _begun(blocks: Sequence[ProviderBlock], said: str) -> list[ProviderBlock]:
+    """The blocks, each where its own text begins. If the message has other words there, the block gets none."""
+    begun: list[ProviderBlock] = []
+    reached = 0
+    for block in blocks:
+        if text := _signed_text(block.data):
+            start = block.at - len(text)
+            if start >= reached and said[start : block.at] == text:
+                begun.append(msgspec.structs.replace(block, at=start))
+            else:
+                begun.append(msgspec.structs.replace(block, data={**block.data, "text": ""}))
+        else:
+            begun.append(block)
+        reached = max(reached, block.at)
+    return begun
 
 
 def _signed_text(part: Mapping[str, Any]) -> str:

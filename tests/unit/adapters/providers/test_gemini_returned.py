@@ -102,6 +102,15 @@ def test_a_signature_goes_back_without_its_text_if_the_message_has_another_one()
     assert answered("[no answer]", block(words("\n", thoughtSignature="1"))) == [bare, words("[no answer]")]
 
 
+def test_signed_texts_that_would_overlap_are_taken_once() -> None:
+    signed = words("ab", thoughtSignature="1")
+    bare = words("", thoughtSignature="1")
+    assert answered("abab", block(CODE, 3), block(RAN, 3), block(signed, 2)) == [
+        *(words("aba"), CODE, RAN, bare, words("b")),
+    ]
+    assert answered("abab", block(signed, 4), block(signed, 4)) == [words("ab"), signed, bare]
+
+
 def test_a_thoughts_text_is_not_looked_for_in_the_answer() -> None:
     assert answered("hm", block(THOUGHT, 2)) == [words("hm"), THOUGHT]
 
@@ -172,6 +181,7 @@ def test_what_is_no_block_is_ignored(given: object) -> None:
         {"text": "x", "thoughtSignature": 5},
         {"executableCode": "x"},
         {"inlineData": {"data": "x"}},
+        use(thoughtSignature="s"),
     ],
 )
 def test_a_block_that_is_not_signed_and_no_tools_is_left_out(data: object) -> None:
