@@ -37,7 +37,10 @@ def returned_parts(messages: Sequence[Mapping[str, Any]], provider: str) -> list
     given = [_known(own_blocks(message, provider) or ()) if _is_answer(message) else [] for message in messages]
     last_said = max((at for at, message in enumerate(messages) if message["role"] not in _NEITHER), default=-1)
     unpaired = _unpaired(given, last_said)
-    return [[block for block in blocks if id(block) not in unpaired] for blocks in given]
+    return [
+        [block for number, block in enumerate(blocks) if (at, number) not in unpaired]
+        for at, blocks in enumerate(given)
+    ]
 
 
 def _is_answer(message: Mapping[str, Any]) -> bool:
@@ -58,26 +61,33 @@ def _kind_of(block: ProviderBlock) -> str:
     return next((name for name in (*TOOL_CALLS, *TOOL_RESULTS) if isinstance(block.data.get(name), Mapping)), "")
 
 
-def _unpaired(given: Sequence[Sequence[ProviderBlock]], last_said: int) -> set[int]:
-    """The `id` of each block that has to be left out. Calls and results without ids are paired in their order."""
-    unpaired: set[int] = set()
-    waiting: dict[tuple[str, str], list[tuple[int, ProviderBlock]]] = {}
-    known: set[tuple[str, str]] = set()
+def _unpaired(given: Sequence[Sequence[ProviderBlock]], last_said: int) -> set[tuple[int, int]]:
+    """Which blocks have to be left out: the number of the message, and that of the block.
+
+    A result belongs to the call of its id. If one of them has no id, it belongs to the first call without a result; a
+    call may have several results.
+    """
+    unpaired: set[tuple[int, int]] = set()
+    waiting: list[tuple[int, int, str, str]] = []
+    answered: set[tuple[str, str]] = set()
     for at, blocks in enumerate(given):
-        for block in blocks:
-            kind = _kind_of(block)
-            if not kind:
+        for number, block in enumerate(blocks):
+            if not (kind := _kind_of(block)):
                 continue
-            key = (_CALL_OF.get(kind, kind), text_of(block.data[kind].get("id")))
+            given_id = text_of(block.data[kind].get("id"))
             if kind in TOOL_CALLS:
-                waiting.setdefault(key, []).append((at, block))
-                known.add(key)
-            elif key not in known:
-                unpaired.add(id(block))
-            elif waiting.get(key):
-                waiting[key].pop(0)
-    unpaired |= {id(block) for calls in waiting.values() for at, block in calls if at < last_said}
-    return unpaired
+                waiting.append((at, number, kind, given_id))
+                continue
+            of_kind = [call for call in waiting if call[2] == _CALL_OF[kind]]
+            fitting = [call for call in of_kind if call[3] == given_id] or [
+                call for call in of_kind if not call[3] or not given_id
+            ]
+            if fitting:
+                waiting.remove(fitting[0])
+                answered |= {(kind, given_id), (kind, fitting[0][3])}
+            elif (kind, given_id) not in answered:
+                unpaired.add((at, number))
+    return unpaired | {(at, number) for at, number, _, _ in waiting if at < last_said}
 
 
 def in_order(

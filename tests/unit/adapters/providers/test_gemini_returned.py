@@ -222,6 +222,17 @@ def test_code_and_its_results_belong_together_in_their_order() -> None:
     assert answered("a", block(CODE), block(RAN), block(CODE)) == [CODE, RAN, words("a")]
 
 
+def test_one_of_a_call_and_its_result_may_have_no_id() -> None:
+    code = {"executableCode": {"language": "PYTHON", "code": "1", "id": "x"}}
+    ran = {"codeExecutionResult": {"outcome": "OUTCOME_OK", "id": "x"}}
+    for parts in ([code, RAN], [CODE, ran], [code, RAN, ran, RAN], [CODE, code, ran, RAN]):
+        assert answered("a", *map(block, parts)) == [*parts, words("a")]
+    other = {"codeExecutionResult": {"outcome": "OUTCOME_OK", "id": "y"}}
+    assert answered("a", block(code), block(other), block(code), block(ran)) == [code, ran, words("a")]
+    same = ProviderBlock(provider="gemini", data=CODE)
+    assert answered("a", same, block(RAN), same) == [CODE, RAN, words("a")]
+
+
 def test_a_result_may_be_in_a_later_message() -> None:
     first = {"role": "assistant", "content": None, "tool_calls": [called()], "provider_blocks": [block(SEARCH)]}
     result = {"role": "tool", "tool_call_id": "c1", "content": "4"}
