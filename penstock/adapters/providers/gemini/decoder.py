@@ -90,7 +90,7 @@ class GeminiDecoder(EventDecoder):
         self._unfinished = 0  # candidates without a finish reason
         self._usage = NO_COUNTS
         self._counts = NO_WIRE_COUNTS  # those of the usage
-        self._has_details = False  # whether the usage has more
+        self._has_details = False  # whether the usage has counts by modality
         self._metadata = GeminiMetadata(self._skip)
         self._sources = GeminiSources(self._first.text, self._skip)
         self._has_begun = False  # a response has been decoded, and with it what is the same in all of them
@@ -131,6 +131,7 @@ class GeminiDecoder(EventDecoder):
                         reasoning_tokens=counts.thoughts_token_count,
                         cached_tokens=counts.cached_content_token_count,
                         tool_input_tokens=counts.tool_use_prompt_token_count,
+                        service_tier=self._usage.service_tier,
                     )
                 )
                 out.append(UsageDelta(usage))

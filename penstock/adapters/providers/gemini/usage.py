@@ -71,14 +71,14 @@ def wire_counts(usage: Usage) -> WireUsage:
 
 
 def has_details(usage: Usage) -> bool:
-    """Whether the usage says more than the counts that an ordinary response repeats."""
+    """Whether the usage has counts by modality, which an ordinary response does not repeat."""
     details = [
         usage.audio_input_tokens,
         usage.image_input_tokens,
         usage.audio_output_tokens,
         usage.image_output_tokens,
     ]
-    return usage.service_tier is not None or details != _NO_DETAILS
+    return details != _NO_DETAILS
 
 
 def with_details(wire: WireUsage, before: Usage) -> Usage:
