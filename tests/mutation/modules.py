@@ -14,10 +14,15 @@ _HTTP: Final = "tests/unit/adapters/"
 _PROVIDERS: Final = "tests/unit/adapters/providers/"
 
 MODULES: Final[dict[str, tuple[str, ...]]] = {
-    "actors/call/answer.py": (f"{_FLOW}test_outcome.py", f"{_HOUSE}test_integration.py"),
+    "actors/call/answer.py": (
+        f"{_FLOW}test_outcome.py",
+        f"{_HOUSE}test_answer_events.py",
+        f"{_HOUSE}test_integration.py",
+    ),
     "actors/call/attempt.py": (
         "tests/unit/test_attempt.py",
         "tests/unit/test_source.py",
+        f"{_HOUSE}test_answer_events.py",
         *_CALLS,
         f"{_HOUSE}test_rounds.py",
     ),
@@ -29,16 +34,26 @@ MODULES: Final[dict[str, tuple[str, ...]]] = {
         "tests/unit/test_scripted_reader.py",
         *_CALLS,
     ),
-    "actors/call/record.py": ("tests/unit/test_source.py", *_CALLS, f"{_HOUSE}test_rounds.py"),
-    "actors/call/toolcalls.py": (f"{_FLOW}test_toolcalls.py", f"{_FLOW}test_outcome.py"),
+    "actors/call/record.py": (
+        "tests/unit/test_source.py",
+        "tests/unit/test_usage_and_cost.py",
+        f"{_HOUSE}test_answer_events.py",
+        *_CALLS,
+        f"{_HOUSE}test_rounds.py",
+    ),
+    "actors/call/toolcalls.py": (
+        f"{_FLOW}test_toolcalls.py",
+        f"{_FLOW}test_outcome.py",
+        f"{_HOUSE}test_tool_events.py",
+    ),
     "actors/runtime/dispatcher.py": (f"{_RUNTIME}test_dispatcher.py",),
     "actors/runtime/process.py": (f"{_RUNTIME}test_process.py", f"{_HOUSE}test_links.py"),
     "actors/runtime/statem.py": (f"{_HOUSE}test_statem.py",),
     "actors/stream/bucket.py": (f"{_FLOW}test_bucket.py",),
-    "actors/stream/buffer.py": (f"{_FLOW}test_buffer.py", "tests/unit/test_intake.py"),
-    "actors/stream/cursor.py": (f"{_FLOW}test_fanout.py",),
+    "actors/stream/buffer.py": (f"{_FLOW}test_buffer.py", "tests/unit/test_intake.py", f"{_HOUSE}test_undelivered.py"),
+    "actors/stream/cursor.py": (f"{_FLOW}test_fanout.py", f"{_HOUSE}test_tool_events_readers.py"),
     "actors/stream/delivery.py": (f"{_FLOW}test_delivery.py", f"{_HOUSE}test_stream.py"),
-    "actors/stream/folded.py": (f"{_FLOW}test_log.py", f"{_FLOW}test_fanout.py"),
+    "actors/stream/folded.py": (f"{_FLOW}test_log.py", f"{_FLOW}test_fanout.py", f"{_HOUSE}test_answer_events.py"),
     "actors/stream/log.py": (f"{_FLOW}test_log.py", f"{_FLOW}test_fanout.py"),
     "actors/stream/statistics.py": (f"{_FLOW}test_statistics.py", f"{_HOUSE}test_metrics.py"),
     "actors/stream/subscribers/pull.py": ("tests/unit/test_subscriptions.py", f"{_HOUSE}test_iterators.py"),
@@ -52,7 +67,7 @@ MODULES: Final[dict[str, tuple[str, ...]]] = {
         f"{_PROVIDERS}test_openai_chat_extras.py",
         "tests/contract/test_corpus_openai.py",
     ),
-    "supervisors/children.py": (f"{_HOUSE}test_supervisor.py",),
+    "supervisors/children.py": (f"{_HOUSE}test_supervisor.py", "tests/unit/supervisors"),
     "supervisors/dynamic.py": (f"{_HOUSE}test_supervisor.py", "tests/unit/supervisors"),
     "supervisors/system/handler.py": (
         f"{_HOUSE}test_handler.py",
