@@ -19,6 +19,7 @@ from penstock.events import (
     Usage,
 )
 from penstock.ports import (
+    BlockDelta,
     ChoiceDelta,
     CitationDelta,
     Delta,
@@ -141,6 +142,12 @@ def test_the_blocks_of_reasoning_are_reported_with_their_numbers() -> None:
 )
 def test_no_event_follows_from_what_only_the_end_of_the_answer_reports(delta: Delta) -> None:
     assert OutcomeBuilder().note(delta) == []
+
+
+def test_a_builder_that_is_told_nothing_keeps_no_text_and_places_blocks_at_the_start() -> None:
+    builder = built(BlockDelta({"type": "x"}))
+    assert not builder.keeps_text
+    assert [(block.at, block.calls) for block in builder.outcome().provider_blocks] == [(0, 0)]
 
 
 def test_text_is_part_of_it_only_where_somebody_tells_what_was_taken() -> None:
