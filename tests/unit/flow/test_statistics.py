@@ -5,6 +5,21 @@ from __future__ import annotations
 import pytest
 
 from penstock.actors.stream.statistics import Counters
+from penstock.events import ToolCallDelta
+
+
+def test_nothing_has_been_counted_at_first() -> None:
+    counters = Counters(7.0)
+    times = {"last_activity", "tools_until", "first_delivery"}
+    assert (counters.last_activity, counters.tools_until, counters.first_delivery) == (7.0, 7.0, None)
+    counts = {name: getattr(counters, name) for name in Counters.__slots__ if name[0] != "_" and name not in times}
+    assert counts == dict.fromkeys(counts, 0)
+
+
+def test_an_event_besides_tokens_is_activity() -> None:
+    counters = Counters(0.0)
+    counters.counted(ToolCallDelta(index=0, text="x"), 3.0)
+    assert (counters.last_activity, counters.last_delivery, counters.batches) == (3.0, 0.0, 0)
 
 
 def test_the_quantiles_are_of_all_gaps_between_deliveries() -> None:
@@ -52,3 +67,17 @@ def test_the_quantiles_are_of_the_last_512_gaps() -> None:
     counters.delivered(1, 1, now)
     assert counters.quantile(1.0) == pytest.approx(7.0)
     assert counters.quantile(0.99) == pytest.approx(1.0)
+
+
+def test_the_oldest_gap_is_the_one_that_goes() -> None:
+    counters = Counters(0.0)
+    now = 0.0
+    for gap in (1.0, 50.0, 40.0, *[1.0] * 510):  # the first one is no gap
+        now += gap
+        counters.delivered(1, 1, now)
+    longest = []
+    for _ in range(3):
+        longest.append(counters.quantile(1.0))
+        now += 4.0
+        counters.delivered(2, 2, now)
+    assert longest == [50.0, 40.0, 2.0]
