@@ -465,6 +465,10 @@ def test_in_the_thread_of_a_task_it_looks_four_times_a_second_whether_that_is_ca
     looks.clear()
     assert seat._wait_for_task(None, look)
     assert looks == [0.875]
+    assert events.next().seq == 1
+    looks.clear()
+    assert not seat._wait_for_task(0.5, look)
+    assert looks == [1.125, 1.375]
 
     def cancelled() -> None:
         raise LookupError
@@ -624,21 +628,82 @@ def test_findings_are_what_the_function_finds_until_they_are_closed(place: Place
     assert place.hub.subscriptions == ()
 
 
-def test_findings_that_are_dropped_unsubscribe_if_they_had_begun(place: Place) -> None:
-    place.add()
-    opened: list[Events] = []
+@pytest.mark.parametrize("ends", ["dropped", "left", "closed"])
+def test_findings_subscribe_once_when_they_begin_and_unsubscribe_when_they_end(place: Place, ends: str) -> None:
+    place.add(2)
+    opened: list[PullSubscription] = []
 
     def subscribe() -> PullSubscription:
-        opened.append(place.pull())
-        return opened[0].subscription
+        opened.append(PullSubscription(place.hub, Cursor(place.log, 0, "block", 4), place.runtime.dispatcher))
+        place.hub.add(opened[-1])
+        return opened[-1]
 
-    unused = Findings(subscribe, lambda event: event.seq)
-    del unused
+    findings = Findings(subscribe, lambda event: event.seq)
     assert opened == []
-    with Findings(subscribe, lambda event: event.seq) as findings:
-        assert next(findings) == 1
-        assert len(place.hub.subscriptions) == 1
+    assert [next(findings), next(findings)] == [1, 2]
+    assert place.hub.subscriptions == tuple(opened) == (opened[0],)
+    match ends:
+        case "dropped":
+            del findings
+        case "closed":
+            findings.close()
+        case _:
+            with findings as entered:
+                assert entered is findings
+            del entered
     assert place.hub.subscriptions == ()
+
+
+def test_findings_that_never_began_subscribe_neither_when_they_are_closed_nor_dropped_nor_asked_later() -> None:
+    def subscribe() -> PullSubscription:
+        raise AssertionError
+
+    unused: Findings[int] = Findings(subscribe, lambda event: event.seq)
+    del unused
+    closed: Findings[int] = Findings(subscribe, lambda event: event.seq)
+    closed.close()
+    assert list(closed) == []
+
+    async def read() -> list[int]:
+        return [found async for found in closed]
+
+    assert asyncio.run(read()) == []
+
+
+def test_an_iterator_is_dropped_although_the_error_of_its_wait_is_kept(place: Place) -> None:
+    events = place.pull()
+    with pytest.raises(CallTimeout) as caught:
+        events.next(timeout=0)
+    del events
+    assert caught.value
+    assert place.hub.subscriptions == ()
+
+
+def test_an_async_iterator_is_dropped_although_the_error_of_its_wait_is_kept(place: Place) -> None:
+    async def first(iterator: Any) -> BaseException:
+        task = asyncio.ensure_future(anext(iterator))
+        await _tick()
+        task.cancel()
+        del iterator
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await task
+        return caught.value
+
+    kept = [asyncio.run(first(place.pull()))]
+    seat = PullSubscription(place.hub, Cursor(place.log, 0, "block", 4), place.runtime.dispatcher)
+    place.hub.add(seat)
+    kept.append(asyncio.run(first(Findings(lambda: seat, lambda event: event.seq))))
+    assert len(kept) == 2
+    assert place.hub.subscriptions == ()
+
+
+def test_a_reader_that_is_closed_just_before_it_waits_does_not_wait(place: Place) -> None:
+    events = place.pull()
+    seat = events.subscription
+    seat.unsubscribe()
+    before = place.simulation.clock.monotonic()
+    assert seat.wait(5)
+    assert place.simulation.clock.monotonic() == before
 
 
 def test_news_that_come_just_before_it_waits_are_not_overlooked(place: Place) -> None:
@@ -837,6 +902,30 @@ def test_a_cancelled_task_loses_no_event(place: Place) -> None:
     seat = reader.subscription
     assert isinstance(seat, PullSubscription)
     assert seat._waiting == []
+
+
+def test_an_async_iterator_that_is_closed_unsubscribes(place: Place) -> None:
+    events = place.pull()
+    asyncio.run(events.aclose())
+    assert place.hub.subscriptions == ()
+
+
+def test_news_for_a_task_that_has_been_cancelled_disturb_nobody(place: Place) -> None:
+    events = place.pull()
+    told: list[dict[str, Any]] = []
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+        task = asyncio.ensure_future(anext(events))
+        await _tick()
+        place.add()  # the loop is told, and hears of it after the task has been cancelled
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await _tick()
+
+    asyncio.run(main())
+    assert told == []
 
 
 def test_a_loop_that_is_closed_disturbs_nobody(place: Place) -> None:

@@ -82,9 +82,7 @@ class Redactor:
 
     def redact_error(self, error: PenstockError) -> None:
         """Remove secrets from an error's arguments and attributes, in place."""
-        args = tuple(self._redact_message(arg) for arg in error.args)
-        if args != error.args:
-            error.args = args
+        error.args = tuple(self._redact_message(arg) for arg in error.args)
         for name, value in vars(error).items():
             if (shown := self._redact_message(value)) != value:
                 setattr(error, name, shown)
