@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,7 @@ from urllib3 import HTTPResponse
 
 from penstock.adapters.http import exchange
 from penstock.config.options import RequestOptions
-from penstock.errors import ApiError, IncompleteStream, PenstockError, ProtocolError, ProviderTimeout
+from penstock.errors import ApiError, IncompleteStream, OptionError, PenstockError, ProtocolError, ProviderTimeout
 from penstock.ports import Decoder, Delta, ProviderRequest, Secret, TextDelta
 
 
@@ -266,3 +267,77 @@ def test_the_last_chunk_is_waited_for_briefly_if_the_connection_can_be_kept(has_
     raw: Any = SimpleNamespace(connection=SimpleNamespace(sock=sock), closed=is_closed, read1=read1)
     exchange._await_last_chunk(raw)
     assert done == ([0.01, False] if has_socket and not is_closed else [])
+
+
+def test_a_fault_of_the_options_is_not_blamed_on_the_proxy() -> None:
+    def act(line: Line) -> None:
+        line.job._handle.proxy = "http://proxy.example"
+        raise OptionError("x", 1, "a path")
+
+    assert "proxy" not in str(Line(act).run())
+
+
+def test_what_a_sink_raises_at_the_end_is_reported_by_the_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Any] = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: told.append(args.exc_type))
+
+    class Fails(Sink):
+        def ended(self, decoder: Decoder | None, error: PenstockError | None) -> None:
+            raise LookupError
+
+    Line(lambda line: None, sink=Fails(wants_more=True)).job.dismiss()
+    assert told == [LookupError]
+
+
+@pytest.mark.parametrize("key", ["clé", "a\nb"])
+def test_a_key_that_is_not_printable_ascii_is_refused_before_anything_is_sent(key: str) -> None:
+    line = Line(lambda line: fail(AssertionError("sent")))
+    line.job._handle.secret_headers = {"X-Key": key}
+    assert isinstance(line.run(), OptionError)
+
+
+class Says:
+    """A decoder that gives one delta for a chunk that is not empty, and another at the end of the body."""
+
+    done = False
+
+    def feed(self, chunk: bytes) -> list[Delta]:
+        return [] if chunk == b"x" else [TextDelta("a")]
+
+    def close(self) -> list[Delta]:
+        return [TextDelta("z")]
+
+
+class Notes(Sink):
+    def __init__(self) -> None:
+        super().__init__(wants_more=True)
+        self.said: list[Sequence[Delta]] = []
+
+    def deltas(self, deltas: Sequence[Delta]) -> bool:
+        self.said.append(deltas)
+        return True
+
+
+@pytest.mark.parametrize(
+    ("chunks", "cancelled_at", "said"),
+    [([b"x", b"y", b"x", b""], 9, ["a", "z"]), ([b"y", b"y", b""], 1, ["a"]), ([b"y", b""], 1, ["a"])],
+)
+def test_a_sink_gets_what_was_decoded_until_the_request_is_cancelled(
+    chunks: list[bytes], cancelled_at: int, said: list[str]
+) -> None:
+    reads = iter(range(9))
+
+    def read1(size: int, *, decode_content: bool) -> bytes:
+        number = next(reads)
+        if number == cancelled_at:
+            line.job.cancel()
+        return chunks[number]
+
+    response = responded(200)
+    response.raw.read1 = read1
+    sink = Notes()
+    line = Line(lambda line: response, decoder=Says(), sink=sink)
+    line.job.run(lambda: lambda prepared, timeouts, verify: line.act(line))
+    assert [delta.text for deltas in sink.said for delta in deltas] == said  # type: ignore[union-attr]
+    assert all(sink.said)
+    assert len(sink.ends) == 1

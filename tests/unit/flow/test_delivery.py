@@ -10,7 +10,7 @@ from penstock.actors.stream.delivery import Delivery
 from penstock.actors.stream.outcome import Outcome
 from penstock.actors.stream.record import StreamRecord
 from penstock.config.options import StreamOptions
-from penstock.events import Event, TokenEvent
+from penstock.events import Event, TokenEvent, ToolCall, ToolCallCompleted
 from penstock.testing import Simulation
 
 
@@ -106,3 +106,23 @@ def test_the_problem_of_an_earlier_delivery_is_not_that_of_one_refused_by_the_st
     desk.record.log.complete(Outcome(), 0, 1.0)
     assert desk.delivery.emit(5, None) is False
     assert desk.delivery.problem is None
+
+
+def test_an_event_besides_tokens_gets_the_streams_number_time_and_metadata_and_is_counted(
+    simulation: Simulation,
+) -> None:
+    desk = Desk(simulation)
+    desk.intake.push("a")
+    assert desk.delivery.emit(5, None) is True
+    simulation.advance(3)
+    call = ToolCall(id="c", name="f", arguments={}, arguments_raw="{}")
+    desk.intake.push_event(ToolCallCompleted(index=0, call=call))
+    assert desk.delivery.emit(5, None) is True
+    (_, event) = desk.record.log
+    assert event == ToolCallCompleted(
+        index=0, call=call, stream_id="s", seq=2, timestamp=simulation.clock.time(), metadata=desk.record.log.metadata
+    )
+    counters = desk.record.counters
+    assert (counters.function_calls, counters.batches) == (1, 1)
+    assert counters.last_activity == simulation.clock.monotonic()
+    assert desk.intake.size == 0
