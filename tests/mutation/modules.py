@@ -47,7 +47,11 @@ MODULES: Final[dict[str, tuple[str, ...]]] = {
         f"{_HOUSE}test_tool_events.py",
     ),
     "actors/runtime/dispatcher.py": (f"{_RUNTIME}test_dispatcher.py",),
-    "actors/runtime/process.py": (f"{_RUNTIME}test_process.py", f"{_HOUSE}test_links.py"),
+    "actors/runtime/process.py": (
+        f"{_RUNTIME}test_process.py",
+        f"{_RUNTIME}test_inspect.py",
+        f"{_HOUSE}test_links.py",
+    ),
     "actors/runtime/statem.py": (f"{_HOUSE}test_statem.py",),
     "actors/stream/bucket.py": (f"{_FLOW}test_bucket.py",),
     "actors/stream/buffer.py": (f"{_FLOW}test_buffer.py", "tests/unit/test_intake.py", f"{_HOUSE}test_undelivered.py"),

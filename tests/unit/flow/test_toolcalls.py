@@ -109,6 +109,10 @@ def test_another_name_under_the_same_index_and_no_id_is_another_call() -> None:
     ]
 
 
+def test_another_name_is_another_call_though_no_arguments_have_come() -> None:
+    assert [name for _, name, _ in calls(D(index=0, name="f"), D(index=0, name="g"))] == ["f", "g"]
+
+
 def test_a_second_object_with_the_same_name_and_index_and_no_id_is_another_call() -> None:
     assert calls(D(index=0, name="f", arguments='{"x": 1}'), D(index=0, name="f", arguments='{"x": 2}')) == [
         ("call_0", "f", {"x": 1}),
@@ -368,7 +372,8 @@ def test_after_whole_arguments_a_second_object_begins_another_call_whatever_the_
 def test_the_arguments_of_a_custom_tool_are_free_text_once_they_are_whole() -> None:
     accumulator = ToolCallAccumulator()
     accumulator.feed(D(index=0, id="a", name="f", arguments="1", type="custom"))
-    accumulator.feed(D(index=0, arguments="2", signature="g"))
+    accumulator.feed(D(index=0, signature="g"))
+    accumulator.feed(D(index=0, arguments="2"))
     (call,) = accumulator.finish()
     assert (call.arguments, call.type, call.signature) == ("12", "custom", "g")
     assert accumulator.finish(is_whole=False)[0].arguments is None
@@ -403,7 +408,15 @@ def test_a_start_that_was_reported_with_the_end_of_the_answer_is_not_reported_ag
 
 def test_the_providers_own_calls_are_not_the_clients() -> None:
     accumulator = ToolCallAccumulator()
-    for fragment in (D(index=0, id="a", name="f", is_server=True), D(index=1, id="b", name="g"), D(index=0)):
+    for fragment in (D(id="a", name="f", is_server=True), D(id="b", name="g"), D(id="c", name="h"), D(id="a")):
         accumulator.feed(fragment)
-    assert (len(accumulator), accumulator.client_calls) == (2, 1)
-    assert [call.is_server for call in accumulator.finish()] == [True, False]
+    assert (len(accumulator), accumulator.client_calls) == (3, 2)
+    assert [call.is_server for call in accumulator.finish()] == [True, False, False]
+
+
+def test_a_call_without_an_id_waits_for_one_until_another_call_begins() -> None:
+    accumulator = ToolCallAccumulator()
+    accumulator.feed(D(index=1, id="b", name="g"))
+    assert accumulator.feed(D(index=0, name="f")) == []
+    assert accumulator.feed(D(index=1, id="b")) == []  # that one has begun before
+    assert shown(accumulator.feed(D(index=2, name="h"))) == ["+1 call_1 f"]
