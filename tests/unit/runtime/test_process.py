@@ -7,11 +7,13 @@ import contextlib
 import random
 import threading
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pykka
 import pytest
 from pykka import ActorRegistry
+from pykka.messages import ProxyGetAttr, ProxySetAttr
 
 from penstock.actors.runtime import inspect
 from penstock.actors.runtime.clock import SystemClock, TimerThread
@@ -992,7 +994,8 @@ def test_a_process_without_a_parent_hears_of_an_exit_signal_without_a_sender_and
         assert ref.is_alive()
 
 
-def test_a_signal_that_came_before_a_crash_ends_the_process_without_terminate_and_says_why() -> None:
+@pytest.mark.parametrize("error", [LookupError("of another process"), "kill"])
+def test_a_signal_that_came_before_a_crash_ends_the_process_without_terminate_and_says_why(error: Any) -> None:
     with Simulation() as simulation:
         ended: list[object] = []
 
@@ -1000,7 +1003,7 @@ def test_a_signal_that_came_before_a_crash_ends_the_process_without_terminate_an
             def terminate(self, reason: object) -> None:
                 ended.append(reason)
 
-        ref, error = simulation.runtime.spawn(Ends), LookupError("of another process")
+        ref = simulation.runtime.spawn(Ends)
 
         def crash(_process: Any) -> None:
             simulation.runtime.exit(ref, error)
@@ -1008,7 +1011,8 @@ def test_a_signal_that_came_before_a_crash_ends_the_process_without_terminate_an
 
         call = ref.ask(crash, block=False)
         simulation.settle()
-        assert (simulation.runtime.exit_reason(ref), ended) == (error, [])
+        assert simulation.runtime.exit_reason(ref) == ("killed" if error == "kill" else error)
+        assert ended == []
         with pytest.raises(ProcessDead):  # the caller has not caused that error
             call.get(timeout=0)
 
@@ -1054,3 +1058,15 @@ def test_a_message_that_nothing_handles_counts_as_unexpected() -> None:
 
 def test_a_plain_pykka_actor_gets_a_future_that_a_process_can_answer() -> None:
     assert isinstance(Process._create_future(), Reply)
+
+
+def test_an_attribute_of_an_attribute_is_set_through_a_proxys_message() -> None:
+    class Box(Runner):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = SimpleNamespace(value=1)
+
+    with Simulation() as simulation:
+        ref = simulation.runtime.spawn(Box)
+        ref.ask(ProxySetAttr(attr_path=("inner", "value"), value=2))
+        assert ref.ask(ProxyGetAttr(attr_path=("inner", "value"))) == 2
