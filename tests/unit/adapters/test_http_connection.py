@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import socket
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -13,7 +15,7 @@ from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConn
 
 from penstock.adapters.http import connection as module
 from penstock.adapters.http.connection import CancellableAdapter
-from penstock.adapters.http.handle import RequestCancelled
+from penstock.adapters.http.handle import RequestCancelled, RequestHandle
 from penstock.errors import OptionError
 
 
@@ -22,9 +24,9 @@ from penstock.errors import OptionError
     [(True, "CERT_REQUIRED"), ("", "CERT_REQUIRED"), (None, "CERT_REQUIRED"), (False, "CERT_NONE")],
 )
 def test_only_false_itself_switches_verification_off(verify: object, wanted: str) -> None:
-    connection = SimpleNamespace()
+    connection = SimpleNamespace(ca_certs="of requests")
     CancellableAdapter(1).cert_verify(connection, "https://localhost/", verify, None)
-    assert connection.cert_reqs == wanted
+    assert (connection.cert_reqs, connection.ca_certs) == (wanted, None)
 
 
 def test_an_empty_path_is_no_ca_bundle_and_not_the_absence_of_one() -> None:
@@ -129,4 +131,109 @@ def test_a_chunked_body_that_is_malformed_or_breaks_off_is_incomplete(body: byte
         with pytest.raises(http.client.IncompleteRead):
             came.extend(iter(lambda: response.read1(4), b""))
         assert before.startswith(b"".join(came))
+        response.close()
+
+
+def test_a_connection_that_belongs_to_no_request_sends_as_urllib3_does() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        connection = module._PlainConnection("127.0.0.1", server.getsockname()[1])
+        connection.request("GET", "/x", headers={"X-Name": "value"})
+        accepted, _ = server.accept()
+        with accepted:
+            connection.close()
+            said = b"".join(iter(lambda: accepted.recv(4096), b""))
+    assert said.startswith(b"GET /x HTTP/1.1\r\n")
+    assert b"X-Name: value" in said
+
+
+def test_a_bundle_of_certificates_is_read_once_from_a_file_or_a_folder(tmp_path: Path) -> None:
+    adapter = CancellableAdapter(1)
+    folder = adapter._context(str(tmp_path))
+    assert adapter._context(str(tmp_path)) is folder
+    whole = adapter._context(requests.certs.where())
+    assert whole is not folder
+    assert whole.cert_store_stats()["x509_ca"] > folder.cert_store_stats()["x509_ca"] == 0
+
+
+def test_a_fault_of_this_machine_in_reading_the_bundle_is_not_blamed_on_the_option(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Context:
+        def load_verify_locations(self, **_: object) -> None:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(module, "create_urllib3_context", lambda **_: Context())
+    with pytest.raises(OSError, match="Too many open files"):
+        CancellableAdapter(1)._context("bundle.pem")
+
+
+@pytest.mark.parametrize(("verify", "has_context"), [(True, True), ("path", True), (False, False)])
+def test_only_verified_tls_has_a_context_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, verify: bool | str, has_context: bool
+) -> None:
+    adapter = CancellableAdapter(1)
+    seen: list[str] = []
+    monkeypatch.setattr(adapter, "_context", lambda bundle: seen.append(bundle) or "context")
+    prepared = requests.Request("POST", "https://localhost/").prepare()
+    _, tls = adapter.build_connection_pool_key_attributes(prepared, verify)
+    assert tls.get("ssl_context") == ("context" if has_context else None)
+    assert seen == ([verify if isinstance(verify, str) else module.DEFAULT_CA_BUNDLE_PATH] if has_context else [])
+    assert not has_context or not {"ca_certs", "ca_cert_dir"} & set(tls)
+    plain = requests.Request("POST", "http://localhost/").prepare()
+    assert "ssl_context" not in adapter.build_connection_pool_key_attributes(plain, verify)[1]
+
+
+def test_an_address_that_refuses_or_is_cancelled_ends_the_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Peer:
+        def __init__(self, code: int) -> None:
+            self.code = code
+
+        def setblocking(self, flag: bool) -> None:
+            return
+
+        def connect(self, address: object) -> None:
+            raise BlockingIOError
+
+        def getsockopt(self, level: int, option: int) -> int:
+            return self.code
+
+    asked: list[float] = []
+    answers = iter([False, True])
+    monkeypatch.setattr(module, "wait_for_write", lambda sock, timeout: asked.append(timeout) or next(answers, True))
+    until = time.monotonic() + 1000
+    refused, fine = Peer(errno.ECONNREFUSED), Peer(0)
+    with pytest.raises(ConnectionRefusedError):
+        module._connect_socket(refused, None, until, None)  # type: ignore[arg-type]
+    assert asked == [module._POLL_S] * 2
+    module._connect_socket(fine, None, until, None)  # type: ignore[arg-type]
+    handle = RequestHandle({}, lambda: None)
+    handle.cancel()
+    with pytest.raises(RequestCancelled):
+        module._connect_socket(fine, None, until, handle)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("interim", "is_read"), [(0, True), (1, True), (100, True), (101, False)])
+def test_up_to_a_hundred_interim_answers_are_skipped(interim: int, is_read: bool) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(b"HTTP/1.1 103 Early Hints\r\n\r\n" * interim + b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        response = module.EagerResponse(ours)
+        if is_read:
+            response.begin()
+            assert response.status == 200
+        else:
+            with pytest.raises(http.client.BadStatusLine):
+                response.begin()
+        response.close()
+
+
+def test_a_size_line_without_an_end_is_refused() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        response = module.EagerResponse(ours)
+        response.begin()
+        assert response._dechunk(b"1" * module._READ_BYTES) == b""
+        with pytest.raises(http.client.LineTooLong):
+            response._dechunk(b"1" * (module._READ_BYTES + 1))
         response.close()
