@@ -82,6 +82,7 @@ MODULES: Final[dict[str, tuple[str, ...]]] = {
         f"{_HOUSE}test_failure_table.py::test_a_new_handler_knows_the_subscribers_of_the_old_one",
     ),
     "supervisors/system/watching.py": (
+        "tests/unit/supervisors/test_watching.py",
         f"{_HOUSE}test_handler.py",
         "tests/unit/test_subscriptions.py",
         f"{_HOUSE}test_user_processes.py",
