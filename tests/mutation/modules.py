@@ -35,6 +35,7 @@ MODULES: Final[dict[str, tuple[str, ...]]] = {
         *_CALLS,
     ),
     "actors/call/record.py": (
+        "tests/unit/test_call_record.py",
         "tests/unit/test_source.py",
         "tests/unit/test_usage_and_cost.py",
         f"{_HOUSE}test_answer_events.py",
