@@ -191,7 +191,22 @@ def test_a_new_attempt_forgets_the_answer_so_far_and_a_resumed_one_goes_on_with_
     assert call.builder is builder
     call.forget_answer()
     assert (call.decoder, call.resumption, call.builder is builder) == (None, None, False)
+    builder = call.builder
     assert call.begin_attempt()[0] is provider
+    assert call.builder is not builder
+
+
+def test_the_rest_of_an_answer_is_requested_with_the_headers_of_the_call() -> None:
+    class Resumable(ScriptedProvider):
+        def resume(self, decoder: Any) -> Any:
+            return ProviderRequest(url="http://rest", body=b""), decoder
+
+    provider = Resumable(["unused"])
+    asked = ChatCall(model="m", input="Hello", parameters={}, headers={"X-Team": "red"})
+    call = record(Candidate(provider=provider, call=asked, request=provider.request(asked)))
+    call.decoder = "half"
+    assert call.prepare_to_resume()
+    assert call.begin_attempt()[1].headers["X-Team"] == "red"
 
 
 def test_a_provider_that_cannot_resume_is_asked_anew() -> None:
@@ -240,8 +255,28 @@ def test_a_ticket_is_of_the_estimated_tokens_and_the_one_before_it_is_given_back
     call.fall_back(LOST)
     third = call.take_ticket(gate, lambda: None, 0.5)
     assert (third.tokens, third.key, third.is_retry) == (450, b"other", False)
-    call.leave()  # this candidate has no gate
+    call.has_started()  # this candidate has no gate
+    call.leave()
     assert len(gate.told) == 5
+
+
+def test_a_failure_gives_the_place_back_and_says_why() -> None:
+    gate: Any = Gate()
+    call = record(candidate(gate=gate))
+    assert call.state == "queued"
+    ticket = call.take_ticket(gate, lambda: None, 0.0)
+    call.note_failure(LOST)
+    assert gate.told[-1] == ("leave", ticket, LOST)
+
+
+def test_the_errors_of_all_candidates_are_chained_each_once() -> None:
+    first, second, last, deepest = (ProtocolError(name) for name in ("first", "second", "last", "deepest"))
+    last.__cause__ = deepest
+    call = record(*[candidate()] * 4)
+    for error in (first, second, second):
+        call.fall_back(error)
+    assert call.final_error(last) is last
+    assert (last.__cause__, deepest.__cause__, second.__cause__, first.__cause__) == (deepest, second, first, None)
 
 
 def test_an_open_circuit_does_not_hide_the_error_before_it() -> None:
