@@ -1,0 +1,151 @@
+"""A dynamic supervisor's answers and what its observer hears, in virtual time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from penstock.actors.runtime.process import Process, ProcessRef
+from penstock.actors.runtime.statem import StateMachine
+from penstock.actors.runtime.transitions import IGNORE
+from penstock.errors import SupervisorError
+from penstock.supervisors.calls import (
+    GetChildSpec,
+    StartChild,
+    Successor,
+    delete_child,
+    restart_child,
+    start_child,
+    terminate_child,
+    which_child,
+    which_children,
+)
+from penstock.supervisors.dynamic import DynamicSupervisor
+from penstock.supervisors.spec import ChildExited, ChildSpec
+from penstock.testing import Simulation
+
+
+class Worker(Process):
+    in_pykka_registry = False
+
+    def on_receive(self, message: Any) -> Any:
+        return message(self) if callable(message) else message
+
+
+class Idle(StateMachine):
+    def init(self) -> Any:
+        return IGNORE
+
+
+class Observer(Worker):
+    def __init__(self, seen: list[Any]) -> None:
+        super().__init__()
+        self._seen = seen
+
+    def on_receive(self, message: Any) -> Any:
+        self._seen.append(message)
+
+
+class House:
+    def __init__(self, simulation: Simulation) -> None:
+        self.simulation = simulation
+        self.runtime = simulation.runtime
+        self.seen: list[Any] = []
+        self.runtime.spawn(Observer, self.seen, name="observer")
+
+    def supervisor(self, *args: Any, **options: Any) -> ProcessRef:
+        return self.runtime.spawn(DynamicSupervisor, *args, observer="observer", name="it", **options)
+
+
+@pytest.fixture
+def house() -> Iterator[House]:
+    with Simulation() as simulation:
+        yield House(simulation)
+
+
+SPEC = ChildSpec(id="a", cls=Worker)
+
+
+@pytest.mark.parametrize("ask", [restart_child, delete_child])
+def test_a_child_that_runs_is_neither_started_again_nor_deleted(house: House, ask: Any) -> None:
+    supervisor = house.supervisor()
+    ref = start_child(supervisor, SPEC)
+    for id, code in (("a", "running"), ("b", "not_found")):
+        with pytest.raises(SupervisorError) as caught:
+            ask(supervisor, id)
+        assert caught.value.code == code
+    assert which_child(supervisor, "a").ref is ref
+
+
+@pytest.mark.parametrize("ask", [restart_child, delete_child])
+def test_the_children_of_a_template_have_no_ids_to_ask_for(house: House, ask: Any) -> None:
+    supervisor = house.supervisor(SPEC)
+    with pytest.raises(SupervisorError) as caught:
+        ask(supervisor, "a")
+    assert caught.value.code == "simple_one_for_one"
+
+
+def test_a_template_is_started_with_arguments_and_no_specification(house: House) -> None:
+    supervisor = house.supervisor(SPEC)
+    with pytest.raises(SupervisorError) as caught:
+        supervisor.ask(StartChild(SPEC))
+    assert caught.value.code == "simple_one_for_one"
+    refs = [start_child(supervisor, ()) for _ in range(2)]
+    assert [child.id for child in which_children(supervisor)] == ["a#2", "a#1"]
+    assert supervisor.ask(GetChildSpec(refs[0])) == SPEC
+
+
+def test_the_observer_hears_of_a_child_that_had_nothing_to_do(house: House) -> None:
+    supervisor = house.supervisor()
+    spec = ChildSpec(id="idle", cls=Idle)
+    assert start_child(supervisor, spec) is None
+    house.simulation.settle()
+    assert house.seen == [ChildExited(spec, None, "normal", "it")]
+    assert which_children(supervisor) == []
+
+
+@pytest.mark.parametrize("restart", ["permanent", "temporary"])
+def test_a_dead_child_has_a_successor_if_it_is_restarted(house: House, restart: Any) -> None:
+    supervisor = house.supervisor()
+    other = start_child(supervisor, ChildSpec(id="b", cls=Worker))
+    ref = start_child(supervisor, ChildSpec(id="a", cls=Worker, restart=restart))
+    assert ref is not None
+    assert supervisor.ask(Successor(ref)) == "restarting"  # it has not heard of the death that the asker knows of
+    house.runtime.exit(ref, "kill")
+    house.simulation.settle()
+    successor = supervisor.ask(Successor(ref))
+    if restart == "temporary":
+        assert successor is None
+        assert [exited.ref for exited in house.seen] == [ref]
+    else:
+        assert successor is which_child(supervisor, "a").ref
+        assert successor not in (ref, other)
+        assert house.seen == []
+
+
+def test_a_child_that_is_terminated_is_found_by_its_ref_no_more(house: House) -> None:
+    supervisor = house.supervisor()
+    ref = start_child(supervisor, SPEC)
+    assert ref is not None
+    terminate_child(supervisor, ref)
+    assert not ref.is_alive()
+    terminate_child(supervisor, ref)  # it is dead, which is what was asked for
+    with pytest.raises(SupervisorError):
+        which_child(supervisor, ref)
+    again = start_child(supervisor, SPEC)
+    assert which_child(supervisor, again).id == "a"
+
+
+def test_a_child_that_was_restarted_is_found_by_its_new_ref_only(house: House) -> None:
+    supervisor = house.supervisor()
+    ref = start_child(supervisor, SPEC)
+    assert ref is not None
+    ref.tell(lambda process: process.exit("crash"))
+    house.simulation.settle()
+    info = which_child(supervisor, "a")
+    assert (info.restarts, info.ref is ref) == (1, False)
+    assert which_child(supervisor, info.ref).id == "a"
+    with pytest.raises(SupervisorError):
+        which_child(supervisor, ref)
