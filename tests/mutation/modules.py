@@ -75,6 +75,7 @@ MODULES: Final[dict[str, tuple[str, ...]]] = {
     "supervisors/children.py": (f"{_HOUSE}test_supervisor.py", "tests/unit/supervisors"),
     "supervisors/dynamic.py": (f"{_HOUSE}test_supervisor.py", "tests/unit/supervisors"),
     "supervisors/system/handler.py": (
+        "tests/unit/supervisors/test_handler.py",
         f"{_HOUSE}test_handler.py",
         f"{_HOUSE}test_ends.py",
         f"{_HOUSE}test_rounds.py",
