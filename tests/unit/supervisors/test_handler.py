@@ -7,14 +7,26 @@ from typing import Any
 
 import pytest
 
+from penstock.actors.runtime.reply import Reply
+from penstock.actors.runtime.transitions import Call as Call_
+from penstock.actors.runtime.transitions import Cast
 from penstock.actors.stream.messages import Cancel, Fail
 from penstock.actors.stream.subscribers.push import PushSubscription
 from penstock.config.options import StreamOptions
-from penstock.errors import StreamCrashed
+from penstock.errors import ProcessDead, StreamCrashed
 from penstock.supervisors.calls import ReportChild, StartChild
 from penstock.supervisors.spec import ChildExited, ChildSpec
 from penstock.supervisors.system import handler as module
-from penstock.supervisors.system.handler import SOURCES, STREAMS, Orphaned, StreamHandler
+from penstock.supervisors.system.handler import (
+    HANDLER,
+    SOURCES,
+    STREAMS,
+    Abandoned,
+    OpenStream,
+    Orphaned,
+    StartSource,
+    StreamHandler,
+)
 
 
 class Peer:
@@ -286,3 +298,36 @@ def test_an_integration_is_restarted_if_it_crashes() -> None:
     assert (spec.id, spec.restart, spec.args, spec.name) == ("s#7.2", "transient", (record, call), "source/s")
     desk.names["source/s"] = Peer()
     assert desk.handler._call_spec(record, call).name == "source/s#7"
+
+
+# --- requests --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("is_over", "has_call"), [(False, True), (True, True), (False, False)])
+def test_a_call_is_started_for_a_stream_that_runs_and_has_one(is_over: bool, has_call: bool) -> None:
+    record: Any = Record(is_over=is_over, feed=Call() if has_call else None)
+    desk = Desk(record)
+    assert desk.handler.serving(Cast(StartSource(record))) is None
+    assert desk.told(SOURCES) == ([(StartChild, "s#7.2")] if has_call and not is_over else [])
+
+
+def test_a_stream_is_not_opened_while_the_supervisor_of_streams_is_dead() -> None:
+    record: Any = Record(feed=Call())
+    desk = Desk(record)
+    del desk.names[STREAMS]
+    transition: Any = desk.handler.serving(Call_(OpenStream(record), Reply()))
+    (answer,) = transition.actions
+    assert isinstance(answer.error, ProcessDead)
+    assert desk.told(SOURCES) == []
+
+
+def test_a_hub_reports_to_the_handler_of_that_time() -> None:
+    record: Any = Record()
+    desk = Desk(record)
+    desk.handler._introduce(record)
+    record.hub.on_empty()  # there is none just now
+    desk.names[HANDLER] = first = Peer()
+    record.hub.on_empty()
+    desk.names[HANDLER] = second = Peer()
+    record.hub.on_abandoned("it")
+    assert (first.told, second.told) == ([Orphaned(record)], [Abandoned(record, "it")])  # type: ignore[arg-type]
