@@ -10,7 +10,7 @@ import pytest
 from penstock.actors.runtime.process import Process, ProcessRef
 from penstock.actors.runtime.statem import StateMachine
 from penstock.actors.runtime.transitions import IGNORE
-from penstock.errors import SupervisorError
+from penstock.errors import StartError, SupervisorError
 from penstock.supervisors.calls import (
     GetChildSpec,
     StartChild,
@@ -22,8 +22,10 @@ from penstock.supervisors.calls import (
     which_child,
     which_children,
 )
+from penstock.supervisors.children import Child
 from penstock.supervisors.dynamic import DynamicSupervisor
-from penstock.supervisors.spec import ChildExited, ChildSpec
+from penstock.supervisors.spec import Backoff, ChildExited, ChildSpec
+from penstock.supervisors.supervisor import Supervisor
 from penstock.testing import Simulation
 
 
@@ -149,3 +151,76 @@ def test_a_child_that_was_restarted_is_found_by_its_new_ref_only(house: House) -
     assert which_child(supervisor, info.ref).id == "a"
     with pytest.raises(SupervisorError):
         which_child(supervisor, ref)
+
+
+def process_of(supervisor: ProcessRef) -> Any:
+    return supervisor._actor_weakref()
+
+
+@pytest.mark.parametrize("parent", ["none", "a supervisor that lives"])
+def test_a_name_that_is_taken_by_a_process_that_will_stay_is_not_waited_for(house: House, parent: str) -> None:
+    supervisor = house.supervisor()
+    if parent == "none":
+        house.runtime.spawn(Worker, name="taken")
+    else:
+        other = house.runtime.spawn(DynamicSupervisor)
+        start_child(other, ChildSpec(id="b", cls=Worker, name="taken"))
+    before = house.runtime.clock.monotonic()
+    with pytest.raises(StartError) as caught:
+        start_child(supervisor, ChildSpec(id="a", cls=Worker, name="taken"))
+    assert caught.value.code == "already_started"
+    assert house.runtime.clock.monotonic() == before
+
+
+def test_a_child_that_waits_for_its_restart_has_a_successor_to_come_and_leaves_no_timer(house: House) -> None:
+    supervisor = house.supervisor()
+    backoff = Backoff(min=1.0, max=8.0, jitter=0.0)
+    ref = start_child(supervisor, ChildSpec(id="a", cls=Worker, backoff=backoff))
+    assert ref is not None
+    ref.tell(lambda process: process.exit("crash"))
+    house.simulation.settle()
+    assert supervisor.ask(Successor(ref)) == "restarting"
+    assert (which_child(supervisor, "a").state, which_child(supervisor, ref).id) == ("restarting", "a")
+    assert len(process_of(supervisor)._retry_timers) == 1
+    house.simulation.advance(1.0)
+    successor = supervisor.ask(Successor(ref))
+    assert successor is which_child(supervisor, "a").ref
+    assert successor.is_alive()
+    assert process_of(supervisor)._retry_timers == set()
+
+
+def test_the_wait_for_a_restart_grows_until_the_child_has_run_for_the_longest_wait(house: House) -> None:
+    supervisor = process_of(house.supervisor())
+    child = Child(ChildSpec(id="a", cls=Worker, backoff=Backoff(min=1.0, max=8.0, jitter=0.0)))
+    waits = []
+    for state, ago in (("running", 7.9), ("restarting", 100.0), ("running", 0.0), ("running", 8.0), ("running", 1.0)):
+        child.state = state
+        child.started_at = house.runtime.clock.monotonic() - ago
+        waits.append(supervisor._next_delay(child))
+    assert waits == [1.0, 2.0, 4.0, 1.0, 2.0]
+
+
+def test_a_temporary_childs_arguments_are_not_kept_unless_the_observer_is_to_get_them(house: House) -> None:
+    class Takes(Worker):
+        def __init__(self, what: str) -> None:
+            super().__init__()
+
+    spec = ChildSpec(id="a", cls=Takes, args=("large",), restart="temporary")
+    kept, forgotten = house.supervisor(), house.runtime.spawn(DynamicSupervisor)
+    for supervisor, args in ((kept, ("large",)), (forgotten, ())):
+        start_child(supervisor, spec)
+        assert supervisor.ask(GetChildSpec("a")).args == args
+        assert process_of(supervisor)._children["a"].args == args
+
+
+def test_a_child_that_is_stopped_has_no_successor_to_come_unless_a_sibling_is_restarted() -> None:
+    with Simulation() as simulation:
+        specs = [ChildSpec(id=id, cls=Worker) for id in "ab"]
+        supervisor = simulation.runtime.spawn(Supervisor, specs)
+        refs = {child.id: child.ref for child in which_children(supervisor)}
+        terminate_child(supervisor, "a")
+        assert supervisor.ask(Successor(refs["a"])) is None
+        process_of(supervisor)._children["b"].state = "restarting"
+        assert supervisor.ask(Successor(refs["a"])) == "restarting"
+        process_of(supervisor)._children["b"].state = "running"
+        assert supervisor.ask(Successor(refs["b"])) == "restarting"
