@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 import requests
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 
 from penstock.adapters.http import connection as module
@@ -150,7 +151,7 @@ def test_a_bundle_of_certificates_is_read_once_from_a_file_or_a_folder(tmp_path:
     adapter = CancellableAdapter(1)
     folder = adapter._context(str(tmp_path))
     assert adapter._context(str(tmp_path)) is folder
-    whole = adapter._context(requests.certs.where())
+    whole = adapter._context(DEFAULT_CA_BUNDLE_PATH)
     assert whole is not folder
     assert whole.cert_store_stats()["x509_ca"] > folder.cert_store_stats()["x509_ca"] == 0
 
@@ -173,11 +174,16 @@ def test_only_verified_tls_has_a_context_of_its_own(
 ) -> None:
     adapter = CancellableAdapter(1)
     seen: list[str] = []
-    monkeypatch.setattr(adapter, "_context", lambda bundle: seen.append(bundle) or "context")
+
+    def context(bundle: str) -> str:
+        seen.append(bundle)
+        return "context"
+
+    monkeypatch.setattr(adapter, "_context", context)
     prepared = requests.Request("POST", "https://localhost/").prepare()
     _, tls = adapter.build_connection_pool_key_attributes(prepared, verify)
     assert tls.get("ssl_context") == ("context" if has_context else None)
-    assert seen == ([verify if isinstance(verify, str) else module.DEFAULT_CA_BUNDLE_PATH] if has_context else [])
+    assert seen == ([verify if isinstance(verify, str) else DEFAULT_CA_BUNDLE_PATH] if has_context else [])
     assert not has_context or not {"ca_certs", "ca_cert_dir"} & set(tls)
     plain = requests.Request("POST", "http://localhost/").prepare()
     assert "ssl_context" not in adapter.build_connection_pool_key_attributes(plain, verify)[1]
@@ -199,7 +205,12 @@ def test_an_address_that_refuses_or_is_cancelled_ends_the_attempt(monkeypatch: p
 
     asked: list[float] = []
     answers = iter([False, True])
-    monkeypatch.setattr(module, "wait_for_write", lambda sock, timeout: asked.append(timeout) or next(answers, True))
+
+    def wait(sock: object, timeout: float) -> bool:
+        asked.append(timeout)
+        return next(answers, True)
+
+    monkeypatch.setattr(module, "wait_for_write", wait)
     until = time.monotonic() + 1000
     refused, fine = Peer(errno.ECONNREFUSED), Peer(0)
     with pytest.raises(ConnectionRefusedError):

@@ -154,8 +154,8 @@ class Line:
         return end
 
 
-def responded(status: int, body: bytes = b"x", **headers: str) -> requests.Response:
-    fields = {"Content-Type": "text/event-stream", **headers}
+def responded(status: int, headers: Mapping[str, str] | None = None, body: bytes = b"x") -> requests.Response:
+    fields = {"Content-Type": "text/event-stream", **(headers or {})}
     raw = HTTPResponse(io.BytesIO(body), fields, preload_content=False)
     response = requests.Response()
     response.status_code, response.raw, response.headers = status, raw, raw.headers  # type: ignore[assignment]
@@ -217,7 +217,7 @@ def test_a_time_out_is_one_of_the_connection_until_the_request_is_sent(is_sent: 
 def test_an_error_names_the_proxy_it_came_through_and_no_key() -> None:
     def act(line: Line) -> None:
         line.job._handle.proxy = "http://proxy.example"
-        return fail(ProtocolError(f"no {KEY}"))
+        raise ProtocolError(f"no {KEY}")
 
     end = Line(act).run()
     assert str(end) == "no *** (through the proxy http://proxy.example)"
@@ -233,7 +233,7 @@ def test_a_job_and_its_errors_show_the_host_and_no_password() -> None:
 
 @pytest.mark.parametrize(("status", "is_read"), [(399, False), (400, True)])
 def test_the_provider_reads_the_errors_from_400_on(status: int, is_read: bool) -> None:
-    end = Line(lambda line: responded(status, f"what {KEY} means".encode(), **{"X-Echo": KEY})).run()
+    end = Line(lambda line: responded(status, {"X-Echo": KEY}, f"what {KEY} means".encode())).run()
     assert isinstance(end, ApiError)
     assert ("what *** means" in str(end)) == is_read
     assert ("'x-echo': '***'" in str(end)) == is_read
@@ -250,7 +250,7 @@ def test_a_sink_that_reads_headers_gets_them_with_lower_case_names_before_the_bo
             said.append(len(deltas))
             return False
 
-    line = Line(lambda line: responded(200, **{"X-Limit": "7"}), sink=Reads(wants_more=False))
+    line = Line(lambda line: responded(200, {"X-Limit": "7"}), sink=Reads(wants_more=False))
     line.job.run(lambda: lambda prepared, timeouts, verify: line.act(line))
     assert said == [{"content-type": "text/event-stream", "x-limit": "7"}, 1]
 
@@ -333,7 +333,7 @@ def test_a_sink_gets_what_was_decoded_until_the_request_is_cancelled(
             line.job.cancel()
         return chunks[number]
 
-    response = responded(200)
+    response: Any = responded(200)
     response.raw.read1 = read1
     sink = Notes()
     line = Line(lambda line: response, decoder=Says(), sink=sink)

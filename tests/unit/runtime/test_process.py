@@ -1021,7 +1021,7 @@ def test_a_system_message_that_fails_is_its_callers_error_and_crashes_nothing() 
     with Simulation() as simulation:
         ref = simulation.runtime.spawn(Runner)
         with pytest.raises(TypeError, match="not a state machine"):
-            inspect.replace_state(ref, lambda state: state)
+            inspect.replace_state(ref, lambda state, data: (state, data))
         simulation.settle()
         assert ref.ask("alive") == "alive"
 

@@ -94,7 +94,7 @@ def test_a_template_is_started_with_arguments_and_no_specification(house: House)
     with pytest.raises(SupervisorError) as caught:
         supervisor.ask(StartChild(SPEC))
     assert caught.value.code == "simple_one_for_one"
-    refs = [start_child(supervisor, ()) for _ in range(2)]
+    refs: list[Any] = [start_child(supervisor, ()) for _ in range(2)]
     assert [child.id for child in which_children(supervisor)] == ["a#2", "a#1"]
     assert supervisor.ask(GetChildSpec(refs[0])) == SPEC
 
@@ -136,7 +136,7 @@ def test_a_child_that_is_terminated_is_found_by_its_ref_no_more(house: House) ->
     terminate_child(supervisor, ref)  # it is dead, which is what was asked for
     with pytest.raises(SupervisorError):
         which_child(supervisor, ref)
-    again = start_child(supervisor, SPEC)
+    again: Any = start_child(supervisor, SPEC)
     assert which_child(supervisor, again).id == "a"
 
 
@@ -146,7 +146,7 @@ def test_a_child_that_was_restarted_is_found_by_its_new_ref_only(house: House) -
     assert ref is not None
     ref.tell(lambda process: process.exit("crash"))
     house.simulation.settle()
-    info = which_child(supervisor, "a")
+    info: Any = which_child(supervisor, "a")
     assert (info.restarts, info.ref is ref) == (1, False)
     assert which_child(supervisor, info.ref).id == "a"
     with pytest.raises(SupervisorError):
@@ -183,15 +183,16 @@ def test_a_child_that_waits_for_its_restart_has_a_successor_to_come_and_leaves_n
     assert (which_child(supervisor, "a").state, which_child(supervisor, ref).id) == ("restarting", "a")
     assert len(process_of(supervisor)._retry_timers) == 1
     house.simulation.advance(1.0)
-    successor = supervisor.ask(Successor(ref))
-    assert successor is which_child(supervisor, "a").ref
+    successor = which_child(supervisor, "a").ref
+    assert successor is not None
     assert successor.is_alive()
+    assert supervisor.ask(Successor(ref)) is successor
     assert process_of(supervisor)._retry_timers == set()
 
 
 def test_the_wait_for_a_restart_grows_until_the_child_has_run_for_the_longest_wait(house: House) -> None:
     supervisor = process_of(house.supervisor())
-    child = Child(ChildSpec(id="a", cls=Worker, backoff=Backoff(min=1.0, max=8.0, jitter=0.0)))
+    child: Any = Child(ChildSpec(id="a", cls=Worker, backoff=Backoff(min=1.0, max=8.0, jitter=0.0)))
     waits = []
     for state, ago in (("running", 7.9), ("restarting", 100.0), ("running", 0.0), ("running", 8.0), ("running", 1.0)):
         child.state = state
@@ -217,7 +218,7 @@ def test_a_child_that_is_stopped_has_no_successor_to_come_unless_a_sibling_is_re
     with Simulation() as simulation:
         specs = [ChildSpec(id=id, cls=Worker) for id in "ab"]
         supervisor = simulation.runtime.spawn(Supervisor, specs)
-        refs = {child.id: child.ref for child in which_children(supervisor)}
+        refs: dict[str, Any] = {child.id: child.ref for child in which_children(supervisor)}
         terminate_child(supervisor, "a")
         assert supervisor.ask(Successor(refs["a"])) is None
         process_of(supervisor)._children["b"].state = "restarting"

@@ -32,7 +32,7 @@ class Actor(ProcessRef):
         return self.alive
 
     @property
-    def actor_inbox(self) -> Any:
+    def actor_inbox(self) -> Any:  # type: ignore[override]
         return self
 
     @property
@@ -43,7 +43,7 @@ class Actor(ProcessRef):
     def is_closed(self) -> bool:
         return bool(self.is_settled)
 
-    def ask(self, message: Any, *, block: bool = True) -> Any:
+    def ask(self, message: Any, *, block: bool = True) -> Any:  # type: ignore[override]
         assert not block
         reply = Reply()
         self.asked.append((message, reply))
@@ -213,8 +213,9 @@ def test_a_sweep_ends_the_subscriptions_of_plain_actors_that_have_died_and_forge
     assert {name: seat.is_active for name, seat in seats.items()} == {
         "dead": False, "idle": False, "alive": True, "ours": True,
     }  # fmt: skip
-    assert list(house.watching._foreign) == [alive]
-    assert list(house.watching._watched[ours]) == [seats["ours"]]
+    tables: Any = house.watching
+    assert list(tables._foreign) == [alive]
+    assert list(tables._watched[ours]) == [seats["ours"]]
     house.watching.sweep()
     alive.alive = False
     house.watching.sweep()
@@ -409,11 +410,11 @@ def test_streams_linger_each_for_its_time_from_the_last_time_it_was_left(house: 
 
 def test_times_that_no_longer_count_do_not_pile_up(house: House) -> None:
     kept: list[Any] = [Record(1000 + number, 1000.0 - 100 * number) for number in range(5)]
-    for record in kept:
-        house.watching.orphaned(record)
+    for lasting in kept:
+        house.watching.orphaned(lasting)
     for number in range(500):
         house.now += 0.001
-        record = Record(number, 50.0)
+        record: Any = Record(number, 50.0)
         house.watching.orphaned(record)
         house.watching.ended(record)
         assert len(house.watching._linger_ends) <= 76
