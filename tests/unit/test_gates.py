@@ -1021,3 +1021,14 @@ def test_a_key_that_has_had_a_place_waits_behind_the_other_keys() -> None:
 def test_a_gate_is_named_with_its_url_if_it_has_one() -> None:
     gate = Gate(VirtualClock(), "mine", "", LimitOptions(), BreakerOptions())
     assert (repr(gate), repr(make())) == ("<Gate mine>", "<Gate openai (https://h/v1)>")
+
+
+def test_one_that_finds_a_lost_place_tells_the_key_whose_turn_it_is() -> None:
+    gate = make(concurrent_streams=1)
+    lost, waiting = of_key(gate, A), of_key(gate, B)
+    lost.enter()
+    assert waiting.enter() == Wait(None)
+    lost.ticket = Ticket(lambda: None)
+    assert isinstance(of_key(gate, A).enter(), Wait)
+    assert waiting.woken == 1
+    assert waiting.enter() == IN
