@@ -30,6 +30,7 @@ MODULES: Final[dict[str, tuple[str, ...]]] = {
     "actors/call/budget.py": (f"{_FLOW}test_budget.py",),
     "actors/call/gate.py": ("tests/unit/test_gates.py", f"{_FLOW}test_limits.py"),
     "actors/call/integration.py": (
+        "tests/unit/test_integration_states.py",
         "tests/unit/test_source.py",
         "tests/unit/test_scripted_reader.py",
         *_CALLS,
@@ -72,8 +73,8 @@ MODULES: Final[dict[str, tuple[str, ...]]] = {
         f"{_PROVIDERS}test_openai_chat_extras.py",
         "tests/contract/test_corpus_openai.py",
     ),
-    "supervisors/children.py": (f"{_HOUSE}test_supervisor.py", "tests/unit/supervisors"),
-    "supervisors/dynamic.py": (f"{_HOUSE}test_supervisor.py", "tests/unit/supervisors"),
+    "supervisors/children.py": ("tests/unit/supervisors", f"{_HOUSE}test_supervisor.py"),
+    "supervisors/dynamic.py": ("tests/unit/supervisors", f"{_HOUSE}test_supervisor.py"),
     "supervisors/system/handler.py": (
         "tests/unit/supervisors/test_handler.py",
         f"{_HOUSE}test_handler.py",
