@@ -8,6 +8,7 @@ import socket
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import requests
@@ -248,3 +249,49 @@ def test_a_size_line_without_an_end_is_refused() -> None:
         with pytest.raises(http.client.LineTooLong):
             response._dechunk(b"1" * (module._READ_BYTES + 1))
         response.close()
+
+
+@pytest.mark.parametrize(
+    ("timeout", "limits"),
+    [(9.0, [103.0, 104.5, 109.0]), (3.0, [102.0, 102.0, 103.0]), ("default", [120.0, 130.0, 160.0])],
+)
+def test_no_address_uses_up_the_time_of_the_next_ones(
+    monkeypatch: pytest.MonkeyPatch, timeout: Any, limits: list[float]
+) -> None:
+    made: list[Any] = []
+
+    class Socket:
+        def __init__(self, *kind: object) -> None:
+            self.options: list[Any] = []
+            self.closed = False
+            made.append(self)
+
+        def setsockopt(self, *option: object) -> None:
+            self.options.append(option)
+
+        def bind(self, address: object) -> None:
+            self.options.append(address)
+
+        def close(self) -> None:
+            self.closed = True
+
+    untils: list[float] = []
+
+    def refuse(sock: object, address: object, until: float, handle: object) -> None:
+        untils.append(until)
+        raise ConnectionRefusedError(address)
+
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", (f"192.0.2.{number}", 443)) for number in range(3)]
+    monkeypatch.setattr(module.socket, "getaddrinfo", lambda *_: found)
+    monkeypatch.setattr(module.socket, "socket", Socket)
+    monkeypatch.setattr(module.time, "monotonic", lambda: 100.0)
+    monkeypatch.setattr(module, "_connect_socket", refuse)
+    connection: Any = SimpleNamespace(
+        timeout=timeout, port=443, socket_options=[(1, 2, 3)], source_address=("192.0.2.9", 0)
+    )
+    with pytest.raises(ConnectionRefusedError) as caught:
+        module._connect(connection, "host.invalid")
+    assert caught.value.args == (("192.0.2.2", 443),)
+    assert untils == limits
+    assert [sock.options for sock in made] == [[(1, 2, 3), ("192.0.2.9", 0)]] * 3
+    assert all(sock.closed for sock in made)

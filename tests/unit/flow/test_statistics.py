@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from penstock.actors.stream.statistics import Counters
-from penstock.events import ToolCallDelta
+from penstock.events import ToolCall, ToolCallCompleted, ToolCallDelta, ToolResult
 
 
 def test_nothing_has_been_counted_at_first() -> None:
@@ -81,3 +83,19 @@ def test_the_oldest_gap_is_the_one_that_goes() -> None:
         now += 4.0
         counters.delivered(2, 2, now)
     assert longest == [50.0, 40.0, 2.0]
+
+
+def test_calls_and_failed_tools_are_counted_and_the_time_in_which_any_tool_ran() -> None:
+    def result(duration_s: float, status: Any = "ok") -> ToolResult:
+        return ToolResult(call_id="c", name="f", content="", status=status, duration_s=duration_s)
+
+    counters = Counters(100.0)
+    call = ToolCall(id="c", name="f", arguments={}, arguments_raw="{}")
+    for _ in range(2):
+        counters.counted(ToolCallCompleted(index=0, call=call), 100.0)
+    counters.counted(result(2.0), 103.0)  # from 101 to 103
+    counters.counted(result(3.0, "error"), 104.0)  # from 101 to 104: 1 s more
+    counters.counted(result(1.0), 110.0)
+    counters.counted(result(50.0), 110.0)  # not before the last end
+    assert (counters.function_calls, counters.tool_errors) == (2, 1)
+    assert counters.tool_time == pytest.approx(2.0 + 1.0 + 1.0)
