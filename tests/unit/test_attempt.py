@@ -403,3 +403,12 @@ def test_what_came_before_the_first_delta_comes_before_it_in_the_stream(simulati
         taken.append(type(batch).__name__)
         intake.commit(batch)
     assert taken == ["EventBatch", "EventBatch", "Batch", "EventBatch"]
+
+
+def test_a_tokenizer_cuts_text_and_reasoning_each_into_its_kind(simulation: Simulation) -> None:
+    scene = Scene(simulation, tokenizer=str.split)
+    assert scene.offer(TextDelta("one two"), ReasoningDelta("three four")) is True
+    undelivered = scene.record.intake.undelivered(0)
+    assert [(token.kind, token.text) for token in undelivered] == [
+        ("text", "one"), ("text", "two"), ("reasoning", "three"), ("reasoning", "four"),
+    ]  # fmt: skip
