@@ -56,6 +56,16 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
             Equivalent("Breaker.failed", "self.epoch += 1", "1", "2"),
         ],
     },
+    "actors/call/record.py": {
+        "to count again gives the same": [
+            Equivalent(
+                "CallRecord._count_input",
+                "if self._counted is None or self._counted[0] is not call:",
+                "self._counted is None or self._counted[0] is not call",
+                "True",
+            ),
+        ],
+    },
     "actors/call/toolcalls.py": {
         "whether brackets are balanced does not depend on their sign": [
             Equivalent(
@@ -117,6 +127,16 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
                 "if call.is_no_object or not call.is_closed():",
                 "call.is_no_object or not call.is_closed()",
                 "call.is_no_object and (not call.is_closed())",
+            ),
+        ],
+        "the last two pieces end as the last one does": [
+            Equivalent("_is_another", 'if not delta.arguments.lstrip().startswith("{") or not "".jo', "1", "2"),
+        ],
+    },
+    "actors/runtime/dispatcher.py": {
+        "a protocol's default is not used": [
+            Equivalent(
+                "Latch.acquire", "def acquire(self, blocking: bool = True, timeout: float = -1", "True", "False"
             ),
         ],
     },
@@ -287,6 +307,13 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
             ),
         ],
     },
+    "actors/stream/folded.py": {
+        "what is behind the end is cut off again": [
+            Equivalent(
+                "TextPile.read", "last = len(self._ends) if end is None else bisect_left(self.", "end is None", "True"
+            ),
+        ],
+    },
     "actors/stream/subscribers/pull.py": {
         "a hub that nothing holds is not changed": [
             Equivalent(
@@ -328,6 +355,19 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
                 "if sock is None or raw.closed:  # the connection is not kept",
                 "sock is None or raw.closed",
                 "raw.closed",
+            ),
+        ],
+    },
+    "supervisors/system/watching.py": {
+        "the answer is there, so nothing is waited for": [
+            Equivalent("Watching.successor_answered", "found = answered.reply.get(timeout=0)", "0", "1"),
+        ],
+        "without a record there is no time": [
+            Equivalent(
+                "Watching.lingered",
+                "if record is not None and until == ended:",
+                "record is not None and until == ended",
+                "until == ended",
             ),
         ],
     },
