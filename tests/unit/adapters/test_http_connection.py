@@ -282,9 +282,9 @@ def test_no_address_uses_up_the_time_of_the_next_ones(
         raise ConnectionRefusedError(address)
 
     found = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", (f"192.0.2.{number}", 443)) for number in range(3)]
-    monkeypatch.setattr(module.socket, "getaddrinfo", lambda *_: found)
-    monkeypatch.setattr(module.socket, "socket", Socket)
-    monkeypatch.setattr(module.time, "monotonic", lambda: 100.0)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: found)
+    monkeypatch.setattr(socket, "socket", Socket)
+    monkeypatch.setattr(time, "monotonic", lambda: 100.0)
     monkeypatch.setattr(module, "_connect_socket", refuse)
     connection: Any = SimpleNamespace(
         timeout=timeout, port=443, socket_options=[(1, 2, 3)], source_address=("192.0.2.9", 0)
