@@ -147,10 +147,10 @@ class OutcomeBuilder:
             self._extras = Extras()
         return self._extras
 
-    def note(self, delta: Delta, written: int = 0) -> list[SideEvent] | None:
+    def note(self, delta: Delta, written: int = 0) -> list[SideEvent]:
         """Add a delta that is not text of the first choice; returns the events that follow from it.
 
-        ``written`` is the number of characters of text before it. None if the delta says nothing about the answer.
+        ``written`` is the number of characters of text before it.
         """
         with self._lock:
             match delta:
@@ -178,8 +178,6 @@ class OutcomeBuilder:
                     self.usage = usage
                 case FinishDelta():
                     self._finish.note(delta)
-                case _:
-                    return None
             return []
 
     def _note_reasoning(self, block: ReasoningBlock) -> ReasoningBlockClosed:

@@ -224,7 +224,7 @@ class ToolCallAccumulator:
 
     def _reuses_id(self, known: _Call, delta: ToolCallFragment) -> bool:
         """Whether the fragment begins another call with the id of ``known``: some providers repeat one id."""
-        if not delta.name or not known.name or delta.name != known.name:
+        if not delta.name or delta.name != known.name:
             return bool(delta.name and known.name)
         return delta.index is not None and self._by_index.get(delta.index) is not known and _is_another(known, delta)
 

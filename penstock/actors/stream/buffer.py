@@ -168,8 +168,6 @@ class TokenBuffer:
         """How many tokens, at most ``limit``, come before the next event or part; 0 if an event is first."""
         self._pass_starts()
         items, head = self._items, self._head
-        if not self.events:
-            return min(limit, len(items) - head)
         for count, item in enumerate(items[head : head + limit]):
             if _is_event(item):
                 return count
@@ -196,8 +194,7 @@ class TokenBuffer:
             place += 1
         if place == len(items):
             return False
-        if place > head:
-            items[head], items[head + 1 : place + 1] = items[place], items[head:place]
+        items[head], items[head + 1 : place + 1] = items[place], items[head:place]
         self._discard(1)
         return True
 

@@ -10,24 +10,32 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.actors.stream.folded import TextPile, cost_of
+from penstock.actors.stream.folded import TextPile, cost_of, weight_of
 from penstock.actors.stream.log import StreamLog
 from penstock.errors import IncompleteStream, StreamCrashed
 from penstock.events import (
     AnswerPart,
+    Citation,
+    Logprobs,
+    MediaPart,
+    ProviderEvent,
+    ServerToolCall,
+    ServerToolResult,
     StreamCancelled,
     StreamCompleted,
     StreamFailed,
     StreamReset,
     TokenEvent,
+    TokenLogprob,
     ToolCall,
     ToolCallCompleted,
     ToolCallDelta,
+    ToolCallStarted,
     ToolExecutionStarted,
     ToolResult,
     Usage,
 )
-from tests.unit.flow.common import KEEP_ALL, KINDS, OUTCOME, TOOL_EVENTS, Writer, steps
+from tests.unit.flow.common import CALL, KEEP_ALL, KINDS, OUTCOME, TOOL_EVENTS, Writer, steps
 
 EVENTS = st.lists(
     st.one_of(
@@ -372,3 +380,43 @@ def test_long_tool_events_are_folded_at_the_bound(event: ToolResult | ToolCallCo
         assert log.append(epoch, msgspec.structs.replace(event, seq=seq))
         assert 0 < log.kept_bytes <= 10_000
     assert log.first_seq > 40
+
+
+# --- the memory that events take -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("event", "bytes_more"),
+    [
+        (TokenEvent("s", 1, ("ab", "cde"), "abcde", "text", 0.0, {}), 2 * 5 + 60 * 2),
+        (ToolCallDelta(index=0, text="abc"), 6),
+        (ToolResult(call_id="c", name="f", content="abc"), 6),
+        (ToolCallCompleted(index=0, call=CALL), 160 + 4 * 2),
+        (ToolExecutionStarted(calls=(CALL, CALL), round=1), 2 * (160 + 4 * 2)),
+        (MediaPart(kind="audio", mime="x", data="abcd", transcript="ef"), 4 + 2 * 2),
+        (Citation(kind="url", cited_text="abc", title="de"), 160 + 2 * 3 + 2 * 2),
+        (Citation(kind="url"), 160),
+        (ServerToolCall(id="s", name="f", input="abc"), 50 + 6),
+        (ServerToolResult(id="s", name="f", output=[1, "a"]), 60 + 30 + 52),
+        (ProviderEvent(type="x", payload={"a": None}), 100 + 50 + 30),
+        (Logprobs(tokens=(TokenLogprob(token="a", logprob=0.0, top=(("a", 0.0), ("b", -1.0))),)), 3 * 100),
+        (ToolCallStarted(id="c", name="f", index=0), 0),
+    ],
+)
+def test_what_an_event_takes_grows_with_what_is_in_it(event: Any, bytes_more: int) -> None:
+    assert cost_of(event) == 160 + bytes_more
+
+
+def test_what_json_takes_is_the_sum_of_its_parts() -> None:
+    values: list[Any] = ["", "abc", 1, None, [], (), {}]
+    assert [weight_of(value) for value in values] == [50, 56, 30, 30, 60, 60, 100]
+    assert weight_of({"a": [1, {"b": "cd"}], "e": (2.0,)}) == (100 + 100) + (60 + 30) + (100 + 50 + 54) + (60 + 30)
+
+
+def test_a_log_is_open_for_the_present_writer_until_it_has_ended() -> None:
+    writer = Writer()
+    old = writer.epoch
+    new = writer.log.new_epoch()
+    assert [writer.log.is_open(epoch) for epoch in (None, old, new)] == [True, False, True]
+    writer.complete()
+    assert [writer.log.is_open(epoch) for epoch in (None, old, new)] == [False, False, False]

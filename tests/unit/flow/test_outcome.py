@@ -9,9 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.actors.call.answer import OutcomeBuilder
-from penstock.events import ReasoningBlock, ToolCallCompleted, ToolCallDelta, ToolCallStarted, Usage
+from penstock.events import (
+    Citation,
+    ReasoningBlock,
+    ReasoningBlockClosed,
+    ToolCallCompleted,
+    ToolCallDelta,
+    ToolCallStarted,
+    Usage,
+)
 from penstock.ports import (
+    BlockDelta,
     ChoiceDelta,
+    CitationDelta,
     Delta,
     FinishDelta,
     KeepAlive,
@@ -70,13 +80,74 @@ def test_the_other_choices_come_whole_and_by_their_numbers() -> None:
     assert outcome.tool_calls == ()
 
 
-def test_what_is_said_is_counted_whoever_says_it() -> None:
-    builder = built(ToolCallFragment(index=0, id="ab", name="f", arguments="123"), ChoiceDelta(1, TextDelta("four")))
-    assert builder.size == 10
+def test_only_a_stop_behind_tool_calls_is_left_out() -> None:
+    outcome = built(FinishDelta("tool_calls", "tool_calls"), FinishDelta("length", "max")).outcome()
+    assert (outcome.finish_reason, outcome.raw_finish_reason) == ("length", "max")
 
 
-def test_a_keep_alive_says_nothing() -> None:
-    assert OutcomeBuilder().note(KeepAlive()) is None
+def test_a_call_of_another_choice_has_arguments_only_when_that_choice_has_finished() -> None:
+    fragment = ChoiceDelta(1, ToolCallFragment(index=0, id="x", name="f"))
+    assert built(fragment).outcome().choices[0].tool_calls[0].arguments is None
+    finished = built(fragment, ChoiceDelta(1, FinishDelta("tool_calls", "x"))).outcome()
+    assert finished.choices[0].tool_calls[0].arguments == {}
+
+
+@pytest.mark.parametrize(
+    ("delta", "size"),
+    [
+        (ToolCallFragment(index=0, id="ab", name="f", arguments="123"), 6),
+        (ChoiceDelta(1, TextDelta("four")), 4),
+        (ChoiceDelta(1, ReasoningDelta("12345")), 5),
+        (ChoiceDelta(1, RefusalDelta("no")), 2),
+        (ChoiceDelta(1, ToolCallFragment(index=0, id="ab", name="f", arguments="123")), 6),
+        (ChoiceDelta(1, FinishDelta("stop", "stop")), 0),
+        (UsageDelta(Usage(input_tokens=1)), 0),
+        (FinishDelta("stop", "stop"), 0),
+        (ReasoningBlockDelta(ReasoningBlock(kind="thinking", text="hm")), 0),
+    ],
+)
+def test_what_is_said_besides_the_text_of_the_first_choice_is_counted_apart_from_it(delta: Delta, size: int) -> None:
+    builder = OutcomeBuilder()
+    assert (builder.size, builder.unwritten, builder.written, builder.sealed) == (0, 0, 0, 0)
+    builder.size = 7  # characters of text
+    builder.note(delta)
+    builder.note(delta)
+    assert (builder.size, builder.unwritten, builder.written) == (7 + 2 * size, 2 * size, 7)
+
+
+def test_what_is_kept_besides_characters_is_weighed() -> None:
+    block = ReasoningBlockDelta(ReasoningBlock(kind="thinking", text="hm", signature="12345"))
+    citation = CitationDelta(Citation(kind="url", url="u", cited_text="x" * 1000))
+    builder = built(block, citation)
+    once = builder.extras.weight
+    assert once > 1000
+    assert builder.sealed == 5 + once
+    builder.note(citation)
+    assert builder.extras.weight == 2 * once
+    assert builder.sealed == 5 + 2 * once
+
+
+def test_the_blocks_of_reasoning_are_reported_with_their_numbers() -> None:
+    builder = OutcomeBuilder()
+    builder.provider = "p"
+    blocks = [ReasoningBlock(kind="thinking", signature="a"), ReasoningBlock(kind="redacted", signature="b", id="i")]
+    assert [event for block in blocks for event in builder.note(ReasoningBlockDelta(block))] == [
+        ReasoningBlockClosed(index=0, kind="thinking", signature="a", provider="p"),
+        ReasoningBlockClosed(index=1, kind="redacted", signature="b", id="i", provider="p"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "delta", [KeepAlive(), UsageDelta(Usage()), FinishDelta("stop", "stop"), ChoiceDelta(1, TextDelta("a"))]
+)
+def test_no_event_follows_from_what_only_the_end_of_the_answer_reports(delta: Delta) -> None:
+    assert OutcomeBuilder().note(delta) == []
+
+
+def test_a_builder_that_is_told_nothing_keeps_no_text_and_places_blocks_at_the_start() -> None:
+    builder = built(BlockDelta({"type": "x"}))
+    assert not builder.keeps_text
+    assert [(block.at, block.calls) for block in builder.outcome().provider_blocks] == [(0, 0)]
 
 
 def test_text_is_part_of_it_only_where_somebody_tells_what_was_taken() -> None:
@@ -138,7 +209,7 @@ def test_another_thread_may_look_at_any_time_and_never_sees_more_than_has_come()
 
 def told(*deltas: Delta, complete: bool = True) -> list[tuple[object, ...]]:
     builder = OutcomeBuilder()
-    events = [event for delta in deltas for event in builder.note(delta) or ()]
+    events = [event for delta in deltas for event in builder.note(delta)]
     if complete:
         events += builder.complete()
     said: list[tuple[object, ...]] = []
@@ -227,7 +298,7 @@ def test_a_call_that_never_gets_a_name_is_told_of_all_the_same() -> None:
 )
 def test_what_was_told_is_what_the_outcome_says(deltas: list[Delta]) -> None:
     builder = OutcomeBuilder()
-    events = [event for delta in deltas for event in builder.note(delta) or ()] + builder.complete()
+    events = [event for delta in deltas for event in builder.note(delta)] + builder.complete()
     calls = builder.outcome().tool_calls
     started = {event.index: event for event in events if isinstance(event, ToolCallStarted)}
     assert sorted(started) == list(range(len(calls)))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from penstock.actors.call import toolcalls
 from penstock.actors.call.toolcalls import ToolCallAccumulator
 from penstock.errors import ApiError
-from penstock.events import ToolCallDelta, ToolCallStarted
+from penstock.events import ToolCallCompleted, ToolCallDelta, ToolCallStarted, ToolEvent
 from penstock.ports import ErrorDelta, FinishDelta, KeepAlive, TextDelta, ToolCallFragment
 from tests.unit.flow.common import steps
 
@@ -107,6 +107,10 @@ def test_another_name_under_the_same_index_and_no_id_is_another_call() -> None:
         ("call_0", "f", {}),
         ("call_1", "g", {}),
     ]
+
+
+def test_another_name_is_another_call_though_no_arguments_have_come() -> None:
+    assert [name for _, name, _ in calls(D(index=0, name="f"), D(index=0, name="g"))] == ["f", "g"]
 
 
 def test_a_second_object_with_the_same_name_and_index_and_no_id_is_another_call() -> None:
@@ -307,3 +311,112 @@ def test_a_backslash_at_the_end_of_a_part_escapes_one_sign_of_the_next_however_o
         for part, is_closed in (('{"x": "a\\', False), ('"}', False), ('"}', True), ("{", False), ("}", True)):
             call.parts.append(part)
             assert [call.is_closed() for _ in range(ask)] == [is_closed] * ask
+
+
+# --- what takes the place of pieces -----------------------------------------------------------------------------------
+
+
+def shown(events: list[ToolEvent]) -> list[str]:
+    said = []
+    for event in events:
+        if isinstance(event, ToolCallStarted):
+            said.append(f"+{event.index} {event.id} {event.name}")
+        elif isinstance(event, ToolCallDelta):
+            said.append(f"{event.index} {event.text}")
+    return said
+
+
+@pytest.mark.parametrize(
+    ("whole", "rest"),
+    [
+        ('{"x": 1}', ["0 : 1}"]),
+        ('{"x"', []),  # as before
+        ('{"y": 2}', []),  # what was reported cannot be taken back
+        ("", []),
+    ],
+)
+def test_whole_arguments_take_the_place_of_the_pieces_and_only_what_is_new_is_reported(
+    whole: str, rest: list[str]
+) -> None:
+    accumulator = ToolCallAccumulator()
+    assert shown(accumulator.feed(D(index=0, id="a", name="f", arguments='{"x"'))) == ["+0 a f", '0 {"x"']
+    assert shown(accumulator.feed(D(index=0, arguments=whole, replaces=True))) == rest
+    assert accumulator.finish()[0].arguments_raw == whole
+    (completed,) = accumulator.complete()
+    assert isinstance(completed, ToolCallCompleted)
+    assert completed.call.arguments_raw == whole
+
+
+def test_whole_arguments_of_a_call_that_was_not_reported_are_reported_with_its_start() -> None:
+    accumulator = ToolCallAccumulator()
+    assert accumulator.feed(D(index=0, arguments="{")) == []
+    assert accumulator.feed(D(index=0, arguments='{"x": 1}', replaces=True)) == []
+    assert shown(accumulator.feed(D(index=0, id="a", name="f"))) == ["+0 a f", '0 {"x": 1}']
+    assert accumulator.feed(D(index=1, name="g")) == []
+    assert accumulator.feed(D(index=1, arguments="", replaces=True)) == []  # an id may still come
+    assert shown(accumulator.feed(D(index=1, arguments="{}", replaces=True))) == ["+1 call_1 g", "1 {}"]
+
+
+@pytest.mark.parametrize("pieces", [['{"s": "', "{ {"], ['{"a": [', "[ \\"], ["{}", "{}"]])
+def test_after_whole_arguments_a_second_object_begins_another_call_whatever_the_pieces_were(pieces: list[str]) -> None:
+    fragments = [D(index=0, name="f", arguments=piece) for piece in pieces[:1]]
+    fragments += [D(index=0, arguments=piece) for piece in pieces[1:]]
+    asked = D(index=0, name="f", arguments="{")  # has the brackets counted
+    whole, second = D(index=0, arguments='{"x": 1}', replaces=True), D(index=0, name="f", arguments='{"x": 2}')
+    accumulator = ToolCallAccumulator()
+    for fragment in (*fragments, asked, whole, second):
+        accumulator.feed(fragment)
+    assert [call.arguments for call in accumulator.finish()][-2:] == [{"x": 1}, {"x": 2}]
+
+
+def test_the_arguments_of_a_custom_tool_are_free_text_once_they_are_whole() -> None:
+    accumulator = ToolCallAccumulator()
+    accumulator.feed(D(index=0, id="a", name="f", arguments="1", type="custom"))
+    accumulator.feed(D(index=0, signature="g"))
+    accumulator.feed(D(index=0, arguments="2"))
+    (call,) = accumulator.finish()
+    assert (call.arguments, call.type, call.signature) == ("12", "custom", "g")
+    assert accumulator.finish(is_whole=False)[0].arguments is None
+    accumulator.feed(D(index=1, id="b", name="g", arguments="12"))
+    assert [(call.arguments, call.type) for call in accumulator.finish()] == [("12", "custom"), (12, "function")]
+
+
+def test_a_name_repeated_after_whole_arguments_is_the_same_call_if_no_object_comes_with_it() -> None:
+    first = D(index=0, name="f", arguments='{"x": 1}')
+    assert calls(first, D(index=0, name="f"), D(index=0, name="f", arguments=" ")) == [("call_0", "f", {"x": 1})]
+
+
+def test_a_piece_that_only_looks_like_a_second_object_does_not_hide_the_second_one() -> None:
+    assert calls(
+        D(index=0, name="f", arguments='{"s": "}'),
+        D(index=0, name="f", arguments='{"}'),
+        D(index=0, name="f", arguments='{"s": ""}'),
+    ) == [("call_0", "f", {"s": "}{"}), ("call_1", "f", {"s": ""})]
+
+
+def test_a_new_id_without_an_index_begins_a_call_although_one_is_open() -> None:
+    begun = calls(D(index=0, id="a", name="f", arguments='{"x": '), D(id="b", arguments="1}"))
+    assert [call[0] for call in begun] == ["a", "b"]
+
+
+def test_a_start_that_was_reported_with_the_end_of_the_answer_is_not_reported_again() -> None:
+    accumulator = ToolCallAccumulator()
+    accumulator.feed(D(index=0, name="f"))
+    assert shown(accumulator.complete()) == ["+0 call_0 f"]
+    assert accumulator.feed(D(index=0, id="late")) == []
+
+
+def test_the_providers_own_calls_are_not_the_clients() -> None:
+    accumulator = ToolCallAccumulator()
+    for fragment in (D(id="a", name="f", is_server=True), D(id="b", name="g"), D(id="c", name="h"), D(id="a")):
+        accumulator.feed(fragment)
+    assert (len(accumulator), accumulator.client_calls) == (3, 2)
+    assert [call.is_server for call in accumulator.finish()] == [True, False, False]
+
+
+def test_a_call_without_an_id_waits_for_one_until_another_call_begins() -> None:
+    accumulator = ToolCallAccumulator()
+    accumulator.feed(D(index=1, id="b", name="g"))
+    assert accumulator.feed(D(index=0, name="f")) == []
+    assert accumulator.feed(D(index=1, id="b")) == []  # that one has begun before
+    assert shown(accumulator.feed(D(index=2, name="h"))) == ["+1 call_1 f"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import threading
@@ -565,3 +566,41 @@ def test_a_worker_that_dies_while_its_place_is_lent_does_not_count_twice(
     with dispatcher._lock:
         counted = len([worker for worker in dispatcher._all if not worker.lent and worker not in dispatcher._parked])
         assert dispatcher._running == counted
+
+
+def test_a_worker_that_waits_within_a_wait_has_its_place_again_after_the_outer_one(make_runtime: Make) -> None:
+    dispatcher = threads_of(make_runtime(workers=1, max_spares=1))
+    worker = next(iter(dispatcher._all))
+    dispatcher.lend(worker)
+    dispatcher.lend(worker)
+    assert dispatcher.statistics().spares_started == 1
+    dispatcher.reclaim(worker)
+    assert (worker.lent, worker.blocked) == (True, 1)
+    dispatcher.reclaim(worker)
+    assert (worker.lent, worker.blocked) == (False, 0)
+
+
+def test_it_knows_the_loops_whose_threads_wait_for_it_and_takes_any_but_those_of_a_fork(
+    make_runtime: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dispatcher = threads_of(make_runtime(workers=1))
+    blocked: list[bool] = []
+
+    class Latch:
+        def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+            if blocking:
+                blocked.append(dispatcher.blocks(asyncio.get_running_loop()))
+            return blocking
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        assert not dispatcher.blocks(loop)
+        assert dispatcher.wait(Latch(), 1.0)
+        assert not dispatcher.blocks(loop)
+        dispatcher.check_loop(loop)
+        monkeypatch.setattr(dispatcher, "pid", -1)
+        with pytest.raises(SystemForked):
+            dispatcher.check_loop(loop)
+
+    asyncio.run(main())
+    assert blocked == [True]
