@@ -70,7 +70,8 @@ class StreamOptions(Options):
         error_recovery_delay: 0 … 3600 s.
         auto_restart: at ``max_errors``, crash so that the supervisor restarts the stream, instead of ending it.
         retain_bytes: bytes of events that are kept one by one for late subscribers, 0 … 2**40; older events are
-            folded into a snapshot.
+            folded into a snapshot. Events that would be lost with it wait for the present subscribers, up to their
+            ``window`` and 16 MiB.
         time_to_live: a stream that never had a subscriber is cancelled this long after its last token,
             0 … 2,592,000 s (30 days); None keeps it.
         keep_finished: how long a stream that has ended can still be found by its id, 0 … 2,592,000 s (30 days).

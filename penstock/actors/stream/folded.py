@@ -1,7 +1,7 @@
 """The events of a log that are kept one by one, and the summary of the folded ones before them. Pure.
 
 Folded text is collected by kind. Other folded events are kept with their position in the text, except for those that
-are pieces of something, or only of interest at the time; see `_PASSING`.
+are pieces of something, or only of interest at the time; see `is_passing`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from penstock.events import (
     ToolResult,
 )
 
-__all__ = ["Folded", "TextPile", "Window", "cost_of", "weight_of"]
+__all__ = ["Folded", "TextPile", "Window", "cost_of", "is_passing", "weight_of"]
 
 _EVENT_COST: Final = 160  # bytes of a TokenEvent and its place in the list
 _TOKEN_COST: Final = 60  # bytes of a short str and its place in the tuple
@@ -151,7 +151,7 @@ class Window:
             self._kept = []
             self.parts = PartSpans()
             self.reset = event.seq
-        elif isinstance(event, SideEvent) and not isinstance(event, _PASSING) and not _is_piece(event):
+        elif isinstance(event, SideEvent) and not is_passing(event):
             self._kept.append(_Kept(event, {kind: pile.length for kind, pile in self.folded.items()}))
 
     def snapshot(self, stream_id: str, metadata: Mapping[str, Any]) -> StreamSnapshot:
@@ -210,8 +210,9 @@ _NO_PARTS: Final = PartSpans()
 _index_of: Final = attrgetter("index")
 
 
-def _is_piece(event: SideEvent) -> bool:
-    return isinstance(event, MediaPart) and event.is_partial
+def is_passing(event: Event) -> bool:
+    """Whether nothing is left of an event once it is folded."""
+    return isinstance(event, _PASSING) or (isinstance(event, MediaPart) and event.is_partial)
 
 
 def cost_of(event: Event) -> int:

@@ -124,6 +124,7 @@ class StreamRecord:
         self.log.undelivered = self.intake.undelivered
         self.hub = Hub()
         self.hub.before_release = self.note_release
+        self.log.read_by_all = self.hub.read_by_all
         self.counters = Counters(self.created_monotonic)
         self.over = Reply(runtime.dispatcher, f"the end of stream {stream_id!r}")
         self._lock = threading.Lock()  # guards `ending` and the next
