@@ -12,9 +12,11 @@ from penstock.actors.call.record import CallRecord, Candidate
 from penstock.actors.runtime.mailbox import Mailbox
 from penstock.actors.stream.record import StreamRecord
 from penstock.config.options import RequestOptions, StreamOptions
-from penstock.events import ProviderEvent, Usage
+from penstock.events import Citation, ProviderEvent, Usage
 from penstock.ports import (
+    BlockStart,
     ChatCall,
+    CitationDelta,
     Delta,
     EventDelta,
     FinishDelta,
@@ -257,3 +259,25 @@ def test_the_model_reasons_until_something_else_comes_after_it(
     for deltas in reads:
         assert scene.offer(*deltas) is True
     assert scene.attempt.is_reasoning is is_reasoning
+
+
+class Measured(str):
+    """A text that counts how often its length is asked for."""
+
+    asked = 0
+
+    def __len__(self) -> int:
+        Measured.asked += 1
+        return super().__len__()
+
+
+@pytest.mark.parametrize("placed", [CitationDelta(Citation(kind="url"), is_of_block=True), BlockStart("text")])
+def test_the_text_of_a_read_is_measured_once_however_many_places_in_it_are_told(
+    simulation: Simulation, placed: Delta, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Measured, "asked", 0)
+    scene = Scene(simulation, max_buffer_size=10_000)
+    assert scene.offer(*(delta for _ in range(500) for delta in (TextDelta(Measured("ab")), placed))) is True
+    assert 0 < Measured.asked <= 3 * 500
+    if isinstance(placed, CitationDelta):
+        assert [one.end for one in scene.call.outcome().citations] == list(range(2, 1001, 2))

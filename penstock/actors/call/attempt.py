@@ -89,6 +89,8 @@ class Attempt:
         self._is_in_order = call.builder.keeps_text  # push item by item: there are events, or the text is kept
         self._has_lost = False  # something received was not pushed
         self._unwritten = 0  # characters of this read that are not text of the answer
+        self._seen = 0  # how many items of this read `_look_at` has seen
+        self._written = 0  # characters of text among them
         self._reasoned = 0  # the number of items of this read up to the last sign of reasoning
         self._pending_finish: Finished | None = None
         self._begin_answer()
@@ -181,7 +183,7 @@ class Attempt:
         """Note the deltas, and return the items to push; None if the attempt is abandoned, or the answer too long."""
         items: list[_Item] = []
         progress = False
-        self._reasoned = 0
+        self._reasoned = self._seen = self._written = 0
         for delta in deltas:
             kind = delta.__class__
             if kind is TextDelta:
@@ -202,6 +204,7 @@ class Attempt:
                     self._call.has_started()
                 self._send(FirstDelta(self.number))
                 if self._early:
+                    self._seen += len(self._early)  # there is no text among them
                     items, self._early = self._early + items, []
                     self._has_events = self._is_in_order = True
         builder = self._builder
@@ -221,12 +224,8 @@ class Attempt:
     def _count(self, items: list[_Item]) -> None:
         """Count the tokens among the items of one read."""
         builder = self._builder
-        for item in items:
-            if item.__class__ is tuple:
-                builder.size += len(item[0])
-                self._has_said = True
-            elif item.__class__ is PartStart:
-                self._has_said = False
+        self._look_at(items)
+        builder.size += sum(len(item[0]) for item in items if item.__class__ is tuple)
         builder.unwritten += self._unwritten
 
     def _send_finish(self) -> bool:
@@ -271,7 +270,7 @@ class Attempt:
                     self._pending_finish = Finished(self.number)  # first; see `is_finished`
                 elif delta.__class__ is ToolCallFragment:
                     self.is_reasoning = False
-                written = self._written(items) if delta.__class__ in _PLACED else 0
+                written = self._look_at(items) if delta.__class__ in _PLACED else 0
                 events = self._builder.note(delta, written)
                 if events:
                     items += events
@@ -279,23 +278,24 @@ class Attempt:
                 return delta.__class__ not in _NO_PROGRESS
         return True
 
-    def _written(self, items: list[_Item]) -> int:
-        """How many characters of text have come so far, with those among ``items``."""
-        return self._builder.written + sum(
-            len(item[0]) for item in items if item.__class__ is tuple and item[1] == "text"
-        )
+    def _look_at(self, items: list[_Item]) -> int:
+        """Count the items of this read that have not been seen; returns how much text has come so far, in characters.
+
+        Each item is seen once, so that the cost is linear.
+        """
+        for item in items[self._seen :]:
+            if item.__class__ is tuple:
+                self._has_said = True
+                if item[1] == "text":
+                    self._written += len(item[0])
+        self._seen = len(items)
+        return self._builder.written + self._written
 
     def _start_block(self, delta: BlockStart, items: list[_Item]) -> None:
-        has_said = self._has_said
-        for item in reversed(items):
-            if item.__class__ is tuple:
-                has_said = True
-                break
-            if isinstance(item, PartStart):
-                has_said = False
-                break
         extras = self._builder.extras
-        if extras.start_block(delta, self._written(items), has_said=has_said):
+        written = self._look_at(items)
+        if extras.start_block(delta, written, has_said=self._has_said):
+            self._has_said = False
             self._add_silent(PartStart(extras.part, extras.phase), items)
 
     def _add_silent(self, item: _Item, items: list[_Item]) -> None:
