@@ -178,7 +178,7 @@ class ProviderEvent(Envelope, frozen=True, kw_only=True):
     """What the provider sent, as it came, if ``RequestOptions.raw`` asks for it.
 
     It directly precedes what Penstock makes of it. Late subscribers get those that are still kept one by one
-    (``retain_bytes``).
+    (``retain_bytes``). Those that come before the answer begins are held back until then, or until the end.
 
     Attributes:
         type: the provider's name for it (``"response.web_search_call.searching"``); ``""`` if it has none.

@@ -135,8 +135,8 @@ class _Terminal(msgspec.Struct, frozen=True, kw_only=True):
     one that matched), ``refusal_details``, ``finish_message``, ``prompt_feedback``, ``moderation``, ``timings``
     (durations in the provider's units), ``cost`` (as the provider tells it), ``usage_details`` (counts that `Usage` has
     no field for), ``upstream_provider``, ``native_finish_reason`` …; each provider's page says which ones it gives.
-    ``dropped_blocks`` is Penstock's own: how many blocks of the conversation were not sent, since another provider made
-    them.
+    Two are Penstock's own. ``dropped_blocks``: how many blocks of the conversation were not sent, since another
+    provider made them. ``dropped_events``: how many raw events before the answer began were more than could be held.
     """
 
     stream_id: str

@@ -8,11 +8,13 @@ from collections.abc import Iterable
 import msgspec
 
 from penstock.actors.call.extras import Extras
+from penstock.actors.call.held import Held
 from penstock.actors.call.toolcalls import ToolCallAccumulator
 from penstock.actors.stream.outcome import Outcome
 from penstock.events import (
     Choice,
     FinishReason,
+    FrozenDict,
     ReasoningBlock,
     ReasoningBlockClosed,
     SideEvent,
@@ -116,6 +118,9 @@ class OutcomeBuilder:
         self.provider: str | None = None
         """The name of the provider that is asked."""
         self.usage: Usage | None = None
+        self.has_said = False
+        """Whether there are tokens in the present part of the answer."""
+        self.held = Held()
         self._lock = threading.Lock()
         self._finish = _Finish()
         self._calls = ToolCallAccumulator()
@@ -220,7 +225,12 @@ class OutcomeBuilder:
                 text="".join(self._taken.get("text", ())),
                 reasoning="".join(self._taken.get("reasoning", ())),
             )
-            return outcome if self._extras is None else self._extras.added_to(outcome)
+            if self._extras is not None:
+                outcome = self._extras.added_to(outcome)
+            if not self.held.dropped:
+                return outcome
+            metadata = FrozenDict({**outcome.provider_metadata, "dropped_events": self.held.dropped})
+            return msgspec.structs.replace(outcome, provider_metadata=metadata)
 
 
 def _size(delta: ToolCallFragment) -> int:

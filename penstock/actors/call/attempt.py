@@ -1,6 +1,12 @@
 """One attempt of an integration: it receives what the reader reads.
 
 Text goes directly into the stream's intake. The integration gets a message for every other step of the request.
+
+An answer *begins* with the first delta that says something of its own: text, reasoning, a refusal, a call, media, a
+call of the provider's own tools or its result, a closed piece of reasoning, another choice, or the finish. From then on
+the attempt is no longer simply retried (``on_interrupt``). What is said *about* the answer does not begin it: raw
+events, the starts of blocks, citations, probabilities, blocks for the next request, metadata, usage. Such events are
+held until the answer begins (`Held`); an attempt that fails before takes them with it, unless it was the last one.
 """
 
 from __future__ import annotations
@@ -17,7 +23,7 @@ from penstock.actors.stream.buffer import PartStart
 from penstock.actors.stream.record import StreamRecord
 from penstock.config.logs import get_logger
 from penstock.errors import PenstockError, ProtocolError, ProviderError, StreamClosed
-from penstock.events import AnswerEvent, ProviderEvent
+from penstock.events import AnswerEvent, Logprobs, ProviderEvent
 from penstock.ports import (
     BlockDelta,
     BlockStart,
@@ -45,13 +51,9 @@ __all__ = ["Attempt"]
 _Item: TypeAlias = Any
 """A token with its kind, as a tuple, another event, or a `PartStart`. Only tokens are bare tuples: quick to check."""
 
-_EARLY: Final = 1_000
-"""How many events as they came may wait for the first delta. One more is taken for it."""
-
-
 _NO_PROGRESS: Final = (UsageDelta, MetadataDelta)
 _PLACED: Final = (CitationDelta, BlockDelta)
-"""Deltas for which it matters how much text came before them."""
+"""Deltas for which it matters how much text came before them. They do not begin an answer."""
 
 
 class Attempt:
@@ -78,8 +80,6 @@ class Attempt:
         self._builder = call.builder
         self._inbox = inbox
         self._clock = clock
-        self._has_said = call.builder.size > 0  # there are tokens in the present part of the answer
-        self._early: list[_Item] = []  # what came before the first delta and is no progress
         self._silent = 0  # how many items of this read are no progress
         self.has_progressed = False
         self._abandoned = False
@@ -106,7 +106,7 @@ class Attempt:
             builder.extras.text_before = sum(len(outcome.text) for outcome in self._record.rounds)
         if part:
             builder.extras.part = part
-        if part != intake.part:
+        if part != intake.part or intake.phase is not None:
             self._rest.append(PartStart(part))
             self._is_in_order = True
 
@@ -139,8 +139,8 @@ class Attempt:
 
     def push_completed_calls(self) -> None:
         """Push the events that complete the answer's function calls. Call it after `abandon`."""
-        early, self._early = self._early, []  # of an answer without a delta
-        for event in (*(one for one in early if not isinstance(one, PartStart)), *self._builder.complete()):
+        held = self._builder.held.take_events()  # of an answer without a delta
+        for event in (*held, *self._builder.complete()):
             self._record.intake.push_event(event)
 
     # --- the reader's thread -------------------------------------------------------------------------------------
@@ -203,9 +203,10 @@ class Attempt:
                     self.has_progressed = True
                     self._call.has_started()
                 self._send(FirstDelta(self.number))
-                if self._early:
-                    self._seen += len(self._early)  # there is no text among them
-                    items, self._early = self._early + items, []
+                held = self._builder.held.take()
+                if held:
+                    self._seen += len(held)  # there is no text among them
+                    items = held + items
                     self._has_events = self._is_in_order = True
         builder = self._builder
         if self._has_events:
@@ -214,7 +215,7 @@ class Attempt:
             size = sum(len(text) for text, _ in items)
             builder.size += size
             builder.unwritten += self._unwritten
-            self._has_said = True
+            builder.has_said = True
         self._unwritten = 0
         if builder.size + builder.sealed > self._call.options.max_answer_bytes:
             self.error = ProtocolError(f"the answer is longer than {self._call.options.max_answer_bytes} bytes")
@@ -265,17 +266,31 @@ class Attempt:
             case EventDelta(event=ProviderEvent() as event):
                 self._add_silent(event, items)
                 return False
+            case CitationDelta() | BlockDelta() | EventDelta(event=Logprobs()):
+                return self._note_about(delta, items)
             case _:
                 if delta.__class__ is FinishDelta and not self._builder.is_finished:
                     self._pending_finish = Finished(self.number)  # first; see `is_finished`
                 elif delta.__class__ is ToolCallFragment:
                     self.is_reasoning = False
-                written = self._look_at(items) if delta.__class__ in _PLACED else 0
-                events = self._builder.note(delta, written)
+                events = self._builder.note(delta)
                 if events:
                     items += events
                     self._has_events = self._is_in_order = True
                 return delta.__class__ not in _NO_PROGRESS
+        return True
+
+    def _note_about(self, delta: Delta, items: list[_Item]) -> bool:
+        """Note a delta that is about the answer; returns whether it counts as progress: once the answer has begun."""
+        written = self._look_at(items) if delta.__class__ in _PLACED else 0
+        events = self._builder.note(delta, written)
+        if not self._call.started and not items:
+            for event in events or ():
+                self._builder.held.add(event)
+            return False
+        if events:
+            items += events
+            self._has_events = self._is_in_order = True
         return True
 
     def _look_at(self, items: list[_Item]) -> int:
@@ -285,29 +300,28 @@ class Attempt:
         """
         for item in items[self._seen :]:
             if item.__class__ is tuple:
-                self._has_said = True
+                self._builder.has_said = True
                 if item[1] == "text":
                     self._written += len(item[0])
         self._seen = len(items)
         return self._builder.written + self._written
 
     def _start_block(self, delta: BlockStart, items: list[_Item]) -> None:
-        extras = self._builder.extras
-        written = self._look_at(items)
-        if extras.start_block(delta, written, has_said=self._has_said):
-            self._has_said = False
+        builder, written = self._builder, self._look_at(items)
+        extras = builder.extras
+        if extras.start_block(delta, written, has_said=builder.has_said):
+            builder.has_said = False
             self._add_silent(PartStart(extras.part, extras.phase), items)
 
     def _add_silent(self, item: _Item, items: list[_Item]) -> None:
-        """Add something that is no progress: before the first delta it waits, since the attempt may be retried."""
-        is_early = not self.has_progressed and not items
-        if is_early and len(self._early) < _EARLY:
-            self._early.append(item)
+        """Add something that is no progress: before the first delta it is held, since the attempt may be retried."""
+        if not self._call.started and not items:
+            self._builder.held.add(item)
             return
         if len(items) == self._reasoned:
             self._reasoned += 1  # nor does it end the reasoning
         items.append(item)
-        self._silent += not is_early
+        self._silent += 1
         self._has_events = self._is_in_order = True
 
     def _cut(self, items: list[_Item]) -> list[_Item]:

@@ -25,7 +25,7 @@ from penstock.actors.stream.record import StreamRecord
 from penstock.config.options import RequestOptions
 from penstock.config.prices import Price
 from penstock.errors import AgentCrashed, CircuitOpen, PenstockError, ProviderError
-from penstock.events import Cost, FrozenDict, Usage
+from penstock.events import Cost, FrozenDict, SideEvent, Usage
 from penstock.ports import CanResume, ChatCall, Decoder, Provider, ProviderRequest, Reader, TellsQuota
 
 __all__ = ["CallRecord", "Candidate", "Conductor", "Resumed"]
@@ -314,6 +314,10 @@ class CallRecord:
         elif reported is not None:
             return reported, not builder.is_finished
         return estimate_usage(self._count_input(), builder.size), True
+
+    def leftovers(self) -> list[SideEvent]:
+        """See `Feed.leftovers`."""
+        return self.builder.held.take_events()
 
     def forget_answer(self) -> None:
         """Discard the answer so far."""

@@ -34,6 +34,7 @@ class Intake:
         "_options",
         "_part",
         "_part_from",
+        "_phase",
         "_waiters",
         "_wake",
         "_wake_at",
@@ -54,6 +55,7 @@ class Intake:
         self._dispatcher = dispatcher
         self._clock = clock
         self._part = 0  # of the next token
+        self._phase: Phase | None = None  # the same
         self._part_from = 0  # how many tokens had been accepted when it began
         self._lock = threading.Lock()
         self._epoch = 0  # of the present actor; an abandoned one must not disturb its successor
@@ -146,7 +148,7 @@ class Intake:
             if self.closed or (is_void is not None and is_void()):
                 check_process(self._dispatcher)
                 return False
-            self._part, self._part_from = part, self.accepted
+            self._part, self._phase, self._part_from = part, phase, self.accepted
             self.buffer.start_part(PartStart(part, phase))
             return True
 
@@ -154,6 +156,11 @@ class Intake:
     def part(self) -> int:
         """The part of the answer that the next token belongs to."""
         return self._part
+
+    @property
+    def phase(self) -> Phase | None:
+        """What that part is for."""
+        return self._phase
 
     @property
     def next_part(self) -> int:
@@ -336,7 +343,7 @@ class Intake:
         """Discard everything, except a `StreamStarted` if ``but_start``; returns the number of discarded tokens."""
         with self._lock:
             count = self.buffer.clear(but_start=but_start)
-            self._part, self._part_from = 0, self.accepted
+            self._part, self._phase, self._part_from = 0, None, self.accepted
             self._release()
             return count
 

@@ -18,6 +18,8 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
+import msgspec
+
 from penstock.actors.stream.buffer import Undelivered
 from penstock.actors.stream.folded import Folded, Window, cost_of, is_passing
 from penstock.actors.stream.outcome import Outcome
@@ -54,6 +56,7 @@ class StreamLog:
         "_lock",
         "_retain_bytes",
         "_window",
+        "last_events",
         "last_seq",
         "measure",
         "metadata",
@@ -74,6 +77,7 @@ class StreamLog:
         self.measure: Callable[[float], StreamMetrics] | None = None  # computes the terminal event's metrics
         self.on_end: Callable[[TerminalEvent], None] | None = None  # called before the terminal event is visible
         self.undelivered: Callable[[int], list[Undelivered]] = _none  # tokens after an event's number
+        self.last_events: list[SideEvent] = []  # written with the terminal event, before it; numbered then
         self.read_by_all: Callable[[int], int] = _all_read  # see `Hub.read_by_all`
         self.retain_bytes = retain_bytes
         self._bytes = 0
@@ -187,6 +191,11 @@ class StreamLog:
         with self._lock:
             if self.terminal is not None or (epoch is not None and epoch != self._epoch):
                 return False
+            self.last_events = [
+                msgspec.structs.replace(event, seq=seq) for seq, event in enumerate(self.last_events, self.last_seq + 1)
+            ]
+            for event in self.last_events:
+                self._add(event)
             terminal = make(self.last_seq + 1)
             if self.on_end is not None:
                 self.on_end(terminal)

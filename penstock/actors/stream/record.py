@@ -16,6 +16,8 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
+import msgspec
+
 from penstock.actors.runtime.dispatcher import blocking
 from penstock.actors.runtime.loop_thread import LoopThread
 from penstock.actors.runtime.process import ProcessRef
@@ -208,7 +210,8 @@ class StreamRecord:
                     intake.clear()
                     assert log.terminal is not None
                     if is_free:  # else this thread would hang in the journal too
-                        self._journal_surely(log.terminal)
+                        for event in (*log.last_events, log.terminal):
+                            self._journal_surely(event)
         finally:
             if is_ours:
                 self.context = contextvars.Context()  # it may refer to a request, or to this very stream
@@ -217,6 +220,9 @@ class StreamRecord:
 
     def _write_terminal(self, ending: Ending, epoch: int | None) -> bool:
         log, dropped, now = self.log, self.intake.take_dropped(epoch), self.runtime.clock.time()
+        last_events = self._last_events(now)
+        if last_events:  # taken once: another thread may be about to write them
+            log.last_events = last_events
         match ending:
             case Complete(outcome=outcome):
                 return log.complete(outcome or self.outcome(), dropped, now, epoch)
@@ -224,6 +230,17 @@ class StreamRecord:
                 return log.fail(error, outcome or self.outcome(), dropped, now, epoch)
             case Cancel(reason=reason):
                 return log.cancel(reason, self.outcome(), dropped, now, epoch)
+
+    def _last_events(self, now: float) -> list[SideEvent]:
+        try:
+            events = [] if self.feed is None else self.feed.leftovers()
+        except Exception as error:  # the terminal event must be written in any case
+            get_logger(stream_id=self.stream_id).error("events_lost", error=type(error).__name__)
+            return []
+        return [
+            msgspec.structs.replace(event, stream_id=self.stream_id, timestamp=now, metadata=self.metadata)
+            for event in events
+        ]
 
     def _note_end(self, terminal: TerminalEvent) -> None:
         """Count the end before its event is visible, so that no reader of the event finds it uncounted."""
@@ -305,7 +322,7 @@ class StreamRecord:
             if taken:
                 lock.release()
 
-    def _journal_surely(self, event: StreamReset | TerminalEvent) -> None:
+    def _journal_surely(self, event: StreamReset | SideEvent | TerminalEvent) -> None:
         """Write an event to the journal that goes into the log even if that fails."""
         journal = self.journal
         if journal is None:
