@@ -128,7 +128,9 @@ class _Terminal(msgspec.Struct, frozen=True, kw_only=True):
     token event has them, but ``partial``, ``reasoning`` and ``refusal`` do.
 
     ``parts``, ``citations``, ``media`` (whole ones), ``server_tools`` (calls and results, in order) and ``logprobs``
-    repeat the events of these names. ``provider_blocks`` are what the provider needs back in the next request.
+    repeat the events of these names since the last `StreamReset`, with their numbers; those that were still buffered at
+    the end of a stream that was cancelled have the number 0. ``provider_blocks`` are what the provider needs back in
+    the next request.
 
     ``provider_metadata`` is what the provider says of the answer as a whole, as JSON, read-only. The names are the same
     for all providers: ``response_id``, ``system_fingerprint``, ``service_tier``, ``container``, ``stop_sequence`` (the

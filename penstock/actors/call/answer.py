@@ -121,10 +121,13 @@ class OutcomeBuilder:
         self.has_said = False
         """Whether there are tokens in the present part of the answer."""
         self.held = Held()
+        self.blocks_before = 0
+        """How many closed pieces of reasoning earlier rounds have, since the last reset."""
         self._lock = threading.Lock()
         self._finish = _Finish()
         self._calls = ToolCallAccumulator()
         self._blocks: list[ReasoningBlock] = []
+        self._void_blocks = 0  # how many of them came before a reset
         self._extras: Extras | None = None
         self._others: dict[int, _Other] = {}
         self._taken: dict[TokenKind, list[str]] = {}
@@ -191,12 +194,19 @@ class OutcomeBuilder:
         self._blocks.append(msgspec.structs.replace(block, provider=self.provider))
         self.sealed += len(block.signature)
         return ReasoningBlockClosed(
-            index=len(self._blocks) - 1,
+            index=self.blocks_before + len(self._blocks) - 1,
             kind=block.kind,
             signature=block.signature,
             id=block.id,
             provider=self.provider,
         )
+
+    def void(self, said: int) -> None:
+        """Note that the stream is reset; see `Feed.void_answer`. Any thread."""
+        with self._lock:
+            self._void_blocks = len(self._blocks)
+            self.blocks_before = -self._void_blocks
+            self.extras.void(said)
 
     def took(self, tokens: Iterable[tuple[str, TokenKind]]) -> None:
         """Note tokens that are in the stream's buffer now."""
@@ -224,9 +234,10 @@ class OutcomeBuilder:
                 choices=tuple(other.choice(index) for index, other in others),
                 text="".join(self._taken.get("text", ())),
                 reasoning="".join(self._taken.get("reasoning", ())),
+                void_reasoning_blocks=self._void_blocks,
             )
             if self._extras is not None:
-                outcome = self._extras.added_to(outcome)
+                outcome = self._extras.added_to(outcome, is_cut=self.keeps_text and not self.is_whole)
             if not self.held.dropped:
                 return outcome
             metadata = FrozenDict({**outcome.provider_metadata, "dropped_events": self.held.dropped})

@@ -97,15 +97,14 @@ class Attempt:
 
     def _begin_answer(self) -> None:
         """Prepare a new answer; in a later round of a turn, it is a new part of the stream's text."""
-        builder, intake = self._builder, self._record.intake
+        builder, record, intake = self._builder, self._record, self._record.intake
         if builder.provider is not None:
             return
         builder.provider = self._candidate.account or self._candidate.provider.name
-        part = intake.next_part
-        if self._record.rounds:
-            builder.extras.text_before = sum(len(outcome.text) for outcome in self._record.rounds)
-        if part:
-            builder.extras.part = part
+        extras, part = builder.extras, intake.next_part
+        extras.text_before, extras.part = record.said_text(), part
+        extras.round, extras.tool_ids = self._call.round, record.server_tool_ids
+        builder.blocks_before = sum(len(outcome.valid_reasoning_blocks()) for outcome in record.rounds)
         if part != intake.part or intake.phase is not None:
             self._rest.append(PartStart(part))
             self._is_in_order = True
@@ -418,7 +417,7 @@ class Attempt:
         """
         intake = self._record.intake
         if event.__class__ is PartStart:
-            is_taken = intake.start_part(event.part, event.phase, is_void=self._is_abandoned)
+            is_taken = intake.start_part(event.part, event.phase, is_void=self._is_abandoned, is_of_all=True)
         elif isinstance(event, AnswerEvent):
             return intake.offer_event(event, on_room, self._is_abandoned)
         else:

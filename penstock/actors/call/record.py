@@ -315,6 +315,10 @@ class CallRecord:
             return reported, not builder.is_finished
         return estimate_usage(self._count_input(), builder.size), True
 
+    def void_answer(self, said: int) -> None:
+        """See `Feed.void_answer`."""
+        self.builder.void(said)
+
     def leftovers(self) -> list[SideEvent]:
         """See `Feed.leftovers`."""
         return self.builder.held.take_events()

@@ -86,6 +86,7 @@ class TokenBuffer:
         "_taken_size",
         "dropped",
         "dropped_ever",
+        "dropped_text",
         "events",
         "high_water_mark",
         "max_size",
@@ -99,6 +100,7 @@ class TokenBuffer:
         self.high_water_mark = 0
         self.dropped = 0  # since the last committed batch
         self.dropped_ever = 0
+        self.dropped_text = 0  # characters of text dropped since the last `clear`
         self._items: list[Any] = []
         self._head = 0
         self._other_kinds = 0  # how many of the items are not text tokens
@@ -184,6 +186,7 @@ class TokenBuffer:
             self.dropped += 1
             self.dropped_ever += 1
             if overflow != "drop_oldest" or not self._drop_oldest():
+                self.dropped_text += len(token) if kind == "text" else 0
                 return False
             self.size -= 1
         return True
@@ -198,6 +201,7 @@ class TokenBuffer:
             return False
         if place > head:
             items[head], items[head + 1 : place + 1] = items[place], items[head:place]
+        self.dropped_text += len(items[head]) if items[head].__class__ is str else 0
         self._discard(1)
         return True
 
@@ -310,12 +314,23 @@ class TokenBuffer:
                 present = item
         return found
 
+    def undelivered_events(self, last_event: int) -> list[SideEvent]:
+        """The same for the events."""
+        taken = self._taken if last_event < self._taken_for else None
+        first = [taken.event] if isinstance(taken, EventBatch) else []
+        return first + [
+            item.joined() if item.__class__ is _Pieces else item
+            for item in self._items[self._head :]
+            if _is_event(item) and item.__class__ is not PartStart
+        ]
+
     def clear(self, *, but_start: bool = False) -> int:
         """Discard everything, except a `StreamStarted` if ``but_start``; returns the number of discarded tokens.
 
         The tokens that follow belong to the first part again.
         """
         tokens = self.size - self.events
+        self.dropped_text = 0
         self._present = _FIRST_PART
         spared = [item for item in self._items[self._head :] if but_start and item.__class__ is StreamStarted]
         self._items[:] = spared

@@ -43,6 +43,9 @@ class Feed(Protocol):
             is_over: whether the stream has ended without completing.
         """
 
+    def void_answer(self, said: int) -> None:
+        """Note that the stream is reset: the first ``said`` characters of its text, as if never reset, are void."""
+
     def leftovers(self) -> list[SideEvent]:
         """Events that were held back until the answer begins, which it does not: the last ones of the stream.
 

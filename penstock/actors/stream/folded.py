@@ -26,6 +26,7 @@ from penstock.events import (
     StreamSnapshot,
     TokenEvent,
     TokenKind,
+    TokenLogprob,
     ToolCall,
     ToolCallCompleted,
     ToolCallDelta,
@@ -34,7 +35,7 @@ from penstock.events import (
     ToolResult,
 )
 
-__all__ = ["Folded", "TextPile", "Window", "cost_of", "is_passing", "weight_of"]
+__all__ = ["Folded", "TextPile", "Told", "Window", "cost_of", "is_passing", "weight_of"]
 
 _EVENT_COST: Final = 160  # bytes of a TokenEvent and its place in the list
 _TOKEN_COST: Final = 60  # bytes of a short str and its place in the tuple
@@ -89,6 +90,39 @@ class Folded(NamedTuple):
     """The number of dropped tokens reported from the start to ``seq``."""
 
 
+class Told:
+    """The events of an answer that its terminal event repeats, in order, since the last reset."""
+
+    __slots__ = ("_citations", "_logprobs", "_media", "_server_tools")
+
+    def __init__(self, logprobs: list[TokenLogprob]) -> None:
+        self._citations: list[Citation] = []
+        self._media: list[MediaPart] = []
+        self._server_tools: list[ServerToolCall | ServerToolResult] = []
+        self._logprobs = logprobs
+
+    def add(self, event: Event) -> None:
+        """Add an event, if it is one of them."""
+        match event:
+            case Citation():
+                self._citations.append(event)
+            case MediaPart(is_partial=False):
+                self._media.append(event)
+            case ServerToolCall() | ServerToolResult():
+                self._server_tools.append(event)
+            case Logprobs(tokens=tokens):
+                self._logprobs += tokens
+
+    def fields(self) -> dict[str, Any]:
+        """The fields of the terminal event."""
+        return {
+            "citations": tuple(self._citations),
+            "media": tuple(self._media),
+            "server_tools": tuple(self._server_tools),
+            "logprobs": tuple(self._logprobs),
+        }
+
+
 class _Kept(NamedTuple):
     """A folded event that is not text, and the length of the text before it, by kind."""
 
@@ -103,7 +137,7 @@ class Window:
     the number of that reset, the counts of tokens and dropped tokens, and the time of the last event.
     """
 
-    __slots__ = ("_kept", "base", "dropped", "events", "folded", "parts", "reset", "timestamp", "tokens")
+    __slots__ = ("_kept", "_logprobs", "base", "dropped", "events", "folded", "parts", "reset", "timestamp", "tokens")
 
     def __init__(self) -> None:
         self.base = 0
@@ -114,6 +148,7 @@ class Window:
         self.dropped = 0
         self.timestamp = 0.0
         self._kept: list[_Kept] = []
+        self._logprobs: list[TokenLogprob] | None = None  # of all folded events; made with the first one
         self.parts = _NO_PARTS
 
     @property
@@ -132,6 +167,7 @@ class Window:
         after.folded, after._kept, after.reset = dict(self.folded), self._kept, self.reset
         after.parts = self.parts if self.parts is not _NO_PARTS else PartSpans()
         after.tokens, after.dropped, after.timestamp = self.tokens, self.dropped, self.timestamp
+        after._logprobs = self._logprobs
         for event in self.events[:count]:
             after._put_away(event)
         return after
@@ -149,10 +185,26 @@ class Window:
         elif isinstance(event, StreamReset):
             self.folded = {}
             self._kept = []
+            self._logprobs = None
             self.parts = PartSpans()
             self.reset = event.seq
         elif isinstance(event, SideEvent) and not is_passing(event):
             self._kept.append(_Kept(event, {kind: pile.length for kind, pile in self.folded.items()}))
+        elif isinstance(event, Logprobs):
+            self._logprobs = self._logprobs or []
+            self._logprobs += event.tokens
+
+    def told(self) -> Told:
+        """What the terminal event repeats of the events so far."""
+        told = Told(list(self._logprobs or ()))
+        for kept in self._kept:
+            told.add(kept.event)
+        for event in self.events:
+            if isinstance(event, StreamReset):
+                told = Told([])
+            else:
+                told.add(event)
+        return told
 
     def snapshot(self, stream_id: str, metadata: Mapping[str, Any]) -> StreamSnapshot:
         """Everything that has been folded since the last reset."""

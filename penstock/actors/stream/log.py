@@ -66,6 +66,7 @@ class StreamLog:
         "terminal",
         "tokens",
         "undelivered",
+        "undelivered_events",
     )
 
     def __init__(self, stream_id: str, metadata: Mapping[str, Any], retain_bytes: int) -> None:
@@ -77,6 +78,7 @@ class StreamLog:
         self.measure: Callable[[float], StreamMetrics] | None = None  # computes the terminal event's metrics
         self.on_end: Callable[[TerminalEvent], None] | None = None  # called before the terminal event is visible
         self.undelivered: Callable[[int], list[Undelivered]] = _none  # tokens after an event's number
+        self.undelivered_events: Callable[[int], list[SideEvent]] = _none
         self.last_events: list[SideEvent] = []  # written with the terminal event, before it; numbered then
         self.read_by_all: Callable[[int], int] = _all_read  # see `Hub.read_by_all`
         self.retain_bytes = retain_bytes
@@ -159,8 +161,12 @@ class StreamLog:
 
     def _final(self, seq: int, outcome: Outcome, dropped: int, now: float) -> tuple[str, dict[str, Any]]:
         """The whole text, and the other fields that all terminal events have."""
-        buffered = self.undelivered(seq - 1)
+        last = seq - 1 - len(self.last_events)
+        buffered = self.undelivered(last)
         texts, parts = self._whole(buffered)
+        told = self._window.told()
+        for event in self.undelivered_events(last):
+            told.add(event)
         return texts.get("text", ""), {
             "stream_id": self.stream_id,
             "seq": seq,
@@ -168,10 +174,7 @@ class StreamLog:
             "reasoning": texts.get("reasoning", ""),
             "refusal": texts.get("refusal", ""),
             "parts": parts,
-            "citations": outcome.citations,
-            "media": outcome.media,
-            "server_tools": outcome.server_tools,
-            "logprobs": outcome.logprobs,
+            **told.fields(),
             "provider_blocks": outcome.provider_blocks,
             "provider_metadata": outcome.provider_metadata,
             "tool_calls": outcome.tool_calls,
@@ -249,6 +252,20 @@ class StreamLog:
             pieces.setdefault(kind, []).append(text)
             parts.add(kind, len(text), part, phase)
         return {kind: "".join(texts) for kind, texts in pieces.items()}, parts.read()
+
+    def text_length(self, *, with_buffered: bool = False) -> int:
+        """How many characters of the kind ``"text"`` there are since the last reset."""
+        with self._lock:
+            window = self._window
+            pile = window.folded.get("text")
+            length = 0 if pile is None else pile.length
+            for event in window.events:
+                if event.__class__ is TokenEvent:
+                    length += len(event.text) if event.kind == "text" else 0
+                elif event.__class__ is StreamReset:
+                    length = 0
+            buffered = self.undelivered(self.last_seq) if with_buffered else ()
+            return length + sum(len(token.text) for token in buffered if token.kind == "text")
 
     def _text(self, kind: TokenKind) -> str:
         window = self._window
@@ -331,7 +348,7 @@ class StreamLog:
         return iter(self._window.events[:])
 
 
-def _none(last_seq: int) -> list[Undelivered]:
+def _none(last_seq: int) -> list[Any]:
     return []
 
 

@@ -81,6 +81,7 @@ class StreamRecord:
         "rounds",
         "runtime",
         "serial",
+        "server_tool_ids",
         "state",
         "stream_id",
     )
@@ -108,6 +109,7 @@ class StreamRecord:
         self.journal = journal
         self.feed = feed  # None: tokens come by `process_token` only
         self.rounds: list[Outcome] = []  # of the feeds before the present one, if the stream is conducted
+        self.server_tool_ids: dict[str, int] = {}  # of the provider's own calls, and the round in which each came
         self.serial = 0  # assigned by the table; distinguishes records that have had the same id
         self.feeder: ProcessRef | None = None  # the relay that joins another stream to this one
         self.ending: Ending | None = None  # the proposed end; the actor may have crashed since
@@ -124,6 +126,7 @@ class StreamRecord:
         self.on_end: Callable[[TerminalEvent], None] = lambda terminal: None  # set by the table
         self.intake = Intake(stream_id, options, runtime.dispatcher, runtime.clock)
         self.log.undelivered = self.intake.undelivered
+        self.log.undelivered_events = self.intake.undelivered_events
         self.hub = Hub()
         self.hub.before_release = self.note_release
         self.log.read_by_all = self.hub.read_by_all
@@ -292,6 +295,17 @@ class StreamRecord:
             event = StreamReset(log.stream_id, log.last_seq + 1, reason, self.runtime.clock.time(), log.metadata)
             self._journal_surely(event)
             return log.append(epoch, event)
+
+    def void_answer(self) -> None:
+        """Note that everything that has come so far does not belong to the terminal event."""
+        for place, outcome in enumerate(self.rounds):
+            self.rounds[place] = msgspec.structs.replace(outcome, is_void=True)
+        if self.feed is not None:
+            self.feed.void_answer(self.intake.void_text)
+
+    def said_text(self) -> int:
+        """How many characters of text have come, with those that were voided or dropped."""
+        return self.intake.void_text + self.intake.buffer.dropped_text + self.log.text_length(with_buffered=True)
 
     def new_epoch(self) -> int:
         """Start the epoch of a new actor, after an append that the previous actor has under way is done."""
