@@ -9,6 +9,7 @@ import msgspec
 
 from penstock.actors.call.extras import Extras
 from penstock.actors.call.held import Held
+from penstock.actors.call.tally import Tally
 from penstock.actors.call.toolcalls import ToolCallAccumulator
 from penstock.actors.stream.outcome import Outcome
 from penstock.events import (
@@ -80,8 +81,9 @@ class _Other:
                 self.refusal.append(text)
                 return len(text)
             case ToolCallFragment():
+                before = self.calls.size
                 self.calls.feed(delta)
-                return _size(delta)
+                return self.calls.size - before + len(delta.signature)
             case FinishDelta():
                 self.finish.note(delta)
         return 0
@@ -111,8 +113,8 @@ class OutcomeBuilder:
         """Characters received so far, of any kind."""
         self.unwritten = 0
         """How many of them are not text of the answer: reasoning, refusals, calls, other choices."""
-        self.sealed = 0
-        """Bytes kept besides those in ``size``: signatures, citations, pictures, results of the provider's tools …"""
+        self.tally = Tally()
+        """Counts the bytes kept besides the characters in ``size``."""
         self.model: str | None = None
         """The model's name as the provider reports it."""
         self.provider: str | None = None
@@ -163,10 +165,13 @@ class OutcomeBuilder:
         with self._lock:
             match delta:
                 case ToolCallFragment():
-                    size = _size(delta)
+                    before = self._calls.size
+                    events = self._calls.feed(delta)
+                    size = self._calls.size - before
                     self.size += size
                     self.unwritten += size
-                    return list(self._calls.feed(delta))
+                    self.tally.total += len(delta.signature)
+                    return list(events)
                 case ReasoningBlockDelta(block=block):
                     return [self._note_reasoning(block)]
                 case ChoiceDelta(index=index, delta=part):
@@ -177,22 +182,31 @@ class OutcomeBuilder:
                     self.size += size
                     self.unwritten += size
                 case CitationDelta() | EventDelta() | BlockDelta() | MetadataDelta():
-                    extras = self.extras
-                    before = extras.weight
-                    events = extras.note(delta, written, self._calls.client_calls, self.provider)
-                    self.sealed += extras.weight - before
-                    return events
+                    return self._note_extra(delta, written)
                 case UsageDelta(usage=usage):
                     self.usage = usage
                 case FinishDelta():
+                    self.tally.total += len(delta.raw) - len(self._finish.raw or "")
                     self._finish.note(delta)
                 case _:
                     return None
             return []
 
+    def _note_extra(
+        self, delta: CitationDelta | EventDelta | BlockDelta | MetadataDelta, written: int
+    ) -> list[SideEvent]:
+        events = self.extras.note(delta, written, self._calls.client_calls, self.provider)
+        for event in events:
+            self.tally.event(event)
+        if isinstance(delta, BlockDelta):
+            self.tally.block(delta.data)
+        elif isinstance(delta, MetadataDelta):
+            self.tally.metadata(delta.values)
+        return events
+
     def _note_reasoning(self, block: ReasoningBlock) -> ReasoningBlockClosed:
         self._blocks.append(msgspec.structs.replace(block, provider=self.provider))
-        self.sealed += len(block.signature)
+        self.tally.reasoning(block)
         return ReasoningBlockClosed(
             index=self.blocks_before + len(self._blocks) - 1,
             kind=block.kind,
@@ -242,7 +256,3 @@ class OutcomeBuilder:
                 return outcome
             metadata = FrozenDict({**outcome.provider_metadata, "dropped_events": self.held.dropped})
             return msgspec.structs.replace(outcome, provider_metadata=metadata)
-
-
-def _size(delta: ToolCallFragment) -> int:
-    return len(delta.arguments) + len(delta.name or "") + len(delta.id or "")

@@ -216,7 +216,7 @@ class Attempt:
             builder.unwritten += self._unwritten
             builder.has_said = True
         self._unwritten = 0
-        if builder.size + builder.sealed > self._call.options.max_answer_bytes:
+        if builder.size + builder.tally.total > self._call.options.max_answer_bytes:
             self.error = ProtocolError(f"the answer is longer than {self._call.options.max_answer_bytes} bytes")
             return None
         return None if self._abandoned else items
@@ -241,6 +241,7 @@ class Attempt:
             case ReasoningDelta(text=text):
                 items.append((text, "reasoning"))
                 self._unwritten += len(text)
+                self._builder.tally.reasoned += len(text)
                 self.is_reasoning = True
                 self._reasoned = len(items)
             case RefusalDelta(text=text):

@@ -9,7 +9,6 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from penstock.actors.stream.folded import cost_of, weight_of
 from penstock.actors.stream.outcome import Outcome
 from penstock.events import (
     Citation,
@@ -31,7 +30,7 @@ _Event: TypeAlias = ServerToolCall | ServerToolResult | MediaPart | Logprobs | P
 
 
 class Extras:
-    """Weighs them, resolves places in the text, and collects what is no event.
+    """Resolves places in the text, and collects what is no event.
 
     Places and parts are counted as if the stream were never reset; see `Intake.offer_event`.
     """
@@ -48,11 +47,9 @@ class Extras:
         "round",
         "text_before",
         "tool_ids",
-        "weight",
     )
 
     def __init__(self) -> None:
-        self.weight = 0  # about how many bytes it takes
         self.part = 0  # of the text that comes now
         self.phase: Phase | None = None
         self.text_before = 0  # characters of the stream's text before this answer: of earlier rounds of a turn
@@ -89,17 +86,12 @@ class Extras:
         """Add a delta that comes after ``written`` characters and ``calls`` calls; returns the event to report."""
         match delta:
             case CitationDelta():
-                citation = self._placed(delta, written)
-                self.weight += cost_of(citation)
-                return [citation]
+                return [self._placed(delta, written)]
             case EventDelta(event=event):
-                self._weigh(event)
                 return [self._identified(event)]
             case BlockDelta(data=data):
-                self.weight += weight_of(data)
                 self._blocks.append(ProviderBlock(provider=provider or "", data=data, at=written, calls=calls))
             case MetadataDelta(values=values):
-                self.weight += weight_of(values)
                 self._metadata |= values
         return []
 
@@ -128,15 +120,6 @@ class Extras:
         elif not isinstance(event, ServerToolResult) or event.id not in self._renamed:
             return event
         return msgspec.structs.replace(event, id=self._renamed[event.id])
-
-    def _weigh(self, event: _Event) -> None:
-        match event:
-            case MediaPart(is_partial=True):
-                self.weight += len(event.data)  # the decoder may keep it for the whole
-            case ProviderEvent():
-                return
-            case _:
-                self.weight += cost_of(event)
 
     def void(self, said: int) -> None:
         """Note that the stream is reset: the first ``said`` characters of its text are void, and all blocks so far."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final, TypeAlias
 
 from penstock.actors.stream.buffer import PartStart
-from penstock.actors.stream.folded import cost_of
+from penstock.actors.stream.weights import cost_of
 from penstock.events import ProviderEvent, SideEvent
 
 __all__ = ["Held"]

@@ -121,7 +121,7 @@ class ToolCallAccumulator:
     [('add', {'x': 1})]
     """
 
-    __slots__ = ("_by_id", "_by_index", "_calls", "_progress", "_unreported", "client_calls")
+    __slots__ = ("_by_id", "_by_index", "_calls", "_progress", "_unreported", "client_calls", "size")
 
     def __init__(self) -> None:
         self._calls: list[_Call] = []
@@ -131,6 +131,8 @@ class ToolCallAccumulator:
         self._progress: Progress = "continue"
         self.client_calls = 0
         """The number of calls that the provider does not run itself."""
+        self.size = 0
+        """Characters of the calls: names, ids and arguments."""
 
     def __len__(self) -> int:
         return len(self._calls)
@@ -173,6 +175,7 @@ class ToolCallAccumulator:
             call.signature = delta.signature
         if delta.type:
             call.type = delta.type
+        self.size += len(delta.arguments) + len(delta.name or "") + len(delta.id or "")
         if delta.replaces:
             return self._replace(call, delta.arguments)
         if delta.arguments:
@@ -184,6 +187,7 @@ class ToolCallAccumulator:
     def _replace(self, call: _Call, arguments: str) -> list[ToolEvent]:
         """Take the whole arguments in the place of the pieces; returns what has not been reported of them."""
         before = "".join(call.parts)
+        self.size -= len(before)
         call.replace(arguments)
         if not call.is_reported:
             return self._report(call, is_new=False)

@@ -27,20 +27,15 @@ from penstock.events import (
     TokenEvent,
     TokenKind,
     TokenLogprob,
-    ToolCall,
     ToolCallCompleted,
     ToolCallDelta,
-    ToolExecutionStarted,
     ToolProgress,
     ToolResult,
 )
 
-__all__ = ["Folded", "TextPile", "Told", "Window", "cost_of", "is_passing", "weight_of"]
+__all__ = ["Folded", "TextPile", "Told", "Window", "is_passing"]
 
-_EVENT_COST: Final = 160  # bytes of a TokenEvent and its place in the list
-_TOKEN_COST: Final = 60  # bytes of a short str and its place in the tuple
 _JOIN_AT: Final = 256  # number of parts that are joined into one
-_LOGPROB_COST: Final = 100  # bytes of a token with its probability, or of an alternative
 _PASSING: Final = (ToolCallDelta, ToolProgress, Logprobs, ProviderEvent)
 _KINDS: Final[tuple[TokenKind, ...]] = ("reasoning", "text", "refusal")  # models reason first
 
@@ -265,48 +260,3 @@ _index_of: Final = attrgetter("index")
 def is_passing(event: Event) -> bool:
     """Whether nothing is left of an event once it is folded."""
     return isinstance(event, _PASSING) or (isinstance(event, MediaPart) and event.is_partial)
-
-
-def cost_of(event: Event) -> int:
-    """About how many bytes of memory an event takes."""
-    match event:
-        case TokenEvent(text=text, tokens=tokens):
-            return _EVENT_COST + 2 * len(text) + _TOKEN_COST * len(tokens)
-        case ToolCallDelta(text=text) | ToolResult(content=text):
-            return _EVENT_COST + 2 * len(text)
-        case ToolCallCompleted(call=call):
-            return _EVENT_COST + _cost_of_call(call)
-        case ToolExecutionStarted(calls=calls):
-            return _EVENT_COST + sum(map(_cost_of_call, calls))
-        case MediaPart(data=data, transcript=transcript):
-            return _EVENT_COST + len(data) + 2 * len(transcript)
-        case Citation(cited_text=text, title=title):
-            return 2 * _EVENT_COST + 2 * len(text or "") + 2 * len(title or "")
-        case ServerToolCall(input=value) | ServerToolResult(output=value) | ProviderEvent(payload=value):
-            return _EVENT_COST + weight_of(value)
-        case Logprobs(tokens=tokens):
-            return _EVENT_COST + _LOGPROB_COST * sum(1 + len(token.top) for token in tokens)
-    return _EVENT_COST
-
-
-def weight_of(value: Any) -> int:
-    """About how many bytes of memory JSON-like data takes."""
-    weight = 0
-    rest = [value]
-    while rest:
-        one = rest.pop()
-        if isinstance(one, str):
-            weight += 50 + 2 * len(one)
-        elif isinstance(one, Mapping):
-            weight += 100 + 50 * len(one)
-            rest += one.values()
-        elif isinstance(one, (list, tuple)):
-            weight += 60
-            rest += one
-        else:
-            weight += 30
-    return weight
-
-
-def _cost_of_call(call: ToolCall) -> int:
-    return _EVENT_COST + 4 * len(call.arguments_raw)  # raw and parsed

@@ -21,9 +21,10 @@ from typing import Any, Final
 import msgspec
 
 from penstock.actors.stream.buffer import Undelivered
-from penstock.actors.stream.folded import Folded, Window, cost_of, is_passing
+from penstock.actors.stream.folded import Folded, Window, is_passing
 from penstock.actors.stream.outcome import Outcome
 from penstock.actors.stream.parts import PartSpans
+from penstock.actors.stream.weights import cost_of
 from penstock.errors import AgentError, PenstockError, ProviderError, StreamError
 from penstock.events import (
     AnswerPart,
