@@ -170,6 +170,23 @@ def test_an_attempt_of_the_same_round_may_use_an_id_again() -> None:
         assert [one.id for one in stream.result(timeout=20).server_tools] == ["server_0", "server_0"]
 
 
+def test_blocks_that_a_fallback_cannot_read_are_counted_in_a_later_round_too() -> None:
+    second = ScriptedProvider(attempt("fine", STOP), name="backup")
+    with SimulatedSystem(1, providers={"backup": second}) as system:
+        provider = ScriptedProvider(attempt(BlockDelta({"type": "t"}), "a", call("c"), CALLS), attempt(BUSY))
+        request = penstock.RequestOptions(fallback=("backup/other",), max_retries=0)
+        agent = system.agent(model="m", provider=provider, tools=[f], request_options=request)
+        end = agent.chat("x", timeout=20)
+        assert (end.provider, dict(end.provider_metadata)) == ("backup", {"dropped_blocks": 1})
+
+
+def test_blocks_of_the_same_provider_are_not_counted_in_a_later_round() -> None:
+    with SimulatedSystem(1) as system:
+        provider = ScriptedProvider(attempt(BlockDelta({"type": "t"}), "a", call("c"), CALLS), attempt("b", STOP))
+        end = system.agent(model="m", provider=provider, tools=[f]).chat("x", timeout=20)
+        assert dict(end.provider_metadata) == {}
+
+
 # --- a reset by the user ---------------------------------------------------------------------------------------------
 
 BEFORE: tuple[Any, ...] = (

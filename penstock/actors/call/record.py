@@ -49,7 +49,8 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
 
     ``account`` is the provider's name where several share one dialect; empty means the dialect's name. ``gate`` None
     means no limits. ``key`` is the API key's fingerprint; see `GateTable.fingerprint`. ``foreign_blocks``: how many
-    blocks of the conversation are not sent, since only another provider can read them.
+    blocks of the conversation are not sent, since only another provider can read them; ``count_foreign_blocks`` counts
+    them in a conversation.
     """
 
     provider: Provider
@@ -60,6 +61,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     key: bytes = b""
     price: Price | None = None
     foreign_blocks: int = 0
+    count_foreign_blocks: Callable[[Any], int] | None = None
 
     def answered(self, headers: Mapping[str, str]) -> None:
         """Note the headers of its answer. Called in the reader's thread."""
@@ -185,7 +187,9 @@ class CallRecord:
             parameters = {name: value for name, value in candidate.call.parameters.items() if name not in without}
             call = msgspec.structs.replace(candidate.call, input=input, parameters=parameters)
             request = candidate.provider.request(call).extended(call)
-            candidates.append(msgspec.structs.replace(candidate, call=call, request=request))
+            count = candidate.count_foreign_blocks
+            foreign = candidate.foreign_blocks if count is None else count(input)
+            candidates.append(msgspec.structs.replace(candidate, call=call, request=request, foreign_blocks=foreign))
         return CallRecord(
             candidates,
             self.options,
