@@ -52,6 +52,8 @@ _Item: TypeAlias = Any
 """A token with its kind, as a tuple, another event, or a `PartStart`. Only tokens are bare tuples: quick to check."""
 
 _NO_PROGRESS: Final = (UsageDelta, MetadataDelta)
+_AT_ONCE: Final = 256
+"""How many of the tokens that wait for room are offered at once, so that a long read is not copied each time."""
 _PLACED: Final = (CitationDelta, BlockDelta)
 """Deltas for which it matters how much text came before them. They do not begin an answer."""
 
@@ -85,6 +87,7 @@ class Attempt:
         self._abandoned = False
         self._lock = threading.Lock()  # guards the two fields above, and the call's `started`
         self._rest: list[_Item] = []  # items that wait for room
+        self._pushed = 0  # how many of them have been pushed; they are removed when that is half of them
         self._has_events = False  # there are events among the items to push
         self._is_in_order = call.builder.keeps_text  # push item by item: there are events, or the text is kept
         self._has_lost = False  # something received was not pushed
@@ -385,11 +388,11 @@ class Attempt:
         Raises:
             StreamClosed: the stream has ended, or this attempt is abandoned.
         """
-        rest, intake, done = self._rest, self._record.intake, 0
+        rest, intake, done = self._rest, self._record.intake, self._pushed
         try:
             while done < len(rest):
-                end = done
-                while end < len(rest) and rest[end].__class__ is tuple:
+                end, last = done, min(done + _AT_ONCE, len(rest))
+                while end < last and rest[end].__class__ is tuple:
                     end += 1
                 # Under the lock, so that after `abandon` it is certain what the stream has got.
                 with self._lock:
@@ -408,7 +411,10 @@ class Attempt:
             self._has_events = False
             self._is_in_order = self._builder.keeps_text
         finally:
-            del rest[:done]
+            self._pushed = done
+            if done * 2 >= len(rest):
+                del rest[:done]
+                self._pushed = 0
 
     def _push_event(self, event: _Item, on_room: Callable[[], None]) -> bool:
         """Push something else than a token; returns whether there was room for it.
