@@ -68,10 +68,11 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
         return f"Outcome(finish_reason={self.finish_reason!r}, tool_calls={len(self.tool_calls)})"
 
 
-def add_usages(usages: Sequence[Usage | None]) -> Usage | None:
+def add_usages(usages: Sequence[Usage | None], *, none_is_unknown: bool = False) -> Usage | None:
     """Sum each count over the usages that have it; a count that none of them has is None.
 
-    The service tier is the last one.
+    The service tier is the last one. ``reported_cost`` is None unless all of them have it: a part of it would look like
+    the whole. ``none_is_unknown``: a None stands for a usage that was not reported, and not for none at all.
 
     >>> both = add_usages([Usage(input_tokens=3), None, Usage(input_tokens=4, output_tokens=1)])
     >>> both.input_tokens, both.output_tokens, both.total_tokens
@@ -89,25 +90,30 @@ def add_usages(usages: Sequence[Usage | None]) -> Usage | None:
             sums[name] = FrozenDict({tool: sum(one.get(tool, 0) for one in found) for one in found for tool in one})
         elif name == "service_tier":
             sums[name] = found[-1]
+        elif name == "reported_cost" and len(found) < len(usages if none_is_unknown else reported):
+            continue
         else:
             sums[name] = sum(found)
     return Usage(**sums)
 
 
-def add_costs(costs: Sequence[Cost | None]) -> Cost | None:
-    """Sum the costs; an estimate if one of them is. None if none is known, or the currencies differ.
+def add_costs(costs: Sequence[Cost | None], *, none_is_unknown: bool = False) -> Cost | None:
+    """Sum the costs. None if none is known, or the currencies differ.
 
-    What the providers themselves say is summed only if all of them say it: a part of it would look like the whole.
+    It is an estimate if one of them is. What the providers themselves say is summed only if all of them say it: a part
+    of it would look like the whole. ``none_is_unknown``: a None stands for a cost that is not known, and not for none
+    at all; the sum is then an estimate.
     """
     known = [cost for cost in costs if cost is not None]
     if not known or len({cost.currency for cost in known}) > 1:
         return None
     reported = [cost.reported for cost in known if cost.reported is not None]
+    count = len(costs) if none_is_unknown else len(known)
     return Cost(
         amount=sum(cost.amount for cost in known),
         currency=known[0].currency,
-        is_estimate=any(cost.is_estimate for cost in known),
-        reported=sum(reported) if len(reported) == len(known) else None,
+        is_estimate=len(known) < count or any(cost.is_estimate for cost in known),
+        reported=sum(reported) if len(reported) == count else None,
         source="provider" if all(cost.source == "provider" for cost in known) else "prices",
     )
 
@@ -151,12 +157,12 @@ def all_rounds(rounds: Sequence[Outcome]) -> Outcome:
         finish_reason=last.finish_reason,
         raw_finish_reason=last.raw_finish_reason,
         tool_calls=tuple(call for one in valid for call in one.tool_calls),
-        usage=add_usages([one.usage for one in rounds]),
+        usage=add_usages([one.usage for one in rounds], none_is_unknown=True),
         model=next((one.model for one in reversed(rounds) if one.model), None),
         provider=next((one.provider for one in reversed(rounds) if one.provider), None),
         reasoning_blocks=tuple(block for one in valid for block in one.valid_reasoning_blocks()),
         choices=last.choices,
-        cost=add_costs([one.cost for one in rounds]),
+        cost=add_costs([one.cost for one in rounds], none_is_unknown=True),
         provider_blocks=last.valid_provider_blocks(),
         provider_metadata=last.provider_metadata,
         text="".join(one.text for one in valid),
