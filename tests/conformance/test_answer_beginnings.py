@@ -218,6 +218,18 @@ def test_the_starts_of_blocks_before_the_answer_replace_one_another() -> None:
         stream.cancel()
 
 
+def test_a_cancelled_answer_that_is_only_a_picture_has_a_usage() -> None:
+    with SimulatedSystem(1) as system:
+        provider = ScriptedProvider(attempt(EventDelta(MediaPart(kind="image", data="aGk=")), 60.0))
+        stream = system.chat("m", "Hello world", provider=provider, options=FAST)
+        system.advance(1.0)
+        stream.cancel()
+        system.settle()
+        usage = stream.statistics().usage
+        assert usage is not None
+        assert (usage.input_tokens, usage.output_tokens) == (3, 0)
+
+
 # --- answers that are resumed ----------------------------------------------------------------------------------------
 
 WHOLE: dict[str, tuple[Delta, ...]] = {

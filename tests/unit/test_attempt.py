@@ -12,7 +12,7 @@ from penstock.actors.call.record import CallRecord, Candidate
 from penstock.actors.runtime.mailbox import Mailbox
 from penstock.actors.stream.record import StreamRecord
 from penstock.config.options import RequestOptions, StreamOptions
-from penstock.events import Citation, ProviderEvent, Usage
+from penstock.events import Citation, ProviderEvent, ServerToolResult, Usage
 from penstock.ports import (
     BlockStart,
     ChatCall,
@@ -20,6 +20,7 @@ from penstock.ports import (
     Delta,
     EventDelta,
     FinishDelta,
+    FinishHeld,
     KeepAlive,
     ProviderRequest,
     Reader,
@@ -259,6 +260,31 @@ def test_the_model_reasons_until_something_else_comes_after_it(
     for deltas in reads:
         assert scene.offer(*deltas) is True
     assert scene.attempt.is_reasoning is is_reasoning
+
+
+RESULT = EventDelta(ServerToolResult(id="s", name="x"))
+
+
+@pytest.mark.parametrize(
+    ("reads", "is_held"),
+    [
+        ([[FinishHeld()]], True),
+        ([[RESULT, FinishHeld()]], True),
+        ([[FinishHeld()], [KeepAlive()]], True),
+        ([[FinishHeld()], [UsageDelta(Usage(input_tokens=1))]], True),
+        ([[FinishHeld()], [TextDelta("a")]], False),
+        ([[FinishHeld()], [RESULT]], False),
+        ([[FinishHeld()], [RESULT, FinishHeld()], [KeepAlive()]], True),
+        ([[FinishHeld()], [RESULT, FinishHeld()], [TextDelta("a")]], False),
+    ],
+)
+def test_a_finish_is_held_until_something_comes_after_it(
+    simulation: Simulation, reads: Sequence[Sequence[Delta]], is_held: bool
+) -> None:
+    scene = Scene(simulation)
+    for deltas in reads:
+        assert scene.offer(*deltas) is True
+    assert scene.attempt.has_held_finish is is_held
 
 
 class Measured(str):

@@ -72,7 +72,8 @@ class Attempt:
         self.is_pushing = False  # it waits for the stream, not for the provider
         self._pushing_since = 0.0
         self.is_reasoning = False  # the model reasons, and may be silent for long
-        self.has_held_finish = False  # the provider has given a finish reason that does not count
+        self.has_held_finish = False  # the last thing that came has a finish reason that does not count
+        self._is_held = False  # it came in this read
         self.error: ProviderError | None = None  # reported inside the stream
         self.decoder: Decoder | None = None  # set when it has ended
         self.has_ended = False
@@ -196,6 +197,8 @@ class Attempt:
             self.is_reasoning = False
         progress = progress or len(items) > self._silent
         self._silent = 0
+        if self.has_held_finish:
+            self.has_held_finish, self._is_held = self._is_held or not progress, False
         if progress:
             self.last_progress = self._clock.monotonic()
             if not self.has_progressed:
@@ -261,7 +264,7 @@ class Attempt:
                 self._pending_finish = Finished(self.number)
                 return False
             case FinishHeld():
-                self.has_held_finish = True
+                self.has_held_finish = self._is_held = True
                 return False
             case BlockStart():
                 self._start_block(delta, items)

@@ -313,7 +313,7 @@ class CallRecord:
         if is_over:
             if builder.is_finished:
                 return reported, False
-            if reported is not None or not builder.size:
+            if reported is not None or not (builder.size or builder.tally.total):
                 return reported, reported is not None
         elif reported is not None:
             return reported, not builder.is_finished
