@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
+from typing import Final
 
 import msgspec
 
@@ -40,6 +41,9 @@ from penstock.ports import (
 )
 
 __all__ = ["OutcomeBuilder"]
+
+_SHORT: Final = 100
+"""Characters of the provider's word for the finish reason that do not count into the length of the answer."""
 
 
 class _Finish:
@@ -186,8 +190,9 @@ class OutcomeBuilder:
                 case UsageDelta(usage=usage):
                     self.usage = usage
                 case FinishDelta():
-                    self.tally.total += len(delta.raw) - len(self._finish.raw or "")
+                    before = len(self._finish.raw or "")
                     self._finish.note(delta)
+                    self.tally.total += max(_SHORT, len(self._finish.raw or "")) - max(_SHORT, before)
                 case _:
                     return None
             return []

@@ -17,9 +17,9 @@ _LONG: Final = 256
 class Tally:
     """Counts what is kept, in bytes, and each thing once.
 
-    A text that stands in two places (a signature in a closed piece of reasoning and in the block for the next request,
-    a picture in an event and in a block) counts where it comes first. Previews count until the whole comes, metadata
-    until it is replaced. The text of reasoning counts where it is said.
+    A text that a block for the next request repeats (the signature of a closed piece of reasoning, a picture, the
+    result of a tool) does not count there again. Previews count until the whole comes, metadata until it is replaced.
+    The text of reasoning counts where it is said.
     """
 
     __slots__ = ("_counted", "_metadata", "_previews", "reasoned", "total")
@@ -55,7 +55,7 @@ class Tally:
 
     def block(self, data: Mapping[str, Any]) -> None:
         """Count a block for the next request."""
-        self.total += weight_of(data, self._weigh)
+        self.total += weight_of(data, self._weigh_in_block)
 
     def reasoning(self, block: ReasoningBlock) -> None:
         """Count a closed piece of reasoning, apart from the text that has been said."""
@@ -72,9 +72,9 @@ class Tally:
             self._metadata[name] = weight
 
     def _weigh(self, text: str) -> int:
-        if len(text) < _LONG:
-            return text_weight(text)
-        if id(text) in self._counted:
-            return 8
-        self._counted[id(text)] = text
+        if len(text) >= _LONG:
+            self._counted[id(text)] = text
         return text_weight(text)
+
+    def _weigh_in_block(self, text: str) -> int:
+        return 8 if id(text) in self._counted else self._weigh(text)
