@@ -48,6 +48,8 @@ class Citation(Envelope, frozen=True, kw_only=True):
         cited_text: the words of the source, if the provider quotes them.
         start, end: the span of the answer's text that stands on this source, in characters from the start of the text,
             ``end`` excluded; None if the provider does not say. The span may be of text that comes after this event.
+            The text is that which the provider has sent since the last `StreamReset`: tokens that ``overflow`` dropped
+            are counted too, so with ``"drop_oldest"`` and ``"drop_newest"`` the span may not fit the stream's text.
         part: the part of the answer that the span is in; see `TokenEvent.part`.
         location: where in the source, in the provider's own words and units (``document_index``, ``start_char_index``,
             ``start_page_number``, ``index`` …).
@@ -71,7 +73,8 @@ class ServerToolCall(Envelope, frozen=True, kw_only=True):
     (``executed_tools``).
 
     Attributes:
-        id: the call's id; one is made up (``"server_0"`` …) if the provider gives none.
+        id: the call's id; one is made up (``"server_0"`` …) if the provider gives none. If a call of an earlier round
+            of the turn has the same one, the number of the round is added (``"server_0_2"``).
         name: the tool, in the provider's word: ``"web_search"``, ``"web_fetch"``, ``"code_execution"``,
             ``"file_search"``, ``"mcp"``, ``"image_generation"``, ``"tool_search"`` …
         input: the arguments as parsed JSON; text if the provider sends text.
@@ -160,7 +163,7 @@ class ReasoningBlockClosed(Envelope, frozen=True, kw_only=True):
     The whole block is in the terminal event's ``reasoning_blocks``, at the same ``index``.
 
     Attributes:
-        index: numbers the blocks of the answer from 0.
+        index: numbers the blocks of all rounds of the answer from 0, or from the last `StreamReset`.
         kind: as in `ReasoningBlock`.
         signature: the signature, or the encrypted text.
         id: the provider's id for it, if there is one.
@@ -178,7 +181,7 @@ class ProviderEvent(Envelope, frozen=True, kw_only=True):
     """What the provider sent, as it came, if ``RequestOptions.raw`` asks for it.
 
     It directly precedes what Penstock makes of it. Late subscribers get those that are still kept one by one
-    (``retain_bytes``).
+    (``retain_bytes``). Those that come before the answer begins are held back until then, or until the end.
 
     Attributes:
         type: the provider's name for it (``"response.web_search_call.searching"``); ``""`` if it has none.

@@ -1,4 +1,9 @@
-"""Deltas: what a decoder makes of a response's bytes."""
+"""Deltas: what a decoder makes of a response's bytes.
+
+An answer begins, and is not retried any more, with the first delta that says something of its own: `TextDelta`,
+`ReasoningDelta`, `RefusalDelta`, `ToolCallFragment`, `ChoiceDelta`, `ReasoningBlockDelta`, `FinishDelta`, and an
+`EventDelta` of media or of the provider's own tools. The others are about the answer and do not begin it.
+"""
 
 from __future__ import annotations
 

@@ -216,16 +216,6 @@ def test_raw_events_do_not_end_the_patience_for_reasoning() -> None:
         assert stream.result(timeout=60).text == "a"
 
 
-def test_so_many_raw_events_that_they_count_as_a_beginning_stay_in_order() -> None:
-    with SimulatedSystem(1) as system:
-        names = [str(n) for n in range(1_200)]
-        stream = system.chat("m", "x", provider=ScriptedProvider(ended(*map(raw, names), "a")), options=FAST)
-        collector = Collector(stream)
-        assert stream.result(timeout=10).text == "a"
-        system.settle()
-        assert [e.type for e in collector.events if isinstance(e, ProviderEvent)] == names
-
-
 def test_the_phase_of_an_attempt_that_failed_does_not_stay() -> None:
     with SimulatedSystem(1) as system:
         provider = ScriptedProvider(

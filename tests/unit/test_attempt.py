@@ -7,13 +7,15 @@ from typing import Any
 
 import pytest
 
+from penstock.actors.call.answer import OutcomeBuilder
 from penstock.actors.call.attempt import Attempt
 from penstock.actors.call.record import CallRecord, Candidate
 from penstock.actors.runtime.mailbox import Mailbox
+from penstock.actors.stream.buffer import EventBatch
 from penstock.actors.stream.record import StreamRecord
 from penstock.config.options import RequestOptions, StreamOptions
 from penstock.errors import ProtocolError
-from penstock.events import Citation, ProviderEvent, ReasoningBlock, Usage
+from penstock.events import Citation, ProviderEvent, ReasoningBlock, ServerToolResult, Usage
 from penstock.ports import (
     BlockStart,
     ChatCall,
@@ -348,7 +350,11 @@ def test_a_citation_is_placed_behind_the_text_of_the_first_choice_and_nothing_el
     assert scene.offer(TextDelta("ab"), ReasoningDelta("hm"), RefusalDelta("no")) is True
     assert scene.offer(TextDelta("cd"), ReasoningDelta("hm"), whole, TextDelta("e")) is True
     assert scene.offer(ChoiceDelta(1, TextDelta("other")), whole) is True
-    spans = [(one.start, one.end) for one in scene.call.builder.outcome().citations]
+    spans = []
+    while (batch := scene.record.intake.take(100, 1, 1)[0]) is not None:
+        scene.record.intake.commit(batch)
+        if isinstance(batch, EventBatch) and isinstance(batch.event, Citation):
+            spans.append((batch.event.start, batch.event.end))
     assert spans == [(0, 4), (0, 5)]
 
 
@@ -371,11 +377,15 @@ def test_the_first_error_of_a_stream_counts_and_ends_the_answer(simulation: Simu
     assert not scene.attempt.has_progressed
 
 
-@pytest.mark.parametrize(("text", "is_taken"), [(994, True), (995, False)])
-def test_an_answer_may_be_as_long_as_its_limit_and_no_longer(simulation: Simulation, text: int, is_taken: bool) -> None:
+@pytest.mark.parametrize(("more", "is_taken"), [(0, True), (1, False)])
+def test_an_answer_may_be_as_long_as_its_limit_and_no_longer(simulation: Simulation, more: int, is_taken: bool) -> None:
     scene = Scene(simulation)
     scene.call.options = RequestOptions().replace(max_answer_bytes=1000)
     block = ReasoningBlockDelta(ReasoningBlock(kind="thinking", signature="123"))
+    alone = OutcomeBuilder()
+    alone.note(block)
+    assert 3 <= alone.tally.total < 500
+    text = 1000 - len("efg") - alone.tally.total + more
     assert scene.offer(TextDelta("x" * text), ReasoningDelta("efg")) is True
     assert scene.offer(block) is is_taken
     assert (scene.attempt.error is None) is is_taken
@@ -412,3 +422,51 @@ def test_a_tokenizer_cuts_text_and_reasoning_each_into_its_kind(simulation: Simu
     assert [(token.kind, token.text) for token in undelivered] == [
         ("text", "one"), ("text", "two"), ("reasoning", "three"), ("reasoning", "four"),
     ]  # fmt: skip
+
+
+RESULT = EventDelta(ServerToolResult(id="s", name="x"))
+
+
+@pytest.mark.parametrize(
+    ("reads", "is_held"),
+    [
+        ([[FinishHeld()]], True),
+        ([[RESULT, FinishHeld()]], True),
+        ([[FinishHeld()], [KeepAlive()]], True),
+        ([[FinishHeld()], [UsageDelta(Usage(input_tokens=1))]], True),
+        ([[FinishHeld()], [TextDelta("a")]], False),
+        ([[FinishHeld()], [RESULT]], False),
+        ([[FinishHeld()], [RESULT, FinishHeld()], [KeepAlive()]], True),
+        ([[FinishHeld()], [RESULT, FinishHeld()], [TextDelta("a")]], False),
+    ],
+)
+def test_a_finish_is_held_until_something_comes_after_it(
+    simulation: Simulation, reads: Sequence[Sequence[Delta]], is_held: bool
+) -> None:
+    scene = Scene(simulation)
+    for deltas in reads:
+        assert scene.offer(*deltas) is True
+    assert scene.attempt.has_held_finish is is_held
+
+
+class Measured(str):
+    """A text that counts how often its length is asked for."""
+
+    asked = 0
+
+    def __len__(self) -> int:
+        Measured.asked += 1
+        return super().__len__()
+
+
+@pytest.mark.parametrize("placed", [CitationDelta(Citation(kind="url"), is_of_block=True), BlockStart("text")])
+def test_the_text_of_a_read_is_measured_once_however_many_places_in_it_are_told(
+    simulation: Simulation, placed: Delta, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Measured, "asked", 0)
+    scene = Scene(simulation, max_buffer_size=10_000)
+    assert scene.offer(*(delta for _ in range(500) for delta in (TextDelta(Measured("ab")), placed))) is True
+    assert 0 < Measured.asked <= 3 * 500
+    if isinstance(placed, CitationDelta):
+        told = scene.record.intake.undelivered_events(0)
+        assert [one.end for one in told if isinstance(one, Citation)] == list(range(2, 1001, 2))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from penstock.actors.stream.outcome import add_costs, add_usages
+from penstock.actors.stream.outcome import Outcome, add_costs, add_usages, all_rounds
 from penstock.adapters.providers.anthropic.decoder import MessagesDecoder
 from penstock.adapters.providers.gemini.decoder import GeminiDecoder
 from penstock.adapters.providers.shared.json_values import to_usage
@@ -130,6 +130,18 @@ def test_sums_have_the_tools_by_name_and_the_costs_that_all_reported() -> None:
     assert add_costs([ours, theirs]) == Cost(amount=4, reported=5)
     assert add_costs([theirs, theirs]) == Cost(amount=6, reported=6, source="provider")
     assert add_costs([ours, Cost(amount=1)]) == Cost(amount=2)
+
+
+def test_a_part_that_is_not_known_makes_a_sum_an_estimate_and_what_was_reported_unknown() -> None:
+    usage, cost = Usage(input_tokens=1, reported_cost=0.5), Cost(amount=1, reported=2, source="provider")
+    assert add_usages([usage, Usage(input_tokens=2)]) == Usage(input_tokens=3)
+    assert add_usages([usage, None], none_is_unknown=True) == Usage(input_tokens=1)
+    assert add_usages([None, usage]) == usage
+    unknown = Cost(amount=1, is_estimate=True, source="provider")
+    assert add_costs([cost, None], none_is_unknown=True) == unknown
+    assert add_costs([None, cost]) == cost
+    total = all_rounds([Outcome(usage=usage, cost=cost), Outcome()])
+    assert (total.usage, total.cost) == (Usage(input_tokens=1), unknown)
 
 
 @pytest.mark.parametrize(

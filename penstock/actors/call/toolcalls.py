@@ -39,6 +39,7 @@ class _Call:
         "_escaped",
         "_in_string",
         "_scanned",
+        "has_arguments",
         "has_own_id",
         "id",
         "is_no_object",
@@ -57,6 +58,7 @@ class _Call:
         self.has_own_id = False  # the provider sent one; if that comes late, ours may have been reported
         self.name = ""
         self.parts: list[str] = []
+        self.has_arguments = False  # something else than white space is among the parts
         self.is_server = False
         self.signature = ""
         self.type = ""
@@ -70,8 +72,14 @@ class _Call:
     def replace(self, arguments: str) -> None:
         """Take these arguments in the place of all parts."""
         self.parts = [arguments] if arguments else []
+        self.has_arguments = bool(arguments.strip())
         self.is_no_object = self._in_string = self._escaped = False
         self._scanned = self._depth = 0
+
+    def add(self, arguments: str) -> None:
+        """Add a part of the arguments."""
+        self.parts.append(arguments)
+        self.has_arguments = self.has_arguments or bool(arguments.strip())
 
     def is_closed(self) -> bool:
         """Whether every bracket is closed. Each part is scanned once, however often this is called."""
@@ -113,7 +121,7 @@ class ToolCallAccumulator:
     [('add', {'x': 1})]
     """
 
-    __slots__ = ("_by_id", "_by_index", "_calls", "_progress", "_unreported")
+    __slots__ = ("_by_id", "_by_index", "_calls", "_progress", "_unreported", "client_calls", "size")
 
     def __init__(self) -> None:
         self._calls: list[_Call] = []
@@ -121,14 +129,13 @@ class ToolCallAccumulator:
         self._by_id: dict[str, _Call] = {}
         self._unreported: list[_Call] = []  # have a name, and their start has not been reported
         self._progress: Progress = "continue"
+        self.client_calls = 0
+        """The number of calls that the provider does not run itself."""
+        self.size = 0
+        """Characters of the calls: names, ids and arguments."""
 
     def __len__(self) -> int:
         return len(self._calls)
-
-    @property
-    def client_calls(self) -> int:
-        """The number of calls that the provider does not run itself."""
-        return sum(not call.is_server for call in self._calls)
 
     def process(self, delta: Delta) -> Progress:
         """Add one delta. Only fragments, the end and errors have an effect; the state ``"error"`` is final."""
@@ -151,6 +158,7 @@ class ToolCallAccumulator:
         if call is None:
             call = _Call(len(self._calls))
             self._calls.append(call)
+            self.client_calls += 1
         if delta.id:
             call.id = call.id or (f"{delta.id}_{call.place}" if is_new and delta.id in self._by_id else delta.id)
             call.has_own_id = True
@@ -160,16 +168,18 @@ class ToolCallAccumulator:
         if delta.name and not call.name:
             call.name = delta.name
             self._unreported.append(call)
-        if delta.is_server:
+        if delta.is_server and not call.is_server:
             call.is_server = True
+            self.client_calls -= 1
         if delta.signature:
             call.signature = delta.signature
         if delta.type:
             call.type = delta.type
+        self.size += len(delta.arguments) + len(delta.name or "") + len(delta.id or "")
         if delta.replaces:
             return self._replace(call, delta.arguments)
         if delta.arguments:
-            call.parts.append(delta.arguments)
+            call.add(delta.arguments)
             if call.is_reported:
                 return [ToolCallDelta(index=call.place, text=delta.arguments)]
         return self._report(call, is_new=is_new) if self._unreported else []
@@ -177,6 +187,7 @@ class ToolCallAccumulator:
     def _replace(self, call: _Call, arguments: str) -> list[ToolEvent]:
         """Take the whole arguments in the place of the pieces; returns what has not been reported of them."""
         before = "".join(call.parts)
+        self.size -= len(before)
         call.replace(arguments)
         if not call.is_reported:
             return self._report(call, is_new=False)
@@ -268,7 +279,7 @@ def _continues(call: _Call, delta: ToolCallFragment) -> bool:
     """Whether a fragment with a new id, at the index of ``call``, is a further part of its arguments."""
     if delta.name or delta.index is None or not call.name:
         return False
-    return not "".join(call.parts).strip() or not call.is_closed()
+    return not call.has_arguments or not call.is_closed()
 
 
 def _is_another(call: _Call, delta: ToolCallFragment) -> bool:

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from penstock.actors.call.answer import OutcomeBuilder
 from penstock.events import (
-    Citation,
     ReasoningBlock,
     ReasoningBlockClosed,
     ToolCallCompleted,
@@ -21,7 +20,6 @@ from penstock.events import (
 from penstock.ports import (
     BlockDelta,
     ChoiceDelta,
-    CitationDelta,
     Delta,
     FinishDelta,
     KeepAlive,
@@ -108,23 +106,11 @@ def test_a_call_of_another_choice_has_arguments_only_when_that_choice_has_finish
 )
 def test_what_is_said_besides_the_text_of_the_first_choice_is_counted_apart_from_it(delta: Delta, size: int) -> None:
     builder = OutcomeBuilder()
-    assert (builder.size, builder.unwritten, builder.written, builder.sealed) == (0, 0, 0, 0)
+    assert (builder.size, builder.unwritten, builder.written) == (0, 0, 0)
     builder.size = 7  # characters of text
     builder.note(delta)
     builder.note(delta)
     assert (builder.size, builder.unwritten, builder.written) == (7 + 2 * size, 2 * size, 7)
-
-
-def test_what_is_kept_besides_characters_is_weighed() -> None:
-    block = ReasoningBlockDelta(ReasoningBlock(kind="thinking", text="hm", signature="12345"))
-    citation = CitationDelta(Citation(kind="url", url="u", cited_text="x" * 1000))
-    builder = built(block, citation)
-    once = builder.extras.weight
-    assert once > 1000
-    assert builder.sealed == 5 + once
-    builder.note(citation)
-    assert builder.extras.weight == 2 * once
-    assert builder.sealed == 5 + 2 * once
 
 
 def test_the_blocks_of_reasoning_are_reported_with_their_numbers() -> None:

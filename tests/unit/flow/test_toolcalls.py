@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -420,3 +421,64 @@ def test_a_call_without_an_id_waits_for_one_until_another_call_begins() -> None:
     assert accumulator.feed(D(index=0, name="f")) == []
     assert accumulator.feed(D(index=1, id="b")) == []  # that one has begun before
     assert shown(accumulator.feed(D(index=2, name="h"))) == ["+1 call_1 f"]
+
+
+class _Unread(list[Any]):
+    """A list that can be added to, measured and cut, but not gone through as a whole."""
+
+    __slots__ = ()
+
+    def __iter__(self) -> Iterator[Any]:
+        raise AssertionError("gone through as a whole")
+
+
+class _Parts:
+    """The same for the parts of a call: `str.join` does not ask a list to be gone through."""
+
+    def __init__(self, parts: list[str]) -> None:
+        self._parts = parts
+        self.append = parts.append
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    def __getitem__(self, place: slice) -> list[str]:
+        return self._parts[place]
+
+    def __iter__(self) -> Iterator[str]:
+        raise AssertionError("joined as a whole")
+
+
+def test_a_fragment_with_a_new_id_does_not_go_through_the_arguments_before_it() -> None:
+    calls = ToolCallAccumulator()
+    calls.feed(ToolCallFragment(index=0, id="a", name="f", arguments='{"x": "'))
+    call = calls._calls[0]
+    before = call.parts
+    call.parts = _Parts(before)  # type: ignore[assignment]
+    for number in range(5):
+        calls.feed(ToolCallFragment(index=0, id=f"a{number}", arguments="yz"))
+    calls.feed(ToolCallFragment(index=0, id="end", arguments='"}'))
+    call.parts = before
+    assert [call.arguments for call in calls.finish()] == [{"x": "yz" * 5}]
+
+
+def test_the_calls_that_the_client_runs_are_counted_as_they_come() -> None:
+    calls = ToolCallAccumulator()
+    calls._calls = _Unread()
+    for index in range(6):
+        calls.feed(ToolCallFragment(index=index, id=str(index), name="f", is_server=index % 3 == 0))
+        calls.feed(ToolCallFragment(index=index, arguments="{}", is_server=index % 3 == 0))
+    calls.feed(ToolCallFragment(index=1, arguments=" ", is_server=True))  # told late
+    assert (len(calls), calls.client_calls) == (6, 3)
+
+
+@pytest.mark.parametrize("first", [" ", "\n\t"])
+def test_white_space_alone_is_no_arguments_for_a_fragment_with_a_new_id(first: str) -> None:
+    calls = ToolCallAccumulator()
+    for fragment in (
+        ToolCallFragment(index=0, id="a", name="f", arguments=first),
+        ToolCallFragment(index=0, id="b", arguments="{}"),
+        ToolCallFragment(index=0, id="c", arguments=" "),
+    ):
+        calls.feed(fragment)
+    assert [call.name for call in calls.finish()] == ["f", ""]
