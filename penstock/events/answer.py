@@ -2,6 +2,9 @@
 
 The stream they are pushed into sets ``stream_id``, ``seq``, ``timestamp`` and ``metadata``. Like tool events, they wait
 for no batch, count as no token, and are never merged or dropped.
+
+All subscribers share one event, and some of it goes back to the provider, so the JSON in an event is read-only at all
+levels: its dicts and lists refuse changes.
 """
 
 from __future__ import annotations
@@ -10,9 +13,10 @@ from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias
 
 import msgspec
+from msgspec.structs import force_setattr
 
 from penstock.events.envelope import Envelope
-from penstock.events.values import FrozenDict
+from penstock.events.frozen import FrozenDict, freeze
 
 __all__ = [
     "AnswerEvent",
@@ -63,6 +67,9 @@ class Citation(Envelope, frozen=True, kw_only=True):
     part: int = 0
     location: Mapping[str, Any] = FrozenDict()
 
+    def __post_init__(self) -> None:
+        force_setattr(self, "location", freeze(self.location))
+
 
 class ServerToolCall(Envelope, frozen=True, kw_only=True):
     """The provider runs one of its own tools; nothing is to be done. Sent when the call is complete.
@@ -83,6 +90,9 @@ class ServerToolCall(Envelope, frozen=True, kw_only=True):
     input: Any = None
     status: str | None = None
 
+    def __post_init__(self) -> None:
+        force_setattr(self, "input", freeze(self.input))
+
 
 class ServerToolResult(Envelope, frozen=True, kw_only=True):
     """What one of the provider's own tools has returned. Providers as for `ServerToolCall`.
@@ -101,6 +111,9 @@ class ServerToolResult(Envelope, frozen=True, kw_only=True):
     output: Any = None
     status: str | None = None
     is_error: bool = False
+
+    def __post_init__(self) -> None:
+        force_setattr(self, "output", freeze(self.output))
 
 
 class MediaPart(Envelope, frozen=True, kw_only=True):
@@ -187,6 +200,9 @@ class ProviderEvent(Envelope, frozen=True, kw_only=True):
 
     type: str
     payload: Any
+
+    def __post_init__(self) -> None:
+        force_setattr(self, "payload", freeze(self.payload))
 
 
 AnswerEvent: TypeAlias = (

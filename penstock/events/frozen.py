@@ -1,0 +1,62 @@
+"""Read-only dicts and lists: all subscribers of a stream share its events, and so does the next request."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any, NoReturn
+
+__all__ = ["FrozenDict", "FrozenList", "freeze"]
+
+
+class FrozenDict(dict[str, Any]):
+    """A read-only dict. All events of a stream share one, so no subscriber may change it for the others."""
+
+    __slots__ = ()
+
+    def _refuse(self, *_args: object, **_kwargs: object) -> NoReturn:
+        raise TypeError("the content of an event is read-only")
+
+    __setitem__ = __delitem__ = clear = pop = popitem = setdefault = update = __ior__ = _refuse
+
+    def __reduce__(self) -> tuple[type[FrozenDict], tuple[dict[str, Any]]]:
+        return FrozenDict, (dict(self),)
+
+
+class FrozenList(list[Any]):
+    """A read-only list, equal to a list with the same items; ``list(frozen)`` is a copy that can be changed."""
+
+    __slots__ = ()
+
+    def _refuse(self, *_args: object, **_kwargs: object) -> NoReturn:
+        raise TypeError("the content of an event is read-only")
+
+    __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse
+    append = extend = insert = pop = remove = clear = sort = reverse = _refuse
+
+    def __reduce__(self) -> tuple[type[FrozenList], tuple[list[Any]]]:
+        return FrozenList, (list(self),)
+
+
+def freeze(value: Any) -> Any:
+    """Return JSON-like data with read-only dicts and lists at all levels; what is read-only already is not copied.
+
+    >>> freeze({"content": [{"text": "Hi"}]})["content"].append("x")
+    Traceback (most recent call last):
+    ...
+    TypeError: the content of an event is read-only
+
+    Raises:
+        RecursionError: it is nested too deeply.
+    """
+    kind = type(value)
+    if kind is dict:
+        return FrozenDict({name: freeze(item) for name, item in value.items()})
+    if kind is list:
+        return FrozenList(map(freeze, value))
+    if kind is FrozenDict:
+        items = {name: freeze(item) for name, item in value.items()}
+        return value if all(item is value[name] for name, item in items.items()) else FrozenDict(items)
+    if kind is FrozenList:
+        frozen = [freeze(item) for item in value]
+        return value if all(map(operator.is_, frozen, value)) else FrozenList(frozen)
+    return value
