@@ -24,7 +24,7 @@ import msgspec
 from penstock.config.surrogates import is_plain_json, mend_surrogates, replace_surrogates
 from penstock.errors import OptionError
 from penstock.events import ProviderBlock, ReasoningBlock, ToolCall
-from penstock.ports.messages import check_finite, check_message
+from penstock.ports.messages import check_depth, check_finite, check_message
 
 __all__ = [
     "INTERRUPTED",
@@ -92,8 +92,9 @@ def _as_json(message: Mapping[str, Any], field: str, allowed: str) -> Message:
     """Return a message as a JSON parser would read it, with U+FFFD in the place of lone surrogates.
 
     Raises:
-        OptionError: it cannot be encoded as JSON.
+        OptionError: it cannot be encoded as JSON, or is nested too deeply.
     """
+    check_depth(message, field)
     if is_plain_json(message):
         with contextlib.suppress(ValueError):
             copied: Message = msgspec.json.decode(msgspec.json.encode(message))
@@ -127,8 +128,14 @@ def answer_message(
 def _given_back(blocks: Sequence[ReasoningBlock], sealed: Sequence[ProviderBlock]) -> Message:
     """What an assistant's message needs besides text and calls."""
     if sealed:
-        return {"provider_blocks": [msgspec.to_builtins(block) for block in sealed]}
-    return {"reasoning_blocks": [msgspec.to_builtins(block) for block in blocks]} if blocks else {}
+        return {"provider_blocks": [_as_dict(block) for block in sealed]}
+    return {"reasoning_blocks": [_as_dict(block) for block in blocks]} if blocks else {}
+
+
+def _as_dict(block: ReasoningBlock | ProviderBlock) -> Message:
+    """The block as every later request can contain it: null stands for NaN and infinity."""
+    plain: Message = msgspec.json.decode(msgspec.json.encode(mend_surrogates(msgspec.to_builtins(block))))
+    return plain
 
 
 def _call_message(call: ToolCall) -> Message:

@@ -137,6 +137,13 @@ class Turn:
         fallback = NO_ANSWER if isinstance(terminal, StreamCompleted) else INTERRUPTED
         return PastTurn([*messages, answer_message(words, fallback)])
 
+    def past_words(self) -> PastTurn:
+        """The message and the words of the answer, without calls and blocks; see `past`."""
+        terminal = self.stream.log.terminal
+        assert terminal is not None
+        fallback = NO_ANSWER if isinstance(terminal, StreamCompleted) else INTERRUPTED
+        return PastTurn([self.message, answer_message(terminal.text, fallback)])
+
 
 def end_stream(stream: StreamRecord, ending: Complete | Fail) -> None:
     """Propose how a turn's stream ends once its buffer is empty, and cancel the call under way."""

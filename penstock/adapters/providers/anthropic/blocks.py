@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
 from penstock.adapters.providers.anthropic.citations import parse_citation
-from penstock.adapters.providers.shared.json_values import decode_json, json_text, text_of, without_surrogates
+from penstock.adapters.providers.shared.json_values import decode_json, json_text, plain_json, text_of
 from penstock.adapters.providers.shared.surrogates import replace_surrogates
 from penstock.events import Citation, ReasoningBlock, ServerToolCall, ServerToolResult
 from penstock.ports import (
@@ -117,11 +117,8 @@ class ContentBlocks:
         elif kind == "signature_delta" and index in self._thoughts:
             self._thoughts[index].signature = text_of(delta.get("signature"))
         elif kind == "compaction_delta" and block is not None and block.kind == "compaction":
-            block.data |= {
-                name: replace_surrogates(text)
-                for name in ("content", "encrypted_content")
-                if (text := text_of(delta.get(name)))
-            }
+            told = {name: replace_surrogates(text_of(delta.get(name))) for name in ("content", "encrypted_content")}
+            block.data = {**block.data, **{name: text for name, text in told.items() if text}}
         else:
             self._skip(kind or "content_block_delta", event, out)
 
@@ -288,7 +285,7 @@ def _tell_thought(thought: _Thought, out: list[Delta]) -> None:
 def _parsed(raw: str) -> object:
     """The arguments as JSON, as text if they are none."""
     try:
-        return without_surrogates(decode_json(raw))
+        return plain_json(decode_json(raw))
     except (ValueError, RecursionError):
         return replace_surrogates(raw)
 
@@ -299,7 +296,7 @@ def _mended(block: dict[str, Any]) -> dict[str, Any]:
     Raises:
         RecursionError: it is nested too deeply to be encoded again.
     """
-    mended = without_surrogates(block)
+    mended = plain_json(block)
     if not isinstance(mended, dict):
         raise RecursionError
     return mended

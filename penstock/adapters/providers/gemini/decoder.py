@@ -16,7 +16,7 @@ from penstock.adapters.providers.gemini.sources import GeminiSources
 from penstock.adapters.providers.gemini.usage import NO_COUNTS, has_details, to_usage, wire_counts, with_details
 from penstock.adapters.providers.gemini.wire import NO_WIRE_COUNTS, decode_wire
 from penstock.adapters.providers.shared.decoder import EventDecoder
-from penstock.adapters.providers.shared.json_values import decode_json, text_of, whole_number, without_surrogates
+from penstock.adapters.providers.shared.json_values import decode_json, plain_json, text_of, whole_number
 from penstock.adapters.providers.shared.surrogates import has_escaped_surrogates, replace_surrogates
 from penstock.config.options import Raw
 from penstock.events import FinishReason, ProviderEvent, Usage
@@ -258,7 +258,7 @@ class GeminiDecoder(EventDecoder):
 def _pass_on(fields: Mapping[str, Any], known: frozenset[str], out: list[Delta]) -> None:
     """Append the fields that are not ``known``, for ``raw="unknown"``."""
     out += [
-        EventDelta(ProviderEvent(type=replace_surrogates(name), payload=without_surrogates(value)))
+        EventDelta(ProviderEvent(type=replace_surrogates(name), payload=plain_json(value)))
         for name, value in fields.items()
         if name not in known
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from penstock.adapters.providers.shared.json_values import text_of, without_surrogates
+from penstock.adapters.providers.shared.json_values import plain_json, text_of
 from penstock.adapters.providers.shared.surrogates import replace_surrogates
 from penstock.events import ReasoningBlock
 from penstock.ports import BlockDelta, Delta, ReasoningBlockDelta
@@ -51,7 +51,7 @@ class ReasoningEntries:
         """Append the open entry, if there is one."""
         if not self.is_open:
             return
-        entry = without_surrogates(self._entry | {name: "".join(self._pieces[name]) for name in self._pieces})
+        entry = plain_json(self._entry | {name: "".join(self._pieces[name]) for name in self._pieces})
         self.is_open, self._entry, self._pieces = False, {}, {}
         if not isinstance(entry, dict):  # nested too deeply
             self._skip("reasoning_details", entry)

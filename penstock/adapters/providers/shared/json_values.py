@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from math import isfinite
+from typing import Any, Final
 
 import msgspec
 
 from penstock.adapters.providers.shared.surrogates import replace_surrogates
-from penstock.config.surrogates import is_plain_json, mend_surrogates
-from penstock.events import FrozenDict, Usage
+from penstock.events import FrozenDict, FrozenList, Usage
 
 __all__ = [
+    "MOST_LEVELS",
     "count_of",
     "decode_json",
     "json_text",
+    "plain_json",
     "short_text",
     "text_of",
     "to_usage",
     "tool_requests",
     "whole_number",
-    "without_surrogates",
 ]
 
 
@@ -135,19 +136,39 @@ def _first(counts: Mapping[str, Any], *names: str) -> int | None:
     return next((count for name in names if (count := count_of(counts.get(name))) is not None), None)
 
 
-def without_surrogates(value: object) -> Any:
-    """A value that came from `decode_json`, with U+FFFD in the place of lone surrogates, in names too.
+MOST_LEVELS: Final = 200
+"""How deeply JSON of a provider may be nested that is told or given back; the parsers take five times as much."""
+_TOO_DEEP: Final = "[nested too deeply]"
 
-    Text for a value that is nested too deeply to be encoded again.
+
+def plain_json(value: object) -> Any:
+    r"""A value that came from `decode_json` as events and later requests can contain it: read-only at all levels.
+
+    U+FFFD stands in the place of lone surrogates, in names too, and None for NaN and infinity, which JSON does not
+    have. What is nested more deeply than `MOST_LEVELS` is the text ``"[nested too deeply]"`` as a whole.
+
+    >>> plain_json({"caf\udce9": [float("nan")]})
+    {'caf\ufffd': [None]}
     """
-    if is_plain_json(value):
-        return value
-    mended = mend_surrogates(value)
     try:
-        msgspec.json.encode(mended)
-    except (RecursionError, ValueError):
-        return "[nested too deeply]"
-    return mended
+        return _plain(value, MOST_LEVELS)
+    except RecursionError:
+        return _TOO_DEEP
+
+
+def _plain(value: Any, levels: int) -> Any:
+    kind = type(value)
+    if kind is str:
+        return value if value.isascii() else replace_surrogates(value)
+    if kind is dict or kind is FrozenDict:
+        if not levels:
+            raise RecursionError
+        return FrozenDict({_plain(name, levels): _plain(item, levels - 1) for name, item in value.items()})
+    if kind is list or kind is FrozenList:
+        if not levels:
+            raise RecursionError
+        return FrozenList([_plain(item, levels - 1) for item in value])
+    return None if kind is float and not isfinite(value) else value
 
 
 _decode = msgspec.json.Decoder().decode

@@ -14,7 +14,7 @@ from penstock.adapters.providers.gemini.decoder import GeminiDecoder
 from penstock.adapters.providers.ollama.decoder import OllamaDecoder
 from penstock.adapters.providers.openai.chat_decoder import ChatDecoder
 from penstock.adapters.providers.openai.responses_decoder import ResponsesDecoder
-from penstock.adapters.providers.shared.json_values import without_surrogates
+from penstock.adapters.providers.shared.json_values import MOST_LEVELS, plain_json
 from penstock.events import ProviderEvent
 from penstock.ports import Delta, EventDelta, KeepAlive
 
@@ -110,12 +110,34 @@ def test_what_is_not_understood_is_counted_and_passed_on_on_request(api: str) ->
             )
 
 
+def test_a_payload_has_nothing_that_json_does_not_have() -> None:
+    assert plain_json([float("nan"), {"a": float("-inf")}, 1.5, 10**40]) == [None, {"a": None}, 1.5, 10**40]
+
+
+@pytest.mark.parametrize("api", DECODERS)
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e400"])
+def test_an_infinite_number_in_an_event_is_null_in_its_payload(api: str, number: str) -> None:
+    body = UNKNOWN[api].replace(b"1}", f"[{number}]}}".encode())
+    for raw in ("all", "unknown"):
+        found = decoded(DECODERS[api][0](LIMIT, raw), body, 1_000)
+        payloads = [delta.event.payload for delta in found if is_raw(delta)]  # type: ignore[union-attr]
+        assert [None] in payloads[0].values()
+
+
+def test_a_payload_that_is_nested_too_deeply_is_left_out() -> None:
+    for levels, is_kept in ((MOST_LEVELS, True), (MOST_LEVELS + 1, False)):
+        nested: Any = 1
+        for _ in range(levels):
+            nested = [nested]
+        assert plain_json(nested) == (nested if is_kept else "[nested too deeply]")
+
+
 def test_a_payload_has_no_surrogates_and_can_be_encoded() -> None:
-    assert without_surrogates({"a": "\ud83d", "b\udce9": [1]}) == {"a": "\ufffd", "b\ufffd": [1]}
+    assert plain_json({"a": "\ud83d", "b\udce9": [1]}) == {"a": "\ufffd", "b\ufffd": [1]}
     deep: Any = []
     for _ in range(100_000):
         deep = [deep]
-    assert without_surrogates(deep) == "[nested too deeply]"
+    assert plain_json(deep) == "[nested too deeply]"
 
 
 @pytest.mark.parametrize("raw", ["unknown", "all"])

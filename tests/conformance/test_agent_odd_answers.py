@@ -1,0 +1,132 @@
+"""Nothing that a provider says, and nothing that a subscriber does with it, can harm a conversation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from penstock.adapters.providers.anthropic.decoder import MessagesDecoder
+from penstock.errors import OptionError
+from penstock.events import ReasoningBlock, ServerToolResult, StreamCompleted
+from penstock.ports import BlockDelta, Delta, KeepAlive, ReasoningBlockDelta
+from penstock.testing import SimulatedSystem
+from tests.conformance.agents import agent_on, ask, say
+from tests.conformance.common import assert_nothing_is_left
+
+
+@pytest.fixture
+def system() -> Iterator[SimulatedSystem]:
+    with SimulatedSystem(1) as system:
+        yield system
+    assert_nothing_is_left(system)
+
+
+def result_of_search(content: str) -> list[Delta]:
+    """What our decoder makes of a result of the provider's own search; ``content`` is JSON."""
+    block = f'{{"type": "web_search_tool_result", "tool_use_id": "s", "content": {content}}}'
+    body = f'data: {{"type": "content_block_start", "index": 0, "content_block": {block}}}\n\n'
+    return [delta for delta in MessagesDecoder(1 << 20).feed(body.encode()) if not isinstance(delta, KeepAlive)]
+
+
+def nested(levels: int) -> str:
+    return "[" * levels + "1" + "]" * levels
+
+
+def blocks_in(messages: Any) -> list[Any]:
+    return [block["data"] for message in messages for block in message.get("provider_blocks", ())]
+
+
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e400"])
+def test_an_infinite_number_in_a_block_goes_back_as_null(system: SimulatedSystem, number: str) -> None:
+    agent, script = agent_on(system, say("One.", *result_of_search(f'[{{"score": {number}}}]')), say("Two."))
+    assert [agent.chat(word).text for word in ("First?", "Second?")] == ["One.", "Two."]
+    assert blocks_in(script.asked[1])[0]["content"] == [{"score": None}]
+    system.agent("b", model="m", provider=script, history=json.loads(json.dumps(agent.history)))
+
+
+def test_an_infinite_number_of_a_users_provider_goes_back_as_null_too(system: SimulatedSystem) -> None:
+    odd = ReasoningBlockDelta(ReasoningBlock(kind="k", text="caf\ud83d", signature="s"))
+    agent, script = agent_on(system, say("One.", odd, BlockDelta({"n": float("nan"), "t": "\ud83d"})), say("Two."))
+    assert [agent.chat(word).text for word in ("First?", "Second?")] == ["One.", "Two."]
+    assert blocks_in(script.asked[1]) == [{"n": None, "t": "\ufffd"}]
+
+
+def test_an_error_shows_no_name_of_what_a_model_has_made(system: SimulatedSystem) -> None:
+    made = {"provider": "p", "data": {"secret": {"secret": float("nan")}}}
+    messages: list[dict[str, Any]] = [{"role": "user", "content": "a"}]
+    messages.append({"role": "assistant", "content": "b", "provider_blocks": [made]})
+    agent, script = agent_on(system, say("One."))
+    with pytest.raises(OptionError, match=r"provider_blocks\[0\].*NaN") as caught:
+        agent.history = messages
+    assert "secret" not in str(caught.value)
+    with pytest.raises(OptionError, match="NaN") as caught:
+        system.chat("m", [*messages, {"role": "user", "content": "c"}], provider=script)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("levels", [150, 400, 700, 960])
+def test_a_deeply_nested_result_does_not_end_the_conversation(system: SimulatedSystem, levels: int) -> None:
+    agent, script = agent_on(system, say("One.", *result_of_search(nested(levels))), say("Two."))
+    assert [agent.chat(word).text for word in ("First?", "Second?")] == ["One.", "Two."]
+    assert [message["content"] for message in agent.history] == ["First?", "One.", "Second?", "Two."]
+    assert len(blocks_in(script.asked[1])) == (levels < 200)
+    assert agent.statistics().restarts == 0
+
+
+def test_a_turn_whose_block_is_no_json_is_kept_as_text(system: SimulatedSystem) -> None:
+    agent, _ = agent_on(system, say("One.", BlockDelta({"x": object()})), say("Two."))
+    assert [agent.chat(word).text for word in ("First?", "Second?")] == ["One.", "Two."]
+    assert [message["content"] for message in agent.history] == ["First?", "One.", "Second?", "Two."]
+    assert (agent.statistics().restarts, agent.statistics().turns) == (0, 2)
+
+
+@pytest.mark.parametrize("levels", [300, 600, 975])
+def test_a_deeply_nested_message_is_refused_at_once(system: SimulatedSystem, levels: int) -> None:
+    extra: list[Any] = []
+    for _ in range(levels):
+        extra = [extra]
+    part = {"type": "text", "text": "x", "extra": extra}
+    agent, _ = agent_on(system, say("One."))
+    with pytest.raises(OptionError, match="nested too deeply"):
+        agent.stream_chat([part])
+    with pytest.raises(OptionError, match="nested too deeply"):
+        agent.history = [{"role": "user", "content": [part]}]
+    assert agent.chat("Hello").text == "One."
+
+
+def test_a_nested_message_is_sent_and_read_back(system: SimulatedSystem) -> None:
+    part = {"type": "text", "text": "x", "extra": json.loads(nested(250))}
+    agent, script = agent_on(system, say("One."))
+    assert agent.chat([part]).text == "One."
+    assert agent.history[0]["content"] == script.asked[0][0]["content"] == [part]
+    agent.history = agent.history
+
+
+def test_a_subscriber_cannot_change_what_goes_back(system: SimulatedSystem) -> None:
+    sealed = '[{"encrypted_content": "sealed"}]'
+    agent, script = agent_on(system, ask(("c", "nothing", "{}")), say("One.", *result_of_search(sealed)), say("Two."))
+    tried: list[object] = []
+
+    def change(event: Any) -> None:
+        blocks: list[Any] = []
+        if isinstance(event, ServerToolResult):
+            blocks = list(event.output)
+        elif isinstance(event, StreamCompleted):
+            blocks = [block.data for block in event.provider_blocks]
+        for block in blocks:
+            tried.append(block)
+            with pytest.raises(TypeError, match="read-only"):
+                block.clear()
+
+    stream = agent.stream_chat("First?")
+    stream.subscribe(change)
+    assert stream.result().text == "One."
+    system.settle()
+    assert agent.chat("Second?").text == "Two."
+    assert len(tried) == 2
+    assert blocks_in(script.asked[2]) == blocks_in(agent.history) == [
+        {"type": "web_search_tool_result", "tool_use_id": "s", "content": [{"encrypted_content": "sealed"}]}
+    ]  # fmt: skip
