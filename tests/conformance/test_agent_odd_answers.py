@@ -11,8 +11,8 @@ import pytest
 from penstock.adapters.providers.anthropic.decoder import MessagesDecoder
 from penstock.errors import OptionError
 from penstock.events import ReasoningBlock, ServerToolResult, StreamCompleted
-from penstock.ports import BlockDelta, Delta, KeepAlive, ReasoningBlockDelta
-from penstock.testing import SimulatedSystem
+from penstock.ports import BlockDelta, Delta, KeepAlive, ReasoningBlockDelta, ToolCallFragment
+from penstock.testing import ScriptedAttempt, SimulatedSystem
 from tests.conformance.agents import agent_on, ask, say
 from tests.conformance.common import assert_nothing_is_left
 
@@ -103,6 +103,15 @@ def test_a_nested_message_is_sent_and_read_back(system: SimulatedSystem) -> None
     assert agent.chat([part]).text == "One."
     assert agent.history[0]["content"] == script.asked[0][0]["content"] == [part]
     agent.history = agent.history
+
+
+def test_the_history_says_which_provider_signed_a_call(system: SimulatedSystem) -> None:
+    signed = ToolCallFragment(index=0, id="c", name="nothing", arguments="{}", signature="sealed")
+    agent, script = agent_on(system, ScriptedAttempt((signed,), finish="tool_calls"), say("Two."))
+    assert agent.chat("First?").text == "Two."
+    for messages in (script.asked[1], agent.history):
+        call = messages[1]["tool_calls"][0]
+        assert (call["signature"], call["signed_by"]) == ("sealed", "scripted")
 
 
 def test_a_subscriber_cannot_change_what_goes_back(system: SimulatedSystem) -> None:

@@ -138,7 +138,7 @@ def _as_dict(block: ReasoningBlock | ProviderBlock) -> Message:
     return plain
 
 
-def _call_message(call: ToolCall) -> Message:
+def _call_message(call: ToolCall, provider: str | None) -> Message:
     # Arguments that are no object are sent as an empty one, since some providers require one; the result says why.
     arguments = call.arguments_raw if isinstance(call.arguments, dict) and call.arguments_raw.strip() else "{}"
     if arguments.strip() == "null":
@@ -146,13 +146,17 @@ def _call_message(call: ToolCall) -> Message:
     if call.type == "custom":
         return {"id": call.id, "type": "custom", "custom": {"name": call.name, "input": call.arguments_raw}}
     message: Message = {"id": call.id, "type": call.type, "function": {"name": call.name, "arguments": arguments}}
-    return message | ({"signature": call.signature} if call.signature else {})
+    if call.signature:
+        message["signature"] = call.signature
+        if provider:
+            message["signed_by"] = provider
+    return message
 
 
 class Round(msgspec.Struct, frozen=True):
     """One round of an answer: calls and their results. ``text`` is the model's text before the calls.
 
-    ``blocks`` and ``sealed``: as for `answer_message`.
+    ``blocks`` and ``sealed``: as for `answer_message`. ``provider``: the one that made the calls, if it is known.
     """
 
     calls: tuple[ToolCall, ...]
@@ -160,6 +164,7 @@ class Round(msgspec.Struct, frozen=True):
     text: str = ""
     blocks: tuple[ReasoningBlock, ...] = ()
     sealed: tuple[ProviderBlock, ...] = ()
+    provider: str | None = None
 
     def __repr__(self) -> str:
         return f"Round(calls={len(self.calls)})"
@@ -169,7 +174,7 @@ class Round(msgspec.Struct, frozen=True):
         assistant: Message = {
             "role": "assistant",
             "content": self.text if self.text.strip() else None,
-            "tool_calls": [_call_message(call) for call in self.calls],
+            "tool_calls": [_call_message(call, self.provider) for call in self.calls],
         }
         return [
             assistant | _given_back(self.blocks, self.sealed),

@@ -103,7 +103,7 @@ class Turn:
         asked = joined([*self.paused, self.stream.rounds[-1]])
         calls = tuple(call.kept for call in self.calls)
         results = tuple(call.content() for call in self.calls)
-        return Round(calls, results, asked.text, asked.reasoning_blocks, asked.provider_blocks)
+        return Round(calls, results, asked.text, asked.reasoning_blocks, asked.provider_blocks, asked.provider)
 
     def is_refused(self) -> bool:
         """Whether the message was refused as it is and nothing was answered; call it once the stream has ended.

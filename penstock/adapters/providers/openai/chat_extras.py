@@ -10,15 +10,13 @@ import msgspec
 from penstock.adapters.providers.openai.chat_media import AudioPieces, Pictures
 from penstock.adapters.providers.openai.chat_reasoning import ReasoningEntries
 from penstock.adapters.providers.openai.chat_sources import Sources
+from penstock.adapters.providers.shared.blocks import CALL_EXTRAS
 from penstock.adapters.providers.shared.json_values import decode_json, plain_json, text_of, whole_number
 from penstock.adapters.providers.shared.surrogates import replace_surrogates
 from penstock.events import Logprobs, ServerToolCall, ServerToolResult, TokenLogprob
 from penstock.ports import BlockDelta, Delta, EventDelta, MetadataDelta, ToolCallFragment
 
-__all__ = ["CALL_EXTRAS", "ChatExtras"]
-
-CALL_EXTRAS = "tool_call.extra_content"
-"""The ``type`` of the block that holds the ``extra_content`` of a call (Gemini's signature)."""
+__all__ = ["ChatExtras"]
 
 _NAMES = {
     "response_id": "id",

@@ -12,9 +12,8 @@ from typing import Any
 
 import msgspec
 
-from penstock.adapters.providers.openai.chat_extras import CALL_EXTRAS
 from penstock.adapters.providers.openai.chat_reasoning import ENTRY_TYPES
-from penstock.adapters.providers.shared.blocks import own_blocks, place_of_call
+from penstock.adapters.providers.shared.blocks import CALL_EXTRAS, own_blocks, place_of_call
 from penstock.adapters.providers.shared.json_values import text_of
 from penstock.adapters.providers.shared.messages import is_server_call
 from penstock.adapters.providers.shared.parameters import check_reserved
@@ -23,7 +22,7 @@ from penstock.ports import ChatCall
 
 __all__ = ["chat_body"]
 
-_OTHER_PROVIDERS_FIELDS = {"reasoning_blocks", "provider_blocks", "signature", "is_server", "is_error"}
+_OTHER_PROVIDERS_FIELDS = {"reasoning_blocks", "provider_blocks", "signature", "signed_by", "is_server", "is_error"}
 """Fields of messages and calls that are not OpenAI's; OpenAI refuses fields that it does not know."""
 
 

@@ -171,12 +171,16 @@ def _parse_data_url(url: str) -> Image:
 
 
 class RequestedCall(msgspec.Struct, frozen=True, kw_only=True):
-    """A function call in an assistant's message. ``arguments`` is always an object: see `parse_calls`."""
+    """A function call in an assistant's message. ``arguments`` is always an object: see `parse_calls`.
+
+    ``signed_by``: the provider that made ``signature``; ``""`` if the message does not say.
+    """
 
     id: str
     name: str
     arguments: dict[str, Any]
     signature: str = ""
+    signed_by: str = ""
 
     def __repr__(self) -> str:
         return f"RequestedCall(id={self.id!r}, name={self.name!r})"
@@ -210,6 +214,7 @@ def parse_calls(message: Mapping[str, Any]) -> list[RequestedCall]:
                 name=text_of(function.get("name")),
                 arguments=_parse_arguments(function.get("arguments")),
                 signature=text_of(call.get("signature")),
+                signed_by=text_of(call.get("signed_by")),
             )
         )
     return calls

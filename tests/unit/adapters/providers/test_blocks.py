@@ -94,3 +94,12 @@ def test_the_text_of_a_custom_call_is_an_object_for_providers_without_such_calls
     message = {"tool_calls": [{"id": "c", "type": "custom", "custom": {"name": "patch", "input": "free text"}}]}
     (call,) = parse_calls(message)
     assert (call.id, call.name, call.arguments) == ("c", "patch", {"input": "free text"})
+
+
+def test_a_signature_that_also_has_a_block_counts_once() -> None:
+    calls = [{"id": name, "signature": "s", "signed_by": "p"} for name in "ab"]
+    sealed = [{"provider": "p", "data": {"type": "tool_call.extra_content", "id": "a"}, "at": 0, "calls": 1}]
+    for blocks, count in ((sealed, 2), ([], 2), (sealed * 3, 3)):
+        message = {"role": "assistant", "content": None, "tool_calls": calls, "provider_blocks": blocks}
+        assert count_foreign_blocks([message], "q") == count
+        assert count_foreign_blocks([message], "p") == 0
