@@ -11,7 +11,7 @@ import pytest
 from penstock.adapters.providers.anthropic.decoder import MessagesDecoder
 from penstock.errors import OptionError
 from penstock.events import ReasoningBlock, ServerToolResult, StreamCompleted
-from penstock.ports import BlockDelta, Delta, KeepAlive, ReasoningBlockDelta, ToolCallFragment
+from penstock.ports import BlockDelta, Delta, FinishDelta, KeepAlive, ReasoningBlockDelta, ToolCallFragment
 from penstock.testing import ScriptedAttempt, SimulatedSystem
 from tests.conformance.agents import agent_on, ask, say
 from tests.conformance.common import assert_nothing_is_left
@@ -112,6 +112,26 @@ def test_the_history_says_which_provider_signed_a_call(system: SimulatedSystem) 
     for messages in (script.asked[1], agent.history):
         call = messages[1]["tool_calls"][0]
         assert (call["signature"], call["signed_by"]) == ("sealed", "scripted")
+
+
+def test_a_call_whose_arguments_never_came_is_not_run_with_its_defaults(system: SimulatedSystem) -> None:
+    ran: list[str] = []
+
+    def delete_files(path: str = "/") -> str:
+        """Delete files."""
+        ran.append(path)
+        return "deleted"
+
+    named = ToolCallFragment(index=0, id="a", name="delete_files")
+    without_name = ToolCallFragment(index=1, id="b", arguments='{"path": "/x"}')
+    calls = FinishDelta("tool_calls", "tool_calls")
+    for steps, runs in (((named, without_name, calls), []), ((named, calls), ["/"])):
+        ran.clear()
+        asking = ScriptedAttempt(steps, finish=None)
+        agent, script = agent_on(system, asking, say("Done."), name=None, tools=[delete_files])
+        assert agent.chat("Clean up").text == "Done."
+        assert ran == runs
+        assert len(script.asked) == 2
 
 
 def test_a_subscriber_cannot_change_what_goes_back(system: SimulatedSystem) -> None:

@@ -203,14 +203,16 @@ class ToolCallAccumulator:
     def _id_of(self, call: _Call) -> str:
         return call.id or f"call_{call.place}"
 
-    def complete(self) -> list[ToolEvent]:
-        """End the answer, which is complete; returns the remaining events."""
+    def complete(self, *, is_finished: bool = True) -> list[ToolEvent]:
+        """End the answer, which is complete; returns the remaining events. ``is_finished`` as for `finish`."""
         events: list[ToolEvent] = []
         for call in self._calls:
             if not call.is_reported:
                 self._begin(call, events)
         self._unreported = []
-        events += (ToolCallCompleted(index=place, call=call) for place, call in enumerate(self.finish()))
+        events += (
+            ToolCallCompleted(index=place, call=call) for place, call in enumerate(self.finish(is_finished=is_finished))
+        )
         return events
 
     def _find(self, delta: ToolCallFragment) -> _Call | None:
@@ -236,21 +238,27 @@ class ToolCallAccumulator:
             return None  # only the second name marks a new call
         return self._calls[-1] if self._calls else None
 
-    def finish(self, *, is_whole: bool = True) -> tuple[ToolCall, ...]:
+    def finish(self, *, is_whole: bool = True, is_finished: bool | None = None) -> tuple[ToolCall, ...]:
         """The calls. ``arguments`` is None if they are not complete JSON; ``arguments_raw`` has them as received.
 
         Those of a call of type ``"custom"`` are free text. No arguments at all, or ``null``, count as ``{}`` if the
-        answer is whole. Otherwise they may just not have come, and ``arguments`` is None. A call without an id gets one
-        from its index.
-        """
-        return tuple(self._finish(call, is_whole) for call in self._calls)
+        model has finished, unless there is a call without a name, which may have the arguments. Otherwise they may just
+        not have come, and ``arguments`` is None. A call without an id gets one from its index.
 
-    def _finish(self, call: _Call, is_whole: bool) -> ToolCall:
+        Args:
+            is_whole: whether the answer has come to its end.
+            is_finished: whether a finish reason has come; None: as ``is_whole``.
+        """
+        can_be_empty = is_whole if is_finished is None else is_finished
+        can_be_empty = can_be_empty and all(call.name for call in self._calls)
+        return tuple(self._finish(call, is_whole, can_be_empty) for call in self._calls)
+
+    def _finish(self, call: _Call, is_whole: bool, can_be_empty: bool) -> ToolCall:
         raw = "".join(call.parts)
         if call.type == "custom":  # free text
             arguments: object = raw if is_whole else None
         elif raw.strip() in ("", "null"):
-            arguments = {} if is_whole else None
+            arguments = {} if can_be_empty else None
         else:
             arguments = _parse(raw)
         return ToolCall(

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.actors.call import toolcalls
+from penstock.actors.call.answer import OutcomeBuilder
 from penstock.actors.call.toolcalls import ToolCallAccumulator
 from penstock.errors import ApiError
-from penstock.events import ToolCallDelta, ToolCallStarted
+from penstock.events import ToolCallCompleted, ToolCallDelta, ToolCallStarted
 from penstock.ports import ErrorDelta, FinishDelta, KeepAlive, TextDelta, ToolCallFragment
 from tests.unit.flow.common import steps
 
@@ -307,3 +308,26 @@ def test_a_backslash_at_the_end_of_a_part_escapes_one_sign_of_the_next_however_o
         for part, is_closed in (('{"x": "a\\', False), ('"}', False), ('"}', True), ("{", False), ("}", True)):
             call.parts.append(part)
             assert [call.is_closed() for _ in range(ask)] == [is_closed] * ask
+
+
+def test_missing_arguments_are_an_empty_object_only_after_a_finish_reason() -> None:
+    accumulator = ToolCallAccumulator()
+    accumulator.feed(D(index=0, id="a", name="f"))
+    assert [call.arguments for call in accumulator.finish(is_finished=False)] == [None]
+    assert [call.arguments for call in accumulator.finish(is_finished=True)] == [{}]
+
+
+@pytest.mark.parametrize("is_finished", [True, False])
+def test_an_end_marker_alone_does_not_complete_a_call_without_arguments(is_finished: bool) -> None:
+    builder = OutcomeBuilder()
+    for delta in (D(index=0, id="a", name="f"), *([FinishDelta("stop", "stop")] if is_finished else [])):
+        builder.note(delta)
+    completed = builder.complete()[-1]
+    assert isinstance(completed, ToolCallCompleted)
+    assert completed.call.arguments == builder.outcome().tool_calls[0].arguments == ({} if is_finished else None)
+
+
+@pytest.mark.parametrize("index", [None, 1])
+def test_missing_arguments_may_be_those_of_a_call_without_a_name(index: int | None) -> None:
+    fragments = (D(index=index and 0, id="a", name="f"), D(index=index, id="b", arguments='{"x": 1}'))
+    assert calls(*fragments) == [("a", "f", None), ("b", "", {"x": 1})]
