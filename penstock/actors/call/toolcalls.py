@@ -113,12 +113,13 @@ class ToolCallAccumulator:
     [('add', {'x': 1})]
     """
 
-    __slots__ = ("_by_id", "_by_index", "_calls", "_progress", "_unreported")
+    __slots__ = ("_by_id", "_by_index", "_calls", "_ids", "_progress", "_unreported")
 
     def __init__(self) -> None:
         self._calls: list[_Call] = []
         self._by_index: dict[int, _Call] = {}
         self._by_id: dict[str, _Call] = {}
+        self._ids: set[str] = set()  # of the calls, so that no two have the same one
         self._unreported: list[_Call] = []  # have a name, and their start has not been reported
         self._progress: Progress = "continue"
 
@@ -152,7 +153,9 @@ class ToolCallAccumulator:
             call = _Call(len(self._calls))
             self._calls.append(call)
         if delta.id:
-            call.id = call.id or (f"{delta.id}_{call.place}" if is_new and delta.id in self._by_id else delta.id)
+            if not call.id:
+                call.id = self._free_id(delta.id, call)
+                self._ids.add(call.id)
             call.has_own_id = True
             self._by_id[delta.id] = call
         if delta.index is not None:
@@ -196,12 +199,20 @@ class ToolCallAccumulator:
     def _begin(self, call: _Call, events: list[ToolEvent]) -> None:
         call.is_reported = True
         call.id = self._id_of(call)
+        self._ids.add(call.id)
         events.append(ToolCallStarted(id=call.id, name=call.name, index=call.place))
         if call.parts:
             events.append(ToolCallDelta(index=call.place, text="".join(call.parts)))
 
     def _id_of(self, call: _Call) -> str:
-        return call.id or f"call_{call.place}"
+        return call.id or self._free_id(f"call_{call.place}", call)
+
+    def _free_id(self, wanted: str, call: _Call) -> str:
+        """The id that is wanted for a call, or with its number behind it, if another one has that."""
+        own, number = wanted, call.place
+        while own in self._ids:
+            own, number = f"{wanted}_{number}", number + 1
+        return own
 
     def complete(self, *, is_finished: bool = True) -> list[ToolEvent]:
         """End the answer, which is complete; returns the remaining events. ``is_finished`` as for `finish`."""

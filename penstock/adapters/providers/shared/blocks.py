@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
@@ -76,7 +77,7 @@ def place_of_call(ids: Sequence[str], name: str, calls: int) -> int | None:
     """The place of the call that a block belongs to; None: the message does not have it.
 
     Args:
-        ids: of the message's calls. A history may have put a number after the provider's own: ``"call_0_2"``.
+        ids: of the message's calls. Behind the provider's own there may be numbers: ``"call_0_2"``, ``"c_1_2"``.
         name: the id that the provider gave it; ``""`` if it gave none.
         calls: how many calls came up to the block: the last of them, unless its id is another one.
 
@@ -84,10 +85,8 @@ def place_of_call(ids: Sequence[str], name: str, calls: int) -> int | None:
     (0, 1)
     """
     place = calls - 1
-    if 0 <= place < len(ids):
-        given, _, number = ids[place].rpartition("_")
-        if name in ("", ids[place]) or (name == given and number.isdigit()):
-            return place
+    if 0 <= place < len(ids) and (name in ("", ids[place]) or re.fullmatch(rf"{re.escape(name)}(_\d+)+", ids[place])):
+        return place
     return next((at for at, own in enumerate(ids) if name and own == name), None)
 
 
