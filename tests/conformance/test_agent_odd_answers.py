@@ -8,13 +8,25 @@ from typing import Any
 
 import pytest
 
+from penstock.actors.agent.history import INTERRUPTED, NO_ANSWER
 from penstock.adapters.providers.anthropic.decoder import MessagesDecoder
-from penstock.errors import OptionError
-from penstock.events import ReasoningBlock, ServerToolResult, StreamCompleted
-from penstock.ports import BlockDelta, Delta, FinishDelta, KeepAlive, ReasoningBlockDelta, ToolCallFragment
+from penstock.errors import ContentFilterError, OptionError
+from penstock.events import MediaPart, ReasoningBlock, ServerToolCall, ServerToolResult, StreamCompleted
+from penstock.ports import (
+    BlockDelta,
+    Delta,
+    ErrorDelta,
+    EventDelta,
+    FinishDelta,
+    KeepAlive,
+    ReasoningBlockDelta,
+    ToolCallFragment,
+)
 from penstock.testing import ScriptedAttempt, SimulatedSystem
-from tests.conformance.agents import agent_on, ask, say
+from tests.conformance.agents import agent_on, ask, check_history, say
 from tests.conformance.common import assert_nothing_is_left
+
+PAUSE = FinishDelta("other", "pause_turn")
 
 
 @pytest.fixture
@@ -132,6 +144,47 @@ def test_a_call_whose_arguments_never_came_is_not_run_with_its_defaults(system: 
         assert agent.chat("Clean up").text == "Done."
         assert ran == runs
         assert len(script.asked) == 2
+
+
+@pytest.mark.parametrize(
+    ("media", "words"),
+    [
+        ([MediaPart(kind="image", data="aGk=")], "[picture]"),
+        ([MediaPart(kind="image", data="aGk="), MediaPart(kind="image", url="u")], "[picture] [picture]"),
+        ([MediaPart(kind="audio", data="aGk=")], "[sound]"),
+        ([MediaPart(kind="audio", data="aGk=", transcript="Good\nday. ")], "Good day."),
+        ([MediaPart(kind="video", url="u"), MediaPart(kind="file", url="u")], "[video] [file]"),
+        ([MediaPart(kind="image", data="aA==", is_partial=True)], NO_ANSWER),
+    ],
+)
+def test_an_answer_that_is_only_a_picture_is_an_answer(
+    system: SimulatedSystem, media: list[MediaPart], words: str
+) -> None:
+    agent, script = agent_on(system, say(*map(EventDelta, media)), say("Two."))
+    assert agent.chat("First?").text == ""
+    assert agent.chat("Second?").text == "Two."
+    assert script.asked[1][1]["content"] == words
+    check_history(agent.history)
+
+
+def test_a_picture_before_a_pause_is_told(system: SimulatedSystem) -> None:
+    paused = ScriptedAttempt((EventDelta(MediaPart(kind="image", data="aGk=")), PAUSE), finish=None)
+    agent, _ = agent_on(system, paused, ScriptedAttempt())
+    assert agent.chat("First?").text == ""
+    assert agent.history[-1]["content"] == "[picture]"
+
+
+@pytest.mark.parametrize(
+    "before", [MediaPart(kind="image", data="aGk="), ServerToolCall(id="s", name="web_search", input={})]
+)
+def test_a_turn_with_a_picture_or_a_search_stays_though_it_is_refused_then(
+    system: SimulatedSystem, before: Any
+) -> None:
+    refused = ScriptedAttempt((EventDelta(before), ErrorDelta(ContentFilterError(200, "blocked"))), finish=None)
+    agent, _ = agent_on(system, refused)
+    with pytest.raises(ContentFilterError):
+        agent.chat("First?")
+    assert [message["content"] for message in agent.history] == ["First?", INTERRUPTED]
 
 
 def test_a_subscriber_cannot_change_what_goes_back(system: SimulatedSystem) -> None:

@@ -23,7 +23,7 @@ import msgspec
 
 from penstock.config.surrogates import is_plain_json, mend_surrogates, replace_surrogates
 from penstock.errors import OptionError
-from penstock.events import ProviderBlock, ReasoningBlock, ToolCall
+from penstock.events import MediaKind, MediaPart, ProviderBlock, ReasoningBlock, ToolCall
 from penstock.ports.messages import check_depth, check_finite, check_message
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "Round",
     "answer_message",
     "distinct_calls",
+    "instead_of_words",
     "read_turns",
     "size_of",
     "user_message",
@@ -49,6 +50,13 @@ INTERRUPTED: Final = "[interrupted]"
 """The text of an answer that was cancelled or failed before it had words."""
 NO_ANSWER: Final = "[no answer]"
 """The text of an answer that was completed without words."""
+_MEDIA: Final[Mapping[MediaKind, str]] = {
+    "image": "[picture]",
+    "audio": "[sound]",
+    "video": "[video]",
+    "file": "[file]",
+}
+"""The text of an answer that is only this. No provider takes the thing itself in a message of the assistant's."""
 NOT_RUN: Final = "This call was not run, because the conversation was interrupted."
 UNKNOWN_END: Final = "This call was interrupted while it ran. Whether it has taken effect is not known."
 
@@ -123,6 +131,16 @@ def answer_message(
         return {"role": "assistant", "content": text} | _given_back(blocks, sealed)
     before = [msgspec.structs.replace(block, at=0) for block in sealed]  # the fallback is not to be cut by them
     return {"role": "assistant", "content": fallback} | _given_back(blocks, before)
+
+
+def instead_of_words(media: Sequence[MediaPart]) -> str:
+    """The text of an answer that was completed without words: what was spoken in ``media``, or what they are.
+
+    >>> instead_of_words([MediaPart(kind="image", data="aGk=")])
+    '[picture]'
+    """
+    told = [" ".join(part.transcript.split()) or _MEDIA[part.kind] for part in media]
+    return " ".join(told) or NO_ANSWER
 
 
 def _given_back(blocks: Sequence[ReasoningBlock], sealed: Sequence[ProviderBlock]) -> Message:

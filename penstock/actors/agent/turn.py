@@ -14,6 +14,7 @@ from penstock.actors.agent.history import (
     PastTurn,
     Round,
     answer_message,
+    instead_of_words,
 )
 from penstock.actors.agent.task import Job
 from penstock.actors.call.record import CallRecord
@@ -21,7 +22,7 @@ from penstock.actors.stream.messages import Complete, Fail
 from penstock.actors.stream.outcome import Outcome, joined
 from penstock.actors.stream.record import StreamRecord
 from penstock.errors import BadRequestError, ContentFilterError
-from penstock.events import StreamCompleted, StreamFailed, ToolCall, ToolResult
+from penstock.events import StreamCompleted, StreamFailed, TerminalEvent, ToolCall, ToolResult
 from penstock.ports import Tool
 
 __all__ = ["ToolRun", "Turn", "end_stream"]
@@ -114,7 +115,7 @@ class Turn:
         terminal = self.stream.log.terminal
         if not isinstance(terminal, StreamFailed) or self.rounds or self.calls:
             return False
-        if terminal.text or terminal.refusal or terminal.tool_calls:
+        if terminal.text or terminal.refusal or terminal.tool_calls or terminal.media or terminal.server_tools:
             return False
         return self.cannot_be_asked or isinstance(terminal.error, BadRequestError | ContentFilterError)
 
@@ -128,21 +129,23 @@ class Turn:
         if self.answer is not None and isinstance(terminal, StreamCompleted):
             whole = joined([*self.paused, self.answer])
             words = whole.text or terminal.refusal
-            return PastTurn(
-                [*messages, answer_message(words, NO_ANSWER, whole.reasoning_blocks, whole.provider_blocks)]
-            )
+            fallback = instead_of_words([part for piece in (*self.paused, self.answer) for part in piece.media])
+            return PastTurn([*messages, answer_message(words, fallback, whole.reasoning_blocks, whole.provider_blocks)])
         # The pieces of a paused message are part of the words, unless the calls at its end have them.
         rounds = self.stream.rounds if self.calls else self.stream.rounds[: len(self.stream.rounds) - len(self.paused)]
         words = terminal.text[sum(len(outcome.text) for outcome in rounds) :]
-        fallback = NO_ANSWER if isinstance(terminal, StreamCompleted) else INTERRUPTED
-        return PastTurn([*messages, answer_message(words, fallback)])
+        return PastTurn([*messages, answer_message(words, _fallback(terminal))])
 
     def past_words(self) -> PastTurn:
         """The message and the words of the answer, without calls and blocks; see `past`."""
         terminal = self.stream.log.terminal
         assert terminal is not None
-        fallback = NO_ANSWER if isinstance(terminal, StreamCompleted) else INTERRUPTED
-        return PastTurn([self.message, answer_message(terminal.text, fallback)])
+        return PastTurn([self.message, answer_message(terminal.text, _fallback(terminal))])
+
+
+def _fallback(terminal: TerminalEvent) -> str:
+    """What stands for the words of an answer that has none, if it ended before the model did."""
+    return NO_ANSWER if isinstance(terminal, StreamCompleted) else INTERRUPTED
 
 
 def end_stream(stream: StreamRecord, ending: Complete | Fail) -> None:
