@@ -283,3 +283,32 @@ def test_custom_calls_keep_their_form_and_other_types_become_functions() -> None
     shell = {**call("c2"), "type": "local_shell"}
     message = {"role": "assistant", "content": None, "tool_calls": [custom, shell, {**call("c3"), "is_server": True}]}
     assert sent(message)["tool_calls"] == [custom, call("c2")]
+
+
+SIGNED = [
+    {"type": "reasoning.text", "text": "hm", "signature": "s1", "id": "r1"},
+    {"type": "reasoning.summary", "summary": "so", "signature": "s2"},
+    {"type": "reasoning.encrypted", "data": "s3", "id": "r3"},
+]
+
+
+def test_reasoning_blocks_go_back_to_the_chat_provider_that_signed_them() -> None:
+    made = [
+        delta.block
+        for entry in SIGNED
+        for delta in decode(details(entry), choice({"content": "Hi"}, "stop"))
+        if isinstance(delta, ReasoningBlockDelta)
+    ]
+    given = [msgspec.structs.replace(block, provider="router") for block in made]
+    others = [msgspec.structs.replace(block, provider="other") for block in made]
+    foreign = ReasoningBlock(kind="thinking", signature="s", provider="router")
+    for form in (list, lambda blocks: list(map(msgspec.to_builtins, blocks))):
+        message = {"role": "assistant", "content": "Hi", "reasoning_blocks": form([*others, *given, foreign])}
+        assert sent(message) == {"role": "assistant", "content": "Hi", "reasoning_details": SIGNED}
+    sealed = {"provider": "router", "data": SIGNED[0], "at": 0, "calls": 0}
+    message = {"role": "assistant", "content": "Hi", "reasoning_blocks": given, "provider_blocks": [sealed]}
+    assert sent(message)["reasoning_details"] == SIGNED[:1]
+    assert sent({"role": "assistant", "content": "Hi", "reasoning_blocks": others}) == {
+        "role": "assistant",
+        "content": "Hi",
+    }
