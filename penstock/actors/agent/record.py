@@ -310,6 +310,7 @@ class AgentRecord:
             if not turn.is_settled:
                 turn.stream.rounds.append(outcome)
                 turn.paused.append(outcome)
+                turn.pauses += 1
 
     def set_result(self, turn: Turn, call: ToolRun, result: ToolResult, by: ProcessRef) -> None:
         """Set the result of a call, unless it has one or the turn is settled."""

@@ -69,6 +69,7 @@ class Turn:
         "loop",
         "message",
         "paused",
+        "pauses",
         "rounds",
         "stream",
         "used_ids",
@@ -83,6 +84,7 @@ class Turn:
         self.rounds: list[Round] = []  # the rounds whose calls all have results
         self.calls: list[ToolRun] = []  # the calls of the round under way
         self.paused: list[Outcome] = []  # the pieces of the message under way that the provider has paused
+        self.pauses = 0  # how many times the provider has paused in all
         self.answer: Outcome | None = None  # the outcome of the last round, which ends the turn
         self.cannot_be_asked = False  # no request could be made of the message
         self.used_ids: set[str] = set()
