@@ -535,6 +535,22 @@ def test_a_turn_that_pauses_for_ever_ends_in_an_error() -> None:
         assert agent.history[-1]["content"] == "aaaa"
 
 
+def test_pauses_count_as_rounds_in_all_of_the_turn() -> None:
+    with SimulatedSystem(1) as system:
+        paused = ended("p", finish=PAUSE)
+        calling = [
+            ended(
+                ToolCallFragment(index=0, id=f"c{n}", name="f", arguments="{}"), finish=FinishDelta("tool_calls", "t")
+            )
+            for n in range(3)
+        ]
+        provider = ScriptedProvider(paused, paused, calling[0], paused, calling[1], calling[2])
+        agent = system.agent(model="m", provider=provider, tools=[f], max_tool_rounds=4)
+        with pytest.raises(penstock.ToolRoundsExceeded):
+            agent.chat("x", timeout=20)
+        assert provider.requests == 5
+
+
 def test_a_paused_turn_that_goes_on_to_call_a_tool_is_one_round() -> None:
     with SimulatedSystem(1) as system:
         provider = ScriptedProvider(
@@ -640,7 +656,7 @@ def test_a_tool_runs_calls_of_its_type_and_no_others() -> None:
             message["tool_call_id"]: message["content"] for message in agent.history if message["role"] == "tool"
         }
         assert (results["a"], results["b"]) == ("applied", "ran")
-        assert "There is no tool 'patch'" in results["c"]
+        assert results["c"] == "The tool 'patch' is of type 'custom'; it cannot be called as 'function'."
         assert "There is no tool 'computer'" in results["d"]
 
 

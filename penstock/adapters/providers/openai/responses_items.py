@@ -103,7 +103,7 @@ def is_for_client(item: Mapping[str, Any]) -> bool:
     """
     kind = text_of(item.get("type"))
     if kind == "custom_tool_call":
-        return not (item.get("name") in _XAI_SEARCHES and text_of(item.get("call_id")).startswith("xs_"))
+        return not (text_of(item.get("name")) in _XAI_SEARCHES and text_of(item.get("call_id")).startswith("xs_"))
     if kind == "shell_call":
         environment = item.get("environment")
         return not isinstance(environment, Mapping) or environment.get("type") in (None, "local")

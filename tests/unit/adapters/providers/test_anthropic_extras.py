@@ -683,3 +683,20 @@ def test_half_a_character_anywhere_else_can_be_written_as_json() -> None:
     deltas, decoder = _decoded([sse(message)])
     msgspec.json.encode([deltas, decoder.model])
     assert decoder.skipped == 0
+
+
+def test_half_a_character_at_the_end_of_a_cited_text_comes_before_the_citation() -> None:
+    cited = piece(0, type="citations_delta", citation={"type": "web_search_result_location", "url": "https://x"})
+    deltas = told(
+        head(),
+        start(0, type="text", text=""),
+        cited,
+        piece(0, type="text_delta", text="ab\ud83d"),
+        stop(0),
+        end("end_turn"),
+    )
+    citation = CitationDelta(Citation(kind="url", url="https://x"), is_of_block=True)
+    assert [d for d in _joined(deltas) if isinstance(d, (TextDelta, CitationDelta))] == [
+        TextDelta("ab\ufffd"),
+        citation,
+    ]
