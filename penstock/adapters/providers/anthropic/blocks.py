@@ -74,7 +74,7 @@ class ContentBlocks:
         self.model: str | None = None
         self._skip = skip
         self._had_text = False  # in an earlier part
-        self._last = ""  # the type of the block that began last
+        self._last, self._last_index = "", 0  # the type of the block that began last, and its index
         self._thoughts: dict[int, _Thought] = {}
         self._open: dict[int, _Block] = {}
         self._streamed: set[int] = set()  # indices of calls with arguments in fragments
@@ -149,6 +149,7 @@ class ContentBlocks:
         """
         kind = text_of(block.get("type"))
         self._tell_citations(out)
+        self._close_last(index, out)
         if kind == "text":
             self._start_text(block, out)
         elif kind == "thinking":
@@ -172,7 +173,7 @@ class ContentBlocks:
                 self.model = replace_surrogates(text_of(to.get("model"))) or self.model
         else:
             self._skip(kind or "content_block_start", event, out)
-        self._last = kind
+        self._last, self._last_index = kind, index
 
     def _start_text(self, block: dict[str, Any], out: list[Delta]) -> None:
         """Begin a block of text. Directly after another one it continues the text: citations make such borders."""
@@ -249,9 +250,22 @@ class ContentBlocks:
         else:
             self._tell_call(block, out)
 
-    def end(self, out: list[Delta]) -> None:
-        """End the message: report what waits for the end of a text."""
+    def end(self, out: list[Delta], *, is_whole: bool = False) -> None:
+        """End the message: report what waits for the end of a text.
+
+        ``is_whole``: it was not cut off, so blocks whose end has not been sent are complete.
+        """
         self._tell_citations(out)
+        for index in sorted({*self._thoughts, *self._open}) if is_whole else ():
+            self.stop(index, out)
+
+    def _close_last(self, index: int, out: list[Delta]) -> None:
+        """End the block that began last, if it has all it needs: some servers do not send the end of a block."""
+        last = self._last_index
+        thought, block = self._thoughts.get(last), self._open.get(last)
+        is_signed = thought is not None and bool(thought.signature)
+        if last != index and (is_signed or (block is not None and _is_complete("".join(block.pieces)))):
+            self.stop(last, out)
 
     def _tell_citations(self, out: list[Delta]) -> None:
         out += [CitationDelta(citation, is_of_block=True) for citation in self._citations]
@@ -280,6 +294,13 @@ def _tell_thought(thought: _Thought, out: list[Delta]) -> None:
     text, signature = replace_surrogates("".join(thought.pieces)), replace_surrogates(thought.signature)
     out.append(ReasoningBlockDelta(ReasoningBlock(kind="thinking", text=text, signature=signature)))
     out.append(BlockDelta({"type": "thinking", "thinking": text, "signature": signature}))
+
+
+def _is_complete(arguments: str) -> bool:
+    try:
+        return isinstance(decode_json(arguments), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _parsed(raw: str) -> object:
