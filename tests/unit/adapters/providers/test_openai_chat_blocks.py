@@ -312,3 +312,58 @@ def test_reasoning_blocks_go_back_to_the_chat_provider_that_signed_them() -> Non
         "role": "assistant",
         "content": "Hi",
     }
+
+
+def entry(kind: str, index: int | None = None, **fields: str) -> dict[str, Any]:
+    return {"type": f"reasoning.{kind}", **({} if index is None else {"index": index}), **fields}
+
+
+@pytest.mark.parametrize(
+    ("fragments", "expected"),
+    [
+        (
+            [entry("text", 0, text="a"), entry("encrypted", 1, data="E"), entry("text", 0, text="b", signature="S")],
+            [entry("text", 0, text="ab", signature="S"), entry("encrypted", 1, data="E")],
+        ),
+        (
+            [
+                entry("text", 0, text="a"),
+                entry("text", 1, text="x"),
+                entry("text", 0, text="b"),
+                entry("text", 1, text="y"),
+            ],
+            [entry("text", 0, text="ab"), entry("text", 1, text="xy")],
+        ),
+        (
+            [entry("text", text="a"), entry("encrypted", data="E"), entry("text", text="b")],
+            [entry("text", text="a"), entry("encrypted", data="E"), entry("text", text="b")],
+        ),
+        (
+            [entry("text", 0, text="a", signature="S"), entry("text", 0, text="b"), entry("text", 1, text="c")],
+            [entry("text", 0, text="a", signature="S"), entry("text", 0, text="b"), entry("text", 1, text="c")],
+        ),
+    ],
+)
+def test_fragments_find_their_entry_by_its_index(fragments: list[Any], expected: list[Any]) -> None:
+    for chunks in ([details(one) for one in fragments], [details(*fragments)]):
+        deltas = decode(*chunks, choice({"content": "Hi"}, "stop"))
+        assert blocks(deltas) == expected
+        seals = [delta.block.signature for delta in deltas if isinstance(delta, ReasoningBlockDelta)]
+        assert seals == [
+            one.get("signature", one.get("data")) for one in expected if "S" in str(one) or "E" in str(one)
+        ]
+
+
+def test_a_sealed_entry_is_told_before_the_next_one_is_complete() -> None:
+    first, second = entry("text", 0, text="a", signature="S"), entry("text", 1, text="b")
+    deltas = decode(details(first), details(second), choice({"content": "Hi"}, "stop"))
+    order = [type(delta).__name__ for delta in deltas if not isinstance(delta, (TextDelta, FinishDelta))]
+    assert order.index("ReasoningBlockDelta") < len(order) - 2
+
+
+def test_entries_without_end_are_not_kept_without_end() -> None:
+    fragments = [entry("text", index, text=str(index)) for index in range(100)]
+    decoder = ChatDecoder(1_000_000)
+    told = [delta for one in fragments for delta in decoder.feed(sse(details(one)))]
+    assert len(blocks(told)) > 80
+    assert blocks(told + decoder.feed(sse(choice({"content": "Hi"}, "stop")))) == fragments
