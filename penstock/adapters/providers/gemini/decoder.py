@@ -66,6 +66,9 @@ _OF_CANDIDATE: Final = frozenset(
 )
 """Fields that are understood. Others are no surprise, but ``raw="unknown"`` passes them on."""
 
+_OF_OTHERS: Final = frozenset({"content", "index", "finishReason"})
+"""Fields that are read of every candidate; the others of candidate 0 only."""
+
 
 class _Candidate:
     """The state of one of the answers."""
@@ -230,7 +233,13 @@ class GeminiDecoder(EventDecoder):
             self._unfinished -= candidate.finish is None
             _read_finish(reason, candidate, deltas)
         self.finished = 0 in self._candidates and not self._unfinished
-        out.extend(deltas if index == 0 else _choice_deltas(index, deltas))
+        if index == 0:
+            out += deltas
+            return index
+        said = _choice_deltas(index, deltas)
+        out += said
+        if self._raw == "unknown" and (len(said) < len(deltas) or wire.keys() - _OF_OTHERS):
+            out.append(EventDelta(ProviderEvent(type="candidate", payload=plain_json(wire))))
         return index
 
     def _read_content(self, content: object, parts: Parts, out: list[Delta]) -> None:

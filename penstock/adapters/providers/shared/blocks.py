@@ -85,8 +85,10 @@ def place_of_call(ids: Sequence[str], name: str, calls: int) -> int | None:
     (0, 1)
     """
     place = calls - 1
-    if 0 <= place < len(ids) and (name in ("", ids[place]) or re.fullmatch(rf"{re.escape(name)}(_[1-9]\d*)+", ids[place])):
-        return place
+    if 0 <= place < len(ids):
+        numbered = re.compile(rf"{re.escape(name)}(_[1-9]\d*)*")
+        if not name or numbered.fullmatch(ids[place]):
+            return place
     return next((at for at, own in enumerate(ids) if name and own == name), None)
 
 

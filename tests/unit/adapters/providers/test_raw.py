@@ -145,3 +145,31 @@ def test_half_a_character_in_a_type_is_replaced(raw: str) -> None:
     decoder = MessagesDecoder(LIMIT, raw)  # type: ignore[arg-type]
     deltas = decoder.feed(b'data: {"type": "new\\ud83d"}\n\n')
     assert [delta.event.type for delta in deltas if is_raw(delta)] == ["new\ufffd"]  # type: ignore[union-attr]
+
+
+OTHER_CHOICES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "chat": (
+        {"choices": [{"index": 1, "delta": {"content": "b"}}]},
+        {"choices": [{"index": 1, "delta": {"content": "b", "annotations": [{"type": "url_citation"}]}}]},
+    ),
+    "gemini": (
+        {"candidates": [{"index": 1, "content": {"parts": [{"text": "b"}]}}]},
+        {"candidates": [{"index": 1, "content": {"parts": [{"text": "b"}, {"executableCode": {"code": "1"}}]}}]},
+    ),
+}
+MORE: dict[str, dict[str, Any]] = {
+    "chat": {"choices": [{"index": 1, "delta": {"content": "b"}, "logprobs": {"content": [{"token": "b"}]}}]},
+    "gemini": {"candidates": [{"index": 1, "content": {"parts": [{"text": "b"}]}, "groundingMetadata": {"a": 1}}]},
+}
+
+
+@pytest.mark.parametrize("api", OTHER_CHOICES)
+def test_what_only_the_first_choice_has_events_for_is_passed_on_as_it_came(api: str) -> None:
+    plain, full = OTHER_CHOICES[api]
+    for chunk, is_passed_on in ((plain, False), (full, True), (MORE[api], True)):
+        body = b"data: " + json.dumps(chunk).encode() + b"\n\n"
+        for raw in ("none", "unknown"):
+            decoder = DECODERS[api][0](LIMIT, raw)
+            found = [d.event.payload for d in decoded(decoder, body, 1_000) if is_raw(d)]  # type: ignore[union-attr]
+            assert found == (next(iter(chunk.values())) if is_passed_on and raw == "unknown" else [])
+            assert decoder.skipped == 0
