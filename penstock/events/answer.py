@@ -174,7 +174,7 @@ class Logprobs(Envelope, frozen=True, kw_only=True):
 class ReasoningBlockClosed(Envelope, frozen=True, kw_only=True):
     """A signed or encrypted piece of reasoning is complete.
 
-    Given by Anthropic (``thinking``, ``redacted_thinking``), the Responses API (``reasoning`` items with
+    Given by Anthropic (``thinking``, ``redacted_thinking``), the Responses API (``reasoning`` items with an id or
     ``encrypted_content``), Gemini (``thoughtSignature``) and OpenRouter and its like (``reasoning_details``).
     Its text, if any, has come as tokens of kind ``"reasoning"``.
     The whole block is in the terminal event's ``reasoning_blocks``, at the same ``index``.

@@ -58,6 +58,7 @@ def _message(message: Any, provider: str) -> Any:
         return message
     blocks = own_blocks(message, provider) or ()
     signed = () if blocks else parse_reasoning_blocks(message, _ENTRIES, provider)
+    signed = [block for block in signed if not provider or block.provider]  # OpenAI itself refuses the field
     message = _openai_fields(message)
     entries = [dict(block.data) for block in blocks if text_of(block.data.get("type")).startswith(ENTRY_TYPES)]
     entries += map(_entry, signed)
