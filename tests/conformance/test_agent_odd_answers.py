@@ -59,6 +59,26 @@ def test_an_infinite_number_in_a_block_goes_back_as_null(system: SimulatedSystem
     system.agent("b", model="m", provider=script, history=json.loads(json.dumps(agent.history)))
 
 
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e400"])
+def test_a_call_with_an_infinite_number_is_not_run_and_the_conversation_goes_on(
+    system: SimulatedSystem, number: str
+) -> None:
+    ran: list[float] = []
+
+    def wait(seconds: float) -> str:
+        """Wait."""
+        ran.append(seconds)
+        return "done"
+
+    agent, script = agent_on(
+        system, ask(("c", "wait", f'{{"seconds": {number}}}')), say("One."), say("Two."), tools=[wait]
+    )
+    assert [agent.chat(word).text for word in ("First?", "Second?")] == ["One.", "Two."]
+    assert ran == []
+    assert script.asked[1][1]["tool_calls"][0]["function"]["arguments"] == "{}"
+    assert "not strict JSON" in script.asked[1][2]["content"]
+
+
 def test_an_infinite_number_of_a_users_provider_goes_back_as_null_too(system: SimulatedSystem) -> None:
     odd = ReasoningBlockDelta(ReasoningBlock(kind="k", text="caf\ud83d", signature="s"))
     agent, script = agent_on(system, say("One.", odd, BlockDelta({"n": float("nan"), "t": "\ud83d"})), say("Two."))

@@ -11,11 +11,9 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-import msgspec
-
 from penstock.adapters.providers.gemini.parts import SIGNATURE, THOUGHT
 from penstock.adapters.providers.gemini.returned import in_order, made_by_others, returned_parts
-from penstock.adapters.providers.shared.json_values import text_of
+from penstock.adapters.providers.shared.json_values import parse_shallow, text_of
 from penstock.adapters.providers.shared.messages import (
     NamedTool,
     RequestedCall,
@@ -215,8 +213,8 @@ def _response(content: object) -> dict[str, Any]:
         return dict(content)
     text = content_text(content)
     try:
-        value = msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        value = parse_shallow(text)
+    except ValueError:
         value = text
     return value if isinstance(value, dict) else {"output": text}
 

@@ -17,6 +17,7 @@ __all__ = [
     "count_of",
     "decode_json",
     "json_text",
+    "parse_shallow",
     "plain_json",
     "short_text",
     "text_of",
@@ -185,6 +186,21 @@ def decode_json(data: str) -> object:
         return _decode(data)
     except msgspec.DecodeError:
         return json.loads(data, strict=False)
+
+
+def parse_shallow(text: str) -> object:
+    """Parse JSON that becomes a part of a request, which is nested more deeply than it.
+
+    Raises:
+        ValueError: it is not JSON, or is nested more deeply than `MOST_LEVELS`.
+    """
+    try:
+        value = _decode(text)
+        if text.count("[") + text.count("{") > MOST_LEVELS:
+            _plain(value, MOST_LEVELS)
+    except (UnicodeError, RecursionError):
+        raise ValueError("it is nested too deeply, or cannot be encoded") from None
+    return value
 
 
 def json_text(value: object) -> str:
