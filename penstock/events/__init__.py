@@ -23,7 +23,7 @@ from penstock.events.answer import (
     ServerToolResult,
     TokenLogprob,
 )
-from penstock.events.frozen import FrozenDict, FrozenList, freeze
+from penstock.events.frozen import FrozenDict, FrozenJson, FrozenList, freeze
 from penstock.events.stream import (
     Disconnected,
     Event,
@@ -74,6 +74,7 @@ __all__ = [
     "Event",
     "FinishReason",
     "FrozenDict",
+    "FrozenJson",
     "FrozenList",
     "Logprobs",
     "MediaKind",

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import operator
 from typing import Any, NoReturn
 
-__all__ = ["FrozenDict", "FrozenList", "freeze"]
+__all__ = ["FrozenDict", "FrozenJson", "FrozenList", "freeze"]
 
 
 class FrozenDict(dict[str, Any]):
@@ -22,8 +21,17 @@ class FrozenDict(dict[str, Any]):
         return FrozenDict, (dict(self),)
 
 
+class FrozenJson(FrozenDict):
+    """A read-only dict whose values are read-only at all levels. Made by `freeze`."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> tuple[type[FrozenJson], tuple[dict[str, Any]]]:
+        return FrozenJson, (dict(self),)
+
+
 class FrozenList(list[Any]):
-    """A read-only list, equal to a list with the same items; ``list(frozen)`` is a copy that can be changed."""
+    """A read-only list of values that are read-only at all levels; equal to a list with the same items."""
 
     __slots__ = ()
 
@@ -49,14 +57,8 @@ def freeze(value: Any) -> Any:
         RecursionError: it is nested too deeply.
     """
     kind = type(value)
-    if kind is dict:
-        return FrozenDict({name: freeze(item) for name, item in value.items()})
-    if kind is list:
-        return FrozenList(map(freeze, value))
-    if kind is FrozenDict:
-        items = {name: freeze(item) for name, item in value.items()}
-        return value if all(item is value[name] for name, item in items.items()) else FrozenDict(items)
-    if kind is FrozenList:
-        frozen = [freeze(item) for item in value]
-        return value if all(map(operator.is_, frozen, value)) else FrozenList(frozen)
-    return value
+    if kind is FrozenJson or kind is FrozenList:
+        return value
+    if kind is dict or kind is FrozenDict:
+        return FrozenJson({name: freeze(item) for name, item in value.items()})
+    return FrozenList(map(freeze, value)) if kind is list else value

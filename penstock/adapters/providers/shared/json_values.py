@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from penstock.adapters.providers.shared.surrogates import replace_surrogates
-from penstock.events import FrozenDict, FrozenList, Usage
+from penstock.events import FrozenDict, FrozenJson, FrozenList, Usage
 
 __all__ = [
     "MOST_LEVELS",
@@ -139,6 +139,7 @@ def _first(counts: Mapping[str, Any], *names: str) -> int | None:
 
 MOST_LEVELS: Final = 200
 """How deeply JSON of a provider may be nested that is told or given back; the parsers take five times as much."""
+_SIMPLE: Final = frozenset({int, bool, type(None)})
 _TOO_DEEP: Final = "[nested too deeply]"
 
 
@@ -159,17 +160,26 @@ def plain_json(value: object) -> Any:
 
 def _plain(value: Any, levels: int) -> Any:
     kind = type(value)
+    if kind in _SIMPLE:
+        return value
     if kind is str:
         return value if value.isascii() else replace_surrogates(value)
-    if kind is dict or kind is FrozenDict:
-        if not levels:
-            raise RecursionError
-        return FrozenDict({_plain(name, levels): _plain(item, levels - 1) for name, item in value.items()})
-    if kind is list or kind is FrozenList:
-        if not levels:
-            raise RecursionError
-        return FrozenList([_plain(item, levels - 1) for item in value])
-    return None if kind is float and not isfinite(value) else value
+    if kind is float:
+        return value if isfinite(value) else None
+    if kind is FrozenJson or kind is FrozenList:  # made here; it may stand a few levels deeper now
+        return value
+    if not levels:
+        raise RecursionError
+    levels -= 1
+    if kind is list:
+        return FrozenList([_plain(item, levels) for item in value])
+    made = {}
+    for name, item in value.items():
+        of = type(item)
+        if of not in _SIMPLE and not (of is str and item.isascii()):  # most are: the quick way
+            item = _plain(item, levels)
+        made[name if name.isascii() else replace_surrogates(name)] = item
+    return FrozenJson(made)
 
 
 _decode = msgspec.json.Decoder().decode
