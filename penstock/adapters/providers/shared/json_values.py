@@ -147,7 +147,8 @@ def plain_json(value: object) -> Any:
     r"""A value that came from `decode_json` as events and later requests can contain it: read-only at all levels.
 
     U+FFFD stands in the place of lone surrogates, in names too, and None for NaN and infinity, which JSON does not
-    have. What is nested more deeply than `MOST_LEVELS` is the text ``"[nested too deeply]"`` as a whole.
+    have. Tuples count as lists. What is nested more deeply than `MOST_LEVELS` is the text ``"[nested too deeply]"`` as
+    a whole.
 
     >>> plain_json({"caf\udce9": [float("nan")]})
     {'caf\ufffd': [None]}
@@ -171,7 +172,7 @@ def _plain(value: Any, levels: int) -> Any:
     if not levels:
         raise RecursionError
     levels -= 1
-    if kind is list:
+    if kind is list or kind is tuple:
         return FrozenList([_plain(item, levels) for item in value])
     made = {}
     for name, item in value.items():

@@ -124,6 +124,11 @@ def test_an_infinite_number_in_an_event_is_null_in_its_payload(api: str, number:
         assert [None] in payloads[0].values()
 
 
+def test_a_payload_may_be_put_together_of_others() -> None:
+    part = plain_json({"a": [float("nan")]})
+    assert plain_json((part, {"b": part, "c": ("\ud83d",)})) == [{"a": [None]}, {"b": {"a": [None]}, "c": ["\ufffd"]}]
+
+
 def test_a_payload_that_is_nested_too_deeply_is_left_out() -> None:
     for levels, is_kept in ((MOST_LEVELS, True), (MOST_LEVELS + 1, False)):
         nested: Any = 1
