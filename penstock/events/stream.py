@@ -17,13 +17,13 @@ from penstock.events.answer import (
     ServerToolResult,
     TokenLogprob,
 )
+from penstock.events.frozen import FrozenDict
 from penstock.events.tools import ToolEvent, ToolResult
 from penstock.events.values import (
     AnswerPart,
     Choice,
     Cost,
     FinishReason,
-    FrozenDict,
     Phase,
     ProviderBlock,
     ReasoningBlock,

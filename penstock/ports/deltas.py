@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 import msgspec
+from msgspec.structs import force_setattr
 
 from penstock.errors import ProviderError
 from penstock.events import (
@@ -25,6 +26,7 @@ from penstock.events import (
     ServerToolResult,
     TokenKind,
     Usage,
+    freeze,
 )
 
 __all__ = [
@@ -121,11 +123,17 @@ class BlockDelta(msgspec.Struct, frozen=True):
 
     data: Mapping[str, Any]
 
+    def __post_init__(self) -> None:
+        force_setattr(self, "data", freeze(self.data))
+
 
 class MetadataDelta(msgspec.Struct, frozen=True):
     """What the provider says of the answer as a whole. A later value replaces an earlier one of the same name."""
 
     values: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        force_setattr(self, "values", freeze(self.values))
 
 
 class ReasoningBlockDelta(msgspec.Struct, frozen=True, gc=False):

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from penstock.actors.call.usage import count_characters
 from penstock.actors.stream.outcome import Outcome, add_costs, add_usages, all_rounds
 from penstock.adapters.providers.anthropic.decoder import MessagesDecoder
 from penstock.adapters.providers.gemini.decoder import GeminiDecoder
@@ -159,3 +160,14 @@ def test_a_broken_rate_is_named(text: str, field: str, tmp_path: Path) -> None:
     with pytest.raises(OptionError) as caught:
         PriceTable.load(path)
     assert caught.value.field == field
+
+
+def test_what_is_sealed_does_not_count_as_text() -> None:
+    sealed = {"provider": "p", "data": {"type": "t", "content": [{"encrypted_content": "E" * 1_000_000}]}}
+    thought = {"kind": "thinking", "text": "hm", "signature": "E" * 1_000_000}
+    call = {"id": "c", "function": {"name": "f", "arguments": "{}"}, "signature": "E" * 1_000_000}
+    plain = {"role": "assistant", "content": "ok", "tool_calls": [{**call, "signature": ""}]}
+    full = {**plain, "tool_calls": [call], "provider_blocks": [sealed], "reasoning_blocks": [thought]}
+    item = {"type": "reasoning", "id": "rs_1", "encrypted_content": "E" * 1_000_000}
+    assert count_characters([full]) == count_characters([plain])
+    assert count_characters([item]) == len("reasoningrs_1")

@@ -235,7 +235,7 @@ class OutcomeBuilder:
         """Note that the answer is complete; returns the remaining events of its function calls."""
         with self._lock:
             self._is_complete = True
-            return self._calls.complete()
+            return self._calls.complete(is_finished=self.is_finished)
 
     def outcome(self) -> Outcome:
         """The outcome so far. Any thread."""
@@ -244,7 +244,7 @@ class OutcomeBuilder:
             outcome = Outcome(
                 finish_reason=self._finish.reason or "stop",
                 raw_finish_reason=self._finish.raw,
-                tool_calls=self._calls.finish(is_whole=self.is_whole),
+                tool_calls=self._calls.finish(is_whole=self.is_whole, is_finished=self.is_finished),
                 usage=self.usage,
                 model=self.model,
                 reasoning_blocks=tuple(self._blocks),

@@ -121,12 +121,13 @@ class ToolCallAccumulator:
     [('add', {'x': 1})]
     """
 
-    __slots__ = ("_by_id", "_by_index", "_calls", "_progress", "_unreported", "client_calls", "size")
+    __slots__ = ("_by_id", "_by_index", "_calls", "_ids", "_progress", "_unreported", "client_calls", "size")
 
     def __init__(self) -> None:
         self._calls: list[_Call] = []
         self._by_index: dict[int, _Call] = {}
         self._by_id: dict[str, _Call] = {}
+        self._ids: set[str] = set()  # of the calls, so that no two have the same one
         self._unreported: list[_Call] = []  # have a name, and their start has not been reported
         self._progress: Progress = "continue"
         self.client_calls = 0
@@ -160,7 +161,9 @@ class ToolCallAccumulator:
             self._calls.append(call)
             self.client_calls += 1
         if delta.id:
-            call.id = call.id or (f"{delta.id}_{call.place}" if is_new and delta.id in self._by_id else delta.id)
+            if not call.id:
+                call.id = self._free_id(delta.id, call)
+                self._ids.add(call.id)
             call.has_own_id = True
             self._by_id[delta.id] = call
         if delta.index is not None:
@@ -207,21 +210,31 @@ class ToolCallAccumulator:
     def _begin(self, call: _Call, events: list[ToolEvent]) -> None:
         call.is_reported = True
         call.id = self._id_of(call)
+        self._ids.add(call.id)
         events.append(ToolCallStarted(id=call.id, name=call.name, index=call.place))
         if call.parts:
             events.append(ToolCallDelta(index=call.place, text="".join(call.parts)))
 
     def _id_of(self, call: _Call) -> str:
-        return call.id or f"call_{call.place}"
+        return call.id or self._free_id(f"call_{call.place}", call)
 
-    def complete(self) -> list[ToolEvent]:
-        """End the answer, which is complete; returns the remaining events."""
+    def _free_id(self, wanted: str, call: _Call) -> str:
+        """The id that is wanted for a call, or with its number behind it, if another one has that."""
+        own, number = wanted, call.place
+        while own in self._ids:
+            own, number = f"{wanted}_{number}", number + 1
+        return own
+
+    def complete(self, *, is_finished: bool = True) -> list[ToolEvent]:
+        """End the answer, which is complete; returns the remaining events. ``is_finished`` as for `finish`."""
         events: list[ToolEvent] = []
         for call in self._calls:
             if not call.is_reported:
                 self._begin(call, events)
         self._unreported = []
-        events += (ToolCallCompleted(index=place, call=call) for place, call in enumerate(self.finish()))
+        events += (
+            ToolCallCompleted(index=place, call=call) for place, call in enumerate(self.finish(is_finished=is_finished))
+        )
         return events
 
     def _find(self, delta: ToolCallFragment) -> _Call | None:
@@ -247,21 +260,27 @@ class ToolCallAccumulator:
             return None  # only the second name marks a new call
         return self._calls[-1] if self._calls else None
 
-    def finish(self, *, is_whole: bool = True) -> tuple[ToolCall, ...]:
+    def finish(self, *, is_whole: bool = True, is_finished: bool | None = None) -> tuple[ToolCall, ...]:
         """The calls. ``arguments`` is None if they are not complete JSON; ``arguments_raw`` has them as received.
 
         Those of a call of type ``"custom"`` are free text. No arguments at all, or ``null``, count as ``{}`` if the
-        answer is whole. Otherwise they may just not have come, and ``arguments`` is None. A call without an id gets one
-        from its index.
-        """
-        return tuple(self._finish(call, is_whole) for call in self._calls)
+        model has finished, unless there is a call without a name, which may have the arguments. Otherwise they may just
+        not have come, and ``arguments`` is None. A call without an id gets one from its index.
 
-    def _finish(self, call: _Call, is_whole: bool) -> ToolCall:
+        Args:
+            is_whole: whether the answer has come to its end.
+            is_finished: whether a finish reason has come; None: as ``is_whole``.
+        """
+        can_be_empty = is_whole if is_finished is None else is_finished
+        can_be_empty = can_be_empty and all(call.name for call in self._calls)
+        return tuple(self._finish(call, is_whole, can_be_empty) for call in self._calls)
+
+    def _finish(self, call: _Call, is_whole: bool, can_be_empty: bool) -> ToolCall:
         raw = "".join(call.parts)
         if call.type == "custom":  # free text
             arguments: object = raw if is_whole else None
         elif raw.strip() in ("", "null"):
-            arguments = {} if is_whole else None
+            arguments = {} if can_be_empty else None
         else:
             arguments = _parse(raw)
         return ToolCall(

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.actors.call import toolcalls
+from penstock.actors.call.answer import OutcomeBuilder
 from penstock.actors.call.toolcalls import ToolCallAccumulator
 from penstock.errors import ApiError
 from penstock.events import ToolCallCompleted, ToolCallDelta, ToolCallStarted, ToolEvent
@@ -482,3 +483,50 @@ def test_white_space_alone_is_no_arguments_for_a_fragment_with_a_new_id(first: s
     ):
         calls.feed(fragment)
     assert [call.name for call in calls.finish()] == ["f", ""]
+
+
+def test_missing_arguments_are_an_empty_object_only_after_a_finish_reason() -> None:
+    accumulator = ToolCallAccumulator()
+    accumulator.feed(D(index=0, id="a", name="f"))
+    assert [call.arguments for call in accumulator.finish(is_finished=False)] == [None]
+    assert [call.arguments for call in accumulator.finish(is_finished=True)] == [{}]
+
+
+@pytest.mark.parametrize("is_finished", [True, False])
+def test_an_end_marker_alone_does_not_complete_a_call_without_arguments(is_finished: bool) -> None:
+    builder = OutcomeBuilder()
+    builder.note(D(index=0, id="a", name="f"))
+    if is_finished:
+        builder.note(FinishDelta("stop", "stop"))
+    completed = builder.complete()[-1]
+    assert isinstance(completed, ToolCallCompleted)
+    assert completed.call.arguments == builder.outcome().tool_calls[0].arguments == ({} if is_finished else None)
+
+
+@pytest.mark.parametrize("index", [None, 1])
+def test_missing_arguments_may_be_those_of_a_call_without_a_name(index: int | None) -> None:
+    fragments = (D(index=index and 0, id="a", name="f"), D(index=index, id="b", arguments='{"x": 1}'))
+    assert calls(*fragments) == [("a", "f", None), ("b", "", {"x": 1})]
+
+
+@pytest.mark.parametrize(
+    ("given", "ids"),
+    [
+        (["c", "c", "c_1"], ["c", "c_1", "c_1_2"]),
+        (["c", "c_1", "c"], ["c", "c_1", "c_2"]),
+        (["c", "c_2", "c"], ["c", "c_2", "c_3"]),
+        (["c", "c", "c"], ["c", "c_1", "c_2"]),
+        (["call_1", None], ["call_1", "call_1_1"]),
+        ([None, "call_0"], ["call_0", "call_0_1"]),
+        (["call_2", None, None], ["call_2", "call_1", "call_2_2"]),
+    ],
+)
+def test_no_two_calls_of_an_answer_have_the_same_id(given: list[str | None], ids: list[str]) -> None:
+    accumulator = ToolCallAccumulator()
+    started = []
+    for place, id in enumerate(given):
+        started += accumulator.feed(D(index=place, id=id, name="f", arguments=f'{{"x": {place}}}'))
+    assert [(call.id, call.arguments) for call in accumulator.finish()] == [
+        (id, {"x": place}) for place, id in enumerate(ids)
+    ]
+    assert [event.id for event in started if isinstance(event, ToolCallStarted)] == ids
