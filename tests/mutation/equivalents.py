@@ -89,14 +89,6 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
                 "self._escaped",
             ),
         ],
-        "a call without an id that gets a known one is a new one": [
-            Equivalent(
-                "ToolCallAccumulator.feed",
-                'call.id = call.id or (f"{delta.id}_{call.place}" if is_new a',
-                "is_new and delta.id in self._by_id",
-                "delta.id in self._by_id",
-            ),
-        ],
         "an index that is None is not looked up": [
             Equivalent("ToolCallAccumulator.feed", "if delta.index is not None:", "delta.index is not None", "True"),
         ],
