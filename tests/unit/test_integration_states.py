@@ -16,6 +16,7 @@ from penstock.actors.runtime.transitions import (
     Next,
     SetTimeout,
     StateTimeout,
+    Stop,
     state_timeout,
     timeout,
 )
@@ -191,3 +192,38 @@ def test_a_turn_at_the_gate_is_taken_for_the_present_ticket_only() -> None:
     desk.integration._call.ticket = "ticket"
     assert desk.gets(NamedTimeout("queue", None)) == "_failed"
     assert (refused, desk.done[-1]) == (["ticket"], ("_failed", "busy", None))
+
+
+@pytest.mark.parametrize("why", ["cancelled", "handed over", "replaced", "over", "ending"])
+def test_an_integration_has_nothing_to_do_for_a_call_or_a_stream_that_is_over(why: str) -> None:
+    integration: Any = object.__new__(Integration)
+    integration._actor_ref = object()
+    taken: list[Any] = []
+    call: Any = SimpleNamespace(
+        options=OPTIONS, take_over=taken.append, is_cancelled=why == "cancelled", is_handed_over=why == "handed over"
+    )
+    record: Any = SimpleNamespace(
+        stream_id="s",
+        feed=None if why == "replaced" else call,
+        is_over=why == "over",
+        ending="it ends" if why == "ending" else None,
+    )
+    result = integration.init(record, call)
+    assert isinstance(result, Stop)
+    assert result.reason == "normal"
+    assert taken == [integration._actor_ref]
+
+
+@pytest.mark.parametrize("attempt", ["none", "reads", "took all", "took all, cannot resume", "did not take all"])
+def test_an_answer_is_resumed_by_the_decoder_that_has_decoded_what_the_stream_has_taken(attempt: str) -> None:
+    desk = Desk("streaming")
+    call = desk.integration._call
+    call.decoder = "of before"
+    call.prepare_to_resume = lambda: call.decoder is not None
+    desk.attempt.has_ended = attempt != "reads"
+    desk.attempt.took_all = attempt.startswith("took all")
+    desk.attempt.decoder = "new" if attempt == "took all" else None
+    may_resume = desk.integration._may_resume(None if attempt == "none" else desk.attempt)
+    # The provider of these tests cannot resume; while the attempt is read, that alone counts.
+    assert may_resume is (attempt not in ("reads", "did not take all"))
+    assert call.decoder == {"took all": "new", "did not take all": None}.get(attempt, "of before")

@@ -604,3 +604,42 @@ def test_it_knows_the_loops_whose_threads_wait_for_it_and_takes_any_but_those_of
 
     asyncio.run(main())
     assert blocked == [True]
+
+
+def test_a_worker_whose_place_was_lent_takes_it_back_after_its_turn_and_stays_if_it_is_needed(
+    make_runtime: Make,
+) -> None:
+    dispatcher = threads_of(make_runtime(workers=1, max_spares=0))
+    (worker,) = dispatcher._all
+    with dispatcher._lock:
+        dispatcher._hand_over(worker)  # as the monitor does
+    assert (worker.lent, dispatcher._running) == (True, 0)
+    assert dispatcher._stay(worker) is True
+    assert (worker.lent, dispatcher._running) == (False, 1)
+
+
+def test_a_closed_dispatcher_neither_adds_a_thread_nor_replaces_one_that_dies() -> None:
+    dispatcher = ThreadedDispatcher(workers=1)
+    inside, freed = threading.Event(), threading.Event()
+
+    class Stuck:
+        """Is stuck, then blocks, then ends its worker; it is no actor that could be dead."""
+
+        def run(self, limit: int) -> int:
+            inside.set()
+            freed.wait(GENEROUS)
+            with blocking():
+                pass
+            raise SystemExit
+
+    dispatcher.enqueue(Mailbox(Stuck(), lambda _mailbox: None))
+    assert inside.wait(GENEROUS)
+    (worker,) = dispatcher._all
+    assert dispatcher.close(0.0) == 1
+    assert dispatcher.statistics().leaked == 1
+    freed.set()
+    assert worker.thread is not None
+    worker.thread.join(GENEROUS)
+    statistics = dispatcher.statistics()
+    assert (statistics.workers, statistics.spares_started, statistics.replaced) == (0, 0, 0)
+    assert dispatcher.close(GENEROUS) == 0

@@ -16,10 +16,12 @@ from pykka import ActorRegistry
 from pykka.messages import ProxyGetAttr, ProxySetAttr
 
 from penstock.actors.runtime import inspect
+from penstock.actors.runtime.bounded import BoundedMailbox, MailboxOptions
 from penstock.actors.runtime.clock import SystemClock, TimerThread
 from penstock.actors.runtime.dispatcher import ThreadedDispatcher
 from penstock.actors.runtime.mailbox import Mailbox
 from penstock.actors.runtime.process import Process, ProcessRef, Refusal
+from penstock.actors.runtime.reasons import ProcessExit
 from penstock.actors.runtime.reply import Reply
 from penstock.actors.runtime.runtime import Runtime
 from penstock.actors.runtime.signals import Down, ExitNotice
@@ -941,6 +943,53 @@ def test_a_turn_handles_no_more_messages_than_its_limit() -> None:
         process = ref._actor_weakref()
         assert isinstance(process, Process)
         assert [process.run(2), process.run(2), process.run(2)] == [2, 2, 1]
+
+
+def test_a_turn_counts_the_messages_that_were_held_back_as_well() -> None:
+    with Simulation() as simulation:
+        ref = simulation.runtime.spawn(Runner)
+        inspect.suspend(ref)
+        for number in range(5):
+            ref.tell(number)
+        simulation.settle()  # all of them are held back
+        process = ref._actor_weakref()
+        assert isinstance(process, Process)
+        process.resume()
+        ref.tell(5)
+        assert [process.run(2), process.run(2), process.run(2), process.run(2)] == [2, 2, 2, 0]
+
+
+@pytest.mark.parametrize("how", ["exits", "is told to exit", "is killed"])
+def test_a_process_that_ends_in_its_start_has_not_started_and_its_reason_is_told(how: str) -> None:
+    class Ends(Runner):
+        def on_start(self) -> None:
+            if how == "exits":
+                self.exit("reason")
+            self.runtime.exit(self.ref, "kill" if how == "is killed" else "reason")
+
+    with Simulation() as simulation:
+        with pytest.raises(StartError) as caught:
+            simulation.runtime.spawn(Ends, name="it")
+        assert (caught.value.process, caught.value.code) == ("it", "killed" if how == "is killed" else "reason")
+        assert simulation.runtime.whereis("it") is None
+
+
+@pytest.mark.parametrize("error", [ProcessExit("reason"), LookupError("error")])
+def test_what_ends_a_process_between_its_start_and_its_first_message_is_its_exit_reason(error: Exception) -> None:
+    class Ends(Runner):
+        def _proceed(self) -> None:
+            raise error
+
+    with Simulation() as simulation:
+        ref = simulation.runtime.spawn(Ends)
+        assert simulation.runtime.exit_reason(ref) is (error.reason if isinstance(error, ProcessExit) else error)
+
+
+def test_a_process_has_the_mailbox_that_its_options_ask_for() -> None:
+    with Simulation() as simulation:
+        plain = simulation.runtime.spawn(Runner)
+        bounded = simulation.runtime.spawn(Runner, mailbox=MailboxOptions(max_size=3, when_full="reject"))
+        assert [type(ref.actor_inbox) for ref in (plain, bounded)] == [Mailbox, BoundedMailbox]
 
 
 def test_a_process_is_called_by_its_name_or_by_its_class() -> None:
