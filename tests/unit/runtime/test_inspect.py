@@ -31,6 +31,10 @@ class Actor(Process):
         return message
 
 
+class Trapping(Actor):
+    trap_exit = True
+
+
 @pytest.fixture(params=[0, 1, 2])
 def simulation(request: pytest.FixtureRequest) -> Iterator[Simulation]:
     with Simulation(request.param) as simulation:
@@ -50,6 +54,39 @@ def test_a_suspended_process_keeps_messages_and_handles_them_first_when_resumed(
     simulation.settle()
     assert process.got == [*range(200), "after"]
     assert [call.get(timeout=0) for call in calls] == list(range(200))
+
+
+@pytest.mark.parametrize("urgent", ["resume", "status", "stop", "parent"])
+def test_what_must_not_wait_is_handled_although_it_came_right_behind_the_suspension(
+    runtime: Runtime, urgent: str
+) -> None:
+    parent = runtime.spawn(Actor)
+    ref = runtime.spawn(Trapping, link=parent)
+    process: Any = ref._actor_weakref()
+    release = threading.Event()
+    ref.tell(lambda _: release.wait(GENEROUS))
+    suspended = ref.ask(inspect._Do(lambda process: process.suspend()), block=False)
+    answer: Any = None
+    match urgent:
+        case "resume" | "status":
+            action = Process.resume if urgent == "resume" else inspect._status_of
+            answer = ref.ask(inspect._Do(action), block=False)
+        case "stop":
+            ref.stop(block=False)
+        case "parent":
+            runtime.exit(ref, "reason", sender=parent)
+    ref.tell("waits")
+    release.set()  # all of it is in the mailbox, and is taken out in the same turn
+    suspended.get(timeout=GENEROUS)
+    if answer is None:
+        assert runtime.join(ref, GENEROUS)
+        assert runtime.exit_reason(ref) == ("normal" if urgent == "stop" else "reason")
+        assert process.got == []
+    else:
+        answer.get(timeout=GENEROUS)
+        inspect.resume(ref, timeout=GENEROUS)
+        assert ref.ask("after", timeout=GENEROUS) == "after"
+        assert process.got == ["waits", "after"]
 
 
 def test_a_message_from_the_backlog_may_suspend_it_again(simulation: Simulation) -> None:

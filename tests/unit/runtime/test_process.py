@@ -959,6 +959,39 @@ def test_a_turn_counts_the_messages_that_were_held_back_as_well() -> None:
         assert [process.run(2), process.run(2), process.run(2), process.run(2)] == [2, 2, 2, 0]
 
 
+def test_messages_that_are_held_back_within_a_turn_count_for_its_limit() -> None:
+    with Simulation() as simulation:
+        ref = simulation.runtime.spawn(Runner)
+        process = ref._actor_weakref()
+        assert isinstance(process, Process)
+
+        def hold_back(process: Any) -> None:
+            process.discard_down(0)  # takes all that waits out of the mailbox
+            ref.tell("after")
+
+        for message in (hold_back, 1, 2, 3, 4):
+            ref.tell(message)
+        assert [process.run(3), process.run(3), process.run(3)] == [3, 3, 0]
+
+
+def test_a_turn_looks_whether_the_process_is_dead_ends_or_has_messages_held_back() -> None:
+    with Simulation() as simulation:
+        runtime = simulation.runtime
+        processes: list[Any] = []
+        for _ in range(5):
+            processes.append(runtime.spawn(Runner)._actor_weakref())
+            processes[-1]._attention = True
+        _, suspended, behind, killed, ended = processes
+        suspended.suspend()
+        behind._hold("message")
+        runtime.exit(killed.ref, "kill")
+        runtime.exit(ended.ref, "reason")
+        looks = [(process._attend(), process._attention, process.is_alive) for process in processes]
+        assert looks == [(True, False, True), (True, True, True), (True, True, True), *2 * [(False, True, False)]]
+        assert runtime.exit_reason(ended.ref) == "reason"
+        behind._backlog.clear()
+
+
 @pytest.mark.parametrize("how", ["exits", "is told to exit", "is killed"])
 def test_a_process_that_ends_in_its_start_has_not_started_and_its_reason_is_told(how: str) -> None:
     class Ends(Runner):
