@@ -140,6 +140,26 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
             ),
         ],
     },
+    "actors/runtime/process.py": {
+        "it is the last statement": [
+            Equivalent("Process._handle", "return", "return", "pass"),
+        ],
+        "a turn in which there is nothing to do": [
+            Equivalent(
+                "Process._look_back",
+                "elif self._backlog and not self._suspended:",
+                "self._backlog and (not self._suspended)",
+                "not self._suspended",
+            ),
+        ],
+        "a private method, of which only the truth is looked at": [
+            Equivalent("Process._attend", "return False", "return False", "return None"),
+        ],
+        "a look for what is unusual, which finds nothing": [
+            Equivalent("Process", "_attention: bool = False  # something unusual: the process i", "False", "True"),
+            Equivalent("Process.run", "if self._attention:", "self._attention", "True"),
+        ],
+    },
     "actors/stream/bucket.py": {
         "at the same time nothing comes back": [
             Equivalent("TokenBucket._refill", "if now > self._updated:", "now > self._updated", "now >= self._updated"),
@@ -355,6 +375,16 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
                 "if sock is None or raw.closed:  # the connection is not kept",
                 "sock is None or raw.closed",
                 "raw.closed",
+            ),
+        ],
+    },
+    "supervisors/dynamic.py": {
+        "no process has no name": [
+            Equivalent(
+                "DynamicSupervisor._tell_observer",
+                "observer = self.runtime.whereis(self._observer) if self._obs",
+                "self._observer",
+                "True",
             ),
         ],
     },

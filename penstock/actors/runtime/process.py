@@ -185,8 +185,6 @@ class Process(pykka.Actor):
             while True:
                 if self._attention:
                     count += self._run_attentively(limit - count)
-                    if self._attention:
-                        break
                 while count < limit and not empty():
                     item = get()
                     # Checked after the message is out: a signal that was sent before the message is obeyed first.

@@ -13,6 +13,7 @@ from typing import Any
 import pykka
 import pytest
 from pykka import ActorRegistry
+from pykka._envelope import Envelope
 from pykka.messages import ProxyGetAttr, ProxySetAttr
 
 from penstock.actors.runtime import inspect
@@ -1066,11 +1067,25 @@ def test_a_process_that_traps_exits_ends_with_its_parent_and_hears_of_others_whe
         assert runtime.exit_reason(child) == "killed"
 
 
-def test_a_process_without_a_parent_hears_of_an_exit_signal_without_a_sender_and_lives() -> None:
+def test_an_envelope_without_a_caller_is_a_message_like_any_other() -> None:
     with Simulation() as simulation:
         heard: list[Any] = []
         ref = simulation.runtime.spawn(Trapper, heard)
+        ref.actor_inbox.put(Envelope("message"))
+        simulation.settle()
+        assert heard == ["message"]
+        assert ref.is_alive()
+
+
+def test_a_process_without_a_parent_hears_of_an_exit_signal_without_a_sender_when_it_can_and_lives() -> None:
+    with Simulation() as simulation:
+        heard: list[Any] = []
+        ref = simulation.runtime.spawn(Trapper, heard)
+        inspect.suspend(ref)
         simulation.runtime.exit(ref, "reason")
+        simulation.settle()
+        assert heard == []
+        inspect.resume(ref)
         simulation.settle()
         assert heard == [ExitNotice(None, "reason")]
         assert ref.is_alive()
