@@ -643,3 +643,80 @@ def test_a_closed_dispatcher_neither_adds_a_thread_nor_replaces_one_that_dies() 
     statistics = dispatcher.statistics()
     assert (statistics.workers, statistics.spares_started, statistics.replaced) == (0, 0, 0)
     assert dispatcher.close(GENEROUS) == 0
+
+
+class Park:
+    """What a spare thread that is not needed waits at."""
+
+    def __init__(self, wait: Callable[[], bool]) -> None:
+        self._wait = wait
+        self.waits: list[float] = []
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        self.waits.append(timeout)
+        return timeout == -1 or self._wait()
+
+
+@pytest.mark.parametrize("how", ["not needed", "needed", "needed as it was about to end"])
+def test_a_thread_too_many_waits_for_a_while_whether_it_is_needed_and_ends_if_not(make_runtime: Make, how: str) -> None:
+    dispatcher = threads_of(make_runtime(workers=1))
+    (own,) = dispatcher._all
+    worker: Any = module._Worker()
+    worker.messages = 7
+    with dispatcher._lock:
+        dispatcher._all.add(worker)
+        dispatcher._running += 1
+
+    def wait() -> bool:
+        assert (dispatcher._parked, dispatcher._running) == ([worker], 1)
+        if how != "not needed":  # as another thread does that blocks
+            assert dispatcher._parked.pop() is worker
+            dispatcher._running += 1
+        return how == "needed"
+
+    worker.park = Park(wait)
+    assert dispatcher._stay(worker) is (how != "not needed")
+    assert worker.park.waits == [module._PARKED_FOR, *([-1] if how == "needed as it was about to end" else [])]
+    with dispatcher._lock:
+        assert dispatcher._parked == []
+        assert dispatcher._all == ({own} if how == "not needed" else {own, worker})
+        assert dispatcher._running == len(dispatcher._all)
+        assert dispatcher._messages() == 7
+        if how != "not needed":
+            dispatcher._forget(worker)
+
+
+def test_a_place_is_handed_to_a_parked_thread_before_a_new_one_and_to_nobody_if_enough_run(make_runtime: Make) -> None:
+    dispatcher = threads_of(make_runtime(workers=1, max_spares=0))
+    (own,) = dispatcher._all
+    parked = module._Worker()
+    with dispatcher._lock:
+        dispatcher._all.add(parked)
+        dispatcher._parked.append(parked)
+        dispatcher._hand_over(own)
+        assert (own.lent, dispatcher._parked, dispatcher._running) == (True, [], 1)
+        assert parked.park.acquire(blocking=False)
+        dispatcher._running += 1
+        dispatcher._parked.append(parked)
+        dispatcher._hand_over(parked)  # one is enough
+        assert (parked.lent, dispatcher._parked, dispatcher._running) == (True, [parked], 1)
+        assert not parked.park.acquire(blocking=False)
+        dispatcher._parked.clear()
+        dispatcher._all.discard(parked)
+        assert (dispatcher._spares_started, dispatcher._spares_exhausted) == (0, 0)
+        own.lent = False
+
+
+def test_the_bound_on_spares_is_of_all_threads(make_runtime: Make) -> None:
+    dispatcher = threads_of(make_runtime(workers=1, max_spares=1))
+    (own,) = dispatcher._all
+    dispatcher.lend(own)
+    assert (dispatcher._running, len(dispatcher._all)) == (1, 2)
+    (spare,) = dispatcher._all - {own}
+    dispatcher.lend(spare)
+    statistics = dispatcher.statistics()
+    assert (statistics.workers, statistics.blocked, statistics.busy) == (2, 2, 0)
+    assert (statistics.spares_started, statistics.spares_exhausted, dispatcher._running) == (1, 1, 0)
+    dispatcher.reclaim(spare)
+    dispatcher.reclaim(own)
+    assert (dispatcher._running, dispatcher.statistics().blocked) == (2, 0)
