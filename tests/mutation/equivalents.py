@@ -56,6 +56,21 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
             Equivalent("Breaker.failed", "self.epoch += 1", "1", "2"),
         ],
     },
+    "actors/call/integration.py": {
+        "the bound itself is not met: it only makes up for rounding": [
+            Equivalent("Integration.waiting", "if left > 1e-6:", "left > 1e-06", "left >= 1e-06"),
+            Equivalent(
+                "Integration.streaming",
+                "if left > 1e-6:  # at most `idle_timeout`: there is no messa",
+                "left > 1e-06",
+                "left >= 1e-06",
+            ),
+        ],
+        "it is set before it is read": [
+            Equivalent("Integration.init", "self._waiting_since = 0.0", "self._waiting_since = 0.0", "pass"),
+            Equivalent("Integration.init", "self._waiting_since = 0.0", "0.0", "1.0"),
+        ],
+    },
     "actors/call/record.py": {
         "to count again gives the same": [
             Equivalent(
@@ -141,6 +156,44 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
         ],
     },
     "actors/runtime/process.py": {
+        "a shortcut: a process that is dead has it set": [
+            Equivalent(
+                "Process._answer",
+                "if self._attention and not self.is_alive:",
+                "self._attention and (not self.is_alive)",
+                "not self.is_alive",
+            ),
+        ],
+        "only for the type checker": [
+            Equivalent(
+                "Process._answer_pending_calls",
+                "if call is not None and call.reply_to is not None:",
+                "call is not None and call.reply_to is not None",
+                "call is not None",
+            ),
+            Equivalent(
+                "Process._answer_pending_calls",
+                "while backlog and dead_owner is not None:",
+                "backlog and dead_owner is not None",
+                "backlog",
+            ),
+        ],
+        "to unregister what is not registered has no effect": [
+            Equivalent("Process.dispose", "if self.in_pykka_registry:", "self.in_pykka_registry", "True"),
+        ],
+        "whether it is an exception is looked at again": [
+            Equivalent(
+                "Process._end", "if isinstance(reason, BaseException):", "isinstance(reason, BaseException)", "True"
+            ),
+        ],
+        "the next turn marks it dead, for the same reason": [
+            Equivalent(
+                "Process._end",
+                "self.runtime.mark_dead(self._actor_ref, self._signals[0].rea",
+                "self.runtime.mark_dead(self._actor_ref, self._signals[0].reason)",
+                "pass",
+            ),
+        ],
         "it is the last statement": [
             Equivalent("Process._handle", "return", "return", "pass"),
         ],

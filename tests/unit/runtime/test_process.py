@@ -1146,6 +1146,42 @@ def test_the_log_of_a_crash_has_a_traceback_unless_the_reason_is_filtered_out(
     assert ("in end" in f"{record.getMessage()} {record.exc_text}") is has_traceback
 
 
+def test_a_call_is_remembered_until_it_is_answered_so_that_a_death_answers_it() -> None:
+    def refuse(_process: Any) -> None:
+        raise Refusal(LookupError("no"))
+
+    def fail(_process: Any) -> None:
+        raise LookupError
+
+    with Simulation() as simulation:
+        process: Any = simulation.runtime.spawn(Runner)._actor_weakref()
+        for message in ("value", refuse, inspect._Do(fail)):
+            process._answer(Envelope(message, reply_to=Reply()))
+            assert process._answering is None
+        handled: list[Any] = []
+        simulation.runtime.exit(process.ref, "kill")
+        late: Envelope[Any] = Envelope(handled.append, reply_to=Reply())
+        process._answer(late)  # taken out of the mailbox before the death
+        assert (handled, process._answering) == ([], late)
+
+
+def test_a_caller_whose_call_ends_the_process_without_a_reason_hears_that_it_is_dead() -> None:
+    with Simulation() as simulation:
+        ref = simulation.runtime.spawn(Runner)
+        call = ref.ask(lambda process: process.exit(None), block=False)
+        simulation.settle()
+        with pytest.raises(ProcessDead):
+            call.get(timeout=0)
+
+
+def test_what_pykka_would_call_to_start_an_actor_is_refused() -> None:
+    with Simulation() as simulation:
+        process: Any = simulation.runtime.spawn(Runner)._actor_weakref()
+        for refused in (process._create_actor_inbox, process._start_actor_loop):
+            with pytest.raises(NotImplementedError):
+                refused()
+
+
 def test_a_message_that_nothing_handles_counts_as_unexpected() -> None:
     with Simulation() as simulation:
         ref = simulation.runtime.spawn(Process)
