@@ -23,8 +23,9 @@ from penstock.actors.runtime.transitions import (
     state_timeout,
     timeout,
 )
+from penstock.actors.stream.messages import Cancel
 from penstock.config.options import RequestOptions
-from penstock.errors import IncompleteStream, ProviderBusy
+from penstock.errors import IncompleteStream, ProviderBusy, ProviderTimeout
 
 OPTIONS = RequestOptions(
     connect_timeout=3.0, first_token_timeout=20.0, idle_timeout=10.0, reasoning_timeout=60.0, finish_grace=2.0
@@ -450,3 +451,104 @@ def test_a_reader_that_refuses_the_request_ends_the_attempt() -> None:
     sender.error = ProviderBusy("mine", "no reader")
     assert shown(sender.integration._begin_attempt())[:3] == SENT
     assert sender.box == [Cast(Ended(3, False, sender.error))]
+
+
+@pytest.mark.parametrize("which", ["idle", "total", "connect"])
+@pytest.mark.parametrize("has", ["no attempt", "the answer", "a held finish", "an attempt"])
+def test_when_a_time_is_over_the_answer_is_complete_or_the_attempt_has_failed(which: str, has: str) -> None:
+    desk = Desk("streaming")
+    desk.attempt.is_finished = has == "the answer"
+    desk.attempt.has_held_finish = has == "a held finish"
+
+    def failed(error: Any, attempt: Any, *, final: bool = False) -> str:
+        desk.done.append(("_failed", error, attempt, final))
+        return "_failed"
+
+    desk.integration._failed = failed
+    if has == "no attempt":
+        desk.integration._attempt = None
+    result = Integration._timed_out(desk.integration, which, 5.0)
+    if has == "the answer":
+        assert (result, desk.done) == ("_ended", [("_ended", Ended(2, True, None))])
+        return
+    ((_, error, attempt, final),) = desk.done
+    assert result == "_failed"
+    assert isinstance(error, IncompleteStream if has == "a held finish" and which == "idle" else ProviderTimeout)
+    assert attempt is desk.integration._attempt
+    assert final is (which == "total" or has == "no attempt")
+
+
+class Failing(Sender):
+    """An integration whose attempt fails."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.done: list[tuple[Any, ...]] = []
+        self.notes: list[Any] = []
+        self.abandoned = 0
+        del self.integration._failed
+        for name in ("_give_up", "_retry", "_start_over", "_begin_attempt"):
+            setattr(self.integration, name, self._noting(name))
+        self.delay: float | None = None
+        self.integration._retry_after = lambda error, attempt: self.delay
+        self.integration._stream = self.stream = SimpleNamespace(
+            stream_id="s", counters=SimpleNamespace(failed_attempts=1)
+        )
+        self.attempt = self.integration._attempt = self.call.attempt = SimpleNamespace(abandon=self._abandon)
+        self.call.candidate.account = "next"
+        vars(self.call).update(
+            has_fallback=False, started=False, note_failure=self.notes.append, fall_back=self._fall_back
+        )
+
+    def _noting(self, name: str) -> Any:
+        def note(*arguments: Any) -> str:
+            self.done.append((name, *arguments))
+            return name
+
+        return note
+
+    def _abandon(self) -> None:
+        self.abandoned += 1
+
+    def _fall_back(self, error: Exception) -> None:
+        self.done.append(("fall_back", error))
+
+
+def test_a_failure_is_counted_and_the_attempt_is_let_go_of() -> None:
+    failing, error = Failing(), IncompleteStream("x")
+    assert failing.integration._failed(error, failing.attempt) == "_give_up"
+    assert (failing.abandoned, failing.stream.counters.failed_attempts, failing.notes) == (1, 2, [error])
+    assert failing.integration._attempt is failing.call.attempt is None
+    failing.call.ref = object()  # another one has taken over
+    result = failing.integration._failed(error, failing.attempt)
+    assert isinstance(result, Stop)
+    assert (failing.abandoned, failing.stream.counters.failed_attempts, failing.notes) == (2, 2, [error])
+
+
+@pytest.mark.parametrize("on_interrupt", ["restart", "resume", "fail"])
+@pytest.mark.parametrize("started", [False, True])
+@pytest.mark.parametrize("can", ["nothing", "fall back", "retry", "be final"])
+def test_a_failed_attempt_is_retried_or_given_to_the_next_candidate_or_ends_the_call(
+    can: str, started: bool, on_interrupt: Any
+) -> None:
+    failing, error = Failing(), IncompleteStream("x")
+    failing.integration._options = RequestOptions(on_interrupt=on_interrupt)
+    failing.call.started = started
+    failing.call.has_fallback = can != "nothing"
+    failing.delay = 2.0 if can in ("retry", "be final") else None
+    failing.integration._failed(error, failing.attempt, final=can == "be final")
+    if can == "retry":
+        assert failing.done == [("_retry", error, failing.attempt, 2.0)]
+    elif can == "fall back" and not started:
+        assert failing.done == [("fall_back", error), ("_begin_attempt",)]
+    elif can == "fall back" and on_interrupt == "restart":
+        assert failing.done == [("fall_back", error), ("_start_over", error, 0.0)]
+    else:
+        assert failing.done == [("_give_up", error)]
+
+
+def test_what_no_state_knows_is_counted_and_a_cancelled_call_ends() -> None:
+    desk = Desk("streaming")
+    desk.integration.unhandled = lambda event: ("unhandled", event)
+    assert desk.gets(Cast("what")) == ("unhandled", Cast("what"))
+    assert isinstance(desk.gets(Cast(Cancel())), Stop)
