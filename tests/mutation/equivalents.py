@@ -57,11 +57,20 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
         ],
     },
     "actors/call/integration.py": {
+        "the answer is there, so nothing is waited for": [
+            Equivalent("Integration._reset_answered", "reply.get(timeout=0)", "0", "1"),
+        ],
         "the bound itself is not met: it only makes up for rounding": [
             Equivalent("Integration.waiting", "if left > 1e-6:", "left > 1e-06", "left >= 1e-06"),
             Equivalent(
                 "Integration.streaming",
                 "if left > 1e-6:  # at most `idle_timeout`: there is no messa",
+                "left > 1e-06",
+                "left >= 1e-06",
+            ),
+            Equivalent(
+                "Integration._in_any_state",
+                "if left > 1e-6 and attempt.error is None:",
                 "left > 1e-06",
                 "left >= 1e-06",
             ),

@@ -467,7 +467,7 @@ def test_when_a_time_is_over_the_answer_is_complete_or_the_attempt_has_failed(wh
     desk.integration._failed = failed
     if has == "no attempt":
         desk.integration._attempt = None
-    result = Integration._timed_out(desk.integration, which, 5.0)
+    result: Any = Integration._timed_out(desk.integration, which, 5.0)
     if has == "the answer":
         assert (result, desk.done) == ("_ended", [("_ended", Ended(2, True, None))])
         return
