@@ -158,6 +158,17 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
         ],
     },
     "actors/runtime/dispatcher.py": {
+        "a wake that nothing waits for is cleared before the monitor sleeps": [
+            Equivalent("ThreadedDispatcher.__init__", "self._monitor_sleeps = False", "False", "True"),
+        ],
+        "it is set before it is read": [
+            Equivalent("ThreadedDispatcher.__init__", "self._leaked = 0", "self._leaked = 0", "pass"),
+            Equivalent("ThreadedDispatcher.__init__", "self._leaked = 0", "0", "1"),
+        ],
+        "the numbers of turns are only compared with one another": [
+            Equivalent("_Worker.__init__", "self.slices = 0", "0", "1"),
+            Equivalent("_Worker.__init__", "self.warned_at = -1  # slice for which the hold warning was ", "1", "2"),
+        ],
         "a protocol's default is not used": [
             Equivalent(
                 "Latch.acquire", "def acquire(self, blocking: bool = True, timeout: float = -1", "True", "False"

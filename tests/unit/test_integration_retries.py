@@ -342,3 +342,14 @@ def test_a_call_that_is_given_up_ends_with_the_chained_error_and_has_no_attempt_
     assert result.reason == "normal"
     assert desk.done == [("_note_state", "done"), ("end", desk.stream, chained, desk.integration._actor_ref)]
     assert desk.call.attempt is desk.integration._attempt is None
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_the_state_is_noted_and_logged_if_that_is_asked_for(debug: bool, caplog: pytest.LogCaptureFixture) -> None:
+    desk = Desk()
+    desk.stream.options = SimpleNamespace(debug=debug)
+    desk.integration.name = "source/s"
+    with caplog.at_level("DEBUG", "penstock"):
+        desk.integration._note_state("queued")
+    assert desk.call.state == "queued"
+    assert len(caplog.records) == debug

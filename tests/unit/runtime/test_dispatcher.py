@@ -720,3 +720,37 @@ def test_the_bound_on_spares_is_of_all_threads(make_runtime: Make) -> None:
     dispatcher.reclaim(spare)
     dispatcher.reclaim(own)
     assert (dispatcher._running, dispatcher.statistics().blocked) == (2, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "lowest", "highest", "is_whole"),
+    [
+        ("workers", 1, 64, True),
+        ("throughput", 1, 1_000_000, True),
+        ("max_spares", 0, 10_000, True),
+        ("hold_warning", 0.01, 3600, False),
+    ],
+)
+def test_the_bounds_of_an_option_are_allowed_and_nothing_beyond_or_between(
+    monkeypatch: pytest.MonkeyPatch, name: str, lowest: Any, highest: Any, is_whole: bool
+) -> None:
+    monkeypatch.setattr(threading.Thread, "start", lambda _thread: None)  # only the options are looked at
+    for value in (lowest, highest, *([] if is_whole else [highest - 0.5])):
+        ThreadedDispatcher(**{name: value})
+    for value in (lowest - 0.001, highest + 0.5, *([lowest + 0.5] if is_whole else [])):
+        with pytest.raises(OptionError, match=name):
+            ThreadedDispatcher(**{name: value})
+
+
+def test_without_options_there_are_two_workers_and_no_thread_keeps_the_program_from_ending(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(threading.Thread, "start", lambda _thread: None)
+    dispatcher = ThreadedDispatcher()
+    options = (dispatcher._target, dispatcher._throughput, dispatcher._max_spares, dispatcher._hold_warning)
+    assert options == (2, 64, 256, 1.0)
+    threads = [dispatcher._monitor, *(worker.thread for worker in dispatcher._all)]
+    assert {thread.name for thread in threads if thread is not None} == {
+        "penstock-monitor", "penstock-worker-1", "penstock-worker-2"
+    }  # fmt: skip
+    assert all(thread is not None and thread.daemon for thread in threads)
