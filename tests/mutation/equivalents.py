@@ -158,6 +158,23 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
         ],
     },
     "actors/runtime/dispatcher.py": {
+        "a look at the number of threads that changes nothing if there are not too many": [
+            Equivalent(
+                "ThreadedDispatcher._take_turns",
+                "if (worker.lent or self._running > self._target) and not sel",
+                "(worker.lent or self._running > self._target) and (not self._stay(worker))",
+                "not self._stay(worker)",
+            ),
+            Equivalent(
+                "ThreadedDispatcher._take_turns",
+                "if (worker.lent or self._running > self._target) and not sel",
+                "self._running > self._target",
+                "self._running >= self._target",
+            ),
+        ],
+        "a private method, of which only the truth is looked at": [
+            Equivalent("ThreadedDispatcher._add_thread", "return False", "return False", "return None"),
+        ],
         "a wake that nothing waits for is cleared before the monitor sleeps": [
             Equivalent("ThreadedDispatcher.__init__", "self._monitor_sleeps = False", "False", "True"),
         ],

@@ -431,7 +431,7 @@ def test_statistics_count_workers_and_messages(make_runtime: Make) -> None:
 # --- the end ---------------------------------------------------------------------------------------------------------
 
 
-def test_close_ends_every_thread_spares_included() -> None:
+def test_close_ends_every_thread_spares_included(caplog: pytest.LogCaptureFixture) -> None:
     before = set(threading.enumerate())
     dispatcher, timers = ThreadedDispatcher(workers=3), TimerThread()
     runtime = Runtime(dispatcher, timers, SystemClock())
@@ -445,7 +445,10 @@ def test_close_ends_every_thread_spares_included() -> None:
     assert dispatcher.close(GENEROUS) == 0
     assert timers.close(GENEROUS)
     assert set(threading.enumerate()) <= before
-    assert dispatcher.statistics().leaked == 0
+    assert caplog.records == [], "no worker has died"
+    statistics = dispatcher.statistics()
+    assert (statistics.leaked, statistics.workers) == (0, 0)
+    assert statistics.messages >= 10, "those of threads that have ended count too"
     assert dispatcher.close(GENEROUS) == 0
 
 
@@ -573,7 +576,7 @@ def test_a_worker_that_waits_within_a_wait_has_its_place_again_after_the_outer_o
     worker = next(iter(dispatcher._all))
     dispatcher.lend(worker)
     dispatcher.lend(worker)
-    assert dispatcher.statistics().spares_started == 1
+    assert (dispatcher.statistics().spares_started, dispatcher._running) == (1, 1)
     dispatcher.reclaim(worker)
     assert (worker.lent, worker.blocked) == (True, 1)
     dispatcher.reclaim(worker)
@@ -737,7 +740,7 @@ def test_the_bounds_of_an_option_are_allowed_and_nothing_beyond_or_between(
     monkeypatch.setattr(threading.Thread, "start", lambda _thread: None)  # only the options are looked at
     for value in (lowest, highest, *([] if is_whole else [highest - 0.5])):
         ThreadedDispatcher(**{name: value})
-    for value in (lowest - 0.001, highest + 0.5, *([lowest + 0.5] if is_whole else [])):
+    for value in (lowest - 0.001, lowest - 1, highest + 1, *([lowest + 0.5] if is_whole else [])):
         with pytest.raises(OptionError, match=name):
             ThreadedDispatcher(**{name: value})
 
@@ -749,8 +752,50 @@ def test_without_options_there_are_two_workers_and_no_thread_keeps_the_program_f
     dispatcher = ThreadedDispatcher()
     options = (dispatcher._target, dispatcher._throughput, dispatcher._max_spares, dispatcher._hold_warning)
     assert options == (2, 64, 256, 1.0)
+    assert dispatcher._sample[1] == 0, "the first rate is of all messages"
     threads = [dispatcher._monitor, *(worker.thread for worker in dispatcher._all)]
     assert {thread.name for thread in threads if thread is not None} == {
         "penstock-monitor", "penstock-worker-1", "penstock-worker-2"
     }  # fmt: skip
     assert all(thread is not None and thread.daemon for thread in threads)
+
+
+def test_a_worker_that_has_its_place_again_before_its_wait_is_over_gets_no_second_one(make_runtime: Make) -> None:
+    """A wait may outlast the turn that it began in, for instance in a generator."""
+    dispatcher = threads_of(make_runtime(workers=1, max_spares=0))
+    (worker,) = dispatcher._all
+    dispatcher.lend(worker)
+    assert dispatcher._stay(worker)
+    dispatcher.reclaim(worker)
+    assert (worker.lent, worker.blocked, dispatcher._running) == (False, 0, 1)
+
+
+def test_a_dispatcher_that_gets_no_thread_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(RuntimeError, match="could not start a thread"):
+        ThreadedDispatcher()
+
+
+def test_a_worker_counts_its_turns_and_takes_a_place_back_that_the_monitor_gave_away(make_runtime: Make) -> None:
+    dispatcher = threads_of(make_runtime(workers=1, max_spares=0))
+    turns: list[tuple[int, bool, int]] = []
+    over = threading.Event()
+
+    class Owner:
+        def run(self, limit: int) -> int:
+            worker = module._here.worker
+            with dispatcher._lock:
+                turns.append((worker.slices, worker.lent, dispatcher._running))
+                if len(turns) == 2:
+                    dispatcher._hand_over(worker)
+            if len(turns) == 3:
+                over.set()
+            return 1
+
+    for _ in range(3):
+        dispatcher.enqueue(Mailbox(Owner(), lambda _mailbox: None))
+    assert over.wait(GENEROUS)
+    assert turns == [(0, False, 1), (1, False, 1), (2, False, 1)]
