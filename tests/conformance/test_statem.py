@@ -1150,6 +1150,19 @@ def test_A46_a_peer_that_is_not_the_parent_is_only_a_message_to_a_trapping_machi
     assert kit.seen == [ExitNotice(peer, "killed")]
 
 
+def test_A30_A46_what_an_exit_notice_makes_a_machine_insert_comes_before_the_mailbox(kit: Kit) -> None:
+    actions = (state_timeout(0, "zero"), next_event(Internal("inserted")))
+
+    def rule(machine: Any, event: Any) -> Any:
+        if isinstance(event, Info) and isinstance(event.message, ExitNotice):
+            return Keep(*actions)
+        return note(machine, event)
+
+    ref = kit.start(rules={"a": rule}, trap=True)
+    kit.runtime.exit(ref, "reason", sender=kit.runtime.spawn(Watcher))
+    assert kit.tell(ref, "later") == [("internal", "inserted"), ("state_timeout", "zero"), "later"]
+
+
 # --- sys -------------------------------------------------------------------------------------------------------------
 
 

@@ -56,6 +56,30 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
             Equivalent("Breaker.failed", "self.epoch += 1", "1", "2"),
         ],
     },
+    "actors/call/integration.py": {
+        "the answer is there, so nothing is waited for": [
+            Equivalent("Integration._reset_answered", "reply.get(timeout=0)", "0", "1"),
+        ],
+        "the bound itself is not met: it only makes up for rounding": [
+            Equivalent("Integration.waiting", "if left > 1e-6:", "left > 1e-06", "left >= 1e-06"),
+            Equivalent(
+                "Integration.streaming",
+                "if left > 1e-6:  # at most `idle_timeout`: there is no messa",
+                "left > 1e-06",
+                "left >= 1e-06",
+            ),
+            Equivalent(
+                "Integration._in_any_state",
+                "if left > 1e-6 and attempt.error is None:",
+                "left > 1e-06",
+                "left >= 1e-06",
+            ),
+        ],
+        "it is set before it is read": [
+            Equivalent("Integration.init", "self._waiting_since = 0.0", "self._waiting_since = 0.0", "pass"),
+            Equivalent("Integration.init", "self._waiting_since = 0.0", "0.0", "1.0"),
+        ],
+    },
     "actors/call/record.py": {
         "to count again gives the same": [
             Equivalent(
@@ -126,10 +150,96 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
         ],
     },
     "actors/runtime/dispatcher.py": {
+        "a look at the number of threads that changes nothing if there are not too many": [
+            Equivalent(
+                "ThreadedDispatcher._take_turns",
+                "if (worker.lent or self._running > self._target) and not sel",
+                "(worker.lent or self._running > self._target) and (not self._stay(worker))",
+                "not self._stay(worker)",
+            ),
+            Equivalent(
+                "ThreadedDispatcher._take_turns",
+                "if (worker.lent or self._running > self._target) and not sel",
+                "self._running > self._target",
+                "self._running >= self._target",
+            ),
+        ],
+        "a private method, of which only the truth is looked at": [
+            Equivalent("ThreadedDispatcher._add_thread", "return False", "return False", "return None"),
+        ],
+        "a wake that nothing waits for is cleared before the monitor sleeps": [
+            Equivalent("ThreadedDispatcher.__init__", "self._monitor_sleeps = False", "False", "True"),
+        ],
+        "it is set before it is read": [
+            Equivalent("ThreadedDispatcher.__init__", "self._leaked = 0", "self._leaked = 0", "pass"),
+            Equivalent("ThreadedDispatcher.__init__", "self._leaked = 0", "0", "1"),
+        ],
+        "the numbers of turns are only compared with one another": [
+            Equivalent("_Worker.__init__", "self.slices = 0", "0", "1"),
+            Equivalent("_Worker.__init__", "self.warned_at = -1  # slice for which the hold warning was ", "1", "2"),
+        ],
         "a protocol's default is not used": [
             Equivalent(
                 "Latch.acquire", "def acquire(self, blocking: bool = True, timeout: float = -1", "True", "False"
             ),
+        ],
+    },
+    "actors/runtime/process.py": {
+        "a shortcut: a process that is dead has it set": [
+            Equivalent(
+                "Process._answer",
+                "if self._attention and not self.is_alive:",
+                "self._attention and (not self.is_alive)",
+                "not self.is_alive",
+            ),
+        ],
+        "only for the type checker": [
+            Equivalent(
+                "Process._answer_pending_calls",
+                "if call is not None and call.reply_to is not None:",
+                "call is not None and call.reply_to is not None",
+                "call is not None",
+            ),
+            Equivalent(
+                "Process._answer_pending_calls",
+                "while backlog and dead_owner is not None:",
+                "backlog and dead_owner is not None",
+                "backlog",
+            ),
+        ],
+        "to unregister what is not registered has no effect": [
+            Equivalent("Process.dispose", "if self.in_pykka_registry:", "self.in_pykka_registry", "True"),
+        ],
+        "whether it is an exception is looked at again": [
+            Equivalent(
+                "Process._end", "if isinstance(reason, BaseException):", "isinstance(reason, BaseException)", "True"
+            ),
+        ],
+        "the next turn marks it dead, for the same reason": [
+            Equivalent(
+                "Process._end",
+                "self.runtime.mark_dead(self._actor_ref, self._signals[0].rea",
+                "self.runtime.mark_dead(self._actor_ref, self._signals[0].reason)",
+                "pass",
+            ),
+        ],
+        "it is the last statement": [
+            Equivalent("Process._handle", "return", "return", "pass"),
+        ],
+        "a turn in which there is nothing to do": [
+            Equivalent(
+                "Process._look_back",
+                "elif self._backlog and not self._suspended:",
+                "self._backlog and (not self._suspended)",
+                "not self._suspended",
+            ),
+        ],
+        "a private method, of which only the truth is looked at": [
+            Equivalent("Process._attend", "return False", "return False", "return None"),
+        ],
+        "a look for what is unusual, which finds nothing": [
+            Equivalent("Process", "_attention: bool = False  # something unusual: the process i", "False", "True"),
+            Equivalent("Process.run", "if self._attention:", "self._attention", "True"),
         ],
     },
     "actors/stream/bucket.py": {
@@ -347,6 +457,16 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
                 "if sock is None or raw.closed:  # the connection is not kept",
                 "sock is None or raw.closed",
                 "raw.closed",
+            ),
+        ],
+    },
+    "supervisors/dynamic.py": {
+        "no process has no name": [
+            Equivalent(
+                "DynamicSupervisor._tell_observer",
+                "observer = self.runtime.whereis(self._observer) if self._obs",
+                "self._observer",
+                "True",
             ),
         ],
     },

@@ -31,6 +31,7 @@ MODULES: Final[dict[str, tuple[str, ...]]] = {
     "actors/call/gate.py": ("tests/unit/test_gates.py", f"{_FLOW}test_limits.py"),
     "actors/call/integration.py": (
         "tests/unit/test_integration_states.py",
+        "tests/unit/test_integration_retries.py",
         "tests/unit/test_source.py",
         "tests/unit/test_scripted_reader.py",
         *_CALLS,

@@ -111,6 +111,24 @@ def test_a_read_without_a_size_takes_all_that_has_come() -> None:
         response.close()
 
 
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("size", [1, 3, 100])
+def test_a_chunked_body_is_read_in_pieces_of_any_size_and_its_lines_may_end_without_a_return(
+    end: bytes, size: int
+) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        response = module.EagerResponse(ours)
+        response.begin()
+        body = end.join((b"2", b"ab", b"3;name=value", b"cde", b"0", b"Trailer: value", b"", b""))
+        pieces = [body[at : at + size] for at in range(0, len(body), size)]
+        came = [response._dechunk(response._size_line + piece) for piece in pieces]
+        assert b"".join(came) == b"abcde"
+        assert response.fp is None
+        response.close()
+
+
 @pytest.mark.parametrize(
     ("body", "before"),
     [

@@ -96,10 +96,14 @@ class Record:
 class Table:
     def __init__(self, *records: Any) -> None:
         self.records = records
+        self.added: list[Any] = []
         self.forgotten: list[Any] = []
 
     def all(self) -> tuple[Any, ...]:
         return self.records
+
+    def add(self, record: Any) -> None:
+        self.added.append(record)
 
     def forget(self, record: Any) -> None:
         self.forgotten.append(record)
@@ -319,6 +323,22 @@ def test_a_stream_is_not_opened_while_the_supervisor_of_streams_is_dead() -> Non
     (answer,) = transition.actions
     assert isinstance(answer.error, ProcessDead)
     assert desk.told(SOURCES) == []
+
+
+def test_a_stream_is_opened_and_reported_on_and_its_supervisor_answers_the_caller() -> None:
+    record: Any = Record(feed=Call())
+    desk, reply = Desk(record), Reply()
+    requests: list[Any] = []
+    desk.names[STREAMS].actor_inbox = SimpleNamespace(put=requests.append)
+    assert desk.handler.serving(Call_(OpenStream(record), reply)) is None
+    assert desk.table.added == [record]
+    (request,) = requests
+    assert (type(request.message), request.message.spec.id) == (StartChild, "s#7")
+    assert request.reply_to is reply
+    assert desk.told(SOURCES) == [(StartChild, "s#7.2")]
+    desk.names[HANDLER] = handler = Peer()
+    record.hub.on_empty()
+    assert handler.told == [Orphaned(record)]
 
 
 def test_a_hub_reports_to_the_handler_of_that_time() -> None:
