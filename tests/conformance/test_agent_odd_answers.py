@@ -11,7 +11,15 @@ import pytest
 from penstock.actors.agent.history import INTERRUPTED, NO_ANSWER
 from penstock.adapters.providers.anthropic.decoder import MessagesDecoder
 from penstock.errors import ContentFilterError, OptionError
-from penstock.events import MediaPart, ReasoningBlock, ServerToolCall, ServerToolResult, StreamCompleted
+from penstock.events import (
+    Cost,
+    MediaPart,
+    ReasoningBlock,
+    ServerToolCall,
+    ServerToolResult,
+    StreamCompleted,
+    Usage,
+)
 from penstock.ports import (
     BlockDelta,
     Delta,
@@ -192,6 +200,37 @@ def test_a_picture_before_a_pause_is_told(system: SimulatedSystem) -> None:
     agent, _ = agent_on(system, paused, ScriptedAttempt())
     assert agent.chat("First?").text == ""
     assert agent.history[-1]["content"] == "[picture]"
+
+
+@pytest.mark.parametrize("retain_bytes", [1_048_576, 0])
+def test_a_picture_of_an_earlier_round_does_not_stand_for_the_last_answer(
+    system: SimulatedSystem, retain_bytes: int
+) -> None:
+    picture = EventDelta(MediaPart(kind="image", data="aGk="))
+    called = ScriptedAttempt(
+        (picture, ToolCallFragment(index=0, id="c", name="nothing", arguments="{}")), finish="tool_calls"
+    )
+    agent, _ = agent_on(system, called, say(picture), say("Two."))
+    options = system.settings.chat.replace(retain_bytes=retain_bytes)
+    completed = agent.chat("First?", options=options)
+    assert len(completed.media) == 2
+    assert agent.history[-1]["content"] == "[picture]"
+
+
+def test_the_usage_of_a_conversation_is_whole_or_says_that_it_is_not(system: SimulatedSystem) -> None:
+    usage = Usage(input_tokens=3, output_tokens=1, reported_cost=0.5)
+    agent, _ = agent_on(system, say("One.", usage=usage), say("Two.", usage=usage), say("Three."))
+    agent.chat("First?")
+    first = agent.statistics()
+    assert (first.usage, first.cost) == (usage, Cost(amount=0.5, reported=0.5, source="provider"))
+    agent.chat("Second?")
+    assert agent.statistics().cost == Cost(amount=1.0, reported=1.0, source="provider")
+    agent.chat("Third?")  # without a usage
+    last = agent.statistics()
+    assert last.cost is not None
+    assert (last.cost.amount, last.cost.is_estimate, last.cost.reported) == (1.0, True, None)
+    assert last.usage is not None
+    assert last.usage.reported_cost is None
 
 
 @pytest.mark.parametrize(

@@ -248,10 +248,11 @@ class AgentRecord:
             turn.is_settled = True  # after this, nothing below can fail
             if turn.has_begun:
                 self._turns += 1
-                before = [(self._usage, self._cost)] if self._turns > 1 else []
-                usages, costs = zip(*before, (terminal.usage, terminal.cost), strict=True)
-                self._usage = add_usages(usages, none_is_unknown=True)
-                self._cost = add_costs(costs, none_is_unknown=True)
+                is_first = self._turns == 1  # before it, None is nothing; after it, None is not known
+                self._usage = (
+                    terminal.usage if is_first else add_usages([self._usage, terminal.usage], none_is_unknown=True)
+                )
+                self._cost = terminal.cost if is_first else add_costs([self._cost, terminal.cost], none_is_unknown=True)
                 if past is not None:
                     self._history.add(past)
             return True

@@ -140,8 +140,10 @@ class Turn:
 
     def _media_of_answer(self, terminal: TerminalEvent) -> list[MediaPart]:
         """The media that came after the last results of tools."""
-        results = [event.seq for event in self.stream.log if isinstance(event, ToolResult)]
-        return [part for part in terminal.media if part.seq > max(results, default=0)]
+        snapshot = self.stream.log.snapshot()
+        folded = () if snapshot is None else snapshot.tool_results
+        last = max((event.seq for event in (*folded, *self.stream.log) if isinstance(event, ToolResult)), default=0)
+        return [part for part in terminal.media if part.seq > last]
 
     def past_words(self) -> PastTurn:
         """The message and the words of the answer, without calls and blocks; see `past`."""

@@ -5,6 +5,8 @@ The events themselves are in the stream's log, from which the terminal event rep
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from operator import itemgetter
 from typing import Any, TypeAlias
 
 import msgspec
@@ -39,6 +41,7 @@ class Extras:
         "_block_from",
         "_blocks",
         "_metadata",
+        "_parts",
         "_renamed",
         "_void_blocks",
         "_void_text",
@@ -56,6 +59,7 @@ class Extras:
         self.round = 1
         self.tool_ids: dict[str, int] = {}  # of the provider's own calls, and the round in which each came
         self._block_from = 0  # where in the text the present block begins
+        self._parts: list[tuple[int, int]] = []  # where in the text each part begins, and its number
         self._renamed: dict[str, str] = {}  # ids of this round that earlier rounds have too
         self._blocks: list[ProviderBlock] = []
         self._metadata: dict[str, Any] = {}
@@ -71,7 +75,11 @@ class Extras:
             self._block_from = written
         if not delta.is_joint:
             return False
-        self.part += has_said
+        if has_said:
+            if not self._parts:
+                self._parts.append((0, self.part))
+            self.part += 1
+            self._parts.append((written, self.part))
         changes = has_said or delta.phase != self.phase
         self.phase = delta.phase
         return changes
@@ -96,14 +104,17 @@ class Extras:
         return []
 
     def _placed(self, delta: CitationDelta, written: int) -> Citation:
-        """The citation with its span counted from the start of the stream's text."""
+        """The citation with its span counted from the start of the stream's text, and the part that the span is in."""
         start, end = (
             (0, written - self._block_from) if delta.is_of_block else (delta.citation.start, delta.citation.end)
         )
+        part = self.part
         if start is not None and end is not None:
-            origin = self.text_before + self._block_from
-            start, end = start + origin, end + origin
-        return msgspec.structs.replace(delta.citation, start=start, end=end, part=self.part)
+            start, end = start + self._block_from, end + self._block_from
+            before = bisect_right(self._parts, start, key=itemgetter(0))
+            part = self._parts[before - 1][1] if before else part
+            start, end = start + self.text_before, end + self.text_before
+        return msgspec.structs.replace(delta.citation, start=start, end=end, part=part)
 
     def _identified(self, event: _Event) -> _Event:
         """The event, with an id that no call of an earlier round has: those that are made up begin anew in each.
