@@ -308,7 +308,7 @@ def test_reasoning_blocks_go_back_to_the_chat_provider_that_signed_them() -> Non
     sealed = {"provider": "router", "data": SIGNED[0], "at": 0, "calls": 0}
     message = {"role": "assistant", "content": "Hi", "reasoning_blocks": given, "provider_blocks": [sealed]}
     assert sent(message)["reasoning_details"] == SIGNED[:1]
-    for dropped in (others, made):  # of others, and of nobody knows which provider
+    for dropped in (others, made):  # of other providers, and of an unknown one
         message = {"role": "assistant", "content": "Hi", "reasoning_blocks": dropped}
         assert sent(message) == {"role": "assistant", "content": "Hi"}
 
