@@ -11,6 +11,7 @@ and they can be killed with all processes that they have started. Their temporar
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import random
 import shutil
@@ -150,7 +151,8 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
         if sys.platform == "win32":
             process.kill()
         else:
-            os.killpg(process.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # its thread has just waited for it
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
