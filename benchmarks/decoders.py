@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
+import statistics
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +20,7 @@ from penstock.adapters.providers.ollama.provider import OllamaChat
 from penstock.adapters.providers.openai.chat_provider import OpenAiChat
 from penstock.adapters.providers.openai.responses_provider import OpenAiResponses
 from penstock.config.options import RequestOptions
-from penstock.ports import Provider
+from penstock.ports import Decoder, Provider
 
 __all__ = ["RECORDINGS", "load", "run"]
 
@@ -89,7 +92,11 @@ def load(name: str, events: int) -> Result:
 
     whole = [b"".join(pieces)]
     times = max(1, events // len(pieces))
+    typical, extra = _typical(lambda: provider.decoder(plain), pieces, times)
     return {
+        "typical_us": typical,
+        "extra_us": extra,
+        "events": len(pieces),
         "single_us": _each(lambda: ours(pieces), len(pieces), times),
         "whole_us": _each(lambda: ours(whole), len(pieces), times),
         "raw_us": _each(lambda: ours(pieces, RequestOptions(raw="all")), len(pieces), times),
@@ -106,6 +113,28 @@ def _each(decode: Callable[[], int], events: int, times: int) -> float:
         for _ in range(times):
             decode()
     return decoding.cpu / (times * events) * 1e6
+
+
+def _typical(make: Callable[[], Decoder], pieces: Sequence[bytes], times: int) -> tuple[float, float]:
+    """Return the time of the median event, and what an answer takes beyond as many of them as it has events, in µs.
+
+    The least time of each event counts, so that only the work is left.
+    """
+    least = [math.inf] * len(pieces)
+    ends = math.inf
+    for _ in range(times):
+        before = time.perf_counter()
+        decoder = make()
+        made = time.perf_counter() - before
+        for place, piece in enumerate(pieces):
+            before = time.perf_counter()
+            decoder.feed(piece)
+            least[place] = min(least[place], time.perf_counter() - before)
+        before = time.perf_counter()
+        decoder.close()
+        ends = min(ends, made + time.perf_counter() - before)
+    typical = statistics.median(least)
+    return typical * 1e6, (sum(least) - typical * len(pieces) + ends) * 1e6
 
 
 def _events_of(name: str) -> list[bytes]:
@@ -127,16 +156,20 @@ def run(rounds: int, quick: bool) -> list[Table]:
         f"One recording of `tests/corpus` for each, decoded until it makes {events:,} events, each time by a new"
         " decoder; CPU time from bytes to deltas. A paced answer comes event by event, a fast one in larger pieces."
         " The peer parses the fields (`sseclient-py`; of Ollama, nothing but lines) and the JSON, event by event, and"
-        ' understands nothing of it. With `raw="all"`, each event also comes as it is, its JSON parsed. All ways in one'
-        " process.",
+        " understands nothing of it. Most events are pieces of text; the first and the last ones tell more, such as"
+        " metadata, usage and sources, so the median event and what an answer takes beyond are told apart. With"
+        ' `raw="all"`, each event also comes as it is, its JSON parsed. All ways in one process.',
     )
     for name, recording in RECORDINGS.items():
         found = results[name]
-        fields = ("single_us", "whole_us", "raw_us", "bare_us")
-        single, whole, raw, bare = (Samples.of(found, field) for field in fields)
+        fields = ("single_us", "whole_us", "raw_us", "bare_us", "typical_us", "extra_us")
+        single, whole, raw, bare, typical, extra = (Samples.of(found, field) for field in fields)
         about = f"{recording.words}, {found[0]['bytes']:.0f} bytes an event"
         peer = "lines, json" if recording.path.endswith(".ndjson") else "sseclient-py, json"
         table.rows.append(Row(f"{about}: one by one", "µs", single, None, peer, bare))
+        table.rows.append(Row("the same: the median event", "µs", typical))
+        beyond = f"the same: what the answer’s {found[0]['events']:.0f} events take beyond as many median ones"
+        table.rows.append(Row(beyond, "µs an answer", extra))
         table.rows.append(Row("the same: all of it in one piece", "µs", whole))
         table.rows.append(Row('the same: one by one, `raw="all"`', "µs", raw))
     return [table]

@@ -14,6 +14,8 @@ __all__ = ["is_plain_json", "mend_surrogates", "replace_surrogates"]
 
 def replace_surrogates(text: str) -> str:
     """Join surrogate pairs into characters and replace every lone surrogate with U+FFFD."""
+    if text.isascii():
+        return text
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 

@@ -10,7 +10,7 @@ import msgspec
 from penstock.adapters.providers.gemini.metadata import Skip
 from penstock.adapters.providers.gemini.places import WrittenText
 from penstock.adapters.providers.shared.json_values import plain_json, text_of, whole_number
-from penstock.events import Citation, CitationKind, FrozenDict
+from penstock.events import Citation, CitationKind, FrozenJson
 from penstock.ports import CitationDelta, Delta
 
 __all__ = ["GeminiSources"]
@@ -102,7 +102,7 @@ class GeminiSources:
             if len(self._cited) >= _MOST:
                 self._skip("groundingSupports", {"groundingChunkIndices": indices[place:]}, out)
                 return
-            placed = msgspec.structs.replace(citation, start=start, end=end, location=FrozenDict(location))
+            placed = msgspec.structs.replace(citation, start=start, end=end, location=FrozenJson(location))
             self._tell(placed, (number,), out)
 
     def _span_of(self, segment: object, out: list[Delta]) -> tuple[int | None, int | None]:
@@ -134,7 +134,7 @@ class GeminiSources:
                         title=title or None,
                         start=start,
                         end=end,
-                        location=FrozenDict(location),
+                        location=FrozenJson(location),
                     ),
                     (name, whole_number(source.get("startIndex")), whole_number(source.get("endIndex"))),
                     out,
@@ -201,7 +201,7 @@ def _citation_of(chunk: object) -> Citation | None:
         id=id or None,
         title=title or None,
         cited_text=quoted or None,
-        location=FrozenDict(_rest(content, _TOLD)),
+        location=FrozenJson(_rest(content, _TOLD)),
     )
 
 
@@ -210,6 +210,6 @@ def _rest(fields: Mapping[str, Any], told: frozenset[str]) -> dict[str, Any]:
 
 
 def _moved(citation: Citation, by: int) -> Citation:
-    if citation.start is None or citation.end is None:
+    if not by or citation.start is None or citation.end is None:
         return citation
     return msgspec.structs.replace(citation, start=citation.start + by, end=citation.end + by)

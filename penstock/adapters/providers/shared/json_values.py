@@ -46,6 +46,8 @@ def whole_number(value: object) -> int | None:
 
 def count_of(value: object) -> int | None:
     """Return ``value`` if it is a whole number from 0 upwards, else None."""
+    if value is None:  # most counts are absent
+        return None
     count = whole_number(value)
     return None if count is None or count < 0 else count
 
@@ -184,6 +186,7 @@ def _plain(value: Any, levels: int) -> Any:
 
 
 _decode = msgspec.json.Decoder().decode
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def decode_json(data: str) -> object:
@@ -220,4 +223,4 @@ def json_text(value: object) -> str:
     Raises:
         RecursionError: it is nested too deeply.
     """
-    return replace_surrogates(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
+    return replace_surrogates(_encode(value))
