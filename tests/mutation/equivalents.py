@@ -414,6 +414,34 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
             Equivalent(
                 "TextPile.read", "last = len(self._ends) if end is None else bisect_left(self.", "end is None", "True"
             ),
+            Equivalent("TextPile.read", "last = len(self._ends) if end is None else bisect_left(self.", "1", "2"),
+        ],
+        "when parts are joined is a matter of memory": [
+            Equivalent(
+                "TextPile.add",
+                "if len(self._parts) >= _JOIN_AT and len(self._parts[-_JOIN_A",
+                "len(self._parts) >= _JOIN_AT",
+                "len(self._parts) > _JOIN_AT",
+            ),
+            Equivalent("TextPile.add", "if len(self._parts) >= _JOIN_AT and len(self._parts[-_JOIN_A", "4096", "4097"),
+            Equivalent(
+                "TextPile.add",
+                "if len(self._parts) >= _JOIN_AT and len(self._parts[-_JOIN_A",
+                "len(self._parts[-_JOIN_AT]) < 4096",
+                "len(self._parts[-_JOIN_AT]) <= 4096",
+            ),
+            Equivalent("<module>", "_JOIN_AT: Final = 256  # number of parts that are joined int", "256", "257"),
+        ],
+        "the first folded event sets it before it is read": [
+            Equivalent("Window.__init__", "self.timestamp = 0.0", "0.0", "1.0"),
+        ],
+        "a terminal event is never folded": [
+            Equivalent(
+                "Window._put_away",
+                "elif isinstance(event, SideEvent) and not is_passing(event):",
+                "isinstance(event, SideEvent) and (not is_passing(event))",
+                "not is_passing(event)",
+            ),
         ],
     },
     "actors/stream/subscribers/pull.py": {

@@ -60,7 +60,12 @@ MODULES: Final[dict[str, tuple[str, ...]]] = {
     "actors/stream/buffer.py": (f"{_FLOW}test_buffer.py", "tests/unit/test_intake.py", f"{_HOUSE}test_undelivered.py"),
     "actors/stream/cursor.py": (f"{_FLOW}test_fanout.py", f"{_HOUSE}test_tool_events_readers.py"),
     "actors/stream/delivery.py": (f"{_FLOW}test_delivery.py", f"{_HOUSE}test_stream.py"),
-    "actors/stream/folded.py": (f"{_FLOW}test_log.py", f"{_FLOW}test_fanout.py", f"{_HOUSE}test_answer_events.py"),
+    "actors/stream/folded.py": (
+        f"{_FLOW}test_folded.py",
+        f"{_FLOW}test_log.py",
+        f"{_FLOW}test_fanout.py",
+        f"{_HOUSE}test_answer_events.py",
+    ),
     "actors/stream/log.py": (f"{_FLOW}test_log.py", f"{_FLOW}test_fanout.py"),
     "actors/stream/statistics.py": (f"{_FLOW}test_statistics.py", f"{_HOUSE}test_metrics.py"),
     "actors/stream/subscribers/pull.py": ("tests/unit/test_subscriptions.py", f"{_HOUSE}test_iterators.py"),
