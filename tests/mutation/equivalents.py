@@ -511,4 +511,14 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
             ),
         ],
     },
+    "actors/stream/cursor.py": {
+        "a slow cursor that blocks does nothing else": [
+            Equivalent(
+                "Cursor.take",
+                'late = slow != "block" and self.is_slow',
+                "slow != 'block' and self.is_slow",
+                "self.is_slow",
+            ),
+        ],
+    },
 }

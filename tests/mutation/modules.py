@@ -58,7 +58,11 @@ MODULES: Final[dict[str, tuple[str, ...]]] = {
     "actors/runtime/statem.py": (f"{_HOUSE}test_statem.py", f"{_RUNTIME}test_inspect.py"),
     "actors/stream/bucket.py": (f"{_FLOW}test_bucket.py",),
     "actors/stream/buffer.py": (f"{_FLOW}test_buffer.py", "tests/unit/test_intake.py", f"{_HOUSE}test_undelivered.py"),
-    "actors/stream/cursor.py": (f"{_FLOW}test_fanout.py", f"{_HOUSE}test_tool_events_readers.py"),
+    "actors/stream/cursor.py": (
+        f"{_FLOW}test_cursor.py",
+        f"{_FLOW}test_fanout.py",
+        f"{_HOUSE}test_tool_events_readers.py",
+    ),
     "actors/stream/delivery.py": (f"{_FLOW}test_delivery.py", f"{_HOUSE}test_stream.py"),
     "actors/stream/folded.py": (
         f"{_FLOW}test_folded.py",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,29 +15,11 @@ from penstock.events import (
     Event,
     Logprobs,
     MediaPart,
-    Phase,
-    SideEvent,
     StreamSnapshot,
     TokenEvent,
-    TokenKind,
     TokenLogprob,
 )
 from tests.unit.flow.common import KEEP_ALL, OUTCOME, Writer
-
-
-class Told(Writer):
-    """A writer of events of any kind, and of text in parts."""
-
-    def put(self, event: SideEvent) -> None:
-        seq = self.log.last_seq + 1
-        event = msgspec.structs.replace(event, stream_id="s", seq=seq, timestamp=float(seq), metadata={"user": 1})
-        assert self.log.append(self.epoch, event)
-
-    def say(self, text: str, part: int, kind: TokenKind = "text", phase: Phase | None = None) -> None:
-        seq = self.log.last_seq + 1
-        assert self.log.append(
-            self.epoch, TokenEvent("s", seq, (text,), text, kind, float(seq), {"user": 1}, 0, part, phase)
-        )
 
 
 def probable(token: str) -> Logprobs:
@@ -69,7 +50,7 @@ def test_a_long_part_of_a_pile_is_not_copied_again_and_again() -> None:
 
 @pytest.mark.parametrize("retain", [0, 1500, KEEP_ALL])
 def test_probabilities_are_repeated_at_the_end_whether_or_not_they_were_folded(retain: int) -> None:
-    writer = Told(retain)
+    writer = Writer(retain)
     for number in range(20):
         writer.put(probable(str(number)))
     assert ended(writer.log) == tuple(str(number) for number in range(20))
@@ -77,7 +58,7 @@ def test_probabilities_are_repeated_at_the_end_whether_or_not_they_were_folded(r
 
 @pytest.mark.parametrize("retain", [0, 1500, KEEP_ALL])
 def test_a_reset_voids_the_probabilities_and_the_parts_before_it(retain: int) -> None:
-    writer = Told(retain)
+    writer = Writer(retain)
     for part in range(3):
         writer.put(probable("void"))
         writer.say("void", part)
@@ -94,7 +75,7 @@ def test_a_reset_voids_the_probabilities_and_the_parts_before_it(retain: int) ->
 
 
 def test_a_snapshot_has_the_parts_with_their_phases_and_the_events_of_the_answer() -> None:
-    writer = Told(0)
+    writer = Writer(0)
     writer.say("hm", 0, "reasoning")
     writer.say("first ", 0, phase="commentary")
     writer.put(Citation(kind="url", url="u"))
@@ -113,7 +94,7 @@ def test_a_snapshot_has_the_parts_with_their_phases_and_the_events_of_the_answer
 
 
 def test_a_reader_from_the_start_is_given_folded_text_with_parts_and_times() -> None:
-    writer = Told(0)
+    writer = Writer(0)
     cursor = Cursor(writer.log, 0, "block", 10)
     writer.say("first ", 0, phase="commentary")
     assert cursor.take() is not None
@@ -143,7 +124,7 @@ def test_a_reader_from_the_start_is_given_folded_text_with_parts_and_times() -> 
 
 
 def test_a_passing_event_leaves_nothing_where_it_was_folded() -> None:
-    writer = Told(0)
+    writer = Writer(0)
     cursor = Cursor(writer.log, 0, "block", 10)
     for text in ("a", "b", "c"):
         writer.say(text, 0)
