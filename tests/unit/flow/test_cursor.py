@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from penstock.actors.stream.cursor import Cursor
 from penstock.actors.stream.log import StreamLog
-from penstock.events import Event, StreamSnapshot, TokenEvent
+from penstock.events import Event, Phase, StreamSnapshot, TokenEvent
 from tests.unit.flow.common import KEEP_ALL, Writer
 
 
@@ -49,8 +49,9 @@ def test_an_event_is_given_as_it_is_in_the_log_and_not_as_a_copy() -> None:
 def test_coalesce_does_not_merge_two_parts_and_keeps_part_and_phase() -> None:
     writer = Writer()
     cursor = Cursor(writer.log, 0, "coalesce", 1)
-    for part, phase in ((0, "commentary"), (0, "commentary"), (1, "final_answer"), (1, "final_answer")):
-        writer.say("a", part, phase=phase)
+    phases: tuple[Phase, Phase] = ("commentary", "final_answer")
+    for part in (0, 0, 1, 1):
+        writer.say("a", part, phase=phases[part])
     writer.say("b", 0, "reasoning")
     events = [event for event in take_all(cursor) if isinstance(event, TokenEvent)]
     assert [(event.text, event.part, event.phase) for event in events] == [
