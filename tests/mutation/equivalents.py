@@ -521,4 +521,20 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
             ),
         ],
     },
+    "actors/stream/log.py": {
+        "epochs are only compared with one another": [
+            Equivalent("StreamLog.__init__", "self._epoch = 0", "0", "1"),
+            Equivalent("StreamLog.new_epoch", "self._epoch += 1", "1", "2"),
+            Equivalent("StreamLog.new_epoch", "self._epoch += 1", "self._epoch += 1", "self._epoch -= 1"),
+        ],
+        "one byte is less than the estimate of an event's size is off by": [
+            Equivalent("<module>", "_UNREAD: Final = 16 * 1_048_576", "1048576", "1048577"),
+        ],
+        "how soon a fold that was stopped is tried again is a matter of cost": [
+            Equivalent("StreamLog._fold", "self._fold_at = max(retain, self._bytes + max(retain, self._", "4", "5"),
+        ],
+        "to fold nothing gives an equal window": [
+            Equivalent("StreamLog._fold", "if count:", "count", "True"),
+        ],
+    },
 }

@@ -70,7 +70,12 @@ MODULES: Final[dict[str, tuple[str, ...]]] = {
         f"{_FLOW}test_fanout.py",
         f"{_HOUSE}test_answer_events.py",
     ),
-    "actors/stream/log.py": (f"{_FLOW}test_log.py", f"{_FLOW}test_fanout.py"),
+    "actors/stream/log.py": (
+        f"{_FLOW}test_log_end.py",
+        f"{_FLOW}test_log.py",
+        f"{_FLOW}test_fanout.py",
+        f"{_HOUSE}test_answer_events_kept.py",
+    ),
     "actors/stream/statistics.py": (f"{_FLOW}test_statistics.py", f"{_HOUSE}test_metrics.py"),
     "actors/stream/subscribers/pull.py": ("tests/unit/test_subscriptions.py", f"{_HOUSE}test_iterators.py"),
     "adapters/http/answer.py": (f"{_HTTP}test_http_answer.py",),
