@@ -537,4 +537,80 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
             Equivalent("StreamLog._fold", "if count:", "count", "True"),
         ],
     },
+    "actors/runtime/statem.py": {
+        "when answered calls are removed is a matter of cost": [
+            Equivalent("StateMachine", "_owed_bound: int = 16  # length of `_owed` at which answered", "16", "17"),
+            Equivalent(
+                "StateMachine._owe",
+                "elif len(owed) >= self._owed_bound:  # drop the answered cal",
+                "len(owed) >= self._owed_bound",
+                "len(owed) > self._owed_bound",
+            ),
+            Equivalent(
+                "StateMachine._owe",
+                "elif len(owed) >= self._owed_bound:  # drop the answered cal",
+                "len(owed) >= self._owed_bound",
+                "True",
+            ),
+            Equivalent("StateMachine._owe", "self._owed_bound = max(16, 2 * len(owed))", "2", "3"),
+            Equivalent("StateMachine._owe", "self._owed_bound = max(16, 2 * len(owed))", "16", "17"),
+            Equivalent(
+                "StateMachine._owe",
+                "self._owed_bound = max(16, 2 * len(owed))",
+                "self._owed_bound = max(16, 2 * len(owed))",
+                "pass",
+            ),
+            Equivalent("StateMachine._owe", "if reply.is_done:", "reply.is_done", "False"),
+            Equivalent("StateMachine._owe", "return", "return", "pass"),
+        ],
+        "a first transition without actions does nothing": [
+            Equivalent("StateMachine._begin", "if actions or self.state_enter:", "actions or self.state_enter", "True"),
+        ],
+        "it is only called where it is overridden": [
+            Equivalent("StateMachine.handle_event", "raise NotImplementedError", "raise NotImplementedError", "pass"),
+        ],
+        "there is nothing to drain": [
+            Equivalent(
+                "StateMachine._handle",
+                "if self._inserted or (self._timeouts is not None and self._t",
+                "self._inserted or (self._timeouts is not None and self._timeouts.zeros)",
+                "True",
+            ),
+            Equivalent(
+                "StateMachine._handle",
+                "if self._inserted or (self._timeouts is not None and self._t",
+                "self._timeouts is not None and self._timeouts.zeros",
+                "self._timeouts is not None",
+            ),
+        ],
+        "the flag is a shortcut for what is looked at next": [
+            Equivalent(
+                "StateMachine._dispatch",
+                "if self._attention and not self._attend():",
+                "self._attention and (not self._attend())",
+                "not self._attend()",
+            ),
+            Equivalent(
+                "StateMachine._dispatch",
+                "if self._attention and not self.is_alive:  # killed meanwhil",
+                "self._attention and (not self.is_alive)",
+                "not self.is_alive",
+            ),
+            Equivalent(
+                "StateMachine._call_enter",
+                "if self._attention and not self.is_alive:",
+                "self._attention and (not self.is_alive)",
+                "not self.is_alive",
+            ),
+        ],
+        "to insert nothing changes nothing": [
+            Equivalent("StateMachine._apply", "if inserted:", "inserted", "True"),
+        ],
+        "a private method, of which only the truth is looked at": [
+            Equivalent("StateMachine._act", "return False", "return False", "return None"),
+        ],
+        "to call no listener raises, and removes none": [
+            Equivalent("StateMachine._record", "if self._tracer is not None:", "self._tracer is not None", "True"),
+        ],
+    },
 }

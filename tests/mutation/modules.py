@@ -55,7 +55,11 @@ MODULES: Final[dict[str, tuple[str, ...]]] = {
         f"{_RUNTIME}test_inspect.py",
         f"{_HOUSE}test_links.py",
     ),
-    "actors/runtime/statem.py": (f"{_HOUSE}test_statem.py", f"{_RUNTIME}test_inspect.py"),
+    "actors/runtime/statem.py": (
+        f"{_RUNTIME}test_statem.py",
+        f"{_HOUSE}test_statem.py",
+        f"{_RUNTIME}test_inspect.py",
+    ),
     "actors/stream/bucket.py": (f"{_FLOW}test_bucket.py",),
     "actors/stream/buffer.py": (f"{_FLOW}test_buffer.py", "tests/unit/test_intake.py", f"{_HOUSE}test_undelivered.py"),
     "actors/stream/cursor.py": (
