@@ -178,7 +178,8 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
             Equivalent("_Worker.__init__", "self.slices = 0", "0", "1"),
             Equivalent("_Worker.__init__", "self.warned_at = -1  # slice for which the hold warning was ", "1", "2"),
         ],
-        "a protocol's default is not used": [
+        "a protocol's defaults are never used": [
+            Equivalent("Latch.acquire", "def acquire(self, blocking: bool = True, timeout: float = -1", "1", "2"),
             Equivalent(
                 "Latch.acquire", "def acquire(self, blocking: bool = True, timeout: float = -1", "True", "False"
             ),

@@ -6,7 +6,9 @@ import asyncio
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -802,3 +804,103 @@ def test_a_worker_counts_its_turns_and_takes_a_place_back_that_the_monitor_gave_
         dispatcher.enqueue(Mailbox(Owner(), lambda _mailbox: None))
     assert over.wait(GENEROUS)
     assert turns == [(0, False, 1), (1, False, 1), (2, False, 1)]
+
+
+def test_by_default_there_are_two_workers_that_take_64_messages_a_turn(make_runtime: Make) -> None:
+    assert threads_of(make_runtime()).statistics().workers == 2
+
+    runtime = make_runtime(workers=1, max_spares=0)
+    order: list[str] = []
+    release = threading.Event()
+    holder, busy, other = (runtime.spawn(Runner) for _ in range(3))
+    held = holder.ask(lambda _: release.wait(GENEROUS), block=False)
+    for _ in range(100):
+        busy.tell(lambda _: order.append("busy"))
+    over = other.ask(lambda _: order.append("other"), block=False)
+    release.set()
+    held.get(timeout=GENEROUS)
+    over.get(timeout=GENEROUS)
+    busy.ask(lambda _: None, timeout=GENEROUS)
+    assert order == ["busy"] * 64 + ["other"] + ["busy"] * 36
+
+
+def test_no_more_than_256_spares_are_added_by_default(make_runtime: Make) -> None:
+    runtime = make_runtime(workers=1)
+    freed, inside = threading.Event(), threading.Semaphore(0)
+
+    def block(_process: Any) -> bool:
+        with blocking():
+            inside.release()
+            return freed.wait(GENEROUS)
+
+    blocked = [runtime.spawn(Runner).ask(block, block=False) for _ in range(257)]
+    for _ in blocked:
+        assert inside.acquire(timeout=GENEROUS)
+    statistics = threads_of(runtime).statistics()
+    freed.set()
+    assert all(reply.get(timeout=GENEROUS) for reply in blocked)
+    assert (statistics.spares_started, statistics.spares_exhausted) == (256, 1)
+
+
+def test_a_worker_that_runs_a_dead_actor_is_leaked_and_others_are_not(make_runtime: Make) -> None:
+    runtime = make_runtime(workers=2)
+    freed = threading.Event()
+    inside = threading.Semaphore(0)
+
+    def hold(_process: Any) -> bool:
+        inside.release()
+        return freed.wait(GENEROUS)
+
+    dead, alive = runtime.spawn(Runner), runtime.spawn(Runner)
+    dead.tell(hold)
+    alive.tell(hold)
+    for _ in range(2):
+        assert inside.acquire(timeout=GENEROUS)
+    runtime.exit(dead, "kill")
+    leaked = threads_of(runtime).statistics().leaked
+    freed.set()
+    assert leaked == 1
+
+
+def test_the_log_names_the_thread_that_an_actor_holds(
+    make_runtime: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    runtime = make_runtime(workers=1, hold_warning=0.01, name="mine")
+    caplog.set_level(logging.WARNING, "penstock")
+    dispatcher = threads_of(runtime)
+    warned = threading.Event()
+    warn = dispatcher._warn
+
+    def warning(*args: Any) -> None:
+        warn(*args)
+        warned.set()
+
+    monkeypatch.setattr(dispatcher, "_warn", warning)
+    thread = runtime.spawn(Runner).ask(
+        lambda _: (warned.wait(GENEROUS), threading.current_thread().name)[1], timeout=GENEROUS
+    )
+    (fields,) = (record.penstock for record in caplog.records)  # type: ignore[attr-defined]
+    assert fields["worker"] == thread
+    assert thread.startswith("mine-worker-")
+
+
+def test_a_wait_for_what_is_there_already_takes_no_spare_and_leaves_nothing(make_runtime: Make) -> None:
+    runtime = make_runtime(workers=1)
+    dispatcher = threads_of(runtime)
+    wait = dispatcher.wait
+    assert runtime.spawn(Runner).ask(lambda _: wait(threading.Lock(), None), timeout=GENEROUS) is True
+    assert dispatcher.statistics().spares_started == 0
+    taken = threading.Lock()
+    taken.acquire()
+    assert wait(taken, 0) is False
+    assert dispatcher._blocked_loops == []
+
+
+def test_the_time_of_a_pause_is_not_negative(make_runtime: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    dispatcher = threads_of(make_runtime(workers=1))
+    slept: list[float] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "time", SimpleNamespace(sleep=slept.append, monotonic=time.monotonic))
+        for seconds in (-1.0, 0.0, 0.25):
+            dispatcher.pause(seconds)
+    assert slept == [0.0, 0.0, 0.25]
