@@ -184,6 +184,51 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
                 "Latch.acquire", "def acquire(self, blocking: bool = True, timeout: float = -1", "True", "False"
             ),
         ],
+        "how soon the monitor sleeps is a matter of cost, and it looks again before": [
+            Equivalent("ThreadedDispatcher._watch", "quiet = 0", "0", "1"),
+            Equivalent(
+                "ThreadedDispatcher._watch", "quiet = quiet + 1 if not busy and self._queue.empty() else 0", "1", "2"
+            ),
+            Equivalent(
+                "ThreadedDispatcher._watch", "quiet = quiet + 1 if not busy and self._queue.empty() else 0", "0", "1"
+            ),
+            Equivalent(
+                "ThreadedDispatcher._watch",
+                "quiet = quiet + 1 if not busy and self._queue.empty() else 0",
+                "not busy and self._queue.empty()",
+                "not busy",
+            ),
+            Equivalent(
+                "ThreadedDispatcher._watch",
+                "quiet = quiet + 1 if not busy and self._queue.empty() else 0",
+                "not busy and self._queue.empty()",
+                "not busy or self._queue.empty()",
+            ),
+            Equivalent("ThreadedDispatcher._watch", "if quiet > 200:", "quiet > 200", "True"),
+            Equivalent("ThreadedDispatcher._watch", "if quiet > 200:", "200", "201"),
+        ],
+        "no slice has a negative number": [
+            Equivalent("ThreadedDispatcher._watch", "slices, since = seen.get(worker, (-1, now))", "1", "2"),
+        ],
+        "two times are never exactly that far apart": [
+            Equivalent(
+                "ThreadedDispatcher._watch",
+                "if now - since > self._hold_warning and worker.warned_at != ",
+                "now - since > self._hold_warning",
+                "now - since >= self._hold_warning",
+            ),
+        ],
+        "how long a spare stays is a matter of cost": [
+            Equivalent("<module>", "_PARKED_FOR: Final = 5.0  # seconds after which a spare thre", "5.0", "6.0"),
+        ],
+        "a worker that runs has its thread": [
+            Equivalent(
+                "_name_of",
+                "return worker.thread.name if worker.thread is not None else ",
+                "worker.thread is not None",
+                "True",
+            ),
+        ],
     },
     "actors/runtime/process.py": {
         "a shortcut: a process that is dead has it set": [

@@ -246,8 +246,13 @@ def test_the_rate_is_of_the_messages_since_the_last_look(make_runtime: Make) -> 
     dispatcher._sample = (100.0, 100)
     dispatcher._measure(100.5)
     assert dispatcher._rate == 0.0
-    dispatcher._measure(102.0)
-    assert (dispatcher._rate, dispatcher._sample) == (25.0, (102.0, 150))
+    dispatcher._measure(101.0)
+    assert (dispatcher._rate, dispatcher._sample) == (50.0, (101.0, 150))
+    dispatcher._retired_messages = 200
+    dispatcher._measure(103.0)
+    assert (dispatcher._rate, dispatcher._sample) == (25.0, (103.0, 200))
+    dispatcher._measure(105.0)
+    assert dispatcher._rate == 0.0
 
 
 def test_in_a_fork_it_neither_waits_nor_pauses(make_runtime: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -907,3 +912,111 @@ def test_the_time_of_a_pause_is_not_negative(make_runtime: Make, monkeypatch: py
         for seconds in (-1.0, 0.0, 0.25):
             dispatcher.pause(seconds)
     assert slept == [0.0, 0.0, 0.25]
+
+
+def test_after_the_end_no_worker_parks(make_runtime: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_PARKED_FOR", 0.001)
+    dispatcher = threads_of(make_runtime(workers=1))
+    assert dispatcher.close(GENEROUS) == 0
+    dispatcher._running = 2
+    assert dispatcher._stay(module._Worker())
+    assert dispatcher._parked == []
+
+
+def test_actors_that_are_queued_at_the_end_do_not_run_any_more(make_runtime: Make) -> None:
+    runtime = make_runtime(workers=1, max_spares=0)
+    inside, freed = threading.Event(), threading.Event()
+    ran: list[str] = []
+
+    def hold(_process: Any) -> None:
+        inside.set()
+        freed.wait(GENEROUS)
+
+    runtime.spawn(Runner).tell(hold)
+    assert inside.wait(GENEROUS)
+    runtime.spawn(Runner).tell(lambda _: ran.append("queued"))
+    assert threads_of(runtime).close(0) == 1
+    freed.set()
+    assert threads_of(runtime).close(GENEROUS) == 0
+    assert ran == []
+
+
+class Looks:
+    """Counts the monitor's looks."""
+
+    def __init__(self, dispatcher: ThreadedDispatcher, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._left = 0
+        self._lock = threading.Lock()
+        self._done = threading.Event()
+        measure = dispatcher._measure
+
+        def look(now: float) -> None:
+            measure(now)
+            with self._lock:
+                self._left -= 1
+                if self._left == 0:
+                    self._done.set()
+
+        monkeypatch.setattr(dispatcher, "_measure", look)
+
+    def wait(self, count: int) -> bool:
+        with self._lock:
+            self._left = count
+            self._done.clear()
+        return self._done.wait(GENEROUS)
+
+
+def test_an_actor_that_holds_its_worker_is_named_once_however_often_the_monitor_looks(
+    make_runtime: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "_TICK", 0.0002)
+    runtime = make_runtime(workers=1, hold_warning=0.01)
+    looks = Looks(threads_of(runtime), monkeypatch)
+    warned = threading.Event()
+    warn = threads_of(runtime)._warn
+
+    def named() -> list[float]:
+        fields: list[Any] = [record.penstock for record in caplog.records]  # type: ignore[attr-defined]
+        return [one["seconds"] for one in fields if one["actor"] == "the slow one"]
+
+    def warning(*args: Any) -> None:
+        warn(*args)
+        if named():
+            warned.set()
+
+    monkeypatch.setattr(threads_of(runtime), "_warn", warning)
+    slow = runtime.spawn(Runner, name="the slow one")
+    assert slow.ask(lambda _: warned.wait(GENEROUS) and looks.wait(50), timeout=3 * GENEROUS)
+    (seconds,) = named()
+    assert 0.01 <= seconds < GENEROUS
+
+
+def test_the_monitor_goes_on_when_all_workers_wait_and_no_spare_is_left(
+    make_runtime: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_TICK", 0.0002)
+    runtime = make_runtime(workers=1, max_spares=0)
+    looks = Looks(threads_of(runtime), monkeypatch)
+    inside, freed = threading.Event(), threading.Event()
+
+    def block(_process: Any) -> bool:
+        with blocking():
+            inside.set()
+            return freed.wait(GENEROUS)
+
+    blocked = runtime.spawn(Runner).ask(block, block=False)
+    assert inside.wait(GENEROUS)
+    queued = runtime.spawn(Runner).ask(lambda _: "ran", block=False)
+    assert looks.wait(50)
+    freed.set()
+    assert blocked.get(timeout=GENEROUS)
+    assert queued.get(timeout=GENEROUS) == "ran"
+
+
+def test_no_spare_is_added_while_another_worker_gets_on(make_runtime: Make) -> None:
+    dispatcher = threads_of(make_runtime(workers=2))
+    stuck = next(iter(dispatcher._all))
+    stuck.owner = object()  # type: ignore[assignment]
+    dispatcher._compensate([stuck])
+    stuck.owner = None
+    assert dispatcher.statistics().spares_started == 0
