@@ -16,6 +16,7 @@ _PROVIDERS: Final = "tests/unit/adapters/providers/"
 MODULES: Final[dict[str, tuple[str, ...]]] = {
     "actors/call/answer.py": (
         f"{_FLOW}test_outcome.py",
+        f"{_FLOW}test_tally.py",
         f"{_HOUSE}test_answer_events.py",
         f"{_HOUSE}test_integration.py",
     ),
