@@ -178,9 +178,55 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
             Equivalent("_Worker.__init__", "self.slices = 0", "0", "1"),
             Equivalent("_Worker.__init__", "self.warned_at = -1  # slice for which the hold warning was ", "1", "2"),
         ],
-        "a protocol's default is not used": [
+        "a protocol's defaults are never used": [
+            Equivalent("Latch.acquire", "def acquire(self, blocking: bool = True, timeout: float = -1", "1", "2"),
             Equivalent(
                 "Latch.acquire", "def acquire(self, blocking: bool = True, timeout: float = -1", "True", "False"
+            ),
+        ],
+        "how soon the monitor sleeps is a matter of cost, and it looks again before": [
+            Equivalent("ThreadedDispatcher._watch", "quiet = 0", "0", "1"),
+            Equivalent(
+                "ThreadedDispatcher._watch", "quiet = quiet + 1 if not busy and self._queue.empty() else 0", "1", "2"
+            ),
+            Equivalent(
+                "ThreadedDispatcher._watch", "quiet = quiet + 1 if not busy and self._queue.empty() else 0", "0", "1"
+            ),
+            Equivalent(
+                "ThreadedDispatcher._watch",
+                "quiet = quiet + 1 if not busy and self._queue.empty() else 0",
+                "not busy and self._queue.empty()",
+                "not busy",
+            ),
+            Equivalent(
+                "ThreadedDispatcher._watch",
+                "quiet = quiet + 1 if not busy and self._queue.empty() else 0",
+                "not busy and self._queue.empty()",
+                "not busy or self._queue.empty()",
+            ),
+            Equivalent("ThreadedDispatcher._watch", "if quiet > 200:", "quiet > 200", "True"),
+            Equivalent("ThreadedDispatcher._watch", "if quiet > 200:", "200", "201"),
+        ],
+        "no slice has a negative number": [
+            Equivalent("ThreadedDispatcher._watch", "slices, since = seen.get(worker, (-1, now))", "1", "2"),
+        ],
+        "two times are never exactly that far apart": [
+            Equivalent(
+                "ThreadedDispatcher._watch",
+                "if now - since > self._hold_warning and worker.warned_at != ",
+                "now - since > self._hold_warning",
+                "now - since >= self._hold_warning",
+            ),
+        ],
+        "how long a spare stays is a matter of cost": [
+            Equivalent("<module>", "_PARKED_FOR: Final = 5.0  # seconds after which a spare thre", "5.0", "6.0"),
+        ],
+        "a worker that runs has its thread": [
+            Equivalent(
+                "_name_of",
+                "return worker.thread.name if worker.thread is not None else ",
+                "worker.thread is not None",
+                "True",
             ),
         ],
     },
@@ -414,6 +460,34 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
             Equivalent(
                 "TextPile.read", "last = len(self._ends) if end is None else bisect_left(self.", "end is None", "True"
             ),
+            Equivalent("TextPile.read", "last = len(self._ends) if end is None else bisect_left(self.", "1", "2"),
+        ],
+        "when parts are joined is a matter of memory": [
+            Equivalent(
+                "TextPile.add",
+                "if len(self._parts) >= _JOIN_AT and len(self._parts[-_JOIN_A",
+                "len(self._parts) >= _JOIN_AT",
+                "len(self._parts) > _JOIN_AT",
+            ),
+            Equivalent("TextPile.add", "if len(self._parts) >= _JOIN_AT and len(self._parts[-_JOIN_A", "4096", "4097"),
+            Equivalent(
+                "TextPile.add",
+                "if len(self._parts) >= _JOIN_AT and len(self._parts[-_JOIN_A",
+                "len(self._parts[-_JOIN_AT]) < 4096",
+                "len(self._parts[-_JOIN_AT]) <= 4096",
+            ),
+            Equivalent("<module>", "_JOIN_AT: Final = 256  # number of parts that are joined int", "256", "257"),
+        ],
+        "the first folded event sets it before it is read": [
+            Equivalent("Window.__init__", "self.timestamp = 0.0", "0.0", "1.0"),
+        ],
+        "a terminal event is never folded": [
+            Equivalent(
+                "Window._put_away",
+                "elif isinstance(event, SideEvent) and not is_passing(event):",
+                "isinstance(event, SideEvent) and (not is_passing(event))",
+                "not is_passing(event)",
+            ),
         ],
     },
     "actors/stream/subscribers/pull.py": {
@@ -481,6 +555,108 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
                 "record is not None and until == ended",
                 "until == ended",
             ),
+        ],
+    },
+    "actors/stream/cursor.py": {
+        "a slow cursor that blocks does nothing else": [
+            Equivalent(
+                "Cursor.take",
+                'late = slow != "block" and self.is_slow',
+                "slow != 'block' and self.is_slow",
+                "self.is_slow",
+            ),
+        ],
+    },
+    "actors/stream/log.py": {
+        "epochs are only compared with one another": [
+            Equivalent("StreamLog.__init__", "self._epoch = 0", "0", "1"),
+            Equivalent("StreamLog.new_epoch", "self._epoch += 1", "1", "2"),
+            Equivalent("StreamLog.new_epoch", "self._epoch += 1", "self._epoch += 1", "self._epoch -= 1"),
+        ],
+        "one byte is less than the estimate of an event's size is off by": [
+            Equivalent("<module>", "_UNREAD: Final = 16 * 1_048_576", "1048576", "1048577"),
+        ],
+        "how soon a fold that was stopped is tried again is a matter of cost": [
+            Equivalent("StreamLog._fold", "self._fold_at = max(retain, self._bytes + max(retain, self._", "4", "5"),
+        ],
+        "to fold nothing gives an equal window": [
+            Equivalent("StreamLog._fold", "if count:", "count", "True"),
+        ],
+    },
+    "actors/runtime/statem.py": {
+        "when answered calls are removed is a matter of cost": [
+            Equivalent("StateMachine", "_owed_bound: int = 16  # length of `_owed` at which answered", "16", "17"),
+            Equivalent(
+                "StateMachine._owe",
+                "elif len(owed) >= self._owed_bound:  # drop the answered cal",
+                "len(owed) >= self._owed_bound",
+                "len(owed) > self._owed_bound",
+            ),
+            Equivalent(
+                "StateMachine._owe",
+                "elif len(owed) >= self._owed_bound:  # drop the answered cal",
+                "len(owed) >= self._owed_bound",
+                "True",
+            ),
+            Equivalent("StateMachine._owe", "self._owed_bound = max(16, 2 * len(owed))", "2", "3"),
+            Equivalent("StateMachine._owe", "self._owed_bound = max(16, 2 * len(owed))", "16", "17"),
+            Equivalent(
+                "StateMachine._owe",
+                "self._owed_bound = max(16, 2 * len(owed))",
+                "self._owed_bound = max(16, 2 * len(owed))",
+                "pass",
+            ),
+            Equivalent("StateMachine._owe", "if reply.is_done:", "reply.is_done", "False"),
+            Equivalent("StateMachine._owe", "return", "return", "pass"),
+        ],
+        "a first transition without actions does nothing": [
+            Equivalent("StateMachine._begin", "if actions or self.state_enter:", "actions or self.state_enter", "True"),
+        ],
+        "it is only called where it is overridden": [
+            Equivalent("StateMachine.handle_event", "raise NotImplementedError", "raise NotImplementedError", "pass"),
+        ],
+        "there is nothing to drain": [
+            Equivalent(
+                "StateMachine._handle",
+                "if self._inserted or (self._timeouts is not None and self._t",
+                "self._inserted or (self._timeouts is not None and self._timeouts.zeros)",
+                "True",
+            ),
+            Equivalent(
+                "StateMachine._handle",
+                "if self._inserted or (self._timeouts is not None and self._t",
+                "self._timeouts is not None and self._timeouts.zeros",
+                "self._timeouts is not None",
+            ),
+        ],
+        "the flag is a shortcut for what is looked at next": [
+            Equivalent(
+                "StateMachine._dispatch",
+                "if self._attention and not self._attend():",
+                "self._attention and (not self._attend())",
+                "not self._attend()",
+            ),
+            Equivalent(
+                "StateMachine._dispatch",
+                "if self._attention and not self.is_alive:  # killed meanwhil",
+                "self._attention and (not self.is_alive)",
+                "not self.is_alive",
+            ),
+            Equivalent(
+                "StateMachine._call_enter",
+                "if self._attention and not self.is_alive:",
+                "self._attention and (not self.is_alive)",
+                "not self.is_alive",
+            ),
+        ],
+        "to insert nothing changes nothing": [
+            Equivalent("StateMachine._apply", "if inserted:", "inserted", "True"),
+        ],
+        "a private method, of which only the truth is looked at": [
+            Equivalent("StateMachine._act", "return False", "return False", "return None"),
+        ],
+        "to call no listener raises, and removes none": [
+            Equivalent("StateMachine._record", "if self._tracer is not None:", "self._tracer is not None", "True"),
         ],
     },
 }

@@ -16,6 +16,7 @@ _PROVIDERS: Final = "tests/unit/adapters/providers/"
 MODULES: Final[dict[str, tuple[str, ...]]] = {
     "actors/call/answer.py": (
         f"{_FLOW}test_outcome.py",
+        f"{_FLOW}test_tally.py",
         f"{_HOUSE}test_answer_events.py",
         f"{_HOUSE}test_integration.py",
     ),
@@ -55,13 +56,31 @@ MODULES: Final[dict[str, tuple[str, ...]]] = {
         f"{_RUNTIME}test_inspect.py",
         f"{_HOUSE}test_links.py",
     ),
-    "actors/runtime/statem.py": (f"{_HOUSE}test_statem.py", f"{_RUNTIME}test_inspect.py"),
+    "actors/runtime/statem.py": (
+        f"{_RUNTIME}test_statem.py",
+        f"{_HOUSE}test_statem.py",
+        f"{_RUNTIME}test_inspect.py",
+    ),
     "actors/stream/bucket.py": (f"{_FLOW}test_bucket.py",),
     "actors/stream/buffer.py": (f"{_FLOW}test_buffer.py", "tests/unit/test_intake.py", f"{_HOUSE}test_undelivered.py"),
-    "actors/stream/cursor.py": (f"{_FLOW}test_fanout.py", f"{_HOUSE}test_tool_events_readers.py"),
+    "actors/stream/cursor.py": (
+        f"{_FLOW}test_cursor.py",
+        f"{_FLOW}test_fanout.py",
+        f"{_HOUSE}test_tool_events_readers.py",
+    ),
     "actors/stream/delivery.py": (f"{_FLOW}test_delivery.py", f"{_HOUSE}test_stream.py"),
-    "actors/stream/folded.py": (f"{_FLOW}test_log.py", f"{_FLOW}test_fanout.py", f"{_HOUSE}test_answer_events.py"),
-    "actors/stream/log.py": (f"{_FLOW}test_log.py", f"{_FLOW}test_fanout.py"),
+    "actors/stream/folded.py": (
+        f"{_FLOW}test_folded.py",
+        f"{_FLOW}test_log.py",
+        f"{_FLOW}test_fanout.py",
+        f"{_HOUSE}test_answer_events.py",
+    ),
+    "actors/stream/log.py": (
+        f"{_FLOW}test_log_end.py",
+        f"{_FLOW}test_log.py",
+        f"{_FLOW}test_fanout.py",
+        f"{_HOUSE}test_answer_events_kept.py",
+    ),
     "actors/stream/statistics.py": (f"{_FLOW}test_statistics.py", f"{_HOUSE}test_metrics.py"),
     "actors/stream/subscribers/pull.py": ("tests/unit/test_subscriptions.py", f"{_HOUSE}test_iterators.py"),
     "adapters/http/answer.py": (f"{_HTTP}test_http_answer.py",),

@@ -489,4 +489,4 @@ def _name_of(worker: _Worker) -> str:
 
 
 def _runs_a_dead_actor(worker: _Worker) -> bool:
-    return worker.owner is not None and not getattr(worker.owner, "is_alive", True)
+    return not getattr(worker.owner, "is_alive", True)

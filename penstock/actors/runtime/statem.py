@@ -291,7 +291,7 @@ class StateMachine(Process):
         changed = entering = first
         if kind is Next:
             state = result.state
-            if not first and not _same(state, old):
+            if not _same(state, old):
                 self._state = self._enter_or_crash(state)
                 changed = entering = True
                 if self._timeouts is not None:
@@ -306,7 +306,7 @@ class StateMachine(Process):
         inserted: list[Any] = []
         for action in result.actions:
             postponed = self._act(action, inserted) or postponed
-        if self._trace is not None and not first:
+        if self._trace is not None:  # not yet at the start
             self._trace("postpone" if postponed else "consume", event)
         if entering and self.state_enter:
             self._call_enter(old)

@@ -85,7 +85,7 @@ class Cursor:
     def is_at_end(self) -> bool:
         """Whether it has read the terminal event, or started after it: no event will ever come."""
         end = self.log.terminal  # set before `last_seq`, so the numbers are compared
-        return end is not None and self.seq >= end.seq and not self._waiting
+        return end is not None and self.seq >= end.seq
 
     @property
     def is_slow(self) -> bool:
@@ -126,8 +126,8 @@ class Cursor:
             offsets, counts = self._offsets, self._counts
             if offsets is not None:
                 offsets[event.kind] = offsets.get(event.kind, 0) + len(event.text)
-            if counts is not None:
-                self._counts = (counts[0] + len(event.tokens), counts[1] + event.dropped)
+            assert counts is not None  # it is known once an event of the log is not folded, see `_catch_up`
+            self._counts = (counts[0] + len(event.tokens), counts[1] + event.dropped)
         elif isinstance(event, StreamReset):
             self._offsets = {}
             return event
@@ -183,28 +183,25 @@ class Cursor:
         """Drop the oldest waiting tokens and pieces of arguments until ``window`` remain, or another event is next."""
         log = self.log
         goal = log.last_seq - self.window
-        while self.seq < goal:
-            counts = self._counts
+        while self.seq < goal and self._counts is not None:  # if not known, the snapshot is next
+            tokens, dropped = self._counts
             event = log.get(self.seq + 1)
             if event is None:
                 folded = log.folded_counts(self.seq)
-                if counts is None or folded is None:
-                    return  # there is a reset, or the number is not known: deliver the snapshot
-                self.seq, *rest = folded
-                new = (rest[0], rest[1])
+                if folded is None:
+                    return  # there is a reset, or a tool event
+                self.seq, *new = folded
             elif isinstance(event, TokenEvent):
-                before = counts or (0, 0)
-                new, self.seq = (before[0] + len(event.tokens), before[1] + event.dropped), event.seq
+                self.seq, *new = event.seq, tokens + len(event.tokens), dropped + event.dropped
             elif isinstance(event, ToolCallDelta):
                 self.seq = event.seq
                 continue
             else:
                 return
-            before = counts or (0, 0)
-            lost = new[0] - before[0]
+            lost = new[0] - tokens
             self.dropped += lost
-            self._unreported += lost + new[1] - before[1]
-            self._counts = None if counts is None else new
+            self._unreported += lost + new[1] - dropped
+            self._counts = (new[0], new[1])
             self._offsets = None
 
     def _catch_up(self) -> StreamSnapshot | None:
@@ -227,8 +224,8 @@ class Cursor:
                 "refusal": len(snapshot.refusal),
             }
             return snapshot
-        if counts is not None:
-            self._unreported += folded.dropped - counts[1]
+        assert counts is not None  # as the offsets were known
+        self._unreported += folded.dropped - counts[1]
         self._waiting = deque(folded.rest)
         if not self._waiting:
             self.seq = folded.seq  # only empty tokens, or events that are not kept
@@ -240,8 +237,8 @@ class Cursor:
         self.seq = event.seq
         if not isinstance(event, TokenEvent):
             return event
-        if self._offsets is not None:
-            self._offsets[event.kind] = self._offsets.get(event.kind, 0) + len(event.text)
+        assert self._offsets is not None  # else the snapshot was given
+        self._offsets[event.kind] = self._offsets.get(event.kind, 0) + len(event.text)
         if self._unreported:
             event = msgspec.structs.replace(event, dropped=self._unreported)
             self._unreported = 0

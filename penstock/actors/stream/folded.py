@@ -52,8 +52,6 @@ class TextPile:
 
     def add(self, text: str) -> None:
         """Append ``text``."""
-        if not text:
-            return
         self.length += len(text)
         self._parts.append(text)
         self._ends.append(self.length)

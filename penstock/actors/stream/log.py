@@ -220,17 +220,15 @@ class StreamLog:
         goal = retain * 3 // 4
         read = self.read_by_all(self.last_seq)
         count = 0
-        is_stopped = False
         for event in window.events:
             if self._bytes <= goal:
                 break
-            if event.seq > read and is_passing(event):
-                is_stopped = self._bytes <= retain + _UNREAD or event.seq == self.last_seq
-                if is_stopped:
-                    break
+            may_stay = self._bytes <= retain + _UNREAD or event.seq == self.last_seq
+            if may_stay and event.seq > read and is_passing(event):
+                break
             count += 1
             self._bytes -= cost_of(event)
-        self._fold_at = max(retain, self._bytes + max(retain, self._bytes) // 4) if is_stopped else retain
+        self._fold_at = max(retain, self._bytes + max(retain, self._bytes) // 4)
         if count:
             self._window = window.fold(count)
 

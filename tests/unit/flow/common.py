@@ -12,6 +12,8 @@ from penstock.actors.stream.log import StreamLog
 from penstock.actors.stream.outcome import Outcome
 from penstock.events import (
     Event,
+    Phase,
+    SideEvent,
     StreamCancelled,
     StreamCompleted,
     StreamFailed,
@@ -71,6 +73,18 @@ class Writer:
         self.results += name == "result"
         self.story += story_of(event)
         return self.log.append(self.epoch, event)
+
+    def say(self, text: str, part: int, kind: TokenKind = "text", phase: Phase | None = None) -> None:
+        """Append text of a part, as one token."""
+        seq, metadata = self.log.last_seq + 1, self.log.metadata
+        event = TokenEvent("s", seq, (text,), text, kind, float(seq), metadata, 0, part, phase)
+        assert self.log.append(self.epoch, event)
+
+    def put(self, event: SideEvent) -> None:
+        """Append any other event."""
+        seq, metadata = self.log.last_seq + 1, self.log.metadata
+        event = msgspec.structs.replace(event, stream_id="s", seq=seq, timestamp=float(seq), metadata=metadata)
+        assert self.log.append(self.epoch, event)
 
     def reset(self) -> bool:
         self.texts = dict.fromkeys(KINDS, "")

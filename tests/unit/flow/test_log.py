@@ -222,6 +222,7 @@ def test_less_is_kept_as_soon_as_less_may_be() -> None:
     for _ in range(50):
         writer.add("x")
     writer.log.retain_bytes = 500
+    assert writer.log.retain_bytes == 500
     writer.add("x")
     assert writer.log.kept_bytes <= 500
     assert writer.log.text() == 51 * "x"

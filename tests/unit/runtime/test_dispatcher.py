@@ -6,7 +6,9 @@ import asyncio
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -244,8 +246,13 @@ def test_the_rate_is_of_the_messages_since_the_last_look(make_runtime: Make) -> 
     dispatcher._sample = (100.0, 100)
     dispatcher._measure(100.5)
     assert dispatcher._rate == 0.0
-    dispatcher._measure(102.0)
-    assert (dispatcher._rate, dispatcher._sample) == (25.0, (102.0, 150))
+    dispatcher._measure(101.0)
+    assert (dispatcher._rate, dispatcher._sample) == (50.0, (101.0, 150))
+    dispatcher._retired_messages = 200
+    dispatcher._measure(103.0)
+    assert (dispatcher._rate, dispatcher._sample) == (25.0, (103.0, 200))
+    dispatcher._measure(105.0)
+    assert dispatcher._rate == 0.0
 
 
 def test_in_a_fork_it_neither_waits_nor_pauses(make_runtime: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -802,3 +809,214 @@ def test_a_worker_counts_its_turns_and_takes_a_place_back_that_the_monitor_gave_
         dispatcher.enqueue(Mailbox(Owner(), lambda _mailbox: None))
     assert over.wait(GENEROUS)
     assert turns == [(0, False, 1), (1, False, 1), (2, False, 1)]
+
+
+def test_by_default_there_are_two_workers_that_take_64_messages_a_turn(make_runtime: Make) -> None:
+    assert threads_of(make_runtime()).statistics().workers == 2
+
+    runtime = make_runtime(workers=1, max_spares=0)
+    order: list[str] = []
+    release = threading.Event()
+    holder, busy, other = (runtime.spawn(Runner) for _ in range(3))
+    held = holder.ask(lambda _: release.wait(GENEROUS), block=False)
+    for _ in range(100):
+        busy.tell(lambda _: order.append("busy"))
+    over = other.ask(lambda _: order.append("other"), block=False)
+    release.set()
+    held.get(timeout=GENEROUS)
+    over.get(timeout=GENEROUS)
+    busy.ask(lambda _: None, timeout=GENEROUS)
+    assert order == ["busy"] * 64 + ["other"] + ["busy"] * 36
+
+
+def test_no_more_than_256_spares_are_added_by_default(make_runtime: Make) -> None:
+    runtime = make_runtime(workers=1)
+    freed, inside = threading.Event(), threading.Semaphore(0)
+
+    def block(_process: Any) -> bool:
+        with blocking():
+            inside.release()
+            return freed.wait(GENEROUS)
+
+    blocked = [runtime.spawn(Runner).ask(block, block=False) for _ in range(257)]
+    for _ in blocked:
+        assert inside.acquire(timeout=GENEROUS)
+    statistics = threads_of(runtime).statistics()
+    freed.set()
+    assert all(reply.get(timeout=GENEROUS) for reply in blocked)
+    assert (statistics.spares_started, statistics.spares_exhausted) == (256, 1)
+
+
+def test_a_worker_that_runs_a_dead_actor_is_leaked_and_others_are_not(make_runtime: Make) -> None:
+    runtime = make_runtime(workers=2)
+    freed = threading.Event()
+    inside = threading.Semaphore(0)
+
+    def hold(_process: Any) -> bool:
+        inside.release()
+        return freed.wait(GENEROUS)
+
+    dead, alive = runtime.spawn(Runner), runtime.spawn(Runner)
+    dead.tell(hold)
+    alive.tell(hold)
+    for _ in range(2):
+        assert inside.acquire(timeout=GENEROUS)
+    runtime.exit(dead, "kill")
+    leaked = threads_of(runtime).statistics().leaked
+    freed.set()
+    assert leaked == 1
+
+
+def test_the_log_names_the_thread_that_an_actor_holds(
+    make_runtime: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    runtime = make_runtime(workers=1, hold_warning=0.01, name="mine")
+    caplog.set_level(logging.WARNING, "penstock")
+    dispatcher = threads_of(runtime)
+    warned = threading.Event()
+    warn = dispatcher._warn
+
+    def found() -> list[str]:
+        fields: list[Any] = [record.penstock for record in caplog.records]  # type: ignore[attr-defined]
+        return [one["worker"] for one in fields if one["actor"] == "the slow one"]
+
+    def warning(*args: Any) -> None:
+        warn(*args)
+        if found():
+            warned.set()
+
+    monkeypatch.setattr(dispatcher, "_warn", warning)
+    slow = runtime.spawn(Runner, name="the slow one")
+    thread = slow.ask(lambda _: (warned.wait(GENEROUS), threading.current_thread().name)[1], timeout=GENEROUS)
+    assert found() == [thread]
+    assert thread.startswith("mine-worker-")
+
+
+def test_a_wait_for_what_is_there_already_takes_no_spare_and_leaves_nothing(make_runtime: Make) -> None:
+    runtime = make_runtime(workers=1)
+    dispatcher = threads_of(runtime)
+    wait = dispatcher.wait
+    assert runtime.spawn(Runner).ask(lambda _: wait(threading.Lock(), None), timeout=GENEROUS) is True
+    assert dispatcher.statistics().spares_started == 0
+    taken = threading.Lock()
+    taken.acquire()
+    assert wait(taken, 0) is False
+    assert dispatcher._blocked_loops == []
+
+
+def test_the_time_of_a_pause_is_not_negative(make_runtime: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    dispatcher = threads_of(make_runtime(workers=1))
+    slept: list[float] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "time", SimpleNamespace(sleep=slept.append, monotonic=time.monotonic))
+        for seconds in (-1.0, 0.0, 0.25):
+            dispatcher.pause(seconds)
+    assert slept == [0.0, 0.0, 0.25]
+
+
+def test_after_the_end_no_worker_parks(make_runtime: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_PARKED_FOR", 0.001)
+    dispatcher = threads_of(make_runtime(workers=1))
+    assert dispatcher.close(GENEROUS) == 0
+    dispatcher._running = 2
+    assert dispatcher._stay(module._Worker())
+    assert dispatcher._parked == []
+
+
+def test_actors_that_are_queued_at_the_end_do_not_run_any_more(make_runtime: Make) -> None:
+    runtime = make_runtime(workers=1, max_spares=0)
+    inside, freed = threading.Event(), threading.Event()
+    ran: list[str] = []
+
+    def hold(_process: Any) -> None:
+        inside.set()
+        freed.wait(GENEROUS)
+
+    runtime.spawn(Runner).tell(hold)
+    assert inside.wait(GENEROUS)
+    runtime.spawn(Runner).tell(lambda _: ran.append("queued"))
+    assert threads_of(runtime).close(0) == 1
+    freed.set()
+    assert threads_of(runtime).close(GENEROUS) == 0
+    assert ran == []
+
+
+class Looks:
+    """Counts the monitor's looks."""
+
+    def __init__(self, dispatcher: ThreadedDispatcher, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._left = 0
+        self._lock = threading.Lock()
+        self._done = threading.Event()
+        measure = dispatcher._measure
+
+        def look(now: float) -> None:
+            measure(now)
+            with self._lock:
+                self._left -= 1
+                if self._left == 0:
+                    self._done.set()
+
+        monkeypatch.setattr(dispatcher, "_measure", look)
+
+    def wait(self, count: int) -> bool:
+        with self._lock:
+            self._left = count
+            self._done.clear()
+        return self._done.wait(GENEROUS)
+
+
+def test_an_actor_that_holds_its_worker_is_named_once_however_often_the_monitor_looks(
+    make_runtime: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "_TICK", 0.0002)
+    runtime = make_runtime(workers=1, hold_warning=0.01)
+    looks = Looks(threads_of(runtime), monkeypatch)
+    warned = threading.Event()
+    warn = threads_of(runtime)._warn
+
+    def named() -> list[float]:
+        fields: list[Any] = [record.penstock for record in caplog.records]  # type: ignore[attr-defined]
+        return [one["seconds"] for one in fields if one["actor"] == "the slow one"]
+
+    def warning(*args: Any) -> None:
+        warn(*args)
+        if named():
+            warned.set()
+
+    monkeypatch.setattr(threads_of(runtime), "_warn", warning)
+    slow = runtime.spawn(Runner, name="the slow one")
+    assert slow.ask(lambda _: warned.wait(GENEROUS) and looks.wait(50), timeout=3 * GENEROUS)
+    (seconds,) = named()
+    assert 0.01 <= seconds < GENEROUS
+
+
+def test_the_monitor_goes_on_when_all_workers_wait_and_no_spare_is_left(
+    make_runtime: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_TICK", 0.0002)
+    runtime = make_runtime(workers=1, max_spares=0)
+    looks = Looks(threads_of(runtime), monkeypatch)
+    inside, freed = threading.Event(), threading.Event()
+
+    def block(_process: Any) -> bool:
+        with blocking():
+            inside.set()
+            return freed.wait(GENEROUS)
+
+    blocked = runtime.spawn(Runner).ask(block, block=False)
+    assert inside.wait(GENEROUS)
+    queued = runtime.spawn(Runner).ask(lambda _: "ran", block=False)
+    assert looks.wait(50)
+    freed.set()
+    assert blocked.get(timeout=GENEROUS)
+    assert queued.get(timeout=GENEROUS) == "ran"
+
+
+def test_no_spare_is_added_while_another_worker_gets_on(make_runtime: Make) -> None:
+    dispatcher = threads_of(make_runtime(workers=2))
+    stuck = next(iter(dispatcher._all))
+    stuck.owner = object()  # type: ignore[assignment]
+    dispatcher._compensate([stuck])
+    stuck.owner = None
+    assert dispatcher.statistics().spares_started == 0

@@ -717,3 +717,19 @@ def test_a_candidate_with_a_negative_index_is_skipped_and_has_no_part_in_the_ans
     out = feed({"index": 0, "content": {"parts": [{"text": "a"}]}, "finishReason": "STOP"})
     assert TextDelta("a") in out
     assert decoder.finished
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"usageMetadata": [1]},
+        {"usageMetadata": "many"},
+        {"candidates": {"index": 0}},
+        {"candidates": ["text"]},
+    ],
+    ids=str,
+)
+def test_a_field_of_another_type_than_is_documented_is_skipped_and_counted(odd: dict[str, Any]) -> None:
+    decoder = GeminiDecoder(1_000_000)
+    decoder.feed(b"data: " + json.dumps(odd).encode() + b"\n\n")
+    assert decoder.skipped == 1
