@@ -1,0 +1,1 @@
+"""Serves streams over HTTP and WebSockets, in every protocol that front ends speak."""

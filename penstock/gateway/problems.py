@@ -1,0 +1,116 @@
+"""What goes wrong, in the terms of an HTTP status and of OpenAI's error types; each protocol gives it its own form."""
+
+from __future__ import annotations
+
+import msgspec
+
+from penstock.errors import (
+    AgentBusy,
+    AgentExists,
+    ApiError,
+    AuthenticationError,
+    BadRequestError,
+    BufferFull,
+    CallTimeout,
+    CircuitOpen,
+    ConnectError,
+    ContentFilterError,
+    ContextLengthExceeded,
+    IncompleteStream,
+    OptionError,
+    PenstockError,
+    ProviderBusy,
+    ProviderError,
+    ProviderTimeout,
+    RateLimited,
+    StreamCancelledError,
+    StreamClosed,
+    StreamExists,
+    StreamNotFound,
+    SystemStopped,
+)
+
+__all__ = ["Problem", "Refused", "problem_of"]
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a request, or a stream, has failed.
+
+    Attributes:
+        status: the HTTP status, if no byte of the answer has been sent.
+        type: ``invalid_request_error``, ``authentication_error``, ``permission_error``, ``not_found_error``,
+            ``rate_limit_error`` or ``server_error``.
+        code: one word for programs.
+        message: a sentence for people, without keys and token text.
+        param: the field of the request that is wrong.
+        retry_after: seconds after which the same request may succeed.
+    """
+
+    status: int
+    type: str
+    code: str
+    message: str
+    param: str | None = None
+    retry_after: float | None = None
+
+
+class Refused(PenstockError):
+    """A request that the gateway refuses. ``problem`` says why."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        super().__init__(problem.message)
+
+    @classmethod
+    def bad_request(cls, message: str, param: str | None = None, code: str = "invalid_request") -> Refused:
+        """A request whose body or parameters are wrong (400)."""
+        return cls(Problem(status=400, type="invalid_request_error", code=code, message=message, param=param))
+
+
+_PROBLEMS: tuple[tuple[type[PenstockError], int, str, str], ...] = (
+    (ContextLengthExceeded, 400, "invalid_request_error", "context_length_exceeded"),
+    (ContentFilterError, 400, "invalid_request_error", "content_filter"),
+    (RateLimited, 429, "rate_limit_error", "rate_limit_exceeded"),
+    (ProviderBusy, 429, "rate_limit_error", "provider_busy"),
+    (AgentBusy, 429, "rate_limit_error", "agent_busy"),
+    (BufferFull, 429, "rate_limit_error", "buffer_full"),
+    (AuthenticationError, 502, "server_error", "provider_authentication"),
+    (CircuitOpen, 503, "server_error", "provider_unavailable"),
+    (ConnectError, 502, "server_error", "provider_unavailable"),
+    (ProviderTimeout, 504, "server_error", "provider_timeout"),
+    (IncompleteStream, 502, "server_error", "stream_interrupted"),
+    (StreamCancelledError, 499, "server_error", "stream_cancelled"),
+    (OptionError, 400, "invalid_request_error", "invalid_request"),
+    (StreamNotFound, 404, "not_found_error", "stream_not_found"),
+    (StreamClosed, 409, "invalid_request_error", "stream_ended"),
+    (StreamExists, 409, "invalid_request_error", "stream_exists"),
+    (AgentExists, 409, "invalid_request_error", "agent_exists"),
+    (SystemStopped, 503, "server_error", "stopped"),
+    (CallTimeout, 503, "server_error", "busy"),
+    (ProviderError, 502, "server_error", "provider_error"),
+)
+"""The first class that fits counts. The server's own key being wrong is no fault of the client: 502."""
+
+
+def problem_of(error: PenstockError) -> Problem:
+    """Describe an error of Penstock's, for a client.
+
+    >>> problem_of(OptionError("n", 0, "1 or more")).param
+    'n'
+    """
+    if isinstance(error, Refused):
+        return error.problem
+    retry_after = getattr(error, "retry_after", None)
+    if type(error) is BadRequestError or (type(error) is ApiError and error.status in (404, 413, 422)):
+        assert isinstance(error, ApiError)
+        status, kind, code = error.status, "invalid_request_error", error.code or "invalid_request"
+        if status == 404:
+            kind, code = "not_found_error", error.code or "model_not_found"
+        return Problem(status=status if 400 <= status < 500 else 400, type=kind, code=code, message=str(error))
+    for known, status, kind, code in _PROBLEMS:
+        if isinstance(error, known):
+            param = error.field if isinstance(error, OptionError) else None
+            return Problem(
+                status=status, type=kind, code=code, message=str(error), param=param, retry_after=retry_after
+            )
+    return Problem(status=500, type="server_error", code="internal_error", message=type(error).__name__)
