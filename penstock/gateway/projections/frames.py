@@ -24,8 +24,8 @@ encode = msgspec.json.Encoder(enc_hook=repr).encode
 Rejoin: TypeAlias = Literal["after", "start", "prelude"]
 """How a reader that joins a running stream begins.
 
-``"after"``: with the frames after its cursor. ``"start"``: with all frames, wherever its cursor was. ``"prelude"``: with
-`Projection.prelude`, which puts it in the state at its cursor.
+``"after"``: with the frames after its cursor. ``"start"``: with all frames, wherever its cursor was. ``"prelude"``:
+with `Projection.prelude`, which puts it in the state at its cursor.
 """
 
 
