@@ -1,0 +1,135 @@
+"""Channels: what the gateway knows of each stream that it serves."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+from penstock.actors.stream.table import StreamTable
+from penstock.config.gateway import GatewayOptions
+from penstock.errors import StreamNotFound
+from penstock.gateway.projections.frames import Opening
+from penstock.gateway.projector import Projector
+from penstock.gateway.protocols import Protocol
+from penstock.gateway.ticker import Ticker
+from penstock.stream import Stream
+
+__all__ = ["Channel", "Channels"]
+
+
+class Channel:
+    """One stream. Used on the gateway's loop.
+
+    Args:
+        stream: the stream.
+        owner: the id of the key that opened it; None: it was not opened by a request.
+        protocol: in which it was opened; ``""`` if by no request.
+        request: the body of that request.
+        model: as the request names it.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        *,
+        owner: str | None = None,
+        protocol: str = "",
+        request: Mapping[str, Any] | None = None,
+        model: str = "",
+    ) -> None:
+        self.stream = stream
+        self.record = stream._record
+        self.owner = owner
+        self.protocol = protocol
+        self.request = request or {}
+        self.model = model
+        self.epoch = secrets.token_hex(4)
+        self._projectors: dict[tuple[Any, ...], Projector] = {}
+
+    @property
+    def stream_id(self) -> str:
+        return self.record.stream_id
+
+    @property
+    def readers(self) -> int:
+        """How many connections read it."""
+        return sum(projector.readers for projector in self._projectors.values())
+
+    def projector(
+        self, protocol: Protocol, variant: Mapping[str, str], ticker: Ticker, options: GatewayOptions
+    ) -> Projector:
+        """The projector of a protocol, made when it is first asked for."""
+        key = (protocol.name, *sorted(variant.items()))
+        known = self._projectors.get(key)
+        if known is None:
+            is_own = protocol.name == self.protocol
+            opening = Opening(
+                stream_id=self.stream_id,
+                epoch=self.epoch,
+                created=int(self.record.created_at),
+                model=self.model,
+                request=self.request if is_own else {},
+                variant=dict(variant),
+            )
+            known = Projector(self.record, protocol.projection(opening), ticker, options.retain_bytes)
+            self._projectors[key] = known
+        return known
+
+    def close(self) -> None:
+        """Take all projectors out of the stream."""
+        for projector in self._projectors.values():
+            if projector.is_active:
+                projector.unsubscribe()
+        self._projectors.clear()
+
+
+class Channels:
+    """All channels by stream id. A channel is forgotten when the system has forgotten its stream."""
+
+    def __init__(self, table: StreamTable, call_timeout: float) -> None:
+        self._table = table
+        self._call_timeout = call_timeout
+        self._channels: dict[str, Channel] = {}
+
+    def add(self, channel: Channel) -> Channel:
+        """Enter the channel of a new stream."""
+        self._channels[channel.stream_id] = channel
+        return channel
+
+    def get(self, stream_id: str) -> Channel:
+        """The channel of a stream that the system knows.
+
+        Raises:
+            StreamNotFound: it does not know one.
+        """
+        record = self._table.get(stream_id)
+        known = self._channels.get(stream_id)
+        if known is not None and known.record is record:
+            return known
+        if known is not None:
+            known.close()
+        return self.add(Channel(Stream(record, self._call_timeout)))
+
+    def all(self) -> list[Channel]:
+        """All channels of streams that the system knows, oldest first."""
+        found = []
+        for record in self._table.all():
+            try:
+                found.append(self.get(record.stream_id))
+            except StreamNotFound:
+                continue
+        return found
+
+    def sweep(self) -> None:
+        """Forget the channels of streams that the system has forgotten."""
+        for stream_id, channel in list(self._channels.items()):
+            if self._table.find(stream_id) is not channel.record:
+                channel.close()
+                del self._channels[stream_id]
+
+    def close(self) -> None:
+        """Close and forget all channels."""
+        for channel in self._channels.values():
+            channel.close()
+        self._channels.clear()

@@ -1,0 +1,169 @@
+"""One HTTP request and its response, as an ASGI server gives them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, TypeAlias
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from penstock.config.gateway import GatewayOptions
+from penstock.gateway.problems import Problem, Refused
+
+__all__ = ["Exchange", "Headers", "Left"]
+
+Headers: TypeAlias = Iterable[tuple[str, str]]
+_LONGEST_QUERY: Final = 16_384
+
+
+class Left(Exception):
+    """The client has closed the connection."""
+
+
+class Exchange:
+    """Reads the request within limits, and sends the response. Used by one task, but for `watch`."""
+
+    def __init__(self, scope: Mapping[str, Any], receive: Any, send: Any, options: GatewayOptions) -> None:
+        self.scope = scope
+        self.options = options
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.headers: dict[str, str] = {}
+        for name, value in scope["headers"]:
+            self.headers.setdefault(name.decode("latin-1").lower(), value.decode("latin-1"))
+        query = scope.get("query_string", b"")
+        if len(query) > _LONGEST_QUERY:
+            raise Refused.bad_request(f"The query is longer than {_LONGEST_QUERY} bytes.", code="uri_too_long")
+        self.query: dict[str, str] = dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True))
+        self.extra_headers: list[tuple[str, str]] = []  # of every response
+        self.has_started = False
+        self.is_complete = False
+        self._receive = receive
+        self._send = send
+        self._is_read = False
+
+    @property
+    def params(self) -> Mapping[str, str]:
+        """The parameters in the path."""
+        params: Mapping[str, str] = self.scope.get("path_params", {})
+        return params
+
+    # --- the request ---------------------------------------------------------------------------------------------
+
+    async def body(self, limit: int | None = None) -> bytes:
+        """Read the body.
+
+        Raises:
+            Refused: it is longer than ``limit`` (default: the option ``max_body``). The rest is not read.
+            Left: the client has gone.
+        """
+        most = self.options.max_body if limit is None else min(limit, self.options.max_body)
+        chunks: list[bytes] = []
+        size = 0
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise Left
+            chunk = message.get("body", b"")
+            size += len(chunk)
+            if size > most:
+                text = f"The body is longer than {most} bytes."
+                raise Refused(Problem(status=413, type="invalid_request_error", code="request_too_large", message=text))
+            chunks.append(chunk)
+            if not message.get("more_body"):
+                self._is_read = True
+                return b"".join(chunks)
+
+    async def json(self, *, optional: bool = False) -> dict[str, Any]:
+        """Read the body as a JSON object; with ``optional``, no body is an empty one.
+
+        Raises:
+            Refused: it is none, too long, nested too deeply, or has too many messages.
+            Left: the client has gone.
+        """
+        data = await self.body()
+        if optional and not data.strip():
+            return {}
+        try:
+            value = msgspec.json.decode(data)
+        except (msgspec.DecodeError, UnicodeError) as error:
+            reason = str(error) if isinstance(error, msgspec.DecodeError) else "it is not UTF-8"
+            raise Refused.bad_request(f"The body is not JSON: {reason}.", code="invalid_json") from None
+        except RecursionError:
+            value = None
+            depth = self.options.max_depth + 1
+        else:
+            depth = _depth(value, self.options.max_depth)
+        if depth > self.options.max_depth:
+            text = f"The body is nested more than {self.options.max_depth} levels deep."
+            raise Refused.bad_request(text, code="nested_too_deeply")
+        if not isinstance(value, dict):
+            raise Refused.bad_request("The body is not a JSON object.", code="invalid_json")
+        for name in ("messages", "input"):
+            given = value.get(name)
+            if isinstance(given, list) and len(given) > self.options.max_messages:
+                text = f"{name} has more than {self.options.max_messages} entries."
+                raise Refused.bad_request(text, name, "too_many_messages")
+        return value
+
+    async def until_left(self) -> None:
+        """Return when the client has closed the connection. Read the body before."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+    # --- the response --------------------------------------------------------------------------------------------
+
+    async def start(self, status: int, headers: Headers) -> None:
+        """Send the status line and the headers."""
+        self.has_started = True
+        raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in (*headers, *self.extra_headers)]
+        await self._send({"type": "http.response.start", "status": status, "headers": raw})
+
+    async def send(self, data: bytes) -> None:
+        """Send a part of the body. Waits while the client does not read."""
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def end(self, data: bytes = b"") -> None:
+        """Send the last part of the body."""
+        self.is_complete = True
+        await self._send({"type": "http.response.body", "body": data, "more_body": False})
+
+    async def respond(self, status: int, data: bytes, headers: Headers = (), kind: str = "application/json") -> None:
+        """Send a whole response."""
+        empty = status in (204, 304)
+        about = () if empty else (("content-type", kind), ("content-length", str(len(data))))
+        await self.start(status, (*about, *headers))
+        await self.end(b"" if empty or self.method == "HEAD" else data)
+
+
+def _depth(value: Any, limit: int) -> int:
+    """How deep a JSON value is nested, counted up to one more than ``limit``."""
+    level: list[Any] = [value]
+    depth = 0
+    while level and depth <= limit:
+        depth += 1
+        below: list[Any] = []
+        for one in level:
+            if isinstance(one, dict):
+                below += one.values()
+            elif isinstance(one, list):
+                below += one
+        level = [one for one in below if isinstance(one, (dict, list))]
+        if not level and not below:
+            break
+    return depth
+
+
+async def first_of(*waits: Any) -> None:
+    """Wait until one of some coroutines is done; the others are cancelled. Errors of the first one are raised."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,94 @@
+"""The subscriber that reads a stream for all readers of one protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from penstock.actors.stream.cursor import Cursor
+from penstock.actors.stream.hub import Subscription
+from penstock.actors.stream.record import StreamRecord
+from penstock.config.logs import get_logger
+from penstock.errors import describe_reason
+from penstock.events import Event, StreamCancelled, StreamCompleted, StreamFailed, StreamStarted, TerminalEvent
+from penstock.gateway.projections.frames import Projection
+from penstock.gateway.shelf import Shelf
+from penstock.gateway.ticker import Ticker
+
+__all__ = ["Projector"]
+
+_UNMERGED: Final = 1_000_000
+"""The window of a cursor that merges nothing: frames are joined for each reader, so that their numbers are the same."""
+
+
+class Projector(Subscription):
+    """Makes the frames of one stream in one protocol, once, and wakes the readers.
+
+    It is a subscriber of the stream while it has readers. Its frames stay when they have left. All methods but `wake`
+    are called on the gateway's loop.
+    """
+
+    __slots__ = ("_ticker", "_wakers", "error", "first", "record", "shelf", "terminal")
+
+    def __init__(self, record: StreamRecord, projection: Projection, ticker: Ticker, retain_bytes: int) -> None:
+        super().__init__(record.hub, Cursor(record.log, 0, "coalesce", _UNMERGED), None)
+        self.is_active = False
+        self.record = record
+        self.shelf = Shelf(projection, retain_bytes)
+        self.first: Event | None = None  # the first event that is no `StreamStarted`
+        self.terminal: TerminalEvent | None = None
+        self.error: BaseException | None = None  # of the projection: a fault of ours
+        self._ticker = ticker
+        self._wakers: dict[int, Callable[[], None]] = {}
+        self.pump()
+
+    @property
+    def readers(self) -> int:
+        """How many readers it has."""
+        return len(self._wakers)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no more frames will come."""
+        return self.terminal is not None or self.error is not None
+
+    def attach(self, reader: object, wake: Callable[[], None]) -> None:
+        """Add a reader. ``wake`` is called on the loop when there are new frames."""
+        self._wakers[id(reader)] = wake
+        if not self.is_active and self.terminal is None:
+            self.is_active = True
+            self._hub.add(self)
+        self.pump()
+
+    def detach(self, reader: object) -> None:
+        """Remove a reader. After the last one, the stream's ``on_orphan`` applies."""
+        if self._wakers.pop(id(reader), None) is not None and not self._wakers and self.is_active:
+            self.unsubscribe()
+
+    def wake(self) -> None:
+        self._ticker.note(self)
+
+    def pump(self) -> None:
+        """Read what is new, and wake the readers."""
+        cursor, shelf = self._cursor, self.shelf
+        before = shelf.end
+        if self.is_over:
+            return
+        try:
+            while (event := cursor.take()) is not None:
+                if self.first is None and type(event) is not StreamStarted:
+                    self.first = event
+                shelf.add(shelf.projection.feed(event))
+                if isinstance(event, (StreamCompleted, StreamFailed, StreamCancelled)):
+                    self.terminal = event
+                    break
+        except Exception as error:
+            self.error = error
+            get_logger(stream_id=self.record.stream_id).error(
+                "projection_failed", protocol=shelf.projection.name, reason=describe_reason(error), exc_info=error
+            )
+        if self.is_over and self.is_active:
+            self.unsubscribe()
+        if shelf.end != before or self.is_over:
+            for wake in list(self._wakers.values()):
+                wake()

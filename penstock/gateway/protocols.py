@@ -1,0 +1,61 @@
+"""The protocols by name: what frames its readers get, and what its errors look like."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Literal
+
+import msgspec
+
+from penstock.gateway.problems import Problem
+from penstock.gateway.projections.frames import Projection, encode
+from penstock.gateway.projections.native import NativeProjection
+
+__all__ = ["PROTOCOLS", "STREAM_HEADERS", "Protocol"]
+
+STREAM_HEADERS: Final = (
+    ("content-type", "text/event-stream; charset=utf-8"),
+    ("cache-control", "no-cache, no-transform"),
+    ("x-accel-buffering", "no"),
+)
+"""Of every stream of events. Proxies must neither keep nor collect nor change them."""
+
+
+class Protocol(msgspec.Struct, frozen=True, kw_only=True):
+    """A protocol.
+
+    Attributes:
+        name: in URLs and settings.
+        projection: makes its frames.
+        orphan: what happens by default to a stream that was opened in this protocol, when its last reader leaves.
+        error: an error as the body of a response, by the problem and the request's id.
+        error_kind: the media type of that.
+        status: the HTTP status of a problem.
+        headers: of its streams, besides `STREAM_HEADERS`.
+    """
+
+    name: str
+    projection: type[Projection]
+    orphan: Literal["cancel", "linger"]
+    error: Callable[[Problem, str], bytes]
+    error_kind: str = "application/json"
+    status: Callable[[Problem], int] = lambda problem: problem.status
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+def _openai_error(problem: Problem, request_id: str) -> bytes:
+    return encode(
+        {
+            "error": {
+                "message": problem.message,
+                "type": problem.type,
+                "param": problem.param,
+                "code": problem.code,
+            }
+        }
+    )
+
+
+PROTOCOLS: Final[dict[str, Protocol]] = {
+    "native": Protocol(name="native", projection=NativeProjection, orphan="linger", error=_openai_error),
+}

@@ -1,0 +1,169 @@
+"""Readers: the connections that get a stream's frames."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from typing import Final
+
+from penstock.gateway.exchange import Exchange, Headers
+from penstock.gateway.problems import Problem
+from penstock.gateway.projections.frames import Frame
+from penstock.gateway.projector import Projector
+
+__all__ = ["Reader", "Waiter"]
+
+_AT_ONCE: Final = 262_144
+"""Bytes handed to the server in one piece."""
+
+
+class Waiter:
+    """Waits for news on an event loop, by one task; `wake` is called on the same loop."""
+
+    __slots__ = ("_future", "_is_news", "_loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._future: asyncio.Future[None] | None = None
+        self._is_news = False
+
+    def wake(self) -> None:
+        future = self._future
+        self._is_news = True
+        if future is not None and not future.done():
+            future.set_result(None)
+
+    async def wait(self) -> None:
+        """Wait until `wake` is called, or has been since the last wait."""
+        if not self._is_news:
+            self._future = self._loop.create_future()
+            try:
+                await self._future
+            finally:
+                self._future = None
+        self._is_news = False
+
+
+class Reader(Waiter):
+    """One connection that reads a stream as server-sent events.
+
+    Args:
+        projector: of the stream and the protocol.
+        exchange: the request, whose body has been read.
+        place: the first frame to send.
+    """
+
+    __slots__ = ("_packer", "_watch", "exchange", "has_left", "last_sent", "must_end", "place", "projector", "sent")
+
+    def __init__(self, projector: Projector, exchange: Exchange, place: int) -> None:
+        super().__init__(asyncio.get_running_loop())
+        self.projector = projector
+        self.exchange = exchange
+        self.place = place
+        self.sent = 0
+        self.has_left = False
+        self.must_end: Problem | None = None
+        self.last_sent = self._loop.time()
+        self._watch: asyncio.Task[None] | None = None
+        self._packer = zlib.compressobj(wbits=31) if _is_packed(exchange) else None
+
+    # --- on the loop, by others ----------------------------------------------------------------------------------
+
+    def cut(self, problem: Problem) -> None:
+        """End the connection after what it has, with a last frame that says why."""
+        self.must_end = problem
+        self.wake()
+
+    @property
+    def lag(self) -> int:
+        """Bytes of frames that are not sent yet, before they are joined."""
+        return self.projector.shelf.size - self.sent
+
+    # --- by its own task -----------------------------------------------------------------------------------------
+
+    async def begin(self, hold: float) -> None:
+        """Attach to the stream, and wait for its first event, its end, the client's leaving, or ``hold`` seconds."""
+        self.projector.attach(self, self.wake)
+        self._watch = asyncio.create_task(self._notice_leaving())
+        until = self._loop.time() + hold
+        while not (self.projector.first or self.projector.is_over or self.has_left or self.must_end):
+            left = until - self._loop.time()
+            if left <= 0:
+                return
+            try:
+                async with asyncio.timeout(left):
+                    await self.wait()
+            except TimeoutError:
+                return
+
+    async def run(self, headers: Headers, prelude: bytes = b"") -> None:
+        """Send the frames until the stream has ended, or the client has left."""
+        packed = (("content-encoding", "gzip"), ("vary", "accept-encoding")) if self._packer else ()
+        await self.exchange.start(200, (*headers, *packed))
+        if prelude:
+            await self._send(prelude)
+        shelf = self.projector.shelf
+        while not self.has_left:
+            if self.place < shelf.end:
+                await self._send_frames()
+            elif self.must_end is not None:
+                await self._send(shelf.projection.cut(self.must_end))
+                break
+            elif self.projector.is_over:
+                if self.projector.error is not None:
+                    await self._send(shelf.projection.cut(_BROKEN))
+                break
+            else:
+                await self.wait()
+                if self.place == shelf.end and self._is_silent:
+                    await self._send(shelf.projection.heartbeat)
+        if not self.has_left:
+            await self.exchange.end(self._packer.flush() if self._packer else b"")
+
+    async def _send_frames(self) -> None:
+        shelf = self.projector.shelf
+        self.place, size, data = shelf.end, shelf.size, shelf.read(self.place)
+        for start in range(0, len(data), _AT_ONCE):
+            await self._send(data[start : start + _AT_ONCE])
+            if self.has_left:
+                return
+        self.sent = size
+
+    async def _send(self, data: bytes) -> None:
+        if self._packer is not None:
+            data = self._packer.compress(data) + self._packer.flush(zlib.Z_SYNC_FLUSH)
+        await self.exchange.send(data)
+        self.last_sent = self._loop.time()
+
+    @property
+    def _is_silent(self) -> bool:
+        return self._loop.time() - self.last_sent >= self.exchange.options.heartbeat
+
+    async def close(self) -> None:
+        """Detach from the stream. Its ``on_orphan`` applies if this was the last reader."""
+        self.projector.detach(self)
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            watch.cancel()
+            await asyncio.gather(watch, return_exceptions=True)
+
+    async def _notice_leaving(self) -> None:
+        await self.exchange.until_left()
+        self.has_left = True
+        self.projector.detach(self)  # at once: a send may still wait
+        self.wake()
+
+
+_BROKEN: Final = Problem(
+    status=500, type="server_error", code="internal_error", message="The stream cannot be shown in this protocol."
+)
+
+
+def _is_packed(exchange: Exchange) -> bool:
+    accepted = exchange.headers.get("accept-encoding", "")
+    return exchange.options.enable_compression and "gzip" in accepted
+
+
+def shown(frames: list[Frame]) -> bytes:
+    """The bytes of some frames."""
+    return b"".join([frame.data for frame in frames])
