@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from penstock.actors.stream.cursor import Cursor
+from penstock.actors.stream.hub import Subscription
 from penstock.actors.stream.table import StreamTable
 from penstock.config.gateway import GatewayOptions
 from penstock.errors import StreamNotFound
+from penstock.events import TerminalEvent
 from penstock.gateway.projections.frames import Opening
 from penstock.gateway.projector import Projector
 from penstock.gateway.protocols import Protocol
@@ -45,6 +48,7 @@ class Channel:
         self.request = request or {}
         self.model = model
         self.epoch = secrets.token_hex(4)
+        self.is_counted = False  # its use of tokens
         self._projectors: dict[tuple[Any, ...], Projector] = {}
 
     @property
@@ -76,12 +80,26 @@ class Channel:
             self._projectors[key] = known
         return known
 
+    def linger_unread(self) -> None:
+        """Let ``on_orphan`` apply already before the first reader, if it is a time to linger."""
+        if isinstance(self.record.on_orphan, (int, float)) and not self.record.hub.had_subscriber:
+            placeholder = _Placeholder(self.record.hub, Cursor(self.record.log, 0, "coalesce", 1), None)
+            self.record.hub.add(placeholder)
+            placeholder.unsubscribe()
+
     def close(self) -> None:
         """Take all projectors out of the stream."""
         for projector in self._projectors.values():
             if projector.is_active:
                 projector.unsubscribe()
         self._projectors.clear()
+
+
+class _Placeholder(Subscription):
+    """A subscriber that comes and goes, as a reader would that left at once."""
+
+    def wake(self) -> None:
+        pass
 
 
 class Channels:
@@ -121,9 +139,29 @@ class Channels:
                 continue
         return found
 
-    def sweep(self) -> None:
-        """Forget the channels of streams that the system has forgotten."""
+    def running(self, owner: str) -> int:
+        """How many streams of a key run."""
+        return sum(one.owner == owner and not one.record.is_over for one in self._channels.values())
+
+    def forget(self, channel: Channel) -> None:
+        """Have the system forget an ended stream."""
+        channel.close()
+        self._table.forget(channel.record)
+        if self._channels.get(channel.stream_id) is channel:
+            del self._channels[channel.stream_id]
+
+    def sweep(self, used: Callable[[str, int], None]) -> None:
+        """Forget the channels of streams that the system has forgotten.
+
+        Args:
+            used: called once for each stream that has ended, with its owner and the number of tokens it has used.
+        """
         for stream_id, channel in list(self._channels.items()):
+            terminal = channel.record.log.terminal
+            if terminal is not None and not channel.is_counted:
+                channel.is_counted = True
+                if channel.owner is not None:
+                    used(channel.owner, _tokens_of(terminal))
             if self._table.find(stream_id) is not channel.record:
                 channel.close()
                 del self._channels[stream_id]
@@ -133,3 +171,10 @@ class Channels:
         for channel in self._channels.values():
             channel.close()
         self._channels.clear()
+
+
+def _tokens_of(terminal: TerminalEvent) -> int:
+    usage = terminal.usage
+    if usage is None:
+        return terminal.metrics.tokens if terminal.metrics is not None else 0
+    return (usage.input_tokens or 0) + (usage.output_tokens or 0)

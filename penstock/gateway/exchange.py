@@ -33,16 +33,28 @@ class Exchange:
         self.headers: dict[str, str] = {}
         for name, value in scope["headers"]:
             self.headers.setdefault(name.decode("latin-1").lower(), value.decode("latin-1"))
-        query = scope.get("query_string", b"")
-        if len(query) > _LONGEST_QUERY:
-            raise Refused.bad_request(f"The query is longer than {_LONGEST_QUERY} bytes.", code="uri_too_long")
-        self.query: dict[str, str] = dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True))
+        self.query: dict[str, str] = {}
         self.extra_headers: list[tuple[str, str]] = []  # of every response
         self.has_started = False
         self.is_complete = False
         self._receive = receive
         self._send = send
         self._is_read = False
+
+    def check(self) -> None:
+        """Read the query.
+
+        Raises:
+            Refused: path or query are too long (414), or the query has too many parameters.
+        """
+        query = self.scope.get("query_string", b"")
+        if len(query) > _LONGEST_QUERY or len(self.path) > _LONGEST_QUERY:
+            text = f"The URL is longer than {_LONGEST_QUERY} bytes."
+            raise Refused(Problem(status=414, type="invalid_request_error", code="uri_too_long", message=text))
+        try:
+            self.query.update(parse_qsl(query.decode("latin-1"), keep_blank_values=True, max_num_fields=100))
+        except ValueError:
+            raise Refused.bad_request("The query has too many parameters.") from None
 
     @property
     def params(self) -> Mapping[str, str]:

@@ -8,7 +8,6 @@ from typing import Final
 
 from penstock.gateway.exchange import Exchange, Headers
 from penstock.gateway.problems import Problem
-from penstock.gateway.projections.frames import Frame
 from penstock.gateway.projector import Projector
 
 __all__ = ["Reader", "Waiter"]
@@ -53,7 +52,18 @@ class Reader(Waiter):
         place: the first frame to send.
     """
 
-    __slots__ = ("_packer", "_watch", "exchange", "has_left", "last_sent", "must_end", "place", "projector", "sent")
+    __slots__ = (
+        "_packer",
+        "_task",
+        "_watch",
+        "exchange",
+        "has_left",
+        "last_sent",
+        "must_end",
+        "place",
+        "projector",
+        "sent",
+    )
 
     def __init__(self, projector: Projector, exchange: Exchange, place: int) -> None:
         super().__init__(asyncio.get_running_loop())
@@ -65,6 +75,7 @@ class Reader(Waiter):
         self.must_end: Problem | None = None
         self.last_sent = self._loop.time()
         self._watch: asyncio.Task[None] | None = None
+        self._task = asyncio.current_task()
         self._packer = zlib.compressobj(wbits=31) if _is_packed(exchange) else None
 
     # --- on the loop, by others ----------------------------------------------------------------------------------
@@ -73,6 +84,18 @@ class Reader(Waiter):
         """End the connection after what it has, with a last frame that says why."""
         self.must_end = problem
         self.wake()
+
+    def look(self, now: float) -> None:
+        """Have it send a sign of life if it is silent, and end it if it does not read. Called about once a second."""
+        options = self.exchange.options
+        silent = now - self.last_sent
+        if self.place < self.projector.shelf.end or self.lag:
+            if options.slow == "disconnect" and self.lag > options.reader_bytes and self.must_end is None:
+                self.cut(_TOO_SLOW)
+            if silent > (_STUCK if self.must_end is None else _LAST_MOMENT) and self._task is not None:
+                self._task.cancel()
+        elif silent >= options.heartbeat:
+            self.wake()
 
     @property
     def lag(self) -> int:
@@ -95,6 +118,14 @@ class Reader(Waiter):
                     await self.wait()
             except TimeoutError:
                 return
+
+    async def until_over(self) -> None:
+        """Attach to the stream, and wait for its end or the client's leaving."""
+        self.projector.attach(self, self.wake)
+        self._watch = asyncio.create_task(self._notice_leaving())
+        while not (self.projector.is_over or self.has_left or self.must_end):
+            self.place, self.sent = self.projector.shelf.end, self.projector.shelf.size
+            await self.wait()
 
     async def run(self, headers: Headers, prelude: bytes = b"") -> None:
         """Send the frames until the stream has ended, or the client has left."""
@@ -154,6 +185,13 @@ class Reader(Waiter):
         self.wake()
 
 
+_STUCK: Final = 120.0
+"""Seconds after which a connection that takes nothing is closed."""
+_LAST_MOMENT: Final = 5.0
+"""Seconds for the last frame of a reader that is cut off."""
+_TOO_SLOW: Final = Problem(
+    status=503, type="server_error", code="too_slow", message="The reader was too slow. It may go on after its cursor."
+)
 _BROKEN: Final = Problem(
     status=500, type="server_error", code="internal_error", message="The stream cannot be shown in this protocol."
 )
@@ -162,8 +200,3 @@ _BROKEN: Final = Problem(
 def _is_packed(exchange: Exchange) -> bool:
     accepted = exchange.headers.get("accept-encoding", "")
     return exchange.options.enable_compression and "gzip" in accepted
-
-
-def shown(frames: list[Frame]) -> bytes:
-    """The bytes of some frames."""
-    return b"".join([frame.data for frame in frames])

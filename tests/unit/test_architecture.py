@@ -72,6 +72,10 @@ PURE = (
     "actors.stream.statistics",
     "adapters.formats.ndjson",
     "adapters.formats.sse",
+    "gateway.limits",
+    "gateway.problems",
+    "gateway.shelf",
+    "gateway.trace",
     "supervisors.restart",
     "supervisors.spec",
 )

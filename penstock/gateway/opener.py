@@ -1,0 +1,105 @@
+"""Opens streams for requests: a call of a model, a turn of an agent, or an empty one."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Final
+
+from penstock.config.options import OnOrphan
+from penstock.errors import OptionError
+from penstock.gateway.call import Call
+from penstock.gateway.channels import Channel
+from penstock.gateway.problems import Refused
+from penstock.gateway.requests.asked import Asked
+from penstock.gateway.requests.native import SERVERS_OWN, check_changes
+from penstock.stream import Stream
+from penstock.system import System
+
+__all__ = ["open_asked", "open_empty", "orphan_policy"]
+
+_OWN: Final = frozenset({"timeout", "max_retries", "extra_headers", "extra_query", "extra_body"})
+"""Parameters that mean something to Penstock. In a client's body they are the model's."""
+
+
+async def open_asked(call: Call, asked: Asked, request: Mapping[str, Any]) -> Channel:
+    """Open the stream that a request asks for, and enter it.
+
+    Raises:
+        PenstockError: it cannot be opened.
+    """
+    gateway = call.gateway
+    gateway.admit_stream(call.key)
+    on_orphan = orphan_policy(call, asked.on_orphan)
+    stream = await gateway.in_thread(_open, gateway.system, asked, on_orphan, call.trace.headers)
+    channel = Channel(stream, owner=call.key.id, protocol=call.protocol.name, request=request, model=asked.model)
+    return gateway.channels.add(channel)
+
+
+async def open_empty(call: Call, asked: Asked, request: Mapping[str, Any]) -> Channel:
+    """Open a stream for tokens that the client pushes, and enter it.
+
+    Raises:
+        PenstockError: it cannot be opened.
+    """
+    gateway = call.gateway
+    gateway.admit_stream(call.key)
+    system, on_orphan = gateway.system, orphan_policy(call, asked.on_orphan)
+
+    def run() -> Stream:
+        options = _changed(system.settings.stream, asked.options, "options")
+        metadata = {**asked.metadata, "traceparent": call.trace.headers["traceparent"]}
+        return system.open_stream(asked.stream_id, options, metadata=metadata, on_orphan=on_orphan)
+
+    stream = await gateway.in_thread(run)
+    return gateway.channels.add(Channel(stream, owner=call.key.id, protocol=call.protocol.name, request=request))
+
+
+def orphan_policy(call: Call, asked: OnOrphan | None) -> OnOrphan:
+    """What happens when the last reader leaves: as the request says, else the options, else the protocol."""
+    options = call.gateway.options
+    if asked is not None:
+        return asked
+    if options.on_orphan is not None:
+        return options.on_orphan
+    return "cancel" if call.protocol.orphan == "cancel" else options.linger
+
+
+def _open(system: System, asked: Asked, on_orphan: OnOrphan, trace: Mapping[str, str]) -> Stream:
+    settings = system.settings
+    parameters = dict(asked.parameters)
+    body = {name: parameters.pop(name) for name in _OWN & parameters.keys()}
+    extra = {**body.pop("extra_body", {}), **body} if isinstance(body.get("extra_body", {}), dict) else body
+    if extra:
+        parameters["extra_body"] = extra
+    parameters["extra_headers"] = dict(trace)
+    common: dict[str, Any] = {
+        "provider": asked.provider,
+        "stream_id": asked.stream_id,
+        "on_orphan": on_orphan,
+        "metadata": {**asked.metadata, "traceparent": trace["traceparent"]},
+        "request_options": _changed(settings.request, asked.request_options, "request_options"),
+    }
+    if asked.api == "responses":
+        options = _changed(settings.response, asked.options, "options")
+        return system.respond(asked.input, asked.model, options=options, **common, **parameters)
+    options = _changed(settings.chat, asked.options, "options")
+    return system.chat(asked.model, asked.input, options=options, **common, **parameters)
+
+
+def _changed(options: Any, changes: Mapping[str, Any], field: str) -> Any:
+    """The options with changes from a request's body.
+
+    Raises:
+        Refused: a name or value is not allowed.
+    """
+    check_changes(changes, field)
+    names = [each.name for each in dataclasses.fields(options)]
+    for name in changes:
+        if name not in names:
+            known = ", ".join(each for each in names if each not in SERVERS_OWN)
+            raise Refused.bad_request(f"{field} has no {name}; there are {known}.", f"{field}.{name}")
+    try:
+        return options.replace(**changes)
+    except OptionError as error:
+        raise Refused.bad_request(str(error), f"{field}.{error.field}") from None

@@ -1,0 +1,69 @@
+"""The table of all routes."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, NamedTuple, TypeAlias
+
+from starlette.routing import Route as StarletteRoute
+
+from penstock.gateway.call import Call
+from penstock.gateway.keys import Scope
+from penstock.gateway.routes import native, service
+
+__all__ = ["ROUTES", "Methods", "Route", "bound"]
+
+Run: TypeAlias = Callable[[Call], Awaitable[None]]
+
+
+class Route(NamedTuple):
+    """What is done at a path by a method. ``scope`` None: no key is needed."""
+
+    method: str
+    path: str
+    protocol: str
+    scope: Scope | None
+    run: Run
+
+
+Methods: TypeAlias = Mapping[str, Route]
+"""The routes of one path."""
+
+_STREAM: Final = "/v1/streams/{stream_id}"
+
+ROUTES: Final = (
+    Route("GET", "/live", "native", None, service.live),
+    Route("GET", "/ready", "native", None, service.ready),
+    Route("GET", "/v1/models", "native", "read", service.models),
+    Route("GET", "/v1/streams", "native", "read", native.list_streams),
+    Route("POST", "/v1/streams", "native", "write", native.create),
+    Route("GET", _STREAM, "native", "read", native.show),
+    Route("DELETE", _STREAM, "native", "write", native.delete),
+    Route("GET", f"{_STREAM}/events", "native", None, native.events),
+    Route("PATCH", f"{_STREAM}/options", "native", "write", native.set_options),
+    Route("POST", f"{_STREAM}/tickets", "native", "read", native.make_ticket),
+    Route("POST", f"{_STREAM}/tokens", "native", "write", native.push),
+    Route("POST", f"{_STREAM}/pause", "native", "write", native.pause),
+    Route("POST", f"{_STREAM}/resume", "native", "write", native.resume),
+    Route("POST", f"{_STREAM}/cancel", "native", "write", native.cancel),
+    Route("POST", f"{_STREAM}/flush", "native", "write", native.flush),
+)
+
+
+def bound(serve: Callable[..., Awaitable[None]]) -> list[StarletteRoute]:
+    """The routes for a router, one for each path; ``serve`` is called with its methods and with what ASGI gives."""
+    paths: dict[str, dict[str, Route]] = {}
+    for route in ROUTES:
+        paths.setdefault(route.path, {})[route.method] = route
+    return [StarletteRoute(path, _Endpoint(methods, serve)) for path, methods in paths.items()]
+
+
+class _Endpoint:
+    """A path as an ASGI app."""
+
+    def __init__(self, methods: Methods, serve: Callable[..., Awaitable[None]]) -> None:
+        self._methods = methods
+        self._serve = serve
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await self._serve(self._methods, scope, receive, send)
