@@ -4,36 +4,46 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from penstock.config.gateway import GatewayOptions
-from penstock.errors import OptionError
+from penstock.errors import OptionError, StreamNotFound
 from penstock.gateway.channels import Channel, Channels
 from penstock.gateway.exchange import Exchange
 from penstock.gateway.guard import Guard
+from penstock.gateway.hosted import HostedAgents
 from penstock.gateway.idempotency import Once
 from penstock.gateway.keys import Key, Scope
 from penstock.gateway.limits import KeyLimits
 from penstock.gateway.problems import Problem, RequestRefused
-from penstock.gateway.reader import SseReader
 from penstock.gateway.ticker import Ticker
 from penstock.system import System
 
-__all__ = ["GatewayCore"]
+__all__ = ["DRAINING", "GatewayCore", "Served"]
 
 T = TypeVar("T")
 _THREADS: Final = 8
 _LAST_FRAMES: Final = 5.0  # seconds for all readers to get their last frame
-_DRAINING: Final = Problem(
+DRAINING: Final = Problem(
     status=503,
     type="server_error",
     code="draining",
     message="The server is shutting down. Connect again.",
     retry_after=1.0,
 )
+
+
+class Served(Protocol):
+    """A connection that reads streams."""
+
+    def cut(self, problem: Problem) -> None:
+        """End it, with a last frame that says why."""
+
+    def look(self, now: float) -> None:
+        """Do what has become necessary with time. Called about once a second."""
 
 
 class GatewayCore:
@@ -51,7 +61,10 @@ class GatewayCore:
             raise OptionError("options", type(options).__name__, "a GatewayOptions, or None")
         self.guard = Guard(self.options)
         self.limits = KeyLimits()
-        self.readers: set[SseReader] = set()
+        self.readers: set[Served] = set()
+        self.agents = HostedAgents()
+        self.templates: dict[str, Mapping[str, Any]] = {}
+        self.tools: dict[str, Any] = {}
         self.is_draining = False
         self.requests = 0
         self.idempotency: Once[Channel] = Once()
@@ -105,7 +118,7 @@ class GatewayCore:
         while self.readers and loop.time() < until:
             await asyncio.sleep(min(0.05, max(0.0, until - loop.time())))
         for reader in list(self.readers):
-            reader.cut(_DRAINING)
+            reader.cut(DRAINING)
         until = loop.time() + _LAST_FRAMES
         while self.readers and loop.time() < until:
             await asyncio.sleep(0.01)
@@ -114,7 +127,7 @@ class GatewayCore:
         """End everything that belongs to the gateway. Readers are cut off; streams follow their ``on_orphan``."""
         self.is_draining = True
         for reader in list(self.readers):
-            reader.cut(_DRAINING)
+            reader.cut(DRAINING)
         sweeper, self._sweeper = self._sweeper, None
         if sweeper is not None:
             sweeper.cancel()
@@ -146,6 +159,7 @@ class GatewayCore:
             for reader in list(self.readers):
                 reader.look(now)
             self.channels.sweep(self._note_use)
+            self.agents.sweep(now)
 
     def _note_use(self, owner: str, tokens: int) -> None:
         key = self.guard.key_of(owner)
@@ -159,10 +173,21 @@ class GatewayCore:
         assert self._threads is not None
         return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: function(*arguments))
 
+    def find(self, key: Key, stream_id: str) -> Channel:
+        """A stream that a key may read.
+
+        Raises:
+            StreamNotFound: there is none, or another key's request has opened it.
+        """
+        channel = self.channels.get(stream_id)
+        if not channel.is_readable(key):
+            raise StreamNotFound(stream_id)
+        return channel
+
     def admit_stream(self, key: Key) -> None:
         """Raise `RequestRefused` if the key has as many streams as it may have, or the gateway drains."""
         if self.is_draining:
-            raise RequestRefused(_DRAINING)
+            raise RequestRefused(DRAINING)
         if key.streams is not None:
             self.limits.admit_stream(key, self.channels.running(key.id))
 
