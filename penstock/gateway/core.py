@@ -201,4 +201,6 @@ class GatewayCore:
         if scope is not None:
             self.guard.check_scope(key, scope)
             self.limits.admit(key, self.ticker.loop.time())
+        if key.max_body is not None:
+            exchange.max_body = min(key.max_body, exchange.max_body)
         return key

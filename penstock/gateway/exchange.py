@@ -34,6 +34,7 @@ class Exchange:
             self.headers.setdefault(name.decode("latin-1").lower(), value.decode("latin-1"))
         self.query: dict[str, str] = {}
         self.extra_headers: list[tuple[str, str]] = []  # of every response
+        self.max_body = options.max_body
         self.has_started = False
         self.is_complete = False
         self._receive = receive
@@ -67,10 +68,10 @@ class Exchange:
         """Read the body.
 
         Raises:
-            RequestRefused: it is longer than ``limit`` (default: the option ``max_body``). The rest is not read.
+            RequestRefused: it is longer than ``limit`` (default: ``max_body``). The rest is not read.
             Left: the client has gone.
         """
-        most = self.options.max_body if limit is None else min(limit, self.options.max_body)
+        most = self.max_body if limit is None else min(limit, self.max_body)
         chunks: list[bytes] = []
         size = 0
         while True:
