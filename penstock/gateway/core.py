@@ -63,6 +63,7 @@ class GatewayCore:
         self.limits = KeyLimits()
         self.readers: set[Served] = set()
         self.agents = HostedAgents()
+        self.chats: dict[tuple[str, str], Channel] = {}  # the last stream of a chat or run, by key and id
         self.templates: dict[str, Mapping[str, Any]] = {}
         self.tools: dict[str, Any] = {}
         self.is_draining = False
@@ -160,6 +161,9 @@ class GatewayCore:
                 reader.look(now)
             self.channels.sweep(self._note_use)
             self.agents.sweep(now)
+            for name, channel in list(self.chats.items()):
+                if not self.channels.has(channel):
+                    del self.chats[name]
 
     def _note_use(self, owner: str, tokens: int) -> None:
         key = self.guard.key_of(owner)
