@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Final, Literal, TypeAlias
 
 import msgspec
 
+from penstock.config.surrogates import mend_surrogates
 from penstock.events import Disconnected, Event, FrozenDict
 from penstock.gateway.problems import Problem
 
@@ -18,8 +19,7 @@ __all__ = ["DONE", "Frame", "Opening", "Projection", "Rejoin", "encode", "joined
 
 DONE: Final = b"data: [DONE]\n\n"
 
-encode = msgspec.json.Encoder(enc_hook=repr).encode
-"""Encode a value as JSON without spaces. Line breaks are escaped, so it can be the data of a server-sent event."""
+_encode = msgspec.json.Encoder(enc_hook=repr).encode
 
 Rejoin: TypeAlias = Literal["after", "start", "prelude"]
 """How a reader that joins a running stream begins.
@@ -96,6 +96,22 @@ class Projection:
     def cut(self, problem: Problem) -> bytes:
         """The last frame for one reader, whose connection ends before the stream does. It is no end of the answer."""
         raise NotImplementedError
+
+
+def encode(value: Any) -> bytes:
+    r"""Encode a value as JSON without spaces. Line breaks are escaped, so it can be the data of a server-sent event.
+
+    U+FFFD replaces lone surrogates, which pushed text may have; what is nested too deeply becomes a note that says so.
+
+    >>> encode({"text": "caf\udce9"}).decode()
+    '{"text":"caf�"}'
+    """
+    try:
+        return _encode(value)
+    except UnicodeEncodeError:
+        return _encode(mend_surrogates(msgspec.to_builtins(value, enc_hook=repr)))
+    except RecursionError:
+        return b'"[nested too deeply]"'
 
 
 def sse(data: bytes, *, event: str = "", id: str = "") -> bytes:
