@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from penstock.adapters.providers.shared.blocks import Text, interleaved
@@ -40,11 +41,7 @@ def _content(terminal: StreamCompleted, calls: tuple[ToolCall, ...]) -> list[dic
     content: list[dict[str, Any]] = []
     if not blocks:
         content += map(sealed_block, terminal.reasoning_blocks)
-    signed = {block.get("thinking") for block in _data(content, blocks) if block.get("type") == "thinking"}
-    unsigned = terminal.reasoning
-    for text in signed:
-        unsigned = unsigned.replace(text, "", 1) if isinstance(text, str) else unsigned
-    if unsigned.strip():
+    if unsigned := _unsigned(terminal.reasoning, [*content, *(block.data for block in blocks)]):
         content.insert(0, {"type": "thinking", "thinking": unsigned, "signature": ""})
     at = 0
     for item in interleaved(terminal.text, calls, blocks):
@@ -60,12 +57,18 @@ def _content(terminal: StreamCompleted, calls: tuple[ToolCall, ...]) -> list[dic
     return content
 
 
-def _data(content: Iterable[Mapping[str, Any]], blocks: Iterable[ProviderBlock]) -> list[Mapping[str, Any]]:
-    return [*content, *(block.data for block in blocks)]
+def _unsigned(reasoning: str, blocks: Iterable[Mapping[str, Any]]) -> str:
+    """The reasoning that no block has."""
+    for block in blocks:
+        text = block.get("thinking") if block.get("type") == "thinking" else None
+        if isinstance(text, str) and text:
+            # Blocks may have it in other words than the answer, which then has all of it.
+            reasoning = reasoning.replace(text, "", 1) if text in reasoning else ""
+    return reasoning if reasoning.strip() else ""
 
 
 def _placed_blocks(terminal: StreamCompleted, calls: tuple[ToolCall, ...]) -> Sequence[ProviderBlock]:
-    """The provider's own blocks, if they are Anthropic's. Those of an agent's turn are placed in its last round only."""
+    """The provider's own blocks, if they are Anthropic's. Those of an agent's turn are placed in its last round."""
     is_turn = not calls and any(not call.is_server for call in terminal.tool_calls)
     return () if is_turn or dialect_of(terminal) != "anthropic" else terminal.provider_blocks
 
@@ -80,7 +83,7 @@ def _texts(text: str, at: int, citations: Iterable[Citation]) -> list[dict[str, 
     ]
     borders = sorted({at, at + len(text), *(place for start, end, _ in inside for place in (start, end))})
     blocks = []
-    for start, end in zip(borders, borders[1:], strict=False):
+    for start, end in pairwise(borders):
         sources = [citation_body(citation) for first, last, citation in inside if first <= start and last >= end]
         block: dict[str, Any] = {"type": "text", "text": text[start - at : end - at]}
         blocks.append(block | ({"citations": sources} if sources else {}))
