@@ -64,12 +64,17 @@ def message_body(stream_id: str, model: str) -> dict[str, Any]:
 
 
 def stop_reason(terminal: TerminalEvent, reason: FinishReason, raw: str | None, *, has_calls: bool) -> str:
-    """The stop reason in Anthropic's words. Without calls for the client it is never ``tool_use``."""
+    """The stop reason in Anthropic's words.
+
+    Without calls for the client it is never ``tool_use``; with some it is, if the provider gave no reason (``raw``).
+    """
     if raw in _OWN_WORDS:
         return str(raw)
     word = _STOP.get(reason, "end_turn")
     if word == "tool_use" and not has_calls:
         word = "end_turn"
+    if raw is None and has_calls and reason == "stop":
+        return "tool_use"
     stop = terminal.provider_metadata.get("stop_sequence")
     return "stop_sequence" if word == "end_turn" and isinstance(stop, str) else word
 

@@ -30,16 +30,17 @@ def client_calls(terminal: StreamCompleted) -> tuple[ToolCall, ...]:
     """The calls that the client is to run.
 
     Left out are those of tools that the provider ran, and those of an agent's turn, whose results the model has had: it
-    went on to a finish without calls.
+    went on.
     """
     calls = tuple(call for call in terminal.tool_calls if not call.is_server)
-    return () if terminal.finish_reason in ("stop", "refusal") else calls
+    has_gone_on = terminal.finish_reason in ("stop", "refusal") and terminal.raw_finish_reason is not None
+    return () if has_gone_on else calls
 
 
 def answer(terminal: StreamCompleted, opening: Opening) -> dict[str, Any]:
     """The body of the response: an object of type ``chat.completion``."""
     calls = client_calls(terminal)
-    word = finish_reason(terminal.finish_reason, has_calls=bool(calls))
+    word = finish_reason(terminal.finish_reason, terminal.raw_finish_reason, has_calls=bool(calls))
     body: dict[str, Any] = {
         "id": completion_id(opening),
         "object": "chat.completion",
@@ -111,7 +112,9 @@ def _others(terminal: StreamCompleted, opening: Opening) -> list[dict[str, Any]]
             "index": choice.index,
             "message": _said(choice.text, choice.reasoning, choice.refusal, choice.tool_calls, opening),
             "logprobs": None,
-            "finish_reason": finish_reason(choice.finish_reason or "stop", has_calls=bool(choice.tool_calls)),
+            "finish_reason": finish_reason(
+                choice.finish_reason or "stop", choice.raw_finish_reason, has_calls=bool(choice.tool_calls)
+            ),
         }
         for choice in terminal.choices
     ]

@@ -63,10 +63,15 @@ def dialect_of(terminal: TerminalEvent) -> Dialect | None:
 # --- the end ----------------------------------------------------------------------------------------------------------
 
 
-def finish_reason(reason: str, *, has_calls: bool) -> str:
-    """The finish reason in OpenAI's words. Without calls for the client it is never ``tool_calls``."""
+def finish_reason(reason: str, raw: str | None, *, has_calls: bool) -> str:
+    """The finish reason in OpenAI's words.
+
+    Without calls for the client it is never ``tool_calls``; with some it is, if the provider gave no reason (``raw``).
+    """
     word = _FINISH.get(reason, "stop")  # type: ignore[call-overload]
-    return "stop" if word == "tool_calls" and not has_calls else word
+    if word == "tool_calls" and not has_calls:
+        return "stop"
+    return "tool_calls" if raw is None and has_calls and reason == "stop" else str(word)
 
 
 def finish_extras(terminal: TerminalEvent, raw: str | None, word: str) -> dict[str, Any]:

@@ -395,7 +395,7 @@ class ChatProjection(Projection):
             name = "refusal" if self._is_refusing else "content"
             bodies.append(self._chunks.choice({}, logprobs={name: logprob_bodies(rest)}))
         bodies += [self._choice(choice) for choice in event.choices]
-        word = finish_reason(event.finish_reason, has_calls=self._numbers > 0)
+        word = finish_reason(event.finish_reason, event.raw_finish_reason, has_calls=self._numbers > 0)
         told = envelope_extras(event)
         choice = finish_extras(event, event.raw_finish_reason, word)
         bodies.append(self._chunks.choice({}, finish_reason=word, choice=choice, chunk=told))
@@ -413,7 +413,8 @@ class ChatProjection(Projection):
                 delta[self._fields[kind]] = text  # type: ignore[index]
         if choice.tool_calls:
             delta["tool_calls"] = [call_body(call, place) for place, call in enumerate(choice.tool_calls)]
-        word = finish_reason(choice.finish_reason or "stop", has_calls=bool(choice.tool_calls))
+        has_calls = bool(choice.tool_calls)
+        word = finish_reason(choice.finish_reason or "stop", choice.raw_finish_reason, has_calls=has_calls)
         return self._chunks.choice(delta, index=choice.index, finish_reason=word)
 
     def _failed(self, event: StreamFailed) -> list[Frame]:
