@@ -64,7 +64,7 @@ def error_body(problem: Problem) -> dict[str, Any]:
     }
 
 
-class _Call:
+class _ToldCall:
     """A call that has begun: its place among the client's calls, and how much of its arguments has been sent."""
 
     __slots__ = ("is_custom", "is_done", "is_hidden", "is_stale", "length", "number")
@@ -108,8 +108,8 @@ class ChatProjection(Projection):
 
     def _begin_answer(self) -> None:
         self._sent = Sent()
-        self._calls: dict[int, _Call] = {}
-        self._calls_by_id: dict[str, _Call] = {}
+        self._calls: dict[int, _ToldCall] = {}
+        self._calls_by_id: dict[str, _ToldCall] = {}
         self._numbers = 0  # of the client's calls
         self._counts: dict[str, int] = {}  # of media, by kind
         self._has_sound = False  # pieces of sound have come, and not the whole
@@ -229,7 +229,7 @@ class ChatProjection(Projection):
 
     def _call_started(self, event: ToolCallStarted) -> list[Frame]:
         is_hidden = self._is_agent or is_server_id(event.id) or bool(getattr(event, "is_server", False))
-        call = _Call(self._numbers, is_hidden=is_hidden, is_custom=event.name in self._custom_names)
+        call = _ToldCall(self._numbers, is_hidden=is_hidden, is_custom=event.name in self._custom_names)
         self._calls[event.index] = self._calls_by_id[event.id] = call
         if is_hidden:
             return []
@@ -258,7 +258,9 @@ class ChatProjection(Projection):
         """The chunks of what a complete call has besides what was sent of it."""
         known = self._calls_by_id.get(call.id)
         if known is None:
-            known = _Call(self._numbers, is_hidden=call.is_server or self._is_agent, is_custom=call.type == "custom")
+            known = _ToldCall(
+                self._numbers, is_hidden=call.is_server or self._is_agent, is_custom=call.type == "custom"
+            )
             self._calls_by_id[call.id] = known
             known.is_done = True
             if known.is_hidden:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from penstock.actors.call.answer import OutcomeBuilder
 from penstock.actors.stream.parts import PartSpans
+from penstock.config.options import RequestOptions
 from penstock.errors import IncompleteStream
 from penstock.events import (
     Choice,
@@ -46,11 +47,12 @@ from penstock.events import (
 )
 from penstock.gateway.projections.frames import Frame, Opening, Projection
 from penstock.ports import BlockStart, Decoder, Delta, ErrorDelta, ReasoningDelta, RefusalDelta, TextDelta
+from tests.contract.official_clients import PROVIDERS
 
 CORPUS = Path(__file__).parent.parent.parent / "corpus"
 
 
-def opened(request: dict[str, Any] | None = None, model: str = "m", **variant: str) -> Opening:
+def opened(request: dict[str, Any] | None = None, model: str = "m", **variant: Any) -> Opening:
     """What a projection is told."""
     return Opening(
         stream_id="s1", epoch="e1", created=1_700_000_000, model=model, request=request or {}, variant=variant
@@ -133,7 +135,8 @@ def events_of(deltas: Iterable[Delta], decoder: Decoder, provider: str) -> list[
     builder = OutcomeBuilder()
     builder.provider = provider
     texts: dict[TokenKind, str] = {"text": "", "reasoning": "", "refusal": ""}
-    spans, events, part, phase, has_said = PartSpans(), [], 0, None, False
+    events: list[Event] = []
+    spans, part, phase, has_said = PartSpans(), 0, None, False
     error = None
     for delta in deltas:
         if isinstance(delta, (TextDelta, ReasoningDelta, RefusalDelta)):
@@ -163,6 +166,21 @@ def events_of(deltas: Iterable[Delta], decoder: Decoder, provider: str) -> list[
     return numbered([*events, StreamFailed(partial=texts["text"], error=error or IncompleteStream("no end"), **fields)])
 
 
+def source_of(facts: dict[str, Any]) -> list[Event]:
+    """The events of a recording; ``facts``: its side file."""
+    decoder = PROVIDERS[facts["api"]].decoder(RequestOptions())
+    body = (CORPUS / facts["file"]).read_bytes()
+    return events_of(decoder.feed(body) + decoder.close(), decoder, _NAMES[facts["api"]])
+
+
+_NAMES = {
+    "chat": "openai",
+    "responses": "openai-responses",
+    "messages": "anthropic",
+    "gemini": "gemini",
+    "gemini-json": "gemini",
+    "ollama": "ollama",
+}
 _KINDS: dict[type, TokenKind] = {TextDelta: "text", ReasoningDelta: "reasoning", RefusalDelta: "refusal"}
 
 

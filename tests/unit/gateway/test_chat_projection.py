@@ -51,7 +51,7 @@ from tests.unit.gateway.chat_made import (
 
 USAGE = {"stream_options": {"include_usage": True}}
 ROLE = {"role": "assistant", "content": ""}
-END = [({}, "stop"), "[DONE]"]
+END: list[Any] = [({}, "stop"), "[DONE]"]
 
 
 def chunks(*events: Event, request: dict[str, Any] | None = None, **variant: str) -> list[Any]:
@@ -502,7 +502,7 @@ def test_a_reader_that_is_cut_off_gets_an_error() -> None:
     projection = ChatProjection(opened())
     problem = Problem(status=200, type="server_error", code="draining", message="restarting")
     assert datas(projection.cut(problem)) == [error_body(problem)]
-    slow = Disconnected("s1", 3, BufferFull("s1", 10, 10))
+    slow: Any = Disconnected("s1", 3, BufferFull("s1", 10, 10))
     assert error_of(datas(sent(projection.feed(slow))))["code"] == "too_slow"
 
 

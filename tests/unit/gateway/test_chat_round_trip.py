@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from penstock.adapters.providers.anthropic.decoder import MessagesDecoder
 from penstock.adapters.providers.openai.chat_decoder import ChatDecoder
-from penstock.config.options import RequestOptions
 from penstock.config.providers import known_provider
 from penstock.events import Event, StreamCompleted, StreamFailed, StreamStarted, TokenEvent, Usage
 from penstock.gateway.answers import chat_parts
@@ -20,7 +19,6 @@ from penstock.gateway.projections.anthropic import AnthropicProjection
 from penstock.gateway.projections.chat import ChatProjection
 from penstock.gateway.projections.frames import Frame, Projection, joined
 from penstock.ports import Decoder
-from tests.contract.official_clients import PROVIDERS
 from tests.unit.gateway.chat_made import (
     ANY_EVENTS,
     CORPUS,
@@ -32,18 +30,11 @@ from tests.unit.gateway.chat_made import (
     opened,
     pieces_of,
     sent,
+    source_of,
 )
 
 LIMIT = 4 * 1_048_576
 PROJECTIONS: list[type[Projection]] = [ChatProjection, AnthropicProjection]
-NAMES = {
-    "chat": "openai",
-    "responses": "openai-responses",
-    "messages": "anthropic",
-    "gemini": "gemini",
-    "gemini-json": "gemini",
-    "ollama": "ollama",
-}
 VARIANTS: list[dict[str, str]] = [
     {},
     {"events": "numbered"},
@@ -154,12 +145,6 @@ def test_an_answer_is_read_back_as_it_was(
 def _recordings() -> list[Any]:
     sides = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(CORPUS.glob("*/*.json"))]
     return [pytest.param(side, id=f"{side['api']}:{side['file'][-70:]}") for side in sides]
-
-
-def source_of(facts: dict[str, Any]) -> list[Event]:
-    decoder = PROVIDERS[facts["api"]].decoder(RequestOptions())
-    body = (CORPUS / facts["file"]).read_bytes()
-    return events_of(decoder.feed(body) + decoder.close(), decoder, NAMES[facts["api"]])
 
 
 @pytest.mark.parametrize("facts", _recordings())
