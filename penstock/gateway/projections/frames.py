@@ -19,7 +19,19 @@ __all__ = ["DONE", "Frame", "Opening", "Projection", "Rejoin", "encode", "joined
 
 DONE: Final = b"data: [DONE]\n\n"
 
-_encode = msgspec.json.Encoder(enc_hook=repr).encode
+_encode: Final = msgspec.json.Encoder(enc_hook=repr).encode
+
+
+def encode(value: Any) -> bytes:
+    """Encode a value as JSON without spaces. Line breaks are escaped, so it can be the data of a server-sent event.
+
+    A lone surrogate, which UTF-8 cannot encode, becomes U+FFFD.
+    """
+    try:
+        return _encode(value)
+    except UnicodeEncodeError:
+        return _encode(mend_surrogates(msgspec.to_builtins(value, enc_hook=repr)))
+
 
 Rejoin: TypeAlias = Literal["after", "start", "prelude"]
 """How a reader that joins a running stream begins.
@@ -96,22 +108,6 @@ class Projection:
     def cut(self, problem: Problem) -> bytes:
         """The last frame for one reader, whose connection ends before the stream does. It is no end of the answer."""
         raise NotImplementedError
-
-
-def encode(value: Any) -> bytes:
-    r"""Encode a value as JSON without spaces. Line breaks are escaped, so it can be the data of a server-sent event.
-
-    U+FFFD replaces lone surrogates, which pushed text may have; what is nested too deeply becomes a note that says so.
-
-    >>> encode({"text": "caf\udce9"}).decode()
-    '{"text":"caf�"}'
-    """
-    try:
-        return _encode(value)
-    except UnicodeEncodeError:
-        return _encode(mend_surrogates(msgspec.to_builtins(value, enc_hook=repr)))
-    except RecursionError:
-        return b'"[nested too deeply]"'
 
 
 def sse(data: bytes, *, event: str = "", id: str = "") -> bytes:

@@ -10,7 +10,7 @@ from penstock.config.checks import type_of
 from penstock.config.providers import Dialect
 from penstock.events import FrozenDict
 from penstock.gateway.answers.anthropic_parts import unseal
-from penstock.gateway.problems import Refused
+from penstock.gateway.problems import RequestRefused
 from penstock.gateway.requests.anthropic_content import Translator
 from penstock.gateway.requests.asked import Asked
 from penstock.gateway.requests.chat_reserved import (
@@ -55,12 +55,12 @@ def parse(body: Mapping[str, Any], dialect: Dialect, beta: Sequence[str] = ()) -
         beta: the names in the header ``anthropic-beta``.
 
     Raises:
-        Refused: a field is not allowed.
+        RequestRefused: a field is not allowed.
     """
     given = {name: value for name, value in body.items() if name not in _GATEWAYS and value is not None}
     limit = given.get("max_tokens")
     if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 0):
-        raise Refused.bad_request(f"max_tokens: expected a whole number, got {type_of(limit)}.", "max_tokens")
+        raise RequestRefused.bad_request(f"max_tokens: expected a whole number, got {type_of(limit)}.", "max_tokens")
     messages = messages_of(body)
     dropped: list[str] = []
     if dialect == "anthropic":
@@ -196,12 +196,12 @@ def _tools(given: object, choice: object, dropped: list[str]) -> dict[str, Any]:
     if given is None:
         return {}
     if not isinstance(given, list):
-        raise Refused.bad_request(f"tools: expected a list, got {type_of(given)}.", "tools")
+        raise RequestRefused.bad_request(f"tools: expected a list, got {type_of(given)}.", "tools")
     tools: list[dict[str, Any]] = []
     for place, tool in enumerate(given):
         if not isinstance(tool, Mapping):
             name = f"tools[{place}]"
-            raise Refused.bad_request(f"{name}: expected an object, got {type_of(tool)}.", name)
+            raise RequestRefused.bad_request(f"{name}: expected an object, got {type_of(tool)}.", name)
         if tool.get("type") not in (None, "custom"):
             dropped.append(f"tools[{place}]")
             continue

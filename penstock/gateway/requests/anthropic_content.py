@@ -10,7 +10,7 @@ import msgspec
 from penstock.config.checks import type_of
 from penstock.config.providers import Dialect
 from penstock.gateway.answers.anthropic_parts import unseal
-from penstock.gateway.problems import Refused
+from penstock.gateway.problems import RequestRefused
 
 __all__ = ["Translator"]
 
@@ -188,11 +188,11 @@ def _blocks(content: object, path: str) -> list[Mapping[str, Any]]:
     if content is None:
         return []
     if not isinstance(content, list):
-        raise Refused.bad_request(f"{path}: expected text or a list of blocks, got {type_of(content)}.", path)
+        raise RequestRefused.bad_request(f"{path}: expected text or a list of blocks, got {type_of(content)}.", path)
     for place, block in enumerate(content):
         if not isinstance(block, Mapping):
             name = f"{path}[{place}]"
-            raise Refused.bad_request(f"{name}: expected a content block, got {type_of(block)}.", name)
+            raise RequestRefused.bad_request(f"{name}: expected a content block, got {type_of(block)}.", name)
     return content
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 from penstock.config.checks import type_of
 from penstock.config.providers import Dialect
 from penstock.events import FrozenDict
-from penstock.gateway.problems import Refused
+from penstock.gateway.problems import RequestRefused
 from penstock.gateway.requests.asked import Asked
 from penstock.gateway.requests.chat_reserved import (
     messages_of,
@@ -36,14 +36,14 @@ def parse(body: Mapping[str, Any], dialect: Dialect = "openai-chat") -> Asked:
         dialect: the provider's. Other APIs than chat completions refuse some fields that chat clients return.
 
     Raises:
-        Refused: a field that the gateway reads is not allowed.
+        RequestRefused: a field that the gateway reads is not allowed.
     """
     parameters = own_parameters({name: value for name, value in body.items() if name not in _GATEWAYS})
     options = body.get("stream_options")
     if options is not None:
         if not isinstance(options, Mapping):
             message = f"stream_options: expected an object, got {type_of(options)}."
-            raise Refused.bad_request(message, "stream_options")
+            raise RequestRefused.bad_request(message, "stream_options")
         parameters |= _stream_options(options, dialect)
     return Asked(
         api="chat",

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from penstock.config.checks import type_of
 from penstock.config.options import OnOrphan
-from penstock.gateway.problems import Refused
+from penstock.gateway.problems import RequestRefused
 
 __all__ = ["messages_of", "model_of", "own_parameters", "reserved_fields", "wants_stream"]
 
@@ -22,11 +22,11 @@ def model_of(body: Mapping[str, Any]) -> str:
     """The model that the body names.
 
     Raises:
-        Refused: it names none.
+        RequestRefused: it names none.
     """
     model = body.get("model")
     if not isinstance(model, str) or not model:
-        raise Refused.bad_request(f"model: expected the name of a model, got {type_of(model)}.", "model")
+        raise RequestRefused.bad_request(f"model: expected the name of a model, got {type_of(model)}.", "model")
     return model
 
 
@@ -34,11 +34,11 @@ def wants_stream(body: Mapping[str, Any]) -> bool:
     """Whether the answer is to be streamed; it is not, unless the body says so.
 
     Raises:
-        Refused: ``stream`` is neither a boolean nor null.
+        RequestRefused: ``stream`` is neither a boolean nor null.
     """
     stream = body.get("stream")
     if stream is not None and not isinstance(stream, bool):
-        raise Refused.bad_request(f"stream: expected true or false, got {type_of(stream)}.", "stream")
+        raise RequestRefused.bad_request(f"stream: expected true or false, got {type_of(stream)}.", "stream")
     return bool(stream)
 
 
@@ -46,18 +46,20 @@ def messages_of(body: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The messages: objects, each with a role.
 
     Raises:
-        Refused: they are not.
+        RequestRefused: they are not.
     """
     given = body.get("messages")
     if not isinstance(given, list):
-        raise Refused.bad_request(f"messages: expected a list of messages, got {type_of(given)}.", "messages")
+        raise RequestRefused.bad_request(f"messages: expected a list of messages, got {type_of(given)}.", "messages")
     for place, message in enumerate(given):
         name = f"messages[{place}]"
         if not isinstance(message, Mapping):
-            raise Refused.bad_request(f"{name}: expected an object with a role, got {type_of(message)}.", name)
+            raise RequestRefused.bad_request(f"{name}: expected an object with a role, got {type_of(message)}.", name)
         if not isinstance(message.get("role"), str):
             role = type_of(message.get("role"))
-            raise Refused.bad_request(f"{name}.role: expected a role: user, assistant, …; got {role}.", f"{name}.role")
+            raise RequestRefused.bad_request(
+                f"{name}.role: expected a role: user, assistant, …; got {role}.", f"{name}.role"
+            )
     return [dict(message) for message in given]
 
 
@@ -72,27 +74,27 @@ def reserved_fields(body: Mapping[str, Any]) -> dict[str, Any]:
     """Read the object ``penstock``: fields of `Asked`, those that are given only.
 
     Raises:
-        Refused: it is no object, or one of its fields is not known or not allowed.
+        RequestRefused: it is no object, or one of its fields is not known or not allowed.
     """
     given = body.get("penstock")
     if given is None:
         return {}
     if not isinstance(given, Mapping):
-        raise Refused.bad_request(f"penstock: expected an object, got {type_of(given)}.", "penstock")
+        raise RequestRefused.bad_request(f"penstock: expected an object, got {type_of(given)}.", "penstock")
     fields: dict[str, Any] = {}
     for name, value in given.items():
         path = f"penstock.{name}"
         if name not in _KNOWN:
-            raise Refused.bad_request(f"{path}: no such field; there are {', '.join(_KNOWN)}.", path)
+            raise RequestRefused.bad_request(f"{path}: no such field; there are {', '.join(_KNOWN)}.", path)
         if value is None:
             continue
         if name in _TEXTS and (not isinstance(value, str) or not value):
-            raise Refused.bad_request(f"{path}: expected text, got {type_of(value)}.", path)
+            raise RequestRefused.bad_request(f"{path}: expected text, got {type_of(value)}.", path)
         if name in _OBJECTS and not isinstance(value, Mapping):
-            raise Refused.bad_request(f"{path}: expected an object, got {type_of(value)}.", path)
+            raise RequestRefused.bad_request(f"{path}: expected an object, got {type_of(value)}.", path)
         if name == "approval":
             if value not in ("wait", "deny"):
-                raise Refused.bad_request(f'{path}: expected "wait" or "deny", got {type_of(value)}.', path)
+                raise RequestRefused.bad_request(f'{path}: expected "wait" or "deny", got {type_of(value)}.', path)
             fields["waits_for_approval"] = value == "wait"
         elif name == "on_orphan":
             fields[name] = _on_orphan(value)
@@ -107,4 +109,4 @@ def _on_orphan(value: object) -> OnOrphan:
     if isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0:
         return float(value)
     path = "penstock.on_orphan"
-    raise Refused.bad_request(f'{path}: expected "cancel", "continue" or seconds, got {type_of(value)}.', path)
+    raise RequestRefused.bad_request(f'{path}: expected "cancel", "continue" or seconds, got {type_of(value)}.', path)

@@ -18,7 +18,7 @@ from penstock.config.providers import Dialect
 from penstock.events import ReasoningBlock
 from penstock.gateway.answers.anthropic import answer
 from penstock.gateway.answers.anthropic_parts import seal
-from penstock.gateway.problems import Refused
+from penstock.gateway.problems import RequestRefused
 from penstock.gateway.requests.anthropic import parse
 from penstock.gateway.requests.asked import Asked
 from penstock.ports import ChatCall, Provider, Secret
@@ -378,7 +378,7 @@ def test_names_that_are_options_of_ours_are_the_models_business(dialect: Dialect
     ],
 )
 def test_a_field_that_is_not_allowed_is_named(fields: dict[str, Any], param: str) -> None:
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RequestRefused) as refused:
         asked(**fields)
     assert refused.value.problem.param == param
     assert param in refused.value.problem.message

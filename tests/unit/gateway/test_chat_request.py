@@ -17,7 +17,7 @@ from penstock.adapters.providers.openai.responses_provider import OpenAiResponse
 from penstock.config.providers import Dialect
 from penstock.events import ReasoningBlock, ReasoningBlockClosed
 from penstock.gateway.answers.chat import answer
-from penstock.gateway.problems import Refused
+from penstock.gateway.problems import RequestRefused
 from penstock.gateway.projections.chat import ChatProjection
 from penstock.gateway.requests.asked import Asked
 from penstock.gateway.requests.chat import parse
@@ -134,7 +134,7 @@ def test_the_gateways_own_object_is_taken_out() -> None:
     ],
 )
 def test_a_field_that_is_not_allowed_is_named(fields: dict[str, Any], param: str) -> None:
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RequestRefused) as refused:
         asked(**fields)
     problem = refused.value.problem
     assert (problem.status, problem.type, problem.param) == (400, "invalid_request_error", param)
