@@ -11,7 +11,7 @@ __all__ = ["ANTHROPIC_SERVER_IDS", "Sent", "is_server_id"]
 
 ANTHROPIC_SERVER_IDS: Final = ("srvtoolu_", "mcptoolu_")
 """What the ids of calls begin with that Anthropic runs itself."""
-_SERVER_IDS: Final = (*ANTHROPIC_SERVER_IDS, "xs_call")
+_SERVER_IDS: Final = (*ANTHROPIC_SERVER_IDS, "xs_")
 
 
 def is_server_id(call_id: str) -> bool:

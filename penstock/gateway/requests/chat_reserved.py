@@ -56,10 +56,8 @@ def messages_of(body: Mapping[str, Any]) -> list[dict[str, Any]]:
         if not isinstance(message, Mapping):
             raise RequestRefused.bad_request(f"{name}: expected an object with a role, got {type_of(message)}.", name)
         if not isinstance(message.get("role"), str):
-            role = type_of(message.get("role"))
-            raise RequestRefused.bad_request(
-                f"{name}.role: expected a role: user, assistant, …; got {role}.", f"{name}.role"
-            )
+            text = f"{name}.role: expected a role: user, assistant, …; got {type_of(message.get('role'))}."
+            raise RequestRefused.bad_request(text, f"{name}.role")
     return [dict(message) for message in given]
 
 
