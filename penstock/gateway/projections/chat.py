@@ -69,7 +69,7 @@ class _ToldCall:
 
     __slots__ = ("is_custom", "is_done", "is_hidden", "is_stale", "length", "number")
 
-    def __init__(self, number: int, *, is_hidden: bool, is_custom: bool) -> None:
+    def __init__(self, number: int, *, is_hidden: bool, is_custom: bool = False) -> None:
         self.number = number
         self.is_hidden = is_hidden
         self.is_custom = is_custom
@@ -258,9 +258,7 @@ class ChatProjection(Projection):
         """The chunks of what a complete call has besides what was sent of it."""
         known = self._calls_by_id.get(call.id)
         if known is None:
-            known = _ToldCall(
-                self._numbers, is_hidden=call.is_server or self._is_agent, is_custom=call.type == "custom"
-            )
+            known = _ToldCall(self._numbers, is_hidden=call.is_server or self._is_agent)
             self._calls_by_id[call.id] = known
             known.is_done = True
             if known.is_hidden:

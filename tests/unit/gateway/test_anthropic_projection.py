@@ -597,6 +597,22 @@ def test_a_later_snapshot_tells_only_what_lies_beyond() -> None:
     ]
 
 
+def test_results_of_tools_that_were_sent_are_not_repeated() -> None:
+    events = [
+        ServerToolCall(id="srvtoolu_1", name="web_search", input={"q": 1}),
+        ServerToolResult(id="srvtoolu_1", name="web_search", output=[]),
+    ]
+    before = seen(*events)
+    assert seen(*events, snapshot(answer_events=tuple(events))) == before
+    assert seen(*events, completed(server_tools=tuple(events))) == [*before, *END]
+
+
+def test_a_turn_whose_start_was_missed_is_known_by_its_tools_execution() -> None:
+    one = call()
+    executed = ToolExecutionStarted(round=1, calls=(one,))
+    assert seen(executed, *calling(one), ToolCallCompleted(index=0, call=one)) == []
+
+
 def test_a_snapshot_that_repeats_everything_makes_no_frame_and_one_of_another_text_is_a_reset() -> None:
     assert len(seen(token("ab"), snapshot("ab"))) == 3
     assert seen(token("x"), snapshot("ab"))[-1] == "error api_error stream_restarted"
