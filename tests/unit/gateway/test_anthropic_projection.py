@@ -598,7 +598,7 @@ def test_a_later_snapshot_tells_only_what_lies_beyond() -> None:
 
 
 def test_results_of_tools_that_were_sent_are_not_repeated() -> None:
-    events = [
+    events: list[Any] = [
         ServerToolCall(id="srvtoolu_1", name="web_search", input={"q": 1}),
         ServerToolResult(id="srvtoolu_1", name="web_search", output=[]),
     ]
