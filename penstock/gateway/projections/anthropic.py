@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, ClassVar, Final, NamedTuple
 
 from penstock.errors import StreamCancelledError
 from penstock.events import (
     AnswerEvent,
+    AnswerPart,
     Citation,
     Disconnected,
     Event,
@@ -44,7 +45,7 @@ from penstock.gateway.answers.chat import client_calls
 from penstock.gateway.problems import Problem, problem_of
 from penstock.gateway.projections.anthropic_calls import CallBlocks, OpenCall
 from penstock.gateway.projections.chat_sent import ANTHROPIC_SERVER_IDS, Sent, is_server_id
-from penstock.gateway.projections.frames import Frame, Opening, Projection, encode, sse, too_slow
+from penstock.gateway.projections.frames import Frame, Opening, Projection, Rejoin, encode, sse, too_slow
 
 __all__ = ["AnthropicProjection", "anthropic_status", "error_body"]
 
@@ -109,6 +110,7 @@ class AnthropicProjection(Projection):
 
     name = "anthropic"
     heartbeat = _PING
+    rejoin: ClassVar[Rejoin] = "start"  # clients accept nothing before ``message_start``
 
     def __init__(self, opening: Opening) -> None:
         super().__init__(opening)
@@ -362,8 +364,8 @@ class AnthropicProjection(Projection):
             failed = self._restart(event.seq, "events were missed")
             if failed:
                 return failed
-        parts: dict[str, int] = {part.kind: part.index for part in event.parts}
-        frames = self._catch_up(event.seq, texts, parts, self._news(event.answer_events), event.tool_calls)
+        news = self._news(event.answer_events)
+        frames = self._catch_up(event.seq, self._pieces(texts, event.parts), news, event.tool_calls)
         for call in self._open.unfinished():
             call.is_stale = True
         return frames
@@ -381,31 +383,50 @@ class AnthropicProjection(Projection):
                 news.append(event)
         return news
 
+    def _pieces(self, texts: dict[TokenKind, str], parts: Sequence[AnswerPart]) -> list[tuple[int, TokenKind, str]]:
+        """The text that has not been sent, in the order of its parts: the part, the kind, the text."""
+        pieces: list[tuple[int, TokenKind, str]] = []
+        for kind in _KINDS:
+            begin, text = self._sent.length(kind), texts[kind]
+            rest = self._sent.rest(kind, text)
+            if not rest:
+                continue
+            spans = [part for part in parts if part.kind == kind and part.end > begin]
+            found = [(part.index, kind, text[max(part.start, begin) : part.end]) for part in spans]
+            pieces += found if "".join(piece for _, _, piece in found) == rest else [(0, kind, rest)]
+        return sorted(pieces, key=lambda piece: piece[0])
+
     def _catch_up(
         self,
         seq: int,
-        texts: dict[TokenKind, str],
-        parts: dict[str, int],
+        pieces: list[tuple[int, TokenKind, str]],
         events: Iterable[AnswerEvent],
         calls: Iterable[ToolCall],
     ) -> list[Frame]:
         """Send what has not been sent: reasoning with its signatures, tools, text with its sources, calls."""
-        events = list(events)
+        closed, tools, cited = _sorted(events)
+        thoughts = [place for place, (_, kind, _) in enumerate(pieces) if kind == "reasoning"]
+        is_paired = len(thoughts) == sum(event.kind != "redacted_thinking" for event in closed)
+        last_text = max((place for place, (_, kind, _) in enumerate(pieces) if kind != "reasoning"), default=-1)
         frames: list[Frame] = []
-        for kind in _KINDS:
-            if rest := self._sent.rest(kind, texts[kind]):
-                self._sent.add(kind, rest)
-                frames += [*self._begin(seq), *self._say(seq, kind, rest, parts.get(kind, 0))]
-            if kind == "reasoning":
-                for event in events:
-                    if not isinstance(event, Citation):
-                        frames += self.feed(event)
-        for event in events:
-            if isinstance(event, Citation):
-                frames += self.feed(event)
+        for place, (part, kind, text) in enumerate(pieces):
+            if place == last_text:  # where between the texts they were is not known
+                frames += self._feed_all([*(() if is_paired else closed), *tools])
+                closed, tools = (closed if is_paired else []), []
+            is_signed = is_paired and kind == "reasoning"
+            while is_signed and closed[0].kind == "redacted_thinking":
+                frames += self.feed(closed.pop(0))
+            self._sent.add(kind, text)
+            frames += [*self._begin(seq), *self._say(seq, kind, text, part)]
+            if is_signed:
+                frames += self.feed(closed.pop(0))
+        frames += self._feed_all([*closed, *tools, *cited])
         for call in calls:
             frames += self._complete(seq, call)
         return [Frame(seq, frame.data, frame.key, frame.text, frame.number) for frame in frames]
+
+    def _feed_all(self, events: Iterable[AnswerEvent]) -> list[Frame]:
+        return [frame for event in events for frame in self.feed(event)]
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
@@ -419,7 +440,7 @@ class AnthropicProjection(Projection):
             for place, one in enumerate(blocks, sent.blocks)
         ]
         events = [*closed, *event.server_tools[sent.server_tools :], *event.citations[sent.citations :]]
-        frames = [*self._begin(seq), *self._catch_up(seq, texts, {}, events, calls)]
+        frames = [*self._begin(seq), *self._catch_up(seq, self._pieces(texts, event.parts), events, calls)]
         frames += [*self._advance(seq, is_end=True), *self._end_prose(seq)]
         word = stop_reason(event, event.finish_reason, event.raw_finish_reason, has_calls=self._has_client_calls)
         delta = {"stop_reason": word, **message_metadata(event)}
@@ -434,6 +455,16 @@ class AnthropicProjection(Projection):
 
     def _cancelled(self, event: StreamCancelled) -> list[Frame]:
         return self._fail(event.seq, problem_of(StreamCancelledError(event.stream_id, event.reason)))
+
+
+def _sorted(
+    events: Iterable[AnswerEvent],
+) -> tuple[list[ReasoningBlockClosed], list[AnswerEvent], list[AnswerEvent]]:
+    """Ends of reasoning, tools and their results, citations."""
+    events = list(events)
+    closed = [event for event in events if isinstance(event, ReasoningBlockClosed)]
+    tools: list[AnswerEvent] = [event for event in events if isinstance(event, (ServerToolCall, ServerToolResult))]
+    return closed, tools, [event for event in events if isinstance(event, Citation)]
 
 
 _COUNTED: Final[dict[type, str]] = {

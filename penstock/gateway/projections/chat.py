@@ -104,6 +104,7 @@ class ChatProjection(Projection):
         self._has_begun = False
         self._has_ended = False
         self._is_agent = False
+        self._has_folded = False  # probabilities before a snapshot are not told
         self._begin_answer()
 
     def _begin_answer(self) -> None:
@@ -114,6 +115,7 @@ class ChatProjection(Projection):
         self._counts: dict[str, int] = {}  # of media, by kind
         self._has_sound = False  # pieces of sound have come, and not the whole
         self._sealed_to = 0  # characters of reasoning that belong to sealed pieces
+        self._sealed: list[tuple[int, int]] = []  # where the next sealed pieces are, if a snapshot says so
         self._held = ""
 
     # --- frames -------------------------------------------------------------------------------------------------------
@@ -163,9 +165,8 @@ class ChatProjection(Projection):
     def _has_said(self) -> bool:
         """Whether anything of the answer has been sent."""
         sent = self._sent
-        return bool(
-            any(sent.length(kind) for kind in _KINDS) or self._numbers or sent.media or sent.citations or sent.blocks
-        )
+        others = self._numbers or self._has_sound or sent.media or sent.citations or sent.blocks
+        return bool(others or any(sent.length(kind) for kind in _KINDS))
 
     # --- text ---------------------------------------------------------------------------------------------------------
 
@@ -295,11 +296,20 @@ class ChatProjection(Projection):
             return self._medium(event)
         if isinstance(event, (ReasoningBlockClosed, ReasoningBlock)):
             sent.blocks += 1
-            span = (self._sealed_to, sent.length("reasoning"))
-            self._sealed_to = span[1]
+            span = self._span(event)
             entry = reasoning_detail(event.kind, event.signature, event.id, event.provider, sent.blocks - 1, span)
             return {"reasoning_details": [entry]}
         return {}
+
+    def _span(self, block: ReasoningBlockClosed | ReasoningBlock) -> tuple[int, int]:
+        """Where the reasoning of a sealed piece is that is complete now."""
+        start, end = self._sealed_to, self._sent.length("reasoning")
+        if isinstance(block, ReasoningBlock):
+            end = min(end, start + len(block.text))
+        elif self._sealed:
+            start, end = (start, start) if block.kind == "redacted_thinking" else self._sealed.pop(0)
+        self._sealed_to = end
+        return start, end
 
     def _medium(self, part: MediaPart) -> dict[str, Any]:
         """A whole picture, or a piece of sound; whole sound only if no pieces came."""
@@ -358,6 +368,13 @@ class ChatProjection(Projection):
                 skipped[type(each)] -= 1
             else:
                 extras.append(each)
+        spans = [(part.start, part.end) for part in event.parts if part.kind == "reasoning"]
+        spans = [span for span in spans if span[1] > self._sealed_to]
+        closed = [
+            each for each in extras if isinstance(each, ReasoningBlockClosed) and each.kind != "redacted_thinking"
+        ]
+        self._sealed = spans[: len(closed)] if len(spans) >= len(closed) else []
+        self._has_folded = True
         bodies = self._catch_up(texts, extras, event.tool_calls)
         for call in self._calls.values():
             call.is_stale = call.is_stale or not call.is_done
@@ -391,7 +408,7 @@ class ChatProjection(Projection):
         ]
         calls = () if self._is_agent else client_calls(event)
         bodies = self._catch_up(texts, extras, calls)
-        if rest := event.logprobs[sent.logprobs :]:
+        if (rest := event.logprobs[sent.logprobs :]) and not self._has_folded:
             name = "refusal" if self._is_refusing else "content"
             bodies.append(self._chunks.choice({}, logprobs={name: logprob_bodies(rest)}))
         bodies += [self._choice(choice) for choice in event.choices]

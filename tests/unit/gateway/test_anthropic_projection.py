@@ -597,6 +597,37 @@ def test_a_later_snapshot_tells_only_what_lies_beyond() -> None:
     ]
 
 
+def test_each_signature_of_a_snapshot_belongs_to_its_own_part() -> None:
+    spans = ("reasoning", 0, 2), ("text", 0, 1), ("reasoning", 2, 4), ("text", 1, 2)
+    parts = tuple(
+        AnswerPart(index=place // 2, kind=kind, start=start, end=end)  # type: ignore[arg-type]
+        for place, (kind, start, end) in enumerate(spans)
+    )
+    events = tuple(
+        ReasoningBlockClosed(index=place, kind=kind, signature=signature)
+        for place, (kind, signature) in enumerate(
+            (("thinking", "c2lnMQ=="), ("redacted_thinking", "ZGF0YQ=="), ("thinking", "c2lnMg=="))
+        )
+    )
+    assert seen(snapshot("ab", reasoning="hmso", parts=parts, answer_events=events))[1:] == [
+        "+0 thinking",
+        "0 thinking_delta hm",
+        "0 signature_delta c2lnMQ==",
+        "-0",
+        "+1 text",
+        "1 text_delta a",
+        "-1",
+        "+2 redacted_thinking",
+        "-2",
+        "+3 thinking",
+        "3 thinking_delta so",
+        "3 signature_delta c2lnMg==",
+        "-3",
+        "+4 text",
+        "4 text_delta b",
+    ]
+
+
 def test_results_of_tools_that_were_sent_are_not_repeated() -> None:
     events: list[Any] = [
         ServerToolCall(id="srvtoolu_1", name="web_search", input={"q": 1}),

@@ -569,6 +569,31 @@ def test_a_first_snapshot_is_one_delta_for_each_kind() -> None:
     assert found[7:] == [{"content": "c"}, ({}, "tool_calls"), "[DONE]"]
 
 
+def test_each_sealed_piece_of_a_snapshot_says_which_reasoning_is_its_own() -> None:
+    parts = tuple(AnswerPart(index=place, kind="reasoning", start=2 * place, end=2 * place + 2) for place in range(2))
+    kinds = ("thinking", "redacted_thinking", "thinking")
+    events = tuple(ReasoningBlockClosed(index=place, kind=kind, signature="s") for place, kind in enumerate(kinds))
+    found = seen(snapshot("a", reasoning="hmso", parts=parts, answer_events=events))
+    marks = [entry["penstock"] for row in found if "reasoning_details" in row for entry in row["reasoning_details"]]
+    assert [(mark["start"], mark["end"]) for mark in marks] == [(0, 2), (2, 2), (2, 4)]
+
+
+def test_probabilities_before_a_snapshot_are_not_told_out_of_order() -> None:
+    end = completed("ab", logprobs=(LOGPROB, LOGPROB))
+    assert seen(snapshot("a"), token("b"), Logprobs(tokens=(LOGPROB,)), end) == [
+        ROLE,
+        {"content": "a"},
+        {"content": "b"},
+        {},
+        *END,
+    ]
+
+
+def test_sound_that_was_sent_cannot_be_taken_back() -> None:
+    piece = MediaPart(kind="audio", data="QQ==", is_partial=True)
+    assert error_of(seen(piece, reset()))["code"] == "stream_restarted"
+
+
 def test_a_later_snapshot_tells_only_what_lies_beyond() -> None:
     before = [token("h", "reasoning"), token("a"), Citation(kind="url"), *calling(call(), pieces=1)[:1]]
     found = seen(*before, full_snapshot())
@@ -625,6 +650,8 @@ def test_an_end_alone_tells_the_whole_answer() -> None:
     )
     found = seen(end)
     assert found[:3] == [ROLE, {"reasoning_content": "hm"}, {"content": "ab"}]
+    (mark,) = [delta["reasoning_details"][0]["penstock"] for delta in found[3:4]]
+    assert (mark["start"], mark["end"]) == (0, 2)
     names = [next(iter(delta), "logprobs") for delta in found[3:-2]]
     assert names == ["reasoning_details", "annotations", "images", "tool_calls", "logprobs"]
     assert found[-2:] == [({}, "tool_calls"), "[DONE]"]
