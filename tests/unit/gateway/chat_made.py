@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,11 @@ from hypothesis import strategies as st
 
 from penstock.actors.call.answer import OutcomeBuilder
 from penstock.actors.stream.parts import PartSpans
-from penstock.config.options import RequestOptions
+from penstock.adapters.providers.anthropic.decoder import MessagesDecoder
+from penstock.adapters.providers.gemini.decoder import GeminiDecoder
+from penstock.adapters.providers.ollama.decoder import OllamaDecoder
+from penstock.adapters.providers.openai.chat_decoder import ChatDecoder
+from penstock.adapters.providers.openai.responses_decoder import ResponsesDecoder
 from penstock.errors import IncompleteStream
 from penstock.events import (
     Choice,
@@ -47,7 +51,6 @@ from penstock.events import (
 )
 from penstock.gateway.projections.frames import Frame, Opening, Projection
 from penstock.ports import BlockStart, Decoder, Delta, ErrorDelta, ReasoningDelta, RefusalDelta, TextDelta
-from tests.contract.official_clients import PROVIDERS
 
 CORPUS = Path(__file__).parent.parent.parent / "corpus"
 
@@ -168,18 +171,19 @@ def events_of(deltas: Iterable[Delta], decoder: Decoder, provider: str) -> list[
 
 def source_of(facts: dict[str, Any]) -> list[Event]:
     """The events of a recording; ``facts``: its side file."""
-    decoder = PROVIDERS[facts["api"]].decoder(RequestOptions())
+    name, make = _PROVIDERS[facts["api"]]
+    decoder = make(4 * 1_048_576)
     body = (CORPUS / facts["file"]).read_bytes()
-    return events_of(decoder.feed(body) + decoder.close(), decoder, _NAMES[facts["api"]])
+    return events_of(decoder.feed(body) + decoder.close(), decoder, name)
 
 
-_NAMES = {
-    "chat": "openai",
-    "responses": "openai-responses",
-    "messages": "anthropic",
-    "gemini": "gemini",
-    "gemini-json": "gemini",
-    "ollama": "ollama",
+_PROVIDERS: dict[str, tuple[str, Callable[[int], Decoder]]] = {
+    "chat": ("openai", ChatDecoder),
+    "responses": ("openai-responses", ResponsesDecoder),
+    "messages": ("anthropic", MessagesDecoder),
+    "gemini": ("gemini", GeminiDecoder),
+    "gemini-json": ("gemini", GeminiDecoder),
+    "ollama": ("ollama", OllamaDecoder),
 }
 _KINDS: dict[type, TokenKind] = {TextDelta: "text", ReasoningDelta: "reasoning", RefusalDelta: "refusal"}
 
