@@ -346,6 +346,26 @@ def test_the_format_of_the_answer() -> None:
     assert one.dropped == ("output_config.odd",)
 
 
+@pytest.mark.parametrize(
+    ("dialect", "dropped"),
+    [
+        ("openai-chat", ()),
+        ("openai-responses", ("stop_sequences", "top_k")),
+        ("gemini", ("metadata.user_id", "tool_choice.disable_parallel_tool_use")),
+        ("ollama", ("metadata.user_id", "tool_choice.disable_parallel_tool_use")),
+    ],
+)
+def test_what_a_dialect_has_no_parameter_for_is_named(dialect: Dialect, dropped: tuple[str, ...]) -> None:
+    choice = {"type": "auto", "disable_parallel_tool_use": True}
+    told: dict[str, Any] = {"stop_sequences": ["!"], "top_k": 5, "metadata": {"user_id": "u"}}
+    one = asked(dialect, **told, tools=[{"name": "f"}], tool_choice=choice)
+    assert one.dropped == dropped
+    names = {"stop": "stop_sequences", "top_k": "top_k", "user": "metadata.user_id"}
+    assert {name for name in names if name in one.parameters} == {
+        name for name, path in names.items() if path not in dropped
+    }
+
+
 @pytest.mark.parametrize("dialect", OTHERS)
 def test_no_provider_gets_a_parameter_of_anthropics(dialect: Dialect) -> None:
     one = asked(dialect, **{name: value for name, value in WHOLE.items() if name not in ("messages", "something_new")})
