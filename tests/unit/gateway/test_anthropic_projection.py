@@ -484,6 +484,12 @@ def test_the_counts_of_another_provider_do_not_include_the_cache() -> None:
     assert same["usage"]["input_tokens"] == 10
 
 
+def test_the_counts_of_gemini_are_put_together() -> None:
+    usage = Usage(input_tokens=10, output_tokens=5, reasoning_tokens=2, tool_input_tokens=3)
+    counts = told(completed("", usage=usage, provider="gemini"))[-2]["usage"]
+    assert (counts["input_tokens"], counts["output_tokens"]) == (13, 7)
+
+
 def test_an_unknown_usage_has_the_one_count_that_clients_require() -> None:
     assert told(completed(""))[-2]["usage"] == {"output_tokens": 0}
 
