@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Final, Literal, TypeAlias
 
 import msgspec
 
+from penstock.config.surrogates import mend_surrogates
 from penstock.events import Disconnected, Event, FrozenDict
 from penstock.gateway.problems import Problem
 
@@ -18,8 +19,19 @@ __all__ = ["DONE", "Frame", "Opening", "Projection", "Rejoin", "encode", "joined
 
 DONE: Final = b"data: [DONE]\n\n"
 
-encode = msgspec.json.Encoder(enc_hook=repr).encode
-"""Encode a value as JSON without spaces. Line breaks are escaped, so it can be the data of a server-sent event."""
+_encode: Final = msgspec.json.Encoder(enc_hook=repr).encode
+
+
+def encode(value: Any) -> bytes:
+    """Encode a value as JSON without spaces. Line breaks are escaped, so it can be the data of a server-sent event.
+
+    A lone surrogate, which UTF-8 cannot encode, becomes U+FFFD.
+    """
+    try:
+        return _encode(value)
+    except UnicodeEncodeError:
+        return _encode(mend_surrogates(msgspec.to_builtins(value, enc_hook=repr)))
+
 
 Rejoin: TypeAlias = Literal["after", "start", "prelude"]
 """How a reader that joins a running stream begins.
