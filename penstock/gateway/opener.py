@@ -18,7 +18,16 @@ from penstock.gateway.requests.native import SERVERS_OWN, check_changes, parse
 from penstock.stream import Stream
 from penstock.system import System
 
-__all__ = ["created", "dialect_of", "open_asked", "open_empty", "open_native", "orphan_policy", "path_of", "provider_in"]
+__all__ = [
+    "created",
+    "dialect_of",
+    "open_asked",
+    "open_empty",
+    "open_native",
+    "orphan_policy",
+    "path_of",
+    "provider_in",
+]
 
 _OWN: Final = frozenset({"timeout", "max_retries", "extra_headers", "extra_query", "extra_body"})
 """Parameters that mean something to Penstock. In a client's body they are the model's."""

@@ -18,7 +18,7 @@ async def completions(call: HttpCall) -> None:
     dialect = dialect_of(call.gateway, provider_in(body), body.get("model"))
     asked = requests.parse(body, dialect)
     channel = await open_asked(call, asked, body)
-    variant = {"reasoning_field": call.gateway.options.reasoning_field}
+    variant: dict[str, str] = {"reasoning_field": call.gateway.options.reasoning_field}
     if call.exchange.query.get("events") == "numbered":
         variant["events"] = "numbered"
     if asked.is_streamed:

@@ -10,7 +10,7 @@ from starlette.routing import Route as StarletteRoute
 from penstock.gateway.call import HttpCall
 from penstock.gateway.commands import COMMANDS
 from penstock.gateway.keys import Scope
-from penstock.gateway.routes import agents, native, service
+from penstock.gateway.routes import agents, anthropic, native, openai, service
 
 __all__ = ["ROUTES", "Methods", "Route", "bound"]
 
@@ -45,6 +45,8 @@ ROUTES: Final = (
     Route("POST", f"{_STREAM}/tickets", "native", "read", native.make_ticket),
     Route("PATCH", f"{_STREAM}/options", "native", "write", native.command),
     *(Route("POST", f"{_STREAM}/{name}", "native", "write", native.command) for name in COMMANDS if name != "options"),
+    Route("POST", "/v1/chat/completions", "openai", "write", openai.completions),
+    Route("POST", "/v1/messages", "anthropic", "write", anthropic.messages),
     Route("GET", "/v1/agents", "native", "read", agents.list_agents),
     Route("POST", "/v1/agents", "native", "write", agents.create),
     Route("GET", _AGENT, "native", "read", agents.show),
