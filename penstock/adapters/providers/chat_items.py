@@ -6,7 +6,7 @@ item with a field ``penstock`` came through Penstock from another provider, and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from penstock.adapters.providers.openai.responses_items import (
@@ -71,6 +71,7 @@ def items_to_messages(items: Iterable[Mapping[str, Any]], field: str = "input") 
             messages.append(turn.message())
             turn = None
         messages.append(_result(item, kind, place) if is_result else _message(item))
+        asked.update(_calls_in(messages[-1]))
     if turn is not None:
         messages.append(turn.message())
     return messages
@@ -86,6 +87,13 @@ def _type_of(item: Mapping[str, Any], place: str) -> str:
             raise OptionError(f"{place}.role", type(item.get("role")), "a role: user, assistant, …")
         return "message"
     return text_of(kind)
+
+
+def _calls_in(message: Mapping[str, Any]) -> Iterator[str]:
+    """The ids of the calls in a chat message."""
+    given = message.get("tool_calls")
+    for call in given if isinstance(given, (list, tuple)) else ():
+        yield text_of(call.get("id")) if isinstance(call, Mapping) else ""
 
 
 def _is_assistants(item: Mapping[str, Any]) -> bool:

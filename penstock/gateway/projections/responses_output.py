@@ -287,6 +287,9 @@ class ResponsesOutput:
 
     def _host(self, identifier: str, name: str, event: ServerToolCall | None = None) -> HostedItem:
         self.close_texts()
+        before = self._hosted.get(identifier)
+        if before is not None and before.is_open:
+            before.close()
         prefix = "ig" if name == "image_generation" else "st"
         index, number = self._next(prefix)
         known = HostedItem(self._wire, index, self._unique(identifier or f"{prefix}_{number}"), name, event)

@@ -24,7 +24,7 @@ OUTPUT = {"type": "function_call_output", "call_id": "c1", "output": "2"}
 
 
 def test_messages_lose_what_only_items_have_and_their_parts_get_chats_form() -> None:
-    items = [
+    items: list[dict[str, Any]] = [
         {"type": "message", "id": "msg_1", "status": "completed", "role": "developer", "content": "Be brief."},
         {
             "role": "user",
