@@ -7,7 +7,6 @@ from typing import Any
 
 import msgspec
 
-from penstock.adapters.providers.chat_items import items_to_messages
 from penstock.adapters.providers.chat_parameters import hosted_tools, to_chat_parameters
 from penstock.adapters.providers.shared.messages import to_messages
 from penstock.config.logs import get_logger
@@ -59,5 +58,7 @@ def to_chat_call(call: ChatCall) -> ChatCall:
 
 def _to_messages(given: Any, field: str) -> list[dict[str, Any]]:
     if isinstance(given, (list, tuple)):
+        from penstock.adapters.providers.chat_items import items_to_messages  # loads OpenAI's adapter
+
         return items_to_messages(given, field)
     return to_messages(given, field)

@@ -24,7 +24,7 @@ from penstock.gateway.projections.responses_object import STEERED, error_body
 from penstock.gateway.requests.asked import Asked
 from penstock.gateway.requests.responses import parse
 
-__all__ = ["Action", "LaneBook", "Send", "Start", "Stop", "required_input", "socket_messages"]
+__all__ = ["Action", "LaneBook", "Send", "StartResponse", "StopResponse", "required_input", "socket_messages"]
 
 MOST_LANES: Final = 32
 MOST_WAITING: Final = 64
@@ -51,7 +51,7 @@ class Send(msgspec.Struct, frozen=True):
     data: bytes
 
 
-class Start(msgspec.Struct, frozen=True):
+class StartResponse(msgspec.Struct, frozen=True):
     """Begin a response, and report it with `LaneBook.began` or `LaneBook.refused`.
 
     Attributes:
@@ -67,14 +67,14 @@ class Start(msgspec.Struct, frozen=True):
     generates: bool = True
 
 
-class Stop(msgspec.Struct, frozen=True):
+class StopResponse(msgspec.Struct, frozen=True):
     """Cancel a response with the reason `STEERED`; another one follows it. If it cannot be, it ends by itself."""
 
     response_id: str
     reason: str = STEERED
 
 
-Action: TypeAlias = Send | Start | Stop
+Action: TypeAlias = Send | StartResponse | StopResponse
 
 
 class _Steer(msgspec.Struct, frozen=True):
@@ -99,7 +99,7 @@ class _Lane:
 
     def __init__(self, name: str | None) -> None:
         self.name = name
-        self.waiting: deque[Start] = deque()
+        self.waiting: deque[StartResponse] = deque()
         self.active: _Active | None = None
 
 
@@ -154,7 +154,7 @@ class LaneBook:
             lane = self._lanes[name] = _Lane(name)
         if len(lane.waiting) >= MOST_WAITING:
             raise _too_many(f"More than {MOST_WAITING} requests wait in this lane.", "stream_id")
-        lane.waiting.append(Start(name, body, asked, generates is not False))
+        lane.waiting.append(StartResponse(name, body, asked, generates is not False))
         return self._next(lane)
 
     def _next(self, lane: _Lane) -> list[Action]:
@@ -168,7 +168,7 @@ class LaneBook:
         lane.active = _Active(start.body)
         return [start]
 
-    def _with_steers(self, start: Start) -> Start:
+    def _with_steers(self, start: StartResponse) -> StartResponse:
         """The request with the input that waits for it, before its own."""
         previous = start.body.get("previous_response_id")
         if not isinstance(previous, str) or (owed := self._owed.get(previous)) is None or owed[0] != start.lane:
@@ -203,7 +203,7 @@ class LaneBook:
         active.steers.append(_Steer(steer_id, given))
         accepted = {"id": steer_id, "previous_response_id": target}
         actions: list[Action] = [self._send(lane, "response.steer.accepted", steer=accepted)]
-        return [*actions, Stop(target)] if is_first else actions
+        return [*actions, StopResponse(target)] if is_first else actions
 
     def _steer_failed(self, lane: _Lane | None, code: str, text: str, steer: dict[str, Any]) -> Send:
         error = {"type": "invalid_request_error", "code": code, "message": text}
@@ -281,10 +281,10 @@ def _is_given_up(event: TerminalEvent) -> bool:
     return isinstance(event, StreamCancelled) and event.reason != STEERED
 
 
-def _successor(lane: str | None, active: _Active, response_id: str) -> Start:
+def _successor(lane: str | None, active: _Active, response_id: str) -> StartResponse:
     items = [item for steer in active.steers for item in _items(steer.input)]
     body = {**active.body, "previous_response_id": response_id, "input": items}
-    return Start(lane, body, msgspec.structs.replace(parse(body), is_streamed=True))
+    return StartResponse(lane, body, msgspec.structs.replace(parse(body), is_streamed=True))
 
 
 def _items(given: Any) -> list[Any]:

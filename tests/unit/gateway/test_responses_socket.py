@@ -18,8 +18,8 @@ from penstock.gateway.projections.responses_socket import (
     MOST_WAITING,
     LaneBook,
     Send,
-    Start,
-    Stop,
+    StartResponse,
+    StopResponse,
     required_input,
     socket_messages,
 )
@@ -42,9 +42,9 @@ def told(actions: list[Any]) -> list[dict[str, Any]]:
     return [json.loads(action.data) for action in actions if isinstance(action, Send)]
 
 
-def begun(book: LaneBook, lane: str | None = None, response: str = "resp_1", **fields: Any) -> Start:
+def begun(book: LaneBook, lane: str | None = None, response: str = "resp_1", **fields: Any) -> StartResponse:
     (start,) = book.receive(create(lane, **fields))
-    assert isinstance(start, Start)
+    assert isinstance(start, StartResponse)
     book.began(lane, response)
     return start
 
@@ -54,7 +54,7 @@ def begun(book: LaneBook, lane: str | None = None, response: str = "resp_1", **f
 
 def test_a_request_begins_at_once_with_the_fields_of_the_api() -> None:
     (start,) = LaneBook().receive(create("a", temperature=0.5))
-    assert isinstance(start, Start)
+    assert isinstance(start, StartResponse)
     assert (start.lane, start.generates) == ("a", True)
     assert (start.asked.model, start.asked.is_streamed, start.asked.parameters) == ("m", True, {"temperature": 0.5})
     assert start.body == {"model": "m", "input": "Hi", "temperature": 0.5}
@@ -68,11 +68,11 @@ def test_a_lane_answers_in_order_and_lanes_do_not_wait_for_each_other() -> None:
     other = begun(book, "b", "resp_2")
     assert other.lane == "b"
     (second,) = book.ended("a", done("Hi"))
-    assert isinstance(second, Start)
+    assert isinstance(second, StartResponse)
     assert second.asked.input == "second"
     book.began("a", "resp_3")
     (third,) = book.ended("a", done("Hi"))
-    assert isinstance(third, Start)
+    assert isinstance(third, StartResponse)
     assert third.asked.input == "third"
     book.began("a", "resp_4")
     assert book.ended("a", done("Hi")) == []
@@ -84,7 +84,7 @@ def test_requests_without_a_name_share_a_lane() -> None:
     begun(book)
     assert book.receive(create()) == []
     (start,) = book.ended(None, done("Hi"))
-    assert isinstance(start, Start)
+    assert isinstance(start, StartResponse)
     assert start.lane is None
 
 
@@ -123,7 +123,7 @@ def test_a_request_that_cannot_begin_is_an_error_of_its_lane_and_the_next_one_fo
             "stream_id": "a",
         }
     ]
-    assert isinstance(refused[1], Start)
+    assert isinstance(refused[1], StartResponse)
     assert refused[1].asked.input == "second"
 
 
@@ -133,12 +133,12 @@ def test_a_previous_response_that_is_not_known_has_its_code() -> None:
     (error,) = told(book.refused(None, previous_not_found("resp_9").problem))
     assert (error["status"], error["error"]["code"]) == (400, "previous_response_not_found")
     assert "stream_id" not in error
-    assert isinstance(book.receive(create())[0], Start)
+    assert isinstance(book.receive(create())[0], StartResponse)
 
 
 def test_a_warm_up_generates_nothing() -> None:
     (start,) = LaneBook().receive(create(generate=False))
-    assert isinstance(start, Start)
+    assert isinstance(start, StartResponse)
     assert start.generates is False
     assert "generate" not in start.body
     assert "generate" not in start.asked.parameters
@@ -165,7 +165,7 @@ def test_a_message_that_is_wrong_is_answered_and_changes_nothing(message: str, p
     (error,) = told(book.receive(message))
     assert (error["type"], error["status"], error["error"]["param"]) == ("error", 400, param)
     assert error["error"]["type"] == "invalid_request_error"
-    assert isinstance(book.receive(create())[0], Start)
+    assert isinstance(book.receive(create())[0], StartResponse)
 
 
 def test_an_error_of_a_request_names_its_lane() -> None:
@@ -184,7 +184,7 @@ def test_lanes_and_what_waits_in_them_are_bounded() -> None:
     (error,) = told(book.receive(create("lane 0")))
     assert error["status"] == 429
     assert book.ended("lane 1", done("Hi")) == []
-    assert isinstance(book.receive(create("one more"))[0], Start)  # an empty lane is given back
+    assert isinstance(book.receive(create("one more"))[0], StartResponse)  # an empty lane is given back
 
 
 def test_a_connection_that_is_too_old_says_so() -> None:
@@ -209,11 +209,11 @@ def test_steering_stops_the_response_and_another_follows_with_the_same_settings(
             "stream_id": "a",
         }
     ]
-    assert stop == Stop("resp_1")
+    assert stop == StopResponse("resp_1")
     (again,) = told(book.receive(steer([{"role": "user", "content": "Now"}])))  # it is being stopped already
     assert again["steer"]["id"] == "steer_resp_1_1"
     (start,) = book.ended("a", StreamCancelled(stream_id="resp_1", seq=1, reason="steered"))
-    assert isinstance(start, Start)
+    assert isinstance(start, StartResponse)
     assert start.body == {
         "model": "m",
         "instructions": "Be brief.",
@@ -227,7 +227,7 @@ def test_steering_stops_the_response_and_another_follows_with_the_same_settings(
     assert start.asked.parameters == {"instructions": "Be brief.", "temperature": 0.5}
     book.began("a", "resp_2")
     (second,) = book.ended("a", done("Hi"))
-    assert isinstance(second, Start)
+    assert isinstance(second, StartResponse)
     assert second.asked.input == "second"
 
 
@@ -236,7 +236,7 @@ def test_a_response_that_ends_by_itself_is_followed_too() -> None:
     begun(book)
     book.receive(steer())
     (start,) = book.ended(None, done("Hi"))
-    assert isinstance(start, Start)
+    assert isinstance(start, StartResponse)
     assert start.body["previous_response_id"] == "resp_1"
 
 
@@ -257,10 +257,10 @@ def test_input_waits_while_the_client_owes_results_and_comes_before_them() -> No
     output = {"type": "function_call_output", "call_id": "c1", "output": "2"}
     message = {"type": "response.create", "model": "m", "previous_response_id": "resp_1", "input": [output]}
     (elsewhere,) = book.receive(json.dumps(message | {"stream_id": "b"}))
-    assert isinstance(elsewhere, Start)
+    assert isinstance(elsewhere, StartResponse)
     assert elsewhere.body["input"] == [output]
     (start,) = book.receive(json.dumps(message | {"stream_id": "a"}))
-    assert isinstance(start, Start)
+    assert isinstance(start, StartResponse)
     assert start.body["input"] == [{"type": "message", "role": "user", "content": "Stop"}, output]
     assert start.asked.input == start.body["input"]
     book.began("a", "resp_3")
@@ -368,7 +368,7 @@ def test_any_messages_leave_one_response_under_way_in_each_lane(steps: list[Any]
         else:
             actions = book.receive(step)
         for action in actions:
-            if isinstance(action, Start):
+            if isinstance(action, StartResponse):
                 assert action.lane not in running
                 running[action.lane] = count
                 book.began(action.lane, f"resp_{count}")
