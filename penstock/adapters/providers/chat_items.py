@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
+from penstock.adapters.providers.openai.chat_reasoning import ENTRY_TYPES
 from penstock.adapters.providers.openai.responses_items import (
     CLIENT_CALLS,
     OUTPUTS_OF_HOSTED,
@@ -151,9 +152,13 @@ class _AssistantItems:
             self._block(provider or _OPENAI, data)
             return
         texts = [text_of(part.get("text")) for name in ("summary", "content") for part in to_parts(item.get(name))]
-        block = {"kind": kind, "text": "".join(texts), "signature": text_of(item.get("encrypted_content"))}
-        block |= {name: mark[name] for name in ("id", "provider") if text_of(mark.get(name))}
-        self._reasoning.append(block)
+        text, seal = "".join(texts), text_of(item.get("encrypted_content"))
+        named = {name: mark[name] for name in ("id", "provider") if text_of(mark.get(name))}
+        if kind.startswith(ENTRY_TYPES):  # chat's `reasoning_details`
+            entry = {"data": seal} if kind == "reasoning.encrypted" else {"text": text, "signature": seal}
+            self._block(provider, {"type": kind, **entry, **({"id": named["id"]} if "id" in named else {})})
+        else:
+            self._reasoning.append({"kind": kind, "text": text, "signature": seal, **named})
 
     def _block(self, provider: str, data: Mapping[str, Any]) -> None:
         block = {"provider": provider, "data": dict(data), "at": self._length, "calls": len(self._calls)}

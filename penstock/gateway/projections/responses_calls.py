@@ -8,7 +8,7 @@ from typing import Any, Final
 from penstock.adapters.providers.openai.responses_calls import call_item, result_items
 from penstock.events import ToolCall, ToolResult
 from penstock.gateway.projections.responses_texts import ItemStatus
-from penstock.gateway.projections.responses_wire import ResponsesWire, Slot
+from penstock.gateway.projections.responses_wire import ResponsesWire, Slot, bounded
 
 __all__ = ["CallItem", "OutputItem", "arguments_of", "declared_tools", "is_known_late"]
 
@@ -102,7 +102,7 @@ class CallItem:
     def _complete_action(self, call: ToolCall) -> None:
         function = {"name": call.name, "arguments": call.arguments_raw}
         item = call_item({"id": self._fields["call_id"], "type": call.type, "function": function})
-        self._item = {"id": self.id, **item}
+        self._item = {"id": self.id, **bounded(item)}
         self.status = "incomplete" if call.arguments is None else "completed"
         if "status" in item:
             self._item["status"] = self.status

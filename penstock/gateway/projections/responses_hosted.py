@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from penstock.events import MediaPart, ServerToolCall, ServerToolResult
 from penstock.gateway.projections.frames import encode
-from penstock.gateway.projections.responses_wire import ResponsesWire
+from penstock.gateway.projections.responses_wire import ResponsesWire, bounded
 
 __all__ = ["PICTURE", "HostedItem", "kind_of"]
 
@@ -93,7 +93,7 @@ class HostedItem:
         self.is_over = event.status in _FINAL
         if event.status in _FINAL:
             self.status = str(event.status)
-        self._fields |= _INPUTS.get(self.kind, _action)(event.name, event.input)
+        self._fields |= _INPUTS.get(self.kind, _action)(event.name, bounded(event.input))
         if self.kind in _PIECES:
             field, name = _PIECES[self.kind]
             text = str(self._fields.get(field) or "")
@@ -111,17 +111,18 @@ class HostedItem:
             self.status = "failed"
         elif event.status in _FINAL:
             self.status = str(event.status)
+        output = bounded(event.output)
         if separate is None:
-            if event.is_error and event.output is not None:
-                self._fields["error"] = event.output
-                self._fields |= _results_of(self.kind, self._fields, event.output) if self.kind in _LOGGED else {}
-            elif event.output is not None:
-                self._fields |= _results_of(self.kind, self._fields, event.output)
+            if event.is_error:
+                self._fields["error"] = output
+            if output is not None and (not event.is_error or self.kind in _LOGGED):
+                self._fields |= _results_of(self.kind, self._fields, output)
         self.close()
         if separate is None:
             return None
         kind, field, others = separate
-        output = event.output if isinstance(event.output, list) or field == "result" else _wrapped(event)
+        if not isinstance(output, list) and field != "result":
+            output = [] if output is None else [output]
         status = "completed" if self.status == "completed" else "incomplete"
         return {"id": "", "type": kind, "call_id": self.id, **others, field: output, "status": status}
 
@@ -305,10 +306,6 @@ def _outputs(output: Any) -> list[Any]:
         printed = [output.get("stdout"), output.get("stderr")]
         return [{"type": "logs", "logs": "\n".join(text for text in printed if isinstance(text, str) and text)}]
     return [{"type": "logs", "logs": _text(output)}]
-
-
-def _wrapped(event: ServerToolResult) -> list[Any]:
-    return [] if event.output is None else [event.output]
 
 
 def _text(value: Any) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from penstock.events import TokenLogprob
 from penstock.gateway.projections.frames import Frame, encode, sse
 
-__all__ = ["ResponsesWire", "Slot", "logprob_entries"]
+__all__ = ["ResponsesWire", "Slot", "bounded", "logprob_entries"]
 
 _HEAD: Final = 'event: %s\ndata: {"type":"%s","sequence_number":'
 
@@ -64,6 +65,24 @@ class ResponsesWire:
         """The frames since the last call."""
         frames, self._frames = self._frames, []
         return frames
+
+
+_DEEPEST: Final = 64
+
+
+def bounded(value: Any, deepest: int = _DEEPEST) -> Any:
+    """A value that came as JSON, without what is nested too deeply to be part of a frame.
+
+    >>> bounded({"a": [1, [2]]}, 2)
+    {'a': [1, '[nested too deeply]']}
+    """
+    if isinstance(value, Mapping):
+        if deepest == 0:
+            return "[nested too deeply]"
+        return {name: bounded(one, deepest - 1) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [bounded(one, deepest - 1) for one in value] if deepest else "[nested too deeply]"
+    return value
 
 
 def logprob_entries(tokens: tuple[TokenLogprob, ...]) -> list[dict[str, Any]]:

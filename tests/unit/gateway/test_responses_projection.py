@@ -507,6 +507,17 @@ def test_a_shell_in_the_providers_container_has_two_items() -> None:
     assert (second["type"], second["call_id"], second["output"]) == ("shell_call_output", "c1", shown)
 
 
+def test_what_is_nested_very_deeply_is_cut_and_stops_nothing() -> None:
+    deep: Any = "x"
+    for _ in range(900):
+        deep = [deep]
+    call = ServerToolCall(id="t1", name="x_search", input=deep)
+    result = ServerToolResult(id="t1", name="x_search", output={"found": deep})
+    seen = Projected([call, result, completed(call_of("[" * 900 + "]" * 900, name="shell", type="shell")), done()])
+    assert seen.last["type"] == "response.completed"
+    assert "nested too deeply" in str(seen.output)
+
+
 def test_a_tool_of_the_provider_that_failed_says_so() -> None:
     error = {"type": "web_search_tool_result_error", "error_code": "max_uses_exceeded"}
     call = ServerToolCall(id="t1", name="web_search", input={"query": "q"})

@@ -13,6 +13,7 @@ from penstock.adapters.providers.chat_calls import to_chat_call
 from penstock.adapters.providers.chat_items import items_to_messages
 from penstock.adapters.providers.chat_parameters import hosted_tools, to_chat_parameters
 from penstock.adapters.providers.gemini.provider import Gemini
+from penstock.adapters.providers.openai.chat_request import chat_body
 from penstock.adapters.providers.openai.responses_request import responses_body
 from penstock.config.secret import Secret
 from penstock.errors import OptionError
@@ -183,6 +184,31 @@ def test_reasoning_of_another_provider_goes_back_to_that_one() -> None:
         {"type": "thinking", "thinking": "Hm.", "signature": "sig"},
         {"type": "tool_use", "id": "c1", "name": "add", "input": {"x": 1}},
     ]
+
+
+def test_entries_of_chats_reasoning_details_go_back_as_such() -> None:
+    sealed = {
+        "type": "reasoning",
+        "id": "rs_resp_1_0",
+        "summary": [],
+        "encrypted_content": "seal",
+        "penstock": {"provider": "openrouter", "kind": "reasoning.encrypted", "id": "e1"},
+    }
+    signed = {
+        "type": "reasoning",
+        "id": "rs_resp_1_1",
+        "summary": [{"type": "summary_text", "text": "Hm"}],
+        "encrypted_content": "sig",
+        "penstock": {"provider": "openrouter", "kind": "reasoning.text"},
+    }
+    items = [{"role": "user", "content": "?"}, sealed, signed, CALL, OUTPUT]
+    body = chat_body(to_chat_call(ChatCall(model="m", provider="openrouter", input=items)))
+    assert body["messages"][1]["reasoning_details"] == [
+        {"type": "reasoning.encrypted", "data": "seal", "id": "e1"},
+        {"type": "reasoning.text", "text": "Hm", "signature": "sig"},
+    ]
+    body = chat_body(to_chat_call(ChatCall(model="m", provider="groq", input=items)))
+    assert "seal" not in json.dumps(body)
 
 
 def test_the_signature_of_a_call_goes_back_with_it() -> None:
