@@ -16,8 +16,9 @@ __all__ = ["answer", "in_progress", "queued", "replayed"]
 def answer(terminal: TerminalEvent, opening: Opening) -> dict[str, Any]:
     """The whole response of a stream that has ended, of its terminal event alone.
 
-    The items are those of the stream, with the same ids, unless the answer began again, or consists of rounds with
-    calls between them: a terminal event does not say where those were, nor what the calls gave. `replayed` does.
+    The items are those that were streamed, with the same ids, if the calls came after the text. A terminal event says
+    neither where calls stood between pieces of text, nor what the calls of an agent's turn gave, nor that an answer
+    has begun again; `replayed` does.
     """
     return ResponsesProjection(opening).told_at_once(terminal)
 

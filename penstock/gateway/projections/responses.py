@@ -37,7 +37,7 @@ from penstock.gateway.projections.frames import DONE, Frame, Opening, Projection
 from penstock.gateway.projections.responses_calls import declared_tools
 from penstock.gateway.projections.responses_object import ResponseStatus, end_of, error_body, response_object
 from penstock.gateway.projections.responses_output import ResponsesOutput
-from penstock.gateway.projections.responses_retold import retold, snapshot_of, with_logprobs
+from penstock.gateway.projections.responses_retold import places_of, retold, snapshot_of, with_logprobs
 from penstock.gateway.projections.responses_sound import Sound
 from penstock.gateway.projections.responses_wire import ResponsesWire, Slot
 
@@ -171,15 +171,17 @@ class ResponsesProjection(Projection):
         """Send what of a snapshot has not been sent. If other text was sent, the answer has begun again meanwhile."""
         if not self._agrees(event):
             self._output.reset()
-        self.retell(event)
+        self._retell(event)
 
-    def retell(self, snapshot: StreamSnapshot, likely: Logprobs | None = None) -> None:
-        """Send what of a snapshot has not been sent. ``likely``: the probabilities of all its text."""
+    def _retell(self, snapshot: StreamSnapshot, end: TerminalEvent | None = None) -> None:
+        """Send what of a snapshot has not been sent. ``end``: the terminal event that the snapshot was made of."""
         output = self._output
         output.lose_pieces()
-        events: Iterable[Event] = retold(snapshot, output.lengths, output.told)
-        if likely is not None:
-            events = with_logprobs(events, likely.tokens)
+        events: Iterable[Event]
+        if end is None:
+            events = retold(snapshot, output.lengths, output.told)
+        else:
+            events = with_logprobs(retold(snapshot, output.lengths, output.told, places_of(end)), end.logprobs)
         for event in events:
             if isinstance(event, TokenEvent):
                 output.say(event.kind, event.part, event.phase, event.text)
@@ -195,8 +197,7 @@ class ResponsesProjection(Projection):
 
     def told_at_once(self, event: TerminalEvent) -> dict[str, Any]:
         """The whole response, of a terminal event alone."""
-        likely = Logprobs(tokens=event.logprobs) if event.logprobs else None
-        self.retell(snapshot_of(event), likely)
+        self._retell(snapshot_of(event), event)
         self._close(event)
         self._wire.take()
         return self.response

@@ -9,6 +9,7 @@ from penstock.events import (
     AnswerPart,
     Citation,
     MediaPart,
+    ProviderBlock,
     ReasoningBlock,
     ReasoningBlockClosed,
     ServerToolCall,
@@ -70,6 +71,30 @@ def test_an_answer_has_the_items_and_ids_that_were_streamed() -> None:
     )
     seen = Projected([*events, end])
     assert answer(seen.events[-1], opening()) == seen.last["response"]  # type: ignore[arg-type]
+
+
+def test_a_search_between_pieces_of_text_stands_where_it_was() -> None:
+    search = ServerToolCall(id="t1", name="web_search", input={"query": "q"})
+    found = ServerToolResult(id="t1", name="web_search", output=[{"url": "https://x.test"}])
+    asked = {"type": "server_tool_use", "id": "t1", "name": "web_search", "input": {}}
+    sealed = {"type": "web_search_tool_result", "tool_use_id": "t1", "content": []}
+    blocks = tuple(ProviderBlock(provider="anthropic", data=data, at=3) for data in (asked, sealed))
+    parts = (AnswerPart(index=0, kind="text", start=0, end=3), AnswerPart(index=1, kind="text", start=3, end=7))
+    for spans in (parts, ()):
+        said = "Hm.Yes."
+        events = [text("Hm."), search, found, text("Yes.", part=1 if spans else 0)]
+        end = done(said, parts=spans, server_tools=(search, found), provider_blocks=blocks)
+        seen = Projected([*events, end])
+        assert answer(seen.events[-1], opening()) == seen.last["response"]  # type: ignore[arg-type]
+        assert [item["type"] for item in seen.output] == ["message", "web_search_call", "message"]
+
+
+def test_the_places_of_an_agents_last_round_are_not_those_of_the_whole_text() -> None:
+    search = ServerToolCall(id="t1", name="web_search", input={"query": "q"})
+    block = ProviderBlock(provider="anthropic", data={"type": "server_tool_use", "id": "t1"}, at=2)
+    end = done("Hello", tool_calls=(call_of(),), server_tools=(search,), provider_blocks=(block,))
+    kinds = [item["type"] for item in answer(end, opening())["output"]]
+    assert kinds == ["web_search_call", "message", "function_call"]
 
 
 def test_probabilities_are_those_of_the_parts_they_belong_to() -> None:
