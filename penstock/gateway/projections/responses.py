@@ -49,6 +49,10 @@ _KINDS: Final[tuple[TokenKind, ...]] = ("text", "reasoning", "refusal")
 class ResponsesProjection(Projection):
     """Frames of one event each, with `Frame.number` as its ``sequence_number``.
 
+    The response has the id of the stream. Answers besides the first one (``n`` > 1) are left out: the API has none. A
+    call of a custom tool that no request in this protocol has named is told as a function's, with its text as the
+    arguments: its type is only known at its end.
+
     The variant ``reasoning`` is ``"summary"`` (the default: reasoning is a summary) or ``"text"`` (reasoning is the
     model's own, as open models give it).
     """

@@ -12,37 +12,25 @@ ends because the model waits for results of the client's tools, the input waits 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from penstock.events import StreamCancelled, StreamCompleted, StreamFailed, TerminalEvent, ToolCall
+from penstock.events import StreamCancelled, StreamFailed, TerminalEvent
 from penstock.gateway.problems import Problem, Refused
 from penstock.gateway.projections.frames import encode
 from penstock.gateway.projections.responses_object import STEERED, error_body
+from penstock.gateway.projections.responses_steering import required_input, wrong_steer
 from penstock.gateway.requests.asked import Asked
 from penstock.gateway.requests.responses import parse
 
-__all__ = ["Action", "LaneBook", "Send", "StartResponse", "StopResponse", "required_input", "socket_messages"]
+__all__ = ["Action", "LaneBook", "Send", "StartResponse", "StopResponse", "socket_messages"]
 
 MOST_LANES: Final = 32
 MOST_WAITING: Final = 64
 MOST_STEERS: Final = 16
 _LONGEST_LANE: Final = 256  # characters
-
-_OUTPUTS: Final = {
-    "function": "function_call_output",
-    "custom": "custom_tool_call_output",
-    "computer": "computer_call_output",
-    "shell": "shell_call_output",
-    "local_shell": "local_shell_call_output",
-    "apply_patch": "apply_patch_call_output",
-    "tool_search": "tool_search_output",
-}
-_STEER_FIELDS: Final = frozenset({"type", "previous_response_id", "input"})
-_MESSAGE_FIELDS: Final = frozenset({"type", "role", "content"})
-_PARTS: Final = frozenset({"input_text", "input_image", "input_file"})
 
 
 class Send(msgspec.Struct, frozen=True):
@@ -58,7 +46,8 @@ class StartResponse(msgspec.Struct, frozen=True):
         lane: where its frames belong.
         body: the request, as ``POST /v1/responses`` takes it.
         asked: the same, read.
-        generates: False: nothing is generated, and the response is complete at once; its input can be continued.
+        generates: False: nothing is generated. The response is complete at once, without text, and only its input can
+            be continued.
     """
 
     lane: str | None
@@ -186,7 +175,7 @@ class LaneBook:
         lane = next((lane for lane in self._lanes.values() if _is_under_way(lane, target)), None)
         code = text = ""
         active = lane.active if lane is not None else None
-        if wrong := _wrong_steer(message, given):
+        if wrong := wrong_steer(message):
             code, text = "invalid_input", wrong
         elif lane is None or active is None:
             is_over = target in self._ended or target in self._owed
@@ -246,21 +235,37 @@ class LaneBook:
         actions: list[Action] = []
         owed = required_input(event)
         if active.steers and owed:
-            self._owed[response_id] = (lane, active.steers)
-            reason = "waiting_for_required_input"
-            for steer in active.steers:
-                told = {"id": steer.id, "previous_response_id": response_id}
-                fields: dict[str, Any] = {"reason": reason, "required_input": owed, "steer": told}
-                actions.append(self._send(record, "response.steer.pending", **fields))
+            actions += self._owe(record, active, response_id, owed)
         elif active.steers and (isinstance(event, StreamFailed) or _is_given_up(event)):
-            for steer in active.steers:
-                told = {"id": steer.id, "input": steer.input, "previous_response_id": response_id}
-                text = "The response did not end in a way that can be continued."
-                actions.append(self._steer_failed(record, "successor_creation_failed", text, told))
+            text = "The response did not end in a way that can be continued."
+            actions += self._give_back(record, response_id, active.steers, text)
         elif active.steers:
             record.waiting.appendleft(_successor(lane, active, response_id))
         record.active = None
         return actions + self._next(record)
+
+    def _owe(self, lane: _Lane, active: _Active, response_id: str, owed: list[dict[str, Any]]) -> Iterator[Action]:
+        """Keep what was steered until the request that has the results. The oldest gives way if there is too much."""
+        self._owed[response_id] = (lane.name, active.steers)
+        for steer in active.steers:
+            told = {"id": steer.id, "previous_response_id": response_id}
+            fields: dict[str, Any] = {"reason": "waiting_for_required_input", "required_input": owed, "steer": told}
+            yield self._send(lane, "response.steer.pending", **fields)
+        if len(self._owed) > MOST_WAITING:
+            oldest = next(iter(self._owed))
+            name, steers = self._owed.pop(oldest)
+            yield from self._give_back(_Lane(name), oldest, steers, "Too many inputs wait for results.")
+
+    def _give_back(self, lane: _Lane, response_id: str, steers: list[_Steer], text: str) -> Iterator[Action]:
+        for steer in steers:
+            told = {"id": steer.id, "input": steer.input, "previous_response_id": response_id}
+            yield self._steer_failed(lane, "successor_creation_failed", text, told)
+
+    @property
+    def under_way(self) -> list[str]:
+        """The ids of the responses that are answered at present: those that lose their reader with the connection."""
+        found = (lane.active.response_id for lane in self._lanes.values() if lane.active is not None)
+        return [response_id for response_id in found if response_id is not None]
 
     def expired(self) -> list[Action]:
         """The connection is as old as it may be; close it after this."""
@@ -291,50 +296,6 @@ def _items(given: Any) -> list[Any]:
     if isinstance(given, str):
         return [{"type": "message", "role": "user", "content": given}] if given else []
     return list(given) if isinstance(given, list) else []
-
-
-def _wrong_steer(message: Mapping[str, Any], given: Any) -> str:
-    """What is wrong with a message that steers; ``""``: nothing."""
-    if not _STEER_FIELDS.issuperset(message):
-        return "response.steer takes only type, previous_response_id and input."
-    if isinstance(given, str):
-        return "" if given else "input is empty."
-    if not isinstance(given, list) or not given:
-        return "input must be a text, or a list of messages that is not empty."
-    for number, item in enumerate(given):
-        if not isinstance(item, dict) or item.get("role") != "user" or item.get("type", "message") != "message":
-            return f"input[{number}] must be a message of the role user."
-        if not _MESSAGE_FIELDS.issuperset(item):
-            return f"input[{number}] may have type, role and content only."
-        content = item.get("content")
-        parts = content if isinstance(content, list) else []
-        if not isinstance(content, str) and not parts:
-            return f"input[{number}].content must be a text, or a list of parts that is not empty."
-        if not all(isinstance(part, dict) and part.get("type") in _PARTS for part in parts):
-            return f"input[{number}].content may have parts of input_text, input_image and input_file only."
-    return ""
-
-
-def required_input(event: TerminalEvent) -> list[dict[str, Any]]:
-    """What the client must send before the model can go on: one stub for each call that waits for its result."""
-    if not isinstance(event, StreamCompleted) or event.finish_reason != "tool_calls":
-        return []
-    return list(_stubs(event.tool_calls))
-
-
-def _stubs(calls: Sequence[ToolCall]) -> Iterator[dict[str, Any]]:
-    for call in calls:
-        if call.is_server:
-            continue
-        if call.type == "mcp_approval":
-            yield {"type": "mcp_approval_response", "approval_request_id": call.id}
-            continue
-        stub = {"type": _OUTPUTS.get(call.type, "function_call_output"), "call_id": call.id}
-        if call.type == "function":
-            stub["name"] = call.name
-        elif call.type == "tool_search":
-            stub["execution"] = "client"
-        yield stub
 
 
 # --- messages --------------------------------------------------------------------------------------------------------

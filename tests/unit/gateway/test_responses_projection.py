@@ -10,6 +10,7 @@ import pytest
 from penstock.errors import ApiError, IncompleteStream, RateLimited
 from penstock.events import (
     AnswerPart,
+    Choice,
     Citation,
     Logprobs,
     MediaPart,
@@ -803,6 +804,17 @@ def test_a_snapshot_of_another_text_counts_as_a_reset() -> None:
 
 
 # --- ends -------------------------------------------------------------------------------------------------------------
+
+
+def test_other_answers_are_left_out() -> None:
+    seen = Projected([text("Hi"), done("Hi", choices=(Choice(index=1, text="Hello"),))])
+    assert [item["content"][0]["text"] for item in seen.output] == ["Hi"]
+
+
+def test_a_custom_call_that_no_request_has_named_is_told_as_a_functions() -> None:
+    made = ToolCall(id="c1", name="run", arguments="ls", arguments_raw="ls", type="custom")
+    seen = Projected([started(name="run"), piece("ls"), completed(made), done()])
+    assert (seen.output[0]["type"], seen.output[0]["arguments"]) == ("function_call", "ls")
 
 
 @pytest.mark.parametrize(

@@ -20,9 +20,9 @@ from penstock.gateway.projections.responses_socket import (
     Send,
     StartResponse,
     StopResponse,
-    required_input,
     socket_messages,
 )
+from penstock.gateway.projections.responses_steering import required_input
 from penstock.gateway.requests.responses import previous_not_found
 from tests.unit.gateway.responses_kit import SID, Projected, call_of, done, text
 
@@ -265,6 +265,29 @@ def test_input_waits_while_the_client_owes_results_and_comes_before_them() -> No
     assert start.asked.input == start.body["input"]
     book.began("a", "resp_3")
     assert book.ended("a", done("Hi")) == []
+
+
+def test_what_waits_for_results_is_bounded_and_the_oldest_is_given_back() -> None:
+    book = LaneBook()
+    end = done("", tool_calls=(call_of(),), finish_reason="tool_calls")
+    for number in range(MOST_WAITING + 1):
+        begun(book, "a", f"resp_{number}")
+        book.receive(steer(f"input {number}", f"resp_{number}"))
+        messages = told(book.ended("a", end))
+    pending, failed = messages
+    assert pending["type"] == "response.steer.pending"
+    assert (failed["type"], failed["steer"]["input"]) == ("response.steer.failed", "input 0")
+    assert failed["stream_id"] == "a"
+
+
+def test_the_responses_under_way_are_known_for_when_the_connection_is_lost() -> None:
+    book = LaneBook()
+    begun(book, "a", "resp_1")
+    begun(book, None, "resp_2")
+    book.receive(create("b"))  # not begun yet
+    assert book.under_way == ["resp_1", "resp_2"]
+    book.ended("a", done("Hi"))
+    assert book.under_way == ["resp_2"]
 
 
 @pytest.mark.parametrize(
