@@ -537,6 +537,23 @@ def test_a_tool_without_a_result_ends_before_what_follows_if_its_status_says_so(
     assert seen.output[0]["status"] == "completed"
 
 
+def test_a_tool_that_is_over_ends_before_the_result_of_another_one() -> None:
+    first = ServerToolCall(id="t1", name="x_search", input={})
+    second = ServerToolCall(id="t2", name="x_search", input={}, status="completed")
+    seen = Projected([first, second, ServerToolResult(id="t1", name="x_search", output="a"), done()])
+    assert [event["item"]["id"] for event in seen.of("output_item.done")] == ["t2", "t1"]
+    picture = MediaPart(kind="image", data="AA==", id="ig_1", is_partial=True)
+    seen = Projected([picture, second, MediaPart(kind="image", data="BB==", id="ig_1"), done()])
+    assert [event["item"]["id"] for event in seen.of("output_item.done")] == ["t2", "ig_1"]
+
+
+def test_a_tool_whose_id_comes_again_ends_before_the_next_one() -> None:
+    again = ServerToolCall(id="server_0", name="x_search", input={})
+    seen = Projected([again, again, ServerToolResult(id="server_0", name="x_search", output="a"), done()])
+    assert [event["item"]["id"] for event in seen.of("output_item.done")] == ["server_0", "server_0_1"]
+    assert "output" not in seen.output[0]
+
+
 # --- pictures and sound -----------------------------------------------------------------------------------------------
 
 
@@ -615,6 +632,12 @@ def test_a_citation_may_come_before_its_text_or_after_its_part() -> None:
         ("https://x.test", 0),
         ("https://a.test", 0),
     ]
+
+
+def test_a_citation_that_came_early_is_told_before_its_part_ends() -> None:
+    seen = Projected([cited(0, 2), text("Hi"), started()])
+    assert seen.kinds[3:5] == ["output_text.annotation.added", "output_text.done"]
+    assert len(seen.of("content_part.done")[0]["part"]["annotations"]) == 1
 
 
 def test_citations_without_any_text_are_not_lost() -> None:
@@ -765,6 +788,22 @@ def test_a_snapshot_before_anything_is_one_delta_for_each_part() -> None:
     ]
     assert items[0]["encrypted_content"] == "s"
     assert items[2]["content"][1]["annotations"][0]["start_index"] == 0
+
+
+def test_a_snapshot_ends_each_piece_of_reasoning_with_its_block_if_there_are_as_many() -> None:
+    parts = tuple(AnswerPart(index=n, kind="reasoning", start=n, end=n + 1) for n in range(2))
+    blocks = tuple(ReasoningBlockClosed(index=n, kind="thinking", signature=f"s{n}") for n in range(2))
+
+    def items(told: tuple[ReasoningBlockClosed, ...]) -> list[tuple[str, str | None]]:
+        projection = ResponsesProjection(opening())
+        projection.feed(_snapshot("", reasoning="AB", parts=parts, answer_events=told))
+        return [
+            ("".join(part["text"] for part in item["summary"]), item.get("encrypted_content"))
+            for item in projection.response["output"]
+        ]
+
+    assert items(blocks) == [("A", "s0"), ("B", "s1")]
+    assert items(blocks[:1]) == [("AB", "s0")]
 
 
 def test_a_later_snapshot_brings_only_what_is_new() -> None:

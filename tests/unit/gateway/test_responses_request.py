@@ -165,6 +165,16 @@ def test_items_of_openai_get_their_ids_back_and_lose_those_that_were_made_here()
     assert (call["call_id"], body["input"][4]) == ("c1", output)
 
 
+def test_the_signature_of_a_call_comes_back_with_it() -> None:
+    seen = Projected([started(), completed(call_of(signature="sig")), done("")])
+    output = {"type": "function_call_output", "call_id": "c1", "output": "2"}
+    asked = parse({"model": "m", "input": [USER, *seen.output, output]})
+    chat = to_chat_call(ChatCall(model="m", provider="gemini", input=asked.input))
+    assert chat.input[1]["tool_calls"][0]["signature"] == "sig"
+    body = responses_body(ChatCall(model="m", provider="openai", input=asked.input))
+    assert body["input"][1] == {"type": "function_call", "call_id": "c1", "name": "add", "arguments": '{"x":1}'}
+
+
 def test_ids_of_openais_own_stay() -> None:
     item = {"type": "reasoning", "id": "rs_0a1b", "summary": []}
     assert parse({"model": "m", "input": [USER, item]}).input[1] == item

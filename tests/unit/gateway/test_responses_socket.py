@@ -210,8 +210,8 @@ def test_steering_stops_the_response_and_another_follows_with_the_same_settings(
         }
     ]
     assert stop == StopResponse("resp_1")
-    (again,) = told(book.receive(steer([{"role": "user", "content": "Now"}])))  # it is being stopped already
-    assert again["steer"]["id"] == "steer_resp_1_1"
+    (again,) = book.receive(steer([{"role": "user", "content": "Now"}]))  # it is being stopped already
+    assert told([again])[0]["steer"]["id"] == "steer_resp_1_1"
     (start,) = book.ended("a", StreamCancelled(stream_id="resp_1", seq=1, reason="steered"))
     assert isinstance(start, StartResponse)
     assert start.body == {
