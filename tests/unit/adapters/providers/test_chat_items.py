@@ -363,3 +363,48 @@ def test_instructions_may_be_items() -> None:
         {"role": "developer", "content": [{"type": "text", "text": "Brief."}]},
         {"role": "user", "content": "Hi"},
     ]
+
+
+def test_the_result_of_a_chat_messages_call_is_a_result_whatever_its_type() -> None:
+    call = {"id": "c1", "type": "shell", "function": {"name": "shell", "arguments": "{}"}}
+    asked = {"role": "assistant", "content": None, "tool_calls": [call]}
+    output = {"type": "shell_call_output", "call_id": "c1", "output": []}
+    assert items_to_messages([asked, output])[1] == {"role": "tool", "tool_call_id": "c1", "content": "[]"}
+
+
+def test_reasoning_gets_the_id_that_its_provider_gave_it() -> None:
+    mark = {"provider": "openai", "kind": "reasoning", "id": "rs_9"}
+    item = {"type": "reasoning", "id": "rs_resp_1_0", "summary": [], "encrypted_content": "x", "penstock": mark}
+    (message,) = items_to_messages([item])
+    block = {"type": "reasoning", "id": "rs_9", "summary": [], "encrypted_content": "x"}
+    assert message["provider_blocks"] == [{"provider": "openai", "data": block, "at": 0, "calls": 0}]
+
+
+def test_a_message_that_only_calls_has_no_content_and_arguments_are_always_json() -> None:
+    (message,) = items_to_messages([{"type": "function_call", "call_id": "c1", "name": "now", "arguments": ""}])
+    assert message["content"] is None
+    assert message["tool_calls"][0]["function"]["arguments"] == "{}"
+
+
+def test_parameters_that_say_nothing_in_chat_are_left_out() -> None:
+    tools = [{"type": "web_search_2025_08_26"}, {"type": "function", "name": "f", "defer_loading": True}]
+    given = {"top_logprobs": 0, "text": {"format": {"type": "text"}}, "tools": tools, "reasoning": {"effort": None}}
+    assert to_chat_parameters(given) == {"tools": [{"type": "function", "function": {"name": "f"}}]}
+    assert to_chat_parameters({"text": {"format": {"type": "json_object"}}}) == {
+        "response_format": {"type": "json_object"}
+    }
+
+
+def test_choices_and_tools_that_have_chats_form_already_stay() -> None:
+    given = {
+        "tools": [{"type": "function", "function": {"name": "f"}}],
+        "tool_choice": {"type": "function", "function": {"name": "f"}},
+        "response_format": {"type": "json_object"},
+    }
+    assert to_chat_parameters(given) == given
+
+
+def test_empty_instructions_are_no_message() -> None:
+    assert to_chat_call(ChatCall(model="m", input="Hi", parameters={"instructions": ""})).input == [
+        {"role": "user", "content": "Hi"}
+    ]
