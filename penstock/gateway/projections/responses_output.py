@@ -212,7 +212,9 @@ class ResponsesOutput:
     # --- calls for the client --------------------------------------------------------------------------------------
 
     def start_call(self, event: ToolCallStarted) -> None:
-        """Begin a call, unless only the whole one says what it is."""
+        """Begin a call, unless only the whole one says what it is. One of an earlier round may have been left open."""
+        if (before := self._open.pop(event.index, None)) is not None:
+            before.close("incomplete")
         kind = self._declared.get(event.name)
         if kind is None and is_known_late(event.id, event.name):
             self._late[event.index] = event

@@ -338,6 +338,12 @@ def test_ids_that_a_provider_repeats_in_the_next_round_are_told_apart() -> None:
     assert [item["id"] for item in seen.output] == ["fc_resp_1_0", "out_resp_1_0", "fc_resp_1_1", "out_resp_1_1"]
 
 
+def test_a_call_that_was_left_open_ends_when_its_index_comes_again() -> None:
+    seen = Projected([started(), piece("{"), started(identifier="c2"), completed(call_of(identifier="c2")), done()])
+    assert [(item["call_id"], item["status"]) for item in seen.output] == [("c1", "incomplete"), ("c2", "completed")]
+    assert len(seen.of("output_item.done")) == 2
+
+
 def test_the_result_of_a_tool_that_was_run_here_is_an_item() -> None:
     rounds = [
         started(),
