@@ -67,6 +67,11 @@ class RequestRefused(PenstockError):
         return cls(Problem(status=400, type="invalid_request_error", code=code, message=message, param=param))
 
     @classmethod
+    def unauthenticated(cls, message: str) -> RequestRefused:
+        """A request without a valid key (401)."""
+        return cls(Problem(status=401, type="authentication_error", code="invalid_api_key", message=message))
+
+    @classmethod
     def not_found(cls, message: str, code: str = "not_found") -> RequestRefused:
         """A request for what does not exist (404)."""
         return cls(Problem(status=404, type="not_found_error", code=code, message=message))

@@ -13,6 +13,7 @@ from penstock.gateway.projections.anthropic import error_body as anthropic_error
 from penstock.gateway.projections.chat import ChatProjection, error_body
 from penstock.gateway.projections.frames import Projection, encode
 from penstock.gateway.projections.native import NativeProjection
+from penstock.gateway.projections.responses import ResponsesProjection
 from penstock.gateway.projections.socket import SocketProjection
 
 __all__ = ["PROTOCOLS", "STREAM_HEADERS", "Protocol"]
@@ -53,6 +54,7 @@ def _openai_error(problem: Problem, request_id: str) -> bytes:
 
 PROTOCOLS: Final[dict[str, Protocol]] = {
     "openai": Protocol(name="openai", projection=ChatProjection, orphan="cancel", error=_openai_error),
+    "responses": Protocol(name="responses", projection=ResponsesProjection, orphan="cancel", error=_openai_error),
     "anthropic": Protocol(
         name="anthropic",
         projection=AnthropicProjection,

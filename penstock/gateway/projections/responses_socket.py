@@ -18,7 +18,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from penstock.events import StreamCancelled, StreamFailed, TerminalEvent
-from penstock.gateway.problems import Problem, Refused
+from penstock.gateway.problems import Problem, RequestRefused
 from penstock.gateway.projections.frames import encode
 from penstock.gateway.projections.responses_object import STEERED, error_body
 from penstock.gateway.projections.responses_steering import required_input, wrong_steer
@@ -108,32 +108,32 @@ class LaneBook:
         try:
             message = msgspec.json.decode(data)
         except (msgspec.DecodeError, UnicodeError, RecursionError):
-            return [_error(None, Refused.bad_request("The message is not JSON.").problem)]
+            return [_error(None, RequestRefused.bad_request("The message is not JSON.").problem)]
         if not isinstance(message, dict):
-            return [_error(None, Refused.bad_request("The message must be an object.").problem)]
+            return [_error(None, RequestRefused.bad_request("The message must be an object.").problem)]
         lane = message.get("stream_id")
         if lane is not None and not (isinstance(lane, str) and 0 < len(lane) <= _LONGEST_LANE):
             text = f"stream_id must be a text of 1 to {_LONGEST_LANE} characters."
-            return [_error(None, Refused.bad_request(text, "stream_id").problem)]
+            return [_error(None, RequestRefused.bad_request(text, "stream_id").problem)]
         match message.get("type"):
             case "response.create":
                 try:
                     return self._create(message, lane)
-                except Refused as refused:
+                except RequestRefused as refused:
                     return [_error(lane, refused.problem)]
             case "response.steer":
                 return self._steer(message)
             case _:
                 text = "type must be response.create or response.steer."
-                return [_error(lane, Refused.bad_request(text, "type").problem)]
+                return [_error(lane, RequestRefused.bad_request(text, "type").problem)]
 
     def _create(self, message: dict[str, Any], name: str | None) -> list[Action]:
         generates = message.get("generate")
         if generates is not None and not isinstance(generates, bool):
-            raise Refused.bad_request("generate must be true or false.", "generate")
+            raise RequestRefused.bad_request("generate must be true or false.", "generate")
         for field in ("background", "stream"):
             if message.get(field) not in (None, field == "stream"):
-                raise Refused.bad_request(f"{field} is not supported over a WebSocket: leave it out.", field)
+                raise RequestRefused.bad_request(f"{field} is not supported over a WebSocket: leave it out.", field)
         body = {key: value for key, value in message.items() if key not in ("type", "stream_id", "generate", "stream")}
         asked = msgspec.structs.replace(parse(body), is_streamed=True)  # also of what waits: it is refused at once
         lane = self._lanes.get(name)
@@ -316,8 +316,8 @@ def socket_messages(data: bytes, lane: str | None) -> list[bytes]:
     return messages
 
 
-def _too_many(text: str, param: str) -> Refused:
-    return Refused(
+def _too_many(text: str, param: str) -> RequestRefused:
+    return RequestRefused(
         Problem(status=429, type="rate_limit_error", code="too_many_pending_requests", message=text, param=param)
     )
 

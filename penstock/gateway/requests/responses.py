@@ -11,7 +11,7 @@ import msgspec
 from penstock.adapters.providers.chat_items import MARK, items_to_messages
 from penstock.errors import OptionError
 from penstock.events import FrozenDict, StreamCompleted, TerminalEvent, ToolCall, ToolResult
-from penstock.gateway.problems import Problem, Refused
+from penstock.gateway.problems import Problem, RequestRefused
 from penstock.gateway.requests.asked import Asked
 
 __all__ = ["Terms", "continued", "parse", "previous_not_found", "terms"]
@@ -75,10 +75,10 @@ def parse(body: Mapping[str, Any]) -> Asked:
     known go to the provider.
 
     Raises:
-        Refused: ``model`` or ``input`` is missing, or a field has a wrong type.
+        RequestRefused: ``model`` or ``input`` is missing, or a field has a wrong type.
     """
     if not isinstance(body, Mapping):
-        raise Refused.bad_request(f"The body is {_named(body)}. It must be an object.")
+        raise RequestRefused.bad_request(f"The body is {_named(body)}. It must be an object.")
     _check(body, _TYPES, "")
     model = body.get("model")
     if not isinstance(model, str) or not model:
@@ -111,11 +111,11 @@ def terms(body: Mapping[str, Any]) -> Terms:
     )
 
 
-def previous_not_found(identifier: str) -> Refused:
+def previous_not_found(identifier: str) -> RequestRefused:
     """The error for a ``previous_response_id`` that is not known, or was not stored."""
     shown = identifier if len(identifier) <= 100 and identifier.isprintable() else "that id"
     message = f"Previous response with id '{shown}' not found."
-    return Refused(
+    return RequestRefused(
         Problem(
             status=400,
             type="invalid_request_error",
@@ -136,11 +136,11 @@ def _check(body: Mapping[str, Any], types: Mapping[str, tuple[tuple[type, ...], 
             raise _wrong(f"{prefix}{name}", value, words)
 
 
-def _wrong(field: str, value: object, allowed: str) -> Refused:
+def _wrong(field: str, value: object, allowed: str) -> RequestRefused:
     got = "missing" if value is None else _named(value)
     if value == "":
         got = "an empty text"
-    return Refused.bad_request(f"{field} is {got}. It must be {allowed}.", param=field)
+    return RequestRefused.bad_request(f"{field} is {got}. It must be {allowed}.", param=field)
 
 
 def _named(value: object) -> str:

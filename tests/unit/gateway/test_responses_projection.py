@@ -30,7 +30,7 @@ from penstock.events import (
     ToolResult,
     Usage,
 )
-from penstock.gateway.problems import Problem, Refused
+from penstock.gateway.problems import Problem, RequestRefused
 from penstock.gateway.projections.frames import joined
 from penstock.gateway.projections.responses import ResponsesProjection, error_body
 from tests.unit.gateway.responses_kit import (
@@ -936,7 +936,7 @@ def test_the_last_frame_of_a_reader_that_is_cut_off_is_an_error_of_both_forms() 
 
 
 def test_the_body_of_an_error_has_openais_form() -> None:
-    problem = Refused.bad_request("n must be 1.", "n").problem
+    problem = RequestRefused.bad_request("n must be 1.", "n").problem
     assert error_body(problem) == {
         "error": {"message": "n must be 1.", "type": "invalid_request_error", "param": "n", "code": "invalid_request"}
     }

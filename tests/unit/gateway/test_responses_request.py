@@ -14,7 +14,7 @@ from penstock.adapters.providers.anthropic.provider import AnthropicMessages
 from penstock.adapters.providers.chat_calls import to_chat_call
 from penstock.adapters.providers.openai.responses_request import responses_body
 from penstock.events import ProviderBlock, ReasoningBlock, ReasoningBlockClosed, StreamCancelled, ToolCall, ToolResult
-from penstock.gateway.problems import Refused
+from penstock.gateway.problems import RequestRefused
 from penstock.gateway.requests.responses import Terms, continued, parse, previous_not_found, terms
 from penstock.ports import ChatCall, Secret
 from penstock.ports.messages import check_items
@@ -103,7 +103,7 @@ def test_a_request_that_continues_something_needs_no_input(name: str) -> None:
     ],
 )
 def test_what_is_wrong_is_named_without_its_content(body: dict[str, Any], param: str, words: str) -> None:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(RequestRefused) as caught:
         parse(body)
     problem = caught.value.problem
     assert (problem.status, problem.type, problem.param) == (400, "invalid_request_error", param)
@@ -112,7 +112,7 @@ def test_what_is_wrong_is_named_without_its_content(body: dict[str, Any], param:
 
 
 def test_a_body_that_is_no_object_is_refused() -> None:
-    with pytest.raises(Refused, match=r"^The body is a list\. It must be an object\.$"):
+    with pytest.raises(RequestRefused, match=r"^The body is a list\. It must be an object\.$"):
         parse([])  # type: ignore[arg-type]
 
 
@@ -128,7 +128,7 @@ FIELDS = st.sampled_from(["model", "input", "stream", "store", "tools", "penstoc
 def test_any_body_is_read_or_refused(body: dict[str, Any]) -> None:
     try:
         read: Any = parse({"model": "m", "input": "Hi", **body})
-    except Refused as refused:
+    except RequestRefused as refused:
         read = refused.problem
     assert read.model if hasattr(read, "model") else read.status == 400
 
