@@ -217,8 +217,7 @@ class AguiProjection(Projection):
         seq = event.seq
         if self._said.is_blank:
             return []
-        frames = self._close(seq)
-        frames += self._tools.give_up(seq)
+        frames = [*self._close(seq), *self._tools.make_void(seq)]
         self._said.clear()
         self._tools.clear()
         self._emitted.clear()
@@ -326,6 +325,7 @@ class AguiProjection(Projection):
         if event.provider_blocks:
             blocks = msgspec.to_builtins(event.provider_blocks, enc_hook=repr)
             frames += self._sealed(seq, {"penstock": {"providerBlocks": blocks}})
+        frames += [*self._close(seq), *self._tools.without_result(seq)]
         pending = [call.id for call in self._tools.calls.unanswered()]
         outcome: dict[str, Any] = {"type": "success"} | ({"pendingToolCallIds": pending} if pending else {})
         given = {} if event.finish_reason == "stop" else {"metadata": {"finishReason": event.finish_reason}}

@@ -110,6 +110,16 @@ class Transcript:
         self._calls: dict[str, _Called] = {}
 
     @property
+    def call_ids(self) -> set[str]:
+        """The ids of the calls in the request's messages."""
+        calls = [call for one in self._given if isinstance(one.get("toolCalls"), list) for call in one["toolCalls"]]
+        return {call["id"] for call in calls if isinstance(call, Mapping) and isinstance(call.get("id"), str)}
+
+    def activity_of(self, call_id: str) -> str:
+        """The id of the message that shows what a running tool reports."""
+        return f"progress_{self._prefix}_{call_id}"
+
+    @property
     def is_blank(self) -> bool:
         """Whether the run has no message."""
         return not self._said

@@ -30,6 +30,9 @@ _DECISION: Final = {
 """The JSON Schema of the answer to an interrupt."""
 
 
+_CUT_OFF: Final = "The answer ended, or began again, before this call."
+
+
 class ToolEvents:
     """Makes the events, and knows which calls the client has. No message may be open when one of its methods is called.
 
@@ -43,7 +46,7 @@ class ToolEvents:
         self._event = writer.event
         self._said = said
         self._server: dict[str, SentCall] = {}  # by the id that was given
-        self.calls = SentCalls()
+        self.calls = SentCalls(said.call_ids)
         self.pending: list[tuple[SentCall, ToolApprovalRequested]] = []
         """The calls that wait for approval."""
 
@@ -146,7 +149,12 @@ class ToolEvents:
     def progress(self, event: ToolProgress) -> list[Frame]:
         frames, call = self._known(event.seq, event.call_id, event.name)
         content = {"toolCallId": call.id, "toolName": call.name, "progress": event.progress}
-        fields = {"messageId": f"progress_{call.id}", "activityType": "tool", "content": content, "replace": True}
+        fields = {
+            "messageId": self._said.activity_of(call.id),
+            "activityType": "tool",
+            "content": content,
+            "replace": True,
+        }
         return [*frames, self._event(event.seq, "ACTIVITY_SNAPSHOT", **fields)]
 
     def result(self, event: ToolResult) -> tuple[list[Frame], bool]:
@@ -189,11 +197,24 @@ class ToolEvents:
         return frames
 
     def give_up(self, seq: int) -> list[Frame]:
-        """End the calls whose arguments will not become complete."""
+        """End the calls whose arguments will not become complete, with a result: else the client would run them."""
         frames = []
         for call in self.calls.incomplete():
             call.is_complete = call.is_answered = True
             frames.append(self._event(seq, "TOOL_CALL_END", toolCallId=call.id))
+            frames += self._answer(seq, call, _CUT_OFF, {"status": "invalid_arguments"})
+        return frames
+
+    def without_result(self, seq: int) -> list[Frame]:
+        """Results for calls of the provider's own tools that have brought none, for the same reason."""
+        calls = [call for call in self.calls if call.is_server]
+        return [frame for call in calls for frame in self._answer(seq, call, "", {"server": True})]
+
+    def make_void(self, seq: int) -> list[Frame]:
+        """Results for all calls without one, for the same reason; the client then removes them."""
+        frames = self.give_up(seq)
+        for call in self.calls:
+            frames += self._answer(seq, call, _CUT_OFF, {"status": "cancelled"})
         return frames
 
     def reopened(self, seq: int) -> list[Frame]:

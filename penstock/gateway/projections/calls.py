@@ -12,8 +12,8 @@ __all__ = ["SentCall", "SentCalls"]
 class SentCall:
     """One call.
 
-    ``id`` is unique in the stream, unlike the provider's own, ``given``: some providers send the same ids in each round
-    of an answer. ``key`` is that of the frames with its arguments; None: no frame has begun it.
+    ``id`` is unique in the conversation, unlike the provider's own, ``given``: some providers send the same ids in each
+    round of an answer. ``key`` is that of the frames with its arguments; None: no frame has begun it.
     """
 
     __slots__ = ("given", "id", "is_answered", "is_complete", "is_server", "key", "name")
@@ -32,10 +32,14 @@ class SentCall:
 
 
 class SentCalls:
-    """All calls of a stream since its last reset."""
+    """All calls of a stream since its last reset.
 
-    def __init__(self) -> None:
-        self._used: set[str] = set()
+    Args:
+        used: the ids of calls in the conversation so far, which clients look up in all of it.
+    """
+
+    def __init__(self, used: Iterable[str] = ()) -> None:
+        self._used = set(used)
         self._calls: dict[str, list[SentCall]] = {}  # by the id that was given
         self._written: dict[int, SentCall] = {}  # by the index in the round that is written
         self._round: list[SentCall] = []  # the calls that are run

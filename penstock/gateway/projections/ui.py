@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Final
 
 import msgspec
@@ -40,7 +40,7 @@ from penstock.gateway.projections.frames import DONE, Frame, Opening, Projection
 from penstock.gateway.projections.native import event_name
 from penstock.gateway.projections.ui_tools import ToolChunks, chunk
 
-__all__ = ["BLOCKS", "RESET", "UiProjection", "error_text"]
+__all__ = ["BLOCKS", "RESET", "UiProjection", "error_text", "read_variant"]
 
 BLOCKS: Final = "data-penstock-blocks"
 """The part of a message with what the provider needs back, `ProviderBlock` as dicts; it is for the next request."""
@@ -61,6 +61,22 @@ _REASONS: Final = {
 def error_text(problem: Problem) -> str:
     """What the client shows: the body of a response that is no stream, and of an ``error`` chunk."""
     return problem.message
+
+
+def read_variant(header: str, query: Mapping[str, str]) -> dict[str, str]:
+    """The variant that a request asks for in its header ``x-penstock-ui`` or its query, which counts first.
+
+    The client cuts a query off where it appends ``/<id>/stream``.
+
+    >>> read_variant("7; dynamic=1", {"raw": "1", "after": "0"})
+    {'v': '7', 'dynamic': '1', 'raw': '1'}
+    """
+    found = {}
+    for piece in header.split(";"):
+        name, equals, value = piece.strip().partition("=")
+        found.update({name: value} if equals else {"v": name} if name else {})
+    found.update(query)
+    return {name: value for name, value in found.items() if name in ("v", "dynamic", "raw", "reset", "approval")}
 
 
 class UiProjection(Projection):
@@ -92,7 +108,7 @@ class UiProjection(Projection):
         self._ends_at_approval = self._has_approvals and variant.get("approval") != "wait"
         self._ends_at_reset = variant.get("reset") == "error" and not self._can_reset
         flags: dict[str, Any] = {"dynamic": True} if variant.get("dynamic") == "1" else {}
-        self._tools = ToolChunks(flags, has_approvals=self._has_approvals)
+        self._tools = ToolChunks(flags, has_approvals=self._has_approvals, used=_call_ids(opening))
         self._has_raw = variant.get("raw") == "1"
         self._after = int(text) if (text := variant.get("from", "")).isdecimal() else 0
         self._message_id, self._count = _continued(opening)
@@ -393,6 +409,16 @@ def _continued(opening: Opening) -> tuple[str, int]:
         parts = last.get("parts")
         return last["id"], len(parts) if isinstance(parts, (list, tuple)) else 0
     return f"msg_{opening.stream_id}", 0
+
+
+def _call_ids(opening: Opening) -> Iterator[str]:
+    """The ids of the calls in the request's messages."""
+    messages = opening.request.get("messages")
+    for message in messages if isinstance(messages, (list, tuple)) else ():
+        parts = message.get("parts") if isinstance(message, Mapping) else None
+        for part in parts if isinstance(parts, (list, tuple)) else ():
+            if isinstance(part, Mapping) and isinstance(part.get("toolCallId"), str):
+                yield part["toolCallId"]
 
 
 def _metadata(event: TerminalEvent) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
@@ -37,13 +38,14 @@ class ToolChunks:
     Args:
         flags: fields of every chunk that describes a call or its result: ``dynamic``.
         has_approvals: whether the client knows approvals and denied calls.
+        used: the ids of the calls that the client has already.
     """
 
-    def __init__(self, flags: dict[str, Any], *, has_approvals: bool) -> None:
+    def __init__(self, flags: dict[str, Any], *, has_approvals: bool, used: Iterable[str] = ()) -> None:
         self._flags = flags
         self._has_approvals = has_approvals
         self._server: dict[str, str] = {}  # the ids of calls that the provider runs, as given and as sent
-        self.calls = SentCalls()
+        self.calls = SentCalls(used)
         self.pending: list[SentCall] = []
         """The calls that wait for approval."""
 
