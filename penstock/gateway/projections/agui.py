@@ -73,9 +73,10 @@ class AguiProjection(Projection):
         self._ids["runId"] = run if isinstance(run, str) else opening.stream_id
         parent = request.get("parentRunId")
         self._parent = {"parentRunId": parent} if isinstance(parent, str) else {}
-        self._after = int(text) if (text := variant.get("from", "")).isdecimal() else 0
+        self._after = int(text) if (text := variant.get("from", "")).isdecimal() else -1
         self._has_begun = False
-        self._has_steps = False
+        self._has_steps = False  # an agent's answer has rounds
+        self._is_in_step = False
         self._step = 1
         self._open: Said | None = None
         self._open_part: tuple[str, int, str | None] = ("", 0, None)
@@ -134,12 +135,13 @@ class AguiProjection(Projection):
 
     def _begin(self, event: Event) -> list[Frame]:
         self._has_begun = True
-        return self._run_started(event.seq, has_failed=isinstance(event, StreamFailed))
+        self._is_in_step = self._has_steps and not isinstance(event, StreamFailed)
+        return self._run_started(event.seq)
 
-    def _run_started(self, seq: int, *, has_failed: bool = False) -> list[Frame]:
+    def _run_started(self, seq: int) -> list[Frame]:
         fields = {**self._ids, "protocolVersion": PROTOCOL_VERSION, **self._parent}
         started = [self._event(seq, "RUN_STARTED", **fields)]
-        if self._has_steps and not has_failed and not self.is_over:
+        if self._is_in_step:
             started.append(self._event(seq, "STEP_STARTED", stepName=f"round-{self._step}"))
         return started
 
@@ -148,7 +150,7 @@ class AguiProjection(Projection):
         events = self._emitted.beyond(event)
         if events is None:
             frames = self._reset(StreamReset(event.stream_id, event.seq, "reset", event.timestamp, event.metadata))
-            events = self._emitted.beyond(event) or []
+            events = [] if self.is_over else self._emitted.beyond(event) or []
         for one in events:
             frames += self._token(one) if type(one) is TokenEvent else _HANDLERS[type(one)](self, one)
         return frames
@@ -255,9 +257,10 @@ class AguiProjection(Projection):
         if not is_last:
             return frames
         self._said.end_round()
+        frames += self._end_step(seq)
         self._step += 1
         if self._has_steps:
-            frames.append(self._event(seq, "STEP_FINISHED", stepName=f"round-{self._step - 1}"))
+            self._is_in_step = True
             frames.append(self._event(seq, "STEP_STARTED", stepName=f"round-{self._step}"))
         return frames
 
@@ -355,10 +358,13 @@ class AguiProjection(Projection):
 
     def _closed(self, seq: int) -> list[Frame]:
         """End all that is open, which the end of a run requires."""
-        frames = [*self._close(seq), *self._tools.give_up(seq)]
-        if self._has_steps:
-            frames.append(self._event(seq, "STEP_FINISHED", stepName=f"round-{self._step}"))
-        return frames
+        return [*self._close(seq), *self._tools.give_up(seq), *self._end_step(seq)]
+
+    def _end_step(self, seq: int) -> list[Frame]:
+        if not self._is_in_step:
+            return []
+        self._is_in_step = False
+        return [self._event(seq, "STEP_FINISHED", stepName=f"round-{self._step}")]
 
     def _over(self, frames: list[Frame]) -> list[Frame]:
         self.is_over = True

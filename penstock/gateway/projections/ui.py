@@ -110,7 +110,7 @@ class UiProjection(Projection):
         flags: dict[str, Any] = {"dynamic": True} if variant.get("dynamic") == "1" else {}
         self._tools = ToolChunks(flags, has_approvals=self._has_approvals, used=_call_ids(opening))
         self._has_raw = variant.get("raw") == "1"
-        self._after = int(text) if (text := variant.get("from", "")).isdecimal() else 0
+        self._after = int(text) if (text := variant.get("from", "")).isdecimal() else -1
         self._message_id, self._count = _continued(opening)
         self._has_begun = False
         self._steps = 0
@@ -170,7 +170,7 @@ class UiProjection(Projection):
         events = self._emitted.beyond(event)
         if events is None:
             frames = self._reset(StreamReset(event.stream_id, event.seq, "reset", event.timestamp, event.metadata))
-            events = self._emitted.beyond(event) or []
+            events = [] if self.is_over else self._emitted.beyond(event) or []
         for one in events:
             frames += self._token(one) if type(one) is TokenEvent else _HANDLERS[type(one)](self, one)
         return frames

@@ -51,7 +51,7 @@ def parse(body: Mapping[str, Any], dialect: Dialect = "openai-chat", default_mod
     fields = {name: value for name, value in props.items() if name in KNOWN_PARAMETERS and name not in taken}
     if tools := [_tool(tool, number) for number, tool in enumerate(list_field(body, "tools"))]:
         fields["tools"] = [*tools, *(fields.get("tools") or [])]
-    reader = _Reader(dialect)
+    reader = _AguiMessages(dialect)
     messages = reader.messages(_messages(body))
     if context := _context(body):
         at = next((at for at, one in enumerate(messages) if one["role"] not in ("system", "developer")), len(messages))
@@ -143,7 +143,7 @@ def _context(body: Mapping[str, Any]) -> dict[str, Any] | None:
     return {"role": "system", "content": "\n".join(lines)} if lines else None
 
 
-class _Reader:
+class _AguiMessages:
     """Translates messages. ``dropped``: the paths of what has no form in a chat message."""
 
     def __init__(self, dialect: Dialect) -> None:
@@ -183,8 +183,9 @@ class _Reader:
         if text:
             field = "refusal" if metadata.get("kind") == "refusal" else "content"
             last[field] = (last.get(field) or "") + text
-        if own := [call for call in calls if call is not None]:
-            last["tool_calls"] = [*last.get("tool_calls", ()), *own]
+        for call in calls:
+            if call is not None and call["id"] not in _call_ids(last):
+                last.setdefault("tool_calls", []).append(call)
         if self._blocks:
             last["reasoning_blocks"] = [*last.get("reasoning_blocks", ()), *self._blocks]
             self._blocks = []
@@ -232,11 +233,16 @@ class _Reader:
         self._blocks.append({name: block[name] for name in names if isinstance(block.get(name), str)})
 
     def _result(self, message: dict[str, Any], path: str) -> None:
-        """Put a result after its call; one without a call is left out."""
+        """Put a result after its call; one without a call, or a second one, is left out."""
         call_id = message.get("toolCallId")
         if not isinstance(call_id, str):
             raise Refused.bad_request(f"{path}.toolCallId: allowed: a text.", f"{path}.toolCallId")
         owners = [at for at, one in enumerate(self._made) if call_id in _call_ids(one)]
+        at = owners[-1] + 1 if owners else 0
+        while owners and at < len(self._made) and self._made[at]["role"] == "tool":
+            if self._made[at]["tool_call_id"] == call_id:
+                owners = []
+            at += 1
         if not owners:
             self.dropped.append(path)
             return
@@ -247,9 +253,6 @@ class _Reader:
         made: dict[str, Any] = {"role": "tool", "tool_call_id": call_id, "content": content or error or ""}
         if error or status != "ok":
             made["is_error"] = True
-        at = owners[-1] + 1
-        while at < len(self._made) and self._made[at]["role"] == "tool":
-            at += 1
         self._made.insert(at, made)
 
     def _content(self, content: object, path: str) -> str | list[dict[str, Any]]:

@@ -53,7 +53,7 @@ def parse(body: Mapping[str, Any], dialect: Dialect = "openai-chat", default_mod
         fields["tools"] = _tools(body["tools"])
     about = {"chat_id": text_field(body, "id"), "trigger": trigger, "message_id": text_field(body, "messageId")}
     metadata = {**{name: value for name, value in about.items() if value}, **own.pop("metadata", {})}
-    reader = _Reader(dialect)
+    reader = _UiMessages(dialect)
     messages = reader.messages(_messages(body))
     if system := text_field(body, "system"):
         messages.insert(0, {"role": "system", "content": system})
@@ -127,7 +127,7 @@ def _tools(given: object) -> list[Any]:
     return tools
 
 
-class _Reader:
+class _UiMessages:
     """Translates messages. ``dropped``: the paths of parts that have no form in a chat message."""
 
     def __init__(self, dialect: Dialect) -> None:
@@ -238,12 +238,12 @@ def _add_reasoning(message: dict[str, Any], text: str, part: dict[str, Any]) -> 
 
 
 def _add_call(calls: list[dict[str, Any]], results: list[dict[str, Any]], part: dict[str, Any], path: str) -> None:
-    """Add a call and its result. A call that is cut off, or that the provider ran, is left out."""
+    """Add a call and its result. One that is cut off, that the provider ran, or that is there already, is left out."""
     call_id, state = part.get("toolCallId"), part.get("state")
     name = part.get("toolName") if part["type"] == "dynamic-tool" else part["type"][len("tool-") :]
     if not isinstance(call_id, str) or not isinstance(name, str) or not name:
         raise Refused.bad_request(f"{path}: a tool part needs a toolCallId and a name.", path)
-    if part.get("providerExecuted") is True or state == "input-streaming":
+    if part.get("providerExecuted") is True or state == "input-streaming" or any(one["id"] == call_id for one in calls):
         return
     own, value = _own_metadata(part, "callProviderMetadata"), part.get("input", part.get("rawInput"))
     arguments = value if isinstance(value, str) else _json({} if value is None else value)
