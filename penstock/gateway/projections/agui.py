@@ -94,6 +94,9 @@ class AguiProjection(Projection):
         if self.is_over:
             return []
         self._writer.time = int(event.timestamp * 1000)
+        if type(event) is TokenEvent and self._has_begun:
+            self._emitted.seq = event.seq
+            return self._token(event)
         is_earlier = event.seq <= self._after and not isinstance(event, TerminalEvent)
         self._has_steps = self._has_steps or isinstance(event, StreamStarted)
         first = [] if self._has_begun or is_earlier else self._begin(event)

@@ -124,6 +124,11 @@ class UiProjection(Projection):
     def feed(self, event: Event) -> list[Frame]:
         if self.is_over:
             return []
+        if type(event) is TokenEvent and self._has_begun:
+            frames = self._token(event)
+            self._emitted.seq = event.seq
+            self._is_blank = self._is_blank and not frames
+            return frames
         is_earlier = event.seq <= self._after and not isinstance(event, TerminalEvent)
         first = [] if self._has_begun or is_earlier else self._begin(event)
         if type(event) is TokenEvent:

@@ -334,8 +334,8 @@ def test_a_whole_picture_is_shown_once_and_pieces_never() -> None:
     piece = MediaPart(kind="audio", data="QQ==", is_partial=True)
     whole = MediaPart(kind="audio", data="QUI=")
     end = StreamCompleted(stream_id=STREAM_ID, seq=0, text="", media=(whole,))
-    events: list[Event]
-    for events in ([piece, whole, end], [piece, end]):
+    orders: list[list[Event]] = [[piece, whole, end], [piece, end]]
+    for events in orders:
         found = shapes(fed(UiProjection(opening()), numbered(events)))
         files = [chunk for chunk in found[:-1] if chunk["type"] == "file"]
         assert files == [{"type": "file", "url": "data:audio/wav;base64,QUI=", "mediaType": "audio/wav"}]
