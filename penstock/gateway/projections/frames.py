@@ -89,6 +89,9 @@ class Projection:
     heartbeat: ClassVar[bytes] = b": hb\n"
     """Sent while nothing happens. One line break: two would make an empty event of it for some clients."""
     rejoin: ClassVar[Rejoin] = "after"
+    is_over: bool = False
+    """Whether its frames have come to the protocol's end. The stream may go on: where a call waits for approval, the
+    answer of some protocols ends, and the request that answers gets the rest."""
 
     def __init__(self, opening: Opening) -> None:
         self.opening = opening
@@ -96,6 +99,10 @@ class Projection:
     def feed(self, event: Event) -> list[Frame]:
         """The frames that an event makes. A `StreamSnapshot` makes those of what it has besides the earlier events."""
         raise NotImplementedError
+
+    def caught_up(self) -> list[Frame]:
+        """The frames to add now that there is no further event; called each time when all events so far were fed."""
+        return []
 
     def delta(self, key: Any, text: str, seq: int, number: int) -> bytes:
         """The bytes of a piece of text, or of several joined ones."""
