@@ -44,6 +44,7 @@ ROUTES: Final = (
     Route("DELETE", _STREAM, "native", "write", native.delete),
     Route("GET", f"{_STREAM}/events", "native", None, native.events),
     Route("POST", f"{_STREAM}/tickets", "native", "read", native.make_ticket),
+    Route("POST", f"{_STREAM}/approvals/{{call_id}}", "native", "write", native.decide),
     Route("PATCH", f"{_STREAM}/options", "native", "write", native.command),
     *(Route("POST", f"{_STREAM}/{name}", "native", "write", native.command) for name in COMMANDS if name != "options"),
     Route("POST", "/v1/chat/completions", "openai", "write", openai.completions),

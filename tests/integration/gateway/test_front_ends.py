@@ -170,10 +170,8 @@ def test_a_request_that_waits_is_decided_by_the_native_route(asking: Served) -> 
     body = {"model": "helper", "messages": messages, "stream": True, "penstock": {"approval": "wait"}}
     with asking.post("/v1/chat/completions", body, stream=True) as answer:
         stream_id = answer.headers["x-penstock-stream-id"]
-        channel = asking.gateway.channels.get(stream_id)
-        agent = channel.agent
-        assert agent is not None
-        eventually(lambda: agent.approve("c1"))
+        decide = f"/v1/streams/{stream_id}/approvals/c1"
+        eventually(lambda: asking.post(decide, {"approve": True}).json()["waited"])
         text = b"".join(answer.iter_content(None)).decode()
     assert text.rstrip().endswith("[DONE]")
     sent = asking.provider.requests[-1].body
