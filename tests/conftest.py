@@ -53,6 +53,7 @@ def nothing_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     seeds.add_options(parser)
+    parser.addoption("--judges", action="store_true", help="run all that other programs can judge, and no sample of it")
     parser.addoption("--soak", type=float, default=0.0, help="kill processes under load for so many seconds")
 
 

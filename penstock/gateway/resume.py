@@ -30,10 +30,13 @@ class ResumePoint(msgspec.Struct, frozen=True):
         """Read ``Last-Event-ID``, else ``after``: ``latest``, a number, or an epoch and a number.
 
         Raises:
-            RequestRefused: it is none of these.
+            RequestRefused: it is none of these, or ``strict`` is neither 0 nor 1.
         """
         text = headers.get("last-event-id") or query.get("after", "0")
-        is_strict = query.get("strict", "0") not in ("", "0", "false")
+        strict = query.get("strict", "0")
+        if strict not in ("0", "1"):
+            raise RequestRefused.bad_request("strict must be 0 or 1.", "strict")
+        is_strict = strict == "1"
         if text == "latest":
             return cls(None, "", is_strict)
         found = _CURSOR.fullmatch(text.strip())

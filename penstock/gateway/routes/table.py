@@ -10,6 +10,8 @@ from starlette.routing import Route as StarletteRoute
 from penstock.gateway.call import HttpCall
 from penstock.gateway.commands import COMMANDS
 from penstock.gateway.keys import Scope
+from penstock.gateway.openapi import describe
+from penstock.gateway.projections.frames import encode
 from penstock.gateway.routes import agents, agui, anthropic, native, openai, responses, service, ui
 
 __all__ = ["ROUTES", "Methods", "Route", "bound"]
@@ -34,7 +36,14 @@ _STREAM: Final = "/v1/streams/{stream_id}"
 _RESPONSE: Final = "/v1/responses/{response_id}"
 _AGENT: Final = "/v1/agents/{agent_id}"
 
-ROUTES: Final = (
+
+async def _description(call: HttpCall) -> None:
+    """The description of all routes, in OpenAPI 3.1."""
+    await call.exchange.respond(200, encode(describe(ROUTES)))
+
+
+ROUTES: Final[tuple[Route, ...]] = (
+    Route("GET", "/openapi.json", "native", None, _description),
     Route("GET", "/live", "native", None, service.live),
     Route("GET", "/ready", "native", None, service.ready),
     Route("GET", "/v1/models", "native", "read", service.models),
