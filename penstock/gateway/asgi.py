@@ -34,6 +34,9 @@ __all__ = ["Gateway", "app"]
 
 T = TypeVar("T")
 _THREADS: Final = 8
+_LAST_FRAMES: Final = 5.0  # seconds for all readers to get their last frame
+_LAST_MOMENT: Final = 1.0  # seconds for the tasks of readers that were cut off
+_LOOK: Final = 0.02  # seconds between two looks whether there still are readers
 _INTERNAL: Final = Problem(
     status=500, type="server_error", code="internal_error", message="The server has failed to handle the request."
 )
@@ -42,6 +45,13 @@ _DRAINING: Final = Problem(
     type="server_error",
     code="draining",
     message="The server is shutting down. Connect again.",
+    retry_after=1.0,
+)
+_TOO_MANY_READERS: Final = Problem(
+    status=503,
+    type="server_error",
+    code="too_many_readers",
+    message="The server has as many readers as it may have.",
     retry_after=1.0,
 )
 
@@ -62,7 +72,8 @@ class Gateway:
         self.guard = Guard(self.options)
         self.limits = KeyLimits()
         self.readers: set[Reader] = set()
-        self.is_draining = False
+        self.is_draining = False  # `/ready` says so, and no stream is opened
+        self.is_ending = False  # no reader is taken either
         self.requests = 0
         self.idempotency: Once[Channel] = Once()
         self.created = time.time()
@@ -104,27 +115,42 @@ class Gateway:
         return self._channels
 
     async def drain(self, timeout: float | None = None) -> None:
-        """Refuse new requests, let streams go on for a while, then end all readers with a valid cursor.
+        """Refuse new streams, let those that are read go on for a while, then end all readers with a valid cursor.
 
-        Returns when all readers have left. ``/ready`` answers 503 from the beginning. Streams go on in the system.
+        Returns when all readers have left, at the latest 5 seconds after the time-out. ``/ready`` answers 503 from the
+        beginning. Streams go on in the system.
 
         Args:
             timeout: seconds to let streams go on; None takes the option ``drain_timeout``.
         """
         self.is_draining = True
-        loop = asyncio.get_running_loop()
-        until = loop.time() + (self.options.drain_timeout if timeout is None else timeout)
-        while self.readers and loop.time() < until:
-            await asyncio.sleep(min(0.05, max(0.0, until - loop.time())))
+        await self._until_unread(self.options.drain_timeout if timeout is None else timeout)
+        await self.end_readers()
+
+    async def end_readers(self, timeout: float = _LAST_FRAMES) -> None:
+        """Refuse new readers, and end the present ones: each gets a last frame and the end of its response.
+
+        Args:
+            timeout: seconds; readers that have not taken their last frame by then are cut off without it.
+        """
+        self.is_draining = self.is_ending = True
         for reader in list(self.readers):
             reader.cut(_DRAINING)
-        until = loop.time() + _LAST_FRAMES
-        while self.readers and loop.time() < until:
-            await asyncio.sleep(0.01)
+        await self._until_unread(timeout)
+        for reader in list(self.readers):
+            reader.abandon()
+        await self._until_unread(_LAST_MOMENT)
+
+    async def _until_unread(self, timeout: float) -> None:
+        """Wait until there are no readers, at most for so many seconds."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + timeout
+        while self.readers and (left := until - loop.time()) > 0:
+            await asyncio.sleep(min(_LOOK, left))
 
     async def close(self) -> None:
         """End everything that belongs to the gateway. Readers are cut off; streams follow their ``on_orphan``."""
-        self.is_draining = True
+        self.is_draining = self.is_ending = True
         for reader in list(self.readers):
             reader.cut(_DRAINING)
         sweeper, self._sweeper = self._sweeper, None
@@ -177,6 +203,13 @@ class Gateway:
             raise Refused(_DRAINING)
         if key.streams is not None:
             self.limits.admit_stream(key, self.channels.running(key.id))
+
+    def admit_reader(self) -> None:
+        """Raise `Refused` if there are as many readers as there may be, or no more are taken."""
+        if self.is_ending:
+            raise Refused(_DRAINING)
+        if len(self.readers) >= self.options.max_readers:
+            raise Refused(_TOO_MANY_READERS)
 
     # --- ASGI ----------------------------------------------------------------------------------------------------
 
@@ -249,9 +282,6 @@ class Gateway:
             self.guard.check_scope(key, scope)
             self.limits.admit(key, self.ticker.loop.time())
         return key
-
-
-_LAST_FRAMES: Final = 5.0  # seconds for all readers to get their last frame
 
 
 async def _no_route(call: Call) -> None:

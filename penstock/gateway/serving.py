@@ -101,9 +101,7 @@ async def _serve(
     hold: float,
 ) -> None:
     gateway = call.gateway
-    if len(gateway.readers) >= gateway.options.max_readers:
-        text = "The server has as many readers as it may have."
-        raise Refused(Problem(status=503, type="server_error", code="too_many_readers", message=text, retry_after=1.0))
+    gateway.admit_reader()
     reader = Reader(projector, call.exchange, place)
     gateway.readers.add(reader)
     try:
@@ -131,6 +129,7 @@ async def wait_for_end(call: Call, channel: Channel) -> StreamCompleted:
         PenstockError: the stream failed or was cancelled.
     """
     gateway = call.gateway
+    gateway.admit_reader()
     projector = channel.projector(call.protocol, {}, gateway.ticker, gateway.options)
     reader = Reader(projector, call.exchange, 0)
     gateway.readers.add(reader)
