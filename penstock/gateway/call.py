@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import msgspec
 
+from penstock.gateway.core import GatewayCore
 from penstock.gateway.exchange import Exchange
 from penstock.gateway.keys import Key
 from penstock.gateway.protocols import Protocol
 from penstock.gateway.trace import Trace
 
-if TYPE_CHECKING:
-    from penstock.gateway.asgi import Gateway
-
-__all__ = ["Call"]
+__all__ = ["HttpCall"]
 
 
-class Call(msgspec.Struct):
+class HttpCall(msgspec.Struct):
     """A request.
 
     Attributes:
@@ -31,7 +27,7 @@ class Call(msgspec.Struct):
         waited: seconds of it that it waited for the provider.
     """
 
-    gateway: Gateway
+    gateway: GatewayCore
     exchange: Exchange
     protocol: Protocol
     key: Key

@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from penstock.config.gateway import GatewayOptions
-from penstock.gateway.problems import Problem, Refused
+from penstock.gateway.problems import Problem, RequestRefused
 
 __all__ = ["Exchange", "Headers", "Left"]
 
@@ -45,16 +45,16 @@ class Exchange:
         """Read the query.
 
         Raises:
-            Refused: path or query are too long (414), or the query has too many parameters.
+            RequestRefused: path or query are too long (414), or the query has too many parameters.
         """
         query = self.scope.get("query_string", b"")
         if len(query) > _LONGEST_QUERY or len(self.path) > _LONGEST_QUERY:
             text = f"The URL is longer than {_LONGEST_QUERY} bytes."
-            raise Refused(Problem(status=414, type="invalid_request_error", code="uri_too_long", message=text))
+            raise RequestRefused(Problem(status=414, type="invalid_request_error", code="uri_too_long", message=text))
         try:
             self.query.update(parse_qsl(query.decode("latin-1"), keep_blank_values=True, max_num_fields=100))
         except ValueError:
-            raise Refused.bad_request("The query has too many parameters.") from None
+            raise RequestRefused.bad_request("The query has too many parameters.") from None
 
     @property
     def params(self) -> Mapping[str, str]:
@@ -68,7 +68,7 @@ class Exchange:
         """Read the body.
 
         Raises:
-            Refused: it is longer than ``limit`` (default: the option ``max_body``). The rest is not read.
+            RequestRefused: it is longer than ``limit`` (default: the option ``max_body``). The rest is not read.
             Left: the client has gone.
         """
         most = self.options.max_body if limit is None else min(limit, self.options.max_body)
@@ -82,7 +82,9 @@ class Exchange:
             size += len(chunk)
             if size > most:
                 text = f"The body is longer than {most} bytes."
-                raise Refused(Problem(status=413, type="invalid_request_error", code="request_too_large", message=text))
+                raise RequestRefused(
+                    Problem(status=413, type="invalid_request_error", code="request_too_large", message=text)
+                )
             chunks.append(chunk)
             if not message.get("more_body"):
                 self._is_read = True
@@ -92,7 +94,7 @@ class Exchange:
         """Read the body as a JSON object; with ``optional``, no body is an empty one.
 
         Raises:
-            Refused: it is none, too long, nested too deeply, or has too many messages.
+            RequestRefused: it is none, too long, nested too deeply, or has too many messages.
             Left: the client has gone.
         """
         data = await self.body()
@@ -102,7 +104,7 @@ class Exchange:
             value = msgspec.json.decode(data)
         except (msgspec.DecodeError, UnicodeError) as error:
             reason = str(error) if isinstance(error, msgspec.DecodeError) else "it is not UTF-8"
-            raise Refused.bad_request(f"The body is not JSON: {reason}.", code="invalid_json") from None
+            raise RequestRefused.bad_request(f"The body is not JSON: {reason}.", code="invalid_json") from None
         except RecursionError:
             value = None
             depth = self.options.max_depth + 1
@@ -110,14 +112,14 @@ class Exchange:
             depth = _depth(value, self.options.max_depth)
         if depth > self.options.max_depth:
             text = f"The body is nested more than {self.options.max_depth} levels deep."
-            raise Refused.bad_request(text, code="nested_too_deeply")
+            raise RequestRefused.bad_request(text, code="nested_too_deeply")
         if not isinstance(value, dict):
-            raise Refused.bad_request("The body is not a JSON object.", code="invalid_json")
+            raise RequestRefused.bad_request("The body is not a JSON object.", code="invalid_json")
         for name in ("messages", "input"):
             given = value.get(name)
             if isinstance(given, list) and len(given) > self.options.max_messages:
                 text = f"{name} has more than {self.options.max_messages} entries."
-                raise Refused.bad_request(text, name, "too_many_messages")
+                raise RequestRefused.bad_request(text, name, "too_many_messages")
         return value
 
     async def until_left(self) -> None:

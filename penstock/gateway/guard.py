@@ -14,7 +14,7 @@ import msgspec
 from penstock.config.gateway import GatewayOptions
 from penstock.gateway.exchange import Exchange
 from penstock.gateway.keys import ANONYMOUS, Key, KeyFile, Scope
-from penstock.gateway.problems import Problem, Refused
+from penstock.gateway.problems import Problem, RequestRefused
 
 __all__ = ["Guard", "is_loopback"]
 
@@ -64,7 +64,7 @@ class Guard:
         """Check the host name, and the origin of a request that changes something.
 
         Raises:
-            Refused: the host is not answered (421), or the origin is not allowed (403).
+            RequestRefused: the host is not answered (421), or the origin is not allowed (403).
         """
         host = _name_of(exchange.headers.get("host", ""))
         is_open = self.has_keys or "*" in self.options.hosts or host in self.options.hosts
@@ -73,11 +73,11 @@ class Guard:
                 "Without keys, only loopback host names are answered."
                 " Set gateway.keys, or name the host in gateway.hosts."
             )
-            raise Refused(_forbidden(421, "host_not_allowed", text))
+            raise RequestRefused(_forbidden(421, "host_not_allowed", text))
         origin = exchange.headers.get("origin")
         if origin is not None and exchange.method not in _READING and not self.is_allowed(origin, exchange.headers):
             text = "Pages of this origin may not use the gateway. Name it in gateway.cors."
-            raise Refused(_forbidden(403, "origin_not_allowed", text))
+            raise RequestRefused(_forbidden(403, "origin_not_allowed", text))
 
     def is_allowed(self, origin: str, headers: Mapping[str, str]) -> bool:
         """Whether pages of an origin may use the gateway: those of ``cors``, and those of the gateway's own host."""
@@ -122,12 +122,12 @@ class Guard:
         """The key of a request: in ``Authorization: Bearer``, or in ``x-api-key``.
 
         Raises:
-            Refused: it is needed, and missing or none that is valid (401).
+            RequestRefused: it is needed, and missing or none that is valid (401).
         """
         if self._file is None or not is_needed:
             return ANONYMOUS
         if "key" in query or "api_key" in query:
-            raise Refused(
+            raise RequestRefused(
                 _unauthorised("A key in the URL would be kept in logs. Send it in a header, or use a ticket.")
             )
         kind, _, value = headers.get("authorization", "").partition(" ")
@@ -138,22 +138,22 @@ class Guard:
         """The key that a text is.
 
         Raises:
-            Refused: it is none that is valid (401).
+            RequestRefused: it is none that is valid (401).
         """
         if self._file is None:
             return ANONYMOUS
         if not secret:
-            raise Refused(_unauthorised("No API key. Send it as Authorization: Bearer, or as x-api-key."))
+            raise RequestRefused(_unauthorised("No API key. Send it as Authorization: Bearer, or as x-api-key."))
         key = self._file.find(secret)
         if key is None:
-            raise Refused(_unauthorised("This API key is not valid."))
+            raise RequestRefused(_unauthorised("This API key is not valid."))
         self._known[key.id] = key
         return key
 
     def check_scope(self, key: Key, scope: Scope) -> None:
-        """Raise `Refused` if the key does not have the scope (403)."""
+        """Raise `RequestRefused` if the key does not have the scope (403)."""
         if not key.may(scope):
-            raise Refused(_forbidden(403, "scope_missing", f"This API key does not have the scope {scope}."))
+            raise RequestRefused(_forbidden(403, "scope_missing", f"This API key does not have the scope {scope}."))
 
     def is_valid(self, key: Key) -> bool:
         """Whether a key that was valid still is."""
@@ -171,12 +171,12 @@ class Guard:
         It must be used within a minute, and is then good for this stream until it has ended.
 
         Raises:
-            Refused: there are too many unused ones (429).
+            RequestRefused: there are too many unused ones (429).
         """
         self.forget_tickets(now)
         if len(self._tickets) >= _MOST_TICKETS:
             text = "There are too many tickets. Try again in a minute."
-            raise Refused(Problem(status=429, type="rate_limit_error", code="too_many_tickets", message=text))
+            raise RequestRefused(Problem(status=429, type="rate_limit_error", code="too_many_tickets", message=text))
         ticket = secrets.token_urlsafe(24)
         self._tickets[_digest(ticket)] = _Ticket(stream_id, key, now + _FIRST_USE)
         return ticket
@@ -185,12 +185,12 @@ class Guard:
         """The key of a ticket's maker.
 
         Raises:
-            Refused: it is unknown, too old, or for another stream (401).
+            RequestRefused: it is unknown, too old, or for another stream (401).
         """
         found = self._tickets.get(_digest(ticket))
         is_late = found is not None and found.until is not None and found.until < now
         if found is None or is_late or found.stream_id != stream_id or not self.is_valid(found.key):
-            raise Refused(_unauthorised("This ticket is not valid for this stream."))
+            raise RequestRefused(_unauthorised("This ticket is not valid for this stream."))
         found.until = None
         return found.key
 

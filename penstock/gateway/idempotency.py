@@ -10,7 +10,7 @@ from typing import Final, Generic, TypeVar
 
 import msgspec
 
-from penstock.gateway.problems import Problem, Refused
+from penstock.gateway.problems import Problem, RequestRefused
 
 __all__ = ["Once"]
 
@@ -37,7 +37,7 @@ class Once(Generic[T]):
         A run that fails is forgotten.
 
         Raises:
-            Refused: the key was used with another body (422).
+            RequestRefused: the key was used with another body (422).
         """
         loop = asyncio.get_running_loop()
         digest = hashlib.sha256(body).digest()
@@ -46,7 +46,7 @@ class Once(Generic[T]):
         if known is not None:
             if known.digest != digest:
                 text = "This Idempotency-Key was used with another body."
-                raise Refused(
+                raise RequestRefused(
                     Problem(status=422, type="invalid_request_error", code="idempotency_key_reused", message=text)
                 )
             return await asyncio.shield(known.result), False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from penstock.actors.call.limits import MinuteBucket
 from penstock.gateway.keys import Key
-from penstock.gateway.problems import Problem, Refused
+from penstock.gateway.problems import Problem, RequestRefused
 
 __all__ = ["KeyLimits"]
 
@@ -20,7 +20,7 @@ class KeyLimits:
         """Count a request.
 
         Raises:
-            Refused: the key has made too many in the last minute, or its streams have used too many tokens (429).
+            RequestRefused: there were too many in the last minute, or the key's streams used too many tokens (429).
         """
         if key.requests_per_minute is not None:
             bucket = self._bucket(self._requests, key.id, key.requests_per_minute, now)
@@ -33,7 +33,7 @@ class KeyLimits:
                 raise _too_many(f"{key.tokens_per_minute} tokens a minute", delay)
 
     def admit_stream(self, key: Key, running: int) -> None:
-        """Raise `Refused` if the key has as many running streams as it may have (429)."""
+        """Raise `RequestRefused` if the key has as many running streams as it may have (429)."""
         if key.streams is not None and running >= key.streams:
             raise _too_many(f"{key.streams} streams at once", 1.0)
 
@@ -49,8 +49,8 @@ class KeyLimits:
         return bucket
 
 
-def _too_many(what: str, delay: float) -> Refused:
-    return Refused(
+def _too_many(what: str, delay: float) -> RequestRefused:
+    return RequestRefused(
         Problem(
             status=429,
             type="rate_limit_error",

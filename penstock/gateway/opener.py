@@ -8,9 +8,9 @@ from typing import Any, Final
 
 from penstock.config.options import OnOrphan
 from penstock.errors import OptionError
-from penstock.gateway.call import Call
+from penstock.gateway.call import HttpCall
 from penstock.gateway.channels import Channel
-from penstock.gateway.problems import Refused
+from penstock.gateway.problems import RequestRefused
 from penstock.gateway.requests.asked import Asked
 from penstock.gateway.requests.native import SERVERS_OWN, check_changes
 from penstock.stream import Stream
@@ -22,7 +22,7 @@ _OWN: Final = frozenset({"timeout", "max_retries", "extra_headers", "extra_query
 """Parameters that mean something to Penstock. In a client's body they are the model's."""
 
 
-async def open_asked(call: Call, asked: Asked, request: Mapping[str, Any]) -> Channel:
+async def open_asked(call: HttpCall, asked: Asked, request: Mapping[str, Any]) -> Channel:
     """Open the stream that a request asks for, and enter it.
 
     Raises:
@@ -36,7 +36,7 @@ async def open_asked(call: Call, asked: Asked, request: Mapping[str, Any]) -> Ch
     return gateway.channels.add(channel)
 
 
-async def open_empty(call: Call, asked: Asked, request: Mapping[str, Any]) -> Channel:
+async def open_empty(call: HttpCall, asked: Asked, request: Mapping[str, Any]) -> Channel:
     """Open a stream for tokens that the client pushes, and enter it.
 
     Raises:
@@ -55,7 +55,7 @@ async def open_empty(call: Call, asked: Asked, request: Mapping[str, Any]) -> Ch
     return gateway.channels.add(Channel(stream, owner=call.key.id, protocol=call.protocol.name, request=request))
 
 
-def orphan_policy(call: Call, asked: OnOrphan | None) -> OnOrphan:
+def orphan_policy(call: HttpCall, asked: OnOrphan | None) -> OnOrphan:
     """What happens when the last reader leaves: as the request says, else the options, else the protocol."""
     options = call.gateway.options
     if asked is not None:
@@ -91,15 +91,15 @@ def _changed(options: Any, changes: Mapping[str, Any], field: str) -> Any:
     """The options with changes from a request's body.
 
     Raises:
-        Refused: a name or value is not allowed.
+        RequestRefused: a name or value is not allowed.
     """
     check_changes(changes, field)
     names = [each.name for each in dataclasses.fields(options)]
     for name in changes:
         if name not in names:
             known = ", ".join(each for each in names if each not in SERVERS_OWN)
-            raise Refused.bad_request(f"{field} has no {name}; there are {known}.", f"{field}.{name}")
+            raise RequestRefused.bad_request(f"{field} has no {name}; there are {known}.", f"{field}.{name}")
     try:
         return options.replace(**changes)
     except OptionError as error:
-        raise Refused.bad_request(str(error), f"{field}.{error.field}") from None
+        raise RequestRefused.bad_request(str(error), f"{field}.{error.field}") from None

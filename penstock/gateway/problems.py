@@ -30,7 +30,7 @@ from penstock.errors import (
     SystemStopped,
 )
 
-__all__ = ["Problem", "Refused", "problem_of"]
+__all__ = ["Problem", "RequestRefused", "problem_of"]
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,7 +54,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     retry_after: float | None = None
 
 
-class Refused(PenstockError):
+class RequestRefused(PenstockError):
     """A request that the gateway refuses. ``problem`` says why."""
 
     def __init__(self, problem: Problem) -> None:
@@ -62,7 +62,7 @@ class Refused(PenstockError):
         super().__init__(problem.message)
 
     @classmethod
-    def bad_request(cls, message: str, param: str | None = None, code: str = "invalid_request") -> Refused:
+    def bad_request(cls, message: str, param: str | None = None, code: str = "invalid_request") -> RequestRefused:
         """A request whose body or parameters are wrong (400)."""
         return cls(Problem(status=400, type="invalid_request_error", code=code, message=message, param=param))
 
@@ -98,7 +98,7 @@ def problem_of(error: PenstockError) -> Problem:
     >>> problem_of(OptionError("n", 0, "1 or more")).param
     'n'
     """
-    if isinstance(error, Refused):
+    if isinstance(error, RequestRefused):
         return error.problem
     retry_after = getattr(error, "retry_after", None)
     if type(error) is BadRequestError or (type(error) is ApiError and error.status in (404, 413, 422)):

@@ -10,7 +10,7 @@ from penstock.gateway.exchange import Exchange, Headers
 from penstock.gateway.problems import Problem
 from penstock.gateway.projector import Projector
 
-__all__ = ["Reader", "Waiter"]
+__all__ = ["SseReader", "Waiter"]
 
 _AT_ONCE: Final = 262_144
 """Bytes handed to the server in one piece."""
@@ -43,7 +43,7 @@ class Waiter:
         self._is_news = False
 
 
-class Reader(Waiter):
+class SseReader(Waiter):
     """One connection that reads a stream as server-sent events.
 
     Args:
@@ -70,7 +70,7 @@ class Reader(Waiter):
         self.projector = projector
         self.exchange = exchange
         self.place = place
-        self.sent = 0
+        self.sent = projector.shelf.size if place >= projector.shelf.end else 0
         self.has_left = False
         self.must_end: Problem | None = None
         self.last_sent = self._loop.time()

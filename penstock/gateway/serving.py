@@ -10,21 +10,21 @@ import msgspec
 
 from penstock.errors import StreamCancelledError
 from penstock.events import StreamCancelled, StreamCompleted, StreamFailed, StreamSnapshot
-from penstock.gateway.call import Call
+from penstock.gateway.call import HttpCall
 from penstock.gateway.channels import Channel
 from penstock.gateway.exchange import Left
-from penstock.gateway.problems import Problem, Refused, problem_of
+from penstock.gateway.problems import Problem, RequestRefused, problem_of
 from penstock.gateway.projections.frames import Frame, encode, sse
 from penstock.gateway.projector import Projector
 from penstock.gateway.protocols import STREAM_HEADERS
-from penstock.gateway.reader import Reader
+from penstock.gateway.reader import SseReader
 
-__all__ = ["Cursor", "serve_events", "serve_new", "wait_for_end"]
+__all__ = ["ResumePoint", "serve_events", "serve_new", "wait_for_end"]
 
 _CURSOR: Final = re.compile(r"(?:([0-9a-f]{8})-)?([0-9]{1,18})")
 
 
-class Cursor(msgspec.Struct, frozen=True):
+class ResumePoint(msgspec.Struct, frozen=True):
     """Where a reader goes on. ``seq`` None: with what comes from now on. ``epoch`` "" if it does not say."""
 
     seq: int | None = 0
@@ -32,11 +32,11 @@ class Cursor(msgspec.Struct, frozen=True):
     is_strict: bool = False
 
     @classmethod
-    def of(cls, headers: Mapping[str, str], query: Mapping[str, str]) -> Cursor:
+    def of(cls, headers: Mapping[str, str], query: Mapping[str, str]) -> ResumePoint:
         """Read ``Last-Event-ID``, else ``after``: ``latest``, a number, or an epoch and a number.
 
         Raises:
-            Refused: it is none of these.
+            RequestRefused: it is none of these.
         """
         text = headers.get("last-event-id") or query.get("after", "0")
         is_strict = query.get("strict", "0") not in ("", "0", "false")
@@ -44,15 +44,15 @@ class Cursor(msgspec.Struct, frozen=True):
             return cls(None, "", is_strict)
         found = _CURSOR.fullmatch(text.strip())
         if found is None:
-            raise Refused.bad_request("after must be a number, an id of an event, or latest.", "after")
+            raise RequestRefused.bad_request("after must be a number, an id of an event, or latest.", "after")
         return cls(int(found[2]), found[1] or "", is_strict)
 
 
-async def serve_events(call: Call, channel: Channel, cursor: Cursor, variant: Mapping[str, str]) -> None:
+async def serve_events(call: HttpCall, channel: Channel, cursor: ResumePoint, variant: Mapping[str, str]) -> None:
     """Serve a stream from a cursor on, in the protocol of the call.
 
     Raises:
-        Refused: with a strict cursor, events after it are no longer kept one by one (410).
+        RequestRefused: with a strict cursor, events after it are no longer kept one by one (410).
         Left: the client has gone.
     """
     exchange, gateway = call.exchange, call.gateway
@@ -73,14 +73,14 @@ async def serve_events(call: Call, channel: Channel, cursor: Cursor, variant: Ma
         prelude, place = _shown(projection.prelude()), projector.shelf.end
     if is_other or _is_gap(projector, cursor):
         if cursor.is_strict:
-            raise Refused(_gone(channel))
+            raise RequestRefused(_gone(channel))
         headers.append(("x-penstock-gap", "1"))
         if is_other and projection.name == "native":
             prelude = sse(encode({"reason": "epoch", "epoch": channel.epoch}), event="gap")
     await _serve(call, channel, projector, place, headers, prelude, hold=0.0)
 
 
-async def serve_new(call: Call, channel: Channel, variant: Mapping[str, str]) -> None:
+async def serve_new(call: HttpCall, channel: Channel, variant: Mapping[str, str]) -> None:
     """Serve a stream that the call has opened, from its first event on.
 
     An error that comes before the first event becomes a response with its status.
@@ -91,7 +91,7 @@ async def serve_new(call: Call, channel: Channel, variant: Mapping[str, str]) ->
 
 
 async def _serve(
-    call: Call,
+    call: HttpCall,
     channel: Channel,
     projector: Projector,
     place: int,
@@ -102,7 +102,7 @@ async def _serve(
 ) -> None:
     gateway = call.gateway
     gateway.admit_reader()
-    reader = Reader(projector, call.exchange, place)
+    reader = SseReader(projector, call.exchange, place)
     gateway.readers.add(reader)
     try:
         held = gateway.ticker.loop.time()
@@ -111,9 +111,9 @@ async def _serve(
         if reader.has_left:
             raise Left
         if reader.must_end is not None:
-            raise Refused(reader.must_end)
+            raise RequestRefused(reader.must_end)
         if hold and (problem := early_problem(projector)) is not None:
-            raise Refused(problem)
+            raise RequestRefused(problem)
         about = [*STREAM_HEADERS, *call.protocol.headers, *headers, *call.timing(channel.stream_id)]
         await reader.run(about, prelude)
     finally:
@@ -121,7 +121,7 @@ async def _serve(
         await reader.close()
 
 
-async def wait_for_end(call: Call, channel: Channel) -> StreamCompleted:
+async def wait_for_end(call: HttpCall, channel: Channel) -> StreamCompleted:
     """Wait for a stream's end, as one of its readers.
 
     Raises:
@@ -131,14 +131,14 @@ async def wait_for_end(call: Call, channel: Channel) -> StreamCompleted:
     gateway = call.gateway
     gateway.admit_reader()
     projector = channel.projector(call.protocol, {}, gateway.ticker, gateway.options)
-    reader = Reader(projector, call.exchange, 0)
+    reader = SseReader(projector, call.exchange, 0)
     gateway.readers.add(reader)
     try:
         await reader.until_over()
         if reader.has_left:
             raise Left
         if reader.must_end is not None:
-            raise Refused(reader.must_end)
+            raise RequestRefused(reader.must_end)
     finally:
         gateway.readers.discard(reader)
         await reader.close()
@@ -147,7 +147,7 @@ async def wait_for_end(call: Call, channel: Channel) -> StreamCompleted:
         return terminal
     problem = terminal_problem(projector)
     assert problem is not None
-    raise Refused(problem)
+    raise RequestRefused(problem)
 
 
 def early_problem(projector: Projector) -> Problem | None:
@@ -165,7 +165,7 @@ def terminal_problem(projector: Projector) -> Problem | None:
     return None
 
 
-def _is_gap(projector: Projector, cursor: Cursor) -> bool:
+def _is_gap(projector: Projector, cursor: ResumePoint) -> bool:
     """Whether what follows the cursor is no longer known one by one: the first frame is a later snapshot."""
     first = projector.first
     return bool(cursor.seq) and isinstance(first, StreamSnapshot) and cursor.seq is not None and cursor.seq < first.seq

@@ -13,7 +13,7 @@ from penstock.gateway.projections.frames import Frame, Projection, joined
 __all__ = ["Shelf"]
 
 
-class _Run(msgspec.Struct):
+class _TextRun(msgspec.Struct):
     """Frames of one key that are kept as their text alone. ``ends``: of each frame's piece, in characters."""
 
     key: Hashable
@@ -49,7 +49,7 @@ class Shelf:
         self._frames: list[Frame] = []  # the newest
         self._base = 0  # the place of the first of them
         self._kept = 0  # bytes of them
-        self._old: list[Frame | _Run] = []
+        self._old: list[Frame | _TextRun] = []
         self._places: list[int] = []  # of the old ones
 
     def add(self, frames: Sequence[Frame]) -> None:
@@ -127,8 +127,8 @@ class Shelf:
             self._old.append(first)
             self._places.append(place)
             return
-        if not isinstance(last, _Run) or last.key != first.key:
-            last = _Run(first.key, [], array("q"), array("q"), array("q"))
+        if not isinstance(last, _TextRun) or last.key != first.key:
+            last = _TextRun(first.key, [], array("q"), array("q"), array("q"))
             self._old.append(last)
             self._places.append(place)
         length = last.ends[-1] if last.ends else 0
@@ -140,5 +140,5 @@ class Shelf:
         last.pieces.append("".join([frame.text for frame in frames]))
 
 
-def _length(entry: Frame | _Run) -> int:
+def _length(entry: Frame | _TextRun) -> int:
     return 1 if isinstance(entry, Frame) else len(entry)

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from penstock.config.checks import check_on_orphan
 from penstock.errors import OptionError
-from penstock.gateway.problems import Problem, Refused
+from penstock.gateway.problems import Problem, RequestRefused
 from penstock.gateway.requests.asked import Asked
 
 __all__ = ["SERVERS_OWN", "check_changes", "parse"]
@@ -30,26 +30,26 @@ def parse(body: Mapping[str, Any], default_model: str | None = None) -> Asked:
     """Read a request for a stream. Without messages and input, it asks for an empty stream, and has no model.
 
     Raises:
-        Refused: a field is unknown or malformed.
+        RequestRefused: a field is unknown or malformed.
     """
     unknown = sorted(body.keys() - _FIELDS)
     if unknown:
         text = f"There is no field {unknown[0]}; the model's parameters stand in parameters."
-        raise Refused.bad_request(text, unknown[0])
+        raise RequestRefused.bad_request(text, unknown[0])
     asks = [name for name in ("messages", "input") if body.get(name) is not None]
     if len(asks) == 2:
-        raise Refused.bad_request("Give messages or input, not both.", "input")
+        raise RequestRefused.bad_request("Give messages or input, not both.", "input")
     model = _text(body, "model") or (default_model if asks else None)
     if asks and not model:
-        raise Refused.bad_request("model is missing, and the server has no default.", "model")
+        raise RequestRefused.bad_request("model is missing, and the server has no default.", "model")
     if not asks and body.get("model") is not None:
-        raise Refused.bad_request("A model needs messages or input.", "messages")
+        raise RequestRefused.bad_request("A model needs messages or input.", "messages")
     on_orphan = body.get("on_orphan")
     if on_orphan is not None:
         try:
             check_on_orphan(on_orphan)
         except OptionError as error:
-            raise Refused.bad_request(str(error), "on_orphan") from None
+            raise RequestRefused.bad_request(str(error), "on_orphan") from None
     return Asked(
         api="responses" if asks == ["input"] else "chat",
         model=model or "",
@@ -68,11 +68,11 @@ def check_changes(changes: Mapping[str, Any], field: str) -> Mapping[str, Any]:
     """Return changes to options, if a client may make them.
 
     Raises:
-        Refused: one of them is the server's own.
+        RequestRefused: one of them is the server's own.
     """
     for name in sorted(SERVERS_OWN & changes.keys()):
         text = f"{field}.{name} is set by the server."
-        raise Refused(
+        raise RequestRefused(
             Problem(
                 status=403,
                 type="permission_error",
@@ -89,7 +89,7 @@ def _text(body: Mapping[str, Any], name: str) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str) or not value:
-        raise Refused.bad_request(f"{name} must be a text.", name)
+        raise RequestRefused.bad_request(f"{name} must be a text.", name)
     return value
 
 
@@ -98,5 +98,5 @@ def _mapping(body: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise Refused.bad_request(f"{name} must be an object.", name)
+        raise RequestRefused.bad_request(f"{name} must be an object.", name)
     return value

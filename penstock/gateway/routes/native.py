@@ -9,14 +9,14 @@ import msgspec
 
 from penstock.config.checks import check_on_orphan
 from penstock.errors import OptionError
-from penstock.gateway.call import Call
+from penstock.gateway.call import HttpCall
 from penstock.gateway.channels import Channel
 from penstock.gateway.opener import open_asked, open_empty
-from penstock.gateway.problems import Problem, Refused
+from penstock.gateway.problems import Problem, RequestRefused
 from penstock.gateway.projections.frames import encode
 from penstock.gateway.protocols import PROTOCOLS
 from penstock.gateway.requests import native as requests
-from penstock.gateway.serving import Cursor, serve_events
+from penstock.gateway.serving import ResumePoint, serve_events
 from penstock.inspection import stream_info
 
 __all__ = [
@@ -37,14 +37,14 @@ __all__ = [
 _MOST_LISTED: Final = 1_000
 
 
-async def create(call: Call) -> None:
+async def create(call: HttpCall) -> None:
     """Open a stream: a call of a model if there is a model, else an empty one."""
     body = await call.exchange.json(optional=True)
     asked = requests.parse(body, call.gateway.system.settings.model())
     key = call.exchange.headers.get("idempotency-key")
     if key is not None:
         if not 0 < len(key) <= 256:
-            raise Refused.bad_request("Idempotency-Key must have 1 to 256 characters.", "Idempotency-Key")
+            raise RequestRefused.bad_request("Idempotency-Key must have 1 to 256 characters.", "Idempotency-Key")
         channel, is_new = await call.gateway.idempotency.once(
             (call.key.id, key), encode(body), lambda: _open(call, asked, body)
         )
@@ -54,17 +54,17 @@ async def create(call: Call) -> None:
     await call.exchange.respond(201 if is_new else 200, encode(_created(call, channel)), headers)
 
 
-async def _open(call: Call, asked: Any, body: Mapping[str, Any]) -> Channel:
+async def _open(call: HttpCall, asked: Any, body: Mapping[str, Any]) -> Channel:
     channel = await (open_asked(call, asked, body) if asked.model else open_empty(call, asked, body))
     channel.linger_unread()
     return channel
 
 
-def _path(call: Call, channel: Channel) -> str:
+def _path(call: HttpCall, channel: Channel) -> str:
     return f"{call.exchange.scope.get('root_path', '')}/v1/streams/{channel.stream_id}"
 
 
-def _created(call: Call, channel: Channel) -> dict[str, Any]:
+def _created(call: HttpCall, channel: Channel) -> dict[str, Any]:
     path = _path(call, channel)
     links = {"self": path, "events": f"{path}/events"}
     links |= {name: f"{path}/{name}" for name in ("pause", "resume", "cancel", "flush", "tokens", "options", "tickets")}
@@ -74,7 +74,7 @@ def _created(call: Call, channel: Channel) -> dict[str, Any]:
 # --- looking -----------------------------------------------------------------------------------------------------
 
 
-async def list_streams(call: Call) -> None:
+async def list_streams(call: HttpCall) -> None:
     """The streams that this key may read, newest first."""
     query = call.exchange.query
     state = query.get("state")
@@ -85,7 +85,7 @@ async def list_streams(call: Call) -> None:
     await call.exchange.respond(200, encode({"streams": [_shown(one) for one in found[:limit]], "total": len(found)}))
 
 
-async def show(call: Call) -> None:
+async def show(call: HttpCall) -> None:
     """One stream with its statistics."""
     channel = find(call)
     info = stream_info(channel.record)
@@ -114,13 +114,13 @@ def _shown(channel: Channel) -> dict[str, Any]:
     }
 
 
-async def events(call: Call) -> None:
+async def events(call: HttpCall) -> None:
     """The stream's events, in the protocol that ``as`` names."""
     exchange = call.exchange
     name = exchange.query.get("as", "native")
     protocol = PROTOCOLS.get(name)
     if protocol is None:
-        raise Refused.bad_request(f"as must be one of {', '.join(PROTOCOLS)}.", "as")
+        raise RequestRefused.bad_request(f"as must be one of {', '.join(PROTOCOLS)}.", "as")
     stream_id = exchange.params["stream_id"]
     if (ticket := exchange.query.get("ticket")) is not None:
         call.key = call.gateway.guard.use_ticket(ticket, stream_id, call.gateway.ticker.loop.time())
@@ -128,7 +128,7 @@ async def events(call: Call) -> None:
         call.key = call.gateway.admit(exchange, "read")
     channel = find(call)
     call.protocol = protocol
-    await serve_events(call, channel, Cursor.of(exchange.headers, exchange.query), _variant(exchange.query))
+    await serve_events(call, channel, ResumePoint.of(exchange.headers, exchange.query), _variant(exchange.query))
 
 
 _VARIANTS: Final = ("v", "events", "extras", "raw", "dynamic", "reasoning_field")
@@ -142,42 +142,42 @@ def _variant(query: Mapping[str, str]) -> dict[str, str]:
 # --- commands ----------------------------------------------------------------------------------------------------
 
 
-async def pause(call: Call) -> None:
+async def pause(call: HttpCall) -> None:
     """Emit nothing until it is resumed."""
     await _command(call, lambda channel: channel.stream.pause())
 
 
-async def resume(call: Call) -> None:
+async def resume(call: HttpCall) -> None:
     """Continue after a pause."""
     await _command(call, lambda channel: channel.stream.resume())
 
 
-async def flush(call: Call) -> None:
+async def flush(call: HttpCall) -> None:
     """Emit what is buffered now."""
     await _command(call, lambda channel: {"tokens": channel.stream.flush_buffer()})
 
 
-async def cancel(call: Call) -> None:
+async def cancel(call: HttpCall) -> None:
     """End it now. Harmless if it has ended."""
     body = await call.exchange.json(optional=True)
     reason = body.get("reason", "cancelled by a client")
     if not isinstance(reason, str) or len(reason) > 1_000:
-        raise Refused.bad_request("reason must be a text of at most 1000 characters.", "reason")
+        raise RequestRefused.bad_request("reason must be a text of at most 1000 characters.", "reason")
     await _command(call, lambda channel: channel.stream.cancel(reason))
 
 
-async def push(call: Call) -> None:
+async def push(call: HttpCall) -> None:
     """Push tokens by hand, and end the stream with ``end``."""
     body = await call.exchange.json()
     tokens, text, end = body.get("tokens"), body.get("text"), body.get("end", False)
     if tokens is not None and (not isinstance(tokens, list) or not all(isinstance(each, str) for each in tokens)):
-        raise Refused.bad_request("tokens must be a list of texts.", "tokens")
+        raise RequestRefused.bad_request("tokens must be a list of texts.", "tokens")
     if text is not None and not isinstance(text, str):
-        raise Refused.bad_request("text must be a text.", "text")
+        raise RequestRefused.bad_request("text must be a text.", "text")
     if not isinstance(end, bool):
-        raise Refused.bad_request("end must be true or false.", "end")
+        raise RequestRefused.bad_request("end must be true or false.", "end")
     if tokens is None and text is None and not end:
-        raise Refused.bad_request("Give tokens, text or end.")
+        raise RequestRefused.bad_request("Give tokens, text or end.")
 
     def run(channel: Channel) -> Any:
         if tokens:
@@ -191,7 +191,7 @@ async def push(call: Call) -> None:
     await _command(call, run)
 
 
-async def set_options(call: Call) -> None:
+async def set_options(call: HttpCall) -> None:
     """Change options of the running stream, or what happens when its last reader leaves."""
     body = await call.exchange.json()
     changes = dict(body)
@@ -200,7 +200,7 @@ async def set_options(call: Call) -> None:
         try:
             check_on_orphan(policy)
         except OptionError as error:
-            raise Refused.bad_request(str(error), "on_orphan") from None
+            raise RequestRefused.bad_request(str(error), "on_orphan") from None
 
     def run(channel: Channel) -> None:
         if changes:
@@ -212,7 +212,7 @@ async def set_options(call: Call) -> None:
     await _command(call, run)
 
 
-async def delete(call: Call) -> None:
+async def delete(call: HttpCall) -> None:
     """Cancel it if it runs, and forget it."""
     channel = find(call)
     await call.gateway.in_thread(channel.stream.cancel, "deleted by a client")
@@ -220,7 +220,7 @@ async def delete(call: Call) -> None:
     await call.exchange.respond(204, b"")
 
 
-async def make_ticket(call: Call) -> None:
+async def make_ticket(call: HttpCall) -> None:
     """Make a ticket by which `events` can be read without a header."""
     channel = find(call)
     ticket = call.gateway.guard.new_ticket(channel.stream_id, call.key, call.gateway.ticker.loop.time())
@@ -228,11 +228,11 @@ async def make_ticket(call: Call) -> None:
     await call.exchange.respond(201, encode({"ticket": ticket, "expires_in": 60, "url": url}))
 
 
-async def _command(call: Call, run: Any) -> None:
+async def _command(call: HttpCall, run: Any) -> None:
     channel = find(call)
     if channel.record.is_over and call.exchange.path.rpartition("/")[2] != "cancel":
         text = "The stream has ended."
-        raise Refused(Problem(status=409, type="invalid_request_error", code="stream_ended", message=text))
+        raise RequestRefused(Problem(status=409, type="invalid_request_error", code="stream_ended", message=text))
     result = await call.gateway.in_thread(run, channel)
     fields = {"stream_id": channel.stream_id, "state": channel.stream.state}
     await call.exchange.respond(200, encode(fields | (result if isinstance(result, dict) else {})))
@@ -241,26 +241,26 @@ async def _command(call: Call, run: Any) -> None:
 # --- within ------------------------------------------------------------------------------------------------------
 
 
-def find(call: Call, stream_id: str | None = None) -> Channel:
+def find(call: HttpCall, stream_id: str | None = None) -> Channel:
     """The stream that a request is about.
 
     Raises:
         StreamNotFound: there is none.
-        Refused: another key's request has opened it; that is not told from one that does not exist.
+        RequestRefused: another key's request has opened it; that is not told from one that does not exist.
     """
     channel = call.gateway.channels.get(stream_id or call.exchange.params["stream_id"])
     if not is_readable(call, channel):
         text = f"no stream {channel.stream_id!r}"
-        raise Refused(Problem(status=404, type="not_found_error", code="stream_not_found", message=text))
+        raise RequestRefused(Problem(status=404, type="not_found_error", code="stream_not_found", message=text))
     return channel
 
 
-def is_readable(call: Call, channel: Channel) -> bool:
+def is_readable(call: HttpCall, channel: Channel) -> bool:
     """Whether a request's key may read a stream: its own, and with the scope ``admin`` each."""
     return channel.owner == call.key.id or call.key.may("admin")
 
 
 def _whole(text: str, field: str, low: int, high: int) -> int:
     if not text.isascii() or not text.isdigit() or len(text) > 18 or not low <= int(text) <= high:
-        raise Refused.bad_request(f"{field} must be a whole number from {low} to {high}.", field)
+        raise RequestRefused.bad_request(f"{field} must be a whole number from {low} to {high}.", field)
     return int(text)

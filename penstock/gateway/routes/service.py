@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from penstock.gateway.call import Call
+from penstock.gateway.call import HttpCall
 from penstock.gateway.projections.frames import encode
 
 __all__ = ["live", "models", "ready"]
 
 
-async def live(call: Call) -> None:
+async def live(call: HttpCall) -> None:
     """Whether the process works at all."""
     await call.exchange.respond(200, b'{"status":"ok"}', _NO_STORE)
 
 
-async def ready(call: Call) -> None:
+async def ready(call: HttpCall) -> None:
     """Whether it takes requests: 503 while it drains."""
     if call.gateway.is_draining:
         await call.exchange.respond(503, b'{"status":"draining"}', _NO_STORE)
@@ -24,7 +24,7 @@ async def ready(call: Call) -> None:
 _NO_STORE = (("cache-control", "no-store"),)
 
 
-async def models(call: Call) -> None:
+async def models(call: HttpCall) -> None:
     """The models that are configured, in the form of OpenAI's list."""
     settings = call.gateway.system.settings
     names = dict.fromkeys([settings.provider.name, *settings.providers])

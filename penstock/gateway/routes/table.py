@@ -7,13 +7,13 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 from starlette.routing import Route as StarletteRoute
 
-from penstock.gateway.call import Call
+from penstock.gateway.call import HttpCall
 from penstock.gateway.keys import Scope
 from penstock.gateway.routes import native, service
 
 __all__ = ["ROUTES", "Methods", "Route", "bound"]
 
-Run: TypeAlias = Callable[[Call], Awaitable[None]]
+Run: TypeAlias = Callable[[HttpCall], Awaitable[None]]
 
 
 class Route(NamedTuple):
