@@ -17,6 +17,7 @@ from penstock.gateway.guard import Guard
 from penstock.gateway.idempotency import Once
 from penstock.gateway.keys import Key, Scope
 from penstock.gateway.limits import KeyLimits
+from penstock.gateway.probes import Probes
 from penstock.gateway.problems import Problem, RequestRefused
 from penstock.gateway.reader import SseReader
 from penstock.gateway.ticker import Ticker
@@ -65,6 +66,7 @@ class GatewayCore:
         self.is_ending = False  # no reader is taken either
         self.requests = 0
         self.idempotency: Once[Channel] = Once()
+        self.probes = Probes()
         self.created = time.time()
         self._ticker: Ticker | None = None
         self._channels: Channels | None = None

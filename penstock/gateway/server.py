@@ -151,7 +151,7 @@ class GatewayServer(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
-        """Handle signals meanwhile. Those that are ignored stay so; none is raised again at the end, as uvicorn does."""
+        """Handle signals meanwhile. Ignored ones stay so; none is raised again at the end, as uvicorn does."""
         before = {}
         if threading.current_thread() is threading.main_thread():
             for number in _SIGNALS:

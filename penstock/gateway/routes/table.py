@@ -9,7 +9,7 @@ from starlette.routing import Route as StarletteRoute
 
 from penstock.gateway.call import HttpCall
 from penstock.gateway.keys import Scope
-from penstock.gateway.routes import native, service
+from penstock.gateway.routes import doctor, native, service
 
 __all__ = ["ROUTES", "Methods", "Route", "bound"]
 
@@ -35,6 +35,8 @@ ROUTES: Final = (
     Route("GET", "/live", "native", None, service.live),
     Route("GET", "/ready", "native", None, service.ready),
     Route("GET", "/v1/models", "native", "read", service.models),
+    Route("GET", "/v1/doctor/probe", "native", "read", doctor.probe),
+    Route("GET", "/v1/doctor/seen", "native", "read", doctor.seen),
     Route("GET", "/v1/streams", "native", "read", native.list_streams),
     Route("POST", "/v1/streams", "native", "write", native.create),
     Route("GET", _STREAM, "native", "read", native.show),
