@@ -12,11 +12,12 @@ from penstock.config.gateway import GatewayOptions
 from penstock.config.logs import get_logger
 from penstock.errors import PenstockError, describe_reason
 from penstock.gateway.call import HttpCall
-from penstock.gateway.core import GatewayCore
+from penstock.gateway.core import DRAINING, GatewayCore
 from penstock.gateway.exchange import Exchange, Left
 from penstock.gateway.keys import ANONYMOUS
 from penstock.gateway.problems import Problem, RequestRefused, problem_of
 from penstock.gateway.protocols import PROTOCOLS
+from penstock.gateway.routes.sockets import SOCKETS
 from penstock.gateway.routes.table import Methods, Route, bound
 from penstock.gateway.trace import Trace, read_trace
 from penstock.system import System
@@ -50,7 +51,29 @@ class Gateway(GatewayCore):
             self.start()
             await self._router(dict(scope), receive, send)
         elif scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 1003})
+            self.start()
+            await self._serve_socket(scope, receive, send)
+
+    async def _serve_socket(self, scope: Any, receive: Any, send: Any) -> None:
+        """Run a WebSocket, if its origin and its key allow it."""
+        exchange = Exchange({"method": "GET", **scope}, receive, send, self.options)
+        call = HttpCall(self, exchange, PROTOCOLS["socket"], ANONYMOUS, "", Trace("", ""), self.ticker.loop.time())
+        call.request_id = self.guard.request_id(exchange.headers) or f"req_{secrets.token_hex(12)}"
+        call.trace = read_trace(exchange.headers, secrets.token_hex(16), secrets.token_hex(8))
+        run = SOCKETS.get(scope["path"].removeprefix(scope.get("root_path", "")))
+        try:
+            exchange.check()
+            self.guard.check_origin(exchange, is_socket=True)
+            if run is None or self.is_draining:
+                raise RequestRefused(_NO_SOCKET if run is None else DRAINING)
+            has_key = not self.guard.has_keys or bool({"authorization", "x-api-key"} & exchange.headers.keys())
+            if has_key:
+                call.key = self.admit(exchange, "read")
+            await receive()  # websocket.connect
+            await run(call, receive, send, is_authenticated=has_key)
+        except PenstockError as error:
+            get_logger(request_id=call.request_id).info("socket_refused", code=problem_of(error).code)
+            await send({"type": "websocket.close", "code": 1008, "reason": problem_of(error).code})
 
     async def _lifespan(self, receive: Any, send: Any) -> None:
         context = self.lifespan()
@@ -108,6 +131,11 @@ async def _no_route(call: HttpCall) -> None:
 
 
 _NOWHERE: Final = Route("", "", "native", None, _no_route)
+
+
+_NO_SOCKET: Final = Problem(
+    status=404, type="not_found_error", code="not_found", message="There is no WebSocket at this path."
+)
 
 
 def _wrong_method(method: str, allowed: tuple[str, ...]) -> Problem:

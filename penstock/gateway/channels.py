@@ -9,9 +9,11 @@ from typing import Any
 from penstock.actors.stream.cursor import Cursor
 from penstock.actors.stream.hub import Subscription
 from penstock.actors.stream.table import StreamTable
+from penstock.agent import Agent
 from penstock.config.gateway import GatewayOptions
 from penstock.errors import StreamNotFound
 from penstock.events import TerminalEvent
+from penstock.gateway.keys import Key
 from penstock.gateway.projections.frames import Opening
 from penstock.gateway.projector import Projector
 from penstock.gateway.protocols import Protocol
@@ -48,12 +50,17 @@ class Channel:
         self.request = request or {}
         self.model = model
         self.epoch = secrets.token_hex(4)
+        self.agent: Agent | None = None  # that answers by this stream
         self.is_counted = False  # its use of tokens
         self._projectors: dict[tuple[Any, ...], Projector] = {}
 
     @property
     def stream_id(self) -> str:
         return self.record.stream_id
+
+    def is_readable(self, key: Key) -> bool:
+        """Whether a key may read and command it: its own one, and those with the scope ``admin``."""
+        return self.owner == key.id or key.may("admin")
 
     @property
     def readers(self) -> int:

@@ -4,33 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from penstock.config.gateway import GatewayOptions
-from penstock.errors import OptionError
+from penstock.errors import OptionError, StreamNotFound
 from penstock.gateway.channels import Channel, Channels
 from penstock.gateway.exchange import Exchange
 from penstock.gateway.guard import Guard
+from penstock.gateway.hosted import HostedAgents
 from penstock.gateway.idempotency import Once
 from penstock.gateway.keys import Key, Scope
 from penstock.gateway.limits import KeyLimits
 from penstock.gateway.probes import Probes
 from penstock.gateway.problems import Problem, RequestRefused
-from penstock.gateway.reader import SseReader
 from penstock.gateway.ticker import Ticker
 from penstock.system import System
 
-__all__ = ["GatewayCore"]
+__all__ = ["DRAINING", "GatewayCore", "Served"]
 
 T = TypeVar("T")
 _THREADS: Final = 8
 _LAST_FRAMES: Final = 5.0  # seconds for all readers to get their last frame
 _LAST_MOMENT: Final = 1.0  # seconds for the tasks of readers that were cut off
 _LOOK: Final = 0.02  # seconds between two looks whether there still are readers
-_DRAINING: Final = Problem(
+DRAINING: Final = Problem(
     status=503,
     type="server_error",
     code="draining",
@@ -44,6 +44,24 @@ _TOO_MANY_READERS: Final = Problem(
     message="The server has as many readers as it may have.",
     retry_after=1.0,
 )
+
+
+class Served(Protocol):
+    """A connection that reads streams."""
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether it waits for anything now, so that a drain should give it time."""
+        raise NotImplementedError
+
+    def cut(self, problem: Problem) -> None:
+        """End it, with a last frame that says why."""
+
+    def abandon(self) -> None:
+        """Cut it off where it is."""
+
+    def look(self, now: float) -> None:
+        """Do what has become necessary with time. Called about once a second."""
 
 
 class GatewayCore:
@@ -61,7 +79,10 @@ class GatewayCore:
             raise OptionError("options", type(options).__name__, "a GatewayOptions, or None")
         self.guard = Guard(self.options)
         self.limits = KeyLimits()
-        self.readers: set[SseReader] = set()
+        self.readers: set[Served] = set()
+        self.agents = HostedAgents()
+        self.templates: dict[str, Mapping[str, Any]] = {}
+        self.tools: dict[str, Any] = {}
         self.is_draining = False  # `/ready` says so, and no stream is opened
         self.is_ending = False  # no reader is taken either
         self.requests = 0
@@ -113,7 +134,8 @@ class GatewayCore:
             timeout: seconds to let streams go on; None takes the option ``drain_timeout``.
         """
         self.is_draining = True
-        await self._until_unread(self.options.drain_timeout if timeout is None else timeout)
+        timeout = self.options.drain_timeout if timeout is None else timeout
+        await _until(lambda: not any(reader.is_reading for reader in self.readers), timeout)
         await self.end_readers()
 
     async def end_readers(self, timeout: float = _LAST_FRAMES) -> None:
@@ -124,24 +146,17 @@ class GatewayCore:
         """
         self.is_draining = self.is_ending = True
         for reader in list(self.readers):
-            reader.cut(_DRAINING)
-        await self._until_unread(timeout)
+            reader.cut(DRAINING)
+        await _until(lambda: not self.readers, timeout)
         for reader in list(self.readers):
             reader.abandon()
-        await self._until_unread(_LAST_MOMENT)
-
-    async def _until_unread(self, timeout: float) -> None:
-        """Wait until there are no readers, at most for so many seconds."""
-        loop = asyncio.get_running_loop()
-        until = loop.time() + timeout
-        while self.readers and (left := until - loop.time()) > 0:
-            await asyncio.sleep(min(_LOOK, left))
+        await _until(lambda: not self.readers, _LAST_MOMENT)
 
     async def close(self) -> None:
         """End everything that belongs to the gateway. Readers are cut off; streams follow their ``on_orphan``."""
         self.is_draining = self.is_ending = True
         for reader in list(self.readers):
-            reader.cut(_DRAINING)
+            reader.cut(DRAINING)
         sweeper, self._sweeper = self._sweeper, None
         if sweeper is not None:
             sweeper.cancel()
@@ -173,6 +188,7 @@ class GatewayCore:
             for reader in list(self.readers):
                 reader.look(now)
             self.channels.sweep(self._note_use)
+            self.agents.sweep(now)
 
     def _note_use(self, owner: str, tokens: int) -> None:
         key = self.guard.key_of(owner)
@@ -186,17 +202,28 @@ class GatewayCore:
         assert self._threads is not None
         return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: function(*arguments))
 
+    def find(self, key: Key, stream_id: str) -> Channel:
+        """A stream that a key may read.
+
+        Raises:
+            StreamNotFound: there is none, or another key's request has opened it.
+        """
+        channel = self.channels.get(stream_id)
+        if not channel.is_readable(key):
+            raise StreamNotFound(stream_id)
+        return channel
+
     def admit_stream(self, key: Key) -> None:
         """Raise `RequestRefused` if the key has as many streams as it may have, or the gateway drains."""
         if self.is_draining:
-            raise RequestRefused(_DRAINING)
+            raise RequestRefused(DRAINING)
         if key.streams is not None:
             self.limits.admit_stream(key, self.channels.running(key.id))
 
     def admit_reader(self) -> None:
         """Raise `RequestRefused` if there are as many readers as there may be, or no more are taken."""
         if self.is_ending:
-            raise RequestRefused(_DRAINING)
+            raise RequestRefused(DRAINING)
         if len(self.readers) >= self.options.max_readers:
             raise RequestRefused(_TOO_MANY_READERS)
 
@@ -210,4 +237,14 @@ class GatewayCore:
         if scope is not None:
             self.guard.check_scope(key, scope)
             self.limits.admit(key, self.ticker.loop.time())
+        if key.max_body is not None:
+            exchange.max_body = min(key.max_body, exchange.max_body)
         return key
+
+
+async def _until(condition: Callable[[], bool], timeout: float) -> None:
+    """Wait until a condition is true, at most for so many seconds."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + timeout
+    while not condition() and (left := until - loop.time()) > 0:
+        await asyncio.sleep(min(_LOOK, left))

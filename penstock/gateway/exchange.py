@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, TypeAlias
 from urllib.parse import parse_qsl
@@ -12,7 +11,7 @@ import msgspec
 from penstock.config.gateway import GatewayOptions
 from penstock.gateway.problems import Problem, RequestRefused
 
-__all__ = ["Exchange", "Headers", "Left"]
+__all__ = ["Exchange", "Headers", "Left", "depth_of"]
 
 Headers: TypeAlias = Iterable[tuple[str, str]]
 _LONGEST_QUERY: Final = 16_384
@@ -35,6 +34,7 @@ class Exchange:
             self.headers.setdefault(name.decode("latin-1").lower(), value.decode("latin-1"))
         self.query: dict[str, str] = {}
         self.extra_headers: list[tuple[str, str]] = []  # of every response
+        self.max_body = options.max_body
         self.has_started = False
         self.is_complete = False
         self._receive = receive
@@ -68,10 +68,10 @@ class Exchange:
         """Read the body.
 
         Raises:
-            RequestRefused: it is longer than ``limit`` (default: the option ``max_body``). The rest is not read.
+            RequestRefused: it is longer than ``limit`` (default: ``max_body``). The rest is not read.
             Left: the client has gone.
         """
-        most = self.options.max_body if limit is None else min(limit, self.options.max_body)
+        most = self.max_body if limit is None else min(limit, self.max_body)
         chunks: list[bytes] = []
         size = 0
         while True:
@@ -106,11 +106,10 @@ class Exchange:
             reason = str(error) if isinstance(error, msgspec.DecodeError) else "it is not UTF-8"
             raise RequestRefused.bad_request(f"The body is not JSON: {reason}.", code="invalid_json") from None
         except RecursionError:
-            value = None
-            depth = self.options.max_depth + 1
+            value = depth = None
         else:
-            depth = _depth(value, self.options.max_depth)
-        if depth > self.options.max_depth:
+            depth = depth_of(value, self.options.max_depth)
+        if depth is None:
             text = f"The body is nested more than {self.options.max_depth} levels deep."
             raise RequestRefused.bad_request(text, code="nested_too_deeply")
         if not isinstance(value, dict):
@@ -152,32 +151,20 @@ class Exchange:
         await self.end(b"" if empty or self.method == "HEAD" else data)
 
 
-def _depth(value: Any, limit: int) -> int:
-    """How deep a JSON value is nested, counted up to one more than ``limit``."""
-    level: list[Any] = [value]
+def depth_of(value: Any, limit: int) -> int | None:
+    """How deep a JSON value is nested; None: more than ``limit`` levels.
+
+    >>> depth_of([{"a": 1}], 5), depth_of([[[1]]], 2)
+    (2, None)
+    """
+    level: list[Any] = [value] if isinstance(value, (dict, list)) else []
     depth = 0
-    while level and depth <= limit:
+    while level:
         depth += 1
+        if depth > limit:
+            return None
         below: list[Any] = []
         for one in level:
-            if isinstance(one, dict):
-                below += one.values()
-            elif isinstance(one, list):
-                below += one
+            below += one.values() if isinstance(one, dict) else one
         level = [one for one in below if isinstance(one, (dict, list))]
-        if not level and not below:
-            break
     return depth
-
-
-async def first_of(*waits: Any) -> None:
-    """Wait until one of some coroutines is done; the others are cancelled. Errors of the first one are raised."""
-    tasks = [asyncio.ensure_future(wait) for wait in waits]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

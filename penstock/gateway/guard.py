@@ -60,7 +60,7 @@ class Guard:
 
     # --- what comes from browsers --------------------------------------------------------------------------------
 
-    def check_origin(self, exchange: Exchange) -> None:
+    def check_origin(self, exchange: Exchange, *, is_socket: bool = False) -> None:
         """Check the host name, and the origin of a request that changes something.
 
         Raises:
@@ -75,7 +75,8 @@ class Guard:
             )
             raise RequestRefused(_forbidden(421, "host_not_allowed", text))
         origin = exchange.headers.get("origin")
-        if origin is not None and exchange.method not in _READING and not self.is_allowed(origin, exchange.headers):
+        changes = is_socket or exchange.method not in _READING
+        if origin is not None and changes and not self.is_allowed(origin, exchange.headers):
             text = "Pages of this origin may not use the gateway. Name it in gateway.cors."
             raise RequestRefused(_forbidden(403, "origin_not_allowed", text))
 

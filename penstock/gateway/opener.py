@@ -12,11 +12,11 @@ from penstock.gateway.call import HttpCall
 from penstock.gateway.channels import Channel
 from penstock.gateway.problems import RequestRefused
 from penstock.gateway.requests.asked import Asked
-from penstock.gateway.requests.native import SERVERS_OWN, check_changes
+from penstock.gateway.requests.native import SERVERS_OWN, check_changes, parse
 from penstock.stream import Stream
 from penstock.system import System
 
-__all__ = ["open_asked", "open_empty", "orphan_policy"]
+__all__ = ["created", "open_asked", "open_empty", "open_native", "orphan_policy", "path_of"]
 
 _OWN: Final = frozenset({"timeout", "max_retries", "extra_headers", "extra_query", "extra_body"})
 """Parameters that mean something to Penstock. In a client's body they are the model's."""
@@ -34,6 +34,31 @@ async def open_asked(call: HttpCall, asked: Asked, request: Mapping[str, Any]) -
     stream = await gateway.in_thread(_open, gateway.system, asked, on_orphan, call.trace.headers)
     channel = Channel(stream, owner=call.key.id, protocol=call.protocol.name, request=request, model=asked.model)
     return gateway.channels.add(channel)
+
+
+async def open_native(call: HttpCall, body: Mapping[str, Any]) -> Channel:
+    """Open the stream that a request of the native protocol asks for.
+
+    Raises:
+        PenstockError: the request is malformed, or the stream cannot be opened.
+    """
+    asked = parse(body, call.gateway.system.settings.model())
+    channel = await (open_asked(call, asked, body) if asked.model else open_empty(call, asked, body))
+    channel.linger_unread()
+    return channel
+
+
+def path_of(call: HttpCall, channel: Channel) -> str:
+    """The path of a stream's resource."""
+    return f"{call.exchange.scope.get('root_path', '')}/v1/streams/{channel.stream_id}"
+
+
+def created(call: HttpCall, channel: Channel) -> dict[str, Any]:
+    """What a request that has opened a stream gets."""
+    path = path_of(call, channel)
+    names = ("events", "pause", "resume", "cancel", "flush", "tokens", "options", "tickets")
+    links = {"self": path, **{name: f"{path}/{name}" for name in names}}
+    return {"stream_id": channel.stream_id, "epoch": channel.epoch, "state": channel.stream.state, "links": links}
 
 
 async def open_empty(call: HttpCall, asked: Asked, request: Mapping[str, Any]) -> Channel:

@@ -10,6 +10,7 @@ import msgspec
 from penstock.gateway.problems import Problem
 from penstock.gateway.projections.frames import Projection, encode
 from penstock.gateway.projections.native import NativeProjection
+from penstock.gateway.projections.socket import SocketProjection
 
 __all__ = ["PROTOCOLS", "STREAM_HEADERS", "Protocol"]
 
@@ -58,4 +59,5 @@ def _openai_error(problem: Problem, request_id: str) -> bytes:
 
 PROTOCOLS: Final[dict[str, Protocol]] = {
     "native": Protocol(name="native", projection=NativeProjection, orphan="linger", error=_openai_error),
+    "socket": Protocol(name="socket", projection=SocketProjection, orphan="linger", error=_openai_error),
 }

@@ -58,6 +58,7 @@ class SseReader(Waiter):
         "_watch",
         "exchange",
         "has_left",
+        "is_abandoned",
         "last_sent",
         "must_end",
         "place",
@@ -72,6 +73,7 @@ class SseReader(Waiter):
         self.place = place
         self.sent = projector.shelf.size if place >= projector.shelf.end else 0
         self.has_left = False
+        self.is_abandoned = False
         self.must_end: Problem | None = None
         self.last_sent = self._loop.time()
         self._watch: asyncio.Task[None] | None = None
@@ -80,6 +82,10 @@ class SseReader(Waiter):
 
     # --- on the loop, by others ----------------------------------------------------------------------------------
 
+    @property
+    def is_reading(self) -> bool:
+        return True
+
     def cut(self, problem: Problem) -> None:
         """End the connection after the frames that there are, with a last one that says why."""
         self.must_end = problem
@@ -87,6 +93,7 @@ class SseReader(Waiter):
 
     def abandon(self) -> None:
         """Cut the connection off where it is."""
+        self.is_abandoned = True
         if self._task is not None:
             self._task.cancel()
 

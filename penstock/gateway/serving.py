@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Mapping
 from typing import Final
@@ -116,6 +117,10 @@ async def _serve(
             raise RequestRefused(problem)
         about = [*STREAM_HEADERS, *call.protocol.headers, *headers, *call.timing(channel.stream_id)]
         await reader.run(about, prelude)
+    except asyncio.CancelledError:
+        if not reader.is_abandoned:
+            raise
+        raise Left from None  # by us: the client does not read
     finally:
         gateway.readers.discard(reader)
         await reader.close()

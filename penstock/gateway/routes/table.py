@@ -8,8 +8,9 @@ from typing import Any, Final, NamedTuple, TypeAlias
 from starlette.routing import Route as StarletteRoute
 
 from penstock.gateway.call import HttpCall
+from penstock.gateway.commands import COMMANDS
 from penstock.gateway.keys import Scope
-from penstock.gateway.routes import doctor, native, service
+from penstock.gateway.routes import agents, doctor, native, service
 
 __all__ = ["ROUTES", "Methods", "Route", "bound"]
 
@@ -30,6 +31,7 @@ Methods: TypeAlias = Mapping[str, Route]
 """The routes of one path."""
 
 _STREAM: Final = "/v1/streams/{stream_id}"
+_AGENT: Final = "/v1/agents/{agent_id}"
 
 ROUTES: Final = (
     Route("GET", "/live", "native", None, service.live),
@@ -42,13 +44,15 @@ ROUTES: Final = (
     Route("GET", _STREAM, "native", "read", native.show),
     Route("DELETE", _STREAM, "native", "write", native.delete),
     Route("GET", f"{_STREAM}/events", "native", None, native.events),
-    Route("PATCH", f"{_STREAM}/options", "native", "write", native.set_options),
     Route("POST", f"{_STREAM}/tickets", "native", "read", native.make_ticket),
-    Route("POST", f"{_STREAM}/tokens", "native", "write", native.push),
-    Route("POST", f"{_STREAM}/pause", "native", "write", native.pause),
-    Route("POST", f"{_STREAM}/resume", "native", "write", native.resume),
-    Route("POST", f"{_STREAM}/cancel", "native", "write", native.cancel),
-    Route("POST", f"{_STREAM}/flush", "native", "write", native.flush),
+    Route("PATCH", f"{_STREAM}/options", "native", "write", native.command),
+    *(Route("POST", f"{_STREAM}/{name}", "native", "write", native.command) for name in COMMANDS if name != "options"),
+    Route("GET", "/v1/agents", "native", "read", agents.list_agents),
+    Route("POST", "/v1/agents", "native", "write", agents.create),
+    Route("GET", _AGENT, "native", "read", agents.show),
+    Route("DELETE", _AGENT, "native", "write", agents.delete),
+    Route("POST", f"{_AGENT}/messages", "native", "write", agents.send),
+    Route("POST", f"{_AGENT}/approvals/{{call_id}}", "native", "write", agents.decide),
 )
 
 
