@@ -16,7 +16,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --maxprocesses 8 --dist
 QUICK := tests/unit $(addprefix tests/conformance/test_,$(addsuffix .py,stream statem supervisor links handler integration)) \
 	$(addprefix --deselect tests/unit/test_,$(addsuffix .py,benchmarks_run seeds))
 
-.PHONY: run quick check lint types workflows test simulate soak mutants bench format docs diagrams clean help
+.PHONY: run quick check lint types workflows test simulate soak mutants bench format docs diagrams nginx clean help
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -84,6 +84,9 @@ format: $(VENV)/.dev  ## fix what ruff can fix, and format the code
 bench: $(VENV)/.dev  ## measure side by side with comparable libraries, and write benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks --write
 
+nginx: $(VENV)/.dev  ## unpack Debian's nginx into .judges/, for the tests behind a proxy; they are skipped without it
+	$(BIN)/python -m tests.integration.gateway.nginx
+
 docs: $(VENV)/.docs  ## the documentation, into site/
 	$(BIN)/mkdocs build --strict
 
@@ -91,4 +94,4 @@ diagrams: $(VENV)/.dev  ## draw the diagrams of the documentation from the state
 	$(BIN)/python -m tests.diagrams
 
 clean:  ## remove the virtual environments and everything else that was made here
-	rm -rf .venv .venv-3.* site build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-3.* .judges site build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

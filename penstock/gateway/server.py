@@ -173,14 +173,21 @@ class GatewayServer(uvicorn.Server):
             if self._ending is not None:
                 self._ending.cancel()
             await self.gateway.close()
-            for listener in self._listeners:
-                listener.close()
+            for each in (*getattr(self, "servers", ()), *self._listeners):
+                each.close()
+            await asyncio.sleep(0)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         get_logger().info("serving", url=self.url)
         if self._ready is not None:
             self._ready(self)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        for connection in list(self.server_state.connections):  # of clients that do not take what was written to them
+            connection.transport.abort()
+        await asyncio.sleep(0)
 
     # --- the end -------------------------------------------------------------------------------------------------
 
