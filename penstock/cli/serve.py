@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -10,12 +11,13 @@ from typing import TYPE_CHECKING, Any, Final
 from penstock.cli.chat import bypass_proxies
 from penstock.cli.failures import CommandLineError, check_known, explain
 from penstock.cli.loading import load_settings, named_after
-from penstock.cli.terminal import say, write_error
+from penstock.cli.terminal import Output, say, write_error
 from penstock.config.durations import parse_duration
-from penstock.config.logs import get_logger
+from penstock.config.logs import configure_logging, get_logger
 from penstock.config.providers import known_provider_names
 from penstock.config.settings import DefaultProviderOptions, Settings
 from penstock.errors import OptionError
+from penstock.ports import ChatCall
 from penstock.system import System
 
 if TYPE_CHECKING:
@@ -62,6 +64,7 @@ class Serve:
         overrides = self._overrides()
         settings = self._with_provider(load_settings(self.config, overrides, _OPTIONS))
         serve = _import_server()
+        configure_logging(settings.log.level, settings.log.format, others=("uvicorn", "asyncio"))
         with System(settings) as system:
             try:
                 code: int = serve(system, self.host, self.port, ready=self._announce)
@@ -117,7 +120,7 @@ class Serve:
         return settings.log.format == "json"
 
     def _announce(self, server: GatewayServer) -> None:
-        print(server.url, flush=True)  # noqa: T201
+        Output().write(f"{server.url}\n")
         system = server.gateway.system
         missing = _missing(system)
         if self._is_for_programs(system.settings):
@@ -130,20 +133,23 @@ class Serve:
 
 
 def _import_server() -> Any:
-    try:
-        from penstock.gateway.server import serve
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in _EXTRA:
-            raise
-        text = f"{error.name} is not installed; penstock serve needs an extra: pip install 'penstock[server]'"
-        raise CommandLineError(text) from None
+    for name in _EXTRA:
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            text = f"{name} is not installed; penstock serve needs an extra: pip install 'penstock[server]'"
+            raise CommandLineError(text) from None
+    from penstock.gateway.server import serve
+
     return serve
 
 
 def _missing(system: System) -> str | None:
     """Why the default provider cannot be asked, such as a missing key; None if it can."""
+    model = system.settings.model() or "any"
     try:
-        system._catalogue.find(None, system.settings.model() or "any")
+        choice = system._catalogue.find(None, model)
+        choice.provider.request(ChatCall(model=model, input=[{"role": "user", "content": "Hello"}]))
     except OptionError as error:
         return explain(error)
     return None
