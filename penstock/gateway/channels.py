@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from penstock.actors.stream.cursor import Cursor
 from penstock.actors.stream.hub import Subscription
+from penstock.actors.stream.record import StreamRecord
 from penstock.actors.stream.table import StreamTable
 from penstock.agent import Agent
 from penstock.config.gateway import GatewayOptions
@@ -20,7 +22,7 @@ from penstock.gateway.protocols import Protocol
 from penstock.gateway.ticker import Ticker
 from penstock.stream import Stream
 
-__all__ = ["Channel", "Channels"]
+__all__ = ["Channel", "Channels", "epoch_of"]
 
 
 class Channel:
@@ -49,7 +51,7 @@ class Channel:
         self.protocol = protocol
         self.request = request or {}
         self.model = model
-        self.epoch = secrets.token_hex(4)
+        self.epoch = epoch_of(self.record)
         self.agent: Agent | None = None  # that answers by this stream
         self.is_counted = False  # its use of tokens
         self._projectors: dict[tuple[Any, ...], Projector] = {}
@@ -107,6 +109,16 @@ class _Placeholder(Subscription):
 
     def wake(self) -> None:
         pass
+
+
+def epoch_of(record: StreamRecord) -> str:
+    """The epoch of a stream's log: another one for each log, also if streams have the same id."""
+    seed = f"{_PROCESS} {record.stream_id} {record.serial} {record.created_at!r}"
+    return hashlib.sha256(seed.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+
+
+_PROCESS: Final = secrets.token_hex(8)
+"""Distinguishes the logs of this process from those of one before it with the same clock and ids."""
 
 
 class Channels:

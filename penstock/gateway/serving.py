@@ -3,53 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Mapping
-from typing import Final
-
-import msgspec
 
 from penstock.errors import StreamCancelledError
-from penstock.events import StreamCancelled, StreamCompleted, StreamFailed, StreamSnapshot
+from penstock.events import StreamCancelled, StreamCompleted, StreamFailed
 from penstock.gateway.call import HttpCall
 from penstock.gateway.channels import Channel
 from penstock.gateway.exchange import Left
 from penstock.gateway.problems import Problem, RequestRefused, problem_of
-from penstock.gateway.projections.frames import Frame, encode, sse
 from penstock.gateway.projector import Projector
 from penstock.gateway.protocols import STREAM_HEADERS
 from penstock.gateway.reader import SseReader
+from penstock.gateway.resume import ResumePoint, start_of
 
-__all__ = ["ResumePoint", "serve_events", "serve_new", "wait_for_end"]
-
-_CURSOR: Final = re.compile(r"(?:([0-9a-f]{8})-)?([0-9]{1,18})")
-
-
-class ResumePoint(msgspec.Struct, frozen=True):
-    """Where a reader goes on. ``seq`` None: with what comes from now on. ``epoch`` "" if it does not say."""
-
-    seq: int | None = 0
-    epoch: str = ""
-    is_strict: bool = False
-
-    @classmethod
-    def of(cls, headers: Mapping[str, str], query: Mapping[str, str]) -> ResumePoint:
-        """Read ``Last-Event-ID``, else ``after``: ``latest``, a number, or an epoch and a number.
-
-        Raises:
-            RequestRefused: it is none of these.
-        """
-        text = headers.get("last-event-id") or query.get("after", "0")
-        is_strict = query.get("strict", "0") not in ("", "0", "false")
-        if text == "latest":
-            return cls(None, "", is_strict)
-        found = _CURSOR.fullmatch(text.strip())
-        if found is None:
-            raise RequestRefused.bad_request("after must be a number, an id of an event, or latest.", "after")
-        return cls(int(found[2]), found[1] or "", is_strict)
+__all__ = ["early_problem", "serve_events", "serve_new", "wait_for_end"]
 
 
-async def serve_events(call: HttpCall, channel: Channel, cursor: ResumePoint, variant: Mapping[str, str]) -> None:
+async def serve_events(call: HttpCall, channel: Channel, point: ResumePoint, variant: Mapping[str, str]) -> None:
     """Serve a stream from a cursor on, in the protocol of the call.
 
     Raises:
@@ -59,26 +29,16 @@ async def serve_events(call: HttpCall, channel: Channel, cursor: ResumePoint, va
     exchange, gateway = call.exchange, call.gateway
     await exchange.body(0)
     projector = channel.projector(call.protocol, variant, gateway.ticker, gateway.options)
-    projector.pump()
-    projection = projector.shelf.projection
-    prelude = b""
-    headers: list[tuple[str, str]] = []
-    place = projector.shelf.end if cursor.seq is None else projector.shelf.after_seq(cursor.seq)
-    is_other = bool(cursor.epoch) and cursor.epoch != channel.epoch
-    if cursor.seq and not is_other and projector.is_over and place == projector.shelf.end:
+    start = start_of(point, projector, channel.epoch)
+    if start.is_at_end:
         await exchange.respond(204, b"")  # the only answer after which an EventSource does not connect again
         return
-    if projection.rejoin == "start" or is_other:
-        place = 0
-    elif projection.rejoin == "prelude" and cursor.seq != 0:
-        prelude, place = _shown(projection.prelude()), projector.shelf.end
-    if is_other or _is_gap(projector, cursor):
-        if cursor.is_strict:
+    headers: list[tuple[str, str]] = []
+    if start.is_gap:
+        if point.is_strict:
             raise RequestRefused(_gone(channel))
         headers.append(("x-penstock-gap", "1"))
-        if is_other and projection.name == "native":
-            prelude = sse(encode({"reason": "epoch", "epoch": channel.epoch}), event="gap")
-    await _serve(call, channel, projector, place, headers, prelude, hold=0.0)
+    await _serve(call, channel, projector, start.place, headers, start.prelude, hold=0.0)
 
 
 async def serve_new(call: HttpCall, channel: Channel, variant: Mapping[str, str]) -> None:
@@ -170,12 +130,6 @@ def terminal_problem(projector: Projector) -> Problem | None:
     return None
 
 
-def _is_gap(projector: Projector, cursor: ResumePoint) -> bool:
-    """Whether what follows the cursor is no longer known one by one: the first frame is a later snapshot."""
-    first = projector.first
-    return bool(cursor.seq) and isinstance(first, StreamSnapshot) and cursor.seq is not None and cursor.seq < first.seq
-
-
 def _gone(channel: Channel) -> Problem:
     return Problem(
         status=410,
@@ -183,7 +137,3 @@ def _gone(channel: Channel) -> Problem:
         code="gone",
         message=f"The events after this cursor are no longer kept. The first one is {channel.record.log.first_seq}.",
     )
-
-
-def _shown(frames: list[Frame]) -> bytes:
-    return b"".join([frame.data for frame in frames])

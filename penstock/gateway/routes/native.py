@@ -14,7 +14,8 @@ from penstock.gateway.opener import created, open_native, path_of
 from penstock.gateway.problems import RequestRefused
 from penstock.gateway.projections.frames import encode
 from penstock.gateway.protocols import PROTOCOLS
-from penstock.gateway.serving import ResumePoint, serve_events
+from penstock.gateway.resume import ResumePoint
+from penstock.gateway.serving import serve_events
 from penstock.inspection import stream_info
 
 __all__ = ["command", "create", "delete", "events", "list_streams", "make_ticket", "show"]

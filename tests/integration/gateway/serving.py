@@ -62,11 +62,11 @@ class Served:
 
 
 @contextmanager
-def served(system: penstock.System, gateway: Any = None, **options: Any) -> Iterator[Served]:
-    """Serve a gateway until the block ends."""
+def served(system: penstock.System, gateway: Any = None, *, lifespan: Any = "on", **options: Any) -> Iterator[Served]:
+    """Serve a gateway, or another ASGI app, until the block ends."""
     gateway = app(system, **options) if gateway is None else gateway
     listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(gateway, log_level="critical", lifespan="on", ws="websockets-sansio")
+    config = uvicorn.Config(gateway, log_level="critical", lifespan=lifespan, ws="websockets-sansio")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="gateway-server")
     thread.start()

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
+from websockets.typing import Subprotocol
 
 import penstock
 from penstock.adapters.loopback.script import Answer, Script, ScriptedCall
@@ -72,7 +73,7 @@ class Peer:
 
 @contextmanager
 def peer(server: Served, **more: Any) -> Iterator[Peer]:
-    with connect(f"{server.ws}/v1/ws", subprotocols=["penstock.v1"], max_size=None, **more) as connection:  # type: ignore[list-item]
+    with connect(f"{server.ws}/v1/ws", subprotocols=[Subprotocol("penstock.v1")], max_size=None, **more) as connection:
         yield Peer(connection)
 
 
@@ -140,7 +141,7 @@ def test_a_stream_without_credit_waits_and_does_not_hold_the_others(server: Serv
         one.until(lambda: len(one.of(slow)) >= 5)
         for _ in range(3):
             sid = start(one)
-            one.until(lambda sid=sid: one.is_over(sid))  # type: ignore[misc]
+            one.until(lambda sid=sid: one.is_over(sid))
         sent = sum(len(json.dumps(event)) for event in one.of(slow))
         assert sent < 100_000
         before = len(one.of(slow))
