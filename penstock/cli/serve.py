@@ -33,7 +33,7 @@ _OPTIONS: Final = {
     "log.format": "--log",
     "log.level": "--log-level",
 }
-_EXTRA: Final = ("starlette", "uvicorn", "websockets")
+_EXTRA: Final = ("starlette", "uvicorn", "httptools", "websockets")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

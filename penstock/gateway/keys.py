@@ -15,6 +15,7 @@ from typing import Final, Literal, TypeAlias, get_args
 
 import msgspec
 
+from penstock.config.logs import get_logger
 from penstock.errors import OptionError
 
 if sys.platform == "win32":
@@ -107,25 +108,35 @@ class KeyFile:
         self.path = Path(path)
         self._stamp: tuple[int, int, int] | None = None
         self._keys: tuple[Key, ...] = ()
+        self._fault: str | None = None
 
     def find(self, secret: str) -> Key | None:
         """The key that ``secret`` is, unless it was revoked. Takes the same time for every one that is none.
 
-        Raises:
-            OptionError: the file cannot be read.
+        While the file cannot be read, no key is valid; the log says so.
         """
-        self.refresh()
         digest = _hash(secret)
         found = None
-        for key in self._keys:
+        for key in self._present():
             if hmac.compare_digest(key.hash, digest) and key.revoked is None:
                 found = key
         return found
 
     def is_valid(self, key_id: str) -> bool:
         """Whether there is a key with that id that has not been revoked."""
-        self.refresh()
-        return any(key.id == key_id and key.revoked is None for key in self._keys)
+        return any(key.id == key_id and key.revoked is None for key in self._present())
+
+    def _present(self) -> tuple[Key, ...]:
+        fault = None
+        try:
+            self.refresh()
+        except OptionError as error:
+            fault = str(error)
+            self._keys, self._stamp = (), None
+            if fault != self._fault:
+                get_logger().error("keys_unreadable", reason=fault, effect="no key is valid")
+        self._fault = fault
+        return self._keys
 
     def refresh(self) -> None:
         """Read the file, if it has changed.

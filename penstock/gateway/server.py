@@ -21,6 +21,7 @@ from penstock.config.gateway import GatewayOptions
 from penstock.config.logs import get_logger
 from penstock.errors import OptionError
 from penstock.gateway.asgi import Gateway
+from penstock.gateway.connection import LimitedConnection
 from penstock.gateway.core import GatewayCore
 from penstock.gateway.guard import is_loopback
 from penstock.system import System
@@ -106,6 +107,7 @@ class GatewayServer(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 gateway,  # type: ignore[arg-type]
+                http=LimitedConnection,
                 lifespan="off",
                 log_config=None,
                 access_log=False,

@@ -282,7 +282,7 @@ def test_a_port_in_use_is_one_line_and_code_2(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("module", ["uvicorn", "starlette", "websockets"])
+@pytest.mark.parametrize("module", ["uvicorn", "starlette", "httptools", "websockets"])
 def test_without_the_extra_one_line_says_how_to_get_it(tmp_path: Path, module: str) -> None:
     (tmp_path / "sitecustomize.py").write_text(f"import sys\nsys.modules[{module!r}] = None\n")
     path = f"{tmp_path}:{environment(tmp_path)['PYTHONPATH']}"

@@ -18,6 +18,7 @@ import requests
 import penstock
 from penstock.config.settings import Settings
 from penstock.errors import OptionError
+from penstock.gateway import connection as connection_module
 from penstock.gateway.asgi import Gateway, app
 from penstock.gateway.problems import RequestRefused
 from penstock.gateway.server import GatewayServer, listen, serve
@@ -230,6 +231,54 @@ def test_a_stop_before_the_server_runs_ends_it_when_it_does(system: penstock.Sys
     made.thread.start()
     made.wait()
     server.stop()  # harmless
+
+
+# --- limits ------------------------------------------------------------------------------------------------------
+
+
+def answer_to(port: int, data: bytes) -> bytes:
+    """Everything that the server sends before it closes the connection."""
+    with socket.create_connection(("127.0.0.1", port), PATIENCE) as client:
+        with contextlib.suppress(ConnectionError):
+            client.sendall(data)
+        received = b""
+        with contextlib.suppress(ConnectionError):
+            while piece := client.recv(65_536):
+                received += piece
+        return received
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /live HTTP/1.1\r\nhost: localhost\r\nx: " + b"x" * 70_000,
+        b"GET /live HTTP/1.1\r\nhost: localhost\r\n" + b"x: y\r\n" * 12_000,
+        b"GET /" + b"x" * 70_000,
+    ],
+    ids=["one header", "many headers", "the path"],
+)
+def test_a_head_that_does_not_end_is_refused(system: penstock.System, head: bytes) -> None:
+    with running(system) as server:
+        assert answer_to(server.port, head).startswith(b"HTTP/1.1 431 ")
+        assert requests.get(f"{server.url}/live", timeout=PATIENCE).status_code == 200
+
+
+def test_a_head_that_takes_too_long_is_refused(system: penstock.System, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection_module, "_HEAD_TIME", 0.05)
+    with running(system) as server:
+        for head in (b"", b"GET /live HTTP/1.1\r\nhost: loc"):
+            assert answer_to(server.port, head).startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_large_body_and_a_second_request_are_no_part_of_the_head(
+    system: penstock.System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection_module, "_HEAD_TIME", 600.0)
+    with running(system) as server, requests.Session() as session:
+        for number in range(3):
+            body = {"stream_id": f"s{number}", "metadata": {"x": "y" * 200_000}}
+            assert session.post(f"{server.url}/v1/streams", json=body, timeout=PATIENCE).status_code in (201, 400)
+            assert session.get(f"{server.url}/live", timeout=PATIENCE).status_code == 200
 
 
 # --- signals -----------------------------------------------------------------------------------------------------

@@ -171,3 +171,22 @@ def test_a_lock_that_is_held_is_reported(file: Path, monkeypatch: pytest.MonkeyP
         KeyFile(file).changing(),
     ):
         pass
+
+
+def test_while_the_file_cannot_be_read_no_key_is_valid_and_the_log_says_so_once(
+    file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    secret, key = new_key("one")
+    KeyFile(file).write([key])
+    open_file = KeyFile(file)
+    assert open_file.find(secret) == key
+    content = file.read_bytes()
+    for change in (file.unlink, lambda: file.write_text("half a li")):
+        caplog.clear()
+        change()
+        for _ in range(3):
+            assert open_file.find(secret) is None
+            assert not open_file.is_valid(key.id)
+        assert [record.getMessage().partition(" ")[0] for record in caplog.records] == ["keys_unreadable"]
+    file.write_bytes(content)
+    assert open_file.find(secret) == key
