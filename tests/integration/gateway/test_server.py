@@ -320,8 +320,9 @@ def test_an_error_of_ready_ends_the_server(system: penstock.System) -> None:
 # --- sockets -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="these options are Linux's")
 def test_accepted_connections_notice_a_client_that_has_vanished() -> None:
+    if sys.platform != "linux":
+        pytest.skip("these options are Linux's")
     (listener,) = listen("127.0.0.1", 0)
     with listener, socket.create_connection(listener.getsockname()), listener.accept()[0] as accepted:
         assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 30_000
