@@ -69,6 +69,17 @@ class Channel:
         """How many connections read it."""
         return sum(projector.readers for projector in self._projectors.values())
 
+    def opening(self, protocol: Protocol, variant: Mapping[str, str]) -> Opening:
+        """What a projection of a protocol is told."""
+        return Opening(
+            stream_id=self.stream_id,
+            epoch=self.epoch,
+            created=int(self.record.created_at),
+            model=self.model,
+            request=self.request if protocol.name == self.protocol else {},
+            variant=dict(variant),
+        )
+
     def projector(
         self, protocol: Protocol, variant: Mapping[str, str], ticker: Ticker, options: GatewayOptions
     ) -> Projector:
@@ -76,16 +87,8 @@ class Channel:
         key = (protocol.name, *sorted(variant.items()))
         known = self._projectors.get(key)
         if known is None:
-            is_own = protocol.name == self.protocol
-            opening = Opening(
-                stream_id=self.stream_id,
-                epoch=self.epoch,
-                created=int(self.record.created_at),
-                model=self.model,
-                request=self.request if is_own else {},
-                variant=dict(variant),
-            )
-            known = Projector(self.record, protocol.projection(opening), ticker, options.retain_bytes)
+            projection = protocol.projection(self.opening(protocol, variant))
+            known = Projector(self.record, projection, ticker, options.retain_bytes)
             self._projectors[key] = known
         return known
 
@@ -157,6 +160,10 @@ class Channels:
             except StreamNotFound:
                 continue
         return found
+
+    def has(self, channel: Channel) -> bool:
+        """Whether the system still knows the channel's stream."""
+        return self._table.find(channel.stream_id) is channel.record
 
     def running(self, owner: str) -> int:
         """How many streams of a key run."""

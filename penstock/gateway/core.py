@@ -20,6 +20,7 @@ from penstock.gateway.keys import Key, Scope
 from penstock.gateway.limits import KeyLimits
 from penstock.gateway.probes import Probes
 from penstock.gateway.problems import Problem, RequestRefused
+from penstock.gateway.stored import StoredResponses
 from penstock.gateway.ticker import Ticker
 from penstock.system import System
 
@@ -81,6 +82,8 @@ class GatewayCore:
         self.limits = KeyLimits()
         self.readers: set[Served] = set()
         self.agents = HostedAgents()
+        self.responses = StoredResponses()
+        self.chats: dict[tuple[str, str], Channel] = {}  # the last stream of a chat or run, by key and id
         self.templates: dict[str, Mapping[str, Any]] = {}
         self.tools: dict[str, Any] = {}
         self.is_draining = False  # `/ready` says so, and no stream is opened
@@ -189,6 +192,10 @@ class GatewayCore:
                 reader.look(now)
             self.channels.sweep(self._note_use)
             self.agents.sweep(now)
+            self.responses.sweep(self.channels.has)
+            for name, channel in list(self.chats.items()):
+                if not self.channels.has(channel):
+                    del self.chats[name]
 
     def _note_use(self, owner: str, tokens: int) -> None:
         key = self.guard.key_of(owner)

@@ -7,16 +7,27 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from penstock.config.options import OnOrphan
+from penstock.config.providers import Dialect, find_known_provider
 from penstock.errors import OptionError
 from penstock.gateway.call import HttpCall
 from penstock.gateway.channels import Channel
+from penstock.gateway.core import GatewayCore
 from penstock.gateway.problems import RequestRefused
 from penstock.gateway.requests.asked import Asked
 from penstock.gateway.requests.native import SERVERS_OWN, check_changes, parse
 from penstock.stream import Stream
 from penstock.system import System
 
-__all__ = ["created", "open_asked", "open_empty", "open_native", "orphan_policy", "path_of"]
+__all__ = [
+    "created",
+    "dialect_of",
+    "open_asked",
+    "open_empty",
+    "open_native",
+    "orphan_policy",
+    "path_of",
+    "provider_in",
+]
 
 _OWN: Final = frozenset({"timeout", "max_retries", "extra_headers", "extra_query", "extra_body"})
 """Parameters that mean something to Penstock. In a client's body they are the model's."""
@@ -78,6 +89,25 @@ async def open_empty(call: HttpCall, asked: Asked, request: Mapping[str, Any]) -
 
     stream = await gateway.in_thread(run)
     return gateway.channels.add(Channel(stream, owner=call.key.id, protocol=call.protocol.name, request=request))
+
+
+def provider_in(body: Mapping[str, Any]) -> str | None:
+    """The provider that a body names in its object ``penstock``, if it is a text."""
+    own = body.get("penstock")
+    name = own.get("provider") if isinstance(own, Mapping) else None
+    return name if isinstance(name, str) and name else None
+
+
+def dialect_of(gateway: GatewayCore, provider: object, model: object) -> Dialect:
+    """The dialect of the provider that will be asked.
+
+    Raises:
+        OptionError: there is no such provider.
+    """
+    name = provider if isinstance(provider, str) and provider else None
+    found = gateway.system._catalogue.find(name, model if isinstance(model, str) and model else "-")
+    known = find_known_provider(found.provider.name)
+    return known.dialect if known is not None else "openai-chat"
 
 
 def orphan_policy(call: HttpCall, asked: OnOrphan | None) -> OnOrphan:

@@ -66,6 +66,16 @@ class RequestRefused(PenstockError):
         """A request whose body or parameters are wrong (400)."""
         return cls(Problem(status=400, type="invalid_request_error", code=code, message=message, param=param))
 
+    @classmethod
+    def unauthenticated(cls, message: str) -> RequestRefused:
+        """A request without a valid key (401)."""
+        return cls(Problem(status=401, type="authentication_error", code="invalid_api_key", message=message))
+
+    @classmethod
+    def not_found(cls, message: str, code: str = "not_found") -> RequestRefused:
+        """A request for what does not exist (404)."""
+        return cls(Problem(status=404, type="not_found_error", code=code, message=message))
+
 
 _PROBLEMS: tuple[tuple[type[PenstockError], int, str, str], ...] = (
     (ContextLengthExceeded, 400, "invalid_request_error", "context_length_exceeded"),

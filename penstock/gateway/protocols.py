@@ -8,8 +8,12 @@ from typing import Final, Literal
 import msgspec
 
 from penstock.gateway.problems import Problem
+from penstock.gateway.projections.anthropic import AnthropicProjection, anthropic_status
+from penstock.gateway.projections.anthropic import error_body as anthropic_error
+from penstock.gateway.projections.chat import ChatProjection, error_body
 from penstock.gateway.projections.frames import Projection, encode
 from penstock.gateway.projections.native import NativeProjection
+from penstock.gateway.projections.responses import ResponsesProjection
 from penstock.gateway.projections.socket import SocketProjection
 
 __all__ = ["PROTOCOLS", "STREAM_HEADERS", "Protocol"]
@@ -45,19 +49,19 @@ class Protocol(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _openai_error(problem: Problem, request_id: str) -> bytes:
-    return encode(
-        {
-            "error": {
-                "message": problem.message,
-                "type": problem.type,
-                "param": problem.param,
-                "code": problem.code,
-            }
-        }
-    )
+    return encode(error_body(problem))
 
 
 PROTOCOLS: Final[dict[str, Protocol]] = {
+    "openai": Protocol(name="openai", projection=ChatProjection, orphan="cancel", error=_openai_error),
+    "responses": Protocol(name="responses", projection=ResponsesProjection, orphan="cancel", error=_openai_error),
+    "anthropic": Protocol(
+        name="anthropic",
+        projection=AnthropicProjection,
+        orphan="cancel",
+        error=lambda problem, request_id: encode(anthropic_error(problem, request_id or None)),
+        status=anthropic_status,
+    ),
     "native": Protocol(name="native", projection=NativeProjection, orphan="linger", error=_openai_error),
     "socket": Protocol(name="socket", projection=SocketProjection, orphan="linger", error=_openai_error),
 }

@@ -16,7 +16,7 @@ from penstock.gateway.protocols import STREAM_HEADERS
 from penstock.gateway.reader import SseReader
 from penstock.gateway.resume import ResumePoint, start_of
 
-__all__ = ["early_problem", "serve_events", "serve_new", "wait_for_end"]
+__all__ = ["early_problem", "serve_events", "serve_from", "serve_new", "wait_for_end"]
 
 
 async def serve_events(call: HttpCall, channel: Channel, point: ResumePoint, variant: Mapping[str, str]) -> None:
@@ -39,6 +39,15 @@ async def serve_events(call: HttpCall, channel: Channel, point: ResumePoint, var
             raise RequestRefused(_gone(channel))
         headers.append(("x-penstock-gap", "1"))
     await _serve(call, channel, projector, start.place, headers, start.prelude, hold=0.0)
+
+
+async def serve_from(call: HttpCall, channel: Channel, projector: Projector, place: int) -> None:
+    """Serve a stream from a frame on.
+
+    Raises:
+        Left: the client has gone.
+    """
+    await _serve(call, channel, projector, place, [], b"", hold=0.0)
 
 
 async def serve_new(call: HttpCall, channel: Channel, variant: Mapping[str, str]) -> None:

@@ -69,21 +69,21 @@ class Shelf:
             frames = [*self._old_from(place), *frames]
         return frames[0].data if len(frames) == 1 else joined(frames, self.projection)
 
-    def read_some(self, place: int, limit: int) -> tuple[bytes, int, int]:
-        """Frames from a place on, of about ``limit`` bytes before they are joined, and the place and event after them.
+    def read_some(self, place: int, limit: int) -> tuple[bytes, int, Frame | None]:
+        """Frames from a place on, of about ``limit`` bytes before they are joined, the place after them, the last one.
 
         What is old comes at once, joined.
         """
         if place < self._base:
             frames = list(self._old_from(place))
-            return joined(frames, self.projection), self._base, frames[-1].seq if frames else 0
+            return joined(frames, self.projection), self._base, frames[-1] if frames else None
         first = place - self._base
         size, count = 0, first
         while count < len(self._frames) and size < limit:
             size += len(self._frames[count].data)
             count += 1
         frames = self._frames[first:count]
-        return joined(frames, self.projection), self._base + count, frames[-1].seq if frames else 0
+        return joined(frames, self.projection), self._base + count, frames[-1] if frames else None
 
     def after_seq(self, seq: int) -> int:
         """The place after all frames of events up to number ``seq``."""

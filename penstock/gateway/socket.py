@@ -282,9 +282,9 @@ class StreamSocket(Waiter):
         for stream_id, reading in list(self._readings.items()):
             shelf = reading.projector.shelf
             if reading.place < shelf.end and reading.credit > 0:
-                data, reading.place, seq = shelf.read_some(reading.place, _SHARE)
+                data, reading.place, last = shelf.read_some(reading.place, _SHARE)
                 reading.credit -= len(data)
-                reading.flight.append((seq, len(data)))
+                reading.flight.append((last.seq if last is not None else 0, len(data)))
                 made.append(data)
             if reading.projector.is_over and reading.place == shelf.end:
                 del self._readings[stream_id]

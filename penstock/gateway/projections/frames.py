@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Final, Literal, TypeAlias
 
 import msgspec
 
+from penstock.config.surrogates import mend_surrogates
 from penstock.events import Disconnected, Event, FrozenDict
 from penstock.gateway.problems import Problem
 
@@ -18,8 +19,19 @@ __all__ = ["DONE", "Frame", "Opening", "Projection", "Rejoin", "encode", "joined
 
 DONE: Final = b"data: [DONE]\n\n"
 
-encode = msgspec.json.Encoder(enc_hook=repr).encode
-"""Encode a value as JSON without spaces. Line breaks are escaped, so it can be the data of a server-sent event."""
+_encode: Final = msgspec.json.Encoder(enc_hook=repr).encode
+
+
+def encode(value: Any) -> bytes:
+    """Encode a value as JSON without spaces. Line breaks are escaped, so it can be the data of a server-sent event.
+
+    A lone surrogate, which UTF-8 cannot encode, becomes U+FFFD.
+    """
+    try:
+        return _encode(value)
+    except UnicodeEncodeError:
+        return _encode(mend_surrogates(msgspec.to_builtins(value, enc_hook=repr)))
+
 
 Rejoin: TypeAlias = Literal["after", "start", "prelude"]
 """How a reader that joins a running stream begins.
@@ -77,6 +89,9 @@ class Projection:
     heartbeat: ClassVar[bytes] = b": hb\n"
     """Sent while nothing happens. One line break: two would make an empty event of it for some clients."""
     rejoin: ClassVar[Rejoin] = "after"
+    is_over: bool = False
+    """Whether its frames have come to the protocol's end. The stream may go on: where a call waits for approval, the
+    answer of some protocols ends, and the request that answers gets the rest."""
 
     def __init__(self, opening: Opening) -> None:
         self.opening = opening
@@ -84,6 +99,10 @@ class Projection:
     def feed(self, event: Event) -> list[Frame]:
         """The frames that an event makes. A `StreamSnapshot` makes those of what it has besides the earlier events."""
         raise NotImplementedError
+
+    def caught_up(self) -> list[Frame]:
+        """The frames to add now that there is no further event; called each time when all events so far were fed."""
+        return []
 
     def delta(self, key: Any, text: str, seq: int, number: int) -> bytes:
         """The bytes of a piece of text, or of several joined ones."""

@@ -10,7 +10,7 @@ from starlette.routing import Route as StarletteRoute
 from penstock.gateway.call import HttpCall
 from penstock.gateway.commands import COMMANDS
 from penstock.gateway.keys import Scope
-from penstock.gateway.routes import agents, doctor, native, service
+from penstock.gateway.routes import agents, anthropic, doctor, native, openai, responses, service
 
 __all__ = ["ROUTES", "Methods", "Route", "bound"]
 
@@ -31,6 +31,7 @@ Methods: TypeAlias = Mapping[str, Route]
 """The routes of one path."""
 
 _STREAM: Final = "/v1/streams/{stream_id}"
+_RESPONSE: Final = "/v1/responses/{response_id}"
 _AGENT: Final = "/v1/agents/{agent_id}"
 
 ROUTES: Final = (
@@ -47,6 +48,13 @@ ROUTES: Final = (
     Route("POST", f"{_STREAM}/tickets", "native", "read", native.make_ticket),
     Route("PATCH", f"{_STREAM}/options", "native", "write", native.command),
     *(Route("POST", f"{_STREAM}/{name}", "native", "write", native.command) for name in COMMANDS if name != "options"),
+    Route("POST", "/v1/chat/completions", "openai", "write", openai.completions),
+    Route("POST", "/v1/responses", "responses", "write", responses.create),
+    Route("GET", _RESPONSE, "responses", "read", responses.show),
+    Route("DELETE", _RESPONSE, "responses", "write", responses.delete),
+    Route("POST", f"{_RESPONSE}/cancel", "responses", "write", responses.cancel),
+    Route("GET", f"{_RESPONSE}/input_items", "responses", "read", responses.input_items),
+    Route("POST", "/v1/messages", "anthropic", "write", anthropic.messages),
     Route("GET", "/v1/agents", "native", "read", agents.list_agents),
     Route("POST", "/v1/agents", "native", "write", agents.create),
     Route("GET", _AGENT, "native", "read", agents.show),

@@ -23,7 +23,7 @@ from penstock.testing import eventually
 
 __all__ = ["fetch", "nginx"]
 
-_CACHE = Path(penstock.__file__).parents[1] / ".judges" / "nginx"
+_CACHE = Path(os.environ.get("PENSTOCK_JUDGES") or Path(penstock.__file__).parents[1] / ".judges") / "nginx"
 _HINT = "no nginx on this machine; `make nginx` unpacks it from Debian's packages"
 _CONFIG = """
 daemon off; master_process off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/error.log;
@@ -90,27 +90,28 @@ def _libraries() -> str:
 
 
 def fetch() -> None:
-    """Download Debian's nginx and the libraries that are missing, and unpack them.
+    """Download Debian's nginx and the libraries that are missing, and unpack them, unless they are there.
 
     Raises:
         SystemExit: apt-get or dpkg is missing, or a package cannot be had.
     """
-    for tool in ("apt-get", "dpkg", "ldd"):
+    program = _CACHE / "usr" / "sbin" / "nginx"
+    for tool in ("apt-get", "apt-cache", "dpkg", "ldd"):
         if shutil.which(tool) is None:
             sys.exit(f"{tool} is missing: nginx can only be unpacked on Debian and its relatives")
-    _CACHE.mkdir(parents=True, exist_ok=True)
-    _unpack("nginx")
-    program = _CACHE / "usr" / "sbin" / "nginx"
+    if not program.exists():
+        _CACHE.mkdir(parents=True, exist_ok=True)
+        _unpack("nginx")
     if _missing(program):
         for package in _needed("nginx"):
             _unpack(package)
     if missing := _missing(program):
         sys.exit(f"nginx lacks {', '.join(missing)}")
-    print(program)
 
 
 def _unpack(package: str) -> None:
-    subprocess.run(["apt-get", "download", "--quiet", "--quiet", package], cwd=_CACHE, check=True)
+    if subprocess.run(["apt-get", "download", "--quiet", "--quiet", package], cwd=_CACHE, check=False).returncode:
+        sys.exit(f"the package {package} cannot be downloaded")
     for file in _CACHE.glob("*.deb"):
         subprocess.run(["dpkg", "-x", file, _CACHE], check=True)
         file.unlink()

@@ -1,0 +1,114 @@
+"""Responses of OpenAI's Responses API that can be had again, or continued, after their end."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from penstock.events import TerminalEvent, ToolResult
+from penstock.gateway.answers.responses import replayed
+from penstock.gateway.channels import Channel
+from penstock.gateway.projections.responses import ResponsesProjection
+from penstock.gateway.protocols import PROTOCOLS
+
+__all__ = ["StoredResponse", "StoredResponses", "response_of"]
+
+_MOST: Final = 10_000
+_LARGEST: Final = 256 * 1_048_576
+"""Bytes of all inputs and answers that are kept, as JSON."""
+
+
+class StoredResponse:
+    """A response. While its stream is known to the system, it is read from there.
+
+    Args:
+        channel: of its stream.
+        given: its whole input, with that of the responses it continues.
+        is_stored: whether it can be had again after its end.
+    """
+
+    __slots__ = ("channel", "given", "is_stored", "owner", "response", "results", "size", "terminal")
+
+    def __init__(self, channel: Channel, given: Any, *, is_stored: bool) -> None:
+        self.channel: Channel | None = channel
+        self.given = given
+        self.is_stored = is_stored
+        self.owner = channel.owner
+        self.terminal: TerminalEvent | None = None
+        self.results: tuple[ToolResult, ...] = ()
+        self.response: dict[str, Any] = {}
+        self.size = 0
+
+    def settle(self) -> None:
+        """Once the stream has ended, note what is needed of it."""
+        channel = self.channel
+        if self.terminal is not None or channel is None or channel.record.log.terminal is None:
+            return
+        self.terminal = channel.record.log.terminal
+        self.results = tuple(event for event in channel.record.log if isinstance(event, ToolResult))
+        self.response = response_of(channel)
+        self.size = len(msgspec.json.encode((self.given, self.response), enc_hook=repr))
+
+    @property
+    def now(self) -> dict[str, Any]:
+        """The response as it is now."""
+        self.settle()
+        return self.response if self.terminal is not None or self.channel is None else response_of(self.channel)
+
+
+class StoredResponses:
+    """All responses by id, the oldest first; bounded in number and bytes. Used on the gateway's loop."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[str, StoredResponse] = OrderedDict()
+        self._size = 0
+
+    def add(self, response_id: str, stored: StoredResponse) -> None:
+        """Enter a response that has begun."""
+        self.forget(response_id)
+        self._kept[response_id] = stored
+
+    def find(self, response_id: str, owner: str, *, is_admin: bool = False) -> StoredResponse | None:
+        """A response of a key; None: there is none."""
+        stored = self._kept.get(response_id)
+        return stored if stored is not None and (is_admin or stored.owner == owner) else None
+
+    def forget(self, response_id: str) -> bool:
+        """Remove a response; returns whether there was one."""
+        stored = self._kept.pop(response_id, None)
+        if stored is not None:
+            self._size -= stored.size
+        return stored is not None
+
+    def sweep(self, is_known: Callable[[Channel], bool]) -> None:
+        """Note the ends, let streams go that the system has forgotten, and forget the oldest if there are too many.
+
+        A response that is not stored goes with its stream.
+        """
+        for response_id, stored in list(self._kept.items()):
+            if stored.channel is None:
+                continue
+            before = stored.size
+            stored.settle()
+            self._size += stored.size - before
+            if not is_known(stored.channel):
+                stored.channel = None
+                if not stored.is_stored or stored.terminal is None:
+                    self.forget(response_id)
+        while len(self._kept) > _MOST or self._size > _LARGEST:
+            self.forget(next(iter(self._kept)))
+
+
+def response_of(channel: Channel) -> dict[str, Any]:
+    """The response of a stream as it is now, with the ids that are streamed."""
+    opening = channel.opening(PROTOCOLS["responses"], {})
+    if channel.record.log.first_seq == 1:
+        return replayed(channel.record.log, opening)
+    projection = ResponsesProjection(opening)
+    snapshot = channel.record.log.snapshot()
+    for event in ([snapshot] if snapshot is not None else []) + list(channel.record.log):
+        projection.feed(event)
+    return projection.response
