@@ -165,4 +165,6 @@ Try it in another terminal{key}. Ctrl-C ends it here:
   curl {url}/v1/streams{header} -d {shlex.quote(body)}
   curl -N {url}/v1/streams/hello/events{header}
 
+The base URL for clients of OpenAI is {url}/v1, for those of Anthropic {url}
+
 """

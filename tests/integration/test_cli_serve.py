@@ -123,13 +123,20 @@ def test_the_commands_that_it_prints_work(tmp_path: Path) -> None:
     with started(tmp_path, *SERVE) as process:
         url = read_until(process, b"\n").decode().strip()
         assert process.stderr is not None
-        lines = [line.decode() for line, _ in zip(process.stderr, range(5), strict=False)]
+        lines = [line.decode() for line, _ in zip(process.stderr, range(7), strict=False)]
         shown = [line.strip() for line in lines if line.strip().startswith("curl ")]
         assert all(url in line for line in shown)
         opened = subprocess.run(shown[0], shell=True, capture_output=True, timeout=LIMIT, check=True).stdout
         assert json.loads(opened)["stream_id"] == "hello"
         read = subprocess.run(shown[1], shell=True, capture_output=True, timeout=LIMIT, check=True).stdout
-    assert events_of(read.decode())[-1][2]["text"] == "Hello"
+        assert events_of(read.decode())[-1][2]["text"] == "Hello"
+        found = re.search(r"clients of OpenAI is (\S+), for those of Anthropic (\S+)", "".join(lines))
+        assert found is not None
+        body = {"model": "echo", "max_tokens": 10, "messages": [{"role": "user", "content": "Hello"}]}
+        chat = requests.post(f"{found[1]}/chat/completions", json=body, timeout=LIMIT).json()
+        assert chat["choices"][0]["message"]["content"] == "Hello"
+        message = requests.post(f"{found[2]}/v1/messages", json=body, timeout=LIMIT).json()
+        assert message["content"][0]["text"] == "Hello"
 
 
 def test_without_a_standard_output_that_tells_the_base_url_it_does_not_serve(tmp_path: Path) -> None:
