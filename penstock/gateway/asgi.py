@@ -57,10 +57,12 @@ class Gateway(GatewayCore):
     async def _serve_socket(self, scope: Any, receive: Any, send: Any) -> None:
         """Run a WebSocket, if its origin and its key allow it."""
         exchange = Exchange({"method": "GET", **scope}, receive, send, self.options)
-        call = HttpCall(self, exchange, PROTOCOLS["socket"], ANONYMOUS, "", Trace("", ""), self.ticker.loop.time())
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        protocol = PROTOCOLS["responses" if path == "/v1/responses" else "socket"]
+        call = HttpCall(self, exchange, protocol, ANONYMOUS, "", Trace("", ""), self.ticker.loop.time())
         call.request_id = self.guard.request_id(exchange.headers) or f"req_{secrets.token_hex(12)}"
         call.trace = read_trace(exchange.headers, secrets.token_hex(16), secrets.token_hex(8))
-        run = SOCKETS.get(scope["path"].removeprefix(scope.get("root_path", "")))
+        run = SOCKETS.get(path)
         try:
             exchange.check()
             self.guard.check_origin(exchange, is_socket=True)

@@ -53,6 +53,8 @@ class Channel:
         self.model = model
         self.epoch = epoch_of(self.record)
         self.agent: Agent | None = None  # that answers by this stream
+        self.deny: Callable[[str], None] | None = None  # denies a call that nobody can be asked about
+        self.on_orphan = self.record.on_orphan  # as it was opened
         self.is_counted = False  # its use of tokens
         self._projectors: dict[tuple[Any, ...], Projector] = {}
 
@@ -89,8 +91,15 @@ class Channel:
         if known is None:
             projection = protocol.projection(self.opening(protocol, variant))
             known = Projector(self.record, projection, ticker, options.retain_bytes)
+            known.deny = self.deny
+            known.pump()
             self._projectors[key] = known
         return known
+
+    def asked_until(self, protocol: Protocol) -> int:
+        """The last event that readers of a protocol got when its answer ended to ask the user."""
+        found = [one.seq for key, one in self._projectors.items() if key[0] == protocol.name and one.is_over]
+        return max(found, default=0)
 
     def linger_unread(self) -> None:
         """Let ``on_orphan`` apply already before the first reader, if it is a time to linger."""

@@ -209,6 +209,11 @@ class GatewayCore:
         assert self._threads is not None
         return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: function(*arguments))
 
+    def later(self, function: Callable[..., object], *arguments: Any) -> None:
+        """Call a function in one of the gateway's threads, and do not wait for it."""
+        assert self._threads is not None
+        self._threads.submit(function, *arguments)
+
     def find(self, key: Key, stream_id: str) -> Channel:
         """A stream that a key may read.
 

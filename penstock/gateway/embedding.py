@@ -90,7 +90,9 @@ class Embedded:
 
     def projector(self, ticker: Ticker) -> Projector:
         """A projector of its own: the host's routes share none."""
-        return Projector(self.record, self.new_projection(), ticker, self.options.retain_bytes)
+        projector = Projector(self.record, self.new_projection(), ticker, self.options.retain_bytes)
+        projector.pump()
+        return projector
 
     def start(self, projector: Projector, headers: Mapping[str, str], query: Mapping[str, str]) -> Beginning:
         """Where the reader begins, by ``after`` or else by the request; see `start_of`.

@@ -15,6 +15,7 @@ from penstock.gateway.core import GatewayCore
 from penstock.gateway.problems import RequestRefused
 from penstock.gateway.requests.asked import Asked
 from penstock.gateway.requests.native import SERVERS_OWN, check_changes, parse
+from penstock.gateway.turns import open_turn
 from penstock.stream import Stream
 from penstock.system import System
 
@@ -42,6 +43,8 @@ async def open_asked(call: HttpCall, asked: Asked, request: Mapping[str, Any]) -
     gateway = call.gateway
     gateway.admit_stream(call.key)
     on_orphan = orphan_policy(call, asked.on_orphan)
+    if asked.model in gateway.templates:
+        return await open_turn(call, asked, request, on_orphan)
     stream = await gateway.in_thread(_open, gateway.system, asked, on_orphan, call.trace.headers)
     channel = Channel(stream, owner=call.key.id, protocol=call.protocol.name, request=request, model=asked.model)
     return gateway.channels.add(channel)

@@ -10,7 +10,15 @@ from penstock.actors.stream.hub import Subscription
 from penstock.actors.stream.record import StreamRecord
 from penstock.config.logs import get_logger
 from penstock.errors import describe_reason
-from penstock.events import Event, StreamCancelled, StreamCompleted, StreamFailed, StreamStarted, TerminalEvent
+from penstock.events import (
+    Event,
+    StreamCancelled,
+    StreamCompleted,
+    StreamFailed,
+    StreamStarted,
+    TerminalEvent,
+    ToolApprovalRequested,
+)
 from penstock.gateway.projections.frames import Projection
 from penstock.gateway.shelf import Shelf
 from penstock.gateway.ticker import Ticker
@@ -28,7 +36,7 @@ class Projector(Subscription):
     are called on the gateway's loop.
     """
 
-    __slots__ = ("_ticker", "_wakers", "error", "first", "record", "shelf", "terminal")
+    __slots__ = ("_ticker", "_wakers", "deny", "error", "first", "record", "shelf", "terminal")
 
     def __init__(self, record: StreamRecord, projection: Projection, ticker: Ticker, retain_bytes: int) -> None:
         super().__init__(record.hub, Cursor(record.log, 0, "coalesce", _UNMERGED), None)
@@ -38,9 +46,9 @@ class Projector(Subscription):
         self.first: Event | None = None  # the first event that is no `StreamStarted`
         self.terminal: TerminalEvent | None = None
         self.error: BaseException | None = None  # of the projection: a fault of ours
+        self.deny: Callable[[str], None] | None = None  # called with each call that waits for approval
         self._ticker = ticker
         self._wakers: dict[int, Callable[[], None]] = {}
-        self.pump()
 
     @property
     def readers(self) -> int:
@@ -50,7 +58,7 @@ class Projector(Subscription):
     @property
     def is_over(self) -> bool:
         """Whether no more frames will come."""
-        return self.terminal is not None or self.error is not None
+        return self.terminal is not None or self.error is not None or self.shelf.projection.is_over
 
     def attach(self, reader: object, wake: Callable[[], None]) -> None:
         """Add a reader. ``wake`` is called on the loop when there are new frames."""
@@ -79,9 +87,15 @@ class Projector(Subscription):
                 if self.first is None and type(event) is not StreamStarted:
                     self.first = event
                 shelf.add(shelf.projection.feed(event))
+                if type(event) is ToolApprovalRequested and self.deny is not None:
+                    self.deny(event.call.id)
                 if isinstance(event, (StreamCompleted, StreamFailed, StreamCancelled)):
                     self.terminal = event
                     break
+            if self.terminal is None:
+                shelf.add(shelf.projection.caught_up())
+                if shelf.projection.is_over:  # it waits for the next request, which no reader may be needed to await
+                    self.record.on_orphan = "continue"
         except Exception as error:
             self.error = error
             get_logger(stream_id=self.record.stream_id).error(

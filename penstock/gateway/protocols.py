@@ -8,6 +8,8 @@ from typing import Final, Literal
 import msgspec
 
 from penstock.gateway.problems import Problem
+from penstock.gateway.projections.agui import AguiProjection
+from penstock.gateway.projections.agui import error_body as agui_error
 from penstock.gateway.projections.anthropic import AnthropicProjection, anthropic_status
 from penstock.gateway.projections.anthropic import error_body as anthropic_error
 from penstock.gateway.projections.chat import ChatProjection, error_body
@@ -15,6 +17,7 @@ from penstock.gateway.projections.frames import Projection, encode
 from penstock.gateway.projections.native import NativeProjection
 from penstock.gateway.projections.responses import ResponsesProjection
 from penstock.gateway.projections.socket import SocketProjection
+from penstock.gateway.projections.ui import UiProjection, error_text
 
 __all__ = ["PROTOCOLS", "STREAM_HEADERS", "Protocol"]
 
@@ -61,6 +64,20 @@ PROTOCOLS: Final[dict[str, Protocol]] = {
         orphan="cancel",
         error=lambda problem, request_id: encode(anthropic_error(problem, request_id or None)),
         status=anthropic_status,
+    ),
+    "ui": Protocol(
+        name="ui",
+        projection=UiProjection,
+        orphan="linger",
+        error=lambda problem, request_id: error_text(problem).encode(),
+        error_kind="text/plain; charset=utf-8",
+        headers=(("x-vercel-ai-ui-message-stream", "v1"),),
+    ),
+    "agui": Protocol(
+        name="agui",
+        projection=AguiProjection,
+        orphan="linger",
+        error=lambda problem, request_id: encode(agui_error(problem)),
     ),
     "native": Protocol(name="native", projection=NativeProjection, orphan="linger", error=_openai_error),
     "socket": Protocol(name="socket", projection=SocketProjection, orphan="linger", error=_openai_error),

@@ -27,7 +27,7 @@ _MOST_KEPT: Final = 64
 _DRAINING: Final = 1001
 
 
-class _Lane:
+class _LaneReading:
     __slots__ = ("channel", "place", "projector")
 
     def __init__(self, channel: Channel, projector: Projector) -> None:
@@ -46,7 +46,7 @@ class ResponsesConnection(Waiter):
         self._receive = receive
         self._send_message = send
         self._book = LaneBook()
-        self._lanes: dict[str | None, _Lane] = {}
+        self._lanes: dict[str | None, _LaneReading] = {}
         self._own: dict[str, StoredResponse] = {}
         self._outgoing: deque[bytes] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -130,7 +130,7 @@ class ResponsesConnection(Waiter):
             del self._own[next(iter(self._own))]
         projector = channel.projector(PROTOCOLS["responses"], {}, self.gateway.ticker, self.gateway.options)
         self._book.began(start.lane, channel.stream_id)
-        self._lanes[start.lane] = _Lane(channel, projector)
+        self._lanes[start.lane] = _LaneReading(channel, projector)
         projector.attach(self, self.wake)
         self.wake()
 

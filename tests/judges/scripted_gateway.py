@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import parse_qsl, urlsplit
 
-from penstock.gateway.problems import Problem, Refused
+from penstock.gateway.problems import Problem, RequestRefused
 from penstock.gateway.projections.agui import AguiProjection, error_body
 from penstock.gateway.projections.frames import Frame, Opening, Projection, joined
 from penstock.gateway.projections.ui import UiProjection, error_text, read_variant
@@ -89,7 +89,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             decisions = module.approvals(body)
             asked = module.parse(body, "anthropic")
-        except Refused as error:
+        except RequestRefused as error:
             return self._refuse(path, error.problem)
         self.served.asked.append(asked)
         self.served.approvals += decisions

@@ -33,7 +33,7 @@ from penstock.events import (
     ToolResult,
     to_dict,
 )
-from penstock.gateway.problems import Problem, Refused, problem_of
+from penstock.gateway.problems import Problem, RequestRefused, problem_of
 from penstock.gateway.projections.catching_up import Emitted
 from penstock.gateway.projections.counts import token_counts
 from penstock.gateway.projections.frames import DONE, Frame, Opening, Projection, Rejoin, encode
@@ -68,6 +68,9 @@ def read_variant(header: str, query: Mapping[str, str]) -> dict[str, str]:
 
     The client cuts a query off where it appends ``/<id>/stream``.
 
+    Raises:
+        RequestRefused: there is no such version.
+
     >>> read_variant("7; dynamic=1", {"raw": "1", "after": "0"})
     {'v': '7', 'dynamic': '1', 'raw': '1'}
     """
@@ -76,6 +79,8 @@ def read_variant(header: str, query: Mapping[str, str]) -> dict[str, str]:
         name, equals, value = piece.strip().partition("=")
         found.update({name: value} if equals else {"v": name} if name else {})
     found.update(query)
+    if found.get("v", "6") not in _VERSIONS:
+        raise RequestRefused.bad_request(f"v: there are {', '.join(_VERSIONS)}.", "v")
     return {name: value for name, value in found.items() if name in ("v", "dynamic", "raw", "reset", "approval")}
 
 
@@ -101,7 +106,7 @@ class UiProjection(Projection):
         variant = opening.variant
         version = variant.get("v", "6")
         if version not in _VERSIONS:
-            raise Refused.bad_request(f"v: there are {', '.join(_VERSIONS)}.", "v")
+            raise RequestRefused.bad_request(f"v: there are {', '.join(_VERSIONS)}.", "v")
         self._is_strict = version == "5.0"
         self._has_approvals = version in ("6", "7")
         self._can_reset = version == "7"

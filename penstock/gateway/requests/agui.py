@@ -8,7 +8,7 @@ from typing import Any, Final
 from penstock.actors.agent.history import NOT_RUN
 from penstock.adapters.providers.call_options import KNOWN_PARAMETERS
 from penstock.config.providers import Dialect
-from penstock.gateway.problems import Refused
+from penstock.gateway.problems import RequestRefused
 from penstock.gateway.requests.approvals import Approval
 from penstock.gateway.requests.asked import Asked
 from penstock.gateway.requests.media import data_url, file_part
@@ -33,18 +33,20 @@ def parse(body: Mapping[str, Any], dialect: Dialect = "openai-chat", default_mod
         default_model: if the body names none.
 
     Raises:
-        Refused: a field is malformed, the version of the protocol is another one, or there is no model.
+        RequestRefused: a field is malformed, the version of the protocol is another one, or there is no model.
     """
     _check_version(body)
     for name in ("threadId", "runId"):
         if text_field(body, name) is None:
-            raise Refused.bad_request(f"{name}: allowed: a text.", name)
+            raise RequestRefused.bad_request(f"{name}: allowed: a text.", name)
     given = body.get("forwardedProps")
     props: Mapping[str, Any] = given if isinstance(given, dict) else {}
     own = own_fields(props)
     model = text_field(props, "model", "forwardedProps.") or default_model
     if not model:
-        raise Refused.bad_request("forwardedProps.model is missing, and the server has no default.", "forwardedProps")
+        raise RequestRefused.bad_request(
+            "forwardedProps.model is missing, and the server has no default.", "forwardedProps"
+        )
     if isinstance(props.get("provider"), str) and props["provider"]:
         own.setdefault("provider", props["provider"])
     taken = {"model", "penstock", *(("provider",) if isinstance(props.get("provider"), str) else ())}
@@ -57,7 +59,7 @@ def parse(body: Mapping[str, Any], dialect: Dialect = "openai-chat", default_mod
         at = next((at for at, one in enumerate(messages) if one["role"] not in ("system", "developer")), len(messages))
         messages.insert(at, context)
     if not messages:
-        raise Refused.bad_request("messages: there is none with content.", "messages")
+        raise RequestRefused.bad_request("messages: there is none with content.", "messages")
     others = given if not isinstance(given, dict) else {k: v for k, v in props.items() if k not in {*fields, *taken}}
     return Asked(
         api="chat",
@@ -74,15 +76,15 @@ def approvals(body: Mapping[str, Any]) -> tuple[Approval, ...]:
     """The decisions in ``resume``. A resolved one is approved unless its payload is or says false.
 
     Raises:
-        Refused: ``resume`` is malformed.
+        RequestRefused: ``resume`` is malformed.
     """
     found = []
     for number, entry in enumerate(list_field(body, "resume")):
         path = f"resume[{number}]"
         if not isinstance(entry, dict) or not isinstance(entry.get("interruptId"), str):
-            raise Refused.bad_request(f"{path}.interruptId: allowed: a text.", f"{path}.interruptId")
+            raise RequestRefused.bad_request(f"{path}.interruptId: allowed: a text.", f"{path}.interruptId")
         if entry.get("status") not in ("resolved", "cancelled"):
-            raise Refused.bad_request(f"{path}.status: allowed: resolved, cancelled.", f"{path}.status")
+            raise RequestRefused.bad_request(f"{path}.status: allowed: resolved, cancelled.", f"{path}.status")
         payload = entry.get("payload")
         answer = payload if isinstance(payload, Mapping) else {"approved": payload}
         is_approved = entry["status"] == "resolved" and answer.get("approved") is not False
@@ -96,19 +98,19 @@ def _check_version(body: Mapping[str, Any]) -> None:
     version = text_field(body, "protocolVersion")
     if version is not None and version.partition(".")[0] != "1":
         text = "protocolVersion: this server speaks 1.0."
-        raise Refused.bad_request(text, "protocolVersion", code="protocol_version")
+        raise RequestRefused.bad_request(text, "protocolVersion", code="protocol_version")
 
 
 def _messages(body: Mapping[str, Any]) -> list[dict[str, Any]]:
     if body.get("messages") is None:
-        raise Refused.bad_request("messages: allowed: a list of messages.", "messages")
+        raise RequestRefused.bad_request("messages: allowed: a list of messages.", "messages")
     messages = list_field(body, "messages")
     for number, message in enumerate(messages):
         path = f"messages[{number}]"
         if not isinstance(message, dict):
-            raise Refused.bad_request(f"{path}: got {type_name(message)}, allowed: an object.", path)
+            raise RequestRefused.bad_request(f"{path}: got {type_name(message)}, allowed: an object.", path)
         if message.get("role") not in _ROLES:
-            raise Refused.bad_request(f"{path}.role: allowed: {', '.join(_ROLES)}.", f"{path}.role")
+            raise RequestRefused.bad_request(f"{path}.role: allowed: {', '.join(_ROLES)}.", f"{path}.role")
     return messages
 
 
@@ -126,7 +128,7 @@ def _metadata(body: Mapping[str, Any], props: object) -> dict[str, Any]:
 def _tool(tool: object, number: int) -> dict[str, Any]:
     path = f"tools[{number}]"
     if not isinstance(tool, dict) or text_field(tool, "name", f"{path}.") is None:
-        raise Refused.bad_request(f"{path}: allowed: an object with a name.", path)
+        raise RequestRefused.bad_request(f"{path}: allowed: an object with a name.", path)
     names = ("name", "description", "parameters")
     return {"type": "function", "function": {name: tool[name] for name in names if tool.get(name) is not None}}
 
@@ -137,7 +139,7 @@ def _context(body: Mapping[str, Any]) -> dict[str, Any] | None:
     for number, entry in enumerate(list_field(body, "context")):
         if not isinstance(entry, dict) or not isinstance(entry.get("value"), str):
             path = f"context[{number}]"
-            raise Refused.bad_request(f"{path}: allowed: an object with a description and a value.", path)
+            raise RequestRefused.bad_request(f"{path}: allowed: an object with a description and a value.", path)
         description = entry.get("description")
         lines.append(f"{description}: {entry['value']}" if description else entry["value"])
     return {"role": "system", "content": "\n".join(lines)} if lines else None
@@ -199,11 +201,11 @@ class _AguiMessages:
         """A call; None: the provider ran it itself."""
         function = call.get("function") if isinstance(call, dict) else None
         if not isinstance(call, dict) or not isinstance(call.get("id"), str) or not isinstance(function, dict):
-            raise Refused.bad_request(f"{path}: allowed: an object with an id and a function.", path)
+            raise RequestRefused.bad_request(f"{path}: allowed: an object with an id and a function.", path)
         name, arguments = function.get("name"), function.get("arguments")
         if not isinstance(name, str) or not isinstance(arguments, str):
             where = f"{path}.function"
-            raise Refused.bad_request(f"{where}: allowed: a name and arguments, both texts.", where)
+            raise RequestRefused.bad_request(f"{where}: allowed: a name and arguments, both texts.", where)
         metadata = call.get("metadata")
         metadata = metadata if isinstance(metadata, Mapping) else {}
         if metadata.get("server") is True:
@@ -236,7 +238,7 @@ class _AguiMessages:
         """Put a result after its call; one without a call, or a second one, is left out."""
         call_id = message.get("toolCallId")
         if not isinstance(call_id, str):
-            raise Refused.bad_request(f"{path}.toolCallId: allowed: a text.", f"{path}.toolCallId")
+            raise RequestRefused.bad_request(f"{path}.toolCallId: allowed: a text.", f"{path}.toolCallId")
         owners = [at for at, one in enumerate(self._made) if call_id in _call_ids(one)]
         at = owners[-1] + 1 if owners else 0
         while owners and at < len(self._made) and self._made[at]["role"] == "tool":
@@ -259,13 +261,13 @@ class _AguiMessages:
         if content is None or isinstance(content, str):
             return content or ""
         if not isinstance(content, list):
-            raise Refused.bad_request(f"{path}: got {type_name(content)}, allowed: a text or a list.", path)
+            raise RequestRefused.bad_request(f"{path}: got {type_name(content)}, allowed: a text or a list.", path)
         parts = [self._part(part, f"{path}[{at}]") for at, part in enumerate(content)]
         return [part for part in parts if part is not None]
 
     def _part(self, part: object, path: str) -> dict[str, Any] | None:
         if not isinstance(part, dict) or not isinstance(part.get("type"), str):
-            raise Refused.bad_request(f"{path}: allowed: an object with a type.", path)
+            raise RequestRefused.bad_request(f"{path}: allowed: an object with a type.", path)
         kind = part["type"]
         if kind == "text" and isinstance(part.get("text"), str):
             return {"type": "text", "text": part["text"]}
@@ -275,7 +277,7 @@ class _AguiMessages:
             return None
         value = source.get("value")
         if not isinstance(value, str) or not value:
-            raise Refused.bad_request(f"{path}.source.value: allowed: a text.", f"{path}.source.value")
+            raise RequestRefused.bad_request(f"{path}.source.value: allowed: a text.", f"{path}.source.value")
         if source.get("type") == "file":
             return {"type": "file", "file": {"file_id": value}}
         given = source.get("mimeType")

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from penstock.config.checks import check_on_orphan
 from penstock.errors import OptionError
-from penstock.gateway.problems import Refused
+from penstock.gateway.problems import RequestRefused
 
 __all__ = ["list_field", "model_parameters", "own_fields", "text_field", "type_name"]
 
@@ -30,13 +30,13 @@ def text_field(body: Mapping[str, Any], name: str, path: str = "") -> str | None
     """A field that is a text that is not empty, or absent.
 
     Raises:
-        Refused: it is something else.
+        RequestRefused: it is something else.
     """
     value = body.get(name)
     if value is None:
         return None
     if not isinstance(value, str) or not value:
-        raise Refused.bad_request(f"{path}{name}: got {type_name(value)}, allowed: a text.", f"{path}{name}")
+        raise RequestRefused.bad_request(f"{path}{name}: got {type_name(value)}, allowed: a text.", f"{path}{name}")
     return value
 
 
@@ -44,13 +44,13 @@ def list_field(body: Mapping[str, Any], name: str, path: str = "") -> list[Any]:
     """A field that is a list, or absent.
 
     Raises:
-        Refused: it is something else.
+        RequestRefused: it is something else.
     """
     value = body.get(name)
     if value is None:
         return []
     if not isinstance(value, list):
-        raise Refused.bad_request(f"{path}{name}: got {type_name(value)}, allowed: a list.", f"{path}{name}")
+        raise RequestRefused.bad_request(f"{path}{name}: got {type_name(value)}, allowed: a list.", f"{path}{name}")
     return value
 
 
@@ -58,17 +58,17 @@ def own_fields(body: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of ``body["penstock"]``, as fields of `Asked`.
 
     Raises:
-        Refused: one of them is unknown or malformed.
+        RequestRefused: one of them is unknown or malformed.
     """
     given = body.get("penstock")
     if given is None:
         return {}
     if not isinstance(given, dict):
-        raise Refused.bad_request(f"penstock: got {type_name(given)}, allowed: an object.", "penstock")
+        raise RequestRefused.bad_request(f"penstock: got {type_name(given)}, allowed: an object.", "penstock")
     unknown = sorted(given.keys() - set(_OWN))
     if unknown:
         path = f"penstock.{unknown[0]}"
-        raise Refused.bad_request(f"{path}: no such field, allowed: {', '.join(_OWN)}.", path)
+        raise RequestRefused.bad_request(f"{path}: no such field, allowed: {', '.join(_OWN)}.", path)
     made: dict[str, Any] = {}
     for name in ("provider", "stream_id"):
         if (text := text_field(given, name, "penstock.")) is not None:
@@ -77,18 +77,18 @@ def own_fields(body: Mapping[str, Any]) -> dict[str, Any]:
         value = given.get(name)
         if value is not None and not isinstance(value, dict):
             path = f"penstock.{name}"
-            raise Refused.bad_request(f"{path}: got {type_name(value)}, allowed: an object.", path)
+            raise RequestRefused.bad_request(f"{path}: got {type_name(value)}, allowed: an object.", path)
         if value:
             made[name] = value
     if (on_orphan := given.get("on_orphan")) is not None:
         try:
             check_on_orphan(on_orphan)
         except OptionError as error:
-            raise Refused.bad_request(f"penstock.{error}", "penstock.on_orphan") from None
+            raise RequestRefused.bad_request(f"penstock.{error}", "penstock.on_orphan") from None
         made["on_orphan"] = on_orphan
     approval = given.get("approval")
     if approval is not None and approval != "wait":
-        raise Refused.bad_request('penstock.approval: allowed: "wait".', "penstock.approval")
+        raise RequestRefused.bad_request('penstock.approval: allowed: "wait".', "penstock.approval")
     return made | ({"waits_for_approval": True} if approval else {})
 
 

@@ -9,7 +9,7 @@ import msgspec
 
 from penstock.actors.agent.history import NOT_RUN
 from penstock.config.providers import Dialect
-from penstock.gateway.problems import Refused
+from penstock.gateway.problems import RequestRefused
 from penstock.gateway.projections.ui import BLOCKS, RESET
 from penstock.gateway.requests.approvals import Approval
 from penstock.gateway.requests.asked import Asked
@@ -37,15 +37,15 @@ def parse(body: Mapping[str, Any], dialect: Dialect = "openai-chat", default_mod
         default_model: if the body names none.
 
     Raises:
-        Refused: a field is malformed, or there is no model.
+        RequestRefused: a field is malformed, or there is no model.
     """
     own = own_fields(body)
     model = text_field(body, "model") or default_model
     if not model:
-        raise Refused.bad_request("model is missing, and the server has no default.", "model")
+        raise RequestRefused.bad_request("model is missing, and the server has no default.", "model")
     trigger = body.get("trigger")
     if trigger is not None and trigger not in _TRIGGERS:
-        raise Refused.bad_request(f"trigger: allowed: {', '.join(_TRIGGERS)}.", "trigger")
+        raise RequestRefused.bad_request(f"trigger: allowed: {', '.join(_TRIGGERS)}.", "trigger")
     fields = {name: value for name, value in body.items() if name not in _OWN}
     if isinstance(body.get("provider"), str) and body["provider"]:
         own.setdefault("provider", fields.pop("provider"))
@@ -58,7 +58,7 @@ def parse(body: Mapping[str, Any], dialect: Dialect = "openai-chat", default_mod
     if system := text_field(body, "system"):
         messages.insert(0, {"role": "system", "content": system})
     if not messages:
-        raise Refused.bad_request("messages: there is none with content.", "messages")
+        raise RequestRefused.bad_request("messages: there is none with content.", "messages")
     return Asked(
         api="chat",
         model=model,
@@ -74,7 +74,7 @@ def approvals(body: Mapping[str, Any]) -> tuple[Approval, ...]:
     """The decisions that the body brings: those of the last message, for calls without a result.
 
     Raises:
-        Refused: ``messages`` is malformed.
+        RequestRefused: ``messages`` is malformed.
     """
     messages = _messages(body)
     found = []
@@ -93,20 +93,20 @@ def _messages(body: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The messages, each with a known role and a list of parts that are objects with a type."""
     checked = []
     if body.get("messages") is None:
-        raise Refused.bad_request("messages: allowed: a list of UI messages.", "messages")
+        raise RequestRefused.bad_request("messages: allowed: a list of UI messages.", "messages")
     for number, message in enumerate(list_field(body, "messages")):
         path = f"messages[{number}]"
         if not isinstance(message, dict):
-            raise Refused.bad_request(f"{path}: got {type_name(message)}, allowed: an object.", path)
+            raise RequestRefused.bad_request(f"{path}: got {type_name(message)}, allowed: an object.", path)
         if message.get("role") not in _ROLES:
-            raise Refused.bad_request(f"{path}.role: allowed: {', '.join(_ROLES)}.", f"{path}.role")
+            raise RequestRefused.bad_request(f"{path}.role: allowed: {', '.join(_ROLES)}.", f"{path}.role")
         parts = list_field(message, "parts", f"{path}.")
         if "parts" not in message and isinstance(message.get("content"), str):
             parts = [{"type": "text", "text": message["content"]}]  # as before version 5
         for place, part in enumerate(parts):
             if not isinstance(part, dict) or not isinstance(part.get("type"), str):
                 where = f"{path}.parts[{place}]"
-                raise Refused.bad_request(f"{where}: allowed: an object with a type.", where)
+                raise RequestRefused.bad_request(f"{where}: allowed: an object with a type.", where)
         checked.append({**message, "parts": parts})
     return checked
 
@@ -115,11 +115,13 @@ def _tools(given: object) -> list[Any]:
     if isinstance(given, list):
         return given
     if not isinstance(given, dict):
-        raise Refused.bad_request(f"tools: got {type_name(given)}, allowed: a list or an object.", "tools")
+        raise RequestRefused.bad_request(f"tools: got {type_name(given)}, allowed: a list or an object.", "tools")
     tools = []
     for name, tool in given.items():
         if not isinstance(tool, dict):
-            raise Refused.bad_request(f"tools.{name}: got {type_name(tool)}, allowed: an object.", f"tools.{name}")
+            raise RequestRefused.bad_request(
+                f"tools.{name}: got {type_name(tool)}, allowed: an object.", f"tools.{name}"
+            )
         schema = tool.get("parameters", tool.get("inputSchema"))
         function = {"name": name, "description": tool.get("description"), "parameters": schema}
         known = {key: value for key, value in function.items() if value is not None}
@@ -162,7 +164,7 @@ class _UiMessages:
     def _file(self, part: dict[str, Any], path: str) -> dict[str, Any]:
         url, media_type = part.get("url"), part.get("mediaType")
         if not isinstance(url, str) or not url or not isinstance(media_type, str):
-            raise Refused.bad_request(f"{path}: a file needs a url and a mediaType.", path)
+            raise RequestRefused.bad_request(f"{path}: a file needs a url and a mediaType.", path)
         name = part.get("filename")
         return file_part(url, media_type, name if isinstance(name, str) else None, self._dialect)
 
@@ -215,7 +217,7 @@ def _steps(parts: list[dict[str, Any]]) -> Iterator[list[tuple[int, dict[str, An
 def _text(part: dict[str, Any], path: str) -> str:
     text = part.get("text")
     if not isinstance(text, str):
-        raise Refused.bad_request(f"{path}.text: got {type_name(text)}, allowed: a text.", f"{path}.text")
+        raise RequestRefused.bad_request(f"{path}.text: got {type_name(text)}, allowed: a text.", f"{path}.text")
     return text
 
 
@@ -242,7 +244,7 @@ def _add_call(calls: list[dict[str, Any]], results: list[dict[str, Any]], part: 
     call_id, state = part.get("toolCallId"), part.get("state")
     name = part.get("toolName") if part["type"] == "dynamic-tool" else part["type"][len("tool-") :]
     if not isinstance(call_id, str) or not isinstance(name, str) or not name:
-        raise Refused.bad_request(f"{path}: a tool part needs a toolCallId and a name.", path)
+        raise RequestRefused.bad_request(f"{path}: a tool part needs a toolCallId and a name.", path)
     if part.get("providerExecuted") is True or state == "input-streaming" or any(one["id"] == call_id for one in calls):
         return
     own, value = _own_metadata(part, "callProviderMetadata"), part.get("input", part.get("rawInput"))

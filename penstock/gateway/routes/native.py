@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
+from penstock.gateway.agents import decide as decide_call
 from penstock.gateway.call import HttpCall
 from penstock.gateway.channels import Channel
 from penstock.gateway.commands import prepare
@@ -18,7 +19,7 @@ from penstock.gateway.resume import ResumePoint
 from penstock.gateway.serving import serve_events
 from penstock.inspection import stream_info
 
-__all__ = ["command", "create", "delete", "events", "list_streams", "make_ticket", "show"]
+__all__ = ["command", "create", "decide", "delete", "events", "list_streams", "make_ticket", "show"]
 
 _MOST_LISTED: Final = 1_000
 _LONGEST_KEY: Final = 256
@@ -120,6 +121,17 @@ async def command(call: HttpCall) -> None:
     result = await call.gateway.in_thread(prepare(call.exchange.path.rpartition("/")[2], channel, body))
     fields = {"stream_id": channel.stream_id, "state": channel.stream.state}
     await call.exchange.respond(200, encode(fields | dict(result or {})))
+
+
+async def decide(call: HttpCall) -> None:
+    """Approve or deny a tool call of the agent that answers by this stream."""
+    channel = _channel(call)
+    body = await call.exchange.json()
+    if channel.agent is None:
+        raise RequestRefused.not_found("No agent answers by this stream.", "agent_not_found")
+    call_id = call.exchange.params["call_id"]
+    waited = await decide_call(call, channel.agent, call_id, body)
+    await call.exchange.respond(200, encode({"call_id": call_id, "waited": waited}))
 
 
 async def delete(call: HttpCall) -> None:

@@ -10,7 +10,7 @@ from starlette.routing import Route as StarletteRoute
 from penstock.gateway.call import HttpCall
 from penstock.gateway.commands import COMMANDS
 from penstock.gateway.keys import Scope
-from penstock.gateway.routes import agents, anthropic, doctor, native, openai, responses, service
+from penstock.gateway.routes import agents, agui, anthropic, doctor, native, openai, responses, service, ui
 
 __all__ = ["ROUTES", "Methods", "Route", "bound"]
 
@@ -46,6 +46,7 @@ ROUTES: Final = (
     Route("DELETE", _STREAM, "native", "write", native.delete),
     Route("GET", f"{_STREAM}/events", "native", None, native.events),
     Route("POST", f"{_STREAM}/tickets", "native", "read", native.make_ticket),
+    Route("POST", f"{_STREAM}/approvals/{{call_id}}", "native", "write", native.decide),
     Route("PATCH", f"{_STREAM}/options", "native", "write", native.command),
     *(Route("POST", f"{_STREAM}/{name}", "native", "write", native.command) for name in COMMANDS if name != "options"),
     Route("POST", "/v1/chat/completions", "openai", "write", openai.completions),
@@ -55,6 +56,11 @@ ROUTES: Final = (
     Route("POST", f"{_RESPONSE}/cancel", "responses", "write", responses.cancel),
     Route("GET", f"{_RESPONSE}/input_items", "responses", "read", responses.input_items),
     Route("POST", "/v1/messages", "anthropic", "write", anthropic.messages),
+    Route("POST", "/v1/ui/chat", "ui", "write", ui.chat),
+    Route("GET", "/v1/ui/chat/{chat_id}/stream", "ui", "read", ui.resume),
+    Route("POST", "/v1/ui/chat/{chat_id}/stop", "ui", "write", ui.stop),
+    Route("POST", "/v1/agui", "agui", "write", agui.run),
+    Route("GET", "/v1/agui/{run_id}/events", "agui", "read", agui.events),
     Route("GET", "/v1/agents", "native", "read", agents.list_agents),
     Route("POST", "/v1/agents", "native", "write", agents.create),
     Route("GET", _AGENT, "native", "read", agents.show),

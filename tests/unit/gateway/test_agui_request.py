@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.actors.agent.history import NOT_RUN, read_turns
-from penstock.gateway.problems import Refused
+from penstock.gateway.problems import RequestRefused
 from penstock.gateway.requests.agui import approvals, parse
 from penstock.gateway.requests.approvals import Approval
 
@@ -61,7 +61,7 @@ def test_what_is_forwarded_may_be_any_value() -> None:
     asked = parse(body(forwardedProps=[1]), default_model="d")
     assert (asked.model, asked.metadata["forwarded_props"]) == ("d", [1])
     assert "forwarded_props" not in parse(body()).metadata
-    with pytest.raises(Refused):
+    with pytest.raises(RequestRefused):
         parse(body(forwardedProps=None))
 
 
@@ -71,7 +71,7 @@ def test_versions_that_are_spoken(version: str | None) -> None:
 
 
 def test_another_version_is_refused() -> None:
-    with pytest.raises(Refused) as raised:
+    with pytest.raises(RequestRefused) as raised:
         parse(body(protocolVersion="2.0"))
     assert (raised.value.problem.code, raised.value.problem.param) == ("protocol_version", "protocolVersion")
 
@@ -279,7 +279,7 @@ def test_decisions(entry: dict[str, Any], approval: Approval) -> None:
     ],
 )
 def test_what_is_malformed_is_named(fields: dict[str, Any], param: str) -> None:
-    with pytest.raises(Refused) as raised:
+    with pytest.raises(RequestRefused) as raised:
         parse(body(**fields))
     assert (raised.value.problem.status, raised.value.problem.param) == (400, param)
 
@@ -293,7 +293,7 @@ def test_what_is_malformed_is_named(fields: dict[str, Any], param: str) -> None:
     ],
 )
 def test_malformed_decisions_are_named(resume: Any, param: str) -> None:
-    with pytest.raises(Refused) as raised:
+    with pytest.raises(RequestRefused) as raised:
         approvals(body(resume=resume))
     assert raised.value.problem.param == param
 
@@ -330,7 +330,7 @@ any_message = st.builds(
 def test_any_messages_are_a_conversation_or_refused(messages: list[dict[str, Any]]) -> None:
     try:
         asked = parse(body(*messages))
-    except Refused:
+    except RequestRefused:
         return
     waiting: list[str] = []
     for message in asked.input:

@@ -26,7 +26,7 @@ from penstock.events import (
     ToolResult,
 )
 from penstock.events.envelope import Envelope
-from penstock.gateway.problems import Problem, Refused
+from penstock.gateway.problems import Problem, RequestRefused
 from penstock.gateway.projections.frames import Frame, joined
 from penstock.gateway.projections.ui import UiProjection, error_text, read_variant
 from tests.judges import cases
@@ -420,7 +420,7 @@ def test_cut_is_an_error_without_an_end() -> None:
 
 
 def test_an_unknown_version_is_refused() -> None:
-    with pytest.raises(Refused) as raised:
+    with pytest.raises(RequestRefused) as raised:
         UiProjection(opening(v="4"))
     assert raised.value.problem.param == "v"
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.actors.agent.history import NOT_RUN, read_turns
-from penstock.gateway.problems import Refused
+from penstock.gateway.problems import RequestRefused
 from penstock.gateway.requests.approvals import Approval
 from penstock.gateway.requests.ui import approvals, parse
 
@@ -77,7 +77,7 @@ def test_a_model_of_the_server_is_used_if_there_is_none() -> None:
     fields = body()
     del fields["model"]
     assert parse(fields, default_model="d").model == "d"
-    with pytest.raises(Refused) as raised:
+    with pytest.raises(RequestRefused) as raised:
         parse(fields)
     assert raised.value.problem.param == "model"
 
@@ -308,7 +308,7 @@ def test_the_decisions_of_the_last_message() -> None:
     ],
 )
 def test_what_is_malformed_is_named_without_its_content(fields: dict[str, Any], param: str) -> None:
-    with pytest.raises(Refused) as raised:
+    with pytest.raises(RequestRefused) as raised:
         parse(body(**fields))
     problem = raised.value.problem
     assert (problem.status, problem.param) == (400, param)
@@ -348,7 +348,7 @@ def test_any_messages_are_a_conversation_or_refused(given: list[Any]) -> None:
     try:
         asked = parse(body(messages=[HI, *messages]))
         approvals(body(messages=messages))
-    except Refused:
+    except RequestRefused:
         return
     for message in asked.input:
         assert set(message) <= {

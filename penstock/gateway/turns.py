@@ -1,0 +1,69 @@
+"""Turns of agents behind every protocol: a request whose model is one of the host's agents."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from penstock.agent import Agent
+from penstock.config.options import OnOrphan
+from penstock.gateway.call import HttpCall
+from penstock.gateway.channels import Channel
+from penstock.gateway.problems import RequestRefused
+from penstock.gateway.requests.approvals import Approval
+from penstock.gateway.requests.asked import Asked
+from penstock.stream import Stream
+
+__all__ = ["answer_approvals", "open_turn"]
+
+_UNASKED: Final = "There is no way to ask over this protocol."
+ASKING: Final = ("native", "socket", "ui", "agui")
+"""Protocols in which a client can be asked whether a call may run."""
+
+
+async def open_turn(call: HttpCall, asked: Asked, request: Mapping[str, Any], on_orphan: OnOrphan) -> Channel:
+    """Have one of the host's agents answer the last message of a conversation, and enter the stream of its answer.
+
+    Raises:
+        RequestRefused: the last message is not the user's.
+        PenstockError: the agent cannot be started, or does not take the message.
+    """
+    gateway = call.gateway
+    messages = [{"role": "user", "content": asked.input}] if isinstance(asked.input, str) else list(asked.input)
+    if not messages or messages[-1].get("role") != "user":
+        text = f"The agent {asked.model} runs its own tools: the last message must be the user's."
+        raise RequestRefused.bad_request(text, "messages")
+    *history, last = messages
+    template = dict(gateway.templates[asked.model])
+    before = [*template.pop("history", ()), *history]
+    metadata = {**template.pop("metadata", {}), **asked.metadata, "traceparent": call.trace.headers["traceparent"]}
+
+    def run() -> tuple[Agent, Stream]:
+        agent = gateway.system.agent(**template, history=before)
+        stream = agent.stream_chat(last, stream_id=asked.stream_id, metadata=metadata, on_orphan=on_orphan)
+        return agent, stream
+
+    agent, stream = await gateway.in_thread(run)
+    channel = Channel(stream, owner=call.key.id, protocol=call.protocol.name, request=request, model=asked.model)
+    channel.agent = agent
+    if call.protocol.name not in ASKING and not asked.waits_for_approval:
+        channel.deny = lambda call_id: gateway.later(agent.deny, call_id, _UNASKED)
+    return gateway.channels.add(channel)
+
+
+async def answer_approvals(call: HttpCall, channel: Channel | None, decisions: tuple[Approval, ...]) -> int | None:
+    """Carry out what the user has decided about calls that wait.
+
+    Returns the number of the last event that was sent before the answer ended to ask; None: nothing waits.
+    """
+    if channel is None or channel.agent is None or channel.record.is_over or not decisions:
+        return None
+    last = channel.asked_until(call.protocol)
+    agent = channel.agent
+    for one in decisions:
+        if one.is_approved:
+            await call.gateway.in_thread(agent.approve, one.call_id)
+        else:
+            await call.gateway.in_thread(agent.deny, one.call_id, one.reason)
+    channel.record.on_orphan = channel.on_orphan
+    return last
