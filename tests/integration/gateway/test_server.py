@@ -16,7 +16,10 @@ import pytest
 import requests
 
 import penstock
-from penstock.config.settings import Settings
+from penstock.adapters.loopback.faults import StallAfter
+from penstock.adapters.loopback.script import Script
+from penstock.adapters.loopback.server import LoopbackProvider
+from penstock.config.settings import ProviderOptions, Settings
 from penstock.errors import OptionError
 from penstock.gateway import connection as connection_module
 from penstock.gateway.asgi import Gateway, app
@@ -92,6 +95,34 @@ class Reading(threading.Thread):
         return events_of(self.body.decode())
 
 
+class Asking(threading.Thread):
+    """A client that asks a model and reads the response to its end."""
+
+    def __init__(self, port: int, path: str, fields: dict[str, Any]) -> None:
+        super().__init__(name="asker", daemon=True)
+        given = "input" if path == "/v1/responses" else "messages"
+        self.port, self.path = port, path
+        self.asked = {"model": "m", given: [{"role": "user", "content": "Hi"}], **fields}
+        self.began = threading.Event()
+        self.status = 0
+        self.body = b""
+        self.fault: Exception | None = None
+
+    def run(self) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
+        try:
+            connection.request("POST", self.path, json.dumps(self.asked))
+            response = connection.getresponse()
+            self.status = response.status
+            while piece := response.read1(65_536):
+                self.body += piece
+                self.began.set()
+        except Exception as error:
+            self.fault = error
+        finally:
+            connection.close()
+
+
 class Pushing(threading.Thread):
     """Pushes numbered tokens to streams until it is told to end."""
 
@@ -142,6 +173,40 @@ def test_fifty_of_fifty_readers_of_running_streams_get_a_last_frame_a_valid_curs
         with system.stream(reader.stream_id).events(after=seq) as rest:
             later = "".join(event.text for event in rest if isinstance(event, penstock.TokenEvent))
         assert read + later == texts[reader.stream_id], "what is after the cursor does not follow what was read"
+
+
+ASKED: dict[str, dict[str, Any]] = {
+    "/v1/chat/completions": {"stream": True},
+    "/v1/messages": {"stream": True, "max_tokens": 100},
+    "/v1/responses": {"stream": True},
+}
+
+
+def test_answers_in_every_protocol_are_cut_with_an_error_and_never_with_the_end_of_an_answer() -> None:
+    with LoopbackProvider(Script(models={"m": StallAfter(3)})) as provider:
+        reached = ProviderOptions(base_url=provider.base_url, model="m")
+        with (
+            penstock.System(Settings(providers={"openai": reached})) as system,
+            running(system, drain_timeout=0.0) as server,
+        ):
+            asking = [Asking(server.port, path, fields) for path, fields in ASKED.items()]
+            waiting = Asking(server.port, "/v1/chat/completions", {})
+            for each in (*asking, waiting):
+                each.start()
+            for each in asking:
+                assert each.began.wait(PATIENCE)
+            eventually(lambda: len(server.server.gateway.readers) == 4)
+            server.server.stop()
+            server.wait()
+            for each in (*asking, waiting):
+                each.join(PATIENCE)
+    for each in asking:
+        assert (each.fault, each.status) == (None, 200)
+        assert b"The server is shutting down." in each.body
+        for end in (b"[DONE]", b"message_stop", b"response.completed", b'"stop"'):
+            assert end not in each.body
+    assert (waiting.fault, waiting.status) == (None, 503)
+    assert json.loads(waiting.body)["error"]["code"] == "draining"
 
 
 def test_while_it_drains_streams_that_are_read_go_on_and_no_other_is_opened(system: penstock.System) -> None:
