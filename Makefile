@@ -16,7 +16,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --maxprocesses 8 --dist
 QUICK := tests/unit $(addprefix tests/conformance/test_,$(addsuffix .py,stream statem supervisor links handler integration)) \
 	$(addprefix --deselect tests/unit/test_,$(addsuffix .py,benchmarks_run seeds))
 
-.PHONY: run quick check lint types workflows test judges-node simulate soak mutants bench format docs diagrams clean help
+.PHONY: run quick check lint types workflows test judges-node simulate soak mutants bench format docs diagrams nginx clean help
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -65,8 +65,9 @@ types: $(VENV)/.dev  ## mypy --strict, for Linux, macOS and Windows
 workflows: $(VENV)/.dev  ## compare the workflows of GitHub Actions with their schema
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
-test: $(VENV)/.dev  ## every test; those of clients in JavaScript are skipped where they cannot be installed
+test: $(VENV)/.dev  ## every test; those of clients in JavaScript, and behind nginx, are skipped where these cannot be had
 	@$(BIN)/python -m tests.judges.install || true
+	@$(BIN)/python -m tests.integration.gateway.nginx || true
 	$(PYTEST)
 
 judges-node: $(VENV)/.dev  ## install the clients in JavaScript that the gateway is tried with, into .judges
@@ -87,6 +88,9 @@ format: $(VENV)/.dev  ## fix what ruff can fix, and format the code
 
 bench: $(VENV)/.dev  ## measure side by side with comparable libraries, and write benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks --write
+
+nginx: $(VENV)/.dev  ## unpack Debian's nginx into .judges/, for the tests behind a proxy; they are skipped without it
+	$(BIN)/python -m tests.integration.gateway.nginx
 
 docs: $(VENV)/.docs  ## the documentation, into site/
 	$(BIN)/mkdocs build --strict

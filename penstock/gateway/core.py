@@ -10,7 +10,8 @@ from contextlib import asynccontextmanager
 from typing import Any, Final, Protocol, TypeVar
 
 from penstock.config.gateway import GatewayOptions
-from penstock.errors import OptionError, StreamNotFound
+from penstock.config.logs import get_logger
+from penstock.errors import OptionError, StreamNotFound, describe_reason
 from penstock.gateway.channels import Channel, Channels
 from penstock.gateway.exchange import Exchange
 from penstock.gateway.guard import Guard
@@ -18,6 +19,7 @@ from penstock.gateway.hosted import HostedAgents
 from penstock.gateway.idempotency import Once
 from penstock.gateway.keys import Key, Scope
 from penstock.gateway.limits import KeyLimits
+from penstock.gateway.probes import Probes
 from penstock.gateway.problems import Problem, RequestRefused
 from penstock.gateway.stored import StoredResponses
 from penstock.gateway.ticker import Ticker
@@ -28,6 +30,8 @@ __all__ = ["DRAINING", "GatewayCore", "Served"]
 T = TypeVar("T")
 _THREADS: Final = 8
 _LAST_FRAMES: Final = 5.0  # seconds for all readers to get their last frame
+_LAST_MOMENT: Final = 1.0  # seconds for the tasks of readers that were cut off
+_LOOK: Final = 0.02  # seconds between two looks whether there still are readers
 DRAINING: Final = Problem(
     status=503,
     type="server_error",
@@ -35,13 +39,28 @@ DRAINING: Final = Problem(
     message="The server is shutting down. Connect again.",
     retry_after=1.0,
 )
+_TOO_MANY_READERS: Final = Problem(
+    status=503,
+    type="server_error",
+    code="too_many_readers",
+    message="The server has as many readers as it may have.",
+    retry_after=1.0,
+)
 
 
 class Served(Protocol):
     """A connection that reads streams."""
 
+    @property
+    def is_reading(self) -> bool:
+        """Whether it waits for anything now, so that a drain should give it time."""
+        raise NotImplementedError
+
     def cut(self, problem: Problem) -> None:
         """End it, with a last frame that says why."""
+
+    def abandon(self) -> None:
+        """Cut it off where it is."""
 
     def look(self, now: float) -> None:
         """Do what has become necessary with time. Called about once a second."""
@@ -68,9 +87,11 @@ class GatewayCore:
         self.chats: dict[tuple[str, str], Channel] = {}  # the last stream of a chat or run, by key and id
         self.templates: dict[str, Mapping[str, Any]] = {}
         self.tools: dict[str, Any] = {}
-        self.is_draining = False
+        self.is_draining = False  # `/ready` says so, and no stream is opened
+        self.is_ending = False  # no reader is taken either
         self.requests = 0
         self.idempotency: Once[Channel] = Once()
+        self.probes = Probes()
         self.created = time.time()
         self._ticker: Ticker | None = None
         self._channels: Channels | None = None
@@ -108,27 +129,36 @@ class GatewayCore:
         return self._channels
 
     async def drain(self, timeout: float | None = None) -> None:
-        """Refuse new requests, let streams go on for a while, then end all readers with a valid cursor.
+        """Refuse new streams, let those that are read go on for a while, then end all readers with a valid cursor.
 
-        Returns when all readers have left. ``/ready`` answers 503 from the beginning. Streams go on in the system.
+        Returns when all readers have left, at the latest 6 seconds after the time-out. ``/ready`` answers 503 from the
+        beginning. Streams go on in the system.
 
         Args:
             timeout: seconds to let streams go on; None takes the option ``drain_timeout``.
         """
         self.is_draining = True
-        loop = asyncio.get_running_loop()
-        until = loop.time() + (self.options.drain_timeout if timeout is None else timeout)
-        while self.readers and loop.time() < until:
-            await asyncio.sleep(min(0.05, max(0.0, until - loop.time())))
+        timeout = self.options.drain_timeout if timeout is None else timeout
+        await _until(lambda: not any(reader.is_reading for reader in self.readers), timeout)
+        await self.end_readers()
+
+    async def end_readers(self, timeout: float = _LAST_FRAMES) -> None:
+        """Refuse new readers, and end the present ones: each gets a last frame and the end of its response.
+
+        Args:
+            timeout: seconds; readers that have not taken their last frame by then are cut off without it.
+        """
+        self.is_draining = self.is_ending = True
         for reader in list(self.readers):
             reader.cut(DRAINING)
-        until = loop.time() + _LAST_FRAMES
-        while self.readers and loop.time() < until:
-            await asyncio.sleep(0.01)
+        await _until(lambda: not self.readers, timeout)
+        for reader in list(self.readers):
+            reader.abandon()
+        await _until(lambda: not self.readers, _LAST_MOMENT)
 
     async def close(self) -> None:
         """End everything that belongs to the gateway. Readers are cut off; streams follow their ``on_orphan``."""
-        self.is_draining = True
+        self.is_draining = self.is_ending = True
         for reader in list(self.readers):
             reader.cut(DRAINING)
         sweeper, self._sweeper = self._sweeper, None
@@ -158,15 +188,20 @@ class GatewayCore:
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(pause)
-            now = loop.time()
-            for reader in list(self.readers):
-                reader.look(now)
-            self.channels.sweep(self._note_use)
-            self.agents.sweep(now)
-            self.responses.sweep(self.channels.has)
-            for name, channel in list(self.chats.items()):
-                if not self.channels.has(channel):
-                    del self.chats[name]
+            try:
+                self._look_after(loop.time())
+            except Exception as error:  # a fault of ours must not end the heartbeats
+                get_logger().error("sweep_failed", reason=describe_reason(error), exc_info=error)
+
+    def _look_after(self, now: float) -> None:
+        for reader in list(self.readers):
+            reader.look(now)
+        self.channels.sweep(self._note_use)
+        self.agents.sweep(now)
+        self.responses.sweep(self.channels.has)
+        for name, channel in list(self.chats.items()):
+            if not self.channels.has(channel):
+                del self.chats[name]
 
     def _note_use(self, owner: str, tokens: int) -> None:
         key = self.guard.key_of(owner)
@@ -176,7 +211,7 @@ class GatewayCore:
     # --- for the routes ------------------------------------------------------------------------------------------
 
     async def in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
-        """HttpCall a function that may wait for a process, in one of the gateway's threads."""
+        """Call a function that may wait for a process, in one of the gateway's threads."""
         assert self._threads is not None
         return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: function(*arguments))
 
@@ -203,6 +238,13 @@ class GatewayCore:
         if key.streams is not None:
             self.limits.admit_stream(key, self.channels.running(key.id))
 
+    def admit_reader(self) -> None:
+        """Raise `RequestRefused` if there are as many readers as there may be, or no more are taken."""
+        if self.is_ending:
+            raise RequestRefused(DRAINING)
+        if len(self.readers) >= self.options.max_readers:
+            raise RequestRefused(_TOO_MANY_READERS)
+
     def admit(self, exchange: Exchange, scope: Scope | None) -> Key:
         """The key of a request, if it may use a route of that scope now. Scope None: no key is needed.
 
@@ -216,3 +258,11 @@ class GatewayCore:
         if key.max_body is not None:
             exchange.max_body = min(key.max_body, exchange.max_body)
         return key
+
+
+async def _until(condition: Callable[[], bool], timeout: float) -> None:
+    """Wait until a condition is true, at most for so many seconds."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + timeout
+    while not condition() and (left := until - loop.time()) > 0:
+        await asyncio.sleep(min(_LOOK, left))

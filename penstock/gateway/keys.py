@@ -7,14 +7,21 @@ import hashlib
 import hmac
 import os
 import secrets
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, Literal, TypeAlias, get_args
 
 import msgspec
 
+from penstock.config.logs import get_logger
 from penstock.errors import OptionError
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
 
 __all__ = ["ANONYMOUS", "Key", "KeyFile", "Scope", "new_key"]
 
@@ -22,6 +29,8 @@ Scope: TypeAlias = Literal["read", "write", "admin"]
 """``read``: streams of the own key; ``write``: open and command them too; ``admin``: those of all keys."""
 
 _PREFIX: Final = "pk-"
+_PATIENCE: Final = 10.0  # seconds to wait for another process that changes the file
+_LOOK: Final = 0.02
 
 
 class Key(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -99,25 +108,35 @@ class KeyFile:
         self.path = Path(path)
         self._stamp: tuple[int, int, int] | None = None
         self._keys: tuple[Key, ...] = ()
+        self._fault: str | None = None
 
     def find(self, secret: str) -> Key | None:
         """The key that ``secret`` is, unless it was revoked. Takes the same time for every one that is none.
 
-        Raises:
-            OptionError: the file cannot be read.
+        While the file cannot be read, no key is valid; the log says so.
         """
-        self.refresh()
         digest = _hash(secret)
         found = None
-        for key in self._keys:
+        for key in self._present():
             if hmac.compare_digest(key.hash, digest) and key.revoked is None:
                 found = key
         return found
 
     def is_valid(self, key_id: str) -> bool:
         """Whether there is a key with that id that has not been revoked."""
-        self.refresh()
-        return any(key.id == key_id and key.revoked is None for key in self._keys)
+        return any(key.id == key_id and key.revoked is None for key in self._present())
+
+    def _present(self) -> tuple[Key, ...]:
+        fault = None
+        try:
+            self.refresh()
+        except OptionError as error:
+            fault = str(error)
+            self._keys, self._stamp = (), None
+            if fault != self._fault:
+                get_logger().error("keys_unreadable", reason=fault, effect="no key is valid")
+        self._fault = fault
+        return self._keys
 
     def refresh(self) -> None:
         """Read the file, if it has changed.
@@ -132,8 +151,7 @@ class KeyFile:
                 self._keys = tuple(self.read())
                 self._stamp = stamp
         except OSError as error:
-            problem = f"cannot read {self.path}: {error.strerror}"
-            raise OptionError("gateway.keys", str(self.path), "a file of keys", problem=problem) from None
+            raise _unreadable(self.path, error) from None
 
     def read(self) -> list[Key]:
         """Read all keys, revoked ones too."""
@@ -161,5 +179,64 @@ class KeyFile:
         except OSError as error:
             with contextlib.suppress(OSError):
                 temporary.unlink()
-            problem = f"cannot write {self.path}: {error.strerror}"
-            raise OptionError("keys", str(self.path), "a file that can be written", problem=problem) from None
+            raise _unwritable(self.path, error) from None
+
+    @contextlib.contextmanager
+    def changing(self) -> Iterator[list[Key]]:
+        """All keys as a list to change; at the end of the block they replace the file.
+
+        Other processes wait meanwhile, by a lock on a file beside this one, which stays. After an error in the block
+        nothing is written. A file that does not exist has no keys.
+
+        Raises:
+            OptionError: the file cannot be read or written, is no file of keys, or is locked for 10 seconds.
+        """
+        with self._locked():
+            try:
+                keys = self.read()
+            except FileNotFoundError:
+                keys = []
+            except OSError as error:
+                raise _unreadable(self.path, error) from None
+            yield keys
+            self.write(keys)
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        lock = self.path.with_name(f".{self.path.name}.lock")
+        try:
+            handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise _unwritable(self.path, error) from None
+        try:
+            until = time.monotonic() + _PATIENCE
+            while not _lock(handle):
+                if time.monotonic() > until:
+                    problem = f"another process has held the lock {lock} for {_PATIENCE:g} s"
+                    raise OptionError("keys", str(self.path), "a file that can be written", problem=problem)
+                time.sleep(_LOOK)
+            yield
+        finally:
+            os.close(handle)  # which releases the lock
+
+
+def _lock(handle: int) -> bool:
+    """Lock an open file for this process, if no other one has locked it."""
+    try:
+        if sys.platform == "win32":
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _unreadable(path: Path, error: OSError) -> OptionError:
+    problem = f"cannot read {path}: {error.strerror}"
+    return OptionError("gateway.keys", str(path), "a file of keys", problem=problem)
+
+
+def _unwritable(path: Path, error: OSError) -> OptionError:
+    problem = f"cannot write {path}: {error.strerror}"
+    return OptionError("keys", str(path), "a file that can be written", problem=problem)

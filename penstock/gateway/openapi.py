@@ -96,7 +96,7 @@ def _responses(route: Described) -> dict[str, Any]:
 
 
 def _answer(route: Described) -> dict[str, Any]:
-    events = {"text/event-stream": {}}
+    events: dict[str, Any] = {"text/event-stream": {}}
     whole = {"application/json": {"schema": {"type": "object"}}}
     key = (route.method, route.path)
     if key in _STREAMED:
@@ -109,6 +109,7 @@ def _ref(name: str) -> dict[str, str]:
 
 
 _TEXT: Final[dict[str, Any]] = {"type": "string", "minLength": 1}
+_SWITCH: Final[dict[str, Any]] = {"type": ["boolean", "null"]}
 _OPTIONAL: Final[dict[str, Any]] = {"type": ["string", "null"]}
 _FREE: Final[dict[str, Any]] = {"type": "object"}
 _STREAM: Final = "/v1/streams/{stream_id}"
@@ -191,11 +192,13 @@ _QUERIES: Final[dict[tuple[str, str], dict[str, dict[str, Any]]]] = {
         "starting_after": {"type": "integer", "minimum": 0},
     },
     ("GET", "/v1/agui/{run_id}/events"): {"after": _CURSOR},
+    ("GET", "/v1/doctor/probe"): {"id": _TEXT, "seconds": {"type": "number"}, "interval": {"type": "number"}},
+    ("GET", "/v1/doctor/seen"): {"id": _TEXT},
 }
 _MODEL_BODY: Final[dict[str, Any]] = {
     "type": "object",
     "required": ["model", "messages"],
-    "properties": {"model": _TEXT, "messages": _MESSAGES, "stream": {"type": ["boolean", "null"]}, "penstock": _FREE},
+    "properties": {"model": _TEXT, "messages": _MESSAGES, "stream": _SWITCH, "penstock": _FREE},
 }
 _BODIES: Final[dict[tuple[str, str], tuple[dict[str, Any], bool]]] = {
     ("POST", "/v1/streams"): (_ref("NewStream"), False),
@@ -218,7 +221,11 @@ _BODIES: Final[dict[tuple[str, str], tuple[dict[str, Any], bool]]] = {
         {
             "type": "object",
             "required": ["model", "input"],
-            "properties": {"model": _TEXT, "input": {"type": ["string", "array"]}, "stream": {"type": ["boolean", "null"]}},
+            "properties": {
+                "model": _TEXT,
+                "input": {"type": ["string", "array"]},
+                "stream": _SWITCH,
+            },
         },
         True,
     ),

@@ -58,6 +58,7 @@ class SseReader(Waiter):
         "_watch",
         "exchange",
         "has_left",
+        "is_abandoned",
         "last_sent",
         "must_end",
         "place",
@@ -70,8 +71,9 @@ class SseReader(Waiter):
         self.projector = projector
         self.exchange = exchange
         self.place = place
-        self.sent = 0
+        self.sent = projector.shelf.size if place >= projector.shelf.end else 0
         self.has_left = False
+        self.is_abandoned = False
         self.must_end: Problem | None = None
         self.last_sent = self._loop.time()
         self._watch: asyncio.Task[None] | None = None
@@ -80,10 +82,20 @@ class SseReader(Waiter):
 
     # --- on the loop, by others ----------------------------------------------------------------------------------
 
+    @property
+    def is_reading(self) -> bool:
+        return True
+
     def cut(self, problem: Problem) -> None:
-        """End the connection after what it has, with a last frame that says why."""
+        """End the connection after the frames that there are, with a last one that says why."""
         self.must_end = problem
         self.wake()
+
+    def abandon(self) -> None:
+        """Cut the connection off where it is."""
+        self.is_abandoned = True
+        if self._task is not None:
+            self._task.cancel()
 
     def look(self, now: float) -> None:
         """Have it send a sign of life if it is silent, and end it if it does not read. Called about once a second."""
@@ -92,8 +104,8 @@ class SseReader(Waiter):
         if self.place < self.projector.shelf.end or self.lag:
             if options.slow == "disconnect" and self.lag > options.reader_bytes and self.must_end is None:
                 self.cut(_TOO_SLOW)
-            if silent > (_STUCK if self.must_end is None else _LAST_MOMENT) and self._task is not None:
-                self._task.cancel()
+            if silent > (_STUCK if self.must_end is None else _LAST_MOMENT):
+                self.abandon()
         elif silent >= options.heartbeat:
             self.wake()
 
@@ -134,15 +146,17 @@ class SseReader(Waiter):
         if prelude:
             await self._send(prelude)
         shelf = self.projector.shelf
+        was_last = False
         while not self.has_left:
-            if self.place < shelf.end:
+            if self.place < shelf.end and not was_last:
+                was_last = self.must_end is not None  # what comes meanwhile is after the cursor: it may never stop
                 await self._send_frames()
-            elif self.must_end is not None:
-                await self._send(shelf.projection.cut(self.must_end))
-                break
-            elif self.projector.is_over:
+            elif self.projector.is_over and self.place == shelf.end:
                 if self.projector.error is not None:
                     await self._send(shelf.projection.cut(_BROKEN))
+                break
+            elif self.must_end is not None:
+                await self._send(shelf.projection.cut(self.must_end))
                 break
             else:
                 await self.wait()

@@ -52,6 +52,17 @@ class ResponsesConnection(Waiter):
         self._tasks: set[asyncio.Task[None]] = set()
         self._closes: int | None = None
         self._began = self._loop.time()
+        self._writer: asyncio.Task[None] | None = None
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether a response is under way."""
+        return bool(self._lanes or self._tasks or self._outgoing)
+
+    def abandon(self) -> None:
+        """Close the connection whatever waits to be sent."""
+        if self._writer is not None:
+            self._writer.cancel()
 
     def cut(self, problem: Problem) -> None:
         """Close the connection."""
@@ -70,7 +81,7 @@ class ResponsesConnection(Waiter):
     async def run(self) -> None:
         """Serve the connection until it is closed."""
         await self._send_message({"type": "websocket.accept"})
-        writer = asyncio.create_task(self._write())
+        writer = self._writer = asyncio.create_task(self._write())
         listener = asyncio.create_task(self._listen())
         self.gateway.readers.add(self)
         try:

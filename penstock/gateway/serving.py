@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 
 from penstock.errors import StreamCancelledError
@@ -70,11 +71,7 @@ async def _serve(
     hold: float,
 ) -> None:
     gateway = call.gateway
-    if len(gateway.readers) >= gateway.options.max_readers:
-        text = "The server has as many readers as it may have."
-        raise RequestRefused(
-            Problem(status=503, type="server_error", code="too_many_readers", message=text, retry_after=1.0)
-        )
+    gateway.admit_reader()
     reader = SseReader(projector, call.exchange, place)
     gateway.readers.add(reader)
     try:
@@ -89,6 +86,10 @@ async def _serve(
             raise RequestRefused(problem)
         about = [*STREAM_HEADERS, *call.protocol.headers, *headers, *call.timing(channel.stream_id)]
         await reader.run(about, prelude)
+    except asyncio.CancelledError:
+        if not reader.is_abandoned:
+            raise
+        raise Left from None  # by us: the client does not read
     finally:
         gateway.readers.discard(reader)
         await reader.close()
@@ -102,6 +103,7 @@ async def wait_for_end(call: HttpCall, channel: Channel) -> StreamCompleted:
         PenstockError: the stream failed or was cancelled.
     """
     gateway = call.gateway
+    gateway.admit_reader()
     projector = channel.projector(call.protocol, {}, gateway.ticker, gateway.options)
     reader = SseReader(projector, call.exchange, 0)
     gateway.readers.add(reader)

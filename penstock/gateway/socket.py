@@ -69,8 +69,19 @@ class StreamSocket(Waiter):
         self._answers: deque[bytes] = deque()
         self._running: set[asyncio.Task[None]] = set()
         self._closes: int | None = None
+        self._writer: asyncio.Task[None] | None = None
 
     # --- on the loop, by others ----------------------------------------------------------------------------------
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether it has a stream to read or an answer to send."""
+        return bool(self._readings or self._running or self._answers)
+
+    def abandon(self) -> None:
+        """Close the connection whatever waits to be sent."""
+        if self._writer is not None:
+            self._writer.cancel()
 
     def cut(self, problem: Problem) -> None:
         """Close the connection; cursors stay valid."""
@@ -97,7 +108,7 @@ class StreamSocket(Waiter):
         if not is_authenticated and not await self._authenticated():
             await self._send_message({"type": "websocket.close", "code": _DENIED, "reason": "not authenticated"})
             return
-        writer = asyncio.create_task(self._write())
+        writer = self._writer = asyncio.create_task(self._write())
         listener = asyncio.create_task(self._listen())
         self.gateway.readers.add(self)
         try:
@@ -248,15 +259,17 @@ class StreamSocket(Waiter):
         while True:
             while self._answers:
                 await self._send(self._answers.popleft())
+            is_last = self._closes is not None  # what comes meanwhile is after the cursor: it may never stop
             if data := self._events():
                 await self._send(b"[%b]" % data[:-1])
-            elif self._closes is not None:
+            if is_last:
+                assert self._closes is not None
                 reason = {_DRAINING: "draining", _REVOKED: "key revoked", _TOO_BIG: "message too big"}
                 await self._send_message(
                     {"type": "websocket.close", "code": self._closes, "reason": reason.get(self._closes, "")}
                 )
                 return
-            elif not self._answers:
+            if not data and not self._answers:
                 await self.wait()
 
     async def _send(self, data: bytes) -> None:

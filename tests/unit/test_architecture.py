@@ -73,6 +73,7 @@ PURE = (
     "adapters.formats.ndjson",
     "adapters.formats.sse",
     "gateway.limits",
+    "gateway.probes",
     "gateway.problems",
     "gateway.shelf",
     "gateway.trace",

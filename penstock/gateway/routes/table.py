@@ -12,7 +12,7 @@ from penstock.gateway.commands import COMMANDS
 from penstock.gateway.keys import Scope
 from penstock.gateway.openapi import describe
 from penstock.gateway.projections.frames import encode
-from penstock.gateway.routes import agents, agui, anthropic, native, openai, responses, service, ui
+from penstock.gateway.routes import agents, agui, anthropic, doctor, native, openai, responses, service, ui
 
 __all__ = ["ROUTES", "Methods", "Route", "bound"]
 
@@ -47,6 +47,8 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route("GET", "/live", "native", None, service.live),
     Route("GET", "/ready", "native", None, service.ready),
     Route("GET", "/v1/models", "native", "read", service.models),
+    Route("GET", "/v1/doctor/probe", "native", "read", doctor.probe),
+    Route("GET", "/v1/doctor/seen", "native", "read", doctor.seen),
     Route("GET", "/v1/streams", "native", "read", native.list_streams),
     Route("POST", "/v1/streams", "native", "write", native.create),
     Route("GET", _STREAM, "native", "read", native.show),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 
 from penstock.gateway.ticker import Ticker
 
@@ -21,8 +22,8 @@ class Counted:
         self.pumped.set()
 
 
-async def _threads(count: int, work: object) -> None:
-    threads = [threading.Thread(target=work) for _ in range(count)]  # type: ignore[arg-type]
+async def _threads(count: int, work: Callable[[], None]) -> None:
+    threads = [threading.Thread(target=work) for _ in range(count)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -33,7 +34,12 @@ def test_news_of_many_threads_is_handled_on_the_loop_in_few_ticks() -> None:
     async def main() -> None:
         ticker = Ticker(asyncio.get_running_loop(), 0.01)
         one = Counted(ticker)
-        await _threads(8, lambda: [ticker.note(one) for _ in range(500)])
+
+        def work() -> None:
+            for _ in range(500):
+                ticker.note(one)
+
+        await _threads(8, work)
         while len(one.at) < 4_000:
             one.pumped.clear()
             await asyncio.wait_for(one.pumped.wait(), 10)
