@@ -14,6 +14,7 @@ from penstock.actors.call.toolcalls import ToolCallAccumulator
 from penstock.adapters.providers.gemini.decoder import GeminiDecoder
 from penstock.errors import ApiError, ContentFilterError
 from penstock.ports import (
+    BlockDelta,
     Delta,
     ErrorDelta,
     FinishDelta,
@@ -47,12 +48,6 @@ BLOCKED_PROMPT = "gemini/FirebaseExtended-vertexai-sdk-test-data__googleai-strea
 
 MID_STREAM_ERROR = "vertex-gemini/FirebaseExtended-vertexai-sdk-test-data__vertexai-streaming-failure-error-mid-stream"
 """The error is bare JSON after the events, which the sidecar has as ``unframed_json_tail``."""
-
-SIGNED_OTHERWISE = {
-    "gemini/pydantic-pydantic-ai__test_code_execution_stream.sse": 1,
-    "gemini/pydantic-pydantic-ai__test_google_model_file_search_grounding_gemini_3-True-3.sse": 2,
-}
-"""Signatures of parts that are not reported (code that Google runs, searches): alone they cannot be sent back."""
 
 
 def _decode(facts: dict[str, Any], chunks: Iterable[bytes]) -> tuple[list[Delta], GeminiDecoder]:
@@ -103,10 +98,13 @@ def test_a_recordings_calls_are_put_together_with_their_signatures(facts: dict[s
         assert [delta.reason for delta in deltas if isinstance(delta, FinishDelta)] == ["tool_calls"]
     signed = [bool(call.get("thought_signature")) for call in expect["tool_calls"] if call["name"]]
     assert [fragment.signature != "" for fragment in fragments if fragment.name] == signed
-    blocks = [delta.block for delta in deltas if isinstance(delta, ReasoningBlockDelta)]
-    signatures = [block.signature for block in blocks] + [each.signature for each in fragments if each.signature]
-    assert len(signatures) == expect["thought_signatures"] - SIGNED_OTHERWISE.get(facts["file"], 0)
+    blocks = [delta.data for delta in deltas if isinstance(delta, BlockDelta)]
+    returned = [block["thoughtSignature"] for block in blocks if "thoughtSignature" in block]
+    signatures = returned + [each.signature for each in fragments if each.signature]
+    assert len(signatures) == expect["thought_signatures"]
     assert all(len(signature) > 20 for signature in signatures)
+    texts = [block["thoughtSignature"] for block in blocks if "text" in block]
+    assert [delta.block.signature for delta in deltas if isinstance(delta, ReasoningBlockDelta)] == texts
 
 
 @pytest.mark.parametrize("facts", RECORDINGS)

@@ -186,5 +186,8 @@ def derive_ollama(lines: Iterable[Json]) -> Found:
         found.say("text", message.get("content") or "")
         for item in line.get("logprobs") or ():
             found.token(item)
+        found.calls += len(message.get("tool_calls") or ())
+        if line.get("done") and found.calls and found.texts["reasoning"]:
+            found.block("message.thinking")
         found.says(timings={name: line[name] for name in _OLLAMA_TIMES if name in line})
     return found

@@ -70,14 +70,20 @@ def test_a_tier_beside_the_usage_is_that_of_the_usage() -> None:
 def test_gemini_counts_results_of_its_tools_on_both_paths() -> None:
     counts = {"promptTokenCount": 3, "toolUsePromptTokenCount": 0, "serviceTier": "flex",
               "promptTokensDetails": [{"modality": "AUDIO", "tokenCount": 2}, None]}  # fmt: skip
-    candidate = {"content": {"parts": [{"text": "a"}]}}
-    assert last_usage(GeminiDecoder(9999), {"candidates": [candidate], "usageMetadata": counts}) == Usage(
-        input_tokens=3, tool_input_tokens=0
+    first = {"candidates": [{"content": {"parts": [{"text": "a"}]}}]}
+    told = Usage(input_tokens=3, tool_input_tokens=0, audio_input_tokens=2, service_tier="flex")
+    assert last_usage(GeminiDecoder(9999), first | {"usageMetadata": counts}) == told
+    later = {"promptTokenCount": 3, "candidatesTokenCount": 5, "toolUsePromptTokenCount": 7}
+    decoder = GeminiDecoder(9999)
+    last_usage(decoder, first | {"usageMetadata": counts})
+    assert last_usage(decoder, first | {"usageMetadata": later}) == Usage(
+        input_tokens=3, output_tokens=5, tool_input_tokens=7, audio_input_tokens=2, service_tier="flex"
     )
-    ended = {"candidates": [candidate | {"finishReason": "STOP"}], "usageMetadata": counts}
-    assert last_usage(GeminiDecoder(9999), ended) == Usage(
-        input_tokens=3, tool_input_tokens=0, audio_input_tokens=2, service_tier="flex"
-    )
+    decoder = GeminiDecoder(9999)
+    decoder.feed(b'data: {"candidates": []}\n\n')
+    assert last_usage(decoder, first | {"usageMetadata": counts}) == Usage(input_tokens=3, tool_input_tokens=0)
+    ended = {"candidates": [first["candidates"][0] | {"finishReason": "STOP"}], "usageMetadata": counts}
+    assert last_usage(decoder, ended) == told
 
 
 def test_anthropic_tells_lifetimes_tools_and_tier() -> None:

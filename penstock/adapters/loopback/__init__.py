@@ -11,11 +11,12 @@ header), ``/api/tags``, ``/v1beta/models``. ``GET /healthz``, ``GET /api/version
 form of the API whose paths it resembles.
 
 The modules, each importing only those before it: `faults` · `request` (one received request) · `ledger` (recent
-requests and counters) · `answer` · `replay` (recorded bytes) · `script` (which request gets which reply) · `encoder`,
-`chat_encoder`, `responses_encoder`, `anthropic_encoder`, `ollama_encoder`, `gemini_encoder` (an answer as events) ·
-`dialects` (the paths and rules of each API) · `listings` (lists of models) · `resumption` · `framing` (events as
-socket writes) · `timeline` (what is sent, and when) · `endpoints` · `connection` · `models` (the script below) ·
-`server`.
+requests and counters) · `pieces`, `hosted`, `media`, `parts` (what an answer may consist of) · `answer` · `replay`
+(recorded bytes) · `script` (which request gets which reply) · `encoder`, `chat_encoder`, `responses_encoder`,
+`anthropic_encoder`, `ollama_encoder`, `gemini_encoder` (a plain answer as events) · `chat_parts`, `responses_items`,
+`responses_parts`, `anthropic_parts`, `ollama_parts`, `gemini_parts` (an answer with parts) · `dialects` (paths and
+rules of each API) · `listings` (lists of models) · `resumption` · `framing` (events as socket writes) · `timeline`
+(what is sent, when) · `endpoints` · `connection` · `models` (the script below) · `server`.
 
 The models of `models.default_script`, which ``penstock loopback`` serves, at 40 tokens a second:
 
@@ -27,6 +28,7 @@ model                  what it does
 ``lorem``              400 tokens
 ``flood``              10,000 tokens, as fast as they are read
 ``reasoning``          reasoning, then a sentence
+``extras``             signed reasoning, a search, text with a source, code that was run, a picture
 ``refusal``            refuses
 ``tools``              calls the request's first tool (or ``get_weather``) as its schema says; repeats its result
 ``fault-503-once``     alternates: 503, then an answer

@@ -3,70 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
-import re
-from dataclasses import KW_ONLY, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from itertools import cycle, islice
 from typing import Any, Literal, TypeAlias, get_args
 
+import msgspec
+
 from penstock.adapters.loopback.faults import StreamFault, check_headers
+from penstock.adapters.loopback.parts import Declined, Part, Said, Silence, Thought, delay_in
+from penstock.adapters.loopback.pieces import ScriptedCall, check_text, split_text, take_tuple
 from penstock.config.checks import check_choice, check_number
 from penstock.errors import OptionError
-from penstock.events import Usage
+from penstock.events import FrozenDict, Usage
 
 __all__ = ["Answer", "Framing", "ScriptedCall", "Split", "split_text"]
 
 Framing: TypeAlias = Literal["chunked", "close", "length", "gzip"]
 Split: TypeAlias = int | tuple[int, ...] | Literal["bytes"] | None
 
-_FINISH_REASONS = ("stop", "length", "tool_calls", "content_filter", "function_call")
-_TOKEN = re.compile(r"\s*\S{1,8}|\s+")
-
-
-def split_text(text: str) -> list[str]:
-    """Split ``text`` into token-like pieces: words with the space before them, long words in parts.
-
-    >>> split_text("Good morning, Vienna")
-    ['Good', ' morning,', ' Vienna']
-    """
-    return _TOKEN.findall(text)
-
-
-def _check_text(name: str, value: object) -> None:
-    """Raise `OptionError` unless ``value`` is text that UTF-8 can encode (no lone surrogates)."""
-    if isinstance(value, str):
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            pass
-        else:
-            return
-    raise OptionError(name, value, "a string that UTF-8 can encode (no lone surrogates)")
-
-
-@dataclass(frozen=True, slots=True)
-class ScriptedCall:
-    """A function call in an answer.
-
-    ``arguments`` is sent as it is, so it may be broken JSON. Ollama and Gemini send an object, where broken JSON
-    breaks the whole event. ``signature`` is Gemini's ``thoughtSignature``; other APIs do not send it.
-    """
-
-    name: str
-    arguments: str = "{}"
-    id: str | None = None
-    signature: str | None = None
-
-    def __post_init__(self) -> None:
-        _check_text("name", self.name)
-        _check_text("arguments", self.arguments)
-        for name in ("id", "signature"):
-            if getattr(self, name) is not None:
-                _check_text(name, getattr(self, name))
-
-    @property
-    def fragments(self) -> list[str]:
-        """The pieces that the arguments are streamed in."""
-        return [self.arguments[start : start + 8] for start in range(0, len(self.arguments), 8)]
+_FINISH_REASONS = ("stop", "length", "tool_calls", "content_filter", "function_call", "pause_turn")
+_TEXT = "Water finds its way down the penstock, and the turbine turns it into light – even at 3 °C."
+_METADATA = (
+    *("response_id", "system_fingerprint", "service_tier", "container", "stop_sequence", "refusal_details"),
+    *("finish_message", "prompt_feedback", "moderation", "timings", "cost", "usage_details", "upstream_provider"),
+    *("upstream_model", "native_finish_reason"),
+)
+_LARGEST_METADATA = 16_384  # bytes of JSON
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +38,9 @@ class Answer:
 
     Attributes:
         text: the text, split into tokens by `split_text`.
+        parts: what the answer consists of, in order, in place of ``text``, ``tokens``, ``repeat``, ``reasoning``,
+            ``signature``, ``refusal``, ``tool_calls`` and ``choices``; see `penstock.adapters.loopback.parts`. A part
+            that an API has no form for is left out there.
         tokens: the tokens themselves, one event each, instead of ``text``.
         repeat: send the tokens again from the first one until there are this many; 0 sends them once.
         reasoning, refusal: sent before the text.
@@ -83,7 +49,12 @@ class Answer:
             none), Gemini's ``thoughtSignature``, the ``encrypted_content`` of the Responses API.
         tool_calls: function calls, sent after the text; their arguments are sent in fragments.
         finish_reason: in the terms of chat completions, translated for other APIs; None is ``"tool_calls"`` if there
-            are tool calls, otherwise ``"stop"``.
+            are tool calls, otherwise ``"stop"``. ``"pause_turn"`` is Anthropic's; the others send ``"stop"``.
+        metadata: what the provider says of the answer as a whole, under the names of ``provider_metadata``
+            (``system_fingerprint``, ``service_tier``, ``container``, ``stop_sequence``, ``timings`` …). Each API sends
+            what it has a field for.
+        logprobs: probabilities of the tokens: ``"asked"`` for by the request, ``"always"`` or ``"never"``. They are
+            made up, unless a `Said` has its own, which are sent unless this is ``"never"``. Anthropic has none.
         choices: further answers to the same request (``n`` > 1), interleaved with this one. Only their content and
             finish reason are used, and only chat completions and Gemini send them.
         usage: None is the true count (words in, tokens out).
@@ -115,8 +86,9 @@ class Answer:
             resumed: the faults of the first further connection, of the second, …; later connections have none.
     """
 
-    text: str = "Water finds its way down the penstock, and the turbine turns it into light – even at 3 °C."
+    text: str = _TEXT
     _: KW_ONLY
+    parts: Sequence[Part] = ()
     tokens: tuple[str, ...] | None = None
     repeat: int = 0
     reasoning: str = ""
@@ -125,6 +97,8 @@ class Answer:
     refusal: str = ""
     tool_calls: tuple[ScriptedCall, ...] = ()
     finish_reason: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=FrozenDict)
+    logprobs: Literal["asked", "always", "never"] = "asked"
     choices: tuple[Answer, ...] = ()
     usage: Usage | None = None
     send_usage: Literal["asked", "always", "never"] = "asked"
@@ -146,19 +120,23 @@ class Answer:
 
     def __post_init__(self) -> None:
         for name in ("text", "reasoning", "refusal"):
-            _check_text(name, getattr(self, name))
-        self._take_tuple("tokens", str, "a list of strings or None", optional=True)
+            check_text(name, getattr(self, name))
+        take_tuple(self, "tokens", str, "a list of strings or None", optional=True)
         for token in self.tokens or ():
-            _check_text("tokens", token)
+            check_text("tokens", token)
         if self.signature is not None:
-            _check_text("signature", self.signature)
-        self._take_tuple("tool_calls", ScriptedCall, "a list of ScriptedCall")
-        self._take_tuple("choices", Answer, "a list of Answer")
-        if any(choice.choices for choice in self.choices):
-            raise OptionError("choices", self.choices, "answers that have no choices of their own")
+            check_text("signature", self.signature)
+        take_tuple(self, "tool_calls", ScriptedCall, "a list of ScriptedCall")
+        take_tuple(self, "choices", Answer, "a list of Answer")
+        self._check_parts()
+        if any(choice.choices or choice.parts for choice in self.choices):
+            raise OptionError("choices", self.choices, "answers that have neither choices of their own nor parts")
+        calls = [call for answer in (self, *self.choices) for call in answer.tool_calls]
+        if (self.repeat or self.choices) and any(call.type != "function" for call in calls):
+            raise OptionError("tool_calls", calls, "functions, if there are choices or repeated tokens")
         object.__setattr__(self, "headers", check_headers(self.headers))
-        self._take_tuple("faults", get_args(StreamFault), "a list of stream faults")
-        self._take_tuple("resumptions", (list, tuple), "lists of stream faults")
+        take_tuple(self, "faults", get_args(StreamFault), "a list of stream faults")
+        take_tuple(self, "resumptions", (list, tuple), "lists of stream faults")
         if not all(isinstance(fault, StreamFault) for faults in self.resumptions for fault in faults):
             raise OptionError("resumptions", self.resumptions, "lists of stream faults")
         check_number("repeat", self.repeat, 0, 1_000_000_000, whole=True)
@@ -193,33 +171,68 @@ class Answer:
         if isinstance(split, int):
             check_number("split", split, 1, 2**30, whole=True)
             return
-        self._take_tuple("split", int, "None | 'bytes' | a whole number from 1 | a list of increasing offsets")
+        take_tuple(self, "split", int, "None | 'bytes' | a whole number from 1 | a list of increasing offsets")
         assert isinstance(self.split, tuple)
         if any(low >= high for low, high in zip((0, *self.split), self.split, strict=False)):
             raise OptionError("split", split, "increasing offsets, the first at least 1")
 
-    def _take_tuple(self, name: str, kind: Any, allowed: str, *, optional: bool = False) -> None:
-        """Store a list as a tuple; raise `OptionError` if an item is not of ``kind``."""
-        value = getattr(self, name)
-        if value is None and optional:
-            return
-        if not isinstance(value, (list, tuple)) or not all(isinstance(item, kind) for item in value):
-            raise OptionError(name, value, allowed)
-        object.__setattr__(self, name, tuple(value))
+    def _check_parts(self) -> None:
+        take_tuple(self, "parts", get_args(Part), "a list of parts (Said, Thought, Search …)")
+        if self.parts:
+            given = {"text": _TEXT, "tokens": None, "repeat": 0, "reasoning": "", "signature": None, "refusal": ""}
+            for name, nothing in (given | {"tool_calls": (), "choices": ()}).items():
+                value = getattr(self, name)
+                if value != nothing and value != "":
+                    raise OptionError(name, value, "nothing if there are parts")
+        check_choice("logprobs", self.logprobs, ("asked", "always", "never"))
+        if not isinstance(self.metadata, Mapping):
+            raise OptionError("metadata", self.metadata, "a dict")
+        for name, value in self.metadata.items():
+            check_choice("metadata", name, _METADATA)
+            try:
+                size = len(msgspec.json.encode(value))
+            except (TypeError, ValueError, RecursionError):
+                raise OptionError(f"metadata[{name!r}]", value, "a JSON value") from None
+            if size > _LARGEST_METADATA:
+                raise OptionError(f"metadata[{name!r}]", size, f"at most {_LARGEST_METADATA} bytes of JSON")
+        for name in ("repeat", "choices") if self.metadata else ():
+            if getattr(self, name):
+                raise OptionError(name, getattr(self, name), "nothing if there is metadata")
+        object.__setattr__(self, "metadata", FrozenDict(self.metadata))
+
+    @property
+    def content(self) -> tuple[Part, ...]:
+        """The parts, or those that text, reasoning, refusal and calls make."""
+        if self.parts:
+            return tuple(self.parts)
+        parts: list[Part] = []
+        if self.reasoning or self.signature:
+            parts.append(Thought(self.reasoning, signature=self.signature))
+        if self.refusal:
+            parts.append(Declined(self.refusal))
+        if any(self.pieces):
+            parts.append(Said(tokens=self.pieces))
+        return (*parts, *self.tool_calls)
 
     @property
     def pieces(self) -> tuple[str, ...]:
         """The tokens of the text, not repeated."""
+        if self.parts:
+            return tuple(piece for part in self.parts if isinstance(part, Said) for piece in part.pieces)
         return self.tokens if self.tokens is not None else tuple(split_text(self.text))
 
     @property
     def reasoning_pieces(self) -> list[str]:
         """The tokens of the reasoning."""
+        if self.parts:
+            return [piece for part in self.parts if isinstance(part, Thought) for piece in part.pieces]
         return split_text(self.reasoning)
 
     @property
     def refusal_pieces(self) -> list[str]:
         """The tokens of the refusal."""
+        if self.parts:
+            return [piece for part in self.parts if isinstance(part, Declined) for piece in part.pieces]
         return split_text(self.refusal)
 
     @property
@@ -230,9 +243,16 @@ class Answer:
     @property
     def paced_count(self) -> int:
         """The number of paced events: tokens of every kind, and fragments of arguments."""
+        if self.parts:
+            return sum(part.token_count for part in self.parts)
         arguments = sum(len(call.fragments) for call in self.tool_calls)
         others = sum(choice.paced_count for choice in self.choices)
         return len(self.reasoning_pieces) + len(self.refusal_pieces) + self.token_count + arguments + others
+
+    @property
+    def paused_s(self) -> float:
+        """Seconds of all pauses."""
+        return sum(part.seconds if isinstance(part, Silence) else delay_in(part) for part in self.parts)
 
     @property
     def full_text(self) -> str:

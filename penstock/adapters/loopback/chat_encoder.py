@@ -11,7 +11,7 @@ from penstock.adapters.loopback.answer import Answer
 from penstock.adapters.loopback.encoder import AnswerContext, EventStream, interleave, repeat_tokens, to_usage
 from penstock.events import Usage
 
-__all__ = ["ChatEncoder"]
+__all__ = ["ChatEncoder", "chat_usage", "finish_reason"]
 
 _encode = msgspec.json.Encoder().encode
 
@@ -38,9 +38,9 @@ class ChatEncoder(EventStream):
     def closing(self) -> Iterator[bytes]:
         """Yield the finish reasons, usage if it was requested, ``[DONE]``."""
         for choice in self._choices:
-            yield self._event(self.chunk(choice.index, {}, choice.answer.finish))
+            yield self._event(self.chunk(choice.index, {}, finish_reason(choice.answer.finish)))
         if self._sends_usage:
-            usage = _usage_body(to_usage(self._answer, self._context))
+            usage = chat_usage(to_usage(self._answer, self._context))
             yield self._event(_encode(self._envelope("chat.completion.chunk") | {"choices": [], "usage": usage}))
         if self._answer.done_marker:
             yield self._event(b"[DONE]")
@@ -60,7 +60,7 @@ class ChatEncoder(EventStream):
         """Return the completion object."""
         usage = None
         if self._answer.send_usage != "never":
-            usage = _usage_body(to_usage(self._answer, self._context))
+            usage = chat_usage(to_usage(self._answer, self._context))
         choices = [choice.whole() for choice in self._choices]
         return _encode(self._envelope("chat.completion") | {"choices": choices, "usage": usage})
 
@@ -143,13 +143,24 @@ class _ChoiceEncoder:
                 }
                 for index, call in enumerate(answer.tool_calls)
             ]
-        return {"index": self.index, "message": message, "logprobs": None, "finish_reason": answer.finish}
+        return {
+            "index": self.index,
+            "message": message,
+            "logprobs": None,
+            "finish_reason": finish_reason(answer.finish),
+        }
 
     def _call(self, fragment: dict[str, Any]) -> bytes:
         return self._encoder.chunk_event(self._encoder.chunk(self.index, {"tool_calls": [fragment]}))
 
 
-def _usage_body(usage: Usage) -> dict[str, Any]:
+def finish_reason(reason: str) -> str:
+    """Return the finish reason as chat completions say it."""
+    return "stop" if reason == "pause_turn" else reason
+
+
+def chat_usage(usage: Usage) -> dict[str, Any]:
+    """Return the counts as chat completions send them."""
     return {
         "prompt_tokens": usage.input_tokens,
         "completion_tokens": usage.output_tokens,

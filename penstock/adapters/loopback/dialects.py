@@ -9,13 +9,16 @@ from typing import Any, Protocol
 import msgspec
 
 from penstock.adapters.loopback.answer import Answer
-from penstock.adapters.loopback.anthropic_encoder import AnthropicEncoder, encode_anthropic_error
-from penstock.adapters.loopback.chat_encoder import ChatEncoder
+from penstock.adapters.loopback.anthropic_encoder import encode_anthropic_error
+from penstock.adapters.loopback.anthropic_parts import make_anthropic_encoder
+from penstock.adapters.loopback.chat_parts import make_chat_encoder
 from penstock.adapters.loopback.encoder import AnswerContext, AnswerEncoder, ErrorEncoder, encode_openai_error
-from penstock.adapters.loopback.gemini_encoder import GeminiArrayEncoder, GeminiEncoder, encode_gemini_error
-from penstock.adapters.loopback.ollama_encoder import OllamaEncoder, encode_ollama_error
+from penstock.adapters.loopback.gemini_encoder import encode_gemini_error
+from penstock.adapters.loopback.gemini_parts import make_gemini_array_encoder, make_gemini_encoder
+from penstock.adapters.loopback.ollama_encoder import encode_ollama_error
+from penstock.adapters.loopback.ollama_parts import make_ollama_encoder
 from penstock.adapters.loopback.request import ReceivedRequest
-from penstock.adapters.loopback.responses_encoder import ResponsesEncoder
+from penstock.adapters.loopback.responses_parts import make_responses_encoder
 
 __all__ = [
     "ANTHROPIC",
@@ -66,34 +69,37 @@ _MODEL = ("model", (str,))
 
 CHAT = Dialect(
     name="chat",
-    make_encoder=ChatEncoder,
+    make_encoder=make_chat_encoder,
     encode_error=encode_openai_error,
     needed=(_MODEL, ("messages", (list,))),
     has_choices=True,
 )
 RESPONSES = Dialect(
     name="responses",
-    make_encoder=ResponsesEncoder,
+    make_encoder=make_responses_encoder,
     encode_error=encode_openai_error,
     needed=(_MODEL, ("input", (list, str))),
 )
 ANTHROPIC = Dialect(
     name="anthropic",
-    make_encoder=AnthropicEncoder,
+    make_encoder=make_anthropic_encoder,
     encode_error=encode_anthropic_error,
     needed=(_MODEL, ("max_tokens", (int,)), ("messages", (list,))),
 )
 OLLAMA = Dialect(
-    name="ollama", make_encoder=OllamaEncoder, encode_error=encode_ollama_error, needed=(_MODEL, ("messages", (list,)))
+    name="ollama",
+    make_encoder=make_ollama_encoder,
+    encode_error=encode_ollama_error,
+    needed=(_MODEL, ("messages", (list,))),
 )
 GEMINI = Dialect(
     name="gemini",
-    make_encoder=GeminiArrayEncoder,
+    make_encoder=make_gemini_array_encoder,
     encode_error=encode_gemini_error,
     needed=(("contents", (list, dict, str)),),
     has_choices=True,
 )
-_GEMINI_EVENTS = msgspec.structs.replace(GEMINI, make_encoder=GeminiEncoder)
+_GEMINI_EVENTS = msgspec.structs.replace(GEMINI, make_encoder=make_gemini_encoder)
 
 _GENERATING = {
     "/v1/chat/completions": CHAT,

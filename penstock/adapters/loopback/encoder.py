@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import cycle, islice
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import msgspec
 
 from penstock.adapters.loopback.answer import Answer, ScriptedCall
-from penstock.events import Usage
+from penstock.adapters.loopback.parts import Part, Said, Silence, delay_in
+from penstock.events import TokenLogprob, Usage
 
 __all__ = [
     "AnswerContext",
     "AnswerEncoder",
     "ErrorEncoder",
     "EventStream",
+    "PartEvents",
+    "Segment",
     "encode_event",
     "encode_openai_error",
     "interleave",
+    "needs_parts",
+    "openai_logprobs",
+    "part_segments",
     "repeat_tokens",
     "to_object",
     "to_usage",
+    "with_logprobs",
 ]
 
 
@@ -41,11 +48,28 @@ class AnswerContext(msgspec.Struct, frozen=True, kw_only=True):
     background: bool = False
     """Whether the Responses API is to keep the answer."""
 
+    top_logprobs: int | None = None
+    """How many likely tokens are asked for at each place, besides the probabilities themselves; None: neither."""
+
+
+class Segment(msgspec.Struct, frozen=True):
+    """A piece of an answer's body, without pauses.
+
+    Attributes:
+        events: the events; the flag says whether an event is a token, which is paced and counted.
+        has_parts: the number of tokens is not known in advance: only tokens wait for their time.
+        pause: the seconds of silence before it.
+    """
+
+    events: Iterator[tuple[bool, bytes]]
+    has_parts: bool = False
+    pause: float = 0.0
+
 
 class AnswerEncoder(Protocol):
     """Encodes one answer in one wire format, lazily, as whole events in bytes; one object serves one response.
 
-    Call `opening`, `body` and `closing` in this order, each once.
+    Call `opening`, `segments` (or `body`) and `closing` in this order, each once.
     """
 
     @property
@@ -61,6 +85,9 @@ class AnswerEncoder(Protocol):
 
     def body(self) -> Iterator[tuple[bool, bytes]]:
         """Yield the events of the answer; the flag says whether an event is a token, which is paced and counted."""
+
+    def segments(self) -> Iterator[Segment]:
+        """Yield the body in pieces. Each must be read to its end before the next one is taken."""
 
     def closing(self) -> Iterator[bytes]:
         """Yield the events after the last token: finish reason, usage, end marker."""
@@ -88,6 +115,14 @@ class EventStream:
 
     def __init__(self, answer: Answer, line_ending: str = "\n") -> None:
         self._line_ending = (answer.line_ending or line_ending).encode()
+
+    def body(self) -> Iterator[tuple[bool, bytes]]:
+        """Yield the events of the answer."""
+        raise NotImplementedError
+
+    def segments(self) -> Iterator[Segment]:
+        """Yield the body in one piece."""
+        yield Segment(self.body())
 
     @property
     def event_end(self) -> bytes:
@@ -136,6 +171,103 @@ def interleave(choices: list[Iterator[tuple[bool, bytes]]]) -> Iterator[tuple[bo
                 choices.remove(choice)
             else:
                 yield event
+
+
+# --- parts -----------------------------------------------------------------------------------------------------------
+
+
+def needs_parts(answer: Answer, context: AnswerContext) -> bool:
+    """Tell whether an answer has more than text, reasoning, refusal, functions, choices and usage."""
+    if answer.parts or answer.metadata:
+        return True
+    if answer.repeat or answer.choices:
+        return False
+    asked = answer.logprobs == "always" or (answer.logprobs == "asked" and context.top_logprobs is not None)
+    return asked or any(call.type != "function" for call in answer.tool_calls)
+
+
+PartEvents: TypeAlias = Iterator[tuple[bool, bytes] | None]
+"""The events of a part; None stands between the call and the result of a tool."""
+
+
+def part_segments(
+    answer: Answer, encode: Callable[[Part], PartEvents], end: Callable[[], Iterator[bytes]]
+) -> Iterator[Segment]:
+    """Yield the parts of an answer, encoded, in the pieces between its pauses.
+
+    ``end`` yields what follows the last part, such as the end of the text that it was.
+    """
+    steps = _steps(answer.content, encode, end)
+    ends: list[float] = []
+
+    def until_pause() -> Iterator[tuple[bool, bytes]]:
+        for step in steps:
+            if isinstance(step, float):
+                ends.append(step)
+                return
+            yield step
+
+    yield Segment(until_pause(), has_parts=True)
+    while ends:
+        yield Segment(until_pause(), has_parts=True, pause=ends.pop())
+
+
+def _steps(
+    parts: Iterable[Part], encode: Callable[[Part], PartEvents], end: Callable[[], Iterator[bytes]]
+) -> Iterator[tuple[bool, bytes] | float]:
+    """Yield the events of all parts, and the seconds of each pause where it stands.
+
+    A tool takes its time in the APIs that leave it out, too.
+    """
+    for part in parts:
+        if isinstance(part, Silence):
+            yield float(part.seconds)
+            continue
+        delay = float(delay_in(part))
+        for event in encode(part):
+            if event is not None:
+                yield event
+            elif delay:
+                yield delay
+                delay = 0.0
+        if delay:
+            yield delay
+    for last in end():
+        yield False, last
+
+
+def with_logprobs(said: Said, answer: Answer, context: AnswerContext) -> Iterator[tuple[str, TokenLogprob | None]]:
+    """Yield the tokens of a text, each with its probability if probabilities are to be sent."""
+    given = said.logprobs
+    is_asked = answer.logprobs == "always" or context.top_logprobs is not None
+    for number, token in enumerate(said.pieces):
+        if answer.logprobs == "never" or not (given is not None or is_asked):
+            yield token, None
+        elif given is not None:
+            yield token, given[number]
+        else:
+            yield token, _made_up(token, number, context.top_logprobs or 0)
+
+
+def _made_up(token: str, number: int, count: int) -> TokenLogprob:
+    logprob = -(number % 8 + 1) / 16
+    others = [(f"{token}{place}", logprob - place) for place in range(1, count)]
+    return TokenLogprob(token=token, logprob=logprob, top=tuple([(token, logprob), *others][:count]))
+
+
+def openai_logprobs(tokens: Iterable[TokenLogprob]) -> list[dict[str, Any]]:
+    """Return probabilities in the form of OpenAI's APIs and Ollama's."""
+    return [
+        _openai_logprob(one.token, one.logprob) | {"top_logprobs": [_openai_logprob(*other) for other in one.top]}
+        for one in tokens
+    ]
+
+
+def _openai_logprob(token: str, logprob: float) -> dict[str, Any]:
+    return {"token": token, "logprob": logprob, "bytes": list(token.encode())}
+
+
+# --- values ----------------------------------------------------------------------------------------------------------
 
 
 def to_object(call: ScriptedCall) -> msgspec.Raw:

@@ -166,6 +166,7 @@ def _context(request: ReceivedRequest) -> AnswerContext:
         input_tokens=request.count_words(),
         include_usage=isinstance(options, dict) and options.get("include_usage") is True,
         background=request.fields.get("background") is True,
+        top_logprobs=request.top_logprobs,
     )
 
 

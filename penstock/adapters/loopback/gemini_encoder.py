@@ -19,7 +19,7 @@ from penstock.adapters.loopback.encoder import (
     to_usage,
 )
 
-__all__ = ["GeminiArrayEncoder", "GeminiEncoder", "encode_gemini_error"]
+__all__ = ["GeminiArrayEncoder", "GeminiEncoder", "encode_gemini_error", "gemini_finish"]
 
 _encode = msgspec.json.Encoder().encode
 
@@ -54,7 +54,7 @@ class GeminiEncoder(EventStream):
             part: dict[str, Any] = {"text": ""}
             if answer.signature and not answer.tool_calls:
                 part["thoughtSignature"] = answer.signature
-            candidate = _candidate(index, [part]) | {"finishReason": _finish(answer)}
+            candidate = _candidate(index, [part]) | {"finishReason": gemini_finish(answer)}
             last = index == len(self._choices) - 1
             yield self._event(_encode(self._document([candidate], self._usage() if last else self._prompt_usage())))
 
@@ -80,7 +80,7 @@ class GeminiEncoder(EventStream):
                 parts.append({"text": text})
             if answer.signature and not answer.tool_calls:
                 parts[-1]["thoughtSignature"] = answer.signature
-            candidates.append(_candidate(index, parts + _calls(answer)) | {"finishReason": _finish(answer)})
+            candidates.append(_candidate(index, parts + _calls(answer)) | {"finishReason": gemini_finish(answer)})
         return _encode(self._document(candidates, self._usage()))
 
     def _body(self, index: int, answer: Answer) -> Iterator[tuple[bool, bytes]]:
@@ -171,7 +171,8 @@ def _candidate(index: int, parts: list[dict[str, Any]]) -> dict[str, Any]:
     return {"content": {"parts": parts, "role": "model"}, "index": index}
 
 
-def _finish(answer: Answer) -> str:
+def gemini_finish(answer: Answer) -> str:
+    """Return the finish reason as Gemini says it."""
     return _FINISH_REASONS.get(answer.finish, "STOP")
 
 

@@ -20,6 +20,7 @@ from penstock.adapters.loopback.faults import (
     TruncateAfter,
 )
 from penstock.adapters.loopback.ledger import ReceivedRequest
+from penstock.adapters.loopback.parts import Found, Part, Picture, Ran, Said, Search, Silence, Source, Thought
 from penstock.adapters.loopback.script import Answer, Cycle, Replies, Script, ScriptedCall
 
 __all__ = ["default_script"]
@@ -41,6 +42,26 @@ _LOREM = (
 
 
 _WEATHER = {"city": "Zürich", "unit": "°C"}
+
+_PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNkYAAAAAYAAjCB0C8AAAAASUVORK5CYII="
+"""A picture of one transparent point."""
+_PAGE = "https://en.wikipedia.org/wiki/Penstock"
+
+_EXTRAS: tuple[Part, ...] = (
+    Thought("The word has several meanings. I should look it up.", signature="bG9vcGJhY2s="),
+    Said("Let me look that up. "),
+    Search("penstock", [Found(_PAGE, "Penstock", "A penstock is a sluice or gate that controls water flow.")]),
+    Silence(0.5),
+    Said("A penstock "),
+    Said(
+        "controls the flow of water",
+        citations=[Source(_PAGE, "Penstock", cited_text="a sluice or gate that controls water flow")],
+    ),
+    Said(". How much power is that? "),
+    Ran("print(1000 * 9.81 * 20 * 50 / 1e6)", "9.81\n"),
+    Said("With 20 m³/s and 50 m of fall, about 9.8 MW. "),
+    Picture(_PIXEL),
+)
 
 
 def default_script(tokens_per_second: float = 40.0) -> Script:
@@ -64,6 +85,7 @@ def default_script(tokens_per_second: float = 40.0) -> Script:
         "lorem": answer.replace(text=_LOREM, repeat=400),
         "flood": Answer(_LOREM, repeat=10_000),
         "reasoning": answer.replace(reasoning="Let me think. Water runs downhill; so the answer must be below."),
+        "extras": answer.replace(text="", parts=_EXTRAS, metadata={"service_tier": "default"}),
         "refusal": answer.replace(text="", refusal="I’m sorry, but I can’t help with that."),
         "tools": tools,
     }

@@ -10,9 +10,9 @@ from typing import Any
 import msgspec
 
 from penstock.adapters.loopback.answer import Answer, ScriptedCall
-from penstock.adapters.loopback.encoder import AnswerContext, repeat_tokens, to_object, to_usage
+from penstock.adapters.loopback.encoder import AnswerContext, Segment, repeat_tokens, to_object, to_usage
 
-__all__ = ["OllamaEncoder", "encode_ollama_error"]
+__all__ = ["OllamaEncoder", "encode_json_line", "encode_ollama_error"]
 
 _encode_json = msgspec.json.Encoder().encode
 
@@ -23,7 +23,7 @@ _NS_PER_TOKEN = 1_000_000
 _ESCAPED = {char.encode(): f"\\u{ord(char):04x}".encode() for char in "<>&\u2028\u2029"}
 
 
-def _encode(value: Any) -> bytes:
+def encode_json_line(value: Any) -> bytes:
     """Encode JSON as Go does. Its escapes matter: Ollama's official client ends a line at a bare U+2028."""
     encoded = _encode_json(value)
     for char, escape in _ESCAPED.items():
@@ -64,13 +64,17 @@ class OllamaEncoder:
             calls = [self._call(index, call)]
             yield True, self._line({"role": "assistant", "content": "", "tool_calls": calls})
 
+    def segments(self) -> Iterator[Segment]:
+        """Yield the body in one piece."""
+        yield Segment(self.body())
+
     def closing(self) -> Iterator[bytes]:
         """Yield the line with ``done``, counts and durations."""
-        yield _encode(self._head | {"message": {"role": "assistant", "content": ""}} | self._done()) + b"\n"
+        yield encode_json_line(self._head | {"message": {"role": "assistant", "content": ""}} | self._done()) + b"\n"
 
     def text(self, text: str) -> bytes:
         """Encode a line of text that is not part of the answer."""
-        return self._prefix + _encode(text) + self._suffix
+        return self._prefix + encode_json_line(text) + self._suffix
 
     def keep_alive(self) -> bytes:
         """Return nothing: Ollama has no signs of life."""
@@ -82,7 +86,7 @@ class OllamaEncoder:
 
     def error(self, code: str | int | None, message: str, then_done: bool) -> Iterator[bytes]:
         """Yield a line that is an error; nothing follows it."""
-        yield _encode({"error": message}) + b"\n"
+        yield encode_json_line({"error": message}) + b"\n"
 
     def whole(self) -> bytes:
         """Return the whole answer as one document."""
@@ -92,10 +96,10 @@ class OllamaEncoder:
             message["thinking"] = answer.reasoning
         if answer.tool_calls:
             message["tool_calls"] = [self._call(index, call) for index, call in enumerate(answer.tool_calls)]
-        return _encode(self._head | {"message": message} | self._done())
+        return encode_json_line(self._head | {"message": message} | self._done())
 
     def _line(self, message: dict[str, Any]) -> bytes:
-        return _encode(self._head | {"message": message, "done": False}) + b"\n"
+        return encode_json_line(self._head | {"message": message, "done": False}) + b"\n"
 
     def _call(self, index: int, call: ScriptedCall) -> dict[str, Any]:
         function = {"index": index, "name": call.name, "arguments": to_object(call)}
@@ -137,4 +141,4 @@ def encode_ollama_error(
 ) -> bytes:
     """Encode an error body of Ollama, which consists of a message only. Implements `ErrorEncoder`."""
     usual = _MESSAGES.get(code) or _MESSAGES.get(status, f"The request failed ({status}).")
-    return _encode({"error": message if message is not None else usual})
+    return encode_json_line({"error": message if message is not None else usual})

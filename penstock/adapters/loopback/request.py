@@ -56,7 +56,7 @@ class ReceivedRequest(msgspec.Struct, frozen=True, kw_only=True):
     def last_user_text(self) -> str:
         """The text of the last user message, or an empty string. The result of a tool is not a user message."""
         for message in reversed(self.messages):
-            if message.get("role", "user") == "user" and _tool_result(message) is None:
+            if _is_users(message) and _tool_result(message) is None:
                 return "".join(_texts(_content(message)))
         return ""
 
@@ -84,6 +84,35 @@ class ReceivedRequest(msgspec.Struct, frozen=True, kw_only=True):
         messages = self.messages
         return _tool_result(messages[-1]) if messages else None
 
+    @property
+    def returned(self) -> list[dict[str, Any]]:
+        """What the conversation gives back of earlier answers besides text and calls, in order, as it was sent.
+
+        Signed or encrypted reasoning, calls and results of the provider's own tools, compaction: blocks (Anthropic),
+        items (Responses), parts (Gemini), entries of ``reasoning_details`` and calls with ``extra_content`` (chat). For
+        Ollama ``{"thinking": …}`` of an assistant's message.
+        """
+        return [found for message in self.messages for found in _returned(message)]
+
+    @property
+    def top_logprobs(self) -> int | None:
+        """How many likely tokens are asked for at each place, besides probabilities; None: no probabilities are."""
+        fields = self.fields
+        if self.path.endswith("enerateContent"):
+            given = fields.get("generationConfig", fields.get("generation_config"))
+            fields = given if isinstance(given, dict) else {}
+            is_asked = fields.get("responseLogprobs", fields.get("response_logprobs")) is True
+            count = fields.get("logprobs")
+        else:
+            included = fields.get("include")
+            is_asked = fields.get("logprobs") is True or (
+                isinstance(included, list) and "message.output_text.logprobs" in included
+            )
+            count = fields.get("top_logprobs")
+        if not is_asked:
+            return None
+        return min(max(count, 0), _MOST_LIKELY) if isinstance(count, int) and not isinstance(count, bool) else 0
+
     def count_words(self) -> int:
         """Count the words in all texts of the conversation; they stand for input tokens."""
         fields = self.fields
@@ -94,6 +123,45 @@ class ReceivedRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         return f"ReceivedRequest(number={self.number}, {self.method} {self.path}, model={self.model!r})"
+
+
+_MOST_LIKELY = 20
+_OWN_BLOCKS = frozenset({"thinking", "redacted_thinking", "server_tool_use", "mcp_tool_use", "compaction", "fallback"})
+_OWN_ITEM_NAMES = frozenset({"message", "function_call", "custom_tool_call"})
+_GEMINI_OWN = frozenset({"thoughtSignature", "executableCode", "codeExecutionResult", "toolCall", "toolResponse"})
+_RESULTS = frozenset(
+    {
+        *("function_call_output", "custom_tool_call_output", "local_shell_call_output", "apply_patch_call_output"),
+        *("computer_call_output", "mcp_approval_response"),
+    }
+)
+
+
+def _is_users(message: dict[str, Any]) -> bool:
+    """Whether a message is the user's: it says so, or it is Gemini's, where the role may be missing."""
+    return message.get("role") == "user" or not {"role", "type"} & message.keys()
+
+
+def _returned(message: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    kind = message.get("type")
+    if isinstance(kind, str) and kind not in _OWN_ITEM_NAMES and kind not in _RESULTS:
+        yield message
+        return
+    if message.get("role") not in ("assistant", "model"):
+        return
+    if isinstance(message.get("thinking"), str):
+        yield {"thinking": message["thinking"]}
+    content = _content(message)
+    for part in _dicts(content):
+        own = part.get("type")
+        if _GEMINI_OWN & part.keys() or own in _OWN_BLOCKS or (isinstance(own, str) and own.endswith("_tool_result")):
+            yield part
+    yield from _dicts(message.get("reasoning_details"))
+    yield from (call for call in _dicts(message.get("tool_calls")) if "extra_content" in call)
+
+
+def _dicts(value: object) -> list[dict[str, Any]]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 def _content(message: object) -> object:
@@ -119,7 +187,9 @@ def _schema(function: dict[str, Any]) -> Any:
 def _tool_result(message: dict[str, Any]) -> str | None:
     if message.get("role") == "tool":
         return _to_text(message.get("content"))
-    if message.get("type") == "function_call_output":
+    if message.get("type") == "mcp_approval_response":
+        return _to_text(message.get("approve"))
+    if str(message.get("type")).endswith("_call_output"):
         return _to_text(message.get("output"))
     content = _content(message)
     for part in reversed(content) if isinstance(content, list) else ():

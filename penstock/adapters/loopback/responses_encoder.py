@@ -12,7 +12,7 @@ from penstock.adapters.loopback.answer import Answer, ScriptedCall
 from penstock.adapters.loopback.encoder import AnswerContext, EventStream, to_usage
 from penstock.events import Usage
 
-__all__ = ["ResponsesEncoder"]
+__all__ = ["ResponsesEncoder", "responses_usage"]
 
 _encode = msgspec.json.Encoder().encode
 
@@ -202,7 +202,7 @@ class ResponsesEncoder(EventStream):
         if self._answer.finish in _INCOMPLETE:
             final["incomplete_details"] = {"reason": _INCOMPLETE[self._answer.finish]}
         if self._answer.send_usage != "never":
-            final["usage"] = _usage_body(to_usage(self._answer, self._context))
+            final["usage"] = responses_usage(to_usage(self._answer, self._context))
         return final
 
     def _response(self, status: str) -> dict[str, Any]:
@@ -231,7 +231,8 @@ def _text_part(text: str) -> dict[str, Any]:
     return {"type": "output_text", "annotations": [], "logprobs": [], "text": text}
 
 
-def _usage_body(usage: Usage) -> dict[str, Any]:
+def responses_usage(usage: Usage) -> dict[str, Any]:
+    """Return the counts as the Responses API sends them."""
     return {
         "input_tokens": usage.input_tokens,
         "input_tokens_details": {"cached_tokens": usage.cached_tokens},

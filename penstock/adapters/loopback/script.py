@@ -14,20 +14,50 @@ from typing import TypeAlias, get_args
 from penstock.adapters.loopback.answer import Answer, Framing, ScriptedCall, Split, split_text
 from penstock.adapters.loopback.faults import Fault, HangUp, NotAStream, ResponseFault, Status, StreamFault
 from penstock.adapters.loopback.ledger import ReceivedRequest
+from penstock.adapters.loopback.parts import (
+    Block,
+    Declined,
+    Found,
+    Part,
+    Picture,
+    Ran,
+    RawEvent,
+    Said,
+    Search,
+    ServerTool,
+    Silence,
+    Sound,
+    Source,
+    Thought,
+)
 from penstock.adapters.loopback.replay import Replay
 from penstock.errors import OptionError
 
 __all__ = [
     "Answer",
+    "Block",
     "Cycle",
+    "Declined",
+    "Found",
     "Framing",
+    "Part",
+    "Picture",
     "Playback",
+    "Ran",
+    "RawEvent",
     "Replay",
     "Replies",
     "Reply",
+    "Said",
     "Script",
     "ScriptedCall",
+    "Search",
+    "ServerTool",
+    "Silence",
+    "Sound",
+    "Source",
     "Split",
+    "Thought",
     "split_text",
 ]
 

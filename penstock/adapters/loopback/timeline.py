@@ -8,7 +8,7 @@ from typing import Final, TypeAlias
 import msgspec
 
 from penstock.adapters.loopback.answer import Answer, Framing
-from penstock.adapters.loopback.encoder import AnswerEncoder, ErrorEncoder, encode_openai_error
+from penstock.adapters.loopback.encoder import AnswerEncoder, ErrorEncoder, Segment, encode_openai_error
 from penstock.adapters.loopback.faults import (
     DelayFirstByte,
     ErrorFrame,
@@ -147,7 +147,7 @@ def whole_timeline(
         if isinstance(fault, (MalformedJson, InvalidUtf8, HugeEvent)):
             yield _FAULT
             body = _spoil(body, fault)
-    yield WaitUntil(answer.first_token_delay + max(answer.paced_count - 1, 0) * answer.interval_s)
+    yield WaitUntil(answer.first_token_delay + answer.paused_s + max(answer.paced_count - 1, 0) * answer.interval_s)
     kind = (("content-type", "application/json"), *answer.headers)
     headers = (*kind, ("content-length", str(len(body))))
     yield Head(200, headers, BodyFraming())
@@ -269,6 +269,8 @@ class _StreamedBody:
         self._encoder = encoder
         self._faults = sorted(_in_body(answer.faults), key=_position)
         self._events = 0
+        self._first = answer.first_token_delay  # and the pauses so far
+        self._count = 0  # tokens of parts
         self._mark = b"\xef\xbb\xbf" if answer.bom else b""
 
     def steps(self) -> Iterator[TimelineStep]:
@@ -288,28 +290,54 @@ class _StreamedBody:
         simple = not (answer.comments or answer.timestamps or answer.bom)
         last = answer.paced_count - 1
         count = 0
-        events = self._encoder.body()
         waited = -1
-        while True:
-            while self._faults and _position(self._faults[0]) <= count:
-                if (yield from self._fault(self._faults.pop(0))):
+        for segment in self._encoder.segments():
+            if segment.has_parts:
+                if (yield from self._parts(segment)):
                     return True
-            if paced and count > waited and count <= last and count % batch == 0:
-                # Before the event is encoded, so that its time stamp is the time it is sent.
-                yield WaitUntil(first + min(count + batch - 1, last) * interval)
-                waited = count
-            token, event = next(events, (False, b""))
-            if not event:
-                break
-            if simple:
-                yield event
-            else:
-                yield from self._sent(event)
-            count += token
+                continue
+            events = segment.events
+            while True:
+                while self._faults and _position(self._faults[0]) <= count:
+                    if (yield from self._fault(self._faults.pop(0))):
+                        return True
+                if paced and count > waited and count <= last and count % batch == 0:
+                    # Before the event is encoded, so that its time stamp is the time it is sent.
+                    yield WaitUntil(first + min(count + batch - 1, last) * interval)
+                    waited = count
+                token, event = next(events, (False, b""))
+                if not event:
+                    break
+                if simple:
+                    yield event
+                else:
+                    yield from self._sent(event)
+                count += token
         for fault in self._faults:
             if (yield from self._fault(fault)):
                 return True
         return False
+
+    def _parts(self, segment: Segment) -> Generator[TimelineStep, None, bool]:
+        """Yield the steps of parts after a pause. A token waits for its time; other events do not."""
+        interval, batch = self._answer.interval_s, self._answer.batch or 1
+        paced = bool(self._answer.first_token_delay or interval)
+        last = self._answer.paced_count - 1
+        if segment.pause:
+            self._first += segment.pause
+            yield WaitUntil(self._first + max(self._count - 1, 0) * interval)
+        while True:
+            while self._faults and _position(self._faults[0]) <= self._count:
+                if (yield from self._fault(self._faults.pop(0))):
+                    return True
+            token, event = next(segment.events, (False, b""))
+            if not event:
+                return False
+            count = self._count
+            if token and paced and count % batch == 0:
+                yield WaitUntil(self._first + max(count, min(count + batch - 1, last)) * interval)
+            yield from self._sent(event)
+            self._count += token
 
     def _sent(self, event: bytes) -> Iterator[bytes]:
         comments = self._answer.comments

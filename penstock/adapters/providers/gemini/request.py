@@ -13,6 +13,8 @@ from typing import Any, Final
 
 import msgspec
 
+from penstock.adapters.providers.gemini.parts import SIGNATURE, THOUGHT
+from penstock.adapters.providers.gemini.returned import in_order, made_by_others, returned_parts
 from penstock.adapters.providers.shared.json_values import text_of
 from penstock.adapters.providers.shared.messages import (
     NamedTool,
@@ -29,12 +31,10 @@ from penstock.adapters.providers.shared.messages import (
 )
 from penstock.adapters.providers.shared.parameters import check_reserved, drop_none
 from penstock.errors import OptionError
+from penstock.events import ProviderBlock
 from penstock.ports import ChatCall
 
-__all__ = ["THOUGHT", "gemini_body"]
-
-THOUGHT: Final = "thought"
-"""The kind of Gemini's reasoning blocks. One with text is a thought; one without belongs to the answer's text."""
+__all__ = ["gemini_body"]
 
 _NO_SIGNATURE: Final = "skip_thought_signature_validator"
 """Google's placeholder for a call that Gemini did not make (ai.google.dev/gemini-api/docs/thought-signatures, FAQ)."""
@@ -54,6 +54,8 @@ _GENERATION_NAMES: Final = {
     "presence_penalty": "presencePenalty",
     "frequency_penalty": "frequencyPenalty",
 }
+_OWN_FIELDS: Final = ("provider_blocks", "reasoning_blocks")
+"""Fields of a message in Penstock's form, which the API would refuse."""
 _MODES: Final = {"auto": "AUTO", "none": "NONE", "required": "ANY"}
 
 
@@ -104,7 +106,7 @@ def _contents(messages: list[dict[str, Any]], model: str, provider: str) -> list
     contents: list[dict[str, Any]] = []
     function_names: dict[str, str] = {}  # of the calls so far: a later call may have the same id and another name
     follows_result = False
-    for message in messages:
+    for message, own in zip(messages, returned_parts(messages, provider), strict=True):
         role = message["role"]
         is_result = role in ("tool", "function") and "parts" not in message
         if is_result and follows_result:  # Gemini requires the results of one turn's calls in one message
@@ -112,10 +114,10 @@ def _contents(messages: list[dict[str, Any]], model: str, provider: str) -> list
         elif is_result:
             contents.append({"role": "user", "parts": [_function_response(message, function_names)]})
         elif "parts" in message:
-            contents.append(message)
+            contents.append({name: value for name, value in message.items() if name not in _OWN_FIELDS})
         elif role in ("assistant", "model"):
             function_names.update({call.id: call.name for call in parse_calls(message)})
-            if parts := _model_parts(message, model, provider):
+            if parts := _model_parts(message, own, model, provider):
                 contents.append({"role": "model", "parts": parts})
         else:
             contents.append({"role": "user", "parts": _parts(message.get("content")) or [{"text": ""}]})
@@ -140,36 +142,47 @@ def _part(part: dict[str, Any]) -> dict[str, Any]:
     return {"text": text} if isinstance(text, str) else part
 
 
-def _model_parts(message: dict[str, Any], model: str, provider: str) -> list[dict[str, Any]]:
-    """Translate thoughts, text and calls, each with its signature: Gemini refuses calls without theirs."""
-    blocks = parse_reasoning_blocks(message, {THOUGHT}, provider)
-    thoughts: list[dict[str, Any]] = [
-        {"text": block.text, "thought": True, "thoughtSignature": block.signature} for block in blocks if block.text
-    ]
+def _model_parts(message: dict[str, Any], own: list[ProviderBlock], model: str, provider: str) -> list[dict[str, Any]]:
+    """Translate text and calls, with ``own``: the parts that the provider itself has made, each in its place.
+
+    Without them, the thoughts come first, and the last signature of a text goes with the last text.
+    """
     parts = _parts(message.get("content"))
+    calls = _call_parts(message, model, provider)
+    if own:
+        return in_order(parts, calls, own)
+    blocks = parse_reasoning_blocks(message, {THOUGHT}, provider)
+    thoughts = [{"text": block.text, "thought": True, SIGNATURE: block.signature} for block in blocks if block.text]
     text_signatures = [block.signature for block in blocks if not block.text]
     if text_signatures:
         if not parts or "text" not in parts[-1]:
             parts.append({"text": ""})
-        parts[-1] = {**parts[-1], "thoughtSignature": text_signatures[-1]}
+        parts[-1] = {**parts[-1], SIGNATURE: text_signatures[-1]}
+    return [*thoughts, *parts, *calls]
+
+
+def _call_parts(message: dict[str, Any], model: str, provider: str) -> list[dict[str, Any]]:
+    """Translate calls, each with its signature: Gemini refuses calls without theirs."""
+    parts: list[dict[str, Any]] = []
     calls = parse_calls(message)
-    is_signed = any(call.signature for call in calls)
+    is_signed = any(call.signature for call in calls) and not made_by_others(message, provider)
     for number, call in enumerate(calls):
         function_call: dict[str, Any] = {"name": call.name, "args": call.arguments}
         if call.id and not _GENERATED_ID.fullmatch(call.id):
             function_call["id"] = call.id
         part: dict[str, Any] = {"functionCall": function_call}
-        if call.signature:
-            part["thoughtSignature"] = call.signature
+        if call.signature and is_signed:
+            part[SIGNATURE] = call.signature
         elif number == 0 and not is_signed and _requires_signatures(model):
-            part["thoughtSignature"] = _NO_SIGNATURE
+            part[SIGNATURE] = _NO_SIGNATURE
         parts.append(part)
-    return thoughts + parts
+    return parts
 
 
 def _requires_signatures(model: str) -> bool:
+    """Whether the model refuses calls without signatures: Gemini 3 and later ones, and so ``gemini-flash-latest``."""
     version = re.search(r"gemini-(\d+)", model)
-    return version is not None and int(version[1]) >= 3
+    return int(version[1]) >= 3 if version is not None else re.search(r"gemini-.*latest", model) is not None
 
 
 def _function_response(message: dict[str, Any], function_names: dict[str, str]) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from penstock.adapters.providers.ollama.extras import THINKING
+from penstock.adapters.providers.shared.blocks import own_blocks
 from penstock.adapters.providers.shared.json_values import text_of
 from penstock.adapters.providers.shared.messages import (
     content_text,
@@ -51,7 +53,10 @@ _OPENAI_FIELDS = {
     "name",
     "tool_calls",
     "function_call",
+    "reasoning",
     "reasoning_blocks",
+    "reasoning_content",
+    "reasoning_details",
     "provider_blocks",
     "refusal",
     "audio",
@@ -68,7 +73,7 @@ def ollama_body(call: ChatCall) -> dict[str, Any]:
         OptionError: the input is not messages, an image is given by its URL, or a parameter is not allowed.
     """
     check_reserved(call.parameters, "model", "messages")
-    messages = _messages(to_messages(call.input))
+    messages = _messages(to_messages(call.input), call.provider)
     return {"model": call.model, "messages": messages, **_parameters(call.parameters), "stream": True}
 
 
@@ -101,12 +106,12 @@ def _parameters(given: Mapping[str, Any]) -> dict[str, Any]:
     return body
 
 
-def _messages(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _messages(messages: Sequence[dict[str, Any]], provider: str) -> list[dict[str, Any]]:
     function_names: dict[str, str] = {}
-    return [_message(message, function_names) for message in messages]
+    return [_message(message, function_names, provider) for message in messages]
 
 
-def _message(message: Mapping[str, Any], function_names: dict[str, str]) -> dict[str, Any]:
+def _message(message: Mapping[str, Any], function_names: dict[str, str], provider: str) -> dict[str, Any]:
     """Translate one message: its content is text, images are a separate field, calls have objects as arguments.
 
     ``function_names`` maps the ids of the calls so far, which may be used again, to their functions; the calls of this
@@ -117,6 +122,8 @@ def _message(message: Mapping[str, Any], function_names: dict[str, str]) -> dict
     if translated["role"] == "developer":
         translated["role"] = "system"
     translated["content"] = content_text(content) or text_of(message.get("refusal"))
+    if "thinking" not in translated and (thinking := _thinking(message, provider)):
+        translated["thinking"] = thinking
     if images := _images(message):
         translated["images"] = images
     if calls := parse_calls(message):
@@ -130,6 +137,13 @@ def _message(message: Mapping[str, Any], function_names: dict[str, str]) -> dict
         if name:
             translated["tool_name"] = name
     return translated
+
+
+def _thinking(message: Mapping[str, Any], provider: str) -> str:
+    """The message's reasoning: what this provider is given back, or what the message has under another name."""
+    blocks = own_blocks(message, provider) or ()
+    thoughts = [text_of(block.data.get("thinking")) for block in blocks if block.data.get("type") == THINKING]
+    return "".join(thoughts) or text_of(message.get("reasoning_content")) or text_of(message.get("reasoning"))
 
 
 def _images(message: Mapping[str, Any]) -> list[Any]:

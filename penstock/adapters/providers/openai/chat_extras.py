@@ -11,6 +11,7 @@ from penstock.adapters.providers.openai.chat_media import AudioPieces, Pictures
 from penstock.adapters.providers.openai.chat_reasoning import ReasoningEntries
 from penstock.adapters.providers.openai.chat_sources import Sources
 from penstock.adapters.providers.shared.json_values import decode_json, text_of, whole_number, without_surrogates
+from penstock.adapters.providers.shared.logprobs import token_logprobs
 from penstock.adapters.providers.shared.surrogates import replace_surrogates
 from penstock.events import Logprobs, ServerToolCall, ServerToolResult, TokenLogprob
 from penstock.ports import BlockDelta, Delta, EventDelta, MetadataDelta, ToolCallFragment
@@ -111,16 +112,8 @@ class ChatExtras:
             return
         tokens: list[TokenLogprob] = []
         for name in ("content", "refusal"):
-            items = logprobs.get(name)
-            if items is not None and not isinstance(items, list):
-                self._skip("logprobs", items)
-                continue
-            for item in items or ():
-                token = _token_logprob(item)
-                if token is None:
-                    self._skip("logprobs", item)
-                else:
-                    tokens.append(token)
+            if (items := logprobs.get(name)) is not None:
+                tokens += token_logprobs(items, self._skip)
         if tokens:
             out.append(EventDelta(Logprobs(tokens=tuple(tokens))))
 
@@ -202,22 +195,3 @@ def _parsed(arguments: object) -> Any:
         return without_surrogates(decode_json(arguments))
     except (ValueError, RecursionError):
         return replace_surrogates(arguments)
-
-
-def _token_logprob(item: object) -> TokenLogprob | None:
-    pair = _pair(item)
-    if pair is None or not isinstance(item, dict):
-        return None
-    others = item.get("top_logprobs")
-    top = [found for other in others if (found := _pair(other))] if isinstance(others, list) else []
-    return TokenLogprob(token=pair[0], logprob=pair[1], top=tuple(top))
-
-
-def _pair(item: object) -> tuple[str, float] | None:
-    """A token and its logarithm; a JSON number that is no logarithm (NaN, infinite) is none."""
-    if not isinstance(item, dict) or not isinstance(item.get("token"), str):
-        return None
-    value = item.get("logprob")
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not -1e300 < value < 1e300:
-        return None
-    return replace_surrogates(item["token"]), float(value)

@@ -9,9 +9,9 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from penstock.adapters.providers.openai.chat_sources import Sources
-from penstock.adapters.providers.openai.logprobs import token_logprobs
 from penstock.adapters.providers.openai.responses_events import dicts_in
 from penstock.adapters.providers.shared.json_values import text_of
+from penstock.adapters.providers.shared.logprobs import token_logprobs
 from penstock.adapters.providers.shared.surrogates import replace_surrogates
 from penstock.events import Logprobs, Phase, TokenKind
 from penstock.ports import BlockStart, CitationDelta, Delta, EventDelta

@@ -24,6 +24,7 @@ from penstock.errors import (
 )
 from penstock.events import ReasoningBlock, ToolCall, Usage
 from penstock.ports import (
+    BlockDelta,
     CanListModels,
     ChatCall,
     ChoiceDelta,
@@ -385,18 +386,23 @@ def test_the_typed_way_and_the_lenient_one_tell_the_same() -> None:
 
 
 def test_signatures_of_text_are_blocks_and_a_thoughts_text_is_in_its_block() -> None:
-    assert decode(
-        chunk({"text": "Hm.", "thought": True, "thoughtSignature": "a"}),
-        chunk({"text": "", "thoughtSignature": "b"}),
-        chunk({"text": "Yes", "thoughtSignature": "c"}),
-        chunk({"thoughtSignature": "d"}),
-    ) == [
+    parts: list[dict[str, Any]] = [
+        {"text": "Hm.", "thought": True, "thoughtSignature": "a"},
+        {"text": "", "thoughtSignature": "b"},
+        {"text": "Yes", "thoughtSignature": "c"},
+        {"thoughtSignature": "d"},
+    ]
+    assert decode(*map(chunk, parts)) == [
         ReasoningDelta("Hm."),
         ReasoningBlockDelta(ReasoningBlock(kind="thought", text="Hm.", signature="a")),
+        BlockDelta(parts[0]),
         ReasoningBlockDelta(ReasoningBlock(kind="thought", signature="b")),
+        BlockDelta(parts[1]),
         TextDelta("Yes"),
         ReasoningBlockDelta(ReasoningBlock(kind="thought", signature="c")),
+        BlockDelta(parts[2]),
         ReasoningBlockDelta(ReasoningBlock(kind="thought", signature="d")),
+        BlockDelta({"text": "", "thoughtSignature": "d"}),
     ]
 
 

@@ -12,6 +12,7 @@ from penstock.adapters.providers.gemini.decoder import GeminiDecoder
 from penstock.errors import IncompleteStream
 from penstock.events import MediaPart, ServerToolCall, ServerToolResult
 from penstock.ports import (
+    BlockDelta,
     BlockStart,
     Delta,
     EventDelta,
@@ -58,7 +59,16 @@ DONE = EventDelta(ServerToolResult(id="server_0", name="code_execution", output=
 @pytest.mark.parametrize("size", [1_000_000, 1, 7])
 def test_the_stop_that_comes_with_code_is_not_the_end(size: int) -> None:
     decoder, deltas = decode(body(*RECORDED), size)
-    assert deltas == [CALL, FinishHeld(), DONE, BlockStart("text"), TextDelta("It is 42."), FinishDelta("stop", "STOP")]
+    assert deltas == [
+        CALL,
+        BlockDelta(CODE),
+        FinishHeld(),
+        DONE,
+        BlockDelta(RESULT),
+        BlockStart("text"),
+        TextDelta("It is 42."),
+        FinishDelta("stop", "STOP"),
+    ]
     assert (decoder.finished, decoder.skipped) == (True, 0)
 
 
@@ -103,7 +113,7 @@ def test_tools_with_ids_are_matched_by_them() -> None:
 def test_text_and_thoughts_after_a_tool_begin_a_part() -> None:
     thought = {"text": "hm", "thought": True}
     _, deltas = decode(body(chunk({"text": "a"}), chunk(CODE), chunk(RESULT), chunk(thought), chunk({"text": "b"})))
-    assert [delta for delta in deltas if not isinstance(delta, EventDelta)] == [
+    assert [delta for delta in deltas if not isinstance(delta, (EventDelta, BlockDelta))] == [
         TextDelta("a"),
         BlockStart("reasoning"),
         ReasoningDelta("hm"),
@@ -136,7 +146,7 @@ def test_what_is_said_of_the_whole_answer_is_told_once() -> None:
         body(chunk({"text": "x"}) | {"responseId": "r1"}, last, {"responseId": "r1", "usageMetadata": {}})
     )
     told = [delta.values for delta in deltas if isinstance(delta, MetadataDelta)]
-    assert told == [{"response_id": "r1", "finish_message": "Blocked."}]
+    assert told == [{"response_id": "r1"}, {"finish_message": "Blocked."}]
 
 
 def paced(chunks: list[Any], *pauses: float) -> ScriptedAttempt:

@@ -19,6 +19,7 @@ from penstock.ports import (
     Delta,
     ErrorDelta,
     FinishDelta,
+    MetadataDelta,
     ReasoningDelta,
     Secret,
     TextDelta,
@@ -249,6 +250,7 @@ def test_the_last_line_says_why_it_stopped_and_ends_everything(raw: str | None, 
     assert decoder.feed(ndjson(line("a"), last, line("late"))) == [
         TextDelta("a"),
         TextDelta("z"),
+        MetadataDelta({"timings": {"total_duration": 9}}),
         FinishDelta(reason, raw or ""),  # type: ignore[arg-type]
         UsageDelta(Usage(input_tokens=5, output_tokens=0)),
     ]

@@ -1,4 +1,4 @@
-"""Probabilities of tokens, as both of OpenAI's dialects send them."""
+"""Probabilities of tokens, in the form in which OpenAI's dialects and Ollama send them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["token_logprobs"]
 
 
 def token_logprobs(items: object, skip: Callable[[str, object], None]) -> tuple[TokenLogprob, ...]:
-    """Read a list of tokens with their logarithms. ``skip`` gets what is none, such as Together's bare number."""
+    """Read a list of tokens with their logarithms. ``skip`` gets what is none."""
     if not isinstance(items, (list, tuple)):
         skip("logprobs", items)
         return ()
