@@ -6,15 +6,16 @@ import json
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from websockets.sync.client import ClientConnection, connect
 
 from penstock.testing import eventually
 
-__all__ = ["Chromium", "Page", "find_chromium"]
+__all__ = ["Chromium", "Page", "find_chromium", "running_chromium"]
 
 PATIENCE_S = 60.0
 _NAMES: Final = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -31,53 +32,35 @@ def find_chromium() -> str | None:
     return next((found for name in names if name and (found := shutil.which(name))), None)
 
 
+@contextmanager
+def running_chromium(program: str, folder: Path) -> Iterator[Chromium]:
+    """A browser with a profile of its own, in ``folder``, until the block ends."""
+    port_file = folder / "DevToolsActivePort"
+    command = [program, f"--user-data-dir={folder}", *_FLAGS]
+    with (folder / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
+        try:
+            eventually(lambda: port_file.exists() and "\n" in port_file.read_text("utf-8"), PATIENCE_S)
+            port, path = port_file.read_text("utf-8").split("\n")[:2]
+            with connect(f"ws://127.0.0.1:{port}{path}", max_size=None, proxy=None) as connection:
+                browser = Chromium(connection)
+                yield browser
+                browser.call("Browser.close")
+            process.wait(PATIENCE_S)
+        finally:
+            process.kill()
+
+
 class Chromium:
-    """A browser with a profile of its own, in ``folder``.
+    """A browser.
 
     Attributes:
         version: as it says itself, such as ``"Chrome/156.0.8078.108"``.
     """
 
-    def __init__(self, program: str, folder: Path) -> None:
-        self.version = ""
-        self._command = [program, f"--user-data-dir={folder}", *_FLAGS]
-        self._port_file = folder / "DevToolsActivePort"
-        self._folder = folder
-        self._process: subprocess.Popen[bytes]
-        self._connection: ClientConnection
+    def __init__(self, connection: ClientConnection) -> None:
+        self._connection = connection
         self._number = 0
-
-    def __enter__(self) -> Self:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with (self._folder / "log").open("wb") as log:
-            self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
-        try:
-            eventually(lambda: self._process.poll() is not None or "\n" in self._address(), PATIENCE_S)
-            assert self._process.poll() is None, (self._folder / "log").read_text("utf-8", "replace")[-2000:]
-            port, path = self._address().split("\n")[:2]
-            self._connection = connect(f"ws://127.0.0.1:{port}{path}", max_size=None, proxy=None)
-        except BaseException:
-            self._end()
-            raise
-        self.version = self.call("Browser.getVersion")["product"]
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.call("Browser.close")
-        self._connection.close()
-        self._end()
-
-    def _address(self) -> str:
-        return self._port_file.read_text("utf-8") if self._port_file.exists() else ""
-
-    def _end(self) -> None:
-        try:
-            self._process.wait(PATIENCE_S if self._process.poll() is None and self.version else 0.1)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait(PATIENCE_S)
+        self.version: str = self.call("Browser.getVersion")["product"]
 
     def call(self, method: str, session: str | None = None, **parameters: Any) -> dict[str, Any]:
         """Call a method of the protocol; returns its result."""

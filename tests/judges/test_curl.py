@@ -36,7 +36,12 @@ def start(command: Sequence[str]) -> subprocess.Popen[bytes]:
 
 
 def text_of(body: str) -> str:
-    return "".join(data["text"] for _, name, data in events_of(body) if name == "token")
+    """The text as a page would show it: a snapshot replaces what came before."""
+    text = ""
+    for _, name, data in events_of(body):
+        if name in ("token", "snapshot"):
+            text = data["text"] if name == "snapshot" else text + data["text"]
+    return text
 
 
 def ask(model: str = "m", **more: Any) -> dict[str, Any]:

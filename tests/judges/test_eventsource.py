@@ -20,7 +20,12 @@ def read(node: Node, base: str, stream_id: str, query: str = "", **job: Any) -> 
 
 
 def text_of(seen: dict[str, Any]) -> str:
-    return "".join(event["text"] for event in seen["events"] if event["name"] == "token")
+    """The text as a page would show it: a snapshot replaces what came before."""
+    text = ""
+    for event in seen["events"]:
+        if event["name"] in ("token", "snapshot"):
+            text = event["text"] if event["name"] == "snapshot" else text + event["text"]
+    return text
 
 
 def seqs_of(seen: dict[str, Any]) -> list[int]:
