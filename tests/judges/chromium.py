@@ -79,7 +79,9 @@ class Chromium:
         target = self.call("Target.createTarget", url=url)["targetId"]
         session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         page = Page(self, target, session)
-        eventually(lambda: page.run("document.readyState === 'complete' && location.href !== 'about:blank'"), PATIENCE_S)
+        eventually(
+            lambda: page.run("document.readyState === 'complete' && location.href !== 'about:blank'"), PATIENCE_S
+        )
         return page
 
 

@@ -48,7 +48,9 @@ def _models() -> dict[str, Any]:
         "busy": Status(429, retry_after=1, message="slow down"),
         "cut": Answer(WORDS, faults=(TruncateAfter(3),)),
         "breaks": Answer(WORDS, faults=(ErrorFrame(3),)),
-        "resets": Cycle((Answer("void text of the first try", pace=0.05, faults=(ResetAfter(4),)), Answer("Good text."))),
+        "resets": Cycle(
+            (Answer("void text of the first try", pace=0.05, faults=(ResetAfter(4),)), Answer("Good text."))
+        ),
         "endless": Answer(tokens=("word ",), repeat=100_000, pace=0.01),
         "late": Answer("late", first_token_delay=60),
         "counts": Answer(tokens=NUMBERS, pace=0.01),

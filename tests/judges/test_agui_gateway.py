@@ -52,9 +52,7 @@ def test_calls_for_the_application_are_named(node: Node, served: Served) -> None
 
 
 @pytest.mark.parametrize("approved", [True, False])
-def test_an_approval_interrupts_the_run_and_the_next_one_continues(
-    node: Node, served: Served, approved: bool
-) -> None:
+def test_an_approval_interrupts_the_run_and_the_next_one_continues(node: Node, served: Served, approved: bool) -> None:
     decision = {"interruptId": "c5", "status": "resolved", "payload": {"approved": approved}}
     resumed = run("careful", "r-2", say=None, resume=[decision])
     seen = run_all(node, served.url, run("careful"), resumed)
@@ -102,7 +100,8 @@ def test_a_client_that_aborts_lets_the_stream_end_after_a_while(node: Node, serv
     served.provider.wait_for(lambda counts: counts.client_disconnects == 1)
 
 
-def test_a_run_is_joined_where_it_is(node: Node, served: Served) -> None:
+@pytest.mark.parametrize(("query", "second"), [("", "TEXT_MESSAGE_START"), ("?after=1", "MESSAGES_SNAPSHOT")])
+def test_a_run_is_joined_from_its_start_or_where_it_is(node: Node, served: Served, query: str, second: str) -> None:
     messages = [{"id": "u1", "role": "user", "content": "Hi"}]
     body = {"threadId": "t-1", "runId": "r-1", "messages": messages}
     properties = {"model": "counts", "penstock": {"on_orphan": 30, "options": EVERY_TOKEN}}
@@ -110,10 +109,10 @@ def test_a_run_is_joined_where_it_is(node: Node, served: Served) -> None:
         pieces = first.iter_content(None)
         while b"n20 " not in next(pieces):
             pass
-    again = {"runId": "r-1", "get": f"{served.url}/v1/agui/r-1/events"}
+    again = {"runId": "r-1", "get": f"{served.url}/v1/agui/r-1/events{query}"}
     seen = run_all(node, served.url, again, messages=messages)
     assert seen["runs"][0]["outcome"] == "success"
-    assert seen["runs"][0]["events"][:2] == ["RUN_STARTED", "MESSAGES_SNAPSHOT"]
+    assert seen["runs"][0]["events"][:2] == ["RUN_STARTED", second]
     assert said(seen) == [("user", "Hi"), ("assistant", COUNT)]
 
 

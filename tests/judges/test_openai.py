@@ -36,8 +36,8 @@ def respond(model: str = "m", **more: Any) -> dict[str, Any]:
 
 
 def test_a_chat_is_streamed_helped_and_whole(node: Node, served: Served) -> None:
-    usage = {"stream_options": {"include_usage": True}}
-    steps: list[dict[str, Any]] = [{"chat": ask(**usage)}, {"chatHelper": ask()}, {"chatWhole": ask()}]
+    usage = {"include_usage": True}
+    steps: list[dict[str, Any]] = [{"chat": ask(stream_options=usage)}, {"chatHelper": ask()}, {"chatWhole": ask()}]
     streamed, helped, whole = run(node, served.url, *steps)
     assert (streamed["text"], streamed["finish"]) == (WORDS, "stop")
     assert streamed["usage"]["completion_tokens"] == 8
@@ -66,6 +66,14 @@ def test_the_servers_agent_runs_its_tools_behind_a_chat_and_a_response(node: Nod
     assert response["types"][-1] == "response.completed"
     asked = [str(one.body["messages"]) for one in served.provider.requests if one.body is not None]
     assert "degrees" in asked[-1]
+
+
+def test_a_call_that_needs_approval_is_denied_at_once(node: Node, served: Served) -> None:
+    (chat,) = run(node, served.url, {"chat": ask("careful", own={})})
+    assert chat["text"].endswith("Done.")
+    sent = served.provider.requests[-1].body
+    assert sent is not None
+    assert "no way to ask" in str(sent["messages"][-1]["content"])
 
 
 def test_errors_before_the_first_token_have_their_type(node: Node, served: Served) -> None:

@@ -30,8 +30,8 @@ _OUTCOMES: Final[dict[type[Event], str]] = {
 class SocketProjection(Projection):
     """One frame for each event: an object with ``sid``, ``seq`` and ``type``, followed by a comma.
 
-    The fields are those of the native server-sent events; ``type`` is the name of the event. ``end`` has an ``outcome``:
-    ``"completed"``, ``"failed"`` or ``"cancelled"``.
+    The fields are those of the native server-sent events; ``type`` is the name of the event. ``end`` has an
+    ``outcome``: ``"completed"``, ``"failed"`` or ``"cancelled"``.
     """
 
     name = "socket"

@@ -87,7 +87,11 @@ def served(system: penstock.System, gateway: Any = None, *, lifespan: Any = "on"
 
 @contextmanager
 def gateway(
-    script: Any = None, settings: Settings | None = None, *, wrap: Callable[[Gateway], Any] | None = None, **options: Any
+    script: Any = None,
+    settings: Settings | None = None,
+    *,
+    wrap: Callable[[Gateway], Any] | None = None,
+    **options: Any,
 ) -> Iterator[Served]:
     """A system whose providers are one scripted loopback provider, and its gateway; ``wrap`` puts it into an app."""
     with LoopbackProvider(script if isinstance(script, Script) else Script(script or SLOWLY)) as provider:
