@@ -41,6 +41,7 @@ def test_a_stream_is_read_and_204_stops_the_client(node: Node, served: Served) -
     assert seen["errors"] == [None, 204], "the end of the response, then no content for the client that comes again"
 
 
+@thorough  # the client waits three seconds before it comes again
 def test_a_stream_is_resumed_wherever_it_is_cut(node: Node, served: Served) -> None:
     stream_id = served.open(model="counts", options=EVERY_TOKEN, on_orphan=30)  # the client comes again after 3 s
     with CuttingProxy(served.port, [b"n20 ", b"n21 ", b'"StreamCompleted"']) as proxy:
