@@ -16,7 +16,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --maxprocesses 8 --dist
 QUICK := tests/unit $(addprefix tests/conformance/test_,$(addsuffix .py,stream statem supervisor links handler integration)) \
 	$(addprefix --deselect tests/unit/test_,$(addsuffix .py,benchmarks_run seeds))
 
-.PHONY: run quick check lint types workflows test judges-node simulate soak mutants bench format docs diagrams nginx clean help
+.PHONY: run quick check lint types workflows test judges judges-node nginx simulate soak mutants bench format docs diagrams clean help
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -65,10 +65,14 @@ types: $(VENV)/.dev  ## mypy --strict, for Linux, macOS and Windows
 workflows: $(VENV)/.dev  ## compare the workflows of GitHub Actions with their schema
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
-test: $(VENV)/.dev  ## every test; those of clients in JavaScript, and behind nginx, are skipped where these cannot be had
+test: $(VENV)/.dev  ## every test but the long ones of `make judges`; those of Node and nginx are skipped where these cannot be had
 	@$(BIN)/python -m tests.judges.install || true
 	@$(BIN)/python -m tests.integration.gateway.nginx || true
 	$(PYTEST)
+
+judges: $(VENV)/.dev  ## every test with the clients of others: in JavaScript, curl, Chromium; skipped where one cannot be had
+	@$(BIN)/python -m tests.judges.install || true
+	$(BIN)/python -m pytest tests/judges tests/integration/gateway --judges
 
 judges-node: $(VENV)/.dev  ## install the clients in JavaScript that the gateway is tried with, into .judges
 	@$(BIN)/python -m tests.judges.install

@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
+from tests.integration.gateway.serving import Served
 from tests.judges.install import find_node, find_packages
+from tests.judges.real_gateway import real_gateway
 from tests.judges.scripted_gateway import ScriptedGateway
 
 HERE = Path(__file__).parent
@@ -91,3 +93,10 @@ def gateway() -> Iterator[ScriptedGateway]:
 def base_url(gateway: ScriptedGateway) -> str:
     """Where the gateway answers."""
     return gateway.url
+
+
+@pytest.fixture
+def served() -> Iterator[Served]:
+    """The real gateway."""
+    with real_gateway() as running:
+        yield running

@@ -1,10 +1,13 @@
 // Drives one version of `ai` without React: node vercel.mjs <package>. Reads jobs, one line of JSON each, and prints for
 // each what the chat has seen, as a line of JSON.
 //
-// A job: { api, headers?, chatId?, messages?, steps: [...] }. Steps: { send, files?, body?, stopAfter? },
+// A job: { api, headers?, chatId?, messages?, steps: [...], slow?, base? }. `slow`: the client stops reading after so many
+// bytes, until the stream has ended at `base`. Steps: { send, files?, body?, stopAfter?, stopServerAfter? },
 // { regenerate: true, body? }, { resume: true }, { approve: true|false, reason?, body? }, { output: value, body? } (of a
-// tool of the page), { read: text, body? }. `stopAfter`: stop() when the answer's text has that length.
+// tool of the page), { read: text, body? }. `stopAfter`: stop() when the answer's text has that length;
+// `stopServerAfter`: the route `stop` is called then.
 import { createInterface } from 'node:readline';
+import { slowly } from './slow.mjs';
 
 const { AbstractChat, DefaultChatTransport, readUIMessageStream, ...others } = await import(process.argv[2]);
 
@@ -32,7 +35,8 @@ const textOf = message => (message?.parts ?? []).map(part => (part.type === 'tex
 async function run(job) {
   const seen = { errors: [], data: [], toolCalls: [], statuses: [] };
   const state = new State(job.messages ?? []);
-  const transport = new DefaultChatTransport({ api: job.api, headers: job.headers });
+  const more = job.slow ? { fetch: slowly(job.base, job.slow) } : {};
+  const transport = new DefaultChatTransport({ api: job.api, headers: job.headers, ...more });
   let number = 0;
   const chat = new Chat({
     id: job.chatId ?? 'chat-1',
@@ -68,11 +72,13 @@ async function run(job) {
     await chat.sendMessage(undefined, { body });
   }
 
-  async function send({ send: text, files, body, stopAfter }) {
+  async function send({ send: text, files, body, stopAfter, stopServerAfter }) {
+    const after = stopAfter ?? stopServerAfter;
     state.onChange = messages => {
-      if (!stopAfter || textOf(messages.at(-1)).length < stopAfter) return;
+      if (!after || textOf(messages.at(-1)).length < after) return;
       state.onChange = () => {};
-      chat.stop();
+      if (stopAfter) chat.stop();
+      else fetch(`${job.api}/${chat.id}/stop`, { method: 'POST' });
     };
     await chat.sendMessage({ text, files }, { body });
   }

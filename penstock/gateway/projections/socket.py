@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
-from penstock.events import Event, StreamSnapshot, TokenEvent, ToolCallDelta, to_dict
+from penstock.events import (
+    Event,
+    StreamCancelled,
+    StreamCompleted,
+    StreamFailed,
+    StreamSnapshot,
+    TokenEvent,
+    ToolCallDelta,
+    to_dict,
+)
 from penstock.gateway.problems import Problem
 from penstock.gateway.projections.frames import Frame, Opening, Projection, encode
 from penstock.gateway.projections.native import event_name
 
 __all__ = ["SocketProjection"]
 
+_OUTCOMES: Final[dict[type[Event], str]] = {
+    StreamCompleted: "completed",
+    StreamFailed: "failed",
+    StreamCancelled: "cancelled",
+}
+
 
 class SocketProjection(Projection):
     """One frame for each event: an object with ``sid``, ``seq`` and ``type``, followed by a comma.
 
-    The fields are those of the native server-sent events; ``type`` is the name of the event.
+    The fields are those of the native server-sent events; ``type`` is the name of the event. ``end`` has an
+    ``outcome``: ``"completed"``, ``"failed"`` or ``"cancelled"``.
     """
 
     name = "socket"
@@ -37,6 +53,8 @@ class SocketProjection(Projection):
         for name in ("stream_id", "metadata", "tokens", "seq"):
             fields.pop(name, None)
         fields["type"] = event_name(event)
+        if type(event) in _OUTCOMES:
+            fields["outcome"] = _OUTCOMES[type(event)]
         if isinstance(event, StreamSnapshot):
             fields["replaces"] = True
         return [Frame(seq, b"%b%d,%b," % (self._head, seq, encode(fields)[1:]))]

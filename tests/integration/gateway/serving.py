@@ -6,7 +6,7 @@ import dataclasses
 import json
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -86,8 +86,14 @@ def served(system: penstock.System, gateway: Any = None, *, lifespan: Any = "on"
 
 
 @contextmanager
-def gateway(script: Any = None, settings: Settings | None = None, **options: Any) -> Iterator[Served]:
-    """A system whose providers are one scripted loopback provider, and its gateway."""
+def gateway(
+    script: Any = None,
+    settings: Settings | None = None,
+    *,
+    wrap: Callable[[Gateway], Any] | None = None,
+    **options: Any,
+) -> Iterator[Served]:
+    """A system whose providers are one scripted loopback provider, and its gateway; ``wrap`` puts it into an app."""
     with LoopbackProvider(script if isinstance(script, Script) else Script(script or SLOWLY)) as provider:
         providers = {
             name: ProviderOptions(base_url=url, api_key=KEY, model="m")  # type: ignore[arg-type]
@@ -101,9 +107,12 @@ def gateway(script: Any = None, settings: Settings | None = None, **options: Any
         }
         base = settings or Settings(request=ONCE)
         made = dataclasses.replace(base, providers=providers)
-        with penstock.System(made) as system, served(system, **options) as client:
-            client.provider = provider
-            yield client
+        with penstock.System(made) as system:
+            inner = app(system, **options)
+            with served(system, inner if wrap is None else wrap(inner)) as client:
+                client.gateway = inner
+                client.provider = provider
+                yield client
 
 
 def events_of(text: str) -> list[tuple[str, str, Any]]:
