@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
+from penstock.adapters.providers.chat_calls import check_input
 from penstock.config.options import OnOrphan
 from penstock.config.providers import Dialect, find_known_provider
 from penstock.errors import OptionError
@@ -14,8 +15,10 @@ from penstock.gateway.channels import Channel
 from penstock.gateway.core import GatewayCore
 from penstock.gateway.problems import RequestRefused
 from penstock.gateway.requests.asked import Asked
+from penstock.gateway.requests.models_own import models_own
 from penstock.gateway.requests.native import SERVERS_OWN, check_changes, parse
 from penstock.gateway.turns import open_turn
+from penstock.ports import ChatCall
 from penstock.stream import Stream
 from penstock.system import System
 
@@ -29,9 +32,6 @@ __all__ = [
     "path_of",
     "provider_in",
 ]
-
-_OWN: Final = frozenset({"timeout", "max_retries", "extra_headers", "extra_query", "extra_body"})
-"""Parameters that mean something to Penstock. In a client's body they are the model's."""
 
 
 async def open_asked(call: HttpCall, asked: Asked, request: Mapping[str, Any]) -> Channel:
@@ -124,25 +124,23 @@ def orphan_policy(call: HttpCall, asked: OnOrphan | None) -> OnOrphan:
 
 
 def _open(system: System, asked: Asked, on_orphan: OnOrphan, trace: Mapping[str, str]) -> Stream:
-    settings = system.settings
-    parameters = dict(asked.parameters)
-    body = {name: parameters.pop(name) for name in _OWN & parameters.keys()}
-    extra = {**body.pop("extra_body", {}), **body} if isinstance(body.get("extra_body", {}), dict) else body
-    if extra:
-        parameters["extra_body"] = extra
-    parameters["extra_headers"] = dict(trace)
-    common: dict[str, Any] = {
-        "provider": asked.provider,
-        "stream_id": asked.stream_id,
-        "on_orphan": on_orphan,
-        "metadata": {**asked.metadata, "traceparent": trace["traceparent"]},
-        "request_options": _changed(settings.request, asked.request_options, "request_options"),
-    }
-    if asked.api == "responses":
-        options = _changed(settings.response, asked.options, "options")
-        return system.respond(asked.input, asked.model, options=options, **common, **parameters)
-    options = _changed(settings.chat, asked.options, "options")
-    return system.chat(asked.model, asked.input, options=options, **common, **parameters)
+    """Open the stream of a call, with the parameters as one mapping: no name of a client's means an argument."""
+    services, settings = system._services, system.settings
+    is_response = asked.api == "responses"
+    parameters = {**models_own(asked.parameters), "extra_headers": dict(trace)}
+    found = services.catalogue.find(asked.provider, asked.model, responses=is_response)
+    given = asked.input if is_response else check_input(asked.input)
+    record = services.ask(
+        found,
+        ChatCall(model=found.model, input=given, parameters=parameters),
+        _changed(settings.response if is_response else settings.chat, asked.options, "options"),
+        _changed(settings.request, asked.request_options, "request_options"),
+        stream_id=asked.stream_id,
+        metadata={**asked.metadata, "traceparent": trace["traceparent"]},
+        on_orphan=on_orphan,
+        responses=is_response,
+    )
+    return Stream(record, services.call_timeout)
 
 
 def _changed(options: Any, changes: Mapping[str, Any], field: str) -> Any:

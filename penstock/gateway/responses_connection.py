@@ -6,10 +6,11 @@ import asyncio
 from collections import deque
 from typing import Any, Final
 
-from penstock.errors import PenstockError
+from penstock.config.logs import get_logger
+from penstock.errors import PenstockError, describe_reason
 from penstock.gateway.call import HttpCall
 from penstock.gateway.channels import Channel
-from penstock.gateway.problems import Problem, problem_of
+from penstock.gateway.problems import INTERNAL, Problem, problem_of
 from penstock.gateway.projections.responses_socket import Action, LaneBook, Send, StartResponse, StopResponse
 from penstock.gateway.projector import Projector
 from penstock.gateway.protocols import PROTOCOLS
@@ -124,6 +125,12 @@ class ResponsesConnection(Waiter):
             )
         except PenstockError as error:
             self._do(self._book.refused(start.lane, problem_of(error)))
+            return
+        except Exception as error:  # a fault of ours: the lane must go on
+            get_logger(request_id=self.call.request_id).error(
+                "response_failed", reason=describe_reason(error), exc_info=error
+            )
+            self._do(self._book.refused(start.lane, INTERNAL))
             return
         self._own[channel.stream_id] = stored
         while len(self._own) > _MOST_KEPT:
