@@ -113,6 +113,10 @@ async def wait_for_end(call: HttpCall, channel: Channel) -> StreamCompleted:
             raise Left
         if reader.must_end is not None:
             raise RequestRefused(reader.must_end)
+    except asyncio.CancelledError:
+        if not reader.is_abandoned:
+            raise
+        raise Left from None  # by us: the time to drain is over
     finally:
         gateway.readers.discard(reader)
         await reader.close()
