@@ -13,6 +13,7 @@ from penstock.actors.stream.record import StreamRecord
 from penstock.actors.stream.table import StreamTable
 from penstock.agent import Agent
 from penstock.config.gateway import GatewayOptions
+from penstock.config.options import OnOrphan
 from penstock.errors import StreamNotFound
 from penstock.events import TerminalEvent
 from penstock.gateway.keys import Key
@@ -54,7 +55,8 @@ class Channel:
         self.epoch = epoch_of(self.record)
         self.agent: Agent | None = None  # that answers by this stream
         self.deny: Callable[[str], None] | None = None  # denies a call that nobody can be asked about
-        self.on_orphan = self.record.on_orphan  # as it was opened
+        self.on_orphan = self.record.on_orphan  # as it was opened, or set since; the record's is another one to ask
+        self.decided: list[str] = []  # the calls that the user has decided about, by id; one may be there twice
         self.is_counted = False  # its use of tokens
         self._projectors: dict[tuple[Any, ...], Projector] = {}
 
@@ -100,6 +102,12 @@ class Channel:
         """The last event that readers of a protocol got when its answer ended to ask the user."""
         found = [one.seq for key, one in self._projectors.items() if key[0] == protocol.name and one.is_over]
         return max(found, default=0)
+
+    def set_orphan_policy(self, policy: OnOrphan) -> None:
+        """Set what happens when the last reader leaves; while the user is asked, it is for the time after that."""
+        if self.record.on_orphan == self.on_orphan:
+            self.record.on_orphan = policy
+        self.on_orphan = policy
 
     def linger_unread(self) -> None:
         """Let ``on_orphan`` apply already before the first reader, if it is a time to linger."""

@@ -24,10 +24,10 @@ async def run(call: HttpCall) -> None:
     thread, run_id = body["threadId"], body["runId"]
     chats = call.gateway.chats
     waiting = chats.get((call.key.id, f"thread {thread}"))
-    last = await answer_approvals(call, waiting, requests.approvals(body))
-    if last is not None and waiting is not None:
+    rest = await answer_approvals(call, waiting, requests.approvals(body))
+    if rest is not None and waiting is not None:
         chats[call.key.id, run_id] = waiting
-        await serve_new(call, waiting, {"from": str(last), "run": run_id})
+        await serve_new(call, waiting, {**rest, "run": run_id})
         return
     channel = await open_asked(call, asked, body)
     chats[call.key.id, run_id] = chats[call.key.id, f"thread {thread}"] = channel

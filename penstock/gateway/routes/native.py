@@ -131,6 +131,8 @@ async def decide(call: HttpCall) -> None:
         raise RequestRefused.not_found("No agent answers by this stream.", "agent_not_found")
     call_id = call.exchange.params["call_id"]
     waited = await decide_call(call, channel.agent, call_id, body)
+    if waited:
+        channel.decided.append(call_id)
     await call.exchange.respond(200, encode({"call_id": call_id, "waited": waited}))
 
 

@@ -27,9 +27,9 @@ async def chat(call: HttpCall) -> None:
     chats = call.gateway.chats
     waiting = None if chat_id is None else chats.get((call.key.id, chat_id))
     asked = requests.parse(body, dialect, call.gateway.system.settings.model() or "")
-    last = await answer_approvals(call, waiting, requests.approvals(body))
-    if last is not None and waiting is not None:
-        await serve_new(call, waiting, {**variant, "from": str(last)})
+    rest = await answer_approvals(call, waiting, requests.approvals(body))
+    if rest is not None and waiting is not None:
+        await serve_new(call, waiting, {**variant, **rest})
         return
     channel = await open_asked(call, asked, body)
     if chat_id is not None:
