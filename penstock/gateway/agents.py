@@ -134,14 +134,18 @@ async def send_message(call: HttpCall, agent_id: str, body: Mapping[str, Any]) -
     def run() -> Any:
         return hosted.agent.stream_chat(message, on_orphan=on_orphan, metadata=metadata)
 
+    key, protocol = call.key, call.protocol.name
+
+    def channel_of(stream: Any) -> Channel:
+        channel = Channel(stream, owner=key.id, protocol=protocol, request=body, model=hosted.model)
+        channel.agent = hosted.agent
+        return channel
+
     try:
-        stream = await call.gateway.in_thread(run)
+        channel = await call.gateway.enter(key, run, channel_of)
     except AgentStopped:
         text = f"the agent {agent_id!r} has ended"
         raise RequestRefused(Problem(status=410, type="gone", code="agent_ended", message=text)) from None
-    channel = Channel(stream, owner=call.key.id, protocol=call.protocol.name, request=body, model=hosted.model)
-    channel.agent = hosted.agent
-    call.gateway.channels.add(channel)
     channel.linger_unread()
     return channel
 

@@ -23,7 +23,7 @@ from penstock.gateway.protocols import Protocol
 from penstock.gateway.ticker import Ticker
 from penstock.stream import Stream
 
-__all__ = ["Channel", "Channels", "epoch_of"]
+__all__ = ["Channel", "Channels", "abandon_unread", "epoch_of"]
 
 
 class Channel:
@@ -112,9 +112,11 @@ class Channel:
     def linger_unread(self) -> None:
         """Let ``on_orphan`` apply already before the first reader, if it is a time to linger."""
         if isinstance(self.record.on_orphan, (int, float)) and not self.record.hub.had_subscriber:
-            placeholder = _Placeholder(self.record.hub, Cursor(self.record.log, 0, "coalesce", 1), None)
-            self.record.hub.add(placeholder)
-            placeholder.unsubscribe()
+            abandon_unread(self.record)
+
+    def abandon_unread(self) -> None:
+        """Let ``on_orphan`` apply, unless there are readers: the one that the stream was opened for will not come."""
+        abandon_unread(self.record)
 
     def close(self) -> None:
         """Take all projectors out of the stream."""
@@ -122,6 +124,14 @@ class Channel:
             if projector.is_active:
                 projector.unsubscribe()
         self._projectors.clear()
+
+
+def abandon_unread(record: StreamRecord) -> None:
+    """Let a stream's ``on_orphan`` apply as if a reader had come and left, unless there are readers."""
+    if not record.is_over and not record.hub.subscribers:
+        placeholder = _Placeholder(record.hub, Cursor(record.log, 0, "coalesce", 1), None)
+        record.hub.add(placeholder)
+        placeholder.unsubscribe()
 
 
 class _Placeholder(Subscription):
@@ -177,6 +187,11 @@ class Channels:
             except StreamNotFound:
                 continue
         return found
+
+    def is_others(self, stream_id: str, owner: str) -> bool:
+        """Whether the system knows a stream with that id that another key's request, or no request, has opened."""
+        record, known = self._table.find(stream_id), self._channels.get(stream_id)
+        return record is not None and (known is None or known.record is not record or known.owner != owner)
 
     def has(self, channel: Channel) -> bool:
         """Whether the system still knows the channel's stream."""

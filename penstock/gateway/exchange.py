@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, TypeAlias
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote
 
 import msgspec
 
@@ -14,6 +14,7 @@ from penstock.gateway.problems import Problem, RequestRefused
 __all__ = ["Exchange", "Headers", "Left", "depth_of"]
 
 Headers: TypeAlias = Iterable[tuple[str, str]]
+_PLAIN: Final = "".join(chr(code) for code in range(0x20, 0x7F))
 _LONGEST_QUERY: Final = 16_384
 
 
@@ -131,7 +132,7 @@ class Exchange:
     async def start(self, status: int, headers: Headers) -> None:
         """Send the status line and the headers."""
         self.has_started = True
-        raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in (*headers, *self.extra_headers)]
+        raw = [(name.encode("latin-1"), _header(value)) for name, value in (*headers, *self.extra_headers)]
         await self._send({"type": "http.response.start", "status": status, "headers": raw})
 
     async def send(self, data: bytes) -> None:
@@ -149,6 +150,11 @@ class Exchange:
         about = () if empty else (("content-type", kind), ("content-length", str(len(data))))
         await self.start(status, (*about, *headers))
         await self.end(b"" if empty or self.method == "HEAD" else data)
+
+
+def _header(value: str) -> bytes:
+    """A header's value; what is not in ASCII, such as of a stream's id, is percent-encoded as UTF-8."""
+    return (value if value.isascii() else quote(value, safe=_PLAIN, errors="replace")).encode("latin-1")
 
 
 def depth_of(value: Any, limit: int) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 from penstock.adapters.providers.chat_calls import check_input
 from penstock.config.options import OnOrphan
@@ -41,13 +42,16 @@ async def open_asked(call: HttpCall, asked: Asked, request: Mapping[str, Any]) -
         PenstockError: it cannot be opened.
     """
     gateway = call.gateway
-    gateway.admit_stream(call.key)
+    gateway.admit_stream(call.key, asked.stream_id)
     on_orphan = orphan_policy(call, asked.on_orphan)
     if asked.model in gateway.templates:
         return await open_turn(call, asked, request, on_orphan)
-    stream = await gateway.in_thread(_open, gateway.system, asked, on_orphan, call.trace.headers)
-    channel = Channel(stream, owner=call.key.id, protocol=call.protocol.name, request=request, model=asked.model)
-    return gateway.channels.add(channel)
+    key, trace = call.key, call.trace.headers
+    return await gateway.enter(
+        key,
+        lambda: _open(gateway.system, asked, on_orphan, trace),
+        lambda stream: Channel(stream, owner=key.id, protocol=call.protocol.name, request=request, model=asked.model),
+    )
 
 
 async def open_native(call: HttpCall, body: Mapping[str, Any]) -> Channel:
@@ -64,7 +68,7 @@ async def open_native(call: HttpCall, body: Mapping[str, Any]) -> Channel:
 
 def path_of(call: HttpCall, channel: Channel) -> str:
     """The path of a stream's resource."""
-    return f"{call.exchange.scope.get('root_path', '')}/v1/streams/{channel.stream_id}"
+    return f"{call.exchange.scope.get('root_path', '')}/v1/streams/{quote(channel.stream_id, safe='')}"
 
 
 def created(call: HttpCall, channel: Channel) -> dict[str, Any]:
@@ -82,7 +86,7 @@ async def open_empty(call: HttpCall, asked: Asked, request: Mapping[str, Any]) -
         PenstockError: it cannot be opened.
     """
     gateway = call.gateway
-    gateway.admit_stream(call.key)
+    gateway.admit_stream(call.key, asked.stream_id)
     system, on_orphan = gateway.system, orphan_policy(call, asked.on_orphan)
 
     def run() -> Stream:
@@ -90,8 +94,10 @@ async def open_empty(call: HttpCall, asked: Asked, request: Mapping[str, Any]) -
         metadata = {**asked.metadata, "traceparent": call.trace.headers["traceparent"]}
         return system.open_stream(asked.stream_id, options, metadata=metadata, on_orphan=on_orphan)
 
-    stream = await gateway.in_thread(run)
-    return gateway.channels.add(Channel(stream, owner=call.key.id, protocol=call.protocol.name, request=request))
+    key = call.key
+    return await gateway.enter(
+        key, run, lambda stream: Channel(stream, owner=key.id, protocol=call.protocol.name, request=request)
+    )
 
 
 def provider_in(body: Mapping[str, Any]) -> str | None:

@@ -71,7 +71,7 @@ async def _serve(
     hold: float,
 ) -> None:
     gateway = call.gateway
-    gateway.admit_reader()
+    _admit_reader(call, channel)
     reader = SseReader(projector, call.exchange, place)
     gateway.readers.add(reader)
     try:
@@ -103,7 +103,7 @@ async def wait_for_end(call: HttpCall, channel: Channel) -> StreamCompleted:
         PenstockError: the stream failed or was cancelled.
     """
     gateway = call.gateway
-    gateway.admit_reader()
+    _admit_reader(call, channel)
     projector = channel.projector(call.protocol, {}, gateway.ticker, gateway.options)
     reader = SseReader(projector, call.exchange, 0)
     gateway.readers.add(reader)
@@ -126,6 +126,14 @@ async def wait_for_end(call: HttpCall, channel: Channel) -> StreamCompleted:
     problem = terminal_problem(projector)
     assert problem is not None
     raise RequestRefused(problem)
+
+
+def _admit_reader(call: HttpCall, channel: Channel) -> None:
+    try:
+        call.gateway.admit_reader()
+    except RequestRefused:
+        channel.abandon_unread()
+        raise
 
 
 def early_problem(projector: Projector) -> Problem | None:

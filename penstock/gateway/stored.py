@@ -83,6 +83,11 @@ class StoredResponses:
             self._size -= stored.size
         return stored is not None
 
+    def is_others(self, response_id: str, owner: str) -> bool:
+        """Whether a response with that id is another key's."""
+        stored = self._kept.get(response_id)
+        return stored is not None and stored.owner != owner
+
     def sweep(self, is_known: Callable[[Channel], bool]) -> None:
         """Note the ends, let streams go that the system has forgotten, and forget the oldest if there are too many.
 

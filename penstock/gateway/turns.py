@@ -44,12 +44,17 @@ async def open_turn(call: HttpCall, asked: Asked, request: Mapping[str, Any], on
         stream = agent.stream_chat(last, stream_id=asked.stream_id, metadata=metadata, on_orphan=on_orphan)
         return agent, stream
 
-    agent, stream = await gateway.in_thread(run)
-    channel = Channel(stream, owner=call.key.id, protocol=call.protocol.name, request=request, model=asked.model)
-    channel.agent = agent
-    if call.protocol.name not in ASKING and not asked.waits_for_approval:
-        channel.deny = lambda call_id: gateway.later(agent.deny, call_id, _UNASKED)
-    return gateway.channels.add(channel)
+    key, protocol = call.key, call.protocol.name
+
+    def channel_of(opened: tuple[Agent, Stream]) -> Channel:
+        agent, stream = opened
+        channel = Channel(stream, owner=key.id, protocol=protocol, request=request, model=asked.model)
+        channel.agent = agent
+        if protocol not in ASKING and not asked.waits_for_approval:
+            channel.deny = lambda call_id: gateway.later(agent.deny, call_id, _UNASKED)
+        return channel
+
+    return await gateway.enter(key, run, channel_of)
 
 
 async def answer_approvals(

@@ -29,6 +29,7 @@ async def run(call: HttpCall) -> None:
         chats[call.key.id, run_id] = waiting
         await serve_new(call, waiting, {**rest, "run": run_id})
         return
+    call.gateway.admit_reader()
     channel = await open_asked(call, asked, body)
     chats[call.key.id, run_id] = chats[call.key.id, f"thread {thread}"] = channel
     channel.linger_unread()

@@ -31,6 +31,7 @@ async def chat(call: HttpCall) -> None:
     if rest is not None and waiting is not None:
         await serve_new(call, waiting, {**variant, **rest})
         return
+    call.gateway.admit_reader()
     channel = await open_asked(call, asked, body)
     if chat_id is not None:
         chats[call.key.id, chat_id] = channel
