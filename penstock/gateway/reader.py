@@ -10,10 +10,14 @@ from penstock.gateway.exchange import Exchange, Headers
 from penstock.gateway.problems import Problem
 from penstock.gateway.projector import Projector
 
-__all__ = ["SseReader", "Waiter"]
+__all__ = ["Backlog", "SseReader", "Waiter"]
 
 _AT_ONCE: Final = 262_144
 """Bytes handed to the server in one piece."""
+
+
+_MOST_WAITING: Final = 262_144
+"""Bytes of answers that wait to be sent on a WebSocket before the next message of the client is read."""
 
 
 class Waiter:
@@ -41,6 +45,29 @@ class Waiter:
             finally:
                 self._future = None
         self._is_news = False
+
+
+class Backlog:
+    """How much waits to be sent to a client, so that no more is taken from it while it does not read."""
+
+    __slots__ = ("_has_room", "_size")
+
+    def __init__(self) -> None:
+        self._size = 0
+        self._has_room = asyncio.Event()
+        self._has_room.set()
+
+    def add(self, size: int) -> None:
+        """So many bytes wait; fewer if negative."""
+        self._size += size
+        if self._size > _MOST_WAITING:
+            self._has_room.clear()
+        elif self._size <= _MOST_WAITING // 2:
+            self._has_room.set()
+
+    async def room(self) -> None:
+        """Wait while too much waits."""
+        await self._has_room.wait()
 
 
 class SseReader(Waiter):
