@@ -109,6 +109,7 @@ class Gateway(GatewayCore):
                 await exchange.respond(204, b"", self.guard.preflight(exchange.headers, tuple(methods)))
                 return
             if methods and method not in methods:
+                exchange.extra_headers.append(("allow", ", ".join((*methods, "OPTIONS"))))
                 raise RequestRefused(_wrong_method(method, tuple(methods)))
             call.key = self.admit(exchange, route.scope)
             await route.run(call)

@@ -26,6 +26,9 @@ from penstock.stream import Stream
 __all__ = ["Channel", "Channels", "abandon_unread", "epoch_of"]
 
 
+_MOST_PROJECTORS: Final = 12
+
+
 class Channel:
     """One stream. Used on the gateway's loop.
 
@@ -58,6 +61,7 @@ class Channel:
         self.on_orphan = self.record.on_orphan  # as it was opened, or set since; the record's is another one to ask
         self.decided: list[str] = []  # the calls that the user has decided about, by id; one may be there twice
         self.is_counted = False  # its use of tokens
+        self._asked: dict[str, int] = {}  # see `asked_until`, of projectors that were forgotten
         self._projectors: dict[tuple[Any, ...], Projector] = {}
 
     @property
@@ -88,6 +92,7 @@ class Channel:
         self, protocol: Protocol, variant: Mapping[str, str], ticker: Ticker, options: GatewayOptions
     ) -> Projector:
         """The projector of a protocol, made when it is first asked for."""
+        variant = protocol.closed(variant)
         key = (protocol.name, *sorted(variant.items()))
         known = self._projectors.get(key)
         if known is None:
@@ -95,13 +100,26 @@ class Channel:
             known = Projector(self.record, projection, ticker, options.retain_bytes)
             known.deny = self.deny
             known.pump()
+            self._forget_unread()
             self._projectors[key] = known
         return known
 
     def asked_until(self, protocol: Protocol) -> int:
         """The last event that readers of a protocol got when its answer ended to ask the user."""
         found = [one.seq for key, one in self._projectors.items() if key[0] == protocol.name and one.is_over]
-        return max(found, default=0)
+        return max(found, default=self._asked.get(protocol.name, 0))
+
+    def _forget_unread(self) -> None:
+        """Forget the oldest projectors without readers, if there are many: their frames can be made again."""
+        for key, one in list(self._projectors.items()):
+            if len(self._projectors) < _MOST_PROJECTORS:
+                return
+            if not one.readers:
+                if one.is_over:
+                    self._asked[key[0]] = max(one.seq, self._asked.get(key[0], 0))
+                if one.is_active:
+                    one.unsubscribe()
+                del self._projectors[key]
 
     def set_orphan_policy(self, policy: OnOrphan) -> None:
         """Set what happens when the last reader leaves; while the user is asked, it is for the time after that."""
@@ -187,6 +205,10 @@ class Channels:
             except StreamNotFound:
                 continue
         return found
+
+    def knows(self, stream_id: str) -> bool:
+        """Whether the system knows a stream with that id."""
+        return self._table.find(stream_id) is not None
 
     def is_others(self, stream_id: str, owner: str) -> bool:
         """Whether the system knows a stream with that id that another key's request, or no request, has opened."""

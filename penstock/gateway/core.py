@@ -49,8 +49,18 @@ _TOO_MANY_READERS: Final = Problem(
 )
 
 
+_REVOKED: Final = Problem(
+    status=401, type="authentication_error", code="key_revoked", message="The API key has been revoked."
+)
+
+
 class Served(Protocol):
     """A connection that reads streams."""
+
+    @property
+    def key(self) -> Key | None:
+        """The key whose end ends it; None: it looks after that itself."""
+        raise NotImplementedError
 
     @property
     def is_reading(self) -> bool:
@@ -85,13 +95,13 @@ class GatewayCore:
         self.readers: set[Served] = set()
         self.agents = HostedAgents()
         self.responses = StoredResponses()
-        self.chats: dict[tuple[str, str], Channel] = {}  # the last stream of a chat or run, by key and id
+        self.chats: dict[tuple[str, str, str], Channel] = {}  # the last stream of a chat or run, by key, kind and id
         self.templates: dict[str, Mapping[str, Any]] = {}
         self.tools: dict[str, Any] = {}
         self.is_draining = False  # `/ready` says so, and no stream is opened
         self.is_ending = False  # no reader is taken either
         self.requests = 0
-        self.idempotency: Once[Channel] = Once()
+        self.idempotency: Once[tuple[str, bytes]] = Once()  # a stream's id, and the answer to the one who opened it
         self.probes = Probes()
         self.created = time.time()
         self._opening: Counter[str] = Counter()  # streams that are being opened, by key
@@ -197,8 +207,15 @@ class GatewayCore:
                 get_logger().error("sweep_failed", reason=describe_reason(error), exc_info=error)
 
     def _look_after(self, now: float) -> None:
+        valid: dict[str, bool] = {}
         for reader in list(self.readers):
             reader.look(now)
+            key = reader.key
+            if key is not None and key.id not in valid:
+                valid[key.id] = self.guard.is_valid(key)
+            if key is not None and not valid[key.id]:
+                reader.cut(_REVOKED)
+        self.guard.forget_tickets(now, self.channels.knows)
         self.channels.sweep(self._note_use)
         self.agents.sweep(now)
         self.responses.sweep(self.channels.has)

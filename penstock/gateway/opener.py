@@ -66,14 +66,14 @@ async def open_native(call: HttpCall, body: Mapping[str, Any]) -> Channel:
     return channel
 
 
-def path_of(call: HttpCall, channel: Channel) -> str:
+def path_of(call: HttpCall, stream_id: str) -> str:
     """The path of a stream's resource."""
-    return f"{call.exchange.scope.get('root_path', '')}/v1/streams/{quote(channel.stream_id, safe='')}"
+    return f"{call.exchange.scope.get('root_path', '')}/v1/streams/{quote(stream_id, safe='')}"
 
 
 def created(call: HttpCall, channel: Channel) -> dict[str, Any]:
     """What a request that has opened a stream gets."""
-    path = path_of(call, channel)
+    path = path_of(call, channel.stream_id)
     names = ("events", "pause", "resume", "cancel", "flush", "tokens", "options", "tickets")
     links = {"self": path, **{name: f"{path}/{name}" for name in names}}
     return {"stream_id": channel.stream_id, "epoch": channel.epoch, "state": channel.stream.state, "links": links}

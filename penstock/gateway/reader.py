@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import zlib
 from typing import Final
 
 from penstock.gateway.exchange import Exchange, Headers
+from penstock.gateway.keys import Key
 from penstock.gateway.problems import Problem
 from penstock.gateway.projector import Projector
 
@@ -87,6 +89,7 @@ class SseReader(Waiter):
         "exchange",
         "has_left",
         "is_abandoned",
+        "key",
         "last_sent",
         "must_end",
         "place",
@@ -100,6 +103,7 @@ class SseReader(Waiter):
         self.exchange = exchange
         self.place = place
         self.sent = projector.shelf.size
+        self.key: Key | None = None
         self.has_left = False
         self.is_abandoned = False
         self.must_end: Problem | None = None
@@ -246,4 +250,12 @@ _BROKEN: Final = Problem(
 
 def _is_packed(exchange: Exchange) -> bool:
     accepted = exchange.headers.get("accept-encoding", "")
-    return exchange.options.enable_compression and "gzip" in accepted
+    return exchange.options.enable_compression and _accepts_gzip(accepted)
+
+
+def _accepts_gzip(accepted: str) -> bool:
+    for entry in accepted.lower().split(","):
+        name, _, weight = entry.partition(";")
+        if name.strip() in ("gzip", "x-gzip"):
+            return not re.fullmatch(r"\s*q=0(\.0*)?\s*", weight)
+    return False

@@ -59,6 +59,8 @@ class ResponsesConnection(Waiter):
         self._began = self._loop.time()
         self._writer: asyncio.Task[None] | None = None
 
+    key = None  # `look` looks after it
+
     @property
     def is_reading(self) -> bool:
         """Whether a response is under way."""

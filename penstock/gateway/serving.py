@@ -71,8 +71,13 @@ async def _serve(
     hold: float,
 ) -> None:
     gateway = call.gateway
+    if call.exchange.method == "HEAD":
+        await call.exchange.start(200, [*STREAM_HEADERS, *call.protocol.headers, *headers])
+        await call.exchange.end()
+        return
     _admit_reader(call, channel)
     reader = SseReader(projector, call.exchange, place)
+    reader.key = call.key
     gateway.readers.add(reader)
     try:
         held = gateway.ticker.loop.time()
@@ -106,6 +111,7 @@ async def wait_for_end(call: HttpCall, channel: Channel) -> StreamCompleted:
     _admit_reader(call, channel)
     projector = channel.projector(call.protocol, {}, gateway.ticker, gateway.options)
     reader = SseReader(projector, call.exchange, 0)
+    reader.key = call.key
     gateway.readers.add(reader)
     try:
         await reader.until_over()

@@ -75,6 +75,8 @@ class StreamSocket(Waiter):
 
     # --- on the loop, by others ----------------------------------------------------------------------------------
 
+    key = None  # `look` looks after it
+
     @property
     def is_reading(self) -> bool:
         """Whether it has a stream to read or an answer to send."""
