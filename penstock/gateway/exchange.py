@@ -15,6 +15,7 @@ __all__ = ["Exchange", "Headers", "Left"]
 
 Headers: TypeAlias = Iterable[tuple[str, str]]
 _PLAIN: Final = "".join(chr(code) for code in range(0x20, 0x7F))
+_PATIENCE: Final = 30.0  # seconds for the next part of a body
 _LARGE: Final = 262_144  # bytes of a body that is decoded in a thread
 _LONGEST_QUERY: Final = 16_384
 
@@ -70,14 +71,22 @@ class Exchange:
         """Read the body.
 
         Raises:
-            RequestRefused: it is longer than ``limit`` (default: ``max_body``). The rest is not read.
+            RequestRefused: it is longer than ``limit`` (default: ``max_body``), or no part of it comes for 30 seconds.
+                The rest is not read.
             Left: the client has gone.
         """
         most = self.max_body if limit is None else min(limit, self.max_body)
         chunks: list[bytes] = []
         size = 0
         while True:
-            message = await self._receive()
+            try:
+                async with asyncio.timeout(_PATIENCE):
+                    message = await self._receive()
+            except TimeoutError:
+                text = f"No part of the body has come for {_PATIENCE:g} s."
+                raise RequestRefused(
+                    Problem(status=408, type="invalid_request_error", code="request_timeout", message=text)
+                ) from None
             if message["type"] == "http.disconnect":
                 raise Left
             chunk = message.get("body", b"")

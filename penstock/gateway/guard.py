@@ -28,6 +28,7 @@ _SECURITY: Final = (
 _EXPOSED: Final = (
     "x-request-id, x-penstock-stream-id, x-penstock-overhead-ms, x-penstock-gap, server-timing, retry-after"
 )
+_HOST: Final = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]+)(?::[0-9]*)?")
 _FIRST_USE: Final = 60.0
 _MOST_TICKETS: Final = 100_000
 
@@ -219,9 +220,8 @@ def is_loopback(host: str) -> bool:
 def _name_of(host: str) -> str:
     """A Host header without its port."""
     host = host.strip().lower()
-    if host.startswith("["):
-        return host.partition("]")[0] + "]"
-    return host.rpartition(":")[0] if host.count(":") == 1 else host
+    found = _HOST.fullmatch(host)
+    return found[1] if found is not None else host
 
 
 def _digest(ticket: str) -> bytes:

@@ -85,9 +85,11 @@ class StoredResponses:
         self._bound()
 
     def find(self, response_id: str, owner: str, *, is_admin: bool = False) -> StoredResponse | None:
-        """A response of a key; None: there is none."""
+        """A stored response of a key; None: there is none."""
         stored = self._kept.get(response_id)
-        return stored if stored is not None and (is_admin or stored.owner == owner) else None
+        if stored is None or not stored.is_stored:
+            return None
+        return stored if is_admin or stored.owner == owner else None
 
     def forget(self, response_id: str) -> bool:
         """Remove a response; returns whether there was one."""

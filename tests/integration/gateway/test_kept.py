@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import msgspec
 import pytest
 
 from penstock.adapters.loopback.script import Answer, Script
-from penstock.gateway import stored
+from penstock.gateway import exchange, stored
 from penstock.gateway.keys import KeyFile, new_key
 from penstock.testing import eventually
 from tests.integration.gateway.serving import PATIENCE, events_of, gateway
@@ -129,3 +130,18 @@ def test_a_chat_and_a_thread_of_one_name_are_two() -> None:
         server.finish(chat.headers["x-penstock-stream-id"])
         assert not server.system.stream(other.headers["x-penstock-stream-id"]).is_over
         server.system.stream(other.headers["x-penstock-stream-id"]).cancel()
+
+
+def test_a_response_that_is_not_stored_is_not_had_again() -> None:
+    with gateway(Script(Answer("Hi."))) as server:
+        made = server.post("/v1/responses", {"model": "m", "input": "Hi", "store": False}).json()["id"]
+        assert server.get(f"/v1/responses/{made}").status_code == 404
+        body = {"model": "m", "input": "Hi", "previous_response_id": made}
+        assert server.post("/v1/responses", body).json()["error"]["code"] == "previous_response_not_found"
+
+
+def test_a_body_that_does_not_come_is_not_awaited_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exchange, "_PATIENCE", 0.05)
+    with gateway() as server, socket.create_connection(("127.0.0.1", server.port), PATIENCE) as connection:
+        connection.sendall(b"POST /v1/streams HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
+        assert connection.recv(1_000).startswith(b"HTTP/1.1 408 ")
