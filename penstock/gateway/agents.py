@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from inspect import signature
 from typing import Any, Final
 
 import msgspec
 
-from penstock.agent import Agent
+from penstock.agent import Agent, agent_with
 from penstock.errors import AgentStopped
 from penstock.gateway.call import HttpCall
 from penstock.gateway.channels import Channel
@@ -15,6 +16,7 @@ from penstock.gateway.core import GatewayCore
 from penstock.gateway.hosted import HostedAgent
 from penstock.gateway.opener import orphan_policy
 from penstock.gateway.problems import Problem, RequestRefused
+from penstock.gateway.requests.models_own import models_own
 
 __all__ = ["create_agent", "decide", "find_agent", "send_message", "shown_agent", "stop_agent"]
 
@@ -39,19 +41,25 @@ async def create_agent(call: HttpCall, body: Mapping[str, Any]) -> HostedAgent:
     unknown = sorted(body.keys() - _FIELDS)
     if unknown:
         raise RequestRefused.bad_request(f"There is no field {unknown[0]}.", unknown[0])
-    arguments = _arguments(gateway, body)
-    agent = await gateway.in_thread(lambda: gateway.system.agent(**arguments))
+    arguments, parameters = _arguments(gateway, body)
+    agent = await gateway.in_thread(lambda: agent_with(gateway.system, parameters, **arguments))
     return gateway.agents.add(HostedAgent(agent, call.key.id, arguments["model"], gateway.ticker.loop.time()))
 
 
-def _arguments(gateway: GatewayCore, body: Mapping[str, Any]) -> dict[str, Any]:
+def _arguments(gateway: GatewayCore, body: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The arguments of the agent, and apart from them the model's parameters: no name of a client's means an argument.
+
+    Raises:
+        RequestRefused: a field is malformed.
+    """
     arguments: dict[str, Any] = {}
+    hosts: dict[str, Any] = {}
     template = body.get("agent")
     if template is not None:
         if not isinstance(template, str) or template not in gateway.templates:
             known = ", ".join(gateway.templates) or "none"
             raise RequestRefused.bad_request(f"There is no agent of this kind; there are: {known}.", "agent")
-        arguments = dict(gateway.templates[template])
+        arguments, hosts = split_template(gateway.templates[template])
     for name in ("name", "model", "provider", "system_prompt", "history", "metadata", "max_tool_rounds"):
         if body.get(name) is not None:
             if template is not None and name in ("provider", "system_prompt", "max_tool_rounds"):
@@ -59,23 +67,27 @@ def _arguments(gateway: GatewayCore, body: Mapping[str, Any]) -> dict[str, Any]:
             arguments[name] = body[name]
     if "tools" in body:
         arguments["tools"] = _tools(gateway, body["tools"])
-    parameters = body.get("parameters") or {}
-    if not isinstance(parameters, Mapping) or parameters.keys() & _RESERVED:
+    given = body.get("parameters") or {}
+    if not isinstance(given, Mapping):
         raise RequestRefused.bad_request("parameters must be an object of the model's parameters.", "parameters")
-    arguments |= parameters
+    if "tools" in given:
+        raise RequestRefused.bad_request("The agent's tools are named in tools.", "parameters.tools")
+    parameters = hosts | models_own(given)
+    if "extra_body" in hosts and "extra_body" in parameters:
+        parameters["extra_body"] = {**hosts["extra_body"], **parameters["extra_body"]}
     model = arguments.get("model") or gateway.system.settings.model()
     if not isinstance(model, str) or not model:
         raise RequestRefused.bad_request("model is missing, and the server has no default.", "model")
-    return arguments | {"model": model}
+    return arguments | {"model": model}, parameters
 
 
-_RESERVED: Final = frozenset(
-    {
-        *("self", "name", "model", "tools", "system_prompt", "provider", "base_url", "api_key", "options"),
-        *("request_options", "agent_options", "max_tool_rounds", "history", "approve", "metadata"),
-        *("timeout", "max_retries", "extra_headers", "extra_query", "extra_body"),
-    }
-)
+def split_template(template: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A template's arguments of an agent, and its parameters of the model."""
+    arguments = {name: value for name, value in template.items() if name in _ARGUMENTS}
+    return arguments, {name: value for name, value in template.items() if name not in _ARGUMENTS}
+
+
+_ARGUMENTS: Final = frozenset(signature(agent_with).parameters) - {"self", "request_parameters"}
 
 
 def _tools(gateway: GatewayCore, names: object) -> list[Any]:
@@ -122,14 +134,18 @@ async def send_message(call: HttpCall, agent_id: str, body: Mapping[str, Any]) -
     def run() -> Any:
         return hosted.agent.stream_chat(message, on_orphan=on_orphan, metadata=metadata)
 
+    key, protocol = call.key, call.protocol.name
+
+    def channel_of(stream: Any) -> Channel:
+        channel = Channel(stream, owner=key.id, protocol=protocol, request=body, model=hosted.model)
+        channel.agent = hosted.agent
+        return channel
+
     try:
-        stream = await call.gateway.in_thread(run)
+        channel = await call.gateway.enter(key, run, channel_of)
     except AgentStopped:
         text = f"the agent {agent_id!r} has ended"
         raise RequestRefused(Problem(status=410, type="gone", code="agent_ended", message=text)) from None
-    channel = Channel(stream, owner=call.key.id, protocol=call.protocol.name, request=body, model=hosted.model)
-    channel.agent = hosted.agent
-    call.gateway.channels.add(channel)
     channel.linger_unread()
     return channel
 

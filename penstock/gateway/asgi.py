@@ -15,7 +15,7 @@ from penstock.gateway.call import HttpCall
 from penstock.gateway.core import DRAINING, GatewayCore
 from penstock.gateway.exchange import Exchange, Left
 from penstock.gateway.keys import ANONYMOUS
-from penstock.gateway.problems import Problem, RequestRefused, problem_of
+from penstock.gateway.problems import INTERNAL, Problem, RequestRefused, problem_of
 from penstock.gateway.protocols import PROTOCOLS
 from penstock.gateway.routes.sockets import SOCKETS
 from penstock.gateway.routes.table import Methods, Route, bound
@@ -23,10 +23,6 @@ from penstock.gateway.trace import Trace, read_trace
 from penstock.system import System
 
 __all__ = ["Gateway", "app"]
-
-_INTERNAL: Final = Problem(
-    status=500, type="server_error", code="internal_error", message="The server has failed to handle the request."
-)
 
 
 class Gateway(GatewayCore):
@@ -113,6 +109,7 @@ class Gateway(GatewayCore):
                 await exchange.respond(204, b"", self.guard.preflight(exchange.headers, tuple(methods)))
                 return
             if methods and method not in methods:
+                exchange.extra_headers.append(("allow", ", ".join((*methods, "OPTIONS"))))
                 raise RequestRefused(_wrong_method(method, tuple(methods)))
             call.key = self.admit(exchange, route.scope)
             await route.run(call)
@@ -124,7 +121,7 @@ class Gateway(GatewayCore):
             get_logger(request_id=call.request_id).error(
                 "request_failed", path=route.path, reason=describe_reason(error), exc_info=error
             )
-            await _refuse(call, _INTERNAL)
+            await _refuse(call, INTERNAL)
 
 
 async def _no_route(call: HttpCall) -> None:

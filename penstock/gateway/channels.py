@@ -13,6 +13,7 @@ from penstock.actors.stream.record import StreamRecord
 from penstock.actors.stream.table import StreamTable
 from penstock.agent import Agent
 from penstock.config.gateway import GatewayOptions
+from penstock.config.options import OnOrphan
 from penstock.errors import StreamNotFound
 from penstock.events import TerminalEvent
 from penstock.gateway.keys import Key
@@ -22,7 +23,10 @@ from penstock.gateway.protocols import Protocol
 from penstock.gateway.ticker import Ticker
 from penstock.stream import Stream
 
-__all__ = ["Channel", "Channels", "epoch_of"]
+__all__ = ["Channel", "Channels", "abandon_unread", "epoch_of"]
+
+
+_MOST_PROJECTORS: Final = 12
 
 
 class Channel:
@@ -54,8 +58,10 @@ class Channel:
         self.epoch = epoch_of(self.record)
         self.agent: Agent | None = None  # that answers by this stream
         self.deny: Callable[[str], None] | None = None  # denies a call that nobody can be asked about
-        self.on_orphan = self.record.on_orphan  # as it was opened
+        self.on_orphan = self.record.on_orphan  # as it was opened, or set since; the record's is another one to ask
+        self.decided: list[str] = []  # the calls that the user has decided about, by id; one may be there twice
         self.is_counted = False  # its use of tokens
+        self._asked: dict[str, int] = {}  # see `asked_until`, of projectors that were forgotten
         self._projectors: dict[tuple[Any, ...], Projector] = {}
 
     @property
@@ -86,6 +92,7 @@ class Channel:
         self, protocol: Protocol, variant: Mapping[str, str], ticker: Ticker, options: GatewayOptions
     ) -> Projector:
         """The projector of a protocol, made when it is first asked for."""
+        variant = protocol.closed(variant)
         key = (protocol.name, *sorted(variant.items()))
         known = self._projectors.get(key)
         if known is None:
@@ -93,20 +100,41 @@ class Channel:
             known = Projector(self.record, projection, ticker, options.retain_bytes)
             known.deny = self.deny
             known.pump()
+            self._forget_unread()
             self._projectors[key] = known
         return known
 
     def asked_until(self, protocol: Protocol) -> int:
         """The last event that readers of a protocol got when its answer ended to ask the user."""
         found = [one.seq for key, one in self._projectors.items() if key[0] == protocol.name and one.is_over]
-        return max(found, default=0)
+        return max(found, default=self._asked.get(protocol.name, 0))
+
+    def _forget_unread(self) -> None:
+        """Forget the oldest projectors without readers, if there are many: their frames can be made again."""
+        for key, one in list(self._projectors.items()):
+            if len(self._projectors) < _MOST_PROJECTORS:
+                return
+            if not one.readers:
+                if one.is_over:
+                    self._asked[key[0]] = max(one.seq, self._asked.get(key[0], 0))
+                if one.is_active:
+                    one.unsubscribe()
+                del self._projectors[key]
+
+    def set_orphan_policy(self, policy: OnOrphan) -> None:
+        """Set what happens when the last reader leaves; while the user is asked, it is for the time after that."""
+        if self.record.on_orphan == self.on_orphan:
+            self.record.on_orphan = policy
+        self.on_orphan = policy
 
     def linger_unread(self) -> None:
         """Let ``on_orphan`` apply already before the first reader, if it is a time to linger."""
         if isinstance(self.record.on_orphan, (int, float)) and not self.record.hub.had_subscriber:
-            placeholder = _Placeholder(self.record.hub, Cursor(self.record.log, 0, "coalesce", 1), None)
-            self.record.hub.add(placeholder)
-            placeholder.unsubscribe()
+            abandon_unread(self.record)
+
+    def abandon_unread(self) -> None:
+        """Let ``on_orphan`` apply, unless there are readers: the one that the stream was opened for will not come."""
+        abandon_unread(self.record)
 
     def close(self) -> None:
         """Take all projectors out of the stream."""
@@ -114,6 +142,14 @@ class Channel:
             if projector.is_active:
                 projector.unsubscribe()
         self._projectors.clear()
+
+
+def abandon_unread(record: StreamRecord) -> None:
+    """Let a stream's ``on_orphan`` apply as if a reader had come and left, unless there are readers."""
+    if not record.is_over and not record.hub.subscribers:
+        placeholder = _Placeholder(record.hub, Cursor(record.log, 0, "coalesce", 1), None)
+        record.hub.add(placeholder)
+        placeholder.unsubscribe()
 
 
 class _Placeholder(Subscription):
@@ -169,6 +205,15 @@ class Channels:
             except StreamNotFound:
                 continue
         return found
+
+    def knows(self, stream_id: str) -> bool:
+        """Whether the system knows a stream with that id."""
+        return self._table.find(stream_id) is not None
+
+    def is_others(self, stream_id: str, owner: str) -> bool:
+        """Whether the system knows a stream with that id that another key's request, or no request, has opened."""
+        record, known = self._table.find(stream_id), self._channels.get(stream_id)
+        return record is not None and (known is None or known.record is not record or known.owner != owner)
 
     def has(self, channel: Channel) -> bool:
         """Whether the system still knows the channel's stream."""

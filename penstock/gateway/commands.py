@@ -89,7 +89,7 @@ def _options(channel: Channel, body: Mapping[str, Any]) -> Command:
         if changes:
             channel.stream.set_options(**changes)
         if policy is not None:
-            channel.record.on_orphan = policy
+            channel.set_orphan_policy(policy)
 
     return run
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -11,7 +12,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from penstock.config.gateway import GatewayOptions
 from penstock.config.logs import get_logger
-from penstock.errors import OptionError, StreamNotFound, describe_reason
+from penstock.errors import OptionError, StreamExists, StreamNotFound, describe_reason
 from penstock.gateway.channels import Channel, Channels
 from penstock.gateway.exchange import Exchange
 from penstock.gateway.guard import Guard
@@ -48,8 +49,18 @@ _TOO_MANY_READERS: Final = Problem(
 )
 
 
+_REVOKED: Final = Problem(
+    status=401, type="authentication_error", code="key_revoked", message="The API key has been revoked."
+)
+
+
 class Served(Protocol):
     """A connection that reads streams."""
+
+    @property
+    def key(self) -> Key | None:
+        """The key whose end ends it; None: it looks after that itself."""
+        raise NotImplementedError
 
     @property
     def is_reading(self) -> bool:
@@ -84,15 +95,17 @@ class GatewayCore:
         self.readers: set[Served] = set()
         self.agents = HostedAgents()
         self.responses = StoredResponses()
-        self.chats: dict[tuple[str, str], Channel] = {}  # the last stream of a chat or run, by key and id
+        self.chats: dict[tuple[str, str, str], Channel] = {}  # the last stream of a chat or run, by key, kind and id
         self.templates: dict[str, Mapping[str, Any]] = {}
         self.tools: dict[str, Any] = {}
         self.is_draining = False  # `/ready` says so, and no stream is opened
         self.is_ending = False  # no reader is taken either
         self.requests = 0
-        self.idempotency: Once[Channel] = Once()
+        self.idempotency: Once[tuple[str, bytes]] = Once()  # a stream's id, and the answer to the one who opened it
         self.probes = Probes()
         self.created = time.time()
+        self._opening: Counter[str] = Counter()  # streams that are being opened, by key
+        self._unread: set[asyncio.Task[Channel]] = set()  # that open streams which nobody waits for any more
         self._ticker: Ticker | None = None
         self._channels: Channels | None = None
         self._threads: ThreadPoolExecutor | None = None
@@ -194,8 +207,15 @@ class GatewayCore:
                 get_logger().error("sweep_failed", reason=describe_reason(error), exc_info=error)
 
     def _look_after(self, now: float) -> None:
+        valid: dict[str, bool] = {}
         for reader in list(self.readers):
             reader.look(now)
+            key = reader.key
+            if key is not None and key.id not in valid:
+                valid[key.id] = self.guard.is_valid(key)
+            if key is not None and not valid[key.id]:
+                reader.cut(_REVOKED)
+        self.guard.forget_tickets(now, self.channels.knows)
         self.channels.sweep(self._note_use)
         self.agents.sweep(now)
         self.responses.sweep(self.channels.has)
@@ -231,12 +251,49 @@ class GatewayCore:
             raise StreamNotFound(stream_id)
         return channel
 
-    def admit_stream(self, key: Key) -> None:
-        """Raise `RequestRefused` if the key has as many streams as it may have, or the gateway drains."""
+    def admit_stream(self, key: Key, stream_id: str | None = None) -> None:
+        """Admit the opening of a stream. `enter` must follow without an ``await`` between.
+
+        Raises:
+            RequestRefused: the key has as many streams as it may have, or the gateway drains.
+            StreamExists: the id that the client wants is that of a stream, or of a response, that is another key's.
+        """
         if self.is_draining:
             raise RequestRefused(DRAINING)
         if key.streams is not None:
-            self.limits.admit_stream(key, self.channels.running(key.id))
+            self.limits.admit_stream(key, self.channels.running(key.id) + self._opening[key.id])
+        if stream_id is not None:
+            is_others = self.channels.is_others(stream_id, key.id) or self.responses.is_others(stream_id, key.id)
+            if is_others:
+                raise StreamExists(stream_id)
+
+    async def enter(self, key: Key, open: Callable[[], T], channel_of: Callable[[T], Channel]) -> Channel:
+        """Open a stream in one of the gateway's threads, and enter it.
+
+        If the caller is cancelled meanwhile, the stream is entered nevertheless, and its ``on_orphan`` applies.
+        """
+        self._opening[key.id] += 1
+
+        async def work() -> Channel:
+            try:
+                return self.channels.add(channel_of(await self.in_thread(open)))
+            finally:
+                self._opening[key.id] -= 1
+                if not self._opening[key.id]:
+                    del self._opening[key.id]
+
+        task = asyncio.get_running_loop().create_task(work())
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            self._unread.add(task)
+            task.add_done_callback(self._abandon)
+            raise
+
+    def _abandon(self, task: asyncio.Task[Channel]) -> None:
+        self._unread.discard(task)
+        if not task.cancelled() and task.exception() is None:
+            task.result().abandon_unread()
 
     def admit_reader(self) -> None:
         """Raise `RequestRefused` if there are as many readers as there may be, or no more are taken."""

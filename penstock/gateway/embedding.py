@@ -10,7 +10,8 @@ from penstock.config.checks import check_choice, check_on_orphan
 from penstock.config.gateway import GatewayOptions
 from penstock.config.options import OnOrphan
 from penstock.errors import OptionError
-from penstock.gateway.channels import epoch_of
+from penstock.gateway.channels import abandon_unread, epoch_of
+from penstock.gateway.problems import RequestRefused
 from penstock.gateway.projections.frames import Opening, Projection
 from penstock.gateway.projector import Projector
 from penstock.gateway.protocols import PROTOCOLS, STREAM_HEADERS, Protocol
@@ -100,9 +101,21 @@ class Embedded:
         Raises:
             RequestRefused: the request's cursor is none.
         """
-        given = {} if self.after is None else {"after": str(self.after)}
-        point = ResumePoint.of({}, given) if given else ResumePoint.of(headers, query)
+        point = self.point(headers, query)
         return start_of(point, projector, self.epoch)
+
+    def point(self, headers: Mapping[str, str], query: Mapping[str, str]) -> ResumePoint:
+        """The cursor. After one that is none, nobody will read the stream, and its ``on_orphan`` applies.
+
+        Raises:
+            RequestRefused: the request's cursor is none.
+        """
+        given = {} if self.after is None else {"after": str(self.after)}
+        try:
+            return ResumePoint.of({}, given) if given else ResumePoint.of(headers, query)
+        except RequestRefused:
+            abandon_unread(self.record)
+            raise
 
     def client_left(self) -> None:
         """Call the function for that, if there is one."""

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, TypeAlias
-from urllib.parse import parse_qsl
-
-import msgspec
+from urllib.parse import parse_qsl, quote
 
 from penstock.config.gateway import GatewayOptions
+from penstock.gateway.bodies import decode_object
 from penstock.gateway.problems import Problem, RequestRefused
 
-__all__ = ["Exchange", "Headers", "Left", "depth_of"]
+__all__ = ["Exchange", "Headers", "Left"]
 
 Headers: TypeAlias = Iterable[tuple[str, str]]
+_PLAIN: Final = "".join(chr(code) for code in range(0x20, 0x7F))
+_PATIENCE: Final = 30.0  # seconds for the next part of a body
+_LARGE: Final = 262_144  # bytes of a body that is decoded in a thread
 _LONGEST_QUERY: Final = 16_384
 
 
@@ -68,14 +71,22 @@ class Exchange:
         """Read the body.
 
         Raises:
-            RequestRefused: it is longer than ``limit`` (default: ``max_body``). The rest is not read.
+            RequestRefused: it is longer than ``limit`` (default: ``max_body``), or no part of it comes for 30 seconds.
+                The rest is not read.
             Left: the client has gone.
         """
         most = self.max_body if limit is None else min(limit, self.max_body)
         chunks: list[bytes] = []
         size = 0
         while True:
-            message = await self._receive()
+            try:
+                async with asyncio.timeout(_PATIENCE):
+                    message = await self._receive()
+            except TimeoutError:
+                text = f"No part of the body has come for {_PATIENCE:g} s."
+                raise RequestRefused(
+                    Problem(status=408, type="invalid_request_error", code="request_timeout", message=text)
+                ) from None
             if message["type"] == "http.disconnect":
                 raise Left
             chunk = message.get("body", b"")
@@ -100,26 +111,9 @@ class Exchange:
         data = await self.body()
         if optional and not data.strip():
             return {}
-        try:
-            value = msgspec.json.decode(data)
-        except (msgspec.DecodeError, UnicodeError) as error:
-            reason = str(error) if isinstance(error, msgspec.DecodeError) else "it is not UTF-8"
-            raise RequestRefused.bad_request(f"The body is not JSON: {reason}.", code="invalid_json") from None
-        except RecursionError:
-            value = depth = None
-        else:
-            depth = depth_of(value, self.options.max_depth)
-        if depth is None:
-            text = f"The body is nested more than {self.options.max_depth} levels deep."
-            raise RequestRefused.bad_request(text, code="nested_too_deeply")
-        if not isinstance(value, dict):
-            raise RequestRefused.bad_request("The body is not a JSON object.", code="invalid_json")
-        for name in ("messages", "input"):
-            given = value.get(name)
-            if isinstance(given, list) and len(given) > self.options.max_messages:
-                text = f"{name} has more than {self.options.max_messages} entries."
-                raise RequestRefused.bad_request(text, name, "too_many_messages")
-        return value
+        if len(data) > _LARGE:
+            return await asyncio.to_thread(decode_object, data, self.options)
+        return decode_object(data, self.options)
 
     async def until_left(self) -> None:
         """Return when the client has closed the connection. Read the body before."""
@@ -131,7 +125,7 @@ class Exchange:
     async def start(self, status: int, headers: Headers) -> None:
         """Send the status line and the headers."""
         self.has_started = True
-        raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in (*headers, *self.extra_headers)]
+        raw = [(name.encode("latin-1"), _header(value)) for name, value in (*headers, *self.extra_headers)]
         await self._send({"type": "http.response.start", "status": status, "headers": raw})
 
     async def send(self, data: bytes) -> None:
@@ -151,20 +145,6 @@ class Exchange:
         await self.end(b"" if empty or self.method == "HEAD" else data)
 
 
-def depth_of(value: Any, limit: int) -> int | None:
-    """How deep a JSON value is nested; None: more than ``limit`` levels.
-
-    >>> depth_of([{"a": 1}], 5), depth_of([[[1]]], 2)
-    (2, None)
-    """
-    level: list[Any] = [value] if isinstance(value, (dict, list)) else []
-    depth = 0
-    while level:
-        depth += 1
-        if depth > limit:
-            return None
-        below: list[Any] = []
-        for one in level:
-            below += one.values() if isinstance(one, dict) else one
-        level = [one for one in below if isinstance(one, (dict, list))]
-    return depth
+def _header(value: str) -> bytes:
+    """A header's value; what is not in ASCII, such as of a stream's id, is percent-encoded as UTF-8."""
+    return (value if value.isascii() else quote(value, safe=_PLAIN, errors="replace")).encode("latin-1")

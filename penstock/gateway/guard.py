@@ -6,7 +6,7 @@ import hashlib
 import ipaddress
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import msgspec
@@ -28,6 +28,7 @@ _SECURITY: Final = (
 _EXPOSED: Final = (
     "x-request-id, x-penstock-stream-id, x-penstock-overhead-ms, x-penstock-gap, server-timing, retry-after"
 )
+_HOST: Final = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]+)(?::[0-9]*)?")
 _FIRST_USE: Final = 60.0
 _MOST_TICKETS: Final = 100_000
 
@@ -169,12 +170,11 @@ class Guard:
     def new_ticket(self, stream_id: str, key: Key, now: float) -> str:
         """Make a ticket by which one stream can be read without a header, as ``EventSource`` does.
 
-        It must be used within a minute, and is then good for this stream until it has ended.
+        It must be used within a minute, and is then good while the system knows the stream.
 
         Raises:
-            RequestRefused: there are too many unused ones (429).
+            RequestRefused: there are too many (429).
         """
-        self.forget_tickets(now)
         if len(self._tickets) >= _MOST_TICKETS:
             text = "There are too many tickets. Try again in a minute."
             raise RequestRefused(Problem(status=429, type="rate_limit_error", code="too_many_tickets", message=text))
@@ -195,10 +195,10 @@ class Guard:
         found.until = None
         return found.key
 
-    def forget_tickets(self, now: float, ended: frozenset[str] | set[str] = frozenset()) -> None:
-        """Forget tickets that were not used in time, and those of streams that have ended."""
+    def forget_tickets(self, now: float, is_known: Callable[[str], bool]) -> None:
+        """Forget tickets that were not used in time, and those of streams that are not known any more."""
         for digest, ticket in list(self._tickets.items()):
-            if (ticket.until is not None and ticket.until < now) or ticket.stream_id in ended:
+            if (ticket.until is not None and ticket.until < now) or not is_known(ticket.stream_id):
                 del self._tickets[digest]
 
 
@@ -220,9 +220,8 @@ def is_loopback(host: str) -> bool:
 def _name_of(host: str) -> str:
     """A Host header without its port."""
     host = host.strip().lower()
-    if host.startswith("["):
-        return host.partition("]")[0] + "]"
-    return host.rpartition(":")[0] if host.count(":") == 1 else host
+    found = _HOST.fullmatch(host)
+    return found[1] if found is not None else host
 
 
 def _digest(ticket: str) -> bytes:

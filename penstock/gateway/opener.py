@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
+from urllib.parse import quote
 
+from penstock.adapters.providers.chat_calls import check_input
 from penstock.config.options import OnOrphan
 from penstock.config.providers import Dialect, find_known_provider
 from penstock.errors import OptionError
@@ -14,8 +16,10 @@ from penstock.gateway.channels import Channel
 from penstock.gateway.core import GatewayCore
 from penstock.gateway.problems import RequestRefused
 from penstock.gateway.requests.asked import Asked
+from penstock.gateway.requests.models_own import models_own
 from penstock.gateway.requests.native import SERVERS_OWN, check_changes, parse
 from penstock.gateway.turns import open_turn
+from penstock.ports import ChatCall
 from penstock.stream import Stream
 from penstock.system import System
 
@@ -30,9 +34,6 @@ __all__ = [
     "provider_in",
 ]
 
-_OWN: Final = frozenset({"timeout", "max_retries", "extra_headers", "extra_query", "extra_body"})
-"""Parameters that mean something to Penstock. In a client's body they are the model's."""
-
 
 async def open_asked(call: HttpCall, asked: Asked, request: Mapping[str, Any]) -> Channel:
     """Open the stream that a request asks for, and enter it.
@@ -41,13 +42,16 @@ async def open_asked(call: HttpCall, asked: Asked, request: Mapping[str, Any]) -
         PenstockError: it cannot be opened.
     """
     gateway = call.gateway
-    gateway.admit_stream(call.key)
+    gateway.admit_stream(call.key, asked.stream_id)
     on_orphan = orphan_policy(call, asked.on_orphan)
     if asked.model in gateway.templates:
         return await open_turn(call, asked, request, on_orphan)
-    stream = await gateway.in_thread(_open, gateway.system, asked, on_orphan, call.trace.headers)
-    channel = Channel(stream, owner=call.key.id, protocol=call.protocol.name, request=request, model=asked.model)
-    return gateway.channels.add(channel)
+    key, trace = call.key, call.trace.headers
+    return await gateway.enter(
+        key,
+        lambda: _open(gateway.system, asked, on_orphan, trace),
+        lambda stream: Channel(stream, owner=key.id, protocol=call.protocol.name, request=request, model=asked.model),
+    )
 
 
 async def open_native(call: HttpCall, body: Mapping[str, Any]) -> Channel:
@@ -62,14 +66,14 @@ async def open_native(call: HttpCall, body: Mapping[str, Any]) -> Channel:
     return channel
 
 
-def path_of(call: HttpCall, channel: Channel) -> str:
+def path_of(call: HttpCall, stream_id: str) -> str:
     """The path of a stream's resource."""
-    return f"{call.exchange.scope.get('root_path', '')}/v1/streams/{channel.stream_id}"
+    return f"{call.exchange.scope.get('root_path', '')}/v1/streams/{quote(stream_id, safe='')}"
 
 
 def created(call: HttpCall, channel: Channel) -> dict[str, Any]:
     """What a request that has opened a stream gets."""
-    path = path_of(call, channel)
+    path = path_of(call, channel.stream_id)
     names = ("events", "pause", "resume", "cancel", "flush", "tokens", "options", "tickets")
     links = {"self": path, **{name: f"{path}/{name}" for name in names}}
     return {"stream_id": channel.stream_id, "epoch": channel.epoch, "state": channel.stream.state, "links": links}
@@ -82,7 +86,7 @@ async def open_empty(call: HttpCall, asked: Asked, request: Mapping[str, Any]) -
         PenstockError: it cannot be opened.
     """
     gateway = call.gateway
-    gateway.admit_stream(call.key)
+    gateway.admit_stream(call.key, asked.stream_id)
     system, on_orphan = gateway.system, orphan_policy(call, asked.on_orphan)
 
     def run() -> Stream:
@@ -90,8 +94,10 @@ async def open_empty(call: HttpCall, asked: Asked, request: Mapping[str, Any]) -
         metadata = {**asked.metadata, "traceparent": call.trace.headers["traceparent"]}
         return system.open_stream(asked.stream_id, options, metadata=metadata, on_orphan=on_orphan)
 
-    stream = await gateway.in_thread(run)
-    return gateway.channels.add(Channel(stream, owner=call.key.id, protocol=call.protocol.name, request=request))
+    key = call.key
+    return await gateway.enter(
+        key, run, lambda stream: Channel(stream, owner=key.id, protocol=call.protocol.name, request=request)
+    )
 
 
 def provider_in(body: Mapping[str, Any]) -> str | None:
@@ -124,25 +130,23 @@ def orphan_policy(call: HttpCall, asked: OnOrphan | None) -> OnOrphan:
 
 
 def _open(system: System, asked: Asked, on_orphan: OnOrphan, trace: Mapping[str, str]) -> Stream:
-    settings = system.settings
-    parameters = dict(asked.parameters)
-    body = {name: parameters.pop(name) for name in _OWN & parameters.keys()}
-    extra = {**body.pop("extra_body", {}), **body} if isinstance(body.get("extra_body", {}), dict) else body
-    if extra:
-        parameters["extra_body"] = extra
-    parameters["extra_headers"] = dict(trace)
-    common: dict[str, Any] = {
-        "provider": asked.provider,
-        "stream_id": asked.stream_id,
-        "on_orphan": on_orphan,
-        "metadata": {**asked.metadata, "traceparent": trace["traceparent"]},
-        "request_options": _changed(settings.request, asked.request_options, "request_options"),
-    }
-    if asked.api == "responses":
-        options = _changed(settings.response, asked.options, "options")
-        return system.respond(asked.input, asked.model, options=options, **common, **parameters)
-    options = _changed(settings.chat, asked.options, "options")
-    return system.chat(asked.model, asked.input, options=options, **common, **parameters)
+    """Open the stream of a call, with the parameters as one mapping: no name of a client's means an argument."""
+    services, settings = system._services, system.settings
+    is_response = asked.api == "responses"
+    parameters = {**models_own(asked.parameters), "extra_headers": dict(trace)}
+    found = services.catalogue.find(asked.provider, asked.model, responses=is_response)
+    given = asked.input if is_response else check_input(asked.input)
+    record = services.ask(
+        found,
+        ChatCall(model=found.model, input=given, parameters=parameters),
+        _changed(settings.response if is_response else settings.chat, asked.options, "options"),
+        _changed(settings.request, asked.request_options, "request_options"),
+        stream_id=asked.stream_id,
+        metadata={**asked.metadata, "traceparent": trace["traceparent"]},
+        on_orphan=on_orphan,
+        responses=is_response,
+    )
+    return Stream(record, services.call_timeout)
 
 
 def _changed(options: Any, changes: Mapping[str, Any], field: str) -> Any:

@@ -31,8 +31,8 @@ Operation = Callable[[SocketCall, dict[str, Any]], Awaitable[dict[str, Any]]]
 async def _start(socket: SocketCall, message: dict[str, Any]) -> dict[str, Any]:
     """Open a stream, as ``POST /v1/streams`` does, and read it."""
     body = {name: value for name, value in message.items() if name not in ("op", "ref", "window")}
-    channel = await open_native(socket.call, body)
-    return _reads(socket, channel, message)
+    window = _window(socket, message)
+    return _reads(socket, await open_native(socket.call, body), window)
 
 
 async def _stream_chat(socket: SocketCall, message: dict[str, Any]) -> dict[str, Any]:
@@ -40,15 +40,23 @@ async def _stream_chat(socket: SocketCall, message: dict[str, Any]) -> dict[str,
     agent = message.get("agent")
     if not isinstance(agent, str):
         raise RequestRefused.bad_request("agent must be the id of an agent.", "agent")
-    channel = await send_message(socket.call, agent, {"message": message.get("message")})
-    return _reads(socket, channel, message)
+    window = _window(socket, message)
+    return _reads(socket, await send_message(socket.call, agent, {"message": message.get("message")}), window)
 
 
-def _reads(socket: SocketCall, channel: Channel, message: Mapping[str, Any]) -> dict[str, Any]:
+def _window(socket: SocketCall, message: Mapping[str, Any]) -> int:
     window = message.get("window", socket.call.gateway.options.reader_bytes)
     if not isinstance(window, int) or isinstance(window, bool) or window < 1_000:
         raise RequestRefused.bad_request("window must be a whole number from 1000.", "window")
-    socket.read(channel, 0, window)
+    return window
+
+
+def _reads(socket: SocketCall, channel: Channel, window: int) -> dict[str, Any]:
+    try:
+        socket.read(channel, 0, window)
+    except RequestRefused:
+        channel.abandon_unread()
+        raise
     return {"sid": channel.stream_id, "epoch": channel.epoch, "state": channel.stream.state}
 
 

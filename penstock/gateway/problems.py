@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from penstock.errors import (
@@ -30,7 +32,7 @@ from penstock.errors import (
     SystemStopped,
 )
 
-__all__ = ["Problem", "RequestRefused", "problem_of"]
+__all__ = ["INTERNAL", "Problem", "RequestRefused", "problem_of"]
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,6 +54,12 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     message: str
     param: str | None = None
     retry_after: float | None = None
+
+
+INTERNAL: Final = Problem(
+    status=500, type="server_error", code="internal_error", message="The server has failed to handle the request."
+)
+"""A fault of the gateway's own."""
 
 
 class RequestRefused(PenstockError):

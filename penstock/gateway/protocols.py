@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, Literal
 
 import msgspec
 
-from penstock.gateway.problems import Problem
+from penstock.events import FrozenDict
+from penstock.gateway.problems import Problem, RequestRefused
 from penstock.gateway.projections.agui import AguiProjection
 from penstock.gateway.projections.agui import error_body as agui_error
 from penstock.gateway.projections.anthropic import AnthropicProjection, anthropic_status
@@ -40,6 +41,7 @@ class Protocol(msgspec.Struct, frozen=True, kw_only=True):
         error_kind: the media type of that.
         status: the HTTP status of a problem.
         headers: of its streams, besides `STREAM_HEADERS`.
+        variants: what a reader may choose, with all values; none: any value, which only the gateway itself sets.
     """
 
     name: str
@@ -49,15 +51,54 @@ class Protocol(msgspec.Struct, frozen=True, kw_only=True):
     error_kind: str = "application/json"
     status: Callable[[Problem], int] = lambda problem: problem.status
     headers: tuple[tuple[str, str], ...] = ()
+    variants: Mapping[str, tuple[str, ...]] = FrozenDict()
+
+    def closed(self, variant: Mapping[str, str]) -> dict[str, str]:
+        """What of a variant makes a difference to the frames.
+
+        Raises:
+            RequestRefused: a value is none that there is (400).
+        """
+        made: dict[str, str] = {}
+        for name, value in variant.items():
+            known = self.variants.get(name)
+            if known is None:
+                continue
+            if known and value not in known:
+                raise RequestRefused.bad_request(f"{name}: there are {', '.join(known)}.", name)
+            made[name] = value
+        return made
 
 
 def _openai_error(problem: Problem, request_id: str) -> bytes:
     return encode(error_body(problem))
 
 
+_SWITCH: Final = ("0", "1")
+_CHAT: Final = FrozenDict(
+    reasoning_field=("reasoning_content", "reasoning"), extras=("none", "penstock"), events=("plain", "numbered")
+)
+_RESPONSES: Final = FrozenDict(reasoning=("text", "summary"))
+_UI: Final = FrozenDict(
+    {
+        "v": ("5.0", "5", "6", "7"),
+        "dynamic": _SWITCH,
+        "raw": _SWITCH,
+        "reset": ("part", "error"),
+        "approval": ("end", "wait"),
+        "from": (),
+        "decided": (),
+    }
+)
 PROTOCOLS: Final[dict[str, Protocol]] = {
-    "openai": Protocol(name="openai", projection=ChatProjection, orphan="cancel", error=_openai_error),
-    "responses": Protocol(name="responses", projection=ResponsesProjection, orphan="cancel", error=_openai_error),
+    "openai": Protocol(name="openai", projection=ChatProjection, orphan="cancel", error=_openai_error, variants=_CHAT),
+    "responses": Protocol(
+        name="responses",
+        projection=ResponsesProjection,
+        orphan="cancel",
+        error=_openai_error,
+        variants=FrozenDict(reasoning=("text", "summary")),
+    ),
     "anthropic": Protocol(
         name="anthropic",
         projection=AnthropicProjection,
@@ -71,6 +112,7 @@ PROTOCOLS: Final[dict[str, Protocol]] = {
         orphan="linger",
         error=lambda problem, request_id: error_text(problem).encode(),
         error_kind="text/plain; charset=utf-8",
+        variants=_UI,
         headers=(("x-vercel-ai-ui-message-stream", "v1"),),
     ),
     "agui": Protocol(
@@ -78,6 +120,7 @@ PROTOCOLS: Final[dict[str, Protocol]] = {
         projection=AguiProjection,
         orphan="linger",
         error=lambda problem, request_id: encode(agui_error(problem)),
+        variants=FrozenDict({"from": (), "decided": (), "run": ()}),
     ),
     "native": Protocol(name="native", projection=NativeProjection, orphan="linger", error=_openai_error),
     "socket": Protocol(name="socket", projection=SocketProjection, orphan="linger", error=_openai_error),

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import zlib
 from typing import Final
 
 from penstock.gateway.exchange import Exchange, Headers
+from penstock.gateway.keys import Key
 from penstock.gateway.problems import Problem
 from penstock.gateway.projector import Projector
 
-__all__ = ["SseReader", "Waiter"]
+__all__ = ["Backlog", "SseReader", "Waiter"]
 
 _AT_ONCE: Final = 262_144
 """Bytes handed to the server in one piece."""
+
+
+_MOST_WAITING: Final = 262_144
+"""Bytes of answers that wait to be sent on a WebSocket before the next message of the client is read."""
 
 
 class Waiter:
@@ -43,6 +49,29 @@ class Waiter:
         self._is_news = False
 
 
+class Backlog:
+    """How much waits to be sent to a client, so that no more is taken from it while it does not read."""
+
+    __slots__ = ("_has_room", "_size")
+
+    def __init__(self) -> None:
+        self._size = 0
+        self._has_room = asyncio.Event()
+        self._has_room.set()
+
+    def add(self, size: int) -> None:
+        """So many bytes wait; fewer if negative."""
+        self._size += size
+        if self._size > _MOST_WAITING:
+            self._has_room.clear()
+        elif self._size <= _MOST_WAITING // 2:
+            self._has_room.set()
+
+    async def room(self) -> None:
+        """Wait while too much waits."""
+        await self._has_room.wait()
+
+
 class SseReader(Waiter):
     """One connection that reads a stream as server-sent events.
 
@@ -54,11 +83,13 @@ class SseReader(Waiter):
 
     __slots__ = (
         "_packer",
+        "_sends_since",
         "_task",
         "_watch",
         "exchange",
         "has_left",
         "is_abandoned",
+        "key",
         "last_sent",
         "must_end",
         "place",
@@ -71,11 +102,13 @@ class SseReader(Waiter):
         self.projector = projector
         self.exchange = exchange
         self.place = place
-        self.sent = projector.shelf.size if place >= projector.shelf.end else 0
+        self.sent = projector.shelf.size
+        self.key: Key | None = None
         self.has_left = False
         self.is_abandoned = False
         self.must_end: Problem | None = None
         self.last_sent = self._loop.time()
+        self._sends_since: float | None = None
         self._watch: asyncio.Task[None] | None = None
         self._task = asyncio.current_task()
         self._packer = zlib.compressobj(wbits=31) if _is_packed(exchange) else None
@@ -100,18 +133,17 @@ class SseReader(Waiter):
     def look(self, now: float) -> None:
         """Have it send a sign of life if it is silent, and end it if it does not read. Called about once a second."""
         options = self.exchange.options
-        silent = now - self.last_sent
-        if self.place < self.projector.shelf.end or self.lag:
+        if self._sends_since is not None:
             if options.slow == "disconnect" and self.lag > options.reader_bytes and self.must_end is None:
                 self.cut(_TOO_SLOW)
-            if silent > (_STUCK if self.must_end is None else _LAST_MOMENT):
+            if now - self._sends_since > (_STUCK if self.must_end is None else _LAST_MOMENT):
                 self.abandon()
-        elif silent >= options.heartbeat:
+        elif now - self.last_sent >= options.heartbeat:
             self.wake()
 
     @property
     def lag(self) -> int:
-        """Bytes of frames that are not sent yet, before they are joined."""
+        """Bytes of frames that have come, before they are joined, since it had all there were; or since it began."""
         return self.projector.shelf.size - self.sent
 
     # --- by its own task -----------------------------------------------------------------------------------------
@@ -136,7 +168,6 @@ class SseReader(Waiter):
         self.projector.attach(self, self.wake)
         self._watch = asyncio.create_task(self._notice_leaving())
         while not (self.projector.is_over or self.has_left or self.must_end):
-            self.place, self.sent = self.projector.shelf.end, self.projector.shelf.size
             await self.wait()
 
     async def run(self, headers: Headers, prelude: bytes = b"") -> None:
@@ -166,18 +197,24 @@ class SseReader(Waiter):
             await self.exchange.end(self._packer.flush() if self._packer else b"")
 
     async def _send_frames(self) -> None:
+        """Send what there is now, a bounded part at a time: what waits for a client that does not read is not kept."""
         shelf = self.projector.shelf
-        self.place, size, data = shelf.end, shelf.size, shelf.read(self.place)
-        for start in range(0, len(data), _AT_ONCE):
-            await self._send(data[start : start + _AT_ONCE])
-            if self.has_left:
-                return
-        self.sent = size
+        until = shelf.end
+        while self.place < until and not self.has_left:
+            data, self.place, _ = shelf.read_some(self.place, _AT_ONCE)
+            if self.place == shelf.end:
+                self.sent = shelf.size
+            await self._send(data)
 
     async def _send(self, data: bytes) -> None:
         if self._packer is not None:
             data = self._packer.compress(data) + self._packer.flush(zlib.Z_SYNC_FLUSH)
-        await self.exchange.send(data)
+        for start in range(0, len(data), _AT_ONCE):  # a single frame may be large
+            self._sends_since = self._loop.time()
+            await self.exchange.send(data[start : start + _AT_ONCE])
+            self._sends_since = None
+            if self.has_left:
+                return
         self.last_sent = self._loop.time()
 
     @property
@@ -213,4 +250,12 @@ _BROKEN: Final = Problem(
 
 def _is_packed(exchange: Exchange) -> bool:
     accepted = exchange.headers.get("accept-encoding", "")
-    return exchange.options.enable_compression and "gzip" in accepted
+    return exchange.options.enable_compression and _accepts_gzip(accepted)
+
+
+def _accepts_gzip(accepted: str) -> bool:
+    for entry in accepted.lower().split(","):
+        name, _, weight = entry.partition(";")
+        if name.strip() in ("gzip", "x-gzip"):
+            return not re.fullmatch(r"\s*q=0(\.0*)?\s*", weight)
+    return False

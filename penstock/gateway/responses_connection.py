@@ -6,14 +6,16 @@ import asyncio
 from collections import deque
 from typing import Any, Final
 
-from penstock.errors import PenstockError
+from penstock.config.logs import get_logger
+from penstock.errors import PenstockError, describe_reason
+from penstock.gateway.bodies import decode_object
 from penstock.gateway.call import HttpCall
 from penstock.gateway.channels import Channel
-from penstock.gateway.problems import Problem, problem_of
+from penstock.gateway.problems import INTERNAL, Problem, RequestRefused, problem_of
 from penstock.gateway.projections.responses_socket import Action, LaneBook, Send, StartResponse, StopResponse
 from penstock.gateway.projector import Projector
 from penstock.gateway.protocols import PROTOCOLS
-from penstock.gateway.reader import Waiter
+from penstock.gateway.reader import Backlog, Waiter
 from penstock.gateway.responses import begin_response
 from penstock.gateway.stored import StoredResponse
 
@@ -25,6 +27,8 @@ _SHARE: Final = 65_536
 _MOST_KEPT: Final = 64
 """Responses of the connection that can be continued though they are not stored."""
 _DRAINING: Final = 1001
+_TOO_BIG: Final = 1009
+_LAST_MOMENT: Final = 1.0  # seconds
 
 
 class _LaneReading:
@@ -49,10 +53,13 @@ class ResponsesConnection(Waiter):
         self._lanes: dict[str | None, _LaneReading] = {}
         self._own: dict[str, StoredResponse] = {}
         self._outgoing: deque[bytes] = deque()
+        self._backlog = Backlog()
         self._tasks: set[asyncio.Task[None]] = set()
         self._closes: int | None = None
         self._began = self._loop.time()
         self._writer: asyncio.Task[None] | None = None
+
+    key = None  # `look` looks after it
 
     @property
     def is_reading(self) -> bool:
@@ -86,6 +93,8 @@ class ResponsesConnection(Waiter):
         self.gateway.readers.add(self)
         try:
             await asyncio.wait([writer, listener], return_when=asyncio.FIRST_COMPLETED)
+            if self._closes is not None:
+                await asyncio.wait([writer], timeout=_LAST_MOMENT)  # for the code of the closing
         finally:
             self.gateway.readers.discard(self)
             tasks = [writer, listener, *self._tasks]
@@ -97,13 +106,25 @@ class ResponsesConnection(Waiter):
 
     async def _listen(self) -> None:
         while (message := await self._receive())["type"] == "websocket.receive":
-            self._do(self._book.receive(message.get("text") or message.get("bytes") or ""))
+            data = message.get("text") or message.get("bytes") or ""
+            if len(data) > self.call.exchange.max_body:
+                self._closes = _TOO_BIG
+                self.wake()
+                return
+            try:
+                decode_object(data, self.gateway.options)
+            except RequestRefused as error:
+                self._do(self._book.malformed(error.problem))
+            else:
+                self._do(self._book.receive(data))
+            await self._backlog.room()
 
     def _do(self, actions: list[Action]) -> None:
         for action in actions:
             match action:
                 case Send(data=data):
                     self._outgoing.append(data)
+                    self._backlog.add(len(data))
                 case StartResponse():
                     self._run(self._start(action))
                 case StopResponse(response_id=response_id, reason=reason):
@@ -125,6 +146,12 @@ class ResponsesConnection(Waiter):
         except PenstockError as error:
             self._do(self._book.refused(start.lane, problem_of(error)))
             return
+        except Exception as error:  # a fault of ours: the lane must go on
+            get_logger(request_id=self.call.request_id).error(
+                "response_failed", reason=describe_reason(error), exc_info=error
+            )
+            self._do(self._book.refused(start.lane, INTERNAL))
+            return
         self._own[channel.stream_id] = stored
         while len(self._own) > _MOST_KEPT:
             del self._own[next(iter(self._own))]
@@ -143,7 +170,9 @@ class ResponsesConnection(Waiter):
         while True:
             self._collect()
             if self._outgoing:
-                await self._send_message({"type": "websocket.send", "text": self._outgoing.popleft().decode()})
+                data = self._outgoing.popleft()
+                await self._send_message({"type": "websocket.send", "text": data.decode()})
+                self._backlog.add(-len(data))
             elif self._closes is not None:
                 await self._send_message({"type": "websocket.close", "code": self._closes})
                 return
@@ -159,7 +188,11 @@ class ResponsesConnection(Waiter):
             if lane.place < shelf.end:
                 data, lane.place, last = shelf.read_some(lane.place, _SHARE)
                 self._do(self._book.frames(name, data, last.number if last is not None else 0))
-            if lane.projector.terminal is not None and lane.place == shelf.end:
+            if lane.projector.error is not None and lane.place == shelf.end:
+                del self._lanes[name]
+                lane.projector.detach(self)
+                self._do(self._book.refused(name, INTERNAL))
+            elif lane.projector.terminal is not None and lane.place == shelf.end:
                 del self._lanes[name]
                 lane.projector.detach(self)
                 self._do(self._book.ended(name, lane.projector.terminal))

@@ -68,7 +68,7 @@ def start_of(point: ResumePoint, projector: Projector, epoch: str) -> Beginning:
     projection = shelf.projection
     place = shelf.end if point.seq is None else shelf.after_seq(point.seq)
     is_other = bool(point.epoch) and point.epoch != epoch
-    if point.seq and not is_other and projector.is_over and place == shelf.end:
+    if point.seq != 0 and not is_other and projector.is_over and place == shelf.end:
         return Beginning(place, is_at_end=True)
     first = projector.first
     is_gap = is_other or (bool(point.seq) and isinstance(first, StreamSnapshot) and (point.seq or 0) < first.seq)

@@ -71,8 +71,13 @@ async def _serve(
     hold: float,
 ) -> None:
     gateway = call.gateway
-    gateway.admit_reader()
+    if call.exchange.method == "HEAD":
+        await call.exchange.start(200, [*STREAM_HEADERS, *call.protocol.headers, *headers])
+        await call.exchange.end()
+        return
+    _admit_reader(call, channel)
     reader = SseReader(projector, call.exchange, place)
+    reader.key = call.key
     gateway.readers.add(reader)
     try:
         held = gateway.ticker.loop.time()
@@ -103,9 +108,10 @@ async def wait_for_end(call: HttpCall, channel: Channel) -> StreamCompleted:
         PenstockError: the stream failed or was cancelled.
     """
     gateway = call.gateway
-    gateway.admit_reader()
+    _admit_reader(call, channel)
     projector = channel.projector(call.protocol, {}, gateway.ticker, gateway.options)
     reader = SseReader(projector, call.exchange, 0)
+    reader.key = call.key
     gateway.readers.add(reader)
     try:
         await reader.until_over()
@@ -113,6 +119,10 @@ async def wait_for_end(call: HttpCall, channel: Channel) -> StreamCompleted:
             raise Left
         if reader.must_end is not None:
             raise RequestRefused(reader.must_end)
+    except asyncio.CancelledError:
+        if not reader.is_abandoned:
+            raise
+        raise Left from None  # by us: the time to drain is over
     finally:
         gateway.readers.discard(reader)
         await reader.close()
@@ -122,6 +132,14 @@ async def wait_for_end(call: HttpCall, channel: Channel) -> StreamCompleted:
     problem = terminal_problem(projector)
     assert problem is not None
     raise RequestRefused(problem)
+
+
+def _admit_reader(call: HttpCall, channel: Channel) -> None:
+    try:
+        call.gateway.admit_reader()
+    except RequestRefused:
+        channel.abandon_unread()
+        raise
 
 
 def early_problem(projector: Projector) -> Problem | None:

@@ -27,10 +27,19 @@ class _TextRun(msgspec.Struct):
 
     def tail(self, count: int, projection: Projection) -> Frame:
         """All but the first ``count`` frames, as one."""
-        text = "".join(self.pieces)
-        self.pieces = [text]
-        text = text[self.ends[count - 1] :] if count else text
-        seq, number = self.seqs[-1], self.numbers[-1]
+        return self.part(count, len(self.ends), projection)
+
+    def until(self, count: int, limit: int) -> int:
+        """How many frames, the first ``count`` included, have ``limit`` characters after those; at least one more."""
+        begin = self.ends[count - 1] if count else 0
+        return max(count + 1, bisect_right(self.ends, begin + limit))
+
+    def part(self, count: int, until: int, projection: Projection) -> Frame:
+        """The frames from one place in the run to another one, as one."""
+        if len(self.pieces) > 1:
+            self.pieces = ["".join(self.pieces)]
+        text = self.pieces[0][self.ends[count - 1] if count else 0 : self.ends[until - 1]]
+        seq, number = self.seqs[until - 1], self.numbers[until - 1]
         return Frame(seq, projection.delta(self.key, text, seq, number), self.key, text, number)
 
 
@@ -70,20 +79,38 @@ class Shelf:
         return frames[0].data if len(frames) == 1 else joined(frames, self.projection)
 
     def read_some(self, place: int, limit: int) -> tuple[bytes, int, Frame | None]:
-        """Frames from a place on, of about ``limit`` bytes before they are joined, the place after them, the last one.
-
-        What is old comes at once, joined.
-        """
+        """Frames from a place on, of about ``limit`` bytes when joined, the place after them, the last one."""
         if place < self._base:
-            frames = list(self._old_from(place))
-            return joined(frames, self.projection), self._base, frames[-1] if frames else None
-        first = place - self._base
-        size, count = 0, first
+            return self._read_old(place, limit)
+        first = count = place - self._base
+        size = 0
+        key: Hashable = None
         while count < len(self._frames) and size < limit:
-            size += len(self._frames[count].data)
+            frame = self._frames[count]
+            size += len(frame.text) if frame.key is not None and frame.key == key else len(frame.data)
+            key = frame.key
             count += 1
         frames = self._frames[first:count]
         return joined(frames, self.projection), self._base + count, frames[-1] if frames else None
+
+    def _read_old(self, place: int, limit: int) -> tuple[bytes, int, Frame | None]:
+        frames: list[Frame] = []
+        size = 0
+        index = bisect_right(self._places, place) - 1
+        while index < len(self._old) and size < limit:
+            entry, start = self._old[index], self._places[index]
+            if isinstance(entry, Frame):
+                frame, place = entry, start + 1
+            else:
+                skipped = place - start
+                until = entry.until(skipped, limit - size)
+                frame, place = entry.part(skipped, until, self.projection), start + until
+            frames.append(frame)
+            size += len(frame.data)
+            if place < start + _length(entry):
+                break
+            index += 1
+        return joined(frames, self.projection), place, frames[-1] if frames else None
 
     def after_seq(self, seq: int) -> int:
         """The place after all frames of events up to number ``seq``."""

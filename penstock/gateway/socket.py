@@ -10,19 +10,17 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any, Final
 
-import msgspec
-
 from penstock.config.logs import get_logger
 from penstock.errors import PenstockError, describe_reason
+from penstock.gateway.bodies import decode_object
 from penstock.gateway.call import HttpCall
 from penstock.gateway.channels import Channel
-from penstock.gateway.exchange import depth_of
 from penstock.gateway.operations import OPERATIONS, SocketCall
-from penstock.gateway.problems import Problem, RequestRefused, problem_of
+from penstock.gateway.problems import INTERNAL, Problem, RequestRefused, problem_of
 from penstock.gateway.projections.frames import encode
 from penstock.gateway.projector import Projector
 from penstock.gateway.protocols import PROTOCOLS
-from penstock.gateway.reader import Waiter
+from penstock.gateway.reader import Backlog, Waiter
 
 __all__ = ["StreamSocket"]
 
@@ -31,6 +29,9 @@ _AUTH_TIME: Final = 5.0  # seconds for the first message, if the handshake had n
 _MOST_STREAMS: Final = 1_000  # that one socket reads
 _MOST_COMMANDS: Final = 32  # that run at once
 _SHARE: Final = 65_536  # bytes of one stream in one message, before they are joined
+_LARGEST: Final = 262_144  # bytes of all streams in one message, before they are joined; one event may be larger
+_LONGEST_REF: Final = 256
+_LAST_MOMENT: Final = 1.0  # seconds
 _ENDED, _DRAINING, _DENIED, _TOO_BIG, _REVOKED = 1000, 1001, 1008, 1009, 4001
 
 
@@ -67,11 +68,14 @@ class StreamSocket(Waiter):
         self._send_message = send
         self._readings: dict[str, _Reading] = {}
         self._answers: deque[bytes] = deque()
+        self._backlog = Backlog()
         self._running: set[asyncio.Task[None]] = set()
         self._closes: int | None = None
         self._writer: asyncio.Task[None] | None = None
 
     # --- on the loop, by others ----------------------------------------------------------------------------------
+
+    key = None  # `look` looks after it
 
     @property
     def is_reading(self) -> bool:
@@ -113,6 +117,8 @@ class StreamSocket(Waiter):
         self.gateway.readers.add(self)
         try:
             await asyncio.wait([writer, listener], return_when=asyncio.FIRST_COMPLETED)
+            if self._closes is not None:
+                await asyncio.wait([writer], timeout=_LAST_MOMENT)  # for the code of the closing
         finally:
             self.gateway.readers.discard(self)
             for reading in self._readings.values():
@@ -131,7 +137,9 @@ class StreamSocket(Waiter):
         if message is None or message.get("op") != "auth" or not isinstance(message.get("key"), str):
             return False
         try:
-            self.call.key = self.gateway.guard.key(message["key"])
+            self.call.key = key = self.gateway.guard.key(message["key"])
+            if key.max_body is not None:
+                self.call.exchange.max_body = min(key.max_body, self.call.exchange.max_body)
             self.gateway.guard.check_scope(self.call.key, "read")
         except RequestRefused:
             return False
@@ -146,20 +154,19 @@ class StreamSocket(Waiter):
         if message["type"] != "websocket.receive":
             return None
         data = message.get("text") or message.get("bytes") or ""
-        if len(data) > self.gateway.options.max_body:
+        if len(data) > self.call.exchange.max_body:
             self._end(_TOO_BIG)
             return None
         try:
-            value = msgspec.json.decode(data)
-        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            return decode_object(data, self.gateway.options)
+        except RequestRefused:
             return {"op": None}
-        is_flat = isinstance(value, dict) and depth_of(value, self.gateway.options.max_depth) is not None
-        return value if is_flat else {"op": None}
 
     async def _listen(self) -> None:
         while (message := await self._next()) is not None:
+            await self._backlog.room()
             ref, operation = message.get("ref"), message.get("op")
-            if ref is not None and not isinstance(ref, (str, int)):
+            if not _is_ref(ref):
                 ref = None
             try:
                 if operation == "ack":
@@ -250,7 +257,9 @@ class StreamSocket(Waiter):
         self._answer(ref, {"error": {name: value for name, value in fields.items() if value is not None}})
 
     def _answer(self, ref: Any, fields: Mapping[str, Any]) -> None:
-        self._answers.append(encode(({} if ref is None else {"ref": ref}) | dict(fields)))
+        data = encode(({} if ref is None else {"ref": ref}) | dict(fields))
+        self._answers.append(data)
+        self._backlog.add(len(data))
         self.wake()
 
     # --- writing -------------------------------------------------------------------------------------------------
@@ -258,7 +267,9 @@ class StreamSocket(Waiter):
     async def _write(self) -> None:
         while True:
             while self._answers:
-                await self._send(self._answers.popleft())
+                answer = self._answers.popleft()
+                await self._send(answer)
+                self._backlog.add(-len(answer))
             is_last = self._closes is not None  # what comes meanwhile is after the cursor: it may never stop
             if data := self._events():
                 await self._send(b"[%b]" % data[:-1])
@@ -279,17 +290,28 @@ class StreamSocket(Waiter):
     def _events(self) -> bytes:
         """What all streams have for the next message: a share of each that has credit."""
         made: list[bytes] = []
+        size = 0
         for stream_id, reading in list(self._readings.items()):
             shelf = reading.projector.shelf
+            if size >= _LARGEST:
+                break
             if reading.place < shelf.end and reading.credit > 0:
-                data, reading.place, last = shelf.read_some(reading.place, _SHARE)
+                self._readings[stream_id] = self._readings.pop(stream_id)  # the others come first the next time
+                data, reading.place, last = shelf.read_some(reading.place, min(_SHARE, reading.credit))
+                size += len(data)
                 reading.credit -= len(data)
                 reading.flight.append((last.seq if last is not None else 0, len(data)))
                 made.append(data)
             if reading.projector.is_over and reading.place == shelf.end:
                 del self._readings[stream_id]
                 reading.projector.detach(self)
+                if reading.projector.error is not None:
+                    made.append(shelf.projection.cut(INTERNAL))
         return b"".join(made)
+
+
+def _is_ref(ref: object) -> bool:
+    return isinstance(ref, int) or (isinstance(ref, str) and len(ref) <= _LONGEST_REF)
 
 
 def _text(message: Mapping[str, Any], name: str) -> str:

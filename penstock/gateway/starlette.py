@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from penstock.config.gateway import GatewayOptions
 from penstock.config.logs import get_logger
+from penstock.gateway.channels import abandon_unread
 from penstock.gateway.embedding import Embedded, OnDisconnect
 from penstock.gateway.exchange import Exchange
 from penstock.gateway.problems import Problem, RequestRefused
@@ -80,6 +81,7 @@ class SseResponse(Response):
                 await exchange.respond(204, b"")
                 return
             if scope["method"] == "HEAD":
+                abandon_unread(embedded.record)
                 await exchange.start(200, self._sent_headers(start.is_gap))
                 await exchange.end()
                 return
@@ -91,6 +93,8 @@ class SseResponse(Response):
                     raise RequestRefused(problem)
                 await reader.run(self._sent_headers(start.is_gap), start.prelude)
         except RequestRefused as error:
+            if reader is None:
+                abandon_unread(embedded.record)
             await self._refuse(exchange, error.problem)
         finally:
             if looking is not None:

@@ -6,11 +6,10 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Final
 
-import msgspec
-
 from penstock.events import TerminalEvent, ToolResult
 from penstock.gateway.answers.responses import replayed
 from penstock.gateway.channels import Channel
+from penstock.gateway.projections.frames import encode
 from penstock.gateway.projections.responses import ResponsesProjection
 from penstock.gateway.protocols import PROTOCOLS
 
@@ -30,7 +29,18 @@ class StoredResponse:
         is_stored: whether it can be had again after its end.
     """
 
-    __slots__ = ("channel", "given", "is_stored", "owner", "response", "results", "size", "terminal")
+    __slots__ = (
+        "_given_size",
+        "channel",
+        "counted",
+        "given",
+        "is_stored",
+        "owner",
+        "response",
+        "results",
+        "size",
+        "terminal",
+    )
 
     def __init__(self, channel: Channel, given: Any, *, is_stored: bool) -> None:
         self.channel: Channel | None = channel
@@ -40,7 +50,8 @@ class StoredResponse:
         self.terminal: TerminalEvent | None = None
         self.results: tuple[ToolResult, ...] = ()
         self.response: dict[str, Any] = {}
-        self.size = 0
+        self.size = self._given_size = len(encode(given))
+        self.counted = 0  # of it, by `StoredResponses`
 
     def settle(self) -> None:
         """Once the stream has ended, note what is needed of it."""
@@ -50,7 +61,7 @@ class StoredResponse:
         self.terminal = channel.record.log.terminal
         self.results = tuple(event for event in channel.record.log if isinstance(event, ToolResult))
         self.response = response_of(channel)
-        self.size = len(msgspec.json.encode((self.given, self.response), enc_hook=repr))
+        self.size = self._given_size + len(encode(self.response))
 
     @property
     def now(self) -> dict[str, Any]:
@@ -70,18 +81,28 @@ class StoredResponses:
         """Enter a response that has begun."""
         self.forget(response_id)
         self._kept[response_id] = stored
+        self._count(stored)
+        self._bound()
 
     def find(self, response_id: str, owner: str, *, is_admin: bool = False) -> StoredResponse | None:
-        """A response of a key; None: there is none."""
+        """A stored response of a key; None: there is none."""
         stored = self._kept.get(response_id)
-        return stored if stored is not None and (is_admin or stored.owner == owner) else None
+        if stored is None or not stored.is_stored:
+            return None
+        return stored if is_admin or stored.owner == owner else None
 
     def forget(self, response_id: str) -> bool:
         """Remove a response; returns whether there was one."""
         stored = self._kept.pop(response_id, None)
         if stored is not None:
-            self._size -= stored.size
+            self._size -= stored.counted
+            stored.counted = 0
         return stored is not None
+
+    def is_others(self, response_id: str, owner: str) -> bool:
+        """Whether a response with that id is another key's."""
+        stored = self._kept.get(response_id)
+        return stored is not None and stored.owner != owner
 
     def sweep(self, is_known: Callable[[Channel], bool]) -> None:
         """Note the ends, let streams go that the system has forgotten, and forget the oldest if there are too many.
@@ -91,13 +112,19 @@ class StoredResponses:
         for response_id, stored in list(self._kept.items()):
             if stored.channel is None:
                 continue
-            before = stored.size
             stored.settle()
-            self._size += stored.size - before
+            self._count(stored)
             if not is_known(stored.channel):
                 stored.channel = None
                 if not stored.is_stored or stored.terminal is None:
                     self.forget(response_id)
+        self._bound()
+
+    def _count(self, stored: StoredResponse) -> None:
+        self._size += stored.size - stored.counted
+        stored.counted = stored.size
+
+    def _bound(self) -> None:
         while len(self._kept) > _MOST or self._size > _LARGEST:
             self.forget(next(iter(self._kept)))
 

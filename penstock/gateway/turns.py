@@ -9,7 +9,8 @@ from penstock.agent import Agent
 from penstock.config.options import OnOrphan
 from penstock.gateway.call import HttpCall
 from penstock.gateway.channels import Channel
-from penstock.gateway.problems import RequestRefused
+from penstock.gateway.problems import Problem, RequestRefused
+from penstock.gateway.projections.frames import encode
 from penstock.gateway.requests.approvals import Approval
 from penstock.gateway.requests.asked import Asked
 from penstock.stream import Stream
@@ -43,27 +44,47 @@ async def open_turn(call: HttpCall, asked: Asked, request: Mapping[str, Any], on
         stream = agent.stream_chat(last, stream_id=asked.stream_id, metadata=metadata, on_orphan=on_orphan)
         return agent, stream
 
-    agent, stream = await gateway.in_thread(run)
-    channel = Channel(stream, owner=call.key.id, protocol=call.protocol.name, request=request, model=asked.model)
-    channel.agent = agent
-    if call.protocol.name not in ASKING and not asked.waits_for_approval:
-        channel.deny = lambda call_id: gateway.later(agent.deny, call_id, _UNASKED)
-    return gateway.channels.add(channel)
+    key, protocol = call.key, call.protocol.name
+
+    def channel_of(opened: tuple[Agent, Stream]) -> Channel:
+        agent, stream = opened
+        channel = Channel(stream, owner=key.id, protocol=protocol, request=request, model=asked.model)
+        channel.agent = agent
+        if protocol not in ASKING and not asked.waits_for_approval:
+            channel.deny = lambda call_id: gateway.later(agent.deny, call_id, _UNASKED)
+        return channel
+
+    return await gateway.enter(key, run, channel_of)
 
 
-async def answer_approvals(call: HttpCall, channel: Channel | None, decisions: tuple[Approval, ...]) -> int | None:
+async def answer_approvals(
+    call: HttpCall, channel: Channel | None, decisions: tuple[Approval, ...]
+) -> dict[str, str] | None:
     """Carry out what the user has decided about calls that wait.
 
-    Returns the number of the last event that was sent before the answer ended to ask; None: nothing waits.
+    Returns the variant of the answer that goes on after the event at which the last one ended to ask, and asks again
+    if further calls wait. None: nothing waits.
+
+    Raises:
+        RequestRefused: none of the calls waits (409).
     """
     if channel is None or channel.agent is None or channel.record.is_over or not decisions:
         return None
     last = channel.asked_until(call.protocol)
     agent = channel.agent
+    is_known = False
     for one in decisions:
         if one.is_approved:
-            await call.gateway.in_thread(agent.approve, one.call_id)
+            waited = await call.gateway.in_thread(agent.approve, one.call_id)
         else:
-            await call.gateway.in_thread(agent.deny, one.call_id, one.reason)
+            waited = await call.gateway.in_thread(agent.deny, one.call_id, one.reason)
+        is_known = is_known or waited or one.call_id in channel.decided
+        if waited:
+            channel.decided.append(one.call_id)
+    if not is_known:
+        text = "No call with such an id waits for approval."
+        raise RequestRefused(
+            Problem(status=409, type="invalid_request_error", code="approval_not_waiting", message=text)
+        )
     channel.record.on_orphan = channel.on_orphan
-    return last
+    return {"from": str(last), "decided": encode(channel.decided).decode()}

@@ -12,7 +12,6 @@ from penstock.events import Event
 from penstock.gateway.embedding import Embedded, OnDisconnect
 from penstock.gateway.problems import RequestRefused
 from penstock.gateway.projections.frames import Projection, joined
-from penstock.gateway.resume import ResumePoint
 from penstock.stream import Stream
 
 __all__ = ["EventBody", "sse_response"]
@@ -119,11 +118,7 @@ def event_body(embedded: Embedded, headers: Mapping[str, str], query: str) -> Ev
     Raises:
         RequestRefused: the cursor is none.
     """
-    point = (
-        ResumePoint.of(headers, dict(parse_qsl(query)))
-        if embedded.after is None
-        else ResumePoint.of({}, {"after": str(embedded.after)})
-    )
+    point = embedded.point(headers, dict(parse_qsl(query)))
     log, projection = embedded.record.log, embedded.new_projection()
     last = log.last_seq if point.seq is None else point.seq
     is_other = bool(point.epoch) and point.epoch != embedded.epoch

@@ -59,6 +59,7 @@ class AguiProjection(Projection):
 
     Variants:
         from: the number of the last event of the run that ended so; this one has the events after it.
+        decided: the calls that the user has decided about by then, see `Decided`; it ends again if another one waits.
         run: the id of this run, if it is not the request's that opened the stream.
     """
 
@@ -85,7 +86,7 @@ class AguiProjection(Projection):
         self._said = Transcript(opening.stream_id, request.get("messages"))
         self._writer = Writer()
         self._event = self._writer.event
-        self._tools = ToolEvents(self._writer, self._said)
+        self._tools = ToolEvents(self._writer, self._said, variant.get("decided"))
         self._end: list[Frame] = []
 
     # --- feeding -------------------------------------------------------------------------------------------------
@@ -110,14 +111,19 @@ class AguiProjection(Projection):
             frames = self._other(event)
         self._emitted.seq = event.seq
         if is_earlier:
-            self._tools.pending.clear()
+            self._tools.was_earlier()
             return []
         return [*first, *frames] if first else frames
 
     def caught_up(self) -> list[Frame]:
         if self.is_over or not self._tools.waits_for_user():
             return []
-        return self._finish(self._emitted.seq, {"outcome": {"type": "interrupt", "interrupts": self._tools.asked()}})
+        seq, first = self._emitted.seq, []
+        if not self._has_begun:
+            self._has_begun, self._is_in_step = True, self._has_steps
+            first = self._run_started(seq)
+        asked = {"type": "interrupt", "interrupts": self._tools.asked()}
+        return [*first, *self._finish(seq, {"outcome": asked})]
 
     def prelude(self) -> list[Frame]:
         seq = self._emitted.seq

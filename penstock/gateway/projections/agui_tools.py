@@ -17,7 +17,7 @@ from penstock.events import (
     ToolResult,
 )
 from penstock.gateway.projections.agui_messages import Transcript, Writer
-from penstock.gateway.projections.calls import SentCall, SentCalls
+from penstock.gateway.projections.calls import Decided, SentCall, SentCalls
 from penstock.gateway.projections.frames import Frame, encode
 
 __all__ = ["ToolEvents"]
@@ -39,14 +39,16 @@ class ToolEvents:
     Args:
         writer: makes the frames.
         said: the messages, which it adds calls and results to.
+        decided: see `Decided`.
     """
 
-    def __init__(self, writer: Writer, said: Transcript) -> None:
+    def __init__(self, writer: Writer, said: Transcript, decided: str | None = None) -> None:
         self._writer = writer
         self._event = writer.event
         self._said = said
         self._server: dict[str, SentCall] = {}  # by the id that was given
         self.calls = SentCalls(said.call_ids)
+        self._decided = Decided(decided)
         self.pending: list[tuple[SentCall, ToolApprovalRequested]] = []
         """The calls that wait for approval."""
 
@@ -66,6 +68,11 @@ class ToolEvents:
             }
             for call, event in self.pending
         ]
+
+    def was_earlier(self) -> None:
+        """The event was of the answer before this one, which ended to ask."""
+        if self._decided.is_all:
+            self.pending.clear()
 
     def clear(self) -> None:
         """The answer begins again."""
@@ -143,7 +150,8 @@ class ToolEvents:
 
     def approval(self, event: ToolApprovalRequested) -> list[Frame]:
         frames, call = self._known(event.seq, event.call.id, event.call.name, event.call.arguments_raw)
-        self.pending.append((call, event))
+        if not self._decided.has(event.call.id):
+            self.pending.append((call, event))
         return frames
 
     def progress(self, event: ToolProgress) -> list[Frame]:
@@ -161,6 +169,7 @@ class ToolEvents:
         """The events of a result, and whether it is the last one of its round."""
         seq = event.seq
         frames, call = self._known(seq, event.call_id, event.name)
+        self._decided.answer(event.call_id)
         self.pending = [pair for pair in self.pending if pair[0] is not call]
         metadata = {} if event.status == "ok" else {"status": event.status}
         frames += self._answer(seq, call, event.content, metadata)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+import msgspec
+
 from penstock.events import ToolCall
 
-__all__ = ["SentCall", "SentCalls"]
+__all__ = ["Decided", "SentCall", "SentCalls"]
 
 
 class SentCall:
@@ -116,3 +118,28 @@ class SentCalls:
         """Forget all calls, but not which ids were used."""
         self._calls, self._written, self._round = {}, {}, []
         self.completed = 0
+
+
+class Decided:
+    """The calls that the user has decided about before an answer goes on.
+
+    Args:
+        text: their ids as a list in JSON, one twice if calls of two rounds have it; None: all that were asked about.
+    """
+
+    def __init__(self, text: str | None) -> None:
+        self._ids: list[str] | None = None if text is None else msgspec.json.decode(text, type=list[str])
+
+    @property
+    def is_all(self) -> bool:
+        """Whether none of the calls so far waits any more."""
+        return self._ids is None
+
+    def has(self, given: str) -> bool:
+        """Whether a call is among them."""
+        return self._ids is not None and given in self._ids
+
+    def answer(self, given: str) -> None:
+        """A call has its result; the id may come again in a later round."""
+        if self._ids is not None and given in self._ids:
+            self._ids.remove(given)

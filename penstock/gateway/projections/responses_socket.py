@@ -103,6 +103,10 @@ class LaneBook:
 
     # --- from the client ---------------------------------------------------------------------------------------------
 
+    def malformed(self, problem: Problem) -> list[Action]:
+        """Answer a message that is not read at all."""
+        return [_error(None, problem)]
+
     def receive(self, data: bytes | str) -> list[Action]:
         """Read a message of the client. One that is wrong is answered with an error, and changes nothing."""
         try:

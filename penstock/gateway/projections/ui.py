@@ -96,6 +96,7 @@ class UiProjection(Projection):
         approval: ``wait``: the stream stays open while a call waits for approval. Default: it ends (versions 6 and 7),
             since only then `ai` sends the user's decision; the rest follows on the request with the decision.
         from: the number of the last event of the response that ended so; this one has the events after it.
+        decided: the calls that the user has decided about by then, see `Decided`; it ends again if another one waits.
     """
 
     name = "ui"
@@ -113,7 +114,9 @@ class UiProjection(Projection):
         self._ends_at_approval = self._has_approvals and variant.get("approval") != "wait"
         self._ends_at_reset = variant.get("reset") == "error" and not self._can_reset
         flags: dict[str, Any] = {"dynamic": True} if variant.get("dynamic") == "1" else {}
-        self._tools = ToolChunks(flags, has_approvals=self._has_approvals, used=_call_ids(opening))
+        self._tools = ToolChunks(
+            flags, has_approvals=self._has_approvals, used=_call_ids(opening), decided=variant.get("decided")
+        )
         self._has_raw = variant.get("raw") == "1"
         self._after = int(text) if (text := variant.get("from", "")).isdecimal() else -1
         self._message_id, self._count = _continued(opening)
@@ -146,7 +149,7 @@ class UiProjection(Projection):
             frames = self._other(event)
         self._emitted.seq = event.seq
         if is_earlier:
-            self._tools.pending.clear()
+            self._tools.was_earlier()
             self.is_over = self._is_blank = False
             return []
         if frames and type(event) not in _TRANSIENT:
@@ -156,9 +159,10 @@ class UiProjection(Projection):
     def caught_up(self) -> list[Frame]:
         if self.is_over or not self._ends_at_approval or not self._tools.waits_for_user():
             return []
-        self.is_over = True
         seq = self._emitted.seq
-        return [*self._close(seq), *self._finish(seq, "tool-calls", {})]
+        first = [] if self._has_begun else [chunk(seq, "start", messageId=self._message_id), self._start_step(seq)]
+        self._has_begun = self.is_over = True
+        return [*first, *self._close(seq), *self._finish(seq, "tool-calls", {})]
 
     def delta(self, key: Any, text: str, seq: int, number: int) -> bytes:
         return b"%b%b}\n\n" % (key, encode(text))

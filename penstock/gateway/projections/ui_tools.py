@@ -19,7 +19,7 @@ from penstock.events import (
     ToolProgress,
     ToolResult,
 )
-from penstock.gateway.projections.calls import SentCall, SentCalls
+from penstock.gateway.projections.calls import Decided, SentCall, SentCalls
 from penstock.gateway.projections.frames import Frame, encode
 
 __all__ = ["ToolChunks", "chunk"]
@@ -39,19 +39,28 @@ class ToolChunks:
         flags: fields of every chunk that describes a call or its result: ``dynamic``.
         has_approvals: whether the client knows approvals and denied calls.
         used: the ids of the calls that the client has already.
+        decided: see `Decided`.
     """
 
-    def __init__(self, flags: dict[str, Any], *, has_approvals: bool, used: Iterable[str] = ()) -> None:
+    def __init__(
+        self, flags: dict[str, Any], *, has_approvals: bool, used: Iterable[str] = (), decided: str | None = None
+    ) -> None:
         self._flags = flags
         self._has_approvals = has_approvals
         self._server: dict[str, str] = {}  # the ids of calls that the provider runs, as given and as sent
         self.calls = SentCalls(used)
+        self._decided = Decided(decided)
         self.pending: list[SentCall] = []
         """The calls that wait for approval."""
 
     def waits_for_user(self) -> bool:
         """Whether nothing of this round can come without the user's decision."""
         return bool(self.pending) and self.calls.waits_for(self.pending[0])
+
+    def was_earlier(self) -> None:
+        """The event was of the answer before this one, which ended to ask."""
+        if self._decided.is_all:
+            self.pending.clear()
 
     def clear(self) -> None:
         """The answer begins again."""
@@ -110,7 +119,8 @@ class ToolChunks:
         frames, sent = self._known(event.seq, event.call.id, event.call.name, event.call.arguments)
         ids = {"approvalId": event.call.id, "toolCallId": sent.id}
         if self._has_approvals:
-            self.pending.append(sent)
+            if not self._decided.has(event.call.id):
+                self.pending.append(sent)
             return [*frames, chunk(event.seq, "tool-approval-request", **ids)]
         data = {**ids, "toolName": event.call.name, "input": event.call.arguments}
         return [*frames, chunk(event.seq, "data-penstock-approval", id=sent.id, data=data)]
@@ -124,6 +134,7 @@ class ToolChunks:
         """The chunks of a result, and whether it is the last one of its round."""
         seq = event.seq
         frames, sent = self._known(seq, event.call_id, event.name)
+        self._decided.answer(event.call_id)
         if event.status == "ok":
             fields = {"toolCallId": sent.id, "output": _output(event.content), **self._flags}
             frames.append(chunk(seq, "tool-output-available", **fields))

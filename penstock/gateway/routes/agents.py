@@ -35,8 +35,11 @@ async def show(call: HttpCall) -> None:
 async def send(call: HttpCall) -> None:
     """Send a message. The answer is a stream: its events, for a client that accepts them, else its address."""
     body = await call.exchange.json()
+    is_streamed = "text/event-stream" in call.exchange.headers.get("accept", "")
+    if is_streamed:
+        call.gateway.admit_reader()
     channel = await agents.send_message(call, call.exchange.params["agent_id"], body)
-    if "text/event-stream" in call.exchange.headers.get("accept", ""):
+    if is_streamed:
         await serve_new(call, channel, {})
     else:
         headers = [("x-penstock-stream-id", channel.stream_id)]

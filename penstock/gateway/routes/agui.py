@@ -23,21 +23,22 @@ async def run(call: HttpCall) -> None:
     asked = requests.parse(body, dialect, default)
     thread, run_id = body["threadId"], body["runId"]
     chats = call.gateway.chats
-    waiting = chats.get((call.key.id, f"thread {thread}"))
-    last = await answer_approvals(call, waiting, requests.approvals(body))
-    if last is not None and waiting is not None:
-        chats[call.key.id, run_id] = waiting
-        await serve_new(call, waiting, {"from": str(last), "run": run_id})
+    waiting = chats.get((call.key.id, "thread", thread))
+    rest = await answer_approvals(call, waiting, requests.approvals(body))
+    if rest is not None and waiting is not None:
+        chats[call.key.id, "run", run_id] = waiting
+        await serve_new(call, waiting, {**rest, "run": run_id})
         return
+    call.gateway.admit_reader()
     channel = await open_asked(call, asked, body)
-    chats[call.key.id, run_id] = chats[call.key.id, f"thread {thread}"] = channel
+    chats[call.key.id, "run", run_id] = chats[call.key.id, "thread", thread] = channel
     channel.linger_unread()
     await serve_new(call, channel, {})
 
 
 async def events(call: HttpCall) -> None:
     """Join a run: the messages so far, then what follows."""
-    channel = call.gateway.chats.get((call.key.id, call.exchange.params["run_id"]))
+    channel = call.gateway.chats.get((call.key.id, "run", call.exchange.params["run_id"]))
     if channel is None:
         raise RequestRefused.not_found("There is no run with this id.")
     await serve_events(call, channel, ResumePoint.of(call.exchange.headers, call.exchange.query), {})

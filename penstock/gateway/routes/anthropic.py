@@ -18,6 +18,7 @@ async def messages(call: HttpCall) -> None:
     dialect = dialect_of(call.gateway, provider_in(body), body.get("model"))
     beta = [name.strip() for name in call.exchange.headers.get("anthropic-beta", "").split(",")]
     asked = requests.parse(body, dialect, beta)
+    call.gateway.admit_reader()
     channel = await open_asked(call, asked, body)
     if asked.is_streamed:
         await serve_new(call, channel, {})

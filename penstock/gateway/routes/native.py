@@ -29,18 +29,21 @@ async def create(call: HttpCall) -> None:
     """Open a stream: a call of a model if there is a model, else an empty one."""
     body = await call.exchange.json(optional=True)
     key = call.exchange.headers.get("idempotency-key")
+
+    async def run() -> tuple[str, bytes]:
+        channel = await open_native(call, body)
+        return channel.stream_id, encode(created(call, channel))
+
     if key is None:
-        channel, is_new = await open_native(call, body), True
+        (stream_id, data), is_new = await run(), True
     elif not 0 < len(key) <= _LONGEST_KEY:
         raise RequestRefused.bad_request(
             f"Idempotency-Key must have 1 to {_LONGEST_KEY} characters.", "Idempotency-Key"
         )
     else:
-        channel, is_new = await call.gateway.idempotency.once(
-            (call.key.id, key), encode(body), lambda: open_native(call, body)
-        )
-    headers = [("location", path_of(call, channel)), ("x-penstock-stream-id", channel.stream_id)]
-    await call.exchange.respond(201 if is_new else 200, encode(created(call, channel)), headers)
+        (stream_id, data), is_new = await call.gateway.idempotency.once((call.key.id, key), encode(body), run)
+    headers = [("location", path_of(call, stream_id)), ("x-penstock-stream-id", stream_id)]
+    await call.exchange.respond(201 if is_new else 200, data, headers)
 
 
 # --- looking -----------------------------------------------------------------------------------------------------
@@ -91,8 +94,9 @@ async def events(call: HttpCall) -> None:
     exchange = call.exchange
     name = exchange.query.get("as", "native")
     protocol = PROTOCOLS.get(name)
-    if protocol is None:
-        raise RequestRefused.bad_request(f"as must be one of {', '.join(PROTOCOLS)}.", "as")
+    if protocol is None or name == "socket":
+        known = ", ".join(each for each in PROTOCOLS if each != "socket")
+        raise RequestRefused.bad_request(f"as must be one of {known}.", "as")
     stream_id = exchange.params["stream_id"]
     if (ticket := exchange.query.get("ticket")) is not None:
         call.key = call.gateway.guard.use_ticket(ticket, stream_id, call.gateway.ticker.loop.time())
@@ -131,6 +135,8 @@ async def decide(call: HttpCall) -> None:
         raise RequestRefused.not_found("No agent answers by this stream.", "agent_not_found")
     call_id = call.exchange.params["call_id"]
     waited = await decide_call(call, channel.agent, call_id, body)
+    if waited:
+        channel.decided.append(call_id)
     await call.exchange.respond(200, encode({"call_id": call_id, "waited": waited}))
 
 
@@ -146,7 +152,7 @@ async def make_ticket(call: HttpCall) -> None:
     """Make a ticket by which `events` can be read without a header."""
     channel = _channel(call)
     ticket = call.gateway.guard.new_ticket(channel.stream_id, call.key, call.gateway.ticker.loop.time())
-    url = f"{path_of(call, channel)}/events?ticket={ticket}"
+    url = f"{path_of(call, channel.stream_id)}/events?ticket={ticket}"
     await call.exchange.respond(201, encode({"ticket": ticket, "expires_in": 60, "url": url}))
 
 

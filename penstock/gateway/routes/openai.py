@@ -17,6 +17,7 @@ async def completions(call: HttpCall) -> None:
     body = await call.exchange.json()
     dialect = dialect_of(call.gateway, provider_in(body), body.get("model"))
     asked = requests.parse(body, dialect)
+    call.gateway.admit_reader()
     channel = await open_asked(call, asked, body)
     variant: dict[str, str] = {"reasoning_field": call.gateway.options.reasoning_field}
     if call.exchange.query.get("events") == "numbered":

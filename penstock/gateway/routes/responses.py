@@ -20,6 +20,7 @@ async def create(call: HttpCall) -> None:
     """Answer an input, or continue an earlier response."""
     body = await call.exchange.json()
     asked = parse(body)
+    call.gateway.admit_reader()
     channel, _ = await begin_response(call, body, asked)
     if asked.is_streamed:
         await serve_new(call, channel, {})

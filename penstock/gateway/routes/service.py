@@ -14,8 +14,10 @@ async def live(call: HttpCall) -> None:
 
 
 async def ready(call: HttpCall) -> None:
-    """Whether it takes requests: 503 while it drains."""
-    if call.gateway.is_draining:
+    """Whether it takes requests: 503 while it drains, and after its system was stopped."""
+    if call.gateway.system._stopped:
+        await call.exchange.respond(503, b'{"status":"stopped"}', _NO_STORE)
+    elif call.gateway.is_draining:
         await call.exchange.respond(503, b'{"status":"draining"}', _NO_STORE)
     else:
         await call.exchange.respond(200, b'{"status":"ready"}', _NO_STORE)

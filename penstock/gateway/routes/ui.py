@@ -25,15 +25,16 @@ async def chat(call: HttpCall) -> None:
     dialect = dialect_of(call.gateway, provider_in(body) or body.get("provider"), model)
     variant = read_variant(call.exchange.headers.get("x-penstock-ui", ""), call.exchange.query)
     chats = call.gateway.chats
-    waiting = None if chat_id is None else chats.get((call.key.id, chat_id))
+    waiting = None if chat_id is None else chats.get((call.key.id, "chat", chat_id))
     asked = requests.parse(body, dialect, call.gateway.system.settings.model() or "")
-    last = await answer_approvals(call, waiting, requests.approvals(body))
-    if last is not None and waiting is not None:
-        await serve_new(call, waiting, {**variant, "from": str(last)})
+    rest = await answer_approvals(call, waiting, requests.approvals(body))
+    if rest is not None and waiting is not None:
+        await serve_new(call, waiting, {**variant, **rest})
         return
+    call.gateway.admit_reader()
     channel = await open_asked(call, asked, body)
     if chat_id is not None:
-        chats[call.key.id, chat_id] = channel
+        chats[call.key.id, "chat", chat_id] = channel
     channel.linger_unread()
     await serve_new(call, channel, variant)
 
@@ -59,5 +60,5 @@ async def stop(call: HttpCall) -> None:
 
 
 def _under_way(call: HttpCall) -> Channel | None:
-    channel = call.gateway.chats.get((call.key.id, call.exchange.params["chat_id"]))
+    channel = call.gateway.chats.get((call.key.id, "chat", call.exchange.params["chat_id"]))
     return channel if channel is not None and not channel.record.is_over else None

@@ -149,10 +149,13 @@ def test_a_ticket_is_for_one_stream_and_works_again(server: Served, keys: Keys) 
     assert server.get(made["url"]).status_code == 401
 
 
+_ALMOST = ("[::1].rebound.example", "localhost:rebound.example", "[localhost]rebound")
+
+
 def test_without_keys_only_loopback_names_are_answered() -> None:
     with gateway() as server:
         assert server.get("/ready", headers={"host": f"localhost:{server.port}"}).status_code == 200
-        for host in ("rebound.example", f"rebound.example:{server.port}", "127.0.0.1.example"):
+        for host in ("rebound.example", f"rebound.example:{server.port}", "127.0.0.1.example", *_ALMOST):
             answer = server.get("/ready", headers={"host": host})
             assert (answer.status_code, answer.json()["error"]["code"]) == (421, "host_not_allowed")
     with gateway(hosts=("inside.example",)) as server:

@@ -177,3 +177,74 @@ def test_a_request_that_waits_is_decided_by_the_native_route(asking: Served) -> 
     sent = asking.provider.requests[-1].body
     assert sent is not None
     assert sent["messages"][-1]["content"] == "deleted /tmp/x"
+
+
+@pytest.fixture
+def asking_twice() -> Iterator[Served]:
+    """The same, with two calls in one round."""
+
+    @penstock.tool(needs_approval=True)
+    def delete(path: str) -> str:
+        """Delete a file."""
+        return f"deleted {path}"
+
+    calls = tuple(ScriptedCall("delete", f'{{"path": "{name}"}}', id=name) for name in ("c1", "c2"))
+    with gateway(Script([Answer("I will.", tool_calls=calls), Answer("Done.")]), heartbeat=0.05, linger=5) as client:
+        client.gateway.templates["helper"] = {"model": "m", "provider": "openai", "tools": [delete]}
+        yield client
+
+
+def interrupts(found: list[Any]) -> list[str]:
+    return [one["id"] for one in found[-1].get("outcome", {}).get("interrupts", [])]
+
+
+@pytest.mark.parametrize("order", [("c1", "c2"), ("c2", "c1")])
+def test_a_run_asks_again_for_the_call_that_still_waits(asking_twice: Served, order: tuple[str, str]) -> None:
+    server = asking_twice
+    assert interrupts(chunks(server.post("/v1/agui", run(model="helper")).text)) == ["c1", "c2"]
+    wrong = [{"interruptId": "nope", "status": "resolved"}]
+    refused = server.post("/v1/agui", run(run_id="run-x", model="helper", resume=wrong))
+    assert (refused.status_code, refused.json()["code"]) == (409, "approval_not_waiting")
+    for number, (name, left) in enumerate(zip(order, ([order[1]], []), strict=True)):
+        resume = [{"interruptId": name, "status": "resolved", "payload": {"approved": True}}]
+        found = chunks(server.post("/v1/agui", run(run_id=f"run-{number + 2}", model="helper", resume=resume)).text)
+        assert (found[0]["type"], found[0]["runId"]) == ("RUN_STARTED", f"run-{number + 2}")
+        assert interrupts(found) == left
+    assert said(found, "TEXT_MESSAGE_CONTENT") == "Done."
+
+
+@pytest.mark.parametrize("order", [("c1", "c2"), ("c2", "c1")])
+def test_a_chat_ends_again_for_the_call_that_still_waits(asking_twice: Served, order: tuple[str, str]) -> None:
+    server = asking_twice
+    server.post("/v1/ui/chat", ui(model="helper"))
+    refused = server.post("/v1/ui/chat", approving("nope"))
+    assert refused.status_code == 409
+    found = chunks(server.post("/v1/ui/chat", approving(order[0])).text)
+    assert [found[0]["type"], found[-2]["type"], found[-1]] == ["start", "finish", "[DONE]"]
+    assert said(found) == ""
+    assert said(chunks(server.post("/v1/ui/chat", approving(order[1])).text)) == "Done."
+
+
+def approving(name: str) -> dict[str, Any]:
+    part = {
+        "type": "dynamic-tool",
+        "toolName": "delete",
+        "toolCallId": name,
+        "state": "approval-responded",
+        "input": {},
+        "approval": {"id": name, "approved": True},
+    }
+    body = ui(model="helper")
+    return {**body, "messages": [*body["messages"], {"id": "a1", "role": "assistant", "parts": [part]}]}
+
+
+def test_a_policy_that_is_set_while_the_user_is_asked_holds_afterwards(asking_twice: Served) -> None:
+    server = asking_twice
+    stream_id = server.post("/v1/ui/chat", ui(model="helper")).headers["x-penstock-stream-id"]
+    channel = server.gateway.channels.get(stream_id)
+    assert server.request("PATCH", f"/v1/streams/{stream_id}/options", json={"on_orphan": 7}).status_code == 200
+    asks: Any = channel.record.on_orphan
+    assert asks == "continue", "nobody reads while the user is asked"
+    for name in ("c1", "c2"):
+        server.post("/v1/ui/chat", approving(name))
+    assert channel.record.on_orphan == 7

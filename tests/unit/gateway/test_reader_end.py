@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from penstock.config.gateway import GatewayOptions
+from penstock.events import TokenEvent
 from penstock.gateway.problems import Problem
 from penstock.gateway.projections.frames import Frame, Opening
 from penstock.gateway.projections.native import NativeProjection
@@ -82,10 +83,84 @@ def test_a_reader_that_has_the_streams_end_is_not_cut() -> None:
     asyncio.run(run())
 
 
-def test_a_reader_that_begins_at_the_end_is_not_behind() -> None:
+def test_what_there_was_when_a_reader_began_is_not_behind() -> None:
     async def run() -> None:
         source = projector(3)
-        assert SseReader(source, Exchange(), source.shelf.end).lag == 0  # type: ignore[arg-type]
-        assert SseReader(source, Exchange(), 1).lag > 0  # type: ignore[arg-type]
+        late, live = (SseReader(source, Exchange(), place) for place in (1, source.shelf.end))  # type: ignore[arg-type]
+        assert (late.lag, live.lag) == (0, 0)
+        source.shelf.add([frame(4)])
+        assert late.lag == live.lag == len(frame(4).data)
+
+    asyncio.run(run())
+
+
+LONG_AFTER = 1_000_000.0  # seconds
+
+
+def test_a_reader_is_stuck_only_while_it_is_sent_something() -> None:
+    async def run() -> None:
+        source, exchange = projector(0), Exchange()
+        waits = asyncio.Event()
+
+        async def until_taken(data: bytes) -> None:
+            waits.set()
+            await asyncio.get_running_loop().create_future()
+
+        exchange.send = until_taken  # type: ignore[method-assign]
+        reader = SseReader(source, exchange, 0)  # type: ignore[arg-type]
+        task = reader._task = asyncio.ensure_future(reader.run(()))
+        source.shelf.add([frame(1)])
+        reader.look(asyncio.get_running_loop().time() + LONG_AFTER)
+        assert not reader.is_abandoned, "it was sent nothing, so that it could not take anything"
+        reader.wake()
+        await waits.wait()
+        reader.look(asyncio.get_running_loop().time() + LONG_AFTER)
+        assert reader.is_abandoned
+        await asyncio.wait([task])
+        assert task.cancelled()
+
+    asyncio.run(run())
+
+
+def test_an_answer_that_is_not_streamed_may_take_any_time() -> None:
+    async def run() -> None:
+        source, exchange = projector(0), Exchange()
+        source.attach = source.detach = lambda *given: None
+
+        async def until_left() -> None:
+            await asyncio.get_running_loop().create_future()
+
+        exchange.until_left = until_left  # type: ignore[attr-defined]
+        exchange.options = GatewayOptions(slow="disconnect", reader_bytes=1_000)
+        reader = SseReader(source, exchange, 0)  # type: ignore[arg-type]
+        waiting = asyncio.ensure_future(reader.until_over())
+        await asyncio.sleep(0)
+        source.shelf.add([frame(seq) for seq in range(1, 200)])
+        reader.look(asyncio.get_running_loop().time() + LONG_AFTER)
+        assert not reader.is_abandoned
+        assert reader.must_end is None
+        source.is_over = True
+        reader.wake()
+        await waiting
+        await reader.close()
+
+    asyncio.run(run())
+
+
+def test_a_reader_holds_a_bounded_part_of_what_it_has_to_send() -> None:
+    async def run() -> None:
+        for retain in (10_000, 10_000_000):  # most of it old and joined, or all of it as single frames
+            projection = NativeProjection(Opening(stream_id="s", epoch="e", created=0))
+            source, exchange = projector(0), Exchange()
+            source.shelf, source.is_over = Shelf(projection, retain), True
+            for seq in range(1, 1_001):
+                token = TokenEvent("s", seq, ("w" * 2_000,), "w" * 2_000, "text", 0.0, {})
+                source.shelf.add(projection.feed(token))
+            reader = SseReader(source, exchange, 0)  # type: ignore[arg-type]
+            await reader.run(())
+            sent = b"".join(exchange.sent)
+            assert sent.count(b"w") == 2_000_000
+            assert len(exchange.sent) > 5
+            assert max(map(len, exchange.sent)) < 300_000
 
     asyncio.run(run())

@@ -95,6 +95,27 @@ def test_a_cursor_finds_the_place_after_it(pieces: list[tuple[str | None, int, i
         assert shelf.after_number(number) == min(number + 1, len(made))
 
 
+@given(PIECES, st.integers(1, 400), st.integers(1, 200))
+def test_parts_of_a_bounded_size_are_the_whole(
+    pieces: list[tuple[str | None, int, int]], retain: int, limit: int
+) -> None:
+    shelf = Shelf(PLAIN, retain)
+    made = frames(pieces)
+    for frame in made:
+        shelf.add([frame])
+    for start in range(len(made)):
+        place, parts = start, []
+        while place < shelf.end:
+            data, after, last = shelf.read_some(place, limit)
+            assert after > place
+            assert last is not None
+            assert last.seq == made[after - 1].seq
+            assert len(data) < limit + 200, "the last frame of a part may go beyond"
+            parts.append(data)
+            place = after
+        assert unpacked(b"".join(parts)) == unpacked(shelf.read(start))
+
+
 def test_joined_pieces_have_the_last_numbers() -> None:
     shelf = Shelf(PLAIN, 1_000)
     shelf.add([Frame(seq, PLAIN.delta("a", "x", seq, seq + 10), "a", "x", seq + 10) for seq in range(1, 6)])
