@@ -6,6 +6,7 @@ import os
 import uuid
 import weakref
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -230,6 +231,7 @@ class Services:
             key=self.gates.fingerprint(request),
             price=self.prices.find(found.account, found.model),
             foreign_blocks=count_foreign_blocks(call.input, found.name),
+            count_foreign_blocks=partial(count_foreign_blocks, provider=found.name),
         )
 
 

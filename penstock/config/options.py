@@ -70,7 +70,8 @@ class StreamOptions(Options):
         error_recovery_delay: 0 … 3600 s.
         auto_restart: at ``max_errors``, crash so that the supervisor restarts the stream, instead of ending it.
         retain_bytes: bytes of events that are kept one by one for late subscribers, 0 … 2**40; older events are
-            folded into a snapshot.
+            folded into a snapshot. Events that would be lost with it wait for the present subscribers, up to their
+            ``window`` and 16 MiB.
         time_to_live: a stream that never had a subscriber is cancelled this long after its last token,
             0 … 2,592,000 s (30 days); None keeps it.
         keep_finished: how long a stream that has ended can still be found by its id, 0 … 2,592,000 s (30 days).
@@ -139,7 +140,8 @@ class RequestOptions(Options):
         finish_grace: how long to wait for usage after the model has finished, if no end marker comes, 0 … 60 s.
         max_event_bytes: the longest event a provider may send, 1,000 … 2**30.
         max_answer_bytes: the longest answer, 1,000 … 2**40: in characters of everything the model says, and in bytes of
-            memory of what else the answer has, such as pictures, citations and results of the provider's tools.
+            memory of what else the answer has, such as pictures, citations and results of the provider's tools. What
+            is kept once counts once: previews until the whole has come, metadata until it is replaced.
         raw: whether the stream also has `ProviderEvent` events: ``"none"``; ``"unknown"``, for what no other event
             covers; ``"all"``, for everything that the provider sends.
         strict_parameters: whether a request parameter that is nearly the name of a known one is refused, instead of

@@ -23,6 +23,7 @@ from penstock.events.answer import (
     ServerToolResult,
     TokenLogprob,
 )
+from penstock.events.frozen import FrozenDict, FrozenJson, FrozenList, freeze
 from penstock.events.stream import (
     Disconnected,
     Event,
@@ -54,7 +55,6 @@ from penstock.events.values import (
     Choice,
     Cost,
     FinishReason,
-    FrozenDict,
     Phase,
     ProviderBlock,
     ReasoningBlock,
@@ -74,6 +74,8 @@ __all__ = [
     "Event",
     "FinishReason",
     "FrozenDict",
+    "FrozenJson",
+    "FrozenList",
     "Logprobs",
     "MediaKind",
     "MediaPart",
@@ -107,5 +109,6 @@ __all__ = [
     "ToolResult",
     "ToolResultStatus",
     "Usage",
+    "freeze",
     "to_dict",
 ]

@@ -2,6 +2,9 @@
 
 The stream they are pushed into sets ``stream_id``, ``seq``, ``timestamp`` and ``metadata``. Like tool events, they wait
 for no batch, count as no token, and are never merged or dropped.
+
+All subscribers share one event, and some of it goes back to the provider, so the JSON in an event is read-only at all
+levels: its dicts and lists refuse changes.
 """
 
 from __future__ import annotations
@@ -10,9 +13,10 @@ from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias
 
 import msgspec
+from msgspec.structs import force_setattr
 
 from penstock.events.envelope import Envelope
-from penstock.events.values import FrozenDict
+from penstock.events.frozen import FrozenDict, freeze
 
 __all__ = [
     "AnswerEvent",
@@ -37,8 +41,9 @@ MediaKind: TypeAlias = Literal["image", "audio", "video", "file"]
 class Citation(Envelope, frozen=True, kw_only=True):
     """A source of a part of the answer's text.
 
-    Given by chat completions (``annotations``; Perplexity's ``citations`` and ``search_results``) and Anthropic
-    (``citations_delta``), as seen in recorded answers.
+    Given by chat completions (``annotations``; Perplexity's ``citations`` and ``search_results``), the Responses API
+    (``annotations``), Anthropic (``citations_delta``, ``citations``) and Gemini (``groundingMetadata``,
+    ``citationMetadata``, ``urlContextMetadata``).
 
     Attributes:
         kind: what the source is.
@@ -48,6 +53,8 @@ class Citation(Envelope, frozen=True, kw_only=True):
         cited_text: the words of the source, if the provider quotes them.
         start, end: the span of the answer's text that stands on this source, in characters from the start of the text,
             ``end`` excluded; None if the provider does not say. The span may be of text that comes after this event.
+            The text is that which the provider has sent since the last `StreamReset`: tokens that ``overflow`` dropped
+            are counted too, so with ``"drop_oldest"`` and ``"drop_newest"`` the span may not fit the stream's text.
         part: the part of the answer that the span is in; see `TokenEvent.part`.
         location: where in the source, in the provider's own words and units (``document_index``, ``start_char_index``,
             ``start_page_number``, ``index`` …).
@@ -63,15 +70,19 @@ class Citation(Envelope, frozen=True, kw_only=True):
     part: int = 0
     location: Mapping[str, Any] = FrozenDict()
 
+    def __post_init__(self) -> None:
+        force_setattr(self, "location", freeze(self.location))
+
 
 class ServerToolCall(Envelope, frozen=True, kw_only=True):
     """The provider runs one of its own tools; nothing is to be done. Sent when the call is complete.
 
-    Given by Anthropic (``server_tool_use``, ``mcp_tool_use``), Gemini (``executableCode``, ``toolCall``) and Groq
-    (``executed_tools``).
+    Given by the Responses API (items of hosted tools, such as ``web_search_call``), Anthropic (``server_tool_use``,
+    ``mcp_tool_use``), Gemini (``executableCode``, ``toolCall``) and Groq (``executed_tools``).
 
     Attributes:
-        id: the call's id; one is made up (``"server_0"`` …) if the provider gives none.
+        id: the call's id; one is made up (``"server_0"`` …) if the provider gives none. If a call of an earlier round
+            of the turn has the same one, the number of the round is added (``"server_0_2"``).
         name: the tool, in the provider's word: ``"web_search"``, ``"web_fetch"``, ``"code_execution"``,
             ``"file_search"``, ``"mcp"``, ``"image_generation"``, ``"tool_search"`` …
         input: the arguments as parsed JSON; text if the provider sends text.
@@ -83,9 +94,15 @@ class ServerToolCall(Envelope, frozen=True, kw_only=True):
     input: Any = None
     status: str | None = None
 
+    def __post_init__(self) -> None:
+        force_setattr(self, "input", freeze(self.input))
+
 
 class ServerToolResult(Envelope, frozen=True, kw_only=True):
-    """What one of the provider's own tools has returned. Providers as for `ServerToolCall`.
+    """What one of the provider's own tools has returned.
+
+    Given by the same providers as `ServerToolCall`: the Responses API (the results in the items), Anthropic
+    (``…_tool_result``), Gemini (``codeExecutionResult``, ``toolResponse``) and Groq (``executed_tools``).
 
     Attributes:
         id: the ``id`` of the call.
@@ -102,11 +119,15 @@ class ServerToolResult(Envelope, frozen=True, kw_only=True):
     status: str | None = None
     is_error: bool = False
 
+    def __post_init__(self) -> None:
+        force_setattr(self, "output", freeze(self.output))
+
 
 class MediaPart(Envelope, frozen=True, kw_only=True):
     """A picture or sound, or a piece of one.
 
-    Given by Gemini (inline data), OpenRouter and Perplexity (``images``) and OpenAI's audio models (``audio``).
+    Given by Gemini (``inlineData``, ``fileData``), the Responses API (``image_generation_call``, ``response.audio``),
+    OpenRouter and Perplexity (``images``) and OpenAI's audio models (``audio``).
     All parts of an answer together are bounded by ``max_answer_bytes``.
 
     Attributes:
@@ -146,8 +167,8 @@ class TokenLogprob(msgspec.Struct, frozen=True, kw_only=True):
 class Logprobs(Envelope, frozen=True, kw_only=True):
     """Probabilities of the answer's tokens, in the order of the text, directly after the text they belong to.
 
-    Given by chat completions, if the request asks for them. The tokens are the model's; those of the `TokenEvent` may
-    be cut differently.
+    Given by chat completions, the Responses API, Gemini (``logprobsResult``) and Ollama, if the request asks for them.
+    The tokens are the model's; those of the `TokenEvent` may be cut differently.
     """
 
     tokens: tuple[TokenLogprob, ...]
@@ -156,11 +177,13 @@ class Logprobs(Envelope, frozen=True, kw_only=True):
 class ReasoningBlockClosed(Envelope, frozen=True, kw_only=True):
     """A signed or encrypted piece of reasoning is complete.
 
+    Given by Anthropic (``thinking``, ``redacted_thinking``), the Responses API (``reasoning`` items with an id or
+    ``encrypted_content``), Gemini (``thoughtSignature``) and OpenRouter and its like (``reasoning_details``).
     Its text, if any, has come as tokens of kind ``"reasoning"``.
     The whole block is in the terminal event's ``reasoning_blocks``, at the same ``index``.
 
     Attributes:
-        index: numbers the blocks of the answer from 0.
+        index: numbers the blocks of all rounds of the answer from 0, or from the last `StreamReset`.
         kind: as in `ReasoningBlock`.
         signature: the signature, or the encrypted text.
         id: the provider's id for it, if there is one.
@@ -175,18 +198,22 @@ class ReasoningBlockClosed(Envelope, frozen=True, kw_only=True):
 
 
 class ProviderEvent(Envelope, frozen=True, kw_only=True):
-    """What the provider sent, as it came, if ``RequestOptions.raw`` asks for it.
+    """What the provider sent, as it came, if ``RequestOptions.raw`` asks for it. Given by all providers.
 
     It directly precedes what Penstock makes of it. Late subscribers get those that are still kept one by one
-    (``retain_bytes``).
+    (``retain_bytes``). Those that come before the answer begins are held back until then, or until the end.
 
     Attributes:
         type: the provider's name for it (``"response.web_search_call.searching"``); ``""`` if it has none.
-        payload: the parsed JSON. Text if it is not JSON.
+        payload: the parsed JSON. Text if it is not JSON, and ``"[nested too deeply]"`` beyond 200 levels; None in the
+            place of NaN and infinity.
     """
 
     type: str
     payload: Any
+
+    def __post_init__(self) -> None:
+        force_setattr(self, "payload", freeze(self.payload))
 
 
 AnswerEvent: TypeAlias = (

@@ -17,13 +17,13 @@ from penstock.events.answer import (
     ServerToolResult,
     TokenLogprob,
 )
+from penstock.events.frozen import FrozenDict
 from penstock.events.tools import ToolEvent, ToolResult
 from penstock.events.values import (
     AnswerPart,
     Choice,
     Cost,
     FinishReason,
-    FrozenDict,
     Phase,
     ProviderBlock,
     ReasoningBlock,
@@ -128,15 +128,17 @@ class _Terminal(msgspec.Struct, frozen=True, kw_only=True):
     token event has them, but ``partial``, ``reasoning`` and ``refusal`` do.
 
     ``parts``, ``citations``, ``media`` (whole ones), ``server_tools`` (calls and results, in order) and ``logprobs``
-    repeat the events of these names. ``provider_blocks`` are what the provider needs back in the next request.
+    repeat the events of these names since the last `StreamReset`, with their numbers; those that were still buffered at
+    the end of a stream that was cancelled have the number 0. ``provider_blocks`` are what the provider needs back in
+    the next request.
 
     ``provider_metadata`` is what the provider says of the answer as a whole, as JSON, read-only. The names are the same
     for all providers: ``response_id``, ``system_fingerprint``, ``service_tier``, ``container``, ``stop_sequence`` (the
     one that matched), ``refusal_details``, ``finish_message``, ``prompt_feedback``, ``moderation``, ``timings``
     (durations in the provider's units), ``cost`` (as the provider tells it), ``usage_details`` (counts that `Usage` has
     no field for), ``upstream_provider``, ``native_finish_reason`` …; each provider's page says which ones it gives.
-    ``dropped_blocks`` is Penstock's own: how many blocks of the conversation were not sent, since another provider made
-    them.
+    Two are Penstock's own. ``dropped_blocks``: how many blocks of the conversation were not sent, since another
+    provider made them. ``dropped_events``: how many raw events before the answer began were more than could be held.
     """
 
     stream_id: str

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, NoReturn, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import msgspec
+from msgspec.structs import force_setattr
+
+from penstock.events.frozen import freeze
 
 __all__ = [
     "AnswerPart",
     "Choice",
     "Cost",
     "FinishReason",
-    "FrozenDict",
     "Phase",
     "ProviderBlock",
     "ReasoningBlock",
@@ -23,20 +25,6 @@ __all__ = [
 
 FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "content_filter", "refusal", "other"]
 """Why the model stopped, in the same words for all providers. The provider's own word is in ``raw_finish_reason``."""
-
-
-class FrozenDict(dict[str, Any]):
-    """A read-only dict. All events of a stream share one, so no subscriber may change it for the others."""
-
-    __slots__ = ()
-
-    def _refuse(self, *_args: object, **_kwargs: object) -> NoReturn:
-        raise TypeError("the metadata of an event is read-only")
-
-    __setitem__ = __delitem__ = clear = pop = popitem = setdefault = update = __ior__ = _refuse
-
-    def __reduce__(self) -> tuple[type[FrozenDict], tuple[dict[str, Any]]]:
-        return FrozenDict, (dict(self),)
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -152,7 +140,7 @@ class ProviderBlock(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         provider: the name of the provider that made it.
-        data: the block, as JSON; for the Responses API an item, for Gemini a part.
+        data: the block, as JSON, read-only at all levels; for the Responses API an item, for Gemini a part.
         at: how many characters of the message's text come before it.
         calls: how many of the message's calls come before it.
     """
@@ -161,6 +149,9 @@ class ProviderBlock(msgspec.Struct, frozen=True, kw_only=True):
     data: Mapping[str, Any]
     at: int = 0
     calls: int = 0
+
+    def __post_init__(self) -> None:
+        force_setattr(self, "data", freeze(self.data))
 
     def __repr__(self) -> str:
         return f"ProviderBlock(provider={self.provider!r}, type={self.data.get('type')!r})"

@@ -1,4 +1,9 @@
-"""Deltas: what a decoder makes of a response's bytes."""
+"""Deltas: what a decoder makes of a response's bytes.
+
+An answer begins, and is not retried any more, with the first delta that says something of its own: `TextDelta`,
+`ReasoningDelta`, `RefusalDelta`, `ToolCallFragment`, `ChoiceDelta`, `ReasoningBlockDelta`, `FinishDelta`, and an
+`EventDelta` of media or of the provider's own tools. The others are about the answer and do not begin it.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 import msgspec
+from msgspec.structs import force_setattr
 
 from penstock.errors import ProviderError
 from penstock.events import (
@@ -20,6 +26,7 @@ from penstock.events import (
     ServerToolResult,
     TokenKind,
     Usage,
+    freeze,
 )
 
 __all__ = [
@@ -116,11 +123,17 @@ class BlockDelta(msgspec.Struct, frozen=True):
 
     data: Mapping[str, Any]
 
+    def __post_init__(self) -> None:
+        force_setattr(self, "data", freeze(self.data))
+
 
 class MetadataDelta(msgspec.Struct, frozen=True):
     """What the provider says of the answer as a whole. A later value replaces an earlier one of the same name."""
 
     values: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        force_setattr(self, "values", freeze(self.values))
 
 
 class ReasoningBlockDelta(msgspec.Struct, frozen=True, gc=False):

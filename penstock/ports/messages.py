@@ -7,14 +7,14 @@ field, and nothing of the content.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeGuard
 
 from penstock.config.checks import Shown, near_miss, type_of
 from penstock.config.surrogates import is_plain_json
 from penstock.errors import OptionError
 
-__all__ = ["check_finite", "check_items", "check_message", "check_messages"]
+__all__ = ["check_depth", "check_finite", "check_items", "check_message", "check_messages"]
 
 _ROLES: Final = ("system", "developer", "user", "assistant", "tool", "function")
 _SPEAKERS: Final = ("user", "assistant", "system", "developer")
@@ -27,7 +27,9 @@ _INSTEAD: Final = (
     *("thinking", "images", "parts", "prefix"),
 )
 """Fields that a message may have instead of content."""
+_MADE_BY_MODELS: Final = ("provider_blocks", "reasoning_blocks", "tool_calls", "reasoning_details")
 _LONGEST_SHOWN: Final = 20
+_MOST_LEVELS: Final = 256
 
 
 def check_messages(messages: object, field: str = "messages") -> None:
@@ -182,8 +184,25 @@ def _parts(message: Mapping[str, Any]) -> Iterator[tuple[int, Mapping[str, Any]]
             yield number, part
 
 
+def check_depth(value: object, field: str) -> None:
+    """Raise `OptionError` if JSON-like data is nested more than 256 levels deep: Python cannot copy much more."""
+    level = [value]
+    for _ in range(_MOST_LEVELS):
+        level = [item for one in level for item in _items(one) if isinstance(item, (Mapping, list, tuple))]
+        if not level:
+            return
+    raise OptionError(field, Shown("content nested too deeply"), f"at most {_MOST_LEVELS} levels")
+
+
+def _items(value: object) -> Collection[object]:
+    return value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
+
+
 def check_finite(value: object, field: str) -> None:
-    """Raise `OptionError` if there is NaN or infinity in JSON-like data: JSON has no such numbers."""
+    """Raise `OptionError` if there is NaN or infinity in JSON-like data: JSON has no such numbers.
+
+    The error names the place, but no field of what a model or a provider has made.
+    """
     if is_plain_json(value):
         return
     try:
@@ -194,7 +213,7 @@ def check_finite(value: object, field: str) -> None:
         raise OptionError(place, Shown("NaN or infinity"), "a number that JSON has")
 
 
-def _not_finite(value: object, place: str) -> Iterator[str]:
+def _not_finite(value: object, place: str, *, names: bool = True) -> Iterator[str]:
     if isinstance(value, float):
         if not math.isfinite(value):
             yield place
@@ -202,11 +221,12 @@ def _not_finite(value: object, place: str) -> Iterator[str]:
         for key, item in value.items():
             if isinstance(key, float) and not math.isfinite(key):
                 yield place
-            is_name = isinstance(key, str) and key.isidentifier() and len(key) <= _LONGEST_SHOWN
-            yield from _not_finite(item, f"{place}.{key}" if is_name else f"{place}[…]")
+            is_name = names and isinstance(key, str) and key.isidentifier() and len(key) <= _LONGEST_SHOWN
+            inside = f"{place}.{key}" if is_name else f"{place}[…]"
+            yield from _not_finite(item, inside, names=is_name and key not in _MADE_BY_MODELS)
     elif isinstance(value, (list, tuple)):
         for number, item in enumerate(value):
-            yield from _not_finite(item, f"{place}[{number}]")
+            yield from _not_finite(item, f"{place}[{number}]", names=names)
 
 
 def _is_list(value: object) -> TypeGuard[Sequence[Any]]:

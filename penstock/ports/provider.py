@@ -66,7 +66,8 @@ class ChatCall(msgspec.Struct, frozen=True, kw_only=True):
             for all providers. A provider's `request` converts them, and tools in OpenAI's form, and passes on
             unchanged what has the provider's own form. An assistant message may have ``"reasoning_blocks"`` (dicts of
             `ReasoningBlock`'s fields) and ``"provider_blocks"`` (dicts of `ProviderBlock`'s fields), and its tool calls
-            a ``"signature"``; they are returned to the provider that made them and dropped for others.
+            a ``"signature"`` with its maker as ``"signed_by"``; they are returned to the provider that made them and
+            dropped for others.
         provider: the name of the provider that is asked, as it stands in those blocks; empty matches every block.
         parameters: added to the request unchanged.
         headers: added to the HTTP request; they replace others of the same name.

@@ -37,6 +37,15 @@ class Sink(Protocol):
         It needs no room.
         """
 
+    def offer_event(self, event: SideEvent, on_room: Callable[[], None]) -> bool:
+        """Push an event if there is room for it, after the tokens before it; returns whether there was.
+
+        If not, ``on_room`` is called as by `push_now`.
+
+        Raises:
+            StreamClosed: the stream has ended.
+        """
+
     def start_part(self, part: int, phase: Phase | None = None) -> bool:
         """Begin a part of the answer with the next token; returns whether the stream takes it.
 

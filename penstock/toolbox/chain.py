@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import functools
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeAlias, TypeVar
 
@@ -15,6 +16,7 @@ from penstock.config.logs import get_logger
 from penstock.config.options import StreamOptions
 from penstock.errors import OptionError, PenstockError, StreamClosed, StreamCrashed, StreamError
 from penstock.events import (
+    AnswerEvent,
     Citation,
     Logprobs,
     Phase,
@@ -23,9 +25,11 @@ from penstock.events import (
     StreamCompleted,
     StreamFailed,
     StreamReset,
+    StreamSnapshot,
     TerminalEvent,
     TokenEvent,
     TokenKind,
+    ToolCallCompleted,
 )
 from penstock.ports import Sink
 from penstock.stream import Stream
@@ -118,7 +122,9 @@ def chain(
 ) -> Stream:
     """Open a stream whose tokens are ``transform`` of another stream's token events.
 
-    Tool events are passed on unchanged, in order, with the new stream's numbers. Backpressure is passed on too: while
+    The other events are passed on, in order, with the new stream's numbers: citations without their place in the text,
+    and no `Logprobs`, since the transform changes the text. What the old stream no longer has one by one comes as one
+    token event for each part, and then the other events (see `StreamSnapshot`). Backpressure is passed on too: while
     the new stream is full, the old one waits, and so on up to the provider. The new stream ends as the old one does,
     after emitting what it has buffered, with the same finish reason, usage and calls, or the same error. It is reset
     when the old one is. If ``transform`` raises, the new stream fails with `StreamCrashed`; its cause is the
@@ -149,6 +155,22 @@ def _check(*, stream: object, **functions: object) -> None:
             raise OptionError(name, type(function), "a function of one argument")
 
 
+class _PartStart(msgspec.Struct, frozen=True):
+    """The next tokens belong to another part."""
+
+    part: int
+    phase: Phase | None
+
+
+class _Reset(msgspec.Struct, frozen=True):
+    """What came before is void."""
+
+    reason: str
+
+
+_Item: TypeAlias = list[tuple[str, TokenKind]] | SideEvent | _PartStart | _Reset
+
+
 class _Relay(Process):
     """Passes events from one stream to the sink of another. It never blocks: without room it is suspended.
 
@@ -169,9 +191,9 @@ class _Relay(Process):
         self._sink = sink
         self._transform = transform
         self._context = context
-        self._rest: list[tuple[str, TokenKind]] = []
+        self._waiting: deque[_Item] = deque()  # what there is no room for yet
         self._part: tuple[int, Phase | None] = (0, None)  # of the last tokens
-        self._reset_for: str | None = None
+        self._has_passed = False  # something on since the start or the last reset
         self._is_asked = False  # the reset is under way
 
     @property
@@ -181,23 +203,21 @@ class _Relay(Process):
 
     def on_receive(self, message: Any) -> None:
         match message:
-            case TokenEvent():
-                self._take(message)
-            case Logprobs():
-                return  # of the text before the transform
-            case Citation():
-                self._sink.push_event(_without_span(message))
-            case _ if isinstance(message, SideEvent):
-                self._sink.push_event(message)
+            case StreamSnapshot():
+                if self._has_passed:
+                    self._reset("the chained stream is told again from its start")
+                for one in _events_of(message):
+                    self._take(one)
             case StreamReset(reason=reason):
-                self._reset_for = reason
-                self._part = (0, None)
+                self._reset(reason)
             case StreamCompleted():
                 self._sink.end(like=_without_text(message))
             case StreamFailed(error=error):
                 self._sink.end(_copy(error), like=_without_text(message))
             case StreamCancelled(reason=reason):
                 self._sink.cancel(reason)
+            case _ if isinstance(message, (TokenEvent, SideEvent)):
+                self._take(message)
             case _:
                 return
         self.go_on()
@@ -208,47 +228,79 @@ class _Relay(Process):
         if not is_clean(reason):
             self._sink.end(StreamCrashed(self._stream_id, ("relay", reason)))
 
-    def _take(self, event: TokenEvent) -> None:
+    def _reset(self, reason: str) -> None:
+        self._waiting.append(_Reset(reason))
+        self._part, self._has_passed = (0, None), False
+
+    def _take(self, event: TokenEvent | SideEvent) -> None:
+        self._has_passed = True
+        if isinstance(event, TokenEvent):
+            self._take_tokens(event)
+        elif isinstance(event, Citation):
+            self._waiting.append(_without_span(event))
+        elif not isinstance(event, Logprobs):  # they are of the text before the transform
+            self._waiting.append(event)
+
+    def _take_tokens(self, event: TokenEvent) -> None:
         if (event.part, event.phase) != self._part:
             self._part = (event.part, event.phase)
-            self._sink.start_part(*self._part)
+            self._waiting.append(_PartStart(*self._part))
         try:
-            self._rest = self._context.run(self._transformed, event)
+            tokens = self._context.run(self._transformed, event)
         except Exception as error:
             get_logger(stream_id=self._stream_id).warning("transform_failed", error=type(error).__name__)
             failure = StreamCrashed(self._stream_id, ("transform", error))
             failure.__cause__ = error
             self._sink.end(failure)
             self.exit()
+        if tokens:
+            self._waiting.append(tokens)
 
     def _transformed(self, event: TokenEvent) -> list[tuple[str, TokenKind]]:
         return [(str(token), "text") for token in self._transform(event)]
 
     def go_on(self) -> None:
-        """Push what is left, or wait until there is room for it."""
-        tell = self.ref.tell
-        if self._reset_for is not None:
-            self.suspend()
-            if not self._is_asked:
-                self._is_asked = True
-                self._sink.reset(self._reset_for, lambda is_done: tell(_ResetDone(is_done)))
-            return
+        """Push what waits, in order, until there is no room for something."""
+        waiting = self._waiting
         try:
-            done = self._sink.push_now(self._rest, lambda: tell(_GO_ON))
+            while waiting and self._push(waiting[0]):
+                waiting.popleft()
         except StreamClosed:
-            self._rest = []  # the target has ended, and unsubscribes this process
-        else:
-            del self._rest[:done]
-        if self._rest:
+            waiting.clear()  # the target has ended, and unsubscribes this process
+        if waiting:
             self.suspend()
         else:
             self.resume()
+
+    def _push(self, item: _Item) -> bool:
+        """Push one item; returns False if (a part of) it must wait.
+
+        Raises:
+            StreamClosed: the target has ended.
+        """
+        tell = self.ref.tell
+        match item:
+            case list():
+                del item[: self._sink.push_now(item, lambda: tell(_GO_ON))]
+                return not item
+            case _PartStart(part=part, phase=phase):
+                self._sink.start_part(part, phase)
+            case _Reset(reason=reason):
+                if not self._is_asked:
+                    self._is_asked = True
+                    self._sink.reset(reason, lambda is_done: tell(_ResetDone(is_done)))
+                return False
+            case _ if isinstance(item, AnswerEvent):
+                return self._sink.offer_event(item, lambda: tell(_GO_ON))
+            case _:
+                self._sink.push_event(item)
+        return True
 
     def reset_done(self, is_done: bool) -> None:
         """Continue after the reset, or ask for it again if the target's actor crashed meanwhile."""
         self._is_asked = False
         if is_done:
-            self._reset_for = None
+            self._waiting.popleft()
         self.go_on()
 
 
@@ -276,6 +328,28 @@ class _ResetDone(SystemMessage):
 
 
 _GO_ON: Final = _GoOn()
+
+
+def _events_of(snapshot: StreamSnapshot) -> list[TokenEvent | SideEvent]:
+    """What a snapshot stands for: the parts of the answer, in order, and then the other events."""
+    texts: dict[str, str] = {"text": snapshot.text, "reasoning": snapshot.reasoning, "refusal": snapshot.refusal}
+    words = [
+        TokenEvent(
+            snapshot.stream_id,
+            snapshot.seq,
+            (text,),
+            text,
+            part.kind,
+            snapshot.timestamp,
+            snapshot.metadata,
+            part=part.index,
+            phase=part.phase,
+        )
+        for part in snapshot.parts
+        if (text := texts[part.kind][part.start : part.end])
+    ]
+    calls = [ToolCallCompleted(index=index, call=call) for index, call in enumerate(snapshot.tool_calls)]
+    return [*words, *calls, *snapshot.tool_results, *snapshot.answer_events]
 
 
 def _without_span(citation: Citation) -> Citation:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections.abc import Sequence
 from typing import Any, Final, Generic, TypeVar
 
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
@@ -13,6 +14,7 @@ from penstock.actors.stream.subscribers.pull import NOTHING, Findings
 from penstock.config.checks import check_number
 from penstock.errors import OptionError, OutputInvalid
 from penstock.events import (
+    AnswerPart,
     Event,
     StreamCancelled,
     StreamCompleted,
@@ -32,6 +34,7 @@ _ALWAYS: Final = 1024  # characters; up to this length, every piece is worth par
 _GROWTH: Final = 32  # then, growth by a 32nd: all parses together read the text at most 33 times
 _SHOWN_PROBLEMS: Final = 10
 _REFUSED: Final = "the model refused; its words are in `partial`"
+_FILTERED: Final = "the provider's content filter stopped the answer; what came before is in `partial`"
 
 
 class PartialJson:
@@ -118,8 +121,9 @@ class Structured(Generic[T]):
         """Wait for the stream's end and return the validated value.
 
         Raises:
-            OutputInvalid: the model refused, or the answer is not JSON or does not fit the type; also if it was cut off
-                at the length limit.
+            OutputInvalid: the model or a content filter refused, or the answer is not JSON or does not fit the type;
+                also if it was cut off at the length limit. Of an answer in parts, all text but comments is read, or
+                else its last part.
             CallTimeout: the stream has not ended within ``timeout`` seconds.
             PenstockError: the stream failed or was cancelled; as for `Stream.result`.
         """
@@ -131,16 +135,23 @@ class Structured(Generic[T]):
         return self._validated(await self.stream.aresult(timeout))
 
     def _validated(self, completed: StreamCompleted) -> T:
-        text = _last_round(self.stream, completed)
-        if completed.refusal and not text.strip():
+        texts = _answers(completed.text, completed.parts, _start_of_last_round(self.stream))
+        if completed.finish_reason == "refusal":
+            raise OutputInvalid(self._name, (_REFUSED,), completed.refusal or texts[0])
+        if completed.finish_reason == "content_filter":
+            raise OutputInvalid(self._name, (_FILTERED,), completed.refusal or texts[0])
+        failures: list[ValidationError] = []
+        for text in texts:
+            try:
+                return self._adapter.validate_json(_bare(text).strip().removesuffix("```"))
+            except ValidationError as error:
+                failures.append(error)
+        if completed.refusal:
             raise OutputInvalid(self._name, (_REFUSED,), completed.refusal)
-        try:
-            return self._adapter.validate_json(_bare(text).strip().removesuffix("```"))
-        except ValidationError as error:
-            problems = error.errors(include_url=False, include_context=False, include_input=False)
-            known = _property_names(self._adapter)
-            details = tuple(f"{_position(one['loc'], known)}: {one['type']}" for one in problems)
-            raise OutputInvalid(self._name, details[:_SHOWN_PROBLEMS], text) from None
+        problems = failures[0].errors(include_url=False, include_context=False, include_input=False)
+        known = _property_names(self._adapter)
+        details = tuple(f"{_position(one['loc'], known)}: {one['type']}" for one in problems)
+        raise OutputInvalid(self._name, details[:_SHOWN_PROBLEMS], texts[0])
 
 
 def structured(stream: Stream, output_type: type[T]) -> Structured[T]:
@@ -218,10 +229,11 @@ def _refused(output_type: object, allowed: str, error: Exception) -> OptionError
 class _Partials:
     """Finds the partial values in a stream's events."""
 
-    __slots__ = ("_json", "_last")
+    __slots__ = ("_json", "_last", "_part")
 
     def __init__(self) -> None:
         self._json = PartialJson()
+        self._part = 0
         self._last: Any = NOTHING
 
     def find(self, event: Event) -> Any:
@@ -236,9 +248,19 @@ class _Partials:
         json = self._json
         match event:
             case StreamSnapshot():
-                json.clear()
-                json.feed(event.text)
-            case TokenEvent(kind="text"):
+                for text in _answers(event.text, event.parts):
+                    json.clear()
+                    json.feed(text)
+                    if json.value is not None:
+                        break
+                self._part = event.parts[-1].index if event.parts else 0
+            case TokenEvent(kind="text", phase="commentary"):
+                return NOTHING
+            case TokenEvent(kind="text", part=part):
+                if part != self._part:
+                    self._part = part
+                    if json.value is None:  # words before one of the provider's tools, and no JSON
+                        json.clear()
                 json.feed(event.text)
             case StreamReset() | ToolExecutionStarted():
                 json.clear()  # another answer follows
@@ -253,11 +275,10 @@ class _Partials:
         return NOTHING if value is None else value
 
 
-def _last_round(stream: Stream, completed: StreamCompleted) -> str:
-    """The text of the answer, without an agent's text from before its last tool calls."""
-    start = 0
+def _start_of_last_round(stream: Stream) -> int:
+    """How many characters an agent's text has from before its last tool calls."""
+    start = length = 0
     with stream.events() as events:
-        length = 0
         for event in events:
             if isinstance(event, StreamSnapshot):
                 length = len(event.text)
@@ -267,7 +288,21 @@ def _last_round(stream: Stream, completed: StreamCompleted) -> str:
                 length = start = 0
             elif isinstance(event, ToolExecutionStarted):
                 start = length
-    return completed.text[start:]
+    return start
+
+
+def _answers(text: str, parts: Sequence[AnswerPart], start: int = 0) -> list[str]:
+    """What may be the JSON in the text from ``start`` on: all of it but comments, and its last part.
+
+    If the provider says what is the final answer, then that alone.
+    """
+    own = [part for part in parts if part.kind == "text" and part.end > start]
+    final = [part for part in own if part.phase == "final_answer"]
+    own = final or [part for part in own if part.phase != "commentary"] or own
+    if not own:
+        return [text[start:]]
+    pieces = [text[max(part.start, start) : part.end] for part in own]
+    return ["".join(pieces), *(pieces[-1:] if len(pieces) > 1 else ())]
 
 
 def _bare(text: str) -> str:

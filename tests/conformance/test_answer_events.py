@@ -216,16 +216,6 @@ def test_raw_events_do_not_end_the_patience_for_reasoning() -> None:
         assert stream.result(timeout=60).text == "a"
 
 
-def test_so_many_raw_events_that_they_count_as_a_beginning_stay_in_order() -> None:
-    with SimulatedSystem(1) as system:
-        names = [str(n) for n in range(1_200)]
-        stream = system.chat("m", "x", provider=ScriptedProvider(ended(*map(raw, names), "a")), options=FAST)
-        collector = Collector(stream)
-        assert stream.result(timeout=10).text == "a"
-        system.settle()
-        assert [e.type for e in collector.events if isinstance(e, ProviderEvent)] == names
-
-
 def test_the_phase_of_an_attempt_that_failed_does_not_stay() -> None:
     with SimulatedSystem(1) as system:
         provider = ScriptedProvider(
@@ -379,6 +369,77 @@ def test_a_transformed_stream_keeps_parts_and_sources_but_no_places_in_the_text(
         assert [(c.url, c.start, c.end) for c in end.citations] == [("u", None, None)]
 
 
+def test_a_chain_to_a_stream_that_is_under_way_has_its_parts_and_events_too() -> None:
+    with SimulatedSystem(1) as system:
+        steps = (
+            ReasoningDelta("hm"),
+            "one",
+            CitationDelta(Citation(kind="url", url="u", start=0, end=3)),
+            *(CALL, RESULT, PICTURE),
+            ToolCallFragment(index=0, id="c", name="f", arguments="{}"),
+            BlockStart("text", phase="final_answer"),
+            "two",
+        )
+        unkept = StreamOptions(batch_size=1, rate_limit=None, retain_bytes=0)
+        source = system.chat("m", "x", provider=ScriptedProvider(ended(*steps, 1.0, "three")), options=unkept)
+        system.advance(0.5)
+        seen: list[tuple[str, str, int, str | None]] = []
+
+        def told(event: TokenEvent) -> list[str]:
+            seen.append((event.kind, event.text, event.part, event.phase))
+            return [event.text] if event.kind == "text" else []
+
+        target = chain(system, source, told, options=FAST)
+        collector = Collector(target)
+        end = target.result(timeout=10)
+        system.settle()
+        assert seen == [
+            ("reasoning", "hm", 0, None), ("text", "one", 0, None), ("text", "two", 1, "final_answer"),
+            ("text", "three", 1, "final_answer"),
+        ]  # fmt: skip
+        assert spoken(collector.events) == [
+            ("one", 0), ("two", 1), "Citation", "ServerToolCall", "ServerToolResult", "MediaPart", ("three", 1),
+            "ToolCallCompleted", "StreamCompleted",
+        ]  # fmt: skip
+        assert end.text == "onetwothree"
+        assert [(part.index, part.phase) for part in end.parts] == [(0, None), (1, "final_answer")]
+
+
+def test_completed_calls_and_their_results_come_from_a_snapshot_too() -> None:
+    with SimulatedSystem(1) as system:
+        called = ToolCallFragment(index=0, id="c", name="f", arguments="{}")
+        provider = ScriptedProvider(ended("Look", called, finish=FinishDelta("tool_calls", "t")), ended("Done", 1.0))
+        unkept = StreamOptions(batch_size=1, rate_limit=None, retain_bytes=0)
+        agent = system.agent(model="m", provider=provider, tools=[f], options=unkept)
+        source = agent.stream_chat("x")
+        system.advance(0.5)
+        target = chain(system, source, lambda event: event.tokens, options=FAST)
+        collector = Collector(target)
+        assert target.result(timeout=10).text == "LookDone"
+        system.settle()
+        names = [type(event).__name__ for event in collector.events]
+        assert names == ["TokenEvent", "TokenEvent", "ToolCallCompleted", "ToolResult", "StreamCompleted"]
+
+
+def test_a_full_chained_stream_slows_down_events_too() -> None:
+    with SimulatedSystem(1) as system:
+        raw = [EventDelta(ProviderEvent(type=str(number), payload={})) for number in range(200)]
+        small = StreamOptions(batch_size=1, max_buffer_size=10, rate_limit=None)
+        source = system.chat("m", "x", provider=ScriptedProvider(ended("a", 0.1, *raw, "b")), options=small)
+        target = chain(system, source, lambda event: event.tokens, options=small)
+        collector = Collector(target)
+        system.advance(0.05)
+        target.pause()
+        system.advance(5.0)
+        assert target._record.intake.size == 10
+        target.resume()
+        assert target.result(timeout=10).text == "ab"
+        system.settle()
+        assert [event.type for event in collector.events if isinstance(event, ProviderEvent)] == list(
+            map(str, range(200))
+        )
+
+
 # --- blocks that go back ---------------------------------------------------------------------------------------------
 
 
@@ -462,6 +523,22 @@ def test_a_turn_that_pauses_for_ever_ends_in_an_error() -> None:
         assert provider.requests == 4
         assert [message["role"] for message in agent.history] == ["user", "assistant"]
         assert agent.history[-1]["content"] == "aaaa"
+
+
+def test_pauses_count_as_rounds_in_all_of_the_turn() -> None:
+    with SimulatedSystem(1) as system:
+        paused = ended("p", finish=PAUSE)
+        calling = [
+            ended(
+                ToolCallFragment(index=0, id=f"c{n}", name="f", arguments="{}"), finish=FinishDelta("tool_calls", "t")
+            )
+            for n in range(3)
+        ]
+        provider = ScriptedProvider(paused, paused, calling[0], paused, calling[1], calling[2])
+        agent = system.agent(model="m", provider=provider, tools=[f], max_tool_rounds=4)
+        with pytest.raises(penstock.ToolRoundsExceeded):
+            agent.chat("x", timeout=20)
+        assert provider.requests == 5
 
 
 def test_a_paused_turn_that_goes_on_to_call_a_tool_is_one_round() -> None:
@@ -569,7 +646,7 @@ def test_a_tool_runs_calls_of_its_type_and_no_others() -> None:
             message["tool_call_id"]: message["content"] for message in agent.history if message["role"] == "tool"
         }
         assert (results["a"], results["b"]) == ("applied", "ran")
-        assert "There is no tool 'patch'" in results["c"]
+        assert results["c"] == "The tool 'patch' is of type 'custom'; it cannot be called as 'function'."
         assert "There is no tool 'computer'" in results["d"]
 
 

@@ -11,12 +11,16 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
+import pykka
 import pytest
+from pykka._envelope import Envelope
+from pykka.messages import ProxyCall, _ActorStop
 
 from penstock.actors.runtime import inspect as sys
 from penstock.actors.runtime.clock import SystemClock, TimerThread
 from penstock.actors.runtime.dispatcher import ThreadedDispatcher
 from penstock.actors.runtime.process import Process, ProcessRef
+from penstock.actors.runtime.ref import Terminate
 from penstock.actors.runtime.reply import Reply, as_completed
 from penstock.actors.runtime.runtime import Runtime
 from penstock.actors.runtime.signals import Down, ExitNotice, Shutdown
@@ -1146,6 +1150,19 @@ def test_A46_a_peer_that_is_not_the_parent_is_only_a_message_to_a_trapping_machi
     assert kit.seen == [ExitNotice(peer, "killed")]
 
 
+def test_A30_A46_what_an_exit_notice_makes_a_machine_insert_comes_before_the_mailbox(kit: Kit) -> None:
+    actions = (state_timeout(0, "zero"), next_event(Internal("inserted")))
+
+    def rule(machine: Any, event: Any) -> Any:
+        if isinstance(event, Info) and isinstance(event.message, ExitNotice):
+            return Keep(*actions)
+        return note(machine, event)
+
+    ref = kit.start(rules={"a": rule}, trap=True)
+    kit.runtime.exit(ref, "reason", sender=kit.runtime.spawn(Watcher))
+    assert kit.tell(ref, "later") == [("internal", "inserted"), ("state_timeout", "zero"), "later"]
+
+
 # --- sys -------------------------------------------------------------------------------------------------------------
 
 
@@ -1356,3 +1373,107 @@ def test_a_machine_that_is_suspended_while_it_enters_a_state_lives_and_continues
         assert seen == [Cast("later")]
         simulation.advance(1.1)
         assert [type(event) for event in seen] == [Cast, NamedTimeout]
+
+
+def machine(simulation: Simulation, rule: Rule, seen: list[Any] | None = None) -> ProcessRef:
+    """A machine with one state."""
+    return simulation.runtime.spawn(ByMethods, "a", {"a": rule}, [] if seen is None else seen)
+
+
+def test_a_machine_without_init_does_not_start() -> None:
+    with Simulation() as simulation, pytest.raises(NotImplementedError, match="StateMachine does not define init"):
+        simulation.runtime.spawn(StateMachine)
+
+
+@pytest.mark.parametrize("state", ["rules", "nowhere", 7])
+def test_a_state_is_the_name_of_a_method(state: Any) -> None:
+    with Simulation() as simulation:
+        with pytest.raises(StartError) as caught:
+            simulation.runtime.spawn(ByMethods, state, {}, [])
+        assert caught.value.code == "bad_return_from_init"
+        ref = machine(simulation, lambda machine, event: Next(state))
+        ref.tell("go")
+        simulation.settle()
+        reason = simulation.runtime.exit_reason(ref)
+        assert isinstance(reason, StateMachineError)
+        assert reason.code == "bad_return_from_state_function"
+
+
+def test_an_envelope_without_a_caller_is_a_cast() -> None:
+    with Simulation() as simulation:
+        seen: list[Any] = []
+        ref = machine(simulation, lambda machine, event: seen.append(event))
+        ref.actor_inbox.put(Envelope("message"))
+        simulation.settle()
+        assert seen == [Cast("message")]
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"), [(_ActorStop(), "normal"), (Terminate("bye"), "bye"), (ProxyCall(("x",), (), {}), None)]
+)
+def test_messages_of_pykka_and_of_the_system_are_no_events(message: Any, reason: str | None) -> None:
+    with Simulation() as simulation:
+        seen: list[Any] = []
+        ref = machine(simulation, lambda machine, event: seen.append(event))
+        ref.tell(message)
+        simulation.settle()
+        assert not ref.is_alive()
+        assert seen == []
+        if reason is not None:
+            assert simulation.runtime.exit_reason(ref) == reason
+
+
+@pytest.mark.parametrize("reason", ["kill", "crash"])
+def test_a_machine_that_is_ended_while_it_handles_an_event_does_no_more(reason: str) -> None:
+    with Simulation() as simulation:
+        seen: list[Any] = []
+
+        def rule(machine: Any, event: Any) -> Any:
+            seen.append(event.message)
+            if isinstance(event, Call):
+                simulation.runtime.exit(machine.ref, reason)
+                return Keep(answer(event.reply_to, "done"), next_event(Internal("more")))
+            return None
+
+        ref = machine(simulation, rule)
+        call = ref.ask("first", block=False)
+        ref.tell("second")
+        simulation.settle()
+        assert seen == ["first"]
+        assert simulation.runtime.exit_reason(ref) == ("killed" if reason == "kill" else reason)
+        if reason == "kill":
+            with pytest.raises(ProcessDead):
+                call.get(timeout=0)
+        else:
+            assert call.get(timeout=0) == "done"
+
+
+def test_a_call_with_a_future_of_pykkas_own_is_answered() -> None:
+    with Simulation() as simulation:
+        waiting: list[Any] = []
+        ref = machine(simulation, lambda machine, event: waiting.append(event))
+        future: pykka.Future[Any] = pykka.ThreadingFuture()
+        ref.actor_inbox.put(Envelope("message", reply_to=future))
+        simulation.settle()
+        assert ref.is_alive()
+        assert waiting == [Call("message", future)]
+
+
+def test_a_machine_shows_no_more_than_its_own_filter_lets_through() -> None:
+    class Shy(ByMethods):
+        def format_status(self, status: dict[str, Any]) -> dict[str, Any]:
+            return {"only": status["state"]}
+
+    with Simulation() as simulation:
+        plain, shy = (
+            simulation.runtime.spawn(cls, "a", {"a": lambda *_: Keep(POSTPONE)}, []) for cls in (ByMethods, Shy)
+        )
+        for ref in (plain, shy):
+            ref.tell("x")
+        simulation.settle()
+        processes: list[Any] = [ref._actor_weakref() for ref in (plain, shy)]
+        shown, filtered = (process.status() for process in processes)
+        assert shown == {
+            "state": "a", "postponed": 1, "queued": 0, "timeouts": [], "suspended": False, "log": [],
+        }  # fmt: skip
+        assert filtered == {"only": "a"}

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from penstock.adapters.providers.catalogue import Catalogue
+from penstock.adapters.providers.shared.blocks import count_foreign_blocks
 from penstock.config.settings import Settings
 from penstock.ports import ChatCall
 
@@ -56,3 +57,20 @@ def test_only_the_provider_that_made_a_block_gets_it(maker: str, to: str) -> Non
         assert json.dumps(said)[1:-1] in text
     if maker != to:
         assert "SEALED" not in text
+
+
+@pytest.mark.parametrize("to", PROVIDERS)
+@pytest.mark.parametrize("maker", ["gemini", "vertex", "openrouter"])
+def test_only_the_provider_that_signed_a_call_gets_the_signature(maker: str, to: str) -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    messages = [
+        {"role": "user", "content": "Hello"},
+        {"role": "assistant", "content": None, "tool_calls": [call | {"signature": "SEALED", "signed_by": maker}]},
+        {"role": "tool", "tool_call_id": "c", "content": "ok"},
+    ]
+    found = Catalogue(Settings(), {}).find(to, "gemini-3-pro", None, "key")
+    body = found.provider.request(ChatCall(model=found.model, input=messages, provider=found.name)).body
+    assert (b"SEALED" in body) == (maker == to)
+    assert (b"skip_thought_signature_validator" in body) == (to == "gemini" and maker != to)
+    assert b"signed_by" not in body
+    assert count_foreign_blocks(messages, found.name) == (maker != to)

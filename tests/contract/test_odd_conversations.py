@@ -111,3 +111,17 @@ def test_the_newer_name_of_max_tokens_is_known_too(provider: Provider) -> None:
 
 def test_gemini_need_not_be_told_that_calls_may_be_parallel() -> None:
     assert body(GEMINI, parallel_tool_calls=True) == body(GEMINI)
+
+
+@pytest.mark.parametrize("provider", EVERYONE, ids=lambda provider: provider.name)
+def test_deeply_nested_arguments_and_results_do_not_stop_a_conversation(provider: Provider) -> None:
+    for levels in (150, *range(940, 1_010)):
+        deep = '{"a":' * levels + "1" + "}" * levels
+        asking = {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [call("c", function={"name": "f", "arguments": deep})],
+        }
+        messages = [HELLO, asking, {"role": "tool", "tool_call_id": "c", "content": deep}]
+        sent = provider.request(ChatCall(model="m", input=messages)).body.replace(b"\\", b"").count(deep.encode())
+        assert sent == 2 or (levels > 200 and sent == 1)

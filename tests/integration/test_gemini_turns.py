@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import queue
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import penstock
-from penstock.config.settings import ProviderOptions, Settings
 from penstock.events import AnswerPart, StreamCompleted, TokenEvent
 from penstock.testing import Collector
-from tests.integration.raw_server import CHUNKED, PATIENCE, Peer, RawServer, chunk
+from tests.integration.answering import answering as answers_of
+from tests.integration.raw_server import PATIENCE
 
-ONCE = penstock.RequestOptions(max_retries=0)
 THOUGHT = {"text": "hm", "thought": True, "thoughtSignature": "s1"}
 SEARCH = {"toolCall": {"toolType": "GOOGLE_SEARCH_WEB", "id": "a", "args": {"q": 1}}, "thoughtSignature": "s2"}
 FOUND = {"toolResponse": {"toolType": "GOOGLE_SEARCH_WEB", "id": "a", "response": {"r": 1}}, "thoughtSignature": "s3"}
@@ -30,26 +27,11 @@ def said(*parts: Any, finish: str | None = None, **others: Any) -> dict[str, Any
     return {"candidates": [candidate | ({"finishReason": finish} if finish else {})], "responseId": "r"}
 
 
-@contextmanager
-def answering(*answers: list[dict[str, Any]]) -> Iterator[tuple[penstock.System, queue.Queue[Any]]]:
-    """A system with these answers of the provider ``gemini``, and the bodies of the requests."""
-    waiting: queue.Queue[list[dict[str, Any]]] = queue.Queue()
-    for answer in answers:
-        waiting.put(answer)
-    bodies: queue.Queue[Any] = queue.Queue()
+def wire(event: dict[str, Any]) -> bytes:
+    return b"data: %s\r\n\r\n" % json.dumps(event).encode()
 
-    def serve(peer: Peer) -> None:
-        while request := peer.read_request():
-            bodies.put(json.loads(request.partition(b"\r\n\r\n")[2]))
-            peer.send(CHUNKED)
-            for event in waiting.get_nowait():
-                peer.send(chunk(b"data: %s\r\n\r\n" % json.dumps(event).encode()))
-            peer.send(chunk(b""))
 
-    with RawServer(serve) as server:
-        options = ProviderOptions(base_url=f"http://localhost:{server.port}", api_key="AIza-test-123")  # type: ignore[arg-type]
-        with penstock.System(Settings(providers={"gemini": options}, request=ONCE)) as system:
-            yield system, bodies
+answering = partial(answers_of, "gemini", wire)
 
 
 def test_a_signed_answer_goes_back_part_by_part_with_the_results_and_in_the_next_turn() -> None:

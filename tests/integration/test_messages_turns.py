@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import queue
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import penstock
-from penstock.config.settings import ProviderOptions, Settings
 from penstock.errors import ProtocolError
 from penstock.events import AnswerPart, StreamCompleted, StreamFailed
 from penstock.testing import Collector
-from tests.integration.raw_server import CHUNKED, PATIENCE, Peer, RawServer, chunk
+from tests.integration.answering import answering as answers_of
+from tests.integration.raw_server import PATIENCE
 from tests.unit.adapters.providers.test_anthropic import end, head, piece, sse, start, stop
 
-ONCE = penstock.RequestOptions(max_retries=0)
 FOUND = {"type": "web_search_tool_result", "tool_use_id": "srv1", "content": [{"encrypted_content": "sealed"}]}
 STOP = {"type": "message_stop"}
 SEARCH = {"type": "server_tool_use", "id": "srv1", "name": "web_search", "input": {"query": "q"}}
@@ -29,26 +25,7 @@ def text(index: int, words: str) -> list[dict[str, Any]]:
 SEARCHING = [start(1, **SEARCH), stop(1)]
 
 
-@contextmanager
-def answering(*answers: list[dict[str, Any]]) -> Iterator[tuple[penstock.System, queue.Queue[Any]]]:
-    """A system with these answers of the provider ``anthropic``, and the bodies of the requests."""
-    waiting: queue.Queue[list[dict[str, Any]]] = queue.Queue()
-    for answer in answers:
-        waiting.put(answer)
-    bodies: queue.Queue[Any] = queue.Queue()
-
-    def serve(peer: Peer) -> None:
-        while request := peer.read_request():
-            bodies.put(json.loads(request.partition(b"\r\n\r\n")[2]))
-            peer.send(CHUNKED)
-            for event in waiting.get_nowait():
-                peer.send(chunk(sse(event)))
-            peer.send(chunk(b""))
-
-    with RawServer(serve) as server:
-        options = ProviderOptions(base_url=f"http://localhost:{server.port}", api_key="sk-test-1234567890")  # type: ignore[arg-type]
-        with penstock.System(Settings(providers={"anthropic": options}, request=ONCE)) as system:
-            yield system, bodies
+answering = partial(answers_of, "anthropic", sse)
 
 
 def test_a_second_message_inside_of_the_first_fails_the_stream_with_the_text_so_far() -> None:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import queue
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import penstock
-from penstock.config.settings import ProviderOptions, Settings
 from penstock.events import StreamCompleted
 from penstock.testing import Collector
-from tests.integration.raw_server import CHUNKED, PATIENCE, Peer, RawServer, chunk
+from tests.integration.answering import answering as answers_of
+from tests.integration.raw_server import PATIENCE
 from tests.unit.adapters.providers.responses_bodies import added, completed, delta, done, event, sse
 
 REASONING: dict[str, Any] = {"type": "reasoning", "id": "r1", "summary": [], "encrypted_content": "sealed"}
@@ -30,27 +29,7 @@ ANSWERED = [delta("Done."), completed()]
 USER = {"role": "user", "content": "Hi"}
 
 
-@contextmanager
-def answering(*answers: list[dict[str, Any]]) -> Iterator[tuple[penstock.System, queue.Queue[Any]]]:
-    """A system whose provider ``openai-responses`` gives these answers, and the bodies of the requests."""
-    waiting: queue.Queue[list[dict[str, Any]]] = queue.Queue()
-    for answer in answers:
-        waiting.put(answer)
-    bodies: queue.Queue[Any] = queue.Queue()
-
-    def serve(peer: Peer) -> None:
-        while request := peer.read_request():
-            bodies.put(json.loads(request.partition(b"\r\n\r\n")[2]))
-            peer.send(CHUNKED)
-            for each in waiting.get_nowait():
-                peer.send(chunk(sse(each)))
-            peer.send(chunk(b""))
-
-    with RawServer(serve) as server:
-        options = ProviderOptions(base_url=f"http://localhost:{server.port}", api_key="sk-test-1234567890")  # type: ignore[arg-type]
-        request = penstock.RequestOptions(max_retries=0)
-        with penstock.System(Settings(providers={"openai-responses": options}, request=request)) as system:
-            yield system, bodies
+answering = partial(answers_of, "openai-responses", sse)
 
 
 def test_a_tool_of_the_clients_shell_runs_and_everything_goes_back_in_order() -> None:

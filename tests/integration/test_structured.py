@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 import penstock
-from penstock.ports import RefusalDelta, TextDelta
-from penstock.testing import ScriptedProvider, SimulatedSystem
+from penstock.ports import BlockStart, FinishDelta, RefusalDelta, TextDelta, ToolCallFragment
+from penstock.testing import ScriptedAttempt, ScriptedProvider, SimulatedSystem
 from penstock.toolbox.structured import PartialJson
 
 
@@ -225,3 +225,79 @@ def test_an_answer_beside_a_refusal_is_read() -> None:
     with SimulatedSystem() as system:
         stream = system.chat("m", "hi", provider=ScriptedProvider(steps))
         assert penstock.structured(stream, Recipe).result(timeout=5).name == "Tee"
+
+
+@pytest.mark.parametrize(
+    ("steps", "finish", "partial"),
+    [
+        ((), FinishDelta("refusal", "refusal"), ""),
+        (("I cannot do that.",), FinishDelta("refusal", "refusal"), "I cannot do that."),
+        (("3",), FinishDelta("refusal", "refusal"), "3"),
+        (("{", RefusalDelta("no way")), FinishDelta("refusal", "refusal"), "no way"),
+        (("{", RefusalDelta("no way")), FinishDelta("stop", "stop"), "no way"),
+        (("Well. ", RefusalDelta("no way")), FinishDelta("stop", "stop"), "no way"),
+    ],
+)
+def test_whatever_says_that_the_model_refused_the_error_says_so(
+    steps: tuple[Any, ...], finish: FinishDelta, partial: str
+) -> None:
+    with SimulatedSystem() as system:
+        stream = system.chat("m", "hi", provider=ScriptedProvider(ScriptedAttempt((*steps, finish), finish=None)))
+        with pytest.raises(penstock.OutputInvalid, match="the model refused") as refused:
+            penstock.structured(stream, int).result(timeout=5)
+    assert refused.value.partial == partial
+
+
+def test_a_content_filter_is_named_too() -> None:
+    with SimulatedSystem() as system:
+        attempt = ScriptedAttempt((SAID, FinishDelta("content_filter", "SAFETY")), finish=None)
+        stream = system.chat("m", "hi", provider=ScriptedProvider(attempt))
+        with pytest.raises(penstock.OutputInvalid, match="content filter") as refused:
+            penstock.structured(stream, Recipe).result(timeout=5)
+    assert refused.value.partial == SAID
+
+
+COMMENT = BlockStart("text", phase="commentary")
+FINAL = BlockStart("text", phase="final_answer")
+PART = BlockStart("text")
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        (COMMENT, "Let me see.", FINAL, *PIECES),
+        (COMMENT, "{}", FINAL, *PIECES[:3], BlockStart("text", phase="final_answer"), *PIECES[3:]),
+        (COMMENT, "Let me see.", PART, *PIECES),
+        (FINAL, *PIECES, COMMENT, "Done."),
+        ("Looking.", PART, *PIECES),
+        ("Looking.", PART, "Found.", PART, *PIECES),
+        (*PIECES[:3], PART, *PIECES[3:]),
+        (PART, *PIECES),
+    ],
+)
+@pytest.mark.parametrize("is_late", [False, True])
+def test_an_answer_in_parts_is_read_without_what_stands_around_it(steps: tuple[Any, ...], is_late: bool) -> None:
+    options = penstock.StreamOptions(batch_size=1, rate_limit=None, retain_bytes=0 if is_late else 1_000_000)
+    with SimulatedSystem() as system:
+        provider = ScriptedProvider((*steps[:-1], *([1.0] if is_late else []), steps[-1]))
+        stream = system.chat("m", "hi", provider=provider, options=options)
+        if is_late:
+            system.advance(0.5)
+        recipe = penstock.structured(stream, Recipe)
+        values = list(recipe)
+        assert values[-1] == json.loads(SAID)
+        assert all(is_part(value, json.loads(SAID)) for value in values)
+        assert recipe.result(timeout=5).name == "Tee"
+
+
+def test_only_the_answer_of_the_last_round_is_read_whatever_its_parts() -> None:
+    def search() -> str:
+        """Search."""
+        return "found"
+
+    called = ToolCallFragment(index=0, id="c", name="search", arguments="{}")
+    first = ScriptedAttempt((SAID, called), finish="tool_calls")
+    with SimulatedSystem() as system:
+        provider = ScriptedProvider(first, ScriptedAttempt(("Found.", PART, "3")))
+        agent = system.agent(model="m", provider=provider, tools=[search])
+        assert penstock.structured(agent.stream_chat("hi"), int).result(timeout=5) == 3

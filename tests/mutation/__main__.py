@@ -1,7 +1,8 @@
 """Change the package in one place at a time, and see whether the tests notice: ``python -m tests.mutation``.
 
-The changes are made in copies in a temporary folder, one for each job. A run of the tests that takes too long counts as
-noticed. Ctrl-C, or SIGTERM, ends the run and prints what has been found so far.
+Changes that are known to have no effect (`tests.mutation.equivalents`) are left out. The others are made in copies in a
+temporary folder, one for each job. A run of the tests that takes too long counts as noticed. Ctrl-C, or SIGTERM, ends
+the run and prints what has been found so far.
 
 The tests run in sessions of their own: Ctrl-C in a terminal does not reach them, which would look like a failed test,
 and they can be killed with all processes that they have started. Their temporary files are in the temporary folder too.
@@ -10,6 +11,7 @@ and they can be killed with all processes that they have started. Their temporar
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import random
 import shutil
@@ -27,6 +29,7 @@ from types import FrameType
 from typing import Final, NamedTuple
 
 from tests.mutation.changes import Change, changes
+from tests.mutation.equivalents import are_known
 from tests.mutation.modules import MODULES
 
 _ROOT: Final = Path(__file__).parents[2]
@@ -148,7 +151,8 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
         if sys.platform == "win32":
             process.kill()
         else:
-            os.killpg(process.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # its thread has just waited for it
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -178,11 +182,12 @@ def report(results: Sequence[tuple[Trial, bool]]) -> None:
 
 
 def chosen(modules: Sequence[str], sample: int, seed: int) -> list[Trial]:
-    """Draw at most ``sample`` changes of each module (0: all), and mix the modules."""
+    """Draw at most ``sample`` changes of each module (0: all) that may have an effect, and mix the modules."""
     chance = random.Random(seed)
     trials: list[Trial] = []
     for module in modules:
-        found = changes((_ROOT / "penstock" / module).read_text(encoding="utf-8"))
+        source = (_ROOT / "penstock" / module).read_text(encoding="utf-8")
+        found = [change for change, has_none in are_known(module, source, changes(source)) if not has_none]
         if sample and len(found) > sample:
             found = chance.sample(found, sample)
         trials += [Trial(module, change) for change in found]

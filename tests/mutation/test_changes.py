@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 import penstock
+from tests.mutation.__main__ import chosen
 from tests.mutation.changes import changes
+from tests.mutation.equivalents import EQUIVALENTS, Equivalent, are_known, start_of
 from tests.mutation.modules import MODULES
 
 PACKAGE = Path(penstock.__file__).parent
@@ -81,3 +83,25 @@ def test_the_changes_of_a_module_can_be_compiled_and_its_tests_exist(module: str
         path, _, name = tests.partition("::")
         assert (ROOT / path).exists()
         assert not name or f"def {name}(" in (ROOT / path).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("module", EQUIVALENTS)
+def test_a_change_that_is_listed_as_having_no_effect_is_possible(module: str) -> None:
+    assert module in MODULES
+    source = (PACKAGE / module).read_text(encoding="utf-8")
+    lines = source.splitlines()
+    possible = {
+        Equivalent(change.function, start_of(lines, change), change.old, change.new) for change in changes(source)
+    }
+    listed = [change for found in EQUIVALENTS[module].values() for change in found]
+    assert [change for change in listed if change not in possible] == []
+    assert len(set(listed)) == len(listed)
+
+
+def test_a_change_that_is_listed_is_not_drawn_and_all_others_are() -> None:
+    module = next(iter(EQUIVALENTS))
+    drawn = [(trial.change.function, trial.change.old, trial.change.new) for trial in chosen([module], 0, 1)]
+    source = (PACKAGE / module).read_text(encoding="utf-8")
+    known = [change for change, has_none in are_known(module, source, changes(source)) if has_none]
+    assert known
+    assert len(drawn) + len(known) == len(changes(source))

@@ -7,22 +7,32 @@ from typing import Any
 
 import pytest
 
+from penstock.actors.call.answer import OutcomeBuilder
 from penstock.actors.call.attempt import Attempt
 from penstock.actors.call.record import CallRecord, Candidate
 from penstock.actors.runtime.mailbox import Mailbox
+from penstock.actors.stream.buffer import EventBatch
 from penstock.actors.stream.record import StreamRecord
 from penstock.config.options import RequestOptions, StreamOptions
-from penstock.events import ProviderEvent, Usage
+from penstock.errors import ProtocolError
+from penstock.events import Citation, ProviderEvent, ReasoningBlock, ServerToolResult, Usage
 from penstock.ports import (
+    BlockStart,
     ChatCall,
+    ChoiceDelta,
+    CitationDelta,
     Delta,
+    ErrorDelta,
     EventDelta,
     FinishDelta,
+    FinishHeld,
     KeepAlive,
     ProviderRequest,
     Reader,
     ReaderSink,
+    ReasoningBlockDelta,
     ReasoningDelta,
+    RefusalDelta,
     TextDelta,
     Thinking,
     ToolCallFragment,
@@ -257,3 +267,206 @@ def test_the_model_reasons_until_something_else_comes_after_it(
     for deltas in reads:
         assert scene.offer(*deltas) is True
     assert scene.attempt.is_reasoning is is_reasoning
+
+
+def news(attempt: Attempt) -> list[str]:
+    """What the integration has been told, in order."""
+    box = attempt._inbox
+    told = []
+    while not box.empty():
+        told.append(type(box.get().message).__name__)
+    return told
+
+
+def parts(scene: Scene) -> list[tuple[str, int]]:
+    return [(token.text, token.part) for token in scene.record.intake.undelivered(0)]
+
+
+def test_the_integration_is_told_each_step_once_and_of_the_finish_when_all_is_in_the_buffer(
+    simulation: Simulation,
+) -> None:
+    scene = Scene(simulation, max_buffer_size=1, batch_size=1)
+    attempt = scene.attempt
+    attempt.connecting()
+    attempt.waiting()
+    assert news(attempt) == ["Connecting", "Waiting"]
+    assert scene.offer(TextDelta("a"), TextDelta("b"), FinishDelta("stop", "stop")) is None
+    assert (news(attempt), attempt.is_finished) == (["FirstDelta"], False)
+    batch, _ = scene.record.intake.take(1, 1, 1)
+    scene.record.intake.commit(batch)
+    assert attempt.offer((), scene._room) is True
+    assert (news(attempt), attempt.is_finished) == (["Finished"], True)
+    attempt.ended(Decoded(), None)  # type: ignore[arg-type]
+    assert news(attempt) == ["Ended"]
+
+
+def test_the_time_for_which_the_stream_is_waited_for_is_not_the_providers_silence(simulation: Simulation) -> None:
+    scene = Scene(simulation, max_buffer_size=1, batch_size=1)
+    begun = simulation.clock.monotonic()
+    assert scene.offer(TextDelta("a"), TextDelta("b")) is None
+    assert scene.attempt.is_pushing
+    simulation.advance(2)
+    assert scene.attempt.offer((), scene._room) is None
+    simulation.advance(3)
+    batch, _ = scene.record.intake.take(1, 1, 1)
+    scene.record.intake.commit(batch)
+    assert scene.attempt.offer((), scene._room) is True
+    assert not scene.attempt.is_pushing
+    assert scene.attempt.last_progress - begun == pytest.approx(5.0)
+    simulation.advance(4)
+    assert scene.attempt.offer((), scene._room) is True
+    assert scene.attempt.last_progress - begun == pytest.approx(5.0)
+
+
+@pytest.mark.parametrize("way", ["deltas", "offer"])
+def test_the_text_of_a_second_answer_is_a_part_of_its_own(simulation: Simulation, way: str) -> None:
+    scene = Scene(simulation)
+    assert scene.offer(TextDelta("a")) is True
+    first = scene.call.candidate
+    scene.call = CallRecord([first], RequestOptions(), Nothing())
+    scene.call.begin_attempt()
+    scene.attempt = Attempt(scene.record, scene.call, 2, scene.attempt._inbox, simulation.clock)
+    assert scene.call.builder.provider == "scripted"
+    assert scene.call.builder.extras.part == 1
+    if way == "offer":
+        assert scene.offer(TextDelta("b")) is True
+    else:
+        assert scene.attempt.deltas([TextDelta("b")]) is True
+    assert parts(scene) == [("a", 0), ("b", 1)]
+
+
+def test_a_block_without_text_before_it_in_its_part_begins_no_part(simulation: Simulation) -> None:
+    scene = Scene(simulation)
+    block = BlockStart("text")
+    assert scene.offer(block, TextDelta("a"), block, block, TextDelta("b")) is True
+    assert scene.offer(block) is True
+    assert scene.offer(block, TextDelta("c")) is True
+    assert parts(scene) == [("a", 0), ("b", 1), ("c", 2)]
+
+
+def test_a_citation_is_placed_behind_the_text_of_the_first_choice_and_nothing_else(simulation: Simulation) -> None:
+    scene = Scene(simulation)
+    whole = CitationDelta(Citation(kind="url", url="u"), is_of_block=True)
+    assert scene.offer(TextDelta("ab"), ReasoningDelta("hm"), RefusalDelta("no")) is True
+    assert scene.offer(TextDelta("cd"), ReasoningDelta("hm"), whole, TextDelta("e")) is True
+    assert scene.offer(ChoiceDelta(1, TextDelta("other")), whole) is True
+    spans = []
+    while (batch := scene.record.intake.take(100, 1, 1)[0]) is not None:
+        scene.record.intake.commit(batch)
+        if isinstance(batch, EventBatch) and isinstance(batch.event, Citation):
+            spans.append((batch.event.start, batch.event.end))
+    assert spans == [(0, 4), (0, 5)]
+
+
+def test_a_finish_that_is_held_back_is_no_finish_and_no_progress(simulation: Simulation) -> None:
+    scene = Scene(simulation)
+    assert scene.offer(FinishHeld()) is True
+    assert (scene.attempt.has_held_finish, scene.attempt.is_finished, scene.attempt.has_progressed) == (
+        True,
+        False,
+        False,
+    )
+
+
+def test_the_first_error_of_a_stream_counts_and_ends_the_answer(simulation: Simulation) -> None:
+    scene = Scene(simulation)
+    first, second = ProtocolError("first"), ProtocolError("second")
+    assert scene.offer(ErrorDelta(first), ErrorDelta(second)) is True
+    assert scene.attempt.error is first
+    assert news(scene.attempt) == ["Finished"]
+    assert not scene.attempt.has_progressed
+
+
+@pytest.mark.parametrize(("more", "is_taken"), [(0, True), (1, False)])
+def test_an_answer_may_be_as_long_as_its_limit_and_no_longer(simulation: Simulation, more: int, is_taken: bool) -> None:
+    scene = Scene(simulation)
+    scene.call.options = RequestOptions().replace(max_answer_bytes=1000)
+    block = ReasoningBlockDelta(ReasoningBlock(kind="thinking", signature="123"))
+    alone = OutcomeBuilder()
+    alone.note(block)
+    assert 3 <= alone.tally.total < 500
+    text = 1000 - len("efg") - alone.tally.total + more
+    assert scene.offer(TextDelta("x" * text), ReasoningDelta("efg")) is True
+    assert scene.offer(block) is is_taken
+    assert (scene.attempt.error is None) is is_taken
+
+
+def test_an_attempt_that_is_abandoned_while_it_waits_for_room_is_woken(simulation: Simulation) -> None:
+    scene = Scene(simulation, max_buffer_size=1, batch_size=1)
+    assert scene.offer(TextDelta("a"), TextDelta("b")) is None
+    scene.attempt.abandon()
+    assert scene.rooms == 1
+    scene.attempt.connecting()
+    assert "Connecting" not in news(scene.attempt)
+
+
+def test_what_came_before_the_first_delta_comes_before_it_in_the_stream(simulation: Simulation) -> None:
+    scene = Scene(simulation)
+    raw = EventDelta(ProviderEvent(type="x", payload="y"))
+    assert scene.offer(raw) is True
+    assert scene.offer(raw, TextDelta("a"), raw) is True
+    intake, taken = scene.record.intake, []
+    for seq in range(1, 10):
+        batch, _ = intake.take(5, seq, 1)
+        if batch is None:
+            break
+        taken.append(type(batch).__name__)
+        intake.commit(batch)
+    assert taken == ["EventBatch", "EventBatch", "Batch", "EventBatch"]
+
+
+def test_a_tokenizer_cuts_text_and_reasoning_each_into_its_kind(simulation: Simulation) -> None:
+    scene = Scene(simulation, tokenizer=str.split)
+    assert scene.offer(TextDelta("one two"), ReasoningDelta("three four")) is True
+    undelivered = scene.record.intake.undelivered(0)
+    assert [(token.kind, token.text) for token in undelivered] == [
+        ("text", "one"), ("text", "two"), ("reasoning", "three"), ("reasoning", "four"),
+    ]  # fmt: skip
+
+
+RESULT = EventDelta(ServerToolResult(id="s", name="x"))
+
+
+@pytest.mark.parametrize(
+    ("reads", "is_held"),
+    [
+        ([[FinishHeld()]], True),
+        ([[RESULT, FinishHeld()]], True),
+        ([[FinishHeld()], [KeepAlive()]], True),
+        ([[FinishHeld()], [UsageDelta(Usage(input_tokens=1))]], True),
+        ([[FinishHeld()], [TextDelta("a")]], False),
+        ([[FinishHeld()], [RESULT]], False),
+        ([[FinishHeld()], [RESULT, FinishHeld()], [KeepAlive()]], True),
+        ([[FinishHeld()], [RESULT, FinishHeld()], [TextDelta("a")]], False),
+    ],
+)
+def test_a_finish_is_held_until_something_comes_after_it(
+    simulation: Simulation, reads: Sequence[Sequence[Delta]], is_held: bool
+) -> None:
+    scene = Scene(simulation)
+    for deltas in reads:
+        assert scene.offer(*deltas) is True
+    assert scene.attempt.has_held_finish is is_held
+
+
+class Measured(str):
+    """A text that counts how often its length is asked for."""
+
+    asked = 0
+
+    def __len__(self) -> int:
+        Measured.asked += 1
+        return super().__len__()
+
+
+@pytest.mark.parametrize("placed", [CitationDelta(Citation(kind="url"), is_of_block=True), BlockStart("text")])
+def test_the_text_of_a_read_is_measured_once_however_many_places_in_it_are_told(
+    simulation: Simulation, placed: Delta, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Measured, "asked", 0)
+    scene = Scene(simulation, max_buffer_size=10_000)
+    assert scene.offer(*(delta for _ in range(500) for delta in (TextDelta(Measured("ab")), placed))) is True
+    assert 0 < Measured.asked <= 3 * 500
+    if isinstance(placed, CitationDelta):
+        told = scene.record.intake.undelivered_events(0)
+        assert [one.end for one in told if isinstance(one, Citation)] == list(range(2, 1001, 2))

@@ -1,13 +1,18 @@
-"""Events may be logged: their reprs say what happened and how much, never any text or metadata."""
+"""Events are shared and may be logged: they are read-only, and their reprs show no text and no metadata."""
 
 from __future__ import annotations
 
+import copy
+import json
+import pickle
 from typing import Any, get_args
 
+import msgspec
 import pytest
 
 from penstock import errors, events
 from penstock.events import FrozenDict, ToolCall
+from penstock.ports import BlockDelta, MetadataDelta
 
 SECRET = "geheim"
 CALL = ToolCall(id="call_1", name="f", arguments={"pin": SECRET}, arguments_raw=SECRET, signature=SECRET)
@@ -73,3 +78,48 @@ def test_every_kind_of_event_is_tested_here() -> None:
     of_streams = {kind.__name__ for kind in get_args(events.Event)}
     assert of_streams <= kinds
     assert kinds - of_streams == {"StreamSnapshot"}
+
+
+JSON = {"a": [{"b": [1]}], "c": {"d": 2}}
+
+
+def changes(value: Any) -> list[Any]:
+    """Attempts to change read-only JSON, one for each way and place."""
+    inner, deepest = value["c"], value["a"][0]["b"]
+    attempts: list[Any] = [lambda one=one, name=name: getattr(one, name)() for one in (value, inner) for name in
+                           ("clear", "pop", "popitem", "setdefault", "update")]  # fmt: skip
+    attempts += [lambda one=one: one.__setitem__("x", 1) for one in (value, inner)]
+    attempts += [lambda one=one: one.__delitem__("c") for one in (value, inner)]
+    attempts += [lambda name=name: getattr(deepest, name)() for name in
+                 ("append", "extend", "insert", "pop", "remove", "clear", "sort", "reverse")]  # fmt: skip
+    attempts += [lambda: deepest.__setitem__(0, 2), lambda: deepest.__delitem__(0), lambda: deepest.__iadd__([1])]
+    return [*attempts, lambda: deepest.__imul__(2), lambda: value.__ior__({"x": 1})]
+
+
+@pytest.mark.parametrize(
+    "frozen",
+    [
+        events.freeze(JSON),
+        events.Citation(kind="url", location=FrozenDict(JSON)).location,
+        events.ServerToolCall(id="s", name="n", input=JSON).input,
+        events.ServerToolResult(id="s", name="n", output=JSON).output,
+        events.ProviderEvent(type="t", payload=JSON).payload,
+        events.ProviderBlock(provider="p", data=JSON).data,
+        BlockDelta(JSON).data,
+        MetadataDelta(JSON).values,
+    ],
+    ids=["freeze", "location", "input", "output", "payload", "block", "BlockDelta", "MetadataDelta"],
+)
+def test_json_in_an_event_is_read_only_at_all_levels_and_otherwise_like_any_other(frozen: Any) -> None:
+    for change in changes(frozen):
+        with pytest.raises(TypeError, match="read-only"):
+            change()
+    assert frozen == JSON
+    assert json.loads(json.dumps(frozen)) == msgspec.json.decode(msgspec.json.encode(frozen)) == JSON
+    for copied in (pickle.loads(pickle.dumps(frozen)), copy.deepcopy(frozen)):
+        assert copied == JSON
+        assert type(copied["a"]) is type(frozen["a"]) is events.FrozenList
+    assert events.freeze(frozen) is frozen
+    plain = msgspec.to_builtins(frozen)
+    plain["a"][0]["b"].append(2)
+    assert frozen == JSON

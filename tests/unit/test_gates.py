@@ -878,3 +878,157 @@ def test_a_refused_ticket_stays_refused_when_there_is_room_again() -> None:
     assert str(error_of(refused.enter())).endswith("this request has left the queue")
     assert gate.statistics().active == 0
     assert Client(gate).enter() == IN
+
+
+# --- what is told late, twice or at a border --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("when", ["twice", "after it has left"])
+def test_a_first_delta_that_is_told_too_often_or_too_late_does_not_excuse_failures(when: str) -> None:
+    gate = make(failures=2)
+    a, b, c = clients(gate, 3)
+    if when == "twice":
+        gate.answered(a.ticket)
+    else:
+        a.leave()
+    b.leave(DOWN)
+    gate.answered(a.ticket)
+    c.leave(DOWN)
+    assert gate.statistics().circuit == "open"
+
+
+def test_a_first_delta_wakes_nobody_while_the_circuit_is_closed() -> None:
+    gate = make(concurrent_streams=1)
+    a, b = clients(gate, 2)
+    gate.answered(a.ticket)
+    assert b.woken == 0
+
+
+def test_those_who_wait_are_told_when_the_first_delta_of_a_trial_closes_the_circuit() -> None:
+    clock = VirtualClock()
+    gate = make(clock, failures=1, concurrent_streams=1)
+    a, b, c = clients(gate, 3)
+    a.leave(DOWN)
+    clock.move_to(clock.monotonic() + 30)
+    assert b.enter() == IN
+    woken = c.woken
+    gate.answered(b.ticket)
+    assert c.woken == woken + 1
+    assert gate.statistics().circuit == "closed"
+
+
+def test_one_that_is_in_or_gone_when_its_time_is_over_was_not_refused() -> None:
+    gate = make(concurrent_streams=1)
+    (a,) = clients(gate, 1)
+    for _ in range(2):
+        gate.timed_out(a.ticket)
+    assert (gate.statistics().refused, gate.statistics().active) == (0, 0)
+
+
+def test_usage_above_the_estimate_wakes_nobody() -> None:
+    gate = make(tokens_per_minute=600)
+    a, b = Client(gate, tokens=100), Client(gate, tokens=50)
+    a.enter()
+    b.enter()
+    gate.spent(a.ticket, Usage(total_tokens=100))
+    gate.spent(a.ticket, Usage(total_tokens=200))
+    assert b.woken == 0
+
+
+def test_refused_retries_and_waits_are_counted_once() -> None:
+    gate = make(concurrent_streams=1)
+    _, b = clients(gate, 2)
+    b.enter()
+    gate.note_refused_retry()
+    statistics = gate.statistics()
+    assert (statistics.waits, statistics.retries_refused, statistics.requests) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("quota", [Quota(tokens_left=0), Quota(requests_left=0)])
+def test_a_quota_that_is_used_up_without_a_time_holds_nobody(quota: Quota) -> None:
+    gate = make()
+    gate.note_quota(quota)
+    assert Client(gate).enter() == IN
+
+
+def test_a_hold_of_less_than_a_second_holds_and_is_over_at_its_end() -> None:
+    clock = VirtualClock()
+    gate = make(clock)
+    gate.hold(0.5)
+    a = Client(gate)
+    assert a.enter() == Wait(0.5)
+    clock.move_to(clock.monotonic() + 0.5)
+    assert (gate.statistics().key_holds_s, gate.statistics().held_until_s) == ((), 0.0)
+    assert a.enter() == IN
+
+
+def test_one_that_leaves_during_a_hold_does_not_end_it() -> None:
+    gate = make()
+    (a,) = clients(gate, 1)
+    gate.hold(20)
+    a.leave(None)
+    assert Client(gate).enter() == Wait(20.0)
+
+
+def test_one_that_leaves_after_a_hold_lets_nobody_overtake_those_who_wait() -> None:
+    clock = VirtualClock()
+    gate = make(clock)
+    (a,) = clients(gate, 1)
+    gate.hold(20)
+    b, late = Client(gate), Client(gate)
+    assert b.enter() == Wait(20.0)
+    clock.move_to(clock.monotonic() + 60)
+    a.leave(None)
+    assert late.enter() == Wait(None)
+    assert b.enter() == IN
+
+
+def test_a_queues_first_is_taken_for_dead_only_after_twice_its_time_and_a_second() -> None:
+    clock = VirtualClock()
+    gate = make(clock, concurrent_streams=1, queue_timeout=10)
+    _, silent = clients(gate, 2)
+    clock.move_to(clock.monotonic() + 21)
+    Client(gate).enter()
+    assert silent.enter() == Wait(None)
+
+
+@pytest.mark.parametrize("limits", [{}, {"concurrent_streams": 5}])
+def test_a_gate_is_unused_when_nobody_is_in_it_or_was_lost_in_it(limits: dict[str, Any]) -> None:
+    gate = make(**limits)
+    assert gate.is_unused()
+    a, b = clients(gate, 2)
+    a.leave(None)
+    assert not gate.is_unused()
+    b.ticket = Ticket(lambda: None)  # nobody has the other any more
+    assert gate.is_unused()
+    assert gate.statistics().active == 0
+
+
+def test_a_key_that_has_had_a_place_waits_behind_the_other_keys() -> None:
+    gate = make(concurrent_streams=2)
+    x, y = of_key(gate, b"x"), of_key(gate, b"y")
+    waiting = [of_key(gate, key) for key in (A, A, B, B)]
+    for client in (x, y, *waiting):
+        client.enter()
+    x.leave(None)
+    assert [client.woken for client in waiting] == [1, 0, 0, 0]
+    assert waiting[0].enter() == IN
+    before = [client.woken for client in waiting]
+    y.leave(None)
+    assert [client.woken - woken for client, woken in zip(waiting, before, strict=True)] == [0, 0, 1, 0]
+
+
+def test_a_gate_is_named_with_its_url_if_it_has_one() -> None:
+    gate = Gate(VirtualClock(), "mine", "", LimitOptions(), BreakerOptions())
+    assert (repr(gate), repr(make())) == ("<Gate mine>", "<Gate openai (https://h/v1)>")
+
+
+def test_one_that_finds_a_lost_place_tells_the_key_whose_turn_it_is() -> None:
+    gate = make(concurrent_streams=1)
+    lost, waiting = of_key(gate, A), of_key(gate, B)
+    lost.enter()
+    assert waiting.enter() == Wait(None)
+    lost.ticket = Ticket(lambda: None)
+    assert isinstance(of_key(gate, A).enter(), Wait)
+    assert waiting.woken == 1
+    assert waiting.enter() == IN

@@ -6,8 +6,10 @@ import asyncio
 import contextvars
 import gc
 import queue
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pykka
@@ -19,10 +21,10 @@ from penstock.actors.stream.cursor import Cursor
 from penstock.actors.stream.hub import Hub
 from penstock.actors.stream.outcome import Outcome
 from penstock.actors.stream.subscribers.callback import CallbackSubscription
-from penstock.actors.stream.subscribers.pull import Events, Findings, PullSubscription
+from penstock.actors.stream.subscribers.pull import NOTHING, Events, Findings, PullSubscription
 from penstock.actors.stream.subscribers.push import PushSubscription
 from penstock.config.options import Slow
-from penstock.errors import CallTimeout, SubscriberTooSlow
+from penstock.errors import CallTimeout, SubscriberTooSlow, SystemForked
 from penstock.events import Disconnected, StreamCompleted, TokenEvent
 from penstock.testing import Simulation
 from tests.unit.flow.common import KEEP_ALL, Reader, Writer
@@ -463,6 +465,10 @@ def test_in_the_thread_of_a_task_it_looks_four_times_a_second_whether_that_is_ca
     looks.clear()
     assert seat._wait_for_task(None, look)
     assert looks == [0.875]
+    assert events.next().seq == 1
+    looks.clear()
+    assert not seat._wait_for_task(0.5, look)
+    assert looks == [1.125, 1.375]
 
     def cancelled() -> None:
         raise LookupError
@@ -470,6 +476,235 @@ def test_in_the_thread_of_a_task_it_looks_four_times_a_second_whether_that_is_ca
     with pytest.raises(LookupError):
         seat._wait_for_task(1.0, cancelled)
     assert not seat.is_active
+
+
+def test_an_iterator_that_begins_after_the_end_ends_at_once(place: Place) -> None:
+    place.add()
+    place.complete()
+    events = place.pull(after=2)
+    seat = events.subscription
+    with pytest.raises(StopIteration):
+        seat.take()
+    assert (place.hub.subscriptions, seat.is_active) == ((), False)
+
+
+def test_with_the_terminal_event_it_has_unsubscribed_though_it_is_not_asked_again(place: Place) -> None:
+    place.complete()
+    events = place.pull()
+    assert isinstance(events.next(), StreamCompleted)
+    assert place.hub.subscriptions == ()
+
+
+def test_an_iterator_that_was_closed_and_then_dropped_is_not_reported_as_abandoned(place: Place) -> None:
+    abandoned: list[Any] = []
+    place.hub.on_abandoned = abandoned.append
+    closed, dropped = place.pull(), place.pull()
+    seat = dropped.subscription
+    closed.close()
+    del closed
+    assert abandoned == []
+    del dropped
+    assert abandoned == [seat]
+
+
+def test_an_iterator_that_has_ended_says_in_a_fork_that_it_is_one(place: Place) -> None:
+    dispatcher: Any = SimpleNamespace(pid=-1)  # of another process
+    seat = PullSubscription(place.hub, Cursor(place.log, 0, "block", 4), dispatcher)
+    seat.unsubscribe()
+    with pytest.raises(SystemForked):
+        seat.take()
+
+
+class Waits:
+    """A dispatcher whose waits take a time of their own, and end with or without news."""
+
+    def __init__(self, place: Place, pace: float, news_after: int | None = None, *, says: bool = True) -> None:
+        self.place = place
+        self.pace = pace
+        self.news_after = news_after
+        self.says = says
+        self.now = 100.0
+        self.waits: list[float | None] = []
+        self.seat = PullSubscription(place.hub, Cursor(place.log, 0, "block", 4), self)  # type: ignore[arg-type]
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def wait(self, latch: Any, timeout: float | None) -> bool:
+        self.waits.append(timeout)
+        self.now += self.pace
+        if len(self.waits) == self.news_after:
+            self.place.writer.add("x")
+        return self.says and timeout != 0.0
+
+
+def test_wakings_without_news_do_not_make_a_wait_longer(place: Place) -> None:
+    waits = Waits(place, pace=0.75)
+    with pytest.raises(CallTimeout):
+        waits.seat.next(2.0)
+    assert waits.waits == [2.0, 1.25, 0.5, 0.0]
+
+
+def test_wakings_without_news_do_not_end_a_wait_without_a_limit(place: Place) -> None:
+    waits = Waits(place, pace=0.75, news_after=4)
+    assert waits.seat.next().seq == 1
+    assert waits.waits == [None] * 4
+
+
+def test_news_that_come_at_the_moment_of_the_time_out_are_given(place: Place) -> None:
+    waits = Waits(place, pace=2.0, news_after=1, says=False)
+    assert waits.seat.next(2.0).seq == 1
+
+
+def test_a_wait_leaves_no_callback_behind(place: Place) -> None:
+    waits = Waits(place, pace=1.0, says=False)
+    with pytest.raises(CallTimeout):
+        waits.seat.next(1.0)
+    assert waits.seat._waiting == []
+
+
+class _Interrupted(BaseException):
+    """As anyio raises it in the thread of a cancelled task."""
+
+
+@pytest.mark.parametrize("cancelled", [None, RuntimeError(), _Interrupted()])
+def test_in_a_thread_of_anyio_it_asks_whether_the_task_is_cancelled(
+    place: Place, monkeypatch: pytest.MonkeyPatch, cancelled: BaseException | None
+) -> None:
+    def check() -> None:
+        if cancelled is not None:
+            raise cancelled
+
+    monkeypatch.setitem(sys.modules, "anyio.to_thread", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "anyio.from_thread", SimpleNamespace(check_cancelled=check))
+    events = place.pull()
+    seat = events.subscription
+    match cancelled:
+        case None:
+            assert seat._check_of_task() is check
+        case RuntimeError():  # no thread of anyio
+            assert seat._check_of_task() is None
+        case _:
+            with pytest.raises(_Interrupted):
+                seat._check_of_task()
+    assert place.hub.subscriptions == (() if isinstance(cancelled, _Interrupted) else (seat,))
+
+
+def test_without_anyio_or_with_one_that_cannot_say_it_asks_nothing(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = place.pull()
+
+    def fail() -> None:
+        raise AssertionError
+
+    monkeypatch.delitem(sys.modules, "anyio.to_thread", raising=False)
+    monkeypatch.setitem(sys.modules, "anyio.from_thread", SimpleNamespace(check_cancelled=fail))
+    assert events.subscription._check_of_task() is None
+    monkeypatch.setitem(sys.modules, "anyio.to_thread", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "anyio.from_thread", SimpleNamespace())
+    assert events.subscription._check_of_task() is None
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_findings_are_what_the_function_finds_until_they_are_closed(place: Place, is_async: bool) -> None:
+    events = place.pull()
+    place.add(3)
+    findings = Findings(lambda: events.subscription, lambda event: NOTHING if event.seq == 2 else event.seq)
+
+    async def read(count: int) -> list[int]:
+        found = [await anext(findings) for _ in range(count)]
+        await findings.aclose()
+        with pytest.raises(StopAsyncIteration):
+            await anext(findings)
+        return found
+
+    if is_async:
+        assert asyncio.run(read(2)) == [1, 3]
+    else:
+        assert [next(findings), next(findings)] == [1, 3]
+        findings.close()
+        assert list(findings) == []
+    assert place.hub.subscriptions == ()
+
+
+@pytest.mark.parametrize("ends", ["dropped", "left", "closed"])
+def test_findings_subscribe_once_when_they_begin_and_unsubscribe_when_they_end(place: Place, ends: str) -> None:
+    place.add(2)
+    opened: list[PullSubscription] = []
+
+    def subscribe() -> PullSubscription:
+        opened.append(PullSubscription(place.hub, Cursor(place.log, 0, "block", 4), place.runtime.dispatcher))
+        place.hub.add(opened[-1])
+        return opened[-1]
+
+    findings = Findings(subscribe, lambda event: event.seq)
+    assert opened == []
+    assert [next(findings), next(findings)] == [1, 2]
+    assert len(opened) == 1
+    assert list(place.hub.subscriptions) == opened
+    match ends:
+        case "dropped":
+            del findings
+        case "closed":
+            findings.close()
+        case _:
+            with findings as entered:
+                assert entered is findings
+            del entered
+    assert place.hub.subscriptions == ()
+
+
+def test_findings_that_never_began_subscribe_neither_when_they_are_closed_nor_dropped_nor_asked_later() -> None:
+    def subscribe() -> PullSubscription:
+        raise AssertionError
+
+    unused: Findings[int] = Findings(subscribe, lambda event: event.seq)
+    del unused
+    closed: Findings[int] = Findings(subscribe, lambda event: event.seq)
+    closed.close()
+    assert list(closed) == []
+
+    async def read() -> list[int]:
+        return [found async for found in closed]
+
+    assert asyncio.run(read()) == []
+
+
+def test_an_iterator_is_dropped_although_the_error_of_its_wait_is_kept(place: Place) -> None:
+    events = place.pull()
+    with pytest.raises(CallTimeout) as caught:
+        events.next(timeout=0)
+    del events
+    assert caught.value
+    assert place.hub.subscriptions == ()
+
+
+def test_an_async_iterator_is_dropped_although_the_error_of_its_wait_is_kept(place: Place) -> None:
+    async def first(iterator: Any) -> BaseException:
+        task = asyncio.ensure_future(anext(iterator))
+        await _tick()
+        task.cancel()
+        del iterator
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await task
+        return caught.value
+
+    kept = [asyncio.run(first(place.pull()))]
+    seat = PullSubscription(place.hub, Cursor(place.log, 0, "block", 4), place.runtime.dispatcher)
+    place.hub.add(seat)
+    kept.append(asyncio.run(first(Findings(lambda: seat, lambda event: event.seq))))
+    assert len(kept) == 2
+    assert place.hub.subscriptions == ()
+
+
+def test_a_reader_that_is_closed_just_before_it_waits_does_not_wait(place: Place) -> None:
+    events = place.pull()
+    seat = events.subscription
+    seat.unsubscribe()
+    before = place.simulation.clock.monotonic()
+    assert seat.wait(5)
+    assert place.simulation.clock.monotonic() == before
 
 
 def test_news_that_come_just_before_it_waits_are_not_overlooked(place: Place) -> None:
@@ -625,6 +860,33 @@ def test_waiting_async_does_not_block_the_loop_and_every_event_comes(place: Plac
     assert (got, turns) == ([1, 2, 3, 4], 15)
 
 
+def test_news_that_come_just_before_a_task_waits_are_not_overlooked(place: Place) -> None:
+    events = place.pull()
+    seat = events.subscription
+    assert seat.take() is None
+    place.writer.add("x")  # and the waiting readers were looked up before that
+
+    async def main() -> None:
+        await asyncio.wait_for(seat.wait_async(), 5)
+
+    asyncio.run(main())
+    assert seat._waiting == []
+
+
+def test_a_task_of_a_loop_that_the_dispatcher_refuses_does_not_wait(place: Place) -> None:
+    class Refuses(Waits):
+        def check_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+            raise LookupError(loop)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        with pytest.raises(LookupError) as caught:
+            await asyncio.wait_for(Refuses(place, 1.0).seat.wait_async(), 5)
+        assert caught.value.args == (loop,)
+
+    asyncio.run(main())
+
+
 def test_a_cancelled_task_loses_no_event(place: Place) -> None:
     reader = place.pull()
 
@@ -641,6 +903,30 @@ def test_a_cancelled_task_loses_no_event(place: Place) -> None:
     seat = reader.subscription
     assert isinstance(seat, PullSubscription)
     assert seat._waiting == []
+
+
+def test_an_async_iterator_that_is_closed_unsubscribes(place: Place) -> None:
+    events = place.pull()
+    asyncio.run(events.aclose())
+    assert place.hub.subscriptions == ()
+
+
+def test_news_for_a_task_that_has_been_cancelled_disturb_nobody(place: Place) -> None:
+    events = place.pull()
+    told: list[dict[str, Any]] = []
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+        task = asyncio.ensure_future(anext(events))
+        await _tick()
+        place.add()  # the loop is told, and hears of it after the task has been cancelled
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await _tick()
+
+    asyncio.run(main())
+    assert told == []
 
 
 def test_a_loop_that_is_closed_disturbs_nobody(place: Place) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from penstock.actors.stream.outcome import add_costs, add_usages
+from penstock.actors.call.usage import count_characters
+from penstock.actors.stream.outcome import Outcome, add_costs, add_usages, all_rounds
 from penstock.adapters.providers.anthropic.decoder import MessagesDecoder
 from penstock.adapters.providers.gemini.decoder import GeminiDecoder
 from penstock.adapters.providers.shared.json_values import to_usage
@@ -132,6 +133,18 @@ def test_sums_have_the_tools_by_name_and_the_costs_that_all_reported() -> None:
     assert add_costs([ours, Cost(amount=1)]) == Cost(amount=2)
 
 
+def test_a_part_that_is_not_known_makes_a_sum_an_estimate_and_what_was_reported_unknown() -> None:
+    usage, cost = Usage(input_tokens=1, reported_cost=0.5), Cost(amount=1, reported=2, source="provider")
+    assert add_usages([usage, Usage(input_tokens=2)]) == Usage(input_tokens=3)
+    assert add_usages([usage, None], none_is_unknown=True) == Usage(input_tokens=1)
+    assert add_usages([None, usage]) == usage
+    unknown = Cost(amount=1, is_estimate=True, source="provider")
+    assert add_costs([cost, None], none_is_unknown=True) == unknown
+    assert add_costs([None, cost]) == cost
+    total = all_rounds([Outcome(usage=usage, cost=cost), Outcome()])
+    assert (total.usage, total.cost) == (Usage(input_tokens=1), unknown)
+
+
 @pytest.mark.parametrize(
     ("text", "field"),
     [
@@ -147,3 +160,14 @@ def test_a_broken_rate_is_named(text: str, field: str, tmp_path: Path) -> None:
     with pytest.raises(OptionError) as caught:
         PriceTable.load(path)
     assert caught.value.field == field
+
+
+def test_what_is_sealed_does_not_count_as_text() -> None:
+    sealed = {"provider": "p", "data": {"type": "t", "content": [{"encrypted_content": "E" * 1_000_000}]}}
+    thought = {"kind": "thinking", "text": "hm", "signature": "E" * 1_000_000}
+    call = {"id": "c", "function": {"name": "f", "arguments": "{}"}, "signature": "E" * 1_000_000}
+    plain = {"role": "assistant", "content": "ok", "tool_calls": [{**call, "signature": ""}]}
+    full = {**plain, "tool_calls": [call], "provider_blocks": [sealed], "reasoning_blocks": [thought]}
+    item = {"type": "reasoning", "id": "rs_1", "encrypted_content": "E" * 1_000_000}
+    assert count_characters([full]) == count_characters([plain])
+    assert count_characters([item]) == len("reasoningrs_1")

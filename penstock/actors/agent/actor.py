@@ -180,7 +180,7 @@ class AgentProcess(StateMachine):
         if error is not None:
             return self._end_turn(turn, Fail(error, total))
         asked = [call for call in outcome.tool_calls if not call.is_server]
-        is_last = len(turn.rounds) + len(turn.paused) >= agent.options.max_tool_rounds
+        is_last = len(turn.rounds) + turn.pauses >= agent.options.max_tool_rounds
         if not asked and is_paused(outcome):
             agent.pause_round(turn, outcome, self.ref)
             if is_last:

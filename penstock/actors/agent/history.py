@@ -23,8 +23,8 @@ import msgspec
 
 from penstock.config.surrogates import is_plain_json, mend_surrogates, replace_surrogates
 from penstock.errors import OptionError
-from penstock.events import ProviderBlock, ReasoningBlock, ToolCall
-from penstock.ports.messages import check_finite, check_message
+from penstock.events import MediaKind, MediaPart, ProviderBlock, ReasoningBlock, ToolCall
+from penstock.ports.messages import check_depth, check_finite, check_message
 
 __all__ = [
     "INTERRUPTED",
@@ -37,6 +37,7 @@ __all__ = [
     "Round",
     "answer_message",
     "distinct_calls",
+    "instead_of_words",
     "read_turns",
     "size_of",
     "user_message",
@@ -49,6 +50,13 @@ INTERRUPTED: Final = "[interrupted]"
 """The text of an answer that was cancelled or failed before it had words."""
 NO_ANSWER: Final = "[no answer]"
 """The text of an answer that was completed without words."""
+_MEDIA: Final[Mapping[MediaKind, str]] = {
+    "image": "[picture]",
+    "audio": "[sound]",
+    "video": "[video]",
+    "file": "[file]",
+}
+"""The text of an answer that is only this. No provider takes the thing itself in a message of the assistant's."""
 NOT_RUN: Final = "This call was not run, because the conversation was interrupted."
 UNKNOWN_END: Final = "This call was interrupted while it ran. Whether it has taken effect is not known."
 
@@ -92,8 +100,9 @@ def _as_json(message: Mapping[str, Any], field: str, allowed: str) -> Message:
     """Return a message as a JSON parser would read it, with U+FFFD in the place of lone surrogates.
 
     Raises:
-        OptionError: it cannot be encoded as JSON.
+        OptionError: it cannot be encoded as JSON, or is nested too deeply.
     """
+    check_depth(message, field)
     if is_plain_json(message):
         with contextlib.suppress(ValueError):
             copied: Message = msgspec.json.decode(msgspec.json.encode(message))
@@ -124,14 +133,30 @@ def answer_message(
     return {"role": "assistant", "content": fallback} | _given_back(blocks, before)
 
 
+def instead_of_words(media: Sequence[MediaPart]) -> str:
+    """The text of an answer that was completed without words: what was spoken in ``media``, or what they are.
+
+    >>> instead_of_words([MediaPart(kind="image", data="aGk=")])
+    '[picture]'
+    """
+    told = [" ".join(part.transcript.split()) or _MEDIA[part.kind] for part in media]
+    return " ".join(told) or NO_ANSWER
+
+
 def _given_back(blocks: Sequence[ReasoningBlock], sealed: Sequence[ProviderBlock]) -> Message:
     """What an assistant's message needs besides text and calls."""
     if sealed:
-        return {"provider_blocks": [msgspec.to_builtins(block) for block in sealed]}
-    return {"reasoning_blocks": [msgspec.to_builtins(block) for block in blocks]} if blocks else {}
+        return {"provider_blocks": [_as_dict(block) for block in sealed]}
+    return {"reasoning_blocks": [_as_dict(block) for block in blocks]} if blocks else {}
 
 
-def _call_message(call: ToolCall) -> Message:
+def _as_dict(block: ReasoningBlock | ProviderBlock) -> Message:
+    """The block as every later request can contain it: null stands for NaN and infinity."""
+    plain: Message = msgspec.json.decode(msgspec.json.encode(mend_surrogates(msgspec.to_builtins(block))))
+    return plain
+
+
+def _call_message(call: ToolCall, provider: str | None) -> Message:
     # Arguments that are no object are sent as an empty one, since some providers require one; the result says why.
     arguments = call.arguments_raw if isinstance(call.arguments, dict) and call.arguments_raw.strip() else "{}"
     if arguments.strip() == "null":
@@ -139,13 +164,17 @@ def _call_message(call: ToolCall) -> Message:
     if call.type == "custom":
         return {"id": call.id, "type": "custom", "custom": {"name": call.name, "input": call.arguments_raw}}
     message: Message = {"id": call.id, "type": call.type, "function": {"name": call.name, "arguments": arguments}}
-    return message | ({"signature": call.signature} if call.signature else {})
+    if call.signature:
+        message["signature"] = call.signature
+        if provider:
+            message["signed_by"] = provider
+    return message
 
 
 class Round(msgspec.Struct, frozen=True):
     """One round of an answer: calls and their results. ``text`` is the model's text before the calls.
 
-    ``blocks`` and ``sealed``: as for `answer_message`.
+    ``blocks`` and ``sealed``: as for `answer_message`. ``provider``: the one that made the calls, if it is known.
     """
 
     calls: tuple[ToolCall, ...]
@@ -153,6 +182,7 @@ class Round(msgspec.Struct, frozen=True):
     text: str = ""
     blocks: tuple[ReasoningBlock, ...] = ()
     sealed: tuple[ProviderBlock, ...] = ()
+    provider: str | None = None
 
     def __repr__(self) -> str:
         return f"Round(calls={len(self.calls)})"
@@ -162,7 +192,7 @@ class Round(msgspec.Struct, frozen=True):
         assistant: Message = {
             "role": "assistant",
             "content": self.text if self.text.strip() else None,
-            "tool_calls": [_call_message(call) for call in self.calls],
+            "tool_calls": [_call_message(call, self.provider) for call in self.calls],
         }
         return [
             assistant | _given_back(self.blocks, self.sealed),

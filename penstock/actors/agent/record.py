@@ -27,6 +27,7 @@ from penstock.actors.stream.messages import Cancel
 from penstock.actors.stream.outcome import Outcome, add_costs, add_usages
 from penstock.actors.stream.record import StreamRecord
 from penstock.config.agents import AgentOptions
+from penstock.config.logs import get_logger
 from penstock.errors import AgentBusy, AgentStopped
 from penstock.events import Cost, ToolCall, ToolResult, Usage
 from penstock.ports import ChatCall, Tool
@@ -243,14 +244,26 @@ class AgentRecord:
             terminal = turn.stream.log.terminal
             if terminal is None:
                 return False
-            turn.is_settled = True
+            past = self._past_of(turn) if turn.has_begun and not turn.is_refused() else None
+            turn.is_settled = True  # after this, nothing below can fail
             if turn.has_begun:
                 self._turns += 1
-                self._usage = add_usages([self._usage, terminal.usage])
-                self._cost = add_costs([self._cost, terminal.cost])
-                if not turn.is_refused():
-                    self._history.add(turn.past())
+                is_first = self._turns == 1  # before it, None is nothing; after it, None is not known
+                self._usage = (
+                    terminal.usage if is_first else add_usages([self._usage, terminal.usage], none_is_unknown=True)
+                )
+                self._cost = terminal.cost if is_first else add_costs([self._cost, terminal.cost], none_is_unknown=True)
+                if past is not None:
+                    self._history.add(past)
             return True
+
+    def _past_of(self, turn: Turn) -> PastTurn:
+        """The turn's entry in the history; its words alone if the rest cannot be sent to any provider."""
+        try:
+            return turn.past()
+        except (RecursionError, TypeError, ValueError) as error:
+            get_logger(agent=self.name).warning("turn_kept_as_text", error=type(error).__name__)
+            return turn.past_words()
 
     def clear(self, by: ProcessRef) -> None:
         """Remove the turn under way if it is settled. No process must work on it."""
@@ -300,6 +313,7 @@ class AgentRecord:
             if not turn.is_settled:
                 turn.stream.rounds.append(outcome)
                 turn.paused.append(outcome)
+                turn.pauses += 1
 
     def set_result(self, turn: Turn, call: ToolRun, result: ToolResult, by: ProcessRef) -> None:
         """Set the result of a call, unless it has one or the turn is settled."""

@@ -102,13 +102,19 @@ class ToolRound:
         for call in self._calls:
             tool, request = call.tool, call.call
             if tool is None:
-                known = ", ".join(self._agent.tools) or "none"
-                self._conclude(call, "unknown_tool", f"There is no tool {request.name!r}. Available tools: {known}.")
+                self._conclude(call, "unknown_tool", self._why_unknown(request))
             elif request.arguments is None:
                 self._conclude(call, "invalid_arguments", describe_parse_error(request.arguments_raw))
             elif tool.needs_approval and self._agent.approve is None:
                 self._request_approval(call, actions)
         return actions
+
+    def _why_unknown(self, request: ToolCall) -> str:
+        known = self._agent.tools.get(request.name)
+        if known is not None:
+            kind = getattr(known, "type", "function")
+            return f"The tool {request.name!r} is of type {kind!r}; it cannot be called as {request.type!r}."
+        return f"There is no tool {request.name!r}. Available tools: {', '.join(self._agent.tools) or 'none'}."
 
     def refuse(self, content: str) -> None:
         """Conclude all calls with ``content``, without running them."""

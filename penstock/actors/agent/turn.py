@@ -14,6 +14,7 @@ from penstock.actors.agent.history import (
     PastTurn,
     Round,
     answer_message,
+    instead_of_words,
 )
 from penstock.actors.agent.task import Job
 from penstock.actors.call.record import CallRecord
@@ -21,7 +22,7 @@ from penstock.actors.stream.messages import Complete, Fail
 from penstock.actors.stream.outcome import Outcome, joined
 from penstock.actors.stream.record import StreamRecord
 from penstock.errors import BadRequestError, ContentFilterError
-from penstock.events import StreamCompleted, StreamFailed, ToolCall, ToolResult
+from penstock.events import MediaPart, StreamCompleted, StreamFailed, TerminalEvent, ToolCall, ToolResult
 from penstock.ports import Tool
 
 __all__ = ["ToolRun", "Turn", "end_stream"]
@@ -68,6 +69,7 @@ class Turn:
         "loop",
         "message",
         "paused",
+        "pauses",
         "rounds",
         "stream",
         "used_ids",
@@ -82,6 +84,7 @@ class Turn:
         self.rounds: list[Round] = []  # the rounds whose calls all have results
         self.calls: list[ToolRun] = []  # the calls of the round under way
         self.paused: list[Outcome] = []  # the pieces of the message under way that the provider has paused
+        self.pauses = 0  # how many times the provider has paused in all
         self.answer: Outcome | None = None  # the outcome of the last round, which ends the turn
         self.cannot_be_asked = False  # no request could be made of the message
         self.used_ids: set[str] = set()
@@ -103,7 +106,7 @@ class Turn:
         asked = joined([*self.paused, self.stream.rounds[-1]])
         calls = tuple(call.kept for call in self.calls)
         results = tuple(call.content() for call in self.calls)
-        return Round(calls, results, asked.text, asked.reasoning_blocks, asked.provider_blocks)
+        return Round(calls, results, asked.text, asked.reasoning_blocks, asked.provider_blocks, asked.provider)
 
     def is_refused(self) -> bool:
         """Whether the message was refused as it is and nothing was answered; call it once the stream has ended.
@@ -114,7 +117,7 @@ class Turn:
         terminal = self.stream.log.terminal
         if not isinstance(terminal, StreamFailed) or self.rounds or self.calls:
             return False
-        if terminal.text or terminal.refusal or terminal.tool_calls:
+        if terminal.text or terminal.refusal or terminal.tool_calls or terminal.media or terminal.server_tools:
             return False
         return self.cannot_be_asked or isinstance(terminal.error, BadRequestError | ContentFilterError)
 
@@ -128,14 +131,30 @@ class Turn:
         if self.answer is not None and isinstance(terminal, StreamCompleted):
             whole = joined([*self.paused, self.answer])
             words = whole.text or terminal.refusal
-            return PastTurn(
-                [*messages, answer_message(words, NO_ANSWER, whole.reasoning_blocks, whole.provider_blocks)]
-            )
+            fallback = instead_of_words(self._media_of_answer(terminal))
+            return PastTurn([*messages, answer_message(words, fallback, whole.reasoning_blocks, whole.provider_blocks)])
         # The pieces of a paused message are part of the words, unless the calls at its end have them.
         rounds = self.stream.rounds if self.calls else self.stream.rounds[: len(self.stream.rounds) - len(self.paused)]
-        words = terminal.text[sum(len(outcome.text) for outcome in rounds) :]
-        fallback = NO_ANSWER if isinstance(terminal, StreamCompleted) else INTERRUPTED
-        return PastTurn([*messages, answer_message(words, fallback)])
+        words = terminal.text[sum(len(one.text) - one.void_text for one in rounds if not one.is_void) :]
+        return PastTurn([*messages, answer_message(words, _fallback(terminal))])
+
+    def _media_of_answer(self, terminal: TerminalEvent) -> list[MediaPart]:
+        """The media that came after the last results of tools."""
+        snapshot = self.stream.log.snapshot()
+        folded = () if snapshot is None else snapshot.tool_results
+        last = max((event.seq for event in (*folded, *self.stream.log) if isinstance(event, ToolResult)), default=0)
+        return [part for part in terminal.media if part.seq > last]
+
+    def past_words(self) -> PastTurn:
+        """The message and the words of the answer, without calls and blocks; see `past`."""
+        terminal = self.stream.log.terminal
+        assert terminal is not None
+        return PastTurn([self.message, answer_message(terminal.text, _fallback(terminal))])
+
+
+def _fallback(terminal: TerminalEvent) -> str:
+    """What stands for the words of an answer that has none, if it ended before the model did."""
+    return NO_ANSWER if isinstance(terminal, StreamCompleted) else INTERRUPTED
 
 
 def end_stream(stream: StreamRecord, ending: Complete | Fail) -> None:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
+from typing import Final
 
 import msgspec
 
 from penstock.actors.call.extras import Extras
+from penstock.actors.call.held import Held
+from penstock.actors.call.tally import Tally
 from penstock.actors.call.toolcalls import ToolCallAccumulator
 from penstock.actors.stream.outcome import Outcome
 from penstock.events import (
     Choice,
     FinishReason,
+    FrozenDict,
     ReasoningBlock,
     ReasoningBlockClosed,
     SideEvent,
@@ -37,6 +41,9 @@ from penstock.ports import (
 )
 
 __all__ = ["OutcomeBuilder"]
+
+_SHORT: Final = 100
+"""Characters of the provider's word for the finish reason that do not count into the length of the answer."""
 
 
 class _Finish:
@@ -78,8 +85,9 @@ class _Other:
                 self.refusal.append(text)
                 return len(text)
             case ToolCallFragment():
+                before = self.calls.size
                 self.calls.feed(delta)
-                return _size(delta)
+                return self.calls.size - before + len(delta.signature)
             case FinishDelta():
                 self.finish.note(delta)
         return 0
@@ -109,17 +117,23 @@ class OutcomeBuilder:
         """Characters received so far, of any kind."""
         self.unwritten = 0
         """How many of them are not text of the answer: reasoning, refusals, calls, other choices."""
-        self.sealed = 0
-        """Bytes kept besides those in ``size``: signatures, citations, pictures, results of the provider's tools …"""
+        self.tally = Tally()
+        """Counts the bytes kept besides the characters in ``size``."""
         self.model: str | None = None
         """The model's name as the provider reports it."""
         self.provider: str | None = None
         """The name of the provider that is asked."""
         self.usage: Usage | None = None
+        self.has_said = False
+        """Whether there are tokens in the present part of the answer."""
+        self.held = Held()
+        self.blocks_before = 0
+        """How many closed pieces of reasoning earlier rounds have, since the last reset."""
         self._lock = threading.Lock()
         self._finish = _Finish()
         self._calls = ToolCallAccumulator()
         self._blocks: list[ReasoningBlock] = []
+        self._void_blocks = 0  # how many of them came before a reset
         self._extras: Extras | None = None
         self._others: dict[int, _Other] = {}
         self._taken: dict[TokenKind, list[str]] = {}
@@ -147,18 +161,21 @@ class OutcomeBuilder:
             self._extras = Extras()
         return self._extras
 
-    def note(self, delta: Delta, written: int = 0) -> list[SideEvent] | None:
+    def note(self, delta: Delta, written: int = 0) -> list[SideEvent]:
         """Add a delta that is not text of the first choice; returns the events that follow from it.
 
-        ``written`` is the number of characters of text before it. None if the delta says nothing about the answer.
+        ``written`` is the number of characters of text before it.
         """
         with self._lock:
             match delta:
                 case ToolCallFragment():
-                    size = _size(delta)
+                    before = self._calls.size
+                    events = self._calls.feed(delta)
+                    size = self._calls.size - before
                     self.size += size
                     self.unwritten += size
-                    return list(self._calls.feed(delta))
+                    self.tally.total += len(delta.signature)
+                    return list(events)
                 case ReasoningBlockDelta(block=block):
                     return [self._note_reasoning(block)]
                 case ChoiceDelta(index=index, delta=part):
@@ -169,29 +186,44 @@ class OutcomeBuilder:
                     self.size += size
                     self.unwritten += size
                 case CitationDelta() | EventDelta() | BlockDelta() | MetadataDelta():
-                    extras = self.extras
-                    before = extras.weight
-                    events = extras.note(delta, written, self._calls.client_calls, self.provider)
-                    self.sealed += extras.weight - before
-                    return events
+                    return self._note_extra(delta, written)
                 case UsageDelta(usage=usage):
                     self.usage = usage
                 case FinishDelta():
+                    before = len(self._finish.raw or "")
                     self._finish.note(delta)
-                case _:
-                    return None
+                    self.tally.total += max(_SHORT, len(self._finish.raw or "")) - max(_SHORT, before)
             return []
+
+    def _note_extra(
+        self, delta: CitationDelta | EventDelta | BlockDelta | MetadataDelta, written: int
+    ) -> list[SideEvent]:
+        events = self.extras.note(delta, written, self._calls.client_calls, self.provider)
+        for event in events:
+            self.tally.event(event)
+        if isinstance(delta, BlockDelta):
+            self.tally.block(delta.data)
+        elif isinstance(delta, MetadataDelta):
+            self.tally.metadata(delta.values)
+        return events
 
     def _note_reasoning(self, block: ReasoningBlock) -> ReasoningBlockClosed:
         self._blocks.append(msgspec.structs.replace(block, provider=self.provider))
-        self.sealed += len(block.signature)
+        self.tally.reasoning(block)
         return ReasoningBlockClosed(
-            index=len(self._blocks) - 1,
+            index=self.blocks_before + len(self._blocks) - 1,
             kind=block.kind,
             signature=block.signature,
             id=block.id,
             provider=self.provider,
         )
+
+    def void(self, said: int) -> None:
+        """Note that the stream is reset; see `Feed.void_answer`. Any thread."""
+        with self._lock:
+            self._void_blocks = len(self._blocks)
+            self.blocks_before = -self._void_blocks
+            self.extras.void(said)
 
     def took(self, tokens: Iterable[tuple[str, TokenKind]]) -> None:
         """Note tokens that are in the stream's buffer now."""
@@ -203,7 +235,7 @@ class OutcomeBuilder:
         """Note that the answer is complete; returns the remaining events of its function calls."""
         with self._lock:
             self._is_complete = True
-            return self._calls.complete()
+            return self._calls.complete(is_finished=self.is_finished)
 
     def outcome(self) -> Outcome:
         """The outcome so far. Any thread."""
@@ -212,16 +244,18 @@ class OutcomeBuilder:
             outcome = Outcome(
                 finish_reason=self._finish.reason or "stop",
                 raw_finish_reason=self._finish.raw,
-                tool_calls=self._calls.finish(is_whole=self.is_whole),
+                tool_calls=self._calls.finish(is_whole=self.is_whole, is_finished=self.is_finished),
                 usage=self.usage,
                 model=self.model,
                 reasoning_blocks=tuple(self._blocks),
                 choices=tuple(other.choice(index) for index, other in others),
                 text="".join(self._taken.get("text", ())),
                 reasoning="".join(self._taken.get("reasoning", ())),
+                void_reasoning_blocks=self._void_blocks,
             )
-            return outcome if self._extras is None else self._extras.added_to(outcome)
-
-
-def _size(delta: ToolCallFragment) -> int:
-    return len(delta.arguments) + len(delta.name or "") + len(delta.id or "")
+            if self._extras is not None:
+                outcome = self._extras.added_to(outcome, is_cut=self.keeps_text and not self.is_whole)
+            if not self.held.dropped:
+                return outcome
+            metadata = FrozenDict({**outcome.provider_metadata, "dropped_events": self.held.dropped})
+            return msgspec.structs.replace(outcome, provider_metadata=metadata)

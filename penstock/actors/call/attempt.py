@@ -1,6 +1,12 @@
 """One attempt of an integration: it receives what the reader reads.
 
 Text goes directly into the stream's intake. The integration gets a message for every other step of the request.
+
+An answer *begins* with the first delta that says something of its own: text, reasoning, a refusal, a call, media, a
+call of the provider's own tools or its result, a closed piece of reasoning, another choice, or the finish. From then on
+the attempt is no longer simply retried (``on_interrupt``). What is said *about* the answer does not begin it: raw
+events, the starts of blocks, citations, probabilities, blocks for the next request, metadata, usage. Such events are
+held until the answer begins (`Held`); an attempt that fails before takes them with it, unless it was the last one.
 """
 
 from __future__ import annotations
@@ -17,7 +23,7 @@ from penstock.actors.stream.buffer import PartStart
 from penstock.actors.stream.record import StreamRecord
 from penstock.config.logs import get_logger
 from penstock.errors import PenstockError, ProtocolError, ProviderError, StreamClosed
-from penstock.events import AnswerEvent, ProviderEvent
+from penstock.events import AnswerEvent, Logprobs, ProviderEvent
 from penstock.ports import (
     BlockDelta,
     BlockStart,
@@ -45,13 +51,11 @@ __all__ = ["Attempt"]
 _Item: TypeAlias = Any
 """A token with its kind, as a tuple, another event, or a `PartStart`. Only tokens are bare tuples: quick to check."""
 
-_EARLY: Final = 1_000
-"""How many events as they came may wait for the first delta. One more is taken for it."""
-
-
 _NO_PROGRESS: Final = (UsageDelta, MetadataDelta)
+_AT_ONCE: Final = 256
+"""How many of the tokens that wait for room are offered at once, so that a long read is not copied each time."""
 _PLACED: Final = (CitationDelta, BlockDelta)
-"""Deltas for which it matters how much text came before them."""
+"""Deltas for which it matters how much text came before them. They do not begin an answer."""
 
 
 class Attempt:
@@ -68,7 +72,8 @@ class Attempt:
         self.is_pushing = False  # it waits for the stream, not for the provider
         self._pushing_since = 0.0
         self.is_reasoning = False  # the model reasons, and may be silent for long
-        self.has_held_finish = False  # the provider has given a finish reason that does not count
+        self.has_held_finish = False  # the last thing that came has a finish reason that does not count
+        self._is_held = False  # it came in this read
         self.error: ProviderError | None = None  # reported inside the stream
         self.decoder: Decoder | None = None  # set when it has ended
         self.has_ended = False
@@ -78,33 +83,33 @@ class Attempt:
         self._builder = call.builder
         self._inbox = inbox
         self._clock = clock
-        self._has_said = call.builder.size > 0  # there are tokens in the present part of the answer
-        self._early: list[_Item] = []  # what came before the first delta and is no progress
         self._silent = 0  # how many items of this read are no progress
         self.has_progressed = False
         self._abandoned = False
         self._lock = threading.Lock()  # guards the two fields above, and the call's `started`
         self._rest: list[_Item] = []  # items that wait for room
+        self._pushed = 0  # how many of them have been pushed; they are removed when that is half of them
         self._has_events = False  # there are events among the items to push
         self._is_in_order = call.builder.keeps_text  # push item by item: there are events, or the text is kept
         self._has_lost = False  # something received was not pushed
         self._unwritten = 0  # characters of this read that are not text of the answer
+        self._seen = 0  # how many items of this read `_look_at` has seen
+        self._written = 0  # characters of text among them
         self._reasoned = 0  # the number of items of this read up to the last sign of reasoning
         self._pending_finish: Finished | None = None
         self._begin_answer()
 
     def _begin_answer(self) -> None:
         """Prepare a new answer; in a later round of a turn, it is a new part of the stream's text."""
-        builder, intake = self._builder, self._record.intake
+        builder, record, intake = self._builder, self._record, self._record.intake
         if builder.provider is not None:
             return
         builder.provider = self._candidate.account or self._candidate.provider.name
-        part = intake.next_part
-        if self._record.rounds:
-            builder.extras.text_before = sum(len(outcome.text) for outcome in self._record.rounds)
-        if part:
-            builder.extras.part = part
-        if part != intake.part:
+        extras, part = builder.extras, intake.next_part
+        extras.text_before, extras.part = record.said_text(), part
+        extras.round, extras.tool_ids = self._call.round, record.server_tool_ids
+        builder.blocks_before = sum(len(outcome.valid_reasoning_blocks()) for outcome in record.rounds)
+        if part != intake.part or intake.phase is not None:
             self._rest.append(PartStart(part))
             self._is_in_order = True
 
@@ -137,8 +142,8 @@ class Attempt:
 
     def push_completed_calls(self) -> None:
         """Push the events that complete the answer's function calls. Call it after `abandon`."""
-        early, self._early = self._early, []  # of an answer without a delta
-        for event in (*(one for one in early if not isinstance(one, PartStart)), *self._builder.complete()):
+        held = self._builder.held.take_events()  # of an answer without a delta
+        for event in (*held, *self._builder.complete()):
             self._record.intake.push_event(event)
 
     # --- the reader's thread -------------------------------------------------------------------------------------
@@ -181,7 +186,7 @@ class Attempt:
         """Note the deltas, and return the items to push; None if the attempt is abandoned, or the answer too long."""
         items: list[_Item] = []
         progress = False
-        self._reasoned = 0
+        self._reasoned = self._seen = self._written = 0
         for delta in deltas:
             kind = delta.__class__
             if kind is TextDelta:
@@ -192,6 +197,8 @@ class Attempt:
             self.is_reasoning = False
         progress = progress or len(items) > self._silent
         self._silent = 0
+        if self.has_held_finish:
+            self.has_held_finish, self._is_held = self._is_held or not progress, False
         if progress:
             self.last_progress = self._clock.monotonic()
             if not self.has_progressed:
@@ -201,8 +208,10 @@ class Attempt:
                     self.has_progressed = True
                     self._call.has_started()
                 self._send(FirstDelta(self.number))
-                if self._early:
-                    items, self._early = self._early + items, []
+                held = self._builder.held.take()
+                if held:
+                    self._seen += len(held)  # there is no text among them
+                    items = held + items
                     self._has_events = self._is_in_order = True
         builder = self._builder
         if self._has_events:
@@ -211,9 +220,9 @@ class Attempt:
             size = sum(len(text) for text, _ in items)
             builder.size += size
             builder.unwritten += self._unwritten
-            self._has_said = True
+            builder.has_said = True
         self._unwritten = 0
-        if builder.size + builder.sealed > self._call.options.max_answer_bytes:
+        if builder.size + builder.tally.total > self._call.options.max_answer_bytes:
             self.error = ProtocolError(f"the answer is longer than {self._call.options.max_answer_bytes} bytes")
             return None
         return None if self._abandoned else items
@@ -221,12 +230,8 @@ class Attempt:
     def _count(self, items: list[_Item]) -> None:
         """Count the tokens among the items of one read."""
         builder = self._builder
-        for item in items:
-            if item.__class__ is tuple:
-                builder.size += len(item[0])
-                self._has_said = True
-            elif item.__class__ is PartStart:
-                self._has_said = False
+        self._look_at(items)
+        builder.size += sum(len(item[0]) for item in items if item.__class__ is tuple)
         builder.unwritten += self._unwritten
 
     def _send_finish(self) -> bool:
@@ -242,6 +247,7 @@ class Attempt:
             case ReasoningDelta(text=text):
                 items.append((text, "reasoning"))
                 self._unwritten += len(text)
+                self._builder.tally.reasoned += len(text)
                 self.is_reasoning = True
                 self._reasoned = len(items)
             case RefusalDelta(text=text):
@@ -258,7 +264,7 @@ class Attempt:
                 self._pending_finish = Finished(self.number)
                 return False
             case FinishHeld():
-                self.has_held_finish = True
+                self.has_held_finish = self._is_held = True
                 return False
             case BlockStart():
                 self._start_block(delta, items)
@@ -266,48 +272,62 @@ class Attempt:
             case EventDelta(event=ProviderEvent() as event):
                 self._add_silent(event, items)
                 return False
+            case CitationDelta() | BlockDelta() | EventDelta(event=Logprobs()):
+                return self._note_about(delta, items)
             case _:
                 if delta.__class__ is FinishDelta and not self._builder.is_finished:
                     self._pending_finish = Finished(self.number)  # first; see `is_finished`
                 elif delta.__class__ is ToolCallFragment:
                     self.is_reasoning = False
-                written = self._written(items) if delta.__class__ in _PLACED else 0
-                events = self._builder.note(delta, written)
+                events = self._builder.note(delta)
                 if events:
                     items += events
                     self._has_events = self._is_in_order = True
                 return delta.__class__ not in _NO_PROGRESS
         return True
 
-    def _written(self, items: list[_Item]) -> int:
-        """How many characters of text have come so far, with those among ``items``."""
-        return self._builder.written + sum(
-            len(item[0]) for item in items if item.__class__ is tuple and item[1] == "text"
-        )
+    def _note_about(self, delta: Delta, items: list[_Item]) -> bool:
+        """Note a delta that is about the answer; returns whether it counts as progress: once the answer has begun."""
+        written = self._look_at(items) if delta.__class__ in _PLACED else 0
+        events = self._builder.note(delta, written)
+        if not self._call.started and not items:
+            for event in events or ():
+                self._builder.held.add(event)
+            return False
+        if events:
+            items += events
+            self._has_events = self._is_in_order = True
+        return True
+
+    def _look_at(self, items: list[_Item]) -> int:
+        """Count the items of this read that have not been seen; returns how much text has come so far, in characters.
+
+        Each item is seen once, so that the cost is linear.
+        """
+        for item in items[self._seen :]:
+            if item.__class__ is tuple:
+                self._builder.has_said = True
+                if item[1] == "text":
+                    self._written += len(item[0])
+        self._seen = len(items)
+        return self._builder.written + self._written
 
     def _start_block(self, delta: BlockStart, items: list[_Item]) -> None:
-        has_said = self._has_said
-        for item in reversed(items):
-            if item.__class__ is tuple:
-                has_said = True
-                break
-            if isinstance(item, PartStart):
-                has_said = False
-                break
-        extras = self._builder.extras
-        if extras.start_block(delta, self._written(items), has_said=has_said):
+        builder, written = self._builder, self._look_at(items)
+        extras = builder.extras
+        if extras.start_block(delta, written, has_said=builder.has_said):
+            builder.has_said = False
             self._add_silent(PartStart(extras.part, extras.phase), items)
 
     def _add_silent(self, item: _Item, items: list[_Item]) -> None:
-        """Add something that is no progress: before the first delta it waits, since the attempt may be retried."""
-        is_early = not self.has_progressed and not items
-        if is_early and len(self._early) < _EARLY:
-            self._early.append(item)
+        """Add something that is no progress: before the first delta it is held, since the attempt may be retried."""
+        if not self._call.started and not items:
+            self._builder.held.add(item)
             return
         if len(items) == self._reasoned:
             self._reasoned += 1  # nor does it end the reasoning
         items.append(item)
-        self._silent += not is_early
+        self._silent += 1
         self._has_events = self._is_in_order = True
 
     def _cut(self, items: list[_Item]) -> list[_Item]:
@@ -371,11 +391,11 @@ class Attempt:
         Raises:
             StreamClosed: the stream has ended, or this attempt is abandoned.
         """
-        rest, intake, done = self._rest, self._record.intake, 0
+        rest, intake, done = self._rest, self._record.intake, self._pushed
         try:
             while done < len(rest):
-                end = done
-                while end < len(rest) and rest[end].__class__ is tuple:
+                end, last = done, min(done + _AT_ONCE, len(rest))
+                while end < last and rest[end].__class__ is tuple:
                     end += 1
                 # Under the lock, so that after `abandon` it is certain what the stream has got.
                 with self._lock:
@@ -394,7 +414,10 @@ class Attempt:
             self._has_events = False
             self._is_in_order = self._builder.keeps_text
         finally:
-            del rest[:done]
+            self._pushed = done
+            if done * 2 >= len(rest):
+                del rest[:done]
+                self._pushed = 0
 
     def _push_event(self, event: _Item, on_room: Callable[[], None]) -> bool:
         """Push something else than a token; returns whether there was room for it.
@@ -404,7 +427,7 @@ class Attempt:
         """
         intake = self._record.intake
         if event.__class__ is PartStart:
-            is_taken = intake.start_part(event.part, event.phase, is_void=self._is_abandoned)
+            is_taken = intake.start_part(event.part, event.phase, is_void=self._is_abandoned, is_of_all=True)
         elif isinstance(event, AnswerEvent):
             return intake.offer_event(event, on_room, self._is_abandoned)
         else:

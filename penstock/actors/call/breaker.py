@@ -85,7 +85,7 @@ class Breaker:
         if not self.failures:
             self._first_failure = now
         self.failures += 1
-        if self._opened_at is None and not self._is_too_much(now):
+        if not self._is_too_much(now):  # it is, and stays so, while the circuit is not closed
             return False
         self._opened_at = now
         self._trial = False

@@ -8,7 +8,8 @@ from penstock.config.limits import RetryBudgetOptions
 
 __all__ = ["RetryBudget"]
 
-_SLICES: Final = 20
+_SLICES: Final = 20  # of a window
+_KEPT: Final = _SLICES + 1  # the oldest lies only partly in the window
 
 
 class RetryBudget:
@@ -31,13 +32,12 @@ class RetryBudget:
     def __init__(self, options: RetryBudgetOptions) -> None:
         self._options = options
         self._latest = 0  # the number of the present slice
-        self._requests = [0] * (_SLICES + 1)
-        self._retries = [0] * (_SLICES + 1)
+        self._requests = [0] * _KEPT
+        self._retries = [0] * _KEPT
 
     def note_request(self, now: float) -> None:
         """Note a request that is made for the first time."""
-        if self._options.ratio is not None:
-            self._requests[self._advance_to(now)] += 1
+        self._requests[self._advance_to(now)] += 1
 
     def may_retry(self, now: float) -> bool:
         """Whether one retry is allowed; if so, it is counted."""
@@ -45,7 +45,7 @@ class RetryBudget:
         if options.ratio is None:
             return True
         index = self._advance_to(now)
-        oldest = (index + 1) % (_SLICES + 1)  # lies only partly in the window
+        oldest = (index + 1) % _KEPT
         requests = sum(self._requests) - self._requests[oldest]
         if sum(self._retries) + 1 > options.floor + options.ratio * requests:
             return False
@@ -55,7 +55,7 @@ class RetryBudget:
     def _advance_to(self, now: float) -> int:
         """Clear the slices that are older than the window; returns the index of the present one."""
         number = int(now * _SLICES / self._options.window)
-        for stale in range(self._latest + 1, min(number, self._latest + _SLICES + 1) + 1):
-            self._requests[stale % (_SLICES + 1)] = self._retries[stale % (_SLICES + 1)] = 0
+        for stale in range(self._latest + 1, min(number, self._latest + _KEPT) + 1):
+            self._requests[stale % _KEPT] = self._retries[stale % _KEPT] = 0
         self._latest = max(self._latest, number)
-        return self._latest % (_SLICES + 1)
+        return self._latest % _KEPT

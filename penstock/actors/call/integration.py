@@ -110,11 +110,6 @@ class Integration(StateMachine):
         assert isinstance(transition, Stop)
         return transition
 
-    @property
-    def label(self) -> str:
-        """The process's name, which has the stream's id."""
-        return self.name or super().label
-
     # --- states --------------------------------------------------------------------------------------------------
 
     def limited(self, event: Event) -> Transition:
@@ -163,7 +158,7 @@ class Integration(StateMachine):
             assert attempt is not None
             if attempt.has_progressed:  # its message is under way
                 return self._to("streaming", state_timeout(self._options.idle_timeout))
-            limit = self._limit(self._options.first_token_timeout)
+            limit = self._limit(attempt, self._options.first_token_timeout)
             left = self._waiting_since + limit - self.runtime.clock.monotonic()
             if left > 1e-6:
                 return Next("waiting", state_timeout(left))
@@ -176,7 +171,7 @@ class Integration(StateMachine):
             attempt = self._attempt
             assert attempt is not None
             idle = 0.0 if attempt.is_pushing or self._stream.is_held else self._silence(attempt)
-            limit = self._limit(self._options.idle_timeout)
+            limit = self._limit(attempt, self._options.idle_timeout)
             left = limit - idle
             if left > 1e-6:  # at most `idle_timeout`: there is no message when the reasoning ends
                 return Next("streaming", state_timeout(min(left, self._options.idle_timeout)))
@@ -187,10 +182,9 @@ class Integration(StateMachine):
         """For how many seconds the provider has sent nothing while the stream was ready for it."""
         return self.runtime.clock.monotonic() - max(attempt.last_progress, self._stream.released_at)
 
-    def _limit(self, usual: float) -> float:
+    def _limit(self, attempt: Attempt, usual: float) -> float:
         """The seconds for which the provider may be silent."""
-        attempt = self._attempt
-        return max(usual, self._options.reasoning_timeout) if attempt is not None and attempt.is_reasoning else usual
+        return max(usual, self._options.reasoning_timeout) if attempt.is_reasoning else usual
 
     def retry_wait(self, event: Event) -> Transition:
         """Wait for the next attempt, without holding a thread or a socket."""

@@ -25,7 +25,7 @@ from penstock.actors.stream.record import StreamRecord
 from penstock.config.options import RequestOptions
 from penstock.config.prices import Price
 from penstock.errors import AgentCrashed, CircuitOpen, PenstockError, ProviderError
-from penstock.events import Cost, FrozenDict, Usage
+from penstock.events import Cost, FrozenDict, SideEvent, Usage
 from penstock.ports import CanResume, ChatCall, Decoder, Provider, ProviderRequest, Reader, TellsQuota
 
 __all__ = ["CallRecord", "Candidate", "Conductor", "Resumed"]
@@ -49,7 +49,8 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
 
     ``account`` is the provider's name where several share one dialect; empty means the dialect's name. ``gate`` None
     means no limits. ``key`` is the API key's fingerprint; see `GateTable.fingerprint`. ``foreign_blocks``: how many
-    blocks of the conversation are not sent, since only another provider can read them.
+    blocks of the conversation are not sent, since only another provider can read them; ``count_foreign_blocks`` counts
+    them in a conversation.
     """
 
     provider: Provider
@@ -60,6 +61,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     key: bytes = b""
     price: Price | None = None
     foreign_blocks: int = 0
+    count_foreign_blocks: Callable[[Any], int] | None = None
 
     def answered(self, headers: Mapping[str, str]) -> None:
         """Note the headers of its answer. Called in the reader's thread."""
@@ -185,7 +187,9 @@ class CallRecord:
             parameters = {name: value for name, value in candidate.call.parameters.items() if name not in without}
             call = msgspec.structs.replace(candidate.call, input=input, parameters=parameters)
             request = candidate.provider.request(call).extended(call)
-            candidates.append(msgspec.structs.replace(candidate, call=call, request=request))
+            count = candidate.count_foreign_blocks
+            foreign = candidate.foreign_blocks if count is None else count(input)
+            candidates.append(msgspec.structs.replace(candidate, call=call, request=request, foreign_blocks=foreign))
         return CallRecord(
             candidates,
             self.options,
@@ -309,11 +313,19 @@ class CallRecord:
         if is_over:
             if builder.is_finished:
                 return reported, False
-            if reported is not None or not builder.size:
+            if reported is not None or not (builder.size or builder.tally.total):
                 return reported, reported is not None
         elif reported is not None:
             return reported, not builder.is_finished
         return estimate_usage(self._count_input(), builder.size), True
+
+    def void_answer(self, said: int) -> None:
+        """See `Feed.void_answer`."""
+        self.builder.void(said)
+
+    def leftovers(self) -> list[SideEvent]:
+        """See `Feed.leftovers`."""
+        return self.builder.held.take_events()
 
     def forget_answer(self) -> None:
         """Discard the answer so far."""

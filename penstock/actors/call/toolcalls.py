@@ -39,6 +39,7 @@ class _Call:
         "_escaped",
         "_in_string",
         "_scanned",
+        "has_arguments",
         "has_own_id",
         "id",
         "is_no_object",
@@ -57,6 +58,7 @@ class _Call:
         self.has_own_id = False  # the provider sent one; if that comes late, ours may have been reported
         self.name = ""
         self.parts: list[str] = []
+        self.has_arguments = False  # something else than white space is among the parts
         self.is_server = False
         self.signature = ""
         self.type = ""
@@ -70,8 +72,14 @@ class _Call:
     def replace(self, arguments: str) -> None:
         """Take these arguments in the place of all parts."""
         self.parts = [arguments] if arguments else []
+        self.has_arguments = bool(arguments.strip())
         self.is_no_object = self._in_string = self._escaped = False
         self._scanned = self._depth = 0
+
+    def add(self, arguments: str) -> None:
+        """Add a part of the arguments."""
+        self.parts.append(arguments)
+        self.has_arguments = self.has_arguments or bool(arguments.strip())
 
     def is_closed(self) -> bool:
         """Whether every bracket is closed. Each part is scanned once, however often this is called."""
@@ -113,22 +121,22 @@ class ToolCallAccumulator:
     [('add', {'x': 1})]
     """
 
-    __slots__ = ("_by_id", "_by_index", "_calls", "_progress", "_unreported")
+    __slots__ = ("_by_id", "_by_index", "_calls", "_ids", "_progress", "_unreported", "client_calls", "size")
 
     def __init__(self) -> None:
         self._calls: list[_Call] = []
         self._by_index: dict[int, _Call] = {}
         self._by_id: dict[str, _Call] = {}
+        self._ids: set[str] = set()  # of the calls, so that no two have the same one
         self._unreported: list[_Call] = []  # have a name, and their start has not been reported
         self._progress: Progress = "continue"
+        self.client_calls = 0
+        """The number of calls that the provider does not run itself."""
+        self.size = 0
+        """Characters of the calls: names, ids and arguments."""
 
     def __len__(self) -> int:
         return len(self._calls)
-
-    @property
-    def client_calls(self) -> int:
-        """The number of calls that the provider does not run itself."""
-        return sum(not call.is_server for call in self._calls)
 
     def process(self, delta: Delta) -> Progress:
         """Add one delta. Only fragments, the end and errors have an effect; the state ``"error"`` is final."""
@@ -151,8 +159,11 @@ class ToolCallAccumulator:
         if call is None:
             call = _Call(len(self._calls))
             self._calls.append(call)
+            self.client_calls += 1
         if delta.id:
-            call.id = call.id or (f"{delta.id}_{call.place}" if is_new and delta.id in self._by_id else delta.id)
+            if not call.id:
+                call.id = self._free_id(delta.id, call)
+                self._ids.add(call.id)
             call.has_own_id = True
             self._by_id[delta.id] = call
         if delta.index is not None:
@@ -160,16 +171,18 @@ class ToolCallAccumulator:
         if delta.name and not call.name:
             call.name = delta.name
             self._unreported.append(call)
-        if delta.is_server:
+        if delta.is_server and not call.is_server:
             call.is_server = True
+            self.client_calls -= 1
         if delta.signature:
             call.signature = delta.signature
         if delta.type:
             call.type = delta.type
+        self.size += len(delta.arguments) + len(delta.name or "") + len(delta.id or "")
         if delta.replaces:
             return self._replace(call, delta.arguments)
         if delta.arguments:
-            call.parts.append(delta.arguments)
+            call.add(delta.arguments)
             if call.is_reported:
                 return [ToolCallDelta(index=call.place, text=delta.arguments)]
         return self._report(call, is_new=is_new) if self._unreported else []
@@ -177,6 +190,7 @@ class ToolCallAccumulator:
     def _replace(self, call: _Call, arguments: str) -> list[ToolEvent]:
         """Take the whole arguments in the place of the pieces; returns what has not been reported of them."""
         before = "".join(call.parts)
+        self.size -= len(before)
         call.replace(arguments)
         if not call.is_reported:
             return self._report(call, is_new=False)
@@ -196,21 +210,31 @@ class ToolCallAccumulator:
     def _begin(self, call: _Call, events: list[ToolEvent]) -> None:
         call.is_reported = True
         call.id = self._id_of(call)
+        self._ids.add(call.id)
         events.append(ToolCallStarted(id=call.id, name=call.name, index=call.place))
         if call.parts:
             events.append(ToolCallDelta(index=call.place, text="".join(call.parts)))
 
     def _id_of(self, call: _Call) -> str:
-        return call.id or f"call_{call.place}"
+        return call.id or self._free_id(f"call_{call.place}", call)
 
-    def complete(self) -> list[ToolEvent]:
-        """End the answer, which is complete; returns the remaining events."""
+    def _free_id(self, wanted: str, call: _Call) -> str:
+        """The id that is wanted for a call, or with its number behind it, if another one has that."""
+        own, number = wanted, call.place
+        while own in self._ids:
+            own, number = f"{wanted}_{number}", number + 1
+        return own
+
+    def complete(self, *, is_finished: bool = True) -> list[ToolEvent]:
+        """End the answer, which is complete; returns the remaining events. ``is_finished`` as for `finish`."""
         events: list[ToolEvent] = []
         for call in self._calls:
             if not call.is_reported:
                 self._begin(call, events)
         self._unreported = []
-        events += (ToolCallCompleted(index=place, call=call) for place, call in enumerate(self.finish()))
+        events += (
+            ToolCallCompleted(index=place, call=call) for place, call in enumerate(self.finish(is_finished=is_finished))
+        )
         return events
 
     def _find(self, delta: ToolCallFragment) -> _Call | None:
@@ -224,7 +248,7 @@ class ToolCallAccumulator:
 
     def _reuses_id(self, known: _Call, delta: ToolCallFragment) -> bool:
         """Whether the fragment begins another call with the id of ``known``: some providers repeat one id."""
-        if not delta.name or not known.name or delta.name != known.name:
+        if not delta.name or delta.name != known.name:
             return bool(delta.name and known.name)
         return delta.index is not None and self._by_index.get(delta.index) is not known and _is_another(known, delta)
 
@@ -236,21 +260,27 @@ class ToolCallAccumulator:
             return None  # only the second name marks a new call
         return self._calls[-1] if self._calls else None
 
-    def finish(self, *, is_whole: bool = True) -> tuple[ToolCall, ...]:
+    def finish(self, *, is_whole: bool = True, is_finished: bool | None = None) -> tuple[ToolCall, ...]:
         """The calls. ``arguments`` is None if they are not complete JSON; ``arguments_raw`` has them as received.
 
         Those of a call of type ``"custom"`` are free text. No arguments at all, or ``null``, count as ``{}`` if the
-        answer is whole. Otherwise they may just not have come, and ``arguments`` is None. A call without an id gets one
-        from its index.
-        """
-        return tuple(self._finish(call, is_whole) for call in self._calls)
+        model has finished, unless there is a call without a name, which may have the arguments. Otherwise they may just
+        not have come, and ``arguments`` is None. A call without an id gets one from its index.
 
-    def _finish(self, call: _Call, is_whole: bool) -> ToolCall:
+        Args:
+            is_whole: whether the answer has come to its end.
+            is_finished: whether a finish reason has come; None: as ``is_whole``.
+        """
+        can_be_empty = is_whole if is_finished is None else is_finished
+        can_be_empty = can_be_empty and all(call.name for call in self._calls)
+        return tuple(self._finish(call, is_whole, can_be_empty) for call in self._calls)
+
+    def _finish(self, call: _Call, is_whole: bool, can_be_empty: bool) -> ToolCall:
         raw = "".join(call.parts)
         if call.type == "custom":  # free text
             arguments: object = raw if is_whole else None
         elif raw.strip() in ("", "null"):
-            arguments = {} if is_whole else None
+            arguments = {} if can_be_empty else None
         else:
             arguments = _parse(raw)
         return ToolCall(
@@ -268,7 +298,7 @@ def _continues(call: _Call, delta: ToolCallFragment) -> bool:
     """Whether a fragment with a new id, at the index of ``call``, is a further part of its arguments."""
     if delta.name or delta.index is None or not call.name:
         return False
-    return not "".join(call.parts).strip() or not call.is_closed()
+    return not call.has_arguments or not call.is_closed()
 
 
 def _is_another(call: _Call, delta: ToolCallFragment) -> bool:

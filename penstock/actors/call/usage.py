@@ -12,10 +12,17 @@ _CHARACTERS_A_TOKEN: Final = 4
 """The providers' rule of thumb for English. Code and other languages have fewer, so the estimate may be too low."""
 _FILE: Final = 1_000
 """Characters that an image or another file counts as: the length of its encoding says nothing about its tokens."""
+_SEALED: Final = frozenset(
+    {
+        *("provider_blocks", "reasoning_blocks", "reasoning_details", "signature", "encrypted_content"),
+        *("thoughtSignature", "thought_signature"),
+    }
+)
+"""Fields for the provider that made them: they are not sent to others, and sealed text is longer than what it means."""
 
 
 def count_characters(value: Any) -> int:
-    """The number of characters in all strings in ``value``, without the names of fields.
+    """The number of characters in all strings in ``value``, without the names of fields and what is sealed.
 
     >>> count_characters([{"role": "user", "content": "Hello"}])
     9
@@ -27,7 +34,7 @@ def count_characters(value: Any) -> int:
         if isinstance(one, str):
             count += _FILE if one.startswith("data:") else len(one)
         elif isinstance(one, dict):
-            rest += one.values()
+            rest += [item for name, item in one.items() if name not in _SEALED]
         elif isinstance(one, (list, tuple)):
             rest += one
     return count

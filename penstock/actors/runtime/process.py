@@ -185,12 +185,11 @@ class Process(pykka.Actor):
             while True:
                 if self._attention:
                     count += self._run_attentively(limit - count)
-                    if self._attention:
-                        break
                 while count < limit and not empty():
                     item = get()
                     # Checked after the message is out: a signal that was sent before the message is obeyed first.
-                    if self._attention:
+                    # Right behind a suspension there may be its end, or the parent's exit signal.
+                    if self._attention and not (self._attend() and self._suspended and self._is_urgent(item)):
                         self._hold(item)
                         break
                     count += 1

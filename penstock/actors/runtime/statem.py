@@ -192,7 +192,7 @@ class StateMachine(Process):
             self._handler = self._handle_any
             return state
         handler = getattr(self, state, None) if isinstance(state, str) else None
-        if handler is None or not callable(handler):
+        if not callable(handler):
             raise self._mistake("bad_state", state)
         self._handler = handler
         return state

@@ -383,7 +383,9 @@ class TokenStream(StateMachine):
         return None
 
     def _reset(self, event: Call, reason: str) -> Transition:
-        self._intake.clear(but_start=True)
+        log = self._log
+        self._intake.restart(log.text_length(), log.last_seq)
+        self._stream.void_answer()
         self._tail_since = None
         self._delivery.reset(reason)
         if self._state == "paused":

@@ -76,6 +76,7 @@ class TokenBuffer:
     """
 
     __slots__ = (
+        "_events_until",
         "_head",
         "_items",
         "_other_kinds",
@@ -86,6 +87,7 @@ class TokenBuffer:
         "_taken_size",
         "dropped",
         "dropped_ever",
+        "dropped_text",
         "events",
         "high_water_mark",
         "max_size",
@@ -99,8 +101,10 @@ class TokenBuffer:
         self.high_water_mark = 0
         self.dropped = 0  # since the last committed batch
         self.dropped_ever = 0
+        self.dropped_text = 0  # characters of text dropped since the last `clear`
         self._items: list[Any] = []
         self._head = 0
+        self._events_until = 0  # there are no tokens among the items before this index; for `_drop_oldest`
         self._other_kinds = 0  # how many of the items are not text tokens
         self._present = _FIRST_PART  # the part of the first item, if that is a token
         self._taken: Batch | EventBatch | None = None
@@ -168,8 +172,6 @@ class TokenBuffer:
         """How many tokens, at most ``limit``, come before the next event or part; 0 if an event is first."""
         self._pass_starts()
         items, head = self._items, self._head
-        if not self.events:
-            return min(limit, len(items) - head)
         for count, item in enumerate(items[head : head + limit]):
             if _is_event(item):
                 return count
@@ -184,6 +186,7 @@ class TokenBuffer:
             self.dropped += 1
             self.dropped_ever += 1
             if overflow != "drop_oldest" or not self._drop_oldest():
+                self.dropped_text += len(token) if kind == "text" else 0
                 return False
             self.size -= 1
         return True
@@ -192,13 +195,20 @@ class TokenBuffer:
         """Drop the oldest token; returns whether there was one. Events before it keep their place."""
         items, head = self._items, self._head
         place = head
-        while place < len(items) and _is_event(items[place]):
-            place += 1
+        if place < len(items) and _is_event(items[place]):
+            place = max(place, self._events_until)
+            while place < len(items) and _is_event(items[place]):
+                place += 1
+            self._events_until = place
         if place == len(items):
             return False
-        if place > head:
-            items[head], items[head + 1 : place + 1] = items[place], items[head:place]
-        self._discard(1)
+        item = items[place]
+        self.dropped_text += len(item) if item.__class__ is str else 0
+        if place == head:
+            self._discard(1)
+        else:
+            self._other_kinds -= item.__class__ is not str
+            del items[place]
         return True
 
     def take(self, limit: int, event_number: int) -> Batch | EventBatch | None:
@@ -284,6 +294,7 @@ class TokenBuffer:
                 case Batch():
                     back = [(batch.kind, token) for token in batch.tokens]
             self._items[self._head : self._head] = back
+            self._events_until = 0
             self._other_kinds += sum(1 for item in back if item.__class__ is not str)
 
     def recover(self, last_event: int) -> None:
@@ -310,16 +321,27 @@ class TokenBuffer:
                 present = item
         return found
 
+    def undelivered_events(self, last_event: int) -> list[SideEvent]:
+        """The same for the events."""
+        taken = self._taken if last_event < self._taken_for else None
+        first = [taken.event] if isinstance(taken, EventBatch) else []
+        return first + [
+            item.joined() if item.__class__ is _Pieces else item
+            for item in self._items[self._head :]
+            if _is_event(item) and item.__class__ is not PartStart
+        ]
+
     def clear(self, *, but_start: bool = False) -> int:
         """Discard everything, except a `StreamStarted` if ``but_start``; returns the number of discarded tokens.
 
         The tokens that follow belong to the first part again.
         """
         tokens = self.size - self.events
+        self.dropped_text = 0
         self._present = _FIRST_PART
         spared = [item for item in self._items[self._head :] if but_start and item.__class__ is StreamStarted]
         self._items[:] = spared
-        self._head = 0
+        self._head = self._events_until = 0
         self._other_kinds = self.events = self.size = len(spared)
         self._taken = None
         return tokens
@@ -331,9 +353,10 @@ class TokenBuffer:
         self._head += count
         if self._head == len(self._items):
             self._items.clear()
-            self._head = 0
+            self._head = self._events_until = 0
         elif self._head >= _COMPACT_AT and self._head * 2 >= len(self._items):
             del self._items[: self._head]
+            self._events_until = max(0, self._events_until - self._head)
             self._head = 0
 
 

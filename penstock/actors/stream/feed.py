@@ -6,7 +6,7 @@ from typing import Protocol
 
 from penstock.actors.runtime.process import ProcessRef
 from penstock.actors.stream.outcome import Outcome
-from penstock.events import Usage
+from penstock.events import SideEvent, Usage
 
 __all__ = ["Feed"]
 
@@ -41,6 +41,15 @@ class Feed(Protocol):
         Args:
             reported: the usage that the provider has reported.
             is_over: whether the stream has ended without completing.
+        """
+
+    def void_answer(self, said: int) -> None:
+        """Note that the stream is reset: the first ``said`` characters of its text, as if never reset, are void."""
+
+    def leftovers(self) -> list[SideEvent]:
+        """Events that were held back until the answer begins, which it does not: the last ones of the stream.
+
+        Call it after `cancel`. Each is returned once.
         """
 
     def cancel(self) -> None:

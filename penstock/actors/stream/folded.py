@@ -1,7 +1,7 @@
 """The events of a log that are kept one by one, and the summary of the folded ones before them. Pure.
 
 Folded text is collected by kind. Other folded events are kept with their position in the text, except for those that
-are pieces of something, or only of interest at the time; see `_PASSING`.
+are pieces of something, or only of interest at the time; see `is_passing`.
 """
 
 from __future__ import annotations
@@ -26,20 +26,16 @@ from penstock.events import (
     StreamSnapshot,
     TokenEvent,
     TokenKind,
-    ToolCall,
+    TokenLogprob,
     ToolCallCompleted,
     ToolCallDelta,
-    ToolExecutionStarted,
     ToolProgress,
     ToolResult,
 )
 
-__all__ = ["Folded", "TextPile", "Window", "cost_of", "weight_of"]
+__all__ = ["Folded", "TextPile", "Told", "Window", "is_passing"]
 
-_EVENT_COST: Final = 160  # bytes of a TokenEvent and its place in the list
-_TOKEN_COST: Final = 60  # bytes of a short str and its place in the tuple
 _JOIN_AT: Final = 256  # number of parts that are joined into one
-_LOGPROB_COST: Final = 100  # bytes of a token with its probability, or of an alternative
 _PASSING: Final = (ToolCallDelta, ToolProgress, Logprobs, ProviderEvent)
 _KINDS: Final[tuple[TokenKind, ...]] = ("reasoning", "text", "refusal")  # models reason first
 
@@ -89,6 +85,39 @@ class Folded(NamedTuple):
     """The number of dropped tokens reported from the start to ``seq``."""
 
 
+class Told:
+    """The events of an answer that its terminal event repeats, in order, since the last reset."""
+
+    __slots__ = ("_citations", "_logprobs", "_media", "_server_tools")
+
+    def __init__(self, logprobs: list[TokenLogprob]) -> None:
+        self._citations: list[Citation] = []
+        self._media: list[MediaPart] = []
+        self._server_tools: list[ServerToolCall | ServerToolResult] = []
+        self._logprobs = logprobs
+
+    def add(self, event: Event) -> None:
+        """Add an event, if it is one of them."""
+        match event:
+            case Citation():
+                self._citations.append(event)
+            case MediaPart(is_partial=False):
+                self._media.append(event)
+            case ServerToolCall() | ServerToolResult():
+                self._server_tools.append(event)
+            case Logprobs(tokens=tokens):
+                self._logprobs += tokens
+
+    def fields(self) -> dict[str, Any]:
+        """The fields of the terminal event."""
+        return {
+            "citations": tuple(self._citations),
+            "media": tuple(self._media),
+            "server_tools": tuple(self._server_tools),
+            "logprobs": tuple(self._logprobs),
+        }
+
+
 class _Kept(NamedTuple):
     """A folded event that is not text, and the length of the text before it, by kind."""
 
@@ -103,7 +132,7 @@ class Window:
     the number of that reset, the counts of tokens and dropped tokens, and the time of the last event.
     """
 
-    __slots__ = ("_kept", "base", "dropped", "events", "folded", "parts", "reset", "timestamp", "tokens")
+    __slots__ = ("_kept", "_logprobs", "base", "dropped", "events", "folded", "parts", "reset", "timestamp", "tokens")
 
     def __init__(self) -> None:
         self.base = 0
@@ -114,6 +143,7 @@ class Window:
         self.dropped = 0
         self.timestamp = 0.0
         self._kept: list[_Kept] = []
+        self._logprobs: list[TokenLogprob] | None = None  # of all folded events; made with the first one
         self.parts = _NO_PARTS
 
     @property
@@ -132,6 +162,7 @@ class Window:
         after.folded, after._kept, after.reset = dict(self.folded), self._kept, self.reset
         after.parts = self.parts if self.parts is not _NO_PARTS else PartSpans()
         after.tokens, after.dropped, after.timestamp = self.tokens, self.dropped, self.timestamp
+        after._logprobs = self._logprobs
         for event in self.events[:count]:
             after._put_away(event)
         return after
@@ -149,10 +180,26 @@ class Window:
         elif isinstance(event, StreamReset):
             self.folded = {}
             self._kept = []
+            self._logprobs = None
             self.parts = PartSpans()
             self.reset = event.seq
-        elif isinstance(event, SideEvent) and not isinstance(event, _PASSING) and not _is_piece(event):
+        elif isinstance(event, SideEvent) and not is_passing(event):
             self._kept.append(_Kept(event, {kind: pile.length for kind, pile in self.folded.items()}))
+        elif isinstance(event, Logprobs):
+            self._logprobs = self._logprobs or []
+            self._logprobs += event.tokens
+
+    def told(self) -> Told:
+        """What the terminal event repeats of the events so far."""
+        told = Told(list(self._logprobs or ()))
+        for kept in self._kept:
+            told.add(kept.event)
+        for event in self.events:
+            if isinstance(event, StreamReset):
+                told = Told([])
+            else:
+                told.add(event)
+        return told
 
     def snapshot(self, stream_id: str, metadata: Mapping[str, Any]) -> StreamSnapshot:
         """Everything that has been folded since the last reset."""
@@ -210,50 +257,6 @@ _NO_PARTS: Final = PartSpans()
 _index_of: Final = attrgetter("index")
 
 
-def _is_piece(event: SideEvent) -> bool:
-    return isinstance(event, MediaPart) and event.is_partial
-
-
-def cost_of(event: Event) -> int:
-    """About how many bytes of memory an event takes."""
-    match event:
-        case TokenEvent(text=text, tokens=tokens):
-            return _EVENT_COST + 2 * len(text) + _TOKEN_COST * len(tokens)
-        case ToolCallDelta(text=text) | ToolResult(content=text):
-            return _EVENT_COST + 2 * len(text)
-        case ToolCallCompleted(call=call):
-            return _EVENT_COST + _cost_of_call(call)
-        case ToolExecutionStarted(calls=calls):
-            return _EVENT_COST + sum(map(_cost_of_call, calls))
-        case MediaPart(data=data, transcript=transcript):
-            return _EVENT_COST + len(data) + 2 * len(transcript)
-        case Citation(cited_text=text, title=title):
-            return 2 * _EVENT_COST + 2 * len(text or "") + 2 * len(title or "")
-        case ServerToolCall(input=value) | ServerToolResult(output=value) | ProviderEvent(payload=value):
-            return _EVENT_COST + weight_of(value)
-        case Logprobs(tokens=tokens):
-            return _EVENT_COST + _LOGPROB_COST * sum(1 + len(token.top) for token in tokens)
-    return _EVENT_COST
-
-
-def weight_of(value: Any) -> int:
-    """About how many bytes of memory JSON-like data takes."""
-    weight = 0
-    rest = [value]
-    while rest:
-        one = rest.pop()
-        if isinstance(one, str):
-            weight += 50 + 2 * len(one)
-        elif isinstance(one, Mapping):
-            weight += 100 + 50 * len(one)
-            rest += one.values()
-        elif isinstance(one, (list, tuple)):
-            weight += 60
-            rest += one
-        else:
-            weight += 30
-    return weight
-
-
-def _cost_of_call(call: ToolCall) -> int:
-    return _EVENT_COST + 4 * len(call.arguments_raw)  # raw and parsed
+def is_passing(event: Event) -> bool:
+    """Whether nothing is left of an event once it is folded."""
+    return isinstance(event, _PASSING) or (isinstance(event, MediaPart) and event.is_partial)

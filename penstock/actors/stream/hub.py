@@ -88,6 +88,17 @@ class Hub:
         """The number of subscribers, without dropped iterators that have not been removed yet."""
         return sum(subscription.is_active for subscription in self.subscriptions)
 
+    def read_by_all(self, last_seq: int) -> int:
+        """The number of the last event that each subscriber has had, where the log ends with number ``last_seq``.
+
+        One that is further behind than its window counts as if it were not. Takes no lock: the log asks under its own.
+        """
+        least = last_seq
+        for subscription in self.subscriptions:
+            if subscription.is_active:
+                least = min(least, max(subscription.seq, last_seq - subscription.window))
+        return least
+
     def announce(self) -> bool:
         """Notify all subscribers of new events in the log; returns whether the stream has to wait for a slow one."""
         slow = False
@@ -145,6 +156,11 @@ class Subscription:
     def seq(self) -> int:
         """The number of the last event that was delivered to it."""
         return self._cursor.seq
+
+    @property
+    def window(self) -> int:
+        """How many events may wait before it counts as slow."""
+        return self._cursor.window
 
     @property
     def pending(self) -> int:

@@ -10,11 +10,13 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
+import msgspec
+
 from penstock.actors.runtime.dispatcher import Dispatcher, check_process
 from penstock.actors.stream.buffer import Batch, EventBatch, PartStart, TokenBuffer, Undelivered
 from penstock.config.options import StreamOptions
 from penstock.errors import BufferFull, OptionError, StreamClosed
-from penstock.events import Phase, SideEvent, TokenKind
+from penstock.events import Citation, Phase, SideEvent, TokenKind
 from penstock.ports import Clock
 
 __all__ = ["Intake"]
@@ -34,6 +36,7 @@ class Intake:
         "_options",
         "_part",
         "_part_from",
+        "_phase",
         "_waiters",
         "_wake",
         "_wake_at",
@@ -42,6 +45,8 @@ class Intake:
         "buffer",
         "closed",
         "stream_id",
+        "void_parts",
+        "void_text",
     )
 
     def __init__(self, stream_id: str, options: StreamOptions, dispatcher: Dispatcher, clock: Clock) -> None:
@@ -50,10 +55,13 @@ class Intake:
         self.accepted = 0
         self.backpressure_events = 0  # how often a producer had to wait for room
         self.closed = False
+        self.void_text = 0  # characters of text that resets have voided, with those that `overflow` dropped
+        self.void_parts = 0  # the part of the answer in which the last reset came
         self._options = options
         self._dispatcher = dispatcher
         self._clock = clock
         self._part = 0  # of the next token
+        self._phase: Phase | None = None  # the same
         self._part_from = 0  # how many tokens had been accepted when it began
         self._lock = threading.Lock()
         self._epoch = 0  # of the present actor; an abandoned one must not disturb its successor
@@ -126,7 +134,9 @@ class Intake:
     ) -> bool:
         """Append an event to the buffer if there is room; returns whether there was.
 
-        If not, ``on_room`` is called once, as by `push_now`. No ``overflow`` drops an event.
+        If not, ``on_room`` is called once, as by `push_now`. No ``overflow`` drops an event. The places of a citation
+        are those in everything that was said; they are counted from the last reset here, and one of text before that is
+        void.
 
         Raises:
             StreamClosed: the stream has ended, or ``is_void()``.
@@ -137,23 +147,54 @@ class Intake:
             if self.buffer.size >= self.buffer.max_size:
                 self._wait_for_room(_Notice(on_room))
                 return False
+            if event.__class__ is Citation and (self.void_text or self.void_parts):
+                moved = self._moved(event)
+                if moved is None:
+                    return True
+                event = moved
             self._put_event(event)
             return True
 
-    def start_part(self, part: int, phase: Phase | None = None, *, is_void: Callable[[], bool] | None = None) -> bool:
-        """Begin a part of the answer with the next token; returns False once the stream has ended."""
+    def _moved(self, citation: Citation) -> Citation | None:
+        """The citation with its places counted from the last reset; None if it is of void text."""
+        start, end = citation.start, citation.end
+        if start is not None and end is not None:
+            if start < self.void_text >= end:
+                return None
+            start, end = max(0, start - self.void_text), end - self.void_text
+        part = max(0, citation.part - self.void_parts)
+        return msgspec.structs.replace(citation, start=start, end=end, part=part)
+
+    def start_part(
+        self,
+        part: int,
+        phase: Phase | None = None,
+        *,
+        is_void: Callable[[], bool] | None = None,
+        is_of_all: bool = False,
+    ) -> bool:
+        """Begin a part of the answer with the next token; returns False once the stream has ended.
+
+        ``is_of_all``: the number is counted as if there had been no reset, like that of `part`.
+        """
         with self._lock:
             if self.closed or (is_void is not None and is_void()):
                 check_process(self._dispatcher)
                 return False
-            self._part, self._part_from = part, self.accepted
+            part = max(0, part - self.void_parts) if is_of_all else part
+            self._part, self._phase, self._part_from = part + self.void_parts, phase, self.accepted
             self.buffer.start_part(PartStart(part, phase))
             return True
 
     @property
     def part(self) -> int:
-        """The part of the answer that the next token belongs to."""
+        """The part of the answer that the next token belongs to, counted as if there had been no reset."""
         return self._part
+
+    @property
+    def phase(self) -> Phase | None:
+        """What that part is for."""
+        return self._phase
 
     @property
     def next_part(self) -> int:
@@ -332,13 +373,29 @@ class Intake:
         with self._lock:
             return self.buffer.undelivered(last_event)
 
-    def clear(self, *, but_start: bool = False) -> int:
-        """Discard everything, except a `StreamStarted` if ``but_start``; returns the number of discarded tokens."""
+    def undelivered_events(self, last_event: int) -> list[SideEvent]:
+        """The same for the events."""
         with self._lock:
-            count = self.buffer.clear(but_start=but_start)
-            self._part, self._part_from = 0, self.accepted
+            return self.buffer.undelivered_events(last_event)
+
+    def clear(self) -> None:
+        """Discard everything."""
+        with self._lock:
+            self.buffer.clear()
             self._release()
-            return count
+
+    def restart(self, delivered: int, last_event: int) -> None:
+        """Discard everything but a `StreamStarted`, and count what is void with the reset that comes now.
+
+        ``delivered``: how many characters of text the log has since the last reset. It ends with number ``last_event``.
+        """
+        with self._lock:
+            buffered = sum(len(token.text) for token in self.buffer.undelivered(last_event) if token.kind == "text")
+            self.void_text += delivered + buffered + self.buffer.dropped_text
+            self.void_parts = self._part
+            self.buffer.clear(but_start=True)
+            self._phase, self._part_from = None, self.accepted
+            self._release()
 
     def change(self, options: StreamOptions) -> None:
         """Change the options. Nothing in the buffer is lost, even if it exceeds the new bound."""

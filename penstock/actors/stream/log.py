@@ -4,6 +4,10 @@ A reader keeps the number of its last event and asks for those after it (see `pe
 writer appends. Any thread may read without a lock: when old events are folded, the window that readers use is replaced,
 never changed.
 
+Text and events that a summary repeats may be folded at any time: a reader that has missed them gets them in another
+form. Pieces and raw events are lost with folding (`penstock.actors.stream.folded.is_passing`), so they stay until each
+present reader has had them. That has bounds: a reader's ``window`` of events, and `_UNREAD` bytes.
+
 A log outlives the actors that write it. Each actor gets an *epoch*, and an append with an old epoch is refused, so that
 an abandoned actor cannot write after its successor has started.
 """
@@ -12,12 +16,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
+
+import msgspec
 
 from penstock.actors.stream.buffer import Undelivered
-from penstock.actors.stream.folded import Folded, Window, cost_of
+from penstock.actors.stream.folded import Folded, Window, is_passing
 from penstock.actors.stream.outcome import Outcome
 from penstock.actors.stream.parts import PartSpans
+from penstock.actors.stream.weights import cost_of
 from penstock.errors import AgentError, PenstockError, ProviderError, StreamError
 from penstock.events import (
     AnswerPart,
@@ -36,6 +43,9 @@ from penstock.events import (
 
 __all__ = ["StreamLog"]
 
+_UNREAD: Final = 16 * 1_048_576
+"""Bytes of events, besides ``retain_bytes``, that may stay for present readers. The newest event stays in any case."""
+
 
 class StreamLog:
     """See the module's docstring."""
@@ -43,17 +53,21 @@ class StreamLog:
     __slots__ = (
         "_bytes",
         "_epoch",
+        "_fold_at",
         "_lock",
+        "_retain_bytes",
         "_window",
+        "last_events",
         "last_seq",
         "measure",
         "metadata",
         "on_end",
-        "retain_bytes",
+        "read_by_all",
         "stream_id",
         "terminal",
         "tokens",
         "undelivered",
+        "undelivered_events",
     )
 
     def __init__(self, stream_id: str, metadata: Mapping[str, Any], retain_bytes: int) -> None:
@@ -65,11 +79,23 @@ class StreamLog:
         self.measure: Callable[[float], StreamMetrics] | None = None  # computes the terminal event's metrics
         self.on_end: Callable[[TerminalEvent], None] | None = None  # called before the terminal event is visible
         self.undelivered: Callable[[int], list[Undelivered]] = _none  # tokens after an event's number
+        self.undelivered_events: Callable[[int], list[SideEvent]] = _none
+        self.last_events: list[SideEvent] = []  # written with the terminal event, before it; numbered then
+        self.read_by_all: Callable[[int], int] = _all_read  # see `Hub.read_by_all`
         self.retain_bytes = retain_bytes
         self._bytes = 0
         self._epoch = 0
         self._lock = threading.Lock()
         self._window = Window()
+
+    @property
+    def retain_bytes(self) -> int:
+        """How many bytes of events are kept one by one, whether or not there are readers."""
+        return self._retain_bytes
+
+    @retain_bytes.setter
+    def retain_bytes(self, count: int) -> None:
+        self._retain_bytes = self._fold_at = count
 
     # --- writing -------------------------------------------------------------------------------------------------
 
@@ -96,7 +122,7 @@ class StreamLog:
             if event.__class__ is TokenEvent:
                 self.tokens += len(event.tokens)
             self._bytes += cost_of(event)
-            if self._bytes > self.retain_bytes:
+            if self._bytes > self._fold_at:
                 self._fold()
             return True
 
@@ -136,8 +162,12 @@ class StreamLog:
 
     def _final(self, seq: int, outcome: Outcome, dropped: int, now: float) -> tuple[str, dict[str, Any]]:
         """The whole text, and the other fields that all terminal events have."""
-        buffered = self.undelivered(seq - 1)
+        last = seq - 1 - len(self.last_events)
+        buffered = self.undelivered(last)
         texts, parts = self._whole(buffered)
+        told = self._window.told()
+        for event in self.undelivered_events(last):
+            told.add(event)
         return texts.get("text", ""), {
             "stream_id": self.stream_id,
             "seq": seq,
@@ -145,10 +175,7 @@ class StreamLog:
             "reasoning": texts.get("reasoning", ""),
             "refusal": texts.get("refusal", ""),
             "parts": parts,
-            "citations": outcome.citations,
-            "media": outcome.media,
-            "server_tools": outcome.server_tools,
-            "logprobs": outcome.logprobs,
+            **told.fields(),
             "provider_blocks": outcome.provider_blocks,
             "provider_metadata": outcome.provider_metadata,
             "tool_calls": outcome.tool_calls,
@@ -168,6 +195,11 @@ class StreamLog:
         with self._lock:
             if self.terminal is not None or (epoch is not None and epoch != self._epoch):
                 return False
+            self.last_events = [
+                msgspec.structs.replace(event, seq=seq) for seq, event in enumerate(self.last_events, self.last_seq + 1)
+            ]
+            for event in self.last_events:
+                self._add(event)
             terminal = make(self.last_seq + 1)
             if self.on_end is not None:
                 self.on_end(terminal)
@@ -180,15 +212,25 @@ class StreamLog:
         self.last_seq += 1  # last: a reader that sees the number finds the event
 
     def _fold(self) -> None:
-        """Fold the oldest events until a quarter of the bound is free, so that the total cost of folding is linear."""
-        window = self._window
-        goal = self.retain_bytes * 3 // 4
+        """Fold the oldest events until a quarter of the bound is free, so that the total cost of folding is linear.
+
+        Where an unread event stops it, the next time is when a quarter more has come.
+        """
+        window, retain = self._window, self._retain_bytes
+        goal = retain * 3 // 4
+        read = self.read_by_all(self.last_seq)
         count = 0
+        is_stopped = False
         for event in window.events:
             if self._bytes <= goal:
                 break
+            if event.seq > read and is_passing(event):
+                is_stopped = self._bytes <= retain + _UNREAD or event.seq == self.last_seq
+                if is_stopped:
+                    break
             count += 1
             self._bytes -= cost_of(event)
+        self._fold_at = max(retain, self._bytes + max(retain, self._bytes) // 4) if is_stopped else retain
         if count:
             self._window = window.fold(count)
 
@@ -211,6 +253,20 @@ class StreamLog:
             pieces.setdefault(kind, []).append(text)
             parts.add(kind, len(text), part, phase)
         return {kind: "".join(texts) for kind, texts in pieces.items()}, parts.read()
+
+    def text_length(self, *, with_buffered: bool = False) -> int:
+        """How many characters of the kind ``"text"`` there are since the last reset."""
+        with self._lock:
+            window = self._window
+            pile = window.folded.get("text")
+            length = 0 if pile is None else pile.length
+            for event in window.events:
+                if event.__class__ is TokenEvent:
+                    length += len(event.text) if event.kind == "text" else 0
+                elif event.__class__ is StreamReset:
+                    length = 0
+            buffered = self.undelivered(self.last_seq) if with_buffered else ()
+            return length + sum(len(token.text) for token in buffered if token.kind == "text")
 
     def _text(self, kind: TokenKind) -> str:
         window = self._window
@@ -293,5 +349,9 @@ class StreamLog:
         return iter(self._window.events[:])
 
 
-def _none(last_seq: int) -> list[Undelivered]:
+def _none(last_seq: int) -> list[Any]:
     return []
+
+
+def _all_read(last_seq: int) -> int:
+    return last_seq

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from operator import attrgetter
+from typing import Final
+
 from penstock.events import AnswerPart, Phase, TokenKind
 
 __all__ = ["PartSpans"]
@@ -27,11 +31,11 @@ class PartSpans:
     [(0, 0, 8), (1, 8, 13)]
     """
 
-    __slots__ = ("_last", "_spans")
+    __slots__ = ("_by_kind", "_spans")
 
     def __init__(self) -> None:
         self._spans: list[_Span] = []
-        self._last: dict[TokenKind, _Span] = {}  # by kind
+        self._by_kind: dict[TokenKind, list[_Span]] = {}
 
     def copy(self) -> PartSpans:
         """A copy that can be added to."""
@@ -44,25 +48,39 @@ class PartSpans:
         """Note ``length`` further characters of a kind, in that part."""
         if not length:
             return
-        last = self._last.get(kind)
+        spans = self._by_kind.get(kind)
+        if spans is None:
+            spans = self._by_kind[kind] = []
+        last = spans[-1] if spans else None
         if last is None or last.index != part or last.phase != phase:
-            last = self._last[kind] = _Span(part, kind, phase, 0 if last is None else last.end)
+            last = _Span(part, kind, phase, 0 if last is None else last.end)
+            spans.append(last)
             self._spans.append(last)
         last.end += length
 
     def split(self, kind: TokenKind, start: int, end: int) -> list[AnswerPart]:
-        """The pieces of the text of ``kind`` from ``start`` to ``end``, each of one part, in order."""
-        return [
-            AnswerPart(
-                index=span.index,
-                kind=kind,
-                start=max(start, span.start),
-                end=min(end, span.end),
-                phase=span.phase,
+        """The pieces of the text of ``kind`` from ``start`` to ``end``, each of one part, in order.
+
+        The cost is that of what it returns, and logarithmic in the number of parts.
+        """
+        found: list[AnswerPart] = []
+        if start >= end:
+            return found
+        spans = self._by_kind.get(kind, ())
+        for place in range(bisect_right(spans, start, key=_end_of), len(spans)):
+            span = spans[place]
+            if span.start >= end:
+                break
+            found.append(
+                AnswerPart(
+                    index=span.index,
+                    kind=kind,
+                    start=max(start, span.start),
+                    end=min(end, span.end),
+                    phase=span.phase,
+                )
             )
-            for span in self._spans
-            if span.kind == kind and max(start, span.start) < min(end, span.end)
-        ]
+        return found
 
     def read(self) -> tuple[AnswerPart, ...]:
         """All parts, in order."""
@@ -70,3 +88,6 @@ class PartSpans:
             AnswerPart(index=span.index, kind=span.kind, start=span.start, end=span.end, phase=span.phase)
             for span in self._spans
         )
+
+
+_end_of: Final = attrgetter("end")

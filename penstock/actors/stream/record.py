@@ -16,6 +16,8 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
+import msgspec
+
 from penstock.actors.runtime.dispatcher import blocking
 from penstock.actors.runtime.loop_thread import LoopThread
 from penstock.actors.runtime.process import ProcessRef
@@ -79,6 +81,7 @@ class StreamRecord:
         "rounds",
         "runtime",
         "serial",
+        "server_tool_ids",
         "state",
         "stream_id",
     )
@@ -106,6 +109,7 @@ class StreamRecord:
         self.journal = journal
         self.feed = feed  # None: tokens come by `process_token` only
         self.rounds: list[Outcome] = []  # of the feeds before the present one, if the stream is conducted
+        self.server_tool_ids: dict[str, int] = {}  # of the provider's own calls, and the round in which each came
         self.serial = 0  # assigned by the table; distinguishes records that have had the same id
         self.feeder: ProcessRef | None = None  # the relay that joins another stream to this one
         self.ending: Ending | None = None  # the proposed end; the actor may have crashed since
@@ -122,8 +126,10 @@ class StreamRecord:
         self.on_end: Callable[[TerminalEvent], None] = lambda terminal: None  # set by the table
         self.intake = Intake(stream_id, options, runtime.dispatcher, runtime.clock)
         self.log.undelivered = self.intake.undelivered
+        self.log.undelivered_events = self.intake.undelivered_events
         self.hub = Hub()
         self.hub.before_release = self.note_release
+        self.log.read_by_all = self.hub.read_by_all
         self.counters = Counters(self.created_monotonic)
         self.over = Reply(runtime.dispatcher, f"the end of stream {stream_id!r}")
         self._lock = threading.Lock()  # guards `ending` and the next
@@ -207,7 +213,8 @@ class StreamRecord:
                     intake.clear()
                     assert log.terminal is not None
                     if is_free:  # else this thread would hang in the journal too
-                        self._journal_surely(log.terminal)
+                        for event in (*log.last_events, log.terminal):
+                            self._journal_surely(event)
         finally:
             if is_ours:
                 self.context = contextvars.Context()  # it may refer to a request, or to this very stream
@@ -216,6 +223,9 @@ class StreamRecord:
 
     def _write_terminal(self, ending: Ending, epoch: int | None) -> bool:
         log, dropped, now = self.log, self.intake.take_dropped(epoch), self.runtime.clock.time()
+        last_events = self._last_events(now)
+        if last_events:  # taken once: another thread may be about to write them
+            log.last_events = last_events
         match ending:
             case Complete(outcome=outcome):
                 return log.complete(outcome or self.outcome(), dropped, now, epoch)
@@ -223,6 +233,17 @@ class StreamRecord:
                 return log.fail(error, outcome or self.outcome(), dropped, now, epoch)
             case Cancel(reason=reason):
                 return log.cancel(reason, self.outcome(), dropped, now, epoch)
+
+    def _last_events(self, now: float) -> list[SideEvent]:
+        try:
+            events = [] if self.feed is None else self.feed.leftovers()
+        except Exception as error:  # the terminal event must be written in any case
+            get_logger(stream_id=self.stream_id).error("events_lost", error=type(error).__name__)
+            return []
+        return [
+            msgspec.structs.replace(event, stream_id=self.stream_id, timestamp=now, metadata=self.metadata)
+            for event in events
+        ]
 
     def _note_end(self, terminal: TerminalEvent) -> None:
         """Count the end before its event is visible, so that no reader of the event finds it uncounted."""
@@ -275,6 +296,17 @@ class StreamRecord:
             self._journal_surely(event)
             return log.append(epoch, event)
 
+    def void_answer(self) -> None:
+        """Note that everything that has come so far does not belong to the terminal event."""
+        for place, outcome in enumerate(self.rounds):
+            self.rounds[place] = msgspec.structs.replace(outcome, is_void=True)
+        if self.feed is not None:
+            self.feed.void_answer(self.intake.void_text)
+
+    def said_text(self) -> int:
+        """How many characters of text have come, with those that were voided or dropped."""
+        return self.intake.void_text + self.intake.buffer.dropped_text + self.log.text_length(with_buffered=True)
+
     def new_epoch(self) -> int:
         """Start the epoch of a new actor, after an append that the previous actor has under way is done."""
         if self._journaling is None:
@@ -304,7 +336,7 @@ class StreamRecord:
             if taken:
                 lock.release()
 
-    def _journal_surely(self, event: StreamReset | TerminalEvent) -> None:
+    def _journal_surely(self, event: StreamReset | SideEvent | TerminalEvent) -> None:
         """Write an event to the journal that goes into the log even if that fails."""
         journal = self.journal
         if journal is None:

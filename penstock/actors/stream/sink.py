@@ -33,6 +33,10 @@ class StreamSink:
         """See `Sink.push_event`."""
         return self._record.intake.push_event(event)
 
+    def offer_event(self, event: SideEvent, on_room: Callable[[], None]) -> bool:
+        """See `Sink.offer_event`."""
+        return self._record.intake.offer_event(event, on_room)
+
     def start_part(self, part: int, phase: Phase | None = None) -> bool:
         """See `Sink.start_part`."""
         return self._record.intake.start_part(part, phase)

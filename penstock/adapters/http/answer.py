@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from penstock.errors import ApiError, PenstockError, ProtocolError
 
-__all__ = ["Redactor", "refusal_of"]
+__all__ = ["Redactor", "host_of", "refusal_of"]
 
 _NOT_A_STREAM = ("text/html", "text/xml", "application/xml", "application/xhtml+xml", "image/", "multipart/")
 _USUAL_CODINGS = ("gzip", "x-gzip", "deflate")
@@ -34,7 +34,7 @@ def refusal_of(
         location = headers.get("location")
         if status < 300 or location is None:
             return ApiError(status, "unexpected status")
-        target = _host_of(location)
+        target = host_of(location)
         return ApiError(status, f"redirects are not followed{f' (to {target})' if target else ''}", code="redirect")
     if "," in headers.get("content-encoding", ""):  # each coding may expand what the previous one returned
         return ProtocolError(f"{host} sent several content codings at once")
@@ -49,7 +49,7 @@ def refusal_of(
     return None
 
 
-def _host_of(url: str) -> str:
+def host_of(url: str) -> str:
     """Return a URL's host and port without the user; ``""`` if it has none or is malformed."""
     try:
         return urlsplit(url).netloc.rpartition("@")[2]
@@ -82,9 +82,7 @@ class Redactor:
 
     def redact_error(self, error: PenstockError) -> None:
         """Remove secrets from an error's arguments and attributes, in place."""
-        args = tuple(self._redact_message(arg) for arg in error.args)
-        if args != error.args:
-            error.args = args
+        error.args = tuple(self._redact_message(arg) for arg in error.args)
         for name, value in vars(error).items():
             if (shown := self._redact_message(value)) != value:
                 setattr(error, name, shown)

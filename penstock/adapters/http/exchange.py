@@ -7,9 +7,8 @@ import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
-from urllib.parse import urlsplit
 
-from penstock.adapters.http.answer import Redactor, refusal_of
+from penstock.adapters.http.answer import Redactor, host_of, refusal_of
 from penstock.adapters.http.faults import body_failure, request_failure, unexpected_failure
 from penstock.adapters.http.handle import RequestCancelled, RequestHandle, current_request
 from penstock.config.options import RequestOptions
@@ -54,7 +53,7 @@ class HttpExchange:
         self._options = options
         self._sink = sink
         self._on_cancel = on_cancel
-        self._host = urlsplit(request.url).netloc
+        self._host = host_of(request.url)
         self.endpoint = self._host
         """Shares the reader's threads with other endpoints."""
         self._sent = False

@@ -26,11 +26,17 @@ def test_a_key_is_starred_out_whatever_signs_are_in_it(key: str) -> None:
 def test_a_message_that_was_cut_within_the_key_shows_no_piece_of_it() -> None:
     for cut in range(8, len(KEY)):
         assert redact(ApiError(401, f"your key is {KEY[:cut]}")).message == "your key is ***"
+    assert redact(ApiError(401, f"your key is {KEY[:7]}")).message == f"your key is {KEY[:7]}"
 
 
 def test_a_message_without_a_key_stays_as_it_is() -> None:
     error = redact(ApiError(401, "the header must be Bearer", code="sk-0"))
-    assert (error.message, error.code) == ("the header must be Bearer", "sk-0")
+    assert (error.status, error.message, error.code) == (401, "the header must be Bearer", "sk-0")
+
+
+def test_a_key_of_four_signs_is_a_secret_and_a_shorter_one_is_not() -> None:
+    redactor = Redactor({"X-Key": "abcd", "X-Team": "efg"})
+    assert redactor.redact_text("abcd of efg") == "*** of efg"
 
 
 def test_bodies_and_headers_are_starred_out_with_and_without_the_word_before_the_key() -> None:
@@ -45,6 +51,7 @@ def test_bodies_and_headers_are_starred_out_with_and_without_the_word_before_the
         (302, "https://me:hush@there.example/x", "redirects are not followed (to there.example)"),
         (302, "/x", "redirects are not followed"),
         (302, "http://[x", "redirects are not followed"),
+        (300, "https://there.example/x", "redirects are not followed (to there.example)"),
         (304, None, "unexpected status"),
         (101, "/x", "unexpected status"),
     ],
@@ -53,7 +60,7 @@ def test_a_status_that_is_neither_success_nor_error_is_refused(status: int, loca
     error = refusal_of(status, {} if location is None else {"location": location}, "host")
     assert isinstance(error, ApiError)
     assert (error.status, error.message) == (status, message)
-    assert error.code == ("redirect" if status == 302 else None)
+    assert error.code == ("redirect" if message.startswith("redirects") else None)
 
 
 def test_what_is_certainly_no_stream_is_refused_and_everything_else_is_read() -> None:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import socket
 import time
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import requests
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 
 from penstock.adapters.http import connection as module
 from penstock.adapters.http.connection import CancellableAdapter
-from penstock.adapters.http.handle import RequestCancelled
+from penstock.adapters.http.handle import RequestCancelled, RequestHandle
 from penstock.errors import OptionError
 
 
@@ -22,9 +26,9 @@ from penstock.errors import OptionError
     [(True, "CERT_REQUIRED"), ("", "CERT_REQUIRED"), (None, "CERT_REQUIRED"), (False, "CERT_NONE")],
 )
 def test_only_false_itself_switches_verification_off(verify: object, wanted: str) -> None:
-    connection = SimpleNamespace()
+    connection = SimpleNamespace(ca_certs="of requests")
     CancellableAdapter(1).cert_verify(connection, "https://localhost/", verify, None)
-    assert connection.cert_reqs == wanted
+    assert (connection.cert_reqs, connection.ca_certs) == (wanted, None)
 
 
 def test_an_empty_path_is_no_ca_bundle_and_not_the_absence_of_one() -> None:
@@ -107,6 +111,24 @@ def test_a_read_without_a_size_takes_all_that_has_come() -> None:
         response.close()
 
 
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("size", [1, 3, 100])
+def test_a_chunked_body_is_read_in_pieces_of_any_size_and_its_lines_may_end_without_a_return(
+    end: bytes, size: int
+) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        response = module.EagerResponse(ours)
+        response.begin()
+        body = end.join((b"2", b"ab", b"3;name=value", b"cde", b"0", b"Trailer: value", b"", b""))
+        pieces = [body[at : at + size] for at in range(0, len(body), size)]
+        came = [response._dechunk(response._size_line + piece) for piece in pieces]
+        assert b"".join(came) == b"abcde"
+        assert response.fp is None
+        response.close()
+
+
 @pytest.mark.parametrize(
     ("body", "before"),
     [
@@ -130,3 +152,164 @@ def test_a_chunked_body_that_is_malformed_or_breaks_off_is_incomplete(body: byte
             came.extend(iter(lambda: response.read1(4), b""))
         assert before.startswith(b"".join(came))
         response.close()
+
+
+def test_a_connection_that_belongs_to_no_request_sends_as_urllib3_does() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        connection = module._PlainConnection("127.0.0.1", server.getsockname()[1])
+        connection.request("GET", "/x", headers={"X-Name": "value"})
+        accepted, _ = server.accept()
+        with accepted:
+            connection.close()
+            said = b"".join(iter(lambda: accepted.recv(4096), b""))
+    assert said.startswith(b"GET /x HTTP/1.1\r\n")
+    assert b"X-Name: value" in said
+
+
+def test_a_bundle_of_certificates_is_read_once_from_a_file_or_a_folder(tmp_path: Path) -> None:
+    adapter = CancellableAdapter(1)
+    folder = adapter._context(str(tmp_path))
+    assert adapter._context(str(tmp_path)) is folder
+    whole = adapter._context(DEFAULT_CA_BUNDLE_PATH)
+    assert whole is not folder
+    assert whole.cert_store_stats()["x509_ca"] > folder.cert_store_stats()["x509_ca"] == 0
+
+
+def test_a_fault_of_this_machine_in_reading_the_bundle_is_not_blamed_on_the_option(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Context:
+        def load_verify_locations(self, **_: object) -> None:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(module, "create_urllib3_context", lambda **_: Context())
+    with pytest.raises(OSError, match="Too many open files"):
+        CancellableAdapter(1)._context("bundle.pem")
+
+
+@pytest.mark.parametrize(("verify", "has_context"), [(True, True), ("path", True), (False, False)])
+def test_only_verified_tls_has_a_context_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, verify: bool | str, has_context: bool
+) -> None:
+    adapter = CancellableAdapter(1)
+    seen: list[str] = []
+
+    def context(bundle: str) -> str:
+        seen.append(bundle)
+        return "context"
+
+    monkeypatch.setattr(adapter, "_context", context)
+    prepared = requests.Request("POST", "https://localhost/").prepare()
+    _, tls = adapter.build_connection_pool_key_attributes(prepared, verify)
+    assert tls.get("ssl_context") == ("context" if has_context else None)
+    assert seen == ([verify if isinstance(verify, str) else DEFAULT_CA_BUNDLE_PATH] if has_context else [])
+    assert not has_context or not {"ca_certs", "ca_cert_dir"} & set(tls)
+    plain = requests.Request("POST", "http://localhost/").prepare()
+    assert "ssl_context" not in adapter.build_connection_pool_key_attributes(plain, verify)[1]
+
+
+def test_an_address_that_refuses_or_is_cancelled_ends_the_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Peer:
+        def __init__(self, code: int) -> None:
+            self.code = code
+
+        def setblocking(self, flag: bool) -> None:
+            return
+
+        def connect(self, address: object) -> None:
+            raise BlockingIOError
+
+        def getsockopt(self, level: int, option: int) -> int:
+            return self.code
+
+    asked: list[float] = []
+    answers = iter([False, True])
+
+    def wait(sock: object, timeout: float) -> bool:
+        asked.append(timeout)
+        return next(answers, True)
+
+    monkeypatch.setattr(module, "wait_for_write", wait)
+    until = time.monotonic() + 1000
+    refused, fine = Peer(errno.ECONNREFUSED), Peer(0)
+    with pytest.raises(ConnectionRefusedError):
+        module._connect_socket(refused, None, until, None)  # type: ignore[arg-type]
+    assert asked == [module._POLL_S] * 2
+    module._connect_socket(fine, None, until, None)  # type: ignore[arg-type]
+    handle = RequestHandle({}, lambda: None)
+    handle.cancel()
+    with pytest.raises(RequestCancelled):
+        module._connect_socket(fine, None, until, handle)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("interim", "is_read"), [(0, True), (1, True), (100, True), (101, False)])
+def test_up_to_a_hundred_interim_answers_are_skipped(interim: int, is_read: bool) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(b"HTTP/1.1 103 Early Hints\r\n\r\n" * interim + b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        response = module.EagerResponse(ours)
+        if is_read:
+            response.begin()
+            assert response.status == 200
+        else:
+            with pytest.raises(http.client.BadStatusLine):
+                response.begin()
+        response.close()
+
+
+def test_a_size_line_without_an_end_is_refused() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        response = module.EagerResponse(ours)
+        response.begin()
+        assert response._dechunk(b"1" * module._READ_BYTES) == b""
+        with pytest.raises(http.client.LineTooLong):
+            response._dechunk(b"1" * (module._READ_BYTES + 1))
+        response.close()
+
+
+@pytest.mark.parametrize(
+    ("timeout", "limits"),
+    [(9.0, [103.0, 104.5, 109.0]), (3.0, [102.0, 102.0, 103.0]), ("default", [120.0, 130.0, 160.0])],
+)
+def test_no_address_uses_up_the_time_of_the_next_ones(
+    monkeypatch: pytest.MonkeyPatch, timeout: Any, limits: list[float]
+) -> None:
+    made: list[Any] = []
+
+    class Socket:
+        def __init__(self, *kind: object) -> None:
+            self.options: list[Any] = []
+            self.closed = False
+            made.append(self)
+
+        def setsockopt(self, *option: object) -> None:
+            self.options.append(option)
+
+        def bind(self, address: object) -> None:
+            self.options.append(address)
+
+        def close(self) -> None:
+            self.closed = True
+
+    untils: list[float] = []
+
+    def refuse(sock: object, address: object, until: float, handle: object) -> None:
+        untils.append(until)
+        raise ConnectionRefusedError(address)
+
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", (f"192.0.2.{number}", 443)) for number in range(3)]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: found)
+    monkeypatch.setattr(socket, "socket", Socket)
+    monkeypatch.setattr(time, "monotonic", lambda: 100.0)
+    monkeypatch.setattr(module, "_connect_socket", refuse)
+    connection: Any = SimpleNamespace(
+        timeout=timeout, port=443, socket_options=[(1, 2, 3)], source_address=("192.0.2.9", 0)
+    )
+    with pytest.raises(ConnectionRefusedError) as caught:
+        module._connect(connection, "host.invalid")
+    assert caught.value.args == (("192.0.2.2", 443),)
+    assert untils == limits
+    assert [sock.options for sock in made] == [[(1, 2, 3), ("192.0.2.9", 0)]] * 3
+    assert all(sock.closed for sock in made)

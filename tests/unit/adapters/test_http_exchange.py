@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,8 +14,8 @@ from urllib3 import HTTPResponse
 
 from penstock.adapters.http import exchange
 from penstock.config.options import RequestOptions
-from penstock.errors import ApiError, PenstockError, ProtocolError
-from penstock.ports import Decoder, Delta, ProviderRequest, TextDelta
+from penstock.errors import ApiError, IncompleteStream, OptionError, PenstockError, ProtocolError, ProviderTimeout
+from penstock.ports import Decoder, Delta, ProviderRequest, Secret, TextDelta
 
 
 class Body:
@@ -122,4 +123,221 @@ def test_no_wait_on_the_socket_is_longer_than_the_total_time_or_a_day(total: flo
     provider: Any = SimpleNamespace()
     exchange.HttpExchange(provider, request, options, sink, lambda _: None).run(lambda: transport)
     assert seen == [(3.0, longest)]
+    assert len(sink.ends) == 1
+
+
+KEY = "sk-0123456789abcdef"
+
+
+class Line:
+    """An exchange, and a transport that does what it is told to."""
+
+    def __init__(self, act: Callable[[Line], Any], decoder: Any = None, sink: Sink | None = None) -> None:
+        self.act = act
+        self.sink = sink or Sink(wants_more=True)
+        self.cancelled: list[exchange.HttpExchange] = []
+        provider: Any = SimpleNamespace(
+            decoder=lambda options: decoder or OneDelta(fails=False),
+            error=lambda status, headers, body: ApiError(status, f"{headers} {body.decode()}"),
+        )
+        request = ProviderRequest(
+            url="http://user:hush@host.example:8080/v1", body=b"", secret_headers={"X-Key": Secret(KEY)}
+        )
+        options = RequestOptions(connect_timeout=3.0, total_timeout=7.0)
+        self.job = exchange.HttpExchange(provider, request, options, self.sink, self.cancelled.append)
+
+    def run(self) -> PenstockError:
+        self.job.run(lambda: lambda prepared, timeouts, verify: self.act(self))
+        (end,) = self.sink.ends
+        assert self.job.has_ended
+        assert end is not None
+        return end
+
+
+def responded(status: int, headers: Mapping[str, str] | None = None, body: bytes = b"x") -> requests.Response:
+    fields = {"Content-Type": "text/event-stream", **(headers or {})}
+    raw = HTTPResponse(io.BytesIO(body), fields, preload_content=False)
+    response = requests.Response()
+    response.status_code, response.raw, response.headers = status, raw, raw.headers  # type: ignore[assignment]
+    return response
+
+
+def fail(error: BaseException) -> Any:
+    raise error
+
+
+def test_a_request_that_was_cancelled_in_the_queue_is_never_sent_and_ends_once() -> None:
+    line = Line(lambda line: fail(AssertionError("sent")))
+    assert (line.job.queued, line.job.has_ended, line.job._sent) == (True, False, False)
+    line.job.cancel()
+    assert line.cancelled == [line.job]
+    assert not line.job.has_ended
+    line.job.dismiss()
+    assert [str(end) for end in line.sink.ends] == [str(IncompleteStream("cancelled"))]
+    assert line.job.has_ended
+
+
+def test_a_dismissed_request_says_that_it_was_not_sent() -> None:
+    line = Line(lambda line: None)
+    line.job.dismiss()
+    assert [str(end) for end in line.sink.ends] == [str(IncompleteStream("cancelled before it was sent"))]
+
+
+def test_a_request_that_was_cancelled_before_its_thread_took_it_is_never_sent() -> None:
+    line = Line(lambda line: fail(AssertionError("sent")))
+    sent: list[None] = []
+    line.act = lambda line: sent.append(None)
+    line.job.cancel()
+    assert isinstance(line.run(), IncompleteStream)
+    assert sent == []
+
+
+def test_whatever_a_cancelled_request_fails_with_it_ends_as_cancelled() -> None:
+    def act(line: Line) -> None:
+        line.job.cancel()
+        raise ConnectionResetError
+
+    end = Line(act).run()
+    assert isinstance(end, IncompleteStream)
+    assert str(end) == str(IncompleteStream("cancelled"))
+
+
+@pytest.mark.parametrize("is_sent", [False, True])
+def test_a_time_out_is_one_of_the_connection_until_the_request_is_sent(is_sent: bool) -> None:
+    def act(line: Line) -> None:
+        if is_sent:
+            line.job._handle.sent()
+        raise TimeoutError
+
+    end = Line(act).run()
+    assert isinstance(end, ProviderTimeout)
+    assert (end.which, end.timeout) == (("first_token", 7.0) if is_sent else ("connect", 3.0))
+
+
+def test_an_error_names_the_proxy_it_came_through_and_no_key() -> None:
+    def act(line: Line) -> None:
+        line.job._handle.proxy = "http://proxy.example"
+        raise ProtocolError(f"no {KEY}")
+
+    end = Line(act).run()
+    assert str(end) == "no *** (through the proxy http://proxy.example)"
+    assert KEY not in repr(end)
+
+
+def test_a_job_and_its_errors_show_the_host_and_no_password() -> None:
+    line = Line(lambda line: fail(ConnectionRefusedError()))
+    assert repr(line.job) == "HttpExchange(host.example:8080)"
+    assert line.job.endpoint == "host.example:8080"
+    assert str(line.run()) == "cannot reach host.example:8080: connection refused"
+
+
+@pytest.mark.parametrize(("status", "is_read"), [(399, False), (400, True)])
+def test_the_provider_reads_the_errors_from_400_on(status: int, is_read: bool) -> None:
+    end = Line(lambda line: responded(status, {"X-Echo": KEY}, f"what {KEY} means".encode())).run()
+    assert isinstance(end, ApiError)
+    assert ("what *** means" in str(end)) == is_read
+    assert ("'x-echo': '***'" in str(end)) == is_read
+
+
+def test_a_sink_that_reads_headers_gets_them_with_lower_case_names_before_the_body() -> None:
+    said: list[Any] = []
+
+    class Reads(Sink):
+        def answered(self, headers: Mapping[str, str]) -> None:
+            said.append(dict(headers))
+
+        def deltas(self, deltas: Sequence[Delta]) -> bool:
+            said.append(len(deltas))
+            return False
+
+    line = Line(lambda line: responded(200, {"X-Limit": "7"}), sink=Reads(wants_more=False))
+    line.job.run(lambda: lambda prepared, timeouts, verify: line.act(line))
+    assert said == [{"content-type": "text/event-stream", "x-limit": "7"}, 1]
+
+
+@pytest.mark.parametrize(("has_socket", "is_closed"), [(True, False), (True, True), (False, False), (False, True)])
+def test_the_last_chunk_is_waited_for_briefly_if_the_connection_can_be_kept(has_socket: bool, is_closed: bool) -> None:
+    done: list[Any] = []
+
+    def read1(size: int, *, decode_content: bool) -> bytes:
+        done.append(decode_content)
+        raise OSError
+
+    sock = SimpleNamespace(settimeout=done.append) if has_socket else None
+    raw: Any = SimpleNamespace(connection=SimpleNamespace(sock=sock), closed=is_closed, read1=read1)
+    exchange._await_last_chunk(raw)
+    assert done == ([0.01, False] if has_socket and not is_closed else [])
+
+
+def test_a_fault_of_the_options_is_not_blamed_on_the_proxy() -> None:
+    def act(line: Line) -> None:
+        line.job._handle.proxy = "http://proxy.example"
+        raise OptionError("x", 1, "a path")
+
+    assert "proxy" not in str(Line(act).run())
+
+
+def test_what_a_sink_raises_at_the_end_is_reported_by_the_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Any] = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: told.append(args.exc_type))
+
+    class Fails(Sink):
+        def ended(self, decoder: Decoder | None, error: PenstockError | None) -> None:
+            raise LookupError
+
+    Line(lambda line: None, sink=Fails(wants_more=True)).job.dismiss()
+    assert told == [LookupError]
+
+
+@pytest.mark.parametrize("key", ["clé", "a\nb"])
+def test_a_key_that_is_not_printable_ascii_is_refused_before_anything_is_sent(key: str) -> None:
+    line = Line(lambda line: fail(AssertionError("sent")))
+    line.job._handle.secret_headers = {"X-Key": key}
+    assert isinstance(line.run(), OptionError)
+
+
+class Says:
+    """A decoder that gives one delta for a chunk that is not empty, and another at the end of the body."""
+
+    done = False
+
+    def feed(self, chunk: bytes) -> list[Delta]:
+        return [] if chunk == b"x" else [TextDelta("a")]
+
+    def close(self) -> list[Delta]:
+        return [TextDelta("z")]
+
+
+class Notes(Sink):
+    def __init__(self) -> None:
+        super().__init__(wants_more=True)
+        self.said: list[Sequence[Delta]] = []
+
+    def deltas(self, deltas: Sequence[Delta]) -> bool:
+        self.said.append(deltas)
+        return True
+
+
+@pytest.mark.parametrize(
+    ("chunks", "cancelled_at", "said"),
+    [([b"x", b"y", b"x", b""], 9, ["a", "z"]), ([b"y", b"y", b""], 1, ["a"]), ([b"y", b""], 1, ["a"])],
+)
+def test_a_sink_gets_what_was_decoded_until_the_request_is_cancelled(
+    chunks: list[bytes], cancelled_at: int, said: list[str]
+) -> None:
+    reads = iter(range(9))
+
+    def read1(size: int, *, decode_content: bool) -> bytes:
+        number = next(reads)
+        if number == cancelled_at:
+            line.job.cancel()
+        return chunks[number]
+
+    response: Any = responded(200)
+    response.raw.read1 = read1
+    sink = Notes()
+    line = Line(lambda line: response, decoder=Says(), sink=sink)
+    line.job.run(lambda: lambda prepared, timeouts, verify: line.act(line))
+    assert [delta.text for deltas in sink.said for delta in deltas] == said  # type: ignore[union-attr]
+    assert all(sink.said)
     assert len(sink.ends) == 1

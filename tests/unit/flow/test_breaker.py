@@ -41,8 +41,8 @@ def test_failures_in_a_row_open_it_for_its_cooldown() -> None:
 def test_a_success_between_failures_starts_the_count_again() -> None:
     breaker = Breaker(BreakerOptions(span=0, failures=2))
     for _ in range(10):
-        assert not breaker.failed(breaker.let_in(), 0.0)
-        assert not breaker.succeeded(breaker.let_in())
+        assert breaker.failed(breaker.let_in(), 0.0) is False
+        assert breaker.succeeded(breaker.let_in()) is False
     assert breaker.is_closed
 
 
@@ -82,9 +82,9 @@ def test_what_was_let_in_before_a_change_has_no_say_after_it() -> None:
     breaker = Breaker(BreakerOptions(span=0, failures=1))
     old = breaker.let_in()
     assert breaker.failed(breaker.let_in(), 0.0)
-    assert not breaker.succeeded(old)
-    assert not breaker.failed(old, 29.0)
-    assert not breaker.abstained(old)
+    assert breaker.succeeded(old) is False
+    assert breaker.failed(old, 29.0) is False
+    assert breaker.abstained(old) is False
     assert breaker.closed_for(29.0) == 1.0
     trial = breaker.let_in()
     assert not breaker.succeeded(old)
@@ -92,6 +92,12 @@ def test_what_was_let_in_before_a_change_has_no_say_after_it() -> None:
     assert not breaker.failed(trial, 40.0)  # it closed the circuit, and broke off later
     assert not breaker.failed(old, 40.0)
     assert breaker.is_closed
+
+
+def test_what_says_nothing_after_the_trial_has_closed_it_is_no_trial() -> None:
+    breaker = opened()
+    assert breaker.succeeded(breaker.let_in())
+    assert breaker.abstained(breaker.let_in()) is False
 
 
 def test_switched_off_it_never_opens() -> None:

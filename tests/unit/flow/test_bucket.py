@@ -103,6 +103,9 @@ def test_a_wait_that_the_clock_cannot_see_is_none() -> None:
             break
         now += delay
     assert bucket.delay(10, now) == 0.0
+    late = TokenBucket(1e9, 10, 1e9)
+    late.take(10, 1e9)
+    assert late.delay(10, 1e9) == 0.0  # not 10 ns, of which this clock knows nothing
 
 
 def test_tokens_that_are_taken_later_are_taken_from_what_has_come_back_meanwhile() -> None:

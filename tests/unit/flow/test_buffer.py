@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.actors.stream.buffer import Batch, EventBatch, TokenBuffer
+from penstock.actors.stream.buffer import Batch, EventBatch, PartStart, TokenBuffer, Undelivered
 from penstock.config.options import Overflow
-from penstock.events import StreamStarted, TokenKind, ToolCallDelta, ToolEvent, ToolProgress
+from penstock.events import StreamStarted, TokenKind, ToolCallDelta, ToolEvent, ToolProgress, ToolResult
 from tests.unit.flow.common import steps
 
 KINDS = st.sampled_from(("text", "text", "text", "reasoning", "refusal"))
@@ -19,7 +20,8 @@ OPERATIONS = st.lists(
     st.one_of(
         st.tuples(st.just("offer"), KINDS),
         st.tuples(st.just("force"), KINDS, OVERFLOWS),
-        st.tuples(st.just("event"), st.sampled_from((None, None, 0, 1))),
+        st.tuples(st.just("event"), st.sampled_from((None, "a", "b", 0, 1, "result"))),
+        st.tuples(st.just("part"), st.integers(1, 3)),
         st.tuples(st.just("take"), st.integers(1, 5)),
         st.tuples(st.sampled_from(("commit", "restore", "clear"))),
         st.tuples(st.just("recover"), st.booleans()),
@@ -27,6 +29,32 @@ OPERATIONS = st.lists(
     ),
     max_size=80,
 )
+
+
+def program(chance: random.Random) -> list[tuple[Any, ...]]:
+    """As one of OPERATIONS, with more that fills the buffer than that empties it."""
+    made: list[tuple[Any, ...]] = []
+    for _ in range(60):
+        match chance.choice("ooofffeeeeeepttttccrxvb"):
+            case "o":
+                made.append(("offer", chance.choice(("text", "text", "reasoning"))))
+            case "f":
+                made.append(
+                    ("force", chance.choice(("text", "refusal")), chance.choice(("drop_oldest", "drop_newest")))
+                )
+            case "e":
+                made.append(("event", chance.choice((None, "a", "a", "b", 0, 0, 1, "result"))))
+            case "p":
+                made.append(("part", chance.randint(1, 3)))
+            case "t":
+                made.append(("take", chance.randint(1, 5)))
+            case "v":
+                made.append(("recover", chance.random() < 0.5))
+            case "b":
+                made.append(("bound", chance.randint(1, 6)))
+            case sign:
+                made.append(({"c": "commit", "r": "restore", "x": "clear"}[sign],))
+    return made
 
 
 def filled(count: int, max_size: int = 1000) -> TokenBuffer:
@@ -49,32 +77,30 @@ def drain(buffer: TokenBuffer, limit: int = 3) -> list[Batch | EventBatch]:
     return batches
 
 
-def mark(name: str) -> ToolProgress:
-    return ToolProgress(call_id=name, name=name, progress=None)
+def mark(name: str, step: int | None = None) -> ToolProgress:
+    return ToolProgress(call_id=name, name=name, progress=step)
 
 
 def piece(text: str, index: int = 0) -> ToolCallDelta:
     return ToolCallDelta(index=index, text=text)
 
 
-def items_of(batch: Batch | EventBatch) -> list[tuple[Any, Any]]:
-    if isinstance(batch, EventBatch):
-        return [("event", batch.event)]
-    return [(batch.kind, token) for token in batch.tokens]
-
-
 class Model:
-    """What a buffer is: a list, a reserved part before it, and a few counters. Events have the kind "event"."""
+    """What a buffer is: a list, a reserved part before it, and a few counters.
+
+    Events have the kind "event", and the starts of parts, which take no room, the kind "start".
+    """
 
     def __init__(self, bound: int) -> None:
         self.bound = bound
         self.waiting: list[tuple[Any, Any]] = []
         self.taken: list[tuple[Any, Any]] = []
+        self.part = PartStart(0)
         self.dropped = self.ever = self.told = self.high = 0
 
     @property
     def size(self) -> int:
-        return len(self.waiting) + len(self.taken)
+        return sum(kind != "start" for kind, _ in self.waiting + self.taken)
 
     def offer(self, kind: TokenKind, token: str) -> bool:
         if self.size >= self.bound:
@@ -88,29 +114,49 @@ class Model:
         return sum(kind == "event" for kind, _ in self.waiting + self.taken)
 
     def put_event(self, event: ToolEvent) -> None:
-        match event, self.waiting:
-            case ToolCallDelta(), [*_, ("event", ToolCallDelta() as last)]:
-                if self.size >= self.bound and last.index == event.index:
-                    self.waiting[-1] = ("event", piece(last.text + event.text, event.index))
-                    return
+        if self.size >= self.bound and self._join(event):
+            return
         self.waiting.append(("event", event))
         self.high = max(self.high, self.size)
+
+    def _join(self, event: ToolEvent) -> bool:
+        if isinstance(event, ToolCallDelta):
+            last = self.waiting[-1][1] if self.waiting else None
+            if isinstance(last, ToolCallDelta) and last.index == event.index:
+                self.waiting[-1] = ("event", piece(last.text + event.text, event.index))
+                return True
+            return False
+        if not isinstance(event, ToolProgress):
+            return False
+        for place, (_, other) in reversed(list(enumerate(self.waiting))):
+            if not isinstance(other, ToolProgress):
+                return False
+            if other.call_id == event.call_id:
+                self.waiting[place] = ("event", event)
+                return True
+        return False
 
     def force(self, kind: TokenKind, token: str, overflow: Overflow) -> bool:
         while not self.offer(kind, token):
             self.dropped += 1
             self.ever += 1
-            tokens = [item for item in self.waiting if item[0] != "event"]
+            tokens = [place for place, item in enumerate(self.waiting) if item[0] not in ("event", "start")]
             if overflow == "drop_newest" or not tokens:
                 return False
-            del self.waiting[[kind != "event" for kind, _ in self.waiting].index(True)]
+            del self.waiting[tokens[0]]
         return True
 
+    def _pass_starts(self) -> None:
+        while self.waiting and self.waiting[0][0] == "start":
+            self.part = self.waiting.pop(0)[1]
+
     def due(self, limit: int) -> int:
-        kinds = [kind for kind, _ in self.waiting]
-        return min(limit, kinds.index("event") if "event" in kinds else len(kinds))
+        self._pass_starts()
+        places = [place for place, item in enumerate(self.waiting) if item[0] in ("event", "start")]
+        return min(limit, places[0] if places else len(self.waiting))
 
     def take(self, limit: int) -> Batch | EventBatch | None:
+        self._pass_starts()
         if not self.waiting:
             return None
         kind = self.waiting[0][0]
@@ -121,7 +167,7 @@ class Model:
         while self.waiting and self.waiting[0][0] == kind and len(self.taken) < limit:
             self.taken.append(self.waiting.pop(0))
         self.told = self.dropped
-        return Batch(kind, tuple(token for _, token in self.taken))
+        return Batch(kind, tuple(token for _, token in self.taken), *self.part)
 
     def commit(self) -> None:
         if self.taken:
@@ -131,6 +177,19 @@ class Model:
     def restore(self) -> None:
         self.waiting[:0] = self.taken
         self.taken = []
+
+    def clear(self) -> None:
+        self.waiting, self.taken, self.part = [], [], PartStart(0)
+
+    def undelivered(self, is_in_log: bool) -> list[Undelivered]:
+        found = []
+        part = self.part
+        for kind, item in [*([] if is_in_log else self.taken), *self.waiting]:
+            if kind == "start":
+                part = item
+            elif kind != "event":
+                found.append(Undelivered(kind, item, *part))
+        return found
 
 
 def test_beyond_the_bound_a_report_takes_the_place_of_what_its_tool_reported_before() -> None:
@@ -151,27 +210,50 @@ def test_beyond_the_bound_a_report_takes_the_place_of_what_its_tool_reported_bef
 
 @given(st.integers(1, 6), OPERATIONS)
 def test_it_does_what_a_list_would_do(bound: int, operations: list[Any]) -> None:
-    buffer, model = TokenBuffer(bound), Model(bound)
-    for number, (name, *arguments) in enumerate(operations):
+    compare(bound, operations)
+
+
+def test_it_does_what_a_list_would_do_in_many_programs() -> None:
+    chance = random.Random(7)
+    for number in range(250):
+        compare(number % 6 + 1, program(chance))
+
+
+def made(wish: Any, number: int) -> ToolEvent:
+    if isinstance(wish, int):
+        return piece(str(number), wish)
+    if wish == "result":
+        return ToolResult(call_id="a", name="a", content=str(number))
+    return mark(wish or str(number), number)
+
+
+def compare(bound: int, operations: list[Any]) -> None:
+    buffer, model, taken_for, batch = TokenBuffer(bound), Model(bound), 0, None
+    for number, (name, *arguments) in enumerate(operations, 1):
         token = str(number)
         match name:
             case "offer":
-                assert buffer.offer_kind(token, arguments[0]) == model.offer(arguments[0], token)
+                assert buffer.offer_kind(token, arguments[0]) is model.offer(arguments[0], token)
             case "force":
-                assert buffer.force(token, *arguments) == model.force(arguments[0], token, arguments[1])
+                assert buffer.force(token, *arguments) is model.force(arguments[0], token, arguments[1])
             case "event":
-                event = mark(token) if arguments[0] is None else piece(token, arguments[0])
+                event = made(arguments[0], number)
                 buffer.put_event(event)
                 model.put_event(event)
+            case "part":
+                start = PartStart(arguments[0], "commentary" if number % 2 else None)
+                buffer.start_part(start)
+                model.waiting.append(("start", start))
             case "take":
                 if not model.taken:
-                    assert buffer.take(arguments[0], number) == model.take(arguments[0])
+                    batch = buffer.take(arguments[0], number)
+                    assert batch == model.take(arguments[0])
                     taken_for = number
             case "commit":
-                buffer.commit()
+                buffer.commit(batch if number % 2 else None)
                 model.commit()
             case "restore":
-                buffer.restore()
+                buffer.restore(batch if number % 2 else None)
                 model.restore()
             case "recover":
                 if model.taken:
@@ -179,15 +261,22 @@ def test_it_does_what_a_list_would_do(bound: int, operations: list[Any]) -> None
                     (model.commit if arguments[0] else model.restore)()
             case "clear":
                 assert buffer.clear() == model.size - model.events
-                model.waiting, model.taken = [], []
+                model.clear()
             case "bound":
                 buffer.max_size = model.bound = arguments[0]
         assert (buffer.size, buffer.dropped, buffer.dropped_ever) == (model.size, model.dropped, model.ever)
         assert (buffer.high_water_mark, buffer.events) == (model.high, model.events)
-        assert buffer.due(2) == model.due(2)
+        assert buffer.undelivered(taken_for - 1) == model.undelivered(is_in_log=False)
+        assert buffer.undelivered(taken_for) == model.undelivered(is_in_log=True)
+        if not model.taken:
+            assert buffer.due(2) == model.due(2)
     buffer.restore()
     model.restore()
-    assert [item for batch in drain(buffer) for item in items_of(batch)] == model.waiting
+    while (batch := model.take(3)) is not None:
+        assert buffer.take(3, 1000) == batch
+        buffer.commit()
+        model.commit()
+    assert buffer.take(3, 1000) is None
 
 
 def test_a_taken_batch_keeps_its_room_until_it_is_committed() -> None:
@@ -338,6 +427,9 @@ def test_thrown_away_the_start_is_spared_if_asked_for() -> None:
     assert buffer.clear(but_start=True) == 1
     assert (buffer.size, buffer.events) == (1, 1)
     assert drain(buffer) == [(StreamStarted(model="m"),)]
+    buffer.put_event(StreamStarted(model="m"))
+    buffer.clear()
+    assert drain(buffer) == []
 
 
 def test_to_commit_or_restore_without_a_taken_batch_changes_nothing() -> None:
@@ -404,3 +496,16 @@ def test_what_has_gone_out_is_not_kept_for_ever() -> None:
                 buffer.commit()
             buffer.force("y", "text", "drop_oldest")
     assert len(buffer._items) < 2000
+
+
+def test_a_long_queue_comes_out_in_its_order() -> None:
+    buffer, out = TokenBuffer(10_000), list[str]()
+    for number in range(6000):
+        assert buffer.offer(str(number))
+        if number % 2:
+            batch = buffer.take(1, number)
+            assert isinstance(batch, Batch)
+            out += batch.tokens
+            buffer.commit()
+    assert [token.text for token in buffer.undelivered(0)] == [str(number) for number in range(3000, 6000)]
+    assert out == [str(number) for number in range(3000)]

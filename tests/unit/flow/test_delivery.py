@@ -6,11 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from penstock.actors.stream.bucket import TokenBucket
 from penstock.actors.stream.delivery import Delivery
 from penstock.actors.stream.outcome import Outcome
 from penstock.actors.stream.record import StreamRecord
 from penstock.config.options import StreamOptions
-from penstock.events import Event, TokenEvent
+from penstock.errors import DeliveryError
+from penstock.events import Event, TokenEvent, ToolCall, ToolCallCompleted
 from penstock.testing import Simulation
 
 
@@ -106,3 +108,60 @@ def test_the_problem_of_an_earlier_delivery_is_not_that_of_one_refused_by_the_st
     desk.record.log.complete(Outcome(), 0, 1.0)
     assert desk.delivery.emit(5, None) is False
     assert desk.delivery.problem is None
+
+
+def test_an_event_besides_tokens_gets_the_streams_number_time_and_metadata_and_is_counted(
+    simulation: Simulation,
+) -> None:
+    desk = Desk(simulation)
+    desk.intake.push("a")
+    assert desk.delivery.emit(5, None) is True
+    simulation.advance(3)
+    call = ToolCall(id="c", name="f", arguments={}, arguments_raw="{}")
+    desk.intake.push_event(ToolCallCompleted(index=0, call=call))
+    assert desk.delivery.emit(5, None) is True
+    (_, event) = desk.record.log
+    assert event == ToolCallCompleted(
+        index=0, call=call, stream_id="s", seq=2, timestamp=simulation.clock.time(), metadata=desk.record.log.metadata
+    )
+    counters = desk.record.counters
+    assert (counters.function_calls, counters.batches) == (1, 1)
+    assert counters.last_activity == simulation.clock.monotonic()
+    assert desk.intake.size == 0
+
+
+def test_what_was_delivered_is_taken_out_of_the_bucket(simulation: Simulation) -> None:
+    desk = Desk(simulation)
+    bucket = TokenBucket(10.0, 3, simulation.clock.monotonic())
+    for token in "abc":
+        desk.intake.push(token)
+    assert desk.delivery.emit(2, bucket) is True
+    assert bucket.delay(2, simulation.clock.monotonic()) == pytest.approx(0.1)
+
+
+def test_the_last_failure_that_is_allowed_ends_the_stream_with_its_cause(simulation: Simulation) -> None:
+    journal = Journal()
+    desk = Desk(simulation, journal)
+    desk.intake.push("a")
+    journal.failure = OSError("the disk is full")
+    most = desk.record.options.max_errors
+    errors = []
+    for _ in range(most):
+        assert desk.delivery.emit(5, None) is False
+        errors.append(desk.delivery.count_failure())
+    assert errors[:-1] == [None] * (most - 1)
+    assert isinstance(errors[-1], DeliveryError)
+    assert errors[-1].__cause__ is journal.failure
+    assert desk.record.counters.errors == most
+
+
+def test_a_delivery_that_works_begins_the_count_of_failures_again(simulation: Simulation) -> None:
+    journal = Journal()
+    desk = Desk(simulation, journal)
+    for _ in range(2 * desk.record.options.max_errors):
+        desk.intake.push("a")
+        journal.failure = OSError("the disk is full")
+        assert desk.delivery.emit(5, None) is False
+        assert desk.delivery.count_failure() is None
+        journal.failure = None
+        assert desk.delivery.emit(5, None) is True

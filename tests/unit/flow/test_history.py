@@ -101,6 +101,7 @@ def test_a_round_is_the_calls_and_a_result_for_each() -> None:
     ]
     assert [one["id"] for one in made[0]["tool_calls"]] == ["a", "b"]
     assert made[0]["tool_calls"][0]["signature"] == "g"
+    assert "signed_by" not in made[0]["tool_calls"][0]
     assert "signature" not in made[0]["tool_calls"][1]
     assert made[0]["tool_calls"][0]["function"] == {"name": "add", "arguments": '{"x": 1}'}
     assert made[1:] == [

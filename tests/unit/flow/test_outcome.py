@@ -9,8 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.actors.call.answer import OutcomeBuilder
-from penstock.events import ReasoningBlock, ToolCallCompleted, ToolCallDelta, ToolCallStarted, Usage
+from penstock.events import (
+    ReasoningBlock,
+    ReasoningBlockClosed,
+    ToolCallCompleted,
+    ToolCallDelta,
+    ToolCallStarted,
+    Usage,
+)
 from penstock.ports import (
+    BlockDelta,
     ChoiceDelta,
     Delta,
     FinishDelta,
@@ -70,13 +78,62 @@ def test_the_other_choices_come_whole_and_by_their_numbers() -> None:
     assert outcome.tool_calls == ()
 
 
-def test_what_is_said_is_counted_whoever_says_it() -> None:
-    builder = built(ToolCallFragment(index=0, id="ab", name="f", arguments="123"), ChoiceDelta(1, TextDelta("four")))
-    assert builder.size == 10
+def test_only_a_stop_behind_tool_calls_is_left_out() -> None:
+    outcome = built(FinishDelta("tool_calls", "tool_calls"), FinishDelta("length", "max")).outcome()
+    assert (outcome.finish_reason, outcome.raw_finish_reason) == ("length", "max")
 
 
-def test_a_keep_alive_says_nothing() -> None:
-    assert OutcomeBuilder().note(KeepAlive()) is None
+def test_a_call_of_another_choice_has_arguments_only_when_that_choice_has_finished() -> None:
+    fragment = ChoiceDelta(1, ToolCallFragment(index=0, id="x", name="f"))
+    assert built(fragment).outcome().choices[0].tool_calls[0].arguments is None
+    finished = built(fragment, ChoiceDelta(1, FinishDelta("tool_calls", "x"))).outcome()
+    assert finished.choices[0].tool_calls[0].arguments == {}
+
+
+@pytest.mark.parametrize(
+    ("delta", "size"),
+    [
+        (ToolCallFragment(index=0, id="ab", name="f", arguments="123"), 6),
+        (ChoiceDelta(1, TextDelta("four")), 4),
+        (ChoiceDelta(1, ReasoningDelta("12345")), 5),
+        (ChoiceDelta(1, RefusalDelta("no")), 2),
+        (ChoiceDelta(1, ToolCallFragment(index=0, id="ab", name="f", arguments="123")), 6),
+        (ChoiceDelta(1, FinishDelta("stop", "stop")), 0),
+        (UsageDelta(Usage(input_tokens=1)), 0),
+        (FinishDelta("stop", "stop"), 0),
+        (ReasoningBlockDelta(ReasoningBlock(kind="thinking", text="hm")), 0),
+    ],
+)
+def test_what_is_said_besides_the_text_of_the_first_choice_is_counted_apart_from_it(delta: Delta, size: int) -> None:
+    builder = OutcomeBuilder()
+    assert (builder.size, builder.unwritten, builder.written) == (0, 0, 0)
+    builder.size = 7  # characters of text
+    builder.note(delta)
+    builder.note(delta)
+    assert (builder.size, builder.unwritten, builder.written) == (7 + 2 * size, 2 * size, 7)
+
+
+def test_the_blocks_of_reasoning_are_reported_with_their_numbers() -> None:
+    builder = OutcomeBuilder()
+    builder.provider = "p"
+    blocks = [ReasoningBlock(kind="thinking", signature="a"), ReasoningBlock(kind="redacted", signature="b", id="i")]
+    assert [event for block in blocks for event in builder.note(ReasoningBlockDelta(block))] == [
+        ReasoningBlockClosed(index=0, kind="thinking", signature="a", provider="p"),
+        ReasoningBlockClosed(index=1, kind="redacted", signature="b", id="i", provider="p"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "delta", [KeepAlive(), UsageDelta(Usage()), FinishDelta("stop", "stop"), ChoiceDelta(1, TextDelta("a"))]
+)
+def test_no_event_follows_from_what_only_the_end_of_the_answer_reports(delta: Delta) -> None:
+    assert OutcomeBuilder().note(delta) == []
+
+
+def test_a_builder_that_is_told_nothing_keeps_no_text_and_places_blocks_at_the_start() -> None:
+    builder = built(BlockDelta({"type": "x"}))
+    assert not builder.keeps_text
+    assert [(block.at, block.calls) for block in builder.outcome().provider_blocks] == [(0, 0)]
 
 
 def test_text_is_part_of_it_only_where_somebody_tells_what_was_taken() -> None:
@@ -92,7 +149,7 @@ def test_a_call_that_has_just_begun_is_not_a_call_without_arguments() -> None:
     assert built(fragment, FinishDelta("tool_calls", "x")).outcome().tool_calls[0].arguments == {}
     only_the_end_marker = built(fragment)
     only_the_end_marker.complete()
-    assert only_the_end_marker.outcome().tool_calls[0].arguments == {}
+    assert only_the_end_marker.outcome().tool_calls[0].arguments is None  # they may not have come
 
 
 def test_long_other_choices_take_linear_time() -> None:
@@ -138,7 +195,7 @@ def test_another_thread_may_look_at_any_time_and_never_sees_more_than_has_come()
 
 def told(*deltas: Delta, complete: bool = True) -> list[tuple[object, ...]]:
     builder = OutcomeBuilder()
-    events = [event for delta in deltas for event in builder.note(delta) or ()]
+    events = [event for delta in deltas for event in builder.note(delta)]
     if complete:
         events += builder.complete()
     said: list[tuple[object, ...]] = []
@@ -176,14 +233,14 @@ def test_parallel_calls_interleave_and_are_completed_in_order() -> None:
 
 
 def test_an_id_that_comes_with_the_next_fragment_is_waited_for() -> None:
-    assert told(F(index=0, name="f"), F(index=0, id="a")) == [("started", 0, "a", "f"), ("completed", 0, "a", {})]
+    assert told(F(index=0, name="f"), F(index=0, id="a")) == [("started", 0, "a", "f"), ("completed", 0, "a", None)]
 
 
 @pytest.mark.parametrize(
     "behind", [F(index=0, arguments="{}"), F(index=1, name="g", arguments="{}"), FinishDelta("tool_calls", "x")]
 )
 def test_a_call_without_an_id_gets_one_and_keeps_it(behind: Delta) -> None:
-    said = told(F(index=0, name="f"), behind)
+    said = told(F(index=0, name="f"), behind, FinishDelta("tool_calls", "x"))
     assert said[0] == ("started", 0, "call_0", "f")
     assert ("completed", 0, "call_0", {}) in said
 
@@ -227,7 +284,7 @@ def test_a_call_that_never_gets_a_name_is_told_of_all_the_same() -> None:
 )
 def test_what_was_told_is_what_the_outcome_says(deltas: list[Delta]) -> None:
     builder = OutcomeBuilder()
-    events = [event for delta in deltas for event in builder.note(delta) or ()] + builder.complete()
+    events = [event for delta in deltas for event in builder.note(delta)] + builder.complete()
     calls = builder.outcome().tool_calls
     started = {event.index: event for event in events if isinstance(event, ToolCallStarted)}
     assert sorted(started) == list(range(len(calls)))

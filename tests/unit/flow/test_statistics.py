@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from penstock.actors.stream.statistics import Counters
+from penstock.events import ToolCall, ToolCallCompleted, ToolCallDelta, ToolResult
+
+
+def test_nothing_has_been_counted_at_first() -> None:
+    counters = Counters(7.0)
+    times = {"last_activity", "tools_until", "first_delivery"}
+    assert (counters.last_activity, counters.tools_until, counters.first_delivery) == (7.0, 7.0, None)
+    counts = {name: getattr(counters, name) for name in Counters.__slots__ if name[0] != "_" and name not in times}
+    assert counts == dict.fromkeys(counts, 0)
+
+
+def test_an_event_besides_tokens_is_activity() -> None:
+    counters = Counters(0.0)
+    counters.counted(ToolCallDelta(index=0, text="x"), 3.0)
+    assert (counters.last_activity, counters.last_delivery, counters.batches) == (3.0, 0.0, 0)
 
 
 def test_the_quantiles_are_of_all_gaps_between_deliveries() -> None:
@@ -52,3 +69,33 @@ def test_the_quantiles_are_of_the_last_512_gaps() -> None:
     counters.delivered(1, 1, now)
     assert counters.quantile(1.0) == pytest.approx(7.0)
     assert counters.quantile(0.99) == pytest.approx(1.0)
+
+
+def test_the_oldest_gap_is_the_one_that_goes() -> None:
+    counters = Counters(0.0)
+    now = 0.0
+    for gap in (1.0, 50.0, 40.0, *[1.0] * 510):  # the first one is no gap
+        now += gap
+        counters.delivered(1, 1, now)
+    longest = []
+    for _ in range(3):
+        longest.append(counters.quantile(1.0))
+        now += 4.0
+        counters.delivered(2, 2, now)
+    assert longest == [50.0, 40.0, 2.0]
+
+
+def test_calls_and_failed_tools_are_counted_and_the_time_in_which_any_tool_ran() -> None:
+    def result(duration_s: float, status: Any = "ok") -> ToolResult:
+        return ToolResult(call_id="c", name="f", content="", status=status, duration_s=duration_s)
+
+    counters = Counters(100.0)
+    call = ToolCall(id="c", name="f", arguments={}, arguments_raw="{}")
+    for _ in range(2):
+        counters.counted(ToolCallCompleted(index=0, call=call), 100.0)
+    counters.counted(result(2.0), 103.0)  # from 101 to 103
+    counters.counted(result(3.0, "error"), 104.0)  # from 101 to 104: 1 s more
+    counters.counted(result(1.0), 110.0)
+    counters.counted(result(50.0), 110.0)  # not before the last end
+    assert (counters.function_calls, counters.tool_errors) == (2, 1)
+    assert counters.tool_time == pytest.approx(2.0 + 1.0 + 1.0)

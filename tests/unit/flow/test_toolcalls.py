@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.actors.call import toolcalls
+from penstock.actors.call.answer import OutcomeBuilder
 from penstock.actors.call.toolcalls import ToolCallAccumulator
 from penstock.errors import ApiError
-from penstock.events import ToolCallDelta, ToolCallStarted
+from penstock.events import ToolCallCompleted, ToolCallDelta, ToolCallStarted, ToolEvent
 from penstock.ports import ErrorDelta, FinishDelta, KeepAlive, TextDelta, ToolCallFragment
 from tests.unit.flow.common import steps
 
@@ -107,6 +109,10 @@ def test_another_name_under_the_same_index_and_no_id_is_another_call() -> None:
         ("call_0", "f", {}),
         ("call_1", "g", {}),
     ]
+
+
+def test_another_name_is_another_call_though_no_arguments_have_come() -> None:
+    assert [name for _, name, _ in calls(D(index=0, name="f"), D(index=0, name="g"))] == ["f", "g"]
 
 
 def test_a_second_object_with_the_same_name_and_index_and_no_id_is_another_call() -> None:
@@ -307,3 +313,220 @@ def test_a_backslash_at_the_end_of_a_part_escapes_one_sign_of_the_next_however_o
         for part, is_closed in (('{"x": "a\\', False), ('"}', False), ('"}', True), ("{", False), ("}", True)):
             call.parts.append(part)
             assert [call.is_closed() for _ in range(ask)] == [is_closed] * ask
+
+
+# --- what takes the place of pieces -----------------------------------------------------------------------------------
+
+
+def shown(events: list[ToolEvent]) -> list[str]:
+    said = []
+    for event in events:
+        if isinstance(event, ToolCallStarted):
+            said.append(f"+{event.index} {event.id} {event.name}")
+        elif isinstance(event, ToolCallDelta):
+            said.append(f"{event.index} {event.text}")
+    return said
+
+
+@pytest.mark.parametrize(
+    ("whole", "rest"),
+    [
+        ('{"x": 1}', ["0 : 1}"]),
+        ('{"x"', []),  # as before
+        ('{"y": 2}', []),  # what was reported cannot be taken back
+        ("", []),
+    ],
+)
+def test_whole_arguments_take_the_place_of_the_pieces_and_only_what_is_new_is_reported(
+    whole: str, rest: list[str]
+) -> None:
+    accumulator = ToolCallAccumulator()
+    assert shown(accumulator.feed(D(index=0, id="a", name="f", arguments='{"x"'))) == ["+0 a f", '0 {"x"']
+    assert shown(accumulator.feed(D(index=0, arguments=whole, replaces=True))) == rest
+    assert accumulator.finish()[0].arguments_raw == whole
+    (completed,) = accumulator.complete()
+    assert isinstance(completed, ToolCallCompleted)
+    assert completed.call.arguments_raw == whole
+
+
+def test_whole_arguments_of_a_call_that_was_not_reported_are_reported_with_its_start() -> None:
+    accumulator = ToolCallAccumulator()
+    assert accumulator.feed(D(index=0, arguments="{")) == []
+    assert accumulator.feed(D(index=0, arguments='{"x": 1}', replaces=True)) == []
+    assert shown(accumulator.feed(D(index=0, id="a", name="f"))) == ["+0 a f", '0 {"x": 1}']
+    assert accumulator.feed(D(index=1, name="g")) == []
+    assert accumulator.feed(D(index=1, arguments="", replaces=True)) == []  # an id may still come
+    assert shown(accumulator.feed(D(index=1, arguments="{}", replaces=True))) == ["+1 call_1 g", "1 {}"]
+
+
+@pytest.mark.parametrize("pieces", [['{"s": "', "{ {"], ['{"a": [', "[ \\"], ["{}", "{}"]])
+def test_after_whole_arguments_a_second_object_begins_another_call_whatever_the_pieces_were(pieces: list[str]) -> None:
+    fragments = [D(index=0, name="f", arguments=piece) for piece in pieces[:1]]
+    fragments += [D(index=0, arguments=piece) for piece in pieces[1:]]
+    asked = D(index=0, name="f", arguments="{")  # has the brackets counted
+    whole, second = D(index=0, arguments='{"x": 1}', replaces=True), D(index=0, name="f", arguments='{"x": 2}')
+    accumulator = ToolCallAccumulator()
+    for fragment in (*fragments, asked, whole, second):
+        accumulator.feed(fragment)
+    assert [call.arguments for call in accumulator.finish()][-2:] == [{"x": 1}, {"x": 2}]
+
+
+def test_the_arguments_of_a_custom_tool_are_free_text_once_they_are_whole() -> None:
+    accumulator = ToolCallAccumulator()
+    accumulator.feed(D(index=0, id="a", name="f", arguments="1", type="custom"))
+    accumulator.feed(D(index=0, signature="g"))
+    accumulator.feed(D(index=0, arguments="2"))
+    (call,) = accumulator.finish()
+    assert (call.arguments, call.type, call.signature) == ("12", "custom", "g")
+    assert accumulator.finish(is_whole=False)[0].arguments is None
+    accumulator.feed(D(index=1, id="b", name="g", arguments="12"))
+    assert [(call.arguments, call.type) for call in accumulator.finish()] == [("12", "custom"), (12, "function")]
+
+
+def test_a_name_repeated_after_whole_arguments_is_the_same_call_if_no_object_comes_with_it() -> None:
+    first = D(index=0, name="f", arguments='{"x": 1}')
+    assert calls(first, D(index=0, name="f"), D(index=0, name="f", arguments=" ")) == [("call_0", "f", {"x": 1})]
+
+
+def test_a_piece_that_only_looks_like_a_second_object_does_not_hide_the_second_one() -> None:
+    assert calls(
+        D(index=0, name="f", arguments='{"s": "}'),
+        D(index=0, name="f", arguments='{"}'),
+        D(index=0, name="f", arguments='{"s": ""}'),
+    ) == [("call_0", "f", {"s": "}{"}), ("call_1", "f", {"s": ""})]
+
+
+def test_a_new_id_without_an_index_begins_a_call_although_one_is_open() -> None:
+    begun = calls(D(index=0, id="a", name="f", arguments='{"x": '), D(id="b", arguments="1}"))
+    assert [call[0] for call in begun] == ["a", "b"]
+
+
+def test_a_start_that_was_reported_with_the_end_of_the_answer_is_not_reported_again() -> None:
+    accumulator = ToolCallAccumulator()
+    accumulator.feed(D(index=0, name="f"))
+    assert shown(accumulator.complete()) == ["+0 call_0 f"]
+    assert accumulator.feed(D(index=0, id="late")) == []
+
+
+def test_the_providers_own_calls_are_not_the_clients() -> None:
+    accumulator = ToolCallAccumulator()
+    for fragment in (D(id="a", name="f", is_server=True), D(id="b", name="g"), D(id="c", name="h"), D(id="a")):
+        accumulator.feed(fragment)
+    assert (len(accumulator), accumulator.client_calls) == (3, 2)
+    assert [call.is_server for call in accumulator.finish()] == [True, False, False]
+
+
+def test_a_call_without_an_id_waits_for_one_until_another_call_begins() -> None:
+    accumulator = ToolCallAccumulator()
+    accumulator.feed(D(index=1, id="b", name="g"))
+    assert accumulator.feed(D(index=0, name="f")) == []
+    assert accumulator.feed(D(index=1, id="b")) == []  # that one has begun before
+    assert shown(accumulator.feed(D(index=2, name="h"))) == ["+1 call_1 f"]
+
+
+class _Unread(list[Any]):
+    """A list that can be added to, measured and cut, but not gone through as a whole."""
+
+    __slots__ = ()
+
+    def __iter__(self) -> Iterator[Any]:
+        raise AssertionError("gone through as a whole")
+
+
+class _Parts:
+    """The same for the parts of a call: `str.join` does not ask a list to be gone through."""
+
+    def __init__(self, parts: list[str]) -> None:
+        self._parts = parts
+        self.append = parts.append
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    def __getitem__(self, place: slice) -> list[str]:
+        return self._parts[place]
+
+    def __iter__(self) -> Iterator[str]:
+        raise AssertionError("joined as a whole")
+
+
+def test_a_fragment_with_a_new_id_does_not_go_through_the_arguments_before_it() -> None:
+    calls = ToolCallAccumulator()
+    calls.feed(ToolCallFragment(index=0, id="a", name="f", arguments='{"x": "'))
+    call = calls._calls[0]
+    before = call.parts
+    call.parts = _Parts(before)  # type: ignore[assignment]
+    for number in range(5):
+        calls.feed(ToolCallFragment(index=0, id=f"a{number}", arguments="yz"))
+    calls.feed(ToolCallFragment(index=0, id="end", arguments='"}'))
+    call.parts = before
+    assert [call.arguments for call in calls.finish()] == [{"x": "yz" * 5}]
+
+
+def test_the_calls_that_the_client_runs_are_counted_as_they_come() -> None:
+    calls = ToolCallAccumulator()
+    calls._calls = _Unread()
+    for index in range(6):
+        calls.feed(ToolCallFragment(index=index, id=str(index), name="f", is_server=index % 3 == 0))
+        calls.feed(ToolCallFragment(index=index, arguments="{}", is_server=index % 3 == 0))
+    calls.feed(ToolCallFragment(index=1, arguments=" ", is_server=True))  # told late
+    assert (len(calls), calls.client_calls) == (6, 3)
+
+
+@pytest.mark.parametrize("first", [" ", "\n\t"])
+def test_white_space_alone_is_no_arguments_for_a_fragment_with_a_new_id(first: str) -> None:
+    calls = ToolCallAccumulator()
+    for fragment in (
+        ToolCallFragment(index=0, id="a", name="f", arguments=first),
+        ToolCallFragment(index=0, id="b", arguments="{}"),
+        ToolCallFragment(index=0, id="c", arguments=" "),
+    ):
+        calls.feed(fragment)
+    assert [call.name for call in calls.finish()] == ["f", ""]
+
+
+def test_missing_arguments_are_an_empty_object_only_after_a_finish_reason() -> None:
+    accumulator = ToolCallAccumulator()
+    accumulator.feed(D(index=0, id="a", name="f"))
+    assert [call.arguments for call in accumulator.finish(is_finished=False)] == [None]
+    assert [call.arguments for call in accumulator.finish(is_finished=True)] == [{}]
+
+
+@pytest.mark.parametrize("is_finished", [True, False])
+def test_an_end_marker_alone_does_not_complete_a_call_without_arguments(is_finished: bool) -> None:
+    builder = OutcomeBuilder()
+    builder.note(D(index=0, id="a", name="f"))
+    if is_finished:
+        builder.note(FinishDelta("stop", "stop"))
+    completed = builder.complete()[-1]
+    assert isinstance(completed, ToolCallCompleted)
+    assert completed.call.arguments == builder.outcome().tool_calls[0].arguments == ({} if is_finished else None)
+
+
+@pytest.mark.parametrize("index", [None, 1])
+def test_missing_arguments_may_be_those_of_a_call_without_a_name(index: int | None) -> None:
+    fragments = (D(index=index and 0, id="a", name="f"), D(index=index, id="b", arguments='{"x": 1}'))
+    assert calls(*fragments) == [("a", "f", None), ("b", "", {"x": 1})]
+
+
+@pytest.mark.parametrize(
+    ("given", "ids"),
+    [
+        (["c", "c", "c_1"], ["c", "c_1", "c_1_2"]),
+        (["c", "c_1", "c"], ["c", "c_1", "c_2"]),
+        (["c", "c_2", "c"], ["c", "c_2", "c_3"]),
+        (["c", "c", "c"], ["c", "c_1", "c_2"]),
+        (["call_1", None], ["call_1", "call_1_1"]),
+        ([None, "call_0"], ["call_0", "call_0_1"]),
+        (["call_2", None, None], ["call_2", "call_1", "call_2_2"]),
+    ],
+)
+def test_no_two_calls_of_an_answer_have_the_same_id(given: list[str | None], ids: list[str]) -> None:
+    accumulator = ToolCallAccumulator()
+    started = []
+    for place, id in enumerate(given):
+        started += accumulator.feed(D(index=place, id=id, name="f", arguments=f'{{"x": {place}}}'))
+    assert [(call.id, call.arguments) for call in accumulator.finish()] == [
+        (id, {"x": place}) for place, id in enumerate(ids)
+    ]
+    assert [event.id for event in started if isinstance(event, ToolCallStarted)] == ids

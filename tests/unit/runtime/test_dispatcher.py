@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import threading
@@ -430,7 +431,7 @@ def test_statistics_count_workers_and_messages(make_runtime: Make) -> None:
 # --- the end ---------------------------------------------------------------------------------------------------------
 
 
-def test_close_ends_every_thread_spares_included() -> None:
+def test_close_ends_every_thread_spares_included(caplog: pytest.LogCaptureFixture) -> None:
     before = set(threading.enumerate())
     dispatcher, timers = ThreadedDispatcher(workers=3), TimerThread()
     runtime = Runtime(dispatcher, timers, SystemClock())
@@ -444,7 +445,10 @@ def test_close_ends_every_thread_spares_included() -> None:
     assert dispatcher.close(GENEROUS) == 0
     assert timers.close(GENEROUS)
     assert set(threading.enumerate()) <= before
-    assert dispatcher.statistics().leaked == 0
+    assert caplog.records == [], "no worker has died"
+    statistics = dispatcher.statistics()
+    assert (statistics.leaked, statistics.workers) == (0, 0)
+    assert statistics.messages >= 10, "those of threads that have ended count too"
     assert dispatcher.close(GENEROUS) == 0
 
 
@@ -565,3 +569,236 @@ def test_a_worker_that_dies_while_its_place_is_lent_does_not_count_twice(
     with dispatcher._lock:
         counted = len([worker for worker in dispatcher._all if not worker.lent and worker not in dispatcher._parked])
         assert dispatcher._running == counted
+
+
+def test_a_worker_that_waits_within_a_wait_has_its_place_again_after_the_outer_one(make_runtime: Make) -> None:
+    dispatcher = threads_of(make_runtime(workers=1, max_spares=1))
+    worker = next(iter(dispatcher._all))
+    dispatcher.lend(worker)
+    dispatcher.lend(worker)
+    assert (dispatcher.statistics().spares_started, dispatcher._running) == (1, 1)
+    dispatcher.reclaim(worker)
+    assert (worker.lent, worker.blocked) == (True, 1)
+    dispatcher.reclaim(worker)
+    assert (worker.lent, worker.blocked) == (False, 0)
+
+
+def test_it_knows_the_loops_whose_threads_wait_for_it_and_takes_any_but_those_of_a_fork(
+    make_runtime: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dispatcher = threads_of(make_runtime(workers=1))
+    blocked: list[bool] = []
+
+    class Latch:
+        def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+            if blocking:
+                blocked.append(dispatcher.blocks(asyncio.get_running_loop()))
+            return blocking
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        assert not dispatcher.blocks(loop)
+        assert dispatcher.wait(Latch(), 1.0)
+        assert not dispatcher.blocks(loop)
+        dispatcher.check_loop(loop)
+        monkeypatch.setattr(dispatcher, "pid", -1)
+        with pytest.raises(SystemForked):
+            dispatcher.check_loop(loop)
+
+    asyncio.run(main())
+    assert blocked == [True]
+
+
+def test_a_worker_whose_place_was_lent_takes_it_back_after_its_turn_and_stays_if_it_is_needed(
+    make_runtime: Make,
+) -> None:
+    dispatcher = threads_of(make_runtime(workers=1, max_spares=0))
+    (worker,) = dispatcher._all
+    with dispatcher._lock:
+        dispatcher._hand_over(worker)  # as the monitor does
+    assert (worker.lent, dispatcher._running) == (True, 0)
+    assert dispatcher._stay(worker) is True
+    assert (worker.lent, dispatcher._running) == (False, 1)
+
+
+def test_a_closed_dispatcher_neither_adds_a_thread_nor_replaces_one_that_dies() -> None:
+    dispatcher = ThreadedDispatcher(workers=1)
+    inside, freed = threading.Event(), threading.Event()
+
+    class Stuck:
+        """Is stuck, then blocks, then ends its worker; it is no actor that could be dead."""
+
+        def run(self, limit: int) -> int:
+            inside.set()
+            freed.wait(GENEROUS)
+            with blocking():
+                pass
+            raise SystemExit
+
+    dispatcher.enqueue(Mailbox(Stuck(), lambda _mailbox: None))
+    assert inside.wait(GENEROUS)
+    (worker,) = dispatcher._all
+    assert dispatcher.close(0.0) == 1
+    assert dispatcher.statistics().leaked == 1
+    freed.set()
+    assert worker.thread is not None
+    worker.thread.join(GENEROUS)
+    statistics = dispatcher.statistics()
+    assert (statistics.workers, statistics.spares_started, statistics.replaced) == (0, 0, 0)
+    assert dispatcher.close(GENEROUS) == 0
+
+
+class Park:
+    """What a spare thread that is not needed waits at."""
+
+    def __init__(self, wait: Callable[[], bool]) -> None:
+        self._wait = wait
+        self.waits: list[float] = []
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        self.waits.append(timeout)
+        return timeout == -1 or self._wait()
+
+
+@pytest.mark.parametrize("how", ["not needed", "needed", "needed as it was about to end"])
+def test_a_thread_too_many_waits_for_a_while_whether_it_is_needed_and_ends_if_not(make_runtime: Make, how: str) -> None:
+    dispatcher = threads_of(make_runtime(workers=1))
+    (own,) = dispatcher._all
+    worker: Any = module._Worker()
+    worker.messages = 7
+    with dispatcher._lock:
+        dispatcher._all.add(worker)
+        dispatcher._running += 1
+
+    def wait() -> bool:
+        assert (dispatcher._parked, dispatcher._running) == ([worker], 1)
+        if how != "not needed":  # as another thread does that blocks
+            assert dispatcher._parked.pop() is worker
+            dispatcher._running += 1
+        return how == "needed"
+
+    worker.park = Park(wait)
+    assert dispatcher._stay(worker) is (how != "not needed")
+    assert worker.park.waits == [module._PARKED_FOR, *([-1] if how == "needed as it was about to end" else [])]
+    with dispatcher._lock:
+        assert dispatcher._parked == []
+        assert dispatcher._all == ({own} if how == "not needed" else {own, worker})
+        assert dispatcher._running == len(dispatcher._all)
+        assert dispatcher._messages() == 7
+        if how != "not needed":
+            dispatcher._forget(worker)
+
+
+def test_a_place_is_handed_to_a_parked_thread_before_a_new_one_and_to_nobody_if_enough_run(make_runtime: Make) -> None:
+    dispatcher = threads_of(make_runtime(workers=1, max_spares=0))
+    (own,) = dispatcher._all
+    parked = module._Worker()
+    with dispatcher._lock:
+        dispatcher._all.add(parked)
+        dispatcher._parked.append(parked)
+        dispatcher._hand_over(own)
+        assert (own.lent, dispatcher._parked, dispatcher._running) == (True, [], 1)
+        assert parked.park.acquire(blocking=False)
+        dispatcher._running += 1
+        dispatcher._parked.append(parked)
+        dispatcher._hand_over(parked)  # one is enough
+        assert (parked.lent, dispatcher._parked, dispatcher._running) == (True, [parked], 1)
+        assert not parked.park.acquire(blocking=False)
+        dispatcher._parked.clear()
+        dispatcher._all.discard(parked)
+        assert (dispatcher._spares_started, dispatcher._spares_exhausted) == (0, 0)
+        own.lent = False
+
+
+def test_the_bound_on_spares_is_of_all_threads(make_runtime: Make) -> None:
+    dispatcher = threads_of(make_runtime(workers=1, max_spares=1))
+    (own,) = dispatcher._all
+    dispatcher.lend(own)
+    assert (dispatcher._running, len(dispatcher._all)) == (1, 2)
+    (spare,) = dispatcher._all - {own}
+    dispatcher.lend(spare)
+    statistics = dispatcher.statistics()
+    assert (statistics.workers, statistics.blocked, statistics.busy) == (2, 2, 0)
+    assert (statistics.spares_started, statistics.spares_exhausted, dispatcher._running) == (1, 1, 0)
+    dispatcher.reclaim(spare)
+    dispatcher.reclaim(own)
+    assert (dispatcher._running, dispatcher.statistics().blocked) == (2, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "lowest", "highest", "is_whole"),
+    [
+        ("workers", 1, 64, True),
+        ("throughput", 1, 1_000_000, True),
+        ("max_spares", 0, 10_000, True),
+        ("hold_warning", 0.01, 3600, False),
+    ],
+)
+def test_the_bounds_of_an_option_are_allowed_and_nothing_beyond_or_between(
+    monkeypatch: pytest.MonkeyPatch, name: str, lowest: Any, highest: Any, is_whole: bool
+) -> None:
+    monkeypatch.setattr(threading.Thread, "start", lambda _thread: None)  # only the options are looked at
+    for value in (lowest, highest, *([] if is_whole else [highest - 0.5])):
+        ThreadedDispatcher(**{name: value})
+    for value in (lowest - 0.001, lowest - 1, highest + 1, *([lowest + 0.5] if is_whole else [])):
+        with pytest.raises(OptionError, match=name):
+            ThreadedDispatcher(**{name: value})
+
+
+def test_without_options_there_are_two_workers_and_no_thread_keeps_the_program_from_ending(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(threading.Thread, "start", lambda _thread: None)
+    dispatcher = ThreadedDispatcher()
+    options = (dispatcher._target, dispatcher._throughput, dispatcher._max_spares, dispatcher._hold_warning)
+    assert options == (2, 64, 256, 1.0)
+    assert dispatcher._sample[1] == 0, "the first rate is of all messages"
+    threads = [dispatcher._monitor, *(worker.thread for worker in dispatcher._all)]
+    assert {thread.name for thread in threads if thread is not None} == {
+        "penstock-monitor", "penstock-worker-1", "penstock-worker-2"
+    }  # fmt: skip
+    assert all(thread is not None and thread.daemon for thread in threads)
+
+
+def test_a_worker_that_has_its_place_again_before_its_wait_is_over_gets_no_second_one(make_runtime: Make) -> None:
+    """A wait may outlast the turn that it began in, for instance in a generator."""
+    dispatcher = threads_of(make_runtime(workers=1, max_spares=0))
+    (worker,) = dispatcher._all
+    dispatcher.lend(worker)
+    assert dispatcher._stay(worker)
+    dispatcher.reclaim(worker)
+    assert (worker.lent, worker.blocked, dispatcher._running) == (False, 0, 1)
+
+
+def test_a_dispatcher_that_gets_no_thread_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(RuntimeError, match="could not start a thread"):
+        ThreadedDispatcher()
+
+
+def test_a_worker_counts_its_turns_and_takes_a_place_back_that_the_monitor_gave_away(
+    make_runtime: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dispatcher = threads_of(make_runtime(workers=1, max_spares=0))
+    monkeypatch.setattr(dispatcher, "_compensate", lambda stuck: None)  # the test does what the monitor would do
+    turns: list[tuple[int, bool, int]] = []
+    over = threading.Event()
+
+    class Owner:
+        def run(self, limit: int) -> int:
+            worker = module._here.worker
+            with dispatcher._lock:
+                turns.append((worker.slices, worker.lent, dispatcher._running))
+                if len(turns) == 2:
+                    dispatcher._hand_over(worker)
+            if len(turns) == 3:
+                over.set()
+            return 1
+
+    for _ in range(3):
+        dispatcher.enqueue(Mailbox(Owner(), lambda _mailbox: None))
+    assert over.wait(GENEROUS)
+    assert turns == [(0, False, 1), (1, False, 1), (2, False, 1)]

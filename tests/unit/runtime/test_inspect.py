@@ -31,6 +31,10 @@ class Actor(Process):
         return message
 
 
+class Trapping(Actor):
+    trap_exit = True
+
+
 @pytest.fixture(params=[0, 1, 2])
 def simulation(request: pytest.FixtureRequest) -> Iterator[Simulation]:
     with Simulation(request.param) as simulation:
@@ -50,6 +54,102 @@ def test_a_suspended_process_keeps_messages_and_handles_them_first_when_resumed(
     simulation.settle()
     assert process.got == [*range(200), "after"]
     assert [call.get(timeout=0) for call in calls] == list(range(200))
+
+
+@pytest.mark.parametrize("urgent", ["resume", "status", "stop", "parent"])
+def test_what_must_not_wait_is_handled_although_it_came_right_behind_the_suspension(
+    runtime: Runtime, urgent: str
+) -> None:
+    parent = runtime.spawn(Actor)
+    ref = runtime.spawn(Trapping, link=parent)
+    process: Any = ref._actor_weakref()
+    release = threading.Event()
+    ref.tell(lambda _: release.wait(GENEROUS))
+    suspended = ref.ask(inspect._Do(lambda process: process.suspend()), block=False)
+    answer: Any = None
+    match urgent:
+        case "resume" | "status":
+            action = Process.resume if urgent == "resume" else inspect._status_of
+            answer = ref.ask(inspect._Do(action), block=False)
+        case "stop":
+            ref.stop(block=False)
+        case "parent":
+            runtime.exit(ref, "reason", sender=parent)
+    ref.tell("waits")
+    release.set()  # all of it is in the mailbox, and is taken out in the same turn
+    suspended.get(timeout=GENEROUS)
+    if answer is None:
+        assert runtime.join(ref, GENEROUS)
+        assert runtime.exit_reason(ref) == ("normal" if urgent == "stop" else "reason")
+        assert process.got == []
+    else:
+        answer.get(timeout=GENEROUS)
+        if urgent == "status":
+            inspect.get_status(ref, timeout=GENEROUS)
+            assert process.got == []
+            inspect.resume(ref, timeout=GENEROUS)
+        assert ref.ask("after", timeout=GENEROUS) == "after"
+        assert process.got == ["waits", "after"]
+
+
+def test_what_comes_right_behind_the_suspension_waits_unless_it_is_urgent() -> None:
+    with Simulation() as simulation:
+        ref = simulation.spawn(Actor)
+        process: Any = ref._actor_weakref()
+        before: list[int] = []
+
+        def resume(process: Any) -> None:
+            before.extend(process.got)
+            process.resume()
+
+        for message in (inspect._Do(Process.suspend), 1, 2, 3, inspect._Do(resume)):
+            ref.tell(message)
+        process.run(64)  # in one turn
+        assert (before, process.got) == ([], [1, 2, 3])
+
+
+def test_a_suspended_process_whose_mailbox_is_empty_ends_its_turn() -> None:
+    with Simulation() as simulation:
+        ref = simulation.spawn(Actor)
+        process: Any = ref._actor_weakref()
+        for message in (inspect._Do(Process.suspend), 1):
+            ref.tell(message)
+        assert process.run(64) == 2
+
+
+def test_an_exit_signal_is_obeyed_before_a_system_message_that_came_after_it() -> None:
+    with Simulation() as simulation:
+        ref = simulation.spawn(Actor)
+        process: Any = ref._actor_weakref()
+
+        def suspend(process: Any) -> None:
+            process.suspend()
+            simulation.runtime.exit(ref, "reason")
+
+        ref.tell(inspect._Do(suspend))
+        status = ref.ask(inspect._Do(inspect._status_of), block=False)
+        process.run(64)
+        with pytest.raises(ProcessDead):
+            status.get(timeout=0)
+        assert simulation.runtime.exit_reason(ref) == "reason"
+
+
+def test_a_system_message_does_not_overtake_messages_that_are_held_back() -> None:
+    with Simulation() as simulation:
+        ref = simulation.spawn(Actor)
+        process: Any = ref._actor_weakref()
+
+        def note(process: Any) -> None:
+            process.got.append("system message")
+
+        def hold_back(process: Any) -> None:
+            process.discard_down(0)  # takes all that waits out of the mailbox
+            ref.tell(inspect._Do(note))
+
+        for message in (hold_back, 1, 2):
+            ref.tell(message)
+        assert process.run(64) == 4
+        assert process.got == [1, 2, "system message"]
 
 
 def test_a_message_from_the_backlog_may_suspend_it_again(simulation: Simulation) -> None:

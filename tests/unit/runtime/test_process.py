@@ -7,17 +7,23 @@ import contextlib
 import random
 import threading
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pykka
 import pytest
 from pykka import ActorRegistry
+from pykka._envelope import Envelope
+from pykka.messages import ProxyGetAttr, ProxySetAttr
 
 from penstock.actors.runtime import inspect
+from penstock.actors.runtime.bounded import BoundedMailbox, MailboxOptions
 from penstock.actors.runtime.clock import SystemClock, TimerThread
 from penstock.actors.runtime.dispatcher import ThreadedDispatcher
 from penstock.actors.runtime.mailbox import Mailbox
 from penstock.actors.runtime.process import Process, ProcessRef, Refusal
+from penstock.actors.runtime.reasons import ProcessExit
+from penstock.actors.runtime.reply import Reply
 from penstock.actors.runtime.runtime import Runtime
 from penstock.actors.runtime.signals import Down, ExitNotice
 from penstock.actors.runtime.statem import StateMachine
@@ -928,3 +934,272 @@ def test_a_signal_is_obeyed_before_a_message_that_was_sent_after_it() -> None:
         ref.tell(send_both)
         simulation.settle()
         assert (seen, simulation.runtime.exit_reason(ref)) == ([], "crash")
+
+
+def test_a_turn_handles_no_more_messages_than_its_limit() -> None:
+    with Simulation() as simulation:
+        ref = simulation.runtime.spawn(Runner)
+        for number in range(5):
+            ref.tell(number)
+        process = ref._actor_weakref()
+        assert isinstance(process, Process)
+        assert [process.run(2), process.run(2), process.run(2)] == [2, 2, 1]
+
+
+def test_a_turn_counts_the_messages_that_were_held_back_as_well() -> None:
+    with Simulation() as simulation:
+        ref = simulation.runtime.spawn(Runner)
+        inspect.suspend(ref)
+        for number in range(5):
+            ref.tell(number)
+        simulation.settle()  # all of them are held back
+        process = ref._actor_weakref()
+        assert isinstance(process, Process)
+        process.resume()
+        ref.tell(5)
+        assert [process.run(2), process.run(2), process.run(2), process.run(2)] == [2, 2, 2, 0]
+
+
+def test_messages_that_are_held_back_within_a_turn_count_for_its_limit() -> None:
+    with Simulation() as simulation:
+        ref = simulation.runtime.spawn(Runner)
+        process = ref._actor_weakref()
+        assert isinstance(process, Process)
+
+        def hold_back(process: Any) -> None:
+            process.discard_down(0)  # takes all that waits out of the mailbox
+            ref.tell("after")
+
+        for message in (hold_back, 1, 2, 3, 4):
+            ref.tell(message)
+        assert [process.run(3), process.run(3), process.run(3)] == [3, 3, 0]
+
+
+def test_a_turn_looks_whether_the_process_is_dead_ends_or_has_messages_held_back() -> None:
+    with Simulation() as simulation:
+        runtime = simulation.runtime
+        processes: list[Any] = []
+        for _ in range(5):
+            processes.append(runtime.spawn(Runner)._actor_weakref())
+            processes[-1]._attention = True
+        _, suspended, behind, killed, ended = processes
+        suspended.suspend()
+        behind._hold("message")
+        runtime.exit(killed.ref, "kill")
+        runtime.exit(ended.ref, "reason")
+        looks = [(process._attend(), process._attention, process.is_alive) for process in processes]
+        assert looks == [(True, False, True), (True, True, True), (True, True, True), *2 * [(False, True, False)]]
+        assert runtime.exit_reason(ended.ref) == "reason"
+        behind._backlog.clear()
+
+
+@pytest.mark.parametrize("how", ["exits", "is told to exit", "is killed"])
+def test_a_process_that_ends_in_its_start_has_not_started_and_its_reason_is_told(how: str) -> None:
+    class Ends(Runner):
+        def on_start(self) -> None:
+            if how == "exits":
+                self.exit("reason")
+            self.runtime.exit(self.ref, "kill" if how == "is killed" else "reason")
+
+    with Simulation() as simulation:
+        with pytest.raises(StartError) as caught:
+            simulation.runtime.spawn(Ends, name="it")
+        assert (caught.value.process, caught.value.code) == ("it", "killed" if how == "is killed" else "reason")
+        assert simulation.runtime.whereis("it") is None
+
+
+@pytest.mark.parametrize("error", [ProcessExit("reason"), LookupError("error")])
+def test_what_ends_a_process_between_its_start_and_its_first_message_is_its_exit_reason(error: Exception) -> None:
+    class Ends(Runner):
+        def _proceed(self) -> None:
+            raise error
+
+    with Simulation() as simulation:
+        ref = simulation.runtime.spawn(Ends)
+        assert simulation.runtime.exit_reason(ref) is (error.reason if isinstance(error, ProcessExit) else error)
+
+
+def test_a_process_has_the_mailbox_that_its_options_ask_for() -> None:
+    with Simulation() as simulation:
+        plain = simulation.runtime.spawn(Runner)
+        bounded = simulation.runtime.spawn(Runner, mailbox=MailboxOptions(max_size=3, when_full="reject"))
+        assert [type(ref.actor_inbox) for ref in (plain, bounded)] == [Mailbox, BoundedMailbox]
+
+
+def test_a_process_is_called_by_its_name_or_by_its_class() -> None:
+    with Simulation() as simulation:
+        named, nameless = simulation.runtime.spawn(Runner, name="it"), simulation.runtime.spawn(Runner)
+        assert str(named._actor_weakref()) == "it"
+        assert str(nameless._actor_weakref()) == f"Runner-{nameless.actor_urn[9:17]}"
+
+
+class Trapper(Runner):
+    trap_exit = True
+
+    def __init__(self, heard: list[Any]) -> None:
+        super().__init__()
+        self._heard = heard
+
+    def on_receive(self, message: Any) -> Any:
+        self._heard.append(message)
+        return super().on_receive(message)
+
+    def terminate(self, reason: object) -> None:
+        self._heard.append(("terminate", reason))
+
+
+@pytest.mark.parametrize("is_suspended", [False, True])
+def test_a_process_that_traps_exits_ends_with_its_parent_and_hears_of_others_when_it_can(is_suspended: bool) -> None:
+    with Simulation() as simulation:
+        heard: list[Any] = []
+        runtime = simulation.runtime
+        parent, other = runtime.spawn(Runner), runtime.spawn(Runner)
+        child = runtime.spawn(Trapper, heard, link=parent)
+        if is_suspended:
+            inspect.suspend(child)
+        runtime.exit(child, "reason", sender=other)
+        simulation.settle()
+        assert heard == ([] if is_suspended else [ExitNotice(other, "reason")])
+        runtime.exit(parent, "kill")
+        simulation.settle()
+        assert heard[-1] == ("terminate", "killed")
+        assert len(heard) == 2 - is_suspended
+        assert runtime.exit_reason(child) == "killed"
+
+
+def test_an_envelope_without_a_caller_is_a_message_like_any_other() -> None:
+    with Simulation() as simulation:
+        heard: list[Any] = []
+        ref = simulation.runtime.spawn(Trapper, heard)
+        ref.actor_inbox.put(Envelope("message"))
+        simulation.settle()
+        assert heard == ["message"]
+        assert ref.is_alive()
+
+
+def test_a_process_without_a_parent_hears_of_an_exit_signal_without_a_sender_when_it_can_and_lives() -> None:
+    with Simulation() as simulation:
+        heard: list[Any] = []
+        ref = simulation.runtime.spawn(Trapper, heard)
+        inspect.suspend(ref)
+        simulation.runtime.exit(ref, "reason")
+        simulation.settle()
+        assert heard == []
+        inspect.resume(ref)
+        simulation.settle()
+        assert heard == [ExitNotice(None, "reason")]
+        assert ref.is_alive()
+
+
+@pytest.mark.parametrize("error", [LookupError("of another process"), "kill"])
+def test_a_signal_that_came_before_a_crash_ends_the_process_without_terminate_and_says_why(error: Any) -> None:
+    with Simulation() as simulation:
+        ended: list[object] = []
+
+        class Ends(Runner):
+            def terminate(self, reason: object) -> None:
+                ended.append(reason)
+
+        ref = simulation.runtime.spawn(Ends)
+
+        def crash(_process: Any) -> None:
+            simulation.runtime.exit(ref, error)
+            raise ZeroDivisionError
+
+        call = ref.ask(crash, block=False)
+        simulation.settle()
+        assert simulation.runtime.exit_reason(ref) == ("killed" if error == "kill" else error)
+        assert ended == []
+        with pytest.raises(ProcessDead):  # the caller has not caused that error
+            call.get(timeout=0)
+
+
+def test_a_system_message_that_fails_is_its_callers_error_and_crashes_nothing() -> None:
+    with Simulation() as simulation:
+        ref = simulation.runtime.spawn(Runner)
+        with pytest.raises(TypeError, match="not a state machine"):
+            inspect.replace_state(ref, lambda state, data: (state, data))
+        simulation.settle()
+        assert ref.ask("alive") == "alive"
+
+
+@pytest.mark.parametrize(
+    ("circumstances", "reason", "has_traceback"),
+    [("as they are", LookupError("x"), True), ("filtered", LookupError("x"), False), ("as they are", "crash", False)],
+)
+def test_the_log_of_a_crash_has_a_traceback_unless_the_reason_is_filtered_out(
+    caplog: pytest.LogCaptureFixture, circumstances: str, reason: object, has_traceback: bool
+) -> None:
+    class Shy(Runner):
+        def _circumstances(self, reason: str) -> dict[str, Any]:
+            return {"reason": "hidden"} if circumstances == "filtered" else super()._circumstances(reason)
+
+    def end(process: Any) -> None:
+        if isinstance(reason, Exception):
+            raise reason
+        process.exit(reason)
+
+    with Simulation() as simulation, caplog.at_level("ERROR", "penstock"):
+        simulation.runtime.spawn(Shy).tell(end)
+        simulation.settle()
+    (record,) = caplog.records
+    assert ("in end" in f"{record.getMessage()} {record.exc_text}") is has_traceback
+
+
+def test_a_call_is_remembered_until_it_is_answered_so_that_a_death_answers_it() -> None:
+    def refuse(_process: Any) -> None:
+        raise Refusal(LookupError("no"))
+
+    def fail(_process: Any) -> None:
+        raise LookupError
+
+    with Simulation() as simulation:
+        process: Any = simulation.runtime.spawn(Runner)._actor_weakref()
+        for message in ("value", refuse, inspect._Do(fail)):
+            process._answer(Envelope(message, reply_to=Reply()))
+            assert process._answering is None
+        handled: list[Any] = []
+        simulation.runtime.exit(process.ref, "kill")
+        late: Envelope[Any] = Envelope(handled.append, reply_to=Reply())
+        process._answer(late)  # taken out of the mailbox before the death
+        assert (handled, process._answering) == ([], late)
+
+
+def test_a_caller_whose_call_ends_the_process_without_a_reason_hears_that_it_is_dead() -> None:
+    with Simulation() as simulation:
+        ref = simulation.runtime.spawn(Runner)
+        call = ref.ask(lambda process: process.exit(None), block=False)
+        simulation.settle()
+        with pytest.raises(ProcessDead):
+            call.get(timeout=0)
+
+
+def test_what_pykka_would_call_to_start_an_actor_is_refused() -> None:
+    with Simulation() as simulation:
+        process: Any = simulation.runtime.spawn(Runner)._actor_weakref()
+        for refused in (process._create_actor_inbox, process._start_actor_loop):
+            with pytest.raises(NotImplementedError):
+                refused()
+
+
+def test_a_message_that_nothing_handles_counts_as_unexpected() -> None:
+    with Simulation() as simulation:
+        ref = simulation.runtime.spawn(Process)
+        assert ref.ask("what") is None
+        assert simulation.runtime.dead_letters.unexpected_count == 1
+
+
+def test_a_plain_pykka_actor_gets_a_future_that_a_process_can_answer() -> None:
+    assert isinstance(Process._create_future(), Reply)
+
+
+def test_an_attribute_of_an_attribute_is_set_through_a_proxys_message() -> None:
+    class Box(Runner):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = SimpleNamespace(value=1)
+
+    with Simulation() as simulation:
+        ref = simulation.runtime.spawn(Box)
+        ref.ask(ProxySetAttr(attr_path=("inner", "value"), value=2))
+        assert ref.ask(ProxyGetAttr(attr_path=("inner", "value"))) == 2

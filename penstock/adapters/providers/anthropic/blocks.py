@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
 from penstock.adapters.providers.anthropic.citations import parse_citation
-from penstock.adapters.providers.shared.json_values import decode_json, json_text, text_of, without_surrogates
+from penstock.adapters.providers.shared.json_values import decode_json, json_text, plain_json, text_of
 from penstock.adapters.providers.shared.surrogates import replace_surrogates
 from penstock.events import Citation, ReasoningBlock, ServerToolCall, ServerToolResult
 from penstock.ports import (
@@ -74,7 +74,7 @@ class ContentBlocks:
         self.model: str | None = None
         self._skip = skip
         self._had_text = False  # in an earlier part
-        self._last = ""  # the type of the block that began last
+        self._last, self._last_index = "", 0  # the type of the block that began last, and its index
         self._thoughts: dict[int, _Thought] = {}
         self._open: dict[int, _Block] = {}
         self._streamed: set[int] = set()  # indices of calls with arguments in fragments
@@ -117,11 +117,8 @@ class ContentBlocks:
         elif kind == "signature_delta" and index in self._thoughts:
             self._thoughts[index].signature = text_of(delta.get("signature"))
         elif kind == "compaction_delta" and block is not None and block.kind == "compaction":
-            block.data |= {
-                name: replace_surrogates(text)
-                for name in ("content", "encrypted_content")
-                if (text := text_of(delta.get(name)))
-            }
+            told = {name: replace_surrogates(text_of(delta.get(name))) for name in ("content", "encrypted_content")}
+            block.data = {**block.data, **{name: text for name, text in told.items() if text}}
         else:
             self._skip(kind or "content_block_delta", event, out)
 
@@ -152,6 +149,7 @@ class ContentBlocks:
         """
         kind = text_of(block.get("type"))
         self._tell_citations(out)
+        self._close_last(index, out)
         if kind == "text":
             self._start_text(block, out)
         elif kind == "thinking":
@@ -175,7 +173,7 @@ class ContentBlocks:
                 self.model = replace_surrogates(text_of(to.get("model"))) or self.model
         else:
             self._skip(kind or "content_block_start", event, out)
-        self._last = kind
+        self._last, self._last_index = kind, index
 
     def _start_text(self, block: dict[str, Any], out: list[Delta]) -> None:
         """Begin a block of text. Directly after another one it continues the text: citations make such borders."""
@@ -252,9 +250,22 @@ class ContentBlocks:
         else:
             self._tell_call(block, out)
 
-    def end(self, out: list[Delta]) -> None:
-        """End the message: report what waits for the end of a text."""
+    def end(self, out: list[Delta], *, is_whole: bool = False) -> None:
+        """End the message: report what waits for the end of a text.
+
+        ``is_whole``: it was not cut off, so blocks whose end has not been sent are complete.
+        """
         self._tell_citations(out)
+        for index in sorted({*self._thoughts, *self._open}) if is_whole else ():
+            self.stop(index, out)
+
+    def _close_last(self, index: int, out: list[Delta]) -> None:
+        """End the block that began last, if it has all it needs: some servers do not send the end of a block."""
+        last = self._last_index
+        thought, block = self._thoughts.get(last), self._open.get(last)
+        is_signed = thought is not None and bool(thought.signature)
+        if last != index and (is_signed or (block is not None and _is_complete("".join(block.pieces)))):
+            self.stop(last, out)
 
     def _tell_citations(self, out: list[Delta]) -> None:
         out += [CitationDelta(citation, is_of_block=True) for citation in self._citations]
@@ -285,10 +296,17 @@ def _tell_thought(thought: _Thought, out: list[Delta]) -> None:
     out.append(BlockDelta({"type": "thinking", "thinking": text, "signature": signature}))
 
 
+def _is_complete(arguments: str) -> bool:
+    try:
+        return isinstance(decode_json(arguments), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
 def _parsed(raw: str) -> object:
     """The arguments as JSON, as text if they are none."""
     try:
-        return without_surrogates(decode_json(raw))
+        return plain_json(decode_json(raw))
     except (ValueError, RecursionError):
         return replace_surrogates(raw)
 
@@ -299,7 +317,7 @@ def _mended(block: dict[str, Any]) -> dict[str, Any]:
     Raises:
         RecursionError: it is nested too deeply to be encoded again.
     """
-    mended = without_surrogates(block)
+    mended = plain_json(block)
     if not isinstance(mended, dict):
         raise RecursionError
     return mended

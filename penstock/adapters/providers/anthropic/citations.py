@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from penstock.adapters.providers.shared.json_values import text_of, without_surrogates
+from penstock.adapters.providers.shared.json_values import plain_json, text_of
 from penstock.events import Citation, CitationKind, FrozenDict
 
 __all__ = ["parse_citation"]
@@ -30,7 +30,7 @@ def parse_citation(given: object) -> Citation | None:
     >>> parse_citation({"type": "page_location", "document_index": 0, "start_page_number": 5}).location
     {'document_index': 0, 'start_page_number': 5}
     """
-    mended = without_surrogates(given)
+    mended = plain_json(given)
     if not isinstance(mended, dict):
         return None
     fields: dict[str, Any] = mended

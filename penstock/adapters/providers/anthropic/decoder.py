@@ -184,15 +184,16 @@ class MessagesDecoder(EventDecoder):
         self._content.stop(_index(event), out)
 
     def _message_delta(self, event: dict[str, Any], out: list[Delta]) -> None:
-        self._content.end(out)
         delta = event.get("delta")
         fields = delta if isinstance(delta, dict) else {}
+        reason = text_of(fields.get("stop_reason"))
+        self._content.end(out, is_whole=_FINISH.get(reason, "length") != "length")
         self._metadata.read({"context_management": event.get("context_management"), **fields, "id": None}, out)
         self._read_finish(fields.get("stop_reason"), out)
         self._read_usage(event.get("usage"), out)
 
     def _message_stop(self, _event: dict[str, Any], out: list[Delta]) -> None:
-        self._content.end(out)
+        self._content.end(out, is_whole=_FINISH.get(self._stop_reason, "length") != "length")
         self.done = True
 
     def _read_finish(self, stop_reason: object, out: list[Delta]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from penstock.adapters.providers.anthropic.blocks import Skip
-from penstock.adapters.providers.shared.json_values import json_text, text_of, without_surrogates
+from penstock.adapters.providers.shared.json_values import json_text, plain_json, text_of
 from penstock.ports import BlockDelta, Delta, MetadataDelta
 
 __all__ = ["Metadata"]
@@ -75,8 +75,8 @@ class Metadata:
 def _small(value: object) -> Any:
     """The value without lone surrogates; None if it is too long, or nested too deeply."""
     if isinstance(value, str):
-        return text_of(without_surrogates(value)) if len(value) <= _LONGEST_TEXT else None
+        return text_of(plain_json(value)) if len(value) <= _LONGEST_TEXT else None
     try:
-        return without_surrogates(value) if len(json_text(value)) <= _LARGEST_VALUE else None
+        return plain_json(value) if len(json_text(value)) <= _LARGEST_VALUE else None
     except RecursionError:
         return None

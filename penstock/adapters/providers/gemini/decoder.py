@@ -16,7 +16,7 @@ from penstock.adapters.providers.gemini.sources import GeminiSources
 from penstock.adapters.providers.gemini.usage import NO_COUNTS, has_details, to_usage, wire_counts, with_details
 from penstock.adapters.providers.gemini.wire import NO_WIRE_COUNTS, decode_wire
 from penstock.adapters.providers.shared.decoder import EventDecoder
-from penstock.adapters.providers.shared.json_values import decode_json, text_of, whole_number, without_surrogates
+from penstock.adapters.providers.shared.json_values import decode_json, plain_json, text_of, whole_number
 from penstock.adapters.providers.shared.surrogates import has_escaped_surrogates, replace_surrogates
 from penstock.config.options import Raw
 from penstock.events import FinishReason, ProviderEvent, Usage
@@ -65,6 +65,9 @@ _OF_CANDIDATE: Final = frozenset(
     }
 )
 """Fields that are understood. Others are no surprise, but ``raw="unknown"`` passes them on."""
+
+_OF_OTHERS: Final = frozenset({"content", "index", "finishReason"})
+"""Fields that are read of every candidate; the others of candidate 0 only."""
 
 
 class _Candidate:
@@ -230,7 +233,13 @@ class GeminiDecoder(EventDecoder):
             self._unfinished -= candidate.finish is None
             _read_finish(reason, candidate, deltas)
         self.finished = 0 in self._candidates and not self._unfinished
-        out.extend(deltas if index == 0 else _choice_deltas(index, deltas))
+        if index == 0:
+            out += deltas
+            return index
+        said = _choice_deltas(index, deltas)
+        out += said
+        if self._raw == "unknown" and (len(said) < len(deltas) or wire.keys() - _OF_OTHERS):
+            out.append(EventDelta(ProviderEvent(type="candidate", payload=plain_json(wire))))
         return index
 
     def _read_content(self, content: object, parts: Parts, out: list[Delta]) -> None:
@@ -258,7 +267,7 @@ class GeminiDecoder(EventDecoder):
 def _pass_on(fields: Mapping[str, Any], known: frozenset[str], out: list[Delta]) -> None:
     """Append the fields that are not ``known``, for ``raw="unknown"``."""
     out += [
-        EventDelta(ProviderEvent(type=replace_surrogates(name), payload=without_surrogates(value)))
+        EventDelta(ProviderEvent(type=replace_surrogates(name), payload=plain_json(value)))
         for name, value in fields.items()
         if name not in known
     ]

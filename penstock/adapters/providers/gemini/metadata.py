@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from penstock.adapters.providers.gemini.usage import usage_details
-from penstock.adapters.providers.shared.json_values import json_text, without_surrogates
+from penstock.adapters.providers.shared.json_values import json_text, plain_json
 from penstock.ports import Delta, MetadataDelta
 
 __all__ = ["GeminiMetadata", "Skip"]
@@ -126,4 +126,4 @@ def _small(value: object) -> Any:
         size = len(value) if isinstance(value, str) else len(json_text(value))
     except RecursionError:
         return None
-    return without_surrogates(value) if size <= (_LONGEST_TEXT if isinstance(value, str) else _LARGEST_VALUE) else None
+    return plain_json(value) if size <= (_LONGEST_TEXT if isinstance(value, str) else _LARGEST_VALUE) else None

@@ -7,7 +7,7 @@ from typing import Any, Final
 from penstock.adapters.providers.gemini.metadata import Skip
 from penstock.adapters.providers.gemini.partial_arguments import PartialArguments
 from penstock.adapters.providers.gemini.places import WrittenText
-from penstock.adapters.providers.shared.json_values import json_text, text_of, without_surrogates
+from penstock.adapters.providers.shared.json_values import json_text, plain_json, text_of
 from penstock.adapters.providers.shared.surrogates import replace_surrogates
 from penstock.events import MediaKind, MediaPart, ReasoningBlock, ServerToolCall, ServerToolResult
 from penstock.ports import (
@@ -111,7 +111,7 @@ class Parts:
             self._give_back({**part, "text": text}, out)  # the API refuses a part without content
 
     def _give_back(self, part: dict[str, Any], out: list[Delta]) -> None:
-        mended = without_surrogates(part)
+        mended = plain_json(part)
         if isinstance(mended, dict):
             out.append(BlockDelta(mended))
         else:  # nested too deeply to be sent
@@ -216,7 +216,7 @@ def _tool_of(value: dict[str, Any]) -> str:
 
 
 def _without_id(value: dict[str, Any]) -> Any:
-    return without_surrogates({name: item for name, item in value.items() if name != "id"})
+    return plain_json({name: item for name, item in value.items() if name != "id"})
 
 
 def _read_media(part: dict[str, Any], out: list[Delta]) -> bool:

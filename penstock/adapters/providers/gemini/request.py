@@ -11,13 +11,12 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-import msgspec
-
 from penstock.adapters.providers.gemini.parts import SIGNATURE, THOUGHT
 from penstock.adapters.providers.gemini.returned import in_order, made_by_others, returned_parts
-from penstock.adapters.providers.shared.json_values import text_of
+from penstock.adapters.providers.shared.json_values import parse_shallow, text_of
 from penstock.adapters.providers.shared.messages import (
     NamedTool,
+    RequestedCall,
     content_text,
     parse_calls,
     parse_function,
@@ -165,18 +164,25 @@ def _call_parts(message: dict[str, Any], model: str, provider: str) -> list[dict
     """Translate calls, each with its signature: Gemini refuses calls without theirs."""
     parts: list[dict[str, Any]] = []
     calls = parse_calls(message)
-    is_signed = any(call.signature for call in calls) and not made_by_others(message, provider)
-    for number, call in enumerate(calls):
+    is_own = not made_by_others(message, provider)
+    signatures = [call.signature if is_own and _is_signed_by(call, provider) else "" for call in calls]
+    is_signed = any(signatures)
+    for number, (call, signature) in enumerate(zip(calls, signatures, strict=True)):
         function_call: dict[str, Any] = {"name": call.name, "args": call.arguments}
         if call.id and not _GENERATED_ID.fullmatch(call.id):
             function_call["id"] = call.id
         part: dict[str, Any] = {"functionCall": function_call}
-        if call.signature and is_signed:
-            part[SIGNATURE] = call.signature
+        if signature:
+            part[SIGNATURE] = signature
         elif number == 0 and not is_signed and _requires_signatures(model):
             part[SIGNATURE] = _NO_SIGNATURE
         parts.append(part)
     return parts
+
+
+def _is_signed_by(call: RequestedCall, provider: str) -> bool:
+    """Whether the provider made the call's signature, if it has one, as far as is known."""
+    return not provider or call.signed_by in ("", provider)
 
 
 def _requires_signatures(model: str) -> bool:
@@ -207,8 +213,8 @@ def _response(content: object) -> dict[str, Any]:
         return dict(content)
     text = content_text(content)
     try:
-        value = msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        value = parse_shallow(text)
+    except ValueError:
         value = text
     return value if isinstance(value, dict) else {"output": text}
 

@@ -9,7 +9,7 @@ import msgspec
 
 from penstock.adapters.providers.gemini.metadata import Skip
 from penstock.adapters.providers.gemini.places import WrittenText
-from penstock.adapters.providers.shared.json_values import text_of, whole_number, without_surrogates
+from penstock.adapters.providers.shared.json_values import plain_json, text_of, whole_number
 from penstock.events import Citation, CitationKind, FrozenDict
 from penstock.ports import CitationDelta, Delta
 
@@ -119,7 +119,7 @@ class GeminiSources:
         lists = self._fields("citationMetadata", recited, out)
         for name in ("citationSources", "citations"):
             for given in self._items(name, lists.get(name), out):
-                mended = without_surrogates(given)
+                mended = plain_json(given)
                 source: dict[str, Any] = mended if isinstance(mended, dict) else {}
                 url, title = text_of(source.get("uri")), text_of(source.get("title"))
                 if not (url or title) or len(self._cited) >= _MOST:
@@ -144,7 +144,7 @@ class GeminiSources:
         """Append the pages that were read for the answer, unless the grounding names them: they have no place in it."""
         fields = self._fields("urlContextMetadata", pages, out)
         for page in self._items("urlMetadata", fields.get("urlMetadata"), out):
-            url = without_surrogates(text_of(page.get("retrievedUrl"))) if isinstance(page, dict) else ""
+            url = plain_json(text_of(page.get("retrievedUrl"))) if isinstance(page, dict) else ""
             if not url or len(self._cited) >= _MOST:
                 self._skip("urlMetadata", page, out)
             elif text_of(page.get("urlRetrievalStatus")) in _READ and url not in self._urls:
@@ -186,7 +186,7 @@ def _citation_of(chunk: object) -> Citation | None:
     """Read a chunk; None: it is none. One of a kind that is not known counts as a web page if it has an address."""
     given = chunk if isinstance(chunk, dict) else {}
     name = next((name for name, value in given.items() if isinstance(value, dict)), "")
-    mended = without_surrogates(given.get(name))
+    mended = plain_json(given.get(name))
     content: dict[str, Any] = mended if isinstance(mended, dict) else {}
     url = text_of(content.get("uri")) or text_of(content.get("sourceUri"))
     kind = _KINDS.get(name) or ("url" if url else None)

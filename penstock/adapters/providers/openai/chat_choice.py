@@ -11,7 +11,7 @@ from penstock.adapters.providers.shared.surrogates import SurrogateJoiner, repla
 from penstock.events import FinishReason
 from penstock.ports import Delta, FinishDelta, ReasoningDelta, RefusalDelta, TextDelta, ToolCallFragment
 
-__all__ = ["ChoiceReader", "has_content"]
+__all__ = ["ChoiceReader", "has_content", "has_extras"]
 
 _FINISH: dict[str, FinishReason] = {
     "stop": "stop",
@@ -37,6 +37,7 @@ _FINISH: dict[str, FinishReason] = {
 
 _PARTS = ("", "text", "output_text", "thinking", "reasoning", "refusal")
 _AFTER_REASONING = ("content", "refusal", "tool_calls", "function_call", "audio", "images")
+_EXTRAS = ("annotations", "audio", "images", "executed_tools", "reasoning_details")
 _CALLS = (None, "", "function", "custom")
 _NULLS = ("", "null", "None")
 
@@ -159,6 +160,14 @@ class ChoiceReader:
             return
         self.finish = FinishDelta(reason, raw)
         out.append(self.finish)
+
+
+def has_extras(choice: dict[str, Any]) -> bool:
+    """Whether a choice has something that is read of choice 0 only."""
+    delta = choice.get("delta")
+    said = delta if isinstance(delta, dict) else choice.get("message")
+    delta = said if isinstance(said, dict) else {}
+    return bool(choice.get("logprobs") or any(delta.get(name) for name in _EXTRAS))
 
 
 def has_content(deltas: list[Delta]) -> bool:

@@ -7,16 +7,26 @@ from typing import Any
 import msgspec
 
 from penstock.adapters.formats.sse import SseEvent
-from penstock.adapters.providers.openai.chat_choice import ChoiceReader, has_content
+from penstock.adapters.providers.openai.chat_choice import ChoiceReader, has_content, has_extras
 from penstock.adapters.providers.openai.chat_extras import ChatExtras
 from penstock.adapters.providers.shared.aborts import abort_error
 from penstock.adapters.providers.shared.decoder import EventDecoder
 from penstock.adapters.providers.shared.errors import error_frame
-from penstock.adapters.providers.shared.json_values import decode_json, text_of, to_usage, whole_number
+from penstock.adapters.providers.shared.json_values import decode_json, plain_json, text_of, to_usage, whole_number
 from penstock.adapters.providers.shared.surrogates import has_escaped_surrogates, replace_surrogates
 from penstock.config.options import Raw
 from penstock.errors import ApiError
-from penstock.ports import ChoiceDelta, Delta, ErrorDelta, FinishDelta, ReasoningDelta, TextDelta, UsageDelta
+from penstock.events import ProviderEvent
+from penstock.ports import (
+    ChoiceDelta,
+    Delta,
+    ErrorDelta,
+    EventDelta,
+    FinishDelta,
+    ReasoningDelta,
+    TextDelta,
+    UsageDelta,
+)
 
 __all__ = ["ChatDecoder"]
 
@@ -190,6 +200,8 @@ class ChatDecoder(EventDecoder):
             deltas: list[Delta] = []
             other.read(choice, deltas)
             _append_choice(index, other.surrogates.join(deltas, is_end=False) if self._has_surrogates else deltas, out)
+            if self._raw == "unknown" and has_extras(choice):
+                out.append(EventDelta(ProviderEvent(type="choice", payload=plain_json(choice))))
         else:
             before = self._first.finish
             self._first.read(choice, out)

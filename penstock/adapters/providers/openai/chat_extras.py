@@ -10,16 +10,14 @@ import msgspec
 from penstock.adapters.providers.openai.chat_media import AudioPieces, Pictures
 from penstock.adapters.providers.openai.chat_reasoning import ReasoningEntries
 from penstock.adapters.providers.openai.chat_sources import Sources
-from penstock.adapters.providers.shared.json_values import decode_json, text_of, whole_number, without_surrogates
+from penstock.adapters.providers.shared.blocks import CALL_EXTRAS
+from penstock.adapters.providers.shared.json_values import decode_json, plain_json, text_of, whole_number
 from penstock.adapters.providers.shared.logprobs import token_logprobs
 from penstock.adapters.providers.shared.surrogates import replace_surrogates
 from penstock.events import Logprobs, ServerToolCall, ServerToolResult, TokenLogprob
 from penstock.ports import BlockDelta, Delta, EventDelta, MetadataDelta, ToolCallFragment
 
-__all__ = ["CALL_EXTRAS", "ChatExtras"]
-
-CALL_EXTRAS = "tool_call.extra_content"
-"""The ``type`` of the block that holds the ``extra_content`` of a call (Gemini's signature)."""
+__all__ = ["ChatExtras"]
 
 _NAMES = {
     "response_id": "id",
@@ -89,7 +87,7 @@ class ChatExtras:
             if output and key not in self._answered:
                 self._answered.add(key)
                 told = output["output"] if list(output) == ["output"] else output
-                out.append(EventDelta(ServerToolResult(id=key, name=name, output=without_surrogates(told))))
+                out.append(EventDelta(ServerToolResult(id=key, name=name, output=plain_json(told))))
 
     # --- calls -----------------------------------------------------------------------------------------------------
 
@@ -99,7 +97,7 @@ class ChatExtras:
             self._call_ids[fragment.index] = fragment.id
         if fragment.signature:
             data = {"type": CALL_EXTRAS, "id": fragment.id or self._call_ids.get(fragment.index, "")}
-            mended = without_surrogates(call["extra_content"])
+            mended = plain_json(call["extra_content"])
             if isinstance(mended, dict):
                 out.append(BlockDelta(data | {"extra_content": mended}))
 
@@ -158,7 +156,7 @@ class ChatExtras:
             if name in self._told and self._told[name] == value:
                 continue
             self._told[name] = value
-            mended = without_surrogates(value)
+            mended = plain_json(value)
             if _is_small(mended):
                 told[name] = mended
             else:
@@ -190,8 +188,8 @@ def _times_of(usage: dict[str, Any]) -> dict[str, float]:
 
 def _parsed(arguments: object) -> Any:
     if not isinstance(arguments, str):
-        return without_surrogates(arguments)
+        return plain_json(arguments)
     try:
-        return without_surrogates(decode_json(arguments))
+        return plain_json(decode_json(arguments))
     except (ValueError, RecursionError):
         return replace_surrogates(arguments)

@@ -1,30 +1,36 @@
 """The body of a chat completion request: OpenAI's own form, without what other providers need in messages.
 
 What this provider itself has sent to be returned goes back: entries of ``reasoning_details``, and the ``extra_content``
-of calls (Gemini's signature). Both come from the message's ``provider_blocks``, which name the provider; a call's
-``signature`` does not, and is never sent.
+of calls (Gemini's signature). Both come from the message's ``provider_blocks``, which name the provider; without them,
+the entries come from its ``reasoning_blocks``. A call's ``signature`` is never sent.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
-from penstock.adapters.providers.openai.chat_extras import CALL_EXTRAS
 from penstock.adapters.providers.openai.chat_reasoning import ENTRY_TYPES
-from penstock.adapters.providers.shared.blocks import own_blocks, place_of_call
+from penstock.adapters.providers.shared.blocks import CALL_EXTRAS, own_blocks, place_of_call
 from penstock.adapters.providers.shared.json_values import text_of
-from penstock.adapters.providers.shared.messages import is_server_call
+from penstock.adapters.providers.shared.messages import is_server_call, parse_reasoning_blocks
 from penstock.adapters.providers.shared.parameters import check_reserved
-from penstock.events import ProviderBlock
+from penstock.events import ProviderBlock, ReasoningBlock
 from penstock.ports import ChatCall
 
 __all__ = ["chat_body"]
 
-_OTHER_PROVIDERS_FIELDS = {"reasoning_blocks", "provider_blocks", "signature", "is_server", "is_error"}
+_OTHER_PROVIDERS_FIELDS = {"reasoning_blocks", "provider_blocks", "signature", "signed_by", "is_server", "is_error"}
 """Fields of messages and calls that are not OpenAI's; OpenAI refuses fields that it does not know."""
+
+_ENTRIES: Final = {
+    "reasoning.text": ("text", "signature"),
+    "reasoning.summary": ("summary", "signature"),
+    "reasoning.encrypted": ("text", "data"),
+}
+"""Types of entries of ``reasoning_details``, each with its field of text and that of its signature."""
 
 
 def chat_body(call: ChatCall) -> dict[str, Any]:
@@ -51,8 +57,11 @@ def _message(message: Any, provider: str) -> Any:
     if not isinstance(message, Mapping):
         return message
     blocks = own_blocks(message, provider) or ()
+    signed = () if blocks else parse_reasoning_blocks(message, _ENTRIES, provider)
+    signed = [block for block in signed if not provider or block.provider]  # OpenAI itself refuses the field
     message = _openai_fields(message)
     entries = [dict(block.data) for block in blocks if text_of(block.data.get("type")).startswith(ENTRY_TYPES)]
+    entries += map(_entry, signed)
     if entries and "reasoning_details" not in message:
         message = {**message, "reasoning_details": entries}
     given = message.get("tool_calls")
@@ -70,6 +79,13 @@ def _message(message: Any, provider: str) -> Any:
     ):
         return {**message, "content": ""}  # an answer that ended before its first token
     return message
+
+
+def _entry(block: ReasoningBlock) -> dict[str, Any]:
+    """The entry of ``reasoning_details`` that a block of signed reasoning was made of."""
+    text, seal = _ENTRIES[block.kind]
+    fields = {"type": block.kind, text: block.text, seal: block.signature, "id": block.id}
+    return {name: value for name, value in fields.items() if value}
 
 
 def _with_extras(calls: list[Any], extras: list[ProviderBlock]) -> list[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from penstock.adapters.providers.shared.json_values import count_of, text_of, without_surrogates
+from penstock.adapters.providers.shared.json_values import count_of, plain_json, text_of
 from penstock.adapters.providers.shared.surrogates import replace_surrogates
 from penstock.events import Citation, CitationKind, FrozenDict
 from penstock.ports import CitationDelta, Delta
@@ -91,7 +91,7 @@ def _citation(kind: CitationKind, fields: dict[str, Any]) -> Citation:
         cited_text=_text(fields, "content", "snippet", "quote"),
         start=start,
         end=end,
-        location=FrozenDict(without_surrogates(places)),
+        location=FrozenDict(plain_json(places)),
     )
 
 

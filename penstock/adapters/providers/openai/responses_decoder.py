@@ -191,11 +191,12 @@ class ResponsesDecoder(EventDecoder):
         return payload
 
     def _error_or_whole(self, sse: SseEvent, payload: object, out: list[Delta]) -> None:
-        end = None
-        if isinstance(payload, dict) and isinstance(payload.get("output"), list):
-            end = _ENDS.get(text_of(payload.get("status")))
-        if end is not None:  # a whole response, from a server that does not stream
-            end(self, ResponsesEvent("", response=payload), out)
+        if (
+            isinstance(payload, dict)
+            and isinstance(payload.get("output"), list)
+            and text_of(payload.get("status")) in _ENDS
+        ):  # a whole response, from a server that does not stream
+            self._end(ResponsesEvent("", response=payload), out)
         elif sse.event == "error" or (
             isinstance(payload, dict) and (payload.get("error") or payload.get("type") == "error")
         ):
@@ -374,13 +375,22 @@ class ResponsesDecoder(EventDecoder):
         if isinstance(event.response, dict):
             self._read_metadata(event.response, out)
 
-    def _completed(self, event: ResponsesEvent, out: list[Delta]) -> None:
-        self._response(event, out)
-        reason: FinishReason = "tool_calls" if self._tools.client else "refusal" if self._has_refusal else "stop"
-        self._finish(reason, "completed", out)
-
-    def _incomplete(self, event: ResponsesEvent, out: list[Delta]) -> None:
+    def _end(self, event: ResponsesEvent, out: list[Delta]) -> None:
+        """End as the event's type or its response says, whichever leaves more of the answer undone."""
         response = self._response(event, out)
+        words = (event.type.removeprefix("response."), text_of(response.get("status")))
+        if "failed" in words or response.get("error"):
+            self._fail({"error": response.get("error") or {}}, out)
+            self.done = True
+        elif error := abort_error(words[0]) or abort_error(words[1]):
+            self._end_with(error, out)
+        elif "incomplete" in words:
+            self._incomplete(response, out)
+        else:
+            reason: FinishReason = "tool_calls" if self._tools.client else "refusal" if self._has_refusal else "stop"
+            self._finish(reason, "completed", out)
+
+    def _incomplete(self, response: dict[str, Any], out: list[Delta]) -> None:
         details = response.get("incomplete_details")
         raw = replace_surrogates(text_of(details.get("reason"))) if isinstance(details, dict) else ""
         if (error := abort_error(raw)) is not None:
@@ -388,17 +398,6 @@ class ResponsesDecoder(EventDecoder):
             return
         reasons: dict[str, FinishReason] = {"max_output_tokens": "length", "content_filter": "content_filter"}
         self._finish(reasons.get(raw, "other"), raw or "incomplete", out)
-
-    def _response_failed(self, event: ResponsesEvent, out: list[Delta]) -> None:
-        response = self._response(event, out)
-        self._fail({"error": response.get("error") or {}}, out)
-        self.done = True
-
-    def _cancelled(self, event: ResponsesEvent, out: list[Delta]) -> None:
-        self._response(event, out)
-        error = abort_error("cancelled")
-        assert error is not None
-        self._end_with(error, out)
 
     def _end_with(self, error: ApiError, out: list[Delta]) -> None:
         if not self._has_failed:
@@ -447,12 +446,7 @@ class ResponsesDecoder(EventDecoder):
         self._metadata.read(response, out)
 
 
-_ENDS: Mapping[str, Callable[[ResponsesDecoder, ResponsesEvent, list[Delta]], None]] = {
-    "completed": ResponsesDecoder._completed,
-    "incomplete": ResponsesDecoder._incomplete,
-    "failed": ResponsesDecoder._response_failed,
-    "cancelled": ResponsesDecoder._cancelled,
-}
+_ENDS = ("completed", "incomplete", "failed", "cancelled")
 _HANDLERS: Mapping[str, Callable[[ResponsesDecoder, ResponsesEvent, list[Delta]], None]] = {
     "response.output_text.delta": ResponsesDecoder._text,
     "response.output_text.done": ResponsesDecoder._whole_text,
@@ -473,7 +467,7 @@ _HANDLERS: Mapping[str, Callable[[ResponsesDecoder, ResponsesEvent, list[Delta]]
     "response.created": ResponsesDecoder._about,
     "response.queued": ResponsesDecoder._about,
     "response.in_progress": ResponsesDecoder._about,
-    **{f"response.{status}": handler for status, handler in _ENDS.items()},
+    **{f"response.{status}": ResponsesDecoder._end for status in _ENDS},
 }
 _RARE: Mapping[str, Callable[[ResponsesDecoder, ResponsesEvent, dict[str, Any], list[Delta]], None]] = {
     "response.content_part.done": ResponsesDecoder._part_done,

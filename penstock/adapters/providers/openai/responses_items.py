@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from penstock.adapters.providers.shared.json_values import decode_json, json_text, text_of, without_surrogates
+from penstock.adapters.providers.shared.json_values import decode_json, json_text, plain_json, text_of
 from penstock.adapters.providers.shared.surrogates import replace_surrogates
 from penstock.events import MediaPart, ServerToolCall, ServerToolResult
 
@@ -103,7 +103,7 @@ def is_for_client(item: Mapping[str, Any]) -> bool:
     """
     kind = text_of(item.get("type"))
     if kind == "custom_tool_call":
-        return not (item.get("name") in _XAI_SEARCHES and text_of(item.get("call_id")).startswith("xs_"))
+        return not (text_of(item.get("name")) in _XAI_SEARCHES and text_of(item.get("call_id")).startswith("xs_"))
     if kind == "shell_call":
         environment = item.get("environment")
         return not isinstance(environment, Mapping) or environment.get("type") in (None, "local")
@@ -185,7 +185,7 @@ def server_call(item: Mapping[str, Any], identifier: str) -> ServerToolCall:
     return ServerToolCall(
         id=identifier,
         name=_tool_of(item),
-        input=without_surrogates(_input_of(item)),
+        input=plain_json(_input_of(item)),
         status=_said(item.get("status")) or None,
     )
 
@@ -240,7 +240,7 @@ def server_result(item: Mapping[str, Any], identifier: str) -> ServerToolResult 
     return ServerToolResult(
         id=identifier,
         name=name,
-        output=without_surrogates(error if output is None else output),
+        output=plain_json(error if output is None else output),
         status=status,
         is_error=error is not None or status == "failed",
     )
@@ -285,5 +285,5 @@ def returned_item(item: dict[str, Any], *, is_stored: bool) -> dict[str, Any] | 
     """
     if item.get("type") == "image_generation_call" and is_stored and _said(item.get("id")):
         return {"type": "image_generation_call", "id": _said(item.get("id"))}
-    mended = without_surrogates(item)
+    mended = plain_json(item)
     return mended if isinstance(mended, dict) else None

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from penstock.adapters.providers.shared.json_values import without_surrogates
+from penstock.adapters.providers.shared.json_values import plain_json
 from penstock.ports import Delta, MetadataDelta
 
 __all__ = ["ResponseMetadata"]
@@ -56,11 +56,11 @@ class ResponseMetadata:
                 values["cost"] = cost
             elif (ticks := usage.get("cost_in_usd_ticks")) is not None:  # xAI
                 values["cost"] = {"cost_in_usd_ticks": ticks}
-        if _has_count(used := without_surrogates(response.get("tool_usage"))):
+        if _has_count(used := plain_json(response.get("tool_usage"))):
             values["usage_details"] = {"tool_usage": used}
         news: dict[str, Any] = {}
         for name, value in values.items():
-            mended = without_surrogates(value)
+            mended = plain_json(value)
             if name in self._told and self._told[name] == mended:
                 continue
             self._told[name] = mended

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from penstock.adapters.providers.shared.json_values import count_of, text_of
 from penstock.events import ProviderBlock, ReasoningBlock
 
-__all__ = ["Text", "count_foreign_blocks", "interleaved", "own_blocks", "place_of_call"]
+__all__ = ["CALL_EXTRAS", "Text", "count_foreign_blocks", "interleaved", "own_blocks", "place_of_call"]
 
 Called = TypeVar("Called")
+
+CALL_EXTRAS: Final = "tool_call.extra_content"
+"""The ``type`` of a block that holds what a chat provider sent with a call (Gemini's signature)."""
 
 
 class Text(msgspec.Struct, frozen=True):
@@ -73,7 +77,7 @@ def place_of_call(ids: Sequence[str], name: str, calls: int) -> int | None:
     """The place of the call that a block belongs to; None: the message does not have it.
 
     Args:
-        ids: of the message's calls. A history may have put a number after the provider's own: ``"call_0_2"``.
+        ids: of the message's calls. Behind the provider's own there may be numbers: ``"call_0_2"``, ``"c_1_2"``.
         name: the id that the provider gave it; ``""`` if it gave none.
         calls: how many calls came up to the block: the last of them, unless its id is another one.
 
@@ -82,8 +86,8 @@ def place_of_call(ids: Sequence[str], name: str, calls: int) -> int | None:
     """
     place = calls - 1
     if 0 <= place < len(ids):
-        given, _, number = ids[place].rpartition("_")
-        if name in ("", ids[place]) or (name == given and number.isdigit()):
+        numbered = re.compile(rf"{re.escape(name)}(_[1-9]\d*)*")
+        if not name or numbered.fullmatch(ids[place]):
             return place
     return next((at for at, own in enumerate(ids) if name and own == name), None)
 
@@ -91,7 +95,8 @@ def place_of_call(ids: Sequence[str], name: str, calls: int) -> int | None:
 def count_foreign_blocks(messages: object, provider: str) -> int:
     """How many blocks the messages have that another provider made, and that ``provider`` does not get.
 
-    Blocks of signed reasoning count once, even if they stand in ``reasoning_blocks`` and ``provider_blocks``.
+    Signatures of calls are among them (``signed_by``). Blocks of signed reasoning count once, even if they stand in
+    ``reasoning_blocks`` and ``provider_blocks``; so do signatures that have a block.
     """
     count = 0
     for message in messages if isinstance(messages, (list, tuple)) else ():
@@ -103,7 +108,17 @@ def count_foreign_blocks(messages: object, provider: str) -> int:
         for block in reasoning if not sealed and isinstance(reasoning, (list, tuple)) else ():
             maker = block.provider if isinstance(block, ReasoningBlock) else _maker_of(block)
             count += maker not in (None, "", provider)
+        signed = _foreign_signatures(message, provider)
+        count += max(0, signed - sum(block.data.get("type") == CALL_EXTRAS for block in sealed)) if signed else 0
     return count
+
+
+def _foreign_signatures(message: Mapping[str, Any], provider: str) -> int:
+    calls = message.get("tool_calls")
+    return sum(
+        isinstance(call, Mapping) and bool(call.get("signature")) and call.get("signed_by") not in (None, "", provider)
+        for call in (calls if isinstance(calls, (list, tuple)) else ())
+    )
 
 
 def _maker_of(block: object) -> object:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Generic, Protocol, TypeVar
 
 from penstock.adapters.formats.sse import SseDecoder, SseEvent
-from penstock.adapters.providers.shared.json_values import decode_json, text_of, without_surrogates
+from penstock.adapters.providers.shared.json_values import decode_json, plain_json, text_of
 from penstock.adapters.providers.shared.surrogates import SurrogateJoiner, replace_surrogates
 from penstock.config.options import Raw
 from penstock.events import ProviderEvent
@@ -70,9 +70,7 @@ class BodyDecoder(Generic[Part]):
             except (ValueError, RecursionError):
                 payload = data
             kind = text_of(payload.get("type")) if isinstance(payload, dict) else ""
-            out.append(
-                EventDelta(ProviderEvent(type=replace_surrogates(kind or event), payload=without_surrogates(payload)))
-            )
+            out.append(EventDelta(ProviderEvent(type=replace_surrogates(kind or event), payload=plain_json(payload))))
             out += self._deltas([part])
         return out if parts else self._deltas([])
 
@@ -83,7 +81,7 @@ class BodyDecoder(Generic[Part]):
         """
         self.skipped += 1
         if self._raw == "unknown":
-            out.append(EventDelta(ProviderEvent(type=replace_surrogates(kind), payload=without_surrogates(payload))))
+            out.append(EventDelta(ProviderEvent(type=replace_surrogates(kind), payload=plain_json(payload))))
 
     def _source_of(self, part: Part) -> tuple[str, str]:
         """The name of a part's type, ``""`` if it has none, and its data."""

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from math import isfinite
+from typing import Any, Final
 
 import msgspec
 
 from penstock.adapters.providers.shared.surrogates import replace_surrogates
-from penstock.config.surrogates import is_plain_json, mend_surrogates
-from penstock.events import FrozenDict, Usage
+from penstock.events import FrozenDict, FrozenJson, FrozenList, Usage
 
 __all__ = [
+    "MOST_LEVELS",
     "count_of",
     "decode_json",
     "json_text",
+    "parse_shallow",
+    "plain_json",
     "short_text",
     "text_of",
     "to_usage",
     "tool_requests",
     "whole_number",
-    "without_surrogates",
 ]
 
 
@@ -135,19 +137,50 @@ def _first(counts: Mapping[str, Any], *names: str) -> int | None:
     return next((count for name in names if (count := count_of(counts.get(name))) is not None), None)
 
 
-def without_surrogates(value: object) -> Any:
-    """A value that came from `decode_json`, with U+FFFD in the place of lone surrogates, in names too.
+MOST_LEVELS: Final = 200
+"""How deeply JSON of a provider may be nested that is told or given back; the parsers take five times as much."""
+_SIMPLE: Final = frozenset({int, bool, type(None)})
+_TOO_DEEP: Final = "[nested too deeply]"
 
-    Text for a value that is nested too deeply to be encoded again.
+
+def plain_json(value: object) -> Any:
+    r"""A value that came from `decode_json` as events and later requests can contain it: read-only at all levels.
+
+    U+FFFD stands in the place of lone surrogates, in names too, and None for NaN and infinity, which JSON does not
+    have. Tuples count as lists. What is nested more deeply than `MOST_LEVELS` is the text ``"[nested too deeply]"`` as
+    a whole.
+
+    >>> plain_json({"caf\udce9": [float("nan")]})
+    {'caf\ufffd': [None]}
     """
-    if is_plain_json(value):
-        return value
-    mended = mend_surrogates(value)
     try:
-        msgspec.json.encode(mended)
-    except (RecursionError, ValueError):
-        return "[nested too deeply]"
-    return mended
+        return _plain(value, MOST_LEVELS)
+    except RecursionError:
+        return _TOO_DEEP
+
+
+def _plain(value: Any, levels: int) -> Any:
+    kind = type(value)
+    if kind in _SIMPLE:
+        return value
+    if kind is str:
+        return value if value.isascii() else replace_surrogates(value)
+    if kind is float:
+        return value if isfinite(value) else None
+    if kind is FrozenJson or kind is FrozenList:  # made here; it may stand a few levels deeper now
+        return value
+    if not levels:
+        raise RecursionError
+    levels -= 1
+    if kind is list or kind is tuple:
+        return FrozenList([_plain(item, levels) for item in value])
+    made = {}
+    for name, item in value.items():
+        of = type(item)
+        if of not in _SIMPLE and not (of is str and item.isascii()):  # most are: the quick way
+            item = _plain(item, levels)
+        made[name if name.isascii() else replace_surrogates(name)] = item
+    return FrozenJson(made)
 
 
 _decode = msgspec.json.Decoder().decode
@@ -164,6 +197,21 @@ def decode_json(data: str) -> object:
         return _decode(data)
     except msgspec.DecodeError:
         return json.loads(data, strict=False)
+
+
+def parse_shallow(text: str) -> object:
+    """Parse JSON that becomes a part of a request, which is nested more deeply than it.
+
+    Raises:
+        ValueError: it is not JSON, or is nested more deeply than `MOST_LEVELS`.
+    """
+    try:
+        value = _decode(text)
+        if text.count("[") + text.count("{") > MOST_LEVELS:
+            _plain(value, MOST_LEVELS)
+    except (UnicodeError, RecursionError):
+        raise ValueError("it is nested too deeply, or cannot be encoded") from None
+    return value
 
 
 def json_text(value: object) -> str:

@@ -13,7 +13,7 @@ from urllib.parse import unquote_to_bytes
 
 import msgspec
 
-from penstock.adapters.providers.shared.json_values import text_of
+from penstock.adapters.providers.shared.json_values import parse_shallow, text_of
 from penstock.errors import OptionError
 from penstock.events import ReasoningBlock
 
@@ -171,12 +171,16 @@ def _parse_data_url(url: str) -> Image:
 
 
 class RequestedCall(msgspec.Struct, frozen=True, kw_only=True):
-    """A function call in an assistant's message. ``arguments`` is always an object: see `parse_calls`."""
+    """A function call in an assistant's message. ``arguments`` is always an object: see `parse_calls`.
+
+    ``signed_by``: the provider that made ``signature``; ``""`` if the message does not say.
+    """
 
     id: str
     name: str
     arguments: dict[str, Any]
     signature: str = ""
+    signed_by: str = ""
 
     def __repr__(self) -> str:
         return f"RequestedCall(id={self.id!r}, name={self.name!r})"
@@ -190,9 +194,9 @@ def is_server_call(call: object) -> bool:
 def parse_calls(message: Mapping[str, Any]) -> list[RequestedCall]:
     """Read the message's ``tool_calls`` and parse their arguments; skip calls that the provider ran itself.
 
-    Arguments that are not a JSON object become ``{}``. They are the model's, not the user's: a conversation with a
-    malformed call, which was answered with an error, must be able to go on at providers that accept only objects. The
-    free text of a call of type ``"custom"`` becomes ``{"input": text}``.
+    Arguments that are not a JSON object, or are nested too deeply, become ``{}``. They are the model's, not the user's:
+    a conversation with a malformed call, which was answered with an error, must be able to go on at providers that
+    accept only objects. The free text of a call of type ``"custom"`` becomes ``{"input": text}``.
     """
     given = message.get("tool_calls")
     calls = []
@@ -210,6 +214,7 @@ def parse_calls(message: Mapping[str, Any]) -> list[RequestedCall]:
                 name=text_of(function.get("name")),
                 arguments=_parse_arguments(function.get("arguments")),
                 signature=text_of(call.get("signature")),
+                signed_by=text_of(call.get("signed_by")),
             )
         )
     return calls
@@ -219,8 +224,8 @@ def _parse_arguments(value: object) -> dict[str, Any]:
     if isinstance(value, Mapping):
         return dict(value)
     try:
-        parsed = msgspec.json.decode(text_of(value))
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        parsed = parse_shallow(text_of(value))
+    except ValueError:
         return {}
     return parsed if isinstance(parsed, dict) else {}
 

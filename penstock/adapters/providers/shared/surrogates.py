@@ -9,6 +9,7 @@ import msgspec
 from penstock.config.surrogates import replace_surrogates
 from penstock.ports import (
     BlockStart,
+    CitationDelta,
     Delta,
     ErrorDelta,
     FinishDelta,
@@ -41,7 +42,9 @@ class SurrogateJoiner:
         for delta in deltas:
             name = _TEXT_FIELDS.get(type(delta))
             if name is None:
-                if isinstance(delta, (FinishDelta, ErrorDelta, BlockStart)):
+                if isinstance(delta, (FinishDelta, ErrorDelta, BlockStart)) or (
+                    isinstance(delta, CitationDelta) and delta.is_of_block  # it is for all the text before it
+                ):
                     self._flush(out)
                 out.append(delta)
                 continue

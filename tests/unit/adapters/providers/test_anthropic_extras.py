@@ -683,3 +683,65 @@ def test_half_a_character_anywhere_else_can_be_written_as_json() -> None:
     deltas, decoder = _decoded([sse(message)])
     msgspec.json.encode([deltas, decoder.model])
     assert decoder.skipped == 0
+
+
+def test_half_a_character_at_the_end_of_a_cited_text_comes_before_the_citation() -> None:
+    cited = piece(0, type="citations_delta", citation={"type": "web_search_result_location", "url": "https://x"})
+    deltas = told(
+        head(),
+        start(0, type="text", text=""),
+        cited,
+        piece(0, type="text_delta", text="ab\ud83d"),
+        stop(0),
+        end("end_turn"),
+    )
+    citation = CitationDelta(Citation(kind="url", url="https://x"), is_of_block=True)
+    assert [d for d in _joined(deltas) if isinstance(d, (TextDelta, CitationDelta))] == [
+        TextDelta("ab\ufffd"),
+        citation,
+    ]
+
+
+def thought(index: int) -> list[dict[str, Any]]:
+    return [
+        start(index, type="thinking", thinking="", signature=""),
+        piece(index, type="thinking_delta", thinking="hm"),
+        piece(index, type="signature_delta", signature="sig"),
+    ]
+
+
+def words(index: int) -> list[dict[str, Any]]:
+    return [start(index, type="text", text=""), piece(index, type="text_delta", text="Hi"), stop(index)]
+
+
+THOUGHT = {"type": "thinking", "thinking": "hm", "signature": "sig"}
+SEARCHED = {"type": "server_tool_use", "id": "srv1", "name": "web_search", "caller": {"type": "direct"}}
+SEARCHED |= {"input": {"query": "q"}}
+
+
+@pytest.mark.parametrize(
+    ("events", "expected"),
+    [
+        ([*thought(0), *words(1)], [THOUGHT, "Hi"]),
+        ([*words(0), *thought(1)], ["Hi", THOUGHT]),
+        ([*server_call(1)[:-1], *words(2)], [SEARCHED, "Hi"]),
+        ([*words(0), *server_call(1)[:-1]], ["Hi", SEARCHED]),
+        ([*thought(0), *server_call(1)[:-1], *words(2)], [THOUGHT, SEARCHED, "Hi"]),
+        ([*words(0), *server_call(1, "web_search", "")[:-1]], ["Hi", SEARCHED | {"input": {}}]),
+    ],
+)
+def test_blocks_go_back_in_order_though_the_server_does_not_send_their_end(events: Any, expected: list[Any]) -> None:
+    for reason in ("end_turn", "tool_use"):
+        deltas = told(head(), *events, end(reason), STOP)
+        assert [
+            delta.data if isinstance(delta, BlockDelta) else delta.text
+            for delta in deltas
+            if isinstance(delta, (BlockDelta, TextDelta))
+        ] == expected
+        calls = [delta.event for delta in deltas if isinstance(delta, EventDelta)]
+        assert [call.id for call in calls if isinstance(call, ServerToolCall)] == ["srv1"] * ("srv1" in str(events))
+
+
+def test_a_block_of_a_message_that_broke_off_does_not_go_back() -> None:
+    for events in (thought(0)[:-1], server_call(1)[:-2]):
+        assert not [delta for delta in told(head(), *events, *words(2)) if isinstance(delta, BlockDelta)]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from penstock.adapters.providers.shared.blocks import Text, count_foreign_blocks, interleaved, own_blocks
+from penstock.adapters.providers.shared.blocks import Text, count_foreign_blocks, interleaved, own_blocks, place_of_call
 from penstock.adapters.providers.shared.messages import parse_calls, parse_reasoning_blocks
 from penstock.events import ProviderBlock, ReasoningBlock
 
@@ -94,3 +94,26 @@ def test_the_text_of_a_custom_call_is_an_object_for_providers_without_such_calls
     message = {"tool_calls": [{"id": "c", "type": "custom", "custom": {"name": "patch", "input": "free text"}}]}
     (call,) = parse_calls(message)
     assert (call.id, call.name, call.arguments) == ("c", "patch", {"input": "free text"})
+
+
+@pytest.mark.parametrize(
+    ("ids", "name", "calls", "place"),
+    [
+        (["c", "c_1_2"], "c", 2, 1),
+        (["c_2", "c_1_2_3"], "c", 2, 1),
+        (["c_2", "c_1_2_3"], "c_1", 2, 1),
+        (["c", "c_x"], "c", 2, 0),
+        (["c", "d_1"], "c.", 2, None),
+    ],
+)
+def test_a_block_finds_its_call_behind_any_numbers(ids: list[str], name: str, calls: int, place: int | None) -> None:
+    assert place_of_call(ids, name, calls) == place
+
+
+def test_a_signature_that_also_has_a_block_counts_once() -> None:
+    calls = [{"id": name, "signature": "s", "signed_by": "p"} for name in "ab"]
+    sealed = [{"provider": "p", "data": {"type": "tool_call.extra_content", "id": "a"}, "at": 0, "calls": 1}]
+    for blocks, count in ((sealed, 2), ([], 2), (sealed * 3, 3)):
+        message = {"role": "assistant", "content": None, "tool_calls": calls, "provider_blocks": blocks}
+        assert count_foreign_blocks([message], "q") == count
+        assert count_foreign_blocks([message], "p") == 0

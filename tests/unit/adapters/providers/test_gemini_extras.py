@@ -14,7 +14,16 @@ from penstock.actors.call.answer import OutcomeBuilder
 from penstock.adapters.providers.gemini.decoder import GeminiDecoder
 from penstock.adapters.providers.gemini.provider import Gemini
 from penstock.config.options import Raw
-from penstock.events import Logprobs, MediaPart, ProviderEvent, ReasoningBlock, ServerToolResult, TokenLogprob, Usage
+from penstock.events import (
+    Citation,
+    Logprobs,
+    MediaPart,
+    ProviderEvent,
+    ReasoningBlock,
+    ServerToolResult,
+    TokenLogprob,
+    Usage,
+)
 from penstock.ports import (
     BlockDelta,
     BlockStart,
@@ -610,6 +619,7 @@ def test_whatever_comes_can_be_told_and_what_must_go_back_can_be_sent(seed: int)
         data = body(*(bent(EVERYTHING, chance, dice) for _ in range(3)))
         decoder = GeminiDecoder(4_000_000, dice.choice(("none", "unknown")))
         builder, text = OutcomeBuilder(), ""
+        cited: list[Citation] = []
         builder.provider = "gemini"
         for delta in decoder.feed(data) + decoder.close():
             if isinstance(delta, ErrorDelta):
@@ -617,10 +627,10 @@ def test_whatever_comes_can_be_told_and_what_must_go_back_can_be_sent(seed: int)
             msgspec.json.encode(delta)
             if isinstance(delta, BlockStart):
                 builder.extras.start_block(delta, len(text), has_said=bool(text))
-            builder.note(delta, len(text))
+            cited += (event for event in builder.note(delta, len(text)) or () if isinstance(event, Citation))
             text += delta.text if isinstance(delta, TextDelta) else ""
         outcome = builder.outcome()
-        for citation in outcome.citations:
+        for citation in cited:
             assert (citation.start is None) == (citation.end is None)
             if citation.start is not None and citation.end is not None:
                 assert 0 <= citation.start < citation.end <= len(text)

@@ -283,3 +283,86 @@ def test_custom_calls_keep_their_form_and_other_types_become_functions() -> None
     shell = {**call("c2"), "type": "local_shell"}
     message = {"role": "assistant", "content": None, "tool_calls": [custom, shell, {**call("c3"), "is_server": True}]}
     assert sent(message)["tool_calls"] == [custom, call("c2")]
+
+
+SIGNED = [
+    {"type": "reasoning.text", "text": "hm", "signature": "s1", "id": "r1"},
+    {"type": "reasoning.summary", "summary": "so", "signature": "s2"},
+    {"type": "reasoning.encrypted", "data": "s3", "id": "r3"},
+]
+
+
+def test_reasoning_blocks_go_back_to_the_chat_provider_that_signed_them() -> None:
+    made = [
+        delta.block
+        for entry in SIGNED
+        for delta in decode(details(entry), choice({"content": "Hi"}, "stop"))
+        if isinstance(delta, ReasoningBlockDelta)
+    ]
+    given = [msgspec.structs.replace(block, provider="router") for block in made]
+    others = [msgspec.structs.replace(block, provider="other") for block in made]
+    foreign = ReasoningBlock(kind="thinking", signature="s", provider="router")
+    for form in (list, lambda blocks: list(map(msgspec.to_builtins, blocks))):
+        message = {"role": "assistant", "content": "Hi", "reasoning_blocks": form([*others, *given, foreign])}
+        assert sent(message) == {"role": "assistant", "content": "Hi", "reasoning_details": SIGNED}
+    sealed = {"provider": "router", "data": SIGNED[0], "at": 0, "calls": 0}
+    message = {"role": "assistant", "content": "Hi", "reasoning_blocks": given, "provider_blocks": [sealed]}
+    assert sent(message)["reasoning_details"] == SIGNED[:1]
+    for dropped in (others, made):  # of other providers, and of an unknown one
+        message = {"role": "assistant", "content": "Hi", "reasoning_blocks": dropped}
+        assert sent(message) == {"role": "assistant", "content": "Hi"}
+
+
+def entry(kind: str, index: int | None = None, **fields: str) -> dict[str, Any]:
+    return {"type": f"reasoning.{kind}", **({} if index is None else {"index": index}), **fields}
+
+
+@pytest.mark.parametrize(
+    ("fragments", "expected"),
+    [
+        (
+            [entry("text", 0, text="a"), entry("encrypted", 1, data="E"), entry("text", 0, text="b", signature="S")],
+            [entry("text", 0, text="ab", signature="S"), entry("encrypted", 1, data="E")],
+        ),
+        (
+            [
+                entry("text", 0, text="a"),
+                entry("text", 1, text="x"),
+                entry("text", 0, text="b"),
+                entry("text", 1, text="y"),
+            ],
+            [entry("text", 0, text="ab"), entry("text", 1, text="xy")],
+        ),
+        (
+            [entry("text", text="a"), entry("encrypted", data="E"), entry("text", text="b")],
+            [entry("text", text="a"), entry("encrypted", data="E"), entry("text", text="b")],
+        ),
+        (
+            [entry("text", 0, text="a", signature="S"), entry("text", 0, text="b"), entry("text", 1, text="c")],
+            [entry("text", 0, text="a", signature="S"), entry("text", 0, text="b"), entry("text", 1, text="c")],
+        ),
+    ],
+)
+def test_fragments_find_their_entry_by_its_index(fragments: list[Any], expected: list[Any]) -> None:
+    for chunks in ([details(one) for one in fragments], [details(*fragments)]):
+        deltas = decode(*chunks, choice({"content": "Hi"}, "stop"))
+        assert blocks(deltas) == expected
+        seals = [delta.block.signature for delta in deltas if isinstance(delta, ReasoningBlockDelta)]
+        assert seals == [
+            one.get("signature", one.get("data")) for one in expected if "S" in str(one) or "E" in str(one)
+        ]
+
+
+def test_a_sealed_entry_is_told_before_the_next_one_is_complete() -> None:
+    first, second = entry("text", 0, text="a", signature="S"), entry("text", 1, text="b")
+    deltas = decode(details(first), details(second), choice({"content": "Hi"}, "stop"))
+    order = [type(delta).__name__ for delta in deltas if not isinstance(delta, (TextDelta, FinishDelta))]
+    assert order.index("ReasoningBlockDelta") < len(order) - 2
+
+
+def test_entries_without_end_are_not_kept_without_end() -> None:
+    fragments = [entry("text", index, text=str(index)) for index in range(100)]
+    decoder = ChatDecoder(1_000_000)
+    told = [delta for one in fragments for delta in decoder.feed(sse(details(one)))]
+    assert len(blocks(told)) > 80
+    assert blocks(told + decoder.feed(sse(choice({"content": "Hi"}, "stop")))) == fragments

@@ -34,6 +34,7 @@ from penstock.ports import (
     ToolCallFragment,
     UsageDelta,
 )
+from tests.unit.adapters.providers.test_aborts import ends
 
 KEY = Secret("sk-test")
 
@@ -337,6 +338,41 @@ def test_an_incomplete_response_says_why(details: Any, finish: FinishDelta) -> N
     (*told, last) = decode(event("response.incomplete", response={"incomplete_details": details}))
     assert last == finish
     assert told == ([MetadataDelta({"incomplete_details": details})] if details else [])
+
+
+@pytest.mark.parametrize(
+    ("kind", "response", "end"),
+    [
+        ("completed", {"status": "completed", "error": None}, "finish stop"),
+        ("completed", {"status": "in_progress"}, "finish stop"),  # a server that does not keep its status up to date
+        ("completed", {"status": 7}, "finish stop"),
+        ("completed", {}, "finish stop"),
+        ("completed", {"status": "incomplete"}, "finish other"),
+        (
+            "completed",
+            {"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}},
+            "finish length",
+        ),
+        ("completed", {"status": "cancelled"}, "error cancelled"),
+        ("completed", {"status": "failed", "error": {"code": "c", "message": "m"}}, "error c"),
+        ("completed", {"status": "failed"}, "error None"),
+        ("completed", {"status": "completed", "error": {"code": "c", "message": "m"}}, "error c"),
+        ("completed", {"status": "ABORTED"}, "error ABORTED"),
+        ("incomplete", {"status": "completed"}, "finish other"),
+        ("incomplete", {"status": "cancelled", "incomplete_details": None}, "error cancelled"),
+        ("incomplete", {"status": "failed", "error": {"code": "c", "message": "m"}}, "error c"),
+        ("cancelled", {"status": "completed"}, "error cancelled"),
+        ("failed", {"status": "completed"}, "error None"),
+        ("failed", {"status": "cancelled", "error": {"code": "c", "message": "m"}}, "error c"),
+    ],
+)
+def test_a_response_ends_as_its_type_or_its_status_says_whichever_leaves_more_undone(
+    kind: str, response: dict[str, Any], end: str
+) -> None:
+    decoder = ResponsesDecoder(1_000_000)
+    deltas = decoder.feed(sse(delta("output_text", "Hel"), event(f"response.{kind}", response=response)))
+    assert ends(deltas) == [end]
+    assert (decoder.done, decoder.finished) == (True, end.startswith("finish"))
 
 
 def test_a_refused_response_finishes_with_refusal() -> None:

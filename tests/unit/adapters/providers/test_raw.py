@@ -14,7 +14,7 @@ from penstock.adapters.providers.gemini.decoder import GeminiDecoder
 from penstock.adapters.providers.ollama.decoder import OllamaDecoder
 from penstock.adapters.providers.openai.chat_decoder import ChatDecoder
 from penstock.adapters.providers.openai.responses_decoder import ResponsesDecoder
-from penstock.adapters.providers.shared.json_values import without_surrogates
+from penstock.adapters.providers.shared.json_values import MOST_LEVELS, plain_json
 from penstock.events import ProviderEvent
 from penstock.ports import Delta, EventDelta, KeepAlive
 
@@ -110,12 +110,39 @@ def test_what_is_not_understood_is_counted_and_passed_on_on_request(api: str) ->
             )
 
 
+def test_a_payload_has_nothing_that_json_does_not_have() -> None:
+    assert plain_json([float("nan"), {"a": float("-inf")}, 1.5, 10**40]) == [None, {"a": None}, 1.5, 10**40]
+
+
+@pytest.mark.parametrize("api", DECODERS)
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e400"])
+def test_an_infinite_number_in_an_event_is_null_in_its_payload(api: str, number: str) -> None:
+    body = UNKNOWN[api].replace(b"1}", f"[{number}]}}".encode())
+    for raw in ("all", "unknown"):
+        found = decoded(DECODERS[api][0](LIMIT, raw), body, 1_000)
+        payloads = [delta.event.payload for delta in found if is_raw(delta)]  # type: ignore[union-attr]
+        assert [None] in payloads[0].values()
+
+
+def test_a_payload_may_be_put_together_of_others() -> None:
+    part = plain_json({"a": [float("nan")]})
+    assert plain_json((part, {"b": part, "c": ("\ud83d",)})) == [{"a": [None]}, {"b": {"a": [None]}, "c": ["\ufffd"]}]
+
+
+def test_a_payload_that_is_nested_too_deeply_is_left_out() -> None:
+    for levels, is_kept in ((MOST_LEVELS, True), (MOST_LEVELS + 1, False)):
+        nested: Any = 1
+        for _ in range(levels):
+            nested = [nested]
+        assert plain_json(nested) == (nested if is_kept else "[nested too deeply]")
+
+
 def test_a_payload_has_no_surrogates_and_can_be_encoded() -> None:
-    assert without_surrogates({"a": "\ud83d", "b\udce9": [1]}) == {"a": "\ufffd", "b\ufffd": [1]}
+    assert plain_json({"a": "\ud83d", "b\udce9": [1]}) == {"a": "\ufffd", "b\ufffd": [1]}
     deep: Any = []
     for _ in range(100_000):
         deep = [deep]
-    assert without_surrogates(deep) == "[nested too deeply]"
+    assert plain_json(deep) == "[nested too deeply]"
 
 
 @pytest.mark.parametrize("raw", ["unknown", "all"])
@@ -123,3 +150,31 @@ def test_half_a_character_in_a_type_is_replaced(raw: str) -> None:
     decoder = MessagesDecoder(LIMIT, raw)  # type: ignore[arg-type]
     deltas = decoder.feed(b'data: {"type": "new\\ud83d"}\n\n')
     assert [delta.event.type for delta in deltas if is_raw(delta)] == ["new\ufffd"]  # type: ignore[union-attr]
+
+
+OTHER_CHOICES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "chat": (
+        {"choices": [{"index": 1, "delta": {"content": "b"}}]},
+        {"choices": [{"index": 1, "delta": {"content": "b", "annotations": [{"type": "url_citation"}]}}]},
+    ),
+    "gemini": (
+        {"candidates": [{"index": 1, "content": {"parts": [{"text": "b"}]}}]},
+        {"candidates": [{"index": 1, "content": {"parts": [{"text": "b"}, {"executableCode": {"code": "1"}}]}}]},
+    ),
+}
+MORE: dict[str, dict[str, Any]] = {
+    "chat": {"choices": [{"index": 1, "delta": {"content": "b"}, "logprobs": {"content": [{"token": "b"}]}}]},
+    "gemini": {"candidates": [{"index": 1, "content": {"parts": [{"text": "b"}]}, "groundingMetadata": {"a": 1}}]},
+}
+
+
+@pytest.mark.parametrize("api", OTHER_CHOICES)
+def test_what_only_the_first_choice_has_events_for_is_passed_on_as_it_came(api: str) -> None:
+    plain, full = OTHER_CHOICES[api]
+    for chunk, is_passed_on in ((plain, False), (full, True), (MORE[api], True)):
+        body = b"data: " + json.dumps(chunk).encode() + b"\n\n"
+        for raw in ("none", "unknown"):
+            decoder = DECODERS[api][0](LIMIT, raw)
+            found = [d.event.payload for d in decoded(decoder, body, 1_000) if is_raw(d)]  # type: ignore[union-attr]
+            assert found == (next(iter(chunk.values())) if is_passed_on and raw == "unknown" else [])
+            assert decoder.skipped == 0

@@ -812,3 +812,9 @@ def test_reasoning_that_comes_only_whole_is_told_in_its_parts() -> None:
     joint = [ReasoningDelta("s"), BlockStart("reasoning"), *told]
     assert decode(done(0, **item)) == [*joint, BlockDelta(item)]
     assert decode(completed(output=[item])) == [*joint, BlockDelta(item), STOP]
+
+
+@pytest.mark.parametrize("name", [["x_user_search"], {}, 7, None])
+def test_a_custom_call_with_an_odd_name_is_for_the_client(name: object) -> None:
+    deltas = decode(added(0, "custom_tool_call", id="i", call_id="xs_1", name=name), completed())
+    assert events(deltas) == []

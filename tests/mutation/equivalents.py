@@ -1,0 +1,486 @@
+"""Changes that no test can notice, as they change nothing that can be observed: they are not drawn.
+
+Each is named by its function, the first line of the changed code, and the change. The reason says why it has no effect.
+Where the code can be made simpler so that the change is not possible, that is better than an entry here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from tests.mutation.changes import Change
+
+__all__ = ["EQUIVALENTS", "Equivalent", "are_known", "start_of"]
+
+
+class Equivalent(NamedTuple):
+    """A change without an effect."""
+
+    function: str
+    line: str
+    """The start of the first line of the changed code, without indentation."""
+    old: str
+    new: str
+
+
+def are_known(module: str, source: str, found: list[Change]) -> Iterator[tuple[Change, bool]]:
+    """Yield each of a module's changes, and whether it is known to have no effect."""
+    known = {change for changes in EQUIVALENTS.get(module, {}).values() for change in changes}
+    lines = source.splitlines()
+    for change in found:
+        line = start_of(lines, change)
+        yield change, Equivalent(change.function, line, change.old, change.new) in known
+
+
+def start_of(lines: list[str], change: Change) -> str:
+    """The start of the line of a change."""
+    return lines[change.line - 1].strip()[:60]
+
+
+EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
+    "actors/call/breaker.py": {
+        "the first failure sets it before it is read": [
+            Equivalent(
+                "Breaker.__init__",
+                "self._first_failure = 0.0  # of the consecutive ones",
+                "self._first_failure = 0.0",
+                "pass",
+            ),
+            Equivalent("Breaker.__init__", "self._first_failure = 0.0  # of the consecutive ones", "0.0", "1.0"),
+        ],
+        "epochs are only compared with one another": [
+            Equivalent("Breaker.__init__", "self.epoch = 0", "0", "1"),
+            Equivalent("Breaker.let_in", "self.epoch += 1", "1", "2"),
+            Equivalent("Breaker.succeeded", "self.epoch += 1", "1", "2"),
+            Equivalent("Breaker.failed", "self.epoch += 1", "1", "2"),
+        ],
+    },
+    "actors/call/integration.py": {
+        "the answer is there, so nothing is waited for": [
+            Equivalent("Integration._reset_answered", "reply.get(timeout=0)", "0", "1"),
+        ],
+        "the bound itself is not met: it only makes up for rounding": [
+            Equivalent("Integration.waiting", "if left > 1e-6:", "left > 1e-06", "left >= 1e-06"),
+            Equivalent(
+                "Integration.streaming",
+                "if left > 1e-6:  # at most `idle_timeout`: there is no messa",
+                "left > 1e-06",
+                "left >= 1e-06",
+            ),
+            Equivalent(
+                "Integration._in_any_state",
+                "if left > 1e-6 and attempt.error is None:",
+                "left > 1e-06",
+                "left >= 1e-06",
+            ),
+        ],
+        "it is set before it is read": [
+            Equivalent("Integration.init", "self._waiting_since = 0.0", "self._waiting_since = 0.0", "pass"),
+            Equivalent("Integration.init", "self._waiting_since = 0.0", "0.0", "1.0"),
+        ],
+    },
+    "actors/call/record.py": {
+        "to count again gives the same": [
+            Equivalent(
+                "CallRecord._count_input",
+                "if self._counted is None or self._counted[0] is not call:",
+                "self._counted is None or self._counted[0] is not call",
+                "True",
+            ),
+        ],
+    },
+    "actors/call/toolcalls.py": {
+        "whether brackets are balanced does not depend on their sign": [
+            Equivalent(
+                "_Call.is_closed",
+                'self._depth += 1 if sign in "{[" else -1',
+                "self._depth += 1 if sign in '{[' else -1",
+                "self._depth -= 1 if sign in '{[' else -1",
+            ),
+        ],
+        "in no text there is nothing to skip": [
+            Equivalent(
+                "_Call.is_closed",
+                "start = int(self._escaped and bool(text))",
+                "self._escaped and bool(text)",
+                "self._escaped or bool(text)",
+            ),
+            Equivalent(
+                "_Call.is_closed",
+                "start = int(self._escaped and bool(text))",
+                "self._escaped and bool(text)",
+                "self._escaped",
+            ),
+        ],
+        "an index that is None is not looked up": [
+            Equivalent("ToolCallAccumulator.feed", "if delta.index is not None:", "delta.index is not None", "True"),
+        ],
+        "a shortcut for when nothing is to be reported": [
+            Equivalent(
+                "ToolCallAccumulator.feed",
+                "return self._report(call, is_new=is_new) if self._unreported",
+                "self._unreported",
+                "True",
+            ),
+            Equivalent("ToolCallAccumulator._report", "if events:", "events", "True"),
+        ],
+        "a private function, of which only the truth is looked at": [
+            Equivalent("_continues", "return False", "return False", "return None"),
+            Equivalent("_is_another", "return False", "return False", "return None"),
+        ],
+        "what does not end with a bracket is no object, which is found out later": [
+            Equivalent(
+                "_is_another",
+                'if not delta.arguments.lstrip().startswith("{") or not "".jo',
+                "not delta.arguments.lstrip().startswith('{') or not ''.join(call.parts[-1:]).rstrip().endswith('}')",
+                "not delta.arguments.lstrip().startswith('{')",
+            ),
+        ],
+        "arguments that are not closed are no JSON, which is found out later": [
+            Equivalent(
+                "_is_another",
+                "if call.is_no_object or not call.is_closed():",
+                "call.is_no_object or not call.is_closed()",
+                "call.is_no_object and (not call.is_closed())",
+            ),
+        ],
+        "the last two pieces end as the last one does": [
+            Equivalent("_is_another", 'if not delta.arguments.lstrip().startswith("{") or not "".jo', "1", "2"),
+        ],
+    },
+    "actors/runtime/dispatcher.py": {
+        "a look at the number of threads that changes nothing if there are not too many": [
+            Equivalent(
+                "ThreadedDispatcher._take_turns",
+                "if (worker.lent or self._running > self._target) and not sel",
+                "(worker.lent or self._running > self._target) and (not self._stay(worker))",
+                "not self._stay(worker)",
+            ),
+            Equivalent(
+                "ThreadedDispatcher._take_turns",
+                "if (worker.lent or self._running > self._target) and not sel",
+                "self._running > self._target",
+                "self._running >= self._target",
+            ),
+        ],
+        "a private method, of which only the truth is looked at": [
+            Equivalent("ThreadedDispatcher._add_thread", "return False", "return False", "return None"),
+        ],
+        "a wake that nothing waits for is cleared before the monitor sleeps": [
+            Equivalent("ThreadedDispatcher.__init__", "self._monitor_sleeps = False", "False", "True"),
+        ],
+        "it is set before it is read": [
+            Equivalent("ThreadedDispatcher.__init__", "self._leaked = 0", "self._leaked = 0", "pass"),
+            Equivalent("ThreadedDispatcher.__init__", "self._leaked = 0", "0", "1"),
+        ],
+        "the numbers of turns are only compared with one another": [
+            Equivalent("_Worker.__init__", "self.slices = 0", "0", "1"),
+            Equivalent("_Worker.__init__", "self.warned_at = -1  # slice for which the hold warning was ", "1", "2"),
+        ],
+        "a protocol's default is not used": [
+            Equivalent(
+                "Latch.acquire", "def acquire(self, blocking: bool = True, timeout: float = -1", "True", "False"
+            ),
+        ],
+    },
+    "actors/runtime/process.py": {
+        "a shortcut: a process that is dead has it set": [
+            Equivalent(
+                "Process._answer",
+                "if self._attention and not self.is_alive:",
+                "self._attention and (not self.is_alive)",
+                "not self.is_alive",
+            ),
+        ],
+        "only for the type checker": [
+            Equivalent(
+                "Process._answer_pending_calls",
+                "if call is not None and call.reply_to is not None:",
+                "call is not None and call.reply_to is not None",
+                "call is not None",
+            ),
+            Equivalent(
+                "Process._answer_pending_calls",
+                "while backlog and dead_owner is not None:",
+                "backlog and dead_owner is not None",
+                "backlog",
+            ),
+        ],
+        "to unregister what is not registered has no effect": [
+            Equivalent("Process.dispose", "if self.in_pykka_registry:", "self.in_pykka_registry", "True"),
+        ],
+        "whether it is an exception is looked at again": [
+            Equivalent(
+                "Process._end", "if isinstance(reason, BaseException):", "isinstance(reason, BaseException)", "True"
+            ),
+        ],
+        "the next turn marks it dead, for the same reason": [
+            Equivalent(
+                "Process._end",
+                "self.runtime.mark_dead(self._actor_ref, self._signals[0].rea",
+                "self.runtime.mark_dead(self._actor_ref, self._signals[0].reason)",
+                "pass",
+            ),
+        ],
+        "it is the last statement": [
+            Equivalent("Process._handle", "return", "return", "pass"),
+        ],
+        "a turn in which there is nothing to do": [
+            Equivalent(
+                "Process._look_back",
+                "elif self._backlog and not self._suspended:",
+                "self._backlog and (not self._suspended)",
+                "not self._suspended",
+            ),
+        ],
+        "a private method, of which only the truth is looked at": [
+            Equivalent("Process._attend", "return False", "return False", "return None"),
+        ],
+        "a look for what is unusual, which finds nothing": [
+            Equivalent("Process", "_attention: bool = False  # something unusual: the process i", "False", "True"),
+            Equivalent("Process.run", "if self._attention:", "self._attention", "True"),
+        ],
+    },
+    "actors/stream/bucket.py": {
+        "at the same time nothing comes back": [
+            Equivalent("TokenBucket._refill", "if now > self._updated:", "now > self._updated", "now >= self._updated"),
+        ],
+    },
+    "actors/stream/buffer.py": {
+        "set when a batch is taken, and read only then": [
+            Equivalent("TokenBuffer.__init__", "self._taken_size = 0", "self._taken_size = 0", "pass"),
+            Equivalent(
+                "TokenBuffer.__init__",
+                "self._taken_dropped = 0  # the dropped tokens that this even",
+                "self._taken_dropped = 0",
+                "pass",
+            ),
+            Equivalent("TokenBuffer.__init__", "self._taken_size = 0", "0", "1"),
+            Equivalent(
+                "TokenBuffer.__init__", "self._taken_dropped = 0  # the dropped tokens that this even", "0", "1"
+            ),
+        ],
+        "without a taken batch there is nothing to commit or to restore": [
+            Equivalent(
+                "TokenBuffer.__init__", "self._taken_for = 0  # the number of the event that the take", "0", "1"
+            ),
+        ],
+        "that there are only bare tokens is a shortcut for what is also found one by one": [
+            Equivalent(
+                "TokenBuffer.__init__", "self._other_kinds = 0  # how many of the items are not text ", "0", "1"
+            ),
+            Equivalent("TokenBuffer.offer_kind", 'if kind != "text":', "kind != 'text'", "True"),
+            Equivalent("TokenBuffer.offer_kind", "self._other_kinds += 1", "1", "2"),
+            Equivalent("TokenBuffer.start_part", "self._other_kinds += 1", "1", "2"),
+            Equivalent("TokenBuffer.put_event", "self._other_kinds += 1", "1", "2"),
+            Equivalent("TokenBuffer.restore", "self._other_kinds += sum(1 for item in back if item.__class_", "1", "2"),
+            Equivalent(
+                "TokenBuffer.restore",
+                "self._other_kinds += sum(1 for item in back if item.__class_",
+                "item.__class__ is not str",
+                "True",
+            ),
+            Equivalent("TokenBuffer.take", "if self._other_kinds:", "self._other_kinds", "True"),
+            Equivalent(
+                "TokenBuffer.take",
+                "if self.events and _is_event(items[head]):",
+                "self.events and _is_event(items[head])",
+                "_is_event(items[head])",
+            ),
+            Equivalent("TokenBuffer.take", "if not self._other_kinds:", "not self._other_kinds", "False"),
+            Equivalent("TokenBuffer._discard", "if self._other_kinds:", "self._other_kinds", "True"),
+            Equivalent("TokenBuffer._discard", "if self._other_kinds:", "self._other_kinds", "False"),
+            Equivalent(
+                "TokenBuffer._discard",
+                "self._other_kinds -= sum(1 for item in gone if item.__class_",
+                "self._other_kinds -= sum((1 for item in gone if item.__class__ is not str))",
+                "pass",
+            ),
+            Equivalent(
+                "TokenBuffer._discard",
+                "self._other_kinds -= sum(1 for item in gone if item.__class_",
+                "self._other_kinds -= sum((1 for item in gone if item.__class__ is not str))",
+                "self._other_kinds += sum((1 for item in gone if item.__class__ is not str))",
+            ),
+            Equivalent(
+                "TokenBuffer._discard",
+                "self._other_kinds -= sum(1 for item in gone if item.__class_",
+                "item.__class__ is not str",
+                "False",
+            ),
+        ],
+        "the mark is set to what it is": [
+            Equivalent(
+                "TokenBuffer.offer",
+                "if size > self.high_water_mark:",
+                "size > self.high_water_mark",
+                "size >= self.high_water_mark",
+            ),
+            Equivalent(
+                "TokenBuffer.put_event",
+                "if size > self.high_water_mark:",
+                "size > self.high_water_mark",
+                "size >= self.high_water_mark",
+            ),
+        ],
+        "one piece by itself is joined to the same event": [
+            Equivalent(
+                "TokenBuffer._join",
+                "if last.__class__ is ToolCallDelta and last.index == event.i",
+                "last.__class__ is ToolCallDelta and last.index == event.index",
+                "last.__class__ is ToolCallDelta",
+            ),
+        ],
+        "a private method, of which only the truth is looked at": [
+            Equivalent("TokenBuffer._join", "return False", "return False", "return None"),
+            Equivalent("TokenBuffer._drop_oldest", "return False", "return False", "return None"),
+        ],
+        "there is a token, and so a kind": [
+            Equivalent(
+                "TokenBuffer._take_kind",
+                'return Batch(kind or "text", tuple(tokens), *self._present)',
+                "kind or 'text'",
+                "kind and 'text'",
+            ),
+            Equivalent(
+                "TokenBuffer._take_kind",
+                'return Batch(kind or "text", tuple(tokens), *self._present)',
+                "kind or 'text'",
+                "kind",
+            ),
+        ],
+        "when the items that are gone are dropped is a matter of memory": [
+            Equivalent(
+                "TokenBuffer._discard", "if self._head == len(self._items):", "self._head == len(self._items)", "False"
+            ),
+            Equivalent(
+                "TokenBuffer._discard",
+                "elif self._head >= _COMPACT_AT and self._head * 2 >= len(sel",
+                "self._head >= _COMPACT_AT and self._head * 2 >= len(self._items)",
+                "True",
+            ),
+            Equivalent(
+                "TokenBuffer._discard",
+                "elif self._head >= _COMPACT_AT and self._head * 2 >= len(sel",
+                "self._head >= _COMPACT_AT and self._head * 2 >= len(self._items)",
+                "self._head >= _COMPACT_AT or self._head * 2 >= len(self._items)",
+            ),
+            Equivalent(
+                "TokenBuffer._discard",
+                "elif self._head >= _COMPACT_AT and self._head * 2 >= len(sel",
+                "self._head >= _COMPACT_AT and self._head * 2 >= len(self._items)",
+                "self._head * 2 >= len(self._items)",
+            ),
+            Equivalent(
+                "TokenBuffer._discard",
+                "elif self._head >= _COMPACT_AT and self._head * 2 >= len(sel",
+                "self._head >= _COMPACT_AT and self._head * 2 >= len(self._items)",
+                "self._head >= _COMPACT_AT",
+            ),
+            Equivalent(
+                "TokenBuffer._discard",
+                "elif self._head >= _COMPACT_AT and self._head * 2 >= len(sel",
+                "self._head >= _COMPACT_AT",
+                "self._head > _COMPACT_AT",
+            ),
+            Equivalent(
+                "TokenBuffer._discard",
+                "elif self._head >= _COMPACT_AT and self._head * 2 >= len(sel",
+                "self._head * 2 >= len(self._items)",
+                "self._head * 2 > len(self._items)",
+            ),
+            Equivalent(
+                "TokenBuffer._discard", "elif self._head >= _COMPACT_AT and self._head * 2 >= len(sel", "2", "3"
+            ),
+            Equivalent("<module>", "_COMPACT_AT: Final = 512", "512", "513"),
+        ],
+    },
+    "actors/stream/delivery.py": {
+        "the record appends without a journal too": [
+            Equivalent("Delivery.emit", "if record.journal is None:", "record.journal is None", "False"),
+        ],
+        "ASCII has one byte for each character": [
+            Equivalent(
+                "Delivery.emit",
+                "size = len(text) if text.isascii() else len(text.encode(erro",
+                "text.isascii()",
+                "False",
+            ),
+        ],
+    },
+    "actors/stream/folded.py": {
+        "what is behind the end is cut off again": [
+            Equivalent(
+                "TextPile.read", "last = len(self._ends) if end is None else bisect_left(self.", "end is None", "True"
+            ),
+        ],
+    },
+    "actors/stream/subscribers/pull.py": {
+        "a hub that nothing holds is not changed": [
+            Equivalent(
+                "PullSubscription.take",
+                "elif self._hub.held:  # also without an event: it may have s",
+                "self._hub.held",
+                "True",
+            ),
+        ],
+    },
+    "adapters/http/answer.py": {
+        "its callers look at whether there is a host": [
+            Equivalent("host_of", 'return ""', "return ''", "return None"),
+        ],
+        "a whole secret has been replaced before": [
+            Equivalent(
+                "Redactor._redact_message",
+                "for length in range(len(secret) - 1, _SHORTEST_PREFIX - 1, -",
+                "len(secret) - 1",
+                "len(secret) + 1",
+            ),
+        ],
+    },
+    "adapters/http/exchange.py": {
+        "a cancelled request ends as one, whatever it raises": [
+            Equivalent("HttpExchange._exchange", "raise", "raise", "pass"),
+        ],
+        "to read 0 bytes gives none": [
+            Equivalent(
+                "_read_error_body",
+                "while len(body) < _ERROR_BODY_BYTES:",
+                "len(body) < _ERROR_BODY_BYTES",
+                "len(body) <= _ERROR_BODY_BYTES",
+            ),
+        ],
+        "without a socket the time-out raises, which is let go": [
+            Equivalent(
+                "_await_last_chunk",
+                "if sock is None or raw.closed:  # the connection is not kept",
+                "sock is None or raw.closed",
+                "raw.closed",
+            ),
+        ],
+    },
+    "supervisors/dynamic.py": {
+        "no process has no name": [
+            Equivalent(
+                "DynamicSupervisor._tell_observer",
+                "observer = self.runtime.whereis(self._observer) if self._obs",
+                "self._observer",
+                "True",
+            ),
+        ],
+    },
+    "supervisors/system/watching.py": {
+        "the answer is there, so nothing is waited for": [
+            Equivalent("Watching.successor_answered", "found = answered.reply.get(timeout=0)", "0", "1"),
+        ],
+        "without a record there is no time": [
+            Equivalent(
+                "Watching.lingered",
+                "if record is not None and until == ended:",
+                "record is not None and until == ended",
+                "until == ended",
+            ),
+        ],
+    },
+}

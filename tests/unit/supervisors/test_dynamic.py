@@ -1,0 +1,227 @@
+"""A dynamic supervisor's answers and what its observer hears, in virtual time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from penstock.actors.runtime.process import Process, ProcessRef
+from penstock.actors.runtime.statem import StateMachine
+from penstock.actors.runtime.transitions import IGNORE
+from penstock.errors import StartError, SupervisorError
+from penstock.supervisors.calls import (
+    GetChildSpec,
+    StartChild,
+    Successor,
+    delete_child,
+    restart_child,
+    start_child,
+    terminate_child,
+    which_child,
+    which_children,
+)
+from penstock.supervisors.children import Child
+from penstock.supervisors.dynamic import DynamicSupervisor
+from penstock.supervisors.spec import Backoff, ChildExited, ChildSpec
+from penstock.supervisors.supervisor import Supervisor
+from penstock.testing import Simulation
+
+
+class Worker(Process):
+    in_pykka_registry = False
+
+    def on_receive(self, message: Any) -> Any:
+        return message(self) if callable(message) else message
+
+
+class Idle(StateMachine):
+    def init(self) -> Any:
+        return IGNORE
+
+
+class Observer(Worker):
+    def __init__(self, seen: list[Any]) -> None:
+        super().__init__()
+        self._seen = seen
+
+    def on_receive(self, message: Any) -> Any:
+        self._seen.append(message)
+
+
+class House:
+    def __init__(self, simulation: Simulation) -> None:
+        self.simulation = simulation
+        self.runtime = simulation.runtime
+        self.seen: list[Any] = []
+        self.runtime.spawn(Observer, self.seen, name="observer")
+
+    def supervisor(self, *args: Any, **options: Any) -> ProcessRef:
+        return self.runtime.spawn(DynamicSupervisor, *args, observer="observer", name="it", **options)
+
+
+@pytest.fixture
+def house() -> Iterator[House]:
+    with Simulation() as simulation:
+        yield House(simulation)
+
+
+SPEC = ChildSpec(id="a", cls=Worker)
+
+
+@pytest.mark.parametrize("ask", [restart_child, delete_child])
+def test_a_child_that_runs_is_neither_started_again_nor_deleted(house: House, ask: Any) -> None:
+    supervisor = house.supervisor()
+    ref = start_child(supervisor, SPEC)
+    for id, code in (("a", "running"), ("b", "not_found")):
+        with pytest.raises(SupervisorError) as caught:
+            ask(supervisor, id)
+        assert caught.value.code == code
+    assert which_child(supervisor, "a").ref is ref
+
+
+@pytest.mark.parametrize("ask", [restart_child, delete_child])
+def test_the_children_of_a_template_have_no_ids_to_ask_for(house: House, ask: Any) -> None:
+    supervisor = house.supervisor(SPEC)
+    with pytest.raises(SupervisorError) as caught:
+        ask(supervisor, "a")
+    assert caught.value.code == "simple_one_for_one"
+
+
+def test_a_template_is_started_with_arguments_and_no_specification(house: House) -> None:
+    supervisor = house.supervisor(SPEC)
+    with pytest.raises(SupervisorError) as caught:
+        supervisor.ask(StartChild(SPEC))
+    assert caught.value.code == "simple_one_for_one"
+    refs: list[Any] = [start_child(supervisor, ()) for _ in range(2)]
+    assert [child.id for child in which_children(supervisor)] == ["a#2", "a#1"]
+    assert supervisor.ask(GetChildSpec(refs[0])) == SPEC
+
+
+def test_the_observer_hears_of_a_child_that_had_nothing_to_do(house: House) -> None:
+    supervisor = house.supervisor()
+    spec = ChildSpec(id="idle", cls=Idle)
+    assert start_child(supervisor, spec) is None
+    house.simulation.settle()
+    assert house.seen == [ChildExited(spec, None, "normal", "it")]
+    assert which_children(supervisor) == []
+
+
+@pytest.mark.parametrize("restart", ["permanent", "temporary"])
+def test_a_dead_child_has_a_successor_if_it_is_restarted(house: House, restart: Any) -> None:
+    supervisor = house.supervisor()
+    other = start_child(supervisor, ChildSpec(id="b", cls=Worker))
+    ref = start_child(supervisor, ChildSpec(id="a", cls=Worker, restart=restart))
+    assert ref is not None
+    assert supervisor.ask(Successor(ref)) == "restarting"  # it has not heard of the death that the asker knows of
+    house.runtime.exit(ref, "kill")
+    house.simulation.settle()
+    successor = supervisor.ask(Successor(ref))
+    if restart == "temporary":
+        assert successor is None
+        assert [exited.ref for exited in house.seen] == [ref]
+    else:
+        assert successor is which_child(supervisor, "a").ref
+        assert successor not in (ref, other)
+        assert house.seen == []
+
+
+def test_a_child_that_is_terminated_is_found_by_its_ref_no_more(house: House) -> None:
+    supervisor = house.supervisor()
+    ref = start_child(supervisor, SPEC)
+    assert ref is not None
+    terminate_child(supervisor, ref)
+    assert not ref.is_alive()
+    terminate_child(supervisor, ref)  # it is dead, which is what was asked for
+    with pytest.raises(SupervisorError):
+        which_child(supervisor, ref)
+    again: Any = start_child(supervisor, SPEC)
+    assert which_child(supervisor, again).id == "a"
+
+
+def test_a_child_that_was_restarted_is_found_by_its_new_ref_only(house: House) -> None:
+    supervisor = house.supervisor()
+    ref = start_child(supervisor, SPEC)
+    assert ref is not None
+    ref.tell(lambda process: process.exit("crash"))
+    house.simulation.settle()
+    info: Any = which_child(supervisor, "a")
+    assert (info.restarts, info.ref is ref) == (1, False)
+    assert which_child(supervisor, info.ref).id == "a"
+    with pytest.raises(SupervisorError):
+        which_child(supervisor, ref)
+
+
+def process_of(supervisor: ProcessRef) -> Any:
+    return supervisor._actor_weakref()
+
+
+@pytest.mark.parametrize("parent", ["none", "a supervisor that lives"])
+def test_a_name_that_is_taken_by_a_process_that_will_stay_is_not_waited_for(house: House, parent: str) -> None:
+    supervisor = house.supervisor()
+    if parent == "none":
+        house.runtime.spawn(Worker, name="taken")
+    else:
+        other = house.runtime.spawn(DynamicSupervisor)
+        start_child(other, ChildSpec(id="b", cls=Worker, name="taken"))
+    before = house.runtime.clock.monotonic()
+    with pytest.raises(StartError) as caught:
+        start_child(supervisor, ChildSpec(id="a", cls=Worker, name="taken"))
+    assert caught.value.code == "already_started"
+    assert house.runtime.clock.monotonic() == before
+
+
+def test_a_child_that_waits_for_its_restart_has_a_successor_to_come_and_leaves_no_timer(house: House) -> None:
+    supervisor = house.supervisor()
+    backoff = Backoff(min=1.0, max=8.0, jitter=0.0)
+    ref = start_child(supervisor, ChildSpec(id="a", cls=Worker, backoff=backoff))
+    assert ref is not None
+    ref.tell(lambda process: process.exit("crash"))
+    house.simulation.settle()
+    assert supervisor.ask(Successor(ref)) == "restarting"
+    assert (which_child(supervisor, "a").state, which_child(supervisor, ref).id) == ("restarting", "a")
+    assert len(process_of(supervisor)._retry_timers) == 1
+    house.simulation.advance(1.0)
+    successor = which_child(supervisor, "a").ref
+    assert successor is not None
+    assert successor.is_alive()
+    assert supervisor.ask(Successor(ref)) is successor
+    assert process_of(supervisor)._retry_timers == set()
+
+
+def test_the_wait_for_a_restart_grows_until_the_child_has_run_for_the_longest_wait(house: House) -> None:
+    supervisor = process_of(house.supervisor())
+    child: Any = Child(ChildSpec(id="a", cls=Worker, backoff=Backoff(min=1.0, max=8.0, jitter=0.0)))
+    waits = []
+    for state, ago in (("running", 7.9), ("restarting", 100.0), ("running", 0.0), ("running", 8.0), ("running", 1.0)):
+        child.state = state
+        child.started_at = house.runtime.clock.monotonic() - ago
+        waits.append(supervisor._next_delay(child))
+    assert waits == [1.0, 2.0, 4.0, 1.0, 2.0]
+
+
+def test_a_temporary_childs_arguments_are_not_kept_unless_the_observer_is_to_get_them(house: House) -> None:
+    class Takes(Worker):
+        def __init__(self, what: str) -> None:
+            super().__init__()
+
+    spec = ChildSpec(id="a", cls=Takes, args=("large",), restart="temporary")
+    kept, forgotten = house.supervisor(), house.runtime.spawn(DynamicSupervisor)
+    for supervisor, args in ((kept, ("large",)), (forgotten, ())):
+        start_child(supervisor, spec)
+        assert supervisor.ask(GetChildSpec("a")).args == args
+        assert process_of(supervisor)._children["a"].args == args
+
+
+def test_a_child_that_is_stopped_has_no_successor_to_come_unless_a_sibling_is_restarted() -> None:
+    with Simulation() as simulation:
+        specs = [ChildSpec(id=id, cls=Worker) for id in "ab"]
+        supervisor = simulation.runtime.spawn(Supervisor, specs)
+        refs: dict[str, Any] = {child.id: child.ref for child in which_children(supervisor)}
+        terminate_child(supervisor, "a")
+        assert supervisor.ask(Successor(refs["a"])) is None
+        process_of(supervisor)._children["b"].state = "restarting"
+        assert supervisor.ask(Successor(refs["a"])) == "restarting"
+        process_of(supervisor)._children["b"].state = "running"
+        assert supervisor.ask(Successor(refs["b"])) == "restarting"
