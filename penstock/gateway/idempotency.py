@@ -19,7 +19,7 @@ _KEPT: Final = 10_000
 _SECONDS: Final = 86_400.0
 
 
-class _Entry(msgspec.Struct, Generic[T]):
+class _KeyedRequest(msgspec.Struct, Generic[T]):
     digest: bytes
     result: asyncio.Future[T]
     at: float
@@ -29,7 +29,7 @@ class Once(Generic[T]):
     """Results by key, for a day and for the last 10,000 keys. Used on one loop."""
 
     def __init__(self) -> None:
-        self._entries: OrderedDict[Hashable, _Entry[T]] = OrderedDict()
+        self._entries: OrderedDict[Hashable, _KeyedRequest[T]] = OrderedDict()
 
     async def once(self, key: Hashable, body: bytes, run: Callable[[], Awaitable[T]]) -> tuple[T, bool]:
         """Run it, unless it has been under this key. Returns the result, and whether this call has made it.
@@ -50,7 +50,7 @@ class Once(Generic[T]):
                     Problem(status=422, type="invalid_request_error", code="idempotency_key_reused", message=text)
                 )
             return await asyncio.shield(known.result), False
-        entry = self._entries[key] = _Entry(digest, loop.create_future(), loop.time())
+        entry = self._entries[key] = _KeyedRequest(digest, loop.create_future(), loop.time())
         try:
             result = await run()
         except BaseException as error:

@@ -34,7 +34,7 @@ from penstock.events import (
     to_dict,
 )
 from penstock.gateway.problems import Problem, problem_of
-from penstock.gateway.projections.agui_messages import Said, Transcript, Writer
+from penstock.gateway.projections.agui_messages import RunMessage, Transcript, Writer
 from penstock.gateway.projections.agui_tools import ToolEvents
 from penstock.gateway.projections.catching_up import Emitted
 from penstock.gateway.projections.counts import token_counts
@@ -79,7 +79,7 @@ class AguiProjection(Projection):
         self._has_steps = False  # an agent's answer has rounds
         self._is_in_step = False
         self._step = 1
-        self._open: Said | None = None
+        self._open: RunMessage | None = None
         self._open_part: tuple[str, int, str | None] = ("", 0, None)
         self._media: set[tuple[str | None, ...]] = set()
         self._emitted = Emitted()
@@ -184,7 +184,7 @@ class AguiProjection(Projection):
         frames.append(self._writer.piece(event.seq, said.key, text))
         return frames
 
-    def _reopened(self, seq: int, said: Said, metadata: Mapping[str, Any]) -> list[Frame]:
+    def _reopened(self, seq: int, said: RunMessage, metadata: Mapping[str, Any]) -> list[Frame]:
         given = {"metadata": metadata} if metadata else {}
         if said.role != "reasoning":
             return [self._event(seq, "TEXT_MESSAGE_START", messageId=said.id, role="assistant", **given)]

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from penstock.gateway.projections.frames import Frame, encode
 
-__all__ = ["Said", "Transcript", "Writer"]
+__all__ = ["RunMessage", "Transcript", "Writer"]
 
 
 class Writer:
@@ -52,7 +52,7 @@ class _Called:
         return made | ({"metadata": self.metadata} if self.metadata else {})
 
 
-class Said:
+class RunMessage:
     """One message of the run.
 
     Attributes:
@@ -105,8 +105,8 @@ class Transcript:
         self._prefix = re.sub(r"[^A-Za-z0-9._-]", "_", stream_id)
         self._given = [one for one in given if isinstance(one, Mapping)] if isinstance(given, (list, tuple)) else []
         self._count = 0
-        self._said: list[Said] = []
-        self._parent: Said | None = None  # takes the calls of this round
+        self._said: list[RunMessage] = []
+        self._parent: RunMessage | None = None  # takes the calls of this round
         self._calls: dict[str, _Called] = {}
 
     @property
@@ -137,7 +137,7 @@ class Transcript:
         """Forget the messages of the run. Their ids are not used again."""
         self._said, self._parent, self._calls = [], None, {}
 
-    def begin(self, role: Literal["assistant", "reasoning"], metadata: Mapping[str, Any]) -> Said:
+    def begin(self, role: Literal["assistant", "reasoning"], metadata: Mapping[str, Any]) -> RunMessage:
         """Add a message without text."""
         said = self._made(role, metadata)
         self._said.append(said)
@@ -145,7 +145,7 @@ class Transcript:
             self._parent = said
         return said
 
-    def last_or_new(self) -> Said:
+    def last_or_new(self) -> RunMessage:
         """The last message of the assistant, or a new one."""
         last = next((said for said in reversed(self._said) if said.role == "assistant"), None)
         return last or self.begin("assistant", {})
@@ -196,6 +196,6 @@ class Transcript:
         called = self._calls[call_id]
         return next(at for at, said in enumerate(self._said) if called in said.calls)
 
-    def _made(self, role: Literal["assistant", "reasoning", "tool"], metadata: Mapping[str, Any]) -> Said:
+    def _made(self, role: Literal["assistant", "reasoning", "tool"], metadata: Mapping[str, Any]) -> RunMessage:
         self._count += 1
-        return Said(f"msg_{self._prefix}_{self._count}", role, metadata)
+        return RunMessage(f"msg_{self._prefix}_{self._count}", role, metadata)

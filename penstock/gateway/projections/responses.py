@@ -34,11 +34,11 @@ from penstock.events import (
 )
 from penstock.gateway.problems import Problem
 from penstock.gateway.projections.frames import DONE, Frame, Opening, Projection, encode, sse
+from penstock.gateway.projections.responses_audio import ResponsesAudio
 from penstock.gateway.projections.responses_calls import declared_tools
 from penstock.gateway.projections.responses_object import ResponseStatus, end_of, error_body, response_object
 from penstock.gateway.projections.responses_output import ResponsesOutput
 from penstock.gateway.projections.responses_retold import places_of, retold, snapshot_of, with_logprobs
-from penstock.gateway.projections.responses_sound import Sound
 from penstock.gateway.projections.responses_wire import ResponsesWire, Slot
 
 __all__ = ["ResponsesProjection", "error_body"]
@@ -65,7 +65,7 @@ class ResponsesProjection(Projection):
         self._declared = declared_tools(opening.request)
         raw = opening.variant.get("reasoning") == "text"
         self._output = ResponsesOutput(self._wire, opening.stream_id, self._declared, raw_reasoning=raw)
-        self._sound = Sound(self._wire)
+        self._audio = ResponsesAudio(self._wire)
         self._model = opening.model or None
         self._has_begun = False
         self._end: tuple[ResponseStatus, dict[str, Any]] | None = None
@@ -137,7 +137,7 @@ class ResponsesProjection(Projection):
         if not event.is_partial:
             self._output.told += 1
         if event.kind == "audio":
-            self._sound.play(event)
+            self._audio.play(event)
 
     # --- the response ------------------------------------------------------------------------------------------------
 
@@ -155,7 +155,7 @@ class ResponsesProjection(Projection):
         name, status, fields = end_of(event)
         if not isinstance(event, StreamCompleted):
             self._output.lose_pieces()
-        self._sound.close()
+        self._audio.close()
         self._output.close("completed" if status == "completed" else "incomplete")
         self._model = event.model or self._model
         self._end = status, fields

@@ -9,7 +9,7 @@ from penstock.events import MediaPart, ServerToolCall, ServerToolResult
 from penstock.gateway.projections.frames import encode
 from penstock.gateway.projections.responses_wire import ResponsesWire, bounded
 
-__all__ = ["PICTURE", "HostedItem", "kind_of"]
+__all__ = ["PICTURE", "HostedToolItem", "kind_of"]
 
 PICTURE: Final = "image_generation_call"
 
@@ -64,7 +64,7 @@ def kind_of(name: str) -> str:
     return _KINDS.get(name, "mcp_call")
 
 
-class HostedItem:
+class HostedToolItem:
     """A call of one of the provider's own tools."""
 
     __slots__ = ("_fields", "_pictures", "id", "index", "is_open", "is_over", "kind", "status", "wire")

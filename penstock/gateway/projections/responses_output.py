@@ -20,7 +20,7 @@ from penstock.events import (
     ToolResult,
 )
 from penstock.gateway.projections.responses_calls import CallItem, OutputItem, is_known_late
-from penstock.gateway.projections.responses_hosted import PICTURE, HostedItem
+from penstock.gateway.projections.responses_hosted import PICTURE, HostedToolItem
 from penstock.gateway.projections.responses_texts import ItemStatus, MessageItem, ReasoningItem, TextPart
 from penstock.gateway.projections.responses_wire import ResponsesWire
 
@@ -85,8 +85,8 @@ class ResponsesOutput:
         self._open: dict[int, CallItem] = {}
         self._late: dict[int, ToolCallStarted] = {}  # calls of which it is not known what they are
         self._called: dict[str, dict[str, Any]] = {}  # the items of calls, by the ids of the events
-        self._hosted: dict[str, HostedItem] = {}
-        self._over: HostedItem | None = None  # one that is over unless the next event belongs to it
+        self._hosted: dict[str, HostedToolItem] = {}
+        self._over: HostedToolItem | None = None  # one that is over unless the next event belongs to it
         self._gaps = False  # pieces of the open calls are missing
 
     # --- ids -------------------------------------------------------------------------------------------------------
@@ -287,14 +287,14 @@ class ResponsesOutput:
         self._settle()
         self._over = known if known.is_over else None
 
-    def _host(self, identifier: str, name: str, event: ServerToolCall | None = None) -> HostedItem:
+    def _host(self, identifier: str, name: str, event: ServerToolCall | None = None) -> HostedToolItem:
         self.close_texts()
         before = self._hosted.get(identifier)
         if before is not None and before.is_open:
             before.close()
         prefix = "ig" if name == "image_generation" else "st"
         index, number = self._next(prefix)
-        known = HostedItem(self._wire, index, self._unique(identifier or f"{prefix}_{number}"), name, event)
+        known = HostedToolItem(self._wire, index, self._unique(identifier or f"{prefix}_{number}"), name, event)
         self._hosted[identifier] = known
         self.items.append(known)
         return known

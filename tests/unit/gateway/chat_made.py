@@ -12,6 +12,7 @@ import msgspec
 from hypothesis import strategies as st
 
 from penstock.actors.call.answer import OutcomeBuilder
+from penstock.actors.stream.folded import Told
 from penstock.actors.stream.parts import PartSpans
 from penstock.adapters.providers.anthropic.decoder import MessagesDecoder
 from penstock.adapters.providers.gemini.decoder import GeminiDecoder
@@ -160,7 +161,12 @@ def events_of(deltas: Iterable[Delta], decoder: Decoder, provider: str) -> list[
         events += builder.complete()
     builder.model = decoder.model
     outcome = builder.outcome()
-    fields = {name: getattr(outcome, name) for name in outcome.__struct_fields__ if name not in ("text", "reasoning")}
+    known = set(StreamCompleted.__struct_fields__) - {"text", "reasoning"}
+    fields = {name: getattr(outcome, name) for name in outcome.__struct_fields__ if name in known}
+    told = Told([])
+    for event in events:
+        told.add(event)
+    fields |= told.fields()
     fields |= {"stream_id": "s1", "seq": 0, "provider": provider, "parts": spans.read()}
     fields |= {"reasoning": texts["reasoning"], "refusal": texts["refusal"]}
     if is_whole and error is None:

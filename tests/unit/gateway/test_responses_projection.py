@@ -516,7 +516,7 @@ def test_a_shell_in_the_providers_container_has_two_items() -> None:
 
 def test_what_is_nested_very_deeply_is_cut_and_stops_nothing() -> None:
     deep: Any = "x"
-    for _ in range(900):
+    for _ in range(300):
         deep = [deep]
     call = ServerToolCall(id="t1", name="x_search", input=deep)
     result = ServerToolResult(id="t1", name="x_search", output={"found": deep})

@@ -5,10 +5,10 @@ from __future__ import annotations
 from penstock.events import MediaPart
 from penstock.gateway.projections.responses_wire import ResponsesWire
 
-__all__ = ["Sound"]
+__all__ = ["ResponsesAudio"]
 
 
-class Sound:
+class ResponsesAudio:
     """Sends pieces of sound and of the words in it as they come; a whole one only if it had no pieces."""
 
     __slots__ = ("_has_data", "_has_words", "_is_open", "_wire")
