@@ -250,7 +250,7 @@ class AnthropicProjection(Projection):
 
     def _call_started(self, event: ToolCallStarted) -> list[Frame]:
         is_theirs = event.id.startswith(ANTHROPIC_SERVER_IDS)
-        is_server = is_theirs or is_server_id(event.id) or bool(getattr(event, "is_server", False))
+        is_server = is_theirs or is_server_id(event.id) or event.is_server
         if not is_theirs and (self._is_agent or is_server):
             self._calls[event.index] = self._calls_by_id[event.id] = None
             return []

@@ -229,8 +229,9 @@ class ChatProjection(Projection):
     # --- calls --------------------------------------------------------------------------------------------------------
 
     def _call_started(self, event: ToolCallStarted) -> list[Frame]:
-        is_hidden = self._is_agent or is_server_id(event.id) or bool(getattr(event, "is_server", False))
-        call = _ToldCall(self._numbers, is_hidden=is_hidden, is_custom=event.name in self._custom_names)
+        is_hidden = self._is_agent or is_server_id(event.id) or event.is_server
+        is_custom = event.call_type == "custom" or event.name in self._custom_names
+        call = _ToldCall(self._numbers, is_hidden=is_hidden, is_custom=is_custom)
         self._calls[event.index] = self._calls_by_id[event.id] = call
         if is_hidden:
             return []

@@ -17,7 +17,7 @@ _SERVER_IDS: Final = (*ANTHROPIC_SERVER_IDS, "xs_")
 def is_server_id(call_id: str) -> bool:
     """Whether the provider runs the call of this id itself (Anthropic, xAI).
 
-    A `ToolCallStarted` does not say it; the call's end does, but the client must not be told of the call before.
+    Not every `ToolCallStarted` says it; the call's end does, but the client must not be told of the call before.
 
     >>> is_server_id("srvtoolu_01A"), is_server_id("toolu_01A")
     (True, False)

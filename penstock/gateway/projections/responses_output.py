@@ -215,7 +215,9 @@ class ResponsesOutput:
         """Begin a call, unless only the whole one says what it is. One of an earlier round may have been left open."""
         if (before := self._open.pop(event.index, None)) is not None:
             before.close("incomplete")
-        kind = self._declared.get(event.name)
+        if event.is_server:
+            return
+        kind = self._declared.get(event.name) or ("custom_tool_call" if event.call_type == "custom" else None)
         if kind is None and is_known_late(event.id, event.name):
             self._late[event.index] = event
         else:

@@ -73,7 +73,8 @@ class ToolChunks:
     def started(self, event: ToolCallStarted) -> list[Frame]:
         call = self.calls.begin(event.id, event.name, event.index)
         call.key = b'data: {"type":"tool-input-delta","toolCallId":%b,"inputTextDelta":' % encode(call.id)
-        return [chunk(event.seq, "tool-input-start", toolCallId=call.id, toolName=event.name, **self._flags)]
+        flags = self._flags | ({"providerExecuted": True} if event.is_server else {})
+        return [chunk(event.seq, "tool-input-start", toolCallId=call.id, toolName=event.name, **flags)]
 
     def delta(self, event: ToolCallDelta) -> list[Frame]:
         call = self.calls.at(event.index)

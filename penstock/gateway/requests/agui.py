@@ -12,7 +12,7 @@ from penstock.gateway.problems import RequestRefused
 from penstock.gateway.requests.approvals import Approval
 from penstock.gateway.requests.asked import Asked
 from penstock.gateway.requests.media import data_url, file_part
-from penstock.gateway.requests.own_fields import list_field, model_parameters, own_fields, text_field, type_name
+from penstock.gateway.requests.own_fields import list_field, model_parameters, own_fields, text_field, wrong
 
 __all__ = ["approvals", "parse"]
 
@@ -108,7 +108,7 @@ def _messages(body: Mapping[str, Any]) -> list[dict[str, Any]]:
     for number, message in enumerate(messages):
         path = f"messages[{number}]"
         if not isinstance(message, dict):
-            raise RequestRefused.bad_request(f"{path}: got {type_name(message)}, allowed: an object.", path)
+            raise wrong(path, message, "an object")
         if message.get("role") not in _ROLES:
             raise RequestRefused.bad_request(f"{path}.role: allowed: {', '.join(_ROLES)}.", f"{path}.role")
     return messages
@@ -261,7 +261,7 @@ class _AguiMessages:
         if content is None or isinstance(content, str):
             return content or ""
         if not isinstance(content, list):
-            raise RequestRefused.bad_request(f"{path}: got {type_name(content)}, allowed: a text or a list.", path)
+            raise wrong(path, content, "a text or a list")
         parts = [self._part(part, f"{path}[{at}]") for at, part in enumerate(content)]
         return [part for part in parts if part is not None]
 

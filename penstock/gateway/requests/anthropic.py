@@ -13,13 +13,7 @@ from penstock.gateway.answers.anthropic_parts import unseal
 from penstock.gateway.problems import RequestRefused
 from penstock.gateway.requests.anthropic_content import Translator
 from penstock.gateway.requests.asked import Asked
-from penstock.gateway.requests.chat_reserved import (
-    messages_of,
-    model_of,
-    own_parameters,
-    reserved_fields,
-    wants_stream,
-)
+from penstock.gateway.requests.own_fields import flag_field, messages_of, model_of, model_parameters, own_fields, wrong
 
 __all__ = ["parse"]
 
@@ -60,7 +54,7 @@ def parse(body: Mapping[str, Any], dialect: Dialect, beta: Sequence[str] = ()) -
     given = {name: value for name, value in body.items() if name not in _GATEWAYS and value is not None}
     limit = given.get("max_tokens")
     if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 0):
-        raise RequestRefused.bad_request(f"max_tokens: expected a whole number, got {type_of(limit)}.", "max_tokens")
+        raise wrong("max_tokens", limit, "a whole number from 0")
     messages = messages_of(body)
     dropped: list[str] = []
     if dialect == "anthropic":
@@ -76,10 +70,10 @@ def parse(body: Mapping[str, Any], dialect: Dialect, beta: Sequence[str] = ()) -
         api="chat",
         model=model_of(body),
         input=messages,
-        parameters=FrozenDict(own_parameters(parameters)),
-        is_streamed=wants_stream(body),
+        parameters=FrozenDict(model_parameters(parameters)),
+        is_streamed=flag_field(body, "stream"),
         dropped=tuple(dropped),
-        **reserved_fields(body),
+        **own_fields(body),
     )
 
 

@@ -5,18 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from penstock.config.checks import type_of
 from penstock.config.providers import Dialect
 from penstock.events import FrozenDict
-from penstock.gateway.problems import RequestRefused
 from penstock.gateway.requests.asked import Asked
-from penstock.gateway.requests.chat_reserved import (
-    messages_of,
-    model_of,
-    own_parameters,
-    reserved_fields,
-    wants_stream,
-)
+from penstock.gateway.requests.own_fields import flag_field, messages_of, model_of, model_parameters, own_fields, wrong
 
 __all__ = ["parse"]
 
@@ -38,20 +30,19 @@ def parse(body: Mapping[str, Any], dialect: Dialect = "openai-chat") -> Asked:
     Raises:
         RequestRefused: a field that the gateway reads is not allowed.
     """
-    parameters = own_parameters({name: value for name, value in body.items() if name not in _GATEWAYS})
+    parameters = model_parameters({name: value for name, value in body.items() if name not in _GATEWAYS})
     options = body.get("stream_options")
     if options is not None:
         if not isinstance(options, Mapping):
-            message = f"stream_options: expected an object, got {type_of(options)}."
-            raise RequestRefused.bad_request(message, "stream_options")
+            raise wrong("stream_options", options, "an object")
         parameters |= _stream_options(options, dialect)
     return Asked(
         api="chat",
         model=model_of(body),
         input=[_message(message, dialect) for message in messages_of(body)],
         parameters=FrozenDict(parameters),
-        is_streamed=wants_stream(body),
-        **reserved_fields(body),
+        is_streamed=flag_field(body, "stream"),
+        **own_fields(body),
     )
 
 

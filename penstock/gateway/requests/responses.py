@@ -13,13 +13,12 @@ from penstock.errors import OptionError
 from penstock.events import FrozenDict, StreamCompleted, TerminalEvent, ToolCall, ToolResult
 from penstock.gateway.problems import Problem, RequestRefused
 from penstock.gateway.requests.asked import Asked
+from penstock.gateway.requests.own_fields import model_of, model_parameters, own_fields, type_name, wrong
 
 __all__ = ["Terms", "continued", "parse", "previous_not_found", "terms"]
 
 _OURS: Final = frozenset({"model", "input", "stream", "background", "previous_response_id", "penstock"})
 """Fields that are not the model's parameters."""
-_OPTIONS: Final = ("timeout", "max_retries", "extra_headers", "extra_query", "extra_body")
-"""Names that `take_call_options` would take for ours; in a client's body they are the model's."""
 _TYPES: Final[dict[str, tuple[tuple[type, ...], str]]] = {
     "stream": ((bool,), "true or false"),
     "background": ((bool,), "true or false"),
@@ -32,26 +31,9 @@ _TYPES: Final[dict[str, tuple[tuple[type, ...], str]]] = {
     "include": ((list,), "a list of names"),
     "text": ((dict,), "an object"),
     "reasoning": ((dict,), "an object"),
-    "penstock": ((dict,), "an object"),
-}
-_OWN: Final[dict[str, tuple[tuple[type, ...], str]]] = {
-    "provider": ((str,), "the name of a provider"),
-    "stream_id": ((str,), "a text"),
-    "metadata": ((dict,), "an object"),
-    "options": ((dict,), "an object"),
-    "request_options": ((dict,), "an object"),
 }
 _OWN_IDS: Final = re.compile(r"(msg|rs|fc|ctc)_resp_.+_\d+")
 """Ids of items that this gateway has made. No provider knows them."""
-_JSON_TYPES: Final = {
-    dict: "an object",
-    list: "a list",
-    str: "a text",
-    bool: "true or false",
-    int: "a number",
-    float: "a number",
-    type(None): "null",
-}
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,27 +60,22 @@ def parse(body: Mapping[str, Any]) -> Asked:
         RequestRefused: ``model`` or ``input`` is missing, or a field has a wrong type.
     """
     if not isinstance(body, Mapping):
-        raise RequestRefused.bad_request(f"The body is {_named(body)}. It must be an object.")
-    _check(body, _TYPES, "")
-    model = body.get("model")
-    if not isinstance(model, str) or not model:
-        raise _wrong("model", model, "the name of a model")
-    own = body.get("penstock") or {}
-    _check(own, _OWN, "penstock.")
-    is_background = body.get("background") is True
+        raise RequestRefused.bad_request(f"The body is {type_name(body)}. It must be an object.")
+    for name, (allowed, words) in _TYPES.items():
+        value = body.get(name)
+        if value is not None and not isinstance(value, allowed):
+            raise wrong(name, value, words)
+    model = model_of(body)
+    own = own_fields(body)
+    if body.get("background") is True:
+        own.setdefault("on_orphan", "continue")
     return Asked(
         api="responses",
         model=model,
         input=_input_of(body),
-        provider=own.get("provider"),
-        parameters=_parameters(body),
+        parameters=FrozenDict(model_parameters({name: body[name] for name in body if name not in _OURS})),
         is_streamed=body.get("stream") is True,
-        stream_id=own.get("stream_id"),
-        on_orphan=_on_orphan(own, "continue" if is_background else None),
-        metadata=FrozenDict(own.get("metadata") or {}),
-        options=FrozenDict(own.get("options") or {}),
-        request_options=FrozenDict(own.get("request_options") or {}),
-        waits_for_approval=_approval(own),
+        **own,
     )
 
 
@@ -129,65 +106,19 @@ def previous_not_found(identifier: str) -> RequestRefused:
 # --- fields ----------------------------------------------------------------------------------------------------------
 
 
-def _check(body: Mapping[str, Any], types: Mapping[str, tuple[tuple[type, ...], str]], prefix: str) -> None:
-    for name, (allowed, words) in types.items():
-        value = body.get(name)
-        if value is not None and not isinstance(value, allowed):
-            raise _wrong(f"{prefix}{name}", value, words)
-
-
-def _wrong(field: str, value: object, allowed: str) -> RequestRefused:
-    got = "missing" if value is None else _named(value)
-    if value == "":
-        got = "an empty text"
-    return RequestRefused.bad_request(f"{field} is {got}. It must be {allowed}.", param=field)
-
-
-def _named(value: object) -> str:
-    return _JSON_TYPES.get(type(value), type(value).__name__)
-
-
-def _parameters(body: Mapping[str, Any]) -> FrozenDict:
-    parameters = {name: value for name, value in body.items() if name not in _OURS and name not in _OPTIONS}
-    extra = {name: body[name] for name in _OPTIONS if name in body}
-    if extra:
-        parameters["extra_body"] = extra
-    return FrozenDict(parameters)
-
-
-def _on_orphan(own: Mapping[str, Any], default: Any) -> Any:
-    wanted = own.get("on_orphan")
-    if wanted is None:
-        return default
-    if wanted in ("cancel", "continue") and isinstance(wanted, str):
-        return wanted
-    if isinstance(wanted, (int, float)) and not isinstance(wanted, bool) and wanted >= 0:
-        return float(wanted)
-    raise _wrong("penstock.on_orphan", wanted, '"cancel", "continue" or a number of seconds')
-
-
-def _approval(own: Mapping[str, Any]) -> bool:
-    approval = own.get("approval")
-    if approval is None:
-        return False
-    if approval != "wait":
-        raise _wrong("penstock.approval", approval, '"wait"')
-    return True
-
-
 def _input_of(body: Mapping[str, Any]) -> Any:
     given = body.get("input")
     if given is None:
         if any(body.get(name) is not None for name in ("previous_response_id", "conversation", "prompt")):
             return []
-        raise _wrong("input", None, "a text, or a list of items")
+        raise wrong("input", None, "a text, or a list of items")
     if isinstance(given, str):
         return given
     if not isinstance(given, list):
-        raise _wrong("input", given, "a text, or a list of items")
+        raise wrong("input", given, "a text, or a list of items")
     for number, item in enumerate(given):
         if not isinstance(item, dict):
-            raise _wrong(f"input[{number}]", item, "an item")
+            raise wrong(f"input[{number}]", item, "an item")
     return _restored(given)
 
 

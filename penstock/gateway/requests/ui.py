@@ -14,7 +14,7 @@ from penstock.gateway.projections.ui import BLOCKS, RESET
 from penstock.gateway.requests.approvals import Approval
 from penstock.gateway.requests.asked import Asked
 from penstock.gateway.requests.media import file_part
-from penstock.gateway.requests.own_fields import list_field, model_parameters, own_fields, text_field, type_name
+from penstock.gateway.requests.own_fields import list_field, model_parameters, own_fields, text_field, type_name, wrong
 
 __all__ = ["approvals", "parse"]
 
@@ -97,7 +97,7 @@ def _messages(body: Mapping[str, Any]) -> list[dict[str, Any]]:
     for number, message in enumerate(list_field(body, "messages")):
         path = f"messages[{number}]"
         if not isinstance(message, dict):
-            raise RequestRefused.bad_request(f"{path}: got {type_name(message)}, allowed: an object.", path)
+            raise wrong(path, message, "an object")
         if message.get("role") not in _ROLES:
             raise RequestRefused.bad_request(f"{path}.role: allowed: {', '.join(_ROLES)}.", f"{path}.role")
         parts = list_field(message, "parts", f"{path}.")
@@ -115,7 +115,7 @@ def _tools(given: object) -> list[Any]:
     if isinstance(given, list):
         return given
     if not isinstance(given, dict):
-        raise RequestRefused.bad_request(f"tools: got {type_name(given)}, allowed: a list or an object.", "tools")
+        raise wrong("tools", given, "a list or an object")
     tools = []
     for name, tool in given.items():
         if not isinstance(tool, dict):
@@ -217,7 +217,7 @@ def _steps(parts: list[dict[str, Any]]) -> Iterator[list[tuple[int, dict[str, An
 def _text(part: dict[str, Any], path: str) -> str:
     text = part.get("text")
     if not isinstance(text, str):
-        raise RequestRefused.bad_request(f"{path}.text: got {type_name(text)}, allowed: a text.", f"{path}.text")
+        raise wrong(f"{path}.text", text, "a text")
     return text
 
 
