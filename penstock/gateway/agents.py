@@ -96,7 +96,7 @@ def _tools(gateway: GatewayCore, names: object) -> list[Any]:
     for name in names:
         if name not in gateway.tools:
             known = ", ".join(gateway.tools) or "none"
-            raise RequestRefused.bad_request(f"There is no tool {name!r}; there are: {known}.", "tools")
+            raise RequestRefused.bad_request(f"There is no such tool; there are: {known}.", "tools")
     return [gateway.tools[name] for name in names]
 
 
@@ -108,7 +108,7 @@ def find_agent(call: HttpCall, agent_id: str) -> HostedAgent:
     """
     found = call.gateway.agents.get(agent_id)
     if found is None or not (found.owner == call.key.id or call.key.may("admin")):
-        text = f"there is no agent {agent_id!r}"
+        text = "There is no agent with this id."
         raise RequestRefused(Problem(status=404, type="not_found_error", code="agent_not_found", message=text))
     found.used_at = call.gateway.ticker.loop.time()
     return found
@@ -144,7 +144,7 @@ async def send_message(call: HttpCall, agent_id: str, body: Mapping[str, Any]) -
     try:
         channel = await call.gateway.enter(key, run, channel_of)
     except AgentStopped:
-        text = f"the agent {agent_id!r} has ended"
+        text = "The agent has ended."
         raise RequestRefused(Problem(status=410, type="gone", code="agent_ended", message=text)) from None
     channel.linger_unread()
     return channel

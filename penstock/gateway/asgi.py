@@ -99,6 +99,7 @@ class Gateway(GatewayCore):
         protocol = PROTOCOLS[route.protocol]
         exchange = Exchange(scope, receive, send, self.options)
         call = HttpCall(self, exchange, protocol, ANONYMOUS, request_id, Trace("", ""), began)
+        self.exchanges.add(exchange)
         try:
             call.request_id = self.guard.request_id(exchange.headers) or request_id
             exchange.extra_headers += self.guard.headers(exchange.headers, call.request_id)
@@ -122,6 +123,8 @@ class Gateway(GatewayCore):
                 "request_failed", path=route.path, reason=describe_reason(error), exc_info=error
             )
             await _refuse(call, INTERNAL)
+        finally:
+            self.exchanges.discard(exchange)
 
 
 async def _no_route(call: HttpCall) -> None:

@@ -14,16 +14,18 @@ __all__ = ["decode_object", "depth_of"]
 _MOST_LISTS: Final = 250_000
 """Objects and lists in a body, each of which takes much more memory than the two bytes it is written with."""
 _MOST_VALUES: Final = 2_000_000
+_MOST_NAMES: Final = 500_000
+"""Fields of all objects in a body."""
 
 
 def decode_object(data: bytes | str, options: GatewayOptions) -> dict[str, Any]:
-    """Decode a JSON object. The commas and brackets in its texts count as if they were outside.
+    """Decode a JSON object. The commas, colons and brackets in its texts count as if they were outside.
 
     Raises:
         RequestRefused: it is none, is nested too deeply, or has too many values or messages.
     """
     raw = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
-    if raw.count(b"[") + raw.count(b"{") > _MOST_LISTS or raw.count(b",") > _MOST_VALUES:
+    if raw.count(b"[") + raw.count(b"{") > _MOST_LISTS or _has_many(raw):
         raise RequestRefused.bad_request("The body has too many values.", code="too_many_values")
     try:
         value = msgspec.json.decode(raw)
@@ -45,6 +47,10 @@ def decode_object(data: bytes | str, options: GatewayOptions) -> dict[str, Any]:
             text = f"{name} has more than {options.max_messages} entries."
             raise RequestRefused.bad_request(text, name, "too_many_messages")
     return value
+
+
+def _has_many(raw: bytes) -> bool:
+    return raw.count(b",") > _MOST_VALUES or raw.count(b":") > _MOST_NAMES
 
 
 def depth_of(value: Any, limit: int) -> int | None:

@@ -8,7 +8,7 @@ from typing import Any, Final
 from penstock.config.checks import check_on_orphan
 from penstock.errors import OptionError
 from penstock.gateway.channels import Channel
-from penstock.gateway.problems import Problem, RequestRefused
+from penstock.gateway.problems import Problem, RequestRefused, problem_of
 from penstock.gateway.requests.native import check_changes
 
 __all__ = ["COMMANDS", "Command", "prepare"]
@@ -83,7 +83,7 @@ def _options(channel: Channel, body: Mapping[str, Any]) -> Command:
         try:
             check_on_orphan(policy)
         except OptionError as error:
-            raise RequestRefused.bad_request(str(error), "on_orphan") from None
+            raise RequestRefused.bad_request(problem_of(error).message, "on_orphan") from None
 
     def run() -> None:
         if changes:

@@ -93,6 +93,7 @@ class GatewayCore:
         self.guard = Guard(self.options)
         self.limits = KeyLimits()
         self.readers: set[Served] = set()
+        self.exchanges: set[Exchange] = set()  # requests that are being answered
         self.agents = HostedAgents()
         self.responses = StoredResponses()
         self.chats: dict[tuple[str, str, str], Channel] = {}  # the last stream of a chat or run, by key, kind and id
@@ -162,6 +163,8 @@ class GatewayCore:
             timeout: seconds; readers that have not taken their last frame by then are cut off without it.
         """
         self.is_draining = self.is_ending = True
+        for exchange in self.exchanges:
+            exchange.refuse(DRAINING)
         for reader in list(self.readers):
             reader.cut(DRAINING)
         await _until(lambda: not self.readers, timeout)

@@ -91,9 +91,7 @@ class Embedded:
 
     def projector(self, ticker: Ticker) -> Projector:
         """A projector of its own: the host's routes share none."""
-        projector = Projector(self.record, self.new_projection(), ticker, self.options.retain_bytes)
-        projector.pump()
-        return projector
+        return Projector(self.record, self.new_projection(), ticker, self.options.retain_bytes)
 
     def start(self, projector: Projector, headers: Mapping[str, str], query: Mapping[str, str]) -> Beginning:
         """Where the reader begins, by ``after`` or else by the request; see `start_of`.
@@ -102,6 +100,9 @@ class Embedded:
             RequestRefused: the request's cursor is none.
         """
         point = self.point(headers, query)
+        projector.pump()
+        while projector.is_behind:
+            projector.pump()
         return start_of(point, projector, self.epoch)
 
     def point(self, headers: Mapping[str, str], query: Mapping[str, str]) -> ResumePoint:

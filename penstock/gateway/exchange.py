@@ -43,6 +43,8 @@ class Exchange:
         self._receive = receive
         self._send = send
         self._is_read = False
+        self._patience: asyncio.Timeout | None = None  # while a part of the body is waited for
+        self._refusal: Problem | None = None
 
     def check(self) -> None:
         """Read the query.
@@ -71,8 +73,8 @@ class Exchange:
         """Read the body.
 
         Raises:
-            RequestRefused: it is longer than ``limit`` (default: ``max_body``), or no part of it comes for 30 seconds.
-                The rest is not read.
+            RequestRefused: it is longer than ``limit`` (default: ``max_body``), or no part of it comes for 30 seconds,
+                or `refuse` was called. The rest is not read.
             Left: the client has gone.
         """
         most = self.max_body if limit is None else min(limit, self.max_body)
@@ -80,9 +82,10 @@ class Exchange:
         size = 0
         while True:
             try:
-                async with asyncio.timeout(_PATIENCE):
-                    message = await self._receive()
+                message = await self._next_part()
             except TimeoutError:
+                if self._refusal is not None:
+                    raise RequestRefused(self._refusal) from None
                 text = f"No part of the body has come for {_PATIENCE:g} s."
                 raise RequestRefused(
                     Problem(status=408, type="invalid_request_error", code="request_timeout", message=text)
@@ -114,6 +117,21 @@ class Exchange:
         if len(data) > _LARGE:
             return await asyncio.to_thread(decode_object, data, self.options)
         return decode_object(data, self.options)
+
+    def refuse(self, problem: Problem) -> None:
+        """Wait no longer for a body that has not come; `body` raises the problem."""
+        self._refusal = problem
+        if self._patience is not None:
+            self._patience.reschedule(0.0)
+
+    async def _next_part(self) -> Any:
+        if self._refusal is not None:
+            raise RequestRefused(self._refusal)
+        try:
+            async with asyncio.timeout(_PATIENCE) as self._patience:
+                return await self._receive()
+        finally:
+            self._patience = None
 
     async def until_left(self) -> None:
         """Return when the client has closed the connection. Read the body before."""

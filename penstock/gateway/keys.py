@@ -113,7 +113,7 @@ class KeyFile:
     def find(self, secret: str) -> Key | None:
         """The key that ``secret`` is, unless it was revoked. Takes the same time for every one that is none.
 
-        While the file cannot be read, no key is valid; the log says so.
+        While the file cannot be read, is broken or empty, the keys that were read last stay valid; the log says so.
         """
         digest = _hash(secret)
         found = None
@@ -132,9 +132,10 @@ class KeyFile:
             self.refresh()
         except OptionError as error:
             fault = str(error)
-            self._keys, self._stamp = (), None
+            self._stamp = None  # so that it is read again at once when it is whole
             if fault != self._fault:
-                get_logger().error("keys_unreadable", reason=fault, effect="no key is valid")
+                effect = "the keys that were read last stay valid" if self._keys else "no key is valid"
+                get_logger().warning("keys_unreadable", reason=fault, effect=effect)
         self._fault = fault
         return self._keys
 
@@ -148,8 +149,11 @@ class KeyFile:
             stat = os.stat(self.path)
             stamp = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
             if stamp != self._stamp:
-                self._keys = tuple(self.read())
-                self._stamp = stamp
+                keys = tuple(self.read())
+                if not keys and self._keys:  # it is being written, or was cut off: keys that are revoked stay in it
+                    problem = f"{self.path} has no keys any more"
+                    raise OptionError("gateway.keys", str(self.path), "a file of keys", problem=problem)
+                self._keys, self._stamp = keys, stamp
         except OSError as error:
             raise _unreadable(self.path, error) from None
 

@@ -14,7 +14,7 @@ from penstock.errors import OptionError
 from penstock.gateway.call import HttpCall
 from penstock.gateway.channels import Channel
 from penstock.gateway.core import GatewayCore
-from penstock.gateway.problems import RequestRefused
+from penstock.gateway.problems import RequestRefused, problem_of, shown_name
 from penstock.gateway.requests.asked import Asked
 from penstock.gateway.requests.models_own import models_own
 from penstock.gateway.requests.native import SERVERS_OWN, check_changes, parse
@@ -159,9 +159,12 @@ def _changed(options: Any, changes: Mapping[str, Any], field: str) -> Any:
     names = [each.name for each in dataclasses.fields(options)]
     for name in changes:
         if name not in names:
+            path = f"{field}.{shown_name(name)}"
             known = ", ".join(each for each in names if each not in SERVERS_OWN)
-            raise RequestRefused.bad_request(f"{field} has no {name}; there are {known}.", f"{field}.{name}")
+            raise RequestRefused.bad_request(f"{path}: no such option, allowed: {known}.", path)
     try:
         return options.replace(**changes)
     except OptionError as error:
-        raise RequestRefused.bad_request(str(error), f"{field}.{error.field}") from None
+        raise RequestRefused.bad_request(
+            f"{field}.{problem_of(error).message}", f"{field}.{shown_name(error.field)}"
+        ) from None

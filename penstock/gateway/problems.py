@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 import msgspec
 
+from penstock.config.checks import Shown
 from penstock.errors import (
     AgentBusy,
     AgentExists,
@@ -32,7 +34,7 @@ from penstock.errors import (
     SystemStopped,
 )
 
-__all__ = ["INTERNAL", "Problem", "RequestRefused", "problem_of"]
+__all__ = ["INTERNAL", "Problem", "RequestRefused", "problem_of", "shown_name", "type_name"]
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,6 +48,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
         message: a sentence for people, without keys and token text.
         param: the field of the request that is wrong.
         retry_after: seconds after which the same request may succeed.
+        first_seq: if events are no longer kept one by one, the first that is.
     """
 
     status: int
@@ -54,6 +57,29 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     message: str
     param: str | None = None
     retry_after: float | None = None
+    first_seq: int | None = None
+
+
+_TYPES: Final = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
+_NAME: Final = re.compile(r"[A-Za-z_][\w.\[\]-]{0,63}", re.ASCII)
+
+
+def type_name(value: object) -> str:
+    """What came, without its content.
+
+    >>> type_name([]), type_name(None), type_name("")
+    ('a list', 'null', 'an empty text')
+    """
+    return "an empty text" if value == "" else _TYPES.get(type(value), "a number")
+
+
+def shown_name(name: str) -> str:
+    """The name of a field as an error may show it; one that is no plain word may be content.
+
+    >>> shown_name("top_p"), shown_name("a secret")
+    ('top_p', '…')
+    """
+    return name if _NAME.fullmatch(name) else "…"
 
 
 INTERNAL: Final = Problem(
@@ -110,6 +136,30 @@ _PROBLEMS: tuple[tuple[type[PenstockError], int, str, str], ...] = (
 """The first class that fits counts. The server's own key being wrong is no fault of the client: 502."""
 
 
+_SENTENCES: Final[dict[type[PenstockError], str]] = {
+    StreamNotFound: "There is no stream with this id, or it ended too long ago.",
+    StreamExists: "There is a stream with this id already; choose another one.",
+    StreamClosed: "The stream is closed: it has ended or is ending.",
+    AgentExists: "There is an agent with this name already; stop it first, or choose another name.",
+}
+"""In place of messages that repeat an id or a name, which the client has chosen."""
+
+
+def _sentence(error: PenstockError) -> str:
+    """The error's message, without values that may be a client's."""
+    if isinstance(error, OptionError):
+        return " ".join(_about_option(one) for one in (error, *error.others))
+    return _SENTENCES.get(type(error)) or str(error)
+
+
+def _about_option(error: OptionError) -> str:
+    got, field = error.got, ".".join(shown_name(each) for each in error.field.split("."))
+    if error.problem is not None and not (isinstance(got, str) and got and got in error.problem):
+        return f"{field}: {error.problem}."
+    what = got if isinstance(got, Shown) else type_name(got)
+    return f"{field}: got {what}, allowed: {error.allowed}."
+
+
 def problem_of(error: PenstockError) -> Problem:
     """Describe an error of Penstock's, for a client.
 
@@ -127,8 +177,8 @@ def problem_of(error: PenstockError) -> Problem:
         return Problem(status=status if 400 <= status < 500 else 400, type=kind, code=code, message=str(error))
     for known, status, kind, code in _PROBLEMS:
         if isinstance(error, known):
-            param = error.field if isinstance(error, OptionError) else None
+            param = shown_name(error.field) if isinstance(error, OptionError) else None
             return Problem(
-                status=status, type=kind, code=code, message=str(error), param=param, retry_after=retry_after
+                status=status, type=kind, code=code, message=_sentence(error), param=param, retry_after=retry_after
             )
     return Problem(status=500, type="server_error", code="internal_error", message=type(error).__name__)

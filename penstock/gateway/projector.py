@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Final
 
@@ -25,6 +26,8 @@ from penstock.gateway.ticker import Ticker
 
 __all__ = ["Projector"]
 
+_SLICE: Final = 500
+"""Events that are read at once; the loop does its other work before the next ones."""
 _UNMERGED: Final = 1_000_000
 """The window of a cursor that merges nothing: frames are joined for each reader, so that their numbers are the same."""
 
@@ -36,7 +39,18 @@ class Projector(Subscription):
     are called on the gateway's loop.
     """
 
-    __slots__ = ("_ticker", "_wakers", "deny", "error", "first", "record", "shelf", "terminal")
+    __slots__ = (
+        "_is_continued",
+        "_ticker",
+        "_wakers",
+        "deny",
+        "error",
+        "first",
+        "is_behind",
+        "record",
+        "shelf",
+        "terminal",
+    )
 
     def __init__(self, record: StreamRecord, projection: Projection, ticker: Ticker, retain_bytes: int) -> None:
         super().__init__(record.hub, Cursor(record.log, 0, "coalesce", _UNMERGED), None)
@@ -47,6 +61,8 @@ class Projector(Subscription):
         self.terminal: TerminalEvent | None = None
         self.error: BaseException | None = None  # of the projection: a fault of ours
         self.deny: Callable[[str], None] | None = None  # called with each call that waits for approval
+        self.is_behind = False  # the log has more than has been read
+        self._is_continued = False  # the rest is read when the loop has done its other work
         self._ticker = ticker
         self._wakers: dict[int, Callable[[], None]] = {}
 
@@ -76,12 +92,25 @@ class Projector(Subscription):
     def wake(self) -> None:
         self._ticker.note(self)
 
+    async def catch_up(self) -> None:
+        """Read all that the log has, in slices, between which the loop does its other work."""
+        self.pump()
+        while self.is_behind:
+            await asyncio.sleep(0)  # `_continue` reads on
+
+    def _continue(self) -> None:
+        self._is_continued = False
+        if self.is_behind:
+            self.pump()
+
     def pump(self) -> None:
-        """Read what is new, and wake the readers."""
+        """Read what is new, and wake the readers. Of very much it reads a part, and the rest soon."""
         cursor, shelf = self._cursor, self.shelf
         before = shelf.end
         if self.is_over:
             return
+        self.is_behind = False
+        left = _SLICE
         try:
             while (event := cursor.take()) is not None:
                 if self.first is None and type(event) is not StreamStarted:
@@ -92,7 +121,11 @@ class Projector(Subscription):
                 if isinstance(event, (StreamCompleted, StreamFailed, StreamCancelled)):
                     self.terminal = event
                     break
-            if self.terminal is None:
+                left -= 1
+                if not left:
+                    self.is_behind = True
+                    break
+            if self.terminal is None and not self.is_behind:
                 shelf.add(shelf.projection.caught_up())
                 if shelf.projection.is_over:  # it waits for the next request, which no reader may be needed to await
                     self.record.on_orphan = "continue"
@@ -103,6 +136,11 @@ class Projector(Subscription):
             )
         if self.is_over and self.is_active:
             self.unsubscribe()
+        if self.is_over:
+            self.is_behind = False
+        if self.is_behind and not self._is_continued:
+            self._is_continued = True
+            self._ticker.loop.call_soon(self._continue)
         if shelf.end != before or self.is_over:
             for wake in list(self._wakers.values()):
                 wake()

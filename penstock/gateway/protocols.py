@@ -71,7 +71,16 @@ class Protocol(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _openai_error(problem: Problem, request_id: str) -> bytes:
+    if problem.type == "gone":  # OpenAI has no such type
+        problem = msgspec.structs.replace(problem, type="invalid_request_error")
     return encode(error_body(problem))
+
+
+def _native_error(problem: Problem, request_id: str) -> bytes:
+    body = error_body(problem)
+    if problem.first_seq is not None:
+        body["error"]["first_seq"] = problem.first_seq
+    return encode(body)
 
 
 _SWITCH: Final = ("0", "1")
@@ -122,6 +131,6 @@ PROTOCOLS: Final[dict[str, Protocol]] = {
         error=lambda problem, request_id: encode(agui_error(problem)),
         variants=FrozenDict({"from": (), "decided": (), "run": ()}),
     ),
-    "native": Protocol(name="native", projection=NativeProjection, orphan="linger", error=_openai_error),
+    "native": Protocol(name="native", projection=NativeProjection, orphan="linger", error=_native_error),
     "socket": Protocol(name="socket", projection=SocketProjection, orphan="linger", error=_openai_error),
 }

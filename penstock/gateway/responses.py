@@ -59,5 +59,5 @@ def _continued(call: HttpCall, previous_id: str, body: Mapping[str, Any], own: M
     if found is not None:
         found.settle()
     if found is None or found.terminal is None:
-        raise previous_not_found(previous_id)
+        raise previous_not_found()
     return continued(found.terminal, found.given, body, found.results)

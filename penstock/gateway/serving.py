@@ -29,6 +29,7 @@ async def serve_events(call: HttpCall, channel: Channel, point: ResumePoint, var
     exchange, gateway = call.exchange, call.gateway
     await exchange.body(0)
     projector = channel.projector(call.protocol, variant, gateway.ticker, gateway.options)
+    await projector.catch_up()
     start = start_of(point, projector, channel.epoch)
     if start.is_at_end:
         await exchange.respond(204, b"")  # the only answer after which an EventSource does not connect again
@@ -162,5 +163,6 @@ def _gone(channel: Channel) -> Problem:
         status=410,
         type="gone",
         code="gone",
-        message=f"The events after this cursor are no longer kept. The first one is {channel.record.log.first_seq}.",
+        message="The events after this cursor are no longer kept.",
+        first_seq=channel.record.log.first_seq,
     )

@@ -174,7 +174,7 @@ class StreamSocket(Waiter):
                 elif operation == "ping":
                     self._answer(ref, {"ok": True})
                 elif operation == "subscribe":
-                    self._answer(ref, self._subscribe(message))
+                    self._answer(ref, await self._subscribe(message))
                 elif operation == "unsubscribe":
                     self._unsubscribe(_text(message, "sid"))
                     self._answer(ref, {"ok": True})
@@ -188,13 +188,15 @@ class StreamSocket(Waiter):
 
     # --- streams -------------------------------------------------------------------------------------------------
 
-    def _subscribe(self, message: Mapping[str, Any]) -> dict[str, Any]:
+    async def _subscribe(self, message: Mapping[str, Any]) -> dict[str, Any]:
         channel = self.gateway.find(self.call.key, _text(message, "sid"))
         after, window = message.get("after", 0), message.get("window", self.gateway.options.reader_bytes)
         for name, value, low in (("after", after, 0), ("window", window, 1_000)):
             if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= 1 << 53:
                 raise RequestRefused.bad_request(f"{name} must be a whole number from {low}.", name)
         is_gap = message.get("epoch") not in (None, channel.epoch)
+        projector = channel.projector(PROTOCOLS["socket"], {}, self.gateway.ticker, self.gateway.options)
+        await projector.catch_up()  # else the place of a number is not known
         self.read(channel, 0 if is_gap else after, window)
         answer = {"ok": True, "sid": channel.stream_id, "epoch": channel.epoch, "state": channel.stream.state}
         return answer | ({"gap": "epoch"} if is_gap else {})

@@ -76,6 +76,7 @@ class SseResponse(Response):
         looking: asyncio.Task[None] | None = None
         try:
             exchange.check()
+            await projector.catch_up()
             start = embedded.start(projector, exchange.headers, exchange.query)
             if start.is_at_end:
                 await exchange.respond(204, b"")

@@ -6,6 +6,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Final
 
+from penstock.config.logs import get_logger
+from penstock.errors import describe_reason
 from penstock.events import TerminalEvent, ToolResult
 from penstock.gateway.answers.responses import replayed
 from penstock.gateway.channels import Channel
@@ -112,7 +114,14 @@ class StoredResponses:
         for response_id, stored in list(self._kept.items()):
             if stored.channel is None:
                 continue
-            stored.settle()
+            try:
+                stored.settle()
+            except Exception as error:  # a fault of ours, which must not keep the others from being looked after
+                get_logger(stream_id=response_id).error(
+                    "response_failed", reason=describe_reason(error), exc_info=error
+                )
+                self.forget(response_id)
+                continue
             self._count(stored)
             if not is_known(stored.channel):
                 stored.channel = None

@@ -61,6 +61,8 @@ _STATUS: Final = {
     "api_error": 500,
     "overloaded_error": 529,
 }
+_CLIENTS: Final = (405, 408, 409, 410, 414, 421, 422)
+"""Statuses that no type has, and that are the client's: they stay, with the type of a wrong request."""
 _DELTAS: Final = {"text": b'"text_delta","text"', "thinking": b'"thinking_delta","thinking"'}
 _ARGUMENTS: Final = b'"input_json_delta","partial_json"'
 
@@ -70,16 +72,18 @@ def _error_type(problem: Problem) -> str:
         return "request_too_large"
     if problem.status in (503, 529):
         return "overloaded_error"
+    if problem.status in _CLIENTS:
+        return "invalid_request_error"
     return problem.type if problem.type in _STATUS else "api_error"
 
 
 def anthropic_status(problem: Problem) -> int:
-    """The HTTP status of an error: the one that Anthropic has for its type.
+    """The HTTP status of an error: the one that Anthropic has for its type, or one of the client's that has none.
 
     >>> anthropic_status(Problem(status=502, type="server_error", code="provider_error", message=""))
     500
     """
-    return _STATUS[_error_type(problem)]
+    return problem.status if problem.status in _CLIENTS else _STATUS[_error_type(problem)]
 
 
 def error_body(problem: Problem, request_id: str | None = None) -> dict[str, Any]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from penstock.gateway.problems import Problem, RequestRefused
+from penstock.gateway.problems import Problem, RequestRefused, shown_name
 from penstock.gateway.requests.asked import Asked
-from penstock.gateway.requests.own_fields import object_field, read_own, shown_name, text_field
+from penstock.gateway.requests.own_fields import object_field, read_own, text_field
 
 __all__ = ["SERVERS_OWN", "check_changes", "parse"]
 
@@ -31,9 +31,9 @@ def parse(body: Mapping[str, Any], default_model: str | None = None) -> Asked:
     Raises:
         RequestRefused: a field is unknown or malformed.
     """
-    unknown = sorted(body.keys() - _FIELDS)
-    if unknown:
-        name = shown_name(unknown[0])
+    unknown = next((name for name in body if name not in _FIELDS), None)
+    if unknown is not None:
+        name = shown_name(unknown)
         text = f"There is no field {name}; the model's parameters stand in parameters."
         raise RequestRefused.bad_request(text, name)
     asks = [name for name in ("messages", "input") if body.get(name) is not None]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from penstock.adapters.providers.call_options import CALL_OPTIONS
 from penstock.config.checks import check_on_orphan
 from penstock.errors import OptionError
-from penstock.gateway.problems import RequestRefused
+from penstock.gateway.problems import RequestRefused, shown_name, type_name
 
 __all__ = [
     "flag_field",
@@ -20,35 +19,13 @@ __all__ = [
     "object_field",
     "own_fields",
     "read_own",
-    "shown_name",
     "text_field",
-    "type_name",
     "wrong",
 ]
 
 _TEXTS: Final = ("provider", "stream_id")
 _OBJECTS: Final = ("metadata", "options", "request_options")
 _OWN: Final = (*_TEXTS, "on_orphan", *_OBJECTS, "approval")
-_TYPES: Final = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
-_NAME: Final = re.compile(r"[A-Za-z_][\w.\[\]-]{0,63}", re.ASCII)
-
-
-def type_name(value: object) -> str:
-    """What came, without its content.
-
-    >>> type_name([]), type_name(None), type_name("")
-    ('a list', 'null', 'an empty text')
-    """
-    return "an empty text" if value == "" else _TYPES.get(type(value), "a number")
-
-
-def shown_name(name: str) -> str:
-    """The name of a field as an error may show it; one that is no plain word may be content.
-
-    >>> shown_name("top_p"), shown_name("a secret")
-    ('top_p', '…')
-    """
-    return name if _NAME.fullmatch(name) else "…"
 
 
 def wrong(path: str, value: object, allowed: str) -> RequestRefused:

@@ -11,9 +11,9 @@ import msgspec
 from penstock.adapters.providers.chat_items import MARK, items_to_messages
 from penstock.errors import OptionError
 from penstock.events import FrozenDict, StreamCompleted, TerminalEvent, ToolCall, ToolResult
-from penstock.gateway.problems import Problem, RequestRefused
+from penstock.gateway.problems import Problem, RequestRefused, type_name
 from penstock.gateway.requests.asked import Asked
-from penstock.gateway.requests.own_fields import model_of, model_parameters, own_fields, type_name, wrong
+from penstock.gateway.requests.own_fields import model_of, model_parameters, own_fields, wrong
 
 __all__ = ["Terms", "continued", "parse", "previous_not_found", "terms"]
 
@@ -88,10 +88,9 @@ def terms(body: Mapping[str, Any]) -> Terms:
     )
 
 
-def previous_not_found(identifier: str) -> RequestRefused:
+def previous_not_found() -> RequestRefused:
     """The error for a ``previous_response_id`` that is not known, or was not stored."""
-    shown = identifier if len(identifier) <= 100 and identifier.isprintable() else "that id"
-    message = f"Previous response with id '{shown}' not found."
+    message = "There is no response with this id, or it was not stored."
     return RequestRefused(
         Problem(
             status=400,

@@ -9,12 +9,12 @@ import msgspec
 
 from penstock.actors.agent.history import NOT_RUN
 from penstock.config.providers import Dialect
-from penstock.gateway.problems import RequestRefused
+from penstock.gateway.problems import RequestRefused, shown_name
 from penstock.gateway.projections.ui import BLOCKS, RESET
 from penstock.gateway.requests.approvals import Approval
 from penstock.gateway.requests.asked import Asked
 from penstock.gateway.requests.media import file_part
-from penstock.gateway.requests.own_fields import list_field, model_parameters, own_fields, text_field, type_name, wrong
+from penstock.gateway.requests.own_fields import list_field, model_parameters, own_fields, text_field, wrong
 
 __all__ = ["approvals", "parse"]
 
@@ -119,9 +119,7 @@ def _tools(given: object) -> list[Any]:
     tools = []
     for name, tool in given.items():
         if not isinstance(tool, dict):
-            raise RequestRefused.bad_request(
-                f"tools.{name}: got {type_name(tool)}, allowed: an object.", f"tools.{name}"
-            )
+            raise wrong(f"tools.{shown_name(name)}", tool, "an object")
         schema = tool.get("parameters", tool.get("inputSchema"))
         function = {"name": name, "description": tool.get("description"), "parameters": schema}
         known = {key: value for key, value in function.items() if value is not None}

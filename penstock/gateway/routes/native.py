@@ -97,13 +97,13 @@ async def events(call: HttpCall) -> None:
     if protocol is None or name == "socket":
         known = ", ".join(each for each in PROTOCOLS if each != "socket")
         raise RequestRefused.bad_request(f"as must be one of {known}.", "as")
+    call.protocol = protocol
     stream_id = exchange.params["stream_id"]
     if (ticket := exchange.query.get("ticket")) is not None:
         call.key = call.gateway.guard.use_ticket(ticket, stream_id, call.gateway.ticker.loop.time())
     else:
         call.key = call.gateway.admit(exchange, "read")
     channel = _channel(call)
-    call.protocol = protocol
     await serve_events(call, channel, ResumePoint.of(exchange.headers, exchange.query), _variant(exchange.query))
 
 

@@ -47,7 +47,7 @@ async def show(call: HttpCall) -> None:
         raise RequestRefused.bad_request("starting_after must be a sequence number.", "starting_after")
     await call.exchange.body(0)
     projector = channel.projector(call.protocol, {}, call.gateway.ticker, call.gateway.options)
-    projector.pump()
+    await projector.catch_up()
     await serve_from(call, channel, projector, 0 if after == "-1" else projector.shelf.after_number(int(after)))
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import requests
 import uvicorn
@@ -21,6 +22,7 @@ from penstock.config.settings import ProviderOptions, Settings
 from penstock.gateway.asgi import Gateway, app
 from penstock.testing import eventually
 
+T = TypeVar("T")
 PATIENCE = 20.0
 KEY = "sk-test-0123456789abcdef"
 ONCE = RequestOptions(max_retries=0)
@@ -55,6 +57,10 @@ class Served:
         assert answer.status_code == 201, answer.text
         stream_id: str = answer.json()["stream_id"]
         return stream_id
+
+    def on_loop(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the gateway's loop."""
+        return asyncio.run_coroutine_threadsafe(work, self.gateway.ticker.loop).result(PATIENCE)
 
     def finish(self, stream_id: str) -> None:
         """Wait until a stream has ended."""

@@ -173,7 +173,7 @@ def test_a_lock_that_is_held_is_reported(file: Path, monkeypatch: pytest.MonkeyP
         pass
 
 
-def test_while_the_file_cannot_be_read_no_key_is_valid_and_the_log_says_so_once(
+def test_while_the_file_cannot_be_read_the_last_keys_stay_valid_and_the_log_says_so_once(
     file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     secret, key = new_key("one")
@@ -181,12 +181,23 @@ def test_while_the_file_cannot_be_read_no_key_is_valid_and_the_log_says_so_once(
     open_file = KeyFile(file)
     assert open_file.find(secret) == key
     content = file.read_bytes()
-    for change in (file.unlink, lambda: file.write_text("half a li")):
+    for change in (file.unlink, lambda: file.write_text("half a li"), lambda: file.write_text("")):
         caplog.clear()
         change()
         for _ in range(3):
-            assert open_file.find(secret) is None
-            assert not open_file.is_valid(key.id)
-        assert [record.getMessage().partition(" ")[0] for record in caplog.records] == ["keys_unreadable"]
+            assert open_file.find(secret) == key
+            assert open_file.is_valid(key.id)
+            assert open_file.find("pk-other") is None
+        told = [(record.levelname, record.getMessage().partition(" ")[0]) for record in caplog.records]
+        assert told == [("WARNING", "keys_unreadable")]
+        assert secret not in caplog.text
     file.write_bytes(content)
     assert open_file.find(secret) == key
+    other, newer = new_key("two")
+    KeyFile(file).write([newer])
+    assert (open_file.find(secret), open_file.find(other)) == (None, newer)
+
+
+def test_without_keys_that_were_read_before_none_is_valid(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert KeyFile(file).find("pk-any") is None
+    assert "effect=no key is valid" in caplog.text

@@ -142,14 +142,12 @@ def test_any_body_is_read_or_refused(body: dict[str, Any]) -> None:
 
 
 def test_a_previous_response_that_is_not_known_has_its_own_code() -> None:
-    problem = previous_not_found("resp_9").problem
+    problem = previous_not_found().problem
     assert (problem.status, problem.code, problem.param) == (
         400,
         "previous_response_not_found",
         "previous_response_id",
     )
-    assert "'resp_9'" in problem.message
-    assert "that id" in previous_not_found("x" * 500).problem.message
 
 
 # --- items that come back ---------------------------------------------------------------------------------------------

@@ -130,7 +130,7 @@ def test_a_request_that_cannot_begin_is_an_error_of_its_lane_and_the_next_one_fo
 def test_a_previous_response_that_is_not_known_has_its_code() -> None:
     book = LaneBook()
     book.receive(create(previous_response_id="resp_9"))
-    (error,) = told(book.refused(None, previous_not_found("resp_9").problem))
+    (error,) = told(book.refused(None, previous_not_found().problem))
     assert (error["status"], error["error"]["code"]) == (400, "previous_response_not_found")
     assert "stream_id" not in error
     assert isinstance(book.receive(create())[0], StartResponse)
