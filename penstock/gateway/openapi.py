@@ -85,7 +85,11 @@ def _parameter(name: str, place: str, schema: Mapping[str, Any]) -> dict[str, An
 
 def _responses(route: Described) -> dict[str, Any]:
     kind, schema = _ERRORS.get(route.protocol, ("application/json", _ref("Error")))
-    failed = {"description": "An error in the shape of the protocol.", "content": {kind: {"schema": schema}}}
+    content: dict[str, Any] = {kind: {"schema": schema}}
+    if (route.method, route.path) == ("GET", f"{_STREAM}/events"):  # in the protocol that ``as`` names
+        shapes = [_ref("Error"), _ref("AnthropicError"), _ref("AguiError")]
+        content = {"application/json": {"schema": {"anyOf": shapes}}, "text/plain": {"schema": {"type": "string"}}}
+    failed = {"description": "An error in the shape of the protocol.", "content": content}
     statuses = _STATUSES.get((route.method, route.path), ("200",))
     made: dict[str, Any] = {}
     for status in statuses:
@@ -132,6 +136,7 @@ _SCHEMAS: Final[dict[str, Any]] = {
                     "type": {"type": "string"},
                     "param": {"type": ["string", "null"]},
                     "code": {"type": ["string", "null"]},
+                    "first_seq": {"type": "integer"},
                 },
             }
         },
@@ -165,7 +170,9 @@ _SCHEMAS: Final[dict[str, Any]] = {
             "options": _FREE,
             "request_options": _FREE,
             "metadata": _FREE,
-            "on_orphan": {"anyOf": [{"enum": ["cancel", "continue"]}, {"type": "number", "minimum": 0}]},
+            "on_orphan": {
+                "anyOf": [{"enum": ["cancel", "continue"]}, {"type": "number", "minimum": 0, "maximum": 86_400}]
+            },
             "stream_id": {"type": "string", "minLength": 1, "maxLength": 256},
         },
     },

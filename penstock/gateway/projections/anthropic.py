@@ -61,7 +61,7 @@ _STATUS: Final = {
     "api_error": 500,
     "overloaded_error": 529,
 }
-_CLIENTS: Final = (405, 408, 409, 410, 414, 421, 422)
+_CLIENTS: Final = (405, 408, 410, 414, 421)
 """Statuses that no type has, and that are the client's: they stay, with the type of a wrong request."""
 _DELTAS: Final = {"text": b'"text_delta","text"', "thinking": b'"thinking_delta","thinking"'}
 _ARGUMENTS: Final = b'"input_json_delta","partial_json"'
