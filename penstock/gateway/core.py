@@ -206,6 +206,7 @@ class GatewayCore:
             await asyncio.sleep(pause)
             try:
                 self._look_after(loop.time())
+                await self.responses.sweep(self.channels.has)
             except Exception as error:  # a fault of ours must not end the heartbeats
                 get_logger().error("sweep_failed", reason=describe_reason(error), exc_info=error)
 
@@ -221,7 +222,6 @@ class GatewayCore:
         self.guard.forget_tickets(now, self.channels.knows)
         self.channels.sweep(self._note_use)
         self.agents.sweep(now)
-        self.responses.sweep(self.channels.has)
         for name, channel in list(self.chats.items()):
             if not self.channels.has(channel):
                 del self.chats[name]

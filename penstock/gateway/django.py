@@ -9,10 +9,9 @@ from typing import Any
 from penstock.config.gateway import GatewayOptions
 from penstock.errors import OptionError
 from penstock.gateway.embedding import Embedded, OnDisconnect
-from penstock.gateway.problems import RequestRefused
-from penstock.gateway.projector import Projector
-from penstock.gateway.reader import Waiter
-from penstock.gateway.resume import Beginning
+from penstock.gateway.problems import UNSHOWN, RequestRefused
+from penstock.gateway.reader import AT_ONCE, Waiter
+from penstock.gateway.resume import ResumePoint, start_of
 from penstock.gateway.ticker import Ticker
 from penstock.stream import Stream
 
@@ -22,42 +21,55 @@ __all__ = ["AsyncEventBody", "sse_response"]
 class AsyncEventBody(AsyncIterator[bytes]):
     """The body of a response: a reader of the stream from the first iteration to its end."""
 
-    def __init__(self, embedded: Embedded, projector: Projector, start: Beginning, ticker: Ticker) -> None:
+    def __init__(self, embedded: Embedded, point: ResumePoint) -> None:
+        loop = asyncio.get_running_loop()
         self._embedded = embedded
-        self._projector = projector
-        self._place = start.place
-        self._prelude = start.prelude
-        self._ticker = ticker
-        self._waiter = Waiter(asyncio.get_running_loop())
-        self._is_attached = self._is_over = False
+        self._point = point
+        self._ticker = Ticker(loop, embedded.options.tick)
+        self._projector = embedded.projector(self._ticker)
+        self._place = 0
+        self._waiter = Waiter(loop)
+        self._is_attached = self._is_cut = self._is_over = False
 
     async def __anext__(self) -> bytes:
         if self._is_over:
             raise StopAsyncIteration
-        if not self._is_attached:
-            self._is_attached = True
-            self._projector.attach(self, self._waiter.wake)
-        if self._prelude:
-            prelude, self._prelude = self._prelude, b""
-            return prelude
         try:
+            if not self._is_attached and (prelude := await self._begin()):
+                return prelude
             return await self._next()
         except BaseException:
             self._close()
             raise
 
+    async def _begin(self) -> bytes:
+        """Read what there is of the stream, in slices; returns what comes before the first frame."""
+        self._is_attached = True
+        self._projector.attach(self, self._waiter.wake)
+        await self._projector.catch_up()
+        start = start_of(self._point, self._projector, self._embedded.epoch)
+        self._place = start.place
+        return start.prelude
+
     async def _next(self) -> bytes:
         shelf = self._projector.shelf
         while self._place >= shelf.end:
             if self._projector.is_over:
-                raise StopAsyncIteration
+                return self._last()
             try:
                 async with asyncio.timeout(self._embedded.options.heartbeat):
                     await self._waiter.wait()
             except TimeoutError:
                 return shelf.projection.heartbeat
-        place, self._place = self._place, shelf.end
-        return shelf.read(place)
+        data, self._place, _ = shelf.read_some(self._place, AT_ONCE)
+        return data
+
+    def _last(self) -> bytes:
+        """What says that the frames are not all, if they cannot be made; nothing comes after it."""
+        if self._projector.error is None or self._is_cut:
+            raise StopAsyncIteration
+        self._is_cut = True
+        return self._projector.shelf.projection.cut(UNSHOWN)
 
     async def aclose(self) -> None:
         """Leave the stream."""
@@ -108,16 +120,16 @@ def sse_response(
     embedded = Embedded(stream, protocol, after, on_disconnect, options, variant or {})
     headers = {name.lower(): value for name, value in request.headers.items()} if request is not None else {}
     query = {name: request.GET[name] for name in request.GET} if request is not None else {}
-    ticker = Ticker(asyncio.get_running_loop(), embedded.options.tick)
-    projector = embedded.projector(ticker)
     try:
-        start = embedded.start(projector, headers, query)
+        point = embedded.point(headers, query)
     except RequestRefused as error:
         data = embedded.protocol.error(error.problem, "")
-        return HttpResponse(data, status=embedded.protocol.status(error.problem), content_type="application/json")
-    if start.is_at_end:
+        return HttpResponse(
+            data, status=embedded.protocol.status(error.problem), content_type=embedded.protocol.error_kind
+        )
+    if embedded.is_at_end(point):
         return HttpResponse(status=204)
-    response = StreamingHttpResponse(AsyncEventBody(embedded, projector, start, ticker))
+    response = StreamingHttpResponse(AsyncEventBody(embedded, point))
     for name, value in embedded.headers:
         response[name] = value
     response["content-encoding"] = "identity"  # or GZipMiddleware would collect it

@@ -94,16 +94,18 @@ class Embedded:
         return Projector(self.record, self.new_projection(), ticker, self.options.retain_bytes)
 
     def start(self, projector: Projector, headers: Mapping[str, str], query: Mapping[str, str]) -> Beginning:
-        """Where the reader begins, by ``after`` or else by the request; see `start_of`.
+        """Where the reader begins, by ``after`` or else by the request; see `start_of`. The projector has caught up.
 
         Raises:
             RequestRefused: the request's cursor is none.
         """
-        point = self.point(headers, query)
-        projector.pump()
-        while projector.is_behind:
-            projector.pump()
-        return start_of(point, projector, self.epoch)
+        return start_of(self.point(headers, query), projector, self.epoch)
+
+    def is_at_end(self, point: ResumePoint) -> bool:
+        """Whether a cursor is the end of the ended stream, so that there is nothing to read, and never will be."""
+        end = self.record.log.terminal
+        is_own = point.epoch in ("", self.epoch)
+        return is_own and end is not None and (point.seq is None or point.seq >= end.seq)
 
     def point(self, headers: Mapping[str, str], query: Mapping[str, str]) -> ResumePoint:
         """The cursor. After one that is none, nobody will read the stream, and its ``on_orphan`` applies.

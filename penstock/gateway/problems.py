@@ -34,7 +34,7 @@ from penstock.errors import (
     SystemStopped,
 )
 
-__all__ = ["INTERNAL", "Problem", "RequestRefused", "problem_of", "shown_name", "type_name"]
+__all__ = ["INTERNAL", "UNSHOWN", "Problem", "RequestRefused", "problem_of", "shown_name", "type_name"]
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,6 +86,10 @@ INTERNAL: Final = Problem(
     status=500, type="server_error", code="internal_error", message="The server has failed to handle the request."
 )
 """A fault of the gateway's own."""
+UNSHOWN: Final = Problem(
+    status=500, type="server_error", code="internal_error", message="The stream cannot be shown in this protocol."
+)
+"""A fault of the gateway's own that only concerns a stream in one protocol."""
 
 
 class RequestRefused(PenstockError):

@@ -24,11 +24,11 @@ from penstock.gateway.projections.frames import Projection
 from penstock.gateway.shelf import Shelf
 from penstock.gateway.ticker import Ticker
 
-__all__ = ["Projector"]
+__all__ = ["SLICE", "UNMERGED", "Projector", "projection_failed"]
 
-_SLICE: Final = 500
+SLICE: Final = 500
 """Events that are read at once; the loop does its other work before the next ones."""
-_UNMERGED: Final = 1_000_000
+UNMERGED: Final = 1_000_000
 """The window of a cursor that merges nothing: frames are joined for each reader, so that their numbers are the same."""
 
 
@@ -53,7 +53,7 @@ class Projector(Subscription):
     )
 
     def __init__(self, record: StreamRecord, projection: Projection, ticker: Ticker, retain_bytes: int) -> None:
-        super().__init__(record.hub, Cursor(record.log, 0, "coalesce", _UNMERGED), None)
+        super().__init__(record.hub, Cursor(record.log, 0, "coalesce", UNMERGED), None)
         self.is_active = False
         self.record = record
         self.shelf = Shelf(projection, retain_bytes)
@@ -110,7 +110,7 @@ class Projector(Subscription):
         if self.is_over:
             return
         self.is_behind = False
-        left = _SLICE
+        left = SLICE
         try:
             while (event := cursor.take()) is not None:
                 if self.first is None and type(event) is not StreamStarted:
@@ -131,9 +131,7 @@ class Projector(Subscription):
                     self.record.on_orphan = "continue"
         except Exception as error:
             self.error = error
-            get_logger(stream_id=self.record.stream_id).error(
-                "projection_failed", protocol=shelf.projection.name, reason=describe_reason(error), exc_info=error
-            )
+            projection_failed(self.record, shelf.projection, error)
         if self.is_over and self.is_active:
             self.unsubscribe()
         if self.is_over:
@@ -144,3 +142,10 @@ class Projector(Subscription):
         if shelf.end != before or self.is_over:
             for wake in list(self._wakers.values()):
                 wake()
+
+
+def projection_failed(record: StreamRecord, projection: Projection, error: Exception) -> None:
+    """Log a fault of a projection."""
+    get_logger(stream_id=record.stream_id).error(
+        "projection_failed", protocol=projection.name, reason=describe_reason(error), exc_info=error
+    )

@@ -9,12 +9,12 @@ from typing import Final
 
 from penstock.gateway.exchange import Exchange, Headers
 from penstock.gateway.keys import Key
-from penstock.gateway.problems import Problem
+from penstock.gateway.problems import UNSHOWN, Problem
 from penstock.gateway.projector import Projector
 
-__all__ = ["Backlog", "SseReader", "Waiter"]
+__all__ = ["AT_ONCE", "Backlog", "SseReader", "Waiter"]
 
-_AT_ONCE: Final = 262_144
+AT_ONCE: Final = 262_144
 """Bytes handed to the server in one piece."""
 
 
@@ -184,7 +184,7 @@ class SseReader(Waiter):
                 await self._send_frames()
             elif self.projector.is_over and self.place == shelf.end:
                 if self.projector.error is not None:
-                    await self._send(shelf.projection.cut(_BROKEN))
+                    await self._send(shelf.projection.cut(UNSHOWN))
                 break
             elif self.must_end is not None:
                 await self._send(shelf.projection.cut(self.must_end))
@@ -201,7 +201,7 @@ class SseReader(Waiter):
         shelf = self.projector.shelf
         until = shelf.end
         while self.place < until and not self.has_left:
-            data, self.place, _ = shelf.read_some(self.place, _AT_ONCE)
+            data, self.place, _ = shelf.read_some(self.place, AT_ONCE)
             if self.place == shelf.end:
                 self.sent = shelf.size
             await self._send(data)
@@ -209,9 +209,9 @@ class SseReader(Waiter):
     async def _send(self, data: bytes) -> None:
         if self._packer is not None:
             data = self._packer.compress(data) + self._packer.flush(zlib.Z_SYNC_FLUSH)
-        for start in range(0, len(data), _AT_ONCE):  # a single frame may be large
+        for start in range(0, len(data), AT_ONCE):  # a single frame may be large
             self._sends_since = self._loop.time()
-            await self.exchange.send(data[start : start + _AT_ONCE])
+            await self.exchange.send(data[start : start + AT_ONCE])
             self._sends_since = None
             if self.has_left:
                 return
@@ -242,9 +242,6 @@ _LAST_MOMENT: Final = 5.0
 """Seconds for the last frame of a reader that is cut off."""
 _TOO_SLOW: Final = Problem(
     status=503, type="server_error", code="too_slow", message="The reader was too slow. It may go on after its cursor."
-)
-_BROKEN: Final = Problem(
-    status=500, type="server_error", code="internal_error", message="The stream cannot be shown in this protocol."
 )
 
 

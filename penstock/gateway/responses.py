@@ -41,7 +41,7 @@ async def begin_response(
     """
     meant, given = terms(body), asked.input
     if meant.previous_response_id is not None:
-        given = _continued(call, meant.previous_response_id, body, own or {})
+        given = await _continued(call, meant.previous_response_id, body, own or {})
     stream_id = asked.stream_id or f"resp_{secrets.token_hex(16)}"
     asked = msgspec.structs.replace(asked, input=given, stream_id=stream_id)
     channel = await (open_asked if generates else open_empty)(call, asked, body)
@@ -53,11 +53,13 @@ async def begin_response(
     return channel, stored
 
 
-def _continued(call: HttpCall, previous_id: str, body: Mapping[str, Any], own: Mapping[str, StoredResponse]) -> Any:
+async def _continued(
+    call: HttpCall, previous_id: str, body: Mapping[str, Any], own: Mapping[str, StoredResponse]
+) -> Any:
     key = call.key
     found = call.gateway.responses.find(previous_id, key.id, is_admin=key.may("admin")) or own.get(previous_id)
     if found is not None:
-        found.settle()
+        await found.settle()
     if found is None or found.terminal is None:
         raise previous_not_found()
     return continued(found.terminal, found.given, body, found.results)

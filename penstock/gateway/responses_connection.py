@@ -11,7 +11,7 @@ from penstock.errors import PenstockError, describe_reason
 from penstock.gateway.bodies import decode_object
 from penstock.gateway.call import HttpCall
 from penstock.gateway.channels import Channel
-from penstock.gateway.problems import INTERNAL, Problem, RequestRefused, problem_of
+from penstock.gateway.problems import INTERNAL, UNSHOWN, Problem, RequestRefused, problem_of
 from penstock.gateway.projections.responses_socket import Action, LaneBook, Send, StartResponse, StopResponse
 from penstock.gateway.projector import Projector
 from penstock.gateway.protocols import PROTOCOLS
@@ -191,7 +191,7 @@ class ResponsesConnection(Waiter):
             if lane.projector.error is not None and lane.place == shelf.end:
                 del self._lanes[name]
                 lane.projector.detach(self)
-                self._do(self._book.refused(name, INTERNAL))
+                self._do(self._book.refused(name, UNSHOWN))
             elif lane.projector.terminal is not None and lane.place == shelf.end:
                 del self._lanes[name]
                 lane.projector.detach(self)

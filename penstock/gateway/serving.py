@@ -10,7 +10,7 @@ from penstock.events import StreamCancelled, StreamCompleted, StreamFailed
 from penstock.gateway.call import HttpCall
 from penstock.gateway.channels import Channel
 from penstock.gateway.exchange import Left
-from penstock.gateway.problems import Problem, RequestRefused, problem_of
+from penstock.gateway.problems import UNSHOWN, Problem, RequestRefused, problem_of
 from penstock.gateway.projector import Projector
 from penstock.gateway.protocols import STREAM_HEADERS
 from penstock.gateway.reader import SseReader
@@ -106,7 +106,7 @@ async def wait_for_end(call: HttpCall, channel: Channel) -> StreamCompleted:
 
     Raises:
         Left: the client has gone; the stream's ``on_orphan`` applies.
-        PenstockError: the stream failed or was cancelled.
+        RequestRefused: the stream failed or was cancelled, or its events cannot be read in the call's protocol (500).
     """
     gateway = call.gateway
     _admit_reader(call, channel)
@@ -130,9 +130,7 @@ async def wait_for_end(call: HttpCall, channel: Channel) -> StreamCompleted:
     terminal = projector.terminal
     if isinstance(terminal, StreamCompleted):
         return terminal
-    problem = terminal_problem(projector)
-    assert problem is not None
-    raise RequestRefused(problem)
+    raise RequestRefused(terminal_problem(projector) or UNSHOWN)
 
 
 def _admit_reader(call: HttpCall, channel: Channel) -> None:
@@ -144,7 +142,9 @@ def _admit_reader(call: HttpCall, channel: Channel) -> None:
 
 
 def early_problem(projector: Projector) -> Problem | None:
-    """Why a stream has failed, if nothing came before."""
+    """Why a stream has failed, or cannot be shown in the protocol, if nothing came before."""
+    if projector.error is not None and not projector.shelf.end:
+        return UNSHOWN
     return terminal_problem(projector) if projector.first is projector.terminal else None
 
 

@@ -16,7 +16,7 @@ from penstock.gateway.bodies import decode_object
 from penstock.gateway.call import HttpCall
 from penstock.gateway.channels import Channel
 from penstock.gateway.operations import OPERATIONS, SocketCall
-from penstock.gateway.problems import INTERNAL, Problem, RequestRefused, problem_of
+from penstock.gateway.problems import UNSHOWN, Problem, RequestRefused, problem_of
 from penstock.gateway.projections.frames import encode
 from penstock.gateway.projector import Projector
 from penstock.gateway.protocols import PROTOCOLS
@@ -308,7 +308,7 @@ class StreamSocket(Waiter):
                 del self._readings[stream_id]
                 reading.projector.detach(self)
                 if reading.projector.error is not None:
-                    made.append(shelf.projection.cut(INTERNAL))
+                    made.append(shelf.projection.cut(UNSHOWN))
         return b"".join(made)
 
 

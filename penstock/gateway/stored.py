@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Final
 
+from penstock.actors.stream.cursor import Cursor
 from penstock.config.logs import get_logger
 from penstock.errors import describe_reason
 from penstock.events import TerminalEvent, ToolResult
-from penstock.gateway.answers.responses import replayed
 from penstock.gateway.channels import Channel
 from penstock.gateway.projections.frames import encode
 from penstock.gateway.projections.responses import ResponsesProjection
+from penstock.gateway.projector import SLICE, UNMERGED
 from penstock.gateway.protocols import PROTOCOLS
 
 __all__ = ["StoredResponse", "StoredResponses", "response_of"]
@@ -55,21 +57,21 @@ class StoredResponse:
         self.size = self._given_size = len(encode(given))
         self.counted = 0  # of it, by `StoredResponses`
 
-    def settle(self) -> None:
+    async def settle(self) -> None:
         """Once the stream has ended, note what is needed of it."""
         channel = self.channel
-        if self.terminal is not None or channel is None or channel.record.log.terminal is None:
+        if self.terminal is not None or channel is None or (terminal := channel.record.log.terminal) is None:
             return
-        self.terminal = channel.record.log.terminal
+        response = await response_of(channel)
         self.results = tuple(event for event in channel.record.log if isinstance(event, ToolResult))
-        self.response = response_of(channel)
-        self.size = self._given_size + len(encode(self.response))
+        self.response = response
+        self.size = self._given_size + len(encode(response))
+        self.terminal = terminal
 
-    @property
-    def now(self) -> dict[str, Any]:
+    async def now(self) -> dict[str, Any]:
         """The response as it is now."""
-        self.settle()
-        return self.response if self.terminal is not None or self.channel is None else response_of(self.channel)
+        await self.settle()
+        return self.response if self.terminal is not None or self.channel is None else await response_of(self.channel)
 
 
 class StoredResponses:
@@ -106,7 +108,7 @@ class StoredResponses:
         stored = self._kept.get(response_id)
         return stored is not None and stored.owner != owner
 
-    def sweep(self, is_known: Callable[[Channel], bool]) -> None:
+    async def sweep(self, is_known: Callable[[Channel], bool]) -> None:
         """Note the ends, let streams go that the system has forgotten, and forget the oldest if there are too many.
 
         A response that is not stored goes with its stream.
@@ -115,12 +117,14 @@ class StoredResponses:
             if stored.channel is None:
                 continue
             try:
-                stored.settle()
+                await stored.settle()
             except Exception as error:  # a fault of ours, which must not keep the others from being looked after
                 get_logger(stream_id=response_id).error(
                     "response_failed", reason=describe_reason(error), exc_info=error
                 )
                 self.forget(response_id)
+                continue
+            if self._kept.get(response_id) is not stored:  # it was deleted meanwhile
                 continue
             self._count(stored)
             if not is_known(stored.channel):
@@ -138,13 +142,17 @@ class StoredResponses:
             self.forget(next(iter(self._kept)))
 
 
-def response_of(channel: Channel) -> dict[str, Any]:
-    """The response of a stream as it is now, with the ids that are streamed."""
-    opening = channel.opening(PROTOCOLS["responses"], {})
-    if channel.record.log.first_seq == 1:
-        return replayed(channel.record.log, opening)
-    projection = ResponsesProjection(opening)
-    snapshot = channel.record.log.snapshot()
-    for event in ([snapshot] if snapshot is not None else []) + list(channel.record.log):
+async def response_of(channel: Channel) -> dict[str, Any]:
+    """The response of a stream as it is now, with the ids that are streamed.
+
+    A long log is read in slices, between which the loop does its other work.
+    """
+    projection = ResponsesProjection(channel.opening(PROTOCOLS["responses"], {}))
+    cursor = Cursor(channel.record.log, 0, "coalesce", UNMERGED)
+    read = 0
+    while (event := cursor.take()) is not None:
         projection.feed(event)
+        read += 1
+        if read % SLICE == 0:
+            await asyncio.sleep(0)
     return projection.response

@@ -10,8 +10,9 @@ from penstock.config.gateway import GatewayOptions
 from penstock.errors import CallTimeout
 from penstock.events import Event
 from penstock.gateway.embedding import Embedded, OnDisconnect
-from penstock.gateway.problems import RequestRefused
+from penstock.gateway.problems import UNSHOWN, RequestRefused
 from penstock.gateway.projections.frames import Projection, joined
+from penstock.gateway.projector import projection_failed
 from penstock.stream import Stream
 
 __all__ = ["EventBody", "sse_response"]
@@ -43,9 +44,14 @@ class EventBody(Iterator[bytes]):
             except StopIteration:
                 self._is_over = True
                 raise
-            frames = [frame for frame in self._projection.feed(event) if frame.seq > self._after]
-            if frames:
-                return joined(frames, self._projection)
+            try:
+                frames = [frame for frame in self._projection.feed(event) if frame.seq > self._after]
+                if frames:
+                    return joined(frames, self._projection)
+            except Exception as error:
+                projection_failed(self._embedded.record, self._projection, error)
+                self.close()
+                return self._projection.cut(UNSHOWN)
 
     def close(self) -> None:
         """Leave the stream. Its ``on_orphan`` applies if this was the last reader."""
@@ -98,7 +104,9 @@ def sse_response(
         body = event_body(embedded, headers, asked.query_string.decode("latin-1"))
     except RequestRefused as error:
         data = embedded.protocol.error(error.problem, "")
-        return flask.Response(data, status=embedded.protocol.status(error.problem), content_type="application/json")
+        return flask.Response(
+            data, status=embedded.protocol.status(error.problem), content_type=embedded.protocol.error_kind
+        )
     if body is None:
         return flask.Response(status=204)
     response = flask.Response(body, direct_passthrough=True)
@@ -122,6 +130,6 @@ def event_body(embedded: Embedded, headers: Mapping[str, str], query: str) -> Ev
     log, projection = embedded.record.log, embedded.new_projection()
     last = log.last_seq if point.seq is None else point.seq
     is_other = bool(point.epoch) and point.epoch != embedded.epoch
-    if point.seq and not is_other and log.terminal is not None and point.seq >= log.terminal.seq:
+    if embedded.is_at_end(point):
         return None
     return EventBody(embedded, projection, 0 if is_other or projection.rejoin != "after" else last)

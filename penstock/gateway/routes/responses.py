@@ -29,7 +29,7 @@ async def create(call: HttpCall) -> None:
         await call.exchange.respond(200, encode(answer), call.timing(channel.stream_id))
     else:
         await wait_for_end(call, channel)
-        await call.exchange.respond(200, encode(response_of(channel)), call.timing(channel.stream_id))
+        await call.exchange.respond(200, encode(await response_of(channel)), call.timing(channel.stream_id))
 
 
 async def show(call: HttpCall) -> None:
@@ -37,7 +37,7 @@ async def show(call: HttpCall) -> None:
     query = call.exchange.query
     stored = _find(call)
     if query.get("stream", "false") != "true":
-        await call.exchange.respond(200, encode(stored.now))
+        await call.exchange.respond(200, encode(await stored.now()))
         return
     channel = stored.channel
     if channel is None:
@@ -58,7 +58,7 @@ async def cancel(call: HttpCall) -> None:
     channel = stored.channel
     if channel is not None and not channel.record.is_over:
         await call.gateway.in_thread(channel.stream.cancel, "cancelled by the client")
-    await call.exchange.respond(200, encode(stored.now))
+    await call.exchange.respond(200, encode(await stored.now()))
 
 
 async def delete(call: HttpCall) -> None:

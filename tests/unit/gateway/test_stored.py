@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import Any, cast
 
@@ -28,7 +29,7 @@ def test_a_response_that_cannot_be_made_keeps_no_other_one_from_being_looked_aft
     for name in ("resp_1", "resp_2"):
         responses.add(name, StoredResponse(cast(Channel, _Faulty()), "Hi", is_stored=True))
     with caplog.at_level(logging.ERROR):
-        responses.sweep(lambda channel: True)
-        responses.sweep(lambda channel: True)
+        asyncio.run(responses.sweep(lambda channel: True))
+        asyncio.run(responses.sweep(lambda channel: True))
     assert [record.getMessage().partition(" ")[0] for record in caplog.records] == ["response_failed"] * 2
     assert responses.find("resp_1", "key") is None
