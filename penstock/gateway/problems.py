@@ -21,8 +21,10 @@ from penstock.errors import (
     ContentFilterError,
     ContextLengthExceeded,
     IncompleteStream,
+    LocalError,
     OptionError,
     PenstockError,
+    ProtocolError,
     ProviderBusy,
     ProviderError,
     ProviderTimeout,
@@ -31,6 +33,7 @@ from penstock.errors import (
     StreamClosed,
     StreamExists,
     StreamNotFound,
+    SubscriberTooSlow,
     SystemStopped,
 )
 
@@ -144,15 +147,30 @@ _SENTENCES: Final[dict[type[PenstockError], str]] = {
     StreamNotFound: "There is no stream with this id, or it ended too long ago.",
     StreamExists: "There is a stream with this id already; choose another one.",
     StreamClosed: "The stream is closed: it has ended or is ending.",
+    StreamCancelledError: "The stream was cancelled.",
+    SubscriberTooSlow: "The reader was too slow. It may go on after its cursor.",
     AgentExists: "There is an agent with this name already; stop it first, or choose another name.",
+    AgentBusy: "The agent is busy, and its queue is full.",
+    SystemStopped: "The system is not running.",
+    CallTimeout: "The server has not done it in time.",
+    AuthenticationError: "The provider has refused the server's API key.",
+    ConnectError: "The provider cannot be reached.",
+    LocalError: "The server cannot make a request to the provider now.",
+    ProviderBusy: "The limits that are set for the provider gave the request no turn in time.",
+    CircuitOpen: "The provider has failed too often, and is not asked for a while.",
+    ProtocolError: "The provider has sent what its protocol does not allow.",
+    IncompleteStream: "The provider's stream stopped before its end.",
 }
-"""In place of messages that repeat an id or a name, which the client has chosen."""
+"""In place of messages that repeat an id, a name or a reason, which someone else may have chosen, or that name the
+server's own hosts and keys. The other errors of providers have the provider's own sentence, with stars for keys."""
 
 
 def _sentence(error: PenstockError) -> str:
     """The error's message, without values that may be a client's."""
     if isinstance(error, OptionError):
         return " ".join(_about_option(one) for one in (error, *error.others))
+    if isinstance(error, BufferFull):
+        return f"The stream's buffer has no room for all tokens. The first {error.accepted} were taken."
     return _SENTENCES.get(type(error)) or str(error)
 
 

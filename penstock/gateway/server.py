@@ -34,6 +34,8 @@ if sys.platform == "win32":
 _KEEP_ALIVE: Final = 75  # seconds; longer than the 60 that proxies keep an idle connection to their upstream
 _CONNECTIONS: Final = 5  # seconds for responses that are not streams, and for connections to close
 _AT_ONCE: Final = 1  # the same after a second signal, and for readers to get their last frame
+_CLOSING: Final = 30.0  # seconds for a client to take some more of what was written before the connection was closed
+_TICKS: Final = 10  # of uvicorn, a tenth of a second each
 _SOCKET: Final = (
     ("TCP_KEEPIDLE", 30),
     ("TCP_KEEPALIVE", 30),  # what macOS calls TCP_KEEPIDLE
@@ -128,6 +130,7 @@ class GatewayServer(uvicorn.Server):
         self._listeners = list(listeners)
         self._ready = ready
         self._signals = 0
+        self._closing: dict[Any, tuple[int, float]] = {}  # connections; bytes that are left, and since when
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ending: asyncio.Task[None] | None = None
 
@@ -184,6 +187,25 @@ class GatewayServer(uvicorn.Server):
         get_logger().info("serving", url=self.url)
         if self._ready is not None:
             self._ready(self)
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % _TICKS == 0:
+            self._abort_stuck(asyncio.get_running_loop().time())
+        return await super().on_tick(counter)
+
+    def _abort_stuck(self, now: float) -> None:
+        """Free the sockets that are being closed whose client takes nothing of what was written before."""
+        found: dict[Any, tuple[int, float]] = {}
+        for connection in list(self.server_state.connections):
+            transport: Any = connection.transport
+            if not transport.is_closing():
+                continue
+            size = transport.get_write_buffer_size()
+            known = self._closing.get(connection)
+            found[connection] = known if known is not None and known[0] == size else (size, now)
+            if now - found[connection][1] >= _CLOSING:
+                transport.abort()
+        self._closing = found
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await super().shutdown(sockets)

@@ -144,7 +144,7 @@ def test_a_reset_takes_the_void_text_back(node: Node, base_url: str) -> None:
 def test_a_failure_is_an_error_and_keeps_the_text(node: Node, base_url: str) -> None:
     seen = run_all(node, base_url, run("failed"))
     assert seen["runs"][0]["error"] == {
-        "message": "the stream stopped before its end: the provider closed the connection",
+        "message": "The provider's stream stopped before its end.",
         "code": "stream_interrupted",
     }
     assert "outcome" not in seen["runs"][0]

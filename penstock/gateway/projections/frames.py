@@ -12,10 +12,11 @@ from typing import Any, ClassVar, Final, Literal, TypeAlias
 import msgspec
 
 from penstock.config.surrogates import mend_surrogates
+from penstock.errors import PenstockError
 from penstock.events import Disconnected, Event, FrozenDict
-from penstock.gateway.problems import Problem
+from penstock.gateway.problems import Problem, problem_of
 
-__all__ = ["DONE", "Frame", "Opening", "Projection", "Rejoin", "encode", "joined", "sse", "too_slow"]
+__all__ = ["DONE", "Frame", "Opening", "Projection", "Rejoin", "encode", "joined", "shown_error", "sse", "too_slow"]
 
 DONE: Final = b"data: [DONE]\n\n"
 
@@ -127,9 +128,19 @@ def sse(data: bytes, *, event: str = "", id: str = "") -> bytes:
     return b"%bdata: %b\n\n" % (head.encode(), data)
 
 
+def shown_error(error: PenstockError) -> dict[str, Any]:
+    """An error as the native protocol shows it: its class, the sentence that all protocols show, and its facts."""
+    problem = problem_of(error)
+    facts = {name: value for name in _FACTS if (value := getattr(error, name, None)) is not None}
+    return {"type": type(error).__name__, "message": problem.message, "code": problem.code} | facts
+
+
+_FACTS: Final = ("status", "code", "retryable", "retry_after", "which", "timeout")
+
+
 def too_slow(event: Disconnected) -> Problem:
     """The problem of a reader that was too slow."""
-    return Problem(status=200, type="server_error", code="too_slow", message=str(event.error))
+    return Problem(status=200, type="server_error", code="too_slow", message=problem_of(event.error).message)
 
 
 def joined(frames: Sequence[Frame], projection: Projection) -> bytes:

@@ -7,6 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from penstock.events import (
+    Disconnected,
     Event,
     StreamCancelled,
     StreamCompleted,
@@ -17,7 +18,7 @@ from penstock.events import (
     to_dict,
 )
 from penstock.gateway.problems import Problem
-from penstock.gateway.projections.frames import Frame, Opening, Projection, encode, sse
+from penstock.gateway.projections.frames import Frame, Opening, Projection, encode, shown_error, sse
 
 __all__ = ["NativeProjection", "event_name"]
 
@@ -66,6 +67,8 @@ class NativeProjection(Projection):
         fields = to_dict(event)
         for name in ("stream_id", "metadata", "tokens"):
             fields.pop(name, None)
+        if isinstance(event, (StreamFailed, Disconnected)):
+            fields["error"] = shown_error(event.error)
         if isinstance(event, StreamSnapshot):
             fields["replaces"] = True
         return [Frame(seq, sse(encode(fields), event=event_name(event), id=f"{self._id}{seq}"))]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from penstock.events import (
+    Disconnected,
     Event,
     StreamCancelled,
     StreamCompleted,
@@ -15,7 +16,7 @@ from penstock.events import (
     to_dict,
 )
 from penstock.gateway.problems import Problem
-from penstock.gateway.projections.frames import Frame, Opening, Projection, encode
+from penstock.gateway.projections.frames import Frame, Opening, Projection, encode, shown_error
 from penstock.gateway.projections.native import event_name
 
 __all__ = ["SocketProjection"]
@@ -52,6 +53,8 @@ class SocketProjection(Projection):
         fields = to_dict(event)
         for name in ("stream_id", "metadata", "tokens", "seq"):
             fields.pop(name, None)
+        if isinstance(event, (StreamFailed, Disconnected)):
+            fields["error"] = shown_error(event.error)
         fields["type"] = event_name(event)
         if type(event) in _OUTCOMES:
             fields["outcome"] = _OUTCOMES[type(event)]

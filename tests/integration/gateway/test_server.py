@@ -22,6 +22,8 @@ from penstock.adapters.loopback.server import LoopbackProvider
 from penstock.config.settings import ProviderOptions, Settings
 from penstock.errors import OptionError
 from penstock.gateway import connection as connection_module
+from penstock.gateway import reader as reader_module
+from penstock.gateway import server as server_module
 from penstock.gateway.asgi import Gateway, app
 from penstock.gateway.problems import RequestRefused
 from penstock.gateway.server import GatewayServer, listen, serve
@@ -262,6 +264,23 @@ def test_a_reader_that_takes_nothing_does_not_keep_the_server(system: penstock.S
             server.server.stop()
             server.wait()
         assert not gateway.readers
+
+
+def test_the_socket_of_a_reader_that_takes_nothing_is_freed(
+    system: penstock.System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader_module, "_STUCK", 0.0)
+    monkeypatch.setattr(server_module, "_CLOSING", 0.0, raising=False)
+    stream = system.open_stream("s1", on_orphan="continue")
+    with running(system) as server, socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(("127.0.0.1", server.port))
+        client.sendall(b"GET /v1/streams/s1/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        eventually(lambda: len(server.server.gateway.readers) == 1)
+        stream.process_tokens(["w" * 1_000_000] * 16, 0)
+        eventually(lambda: not server.server.gateway.readers)
+        eventually(lambda: not server.server.server_state.connections)
+    stream.cancel()
 
 
 def test_an_idle_socket_is_not_waited_for(system: penstock.System) -> None:

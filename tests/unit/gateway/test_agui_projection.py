@@ -272,7 +272,7 @@ def test_a_failure_is_an_error_of_the_run() -> None:
         {"type": "TEXT_MESSAGE_END", "messageId": message_id(1)},
         {
             "type": "RUN_ERROR",
-            "message": "the stream stopped before its end: the provider closed the connection",
+            "message": "The provider's stream stopped before its end.",
             "code": "stream_interrupted",
         },
     ]

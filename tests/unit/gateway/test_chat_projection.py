@@ -480,7 +480,7 @@ def test_an_answer_that_breaks_off_ends_in_an_error_and_never_in_done() -> None:
     found = seen(token("a"), failed("ab", undelivered=1))
     assert found[1] == {"content": "a"}
     assert error_of(found) == {
-        "message": "the stream stopped before its end: no end",
+        "message": "The provider's stream stopped before its end.",
         "type": "server_error",
         "param": None,
         "code": "stream_interrupted",

@@ -258,7 +258,7 @@ def test_a_reset_can_be_an_error() -> None:
 
 
 def test_a_failure_is_no_clean_end() -> None:
-    message = "the stream stopped before its end: the provider closed the connection"
+    message = "The provider's stream stopped before its end."
     assert shown("failed")[-4:] == [
         {"type": "text-end", "id": "text-1"},
         {"type": "error", "errorText": message},
