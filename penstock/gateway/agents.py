@@ -15,7 +15,7 @@ from penstock.gateway.channels import Channel
 from penstock.gateway.core import GatewayCore
 from penstock.gateway.hosted import HostedAgent
 from penstock.gateway.opener import orphan_policy
-from penstock.gateway.problems import Problem, RequestRefused
+from penstock.gateway.problems import Problem, RequestRefused, shown_name
 from penstock.gateway.requests.models_own import models_own
 
 __all__ = ["create_agent", "decide", "find_agent", "send_message", "shown_agent", "stop_agent"]
@@ -40,7 +40,7 @@ async def create_agent(call: HttpCall, body: Mapping[str, Any]) -> HostedAgent:
     gateway.agents.admit()
     unknown = sorted(body.keys() - _FIELDS)
     if unknown:
-        raise RequestRefused.bad_request(f"There is no field {unknown[0]}.", unknown[0])
+        raise RequestRefused.bad_request(f"There is no field {shown_name(unknown[0])}.", shown_name(unknown[0]))
     arguments, parameters = _arguments(gateway, body)
     agent = await gateway.in_thread(lambda: agent_with(gateway.system, parameters, **arguments))
     return gateway.agents.add(HostedAgent(agent, call.key.id, arguments["model"], gateway.ticker.loop.time()))

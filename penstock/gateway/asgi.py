@@ -13,7 +13,7 @@ from penstock.config.logs import get_logger
 from penstock.errors import PenstockError, describe_reason
 from penstock.gateway.call import HttpCall
 from penstock.gateway.core import DRAINING, GatewayCore
-from penstock.gateway.exchange import Exchange, Left
+from penstock.gateway.exchange import Exchange, Left, routed_path
 from penstock.gateway.keys import ANONYMOUS
 from penstock.gateway.problems import INTERNAL, Problem, RequestRefused, problem_of
 from penstock.gateway.protocols import PROTOCOLS
@@ -45,7 +45,7 @@ class Gateway(GatewayCore):
             await self._lifespan(receive, send)
         elif scope["type"] == "http":
             self.start()
-            await self._router(dict(scope), receive, send)
+            await self._router({**scope, "path": routed_path(scope)}, receive, send)
         elif scope["type"] == "websocket":
             self.start()
             await self._serve_socket(scope, receive, send)

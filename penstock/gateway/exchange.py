@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, TypeAlias
-from urllib.parse import parse_qsl, quote
+from urllib.parse import parse_qsl, quote, unquote
 
 from penstock.config.gateway import GatewayOptions
 from penstock.gateway.bodies import decode_object
 from penstock.gateway.problems import Problem, RequestRefused
 
-__all__ = ["Exchange", "Headers", "Left"]
+__all__ = ["Exchange", "Headers", "Left", "routed_path"]
 
 Headers: TypeAlias = Iterable[tuple[str, str]]
 _PLAIN: Final = "".join(chr(code) for code in range(0x20, 0x7F))
 _PATIENCE: Final = 30.0  # seconds for the next part of a body
 _LARGE: Final = 262_144  # bytes of a body that is decoded in a thread
 _LONGEST_QUERY: Final = 16_384
+_SLASH: Final = "\0"  # one that was percent-encoded; no id has this character
+_ENCODED_SLASH: Final = re.compile("%2f", re.IGNORECASE)
 
 
 class Left(Exception):
@@ -65,7 +68,7 @@ class Exchange:
     def params(self) -> Mapping[str, str]:
         """The parameters in the path."""
         params: Mapping[str, str] = self.scope.get("path_params", {})
-        return params
+        return {name: value.replace(_SLASH, "/") for name, value in params.items()}
 
     # --- the request ---------------------------------------------------------------------------------------------
 
@@ -161,6 +164,15 @@ class Exchange:
         about = () if empty else (("content-type", kind), ("content-length", str(len(data))))
         await self.start(status, (*about, *headers))
         await self.end(b"" if empty or self.method == "HEAD" else data)
+
+
+def routed_path(scope: Mapping[str, Any]) -> str:
+    """The path by which a request is routed: a slash that was percent-encoded, as one in an id, separates nothing."""
+    path: str = scope["path"]
+    raw: bytes = scope.get("raw_path") or b""
+    if b"%2f" not in raw.lower() or unquote(raw.decode("latin-1")) != path:  # a host that has changed the path
+        return path
+    return _SLASH.join(unquote(part) for part in _ENCODED_SLASH.split(raw.decode("latin-1")))
 
 
 def _header(value: str) -> bytes:

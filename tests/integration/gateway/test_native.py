@@ -5,8 +5,11 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
 from penstock.adapters.loopback.faults import Status, TruncateAfter
 from penstock.adapters.loopback.script import Answer, Script
@@ -265,3 +268,26 @@ def test_a_reader_that_does_not_read_does_not_hold_the_others(server: Served) ->
             while time.monotonic() < until:
                 assert next(pieces)
     server.finish(stream_id)
+
+
+def test_an_id_may_have_characters_that_a_path_has_not() -> None:
+    with gateway(Answer("Hi.")) as served:
+        for stream_id in ("a/b", "a/b é?#%2F..", "a//events"):
+            made = served.post("/v1/streams", {"stream_id": stream_id, "on_orphan": "continue"}).json()
+            links = made["links"]
+            assert served.get(links["self"]).json()["stream_id"] == stream_id
+            assert served.post(links["tokens"], {"tokens": ["Hi"], "end": True}).json()["accepted"] == 1
+            assert "event: end" in served.get(links["events"]).text
+            ticket = served.post(links["tickets"]).json()
+            assert "event: end" in served.get(ticket["url"]).text
+            assert served.request("DELETE", links["self"]).status_code == 204
+
+
+def test_a_mounted_gateway_finds_such_an_id_too() -> None:
+    def wrap(inner: Any) -> Any:
+        return Starlette(routes=[Mount("/llm", inner)], lifespan=inner.lifespan)
+
+    with gateway(Answer("Hi."), wrap=wrap) as served:
+        made = served.post("/llm/v1/streams", {"stream_id": "a/b"}).json()
+        assert made["links"]["self"] == "/llm/v1/streams/a%2Fb"
+        assert served.get(made["links"]["self"]).json()["stream_id"] == "a/b"
