@@ -100,6 +100,8 @@ class Gateway(GatewayCore):
         exchange = Exchange(scope, receive, send, self.options)
         call = HttpCall(self, exchange, protocol, ANONYMOUS, request_id, Trace("", ""), began)
         self.exchanges.add(exchange)
+        if self.is_ending:
+            exchange.refuse(DRAINING)
         try:
             call.request_id = self.guard.request_id(exchange.headers) or request_id
             exchange.extra_headers += self.guard.headers(exchange.headers, call.request_id)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import socket
 
+import pytest
 from websockets.sync.client import connect
 
 from penstock.adapters.loopback.script import Answer
@@ -18,12 +19,17 @@ from penstock.testing import eventually
 from tests.integration.gateway.serving import PATIENCE, Served, gateway
 
 
-def test_a_drain_waits_for_no_body() -> None:
+@pytest.mark.parametrize("is_late", [False, True])
+def test_a_drain_waits_for_no_body(is_late: bool) -> None:
     with gateway(Answer("Hi.")) as served, socket.create_connection(("127.0.0.1", served.port)) as client:
         client.settimeout(PATIENCE)
+        served.get("/ready")
+        if is_late:
+            served.on_loop(served.gateway.drain(0))
         client.sendall(b"POST /v1/streams HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
-        eventually(lambda: served.gateway.requests == 1)
-        served.on_loop(served.gateway.drain(0))
+        eventually(lambda: served.gateway.requests == 2)
+        if not is_late:
+            served.on_loop(served.gateway.drain(0))
         data = b""
         while b"draining" not in data:
             part = client.recv(65_536)
