@@ -115,7 +115,9 @@ async def wait_for_end(call: HttpCall, channel: Channel) -> StreamCompleted:
     reader.key = call.key
     gateway.readers.add(reader)
     try:
+        held = gateway.ticker.loop.time()
         await reader.until_over()
+        call.waited = gateway.ticker.loop.time() - held
         if reader.has_left:
             raise Left
         if reader.must_end is not None:

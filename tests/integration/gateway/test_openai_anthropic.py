@@ -193,3 +193,12 @@ def test_the_clients_own_options_are_the_models_business(server: Served, client:
     assert sent is not None
     assert (sent["timeout"], sent["top_k"]) == (3, 5)
     assert "penstock" not in sent
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/v1/responses"])
+def test_the_time_of_the_provider_is_not_the_gateways(path: str) -> None:
+    given = {"input": "Hi"} if path == "/v1/responses" else {"messages": [{"role": "user", "content": "Hi"}]}
+    with gateway(Answer("Hi.", first_token_delay=0.2)) as served:
+        answer = served.post(path, {"model": "m", "max_tokens": 100, **given})
+        provider = float(answer.headers["server-timing"].rpartition("provider;dur=")[2])
+        assert provider >= 200 - 50  # milliseconds; less what the clocks differ by
