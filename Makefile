@@ -16,7 +16,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --maxprocesses 8 --dist
 QUICK := tests/unit $(addprefix tests/conformance/test_,$(addsuffix .py,stream statem supervisor links handler integration)) \
 	$(addprefix --deselect tests/unit/test_,$(addsuffix .py,benchmarks_run seeds))
 
-.PHONY: run quick check lint types workflows test simulate soak mutants bench format docs diagrams clean help
+.PHONY: run quick check lint types workflows test judges judges-node nginx simulate soak mutants bench format docs diagrams clean help
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -65,8 +65,17 @@ types: $(VENV)/.dev  ## mypy --strict, for Linux, macOS and Windows
 workflows: $(VENV)/.dev  ## compare the workflows of GitHub Actions with their schema
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
-test: $(VENV)/.dev  ## every test
+test: $(VENV)/.dev  ## every test but the long ones of `make judges`; those of Node and nginx are skipped where these cannot be had
+	@$(BIN)/python -m tests.judges.install || true
+	@$(BIN)/python -m tests.integration.gateway.nginx || true
 	$(PYTEST)
+
+judges: $(VENV)/.dev  ## every test with the clients of others: in JavaScript, curl, Chromium; skipped where one cannot be had
+	@$(BIN)/python -m tests.judges.install || true
+	$(BIN)/python -m pytest tests/judges tests/integration/gateway --judges
+
+judges-node: $(VENV)/.dev  ## install the clients in JavaScript that the gateway is tried with, into .judges
+	@$(BIN)/python -m tests.judges.install
 
 simulate: $(VENV)/.dev  ## every seeded test under 1,000 seeds; SEEDS=n for another number, FIRST=n for the first of them
 	$(BIN)/python -m tests.simulation --seeds $(or $(SEEDS),1000) --first-seed $(or $(FIRST),0)
@@ -84,6 +93,9 @@ format: $(VENV)/.dev  ## fix what ruff can fix, and format the code
 bench: $(VENV)/.dev  ## measure side by side with comparable libraries, and write benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks --write
 
+nginx: $(VENV)/.dev  ## unpack Debian's nginx into .judges/, for the tests behind a proxy; they are skipped without it
+	$(BIN)/python -m tests.integration.gateway.nginx
+
 docs: $(VENV)/.docs  ## the documentation, into site/
 	$(BIN)/mkdocs build --strict
 
@@ -91,4 +103,4 @@ diagrams: $(VENV)/.dev  ## draw the diagrams of the documentation from the state
 	$(BIN)/python -m tests.diagrams
 
 clean:  ## remove the virtual environments and everything else that was made here
-	rm -rf .venv .venv-3.* site build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-3.* .judges site build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -32,7 +32,7 @@ from penstock.services import HasServices, Services
 from penstock.stream import Stream, await_or_cancel, wait_or_cancel
 from penstock.supervisors.system.agents import start_agent, start_call, start_task
 
-__all__ = ["Agent", "create_agent"]
+__all__ = ["Agent", "agent_with", "create_agent"]
 
 UserMessage: TypeAlias = str | Sequence[Mapping[str, Any]] | Mapping[str, Any]
 """A text, a list of content parts, or a whole message of the role ``user``."""
@@ -335,6 +335,46 @@ def create_agent(
         AgentExists: a running agent has that name.
         SystemStopped: the system has been stopped.
     """
+    return agent_with(
+        self,
+        request_parameters,
+        name,
+        model=model,
+        tools=tools,
+        system_prompt=system_prompt,
+        provider=provider,
+        base_url=base_url,
+        api_key=api_key,
+        options=options,
+        request_options=request_options,
+        agent_options=agent_options,
+        max_tool_rounds=max_tool_rounds,
+        history=history,
+        approve=approve,
+        metadata=metadata,
+    )
+
+
+def agent_with(
+    self: HasServices,
+    request_parameters: dict[str, Any],
+    name: str | None = None,
+    *,
+    model: str,
+    tools: Iterable[Any] = (),
+    system_prompt: str | None = None,
+    provider: str | Provider | None = None,
+    base_url: str | None = None,
+    api_key: str | None = None,
+    options: StreamOptions | None = None,
+    request_options: RequestOptions | None = None,
+    agent_options: AgentOptions | None = None,
+    max_tool_rounds: int | None = None,
+    history: Iterable[Mapping[str, Any]] = (),
+    approve: Approve | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> Agent:
+    """The same as `create_agent`, with the model's parameters as one mapping: none can have an argument's name."""
     services = self._services
     services.check_running()
     runtime, settings = services.runtime, services.settings

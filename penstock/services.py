@@ -143,6 +143,33 @@ class Services:
         limit = self.call_timeout if timeout is None else timeout
         return ask_for_stream(self.runtime, make, limit, self.check_running)
 
+    def ask(
+        self,
+        found: ProviderChoice,
+        call: ChatCall,
+        options: StreamOptions,
+        request_options: RequestOptions | None,
+        *,
+        stream_id: str | None,
+        metadata: Mapping[str, Any] | None,
+        on_orphan: OnOrphan,
+        restart: Restart = "temporary",
+        responses: bool = False,
+        fallback: Sequence[str] | None = None,
+    ) -> StreamRecord:
+        """Open the stream of a call's answer; see `System.chat`.
+
+        All of the model's parameters are in ``call``, so that none can have the name of an argument.
+        """
+        return self.open_stream(
+            stream_id,
+            options,
+            metadata=metadata,
+            on_orphan=on_orphan,
+            restart=restart,
+            feed=self.call(found, call, request_options, responses=responses, fallback=fallback),
+        )
+
     def call(
         self,
         found: ProviderChoice,

@@ -356,13 +356,16 @@ class System:
         )
         call = ChatCall(model=chosen.model, input=check_input(messages), parameters=request_parameters)
         services = self._services
-        record = services.open_stream(
-            stream_id,
+        record = services.ask(
+            chosen,
+            call,
             stream_options,
+            request_options,
+            stream_id=stream_id,
             metadata=metadata,
             on_orphan=on_orphan,
             restart=restart,
-            feed=services.call(chosen, call, request_options, fallback=fallback),
+            fallback=fallback,
         )
         return Stream(record, services.call_timeout)
 
@@ -402,13 +405,17 @@ class System:
         )
         call = ChatCall(model=chosen.model, input=input, parameters=request_parameters)
         services = self._services
-        record = services.open_stream(
-            stream_id,
+        record = services.ask(
+            chosen,
+            call,
             stream_options,
+            request_options,
+            stream_id=stream_id,
             metadata=metadata,
             on_orphan=on_orphan,
             restart=restart,
-            feed=services.call(chosen, call, request_options, responses=True, fallback=fallback),
+            responses=True,
+            fallback=fallback,
         )
         return Stream(record, services.call_timeout)
 

@@ -53,6 +53,7 @@ def nothing_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     seeds.add_options(parser)
+    parser.addoption("--judges", action="store_true", help="run all that other programs can judge, and no sample of it")
     parser.addoption("--soak", type=float, default=0.0, help="kill processes under load for so many seconds")
 
 
@@ -62,6 +63,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     seeds.leave_out_the_seedless(config, items)
+    if not config.getoption("--judges"):
+        left_out = [item for item in items if item.get_closest_marker("thorough")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not item.get_closest_marker("thorough")]
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -16,9 +16,9 @@ import msgspec
 
 from penstock.cli.failures import CommandLineError, check_known, code_of, explain
 from penstock.cli.interrupts import Interrupts
+from penstock.cli.loading import load_settings
 from penstock.cli.terminal import Output, make_console, say, visible, write_error
 from penstock.config.durations import parse_duration
-from penstock.config.logs import configure_logging
 from penstock.config.presets import PRESETS
 from penstock.config.providers import known_provider_names
 from penstock.config.settings import Settings
@@ -112,18 +112,7 @@ class Chat:
             overrides["request"] = {"total_timeout": parse_duration(self.timeout, field="--timeout")}
         if self.log_level is not None:
             overrides["log"] = {"level": self.log_level}
-        if self.config == "":
-            raise CommandLineError("--config is empty; give the path of a TOML file")
-        try:
-            settings = Settings.load(self.config, **overrides)
-        except OptionError as error:
-            option = _OPTIONS.get(error.field, "")
-            group, _, name = error.field.partition(".")
-            if not option or name not in overrides.get(group, {}):
-                raise
-            raise OptionError(option, error.got, error.allowed) from None
-        configure_logging(settings.log.level, settings.log.format)
-        return settings
+        return load_settings(self.config, overrides, _OPTIONS)
 
     def _check_provider(self, settings: Settings) -> str:
         """Return the name of the provider that is asked, unless the model's name chooses another."""

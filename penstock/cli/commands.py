@@ -1,4 +1,4 @@
-"""The command ``penstock``: ``chat``, ``loopback``, ``run``.
+"""The command ``penstock``: ``chat``, ``serve``, ``keys``, ``doctor``, ``loopback``, ``run``.
 
 The result is on standard output, everything else on standard error. An error is one line, and the exit code is its
 kind (`EXIT_CODES`). API keys come from the settings only (environment, TOML file): every user of the machine can read
@@ -40,6 +40,14 @@ app = typer.Typer(
     rich_markup_mode=None,  # its frames leave no room for words in 80 columns
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+_keys = typer.Typer(
+    help="Make, list and revoke the API keys of penstock serve.",
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(_keys, name="keys", short_help="Make, list and revoke API keys of the gateway.")
 
 
 def run_command(arguments: list[str]) -> int:
@@ -138,6 +146,136 @@ def chat(
         config=config,
         log_level=log_level,
     ).run()
+
+
+@app.command(short_help="Serve streams over HTTP, in every protocol of the gateway.")
+def serve(
+    host: Annotated[
+        str, _option("ADDRESS", "The address to listen at. Without keys, one that only this machine can reach.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(metavar="NUMBER", help="The port to listen at; 0 takes a free one.", min=0, max=65_535)
+    ] = 8900,
+    provider: Annotated[
+        _Text,
+        _option("NAME", "The provider to ask by default; loopback is embedded and needs no key.  [default: openai]"),
+    ] = None,
+    model: Annotated[
+        _Text, _option("NAME", "The model to ask if a request names none, at that provider.", "--model", "-m")
+    ] = None,
+    base_url: Annotated[_Text, _option("URL", "The provider's base URL, such as https://host/v1.")] = None,
+    keys: Annotated[_Text, _option("FILE", "The file of API keys; penstock keys makes it.")] = None,
+    cors: Annotated[
+        list[str] | None,
+        _option("ORIGIN", "An origin whose pages may use the gateway: https://app.example.com, or *.", "--cors"),
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        _option("NAME", "A host name that is answered without keys, besides this machine's own.", "--allow-host"),
+    ] = None,
+    drain_timeout: Annotated[
+        _Text, _option("TIME", "How long streams may go on after a signal: 30s, 2m.  [default: 30s]")
+    ] = None,
+    config: Annotated[_Text, _option("FILE", "The TOML file.  [default: penstock.toml, if it exists]")] = None,
+    log: Annotated[_Text, _option("FORMAT", "auto, console or json.  [default: auto]", "--log")] = None,
+    log_level: Annotated[
+        _Text, _option("LEVEL", "debug, info, warning, error or critical.  [default: warning]")
+    ] = None,
+) -> int:
+    """Serve streams over HTTP until Ctrl-C or SIGTERM.
+
+    The base URL is the first line on standard output. At the first signal no new stream is opened and those that are
+    read go on for a while; then every reader gets a last frame, and the exit code is 0. The second signal ends this
+    at once.
+
+    It needs the extra server: pip install 'penstock[server]'
+    """
+    from penstock.cli.serve import Serve
+
+    return Serve(
+        host=host,
+        port=port,
+        provider=provider,
+        model=model,
+        base_url=base_url,
+        keys=keys,
+        cors=cors or [],
+        allow_host=allow_host or [],
+        drain_timeout=drain_timeout,
+        config=config,
+        log=log,
+        log_level=log_level,
+    ).run()
+
+
+_File: TypeAlias = Annotated[str, typer.Argument(metavar="FILE", help="The file of keys.")]
+
+
+def _limit(help: str) -> Any:
+    return typer.Option(metavar="NUMBER", help=help, min=1)
+
+
+@_keys.command(short_help="Make a key and print it.")
+def new(
+    file: _File,
+    name: Annotated[str, _option("TEXT", "What it is for.")] = "",
+    scope: Annotated[
+        list[str] | None,
+        _option("SCOPE", "read, write, or admin, which may use the streams of all keys.  [default: write]", "--scope"),
+    ] = None,
+    requests_per_minute: Annotated[int | None, _limit("The most requests in a minute.")] = None,
+    tokens_per_minute: Annotated[int | None, _limit("The most tokens of its streams in a minute.")] = None,
+    streams: Annotated[int | None, _limit("The most streams at once.")] = None,
+    max_body: Annotated[int | None, _limit("The most bytes of a request's body.")] = None,
+) -> int:
+    """Make a key, print it to standard output, and add its hash to FILE, which is made if it does not exist.
+
+    The key is shown this once; FILE does not have it. Running gateways accept it at once.
+    """
+    from penstock.cli.keys import make_key
+
+    limits = {
+        "requests_per_minute": requests_per_minute,
+        "tokens_per_minute": tokens_per_minute,
+        "streams": streams,
+        "max_body": max_body,
+    }
+    return make_key(file, name, scope or ["write"], **limits)
+
+
+@_keys.command("list", short_help="List the keys of a file.")
+def list_(
+    file: _File,
+    as_json: Annotated[bool, typer.Option("--json", help="Print every key as one line of JSON.")] = False,
+) -> int:
+    """List the keys of FILE: ids, names, scopes and limits, never the keys themselves."""
+    from penstock.cli.keys import list_keys
+
+    return list_keys(file, as_json=as_json)
+
+
+@_keys.command(short_help="Revoke a key.")
+def revoke(file: _File, key_id: Annotated[str, typer.Argument(metavar="ID", help="The key's id: key_…")]) -> int:
+    """Revoke the key with that id. Running gateways refuse it from the next request on."""
+    from penstock.cli.keys import revoke_key
+
+    return revoke_key(file, key_id)
+
+
+@app.command(short_help="Find out what a proxy does to the streams of a gateway.")
+def doctor(
+    url: Annotated[str, typer.Argument(metavar="URL", help="The gateway's base URL, as its clients reach it.")],
+    key_env: Annotated[_Text, _option("NAME", "The environment variable with an API key of the gateway.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Leave out the probe that takes over a minute.")] = False,
+    seconds: Annotated[float, typer.Option(metavar="NUMBER", help="How long that probe takes.", min=1)] = 75.0,
+) -> int:
+    """Tell whether something between this machine and the gateway at URL holds streams back, compresses them, cuts them
+    off after a minute, or hides from the gateway that a client has left. A line for each check; what to set, if one
+    finds a problem.
+    """
+    from penstock.cli.doctor import Doctor
+
+    return Doctor(url, key_env, quick=quick, seconds=seconds).run()
 
 
 @app.command(short_help="Serve an LLM provider for tests, faults included.")

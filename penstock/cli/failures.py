@@ -25,7 +25,7 @@ __all__ = ["EXIT_CODES", "CommandLineError", "check_known", "code_of", "explain"
 
 EXIT_CODES: Final[Mapping[int, str]] = {
     0: "success",
-    1: "Penstock itself failed",
+    1: "Penstock itself failed, or doctor found a problem",
     2: "the command line, a setting or a file is wrong",
     3: "the provider failed before any text of the answer came",
     4: "the answer broke off: the provider failed after some text",

@@ -18,7 +18,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Self, TextIO, TypeAlias, get_args
@@ -253,7 +253,13 @@ _PROCESSORS = (_explain, redact, _in_order)
 _FOREIGN = ("pykka", "urllib3")
 
 
-def configure_logging(level: LogLevel = "info", format: LogFormat = "auto", stream: TextIO | None = None) -> None:
+def configure_logging(
+    level: LogLevel = "info",
+    format: LogFormat = "auto",
+    stream: TextIO | None = None,
+    *,
+    others: Sequence[str] = (),
+) -> None:
     """Write Penstock's log, and the warnings of Pykka and urllib3, in Penstock's format.
 
     Call it again to change the configuration.
@@ -264,6 +270,7 @@ def configure_logging(level: LogLevel = "info", format: LogFormat = "auto", stre
             terminal, else JSON. Times are UTC.
         stream: where to write; None is `sys.stderr` at the time of writing. If it is closed or broken, lines are lost
             and no error is raised.
+        others: more loggers whose warnings are written in this format.
 
     Raises:
         OptionError: ``level`` or ``format`` is not allowed. Nothing is changed.
@@ -274,7 +281,7 @@ def configure_logging(level: LogLevel = "info", format: LogFormat = "auto", stre
     handler = _Handler(stream)
     handler.setFormatter(_Formatter(console=terminal if format == "auto" else format == "console", colors=terminal))
     own_level = logging.getLevelName(level.upper())
-    for name in ("penstock", *_FOREIGN):
+    for name in ("penstock", *_FOREIGN, *others):
         logger = logging.getLogger(name)
         for earlier in [each for each in logger.handlers if isinstance(each, _Handler)]:
             logger.removeHandler(earlier)

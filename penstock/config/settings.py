@@ -39,6 +39,7 @@ from penstock.config.durations import (
     parse_optional_duration,
     parse_rate,
 )
+from penstock.config.gateway import GatewayOptions
 from penstock.config.limits import (
     QUEUE,
     QUEUE_TIMEOUT,
@@ -252,6 +253,7 @@ class Settings:
         breaker: when requests to a failing endpoint are suspended.
         retry_budget: how many retries all requests may make together.
         prices: a file that replaces the built-in price table; see `penstock.config.prices`.
+        gateway: how streams are served over HTTP.
         runtime: threads, queues, timeouts.
         log: for the command line, and for applications that pass it to `configure_logging`.
     """
@@ -266,6 +268,7 @@ class Settings:
     breaker: BreakerOptions = field(default_factory=BreakerOptions)
     retry_budget: RetryBudgetOptions = field(default_factory=RetryBudgetOptions)
     prices: str | None = None
+    gateway: GatewayOptions = field(default_factory=GatewayOptions)
     runtime: RuntimeOptions = field(default_factory=RuntimeOptions)
     log: LogOptions = field(default_factory=LogOptions)
 
@@ -386,6 +389,7 @@ _GROUPS: dict[str, Any] = {
     "provider": DefaultProviderOptions(),
     "breaker": BreakerOptions(),
     "retry_budget": RetryBudgetOptions(),
+    "gateway": GatewayOptions(),
     "runtime": RuntimeOptions(),
     "log": LogOptions(),
 }
@@ -468,7 +472,9 @@ def _convert(kind: type, name: str, value: Any) -> Any:
         return parse_rate(value, field=name)
     if name == "ratio":
         return parse_number(value, field=name)
-    if name == "fallback":
+    if name == "on_orphan":
+        return _parse_on_orphan(value)
+    if name in ("fallback", "cors", "hosts"):
         return () if is_without(value) else tuple(each.strip() for each in value.split(","))
     if name == "tokenizer":
         return find_tokenizer(value)
@@ -479,6 +485,12 @@ def _convert(kind: type, name: str, value: Any) -> Any:
     if int in types:
         return None if NoneType in types and is_without(value) else _parse_whole(name, value)
     return value
+
+
+def _parse_on_orphan(text: str) -> Any:
+    if text.strip() in ("cancel", "continue"):
+        return text.strip()
+    return parse_optional_duration(text, field="on_orphan")
 
 
 def _parse_headers(text: str) -> Any:

@@ -23,6 +23,7 @@ class _Shape(BaseSettings):
     providers: dict[str, dict[str, Any]] = {}
     breaker: dict[str, Any] = {}
     retry_budget: dict[str, Any] = {}
+    gateway: dict[str, Any] = {}
     prices: Any = None
     runtime: dict[str, Any] = {}
     log: dict[str, Any] = {}

@@ -28,11 +28,23 @@ class StreamStarted(Envelope, frozen=True, kw_only=True):
 
 
 class ToolCallStarted(Envelope, frozen=True, kw_only=True):
-    """The model has begun to write a function call. ``index`` numbers the calls of one answer from 0."""
+    """The model has begun to write a function call.
+
+    Attributes:
+        id: the call's id.
+        name: the function's name.
+        index: numbers the calls of one answer from 0.
+        call_type: the call's ``type``, if the provider says it by now; else ``"function"``.
+        is_server: whether the provider is known by now to run the call itself.
+
+    `ToolCallCompleted` says both surely.
+    """
 
     id: str
     name: str
     index: int
+    call_type: str = "function"
+    is_server: bool = False
 
 
 class ToolCallDelta(Envelope, frozen=True, kw_only=True):

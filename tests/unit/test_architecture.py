@@ -72,6 +72,11 @@ PURE = (
     "actors.stream.statistics",
     "adapters.formats.ndjson",
     "adapters.formats.sse",
+    "gateway.limits",
+    "gateway.probes",
+    "gateway.problems",
+    "gateway.shelf",
+    "gateway.trace",
     "supervisors.restart",
     "supervisors.spec",
 )

@@ -211,7 +211,10 @@ class ToolCallAccumulator:
         call.is_reported = True
         call.id = self._id_of(call)
         self._ids.add(call.id)
-        events.append(ToolCallStarted(id=call.id, name=call.name, index=call.place))
+        kind = call.type or "function"
+        events.append(
+            ToolCallStarted(id=call.id, name=call.name, index=call.place, call_type=kind, is_server=call.is_server)
+        )
         if call.parts:
             events.append(ToolCallDelta(index=call.place, text="".join(call.parts)))
 

@@ -17,7 +17,7 @@ from penstock.config.secret import Secret, is_secret_header
 from penstock.errors import OptionError
 from penstock.ports import ChatCall
 
-__all__ = ["KNOWN_PARAMETERS", "take_call_options"]
+__all__ = ["CALL_OPTIONS", "KNOWN_PARAMETERS", "take_call_options"]
 
 # OpenAI's chat completions
 _CHAT: Final = """
@@ -55,7 +55,8 @@ _CLOCKS: Final = {
     "reasoning": "reasoning_timeout",
     "total": "total_timeout",
 }
-_OWN: Final = frozenset({"timeout", "max_retries", "extra_headers", "extra_query", "extra_body"})
+CALL_OPTIONS: Final = frozenset({"timeout", "max_retries", "extra_headers", "extra_query", "extra_body"})
+"""The names of arguments that are not the model's."""
 _LONGEST_CONNECT: Final = 3600  # as in `RequestOptions`
 _SHORTEST_NAME: Final = 5  # shorter names are too near to each other
 
@@ -72,10 +73,10 @@ def take_call_options(call: ChatCall, options: RequestOptions) -> tuple[ChatCall
         OptionError: an argument is not allowed.
     """
     given = call.parameters
-    if given.keys().isdisjoint(_OWN):
+    if given.keys().isdisjoint(CALL_OPTIONS):
         _check_names(given, options)
         return call, options
-    parameters = {name: value for name, value in given.items() if name not in _OWN}
+    parameters = {name: value for name, value in given.items() if name not in CALL_OPTIONS}
     body = _mapping("extra_body", given.get("extra_body"))
     headers = _headers(_mapping("extra_headers", given.get("extra_headers")))
     query = {
@@ -97,7 +98,7 @@ def _check_names(parameters: Mapping[str, Any], options: RequestOptions) -> None
             continue
         if name.lower() in _PLAIN_NAMES:  # in Gemini's spelling: generationConfig
             continue
-        meant = near_miss(name, sorted(KNOWN_PARAMETERS | _OWN))
+        meant = near_miss(name, sorted(KNOWN_PARAMETERS | CALL_OPTIONS))
         if meant is None:
             continue
         if options.strict_parameters:

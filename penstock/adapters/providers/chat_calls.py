@@ -7,7 +7,9 @@ from typing import Any
 
 import msgspec
 
+from penstock.adapters.providers.chat_parameters import hosted_tools, to_chat_parameters
 from penstock.adapters.providers.shared.messages import to_messages
+from penstock.config.logs import get_logger
 from penstock.errors import OptionError
 from penstock.ports import ChatCall
 
@@ -36,25 +38,27 @@ def check_input(given: object) -> str | list[Mapping[str, Any]]:
 def to_chat_call(call: ChatCall) -> ChatCall:
     """Convert a call in the form of the Responses API, for a provider that offers chat only.
 
-    ``instructions`` become a system message, ``max_output_tokens`` becomes ``max_tokens``, and functions get chat's
-    form.
+    Items become messages (see `items_to_messages`), ``instructions`` the first of them, and parameters those of chat
+    (see `to_chat_parameters`). OpenAI's own tools are left out, which the log says.
 
     Raises:
-        OptionError: ``input`` contains items that are not messages.
+        OptionError: an item or a parameter has no counterpart in chat.
     """
-    messages = to_messages(call.input, "input")
-    parameters = dict(call.parameters)
+    messages = _to_messages(call.input, "input")
+    parameters = to_chat_parameters(call.parameters)
     instructions = parameters.pop("instructions", None)
-    if instructions:
+    if isinstance(instructions, str) and instructions:
         messages.insert(0, {"role": "system", "content": instructions})
-    if "max_output_tokens" in parameters:
-        parameters["max_tokens"] = parameters.pop("max_output_tokens")
-    if isinstance(tools := parameters.get("tools"), (list, tuple)):
-        parameters["tools"] = [_chat_tool(tool) for tool in tools]
+    elif instructions:
+        messages = [*_to_messages(instructions, "instructions"), *messages]
+    if dropped := hosted_tools(call.parameters.get("tools")):
+        get_logger().warning("tools_dropped", provider=call.provider, tools=list(dropped))
     return msgspec.structs.replace(call, input=messages, parameters=parameters)
 
 
-def _chat_tool(tool: Any) -> Any:
-    if not isinstance(tool, Mapping) or tool.get("type") != "function" or "function" in tool:
-        return tool
-    return {"type": "function", "function": {name: value for name, value in tool.items() if name != "type"}}
+def _to_messages(given: Any, field: str) -> list[dict[str, Any]]:
+    if isinstance(given, (list, tuple)):
+        from penstock.adapters.providers.chat_items import items_to_messages  # loads OpenAI's adapter
+
+        return items_to_messages(given, field)
+    return to_messages(given, field)

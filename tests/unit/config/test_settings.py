@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import os
 import pickle
@@ -729,3 +730,9 @@ def test_settings_with_a_key_are_copied_but_not_pickled(settings: Settings, fiel
         pickle.dumps(options)
     assert copy.copy(options) == copy.deepcopy(options) == options
     assert copy.deepcopy(options).headers is not options.headers
+
+
+def test_every_group_is_read_from_the_environment_and_the_file() -> None:
+    from penstock.config.sources import _Shape
+
+    assert set(_Shape.model_fields) == {field.name for field in dataclasses.fields(Settings)}

@@ -530,3 +530,26 @@ def test_no_two_calls_of_an_answer_have_the_same_id(given: list[str | None], ids
         (id, {"x": place}) for place, id in enumerate(ids)
     ]
     assert [event.id for event in started if isinstance(event, ToolCallStarted)] == ids
+
+
+def test_the_start_of_a_call_says_what_is_known_of_its_kind_by_then() -> None:
+    calls = ToolCallAccumulator()
+    calls.feed(ToolCallFragment(0, "a", "sql", type="custom"))
+    calls.feed(ToolCallFragment(1, "b", "web_search", is_server=True))
+    late = calls.feed(ToolCallFragment(2, "c", "f"))
+    calls.feed(ToolCallFragment(2, is_server=True))
+    assert [(event.call_type, event.is_server) for event in late if isinstance(event, ToolCallStarted)] == [
+        ("function", False)
+    ]
+    again = ToolCallAccumulator()
+    started = again.feed(ToolCallFragment(0, "a", "sql", type="custom"))
+    started += again.feed(ToolCallFragment(1, "b", "web_search", is_server=True))
+    assert [(one.call_type, one.is_server) for one in started if isinstance(one, ToolCallStarted)] == [
+        ("custom", False),
+        ("function", True),
+    ]
+    assert [(call.type, call.is_server) for call in calls.finish(is_whole=True)] == [
+        ("custom", False),
+        ("function", True),
+        ("function", True),
+    ]

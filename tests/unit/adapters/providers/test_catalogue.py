@@ -242,4 +242,4 @@ def test_what_was_meant_for_the_responses_api_becomes_a_chat() -> None:
 
 def test_input_that_is_no_conversation_is_refused() -> None:
     with pytest.raises(OptionError, match=r"input\[0\].role"):
-        to_chat_call(ChatCall(model="m", input=[{"type": "function_call_output", "output": "1"}]))
+        to_chat_call(ChatCall(model="m", input=[{"content": "1"}]))

@@ -1,0 +1,1 @@
+"""Answers: a completed stream as one JSON body, for requests that do not stream. Pure; one protocol a module."""

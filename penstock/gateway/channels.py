@@ -1,0 +1,260 @@
+"""Channels: what the gateway knows of each stream that it serves."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from penstock.actors.stream.cursor import Cursor
+from penstock.actors.stream.hub import Subscription
+from penstock.actors.stream.record import StreamRecord
+from penstock.actors.stream.table import StreamTable
+from penstock.agent import Agent
+from penstock.config.gateway import GatewayOptions
+from penstock.config.options import OnOrphan
+from penstock.errors import StreamNotFound
+from penstock.events import TerminalEvent
+from penstock.gateway.keys import Key
+from penstock.gateway.projections.frames import Opening
+from penstock.gateway.projector import Projector
+from penstock.gateway.protocols import Protocol
+from penstock.gateway.ticker import Ticker
+from penstock.stream import Stream
+
+__all__ = ["Channel", "Channels", "abandon_unread", "epoch_of"]
+
+
+_MOST_PROJECTORS: Final = 12
+
+
+class Channel:
+    """One stream. Used on the gateway's loop.
+
+    Args:
+        stream: the stream.
+        owner: the id of the key that opened it; None: it was not opened by a request.
+        protocol: in which it was opened; ``""`` if by no request.
+        request: the body of that request.
+        model: as the request names it.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        *,
+        owner: str | None = None,
+        protocol: str = "",
+        request: Mapping[str, Any] | None = None,
+        model: str = "",
+    ) -> None:
+        self.stream = stream
+        self.record = stream._record
+        self.owner = owner
+        self.protocol = protocol
+        self.request = request or {}
+        self.model = model
+        self.epoch = epoch_of(self.record)
+        self.agent: Agent | None = None  # that answers by this stream
+        self.deny: Callable[[str], None] | None = None  # denies a call that nobody can be asked about
+        self.on_orphan = self.record.on_orphan  # as it was opened, or set since; the record's is another one to ask
+        self.decided: list[str] = []  # the calls that the user has decided about, by id; one may be there twice
+        self.is_counted = False  # its use of tokens
+        self._asked: dict[str, int] = {}  # see `asked_until`, of projectors that were forgotten
+        self._projectors: dict[tuple[Any, ...], Projector] = {}
+
+    @property
+    def stream_id(self) -> str:
+        return self.record.stream_id
+
+    def is_readable(self, key: Key) -> bool:
+        """Whether a key may read and command it: its own one, and those with the scope ``admin``."""
+        return self.owner == key.id or key.may("admin")
+
+    @property
+    def readers(self) -> int:
+        """How many connections read it."""
+        return sum(projector.readers for projector in self._projectors.values())
+
+    def opening(self, protocol: Protocol, variant: Mapping[str, str]) -> Opening:
+        """What a projection of a protocol is told."""
+        return Opening(
+            stream_id=self.stream_id,
+            epoch=self.epoch,
+            created=int(self.record.created_at),
+            model=self.model,
+            request=self.request if protocol.name == self.protocol else {},
+            variant=dict(variant),
+        )
+
+    def projector(
+        self, protocol: Protocol, variant: Mapping[str, str], ticker: Ticker, options: GatewayOptions
+    ) -> Projector:
+        """The projector of a protocol, made when it is first asked for."""
+        variant = protocol.closed(variant)
+        key = (protocol.name, *sorted(variant.items()))
+        known = self._projectors.get(key)
+        if known is None:
+            projection = protocol.projection(self.opening(protocol, variant))
+            known = Projector(self.record, projection, ticker, options.retain_bytes)
+            known.deny = self.deny
+            known.pump()
+            self._forget_unread()
+            self._projectors[key] = known
+        return known
+
+    def asked_until(self, protocol: Protocol) -> int:
+        """The last event that readers of a protocol got when its answer ended to ask the user."""
+        found = [one.seq for key, one in self._projectors.items() if key[0] == protocol.name and one.is_over]
+        return max(found, default=self._asked.get(protocol.name, 0))
+
+    def _forget_unread(self) -> None:
+        """Forget the oldest projectors without readers, if there are many: their frames can be made again."""
+        for key, one in list(self._projectors.items()):
+            if len(self._projectors) < _MOST_PROJECTORS:
+                return
+            if not one.readers:
+                if one.is_over:
+                    self._asked[key[0]] = max(one.seq, self._asked.get(key[0], 0))
+                if one.is_active:
+                    one.unsubscribe()
+                del self._projectors[key]
+
+    def set_orphan_policy(self, policy: OnOrphan) -> None:
+        """Set what happens when the last reader leaves; while the user is asked, it is for the time after that."""
+        if self.record.on_orphan == self.on_orphan:
+            self.record.on_orphan = policy
+        self.on_orphan = policy
+
+    def linger_unread(self) -> None:
+        """Let ``on_orphan`` apply already before the first reader, if it is a time to linger."""
+        if isinstance(self.record.on_orphan, (int, float)) and not self.record.hub.had_subscriber:
+            abandon_unread(self.record)
+
+    def abandon_unread(self) -> None:
+        """Let ``on_orphan`` apply, unless there are readers: the one that the stream was opened for will not come."""
+        abandon_unread(self.record)
+
+    def close(self) -> None:
+        """Take all projectors out of the stream."""
+        for projector in self._projectors.values():
+            if projector.is_active:
+                projector.unsubscribe()
+        self._projectors.clear()
+
+
+def abandon_unread(record: StreamRecord) -> None:
+    """Let a stream's ``on_orphan`` apply as if a reader had come and left, unless there are readers."""
+    if not record.is_over and not record.hub.subscribers:
+        placeholder = _Placeholder(record.hub, Cursor(record.log, 0, "coalesce", 1), None)
+        record.hub.add(placeholder)
+        placeholder.unsubscribe()
+
+
+class _Placeholder(Subscription):
+    """A subscriber that comes and goes, as a reader would that left at once."""
+
+    def wake(self) -> None:
+        pass
+
+
+def epoch_of(record: StreamRecord) -> str:
+    """The epoch of a stream's log: another one for each log, also if streams have the same id."""
+    seed = f"{_PROCESS} {record.stream_id} {record.serial} {record.created_at!r}"
+    return hashlib.sha256(seed.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+
+
+_PROCESS: Final = secrets.token_hex(8)
+"""Distinguishes the logs of this process from those of one before it with the same clock and ids."""
+
+
+class Channels:
+    """All channels by stream id. A channel is forgotten when the system has forgotten its stream."""
+
+    def __init__(self, table: StreamTable, call_timeout: float) -> None:
+        self._table = table
+        self._call_timeout = call_timeout
+        self._channels: dict[str, Channel] = {}
+
+    def add(self, channel: Channel) -> Channel:
+        """Enter the channel of a new stream."""
+        self._channels[channel.stream_id] = channel
+        return channel
+
+    def get(self, stream_id: str) -> Channel:
+        """The channel of a stream that the system knows.
+
+        Raises:
+            StreamNotFound: it does not know one.
+        """
+        record = self._table.get(stream_id)
+        known = self._channels.get(stream_id)
+        if known is not None and known.record is record:
+            return known
+        if known is not None:
+            known.close()
+        return self.add(Channel(Stream(record, self._call_timeout)))
+
+    def all(self) -> list[Channel]:
+        """All channels of streams that the system knows, oldest first."""
+        found = []
+        for record in self._table.all():
+            try:
+                found.append(self.get(record.stream_id))
+            except StreamNotFound:
+                continue
+        return found
+
+    def knows(self, stream_id: str) -> bool:
+        """Whether the system knows a stream with that id."""
+        return self._table.find(stream_id) is not None
+
+    def is_others(self, stream_id: str, owner: str) -> bool:
+        """Whether the system knows a stream with that id that another key's request, or no request, has opened."""
+        record, known = self._table.find(stream_id), self._channels.get(stream_id)
+        return record is not None and (known is None or known.record is not record or known.owner != owner)
+
+    def has(self, channel: Channel) -> bool:
+        """Whether the system still knows the channel's stream."""
+        return self._table.find(channel.stream_id) is channel.record
+
+    def running(self, owner: str) -> int:
+        """How many streams of a key run."""
+        return sum(one.owner == owner and not one.record.is_over for one in self._channels.values())
+
+    def forget(self, channel: Channel) -> None:
+        """Have the system forget an ended stream."""
+        channel.close()
+        self._table.forget(channel.record)
+        if self._channels.get(channel.stream_id) is channel:
+            del self._channels[channel.stream_id]
+
+    def sweep(self, used: Callable[[str, int], None]) -> None:
+        """Forget the channels of streams that the system has forgotten.
+
+        Args:
+            used: called once for each stream that has ended, with its owner and the number of tokens it has used.
+        """
+        for stream_id, channel in list(self._channels.items()):
+            terminal = channel.record.log.terminal
+            if terminal is not None and not channel.is_counted:
+                channel.is_counted = True
+                if channel.owner is not None:
+                    used(channel.owner, _tokens_of(terminal))
+            if self._table.find(stream_id) is not channel.record:
+                channel.close()
+                del self._channels[stream_id]
+
+    def close(self) -> None:
+        """Close and forget all channels."""
+        for channel in self._channels.values():
+            channel.close()
+        self._channels.clear()
+
+
+def _tokens_of(terminal: TerminalEvent) -> int:
+    usage = terminal.usage
+    if usage is None:
+        return terminal.metrics.tokens if terminal.metrics is not None else 0
+    return (usage.input_tokens or 0) + (usage.output_tokens or 0)

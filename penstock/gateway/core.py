@@ -1,0 +1,328 @@
+"""What the routes of a gateway share."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import Any, Final, Protocol, TypeVar
+
+from penstock.config.gateway import GatewayOptions
+from penstock.config.logs import get_logger
+from penstock.errors import OptionError, StreamExists, StreamNotFound, describe_reason
+from penstock.gateway.channels import Channel, Channels
+from penstock.gateway.exchange import Exchange
+from penstock.gateway.guard import Guard
+from penstock.gateway.hosted import HostedAgents
+from penstock.gateway.idempotency import Once
+from penstock.gateway.keys import Key, Scope
+from penstock.gateway.limits import KeyLimits
+from penstock.gateway.probes import Probes
+from penstock.gateway.problems import Problem, RequestRefused
+from penstock.gateway.stored import StoredResponses
+from penstock.gateway.ticker import Ticker
+from penstock.system import System
+
+__all__ = ["DRAINING", "GatewayCore", "Served"]
+
+T = TypeVar("T")
+_THREADS: Final = 8
+_LAST_FRAMES: Final = 5.0  # seconds for all readers to get their last frame
+_LAST_MOMENT: Final = 1.0  # seconds for the tasks of readers that were cut off
+_LOOK: Final = 0.02  # seconds between two looks whether there still are readers
+DRAINING: Final = Problem(
+    status=503,
+    type="server_error",
+    code="draining",
+    message="The server is shutting down. Connect again.",
+    retry_after=1.0,
+)
+_TOO_MANY_READERS: Final = Problem(
+    status=503,
+    type="server_error",
+    code="too_many_readers",
+    message="The server has as many readers as it may have.",
+    retry_after=1.0,
+)
+
+
+_REVOKED: Final = Problem(
+    status=401, type="authentication_error", code="key_revoked", message="The API key has been revoked."
+)
+
+
+class Served(Protocol):
+    """A connection that reads streams."""
+
+    @property
+    def key(self) -> Key | None:
+        """The key whose end ends it; None: it looks after that itself."""
+        raise NotImplementedError
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether it waits for anything now, so that a drain should give it time."""
+        raise NotImplementedError
+
+    def cut(self, problem: Problem) -> None:
+        """End it, with a last frame that says why."""
+
+    def abandon(self) -> None:
+        """Cut it off where it is."""
+
+    def look(self, now: float) -> None:
+        """Do what has become necessary with time. Called about once a second."""
+
+
+class GatewayCore:
+    """Everything of a gateway but its routes. It belongs to the first event loop that calls it.
+
+    Args:
+        system: started by the caller, or with the first request; the gateway does not stop it.
+        options: None takes the settings' ``gateway`` group.
+    """
+
+    def __init__(self, system: System, options: GatewayOptions | None = None) -> None:
+        self.system = system
+        self.options = options if options is not None else system.settings.gateway
+        if not isinstance(self.options, GatewayOptions):
+            raise OptionError("options", type(options).__name__, "a GatewayOptions, or None")
+        self.guard = Guard(self.options)
+        self.limits = KeyLimits()
+        self.readers: set[Served] = set()
+        self.exchanges: set[Exchange] = set()  # requests that are being answered
+        self.agents = HostedAgents()
+        self.responses = StoredResponses()
+        self.chats: dict[tuple[str, str, str], Channel] = {}  # the last stream of a chat or run, by key, kind and id
+        self.templates: dict[str, Mapping[str, Any]] = {}
+        self.tools: dict[str, Any] = {}
+        self.is_draining = False  # `/ready` says so, and no stream is opened
+        self.is_ending = False  # no reader is taken either
+        self.requests = 0
+        self.idempotency: Once[tuple[str, bytes]] = Once()  # a stream's id, and the answer to the one who opened it
+        self.probes = Probes()
+        self.created = time.time()
+        self._opening: Counter[str] = Counter()  # streams that are being opened, by key
+        self._unread: set[asyncio.Task[Channel]] = set()  # that open streams which nobody waits for any more
+        self._ticker: Ticker | None = None
+        self._channels: Channels | None = None
+        self._threads: ThreadPoolExecutor | None = None
+        self._sweeper: asyncio.Task[None] | None = None
+
+    # --- start and stop ------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to work on the running event loop. Harmless if it does.
+
+        Raises:
+            RuntimeError: it works on another loop.
+        """
+        loop = asyncio.get_running_loop()
+        if self._ticker is None:
+            services = self.system._services
+            self._ticker = Ticker(loop, self.options.tick)
+            self._channels = Channels(services.streams, services.call_timeout)
+            self._threads = ThreadPoolExecutor(_THREADS, "penstock-gateway")
+            self._sweeper = loop.create_task(self._sweep())
+        elif self._ticker.loop is not loop:
+            raise RuntimeError("the gateway serves another event loop; make one gateway for each loop")
+
+    @property
+    def ticker(self) -> Ticker:
+        """The ticker. The gateway must have been started."""
+        assert self._ticker is not None
+        return self._ticker
+
+    @property
+    def channels(self) -> Channels:
+        """The channels. The gateway must have been started."""
+        assert self._channels is not None
+        return self._channels
+
+    async def drain(self, timeout: float | None = None) -> None:
+        """Refuse new streams, let those that are read go on for a while, then end all readers with a valid cursor.
+
+        Returns when all readers have left, at the latest 6 seconds after the time-out. ``/ready`` answers 503 from the
+        beginning. Streams go on in the system.
+
+        Args:
+            timeout: seconds to let streams go on; None takes the option ``drain_timeout``.
+        """
+        self.is_draining = True
+        timeout = self.options.drain_timeout if timeout is None else timeout
+        await _until(lambda: not any(reader.is_reading for reader in self.readers), timeout)
+        await self.end_readers()
+
+    async def end_readers(self, timeout: float = _LAST_FRAMES) -> None:
+        """Refuse new readers, and end the present ones: each gets a last frame and the end of its response.
+
+        Args:
+            timeout: seconds; readers that have not taken their last frame by then are cut off without it.
+        """
+        self.is_draining = self.is_ending = True
+        for exchange in self.exchanges:
+            exchange.refuse(DRAINING)
+        for reader in list(self.readers):
+            reader.cut(DRAINING)
+        await _until(lambda: not self.readers, timeout)
+        for reader in list(self.readers):
+            reader.abandon()
+        await _until(lambda: not self.readers, _LAST_MOMENT)
+
+    async def close(self) -> None:
+        """End everything that belongs to the gateway. Readers are cut off; streams follow their ``on_orphan``."""
+        self.is_draining = self.is_ending = True
+        for reader in list(self.readers):
+            reader.cut(DRAINING)
+        sweeper, self._sweeper = self._sweeper, None
+        if sweeper is not None:
+            sweeper.cancel()
+            await asyncio.gather(sweeper, return_exceptions=True)
+        if self._channels is not None:
+            self._channels.close()
+        if self._ticker is not None:
+            self._ticker.close()
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+
+    @asynccontextmanager
+    async def lifespan(self, _app: object = None) -> AsyncIterator[None]:
+        """For the host's lifespan: start the system and the gateway, and close the gateway at the end."""
+        await asyncio.to_thread(self.system.start)
+        self.start()
+        try:
+            yield
+        finally:
+            await self.close()
+
+    async def _sweep(self) -> None:
+        """Look after readers and channels, four times in each heartbeat and at least once a second."""
+        pause = min(1.0, self.options.heartbeat / 4)
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(pause)
+            try:
+                self._look_after(loop.time())
+                await self.responses.sweep(self.channels.has)
+            except Exception as error:  # a fault of ours must not end the heartbeats
+                get_logger().error("sweep_failed", reason=describe_reason(error), exc_info=error)
+
+    def _look_after(self, now: float) -> None:
+        valid: dict[str, bool] = {}
+        for reader in list(self.readers):
+            reader.look(now)
+            key = reader.key
+            if key is not None and key.id not in valid:
+                valid[key.id] = self.guard.is_valid(key)
+            if key is not None and not valid[key.id]:
+                reader.cut(_REVOKED)
+        self.guard.forget_tickets(now, self.channels.knows)
+        self.channels.sweep(self._note_use)
+        self.agents.sweep(now)
+        for name, channel in list(self.chats.items()):
+            if not self.channels.has(channel):
+                del self.chats[name]
+
+    def _note_use(self, owner: str, tokens: int) -> None:
+        key = self.guard.key_of(owner)
+        if key is not None:
+            self.limits.used(key, tokens, self.ticker.loop.time())
+
+    # --- for the routes ------------------------------------------------------------------------------------------
+
+    async def in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Call a function that may wait for a process, in one of the gateway's threads."""
+        assert self._threads is not None
+        return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: function(*arguments))
+
+    def later(self, function: Callable[..., object], *arguments: Any) -> None:
+        """Call a function in one of the gateway's threads, and do not wait for it."""
+        assert self._threads is not None
+        self._threads.submit(function, *arguments)
+
+    def find(self, key: Key, stream_id: str) -> Channel:
+        """A stream that a key may read.
+
+        Raises:
+            StreamNotFound: there is none, or another key's request has opened it.
+        """
+        channel = self.channels.get(stream_id)
+        if not channel.is_readable(key):
+            raise StreamNotFound(stream_id)
+        return channel
+
+    def admit_stream(self, key: Key, stream_id: str | None = None) -> None:
+        """Admit the opening of a stream. `enter` must follow without an ``await`` between.
+
+        Raises:
+            RequestRefused: the key has as many streams as it may have, or the gateway drains.
+            StreamExists: the id that the client wants is that of a stream, or of a response, that is another key's.
+        """
+        if self.is_draining:
+            raise RequestRefused(DRAINING)
+        if key.streams is not None:
+            self.limits.admit_stream(key, self.channels.running(key.id) + self._opening[key.id])
+        if stream_id is not None:
+            is_others = self.channels.is_others(stream_id, key.id) or self.responses.is_others(stream_id, key.id)
+            if is_others:
+                raise StreamExists(stream_id)
+
+    async def enter(self, key: Key, open: Callable[[], T], channel_of: Callable[[T], Channel]) -> Channel:
+        """Open a stream in one of the gateway's threads, and enter it.
+
+        If the caller is cancelled meanwhile, the stream is entered nevertheless, and its ``on_orphan`` applies.
+        """
+        self._opening[key.id] += 1
+
+        async def work() -> Channel:
+            try:
+                return self.channels.add(channel_of(await self.in_thread(open)))
+            finally:
+                self._opening[key.id] -= 1
+                if not self._opening[key.id]:
+                    del self._opening[key.id]
+
+        task = asyncio.get_running_loop().create_task(work())
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            self._unread.add(task)
+            task.add_done_callback(self._abandon)
+            raise
+
+    def _abandon(self, task: asyncio.Task[Channel]) -> None:
+        self._unread.discard(task)
+        if not task.cancelled() and task.exception() is None:
+            task.result().abandon_unread()
+
+    def admit_reader(self) -> None:
+        """Raise `RequestRefused` if there are as many readers as there may be, or no more are taken."""
+        if self.is_ending:
+            raise RequestRefused(DRAINING)
+        if len(self.readers) >= self.options.max_readers:
+            raise RequestRefused(_TOO_MANY_READERS)
+
+    def admit(self, exchange: Exchange, scope: Scope | None) -> Key:
+        """The key of a request, if it may use a route of that scope now. Scope None: no key is needed.
+
+        Raises:
+            RequestRefused: it may not.
+        """
+        key = self.guard.authenticate(exchange.headers, exchange.query, is_needed=scope is not None)
+        if scope is not None:
+            self.guard.check_scope(key, scope)
+            self.limits.admit(key, self.ticker.loop.time())
+        if key.max_body is not None:
+            exchange.max_body = min(key.max_body, exchange.max_body)
+        return key
+
+
+async def _until(condition: Callable[[], bool], timeout: float) -> None:
+    """Wait until a condition is true, at most for so many seconds."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + timeout
+    while not condition() and (left := until - loop.time()) > 0:
+        await asyncio.sleep(min(_LOOK, left))

@@ -1,0 +1,61 @@
+"""How much each key may use. Pure: the time is passed in."""
+
+from __future__ import annotations
+
+from penstock.actors.call.limits import MinuteBucket
+from penstock.gateway.keys import Key
+from penstock.gateway.problems import Problem, RequestRefused
+
+__all__ = ["KeyLimits"]
+
+
+class KeyLimits:
+    """The use of every key: requests and tokens a minute, and streams at once."""
+
+    def __init__(self) -> None:
+        self._requests: dict[str, MinuteBucket] = {}
+        self._tokens: dict[str, MinuteBucket] = {}
+
+    def admit(self, key: Key, now: float) -> None:
+        """Count a request.
+
+        Raises:
+            RequestRefused: there were too many in the last minute, or the key's streams used too many tokens (429).
+        """
+        if key.requests_per_minute is not None:
+            bucket = self._bucket(self._requests, key.id, key.requests_per_minute, now)
+            if delay := bucket.delay(1, now):
+                raise _too_many(f"{key.requests_per_minute} requests a minute", delay)
+            bucket.take(1, now)
+        if key.tokens_per_minute is not None:
+            bucket = self._bucket(self._tokens, key.id, key.tokens_per_minute, now)
+            if delay := bucket.delay(1, now):
+                raise _too_many(f"{key.tokens_per_minute} tokens a minute", delay)
+
+    def admit_stream(self, key: Key, running: int) -> None:
+        """Raise `RequestRefused` if the key has as many running streams as it may have (429)."""
+        if key.streams is not None and running >= key.streams:
+            raise _too_many(f"{key.streams} streams at once", 1.0)
+
+    def used(self, key: Key, tokens: int, now: float) -> None:
+        """Count the tokens of a stream that has ended. An overrun delays later requests."""
+        if key.tokens_per_minute is not None and tokens:
+            self._bucket(self._tokens, key.id, key.tokens_per_minute, now).take(tokens, now)
+
+    def _bucket(self, buckets: dict[str, MinuteBucket], key_id: str, rate: int, now: float) -> MinuteBucket:
+        bucket = buckets.get(key_id)
+        if bucket is None:
+            bucket = buckets[key_id] = MinuteBucket(rate, now)
+        return bucket
+
+
+def _too_many(what: str, delay: float) -> RequestRefused:
+    return RequestRefused(
+        Problem(
+            status=429,
+            type="rate_limit_error",
+            code="rate_limit_exceeded",
+            message=f"This key may use {what}.",
+            retry_after=delay,
+        )
+    )

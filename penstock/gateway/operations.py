@@ -1,0 +1,82 @@
+"""The operations of the native WebSocket that carry out something. Each answers with the fields it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from penstock.gateway.agents import send_message
+from penstock.gateway.call import HttpCall
+from penstock.gateway.channels import Channel
+from penstock.gateway.commands import COMMANDS, prepare
+from penstock.gateway.keys import Scope
+from penstock.gateway.opener import open_native
+from penstock.gateway.problems import RequestRefused
+
+__all__ = ["OPERATIONS", "SocketCall"]
+
+
+class SocketCall(msgspec.Struct, frozen=True):
+    """The connection's request, and the function by which the socket reads a stream from an event on."""
+
+    call: HttpCall
+    read: Callable[[Channel, int, int], None]
+
+
+Operation = Callable[[SocketCall, dict[str, Any]], Awaitable[dict[str, Any]]]
+
+
+async def _start(socket: SocketCall, message: dict[str, Any]) -> dict[str, Any]:
+    """Open a stream, as ``POST /v1/streams`` does, and read it."""
+    body = {name: value for name, value in message.items() if name not in ("op", "ref", "window")}
+    window = _window(socket, message)
+    return _reads(socket, await open_native(socket.call, body), window)
+
+
+async def _stream_chat(socket: SocketCall, message: dict[str, Any]) -> dict[str, Any]:
+    """Send a message to an agent, and read its answer."""
+    agent = message.get("agent")
+    if not isinstance(agent, str):
+        raise RequestRefused.bad_request("agent must be the id of an agent.", "agent")
+    window = _window(socket, message)
+    return _reads(socket, await send_message(socket.call, agent, {"message": message.get("message")}), window)
+
+
+def _window(socket: SocketCall, message: Mapping[str, Any]) -> int:
+    window = message.get("window", socket.call.gateway.options.reader_bytes)
+    if not isinstance(window, int) or isinstance(window, bool) or window < 1_000:
+        raise RequestRefused.bad_request("window must be a whole number from 1000.", "window")
+    return window
+
+
+def _reads(socket: SocketCall, channel: Channel, window: int) -> dict[str, Any]:
+    try:
+        socket.read(channel, 0, window)
+    except RequestRefused:
+        channel.abandon_unread()
+        raise
+    return {"sid": channel.stream_id, "epoch": channel.epoch, "state": channel.stream.state}
+
+
+def _command(name: str) -> Operation:
+    async def run(socket: SocketCall, message: dict[str, Any]) -> dict[str, Any]:
+        stream_id = message.get("sid")
+        if not isinstance(stream_id, str):
+            raise RequestRefused.bad_request("sid must be the id of a stream.", "sid")
+        gateway = socket.call.gateway
+        channel = gateway.find(socket.call.key, stream_id)
+        body = {key: value for key, value in message.items() if key not in ("op", "ref", "sid")}
+        result = await gateway.in_thread(prepare(name, channel, body))
+        return {"sid": stream_id, "state": channel.stream.state, **(result or {})}
+
+    return run
+
+
+OPERATIONS: Final[dict[str, tuple[Scope, Operation]]] = {
+    "start": ("write", _start),
+    "stream_chat": ("write", _stream_chat),
+    **{name: ("write", _command(name)) for name in COMMANDS},
+}
+"""By name: the scope that the key needs, and what is done."""

@@ -1,0 +1,418 @@
+"""AG-UI 1.0: the Agent User Interaction Protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Final
+
+import msgspec
+
+from penstock.events import (
+    Citation,
+    Event,
+    Logprobs,
+    MediaPart,
+    ProviderEvent,
+    ReasoningBlockClosed,
+    ServerToolCall,
+    ServerToolResult,
+    StreamCancelled,
+    StreamCompleted,
+    StreamFailed,
+    StreamReset,
+    StreamSnapshot,
+    StreamStarted,
+    TerminalEvent,
+    TokenEvent,
+    ToolApprovalRequested,
+    ToolCallCompleted,
+    ToolCallDelta,
+    ToolCallStarted,
+    ToolExecutionStarted,
+    ToolProgress,
+    ToolResult,
+    to_dict,
+)
+from penstock.gateway.problems import Problem, problem_of
+from penstock.gateway.projections.agui_messages import RunMessage, Transcript, Writer
+from penstock.gateway.projections.agui_tools import ToolEvents
+from penstock.gateway.projections.catching_up import Emitted
+from penstock.gateway.projections.counts import token_counts
+from penstock.gateway.projections.frames import Frame, Opening, Projection, Rejoin, encode
+from penstock.gateway.projections.native import event_name
+
+__all__ = ["PROTOCOL_VERSION", "AguiProjection", "error_body"]
+
+PROTOCOL_VERSION: Final = "1.0"
+
+
+def error_body(problem: Problem) -> dict[str, Any]:
+    """The body of a response that is no stream; `HttpAgent` shows it with the status."""
+    fields = {"message": problem.message, "code": problem.code, "type": problem.type, "param": problem.param}
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+class AguiProjection(Projection):
+    """Events ``data: {"type": …}`` from ``RUN_STARTED`` to ``RUN_FINISHED`` or ``RUN_ERROR``.
+
+    A call that waits for approval ends the run with an interrupt; the request with the answer begins the next run.
+
+    Variants:
+        from: the number of the last event of the run that ended so; this one has the events after it.
+        decided: the calls that the user has decided about by then, see `Decided`; it ends again if another one waits.
+        run: the id of this run, if it is not the request's that opened the stream.
+    """
+
+    name = "agui"
+    rejoin: ClassVar[Rejoin] = "prelude"
+
+    def __init__(self, opening: Opening) -> None:
+        super().__init__(opening)
+        request, variant = opening.request, opening.variant
+        thread, run = request.get("threadId"), variant.get("run") or request.get("runId")
+        self._ids = {"threadId": thread if isinstance(thread, str) else opening.stream_id}
+        self._ids["runId"] = run if isinstance(run, str) else opening.stream_id
+        parent = request.get("parentRunId")
+        self._parent = {"parentRunId": parent} if isinstance(parent, str) else {}
+        self._after = int(text) if (text := variant.get("from", "")).isdecimal() else -1
+        self._has_begun = False
+        self._has_steps = False  # an agent's answer has rounds
+        self._is_in_step = False
+        self._step = 1
+        self._open: RunMessage | None = None
+        self._open_part: tuple[str, int, str | None] = ("", 0, None)
+        self._media: set[tuple[str | None, ...]] = set()
+        self._emitted = Emitted()
+        self._said = Transcript(opening.stream_id, request.get("messages"))
+        self._writer = Writer()
+        self._event = self._writer.event
+        self._tools = ToolEvents(self._writer, self._said, variant.get("decided"))
+        self._end: list[Frame] = []
+
+    # --- feeding -------------------------------------------------------------------------------------------------
+
+    def feed(self, event: Event) -> list[Frame]:
+        if self.is_over:
+            return []
+        self._writer.time = int(event.timestamp * 1000)
+        if type(event) is TokenEvent and self._has_begun:
+            self._emitted.seq = event.seq
+            return self._token(event)
+        is_earlier = event.seq <= self._after and not isinstance(event, TerminalEvent)
+        self._has_steps = self._has_steps or isinstance(event, StreamStarted)
+        first = [] if self._has_begun or is_earlier else self._begin(event)
+        if type(event) is TokenEvent:
+            frames = self._token(event)
+        elif isinstance(event, StreamSnapshot):
+            frames = self._snapshot(event)
+        elif (handle := _HANDLERS.get(type(event))) is not None:
+            frames = handle(self, event)
+        else:
+            frames = self._other(event)
+        self._emitted.seq = event.seq
+        if is_earlier:
+            self._tools.was_earlier()
+            return []
+        return [*first, *frames] if first else frames
+
+    def caught_up(self) -> list[Frame]:
+        if self.is_over or not self._tools.waits_for_user():
+            return []
+        seq, first = self._emitted.seq, []
+        if not self._has_begun:
+            self._has_begun, self._is_in_step = True, self._has_steps
+            first = self._run_started(seq)
+        asked = {"type": "interrupt", "interrupts": self._tools.asked()}
+        return [*first, *self._finish(seq, {"outcome": asked})]
+
+    def prelude(self) -> list[Frame]:
+        seq = self._emitted.seq
+        if not self._has_begun:
+            return []
+        frames = [*self._run_started(seq), self._event(seq, "MESSAGES_SNAPSHOT", messages=self._said.messages())]
+        if self.is_over:
+            return [*frames, *self._end]
+        if self._open is not None:
+            frames += self._reopened(seq, self._open, {})
+        return [*frames, *self._tools.reopened(seq)]
+
+    def delta(self, key: Any, text: str, seq: int, number: int) -> bytes:
+        return b'%b%b,"timestamp":%d}\n\n' % (key, encode(text), number)
+
+    def cut(self, problem: Problem) -> bytes:
+        return b"data: %b\n\n" % encode({"type": "RUN_ERROR", "message": problem.message, "code": problem.code})
+
+    def _begin(self, event: Event) -> list[Frame]:
+        self._has_begun = True
+        self._is_in_step = self._has_steps and not isinstance(event, StreamFailed)
+        return self._run_started(event.seq)
+
+    def _run_started(self, seq: int) -> list[Frame]:
+        fields = {**self._ids, "protocolVersion": PROTOCOL_VERSION, **self._parent}
+        started = [self._event(seq, "RUN_STARTED", **fields)]
+        if self._is_in_step:
+            started.append(self._event(seq, "STEP_STARTED", stepName=f"round-{self._step}"))
+        return started
+
+    def _snapshot(self, event: StreamSnapshot) -> list[Frame]:
+        frames: list[Frame] = []
+        events = self._emitted.beyond(event)
+        if events is None:
+            frames = self._reset(StreamReset(event.stream_id, event.seq, "reset", event.timestamp, event.metadata))
+            events = [] if self.is_over else self._emitted.beyond(event) or []
+        for one in events:
+            frames += self._token(one) if type(one) is TokenEvent else _HANDLERS[type(one)](self, one)
+        return frames
+
+    # --- text ----------------------------------------------------------------------------------------------------
+
+    def _token(self, event: TokenEvent) -> list[Frame]:
+        text, part = event.text, (event.kind, event.part, event.phase)
+        if not text:
+            return []
+        said, frames = self._open, []
+        if said is None or part != self._open_part:
+            frames = self._close(event.seq)
+            metadata: dict[str, Any] = {"kind": "refusal"} if event.kind == "refusal" else {}
+            if event.phase is not None:
+                metadata["penstock"] = {"phase": event.phase}
+            said = self._open = self._said.begin("reasoning" if event.kind == "reasoning" else "assistant", metadata)
+            self._open_part = part
+            frames += self._reopened(event.seq, said, metadata)
+        said.pieces.append(text)
+        self._emitted.add(event.kind, text)
+        frames.append(self._writer.piece(event.seq, said.key, text))
+        return frames
+
+    def _reopened(self, seq: int, said: RunMessage, metadata: Mapping[str, Any]) -> list[Frame]:
+        given = {"metadata": metadata} if metadata else {}
+        if said.role != "reasoning":
+            return [self._event(seq, "TEXT_MESSAGE_START", messageId=said.id, role="assistant", **given)]
+        return [
+            self._event(seq, "REASONING_START", messageId=said.id),
+            self._event(seq, "REASONING_MESSAGE_START", messageId=said.id, role="reasoning", **given),
+        ]
+
+    def _close(self, seq: int, metadata: Mapping[str, Any] | None = None) -> list[Frame]:
+        """End the open message, if there is one."""
+        said, self._open = self._open, None
+        if said is None:
+            return []
+        if metadata:
+            said.metadata |= metadata
+        given = {"metadata": metadata} if metadata else {}
+        if said.role != "reasoning":
+            return [self._event(seq, "TEXT_MESSAGE_END", messageId=said.id, **given)]
+        return [
+            self._event(seq, "REASONING_MESSAGE_END", messageId=said.id, **given),
+            self._event(seq, "REASONING_END", messageId=said.id),
+        ]
+
+    def _reasoning_block(self, event: ReasoningBlockClosed) -> list[Frame]:
+        seq = event.seq
+        block = {"kind": event.kind, "id": event.id, "provider": event.provider}
+        metadata = {"penstock": {name: value for name, value in block.items() if value}}
+        said, frames = self._open, []
+        if said is None or said.role != "reasoning":
+            frames = self._close(seq)
+            said = self._open = self._said.begin("reasoning", {})
+            frames += self._reopened(seq, said, {})
+        frames += self._close(seq, metadata)
+        said.encrypted = event.signature
+        if event.signature:
+            fields = {"subtype": "message", "entityId": said.id, "encryptedValue": event.signature}
+            frames.append(self._event(seq, "REASONING_ENCRYPTED_VALUE", **fields))
+        return frames
+
+    def _reset(self, event: StreamReset) -> list[Frame]:
+        seq = event.seq
+        if self._said.is_blank:
+            return []
+        frames = [*self._close(seq), *self._tools.make_void(seq)]
+        self._said.clear()
+        self._tools.clear()
+        self._emitted.clear()
+        self._media.clear()
+        frames.append(self._event(seq, "MESSAGES_SNAPSHOT", messages=self._said.messages()))
+        return [*frames, self._custom(seq, "reset", {"reason": event.reason})]
+
+    # --- calls ---------------------------------------------------------------------------------------------------
+
+    def _call_started(self, event: ToolCallStarted) -> list[Frame]:
+        return [*self._close(event.seq), *self._tools.started(event)]
+
+    def _call_delta(self, event: ToolCallDelta) -> list[Frame]:
+        return self._tools.delta(event)
+
+    def _call_completed(self, event: ToolCallCompleted) -> list[Frame]:
+        frames = [*self._close(event.seq), *self._tools.completed(event)]
+        self._emitted.calls = self._tools.calls.completed
+        return frames
+
+    def _approval(self, event: ToolApprovalRequested) -> list[Frame]:
+        return [*self._close(event.seq), *self._tools.approval(event)]
+
+    def _execution(self, event: ToolExecutionStarted) -> list[Frame]:
+        self._tools.calls.begin_round(event.calls)
+        return []
+
+    def _progress(self, event: ToolProgress) -> list[Frame]:
+        return [*self._close(event.seq), *self._tools.progress(event)]
+
+    def _result(self, event: ToolResult) -> list[Frame]:
+        seq = event.seq
+        frames, is_last = self._tools.result(event)
+        frames = [*self._close(seq), *frames]
+        if not is_last:
+            return frames
+        self._said.end_round()
+        frames += self._end_step(seq)
+        self._step += 1
+        if self._has_steps:
+            self._is_in_step = True
+            frames.append(self._event(seq, "STEP_STARTED", stepName=f"round-{self._step}"))
+        return frames
+
+    def _server_call(self, event: ServerToolCall) -> list[Frame]:
+        return [*self._close(event.seq), *self._tools.server_call(event)]
+
+    def _server_result(self, event: ServerToolResult) -> list[Frame]:
+        return [*self._close(event.seq), *self._tools.server_result(event)]
+
+    # --- other events --------------------------------------------------------------------------------------------
+
+    def _custom(self, seq: int, name: str, value: Mapping[str, Any]) -> Frame:
+        return self._event(seq, "CUSTOM", name=f"penstock.{name}", value=value)
+
+    def _other(self, event: Event) -> list[Frame]:
+        fields = to_dict(event)
+        for name in ("type", "stream_id", "seq", "timestamp", "metadata"):
+            fields.pop(name, None)
+        return [self._custom(event.seq, event_name(event), _present(fields))]
+
+    def _media_part(self, event: MediaPart) -> list[Frame]:
+        name = (event.kind, event.id, event.url, event.data)
+        if name in self._media:
+            return []
+        if not event.is_partial:
+            self._media.add(name)
+        value = {
+            "kind": event.kind,
+            "mimeType": event.mime,
+            "url": event.url,
+            "data": event.data or None,
+            "id": event.id,
+            "isPartial": event.is_partial or None,
+            "transcript": event.transcript or None,
+        }
+        return [self._custom(event.seq, "media", _present(value))]
+
+    def _citation(self, event: Citation) -> list[Frame]:
+        value = {
+            "kind": event.kind,
+            "url": event.url,
+            "id": event.id,
+            "title": event.title,
+            "citedText": event.cited_text,
+            "start": event.start,
+            "end": event.end,
+            "location": dict(event.location) or None,
+            "messageId": self._said.last_text,
+        }
+        return [self._custom(event.seq, "citation", _present(value))]
+
+    def _raw(self, event: ProviderEvent) -> list[Frame]:
+        return [self._event(event.seq, "RAW", event=event.payload, source="provider")]
+
+    def _nothing(self, event: Event) -> list[Frame]:
+        return []
+
+    # --- ends ----------------------------------------------------------------------------------------------------
+
+    def _completed(self, event: StreamCompleted) -> list[Frame]:
+        seq = event.seq
+        frames: list[Frame] = []
+        for part in event.media:
+            frames += self._media_part(msgspec.structs.replace(part, seq=seq))
+        if event.provider_blocks:
+            blocks = msgspec.to_builtins(event.provider_blocks, enc_hook=repr)
+            frames += self._sealed(seq, {"penstock": {"providerBlocks": blocks}})
+        frames += [*self._close(seq), *self._tools.without_result(seq)]
+        pending = [call.id for call in self._tools.calls.unanswered()]
+        outcome: dict[str, Any] = {"type": "success"} | ({"pendingToolCallIds": pending} if pending else {})
+        given = {} if event.finish_reason == "stop" else {"metadata": {"finishReason": event.finish_reason}}
+        return [*frames, *self._finish(seq, {"outcome": outcome, **_usage(event), **given})]
+
+    def _sealed(self, seq: int, metadata: Mapping[str, Any]) -> list[Frame]:
+        """Put what the provider needs back onto the last message of the answer."""
+        if self._open is not None and self._open.role == "assistant":
+            return self._close(seq, metadata)
+        frames = self._close(seq)
+        said = self._open = self._said.last_or_new()
+        frames += self._reopened(seq, said, {})
+        return [*frames, *self._close(seq, metadata)]
+
+    def _failed(self, event: StreamFailed) -> list[Frame]:
+        problem = problem_of(event.error)
+        frames = self._closed(event.seq)
+        fields = {"message": problem.message, "code": problem.code, **_usage(event)}
+        return self._over([*frames, self._event(event.seq, "RUN_ERROR", **fields)])
+
+    def _cancelled(self, event: StreamCancelled) -> list[Frame]:
+        given = {} if event.reason is None else {"metadata": {"reason": event.reason}}
+        return self._finish(event.seq, {"outcome": {"type": "cancelled"}, **_usage(event), **given})
+
+    def _finish(self, seq: int, fields: Mapping[str, Any]) -> list[Frame]:
+        return self._over([*self._closed(seq), self._event(seq, "RUN_FINISHED", **self._ids, **fields)])
+
+    def _closed(self, seq: int) -> list[Frame]:
+        """End all that is open, which the end of a run requires."""
+        return [*self._close(seq), *self._tools.give_up(seq), *self._end_step(seq)]
+
+    def _end_step(self, seq: int) -> list[Frame]:
+        if not self._is_in_step:
+            return []
+        self._is_in_step = False
+        return [self._event(seq, "STEP_FINISHED", stepName=f"round-{self._step}")]
+
+    def _over(self, frames: list[Frame]) -> list[Frame]:
+        self.is_over = True
+        self._end = [frames[-1]]
+        return frames
+
+
+_HANDLERS: Final[dict[type, Any]] = {
+    StreamStarted: AguiProjection._nothing,
+    Logprobs: AguiProjection._nothing,
+    ToolCallStarted: AguiProjection._call_started,
+    ToolCallDelta: AguiProjection._call_delta,
+    ToolCallCompleted: AguiProjection._call_completed,
+    ToolApprovalRequested: AguiProjection._approval,
+    ToolExecutionStarted: AguiProjection._execution,
+    ToolProgress: AguiProjection._progress,
+    ToolResult: AguiProjection._result,
+    ServerToolCall: AguiProjection._server_call,
+    ServerToolResult: AguiProjection._server_result,
+    Citation: AguiProjection._citation,
+    MediaPart: AguiProjection._media_part,
+    ReasoningBlockClosed: AguiProjection._reasoning_block,
+    ProviderEvent: AguiProjection._raw,
+    StreamReset: AguiProjection._reset,
+    StreamCompleted: AguiProjection._completed,
+    StreamFailed: AguiProjection._failed,
+    StreamCancelled: AguiProjection._cancelled,
+}
+
+
+def _usage(event: TerminalEvent) -> dict[str, Any]:
+    counts = token_counts(event.usage, event.provider)
+    if not counts:
+        return {}
+    return {"usage": [{**_present({"provider": event.provider, "model": event.model}), **counts}]}
+
+
+def _present(value: Any) -> Any:
+    """The value without the fields that are None: the protocol leaves out what is absent."""
+    if isinstance(value, dict):
+        return {name: _present(item) for name, item in value.items() if item is not None}
+    return [_present(item) for item in value] if isinstance(value, list) else value

@@ -1,0 +1,95 @@
+"""The native protocol: every event as it is, with the cursor as its id."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from penstock.events import (
+    Disconnected,
+    Event,
+    StreamCancelled,
+    StreamCompleted,
+    StreamFailed,
+    StreamSnapshot,
+    TokenEvent,
+    ToolCallDelta,
+    to_dict,
+)
+from penstock.gateway.problems import Problem
+from penstock.gateway.projections.frames import Frame, Opening, Projection, encode, shown_error, sse
+
+__all__ = ["NativeProjection", "event_name"]
+
+_TERMINAL: Final = (StreamCompleted, StreamFailed, StreamCancelled)
+
+
+def event_name(event: Event) -> str:
+    """The name of an event in the protocol: ``"token"``, ``"tool_call_started"``, ``"end"`` …
+
+    >>> event_name(TokenEvent("s", 1, ("Hi",), "Hi", "text", 0.0, {}))
+    'token'
+    """
+    if isinstance(event, _TERMINAL):
+        return "end"
+    return _NAMES.get(type(event).__name__) or _snake(type(event).__name__)
+
+
+_NAMES: Final = {"TokenEvent": "token", "StreamSnapshot": "snapshot", "StreamReset": "reset"}
+
+
+def _snake(name: str) -> str:
+    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("_")
+
+
+class NativeProjection(Projection):
+    """One frame for each event: ``id`` is the cursor (``epoch-seq``), ``event`` its name, ``data`` what it has.
+
+    ``data`` has no ``stream_id``, which the reader knows, no ``metadata``, which the stream's own resource has, and no
+    ``tokens``: ``text`` is all of them.
+    """
+
+    name = "native"
+
+    def __init__(self, opening: Opening) -> None:
+        super().__init__(opening)
+        self._id = f"{opening.epoch}-"
+
+    def feed(self, event: Event) -> list[Frame]:
+        seq = event.seq
+        if type(event) is TokenEvent and not event.dropped:
+            key = ("token", event.kind, event.part, event.phase)
+            return [Frame(seq, self._token(event.kind, event.part, event.phase, event.text, seq), key, event.text)]
+        if isinstance(event, ToolCallDelta):
+            piece: tuple[Any, ...] = ("call", event.index)
+            return [Frame(seq, self.delta(piece, event.text, seq, 0), piece, event.text)]
+        fields = to_dict(event)
+        for name in ("stream_id", "metadata", "tokens"):
+            fields.pop(name, None)
+        if isinstance(event, (StreamFailed, Disconnected)):
+            fields["error"] = shown_error(event.error)
+        if isinstance(event, StreamSnapshot):
+            fields["replaces"] = True
+        return [Frame(seq, sse(encode(fields), event=event_name(event), id=f"{self._id}{seq}"))]
+
+    def delta(self, key: Any, text: str, seq: int, number: int) -> bytes:
+        if key[0] == "token":
+            return self._token(key[1], key[2], key[3], text, seq)
+        data = encode({"type": "ToolCallDelta", "seq": seq, "index": key[1], "text": text})
+        return sse(data, event="tool_call_delta", id=f"{self._id}{seq}")
+
+    def _token(self, kind: str, part: int, phase: str | None, text: str, seq: int) -> bytes:
+        data = encode(_Token(seq=seq, kind=kind, text=text, part=part, phase=phase))
+        return b"id: %b%d\nevent: token\ndata: %b\n\n" % (self._id.encode(), seq, data)
+
+    def cut(self, problem: Problem) -> bytes:
+        return sse(encode({"code": problem.code, "message": problem.message}), event="cut")
+
+
+class _Token(msgspec.Struct, omit_defaults=True, tag_field="type", tag="TokenEvent"):
+    seq: int
+    kind: str
+    text: str
+    part: int = 0
+    phase: str | None = None

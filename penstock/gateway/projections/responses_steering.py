@@ -1,0 +1,68 @@
+"""Input that is added to a response under way: what is allowed in it, and what the client still owes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from penstock.events import StreamCompleted, TerminalEvent, ToolCall
+
+__all__ = ["required_input", "wrong_steer"]
+
+_OUTPUTS: Final = {
+    "function": "function_call_output",
+    "custom": "custom_tool_call_output",
+    "computer": "computer_call_output",
+    "shell": "shell_call_output",
+    "local_shell": "local_shell_call_output",
+    "apply_patch": "apply_patch_call_output",
+    "tool_search": "tool_search_output",
+}
+_STEER_FIELDS: Final = frozenset({"type", "previous_response_id", "input"})
+_MESSAGE_FIELDS: Final = frozenset({"type", "role", "content"})
+_PARTS: Final = frozenset({"input_text", "input_image", "input_file"})
+
+
+def wrong_steer(message: Mapping[str, Any]) -> str:
+    """What is wrong with a message that steers; ``""``: nothing."""
+    if not _STEER_FIELDS.issuperset(message):
+        return "response.steer takes only type, previous_response_id and input."
+    given = message.get("input")
+    if isinstance(given, str):
+        return "" if given else "input is empty."
+    if not isinstance(given, list) or not given:
+        return "input must be a text, or a list of messages that is not empty."
+    for number, item in enumerate(given):
+        if not isinstance(item, dict) or item.get("role") != "user" or item.get("type", "message") != "message":
+            return f"input[{number}] must be a message of the role user."
+        if not _MESSAGE_FIELDS.issuperset(item):
+            return f"input[{number}] may have type, role and content only."
+        content = item.get("content")
+        parts = content if isinstance(content, list) else []
+        if not isinstance(content, str) and not parts:
+            return f"input[{number}].content must be a text, or a list of parts that is not empty."
+        if not all(isinstance(part, dict) and part.get("type") in _PARTS for part in parts):
+            return f"input[{number}].content may have parts of input_text, input_image and input_file only."
+    return ""
+
+
+def required_input(event: TerminalEvent) -> list[dict[str, Any]]:
+    """What the client must send before the model can go on: one stub for each call that waits for its result."""
+    if not isinstance(event, StreamCompleted) or event.finish_reason != "tool_calls":
+        return []
+    return list(_stubs(event.tool_calls))
+
+
+def _stubs(calls: Sequence[ToolCall]) -> Iterator[dict[str, Any]]:
+    for call in calls:
+        if call.is_server:
+            continue
+        if call.type == "mcp_approval":
+            yield {"type": "mcp_approval_response", "approval_request_id": call.id}
+            continue
+        stub = {"type": _OUTPUTS.get(call.type, "function_call_output"), "call_id": call.id}
+        if call.type == "function":
+            stub["name"] = call.name
+        elif call.type == "tool_search":
+            stub["execution"] = "client"
+        yield stub

@@ -1,0 +1,78 @@
+"""The native protocol on a WebSocket: every event as a JSON object, for several streams on one connection."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from penstock.events import (
+    Disconnected,
+    Event,
+    StreamCancelled,
+    StreamCompleted,
+    StreamFailed,
+    StreamSnapshot,
+    TokenEvent,
+    ToolCallDelta,
+    to_dict,
+)
+from penstock.gateway.problems import Problem
+from penstock.gateway.projections.frames import Frame, Opening, Projection, encode, shown_error
+from penstock.gateway.projections.native import event_name
+
+__all__ = ["SocketProjection"]
+
+_OUTCOMES: Final[dict[type[Event], str]] = {
+    StreamCompleted: "completed",
+    StreamFailed: "failed",
+    StreamCancelled: "cancelled",
+}
+
+
+class SocketProjection(Projection):
+    """One frame for each event: an object with ``sid``, ``seq`` and ``type``, followed by a comma.
+
+    The fields are those of the native server-sent events; ``type`` is the name of the event. ``end`` has an
+    ``outcome``: ``"completed"``, ``"failed"`` or ``"cancelled"``.
+    """
+
+    name = "socket"
+    heartbeat = b""
+
+    def __init__(self, opening: Opening) -> None:
+        super().__init__(opening)
+        self._head = b'{"sid":%b,"seq":' % encode(opening.stream_id)
+
+    def feed(self, event: Event) -> list[Frame]:
+        seq = event.seq
+        if type(event) is TokenEvent and not event.dropped:
+            key: tuple[Any, ...] = ("token", event.kind, event.part, event.phase)
+            return [Frame(seq, self.delta(key, event.text, seq, 0), key, event.text)]
+        if isinstance(event, ToolCallDelta):
+            key = ("call", event.index)
+            return [Frame(seq, self.delta(key, event.text, seq, 0), key, event.text)]
+        fields = to_dict(event)
+        for name in ("stream_id", "metadata", "tokens", "seq"):
+            fields.pop(name, None)
+        if isinstance(event, (StreamFailed, Disconnected)):
+            fields["error"] = shown_error(event.error)
+        fields["type"] = event_name(event)
+        if type(event) in _OUTCOMES:
+            fields["outcome"] = _OUTCOMES[type(event)]
+        if isinstance(event, StreamSnapshot):
+            fields["replaces"] = True
+        return [Frame(seq, b"%b%d,%b," % (self._head, seq, encode(fields)[1:]))]
+
+    def delta(self, key: Any, text: str, seq: int, number: int) -> bytes:
+        if key[0] == "call":
+            about = b'"type":"tool_call_delta","index":%d' % key[1]
+        else:
+            about = b'"type":"token","kind":"%b"' % key[1].encode()
+            if key[2]:
+                about += b',"part":%d' % key[2]
+            if key[3]:
+                about += b',"phase":"%b"' % key[3].encode()
+        return b'%b%d,%b,"text":%b},' % (self._head, seq, about, encode(text))
+
+    def cut(self, problem: Problem) -> bytes:
+        fields = {"sid": self.opening.stream_id, "type": "cut", "code": problem.code, "message": problem.message}
+        return encode(fields) + b","

@@ -1,0 +1,440 @@
+"""Vercel's UI message stream, version 1, as `ai` of versions 5, 6 and 7 reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, Final
+
+import msgspec
+
+from penstock.events import (
+    Citation,
+    Event,
+    Logprobs,
+    MediaPart,
+    ProviderEvent,
+    ReasoningBlockClosed,
+    ServerToolCall,
+    ServerToolResult,
+    StreamCancelled,
+    StreamCompleted,
+    StreamFailed,
+    StreamReset,
+    StreamSnapshot,
+    StreamStarted,
+    TerminalEvent,
+    TokenEvent,
+    ToolApprovalRequested,
+    ToolCallCompleted,
+    ToolCallDelta,
+    ToolCallStarted,
+    ToolExecutionStarted,
+    ToolProgress,
+    ToolResult,
+    to_dict,
+)
+from penstock.gateway.problems import Problem, RequestRefused, problem_of
+from penstock.gateway.projections.catching_up import Emitted
+from penstock.gateway.projections.counts import token_counts
+from penstock.gateway.projections.frames import DONE, Frame, Opening, Projection, Rejoin, encode
+from penstock.gateway.projections.native import event_name
+from penstock.gateway.projections.ui_tools import ToolChunks, chunk
+
+__all__ = ["BLOCKS", "RESET", "UiProjection", "error_text", "read_variant"]
+
+BLOCKS: Final = "data-penstock-blocks"
+"""The part of a message with what the provider needs back, `ProviderBlock` as dicts; it is for the next request."""
+RESET: Final = "data-penstock-reset"
+"""The part of a message after which its step begins again."""
+
+_VERSIONS: Final = ("5.0", "5", "6", "7")
+_REASONS: Final = {
+    "stop": "stop",
+    "taken": "stop",
+    "length": "length",
+    "tool_calls": "tool-calls",
+    "content_filter": "content-filter",
+    "refusal": "content-filter",
+}
+
+
+def error_text(problem: Problem) -> str:
+    """What the client shows: the body of a response that is no stream, and of an ``error`` chunk."""
+    return problem.message
+
+
+def read_variant(header: str, query: Mapping[str, str]) -> dict[str, str]:
+    """The variant that a request asks for in its header ``x-penstock-ui`` or its query, which counts first.
+
+    The client cuts a query off where it appends ``/<id>/stream``.
+
+    Raises:
+        RequestRefused: there is no such version.
+
+    >>> read_variant("7; dynamic=1", {"raw": "1", "after": "0"})
+    {'v': '7', 'dynamic': '1', 'raw': '1'}
+    """
+    found = {}
+    for piece in header.split(";"):
+        name, equals, value = piece.strip().partition("=")
+        found.update({name: value} if equals else {"v": name} if name else {})
+    found.update(query)
+    if found.get("v", "6") not in _VERSIONS:
+        raise RequestRefused.bad_request(f"v: there are {', '.join(_VERSIONS)}.", "v")
+    return {name: value for name, value in found.items() if name in ("v", "dynamic", "raw", "reset", "approval")}
+
+
+class UiProjection(Projection):
+    """Chunks ``data: {"type": …}`` that end with ``data: [DONE]``.
+
+    Variants:
+        v: the version of `ai` that reads them: ``5.0`` (which refuses unknown fields), ``5``, ``6`` (default), ``7``.
+        dynamic: ``1``: all tools are "dynamic": the page has no component for them.
+        raw: ``1``: what the provider has sent, as transient parts ``data-penstock-raw``.
+        reset: ``error``: an answer that begins again ends with an error, for versions before 7, which cannot take
+            text back. Default: a part ``data-penstock-reset`` stands between the void text and the new one.
+        approval: ``wait``: the stream stays open while a call waits for approval. Default: it ends (versions 6 and 7),
+            since only then `ai` sends the user's decision; the rest follows on the request with the decision.
+        from: the number of the last event of the response that ended so; this one has the events after it.
+        decided: the calls that the user has decided about by then, see `Decided`; it ends again if another one waits.
+    """
+
+    name = "ui"
+    rejoin: ClassVar[Rejoin] = "start"
+
+    def __init__(self, opening: Opening) -> None:
+        super().__init__(opening)
+        variant = opening.variant
+        version = variant.get("v", "6")
+        if version not in _VERSIONS:
+            raise RequestRefused.bad_request(f"v: there are {', '.join(_VERSIONS)}.", "v")
+        self._is_strict = version == "5.0"
+        self._has_approvals = version in ("6", "7")
+        self._can_reset = version == "7"
+        self._ends_at_approval = self._has_approvals and variant.get("approval") != "wait"
+        self._ends_at_reset = variant.get("reset") == "error" and not self._can_reset
+        flags: dict[str, Any] = {"dynamic": True} if variant.get("dynamic") == "1" else {}
+        self._tools = ToolChunks(
+            flags, has_approvals=self._has_approvals, used=_call_ids(opening), decided=variant.get("decided")
+        )
+        self._has_raw = variant.get("raw") == "1"
+        self._after = int(text) if (text := variant.get("from", "")).isdecimal() else -1
+        self._message_id, self._count = _continued(opening)
+        self._has_begun = False
+        self._steps = 0
+        self._open: _Part | None = None
+        self._media: set[tuple[str | None, ...]] = set()
+        self._emitted = Emitted()
+        self._is_blank = True  # since the start or the last reset
+
+    # --- feeding -------------------------------------------------------------------------------------------------
+
+    def feed(self, event: Event) -> list[Frame]:
+        if self.is_over:
+            return []
+        if type(event) is TokenEvent and self._has_begun:
+            frames = self._token(event)
+            self._emitted.seq = event.seq
+            self._is_blank = self._is_blank and not frames
+            return frames
+        is_earlier = event.seq <= self._after and not isinstance(event, TerminalEvent)
+        first = [] if self._has_begun or is_earlier else self._begin(event)
+        if type(event) is TokenEvent:
+            frames = self._token(event)
+        elif isinstance(event, StreamSnapshot):
+            frames = self._snapshot(event)
+        elif (handle := _HANDLERS.get(type(event))) is not None:
+            frames = handle(self, event)
+        else:
+            frames = self._other(event)
+        self._emitted.seq = event.seq
+        if is_earlier:
+            self._tools.was_earlier()
+            self.is_over = self._is_blank = False
+            return []
+        if frames and type(event) not in _TRANSIENT:
+            self._is_blank = False
+        return [*first, *frames] if first else frames
+
+    def caught_up(self) -> list[Frame]:
+        if self.is_over or not self._ends_at_approval or not self._tools.waits_for_user():
+            return []
+        seq = self._emitted.seq
+        first = [] if self._has_begun else [chunk(seq, "start", messageId=self._message_id), self._start_step(seq)]
+        self._has_begun = self.is_over = True
+        return [*first, *self._close(seq), *self._finish(seq, "tool-calls", {})]
+
+    def delta(self, key: Any, text: str, seq: int, number: int) -> bytes:
+        return b"%b%b}\n\n" % (key, encode(text))
+
+    def cut(self, problem: Problem) -> bytes:
+        return b"data: %b\n\n" % encode({"type": "error", "errorText": error_text(problem)})
+
+    def _begin(self, event: Event) -> list[Frame]:
+        self._has_begun = True
+        start = chunk(event.seq, "start", messageId=self._message_id)
+        return [start] if isinstance(event, (StreamFailed, StreamCancelled)) else [start, self._start_step(event.seq)]
+
+    def _start_step(self, seq: int) -> Frame:
+        self._steps += 1
+        return chunk(seq, "start-step")
+
+    def _snapshot(self, event: StreamSnapshot) -> list[Frame]:
+        frames: list[Frame] = []
+        events = self._emitted.beyond(event)
+        if events is None:
+            frames = self._reset(StreamReset(event.stream_id, event.seq, "reset", event.timestamp, event.metadata))
+            events = [] if self.is_over else self._emitted.beyond(event) or []
+        for one in events:
+            frames += self._token(one) if type(one) is TokenEvent else _HANDLERS[type(one)](self, one)
+        return frames
+
+    # --- text ----------------------------------------------------------------------------------------------------
+
+    def _token(self, event: TokenEvent) -> list[Frame]:
+        text = event.text
+        if not text:
+            return []
+        part, frames = self._open, []
+        if part is None or part.kind != event.kind or part.index != event.part or part.phase != event.phase:
+            frames = self._close(event.seq)
+            self._count += 1
+            part = self._open = _Part(event, self._count)
+            metadata = {} if event.phase is None else {"providerMetadata": {"penstock": {"phase": event.phase}}}
+            frames.append(chunk(event.seq, f"{part.type}-start", id=part.id, **metadata))
+        self._emitted.add(event.kind, text)
+        frames.append(Frame(event.seq, b"%b%b}\n\n" % (part.key, encode(text)), part.key, text))
+        return frames
+
+    def _close(self, seq: int, metadata: Mapping[str, Any] | None = None) -> list[Frame]:
+        """End the open part, if there is one."""
+        part, self._open = self._open, None
+        if part is None:
+            return []
+        if part.kind == "refusal":
+            metadata = {"kind": "refusal"}
+        given = {"providerMetadata": {"penstock": metadata}} if metadata else {}
+        return [chunk(seq, f"{part.type}-end", id=part.id, **given)]
+
+    def _reasoning_block(self, event: ReasoningBlockClosed) -> list[Frame]:
+        block = {"kind": event.kind, "signature": event.signature, "id": event.id, "provider": event.provider}
+        metadata = {name: value for name, value in block.items() if value}
+        if self._open is not None and self._open.kind == "reasoning":
+            return self._close(event.seq, metadata)
+        self._count += 1
+        name = f"reasoning-{self._count}"
+        given = {"penstock": metadata}
+        return [
+            chunk(event.seq, "reasoning-start", id=name),
+            chunk(event.seq, "reasoning-end", id=name, providerMetadata=given),
+        ]
+
+    def _reset(self, event: StreamReset) -> list[Frame]:
+        seq = event.seq
+        if self._is_blank:
+            return []
+        self._is_blank = True
+        frames: list[Frame] = []
+        if self._can_reset:
+            self._open = None
+            frames.append(chunk(seq, "reset-step"))
+        else:
+            frames += [*self._close(seq), *self._tools.give_up(seq)]
+        self._tools.clear()
+        self._emitted.clear()
+        self._media.clear()
+        if self._ends_at_reset:
+            problem = Problem(
+                status=502, type="server_error", code="stream_restarted", message="The answer has begun again."
+            )
+            self.is_over = True
+            return [*frames, *self._failure(seq, problem, {})]
+        if not self._can_reset or self._steps > 1:
+            frames.append(chunk(seq, RESET, data={"reason": event.reason}))
+        return frames
+
+    # --- calls ---------------------------------------------------------------------------------------------------
+
+    def _call_started(self, event: ToolCallStarted) -> list[Frame]:
+        return [*self._close(event.seq), *self._tools.started(event)]
+
+    def _call_delta(self, event: ToolCallDelta) -> list[Frame]:
+        return self._tools.delta(event)
+
+    def _call_completed(self, event: ToolCallCompleted) -> list[Frame]:
+        frames = [*self._close(event.seq), *self._tools.completed(event)]
+        self._emitted.calls = self._tools.calls.completed
+        return frames
+
+    def _approval(self, event: ToolApprovalRequested) -> list[Frame]:
+        return self._tools.approval(event)
+
+    def _execution(self, event: ToolExecutionStarted) -> list[Frame]:
+        return self._tools.execution(event)
+
+    def _progress(self, event: ToolProgress) -> list[Frame]:
+        return self._tools.progress(event)
+
+    def _result(self, event: ToolResult) -> list[Frame]:
+        frames, is_last = self._tools.result(event)
+        if not is_last:
+            return frames
+        return [*frames, *self._close(event.seq), chunk(event.seq, "finish-step"), self._start_step(event.seq)]
+
+    def _server_call(self, event: ServerToolCall) -> list[Frame]:
+        return [*self._close(event.seq), *self._tools.server_call(event)]
+
+    def _server_result(self, event: ServerToolResult) -> list[Frame]:
+        return [*self._close(event.seq), *self._tools.server_result(event)]
+
+    # --- other events --------------------------------------------------------------------------------------------
+
+    def _citation(self, event: Citation) -> list[Frame]:
+        self._count += 1
+        place = {
+            "id": event.id,
+            "citedText": event.cited_text,
+            "start": event.start,
+            "end": event.end,
+            "location": dict(event.location) or None,
+        }
+        details = {name: value for name, value in place.items() if value is not None}
+        fields: dict[str, Any] = {"sourceId": f"source-{self._count}"}
+        kind = "source-url" if event.url else "source-document"
+        if event.url:
+            fields |= {"url": event.url} | ({"title": event.title} if event.title else {})
+        else:
+            fields |= {"mediaType": "text/plain", "title": event.title or event.id or event.kind}
+            fields |= {"filename": event.title} if event.kind == "file" and event.title else {}
+        if details:
+            fields["providerMetadata"] = {"penstock": details}
+        return [chunk(event.seq, kind, **fields)]
+
+    def _media_part(self, event: MediaPart) -> list[Frame]:
+        name = (event.kind, event.id, event.url, event.data)
+        if event.is_partial or name in self._media:
+            return []
+        self._media.add(name)
+        mime = event.mime or _MIMES[event.kind]
+        url = f"data:{mime};base64,{event.data}" if event.data else event.url or ""
+        return [chunk(event.seq, "file", url=url, mediaType=mime)]
+
+    def _raw(self, event: ProviderEvent) -> list[Frame]:
+        if not self._has_raw:
+            return []
+        data = {"type": event.type, "payload": event.payload}
+        return [chunk(event.seq, "data-penstock-raw", data=data, transient=True)]
+
+    def _nothing(self, event: Event) -> list[Frame]:
+        return []
+
+    def _other(self, event: Event) -> list[Frame]:
+        fields = to_dict(event)
+        for name in ("type", "stream_id", "seq", "timestamp", "metadata"):
+            fields.pop(name, None)
+        kind = event_name(event).replace("_", "-")
+        return [chunk(event.seq, f"data-penstock-{kind}", data=fields, transient=True)]
+
+    # --- ends ----------------------------------------------------------------------------------------------------
+
+    def _completed(self, event: StreamCompleted) -> list[Frame]:
+        seq = event.seq
+        frames = self._ended(event)
+        for part in event.media:
+            frames += self._media_part(msgspec.structs.replace(part, seq=seq))
+        if refusal := self._emitted.text("refusal"):
+            frames.append(chunk(seq, "data-refusal", data={"text": refusal}))
+        if event.provider_blocks:
+            frames.append(chunk(seq, BLOCKS, data=msgspec.to_builtins(event.provider_blocks, enc_hook=repr)))
+        return [*frames, *self._finish(seq, _REASONS.get(event.finish_reason, "other"), _metadata(event))]
+
+    def _failed(self, event: StreamFailed) -> list[Frame]:
+        return [*self._ended(event), *self._failure(event.seq, problem_of(event.error), _metadata(event))]
+
+    def _cancelled(self, event: StreamCancelled) -> list[Frame]:
+        given = {} if self._is_strict or event.reason is None else {"reason": event.reason}
+        return [*self._ended(event), chunk(event.seq, "abort", **given), Frame(event.seq, DONE)]
+
+    def _ended(self, event: TerminalEvent) -> list[Frame]:
+        self.is_over = True
+        return [*self._close(event.seq), *self._tools.give_up(event.seq)]
+
+    def _finish(self, seq: int, reason: str, metadata: Mapping[str, Any]) -> list[Frame]:
+        given: dict[str, Any] = {} if self._is_strict else {"finishReason": reason}
+        if metadata:
+            given["messageMetadata"] = metadata
+        return [chunk(seq, "finish-step"), chunk(seq, "finish", **given), Frame(seq, DONE)]
+
+    def _failure(self, seq: int, problem: Problem, metadata: Mapping[str, Any]) -> list[Frame]:
+        frames = [chunk(seq, "error", errorText=error_text(problem))]
+        if not self._is_strict:  # which has no other reason than a good one
+            given = {"messageMetadata": metadata} if metadata else {}
+            frames.append(chunk(seq, "finish", finishReason="error", **given))
+        return [*frames, Frame(seq, DONE)]
+
+
+_MIMES: Final = {"image": "image/png", "audio": "audio/wav", "video": "video/mp4", "file": "application/octet-stream"}
+_TRANSIENT: Final = (ProviderEvent, StreamReset)
+_HANDLERS: Final[dict[type, Any]] = {
+    StreamStarted: UiProjection._nothing,
+    Logprobs: UiProjection._nothing,
+    ToolCallStarted: UiProjection._call_started,
+    ToolCallDelta: UiProjection._call_delta,
+    ToolCallCompleted: UiProjection._call_completed,
+    ToolApprovalRequested: UiProjection._approval,
+    ToolExecutionStarted: UiProjection._execution,
+    ToolProgress: UiProjection._progress,
+    ToolResult: UiProjection._result,
+    ServerToolCall: UiProjection._server_call,
+    ServerToolResult: UiProjection._server_result,
+    Citation: UiProjection._citation,
+    MediaPart: UiProjection._media_part,
+    ReasoningBlockClosed: UiProjection._reasoning_block,
+    ProviderEvent: UiProjection._raw,
+    StreamReset: UiProjection._reset,
+    StreamCompleted: UiProjection._completed,
+    StreamFailed: UiProjection._failed,
+    StreamCancelled: UiProjection._cancelled,
+}
+
+
+class _Part:
+    """A text or reasoning part that is open."""
+
+    __slots__ = ("id", "index", "key", "kind", "phase", "type")
+
+    def __init__(self, event: TokenEvent, number: int) -> None:
+        self.kind = event.kind
+        self.index = event.part
+        self.phase = event.phase
+        self.type = "reasoning" if event.kind == "reasoning" else "text"
+        self.id = f"{self.type}-{number}"
+        self.key = b'data: {"type":"%b-delta","id":"%b","delta":' % (self.type.encode(), self.id.encode())
+
+
+def _continued(opening: Opening) -> tuple[str, int]:
+    """The id of the message that the answer belongs to, and how many parts it has already.
+
+    A request whose last message is the assistant's brings a result or a decision; the client goes on with the message.
+    """
+    messages = opening.request.get("messages")
+    last = messages[-1] if isinstance(messages, (list, tuple)) and messages else None
+    if isinstance(last, Mapping) and last.get("role") == "assistant" and isinstance(last.get("id"), str):
+        parts = last.get("parts")
+        return last["id"], len(parts) if isinstance(parts, (list, tuple)) else 0
+    return f"msg_{opening.stream_id}", 0
+
+
+def _call_ids(opening: Opening) -> Iterator[str]:
+    """The ids of the calls in the request's messages."""
+    messages = opening.request.get("messages")
+    for message in messages if isinstance(messages, (list, tuple)) else ():
+        parts = message.get("parts") if isinstance(message, Mapping) else None
+        for part in parts if isinstance(parts, (list, tuple)) else ():
+            if isinstance(part, Mapping) and isinstance(part.get("toolCallId"), str):
+                yield part["toolCallId"]
+
+
+def _metadata(event: TerminalEvent) -> dict[str, Any]:
+    given = {"model": event.model, "provider": event.provider, "usage": token_counts(event.usage, event.provider)}
+    return {name: value for name, value in given.items() if value}

@@ -1,0 +1,83 @@
+"""Where a reader of a stream begins."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from penstock.events import StreamSnapshot
+from penstock.gateway.problems import RequestRefused
+from penstock.gateway.projections.frames import encode, sse
+from penstock.gateway.projector import Projector
+
+__all__ = ["Beginning", "ResumePoint", "start_of"]
+
+_CURSOR: Final = re.compile(r"(?:([0-9a-f]{8})-)?([0-9]{1,18})")
+
+
+class ResumePoint(msgspec.Struct, frozen=True):
+    """Where a reader goes on. ``seq`` None: with what comes from now on. ``epoch`` "" if it does not say."""
+
+    seq: int | None = 0
+    epoch: str = ""
+    is_strict: bool = False
+
+    @classmethod
+    def of(cls, headers: Mapping[str, str], query: Mapping[str, str]) -> ResumePoint:
+        """Read ``Last-Event-ID``, else ``after``: ``latest``, a number, or an epoch and a number.
+
+        Raises:
+            RequestRefused: it is none of these, or ``strict`` is neither 0 nor 1.
+        """
+        text = headers.get("last-event-id") or query.get("after", "0")
+        strict = query.get("strict", "0")
+        if strict not in ("0", "1"):
+            raise RequestRefused.bad_request("strict must be 0 or 1.", "strict")
+        is_strict = strict == "1"
+        if text == "latest":
+            return cls(None, "", is_strict)
+        found = _CURSOR.fullmatch(text.strip())
+        if found is None:
+            raise RequestRefused.bad_request("after must be a number, an id of an event, or latest.", "after")
+        return cls(int(found[2]), found[1] or "", is_strict)
+
+
+class Beginning(msgspec.Struct, frozen=True):
+    """How a reader begins.
+
+    Attributes:
+        place: the first frame it gets.
+        prelude: what it gets before that.
+        is_gap: it does not go on exactly after its cursor.
+        is_at_end: its cursor is the end of an ended stream: there is nothing to read, and never will be.
+    """
+
+    place: int
+    prelude: bytes = b""
+    is_gap: bool = False
+    is_at_end: bool = False
+
+
+def start_of(point: ResumePoint, projector: Projector, epoch: str) -> Beginning:
+    """Where a reader with that cursor begins."""
+    projector.pump()
+    shelf = projector.shelf
+    projection = shelf.projection
+    place = shelf.end if point.seq is None else shelf.after_seq(point.seq)
+    is_other = bool(point.epoch) and point.epoch != epoch
+    if point.seq != 0 and not is_other and projector.is_over and place == shelf.end:
+        return Beginning(place, is_at_end=True)
+    first = projector.first
+    is_gap = is_other or (bool(point.seq) and isinstance(first, StreamSnapshot) and (point.seq or 0) < first.seq)
+    if projection.rejoin == "start" or is_other:
+        place = 0
+    elif projection.rejoin == "prelude" and point.seq != 0:
+        prelude = b"".join([frame.data for frame in projection.prelude()])
+        return Beginning(shelf.end, prelude, is_gap)
+    prelude = b""
+    if is_other and projection.name == "native":
+        prelude = sse(encode({"reason": "epoch", "epoch": epoch}), event="gap")
+    return Beginning(place, prelude, is_gap)

@@ -1,0 +1,1 @@
+"""Routes: what each path of the gateway does."""

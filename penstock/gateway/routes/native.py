@@ -1,0 +1,169 @@
+"""The native protocol's routes: streams as resources."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from penstock.gateway.agents import decide as decide_call
+from penstock.gateway.call import HttpCall
+from penstock.gateway.channels import Channel
+from penstock.gateway.commands import prepare
+from penstock.gateway.opener import created, open_native, path_of
+from penstock.gateway.problems import RequestRefused
+from penstock.gateway.projections.frames import encode
+from penstock.gateway.protocols import PROTOCOLS
+from penstock.gateway.resume import ResumePoint
+from penstock.gateway.serving import serve_events
+from penstock.inspection import stream_info
+
+__all__ = ["command", "create", "decide", "delete", "events", "list_streams", "make_ticket", "show"]
+
+_MOST_LISTED: Final = 1_000
+_LONGEST_KEY: Final = 256
+
+
+async def create(call: HttpCall) -> None:
+    """Open a stream: a call of a model if there is a model, else an empty one."""
+    body = await call.exchange.json(optional=True)
+    key = call.exchange.headers.get("idempotency-key")
+
+    async def run() -> tuple[str, bytes]:
+        channel = await open_native(call, body)
+        return channel.stream_id, encode(created(call, channel))
+
+    if key is None:
+        (stream_id, data), is_new = await run(), True
+    elif not 0 < len(key) <= _LONGEST_KEY:
+        raise RequestRefused.bad_request(
+            f"Idempotency-Key must have 1 to {_LONGEST_KEY} characters.", "Idempotency-Key"
+        )
+    else:
+        (stream_id, data), is_new = await call.gateway.idempotency.once((call.key.id, key), encode(body), run)
+    headers = [("location", path_of(call, stream_id)), ("x-penstock-stream-id", stream_id)]
+    await call.exchange.respond(201 if is_new else 200, data, headers)
+
+
+# --- looking -----------------------------------------------------------------------------------------------------
+
+
+async def list_streams(call: HttpCall) -> None:
+    """The streams that this key may read, newest first."""
+    query = call.exchange.query
+    state = query.get("state")
+    limit = _whole(query.get("limit", "100"), "limit", 1, _MOST_LISTED)
+    found = [one for one in reversed(call.gateway.channels.all()) if one.is_readable(call.key)]
+    if state is not None:
+        found = [one for one in found if one.stream.state == state]
+    await call.exchange.respond(200, encode({"streams": [_shown(one) for one in found[:limit]], "total": len(found)}))
+
+
+async def show(call: HttpCall) -> None:
+    """One stream with its statistics."""
+    channel = _channel(call)
+    info = stream_info(channel.record)
+    fields = _shown(channel) | {
+        "metadata": dict(channel.stream.metadata),
+        "source": info.source,
+        "attempts": info.attempts,
+        "statistics": msgspec.to_builtins(info.statistics, enc_hook=repr),
+    }
+    await call.exchange.respond(200, encode(fields))
+
+
+def _shown(channel: Channel) -> dict[str, Any]:
+    record = channel.record
+    return {
+        "stream_id": channel.stream_id,
+        "epoch": channel.epoch,
+        "state": channel.stream.state,
+        "protocol": channel.protocol or None,
+        "model": channel.model or None,
+        "created_at": record.created_at,
+        "last_seq": record.log.last_seq,
+        "first_seq": record.log.first_seq,
+        "is_over": record.is_over,
+        "readers": channel.readers,
+    }
+
+
+async def events(call: HttpCall) -> None:
+    """The stream's events, in the protocol that ``as`` names."""
+    exchange = call.exchange
+    name = exchange.query.get("as", "native")
+    protocol = PROTOCOLS.get(name)
+    if protocol is None or name == "socket":
+        known = ", ".join(each for each in PROTOCOLS if each != "socket")
+        raise RequestRefused.bad_request(f"as must be one of {known}.", "as")
+    call.protocol = protocol
+    stream_id = exchange.params["stream_id"]
+    if (ticket := exchange.query.get("ticket")) is not None:
+        call.key = call.gateway.guard.use_ticket(ticket, stream_id, call.gateway.ticker.loop.time())
+    else:
+        call.key = call.gateway.admit(exchange, "read")
+    channel = _channel(call)
+    await serve_events(call, channel, ResumePoint.of(exchange.headers, exchange.query), _variant(exchange.query))
+
+
+_VARIANTS: Final = ("v", "events", "extras", "raw", "dynamic", "reasoning_field")
+"""Parameters by which a reader chooses what frames look like."""
+
+
+def _variant(query: Mapping[str, str]) -> dict[str, str]:
+    return {name: query[name] for name in _VARIANTS if name in query}
+
+
+# --- commands ----------------------------------------------------------------------------------------------------
+
+
+async def command(call: HttpCall) -> None:
+    """Carry out the command that the path ends with."""
+    body = await call.exchange.json(optional=True)
+    channel = _channel(call)
+    result = await call.gateway.in_thread(prepare(call.exchange.path.rpartition("/")[2], channel, body))
+    fields = {"stream_id": channel.stream_id, "state": channel.stream.state}
+    await call.exchange.respond(200, encode(fields | dict(result or {})))
+
+
+async def decide(call: HttpCall) -> None:
+    """Approve or deny a tool call of the agent that answers by this stream."""
+    channel = _channel(call)
+    body = await call.exchange.json()
+    if channel.agent is None:
+        raise RequestRefused.not_found("No agent answers by this stream.", "agent_not_found")
+    call_id = call.exchange.params["call_id"]
+    waited = await decide_call(call, channel.agent, call_id, body)
+    if waited:
+        channel.decided.append(call_id)
+    await call.exchange.respond(200, encode({"call_id": call_id, "waited": waited}))
+
+
+async def delete(call: HttpCall) -> None:
+    """Cancel it if it runs, and forget it."""
+    channel = _channel(call)
+    await call.gateway.in_thread(channel.stream.cancel, "deleted by a client")
+    call.gateway.channels.forget(channel)
+    await call.exchange.respond(204, b"")
+
+
+async def make_ticket(call: HttpCall) -> None:
+    """Make a ticket by which `events` can be read without a header."""
+    channel = _channel(call)
+    ticket = call.gateway.guard.new_ticket(channel.stream_id, call.key, call.gateway.ticker.loop.time())
+    url = f"{path_of(call, channel.stream_id)}/events?ticket={ticket}"
+    await call.exchange.respond(201, encode({"ticket": ticket, "expires_in": 60, "url": url}))
+
+
+# --- within ------------------------------------------------------------------------------------------------------
+
+
+def _channel(call: HttpCall) -> Channel:
+    return call.gateway.find(call.key, call.exchange.params["stream_id"])
+
+
+def _whole(text: str, field: str, low: int, high: int) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 18 or not low <= int(text) <= high:
+        raise RequestRefused.bad_request(f"{field} must be a whole number from {low} to {high}.", field)
+    return int(text)

@@ -1,0 +1,323 @@
+"""The native protocol on a WebSocket: many streams, commands, and credit for each stream.
+
+See ``docs/gateway.md`` for the messages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, Final
+
+from penstock.config.logs import get_logger
+from penstock.errors import PenstockError, describe_reason
+from penstock.gateway.bodies import decode_object
+from penstock.gateway.call import HttpCall
+from penstock.gateway.channels import Channel
+from penstock.gateway.operations import OPERATIONS, SocketCall
+from penstock.gateway.problems import UNSHOWN, Problem, RequestRefused, problem_of
+from penstock.gateway.projections.frames import encode
+from penstock.gateway.projector import Projector
+from penstock.gateway.protocols import PROTOCOLS
+from penstock.gateway.reader import Backlog, Waiter
+
+__all__ = ["StreamSocket"]
+
+_SUBPROTOCOL: Final = "penstock.v1"
+_AUTH_TIME: Final = 5.0  # seconds for the first message, if the handshake had no key
+_MOST_STREAMS: Final = 1_000  # that one socket reads
+_MOST_COMMANDS: Final = 32  # that run at once
+_SHARE: Final = 65_536  # bytes of one stream in one message, before they are joined
+_LARGEST: Final = 262_144  # bytes of all streams in one message, before they are joined; one event may be larger
+_LONGEST_REF: Final = 256
+_LAST_MOMENT: Final = 1.0  # seconds
+_ENDED, _DRAINING, _DENIED, _TOO_BIG, _REVOKED = 1000, 1001, 1008, 1009, 4001
+
+
+class _Reading:
+    """One stream that the socket reads. ``flight``: what was sent and not acknowledged, by event and bytes."""
+
+    __slots__ = ("channel", "credit", "flight", "place", "projector")
+
+    def __init__(self, channel: Channel, projector: Projector, place: int, credit: int) -> None:
+        self.channel = channel
+        self.projector = projector
+        self.place = place
+        self.credit = credit
+        self.flight: deque[tuple[int, int]] = deque()
+
+    def acknowledge(self, seq: int) -> None:
+        while self.flight and self.flight[0][0] <= seq:
+            self.credit += self.flight.popleft()[1]
+
+
+class StreamSocket(Waiter):
+    """One connection. It is a reader of each stream that it has subscribed to.
+
+    Accepts: the operations of `penstock.gateway.operations`, and ``auth``, ``subscribe``, ``unsubscribe``, ``ack``,
+    ``ping``. Sends: answers with the message's ``ref``, and lists of events.
+    """
+
+    def __init__(self, call: HttpCall, receive: Any, send: Any) -> None:
+        super().__init__(asyncio.get_running_loop())
+        self.call = call
+        self.gateway = call.gateway
+        self.last_sent = self._loop.time()
+        self._receive = receive
+        self._send_message = send
+        self._readings: dict[str, _Reading] = {}
+        self._answers: deque[bytes] = deque()
+        self._backlog = Backlog()
+        self._running: set[asyncio.Task[None]] = set()
+        self._closes: int | None = None
+        self._writer: asyncio.Task[None] | None = None
+
+    # --- on the loop, by others ----------------------------------------------------------------------------------
+
+    key = None  # `look` looks after it
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether it has a stream to read or an answer to send."""
+        return bool(self._readings or self._running or self._answers)
+
+    def abandon(self) -> None:
+        """Close the connection whatever waits to be sent."""
+        if self._writer is not None:
+            self._writer.cancel()
+
+    def cut(self, problem: Problem) -> None:
+        """Close the connection; cursors stay valid."""
+        self._end(_DRAINING)
+
+    def look(self, now: float) -> None:
+        """Close the connection if its key has been revoked. Called about once a second."""
+        if not self.gateway.guard.is_valid(self.call.key):
+            self._end(_REVOKED)
+
+    def _end(self, code: int) -> None:
+        if self._closes is None:
+            self._closes = code
+        self.wake()
+
+    # --- by its own tasks ----------------------------------------------------------------------------------------
+
+    async def run(self, *, is_authenticated: bool) -> None:
+        """Serve the connection until it is closed. Unless it is authenticated, the first message must have the key."""
+        offered = self.call.exchange.scope.get("subprotocols", ())
+        await self._send_message(
+            {"type": "websocket.accept", "subprotocol": _SUBPROTOCOL if _SUBPROTOCOL in offered else None}
+        )
+        if not is_authenticated and not await self._authenticated():
+            await self._send_message({"type": "websocket.close", "code": _DENIED, "reason": "not authenticated"})
+            return
+        writer = self._writer = asyncio.create_task(self._write())
+        listener = asyncio.create_task(self._listen())
+        self.gateway.readers.add(self)
+        try:
+            await asyncio.wait([writer, listener], return_when=asyncio.FIRST_COMPLETED)
+            if self._closes is not None:
+                await asyncio.wait([writer], timeout=_LAST_MOMENT)  # for the code of the closing
+        finally:
+            self.gateway.readers.discard(self)
+            for reading in self._readings.values():
+                reading.projector.detach(self)
+            tasks = [writer, listener, *self._running]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _authenticated(self) -> bool:
+        try:
+            async with asyncio.timeout(_AUTH_TIME):
+                message = await self._next()
+        except TimeoutError:
+            return False
+        if message is None or message.get("op") != "auth" or not isinstance(message.get("key"), str):
+            return False
+        try:
+            self.call.key = key = self.gateway.guard.key(message["key"])
+            if key.max_body is not None:
+                self.call.exchange.max_body = min(key.max_body, self.call.exchange.max_body)
+            self.gateway.guard.check_scope(self.call.key, "read")
+        except RequestRefused:
+            return False
+        self._answer(message.get("ref"), {"ok": True})
+        return True
+
+    async def _next(self) -> dict[str, Any] | None:
+        """The next message; None: the connection is closed, or the message is none."""
+        message = await self._receive()
+        while message["type"] == "websocket.connect":
+            message = await self._receive()
+        if message["type"] != "websocket.receive":
+            return None
+        data = message.get("text") or message.get("bytes") or ""
+        if len(data) > self.call.exchange.max_body:
+            self._end(_TOO_BIG)
+            return None
+        try:
+            return decode_object(data, self.gateway.options)
+        except RequestRefused:
+            return {"op": None}
+
+    async def _listen(self) -> None:
+        while (message := await self._next()) is not None:
+            await self._backlog.room()
+            ref, operation = message.get("ref"), message.get("op")
+            if not _is_ref(ref):
+                ref = None
+            try:
+                if operation == "ack":
+                    self._acknowledge(message)
+                elif operation == "ping":
+                    self._answer(ref, {"ok": True})
+                elif operation == "subscribe":
+                    self._answer(ref, await self._subscribe(message))
+                elif operation == "unsubscribe":
+                    self._unsubscribe(_text(message, "sid"))
+                    self._answer(ref, {"ok": True})
+                elif isinstance(operation, str) and operation in OPERATIONS:
+                    self._start(ref, operation, message)
+                else:
+                    known = ", ".join(("subscribe", "unsubscribe", "ack", "ping", *OPERATIONS))
+                    raise RequestRefused.bad_request(f"op must be one of {known}.", "op", "unknown_op")
+            except PenstockError as error:
+                self._refuse(ref, error)
+
+    # --- streams -------------------------------------------------------------------------------------------------
+
+    async def _subscribe(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        channel = self.gateway.find(self.call.key, _text(message, "sid"))
+        after, window = message.get("after", 0), message.get("window", self.gateway.options.reader_bytes)
+        for name, value, low in (("after", after, 0), ("window", window, 1_000)):
+            if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= 1 << 53:
+                raise RequestRefused.bad_request(f"{name} must be a whole number from {low}.", name)
+        is_gap = message.get("epoch") not in (None, channel.epoch)
+        projector = channel.projector(PROTOCOLS["socket"], {}, self.gateway.ticker, self.gateway.options)
+        await projector.catch_up()  # else the place of a number is not known
+        self.read(channel, 0 if is_gap else after, window)
+        answer = {"ok": True, "sid": channel.stream_id, "epoch": channel.epoch, "state": channel.stream.state}
+        return answer | ({"gap": "epoch"} if is_gap else {})
+
+    def read(self, channel: Channel, after: int, window: int) -> None:
+        """Read a stream, from the event after a number on; an earlier subscription to it ends.
+
+        Raises:
+            RequestRefused: the socket reads as many streams as it may.
+        """
+        if channel.stream_id not in self._readings and len(self._readings) >= _MOST_STREAMS:
+            text = f"A socket reads at most {_MOST_STREAMS} streams."
+            raise RequestRefused(Problem(status=429, type="rate_limit_error", code="too_many_streams", message=text))
+        self._unsubscribe(channel.stream_id)
+        projector = channel.projector(PROTOCOLS["socket"], {}, self.gateway.ticker, self.gateway.options)
+        projector.attach(self, self.wake)
+        self._readings[channel.stream_id] = _Reading(channel, projector, projector.shelf.after_seq(after), window)
+        self.wake()
+
+    def _unsubscribe(self, stream_id: str) -> None:
+        reading = self._readings.pop(stream_id, None)
+        if reading is not None:
+            reading.projector.detach(self)
+
+    def _acknowledge(self, message: Mapping[str, Any]) -> None:
+        reading, seq = self._readings.get(_text(message, "sid")), message.get("seq")
+        if not isinstance(seq, int) or isinstance(seq, bool):
+            raise RequestRefused.bad_request("seq must be the number of the last event that was handled.", "seq")
+        if reading is not None:
+            reading.acknowledge(seq)
+            self.wake()
+
+    # --- commands ------------------------------------------------------------------------------------------------
+
+    def _start(self, ref: Any, operation: str, message: dict[str, Any]) -> None:
+        if len(self._running) >= _MOST_COMMANDS:
+            text = f"A socket runs at most {_MOST_COMMANDS} operations at once."
+            raise RequestRefused(Problem(status=429, type="rate_limit_error", code="too_many_operations", message=text))
+        task = self._loop.create_task(self._run_operation(ref, operation, message))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    async def _run_operation(self, ref: Any, operation: str, message: dict[str, Any]) -> None:
+        try:
+            self.gateway.limits.admit(self.call.key, self._loop.time())
+            scope, run = OPERATIONS[operation]
+            self.gateway.guard.check_scope(self.call.key, scope)
+            self._answer(ref, {"ok": True} | await run(SocketCall(self.call, self.read), message))
+        except PenstockError as error:
+            self._refuse(ref, error)
+        except Exception as error:
+            get_logger(request_id=self.call.request_id).error(
+                "operation_failed", operation=operation, reason=describe_reason(error), exc_info=error
+            )
+            self._answer(ref, {"error": {"type": "server_error", "code": "internal_error", "message": "It failed."}})
+
+    def _refuse(self, ref: Any, error: PenstockError) -> None:
+        problem = problem_of(error)
+        fields = {"type": problem.type, "code": problem.code, "message": problem.message, "param": problem.param}
+        self._answer(ref, {"error": {name: value for name, value in fields.items() if value is not None}})
+
+    def _answer(self, ref: Any, fields: Mapping[str, Any]) -> None:
+        data = encode(({} if ref is None else {"ref": ref}) | dict(fields))
+        self._answers.append(data)
+        self._backlog.add(len(data))
+        self.wake()
+
+    # --- writing -------------------------------------------------------------------------------------------------
+
+    async def _write(self) -> None:
+        while True:
+            while self._answers:
+                answer = self._answers.popleft()
+                await self._send(answer)
+                self._backlog.add(-len(answer))
+            is_last = self._closes is not None  # what comes meanwhile is after the cursor: it may never stop
+            if data := self._events():
+                await self._send(b"[%b]" % data[:-1])
+            if is_last:
+                assert self._closes is not None
+                reason = {_DRAINING: "draining", _REVOKED: "key revoked", _TOO_BIG: "message too big"}
+                await self._send_message(
+                    {"type": "websocket.close", "code": self._closes, "reason": reason.get(self._closes, "")}
+                )
+                return
+            if not data and not self._answers:
+                await self.wait()
+
+    async def _send(self, data: bytes) -> None:
+        await self._send_message({"type": "websocket.send", "text": data.decode()})
+        self.last_sent = self._loop.time()
+
+    def _events(self) -> bytes:
+        """What all streams have for the next message: a share of each that has credit."""
+        made: list[bytes] = []
+        size = 0
+        for stream_id, reading in list(self._readings.items()):
+            shelf = reading.projector.shelf
+            if size >= _LARGEST:
+                break
+            if reading.place < shelf.end and reading.credit > 0:
+                self._readings[stream_id] = self._readings.pop(stream_id)  # the others come first the next time
+                data, reading.place, last = shelf.read_some(reading.place, min(_SHARE, reading.credit))
+                size += len(data)
+                reading.credit -= len(data)
+                reading.flight.append((last.seq if last is not None else 0, len(data)))
+                made.append(data)
+            if reading.projector.is_over and reading.place == shelf.end:
+                del self._readings[stream_id]
+                reading.projector.detach(self)
+                if reading.projector.error is not None:
+                    made.append(shelf.projection.cut(UNSHOWN))
+        return b"".join(made)
+
+
+def _is_ref(ref: object) -> bool:
+    return isinstance(ref, int) or (isinstance(ref, str) and len(ref) <= _LONGEST_REF)
+
+
+def _text(message: Mapping[str, Any], name: str) -> str:
+    value = message.get(name)
+    if not isinstance(value, str) or not value:
+        raise RequestRefused.bad_request(f"{name} must be a text.", name)
+    return value

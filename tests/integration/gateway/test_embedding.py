@@ -1,0 +1,231 @@
+"""Streams in the routes of other frameworks: real servers, and a real client that leaves."""
+
+from __future__ import annotations
+
+import importlib.util
+import socket
+import socketserver
+import threading
+import wsgiref.simple_server
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import requests
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.responses import Response
+from starlette.routing import Route
+
+import penstock
+from penstock.adapters.loopback.faults import Status
+from penstock.adapters.loopback.script import Answer, Replies, Script
+from penstock.adapters.loopback.server import LoopbackProvider
+from penstock.config.gateway import GatewayOptions
+from penstock.config.settings import ProviderOptions, Settings
+from penstock.errors import OptionError
+from penstock.gateway import sse_response
+from penstock.testing import eventually
+from tests.integration.gateway.serving import KEY, ONCE, PATIENCE, events_of, served
+
+EXAMPLES = Path(__file__).parents[3] / "examples" / "web"
+WORDS = "one two three four five six seven eight"
+QUICK = GatewayOptions(heartbeat=0.1, tick=0.005)
+
+
+@pytest.fixture
+def provider() -> Iterator[LoopbackProvider]:
+    models: dict[str, Replies] = {
+        "endless": Answer(tokens=("word ",), repeat=100_000, pace=0.01),
+        "late": Answer("late", first_token_delay=60),
+        "busy": Status(429, retry_after=7),
+    }
+    with LoopbackProvider(Script(Answer(WORDS, pace=0.005), models=models)) as made:
+        yield made
+
+
+@pytest.fixture
+def system(provider: LoopbackProvider) -> Iterator[penstock.System]:
+    options = ProviderOptions(base_url=provider.base_url, api_key=KEY)  # type: ignore[arg-type]
+    with penstock.System(Settings(providers={"openai": options}, request=ONCE)) as made:
+        yield made
+
+
+def starlette_app(system: penstock.System, *middleware: Middleware, **more: Any) -> Starlette:
+    async def chat(request: Any) -> Response:
+        stream = system.chat(request.query_params.get("model", "m"), "Hi", stream_id=request.query_params.get("id"))
+        return sse_response(stream, options=QUICK, **more)
+
+    async def again(request: Any) -> Response:
+        return sse_response(system.stream(request.path_params["id"]), options=QUICK, **more)
+
+    return Starlette(routes=[Route("/chat", chat), Route("/again/{id}", again)], middleware=middleware)
+
+
+def text_of(body: str) -> str:
+    return "".join(data["text"] for _, name, data in events_of(body) if name == "token")
+
+
+def leave(url: str, stream: Callable[[], penstock.Stream]) -> None:
+    """Ask as a client that leaves as soon as its stream has a subscriber."""
+    parts = urlsplit(url)
+    with socket.create_connection((parts.hostname, parts.port), PATIENCE) as connection:
+        connection.sendall(f"GET {parts.path}?{parts.query} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        eventually(lambda: _subscribers(stream))
+
+
+def _subscribers(stream: Callable[[], penstock.Stream]) -> int:
+    try:
+        return stream().statistics().subscribers
+    except penstock.StreamNotFound:
+        return 0
+
+
+def test_starlette_serves_and_resumes(system: penstock.System) -> None:
+    with served(system, starlette_app(system)) as server:
+        answer = server.get("/chat?id=s1")
+        assert text_of(answer.text) == WORDS
+        assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
+        assert answer.headers["x-penstock-stream-id"] == "s1"
+        ids = [id for id, _, _ in events_of(answer.text)]
+        rest = server.get("/again/s1", headers={"last-event-id": ids[0]})
+        assert [id for id, _, _ in events_of(rest.text)][-1] == ids[-1]
+        assert WORDS.endswith(text_of(rest.text))
+        assert server.get("/again/s1", headers={"last-event-id": ids[-1]}).status_code == 204
+        assert server.get("/again/s1?after=x").status_code == 400
+
+
+def test_an_error_before_the_first_token_has_its_status(system: penstock.System) -> None:
+    with served(system, starlette_app(system)) as server:
+        answer = server.get("/chat?model=busy")
+        assert (answer.status_code, answer.json()["error"]["type"]) == (429, "rate_limit_error")
+
+
+@pytest.mark.parametrize("model", ["endless", "late"])
+def test_a_client_that_leaves_ends_the_providers_call(system: penstock.System, model: str) -> None:
+    left = threading.Event()
+    with served(system, starlette_app(system, on_disconnect=left.set)) as server:
+        leave(f"{server.url}/chat?model={model}&id=s1", lambda: system.stream("s1"))
+        stream = system.stream("s1")
+        eventually(lambda: stream.is_over)
+        assert left.wait(PATIENCE)
+    with pytest.raises(penstock.StreamCancelledError):
+        stream.result(PATIENCE)
+
+
+def test_on_disconnect_replaces_what_the_stream_does(system: penstock.System) -> None:
+    with served(system, starlette_app(system, on_disconnect="continue")) as server:
+        leave(f"{server.url}/chat?model=endless&id=s1", lambda: system.stream("s1"))
+        stream = system.stream("s1")
+        eventually(lambda: stream.statistics().subscribers == 0)
+        before = stream.statistics().tokens_delivered
+        eventually(lambda: stream.statistics().tokens_delivered > before)
+        stream.cancel()
+
+
+class _Passing(BaseHTTPMiddleware):
+    async def dispatch(self, request: Any, call_next: Any) -> Any:
+        return await call_next(request)
+
+
+@pytest.mark.parametrize("model", ["endless", "late"])
+def test_under_a_base_http_middleware_a_client_that_leaves_is_noticed_too(system: penstock.System, model: str) -> None:
+    with served(system, starlette_app(system, Middleware(_Passing))) as server:
+        leave(f"{server.url}/chat?model={model}&id=s1", lambda: system.stream("s1"))
+        stream = system.stream("s1")
+        eventually(lambda: stream.is_over)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"protocol": "smoke-signals"}, {"on_disconnect": "never"}, {"on_disconnect": -1}, {"stream": None}]
+)
+def test_wrong_arguments_are_refused_by_name(system: penstock.System, wrong: dict[str, Any]) -> None:
+    stream = system.open_stream()
+    with pytest.raises(OptionError, match=f"^{next(iter(wrong))}: "):
+        sse_response(**{"stream": stream, **wrong})
+    stream.cancel()
+
+
+# --- the examples ------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def example(name: str, provider: LoopbackProvider, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """Load an example whose system asks the loopback provider."""
+    monkeypatch.setenv("OPENAI_BASE_URL", provider.base_url)
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("PENSTOCK_PROVIDER__MODEL", "m")
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(__import__("sys").modules, name, module)
+    spec.loader.exec_module(module)
+    try:
+        yield module
+    finally:
+        module.system.stop()
+
+
+def test_the_fastapi_example(provider: LoopbackProvider, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (
+        example("fastapi_backend", provider, monkeypatch) as module,
+        served(module.system, module.app) as server,
+    ):
+        assert text_of(server.get("/chat?q=Hi").text) == WORDS
+        assert server.get("/llm/ready").json() == {"status": "ready"}
+        made = server.post("/llm/v1/streams", {"messages": [{"role": "user", "content": "Hi"}]}).json()
+        assert made["links"]["events"].startswith("/llm/v1/streams/")
+        assert text_of(server.get(made["links"]["events"]).text) == WORDS
+
+
+def test_the_django_example(provider: LoopbackProvider, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (
+        example("django_backend", provider, monkeypatch) as module,
+        served(module.system, module.application, lifespan="off") as server,
+    ):
+        answer = server.get("/chat?q=Hi")
+        assert text_of(answer.text) == WORDS
+        ids = [id for id, _, _ in events_of(answer.text)]
+        assert ids == sorted(set(ids), key=lambda id: int(id.partition("-")[2]))
+        endless = module.system.chat("endless", "Hi", stream_id="s1")
+        monkeypatch.setattr(module.system, "chat", lambda *_: endless)
+        leave(f"{server.url}/chat?q=Hi", lambda: endless)
+        eventually(lambda: endless.is_over)
+
+
+class _Threads(socketserver.ThreadingMixIn, wsgiref.simple_server.WSGIServer):
+    daemon_threads = True
+
+
+class _Quiet(wsgiref.simple_server.WSGIRequestHandler):
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+@contextmanager
+def wsgi_server(application: Any) -> Iterator[str]:
+    server = wsgiref.simple_server.make_server("127.0.0.1", 0, application, _Threads, _Quiet)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_the_flask_example(provider: LoopbackProvider, monkeypatch: pytest.MonkeyPatch) -> None:
+    with example("flask_backend", provider, monkeypatch) as module, wsgi_server(module.app) as url:
+        answer = requests.get(f"{url}/chat?q=Hi", timeout=PATIENCE)
+        assert text_of(answer.text) == WORDS
+        endless = module.system.chat("endless", "Hi", stream_id="s1")
+        monkeypatch.setattr(module.system, "chat", lambda *_: endless)
+        leave(f"{url}/chat?q=Hi", lambda: endless)
+        eventually(lambda: endless.is_over)

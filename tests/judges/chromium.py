@@ -1,0 +1,105 @@
+"""A headless Chromium, driven over its DevTools protocol."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from websockets.sync.client import ClientConnection, connect
+
+from penstock.testing import eventually
+
+__all__ = ["Chromium", "Page", "find_chromium", "running_chromium"]
+
+PATIENCE_S = 60.0
+_NAMES: Final = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+_FLAGS: Final = (
+    *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--remote-debugging-port=0"),
+    *("--no-first-run", "--no-default-browser-check", "--disable-background-networking", "--disable-component-update"),
+    *("--disable-sync", "--disable-extensions", "--no-proxy-server", "about:blank"),
+)
+
+
+def find_chromium() -> str | None:
+    """The program: the environment variable ``PENSTOCK_CHROMIUM``, or one of the usual names."""
+    names = (os.environ.get("PENSTOCK_CHROMIUM"), *_NAMES)
+    return next((found for name in names if name and (found := shutil.which(name))), None)
+
+
+@contextmanager
+def running_chromium(program: str, folder: Path) -> Iterator[Chromium]:
+    """A browser with a profile of its own, in ``folder``, until the block ends."""
+    port_file = folder / "DevToolsActivePort"
+    command = [program, f"--user-data-dir={folder}", *_FLAGS]
+    with (folder / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
+        try:
+            eventually(lambda: port_file.exists() and "\n" in port_file.read_text("utf-8"), PATIENCE_S)
+            port, path = port_file.read_text("utf-8").split("\n")[:2]
+            with connect(f"ws://127.0.0.1:{port}{path}", max_size=None, proxy=None) as connection:
+                browser = Chromium(connection)
+                yield browser
+                browser.call("Browser.close")
+            process.wait(PATIENCE_S)
+        finally:
+            process.kill()
+
+
+class Chromium:
+    """A browser.
+
+    Attributes:
+        version: as it says itself, such as ``"Chrome/156.0.8078.108"``.
+    """
+
+    def __init__(self, connection: ClientConnection) -> None:
+        self._connection = connection
+        self._number = 0
+        self.version: str = self.call("Browser.getVersion")["product"]
+
+    def call(self, method: str, session: str | None = None, **parameters: Any) -> dict[str, Any]:
+        """Call a method of the protocol; returns its result."""
+        self._number += 1
+        message: dict[str, Any] = {"id": self._number, "method": method, "params": parameters}
+        self._connection.send(json.dumps(message | ({"sessionId": session} if session else {})))
+        while True:
+            answer = json.loads(self._connection.recv(PATIENCE_S))
+            if answer.get("id") == self._number:
+                assert "error" not in answer, answer["error"]
+                result: dict[str, Any] = answer["result"]
+                return result
+
+    def open(self, url: str) -> Page:
+        """Open a page, and wait until it is loaded."""
+        target = self.call("Target.createTarget", url=url)["targetId"]
+        session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        page = Page(self, target, session)
+        eventually(
+            lambda: page.run("document.readyState === 'complete' && location.href !== 'about:blank'"), PATIENCE_S
+        )
+        return page
+
+
+class Page:
+    """One tab."""
+
+    def __init__(self, browser: Chromium, target: str, session: str) -> None:
+        self._browser = browser
+        self._target = target
+        self._session = session
+
+    def run(self, script: str) -> Any:
+        """Evaluate an expression; a promise is waited for. Returns its value."""
+        more = {"expression": script, "awaitPromise": True, "returnByValue": True}
+        answer = self._browser.call("Runtime.evaluate", self._session, **more)
+        assert "exceptionDetails" not in answer, answer["exceptionDetails"]
+        return answer["result"].get("value")
+
+    def close(self) -> None:
+        """Close the tab, as a user does."""
+        self._browser.call("Target.closeTarget", targetId=self._target)

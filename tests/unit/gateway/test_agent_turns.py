@@ -1,0 +1,111 @@
+"""A turn of a real agent, in the order in which it reports its rounds, as the browsers' protocols show it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+import penstock
+from penstock.events import Event, ToolApprovalRequested
+from penstock.gateway.projections.agui import AguiProjection
+from penstock.gateway.projections.ui import UiProjection
+from penstock.testing import Collector, SimulatedSystem
+from tests.conformance.agents import agent_on, ask, say, until
+from tests.unit.gateway.reading import AguiReader, UiReader, fed, opening
+
+
+@pytest.fixture
+def system() -> Iterator[SimulatedSystem]:
+    with SimulatedSystem(seed=1) as running:
+        yield running
+
+
+@penstock.tool
+def double(x: int) -> int:
+    """Double a number."""
+    return 2 * x
+
+
+@penstock.tool(needs_approval=True)
+def erase(name: str) -> str:
+    """Erase a file."""
+    return f"erased {name}"
+
+
+def a_turn(system: SimulatedSystem) -> list[Event]:
+    """Two rounds whose calls have the same ids, the second with two calls that need approval, and an answer."""
+    agent, _ = agent_on(
+        system,
+        ask(("call_0", "double", '{"x":4}'), ("call_1", "double", '{"x":'), text="Let me see. "),
+        ask(("call_0", "erase", '{"name":"a"}'), ("call_1", "erase", '{"name":"b"}')),
+        say("Eight, ", "and one file is gone."),
+        tools=[double, erase],
+    )
+    collector = Collector(agent.stream_chat("Do it"))
+    until(system, lambda: sum(isinstance(event, ToolApprovalRequested) for event in collector.events) == 2)
+    assert agent.approve("call_0")
+    assert agent.deny("call_1", "keep it")
+    collector.wait_for_terminal()
+    return list(collector.events)
+
+
+def last_request(events: list[Event]) -> int:
+    return max(event.seq for event in events if isinstance(event, ToolApprovalRequested))
+
+
+def test_vercels_ui_shows_the_rounds_and_ends_at_the_approvals(system: SimulatedSystem) -> None:
+    events = a_turn(system)
+    reader = UiReader()
+    for frame in fed(UiProjection(opening(v="7", approval="wait")), events):
+        reader.read(frame.data)
+    shown = [(part["type"], part.get("text", part.get("output"))) for part in reader.parts]
+    assert shown[:5] == [
+        ("step-start", None),
+        ("text", "Let me see. "),
+        ("double", "8"),
+        ("double", shown[3][1]),
+        ("step-start", None),
+    ]
+    assert str(shown[3][1]).startswith("The arguments are not complete JSON")
+    assert shown[5:] == [
+        ("erase", "erased a"),
+        ("erase", None),
+        ("step-start", None),
+        ("text", "Eight, and one file is gone."),
+    ]
+    assert [call["state"] for call in reader.calls.values()][-1] == "tool-output-denied"
+
+    until_asked = [event for event in events if event.seq <= last_request(events)]
+    first = UiProjection(opening(v="7"))
+    for event in until_asked:
+        first.feed(event)
+    assert first.caught_up()
+    assert first.is_over
+    rest = UiReader(*reader.calls)
+    for frame in fed(UiProjection(opening(v="7", **{"from": str(last_request(events))})), events):
+        rest.read(frame.data)
+    assert [part.get("text") for part in rest.parts if part["type"] == "text"] == ["Eight, and one file is gone."]
+
+
+def test_agui_shows_the_rounds_and_two_runs(system: SimulatedSystem) -> None:
+    events = a_turn(system)
+    projection, reader = AguiProjection(opening()), AguiReader()
+    for event in events:
+        if event.seq <= last_request(events):
+            for frame in projection.feed(event):
+                reader.read(frame.data)
+    for frame in projection.caught_up():
+        reader.read(frame.data)
+    assert [one["toolCallId"] for one in reader.end["outcome"]["interrupts"]] == ["call_0_2", "call_1_2"]
+    assert [one["id"] for one in reader.end["outcome"]["interrupts"]] == ["call_0", "call_1"], "as the agent knows them"
+    second = AguiReader(reader.messages)
+    for frame in fed(AguiProjection(opening(run="r-2", **{"from": str(last_request(events))})), events):
+        second.read(frame.data)
+    assert second.end["outcome"] == {"type": "success"}
+    assert [(message["role"], message.get("content")) for message in second.messages][-4:] == [
+        ("assistant", None),
+        ("tool", "erased a"),
+        ("tool", "The user did not approve this call: keep it"),
+        ("assistant", "Eight, and one file is gone."),
+    ]
