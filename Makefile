@@ -16,7 +16,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --maxprocesses 8 --dist
 QUICK := tests/unit $(addprefix tests/conformance/test_,$(addsuffix .py,stream statem supervisor links handler integration)) \
 	$(addprefix --deselect tests/unit/test_,$(addsuffix .py,benchmarks_run seeds))
 
-.PHONY: run quick check lint types workflows test judges judges-node nginx simulate soak mutants bench format docs diagrams clean help
+.PHONY: run quick check lint types workflows test judges judges-node nginx simulate soak mutants bench bench-litellm format docs diagrams clean help
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -93,6 +93,13 @@ format: $(VENV)/.dev  ## fix what ruff can fix, and format the code
 bench: $(VENV)/.dev  ## measure side by side with comparable libraries, and write benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks --write
 
+bench-litellm: .litellm/.installed  ## install LiteLLM's proxy (about 750 MB) for the benchmark of the gateway, apart from all else
+
+.litellm/.installed:
+	@$(PYTHON) -m venv --clear .litellm
+	@.litellm/bin/python -m pip install 'litellm[proxy]>=1.80'
+	@touch $@
+
 nginx: $(VENV)/.dev  ## unpack Debian's nginx into .judges/, for the tests behind a proxy; they are skipped without it
 	$(BIN)/python -m tests.integration.gateway.nginx
 
@@ -103,4 +110,4 @@ diagrams: $(VENV)/.dev  ## draw the diagrams of the documentation from the state
 	$(BIN)/python -m tests.diagrams
 
 clean:  ## remove the virtual environments and everything else that was made here
-	rm -rf .venv .venv-3.* .judges site build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-3.* .litellm .judges site build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

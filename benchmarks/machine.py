@@ -24,6 +24,9 @@ _PACKAGES = (
     "anthropic",
     "google-genai",
     "ollama",
+    "uvicorn",
+    "starlette",
+    "sse-starlette",
 )
 
 

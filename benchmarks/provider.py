@@ -18,15 +18,15 @@ from typing import Any
 from penstock.adapters.loopback.script import Answer, Reply, Script, ScriptedCall
 from penstock.adapters.loopback.server import LoopbackProvider
 
-__all__ = ["serving"]
+__all__ = ["main", "serving"]
 
 _ROOT = Path(__file__).parents[1]
 
 
 @contextmanager
-def serving(answers: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    """Serve within this block; yields the base URL."""
-    command = [sys.executable, "-m", "benchmarks.provider", json.dumps(answers)]
+def serving(answers: Mapping[str, Mapping[str, Any]], module: str = "benchmarks.provider") -> Iterator[str]:
+    """Serve within this block; yields the base URL. ``module`` is the program that serves."""
+    command = [sys.executable, "-m", module, json.dumps(answers)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=_ROOT)
     assert process.stdin is not None
     assert process.stdout is not None
@@ -53,7 +53,8 @@ def _reply(calls: Sequence[Sequence[str]] = (), **fields: Any) -> Reply:
     return lambda request: asking if request.tool_result is None else answer
 
 
-def _main(answers: str) -> None:
+def main(answers: str) -> None:
+    """Serve until standard input is closed."""
     models = {model: _reply(**fields) for model, fields in json.loads(answers).items()}
     with LoopbackProvider(Script(models=models), max_connections=5000) as provider:
         print(provider.base_url, flush=True)
@@ -61,4 +62,4 @@ def _main(answers: str) -> None:
 
 
 if __name__ == "__main__":
-    _main(*sys.argv[1:])
+    main(*sys.argv[1:])

@@ -45,6 +45,7 @@ class Exchange:
         self.is_complete = False
         self._receive = receive
         self._send = send
+        self._flow = _flow_of(send)
         self._is_read = False
         self._patience: asyncio.Timeout | None = None  # while a part of the body is waited for
         self._refusal: Problem | None = None
@@ -153,6 +154,22 @@ class Exchange:
         """Send a part of the body. Waits while the client does not read."""
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
+    def send_now(self, data: bytes) -> bool:
+        """Send a part of the body if that needs no waiting and no task; otherwise nothing is sent.
+
+        Only where uvicorn sends, without anything between: it waits before it writes, or not at all.
+        """
+        flow = self._flow
+        if flow is None or flow.write_paused:
+            return False
+        sending = self._send({"type": "http.response.body", "body": data, "more_body": True})
+        try:
+            sending.send(None)
+        except StopIteration:
+            return True
+        sending.close()
+        return False
+
     async def end(self, data: bytes = b"") -> None:
         """Send the last part of the body."""
         self.is_complete = True
@@ -173,6 +190,13 @@ def routed_path(scope: Mapping[str, Any]) -> str:
     if b"%2f" not in raw.lower() or unquote(raw.decode("latin-1")) != path:  # a host that has changed the path
         return path
     return _SLASH.join(unquote(part) for part in _ENCODED_SLASH.split(raw.decode("latin-1")))
+
+
+def _flow_of(send: Any) -> Any:
+    """Uvicorn's view of whether a connection takes more; None: another server sends, or something between."""
+    cycle = getattr(send, "__self__", None)
+    is_uvicorn = type(cycle).__module__ in ("uvicorn.protocols.http.httptools_impl", "uvicorn.protocols.http.h11_impl")
+    return getattr(cycle, "flow", None) if is_uvicorn else None
 
 
 def _header(value: str) -> bytes:

@@ -82,6 +82,7 @@ class SseReader(Waiter):
     """
 
     __slots__ = (
+        "_is_idle",
         "_packer",
         "_sends_since",
         "_task",
@@ -108,12 +109,26 @@ class SseReader(Waiter):
         self.is_abandoned = False
         self.must_end: Problem | None = None
         self.last_sent = self._loop.time()
+        self._is_idle = False  # its task waits in `run` for frames, a sign of life or an end
         self._sends_since: float | None = None
         self._watch: asyncio.Task[None] | None = None
         self._task = asyncio.current_task()
         self._packer = zlib.compressobj(wbits=31) if _is_packed(exchange) else None
 
     # --- on the loop, by others ----------------------------------------------------------------------------------
+
+    def take(self) -> None:
+        """Take new frames: send them at once if its task has nothing else to do, else wake the task."""
+        projector = self.projector
+        if self._is_idle and not (self._is_news or self.has_left or self.must_end or projector.is_over):
+            shelf = projector.shelf
+            data, place, _ = shelf.read_some(self.place, _AT_ONCE)
+            if place == shelf.end and self._packer is None and self.exchange.send_now(data):
+                self.place = place
+                self.sent = shelf.size
+                self.last_sent = self._loop.time()
+                return
+        self.wake()
 
     @property
     def is_reading(self) -> bool:
@@ -150,7 +165,7 @@ class SseReader(Waiter):
 
     async def begin(self, hold: float) -> None:
         """Attach to the stream, and wait for its first event, its end, the client's leaving, or ``hold`` seconds."""
-        self.projector.attach(self, self.wake)
+        self.projector.attach(self, self.take)
         self._watch = asyncio.create_task(self._notice_leaving())
         until = self._loop.time() + hold
         while not (self.projector.first or self.projector.is_over or self.has_left or self.must_end):
@@ -190,7 +205,11 @@ class SseReader(Waiter):
                 await self._send(shelf.projection.cut(self.must_end))
                 break
             else:
-                await self.wait()
+                self._is_idle = True
+                try:
+                    await self.wait()
+                finally:
+                    self._is_idle = False
                 if self.place == shelf.end and self._is_silent:
                     await self._send(shelf.projection.heartbeat)
         if not self.has_left:

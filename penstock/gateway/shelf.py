@@ -5,12 +5,16 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_right
 from collections.abc import Hashable, Iterator, Sequence
+from typing import Final
 
 import msgspec
 
 from penstock.gateway.projections.frames import Frame, Projection, joined
 
 __all__ = ["Shelf"]
+
+_SHARED: Final = 16_384
+"""Bytes of joined frames that are kept for the next reader at the same place."""
 
 
 class _TextRun(msgspec.Struct):
@@ -60,12 +64,15 @@ class Shelf:
         self._kept = 0  # bytes of them
         self._old: list[Frame | _TextRun] = []
         self._places: list[int] = []  # of the old ones
+        self._read: tuple[int, int, int, tuple[bytes, int, Frame | None]] | None = None  # see `read_some`
 
     def add(self, frames: Sequence[Frame]) -> None:
         """Put frames at the end."""
+        if not frames:
+            return
         self._frames += frames
         self.end += len(frames)
-        size = sum([len(frame.data) for frame in frames])
+        size = len(frames[0].data) if len(frames) == 1 else sum([len(frame.data) for frame in frames])
         self.size += size
         self._kept += size
         if self._kept > self.retain_bytes:
@@ -79,9 +86,21 @@ class Shelf:
         return frames[0].data if len(frames) == 1 else joined(frames, self.projection)
 
     def read_some(self, place: int, limit: int) -> tuple[bytes, int, Frame | None]:
-        """Frames from a place on, of about ``limit`` bytes when joined, the place after them, the last one."""
-        if place < self._base:
-            return self._read_old(place, limit)
+        """Frames from a place on, of about ``limit`` bytes when joined, the place after them, the last one.
+
+        Readers at the same place get the same bytes, which are made once.
+        """
+        if place + 1 == self.end and place >= self._base:
+            frame = self._frames[-1]
+            return frame.data, self.end, frame
+        known = self._read
+        if known is not None and known[0] == place and known[1] == self.end and known[2] == limit:
+            return known[3]
+        found = self._read_old(place, limit) if place < self._base else self._read_new(place, limit)
+        self._read = (place, self.end, limit, found) if len(found[0]) <= _SHARED else None
+        return found
+
+    def _read_new(self, place: int, limit: int) -> tuple[bytes, int, Frame | None]:
         first = count = place - self._base
         size = 0
         key: Hashable = None

@@ -10,8 +10,22 @@ from typing import Any
 
 import pytest
 
-from benchmarks import agents, decoders, lifecycle, paced, probe, pushed, saturated, supervised
+from benchmarks import (
+    agents,
+    decoders,
+    frames,
+    lifecycle,
+    overhead,
+    paced,
+    probe,
+    pushed,
+    readers,
+    saturated,
+    sse_peers,
+    supervised,
+)
 from benchmarks.__main__ import BENCHMARKS, main
+from benchmarks.load_client import Checked
 from benchmarks.machine import measured_tree, tree_hash
 from benchmarks.provider import serving
 from benchmarks.tables import Aim, Row, Samples, Table, to_markdown
@@ -120,6 +134,77 @@ def test_streams_are_opened_and_stopped() -> None:
 def test_children_are_started_ended_and_brought_back() -> None:
     assert supervised.load(20)["stop_us"] > 0
     assert supervised.crash(20)["restart_us"] > 0
+
+
+def test_frames_of_the_gateway_are_counted() -> None:
+    result = frames.gateway_load(readers=4, streams=2, seconds=0.4)
+    assert result["tokens"] >= result["frames"] > 0
+    assert result["p99_ms"] >= result["p50_ms"]
+
+
+@pytest.mark.parametrize(
+    "app", [*list(sse_peers.APPS)[:3], pytest.param("sse-starlette", marks=needs("sse_starlette"))]
+)
+def test_frames_of_the_peers_are_counted(app: str) -> None:
+    result = probe.measure(frames.peer_load, app=app, readers=4, seconds=0.4)
+    assert result["tokens"] == result["frames"] > 0
+
+
+def test_readers_that_stay_get_everything_and_nothing_is_left_behind() -> None:
+    result = probe.measure(readers.load, readers=20, streams=4, seconds=0.5)
+    assert (result["stayed"], result["left"], result["events"]) == (18, 2, 180)
+
+
+LITELLM = pytest.mark.skipif(not overhead.LITELLM.exists(), reason="only `make bench-litellm` installs LiteLLM")
+
+
+@pytest.mark.timeout(300)  # LiteLLM takes a minute to start on a busy machine
+@pytest.mark.parametrize("proxy", ["direct", "gateway", pytest.param("litellm", marks=LITELLM)])
+def test_tokens_are_stamped_by_the_provider_and_come_through_what_is_between(proxy: str) -> None:
+    result = overhead.load(proxy, chats=2, seconds=0.4)
+    assert result["tokens"] > 0
+    assert result["p99_ms"] >= result["p50_ms"]
+
+
+def body(*events: str, is_whole: bool = True) -> bytes:
+    chunks = [f"{len(event):x}\r\n{event}\r\n" for event in events]
+    return "".join(["HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", *chunks, "0\r\n\r\n" * is_whole]).encode()
+
+
+def token(seq: int, text: str) -> str:
+    return f'id: 0a1b2c3d-{seq}\nevent: token\ndata: {{"text":"{text}"}}\n\n'
+
+
+END = 'id: 0a1b2c3d-9\nevent: end\ndata: {"type":"StreamCompleted"}\n\n'
+
+
+@pytest.mark.parametrize("size", [1, 7, 10_000])
+def test_a_reader_that_got_everything_has_no_fault(size: int) -> None:
+    reader, data = Checked("abc"), body(token(1, "a"), ": hb\n", token(3, "bc") + END)
+    for start in range(0, len(data), size):
+        reader.take(data[start : start + size])
+    reader.close()
+    assert not reader.fault
+
+
+@pytest.mark.parametrize(
+    ("data", "fault"),
+    [
+        (body(token(1, "ab"), END), "1 ends, 2 of 3 characters"),
+        (body(token(1, "ac"), END), "event 1 is not what follows"),
+        (body(token(2, "a"), token(2, "bc"), END), "event 2 after event 2"),
+        (body(token(1, "abc")), "0 ends"),
+        (body(token(1, "abc"), END, END), "a end after the end"),
+        (body(token(1, "abc"), END, is_whole=False), "the response was cut off"),
+        (body('event: cut\ndata: {"code":"too_slow"}\n\n'), "an event without a cursor"),
+        (body(END).replace(b"200 OK", b"503 No"), "not a stream"),
+    ],
+)
+def test_a_reader_that_misses_something_says_what(data: bytes, fault: str) -> None:
+    reader = Checked("abc")
+    reader.take(data)
+    reader.close()
+    assert fault in reader.fault
 
 
 def test_a_load_that_fails_in_its_process_says_why() -> None:

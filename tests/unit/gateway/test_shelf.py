@@ -130,3 +130,14 @@ def test_old_pieces_are_kept_as_their_text_alone() -> None:
         shelf.add([Frame(seq, PLAIN.delta("a", "word ", seq, seq), "a", "word ", seq)])
     assert len(shelf._frames) < 100
     assert len(shelf._old) == 1
+
+
+def test_readers_at_the_same_place_get_the_same_bytes_until_there_are_more() -> None:
+    shelf = Shelf(PLAIN, 1_000_000)
+    shelf.add(frames([("a", 1, 3), ("a", 1, 4), ("b", 1, 2)]))
+    first, again = shelf.read_some(0, 1_000), shelf.read_some(0, 1_000)
+    assert again[0] is first[0]
+    assert shelf.read_some(1, 1_000)[0] != first[0]
+    assert shelf.read_some(0, 1)[1] == 1
+    shelf.add(frames([("b", 1, 5)]))
+    assert shelf.read_some(0, 1_000)[1] == 4
