@@ -122,7 +122,7 @@ class SseReader(Waiter):
         projector = self.projector
         if self._is_idle and not (self._is_news or self.has_left or self.must_end or projector.is_over):
             shelf = projector.shelf
-            data, place, _ = shelf.read_some(self.place, _AT_ONCE)
+            data, place, _ = shelf.read_some(self.place, AT_ONCE)
             if place == shelf.end and self._packer is None and self.exchange.send_now(data):
                 self.place = place
                 self.sent = shelf.size
