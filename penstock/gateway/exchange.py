@@ -37,7 +37,10 @@ class Exchange:
         self.path: str = scope["path"]
         self.headers: dict[str, str] = {}
         for name, value in scope["headers"]:
-            self.headers.setdefault(name.decode("latin-1").lower(), value.decode("latin-1"))
+            key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+            if key == "host" and self.headers.get(key, text) != text:
+                text = self.headers.pop(key) + ", " + text  # which is no host that is answered
+            self.headers.setdefault(key, text)
         self.query: dict[str, str] = {}
         self.extra_headers: list[tuple[str, str]] = []  # of every response
         self.max_body = options.max_body
@@ -115,6 +118,11 @@ class Exchange:
             RequestRefused: it is none, too long, nested too deeply, or has too many messages.
             Left: the client has gone.
         """
+        if self.headers.get("content-encoding", "identity").lower() not in ("identity", ""):
+            text = "The body must not be compressed."
+            raise RequestRefused(
+                Problem(status=415, type="invalid_request_error", code="unsupported_encoding", message=text)
+            )
         data = await self.body()
         if optional and not data.strip():
             return {}

@@ -10,7 +10,11 @@ __all__ = ["KeyLimits"]
 
 
 class KeyLimits:
-    """The use of every key: requests and tokens a minute, and streams at once."""
+    """The use of every key: requests and tokens a minute, and streams at once.
+
+    A minute's requests may come at once. What is used comes back evenly, so that it is less than the double in any
+    minute.
+    """
 
     def __init__(self) -> None:
         self._requests: dict[str, MinuteBucket] = {}
@@ -45,7 +49,7 @@ class KeyLimits:
     def _bucket(self, buckets: dict[str, MinuteBucket], key_id: str, rate: int, now: float) -> MinuteBucket:
         bucket = buckets.get(key_id)
         if bucket is None:
-            bucket = buckets[key_id] = MinuteBucket(rate, now)
+            bucket = buckets[key_id] = MinuteBucket(rate, now, burst=rate)
         return bucket
 
 

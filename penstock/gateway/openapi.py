@@ -193,6 +193,7 @@ _QUERIES: Final[dict[tuple[str, str], dict[str, dict[str, Any]]]] = {
         "after": _CURSOR,
         "strict": {"enum": ["0", "1"]},
         "ticket": {"type": "string"},
+        "events": {"enum": ["all", "simple", "plain", "numbered"]},
     },
     ("GET", "/v1/responses/{response_id}"): {
         "stream": {"enum": ["true", "false"]},

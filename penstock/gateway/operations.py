@@ -14,6 +14,7 @@ from penstock.gateway.commands import COMMANDS, prepare
 from penstock.gateway.keys import Scope
 from penstock.gateway.opener import open_native
 from penstock.gateway.problems import RequestRefused
+from penstock.gateway.protocols import events_in
 
 __all__ = ["OPERATIONS", "SocketCall"]
 
@@ -22,7 +23,7 @@ class SocketCall(msgspec.Struct, frozen=True):
     """The connection's request, and the function by which the socket reads a stream from an event on."""
 
     call: HttpCall
-    read: Callable[[Channel, int, int], None]
+    read: Callable[[Channel, int, int, Mapping[str, str]], None]
 
 
 Operation = Callable[[SocketCall, dict[str, Any]], Awaitable[dict[str, Any]]]
@@ -30,9 +31,9 @@ Operation = Callable[[SocketCall, dict[str, Any]], Awaitable[dict[str, Any]]]
 
 async def _start(socket: SocketCall, message: dict[str, Any]) -> dict[str, Any]:
     """Open a stream, as ``POST /v1/streams`` does, and read it."""
-    body = {name: value for name, value in message.items() if name not in ("op", "ref", "window")}
-    window = _window(socket, message)
-    return _reads(socket, await open_native(socket.call, body), window)
+    body = {name: value for name, value in message.items() if name not in ("op", "ref", "window", "events")}
+    window, variant = _window(socket, message), events_in(message)
+    return _reads(socket, await open_native(socket.call, body), window, variant)
 
 
 async def _stream_chat(socket: SocketCall, message: dict[str, Any]) -> dict[str, Any]:
@@ -40,8 +41,9 @@ async def _stream_chat(socket: SocketCall, message: dict[str, Any]) -> dict[str,
     agent = message.get("agent")
     if not isinstance(agent, str):
         raise RequestRefused.bad_request("agent must be the id of an agent.", "agent")
-    window = _window(socket, message)
-    return _reads(socket, await send_message(socket.call, agent, {"message": message.get("message")}), window)
+    window, variant = _window(socket, message), events_in(message)
+    channel = await send_message(socket.call, agent, {"message": message.get("message")})
+    return _reads(socket, channel, window, variant)
 
 
 def _window(socket: SocketCall, message: Mapping[str, Any]) -> int:
@@ -51,9 +53,9 @@ def _window(socket: SocketCall, message: Mapping[str, Any]) -> int:
     return window
 
 
-def _reads(socket: SocketCall, channel: Channel, window: int) -> dict[str, Any]:
+def _reads(socket: SocketCall, channel: Channel, window: int, variant: Mapping[str, str]) -> dict[str, Any]:
     try:
-        socket.read(channel, 0, window)
+        socket.read(channel, 0, window, variant)
     except RequestRefused:
         channel.abandon_unread()
         raise

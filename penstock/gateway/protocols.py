@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -20,8 +20,9 @@ from penstock.gateway.projections.responses import ResponsesProjection
 from penstock.gateway.projections.socket import SocketProjection
 from penstock.gateway.projections.ui import UiProjection, error_text
 
-__all__ = ["PROTOCOLS", "STREAM_HEADERS", "Protocol"]
+__all__ = ["PROTOCOLS", "STREAM_HEADERS", "Protocol", "events_in", "variant_in"]
 
+_CHOICES: Final = ("v", "events", "extras", "raw", "dynamic", "reasoning_field")
 STREAM_HEADERS: Final = (
     ("content-type", "text/event-stream; charset=utf-8"),
     ("cache-control", "no-cache, no-transform"),
@@ -70,6 +71,21 @@ class Protocol(msgspec.Struct, frozen=True, kw_only=True):
         return made
 
 
+def events_in(message: Mapping[str, Any]) -> dict[str, str]:
+    """Which events a message of the native WebSocket asks for, as a variant.
+
+    Raises:
+        RequestRefused: there are none of that name (400).
+    """
+    chosen = message.get("events", "all")
+    return {} if chosen == "all" else PROTOCOLS["socket"].closed({"events": chosen})
+
+
+def variant_in(query: Mapping[str, str]) -> dict[str, str]:
+    """What a reader chooses of what frames look like, in the query of its URL."""
+    return {name: query[name] for name in _CHOICES if name in query}
+
+
 def _openai_error(problem: Problem, request_id: str) -> bytes:
     if problem.type == "gone":  # OpenAI has no such type
         problem = msgspec.structs.replace(problem, type="invalid_request_error")
@@ -87,6 +103,7 @@ _SWITCH: Final = ("0", "1")
 _CHAT: Final = FrozenDict(
     reasoning_field=("reasoning_content", "reasoning"), extras=("none", "penstock"), events=("plain", "numbered")
 )
+_NATIVE: Final = FrozenDict(events=("all", "simple"))
 _RESPONSES: Final = FrozenDict(reasoning=("text", "summary"))
 _UI: Final = FrozenDict(
     {
@@ -131,6 +148,10 @@ PROTOCOLS: Final[dict[str, Protocol]] = {
         error=lambda problem, request_id: encode(agui_error(problem)),
         variants=FrozenDict({"from": (), "decided": (), "run": ()}),
     ),
-    "native": Protocol(name="native", projection=NativeProjection, orphan="linger", error=_native_error),
-    "socket": Protocol(name="socket", projection=SocketProjection, orphan="linger", error=_openai_error),
+    "native": Protocol(
+        name="native", projection=NativeProjection, orphan="linger", error=_native_error, variants=_NATIVE
+    ),
+    "socket": Protocol(
+        name="socket", projection=SocketProjection, orphan="linger", error=_openai_error, variants=_NATIVE
+    ),
 }

@@ -19,7 +19,7 @@ from penstock.gateway.operations import OPERATIONS, SocketCall
 from penstock.gateway.problems import UNSHOWN, Problem, RequestRefused, problem_of
 from penstock.gateway.projections.frames import encode
 from penstock.gateway.projector import Projector
-from penstock.gateway.protocols import PROTOCOLS
+from penstock.gateway.protocols import PROTOCOLS, events_in
 from penstock.gateway.reader import Backlog, Waiter
 
 __all__ = ["StreamSocket"]
@@ -195,13 +195,14 @@ class StreamSocket(Waiter):
             if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= 1 << 53:
                 raise RequestRefused.bad_request(f"{name} must be a whole number from {low}.", name)
         is_gap = message.get("epoch") not in (None, channel.epoch)
-        projector = channel.projector(PROTOCOLS["socket"], {}, self.gateway.ticker, self.gateway.options)
+        variant = events_in(message)
+        projector = channel.projector(PROTOCOLS["socket"], variant, self.gateway.ticker, self.gateway.options)
         await projector.catch_up()  # else the place of a number is not known
-        self.read(channel, 0 if is_gap else after, window)
+        self.read(channel, 0 if is_gap else after, window, variant)
         answer = {"ok": True, "sid": channel.stream_id, "epoch": channel.epoch, "state": channel.stream.state}
         return answer | ({"gap": "epoch"} if is_gap else {})
 
-    def read(self, channel: Channel, after: int, window: int) -> None:
+    def read(self, channel: Channel, after: int, window: int, variant: Mapping[str, str]) -> None:
         """Read a stream, from the event after a number on; an earlier subscription to it ends.
 
         Raises:
@@ -211,7 +212,7 @@ class StreamSocket(Waiter):
             text = f"A socket reads at most {_MOST_STREAMS} streams."
             raise RequestRefused(Problem(status=429, type="rate_limit_error", code="too_many_streams", message=text))
         self._unsubscribe(channel.stream_id)
-        projector = channel.projector(PROTOCOLS["socket"], {}, self.gateway.ticker, self.gateway.options)
+        projector = channel.projector(PROTOCOLS["socket"], variant, self.gateway.ticker, self.gateway.options)
         projector.attach(self, self.wake)
         self._readings[channel.stream_id] = _Reading(channel, projector, projector.shelf.after_seq(after), window)
         self.wake()

@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class MinuteBucket:
-    """Admits ``per_minute`` in a minute, evenly, and a burst of a sixth of that (at least 1) at once.
+    """Admits ``per_minute`` in a minute, evenly, and a burst at once: by default a sixth of that (at least 1).
 
     Over any window it admits at most ``per_minute * window / 60 + max(burst, the largest single amount)``. Unlike a
     stream's bucket it can be in debt: usage is known only afterwards, and an overrun delays later requests.
@@ -40,8 +40,8 @@ class MinuteBucket:
 
     __slots__ = ("_grain", "_level", "_rate", "_updated", "burst")
 
-    def __init__(self, per_minute: float, now: float) -> None:
-        self.burst = max(1.0, per_minute / _BURST)
+    def __init__(self, per_minute: float, now: float, burst: float | None = None) -> None:
+        self.burst = max(1.0, per_minute / _BURST if burst is None else burst)
         self._rate = per_minute / 60
         self._grain = _GRAIN * self.burst
         self._level = self.burst

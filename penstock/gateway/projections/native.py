@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
+from penstock.errors import ProviderTimeout, StreamCancelledError
 from penstock.events import (
     Disconnected,
     Event,
@@ -20,7 +21,7 @@ from penstock.events import (
 from penstock.gateway.problems import Problem
 from penstock.gateway.projections.frames import Frame, Opening, Projection, encode, shown_error, sse
 
-__all__ = ["NativeProjection", "event_name"]
+__all__ = ["NativeProjection", "event_name", "simple_name"]
 
 _TERMINAL: Final = (StreamCompleted, StreamFailed, StreamCancelled)
 
@@ -36,6 +37,25 @@ def event_name(event: Event) -> str:
     return _NAMES.get(type(event).__name__) or _snake(type(event).__name__)
 
 
+def simple_name(event: Event) -> str | None:
+    """The name of an event with ``events=simple``; None: it is left out.
+
+    >>> simple_name(TokenEvent("s", 1, ("Hi",), "Hi", "text", 0.0, {}))
+    'token'
+    """
+    if isinstance(event, StreamFailed):
+        return "timeout" if isinstance(event.error, ProviderTimeout) else "error"
+    return _SIMPLE.get(type(event).__name__)
+
+
+_SIMPLE: Final = {
+    "TokenEvent": "token",
+    "ToolCallStarted": "function_start",
+    "StreamCompleted": "complete",
+    "StreamCancelled": "error",
+    "StreamReset": "reset",
+    "StreamSnapshot": "snapshot",
+}
 _NAMES: Final = {"TokenEvent": "token", "StreamSnapshot": "snapshot", "StreamReset": "reset"}
 
 
@@ -48,6 +68,9 @@ class NativeProjection(Projection):
 
     ``data`` has no ``stream_id``, which the reader knows, no ``metadata``, which the stream's own resource has, and no
     ``tokens``: ``text`` is all of them.
+
+    The variant ``events=simple`` has few names: ``token``, ``function_start``, ``complete``, ``error``, ``timeout`` (of
+    the provider), and ``reset`` and ``snapshot``, after which the text is another one. All other events are left out.
     """
 
     name = "native"
@@ -55,23 +78,29 @@ class NativeProjection(Projection):
     def __init__(self, opening: Opening) -> None:
         super().__init__(opening)
         self._id = f"{opening.epoch}-"
+        self._is_simple = opening.variant.get("events") == "simple"
 
     def feed(self, event: Event) -> list[Frame]:
         seq = event.seq
         if type(event) is TokenEvent and not event.dropped:
             key = ("token", event.kind, event.part, event.phase)
             return [Frame(seq, self._token(event.kind, event.part, event.phase, event.text, seq), key, event.text)]
+        name = simple_name(event) if self._is_simple else event_name(event)
+        if name is None:
+            return []
         if isinstance(event, ToolCallDelta):
             piece: tuple[Any, ...] = ("call", event.index)
             return [Frame(seq, self.delta(piece, event.text, seq, 0), piece, event.text)]
         fields = to_dict(event)
-        for name in ("stream_id", "metadata", "tokens"):
-            fields.pop(name, None)
+        for field in ("stream_id", "metadata", "tokens"):
+            fields.pop(field, None)
         if isinstance(event, (StreamFailed, Disconnected)):
             fields["error"] = shown_error(event.error)
+        elif self._is_simple and isinstance(event, StreamCancelled):
+            fields["error"] = shown_error(StreamCancelledError(event.stream_id, event.reason))
         if isinstance(event, StreamSnapshot):
             fields["replaces"] = True
-        return [Frame(seq, sse(encode(fields), event=event_name(event), id=f"{self._id}{seq}"))]
+        return [Frame(seq, sse(encode(fields), event=name, id=f"{self._id}{seq}"))]
 
     def delta(self, key: Any, text: str, seq: int, number: int) -> bytes:
         if key[0] == "token":
@@ -84,7 +113,9 @@ class NativeProjection(Projection):
         return b"id: %b%d\nevent: token\ndata: %b\n\n" % (self._id.encode(), seq, data)
 
     def cut(self, problem: Problem) -> bytes:
-        return sse(encode({"code": problem.code, "message": problem.message}), event="cut")
+        return sse(
+            encode({"code": problem.code, "message": problem.message}), event="error" if self._is_simple else "cut"
+        )
 
 
 class _Token(msgspec.Struct, omit_defaults=True, tag_field="type", tag="TokenEvent"):

@@ -17,7 +17,7 @@ from penstock.events import (
 )
 from penstock.gateway.problems import Problem
 from penstock.gateway.projections.frames import Frame, Opening, Projection, encode, shown_error
-from penstock.gateway.projections.native import event_name
+from penstock.gateway.projections.native import event_name, simple_name
 
 __all__ = ["SocketProjection"]
 
@@ -32,7 +32,8 @@ class SocketProjection(Projection):
     """One frame for each event: an object with ``sid``, ``seq`` and ``type``, followed by a comma.
 
     The fields are those of the native server-sent events; ``type`` is the name of the event. ``end`` has an
-    ``outcome``: ``"completed"``, ``"failed"`` or ``"cancelled"``.
+    ``outcome``: ``"completed"``, ``"failed"`` or ``"cancelled"``. The variant
+    ``events=simple`` is that of `NativeProjection`.
     """
 
     name = "socket"
@@ -40,6 +41,7 @@ class SocketProjection(Projection):
 
     def __init__(self, opening: Opening) -> None:
         super().__init__(opening)
+        self._is_simple = opening.variant.get("events") == "simple"
         self._head = b'{"sid":%b,"seq":' % encode(opening.stream_id)
 
     def feed(self, event: Event) -> list[Frame]:
@@ -47,6 +49,9 @@ class SocketProjection(Projection):
         if type(event) is TokenEvent and not event.dropped:
             key: tuple[Any, ...] = ("token", event.kind, event.part, event.phase)
             return [Frame(seq, self.delta(key, event.text, seq, 0), key, event.text)]
+        kind = simple_name(event) if self._is_simple else event_name(event)
+        if kind is None:
+            return []
         if isinstance(event, ToolCallDelta):
             key = ("call", event.index)
             return [Frame(seq, self.delta(key, event.text, seq, 0), key, event.text)]
@@ -55,7 +60,7 @@ class SocketProjection(Projection):
             fields.pop(name, None)
         if isinstance(event, (StreamFailed, Disconnected)):
             fields["error"] = shown_error(event.error)
-        fields["type"] = event_name(event)
+        fields["type"] = kind
         if type(event) in _OUTCOMES:
             fields["outcome"] = _OUTCOMES[type(event)]
         if isinstance(event, StreamSnapshot):

@@ -6,6 +6,7 @@ from penstock.gateway import agents
 from penstock.gateway.call import HttpCall
 from penstock.gateway.opener import created
 from penstock.gateway.projections.frames import encode
+from penstock.gateway.protocols import variant_in
 from penstock.gateway.serving import serve_new
 
 __all__ = ["create", "decide", "delete", "list_agents", "send", "show"]
@@ -40,7 +41,7 @@ async def send(call: HttpCall) -> None:
         call.gateway.admit_reader()
     channel = await agents.send_message(call, call.exchange.params["agent_id"], body)
     if is_streamed:
-        await serve_new(call, channel, {})
+        await serve_new(call, channel, variant_in(call.exchange.query))
     else:
         headers = [("x-penstock-stream-id", channel.stream_id)]
         await call.exchange.respond(201, encode(created(call, channel)), headers)

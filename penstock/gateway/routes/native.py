@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
@@ -14,7 +13,7 @@ from penstock.gateway.commands import prepare
 from penstock.gateway.opener import created, open_native, path_of
 from penstock.gateway.problems import RequestRefused
 from penstock.gateway.projections.frames import encode
-from penstock.gateway.protocols import PROTOCOLS
+from penstock.gateway.protocols import PROTOCOLS, variant_in
 from penstock.gateway.resume import ResumePoint
 from penstock.gateway.serving import serve_events
 from penstock.inspection import stream_info
@@ -104,15 +103,7 @@ async def events(call: HttpCall) -> None:
     else:
         call.key = call.gateway.admit(exchange, "read")
     channel = _channel(call)
-    await serve_events(call, channel, ResumePoint.of(exchange.headers, exchange.query), _variant(exchange.query))
-
-
-_VARIANTS: Final = ("v", "events", "extras", "raw", "dynamic", "reasoning_field")
-"""Parameters by which a reader chooses what frames look like."""
-
-
-def _variant(query: Mapping[str, str]) -> dict[str, str]:
-    return {name: query[name] for name in _VARIANTS if name in query}
+    await serve_events(call, channel, ResumePoint.of(exchange.headers, exchange.query), variant_in(exchange.query))
 
 
 # --- commands ----------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from penstock.adapters.loopback.script import Answer, Script
 from penstock.errors import OptionError
 from penstock.gateway.keys import Key, KeyFile, new_key
 from penstock.testing import eventually
-from tests.integration.gateway.serving import Served, events_of, gateway
+from tests.integration.gateway.serving import PATIENCE, Served, events_of, gateway
 
 ENDLESS = Answer(tokens=("word ",), repeat=100_000, pace=0.01)
 
@@ -222,3 +223,20 @@ def test_keys_are_kept_as_hashes_that_only_their_user_may_read(keys: Keys) -> No
     text = keys.file.path.read_text()
     assert not any(secret in text or secret.removeprefix("pk-") in text for secret in keys.secrets.values())
     assert keys.file.path.stat().st_mode & 0o077 == 0
+
+
+def test_a_request_with_two_hosts_is_for_none_of_them() -> None:
+    with gateway(Answer("Hi.")) as server:
+        pairs = [(b"421", "localhost", "evil.example"), (b"421", "evil.example", "localhost")]
+        for status, *hosts in (*pairs, (b"200", "localhost", "localhost")):
+            with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as client:
+                head = "".join(f"Host: {host}\r\n" for host in hosts)
+                client.sendall(f"GET /v1/streams HTTP/1.1\r\n{head}Connection: close\r\n\r\n".encode())
+                assert client.makefile("rb").readline().split()[1] == status, hosts
+
+
+def test_a_compressed_body_is_refused() -> None:
+    with gateway(Answer("Hi.")) as server:
+        answer = server.post("/v1/streams", {}, headers={"content-encoding": "gzip"})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (415, "unsupported_encoding")
+        assert server.post("/v1/streams", {}, headers={"content-encoding": "identity"}).status_code == 201
