@@ -13,12 +13,12 @@ import msgspec
 
 from penstock.actors.agent.coroutines import ToolLoops
 from penstock.actors.agent.table import AgentTable
-from penstock.actors.agent.task import ThreadQuota
 from penstock.actors.call.gate_table import GateTable
 from penstock.actors.call.record import CallRecord, Candidate, Conductor
 from penstock.actors.runtime.dispatcher import check_process, is_forked
 from penstock.actors.runtime.loop_thread import LoopThread
 from penstock.actors.runtime.process import ProcessRef
+from penstock.actors.runtime.quota import ThreadQuota
 from penstock.actors.runtime.runtime import Runtime
 from penstock.actors.stream.feed import Feed
 from penstock.actors.stream.record import StreamRecord
@@ -80,6 +80,7 @@ class Services:
         self.streams = streams
         self.agents = agents
         self.quota = quota
+        self.source_quota = ThreadQuota(max(1, settings.runtime.max_spares // 4))
         self.loop_thread = LoopThread()
         self.tool_loops = ToolLoops(self.loop_thread, runtime.dispatcher.blocks)
         self.gates = GateTable(runtime.clock, settings.breaker, settings.retry_budget)
@@ -138,6 +139,7 @@ class Services:
                 journal=journal or self.journal,
                 feed=feed,
                 loop_thread=self.loop_thread,
+                home=self,
             )
 
         limit = self.call_timeout if timeout is None else timeout

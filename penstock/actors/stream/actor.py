@@ -61,6 +61,7 @@ from penstock.actors.stream.messages import (
     Resume,
     SetOptions,
     StopStream,
+    is_at_once,
 )
 from penstock.actors.stream.record import StreamRecord
 from penstock.config.logs import stream_logger
@@ -103,7 +104,7 @@ class TokenStream(StateMachine):
         self._hub.held = False
         self._hub.on_release = partial(wake, _RELEASED)
         self._intake.attach(partial(wake, _PUSHED), self._log.last_seq, epoch)
-        if isinstance(self._ending, Cancel):  # cancelled while there was no actor
+        if self._ending is not None and is_at_once(self._ending):  # ended while there was no actor
             self.actor_inbox.put(Cast(self._ending))  # not ended here: the journal may hang, and this is the supervisor
         if restarted:
             return self._take_over()
@@ -127,6 +128,14 @@ class TokenStream(StateMachine):
             return Next("error", state_timeout(self._options.error_recovery_delay))
         self.actor_inbox.put(_OVERDUE)  # to be handled when this process runs, not within its supervisor's start
         return Next("idle")
+
+    @property
+    def made_by(self) -> str:
+        """For people: what the stream is made by and from, if neither by a call nor by hand."""
+        record = self._stream
+        if record.kind is None:
+            return ""
+        return f"{record.kind} of {', '.join(record.parents)}" if record.parents else record.kind
 
     # --- states ------------------------------------------------------------------------------------------------------
 
@@ -196,11 +205,13 @@ class TokenStream(StateMachine):
                 return self._conclude(ending, answer(event.reply_to))
             case Cast(message=Cancel() as ending):
                 return self._conclude(ending)
+            case Cast(message=Fail(at_once=True) as ending):
+                return self._conclude(ending)
             case Cast(message=Complete() | Fail() as ending):
                 self._ending = self._ending or ending
                 return self._advance(tail=True) if self._state in ("idle", "buffering", "streaming") else None
-            case Call(message=Reset(reason=reason)):
-                return self._reset(event, reason)
+            case Call(message=Reset() as reset):
+                return self._reset(event, reset)
         return self.unhandled(event)
 
     # --- emitting ----------------------------------------------------------------------------------------------------
@@ -210,11 +221,13 @@ class TokenStream(StateMachine):
         intake, bucket, options = self._intake, self._bucket, self._options
         batch_size = options.batch_size
         if self._ending is not None:
-            if isinstance(self._ending, Cancel):
+            if is_at_once(self._ending):
                 return self._conclude(self._ending)
             tail = True
         elif options.strategy == "batch":
             tail = False
+        elif not options.flush_interval:  # no token waits
+            tail = True
         least = 1 if tail else batch_size if options.strategy != "time" else _NEVER
         for emitted in range(_BATCHES_A_TURN):
             size = intake.size
@@ -254,7 +267,7 @@ class TokenStream(StateMachine):
             self.actor_inbox.put(_PUSHED)  # pushed in the meantime
         if not size:
             self._tail_since = None
-            if not emitted and self._state == "idle":
+            if self._state == "idle" and not (emitted and options.flush_interval):
                 return Keep(*replies)
             # The stream becomes idle once the buffer has been empty for `flush_interval`.
             return self._to("streaming", timeout(_FLUSH, options.flush_interval), *replies)
@@ -382,12 +395,15 @@ class TokenStream(StateMachine):
                     return Fail(failure)
         return None
 
-    def _reset(self, event: Call, reason: str) -> Transition:
+    def _reset(self, event: Call, reset: Reset) -> Transition:
         log = self._log
-        self._intake.restart(log.text_length(), log.last_seq)
-        self._stream.void_answer()
+        if reset.origin is None:
+            self._intake.restart(log.text_length(), log.last_seq)
+            self._stream.void_answer()
+        else:
+            self._intake.discard_origin(reset.origin)
         self._tail_since = None
-        self._delivery.reset(reason)
+        self._delivery.reset(reset.reason, reset.origin)
         if self._state == "paused":
             return Keep(answer(event.reply_to))
         return self._wait_for_more(0, answer(event.reply_to))

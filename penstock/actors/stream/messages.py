@@ -27,6 +27,7 @@ __all__ = [
     "Resume",
     "SetOptions",
     "StopStream",
+    "is_at_once",
 ]
 
 
@@ -80,18 +81,25 @@ class Complete(Ephemeral, msgspec.Struct, frozen=True):
 class Fail(Ephemeral, msgspec.Struct, frozen=True):
     """The feed has failed: emit what is buffered at the stream's pace, then end with `StreamFailed`.
 
-    ``outcome`` as for `Complete`.
+    ``outcome`` as for `Complete`. ``at_once``: end now, as `Cancel` does; what is buffered is only in ``partial``.
     """
 
     error: PenstockError
     outcome: Outcome | None = None
+    at_once: bool = False
 
 
 class Reset(msgspec.Struct, frozen=True):
-    """The feed starts again from the beginning: void everything before."""
+    """The feed starts again from the beginning: void everything before, or everything of one ``origin``."""
 
     reason: str
+    origin: str | None = None
 
 
 Ending: TypeAlias = Complete | Fail | Cancel
 """How a stream is to end."""
+
+
+def is_at_once(ending: Ending) -> bool:
+    """Whether a stream that is to end so emits nothing more before."""
+    return isinstance(ending, Cancel) or (isinstance(ending, Fail) and ending.at_once)
