@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal, TypeAlias
 
-from penstock.config.checks import Between, Options, check_number
+from penstock.config.checks import Between, Options
 from penstock.errors import OptionError
 
 __all__ = [
@@ -40,8 +40,9 @@ def _check_tokenizer(field: str, value: object) -> None:
 
 
 def _check_flush_interval(field: str, value: object) -> None:
-    if value != 0 or isinstance(value, bool):
-        check_number(field, value, 0.001, 3600)
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and (value == 0 or 0.001 <= value <= 3600):
+        return
+    raise OptionError(field, value, "a number from 0.001 to 3600, or 0")
 
 
 def _check_models(field: str, value: object) -> None:
