@@ -7,9 +7,10 @@
 'Hello, world!'
 """
 
+from penstock.adapters.sources.dspy import dspy
 from penstock.adapters.sources.events import from_events
 from penstock.adapters.sources.http import http_body, sse
 from penstock.adapters.sources.json_lines import json_lines
 from penstock.adapters.sources.text import text
 
-__all__ = ["from_events", "http_body", "json_lines", "sse", "text"]
+__all__ = ["dspy", "from_events", "http_body", "json_lines", "sse", "text"]

@@ -22,9 +22,10 @@ class Pause(msgspec.Struct, frozen=True):
 
 
 class Void(msgspec.Struct, frozen=True):
-    """What has been yielded so far is void: readers get a `StreamReset`."""
+    """What has been yielded so far, or all of one ``origin``, is void: readers get a `StreamReset`."""
 
     reason: str
+    origin: str | None = None
 
 
 class Annotate(msgspec.Struct, frozen=True):
@@ -50,6 +51,9 @@ class Source(Protocol):
 
     blocks: bool
     """Whether `open` and its iterator may wait. Those that do not are read without a thread."""
+
+    on_own_loop: bool
+    """Whether an async iterator is always read on the system's own event loop."""
 
     def open(self) -> Iterable[Any] | AsyncIterable[Any]:
         """Return what yields the `Item` values. Called once, where it is then read: in a thread, or on a loop."""

@@ -82,6 +82,7 @@ class _Plain:
     def __init__(self, source: Any) -> None:
         self._source = source
         self.kind = "iterable"
+        self.on_own_loop = False
         self.blocks = not isinstance(source, (list, tuple))
 
     def open(self) -> Any:
@@ -173,7 +174,7 @@ class _Feeding(Stage):
             return pushed
         opened = (yield Run(source.open)) if source.blocks else source.open()
         if isinstance(opened, AsyncIterable):
-            reading = self._reading = _Async(opened, self._loop, self._own)
+            reading = self._reading = _Async(opened, None if source.on_own_loop else self._loop, self._own)
             reading.start()
             return reading
         self._reading = blocking = _Blocking(opened) if source.blocks else _Quick(opened)

@@ -114,7 +114,8 @@ class HttpSource:
     ) -> None:
         """See `PushedSource.start`."""
         assert self.limits is not None
-        self._job = reader.start(_Anything(), self._request, self.limits, _BodySink(self, self._codec, push, end))
+        limits = self.limits.replace(total_timeout=None)  # else the reader would call it an idle one
+        self._job = reader.start(_Anything(), self._request, limits, _BodySink(self, self._codec, push, end))
         if self._is_cancelled:
             self._job.cancel()
 

@@ -59,6 +59,7 @@ class JsonLinesSource:
 
     kind = "json_lines"
     blocks = True
+    on_own_loop = False
 
     def __init__(self, codec: JsonLines, *, path: Path | None = None, pieces: Callable[[], Any] | None = None) -> None:
         self._codec = codec
