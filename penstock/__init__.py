@@ -9,11 +9,13 @@ Every name is imported when it is first used, so ``import penstock`` alone loads
 TYPE_CHECKING = False  # type checkers take it for True; importing it from `typing` would cost more than all else here
 
 if TYPE_CHECKING:
+    from penstock import sources as sources
     from penstock.actors.agent.record import AgentStatistics
     from penstock.actors.call.gate import EndpointStatistics
     from penstock.actors.call.toolcalls import ToolCallAccumulator
     from penstock.actors.stream.hub import Subscription
     from penstock.actors.stream.statistics import StreamStatistics
+    from penstock.actors.stream.subscribers.polled import StreamReader
     from penstock.actors.stream.subscribers.pull import Events
     from penstock.adapters.tools import FunctionTool, tool
     from penstock.agent import Agent
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from penstock.config.limits import BreakerOptions, LimitOptions, RetryBudgetOptions
     from penstock.config.logs import configure_logging
     from penstock.config.options import RequestOptions, StreamOptions
-    from penstock.config.presets import CHAT, DOCUMENT, REALTIME
+    from penstock.config.presets import CHAT, DOCUMENT, QUICK, REALTIME, SAFE
     from penstock.config.settings import DefaultProviderOptions, LogOptions, ProviderOptions, RuntimeOptions, Settings
     from penstock.config.version import __version__
     from penstock.errors import (
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
         IncompleteStream,
         LocalError,
         MailboxFull,
+        MergeError,
         OptionError,
         OutputInvalid,
         PenstockError,
@@ -53,7 +56,10 @@ if TYPE_CHECKING:
         ProviderBusy,
         ProviderError,
         ProviderTimeout,
+        RaceError,
         RateLimited,
+        RunawayAnswer,
+        SourceError,
         StartError,
         StreamCancelledError,
         StreamClosed,
@@ -61,13 +67,16 @@ if TYPE_CHECKING:
         StreamError,
         StreamExists,
         StreamNotFound,
+        StreamTimeout,
         SubscriberTooSlow,
         SupervisorError,
         SystemForked,
         SystemStopped,
+        TeeError,
         ToolArgumentsError,
         ToolError,
         ToolRoundsExceeded,
+        TransformError,
     )
     from penstock.events import (
         AnswerPart,
@@ -77,13 +86,17 @@ if TYPE_CHECKING:
         Disconnected,
         Event,
         Logprobs,
+        LoopDetected,
         MediaPart,
+        OriginEnded,
+        Progress,
         ProviderBlock,
         ProviderEvent,
         ReasoningBlock,
         ReasoningBlockClosed,
         ServerToolCall,
         ServerToolResult,
+        StallDetected,
         StreamCancelled,
         StreamCompleted,
         StreamFailed,
@@ -116,7 +129,9 @@ if TYPE_CHECKING:
 __all__ = [
     "CHAT",
     "DOCUMENT",
+    "QUICK",
     "REALTIME",
+    "SAFE",
     "Agent",
     "AgentBusy",
     "AgentCrashed",
@@ -152,15 +167,19 @@ __all__ = [
     "LocalError",
     "LogOptions",
     "Logprobs",
+    "LoopDetected",
     "MailboxFull",
     "MediaPart",
+    "MergeError",
     "OptionError",
+    "OriginEnded",
     "OutputInvalid",
     "PartialJson",
     "PenstockError",
     "ProcessCrashed",
     "ProcessDead",
     "ProcessError",
+    "Progress",
     "ProtocolError",
     "Provider",
     "ProviderBlock",
@@ -171,16 +190,20 @@ __all__ = [
     "ProviderHealth",
     "ProviderOptions",
     "ProviderTimeout",
+    "RaceError",
     "RateLimited",
     "ReasoningBlock",
     "ReasoningBlockClosed",
     "RequestOptions",
     "RetryBudgetOptions",
+    "RunawayAnswer",
     "RuntimeOptions",
     "Secret",
     "ServerToolCall",
     "ServerToolResult",
     "Settings",
+    "SourceError",
+    "StallDetected",
     "StartError",
     "Stream",
     "StreamCancelled",
@@ -195,10 +218,12 @@ __all__ = [
     "StreamMetrics",
     "StreamNotFound",
     "StreamOptions",
+    "StreamReader",
     "StreamReset",
     "StreamSnapshot",
     "StreamStarted",
     "StreamStatistics",
+    "StreamTimeout",
     "Structured",
     "SubscriberInfo",
     "SubscriberTooSlow",
@@ -208,6 +233,7 @@ __all__ = [
     "SystemForked",
     "SystemStatistics",
     "SystemStopped",
+    "TeeError",
     "TerminalEvent",
     "TokenEvent",
     "TokenLogprob",
@@ -225,6 +251,7 @@ __all__ = [
     "ToolProgress",
     "ToolResult",
     "ToolRoundsExceeded",
+    "TransformError",
     "Tree",
     "Usage",
     "__version__",
@@ -243,6 +270,7 @@ _HOMES = {
     "actors.call.toolcalls": ("ToolCallAccumulator",),
     "actors.stream.hub": ("Subscription",),
     "actors.stream.statistics": ("StreamStatistics",),
+    "actors.stream.subscribers.polled": ("StreamReader",),
     "actors.stream.subscribers.pull": ("Events",),
     "adapters.tools": ("FunctionTool", "tool"),
     "agent": ("Agent",),
@@ -250,7 +278,7 @@ _HOMES = {
     "config.limits": ("BreakerOptions", "LimitOptions", "RetryBudgetOptions"),
     "config.logs": ("configure_logging",),
     "config.options": ("RequestOptions", "StreamOptions"),
-    "config.presets": ("CHAT", "DOCUMENT", "REALTIME"),
+    "config.presets": ("CHAT", "DOCUMENT", "QUICK", "REALTIME", "SAFE"),
     "config.settings": ("DefaultProviderOptions", "LogOptions", "ProviderOptions", "RuntimeOptions", "Settings"),
     "config.version": ("__version__",),
     "inspection": ("StreamInfo", "SubscriberInfo", "SystemStatistics", "Tree"),

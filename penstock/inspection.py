@@ -12,6 +12,7 @@ from penstock.actors.call.gate import EndpointStatistics
 from penstock.actors.runtime.dispatcher import DispatcherStatistics
 from penstock.actors.runtime.process import ProcessRef
 from penstock.actors.runtime.runtime import Runtime
+from penstock.actors.stream.actor import TokenStream
 from penstock.actors.stream.record import StreamRecord
 from penstock.actors.stream.statistics import StreamStatistics
 from penstock.config.options import StreamOptions
@@ -56,6 +57,10 @@ class StreamInfo(msgspec.Struct, frozen=True, kw_only=True):
     """The state of its integration, if a provider feeds it."""
     attempts: int
     """Provider requests made for it so far."""
+    kind: str | None = None
+    """What it is made by, if neither by a call nor by hand: ``"map"``, ``"merge"``, ``"text"`` …"""
+    parents: tuple[str, ...] = ()
+    """The ids of the streams that it is made from."""
 
 
 class SystemStatistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,6 +83,8 @@ class SystemStatistics(msgspec.Struct, frozen=True, kw_only=True):
     unexpected_messages: int
     dispatcher: DispatcherStatistics
     reader: Mapping[str, int]
+    leaked_sources: int = 0
+    """Sources of streams that had ended two seconds before, and still held a thread or were not closed."""
     providers: tuple[EndpointStatistics, ...] = ()
     """One for every endpoint that was used, oldest first."""
 
@@ -91,6 +98,8 @@ class Tree(msgspec.Struct, frozen=True):
     mailbox: int
     restarts: int
     children: tuple[Tree, ...] = ()
+    made_by: str = ""
+    """Of a stream that is made from others, or from a source: ``"merge of s-1, s-2"``."""
 
     def __str__(self) -> str:
         return "\n".join(self._lines("", ""))
@@ -98,7 +107,8 @@ class Tree(msgspec.Struct, frozen=True):
     def _lines(self, first: str, rest: str) -> list[str]:
         restarts = f", {self.restarts} restarts" if self.restarts else ""
         mailbox = f", {self.mailbox} waiting" if self.mailbox else ""
-        lines = [f"{first}{self.name}  ({self.kind}, {self.state}{mailbox}{restarts})"]
+        made_by = f", {self.made_by}" if self.made_by else ""
+        lines = [f"{first}{self.name}  ({self.kind}, {self.state}{mailbox}{restarts}{made_by})"]
         for child in self.children:
             last = child is self.children[-1]
             lines += child._lines(rest + ("└─ " if last else "├─ "), rest + ("   " if last else "│  "))
@@ -121,6 +131,8 @@ def stream_info(record: StreamRecord) -> StreamInfo:
         statistics=record.statistics(),
         source=None if record.feed is None else record.feed.state,
         attempts=0 if record.feed is None else record.feed.attempts,
+        kind=record.kind,
+        parents=record.parents,
     )
 
 
@@ -144,6 +156,7 @@ def system_statistics(services: Services) -> SystemStatistics:
         unexpected_messages=runtime.dead_letters.unexpected_count,
         dispatcher=runtime.dispatcher.statistics(),
         reader=services.reader.statistics(),
+        leaked_sources=services.leaked_sources,
         providers=services.gates.statistics(),
     )
 
@@ -174,7 +187,8 @@ def _draw(runtime: Runtime, ref: ProcessRef, name: str, restarts: int, timeout: 
                 else:
                     label = info.ref.label
                     children.append(_draw(runtime, info.ref, label, info.restarts, timeout))
-    return Tree(name, kind, state, ref.actor_inbox.qsize(), restarts, tuple(children))
+    made_by = process.made_by if isinstance(process, TokenStream) else ""
+    return Tree(name, kind, state, ref.actor_inbox.qsize(), restarts, tuple(children), made_by)
 
 
 def _target_name(target: Any) -> str:

@@ -13,12 +13,12 @@ import msgspec
 
 from penstock.actors.agent.coroutines import ToolLoops
 from penstock.actors.agent.table import AgentTable
-from penstock.actors.agent.task import ThreadQuota
 from penstock.actors.call.gate_table import GateTable
 from penstock.actors.call.record import CallRecord, Candidate, Conductor
 from penstock.actors.runtime.dispatcher import check_process, is_forked
 from penstock.actors.runtime.loop_thread import LoopThread
 from penstock.actors.runtime.process import ProcessRef
+from penstock.actors.runtime.quota import ThreadQuota
 from penstock.actors.runtime.runtime import Runtime
 from penstock.actors.stream.feed import Feed
 from penstock.actors.stream.record import StreamRecord
@@ -80,6 +80,8 @@ class Services:
         self.streams = streams
         self.agents = agents
         self.quota = quota
+        self.leaked_sources = 0
+        self.source_quota = ThreadQuota(max(1, settings.runtime.max_spares // 4))
         self.loop_thread = LoopThread()
         self.tool_loops = ToolLoops(self.loop_thread, runtime.dispatcher.blocks)
         self.gates = GateTable(runtime.clock, settings.breaker, settings.retry_budget)
@@ -102,6 +104,10 @@ class Services:
         check_process(self.runtime.dispatcher)
         if self.is_stopped or (self.root is not None and not self.runtime.is_alive(self.root)):
             raise SystemStopped()
+
+    def note_leak(self) -> None:
+        """Count a source that did not end in time. Any thread."""
+        self.leaked_sources += 1
 
     def open_stream(
         self,
@@ -138,6 +144,7 @@ class Services:
                 journal=journal or self.journal,
                 feed=feed,
                 loop_thread=self.loop_thread,
+                home=self,
             )
 
         limit = self.call_timeout if timeout is None else timeout

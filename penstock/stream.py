@@ -19,11 +19,13 @@ from penstock.actors.stream.sink import StreamSink
 from penstock.actors.stream.statistics import StreamStatistics
 from penstock.actors.stream.subscribers.callback import CallbackSubscription
 from penstock.actors.stream.subscribers.coroutine import CoroutineSubscription, is_async
+from penstock.actors.stream.subscribers.polled import StreamReader
 from penstock.actors.stream.subscribers.pull import Events, Findings, PullSubscription
 from penstock.actors.stream.subscribers.push import PushSubscription
 from penstock.actors.stream.texts import TextFinder, completion
 from penstock.config.checks import check_choice, check_number
-from penstock.config.options import Slow, StreamOptions
+from penstock.config.options import OnOrphan, Slow, StreamOptions
+from penstock.config.presets import SAFE
 from penstock.errors import OptionError, ProcessDead, StreamClosed, SystemStopped
 from penstock.events import FrozenDict, StreamCompleted
 from penstock.ports import Sink
@@ -96,6 +98,33 @@ class Stream:
     def sink(self) -> Sink:
         """The writing end of the stream for code that must not block, such as an actor or a combinator."""
         return StreamSink(self._record)
+
+    def open_beside(
+        self,
+        stream_id: str | None = None,
+        options: StreamOptions | None = None,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        on_orphan: OnOrphan = "cancel",
+    ) -> Stream:
+        """Open a stream in the same system, to push tokens into that are made of this one's.
+
+        Args:
+            stream_id: the new stream's id; None generates one.
+            options: None takes the preset `SAFE`: no token waits for a batch or a rate.
+            metadata: None takes this stream's.
+            on_orphan: as for `System.open_stream`.
+
+        Raises:
+            StreamExists, OptionError, SystemStopped: as for `System.open_stream`.
+        """
+        record = self._record
+        home = record.home
+        if home is None:
+            raise SystemStopped()
+        wanted = record.metadata if metadata is None else metadata
+        opened = home.open_stream(stream_id, options or SAFE, metadata=wanted, on_orphan=on_orphan)
+        return Stream(opened, self._call_timeout)
 
     # --- commands ------------------------------------------------------------------------------------------------
 
@@ -267,6 +296,27 @@ class Stream:
             return own.start()
         except RuntimeError:
             raise SystemStopped() from None
+
+    def reader(
+        self, on_news: Callable[[], None], *, after: int = 0, slow: Slow = "block", window: int = 4
+    ) -> StreamReader:
+        """Subscribe code that must not block, such as a combinator: it takes the events when it wants them.
+
+        Args:
+            on_news: called once after each `StreamReader.take` that returned None, when it is worth taking again. Any
+                thread; it may do no more than send a message.
+            after: take the events with a greater ``seq``; 0 takes all.
+            slow: what happens when more than ``window`` events wait.
+            window: 1 … 1,000,000.
+
+        Raises:
+            OptionError: an argument is not allowed.
+        """
+        record = self._record
+        check_process(record.runtime.dispatcher)
+        found = StreamReader(record.hub, self._cursor(after, slow, window), on_news)
+        record.hub.add(found)
+        return found
 
     def unsubscribe(self, target: pykka.ActorRef[Any] | Callable[[Any], object]) -> None:
         """Undo `subscribe`. Harmless if the target is not subscribed."""

@@ -39,6 +39,12 @@ def _check_tokenizer(field: str, value: object) -> None:
         raise OptionError(field, value, "a function that splits a str into tokens, or None")
 
 
+def _check_flush_interval(field: str, value: object) -> None:
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and (value == 0 or 0.001 <= value <= 3600):
+        return
+    raise OptionError(field, value, "a number from 0.001 to 3600, or 0")
+
+
 def _check_models(field: str, value: object) -> None:
     if not isinstance(value, (list, tuple)) or not all(isinstance(each, str) and each.strip() for each in value):
         raise OptionError(field, value, "a list of model names")
@@ -55,9 +61,10 @@ class StreamOptions(Options):
     """How one stream buffers, batches, paces and retains its tokens.
 
     Attributes:
-        max_buffer_size: tokens that may wait in the buffer, 1 … 10,000,000.
+        max_buffer_size: tokens that may wait in the buffer, 1 … 10,000,000. None is unbounded, for experiments: a
+            warning is logged once 100,000 tokens wait.
         batch_size: the largest number of tokens in one event, 1 … max_buffer_size.
-        flush_interval: the longest time a token waits for its batch to fill, 0.001 … 3600 s.
+        flush_interval: the longest time a token waits for its batch to fill, 0.001 … 3600 s; 0: no token waits.
         rate_limit: tokens delivered per second, 0.001 … 1e9; None is unlimited.
         strategy: when a batch is emitted. ``"hybrid"``: when it is full or ``flush_interval`` has passed;
             ``"batch"``: only when it is full, and at the end; ``"time"``: only when ``flush_interval`` has passed.
@@ -89,9 +96,9 @@ class StreamOptions(Options):
     penstock.errors.OptionError: batch_size: got 10, allowed: a whole number from 1 to max_buffer_size (5)
     """
 
-    max_buffer_size: Annotated[int, Between(1, 10_000_000)] = 1000
+    max_buffer_size: Annotated[int | None, Between(1, 10_000_000)] = 1000
     batch_size: Annotated[int, Between(1, 10_000_000)] = 10
-    flush_interval: Annotated[float, Between(0.001, 3600)] = 0.1
+    flush_interval: Annotated[float, _check_flush_interval] = 0.1
     rate_limit: Annotated[float | None, Between(0.001, 1e9)] = 100.0
     strategy: Strategy = "hybrid"
     overflow: Overflow = "block"
@@ -107,7 +114,7 @@ class StreamOptions(Options):
     debug: bool = False
 
     def _check(self) -> None:
-        if self.batch_size > self.max_buffer_size:
+        if self.max_buffer_size is not None and self.batch_size > self.max_buffer_size:
             raise OptionError(
                 "batch_size", self.batch_size, f"a whole number from 1 to max_buffer_size ({self.max_buffer_size})"
             )

@@ -21,7 +21,14 @@ The whole tree::
     │   ├── StreamCrashed                      its actor died; events already delivered are kept
     │   ├── DeliveryError                      too many deliveries in a row failed
     │   ├── BufferFull                         its buffer had no room in time
-    │   └── SubscriberTooSlow                  a `slow="disconnect"` subscriber fell too far behind
+    │   ├── SubscriberTooSlow                  a `slow="disconnect"` subscriber fell too far behind
+    │   ├── SourceError                        what feeds it failed: an iterable, a file, a program
+    │   ├── TransformError                     a function of `map`, `filter`, `chain` … raised
+    │   ├── TeeError                           its copy could not be written
+    │   ├── MergeError                         an input of a merged stream did not complete; `errors`, `results`
+    │   ├── RaceError                          no attempt of a race completed; `errors`
+    │   ├── StreamTimeout                      a limit of `with_timeout` has passed; `which` says which
+    │   └── RunawayAnswer                      the answer repeated itself without end
     ├── AgentError                             about one agent
     │   ├── AgentExists                        an agent has the same name
     │   ├── AgentBusy                          its queue of messages is full
@@ -88,6 +95,15 @@ from penstock.errors.streams import (
     StreamNotFound,
     SubscriberTooSlow,
 )
+from penstock.errors.toolbox import (
+    MergeError,
+    RaceError,
+    RunawayAnswer,
+    SourceError,
+    StreamTimeout,
+    TeeError,
+    TransformError,
+)
 from penstock.errors.tools import OutputInvalid, ToolArgumentsError, ToolError
 
 __all__ = [
@@ -109,6 +125,7 @@ __all__ = [
     "IncompleteStream",
     "LocalError",
     "MailboxFull",
+    "MergeError",
     "OptionError",
     "OutputInvalid",
     "PenstockError",
@@ -119,7 +136,10 @@ __all__ = [
     "ProviderBusy",
     "ProviderError",
     "ProviderTimeout",
+    "RaceError",
     "RateLimited",
+    "RunawayAnswer",
+    "SourceError",
     "StartError",
     "StreamCancelledError",
     "StreamClosed",
@@ -127,13 +147,16 @@ __all__ = [
     "StreamError",
     "StreamExists",
     "StreamNotFound",
+    "StreamTimeout",
     "SubscriberTooSlow",
     "SupervisorError",
     "SystemForked",
     "SystemStopped",
+    "TeeError",
     "ToolArgumentsError",
     "ToolError",
     "ToolRoundsExceeded",
+    "TransformError",
     "describe_reason",
 ]
 

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Iterable
 from typing import Any, Self
 
+import msgspec
 import pykka
 
 __all__ = ["CallTimeout", "OptionError", "PenstockError", "describe_reason"]
@@ -63,7 +64,7 @@ def _plain_or_described(value: Any) -> Any:
     kind = type(value)
     if kind is int and value.bit_length() > _LONGEST_NUMBER:
         return _shown(value)
-    if kind in _PLAIN or isinstance(value, PenstockError):
+    if kind in _PLAIN or isinstance(value, (PenstockError, msgspec.Struct)):  # an event is plain data itself
         return value
     if kind in (tuple, list, set, frozenset):
         return kind(map(_plain_or_described, value))

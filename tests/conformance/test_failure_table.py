@@ -371,7 +371,7 @@ def test_when_what_joins_two_streams_is_killed_the_second_fails_and_the_first_is
         second = penstock.chain(system, first, lambda event: event.tokens, options=FAST)
         collector = Collector(second)
         anything_may_happen(system, chance)
-        relay = next(ref for ref in system.runtime.processes() if ref.label.startswith("relay"))
+        relay = next(ref for ref in system.runtime.processes() if ref.label.startswith("chain"))
         kill(system, relay)
         terminal = collector.wait_for_terminal()
         assert isinstance(terminal, penstock.StreamFailed)

@@ -128,6 +128,14 @@ class TokenStream(StateMachine):
         self.actor_inbox.put(_OVERDUE)  # to be handled when this process runs, not within its supervisor's start
         return Next("idle")
 
+    @property
+    def made_by(self) -> str:
+        """For people: what the stream is made by and from, if neither by a call nor by hand."""
+        record = self._stream
+        if record.kind is None:
+            return ""
+        return f"{record.kind} of {', '.join(record.parents)}" if record.parents else record.kind
+
     # --- states ------------------------------------------------------------------------------------------------------
 
     def idle(self, event: Event) -> Transition:
@@ -199,8 +207,8 @@ class TokenStream(StateMachine):
             case Cast(message=Complete() | Fail() as ending):
                 self._ending = self._ending or ending
                 return self._advance(tail=True) if self._state in ("idle", "buffering", "streaming") else None
-            case Call(message=Reset(reason=reason)):
-                return self._reset(event, reason)
+            case Call(message=Reset() as reset):
+                return self._reset(event, reset)
         return self.unhandled(event)
 
     # --- emitting ----------------------------------------------------------------------------------------------------
@@ -215,6 +223,8 @@ class TokenStream(StateMachine):
             tail = True
         elif options.strategy == "batch":
             tail = False
+        elif not options.flush_interval:  # no token waits
+            tail = True
         least = 1 if tail else batch_size if options.strategy != "time" else _NEVER
         for emitted in range(_BATCHES_A_TURN):
             size = intake.size
@@ -254,7 +264,7 @@ class TokenStream(StateMachine):
             self.actor_inbox.put(_PUSHED)  # pushed in the meantime
         if not size:
             self._tail_since = None
-            if not emitted and self._state == "idle":
+            if self._state == "idle" and not (emitted and options.flush_interval):
                 return Keep(*replies)
             # The stream becomes idle once the buffer has been empty for `flush_interval`.
             return self._to("streaming", timeout(_FLUSH, options.flush_interval), *replies)
@@ -382,12 +392,15 @@ class TokenStream(StateMachine):
                     return Fail(failure)
         return None
 
-    def _reset(self, event: Call, reason: str) -> Transition:
+    def _reset(self, event: Call, reset: Reset) -> Transition:
         log = self._log
-        self._intake.restart(log.text_length(), log.last_seq)
-        self._stream.void_answer()
+        if reset.origin is None:
+            self._intake.restart(log.text_length(), log.last_seq)
+            self._stream.void_answer()
+        else:
+            self._intake.discard_origin(reset.origin)
         self._tail_since = None
-        self._delivery.reset(reason)
+        self._delivery.reset(reset.reason, reset.origin)
         if self._state == "paused":
             return Keep(answer(event.reply_to))
         return self._wait_for_more(0, answer(event.reply_to))

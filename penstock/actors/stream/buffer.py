@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from penstock.config.options import Overflow
-from penstock.events import Phase, SideEvent, StreamStarted, TokenKind, ToolCallDelta, ToolProgress
+from penstock.events import Phase, Progress, SideEvent, StreamStarted, TokenKind, ToolCallDelta, ToolProgress
 
 __all__ = ["Batch", "EventBatch", "PartStart", "TokenBuffer", "Undelivered"]
 
@@ -31,6 +31,7 @@ class Batch(NamedTuple):
     tokens: tuple[str, ...]
     part: int = 0
     phase: Phase | None = None
+    origin: str | None = None
 
 
 class EventBatch(NamedTuple):
@@ -40,10 +41,14 @@ class EventBatch(NamedTuple):
 
 
 class PartStart(NamedTuple):
-    """The tokens that follow belong to this part of the answer; see `penstock.events.AnswerPart`."""
+    """The tokens that follow belong to this part of the answer; see `penstock.events.AnswerPart`.
+
+    No event has tokens from before and after it, even if they are of the same part.
+    """
 
     part: int
     phase: Phase | None = None
+    origin: str | None = None
 
 
 class Undelivered(NamedTuple):
@@ -53,6 +58,7 @@ class Undelivered(NamedTuple):
     text: str
     part: int = 0
     phase: Phase | None = None
+    origin: str | None = None
 
 
 class _Pieces:
@@ -158,12 +164,12 @@ class TokenBuffer:
             if last.__class__ is _Pieces and last.first.index == event.index:
                 last.texts.append(event.text)
                 return True
-        elif isinstance(event, ToolProgress):
+        elif isinstance(event, (ToolProgress, Progress)):
             for place in range(len(items) - 1, self._head - 1, -1):  # only progress reports may stand in between
                 other = items[place]
-                if other.__class__ is not ToolProgress:
+                if other.__class__ is not event.__class__:
                     return False
-                if other.call_id == event.call_id:
+                if other.origin == event.origin and getattr(other, "call_id", "") == getattr(event, "call_id", ""):
                     items[place] = event
                     return True
         return False
@@ -229,8 +235,7 @@ class TokenBuffer:
         if self.events and _is_event(items[head]):
             return self._take_event()
         if not self._other_kinds:
-            part, phase = self._present
-            batch = Batch("text", tuple(items[head : head + limit]), part, phase)
+            batch = Batch("text", tuple(items[head : head + limit]), *self._present)
         else:
             batch = self._take_kind(limit)
         self._taken_size = size = len(batch.tokens)
@@ -309,7 +314,7 @@ class TokenBuffer:
         taken = self._taken if last_event < self._taken_for else None  # else the log has it, and `commit` is to come
         found = []
         if isinstance(taken, Batch):
-            found += [Undelivered(taken.kind, token, taken.part, taken.phase) for token in taken.tokens]
+            found += [Undelivered(taken.kind, token, *taken[2:]) for token in taken.tokens]
         present = self._present
         for item in self._items[self._head :]:
             if item.__class__ is str:
@@ -330,6 +335,22 @@ class TokenBuffer:
             for item in self._items[self._head :]
             if _is_event(item) and item.__class__ is not PartStart
         ]
+
+    def discard_origin(self, origin: str) -> None:
+        """Discard the tokens and the events of one origin. No batch is taken."""
+        present = self._present
+        kept: list[Any] = []
+        for item in self._items[self._head :]:
+            if item.__class__ is PartStart:
+                present = item
+            elif _origin_of(item, present) == origin:
+                self.size -= 1
+                self.events -= _is_event(item)
+                continue
+            kept.append(item)
+        self._items[:] = kept
+        self._head = self._events_until = 0
+        self._other_kinds = sum(1 for item in kept if item.__class__ is not str)
 
     def clear(self, *, but_start: bool = False) -> int:
         """Discard everything, except a `StreamStarted` if ``but_start``; returns the number of discarded tokens.
@@ -361,6 +382,14 @@ class TokenBuffer:
 
 
 _FIRST_PART: Final = PartStart(0)
+
+
+def _origin_of(item: Any, present: PartStart) -> str | None:
+    """The origin of an item: an event has its own, a token that of its part."""
+    if not _is_event(item):
+        return present.origin
+    origin: str | None = (item.first if item.__class__ is _Pieces else item).origin
+    return origin
 
 
 def _is_event(item: Any) -> bool:

@@ -44,9 +44,11 @@ class Delivery:
             return not intake.size
         event: TokenEvent | SideEvent
         if isinstance(batch, Batch):
-            kind, tokens, part, phase = batch
+            kind, tokens, part, phase, origin = batch
             text = "".join(tokens)
-            event = TokenEvent(log.stream_id, seq, tokens, text, kind, clock.time(), log.metadata, dropped, part, phase)
+            event = TokenEvent(
+                log.stream_id, seq, tokens, text, kind, clock.time(), log.metadata, dropped, part, phase, origin
+            )
         else:
             event = self._number(batch.event, seq)
         if record.journal is None:
@@ -94,7 +96,7 @@ class Delivery:
         error.__cause__ = problem
         return error
 
-    def reset(self, reason: str) -> None:
-        """Void everything delivered so far."""
-        if self._record.reset(reason, self._epoch):
+    def reset(self, reason: str, origin: str | None = None) -> None:
+        """Void everything delivered so far, or everything of one origin."""
+        if self._record.reset(reason, self._epoch, origin):
             self._hub.announce()

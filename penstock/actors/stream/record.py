@@ -14,13 +14,14 @@ import contextvars
 import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 
 from penstock.actors.runtime.dispatcher import blocking
 from penstock.actors.runtime.loop_thread import LoopThread
 from penstock.actors.runtime.process import ProcessRef
+from penstock.actors.runtime.quota import ThreadQuota
 from penstock.actors.runtime.reply import Reply
 from penstock.actors.runtime.runtime import Runtime
 from penstock.actors.stream.feed import Feed
@@ -44,10 +45,35 @@ from penstock.events import (
 )
 from penstock.ports import Journal
 
-__all__ = ["StreamRecord"]
+__all__ = ["Home", "StreamRecord"]
 
 _JOURNAL_TRIES: Final = 3  # for an event that cannot be taken back
 _JOURNAL_PATIENCE: Final = 1.0  # seconds to wait for an append that an actor of an earlier epoch has under way
+
+
+class Home(Protocol):
+    """Where streams are opened: the services of the system that a stream belongs to."""
+
+    @property
+    def call_timeout(self) -> float:
+        """Seconds that a call to a process may take, unless the caller says otherwise."""
+
+    @property
+    def source_quota(self) -> ThreadQuota:
+        """The threads that blocking sources, and functions of derived streams, may hold together."""
+
+    def note_leak(self) -> None:
+        """Count a source that did not end in time. Any thread."""
+
+    def open_stream(
+        self,
+        stream_id: str | None,
+        options: StreamOptions,
+        *,
+        metadata: Mapping[str, Any] | None,
+        on_orphan: OnOrphan,
+    ) -> StreamRecord:
+        """Open a stream and return its record."""
 
 
 class StreamRecord:
@@ -65,15 +91,19 @@ class StreamRecord:
         "ending",
         "feed",
         "feeder",
+        "home",
         "hub",
         "intake",
         "journal",
+        "kind",
+        "let_go",
         "log",
         "loop_thread",
         "on_end",
         "on_orphan",
         "options",
         "over",
+        "parents",
         "ref",
         "released_at",
         "restart",
@@ -82,6 +112,7 @@ class StreamRecord:
         "runtime",
         "serial",
         "server_tool_ids",
+        "source_counters",
         "state",
         "stream_id",
     )
@@ -98,6 +129,7 @@ class StreamRecord:
         journal: Journal | None = None,
         feed: Feed | None = None,
         loop_thread: LoopThread | None = None,
+        home: Home | None = None,
     ) -> None:
         self.runtime = runtime
         self.loop_thread = loop_thread  # for async subscribers without an event loop of their own
@@ -111,7 +143,12 @@ class StreamRecord:
         self.rounds: list[Outcome] = []  # of the feeds before the present one, if the stream is conducted
         self.server_tool_ids: dict[str, int] = {}  # of the provider's own calls, and the round in which each came
         self.serial = 0  # assigned by the table; distinguishes records that have had the same id
-        self.feeder: ProcessRef | None = None  # the relay that joins another stream to this one
+        self.home = home  # None: no stream can be derived from this one
+        self.feeder: ProcessRef | None = None  # the process that feeds it from other streams
+        self.kind: str | None = None  # what it is made by, if not by a call or by hand: "map", "merge" …
+        self.parents: tuple[str, ...] = ()  # the ids of the streams that it is made from
+        self.source_counters: Callable[[], Mapping[str, Any]] | None = None  # what its feeder counts
+        self.let_go: Callable[[], None] = nothing  # leaves them; called before the terminal event is written
         self.ending: Ending | None = None  # the proposed end; the actor may have crashed since
         self.ref: ProcessRef | None = None  # the present actor
         self.state = "idle"
@@ -180,7 +217,7 @@ class StreamRecord:
         """
         with self._lock:
             before = self.ending
-            if self.is_over or isinstance(before, Cancel) or (before is not None and not isinstance(ending, Cancel)):
+            if self.is_over or (before is not None and (isinstance(before, Cancel) or not isinstance(ending, Cancel))):
                 return False
             self.ending = ending
         if by is None:
@@ -205,6 +242,8 @@ class StreamRecord:
         intake.close(epoch)
         if feed is not None:
             feed.cancel()
+        let_go, self.let_go = self.let_go, nothing
+        let_go()
         is_ours = False
         try:
             with self._journal_lock() as is_free:
@@ -230,6 +269,8 @@ class StreamRecord:
             case Complete(outcome=outcome):
                 return log.complete(outcome or self.outcome(), dropped, now, epoch)
             case Fail(error=error, outcome=outcome):
+                return log.fail(error, outcome or self.outcome(), dropped, now, epoch)
+            case Cancel(error=error, outcome=outcome) if error is not None:
                 return log.fail(error, outcome or self.outcome(), dropped, now, epoch)
             case Cancel(reason=reason):
                 return log.cancel(reason, self.outcome(), dropped, now, epoch)
@@ -286,13 +327,17 @@ class StreamRecord:
                 self.journal.append(event)
             return self.log.append(epoch, event)
 
-    def reset(self, reason: str, epoch: int) -> bool:
-        """Append a `StreamReset`, which voids what came before; returns whether ``epoch`` may still write."""
+    def reset(self, reason: str, epoch: int, origin: str | None = None) -> bool:
+        """Append a `StreamReset`, which voids what came before; returns whether ``epoch`` may still write.
+
+        With an ``origin``, only what came from there is void.
+        """
         log = self.log
         with self._journal_lock():
             if not log.is_open(epoch):
                 return False
-            event = StreamReset(log.stream_id, log.last_seq + 1, reason, self.runtime.clock.time(), log.metadata)
+            now = self.runtime.clock.time()
+            event = StreamReset(log.stream_id, log.last_seq + 1, reason, now, log.metadata, origin)
             self._journal_surely(event)
             return log.append(epoch, event)
 
@@ -436,6 +481,7 @@ class StreamRecord:
             usage=usage,
             usage_is_estimate=is_estimate,
             cost=cost,
+            **(self.source_counters() if self.source_counters is not None else {}),
         )
 
     def _bill(self) -> tuple[Usage | None, bool, Cost | None]:

@@ -68,6 +68,25 @@ class StreamStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """Also true for usage that was reported before the answer was complete."""
     cost: Cost | None
     """By the price table; None if the model is not in it."""
+    position: int | None = None
+    """How much of its source has been read, in the source's unit; None if that is not counted. So for the next two."""
+    total: int | None = None
+    progress: float | None = None
+    """``position / total``, 0.0 … 1.0."""
+    source_bytes: int = 0
+    """Bytes read from the source; after any content coding."""
+    source_chunks: int = 0
+    """Pieces in which they came."""
+    replaced: int = 0
+    """Broken UTF-8 sequences of the source, each replaced by U+FFFD."""
+    skipped: int = 0
+    """Bad lines or events of the source that were skipped."""
+    tee_errors: int = 0
+    """Copies that were given up (`Stream.tee` with ``on_error="detach"``)."""
+    hedges_refused: int = 0
+    """Further attempts that the budget of `System.hedge` refused."""
+    spent: Usage | None = None
+    """Of all attempts together, also those that lost or failed; None if the stream has only one."""
 
 
 class Counters:

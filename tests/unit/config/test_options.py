@@ -45,7 +45,7 @@ REQUEST_RANGES: list[tuple[str, float, float, float, float, str]] = [
 RANGES = [(StreamOptions, *row) for row in STREAM_RANGES] + [(RequestOptions, *row) for row in REQUEST_RANGES]
 WHOLE = {"max_buffer_size", "batch_size", "max_errors", "retain_bytes", "max_retries"}
 WHOLE |= {"max_event_bytes", "max_answer_bytes"}
-OPTIONAL = {"rate_limit", "push_timeout", "time_to_live", "total_timeout"}
+OPTIONAL = {"max_buffer_size", "rate_limit", "push_timeout", "time_to_live", "total_timeout"}
 
 Kind = type[StreamOptions] | type[RequestOptions]
 
