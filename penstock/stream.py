@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterable, Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import AsyncIterable, Awaitable, Callable, Collection, Iterable, Mapping
+from typing import Any, Literal
 
 import pykka
 
@@ -27,7 +27,7 @@ from penstock.config.checks import check_choice, check_number
 from penstock.config.options import OnOrphan, Slow, StreamOptions
 from penstock.config.presets import SAFE
 from penstock.errors import OptionError, ProcessDead, StreamClosed, SystemStopped
-from penstock.events import FrozenDict, StreamCompleted
+from penstock.events import FrozenDict, StreamCompleted, TokenKind
 from penstock.ports import Sink
 from penstock.supervisors.system.asking import ask_until_back
 from penstock.supervisors.system.handler import HANDLER, Watch
@@ -125,6 +125,92 @@ class Stream:
         wanted = record.metadata if metadata is None else metadata
         opened = home.open_stream(stream_id, options or SAFE, metadata=wanted, on_orphan=on_orphan)
         return Stream(opened, self._call_timeout)
+
+    # --- other streams made of it --------------------------------------------------------------------------------
+
+    def map(
+        self,
+        function: Callable[[str], str | Awaitable[str]],
+        *,
+        unit: Literal["token", "event", "word", "sentence", "line"] = "token",
+        kinds: TokenKind | Collection[TokenKind] = "text",
+        flush_interval: float | None = None,
+        stream_id: str | None = None,
+        options: StreamOptions | None = None,
+    ) -> Stream:
+        """Open a stream with ``function(unit)`` in the place of each unit of this one's text; ``""`` drops the unit.
+
+        The units of an event stay one event, and other events keep their place. Citations lose their place in the
+        text, and `Logprobs` are left out. The new stream ends as this one does.
+
+        A provider may cut anywhere, even in a word: functions that look for words need ``unit="word"``. Then the text
+        is cut anew, with the white space after a word or sentence, and the last unit is held until it is certain where
+        it ends: until more text, another event of the answer, the end, or ``flush_interval``. At most 64 code points
+        of a word and 4,096 of a sentence or line are held.
+
+        Args:
+            function: gets one unit, in order, and runs in a copy of the caller's context (`contextvars`). It may be
+                async; then one call is awaited after the other, on the caller's running event loop, else on the
+                system's.
+            unit: what it gets.
+            kinds: the kinds of text that it gets; the others pass unchanged.
+            flush_interval: seconds, 0.001 … 3600, after which a held unit counts as complete; None: it is held.
+            stream_id: of the new stream; None generates one.
+            options: of the new stream; None takes the preset `SAFE`: nothing waits for a batch or a rate.
+
+        If ``function`` raises, the new stream ends with `StreamFailed` and `TransformError`, after what was made
+        before, and lets go of this one.
+
+        Raises:
+            OptionError: an argument is not allowed.
+            StreamExists, SystemStopped: as for `System.open_stream`.
+        """
+        from penstock.toolbox.mapping import Map
+        from penstock.toolbox.pump import derive
+
+        stage = Map(function, unit, kinds, flush_interval)
+        return derive(stage, [self], stream_id=stream_id, options=options)
+
+    def filter(
+        self,
+        function: Callable[[str], object],
+        *,
+        unit: Literal["token", "event", "word", "sentence", "line"] = "token",
+        kinds: TokenKind | Collection[TokenKind] = "text",
+        flush_interval: float | None = None,
+        stream_id: str | None = None,
+        options: StreamOptions | None = None,
+    ) -> Stream:
+        """Open a stream with the units for which ``function(unit)`` is true. Everything else is as for `map`.
+
+        An event of which nothing is left is not sent.
+        """
+        from penstock.toolbox.mapping import Filter
+        from penstock.toolbox.pump import derive
+
+        stage = Filter(function, unit, kinds, flush_interval)
+        return derive(stage, [self], stream_id=stream_id, options=options)
+
+    def flat_map(
+        self,
+        function: Callable[[str], Iterable[str] | Awaitable[Iterable[str]] | AsyncIterable[str]],
+        *,
+        unit: Literal["token", "event", "word", "sentence", "line"] = "token",
+        kinds: TokenKind | Collection[TokenKind] = "text",
+        flush_interval: float | None = None,
+        stream_id: str | None = None,
+        options: StreamOptions | None = None,
+    ) -> Stream:
+        """Open a stream with the texts that ``function(unit)`` returns or yields, none or several.
+
+        Everything else is as for `map`. A text that is returned alone counts as one. What a generator yields is
+        taken while the new stream has room, at most 100 tokens an event; an async generator is read to its end first.
+        """
+        from penstock.toolbox.mapping import FlatMap
+        from penstock.toolbox.pump import derive
+
+        stage = FlatMap(function, unit, kinds, flush_interval)
+        return derive(stage, [self], stream_id=stream_id, options=options)
 
     # --- commands ------------------------------------------------------------------------------------------------
 

@@ -91,6 +91,7 @@ def derive(
         target = system.open_stream(stream_id, options or SAFE, metadata=metadata, on_orphan=on_orphan)
     else:
         target = parents[0].open_beside(stream_id, options, metadata=metadata, on_orphan=on_orphan)
+    stage.stream_id = target.stream_id
     inputs = Inputs(window)
     record, runtime = target._record, target._record.runtime
     try:
@@ -493,6 +494,7 @@ def without_text(terminal: TerminalEvent) -> TerminalEvent:
 def copy_of(error: PenstockError) -> PenstockError:
     """The same error for another stream, which has a ``partial`` of its own."""
     copy: PenstockError = type(error).__new__(type(error), *error.args)
+    copy.args = error.args  # that of an `OSError`, such as a time-out, has not set them
     copy.__dict__.update(error.__dict__)
     copy.__cause__ = error.__cause__
     return copy

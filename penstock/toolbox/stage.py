@@ -103,6 +103,9 @@ class Stage:
     keeps_text: ClassVar[bool] = True
     """Whether places in the text stay valid: else citations lose their spans, and `Logprobs` are not passed on."""
 
+    stream_id: str = ""
+    """The derived stream's id, for errors; set before the first call."""
+
     now: float = 0.0
     """Monotonic seconds; set before each call."""
 
