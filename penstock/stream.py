@@ -212,6 +212,100 @@ class Stream:
         stage = FlatMap(function, unit, kinds, flush_interval)
         return derive(stage, [self], stream_id=stream_id, options=options)
 
+    def throttle(
+        self,
+        rate: float,
+        per: Literal["token", "character"] = "token",
+        *,
+        burst: int | None = None,
+        stream_id: str | None = None,
+        options: StreamOptions | None = None,
+    ) -> Stream:
+        """Open a stream with the same events, not faster than ``rate`` tokens or characters a second.
+
+        Nothing is dropped: this stream, and what feeds it, wait. Text of all kinds counts; other events and the end
+        keep their place and are not counted.
+
+        Args:
+            rate: per second, 0.001 … 1e9.
+            per: ``"character"`` counts code points, and divides tokens, but never a character as a reader sees it.
+            burst: how much may go out at once, also at the start; None is a tenth of ``rate``, at least 1.
+            stream_id: as for `map`.
+            options: as for `map`.
+
+        Raises:
+            OptionError, StreamExists, SystemStopped: as for `map`.
+        """
+        from penstock.toolbox.pump import derive
+        from penstock.toolbox.throttle import Throttle
+
+        return derive(Throttle(rate, per, burst), [self], stream_id=stream_id, options=options)
+
+    def take(
+        self,
+        tokens: int | None = None,
+        *,
+        characters: int | None = None,
+        seconds: float | None = None,
+        kinds: TokenKind | Collection[TokenKind] | None = None,
+        stream_id: str | None = None,
+        options: StreamOptions | None = None,
+    ) -> Stream:
+        """Open a stream with the beginning of this one, up to the first limit that is reached.
+
+        It then ends with `StreamCompleted` and the finish reason ``"taken"``, and lets go of this one: a provider's
+        call is closed if nothing else reads it (``on_orphan``). If this one ends first, it ends as this one does.
+        ``usage`` is what is known so far, an estimate; a call that was not complete has ``arguments=None``.
+
+        Args:
+            tokens: at most so many; an event is cut. 0 completes at once.
+            characters: at most so many code points. The text ends between two characters as a reader sees them, so it
+                may be shorter. The last of them is held until it is certain that nothing belongs to it any more.
+            seconds: from now, 0 … a year.
+            kinds: the kinds of text that count; the others pass. None counts all.
+            stream_id: as for `map`.
+            options: as for `map`.
+
+        After a `StreamReset`, tokens and characters are counted anew.
+
+        Raises:
+            OptionError: no limit is given, or an argument is not allowed.
+            StreamExists, SystemStopped: as for `map`.
+        """
+        from penstock.toolbox.pump import derive
+        from penstock.toolbox.taking import Take
+
+        stage = Take(tokens, characters, seconds, kinds, lambda: self.statistics().usage)
+        return derive(stage, [self], stream_id=stream_id, options=options)
+
+    def with_timeout(
+        self,
+        total: float | None = None,
+        idle: float | None = None,
+        *,
+        stream_id: str | None = None,
+        options: StreamOptions | None = None,
+    ) -> Stream:
+        """Open a stream with the same events, that fails with `StreamTimeout` if this one takes too long.
+
+        Args:
+            total: seconds, 0.001 … 86,400, from now to the end, whatever it waits for; a pause and a slow reader count.
+                What is still buffered is then only in ``partial``.
+            idle: seconds, 0.001 … 86,400, from each event of this stream to the next. It does not run while the new
+                stream is full because its own reader is slow.
+            stream_id: as for `map`.
+            options: as for `map`.
+
+        Raises:
+            OptionError: no limit is given, or an argument is not allowed.
+            StreamExists, SystemStopped: as for `map`.
+        """
+        from penstock.toolbox.pump import derive
+        from penstock.toolbox.timeouts import WithTimeout
+
+        stage = WithTimeout(total, idle, lambda: self.statistics().usage)
+        return derive(stage, [self], stream_id=stream_id, options=options)
+
     # --- commands ------------------------------------------------------------------------------------------------
 
     def flush_buffer(self, *, force: bool = True, timeout: float | None = None) -> int:
