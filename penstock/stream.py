@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterable, Awaitable, Callable, Collection, Iterable, Mapping
-from typing import Any, Literal
+from os import PathLike
+from typing import Any, Literal, Protocol
 
 import pykka
 
@@ -33,6 +34,14 @@ from penstock.supervisors.system.asking import ask_until_back
 from penstock.supervisors.system.handler import HANDLER, Watch
 
 __all__ = ["Stream"]
+
+
+class Writable(Protocol):
+    """An open file, of text or of bytes; see `Stream.tee`."""
+
+    def write(self, data: Any, /) -> object:
+        """Write some."""
+
 
 _SLOW = ("block", "coalesce", "drop", "disconnect")
 
@@ -305,6 +314,55 @@ class Stream:
 
         stage = WithTimeout(total, idle, lambda: self.statistics().usage)
         return derive(stage, [self], stream_id=stream_id, options=options)
+
+    def tee(
+        self,
+        target: str | bytes | PathLike[str] | PathLike[bytes] | Writable | Callable[[str], object],
+        *,
+        mode: Literal["text", "jsonl"] = "text",
+        kinds: TokenKind | Collection[TokenKind] = "text",
+        on_error: Literal["fail", "detach"] = "fail",
+        flush_every: int = 1,
+        stream_id: str | None = None,
+        options: StreamOptions | None = None,
+    ) -> Stream:
+        """Open a stream with the same events, each of which is first written to ``target``.
+
+        A path is opened now, as ``PATH.partial``. When this stream has completed, the file is synchronised with the
+        disk and renamed to ``PATH``. If this stream fails or is cancelled, or the new one is, it stays
+        ``PATH.partial``, whole up to the last flush. A slow disk makes this stream wait; no thread of the dispatcher
+        writes.
+
+        Args:
+            target: a path; an open file, of text or bytes, which is neither closed nor renamed; or a function of one
+                text, async or not.
+            mode: ``"text"`` writes the text, in UTF-8 and with the line ends it has; after a `StreamReset` the text
+                begins anew (a function is not told; a file must be seekable). ``"jsonl"`` writes each event as
+                `to_dict` gives it, one a line; resets, other events and the end too.
+            kinds: the kinds of text that are written; all of them pass.
+            on_error: when writing fails, ``"fail"`` ends the new stream with `StreamFailed` and `TeeError`;
+                ``"detach"`` goes on without the copy, and counts ``tee_errors`` in `statistics`.
+            flush_every: how many events are written together, 1 … 100,000.
+            stream_id: as for `map`.
+            options: as for `map`.
+
+        Raises:
+            OSError: the path cannot be opened.
+            OptionError: another tee is writing to that path, or an argument is not allowed.
+            StreamExists, SystemStopped: as for `map`.
+        """
+        from penstock.toolbox.tee import tee
+
+        return tee(
+            self,
+            target,
+            mode=mode,
+            kinds=kinds,
+            on_error=on_error,
+            flush_every=flush_every,
+            stream_id=stream_id,
+            options=options,
+        )
 
     # --- commands ------------------------------------------------------------------------------------------------
 

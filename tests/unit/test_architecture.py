@@ -53,7 +53,7 @@ LADDER |= {**dict.fromkeys(TOP, (*ALL, *TOP, "")), "": (*ALL, *TOP)}
 
 # The verbs that belong to the toolbox and stand on the handles; they import it inside the method.
 VERBS = {
-    "stream": {"map", "filter", "flat_map", "throttle", "take", "with_timeout"},
+    "stream": {"map", "filter", "flat_map", "throttle", "take", "with_timeout", "tee"},
     "system": set[str](),
 }
 
