@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import textwrap
 from pathlib import Path
 
@@ -47,16 +48,18 @@ TAKEN = """
 READ_ONLY = """
     import os, sys
     import penstock
+    import penstock.toolbox.tee
 
-    if os.geteuid() == 0:
-        os.setegid(65534)
-        os.seteuid(65534)
     with penstock.System() as system:
         parent = system.open_stream("p")
+        if os.geteuid() == 0:  # whom no right stops
+            os.seteuid(65534)
         try:
             parent.tee(sys.argv[1])
+            print("opened")
         except OSError as error:
             print(type(error).__name__, parent.statistics().subscribers)
+        os.seteuid(os.getuid())
 """
 
 
@@ -110,13 +113,14 @@ def test_a_device_without_room_fails_the_stream(tmp_path: Path) -> None:
     assert said.endswith("its copy could not be written: OSError: No space left on device")
 
 
-def test_rule_19_a_read_only_folder_is_noticed_at_the_call(tmp_path: Path) -> None:
-    folder = tmp_path / "folder"
-    folder.mkdir()
-    os.chmod(folder, 0o555)
-    (said,) = run(READ_ONLY, str(folder / "x.txt"))
-    assert said == "PermissionError 0"
-    assert list(folder.iterdir()) == []
+def test_rule_19_a_read_only_folder_is_noticed_at_the_call() -> None:
+    with tempfile.TemporaryDirectory() as folder:  # one that other users can reach
+        os.chmod(folder, 0o777)
+        assert run(READ_ONLY, f"{folder}/x.txt") == ["opened"]
+        os.chmod(folder, 0o555)
+        assert run(READ_ONLY, f"{folder}/y.txt") == ["PermissionError 0"]
+        assert os.listdir(folder) == ["x.txt"]
+        os.chmod(folder, 0o700)
 
 
 def test_two_processes_do_not_write_to_one_path(tmp_path: Path) -> None:
