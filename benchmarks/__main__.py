@@ -15,6 +15,7 @@ from rich.table import Table as RichTable
 from benchmarks import (
     agents,
     decoders,
+    derived,
     dialects,
     frames,
     lifecycle,
@@ -39,6 +40,7 @@ BENCHMARKS: dict[str, Callable[[int, bool], list[Table]]] = {
     "agents": agents.run,
     "paced": paced.run,
     "lifecycle": lifecycle.run,
+    "derived": derived.run,
     "supervised": supervised.run,
     "frames": frames.run,
     "readers": readers.run,

@@ -552,6 +552,7 @@ def without_text(terminal: TerminalEvent) -> TerminalEvent:
 def copy_of(error: PenstockError) -> PenstockError:
     """The same error for another stream, which has a ``partial`` of its own."""
     copy: PenstockError = type(error).__new__(type(error), *error.args)
+    copy.args = error.args  # that of an `OSError`, such as a time-out, has not set them
     copy.__dict__.update(error.__dict__)
     copy.__cause__ = error.__cause__
     return copy

@@ -53,7 +53,10 @@ ALL = (*BELOW_TOOLBOX, "toolbox", "cluster", "telemetry", "gateway", "otp", "sou
 LADDER |= {**dict.fromkeys(TOP, (*ALL, *TOP, "")), "": (*ALL, *TOP)}
 
 # The verbs that belong to the toolbox and stand on the handles; they import it inside the method.
-VERBS = {"stream": set[str](), "system": {"stream_from"}}
+VERBS = {
+    "stream": {"map", "filter", "flat_map", "throttle", "take", "with_timeout", "tee"},
+    "system": {"stream_from"},
+}
 
 # Modules that only compute: no thread, no clock, no I/O.
 PURE = (

@@ -13,6 +13,7 @@ import pytest
 from benchmarks import (
     agents,
     decoders,
+    derived,
     frames,
     lifecycle,
     overhead,
@@ -129,6 +130,11 @@ def test_ten_times_as_much_is_made_and_measured() -> None:
 
 def test_streams_are_opened_and_stopped() -> None:
     assert lifecycle.load(5)["stop_us"] > 0
+
+
+@pytest.mark.parametrize("row", derived.ROWS)
+def test_tokens_pass_through_every_combinator(row: str) -> None:
+    assert derived.load(row, 20)["cpu_us"] > 0
 
 
 def test_children_are_started_ended_and_brought_back() -> None:
