@@ -42,7 +42,7 @@ from penstock.stream import Stream
 from penstock.system import System
 from penstock.toolbox.inputs import Inputs
 from penstock.toolbox.requests import Answered, Requests
-from penstock.toolbox.stage import AtOnce, Await, Open, Output, Release, Run, Stage, Wait
+from penstock.toolbox.stage import AtOnce, Await, Hold, Open, Output, Release, Resume, Run, Stage, Wait
 
 __all__ = ["derive"]
 
@@ -99,6 +99,8 @@ def derive(
         requests = Requests(record, asyncio._get_running_loop())
         sink = target.sink()
         has_borders = not target.options.flush_interval
+        stage.stream_id = target.stream_id
+        stage.random = runtime.random
         context = contextvars.copy_context()
         pump = runtime.spawn(Pump, target.stream_id, sink, stage, inputs, requests, context, has_borders)
     except BaseException:
@@ -340,6 +342,10 @@ class Pump(Process):
                 return False
             case Release(place=place):
                 self._inputs.release(place)
+            case Hold(place=place):
+                self._inputs.hold(place)
+            case Resume(place=place):
+                self._inputs.resume(place)
             case _:
                 return self._push_event(item)
         return True
@@ -351,8 +357,12 @@ class Pump(Process):
             case Await(awaitable=awaitable):
                 self._requests.await_(awaitable, self._context)
             case Open(factory=factory):
-                inputs = self._inputs
-                self._requests.run(lambda: inputs.add(factory()), self._context)
+                self._requests.run(lambda: self._adopt(factory()), self._context)
+
+    def _adopt(self, parent: Stream) -> int:
+        place = self._inputs.add(parent)
+        self._sink.note_parent(parent.stream_id)
+        return place
 
     # --- into the derived stream ---------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from penstock.actors.runtime.process import Process, ProcessRef
 from penstock.actors.runtime.quota import ThreadQuota
 from penstock.actors.runtime.signals import Ephemeral
 from penstock.actors.stream.record import StreamRecord
-from penstock.errors import SystemStopped
+from penstock.errors import ProcessDead, SystemStopped
 
 __all__ = ["Answered", "Requests"]
 
@@ -118,6 +118,7 @@ class Errand(Process):
         self._function = function
         self._owner = owner
         self._quota = quota
+        self._unanswered = [True]  # the thread that removes the entry answers
 
     def on_start(self) -> None:
         self.ref.tell(None)
@@ -135,10 +136,18 @@ class Errand(Process):
             answer = Answered(error=error)
         finally:
             self._quota.release()
-        self._owner.tell(answer)
+        self._tell_once(answer)
         self.exit()
 
+    def _tell_once(self, answer: Answered) -> None:
+        try:
+            self._unanswered.pop()
+        except IndexError:
+            return  # it was killed meanwhile
+        self._owner.tell(answer)
+
     def dispose(self, reason: object) -> None:
-        """Leave the queue for a thread. Any thread."""
+        """Leave the queue for a thread; the owner of one that was killed must not wait for ever. Any thread."""
         super().dispose(reason)
         self._quota.forget(self)
+        self._tell_once(Answered(error=ProcessDead(self.label)))

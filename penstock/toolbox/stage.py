@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias
 
@@ -25,9 +26,11 @@ if TYPE_CHECKING:
 __all__ = [
     "AtOnce",
     "Await",
+    "Hold",
     "Open",
     "Output",
     "Release",
+    "Resume",
     "Run",
     "Stage",
     "Steps",
@@ -71,13 +74,26 @@ class Release(NamedTuple):
     place: int
 
 
+class Hold(NamedTuple):
+    """Read no more of the parent at that place, which then waits as it does for any slow reader."""
+
+    place: int
+
+
+class Resume(NamedTuple):
+    """Read the parent at that place again, after `Hold`."""
+
+    place: int
+
+
 class AtOnce(NamedTuple):
     """Fail without waiting for a slow reader or a pause; what is buffered is only in ``partial``."""
 
     terminal: StreamFailed
 
 
-Output: TypeAlias = TokenEvent | SideEvent | StreamReset | TerminalEvent | Wait | Run | Await | Open | Release | AtOnce
+Request: TypeAlias = Wait | Run | Await | Open | Release | Hold | Resume
+Output: TypeAlias = TokenEvent | SideEvent | StreamReset | TerminalEvent | AtOnce | Request
 """What a stage gives: events for the derived stream, in order, and requests to whatever runs it.
 
 A terminal event ends the stream; nothing after it counts. Its finish reason, usage, cost, calls and error are taken;
@@ -102,6 +118,12 @@ class Stage:
 
     keeps_text: ClassVar[bool] = True
     """Whether places in the text stay valid: else citations lose their spans, and `Logprobs` are not passed on."""
+
+    stream_id: str = ""
+    """Of the derived stream; set before the first call."""
+
+    random: random.Random
+    """For jitter; set before the first call. In a simulation its seed is the simulation's."""
 
     now: float = 0.0
     """Monotonic seconds; set before each call."""
