@@ -17,7 +17,7 @@ from penstock.system import System
 from penstock.toolbox.pump import derive
 from penstock.toolbox.stage import Stage, Steps
 
-__all__ = ["Extract", "chain", "tokens_of", "wrap_existing_handler"]
+__all__ = ["Extract", "chain", "pipe", "tokens_of", "wrap_existing_handler"]
 
 R = TypeVar("R")
 
@@ -115,6 +115,39 @@ def chain(
     """
     _check(transform=transform, stream=stream)
     return derive(_Chained(transform), [stream], system=system, stream_id=stream_id, options=options)
+
+
+def pipe(stream: Stream, *stages: Callable[[Stream], Stream]) -> Stream:
+    """Put a stream through several functions, from left to right, each of which derives a stream from the one before.
+
+    Returns what the last one returns; without a function, the stream itself. If one raises, or returns something else,
+    the last stream that was made is cancelled, and with it what only it read.
+
+    Raises:
+        OptionError: one of the stages is no function, or does not return a stream.
+        Exception: what one of them raised.
+
+    >>> with System() as system:
+    ...     stream = system.open_stream()
+    ...     loud = pipe(stream, lambda raw: chain(system, raw, lambda event: [event.text.upper()]))
+    ...     stream.process_token("hello")
+    ...     stream.stop()
+    ...     loud.result().text
+    'HELLO'
+    """
+    _check(stream=stream, **{f"stages[{number}]": stage for number, stage in enumerate(stages)})
+    made = stream
+    for number, stage in enumerate(stages):
+        try:
+            following = stage(made)
+            if not isinstance(following, Stream):
+                raise OptionError(f"stages[{number}]", type(following), "a function that returns a Stream")
+        except BaseException:
+            if made is not stream:
+                made.sink().cancel("the next stream could not be made of it")
+            raise
+        made = following
+    return made
 
 
 def _check(*, stream: object, **functions: object) -> None:

@@ -52,7 +52,10 @@ ALL = (*BELOW_TOOLBOX, "toolbox", "cluster", "telemetry", "gateway", "otp")
 LADDER |= {**dict.fromkeys(TOP, (*ALL, *TOP, "")), "": (*ALL, *TOP)}
 
 # The verbs that belong to the toolbox and stand on the handles; they import it inside the method.
-VERBS = {"stream": set[str](), "system": set[str]()}
+VERBS = {
+    "stream": set[str](),
+    "system": {"merge", "race", "hedge", "with_retry", "as_completed", "gather", "cancel_all", "drain"},
+}
 
 # Modules that only compute: no thread, no clock, no I/O.
 PURE = (
