@@ -50,12 +50,14 @@ from penstock.ports.services import (
     Journal,
 )
 from penstock.ports.sink import Sink
+from penstock.ports.source import Annotate, Item, Pause, PushedSource, Source, Void
 from penstock.ports.tools import (
     Tool,
     ToolContext,
 )
 
 __all__ = [
+    "Annotate",
     "BlockDelta",
     "BlockStart",
     "CanListModels",
@@ -71,12 +73,15 @@ __all__ = [
     "FinishDelta",
     "FinishHeld",
     "HeaderSink",
+    "Item",
     "Journal",
     "KeepAlive",
     "MetadataDelta",
     "OfferSink",
+    "Pause",
     "Provider",
     "ProviderRequest",
+    "PushedSource",
     "Quota",
     "Reader",
     "ReaderJob",
@@ -86,6 +91,7 @@ __all__ = [
     "RefusalDelta",
     "Secret",
     "Sink",
+    "Source",
     "TellsQuota",
     "TextDelta",
     "Thinking",
@@ -93,4 +99,5 @@ __all__ = [
     "ToolCallFragment",
     "ToolContext",
     "UsageDelta",
+    "Void",
 ]

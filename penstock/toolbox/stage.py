@@ -19,11 +19,13 @@ from penstock.events import (
     TokenEvent,
     Usage,
 )
+from penstock.ports import Annotate
 
 if TYPE_CHECKING:
     from penstock.stream import Stream
 
 __all__ = [
+    "Annotate",
     "AtOnce",
     "Await",
     "Hold",
@@ -33,7 +35,9 @@ __all__ = [
     "Resume",
     "Run",
     "Stage",
+    "Start",
     "Steps",
+    "Until",
     "Wait",
     "completed",
     "failed",
@@ -56,10 +60,22 @@ class Run(NamedTuple):
     function: Callable[[], Any]
 
 
+class Start(NamedTuple):
+    """The same, but nothing waits for the function, and nothing comes of its result."""
+
+    function: Callable[[], object]
+
+
 class Await(NamedTuple):
     """Await this on the loop where the derived stream was made, else on the system's; result as for `Run`."""
 
     awaitable: Awaitable[Any]
+
+
+class Until(NamedTuple):
+    """Do nothing until a callback is called, by any thread. The function gets it, and calls it at once if need be."""
+
+    listen: Callable[[Callable[[], None]], None]
 
 
 class Open(NamedTuple):
@@ -92,7 +108,7 @@ class AtOnce(NamedTuple):
     terminal: StreamFailed
 
 
-Request: TypeAlias = Wait | Run | Await | Open | Release | Hold | Resume
+Request: TypeAlias = Wait | Until | Run | Start | Await | Open | Release | Hold | Resume | Annotate
 Output: TypeAlias = TokenEvent | SideEvent | StreamReset | TerminalEvent | AtOnce | Request
 """What a stage gives: events for the derived stream, in order, and requests to whatever runs it.
 
@@ -129,7 +145,8 @@ class Stage:
     """Monotonic seconds; set before each call."""
 
     deadline: float | None = None
-    """When `overdue` is called, unless an event comes first or the stage's outputs still wait for room."""
+    """When `overdue` is called, unless an event comes first or the stage's outputs still wait for room. While the
+    stage waits for the answer to a request, `overdue` is called in between; it must then make no request itself."""
 
     expires: float | None = None
     """When `expired` is called, whatever else waits."""
@@ -165,8 +182,16 @@ class Stage:
         """Fields of `StreamStatistics` that this stage counts. Any thread."""
         return {}
 
-    def close(self) -> None:
-        """Release files and the like. Called once, when nothing more will be fed, however it ended. Any thread."""
+    def close(self) -> Callable[[], object] | None:
+        """Release files and the like. Called once, when nothing more will be fed, however it ended. Any thread.
+
+        It must not block; what may block is returned as a function, which is called on a thread of the bounded pool.
+        """
+        return None
+
+    def is_closed(self) -> bool:
+        """Whether everything is released. If it is not two seconds after `close`, it counts as leaked. Any thread."""
+        return True
 
 
 def with_tokens(event: TokenEvent, tokens: Sequence[str]) -> TokenEvent:

@@ -28,7 +28,7 @@ from penstock.actors.stream.feed import Feed
 from penstock.actors.stream.hub import Hub, nothing
 from penstock.actors.stream.intake import Intake
 from penstock.actors.stream.log import StreamLog
-from penstock.actors.stream.messages import Cancel, Complete, Ending, Fail, is_at_once
+from penstock.actors.stream.messages import Cancel, Complete, Ending, Fail
 from penstock.actors.stream.outcome import Outcome, all_rounds
 from penstock.actors.stream.statistics import Counters, StreamStatistics
 from penstock.config.logs import get_logger
@@ -61,6 +61,9 @@ class Home(Protocol):
     @property
     def source_quota(self) -> ThreadQuota:
         """The threads that blocking sources, and functions of derived streams, may hold together."""
+
+    def note_leak(self) -> None:
+        """Count a source that did not end in time. Any thread."""
 
     def open_stream(
         self,
@@ -141,7 +144,7 @@ class StreamRecord:
         self.server_tool_ids: dict[str, int] = {}  # of the provider's own calls, and the round in which each came
         self.serial = 0  # assigned by the table; distinguishes records that have had the same id
         self.home = home  # None: no stream can be derived from this one
-        self.feeder: ProcessRef | None = None  # the process that feeds it from other streams, or from a source
+        self.feeder: ProcessRef | None = None  # the process that feeds it from other streams
         self.kind: str | None = None  # what it is made by, if not by a call or by hand: "map", "merge" …
         self.parents: tuple[str, ...] = ()  # the ids of the streams that it is made from
         self.source_counters: Callable[[], Mapping[str, Any]] | None = None  # what its feeder counts
@@ -204,17 +207,17 @@ class StreamRecord:
     def propose(self, ending: Ending, *, by: ProcessRef | None = None) -> bool:
         """Propose how the stream ends, and notify its actor; returns whether this proposal counts.
 
-        The first one counts, except that one that ends at once, such as `Cancel`, replaces one that does not. It is
-        written before the message is sent, so that an actor which is just being started or restarted finds it.
+        The first one counts, except that `Cancel` replaces any other. It is written before the message is sent, so that
+        an actor which is just being started or restarted finds it.
 
         Args:
-            ending: `Complete` and `Fail` emit what is buffered first. `Cancel`, and a `Fail` that is ``at_once``, do
-                not; the terminal event has the text of it in ``partial``.
+            ending: `Complete` and `Fail` emit what is buffered first. `Cancel` does not; the terminal event has the
+                text of it in ``partial``.
             by: the stream's own actor, which needs no message.
         """
         with self._lock:
             before = self.ending
-            if self.is_over or (before is not None and (is_at_once(before) or not is_at_once(ending))):
+            if self.is_over or (before is not None and (isinstance(before, Cancel) or not isinstance(ending, Cancel))):
                 return False
             self.ending = ending
         if by is None:
@@ -266,6 +269,8 @@ class StreamRecord:
             case Complete(outcome=outcome):
                 return log.complete(outcome or self.outcome(), dropped, now, epoch)
             case Fail(error=error, outcome=outcome):
+                return log.fail(error, outcome or self.outcome(), dropped, now, epoch)
+            case Cancel(error=error, outcome=outcome) if error is not None:
                 return log.fail(error, outcome or self.outcome(), dropped, now, epoch)
             case Cancel(reason=reason):
                 return log.cancel(reason, self.outcome(), dropped, now, epoch)

@@ -11,7 +11,7 @@ from penstock.actors.stream.messages import Cancel, Complete, Fail, Reset
 from penstock.actors.stream.outcome import Outcome
 from penstock.actors.stream.record import StreamRecord
 from penstock.errors import PenstockError
-from penstock.events import Phase, SideEvent, TerminalEvent, TokenKind
+from penstock.events import FrozenDict, Phase, SideEvent, TerminalEvent, TokenKind
 
 __all__ = ["StreamSink"]
 
@@ -45,6 +45,10 @@ class StreamSink:
         """See `Sink.start_part`."""
         return self._record.intake.start_part(part, phase, origin)
 
+    def annotate(self, changes: Mapping[str, Any]) -> None:
+        """See `Sink.annotate`."""
+        self._record.metadata = FrozenDict({**self._record.metadata, **changes})
+
     def reset(self, reason: str, on_done: Callable[[bool], None], origin: str | None = None) -> None:
         """See `Sink.reset`."""
         check_process(self._record.runtime.dispatcher)
@@ -74,11 +78,14 @@ class StreamSink:
         """See `Sink.end`."""
         check_process(self._record.runtime.dispatcher)
         outcome = None if like is None else _outcome_of(like)
-        self._record.propose(Complete(outcome) if error is None else Fail(error, outcome, at_once))
+        if error is None:
+            self._record.propose(Complete(outcome))
+        else:
+            self._record.propose(Cancel(None, error, outcome) if at_once else Fail(error, outcome))
 
     def attach(
         self,
-        feeder: object,
+        feeder: object | None,
         let_go: Callable[[], None],
         *,
         kind: str,
@@ -87,7 +94,7 @@ class StreamSink:
     ) -> None:
         """See `Sink.attach`."""
         record = self._record
-        assert isinstance(feeder, ProcessRef)
+        assert feeder is None or isinstance(feeder, ProcessRef)
         record.feeder, record.kind, record.parents, record.let_go = feeder, kind, tuple(parents), let_go
         record.source_counters = counters
         if record.is_over:  # before it had a feeder
