@@ -137,6 +137,8 @@ class Making:
 
     def wait(self) -> None:
         self.system.advance(self.chance.choice((0.01, 0.2, 1.0)))
+        if not self.killed:  # else the handler may be about to be restarted
+            self.check_that_losers_are_cancelled()
 
     # --- what must hold ------------------------------------------------------------------------------------------
 
@@ -165,9 +167,14 @@ class Making:
             if record.is_over:
                 running = [name for name in record.parents if name in records and not records[name].is_over]
                 assert not running, (record.stream_id, record.kind, running)
-        for record in records.values():
-            if not record.is_over and record.kind == "race" and record.log.tokens:
-                assert sum(not records[name].is_over for name in record.parents if name in records) <= 1
+
+    def check_that_losers_are_cancelled(self) -> None:
+        """Of what a stream has tried, no more than one runs once there is content."""
+        for record in self.system._table.all():
+            if record.kind in ("race", "hedge", "with_retry") and record.log.tokens:
+                tried = [self.system._table.find(name) for name in record.parents]
+                running = [one.stream_id for one in tried if one is not None and not one.is_over]
+                assert len(running) <= 1, (record.kind, record.stream_id, running)
 
     def check_text(self, stream: penstock.Stream) -> None:
         terminal = stream._record.log.terminal
