@@ -51,10 +51,10 @@ from penstock.toolbox.stage import (
     Open,
     Output,
     Release,
-    Resume,
     Run,
     Stage,
     Start,
+    Unhold,
     Until,
     Wait,
 )
@@ -401,7 +401,7 @@ class Pump(Process):
                 self._inputs.release(place)
             case Hold(place=place):
                 self._inputs.hold(place)
-            case Resume(place=place):
+            case Unhold(place=place):
                 self._inputs.resume(place)
             case Annotate(changes=changes):
                 self._sink.annotate(changes)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -111,11 +112,14 @@ class Making:
         chance = self.chance
         try:
             for kind in (*COMBINATORS, None):
-                self.try_to(lambda kind=kind: self.made.append(self.make(chance.randint(1, 2), kind)))
+                self.try_to(partial(self.make_one, kind))
                 for _ in range(chance.randrange(4)):
                     self.try_to(chance.choice((self.read, self.leave, self.wait, self.wait, self.cancel)))
         finally:
             self.system.simulation.dispatcher.before_step = None
+
+    def make_one(self, kind: str | None) -> None:
+        self.made.append(self.make(self.chance.randint(1, 2), kind))
 
     def try_to(self, action: Callable[[], object]) -> None:
         try:
