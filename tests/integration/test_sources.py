@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -34,6 +35,10 @@ def server(answer: Answer) -> Iterator[str]:
                 if not part:
                     return
                 head += part
+            head, _, body = head.partition(b"\r\n\r\n")
+            length = re.search(rb"(?i)content-length: (\d+)", head)
+            while length is not None and len(body) < int(length[1]):
+                body += peer.recv(65_536)
             answer(peer, head)
 
     def accept() -> None:

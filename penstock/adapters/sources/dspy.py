@@ -60,6 +60,7 @@ def dspy(
     if not isinstance(program, found.Module):
         raise OptionError("program", type_of(program), "a dspy.Module")
     check_choice("json_text", json_text, (None, "hold", "stream"))
+    program = copy.copy(program)  # first: DSPy knows what it streams by the identity of its predictors
     known = list(_fields_of(program))
     if fields is None:
         texts = [field for field in known if field.is_text]
@@ -101,7 +102,7 @@ class DspySource:
     def __init__(
         self, program: Any, fields: list[_Field], inputs: Mapping[str, Any], *, has_origins: bool, holds_json: bool
     ) -> None:
-        self._program = copy.copy(program)  # DSPy marks what it streams
+        self._program = program
         self._fields = fields
         self._inputs = dict(inputs)
         self._has_origins = has_origins

@@ -115,7 +115,7 @@ class HttpSource:
         """See `PushedSource.start`."""
         assert self.limits is not None
         limits = self.limits.replace(total_timeout=None)  # else the reader would call it an idle one
-        self._job = reader.start(_Anything(), self._request, limits, _BodySink(self, self._codec, push, end))
+        self._job = reader.start(_Anything(), self._request, limits, _SourceSink(self, self._codec, push, end))
         if self._is_cancelled:
             self._job.cancel()
 
@@ -168,13 +168,13 @@ class _AsBytes:
     model: str | None = None
 
     def feed(self, chunk: bytes) -> list[Delta]:
-        return [TextDelta(chunk)]  # type: ignore[arg-type] # only `_BodySink` sees it
+        return [TextDelta(chunk)]  # type: ignore[arg-type] # only `_SourceSink` sees it
 
     def close(self) -> list[Delta]:
         return []
 
 
-class _BodySink:
+class _SourceSink:
     """Gets the body from the reader's thread. Implements `ReaderSink` and `HeaderSink`."""
 
     def __init__(
