@@ -18,7 +18,9 @@ from benchmarks import (
     derived,
     dialects,
     frames,
+    hedging,
     lifecycle,
+    merging,
     overhead,
     paced,
     pushed,
@@ -45,6 +47,8 @@ BENCHMARKS: dict[str, Callable[[int, bool], list[Table]]] = {
     "frames": frames.run,
     "readers": readers.run,
     "overhead": overhead.run,
+    "merging": merging.run,
+    "hedging": hedging.run,
 }
 _HERE = Path(__file__).parent
 

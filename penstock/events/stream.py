@@ -155,7 +155,8 @@ class _Terminal(msgspec.Struct, frozen=True, kw_only=True):
     ``prediction`` is what a DSPy program has returned, as a dict (`penstock.sources.dspy`); None elsewhere.
 
     In a stream that is made from several, ``texts`` is the text of the kind ``"text"`` by origin, and ``costs`` the
-    cost by origin, None where it is not known. Both are empty elsewhere.
+    cost by origin, None where it is not known. Both are empty elsewhere. ``origin`` is the input that failed, where its
+    failure was the end of all (``on_error="fail"`` of `merge`); else None.
     """
 
     stream_id: str
@@ -184,6 +185,7 @@ class _Terminal(msgspec.Struct, frozen=True, kw_only=True):
     prediction: Mapping[str, Any] | None = None
     texts: Mapping[str, str] = FrozenDict()
     costs: Mapping[str, Cost | None] = FrozenDict()
+    origin: str | None = None
 
 
 class _CutShort(_Terminal, frozen=True, kw_only=True):

@@ -44,6 +44,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     provider_metadata: Mapping[str, Any] = FrozenDict()
     prediction: Mapping[str, Any] | None = None
     costs: Mapping[str, Cost | None] = FrozenDict()
+    origin: str | None = None
     text: str = ""
     reasoning: str = ""
     is_void: bool = False
