@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from benchmarks import agents, decoders, dialects, lifecycle, paced, pushed, saturated, supervised
+from benchmarks import agents, decoders, dialects, facts, lifecycle, paced, pushed, saturated, supervised
 from benchmarks.machine import describe_machine, describe_versions, measured_tree, tree_hash
 from benchmarks.probe import ProbeError
 from benchmarks.tables import HEADINGS, Table, cells, to_markdown
@@ -28,6 +28,7 @@ BENCHMARKS: dict[str, Callable[[int, bool], list[Table]]] = {
     "paced": paced.run,
     "lifecycle": lifecycle.run,
     "supervised": supervised.run,
+    "facts": facts.run,
 }
 _HERE = Path(__file__).parent
 
