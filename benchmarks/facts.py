@@ -1,6 +1,6 @@
 """What it costs to keep the facts that telemetry reads: histograms, and changes of state.
 
-Each is timed beside the same code without it, in turns, in one process; the figure is the difference.
+Each is timed beside the same code without it, in turns; the figure is the difference.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import time
 from array import array
 from collections.abc import Callable
 
+from benchmarks.probe import Result, measure
 from benchmarks.tables import Aim, Row, Samples, Table
 from penstock.actors.stream.changes import StateChanges
 from penstock.actors.stream.statistics import Counters
@@ -80,7 +81,7 @@ def _least(measure: Callable[[], float], without: Callable[[], float]) -> float:
     return max(0.0, min(one for one, _ in pairs) - min(other for _, other in pairs))
 
 
-def load(count: int) -> dict[str, float]:
+def load(count: int) -> Result:
     """Time ``count`` calls of each kind."""
     batch = StreamOptions().batch_size
     gc.collect()
@@ -96,7 +97,7 @@ def load(count: int) -> dict[str, float]:
 
 def run(rounds: int, quick: bool) -> list[Table]:
     """Measure the facts."""
-    results = [load(500 if quick else 4_000) for _ in range(rounds)]
+    results = [measure(load, count=500 if quick else 4_000) for _ in range(rounds)]
     batch = StreamOptions().batch_size
     rows = [
         Row("an event at batch 1, added", "ns", Samples.of(results, "event"), Aim("at most", 200)),
