@@ -17,6 +17,7 @@ from benchmarks import (
     decoders,
     derived,
     dialects,
+    facts,
     frames,
     hedging,
     lifecycle,
@@ -49,6 +50,7 @@ BENCHMARKS: dict[str, Callable[[int, bool], list[Table]]] = {
     "overhead": overhead.run,
     "merging": merging.run,
     "hedging": hedging.run,
+    "facts": facts.run,
 }
 _HERE = Path(__file__).parent
 

@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from penstock.actors.agent.record import AgentStatistics
     from penstock.actors.call.gate import EndpointStatistics
     from penstock.actors.call.toolcalls import ToolCallAccumulator
+    from penstock.actors.stream.changes import StateChange
+    from penstock.actors.stream.histograms import HistogramSnapshot
     from penstock.actors.stream.hub import Subscription
+    from penstock.actors.stream.models import ModelStatistics
     from penstock.actors.stream.statistics import StreamStatistics
     from penstock.actors.stream.subscribers.polled import StreamReader
     from penstock.actors.stream.subscribers.pull import Events
@@ -119,7 +122,14 @@ if TYPE_CHECKING:
         Usage,
         to_dict,
     )
-    from penstock.inspection import StreamInfo, SubscriberInfo, SystemStatistics, Tree
+    from penstock.inspection import (
+        RetryBudgetStatistics,
+        StreamInfo,
+        StreamSummary,
+        SubscriberInfo,
+        SystemStatistics,
+        Tree,
+    )
     from penstock.ports import Journal, Provider, Secret, Tool, ToolContext
     from penstock.provider_client import ProviderClient, ProviderHealth
     from penstock.stream import Stream
@@ -177,6 +187,7 @@ __all__ = [
     "Event",
     "Events",
     "FunctionTool",
+    "HistogramSnapshot",
     "IncompleteStream",
     "Journal",
     "LimitOptions",
@@ -187,6 +198,7 @@ __all__ = [
     "MailboxFull",
     "MediaPart",
     "MergeError",
+    "ModelStatistics",
     "OptionError",
     "OriginEnded",
     "OutputInvalid",
@@ -212,6 +224,7 @@ __all__ = [
     "ReasoningBlockClosed",
     "RequestOptions",
     "RetryBudgetOptions",
+    "RetryBudgetStatistics",
     "RunawayAnswer",
     "RuntimeOptions",
     "Secret",
@@ -221,6 +234,7 @@ __all__ = [
     "SourceError",
     "StallDetected",
     "StartError",
+    "StateChange",
     "Stream",
     "StreamCancelled",
     "StreamCancelledError",
@@ -239,6 +253,7 @@ __all__ = [
     "StreamSnapshot",
     "StreamStarted",
     "StreamStatistics",
+    "StreamSummary",
     "StreamTimeout",
     "Structured",
     "SubscriberInfo",
@@ -296,7 +311,10 @@ _HOMES = {
     "actors.agent.record": ("AgentStatistics",),
     "actors.call.gate": ("EndpointStatistics",),
     "actors.call.toolcalls": ("ToolCallAccumulator",),
+    "actors.stream.changes": ("StateChange",),
+    "actors.stream.histograms": ("HistogramSnapshot",),
     "actors.stream.hub": ("Subscription",),
+    "actors.stream.models": ("ModelStatistics",),
     "actors.stream.statistics": ("StreamStatistics",),
     "actors.stream.subscribers.polled": ("StreamReader",),
     "actors.stream.subscribers.pull": ("Events",),
@@ -309,7 +327,14 @@ _HOMES = {
     "config.presets": ("CHAT", "DOCUMENT", "QUICK", "REALTIME", "SAFE"),
     "config.settings": ("DefaultProviderOptions", "LogOptions", "ProviderOptions", "RuntimeOptions", "Settings"),
     "config.version": ("__version__",),
-    "inspection": ("StreamInfo", "SubscriberInfo", "SystemStatistics", "Tree"),
+    "inspection": (
+        "RetryBudgetStatistics",
+        "StreamInfo",
+        "StreamSummary",
+        "SubscriberInfo",
+        "SystemStatistics",
+        "Tree",
+    ),
     "ports": ("Journal", "Provider", "Secret", "Tool", "ToolContext"),
     "provider_client": ("ProviderClient", "ProviderHealth"),
     "stream": ("Stream",),

@@ -13,7 +13,7 @@ from penstock.config.surrogates import replace_surrogates
 from penstock.errors import OptionError, StreamClosed
 from penstock.stream import Writable
 
-__all__ = ["Copy", "Guard", "TeeTarget", "open_copy"]
+__all__ = ["Copy", "CopyGuard", "TeeTarget", "open_copy"]
 
 R = TypeVar("R")
 
@@ -171,7 +171,7 @@ class FunctionCopy:
     close = discard = complete
 
 
-class Guard:
+class CopyGuard:
     """Closes a copy in any thread without waiting: if it is in use, the thread that uses it closes it."""
 
     def __init__(self, copy: Copy) -> None:

@@ -27,7 +27,7 @@ from penstock.events import (
     to_dict,
 )
 from penstock.stream import Stream
-from penstock.toolbox.copies import Copy, Guard, TeeTarget, open_copy
+from penstock.toolbox.copies import Copy, CopyGuard, TeeTarget, open_copy
 from penstock.toolbox.kinds import check_kinds
 from penstock.toolbox.pump import derive
 from penstock.toolbox.stage import Await, Output, Run, Stage, Steps, failed
@@ -86,7 +86,7 @@ class Tee(Stage):
         flush_every: int,
         usage: Callable[[], Usage | None],
     ) -> None:
-        self._guard: Guard | None = Guard(copy)  # None: given up
+        self._guard: CopyGuard | None = CopyGuard(copy)  # None: given up
         self._copy = copy
         self._is_text = mode == "text"
         self._kinds = kinds

@@ -70,6 +70,7 @@ class Stream:
     def __init__(self) -> None:
         self.ending: Any = None
         self.rounds: list[Outcome] = []
+        self.observers: tuple[Any, ...] = ()
         self.runtime = self
         self.proposed: list[Any] = []
 
@@ -248,7 +249,7 @@ def test_a_ticket_is_of_the_estimated_tokens_and_the_one_before_it_is_given_back
     second = call.take_ticket(gate, lambda: None, 0.5)
     assert second.is_retry
     assert gate.told == [("spent", first, None), ("leave", first, "neutral")]
-    call.has_started(0.1)
+    call.has_started(0.0, 0.1)
     assert (call.started, gate.told[2:]) == (True, [("answered", second)])
     for _ in range(19):
         gate.hedging.note_first_token("a", 0.1)
@@ -257,12 +258,12 @@ def test_a_ticket_is_of_the_estimated_tokens_and_the_one_before_it_is_given_back
     call.leave(LOST)
     call.abandon()
     assert gate.told[3:] == [("spent", second, None), ("leave", second, LOST)]
-    call.has_started(0.1)
+    call.has_started(0.0, 0.1)
     assert len(gate.told) == 5
     call.fall_back(LOST)
     third = call.take_ticket(gate, lambda: None, 0.5)
     assert (third.tokens, third.key, third.is_retry) == (450, b"other", False)
-    call.has_started(0.1)  # this candidate has no gate
+    call.has_started(0.0, 0.1)  # this candidate has no gate
     call.leave()
     assert len(gate.told) == 5
 

@@ -13,22 +13,24 @@ import contextlib
 import contextvars
 import queue
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
 import msgspec
 
-from penstock.actors.runtime.dispatcher import blocking
 from penstock.actors.runtime.loop_thread import LoopThread
 from penstock.actors.runtime.process import ProcessRef
 from penstock.actors.runtime.quota import ThreadQuota
 from penstock.actors.runtime.reply import Reply
 from penstock.actors.runtime.runtime import Runtime
+from penstock.actors.stream.changes import StateChange, StateChanges
 from penstock.actors.stream.feed import Feed
 from penstock.actors.stream.hub import Hub, nothing
 from penstock.actors.stream.intake import Intake
+from penstock.actors.stream.journaling import JournalWriter
 from penstock.actors.stream.log import StreamLog
 from penstock.actors.stream.messages import Cancel, Complete, Ending, Fail
+from penstock.actors.stream.observing import StreamObserver, notify
 from penstock.actors.stream.outcome import Outcome, all_rounds
 from penstock.actors.stream.statistics import Counters, StreamStatistics
 from penstock.config.logs import get_logger
@@ -36,7 +38,9 @@ from penstock.config.options import OnOrphan, Restart, StreamOptions
 from penstock.events import (
     Cost,
     SideEvent,
+    StreamCancelled,
     StreamCompleted,
+    StreamFailed,
     StreamMetrics,
     StreamReset,
     TerminalEvent,
@@ -47,8 +51,7 @@ from penstock.ports import Journal
 
 __all__ = ["Home", "StreamRecord"]
 
-_JOURNAL_TRIES: Final = 3  # for an event that cannot be taken back
-_JOURNAL_PATIENCE: Final = 1.0  # seconds to wait for an append that an actor of an earlier epoch has under way
+_CAUSES: Final = {StreamCompleted: "Complete", StreamFailed: "Fail", StreamCancelled: "Cancel"}
 
 
 class Home(Protocol):
@@ -83,6 +86,8 @@ class StreamRecord:
         "_is_announced",
         "_journaling",
         "_lock",
+        "_source",
+        "changes",
         "context",
         "counters",
         "created_at",
@@ -99,6 +104,7 @@ class StreamRecord:
         "let_go",
         "log",
         "loop_thread",
+        "observers",
         "on_end",
         "on_orphan",
         "options",
@@ -152,6 +158,9 @@ class StreamRecord:
         self.ending: Ending | None = None  # the proposed end; the actor may have crashed since
         self.ref: ProcessRef | None = None  # the present actor
         self.state = "idle"
+        self.changes = StateChanges()
+        self.observers: tuple[StreamObserver, ...] = ()  # set by the table
+        self._source: tuple[str, str] | None = None  # see `source`
         self.restart_in = "idle"  # the state in which a restarted actor begins: a paused stream stays paused
         self.created_at = runtime.clock.time()
         self.created_monotonic = runtime.clock.monotonic()
@@ -171,7 +180,7 @@ class StreamRecord:
         self.over = Reply(runtime.dispatcher, f"the end of stream {stream_id!r}")
         self._lock = threading.Lock()  # guards `ending` and the next
         self._is_announced = False
-        self._journaling = None if journal is None else threading.Lock()  # held from the journal's append to the log's
+        self._journaling = JournalWriter(journal, stream_id)
 
     @property
     def metadata(self) -> Mapping[str, Any]:
@@ -195,6 +204,24 @@ class StreamRecord:
     def is_over(self) -> bool:
         """Whether the log has its terminal event."""
         return self.log.terminal is not None
+
+    def enter(self, state: str, cause: str, now: float) -> None:
+        """Note that the actor is in another state."""
+        self.changes.add(now, self.state, state, cause)
+        self.state = state
+
+    def asked(self) -> tuple[str, str]:
+        """The provider and the model that are asked now, by name; empty if none is."""
+        return ("", "") if self.feed is None else self.feed.asked
+
+    def source(self) -> tuple[str, str]:
+        """The provider and the model that the stream's tokens are counted for: it never changes once there are any."""
+        found = self._source
+        if found is None:
+            found = self.asked()
+            if self.counters.first_delivery is not None:
+                self._source = found
+        return found
 
     # --- the end -------------------------------------------------------------------------------------------------
 
@@ -246,14 +273,14 @@ class StreamRecord:
         let_go()
         is_ours = False
         try:
-            with self._journal_lock() as is_free:
+            with self._journaling.turn() as is_free:
                 is_ours = self._write_terminal(ending, epoch)
                 if is_ours:
                     intake.clear()
                     assert log.terminal is not None
                     if is_free:  # else this thread would hang in the journal too
                         for event in (*log.last_events, log.terminal):
-                            self._journal_surely(event)
+                            self._journaling.write_surely(event)
         finally:
             if is_ours:
                 self.context = contextvars.Context()  # it may refer to a request, or to this very stream
@@ -290,7 +317,7 @@ class StreamRecord:
         """Count the end before its event is visible, so that no reader of the event finds it uncounted."""
         self.ended_at = self.runtime.clock.monotonic()
         self.counters.state_changes += 1
-        self.state = "ended"
+        self.enter("ended", _CAUSES[type(terminal)], self.ended_at)
         self.on_end(terminal)
 
     @property
@@ -309,6 +336,10 @@ class StreamRecord:
         self.hub.announce()
         with contextlib.suppress(queue.Full):
             self.over.set(self.log.terminal)
+        terminal = self.log.terminal
+        assert terminal is not None
+        for observer in self.observers:
+            notify(observer.ended, self, terminal)
 
     # --- events into journal and log -----------------------------------------------------------------------------
 
@@ -320,11 +351,10 @@ class StreamRecord:
         Raises:
             Exception: what the journal raised; the log is unchanged.
         """
-        with self._journal_lock():
+        with self._journaling.turn():
             if not self.log.is_open(epoch):
                 return False
-            if self.journal is not None:
-                self.journal.append(event)
+            self._journaling.write(event)
             return self.log.append(epoch, event)
 
     def reset(self, reason: str, epoch: int, origin: str | None = None) -> bool:
@@ -333,13 +363,17 @@ class StreamRecord:
         With an ``origin``, only what came from there is void.
         """
         log = self.log
-        with self._journal_lock():
+        with self._journaling.turn():
             if not log.is_open(epoch):
                 return False
             now = self.runtime.clock.time()
             event = StreamReset(log.stream_id, log.last_seq + 1, reason, now, log.metadata, origin)
-            self._journal_surely(event)
-            return log.append(epoch, event)
+            self._journaling.write_surely(event)
+            is_ours = log.append(epoch, event)
+        if is_ours:
+            for observer in self.observers:
+                notify(observer.happened, self, event)
+        return is_ours
 
     def void_answer(self) -> None:
         """Note that everything that has come so far does not belong to the terminal event."""
@@ -354,48 +388,8 @@ class StreamRecord:
 
     def new_epoch(self) -> int:
         """Start the epoch of a new actor, after an append that the previous actor has under way is done."""
-        if self._journaling is None:
+        with self._journaling.turn():
             return self.log.new_epoch()
-        with self._journal_lock():
-            return self.log.new_epoch()
-
-    @contextlib.contextmanager
-    def _journal_lock(self) -> Iterator[bool]:
-        """Keep the journal equal to the log. Waits for a journal that hangs for a second at most.
-
-        Yields whether no append is under way.
-        """
-        lock = self._journaling
-        if lock is None:
-            yield True
-            return
-        taken = lock.acquire(blocking=False)
-        if not taken:
-            with blocking():
-                taken = lock.acquire(timeout=_JOURNAL_PATIENCE)
-            if not taken:
-                get_logger(stream_id=self.stream_id).error("journal_hangs")
-        try:
-            yield taken
-        finally:
-            if taken:
-                lock.release()
-
-    def _journal_surely(self, event: StreamReset | SideEvent | TerminalEvent) -> None:
-        """Write an event to the journal that goes into the log even if that fails."""
-        journal = self.journal
-        if journal is None:
-            return
-        for left in reversed(range(_JOURNAL_TRIES)):
-            try:
-                journal.append(event)
-            except Exception as problem:
-                if not left:
-                    get_logger(stream_id=self.stream_id).error(
-                        "event_not_in_journal", event_type=type(event).__name__, error=type(problem).__name__
-                    )
-            else:
-                return
 
     def after_fork(self) -> None:
         """Refuse tokens and readers, in the child of a fork: the threads of the stream are not there."""
@@ -447,6 +441,16 @@ class StreamRecord:
     def _wall_clock(self, monotonic: float) -> float:
         return monotonic - self.created_monotonic + self.created_at
 
+    @property
+    def last_token_time(self) -> float | None:
+        """When tokens were delivered last, as a Unix time in seconds; None before the first delivery."""
+        counters = self.counters
+        return None if counters.first_delivery is None else self._wall_clock(counters.last_delivery)
+
+    def state_changes(self) -> tuple[StateChange, ...]:
+        """The last 64 changes of its state, oldest first. Any thread; never blocks."""
+        return self.changes.read(self.created_at - self.created_monotonic)
+
     def statistics(self) -> StreamStatistics:
         """A snapshot of the counters. Any thread; never blocks."""
         counters, intake, metrics = self.counters, self.intake, self.metrics()
@@ -464,6 +468,7 @@ class StreamRecord:
             first_token_time=metrics.first_token_time,
             end_time=metrics.end_time,
             last_activity=self._wall_clock(counters.last_activity),
+            last_token_time=self.last_token_time,
             buffer_size=intake.size,
             buffer_high_water_mark=intake.buffer.high_water_mark,
             backpressure_events=intake.backpressure_events + counters.held,

@@ -15,7 +15,7 @@ import penstock
 from penstock.errors import OptionError, TeeError
 from penstock.events import StreamReset
 from penstock.testing import HANG, ScriptedProvider, SimulatedSystem
-from penstock.toolbox.copies import Guard, open_copy
+from penstock.toolbox.copies import CopyGuard, open_copy
 from penstock.toolbox.stage import Run, Steps
 from penstock.toolbox.tee import Tee
 from tests.unit.toolbox.single import shown, system, token, tokens_of
@@ -341,7 +341,7 @@ def test_a_copy_in_use_is_closed_by_the_thread_that_uses_it() -> None:
         def close(self) -> None:
             closed.append("closed")
 
-    guard = Guard(Target())  # type: ignore[arg-type]
+    guard = CopyGuard(Target())  # type: ignore[arg-type]
 
     def use() -> None:
         guard.close()
