@@ -317,6 +317,8 @@ def _plain(value: Any) -> Any:
         return {"type": type(value).__name__, "message": str(value)} | facts
     if isinstance(value, _Terminal):
         return to_dict(value)  # type: ignore[arg-type] # there are three kinds of it
+    if isinstance(value, tuple) and value and isinstance(value[0], Envelope):
+        return tuple(map(to_dict, value))
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     return msgspec.to_builtins(value, enc_hook=repr)
