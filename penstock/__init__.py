@@ -119,6 +119,7 @@ if TYPE_CHECKING:
     )
     from penstock.inspection import StreamInfo, SubscriberInfo, SystemStatistics, Tree
     from penstock.ports import Journal, Provider, Secret, Tool, ToolContext
+    from penstock.ports.batch import BatchProgress, BatchPrompt, BatchResult, BatchResults
     from penstock.provider_client import ProviderClient, ProviderHealth
     from penstock.stream import Stream
     from penstock.system import System
@@ -143,6 +144,10 @@ __all__ = [
     "ApiError",
     "AuthenticationError",
     "BadRequestError",
+    "BatchProgress",
+    "BatchPrompt",
+    "BatchResult",
+    "BatchResults",
     "BreakerOptions",
     "BufferFull",
     "CallTimeout",
@@ -282,6 +287,7 @@ _HOMES = {
     "config.version": ("__version__",),
     "inspection": ("StreamInfo", "SubscriberInfo", "SystemStatistics", "Tree"),
     "ports": ("Journal", "Provider", "Secret", "Tool", "ToolContext"),
+    "ports.batch": ("BatchProgress", "BatchPrompt", "BatchResult", "BatchResults"),
     "provider_client": ("ProviderClient", "ProviderHealth"),
     "stream": ("Stream",),
     "system": ("System",),

@@ -20,7 +20,7 @@ import asyncio
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -44,6 +44,7 @@ from penstock.config.settings import Settings
 from penstock.errors import OptionError, SupervisorError, SystemStopped
 from penstock.inspection import StreamInfo, SystemStatistics, Tree, draw_tree, stream_info, system_statistics
 from penstock.ports import ChatCall, Journal, Provider, Reader
+from penstock.ports.batch import BatchResult, BatchResults, PromptForm
 from penstock.provider_client import create_client
 from penstock.services import Services
 from penstock.stream import Stream
@@ -415,6 +416,66 @@ class System:
     respond = create_response_token_stream
     agent = create_agent
     provider = create_client
+
+    def batch(
+        self,
+        prompts: Iterable[PromptForm],
+        *,
+        model: str | None = None,
+        concurrency: int = 10,
+        retries: int | None = None,
+        on_result: Callable[[BatchResult], object] | None = None,
+        max_cost: float | None = None,
+        max_errors: int | None = None,
+        ordered: bool = False,
+        total: int | None = None,
+        request_options: RequestOptions | None = None,
+        **parameters: Any,
+    ) -> BatchResults:
+        """Ask many prompts, a few at a time; iterate the result to get each answer as it comes.
+
+        What would fail for every prompt ends the run, and the others are not asked: a wrong key (401, 403), an unknown
+        model, an exhausted quota. A 429 pauses all starts for as long as the provider asks. `BatchResults.stopped` says
+        why no more were started; prompts that were not answered then have no result.
+
+        Args:
+            prompts: texts; lists of messages; or mappings with ``prompt`` or ``messages`` and, if needed, ``id``,
+                ``system``, ``model``, ``params`` and ``metadata``, or with the fields of OpenAI's Batch API. Any
+                iterable; at most twice ``concurrency`` are read before they are answered. One that is neither a list
+                nor a tuple is read in a thread of its own.
+            model: for prompts without one; None takes the setting of the provider.
+            concurrency: calls at once, 1 … 10,000.
+            retries: further attempts of a prompt after a retryable failure, also one in the middle of its answer,
+                0 … 100; None takes ``max_retries`` of the request options. A 429 does not count as an attempt.
+            on_result: called with each result before the iterator gives it, in the thread that iterates.
+            max_cost: nothing more is started once so much has been spent. Calls under way go on, so the cost may
+                exceed it by that of ``concurrency`` answers. Answers without a known price count as nothing.
+            max_errors: nothing more is started once more prompts than that have failed.
+            ordered: start nothing that is ``concurrency`` or more after the first prompt that has no result yet.
+            total: the number of prompts, for `BatchResults.progress`; None takes the length of a list.
+            request_options: as for `chat`. ``on_interrupt="fail"`` becomes ``"restart"``.
+            **parameters: other arguments of `chat`: ``provider``, ``base_url``, ``temperature`` …
+
+        Raises:
+            OptionError: an argument is not allowed.
+        """
+        from penstock.toolbox.batch.running import BatchRun
+
+        name = parameters.get("provider")
+        return BatchRun(
+            self,
+            prompts,
+            model=model or self.settings.model(name if isinstance(name, str) else self.settings.provider.name),
+            concurrency=concurrency,
+            retries=retries,
+            on_result=on_result,
+            max_cost=max_cost,
+            max_errors=max_errors,
+            ordered=ordered,
+            total=total,
+            request_options=request_options,
+            parameters=parameters,
+        )
 
     def stream(self, stream_id: str) -> Stream:
         """The stream with that id, which runs or has ended not longer than ``keep_finished`` ago.

@@ -52,7 +52,7 @@ ALL = (*BELOW_TOOLBOX, "toolbox", "cluster", "telemetry", "gateway", "otp")
 LADDER |= {**dict.fromkeys(TOP, (*ALL, *TOP, "")), "": (*ALL, *TOP)}
 
 # The verbs that belong to the toolbox and stand on the handles; they import it inside the method.
-VERBS = {"stream": set[str](), "system": set[str]()}
+VERBS = {"stream": set[str](), "system": {"batch"}}
 
 # Modules that only compute: no thread, no clock, no I/O.
 PURE = (

@@ -129,7 +129,7 @@ def test_an_unknown_name_gets_the_known_ones_and_the_nearest() -> None:
         check_known("preset", "Realtime", ["chat", "realtime"])
 
 
-@pytest.mark.parametrize("command", [[], ["chat"], ["loopback"], ["run"]], ids=" ".join)
+@pytest.mark.parametrize("command", [[], ["chat"], ["batch"], ["loopback"], ["run"]], ids=" ".join)
 def test_help_fits_80_columns_and_breaks_no_word(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command([*command, "--help"]) == 0
     lines = capsys.readouterr().out.splitlines()
