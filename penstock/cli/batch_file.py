@@ -113,7 +113,7 @@ class ResultFile:
             os.close(descriptor)  # another run has replaced the file meanwhile
 
     def _read(self, size: int) -> None:
-        start = 0
+        start, raw = 0, b""
         with self.path.open("rb") as file:
             for number, raw in enumerate(file, 1):
                 end = start + len(raw)
@@ -128,8 +128,8 @@ class ResultFile:
                     raise CommandLineError(f"{self.path}, line {number}: the id {entry.id[:80]!r} is there twice")
                 self.entries[entry.id] = entry
                 start = end
-                if not raw.endswith(b"\n"):  # an editor may have removed it
-                    self._write(b"\n")
+        if not raw.endswith(b"\n"):  # an editor may have removed it
+            self._write(b"\n")
 
     def _parse(self, raw: bytes, start: int, end: int) -> Entry | None:
         try:
