@@ -124,6 +124,7 @@ if TYPE_CHECKING:
     from penstock.stream import Stream
     from penstock.system import System
     from penstock.toolbox.chain import chain, wrap_existing_handler
+    from penstock.toolbox.pipe import pipe
     from penstock.toolbox.structured import PartialJson, Structured, response_format, structured
 
 __all__ = [
@@ -261,6 +262,7 @@ __all__ = [
     "__version__",
     "chain",
     "configure_logging",
+    "pipe",
     "response_format",
     "structured",
     "to_dict",
@@ -292,6 +294,7 @@ _HOMES = {
     "stream": ("Stream",),
     "system": ("System",),
     "toolbox.chain": ("chain", "wrap_existing_handler"),
+    "toolbox.pipe": ("pipe",),
     "toolbox.structured": ("PartialJson", "Structured", "response_format", "structured"),
 }
 """Where the public names are defined; those that are not here are in ``errors`` or ``events``."""

@@ -83,6 +83,8 @@ class SystemStatistics(msgspec.Struct, frozen=True, kw_only=True):
     unexpected_messages: int
     dispatcher: DispatcherStatistics
     reader: Mapping[str, int]
+    leaked_sources: int = 0
+    """Sources of streams that had ended two seconds before, and still held a thread or were not closed."""
     providers: tuple[EndpointStatistics, ...] = ()
     """One for every endpoint that was used, oldest first."""
 
@@ -154,6 +156,7 @@ def system_statistics(services: Services) -> SystemStatistics:
         unexpected_messages=runtime.dead_letters.unexpected_count,
         dispatcher=runtime.dispatcher.statistics(),
         reader=services.reader.statistics(),
+        leaked_sources=services.leaked_sources,
         providers=services.gates.statistics(),
     )
 

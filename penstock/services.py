@@ -80,6 +80,7 @@ class Services:
         self.streams = streams
         self.agents = agents
         self.quota = quota
+        self.leaked_sources = 0
         self.source_quota = ThreadQuota(max(1, settings.runtime.max_spares // 4))
         self.loop_thread = LoopThread()
         self.tool_loops = ToolLoops(self.loop_thread, runtime.dispatcher.blocks)
@@ -103,6 +104,10 @@ class Services:
         check_process(self.runtime.dispatcher)
         if self.is_stopped or (self.root is not None and not self.runtime.is_alive(self.root)):
             raise SystemStopped()
+
+    def note_leak(self) -> None:
+        """Count a source that did not end in time. Any thread."""
+        self.leaked_sources += 1
 
     def open_stream(
         self,

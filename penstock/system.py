@@ -41,6 +41,7 @@ from penstock.config.logs import get_logger
 from penstock.config.options import OnOrphan, RequestOptions, Restart, StreamOptions
 from penstock.config.prices import PriceTable
 from penstock.config.settings import Settings
+from penstock.config.units import Unit
 from penstock.errors import OptionError, SupervisorError, SystemStopped
 from penstock.inspection import StreamInfo, SystemStatistics, Tree, draw_tree, stream_info, system_statistics
 from penstock.ports import ChatCall, Journal, Provider, Reader
@@ -300,6 +301,56 @@ class System:
             timeout=timeout,
         )
         return Stream(record, services.call_timeout)
+
+    def stream_from(
+        self,
+        source: object,
+        *,
+        stream_id: str | None = None,
+        options: StreamOptions | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        on_orphan: OnOrphan = "cancel",
+        by: Unit | None = None,
+        flush_interval: float = 0.1,
+    ) -> Stream:
+        """Open a stream that is fed from a source, at once, as fast as it is taken.
+
+        An async source is read in one task, on the running event loop if there is one, else on the system's own. A
+        blocking one is read on a bounded pool of threads. If the stream ends first, the source is closed by the task or
+        thread that reads it; one that has not closed after two seconds is counted (``leaked_sources`` in
+        `SystemStatistics`).
+
+        Args:
+            source: an iterable or async iterable of str (each is a token), bytes (UTF-8; broken sequences become
+                U+FFFD and are counted as ``replaced``), deltas (`penstock.ports`) or events; a function that returns
+                one; a text; a stream; or one of `penstock.sources`.
+            stream_id: as for `open_stream`.
+            options: None takes the preset `SAFE`: up to 100 tokens wait, no token waits for a batch.
+            metadata: is part of every event.
+            on_orphan: as for `open_stream`; by default the source is closed when the last subscriber leaves.
+            by: what the text is cut into: ``"word"``, ``"sentence"``, ``"line"``, ``"character"`` or a number of
+                code points; None: each piece is a token.
+            flush_interval: seconds that an incomplete unit may wait for the next piece.
+
+        The stream fails with `SourceError` if the source raises; its ``__cause__`` is the exception, and ``partial``
+        the text so far.
+
+        Raises:
+            OptionError: an argument is not allowed.
+            StreamExists, SystemStopped: as for `open_stream`.
+        """
+        from penstock.toolbox.feeding import stream_from
+
+        return stream_from(
+            self,
+            source,
+            stream_id=stream_id,
+            options=options,
+            metadata=metadata,
+            on_orphan=on_orphan,
+            by=by,
+            flush_interval=flush_interval,
+        )
 
     def create_chat_token_stream(
         self,

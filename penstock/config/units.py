@@ -1,7 +1,7 @@
-r"""The units in which text is cut: words, sentences, lines, characters; of whole texts, and of texts that come in pieces.
+"""The units in which text is cut: words, sentences, lines, characters. For whole texts, and for texts in pieces.
 
-No character is lost: the units always join to exactly the text. A *character* is what a reader takes for one, a grapheme
-cluster (UAX 29), which may be several code points: ``e`` with an accent, a flag, a family, a Hindi conjunct.
+No character is lost: the units always join to exactly the text. A *character* is what a reader takes for one, a
+grapheme cluster (UAX 29), which may be several code points: an ``e`` with its accent, a flag, a Hindi conjunct.
 """
 
 from __future__ import annotations

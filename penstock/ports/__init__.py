@@ -50,12 +50,14 @@ from penstock.ports.services import (
     Journal,
 )
 from penstock.ports.sink import Sink
+from penstock.ports.source import Annotate, Item, Pause, Source, Void
 from penstock.ports.tools import (
     Tool,
     ToolContext,
 )
 
 __all__ = [
+    "Annotate",
     "BlockDelta",
     "BlockStart",
     "CanListModels",
@@ -71,10 +73,12 @@ __all__ = [
     "FinishDelta",
     "FinishHeld",
     "HeaderSink",
+    "Item",
     "Journal",
     "KeepAlive",
     "MetadataDelta",
     "OfferSink",
+    "Pause",
     "Provider",
     "ProviderRequest",
     "Quota",
@@ -86,6 +90,7 @@ __all__ = [
     "RefusalDelta",
     "Secret",
     "Sink",
+    "Source",
     "TellsQuota",
     "TextDelta",
     "Thinking",
@@ -93,4 +98,5 @@ __all__ = [
     "ToolCallFragment",
     "ToolContext",
     "UsageDelta",
+    "Void",
 ]

@@ -55,6 +55,9 @@ class Sink(Protocol):
         See `penstock.events.AnswerPart`. No event has tokens from before and after it, even if the part is the same.
         """
 
+    def annotate(self, changes: Mapping[str, Any]) -> None:
+        """Add to the metadata that events carry from now on."""
+
     def reset(self, reason: str, on_done: Callable[[bool], None], origin: str | None = None) -> None:
         """Void what came so far: readers get a `StreamReset`, and what is buffered is discarded.
 
@@ -79,7 +82,7 @@ class Sink(Protocol):
 
     def attach(
         self,
-        feeder: object,
+        feeder: object | None,
         let_go: Callable[[], None],
         *,
         kind: str,
@@ -89,7 +92,7 @@ class Sink(Protocol):
         """Say what feeds the stream. Call it once, before the first token.
 
         Args:
-            feeder: the ref of the process that feeds it.
+            feeder: the ref of the process that feeds it from its parents.
             let_go: called once, in any thread, when the stream is about to end, before its terminal event is told:
                 leaves the parents, and ends the feeder. Must not block.
             kind: for people: ``"map"``, ``"merge"``, ``"text"`` …

@@ -7,6 +7,7 @@ parents, and what feeds them, wait while the derived stream is full: nothing is 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -20,7 +21,7 @@ from penstock.actors.runtime.signals import SHUTDOWN
 from penstock.config.logs import get_logger
 from penstock.config.options import OnOrphan, StreamOptions
 from penstock.config.presets import SAFE
-from penstock.errors import OptionError, PenstockError, StreamClosed, StreamCrashed, TransformError
+from penstock.errors import OptionError, PenstockError, StreamClosed, StreamCrashed, SystemStopped, TransformError
 from penstock.events import (
     Citation,
     Logprobs,
@@ -42,10 +43,11 @@ from penstock.stream import Stream
 from penstock.system import System
 from penstock.toolbox.inputs import Inputs
 from penstock.toolbox.requests import Answered, Requests
-from penstock.toolbox.stage import AtOnce, Await, Open, Output, Release, Run, Stage, Wait
+from penstock.toolbox.stage import Annotate, AtOnce, Await, Open, Output, Release, Run, Stage, Start, Until, Wait
 
 __all__ = ["derive"]
 
+_PATIENCE: Final = 2.0  # seconds for a stage to release what it holds
 _TURNS: Final = 64  # events in a row; then other processes get the thread
 _TERMINAL: Final = (StreamCompleted, StreamFailed, StreamCancelled)
 
@@ -60,6 +62,7 @@ def derive(
     metadata: Any = None,
     on_orphan: OnOrphan = "cancel",
     window: int = 4,
+    borders: bool = True,
 ) -> Stream:
     """Open a stream of what ``stage`` makes of the parents' events.
 
@@ -75,6 +78,7 @@ def derive(
         metadata: None takes that of the first parent.
         on_orphan: as for `System.open_stream`.
         window: how many events of each parent may wait before the parent does.
+        borders: whether each token event of the stage becomes one event, unless the options say otherwise.
 
     Raises:
         OptionError: an argument is not allowed.
@@ -98,7 +102,8 @@ def derive(
             inputs.add(parent)
         requests = Requests(record, asyncio._get_running_loop())
         sink = target.sink()
-        has_borders = not target.options.flush_interval
+        has_borders = borders and not target.options.flush_interval
+        stage.stream_id = target.stream_id
         context = contextvars.copy_context()
         pump = runtime.spawn(Pump, target.stream_id, sink, stage, inputs, requests, context, has_borders)
     except BaseException:
@@ -112,7 +117,7 @@ def derive(
         runtime.exit(pump, SHUTDOWN)
 
     names = [parent.stream_id for parent in parents]
-    sink.attach(pump, let_go, kind=stage.kind, parents=names, counters=stage.counters)
+    sink.attach(pump if parents else None, let_go, kind=stage.kind, parents=names, counters=stage.counters)
     pump.tell(_GO_ON)
     return target
 
@@ -151,6 +156,21 @@ class _PumpTimer(Timer):
         self._tell(Fired(self._name, generation))
 
 
+class _LeakTimer(Timer):
+    """Counts a stage that has not released what it holds in time."""
+
+    __slots__ = ("_requests", "_stage")
+
+    def __init__(self, stage: Stage, requests: Requests) -> None:
+        super().__init__()
+        self._stage = stage
+        self._requests = requests
+
+    def fire(self, generation: int) -> None:
+        if not self._stage.is_closed():
+            self._requests.note_leak(self._stage.kind)
+
+
 class Pump(Process):
     """Feeds one derived stream. It never blocks.
 
@@ -180,6 +200,7 @@ class Pump(Process):
         self._has_borders = has_borders  # of the parents' events
         self._steps: Iterator[Output] | None = None
         self._answered: Answered | None = None  # for the generator
+        self._below: tuple[Iterator[Output], Output | None, Answered | None] | None = None  # interrupted steps
         self._held: Output | None = None  # waits to be handled
         self._waits: str | None = None
         self._tokens: list[tuple[str, TokenKind]] = []  # the rest of a token event
@@ -212,7 +233,9 @@ class Pump(Process):
                 if is_done:
                     self._held, self._part = None, (0, None, None)
             case Answered():
-                if self._waits == "answer":
+                if self._below is not None:
+                    self._below = (*self._below[:2], message)
+                elif self._waits == "answer":
                     self._waits, self._held, self._answered = None, None, message
             case Fired(name="wait", generation=generation):
                 if generation == self._wait.generation and self._waits == "time":
@@ -220,8 +243,9 @@ class Pump(Process):
             case Fired(name="expiry", generation=generation):
                 if generation == self._expiry.generation:
                     self._expire()
-            case Fired():
-                pass
+            case Fired(name="deadline", generation=generation):
+                if generation == self._deadline.generation and self._waits == "answer" and self._below is None:
+                    self._interrupt()
             case _:
                 super().on_receive(message)
                 return
@@ -246,6 +270,8 @@ class Pump(Process):
             item = self._held if self._held is not None else self._next_output()
             if item is _NOTHING:
                 self._steps = None
+                if self._below is not None:
+                    self._return()
                 continue
             self._held = item
             if self._act(item):
@@ -278,6 +304,23 @@ class Pump(Process):
             self._passed.add(place)
             self._begin_steps(lambda: stage.feed(event, place))
         return True
+
+    def _interrupt(self) -> None:
+        """Do what is overdue, while the steps under way wait for an answer."""
+        assert self._steps is not None
+        self._below = (self._steps, self._held, None)
+        self._steps = self._held = self._waits = None
+        self._begin_steps(self._stage.overdue)
+
+    def _return(self) -> None:
+        """Wait for the answer again, or go on with it if it has come."""
+        assert self._below is not None
+        self._steps, self._held, answer = self._below
+        self._below = None
+        if answer is None:
+            self._waits = "answer"
+        else:
+            self._held, self._answered = None, answer
 
     def _told_again(self, snapshot: StreamSnapshot, place: int) -> Iterator[Output]:
         stage = self._stage
@@ -334,18 +377,24 @@ class Pump(Process):
                     self._waits = "time"
                     self.runtime.timers.set(self._wait, until)
                     return False
-            case Run() | Await() | Open():
+            case Run() | Await() | Open() | Until():
                 self._waits = "answer"
                 self._request(item)
                 return False
+            case Start(function=function):
+                self._requests.start(function, self._context)
             case Release(place=place):
                 self._inputs.release(place)
+            case Annotate(changes=changes):
+                self._sink.annotate(changes)
             case _:
                 return self._push_event(item)
         return True
 
-    def _request(self, item: Run | Await | Open) -> None:
+    def _request(self, item: Run | Await | Open | Until) -> None:
         match item:
+            case Until(listen=listen):
+                listen(partial(self.ref.tell, Answered()))
             case Run(function=function):
                 self._requests.run(function, self._context)
             case Await(awaitable=awaitable):
@@ -438,13 +487,23 @@ class Pump(Process):
         self._requests.close()
         if not self._has_ended:
             self._sink.end(StreamCrashed(self._stream_id, (self._stage.kind, reason)))
-        self._stage.close()
+        self._release_stage()
+
+    def _release_stage(self) -> None:
+        """Have the stage let go of what it holds, and count it if it does not within two seconds."""
+        stage = self._stage
+        rest = stage.close()
+        if rest is not None:
+            self._requests.start(rest, self._context)
+        if not stage.is_closed():
+            with contextlib.suppress(SystemStopped):
+                self.runtime.timers.set(_LeakTimer(stage, self._requests), self.runtime.clock.monotonic() + _PATIENCE)
 
     # --- time ----------------------------------------------------------------------------------------------------
 
     def _set_timers(self) -> None:
         stage = self._stage
-        if self._waits is None and self._steps is None:
+        if (self._waits is None and self._steps is None) or (self._waits == "answer" and self._below is None):
             self._set(self._deadline, stage.deadline)
         self._set(self._expiry, stage.expires)
 
@@ -493,6 +552,7 @@ def without_text(terminal: TerminalEvent) -> TerminalEvent:
 def copy_of(error: PenstockError) -> PenstockError:
     """The same error for another stream, which has a ``partial`` of its own."""
     copy: PenstockError = type(error).__new__(type(error), *error.args)
+    copy.args = error.args  # that of an `OSError`, such as a time-out, has not set them
     copy.__dict__.update(error.__dict__)
     copy.__cause__ = error.__cause__
     return copy

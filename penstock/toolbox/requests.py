@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import threading
 from collections.abc import Awaitable, Callable
@@ -15,6 +16,7 @@ from penstock.actors.runtime.process import Process, ProcessRef
 from penstock.actors.runtime.quota import ThreadQuota
 from penstock.actors.runtime.signals import Ephemeral
 from penstock.actors.stream.record import StreamRecord
+from penstock.config.logs import get_logger
 from penstock.errors import SystemStopped
 
 __all__ = ["Answered", "Requests"]
@@ -52,6 +54,20 @@ class Requests:
             return
         within = context.copy()
         self._job = runtime.spawn(Errand, lambda: within.run(function), self.owner, home.source_quota)
+
+    def start(self, function: Callable[[], Any], context: contextvars.Context) -> None:
+        """Call a function as `run` does; nothing comes of its result. Also after `close`."""
+        home, runtime = self._record.home, self._record.runtime
+        within = context.copy()
+        if home is not None:
+            with contextlib.suppress(SystemStopped):
+                runtime.spawn(Errand, lambda: within.run(function), None, home.source_quota)
+
+    def note_leak(self, kind: str) -> None:
+        """Count something that was not released in time."""
+        get_logger(stream_id=self._record.stream_id).warning("source_leaked", kind=kind)
+        if self._record.home is not None:
+            self._record.home.note_leak()
 
     def await_(self, awaitable: Awaitable[Any], context: contextvars.Context) -> None:
         """Await something on the loop, in a copy of the context. `close` cancels it."""
@@ -109,11 +125,11 @@ async def _awaited(awaitable: Awaitable[Any]) -> Answered:
 
 
 class Errand(Process):
-    """Calls one function once the quota has a thread for it, and ends. The owner gets `Answered`."""
+    """Calls one function once the quota has a thread for it, and ends. The owner, if any, gets `Answered`."""
 
     in_pykka_registry = False
 
-    def __init__(self, function: Callable[[], Any], owner: ProcessRef, quota: ThreadQuota) -> None:
+    def __init__(self, function: Callable[[], Any], owner: ProcessRef | None, quota: ThreadQuota) -> None:
         super().__init__()
         self._function = function
         self._owner = owner
@@ -124,7 +140,7 @@ class Errand(Process):
 
     def on_receive(self, message: Any) -> None:
         tell = self.ref.tell
-        if not self.runtime.is_alive(self._owner):
+        if self._owner is not None and not self.runtime.is_alive(self._owner):
             self.exit()
         if not self._quota.acquire(self, lambda: tell(None)):
             return
@@ -135,7 +151,8 @@ class Errand(Process):
             answer = Answered(error=error)
         finally:
             self._quota.release()
-        self._owner.tell(answer)
+        if self._owner is not None:
+            self._owner.tell(answer)
         self.exit()
 
     def dispose(self, reason: object) -> None:

@@ -18,11 +18,13 @@ from penstock.events import (
     TokenEvent,
     Usage,
 )
+from penstock.ports import Annotate
 
 if TYPE_CHECKING:
     from penstock.stream import Stream
 
 __all__ = [
+    "Annotate",
     "AtOnce",
     "Await",
     "Open",
@@ -30,7 +32,9 @@ __all__ = [
     "Release",
     "Run",
     "Stage",
+    "Start",
     "Steps",
+    "Until",
     "Wait",
     "completed",
     "failed",
@@ -53,10 +57,22 @@ class Run(NamedTuple):
     function: Callable[[], Any]
 
 
+class Start(NamedTuple):
+    """The same, but nothing waits for the function, and nothing comes of its result."""
+
+    function: Callable[[], object]
+
+
 class Await(NamedTuple):
     """Await this on the loop where the derived stream was made, else on the system's; result as for `Run`."""
 
     awaitable: Awaitable[Any]
+
+
+class Until(NamedTuple):
+    """Do nothing until a callback is called, by any thread. The function gets it, and calls it at once if need be."""
+
+    listen: Callable[[Callable[[], None]], None]
 
 
 class Open(NamedTuple):
@@ -77,7 +93,8 @@ class AtOnce(NamedTuple):
     terminal: StreamFailed
 
 
-Output: TypeAlias = TokenEvent | SideEvent | StreamReset | TerminalEvent | Wait | Run | Await | Open | Release | AtOnce
+Request: TypeAlias = Wait | Until | Run | Start | Await | Open | Release | Annotate
+Output: TypeAlias = TokenEvent | SideEvent | StreamReset | TerminalEvent | AtOnce | Request
 """What a stage gives: events for the derived stream, in order, and requests to whatever runs it.
 
 A terminal event ends the stream; nothing after it counts. Its finish reason, usage, cost, calls and error are taken;
@@ -103,11 +120,15 @@ class Stage:
     keeps_text: ClassVar[bool] = True
     """Whether places in the text stay valid: else citations lose their spans, and `Logprobs` are not passed on."""
 
+    stream_id: str = ""
+    """Of the derived stream; set before the first call."""
+
     now: float = 0.0
     """Monotonic seconds; set before each call."""
 
     deadline: float | None = None
-    """When `overdue` is called, unless an event comes first or the stage's outputs still wait for room."""
+    """When `overdue` is called, unless an event comes first or the stage's outputs still wait for room. While the
+    stage waits for the answer to a request, `overdue` is called in between; it must then make no request itself."""
 
     expires: float | None = None
     """When `expired` is called, whatever else waits."""
@@ -143,8 +164,16 @@ class Stage:
         """Fields of `StreamStatistics` that this stage counts. Any thread."""
         return {}
 
-    def close(self) -> None:
-        """Release files and the like. Called once, when nothing more will be fed, however it ended. Any thread."""
+    def close(self) -> Callable[[], object] | None:
+        """Release files and the like. Called once, when nothing more will be fed, however it ended. Any thread.
+
+        It must not block; what may block is returned as a function, which is called on a thread of the bounded pool.
+        """
+        return None
+
+    def is_closed(self) -> bool:
+        """Whether everything is released. If it is not two seconds after `close`, it counts as leaked. Any thread."""
+        return True
 
 
 def with_tokens(event: TokenEvent, tokens: Sequence[str]) -> TokenEvent:

@@ -20,6 +20,7 @@ SUITES: Final = (
     "tests/simulation/test_crashes.py",
     "tests/simulation/test_agent_crashes.py",
     "tests/simulation/test_batch.py",
+    "tests/simulation/test_single.py",
     "tests/diagrams",
 )
 

@@ -82,8 +82,9 @@ MESSAGES: list[tuple[errors.PenstockError, str]] = [
         "stream 's': 1 of 2 inputs failed: b",
     ),
     (
-        errors.RaceError("s", [errors.ProtocolError("no"), errors.IncompleteStream("cut")]),
-        "stream 's': all 2 attempts failed: ProtocolError: no; IncompleteStream: the stream stopped before its end: cut",
+        errors.RaceError("s", [errors.ProtocolError("no"), errors.CircuitOpen("h", 2)]),
+        "stream 's': all 2 attempts failed: ProtocolError: no; "
+        "CircuitOpen: h failed too often; it is tried again in 2.0 s",
     ),
     (errors.StreamTimeout("s", "idle", 1), "stream 's': idle timeout: no further event within 1 s"),
     (errors.StreamTimeout("s", "total", 9.5), "stream 's': total timeout: no complete answer within 9.5 s"),

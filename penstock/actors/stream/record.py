@@ -62,6 +62,9 @@ class Home(Protocol):
     def source_quota(self) -> ThreadQuota:
         """The threads that blocking sources, and functions of derived streams, may hold together."""
 
+    def note_leak(self) -> None:
+        """Count a source that did not end in time. Any thread."""
+
     def open_stream(
         self,
         stream_id: str | None,
@@ -141,7 +144,7 @@ class StreamRecord:
         self.server_tool_ids: dict[str, int] = {}  # of the provider's own calls, and the round in which each came
         self.serial = 0  # assigned by the table; distinguishes records that have had the same id
         self.home = home  # None: no stream can be derived from this one
-        self.feeder: ProcessRef | None = None  # the process that feeds it from other streams, or from a source
+        self.feeder: ProcessRef | None = None  # the process that feeds it from other streams
         self.kind: str | None = None  # what it is made by, if not by a call or by hand: "map", "merge" …
         self.parents: tuple[str, ...] = ()  # the ids of the streams that it is made from
         self.source_counters: Callable[[], Mapping[str, Any]] | None = None  # what its feeder counts

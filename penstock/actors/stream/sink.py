@@ -11,7 +11,7 @@ from penstock.actors.stream.messages import Cancel, Complete, Fail, Reset
 from penstock.actors.stream.outcome import Outcome
 from penstock.actors.stream.record import StreamRecord
 from penstock.errors import PenstockError
-from penstock.events import Phase, SideEvent, TerminalEvent, TokenKind
+from penstock.events import FrozenDict, Phase, SideEvent, TerminalEvent, TokenKind
 
 __all__ = ["StreamSink"]
 
@@ -44,6 +44,10 @@ class StreamSink:
     def start_part(self, part: int, phase: Phase | None = None, origin: str | None = None) -> bool:
         """See `Sink.start_part`."""
         return self._record.intake.start_part(part, phase, origin)
+
+    def annotate(self, changes: Mapping[str, Any]) -> None:
+        """See `Sink.annotate`."""
+        self._record.metadata = FrozenDict({**self._record.metadata, **changes})
 
     def reset(self, reason: str, on_done: Callable[[bool], None], origin: str | None = None) -> None:
         """See `Sink.reset`."""
@@ -78,7 +82,7 @@ class StreamSink:
 
     def attach(
         self,
-        feeder: object,
+        feeder: object | None,
         let_go: Callable[[], None],
         *,
         kind: str,
@@ -87,7 +91,7 @@ class StreamSink:
     ) -> None:
         """See `Sink.attach`."""
         record = self._record
-        assert isinstance(feeder, ProcessRef)
+        assert feeder is None or isinstance(feeder, ProcessRef)
         record.feeder, record.kind, record.parents, record.let_go = feeder, kind, tuple(parents), let_go
         record.source_counters = counters
         if record.is_over:  # before it had a feeder

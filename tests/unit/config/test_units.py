@@ -136,5 +136,5 @@ def test_a_reset_forgets_what_is_held() -> None:
 
 @pytest.mark.parametrize("by", ["words", 0, -1, 1.5, True, None])
 def test_another_unit_is_refused(by: object) -> None:
-    with pytest.raises(OptionError, match="^by: got "):
+    with pytest.raises(OptionError, match=r"^by: got "):
         check_unit("by", by)
