@@ -479,6 +479,8 @@ class StreamRecord:
             usage=usage,
             usage_is_estimate=is_estimate,
             cost=cost,
+            capacity=self.options.max_buffer_size,
+            production_active=not self.is_over and self.ending is None,
             **(self.source_counters() if self.source_counters is not None else {}),
         )
 
