@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from penstock.actors.stream.statistics import StreamStatistics
 from penstock.cli.failures import code_of, explain
 from penstock.cli.terminal import Output, make_console, say, visible, write_error
 from penstock.errors import CallTimeout
@@ -30,7 +31,7 @@ from penstock.system import System
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["AnswerPrinter", "milliseconds", "print_statistics"]
+__all__ = ["AnswerPrinter", "milliseconds", "print_statistics", "print_stream_statistics"]
 
 _LOOK: Final = 0.25  # seconds between two checks that standard output still has a reader
 
@@ -159,14 +160,31 @@ class AnswerPrinter:
 
 
 def print_statistics(system: System, stream: Stream, end: TerminalEvent) -> None:
-    from rich.table import Table
-
+    """Print a table of what the stream of a call has counted to standard error."""
     seen = stream.statistics()
     rows: dict[str, object] = {
         "stream": stream.stream_id,
         "model": end.model or "unknown",
         "end": type(end).__name__,
         "requests": system.get_stream_info(stream.stream_id).attempts,
+        **_rows(seen),
+    }
+    if isinstance(end, StreamCompleted):
+        rows["finish reason"] = end.finish_reason
+    if end.usage is not None:
+        counts = msgspec.structs.asdict(end.usage)
+        rows["usage"] = ", ".join(f"{counts[each]} {each}" for each in counts if counts[each] is not None)
+    _print_table(rows)
+
+
+def print_stream_statistics(stream: Stream) -> None:
+    """Print a table of what a stream without a call has counted to standard error."""
+    seen = stream.statistics()
+    _print_table({**_rows(seen), "bytes": seen.bytes, "seconds": f"{seen.total_time_s:.1f}"})
+
+
+def _rows(seen: StreamStatistics) -> dict[str, object]:
+    return {
         "tokens": seen.tokens_delivered,
         "batches": seen.batches_flushed,
         "first token": milliseconds(seen.time_to_first_token_s),
@@ -175,11 +193,11 @@ def print_statistics(system: System, stream: Stream, end: TerminalEvent) -> None
         "between tokens, p99": milliseconds(seen.inter_token_p99_s),
         "back-pressure": seen.backpressure_events,
     }
-    if isinstance(end, StreamCompleted):
-        rows["finish reason"] = end.finish_reason
-    if end.usage is not None:
-        counts = msgspec.structs.asdict(end.usage)
-        rows["usage"] = ", ".join(f"{counts[each]} {each}" for each in counts if counts[each] is not None)
+
+
+def _print_table(rows: dict[str, object]) -> None:
+    from rich.table import Table
+
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in rows.items():
         table.add_row(name, visible(str(value)))

@@ -24,7 +24,7 @@ from penstock.errors import OptionError, PenstockError, ProviderError
 from penstock.ports.batch import BatchPrompt, BatchResult, BatchResults
 from penstock.system import System
 
-__all__ = ["BatchCommand"]
+__all__ = ["BatchCommand", "kind_of"]
 
 _CHARACTERS_A_TOKEN: Final = 4
 _KINDS_SHOWN: Final = 5
@@ -169,7 +169,7 @@ class BatchCommand:
         held: dict[int, BatchResult] = {}
         for result in batch:
             if result.error is not None:
-                failures[_kind(result.error)] += 1
+                failures[kind_of(result.error)] += 1
             if not self.ordered:
                 file.append(result_line(result, self.form))
                 continue
@@ -218,7 +218,7 @@ class BatchCommand:
         return 4 if undone or seen.failed or before else 0
 
 
-def _kind(error: PenstockError) -> str:
+def kind_of(error: PenstockError) -> str:
     """Name an error without what differs from prompt to prompt."""
     status = getattr(error, "status", None)
     code = getattr(error, "code", None)

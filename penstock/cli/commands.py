@@ -215,6 +215,72 @@ def batch(
     ).run()
 
 
+@app.command(short_help="Pace what comes on standard input.")
+def pipe(
+    rate: Annotated[
+        float | None, _option("NUMBER", "The pace: tokens or characters in a second.", "--rate", "-r")
+    ] = None,
+    per: Annotated[str, _option("UNIT", "What --rate counts: token or character.")] = "token",
+    tokenizer: Annotated[
+        _Text,
+        _option(
+            "UNIT",
+            "What a token is: word, sentence, line, character, or a number of characters.  "
+            "[default: with --rate word, else what comes at once]",
+        ),
+    ] = None,
+    batch: Annotated[int, _option("NUMBER", "Write so many tokens at once.", "--batch", "-b")] = 1,
+    flush: Annotated[str, _option("TIME", "The longest wait for a batch, or for the rest of a word: 100ms.")] = "100ms",
+    stats: Annotated[bool, typer.Option("--stats", help="Print statistics to standard error at the end.")] = False,
+    config: _Config = None,
+    log_level: _LogLevel = None,
+) -> int:
+    """Copy standard input to standard output through a stream that cuts it into tokens, batches and paces it.
+
+    The text is UTF-8, and no character is cut; what is not UTF-8 is replaced by U+FFFD.
+    """
+    from penstock.cli.asking import ModelChoice
+    from penstock.cli.pipe import Pipe
+
+    choice = ModelChoice(config=config, log_level=log_level)
+    return Pipe(by=tokenizer, rate=rate, per=per, batch=batch, flush=flush, stats=stats, choice=choice).run()
+
+
+@app.command(short_help="Measure how fast a model answers.")
+def bench(
+    concurrency: Annotated[int, _option("NUMBER", "Requests at once.", "--concurrency", "-n")] = 10,
+    requests: Annotated[int, _option("NUMBER", "Requests altogether.", "--requests")] = 100,
+    prompt: Annotated[_Text, _option("TEXT", "What to ask.  [default: for a story of two hundred words]")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON, times in seconds.")] = False,
+    provider: _Provider = None,
+    model: _Model = None,
+    base_url: _BaseUrl = None,
+    system: _System = None,
+    timeout: _Timeout = None,
+    param: _Param = None,
+    config: _Config = None,
+    log_level: _LogLevel = None,
+) -> int:
+    """Ask a model many times, without retries: the time to the first token, tokens/s, the time between tokens, errors.
+
+    Each request is paid for.
+    """
+    from penstock.cli.asking import ModelChoice
+    from penstock.cli.bench import Bench
+
+    choice = ModelChoice(
+        provider=provider,
+        model=model,
+        base_url=base_url,
+        system=system,
+        timeout=timeout,
+        parameters=tuple(param or ()),
+        config=config,
+        log_level=log_level,
+    )
+    return Bench(choice=choice, prompt=prompt, concurrency=concurrency, requests=requests, as_json=as_json).run()
+
+
 @app.command(short_help="Serve an LLM provider for tests, faults included.")
 def loopback(
     host: Annotated[str, _option("ADDRESS", "The address to listen at.")] = "127.0.0.1",
