@@ -69,6 +69,7 @@ if TYPE_CHECKING:
         StreamTimeout,
         SubscriberTooSlow,
         SupervisorError,
+        SystemDraining,
         SystemForked,
         SystemStopped,
         TeeError,
@@ -124,8 +125,21 @@ if TYPE_CHECKING:
     from penstock.stream import Stream
     from penstock.system import System
     from penstock.toolbox.chain import chain, wrap_existing_handler
+    from penstock.toolbox.hedge import hedge
+    from penstock.toolbox.merge import merge
     from penstock.toolbox.pipe import pipe
+    from penstock.toolbox.race import race
+    from penstock.toolbox.retry import with_retry
     from penstock.toolbox.structured import PartialJson, Structured, response_format, structured
+    from penstock.toolbox.waiting import (
+        Completions,
+        aas_completed,
+        acollect,
+        agather,
+        as_completed,
+        collect,
+        gather,
+    )
 
 __all__ = [
     "CHAT",
@@ -155,6 +169,7 @@ __all__ = [
     "Choice",
     "CircuitOpen",
     "Citation",
+    "Completions",
     "ConnectError",
     "ContentFilterError",
     "ContextLengthExceeded",
@@ -235,6 +250,7 @@ __all__ = [
     "Subscription",
     "SupervisorError",
     "System",
+    "SystemDraining",
     "SystemForked",
     "SystemStatistics",
     "SystemStopped",
@@ -260,13 +276,23 @@ __all__ = [
     "Tree",
     "Usage",
     "__version__",
+    "aas_completed",
+    "acollect",
+    "agather",
+    "as_completed",
     "chain",
+    "collect",
     "configure_logging",
+    "gather",
+    "hedge",
+    "merge",
     "pipe",
+    "race",
     "response_format",
     "structured",
     "to_dict",
     "tool",
+    "with_retry",
     "wrap_existing_handler",
 ]
 
@@ -294,8 +320,13 @@ _HOMES = {
     "stream": ("Stream",),
     "system": ("System",),
     "toolbox.chain": ("chain", "wrap_existing_handler"),
+    "toolbox.hedge": ("hedge",),
+    "toolbox.merge": ("merge",),
     "toolbox.pipe": ("pipe",),
+    "toolbox.race": ("race",),
+    "toolbox.retry": ("with_retry",),
     "toolbox.structured": ("PartialJson", "Structured", "response_format", "structured"),
+    "toolbox.waiting": ("Completions", "aas_completed", "acollect", "agather", "as_completed", "collect", "gather"),
 }
 """Where the public names are defined; those that are not here are in ``errors`` or ``events``."""
 

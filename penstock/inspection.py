@@ -56,7 +56,7 @@ class StreamInfo(msgspec.Struct, frozen=True, kw_only=True):
     source: str | None
     """The state of its integration, if a provider feeds it."""
     attempts: int
-    """Provider requests made for it so far."""
+    """Provider requests made for it so far; of `race`, `hedge` and `with_retry`, the streams that were tried."""
     kind: str | None = None
     """What it is made by, if neither by a call nor by hand: ``"map"``, ``"merge"``, ``"text"`` …"""
     parents: tuple[str, ...] = ()
@@ -117,6 +117,7 @@ class Tree(msgspec.Struct, frozen=True):
 
 def stream_info(record: StreamRecord) -> StreamInfo:
     """The state of a stream. Never blocks."""
+    statistics = record.statistics()
     subscribers = tuple(
         SubscriberInfo(_target_name(one.target), one.slow, one.seq, one.pending, one.dropped)
         for one in record.hub.subscriptions
@@ -128,9 +129,9 @@ def stream_info(record: StreamRecord) -> StreamInfo:
         created_at=record.created_at,
         options=record.options,
         subscribers=subscribers,
-        statistics=record.statistics(),
+        statistics=statistics,
         source=None if record.feed is None else record.feed.state,
-        attempts=0 if record.feed is None else record.feed.attempts,
+        attempts=statistics.attempts,
         kind=record.kind,
         parents=record.parents,
     )

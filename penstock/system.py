@@ -22,7 +22,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from penstock.actors.agent.table import AgentTable
 from penstock.actors.agent.task import ThreadQuota
@@ -42,7 +42,8 @@ from penstock.config.options import OnOrphan, RequestOptions, Restart, StreamOpt
 from penstock.config.prices import PriceTable
 from penstock.config.settings import Settings
 from penstock.config.units import Unit
-from penstock.errors import OptionError, SupervisorError, SystemStopped
+from penstock.errors import OptionError, PenstockError, SupervisorError, SystemStopped
+from penstock.events import StreamCompleted, TerminalEvent
 from penstock.inspection import StreamInfo, SystemStatistics, Tree, draw_tree, stream_info, system_statistics
 from penstock.ports import ChatCall, Journal, Provider, Reader
 from penstock.ports.batch import BatchResult, BatchResults, PromptForm
@@ -58,6 +59,9 @@ from penstock.supervisors.system.asking import ask_until_back
 from penstock.supervisors.system.sentinel import Sentinel, end_all, stop_streams
 from penstock.supervisors.system.tree import system_children
 from penstock.supervisors.system.user import USER, UserSpecs
+
+if TYPE_CHECKING:
+    from penstock.toolbox.waiting import Completions
 
 __all__ = ["System"]
 
@@ -536,6 +540,89 @@ class System:
         """
         self._check_process()
         return Stream(self._table.get(stream_id), self.settings.runtime.call_timeout)
+
+    # --- many streams ------------------------------------------------------------------------------------------------
+
+    def merge(self, *streams: Stream | Mapping[str, Stream], **how: Any) -> Stream:
+        """Open a stream of the events of several streams, each with its ``origin``; see `penstock.merge`."""
+        from penstock.toolbox.merge import merge
+
+        return merge(*streams, system=self, **how)
+
+    def race(self, *factories: Callable[..., Any], **how: Any) -> Stream:
+        """Open a stream of the fastest of several streams; see `penstock.race`."""
+        from penstock.toolbox.race import race
+
+        return race(*factories, system=self, **how)
+
+    def hedge(self, factory: Callable[..., Any], **how: Any) -> Stream:
+        """Open a stream of a call that is made a second time if it is slow to begin; see `penstock.hedge`."""
+        from penstock.toolbox.hedge import hedge
+
+        return hedge(factory, system=self, **how)
+
+    def with_retry(self, factory: Callable[..., Any], **how: Any) -> Stream:
+        """Open a stream that is made anew when it fails; see `penstock.with_retry`."""
+        from penstock.toolbox.retry import with_retry
+
+        return with_retry(factory, system=self, **how)
+
+    def as_completed(self, streams: Iterable[Stream], timeout: float | None = None) -> Completions:
+        """The streams in the order in which they end; see `penstock.as_completed`."""
+        from penstock.toolbox.waiting import as_completed
+
+        return as_completed(streams, timeout)
+
+    def gather(self, streams: Iterable[Stream], timeout: float | None = None) -> list[StreamCompleted | PenstockError]:
+        """Wait for all streams; returns their results in order, errors in place; see `penstock.gather`."""
+        from penstock.toolbox.waiting import gather
+
+        return gather(streams, timeout)
+
+    def cancel(self, stream_id: str, reason: str | None = None, timeout: float | None = None) -> None:
+        """Cancel the stream with that id. Harmless if it has ended.
+
+        Raises:
+            StreamNotFound: there is none.
+            CallTimeout: it did not answer within ``timeout`` seconds (None: the setting ``call_timeout``).
+        """
+        self.stream(stream_id).cancel(reason, timeout)
+
+    def cancel_all(
+        self,
+        reason: str | None = None,
+        *,
+        where: Callable[[Stream], object] | None = None,
+        timeout: float | None = None,
+    ) -> list[str]:
+        """Cancel all running streams, or those for which ``where`` is true, at the same time; returns their ids.
+
+        Args:
+            reason: for their `StreamCancelled` events.
+            where: gets each running `Stream`; its ``metadata`` may say what it is for. If it raises, none is cancelled.
+            timeout: seconds to wait for their ends; None takes the setting ``call_timeout``. Those that take longer end
+                later.
+        """
+        from penstock.toolbox.ending import cancel_all
+
+        return cancel_all(self._services, reason, where, timeout)
+
+    def drain(
+        self, timeout: float, reason: str | None = "the system is being drained"
+    ) -> dict[str, TerminalEvent | None]:
+        """Open no new streams, wait for those that run, and cancel those that still run after ``timeout`` seconds.
+
+        Returns the terminal event of each stream that ran, by id, oldest first; None for one that did not even end when
+        it was cancelled. From then on every attempt to open a stream raises `SystemDraining`, except that the streams
+        that run may make their further attempts (`race`, `hedge`, `with_retry`). It cannot be undone; call `stop` next.
+
+        Args:
+            timeout: 0 … 86,400; 0 cancels all at once.
+            reason: for the `StreamCancelled` events.
+        """
+        from penstock.toolbox.ending import drain
+
+        return drain(self._services, timeout, reason)
 
     # --- processes of your own ---------------------------------------------------------------------------------------
 

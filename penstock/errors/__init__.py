@@ -11,6 +11,7 @@ The whole tree::
     │   ├── MailboxFull                        its bounded mailbox has no room for the message
     │   ├── StartError                         it did not start: ignored, bad return, timeout, name taken …
     │   └── SystemStopped                      the system has been stopped, or was never started
+    │       ├── SystemDraining                 the system is being drained: it opens no further stream
     │       └── SystemForked                   the system was started in the process that this one is a fork of
     ├── SupervisorError                        a supervisor refused a call (`code` is OTP's own word)
     ├── StreamError                            about one stream
@@ -65,6 +66,7 @@ from penstock.errors.processes import (
     ProcessError,
     StartError,
     SupervisorError,
+    SystemDraining,
     SystemForked,
     SystemStopped,
 )
@@ -150,6 +152,7 @@ __all__ = [
     "StreamTimeout",
     "SubscriberTooSlow",
     "SupervisorError",
+    "SystemDraining",
     "SystemForked",
     "SystemStopped",
     "TeeError",

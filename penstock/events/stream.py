@@ -153,7 +153,8 @@ class _Terminal(msgspec.Struct, frozen=True, kw_only=True):
     provider made them. ``dropped_events``: how many raw events before the answer began were more than could be held.
 
     In a stream that is made from several, ``texts`` is the text of the kind ``"text"`` by origin, and ``costs`` the
-    cost by origin, None where it is not known. Both are empty elsewhere.
+    cost by origin, None where it is not known. Both are empty elsewhere. ``origin`` is the input that failed, where its
+    failure was the end of all (``on_error="fail"`` of `merge`); else None.
     """
 
     stream_id: str
@@ -181,6 +182,7 @@ class _Terminal(msgspec.Struct, frozen=True, kw_only=True):
     provider_metadata: Mapping[str, Any] = FrozenDict()
     texts: Mapping[str, str] = FrozenDict()
     costs: Mapping[str, Cost | None] = FrozenDict()
+    origin: str | None = None
 
 
 class _CutShort(_Terminal, frozen=True, kw_only=True):

@@ -100,5 +100,8 @@ class Sink(Protocol):
             counters: fields of the stream's `StreamStatistics` that the feeder counts, by name. Any thread.
         """
 
+    def note_parent(self, stream_id: str) -> None:
+        """Say that the stream is made from one more stream, as `attach` does for the first ones."""
+
     def cancel(self, reason: str | None = None) -> None:
         """End the stream with `StreamCancelled`, and discard what is buffered."""

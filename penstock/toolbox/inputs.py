@@ -28,6 +28,7 @@ class Inputs:
         self._lock = threading.Lock()  # guards the list of readers against `close`
         self._readers: list[StreamReader | None] = []
         self._ready: deque[int] = deque()  # the places to look at, in turn
+        self._held: set[int] = set()  # the places to leave out
         self._is_told = False  # the owner has been sent a message that it has not handled
         self._is_closed = False
 
@@ -63,11 +64,22 @@ class Inputs:
         while ready:
             place = ready.popleft()
             reader = readers[place]
-            event = None if reader is None else reader.take()
+            event = None if reader is None or place in self._held else reader.take()
             if event is not None:
                 ready.append(place)
                 return place, event
         return None
+
+    def hold(self, place: int) -> None:
+        """Take nothing of one parent until `resume`. Only the process that takes events may call this."""
+        self._held.add(place)
+
+    def resume(self, place: int) -> None:
+        """Take events of a parent again. Harmless if it is not held."""
+        if place in self._held:
+            self._held.remove(place)
+            if place not in self._ready:
+                self._ready.append(place)
 
     def release(self, place: int) -> None:
         """Let go of one parent. Harmless if that has been done, or the parent has ended."""

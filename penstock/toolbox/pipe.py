@@ -34,15 +34,15 @@ def pipe(stream: Stream, *stages: Callable[[Stream], Stream]) -> Stream:
     """
     if not isinstance(stream, Stream):
         raise OptionError("stream", type(stream), "a Stream")
-    for stage in stages:
+    for number, stage in enumerate(stages):
         if not callable(stage):
-            raise OptionError("stages", type(stage), "functions that get a Stream and return one")
+            raise OptionError(f"stages[{number}]", type(stage), "a function that gets a Stream and returns one")
     last = stream
     try:
-        for stage in stages:
+        for number, stage in enumerate(stages):
             made = stage(last)
             if not isinstance(made, Stream):
-                raise OptionError("stages", type(made), "functions that return a Stream")
+                raise OptionError(f"stages[{number}]", type(made), "a function that returns a Stream")
             last = made
     except BaseException:
         if last.stream_id != stream.stream_id:

@@ -43,7 +43,21 @@ from penstock.stream import Stream
 from penstock.system import System
 from penstock.toolbox.inputs import Inputs
 from penstock.toolbox.requests import Answered, Requests
-from penstock.toolbox.stage import Annotate, AtOnce, Await, Open, Output, Release, Run, Stage, Start, Until, Wait
+from penstock.toolbox.stage import (
+    Annotate,
+    AtOnce,
+    Await,
+    Hold,
+    Open,
+    Output,
+    Release,
+    Resume,
+    Run,
+    Stage,
+    Start,
+    Until,
+    Wait,
+)
 
 __all__ = ["derive"]
 
@@ -104,6 +118,7 @@ def derive(
         sink = target.sink()
         has_borders = borders and not target.options.flush_interval
         stage.stream_id = target.stream_id
+        stage.random = runtime.random
         context = contextvars.copy_context()
         pump = runtime.spawn(Pump, target.stream_id, sink, stage, inputs, requests, context, has_borders)
     except BaseException:
@@ -387,6 +402,10 @@ class Pump(Process):
                 self._inputs.release(place)
             case Annotate(changes=changes):
                 self._sink.annotate(changes)
+            case Hold(place=place):
+                self._inputs.hold(place)
+            case Resume(place=place):
+                self._inputs.resume(place)
             case _:
                 return self._push_event(item)
         return True
@@ -400,8 +419,12 @@ class Pump(Process):
             case Await(awaitable=awaitable):
                 self._requests.await_(awaitable, self._context)
             case Open(factory=factory):
-                inputs = self._inputs
-                self._requests.run(lambda: inputs.add(factory()), self._context)
+                self._requests.run(lambda: self._adopt(factory()), self._context)
+
+    def _adopt(self, parent: Stream) -> int:
+        place = self._inputs.add(parent)
+        self._sink.note_parent(parent.stream_id)
+        return place
 
     # --- into the derived stream ---------------------------------------------------------------------------------
 

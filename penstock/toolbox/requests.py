@@ -17,7 +17,7 @@ from penstock.actors.runtime.quota import ThreadQuota
 from penstock.actors.runtime.signals import Ephemeral
 from penstock.actors.stream.record import StreamRecord
 from penstock.config.logs import get_logger
-from penstock.errors import SystemStopped
+from penstock.errors import ProcessDead, SystemStopped
 
 __all__ = ["Answered", "Requests"]
 
@@ -134,6 +134,7 @@ class Errand(Process):
         self._function = function
         self._owner = owner
         self._quota = quota
+        self._unanswered = [True]  # the thread that removes the entry answers
 
     def on_start(self) -> None:
         self.ref.tell(None)
@@ -151,11 +152,19 @@ class Errand(Process):
             answer = Answered(error=error)
         finally:
             self._quota.release()
-        if self._owner is not None:
-            self._owner.tell(answer)
+        self._tell_once(answer)
         self.exit()
 
+    def _tell_once(self, answer: Answered) -> None:
+        try:
+            self._unanswered.pop()
+        except IndexError:
+            return  # it was killed meanwhile
+        if self._owner is not None:
+            self._owner.tell(answer)
+
     def dispose(self, reason: object) -> None:
-        """Leave the queue for a thread. Any thread."""
+        """Leave the queue for a thread; the owner of one that was killed must not wait for ever. Any thread."""
         super().dispose(reason)
         self._quota.forget(self)
+        self._tell_once(Answered(error=ProcessDead(self.label)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias
 
@@ -27,9 +28,11 @@ __all__ = [
     "Annotate",
     "AtOnce",
     "Await",
+    "Hold",
     "Open",
     "Output",
     "Release",
+    "Resume",
     "Run",
     "Stage",
     "Start",
@@ -87,13 +90,25 @@ class Release(NamedTuple):
     place: int
 
 
+class Hold(NamedTuple):
+    """Read no more of the parent at that place, which then waits as it does for any slow reader."""
+
+    place: int
+
+
+class Resume(NamedTuple):
+    """Read the parent at that place again, after `Hold`."""
+
+    place: int
+
+
 class AtOnce(NamedTuple):
     """Fail without waiting for a slow reader or a pause; what is buffered is only in ``partial``."""
 
     terminal: StreamFailed
 
 
-Request: TypeAlias = Wait | Until | Run | Start | Await | Open | Release | Annotate
+Request: TypeAlias = Wait | Until | Run | Start | Await | Open | Release | Hold | Resume | Annotate
 Output: TypeAlias = TokenEvent | SideEvent | StreamReset | TerminalEvent | AtOnce | Request
 """What a stage gives: events for the derived stream, in order, and requests to whatever runs it.
 
@@ -122,6 +137,9 @@ class Stage:
 
     stream_id: str = ""
     """Of the derived stream; set before the first call."""
+
+    random: random.Random
+    """For jitter; set before the first call. In a simulation its seed is the simulation's."""
 
     now: float = 0.0
     """Monotonic seconds; set before each call."""

@@ -55,7 +55,10 @@ LADDER |= {**dict.fromkeys(TOP, (*ALL, *TOP, "")), "": (*ALL, *TOP)}
 # The verbs that belong to the toolbox and stand on the handles; they import it inside the method.
 VERBS = {
     "stream": {"map", "filter", "flat_map", "throttle", "take", "with_timeout", "tee"},
-    "system": {"stream_from", "batch"},
+    "system": {
+        *("stream_from", "batch", "merge", "race", "hedge", "with_retry"),
+        *("as_completed", "gather", "cancel_all", "drain"),
+    },
 }
 
 # Modules that only compute: no thread, no clock, no I/O.

@@ -20,6 +20,7 @@ MESSAGES: list[tuple[errors.PenstockError, str]] = [
     (errors.MailboxFull("Stream (s)", 3), "the mailbox of Stream (s) is full (3 messages)"),
     (errors.StartError("Stream (s)", "timeout"), "Stream (s) did not start: timeout"),
     (errors.SystemStopped(), "the system is not running"),
+    (errors.SystemDraining(), "the system is being drained: it opens no further stream"),
     (errors.SystemForked(7), "this System was made in another process (pid 7); make a new one"),
     (errors.SupervisorError("not_found", "a"), "not_found (child 'a'): the supervisor has no such child"),
     (

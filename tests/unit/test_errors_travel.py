@@ -41,6 +41,7 @@ EXAMPLES: list[errors.PenstockError] = [
     errors.MailboxFull("Stream (s)", 3),
     errors.StartError("Stream (s)", "timeout"),
     errors.SystemStopped("the agent"),
+    errors.SystemDraining(),
     errors.SystemForked(7),
     errors.SupervisorError("not_found", "a", "detail"),
     errors.StreamError("s", "text"),

@@ -26,6 +26,7 @@ from typing import Final, Literal, TypeAlias
 import msgspec
 
 from penstock.actors.call.breaker import Breaker, Circuit, counts_as_failure
+from penstock.actors.call.hedging import Hedging
 from penstock.actors.call.limits import FULL, Lane
 from penstock.config.limits import BreakerOptions, LimitOptions
 from penstock.errors import CircuitOpen, PenstockError, ProviderBusy, ProviderError, RateLimited
@@ -166,8 +167,10 @@ class Gate:
         self.name = name
         self.base_url = base_url
         self.limits = limits
+        self.hedging = Hedging()
         self._clock = clock
         self._lock = threading.Lock()
+        self._was_limited = False  # there has been no answer since the last status 429
         self._breaker = Breaker(breaker)
         self._places = limits.concurrent_streams
         self._lane_limits = limits.replace(concurrent_streams=None)
@@ -215,6 +218,7 @@ class Gate:
             if ticket.state != "inside" or ticket.answered:
                 return
             ticket.answered = True
+            self._was_limited = False
             if not self._breaker.succeeded(ticket.epoch):
                 return
             self._review()
@@ -286,6 +290,16 @@ class Gate:
             ticket.charged = ticket.reported = used
             first = limits.first if gave_back else None
         _wake(first)
+
+    def is_calm(self) -> bool:
+        """Whether the endpoint may get more requests than needed.
+
+        That is: none waits, none is held, the circuit is closed, and there has been an answer since the last 429.
+        """
+        with self._lock:
+            now = self._clock.monotonic()
+            is_held = any(lane.held_until > now for lane in self._lanes.values())
+            return not (self._queued or self._was_limited or is_held) and self._breaker.is_closed
 
     def note_refused_retry(self) -> None:
         """Count a retry that the retry budget did not allow."""
@@ -463,6 +477,7 @@ class Gate:
             self._breaker.abstained(ticket.epoch)
         self._review()
         if isinstance(failure, RateLimited):
+            self._was_limited = True
             self._hold(lane, failure.retry_after or 0.0)
 
     def _hold(self, lane: Lane[Ticket], seconds: float) -> None:

@@ -231,10 +231,12 @@ class CallRecord:
         self.ticket = ticket
         return ticket
 
-    def has_started(self) -> None:
-        """Note that the first delta has come. Called in the reader's thread."""
+    def has_started(self, seconds: float) -> None:
+        """Note that the first delta has come, so many seconds after the request. Called in the reader's thread."""
         self.started = True
         gate, ticket = self.candidate.gate, self.ticket
+        if gate is not None:
+            gate.hedging.note_first_token(self.call.model, seconds)
         if gate is not None and ticket is not None:
             gate.answered(ticket)
 

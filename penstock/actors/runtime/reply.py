@@ -106,6 +106,13 @@ class Reply(pykka.Future[Any]):
                 return
         callback()
 
+    def forget(self, callback: Callable[[], None]) -> None:
+        """Undo `when_done`. Harmless if the callback has been called, or is being called."""
+        callbacks = self._callbacks
+        if callbacks is not None:
+            with contextlib.suppress(ValueError):
+                callbacks.remove(callback)
+
     def set_get_hook(self, func: Callable[[float | None], Any]) -> None:
         """Have ``func(timeout)`` compute the value when `get` is called.
 

@@ -6,6 +6,7 @@ It corresponds to a node in Erlang. One Python process can have any number of ru
 from __future__ import annotations
 
 import itertools
+import random
 import threading
 from typing import Any
 
@@ -46,8 +47,9 @@ class Runtime:
     All methods may be called from any thread. One lock guards the tables; no user code runs under it.
     """
 
-    def __init__(self, dispatcher: Dispatcher, timers: Timers, clock: Clock) -> None:
+    def __init__(self, dispatcher: Dispatcher, timers: Timers, clock: Clock, seed: int | None = None) -> None:
         self.dispatcher = dispatcher
+        self.random = random.Random(seed)  # noqa: S311 - jitter; a simulation gives the seed
         self.timers = timers
         self.clock = clock
         self.dead_letters = DeadLetters()

@@ -192,6 +192,7 @@ class StreamLog:
             "dropped": dropped,
             "texts": _by_origin(texts.get("text", ""), parts),
             "costs": outcome.costs,
+            "origin": outcome.origin,
         }
 
     def _end(self, make: Callable[[int], TerminalEvent], epoch: int | None) -> bool:

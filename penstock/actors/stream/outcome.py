@@ -43,6 +43,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     provider_blocks: tuple[ProviderBlock, ...] = ()
     provider_metadata: Mapping[str, Any] = FrozenDict()
     costs: Mapping[str, Cost | None] = FrozenDict()
+    origin: str | None = None
     text: str = ""
     reasoning: str = ""
     is_void: bool = False

@@ -481,8 +481,13 @@ class StreamRecord:
             cost=cost,
             capacity=self.options.max_buffer_size,
             production_active=not self.is_over and self.ending is None,
-            **(self.source_counters() if self.source_counters is not None else {}),
+            **self._counted_by_feed(),
         )
+
+    def _counted_by_feed(self) -> Mapping[str, Any]:
+        if self.source_counters is not None:
+            return self.source_counters()
+        return {} if self.feed is None else {"attempts": self.feed.attempts}
 
     def _bill(self) -> tuple[Usage | None, bool, Cost | None]:
         """The usage, whether it is an estimate, and the cost."""

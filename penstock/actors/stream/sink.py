@@ -97,6 +97,10 @@ class StreamSink:
         if record.is_over:  # before it had a feeder
             let_go()
 
+    def note_parent(self, stream_id: str) -> None:
+        """See `Sink.note_parent`."""
+        self._record.parents = (*self._record.parents, stream_id)
+
     def cancel(self, reason: str | None = None) -> None:
         """See `Sink.cancel`."""
         check_process(self._record.runtime.dispatcher)

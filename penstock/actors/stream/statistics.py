@@ -83,10 +83,13 @@ class StreamStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """Bad lines or events of the source that were skipped."""
     tee_errors: int = 0
     """Copies that were given up (`Stream.tee` with ``on_error="detach"``)."""
+    attempts: int = 0
+    """Requests to the provider so far; of `race`, `hedge` and `with_retry`, the streams that were tried."""
     hedges_refused: int = 0
     """Further attempts that the budget of `System.hedge` refused."""
     spent: Usage | None = None
-    """Of all attempts together, also those that lost or failed; None if the stream has only one."""
+    """Of all attempts of `race`, `hedge` and `with_retry` together, also those that lost or failed. Where a provider
+    has reported none, it is an estimate. None for other streams."""
     capacity: int | None = None
     """Tokens that may wait in the buffer; None: there is no bound."""
     production_active: bool = False
