@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import deque
 from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
@@ -46,6 +47,7 @@ class AnswerPrinter:
         as_json: print every event as a line of JSON instead of the text.
         reasoning: print the model's reasoning.
         is_watched: whether standard error is a terminal, so that a retry is worth a message.
+        notes: messages that other threads want said, oldest first.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class AnswerPrinter:
         as_json: bool,
         reasoning: bool,
         is_watched: bool,
+        notes: deque[str] | None = None,
     ) -> None:
         self._stream = stream
         self._output = output
@@ -64,6 +67,7 @@ class AnswerPrinter:
         self._as_json = as_json
         self._reasoning = reasoning
         self._is_watched = is_watched
+        self._notes: deque[str] = deque() if notes is None else notes
         self._retries = 0
         self._text_came = False
         self._begun = time.monotonic()
@@ -79,7 +83,11 @@ class AnswerPrinter:
             while True:
                 try:
                     event = events.next(_LOOK)
+                    while self._notes:
+                        self._say(self._notes.popleft())
                 except CallTimeout:
+                    while self._notes:
+                        self._say(self._notes.popleft())
                     self._output.check()
                     self._explain_silence()
                     continue

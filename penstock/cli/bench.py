@@ -76,7 +76,7 @@ class Bench:
             seen.begun = time.monotonic()
             asyncio.run(self._ask_all(system, seen, interrupts))
             seconds = time.monotonic() - seen.begun
-        facts = _facts(seen, seconds, self.concurrency)
+        facts = _facts(seen, seconds, min(self.concurrency, self.requests))
         if self.as_json:
             output.write_json(facts)
         else:
@@ -211,4 +211,5 @@ def _print(facts: dict[str, Any], output: Output) -> None:
         console.print(table)
         console.print()
         console.print(shares)
-    output.write_bytes(captured.get().encode(errors="replace"))
+    text = "\n".join(line.rstrip() for line in captured.get().splitlines())
+    output.write_bytes(f"{text}\n".encode(errors="replace"))

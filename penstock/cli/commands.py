@@ -102,8 +102,16 @@ _LogLevel = Annotated[_Text, _option("LEVEL", "debug, info, warning, error or cr
 @app.command(help=_CHAT_HELP, short_help="Ask a model and print its answer as it comes.")
 def chat(
     prompt: Annotated[
-        str, typer.Argument(metavar="PROMPT", help="What to ask the model; - reads it from standard input.")
+        list[str], typer.Argument(metavar="PROMPT", help="What to ask the model; - reads it from standard input.")
     ],
+    mode: Annotated[
+        str,
+        _option(
+            "NAME",
+            "simple: one prompt; concurrent: several at once, each answer whole; aggregate: several at once, as the "
+            "text comes; recovery: one, in up to four attempts.",
+        ),
+    ] = "simple",
     provider: _Provider = None,
     model: _Model = None,
     base_url: _BaseUrl = None,
@@ -111,6 +119,16 @@ def chat(
     preset: _Preset = None,
     timeout: _Timeout = None,
     param: _Param = None,
+    output: Annotated[
+        Path | None,
+        _option(
+            "FILE",
+            "Copy the answer to a file, which is FILE.partial until it is complete; of several prompts, or with "
+            "--json, every event as a line of JSON.",
+            "--output",
+            "-o",
+        ),
+    ] = None,
     stream_id: Annotated[_Text, _option("ID", "The stream's id in events and logs.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print every event as one line of JSON.")] = False,
     stats: Annotated[bool, typer.Option("--stats", help="Print statistics to standard error at the end.")] = False,
@@ -140,7 +158,14 @@ def chat(
         log_level=log_level,
     )
     return Chat(
-        prompt=prompt, choice=choice, stream_id=stream_id, as_json=as_json, stats=stats, reasoning=reasoning
+        prompts=tuple(prompt),
+        mode=mode,
+        output=output,
+        choice=choice,
+        stream_id=stream_id,
+        as_json=as_json,
+        stats=stats,
+        reasoning=reasoning,
     ).run()
 
 

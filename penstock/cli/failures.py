@@ -19,6 +19,7 @@ from penstock.errors import (
     ProviderError,
     ProviderTimeout,
     RateLimited,
+    TeeError,
 )
 
 __all__ = ["EXIT_CODES", "CommandLineError", "check_known", "code_of", "explain"]
@@ -47,7 +48,7 @@ def code_of(error: PenstockError, *, text_came: bool = False) -> int:
         return 2
     if isinstance(error, ProviderError):
         return 4 if text_came else 3
-    return 1
+    return 74 if isinstance(error, TeeError) else 1
 
 
 def check_known(kind: str, name: str, known: Iterable[str]) -> None:

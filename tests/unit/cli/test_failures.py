@@ -129,13 +129,13 @@ def test_an_unknown_name_gets_the_known_ones_and_the_nearest() -> None:
         check_known("preset", "Realtime", ["chat", "realtime"])
 
 
-@pytest.mark.parametrize("command", [[], ["chat"], ["batch"], ["loopback"], ["run"]], ids=" ".join)
+@pytest.mark.parametrize("command", [[], ["chat"], ["batch"], ["pipe"], ["bench"], ["loopback"], ["run"]], ids=" ".join)
 def test_help_fits_80_columns_and_breaks_no_word(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command([*command, "--help"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
     assert not [line for line in lines if line.rstrip().endswith("-")]
-    assert not [line for line in lines if "..." in line.replace("[ARGS]...", "")]
+    assert not [line for line in lines if "..." in line.replace("[ARGS]...", "").replace("{PROMPT}...", "")]
 
 
 def test_help_shows_the_table_of_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:

@@ -117,7 +117,7 @@ def test_a_stage_that_cannot_be_made_lets_go_of_those_before_it(system: Simulate
 
     with pytest.raises(LookupError):
         penstock.pipe(parent, loud, loud, broken)
-    with pytest.raises(OptionError, match="functions that return a Stream"):
+    with pytest.raises(OptionError, match="a function that returns a Stream"):
         penstock.pipe(parent, loud, lambda stream: stream.text)  # type: ignore[arg-type, return-value]
     with pytest.raises(OptionError, match="stages"):
         penstock.pipe(parent, loud, "upper")  # type: ignore[arg-type]
