@@ -42,13 +42,15 @@ class Interrupts:
     def watch(self, *reactions: Callable[[], object]) -> threading.Thread:
         """Call the n-th of ``reactions`` in a thread when the n-th signal arrives, at once if it has arrived already.
 
-        Returns the thread.
+        Returns the thread, which ends after the last one.
         """
 
         def wait() -> None:
-            while stage := self._queue.get():
+            stage = self._queue.get()
+            while stage:
                 with contextlib.suppress(PenstockError):
                     reactions[min(stage, len(reactions)) - 1]()
+                stage = self._queue.get() if stage < self._stages else 0
 
         thread = threading.Thread(target=wait, name="penstock-interrupts", daemon=True)
         thread.start()
