@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from benchmarks import agents, decoders, dialects, lifecycle, paced, pushed, saturated, supervised
+from benchmarks import agents, decoders, derived, dialects, lifecycle, paced, pushed, saturated, supervised
 from benchmarks.machine import describe_machine, describe_versions, measured_tree, tree_hash
 from benchmarks.probe import ProbeError
 from benchmarks.tables import HEADINGS, Table, cells, to_markdown
@@ -27,6 +27,7 @@ BENCHMARKS: dict[str, Callable[[int, bool], list[Table]]] = {
     "agents": agents.run,
     "paced": paced.run,
     "lifecycle": lifecycle.run,
+    "derived": derived.run,
     "supervised": supervised.run,
 }
 _HERE = Path(__file__).parent

@@ -9,6 +9,7 @@ Every name is imported when it is first used, so ``import penstock`` alone loads
 TYPE_CHECKING = False  # type checkers take it for True; importing it from `typing` would cost more than all else here
 
 if TYPE_CHECKING:
+    from penstock import sources as sources
     from penstock.actors.agent.record import AgentStatistics
     from penstock.actors.call.gate import EndpointStatistics
     from penstock.actors.call.toolcalls import ToolCallAccumulator

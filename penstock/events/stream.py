@@ -152,6 +152,8 @@ class _Terminal(msgspec.Struct, frozen=True, kw_only=True):
     Two are Penstock's own. ``dropped_blocks``: how many blocks of the conversation were not sent, since another
     provider made them. ``dropped_events``: how many raw events before the answer began were more than could be held.
 
+    ``prediction`` is what a DSPy program has returned, as a dict (`penstock.sources.dspy`); None elsewhere.
+
     In a stream that is made from several, ``texts`` is the text of the kind ``"text"`` by origin, and ``costs`` the
     cost by origin, None where it is not known. Both are empty elsewhere. ``origin`` is the input that failed, where its
     failure was the end of all (``on_error="fail"`` of `merge`); else None.
@@ -180,6 +182,7 @@ class _Terminal(msgspec.Struct, frozen=True, kw_only=True):
     logprobs: tuple[TokenLogprob, ...] = ()
     provider_blocks: tuple[ProviderBlock, ...] = ()
     provider_metadata: Mapping[str, Any] = FrozenDict()
+    prediction: Mapping[str, Any] | None = None
     texts: Mapping[str, str] = FrozenDict()
     costs: Mapping[str, Cost | None] = FrozenDict()
     origin: str | None = None

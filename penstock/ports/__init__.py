@@ -50,7 +50,7 @@ from penstock.ports.services import (
     Journal,
 )
 from penstock.ports.sink import Sink
-from penstock.ports.source import Annotate, Item, Pause, Source, Void
+from penstock.ports.source import Annotate, Item, Pause, PushedSource, Source, Void
 from penstock.ports.tools import (
     Tool,
     ToolContext,
@@ -81,6 +81,7 @@ __all__ = [
     "Pause",
     "Provider",
     "ProviderRequest",
+    "PushedSource",
     "Quota",
     "Reader",
     "ReaderJob",

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Iterable, Mapping
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import msgspec
 
+from penstock.config.options import RequestOptions
 from penstock.events import SideEvent, TerminalEvent, TokenEvent
 from penstock.ports.deltas import Delta
+from penstock.ports.reading import Reader
 
-__all__ = ["Annotate", "Item", "Pause", "Source", "Void"]
+__all__ = ["Annotate", "Item", "Pause", "PushedSource", "Source", "Void"]
 
 
 class Pause(msgspec.Struct, frozen=True):
@@ -20,9 +22,10 @@ class Pause(msgspec.Struct, frozen=True):
 
 
 class Void(msgspec.Struct, frozen=True):
-    """What has been yielded so far is void: readers get a `StreamReset`."""
+    """What has been yielded so far, or all of one ``origin``, is void: readers get a `StreamReset`."""
 
     reason: str
+    origin: str | None = None
 
 
 class Annotate(msgspec.Struct, frozen=True):
@@ -49,6 +52,9 @@ class Source(Protocol):
     blocks: bool
     """Whether `open` and its iterator may wait. Those that do not are read without a thread."""
 
+    on_own_loop: bool
+    """Whether an async iterator is always read on the system's own event loop."""
+
     def open(self) -> Iterable[Any] | AsyncIterable[Any]:
         """Return what yields the `Item` values. Called once, where it is then read: in a thread, or on a loop."""
 
@@ -57,3 +63,34 @@ class Source(Protocol):
 
     def counters(self) -> Mapping[str, Any]:
         """Fields of the stream's `StreamStatistics`, by name. Any thread."""
+
+
+@runtime_checkable
+class PushedSource(Protocol):
+    """Has its items pushed by a thread that is not the stream's, such as a reader's. It is started once."""
+
+    kind: str
+    """As for `Source`."""
+
+    limits: RequestOptions | None
+    """The times within which the first item, each next one and all of them have to come; None: no limits."""
+
+    def start(
+        self,
+        reader: Reader,
+        push: Callable[[Any], bool],
+        end: Callable[[BaseException | None], None],
+    ) -> None:
+        """Begin to push. Must not block.
+
+        Args:
+            reader: runs HTTP requests.
+            push: takes an `Item`, and waits while the stream has no room; returns False once nothing more is wanted.
+            end: called once, after the last item, with the error if there was one.
+        """
+
+    def cancel(self) -> None:
+        """Push no more: the stream is over. Any thread; must not block."""
+
+    def counters(self) -> Mapping[str, Any]:
+        """As for `Source`."""

@@ -101,12 +101,9 @@ class FileCopy:
 
     def __init__(self, file: Any) -> None:
         self._file = file
-        try:
-            file.write("")
-            self._is_text = True
-        except TypeError:
-            file.write(b"")
-            self._is_text = False
+        if isinstance(file, io.IOBase) and not file.writable():
+            raise io.UnsupportedOperation("not writable")
+        self._is_text = _takes_text(file)
         self._start = file.tell() if getattr(file, "seekable", bool)() else None
 
     def write(self, pieces: Sequence[Piece]) -> None:
@@ -143,6 +140,16 @@ class FileCopy:
         """See `Copy.close`."""
 
     discard = close
+
+
+def _takes_text(file: Any) -> bool:
+    if isinstance(file, (io.TextIOBase, io.RawIOBase, io.BufferedIOBase)):
+        return isinstance(file, io.TextIOBase)
+    try:
+        file.write("")
+    except TypeError:
+        return False
+    return True
 
 
 class FunctionCopy:

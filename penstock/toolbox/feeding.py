@@ -8,24 +8,25 @@ import contextvars
 import threading
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from penstock.actors.runtime.loop_thread import LoopThread
-from penstock.config.options import OnOrphan, StreamOptions
+from penstock.config.options import OnOrphan, RequestOptions, StreamOptions
 from penstock.config.units import Unit, check_unit
-from penstock.errors import OptionError, PenstockError, SourceError, SystemStopped
+from penstock.errors import OptionError, PenstockError, ProviderError, ProviderTimeout, SourceError, SystemStopped
 from penstock.events import StreamCancelled, StreamCompleted, StreamFailed
-from penstock.ports import Pause, Source
+from penstock.ports import Pause, PushedSource, Reader, Source
 from penstock.stream import Stream
 from penstock.system import System
 from penstock.toolbox.items import Items
 from penstock.toolbox.pump import derive
-from penstock.toolbox.stage import Output, Run, Stage, Start, Until, Wait, failed
+from penstock.toolbox.stage import AtOnce, Output, Run, Stage, Start, Until, Wait, failed
 
 __all__ = ["stream_from"]
 
 _AHEAD: Final = 8  # items of a source that are read before the stream has room for them
 _PATIENCE: Final = 2.0  # seconds for an async source to close
+_NEVER: Final = float("inf")
 _TERMINAL: Final = (StreamCompleted, StreamFailed, StreamCancelled)
 _END: Final[Any] = object()
 
@@ -54,15 +55,15 @@ def stream_from(
     own = system._services.loop_thread
     tokenizer = None if options is None else options.tokenizer
     items = Items(by, flush_interval, tokenizer)
-    stage = _Feeding(found, items, loop, own)
+    stage = _Feeding(found, items, loop, own, system._services.reader)
     return derive(
         stage, [], system=system, stream_id=stream_id, options=options, metadata=metadata, on_orphan=on_orphan,
         borders=False,
     )  # fmt: skip
 
 
-def _source_of(source: Any) -> Source:
-    if isinstance(source, Source):
+def _source_of(source: Any) -> Source | PushedSource:
+    if isinstance(source, (Source, PushedSource)):
         return source
     if isinstance(source, (str, bytes)):
         source = [source]
@@ -81,6 +82,7 @@ class _Plain:
     def __init__(self, source: Any) -> None:
         self._source = source
         self.kind = "iterable"
+        self.on_own_loop = False
         self.blocks = not isinstance(source, (list, tuple))
 
     def open(self) -> Any:
@@ -104,17 +106,23 @@ class _Feeding(Stage):
 
     def __init__(
         self,
-        source: Source,
+        source: Source | PushedSource,
         items: Items,
         loop: asyncio.AbstractEventLoop | None,
         own: LoopThread,
+        reader: Reader,
     ) -> None:
         self.kind = source.kind  # type: ignore[misc] # of each instance here
         self._source = source
         self._items = items
         self._loop = loop
         self._own = own
-        self._reading: _Quick | _Blocking | _Async | None = None
+        self._reader = reader
+        self._reading: _Reading | None = None
+        self._limits: RequestOptions | None = None
+        self._clock = "first_token"  # the limit that is running, and its length
+        self._limit = 0.0
+        self._idle_at = _NEVER
 
     def begin(self) -> Generator[Output, Any, None]:
         """See `Stage.begin`."""
@@ -124,19 +132,18 @@ class _Feeding(Stage):
             raise
         except Exception as error:
             yield from self._items.flush()
-            yield failed(_as_source_error(self.stream_id, error), like=self._items.end())
+            yield failed(self._error_of(error), like=self._items.end())
+
+    def _error_of(self, error: Exception) -> PenstockError:
+        """The error of the stream: one of our own readers says by itself what failed."""
+        if isinstance(error, ProviderError) and not isinstance(self._source, _Plain):
+            return error
+        return SourceError(self.stream_id, error.__cause__ if isinstance(error, _Raised) else error)
 
     def _all(self) -> Generator[Output, Any, None]:
-        opened = yield from self._open()
-        reading: _Quick | _Blocking | _Async
-        if isinstance(opened, AsyncIterable):
-            reading = self._reading = _Async(opened, self._loop, self._own)
-            reading.start()
-        elif self._source.blocks:
-            reading = self._reading = _Blocking(opened)
-        else:
-            reading = self._reading = _Quick(opened)
+        reading = yield from self._open()
         items = self._items
+        self._set_deadline("first_token")
         while True:
             found = yield from reading.read()
             for item in found:
@@ -154,17 +161,52 @@ class _Feeding(Stage):
                 else:
                     yield from items.take(item)
             yield from items.tokens()
-            self.deadline = self.now + items.flush_interval if items.open else None
+            self._set_deadline("idle")
 
-    def _open(self) -> Generator[Output, Any, Any]:
-        if not self._source.blocks:
-            return self._source.open()
-        return (yield Run(self._source.open))
+    def _open(self) -> Generator[Output, Any, _Reading]:
+        source = self._source
+        if isinstance(source, PushedSource):
+            pushed = self._reading = _Pushed()
+            limits = self._limits = source.limits
+            if limits is not None and limits.total_timeout is not None:
+                self.expires = self.now + limits.total_timeout
+            source.start(self._reader, pushed.push, pushed.end)
+            return pushed
+        opened = (yield Run(source.open)) if source.blocks else source.open()
+        if isinstance(opened, AsyncIterable):
+            reading = self._reading = _Async(opened, None if source.on_own_loop else self._loop, self._own)
+            reading.start()
+            return reading
+        self._reading = blocking = _Blocking(opened) if source.blocks else _Quick(opened)
+        return blocking
+
+    def expired(self) -> Output | None:
+        """The time for the whole source is over."""
+        assert self._limits is not None
+        return AtOnce(failed(ProviderTimeout("total", self._limits.total_timeout or 0.0)))
 
     def overdue(self) -> Iterator[Output]:
-        """Give what is held, as the next piece has not come soon enough."""
+        """Give what is held, as the next piece has not come soon enough, or fail if nothing comes at all."""
+        if self._items.open and self.now < self._idle_at:
+            yield from self._items.flush()
+            self.deadline = self._idle_at if self._idle_at < _NEVER else None
+            return
         self.deadline = None
-        return self._items.flush()
+        if self._idle_at <= self.now:
+            yield from self._items.flush()
+            yield failed(ProviderTimeout(self._clock, self._limit), like=self._items.end())
+
+    def _set_deadline(self, clock: str) -> None:
+        """Set the time until which the next item has to come, and that until which a unit may be held."""
+        limits, held = self._limits, self._items.open
+        self._clock = clock
+        if limits is not None:
+            self._limit = limits.first_token_timeout if clock == "first_token" else limits.idle_timeout
+            self._idle_at = self.now + self._limit
+        flush_at = self.now + self._items.flush_interval if held else _NEVER
+        self.deadline = min(flush_at, self._idle_at)
+        if self.deadline == _NEVER:
+            self.deadline = None
 
     def counters(self) -> Mapping[str, Any]:
         """See `Stage.counters`."""
@@ -248,7 +290,7 @@ class _Queue:
                 self._items.append(found.pop())
             else:
                 error = self._error
-                raise error if isinstance(error, Exception) else _Ended(error)
+                raise error if isinstance(error, Exception) else _Raised(error)
         return found
 
     def _ask(self) -> Iterator[Output]:
@@ -306,7 +348,7 @@ class _Blocking(_Queue):
             self.is_closed = True
 
 
-class _Ended(Exception):
+class _Raised(Exception):
     """The source has raised something that is no `Exception`, such as a `SystemExit`."""
 
     def __init__(self, error: BaseException) -> None:
@@ -317,6 +359,40 @@ class _Ended(Exception):
 def _given(found: list[Any]) -> Generator[Output, Any, list[Any]]:
     return found
     yield
+
+
+class _Pushed(_Queue):
+    """Takes what a reader's thread pushes; that thread waits while some items have not been taken."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_closed = True  # the reader closes its connection by itself
+        self._has_room = threading.Event()
+
+    def push(self, item: Any) -> bool:
+        """Take an item, and wait while there is no room; returns False once nothing more is wanted."""
+        self._put(item)
+        while len(self._items) >= _AHEAD and not self._is_over:
+            self._has_room.clear()
+            if len(self._items) >= _AHEAD and not self._is_over:
+                self._has_room.wait()
+        return not self._is_over
+
+    def end(self, error: BaseException | None) -> None:
+        """Note that nothing more comes."""
+        if error is None:
+            self._put(_END)
+        else:
+            self._fail(error)
+
+    def _ask(self) -> Iterator[Output]:
+        self._has_room.set()
+        return iter(())
+
+    def close(self) -> None:
+        """Take no more."""
+        self._is_over = True
+        self._has_room.set()
 
 
 class _Async(_Queue):
@@ -406,9 +482,7 @@ class _Async(_Queue):
             self.is_closed = True
 
 
-def _as_source_error(stream_id: str, error: Exception) -> PenstockError:
-    cause = error.__cause__ if isinstance(error, _Ended) else error
-    return SourceError(stream_id, cause)
+_Reading: TypeAlias = _Quick | _Blocking | _Pushed | _Async
 
 
 def _set(room: asyncio.Future[None]) -> None:

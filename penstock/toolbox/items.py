@@ -112,9 +112,12 @@ class Items:
             case ErrorDelta(error=error):
                 yield from self.flush()
                 yield failed(error, like=self.end())
-            case Void(reason=reason):
-                self._forget()
-                yield StreamReset("", 0, reason, 0.0, {})
+            case Void(reason=reason, origin=origin):
+                if origin is None:
+                    self._forget()
+                else:
+                    yield from self.flush()
+                yield StreamReset("", 0, reason, 0.0, {}, origin)
             case Annotate():
                 yield from self.tokens()
                 yield item

@@ -266,6 +266,7 @@ ALLOWED_DOUBLES = {
     "Answer",  # what a state machine answers; what the loopback provider is scripted to answer
     "Pause",  # of a stream, as its actor is told; between two items of a source
     "Progress",  # of a tool, within a round; of a source, as an event
+    "Source",  # of an answer's sentence, in the loopback provider; of a stream
     "Wait",  # for a place at the gate; of a stage
 }
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import agents, decoders, lifecycle, paced, probe, pushed, saturated, supervised
+from benchmarks import agents, decoders, derived, lifecycle, paced, probe, pushed, saturated, supervised
 from benchmarks.__main__ import BENCHMARKS, main
 from benchmarks.machine import measured_tree, tree_hash
 from benchmarks.provider import serving
@@ -115,6 +115,11 @@ def test_ten_times_as_much_is_made_and_measured() -> None:
 
 def test_streams_are_opened_and_stopped() -> None:
     assert lifecycle.load(5)["stop_us"] > 0
+
+
+@pytest.mark.parametrize("row", derived.ROWS)
+def test_tokens_pass_through_every_combinator(row: str) -> None:
+    assert derived.load(row, 20)["cpu_us"] > 0
 
 
 def test_children_are_started_ended_and_brought_back() -> None:

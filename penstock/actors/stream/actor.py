@@ -61,7 +61,6 @@ from penstock.actors.stream.messages import (
     Resume,
     SetOptions,
     StopStream,
-    is_at_once,
 )
 from penstock.actors.stream.record import StreamRecord
 from penstock.config.logs import stream_logger
@@ -104,7 +103,7 @@ class TokenStream(StateMachine):
         self._hub.held = False
         self._hub.on_release = partial(wake, _RELEASED)
         self._intake.attach(partial(wake, _PUSHED), self._log.last_seq, epoch)
-        if self._ending is not None and is_at_once(self._ending):  # ended while there was no actor
+        if isinstance(self._ending, Cancel):  # cancelled while there was no actor
             self.actor_inbox.put(Cast(self._ending))  # not ended here: the journal may hang, and this is the supervisor
         if restarted:
             return self._take_over()
@@ -205,8 +204,6 @@ class TokenStream(StateMachine):
                 return self._conclude(ending, answer(event.reply_to))
             case Cast(message=Cancel() as ending):
                 return self._conclude(ending)
-            case Cast(message=Fail(at_once=True) as ending):
-                return self._conclude(ending)
             case Cast(message=Complete() | Fail() as ending):
                 self._ending = self._ending or ending
                 return self._advance(tail=True) if self._state in ("idle", "buffering", "streaming") else None
@@ -221,7 +218,7 @@ class TokenStream(StateMachine):
         intake, bucket, options = self._intake, self._bucket, self._options
         batch_size = options.batch_size
         if self._ending is not None:
-            if is_at_once(self._ending):
+            if isinstance(self._ending, Cancel):
                 return self._conclude(self._ending)
             tail = True
         elif options.strategy == "batch":

@@ -193,6 +193,7 @@ class StreamLog:
             "texts": _by_origin(texts.get("text", ""), parts),
             "costs": outcome.costs,
             "origin": outcome.origin,
+            "prediction": outcome.prediction,
         }
 
     def _end(self, make: Callable[[int], TerminalEvent], epoch: int | None) -> bool:

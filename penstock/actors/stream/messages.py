@@ -27,7 +27,6 @@ __all__ = [
     "Resume",
     "SetOptions",
     "StopStream",
-    "is_at_once",
 ]
 
 
@@ -50,9 +49,14 @@ class StopStream(msgspec.Struct, frozen=True):
 
 
 class Cancel(Ephemeral, msgspec.Struct, frozen=True):
-    """End now; buffered tokens and events are discarded."""
+    """End now; buffered tokens and events are discarded. With an ``error``, the end is `StreamFailed`.
+
+    ``outcome`` as for `Complete`.
+    """
 
     reason: str | None = None
+    error: PenstockError | None = None
+    outcome: Outcome | None = None
 
 
 class SetOptions(msgspec.Struct, frozen=True):
@@ -81,12 +85,11 @@ class Complete(Ephemeral, msgspec.Struct, frozen=True):
 class Fail(Ephemeral, msgspec.Struct, frozen=True):
     """The feed has failed: emit what is buffered at the stream's pace, then end with `StreamFailed`.
 
-    ``outcome`` as for `Complete`. ``at_once``: end now, as `Cancel` does; what is buffered is only in ``partial``.
+    ``outcome`` as for `Complete`.
     """
 
     error: PenstockError
     outcome: Outcome | None = None
-    at_once: bool = False
 
 
 class Reset(msgspec.Struct, frozen=True):
@@ -98,8 +101,3 @@ class Reset(msgspec.Struct, frozen=True):
 
 Ending: TypeAlias = Complete | Fail | Cancel
 """How a stream is to end."""
-
-
-def is_at_once(ending: Ending) -> bool:
-    """Whether a stream that is to end so emits nothing more before."""
-    return isinstance(ending, Cancel) or (isinstance(ending, Fail) and ending.at_once)

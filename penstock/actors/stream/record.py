@@ -28,7 +28,7 @@ from penstock.actors.stream.feed import Feed
 from penstock.actors.stream.hub import Hub, nothing
 from penstock.actors.stream.intake import Intake
 from penstock.actors.stream.log import StreamLog
-from penstock.actors.stream.messages import Cancel, Complete, Ending, Fail, is_at_once
+from penstock.actors.stream.messages import Cancel, Complete, Ending, Fail
 from penstock.actors.stream.outcome import Outcome, all_rounds
 from penstock.actors.stream.statistics import Counters, StreamStatistics
 from penstock.config.logs import get_logger
@@ -207,17 +207,17 @@ class StreamRecord:
     def propose(self, ending: Ending, *, by: ProcessRef | None = None) -> bool:
         """Propose how the stream ends, and notify its actor; returns whether this proposal counts.
 
-        The first one counts, except that one that ends at once, such as `Cancel`, replaces one that does not. It is
-        written before the message is sent, so that an actor which is just being started or restarted finds it.
+        The first one counts, except that `Cancel` replaces any other. It is written before the message is sent, so that
+        an actor which is just being started or restarted finds it.
 
         Args:
-            ending: `Complete` and `Fail` emit what is buffered first. `Cancel`, and a `Fail` that is ``at_once``, do
-                not; the terminal event has the text of it in ``partial``.
+            ending: `Complete` and `Fail` emit what is buffered first. `Cancel` does not; the terminal event has the
+                text of it in ``partial``.
             by: the stream's own actor, which needs no message.
         """
         with self._lock:
             before = self.ending
-            if self.is_over or (before is not None and (is_at_once(before) or not is_at_once(ending))):
+            if self.is_over or (before is not None and (isinstance(before, Cancel) or not isinstance(ending, Cancel))):
                 return False
             self.ending = ending
         if by is None:
@@ -269,6 +269,8 @@ class StreamRecord:
             case Complete(outcome=outcome):
                 return log.complete(outcome or self.outcome(), dropped, now, epoch)
             case Fail(error=error, outcome=outcome):
+                return log.fail(error, outcome or self.outcome(), dropped, now, epoch)
+            case Cancel(error=error, outcome=outcome) if error is not None:
                 return log.fail(error, outcome or self.outcome(), dropped, now, epoch)
             case Cancel(reason=reason):
                 return log.cancel(reason, self.outcome(), dropped, now, epoch)

@@ -78,7 +78,10 @@ class StreamSink:
         """See `Sink.end`."""
         check_process(self._record.runtime.dispatcher)
         outcome = None if like is None else _outcome_of(like)
-        self._record.propose(Complete(outcome) if error is None else Fail(error, outcome, at_once))
+        if error is None:
+            self._record.propose(Complete(outcome))
+        else:
+            self._record.propose(Cancel(None, error, outcome) if at_once else Fail(error, outcome))
 
     def attach(
         self,

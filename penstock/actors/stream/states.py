@@ -59,7 +59,6 @@ TOKEN_STREAM: Final = StateTable(
         Move(_AWAKE, ("paused",), "`pause()`", on=("Pause",)),
         Move(("paused",), (*_FLOWING, "error"), "`resume()`", on=("Resume",)),
         Move((*_AWAKE, "paused"), (END,), "`stop()` or `cancel()`", on=("StopStream", "Cancel")),
-        Move((*_AWAKE, "paused"), (END,), "the source has failed, and nothing more is to go out", on=("Fail",)),
         *_emitting(_AWAKE, END, _ALL_IS_OUT, "Reset"),
         Move(("paused",), (END,), _ALL_IS_OUT, on=("Flush",)),
     ),

@@ -39,6 +39,7 @@ class TextSource:
 
     kind = "text"
     blocks = False
+    on_own_loop = False
 
     def __init__(self, text: str, by: Unit, delay: float) -> None:
         self._text = text
