@@ -12,7 +12,19 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from benchmarks import agents, decoders, derived, dialects, lifecycle, paced, pushed, saturated, supervised
+from benchmarks import (
+    agents,
+    decoders,
+    derived,
+    dialects,
+    hedging,
+    lifecycle,
+    merging,
+    paced,
+    pushed,
+    saturated,
+    supervised,
+)
 from benchmarks.machine import describe_machine, describe_versions, measured_tree, tree_hash
 from benchmarks.probe import ProbeError
 from benchmarks.tables import HEADINGS, Table, cells, to_markdown
@@ -29,6 +41,8 @@ BENCHMARKS: dict[str, Callable[[int, bool], list[Table]]] = {
     "lifecycle": lifecycle.run,
     "derived": derived.run,
     "supervised": supervised.run,
+    "merging": merging.run,
+    "hedging": hedging.run,
 }
 _HERE = Path(__file__).parent
 

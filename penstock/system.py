@@ -20,9 +20,9 @@ import asyncio
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import Any, Final, Self
 
 from penstock.actors.agent.table import AgentTable
 from penstock.actors.agent.task import ThreadQuota
@@ -59,9 +59,6 @@ from penstock.supervisors.system.asking import ask_until_back
 from penstock.supervisors.system.sentinel import Sentinel, end_all, stop_streams
 from penstock.supervisors.system.tree import system_children
 from penstock.supervisors.system.user import USER, UserSpecs
-
-if TYPE_CHECKING:
-    from penstock.toolbox.waiting import Completions
 
 __all__ = ["System"]
 
@@ -567,7 +564,7 @@ class System:
 
         return with_retry(factory, system=self, **how)
 
-    def as_completed(self, streams: Iterable[Stream], timeout: float | None = None) -> Completions:
+    def as_completed(self, streams: Iterable[Stream], timeout: float | None = None) -> Iterator[Stream]:
         """The streams in the order in which they end; see `penstock.as_completed`."""
         from penstock.toolbox.waiting import as_completed
 

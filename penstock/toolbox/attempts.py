@@ -33,7 +33,7 @@ from penstock.system import System
 from penstock.toolbox.pump import copy_of, derive
 from penstock.toolbox.stage import Await, Open, Release, Stage, Steps
 
-__all__ = ["Attempt", "Attempts", "Factory", "Maker", "calls_of", "chained", "is_content", "is_fleeting", "open_first"]
+__all__ = ["Attempts", "Factory", "Maker", "Try", "calls_of", "chained", "is_content", "is_fleeting", "open_first"]
 
 Factory: TypeAlias = Callable[..., Stream] | Callable[..., Awaitable[Stream]]
 """Returns a new stream each time. It may block, or be async. If it takes one argument, it gets the attempt's number,
@@ -122,7 +122,7 @@ def _wanted(factory: Factory) -> int:
     return len(needed)
 
 
-class Attempt:
+class Try:
     """A stream that a combinator has made, or has failed to make."""
 
     __slots__ = ("began", "error", "events", "has_content", "is_full", "number", "place", "size", "stream", "terminal")
@@ -173,8 +173,8 @@ class Attempts(Stage):
     """Base class of the stages that make their parents themselves."""
 
     def __init__(self) -> None:
-        self.attempts: list[Attempt] = []  # in the order in which they were made
-        self._by_place: dict[int, Attempt] = {}
+        self.attempts: list[Try] = []  # in the order in which they were made
+        self._by_place: dict[int, Try] = {}
         self._first: Stream | None = None
         self._spent: tuple[Usage | None] | None = None  # once it is closed
 
@@ -182,9 +182,9 @@ class Attempts(Stage):
         """Note that the first attempt was made before the stage began; it is at place 0."""
         self._first = stream
 
-    def make(self, maker: Maker) -> Generator[Any, Any, Attempt]:
+    def make(self, maker: Maker) -> Generator[Any, Any, Try]:
         """Make one more attempt. If that fails, the attempt has an ``error``."""
-        attempt = Attempt(len(self.attempts) + 1, self.now)
+        attempt = Try(len(self.attempts) + 1, self.now)
         self.attempts.append(attempt)
         if self._first is not None:
             attempt.stream, self._first, place = self._first, None, 0
@@ -198,7 +198,7 @@ class Attempts(Stage):
         self._by_place[place] = attempt
         return attempt
 
-    def _open(self, attempt: Attempt, maker: Maker) -> Generator[Any, Any, int]:
+    def _open(self, attempt: Try, maker: Maker) -> Generator[Any, Any, int]:
         def make() -> Stream:
             attempt.stream = maker()
             return attempt.stream
@@ -216,11 +216,11 @@ class Attempts(Stage):
             place = yield Open(lambda: made)
         return place
 
-    def attempt_at(self, place: int) -> Attempt | None:
+    def attempt_at(self, place: int) -> Try | None:
         """The attempt at that place; None for one whose making was given up."""
         return self._by_place.get(place)
 
-    def release_all_but(self, kept: Attempt) -> Steps:
+    def release_all_but(self, kept: Try) -> Steps:
         """Let go of the other attempts, so that their calls are closed."""
         for attempt in self.attempts:
             if attempt is not kept:

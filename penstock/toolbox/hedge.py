@@ -17,7 +17,7 @@ from penstock.ports import ChatCall
 from penstock.services import Services
 from penstock.stream import Stream
 from penstock.system import System
-from penstock.toolbox.attempts import Attempt, Factory, Maker, calls_of, chained, is_content, open_first
+from penstock.toolbox.attempts import Factory, Maker, Try, calls_of, chained, is_content, open_first
 from penstock.toolbox.race import Contest
 from penstock.toolbox.stage import Steps, failed
 
@@ -128,19 +128,19 @@ class Hedge(Contest):
         elif self._hedging is not None:
             self._wait = self._hedging.p95(self._calls[0].call.model if self._calls else "")
 
-    def fed(self, attempt: Attempt, event: TokenEvent | SideEvent) -> Steps:
+    def fed(self, attempt: Try, event: TokenEvent | SideEvent) -> Steps:
         """See `Contest.fed`."""
         self.keep(attempt, event)
         return self.wins(attempt) if is_content(event) else ()
 
-    def wins(self, attempt: Attempt) -> Steps:
+    def wins(self, attempt: Try) -> Steps:
         """See `Contest.wins`. How long an earlier attempt has waited in vain is a time of its model, too."""
         for other in self.running():
             if other.number < attempt.number and other.stream is not None:
                 self._note_wait(other, other.stream)
         return super().wins(attempt)
 
-    def _note_wait(self, attempt: Attempt, stream: Stream) -> None:
+    def _note_wait(self, attempt: Try, stream: Stream) -> None:
         """Note the least first-token time that a slow attempt would have had, lest the percentile sinks."""
         calls = calls_of(stream)
         gate = calls[0].candidate.gate if calls else None
@@ -157,7 +157,7 @@ class Hedge(Contest):
             return ()
         return self._another() if self._may_pay() else ()
 
-    def ended(self, attempt: Attempt) -> Steps:
+    def ended(self, attempt: Try) -> Steps:
         """See `Contest.ended`."""
         if attempt.error is not None:
             attempt.events.clear()

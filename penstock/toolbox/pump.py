@@ -51,10 +51,10 @@ from penstock.toolbox.stage import (
     Open,
     Output,
     Release,
-    Resume,
     Run,
     Stage,
     Start,
+    Unhold,
     Until,
     Wait,
 )
@@ -117,8 +117,7 @@ def derive(
         requests = Requests(record, asyncio._get_running_loop())
         sink = target.sink()
         has_borders = borders and not target.options.flush_interval
-        stage.stream_id = target.stream_id
-        stage.random = runtime.random
+        stage.stream_id, stage.random = target.stream_id, runtime.random
         context = contextvars.copy_context()
         pump = runtime.spawn(Pump, target.stream_id, sink, stage, inputs, requests, context, has_borders)
     except BaseException:
@@ -400,12 +399,12 @@ class Pump(Process):
                 self._requests.start(function, self._context)
             case Release(place=place):
                 self._inputs.release(place)
-            case Annotate(changes=changes):
-                self._sink.annotate(changes)
             case Hold(place=place):
                 self._inputs.hold(place)
-            case Resume(place=place):
+            case Unhold(place=place):
                 self._inputs.resume(place)
+            case Annotate(changes=changes):
+                self._sink.annotate(changes)
             case _:
                 return self._push_event(item)
         return True

@@ -12,8 +12,8 @@ from penstock.errors import OptionError, RaceError
 from penstock.events import SideEvent, StreamCompleted, StreamReset, TerminalEvent, TokenEvent
 from penstock.stream import Stream
 from penstock.system import System
-from penstock.toolbox.attempts import Attempt, Attempts, Factory, Maker, is_content, is_fleeting, open_first
-from penstock.toolbox.stage import Hold, Release, Resume, Steps, failed
+from penstock.toolbox.attempts import Attempts, Factory, Maker, Try, is_content, is_fleeting, open_first
+from penstock.toolbox.stage import Hold, Release, Steps, Unhold, failed
 
 __all__ = ["By", "Contest", "race"]
 
@@ -72,7 +72,7 @@ class Contest(Attempts):
 
     def __init__(self) -> None:
         super().__init__()
-        self.winner: Attempt | None = None
+        self.winner: Try | None = None
 
     def feed(self, event: TokenEvent | SideEvent, place: int = 0) -> Steps:
         """See `Stage.feed`."""
@@ -105,15 +105,15 @@ class Contest(Attempts):
         elif self.winner is None:
             yield from self.ended(attempt)
 
-    def fed(self, attempt: Attempt, event: TokenEvent | SideEvent) -> Steps:
+    def fed(self, attempt: Try, event: TokenEvent | SideEvent) -> Steps:
         """There is an event, and no winner yet."""
         raise NotImplementedError
 
-    def ended(self, attempt: Attempt) -> Steps:
+    def ended(self, attempt: Try) -> Steps:
         """An attempt has ended, or could not be made, and there is no winner yet."""
         raise NotImplementedError
 
-    def wins(self, attempt: Attempt) -> Steps:
+    def wins(self, attempt: Try) -> Steps:
         """Let an attempt win: let go of the others, and show what it has so far, up to its end if it has ended."""
         self.winner = attempt
         self.deadline = None
@@ -123,16 +123,16 @@ class Contest(Attempts):
         if attempt.terminal is not None:
             yield attempt.terminal
 
-    def keep(self, attempt: Attempt, event: TokenEvent | SideEvent) -> None:
+    def keep(self, attempt: Try, event: TokenEvent | SideEvent) -> None:
         """Keep an event until the attempt wins."""
         if not is_fleeting(event):
             attempt.events.append(event)
 
-    def running(self) -> list[Attempt]:
+    def running(self) -> list[Try]:
         """The attempts that may still win."""
         return [attempt for attempt in self.attempts if not attempt.has_ended]
 
-    def completed(self) -> list[Attempt]:
+    def completed(self) -> list[Try]:
         """The attempts that have completed."""
         return [attempt for attempt in self.attempts if attempt.has_completed]
 
@@ -153,7 +153,7 @@ class Race(Contest):
         if not self.running():
             yield from self.conclude()
 
-    def fed(self, attempt: Attempt, event: TokenEvent | SideEvent) -> Steps:
+    def fed(self, attempt: Try, event: TokenEvent | SideEvent) -> Steps:
         """See `Contest.fed`. Until nothing else waits to be read, an earlier attempt may have content too."""
         self.keep(attempt, event)
         if not is_content(event):
@@ -175,7 +175,7 @@ class Race(Contest):
         found = next((one for one in self.attempts if one.has_content and one.error is None), None)
         return () if found is None else self.wins(found)
 
-    def ended(self, attempt: Attempt) -> Steps:
+    def ended(self, attempt: Try) -> Steps:
         """See `Contest.ended`."""
         if attempt.has_content and attempt.has_completed:
             return self.decide()
@@ -202,9 +202,9 @@ class RaceToEnd(Race):
     def __init__(self, makers: Sequence[Maker], most: int | None) -> None:
         super().__init__(makers)
         self._most = most
-        self._leader: Attempt | None = None  # the one that goes on although it keeps enough
+        self._leader: Try | None = None  # the one that goes on although it keeps enough
 
-    def fed(self, attempt: Attempt, event: TokenEvent | SideEvent) -> Steps:
+    def fed(self, attempt: Try, event: TokenEvent | SideEvent) -> Steps:
         """See `Contest.fed`."""
         self.keep(attempt, event)
         attempt.size += len(event.tokens) if isinstance(event, TokenEvent) else 1
@@ -224,7 +224,7 @@ class RaceToEnd(Race):
                 self._leader = None
         return steps
 
-    def ended(self, attempt: Attempt) -> Steps:
+    def ended(self, attempt: Try) -> Steps:
         """See `Contest.ended`."""
         if isinstance(attempt.terminal, StreamCompleted) and attempt.terminal.finish_reason != "length":
             return self.wins(attempt)
@@ -239,4 +239,4 @@ class RaceToEnd(Race):
             return ()
         self._leader = max(running, key=lambda one: (one.size, -one.number))
         assert self._leader.place is not None
-        return (Resume(self._leader.place),)
+        return (Unhold(self._leader.place),)

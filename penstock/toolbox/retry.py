@@ -13,7 +13,7 @@ from penstock.errors import PenstockError
 from penstock.events import SideEvent, StreamFailed, StreamReset, TerminalEvent, TokenEvent
 from penstock.stream import Stream
 from penstock.system import System
-from penstock.toolbox.attempts import Attempt, Attempts, Factory, Maker, chained, is_content, is_fleeting, open_first
+from penstock.toolbox.attempts import Attempts, Factory, Maker, Try, chained, is_content, is_fleeting, open_first
 from penstock.toolbox.stage import Release, Steps, Wait, failed
 
 __all__ = ["RestartAfter", "with_retry"]
@@ -67,13 +67,13 @@ def with_retry(
     check_number("max_delay", max_delay, 0, 3600)
     check_choice("restart", restart, ("reset", "never"))
     makers = [Maker(factory, number, may_retry=False) for number in range(1, retries + 2)]
-    stage = Retry(makers, base_delay, max_delay, restart)
+    stage = Retrying(makers, base_delay, max_delay, restart)
     return open_first(
         stage, makers, system, stream_id=stream_id, options=options, metadata=metadata, on_orphan=on_orphan
     )
 
 
-class Retry(Attempts):
+class Retrying(Attempts):
     """See `with_retry`."""
 
     kind = "with_retry"
@@ -100,7 +100,7 @@ class Retry(Attempts):
             if not (yield from self._wait_after(attempt)):
                 return
 
-    def _current(self, place: int) -> Attempt | None:
+    def _current(self, place: int) -> Try | None:
         attempt = self.attempt_at(place)
         return attempt if attempt is not None and attempt is self.attempts[-1] else None
 
@@ -137,7 +137,7 @@ class Retry(Attempts):
         elif (yield from self._wait_after(attempt)):
             yield from self._try()
 
-    def _wait_after(self, attempt: Attempt) -> Any:
+    def _wait_after(self, attempt: Try) -> Any:
         """After a failure, wait for the next attempt, or end; returns whether there is a next one."""
         error = attempt.error
         assert error is not None
@@ -165,7 +165,7 @@ class Retry(Attempts):
             return float(wanted) if wanted <= max(self._max_delay, _LONGEST_RETRY_AFTER) else None
         return self.random.uniform(0.0, min(self._max_delay, self._base_delay * 2.0 ** (count - 1)))
 
-    def _end_of(self, attempt: Attempt) -> StreamFailed:
+    def _end_of(self, attempt: Try) -> StreamFailed:
         error = chained([one.error for one in self.attempts if one.error is not None])
         terminal = attempt.terminal
         return msgspec.structs.replace(terminal, error=error) if isinstance(terminal, StreamFailed) else failed(error)

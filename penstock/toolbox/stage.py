@@ -32,11 +32,11 @@ __all__ = [
     "Open",
     "Output",
     "Release",
-    "Resume",
     "Run",
     "Stage",
     "Start",
     "Steps",
+    "Unhold",
     "Until",
     "Wait",
     "completed",
@@ -96,7 +96,7 @@ class Hold(NamedTuple):
     place: int
 
 
-class Resume(NamedTuple):
+class Unhold(NamedTuple):
     """Read the parent at that place again, after `Hold`."""
 
     place: int
@@ -108,7 +108,7 @@ class AtOnce(NamedTuple):
     terminal: StreamFailed
 
 
-Request: TypeAlias = Wait | Until | Run | Start | Await | Open | Release | Hold | Resume | Annotate
+Request: TypeAlias = Wait | Until | Run | Start | Await | Open | Release | Hold | Unhold | Annotate
 Output: TypeAlias = TokenEvent | SideEvent | StreamReset | TerminalEvent | AtOnce | Request
 """What a stage gives: events for the derived stream, in order, and requests to whatever runs it.
 

@@ -16,7 +16,7 @@ import pytest
 
 from penstock.adapters.loopback.faults import ResetAfter, Status
 from penstock.adapters.loopback.request import ReceivedRequest
-from penstock.adapters.loopback.script import Answer, Cycle, Script
+from penstock.adapters.loopback.script import Answer, Cycle, Replies, Script
 from penstock.adapters.loopback.server import LoopbackProvider
 from tests.integration.command import (
     KEY,
@@ -50,7 +50,7 @@ def provider() -> Iterator[LoopbackProvider]:
     def odd(request: ReceivedRequest) -> Answer | Status:
         return Status(400) if request.last_user_text == "bad" else Answer("Fine.")
 
-    models = {
+    models: dict[str, Replies] = {
         "echo": echo,
         "odd": odd,
         "reset-once": Cycle((ResetAfter(2), Answer("A whole answer."))),

@@ -143,6 +143,15 @@ def test_the_examples_say_what_they_promise(provider: LoopbackProvider, tmp_path
     assert "IncompleteStream: broken.txt.partial has" in said["stream_to_file"]
     assert said["pipeline"].endswith("'WHISPER THIS TO ALL'\n")
     assert "5 streams, 50000 tokens" in said["measuring"]
+    assert "failed: Q2; complete: 'Water runs downhill.', 'Gates decide.'" in said["merged"]
+    assert "by content: Water runs downhill.\n  2 were asked" in said["raced"]
+    assert "by completion: Water runs downhill." in said["raced"]
+    assert "Water runs downhill.\n2 attempts" in said["hedged"]
+    assert " … void: IncompleteStream\nWATER RUNS DOWNHILL.\n2 attempts" in said["retried"]
+    assert "aggregate: [Stream 3] Turbines turn." in said["run_modes"]
+    assert "recovery: fault-401: AuthenticationError" in said["run_modes"]
+    assert said["run_modes"].count("asyncio: ") == said["run_modes"].count("concurrent: ") == 3
+    assert "cancelled: ['long-1', 'long-4']\ncompleted in time: ['short']" in said["cancel_many"]
     assert "art: 'Draw one.', 3 messages in its history" in said["many_agents"]
     assert "counted: 6 - the store is still the same" in said["supervised_pykka"]
     assert "restarts: {'store': 1, 'counter': 2}" in said["supervised_pykka"]

@@ -15,7 +15,7 @@ from penstock.errors import ApiError, IncompleteStream, RateLimited
 from penstock.testing import ScriptedProvider, SimulatedSystem
 from penstock.toolbox.batch.reading import PromptReader
 from tests.conformance.common import assert_nothing_is_left
-from tests.simulation.programs import _may_die
+from tests.simulation.programs import may_die
 
 pytestmark = pytest.mark.seeds(25)
 
@@ -57,7 +57,7 @@ class Killer:
 
     def is_victim(self, ref: ProcessRef) -> bool:
         process = self.system.simulation.runtime._alive.get(ref)
-        return _may_die(process) and ref.label != "system" and not isinstance(process, PromptReader)
+        return may_die(process) and ref.label != "system" and not isinstance(process, PromptReader)
 
 
 @pytest.mark.parametrize("chance", [0.0, 0.003, 0.03])

@@ -10,7 +10,19 @@ from typing import Any
 
 import pytest
 
-from benchmarks import agents, decoders, derived, lifecycle, paced, probe, pushed, saturated, supervised
+from benchmarks import (
+    agents,
+    decoders,
+    derived,
+    hedging,
+    lifecycle,
+    merging,
+    paced,
+    probe,
+    pushed,
+    saturated,
+    supervised,
+)
 from benchmarks.__main__ import BENCHMARKS, main
 from benchmarks.machine import measured_tree, tree_hash
 from benchmarks.provider import serving
@@ -125,6 +137,22 @@ def test_tokens_pass_through_every_combinator(row: str) -> None:
 def test_children_are_started_ended_and_brought_back() -> None:
     assert supervised.load(20)["stop_us"] > 0
     assert supervised.crash(20)["restart_us"] > 0
+
+
+def test_merged_streams_are_read_to_their_ends_in_turns() -> None:
+    assert merging.load(5, 10, True)["lead"] <= 1
+    assert merging.load(5, 10, False)["wall_us"] > 0
+
+
+def test_a_second_call_shortens_the_late_answers_within_its_budget() -> None:
+    alone, hedged = (hedging.load(seed=1, calls=3000, budget=budget) for budget in (0.0, 0.1))
+    assert alone["further"] == 0
+    assert hedged["p99_s"] < alone["p99_s"] / 3
+    assert hedged["further"] <= 10.1
+    slow = hedging.load(seed=1, calls=3000, budget=0.1, slow_from=0.5)
+    assert slow["further"] <= 10.1
+    known, unknown = (hedging.load(seed=1, calls=3000, budget=1.0, notes_lost=lost) for lost in (True, False))
+    assert known["over"] < unknown["over"]
 
 
 def test_a_load_that_fails_in_its_process_says_why() -> None:

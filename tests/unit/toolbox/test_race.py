@@ -11,6 +11,7 @@ from penstock.errors import ConnectError
 from penstock.events import StreamCompleted, StreamFailed, StreamReset, TokenEvent
 from penstock.ports import ReasoningDelta, ToolCallFragment, UsageDelta
 from penstock.testing import HANG, Collector, ScriptedAttempt, ScriptedProvider, SimulatedSystem, kill
+from penstock.toolbox.requests import Errand
 from tests.unit.toolbox.common import BUSY, CUT, REFUSED, ask, now, pushed, read
 
 pytestmark = pytest.mark.seeds(4)
@@ -271,6 +272,28 @@ def test_a_race_that_is_cancelled_lets_go_of_all_attempts_also_of_one_that_is_be
         system.advance(2.0)
         assert all(stream.is_over for stream in made)
         assert system.scripted.open == 0
+
+
+def test_an_attempt_whose_making_is_killed_counts_as_failed_and_what_it_makes_later_is_let_go_of(seed: int) -> None:
+    with SimulatedSystem(seed) as system:
+        made: list[penstock.Stream] = []
+
+        def slow() -> penstock.Stream:
+            system.simulation.dispatcher.pause(1.0)
+            made.append(ask(system, "late", HANG))
+            return made[-1]
+
+        def kill_it() -> None:
+            system.simulation.dispatcher.pause(0.5)
+            kill(system, next(ref for ref in system.runtime.processes() if ref.actor_class is Errand))
+
+        system.simulation.start_thread(kill_it)
+        race = system.race(slow, lambda: ask(system, "B", 2.0, "!"))
+        system.advance(2.0)
+        assert race.text == "B"
+        assert race.result().text == "B!"
+        system.settle()
+        assert made[0].is_over
 
 
 def test_a_race_whose_process_is_killed_fails_and_lets_go(seed: int) -> None:

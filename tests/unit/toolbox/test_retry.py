@@ -13,7 +13,7 @@ from penstock.events import SideEvent, StreamFailed, TokenEvent
 from penstock.ports import Delta, UsageDelta
 from penstock.testing import HANG, Collector, ScriptedAttempt, ScriptedProvider, SimulatedSystem
 from penstock.toolbox.pump import derive
-from penstock.toolbox.retry import Retry
+from penstock.toolbox.retry import Retrying
 from penstock.toolbox.stage import AtOnce, Stage, Steps, failed
 from tests.unit.toolbox.common import BUSY, CUT, REFUSED, ask, now, pushed, read
 
@@ -172,7 +172,7 @@ def test_the_wait_is_random_grows_and_is_the_same_for_the_same_seed(seed: int) -
 
 def test_the_jitter_is_full() -> None:
     with SimulatedSystem() as system:
-        stage = Retry([], 2.0, 30.0, "reset")
+        stage = Retrying([], 2.0, 30.0, "reset")
         stage.random = system.runtime.random
         stage._makers = [None] * 3  # type: ignore[list-item]
         stage.attempts = [None]  # type: ignore[list-item]
