@@ -473,16 +473,11 @@ class System:
         self,
         prompts: Iterable[PromptForm],
         *,
-        model: str | None = None,
         concurrency: int = 10,
         retries: int | None = None,
         on_result: Callable[[BatchResult], object] | None = None,
         max_cost: float | None = None,
-        max_errors: int | None = None,
-        ordered: bool = False,
-        total: int | None = None,
-        request_options: RequestOptions | None = None,
-        **parameters: Any,
+        **how: Any,
     ) -> BatchResults:
         """Ask many prompts, a few at a time; iterate the result to get each answer as it comes.
 
@@ -506,27 +501,15 @@ class System:
             ordered: start nothing that is ``concurrency`` or more after the first prompt that has no result yet.
             total: the number of prompts, for `BatchResults.progress`; None takes the length of a list.
             request_options: as for `chat`. ``on_interrupt="fail"`` becomes ``"restart"``.
-            **parameters: other arguments of `chat`: ``provider``, ``base_url``, ``temperature`` …
+            **how: other arguments of `chat`: ``provider``, ``base_url``, ``temperature`` …
 
         Raises:
             OptionError: an argument is not allowed.
         """
-        from penstock.toolbox.batch.running import BatchRun
+        from penstock.toolbox.batch.running import start_batch
 
-        name = parameters.get("provider")
-        return BatchRun(
-            self,
-            prompts,
-            model=model or self.settings.model(name if isinstance(name, str) else self.settings.provider.name),
-            concurrency=concurrency,
-            retries=retries,
-            on_result=on_result,
-            max_cost=max_cost,
-            max_errors=max_errors,
-            ordered=ordered,
-            total=total,
-            request_options=request_options,
-            parameters=parameters,
+        return start_batch(
+            self, prompts, concurrency=concurrency, retries=retries, on_result=on_result, max_cost=max_cost, **how
         )
 
     def stream(self, stream_id: str) -> Stream:

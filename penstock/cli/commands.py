@@ -95,6 +95,24 @@ _Param = Annotated[
     list[str] | None,
     _option("NAME=VALUE", "A parameter of the request, in JSON or as text: -p temperature=0.2", "--param", "-p"),
 ]
+_Mode = Annotated[
+    str,
+    _option(
+        "NAME",
+        "simple: one prompt; concurrent: several at once, each answer whole; aggregate: several at once, as the "
+        "text comes; recovery: one, in up to four attempts.",
+    ),
+]
+_Copy = Annotated[
+    Path | None,
+    _option(
+        "FILE",
+        "Copy the answer to a file, which is FILE.partial until it is complete; of several prompts, or with "
+        "--json, every event as a line of JSON.",
+        "--output",
+        "-o",
+    ),
+]
 _Config = Annotated[_Text, _option("FILE", "The TOML file.  [default: penstock.toml, if it exists]")]
 _LogLevel = Annotated[_Text, _option("LEVEL", "debug, info, warning, error or critical.  [default: warning]")]
 
@@ -104,14 +122,7 @@ def chat(
     prompt: Annotated[
         list[str], typer.Argument(metavar="PROMPT", help="What to ask the model; - reads it from standard input.")
     ],
-    mode: Annotated[
-        str,
-        _option(
-            "NAME",
-            "simple: one prompt; concurrent: several at once, each answer whole; aggregate: several at once, as the "
-            "text comes; recovery: one, in up to four attempts.",
-        ),
-    ] = "simple",
+    mode: _Mode = "simple",
     provider: _Provider = None,
     model: _Model = None,
     base_url: _BaseUrl = None,
@@ -119,16 +130,7 @@ def chat(
     preset: _Preset = None,
     timeout: _Timeout = None,
     param: _Param = None,
-    output: Annotated[
-        Path | None,
-        _option(
-            "FILE",
-            "Copy the answer to a file, which is FILE.partial until it is complete; of several prompts, or with "
-            "--json, every event as a line of JSON.",
-            "--output",
-            "-o",
-        ),
-    ] = None,
+    output: _Copy = None,
     stream_id: Annotated[_Text, _option("ID", "The stream's id in events and logs.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print every event as one line of JSON.")] = False,
     stats: Annotated[bool, typer.Option("--stats", help="Print statistics to standard error at the end.")] = False,

@@ -28,7 +28,7 @@ from penstock.toolbox.batch.prompts import read_prompt
 from penstock.toolbox.batch.reading import Exhausted, PromptReader, Read
 from penstock.toolbox.batch.schedule import BatchJob, Schedule
 
-__all__ = ["BatchRun"]
+__all__ = ["BatchRun", "start_batch"]
 
 _TERMINAL: Final = (StreamCompleted, StreamFailed, StreamCancelled)
 _OPTIONS: Final = SAFE.replace(max_buffer_size=10_000, batch_size=10_000, keep_finished=2)
@@ -55,7 +55,6 @@ class BatchRun(BatchResults):
         total: int | None,
         request_options: RequestOptions | None,
         parameters: Mapping[str, Any],
-        on_start: Callable[[Stream], object] | None = None,
     ) -> None:
         check_number("concurrency", concurrency, 1, 10_000, whole=True)
         check_number("retries", retries, 0, 100, whole=True, optional=True)
@@ -81,7 +80,7 @@ class BatchRun(BatchResults):
             concurrency, retries, max_cost=max_cost, max_errors=max_errors, ordered=ordered, total=total
         )
         more = {"request_options": options, "options": _OPTIONS, **parameters}
-        self._run = _BatchCore(system, prompts, schedule, model, more, on_start)
+        self._run = _BatchCore(system, prompts, schedule, model, more)
         self._on_result = on_result
         self._finalizer = weakref.finalize(self, self._run.close)
         self._finalizer.atexit = False
@@ -162,6 +161,40 @@ class BatchRun(BatchResults):
         return f"<Batch, {seen.done}{total} done, {seen.failed} failed, {seen.running} running>"
 
 
+def start_batch(
+    system: System,
+    prompts: Iterable[PromptForm],
+    *,
+    concurrency: int,
+    retries: int | None,
+    on_result: Callable[[BatchResult], object] | None,
+    max_cost: float | None,
+    model: str | None = None,
+    max_errors: int | None = None,
+    ordered: bool = False,
+    total: int | None = None,
+    request_options: RequestOptions | None = None,
+    **parameters: Any,
+) -> BatchRun:
+    """Make a batch; see `System.batch`."""
+    name = parameters.get("provider")
+    settings = system.settings
+    return BatchRun(
+        system,
+        prompts,
+        model=model or settings.model(name if isinstance(name, str) else settings.provider.name),
+        concurrency=concurrency,
+        retries=retries,
+        on_result=on_result,
+        max_cost=max_cost,
+        max_errors=max_errors,
+        ordered=ordered,
+        total=total,
+        request_options=request_options,
+        parameters=parameters,
+    )
+
+
 class _BatchCall:
     """One attempt of a prompt: its stream, and the reader of it."""
 
@@ -187,14 +220,12 @@ class _BatchCore:
         schedule: Schedule,
         model: str | None,
         more: dict[str, Any],
-        on_start: Callable[[Stream], object] | None,
     ) -> None:
         self._system = system
         self._runtime = system.runtime
         self._schedule = schedule
         self._model = model
         self._more = more
-        self._on_start = on_start
         self._lock = threading.RLock()  # reentrant: the garbage collector may close a dropped batch anywhere
         self._bell = _Bell()
         self._calls: dict[_BatchCall, None] = {}
@@ -363,8 +394,6 @@ class _BatchCore:
             self._refuse(job, error)
             return
         call = _BatchCall(job, stream, began)
-        if self._on_start is not None:
-            self._on_start(stream)
         call.reader = stream.reader(partial(self._news, call), slow="coalesce")
         with self._lock:
             is_closed = self._is_closed
