@@ -47,8 +47,9 @@ def main() -> None:
         for info in system.get_active_streams():
             seen = info.statistics
             print(
-                f"{seen.stream_id}: {seen.produced} produced, {seen.consumed} consumed, {seen.high_water_mark} waited at "
-                f"most, {seen.backpressure_events} waits, {seen.utilisation:.0%} of the buffer in use, "
+                f"{seen.stream_id}: {seen.produced} produced, {seen.consumed} consumed, "
+                f"{seen.high_water_mark} waited at most, {seen.backpressure_events} waits, "
+                f"{seen.utilisation:.0%} of the buffer in use, "
                 f"{seen.tokens_per_second:.0f}/s, production active: {seen.production_active}"
             )
         system.cancel("beta", "not needed")

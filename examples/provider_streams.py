@@ -16,7 +16,8 @@ PROVIDERS = {"openai": "/v1", "anthropic": "", "gemini": "", "ollama": ""}
 def main() -> None:
     with LoopbackProvider(default_script(tokens_per_second=200)) as server:
         accounts = {
-            name: ProviderOptions(base_url=server.url + path, api_key=SecretStr("any")) for name, path in PROVIDERS.items()
+            name: ProviderOptions(base_url=server.url + path, api_key=SecretStr("any"))
+            for name, path in PROVIDERS.items()
         }
         with penstock.System(Settings(providers=accounts)) as system:
             for name in PROVIDERS:

@@ -330,10 +330,7 @@ class _BatchCore:
 
     def _next_job(self) -> BatchJob | None:
         with self._lock:
-            schedule = self._schedule
-            if self._is_closed or len(self._results) >= schedule.concurrency:  # they are not taken as fast as they come
-                return None
-            return schedule.take(self._runtime.clock.monotonic())
+            return None if self._is_closed else self._schedule.take(self._runtime.clock.monotonic())
 
     # --- prompts -------------------------------------------------------------------------------------------------
 
@@ -352,6 +349,7 @@ class _BatchCore:
     def _wants_prompt(self) -> bool:
         with self._lock:
             schedule = self._schedule
+            # Results that are not taken as fast as they come hold back what is read, and so what is started.
             taken = len(schedule.running) + schedule.waiting + self._asked + len(self._results)
             room = 2 * schedule.concurrency - taken
             return room > 0 and schedule.stopped is None and not self._is_exhausted

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 import penstock
-from penstock.testing import HANG, ScriptedProvider, SimulatedSystem, eventually
+from penstock.testing import HANG, ScriptedAttempt, ScriptedProvider, SimulatedSystem, eventually
 
 pytestmark = pytest.mark.seeds(6)
 
@@ -116,20 +117,21 @@ def test_without_retries_a_failure_has_what_came(system: SimulatedSystem, seed: 
 
 
 def test_a_429_pauses_all_starts(system: SimulatedSystem, seed: int) -> None:
-    refusal = penstock.RateLimited(429, "slow", retryable=True, retry_after=9.0)
-    provider = ScriptedProvider([0.1, "Yes."], [refusal], [0.1, "Yes."])
-    begun = system.runtime.clock.monotonic()
+    refusal = penstock.RateLimited(429, "slow", retryable=True)  # without a time, the gate itself holds nothing
     starts: list[float] = []
 
-    def prompts() -> Iterator[str]:
-        for number in range(6):
-            starts.append(system.runtime.clock.monotonic() - begun)
-            yield f"{number}?"
+    class Timed(ScriptedProvider):
+        def next_attempt(self) -> ScriptedAttempt:
+            starts.append(system.runtime.clock.monotonic())
+            return super().next_attempt()
 
-    results = list(ask(system, provider, prompts(), concurrency=1))
-    assert [result.status for result in results] == ["completed"] * 6
-    assert system.runtime.clock.monotonic() - begun >= 9.0
-    assert provider.requests == 7
+    provider = Timed([0.1, "Yes."], [0.1, "Yes."], [refusal], [0.1, "Yes."])
+    results = list(ask(system, provider, [f"{n}?" for n in range(9)], concurrency=2))
+    assert [result.status for result in results] == ["completed"] * 9
+    assert len(starts) == 10
+    gaps = [after - before for before, after in itertools.pairwise(starts)]
+    assert sum(gap >= 0.4 for gap in gaps) == 1, "one pause, in which nothing starts"
+    assert sum(gap < 0.2 for gap in gaps) == 8
 
 
 def test_a_wrong_key_stops_it_and_the_rest_is_undone(system: SimulatedSystem, seed: int) -> None:
