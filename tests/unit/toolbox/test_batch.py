@@ -132,6 +132,7 @@ def test_a_429_pauses_all_starts(system: SimulatedSystem, seed: int) -> None:
     gaps = [after - before for before, after in itertools.pairwise(starts)]
     assert sum(gap >= 0.4 for gap in gaps) == 1, "one pause, in which nothing starts"
     assert sum(gap < 0.2 for gap in gaps) == 8
+    assert gaps.index(max(gaps)) <= 3, "it comes at once, and not after the other prompts"
 
 
 def test_a_wrong_key_stops_it_and_the_rest_is_undone(system: SimulatedSystem, seed: int) -> None:
