@@ -131,6 +131,7 @@ if TYPE_CHECKING:
         Tree,
     )
     from penstock.ports import Journal, Provider, Secret, Tool, ToolContext
+    from penstock.ports.batch import BatchProgress, BatchPrompt, BatchResult, BatchResults
     from penstock.provider_client import ProviderClient, ProviderHealth
     from penstock.stream import Stream
     from penstock.system import System
@@ -169,6 +170,10 @@ __all__ = [
     "ApiError",
     "AuthenticationError",
     "BadRequestError",
+    "BatchProgress",
+    "BatchPrompt",
+    "BatchResult",
+    "BatchResults",
     "BreakerOptions",
     "BufferFull",
     "CallTimeout",
@@ -336,6 +341,7 @@ _HOMES = {
         "Tree",
     ),
     "ports": ("Journal", "Provider", "Secret", "Tool", "ToolContext"),
+    "ports.batch": ("BatchProgress", "BatchPrompt", "BatchResult", "BatchResults"),
     "provider_client": ("ProviderClient", "ProviderHealth"),
     "stream": ("Stream",),
     "system": ("System",),

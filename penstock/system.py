@@ -41,7 +41,7 @@ from penstock.config.checks import check_number
 from penstock.config.logs import get_logger
 from penstock.config.options import OnOrphan, RequestOptions, Restart, StreamOptions
 from penstock.config.prices import PriceTable
-from penstock.config.settings import Settings
+from penstock.config.settings import RuntimeOptions, Settings
 from penstock.config.units import Unit
 from penstock.errors import OptionError, PenstockError, SupervisorError, SystemStopped
 from penstock.events import StreamCompleted, TerminalEvent
@@ -56,6 +56,7 @@ from penstock.inspection import (
     system_statistics,
 )
 from penstock.ports import ChatCall, Journal, Provider, Reader
+from penstock.ports.batch import BatchResult, BatchResults, PromptForm
 from penstock.provider_client import create_client
 from penstock.services import Services
 from penstock.stream import Stream
@@ -142,7 +143,7 @@ class System:
 
     def _start(self) -> Services:
         options = self.settings.runtime
-        runtime = self._given_runtime or self._make_runtime()
+        runtime = self._given_runtime or _new_runtime(options)
         services = Services(
             self.settings,
             runtime,
@@ -159,16 +160,6 @@ class System:
         services.root = runtime.spawn(Supervisor, children, flags, name=_ROOT)
         runtime.spawn(Sentinel, services.root, self._table, self._agents)
         return services
-
-    def _make_runtime(self) -> Runtime:
-        options = self.settings.runtime
-        dispatcher = ThreadedDispatcher(
-            workers=options.workers,
-            throughput=options.throughput,
-            max_spares=options.max_spares,
-            hold_warning=options.hold_warning,
-        )
-        return Runtime(dispatcher, TimerThread(), SystemClock())
 
     def stop(self, timeout: float | None = None) -> int:
         """Flush and end all streams in the order they were opened, then everything else.
@@ -485,6 +476,49 @@ class System:
     agent = create_agent
     provider = create_client
 
+    def batch(
+        self,
+        prompts: Iterable[PromptForm],
+        *,
+        concurrency: int = 10,
+        retries: int | None = None,
+        on_result: Callable[[BatchResult], object] | None = None,
+        max_cost: float | None = None,
+        **how: Any,
+    ) -> BatchResults:
+        """Ask many prompts, a few at a time; iterate the result to get each answer as it comes.
+
+        What would fail for every prompt ends the run, and the others are not asked: a wrong key (401, 403), an unknown
+        model, an exhausted quota. A 429 pauses all starts for as long as the provider asks. `BatchResults.stopped` says
+        why no more were started; prompts that were not answered then have no result.
+
+        Args:
+            prompts: texts; lists of messages; or mappings with ``prompt`` or ``messages`` and, if needed, ``id``,
+                ``system``, ``model``, ``params`` and ``metadata``, or with the fields of OpenAI's Batch API. Any
+                iterable; at most twice ``concurrency`` are read before they are answered. One that is neither a list
+                nor a tuple is read in a thread of its own.
+            model: for prompts without one; None takes the setting of the provider.
+            concurrency: calls at once, 1 … 10,000.
+            retries: further attempts of a prompt after a retryable failure, also one in the middle of its answer,
+                0 … 100; None takes ``max_retries`` of the request options. A 429 does not count as an attempt.
+            on_result: called with each result before the iterator gives it, in the thread that iterates.
+            max_cost: nothing more is started once so much has been spent. Calls under way go on, so the cost may
+                exceed it by that of ``concurrency`` answers. Answers without a known price count as nothing.
+            max_errors: nothing more is started once more prompts than that have failed.
+            ordered: start nothing that is ``concurrency`` or more after the first prompt that has no result yet.
+            total: the number of prompts, for `BatchResults.progress`; None takes the length of a list.
+            request_options: as for `chat`. ``on_interrupt="fail"`` becomes ``"restart"``.
+            **how: other arguments of `chat`: ``provider``, ``base_url``, ``temperature`` …
+
+        Raises:
+            OptionError: an argument is not allowed.
+        """
+        from penstock.toolbox.batch.running import start_batch
+
+        return start_batch(
+            self, prompts, concurrency=concurrency, retries=retries, on_result=on_result, max_cost=max_cost, **how
+        )
+
     def stream(self, stream_id: str) -> Stream:
         """The stream with that id, which runs or has ended not longer than ``keep_finished`` ago.
 
@@ -717,3 +751,13 @@ def _adjust(
         raise OptionError("options", type(options).__name__, "a StreamOptions or None")
     changes = {"max_buffer_size": buffer_size, "batch_size": batch_size, "flush_interval": flush_interval}
     return options.replace(**{name: value for name, value in changes.items() if value is not None})
+
+
+def _new_runtime(options: RuntimeOptions) -> Runtime:
+    dispatcher = ThreadedDispatcher(
+        workers=options.workers,
+        throughput=options.throughput,
+        max_spares=options.max_spares,
+        hold_warning=options.hold_warning,
+    )
+    return Runtime(dispatcher, TimerThread(), SystemClock())

@@ -9,7 +9,7 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from penstock.cli.chat import bypass_proxies
+from penstock.cli.asking import bypass_proxies
 from penstock.cli.failures import CommandLineError, check_known, explain
 from penstock.cli.loading import load_settings, named_after
 from penstock.cli.terminal import Output, say, write_error

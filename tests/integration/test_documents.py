@@ -152,6 +152,15 @@ def test_the_examples_say_what_they_promise(provider: LoopbackProvider, tmp_path
     assert "recovery: fault-401: AuthenticationError" in said["run_modes"]
     assert said["run_modes"].count("asyncio: ") == said["run_modes"].count("concurrent: ") == 3
     assert "cancelled: ['long-1', 'long-4']\ncompleted in time: ['short']" in said["cancel_many"]
+    assert "again: Water falls" in said["batch"]
+    assert "3 completed, 1 failed" in said["batch"]
+    assert "0 results of 1000, stopped by AuthenticationError" in said["batch"]
+    assert said["producer_consumer"].count("20 waited at most") == 3
+    assert "beta: the consumer had" in said["producer_consumer"]
+    assert "paused, state 'paused'" in said["text_streamer"]
+    assert "complete: True; 100% of the text" in said["text_streamer"]
+    assert "gemini-1: cancelled: the user pressed stop" in said["provider_streams"]
+    assert "anthropic-1: Hello, anthropic." in said["provider_streams"]
     assert "art: 'Draw one.', 3 messages in its history" in said["many_agents"]
     assert "counted: 6 - the store is still the same" in said["supervised_pykka"]
     assert "restarts: {'store': 1, 'counter': 2}" in said["supervised_pykka"]

@@ -56,8 +56,8 @@ LADDER |= {**dict.fromkeys(TOP, (*ALL, *TOP, "")), "": (*ALL, *TOP)}
 VERBS = {
     "stream": {"map", "filter", "flat_map", "throttle", "take", "with_timeout", "tee"},
     "system": {
-        *("stream_from", "merge", "race", "hedge", "with_retry", "as_completed", "gather"),
-        *("cancel_all", "drain"),
+        *("stream_from", "batch", "merge", "race", "hedge", "with_retry"),
+        *("as_completed", "gather", "cancel_all", "drain"),
     },
 }
 

@@ -486,6 +486,8 @@ class StreamRecord:
             usage=usage,
             usage_is_estimate=is_estimate,
             cost=cost,
+            capacity=self.options.max_buffer_size,
+            production_active=not self.is_over and self.ending is None,
             **self._counted_by_feed(),
         )
 

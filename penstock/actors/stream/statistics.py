@@ -95,6 +95,35 @@ class StreamStatistics(msgspec.Struct, frozen=True, kw_only=True):
     spent: Usage | None = None
     """Of all attempts of `race`, `hedge` and `with_retry` together, also those that lost or failed. Where a provider
     has reported none, it is an estimate. None for other streams."""
+    capacity: int | None = None
+    """Tokens that may wait in the buffer; None: there is no bound."""
+    production_active: bool = False
+    """Whether the producer may still push: it has not said its end, and the stream has not ended."""
+
+    @property
+    def produced(self) -> int:
+        """Tokens that the producer has pushed: those accepted, also if they were dropped later."""
+        return self.tokens_processed
+
+    @property
+    def consumed(self) -> int:
+        """Tokens that have left the buffer and been delivered."""
+        return self.tokens_delivered
+
+    @property
+    def high_water_mark(self) -> int:
+        """The same as ``buffer_high_water_mark``."""
+        return self.buffer_high_water_mark
+
+    @property
+    def utilisation(self) -> float | None:
+        """The share of the buffer that is in use, 0.0 … 1.0; None if the buffer has no bound."""
+        return None if self.capacity is None else min(1.0, self.buffer_size / self.capacity)
+
+    @property
+    def running_time_s(self) -> float:
+        """The same as ``total_time_s``."""
+        return self.total_time_s
 
 
 class Counters:
