@@ -23,8 +23,8 @@ def main() -> None:
             for name in PROVIDERS:
                 model = "lorem" if name == "gemini" else "echo"  # that one goes on for a long time
                 system.chat(model, f"Hello, {name}.", provider=name, stream_id=f"{name}-1")
-            first = next(iter(system.stream("gemini-1")))
-            print(f"gemini-1 has begun with event {first.seq}")
+            reader = iter(system.stream("gemini-1"))  # without a reader it would be cancelled at once
+            print(f"gemini-1 has begun with event {next(reader).seq}")
             system.cancel("gemini-1", "the user pressed stop")
             for name in PROVIDERS:
                 try:
