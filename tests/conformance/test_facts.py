@@ -211,6 +211,20 @@ def test_tokens_stay_with_the_model_that_began_to_answer(system: SimulatedSystem
     assert (found["n"].tokens, found["n"].completed) == (0, 1)
 
 
+def test_tokens_and_usage_of_derived_streams_are_counted_once(system: SimulatedSystem) -> None:
+    made: list[Any] = [TextDelta("a"), TextDelta("b"), UsageDelta(Usage(input_tokens=5, output_tokens=2))]
+    streams = {
+        name: system.chat("m", "Hi", provider=ScriptedProvider(made), options=FAST).map(str.upper) for name in "xy"
+    }
+    assert system.merge(streams).result(5).usage == Usage(input_tokens=10, output_tokens=4)
+    found = {(one.provider, one.model): one for one in system.get_model_statistics()}
+    (model,) = (key for key in found if key[1] == "m")
+    assert (found[model].completed, found[model].tokens, found[model].input_tokens) == (2, 4, 10)
+    derived = found["", ""]
+    assert (derived.completed, derived.tokens, derived.input_tokens) == (3, 0, 0)
+    assert derived.time_to_first_token.counts == (0,) * len(derived.time_to_first_token.counts)
+
+
 def test_there_are_at_most_257_models(system: SimulatedSystem) -> None:
     for number in range(260):
         ask(system, TextDelta("a"), model=f"m{number}")

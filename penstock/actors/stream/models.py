@@ -72,7 +72,9 @@ class _ModelSum:
         return made
 
     def add_times(self, record: StreamRecord) -> None:
-        """Add the tokens of a stream and when they came."""
+        """Add the tokens of a stream and when they came. Those of a derived stream are its parents' tokens."""
+        if record.parents:
+            return
         self.tokens += record.log.tokens
         counters = record.counters
         if counters.first_delivery is not None:
@@ -82,7 +84,7 @@ class _ModelSum:
                 self.gaps.merge(counts, counters.last_delivery - counters.first_delivery)
 
     def add_end(self, record: StreamRecord, terminal: TerminalEvent) -> None:
-        """Add how a stream ended, and what it used."""
+        """Add how a stream ended, and what it used; what a derived stream has used, its parents have."""
         match terminal:
             case StreamCompleted():
                 self.completed += 1
@@ -92,6 +94,8 @@ class _ModelSum:
                 self.cancelled += 1
         if record.ended_at is not None:
             self.duration.add(record.ended_at - record.created_monotonic)
+        if record.parents:
+            return
         usage, cost = terminal.usage, terminal.cost
         self.input_tokens += 0 if usage is None else usage.input_tokens or 0
         if cost is not None and cost.currency == "USD":
