@@ -42,17 +42,17 @@ class Origins:
     __slots__ = ("_indexes", "_kept")
 
     def __init__(self) -> None:
-        self._kept: list[_TextRun | Event] = []
+        self._kept: list[_SaidRun | Event] = []
         self._indexes: dict[tuple[str | None, int], int] = {}
 
     def note(self, event: Any) -> Any:
         """Note an event that has an origin; returns it, with an index of its call that no other input has."""
         if type(event) is TokenEvent:
             last = self._kept[-1] if self._kept else None
-            if type(last) is _TextRun and last.is_of(event):
+            if type(last) is _SaidRun and last.is_of(event):
                 last.pieces.append(event.text)
             else:
-                self._kept.append(_TextRun(event))
+                self._kept.append(_SaidRun(event))
             return event
         if isinstance(event, _CALLS):
             place = (event.origin, event.index)
@@ -75,7 +75,7 @@ class Origins:
         for part in snapshot.parts:
             text = getattr(snapshot, part.kind)[part.start : part.end]
             self._kept.append(
-                _TextRun(
+                _SaidRun(
                     TokenEvent(
                         *(snapshot.stream_id, snapshot.seq, (text,), text, part.kind, snapshot.timestamp, {}),
                         part=part.index,
@@ -94,12 +94,12 @@ class Origins:
         self._kept = []
         for one in left:
             last = self._kept[-1] if self._kept else None
-            if type(one) is _TextRun and type(last) is _TextRun and last.is_of(one.event):
+            if type(one) is _SaidRun and type(last) is _SaidRun and last.is_of(one.event):
                 last.pieces += one.pieces
             else:
                 self._kept.append(one)
         return [
-            one.whole(seq) if isinstance(one, _TextRun) else msgspec.structs.replace(one, seq=seq) for one in self._kept
+            one.whole(seq) if isinstance(one, _SaidRun) else msgspec.structs.replace(one, seq=seq) for one in self._kept
         ]
 
     def clear(self) -> None:
@@ -108,7 +108,7 @@ class Origins:
         self._indexes = {}
 
 
-class _TextRun:
+class _SaidRun:
     """Text of one origin, kind and part that came without a break."""
 
     __slots__ = ("event", "pieces")
