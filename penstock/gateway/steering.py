@@ -18,6 +18,7 @@ from penstock.gateway.agents import send_message
 from penstock.gateway.call import HttpCall
 from penstock.gateway.channels import Channel, Steered
 from penstock.gateway.commands import STREAM_ENDED
+from penstock.gateway.core import DRAINING
 from penstock.gateway.opener import open_asked
 from penstock.gateway.problems import Problem, RequestRefused
 from penstock.gateway.projections.responses_object import STEERED
@@ -55,6 +56,8 @@ async def steer(call: HttpCall, channel: Channel, given: object) -> Channel:
             raise RequestRefused(_NOT_STEERABLE)
         if channel.record.is_over:
             raise RequestRefused(STREAM_ENDED)
+        if call.gateway.is_draining:  # else the answer would be cancelled, and nothing would follow
+            raise RequestRefused(DRAINING)
         steered = channel.steered = Steered()
         steered.successor = asyncio.create_task(_succeed(call, channel, steered))
         steered.successor.add_done_callback(_note_failure)

@@ -199,6 +199,14 @@ def test_a_stream_that_cannot_be_steered_says_why(server: Served) -> None:
     hosts.cancel()
 
 
+def test_an_answer_goes_on_if_none_may_follow_because_the_server_shuts_down(server: Served) -> None:
+    with peer(server) as one:
+        sid = start(one, model="endless")
+        server.gateway.is_draining = True
+        assert one.ask(op="steer", sid=sid, input="x")["error"]["code"] == "draining"
+        assert one.ask(op="pause", sid=sid)["state"] == "paused"
+
+
 @pytest.mark.parametrize(
     ("answer", "code"),
     [
