@@ -107,6 +107,8 @@ def test_chats_way_to_ask_for_usage_is_not_told_to_those_who_tell_it_unasked(pro
 @pytest.mark.parametrize("provider", [RESPONSES, ANTHROPIC, GEMINI, OLLAMA], ids=lambda provider: provider.name)
 def test_the_newer_name_of_max_tokens_is_known_too(provider: Provider) -> None:
     assert body(provider, max_completion_tokens=5) == body(provider, max_tokens=5)
+    assert body(provider, max_completion_tokens=5, max_tokens=7) == body(provider, max_tokens=5)
+    assert body(provider, max_tokens=7, max_completion_tokens=5) == body(provider, max_tokens=5)
 
 
 def test_gemini_need_not_be_told_that_calls_may_be_parallel() -> None:

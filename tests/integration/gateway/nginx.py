@@ -23,7 +23,7 @@ from penstock.testing import eventually
 
 __all__ = ["fetch", "nginx"]
 
-_CACHE = Path(os.environ.get("PENSTOCK_JUDGES") or Path(penstock.__file__).parents[1] / ".judges") / "nginx"
+_CACHE = Path(os.environ.get("JUDGES_FOLDER") or Path(penstock.__file__).parents[1] / ".judges") / "nginx"
 _HINT = "no nginx on this machine; `make nginx` unpacks it from Debian's packages"
 _CONFIG = """
 daemon off; master_process off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/error.log;

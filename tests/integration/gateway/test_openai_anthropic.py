@@ -195,6 +195,18 @@ def test_the_clients_own_options_are_the_models_business(server: Served, client:
     assert "penstock" not in sent
 
 
+@pytest.mark.parametrize(
+    ("provider", "name"),
+    [("openai-responses", "max_output_tokens"), ("anthropic", "max_tokens"), ("openai", "max_completion_tokens")],
+)
+def test_of_both_names_of_the_longest_answer_the_newer_one_counts(
+    server: Served, client: openai.OpenAI, provider: str, name: str
+) -> None:
+    more = at(provider)
+    client.chat.completions.create(model="m", messages=HI, max_tokens=7, max_completion_tokens=5, extra_body=more)
+    assert server.provider.requests[-1].fields[name] == 5
+
+
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/v1/responses"])
 def test_the_time_of_the_provider_is_not_the_gateways(path: str) -> None:
     given = {"input": "Hi"} if path == "/v1/responses" else {"messages": [{"role": "user", "content": "Hi"}]}
