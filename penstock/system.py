@@ -22,7 +22,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Literal, Self
 
 from penstock.actors.agent.table import AgentTable
 from penstock.actors.agent.task import ThreadQuota
@@ -367,7 +367,7 @@ class System:
         request_options: RequestOptions | None = None,
         fallback: Sequence[str] | None = None,
         token_buffer_size: int | None = None,
-        token_batch_size: int | None = None,
+        token_batch_size: int | Literal["adaptive"] | None = None,
         token_flush_interval: float | None = None,
         **request_parameters: Any,
     ) -> Stream:
@@ -438,7 +438,7 @@ class System:
         request_options: RequestOptions | None = None,
         fallback: Sequence[str] | None = None,
         token_buffer_size: int | None = None,
-        token_batch_size: int | None = None,
+        token_batch_size: int | Literal["adaptive"] | None = None,
         token_flush_interval: float | None = None,
         **request_parameters: Any,
     ) -> Stream:
@@ -604,7 +604,10 @@ def _check_model(model: object) -> str:
 
 
 def _adjust(
-    options: StreamOptions, buffer_size: int | None, batch_size: int | None, flush_interval: float | None
+    options: StreamOptions,
+    buffer_size: int | None,
+    batch_size: int | Literal["adaptive"] | None,
+    flush_interval: float | None,
 ) -> StreamOptions:
     if not isinstance(options, StreamOptions):  # Ollama has a parameter of that name
         raise OptionError("options", type(options).__name__, "a StreamOptions or None")

@@ -108,6 +108,7 @@ class StreamRecord:
         "released_at",
         "restart",
         "restart_in",
+        "rhythm",
         "rounds",
         "runtime",
         "serial",
@@ -148,6 +149,7 @@ class StreamRecord:
         self.kind: str | None = None  # what it is made by, if not by a call or by hand: "map", "merge" …
         self.parents: tuple[str, ...] = ()  # the ids of the streams that it is made from
         self.source_counters: Callable[[], Mapping[str, Any]] | None = None  # what its feeder counts
+        self.rhythm: Callable[[float], Mapping[str, Any]] | None = None  # what adaptive pacing, or batching, measures
         self.let_go: Callable[[], None] = nothing  # leaves them; called before the terminal event is written
         self.ending: Ending | None = None  # the proposed end; the actor may have crashed since
         self.ref: ProcessRef | None = None  # the present actor
@@ -481,6 +483,7 @@ class StreamRecord:
             usage=usage,
             usage_is_estimate=is_estimate,
             cost=cost,
+            **({} if self.rhythm is None else self.rhythm(self.runtime.clock.monotonic())),
             **(self.source_counters() if self.source_counters is not None else {}),
         )
 
