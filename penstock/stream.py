@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol
 import pykka
 
 from penstock.actors.runtime.dispatcher import check_process
+from penstock.actors.runtime.loop_ticker import running_loop
 from penstock.actors.runtime.process import ProcessRef
 from penstock.actors.stream.cursor import Cursor
 from penstock.actors.stream.hub import Subscription
@@ -398,6 +399,19 @@ class Stream:
         """End now with `StreamCancelled`, and close the provider's connection. Harmless if the stream has ended."""
         self._ask_ended(Cancel(reason), timeout)
 
+    async def acancel(self, reason: str | None = None, timeout: float | None = None) -> None:
+        """The same as `cancel`, without blocking the event loop. It is cancelled even if the awaiting task is.
+
+        Raises:
+            CallTimeout: it has not ended within ``timeout`` seconds (default: the setting ``call_timeout``).
+        """
+        record = self._record
+        check_process(record.runtime.dispatcher)
+        check_number("timeout", timeout, 0, 86_400, optional=True)
+        running_loop()
+        record.propose(Cancel(reason))
+        await record.over.aget(self._call_timeout if timeout is None else timeout)
+
     # --- inspection ----------------------------------------------------------------------------------------------
 
     @property
@@ -536,7 +550,12 @@ class Stream:
             raise SystemStopped() from None
 
     def reader(
-        self, on_news: Callable[[], None], *, after: int = 0, slow: Slow = "block", window: int = 4
+        self,
+        on_news: Callable[[], None],
+        *,
+        after: int = 0,
+        slow: Slow = "block",
+        window: int = 4,
     ) -> StreamReader:
         """Subscribe code that must not block, such as a combinator: it takes the events when it wants them.
 

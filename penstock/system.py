@@ -17,10 +17,12 @@ The supervision tree::
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
 import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, Literal, Self
 
@@ -28,6 +30,7 @@ from penstock.actors.agent.table import AgentTable
 from penstock.actors.agent.task import ThreadQuota
 from penstock.actors.runtime.clock import SystemClock, TimerThread
 from penstock.actors.runtime.dispatcher import ThreadedDispatcher, check_process, is_forked, on_worker
+from penstock.actors.runtime.loop_ticker import running_loop
 from penstock.actors.runtime.process import ProcessRef
 from penstock.actors.runtime.runtime import Runtime
 from penstock.actors.runtime.signals import KILL, SHUTDOWN
@@ -217,6 +220,7 @@ class System:
         return self._given_reader is None, self._given_runtime is None
 
     async def __aenter__(self) -> Self:
+        running_loop()
         return await asyncio.to_thread(self.start)
 
     async def __aexit__(
@@ -422,6 +426,18 @@ class System:
 
     chat = create_chat_token_stream
 
+    async def achat(self, model: str, messages: str | Sequence[Mapping[str, Any]], **arguments: Any) -> Stream:
+        """The same as `chat`, in a thread, so that the event loop is not blocked while the stream is opened.
+
+        ``arguments`` and errors are those of `create_chat_token_stream`. If the task is cancelled before the stream is
+        returned, the stream is cancelled.
+        """
+        return await _opened(partial(self.chat, model, messages, **arguments))
+
+    async def arespond(self, input: Any, model: str, **arguments: Any) -> Stream:
+        """The same as `respond`, as `achat` is for `chat`."""
+        return await _opened(partial(self.respond, input, model, **arguments))
+
     def create_response_token_stream(
         self,
         input: Any,
@@ -558,6 +574,22 @@ class System:
     def tree(self) -> Tree:
         """The supervision tree at this moment; ``print`` draws it."""
         return draw_tree(self.runtime, _ROOT, self.settings.runtime.call_timeout)
+
+
+async def _opened(open_stream: Callable[[], Stream]) -> Stream:
+    """Open a stream in a thread. If the task is cancelled meanwhile, so is the stream."""
+    loop, context = running_loop(), contextvars.copy_context()
+    opening = loop.run_in_executor(None, partial(context.run, open_stream))
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        opening.add_done_callback(_cancel_opened)
+        raise
+
+
+def _cancel_opened(opening: asyncio.Future[Stream]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().sink().cancel("the caller stopped waiting")
 
 
 def _close(services: Services, owns_reader: bool, owns_runtime: bool, left: Callable[[], float]) -> int:
