@@ -119,7 +119,7 @@ if TYPE_CHECKING:
         to_dict,
     )
     from penstock.inspection import StreamInfo, SubscriberInfo, SystemStatistics, Tree
-    from penstock.ports import Journal, Provider, Secret, Tool, ToolContext
+    from penstock.ports import Insights, InsightsReport, Journal, Provider, Secret, Tool, ToolContext
     from penstock.provider_client import ProviderClient, ProviderHealth
     from penstock.stream import Stream
     from penstock.system import System
@@ -163,6 +163,8 @@ __all__ = [
     "Events",
     "FunctionTool",
     "IncompleteStream",
+    "Insights",
+    "InsightsReport",
     "Journal",
     "LimitOptions",
     "LocalError",
@@ -284,7 +286,7 @@ _HOMES = {
     "config.settings": ("DefaultProviderOptions", "LogOptions", "ProviderOptions", "RuntimeOptions", "Settings"),
     "config.version": ("__version__",),
     "inspection": ("StreamInfo", "SubscriberInfo", "SystemStatistics", "Tree"),
-    "ports": ("Journal", "Provider", "Secret", "Tool", "ToolContext"),
+    "ports": ("Insights", "InsightsReport", "Journal", "Provider", "Secret", "Tool", "ToolContext"),
     "provider_client": ("ProviderClient", "ProviderHealth"),
     "stream": ("Stream",),
     "system": ("System",),

@@ -30,7 +30,7 @@ from penstock.config.options import OnOrphan, Slow, StreamOptions
 from penstock.config.presets import SAFE
 from penstock.errors import OptionError, ProcessDead, StreamClosed, SystemStopped
 from penstock.events import FrozenDict, StreamCompleted, TokenKind
-from penstock.ports import Sink
+from penstock.ports import Insights, Sink
 from penstock.supervisors.system.asking import ask_until_back
 from penstock.supervisors.system.handler import HANDLER, Watch
 
@@ -365,6 +365,37 @@ class Stream:
             options=options,
         )
 
+    def insights(
+        self,
+        *,
+        on_loop: Literal["report", "cancel"] = "report",
+        min_repeats: int = 8,
+        min_characters: int | None = None,
+        arguments: bool = False,
+    ) -> Insights:
+        """Watch the stream: count and measure its text, and notice stalls and loops. Ends with the stream.
+
+        It reads for itself, is never waited for, and does not count as a subscriber. A stall (no token for 2 s, or 8
+        times the 95th percentile of the time between tokens, if that is longer; not while a tool runs or tokens are
+        held in the stream) is told by a `StallDetected` event in this stream; text that repeats itself, 4 times and
+        over 200 characters with a period of up to 400, by a `LoopDetected`. Only equal characters count, so
+        numbered lists are none.
+
+        Args:
+            on_loop: ``"cancel"`` ends the stream with `StreamFailed` and `RunawayAnswer` if the text, or the reasoning,
+                repeats itself at least ``min_repeats`` times over ``min_characters``, and closes a provider's call.
+                Text that is meant to repeat, such as a thousand zeros, ends it too.
+            min_repeats: 4 … 1,000,000.
+            min_characters: 200 … 1,000,000,000; None is 1,000, and 3,000 in a code block.
+            arguments: whether the arguments of calls are searched for loops too. They never end a stream.
+
+        Raises:
+            OptionError: an argument is not allowed.
+        """
+        from penstock.toolbox.insights import watch
+
+        return watch(self, on_loop=on_loop, min_repeats=min_repeats, min_characters=min_characters, arguments=arguments)
+
     # --- commands ------------------------------------------------------------------------------------------------
 
     def flush_buffer(self, *, force: bool = True, timeout: float | None = None) -> int:
@@ -556,6 +587,7 @@ class Stream:
         after: int = 0,
         slow: Slow = "block",
         window: int = 4,
+        counts: bool = True,
     ) -> StreamReader:
         """Subscribe code that must not block, such as a combinator: it takes the events when it wants them.
 
@@ -565,13 +597,14 @@ class Stream:
             after: take the events with a greater ``seq``; 0 takes all.
             slow: what happens when more than ``window`` events wait.
             window: 1 … 1,000,000.
+            counts: whether it counts as a subscriber; else the stream's ``on_orphan`` does not wait for it.
 
         Raises:
             OptionError: an argument is not allowed.
         """
         record = self._record
         check_process(record.runtime.dispatcher)
-        found = StreamReader(record.hub, self._cursor(after, slow, window), on_news)
+        found = StreamReader(record.hub, self._cursor(after, slow, window), on_news, counts=counts)
         record.hub.add(found)
         return found
 

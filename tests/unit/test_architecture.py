@@ -54,7 +54,7 @@ LADDER |= {**dict.fromkeys(TOP, (*ALL, *TOP, "")), "": (*ALL, *TOP)}
 
 # The verbs that belong to the toolbox and stand on the handles; they import it inside the method.
 VERBS = {
-    "stream": {"map", "filter", "flat_map", "throttle", "take", "with_timeout", "tee"},
+    "stream": {"map", "filter", "flat_map", "throttle", "take", "with_timeout", "tee", "insights"},
     "system": {"stream_from"},
 }
 
@@ -89,6 +89,8 @@ PURE = (
     "supervisors.restart",
     "supervisors.spec",
     "toolbox.items",
+    "toolbox.loops",
+    "toolbox.measures",
     "toolbox.stage",
 )
 IMPURE = {"threading", "time", "socket", "requests", "urllib3", "asyncio", "queue", "select", "subprocess", "os"}
