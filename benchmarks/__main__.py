@@ -19,10 +19,12 @@ from benchmarks import (
     dialects,
     frames,
     lifecycle,
+    looped,
     overhead,
     paced,
     pushed,
     readers,
+    rhythm,
     saturated,
     supervised,
 )
@@ -44,6 +46,8 @@ BENCHMARKS: dict[str, Callable[[int, bool], list[Table]]] = {
     "supervised": supervised.run,
     "frames": frames.run,
     "readers": readers.run,
+    "rhythm": rhythm.run,
+    "looped": looped.run,
     "overhead": overhead.run,
 }
 _HERE = Path(__file__).parent
