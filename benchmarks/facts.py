@@ -83,7 +83,7 @@ def _least(measure: Callable[[], float], without: Callable[[], float]) -> float:
 
 def load(count: int) -> Result:
     """Time ``count`` calls of each kind."""
-    batch = StreamOptions().batch_size
+    batch = StreamOptions().largest_batch
     gc.collect()
     gc.disable()
     try:
@@ -98,7 +98,7 @@ def load(count: int) -> Result:
 def run(rounds: int, quick: bool) -> list[Table]:
     """Measure the facts."""
     results = [measure(load, count=500 if quick else 4_000) for _ in range(rounds)]
-    batch = StreamOptions().batch_size
+    batch = StreamOptions().largest_batch
     rows = [
         Row("an event at batch 1, added", "ns", Samples.of(results, "event"), Aim("at most", 200)),
         Row(f"a token at the default batch ({batch}), added", "ns", Samples.of(results, "token"), Aim("at most", 50)),

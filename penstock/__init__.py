@@ -130,7 +130,7 @@ if TYPE_CHECKING:
         SystemStatistics,
         Tree,
     )
-    from penstock.ports import Journal, Provider, Secret, Tool, ToolContext
+    from penstock.ports import Insights, InsightsReport, Journal, Provider, Secret, Tool, ToolContext
     from penstock.ports.batch import BatchProgress, BatchPrompt, BatchResult, BatchResults
     from penstock.provider_client import ProviderClient, ProviderHealth
     from penstock.stream import Stream
@@ -194,6 +194,8 @@ __all__ = [
     "FunctionTool",
     "HistogramSnapshot",
     "IncompleteStream",
+    "Insights",
+    "InsightsReport",
     "Journal",
     "LimitOptions",
     "LocalError",
@@ -340,7 +342,7 @@ _HOMES = {
         "SystemStatistics",
         "Tree",
     ),
-    "ports": ("Journal", "Provider", "Secret", "Tool", "ToolContext"),
+    "ports": ("Insights", "InsightsReport", "Journal", "Provider", "Secret", "Tool", "ToolContext"),
     "ports.batch": ("BatchProgress", "BatchPrompt", "BatchResult", "BatchResults"),
     "provider_client": ("ProviderClient", "ProviderHealth"),
     "stream": ("Stream",),

@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol
 import pykka
 
 from penstock.actors.runtime.dispatcher import check_process
+from penstock.actors.runtime.loop_ticker import running_loop
 from penstock.actors.runtime.process import ProcessRef
 from penstock.actors.stream.changes import StateChange
 from penstock.actors.stream.cursor import Cursor
@@ -30,7 +31,7 @@ from penstock.config.options import OnOrphan, Slow, StreamOptions
 from penstock.config.presets import SAFE
 from penstock.errors import OptionError, ProcessDead, StreamClosed, SystemStopped
 from penstock.events import FrozenDict, StreamCompleted, TokenKind
-from penstock.ports import Sink
+from penstock.ports import Insights, Sink
 from penstock.supervisors.system.asking import ask_until_back
 from penstock.supervisors.system.handler import HANDLER, Watch
 
@@ -365,6 +366,37 @@ class Stream:
             options=options,
         )
 
+    def insights(
+        self,
+        *,
+        on_loop: Literal["report", "cancel"] = "report",
+        min_repeats: int = 8,
+        min_characters: int | None = None,
+        arguments: bool = False,
+    ) -> Insights:
+        """Watch the stream: count and measure its text, and notice stalls and loops. Ends with the stream.
+
+        It reads for itself, is never waited for, and does not count as a subscriber. A stall (no token for 2 s, or 8
+        times the 95th percentile of the time between tokens, if that is longer; not while a tool runs or tokens are
+        held in the stream) is told by a `StallDetected` event in this stream; text that repeats itself, 4 times and
+        over 200 characters with a period of up to 400, by a `LoopDetected`. Only equal characters count, so
+        numbered lists are none.
+
+        Args:
+            on_loop: ``"cancel"`` ends the stream with `StreamFailed` and `RunawayAnswer` if the text, or the reasoning,
+                repeats itself at least ``min_repeats`` times over ``min_characters``, and closes a provider's call.
+                Text that is meant to repeat, such as a thousand zeros, ends it too.
+            min_repeats: 4 … 1,000,000.
+            min_characters: 200 … 1,000,000,000; None is 1,000, and 3,000 in a code block.
+            arguments: whether the arguments of calls are searched for loops too. They never end a stream.
+
+        Raises:
+            OptionError: an argument is not allowed.
+        """
+        from penstock.toolbox.insights import watch
+
+        return watch(self, on_loop=on_loop, min_repeats=min_repeats, min_characters=min_characters, arguments=arguments)
+
     # --- commands ------------------------------------------------------------------------------------------------
 
     def flush_buffer(self, *, force: bool = True, timeout: float | None = None) -> int:
@@ -398,6 +430,19 @@ class Stream:
     def cancel(self, reason: str | None = None, timeout: float | None = None) -> None:
         """End now with `StreamCancelled`, and close the provider's connection. Harmless if the stream has ended."""
         self._ask_ended(Cancel(reason), timeout)
+
+    async def acancel(self, reason: str | None = None, timeout: float | None = None) -> None:
+        """The same as `cancel`, without blocking the event loop. It is cancelled even if the awaiting task is.
+
+        Raises:
+            CallTimeout: it has not ended within ``timeout`` seconds (default: the setting ``call_timeout``).
+        """
+        record = self._record
+        check_process(record.runtime.dispatcher)
+        check_number("timeout", timeout, 0, 86_400, optional=True)
+        running_loop()
+        record.propose(Cancel(reason))
+        await record.over.aget(self._call_timeout if timeout is None else timeout)
 
     # --- inspection ----------------------------------------------------------------------------------------------
 
@@ -542,7 +587,13 @@ class Stream:
             raise SystemStopped() from None
 
     def reader(
-        self, on_news: Callable[[], None], *, after: int = 0, slow: Slow = "block", window: int = 4
+        self,
+        on_news: Callable[[], None],
+        *,
+        after: int = 0,
+        slow: Slow = "block",
+        window: int = 4,
+        counts: bool = True,
     ) -> StreamReader:
         """Subscribe code that must not block, such as a combinator: it takes the events when it wants them.
 
@@ -552,13 +603,14 @@ class Stream:
             after: take the events with a greater ``seq``; 0 takes all.
             slow: what happens when more than ``window`` events wait.
             window: 1 … 1,000,000.
+            counts: whether it counts as a subscriber; else the stream's ``on_orphan`` does not wait for it.
 
         Raises:
             OptionError: an argument is not allowed.
         """
         record = self._record
         check_process(record.runtime.dispatcher)
-        found = StreamReader(record.hub, self._cursor(after, slow, window), on_news)
+        found = StreamReader(record.hub, self._cursor(after, slow, window), on_news, counts=counts)
         record.hub.add(found)
         return found
 

@@ -17,17 +17,20 @@ The supervision tree::
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Literal, Self
 
 from penstock.actors.agent.table import AgentTable
 from penstock.actors.agent.task import ThreadQuota
 from penstock.actors.runtime.clock import SystemClock, TimerThread
 from penstock.actors.runtime.dispatcher import ThreadedDispatcher, check_process, is_forked, on_worker
+from penstock.actors.runtime.loop_ticker import running_loop
 from penstock.actors.runtime.process import ProcessRef
 from penstock.actors.runtime.runtime import Runtime
 from penstock.actors.runtime.signals import KILL, SHUTDOWN
@@ -219,6 +222,7 @@ class System:
         return self._given_reader is None, self._given_runtime is None
 
     async def __aenter__(self) -> Self:
+        running_loop()
         return await asyncio.to_thread(self.start)
 
     async def __aexit__(
@@ -257,8 +261,7 @@ class System:
 
     @property
     def _is_forked(self) -> bool:
-        services = self._started
-        return services is not None and is_forked(services.runtime.dispatcher)
+        return (services := self._started) is not None and is_forked(services.runtime.dispatcher)
 
     # --- streams -----------------------------------------------------------------------------------------------------
 
@@ -369,7 +372,7 @@ class System:
         request_options: RequestOptions | None = None,
         fallback: Sequence[str] | None = None,
         token_buffer_size: int | None = None,
-        token_batch_size: int | None = None,
+        token_batch_size: int | Literal["adaptive"] | None = None,
         token_flush_interval: float | None = None,
         **request_parameters: Any,
     ) -> Stream:
@@ -424,6 +427,18 @@ class System:
 
     chat = create_chat_token_stream
 
+    async def achat(self, model: str, messages: str | Sequence[Mapping[str, Any]], **arguments: Any) -> Stream:
+        """The same as `chat`, in a thread, so that the event loop is not blocked while the stream is opened.
+
+        ``arguments`` and errors are those of `create_chat_token_stream`. If the task is cancelled before the stream is
+        returned, the stream is cancelled.
+        """
+        return await _opened(partial(self.chat, model, messages, **arguments))
+
+    async def arespond(self, input: Any, model: str, **arguments: Any) -> Stream:
+        """The same as `respond`, as `achat` is for `chat`."""
+        return await _opened(partial(self.respond, input, model, **arguments))
+
     def create_response_token_stream(
         self,
         input: Any,
@@ -440,7 +455,7 @@ class System:
         request_options: RequestOptions | None = None,
         fallback: Sequence[str] | None = None,
         token_buffer_size: int | None = None,
-        token_batch_size: int | None = None,
+        token_batch_size: int | Literal["adaptive"] | None = None,
         token_flush_interval: float | None = None,
         **request_parameters: Any,
     ) -> Stream:
@@ -701,6 +716,22 @@ class System:
         return draw_tree(self.runtime, _ROOT, self.settings.runtime.call_timeout)
 
 
+async def _opened(open_stream: Callable[[], Stream]) -> Stream:
+    """Open a stream in a thread. If the task is cancelled meanwhile, so is the stream."""
+    loop, context = running_loop(), contextvars.copy_context()
+    opening = loop.run_in_executor(None, partial(context.run, open_stream))
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        opening.add_done_callback(_cancel_opened)
+        raise
+
+
+def _cancel_opened(opening: asyncio.Future[Stream]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().sink().cancel("the caller stopped waiting")
+
+
 def _close(services: Services, owns_reader: bool, owns_runtime: bool, left: Callable[[], float]) -> int:
     """End everything that the tree runs on; returns the number of threads that did not end."""
     runtime = services.runtime
@@ -745,7 +776,10 @@ def _check_model(model: object) -> str:
 
 
 def _adjust(
-    options: StreamOptions, buffer_size: int | None, batch_size: int | None, flush_interval: float | None
+    options: StreamOptions,
+    buffer_size: int | None,
+    batch_size: int | Literal["adaptive"] | None,
+    flush_interval: float | None,
 ) -> StreamOptions:
     if not isinstance(options, StreamOptions):  # Ollama has a parameter of that name
         raise OptionError("options", type(options).__name__, "a StreamOptions or None")

@@ -481,6 +481,8 @@ def _convert(kind: type, name: str, value: Any) -> Any:
         return _parse_headers(value)
     if name == "rate_limit":
         return parse_rate(value, field=name)
+    if name == "batch_size" and value.strip() == "adaptive":
+        return "adaptive"
     if name == "ratio":
         return parse_number(value, field=name)
     if name == "on_orphan":
@@ -516,7 +518,7 @@ def _parse_headers(text: str) -> Any:
 
 def _parse_whole(name: str, text: str) -> int:
     if not re.fullmatch(r"[+-]?[0-9]{1,30}", text.strip().replace("_", "")):
-        raise OptionError(name, text, "a whole number")
+        raise OptionError(name, text, "a whole number, or 'adaptive'" if name == "batch_size" else "a whole number")
     return int(text)
 
 

@@ -109,19 +109,21 @@ class StreamTimeout(StreamError, TimeoutError):
 class RunawayAnswer(StreamError):
     """The answer repeated itself without end, and ``on_loop="cancel"`` ended it.
 
-    ``partial`` is the text up to the first repetition.
+    ``partial`` is the text up to the first repetition: what repeats itself is in it once.
 
     Attributes:
         kind: of the text that repeats: ``"text"`` or ``"reasoning"``.
         period: characters after which it repeats.
         repeats: how often it had repeated.
+        start: where what repeats began, in characters of that kind of text.
         retryable: True: another sample of the model may end.
     """
 
     retryable: bool = True
 
-    def __init__(self, stream_id: str, kind: str, period: int, repeats: int) -> None:
+    def __init__(self, stream_id: str, kind: str, period: int, repeats: int, start: int = 0) -> None:
         self.kind = kind
+        self.start = start
         self.period = period
         self.repeats = repeats
         super().__init__(

@@ -46,7 +46,8 @@ class LoopDetected(Envelope, frozen=True, kw_only=True):
         kind: of the text that repeats: ``"text"``, ``"reasoning"`` or ``"arguments"``.
         period: characters after which it repeats.
         repeats: how often it has repeated so far.
-        start: where in the text of that kind the first repetition begins, in characters since the last reset.
+        start: where in the text of that kind what repeats begins for the first time, in characters since the last
+            reset.
     """
 
     kind: str

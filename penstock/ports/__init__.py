@@ -27,6 +27,7 @@ from penstock.ports.deltas import (
     ToolCallFragment,
     UsageDelta,
 )
+from penstock.ports.insights import Insights, InsightsReport
 from penstock.ports.provider import (
     CanListModels,
     CanResume,
@@ -73,6 +74,8 @@ __all__ = [
     "FinishDelta",
     "FinishHeld",
     "HeaderSink",
+    "Insights",
+    "InsightsReport",
     "Item",
     "Journal",
     "KeepAlive",

@@ -122,6 +122,11 @@ def test_the_examples_say_what_they_promise(provider: LoopbackProvider, tmp_path
     assert "failed: OSError after 'half of '" in said["source_iterables"]
     assert said["source_json_lines"] == "Hello, world!\n76 bytes, 1 line skipped\n"
     assert said["source_http"] == "body: True True\nevents: Water finds its way.\n"
+    assert said["quick_and_safe"] == "QUICK holds 5000 tokens\nSAFE took 100 tokens, then the producer had to wait\n"
+    assert said["pacing"].startswith("fixed: 4 pieces, the longest of 126 characters\nadaptive: ")
+    assert "200 tokens in" in said["adaptive_batch"]
+    assert "RunawayAnswer: 'The gate is open.\\nThe turbine turns and '\nended early: True" in said["insights"]
+    assert "cancelled: enough\nagent: Good evening\nreaders: 300 characters" in said["asyncio_face"]
     assert said["source_events"] == "Hello, world! {'user': 7}\n"
     assert "Paris, as everybody knows.\n {'answer':" in said["source_dspy"] or "not installed" in said["source_dspy"]
     assert said["agent_tools"].count("[calculate: ok: 224]") == 5  # once in each wire format

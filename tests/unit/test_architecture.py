@@ -54,7 +54,7 @@ LADDER |= {**dict.fromkeys(TOP, (*ALL, *TOP, "")), "": (*ALL, *TOP)}
 
 # The verbs that belong to the toolbox and stand on the handles; they import it inside the method.
 VERBS = {
-    "stream": {"map", "filter", "flat_map", "throttle", "take", "with_timeout", "tee"},
+    "stream": {"map", "filter", "flat_map", "throttle", "take", "with_timeout", "tee", "insights"},
     "system": {
         *("stream_from", "batch", "merge", "race", "hedge", "with_retry"),
         *("as_completed", "gather", "cancel_all", "drain"),
@@ -70,6 +70,7 @@ PURE = (
     "actors.call.limits",
     "actors.call.toolcalls",
     "actors.call.usage",
+    "actors.stream.batching",
     "actors.stream.bucket",
     "actors.stream.buffer",
     "actors.stream.changes",
@@ -78,6 +79,7 @@ PURE = (
     "actors.stream.histograms",
     "actors.stream.messages",
     "actors.stream.outcome",
+    "actors.stream.pacing",
     "actors.stream.parts",
     "actors.stream.statistics",
     "adapters.formats.ndjson",
@@ -92,6 +94,8 @@ PURE = (
     "supervisors.restart",
     "supervisors.spec",
     "toolbox.items",
+    "toolbox.loops",
+    "toolbox.measures",
     "toolbox.stage",
 )
 IMPURE = {"threading", "time", "socket", "requests", "urllib3", "asyncio", "queue", "select", "subprocess", "os"}

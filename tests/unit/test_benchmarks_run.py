@@ -18,12 +18,14 @@ from benchmarks import (
     frames,
     hedging,
     lifecycle,
+    looped,
     merging,
     overhead,
     paced,
     probe,
     pushed,
     readers,
+    rhythm,
     saturated,
     sse_peers,
     supervised,
@@ -68,6 +70,29 @@ def test_tokens_pushed_into_streams_all_arrive() -> None:
 
 def test_what_the_facts_for_telemetry_cost_is_measured() -> None:
     assert set(facts.load(50)) == {"event", "token", "change"}
+
+
+@pytest.mark.parametrize("source", rhythm.SOURCES)
+def test_adaptive_pacing_is_smoother_than_none_and_keeps_its_bound(source: str) -> None:
+    ours, plain = (rhythm.paced_load(source, kind, 10) for kind in ("adaptive", "fixed"))
+    assert ours["worst"] <= 1 + 1 / 30 + 1e-6
+    assert ours["jerk"] < max(8, plain["jerk"])
+
+
+@pytest.mark.parametrize("batch", ["adaptive", 10])
+def test_batches_are_measured(batch: int | str) -> None:
+    assert rhythm.batch_load(batch, 500, 0.05)["batch"] >= 1
+
+
+def test_insights_are_measured() -> None:
+    for text in rhythm.TEXTS:
+        assert rhythm.loop_load(text, 500, 4)["loop"] >= 0
+    assert rhythm.insight_load(True, 50)["cpu"] >= 0
+
+
+def test_consumers_on_one_loop_are_measured() -> None:
+    assert looped.penstock_load(3, 4, 1000)["cpu"] > 0
+    assert looped.queue_load(3, 4, 1000)["cpu"] > 0
 
 
 def test_tokens_pushed_into_thread_actors_all_arrive() -> None:

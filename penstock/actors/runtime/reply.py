@@ -15,6 +15,7 @@ from typing import Any
 import pykka
 
 from penstock.actors.runtime.dispatcher import Dispatcher, blocking, check_process
+from penstock.actors.runtime.loop_ticker import running_loop
 from penstock.config.logs import get_logger
 from penstock.errors import CallTimeout
 
@@ -166,6 +167,7 @@ class Reply(pykka.Future[Any]):
 
     async def aget(self, timeout: float | None = None) -> Any:
         """The same as `get`, without blocking the event loop."""
+        running_loop()
         limit = asyncio.timeout(timeout)
         try:
             async with limit:
@@ -185,7 +187,7 @@ class Reply(pykka.Future[Any]):
         if self._get_hook is not None:
             return (yield from asyncio.get_running_loop().run_in_executor(None, self.get))
         if not self.is_done:
-            loop = asyncio.get_running_loop()
+            loop = running_loop()
             if self._dispatcher is not None:
                 self._dispatcher.check_loop(loop)
             woken = loop.create_future()

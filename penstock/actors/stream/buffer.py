@@ -17,11 +17,13 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from penstock.config.options import Overflow
+from penstock.config.units import whole_prefix
 from penstock.events import Phase, Progress, SideEvent, StreamStarted, TokenKind, ToolCallDelta, ToolProgress
 
 __all__ = ["Batch", "EventBatch", "PartStart", "TokenBuffer", "Undelivered"]
 
 _COMPACT_AT: Final = 512
+_WHOLE: Final = 12  # characters of a token that is not divided
 
 
 class Batch(NamedTuple):
@@ -182,6 +184,63 @@ class TokenBuffer:
             if _is_event(item):
                 return count
         return min(limit, len(items) - head)
+
+    def before_border(self) -> tuple[int, int]:
+        """How many tokens and events stand up to the last border, and how many characters come after it.
+
+        A border is an event, or the first token of another kind than that of the token before.
+        """
+        items, head = self._items, self._head
+        if not self._other_kinds:
+            return 0, sum(map(len, items[head:]))
+        count = until = characters = 0
+        kind: TokenKind | None = None
+        for item in items[head:]:
+            if item.__class__ is PartStart:
+                continue
+            if _is_event(item):
+                count += 1
+                until, characters, kind = count, 0, None
+                continue
+            item_kind: TokenKind = "text" if item.__class__ is str else item[0]
+            token = item if item.__class__ is str else item[1]
+            if kind is not None and item_kind != kind:
+                until, characters = count, 0
+            kind = item_kind
+            count += 1
+            characters += len(token)
+        return until, characters
+
+    def portion(self, characters: int, least: int) -> tuple[int, int, int]:
+        """How many of the first tokens are nearly so many ``characters``: tokens, their characters, tokens divided.
+
+        At least ``least`` tokens, if there are so many. A token of up to 12 characters counts if half of it does; a
+        longer one is divided, between two characters as a reader sees them.
+        """
+        items = self._items
+        tokens = given = 0
+        for place in range(self._head, len(items)):
+            item = items[place]
+            if item.__class__ is PartStart:
+                continue
+            if _is_event(item):
+                break
+            token = item if item.__class__ is str else item[1]
+            left = characters - given
+            if tokens >= least and len(token) > left and (len(token) > _WHOLE or left * 2 < len(token)):
+                part = whole_prefix(token, left) if len(token) > _WHOLE else ""
+                if not part:
+                    break
+                rest = token[len(part) :]
+                items[place : place + 1] = (part, rest) if item is token else ((item[0], part), (item[0], rest))
+                self._other_kinds += item is not token
+                self.size += 1
+                return tokens + 1, given + len(part), 1
+            if tokens >= least and left <= 0:
+                break
+            tokens += 1
+            given += len(token)
+        return tokens, given, 0
 
     def force(self, token: str, kind: TokenKind, overflow: Overflow) -> bool:
         """Add the token; if there is no room, drop it or older ones, by ``overflow``. Returns whether it was added.

@@ -360,6 +360,24 @@ class Intake:
         with self._lock:
             return self.buffer.due(limit)
 
+    def before_border(self) -> tuple[int, int]:
+        """See `TokenBuffer.before_border`."""
+        with self._lock:
+            return self.buffer.before_border()
+
+    def portion(self, characters: int) -> tuple[int, int]:
+        """How many of the first tokens, and of their characters, to take for a piece of ``characters``.
+
+        The last one may be divided, and then counts as two. Where the buffer is full, half of it is taken.
+        """
+        with self._lock:
+            buffer = self.buffer
+            is_full = buffer.size >= buffer.max_size
+            tokens, given, divided = buffer.portion(characters, buffer.size - buffer.max_size // 2 if is_full else 0)
+            self._part_from += divided if self._part_from == self.accepted else 0
+            self.accepted += divided
+            return tokens, given
+
     def take(self, limit: int, event_number: int, epoch: int) -> tuple[Batch | EventBatch | None, int]:
         """The next batch and the number of tokens dropped before it; to be committed or restored."""
         with self._lock:

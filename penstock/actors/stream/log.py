@@ -25,7 +25,7 @@ from penstock.actors.stream.folded import Folded, Window, is_passing
 from penstock.actors.stream.outcome import Outcome
 from penstock.actors.stream.parts import PartSpans
 from penstock.actors.stream.weights import cost_of
-from penstock.errors import AgentError, PenstockError, ProviderError, StreamError
+from penstock.errors import AgentError, PenstockError, ProviderError, RunawayAnswer, StreamError
 from penstock.events import (
     AnswerPart,
     Event,
@@ -146,6 +146,8 @@ class StreamLog:
 
         def make(seq: int) -> TerminalEvent:
             partial, fields = self._final(seq, outcome, dropped, now)
+            if isinstance(error, RunawayAnswer) and error.kind == "text" and error.stream_id == self.stream_id:
+                partial = partial[: error.start + error.period]
             if isinstance(error, (ProviderError, StreamError, AgentError)):
                 error.partial = partial
             return StreamFailed(**fields, error=error, partial=partial)

@@ -114,6 +114,7 @@ class StreamRecord:
         "released_at",
         "restart",
         "restart_in",
+        "rhythm",
         "rounds",
         "runtime",
         "serial",
@@ -154,6 +155,7 @@ class StreamRecord:
         self.kind: str | None = None  # what it is made by, if not by a call or by hand: "map", "merge" …
         self.parents: tuple[str, ...] = ()  # the ids of the streams that it is made from
         self.source_counters: Callable[[], Mapping[str, Any]] | None = None  # what its feeder counts
+        self.rhythm: Callable[[float], Mapping[str, Any]] | None = None  # what adaptive pacing, or batching, measures
         self.let_go: Callable[[], None] = nothing  # leaves them; called before the terminal event is written
         self.ending: Ending | None = None  # the proposed end; the actor may have crashed since
         self.ref: ProcessRef | None = None  # the present actor
@@ -488,6 +490,7 @@ class StreamRecord:
             cost=cost,
             capacity=self.options.max_buffer_size,
             production_active=not self.is_over and self.ending is None,
+            **({} if self.rhythm is None else self.rhythm(self.runtime.clock.monotonic())),
             **self._counted_by_feed(),
         )
 

@@ -92,6 +92,16 @@ class StreamStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """Requests to the provider so far; of `race`, `hedge` and `with_retry`, the streams that were tried."""
     hedges_refused: int = 0
     """Further attempts that the budget of `System.hedge` refused."""
+    pacing_horizon_s: float | None = None
+    """Over how long the text that waits is spread now; None unless ``pacing="adaptive"``. So for the next one."""
+    pacing_rate: float | None = None
+    """Characters a second that came, over the last second."""
+    batch_wait_s: float | None = None
+    """How long a token waits for others now; None unless ``batch_size="adaptive"``. So for the next two."""
+    busy: float | None = None
+    """The share of the time that the stream works, 0.0 … 1.0, over the last half second."""
+    mean_batch: float | None = None
+    """The mean number of tokens in an event, over the last half second in which there were events."""
     spent: Usage | None = None
     """Of all attempts of `race`, `hedge` and `with_retry` together, also those that lost or failed. Where a provider
     has reported none, it is an estimate. None for other streams."""

@@ -21,10 +21,11 @@ class StreamReader(Subscription):
     ``window`` of them do.
     """
 
-    __slots__ = ("_is_listening", "_on_news")
+    __slots__ = ("_is_listening", "_on_news", "counts")
 
-    def __init__(self, hub: Hub, cursor: Cursor, on_news: Callable[[], None]) -> None:
+    def __init__(self, hub: Hub, cursor: Cursor, on_news: Callable[[], None], *, counts: bool = True) -> None:
         super().__init__(hub, cursor, None)
+        self.counts = counts
         self._on_news = on_news
         self._is_listening = False
 
