@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -17,6 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+if sys.platform == "win32":
+    pytest.skip("needs signals and devices", allow_module_level=True)
+
+import fcntl
+import resource
 
 from penstock.adapters.loopback.faults import ResetAfter, Status
 from penstock.adapters.loopback.request import ReceivedRequest

@@ -8,11 +8,15 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+if sys.platform == "win32":
+    pytest.skip("needs signals and devices", allow_module_level=True)
 
 from penstock.adapters.loopback.faults import ResetAfter, Status
 from penstock.adapters.loopback.request import ReceivedRequest
