@@ -81,7 +81,7 @@ class Channel:
         self.agent: Agent | None = None  # that answers by this stream
         self.agent_id = ""  # of it, if clients can send it messages
         self.steered: Steered | None = None  # input that waits for its end
-        self.deny: Callable[[str], None] | None = None  # denies a call that nobody can be asked about
+        self.deny: Callable[[str], None] | None = None  # denies a call about which no client can be asked
         self.on_orphan = self.record.on_orphan  # as it was opened, or set since; the record's is another one to ask
         self.decided: list[str] = []  # the calls that the user has decided about, by id; one may be there twice
         self.is_counted = False  # its use of tokens

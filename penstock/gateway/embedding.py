@@ -109,7 +109,7 @@ class Embedded:
         """Whether a reader does not go on exactly after its cursor; known before anything of the stream is read.
 
         Raises:
-            RequestRefused: so it is, and the cursor is strict (410). Nobody will read the stream.
+            RequestRefused: so it is, and the cursor is strict (410). The stream gets no reader.
         """
         first = self.record.log.first_seq
         is_gap = point.epoch not in ("", self.epoch) or (point.seq is not None and 0 < point.seq < first - 1)
@@ -125,7 +125,7 @@ class Embedded:
         return is_own and end is not None and (point.seq is None or point.seq >= end.seq)
 
     def point(self, headers: Mapping[str, str], query: Mapping[str, str]) -> ResumePoint:
-        """The cursor. After one that is none, nobody will read the stream, and its ``on_orphan`` applies.
+        """The cursor. After one that is none, the stream gets no reader, and its ``on_orphan`` applies.
 
         Raises:
             RequestRefused: the request's cursor is none.

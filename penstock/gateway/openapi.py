@@ -34,7 +34,7 @@ class Described(Protocol):
 
     @property
     def run(self) -> Any:
-        """The function, whose docstring's first line is the summary."""
+        """The function; the first line of its docstring is the summary."""
 
 
 def describe(routes: Iterable[Described]) -> dict[str, Any]:

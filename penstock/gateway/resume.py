@@ -93,6 +93,6 @@ def told_epoch(projection: Projection, epoch: str) -> bytes:
 
 
 def gone(first_seq: int) -> Problem:
-    """What a strict reader gets whose events are no longer kept one by one, or are of another epoch (410)."""
+    """What a strict reader gets if its events are no longer kept one by one, or are of another epoch (410)."""
     message = "The events after this cursor are no longer kept."
     return Problem(status=410, type="gone", code="gone", message=message, first_seq=first_seq)

@@ -40,7 +40,7 @@ async def steer(call: HttpCall, channel: Channel, given: object) -> Channel:
         given: a text, or messages of the user as in the Responses API; at most 16 inputs wait for one answer.
 
     Returns:
-        The channel of the stream that follows. The caller reads it, or nobody does.
+        The channel of the stream that follows. The caller is its only reader.
 
     Raises:
         RequestRefused: the input is malformed (400); the stream has ended, no model or agent of the gateway's answers
@@ -119,7 +119,7 @@ def _message(channel: Channel, terminal: TerminalEvent, items: Sequence[Any]) ->
 
 
 def _note_failure(task: asyncio.Task[Channel]) -> None:
-    """Mark its error as seen: there may be nobody any more who waits for it."""
+    """Mark its error as seen: the request that waits for it may have gone."""
     if not task.cancelled():
         task.exception()
 

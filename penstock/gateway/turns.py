@@ -1,4 +1,4 @@
-"""Turns of agents behind every protocol: a request whose model is one of the host's agents."""
+"""Turns of agents behind every protocol: a request with one of the host's agents as its model."""
 
 from __future__ import annotations
 

@@ -124,7 +124,7 @@ def _missing(program: Path) -> list[str]:
 
 
 def _needed(package: str) -> list[str]:
-    """The packages with libraries that a package depends on; libc is everyone's already."""
+    """The packages with libraries that a package depends on; libc is there already."""
     shown = subprocess.run(["apt-cache", "depends", package], capture_output=True, text=True, check=True).stdout
     return [name for name in re.findall(r"^ +Depends: (lib\S+|zlib\S+)$", shown, re.MULTILINE) if name != "libc6"]
 

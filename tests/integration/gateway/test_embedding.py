@@ -158,7 +158,7 @@ def test_wrong_arguments_are_refused_by_name(system: penstock.System, wrong: dic
 
 @contextmanager
 def example(name: str, provider: LoopbackProvider, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """Load an example whose system asks the loopback provider."""
+    """Load an example that asks the loopback provider."""
     monkeypatch.setenv("OPENAI_BASE_URL", provider.base_url)
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.setenv("PENSTOCK_PROVIDER__MODEL", "m")

@@ -145,8 +145,7 @@ def test_an_answer_that_breaks_off_never_ends_like_a_complete_one(
 def test_a_client_that_leaves_ends_the_call_on_every_route(server: Served, model: str, streamed: bool) -> None:
     async def leave(call: Any) -> None:
         task = asyncio.ensure_future(call)
-        while not server.gateway.readers:
-            await asyncio.sleep(0.01)
+        await asyncio.to_thread(eventually, lambda: server.gateway.readers)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 

@@ -153,7 +153,7 @@ def test_an_agents_turn_is_steered_and_its_history_has_it() -> None:
             roles = [message["role"] for message in server.get(f"/v1/agents/{agent}").json()["history"]]
             assert roles == ["user", "assistant", "tool", "assistant", "user", "assistant"]
             assert [text for role, text in said(server) if role == "user"] == ["1 + 2?", "Only the number."]
-            # A message whose answer has not begun is not in the history: it goes along with the input.
+            # A message without the beginning of an answer is not in the history: it goes along with the input.
             running = one.ask(op="stream_chat", agent=agent, message="Go on.")["sid"]
             one.until(lambda: one.text(running))
             waiting = one.ask(op="stream_chat", agent=agent, message="And then?")["sid"]
