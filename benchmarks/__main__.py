@@ -16,6 +16,7 @@ from benchmarks import (
     agents,
     decoders,
     dialects,
+    facts,
     frames,
     lifecycle,
     overhead,
@@ -43,6 +44,7 @@ BENCHMARKS: dict[str, Callable[[int, bool], list[Table]]] = {
     "frames": frames.run,
     "readers": readers.run,
     "overhead": overhead.run,
+    "facts": facts.run,
 }
 _HERE = Path(__file__).parent
 

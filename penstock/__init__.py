@@ -12,7 +12,10 @@ if TYPE_CHECKING:
     from penstock.actors.agent.record import AgentStatistics
     from penstock.actors.call.gate import EndpointStatistics
     from penstock.actors.call.toolcalls import ToolCallAccumulator
+    from penstock.actors.stream.changes import StateChange
+    from penstock.actors.stream.histograms import HistogramSnapshot
     from penstock.actors.stream.hub import Subscription
+    from penstock.actors.stream.models import ModelStatistics
     from penstock.actors.stream.statistics import StreamStatistics
     from penstock.actors.stream.subscribers.pull import Events
     from penstock.adapters.tools import FunctionTool, tool
@@ -105,7 +108,14 @@ if TYPE_CHECKING:
         Usage,
         to_dict,
     )
-    from penstock.inspection import StreamInfo, SubscriberInfo, SystemStatistics, Tree
+    from penstock.inspection import (
+        RetryBudgetStatistics,
+        StreamInfo,
+        StreamSummary,
+        SubscriberInfo,
+        SystemStatistics,
+        Tree,
+    )
     from penstock.ports import Journal, Provider, Secret, Tool, ToolContext
     from penstock.provider_client import ProviderClient, ProviderHealth
     from penstock.stream import Stream
@@ -146,6 +156,7 @@ __all__ = [
     "Event",
     "Events",
     "FunctionTool",
+    "HistogramSnapshot",
     "IncompleteStream",
     "Journal",
     "LimitOptions",
@@ -154,6 +165,7 @@ __all__ = [
     "Logprobs",
     "MailboxFull",
     "MediaPart",
+    "ModelStatistics",
     "OptionError",
     "OutputInvalid",
     "PartialJson",
@@ -176,12 +188,14 @@ __all__ = [
     "ReasoningBlockClosed",
     "RequestOptions",
     "RetryBudgetOptions",
+    "RetryBudgetStatistics",
     "RuntimeOptions",
     "Secret",
     "ServerToolCall",
     "ServerToolResult",
     "Settings",
     "StartError",
+    "StateChange",
     "Stream",
     "StreamCancelled",
     "StreamCancelledError",
@@ -199,6 +213,7 @@ __all__ = [
     "StreamSnapshot",
     "StreamStarted",
     "StreamStatistics",
+    "StreamSummary",
     "Structured",
     "SubscriberInfo",
     "SubscriberTooSlow",
@@ -241,7 +256,10 @@ _HOMES = {
     "actors.agent.record": ("AgentStatistics",),
     "actors.call.gate": ("EndpointStatistics",),
     "actors.call.toolcalls": ("ToolCallAccumulator",),
+    "actors.stream.changes": ("StateChange",),
+    "actors.stream.histograms": ("HistogramSnapshot",),
     "actors.stream.hub": ("Subscription",),
+    "actors.stream.models": ("ModelStatistics",),
     "actors.stream.statistics": ("StreamStatistics",),
     "actors.stream.subscribers.pull": ("Events",),
     "adapters.tools": ("FunctionTool", "tool"),
@@ -253,7 +271,14 @@ _HOMES = {
     "config.presets": ("CHAT", "DOCUMENT", "REALTIME"),
     "config.settings": ("DefaultProviderOptions", "LogOptions", "ProviderOptions", "RuntimeOptions", "Settings"),
     "config.version": ("__version__",),
-    "inspection": ("StreamInfo", "SubscriberInfo", "SystemStatistics", "Tree"),
+    "inspection": (
+        "RetryBudgetStatistics",
+        "StreamInfo",
+        "StreamSummary",
+        "SubscriberInfo",
+        "SystemStatistics",
+        "Tree",
+    ),
     "ports": ("Journal", "Provider", "Secret", "Tool", "ToolContext"),
     "provider_client": ("ProviderClient", "ProviderHealth"),
     "stream": ("Stream",),

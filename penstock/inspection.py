@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,12 +21,15 @@ from penstock.services import Services
 from penstock.supervisors.calls import WhichChildren
 
 __all__ = [
+    "RetryBudgetStatistics",
     "StreamInfo",
+    "StreamSummary",
     "SubscriberInfo",
     "SystemStatistics",
     "Tree",
     "draw_tree",
     "stream_info",
+    "stream_summary",
     "system_statistics",
 ]
 
@@ -40,6 +44,44 @@ class SubscriberInfo(msgspec.Struct, frozen=True):
     """The number of the last event that was delivered to it."""
     pending: int
     dropped: int
+    lag_bytes: int = 0
+    """About how many bytes of memory the ``pending`` events take; of folded ones all text counts."""
+
+
+class StreamSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """The facts about a running stream that a list of many streams shows. Made in a few microseconds.
+
+    Times are Unix times, durations seconds; None has not happened yet.
+    """
+
+    stream_id: str
+    state: str
+    provider: str
+    """The provider's name; ``""`` if none feeds the stream."""
+    model: str
+    """The model that was asked for."""
+    created_at: float
+    tokens: int
+    """Tokens delivered."""
+    tokens_per_second: float
+    """As in `StreamStatistics`."""
+    time_to_first_token_s: float | None
+    last_token_time: float | None
+    subscribers: int
+    buffer_size: int
+    max_buffer_size: int
+    attempts: int
+    """Provider requests made for it so far."""
+    errors: int
+    """Failed deliveries, provider attempts and tool calls."""
+    restarts: int
+
+
+class RetryBudgetStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of the retries that requests wanted to make; see `RetryBudgetOptions`."""
+
+    granted: int
+    refused: int
 
 
 class StreamInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,6 +122,13 @@ class SystemStatistics(msgspec.Struct, frozen=True, kw_only=True):
     reader: Mapping[str, int]
     providers: tuple[EndpointStatistics, ...] = ()
     """One for every endpoint that was used, oldest first."""
+    states: Mapping[str, int] = {}
+    """Running streams by state."""
+    restarts: Mapping[str, int] = {}
+    """Children restarted so far, by the name of their supervisor; from the 101st name on as ``"other"``."""
+    largest_mailbox: int = 0
+    """Messages that wait in the fullest mailbox."""
+    retry_budget: RetryBudgetStatistics = RetryBudgetStatistics(granted=0, refused=0)
 
 
 class Tree(msgspec.Struct, frozen=True):
@@ -108,7 +157,7 @@ class Tree(msgspec.Struct, frozen=True):
 def stream_info(record: StreamRecord) -> StreamInfo:
     """The state of a stream. Never blocks."""
     subscribers = tuple(
-        SubscriberInfo(_target_name(one.target), one.slow, one.seq, one.pending, one.dropped)
+        SubscriberInfo(_target_name(one.target), one.slow, one.seq, one.pending, one.dropped, one.lag_bytes)
         for one in record.hub.subscriptions
     )
     return StreamInfo(
@@ -124,9 +173,34 @@ def stream_info(record: StreamRecord) -> StreamInfo:
     )
 
 
+def stream_summary(record: StreamRecord) -> StreamSummary:
+    """The facts about a stream for a list. Never blocks."""
+    counters, feed, tokens = record.counters, record.feed, record.log.tokens
+    provider, model = record.source()
+    first = counters.first_delivery
+    seconds = 0.0 if first is None else counters.last_delivery - first
+    return StreamSummary(
+        stream_id=record.stream_id,
+        state=record.state,
+        provider=provider,
+        model=model,
+        created_at=record.created_at,
+        tokens=tokens,
+        tokens_per_second=(tokens - counters.first_tokens) / seconds if seconds > 0 else 0.0,
+        time_to_first_token_s=None if first is None else first - record.created_monotonic,
+        last_token_time=record.last_token_time,
+        subscribers=record.hub.subscribers,
+        buffer_size=record.intake.size,
+        max_buffer_size=record.options.max_buffer_size,
+        attempts=0 if feed is None else feed.attempts,
+        errors=counters.errors + counters.failed_attempts + counters.tool_errors,
+        restarts=counters.restarts,
+    )
+
+
 def system_statistics(services: Services) -> SystemStatistics:
     """All counters of a system. Never blocks."""
-    table, runtime = services.streams, services.runtime
+    table, runtime, budget = services.streams, services.runtime, services.gates.retry_budget
     totals = table.totals()
     return SystemStatistics(
         streams_created=totals.created,
@@ -145,6 +219,10 @@ def system_statistics(services: Services) -> SystemStatistics:
         dispatcher=runtime.dispatcher.statistics(),
         reader=services.reader.statistics(),
         providers=services.gates.statistics(),
+        states=Counter(record.state for record in table.running()),
+        restarts=runtime.restarts(),
+        largest_mailbox=runtime.largest_mailbox(),
+        retry_budget=RetryBudgetStatistics(granted=budget.granted, refused=budget.refused),
     )
 
 

@@ -11,6 +11,7 @@ import pykka
 
 from penstock.actors.runtime.dispatcher import check_process
 from penstock.actors.runtime.process import ProcessRef
+from penstock.actors.stream.changes import StateChange
 from penstock.actors.stream.cursor import Cursor
 from penstock.actors.stream.hub import Subscription
 from penstock.actors.stream.messages import Cancel, Flush, Pause, Reset, Resume, SetOptions, StopStream
@@ -148,6 +149,11 @@ class Stream:
         return self._record.statistics()
 
     get_statistics = statistics
+
+    def state_changes(self) -> tuple[StateChange, ...]:
+        """The last 64 changes of its state, oldest first, with the event that caused each. Never blocks."""
+        check_process(self._record.runtime.dispatcher)
+        return self._record.state_changes()
 
     @property
     def is_over(self) -> bool:

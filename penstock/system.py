@@ -31,6 +31,7 @@ from penstock.actors.runtime.dispatcher import ThreadedDispatcher, check_process
 from penstock.actors.runtime.process import ProcessRef
 from penstock.actors.runtime.runtime import Runtime
 from penstock.actors.runtime.signals import KILL, SHUTDOWN
+from penstock.actors.stream.models import ModelStatistics
 from penstock.actors.stream.table import StreamTable
 from penstock.adapters.http.threads import HttpReader
 from penstock.adapters.providers.catalogue import Catalogue
@@ -42,7 +43,16 @@ from penstock.config.options import OnOrphan, RequestOptions, Restart, StreamOpt
 from penstock.config.prices import PriceTable
 from penstock.config.settings import Settings
 from penstock.errors import OptionError, SupervisorError, SystemStopped
-from penstock.inspection import StreamInfo, SystemStatistics, Tree, draw_tree, stream_info, system_statistics
+from penstock.inspection import (
+    StreamInfo,
+    StreamSummary,
+    SystemStatistics,
+    Tree,
+    draw_tree,
+    stream_info,
+    stream_summary,
+    system_statistics,
+)
 from penstock.ports import ChatCall, Journal, Provider, Reader
 from penstock.provider_client import create_client
 from penstock.services import Services
@@ -499,6 +509,19 @@ class System:
         """
         self._check_process()
         return stream_info(self._table.get(stream_id))
+
+    def get_stream_summaries(self) -> list[StreamSummary]:
+        """The most important facts about all running streams, oldest first. Never blocks."""
+        self._check_process()
+        return [stream_summary(record) for record in self._table.running()]
+
+    def get_model_statistics(self) -> tuple[ModelStatistics, ...]:
+        """Counts, costs and histograms of times for each provider and model, of running and ended streams.
+
+        At most 257. Never blocks; takes some microseconds for each running stream.
+        """
+        self._check_process()
+        return self._table.by_model()
 
     def statistics(self) -> SystemStatistics:
         """Counts of streams, tokens, messages, threads, dead letters."""

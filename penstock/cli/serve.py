@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import shlex
@@ -19,6 +20,7 @@ from penstock.config.settings import DefaultProviderOptions, Settings
 from penstock.errors import OptionError
 from penstock.ports import ChatCall
 from penstock.system import System
+from penstock.telemetry.lifecycle import log_streams
 
 if TYPE_CHECKING:
     from penstock.gateway.server import GatewayServer
@@ -66,6 +68,7 @@ class Serve:
         serve = _import_server()
         configure_logging(settings.log.level, settings.log.format, others=("uvicorn", "asyncio"))
         with System(settings) as system:
+            _observe(system)
             try:
                 code: int = serve(system, self.host, self.port, ready=self._announce)
             except OptionError as error:
@@ -142,6 +145,15 @@ def _import_server() -> Any:
     from penstock.gateway.server import serve
 
     return serve
+
+
+def _observe(system: System) -> None:
+    """Log the life of every stream, and make spans of them where OpenTelemetry is installed and configured."""
+    log_streams(system)
+    with contextlib.suppress(ModuleNotFoundError):
+        from penstock.telemetry.opentelemetry import instrument
+
+        instrument(system)
 
 
 def _missing(system: System) -> str | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal, TypeAlias
 
-from penstock.config.checks import Between, Options
+from penstock.config.checks import Between, Options, check_models
 from penstock.errors import OptionError
 
 __all__ = [
@@ -37,11 +37,6 @@ _MONTH = 30 * 86_400
 def _check_tokenizer(field: str, value: object) -> None:
     if value is not None and not callable(value):
         raise OptionError(field, value, "a function that splits a str into tokens, or None")
-
-
-def _check_models(field: str, value: object) -> None:
-    if not isinstance(value, (list, tuple)) or not all(isinstance(each, str) and each.strip() for each in value):
-        raise OptionError(field, value, "a list of model names")
 
 
 def _check_verify_tls(field: str, value: object) -> None:
@@ -163,7 +158,7 @@ class RequestOptions(Options):
     retry_max_delay: Annotated[float, Between(0, 3600)] = 8.0
     retry_after_limit: Annotated[float, Between(0, 86_400)] = 60.0
     on_interrupt: OnInterrupt = "fail"
-    fallback: Annotated[Sequence[str], _check_models] = ()
+    fallback: Annotated[Sequence[str], check_models] = ()
     finish_grace: Annotated[float, Between(0, 60)] = 2.0
     max_event_bytes: Annotated[int, Between(1_000, 2**30)] = 4 * 1_048_576
     max_answer_bytes: Annotated[int, Between(1_000, 2**40)] = 64 * 1_048_576

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from penstock.config.logs import get_logger
 from penstock.errors import PenstockError, describe_reason
+from penstock.events import StreamSnapshot
 from penstock.gateway.bodies import decode_object
 from penstock.gateway.call import HttpCall
 from penstock.gateway.channels import Channel
@@ -21,6 +22,7 @@ from penstock.gateway.projections.frames import encode
 from penstock.gateway.projector import Projector
 from penstock.gateway.protocols import PROTOCOLS, events_in
 from penstock.gateway.reader import Backlog, Waiter
+from penstock.telemetry.gateway import ReaderInfo
 
 __all__ = ["StreamSocket"]
 
@@ -91,6 +93,15 @@ class StreamSocket(Waiter):
         """Close the connection; cursors stay valid."""
         self._end(_DRAINING)
 
+    @property
+    def protocols(self) -> tuple[str, ...]:
+        return ("socket",) * len(self._readings)
+
+    def infos(self) -> tuple[ReaderInfo, ...]:
+        """What telemetry is told of it."""
+        key = self.call.key.id
+        return tuple(one.projector.reader_info(one.place, key) for one in list(self._readings.values()))
+
     def look(self, now: float) -> None:
         """Close the connection if its key has been revoked. Called about once a second."""
         if not self.gateway.guard.is_valid(self.call.key):
@@ -123,6 +134,7 @@ class StreamSocket(Waiter):
             self.gateway.readers.discard(self)
             for reading in self._readings.values():
                 reading.projector.detach(self)
+                self.gateway.tally.reader_gone("socket", "left" if self._closes is None else "drained")
             tasks = [writer, listener, *self._running]
             for task in tasks:
                 task.cancel()
@@ -199,6 +211,10 @@ class StreamSocket(Waiter):
         projector = channel.projector(PROTOCOLS["socket"], variant, self.gateway.ticker, self.gateway.options)
         await projector.catch_up()  # else the place of a number is not known
         self.read(channel, 0 if is_gap else after, window, variant)
+        if after or is_gap:
+            first = self._readings[channel.stream_id].projector.first
+            is_folded = isinstance(first, StreamSnapshot) and after < first.seq
+            self.gateway.tally.resumed("gap" if is_gap else "snapshot" if is_folded else "exact")
         answer = {"ok": True, "sid": channel.stream_id, "epoch": channel.epoch, "state": channel.stream.state}
         return answer | ({"gap": "epoch"} if is_gap else {})
 
@@ -221,6 +237,7 @@ class StreamSocket(Waiter):
         reading = self._readings.pop(stream_id, None)
         if reading is not None:
             reading.projector.detach(self)
+            self.gateway.tally.reader_gone("socket", "left")
 
     def _acknowledge(self, message: Mapping[str, Any]) -> None:
         reading, seq = self._readings.get(_text(message, "sid")), message.get("seq")
@@ -308,6 +325,7 @@ class StreamSocket(Waiter):
             if reading.projector.is_over and reading.place == shelf.end:
                 del self._readings[stream_id]
                 reading.projector.detach(self)
+                self.gateway.tally.reader_gone("socket", "finished")
                 if reading.projector.error is not None:
                     made.append(shelf.projection.cut(UNSHOWN))
         return b"".join(made)

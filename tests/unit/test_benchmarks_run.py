@@ -13,6 +13,7 @@ import pytest
 from benchmarks import (
     agents,
     decoders,
+    facts,
     frames,
     lifecycle,
     overhead,
@@ -60,6 +61,10 @@ def url() -> Iterator[str]:
 
 def test_tokens_pushed_into_streams_all_arrive() -> None:
     assert set(pushed.penstock_load(3, 20)) >= {"wall_us", "cpu_us", "start_us", "stream_kb", "used_pair_kb"}
+
+
+def test_what_the_facts_for_telemetry_cost_is_measured() -> None:
+    assert set(facts.load(50)) == {"event", "token", "change"}
 
 
 def test_tokens_pushed_into_thread_actors_all_arrive() -> None:

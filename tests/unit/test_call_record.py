@@ -68,6 +68,7 @@ class Stream:
     def __init__(self) -> None:
         self.ending: Any = None
         self.rounds: list[Outcome] = []
+        self.observers: tuple[Any, ...] = ()
         self.runtime = self
         self.proposed: list[Any] = []
 
@@ -246,18 +247,18 @@ def test_a_ticket_is_of_the_estimated_tokens_and_the_one_before_it_is_given_back
     second = call.take_ticket(gate, lambda: None, 0.5)
     assert second.is_retry
     assert gate.told == [("spent", first, None), ("leave", first, "neutral")]
-    call.has_started()
+    call.has_started(0.0)
     assert (call.started, gate.told[2:]) == (True, [("answered", second)])
     call.leave(LOST)
     call.leave(LOST)
     call.abandon()
     assert gate.told[3:] == [("spent", second, None), ("leave", second, LOST)]
-    call.has_started()
+    call.has_started(0.0)
     assert len(gate.told) == 5
     call.fall_back(LOST)
     third = call.take_ticket(gate, lambda: None, 0.5)
     assert (third.tokens, third.key, third.is_retry) == (450, b"other", False)
-    call.has_started()  # this candidate has no gate
+    call.has_started(0.0)  # this candidate has no gate
     call.leave()
     assert len(gate.told) == 5
 

@@ -206,7 +206,7 @@ class Attempt:
                     if self._abandoned:
                         return None
                     self.has_progressed = True
-                    self._call.has_started()
+                    self._call.has_started(self._clock.time())
                 self._send(FirstDelta(self.number))
                 held = self._builder.held.take()
                 if held:

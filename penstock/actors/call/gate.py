@@ -157,6 +157,10 @@ class EndpointStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """API keys in use."""
     key_holds_s: tuple[float, ...]
     """For each key that the provider has asked to pause, the seconds until it is admitted again; the longest first."""
+    requests_left: int | None = None
+    """What is left of the provider's rate limit, by the headers of its last answer; None: it does not say."""
+    tokens_left: int | None = None
+    """The same for tokens."""
 
 
 class Gate:
@@ -181,6 +185,7 @@ class Gate:
         self._calm_at = 0.0  # the latest one of all lanes
         self._active = self._queued = self._queue_high_water_mark = 0
         self._retries_refused = 0
+        self._quota = Quota()  # as the provider reported it last
         self._requests = self._retries = self._refused = self._waits = self._failures = self._tokens = 0
 
     def __repr__(self) -> str:
@@ -304,6 +309,7 @@ class Gate:
         """Hold the requests with this API key until the provider's quota is renewed, if nothing of it is left."""
         if quota is None:
             return
+        self._quota = quota
         if quota.requests_left is not None and quota.requests_left <= 0:
             self.hold(quota.requests_reset_s or 0.0, key)
         if quota.tokens_left is not None and quota.tokens_left <= 0:
@@ -332,6 +338,8 @@ class Gate:
                 held_until_s=holds[0] if holds else 0.0,
                 keys=len(self._lanes),
                 key_holds_s=tuple(holds),
+                requests_left=self._quota.requests_left,
+                tokens_left=self._quota.tokens_left,
             )
         for head in heads:
             _wake(head)

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import itertools
 import threading
-from typing import Any
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, Final
 
 from pykka import ActorRegistry
 
@@ -27,6 +29,8 @@ from penstock.errors import CallTimeout, ProcessDead, StartError, SystemStopped
 from penstock.ports import Clock
 
 __all__ = ["Runtime"]
+
+_MANY_SUPERVISORS: Final = 100  # whose restarts are counted apart
 
 
 class _Relations:
@@ -60,6 +64,7 @@ class Runtime:
         self._closed = False
         self.started = 0
         self.ended = 0
+        self._restarts: Counter[str] = Counter()
 
     # --- starting ------------------------------------------------------------------------------------------------
 
@@ -403,6 +408,21 @@ class Runtime:
         with self._lock:
             relations = self._relations.get(ref)
             return tuple((relations.watches or {}).values()) if relations else ()
+
+    def note_restart(self, supervisor: str) -> None:
+        """Count a child that a supervisor of that name has restarted."""
+        with self._lock:
+            known = supervisor in self._restarts or len(self._restarts) < _MANY_SUPERVISORS
+            self._restarts[supervisor if known else "other"] += 1
+
+    def restarts(self) -> Mapping[str, int]:
+        """How many children have been restarted, by the name of their supervisor; from the 101st on as ``"other"``."""
+        with self._lock:
+            return dict(self._restarts)
+
+    def largest_mailbox(self) -> int:
+        """How many messages wait in the fullest mailbox. Takes time in proportion to the number of processes."""
+        return max((ref.actor_inbox.qsize() for ref in self.processes()), default=0)
 
     def processes(self) -> list[ProcessRef]:
         """Return all living processes."""

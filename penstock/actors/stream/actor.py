@@ -96,7 +96,6 @@ class TokenStream(StateMachine):
         restarted = record.ref is not None
         record.ref = self.ref
         self._ending = record.ending  # proposals are written before they are sent, so none is missed
-        record.state = "idle"
         self._epoch = epoch = record.new_epoch()
         self._delivery = Delivery(record, epoch)
         wake = self.actor_inbox.put
@@ -120,11 +119,13 @@ class TokenStream(StateMachine):
         if self._bucket is not None:  # how much the previous actor emitted is not known: assume the most
             self._bucket.take(self._bucket.capacity, self.runtime.clock.monotonic())
         if before == "paused":
-            record.state = record.restart_in = "paused"
+            record.restart_in = "paused"
+            record.enter("paused", "restart", self.runtime.clock.monotonic())
             return Next("paused")
         if before == "error":  # the error was the crash (`auto_restart`), so it recovers in any case
-            record.state = "error"
+            record.enter("error", "restart", self.runtime.clock.monotonic())
             return Next("error", state_timeout(self._options.error_recovery_delay))
+        record.enter("idle", "restart", self.runtime.clock.monotonic())
         self.actor_inbox.put(_OVERDUE)  # to be handled when this process runs, not within its supervisor's start
         return Next("idle")
 
@@ -409,10 +410,10 @@ class TokenStream(StateMachine):
         record = self._stream
         if state != record.state and record.ref is self._actor_ref:  # not if this actor has been abandoned
             record.counters.state_changes += 1
-            record.counters.last_activity = self.runtime.clock.monotonic()
+            record.counters.last_activity = now = self.runtime.clock.monotonic()
             if self._options.debug:
                 stream_logger(record.stream_id, True).debug("state", state=state, was=record.state)
-            record.state = state
+            record.enter(state, _cause_of(self._event), now)
         return Next(state, *actions)
 
     def _make_bucket(self, options: StreamOptions) -> TokenBucket | None:
@@ -430,3 +431,14 @@ class TokenStream(StateMachine):
             "subscribers": len(self._hub.subscriptions),
             "options": record.options,
         }
+
+
+def _cause_of(event: Any) -> str:
+    """What an event is called in the table of moves."""
+    kind = event.__class__
+    if kind is Internal:
+        cause: str = event.message
+        return cause
+    if kind is NamedTimeout:
+        return "flush timeout"
+    return "state timeout" if kind is StateTimeout else type(event.message).__name__

@@ -10,6 +10,7 @@ import msgspec
 
 from penstock.actors.stream.bucket import TokenBucket
 from penstock.actors.stream.buffer import Batch
+from penstock.actors.stream.observing import notify
 from penstock.actors.stream.record import StreamRecord
 from penstock.config.logs import get_logger
 from penstock.errors import DeliveryError
@@ -69,6 +70,8 @@ class Delivery:
             record.counters.delivered(len(tokens), size, now)
         else:
             record.counters.counted(event, now)
+            for observer in record.observers:
+                notify(observer.happened, record, event)
         self._failures = 0
         if self._hub.announce():
             record.counters.held += 1

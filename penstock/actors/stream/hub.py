@@ -168,6 +168,11 @@ class Subscription:
         return self._cursor.pending
 
     @property
+    def lag_bytes(self) -> int:
+        """About how many bytes of memory the events take that wait for it; see `StreamLog.bytes_after`."""
+        return self._cursor.log.bytes_after(self._cursor.seq)
+
+    @property
     def dropped(self) -> int:
         """How many tokens it has missed (``slow="drop"`` only)."""
         return self._cursor.dropped

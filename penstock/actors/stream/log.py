@@ -289,6 +289,16 @@ class StreamLog:
         """An estimate of the memory, in bytes, that the events take which are not folded."""
         return self._bytes
 
+    def bytes_after(self, seq: int) -> int:
+        """About how many bytes of memory the events after number ``seq`` take; folded ones count as their text.
+
+        Where part of the folded events is after ``seq``, all of them count. Takes time in proportion to the events.
+        """
+        window = self._window
+        waiting = window.events[max(0, seq - window.base) :]
+        folded = sum(pile.length for pile in window.folded.values()) if seq < window.base else 0
+        return folded + sum(map(cost_of, waiting))
+
     def text(self, kind: TokenKind = "text") -> str:
         """All text of one kind so far."""
         with self._lock:

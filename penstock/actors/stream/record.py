@@ -23,11 +23,13 @@ from penstock.actors.runtime.loop_thread import LoopThread
 from penstock.actors.runtime.process import ProcessRef
 from penstock.actors.runtime.reply import Reply
 from penstock.actors.runtime.runtime import Runtime
+from penstock.actors.stream.changes import StateChange, StateChanges
 from penstock.actors.stream.feed import Feed
 from penstock.actors.stream.hub import Hub, nothing
 from penstock.actors.stream.intake import Intake
 from penstock.actors.stream.log import StreamLog
 from penstock.actors.stream.messages import Cancel, Complete, Ending, Fail
+from penstock.actors.stream.observing import StreamObserver, notify
 from penstock.actors.stream.outcome import Outcome, all_rounds
 from penstock.actors.stream.statistics import Counters, StreamStatistics
 from penstock.config.logs import get_logger
@@ -35,7 +37,9 @@ from penstock.config.options import OnOrphan, Restart, StreamOptions
 from penstock.events import (
     Cost,
     SideEvent,
+    StreamCancelled,
     StreamCompleted,
+    StreamFailed,
     StreamMetrics,
     StreamReset,
     TerminalEvent,
@@ -46,6 +50,7 @@ from penstock.ports import Journal
 
 __all__ = ["StreamRecord"]
 
+_CAUSES: Final = {StreamCompleted: "Complete", StreamFailed: "Fail", StreamCancelled: "Cancel"}
 _JOURNAL_TRIES: Final = 3  # for an event that cannot be taken back
 _JOURNAL_PATIENCE: Final = 1.0  # seconds to wait for an append that an actor of an earlier epoch has under way
 
@@ -57,6 +62,8 @@ class StreamRecord:
         "_is_announced",
         "_journaling",
         "_lock",
+        "_source",
+        "changes",
         "context",
         "counters",
         "created_at",
@@ -70,6 +77,7 @@ class StreamRecord:
         "journal",
         "log",
         "loop_thread",
+        "observers",
         "on_end",
         "on_orphan",
         "options",
@@ -115,6 +123,9 @@ class StreamRecord:
         self.ending: Ending | None = None  # the proposed end; the actor may have crashed since
         self.ref: ProcessRef | None = None  # the present actor
         self.state = "idle"
+        self.changes = StateChanges()
+        self.observers: tuple[StreamObserver, ...] = ()  # set by the table
+        self._source: tuple[str, str] | None = None  # see `source`
         self.restart_in = "idle"  # the state in which a restarted actor begins: a paused stream stays paused
         self.created_at = runtime.clock.time()
         self.created_monotonic = runtime.clock.monotonic()
@@ -158,6 +169,24 @@ class StreamRecord:
     def is_over(self) -> bool:
         """Whether the log has its terminal event."""
         return self.log.terminal is not None
+
+    def enter(self, state: str, cause: str, now: float) -> None:
+        """Note that the actor is in another state."""
+        self.changes.add(now, self.state, state, cause)
+        self.state = state
+
+    def asked(self) -> tuple[str, str]:
+        """The provider and the model that are asked now, by name; empty if none is."""
+        return ("", "") if self.feed is None else self.feed.asked
+
+    def source(self) -> tuple[str, str]:
+        """The provider and the model that the stream's tokens are counted for: it never changes once there are any."""
+        found = self._source
+        if found is None:
+            found = self.asked()
+            if self.counters.first_delivery is not None:
+                self._source = found
+        return found
 
     # --- the end -------------------------------------------------------------------------------------------------
 
@@ -249,7 +278,7 @@ class StreamRecord:
         """Count the end before its event is visible, so that no reader of the event finds it uncounted."""
         self.ended_at = self.runtime.clock.monotonic()
         self.counters.state_changes += 1
-        self.state = "ended"
+        self.enter("ended", _CAUSES[type(terminal)], self.ended_at)
         self.on_end(terminal)
 
     @property
@@ -268,6 +297,10 @@ class StreamRecord:
         self.hub.announce()
         with contextlib.suppress(queue.Full):
             self.over.set(self.log.terminal)
+        terminal = self.log.terminal
+        assert terminal is not None
+        for observer in self.observers:
+            notify(observer.ended, self, terminal)
 
     # --- events into journal and log -----------------------------------------------------------------------------
 
@@ -294,7 +327,11 @@ class StreamRecord:
                 return False
             event = StreamReset(log.stream_id, log.last_seq + 1, reason, self.runtime.clock.time(), log.metadata)
             self._journal_surely(event)
-            return log.append(epoch, event)
+            is_ours = log.append(epoch, event)
+        if is_ours:
+            for observer in self.observers:
+                notify(observer.happened, self, event)
+        return is_ours
 
     def void_answer(self) -> None:
         """Note that everything that has come so far does not belong to the terminal event."""
@@ -402,6 +439,16 @@ class StreamRecord:
     def _wall_clock(self, monotonic: float) -> float:
         return monotonic - self.created_monotonic + self.created_at
 
+    @property
+    def last_token_time(self) -> float | None:
+        """When tokens were delivered last, as a Unix time in seconds; None before the first delivery."""
+        counters = self.counters
+        return None if counters.first_delivery is None else self._wall_clock(counters.last_delivery)
+
+    def state_changes(self) -> tuple[StateChange, ...]:
+        """The last 64 changes of its state, oldest first. Any thread; never blocks."""
+        return self.changes.read(self.created_at - self.created_monotonic)
+
     def statistics(self) -> StreamStatistics:
         """A snapshot of the counters. Any thread; never blocks."""
         counters, intake, metrics = self.counters, self.intake, self.metrics()
@@ -419,6 +466,7 @@ class StreamRecord:
             first_token_time=metrics.first_token_time,
             end_time=metrics.end_time,
             last_activity=self._wall_clock(counters.last_activity),
+            last_token_time=self.last_token_time,
             buffer_size=intake.size,
             buffer_high_water_mark=intake.buffer.high_water_mark,
             backpressure_events=intake.backpressure_events + counters.held,

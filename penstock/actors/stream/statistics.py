@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_left
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 
+from penstock.actors.stream.histograms import GAP_BOUNDS
 from penstock.events import Cost, SideEvent, ToolCallCompleted, ToolResult, ToolResultStatus, Usage
 
 __all__ = ["Counters", "StreamStatistics"]
@@ -37,6 +40,8 @@ class StreamStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """None while the stream runs."""
     last_activity: float
     """The last token or other event; exact to within ``flush_interval`` unless the stream is held back."""
+    last_token_time: float | None
+    """The last delivery of tokens; None before the first."""
     buffer_size: int
     """Buffered tokens and tool events."""
     buffer_high_water_mark: int
@@ -74,6 +79,7 @@ class Counters:
     """Counters of one stream. Written by its actor, except ``failed_attempts``; they outlive the actor."""
 
     __slots__ = (
+        "_gap_counts",
         "_gaps",
         "batches",
         "bytes",
@@ -111,6 +117,7 @@ class Counters:
         self.first_bytes = 0
         self.last_delivery = 0.0
         self._gaps: array[float] | None = None  # a ring
+        self._gap_counts: list[int] = []  # a histogram, over tokens
 
     def delivered(self, tokens: int, size: int, now: float) -> None:
         """Count a delivered batch."""
@@ -121,11 +128,18 @@ class Counters:
                 self.first_tokens = tokens
                 self.first_bytes = size
             else:
-                self._gaps = array("d", ((now - self.last_delivery) / tokens,))
-        elif len(gaps) < _GAPS:
-            gaps.append((now - self.last_delivery) / tokens)
+                gap = (now - self.last_delivery) / tokens
+                self._gaps = array("d", (gap,))
+                counts = [0] * (len(GAP_BOUNDS) + 1)
+                counts[bisect_left(GAP_BOUNDS, gap)] = tokens
+                self._gap_counts = counts
         else:
-            gaps[(self.batches - 1) % _GAPS] = (now - self.last_delivery) / tokens
+            gap = (now - self.last_delivery) / tokens
+            self._gap_counts[bisect_left(GAP_BOUNDS, gap)] += tokens
+            if len(gaps) < _GAPS:
+                gaps.append(gap)
+            else:
+                gaps[(self.batches - 1) % _GAPS] = gap
         self.last_delivery = self.last_activity = now
         self.batches += 1
         self.bytes += size
@@ -145,3 +159,10 @@ class Counters:
         """The ``share`` quantile (0 … 1) of the times between tokens; None if there are none."""
         gaps = sorted(self._gaps or ())
         return gaps[min(len(gaps) - 1, int(share * len(gaps)))] if gaps else None
+
+    def gap_counts(self) -> Sequence[int]:
+        """The times between tokens by bucket of `GAP_BOUNDS`, once for each token; empty before the second delivery.
+
+        Their sum is the time from the first delivery to the last one.
+        """
+        return tuple(self._gap_counts)

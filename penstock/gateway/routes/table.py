@@ -46,6 +46,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route("GET", "/openapi.json", "native", None, _description),
     Route("GET", "/live", "native", None, service.live),
     Route("GET", "/ready", "native", None, service.ready),
+    Route("GET", "/metrics", "native", None, service.metrics),
     Route("GET", "/v1/models", "native", "read", service.models),
     Route("GET", "/v1/doctor/probe", "native", "read", doctor.probe),
     Route("GET", "/v1/doctor/seen", "native", "read", doctor.seen),

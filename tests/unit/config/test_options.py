@@ -13,6 +13,7 @@ from penstock.config.gateway import GatewayOptions
 from penstock.config.limits import BreakerOptions, LimitOptions, RetryBudgetOptions
 from penstock.config.options import RequestOptions, StreamOptions
 from penstock.config.settings import DefaultProviderOptions, LogOptions, ProviderOptions, RuntimeOptions
+from penstock.config.telemetry import TelemetryOptions
 from penstock.errors import OptionError
 
 # field, lowest, highest, one below, one above, as the message writes the range
@@ -121,6 +122,7 @@ KINDS: list[type[Options]] = [
     BreakerOptions,
     RetryBudgetOptions,
     GatewayOptions,
+    TelemetryOptions,
     RuntimeOptions,
     LogOptions,
     ProviderOptions,
