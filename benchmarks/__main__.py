@@ -14,6 +14,7 @@ from rich.table import Table as RichTable
 
 from benchmarks import (
     agents,
+    board,
     decoders,
     dialects,
     facts,
@@ -45,6 +46,7 @@ BENCHMARKS: dict[str, Callable[[int, bool], list[Table]]] = {
     "readers": readers.run,
     "overhead": overhead.run,
     "facts": facts.run,
+    "board": board.run,
 }
 _HERE = Path(__file__).parent
 
