@@ -62,8 +62,7 @@ function alerts(kind, reason) {
 function Header({ page, kind, reason, paused, setPaused }) {
   const said = kind === 'key' ? [] : alerts(kind, reason);
   const { host, version, started } = board.about;
-  return html`<a class="skip" href="#content" onClick=${(event) => { event.preventDefault(); const main = document.querySelector('main'); main.tabIndex = -1; main.focus(); }}>Skip to the content</a>
-    <header><span class="brand">Penstock</span><nav aria-label="Pages">${PAGES.map(([path, title]) => html`<a key=${path} href=${`#/${path}`} aria-current=${page === path ? 'page' : null}>${title}</a>`)}</nav>
+  return html`<header><a class="skip" href="#content" onClick=${(event) => { event.preventDefault(); const main = document.querySelector('main'); main.tabIndex = -1; main.focus(); }}>Skip to the content</a><span class="brand">Penstock</span><nav aria-label="Pages">${PAGES.map(([path, title]) => html`<a key=${path} href=${`#/${path}`} aria-current=${page === path ? 'page' : null}>${title}</a>`)}</nav>
     <span class="alerts" role="status" aria-live="polite">${said.length ? html`<span class=${kind === 'lost' || kind === 'refused' ? 'bad' : 'warn'}><span aria-hidden="true">▲ </span>${said.join(' · ')}</span>` : ''}</span>
     ${paused && page !== '' ? html`<button type="button" aria-pressed="true" onClick=${() => setPaused(false)}>▶ Go on</button>` : ''}
     <span class="muted node">${board.known ? `${host} · ${version} · up ${span(Math.max(0, board.now - started))}` : ''}</span>
@@ -72,7 +71,7 @@ function Header({ page, kind, reason, paused, setPaused }) {
 
 function AskKey({ reason }) {
   const send = (event) => { event.preventDefault(); feed.key = event.target.elements.key.value.trim(); };
-  return html`<main class="note"><h1>Key</h1><p>This gateway needs an API key with the scope <b>admin</b>. It stays in this tab, and is sent to this gateway only.</p>
+  return html`<main id="content" class="note"><h1>Key</h1><p>This gateway needs an API key with the scope <b>admin</b>. It stays in this tab, and is sent to this gateway only.</p>
     <form onSubmit=${send}><label>API key <input name="key" type="password" autocomplete="off" required spellcheck="false" aria-describedby="key-problem"/></label> <button class="primary">Open</button></form>
     <p id="key-problem" role="alert" class="bad">${reason}</p></main>`;
 }

@@ -55,8 +55,8 @@ export class Board {
 }
 
 export function Live({ feed, board, paused, setPaused }) {
-  if (!board.known) return html`<main class="note"><p>Waiting for the first values.</p></main>`;
-  return html`<main class="live-page"><h1 class="hidden">Live</h1><${Totals} board=${board}/>
+  if (!board.known) return html`<main id="content" class="note"><p>Waiting for the first values.</p></main>`;
+  return html`<main id="content" class="live-page"><h1 class="hidden">Live</h1><${Totals} board=${board}/>
     <${Tree} feed=${feed} isPaused=${paused}/>
     <div class="column"><${Plots} board=${board}/>
       <section aria-labelledby="models-head"><h2 id="models-head">Models, last minute</h2><${Models} sheet=${board.models} label="Models"/></section></div>

@@ -30,7 +30,7 @@ export function Play({ feed }) {
     redraw();
   };
   const flip = (name) => setChosen(chosen.includes(name) ? chosen.filter((it) => it !== name) : [...chosen, name]);
-  return html`<main class="page"><h1>Play</h1><section aria-label="New streams"><form class="play" onSubmit=${start}>
+  return html`<main id="content" class="page"><h1>Play</h1><section aria-label="New streams"><form class="play" onSubmit=${start}>
       <fieldset><legend>models</legend>${models.map((one) => html`<label key=${named(one)} class="check"><input type="checkbox" checked=${chosen.includes(named(one))} onChange=${() => flip(named(one))}/> ${named(one)}</label>`)}
         <label>another one <input name="model" placeholder="provider/model"/></label></fieldset>
       <label>system message <textarea name="system" rows="1"></textarea></label>

@@ -23,8 +23,8 @@ export function Providers({ feed, paused }) {
     if (!paused) redraw();
   });
   const { endpoints, models, budget, ready } = known.current;
-  if (!ready) return html`<main class="note"><p>Waiting for the first values.</p></main>`;
-  return html`<main class="page"><h1>Providers</h1>
+  if (!ready) return html`<main id="content" class="note"><p>Waiting for the first values.</p></main>`;
+  return html`<main id="content" class="page"><h1>Providers</h1>
     ${endpoints.list.length ? html`<div class="cards">${endpoints.list.map((one) => html`<${Endpoint} key=${one.number} one=${one}/>`)}</div>` : html`<section><p class="empty">No provider has been asked yet.</p></section>`}
     <section aria-labelledby="models-head"><h2 id="models-head">Models, last minute</h2><${Models} sheet=${models} label="Models"/></section>
     <section aria-labelledby="budget-head"><h2 id="budget-head">Retry budget of the whole system</h2><dl class="pairs"><div><dt>retries allowed</dt><dd>${count(budget.granted)}</dd></div><div><dt>retries refused</dt><dd class=${budget.refused ? 'bad' : ''}>${count(budget.refused)}</dd></div></dl></section></main>`;

@@ -16,11 +16,11 @@ export function Stream({ feed, id, board, paused }) {
     else if (known.current) apply(known.current, message);
     if (!paused) redraw();
   });
-  if (problem.current) return html`<main class="note"><h1>Stream ${id}</h1><p>${problem.current.code === 'stream_not_found' ? 'The gateway does not know this stream. It has ended long ago, or never was.' : problem.current.message}</p><p><a href="#/">All streams</a></p></main>`;
-  if (!known.current) return html`<main class="note"><h1>Stream ${id}</h1><p>Waiting for the first values.</p></main>`;
+  if (problem.current) return html`<main id="content" class="note"><h1>Stream ${id}</h1><p>${problem.current.code === 'stream_not_found' ? 'The gateway does not know this stream. It has ended long ago, or never was.' : problem.current.message}</p><p><a href="#/">All streams</a></p></main>`;
+  if (!known.current) return html`<main id="content" class="note"><h1>Stream ${id}</h1><p>Waiting for the first values.</p></main>`;
   const { facts, machine, lines, dots, text } = known.current;
   const change = lines.filter((line) => line[1] === 'state').at(-1);
-  return html`<main class="page stream-page"><div class="bar-line"><h1 title=${id}>Stream <span class="id">${id}</span></h1><${State} name=${facts.state}/><${Commands} feed=${feed} id=${id} state=${facts.state} all=${true}/></div>
+  return html`<main id="content" class="page stream-page"><div class="bar-line"><h1 title=${id}>Stream <span class="id">${id}</span></h1><${State} name=${facts.state}/><${Commands} feed=${feed} id=${id} state=${facts.state} all=${true}/></div>
     ${facts.error ? html`<p class="alert bad"><b>${words(facts.error.type)}</b> (${facts.error.code}): ${facts.error.message}</p>` : ''}
     <section class="totals" aria-label="Totals of the stream"><dl>
       <${Kpi} name="tokens delivered" value=${count(facts.tokens_delivered)} note=${bytes(facts.bytes)}/>
