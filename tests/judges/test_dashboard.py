@@ -318,6 +318,20 @@ def test_a_cut_connection_is_made_again(served: Served, open_tab: Any) -> None:
         eventually(lambda: tab.text(".list") != before, PATIENCE_S)
 
 
+def test_a_gateway_that_was_restarted_is_shown_anew(open_tab: Any) -> None:
+    with gateway(ENDLESS, SETTINGS, on_orphan="continue") as second:
+        other = second.open()
+        with gateway(ENDLESS, SETTINGS, on_orphan="continue") as first, CuttingProxy(first.port, []) as proxy:
+            stream_id = first.open()
+            with open_tab(proxy.url, quiet=False) as tab:
+                tab.wait_for(stream_id, ".list")
+                proxy._to = second.port
+                first.on_loop(first.gateway.end_readers(1.0))
+                tab.wait_for(other, ".list")
+                assert stream_id not in tab.text(".list")
+                eventually(lambda: tab.text(".alerts") == "", PATIENCE_S)
+
+
 def test_a_hidden_tab_gets_nothing(served: Served, open_tab: Any) -> None:
     from penstock.gateway.board.desk import desk_of
 

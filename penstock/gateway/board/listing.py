@@ -9,7 +9,7 @@ from typing import Final
 from penstock.actors.stream.record import StreamRecord
 from penstock.actors.stream.table import StreamTable
 from penstock.events import StreamCompleted, StreamFailed
-from penstock.gateway.board.pace import Speed, short
+from penstock.gateway.board.pace import Speed, settling, short
 from penstock.gateway.board.sheets import Row
 
 __all__ = ["COLUMNS", "MOST_ROWS", "Listing", "outcome_of"]
@@ -26,6 +26,8 @@ MOST_ROWS: Final = 200
 _STAYS: Final = {"completed": 10.0, "cancelled": 10.0, "failed": 60.0}  # seconds after the end
 _NEWEST: Final = 50  # of the last opened streams, those that have ended are looked for
 _SILENT: Final = 5.0  # seconds
+_CHOOSES: Final = 0.9  # seconds from one choice of the streams to the next
+_FLOWS: Final = 1.0  # seconds since the last token
 _TROUBLE: Final = ("error", "rate_limited", "paused", "failed")
 
 
@@ -45,7 +47,8 @@ class Listing:
         self._readers = readers
         self._speeds: dict[int, Speed] = {}  # by serial, of those that are shown
         self._seen: dict[int, StreamRecord] = {}  # that have ended not long ago
-        self._shown_rates: dict[int, float] = {}
+        self._looked = 0.0  # when, on the monotonic clock
+        self._chosen = -_CHOOSES  # the same of the last choice
         self._shown: set[int] = set()
         self.more = 0
         """How many running ones are not shown."""
@@ -63,8 +66,10 @@ class Listing:
         self.more = sum(record.serial not in chosen for record in running)
         self._shown = set(chosen)
         for serial in self._speeds.keys() - chosen.keys():
-            del self._speeds[serial], self._shown_rates[serial]
-        return {serial: self._row(chosen[serial], now, monotonic) for serial in sorted(chosen)}
+            del self._speeds[serial]
+        seconds = max(1e-3, monotonic - self._looked)
+        self._looked, weight, offset = monotonic, settling(seconds), now - monotonic
+        return {serial: self._row(chosen[serial], offset, monotonic, seconds, weight) for serial in sorted(chosen)}
 
     def _note_ends(self, running: set[int], now: float) -> None:
         for record in self._table.newest(_NEWEST):
@@ -76,6 +81,11 @@ class Listing:
                 del self._seen[serial]
 
     def _choose(self, found: Mapping[int, StreamRecord], now: float) -> dict[int, StreamRecord]:
+        if now - self._chosen < _CHOOSES:
+            kept = {serial: found[serial] for serial in self._shown if serial in found}
+            if len(kept) == MOST_ROWS:
+                return kept
+        self._chosen = now
         ranked = sorted(found, key=lambda serial: (self._rank(found[serial], now), serial not in self._shown, serial))
         return {serial: found[serial] for serial in ranked[:MOST_ROWS]}
 
@@ -89,41 +99,39 @@ class Listing:
         since = record.created_monotonic if counters.first_delivery is None else counters.last_delivery
         return 1 if now - since > _SILENT else 2
 
-    def _row(self, record: StreamRecord, now: float, monotonic: float) -> Row:
+    def _row(self, record: StreamRecord, offset: float, monotonic: float, seconds: float, weight: float) -> Row:
         counters, feed, tokens = record.counters, record.feed, record.log.tokens
         provider, model = record.source()
-        first, last = counters.first_delivery, record.last_token_time
-        if record.is_over:
+        first, last = counters.first_delivery, counters.last_delivery
+        is_over = record.is_over
+        if is_over:
             state, rate = outcome_of(record), record.metrics().tokens_per_second
         else:
             state = record.state
             speed = self._speeds.get(record.serial)
             if speed is None:
-                speed = self._speeds[record.serial] = Speed(monotonic, tokens)
-            rate = speed.at(monotonic, tokens)
-            rate = self._shown_rates[record.serial] = _steady(rate, self._shown_rates.get(record.serial))
-        is_flowing = last is not None and now - last < 1.0 and not record.is_over
+                speed = self._speeds[record.serial] = Speed(tokens)
+                rate = 0.0
+            else:
+                rate = speed.after(seconds, tokens, weight)
+        is_flowing = monotonic - last < _FLOWS and not is_over
+        size = record.intake.size
         return (
             record.stream_id,
             state,
             provider,
             model,
-            round(record.created_at),
+            int(record.created_at),
             tokens,
-            round(rate) if rate >= 1 else short(rate, 1),
+            int(rate + 0.5) if rate >= 1 else short(rate, 1),
             None if first is None else round((first - record.created_monotonic) * 1000),
-            0 if is_flowing else None if last is None else round(last, 1),
+            None if first is None else 0 if is_flowing else round(last + offset, 1),
             self._readers(record),
-            min(100, -(-10 * record.intake.size // record.options.max_buffer_size) * 10),
+            size and min(100, -(-10 * size // record.options.max_buffer_size) * 10),
             0 if feed is None else feed.attempts,
             counters.errors + counters.failed_attempts + counters.tool_errors,
             counters.restarts,
         )
-
-
-def _steady(rate: float, shown: float | None) -> float:
-    """A rate as it is shown: what was shown, while it differs by less than a twentieth."""
-    return shown if shown is not None and abs(rate - shown) < shown / 20 else rate
 
 
 def outcome_of(record: StreamRecord) -> str:

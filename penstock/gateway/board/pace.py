@@ -11,7 +11,7 @@ import msgspec
 
 from penstock.actors.stream.histograms import HistogramSnapshot
 
-__all__ = ["ModelCounts", "ModelPace", "Pace", "Speed", "short"]
+__all__ = ["ModelCounts", "ModelPace", "Pace", "Speed", "settling", "short"]
 
 _WINDOW: Final = 60.0  # seconds
 _SLACK: Final = 1.0  # seconds by which a window may be too short
@@ -150,29 +150,44 @@ def _add_up(into: list[int], now: Sequence[int], before: Sequence[int]) -> None:
 class Speed:
     """The present speed of something that is counted, averaged over about two seconds.
 
-    >>> speed = Speed(0.0, 100)
-    >>> [round(speed.at(time / 2, 100 + 10 * time), 1) for time in (1, 2, 3, 20)]
-    [20.0, 20.0, 20.0, 20.0]
-    >>> round(speed.at(12.0, 300), 1)
+    Attributes:
+        shown: the speed that was shown last; it follows only differences of a twentieth, so that it changes less often.
+
+    >>> speed = Speed(100)
+    >>> [round(speed.after(0.5, 100 + 10 * time, settling(0.5)), 1) for time in (1, 2, 3)]
+    [20.0, 20.0, 20.0]
+    >>> round(speed.after(2.0, 130, settling(2.0)), 1)
     7.4
     """
 
-    __slots__ = ("_count", "_speed", "_time")
+    __slots__ = ("_count", "_speed", "shown")
 
-    def __init__(self, now: float, count: int) -> None:
-        self._time = now
+    def __init__(self, count: int) -> None:
         self._count = count
         self._speed: float | None = None
+        self.shown = 0.0
 
-    def at(self, now: float, count: int) -> float:
-        """Take the count of a moment; returns the speed, per second."""
-        seconds = now - self._time
-        if seconds > 0:
-            latest = max(0, count - self._count) / seconds
-            weight = 1.0 if self._speed is None else 1.0 - exp(-seconds / _SETTLING)
-            self._speed = latest if self._speed is None else self._speed + (latest - self._speed) * weight
-            self._time, self._count = now, count
-        return self._speed or 0.0
+    def after(self, seconds: float, count: int, weight: float) -> float:
+        """Take the count of a moment, so many seconds after the last one; returns the speed that is shown.
+
+        Args:
+            seconds: more than 0.
+            count: never less than before.
+            weight: `settling` of the seconds.
+        """
+        latest = (count - self._count) / seconds
+        before = self._speed
+        self._count = count
+        self._speed = now = latest if before is None else before + (latest - before) * weight
+        shown = self.shown
+        if not -shown < 20 * (now - shown) < shown:
+            self.shown = now
+        return self.shown
+
+
+def settling(seconds: float) -> float:
+    """How much the speed in the last ``seconds`` weighs, 0 … 1."""
+    return 1.0 - exp(-seconds / _SETTLING)
 
 
 def short(value: float | None, digits: int = 3) -> float | int | None:

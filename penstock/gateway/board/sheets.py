@@ -71,12 +71,14 @@ class Sheet:
                 added.append([self._last, *row])
                 continue
             number, before = found
-            now[key] = found if before == row else (number, row)
-            if before != row:
-                change = [number]
-                for place in compress(places, map(ne, before, row)):
-                    change += (place, row[place])
-                made.append(change)
+            if before == row:
+                now[key] = found
+                continue
+            now[key] = (number, row)
+            change = [number]
+            for place in compress(places, map(ne, before, row)):
+                change += (place, row[place])
+            made.append(change)
         gone = [number for key, (number, _) in known.items() if key not in now]
         self._rows = now
         parts = {"rows": made, "added": added, "gone": gone}

@@ -1,7 +1,7 @@
 // The connection to the gateway: one WebSocket, topics that survive a cut, and the key of this tab.
 
 const KEY = 'penstock-key';
-const LONGEST = 8_000;
+const LONGEST = 5_000;
 
 // A table of the server, as its snapshots and changes say.
 export class Sheet {

@@ -3,7 +3,7 @@
 import { sign, words } from './format.js';
 import { html } from './parts.js';
 
-const WIDTH = 104, HEIGHT = 34, GAP_X = 52, GAP_Y = 44, PAD = 10;
+const WIDTH = 118, HEIGHT = 34, GAP_X = 44, GAP_Y = 44, PAD = 10;
 const PLACES = { idle: [0, 0], buffering: [1, 0], streaming: [2, 0], rate_limited: [3, 0], paused: [1, 1], error: [2, 1], end: [3, 1] };
 
 // Where a box stands; a state that the layout does not know gets a place in a row of its own.

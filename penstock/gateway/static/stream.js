@@ -27,7 +27,7 @@ export function Stream({ feed, id, board, paused }) {
       <${Kpi} name="tokens a second" value=${short(facts.tokens_per_second)} note="mean since the first"/>
       <${Kpi} name="time to first token" value=${seconds(facts.time_to_first_token_s)}/>
       <${Kpi} name="between tokens, p50" value=${seconds(facts.inter_token_p50_s)} note=${`p99 ${seconds(facts.inter_token_p99_s)}`}/>
-      <${Kpi} name="requests made" value=${count(facts.attempts)} note=${facts.source ? `source: ${words(facts.source)}` : 'no provider'} kind=${facts.errors ? 'bad' : ''}/>
+      <${Kpi} name="requests made" value=${count(facts.attempts)} note=${facts.source ? `source: ${words(facts.source)}` : 'no provider'}/>
       <${Kpi} name="cost" value=${facts.cost ? `${facts.cost[0].toPrecision(3)}` : NONE} unit=${facts.cost?.[1] ?? ''} note=${facts.cost && facts.usage_is_estimate ? 'estimated' : ''}/>
       <${Kpi} name=${facts.end_time ? 'took' : 'has run for'} value=${span(facts.total_time_s)} note=${`since ${clock(facts.start_time)}`}/></dl></section>
     <div class="column"><section aria-labelledby="machine-head"><h2 id="machine-head">State</h2><${Machine} machine=${machine} state=${facts.machine_state} last=${change ? change[2].split(' → ') : null}/></section>
