@@ -138,7 +138,7 @@ def _present(server: GatewayServer) -> dict[str, int]:
         "readers": len(server.gateway.readers),
         "connections": len(server.server_state.connections),
         "streams": len(server.gateway.channels.all()),
-        "projectors": sum(isinstance(one, Projector) for one in gc.get_objects()),
+        "projectors": sum(type(one) is Projector for one in gc.get_objects()),
     }
 
 

@@ -16,7 +16,7 @@ from penstock.adapters.loopback.chat_encoder import ChatEncoder
 __all__ = ["UNSTAMPED"]
 
 UNSTAMPED: Final = stamped(10**9)
-"""A token whose time is put in when it is sent, if its answer has ``timestamps``."""
+"""A token in which the time of sending is put, if its answer has ``timestamps``."""
 
 
 def _stamp(_encoder: ChatEncoder, event: bytes) -> bytes:

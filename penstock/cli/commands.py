@@ -167,7 +167,7 @@ def serve(
     keys: Annotated[_Text, _option("FILE", "The file of API keys; penstock keys makes it.")] = None,
     cors: Annotated[
         list[str] | None,
-        _option("ORIGIN", "An origin whose pages may use the gateway: https://app.example.com, or *.", "--cors"),
+        _option("ORIGIN", "An origin from which pages may use the gateway: https://app.example.com, or *.", "--cors"),
     ] = None,
     allow_host: Annotated[
         list[str] | None,

@@ -34,7 +34,7 @@ def make_key(path: str, name: str, scopes: Sequence[str], **limits: int | None) 
     output = Output()
     try:
         with KeyFile(path).changing() as keys:
-            output.write(f"{secret}\n")  # before the file is written: a key that nobody has seen is of no use
+            output.write(f"{secret}\n")  # before the file is written: a key that was not shown is of no use
             keys.append(key)
     except OptionError as error:
         raise _of_file(error) from None

@@ -69,7 +69,7 @@ class GatewayOptions(Options):
         max_messages: messages or items in it, 1 … 1,000,000.
         max_readers: readers at once, of all streams, 1 … 10,000,000.
         keys: a file of API keys, see ``penstock keys``; None answers every request, for loopback hosts only.
-        cors: origins whose pages may use the gateway; empty: none.
+        cors: origins from which pages may use the gateway; empty: none.
         hosts: further host names that are answered. Without keys, only loopback names are answered otherwise.
         reasoning_field: the field that carries reasoning in chat completions.
         enable_compression: compress responses for clients that accept it, each frame at once.

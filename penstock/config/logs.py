@@ -270,7 +270,7 @@ def configure_logging(
             terminal, else JSON. Times are UTC.
         stream: where to write; None is `sys.stderr` at the time of writing. If it is closed or broken, lines are lost
             and no error is raised.
-        others: more loggers whose warnings are written in this format.
+        others: more loggers; their warnings are written in this format.
 
     Raises:
         OptionError: ``level`` or ``format`` is not allowed. Nothing is changed.

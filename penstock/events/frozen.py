@@ -22,7 +22,7 @@ class FrozenDict(dict[str, Any]):
 
 
 class FrozenJson(FrozenDict):
-    """A read-only dict whose values are read-only at all levels. Made by `freeze`."""
+    """A dict that is read-only at all levels. Made by `freeze`."""
 
     __slots__ = ()
 

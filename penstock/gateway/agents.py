@@ -138,7 +138,7 @@ async def send_message(call: HttpCall, agent_id: str, body: Mapping[str, Any]) -
 
     def channel_of(stream: Any) -> Channel:
         channel = Channel(stream, owner=key.id, protocol=protocol, request=body, model=hosted.model)
-        channel.agent = hosted.agent
+        channel.agent, channel.agent_id = hosted.agent, agent_id
         return channel
 
     try:

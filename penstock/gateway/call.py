@@ -20,7 +20,7 @@ class HttpCall(msgspec.Struct):
         gateway: the gateway.
         exchange: the request's body, headers and parameters, and the response.
         protocol: the protocol of the route; errors have its shape.
-        key: whose request it is.
+        key: the key of the request.
         request_id: ``x-request-id``: the client's, or a new one.
         trace: its place in the client's trace, or in a new one.
         began: on the loop's clock.

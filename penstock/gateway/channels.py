@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import secrets
 from collections.abc import Callable, Mapping
@@ -20,13 +21,31 @@ from penstock.gateway.keys import Key
 from penstock.gateway.projections.frames import Opening
 from penstock.gateway.projector import Projector
 from penstock.gateway.protocols import Protocol
+from penstock.gateway.requests.asked import Asked
 from penstock.gateway.ticker import Ticker
 from penstock.stream import Stream
 
-__all__ = ["Channel", "Channels", "abandon_unread", "epoch_of"]
+__all__ = ["Channel", "Channels", "Steered", "abandon_unread", "epoch_of"]
 
 
 _MOST_PROJECTORS: Final = 12
+
+
+class Steered:
+    """Input that was added to an answer under way; it goes into the one that follows. Used on the gateway's loop.
+
+    Attributes:
+        items: the inputs, in order, as items of the Responses API.
+        count: how many inputs these are.
+        successor: the stream that follows.
+    """
+
+    __slots__ = ("count", "items", "successor")
+
+    def __init__(self) -> None:
+        self.items: list[Any] = []
+        self.count = 0
+        self.successor: asyncio.Task[Channel]
 
 
 class Channel:
@@ -38,6 +57,7 @@ class Channel:
         protocol: in which it was opened; ``""`` if by no request.
         request: the body of that request.
         model: as the request names it.
+        asked: what the request asks for, if the stream can be continued by the same with more input.
     """
 
     def __init__(
@@ -48,6 +68,7 @@ class Channel:
         protocol: str = "",
         request: Mapping[str, Any] | None = None,
         model: str = "",
+        asked: Asked | None = None,
     ) -> None:
         self.stream = stream
         self.record = stream._record
@@ -55,9 +76,12 @@ class Channel:
         self.protocol = protocol
         self.request = request or {}
         self.model = model
+        self.asked = asked
         self.epoch = epoch_of(self.record)
         self.agent: Agent | None = None  # that answers by this stream
-        self.deny: Callable[[str], None] | None = None  # denies a call that nobody can be asked about
+        self.agent_id = ""  # of it, if clients can send it messages
+        self.steered: Steered | None = None  # input that waits for its end
+        self.deny: Callable[[str], None] | None = None  # denies a call about which no client can be asked
         self.on_orphan = self.record.on_orphan  # as it was opened, or set since; the record's is another one to ask
         self.decided: list[str] = []  # the calls that the user has decided about, by id; one may be there twice
         self.is_counted = False  # its use of tokens

@@ -11,12 +11,15 @@ from penstock.gateway.channels import Channel
 from penstock.gateway.problems import Problem, RequestRefused, problem_of
 from penstock.gateway.requests.native import check_changes
 
-__all__ = ["COMMANDS", "Command", "prepare"]
+__all__ = ["COMMANDS", "STREAM_ENDED", "Command", "prepare"]
 
 Command = Callable[[], Mapping[str, Any] | None]
 """What may wait for the stream's process; returns fields of the answer."""
 
 _LONGEST_REASON: Final = 1_000
+STREAM_ENDED: Final = Problem(
+    status=409, type="invalid_request_error", code="stream_ended", message="The stream has ended."
+)
 
 
 def prepare(name: str, channel: Channel, body: Mapping[str, Any]) -> Command:
@@ -26,8 +29,7 @@ def prepare(name: str, channel: Channel, body: Mapping[str, Any]) -> Command:
         RequestRefused: the body is malformed (400), or the stream has ended (409). Cancelling an ended one is harmless.
     """
     if channel.record.is_over and name != "cancel":
-        text = "The stream has ended."
-        raise RequestRefused(Problem(status=409, type="invalid_request_error", code="stream_ended", message=text))
+        raise RequestRefused(STREAM_ENDED)
     return COMMANDS[name](channel, body)
 
 

@@ -16,7 +16,7 @@ _TOO_LATE: Final = "408 Request Timeout"
 
 
 class LimitedConnection(HttpToolsProtocol):
-    """Closes a connection whose request line and headers are longer than 64 KiB, or take longer than 30 seconds.
+    """Closes a connection if its request line and headers are longer than 64 KiB, or take longer than 30 seconds.
 
     uvicorn keeps them without a limit until they are complete, and waits for them without a limit.
     """

@@ -62,7 +62,7 @@ class Served(Protocol):
 
     @property
     def key(self) -> Key | None:
-        """The key whose end ends it; None: it looks after that itself."""
+        """The key that it was opened with, and without which it ends; None: it looks after that itself."""
         raise NotImplementedError
 
     @property
@@ -122,12 +122,13 @@ class GatewayCore:
         self.is_ending = False  # no reader is taken either
         self.requests = 0
         self.tally = GatewayTally()
-        self.idempotency: Once[tuple[str, bytes]] = Once()  # a stream's id, and the answer to the one who opened it
+        # A stream's id, and the answer to the request that opened it.
+        self.idempotency: Once[tuple[str, bytes]] = Once()
         self.probes = Probes()
         self.board: Closes | None = None  # see `penstock.gateway.board.desk.desk_of`
         self.created = time.time()
         self._opening: Counter[str] = Counter()  # streams that are being opened, by key
-        self._unread: set[asyncio.Task[Channel]] = set()  # that open streams which nobody waits for any more
+        self._unread: set[asyncio.Task[Channel]] = set()  # that open streams for requests that have gone
         self._ticker: Ticker | None = None
         self._channels: Channels | None = None
         self._threads: ThreadPoolExecutor | None = None

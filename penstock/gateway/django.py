@@ -11,7 +11,7 @@ from penstock.errors import OptionError
 from penstock.gateway.embedding import Embedded, OnDisconnect
 from penstock.gateway.problems import UNSHOWN, RequestRefused
 from penstock.gateway.reader import AT_ONCE, Waiter
-from penstock.gateway.resume import ResumePoint, start_of
+from penstock.gateway.resume import GAP_HEADER, ResumePoint, start_of
 from penstock.gateway.ticker import Ticker
 from penstock.stream import Stream
 
@@ -122,15 +122,16 @@ def sse_response(
     query = {name: request.GET[name] for name in request.GET} if request is not None else {}
     try:
         point = embedded.point(headers, query)
+        if embedded.is_at_end(point):
+            return HttpResponse(status=204)
+        about = [*embedded.headers, *([GAP_HEADER] if embedded.is_gap(point) else ())]
     except RequestRefused as error:
         data = embedded.protocol.error(error.problem, "")
         return HttpResponse(
             data, status=embedded.protocol.status(error.problem), content_type=embedded.protocol.error_kind
         )
-    if embedded.is_at_end(point):
-        return HttpResponse(status=204)
     response = StreamingHttpResponse(AsyncEventBody(embedded, point))
-    for name, value in embedded.headers:
+    for name, value in about:
         response[name] = value
     response["content-encoding"] = "identity"  # or GZipMiddleware would collect it
     return response

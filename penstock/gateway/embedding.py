@@ -15,7 +15,7 @@ from penstock.gateway.problems import RequestRefused
 from penstock.gateway.projections.frames import Opening, Projection
 from penstock.gateway.projector import Projector
 from penstock.gateway.protocols import PROTOCOLS, STREAM_HEADERS, Protocol
-from penstock.gateway.resume import Beginning, ResumePoint, start_of
+from penstock.gateway.resume import Beginning, ResumePoint, gone, start_of
 from penstock.gateway.ticker import Ticker
 from penstock.stream import Stream
 
@@ -97,9 +97,26 @@ class Embedded:
         """Where the reader begins, by ``after`` or else by the request; see `start_of`. The projector has caught up.
 
         Raises:
-            RequestRefused: the request's cursor is none.
+            RequestRefused: the request's cursor is none (400), or it is strict and there is a gap (410).
         """
-        return start_of(self.point(headers, query), projector, self.epoch)
+        point = self.point(headers, query)
+        start = start_of(point, projector, self.epoch)
+        if start.is_gap and point.is_strict:
+            raise RequestRefused(gone(self.record.log.first_seq))
+        return start
+
+    def is_gap(self, point: ResumePoint) -> bool:
+        """Whether a reader does not go on exactly after its cursor; known before anything of the stream is read.
+
+        Raises:
+            RequestRefused: so it is, and the cursor is strict (410). The stream gets no reader.
+        """
+        first = self.record.log.first_seq
+        is_gap = point.epoch not in ("", self.epoch) or (point.seq is not None and 0 < point.seq < first - 1)
+        if is_gap and point.is_strict:
+            abandon_unread(self.record)
+            raise RequestRefused(gone(first))
+        return is_gap
 
     def is_at_end(self, point: ResumePoint) -> bool:
         """Whether a cursor is the end of the ended stream, so that there is nothing to read, and never will be."""
@@ -108,7 +125,7 @@ class Embedded:
         return is_own and end is not None and (point.seq is None or point.seq >= end.seq)
 
     def point(self, headers: Mapping[str, str], query: Mapping[str, str]) -> ResumePoint:
-        """The cursor. After one that is none, nobody will read the stream, and its ``on_orphan`` applies.
+        """The cursor. After one that is none, the stream gets no reader, and its ``on_orphan`` applies.
 
         Raises:
             RequestRefused: the request's cursor is none.

@@ -1,4 +1,4 @@
-"""Who may use the gateway: hosts, origins, keys and tickets."""
+"""What a request needs to be answered: its host, origin, key or ticket."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""API keys of the gateway: a file of their hashes, and who may do what."""
+"""API keys of the gateway: a file of their hashes, and what each key allows."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Key(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     Attributes:
         id: names the key in lists, logs and as the owner of streams.
-        name: what it is for, in the words of the one who made it.
+        name: what it is for, as given when it was made.
         hash: SHA-256 of the key, in hexadecimal. The key is 256 bits of chance, so that no slow hash is needed.
         scopes: what it may do.
         created: when it was made, in seconds since the epoch.

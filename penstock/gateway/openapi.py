@@ -8,6 +8,7 @@ from typing import Any, Final, Protocol
 
 from penstock.config.version import __version__
 from penstock.gateway.keys import Scope
+from penstock.gateway.protocols import PROTOCOLS, choices
 
 __all__ = ["Described", "describe"]
 
@@ -33,7 +34,7 @@ class Described(Protocol):
 
     @property
     def run(self) -> Any:
-        """The function, whose docstring's first line is the summary."""
+        """The function; the first line of its docstring is the summary."""
 
 
 def describe(routes: Iterable[Described]) -> dict[str, Any]:
@@ -185,18 +186,31 @@ _ERRORS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "ui": ("text/plain", {"type": "string"}),
     "agui": ("application/json", _ref("AguiError")),
 }
+
+
+def _choices(protocol: str | None, *more: str) -> dict[str, dict[str, Any]]:
+    """What a reader may choose; ``more`` is what only the protocol's own routes take."""
+    own = {name: PROTOCOLS[protocol].variants[name] for name in more} if protocol is not None else {}
+    return {name: {"enum": list(values)} for name, values in {**choices(protocol), **own}.items()}
+
+
+_UI_CHOICES: Final = _choices("ui", "reset", "approval")
 _QUERIES: Final[dict[tuple[str, str], dict[str, dict[str, Any]]]] = {
     ("GET", "/v1/streams"): {
         "state": {"type": "string"},
         "limit": {"type": "integer", "minimum": 1, "maximum": 1_000},
     },
     ("GET", f"{_STREAM}/events"): {
-        "as": {"enum": ["native", "openai", "responses", "anthropic", "ui", "agui"]},
+        "as": {"enum": [name for name in PROTOCOLS if name != "socket"]},
         "after": _CURSOR,
         "strict": {"enum": ["0", "1"]},
         "ticket": {"type": "string"},
-        "events": {"enum": ["all", "simple", "plain", "numbered"]},
+        **_choices(None),
     },
+    ("POST", "/v1/chat/completions"): _choices("openai"),
+    ("POST", "/v1/ui/chat"): _UI_CHOICES,
+    ("GET", "/v1/ui/chat/{chat_id}/stream"): _UI_CHOICES,
+    ("POST", "/v1/agents/{agent_id}/messages"): _choices("native"),
     ("GET", "/v1/responses/{response_id}"): {
         "stream": {"enum": ["true", "false"]},
         "starting_after": {"type": "integer", "minimum": 0},

@@ -50,7 +50,9 @@ async def open_asked(call: HttpCall, asked: Asked, request: Mapping[str, Any]) -
     return await gateway.enter(
         key,
         lambda: _open(gateway.system, asked, on_orphan, trace),
-        lambda stream: Channel(stream, owner=key.id, protocol=call.protocol.name, request=request, model=asked.model),
+        lambda stream: Channel(
+            stream, owner=key.id, protocol=call.protocol.name, request=request, model=asked.model, asked=asked
+        ),
     )
 
 

@@ -15,6 +15,7 @@ from penstock.gateway.keys import Scope
 from penstock.gateway.opener import open_native
 from penstock.gateway.problems import RequestRefused
 from penstock.gateway.protocols import events_in
+from penstock.gateway.steering import steer
 
 __all__ = ["OPERATIONS", "SocketCall"]
 
@@ -46,6 +47,21 @@ async def _stream_chat(socket: SocketCall, message: dict[str, Any]) -> dict[str,
     return _reads(socket, channel, window, variant)
 
 
+async def _steer(socket: SocketCall, message: dict[str, Any]) -> dict[str, Any]:
+    """Add input to an answer under way, and read the one that follows."""
+    channel = _channel(socket, message)
+    window, variant = _window(socket, message), events_in(message)
+    successor = await steer(socket.call, channel, message.get("input"))
+    return _reads(socket, successor, window, variant) | {"steered": channel.stream_id}
+
+
+def _channel(socket: SocketCall, message: Mapping[str, Any]) -> Channel:
+    stream_id = message.get("sid")
+    if not isinstance(stream_id, str):
+        raise RequestRefused.bad_request("sid must be the id of a stream.", "sid")
+    return socket.call.gateway.find(socket.call.key, stream_id)
+
+
 def _window(socket: SocketCall, message: Mapping[str, Any]) -> int:
     window = message.get("window", socket.call.gateway.options.reader_bytes)
     if not isinstance(window, int) or isinstance(window, bool) or window < 1_000:
@@ -64,14 +80,10 @@ def _reads(socket: SocketCall, channel: Channel, window: int, variant: Mapping[s
 
 def _command(name: str) -> Operation:
     async def run(socket: SocketCall, message: dict[str, Any]) -> dict[str, Any]:
-        stream_id = message.get("sid")
-        if not isinstance(stream_id, str):
-            raise RequestRefused.bad_request("sid must be the id of a stream.", "sid")
-        gateway = socket.call.gateway
-        channel = gateway.find(socket.call.key, stream_id)
+        channel = _channel(socket, message)
         body = {key: value for key, value in message.items() if key not in ("op", "ref", "sid")}
-        result = await gateway.in_thread(prepare(name, channel, body))
-        return {"sid": stream_id, "state": channel.stream.state, **(result or {})}
+        result = await socket.call.gateway.in_thread(prepare(name, channel, body))
+        return {"sid": channel.stream_id, "state": channel.stream.state, **(result or {})}
 
     return run
 
@@ -79,6 +91,7 @@ def _command(name: str) -> Operation:
 OPERATIONS: Final[dict[str, tuple[Scope, Operation]]] = {
     "start": ("write", _start),
     "stream_chat": ("write", _stream_chat),
+    "steer": ("write", _steer),
     **{name: ("write", _command(name)) for name in COMMANDS},
 }
 """By name: the scope that the key needs, and what is done."""

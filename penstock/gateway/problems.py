@@ -104,7 +104,7 @@ class RequestRefused(PenstockError):
 
     @classmethod
     def bad_request(cls, message: str, param: str | None = None, code: str = "invalid_request") -> RequestRefused:
-        """A request whose body or parameters are wrong (400)."""
+        """A request with a wrong body or wrong parameters (400)."""
         return cls(Problem(status=400, type="invalid_request_error", code=code, message=message, param=param))
 
     @classmethod
@@ -161,7 +161,7 @@ _SENTENCES: Final[dict[type[PenstockError], str]] = {
     ProtocolError: "The provider has sent what its protocol does not allow.",
     IncompleteStream: "The provider's stream stopped before its end.",
 }
-"""In place of messages that repeat an id, a name or a reason, which someone else may have chosen, or that name the
+"""In place of messages that repeat an id, a name or a reason, which another client may have chosen, or that name the
 server's own hosts and keys. The other errors of providers have the provider's own sentence, with stars for keys."""
 
 

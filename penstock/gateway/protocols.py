@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any, Final, Literal
 
 import msgspec
@@ -20,7 +21,7 @@ from penstock.gateway.projections.responses import ResponsesProjection
 from penstock.gateway.projections.socket import SocketProjection
 from penstock.gateway.projections.ui import UiProjection, error_text
 
-__all__ = ["PROTOCOLS", "STREAM_HEADERS", "Protocol", "events_in", "variant_in"]
+__all__ = ["PROTOCOLS", "STREAM_HEADERS", "Protocol", "choices", "events_in", "variant_in"]
 
 _CHOICES: Final = ("v", "events", "extras", "raw", "dynamic", "reasoning_field")
 STREAM_HEADERS: Final = (
@@ -82,8 +83,27 @@ def events_in(message: Mapping[str, Any]) -> dict[str, str]:
 
 
 def variant_in(query: Mapping[str, str]) -> dict[str, str]:
-    """What a reader chooses of what frames look like, in the query of its URL."""
-    return {name: query[name] for name in _CHOICES if name in query}
+    """What a reader chooses of what frames look like, in the query of its URL.
+
+    What the reader's protocol does not have stays in it, for `Protocol.closed` to leave out.
+
+    Raises:
+        RequestRefused: a value is one that no protocol has (400).
+    """
+    made = {name: query[name] for name in _CHOICES if name in query}
+    for name, value in made.items():
+        known = choices()[name]
+        if value not in known:
+            raise RequestRefused.bad_request(f"{name}: there are {', '.join(known)}.", name)
+    return made
+
+
+@cache
+def choices(protocol: str | None = None) -> Mapping[str, tuple[str, ...]]:
+    """What a reader may choose in a query, with all values: in one protocol, or in any of them."""
+    asked = [one for one in PROTOCOLS.values() if protocol in (None, one.name)]
+    found = {name: [each for one in asked for each in one.variants.get(name, ())] for name in _CHOICES}
+    return FrozenDict({name: tuple(dict.fromkeys(values)) for name, values in found.items() if values})
 
 
 def _openai_error(problem: Problem, request_id: str) -> bytes:

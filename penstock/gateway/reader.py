@@ -78,7 +78,7 @@ class SseReader(Waiter):
 
     Args:
         projector: of the stream and the protocol.
-        exchange: the request, whose body has been read.
+        exchange: the request; its body has been read.
         place: the first frame to send.
     """
 

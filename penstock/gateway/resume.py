@@ -9,12 +9,15 @@ from typing import Final
 import msgspec
 
 from penstock.events import StreamSnapshot
-from penstock.gateway.problems import RequestRefused
-from penstock.gateway.projections.frames import encode, sse
+from penstock.gateway.problems import Problem, RequestRefused
+from penstock.gateway.projections.frames import Projection, encode, sse
 from penstock.gateway.projector import Projector
 from penstock.telemetry.gateway import ReaderResumption
 
-__all__ = ["Beginning", "ResumePoint", "start_of"]
+__all__ = ["GAP_HEADER", "Beginning", "ResumePoint", "gone", "start_of", "told_epoch"]
+
+GAP_HEADER: Final = ("x-penstock-gap", "1")
+"""Of a response that does not go on exactly after its cursor."""
 
 _CURSOR: Final = re.compile(r"(?:([0-9a-f]{8})-)?([0-9]{1,18})")
 
@@ -81,7 +84,15 @@ def start_of(point: ResumePoint, projector: Projector, epoch: str) -> Beginning:
     elif projection.rejoin == "prelude" and point.seq != 0:
         prelude = b"".join([frame.data for frame in projection.prelude()])
         return Beginning(shelf.end, prelude, is_gap, resumption=resumption)
-    prelude = b""
-    if is_other and projection.name == "native":
-        prelude = sse(encode({"reason": "epoch", "epoch": epoch}), event="gap")
-    return Beginning(place, prelude, is_gap, resumption=resumption)
+    return Beginning(place, told_epoch(projection, epoch) if is_other else b"", is_gap, resumption=resumption)
+
+
+def told_epoch(projection: Projection, epoch: str) -> bytes:
+    """What a reader with a cursor of another epoch gets first: which one this is, in the native protocol."""
+    return sse(encode({"reason": "epoch", "epoch": epoch}), event="gap") if projection.name == "native" else b""
+
+
+def gone(first_seq: int) -> Problem:
+    """What a strict reader gets if its events are no longer kept one by one, or are of another epoch (410)."""
+    message = "The events after this cursor are no longer kept."
+    return Problem(status=410, type="gone", code="gone", message=message, first_seq=first_seq)

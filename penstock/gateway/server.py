@@ -194,7 +194,7 @@ class GatewayServer(uvicorn.Server):
         return await super().on_tick(counter)
 
     def _abort_stuck(self, now: float) -> None:
-        """Free the sockets that are being closed whose client takes nothing of what was written before."""
+        """Free the sockets that are being closed if the client takes nothing of what was written before."""
         found: dict[Any, tuple[int, float]] = {}
         for connection in list(self.server_state.connections):
             transport: Any = connection.transport

@@ -14,7 +14,7 @@ from penstock.gateway.problems import UNSHOWN, Problem, RequestRefused, problem_
 from penstock.gateway.projector import Projector
 from penstock.gateway.protocols import STREAM_HEADERS
 from penstock.gateway.reader import SseReader
-from penstock.gateway.resume import ResumePoint, start_of
+from penstock.gateway.resume import GAP_HEADER, ResumePoint, gone, start_of
 
 __all__ = ["early_problem", "serve_events", "serve_from", "serve_new", "wait_for_end"]
 
@@ -39,8 +39,8 @@ async def serve_events(call: HttpCall, channel: Channel, point: ResumePoint, var
     headers: list[tuple[str, str]] = []
     if start.is_gap:
         if point.is_strict:
-            raise RequestRefused(_gone(channel))
-        headers.append(("x-penstock-gap", "1"))
+            raise RequestRefused(gone(channel.record.log.first_seq))
+        headers.append(GAP_HEADER)
     await _serve(call, channel, projector, start.place, headers, start.prelude, hold=0.0)
 
 
@@ -162,13 +162,3 @@ def terminal_problem(projector: Projector) -> Problem | None:
         case StreamCancelled(stream_id=stream_id, reason=reason):
             return problem_of(StreamCancelledError(stream_id, reason))
     return None
-
-
-def _gone(channel: Channel) -> Problem:
-    return Problem(
-        status=410,
-        type="gone",
-        code="gone",
-        message="The events after this cursor are no longer kept.",
-        first_seq=channel.record.log.first_seq,
-    )

@@ -16,6 +16,7 @@ from penstock.gateway.embedding import Embedded, OnDisconnect
 from penstock.gateway.exchange import Exchange
 from penstock.gateway.problems import Problem, RequestRefused
 from penstock.gateway.reader import SseReader
+from penstock.gateway.resume import GAP_HEADER
 from penstock.gateway.serving import early_problem
 from penstock.gateway.ticker import Ticker
 from penstock.stream import Stream
@@ -111,7 +112,7 @@ class SseResponse(Response):
 
     def _sent_headers(self, is_gap: bool) -> list[tuple[str, str]]:
         given = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in self.raw_headers]
-        return [*given, ("x-penstock-gap", "1")] if is_gap else given
+        return [*given, GAP_HEADER] if is_gap else given
 
     async def _refuse(self, exchange: Exchange, problem: Problem) -> None:
         if not exchange.has_started:

@@ -18,7 +18,7 @@ _LONGEST_STATE: Final = 512
 
 
 class Trace(msgspec.Struct, frozen=True):
-    """A place in a trace: this request's span, whose parent is the caller's."""
+    """A place in a trace: this request's span; its parent is the caller's."""
 
     trace_id: str
     span_id: str

@@ -1,4 +1,4 @@
-"""Turns of agents behind every protocol: a request whose model is one of the host's agents."""
+"""Turns of agents behind every protocol: a request with one of the host's agents as its model."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def open_turn(call: HttpCall, asked: Asked, request: Mapping[str, Any], on
 
     def channel_of(opened: tuple[Agent, Stream]) -> Channel:
         agent, stream = opened
-        channel = Channel(stream, owner=key.id, protocol=protocol, request=request, model=asked.model)
+        channel = Channel(stream, owner=key.id, protocol=protocol, request=request, model=asked.model, asked=asked)
         channel.agent = agent
         if protocol not in ASKING and not asked.waits_for_approval:
             channel.deny = lambda call_id: gateway.later(agent.deny, call_id, _UNASKED)

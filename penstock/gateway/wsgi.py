@@ -13,6 +13,7 @@ from penstock.gateway.embedding import Embedded, OnDisconnect
 from penstock.gateway.problems import UNSHOWN, RequestRefused
 from penstock.gateway.projections.frames import Projection, joined
 from penstock.gateway.projector import projection_failed
+from penstock.gateway.resume import GAP_HEADER, told_epoch
 from penstock.stream import Stream
 
 __all__ = ["EventBody", "sse_response"]
@@ -22,12 +23,23 @@ class EventBody(Iterator[bytes]):
     """The body of a response, for a WSGI server: it iterates it, and closes it when the client has left.
 
     A WSGI server notices that only when it writes, so the signs of life are what notices it.
+
+    Args:
+        embedded: the stream and the protocol.
+        projection: makes the frames.
+        after: frames of events up to this one are left out.
+        prelude: comes before all frames.
+        is_gap: the reader does not go on exactly after its cursor; the response says so by ``x-penstock-gap: 1``.
     """
 
-    def __init__(self, embedded: Embedded, projection: Projection, after: int) -> None:
+    def __init__(
+        self, embedded: Embedded, projection: Projection, after: int, prelude: bytes = b"", *, is_gap: bool = False
+    ) -> None:
         self._embedded = embedded
         self._projection = projection
         self._after = after
+        self._prelude = prelude
+        self.is_gap = is_gap
         self._events: Any = None
         self._is_over = False
 
@@ -36,6 +48,9 @@ class EventBody(Iterator[bytes]):
             raise StopIteration
         if self._events is None:
             self._events = _events(self._embedded)
+        if self._prelude:
+            prelude, self._prelude = self._prelude, b""
+            return prelude
         while True:
             try:
                 event: Event = self._events.next(self._embedded.options.heartbeat)
@@ -110,7 +125,7 @@ def sse_response(
     if body is None:
         return flask.Response(status=204)
     response = flask.Response(body, direct_passthrough=True)
-    for name, value in embedded.headers:
+    for name, value in [*embedded.headers, *([GAP_HEADER] if body.is_gap else ())]:
         response.headers[name] = value
     return response
 
@@ -124,7 +139,7 @@ def event_body(embedded: Embedded, headers: Mapping[str, str], query: str) -> Ev
         query: of the request's URL.
 
     Raises:
-        RequestRefused: the cursor is none.
+        RequestRefused: the cursor is none (400), or it is strict and there is a gap (410).
     """
     point = embedded.point(headers, dict(parse_qsl(query)))
     log, projection = embedded.record.log, embedded.new_projection()
@@ -132,4 +147,7 @@ def event_body(embedded: Embedded, headers: Mapping[str, str], query: str) -> Ev
     is_other = bool(point.epoch) and point.epoch != embedded.epoch
     if embedded.is_at_end(point):
         return None
-    return EventBody(embedded, projection, 0 if is_other or projection.rejoin != "after" else last)
+    is_gap = embedded.is_gap(point)
+    prelude = told_epoch(projection, embedded.epoch) if is_other else b""
+    after = 0 if is_other or projection.rejoin != "after" else last
+    return EventBody(embedded, projection, after, prelude, is_gap=is_gap)

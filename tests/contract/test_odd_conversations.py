@@ -22,7 +22,7 @@ CHAT, RESPONSES, ANTHROPIC, GEMINI, OLLAMA = (
     Gemini(KEY),
     OllamaChat(),
 )
-EVERYONE = (CHAT, RESPONSES, ANTHROPIC, GEMINI, OLLAMA)
+ALL_PROVIDERS = (CHAT, RESPONSES, ANTHROPIC, GEMINI, OLLAMA)
 HELLO = {"role": "user", "content": "Hello"}
 
 
@@ -35,7 +35,7 @@ def call(call_id: str, **more: Any) -> dict[str, Any]:
     return {"id": call_id, "type": "function", "function": {"name": "f", "arguments": '{"x":1}'}, **more}
 
 
-@pytest.mark.parametrize("provider", EVERYONE, ids=lambda provider: provider.name)
+@pytest.mark.parametrize("provider", ALL_PROVIDERS, ids=lambda provider: provider.name)
 def test_a_call_that_a_provider_ran_itself_is_given_to_nobody(provider: Provider) -> None:
     asked = {"role": "assistant", "content": "a", "tool_calls": [call("srv_1", is_server=True), call("own_1")]}
     answered = {"role": "tool", "tool_call_id": "own_1", "content": "1"}
@@ -107,13 +107,15 @@ def test_chats_way_to_ask_for_usage_is_not_told_to_those_who_tell_it_unasked(pro
 @pytest.mark.parametrize("provider", [RESPONSES, ANTHROPIC, GEMINI, OLLAMA], ids=lambda provider: provider.name)
 def test_the_newer_name_of_max_tokens_is_known_too(provider: Provider) -> None:
     assert body(provider, max_completion_tokens=5) == body(provider, max_tokens=5)
+    assert body(provider, max_completion_tokens=5, max_tokens=7) == body(provider, max_tokens=5)
+    assert body(provider, max_tokens=7, max_completion_tokens=5) == body(provider, max_tokens=5)
 
 
 def test_gemini_need_not_be_told_that_calls_may_be_parallel() -> None:
     assert body(GEMINI, parallel_tool_calls=True) == body(GEMINI)
 
 
-@pytest.mark.parametrize("provider", EVERYONE, ids=lambda provider: provider.name)
+@pytest.mark.parametrize("provider", ALL_PROVIDERS, ids=lambda provider: provider.name)
 def test_deeply_nested_arguments_and_results_do_not_stop_a_conversation(provider: Provider) -> None:
     for levels in (150, *range(940, 1_010)):
         deep = '{"a":' * levels + "1" + "}" * levels

@@ -1,4 +1,4 @@
-"""A system with one provider, whose answers and requests a test sees as they are on the wire."""
+"""A system with one provider; a test sees the answers and requests as they are on the wire."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["answering"]
 def answering(
     provider: str, encode: Callable[[dict[str, Any]], bytes], *answers: list[dict[str, Any]]
 ) -> Iterator[tuple[penstock.System, queue.Queue[Any]]]:
-    """A system whose ``provider`` gives these answers, one per request, and the bodies of the requests.
+    """A system in which ``provider`` gives these answers, one per request, and the bodies of the requests.
 
     ``encode`` turns an event of an answer into its bytes. A request is sent once.
     """

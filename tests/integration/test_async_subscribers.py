@@ -90,8 +90,7 @@ def test_it_gets_every_event_in_order_and_one_at_a_time_on_the_callers_loop(
         stream.subscribe(form(collector))
         await asyncio.to_thread(stream.process_tokens, WORDS)
         await asyncio.to_thread(stream.stop, 20)
-        while not collector.is_complete:
-            await asyncio.sleep(0.01)
+        await asyncio.to_thread(eventually, lambda: collector.is_complete, 20)
         assert collector.loops == {asyncio.get_running_loop()}
         return collector
 
@@ -123,8 +122,7 @@ def test_the_subscriber_of_an_agents_message_may_be_async(system: penstock.Syste
         with system.agent(model="echo", provider="loopback") as agent:
             collector = Collector()
             await agent.stream_chat("hello", collector.method, options=FAST).aresult()
-            while not collector.is_complete:
-                await asyncio.sleep(0.01)
+            await asyncio.to_thread(eventually, lambda: collector.is_complete, 20)
             assert "hello" in collector.text
 
     asyncio.run(main())
@@ -148,8 +146,7 @@ def test_it_runs_in_a_copy_of_the_callers_context(system: penstock.System, has_l
     async def main() -> None:
         stream = subscribe()
         await asyncio.to_thread(stream.stop)
-        while not seen:
-            await asyncio.sleep(0.01)
+        await asyncio.to_thread(eventually, lambda: seen, 20)
         assert tenant.get() == "bob"
 
     if has_loop:
@@ -180,16 +177,15 @@ def test_a_slow_one_holds_the_stream_or_is_disconnected_as_its_policy_says(syste
             stream.subscribe(reader(policy), slow=policy, window=4)  # type: ignore[arg-type]
         for word in WORDS[:20]:
             stream.process_token(word)
-        while not stream._record.hub.held:
-            await asyncio.sleep(0.01)
+        await asyncio.to_thread(eventually, lambda: stream._record.hub.held, 20)
         assert stream.statistics().tokens_delivered < 10
         gate.set()
-        while stream.statistics().tokens_delivered < 20:
-            await asyncio.sleep(0.01)
+        await asyncio.to_thread(eventually, lambda: stream.statistics().tokens_delivered >= 20, 20)
         await asyncio.to_thread(stream.stop)
         ends = (penstock.StreamCompleted, penstock.Disconnected)
-        while not all(events and isinstance(events[-1], ends) for events in seen.values()):
-            await asyncio.sleep(0.01)
+        await asyncio.to_thread(
+            eventually, lambda: all(events and isinstance(events[-1], ends) for events in seen.values()), 20
+        )
 
     asyncio.run(main())
     assert "".join(event.text for event in seen["block"] if isinstance(event, penstock.TokenEvent)) == "".join(
@@ -215,8 +211,7 @@ def test_a_call_of_ours_that_blocks_its_loop_does_not_wait_for_it_for_ever(syste
         other.start()
         eventually(lambda: stream._record.hub.held)  # it waits for its subscriber, which cannot run
         assert stream.result(10).text == "".join(WORDS)
-        while not collector.is_complete:
-            await asyncio.sleep(0.01)
+        await asyncio.to_thread(eventually, lambda: collector.is_complete, 20)
         other.join()
         return collector
 
@@ -313,11 +308,9 @@ def test_one_that_unsubscribes_itself_ends_its_call(system: penstock.System, cap
         stream.subscribe(other.method)
         stream.process_token("a")
         stream.process_token("b")
-        while not ends:
-            await asyncio.sleep(0.01)
+        await asyncio.to_thread(eventually, lambda: ends, 20)
         await asyncio.to_thread(stream.stop)
-        while not other.is_complete:  # by now the first one would have got it too
-            await asyncio.sleep(0.01)
+        await asyncio.to_thread(eventually, lambda: other.is_complete, 20)  # by now the first one would have got it too
 
     asyncio.run(main())
     assert [event.text for event in ends] == ["a"]

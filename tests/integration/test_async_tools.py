@@ -84,8 +84,7 @@ def test_in_a_coroutine_the_tools_run_on_its_loop(system: penstock.System) -> No
         with agent_with(system, pool.query) as agent:
             async with pool.lock:  # the caller uses the pool too
                 stream = agent.stream_chat("go")
-                while not pool.loops:  # a tool waits for the pool
-                    await asyncio.sleep(0.001)
+                await asyncio.to_thread(eventually, lambda: pool.loops, 20)  # a tool waits for the pool
             assert results([event async for event in stream]) == ROWS
         assert pool.loops == {id(asyncio.get_running_loop())}
 
@@ -204,11 +203,9 @@ def test_cancelling_reaches_the_coroutine(system: penstock.System, where: str, w
 
             async def main() -> None:
                 stream = agent.stream_chat("go", on_orphan="continue")
-                while not seen:
-                    await asyncio.sleep(0.01)
+                await asyncio.to_thread(eventually, lambda: seen, 20)
                 await asyncio.to_thread(act, agent, stream)
-                while len(seen) < 2:
-                    await asyncio.sleep(0.01)
+                await asyncio.to_thread(eventually, lambda: len(seen) >= 2, 20)
 
             asyncio.run(asyncio.wait_for(main(), 20))
             assert seen == ["begun", "cancelled"]
@@ -455,8 +452,7 @@ def test_a_tool_of_a_loop_that_has_stopped_does_not_run_on_when_it_continues(sys
 
     async def continue_() -> None:
         go_on.set()
-        while not ends:
-            await asyncio.sleep(0.001)
+        await asyncio.to_thread(eventually, lambda: ends, 20)
 
     loop = asyncio.new_event_loop()
     with agent_with(system, work, calls=1) as agent:

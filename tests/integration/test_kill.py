@@ -140,7 +140,8 @@ def wait_until_told_or_dead(collector: Collector) -> None:
 def alive() -> list[threading.Thread | Process | StreamRecord]:
     """The threads that run, and the processes and records that something still refers to."""
     gc.collect()  # every process has ended before: what is left in circles is memory, which only the collector frees
-    kept = [thing for thing in gc.get_objects() if isinstance(thing, Process | StreamRecord)]
+    # By type: a lazy object of another library may not say its class.
+    kept = [thing for thing in gc.get_objects() if issubclass(type(thing), Process | StreamRecord)]
     return [*threading.enumerate(), *kept]
 
 

@@ -83,9 +83,24 @@ def test_what_was_meant_for_the_responses_api_reaches_those_who_have_only_chat(
     assert "max_output_tokens" not in str(request.body)
 
 
-def test_items_of_the_responses_api_that_are_no_messages_are_refused_there(system: penstock.System) -> None:
-    with pytest.raises(OptionError, match=r"input\[0\].role"):
-        system.respond([{"type": "function_call_output", "call_id": "x", "output": "1"}], "m", provider="gemini")
+@pytest.mark.parametrize(
+    ("item", "named"),
+    [
+        ({"type": "item_reference", "id": "msg_1"}, r"input\[0\]: an item_reference"),
+        ({"type": "weather_report", "id": "x"}, r"input\[0\].type: weather_report"),
+        ({"type": "message", "content": "Hi"}, r"input\[0\].role"),
+        ({"type": "function_call_output", "output": "1"}, r"input\[0\].call_id"),
+        (
+            {"type": "function_call_output", "call_id": "x", "output": "1"},
+            "tool_call_id 'x' belongs to no earlier call",
+        ),
+    ],
+)
+def test_items_of_the_responses_api_without_a_counterpart_are_refused_there(
+    system: penstock.System, item: dict[str, object], named: str
+) -> None:
+    with pytest.raises(OptionError, match=named):
+        system.respond([item], "m", provider="gemini")
 
 
 def test_a_provider_of_ones_own_is_still_found_by_its_name(server: LoopbackProvider) -> None:

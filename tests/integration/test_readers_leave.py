@@ -381,7 +381,7 @@ def test_a_synchronous_body_releases_the_provider_when_it_is_dropped(system: pen
     with serve([fault] * 3) as provider, site(system, provider) as port:
         for count in range(1, 4):
             visit(port, "/sync", b"\r\n\r\n", provider)
-            eventually(lambda count=count: gc.collect() < 0 or provider.statistics().client_disconnects == count)  # type: ignore[misc]
+            eventually(lambda count=count: gc.collect() < 0 or provider.statistics().client_disconnects == count, 50)  # type: ignore[misc]
         eventually(lambda: not system.get_active_streams())
 
 

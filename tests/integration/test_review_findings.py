@@ -296,6 +296,6 @@ def test_an_actor_that_lives_long_does_not_keep_the_streams_it_has_read(system: 
     del stream
 
     def kept() -> int:
-        return sum(isinstance(thing, PushSubscription) and thing.ref is sink for thing in gc.get_objects())
+        return sum(issubclass(type(thing), PushSubscription) and thing.ref is sink for thing in gc.get_objects())
 
     eventually(lambda: kept() == 0)

@@ -100,7 +100,7 @@ def reasoning() -> list[Event]:
 
 
 def rounds() -> list[Event]:
-    """Two rounds of calls, whose ids the provider repeats, and an answer."""
+    """Two rounds of calls with ids that the provider repeats, and an answer."""
     first = [*call("call_0", "weather", 0, ('{"city":', '"Oslo"}')), *call("call_1", "add", 1, ("{}",))]
     second = call("call_0", "weather", 0, ('{"city":"Rome"}',), signature="sig")
     asked = [event.call for event in first if isinstance(event, ToolCallCompleted)]

@@ -1,4 +1,4 @@
-"""The judges: clients of others, which read what the gateway sends. Tests whose client cannot be had are skipped."""
+"""The judges: clients of others, which read what the gateway sends. Without a client its tests are skipped."""
 
 from __future__ import annotations
 

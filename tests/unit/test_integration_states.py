@@ -479,7 +479,7 @@ def test_when_a_time_is_over_the_answer_is_complete_or_the_attempt_has_failed(wh
 
 
 class Failing(Sender):
-    """An integration whose attempt fails."""
+    """An integration with an attempt that fails."""
 
     def __init__(self) -> None:
         super().__init__()

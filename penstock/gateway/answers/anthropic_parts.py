@@ -167,7 +167,7 @@ class _Sealed(msgspec.Struct, omit_defaults=True):
 def seal(block: ReasoningBlock) -> str:
     """The signature of a thinking block: Anthropic's own, or one that wraps that of another provider.
 
-    The client returns it with the next request, where `unseal` tells whose it is.
+    The client returns it with the next request, where `unseal` tells which provider made it.
     """
     if block.kind in ANTHROPIC_KINDS:
         return block.signature

@@ -29,7 +29,7 @@ def completion_id(opening: Opening) -> str:
 def client_calls(terminal: StreamCompleted) -> tuple[ToolCall, ...]:
     """The calls that the client is to run.
 
-    Left out are those of tools that the provider ran, and those of an agent's turn, whose results the model has had: it
+    Left out are those of tools that the provider ran, and those of an agent's turn: the model has had their results: it
     went on.
     """
     calls = tuple(call for call in terminal.tool_calls if not call.is_server)

@@ -57,7 +57,7 @@ class RunMessage:
 
     Attributes:
         id: unique in the conversation.
-        role: whose it is.
+        role: that of its author.
         key: of the frames with its text.
         pieces: its text.
         calls: the calls of an assistant's message.

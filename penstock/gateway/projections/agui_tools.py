@@ -206,7 +206,7 @@ class ToolEvents:
         return frames
 
     def give_up(self, seq: int) -> list[Frame]:
-        """End the calls whose arguments will not become complete, with a result: else the client would run them."""
+        """End the calls with arguments that will not become complete, with a result: else the client would run them."""
         frames = []
         for call in self.calls.incomplete():
             call.is_complete = call.is_answered = True
@@ -227,5 +227,5 @@ class ToolEvents:
         return frames
 
     def reopened(self, seq: int) -> list[Frame]:
-        """The starts of the calls whose arguments are still being written, for a reader that has the messages."""
+        """The starts of the calls with arguments that are still being written, for a reader that has the messages."""
         return [self._call_start(seq, call) for call in self.calls.incomplete()]

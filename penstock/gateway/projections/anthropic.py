@@ -303,7 +303,7 @@ class AnthropicProjection(Projection):
         return [*frames, *self._advance(seq)]
 
     def _advance(self, seq: int, *, is_other_waiting: bool = False, is_end: bool = False) -> list[Frame]:
-        """Begin and end the blocks of calls whose turn it is."""
+        """Begin and end the blocks of the calls that are next."""
         frames: list[Frame] = []
         while True:
             if (call := self._open.next_to_begin()) is not None:

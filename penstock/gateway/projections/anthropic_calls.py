@@ -59,7 +59,7 @@ class OpenCall:
             self.pieces.append(text)
 
     def is_closed(self) -> bool:
-        """Whether it is complete, or its arguments are JSON whose brackets are closed. Each piece is read once."""
+        """Whether it is complete, or its arguments are JSON with all brackets closed. Each piece is read once."""
         text, self._unread = "".join(self._unread), []
         start = int(self._escaped and bool(text))
         self._escaped = self._escaped and not text
@@ -76,7 +76,7 @@ class OpenCall:
 
 
 class CallBlocks:
-    """The calls whose blocks have not ended, in the order in which they began.
+    """The calls with open blocks, in the order in which they began.
 
     Only the first one has a block. The next one begins when that is complete; if nothing says so before, at the end.
     """

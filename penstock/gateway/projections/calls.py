@@ -81,7 +81,7 @@ class SentCalls:
         return sent
 
     def find(self, given: str) -> SentCall | None:
-        """The call with that id whose result is to come; if there is none, the last one with that id."""
+        """The call with that id that has no result yet; if there is none, the last one with that id."""
         calls = self._calls.get(given)
         return next((call for call in calls if not call.is_answered), calls[-1]) if calls else None
 
@@ -107,7 +107,7 @@ class SentCalls:
         return all(one.is_answered for one in before)
 
     def incomplete(self) -> list[SentCall]:
-        """The calls whose arguments are still being written."""
+        """The calls with arguments that are still being written."""
         return [call for call in self if not call.is_complete]
 
     def unanswered(self) -> list[SentCall]:

@@ -48,7 +48,7 @@ class Chunks:
         return b"data: %b\n\n" % data
 
     def text(self, field: str, text: str) -> bytes:
-        """A chunk whose delta has one field, which is text."""
+        """A chunk with one field in its delta, which is text."""
         head = self._fields.get(field)
         if head is None:
             head = self._fields[field] = b"%b{%b:" % (self._head, encode(field))

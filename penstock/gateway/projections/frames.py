@@ -114,7 +114,7 @@ class Projection:
         raise NotImplementedError
 
     def cut(self, problem: Problem) -> bytes:
-        """The last frame for one reader, whose connection ends before the stream does. It is no end of the answer."""
+        """The last frame for one reader, if its connection ends before the stream does. It is no end of the answer."""
         raise NotImplementedError
 
 

@@ -22,7 +22,7 @@ _PREFIXES: Final = {
     "tool_search_call": "tsc",
 }
 _ACTIONS: Final = frozenset({"local_shell", "shell", "apply_patch", "computer", "mcp_approval", "tool_search"})
-"""Types of calls whose items have no pieces; they are the calls' names too, unless the provider names them."""
+"""Types of calls with items that have no pieces; they are the calls' names too, unless the provider names them."""
 _LATE_IDS: Final = ("srvtoolu_", "mcptoolu_", "xs_", "mcpr_")
 """How ids begin of calls that the provider runs (Anthropic, xAI), and of requests for approval (OpenAI)."""
 _STREAMED: Final = {"function": "function_call", "custom": "custom_tool_call"}

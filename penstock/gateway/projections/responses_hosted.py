@@ -40,7 +40,7 @@ _STEPS: Final = {
     "mcp_call": "",
     "mcp_list_tools": "",
 }
-"""The types whose progress has events of its own, each with the word between ``in_progress`` and the end."""
+"""The types with events for their progress, each with the word between ``in_progress`` and the end."""
 _PIECES: Final = {
     "code_interpreter_call": ("code", "code_interpreter_call_code"),
     "mcp_call": ("arguments", "mcp_call_arguments"),
@@ -51,7 +51,7 @@ _SEPARATE: Final = {
     "tool_search_call": ("tool_search_output", "tools", {"execution": "server"}),
     "program": ("program_output", "result", {}),
 }
-"""The types whose result is an item of its own: its type, the field of the result, and fields that are always there."""
+"""The types with an item of its own for the result: its type, its field for the result, and constant fields."""
 _FINAL: Final = frozenset({"completed", "failed", "incomplete"})
 
 
@@ -268,7 +268,7 @@ _INPUTS: Final[dict[str, Callable[[str, Any], dict[str, Any]]]] = {
 # --- what a result says ----------------------------------------------------------------------------------------------
 
 _LOGGED: Final = frozenset({"code_interpreter_call"})
-"""Types whose errors stand in the output too."""
+"""Types with errors in the output too."""
 
 
 def _results_of(kind: str, fields: Mapping[str, Any], output: Any) -> dict[str, Any]:

@@ -14,7 +14,7 @@ __all__ = ["STEERED", "ResponseStatus", "end_of", "error_body", "response_object
 ResponseStatus: TypeAlias = Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
 
 STEERED: Final = "steered"
-"""The reason with which a stream is cancelled whose response goes on with further input of the user."""
+"""The reason with which a stream is cancelled if its response goes on with further input of the user."""
 
 _INCOMPLETE: Final = {"length": "max_output_tokens", "content_filter": "content_filter"}
 _INCOMPLETE_WORDS: Final = frozenset({"max_messages", STEERED})

@@ -43,8 +43,8 @@ def retold(
         snapshot: what has come.
         lengths: how many characters of each kind are known.
         told: how many of ``answer_events`` are known.
-        places: how many characters of text come before each of the provider's own tools, by their ids. Those whose
-            place is not known come before the first text that is new.
+        places: how many characters of text come before each of the provider's own tools, by their ids. Those without a
+            known place come before the first text that is new.
     """
     news = snapshot.answer_events[told:]
     blocks = [event for event in news if isinstance(event, ReasoningBlockClosed)]

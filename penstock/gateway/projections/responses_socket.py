@@ -17,11 +17,17 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from penstock.events import StreamCancelled, StreamFailed, TerminalEvent
+from penstock.events import TerminalEvent
 from penstock.gateway.problems import Problem, RequestRefused
 from penstock.gateway.projections.frames import encode
 from penstock.gateway.projections.responses_object import STEERED, error_body
-from penstock.gateway.projections.responses_steering import required_input, wrong_steer
+from penstock.gateway.projections.steering import (
+    MOST_STEERS,
+    input_items,
+    required_input,
+    what_follows,
+    wrong_steer,
+)
 from penstock.gateway.requests.asked import Asked
 from penstock.gateway.requests.responses import parse
 
@@ -29,7 +35,6 @@ __all__ = ["Action", "LaneBook", "Send", "StartResponse", "StopResponse", "socke
 
 MOST_LANES: Final = 32
 MOST_WAITING: Final = 64
-MOST_STEERS: Final = 16
 _LONGEST_LANE: Final = 256  # characters
 
 
@@ -167,8 +172,8 @@ class LaneBook:
         if not isinstance(previous, str) or (owed := self._owed.get(previous)) is None or owed[0] != start.lane:
             return start
         del self._owed[previous]
-        items = [item for steer in owed[1] for item in _items(steer.input)]
-        body = {**start.body, "input": items + _items(start.body.get("input"))}
+        items = [item for steer in owed[1] for item in input_items(steer.input)]
+        body = {**start.body, "input": items + input_items(start.body.get("input"))}
         return msgspec.structs.replace(start, body=body, asked=msgspec.structs.replace(parse(body), is_streamed=True))
 
     # --- steering ----------------------------------------------------------------------------------------------------
@@ -237,13 +242,13 @@ class LaneBook:
         response_id = active.response_id or event.stream_id
         self._ended.append(response_id)
         actions: list[Action] = []
-        owed = required_input(event)
-        if active.steers and owed:
-            actions += self._owe(record, active, response_id, owed)
-        elif active.steers and (isinstance(event, StreamFailed) or _is_given_up(event)):
+        follows = what_follows(event) if active.steers else None
+        if follows == "results":
+            actions += self._owe(record, active, response_id, required_input(event))
+        elif follows == "nothing":
             text = "The response did not end in a way that can be continued."
             actions += self._give_back(record, response_id, active.steers, text)
-        elif active.steers:
+        elif follows == "successor":
             record.waiting.appendleft(_successor(lane, active, response_id))
         record.active = None
         return actions + self._next(record)
@@ -285,21 +290,10 @@ def _is_under_way(lane: _Lane, response_id: str) -> bool:
     return lane.active is not None and response_id != "" and lane.active.response_id == response_id
 
 
-def _is_given_up(event: TerminalEvent) -> bool:
-    """Whether the response was cancelled, and not for what was steered into it."""
-    return isinstance(event, StreamCancelled) and event.reason != STEERED
-
-
 def _successor(lane: str | None, active: _Active, response_id: str) -> StartResponse:
-    items = [item for steer in active.steers for item in _items(steer.input)]
+    items = [item for steer in active.steers for item in input_items(steer.input)]
     body = {**active.body, "previous_response_id": response_id, "input": items}
     return StartResponse(lane, body, msgspec.structs.replace(parse(body), is_streamed=True))
-
-
-def _items(given: Any) -> list[Any]:
-    if isinstance(given, str):
-        return [{"type": "message", "role": "user", "content": given}] if given else []
-    return list(given) if isinstance(given, list) else []
 
 
 # --- messages --------------------------------------------------------------------------------------------------------

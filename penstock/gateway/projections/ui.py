@@ -415,7 +415,8 @@ class _Part:
 def _continued(opening: Opening) -> tuple[str, int]:
     """The id of the message that the answer belongs to, and how many parts it has already.
 
-    A request whose last message is the assistant's brings a result or a decision; the client goes on with the message.
+    A request with the assistant's message as the last one brings a result or a decision;
+    the client goes on with the message.
     """
     messages = opening.request.get("messages")
     last = messages[-1] if isinstance(messages, (list, tuple)) and messages else None

@@ -102,7 +102,7 @@ class ToolChunks:
         return [chunk(event.seq, "tool-input-error", **fields, errorText=describe_parse_error(raw))]
 
     def give_up(self, seq: int) -> list[Frame]:
-        """End the calls whose arguments will not become complete."""
+        """End the calls with arguments that will not become complete."""
         frames = []
         for call in self.calls.incomplete():
             call.is_complete = call.is_answered = True

@@ -15,7 +15,7 @@ from penstock.gateway.problems import RequestRefused
 __all__ = ["Translator"]
 
 _IN_RESULTS: Final = frozenset({"openai-responses", "gemini"})
-"""Dialects whose results of calls may hold pictures and files."""
+"""Dialects in which results of calls may hold pictures and files."""
 _SERVER_CALLS: Final = ("server_tool_use", "mcp_tool_use")
 _KEPT: Final = frozenset({"thinking", "redacted_thinking", "container_upload", "compaction", "fallback"})
 """Blocks of Anthropic's that go back to Anthropic only, in case the conversation comes there again."""

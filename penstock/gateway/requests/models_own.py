@@ -13,7 +13,7 @@ __all__ = ["models_own"]
 def models_own(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters, so that all of them come to the model.
 
-    Those with names of Penstock's own call options (``timeout``, ``extra_headers`` …) go into ``extra_body``, whose
+    Those with names of Penstock's own call options (``timeout``, ``extra_headers`` …) go into ``extra_body``; its
     entries are added to the request as they are.
 
     >>> models_own({"timeout": 5, "top_p": 1})

@@ -206,7 +206,7 @@ def _listed(given: Any) -> list[Any]:
 
 
 def _answered(body: Mapping[str, Any]) -> set[str]:
-    """The ids of calls whose results the request has."""
+    """The ids of calls of which the request has results."""
     given = body.get("input")
     items = [item for item in given if isinstance(item, dict)] if isinstance(given, list) else []
     names = ("call_id", "approval_request_id", "tool_call_id")

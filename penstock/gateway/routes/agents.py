@@ -36,12 +36,13 @@ async def show(call: HttpCall) -> None:
 async def send(call: HttpCall) -> None:
     """Send a message. The answer is a stream: its events, for a client that accepts them, else its address."""
     body = await call.exchange.json()
+    variant = call.protocol.closed(variant_in(call.exchange.query))
     is_streamed = "text/event-stream" in call.exchange.headers.get("accept", "")
     if is_streamed:
         call.gateway.admit_reader()
     channel = await agents.send_message(call, call.exchange.params["agent_id"], body)
     if is_streamed:
-        await serve_new(call, channel, variant_in(call.exchange.query))
+        await serve_new(call, channel, variant)
     else:
         headers = [("x-penstock-stream-id", channel.stream_id)]
         await call.exchange.respond(201, encode(created(call, channel)), headers)

@@ -23,7 +23,7 @@ async def chat(call: HttpCall) -> None:
         raise RequestRefused.bad_request("id must be a text of 1 to 256 characters.", "id")
     model = body.get("model") or call.gateway.system.settings.model()
     dialect = dialect_of(call.gateway, provider_in(body) or body.get("provider"), model)
-    variant = read_variant(call.exchange.headers.get("x-penstock-ui", ""), call.exchange.query)
+    variant = _variant(call)
     chats = call.gateway.chats
     waiting = None if chat_id is None else chats.get((call.key.id, "chat", chat_id))
     asked = requests.parse(body, dialect, call.gateway.system.settings.model() or "")
@@ -41,12 +41,12 @@ async def chat(call: HttpCall) -> None:
 
 async def resume(call: HttpCall) -> None:
     """The answer that is under way in a chat, from its start; 204 if there is none."""
+    variant = _variant(call)
     channel = _under_way(call)
     if channel is None:
         await call.exchange.body(0)
         await call.exchange.respond(204, b"")
         return
-    variant = read_variant(call.exchange.headers.get("x-penstock-ui", ""), call.exchange.query)
     await serve_events(call, channel, ResumePoint(), variant)
 
 
@@ -62,3 +62,7 @@ async def stop(call: HttpCall) -> None:
 def _under_way(call: HttpCall) -> Channel | None:
     channel = call.gateway.chats.get((call.key.id, "chat", call.exchange.params["chat_id"]))
     return channel if channel is not None and not channel.record.is_over else None
+
+
+def _variant(call: HttpCall) -> dict[str, str]:
+    return call.protocol.closed(read_variant(call.exchange.headers.get("x-penstock-ui", ""), call.exchange.query))

@@ -23,7 +23,7 @@ from penstock.testing import eventually
 
 __all__ = ["fetch", "nginx"]
 
-_CACHE = Path(os.environ.get("PENSTOCK_JUDGES") or Path(penstock.__file__).parents[1] / ".judges") / "nginx"
+_CACHE = Path(os.environ.get("JUDGES_FOLDER") or Path(penstock.__file__).parents[1] / ".judges") / "nginx"
 _HINT = "no nginx on this machine; `make nginx` unpacks it from Debian's packages"
 _CONFIG = """
 daemon off; master_process off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/error.log;
@@ -124,7 +124,7 @@ def _missing(program: Path) -> list[str]:
 
 
 def _needed(package: str) -> list[str]:
-    """The packages with libraries that a package depends on; libc is everyone's already."""
+    """The packages with libraries that a package depends on; libc is there already."""
     shown = subprocess.run(["apt-cache", "depends", package], capture_output=True, text=True, check=True).stdout
     return [name for name in re.findall(r"^ +Depends: (lib\S+|zlib\S+)$", shown, re.MULTILINE) if name != "libc6"]
 

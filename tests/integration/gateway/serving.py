@@ -99,7 +99,7 @@ def gateway(
     wrap: Callable[[Gateway], Any] | None = None,
     **options: Any,
 ) -> Iterator[Served]:
-    """A system whose providers are one scripted loopback provider, and its gateway; ``wrap`` puts it into an app."""
+    """A system with one scripted loopback provider for all providers, and its gateway; ``wrap`` puts it into an app."""
     with LoopbackProvider(script if isinstance(script, Script) else Script(script or SLOWLY)) as provider:
         providers = {
             name: ProviderOptions(base_url=url, api_key=KEY, model="m")  # type: ignore[arg-type]

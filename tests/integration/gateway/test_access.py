@@ -1,4 +1,4 @@
-"""Who may use the gateway: keys, scopes, limits, tickets, hosts, origins; and what never is in an answer."""
+"""What the gateway answers and refuses: keys, scopes, limits, tickets, hosts, origins; and what no answer has."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import requests
+from django.urls import clear_url_caches
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
@@ -27,6 +28,7 @@ from penstock.adapters.loopback.faults import Status
 from penstock.adapters.loopback.script import Answer, Replies, Script
 from penstock.adapters.loopback.server import LoopbackProvider
 from penstock.config.gateway import GatewayOptions
+from penstock.config.options import StreamOptions
 from penstock.config.settings import ProviderOptions, Settings
 from penstock.errors import OptionError
 from penstock.gateway import sse_response
@@ -156,7 +158,7 @@ def test_wrong_arguments_are_refused_by_name(system: penstock.System, wrong: dic
 
 @contextmanager
 def example(name: str, provider: LoopbackProvider, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """Load an example whose system asks the loopback provider."""
+    """Load an example that asks the loopback provider."""
     monkeypatch.setenv("OPENAI_BASE_URL", provider.base_url)
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.setenv("PENSTOCK_PROVIDER__MODEL", "m")
@@ -166,6 +168,7 @@ def example(name: str, provider: LoopbackProvider, monkeypatch: pytest.MonkeyPat
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(__import__("sys").modules, name, module)
     spec.loader.exec_module(module)
+    clear_url_caches()  # Django's are of the module that was loaded before
     try:
         yield module
     finally:
@@ -229,3 +232,57 @@ def test_the_flask_example(provider: LoopbackProvider, monkeypatch: pytest.Monke
         monkeypatch.setattr(module.system, "chat", lambda *_: endless)
         leave(f"{url}/chat?q=Hi", lambda: endless)
         eventually(lambda: endless.is_over)
+
+
+@contextmanager
+def serving(name: str, provider: LoopbackProvider, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Any, str]]:
+    """An example on a server of its own: its module and URL."""
+    with example(name, provider, monkeypatch) as module:
+        if name == "flask_backend":
+            with wsgi_server(module.app) as url:
+                yield module, url
+        elif name == "django_backend":
+            with served(module.system, module.application, lifespan="off") as server:
+                yield module, server.url
+        else:
+            with served(module.system, module.app) as server:
+                yield module, server.url
+
+
+@pytest.mark.parametrize("name", ["fastapi_backend", "django_backend", "flask_backend"])
+def test_a_gap_is_told_and_refused_to_a_strict_reader(
+    provider: LoopbackProvider, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    with serving(name, provider, monkeypatch) as (module, url):
+
+        def get(query: str, cursor: str = "") -> requests.Response:
+            headers = {"last-event-id": cursor} if cursor else {}
+            return requests.get(f"{url}/chat?q=Hi{query}", headers=headers, timeout=PATIENCE)
+
+        whole = module.system.chat("m", "Hi")
+        options = StreamOptions(retain_bytes=1_000, rate_limit=None, batch_size=1, flush_interval=0.01)
+        folded = module.system.open_stream(options=options)
+        folded.process_tokens([f"{number:03d} " for number in range(300)])
+        folded.stop()
+        for stream in (whole, folded):
+            stream.result(PATIENCE)
+        assert folded._record.log.first_seq > 6
+        monkeypatch.setattr(module.system, "chat", lambda *_: whole)
+        other = get("", "00000000-2")
+        found = events_of(other.text)
+        assert other.headers["x-penstock-gap"] == "1"
+        assert found[0][1:] == ("gap", {"reason": "epoch", "epoch": found[1][0].partition("-")[0]})
+        assert text_of(other.text) == WORDS
+        strict = get("&strict=1", "00000000-2")
+        assert (strict.status_code, strict.json()["error"]["type"]) == (410, "gone")
+        exact = get("&strict=1&after=1")
+        assert (exact.status_code, "x-penstock-gap" in exact.headers) == (200, False)
+
+        monkeypatch.setattr(module.system, "chat", lambda *_: folded)
+        joined = get("&after=5")
+        assert joined.headers["x-penstock-gap"] == "1"
+        assert events_of(joined.text)[0][1] == "snapshot"
+        strict = get("&strict=1&after=5")
+        assert (strict.status_code, strict.json()["error"]["first_seq"]) == (410, folded._record.log.first_seq)
+        begun = get("&strict=1")
+        assert (begun.status_code, "x-penstock-gap" in begun.headers) == (200, False)

@@ -104,7 +104,7 @@ def test_a_front_end_that_leaves_lets_the_stream_linger(server: Served, path: st
 
 @pytest.fixture
 def asking() -> Iterator[Served]:
-    """A gateway with an agent ``helper``, whose tool needs approval."""
+    """A gateway with an agent ``helper`` that has a tool which needs approval."""
 
     @penstock.tool(needs_approval=True)
     def delete(path: str) -> str:
@@ -244,7 +244,7 @@ def test_a_policy_that_is_set_while_the_user_is_asked_holds_afterwards(asking_tw
     channel = server.gateway.channels.get(stream_id)
     assert server.request("PATCH", f"/v1/streams/{stream_id}/options", json={"on_orphan": 7}).status_code == 200
     asks: Any = channel.record.on_orphan
-    assert asks == "continue", "nobody reads while the user is asked"
+    assert asks == "continue", "there is no reader while the user is asked"
     for name in ("c1", "c2"):
         server.post("/v1/ui/chat", approving(name))
     assert channel.record.on_orphan == 7

@@ -165,7 +165,7 @@ def test_a_native_stream_lingers_and_is_cancelled_if_nobody_comes(server: Served
     with server.get(f"/v1/streams/{read}/events", stream=True) as answer:
         pieces = answer.iter_content(None)
         assert next(pieces)
-        server.finish(unread)  # though nobody has ever read it
+        server.finish(unread)  # though it never had a reader
         assert not server.system.stream(read).is_over
     server.finish(read)
 

@@ -145,8 +145,7 @@ def test_an_answer_that_breaks_off_never_ends_like_a_complete_one(
 def test_a_client_that_leaves_ends_the_call_on_every_route(server: Served, model: str, streamed: bool) -> None:
     async def leave(call: Any) -> None:
         task = asyncio.ensure_future(call)
-        while not server.gateway.readers:
-            await asyncio.sleep(0.01)
+        await asyncio.to_thread(eventually, lambda: server.gateway.readers)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
@@ -193,6 +192,18 @@ def test_the_clients_own_options_are_the_models_business(server: Served, client:
     assert sent is not None
     assert (sent["timeout"], sent["top_k"]) == (3, 5)
     assert "penstock" not in sent
+
+
+@pytest.mark.parametrize(
+    ("provider", "name"),
+    [("openai-responses", "max_output_tokens"), ("anthropic", "max_tokens"), ("openai", "max_completion_tokens")],
+)
+def test_of_both_names_of_the_longest_answer_the_newer_one_counts(
+    server: Served, client: openai.OpenAI, provider: str, name: str
+) -> None:
+    more = at(provider)
+    client.chat.completions.create(model="m", messages=HI, max_tokens=7, max_completion_tokens=5, extra_body=more)
+    assert server.provider.requests[-1].fields[name] == 5
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/v1/responses"])

@@ -32,6 +32,47 @@ def test_every_route_is_described() -> None:
     assert all(operation["summary"] for methods in description["paths"].values() for operation in methods.values())
 
 
+def test_what_a_reader_may_choose_is_described_with_its_values_and_nothing_else_is_taken() -> None:
+    every = {
+        "v": ["5.0", "5", "6", "7"],
+        "events": ["plain", "numbered", "all", "simple"],
+        "extras": ["none", "penstock"],
+        "raw": ["0", "1"],
+        "dynamic": ["0", "1"],
+        "reasoning_field": ["reasoning_content", "reasoning"],
+    }
+    own = {
+        ("get", "/v1/streams/{stream_id}/events"): every,
+        ("post", "/v1/chat/completions"): {name: every[name] for name in ("reasoning_field", "extras")}
+        | {"events": ["plain", "numbered"]},
+        ("post", "/v1/agents/{agent_id}/messages"): {"events": ["all", "simple"]},
+        ("post", "/v1/ui/chat"): {name: every[name] for name in ("v", "raw", "dynamic")},
+        ("get", "/v1/ui/chat/{chat_id}/stream"): {name: every[name] for name in ("v", "raw", "dynamic")},
+    }
+    with gateway(Script(Answer("Hi there."))) as server:
+        paths = server.get("/openapi.json").json()["paths"]
+        for method, path in ((method, path) for path, methods in paths.items() for method in methods):
+            listed = paths[path][method].get("parameters", ())
+            found = {one["name"]: one["schema"]["enum"] for one in listed if one["name"] in every}
+            assert found == own.get((method, path), {}), path
+        agent = server.post("/v1/agents", {"model": "m", "provider": "openai"}).json()["agent_id"]
+        chat = {"model": "m", "provider": "openai", "messages": [{"role": "user", "content": "Hi"}]}
+        ui = {"id": "c1", "messages": [{"role": "user", "parts": [{"type": "text", "text": "Hi"}]}]}
+        asked = {
+            f"/v1/streams/{server.open()}/events": None,
+            "/v1/ui/chat/c1/stream": None,
+            "/v1/chat/completions": chat,
+            f"/v1/agents/{agent}/messages": {"message": "Hi"},
+            "/v1/ui/chat": {**ui, "model": "m"},
+        }
+        before = server.get("/v1/streams").json()["total"]
+        for path, body in asked.items():
+            name = "dynamic" if "/ui/" in path else "events"
+            method = "GET" if body is None else "POST"
+            assert server.request(method, f"{path}?{name}=odd", json=body).status_code == 400, path
+        assert server.get("/v1/streams").json()["total"] == before  # nothing was opened first
+
+
 def test_every_resource_stands_in_the_document() -> None:
     for route in ROUTES:
         assert route.path.partition("{")[0].rstrip("/") in DOCUMENTS, route.path

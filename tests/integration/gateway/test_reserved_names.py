@@ -47,7 +47,7 @@ PROTOCOLS: dict[str, tuple[str, dict[str, Any], str | None, frozenset[str]]] = {
 
 @pytest.fixture
 def elsewhere() -> Iterator[LoopbackProvider]:
-    """A host of somebody else's."""
+    """A foreign host."""
     with LoopbackProvider(Script(Answer("Ha."))) as provider:
         yield provider
 

@@ -1,4 +1,4 @@
-"""Streams that nobody will read do not run to their end; and what each key may open."""
+"""Streams that get no reader do not run to their end; and what each key may open."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cursors whose log is folded while they are made and read, and what exactly they merge and count."""
+"""Cursors of logs that are folded while the cursors are made and read, and what exactly they merge and count."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from tests.integration.raw_server import CHUNKED, Peer, RawServer, chunk
 
@@ -19,10 +19,11 @@ def served(frames: Sequence[bytes], *, status: bytes = b"", body: bytes = b"") -
             head = b"HTTP/1.1 %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"
             peer.send(head % (status, len(body)) + body)
             return
-        peer.send(CHUNKED)
-        for frame in frames:
-            peer.send(chunk(frame))
-        peer.send(b"0\r\n\r\n")
+        with suppress(BrokenPipeError, ConnectionResetError):  # clients close at ``[DONE]``
+            peer.send(CHUNKED)
+            for frame in frames:
+                peer.send(chunk(frame))
+            peer.send(b"0\r\n\r\n")
 
     with RawServer(serve) as server:
         yield f"http://127.0.0.1:{server.port}"

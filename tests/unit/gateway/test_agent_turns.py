@@ -34,7 +34,7 @@ def erase(name: str) -> str:
 
 
 def a_turn(system: SimulatedSystem) -> list[Event]:
-    """Two rounds whose calls have the same ids, the second with two calls that need approval, and an answer."""
+    """Two rounds of calls with the same ids, the second with two calls that need approval, and an answer."""
     agent, _ = agent_on(
         system,
         ask(("call_0", "double", '{"x":4}'), ("call_1", "double", '{"x":'), text="Let me see. "),

@@ -59,7 +59,7 @@ def frame(seq: int) -> Frame:
 
 
 class Reading:
-    """A reader whose task waits for frames."""
+    """A reader with a task that waits for frames."""
 
     def __init__(self, cycle: Cycle) -> None:
         async def receive() -> Any:

@@ -14,7 +14,6 @@ from penstock.events import StreamCancelled, StreamFailed
 from penstock.gateway.problems import Problem
 from penstock.gateway.projections.responses_socket import (
     MOST_LANES,
-    MOST_STEERS,
     MOST_WAITING,
     LaneBook,
     Send,
@@ -22,7 +21,7 @@ from penstock.gateway.projections.responses_socket import (
     StopResponse,
     socket_messages,
 )
-from penstock.gateway.projections.responses_steering import required_input
+from penstock.gateway.projections.steering import MOST_STEERS, required_input
 from penstock.gateway.requests.responses import previous_not_found
 from tests.unit.gateway.responses_kit import SID, Projected, call_of, done, text
 

@@ -13,7 +13,7 @@ from penstock.gateway.stored import StoredResponse, StoredResponses
 
 
 class _Faulty:
-    """A channel whose log cannot be read."""
+    """A channel with a log that cannot be read."""
 
     owner = "key"
 

@@ -18,7 +18,7 @@ ASKED = {"role": "user", "content": "Hi"}
 
 
 def body(*parts: dict[str, Any], **fields: Any) -> dict[str, Any]:
-    """A body whose last message is the assistant's, with these parts."""
+    """A body with a last message of the assistant's that has these parts."""
     messages = [HI, {"id": "a1", "role": "assistant", "parts": list(parts)}] if parts else [HI]
     return {"id": "c-1", "messages": messages, "trigger": "submit-message", "model": "m"} | fields
 

@@ -253,7 +253,7 @@ class ContentBlocks:
     def end(self, out: list[Delta], *, is_whole: bool = False) -> None:
         """End the message: report what waits for the end of a text.
 
-        ``is_whole``: it was not cut off, so blocks whose end has not been sent are complete.
+        ``is_whole``: it was not cut off, so blocks without an end are complete too.
         """
         self._tell_citations(out)
         for index in sorted({*self._thoughts, *self._open}) if is_whole else ():

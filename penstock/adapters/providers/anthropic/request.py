@@ -76,8 +76,8 @@ def messages_body(call: ChatCall) -> dict[str, Any]:
     container = body.get("container", {})
     if (running := container_id(others, call.provider)) and isinstance(container, Mapping):
         body["container"] = {"id": running, **container} if container else running
-    max_tokens = body.pop("max_completion_tokens", None) or _default_max_tokens(body.get("thinking"))
-    body.setdefault("max_tokens", max_tokens)
+    limit = body.pop("max_completion_tokens", body.get("max_tokens"))  # of OpenAI's two names the newer one counts
+    body["max_tokens"] = _default_max_tokens(body.get("thinking")) if limit is None else limit
     stop = body.pop("stop", None)
     if stop is not None:
         body.setdefault("stop_sequences", [stop] if isinstance(stop, str) else stop)

@@ -137,17 +137,17 @@ def _to_parameters(given: Mapping[str, Any]) -> dict[str, Any]:
     """Convert chat's ``tools``, ``tool_choice``, ``response_format`` and ``max_tokens`` to the API's own.
 
     Raises:
-        OptionError: one of them is given in both forms.
+        OptionError: one of them is given in chat's form and the API's own.
     """
     parameters = drop_none(given)
     if parameters.get("stream_options") == {"include_usage": True}:
         del parameters["stream_options"]  # chat needs it for usage, which this API always sends
-    for name in ("max_tokens", "max_completion_tokens"):
-        if name in parameters:
-            limit = parameters.pop(name)
-            if "max_output_tokens" in parameters:
-                raise _given_twice(name, limit, "max_output_tokens")
-            parameters["max_output_tokens"] = limit
+    limits = {name: parameters.pop(name) for name in ("max_tokens", "max_completion_tokens") if name in parameters}
+    for name, limit in limits.items():
+        if "max_output_tokens" in parameters:
+            raise _given_twice(name, limit, "max_output_tokens")
+    if limits:  # of chat's two names the newer one counts, as in chat
+        parameters["max_output_tokens"] = limits.get("max_completion_tokens", limits.get("max_tokens"))
     if "response_format" in parameters:
         _set_format(parameters, parameters.pop("response_format"))
     if is_list(parameters.get("tools")):

@@ -1,13 +1,27 @@
-"""Input that is added to a response under way: what is allowed in it, and what the client still owes."""
+"""Input that is added to an answer under way: what is allowed in it, and what follows the answer's end.
+
+Both WebSockets follow it: the Responses API's (``response.steer``) and the native one (``steer``).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeAlias
 
-from penstock.events import StreamCompleted, TerminalEvent, ToolCall
+from penstock.events import StreamCancelled, StreamCompleted, StreamFailed, TerminalEvent, ToolCall
+from penstock.gateway.projections.responses_object import STEERED
 
-__all__ = ["required_input", "wrong_steer"]
+__all__ = ["MOST_STEERS", "Follows", "input_items", "required_input", "what_follows", "wrong_input", "wrong_steer"]
+
+MOST_STEERS: Final = 16
+"""Inputs that may wait for the end of one answer."""
+
+Follows: TypeAlias = Literal["successor", "results", "nothing"]
+"""What follows an answer into which input was steered.
+
+``"successor"``: an answer to the conversation so far with that input. ``"results"``: the model waits for results of
+the client's tools first. ``"nothing"``: the answer failed or was given up.
+"""
 
 _OUTPUTS: Final = {
     "function": "function_call_output",
@@ -27,7 +41,11 @@ def wrong_steer(message: Mapping[str, Any]) -> str:
     """What is wrong with a message that steers; ``""``: nothing."""
     if not _STEER_FIELDS.issuperset(message):
         return "response.steer takes only type, previous_response_id and input."
-    given = message.get("input")
+    return wrong_input(message.get("input"))
+
+
+def wrong_input(given: object) -> str:
+    """What is wrong with the input; ``""``: nothing."""
     if isinstance(given, str):
         return "" if given else "input is empty."
     if not isinstance(given, list) or not given:
@@ -44,6 +62,21 @@ def wrong_steer(message: Mapping[str, Any]) -> str:
         if not all(isinstance(part, dict) and part.get("type") in _PARTS for part in parts):
             return f"input[{number}].content may have parts of input_text, input_image and input_file only."
     return ""
+
+
+def input_items(given: Any) -> list[Any]:
+    """The input as items: a text becomes a message of the user."""
+    if isinstance(given, str):
+        return [{"type": "message", "role": "user", "content": given}] if given else []
+    return list(given) if isinstance(given, list) else []
+
+
+def what_follows(event: TerminalEvent) -> Follows:
+    """What follows an answer that input was steered into, by its end."""
+    if required_input(event):
+        return "results"
+    is_given_up = isinstance(event, StreamCancelled) and event.reason != STEERED
+    return "nothing" if is_given_up or isinstance(event, StreamFailed) else "successor"
 
 
 def required_input(event: TerminalEvent) -> list[dict[str, Any]]:

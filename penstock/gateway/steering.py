@@ -1,0 +1,146 @@
+"""Input that is added to an answer under way, in the native protocol: the answer ends, and another one follows it.
+
+What may be added, and what follows which end, is the same as on the WebSocket of the Responses API; see
+`penstock.gateway.projections.steering`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from penstock.adapters.providers.chat_items import items_to_messages
+from penstock.events import TerminalEvent, ToolResult
+from penstock.gateway.agents import send_message
+from penstock.gateway.call import HttpCall
+from penstock.gateway.channels import Channel, Steered
+from penstock.gateway.commands import STREAM_ENDED
+from penstock.gateway.core import DRAINING
+from penstock.gateway.opener import open_asked
+from penstock.gateway.problems import Problem, RequestRefused
+from penstock.gateway.projections.responses_object import STEERED
+from penstock.gateway.projections.steering import MOST_STEERS, input_items, what_follows, wrong_input
+from penstock.gateway.requests.asked import Asked
+from penstock.gateway.requests.responses import continued
+
+__all__ = ["steer"]
+
+
+async def steer(call: HttpCall, channel: Channel, given: object) -> Channel:
+    """Add input to an answer under way: it is cancelled, and the conversation goes on in another stream.
+
+    What is added until the answer has ended goes into the same stream.
+
+    Args:
+        call: the connection.
+        channel: of the answer.
+        given: a text, or messages of the user as in the Responses API; at most 16 inputs wait for one answer.
+
+    Returns:
+        The channel of the stream that follows. The caller is its only reader.
+
+    Raises:
+        RequestRefused: the input is malformed (400); the stream has ended, no model or agent of the gateway's answers
+            by it, it failed or was cancelled meanwhile, or the model waits for results of tools (409); too many inputs
+            wait (429). The input is not kept.
+        PenstockError: the stream that follows cannot be opened.
+    """
+    if wrong := wrong_input(given):
+        raise RequestRefused.bad_request(wrong, "input")
+    steered = channel.steered
+    if steered is None:
+        if channel.asked is None and not channel.agent_id:
+            raise RequestRefused(_NOT_STEERABLE)
+        if channel.record.is_over:
+            raise RequestRefused(STREAM_ENDED)
+        if call.gateway.is_draining:  # else the answer would be cancelled, and nothing would follow
+            raise RequestRefused(DRAINING)
+        steered = channel.steered = Steered()
+        steered.successor = asyncio.create_task(_succeed(call, channel, steered))
+        steered.successor.add_done_callback(_note_failure)
+    elif steered.count >= MOST_STEERS:
+        text = f"{MOST_STEERS} inputs wait for this answer already."
+        raise RequestRefused(
+            Problem(status=429, type="rate_limit_error", code="too_many_pending_steers", message=text, param="input")
+        )
+    steered.count += 1
+    steered.items += input_items(given)
+    try:
+        return await asyncio.shield(steered.successor)
+    except asyncio.CancelledError:
+        steered.successor.add_done_callback(_abandon)
+        raise
+
+
+async def _succeed(call: HttpCall, channel: Channel, steered: Steered) -> Channel:
+    try:
+        await call.gateway.in_thread(channel.stream.cancel, STEERED)
+    finally:
+        channel.steered = None  # from here on, nothing is added
+    terminal = channel.record.log.terminal
+    assert terminal is not None
+    follows = what_follows(terminal)
+    if follows == "nothing":
+        raise RequestRefused(_NOT_CONTINUED)
+    if channel.agent_id:  # it keeps the conversation, and has run its calls
+        return await send_message(call, channel.agent_id, {"message": _message(channel, terminal, steered.items)})
+    if follows == "results":
+        raise RequestRefused(_WAITS)
+    assert channel.asked is not None
+    successor = await open_asked(call, _continuing(channel, channel.asked, terminal, steered.items), {})
+    successor.linger_unread()
+    return successor
+
+
+def _continuing(channel: Channel, asked: Asked, terminal: TerminalEvent, items: Sequence[Any]) -> Asked:
+    """What asks for the answer that follows: the same, with the answer so far and the further input."""
+    new = items_to_messages(items) if asked.api == "chat" else list(items)
+    results = [event for event in channel.record.log if isinstance(event, ToolResult)]
+    given = continued(terminal, asked.input, {"input": new}, results)
+    return msgspec.structs.replace(asked, input=given, stream_id=None)
+
+
+def _message(channel: Channel, terminal: TerminalEvent, items: Sequence[Any]) -> dict[str, Any]:
+    """The next message to an agent. It begins with the last one, if the agent had not begun to answer that."""
+    messages = items_to_messages(items)
+    if terminal.seq == 1:  # the agent has dropped it
+        last = channel.request["message"]
+        messages.insert(0, dict(last) if isinstance(last, Mapping) else {"content": last})
+    if len(messages) == 1:
+        return messages[0]
+    parts: list[Any] = []
+    for message in messages:
+        content = message["content"]
+        parts += [{"type": "text", "text": content}] if isinstance(content, str) else content
+    return {"role": "user", "content": parts}
+
+
+def _note_failure(task: asyncio.Task[Channel]) -> None:
+    """Mark its error as seen: the request that waits for it may have gone."""
+    if not task.cancelled():
+        task.exception()
+
+
+def _abandon(task: asyncio.Task[Channel]) -> None:
+    if not task.cancelled() and task.exception() is None:
+        task.result().abandon_unread()
+
+
+def _refusal(code: str, message: str) -> Problem:
+    return Problem(status=409, type="invalid_request_error", code=code, message=message)
+
+
+_NOT_STEERABLE: Final = _refusal(
+    "not_steerable",
+    "Input can be added only to answers of a model or an agent that a request to the gateway has asked.",
+)
+_NOT_CONTINUED: Final = _refusal(
+    "successor_creation_failed", "The answer did not end in a way that can be continued. The input was not used."
+)
+_WAITS: Final = _refusal(
+    "waiting_for_required_input",
+    "The answer has ended with calls of tools. Send the input together with their results. It was not used.",
+)
