@@ -14,6 +14,7 @@ from rich.table import Table as RichTable
 
 from benchmarks import (
     agents,
+    board,
     decoders,
     derived,
     dialects,
@@ -55,6 +56,7 @@ BENCHMARKS: dict[str, Callable[[int, bool], list[Table]]] = {
     "merging": merging.run,
     "hedging": hedging.run,
     "facts": facts.run,
+    "board": board.run,
 }
 _HERE = Path(__file__).parent
 

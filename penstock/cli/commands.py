@@ -1,4 +1,4 @@
-"""The command ``penstock``: ``chat``, ``batch``, ``pipe``, ``bench``, ``serve``, ``keys``, ``doctor`` and others.
+"""The command ``penstock``: ``chat``, ``batch``, ``pipe``, ``bench``, ``serve``, ``keys``, ``doctor``, ``top`` and more.
 
 The result is on standard output, everything else on standard error. An error is one line, and the exit code is its
 kind (`EXIT_CODES`). API keys come from the settings only (environment, TOML file): every user of the machine can read
@@ -444,6 +444,19 @@ def doctor(
     from penstock.cli.doctor import Doctor
 
     return Doctor(url, key_env, quick=quick, seconds=seconds).run()
+
+
+@app.command(short_help="Show the streams of a gateway, as its dashboard does.")
+def top(
+    url: Annotated[str, _option("URL", "The gateway's base URL.")] = "http://127.0.0.1:8900",
+    key_env: Annotated[_Text, _option("NAME", "The environment variable with an API key of the scope admin.")] = None,
+) -> int:
+    """Show the totals and the streams of a gateway, twice a second: s, t, m sort by speed, tokens and model; the arrow
+    keys choose a stream, p pauses or resumes it, c cancels it; q ends. Without a terminal: a line each second.
+    """
+    from penstock.cli.top import Top
+
+    return Top(url, key_env).run()
 
 
 @app.command(short_help="Serve an LLM provider for tests, faults included.")

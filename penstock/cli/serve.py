@@ -178,5 +178,6 @@ Try it in another terminal{key}. Ctrl-C ends it here:
   curl -N {url}/v1/streams/hello/events{header}
 
 The base URL for clients of OpenAI is {url}/v1, for those of Anthropic {url}
+The dashboard is at {url}/
 
 """

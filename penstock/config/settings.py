@@ -32,6 +32,7 @@ from urllib.parse import urlsplit
 
 from penstock.config.agents import AgentOptions
 from penstock.config.checks import STARS, Between, Options, check_choice, check_field, collected, type_of
+from penstock.config.dashboard import DashboardOptions
 from penstock.config.durations import (
     is_without,
     parse_duration,
@@ -255,6 +256,7 @@ class Settings:
         retry_budget: how many retries all requests may make together.
         prices: a file that replaces the built-in price table; see `penstock.config.prices`.
         gateway: how streams are served over HTTP.
+        dashboard: what the gateway's dashboard shows.
         telemetry: what metrics and traces show.
         runtime: threads, queues, timeouts.
         log: for the command line, and for applications that pass it to `configure_logging`.
@@ -271,6 +273,7 @@ class Settings:
     retry_budget: RetryBudgetOptions = field(default_factory=RetryBudgetOptions)
     prices: str | None = None
     gateway: GatewayOptions = field(default_factory=GatewayOptions)
+    dashboard: DashboardOptions = field(default_factory=DashboardOptions)
     telemetry: TelemetryOptions = field(default_factory=TelemetryOptions)
     runtime: RuntimeOptions = field(default_factory=RuntimeOptions)
     log: LogOptions = field(default_factory=LogOptions)
@@ -400,6 +403,7 @@ _GROUPS: dict[str, Any] = {
     "breaker": BreakerOptions(),
     "retry_budget": RetryBudgetOptions(),
     "gateway": GatewayOptions(),
+    "dashboard": DashboardOptions(),
     "telemetry": TelemetryOptions(),
     "runtime": RuntimeOptions(),
     "log": LogOptions(),

@@ -29,7 +29,7 @@ from penstock.gateway.ticker import Ticker
 from penstock.system import System
 from penstock.telemetry.gateway import GatewayStatistics, ReaderInfo
 
-__all__ = ["DRAINING", "GatewayCore", "Served"]
+__all__ = ["DRAINING", "Closes", "GatewayCore", "Served"]
 
 T = TypeVar("T")
 _THREADS: Final = 8
@@ -89,6 +89,13 @@ class Served(Protocol):
         raise NotImplementedError
 
 
+class Closes(Protocol):
+    """Something of the gateway that ends with it."""
+
+    def close(self) -> None:
+        """End it."""
+
+
 class GatewayCore:
     """Everything of a gateway but its routes. It belongs to the first event loop that calls it.
 
@@ -118,6 +125,7 @@ class GatewayCore:
         # A stream's id, and the answer to the request that opened it.
         self.idempotency: Once[tuple[str, bytes]] = Once()
         self.probes = Probes()
+        self.board: Closes | None = None  # see `penstock.gateway.board.desk.desk_of`
         self.created = time.time()
         self._opening: Counter[str] = Counter()  # streams that are being opened, by key
         self._unread: set[asyncio.Task[Channel]] = set()  # that open streams for requests that have gone
@@ -195,6 +203,8 @@ class GatewayCore:
         if sweeper is not None:
             sweeper.cancel()
             await asyncio.gather(sweeper, return_exceptions=True)
+        if self.board is not None:
+            self.board.close()
         if self._channels is not None:
             self._channels.close()
         if self._ticker is not None:

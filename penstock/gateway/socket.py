@@ -13,6 +13,8 @@ from typing import Any, Final
 from penstock.config.logs import get_logger
 from penstock.errors import PenstockError, describe_reason
 from penstock.events import StreamSnapshot
+from penstock.gateway.board.desk import desk_of, is_topic
+from penstock.gateway.board.topics import Topics
 from penstock.gateway.bodies import decode_object
 from penstock.gateway.call import HttpCall
 from penstock.gateway.channels import Channel
@@ -71,6 +73,7 @@ class StreamSocket(Waiter):
         self._readings: dict[str, _Reading] = {}
         self._answers: deque[bytes] = deque()
         self._backlog = Backlog()
+        self._topics = Topics(self.wake)
         self._running: set[asyncio.Task[None]] = set()
         self._closes: int | None = None
         self._writer: asyncio.Task[None] | None = None
@@ -132,6 +135,7 @@ class StreamSocket(Waiter):
                 await asyncio.wait([writer], timeout=_LAST_MOMENT)  # for the code of the closing
         finally:
             self.gateway.readers.discard(self)
+            self._topics.close()
             for reading in self._readings.values():
                 reading.projector.detach(self)
                 self.gateway.tally.reader_gone("socket", "left" if self._closes is None else "drained")
@@ -188,7 +192,8 @@ class StreamSocket(Waiter):
                 elif operation == "subscribe":
                     self._answer(ref, await self._subscribe(message))
                 elif operation == "unsubscribe":
-                    self._unsubscribe(_text(message, "sid"))
+                    self._topics.shut(sid := _text(message, "sid"))
+                    self._unsubscribe(sid)
                     self._answer(ref, {"ok": True})
                 elif isinstance(operation, str) and operation in OPERATIONS:
                     self._start(ref, operation, message)
@@ -201,7 +206,11 @@ class StreamSocket(Waiter):
     # --- streams -------------------------------------------------------------------------------------------------
 
     async def _subscribe(self, message: Mapping[str, Any]) -> dict[str, Any]:
-        channel = self.gateway.find(self.call.key, _text(message, "sid"))
+        sid = _text(message, "sid")
+        if is_topic(sid):
+            desk_of(self.gateway).open(sid, self.call, self._topics)
+            return {"ok": True, "sid": sid}
+        channel = self.gateway.find(self.call.key, sid)
         after, window = message.get("after", 0), message.get("window", self.gateway.options.reader_bytes)
         for name, value, low in (("after", after, 0), ("window", window, 1_000)):
             if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= 1 << 53:
@@ -292,6 +301,8 @@ class StreamSocket(Waiter):
             is_last = self._closes is not None  # what comes meanwhile is after the cursor: it may never stop
             if data := self._events():
                 await self._send(b"[%b]" % data[:-1])
+            for frame in self._topics.frames() if not is_last else ():
+                await self._send(b"[%b]" % frame)
             if is_last:
                 assert self._closes is not None
                 reason = {_DRAINING: "draining", _REVOKED: "key revoked", _TOO_BIG: "message too big"}

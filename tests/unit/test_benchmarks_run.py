@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks import (
     agents,
+    board,
     decoders,
     derived,
     facts,
@@ -66,6 +67,12 @@ def url() -> Iterator[str]:
 
 def test_tokens_pushed_into_streams_all_arrive() -> None:
     assert set(pushed.penstock_load(3, 20)) >= {"wall_us", "cpu_us", "start_us", "stream_kb", "used_pair_kb"}
+
+
+def test_what_the_dashboard_costs_is_measured() -> None:
+    result = board.load(streams=3, frames=2, pause=0.01)
+    assert set(result) == {"snapshot", "speed", "frame", "sample"}
+    assert result["snapshot"] > 1
 
 
 def test_what_the_facts_for_telemetry_cost_is_measured() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from itertools import islice
 from typing import NamedTuple
 
 from penstock.actors.stream.models import ModelStatistics, ModelTotals
@@ -129,6 +130,11 @@ class StreamTable:
         self._lock = threading.Lock()  # another thread may have held it at that moment
         for record in self._records.values():
             record.after_fork()
+
+    def newest(self, count: int) -> list[StreamRecord]:
+        """The ``count`` records that were opened last, the newest first. Takes no longer with many records."""
+        with self._lock:
+            return list(islice(reversed(self._records.values()), count))
 
     def all(self) -> list[StreamRecord]:
         """All records, oldest first."""

@@ -9,6 +9,7 @@ import pytest
 from penstock.config import presets
 from penstock.config.agents import AgentOptions
 from penstock.config.checks import Options, check_choice, check_number, check_on_orphan
+from penstock.config.dashboard import DashboardOptions
 from penstock.config.gateway import GatewayOptions
 from penstock.config.limits import BreakerOptions, LimitOptions, RetryBudgetOptions
 from penstock.config.options import RequestOptions, StreamOptions
@@ -122,6 +123,7 @@ KINDS: list[type[Options]] = [
     BreakerOptions,
     RetryBudgetOptions,
     GatewayOptions,
+    DashboardOptions,
     TelemetryOptions,
     RuntimeOptions,
     LogOptions,

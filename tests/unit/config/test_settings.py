@@ -567,7 +567,18 @@ def test_the_documented_example_file_loads() -> None:
     assert settings.log == LogOptions(level="info", format="json")
 
 
-GROUPS = ("stream", "request", "agent", "provider", "breaker", "retry_budget", "telemetry", "runtime", "log")
+GROUPS = (
+    "stream",
+    "request",
+    "agent",
+    "provider",
+    "breaker",
+    "retry_budget",
+    "dashboard",
+    "telemetry",
+    "runtime",
+    "log",
+)
 
 
 def test_every_setting_is_documented_with_its_default_and_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
