@@ -1,4 +1,4 @@
-"""The command ``penstock``: ``chat``, ``batch``, ``pipe``, ``bench``, ``serve``, ``keys``, ``doctor``, ``top`` and more.
+"""The command ``penstock``: ``chat``, ``batch``, ``pipe``, ``bench``, ``serve``, ``keys``, ``doctor``, ``top``, more.
 
 The result is on standard output, everything else on standard error. An error is one line, and the exit code is its
 kind (`EXIT_CODES`). API keys come from the settings only (environment, TOML file): every user of the machine can read
