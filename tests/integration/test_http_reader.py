@@ -260,8 +260,9 @@ def test_a_closed_reader_closes_kept_connections_though_their_pool_is_still_refe
 
     with RawServer(serve) as server:
         assert run(reader, server.url).error is None
-        assert reader._session is not None
-        manager: Any = reader._session._session.get_adapter(server.url).poolmanager  # type: ignore[attr-defined]
+        session = reader._transport._session
+        assert session is not None
+        manager: Any = session._session.get_adapter(server.url).poolmanager  # type: ignore[attr-defined]
         pools = [manager.pools[key] for key in manager.pools.keys()]  # noqa: SIM118 - it has no `__iter__`
         assert reader.close(PATIENCE) == 0
         assert closed.wait(PATIENCE)
