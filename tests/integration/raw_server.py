@@ -206,6 +206,10 @@ class RecordingSink:
                 self.texts.put(delta.text)
         return self.accept
 
+    def offer(self, deltas: Sequence[Delta], on_room: Callable[[], None]) -> bool | None:
+        """There is always room."""
+        return self.deltas(deltas)
+
     def ended(self, decoder: Decoder | None, error: PenstockError | None) -> None:
         self._note("ended")
         self.decoder = decoder
