@@ -515,7 +515,7 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
     },
     "adapters/http/exchange.py": {
         "a cancelled request ends as one, whatever it raises": [
-            Equivalent("Exchange._ask", "raise", "raise", "pass"),
+            Equivalent("RequestExchange._ask", "raise", "raise", "pass"),
         ],
         "to read 0 bytes gives none": [
             Equivalent(

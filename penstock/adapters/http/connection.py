@@ -203,7 +203,7 @@ class _CancellableConnection(HTTPConnection):
         super().request(method, url, body, {**(headers or {}), **handle.secret_headers}, **options)
         handle.sent()
 
-    def getresponse(self) -> HTTPResponse:
+    def getresponse(self) -> HTTPResponse:  # type: ignore[override]
         """Wait for the response; if the request hands its connection over, return a stand-in without content at once.
 
         urllib3 and requests then return as usual, and the connection stays with the stand-in, to be taken from there.

@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from penstock.adapters.http.answer import Redactor, host_of, refusal_of
 from penstock.adapters.http.faults import body_failure, request_failure, unexpected_failure
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import requests
     from urllib3 import BaseHTTPResponse
 
-__all__ = ["ERROR_BODY_BYTES", "LAST_CHUNK_WAIT_S", "Exchange", "HttpExchange"]
+__all__ = ["ERROR_BODY_BYTES", "LAST_CHUNK_WAIT_S", "RequestExchange", "HttpExchange"]
 
 _READ_BYTES = 65_536
 ERROR_BODY_BYTES = 65_536
@@ -31,10 +31,10 @@ LAST_CHUNK_WAIT_S = 0.01
 """How long the end of a body may lag behind the provider's own end marker for its connection to be kept."""
 
 
-class Exchange:
+class RequestExchange:
     """What every reader does with a request: prepares it, judges the answer's head, keeps secrets out of errors.
 
-    ``cancel`` is thread-safe; a subclass says which thread calls the rest. ``on_cancel`` is called after a cancel.
+    A subclass says which thread calls what.
     """
 
     def __init__(
@@ -43,7 +43,6 @@ class Exchange:
         request: ProviderRequest,
         options: RequestOptions,
         sink: ReaderSink,
-        on_cancel: Callable[[Self], None],
         *,
         hands_over: bool = False,
     ) -> None:
@@ -53,7 +52,6 @@ class Exchange:
         self._request = request
         self._options = options
         self._sink = sink
-        self._on_cancel = on_cancel
         self._host = host_of(request.url)
         self.endpoint = self._host
         """Shares the reader's threads with other endpoints."""
@@ -67,11 +65,6 @@ class Exchange:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._host})"
-
-    def cancel(self) -> None:
-        """Stop it in any state. Any thread; idempotent; never blocks."""
-        self._handle.cancel()
-        self._on_cancel(self)
 
     def _request_sent(self) -> None:
         self._sent = True
@@ -151,8 +144,27 @@ class Exchange:
             threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
 
 
-class HttpExchange(Exchange):
-    """Implements `ReaderJob`. A reader's thread calls ``run`` or ``dismiss`` once, and reads the answer itself."""
+class HttpExchange(RequestExchange):
+    """Implements `ReaderJob`. A reader's thread calls ``run`` or ``dismiss`` once, and reads the answer itself.
+
+    ``on_cancel`` is called after a cancel, so that a request that is still queued need not wait for a thread.
+    """
+
+    def __init__(
+        self,
+        provider: Provider,
+        request: ProviderRequest,
+        options: RequestOptions,
+        sink: ReaderSink,
+        on_cancel: Callable[[HttpExchange], None],
+    ) -> None:
+        super().__init__(provider, request, options, sink)
+        self._on_cancel = on_cancel
+
+    def cancel(self) -> None:
+        """Stop it in any state. Any thread; idempotent; never blocks."""
+        self._handle.cancel()
+        self._on_cancel(self)
 
     def dismiss(self) -> None:
         """End a request that was cancelled while it was queued."""

@@ -1,7 +1,7 @@
 """Where an answer's head and body end, without I/O: bytes in, bytes out.
 
-The rules are those of ``http.client``, so that both readers agree: lines may end with LF alone, a chunk's extensions and
-the trailer are dropped, and a body that breaks off is an `http.client.IncompleteRead`.
+The rules are those of ``http.client``, so that both readers agree: lines may end with LF alone, a chunk's extensions
+and the trailer are dropped, and a body that breaks off is an `http.client.IncompleteRead`.
 """
 
 from __future__ import annotations

@@ -44,9 +44,9 @@ class SentRequest:
     """
 
     def __init__(self, raw: BaseHTTPResponse) -> None:
-        self._raw: Any = raw  # has the connection and its pool; urllib3 would close both if it were dropped
+        self._raw: Any = raw  # has the connection and its pool
         self._connection: Any = raw.connection
-        self._sock: Any = self._connection.sock
+        self._sock: Any = raw.connection.sock  # type: ignore[union-attr]
         self.is_plain = isinstance(self._sock, socket.socket) and not isinstance(self._sock, ssl.SSLSocket)
         """Whether it is not encrypted: then nothing is ever pending."""
         self._sock.settimeout(0)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from penstock.adapters.http.polling import Poll, make_poll
-from penstock.adapters.http.timers import Timer, Timers
+from penstock.adapters.http.alarms import Alarm, Alarms
 
 __all__ = ["Loop", "Readable"]
 
@@ -44,7 +44,7 @@ class Loop:
         self._poll = poll if poll is not None else make_poll()
         self._watched: dict[int, Readable] = {}
         self._posted: deque[Callable[[], None]] = deque()
-        self._timers = Timers()
+        self._timers = Alarms()
         self._is_awake = False  # a wake-up is under way, or the thread is about to look for posts
         self._is_closing = False
         self._is_over = False
@@ -112,11 +112,11 @@ class Loop:
         if self._watched.pop(fd, None) is not None:
             self._poll.remove(fd)
 
-    def call_at(self, due: float, call: Callable[[], None]) -> Timer:
+    def call_at(self, due: float, call: Callable[[], None]) -> Alarm:
         """Run ``call`` at the monotonic time ``due``."""
         return self._timers.add(due, call)
 
-    def cancel_timer(self, timer: Timer) -> None:
+    def cancel_timer(self, timer: Alarm) -> None:
         """Forget a timer. Harmless if it has fired."""
         self._timers.cancel(timer)
 

@@ -13,14 +13,14 @@ from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from penstock.adapters.http.answer import refusal_of
-from penstock.adapters.http.exchange import ERROR_BODY_BYTES, LAST_CHUNK_WAIT_S, Exchange
+from penstock.adapters.http.exchange import ERROR_BODY_BYTES, LAST_CHUNK_WAIT_S, RequestExchange
 from penstock.adapters.http.faults import body_failure, unexpected_failure
 from penstock.adapters.http.framing import Body, ChunkedBody, HeadCollector, UntilCloseBody
 from penstock.adapters.http.handle import RequestCancelled, current_request
 from penstock.adapters.http.handover import Answer, SentRequest, WouldBlock
 from penstock.adapters.http.inflating import Inflater
 from penstock.adapters.http.loop import Loop
-from penstock.adapters.http.timers import Timer
+from penstock.adapters.http.alarms import Alarm
 from penstock.adapters.http.transport import Transport
 from penstock.config.options import RequestOptions
 from penstock.errors import IncompleteStream, PenstockError, ProviderTimeout
@@ -62,7 +62,7 @@ class _ErrorBody:
         return []
 
 
-class LoopExchange(Exchange):
+class LoopExchange(RequestExchange):
     """Implements `ReaderJob` and `Readable`.
 
     ``run`` is called once, by an opener's thread; ``cancel`` by any thread; everything else by the loop's. ``forget``
@@ -80,7 +80,7 @@ class LoopExchange(Exchange):
         withdraw: Callable[[LoopExchange], object],
         forget: Callable[[LoopExchange], None],
     ) -> None:
-        super().__init__(provider, request, options, sink, _post_cancel, hands_over=True)
+        super().__init__(provider, request, options, sink, hands_over=True)
         self._loop = loop
         self._withdraw = withdraw
         self._forget = forget
@@ -95,7 +95,12 @@ class LoopExchange(Exchange):
         self._then: Callable[[], None] | None = None  # what follows once the sink has room
         self._failure: PenstockError | None = None  # why the body ended
         self._heard = 0.0  # when something came last
-        self._timer: Timer | None = None
+        self._timer: Alarm | None = None
+
+    def cancel(self) -> None:
+        """Stop it in any state. Any thread; idempotent; never blocks."""
+        self._handle.cancel()
+        self._loop.post(self._cancelled)
 
     # --- an opener's thread ----------------------------------------------------------------------------------------
 
@@ -119,7 +124,7 @@ class LoopExchange(Exchange):
 
     # --- the loop's thread -----------------------------------------------------------------------------------------
 
-    def cancelled(self) -> None:
+    def _cancelled(self) -> None:
         """End a request that was cancelled, in whatever phase it is.
 
         An opener that is still at work, perhaps in a name lookup, is left to come back; its connection is then closed.
@@ -199,9 +204,11 @@ class LoopExchange(Exchange):
                 self._broken(error)
                 return
             if self._phase is _Phase.BODY:
-                self._feed(raw)
+                self._feed_body(raw)
+            elif self._phase is _Phase.HEAD:
+                self._feed_head(raw)
             else:
-                self._feed_rest(raw)
+                self._feed_last(raw)
             # Paused or ended meanwhile, or nothing is left.
             if sent.is_plain or self._phase is _Phase.OVER or self._then is not None or not sent.may_have_pending:
                 return
@@ -236,41 +243,35 @@ class LoopExchange(Exchange):
 
     # --- the head --------------------------------------------------------------------------------------------------
 
-    def _feed_rest(self, raw: bytes) -> None:
-        """Take received bytes in another phase than the body's."""
-        if self._phase is _Phase.HEAD:
-            try:
-                rest = self._head.feed(raw) if raw else b""
-                if rest is None:
-                    return
-                sent = self._sent_request
-                assert sent is not None
-                answer = sent.parse(self._head.head)
-            except (http.client.HTTPException, OSError, ValueError) as error:
-                self._finish(self._request_failure(error))
-                return
-            self._take_answer(answer)
-            if self._phase is _Phase.BODY:
-                self._feed(rest) if rest or not raw else self._pump()
-            return
-        # The end of the body, so that the connection can be used again.
+    def _feed_head(self, raw: bytes) -> None:
+        """Take received bytes of the head; ``b""``: the connection was closed."""
+        sent = self._sent_request
+        assert sent is not None
         try:
-            self._body.feed(raw)
-        except http.client.HTTPException:
-            self._finish(None)
+            rest = self._head.feed(raw) if raw else b""
+            if rest is None:
+                return
+            answer = sent.parse(self._head.head)
+        except (http.client.HTTPException, OSError, ValueError) as error:
+            self._finish(self._request_failure(error))
             return
-        if self._body.over or not raw:
-            self._finish(None)
+        if not self._takes(answer):
+            return
+        self._phase = _Phase.BODY
+        if rest or not raw:
+            self._feed_body(rest)
+        else:
+            self._pump()
 
-    def _take_answer(self, answer: Answer) -> None:
-        """Judge the head; then read the body with the provider's decoder, or as that of an error."""
+    def _takes(self, answer: Answer) -> bool:
+        """Judge the head; returns whether to read the body, with the provider's decoder or as that of an error."""
         response = answer.response
         self._answer = answer
         self._body = answer.body
         if response.status < 400:
             if refusal := refusal_of(response.status, response.headers, self._host, response.CONTENT_DECODERS):
                 self._finish(refusal)
-                return
+                return False
             self._tell_headers(response.headers)
             self._decoder = self._provider.decoder(self._options)
         else:
@@ -278,11 +279,11 @@ class LoopExchange(Exchange):
         coding = response.headers.get("content-encoding", "")
         if coding and "," not in coding:
             self._inflater = Inflater(coding)
-        self._phase = _Phase.BODY
+        return True
 
     # --- the body --------------------------------------------------------------------------------------------------
 
-    def _feed(self, raw: bytes) -> None:
+    def _feed_body(self, raw: bytes) -> None:
         """Take received bytes of the body; ``b""``: the connection was closed."""
         try:
             if raw:
@@ -386,6 +387,16 @@ class LoopExchange(Exchange):
                 self._loop.cancel_timer(self._timer)
             self._timer = self._loop.call_at(self._loop.now + LAST_CHUNK_WAIT_S, partial(self._finish, None))
 
+    def _feed_last(self, raw: bytes) -> None:
+        """Take what follows the provider's end marker, up to the body's end."""
+        try:
+            self._body.feed(raw)
+        except http.client.HTTPException:
+            self._finish(None)
+            return
+        if self._body.over or not raw:
+            self._finish(None)
+
     # --- credit ----------------------------------------------------------------------------------------------------
 
     def _pause(self, then: Callable[[], None]) -> None:
@@ -438,11 +449,6 @@ class LoopExchange(Exchange):
         self._answer = self._inflater = self._eater = None
         self._forget(self)
         self._end(error)
-
-
-def _post_cancel(exchange: Exchange) -> None:
-    assert isinstance(exchange, LoopExchange)
-    exchange._loop.post(exchange.cancelled)
 
 
 def _as_urllib3(error: Exception) -> Exception:

@@ -36,13 +36,21 @@ class LoopReader:
         max_openers: threads that connect and send; the only ones that may block.
         max_queue: how many requests may wait for an opener.
         idle_timeout: seconds after which an idle opener ends.
+        transport: shared with another reader; None makes one.
     """
 
-    def __init__(self, max_openers: int = 32, *, max_queue: int = 10_000, idle_timeout: float = 5.0) -> None:
+    def __init__(
+        self,
+        max_openers: int = 32,
+        *,
+        max_queue: int = 10_000,
+        idle_timeout: float = 5.0,
+        transport: LazyTransport | None = None,
+    ) -> None:
         check_number("max_openers", max_openers, 1, 1_000, whole=True)
         check_number("max_queue", max_queue, 0, 10_000_000, whole=True)
         check_number("idle_timeout", idle_timeout, 0, 86_400)
-        self._transport = LazyTransport(_KEPT)
+        self._transport = transport or LazyTransport(_KEPT)
         self._pool: Pool[LoopExchange] = Pool(self._run, "penstock-opener", max_openers, max_queue, idle_timeout)
         self._lock = threading.Lock()  # guards the three fields below
         self._loop: Loop | None = None

@@ -12,7 +12,7 @@ from typing import Final, Protocol
 __all__ = ["Poll", "make_poll", "scales"]
 
 _MOST_AT_ONCE: Final = 128
-"""Sockets that one wait returns: with more, thousands of busy streams would be read for seconds before anything else."""
+"""Sockets that one wait returns: with more, thousands of busy streams would be read for seconds at a stretch."""
 
 
 class Poll(Protocol):
@@ -39,14 +39,14 @@ class Poll(Protocol):
 
 def scales() -> bool:
     """Whether thousands of sockets can be watched here: Windows' ``select`` takes at most 512."""
-    return selectors.DefaultSelector is not selectors.SelectSelector
+    return sys.platform != "win32"
 
 
 if sys.platform == "linux":
     import select
 
     class _Epoll:
-        """Implements `Poll` with level-triggered epoll: the kernel turns the list of ready sockets, so all have a turn."""
+        """Implements `Poll` with level-triggered epoll. The kernel turns the list of ready sockets: all have a turn."""
 
         def __init__(self) -> None:
             self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)

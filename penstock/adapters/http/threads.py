@@ -29,13 +29,26 @@ class HttpReader:
 
     The socket of a cancelled request is closed at once, with one exception: the lookup of a host name cannot be
     interrupted, so a cancel during it takes effect when it returns.
+
+    Args:
+        max_threads: requests that run at once.
+        max_queue: how many requests may wait for a thread.
+        idle_timeout: seconds after which an idle thread ends.
+        transport: shared with another reader; None makes one.
     """
 
-    def __init__(self, max_threads: int = 256, *, max_queue: int = 10_000, idle_timeout: float = 10.0) -> None:
+    def __init__(
+        self,
+        max_threads: int = 256,
+        *,
+        max_queue: int = 10_000,
+        idle_timeout: float = 10.0,
+        transport: LazyTransport | None = None,
+    ) -> None:
         check_number("max_threads", max_threads, 1, 100_000, whole=True)
         check_number("max_queue", max_queue, 0, 10_000_000, whole=True)
         check_number("idle_timeout", idle_timeout, 0, 86_400)
-        self._transport = LazyTransport(max_threads)
+        self._transport = transport or LazyTransport(max_threads)
         self._pool: Pool[HttpExchange] = Pool(self._run, "penstock-reader", max_threads, max_queue, idle_timeout)
         self._lock = threading.Lock()  # guards the three fields below
         self._dismissed: deque[HttpExchange] = deque()  # cancelled while queued; their sinks do not know it yet

@@ -1,4 +1,4 @@
-"""A heap of timers, without a clock: the caller passes the time."""
+"""The timers of one loop: a heap without a clock; the caller passes the time."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import heapq
 from collections.abc import Callable
 from typing import Final
 
-__all__ = ["Timer", "Timers"]
+__all__ = ["Alarm", "Alarms"]
 
 _FEW: Final = 64
 """So many cancelled timers may stay in the heap in any case."""
 
 
-class Timer:
-    """One timer, made by `Timers.add`."""
+class Alarm:
+    """One timer, made by `Alarms.add`."""
 
     __slots__ = ("call", "due")
 
@@ -21,27 +21,27 @@ class Timer:
         self.due = due
         self.call: Callable[[], None] | None = call
 
-    def __lt__(self, other: Timer) -> bool:
+    def __lt__(self, other: Alarm) -> bool:
         return self.due < other.due
 
 
-class Timers:
+class Alarms:
     """The timers of one thread. A cancelled timer keeps nothing alive, and half of the heap is the most they take."""
 
     def __init__(self) -> None:
-        self._heap: list[Timer] = []
+        self._heap: list[Alarm] = []
         self._cancelled = 0
 
     def __len__(self) -> int:
         return len(self._heap) - self._cancelled
 
-    def add(self, due: float, call: Callable[[], None]) -> Timer:
+    def add(self, due: float, call: Callable[[], None]) -> Alarm:
         """Have ``call`` returned by `take_due` once the time is ``due``."""
-        timer = Timer(due, call)
+        timer = Alarm(due, call)
         heapq.heappush(self._heap, timer)
         return timer
 
-    def cancel(self, timer: Timer) -> None:
+    def cancel(self, timer: Alarm) -> None:
         """Forget a timer. Harmless if it has fired or was cancelled."""
         if timer.call is None:
             return
