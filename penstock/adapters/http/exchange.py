@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import requests
     from urllib3 import BaseHTTPResponse
 
-__all__ = ["ERROR_BODY_BYTES", "LAST_CHUNK_WAIT_S", "RequestExchange", "HttpExchange"]
+__all__ = ["ERROR_BODY_BYTES", "LAST_CHUNK_WAIT_S", "HttpExchange", "RequestExchange"]
 
 _READ_BYTES = 65_536
 ERROR_BODY_BYTES = 65_536

@@ -13,8 +13,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from penstock.adapters.http.polling import Poll, make_poll
 from penstock.adapters.http.alarms import Alarm, Alarms
+from penstock.adapters.http.polling import Poll, make_poll
 
 __all__ = ["Loop", "Readable"]
 

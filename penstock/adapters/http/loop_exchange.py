@@ -12,6 +12,7 @@ from enum import Enum, auto
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
+from penstock.adapters.http.alarms import Alarm
 from penstock.adapters.http.answer import refusal_of
 from penstock.adapters.http.exchange import ERROR_BODY_BYTES, LAST_CHUNK_WAIT_S, RequestExchange
 from penstock.adapters.http.faults import body_failure, unexpected_failure
@@ -20,7 +21,6 @@ from penstock.adapters.http.handle import RequestCancelled, current_request
 from penstock.adapters.http.handover import Answer, SentRequest, WouldBlock
 from penstock.adapters.http.inflating import Inflater
 from penstock.adapters.http.loop import Loop
-from penstock.adapters.http.alarms import Alarm
 from penstock.adapters.http.transport import Transport
 from penstock.config.options import RequestOptions
 from penstock.errors import IncompleteStream, PenstockError, ProviderTimeout

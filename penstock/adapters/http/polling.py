@@ -110,7 +110,8 @@ class _Selector:
             for key, _ in self._selector.select(timeout):
                 if key.fileobj is self._here:
                     with contextlib.suppress(BlockingIOError):
-                        self._here.recv(4096)
+                        while self._here.recv(4096):
+                            pass
                 else:
                     self._rest.append(key.fd)
         ready = self._rest[:_MOST_AT_ONCE]
