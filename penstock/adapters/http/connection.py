@@ -48,6 +48,8 @@ def _connect(connection: HTTPConnection, host: str) -> socket.socket:
     timeout = connection.timeout if isinstance(connection.timeout, (int, float)) else 60.0
     deadline = handle.deadline if handle is not None else time.monotonic() + timeout
     addresses = socket.getaddrinfo(host.strip("[]"), connection.port, 0, socket.SOCK_STREAM)
+    if handle is not None:
+        handle.check()
     failure: OSError | None = None
     for left, (family, kind, protocol, _name, address) in zip(range(len(addresses), 0, -1), addresses, strict=True):
         now = time.monotonic()

@@ -76,9 +76,10 @@ def test_a_line_that_is_too_long_is_passed_to_the_parser() -> None:
 def test_a_head_is_limited_though_its_lines_are_short() -> None:
     collector = HeadCollector()
     collector.feed(b"HTTP/1.1 200 OK\r\n")
+    for _ in range(4):
+        assert collector.feed(b"X: x\r\n" * 10_000) is None
     with pytest.raises(http.client.LineTooLong):
-        for _ in range(10_000):
-            assert collector.feed(b"X: " + b"x" * 50 + b"\r\n") is None
+        collector.feed(b"X: x\r\n" * 10_000)
 
 
 # --- bodies --------------------------------------------------------------------------------------------------------

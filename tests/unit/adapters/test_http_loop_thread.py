@@ -45,6 +45,11 @@ class Reader:
         self.there.close()
 
 
+def post_all(loop: Loop, events: list[threading.Event]) -> None:
+    for event in events:
+        loop.post(event.set)
+
+
 def done(loop: Loop) -> None:
     """Wait until everything that was posted has run."""
     event = threading.Event()
@@ -65,10 +70,8 @@ def test_posts_run_in_their_order_in_the_loops_thread(loop: Loop) -> None:
 
 def test_no_post_of_many_threads_is_missed(loop: Loop) -> None:
     done_by = [threading.Event() for _ in range(2000)]
-    threads = [
-        threading.Thread(target=lambda part=part: [loop.post(event.set) for event in part])  # type: ignore[misc]
-        for part in (done_by[:500], done_by[500:1000], done_by[1000:1500], done_by[1500:])
-    ]
+    parts = (done_by[:500], done_by[500:1000], done_by[1000:1500], done_by[1500:])
+    threads = [threading.Thread(target=post_all, args=(loop, part)) for part in parts]
     for thread in threads:
         thread.start()
     assert all(event.wait(PATIENCE) for event in done_by)
@@ -110,10 +113,19 @@ def test_a_post_does_not_wait_for_streams_that_are_always_ready(loop: Loop) -> N
         done(loop)
         for _ in range(3):
             came = threading.Event()
-            loop.post(lambda came=came: (at.append(len(reads)), loop.post(lambda: (at.append(len(reads)), came.set()))))  # type: ignore[misc]
+
+            def again(came: threading.Event = came) -> None:
+                at.append(len(reads))
+                came.set()
+
+            def first(again: Callable[[], None] = again) -> None:
+                at.append(len(reads))
+                loop.post(again)
+
+            loop.post(first)
             assert came.wait(PATIENCE)
-        assert all(later - first <= 128 for first, later in zip(at[::2], at[1::2], strict=True))
-        assert max(later - first for first, later in zip(at[::2], at[1::2], strict=True)) > 0
+        between = [later - earlier for earlier, later in zip(at[::2], at[1::2], strict=True)]
+        assert 0 < max(between) <= 128
     finally:
         for reader in readers:
             loop.post(lambda reader=reader: loop.unwatch(reader.here.fileno()))  # type: ignore[misc]
@@ -178,7 +190,7 @@ def test_every_post_before_and_during_the_end_runs() -> None:
         loop = Loop("penstock-test-loop")
         loop.start()
         events = [threading.Event() for _ in range(50)]
-        poster = threading.Thread(target=lambda events=events, loop=loop: [loop.post(each.set) for each in events])  # type: ignore[misc]
+        poster = threading.Thread(target=post_all, args=(loop, events))
         poster.start()
         loop.close()
         poster.join(PATIENCE)
