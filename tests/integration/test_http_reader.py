@@ -327,6 +327,60 @@ def test_a_tls_stream_comes_through_a_proxys_tunnel(reader: AnyReader, monkeypat
     assert b"sk-test" in seen[1]
 
 
+def test_a_tls_stream_comes_through_the_tunnel_of_a_proxy_that_is_reached_by_tls(
+    reader: AnyReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TLS inside TLS, which urllib3 does in Python: bytes of the answer may be inside either of the two."""
+    certificate = CERTIFICATE.with_name("provider.example.pem")
+    inner = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    inner.load_cert_chain(certificate)
+    said = [b"data: %d %s\n\n" % (number, b"x" * 6_000) for number in range(20)]
+
+    def serve(peer: Peer) -> None:
+        assert peer.read_request().startswith(b"CONNECT provider.example:1 ")
+        peer.send(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        ours, theirs = socket.socketpair()
+        pump = threading.Thread(target=_pump, args=(peer.sock, ours))
+        pump.start()
+        with inner.wrap_socket(theirs, server_side=True) as sock:
+            tunnelled = Peer(sock)
+            tunnelled.read_request()
+            tunnelled.send(CHUNKED)
+            for each in said:
+                tunnelled.send(chunk(each))
+            tunnelled.send(b"0\r\n\r\n")
+            tunnelled.sock.recv(1)
+        pump.join(PATIENCE)
+
+    with RawServer(serve, tls=True) as server:
+        monkeypatch.setenv("https_proxy", f"https://localhost:{server.port}")
+        monkeypatch.setenv("no_proxy", "")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # urllib3 warns of certificates that are not verified
+            sink = run(reader, "https://provider.example:1/v1", OPTIONS.replace(verify_tls=False))
+        assert sink.error is None
+        assert "".join(sink.texts.queue).encode() == b"".join(said)
+        reader.close(PATIENCE)
+
+
+def _pump(outer: socket.socket, inner: socket.socket) -> None:
+    """Copy bytes between the proxy's TLS connection and a plain socket until either ends."""
+    outer.settimeout(0.01)
+    with contextlib.suppress(OSError), inner:
+        inner.setblocking(False)
+        while True:
+            for source, target in ((outer, inner), (inner, outer)):
+                try:
+                    data = source.recv(65_536)
+                except (TimeoutError, BlockingIOError, ssl.SSLWantReadError):
+                    continue
+                if not data:
+                    return
+                target.settimeout(PATIENCE)
+                target.sendall(data)
+                target.settimeout(0.01 if target is outer else 0)
+
+
 # --- refusals ------------------------------------------------------------------------------------------------------
 
 
@@ -624,6 +678,57 @@ def test_a_handshake_that_never_comes_is_a_connect_timeout(reader: AnyReader) ->
         sink = run(reader, url, OPTIONS.replace(connect_timeout=0.05))
     assert isinstance(sink.error, ProviderTimeout)
     assert (sink.error.which, sink.error.timeout) == ("connect", 0.05)
+
+
+@pytest.mark.parametrize(("head", "which"), [(b"", "first_token"), (HEAD, "first_token"), (CHUNKED, "idle")])
+@pytest.mark.parametrize("tls", [False, True])
+def test_a_silent_provider_is_given_up_after_the_longest_wait(
+    reader: AnyReader, head: bytes, which: str, tls: bool
+) -> None:
+    def serve(peer: Peer) -> None:
+        peer.read_request()
+        peer.send(head)
+        peer.wait_closed()
+
+    with RawServer(serve, tls=tls) as server:
+        sink = run(reader, server.url, OPTIONS.replace(total_timeout=0.3, verify_tls=str(CERTIFICATE)))
+    assert isinstance(sink.error, ProviderTimeout)
+    assert (sink.error.which, sink.error.timeout) == (which, 0.3)
+
+
+def test_a_provider_that_speaks_in_time_is_not_given_up(reader: AnyReader) -> None:
+    """Three waits, each shorter than the longest one, and all together longer."""
+
+    def serve(peer: Peer) -> None:
+        peer.read_request()
+        peer.send(CHUNKED)
+        for _ in range(3):
+            assert not go.acquire(timeout=0.4)
+            peer.send(chunk(b"x"))
+        peer.send(b"0\r\n\r\n")
+
+    go = threading.Semaphore(0)
+    with RawServer(serve) as server:
+        sink = run(reader, server.url, OPTIONS.replace(total_timeout=0.9))
+        reader.close(PATIENCE)
+    assert sink.error is None
+    assert sink.calls.count("deltas") == 3
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_a_provider_is_reached_by_ipv6(reader: AnyReader, tls: bool) -> None:
+    try:
+        listener = socket.create_server(("::1", 0), family=socket.AF_INET6)
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    with RawServer(_answering(CHUNKED + chunk(b"data: x\n\n") + b"0\r\n\r\n"), tls=tls, listener=listener) as server:
+        url = server.url.replace("localhost", "[::1]")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # urllib3 warns of certificates that are not verified
+            sink = run(reader, url, OPTIONS.replace(verify_tls=False))
+        reader.close(PATIENCE)
+    assert sink.error is None
+    assert sink.next_text() == "data: x\n\n"
 
 
 # --- bugs of others ------------------------------------------------------------------------------------------------
