@@ -203,7 +203,7 @@ def delivered(url: str, streams: int, seconds: float, pace: str, reader: ReaderK
 
     def count(event: Event) -> None:
         if event.__class__ is TokenEvent:
-            tally.add(event.tokens)  # type: ignore[union-attr]
+            tally.add(event.tokens)
 
     with System(Settings(runtime=runtime)) as system, _controlled(url) as control:
         before = memory_kb()

@@ -21,7 +21,7 @@ from penstock.adapters.providers.openai.chat_provider import OpenAiChat
 from penstock.config.options import RequestOptions
 from penstock.config.settings import RuntimeOptions, Settings
 from penstock.config.tokenizers import words
-from penstock.ports import Decoder, Delta, ReaderSink
+from penstock.ports import Delta, ReaderSink
 from penstock.testing import eventually
 from tests.integration.raw_server import PATIENCE, Peer, PlainProvider, RawServer, RecordingSink, post
 
@@ -170,7 +170,7 @@ class OwnProvider(OpenAiChat):
 
     names: set[str] = set()  # noqa: RUF012
 
-    def decoder(self, options: RequestOptions) -> Decoder:
+    def decoder(self, options: RequestOptions) -> ChatDecoder:
         self.names.add(threading.current_thread().name)
         return super().decoder(options)
 
