@@ -126,7 +126,7 @@ class GatewayCore:
         if self._ticker is None:
             services = self.system._services
             self._ticker = Ticker(loop, self.options.tick)
-            self._channels = Channels(services.streams, services.call_timeout)
+            self._channels = Channels(services.streams, services.call_timeout, self._note_use)
             self._threads = ThreadPoolExecutor(_THREADS, "penstock-gateway")
             self._sweeper = loop.create_task(self._sweep())
         elif self._ticker.loop is not loop:
@@ -222,7 +222,7 @@ class GatewayCore:
             if key is not None and not valid[key.id]:
                 reader.cut(_REVOKED)
         self.guard.forget_tickets(now, self.channels.knows)
-        self.channels.sweep(self._note_use)
+        self.channels.sweep()
         self.agents.sweep(now)
         for name, channel in list(self.chats.items()):
             if not self.channels.has(channel):

@@ -12,6 +12,7 @@ import pytest
 
 from penstock.adapters.loopback.script import Answer, Script
 from penstock.errors import OptionError
+from penstock.gateway.core import GatewayCore
 from penstock.gateway.keys import Key, KeyFile, new_key
 from penstock.testing import eventually
 from tests.integration.gateway.serving import PATIENCE, Served, events_of, gateway
@@ -136,6 +137,29 @@ def test_tokens_that_were_used_delay_later_requests(keys: Keys) -> None:
         server.finish(stream_id)
         refused = lambda: server.get("/v1/streams", headers=keys.of("frugal")).status_code == 429  # noqa: E731
         eventually(refused)
+
+
+@pytest.mark.parametrize("way", ["deleted", "deleted under way", "opened again", "opened again by the host"])
+def test_what_a_stream_has_used_counts_also_if_it_is_gone_at_once(
+    keys: Keys, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(GatewayCore, "_look_after", lambda *_: None)  # which counts it up to a second later
+    keys.add("frugal", tokens_per_minute=60)
+    headers = keys.of("frugal")
+    script = Script(Answer(tokens=("word ",), repeat=1_000), models={"endless": ENDLESS})
+    with gateway(script, keys=str(keys.file.path)) as server:
+        opened(server, headers, stream_id="one", model="endless" if way == "deleted under way" else "m")
+        eventually(lambda: server.system.stream("one").statistics().tokens_delivered > 80)
+        if way != "deleted under way":
+            server.finish("one")
+        if way.startswith("deleted"):
+            assert server.request("DELETE", "/v1/streams/one", headers=headers).status_code == 204
+        elif way == "opened again":
+            opened(server, headers, stream_id="one")
+        else:
+            server.system.open_stream("one").stop()
+            assert server.get("/v1/streams/one", headers=headers).status_code == 404
+        assert server.get("/v1/streams", headers=headers).status_code == 429
 
 
 def test_a_ticket_is_for_one_stream_and_works_again(server: Served, keys: Keys) -> None:
