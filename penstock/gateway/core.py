@@ -91,7 +91,7 @@ class GatewayCore:
         if not isinstance(self.options, GatewayOptions):
             raise OptionError("options", type(options).__name__, "a GatewayOptions, or None")
         self.guard = Guard(self.options)
-        self.limits = KeyLimits()
+        self.limits = KeyLimits(self.guard.present)
         self.readers: set[Served] = set()
         self.exchanges: set[Exchange] = set()  # requests that are being answered
         self.agents = HostedAgents()
@@ -252,7 +252,7 @@ class GatewayCore:
             StreamNotFound: there is none, or another key's request has opened it.
         """
         channel = self.channels.get(stream_id)
-        if not channel.is_readable(key):
+        if not channel.is_readable(self.guard.present(key)):
             raise StreamNotFound(stream_id)
         return channel
 
@@ -265,8 +265,7 @@ class GatewayCore:
         """
         if self.is_draining:
             raise RequestRefused(DRAINING)
-        if key.streams is not None:
-            self.limits.admit_stream(key, self.channels.running(key.id) + self._opening[key.id])
+        self.limits.admit_stream(key, lambda: self.channels.running(key.id) + self._opening[key.id])
         if stream_id is not None:
             is_others = self.channels.is_others(stream_id, key.id) or self.responses.is_others(stream_id, key.id)
             if is_others:

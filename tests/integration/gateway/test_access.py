@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from websockets.sync.client import connect
 
 from penstock.adapters.loopback.script import Answer, Script
 from penstock.errors import OptionError
@@ -33,9 +35,12 @@ class Keys:
         self.keys.append(key)
         self.file.write(self.keys)
 
-    def revoke(self, name: str) -> None:
-        self.keys = [msgspec.structs.replace(key, revoked=1) if key.name == name else key for key in self.keys]
+    def change(self, name: str, **changes: Any) -> None:
+        self.keys = [msgspec.structs.replace(key, **changes) if key.name == name else key for key in self.keys]
         self.file.write(self.keys)
+
+    def revoke(self, name: str) -> None:
+        self.change(name, revoked=1)
 
     def of(self, name: str) -> dict[str, str]:
         return {"authorization": f"Bearer {self.secrets[name]}"}
@@ -127,6 +132,30 @@ def test_a_key_has_limits(server: Served, keys: Keys) -> None:
     large = server.post("/v1/streams", {"metadata": {"x": "y" * 2_000}}, headers=keys.of("small"))
     assert (large.status_code, large.json()["error"]["code"]) == (413, "request_too_large")
     assert server.post("/v1/streams", {"metadata": {"x": "y" * 2_000}}, headers=keys.of("ann")).status_code == 201
+
+
+def test_limits_and_scopes_that_are_changed_count_from_the_next_request_on(server: Served, keys: Keys) -> None:
+    def ask() -> Any:
+        client.send(json.dumps({"op": "start", "on_orphan": "continue"}))
+        while isinstance(answer := json.loads(client.recv(PATIENCE)), list):
+            pass
+        return answer.get("error", {}).get("code")
+
+    keys.add("few", requests_per_minute=1)
+    assert server.get("/v1/streams", headers=keys.of("few")).status_code == 200
+    assert server.get("/v1/streams", headers=keys.of("few")).status_code == 429
+    with connect(f"{server.ws}/v1/ws", additional_headers=keys.of("bob")) as client:
+        assert ask() is None
+        keys.change("few", requests_per_minute=10)
+        keys.change("bob", streams=1)
+        assert server.get("/v1/streams", headers=keys.of("few")).status_code == 200
+        assert ask() == "rate_limit_exceeded"
+        keys.change("bob", streams=None)
+        assert ask() is None
+        keys.change("bob", requests_per_minute=1)
+        assert [ask(), ask()] == [None, "rate_limit_exceeded"]
+        keys.change("bob", requests_per_minute=None, scopes=("read",))
+        assert ask() == "scope_missing"
 
 
 def test_tokens_that_were_used_delay_later_requests(keys: Keys) -> None:
