@@ -104,7 +104,34 @@ class Projector(Subscription):
             self.pump()
 
     def pump(self) -> None:
-        """Read what is new, and wake the readers. Of very much it reads a part, and the rest soon."""
+        """Read what is new, and wake the readers. Of very much it reads a part, and the rest soon.
+
+        A fault is logged, and ends the readers.
+        """
+        try:
+            self._read()
+        except Exception as error:
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        projection_failed(self.record, self.shelf.projection, error)
+        if not self.is_over:
+            self.error = error
+        self.is_behind = False
+        self._wake_readers()
+        if self.is_active:
+            self.unsubscribe()
+
+    def _wake_readers(self) -> None:
+        for wake in list(self._wakers.values()):
+            try:
+                wake()
+            except Exception as error:  # a fault of ours, which must not keep the others
+                get_logger(stream_id=self.record.stream_id).error(
+                    "reader_failed", reason=describe_reason(error), exc_info=error
+                )
+
+    def _read(self) -> None:
         cursor, shelf = self._cursor, self.shelf
         before = shelf.end
         if self.is_over:
@@ -140,8 +167,7 @@ class Projector(Subscription):
             self._is_continued = True
             self._ticker.loop.call_soon(self._continue)
         if shelf.end != before or self.is_over:
-            for wake in list(self._wakers.values()):
-                wake()
+            self._wake_readers()
 
 
 def projection_failed(record: StreamRecord, projection: Projection, error: Exception) -> None:
