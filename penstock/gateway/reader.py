@@ -12,7 +12,7 @@ from penstock.gateway.keys import Key
 from penstock.gateway.problems import UNSHOWN, Problem
 from penstock.gateway.projector import Projector
 
-__all__ = ["AT_ONCE", "Backlog", "HttpReader", "SseReader", "Waiter"]
+__all__ = ["AT_ONCE", "Backlog", "ResponseReader", "SseReader", "Waiter"]
 
 AT_ONCE: Final = 262_144
 """Bytes handed to the server in one piece."""
@@ -72,7 +72,7 @@ class Backlog:
         await self._has_room.wait()
 
 
-class HttpReader(Waiter):
+class ResponseReader(Waiter):
     """One connection that gets a response for some time, by the task that has made it.
 
     Args:
@@ -166,7 +166,7 @@ class HttpReader(Waiter):
         self.wake()
 
 
-class SseReader(HttpReader):
+class SseReader(ResponseReader):
     """One connection that reads a stream as server-sent events.
 
     Args:

@@ -15,7 +15,7 @@ from penstock.gateway.probes import Probe
 from penstock.gateway.problems import RequestRefused
 from penstock.gateway.projections.frames import encode, sse
 from penstock.gateway.protocols import STREAM_HEADERS
-from penstock.gateway.reader import HttpReader
+from penstock.gateway.reader import ResponseReader
 
 __all__ = ["probe", "seen"]
 
@@ -54,7 +54,7 @@ async def probe(call: HttpCall) -> None:
             await probing.close()
 
 
-class _Probing(HttpReader):
+class _Probing(ResponseReader):
     """The connection of one probe. It is a reader, but of no stream."""
 
     __slots__ = ("_found",)
