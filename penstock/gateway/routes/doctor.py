@@ -16,6 +16,7 @@ from penstock.gateway.problems import RequestRefused
 from penstock.gateway.projections.frames import encode, sse
 from penstock.gateway.protocols import STREAM_HEADERS
 from penstock.gateway.reader import ResponseReader
+from penstock.telemetry.gateway import ReaderInfo
 
 __all__ = ["probe", "seen"]
 
@@ -60,11 +61,16 @@ class _Probing(ResponseReader):
     __slots__ = ("_found",)
 
     is_reading = False  # a drain does not wait for it
+    protocols = ()  # of no stream
 
     def __init__(self, call: HttpCall, found: Probe) -> None:
         super().__init__(call.exchange)
         self.key = call.key
         self._found = found
+
+    def infos(self) -> tuple[ReaderInfo, ...]:
+        """What telemetry is told of it: nothing, since it reads no stream."""
+        return ()
 
     async def run(self, about: Mapping[str, Any]) -> None:
         """Send the frames, until all are sent, the client has left, or it must end."""

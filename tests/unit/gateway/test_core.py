@@ -29,6 +29,7 @@ class Reader:
 
     key = None
     is_reading = False
+    protocols = ()
 
     def __init__(self, *, fails: bool) -> None:
         self.fails = fails
@@ -41,6 +42,9 @@ class Reader:
 
     def look(self, now: float) -> None:
         self._do("look")
+
+    def infos(self) -> tuple[Any, ...]:
+        return ()
 
     def cut(self, problem: Any) -> None:
         assert problem is DRAINING
