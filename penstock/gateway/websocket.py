@@ -1,0 +1,189 @@
+"""What all WebSockets of the gateway have in common: messages in and out, work that they begin, and their end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Coroutine
+from typing import Any, Final
+
+from penstock.gateway.call import HttpCall
+from penstock.gateway.keys import Scope
+from penstock.gateway.problems import Problem
+from penstock.gateway.reader import Backlog, Waiter
+
+__all__ = ["DENIED", "EXPIRED", "WebSocket"]
+
+EXPIRED: Final = 1000
+DENIED: Final = 1008
+_DRAINING, _TOO_BIG, _REVOKED = 1001, 1009, 4001
+_REASONS: Final = {
+    _DRAINING: "draining",
+    DENIED: "not authenticated",
+    _TOO_BIG: "message too big",
+    _REVOKED: "key revoked",
+}
+_LAST_MOMENT: Final = 5.0
+"""Seconds for what is outgoing when the connection begins to close, and for the code of the closing."""
+
+
+class WebSocket(Waiter):
+    """One connection. It is a reader of the streams that it sends.
+
+    It closes for the first reason there is (`_end`). From then on no message is taken and no work is begun; work under
+    way is cancelled. What is outgoing and one more share of each stream are sent, for 5 seconds at the most.
+
+    Subclasses define `_handle`, `_send_share` and `_detach`.
+    """
+
+    key = None  # `look` looks after it
+
+    def __init__(self, call: HttpCall, receive: Any, send: Any) -> None:
+        super().__init__(asyncio.get_running_loop())
+        self.call = call
+        self.gateway = call.gateway
+        self._receive = receive
+        self._send_message = send
+        self._outgoing: deque[bytes] = deque()
+        self._backlog = Backlog()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closing: asyncio.Future[int] = self._loop.create_future()  # the code of the closing
+        self._writer: asyncio.Task[None] | None = None
+
+    # --- on the loop, by others ----------------------------------------------------------------------------------
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether it has work under way or a message to send."""
+        return bool(self._tasks or self._outgoing)
+
+    def abandon(self) -> None:
+        """Close the connection whatever waits to be sent."""
+        if self._writer is not None:
+            self._writer.cancel()
+
+    def cut(self, problem: Problem) -> None:
+        """Close the connection; cursors stay valid."""
+        self._end(_DRAINING)
+
+    def look(self, now: float) -> None:
+        """Close the connection if its key has been revoked. Called about once a second."""
+        self._check_key()
+
+    # --- for subclasses ------------------------------------------------------------------------------------------
+
+    async def _handle(self, data: str | bytes) -> None:
+        """Handle a message of the client."""
+        raise NotImplementedError
+
+    async def _send_share(self) -> bool:
+        """Send what is outgoing and a share of each stream, a bounded part; False: there was nothing."""
+        raise NotImplementedError
+
+    def _detach(self) -> None:
+        """Leave the streams."""
+        raise NotImplementedError
+
+    async def _run(self) -> None:
+        """Serve the accepted connection until it is closed."""
+        writer = self._writer = asyncio.create_task(self._write())
+        listener = asyncio.create_task(self._listen())
+        self.gateway.readers.add(self)
+        if self.gateway.is_ending:  # the readers there were have been cut
+            self._end(_DRAINING)
+        waited: list[asyncio.Future[Any]] = [writer, listener, self._closing]
+        try:
+            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+            if self._closing.done():
+                await asyncio.wait([writer], timeout=_LAST_MOMENT)
+        finally:
+            self.gateway.readers.discard(self)
+            tasks = [writer, listener, *self._tasks]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._detach()
+
+    def _check_key(self) -> None:
+        if not self.gateway.guard.is_valid(self.call.key):
+            self._end(_REVOKED)
+
+    def _end(self, code: int) -> None:
+        """Close the connection with a code, unless it closes already."""
+        if not self._closing.done():
+            self._closing.set_result(code)
+            for task in self._tasks:
+                task.cancel()
+        self.wake()
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run work beside the others, unless the connection closes."""
+        if self._closing.done():
+            work.close()
+            return
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _admits(self, scope: Scope) -> bool:
+        """Whether a request of the client may be begun now. False: the connection closes, as its key was revoked.
+
+        Raises:
+            RequestRefused: the key has used up its limit, or does not have the scope.
+        """
+        self._check_key()
+        if self._closing.done():
+            return False
+        self.gateway.limits.admit(self.call.key, self._loop.time())
+        self.gateway.guard.check_scope(self.call.key, scope)
+        return True
+
+    # --- messages ------------------------------------------------------------------------------------------------
+
+    async def _next(self) -> str | bytes | None:
+        """The next message; None: the connection is closed or closes."""
+        message = await self._receive()
+        if message["type"] != "websocket.receive":
+            return None
+        data: str | bytes = message.get("text") or message.get("bytes") or ""
+        if len(data) > self.call.exchange.max_body:
+            self._end(_TOO_BIG)
+            return None
+        await self._backlog.room()
+        return None if self._closing.done() else data
+
+    async def _listen(self) -> None:
+        while (data := await self._next()) is not None:
+            await self._handle(data)
+
+    def _put(self, data: bytes) -> None:
+        """Put a message at the end of what is outgoing."""
+        self._outgoing.append(data)
+        self._backlog.add(len(data))
+        self.wake()
+
+    async def _write(self) -> None:
+        while True:
+            is_last = self._closing.done()  # what comes meanwhile is after the cursor: it may never stop
+            has_sent = await self._send_share()
+            if is_last:
+                await self._close()
+                return
+            if not has_sent:
+                await self.wait()
+
+    async def _send_outgoing(self) -> bool:
+        """Send what is outgoing now, without what comes meanwhile; False: there was nothing."""
+        count = len(self._outgoing)
+        for _ in range(count):
+            data = self._outgoing.popleft()
+            await self._send(data)
+            self._backlog.add(-len(data))
+        return count > 0
+
+    async def _send(self, data: bytes) -> None:
+        await self._send_message({"type": "websocket.send", "text": data.decode()})
+
+    async def _close(self) -> None:
+        code = self._closing.result()
+        await self._send_message({"type": "websocket.close", "code": code, "reason": _REASONS.get(code, "")})
