@@ -9,11 +9,12 @@ from penstock.errors import PenstockError, describe_reason
 from penstock.gateway.bodies import decode_object
 from penstock.gateway.call import HttpCall
 from penstock.gateway.channels import Channel
-from penstock.gateway.problems import INTERNAL, UNSHOWN, RequestRefused, problem_of
+from penstock.gateway.problems import INTERNAL, UNSHOWN, Problem, RequestRefused, problem_of
 from penstock.gateway.projections.responses_socket import Action, LaneBook, Send, StartResponse, StopResponse
 from penstock.gateway.projector import Projector
 from penstock.gateway.protocols import PROTOCOLS
 from penstock.gateway.responses import begin_response
+from penstock.gateway.steering import check_successor, note_unstopped
 from penstock.gateway.stored import StoredResponse
 from penstock.gateway.websocket import EXPIRED, WebSocket
 
@@ -23,7 +24,11 @@ _LONGEST: Final = 3_600.0
 """Seconds that a connection may last, as at OpenAI."""
 _SHARE: Final = 65_536
 _MOST_KEPT: Final = 64
+_LARGEST_KEPT: Final = 16 * 1_048_576  # bytes of their inputs and answers; the newest may be larger
 """Responses of the connection that can be continued though they are not stored."""
+
+
+_REVOKED: Final = RequestRefused.unauthenticated("The API key has been revoked.").problem
 
 
 class _LaneReading:
@@ -40,7 +45,7 @@ class ResponsesConnection(WebSocket):
 
     def __init__(self, call: HttpCall, receive: Any, send: Any) -> None:
         super().__init__(call, receive, send)
-        self._book = LaneBook()
+        self._book = LaneBook(self._why_none_follows)
         self._lanes: dict[str | None, _LaneReading] = {}
         self._own: dict[str, StoredResponse] = {}
         self._began = self._loop.time()
@@ -66,7 +71,7 @@ class ResponsesConnection(WebSocket):
         for lane in self._lanes.values():
             lane.projector.detach(self)
 
-    async def _handle(self, data: str | bytes) -> None:
+    async def _handle(self, data: bytes) -> None:
         try:
             decode_object(data, self.gateway.options)
         except RequestRefused as error:
@@ -87,7 +92,7 @@ class ResponsesConnection(WebSocket):
 
     async def _start(self, start: StartResponse) -> None:
         try:
-            if not self._admits("write"):
+            if not self._admits("write", is_counted=start.is_successor):  # else the input that it follows was counted
                 return
             channel, stored = await begin_response(
                 self.call, start.body, start.asked, self._own, generates=start.generates
@@ -101,19 +106,41 @@ class ResponsesConnection(WebSocket):
             )
             self._do(self._book.refused(start.lane, INTERNAL))
             return
-        self._own[channel.stream_id] = stored
-        while len(self._own) > _MOST_KEPT:
-            del self._own[next(iter(self._own))]
+        self._keep(channel.stream_id, stored)
         projector = channel.projector(PROTOCOLS["responses"], {}, self.gateway.ticker, self.gateway.options)
         self._book.began(start.lane, channel.stream_id)
         self._lanes[start.lane] = _LaneReading(channel, projector)
         projector.attach(self, self.wake)
         self.wake()
 
+    def _keep(self, response_id: str, stored: StoredResponse) -> None:
+        self._own[response_id] = stored
+        size = sum(one.size for one in self._own.values())
+        for oldest in list(self._own)[:-1]:
+            if len(self._own) <= _MOST_KEPT and size <= _LARGEST_KEPT:
+                break
+            size -= self._own.pop(oldest).size
+
+    def _why_none_follows(self, response_id: str) -> Problem | None:
+        """Why no response could follow one under way; None: one can, and is counted as a request."""
+        try:
+            for lane in self._lanes.values():
+                if lane.channel.stream_id == response_id:
+                    check_successor(self.call, lane.channel)
+            if not self._admits("write"):
+                return _REVOKED
+        except RequestRefused as refused:
+            return refused.problem
+        return None
+
     async def _stop(self, response_id: str, reason: str) -> None:
-        for lane in list(self._lanes.values()):
+        for name, lane in list(self._lanes.items()):
             if lane.channel.stream_id == response_id:
-                await self.gateway.in_thread(lane.channel.stream.cancel, reason)
+                try:
+                    await self.gateway.in_thread(lane.channel.stream.cancel, reason)
+                except PenstockError as error:  # it goes on
+                    note_unstopped(lane.channel, error)
+                    self._do(self._book.not_stopped(name, response_id, problem_of(error)))
 
     async def _send_share(self) -> bool:
         self._collect()

@@ -28,6 +28,7 @@ _SUBPROTOCOL: Final = "penstock.v1"
 _AUTH_TIME: Final = 5.0  # seconds for the first message, if the handshake had no key
 _MOST_STREAMS: Final = 1_000  # that one socket reads
 _MOST_COMMANDS: Final = 32  # that run at once
+_MOST_BYTES: Final = 16 * 1_048_576  # of their messages; a single one may be larger
 _SHARE: Final = 65_536  # bytes of one stream in one message, before they are joined
 _LARGEST: Final = 262_144  # bytes of all streams in one message, before they are joined; one event may be larger
 _LONGEST_REF: Final = 256
@@ -75,8 +76,7 @@ class StreamSocket(WebSocket):
         if is_authenticated or await self._authenticated():
             await self._run()
         else:
-            self._end(DENIED)
-            await self._close()
+            await self._turn_away(DENIED)
 
     def _detach(self) -> None:
         for reading in self._readings.values():
@@ -101,13 +101,13 @@ class StreamSocket(WebSocket):
         self._answer(message.get("ref"), {"ok": True})
         return True
 
-    def _decoded(self, data: str | bytes) -> dict[str, Any]:
+    def _decoded(self, data: bytes) -> dict[str, Any]:
         try:
             return decode_object(data, self.gateway.options)
         except RequestRefused:
             return {"op": None}
 
-    async def _handle(self, data: str | bytes) -> None:
+    async def _handle(self, data: bytes) -> None:
         message = self._decoded(data)
         ref, operation = message.get("ref"), message.get("op")
         if not _is_ref(ref):
@@ -123,7 +123,7 @@ class StreamSocket(WebSocket):
                 self._unsubscribe(_text(message, "sid"))
                 self._answer(ref, {"ok": True})
             elif isinstance(operation, str) and operation in OPERATIONS:
-                self._start(ref, operation, message)
+                self._start(ref, operation, message, len(data))
             else:
                 known = ", ".join(("subscribe", "unsubscribe", "ack", "ping", *OPERATIONS))
                 raise RequestRefused.bad_request(f"op must be one of {known}.", "op", "unknown_op")
@@ -176,11 +176,15 @@ class StreamSocket(WebSocket):
 
     # --- commands ------------------------------------------------------------------------------------------------
 
-    def _start(self, ref: Any, operation: str, message: dict[str, Any]) -> None:
+    def _start(self, ref: Any, operation: str, message: dict[str, Any], size: int) -> None:
+        text = ""
         if len(self._tasks) >= _MOST_COMMANDS:
             text = f"A socket runs at most {_MOST_COMMANDS} operations at once."
+        elif self._tasks and sum(self._tasks.values()) + size > _MOST_BYTES:
+            text = f"The operations that a socket runs at once may have {_MOST_BYTES} bytes together."
+        if text:
             raise RequestRefused(Problem(status=429, type="rate_limit_error", code="too_many_operations", message=text))
-        self._begin(self._run_operation(ref, operation, message))
+        self._begin(self._run_operation(ref, operation, message), size)
 
     async def _run_operation(self, ref: Any, operation: str, message: dict[str, Any]) -> None:
         try:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Coroutine
+from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
+from penstock.config.logs import get_logger
+from penstock.errors import describe_reason
 from penstock.gateway.call import HttpCall
 from penstock.gateway.keys import Scope
 from penstock.gateway.problems import Problem
@@ -16,22 +20,28 @@ __all__ = ["DENIED", "EXPIRED", "WebSocket"]
 
 EXPIRED: Final = 1000
 DENIED: Final = 1008
-_DRAINING, _TOO_BIG, _REVOKED = 1001, 1009, 4001
+_DRAINING, _TOO_BIG, _FAILED, _REVOKED = 1001, 1009, 1011, 4001
 _REASONS: Final = {
     _DRAINING: "draining",
     DENIED: "not authenticated",
     _TOO_BIG: "message too big",
+    _FAILED: "internal error",
     _REVOKED: "key revoked",
 }
 _LAST_MOMENT: Final = 5.0
 """Seconds for what is outgoing when the connection begins to close, and for the code of the closing."""
 
 
+class _Lost(Exception):
+    """The connection takes nothing more."""
+
+
 class WebSocket(Waiter):
     """One connection. It is a reader of the streams that it sends.
 
     It closes for the first reason there is (`_end`). From then on no message is taken and no work is begun; work under
-    way is cancelled. What is outgoing and one more share of each stream are sent, for 5 seconds at the most.
+    way is cancelled. What is outgoing and one more share of each stream are sent, for 5 seconds at the most. A fault of
+    ours is logged, and closes it with 1011.
 
     Subclasses define `_handle`, `_send_share` and `_detach`.
     """
@@ -46,7 +56,7 @@ class WebSocket(Waiter):
         self._send_message = send
         self._outgoing: deque[bytes] = deque()
         self._backlog = Backlog()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], int] = {}  # work under way, with the bytes of its messages
         self._closing: asyncio.Future[int] = self._loop.create_future()  # the code of the closing
         self._writer: asyncio.Task[None] | None = None
 
@@ -72,8 +82,8 @@ class WebSocket(Waiter):
 
     # --- for subclasses ------------------------------------------------------------------------------------------
 
-    async def _handle(self, data: str | bytes) -> None:
-        """Handle a message of the client."""
+    async def _handle(self, data: bytes) -> None:
+        """Handle a message of the client, which is not decoded yet."""
         raise NotImplementedError
 
     async def _send_share(self) -> bool:
@@ -88,6 +98,8 @@ class WebSocket(Waiter):
         """Serve the accepted connection until it is closed."""
         writer = self._writer = asyncio.create_task(self._write())
         listener = asyncio.create_task(self._listen())
+        for task, part in ((writer, "writer"), (listener, "listener")):
+            task.add_done_callback(partial(self._note_fault, part))
         self.gateway.readers.add(self)
         if self.gateway.is_ending:  # the readers there were have been cut
             self._end(_DRAINING)
@@ -104,6 +116,12 @@ class WebSocket(Waiter):
             await asyncio.gather(*tasks, return_exceptions=True)
             self._detach()
 
+    async def _turn_away(self, code: int) -> None:
+        """Close an accepted connection that is not served."""
+        self._end(code)
+        with suppress(_Lost):
+            await self._close()
+
     def _check_key(self) -> None:
         if not self.gateway.guard.is_valid(self.call.key):
             self._end(_REVOKED)
@@ -112,21 +130,40 @@ class WebSocket(Waiter):
         """Close the connection with a code, unless it closes already."""
         if not self._closing.done():
             self._closing.set_result(code)
-            for task in self._tasks:
+            for task in list(self._tasks):
                 task.cancel()
         self.wake()
 
-    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run work beside the others, unless the connection closes."""
+    def _begin(self, work: Coroutine[Any, Any, None], size: int = 0) -> None:
+        """Run work beside the others, unless the connection closes. ``size``: bytes of the message that asks for it."""
         if self._closing.done():
             work.close()
             return
         task = self._loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = size
+        task.add_done_callback(self._finish)
 
-    def _admits(self, scope: Scope) -> bool:
+    def _finish(self, task: asyncio.Task[None]) -> None:
+        del self._tasks[task]
+        self._note_fault("work", task)
+
+    def _note_fault(self, part: str, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, _Lost):
+            self._fail(part, error)
+
+    def _fail(self, part: str, error: BaseException) -> None:
+        get_logger(request_id=self.call.request_id).error(
+            "socket_failed", part=part, reason=describe_reason(error), exc_info=error
+        )
+        self._end(_FAILED)
+
+    def _admits(self, scope: Scope, *, is_counted: bool = False) -> bool:
         """Whether a request of the client may be begun now. False: the connection closes, as its key was revoked.
+
+        Args:
+            scope: that it needs.
+            is_counted: whether it has been counted as a request already.
 
         Raises:
             RequestRefused: the key has used up its limit, or does not have the scope.
@@ -134,18 +171,20 @@ class WebSocket(Waiter):
         self._check_key()
         if self._closing.done():
             return False
-        self.gateway.limits.admit(self.call.key, self._loop.time())
+        if not is_counted:
+            self.gateway.limits.admit(self.call.key, self._loop.time())
         self.gateway.guard.check_scope(self.call.key, scope)
         return True
 
     # --- messages ------------------------------------------------------------------------------------------------
 
-    async def _next(self) -> str | bytes | None:
-        """The next message; None: the connection is closed or closes."""
+    async def _next(self) -> bytes | None:
+        """The next message, as UTF-8; None: the connection is closed or closes."""
         message = await self._receive()
         if message["type"] != "websocket.receive":
             return None
-        data: str | bytes = message.get("text") or message.get("bytes") or ""
+        text: str | None = message.get("text")
+        data: bytes = text.encode("utf-8", "surrogatepass") if text is not None else message.get("bytes") or b""
         if len(data) > self.call.exchange.max_body:
             self._end(_TOO_BIG)
             return None
@@ -163,14 +202,19 @@ class WebSocket(Waiter):
         self.wake()
 
     async def _write(self) -> None:
-        while True:
+        is_last = False
+        while not is_last:
             is_last = self._closing.done()  # what comes meanwhile is after the cursor: it may never stop
-            has_sent = await self._send_share()
-            if is_last:
-                await self._close()
-                return
-            if not has_sent:
+            try:
+                has_sent = await self._send_share()
+            except _Lost:
+                raise
+            except Exception as error:
+                self._fail("writer", error)
+                break
+            if not has_sent and not is_last:
                 await self.wait()
+        await self._close()
 
     async def _send_outgoing(self) -> bool:
         """Send what is outgoing now, without what comes meanwhile; False: there was nothing."""
@@ -182,8 +226,22 @@ class WebSocket(Waiter):
         return count > 0
 
     async def _send(self, data: bytes) -> None:
-        await self._send_message({"type": "websocket.send", "text": data.decode()})
+        await self._transmit({"type": "websocket.send", "text": data.decode()})
 
     async def _close(self) -> None:
         code = self._closing.result()
-        await self._send_message({"type": "websocket.close", "code": code, "reason": _REASONS.get(code, "")})
+        await self._transmit({"type": "websocket.close", "code": code, "reason": _REASONS.get(code, "")})
+
+    async def _transmit(self, message: dict[str, Any]) -> None:
+        """Hand a message to the server.
+
+        Raises:
+            _Lost: the server does not take it: the client has left, or does not answer any more.
+        """
+        try:
+            await self._send_message(message)
+        except OSError:  # as ASGI says it
+            raise _Lost from None
+        except Exception as error:  # as some servers say it too
+            get_logger(request_id=self.call.request_id).info("socket_lost", reason=describe_reason(error))
+            raise _Lost from error

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +15,7 @@ import penstock
 from penstock.adapters.loopback.faults import ResetAfter
 from penstock.adapters.loopback.script import Answer, Script, ScriptedCall
 from penstock.gateway.channels import Channel
+from penstock.gateway.keys import KeyFile, new_key
 from penstock.gateway.problems import RequestRefused
 from penstock.gateway.projections.steering import MOST_STEERS
 from penstock.gateway.protocols import PROTOCOLS
@@ -205,6 +208,35 @@ def test_an_answer_goes_on_if_none_may_follow_because_the_server_shuts_down(serv
         server.gateway.is_draining = True
         assert one.ask(op="steer", sid=sid, input="x")["error"]["code"] == "draining"
         assert one.ask(op="pause", sid=sid)["state"] == "paused"
+
+
+def test_an_agents_answer_goes_on_if_the_agent_is_not_known_any_more(server: Served) -> None:
+    agent = server.post("/v1/agents", {"model": "endless", "provider": "openai"}).json()["agent_id"]
+    with peer(server) as one:
+        sid = one.ask(op="stream_chat", agent=agent, message="Hi")["sid"]
+        hosted = server.gateway.agents.get(agent)
+        assert hosted is not None
+        server.gateway.agents.forget(hosted)
+        assert one.ask(op="steer", sid=sid, input="x")["error"]["code"] == "agent_not_found"
+        assert one.ask(op="pause", sid=sid)["state"] == "paused"
+
+
+def test_an_answer_goes_on_if_the_key_has_as_many_streams_as_it_may(tmp_path: Path) -> None:
+    (secret, key), (admins, admin) = new_key("a", streams=1), new_key("b", ["admin"], streams=1)
+    KeyFile(str(tmp_path / "keys")).write([key, admin])
+    script = Script([ENDLESS, ENDLESS, Answer("Short.")])
+    with gateway(script, keys=str(tmp_path / "keys")) as server, as_key(server, secret) as one:
+        with as_key(server, admins) as other:
+            start(other)
+            sid = start(one)
+            one.until(lambda: one.text(sid))
+            assert other.ask(op="steer", sid=sid, input="x")["error"]["code"] == "rate_limit_exceeded"
+            assert one.ask(op="pause", sid=sid)["state"] == "paused"
+        assert end_of(one, steered(one, sid))["outcome"] == "completed"  # in place of the one that ends
+
+
+def as_key(server: Served, secret: str) -> AbstractContextManager[Peer]:
+    return peer(server, additional_headers={"authorization": f"Bearer {secret}"})
 
 
 @pytest.mark.parametrize(

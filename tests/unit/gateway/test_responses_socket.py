@@ -331,6 +331,34 @@ def test_steering_that_is_not_possible_gives_the_input_back(message: str, code: 
     assert book.ended(None, done("Hi")) == []
 
 
+def test_a_response_that_none_can_follow_is_not_stopped() -> None:
+    asked: list[str] = []
+    answers: list[Problem | None] = [BUSY, None]
+
+    def why_none_follows(response_id: str) -> Problem | None:
+        asked.append(response_id)
+        return answers.pop(0)
+
+    book = LaneBook(why_none_follows)
+    begun(book, "a")
+    assert told(book.receive(steer("Stop"))) == [
+        {
+            "type": "response.steer.failed",
+            "sequence_number": 0,
+            "error": {"type": "rate_limit_error", "code": "provider_busy", "message": "Busy."},
+            "steer": {"input": "Stop", "previous_response_id": "resp_1"},
+            "stream_id": "a",
+        }
+    ]
+    assert book.receive(steer("Stop"))[-1] == StopResponse("resp_1")
+    book.receive(steer("Now"))  # it is being stopped already
+    assert asked == ["resp_1", "resp_1"]
+    (start,) = book.ended("a", StreamCancelled(stream_id="resp_1", seq=1, reason="steered"))
+    assert isinstance(start, StartResponse)
+    assert start.is_successor
+    assert [item["content"] for item in start.body["input"]] == ["Stop", "Now"]
+
+
 def test_a_response_that_has_ended_cannot_be_steered() -> None:
     book = LaneBook()
     begun(book)
