@@ -71,6 +71,14 @@ def test_a_response_goes_on_while_the_server_shuts_down(server: Served) -> None:
         assert one.until("response.completed")["response"]["previous_response_id"] == one.first
 
 
+def test_the_response_that_follows_can_be_had_by_its_id(server: Served) -> None:
+    with talk(server) as one:
+        one.steer()
+        followed = one.until("response.completed")["response"]
+    shown = server.get(f"/v1/responses/{followed['id']}").json()
+    assert (shown["id"], shown["status"], shown["previous_response_id"]) == (followed["id"], "completed", one.first)
+
+
 def test_a_response_goes_on_if_the_key_has_as_many_streams_as_it_may(tmp_path: Path) -> None:
     path = str(tmp_path / "keys")
     secret, key = new_key("a", streams=1)

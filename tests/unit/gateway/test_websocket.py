@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from penstock.config.gateway import GatewayOptions
+from penstock.errors import CallTimeout
 from penstock.gateway import responses_connection
+from penstock.gateway import socket as native
 from penstock.gateway.problems import Problem
 from penstock.gateway.responses_connection import ResponsesConnection
 from penstock.gateway.socket import StreamSocket
@@ -283,3 +285,157 @@ def test_one_that_is_accepted_after_the_others_were_cut_is_closed_too(kind: Any)
         assert (far.sent[-1]["type"], far.sent[-1]["code"]) == ("websocket.close", 1001)
 
     run(work())
+
+
+# --- what it bounds, and what it logs ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_size_of_a_message_is_that_of_its_utf8(kind: Any) -> None:
+    async def work() -> None:
+        far = Far(kind)
+        far.say("é" * 6_000)  # of 10,000 bytes that it may have
+        await asyncio.wait_for(far.one._listen(), PATIENCE)
+        assert await far.code() == 1009
+
+    run(work())
+
+
+def faults(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
+    """The fields of what was logged as a fault of a socket."""
+    fields = [record.penstock for record in caplog.records if hasattr(record, "penstock")]
+    return [one for one in fields if one.get("event") == "socket_failed"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("part", "method"), [("writer", "_send_share"), ("listener", "_handle")])
+def test_a_fault_of_its_own_is_logged_and_closes_it(
+    kind: Any, part: str, method: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = "secret"
+
+    async def fail(self: Any, *given: Any) -> Any:
+        raise ValueError(text)
+
+    async def work() -> Far:
+        far = Far(kind)
+        far.say('{"op":"ping"}')
+        with monkeypatch.context() as patched:
+            patched.setattr(kind, method, fail)
+            await asyncio.wait_for(far.serve(), PATIENCE)
+        return far
+
+    far = asyncio.run(work())
+    assert (far.sent[-1]["type"], far.sent[-1]["code"]) == ("websocket.close", 1011)
+    (told,) = faults(caplog)
+    assert (told["part"], told["reason"], told["request_id"]) == (part, "ValueError", "r")
+    assert text not in caplog.text
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_fault_of_work_under_way_is_logged(kind: Any, caplog: pytest.LogCaptureFixture) -> None:
+    async def fail() -> None:
+        raise ValueError("secret")
+
+    async def work() -> None:
+        far = Far(kind)
+        far.one._begin(fail())
+        assert await far.code() == 1011
+
+    run(work())
+    assert [one["part"] for one in faults(caplog)] == ["work"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("error", [OSError, RuntimeError])
+def test_a_client_that_has_left_is_no_fault(kind: Any, error: Any, caplog: pytest.LogCaptureFixture) -> None:
+    class Gone(Far):
+        async def send(self, message: dict[str, Any]) -> None:
+            if message["type"] != "websocket.accept":
+                raise error("gone")
+
+    async def work() -> None:
+        far = Gone(kind)
+        read(far, Endless())
+        await asyncio.wait_for(far.serve(), PATIENCE)
+        assert not far.gateway.readers
+
+    run(work())
+    assert faults(caplog) == []
+
+
+def test_operations_that_run_at_once_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "_MOST_BYTES", 1_000)
+
+    async def work() -> None:
+        may_go_on = asyncio.Event()
+
+        async def wait(call: Any, message: Any) -> dict[str, Any]:
+            await may_go_on.wait()
+            return {}
+
+        monkeypatch.setattr(native, "OPERATIONS", {"wait": ("write", wait)})
+        far = Far(StreamSocket)
+        one: Any = far.one
+
+        async def ask(ref: int, size: int) -> None:
+            await one._handle(json.dumps({"op": "wait", "ref": ref, "x": "x" * size}).encode())
+
+        await ask(1, 5_000)  # alone, it may be larger
+        await ask(2, 10)
+        (refused,) = (json.loads(data) for data in one._outgoing)
+        assert (refused["ref"], refused["error"]["code"]) == (2, "too_many_operations")
+        may_go_on.set()
+        await asyncio.gather(*one._tasks)
+        await ask(3, 10)
+        await ask(4, 10)
+        await asyncio.gather(*one._tasks)
+        answers = [json.loads(data) for data in list(one._outgoing)[1:]]
+        assert [(answer["ref"], answer["ok"]) for answer in answers] == [(1, True), (3, True), (4, True)]
+
+    run(work())
+
+
+def test_responses_that_are_kept_to_be_continued_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(responses_connection, "_LARGEST_KEPT", 1_000, raising=False)
+
+    async def work() -> None:
+        one: Any = Far(ResponsesConnection).one
+        for number, size in enumerate((400, 400, 400, 5_000, 300, 300)):
+            one._keep(f"resp_{number}", SimpleNamespace(size=size))
+            kept = {2: [1, 2], 3: [3], 5: [4, 5]}.get(number)
+            assert kept is None or list(one._own) == [f"resp_{each}" for each in kept]
+        for number in range(100):
+            one._keep(f"more_{number}", SimpleNamespace(size=1))
+        assert len(one._own) == responses_connection._MOST_KEPT
+
+    run(work())
+
+
+def test_a_response_that_cannot_be_stopped_in_time_gives_the_input_back(caplog: pytest.LogCaptureFixture) -> None:
+    async def work() -> None:
+        far = Far(ResponsesConnection)
+        one: Any = far.one
+        asked: list[str] = []
+
+        async def in_thread(function: Any, reason: str) -> None:
+            asked.append(reason)
+            raise CallTimeout("the end of a stream", 1.0)
+
+        far.gateway.in_thread = in_thread
+        far.gateway.admit_stream = lambda key, instead_of: None
+        read(far, Short())
+        one._lanes[None].channel = SimpleNamespace(stream_id="resp_1", agent_id="", stream=SimpleNamespace(cancel=None))
+        steer = json.dumps({"type": "response.steer", "previous_response_id": "resp_1", "input": "x"}).encode()
+        for _ in range(2):
+            await one._handle(steer)
+            await asyncio.gather(*one._tasks)
+        told = [json.loads(data) for data in one._outgoing]
+        kinds = ["response.steer.accepted", "response.steer.failed"]
+        assert [one["type"] for one in told] == kinds * 2
+        assert (told[1]["error"]["code"], told[1]["steer"]["input"]) == ("busy", "x")
+        assert asked == ["steered"] * 2
+
+    run(work())
+    logged = [record.penstock for record in caplog.records if hasattr(record, "penstock")]
+    assert [(one["event"], one["stream_id"]) for one in logged] == [("steer_failed", "resp_1")] * 2
