@@ -13,6 +13,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from penstock.adapters.loopback.script import Answer, Script
 from penstock.gateway.keys import KeyFile, new_key
+from penstock.testing import eventually
 from tests.integration.gateway.serving import PATIENCE, Served, gateway
 
 ENDLESS = Answer(tokens=("word ",), repeat=100_000, pace=0.002)
@@ -85,6 +86,7 @@ def test_a_response_goes_on_if_the_key_has_as_many_streams_as_it_may(tmp_path: P
     KeyFile(path).write([key])
     with gateway(Script([ENDLESS, ENDLESS, Answer("Short.")]), keys=path) as server, talk(server, secret) as one:
         other = server.system.chat("m", "Hi", provider="openai", on_orphan="continue")
+        eventually(lambda: other.text)  # the script's second answer is its
         server.gateway.channels.get(other.stream_id).owner = key.id  # as if its limit had been lowered meanwhile
         one.steer()
         assert one.refusal() == "rate_limit_exceeded"

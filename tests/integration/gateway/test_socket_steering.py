@@ -226,6 +226,7 @@ def test_an_answer_goes_on_if_the_key_has_as_many_streams_as_it_may(tmp_path: Pa
             start(other)
             sid = start(one)
             one.until(lambda: one.text(sid))
+            eventually(lambda: len(server.provider.requests) == 2)  # the first two answers of the script are theirs
             assert other.ask(op="steer", sid=sid, input="x")["error"]["code"] == "rate_limit_exceeded"
             assert one.ask(op="pause", sid=sid)["state"] == "paused"
         assert end_of(one, steered(one, sid))["outcome"] == "completed"  # in place of the one that ends
