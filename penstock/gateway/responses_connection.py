@@ -17,6 +17,7 @@ from penstock.gateway.responses import begin_response
 from penstock.gateway.steering import check_successor, note_unstopped
 from penstock.gateway.stored import StoredResponse
 from penstock.gateway.websocket import EXPIRED, WebSocket
+from penstock.telemetry.gateway import ReaderInfo
 
 __all__ = ["ResponsesConnection"]
 
@@ -55,6 +56,15 @@ class ResponsesConnection(WebSocket):
         """Whether a response is under way."""
         return bool(self._lanes) or super().is_reading
 
+    @property
+    def protocols(self) -> tuple[str, ...]:
+        return ("responses",) * len(self._lanes)
+
+    def infos(self) -> tuple[ReaderInfo, ...]:
+        """What telemetry is told of it."""
+        key = self.call.key.id
+        return tuple(lane.projector.reader_info(lane.place, key) for lane in list(self._lanes.values()))
+
     def look(self, now: float) -> None:
         """Close the connection if it is too old, or its key has been revoked. Called about once a second."""
         super().look(now)
@@ -70,6 +80,7 @@ class ResponsesConnection(WebSocket):
     def _detach(self) -> None:
         for lane in self._lanes.values():
             lane.projector.detach(self)
+            self.gateway.tally.reader_gone("responses", "drained" if self._closing.done() else "left")
 
     async def _handle(self, data: bytes) -> None:
         try:
@@ -156,8 +167,10 @@ class ResponsesConnection(WebSocket):
             if lane.projector.error is not None and lane.place == shelf.end:
                 del self._lanes[name]
                 lane.projector.detach(self)
+                self.gateway.tally.reader_gone("responses", "finished")
                 self._do(self._book.refused(name, UNSHOWN))
             elif lane.projector.terminal is not None and lane.place == shelf.end:
                 del self._lanes[name]
                 lane.projector.detach(self)
+                self.gateway.tally.reader_gone("responses", "finished")
                 self._do(self._book.ended(name, lane.projector.terminal))

@@ -12,6 +12,9 @@ from typing import Any, Final
 
 from penstock.config.logs import get_logger
 from penstock.errors import PenstockError, describe_reason
+from penstock.events import StreamSnapshot
+from penstock.gateway.board.desk import desk_of, is_topic
+from penstock.gateway.board.topics import Topics
 from penstock.gateway.bodies import decode_object
 from penstock.gateway.call import HttpCall
 from penstock.gateway.channels import Channel
@@ -21,6 +24,7 @@ from penstock.gateway.projections.frames import encode
 from penstock.gateway.projector import Projector
 from penstock.gateway.protocols import PROTOCOLS, events_in
 from penstock.gateway.websocket import DENIED, WebSocket
+from penstock.telemetry.gateway import ReaderInfo
 
 __all__ = ["StreamSocket"]
 
@@ -61,11 +65,21 @@ class StreamSocket(WebSocket):
     def __init__(self, call: HttpCall, receive: Any, send: Any) -> None:
         super().__init__(call, receive, send)
         self._readings: dict[str, _Reading] = {}
+        self._topics = Topics(self.wake)
 
     @property
     def is_reading(self) -> bool:
         """Whether it has a stream to read or an answer to send."""
         return bool(self._readings) or super().is_reading
+
+    @property
+    def protocols(self) -> tuple[str, ...]:
+        return ("socket",) * len(self._readings)
+
+    def infos(self) -> tuple[ReaderInfo, ...]:
+        """What telemetry is told of it."""
+        key = self.call.key.id
+        return tuple(one.projector.reader_info(one.place, key) for one in list(self._readings.values()))
 
     async def run(self, *, is_authenticated: bool) -> None:
         """Serve the connection until it is closed. Unless it is authenticated, the first message must have the key."""
@@ -79,8 +93,10 @@ class StreamSocket(WebSocket):
             await self._turn_away(DENIED)
 
     def _detach(self) -> None:
+        self._topics.close()
         for reading in self._readings.values():
             reading.projector.detach(self)
+            self.gateway.tally.reader_gone("socket", "drained" if self._closing.done() else "left")
 
     async def _authenticated(self) -> bool:
         try:
@@ -120,7 +136,8 @@ class StreamSocket(WebSocket):
             elif operation == "subscribe":
                 self._answer(ref, await self._subscribe(message))
             elif operation == "unsubscribe":
-                self._unsubscribe(_text(message, "sid"))
+                self._topics.shut(sid := _text(message, "sid"))
+                self._unsubscribe(sid)
                 self._answer(ref, {"ok": True})
             elif isinstance(operation, str) and operation in OPERATIONS:
                 self._start(ref, operation, message, len(data))
@@ -133,7 +150,11 @@ class StreamSocket(WebSocket):
     # --- streams -------------------------------------------------------------------------------------------------
 
     async def _subscribe(self, message: Mapping[str, Any]) -> dict[str, Any]:
-        channel = self.gateway.find(self.call.key, _text(message, "sid"))
+        sid = _text(message, "sid")
+        if is_topic(sid):
+            desk_of(self.gateway).open(sid, self.call, self._topics)
+            return {"ok": True, "sid": sid}
+        channel = self.gateway.find(self.call.key, sid)
         after, window = message.get("after", 0), message.get("window", self.gateway.options.reader_bytes)
         for name, value, low in (("after", after, 0), ("window", window, 1_000)):
             if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= 1 << 53:
@@ -143,6 +164,9 @@ class StreamSocket(WebSocket):
         projector = channel.projector(PROTOCOLS["socket"], variant, self.gateway.ticker, self.gateway.options)
         await projector.catch_up()  # else the place of a number is not known
         self.read(channel, 0 if is_gap else after, window, variant)
+        if after or is_gap:
+            is_folded = isinstance(projector.first, StreamSnapshot) and after < projector.first.seq
+            self.gateway.tally.resumed("gap" if is_gap else "snapshot" if is_folded else "exact")
         answer = {"ok": True, "sid": channel.stream_id, "epoch": channel.epoch, "state": channel.stream.state}
         return answer | ({"gap": "epoch"} if is_gap else {})
 
@@ -165,6 +189,7 @@ class StreamSocket(WebSocket):
         reading = self._readings.pop(stream_id, None)
         if reading is not None:
             reading.projector.detach(self)
+            self.gateway.tally.reader_gone("socket", "left")
 
     def _acknowledge(self, message: Mapping[str, Any]) -> None:
         reading, seq = self._readings.get(_text(message, "sid")), message.get("seq")
@@ -215,6 +240,8 @@ class StreamSocket(WebSocket):
         data = self._events()
         if data:
             await self._send(b"[%b]" % data[:-1])
+        for frame in self._topics.frames() if not self._closing.done() else ():
+            await self._send(b"[%b]" % frame)
         return has_answered or bool(data)
 
     def _events(self) -> bytes:
@@ -235,6 +262,7 @@ class StreamSocket(WebSocket):
             if reading.projector.is_over and reading.place == shelf.end:
                 del self._readings[stream_id]
                 reading.projector.detach(self)
+                self.gateway.tally.reader_gone("socket", "finished")
                 if reading.projector.error is not None:
                     made.append(shelf.projection.cut(UNSHOWN))
         return b"".join(made)

@@ -15,6 +15,7 @@ from penstock.gateway.call import HttpCall
 from penstock.gateway.keys import Scope
 from penstock.gateway.problems import Problem
 from penstock.gateway.reader import Backlog, Waiter
+from penstock.telemetry.gateway import ReaderInfo
 
 __all__ = ["DENIED", "EXPIRED", "WebSocket"]
 
@@ -32,7 +33,7 @@ _LAST_MOMENT: Final = 5.0
 """Seconds for what is outgoing when the connection begins to close, and for the code of the closing."""
 
 
-class _Lost(Exception):
+class _SocketLost(Exception):
     """The connection takes nothing more."""
 
 
@@ -43,7 +44,7 @@ class WebSocket(Waiter):
     way is cancelled. What is outgoing and one more share of each stream are sent, for 5 seconds at the most. A fault of
     ours is logged, and closes it with 1011.
 
-    Subclasses define `_handle`, `_send_share` and `_detach`.
+    Subclasses define `protocols`, `infos`, `_handle`, `_send_share` and `_detach`.
     """
 
     key = None  # `look` looks after it
@@ -66,6 +67,15 @@ class WebSocket(Waiter):
     def is_reading(self) -> bool:
         """Whether it has work under way or a message to send."""
         return bool(self._tasks or self._outgoing)
+
+    @property
+    def protocols(self) -> tuple[str, ...]:
+        """The protocol of each stream that it reads. Any thread."""
+        raise NotImplementedError
+
+    def infos(self) -> tuple[ReaderInfo, ...]:
+        """What telemetry is told of each stream that it reads."""
+        raise NotImplementedError
 
     def abandon(self) -> None:
         """Close the connection whatever waits to be sent."""
@@ -119,7 +129,7 @@ class WebSocket(Waiter):
     async def _turn_away(self, code: int) -> None:
         """Close an accepted connection that is not served."""
         self._end(code)
-        with suppress(_Lost):
+        with suppress(_SocketLost):
             await self._close()
 
     def _check_key(self) -> None:
@@ -149,7 +159,7 @@ class WebSocket(Waiter):
 
     def _note_fault(self, part: str, task: asyncio.Task[None]) -> None:
         error = None if task.cancelled() else task.exception()
-        if error is not None and not isinstance(error, _Lost):
+        if error is not None and not isinstance(error, _SocketLost):
             self._fail(part, error)
 
     def _fail(self, part: str, error: BaseException) -> None:
@@ -207,7 +217,7 @@ class WebSocket(Waiter):
             is_last = self._closing.done()  # what comes meanwhile is after the cursor: it may never stop
             try:
                 has_sent = await self._send_share()
-            except _Lost:
+            except _SocketLost:
                 raise
             except Exception as error:
                 self._fail("writer", error)
@@ -236,12 +246,12 @@ class WebSocket(Waiter):
         """Hand a message to the server.
 
         Raises:
-            _Lost: the server does not take it: the client has left, or does not answer any more.
+            _SocketLost: the server does not take it: the client has left, or does not answer any more.
         """
         try:
             await self._send_message(message)
         except OSError:  # as ASGI says it
-            raise _Lost from None
+            raise _SocketLost from None
         except Exception as error:  # as some servers say it too
             get_logger(request_id=self.call.request_id).info("socket_lost", reason=describe_reason(error))
-            raise _Lost from error
+            raise _SocketLost from error

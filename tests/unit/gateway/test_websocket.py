@@ -39,6 +39,7 @@ class Far:
             readers=set(),
             is_ending=False,
             ticker=None,
+            tally=SimpleNamespace(reader_gone=lambda protocol, outcome: None),
             options=GatewayOptions(),
         )
         exchange = SimpleNamespace(max_body=10_000, scope={})
