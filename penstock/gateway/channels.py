@@ -37,14 +37,16 @@ class Steered:
     Attributes:
         items: the inputs, in order, as items of the Responses API.
         count: how many inputs these are.
+        size: bytes of them, as JSON.
+        waiting: how many requests wait for the stream that follows.
         successor: the stream that follows.
     """
 
-    __slots__ = ("count", "items", "successor")
+    __slots__ = ("count", "items", "size", "successor", "waiting")
 
     def __init__(self) -> None:
         self.items: list[Any] = []
-        self.count = 0
+        self.count = self.size = self.waiting = 0
         self.successor: asyncio.Task[Channel]
 
 

@@ -6,7 +6,7 @@ import asyncio
 import contextvars
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, Protocol, TypeVar
@@ -130,6 +130,7 @@ class GatewayCore:
         self._places = 0  # of readers, that are taken
         self._opening: Counter[str] = Counter()  # streams that are being opened, by key
         self._unread: set[asyncio.Task[Channel]] = set()  # that open streams for requests that have gone
+        self._tasks: set[asyncio.Task[Any]] = set()  # see `run_apart`
         self._ticker: Ticker | None = None
         self._channels: Channels | None = None
         self._threads: ThreadPoolExecutor | None = None
@@ -198,9 +199,10 @@ class GatewayCore:
         self.is_draining = self.is_ending = True
         self._each_reader(lambda reader: reader.cut(DRAINING))
         sweeper, self._sweeper = self._sweeper, None
-        if sweeper is not None:
-            sweeper.cancel()
-            await asyncio.gather(sweeper, return_exceptions=True)
+        tasks = [*self._tasks] if sweeper is None else [sweeper, *self._tasks]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         if self.board is not None:
             self.board.close()
         if self._channels is not None:
@@ -286,6 +288,13 @@ class GatewayCore:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, lambda: context.run(function, *arguments))
 
+    def run_apart(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Run work that may last longer than the request for it. It is cancelled when the gateway is closed."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
     def later(self, function: Callable[..., object], *arguments: Any) -> None:
         """Call a function in one of the gateway's threads, and do not wait for it. An error is logged."""
         assert self._threads is not None
@@ -302,8 +311,13 @@ class GatewayCore:
             raise StreamNotFound(stream_id)
         return channel
 
-    def admit_stream(self, key: Key, stream_id: str | None = None) -> None:
+    def admit_stream(self, key: Key, stream_id: str | None = None, *, instead_of: Channel | None = None) -> None:
         """Admit the opening of a stream. `enter` must follow without an ``await`` between.
+
+        Args:
+            key: opens it.
+            stream_id: that the client wants.
+            instead_of: a stream that will have ended by then, so that it does not count.
 
         Raises:
             RequestRefused: the key has as many streams as it may have, or the gateway drains.
@@ -311,7 +325,8 @@ class GatewayCore:
         """
         if self.is_draining:
             raise RequestRefused(DRAINING)
-        self.limits.admit_stream(key, lambda: self.channels.running(key.id) + self._opening[key.id])
+        ends = instead_of is not None and instead_of.owner == key.id and not instead_of.record.is_over
+        self.limits.admit_stream(key, lambda: self.channels.running(key.id) + self._opening[key.id] - ends)
         if stream_id is not None:
             is_others = self.channels.is_others(stream_id, key.id) or self.responses.is_others(stream_id, key.id)
             if is_others:
