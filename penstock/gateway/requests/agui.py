@@ -73,10 +73,12 @@ def parse(body: Mapping[str, Any], dialect: Dialect = "openai-chat", default_mod
 
 
 def approvals(body: Mapping[str, Any]) -> tuple[Approval, ...]:
-    """The decisions in ``resume``. A resolved one is approved unless its payload is or says false.
+    """The decisions in ``resume``: a resolved one without a payload approves, one with a payload as that says.
+
+    A payload is true or false, or an object that has one of them as ``approved`` or ``approve``.
 
     Raises:
-        RequestRefused: ``resume`` is malformed.
+        RequestRefused: ``resume`` is malformed, or the payload of a resolved one says neither.
     """
     found = []
     for number, entry in enumerate(list_field(body, "resume")):
@@ -86,12 +88,24 @@ def approvals(body: Mapping[str, Any]) -> tuple[Approval, ...]:
         if entry.get("status") not in ("resolved", "cancelled"):
             raise RequestRefused.bad_request(f"{path}.status: allowed: resolved, cancelled.", f"{path}.status")
         payload = entry.get("payload")
-        answer = payload if isinstance(payload, Mapping) else {"approved": payload}
-        is_approved = entry["status"] == "resolved" and answer.get("approved") is not False
-        reason = answer.get("reason")
+        is_approved = entry["status"] == "resolved" and _is_approved(payload, f"{path}.payload")
+        reason = payload.get("reason") if isinstance(payload, Mapping) else None
         reason = reason if isinstance(reason, str) and reason else None
         found.append(Approval(call_id=entry["interruptId"], is_approved=is_approved, reason=reason))
     return tuple(found)
+
+
+def _is_approved(payload: object, path: str) -> bool:
+    """What the payload of a resolved interrupt says. Nothing but true approves."""
+    if payload is None or isinstance(payload, bool):
+        return payload is not False
+    if not isinstance(payload, Mapping):
+        raise wrong(path, payload, "true, false, or an object with approved")
+    names = [name for name in ("approved", "approve") if payload.get(name) is not None]
+    for name in names or ("approved",):
+        if not isinstance(payload.get(name), bool):
+            raise wrong(f"{path}.{name}", payload.get(name), "true or false")
+    return all(payload[name] for name in names)
 
 
 def _check_version(body: Mapping[str, Any]) -> None:

@@ -74,18 +74,21 @@ def approvals(body: Mapping[str, Any]) -> tuple[Approval, ...]:
     """The decisions that the body brings: those of the last message, for calls without a result.
 
     Raises:
-        RequestRefused: ``messages`` is malformed.
+        RequestRefused: ``messages`` is malformed, or a decision is neither true nor false.
     """
     messages = _messages(body)
     found = []
-    for part in messages[-1]["parts"] if messages and messages[-1]["role"] == "assistant" else ():
+    path = f"messages[{len(messages) - 1}].parts"
+    for place, part in enumerate(messages[-1]["parts"] if messages and messages[-1]["role"] == "assistant" else ()):
         approval = part.get("approval")
         if part.get("state") != "approval-responded" or not isinstance(approval, Mapping):
             continue
-        call_id, reason = approval.get("id"), approval.get("reason")
-        if isinstance(call_id, str) and isinstance(approval.get("approved"), bool):
+        call_id, is_approved, reason = approval.get("id"), approval.get("approved"), approval.get("reason")
+        if is_approved is not None and not isinstance(is_approved, bool):
+            raise wrong(f"{path}[{place}].approval.approved", is_approved, "true or false")
+        if isinstance(call_id, str) and is_approved is not None:
             reason = reason if isinstance(reason, str) and reason else None
-            found.append(Approval(call_id=call_id, is_approved=approval["approved"], reason=reason))
+            found.append(Approval(call_id=call_id, is_approved=is_approved, reason=reason))
     return tuple(found)
 
 

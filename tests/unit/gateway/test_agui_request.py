@@ -241,7 +241,21 @@ def test_parts_without_a_form_are_named() -> None:
             {"status": "resolved", "payload": {"approved": False, "reason": "no"}},
             Approval(call_id="c", is_approved=False, reason="no"),
         ),
+        ({"status": "resolved", "payload": {"approve": True}}, Approval(call_id="c", is_approved=True)),
+        ({"status": "resolved", "payload": {"approve": False}}, Approval(call_id="c", is_approved=False)),
+        (
+            {"status": "resolved", "payload": {"approved": True, "approve": False}},
+            Approval(call_id="c", is_approved=False),
+        ),
+        (
+            {"status": "resolved", "payload": {"approved": None, "approve": False}},
+            Approval(call_id="c", is_approved=False),
+        ),
         ({"status": "cancelled"}, Approval(call_id="c", is_approved=False)),
+        (
+            {"status": "cancelled", "payload": {"reason": "Later."}},
+            Approval(call_id="c", is_approved=False, reason="Later."),
+        ),
     ],
 )
 def test_decisions(entry: dict[str, Any], approval: Approval) -> None:
@@ -290,6 +304,17 @@ def test_what_is_malformed_is_named(fields: dict[str, Any], param: str) -> None:
         ("x", "resume"),
         ([{}], "resume[0].interruptId"),
         ([{"interruptId": "c", "status": "maybe"}], "resume[0].status"),
+        ([{"interruptId": "c", "status": "resolved", "payload": "no"}], "resume[0].payload"),
+        ([{"interruptId": "c", "status": "resolved", "payload": 0}], "resume[0].payload"),
+        ([{"interruptId": "c", "status": "resolved", "payload": []}], "resume[0].payload"),
+        ([{"interruptId": "c", "status": "resolved", "payload": {}}], "resume[0].payload.approved"),
+        ([{"interruptId": "c", "status": "resolved", "payload": {"approved": None}}], "resume[0].payload.approved"),
+        ([{"interruptId": "c", "status": "resolved", "payload": {"approved": 0}}], "resume[0].payload.approved"),
+        ([{"interruptId": "c", "status": "resolved", "payload": {"approved": "false"}}], "resume[0].payload.approved"),
+        (
+            [{"interruptId": "c", "status": "resolved", "payload": {"approved": True, "approve": "no"}}],
+            "resume[0].payload.approve",
+        ),
     ],
 )
 def test_malformed_decisions_are_named(resume: Any, param: str) -> None:

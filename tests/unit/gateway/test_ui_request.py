@@ -281,6 +281,14 @@ def test_the_decisions_of_the_last_message() -> None:
     assert approvals(body()) == ()
 
 
+@pytest.mark.parametrize("approved", [0, 1, "false", "no", [], {}])
+def test_a_decision_is_true_or_false(approved: Any) -> None:
+    with pytest.raises(RequestRefused) as raised:
+        approvals(body(call("approval-responded", approval={"id": "x", "approved": approved})))
+    assert raised.value.problem.param == "messages[1].parts[0].approval.approved"
+    assert approvals(body(call("approval-responded", approval={"id": "x", "approved": None}))) == ()
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
