@@ -80,7 +80,7 @@ def items_to_messages(items: Iterable[Mapping[str, Any]], field: str = "input") 
 
 def _type_of(item: Mapping[str, Any], place: str) -> str:
     kind = item.get("type")
-    if kind == "item_reference" or (kind is None and "role" not in item and "id" in item):
+    if kind == "item_reference" or (kind is None and item.get("role") is None and item.get("id") is not None):
         message = f"{place}: an item_reference cannot be resolved, since the provider stores no items. Pass the item."
         raise OptionError(place, "item_reference", "an item itself", message=message)
     if kind is None or kind == "message":
@@ -225,7 +225,7 @@ def _result(item: Mapping[str, Any], kind: str, place: str) -> dict[str, Any]:
         if item.get("status") == "failed":
             message["is_error"] = True
     elif kind in ("mcp_approval_response", "tool_search_output"):
-        fields = {name: item[name] for name in ("approve", "reason", "tools") if name in item}
+        fields = {name: item[name] for name in ("approve", "reason", "tools") if item.get(name) is not None}
         message["content"] = json_text(fields)
     elif kind == "shell_call_output":
         message["content"] = json_text(output)

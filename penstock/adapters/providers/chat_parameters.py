@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from penstock.adapters.providers.shared.json_values import text_of
+from penstock.adapters.providers.shared.parameters import drop_none
 from penstock.errors import OptionError
 
 __all__ = ["hosted_tools", "to_chat_parameters"]
@@ -67,13 +68,15 @@ def _is_hosted(tool: Mapping[str, Any]) -> bool:
 def to_chat_parameters(given: Mapping[str, Any]) -> dict[str, Any]:
     """Convert parameters; those that chat has too pass unchanged, and those without a counterpart are left out.
 
-    OpenAI's own tools are left out; see `hosted_tools`. ``instructions`` stay: they are a message in chat.
+    None means "not given". OpenAI's own tools are left out; see `hosted_tools`. ``instructions`` stay: they are a
+    message in chat.
 
     Raises:
         OptionError: a parameter refers to what OpenAI has stored.
     """
+    given = drop_none(given)
     for name in _STORED:
-        if given.get(name) is not None:
+        if name in given:
             message = f"{name}: the provider offers chat only and stores nothing. Pass the whole conversation as input."
             raise OptionError(name, type(given[name]), "not given", message=message)
     parameters = {name: value for name, value in given.items() if name not in (*_WITHOUT_COUNTERPART, *_STORED)}
@@ -101,9 +104,10 @@ def to_chat_parameters(given: Mapping[str, Any]) -> dict[str, Any]:
 def _response_format(form: Any) -> Any:
     if not isinstance(form, Mapping) or form.get("type") == "text":
         return None
-    if form.get("type") != "json_schema" or "json_schema" in form:
+    if form.get("type") != "json_schema" or form.get("json_schema") is not None:
         return form
-    return {"type": "json_schema", "json_schema": {name: form[name] for name in form if name != "type"}}
+    inner = {name: value for name, value in form.items() if name not in ("type", "json_schema")}
+    return {"type": "json_schema", "json_schema": inner}
 
 
 def _set_tools(parameters: dict[str, Any]) -> None:
@@ -131,12 +135,13 @@ def _flat(tools: Iterable[Any]) -> Iterator[Any]:
 
 def _chat_tool(tool: Any) -> Any:
     kind = tool.get("type") if isinstance(tool, Mapping) else None
-    if kind not in ("function", "custom") or kind in tool:
+    if kind not in ("function", "custom") or tool.get(kind) is not None:
         return tool
-    inner = {name: value for name, value in tool.items() if name not in ("type", "defer_loading")}
+    inner = {name: value for name, value in tool.items() if name not in ("type", "defer_loading", kind)}
     form = inner.get("format")
-    if isinstance(form, Mapping) and form.get("type") == "grammar" and "grammar" not in form:
-        inner["format"] = {"type": "grammar", "grammar": {name: form[name] for name in form if name != "type"}}
+    if isinstance(form, Mapping) and form.get("type") == "grammar" and form.get("grammar") is None:
+        grammar = {name: value for name, value in form.items() if name not in ("type", "grammar")}
+        inner["format"] = {"type": "grammar", "grammar": grammar}
     return {"type": kind, kind: inner}
 
 
@@ -150,5 +155,5 @@ def _chat_choice(choice: Mapping[str, Any]) -> Any:
     if kind == "allowed_tools":
         allowed = choice.get("tools")
         chosen = [_chat_choice(tool) for tool in allowed if isinstance(tool, Mapping)] if allowed else []
-        return {"type": kind, kind: {"mode": choice.get("mode", "auto"), "tools": [tool for tool in chosen if tool]}}
+        return {"type": kind, kind: {"mode": choice.get("mode") or "auto", "tools": [tool for tool in chosen if tool]}}
     return None if _is_hosted(choice) else choice

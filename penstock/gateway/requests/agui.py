@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from penstock.actors.agent.history import NOT_RUN
 from penstock.adapters.providers.call_options import KNOWN_PARAMETERS
+from penstock.adapters.providers.shared.parameters import drop_none
 from penstock.config.providers import Dialect
 from penstock.gateway.problems import RequestRefused
 from penstock.gateway.requests.approvals import Approval
@@ -240,7 +241,7 @@ class _AguiMessages:
         """Keep a block that the provider signed; what is not signed, no provider takes back."""
         metadata = message.get("metadata")
         penstock = metadata.get("penstock") if isinstance(metadata, Mapping) else None
-        penstock = penstock if isinstance(penstock, Mapping) else {}
+        penstock = drop_none(penstock) if isinstance(penstock, Mapping) else {}
         signature = message.get("encryptedValue")
         if not isinstance(signature, str) and "kind" not in penstock:
             return
@@ -297,7 +298,8 @@ class _AguiMessages:
         given = source.get("mimeType")
         media_type = given if isinstance(given, str) and given else _MEDIA.get(kind, "application/octet-stream")
         metadata = part.get("metadata")
-        name = metadata.get("filename") if isinstance(metadata, Mapping) else part.get("filename")
+        name = metadata.get("filename") if isinstance(metadata, Mapping) else None
+        name = part.get("filename") if name is None else name
         url = data_url(value, media_type) if source.get("type") == "data" else value
         return file_part(url, media_type, name if isinstance(name, str) else None, self._dialect)
 

@@ -73,7 +73,7 @@ def _call(call: Any) -> Any:
     extra = call.get("extra_content") if isinstance(call, Mapping) else None
     google = extra.get("google") if isinstance(extra, Mapping) else None
     signature = google.get("thought_signature") if isinstance(google, Mapping) else None
-    if not isinstance(signature, str) or not signature or "signature" in call:
+    if not isinstance(signature, str) or not signature or call.get("signature") is not None:
         return call
     return {**call, "signature": signature}
 

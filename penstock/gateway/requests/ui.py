@@ -104,7 +104,7 @@ def _messages(body: Mapping[str, Any]) -> list[dict[str, Any]]:
         if message.get("role") not in _ROLES:
             raise RequestRefused.bad_request(f"{path}.role: allowed: {', '.join(_ROLES)}.", f"{path}.role")
         parts = list_field(message, "parts", f"{path}.")
-        if "parts" not in message and isinstance(message.get("content"), str):
+        if message.get("parts") is None and isinstance(message.get("content"), str):
             parts = [{"type": "text", "text": message["content"]}]  # as before version 5
         for place, part in enumerate(parts):
             if not isinstance(part, dict) or not isinstance(part.get("type"), str):
@@ -123,7 +123,7 @@ def _tools(given: object) -> list[Any]:
     for name, tool in given.items():
         if not isinstance(tool, dict):
             raise wrong(f"tools.{shown_name(name)}", tool, "an object")
-        schema = tool.get("parameters", tool.get("inputSchema"))
+        schema = tool.get("inputSchema") if tool.get("parameters") is None else tool["parameters"]
         function = {"name": name, "description": tool.get("description"), "parameters": schema}
         known = {key: value for key, value in function.items() if value is not None}
         tools.append({"type": "function", "function": known})
@@ -248,7 +248,8 @@ def _add_call(calls: list[dict[str, Any]], results: list[dict[str, Any]], part: 
         raise RequestRefused.bad_request(f"{path}: a tool part needs a toolCallId and a name.", path)
     if part.get("providerExecuted") is True or state == "input-streaming" or any(one["id"] == call_id for one in calls):
         return
-    own, value = _own_metadata(part, "callProviderMetadata"), part.get("input", part.get("rawInput"))
+    own = _own_metadata(part, "callProviderMetadata")
+    value = part.get("rawInput") if part.get("input") is None else part["input"]
     arguments = value if isinstance(value, str) else _json({} if value is None else value)
     if own.get("type") == "custom":
         call: dict[str, Any] = {"id": call_id, "type": "custom", "custom": {"name": name, "input": arguments}}

@@ -372,3 +372,14 @@ def test_the_messages_are_a_history_that_an_agent_takes() -> None:
     asked = parse(body(assistant("Let me see.", "c1"), assistant(None, "c2"), result("c1"), result("c2"), HI))
     system, turns = read_turns(asked.input)
     assert (system, len(turns)) == ([], 2)
+
+
+def test_null_in_one_of_two_names_leaves_the_other() -> None:
+    part = {"type": "binary", "mimeType": "application/pdf", "data": "QQ==", "filename": "a.pdf", "metadata": {}}
+    (made,) = parse(body(messages=[HI | {"content": [part]}])).input[0]["content"]
+    assert made["file"]["filename"] == "a.pdf"
+    metadata = {"penstock": {"kind": "thinking", "signature": None}}
+    thought = {"id": "r", "role": "reasoning", "content": "Hm.", "encryptedValue": "s", "metadata": metadata}
+    assert said(thought, assistant("One."))[0]["reasoning_blocks"] == [
+        {"kind": "thinking", "text": "Hm.", "signature": "s"}
+    ]

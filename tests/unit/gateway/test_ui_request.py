@@ -371,3 +371,12 @@ def test_the_messages_are_a_history_that_an_agent_takes() -> None:
     parts = ({"type": "step-start"}, call("output-available", output="1"), {"type": "step-start"})
     system, turns = read_turns(parse(body(*parts, {"type": "text", "text": "One."})).input)
     assert (system, len(turns)) == ([], 1)
+
+
+def test_null_in_one_of_two_names_leaves_the_other() -> None:
+    schema = {"type": "object"}
+    asked = parse(body(tools={"now": {"parameters": None, "inputSchema": schema}}))
+    assert asked.parameters["tools"][0]["function"]["parameters"] == schema
+    part = call("output-error", input=None, rawInput="{bad", errorText="e")
+    assert answer(part)[0]["tool_calls"][0]["function"]["arguments"] == "{bad"
+    assert parse(body(messages=[{"id": "1", "role": "user", "parts": None, "content": "Hi"}])).input == [ASKED]

@@ -136,7 +136,7 @@ def _translate_format(body: dict[str, Any]) -> None:
         config = body.get("output_config") or {}
         if not isinstance(config, Mapping):
             raise OptionError("output_config", type(config), "a dict")
-        body["output_config"] = {"format": {"type": "json_schema", "schema": wanted.schema}, **config}
+        body["output_config"] = {"format": {"type": "json_schema", "schema": wanted.schema}, **drop_none(config)}
 
 
 # --- messages ------------------------------------------------------------------------------------------------------

@@ -274,7 +274,7 @@ def _generation_config(parameters: dict[str, Any]) -> dict[str, Any]:
     for name in ("generation_config", "generationConfig"):
         given = parameters.pop(name, None)
         if isinstance(given, Mapping):
-            config.update(given)
+            config.update(drop_none(given))
         elif given is not None:
             raise OptionError(name, type(given), "a dict")
     return config

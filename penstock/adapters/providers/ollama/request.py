@@ -90,7 +90,7 @@ def _parameters(given: Mapping[str, Any]) -> dict[str, Any]:
     own_options = body.pop("options", None) or {}
     if not isinstance(own_options, Mapping):
         raise OptionError("options", type(own_options), "a dict")
-    options.update(own_options)
+    options.update(drop_none(own_options))
     if options:
         body["options"] = options
     choice = parse_tool_choice(body.get("tool_choice"))
@@ -122,7 +122,7 @@ def _message(message: Mapping[str, Any], function_names: dict[str, str], provide
     if translated["role"] == "developer":
         translated["role"] = "system"
     translated["content"] = content_text(content) or text_of(message.get("refusal"))
-    if "thinking" not in translated and (thinking := _thinking(message, provider)):
+    if translated.get("thinking") is None and (thinking := _thinking(message, provider)):
         translated["thinking"] = thinking
     if images := _images(message):
         translated["images"] = images
@@ -132,7 +132,7 @@ def _message(message: Mapping[str, Any], function_names: dict[str, str], provide
             for call in calls
         ]
         function_names.update((call.id, call.name) for call in calls)
-    if message["role"] == "tool" and "tool_name" not in translated:
+    if message["role"] == "tool" and translated.get("tool_name") is None:
         name = function_names.get(text_of(message.get("tool_call_id"))) or text_of(message.get("name"))
         if name:
             translated["tool_name"] = name

@@ -47,7 +47,7 @@ def _to_input(given: Any, provider: str, *, is_stored: bool) -> Any:
     items: list[Any] = []
     calls: dict[str, Mapping[str, Any]] = {}  # by id: the type of a result depends on that of its call
     for message in given:
-        if not isinstance(message, Mapping) or "role" not in message or "type" in message:
+        if not isinstance(message, Mapping) or "role" not in message or message.get("type") is not None:
             items.append(message)
         elif message["role"] in ("tool", "function"):
             items += result_items(message, calls.get(text_of(message.get("tool_call_id"))))
@@ -107,7 +107,7 @@ def _message_item(message: Mapping[str, Any], content: Any, text_type: str) -> d
 
 
 _CHAT_ONLY_FIELDS = {
-    *("name", "refusal", "audio", "tool_calls", "function_call", "tool_call_id"),
+    *("type", "name", "refusal", "audio", "tool_calls", "function_call", "tool_call_id"),
     *("reasoning_blocks", "provider_blocks"),
 }
 
@@ -165,7 +165,7 @@ def _given_twice(name: str, got: object, other: str) -> OptionError:
 def _set_format(parameters: dict[str, Any], wanted: Any) -> None:
     text = parameters.get("text")
     text = text if isinstance(text, Mapping) else {}
-    if "format" in text:
+    if text.get("format") is not None:
         raise _given_twice("response_format", type(wanted), "text.format")
     if wanted is not None:
         inner = wanted.get("json_schema") if isinstance(wanted, Mapping) else None
