@@ -93,7 +93,9 @@ def _with_extras(calls: list[Any], extras: list[ProviderBlock]) -> list[Any]:
     ids = [text_of(call.get("id")) if isinstance(call, Mapping) else "" for call in calls]
     for block in extras:
         place = place_of_call(ids, text_of(block.data.get("id")), block.calls)
-        call = None if place is None else calls[place]
+        if place is None:
+            continue
+        call = calls[place]
         if isinstance(call, Mapping) and call.get("extra_content") is None:
             calls[place] = {**call, "extra_content": block.data.get("extra_content")}
     return calls

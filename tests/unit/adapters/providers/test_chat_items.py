@@ -417,7 +417,7 @@ def test_empty_instructions_are_no_message() -> None:
 def test_null_in_one_of_two_names_leaves_the_other() -> None:
     given: dict[str, Any] = {"max_output_tokens": None, "max_tokens": 100, "temperature": None, "prompt": None}
     assert to_chat_parameters(given) == {"max_tokens": 100}
-    form = {"type": "json_schema", "name": "n", "schema": {}, "json_schema": None}
+    form: dict[str, Any] = {"type": "json_schema", "name": "n", "schema": {}, "json_schema": None}
     given = {
         "text": {"format": form, "verbosity": "low"},
         "reasoning": {"effort": "high"},
