@@ -21,6 +21,7 @@ from penstock.adapters.providers.openai.responses_items import (
 )
 from penstock.adapters.providers.shared.json_values import json_text, text_of
 from penstock.adapters.providers.shared.messages import content_text, to_parts
+from penstock.adapters.providers.shared.parameters import drop_none
 from penstock.errors import OptionError
 
 __all__ = ["MARK", "items_to_messages"]
@@ -99,7 +100,7 @@ def _calls_in(message: Mapping[str, Any]) -> Iterator[str]:
 
 def _is_assistants(item: Mapping[str, Any]) -> bool:
     """Whether this is an assistant's message that can be joined with the items beside it."""
-    return item.get("role") == "assistant" and _PLAIN.issuperset(item)
+    return item.get("role") == "assistant" and _PLAIN.issuperset(drop_none(item))
 
 
 # --- the assistant's items -------------------------------------------------------------------------------------------
@@ -235,7 +236,11 @@ def _result(item: Mapping[str, Any], kind: str, place: str) -> dict[str, Any]:
 
 
 def _message(item: Mapping[str, Any]) -> dict[str, Any]:
-    message = {name: value for name, value in item.items() if name not in ("type", "id", "status", "phase")}
+    message = {
+        name: value
+        for name, value in item.items()
+        if name not in ("type", "id", "status", "phase") and (value is not None or name == "content")
+    }
     if isinstance(message.get("content"), (list, tuple)):
         message["content"] = [_part(part) if isinstance(part, Mapping) else part for part in message["content"]]
     return message

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from penstock.adapters.providers.shared.json_values import text_of
-from penstock.adapters.providers.shared.parameters import drop_none
+from penstock.adapters.providers.shared.parameters import TOOL_PARAMETERS, drop_none
+from penstock.config.checks import type_of
 from penstock.errors import OptionError
 
 __all__ = ["hosted_tools", "to_chat_parameters"]
@@ -68,11 +69,11 @@ def _is_hosted(tool: Mapping[str, Any]) -> bool:
 def to_chat_parameters(given: Mapping[str, Any]) -> dict[str, Any]:
     """Convert parameters; those that chat has too pass unchanged, and those without a counterpart are left out.
 
-    None means "not given". OpenAI's own tools are left out; see `hosted_tools`. ``instructions`` stay: they are a
-    message in chat.
+    None means "not given". OpenAI's own tools are left out; see `hosted_tools`. Without tools there is no choice among
+    them either, which providers refuse. ``instructions`` stay: they are a message in chat.
 
     Raises:
-        OptionError: a parameter refers to what OpenAI has stored.
+        OptionError: a parameter refers to what OpenAI has stored, or the tools that are allowed are no list.
     """
     given = drop_none(given)
     for name in _STORED:
@@ -111,18 +112,17 @@ def _response_format(form: Any) -> Any:
 
 
 def _set_tools(parameters: dict[str, Any]) -> None:
-    given = parameters.get("tools")
-    if not isinstance(given, (list, tuple)):
-        return
-    tools = [_chat_tool(tool) for tool in _flat(given) if not (isinstance(tool, Mapping) and _is_hosted(tool))]
-    parameters["tools"] = tools
-    if isinstance(choice := parameters.get("tool_choice"), Mapping):
-        parameters["tool_choice"] = _chat_choice(choice)
+    tools = parameters.get("tools")
+    if isinstance(tools, (list, tuple)):
+        tools = [_chat_tool(tool) for tool in _flat(tools) if not (isinstance(tool, Mapping) and _is_hosted(tool))]
+        parameters["tools"] = tools
     if not tools:
-        for name in ("tools", "tool_choice", "parallel_tool_calls"):
+        for name in TOOL_PARAMETERS:
             parameters.pop(name, None)
-    elif parameters.get("tool_choice", "") is None:  # a tool that is left out
-        del parameters["tool_choice"]
+    elif isinstance(choice := parameters.get("tool_choice"), Mapping):
+        parameters["tool_choice"] = _chat_choice(choice)
+        if parameters["tool_choice"] is None:  # a tool that is left out
+            del parameters["tool_choice"]
 
 
 def _flat(tools: Iterable[Any]) -> Iterator[Any]:
@@ -154,6 +154,10 @@ def _chat_choice(choice: Mapping[str, Any]) -> Any:
         return {"type": kind, kind: {"name": choice.get("name")}}
     if kind == "allowed_tools":
         allowed = choice.get("tools")
-        chosen = [_chat_choice(tool) for tool in allowed if isinstance(tool, Mapping)] if allowed else []
-        return {"type": kind, kind: {"mode": choice.get("mode") or "auto", "tools": [tool for tool in chosen if tool]}}
+        if not isinstance(allowed, (list, tuple)):
+            raise OptionError("tool_choice.tools", type_of(allowed), "a list of tools")
+        chosen = [found for tool in allowed if isinstance(tool, Mapping) and (found := _chat_choice(tool)) is not None]
+        if allowed and not chosen:  # no tool that is offered may be called
+            return "none"
+        return {"type": kind, kind: {"mode": choice.get("mode") or "auto", "tools": chosen}}
     return None if _is_hosted(choice) else choice

@@ -13,7 +13,14 @@ from penstock.gateway.problems import RequestRefused
 from penstock.gateway.requests.approvals import Approval
 from penstock.gateway.requests.asked import Asked
 from penstock.gateway.requests.media import data_url, file_part
-from penstock.gateway.requests.own_fields import list_field, model_parameters, own_fields, text_field, wrong
+from penstock.gateway.requests.own_fields import (
+    given_fields,
+    list_field,
+    model_parameters,
+    own_fields,
+    text_field,
+    wrong,
+)
 
 __all__ = ["approvals", "parse"]
 
@@ -48,12 +55,14 @@ def parse(body: Mapping[str, Any], dialect: Dialect = "openai-chat", default_mod
         raise RequestRefused.bad_request(
             "forwardedProps.model is missing, and the server has no default.", "forwardedProps"
         )
-    if isinstance(props.get("provider"), str) and props["provider"]:
-        own.setdefault("provider", props["provider"])
-    taken = {"model", "penstock", *(("provider",) if isinstance(props.get("provider"), str) else ())}
+    taken = {"model", "penstock"}
+    if isinstance(props.get("provider"), str):
+        taken.add("provider")
+        if props["provider"]:
+            own.setdefault("provider", props["provider"])
     fields = {name: value for name, value in props.items() if name in KNOWN_PARAMETERS and name not in taken}
-    if tools := [_tool(tool, number) for number, tool in enumerate(list_field(body, "tools"))]:
-        fields["tools"] = [*tools, *(fields.get("tools") or [])]
+    tools = [_tool(tool, number) for number, tool in enumerate(list_field(body, "tools"))]
+    fields["tools"] = [*tools, *list_field(props, "tools", "forwardedProps.")]
     reader = _AguiMessages(dialect)
     messages = reader.messages(_messages(body))
     if context := _context(body):
@@ -66,7 +75,7 @@ def parse(body: Mapping[str, Any], dialect: Dialect = "openai-chat", default_mod
         api="chat",
         model=model,
         input=messages,
-        parameters=model_parameters(fields),
+        parameters=model_parameters(given_fields(fields)),
         metadata={**_metadata(body, others), **own.pop("metadata", {})},
         dropped=tuple(reader.dropped),
         **own,
@@ -178,7 +187,7 @@ class _AguiMessages:
                     self._reasoning(message)
                 case "assistant":
                     self._assistant(message, path)
-                case "tool" if message.get("toolCallId") not in self._server:
+                case "tool":
                     self._result(message, path)
                 case "system" | "developer" | "user":
                     content = self._content(message.get("content"), f"{path}.content")
@@ -250,10 +259,12 @@ class _AguiMessages:
         self._blocks.append({name: block[name] for name in names if isinstance(block.get(name), str)})
 
     def _result(self, message: dict[str, Any], path: str) -> None:
-        """Put a result after its call; one without a call, or a second one, is left out."""
+        """Put a result after its call; one without a call, a second one, or one of the provider's, is left out."""
         call_id = message.get("toolCallId")
         if not isinstance(call_id, str):
             raise RequestRefused.bad_request(f"{path}.toolCallId: allowed: a text.", f"{path}.toolCallId")
+        if call_id in self._server:
+            return
         owners = [at for at, one in enumerate(self._made) if call_id in _call_ids(one)]
         at = owners[-1] + 1 if owners else 0
         while owners and at < len(self._made) and self._made[at]["role"] == "tool":
@@ -265,10 +276,12 @@ class _AguiMessages:
             return
         content: Any = self._content(message.get("content"), f"{path}.content")
         metadata = message.get("metadata")
-        status = metadata.get("status", "ok") if isinstance(metadata, Mapping) else "ok"
+        status = metadata.get("status") if isinstance(metadata, Mapping) else None
         error = message.get("error")
+        if error is not None and not isinstance(error, str):
+            raise wrong(f"{path}.error", error, "a text")
         made: dict[str, Any] = {"role": "tool", "tool_call_id": call_id, "content": content or error or ""}
-        if error or status != "ok":
+        if error or status not in (None, "ok"):
             made["is_error"] = True
         self._made.insert(at, made)
 

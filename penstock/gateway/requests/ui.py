@@ -14,7 +14,14 @@ from penstock.gateway.projections.ui import BLOCKS, RESET
 from penstock.gateway.requests.approvals import Approval
 from penstock.gateway.requests.asked import Asked
 from penstock.gateway.requests.media import file_part
-from penstock.gateway.requests.own_fields import list_field, model_parameters, own_fields, text_field, wrong
+from penstock.gateway.requests.own_fields import (
+    given_fields,
+    list_field,
+    model_parameters,
+    own_fields,
+    text_field,
+    wrong,
+)
 
 __all__ = ["approvals", "parse"]
 
@@ -47,10 +54,11 @@ def parse(body: Mapping[str, Any], dialect: Dialect = "openai-chat", default_mod
     if trigger is not None and trigger not in _TRIGGERS:
         raise RequestRefused.bad_request(f"trigger: allowed: {', '.join(_TRIGGERS)}.", "trigger")
     fields = {name: value for name, value in body.items() if name not in _OWN}
-    if isinstance(body.get("provider"), str) and body["provider"]:
-        own.setdefault("provider", fields.pop("provider"))
-    if body.get("tools"):
-        fields["tools"] = _tools(body["tools"])
+    if isinstance(provider := body.get("provider"), str):
+        del fields["provider"]
+        if provider:
+            own.setdefault("provider", provider)
+    fields["tools"] = _tools(body.get("tools"))
     about = {"chat_id": text_field(body, "id"), "trigger": trigger, "message_id": text_field(body, "messageId")}
     metadata = {**{name: value for name, value in about.items() if value}, **own.pop("metadata", {})}
     reader = _UiMessages(dialect)
@@ -63,7 +71,7 @@ def parse(body: Mapping[str, Any], dialect: Dialect = "openai-chat", default_mod
         api="chat",
         model=model,
         input=messages,
-        parameters=model_parameters(fields),
+        parameters=model_parameters(given_fields(fields)),
         metadata=metadata,
         dropped=tuple(reader.dropped),
         **own,
@@ -115,8 +123,8 @@ def _messages(body: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _tools(given: object) -> list[Any]:
-    if isinstance(given, list):
-        return given
+    if given is None or isinstance(given, list):
+        return given or []
     if not isinstance(given, dict):
         raise wrong("tools", given, "a list or an object")
     tools = []

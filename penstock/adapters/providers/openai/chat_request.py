@@ -34,7 +34,7 @@ _ENTRIES: Final = {
 
 
 def chat_body(call: ChatCall) -> dict[str, Any]:
-    """Build the body; the call's parameters pass unchanged.
+    """Build the body; the call's parameters pass unchanged, null too, except for what the call itself sets.
 
     Raises:
         OptionError: ``model``, ``messages`` or ``stream`` is among the parameters.
@@ -43,7 +43,8 @@ def chat_body(call: ChatCall) -> dict[str, Any]:
     parameters = {"stream_options": {"include_usage": True}, **call.parameters}
     if parameters["stream_options"] is None:
         del parameters["stream_options"]
-    return {"model": call.model, "messages": _messages(call.input, call.provider), "stream": True, **parameters}
+    fixed = {"model": call.model, "messages": _messages(call.input, call.provider), "stream": True}
+    return {**fixed, **{name: value for name, value in parameters.items() if name not in fixed}}
 
 
 def _messages(messages: Any, provider: str) -> Any:
