@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from penstock.actors.agent.history import NOT_RUN
+from penstock.adapters.providers.shared.parameters import drop_none
 from penstock.config.providers import Dialect
 from penstock.gateway.problems import RequestRefused, shown_name
 from penstock.gateway.projections.ui import BLOCKS, RESET
@@ -128,7 +129,7 @@ def _tools(given: object) -> list[Any]:
     if not isinstance(given, dict):
         raise wrong("tools", given, "a list or an object")
     tools = []
-    for name, tool in given.items():
+    for name, tool in drop_none(given).items():
         if not isinstance(tool, dict):
             raise wrong(f"tools.{shown_name(name)}", tool, "an object")
         schema = tool.get("inputSchema") if tool.get("parameters") is None else tool["parameters"]

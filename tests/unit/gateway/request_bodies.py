@@ -144,27 +144,14 @@ RESPONSES: Final[dict[str, Any]] = {
         },
         {"type": "custom_tool_call", "call_id": "c2", "name": "run", "input": "ls"},
         {"type": "web_search_call", "id": "ws_1", "status": "completed", "action": {"type": "search", "query": "q"}},
-        {"type": "shell_call", "call_id": "c3", "action": {"commands": ["ls"]}, "environment": {"type": "local"}},
-        {"type": "computer_call", "call_id": "c4", "action": {"type": "click", "x": 1}, "pending_safety_checks": []},
-        {"type": "mcp_approval_request", "id": "c5", "server_label": "s", "name": "n", "arguments": "{}"},
-        {"type": "apply_patch_call", "call_id": "c6", "operation": {"type": "delete_file", "path": "a"}},
-        {"type": "tool_search_call", "call_id": "c7", "execution": "client", "arguments": {"q": "x"}},
-        {"type": "local_shell_call", "call_id": "c8", "action": {"type": "exec", "command": ["ls"]}},
         {"type": "function_call_output", "call_id": "c1", "output": "1"},
         {"type": "custom_tool_call_output", "call_id": "c2", "output": [{"type": "input_text", "text": "done"}]},
-        {"type": "shell_call_output", "call_id": "c3", "output": [{"stdout": "a", "stderr": ""}]},
-        {"type": "computer_call_output", "call_id": "c4", "output": {"type": "computer_screenshot", "image_url": PNG}},
-        {"type": "mcp_approval_response", "approval_request_id": "c5", "approve": True, "reason": "fine"},
-        {"type": "apply_patch_call_output", "call_id": "c6", "status": "failed", "output": "no"},
-        {"type": "tool_search_output", "call_id": "c7", "execution": "client", "tools": [{"type": "function"}]},
-        {"type": "local_shell_call_output", "call_id": "c8", "output": "a"},
         {"type": "message", "role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]},
         {"type": "message", "role": "user", "content": "Go on."},
     ],
     "tools": [
         {"type": "function", **FUNCTION, "defer_loading": False},
         {"type": "namespace", "name": "more", "tools": [{"type": "function", "name": "run"}]},
-        {"type": "web_search", "filters": {"allowed_domains": ["a.example"]}},
     ],
     "tool_choice": {"type": "function", "name": "add"},
     "parallel_tool_calls": True,
@@ -178,7 +165,31 @@ RESPONSES: Final[dict[str, Any]] = {
     "background": False,
     "metadata": {"a": "b"},
     "timeout": 5,
-    "penstock": OWN,
+    "penstock": {"stream_id": "s1"},
+}
+
+ITEMS: Final[dict[str, Any]] = {
+    "model": "m",
+    "input": [
+        {"role": "user", "content": "Hi"},
+        {"type": "shell_call", "call_id": "c3", "action": {"commands": ["ls"]}, "environment": {"type": "local"}},
+        {"type": "computer_call", "call_id": "c4", "action": {"type": "click", "x": 1}, "pending_safety_checks": []},
+        {"type": "mcp_approval_request", "id": "c5", "server_label": "s", "name": "n", "arguments": "{}"},
+        {"type": "apply_patch_call", "call_id": "c6", "operation": {"type": "delete_file", "path": "a"}},
+        {"type": "tool_search_call", "call_id": "c7", "execution": "client", "arguments": {"q": "x"}},
+        {"type": "local_shell_call", "call_id": "c8", "action": {"type": "exec", "command": ["ls"]}},
+        {"type": "shell_call_output", "call_id": "c3", "output": [{"stdout": "a", "stderr": ""}]},
+        {"type": "computer_call_output", "call_id": "c4", "output": {"type": "computer_screenshot", "image_url": PNG}},
+        {"type": "mcp_approval_response", "approval_request_id": "c5", "approve": True, "reason": "fine"},
+        {"type": "apply_patch_call_output", "call_id": "c6", "status": "failed", "output": "no"},
+        {"type": "tool_search_output", "call_id": "c7", "execution": "client", "tools": []},
+        {"type": "local_shell_call_output", "call_id": "c8", "output": "a"},
+    ],
+    "tools": [
+        {"type": "web_search", "filters": {"allowed_domains": ["a.example"]}},
+    ],
+    "tool_choice": {"type": "web_search"},
+    "parallel_tool_calls": True,
 }
 
 ALLOWED: Final[dict[str, Any]] = {
@@ -276,7 +287,7 @@ ANTHROPIC: Final[dict[str, Any]] = {
     "anthropic_beta": ["a"],
     "stream": True,
     "timeout": 5,
-    "penstock": OWN,
+    "penstock": {"stream_id": "s1"},
 }
 
 UI: Final[dict[str, Any]] = {
@@ -291,7 +302,7 @@ UI: Final[dict[str, Any]] = {
     "stream": True,
     "temperature": 0.5,
     "timeout": 5,
-    "penstock": OWN,
+    "penstock": {"stream_id": "s1"},
     "messages": [
         {"id": "u0", "role": "user", "content": "Hi"},
         {
@@ -363,7 +374,7 @@ AGUI: Final[dict[str, Any]] = {
         "tool_choice": "auto",
         "tools": [{"type": "function", "function": {"name": "more"}}],
         "stream": True,
-        "penstock": OWN,
+        "penstock": {"stream_id": "s1"},
     },
     "resume": [{"interruptId": "p1", "status": "resolved", "payload": {"approved": True, "reason": "fine"}}],
     "messages": [
@@ -444,6 +455,7 @@ BODIES: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "chat_files": ("chat", FILES),
     "chat_chosen": ("chat", CHOSEN),
     "responses": ("responses", RESPONSES),
+    "responses_items": ("responses", ITEMS),
     "responses_allowed": ("responses", ALLOWED),
     "anthropic": ("anthropic", ANTHROPIC),
     "ui": ("ui", UI),

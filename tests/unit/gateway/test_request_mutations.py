@@ -144,3 +144,33 @@ def test_a_body_with_another_value_is_sent_or_refused(name: str, dialect: Dialec
             except Exception as error:
                 error.add_note(f"at {path}: {value!r}")
                 raise
+
+
+FREE: Final = {"input", "arguments", "action", "operation", "output", "parameters", "input_schema", "inputSchema"}
+"""Fields with JSON of a tool's or a model's, in which null is a value like any other."""
+
+
+def is_optional(path: Path) -> bool:
+    """Whether the protocol says that the field may be absent, or null, with one meaning; or neither."""
+    if isinstance(path[-1], int) or FREE.intersection(path[1:-1]):
+        return False
+    has_to_be_said = path[-1] == "content" and len(path) == 3  # a message's, which may be null
+    return not has_to_be_said and path[-3:-2] != ("tool_calls",)
+
+
+def without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: without_nulls(inner) for name, inner in value.items() if inner is not None}
+    return [without_nulls(inner) for inner in value] if isinstance(value, list) else value
+
+
+@CASES
+@NAMES
+def test_null_is_as_if_the_field_were_absent(name: str, dialect: Dialect) -> None:
+    """Providers of the protocol itself are sent the null as it came."""
+    protocol, body = BODIES[name]
+    for path in filter(is_optional, paths(body)):
+        with_null, without = (sent(protocol, replaced(body, path, value), dialect) for value in (None, GONE))
+        assert bool(with_null) == bool(without), path
+        if with_null != without:
+            assert without_nulls(json.loads(with_null)) == without_nulls(json.loads(without)), path

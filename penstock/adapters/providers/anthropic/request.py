@@ -151,7 +151,7 @@ def _system_blocks(messages: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]
 
 def _simplified(blocks: list[dict[str, Any]]) -> object:
     """Return a single block of plain text as its text, which is equivalent and easier to read in a log."""
-    if len(blocks) == 1 and set(blocks[0]) == {"type", "text"}:
+    if len(blocks) == 1 and drop_none(blocks[0]).keys() == {"type", "text"}:
         return blocks[0]["text"]
     return blocks
 
@@ -267,10 +267,13 @@ def _blocks(content: object) -> list[dict[str, Any]]:
 
 def _block(part: dict[str, Any]) -> dict[str, Any] | None:
     """Translate one part. None: it is text that is empty or blank, which the API refuses."""
-    kind = part.get("type", "text")
+    kind = part.get("type")
+    if kind is None and "text" in part:
+        kind = "text"
     if kind in ("text", "input_text", "output_text", "refusal"):
         text = text_of(part.get("refusal" if kind == "refusal" else "text"))
-        others = {name: value for name, value in part.items() if name not in ("type", "text", "refusal", "annotations")}
+        fields = drop_none(part).items()
+        others = {name: value for name, value in fields if name not in ("type", "text", "refusal", "annotations")}
         return {"type": "text", "text": text, **others} if text.strip() else None
     image = parse_image(part)
     if image is None:

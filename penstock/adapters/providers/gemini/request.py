@@ -130,8 +130,8 @@ def _parts(content: object) -> list[dict[str, Any]]:
 
 
 def _part(part: dict[str, Any]) -> dict[str, Any]:
-    if "type" not in part:
-        return part
+    if part.get("type") is None:
+        return {name: value for name, value in part.items() if name != "type"}
     image = parse_image(part)
     if image is not None and image.data:
         return {"inlineData": {"mimeType": image.media_type, "data": image.data}}
@@ -254,11 +254,13 @@ def _translate_tools(parameters: dict[str, Any], body: dict[str, Any]) -> None:
     if declarations or own_tools:
         body["tools"] = [*([{"functionDeclarations": declarations}] if declarations else []), *own_tools]
     given = parameters.pop("tool_choice", None)
-    if given is None or not tools:  # the API refuses a choice without functions
+    if given is None:
         return
     choice = parse_tool_choice(given)
     if choice is None:
         raise OptionError("tool_choice", type(given), "auto, none, required, or a function's name in OpenAI's form")
+    if not tools:  # the API refuses a choice without functions
+        return
     if isinstance(choice, NamedTool):
         config: dict[str, Any] = {"mode": "ANY", "allowedFunctionNames": [choice.name]}
     else:

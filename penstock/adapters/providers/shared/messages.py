@@ -96,8 +96,13 @@ def content_text(content: object) -> str:
     """Concatenate the text parts of a message's content. Refusals count as text, images do not."""
     if isinstance(content, str):
         return content
-    fields = [(part, _TEXT_FIELDS.get(text_of(part.get("type", "text")), "")) for part in to_parts(content)]
+    fields = [(part, _TEXT_FIELDS.get(_kind_of(part), "")) for part in to_parts(content)]
     return "".join(text_of(part.get(field)) for part, field in fields)
+
+
+def _kind_of(part: Mapping[str, Any]) -> str:
+    kind = part.get("type")
+    return "text" if kind is None else text_of(kind)
 
 
 _TEXT_FIELDS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
