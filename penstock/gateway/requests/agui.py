@@ -12,7 +12,7 @@ from penstock.config.providers import Dialect
 from penstock.gateway.problems import RequestRefused
 from penstock.gateway.requests.approvals import Approval
 from penstock.gateway.requests.asked import Asked
-from penstock.gateway.requests.media import data_url, file_part
+from penstock.gateway.requests.media import data_url, file_part, kept_part
 from penstock.gateway.requests.own_fields import (
     given_fields,
     list_field,
@@ -83,7 +83,7 @@ def parse(body: Mapping[str, Any], dialect: Dialect = "openai-chat", default_mod
 
 
 def approvals(body: Mapping[str, Any]) -> tuple[Approval, ...]:
-    """The decisions in ``resume``: a resolved one without a payload approves, one with a payload as that says.
+    """The decisions in ``resume``: a resolved one approves if its payload says so, a cancelled one never.
 
     A payload is true or false, or an object that has one of them as ``approved`` or ``approve``.
 
@@ -107,8 +107,8 @@ def approvals(body: Mapping[str, Any]) -> tuple[Approval, ...]:
 
 def _is_approved(payload: object, path: str) -> bool:
     """What the payload of a resolved interrupt says. Nothing but true approves."""
-    if payload is None or isinstance(payload, bool):
-        return payload is not False
+    if isinstance(payload, bool):
+        return payload
     if not isinstance(payload, Mapping):
         raise wrong(path, payload, "true, false, or an object with approved")
     names = [name for name in ("approved", "approve") if payload.get(name) is not None]
@@ -306,10 +306,10 @@ class _AguiMessages:
         value = source.get("value")
         if not isinstance(value, str) or not value:
             raise RequestRefused.bad_request(f"{path}.source.value: allowed: a text.", f"{path}.source.value")
-        if source.get("type") == "file":
-            return {"type": "file", "file": {"file_id": value}}
         given = source.get("mimeType")
         media_type = given if isinstance(given, str) and given else _MEDIA.get(kind, "application/octet-stream")
+        if source.get("type") == "file":
+            return kept_part(value, media_type, self._dialect)
         metadata = part.get("metadata")
         name = metadata.get("filename") if isinstance(metadata, Mapping) else None
         name = part.get("filename") if name is None else name

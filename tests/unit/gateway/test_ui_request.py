@@ -380,3 +380,13 @@ def test_null_in_one_of_two_names_leaves_the_other() -> None:
     part = call("output-error", input=None, rawInput="{bad", errorText="e")
     assert answer(part)[0]["tool_calls"][0]["function"]["arguments"] == "{bad"
     assert parse(body(messages=[{"id": "1", "role": "user", "parts": None, "content": "Hi"}])).input == [ASKED]
+
+
+def test_parameters_that_are_null_or_need_tools_do_not_go_on() -> None:
+    absent: dict[str, Any] = {"provider": None, "stream": None, "seed": None}
+    for tools in (None, [], {}, {"now": None}):
+        asked = parse(body(**absent, tools=tools, tool_choice="auto", parallel_tool_calls=True))
+        assert (asked.provider, asked.parameters) == (None, {})
+    assert parse(body(provider="")).parameters == {}
+    asked = parse(body(tools={"now": {}}, tool_choice="auto"))
+    assert asked.parameters.keys() == {"tools", "tool_choice"}
