@@ -38,7 +38,7 @@ PROVIDERS: Final[dict[Dialect, Provider]] = {
 Path = tuple[str | int, ...]
 GONE: Final = object()
 """In the place of a value: its field or item is left out."""
-VALUES: Final = (None, 5, "x", [], {}, True, GONE)
+VALUES: Final[tuple[Any, ...]] = (None, 5, "x", [], {}, True, GONE)
 
 
 def _ui(body: Mapping[str, Any], dialect: Dialect) -> Asked:

@@ -384,7 +384,8 @@ def test_null_in_one_of_two_names_leaves_the_other() -> None:
 
 def test_parameters_that_are_null_or_need_tools_do_not_go_on() -> None:
     absent: dict[str, Any] = {"provider": None, "stream": None, "seed": None}
-    for tools in (None, [], {}, {"now": None}):
+    nothing: tuple[Any, ...] = (None, [], {}, {"now": None})
+    for tools in nothing:
         asked = parse(body(**absent, tools=tools, tool_choice="auto", parallel_tool_calls=True))
         assert (asked.provider, asked.parameters) == (None, {})
     assert parse(body(provider="")).parameters == {}
