@@ -21,6 +21,7 @@ from penstock.gateway.routes.sockets import SOCKETS
 from penstock.gateway.routes.table import Methods, Route, bound
 from penstock.gateway.trace import Trace, read_trace
 from penstock.system import System
+from penstock.telemetry.propagation import caller_traceparent
 
 __all__ = ["Gateway", "app"]
 
@@ -58,6 +59,7 @@ class Gateway(GatewayCore):
         call = HttpCall(self, exchange, protocol, ANONYMOUS, "", Trace("", ""), self.ticker.loop.time())
         call.request_id = self.guard.request_id(exchange.headers) or f"req_{secrets.token_hex(12)}"
         call.trace = read_trace(exchange.headers, secrets.token_hex(16), secrets.token_hex(8))
+        caller_traceparent.set(call.trace.parent)
         run = SOCKETS.get(path)
         try:
             exchange.check()
@@ -67,23 +69,24 @@ class Gateway(GatewayCore):
             has_key = not self.guard.has_keys or bool({"authorization", "x-api-key"} & exchange.headers.keys())
             if has_key:
                 call.key = self.admit(exchange, "read")
-            await receive()  # websocket.connect
-            await run(call, receive, send, is_authenticated=has_key)
+            with self.place():
+                await receive()  # websocket.connect
+                await run(call, receive, send, is_authenticated=has_key)
         except PenstockError as error:
             get_logger(request_id=call.request_id).info("socket_refused", code=problem_of(error).code)
             await send({"type": "websocket.close", "code": 1008, "reason": problem_of(error).code})
 
     async def _lifespan(self, receive: Any, send: Any) -> None:
-        context = self.lifespan()
+        phase = "startup"
         await receive()
         try:
-            await context.__aenter__()
+            async with self.lifespan():
+                await send({"type": "lifespan.startup.complete"})
+                phase = "shutdown"
+                await receive()
         except Exception as error:
-            await send({"type": "lifespan.startup.failed", "message": describe_reason(error)})
+            await send({"type": f"lifespan.{phase}.failed", "message": describe_reason(error)})
             raise
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-        await context.__aexit__(None, None, None)
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _not_found(self, scope: Any, receive: Any, send: Any) -> None:
@@ -106,6 +109,7 @@ class Gateway(GatewayCore):
             call.request_id = self.guard.request_id(exchange.headers) or request_id
             exchange.extra_headers += self.guard.headers(exchange.headers, call.request_id)
             call.trace = read_trace(exchange.headers, secrets.token_hex(16), secrets.token_hex(8))
+            caller_traceparent.set(call.trace.parent)
             exchange.check()
             self.guard.check_origin(exchange)
             if method == "OPTIONS" and methods:

@@ -101,6 +101,11 @@ class Channel:
         """How many connections read it."""
         return sum(projector.readers for projector in self._projectors.values())
 
+    @property
+    def subscriptions(self) -> int:
+        """How many subscribers of the stream are those of its connections; several connections share one."""
+        return sum(projector.is_active for projector in self._projectors.values())
+
     def opening(self, protocol: Protocol, variant: Mapping[str, str]) -> Opening:
         """What a projection of a protocol is told."""
         return Opening(
@@ -194,15 +199,26 @@ _PROCESS: Final = secrets.token_hex(8)
 
 
 class Channels:
-    """All channels by stream id. A channel is forgotten when the system has forgotten its stream."""
+    """All channels by stream id. A channel is forgotten when the system has forgotten its stream.
 
-    def __init__(self, table: StreamTable, call_timeout: float) -> None:
+    Args:
+        table: of the system.
+        call_timeout: of the streams, in seconds.
+        used: called once for each stream that has ended, with its owner and the number of tokens it has used; at the
+            latest when its channel is forgotten.
+    """
+
+    def __init__(self, table: StreamTable, call_timeout: float, used: Callable[[str, int], None]) -> None:
         self._table = table
         self._call_timeout = call_timeout
+        self._used = used
         self._channels: dict[str, Channel] = {}
 
     def add(self, channel: Channel) -> Channel:
-        """Enter the channel of a new stream."""
+        """Enter the channel of a new stream; it replaces that of an ended one with the same id."""
+        replaced = self._channels.get(channel.stream_id)
+        if replaced is not None:
+            self._count(replaced)
         self._channels[channel.stream_id] = channel
         return channel
 
@@ -243,32 +259,41 @@ class Channels:
         """Whether the system still knows the channel's stream."""
         return self._table.find(channel.stream_id) is channel.record
 
+    def readers_of(self, record: StreamRecord) -> int:
+        """How many connections to the gateway, and others in the program, read a stream."""
+        found = self._channels.get(record.stream_id)
+        others = record.hub.subscribers
+        if found is None or found.record is not record:
+            return others
+        return others - found.subscriptions + found.readers
+
     def running(self, owner: str) -> int:
         """How many streams of a key run."""
         return sum(one.owner == owner and not one.record.is_over for one in self._channels.values())
 
     def forget(self, channel: Channel) -> None:
         """Have the system forget an ended stream."""
+        self._count(channel)
         channel.close()
         self._table.forget(channel.record)
         if self._channels.get(channel.stream_id) is channel:
             del self._channels[channel.stream_id]
 
-    def sweep(self, used: Callable[[str, int], None]) -> None:
-        """Forget the channels of streams that the system has forgotten.
-
-        Args:
-            used: called once for each stream that has ended, with its owner and the number of tokens it has used.
-        """
+    def sweep(self) -> None:
+        """Count what ended streams have used, and forget the channels of those that the system has forgotten."""
         for stream_id, channel in list(self._channels.items()):
-            terminal = channel.record.log.terminal
-            if terminal is not None and not channel.is_counted:
-                channel.is_counted = True
-                if channel.owner is not None:
-                    used(channel.owner, _tokens_of(terminal))
+            self._count(channel)
             if self._table.find(stream_id) is not channel.record:
                 channel.close()
                 del self._channels[stream_id]
+
+    def _count(self, channel: Channel) -> None:
+        """Count what a stream has used, once, when it has ended."""
+        terminal = channel.record.log.terminal
+        if terminal is not None and not channel.is_counted:
+            channel.is_counted = True
+            if channel.owner is not None:
+                self._used(channel.owner, _tokens_of(terminal))
 
     def close(self) -> None:
         """Close and forget all channels."""

@@ -23,6 +23,7 @@ from penstock.events import (
 from penstock.gateway.projections.frames import Projection
 from penstock.gateway.shelf import Shelf
 from penstock.gateway.ticker import Ticker
+from penstock.telemetry.gateway import ReaderInfo
 
 __all__ = ["SLICE", "UNMERGED", "Projector", "projection_failed"]
 
@@ -76,6 +77,19 @@ class Projector(Subscription):
         """Whether no more frames will come."""
         return self.terminal is not None or self.error is not None or self.shelf.projection.is_over
 
+    def reader_info(self, place: int, key: str) -> ReaderInfo:
+        """What telemetry is told of a reader that has had the frames up to a place."""
+        shelf = self.shelf
+        return ReaderInfo(
+            stream_id=self.record.stream_id,
+            protocol=shelf.projection.name,
+            key=key,
+            seq=shelf.seq_at(place),
+            lag_bytes=shelf.bytes_after(place),
+            place=place,
+            frames=shelf.end,
+        )
+
     def attach(self, reader: object, wake: Callable[[], None]) -> None:
         """Add a reader. ``wake`` is called on the loop when there are new frames."""
         self._wakers[id(reader)] = wake
@@ -104,7 +118,34 @@ class Projector(Subscription):
             self.pump()
 
     def pump(self) -> None:
-        """Read what is new, and wake the readers. Of very much it reads a part, and the rest soon."""
+        """Read what is new, and wake the readers. Of very much it reads a part, and the rest soon.
+
+        A fault is logged, and ends the readers.
+        """
+        try:
+            self._read()
+        except Exception as error:
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        projection_failed(self.record, self.shelf.projection, error)
+        if not self.is_over:
+            self.error = error
+        self.is_behind = False
+        self._wake_readers()
+        if self.is_active:
+            self.unsubscribe()
+
+    def _wake_readers(self) -> None:
+        for wake in list(self._wakers.values()):
+            try:
+                wake()
+            except Exception as error:  # a fault of ours, which must not keep the others
+                get_logger(stream_id=self.record.stream_id).error(
+                    "reader_failed", reason=describe_reason(error), exc_info=error
+                )
+
+    def _read(self) -> None:
         cursor, shelf = self._cursor, self.shelf
         before = shelf.end
         if self.is_over:
@@ -140,8 +181,7 @@ class Projector(Subscription):
             self._is_continued = True
             self._ticker.loop.call_soon(self._continue)
         if shelf.end != before or self.is_over:
-            for wake in list(self._wakers.values()):
-                wake()
+            self._wake_readers()
 
 
 def projection_failed(record: StreamRecord, projection: Projection, error: Exception) -> None:

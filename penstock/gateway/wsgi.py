@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl
 from penstock.config.gateway import GatewayOptions
 from penstock.errors import CallTimeout
 from penstock.events import Event
+from penstock.gateway.channels import abandon_unread
 from penstock.gateway.embedding import Embedded, OnDisconnect
 from penstock.gateway.problems import UNSHOWN, RequestRefused
 from penstock.gateway.projections.frames import Projection, joined
@@ -69,12 +70,14 @@ class EventBody(Iterator[bytes]):
                 return self._projection.cut(UNSHOWN)
 
     def close(self) -> None:
-        """Leave the stream. Its ``on_orphan`` applies if this was the last reader."""
+        """Leave the stream. Its ``on_orphan`` applies if this was the last reader, also before the first iteration."""
         events, self._events = self._events, None
         has_left = not self._is_over
         self._is_over = True
         if events is not None:
             events.close()
+        elif has_left:
+            abandon_unread(self._embedded.record)
         if has_left:
             self._embedded.client_left()
 
