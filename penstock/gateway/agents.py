@@ -16,7 +16,7 @@ from penstock.gateway.core import GatewayCore
 from penstock.gateway.hosted import HostedAgent
 from penstock.gateway.opener import orphan_policy
 from penstock.gateway.problems import Problem, RequestRefused, shown_name
-from penstock.gateway.requests.models_own import models_own
+from penstock.gateway.requests.own_fields import model_parameters
 
 __all__ = ["check_agent", "create_agent", "decide", "find_agent", "send_message", "shown_agent", "stop_agent"]
 
@@ -72,7 +72,7 @@ def _arguments(gateway: GatewayCore, body: Mapping[str, Any]) -> tuple[dict[str,
         raise RequestRefused.bad_request("parameters must be an object of the model's parameters.", "parameters")
     if "tools" in given:
         raise RequestRefused.bad_request("The agent's tools are named in tools.", "parameters.tools")
-    parameters = hosts | models_own(given)
+    parameters = hosts | model_parameters(given, has_extra_body=True)
     if "extra_body" in hosts and "extra_body" in parameters:
         parameters["extra_body"] = {**hosts["extra_body"], **parameters["extra_body"]}
     model = arguments.get("model") or gateway.system.settings.model()

@@ -16,7 +16,6 @@ from penstock.gateway.channels import Channel
 from penstock.gateway.core import GatewayCore
 from penstock.gateway.problems import RequestRefused, problem_of, shown_name
 from penstock.gateway.requests.asked import Asked
-from penstock.gateway.requests.models_own import models_own
 from penstock.gateway.requests.native import SERVERS_OWN, check_changes, parse
 from penstock.gateway.turns import open_turn
 from penstock.ports import ChatCall
@@ -132,10 +131,13 @@ def orphan_policy(call: HttpCall, asked: OnOrphan | None) -> OnOrphan:
 
 
 def _open(system: System, asked: Asked, on_orphan: OnOrphan, trace: Mapping[str, str]) -> Stream:
-    """Open the stream of a call, with the parameters as one mapping: no name of a client's means an argument."""
+    """Open the stream of a call, with the parameters as one mapping: no name of a client's means an argument.
+
+    The parsers have put the names of call options into ``extra_body``; see `own_fields.model_parameters`.
+    """
     services, settings = system._services, system.settings
     is_response = asked.api == "responses"
-    parameters = {**models_own(asked.parameters), "extra_headers": dict(trace)}
+    parameters = {**asked.parameters, "extra_headers": dict(trace)}
     found = services.catalogue.find(asked.provider, asked.model, responses=is_response)
     given = asked.input if is_response else check_input(asked.input)
     record = services.ask(

@@ -50,7 +50,7 @@ def _stream_options(given: Mapping[str, Any], dialect: Dialect) -> dict[str, Any
     """The options that the provider gets. Whether the client wants to see the usage is not its business."""
     if dialect == "openai-chat":
         return {"stream_options": {**given, "include_usage": True}}
-    others = {name: value for name, value in given.items() if name != "include_usage"}
+    others = {name: value for name, value in given.items() if name != "include_usage" and value is not None}
     return {"stream_options": others} if others and dialect == "openai-responses" else {}
 
 
@@ -73,7 +73,7 @@ def _call(call: Any) -> Any:
     extra = call.get("extra_content") if isinstance(call, Mapping) else None
     google = extra.get("google") if isinstance(extra, Mapping) else None
     signature = google.get("thought_signature") if isinstance(google, Mapping) else None
-    if not isinstance(signature, str) or not signature or "signature" in call:
+    if not isinstance(signature, str) or not signature or call.get("signature") is not None:
         return call
     return {**call, "signature": signature}
 
