@@ -110,6 +110,7 @@ class Channel:
             model=self.model,
             request=self.request if protocol.name == self.protocol else {},
             variant=dict(variant),
+            is_turn=self.record.is_turn,
         )
 
     def projector(

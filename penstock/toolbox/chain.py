@@ -133,6 +133,7 @@ def chain(
     """
     _check(transform=transform, stream=stream)
     target = system.open_stream(stream_id, options, metadata=stream.metadata, on_orphan="cancel")
+    target._record.is_turn = stream._record.is_turn
     runtime = system.runtime
     relay = target._record.feeder = runtime.spawn(
         _Relay, target.stream_id, target.sink(), transform, contextvars.copy_context()

@@ -67,6 +67,7 @@ class StreamRecord:
         "feeder",
         "hub",
         "intake",
+        "is_turn",
         "journal",
         "log",
         "loop_thread",
@@ -110,6 +111,7 @@ class StreamRecord:
         self.feed = feed  # None: tokens come by `process_token` only
         self.rounds: list[Outcome] = []  # of the feeds before the present one, if the stream is conducted
         self.server_tool_ids: dict[str, int] = {}  # of the provider's own calls, and the round in which each came
+        self.is_turn = False  # an agent answers by it, which runs the calls itself; also of a chain after one
         self.serial = 0  # assigned by the table; distinguishes records that have had the same id
         self.feeder: ProcessRef | None = None  # the relay that joins another stream to this one
         self.ending: Ending | None = None  # the proposed end; the actor may have crashed since

@@ -121,7 +121,7 @@ class AnthropicProjection(Projection):
         self._model = opening.model
         self._has_begun = False
         self._has_ended = False
-        self._is_agent = False
+        self._is_agent = opening.is_turn
         self._begin_answer()
 
     def _begin_answer(self) -> None:
@@ -437,7 +437,7 @@ class AnthropicProjection(Projection):
     def _completed(self, event: StreamCompleted) -> list[Frame]:
         seq, sent = event.seq, self._sent
         texts: dict[TokenKind, str] = {"text": event.text, "reasoning": event.reasoning, "refusal": event.refusal}
-        calls = () if self._is_agent else client_calls(event)
+        calls = client_calls(event, is_turn=self._is_agent)
         blocks = event.reasoning_blocks[sent.blocks :]
         closed = [
             ReasoningBlockClosed(index=place, kind=one.kind, signature=one.signature, id=one.id, provider=one.provider)

@@ -103,7 +103,7 @@ class ChatProjection(Projection):
         self._held_kind: TokenKind = "text"
         self._has_begun = False
         self._has_ended = False
-        self._is_agent = False
+        self._is_agent = opening.is_turn
         self._has_folded = False  # probabilities before a snapshot are not told
         self._begin_answer()
 
@@ -407,7 +407,7 @@ class ChatProjection(Projection):
             *event.citations[sent.citations :],
             *event.media[sent.media :],
         ]
-        calls = () if self._is_agent else client_calls(event)
+        calls = client_calls(event, is_turn=self._is_agent)
         bodies = self._catch_up(texts, extras, calls)
         if (rest := event.logprobs[sent.logprobs :]) and not self._has_folded:
             name = "refusal" if self._is_refusing else "content"

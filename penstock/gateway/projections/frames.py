@@ -52,6 +52,7 @@ class Opening(msgspec.Struct, frozen=True, kw_only=True):
         model: the model, as the request names it; ``""`` if nothing was asked.
         request: the body of the request that opened the stream, if it was in this protocol; else empty.
         variant: what the reader chose that changes the frames, by name.
+        is_turn: whether an agent answers by the stream: its calls have been run, and are none for the client.
     """
 
     stream_id: str
@@ -60,6 +61,7 @@ class Opening(msgspec.Struct, frozen=True, kw_only=True):
     model: str = ""
     request: Mapping[str, Any] = FrozenDict()
     variant: Mapping[str, str] = FrozenDict()
+    is_turn: bool = False
 
 
 class Frame(msgspec.Struct, frozen=True, gc=False):

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
+import msgspec
+
 from penstock.events import (
     Citation,
     Event,
@@ -185,7 +187,8 @@ class ResponsesProjection(Projection):
         if end is None:
             events = retold(snapshot, output.lengths, output.told)
         else:
-            events = with_logprobs(retold(snapshot, output.lengths, output.told, places_of(end)), end.logprobs)
+            places = places_of(end, is_turn=self.opening.is_turn)
+            events = with_logprobs(retold(snapshot, output.lengths, output.told, places), end.logprobs)
         for event in events:
             if isinstance(event, TokenEvent):
                 output.say(event.kind, event.part, event.phase, event.text)
@@ -200,8 +203,15 @@ class ResponsesProjection(Projection):
         return all(getattr(event, kind).startswith(self._output.text_of(kind)) for kind in _KINDS)
 
     def told_at_once(self, event: TerminalEvent) -> dict[str, Any]:
-        """The whole response, of a terminal event alone."""
-        self._retell(snapshot_of(event), event)
+        """The whole response, of a terminal event alone.
+
+        It has no calls of an agent's turn: their results, without which a client would run them, are not known.
+        """
+        snapshot = snapshot_of(event)
+        if self.opening.is_turn:
+            own = tuple(call for call in snapshot.tool_calls if call.is_server)
+            snapshot = msgspec.structs.replace(snapshot, tool_calls=own)
+        self._retell(snapshot, event)
         self._close(event)
         self._wire.take()
         return self.response

@@ -22,7 +22,6 @@ from penstock.events import (
     ReasoningBlockClosed,
     ServerToolCall,
     ServerToolResult,
-    StreamCompleted,
     StreamSnapshot,
     TerminalEvent,
     TokenEvent,
@@ -159,13 +158,12 @@ def snapshot_of(event: TerminalEvent) -> StreamSnapshot:
     )
 
 
-def places_of(event: TerminalEvent) -> dict[str, int]:
+def places_of(event: TerminalEvent, *, is_turn: bool) -> dict[str, int]:
     """How many characters of text come before each of the provider's own tools, by their ids.
 
     Nothing is known of an agent's turn with several rounds: its blocks are those of the last one.
     """
-    waits = isinstance(event, StreamCompleted) and event.finish_reason == "tool_calls"
-    if not waits and any(not call.is_server for call in event.tool_calls):
+    if is_turn and any(not call.is_server for call in event.tool_calls):
         return {}
     places: dict[str, int] = {}
     for block in event.provider_blocks:
