@@ -130,6 +130,7 @@ def _token(snapshot: StreamSnapshot, span: AnswerPart, text: str) -> TokenEvent:
         0,
         span.index,
         span.phase,
+        span.origin,
     )
 
 

@@ -165,8 +165,11 @@ def test_a_snapshot_with_a_call_that_the_agent_still_runs_offers_nothing(
     assert b"call_0" not in b"".join(frame.data for event in [folded, *rest] for frame in projection.feed(event))
 
 
-def test_a_chain_after_an_agents_turn_is_one_too(system: SimulatedSystem) -> None:
+def test_what_is_made_of_an_agents_turn_is_one_too(system: SimulatedSystem) -> None:
     agent, _ = agent_on(system, say("Eight."))
     stream = agent.stream_chat("Do it")
+    plain = system.open_stream("plain")
     chained = penstock.chain(system, stream, lambda event: [event.text.upper()])
-    assert Channel(chained).opening(PROTOCOLS["openai"], {}).is_turn
+    merged = penstock.merge(plain, stream)
+    told = [Channel(one).opening(PROTOCOLS["openai"], {}).is_turn for one in (chained, merged, plain)]
+    assert told == [True, True, False]
