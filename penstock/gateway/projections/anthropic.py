@@ -10,7 +10,6 @@ from penstock.events import (
     AnswerEvent,
     AnswerPart,
     Citation,
-    Disconnected,
     Event,
     ReasoningBlock,
     ReasoningBlockClosed,
@@ -45,7 +44,7 @@ from penstock.gateway.answers.chat import client_calls
 from penstock.gateway.problems import Problem, problem_of
 from penstock.gateway.projections.anthropic_calls import CallBlocks, OpenCall
 from penstock.gateway.projections.chat_sent import ANTHROPIC_SERVER_IDS, Sent, is_server_id
-from penstock.gateway.projections.frames import Frame, Opening, Projection, Rejoin, encode, sse, too_slow
+from penstock.gateway.projections.frames import Frame, Opening, Projection, Rejoin, encode, sse
 from penstock.gateway.projections.origins import Origins
 
 __all__ = ["AnthropicProjection", "anthropic_status", "error_body"]
@@ -144,9 +143,7 @@ class AnthropicProjection(Projection):
         if getattr(event, "origin", None) is not None:
             event = self._origins.note(event)
         handler = _HANDLERS.get(type(event))
-        if handler is not None:
-            return handler(self, event)
-        return self._fail(event.seq, too_slow(event)) if isinstance(event, Disconnected) else []
+        return [] if handler is None else handler(self, event)
 
     def delta(self, key: Any, text: str, seq: int, number: int) -> bytes:
         kind = _DELTAS.get(key[0], _ARGUMENTS)

@@ -10,7 +10,6 @@ from penstock.events import (
     AnswerEvent,
     Choice,
     Citation,
-    Disconnected,
     Event,
     Logprobs,
     MediaPart,
@@ -47,7 +46,7 @@ from penstock.gateway.answers.chat_parts import (
 from penstock.gateway.problems import Problem, problem_of
 from penstock.gateway.projections.chat_chunks import Chunks
 from penstock.gateway.projections.chat_sent import Sent, is_server_id
-from penstock.gateway.projections.frames import DONE, Frame, Opening, Projection, encode, too_slow
+from penstock.gateway.projections.frames import DONE, Frame, Opening, Projection, encode
 from penstock.gateway.projections.native import event_name
 from penstock.gateway.projections.origins import Origins
 from penstock.gateway.projections.shown import brief_fields
@@ -135,7 +134,7 @@ class ChatProjection(Projection):
         return self._handle(handler, event)
 
     def _handle(self, handler: Callable[[ChatProjection, Any], list[Frame]] | None, event: Event) -> list[Frame]:
-        return self._other(event) if handler is None else handler(self, event)
+        return self._row(event) if handler is None else handler(self, event)
 
     def delta(self, key: Any, text: str, seq: int, number: int) -> bytes:
         if type(key) is str:
@@ -328,11 +327,6 @@ class ChatProjection(Projection):
             return {}
         place = self._counts[part.kind] = self._counts.get(part.kind, -1) + 1
         return media_body(part, place)
-
-    def _other(self, event: Event) -> list[Frame]:
-        if isinstance(event, Disconnected):
-            return self._fail(event.seq, too_slow(event))
-        return self._row(event)
 
     def _row(self, event: Event) -> list[Frame]:
         """What chat completions have no word for, if the reader wants it."""

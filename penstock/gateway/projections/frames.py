@@ -13,10 +13,10 @@ import msgspec
 
 from penstock.config.surrogates import mend_surrogates
 from penstock.errors import PenstockError
-from penstock.events import Disconnected, Event, FrozenDict
+from penstock.events import Event, FrozenDict
 from penstock.gateway.problems import Problem, problem_of
 
-__all__ = ["DONE", "Frame", "Opening", "Projection", "Rejoin", "encode", "joined", "shown_error", "sse", "too_slow"]
+__all__ = ["DONE", "Frame", "Opening", "Projection", "Rejoin", "encode", "joined", "shown_error", "sse"]
 
 DONE: Final = b"data: [DONE]\n\n"
 
@@ -138,11 +138,6 @@ def shown_error(error: PenstockError) -> dict[str, Any]:
 
 
 _FACTS: Final = ("status", "code", "retryable", "retry_after", "which", "timeout")
-
-
-def too_slow(event: Disconnected) -> Problem:
-    """The problem of a reader that was too slow."""
-    return Problem(status=200, type="server_error", code="too_slow", message=problem_of(event.error).message)
 
 
 def joined(frames: Sequence[Frame], projection: Projection) -> bytes:

@@ -6,11 +6,9 @@ from typing import Any
 
 import pytest
 
-from penstock.errors import BufferFull
 from penstock.events import (
     AnswerPart,
     Citation,
-    Disconnected,
     Event,
     Logprobs,
     MediaPart,
@@ -507,8 +505,6 @@ def test_a_reader_that_is_cut_off_gets_an_error() -> None:
         b'event: error\ndata: {"type":"error",'
         b'"error":{"type":"api_error","message":"restarting","code":"draining"}}\n\n'
     )
-    slow: Any = Disconnected("s1", 3, BufferFull("s1", 10, 10))
-    assert [_short(event) for event in datas(sent(projection.feed(slow)))] == ["error api_error too_slow"]
 
 
 @pytest.mark.parametrize(

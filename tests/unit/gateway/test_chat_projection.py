@@ -6,12 +6,11 @@ from typing import Any
 
 import pytest
 
-from penstock.errors import BufferFull, RateLimited
+from penstock.errors import RateLimited
 from penstock.events import (
     AnswerPart,
     Choice,
     Citation,
-    Disconnected,
     Event,
     Logprobs,
     MediaPart,
@@ -502,8 +501,6 @@ def test_a_reader_that_is_cut_off_gets_an_error() -> None:
     projection = ChatProjection(opened())
     problem = Problem(status=200, type="server_error", code="draining", message="restarting")
     assert datas(projection.cut(problem)) == [error_body(problem)]
-    slow: Any = Disconnected("s1", 3, BufferFull("s1", 10, 10))
-    assert error_of(datas(sent(projection.feed(slow))))["code"] == "too_slow"
 
 
 def test_an_errors_body_for_a_response() -> None:
