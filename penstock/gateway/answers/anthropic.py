@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 from penstock.adapters.providers.shared.blocks import Text, interleaved
+from penstock.config.counting import dialect_of
 from penstock.events import Citation, ProviderBlock, StreamCompleted, ToolCall
 from penstock.gateway.answers.anthropic_parts import (
     citation_body,
@@ -17,7 +18,6 @@ from penstock.gateway.answers.anthropic_parts import (
     usage_body,
 )
 from penstock.gateway.answers.chat import client_calls
-from penstock.gateway.answers.chat_parts import dialect_of
 from penstock.gateway.projections.frames import Opening
 
 __all__ = ["answer"]

@@ -8,6 +8,7 @@ from penstock.events import MediaPart, StreamCompleted, ToolCall
 from penstock.gateway.answers.chat_parts import (
     annotation,
     call_body,
+    choice_reason,
     envelope_extras,
     finish_extras,
     finish_reason,
@@ -111,7 +112,7 @@ def _others(terminal: StreamCompleted, opening: Opening) -> list[dict[str, Any]]
             "message": _said(choice.text, choice.reasoning, choice.refusal, choice.tool_calls, opening),
             "logprobs": None,
             "finish_reason": finish_reason(
-                choice.finish_reason or "stop", choice.raw_finish_reason, has_calls=bool(choice.tool_calls)
+                choice_reason(choice, terminal), choice.raw_finish_reason, has_calls=bool(choice.tool_calls)
             ),
         }
         for choice in terminal.choices

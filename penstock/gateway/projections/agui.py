@@ -384,7 +384,10 @@ class AguiProjection(Projection):
         frames += [*self._close_all(seq), *self._tools.without_result(seq)]
         pending = [call.id for call in self._tools.calls.unanswered()]
         outcome: dict[str, Any] = {"type": "success"} | ({"pendingToolCallIds": pending} if pending else {})
-        given = {} if event.finish_reason == "stop" else {"metadata": {"finishReason": event.finish_reason}}
+        given: dict[str, Any] = {}
+        if (reason := event.finish_reason) != "stop":
+            raw = event.raw_finish_reason if reason == "other" else None
+            given["metadata"] = _present({"finishReason": reason, "nativeFinishReason": raw or None})
         return [*frames, *self._finish(seq, {"outcome": outcome, **_usage(event), **given})]
 
     def _sealed(self, seq: int, metadata: Mapping[str, Any]) -> list[Frame]:
@@ -451,7 +454,7 @@ _HANDLERS: Final[dict[type, Any]] = {
 
 
 def _usage(event: TerminalEvent) -> dict[str, Any]:
-    counts = token_counts(event.usage, event.provider)
+    counts = token_counts(event)
     if not counts:
         return {}
     return {"usage": [{**_present({"provider": event.provider, "model": event.model}), **counts}]}

@@ -11,6 +11,7 @@ from penstock.events import (
     Choice,
     Citation,
     Event,
+    FinishReason,
     Logprobs,
     MediaPart,
     ReasoningBlock,
@@ -35,6 +36,7 @@ from penstock.gateway.answers.chat_parts import (
     annotation,
     call_body,
     call_extras,
+    choice_reason,
     envelope_extras,
     finish_extras,
     finish_reason,
@@ -421,7 +423,7 @@ class ChatProjection(Projection):
         if (rest := event.logprobs[sent.logprobs :]) and not self._has_folded:
             name = "refusal" if self._is_refusing else "content"
             bodies.append(self._chunks.choice({}, logprobs={name: logprob_bodies(rest)}))
-        bodies += [self._choice(choice) for choice in event.choices]
+        bodies += [self._choice(choice, choice_reason(choice, event)) for choice in event.choices]
         word = finish_reason(event.finish_reason, event.raw_finish_reason, has_calls=self._numbers > 0)
         told = envelope_extras(event)
         choice = finish_extras(event, event.raw_finish_reason, word)
@@ -433,15 +435,14 @@ class ChatProjection(Projection):
         done = Frame(event.seq, self._chunks.numbered(event.seq, DONE))
         return [*role, *self._frames(event.seq, bodies, is_last=False), done]
 
-    def _choice(self, choice: Choice) -> bytes:
+    def _choice(self, choice: Choice, reason: FinishReason) -> bytes:
         delta: dict[str, Any] = {"role": "assistant"}
         for kind, text in (("reasoning", choice.reasoning), ("text", choice.text), ("refusal", choice.refusal)):
             if text:
                 delta[self._fields[kind]] = text  # type: ignore[index]
         if choice.tool_calls:
             delta["tool_calls"] = [call_body(call, place) for place, call in enumerate(choice.tool_calls)]
-        has_calls = bool(choice.tool_calls)
-        word = finish_reason(choice.finish_reason or "stop", choice.raw_finish_reason, has_calls=has_calls)
+        word = finish_reason(reason, choice.raw_finish_reason, has_calls=bool(choice.tool_calls))
         return self._chunks.choice(delta, index=choice.index, finish_reason=word)
 
     def _failed(self, event: StreamFailed) -> list[Frame]:

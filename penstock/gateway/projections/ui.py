@@ -382,7 +382,12 @@ class UiProjection(Projection):
             frames.append(chunk(seq, "data-refusal", data={"text": refusal}))
         if event.provider_blocks:
             frames.append(chunk(seq, BLOCKS, data=msgspec.to_builtins(event.provider_blocks, enc_hook=repr)))
-        return [*frames, *self._finish(seq, _REASONS.get(event.finish_reason, "other"), _metadata(event))]
+        reason, metadata = _REASONS.get(event.finish_reason, "other"), _metadata(event)
+        if self._is_strict and reason not in ("stop", "tool-calls"):  # its ``finish`` cannot say it
+            metadata["finishReason"] = reason
+        if reason == "other" and event.raw_finish_reason:
+            metadata["nativeFinishReason"] = event.raw_finish_reason
+        return [*frames, *self._finish(seq, reason, metadata)]
 
     def _failed(self, event: StreamFailed) -> list[Frame]:
         return [*self._ended(event), *self._failure(event.seq, problem_of(event.error), _metadata(event))]
@@ -473,5 +478,5 @@ def _call_ids(opening: Opening) -> Iterator[str]:
 
 
 def _metadata(event: TerminalEvent) -> dict[str, Any]:
-    given = {"model": event.model, "provider": event.provider, "usage": token_counts(event.usage, event.provider)}
+    given = {"model": event.model, "provider": event.provider, "usage": token_counts(event)}
     return {name: value for name, value in given.items() if value}
