@@ -47,10 +47,10 @@ from penstock.gateway.answers.chat_parts import (
 )
 from penstock.gateway.problems import Problem, problem_of
 from penstock.gateway.projections.chat_chunks import Chunks
-from penstock.gateway.projections.chat_sent import Sent, is_server_id
 from penstock.gateway.projections.frames import DONE, Frame, Opening, Projection, encode
 from penstock.gateway.projections.native import event_name
 from penstock.gateway.projections.origins import Origins
+from penstock.gateway.projections.sent import Sent, is_server_id
 from penstock.gateway.projections.shown import brief_fields
 
 __all__ = ["ChatProjection", "error_body"]
@@ -186,6 +186,8 @@ class ChatProjection(Projection):
 
     def _token(self, event: TokenEvent) -> list[Frame]:
         text, kind = event.text, event.kind
+        if event.dropped:
+            self.lost += event.dropped
         if not text:
             return []
         if self._holds_text:
@@ -339,6 +341,7 @@ class ChatProjection(Projection):
     # --- resets and snapshots -----------------------------------------------------------------------------------------
 
     def _reset(self, event: StreamReset) -> list[Frame]:
+        self.note_lost(event)
         if event.origin is None:
             self._origins.clear()
             return self._restart(event.seq, event.reason)
@@ -364,6 +367,7 @@ class ChatProjection(Projection):
         return self._fail(seq, Problem(status=502, type="server_error", code="stream_restarted", message=message))
 
     def _snapshot(self, event: StreamSnapshot) -> list[Frame]:
+        self.note_lost(event)
         self._origins.fold(event)
         self._is_agent = self._is_agent or bool(event.tool_results)
         texts: dict[TokenKind, str] = {"text": event.text, "reasoning": event.reasoning, "refusal": event.refusal}
@@ -411,6 +415,7 @@ class ChatProjection(Projection):
     # --- the end ------------------------------------------------------------------------------------------------------
 
     def _completed(self, event: StreamCompleted) -> list[Frame]:
+        self.note_lost(event)
         sent = self._sent
         texts: dict[TokenKind, str] = {"text": event.text, "reasoning": event.reasoning, "refusal": event.refusal}
         extras: list[AnswerEvent | ReasoningBlock] = [
@@ -425,7 +430,7 @@ class ChatProjection(Projection):
             bodies.append(self._chunks.choice({}, logprobs={name: logprob_bodies(rest)}))
         bodies += [self._choice(choice, choice_reason(choice, event)) for choice in event.choices]
         word = finish_reason(event.finish_reason, event.raw_finish_reason, has_calls=self._numbers > 0)
-        told = envelope_extras(event)
+        told = {**envelope_extras(event), **({"penstock": {"dropped": self.lost}} if self.lost else {})}
         choice = finish_extras(event, event.raw_finish_reason, word)
         bodies.append(self._chunks.choice({}, finish_reason=word, choice=choice, chunk=told))
         if self._chunks.tells_usage and (usage := usage_body(event)) is not None:

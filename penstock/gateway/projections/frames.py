@@ -13,7 +13,7 @@ import msgspec
 
 from penstock.config.surrogates import mend_surrogates
 from penstock.errors import PenstockError
-from penstock.events import Event, FrozenDict
+from penstock.events import Event, FrozenDict, StreamReset, StreamSnapshot, TerminalEvent, TokenEvent
 from penstock.gateway.problems import Problem, problem_of
 
 __all__ = ["DONE", "Frame", "Opening", "Projection", "Rejoin", "encode", "joined", "shown_error", "sse"]
@@ -95,6 +95,8 @@ class Projection:
     is_over: bool = False
     """Whether its frames have come to the protocol's end. The stream may go on: where a call waits for approval, the
     answer of some protocols ends, and the request that answers gets the rest."""
+    lost: int = 0
+    """How many tokens of the answer have been dropped (``overflow="drop_…"``) before what was fed."""
 
     def __init__(self, opening: Opening) -> None:
         self.opening = opening
@@ -102,6 +104,15 @@ class Projection:
     def feed(self, event: Event) -> list[Frame]:
         """The frames that an event makes. A `StreamSnapshot` makes those of what it has besides the earlier events."""
         raise NotImplementedError
+
+    def note_lost(self, event: Event) -> None:
+        """Count the tokens that have been dropped before an event."""
+        if isinstance(event, StreamSnapshot):
+            self.lost = event.dropped  # of all that it replaces
+        elif isinstance(event, (TokenEvent, TerminalEvent)):
+            self.lost += event.dropped
+        elif isinstance(event, StreamReset) and event.origin is None:
+            self.lost = 0  # they belong to the void answer
 
     def caught_up(self) -> list[Frame]:
         """The frames to add now that there is no further event; called each time when all events so far were fed."""

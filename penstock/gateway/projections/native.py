@@ -107,6 +107,7 @@ class NativeProjection(Projection):
         if isinstance(event, ToolCallDelta) and not self._is_simple:
             piece: tuple[Any, ...] = ("call", event.index, event.origin)
             return [Frame(seq, self.delta(piece, event.text, seq, 0), piece, event.text)]
+        self.note_lost(event)
         named = named_fields(event, is_simple=self._is_simple)
         if named is None:
             return []

@@ -25,6 +25,7 @@ from penstock.events import (
     StreamSnapshot,
     TerminalEvent,
     TokenEvent,
+    TokenKind,
     TokenLogprob,
 )
 
@@ -32,7 +33,7 @@ __all__ = ["places_of", "retold", "snapshot_of", "with_logprobs"]
 
 
 def retold(
-    snapshot: StreamSnapshot, lengths: Mapping[str, int], told: int, places: Mapping[str, int] = FrozenDict()
+    snapshot: StreamSnapshot, lengths: Mapping[TokenKind, int], told: int, places: Mapping[str, int] = FrozenDict()
 ) -> Iterator[Event]:
     """The events of a snapshot that are new: text and what belongs to it, but no calls and results.
 
@@ -113,7 +114,7 @@ def _parts(snapshot: StreamSnapshot) -> Sequence[AnswerPart]:
     return [AnswerPart(index=0, kind=kind, start=0, end=len(text)) for kind, text in texts if text]  # type: ignore[arg-type]
 
 
-def _rest(snapshot: StreamSnapshot, span: AnswerPart, lengths: Mapping[str, int]) -> str:
+def _rest(snapshot: StreamSnapshot, span: AnswerPart, lengths: Mapping[TokenKind, int]) -> str:
     whole: str = getattr(snapshot, span.kind)
     return whole[max(span.start, lengths.get(span.kind, 0)) : span.end]
 

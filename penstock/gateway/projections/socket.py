@@ -49,6 +49,7 @@ class SocketProjection(Projection):
         if isinstance(event, ToolCallDelta) and not self._is_simple:
             key = ("call", event.index, event.origin)
             return [Frame(seq, self.delta(key, event.text, seq, 0), key, event.text)]
+        self.note_lost(event)
         named = named_fields(event, is_simple=self._is_simple)
         if named is None:
             return []
