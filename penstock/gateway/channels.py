@@ -13,6 +13,7 @@ from penstock.actors.stream.hub import Subscription
 from penstock.actors.stream.record import StreamRecord
 from penstock.actors.stream.table import StreamTable
 from penstock.agent import Agent
+from penstock.config.counting import dialect_of, inclusive_counts
 from penstock.config.gateway import GatewayOptions
 from penstock.config.options import OnOrphan
 from penstock.errors import StreamNotFound
@@ -117,6 +118,7 @@ class Channel:
             model=self.model,
             request=self.request if protocol.name == self.protocol else {},
             variant=dict(variant),
+            is_turn=self.record.is_turn,
         )
 
     def projector(
@@ -308,4 +310,5 @@ def _tokens_of(terminal: TerminalEvent) -> int:
     usage = terminal.usage
     if usage is None:
         return terminal.metrics.tokens if terminal.metrics is not None else 0
-    return (usage.input_tokens or 0) + (usage.output_tokens or 0)
+    counts = inclusive_counts(usage, dialect_of(terminal))
+    return (counts.asked or 0) + (counts.answered or 0)

@@ -26,7 +26,8 @@ _SECURITY: Final = (
     ("cross-origin-resource-policy", "same-site"),
 )
 _EXPOSED: Final = (
-    "x-request-id, x-penstock-stream-id, x-penstock-overhead-ms, x-penstock-gap, server-timing, retry-after"
+    "x-request-id, x-penstock-stream-id, x-penstock-overhead-ms, x-penstock-gap, x-penstock-dropped, "
+    "x-penstock-ignored, server-timing, retry-after"
 )
 _HOST: Final = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]+)(?::[0-9]*)?")
 _FIRST_USE: Final = 60.0

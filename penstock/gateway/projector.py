@@ -25,7 +25,7 @@ from penstock.gateway.shelf import Shelf
 from penstock.gateway.ticker import Ticker
 from penstock.telemetry.gateway import ReaderInfo
 
-__all__ = ["SLICE", "UNMERGED", "Projector", "projection_failed"]
+__all__ = ["SLICE", "UNMERGED", "Projector", "projection_failed", "tokens_lost"]
 
 SLICE: Final = 500
 """Events that are read at once; the loop does its other work before the next ones."""
@@ -161,6 +161,7 @@ class Projector(Subscription):
                     self.deny(event.call.id)
                 if isinstance(event, (StreamCompleted, StreamFailed, StreamCancelled)):
                     self.terminal = event
+                    tokens_lost(self.record, shelf.projection)
                     break
                 left -= 1
                 if not left:
@@ -182,6 +183,14 @@ class Projector(Subscription):
             self._ticker.loop.call_soon(self._continue)
         if shelf.end != before or self.is_over:
             self._wake_readers()
+
+
+def tokens_lost(record: StreamRecord, projection: Projection) -> None:
+    """Log at the end of a stream how many tokens it has dropped, if there are any."""
+    if projection.lost:
+        get_logger(stream_id=record.stream_id).warning(
+            "tokens_dropped", protocol=projection.name, tokens=projection.lost
+        )
 
 
 def projection_failed(record: StreamRecord, projection: Projection, error: Exception) -> None:

@@ -106,7 +106,7 @@ async def _serve(
 
 
 async def wait_for_end(call: HttpCall, channel: Channel) -> StreamCompleted:
-    """Wait for a stream's end, as one of its readers.
+    """Wait for a stream's end, as one of its readers. If it has dropped tokens, the response's headers will say so.
 
     Raises:
         Left: the client has gone; the stream's ``on_orphan`` applies.
@@ -135,6 +135,8 @@ async def wait_for_end(call: HttpCall, channel: Channel) -> StreamCompleted:
             gateway.tally.reader_gone(call.protocol.name, reader.outcome)
             await reader.close()
     terminal = projector.terminal
+    if lost := projector.shelf.projection.lost:
+        call.exchange.extra_headers.append(("x-penstock-dropped", str(lost)))
     if isinstance(terminal, StreamCompleted):
         return terminal
     raise RequestRefused(terminal_problem(projector) or UNSHOWN)

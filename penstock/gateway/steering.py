@@ -164,7 +164,7 @@ def _continuing(channel: Channel, asked: Asked, terminal: TerminalEvent, items: 
     new = items_to_messages(items) if asked.api == "chat" else list(items)
     results = [event for event in channel.record.log if isinstance(event, ToolResult)]
     given = continued(terminal, asked.input, {"input": new}, results)
-    return msgspec.structs.replace(asked, input=given, stream_id=None)
+    return msgspec.structs.replace(asked, input=given, stream_id=None, dropped=())
 
 
 def _message(channel: Channel, terminal: TerminalEvent, items: Sequence[Any]) -> dict[str, Any]:

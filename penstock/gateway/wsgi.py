@@ -8,12 +8,12 @@ from urllib.parse import parse_qsl
 
 from penstock.config.gateway import GatewayOptions
 from penstock.errors import CallTimeout
-from penstock.events import Event
+from penstock.events import Event, TerminalEvent
 from penstock.gateway.channels import abandon_unread
 from penstock.gateway.embedding import Embedded, OnDisconnect
 from penstock.gateway.problems import UNSHOWN, RequestRefused
 from penstock.gateway.projections.frames import Projection, joined
-from penstock.gateway.projector import projection_failed
+from penstock.gateway.projector import projection_failed, tokens_lost
 from penstock.gateway.resume import GAP_HEADER, told_epoch
 from penstock.stream import Stream
 
@@ -62,6 +62,8 @@ class EventBody(Iterator[bytes]):
                 raise
             try:
                 frames = [frame for frame in self._projection.feed(event) if frame.seq > self._after]
+                if isinstance(event, TerminalEvent):
+                    tokens_lost(self._embedded.record, self._projection)
                 if frames:
                     return joined(frames, self._projection)
             except Exception as error:

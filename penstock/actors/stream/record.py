@@ -99,6 +99,7 @@ class StreamRecord:
         "home",
         "hub",
         "intake",
+        "is_turn",
         "journal",
         "kind",
         "let_go",
@@ -149,6 +150,7 @@ class StreamRecord:
         self.feed = feed  # None: tokens come by `process_token` only
         self.rounds: list[Outcome] = []  # of the feeds before the present one, if the stream is conducted
         self.server_tool_ids: dict[str, int] = {}  # of the provider's own calls, and the round in which each came
+        self.is_turn = False  # an agent answers by it, which runs the calls itself; also if one is among its parents
         self.serial = 0  # assigned by the table; distinguishes records that have had the same id
         self.home = home  # None: no stream can be derived from this one
         self.feeder: ProcessRef | None = None  # the process that feeds it from other streams
