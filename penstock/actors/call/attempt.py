@@ -429,7 +429,7 @@ class Attempt:
         if event.__class__ is PartStart:
             is_taken = intake.start_part(event.part, event.phase, is_void=self._is_abandoned, is_of_all=True)
         elif isinstance(event, AnswerEvent):
-            return intake.offer_event(event, on_room, self._is_abandoned)
+            return intake.offer_event(event, on_room, self._is_abandoned, is_of_all=True)
         else:
             is_taken = intake.push_event(event, is_void=self._is_abandoned)
         if not is_taken:
