@@ -16,7 +16,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --maxprocesses 8 --dist
 QUICK := tests/unit $(addprefix tests/conformance/test_,$(addsuffix .py,stream statem supervisor links handler integration)) \
 	$(addprefix --deselect tests/unit/test_,$(addsuffix .py,benchmarks_run seeds))
 
-.PHONY: run quick check lint types workflows test judges judges-node nginx simulate soak mutants bench bench-litellm format docs diagrams clean help
+.PHONY: promtool run quick check lint types workflows test judges judges-node nginx simulate soak mutants bench bench-litellm format docs diagrams clean help
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -68,6 +68,7 @@ workflows: $(VENV)/.dev  ## compare the workflows of GitHub Actions with their s
 test: $(VENV)/.dev  ## every test but the long ones of `make judges`; those of Node and nginx are skipped where these cannot be had
 	@$(BIN)/python -m tests.judges.install || true
 	@$(BIN)/python -m tests.integration.gateway.nginx || true
+	@$(BIN)/python -m tests.integration.promtool || true
 	$(PYTEST)
 
 judges: $(VENV)/.dev  ## every test with the clients of others: in JavaScript, curl, Chromium; skipped where one cannot be had
@@ -102,6 +103,9 @@ bench-litellm: .litellm/.installed  ## install LiteLLM's proxy (about 750 MB) fo
 
 nginx: $(VENV)/.dev  ## unpack Debian's nginx into .judges/, for the tests behind a proxy; they are skipped without it
 	$(BIN)/python -m tests.integration.gateway.nginx
+
+promtool: $(VENV)/.dev  ## unpack Debian's promtool into .judges/, for the test of the metrics' names; skipped without it
+	$(BIN)/python -m tests.integration.promtool
 
 docs: $(VENV)/.docs  ## the documentation, into site/
 	$(BIN)/mkdocs build --strict

@@ -14,14 +14,21 @@ from rich.table import Table as RichTable
 
 from benchmarks import (
     agents,
+    board,
     decoders,
+    derived,
     dialects,
+    facts,
     frames,
+    hedging,
     lifecycle,
+    looped,
+    merging,
     overhead,
     paced,
     pushed,
     readers,
+    rhythm,
     saturated,
     supervised,
 )
@@ -39,10 +46,17 @@ BENCHMARKS: dict[str, Callable[[int, bool], list[Table]]] = {
     "agents": agents.run,
     "paced": paced.run,
     "lifecycle": lifecycle.run,
+    "derived": derived.run,
     "supervised": supervised.run,
     "frames": frames.run,
     "readers": readers.run,
+    "rhythm": rhythm.run,
+    "looped": looped.run,
     "overhead": overhead.run,
+    "merging": merging.run,
+    "hedging": hedging.run,
+    "facts": facts.run,
+    "board": board.run,
 }
 _HERE = Path(__file__).parent
 

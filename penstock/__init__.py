@@ -9,11 +9,16 @@ Every name is imported when it is first used, so ``import penstock`` alone loads
 TYPE_CHECKING = False  # type checkers take it for True; importing it from `typing` would cost more than all else here
 
 if TYPE_CHECKING:
+    from penstock import sources as sources
     from penstock.actors.agent.record import AgentStatistics
     from penstock.actors.call.gate import EndpointStatistics
     from penstock.actors.call.toolcalls import ToolCallAccumulator
+    from penstock.actors.stream.changes import StateChange
+    from penstock.actors.stream.histograms import HistogramSnapshot
     from penstock.actors.stream.hub import Subscription
+    from penstock.actors.stream.models import ModelStatistics
     from penstock.actors.stream.statistics import StreamStatistics
+    from penstock.actors.stream.subscribers.polled import StreamReader
     from penstock.actors.stream.subscribers.pull import Events
     from penstock.adapters.tools import FunctionTool, tool
     from penstock.agent import Agent
@@ -21,7 +26,7 @@ if TYPE_CHECKING:
     from penstock.config.limits import BreakerOptions, LimitOptions, RetryBudgetOptions
     from penstock.config.logs import configure_logging
     from penstock.config.options import RequestOptions, StreamOptions
-    from penstock.config.presets import CHAT, DOCUMENT, REALTIME
+    from penstock.config.presets import CHAT, DOCUMENT, QUICK, REALTIME, SAFE
     from penstock.config.settings import DefaultProviderOptions, LogOptions, ProviderOptions, RuntimeOptions, Settings
     from penstock.config.version import __version__
     from penstock.errors import (
@@ -43,6 +48,7 @@ if TYPE_CHECKING:
         IncompleteStream,
         LocalError,
         MailboxFull,
+        MergeError,
         OptionError,
         OutputInvalid,
         PenstockError,
@@ -53,7 +59,10 @@ if TYPE_CHECKING:
         ProviderBusy,
         ProviderError,
         ProviderTimeout,
+        RaceError,
         RateLimited,
+        RunawayAnswer,
+        SourceError,
         StartError,
         StreamCancelledError,
         StreamClosed,
@@ -61,13 +70,17 @@ if TYPE_CHECKING:
         StreamError,
         StreamExists,
         StreamNotFound,
+        StreamTimeout,
         SubscriberTooSlow,
         SupervisorError,
+        SystemDraining,
         SystemForked,
         SystemStopped,
+        TeeError,
         ToolArgumentsError,
         ToolError,
         ToolRoundsExceeded,
+        TransformError,
     )
     from penstock.events import (
         AnswerPart,
@@ -77,13 +90,17 @@ if TYPE_CHECKING:
         Disconnected,
         Event,
         Logprobs,
+        LoopDetected,
         MediaPart,
+        OriginEnded,
+        Progress,
         ProviderBlock,
         ProviderEvent,
         ReasoningBlock,
         ReasoningBlockClosed,
         ServerToolCall,
         ServerToolResult,
+        StallDetected,
         StreamCancelled,
         StreamCompleted,
         StreamFailed,
@@ -105,18 +122,42 @@ if TYPE_CHECKING:
         Usage,
         to_dict,
     )
-    from penstock.inspection import StreamInfo, SubscriberInfo, SystemStatistics, Tree
-    from penstock.ports import Journal, Provider, Secret, Tool, ToolContext
+    from penstock.inspection import (
+        RetryBudgetStatistics,
+        StreamInfo,
+        StreamSummary,
+        SubscriberInfo,
+        SystemStatistics,
+        Tree,
+    )
+    from penstock.ports import Insights, InsightsReport, Journal, Provider, Secret, Tool, ToolContext
+    from penstock.ports.batch import BatchProgress, BatchPrompt, BatchResult, BatchResults
     from penstock.provider_client import ProviderClient, ProviderHealth
     from penstock.stream import Stream
     from penstock.system import System
     from penstock.toolbox.chain import chain, wrap_existing_handler
+    from penstock.toolbox.hedge import hedge
+    from penstock.toolbox.merge import merge
+    from penstock.toolbox.pipe import pipe
+    from penstock.toolbox.race import race
+    from penstock.toolbox.retry import with_retry
     from penstock.toolbox.structured import PartialJson, Structured, response_format, structured
+    from penstock.toolbox.waiting import (
+        Completions,
+        aas_completed,
+        acollect,
+        agather,
+        as_completed,
+        collect,
+        gather,
+    )
 
 __all__ = [
     "CHAT",
     "DOCUMENT",
+    "QUICK",
     "REALTIME",
+    "SAFE",
     "Agent",
     "AgentBusy",
     "AgentCrashed",
@@ -129,12 +170,17 @@ __all__ = [
     "ApiError",
     "AuthenticationError",
     "BadRequestError",
+    "BatchProgress",
+    "BatchPrompt",
+    "BatchResult",
+    "BatchResults",
     "BreakerOptions",
     "BufferFull",
     "CallTimeout",
     "Choice",
     "CircuitOpen",
     "Citation",
+    "Completions",
     "ConnectError",
     "ContentFilterError",
     "ContextLengthExceeded",
@@ -146,21 +192,29 @@ __all__ = [
     "Event",
     "Events",
     "FunctionTool",
+    "HistogramSnapshot",
     "IncompleteStream",
+    "Insights",
+    "InsightsReport",
     "Journal",
     "LimitOptions",
     "LocalError",
     "LogOptions",
     "Logprobs",
+    "LoopDetected",
     "MailboxFull",
     "MediaPart",
+    "MergeError",
+    "ModelStatistics",
     "OptionError",
+    "OriginEnded",
     "OutputInvalid",
     "PartialJson",
     "PenstockError",
     "ProcessCrashed",
     "ProcessDead",
     "ProcessError",
+    "Progress",
     "ProtocolError",
     "Provider",
     "ProviderBlock",
@@ -171,17 +225,23 @@ __all__ = [
     "ProviderHealth",
     "ProviderOptions",
     "ProviderTimeout",
+    "RaceError",
     "RateLimited",
     "ReasoningBlock",
     "ReasoningBlockClosed",
     "RequestOptions",
     "RetryBudgetOptions",
+    "RetryBudgetStatistics",
+    "RunawayAnswer",
     "RuntimeOptions",
     "Secret",
     "ServerToolCall",
     "ServerToolResult",
     "Settings",
+    "SourceError",
+    "StallDetected",
     "StartError",
+    "StateChange",
     "Stream",
     "StreamCancelled",
     "StreamCancelledError",
@@ -195,19 +255,24 @@ __all__ = [
     "StreamMetrics",
     "StreamNotFound",
     "StreamOptions",
+    "StreamReader",
     "StreamReset",
     "StreamSnapshot",
     "StreamStarted",
     "StreamStatistics",
+    "StreamSummary",
+    "StreamTimeout",
     "Structured",
     "SubscriberInfo",
     "SubscriberTooSlow",
     "Subscription",
     "SupervisorError",
     "System",
+    "SystemDraining",
     "SystemForked",
     "SystemStatistics",
     "SystemStopped",
+    "TeeError",
     "TerminalEvent",
     "TokenEvent",
     "TokenLogprob",
@@ -225,15 +290,27 @@ __all__ = [
     "ToolProgress",
     "ToolResult",
     "ToolRoundsExceeded",
+    "TransformError",
     "Tree",
     "Usage",
     "__version__",
+    "aas_completed",
+    "acollect",
+    "agather",
+    "as_completed",
     "chain",
+    "collect",
     "configure_logging",
+    "gather",
+    "hedge",
+    "merge",
+    "pipe",
+    "race",
     "response_format",
     "structured",
     "to_dict",
     "tool",
+    "with_retry",
     "wrap_existing_handler",
 ]
 
@@ -241,8 +318,12 @@ _HOMES = {
     "actors.agent.record": ("AgentStatistics",),
     "actors.call.gate": ("EndpointStatistics",),
     "actors.call.toolcalls": ("ToolCallAccumulator",),
+    "actors.stream.changes": ("StateChange",),
+    "actors.stream.histograms": ("HistogramSnapshot",),
     "actors.stream.hub": ("Subscription",),
+    "actors.stream.models": ("ModelStatistics",),
     "actors.stream.statistics": ("StreamStatistics",),
+    "actors.stream.subscribers.polled": ("StreamReader",),
     "actors.stream.subscribers.pull": ("Events",),
     "adapters.tools": ("FunctionTool", "tool"),
     "agent": ("Agent",),
@@ -250,16 +331,30 @@ _HOMES = {
     "config.limits": ("BreakerOptions", "LimitOptions", "RetryBudgetOptions"),
     "config.logs": ("configure_logging",),
     "config.options": ("RequestOptions", "StreamOptions"),
-    "config.presets": ("CHAT", "DOCUMENT", "REALTIME"),
+    "config.presets": ("CHAT", "DOCUMENT", "QUICK", "REALTIME", "SAFE"),
     "config.settings": ("DefaultProviderOptions", "LogOptions", "ProviderOptions", "RuntimeOptions", "Settings"),
     "config.version": ("__version__",),
-    "inspection": ("StreamInfo", "SubscriberInfo", "SystemStatistics", "Tree"),
-    "ports": ("Journal", "Provider", "Secret", "Tool", "ToolContext"),
+    "inspection": (
+        "RetryBudgetStatistics",
+        "StreamInfo",
+        "StreamSummary",
+        "SubscriberInfo",
+        "SystemStatistics",
+        "Tree",
+    ),
+    "ports": ("Insights", "InsightsReport", "Journal", "Provider", "Secret", "Tool", "ToolContext"),
+    "ports.batch": ("BatchProgress", "BatchPrompt", "BatchResult", "BatchResults"),
     "provider_client": ("ProviderClient", "ProviderHealth"),
     "stream": ("Stream",),
     "system": ("System",),
     "toolbox.chain": ("chain", "wrap_existing_handler"),
+    "toolbox.hedge": ("hedge",),
+    "toolbox.merge": ("merge",),
+    "toolbox.pipe": ("pipe",),
+    "toolbox.race": ("race",),
+    "toolbox.retry": ("with_retry",),
     "toolbox.structured": ("PartialJson", "Structured", "response_format", "structured"),
+    "toolbox.waiting": ("Completions", "aas_completed", "acollect", "agather", "as_completed", "collect", "gather"),
 }
 """Where the public names are defined; those that are not here are in ``errors`` or ``events``."""
 

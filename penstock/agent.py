@@ -18,6 +18,7 @@ from penstock.actors.agent.record import AgentRecord, AgentStatistics, Approve
 from penstock.actors.agent.toolround import Decide
 from penstock.actors.agent.turn import Turn
 from penstock.actors.runtime.dispatcher import check_process
+from penstock.actors.runtime.loop_ticker import running_loop
 from penstock.actors.stream.messages import Cancel
 from penstock.adapters.providers.call_options import take_call_options
 from penstock.adapters.tools import check_names, check_tools, name_of, to_tool
@@ -262,6 +263,7 @@ class Agent:
             over.get(timeout=max(0.0, deadline - clock.monotonic()))
 
     async def __aenter__(self) -> Self:
+        running_loop()
         return self
 
     async def __aexit__(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from penstock.actors.call.gate import EndpointStatistics
 from penstock.actors.runtime.dispatcher import DispatcherStatistics
 from penstock.actors.runtime.process import ProcessRef
 from penstock.actors.runtime.runtime import Runtime
+from penstock.actors.stream.actor import TokenStream
 from penstock.actors.stream.record import StreamRecord
 from penstock.actors.stream.statistics import StreamStatistics
 from penstock.config.options import StreamOptions
@@ -20,12 +22,15 @@ from penstock.services import Services
 from penstock.supervisors.calls import WhichChildren
 
 __all__ = [
+    "RetryBudgetStatistics",
     "StreamInfo",
+    "StreamSummary",
     "SubscriberInfo",
     "SystemStatistics",
     "Tree",
     "draw_tree",
     "stream_info",
+    "stream_summary",
     "system_statistics",
 ]
 
@@ -40,6 +45,45 @@ class SubscriberInfo(msgspec.Struct, frozen=True):
     """The number of the last event that was delivered to it."""
     pending: int
     dropped: int
+    lag_bytes: int = 0
+    """About how many bytes of memory the ``pending`` events take; of folded ones all text counts."""
+
+
+class StreamSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """The facts about a running stream that a list of many streams shows. Made in a few microseconds.
+
+    Times are Unix times, durations seconds; None has not happened yet.
+    """
+
+    stream_id: str
+    state: str
+    provider: str
+    """The provider's name; ``""`` if none feeds the stream."""
+    model: str
+    """The model that was asked for."""
+    created_at: float
+    tokens: int
+    """Tokens delivered."""
+    tokens_per_second: float
+    """As in `StreamStatistics`."""
+    time_to_first_token_s: float | None
+    last_token_time: float | None
+    subscribers: int
+    buffer_size: int
+    max_buffer_size: int | None
+    """None: unbounded."""
+    attempts: int
+    """Provider requests made for it so far."""
+    errors: int
+    """Failed deliveries, provider attempts and tool calls."""
+    restarts: int
+
+
+class RetryBudgetStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of the retries that requests wanted to make; see `RetryBudgetOptions`."""
+
+    granted: int
+    refused: int
 
 
 class StreamInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,7 +99,11 @@ class StreamInfo(msgspec.Struct, frozen=True, kw_only=True):
     source: str | None
     """The state of its integration, if a provider feeds it."""
     attempts: int
-    """Provider requests made for it so far."""
+    """Provider requests made for it so far; of `race`, `hedge` and `with_retry`, the streams that were tried."""
+    kind: str | None = None
+    """What it is made by, if neither by a call nor by hand: ``"map"``, ``"merge"``, ``"text"`` …"""
+    parents: tuple[str, ...] = ()
+    """The ids of the streams that it is made from."""
 
 
 class SystemStatistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,8 +126,17 @@ class SystemStatistics(msgspec.Struct, frozen=True, kw_only=True):
     unexpected_messages: int
     dispatcher: DispatcherStatistics
     reader: Mapping[str, int]
+    leaked_sources: int = 0
+    """Sources of streams that had ended two seconds before, and still held a thread or were not closed."""
     providers: tuple[EndpointStatistics, ...] = ()
     """One for every endpoint that was used, oldest first."""
+    states: Mapping[str, int] = {}
+    """Running streams by state."""
+    restarts: Mapping[str, int] = {}
+    """Children restarted so far, by the name of their supervisor; from the 101st name on as ``"other"``."""
+    largest_mailbox: int = 0
+    """Messages that wait in the fullest mailbox."""
+    retry_budget: RetryBudgetStatistics = RetryBudgetStatistics(granted=0, refused=0)
 
 
 class Tree(msgspec.Struct, frozen=True):
@@ -91,6 +148,8 @@ class Tree(msgspec.Struct, frozen=True):
     mailbox: int
     restarts: int
     children: tuple[Tree, ...] = ()
+    made_by: str = ""
+    """Of a stream that is made from others, or from a source: ``"merge of s-1, s-2"``."""
 
     def __str__(self) -> str:
         return "\n".join(self._lines("", ""))
@@ -98,7 +157,8 @@ class Tree(msgspec.Struct, frozen=True):
     def _lines(self, first: str, rest: str) -> list[str]:
         restarts = f", {self.restarts} restarts" if self.restarts else ""
         mailbox = f", {self.mailbox} waiting" if self.mailbox else ""
-        lines = [f"{first}{self.name}  ({self.kind}, {self.state}{mailbox}{restarts})"]
+        made_by = f", {self.made_by}" if self.made_by else ""
+        lines = [f"{first}{self.name}  ({self.kind}, {self.state}{mailbox}{restarts}{made_by})"]
         for child in self.children:
             last = child is self.children[-1]
             lines += child._lines(rest + ("└─ " if last else "├─ "), rest + ("   " if last else "│  "))
@@ -107,8 +167,9 @@ class Tree(msgspec.Struct, frozen=True):
 
 def stream_info(record: StreamRecord) -> StreamInfo:
     """The state of a stream. Never blocks."""
+    statistics = record.statistics()
     subscribers = tuple(
-        SubscriberInfo(_target_name(one.target), one.slow, one.seq, one.pending, one.dropped)
+        SubscriberInfo(_target_name(one.target), one.slow, one.seq, one.pending, one.dropped, one.lag_bytes)
         for one in record.hub.subscriptions
     )
     return StreamInfo(
@@ -118,15 +179,42 @@ def stream_info(record: StreamRecord) -> StreamInfo:
         created_at=record.created_at,
         options=record.options,
         subscribers=subscribers,
-        statistics=record.statistics(),
+        statistics=statistics,
         source=None if record.feed is None else record.feed.state,
-        attempts=0 if record.feed is None else record.feed.attempts,
+        attempts=statistics.attempts,
+        kind=record.kind,
+        parents=record.parents,
+    )
+
+
+def stream_summary(record: StreamRecord) -> StreamSummary:
+    """The facts about a stream for a list. Never blocks."""
+    counters, feed, tokens = record.counters, record.feed, record.log.tokens
+    provider, model = record.source()
+    first = counters.first_delivery
+    seconds = 0.0 if first is None else counters.last_delivery - first
+    return StreamSummary(
+        stream_id=record.stream_id,
+        state=record.state,
+        provider=provider,
+        model=model,
+        created_at=record.created_at,
+        tokens=tokens,
+        tokens_per_second=(tokens - counters.first_tokens) / seconds if seconds > 0 else 0.0,
+        time_to_first_token_s=None if first is None else first - record.created_monotonic,
+        last_token_time=record.last_token_time,
+        subscribers=record.hub.subscribers,
+        buffer_size=record.intake.size,
+        max_buffer_size=record.options.max_buffer_size,
+        attempts=0 if feed is None else feed.attempts,
+        errors=counters.errors + counters.failed_attempts + counters.tool_errors,
+        restarts=counters.restarts,
     )
 
 
 def system_statistics(services: Services) -> SystemStatistics:
     """All counters of a system. Never blocks."""
-    table, runtime = services.streams, services.runtime
+    table, runtime, budget = services.streams, services.runtime, services.gates.retry_budget
     totals = table.totals()
     return SystemStatistics(
         streams_created=totals.created,
@@ -144,7 +232,12 @@ def system_statistics(services: Services) -> SystemStatistics:
         unexpected_messages=runtime.dead_letters.unexpected_count,
         dispatcher=runtime.dispatcher.statistics(),
         reader=services.reader.statistics(),
+        leaked_sources=services.leaked_sources,
         providers=services.gates.statistics(),
+        states=Counter(record.state for record in table.running()),
+        restarts=runtime.restarts(),
+        largest_mailbox=runtime.largest_mailbox(),
+        retry_budget=RetryBudgetStatistics(granted=budget.granted, refused=budget.refused),
     )
 
 
@@ -174,7 +267,8 @@ def _draw(runtime: Runtime, ref: ProcessRef, name: str, restarts: int, timeout: 
                 else:
                     label = info.ref.label
                     children.append(_draw(runtime, info.ref, label, info.restarts, timeout))
-    return Tree(name, kind, state, ref.actor_inbox.qsize(), restarts, tuple(children))
+    made_by = process.made_by if isinstance(process, TokenStream) else ""
+    return Tree(name, kind, state, ref.actor_inbox.qsize(), restarts, tuple(children), made_by)
 
 
 def _target_name(target: Any) -> str:

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import uuid
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 
 from penstock.actors.agent.coroutines import ToolLoops
 from penstock.actors.agent.table import AgentTable
-from penstock.actors.agent.task import ThreadQuota
 from penstock.actors.call.gate_table import GateTable
 from penstock.actors.call.record import CallRecord, Candidate, Conductor
 from penstock.actors.runtime.dispatcher import check_process, is_forked
 from penstock.actors.runtime.loop_thread import LoopThread
 from penstock.actors.runtime.process import ProcessRef
+from penstock.actors.runtime.quota import ThreadQuota
 from penstock.actors.runtime.runtime import Runtime
 from penstock.actors.stream.feed import Feed
 from penstock.actors.stream.record import StreamRecord
@@ -33,13 +35,38 @@ from penstock.config.prices import PriceTable
 from penstock.config.secret import Secret
 from penstock.config.settings import Settings
 from penstock.config.surrogates import is_plain_json, mend_surrogates
-from penstock.errors import OptionError, SystemStopped
+from penstock.errors import OptionError, SystemDraining, SystemStopped
 from penstock.events import FrozenDict
 from penstock.ports import ChatCall, Journal, Reader
 from penstock.ports.messages import check_finite, check_items, check_messages
 from penstock.supervisors.system.asking import ask_for_stream
 
-__all__ = ["HasServices", "Services"]
+__all__ = ["HasServices", "Services", "as_attempt"]
+
+
+class _Attempt(NamedTuple):
+    may_retry: bool = True
+    is_further: bool = False
+
+
+_attempt: ContextVar[_Attempt] = ContextVar("attempt", default=_Attempt())  # noqa: B039 - a tuple does not change
+
+
+@contextlib.contextmanager
+def as_attempt(*, may_retry: bool, is_further: bool = True) -> Iterator[None]:
+    """Open the streams within as attempts of a derived stream.
+
+    Args:
+        may_retry: False: their calls are not repeated, whatever the options say, since the derived stream does that.
+        is_further: whether the derived stream runs, so that they are opened although the system is being drained.
+    """
+    before = _attempt.get()
+    token = _attempt.set(_Attempt(may_retry and before.may_retry, is_further or before.is_further))
+    try:
+        yield
+    finally:
+        _attempt.reset(token)
+
 
 _all: weakref.WeakSet[Services] = weakref.WeakSet()  # of this process, for `_after_fork`
 
@@ -80,11 +107,14 @@ class Services:
         self.streams = streams
         self.agents = agents
         self.quota = quota
+        self.leaked_sources = 0
+        self.source_quota = ThreadQuota(max(1, settings.runtime.max_spares // 4))
         self.loop_thread = LoopThread()
         self.tool_loops = ToolLoops(self.loop_thread, runtime.dispatcher.blocks)
         self.gates = GateTable(runtime.clock, settings.breaker, settings.retry_budget)
         self.root: ProcessRef | None = None  # the root supervisor, once it is started
         self.is_stopped = False
+        self.is_draining = False  # no stream is opened but the attempts of those that run
         _all.add(self)
 
     @property
@@ -102,6 +132,10 @@ class Services:
         check_process(self.runtime.dispatcher)
         if self.is_stopped or (self.root is not None and not self.runtime.is_alive(self.root)):
             raise SystemStopped()
+
+    def note_leak(self) -> None:
+        """Count a source that did not end in time. Any thread."""
+        self.leaked_sources += 1
 
     def open_stream(
         self,
@@ -127,6 +161,9 @@ class Services:
         check_choice("restart", restart, ("temporary", "transient"))
         check_number("timeout", timeout, 0, 86_400, optional=True)
 
+        if self.is_draining and not _attempt.get().is_further:
+            raise SystemDraining()
+
         def make() -> StreamRecord:
             return StreamRecord(
                 self.runtime,
@@ -138,6 +175,7 @@ class Services:
                 journal=journal or self.journal,
                 feed=feed,
                 loop_thread=self.loop_thread,
+                home=self,
             )
 
         limit = self.call_timeout if timeout is None else timeout
@@ -200,6 +238,8 @@ class Services:
         call, options = take_call_options(_checked(call, responses=responses), options)
         if fallback is not None:
             options = options.replace(fallback=fallback)
+        if conductor is None and not _attempt.get().may_retry:
+            options = options.replace(max_retries=0, on_interrupt="fail")
         if options.on_interrupt == "resume":
             call = msgspec.structs.replace(call, resumable=True)
         others = [self.catalogue.fallback(found, name, responses=responses) for name in options.fallback]

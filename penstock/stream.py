@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterable, Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import AsyncIterable, Awaitable, Callable, Collection, Iterable, Mapping
+from os import PathLike
+from typing import Any, Literal, Protocol
 
 import pykka
 
 from penstock.actors.runtime.dispatcher import check_process
+from penstock.actors.runtime.loop_ticker import running_loop
 from penstock.actors.runtime.process import ProcessRef
+from penstock.actors.stream.changes import StateChange
 from penstock.actors.stream.cursor import Cursor
 from penstock.actors.stream.hub import Subscription
 from penstock.actors.stream.messages import Cancel, Flush, Pause, Reset, Resume, SetOptions, StopStream
@@ -19,18 +22,28 @@ from penstock.actors.stream.sink import StreamSink
 from penstock.actors.stream.statistics import StreamStatistics
 from penstock.actors.stream.subscribers.callback import CallbackSubscription
 from penstock.actors.stream.subscribers.coroutine import CoroutineSubscription, is_async
+from penstock.actors.stream.subscribers.polled import StreamReader
 from penstock.actors.stream.subscribers.pull import Events, Findings, PullSubscription
 from penstock.actors.stream.subscribers.push import PushSubscription
 from penstock.actors.stream.texts import TextFinder, completion
 from penstock.config.checks import check_choice, check_number
-from penstock.config.options import Slow, StreamOptions
+from penstock.config.options import OnOrphan, Slow, StreamOptions
+from penstock.config.presets import SAFE
 from penstock.errors import OptionError, ProcessDead, StreamClosed, SystemStopped
-from penstock.events import FrozenDict, StreamCompleted
-from penstock.ports import Sink
+from penstock.events import FrozenDict, StreamCompleted, TokenKind
+from penstock.ports import Insights, Sink
 from penstock.supervisors.system.asking import ask_until_back
 from penstock.supervisors.system.handler import HANDLER, Watch
 
 __all__ = ["Stream"]
+
+
+class Writable(Protocol):
+    """An open file, of text or of bytes; see `Stream.tee`."""
+
+    def write(self, data: Any, /) -> object:
+        """Write some."""
+
 
 _SLOW = ("block", "coalesce", "drop", "disconnect")
 
@@ -97,6 +110,293 @@ class Stream:
         """The writing end of the stream for code that must not block, such as an actor or a combinator."""
         return StreamSink(self._record)
 
+    def open_beside(
+        self,
+        stream_id: str | None = None,
+        options: StreamOptions | None = None,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        on_orphan: OnOrphan = "cancel",
+    ) -> Stream:
+        """Open a stream in the same system, to push tokens into that are made of this one's.
+
+        Args:
+            stream_id: the new stream's id; None generates one.
+            options: None takes the preset `SAFE`: no token waits for a batch or a rate.
+            metadata: None takes this stream's.
+            on_orphan: as for `System.open_stream`.
+
+        Raises:
+            StreamExists, OptionError, SystemStopped: as for `System.open_stream`.
+        """
+        record = self._record
+        home = record.home
+        if home is None:
+            raise SystemStopped()
+        wanted = record.metadata if metadata is None else metadata
+        opened = home.open_stream(stream_id, options or SAFE, metadata=wanted, on_orphan=on_orphan)
+        return Stream(opened, self._call_timeout)
+
+    # --- other streams made of it --------------------------------------------------------------------------------
+
+    def map(
+        self,
+        function: Callable[[str], str | Awaitable[str]],
+        *,
+        unit: Literal["token", "event", "word", "sentence", "line"] = "token",
+        kinds: TokenKind | Collection[TokenKind] = "text",
+        flush_interval: float | None = None,
+        stream_id: str | None = None,
+        options: StreamOptions | None = None,
+    ) -> Stream:
+        """Open a stream with ``function(unit)`` in the place of each unit of this one's text; ``""`` drops the unit.
+
+        The units of an event stay one event, and other events keep their place. Citations lose their place in the
+        text, and `Logprobs` are left out. The new stream ends as this one does.
+
+        A provider may cut anywhere, even in a word: functions that look for words need ``unit="word"``. Then the text
+        is cut anew, with the white space after a word or sentence, and the last unit is held until it is certain where
+        it ends: until more text, another event of the answer, the end, or ``flush_interval``. At most 64 code points
+        of a word and 4,096 of a sentence or line are held.
+
+        Args:
+            function: gets one unit, in order, and runs in a copy of the caller's context (`contextvars`). It may be
+                async; then one call is awaited after the other, on the caller's running event loop, else on the
+                system's.
+            unit: what it gets.
+            kinds: the kinds of text that it gets; the others pass unchanged.
+            flush_interval: seconds, 0.001 … 3600, after which a held unit counts as complete; None: it is held.
+            stream_id: of the new stream; None generates one.
+            options: of the new stream; None takes the preset `SAFE`: nothing waits for a batch or a rate.
+
+        If ``function`` raises, the new stream ends with `StreamFailed` and `TransformError`, after what was made
+        before, and lets go of this one.
+
+        Raises:
+            OptionError: an argument is not allowed.
+            StreamExists, SystemStopped: as for `System.open_stream`.
+        """
+        from penstock.toolbox.mapping import Map
+        from penstock.toolbox.pump import derive
+
+        stage = Map(function, unit, kinds, flush_interval)
+        return derive(stage, [self], stream_id=stream_id, options=options)
+
+    def filter(
+        self,
+        function: Callable[[str], object],
+        *,
+        unit: Literal["token", "event", "word", "sentence", "line"] = "token",
+        kinds: TokenKind | Collection[TokenKind] = "text",
+        flush_interval: float | None = None,
+        stream_id: str | None = None,
+        options: StreamOptions | None = None,
+    ) -> Stream:
+        """Open a stream with the units for which ``function(unit)`` is true. Everything else is as for `map`.
+
+        An event of which nothing is left is not sent.
+        """
+        from penstock.toolbox.mapping import Filter
+        from penstock.toolbox.pump import derive
+
+        stage = Filter(function, unit, kinds, flush_interval)
+        return derive(stage, [self], stream_id=stream_id, options=options)
+
+    def flat_map(
+        self,
+        function: Callable[[str], Iterable[str] | Awaitable[Iterable[str]] | AsyncIterable[str]],
+        *,
+        unit: Literal["token", "event", "word", "sentence", "line"] = "token",
+        kinds: TokenKind | Collection[TokenKind] = "text",
+        flush_interval: float | None = None,
+        stream_id: str | None = None,
+        options: StreamOptions | None = None,
+    ) -> Stream:
+        """Open a stream with the texts that ``function(unit)`` returns or yields, none or several.
+
+        Everything else is as for `map`. A text that is returned alone counts as one. What a generator yields is
+        taken while the new stream has room, at most 100 tokens an event; an async generator is read to its end first.
+        """
+        from penstock.toolbox.mapping import FlatMap
+        from penstock.toolbox.pump import derive
+
+        stage = FlatMap(function, unit, kinds, flush_interval)
+        return derive(stage, [self], stream_id=stream_id, options=options)
+
+    def throttle(
+        self,
+        rate: float,
+        per: Literal["token", "character"] = "token",
+        *,
+        burst: int | None = None,
+        stream_id: str | None = None,
+        options: StreamOptions | None = None,
+    ) -> Stream:
+        """Open a stream with the same events, not faster than ``rate`` tokens or characters a second.
+
+        Nothing is dropped: this stream, and what feeds it, wait. Text of all kinds counts; other events and the end
+        keep their place and are not counted.
+
+        Args:
+            rate: per second, 0.001 … 1e9.
+            per: ``"character"`` counts code points, and divides tokens, but never a character as a reader sees it.
+            burst: how much may go out at once, also at the start; None is a tenth of ``rate``, at least 1.
+            stream_id: as for `map`.
+            options: as for `map`.
+
+        Raises:
+            OptionError, StreamExists, SystemStopped: as for `map`.
+        """
+        from penstock.toolbox.pump import derive
+        from penstock.toolbox.throttle import Throttle
+
+        return derive(Throttle(rate, per, burst), [self], stream_id=stream_id, options=options)
+
+    def take(
+        self,
+        tokens: int | None = None,
+        *,
+        characters: int | None = None,
+        seconds: float | None = None,
+        kinds: TokenKind | Collection[TokenKind] | None = None,
+        stream_id: str | None = None,
+        options: StreamOptions | None = None,
+    ) -> Stream:
+        """Open a stream with the beginning of this one, up to the first limit that is reached.
+
+        It then ends with `StreamCompleted` and the finish reason ``"taken"``, and lets go of this one: a provider's
+        call is closed if nothing else reads it (``on_orphan``). If this one ends first, it ends as this one does.
+        ``usage`` is what is known so far, an estimate; a call that was not complete has ``arguments=None``.
+
+        Args:
+            tokens: at most so many; an event is cut. 0 completes at once.
+            characters: at most so many code points. The text ends between two characters as a reader sees them, so it
+                may be shorter. The last of them is held until it is certain that nothing belongs to it any more.
+            seconds: from now, 0 … a year.
+            kinds: the kinds of text that count; the others pass. None counts all.
+            stream_id: as for `map`.
+            options: as for `map`.
+
+        After a `StreamReset`, tokens and characters are counted anew.
+
+        Raises:
+            OptionError: no limit is given, or an argument is not allowed.
+            StreamExists, SystemStopped: as for `map`.
+        """
+        from penstock.toolbox.pump import derive
+        from penstock.toolbox.taking import Take
+
+        stage = Take(tokens, characters, seconds, kinds, lambda: self.statistics().usage)
+        return derive(stage, [self], stream_id=stream_id, options=options)
+
+    def with_timeout(
+        self,
+        total: float | None = None,
+        idle: float | None = None,
+        *,
+        stream_id: str | None = None,
+        options: StreamOptions | None = None,
+    ) -> Stream:
+        """Open a stream with the same events, that fails with `StreamTimeout` if this one takes too long.
+
+        Args:
+            total: seconds, 0.001 … 86,400, from now to the end, whatever it waits for; a pause and a slow reader count.
+                What is still buffered is then only in ``partial``.
+            idle: seconds, 0.001 … 86,400, from each event of this stream to the next. It does not run while the new
+                stream is full because its own reader is slow.
+            stream_id: as for `map`.
+            options: as for `map`.
+
+        Raises:
+            OptionError: no limit is given, or an argument is not allowed.
+            StreamExists, SystemStopped: as for `map`.
+        """
+        from penstock.toolbox.pump import derive
+        from penstock.toolbox.timeouts import WithTimeout
+
+        stage = WithTimeout(total, idle, lambda: self.statistics().usage)
+        return derive(stage, [self], stream_id=stream_id, options=options)
+
+    def tee(
+        self,
+        target: str | bytes | PathLike[str] | PathLike[bytes] | Writable | Callable[[str], object],
+        *,
+        mode: Literal["text", "jsonl"] = "text",
+        kinds: TokenKind | Collection[TokenKind] = "text",
+        on_error: Literal["fail", "detach"] = "fail",
+        flush_every: int = 1,
+        stream_id: str | None = None,
+        options: StreamOptions | None = None,
+    ) -> Stream:
+        """Open a stream with the same events, each of which is first written to ``target``.
+
+        A path is opened now, as ``PATH.partial``. When this stream has completed, the file is synchronised with the
+        disk and renamed to ``PATH``. If this stream fails or is cancelled, or the new one is, it stays
+        ``PATH.partial``, whole up to the last flush. A slow disk makes this stream wait; no thread of the dispatcher
+        writes.
+
+        Args:
+            target: a path; an open file, of text or bytes, which is neither closed nor renamed; or a function of one
+                text, async or not.
+            mode: ``"text"`` writes the text, in UTF-8 and with the line ends it has; after a `StreamReset` the text
+                begins anew (a function is not told; a file must be seekable). ``"jsonl"`` writes each event as
+                `to_dict` gives it, one a line; resets, other events and the end too.
+            kinds: the kinds of text that are written; all of them pass.
+            on_error: when writing fails, ``"fail"`` ends the new stream with `StreamFailed` and `TeeError`;
+                ``"detach"`` goes on without the copy, and counts ``tee_errors`` in `statistics`.
+            flush_every: how many events are written together, 1 … 100,000.
+            stream_id: as for `map`.
+            options: as for `map`.
+
+        Raises:
+            OSError: the path cannot be opened.
+            OptionError: another tee is writing to that path, or an argument is not allowed.
+            StreamExists, SystemStopped: as for `map`.
+        """
+        from penstock.toolbox.tee import tee
+
+        return tee(
+            self,
+            target,
+            mode=mode,
+            kinds=kinds,
+            on_error=on_error,
+            flush_every=flush_every,
+            stream_id=stream_id,
+            options=options,
+        )
+
+    def insights(
+        self,
+        *,
+        on_loop: Literal["report", "cancel"] = "report",
+        min_repeats: int = 8,
+        min_characters: int | None = None,
+        arguments: bool = False,
+    ) -> Insights:
+        """Watch the stream: count and measure its text, and notice stalls and loops. Ends with the stream.
+
+        It reads for itself, is never waited for, and does not count as a subscriber. A stall (no token for 2 s, or 8
+        times the 95th percentile of the time between tokens, if that is longer; not while a tool runs or tokens are
+        held in the stream) is told by a `StallDetected` event in this stream; text that repeats itself, 4 times and
+        over 200 characters with a period of up to 400, by a `LoopDetected`. Only equal characters count, so
+        numbered lists are none.
+
+        Args:
+            on_loop: ``"cancel"`` ends the stream with `StreamFailed` and `RunawayAnswer` if the text, or the reasoning,
+                repeats itself at least ``min_repeats`` times over ``min_characters``, and closes a provider's call.
+                Text that is meant to repeat, such as a thousand zeros, ends it too.
+            min_repeats: 4 … 1,000,000.
+            min_characters: 200 … 1,000,000,000; None is 1,000, and 3,000 in a code block.
+            arguments: whether the arguments of calls are searched for loops too. They never end a stream.
+
+        Raises:
+            OptionError: an argument is not allowed.
+        """
+        from penstock.toolbox.insights import watch
+
+        return watch(self, on_loop=on_loop, min_repeats=min_repeats, min_characters=min_characters, arguments=arguments)
+
     # --- commands ------------------------------------------------------------------------------------------------
 
     def flush_buffer(self, *, force: bool = True, timeout: float | None = None) -> int:
@@ -131,6 +431,19 @@ class Stream:
         """End now with `StreamCancelled`, and close the provider's connection. Harmless if the stream has ended."""
         self._ask_ended(Cancel(reason), timeout)
 
+    async def acancel(self, reason: str | None = None, timeout: float | None = None) -> None:
+        """The same as `cancel`, without blocking the event loop. It is cancelled even if the awaiting task is.
+
+        Raises:
+            CallTimeout: it has not ended within ``timeout`` seconds (default: the setting ``call_timeout``).
+        """
+        record = self._record
+        check_process(record.runtime.dispatcher)
+        check_number("timeout", timeout, 0, 86_400, optional=True)
+        running_loop()
+        record.propose(Cancel(reason))
+        await record.over.aget(self._call_timeout if timeout is None else timeout)
+
     # --- inspection ----------------------------------------------------------------------------------------------
 
     @property
@@ -148,6 +461,11 @@ class Stream:
         return self._record.statistics()
 
     get_statistics = statistics
+
+    def state_changes(self) -> tuple[StateChange, ...]:
+        """The last 64 changes of its state, oldest first, with the event that caused each. Never blocks."""
+        check_process(self._record.runtime.dispatcher)
+        return self._record.state_changes()
 
     @property
     def is_over(self) -> bool:
@@ -267,6 +585,34 @@ class Stream:
             return own.start()
         except RuntimeError:
             raise SystemStopped() from None
+
+    def reader(
+        self,
+        on_news: Callable[[], None],
+        *,
+        after: int = 0,
+        slow: Slow = "block",
+        window: int = 4,
+        counts: bool = True,
+    ) -> StreamReader:
+        """Subscribe code that must not block, such as a combinator: it takes the events when it wants them.
+
+        Args:
+            on_news: called once after each `StreamReader.take` that returned None, when it is worth taking again. Any
+                thread; it may do no more than send a message.
+            after: take the events with a greater ``seq``; 0 takes all.
+            slow: what happens when more than ``window`` events wait.
+            window: 1 … 1,000,000.
+            counts: whether it counts as a subscriber; else the stream's ``on_orphan`` does not wait for it.
+
+        Raises:
+            OptionError: an argument is not allowed.
+        """
+        record = self._record
+        check_process(record.runtime.dispatcher)
+        found = StreamReader(record.hub, self._cursor(after, slow, window), on_news, counts=counts)
+        record.hub.add(found)
+        return found
 
     def unsubscribe(self, target: pykka.ActorRef[Any] | Callable[[Any], object]) -> None:
         """Undo `subscribe`. Harmless if the target is not subscribed."""

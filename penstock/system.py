@@ -17,20 +17,24 @@ The supervision tree::
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Literal, Self
 
 from penstock.actors.agent.table import AgentTable
 from penstock.actors.agent.task import ThreadQuota
 from penstock.actors.runtime.clock import SystemClock, TimerThread
 from penstock.actors.runtime.dispatcher import ThreadedDispatcher, check_process, is_forked, on_worker
+from penstock.actors.runtime.loop_ticker import running_loop
 from penstock.actors.runtime.process import ProcessRef
 from penstock.actors.runtime.runtime import Runtime
 from penstock.actors.runtime.signals import KILL, SHUTDOWN
+from penstock.actors.stream.models import ModelStatistics
 from penstock.actors.stream.table import StreamTable
 from penstock.adapters.http.threads import HttpReader
 from penstock.adapters.providers.catalogue import Catalogue
@@ -40,10 +44,22 @@ from penstock.config.checks import check_number
 from penstock.config.logs import get_logger
 from penstock.config.options import OnOrphan, RequestOptions, Restart, StreamOptions
 from penstock.config.prices import PriceTable
-from penstock.config.settings import Settings
-from penstock.errors import OptionError, SupervisorError, SystemStopped
-from penstock.inspection import StreamInfo, SystemStatistics, Tree, draw_tree, stream_info, system_statistics
+from penstock.config.settings import RuntimeOptions, Settings
+from penstock.config.units import Unit
+from penstock.errors import OptionError, PenstockError, SupervisorError, SystemStopped
+from penstock.events import StreamCompleted, TerminalEvent
+from penstock.inspection import (
+    StreamInfo,
+    StreamSummary,
+    SystemStatistics,
+    Tree,
+    draw_tree,
+    stream_info,
+    stream_summary,
+    system_statistics,
+)
 from penstock.ports import ChatCall, Journal, Provider, Reader
+from penstock.ports.batch import BatchResult, BatchResults, PromptForm
 from penstock.provider_client import create_client
 from penstock.services import Services
 from penstock.stream import Stream
@@ -130,7 +146,7 @@ class System:
 
     def _start(self) -> Services:
         options = self.settings.runtime
-        runtime = self._given_runtime or self._make_runtime()
+        runtime = self._given_runtime or _new_runtime(options)
         services = Services(
             self.settings,
             runtime,
@@ -147,16 +163,6 @@ class System:
         services.root = runtime.spawn(Supervisor, children, flags, name=_ROOT)
         runtime.spawn(Sentinel, services.root, self._table, self._agents)
         return services
-
-    def _make_runtime(self) -> Runtime:
-        options = self.settings.runtime
-        dispatcher = ThreadedDispatcher(
-            workers=options.workers,
-            throughput=options.throughput,
-            max_spares=options.max_spares,
-            hold_warning=options.hold_warning,
-        )
-        return Runtime(dispatcher, TimerThread(), SystemClock())
 
     def stop(self, timeout: float | None = None) -> int:
         """Flush and end all streams in the order they were opened, then everything else.
@@ -216,6 +222,7 @@ class System:
         return self._given_reader is None, self._given_runtime is None
 
     async def __aenter__(self) -> Self:
+        running_loop()
         return await asyncio.to_thread(self.start)
 
     async def __aexit__(
@@ -254,8 +261,7 @@ class System:
 
     @property
     def _is_forked(self) -> bool:
-        services = self._started
-        return services is not None and is_forked(services.runtime.dispatcher)
+        return (services := self._started) is not None and is_forked(services.runtime.dispatcher)
 
     # --- streams -----------------------------------------------------------------------------------------------------
 
@@ -300,6 +306,56 @@ class System:
         )
         return Stream(record, services.call_timeout)
 
+    def stream_from(
+        self,
+        source: object,
+        *,
+        stream_id: str | None = None,
+        options: StreamOptions | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        on_orphan: OnOrphan = "cancel",
+        by: Unit | None = None,
+        flush_interval: float = 0.1,
+    ) -> Stream:
+        """Open a stream that is fed from a source, at once, as fast as it is taken.
+
+        An async source is read in one task, on the running event loop if there is one, else on the system's own. A
+        blocking one is read on a bounded pool of threads. If the stream ends first, the source is closed by the task or
+        thread that reads it; one that has not closed after two seconds is counted (``leaked_sources`` in
+        `SystemStatistics`).
+
+        Args:
+            source: an iterable or async iterable of str (each is a token), bytes (UTF-8; broken sequences become
+                U+FFFD and are counted as ``replaced``), deltas (`penstock.ports`) or events; a function that returns
+                one; a text; a stream; or one of `penstock.sources`.
+            stream_id: as for `open_stream`.
+            options: None takes the preset `SAFE`: up to 100 tokens wait, no token waits for a batch.
+            metadata: is part of every event.
+            on_orphan: as for `open_stream`; by default the source is closed when the last subscriber leaves.
+            by: what the text is cut into: ``"word"``, ``"sentence"``, ``"line"``, ``"character"`` or a number of
+                code points; None: each piece is a token.
+            flush_interval: seconds that an incomplete unit may wait for the next piece.
+
+        The stream fails with `SourceError` if the source raises; its ``__cause__`` is the exception, and ``partial``
+        the text so far.
+
+        Raises:
+            OptionError: an argument is not allowed.
+            StreamExists, SystemStopped: as for `open_stream`.
+        """
+        from penstock.toolbox.feeding import stream_from
+
+        return stream_from(
+            self,
+            source,
+            stream_id=stream_id,
+            options=options,
+            metadata=metadata,
+            on_orphan=on_orphan,
+            by=by,
+            flush_interval=flush_interval,
+        )
+
     def create_chat_token_stream(
         self,
         model: str,
@@ -316,7 +372,7 @@ class System:
         request_options: RequestOptions | None = None,
         fallback: Sequence[str] | None = None,
         token_buffer_size: int | None = None,
-        token_batch_size: int | None = None,
+        token_batch_size: int | Literal["adaptive"] | None = None,
         token_flush_interval: float | None = None,
         **request_parameters: Any,
     ) -> Stream:
@@ -371,6 +427,18 @@ class System:
 
     chat = create_chat_token_stream
 
+    async def achat(self, model: str, messages: str | Sequence[Mapping[str, Any]], **arguments: Any) -> Stream:
+        """The same as `chat`, in a thread, so that the event loop is not blocked while the stream is opened.
+
+        ``arguments`` and errors are those of `create_chat_token_stream`. If the task is cancelled before the stream is
+        returned, the stream is cancelled.
+        """
+        return await _opened(partial(self.chat, model, messages, **arguments))
+
+    async def arespond(self, input: Any, model: str, **arguments: Any) -> Stream:
+        """The same as `respond`, as `achat` is for `chat`."""
+        return await _opened(partial(self.respond, input, model, **arguments))
+
     def create_response_token_stream(
         self,
         input: Any,
@@ -387,7 +455,7 @@ class System:
         request_options: RequestOptions | None = None,
         fallback: Sequence[str] | None = None,
         token_buffer_size: int | None = None,
-        token_batch_size: int | None = None,
+        token_batch_size: int | Literal["adaptive"] | None = None,
         token_flush_interval: float | None = None,
         **request_parameters: Any,
     ) -> Stream:
@@ -423,6 +491,49 @@ class System:
     agent = create_agent
     provider = create_client
 
+    def batch(
+        self,
+        prompts: Iterable[PromptForm],
+        *,
+        concurrency: int = 10,
+        retries: int | None = None,
+        on_result: Callable[[BatchResult], object] | None = None,
+        max_cost: float | None = None,
+        **how: Any,
+    ) -> BatchResults:
+        """Ask many prompts, a few at a time; iterate the result to get each answer as it comes.
+
+        What would fail for every prompt ends the run, and the others are not asked: a wrong key (401, 403), an unknown
+        model, an exhausted quota. A 429 pauses all starts for as long as the provider asks. `BatchResults.stopped` says
+        why no more were started; prompts that were not answered then have no result.
+
+        Args:
+            prompts: texts; lists of messages; or mappings with ``prompt`` or ``messages`` and, if needed, ``id``,
+                ``system``, ``model``, ``params`` and ``metadata``, or with the fields of OpenAI's Batch API. Any
+                iterable; at most twice ``concurrency`` are read before they are answered. One that is neither a list
+                nor a tuple is read in a thread of its own.
+            model: for prompts without one; None takes the setting of the provider.
+            concurrency: calls at once, 1 … 10,000.
+            retries: further attempts of a prompt after a retryable failure, also one in the middle of its answer,
+                0 … 100; None takes ``max_retries`` of the request options. A 429 does not count as an attempt.
+            on_result: called with each result before the iterator gives it, in the thread that iterates.
+            max_cost: nothing more is started once so much has been spent. Calls under way go on, so the cost may
+                exceed it by that of ``concurrency`` answers. Answers without a known price count as nothing.
+            max_errors: nothing more is started once more prompts than that have failed.
+            ordered: start nothing that is ``concurrency`` or more after the first prompt that has no result yet.
+            total: the number of prompts, for `BatchResults.progress`; None takes the length of a list.
+            request_options: as for `chat`. ``on_interrupt="fail"`` becomes ``"restart"``.
+            **how: other arguments of `chat`: ``provider``, ``base_url``, ``temperature`` …
+
+        Raises:
+            OptionError: an argument is not allowed.
+        """
+        from penstock.toolbox.batch.running import start_batch
+
+        return start_batch(
+            self, prompts, concurrency=concurrency, retries=retries, on_result=on_result, max_cost=max_cost, **how
+        )
+
     def stream(self, stream_id: str) -> Stream:
         """The stream with that id, which runs or has ended not longer than ``keep_finished`` ago.
 
@@ -431,6 +542,89 @@ class System:
         """
         self._check_process()
         return Stream(self._table.get(stream_id), self.settings.runtime.call_timeout)
+
+    # --- many streams ------------------------------------------------------------------------------------------------
+
+    def merge(self, *streams: Stream | Mapping[str, Stream], **how: Any) -> Stream:
+        """Open a stream of the events of several streams, each with its ``origin``; see `penstock.merge`."""
+        from penstock.toolbox.merge import merge
+
+        return merge(*streams, system=self, **how)
+
+    def race(self, *factories: Callable[..., Any], **how: Any) -> Stream:
+        """Open a stream of the fastest of several streams; see `penstock.race`."""
+        from penstock.toolbox.race import race
+
+        return race(*factories, system=self, **how)
+
+    def hedge(self, factory: Callable[..., Any], **how: Any) -> Stream:
+        """Open a stream of a call that is made a second time if it is slow to begin; see `penstock.hedge`."""
+        from penstock.toolbox.hedge import hedge
+
+        return hedge(factory, system=self, **how)
+
+    def with_retry(self, factory: Callable[..., Any], **how: Any) -> Stream:
+        """Open a stream that is made anew when it fails; see `penstock.with_retry`."""
+        from penstock.toolbox.retry import with_retry
+
+        return with_retry(factory, system=self, **how)
+
+    def as_completed(self, streams: Iterable[Stream], timeout: float | None = None) -> Iterator[Stream]:
+        """The streams in the order in which they end; see `penstock.as_completed`."""
+        from penstock.toolbox.waiting import as_completed
+
+        return as_completed(streams, timeout)
+
+    def gather(self, streams: Iterable[Stream], timeout: float | None = None) -> list[StreamCompleted | PenstockError]:
+        """Wait for all streams; returns their results in order, errors in place; see `penstock.gather`."""
+        from penstock.toolbox.waiting import gather
+
+        return gather(streams, timeout)
+
+    def cancel(self, stream_id: str, reason: str | None = None, timeout: float | None = None) -> None:
+        """Cancel the stream with that id. Harmless if it has ended.
+
+        Raises:
+            StreamNotFound: there is none.
+            CallTimeout: it did not answer within ``timeout`` seconds (None: the setting ``call_timeout``).
+        """
+        self.stream(stream_id).cancel(reason, timeout)
+
+    def cancel_all(
+        self,
+        reason: str | None = None,
+        *,
+        where: Callable[[Stream], object] | None = None,
+        timeout: float | None = None,
+    ) -> list[str]:
+        """Cancel all running streams, or those for which ``where`` is true, at the same time; returns their ids.
+
+        Args:
+            reason: for their `StreamCancelled` events.
+            where: gets each running `Stream`; its ``metadata`` may say what it is for. If it raises, none is cancelled.
+            timeout: seconds to wait for their ends; None takes the setting ``call_timeout``. Those that take longer end
+                later.
+        """
+        from penstock.toolbox.ending import cancel_all
+
+        return cancel_all(self._services, reason, where, timeout)
+
+    def drain(
+        self, timeout: float, reason: str | None = "the system is being drained"
+    ) -> dict[str, TerminalEvent | None]:
+        """Open no new streams, wait for those that run, and cancel those that still run after ``timeout`` seconds.
+
+        Returns the terminal event of each stream that ran, by id, oldest first; None for one that did not even end when
+        it was cancelled. From then on every attempt to open a stream raises `SystemDraining`, except that the streams
+        that run may make their further attempts (`race`, `hedge`, `with_retry`). It cannot be undone; call `stop` next.
+
+        Args:
+            timeout: 0 … 86,400; 0 cancels all at once.
+            reason: for the `StreamCancelled` events.
+        """
+        from penstock.toolbox.ending import drain
+
+        return drain(self._services, timeout, reason)
 
     # --- processes of your own ---------------------------------------------------------------------------------------
 
@@ -500,6 +694,19 @@ class System:
         self._check_process()
         return stream_info(self._table.get(stream_id))
 
+    def get_stream_summaries(self) -> list[StreamSummary]:
+        """The most important facts about all running streams, oldest first. Never blocks."""
+        self._check_process()
+        return [stream_summary(record) for record in self._table.running()]
+
+    def get_model_statistics(self) -> tuple[ModelStatistics, ...]:
+        """Counts, costs and histograms of times for each provider and model, of running and ended streams.
+
+        At most 257. Never blocks; takes some microseconds for each running stream.
+        """
+        self._check_process()
+        return self._table.by_model()
+
     def statistics(self) -> SystemStatistics:
         """Counts of streams, tokens, messages, threads, dead letters."""
         return system_statistics(self._services)
@@ -507,6 +714,22 @@ class System:
     def tree(self) -> Tree:
         """The supervision tree at this moment; ``print`` draws it."""
         return draw_tree(self.runtime, _ROOT, self.settings.runtime.call_timeout)
+
+
+async def _opened(open_stream: Callable[[], Stream]) -> Stream:
+    """Open a stream in a thread. If the task is cancelled meanwhile, so is the stream."""
+    loop, context = running_loop(), contextvars.copy_context()
+    opening = loop.run_in_executor(None, partial(context.run, open_stream))
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        opening.add_done_callback(_cancel_opened)
+        raise
+
+
+def _cancel_opened(opening: asyncio.Future[Stream]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().sink().cancel("the caller stopped waiting")
 
 
 def _close(services: Services, owns_reader: bool, owns_runtime: bool, left: Callable[[], float]) -> int:
@@ -553,9 +776,22 @@ def _check_model(model: object) -> str:
 
 
 def _adjust(
-    options: StreamOptions, buffer_size: int | None, batch_size: int | None, flush_interval: float | None
+    options: StreamOptions,
+    buffer_size: int | None,
+    batch_size: int | Literal["adaptive"] | None,
+    flush_interval: float | None,
 ) -> StreamOptions:
     if not isinstance(options, StreamOptions):  # Ollama has a parameter of that name
         raise OptionError("options", type(options).__name__, "a StreamOptions or None")
     changes = {"max_buffer_size": buffer_size, "batch_size": batch_size, "flush_interval": flush_interval}
     return options.replace(**{name: value for name, value in changes.items() if value is not None})
+
+
+def _new_runtime(options: RuntimeOptions) -> Runtime:
+    dispatcher = ThreadedDispatcher(
+        workers=options.workers,
+        throughput=options.throughput,
+        max_spares=options.max_spares,
+        hold_warning=options.hold_warning,
+    )
+    return Runtime(dispatcher, TimerThread(), SystemClock())

@@ -1,4 +1,4 @@
-"""The command ``penstock``: ``chat``, ``serve``, ``keys``, ``doctor``, ``loopback``, ``run``.
+"""The command ``penstock``: ``chat``, ``batch``, ``pipe``, ``bench``, ``serve``, ``keys``, ``doctor``, ``top``, more.
 
 The result is on standard output, everything else on standard error. An error is one line, and the exit code is its
 kind (`EXIT_CODES`). API keys come from the settings only (environment, TOML file): every user of the machine can read
@@ -90,28 +90,55 @@ _CHAT_HELP: Final = (
 )
 
 
+_PROVIDERS: Final = (
+    f"{', '.join(remote_provider_names())}, or loopback, which is embedded and needs no key.  [default: openai]"
+)
+_Provider = Annotated[_Text, _option("NAME", _PROVIDERS)]
+_Model = Annotated[_Text, _option("NAME", "The model's name at the provider.", "--model", "-m")]
+_BaseUrl = Annotated[_Text, _option("URL", "The provider's base URL, such as https://host/v1.")]
+_System = Annotated[_Text, _option("TEXT", "The system message.", "--system", "-s")]
+_Preset = Annotated[_Text, _option("NAME", f"Pace and batch size: {', '.join(PRESETS)}.")]
+_Timeout = Annotated[_Text, _option("TIME", "Time for the whole call: 30s, 2m.  [default: 10m]")]
+_Param = Annotated[
+    list[str] | None,
+    _option("NAME=VALUE", "A parameter of the request, in JSON or as text: -p temperature=0.2", "--param", "-p"),
+]
+_Mode = Annotated[
+    str,
+    _option(
+        "NAME",
+        "simple: one prompt; concurrent: several at once, each answer whole; aggregate: several at once, as the "
+        "text comes; recovery: one, in up to four attempts.",
+    ),
+]
+_Copy = Annotated[
+    Path | None,
+    _option(
+        "FILE",
+        "Copy the answer to a file, which is FILE.partial until it is complete; of several prompts, or with "
+        "--json, every event as a line of JSON.",
+        "--output",
+        "-o",
+    ),
+]
+_Config = Annotated[_Text, _option("FILE", "The TOML file.  [default: penstock.toml, if it exists]")]
+_LogLevel = Annotated[_Text, _option("LEVEL", "debug, info, warning, error or critical.  [default: warning]")]
+
+
 @app.command(help=_CHAT_HELP, short_help="Ask a model and print its answer as it comes.")
 def chat(
     prompt: Annotated[
-        str, typer.Argument(metavar="PROMPT", help="What to ask the model; - reads it from standard input.")
+        list[str], typer.Argument(metavar="PROMPT", help="What to ask the model; - reads it from standard input.")
     ],
-    provider: Annotated[
-        _Text,
-        _option(
-            "NAME",
-            f"{', '.join(remote_provider_names())}, or loopback, which is embedded and needs no key.  "
-            "[default: openai]",
-        ),
-    ] = None,
-    model: Annotated[_Text, _option("NAME", "The model's name at the provider.", "--model", "-m")] = None,
-    base_url: Annotated[_Text, _option("URL", "The provider's base URL, such as https://host/v1.")] = None,
-    system: Annotated[_Text, _option("TEXT", "The system message.", "--system", "-s")] = None,
-    preset: Annotated[_Text, _option("NAME", f"Pace and batch size: {', '.join(PRESETS)}.")] = None,
-    timeout: Annotated[_Text, _option("TIME", "Time for the whole call: 30s, 2m.  [default: 10m]")] = None,
-    param: Annotated[
-        list[str] | None,
-        _option("NAME=VALUE", "A parameter of the request, in JSON or as text: -p temperature=0.2", "--param", "-p"),
-    ] = None,
+    mode: _Mode = "simple",
+    provider: _Provider = None,
+    model: _Model = None,
+    base_url: _BaseUrl = None,
+    system: _System = None,
+    preset: _Preset = None,
+    timeout: _Timeout = None,
+    param: _Param = None,
+    output: _Copy = None,
     stream_id: Annotated[_Text, _option("ID", "The stream's id in events and logs.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print every event as one line of JSON.")] = False,
     stats: Annotated[bool, typer.Option("--stats", help="Print statistics to standard error at the end.")] = False,
@@ -122,30 +149,171 @@ def chat(
             help="Print the model's reasoning to standard error.  [default: if that is a terminal]",
         ),
     ] = None,
-    config: Annotated[_Text, _option("FILE", "The TOML file.  [default: penstock.toml, if it exists]")] = None,
-    log_level: Annotated[
-        _Text, _option("LEVEL", "debug, info, warning, error or critical.  [default: warning]")
-    ] = None,
+    config: _Config = None,
+    log_level: _LogLevel = None,
 ) -> int:
     """Ask a model and print its answer as it comes; ``--help`` prints `_CHAT_HELP`."""
+    from penstock.cli.asking import ModelChoice
     from penstock.cli.chat import Chat
 
-    return Chat(
-        prompt=prompt,
+    choice = ModelChoice(
         provider=provider,
         model=model,
         base_url=base_url,
         system=system,
         preset=preset,
         timeout=timeout,
-        parameters=param or [],
+        parameters=tuple(param or ()),
+        config=config,
+        log_level=log_level,
+    )
+    return Chat(
+        prompts=tuple(prompt),
+        mode=mode,
+        output=output,
+        choice=choice,
         stream_id=stream_id,
         as_json=as_json,
         stats=stats,
         reasoning=reasoning,
+    ).run()
+
+
+_BATCH_HELP: Final = (
+    "Ask the prompts of a file, a few at a time, and write a result a line. After a kill, --resume goes on.\n\n"
+    'INPUT has a JSON object a line: {"id": "q1", "prompt": "…"}, or messages instead of prompt; if needed system, '
+    "model, params, metadata; or the lines of OpenAI's Batch API. - is standard input.\n\n"
+    "The first Ctrl-C lets the calls under way finish, the second one cancels them.\n\n"
+    "Exit code 0: all completed; 2: the input or an option is wrong, and nothing was asked; 3: the provider stopped "
+    "the run (key, model, quota); 4: some failed or were not asked."
+)
+
+
+@app.command(help=_BATCH_HELP, short_help="Ask the prompts of a file, and write a result a line.")
+def batch(
+    input: Annotated[
+        str, typer.Argument(metavar="INPUT", help="The file of prompts, in JSON lines; - is standard input.")
+    ],
+    output: Annotated[Path, _option("FILE", "The file of results, in JSON lines.", "--output", "-o")],
+    concurrency: Annotated[int, _option("NUMBER", "Calls at once.", "--concurrency", "-n")] = 10,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an output that has results already.")] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="With --resume: ask again what has failed.")
+    ] = False,
+    retries: Annotated[
+        int | None, _option("NUMBER", "Further attempts of a prompt that may succeed later.  [default: 2]")
+    ] = None,
+    max_cost: Annotated[float | None, _option("AMOUNT", "Start nothing once so much has been spent.")] = None,
+    max_errors: Annotated[_Text, _option("NUMBER|PERCENT", "Start nothing once more have failed: 20, 5%.")] = None,
+    limit: Annotated[int | None, _option("NUMBER", "Ask so many prompts at most in this run.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the input, say what would be asked.")] = False,
+    ordered: Annotated[bool, typer.Option("--ordered", help="Write the results in the order of the input.")] = False,
+    form: Annotated[_Text, _option("NAME", "penstock or openai, the form of its Batch API.", "--format")] = "penstock",
+    provider: _Provider = None,
+    model: _Model = None,
+    base_url: _BaseUrl = None,
+    system: _System = None,
+    timeout: _Timeout = None,
+    param: _Param = None,
+    config: _Config = None,
+    log_level: _LogLevel = None,
+) -> int:
+    """Ask the prompts of a file; ``--help`` prints `_BATCH_HELP`."""
+    from penstock.cli.asking import ModelChoice
+    from penstock.cli.batch import BatchCommand
+    from penstock.cli.failures import check_known
+
+    check_known("format", form or "", ("penstock", "openai"))
+    return BatchCommand(
+        input=input,
+        output=output,
+        choice=ModelChoice(
+            provider=provider,
+            model=model,
+            base_url=base_url,
+            system=system,
+            timeout=timeout,
+            parameters=tuple(param or ()),
+            config=config,
+            log_level=log_level,
+        ),
+        concurrency=concurrency,
+        retries=retries,
+        resume=resume,
+        retry_failed=retry_failed,
+        max_cost=max_cost,
+        max_errors=max_errors,
+        limit=limit,
+        dry_run=dry_run,
+        ordered=ordered,
+        form="openai" if form == "openai" else "penstock",
+    ).run()
+
+
+@app.command(short_help="Pace what comes on standard input.")
+def pipe(
+    rate: Annotated[
+        float | None, _option("NUMBER", "The pace: tokens or characters in a second.", "--rate", "-r")
+    ] = None,
+    per: Annotated[str, _option("UNIT", "What --rate counts: token or character.")] = "token",
+    tokenizer: Annotated[
+        _Text,
+        _option(
+            "UNIT",
+            "What a token is: word, sentence, line, character, or a number of characters.  "
+            "[default: with --rate word, else what comes at once]",
+        ),
+    ] = None,
+    batch: Annotated[int, _option("NUMBER", "Write so many tokens at once.", "--batch", "-b")] = 1,
+    flush: Annotated[str, _option("TIME", "The longest wait for a batch, or for the rest of a word: 100ms.")] = "100ms",
+    stats: Annotated[bool, typer.Option("--stats", help="Print statistics to standard error at the end.")] = False,
+    config: _Config = None,
+    log_level: _LogLevel = None,
+) -> int:
+    """Copy standard input to standard output through a stream that cuts it into tokens, batches and paces it.
+
+    The text is UTF-8, and no character is cut; what is not UTF-8 is replaced by U+FFFD.
+    """
+    from penstock.cli.asking import ModelChoice
+    from penstock.cli.pipe import Pipe
+
+    choice = ModelChoice(config=config, log_level=log_level)
+    return Pipe(by=tokenizer, rate=rate, per=per, batch=batch, flush=flush, stats=stats, choice=choice).run()
+
+
+@app.command(short_help="Measure how fast a model answers.")
+def bench(
+    concurrency: Annotated[int, _option("NUMBER", "Requests at once.", "--concurrency", "-n")] = 10,
+    requests: Annotated[int, _option("NUMBER", "Requests altogether.", "--requests")] = 100,
+    prompt: Annotated[_Text, _option("TEXT", "What to ask.  [default: for a story of two hundred words]")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON, times in seconds.")] = False,
+    provider: _Provider = None,
+    model: _Model = None,
+    base_url: _BaseUrl = None,
+    system: _System = None,
+    timeout: _Timeout = None,
+    param: _Param = None,
+    config: _Config = None,
+    log_level: _LogLevel = None,
+) -> int:
+    """Ask a model many times, without retries: the time to the first token, tokens/s, the time between tokens, errors.
+
+    Each request is paid for.
+    """
+    from penstock.cli.asking import ModelChoice
+    from penstock.cli.bench import Bench
+
+    choice = ModelChoice(
+        provider=provider,
+        model=model,
+        base_url=base_url,
+        system=system,
+        timeout=timeout,
+        parameters=tuple(param or ()),
         config=config,
         log_level=log_level,
-    ).run()
+    )
+    return Bench(choice=choice, prompt=prompt, concurrency=concurrency, requests=requests, as_json=as_json).run()
 
 
 @app.command(short_help="Serve streams over HTTP, in every protocol of the gateway.")
@@ -276,6 +444,19 @@ def doctor(
     from penstock.cli.doctor import Doctor
 
     return Doctor(url, key_env, quick=quick, seconds=seconds).run()
+
+
+@app.command(short_help="Show the streams of a gateway, as its dashboard does.")
+def top(
+    url: Annotated[str, _option("URL", "The gateway's base URL.")] = "http://127.0.0.1:8900",
+    key_env: Annotated[_Text, _option("NAME", "The environment variable with an API key of the scope admin.")] = None,
+) -> int:
+    """Show the totals and the streams of a gateway, twice a second: s, t, m sort by speed, tokens and model; the arrow
+    keys choose a stream, p pauses or resumes it, c cancels it; q ends. Without a terminal: a line each second.
+    """
+    from penstock.cli.top import Top
+
+    return Top(url, key_env).run()
 
 
 @app.command(short_help="Serve an LLM provider for tests, faults included.")

@@ -21,7 +21,8 @@ from rich.text import Text
 
 from penstock.adapters.loopback.script import Replies, Script
 from penstock.adapters.loopback.server import LoopbackProvider
-from penstock.cli.chat import bypass_proxies, milliseconds
+from penstock.cli.answer import milliseconds
+from penstock.cli.asking import bypass_proxies
 from penstock.cli.demo_script import CRASH_AT, LONGEST_S, BusyOnce, Crasher, Operator, Show, make_shows
 from penstock.cli.interrupts import Interrupts
 from penstock.cli.terminal import make_console

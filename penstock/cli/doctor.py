@@ -22,7 +22,7 @@ from penstock.cli.failures import CommandLineError
 from penstock.cli.terminal import Output
 from penstock.config.secret import Secret
 
-__all__ = ["Doctor"]
+__all__ = ["Doctor", "read_base_url", "read_key"]
 
 _CONNECT: Final = 10.0  # seconds
 _SHORT, _SHORT_INTERVAL = 2.0, 0.2
@@ -85,8 +85,8 @@ class Doctor:
     """
 
     def __init__(self, url: str, key_env: str | None, *, quick: bool, seconds: float) -> None:
-        self._url = _base_url(url)
-        self._key = _key(key_env)
+        self._url = read_base_url(url)
+        self._key = read_key(key_env)
         self._quick = quick
         self._seconds = seconds
         self._session = requests.Session()
@@ -297,7 +297,12 @@ def _decoded(data: bytes) -> dict[str, Any]:
     return {}
 
 
-def _base_url(url: str) -> str:
+def read_base_url(url: str) -> str:
+    """A gateway's base URL as it was given, without a slash at its end.
+
+    Raises:
+        CommandLineError: it is none.
+    """
     try:
         parts = urlsplit(url)
         is_fine = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -308,7 +313,12 @@ def _base_url(url: str) -> str:
     return url.rstrip("/")
 
 
-def _key(variable: str | None) -> Secret | None:
+def read_key(variable: str | None) -> Secret | None:
+    """The key in an environment variable; None: no variable is named.
+
+    Raises:
+        CommandLineError: the variable is not set, or has no key.
+    """
     if variable is None:
         return None
     key = os.environ.get(variable)

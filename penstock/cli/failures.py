@@ -19,6 +19,7 @@ from penstock.errors import (
     ProviderError,
     ProviderTimeout,
     RateLimited,
+    TeeError,
 )
 
 __all__ = ["EXIT_CODES", "CommandLineError", "check_known", "code_of", "explain"]
@@ -27,10 +28,10 @@ EXIT_CODES: Final[Mapping[int, str]] = {
     0: "success",
     1: "Penstock itself failed, or doctor found a problem",
     2: "the command line, a setting or a file is wrong",
-    3: "the provider failed before any text of the answer came",
-    4: "the answer broke off: the provider failed after some text",
+    3: "the provider failed before any text of the answer, or stopped a batch",
+    4: "the answer broke off, or prompts of a batch failed or were not asked",
     70: "a bug in Penstock",
-    74: "standard output could not be written",
+    74: "standard output, or the file of --output, could not be written",
     130: "Ctrl-C",
     141: "the reader of standard output is gone",
     143: "SIGTERM",
@@ -47,7 +48,7 @@ def code_of(error: PenstockError, *, text_came: bool = False) -> int:
         return 2
     if isinstance(error, ProviderError):
         return 4 if text_came else 3
-    return 1
+    return 74 if isinstance(error, TeeError) else 1
 
 
 def check_known(kind: str, name: str, known: Iterable[str]) -> None:

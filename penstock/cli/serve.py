@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from penstock.cli.chat import bypass_proxies
+from penstock.cli.asking import bypass_proxies
 from penstock.cli.failures import CommandLineError, check_known, explain
 from penstock.cli.loading import load_settings, named_after
 from penstock.cli.terminal import Output, say, write_error
@@ -19,6 +20,7 @@ from penstock.config.settings import DefaultProviderOptions, Settings
 from penstock.errors import OptionError
 from penstock.ports import ChatCall
 from penstock.system import System
+from penstock.telemetry.lifecycle import log_streams
 
 if TYPE_CHECKING:
     from penstock.gateway.server import GatewayServer
@@ -66,6 +68,7 @@ class Serve:
         serve = _import_server()
         configure_logging(settings.log.level, settings.log.format, others=("uvicorn", "asyncio"))
         with System(settings) as system:
+            _observe(system)
             try:
                 code: int = serve(system, self.host, self.port, ready=self._announce)
             except OptionError as error:
@@ -144,6 +147,15 @@ def _import_server() -> Any:
     return serve
 
 
+def _observe(system: System) -> None:
+    """Log the life of every stream, and make spans of them where OpenTelemetry is installed and configured."""
+    log_streams(system)
+    with contextlib.suppress(ModuleNotFoundError):
+        from penstock.telemetry.opentelemetry import instrument
+
+        instrument(system)
+
+
 def _missing(system: System) -> str | None:
     """Why the default provider cannot be asked, such as a missing key; None if it can."""
     model = system.settings.model() or "any"
@@ -166,5 +178,6 @@ Try it in another terminal{key}. Ctrl-C ends it here:
   curl -N {url}/v1/streams/hello/events{header}
 
 The base URL for clients of OpenAI is {url}/v1, for those of Anthropic {url}
+The dashboard is at {url}/
 
 """

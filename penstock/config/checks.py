@@ -25,6 +25,7 @@ __all__ = [
     "check_choice",
     "check_field",
     "check_metadata",
+    "check_models",
     "check_number",
     "check_on_orphan",
     "collected",
@@ -134,6 +135,12 @@ def check_on_orphan(value: object) -> None:
     if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 86_400:
         return
     raise OptionError("on_orphan", value, "'cancel' | 'continue' | a number of seconds to linger, from 0 to 86400")
+
+
+def check_models(field: str, value: object) -> None:
+    """Raise `OptionError` unless ``value`` is a list or a tuple of names of models."""
+    if not isinstance(value, (list, tuple)) or not all(isinstance(each, str) and each.strip() for each in value):
+        raise OptionError(field, value, "a list of model names")
 
 
 def check_metadata(value: object) -> None:

@@ -10,9 +10,10 @@ from penstock.config.checks import Between, Options, check_on_orphan
 from penstock.config.options import OnOrphan
 from penstock.errors import OptionError
 
-__all__ = ["GatewayOptions", "ReasoningField", "SlowReader"]
+__all__ = ["GatewayOptions", "MetricsAccess", "ReasoningField", "SlowReader"]
 
 ReasoningField: TypeAlias = Literal["reasoning_content", "reasoning"]
+MetricsAccess: TypeAlias = Literal["admin", "loopback"]
 SlowReader: TypeAlias = Literal["coalesce", "disconnect"]
 
 
@@ -72,6 +73,8 @@ class GatewayOptions(Options):
         hosts: further host names that are answered. Without keys, only loopback names are answered otherwise.
         reasoning_field: the field that carries reasoning in chat completions.
         enable_compression: compress responses for clients that accept it, each frame at once.
+        metrics: which requests get ``/metrics``. ``"admin"``: those with a key of that scope. ``"loopback"``: those
+            too without a key that come from this machine, to a loopback host name, through no proxy that says so.
         drain_timeout: how long `Gateway.drain` lets streams go on, 0 … 3600 s.
 
     >>> GatewayOptions(cors="*")
@@ -96,4 +99,5 @@ class GatewayOptions(Options):
     hosts: Annotated[tuple[str, ...], _check_hosts] = ()
     reasoning_field: ReasoningField = "reasoning_content"
     enable_compression: bool = False
+    metrics: MetricsAccess = "admin"
     drain_timeout: Annotated[float, Between(0, 3600)] = 30.0

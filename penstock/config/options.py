@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal, TypeAlias
 
-from penstock.config.checks import Between, Options
+from penstock.config.checks import Between, Options, check_models
 from penstock.errors import OptionError
 
 __all__ = [
     "OnInterrupt",
     "OnOrphan",
     "Overflow",
+    "Pacing",
     "Raw",
     "RequestOptions",
     "Restart",
@@ -29,9 +30,11 @@ OnInterrupt: TypeAlias = Literal["fail", "restart", "resume"]
 Raw: TypeAlias = Literal["none", "unknown", "all"]
 OnOrphan: TypeAlias = Literal["cancel", "continue"] | float
 Restart: TypeAlias = Literal["temporary", "transient"]
+Pacing: TypeAlias = Literal["fixed", "adaptive"]
 Tokenizer: TypeAlias = Callable[[str], Iterable[str]]
 
 _MONTH = 30 * 86_400
+_LARGEST_BATCH = 10_000_000
 
 
 def _check_tokenizer(field: str, value: object) -> None:
@@ -39,9 +42,17 @@ def _check_tokenizer(field: str, value: object) -> None:
         raise OptionError(field, value, "a function that splits a str into tokens, or None")
 
 
-def _check_models(field: str, value: object) -> None:
-    if not isinstance(value, (list, tuple)) or not all(isinstance(each, str) and each.strip() for each in value):
-        raise OptionError(field, value, "a list of model names")
+def _check_batch_size(field: str, value: object) -> None:
+    if value.__class__ is int and 1 <= value <= _LARGEST_BATCH:
+        return
+    if not isinstance(value, str) or value != "adaptive":
+        raise OptionError(field, value, f"a whole number from 1 to {_LARGEST_BATCH}, or 'adaptive'")
+
+
+def _check_flush_interval(field: str, value: object) -> None:
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and (value == 0 or 0.001 <= value <= 3600):
+        return
+    raise OptionError(field, value, "a number from 0.001 to 3600, or 0")
 
 
 def _check_verify_tls(field: str, value: object) -> None:
@@ -55,10 +66,22 @@ class StreamOptions(Options):
     """How one stream buffers, batches, paces and retains its tokens.
 
     Attributes:
-        max_buffer_size: tokens that may wait in the buffer, 1 … 10,000,000.
-        batch_size: the largest number of tokens in one event, 1 … max_buffer_size.
-        flush_interval: the longest time a token waits for its batch to fill, 0.001 … 3600 s.
-        rate_limit: tokens delivered per second, 0.001 … 1e9; None is unlimited.
+        max_buffer_size: tokens that may wait in the buffer, 1 … 10,000,000. None is unbounded, for experiments: a
+            warning is logged once 100,000 tokens wait.
+        batch_size: the largest number of tokens in one event, 1 … max_buffer_size. ``"adaptive"`` takes what waits, at
+            most ``max_batch``, as soon as no ``block`` subscriber is slow; ``flush_interval`` then has no effect. A
+            stream that works for more than a quarter of the time waits for up to half of ``target_latency`` first.
+        target_latency: for ``batch_size="adaptive"``, 0.001 … 10 s.
+        max_batch: the largest number of tokens in one event for ``batch_size="adaptive"``, 1 … 10,000,000.
+        flush_interval: the longest time a token waits for its batch to fill, 0.001 … 3600 s; 0: no token waits.
+        rate_limit: tokens delivered per second, 0.001 … 1e9; None is unlimited. It does not apply with
+            ``pacing="adaptive"``.
+        pacing: ``"fixed"``: by ``rate_limit``. ``"adaptive"``: at the pace of what feeds the stream, 30 times a second;
+            bursts are spread over the pauses between them. Tokens of more than 12 characters are divided for it,
+            between two characters as a reader sees them. Before an event that is no text, a change of the kind of text,
+            and the end, all that waits is given at once. ``flush_interval`` and ``strategy`` then have no effect.
+        max_lag: with ``pacing="adaptive"``, how long text waits at most, 0.1 … 60 s, and a 30th of a second more; a
+            pause and a slow ``block`` subscriber do not count.
         strategy: when a batch is emitted. ``"hybrid"``: when it is full or ``flush_interval`` has passed;
             ``"batch"``: only when it is full, and at the end; ``"time"``: only when ``flush_interval`` has passed.
         overflow: what happens when the buffer is full: ``"block"`` the producer, ``"drop_oldest"``,
@@ -83,16 +106,20 @@ class StreamOptions(Options):
     0.05
     >>> StreamOptions(batch_size=0)
     Traceback (most recent call last):
-    penstock.errors.OptionError: batch_size: got 0, allowed: a whole number from 1 to 10000000
+    penstock.errors.OptionError: batch_size: got 0, allowed: a whole number from 1 to 10000000, or 'adaptive'
     >>> StreamOptions(max_buffer_size=5)
     Traceback (most recent call last):
     penstock.errors.OptionError: batch_size: got 10, allowed: a whole number from 1 to max_buffer_size (5)
     """
 
-    max_buffer_size: Annotated[int, Between(1, 10_000_000)] = 1000
-    batch_size: Annotated[int, Between(1, 10_000_000)] = 10
-    flush_interval: Annotated[float, Between(0.001, 3600)] = 0.1
+    max_buffer_size: Annotated[int | None, Between(1, 10_000_000)] = 1000
+    batch_size: Annotated[int | Literal["adaptive"], _check_batch_size] = 10
+    flush_interval: Annotated[float, _check_flush_interval] = 0.1
+    target_latency: Annotated[float, Between(0.001, 10)] = 0.05
+    max_batch: Annotated[int, Between(1, _LARGEST_BATCH)] = 200
     rate_limit: Annotated[float | None, Between(0.001, 1e9)] = 100.0
+    pacing: Pacing = "fixed"
+    max_lag: Annotated[float, Between(0.1, 60)] = 1.0
     strategy: Strategy = "hybrid"
     overflow: Overflow = "block"
     push_timeout: Annotated[float | None, Between(0, 86_400)] = 30.0
@@ -107,10 +134,18 @@ class StreamOptions(Options):
     debug: bool = False
 
     def _check(self) -> None:
-        if self.batch_size > self.max_buffer_size:
+        if self.batch_size == "adaptive":
+            if self.strategy != "hybrid":
+                raise OptionError("strategy", self.strategy, "'hybrid', where batch_size is 'adaptive'")
+        elif self.max_buffer_size is not None and self.batch_size > self.max_buffer_size:
             raise OptionError(
                 "batch_size", self.batch_size, f"a whole number from 1 to max_buffer_size ({self.max_buffer_size})"
             )
+
+    @property
+    def largest_batch(self) -> int:
+        """The largest number of tokens in one event."""
+        return self.max_batch if self.batch_size == "adaptive" else self.batch_size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,7 +198,7 @@ class RequestOptions(Options):
     retry_max_delay: Annotated[float, Between(0, 3600)] = 8.0
     retry_after_limit: Annotated[float, Between(0, 86_400)] = 60.0
     on_interrupt: OnInterrupt = "fail"
-    fallback: Annotated[Sequence[str], _check_models] = ()
+    fallback: Annotated[Sequence[str], check_models] = ()
     finish_grace: Annotated[float, Between(0, 60)] = 2.0
     max_event_bytes: Annotated[int, Between(1_000, 2**30)] = 4 * 1_048_576
     max_answer_bytes: Annotated[int, Between(1_000, 2**40)] = 64 * 1_048_576

@@ -32,6 +32,7 @@ from urllib.parse import urlsplit
 
 from penstock.config.agents import AgentOptions
 from penstock.config.checks import STARS, Between, Options, check_choice, check_field, collected, type_of
+from penstock.config.dashboard import DashboardOptions
 from penstock.config.durations import (
     is_without,
     parse_duration,
@@ -55,6 +56,7 @@ from penstock.config.logs import LogFormat, LogLevel
 from penstock.config.options import RequestOptions, StreamOptions
 from penstock.config.presets import CHAT_DEFAULTS, PRESETS, RESPONSE_DEFAULTS
 from penstock.config.secret import Secret, is_secret_header
+from penstock.config.telemetry import TelemetryOptions
 from penstock.config.tokenizers import find_tokenizer
 from penstock.errors import OptionError
 
@@ -254,6 +256,8 @@ class Settings:
         retry_budget: how many retries all requests may make together.
         prices: a file that replaces the built-in price table; see `penstock.config.prices`.
         gateway: how streams are served over HTTP.
+        dashboard: what the gateway's dashboard shows.
+        telemetry: what metrics and traces show.
         runtime: threads, queues, timeouts.
         log: for the command line, and for applications that pass it to `configure_logging`.
     """
@@ -269,6 +273,8 @@ class Settings:
     retry_budget: RetryBudgetOptions = field(default_factory=RetryBudgetOptions)
     prices: str | None = None
     gateway: GatewayOptions = field(default_factory=GatewayOptions)
+    dashboard: DashboardOptions = field(default_factory=DashboardOptions)
+    telemetry: TelemetryOptions = field(default_factory=TelemetryOptions)
     runtime: RuntimeOptions = field(default_factory=RuntimeOptions)
     log: LogOptions = field(default_factory=LogOptions)
 
@@ -357,6 +363,13 @@ class Settings:
         model: str | None = self._of(provider, "model")
         return model
 
+    def models(self) -> tuple[str, ...]:
+        """Return the models that the settings name: of providers, as fallbacks, and for telemetry; each once."""
+        names = dict.fromkeys([self.provider.name, *self.providers])
+        named = [model for name in names if (model := self.model(name)) is not None]
+        fallbacks = [model.rpartition("/")[2] for model in self.request.fallback]
+        return tuple(dict.fromkeys([*named, *self.request.fallback, *fallbacks, *self.telemetry.models]))
+
     def limits(self, provider: str | None = None) -> LimitOptions:
         """Return the limits of ``provider`` (default: the default provider)."""
         values = {name: self._of(provider, name) for name in _names(LimitOptions)}
@@ -390,6 +403,8 @@ _GROUPS: dict[str, Any] = {
     "breaker": BreakerOptions(),
     "retry_budget": RetryBudgetOptions(),
     "gateway": GatewayOptions(),
+    "dashboard": DashboardOptions(),
+    "telemetry": TelemetryOptions(),
     "runtime": RuntimeOptions(),
     "log": LogOptions(),
 }
@@ -470,11 +485,13 @@ def _convert(kind: type, name: str, value: Any) -> Any:
         return _parse_headers(value)
     if name == "rate_limit":
         return parse_rate(value, field=name)
+    if name == "batch_size" and value.strip() == "adaptive":
+        return "adaptive"
     if name == "ratio":
         return parse_number(value, field=name)
     if name == "on_orphan":
         return _parse_on_orphan(value)
-    if name in ("fallback", "cors", "hosts"):
+    if name in ("fallback", "cors", "hosts", "models"):
         return () if is_without(value) else tuple(each.strip() for each in value.split(","))
     if name == "tokenizer":
         return find_tokenizer(value)
@@ -505,7 +522,7 @@ def _parse_headers(text: str) -> Any:
 
 def _parse_whole(name: str, text: str) -> int:
     if not re.fullmatch(r"[+-]?[0-9]{1,30}", text.strip().replace("_", "")):
-        raise OptionError(name, text, "a whole number")
+        raise OptionError(name, text, "a whole number, or 'adaptive'" if name == "batch_size" else "a whole number")
     return int(text)
 
 

@@ -24,6 +24,8 @@ class _Shape(BaseSettings):
     breaker: dict[str, Any] = {}
     retry_budget: dict[str, Any] = {}
     gateway: dict[str, Any] = {}
+    dashboard: dict[str, Any] = {}
+    telemetry: dict[str, Any] = {}
     prices: Any = None
     runtime: dict[str, Any] = {}
     log: dict[str, Any] = {}

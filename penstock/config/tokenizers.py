@@ -113,7 +113,7 @@ def _is_flag_letter(char: str) -> bool:
 # --- sentences -----------------------------------------------------------------------------------------------------
 
 # Matches all stop marks, so that no character is examined twice; `_ends_sentence` decides whether one ends a sentence.
-_STOP = re.compile(r"(?P<marks>[.!?…。！？]++)[\"'”’»)\]」』]*+(?P<blanks>\s*+)|\n\s*\n\s*+")
+_STOP = re.compile(r"(?P<marks>[.!?…。！？؟۔।॥]++)[\"'”’»)\]」』]*+(?P<blanks>\s*+)|\n\s*\n\s*+")
 _ABBREVIATIONS = frozenset(
     {
         "approx",
@@ -170,7 +170,7 @@ def sentences(text: str) -> list[str]:
 
 def _ends_sentence(text: str, start: int, stop: re.Match[str]) -> bool:
     marks, blanks = stop["marks"], stop["blanks"]
-    if marks is None or blanks.count("\n") > 1 or marks[-1] in "。！？":
+    if marks is None or blanks.count("\n") > 1 or marks[-1] in "。！？؟۔।॥":
         return True
     if not blanks:
         return False

@@ -11,6 +11,7 @@ The whole tree::
     │   ├── MailboxFull                        its bounded mailbox has no room for the message
     │   ├── StartError                         it did not start: ignored, bad return, timeout, name taken …
     │   └── SystemStopped                      the system has been stopped, or was never started
+    │       ├── SystemDraining                 the system is being drained: it opens no further stream
     │       └── SystemForked                   the system was started in the process that this one is a fork of
     ├── SupervisorError                        a supervisor refused a call (`code` is OTP's own word)
     ├── StreamError                            about one stream
@@ -21,7 +22,14 @@ The whole tree::
     │   ├── StreamCrashed                      its actor died; events already delivered are kept
     │   ├── DeliveryError                      too many deliveries in a row failed
     │   ├── BufferFull                         its buffer had no room in time
-    │   └── SubscriberTooSlow                  a `slow="disconnect"` subscriber fell too far behind
+    │   ├── SubscriberTooSlow                  a `slow="disconnect"` subscriber fell too far behind
+    │   ├── SourceError                        what feeds it failed: an iterable, a file, a program
+    │   ├── TransformError                     a function of `map`, `filter`, `chain` … raised
+    │   ├── TeeError                           its copy could not be written
+    │   ├── MergeError                         an input of a merged stream did not complete; `errors`, `results`
+    │   ├── RaceError                          no attempt of a race completed; `errors`
+    │   ├── StreamTimeout                      a limit of `with_timeout` has passed; `which` says which
+    │   └── RunawayAnswer                      the answer repeated itself without end
     ├── AgentError                             about one agent
     │   ├── AgentExists                        an agent has the same name
     │   ├── AgentBusy                          its queue of messages is full
@@ -58,6 +66,7 @@ from penstock.errors.processes import (
     ProcessError,
     StartError,
     SupervisorError,
+    SystemDraining,
     SystemForked,
     SystemStopped,
 )
@@ -88,6 +97,15 @@ from penstock.errors.streams import (
     StreamNotFound,
     SubscriberTooSlow,
 )
+from penstock.errors.toolbox import (
+    MergeError,
+    RaceError,
+    RunawayAnswer,
+    SourceError,
+    StreamTimeout,
+    TeeError,
+    TransformError,
+)
 from penstock.errors.tools import OutputInvalid, ToolArgumentsError, ToolError
 
 __all__ = [
@@ -109,6 +127,7 @@ __all__ = [
     "IncompleteStream",
     "LocalError",
     "MailboxFull",
+    "MergeError",
     "OptionError",
     "OutputInvalid",
     "PenstockError",
@@ -119,7 +138,10 @@ __all__ = [
     "ProviderBusy",
     "ProviderError",
     "ProviderTimeout",
+    "RaceError",
     "RateLimited",
+    "RunawayAnswer",
+    "SourceError",
     "StartError",
     "StreamCancelledError",
     "StreamClosed",
@@ -127,13 +149,17 @@ __all__ = [
     "StreamError",
     "StreamExists",
     "StreamNotFound",
+    "StreamTimeout",
     "SubscriberTooSlow",
     "SupervisorError",
+    "SystemDraining",
     "SystemForked",
     "SystemStopped",
+    "TeeError",
     "ToolArgumentsError",
     "ToolError",
     "ToolRoundsExceeded",
+    "TransformError",
     "describe_reason",
 ]
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Self
 
+import msgspec
 import pykka
 
 __all__ = ["CallTimeout", "OptionError", "PenstockError", "describe_reason"]
@@ -63,7 +64,7 @@ def _plain_or_described(value: Any) -> Any:
     kind = type(value)
     if kind is int and value.bit_length() > _LONGEST_NUMBER:
         return _shown(value)
-    if kind in _PLAIN or isinstance(value, PenstockError):
+    if kind in _PLAIN or isinstance(value, (PenstockError, msgspec.Struct)):  # an event is plain data itself
         return value
     if kind in (tuple, list, set, frozenset):
         return kind(map(_plain_or_described, value))
@@ -136,11 +137,17 @@ class CallTimeout(PenstockError, pykka.Timeout, TimeoutError):
     """A call was not answered within ``timeout`` seconds.
 
     The request may still be carried out; a late answer is discarded.
+
+    Attributes:
+        what: what was waited for.
+        timeout: seconds.
+        pending: of a wait for several streams (`as_completed`, `gather`), those that have not ended. They run on.
     """
 
-    def __init__(self, what: str, timeout: float) -> None:
+    def __init__(self, what: str, timeout: float, pending: Sequence[Any] = ()) -> None:
         self.what = what
         self.timeout = timeout
+        self.pending = tuple(pending)
         super().__init__(f"{what}: no answer within {timeout:g} s")
 
 

@@ -15,6 +15,7 @@ __all__ = [
     "ProcessError",
     "StartError",
     "SupervisorError",
+    "SystemDraining",
     "SystemForked",
     "SystemStopped",
 ]
@@ -73,6 +74,13 @@ class SystemStopped(ProcessError):
 
     def __init__(self, what: str = "the system") -> None:
         super().__init__(f"{what} is not running")
+
+
+class SystemDraining(SystemStopped):
+    """The system is being drained (`System.drain`): it opens no further stream. Those that run go on."""
+
+    def __init__(self) -> None:
+        ProcessError.__init__(self, "the system is being drained: it opens no further stream")
 
 
 class SystemForked(SystemStopped):

@@ -24,9 +24,12 @@ from penstock.events.answer import (
     TokenLogprob,
 )
 from penstock.events.frozen import FrozenDict, FrozenJson, FrozenList, freeze
+from penstock.events.notices import LoopDetected, Progress, StallDetected
 from penstock.events.stream import (
     Disconnected,
     Event,
+    NoticeEvent,
+    OriginEnded,
     SideEvent,
     StreamCancelled,
     StreamCompleted,
@@ -77,9 +80,13 @@ __all__ = [
     "FrozenJson",
     "FrozenList",
     "Logprobs",
+    "LoopDetected",
     "MediaKind",
     "MediaPart",
+    "NoticeEvent",
+    "OriginEnded",
     "Phase",
+    "Progress",
     "ProviderBlock",
     "ProviderEvent",
     "ReasoningBlock",
@@ -87,6 +94,7 @@ __all__ = [
     "ServerToolCall",
     "ServerToolResult",
     "SideEvent",
+    "StallDetected",
     "StreamCancelled",
     "StreamCompleted",
     "StreamFailed",

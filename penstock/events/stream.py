@@ -17,7 +17,9 @@ from penstock.events.answer import (
     ServerToolResult,
     TokenLogprob,
 )
+from penstock.events.envelope import Envelope
 from penstock.events.frozen import FrozenDict
+from penstock.events.notices import LoopDetected, Progress, StallDetected
 from penstock.events.tools import ToolEvent, ToolResult
 from penstock.events.values import (
     AnswerPart,
@@ -35,6 +37,8 @@ from penstock.events.values import (
 __all__ = [
     "Disconnected",
     "Event",
+    "NoticeEvent",
+    "OriginEnded",
     "SideEvent",
     "StreamCancelled",
     "StreamCompleted",
@@ -64,6 +68,8 @@ class TokenEvent(msgspec.Struct, frozen=True, gc=False):
         dropped: how many tokens were dropped directly before this event (by ``overflow`` or ``slow="drop"``).
         part: the part of the answer that the tokens belong to, from 0; see `AnswerPart`. No event has tokens of two.
         phase: what the part is for; None if the provider does not say.
+        origin: the input that the tokens came from, in a stream that is made from several, such as that of `merge`;
+            None elsewhere. No event has tokens of two.
     """
 
     stream_id: str
@@ -76,6 +82,7 @@ class TokenEvent(msgspec.Struct, frozen=True, gc=False):
     dropped: int = 0
     part: int = 0
     phase: Phase | None = None
+    origin: str | None = None
 
     def __repr__(self) -> str:
         return (
@@ -91,7 +98,8 @@ class StreamSnapshot(TokenEvent, frozen=True, gc=False):
     whose ``text`` is all the text so far, so a reader that only knows `TokenEvent` misses nothing. ``reasoning`` and
     ``refusal`` hold the other kinds, ``parts`` where each part of them is, ``tool_calls`` the complete calls,
     ``tool_results`` their results, and ``answer_events`` the other kept events: citations, whole pictures, calls and
-    results of the provider's own tools, ends of reasoning blocks.
+    results of the provider's own tools, ends of reasoning blocks. ``notices`` are the kept `NoticeEvent` events:
+    `OriginEnded` and `LoopDetected`. In a stream that is made from several, each of the ``parts`` has its ``origin``.
 
     It replaces everything the subscriber has read before; it must not be appended. The pieces of a call that is not
     yet complete are not repeated; its `ToolCallCompleted` has the whole call.
@@ -103,12 +111,14 @@ class StreamSnapshot(TokenEvent, frozen=True, gc=False):
     tool_results: tuple[ToolResult, ...] = ()
     parts: tuple[AnswerPart, ...] = ()
     answer_events: tuple[AnswerEvent, ...] = ()
+    notices: tuple[NoticeEvent, ...] = ()
 
 
 class StreamReset(msgspec.Struct, frozen=True):
     """The answer starts again. All text before this event is void.
 
     Sent when the provider's answer broke off (``on_interrupt="restart"``), or by ``Stream.reset``. ``reason`` says why.
+    With an ``origin``, only the text and the events of that origin are void.
     """
 
     stream_id: str
@@ -116,9 +126,11 @@ class StreamReset(msgspec.Struct, frozen=True):
     reason: str
     timestamp: float
     metadata: Mapping[str, Any]
+    origin: str | None = None
 
     def __repr__(self) -> str:
-        return f"StreamReset(stream_id={self.stream_id!r}, seq={self.seq}, reason={self.reason!r})"
+        of = "" if self.origin is None else f", origin={self.origin!r}"
+        return f"StreamReset(stream_id={self.stream_id!r}, seq={self.seq}, reason={self.reason!r}{of})"
 
 
 class _Terminal(msgspec.Struct, frozen=True, kw_only=True):
@@ -139,6 +151,12 @@ class _Terminal(msgspec.Struct, frozen=True, kw_only=True):
     no field for), ``upstream_provider``, ``native_finish_reason`` …; each provider's page says which ones it gives.
     Two are Penstock's own. ``dropped_blocks``: how many blocks of the conversation were not sent, since another
     provider made them. ``dropped_events``: how many raw events before the answer began were more than could be held.
+
+    ``prediction`` is what a DSPy program has returned, as a dict (`penstock.sources.dspy`); None elsewhere.
+
+    In a stream that is made from several, ``texts`` is the text of the kind ``"text"`` by origin, and ``costs`` the
+    cost by origin, None where it is not known. Both are empty elsewhere. ``origin`` is the input that failed, where its
+    failure was the end of all (``on_error="fail"`` of `merge`); else None.
     """
 
     stream_id: str
@@ -164,6 +182,10 @@ class _Terminal(msgspec.Struct, frozen=True, kw_only=True):
     logprobs: tuple[TokenLogprob, ...] = ()
     provider_blocks: tuple[ProviderBlock, ...] = ()
     provider_metadata: Mapping[str, Any] = FrozenDict()
+    prediction: Mapping[str, Any] | None = None
+    texts: Mapping[str, str] = FrozenDict()
+    costs: Mapping[str, Cost | None] = FrozenDict()
+    origin: str | None = None
 
 
 class _CutShort(_Terminal, frozen=True, kw_only=True):
@@ -248,7 +270,20 @@ class Disconnected(msgspec.Struct, frozen=True):
 TerminalEvent: TypeAlias = StreamCompleted | StreamFailed | StreamCancelled
 """The last event of a stream; there is exactly one."""
 
-SideEvent: TypeAlias = ToolEvent | AnswerEvent
+
+class OriginEnded(Envelope, frozen=True, kw_only=True):
+    """One input of a stream that is made from several has ended; ``outcome`` is its terminal event.
+
+    ``origin`` says which one. No event of that origin follows.
+    """
+
+    outcome: TerminalEvent
+
+
+NoticeEvent: TypeAlias = Progress | StallDetected | LoopDetected | OriginEnded
+"""Events about a stream itself, not about the answer in it."""
+
+SideEvent: TypeAlias = ToolEvent | AnswerEvent | NoticeEvent
 """Any event of a stream's log that is neither text nor a reset nor an end."""
 
 Event: TypeAlias = TokenEvent | SideEvent | StreamReset | TerminalEvent
@@ -280,6 +315,10 @@ def _plain(value: Any) -> Any:
     if isinstance(value, PenstockError):
         facts = {name: getattr(value, name) for name in _ERROR_FACTS if getattr(value, name, None) is not None}
         return {"type": type(value).__name__, "message": str(value)} | facts
+    if isinstance(value, _Terminal):
+        return to_dict(value)  # type: ignore[arg-type] # there are three kinds of it
+    if isinstance(value, tuple) and value and isinstance(value[0], Envelope):
+        return tuple(map(to_dict, value))
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     return msgspec.to_builtins(value, enc_hook=repr)

@@ -23,8 +23,10 @@ __all__ = [
     "Usage",
 ]
 
-FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "content_filter", "refusal", "other"]
-"""Why the model stopped, in the same words for all providers. The provider's own word is in ``raw_finish_reason``."""
+FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "content_filter", "refusal", "other", "taken"]
+"""Why the model stopped, in the same words for all providers. The provider's own word is in ``raw_finish_reason``.
+
+``"taken"``: it did not stop; `Stream.take` had what it was asked for."""
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -123,6 +125,7 @@ class AnswerPart(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         kind: ``"text"``, ``"reasoning"`` or ``"refusal"``.
         start, end: the span in the terminal event's text of that kind, in characters, ``end`` excluded.
         phase: what it is for; None if the provider does not say.
+        origin: as in `TokenEvent.origin`.
     """
 
     index: int
@@ -130,6 +133,7 @@ class AnswerPart(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     start: int
     end: int
     phase: Phase | None = None
+    origin: str | None = None
 
 
 class ProviderBlock(msgspec.Struct, frozen=True, kw_only=True):

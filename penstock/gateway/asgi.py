@@ -21,6 +21,7 @@ from penstock.gateway.routes.sockets import SOCKETS
 from penstock.gateway.routes.table import Methods, Route, bound
 from penstock.gateway.trace import Trace, read_trace
 from penstock.system import System
+from penstock.telemetry.propagation import caller_traceparent
 
 __all__ = ["Gateway", "app"]
 
@@ -58,6 +59,7 @@ class Gateway(GatewayCore):
         call = HttpCall(self, exchange, protocol, ANONYMOUS, "", Trace("", ""), self.ticker.loop.time())
         call.request_id = self.guard.request_id(exchange.headers) or f"req_{secrets.token_hex(12)}"
         call.trace = read_trace(exchange.headers, secrets.token_hex(16), secrets.token_hex(8))
+        caller_traceparent.set(call.trace.parent)
         run = SOCKETS.get(path)
         try:
             exchange.check()
@@ -106,6 +108,7 @@ class Gateway(GatewayCore):
             call.request_id = self.guard.request_id(exchange.headers) or request_id
             exchange.extra_headers += self.guard.headers(exchange.headers, call.request_id)
             call.trace = read_trace(exchange.headers, secrets.token_hex(16), secrets.token_hex(8))
+            caller_traceparent.set(call.trace.parent)
             exchange.check()
             self.guard.check_origin(exchange)
             if method == "OPTIONS" and methods:

@@ -38,9 +38,10 @@ class HttpCall(msgspec.Struct):
 
     def timing(self, stream_id: str) -> list[tuple[str, str]]:
         """The headers that say how long the gateway itself has taken, and for which stream."""
-        spent = (self.gateway.ticker.loop.time() - self.began - self.waited) * 1000
+        spent = max(0.0, self.gateway.ticker.loop.time() - self.began - self.waited)
+        self.gateway.tally.spent(spent)
         return [
             ("x-penstock-stream-id", stream_id),
-            ("x-penstock-overhead-ms", f"{max(0.0, spent):.2f}"),
-            ("server-timing", f"gateway;dur={max(0.0, spent):.2f}, provider;dur={self.waited * 1000:.2f}"),
+            ("x-penstock-overhead-ms", f"{spent * 1000:.2f}"),
+            ("server-timing", f"gateway;dur={spent * 1000:.2f}, provider;dur={self.waited * 1000:.2f}"),
         ]

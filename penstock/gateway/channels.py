@@ -101,6 +101,11 @@ class Channel:
         """How many connections read it."""
         return sum(projector.readers for projector in self._projectors.values())
 
+    @property
+    def subscriptions(self) -> int:
+        """How many subscribers of the stream are those of its connections; several connections share one."""
+        return sum(projector.is_active for projector in self._projectors.values())
+
     def opening(self, protocol: Protocol, variant: Mapping[str, str]) -> Opening:
         """What a projection of a protocol is told."""
         return Opening(
@@ -242,6 +247,14 @@ class Channels:
     def has(self, channel: Channel) -> bool:
         """Whether the system still knows the channel's stream."""
         return self._table.find(channel.stream_id) is channel.record
+
+    def readers_of(self, record: StreamRecord) -> int:
+        """How many connections to the gateway, and others in the program, read a stream."""
+        found = self._channels.get(record.stream_id)
+        others = record.hub.subscribers
+        if found is None or found.record is not record:
+            return others
+        return others - found.subscriptions + found.readers
 
     def running(self, owner: str) -> int:
         """How many streams of a key run."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -23,10 +24,12 @@ from penstock.gateway.limits import KeyLimits
 from penstock.gateway.probes import Probes
 from penstock.gateway.problems import Problem, RequestRefused
 from penstock.gateway.stored import StoredResponses
+from penstock.gateway.tally import GatewayTally
 from penstock.gateway.ticker import Ticker
 from penstock.system import System
+from penstock.telemetry.gateway import GatewayStatistics, ReaderInfo
 
-__all__ = ["DRAINING", "GatewayCore", "Served"]
+__all__ = ["DRAINING", "Closes", "GatewayCore", "Served"]
 
 T = TypeVar("T")
 _THREADS: Final = 8
@@ -76,6 +79,22 @@ class Served(Protocol):
     def look(self, now: float) -> None:
         """Do what has become necessary with time. Called about once a second."""
 
+    @property
+    def protocols(self) -> tuple[str, ...]:
+        """The protocol of each stream that it reads. Any thread."""
+        raise NotImplementedError
+
+    def infos(self) -> tuple[ReaderInfo, ...]:
+        """What telemetry is told of each stream that it reads. Called on the loop."""
+        raise NotImplementedError
+
+
+class Closes(Protocol):
+    """Something of the gateway that ends with it."""
+
+    def close(self) -> None:
+        """End it."""
+
 
 class GatewayCore:
     """Everything of a gateway but its routes. It belongs to the first event loop that calls it.
@@ -102,10 +121,11 @@ class GatewayCore:
         self.is_draining = False  # `/ready` says so, and no stream is opened
         self.is_ending = False  # no reader is taken either
         self.requests = 0
-        self.idempotency: Once[tuple[str, bytes]] = (
-            Once()
-        )  # a stream's id, and the answer to the request that opened it
+        self.tally = GatewayTally()
+        # A stream's id, and the answer to the request that opened it.
+        self.idempotency: Once[tuple[str, bytes]] = Once()
         self.probes = Probes()
+        self.board: Closes | None = None  # see `penstock.gateway.board.desk.desk_of`
         self.created = time.time()
         self._opening: Counter[str] = Counter()  # streams that are being opened, by key
         self._unread: set[asyncio.Task[Channel]] = set()  # that open streams for requests that have gone
@@ -183,6 +203,8 @@ class GatewayCore:
         if sweeper is not None:
             sweeper.cancel()
             await asyncio.gather(sweeper, return_exceptions=True)
+        if self.board is not None:
+            self.board.close()
         if self._channels is not None:
             self._channels.close()
         if self._ticker is not None:
@@ -216,6 +238,8 @@ class GatewayCore:
         valid: dict[str, bool] = {}
         for reader in list(self.readers):
             reader.look(now)
+            for info in reader.infos():
+                self.tally.lagged(info.lag_bytes)
             key = reader.key
             if key is not None and key.id not in valid:
                 valid[key.id] = self.guard.is_valid(key)
@@ -233,12 +257,25 @@ class GatewayCore:
         if key is not None:
             self.limits.used(key, tokens, self.ticker.loop.time())
 
+    # --- looking -------------------------------------------------------------------------------------------------
+
+    def reader_infos(self) -> tuple[ReaderInfo, ...]:
+        """The connections that read streams now, one for each stream that one reads. Call it on the gateway's loop."""
+        return tuple(info for reader in list(self.readers) for info in reader.infos())
+
+    def statistics(self) -> GatewayStatistics:
+        """The counters of the gateway. Any thread; never blocks."""
+        protocols = [protocol for reader in list(self.readers) for protocol in reader.protocols]
+        return self.tally.statistics(requests=self.requests, readers=protocols, is_draining=self.is_draining)
+
     # --- for the routes ------------------------------------------------------------------------------------------
 
     async def in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
         """Call a function that may wait for a process, in one of the gateway's threads."""
         assert self._threads is not None
-        return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: function(*arguments))
+        context = contextvars.copy_context()  # streams belong to the trace of the request
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, lambda: context.run(function, *arguments))
 
     def later(self, function: Callable[..., object], *arguments: Any) -> None:
         """Call a function in one of the gateway's threads, and do not wait for it."""

@@ -16,7 +16,7 @@ from penstock.gateway.exchange import Exchange
 from penstock.gateway.keys import ANONYMOUS, Key, KeyFile, Scope
 from penstock.gateway.problems import Problem, RequestRefused
 
-__all__ = ["Guard", "is_loopback"]
+__all__ = ["Guard", "is_from_here", "is_loopback"]
 
 _READING: Final = ("GET", "HEAD", "OPTIONS")
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
@@ -215,6 +215,18 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(name).is_loopback
     except ValueError:
         return False
+
+
+def is_from_here(exchange: Exchange) -> bool:
+    """Whether a request comes from this machine, to a loopback host name, and through no proxy that says so."""
+    peer = exchange.scope.get("client")
+    headers = exchange.headers
+    return (
+        peer is not None
+        and is_loopback(str(peer[0]))
+        and is_loopback(_name_of(headers.get("host", "")))
+        and not any(name in headers for name in ("forwarded", "x-forwarded-for", "x-real-ip", "via"))
+    )
 
 
 def _name_of(host: str) -> str:

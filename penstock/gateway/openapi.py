@@ -104,6 +104,8 @@ def _answer(route: Described) -> dict[str, Any]:
     events: dict[str, Any] = {"text/event-stream": {}}
     whole = {"application/json": {"schema": {"type": "object"}}}
     key = (route.method, route.path)
+    if key == ("GET", "/metrics"):
+        return {"text/plain": {"schema": {"type": "string"}}}
     if key in _STREAMED:
         return events
     return events | whole if key in _EITHER else whole

@@ -22,19 +22,26 @@ from penstock.errors import (
     ContextLengthExceeded,
     IncompleteStream,
     LocalError,
+    MergeError,
     OptionError,
     PenstockError,
     ProtocolError,
     ProviderBusy,
     ProviderError,
     ProviderTimeout,
+    RaceError,
     RateLimited,
+    RunawayAnswer,
+    SourceError,
     StreamCancelledError,
     StreamClosed,
     StreamExists,
     StreamNotFound,
+    StreamTimeout,
     SubscriberTooSlow,
     SystemStopped,
+    TeeError,
+    TransformError,
 )
 
 __all__ = ["INTERNAL", "UNSHOWN", "Problem", "RequestRefused", "problem_of", "shown_name", "type_name"]
@@ -139,6 +146,13 @@ _PROBLEMS: tuple[tuple[type[PenstockError], int, str, str], ...] = (
     (SystemStopped, 503, "server_error", "stopped"),
     (CallTimeout, 503, "server_error", "busy"),
     (ProviderError, 502, "server_error", "provider_error"),
+    (StreamTimeout, 504, "server_error", "stream_timeout"),
+    (MergeError, 502, "server_error", "inputs_failed"),
+    (RaceError, 502, "server_error", "attempts_failed"),
+    (RunawayAnswer, 502, "server_error", "runaway_answer"),
+    (SourceError, 502, "server_error", "source_failed"),
+    (TransformError, 500, "server_error", "transform_failed"),
+    (TeeError, 500, "server_error", "copy_failed"),
 )
 """The first class that fits counts. The server's own key being wrong is no fault of the client: 502."""
 
@@ -160,6 +174,13 @@ _SENTENCES: Final[dict[type[PenstockError], str]] = {
     CircuitOpen: "The provider has failed too often, and is not asked for a while.",
     ProtocolError: "The provider has sent what its protocol does not allow.",
     IncompleteStream: "The provider's stream stopped before its end.",
+    StreamTimeout: "The answer took longer than its time limit.",
+    MergeError: "Some of the streams that this one is made from have failed.",
+    RaceError: "All attempts at the answer have failed.",
+    RunawayAnswer: "The answer repeated itself without end, and was ended.",
+    SourceError: "What feeds the stream has failed.",
+    TransformError: "A function that changes the stream has failed.",
+    TeeError: "The copy of the stream could not be written.",
 }
 """In place of messages that repeat an id, a name or a reason, which another client may have chosen, or that name the
 server's own hosts and keys. The other errors of providers have the provider's own sentence, with stars for keys."""

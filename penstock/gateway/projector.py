@@ -23,6 +23,7 @@ from penstock.events import (
 from penstock.gateway.projections.frames import Projection
 from penstock.gateway.shelf import Shelf
 from penstock.gateway.ticker import Ticker
+from penstock.telemetry.gateway import ReaderInfo
 
 __all__ = ["SLICE", "UNMERGED", "Projector", "projection_failed"]
 
@@ -75,6 +76,19 @@ class Projector(Subscription):
     def is_over(self) -> bool:
         """Whether no more frames will come."""
         return self.terminal is not None or self.error is not None or self.shelf.projection.is_over
+
+    def reader_info(self, place: int, key: str) -> ReaderInfo:
+        """What telemetry is told of a reader that has had the frames up to a place."""
+        shelf = self.shelf
+        return ReaderInfo(
+            stream_id=self.record.stream_id,
+            protocol=shelf.projection.name,
+            key=key,
+            seq=shelf.seq_at(place),
+            lag_bytes=shelf.bytes_after(place),
+            place=place,
+            frames=shelf.end,
+        )
 
     def attach(self, reader: object, wake: Callable[[], None]) -> None:
         """Add a reader. ``wake`` is called on the loop when there are new frames."""

@@ -11,6 +11,7 @@ from penstock.gateway.exchange import Exchange, Headers
 from penstock.gateway.keys import Key
 from penstock.gateway.problems import UNSHOWN, Problem
 from penstock.gateway.projector import Projector
+from penstock.telemetry.gateway import ReaderInfo, ReaderOutcome
 
 __all__ = ["AT_ONCE", "Backlog", "SseReader", "Waiter"]
 
@@ -157,6 +158,23 @@ class SseReader(Waiter):
             self.wake()
 
     @property
+    def protocols(self) -> tuple[str, ...]:
+        return (self.projector.shelf.projection.name,)
+
+    def infos(self) -> tuple[ReaderInfo, ...]:
+        """What telemetry is told of it."""
+        return (self.projector.reader_info(self.place, "" if self.key is None else self.key.id),)
+
+    @property
+    def outcome(self) -> ReaderOutcome:
+        """How it ended, once it has."""
+        if self.must_end is not None:
+            return "too_slow" if self.must_end is _TOO_SLOW else "drained"
+        if self.is_abandoned:
+            return "too_slow"
+        return "left" if self.has_left else "finished"
+
+    @property
     def lag(self) -> int:
         """Bytes of frames that have come, before they are joined, since it had all there were; or since it began."""
         return self.projector.shelf.size - self.sent
@@ -184,6 +202,7 @@ class SseReader(Waiter):
         self._watch = asyncio.create_task(self._notice_leaving())
         while not (self.projector.is_over or self.has_left or self.must_end):
             await self.wait()
+            self.place = self.projector.shelf.end  # nothing is sent before the end
 
     async def run(self, headers: Headers, prelude: bytes = b"") -> None:
         """Send the frames until the stream has ended, or the client has left."""

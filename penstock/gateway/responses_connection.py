@@ -18,6 +18,7 @@ from penstock.gateway.protocols import PROTOCOLS
 from penstock.gateway.reader import Backlog, Waiter
 from penstock.gateway.responses import begin_response
 from penstock.gateway.stored import StoredResponse
+from penstock.telemetry.gateway import ReaderInfo
 
 __all__ = ["ResponsesConnection"]
 
@@ -76,6 +77,15 @@ class ResponsesConnection(Waiter):
         self._closes = _DRAINING
         self.wake()
 
+    @property
+    def protocols(self) -> tuple[str, ...]:
+        return ("responses",) * len(self._lanes)
+
+    def infos(self) -> tuple[ReaderInfo, ...]:
+        """What telemetry is told of it."""
+        key = self.call.key.id
+        return tuple(lane.projector.reader_info(lane.place, key) for lane in list(self._lanes.values()))
+
     def look(self, now: float) -> None:
         """Close the connection if it is too old, or its key has been revoked. Called about once a second."""
         if self._closes is None and now - self._began > _LONGEST:
@@ -103,6 +113,7 @@ class ResponsesConnection(Waiter):
             await asyncio.gather(*tasks, return_exceptions=True)
             for lane in self._lanes.values():
                 lane.projector.detach(self)
+                self.gateway.tally.reader_gone("responses", "left" if self._closes is None else "drained")
 
     async def _listen(self) -> None:
         while (message := await self._receive())["type"] == "websocket.receive":
@@ -191,8 +202,10 @@ class ResponsesConnection(Waiter):
             if lane.projector.error is not None and lane.place == shelf.end:
                 del self._lanes[name]
                 lane.projector.detach(self)
+                self.gateway.tally.reader_gone("responses", "finished")
                 self._do(self._book.refused(name, UNSHOWN))
             elif lane.projector.terminal is not None and lane.place == shelf.end:
                 del self._lanes[name]
                 lane.projector.detach(self)
+                self.gateway.tally.reader_gone("responses", "finished")
                 self._do(self._book.ended(name, lane.projector.terminal))

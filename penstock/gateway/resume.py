@@ -12,6 +12,7 @@ from penstock.events import StreamSnapshot
 from penstock.gateway.problems import Problem, RequestRefused
 from penstock.gateway.projections.frames import Projection, encode, sse
 from penstock.gateway.projector import Projector
+from penstock.telemetry.gateway import ReaderResumption
 
 __all__ = ["GAP_HEADER", "Beginning", "ResumePoint", "gone", "start_of", "told_epoch"]
 
@@ -55,6 +56,7 @@ class Beginning(msgspec.Struct, frozen=True):
         place: the first frame it gets.
         prelude: what it gets before that.
         is_gap: it does not go on exactly after its cursor.
+        resumption: how it goes on after its cursor, if it has one.
         is_at_end: its cursor is the end of an ended stream: there is nothing to read, and never will be.
     """
 
@@ -62,6 +64,7 @@ class Beginning(msgspec.Struct, frozen=True):
     prelude: bytes = b""
     is_gap: bool = False
     is_at_end: bool = False
+    resumption: ReaderResumption = "exact"
 
 
 def start_of(point: ResumePoint, projector: Projector, epoch: str) -> Beginning:
@@ -75,12 +78,13 @@ def start_of(point: ResumePoint, projector: Projector, epoch: str) -> Beginning:
         return Beginning(place, is_at_end=True)
     first = projector.first
     is_gap = is_other or (bool(point.seq) and isinstance(first, StreamSnapshot) and (point.seq or 0) < first.seq)
+    resumption: ReaderResumption = "gap" if is_other else "snapshot" if is_gap else "exact"
     if projection.rejoin == "start" or is_other:
         place = 0
     elif projection.rejoin == "prelude" and point.seq != 0:
         prelude = b"".join([frame.data for frame in projection.prelude()])
-        return Beginning(shelf.end, prelude, is_gap)
-    return Beginning(place, told_epoch(projection, epoch) if is_other else b"", is_gap)
+        return Beginning(shelf.end, prelude, is_gap, resumption=resumption)
+    return Beginning(place, told_epoch(projection, epoch) if is_other else b"", is_gap, resumption=resumption)
 
 
 def told_epoch(projection: Projection, epoch: str) -> bytes:

@@ -31,6 +31,8 @@ async def serve_events(call: HttpCall, channel: Channel, point: ResumePoint, var
     projector = channel.projector(call.protocol, variant, gateway.ticker, gateway.options)
     await projector.catch_up()
     start = start_of(point, projector, channel.epoch)
+    if point.seq:
+        gateway.tally.resumed(start.resumption)
     if start.is_at_end:
         await exchange.respond(204, b"")  # the only answer after which an EventSource does not connect again
         return
@@ -98,6 +100,7 @@ async def _serve(
         raise Left from None  # by us: the client does not read
     finally:
         gateway.readers.discard(reader)
+        gateway.tally.reader_gone(call.protocol.name, reader.outcome)
         await reader.close()
 
 
@@ -128,6 +131,7 @@ async def wait_for_end(call: HttpCall, channel: Channel) -> StreamCompleted:
         raise Left from None  # by us: the time to drain is over
     finally:
         gateway.readers.discard(reader)
+        gateway.tally.reader_gone(call.protocol.name, reader.outcome)
         await reader.close()
     terminal = projector.terminal
     if isinstance(terminal, StreamCompleted):

@@ -131,6 +131,23 @@ class Shelf:
             index += 1
         return joined(frames, self.projection), place, frames[-1] if frames else None
 
+    def bytes_after(self, place: int) -> int:
+        """How many bytes the frames from a place on have; text of joined ones counts alone. For statistics."""
+        size = sum([len(frame.data) for frame in self._frames[max(0, place - self._base) :]])
+        if place < self._base:
+            size += sum(len(frame.data) for frame in self._old_from(place))
+        return size
+
+    def seq_at(self, place: int) -> int:
+        """The number of the last event whose frames come before a place; 0 if there is none."""
+        if place > self._base:
+            return self._frames[place - self._base - 1].seq
+        if not place or not self._old:
+            return 0
+        index = bisect_right(self._places, place - 1) - 1
+        entry = self._old[index]
+        return entry.seq if isinstance(entry, Frame) else entry.seqs[place - 1 - self._places[index]]
+
     def after_seq(self, seq: int) -> int:
         """The place after all frames of events up to number ``seq``."""
         return self._find(seq, by_number=False)

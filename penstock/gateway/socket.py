@@ -12,6 +12,9 @@ from typing import Any, Final
 
 from penstock.config.logs import get_logger
 from penstock.errors import PenstockError, describe_reason
+from penstock.events import StreamSnapshot
+from penstock.gateway.board.desk import desk_of, is_topic
+from penstock.gateway.board.topics import Topics
 from penstock.gateway.bodies import decode_object
 from penstock.gateway.call import HttpCall
 from penstock.gateway.channels import Channel
@@ -21,6 +24,7 @@ from penstock.gateway.projections.frames import encode
 from penstock.gateway.projector import Projector
 from penstock.gateway.protocols import PROTOCOLS, events_in
 from penstock.gateway.reader import Backlog, Waiter
+from penstock.telemetry.gateway import ReaderInfo
 
 __all__ = ["StreamSocket"]
 
@@ -69,6 +73,7 @@ class StreamSocket(Waiter):
         self._readings: dict[str, _Reading] = {}
         self._answers: deque[bytes] = deque()
         self._backlog = Backlog()
+        self._topics = Topics(self.wake)
         self._running: set[asyncio.Task[None]] = set()
         self._closes: int | None = None
         self._writer: asyncio.Task[None] | None = None
@@ -90,6 +95,15 @@ class StreamSocket(Waiter):
     def cut(self, problem: Problem) -> None:
         """Close the connection; cursors stay valid."""
         self._end(_DRAINING)
+
+    @property
+    def protocols(self) -> tuple[str, ...]:
+        return ("socket",) * len(self._readings)
+
+    def infos(self) -> tuple[ReaderInfo, ...]:
+        """What telemetry is told of it."""
+        key = self.call.key.id
+        return tuple(one.projector.reader_info(one.place, key) for one in list(self._readings.values()))
 
     def look(self, now: float) -> None:
         """Close the connection if its key has been revoked. Called about once a second."""
@@ -121,8 +135,10 @@ class StreamSocket(Waiter):
                 await asyncio.wait([writer], timeout=_LAST_MOMENT)  # for the code of the closing
         finally:
             self.gateway.readers.discard(self)
+            self._topics.close()
             for reading in self._readings.values():
                 reading.projector.detach(self)
+                self.gateway.tally.reader_gone("socket", "left" if self._closes is None else "drained")
             tasks = [writer, listener, *self._running]
             for task in tasks:
                 task.cancel()
@@ -176,7 +192,8 @@ class StreamSocket(Waiter):
                 elif operation == "subscribe":
                     self._answer(ref, await self._subscribe(message))
                 elif operation == "unsubscribe":
-                    self._unsubscribe(_text(message, "sid"))
+                    self._topics.shut(sid := _text(message, "sid"))
+                    self._unsubscribe(sid)
                     self._answer(ref, {"ok": True})
                 elif isinstance(operation, str) and operation in OPERATIONS:
                     self._start(ref, operation, message)
@@ -189,7 +206,11 @@ class StreamSocket(Waiter):
     # --- streams -------------------------------------------------------------------------------------------------
 
     async def _subscribe(self, message: Mapping[str, Any]) -> dict[str, Any]:
-        channel = self.gateway.find(self.call.key, _text(message, "sid"))
+        sid = _text(message, "sid")
+        if is_topic(sid):
+            desk_of(self.gateway).open(sid, self.call, self._topics)
+            return {"ok": True, "sid": sid}
+        channel = self.gateway.find(self.call.key, sid)
         after, window = message.get("after", 0), message.get("window", self.gateway.options.reader_bytes)
         for name, value, low in (("after", after, 0), ("window", window, 1_000)):
             if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= 1 << 53:
@@ -199,6 +220,9 @@ class StreamSocket(Waiter):
         projector = channel.projector(PROTOCOLS["socket"], variant, self.gateway.ticker, self.gateway.options)
         await projector.catch_up()  # else the place of a number is not known
         self.read(channel, 0 if is_gap else after, window, variant)
+        if after or is_gap:
+            is_folded = isinstance(projector.first, StreamSnapshot) and after < projector.first.seq
+            self.gateway.tally.resumed("gap" if is_gap else "snapshot" if is_folded else "exact")
         answer = {"ok": True, "sid": channel.stream_id, "epoch": channel.epoch, "state": channel.stream.state}
         return answer | ({"gap": "epoch"} if is_gap else {})
 
@@ -221,6 +245,7 @@ class StreamSocket(Waiter):
         reading = self._readings.pop(stream_id, None)
         if reading is not None:
             reading.projector.detach(self)
+            self.gateway.tally.reader_gone("socket", "left")
 
     def _acknowledge(self, message: Mapping[str, Any]) -> None:
         reading, seq = self._readings.get(_text(message, "sid")), message.get("seq")
@@ -276,6 +301,8 @@ class StreamSocket(Waiter):
             is_last = self._closes is not None  # what comes meanwhile is after the cursor: it may never stop
             if data := self._events():
                 await self._send(b"[%b]" % data[:-1])
+            for frame in self._topics.frames() if not is_last else ():
+                await self._send(b"[%b]" % frame)
             if is_last:
                 assert self._closes is not None
                 reason = {_DRAINING: "draining", _REVOKED: "key revoked", _TOO_BIG: "message too big"}
@@ -308,6 +335,7 @@ class StreamSocket(Waiter):
             if reading.projector.is_over and reading.place == shelf.end:
                 del self._readings[stream_id]
                 reading.projector.detach(self)
+                self.gateway.tally.reader_gone("socket", "finished")
                 if reading.projector.error is not None:
                     made.append(shelf.projection.cut(UNSHOWN))
         return b"".join(made)

@@ -24,6 +24,8 @@ class Trace(msgspec.Struct, frozen=True):
     span_id: str
     flags: str = "01"
     state: str = ""
+    parent: str = ""
+    """The caller's own ``traceparent``; "" if it sent none that is valid."""
 
     @property
     def headers(self) -> dict[str, str]:
@@ -48,4 +50,5 @@ def read_trace(headers: Mapping[str, str], trace_id: str, span_id: str) -> Trace
     if version == "ff" or (version == "00" and rest) or trace == "0" * 32 or parent == "0" * 16:
         return Trace(trace_id, span_id)
     state = headers.get("tracestate", "").strip()
-    return Trace(trace, span_id, flags, state if len(state) <= _LONGEST_STATE and state.isprintable() else "")
+    state = state if len(state) <= _LONGEST_STATE and state.isprintable() else ""
+    return Trace(trace, span_id, flags, state, headers["traceparent"].strip())

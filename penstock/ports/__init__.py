@@ -27,6 +27,7 @@ from penstock.ports.deltas import (
     ToolCallFragment,
     UsageDelta,
 )
+from penstock.ports.insights import Insights, InsightsReport
 from penstock.ports.provider import (
     CanListModels,
     CanResume,
@@ -50,12 +51,14 @@ from penstock.ports.services import (
     Journal,
 )
 from penstock.ports.sink import Sink
+from penstock.ports.source import Annotate, Item, Pause, PushedSource, Source, Void
 from penstock.ports.tools import (
     Tool,
     ToolContext,
 )
 
 __all__ = [
+    "Annotate",
     "BlockDelta",
     "BlockStart",
     "CanListModels",
@@ -71,12 +74,17 @@ __all__ = [
     "FinishDelta",
     "FinishHeld",
     "HeaderSink",
+    "Insights",
+    "InsightsReport",
+    "Item",
     "Journal",
     "KeepAlive",
     "MetadataDelta",
     "OfferSink",
+    "Pause",
     "Provider",
     "ProviderRequest",
+    "PushedSource",
     "Quota",
     "Reader",
     "ReaderJob",
@@ -86,6 +94,7 @@ __all__ = [
     "RefusalDelta",
     "Secret",
     "Sink",
+    "Source",
     "TellsQuota",
     "TextDelta",
     "Thinking",
@@ -93,4 +102,5 @@ __all__ = [
     "ToolCallFragment",
     "ToolContext",
     "UsageDelta",
+    "Void",
 ]

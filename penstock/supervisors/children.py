@@ -261,6 +261,10 @@ class Supervising(Process):
         child.failures += 1
         return backoff_delay(backoff, child.failures - 1, self._random.random())
 
+    def _count_restart(self, child: Child) -> None:
+        child.restarts += 1
+        self.runtime.note_restart(self.name or type(self).__name__)
+
     def _log_restart(self, child: Child, reason: object) -> None:
         get_logger(actor=self.label).warning(
             "child_restarted", child=child.id, reason=describe_reason(reason), restarts=child.restarts

@@ -186,7 +186,7 @@ class DynamicSupervisor(Supervising):
             self._start_again(child, reason)
 
     def _start_again(self, child: Child, reason: object) -> None:
-        child.restarts += 1
+        self._count_restart(child)
         previous_ref = child.previous_ref
         try:
             self._start_child(child)

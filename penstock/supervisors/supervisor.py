@@ -210,5 +210,5 @@ class Supervisor(Supervising):
                 self._log_failure(child, error)
                 self._start_later(child)
                 return
-            child.restarts += 1
+            self._count_restart(child)
         self._log_restart(ended, reason)

@@ -292,7 +292,7 @@ class Simulation:
         self.clock = VirtualClock()
         self.timers = Timers()
         self.dispatcher = SimulatedDispatcher(self.clock, self.timers, seed)
-        self.runtime = Runtime(self.dispatcher, self.timers, self.clock)
+        self.runtime = Runtime(self.dispatcher, self.timers, self.clock, seed)
 
     def spawn(self, cls: Any, *args: Any, **kwargs: Any) -> ProcessRef:
         """Spawn a process; the same as ``runtime.spawn``."""

@@ -2,38 +2,20 @@
 
 from __future__ import annotations
 
-import contextvars
 import functools
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 
-from penstock.actors.runtime.process import Process, SystemMessage
-from penstock.actors.runtime.signals import SHUTDOWN, is_clean
 from penstock.config.logs import get_logger
 from penstock.config.options import StreamOptions
-from penstock.errors import OptionError, PenstockError, StreamClosed, StreamCrashed, StreamError
-from penstock.events import (
-    AnswerEvent,
-    Citation,
-    Logprobs,
-    Phase,
-    SideEvent,
-    StreamCancelled,
-    StreamCompleted,
-    StreamFailed,
-    StreamReset,
-    StreamSnapshot,
-    TerminalEvent,
-    TokenEvent,
-    TokenKind,
-    ToolCallCompleted,
-)
-from penstock.ports import Sink
+from penstock.errors import OptionError, StreamError
+from penstock.events import SideEvent, TokenEvent
 from penstock.stream import Stream
 from penstock.system import System
+from penstock.toolbox.pump import derive
+from penstock.toolbox.stage import Stage, Steps
 
 __all__ = ["Extract", "chain", "tokens_of", "wrap_existing_handler"]
 
@@ -127,24 +109,12 @@ def chain(
     token event for each part, and then the other events (see `StreamSnapshot`). Backpressure is passed on too: while
     the new stream is full, the old one waits, and so on up to the provider. The new stream ends as the old one does,
     after emitting what it has buffered, with the same finish reason, usage and calls, or the same error. It is reset
-    when the old one is. If ``transform`` raises, the new stream fails with `StreamCrashed`; its cause is the
+    when the old one is. If ``transform`` raises, the new stream fails with `TransformError`; its cause is the
     exception. If the new stream ends first, it unsubscribes from the old one at once. ``transform`` runs in a copy of
     the caller's context (`contextvars`).
     """
     _check(transform=transform, stream=stream)
-    target = system.open_stream(stream_id, options, metadata=stream.metadata, on_orphan="cancel")
-    runtime = system.runtime
-    relay = target._record.feeder = runtime.spawn(
-        _Relay, target.stream_id, target.sink(), transform, contextvars.copy_context()
-    )
-    subscription = stream.subscribe(relay, slow="block", window=1)
-
-    def release() -> None:
-        subscription.unsubscribe()
-        runtime.exit(relay, SHUTDOWN)
-
-    target._record.over.when_done(release)
-    return target
+    return derive(_Chained(transform), [stream], system=system, stream_id=stream_id, options=options)
 
 
 def _check(*, stream: object, **functions: object) -> None:
@@ -155,216 +125,18 @@ def _check(*, stream: object, **functions: object) -> None:
             raise OptionError(name, type(function), "a function of one argument")
 
 
-class _PartStart(msgspec.Struct, frozen=True):
-    """The next tokens belong to another part."""
+class _Chained(Stage):
+    """Every token event becomes one with the tokens that ``transform`` makes of it, of the kind ``text``."""
 
-    part: int
-    phase: Phase | None
+    kind = "chain"
+    keeps_text = False
 
-
-class _Reset(msgspec.Struct, frozen=True):
-    """What came before is void."""
-
-    reason: str
-
-
-_Item: TypeAlias = list[tuple[str, TokenKind]] | SideEvent | _PartStart | _Reset
-
-
-class _Relay(Process):
-    """Passes events from one stream to the sink of another. It never blocks: without room it is suspended.
-
-    While it is suspended it does not even acknowledge its last event, so the first stream waits.
-    """
-
-    in_pykka_registry = False
-
-    def __init__(
-        self,
-        stream_id: str,
-        sink: Sink,
-        transform: Callable[[TokenEvent], Iterable[str]],
-        context: contextvars.Context,
-    ) -> None:
-        super().__init__()
-        self._stream_id = stream_id
-        self._sink = sink
+    def __init__(self, transform: Callable[[TokenEvent], Iterable[str]]) -> None:
         self._transform = transform
-        self._context = context
-        self._waiting: deque[_Item] = deque()  # what there is no room for yet
-        self._part: tuple[int, Phase | None] = (0, None)  # of the last tokens
-        self._has_passed = False  # something on since the start or the last reset
-        self._is_asked = False  # the reset is under way
 
-    @property
-    def label(self) -> str:
-        """Its name in logs."""
-        return f"relay-{self.actor_urn[9:17]}"
-
-    def on_receive(self, message: Any) -> None:
-        match message:
-            case StreamSnapshot():
-                if self._has_passed:
-                    self._reset("the chained stream is told again from its start")
-                for one in _events_of(message):
-                    self._take(one)
-            case StreamReset(reason=reason):
-                self._reset(reason)
-            case StreamCompleted():
-                self._sink.end(like=_without_text(message))
-            case StreamFailed(error=error):
-                self._sink.end(_copy(error), like=_without_text(message))
-            case StreamCancelled(reason=reason):
-                self._sink.cancel(reason)
-            case _ if isinstance(message, (TokenEvent, SideEvent)):
-                self._take(message)
-            case _:
-                return
-        self.go_on()
-
-    def dispose(self, reason: object) -> None:
-        """End the target, as nothing feeds it any more, even if this process was killed. Any thread."""
-        super().dispose(reason)
-        if not is_clean(reason):
-            self._sink.end(StreamCrashed(self._stream_id, ("relay", reason)))
-
-    def _reset(self, reason: str) -> None:
-        self._waiting.append(_Reset(reason))
-        self._part, self._has_passed = (0, None), False
-
-    def _take(self, event: TokenEvent | SideEvent) -> None:
-        self._has_passed = True
-        if isinstance(event, TokenEvent):
-            self._take_tokens(event)
-        elif isinstance(event, Citation):
-            self._waiting.append(_without_span(event))
-        elif not isinstance(event, Logprobs):  # they are of the text before the transform
-            self._waiting.append(event)
-
-    def _take_tokens(self, event: TokenEvent) -> None:
-        if (event.part, event.phase) != self._part:
-            self._part = (event.part, event.phase)
-            self._waiting.append(_PartStart(*self._part))
-        try:
-            tokens = self._context.run(self._transformed, event)
-        except Exception as error:
-            get_logger(stream_id=self._stream_id).warning("transform_failed", error=type(error).__name__)
-            failure = StreamCrashed(self._stream_id, ("transform", error))
-            failure.__cause__ = error
-            self._sink.end(failure)
-            self.exit()
-        if tokens:
-            self._waiting.append(tokens)
-
-    def _transformed(self, event: TokenEvent) -> list[tuple[str, TokenKind]]:
-        return [(str(token), "text") for token in self._transform(event)]
-
-    def go_on(self) -> None:
-        """Push what waits, in order, until there is no room for something."""
-        waiting = self._waiting
-        try:
-            while waiting and self._push(waiting[0]):
-                waiting.popleft()
-        except StreamClosed:
-            waiting.clear()  # the target has ended, and unsubscribes this process
-        if waiting:
-            self.suspend()
-        else:
-            self.resume()
-
-    def _push(self, item: _Item) -> bool:
-        """Push one item; returns False if (a part of) it must wait.
-
-        Raises:
-            StreamClosed: the target has ended.
-        """
-        tell = self.ref.tell
-        match item:
-            case list():
-                del item[: self._sink.push_now(item, lambda: tell(_GO_ON))]
-                return not item
-            case _PartStart(part=part, phase=phase):
-                self._sink.start_part(part, phase)
-            case _Reset(reason=reason):
-                if not self._is_asked:
-                    self._is_asked = True
-                    self._sink.reset(reason, lambda is_done: tell(_ResetDone(is_done)))
-                return False
-            case _ if isinstance(item, AnswerEvent):
-                return self._sink.offer_event(item, lambda: tell(_GO_ON))
-            case _:
-                self._sink.push_event(item)
-        return True
-
-    def reset_done(self, is_done: bool) -> None:
-        """Continue after the reset, or ask for it again if the target's actor crashed meanwhile."""
-        self._is_asked = False
-        if is_done:
-            self._waiting.popleft()
-        self.go_on()
-
-
-class _GoOn(SystemMessage):
-    """There is room in the target."""
-
-    __slots__ = ()
-
-    def apply(self, process: Process) -> None:
-        assert isinstance(process, _Relay)
-        process.go_on()
-
-
-class _ResetDone(SystemMessage):
-    """The target has answered the reset."""
-
-    __slots__ = ("is_done",)
-
-    def __init__(self, is_done: bool) -> None:
-        self.is_done = is_done
-
-    def apply(self, process: Process) -> None:
-        assert isinstance(process, _Relay)
-        process.reset_done(self.is_done)
-
-
-_GO_ON: Final = _GoOn()
-
-
-def _events_of(snapshot: StreamSnapshot) -> list[TokenEvent | SideEvent]:
-    """What a snapshot stands for: the parts of the answer, in order, and then the other events."""
-    texts: dict[str, str] = {"text": snapshot.text, "reasoning": snapshot.reasoning, "refusal": snapshot.refusal}
-    words = [
-        TokenEvent(
-            snapshot.stream_id,
-            snapshot.seq,
-            (text,),
-            text,
-            part.kind,
-            snapshot.timestamp,
-            snapshot.metadata,
-            part=part.index,
-            phase=part.phase,
-        )
-        for part in snapshot.parts
-        if (text := texts[part.kind][part.start : part.end])
-    ]
-    calls = [ToolCallCompleted(index=index, call=call) for index, call in enumerate(snapshot.tool_calls)]
-    return [*words, *calls, *snapshot.tool_results, *snapshot.answer_events]
-
-
-def _without_span(citation: Citation) -> Citation:
-    return msgspec.structs.replace(citation, start=None, end=None)
-
-
-def _without_text(terminal: TerminalEvent) -> TerminalEvent:
-    """A terminal event without what refers to places in its text, which the transform has changed."""
-    citations = tuple(map(_without_span, terminal.citations))
-    return msgspec.structs.replace(terminal, citations=citations, logprobs=(), provider_blocks=())
-
-
-def _copy(error: PenstockError) -> PenstockError:
-    """The same error for another stream, which has a ``partial`` of its own."""
-    copy: PenstockError = type(error).__new__(type(error), *error.args)
-    copy.__dict__.update(error.__dict__)
-    copy.__cause__ = error.__cause__
-    return copy
+    def feed(self, event: TokenEvent | SideEvent, place: int = 0) -> Steps:
+        """See `Stage.feed`."""
+        if not isinstance(event, TokenEvent):
+            return (event,)
+        tokens = tuple(str(token) for token in self._transform(event))
+        return (msgspec.structs.replace(event, tokens=tokens, text="".join(tokens), kind="text"),) if tokens else ()

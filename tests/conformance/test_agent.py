@@ -372,6 +372,7 @@ def test_36_what_tools_report_is_bounded_while_nobody_reads(system: SimulatedSys
     reader = iter(stream.events(slow="block", window=1)) if held == "blocked" else None
     system.advance(1)
     assert bench.at_work == 0
+    assert stream.options.max_buffer_size is not None
     assert stream.statistics().buffer_size <= stream.options.max_buffer_size + 10
     if reader is not None:
         reader.close()

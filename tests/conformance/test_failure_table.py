@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import penstock
-from penstock.actors.stream import record
+from penstock.actors.stream import journaling
 from penstock.adapters.loopback.faults import ResetAfter, StallAfter
 from penstock.adapters.loopback.script import Answer, Script
 from penstock.adapters.loopback.server import LoopbackProvider
@@ -286,7 +286,7 @@ def test_a_killed_stream_whose_thread_is_stuck_writes_nothing_behind_its_success
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Its journal kills it in the middle of a batch; what it still does then has no effect."""
-    monkeypatch.setattr(record, "_JOURNAL_PATIENCE", 0.001)  # the thread that has the journal is this one
+    monkeypatch.setattr(journaling, "_JOURNAL_PATIENCE", 0.001)  # the thread that has the journal is this one
     with SimulatedSystem() as system:
 
         class Journal:
@@ -371,7 +371,7 @@ def test_when_what_joins_two_streams_is_killed_the_second_fails_and_the_first_is
         second = penstock.chain(system, first, lambda event: event.tokens, options=FAST)
         collector = Collector(second)
         anything_may_happen(system, chance)
-        relay = next(ref for ref in system.runtime.processes() if ref.label.startswith("relay"))
+        relay = next(ref for ref in system.runtime.processes() if ref.label.startswith("chain"))
         kill(system, relay)
         terminal = collector.wait_for_terminal()
         assert isinstance(terminal, penstock.StreamFailed)

@@ -377,7 +377,7 @@ def test_I30_a_transform_that_raises_fails_the_new_stream_and_lets_go_of_the_old
         first = system.open_stream(options=FAST)
         second = penstock.chain(system, first, lambda event: [][1], options=FAST)
         first.process_tokens(["a", "b"])
-        with pytest.raises(penstock.StreamCrashed, match="IndexError") as caught:
+        with pytest.raises(penstock.TransformError, match="IndexError") as caught:
             second.result(timeout=1)
         assert isinstance(caught.value.__cause__, IndexError)
         system.settle()

@@ -10,7 +10,7 @@ import pytest
 import penstock
 from penstock.actors.runtime import inspect
 from penstock.actors.runtime.signals import SHUTDOWN
-from penstock.actors.stream import record
+from penstock.actors.stream import journaling
 from penstock.actors.stream.intake import Intake
 from penstock.actors.stream.messages import (
     Cancel,
@@ -1119,7 +1119,7 @@ def test_a_crash_in_the_middle_of_a_delivery_loses_and_doubles_nothing(make: Mak
 def test_one_that_was_given_up_while_its_journal_hung_cannot_disturb_its_successor(
     make: MakeBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(record, "_JOURNAL_PATIENCE", 0.001)  # the thread that has the journal is this one
+    monkeypatch.setattr(journaling, "_JOURNAL_PATIENCE", 0.001)  # the thread that has the journal is this one
     journal = BrokenJournal()
     bench = make(journal=journal, rate_limit=None, batch_size=2, max_errors=1)
 

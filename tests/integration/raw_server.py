@@ -24,6 +24,8 @@ CERTIFICATE = Path(__file__).parent.parent / "data" / "localhost.pem"
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+CHUNKED_ONCE = HEAD + b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+"""For clients that keep a connection: a handler answers one request, and the connection ends after it."""
 
 
 def chunk(data: bytes) -> bytes:

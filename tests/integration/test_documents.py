@@ -97,6 +97,16 @@ def test_an_example_runs(example: Path, provider: LoopbackProvider, tmp_path: Pa
     assert run([str(example)], provider, tmp_path).strip()
 
 
+COOKBOOK = (ROOT / "docs" / "cookbook.md").read_text("utf-8")
+
+
+def test_the_cookbook_shows_the_examples_as_they_are() -> None:
+    examples = {path.read_text("utf-8") for path in (ROOT / "examples").glob("*.py")}
+    shown = BLOCK.findall(COOKBOOK)
+    assert shown
+    assert set(shown) <= examples
+
+
 def test_the_examples_say_what_they_promise(provider: LoopbackProvider, tmp_path: Path) -> None:
     said = {path.stem: run([str(path)], provider, tmp_path) for path in (ROOT / "examples").glob("*.py")}
     assert "Water finds its way, token by token." in said["quickstart"]
@@ -107,6 +117,18 @@ def test_the_examples_say_what_they_promise(provider: LoopbackProvider, tmp_path
     assert "truncated: IncompleteStream" in said["failures"]
     assert "stalled: ProviderTimeout: idle" in said["failures"]
     assert "WHISPER THIS, PLEASE" in said["chained"]
+    assert said["source_text"].endswith("The gate opens. Water finds its way, and the turbine turns.\n100%\n")
+    assert "words: ['password: ', 'secret']" in said["source_iterables"]
+    assert "failed: OSError after 'half of '" in said["source_iterables"]
+    assert said["source_json_lines"] == "Hello, world!\n76 bytes, 1 line skipped\n"
+    assert said["source_http"] == "body: True True\nevents: Water finds its way.\n"
+    assert said["quick_and_safe"] == "QUICK holds 5000 tokens\nSAFE took 100 tokens, then the producer had to wait\n"
+    assert said["pacing"].startswith("fixed: 4 pieces, the longest of 126 characters\nadaptive: ")
+    assert "200 tokens in" in said["adaptive_batch"]
+    assert "RunawayAnswer: 'The gate is open.\\nThe turbine turns and '\nended early: True" in said["insights"]
+    assert "cancelled: enough\nagent: Good evening\nreaders: 300 characters" in said["asyncio_face"]
+    assert said["source_events"] == "Hello, world! {'user': 7}\n"
+    assert "Paris, as everybody knows.\n {'answer':" in said["source_dspy"] or "not installed" in said["source_dspy"]
     assert said["agent_tools"].count("[calculate: ok: 224]") == 5  # once in each wire format
     assert said["agent_tools"].count("[search_files: ok: [") == 5
     assert "ended as StreamCompleted" in said["basic_collector"]
@@ -116,7 +138,34 @@ def test_the_examples_say_what_they_promise(provider: LoopbackProvider, tmp_path
     assert "fault-truncate: IncompleteStream (may work later)" in said["robust_stream"]
     assert "fault-stall: ProviderTimeout (may work later)" in said["robust_stream"]
     assert "fault-401: complete, from loopback, 2 attempt(s)" in said["robust_stream"]
+    assert "map: My *** is *** dear." in said["transform"]
+    assert "map: Mein *** ist *** dear." in said["transform"]
+    assert "filter: My is dear." in said["transform"]
+    assert "111 characters in" in said["throttle"]
+    assert "'Water falls, the gat' (taken)" in said["take"]
+    assert "(idle timeout after 0.3 s)" in said["take"]
+    assert "answer.txt: 111 bytes" in said["stream_to_file"]
+    assert "IncompleteStream: broken.txt.partial has" in said["stream_to_file"]
+    assert said["pipeline"].endswith("'WHISPER THIS TO ALL'\n")
     assert "5 streams, 50000 tokens" in said["measuring"]
+    assert "failed: Q2; complete: 'Water runs downhill.', 'Gates decide.'" in said["merged"]
+    assert "by content: Water runs downhill.\n  2 were asked" in said["raced"]
+    assert "by completion: Water runs downhill." in said["raced"]
+    assert "Water runs downhill.\n2 attempts" in said["hedged"]
+    assert " … void: IncompleteStream\nWATER RUNS DOWNHILL.\n2 attempts" in said["retried"]
+    assert "aggregate: [Stream 3] Turbines turn." in said["run_modes"]
+    assert "recovery: fault-401: AuthenticationError" in said["run_modes"]
+    assert said["run_modes"].count("asyncio: ") == said["run_modes"].count("concurrent: ") == 3
+    assert "cancelled: ['long-1', 'long-4']\ncompleted in time: ['short']" in said["cancel_many"]
+    assert "again: Water falls" in said["batch"]
+    assert "3 completed, 1 failed" in said["batch"]
+    assert "0 results of 1000, stopped by AuthenticationError" in said["batch"]
+    assert said["producer_consumer"].count("20 waited at most") == 3
+    assert "beta: the consumer had" in said["producer_consumer"]
+    assert "paused, state 'paused'" in said["text_streamer"]
+    assert "complete: True; 100% of the text" in said["text_streamer"]
+    assert "gemini-1: cancelled: the user pressed stop" in said["provider_streams"]
+    assert "anthropic-1: Hello, anthropic." in said["provider_streams"]
     assert "art: 'Draw one.', 3 messages in its history" in said["many_agents"]
     assert "counted: 6 - the store is still the same" in said["supervised_pykka"]
     assert "restarts: {'store': 1, 'counter': 2}" in said["supervised_pykka"]

@@ -33,7 +33,7 @@ from penstock.gateway.projections.frames import Frame, Opening, joined
 from penstock.gateway.projections.responses import ResponsesProjection, error_body
 from penstock.gateway.projections.responses_socket import Action, LaneBook, Send, StartResponse, StopResponse
 from penstock.gateway.requests.responses import continued, parse
-from tests.integration.raw_server import CHUNKED, Peer, RawServer, chunk
+from tests.integration.raw_server import CHUNKED_ONCE, Peer, RawServer, chunk
 from tests.unit.gateway.responses_kit import (
     SID,
     call_of,
@@ -84,7 +84,7 @@ def serving(serve: Serve) -> Iterator[openai.OpenAI]:
                 peer.send(data)
                 return
             if number == 0:
-                peer.send(CHUNKED)
+                peer.send(CHUNKED_ONCE)
             peer.send(chunk(data))
         peer.send(b"0\r\n\r\n")
 

@@ -60,6 +60,7 @@ class Chromium:
     def __init__(self, connection: ClientConnection) -> None:
         self._connection = connection
         self._number = 0
+        self.events: list[dict[str, Any]] = []  # that came meanwhile, of all sessions
         self.version: str = self.call("Browser.getVersion")["product"]
 
     def call(self, method: str, session: str | None = None, **parameters: Any) -> dict[str, Any]:
@@ -69,6 +70,8 @@ class Chromium:
         self._connection.send(json.dumps(message | ({"sessionId": session} if session else {})))
         while True:
             answer = json.loads(self._connection.recv(PATIENCE_S))
+            if "method" in answer:
+                self.events.append(answer)
             if answer.get("id") == self._number:
                 assert "error" not in answer, answer["error"]
                 result: dict[str, Any] = answer["result"]
@@ -92,6 +95,22 @@ class Page:
         self._browser = browser
         self._target = target
         self._session = session
+
+    def call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """Call a method of the protocol for this tab; returns its result."""
+        return self._browser.call(method, self._session, **parameters)
+
+    def listen(self) -> None:
+        """Have what the page writes to the console, and its errors, collected from now on; see `messages`."""
+        self.call("Runtime.enable")
+        self.call("Log.enable")
+
+    def messages(self) -> list[str]:
+        """What the page has written to the console, and its errors."""
+        self.run("0")  # what came before the answer has been read
+        found = [one for one in self._browser.events if one.get("sessionId") == self._session]
+        names = ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded")
+        return [json.dumps(one["params"])[:2_000] for one in found if one["method"] in names]
 
     def run(self, script: str) -> Any:
         """Evaluate an expression; a promise is waited for. Returns its value."""

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.integration.gateway.serving import Served
+from tests.judges.chromium import Chromium, find_chromium, running_chromium
 from tests.judges.install import find_node, find_packages
 from tests.judges.real_gateway import real_gateway
 from tests.judges.scripted_gateway import ScriptedGateway
@@ -80,6 +81,15 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     for script in HERE.glob("*.mjs"):
         shutil.copy(script, folder)
     with contextlib.closing(Node(program, folder)) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
+    program = find_chromium()
+    if program is None:
+        pytest.skip("there is no Chromium: install Debian's package chromium, or name one in PENSTOCK_CHROMIUM")
+    with running_chromium(program, tmp_path_factory.mktemp("chromium")) as running:
         yield running
 
 

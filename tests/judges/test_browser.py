@@ -14,7 +14,7 @@ from penstock.gateway.asgi import Gateway
 from penstock.gateway.keys import KeyFile, new_key
 from penstock.testing import eventually
 from tests.integration.gateway.serving import Served
-from tests.judges.chromium import Chromium, Page, find_chromium, running_chromium
+from tests.judges.chromium import Chromium, Page
 from tests.judges.conftest import HERE
 from tests.judges.marks import thorough
 from tests.judges.proxy import CuttingProxy
@@ -24,15 +24,6 @@ PATIENCE_S = 30.0
 PAGE = (HERE / "page.html").read_bytes()
 
 pytestmark = thorough
-
-
-@pytest.fixture(scope="session")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
-    program = find_chromium()
-    if program is None:
-        pytest.skip("there is no Chromium: install Debian's package chromium, or name one in PENSTOCK_CHROMIUM")
-    with running_chromium(program, tmp_path_factory.mktemp("chromium")) as running:
-        yield running
 
 
 def with_page(gateway: Gateway) -> Callable[..., Any]:

@@ -19,6 +19,9 @@ SUITES: Final = (
     "tests/conformance",
     "tests/simulation/test_crashes.py",
     "tests/simulation/test_agent_crashes.py",
+    "tests/simulation/test_batch.py",
+    "tests/simulation/test_single.py",
+    "tests/simulation/test_many.py",
     "tests/diagrams",
 )
 

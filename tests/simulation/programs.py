@@ -79,7 +79,7 @@ class Program:
     def kill(self, chance: random.Random) -> None:
         """Kill a process that a user could kill: one that the tree shows, or a subscriber."""
         runtime = self.system.simulation.runtime
-        victims = [ref for ref in runtime.processes() if _may_die(runtime._alive.get(ref))]
+        victims = [ref for ref in runtime.processes() if may_die(runtime._alive.get(ref))]
         if victims:
             victim = chance.choice(victims)
             if victim.label == "system" and chance.random() < ROOT_IS_SPARED:
@@ -324,7 +324,7 @@ class Program:
             assert text_of(events) == stream.text
 
 
-def _may_die(process: Process | None) -> bool:
+def may_die(process: Process | None) -> bool:
     """Return whether a user could reach the process: not a request of the reader, nor a helper for one call."""
     return process is not None and type(process).__name__ not in ("_OfferingRequest", "Sentinel")
 

@@ -65,6 +65,9 @@ def push(system: penstock.System, actor: pykka.ActorRef[Any], metadata: Mapping[
     stream.cancel("enough")
     stream.stop()
     assert_type(system.get_active_streams(), list[penstock.StreamInfo])
+    assert_type(system.get_stream_summaries(), list[penstock.StreamSummary])
+    assert_type(system.get_model_statistics(), tuple[penstock.ModelStatistics, ...])
+    assert_type(stream.state_changes(), tuple[penstock.StateChange, ...])
     assert_type(system.tree(), penstock.Tree)
     assert_type(system.statistics(), penstock.SystemStatistics)
 

@@ -12,14 +12,21 @@ import pytest
 
 from benchmarks import (
     agents,
+    board,
     decoders,
+    derived,
+    facts,
     frames,
+    hedging,
     lifecycle,
+    looped,
+    merging,
     overhead,
     paced,
     probe,
     pushed,
     readers,
+    rhythm,
     saturated,
     sse_peers,
     supervised,
@@ -60,6 +67,39 @@ def url() -> Iterator[str]:
 
 def test_tokens_pushed_into_streams_all_arrive() -> None:
     assert set(pushed.penstock_load(3, 20)) >= {"wall_us", "cpu_us", "start_us", "stream_kb", "used_pair_kb"}
+
+
+def test_what_the_dashboard_costs_is_measured() -> None:
+    result = board.load(streams=3, frames=2, pause=0.01)
+    assert set(result) == {"snapshot", "speed", "frame", "sample"}
+    assert result["snapshot"] > 1
+
+
+def test_what_the_facts_for_telemetry_cost_is_measured() -> None:
+    assert set(facts.load(50)) == {"event", "token", "change"}
+
+
+@pytest.mark.parametrize("source", rhythm.SOURCES)
+def test_adaptive_pacing_is_smoother_than_none_and_keeps_its_bound(source: str) -> None:
+    ours, plain = (rhythm.paced_load(source, kind, 10) for kind in ("adaptive", "fixed"))
+    assert ours["worst"] <= 1 + 1 / 30 + 1e-6
+    assert ours["jerk"] < max(8, plain["jerk"])
+
+
+@pytest.mark.parametrize("batch", ["adaptive", 10])
+def test_batches_are_measured(batch: int | str) -> None:
+    assert rhythm.batch_load(batch, 500, 0.05)["batch"] >= 1
+
+
+def test_insights_are_measured() -> None:
+    for text in rhythm.TEXTS:
+        assert rhythm.loop_load(text, 500, 4)["loop"] >= 0
+    assert rhythm.insight_load(True, 50)["cpu"] >= 0
+
+
+def test_consumers_on_one_loop_are_measured() -> None:
+    assert looped.penstock_load(3, 4, 1000)["cpu"] > 0
+    assert looped.queue_load(3, 4, 1000)["cpu"] > 0
 
 
 def test_tokens_pushed_into_thread_actors_all_arrive() -> None:
@@ -129,6 +169,11 @@ def test_ten_times_as_much_is_made_and_measured() -> None:
 
 def test_streams_are_opened_and_stopped() -> None:
     assert lifecycle.load(5)["stop_us"] > 0
+
+
+@pytest.mark.parametrize("row", derived.ROWS)
+def test_tokens_pass_through_every_combinator(row: str) -> None:
+    assert derived.load(row, 20)["cpu_us"] > 0
 
 
 def test_children_are_started_ended_and_brought_back() -> None:
@@ -205,6 +250,22 @@ def test_a_reader_that_misses_something_says_what(data: bytes, fault: str) -> No
     reader.take(data)
     reader.close()
     assert fault in reader.fault
+
+
+def test_merged_streams_are_read_to_their_ends_in_turns() -> None:
+    assert merging.load(5, 10, True)["lead"] <= 1
+    assert merging.load(5, 10, False)["wall_us"] > 0
+
+
+def test_a_second_call_shortens_the_late_answers_within_its_budget() -> None:
+    alone, hedged = (hedging.load(seed=1, calls=3000, budget=budget) for budget in (0.0, 0.1))
+    assert alone["further"] == 0
+    assert hedged["p99_s"] < alone["p99_s"] / 3
+    assert hedged["further"] <= 10.1
+    slow = hedging.load(seed=1, calls=3000, budget=0.1, slow_from=0.5)
+    assert slow["further"] <= 10.1
+    known, unknown = (hedging.load(seed=1, calls=3000, budget=1.0, notes_lost=lost) for lost in (True, False))
+    assert known["over"] < unknown["over"]
 
 
 def test_a_load_that_fails_in_its_process_says_why() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from penstock.actors.call.hedging import Hedging
 from penstock.actors.call.messages import RoundEnded
 from penstock.actors.call.record import CallRecord, Candidate, Conductor, Resumed
 from penstock.actors.stream.messages import Cancel
@@ -26,6 +27,7 @@ class Gate:
 
     def __init__(self) -> None:
         self.told: list[tuple[Any, ...]] = []
+        self.hedging = Hedging()
 
     def answered(self, ticket: Any) -> None:
         self.told.append(("answered", ticket))
@@ -68,6 +70,7 @@ class Stream:
     def __init__(self) -> None:
         self.ending: Any = None
         self.rounds: list[Outcome] = []
+        self.observers: tuple[Any, ...] = ()
         self.runtime = self
         self.proposed: list[Any] = []
 
@@ -246,18 +249,21 @@ def test_a_ticket_is_of_the_estimated_tokens_and_the_one_before_it_is_given_back
     second = call.take_ticket(gate, lambda: None, 0.5)
     assert second.is_retry
     assert gate.told == [("spent", first, None), ("leave", first, "neutral")]
-    call.has_started()
+    call.has_started(0.0, 0.1)
     assert (call.started, gate.told[2:]) == (True, [("answered", second)])
+    for _ in range(19):
+        gate.hedging.note_first_token("a", 0.1)
+    assert gate.hedging.p95("a") == 0.2  # twenty times of a tenth of a second are known
     call.leave(LOST)
     call.leave(LOST)
     call.abandon()
     assert gate.told[3:] == [("spent", second, None), ("leave", second, LOST)]
-    call.has_started()
+    call.has_started(0.0, 0.1)
     assert len(gate.told) == 5
     call.fall_back(LOST)
     third = call.take_ticket(gate, lambda: None, 0.5)
     assert (third.tokens, third.key, third.is_retry) == (450, b"other", False)
-    call.has_started()  # this candidate has no gate
+    call.has_started(0.0, 0.1)  # this candidate has no gate
     call.leave()
     assert len(gate.told) == 5
 

@@ -20,6 +20,7 @@ MESSAGES: list[tuple[errors.PenstockError, str]] = [
     (errors.MailboxFull("Stream (s)", 3), "the mailbox of Stream (s) is full (3 messages)"),
     (errors.StartError("Stream (s)", "timeout"), "Stream (s) did not start: timeout"),
     (errors.SystemStopped(), "the system is not running"),
+    (errors.SystemDraining(), "the system is being drained: it opens no further stream"),
     (errors.SystemForked(7), "this System was made in another process (pid 7); make a new one"),
     (errors.SupervisorError("not_found", "a"), "not_found (child 'a'): the supervisor has no such child"),
     (
@@ -71,6 +72,27 @@ MESSAGES: list[tuple[errors.PenstockError, str]] = [
             errors.ContentFilterError,
         )
     ),
+    (errors.SourceError("s", ValueError(TEXT)), "stream 's': its source failed: ValueError"),
+    (errors.TransformError("s", "map", KeyError(TEXT)), "stream 's': the function of map failed: KeyError"),
+    (
+        errors.TeeError("s", OSError(28, "No space left on device", TEXT)),
+        "stream 's': its copy could not be written: OSError: No space left on device",
+    ),
+    (
+        errors.MergeError("s", {"b": errors.ProtocolError("no")}, {"a": None, "b": None}),
+        "stream 's': 1 of 2 inputs failed: b",
+    ),
+    (
+        errors.RaceError("s", [errors.ProtocolError("no"), errors.CircuitOpen("h", 2)]),
+        "stream 's': all 2 attempts failed: ProtocolError: no; "
+        "CircuitOpen: h failed too often; it is tried again in 2.0 s",
+    ),
+    (errors.StreamTimeout("s", "idle", 1), "stream 's': idle timeout: no further event within 1 s"),
+    (errors.StreamTimeout("s", "total", 9.5), "stream 's': total timeout: no complete answer within 9.5 s"),
+    (
+        errors.RunawayAnswer("s", "text", 12, 90),
+        "stream 's': the text repeated 12 characters 90 times without end",
+    ),
     (errors.ProtocolError("an event is longer than 9 bytes"), "an event is longer than 9 bytes"),
     (errors.IncompleteStream("connection reset"), "the stream stopped before its end: connection reset"),
 ]
@@ -100,3 +122,16 @@ def test_the_documented_tree_of_errors_is_that_of_the_classes() -> None:
             drawn[name] = above[level - 1]
     real = {name: getattr(errors, name).__mro__[1].__name__ for name in errors.__all__ if name != "describe_reason"}
     assert drawn == {name: base for name, base in real.items() if name != "PenstockError"}
+
+
+def test_an_error_of_the_toolbox_is_retryable_if_what_caused_it_is() -> None:
+    retryable, final = errors.IncompleteStream("cut"), errors.ProtocolError("no")
+    assert errors.SourceError("s", retryable).retryable
+    assert not errors.SourceError("s", final).retryable
+    assert not errors.SourceError("s", OSError()).retryable
+    assert errors.RaceError("s", [final, retryable]).retryable
+    assert not errors.RaceError("s", [final]).retryable
+    assert errors.MergeError("s", {"a": retryable}, {}).retryable
+    assert not errors.MergeError("s", {"a": retryable, "b": final}, {}).retryable
+    assert errors.SourceError("s", retryable).__cause__ is retryable
+    assert errors.TransformError("s", "map", final).__cause__ is final

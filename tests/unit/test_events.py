@@ -48,6 +48,10 @@ EVENTS: list[Any] = [
     events.Logprobs(**SHARED, tokens=(PROBABLE,)),
     events.ReasoningBlockClosed(**SHARED, index=0, kind="thinking", signature=SECRET, provider="p"),
     events.ProviderEvent(**SHARED, type="t", payload={"a": SECRET}),
+    events.Progress(**SHARED, message=SECRET, position=1.0, total=2.0, unit="lines"),
+    events.StallDetected(**SHARED, seconds=3.0, limit=2.0),
+    events.LoopDetected(**SHARED, kind="text", period=3, repeats=8, start=0),
+    events.OriginEnded(**SHARED, outcome=events.StreamCompleted(**END, text=SECRET)),
     events.StreamCompleted(**END, text=SECRET),
     events.StreamFailed(**END, partial=SECRET, error=errors.IncompleteStream("cut")),
     events.StreamCancelled(**END, partial=SECRET),
@@ -71,6 +75,19 @@ def test_an_event_as_plain_json_types_has_everything(event: Any) -> None:
     assert set(plain) == {"type", *event.__struct_fields__, *also}
     if terminal:
         assert plain["text"] == event.text
+
+
+def test_events_in_an_event_say_their_types_and_errors_their_classes() -> None:
+    end = events.StreamFailed(**END, partial=SECRET, error=errors.IncompleteStream("cut"))
+    ended = events.OriginEnded(**SHARED, origin="a", outcome=end)
+    plain = events.to_dict(ended)
+    assert (plain["origin"], plain["outcome"]["type"], plain["outcome"]["text"]) == ("a", "StreamFailed", SECRET)
+    assert plain["outcome"]["error"]["type"] == "IncompleteStream"
+    cited = events.Citation(kind="url")
+    folded = events.StreamSnapshot(**SHARED, tokens=(), text="", kind="text", answer_events=(cited,), notices=(ended,))
+    plain = events.to_dict(folded)
+    assert [one["type"] for one in (*plain["answer_events"], *plain["notices"])] == ["Citation", "OriginEnded"]
+    assert plain["notices"][0]["outcome"]["error"]["type"] == "IncompleteStream"
 
 
 def test_every_kind_of_event_is_tested_here() -> None:

@@ -115,7 +115,10 @@ def imports_for_type_checkers() -> dict[str, str]:
     tree = ast.parse(Path(penstock.__file__).read_text("utf-8"))
     (block,) = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
     return {
-        alias.name: node.module or "" for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names
+        alias.name: node.module or ""
+        for node in block.body
+        if isinstance(node, ast.ImportFrom) and node.module != "penstock"  # a module, such as `penstock.sources`
+        for alias in node.names
     }
 
 

@@ -68,7 +68,7 @@ class Attempt:
     def __init__(self, record: StreamRecord, call: CallRecord, number: int, inbox: Mailbox, clock: Clock) -> None:
         self.number = number
         self.job: ReaderJob | None = None
-        self.last_progress = clock.monotonic()
+        self.last_progress = self._began = clock.monotonic()
         self.is_pushing = False  # it waits for the stream, not for the provider
         self._pushing_since = 0.0
         self.is_reasoning = False  # the model reasons, and may be silent for long
@@ -206,7 +206,7 @@ class Attempt:
                     if self._abandoned:
                         return None
                     self.has_progressed = True
-                    self._call.has_started()
+                    self._call.has_started(self._clock.time(), self.last_progress - self._began)
                 self._send(FirstDelta(self.number))
                 held = self._builder.held.take()
                 if held:

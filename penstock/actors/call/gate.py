@@ -26,6 +26,7 @@ from typing import Final, Literal, TypeAlias
 import msgspec
 
 from penstock.actors.call.breaker import Breaker, Circuit, counts_as_failure
+from penstock.actors.call.hedging import Hedging
 from penstock.actors.call.limits import FULL, Lane
 from penstock.config.limits import BreakerOptions, LimitOptions
 from penstock.errors import CircuitOpen, PenstockError, ProviderBusy, ProviderError, RateLimited
@@ -157,6 +158,10 @@ class EndpointStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """API keys in use."""
     key_holds_s: tuple[float, ...]
     """For each key that the provider has asked to pause, the seconds until it is admitted again; the longest first."""
+    requests_left: int | None = None
+    """What is left of the provider's rate limit, by the headers of its last answer; None: it does not say."""
+    tokens_left: int | None = None
+    """The same for tokens."""
 
 
 class Gate:
@@ -166,8 +171,10 @@ class Gate:
         self.name = name
         self.base_url = base_url
         self.limits = limits
+        self.hedging = Hedging()
         self._clock = clock
         self._lock = threading.Lock()
+        self._was_limited = False  # there has been no answer since the last status 429
         self._breaker = Breaker(breaker)
         self._places = limits.concurrent_streams
         self._lane_limits = limits.replace(concurrent_streams=None)
@@ -181,6 +188,7 @@ class Gate:
         self._calm_at = 0.0  # the latest one of all lanes
         self._active = self._queued = self._queue_high_water_mark = 0
         self._retries_refused = 0
+        self._quota = Quota()  # as the provider reported it last
         self._requests = self._retries = self._refused = self._waits = self._failures = self._tokens = 0
 
     def __repr__(self) -> str:
@@ -215,6 +223,7 @@ class Gate:
             if ticket.state != "inside" or ticket.answered:
                 return
             ticket.answered = True
+            self._was_limited = False
             if not self._breaker.succeeded(ticket.epoch):
                 return
             self._review()
@@ -287,6 +296,16 @@ class Gate:
             first = limits.first if gave_back else None
         _wake(first)
 
+    def is_calm(self) -> bool:
+        """Whether the endpoint may get more requests than needed.
+
+        That is: none waits, none is held, the circuit is closed, and there has been an answer since the last 429.
+        """
+        with self._lock:
+            now = self._clock.monotonic()
+            is_held = any(lane.held_until > now for lane in self._lanes.values())
+            return not (self._queued or self._was_limited or is_held) and self._breaker.is_closed
+
     def note_refused_retry(self) -> None:
         """Count a retry that the retry budget did not allow."""
         with self._lock:
@@ -304,6 +323,7 @@ class Gate:
         """Hold the requests with this API key until the provider's quota is renewed, if nothing of it is left."""
         if quota is None:
             return
+        self._quota = quota
         if quota.requests_left is not None and quota.requests_left <= 0:
             self.hold(quota.requests_reset_s or 0.0, key)
         if quota.tokens_left is not None and quota.tokens_left <= 0:
@@ -332,6 +352,8 @@ class Gate:
                 held_until_s=holds[0] if holds else 0.0,
                 keys=len(self._lanes),
                 key_holds_s=tuple(holds),
+                requests_left=self._quota.requests_left,
+                tokens_left=self._quota.tokens_left,
             )
         for head in heads:
             _wake(head)
@@ -463,6 +485,7 @@ class Gate:
             self._breaker.abstained(ticket.epoch)
         self._review()
         if isinstance(failure, RateLimited):
+            self._was_limited = True
             self._hold(lane, failure.retry_after or 0.0)
 
     def _hold(self, lane: Lane[Ticket], seconds: float) -> None:

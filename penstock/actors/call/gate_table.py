@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from penstock.actors.call.budget import RetryBudget
 from penstock.actors.call.gate import EndpointStatistics, Gate
+from penstock.actors.call.hedging import Hedging
 from penstock.config.limits import BreakerOptions, LimitOptions, RetryBudgetOptions
 from penstock.ports import Clock, ProviderRequest
 
@@ -62,6 +63,7 @@ class GateTable:
         self._gates: dict[tuple[str, str], Gate] = {}
         self._pepper = secrets.token_bytes(32)
         self._many = _MANY_GATES
+        self.hedging = Hedging()  # of streams that no provider feeds
         self.retry_budget = SharedRetryBudget(clock, retry_budget or RetryBudgetOptions())
 
     def gate(self, name: str, base_url: str, limits: LimitOptions | None = None) -> Gate:

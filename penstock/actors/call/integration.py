@@ -98,6 +98,8 @@ class Integration(StateMachine):
         is_over = call.is_cancelled or call.is_handed_over or record.feed is not call
         if is_over or record.is_over or record.ending is not None:
             return Stop(NORMAL)
+        if call.began_at is None:
+            call.began_at = self.runtime.clock.time()
         if call.deadline is None and self._options.total_timeout is not None:
             call.deadline = self.runtime.clock.monotonic() + self._options.total_timeout
         total = timeout(_TOTAL, call.deadline, absolute=True)

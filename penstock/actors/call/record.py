@@ -20,6 +20,7 @@ from penstock.actors.call.messages import RoundEnded
 from penstock.actors.call.usage import count_characters, estimate_usage
 from penstock.actors.runtime.process import ProcessRef
 from penstock.actors.stream.messages import Cancel, Complete, Fail
+from penstock.actors.stream.observing import notify
 from penstock.actors.stream.outcome import Outcome, all_rounds
 from penstock.actors.stream.record import StreamRecord
 from penstock.config.options import RequestOptions
@@ -127,8 +128,11 @@ class CallRecord:
         self.attempts = 0
         self.tries = 0  # attempts at the present candidate
         self.started = False  # a delta has come
+        self.began_at: float | None = None  # Unix time at which an integration took it up
+        self.first_delta_at: float | None = None  # Unix time
         self.state = "queued"
         self.is_handed_over = False  # `RoundEnded` has been sent to the conductor
+        self._is_observed = False  # the observers know of its end
         self.is_cancelled = False
         self.lock = threading.Lock()  # makes taking over, sending and ending exclusive
         self.ref: ProcessRef | None = None  # the integration at work
@@ -160,6 +164,12 @@ class CallRecord:
     @property
     def request(self) -> ProviderRequest:
         return self.candidate.request
+
+    @property
+    def asked(self) -> tuple[str, str]:
+        """See `Feed.asked`."""
+        candidate = self.candidate
+        return candidate.account or candidate.provider.name, candidate.call.model
 
     @property
     def has_fallback(self) -> bool:
@@ -231,10 +241,17 @@ class CallRecord:
         self.ticket = ticket
         return ticket
 
-    def has_started(self) -> None:
-        """Note that the first delta has come. Called in the reader's thread."""
+    def has_started(self, now: float, seconds: float) -> None:
+        """Note that the first delta has come, at the Unix time ``now``, so many seconds after the request.
+
+        Called in the reader's thread.
+        """
         self.started = True
+        if self.first_delta_at is None:
+            self.first_delta_at = now
         gate, ticket = self.candidate.gate, self.ticket
+        if gate is not None:
+            gate.hedging.note_first_token(self.call.model, seconds)
         if gate is not None and ticket is not None:
             gate.answered(ticket)
 
@@ -354,7 +371,13 @@ class CallRecord:
             by: the integration that reports; one that has been replaced has no effect. None is for the handler.
         """
         with self.lock:
-            if self.is_handed_over or record.ending is not None or (by is not None and by is not self.ref):
+            is_first = self._may_end(record, by) and not self._is_observed
+            self._is_observed = self._is_observed or is_first
+        if is_first:  # before the stream, or the agent, goes on
+            for observer in record.observers:
+                notify(observer.called, record, self, error)
+        with self.lock:
+            if not self._may_end(record, by):
                 return
             conductor = self.conductor
             if conductor is not None and record.runtime.is_alive(conductor.ref):
@@ -365,6 +388,9 @@ class CallRecord:
                 error = AgentCrashed(conductor.name, record.runtime.exit_reason(conductor.ref))
             total = all_rounds([*record.rounds[: self.round - 1], self.outcome()])
             record.propose(Complete(total) if error is None else Fail(error, total))
+
+    def _may_end(self, record: StreamRecord, by: ProcessRef | None) -> bool:
+        return not self.is_handed_over and record.ending is None and (by is None or by is self.ref)
 
     def cancel(self) -> None:
         """Close the connection, leave the gate, and end the integration. Any thread; harmless if it has ended."""

@@ -86,6 +86,9 @@ class Node(RefNode, Protocol):
     def monitors_of(self, ref: ProcessRef) -> tuple[ProcessRef, ...]:
         """Return the processes that ``ref`` monitors."""
 
+    def note_restart(self, supervisor: str) -> None:
+        """Count a child that a supervisor of that name has restarted."""
+
     def processes(self) -> list[ProcessRef]:
         """Return all living processes."""
 

@@ -15,6 +15,7 @@ from typing import Any
 import pykka
 
 from penstock.actors.runtime.dispatcher import Dispatcher, blocking, check_process
+from penstock.actors.runtime.loop_ticker import running_loop
 from penstock.config.logs import get_logger
 from penstock.errors import CallTimeout
 
@@ -106,6 +107,13 @@ class Reply(pykka.Future[Any]):
                 return
         callback()
 
+    def forget(self, callback: Callable[[], None]) -> None:
+        """Undo `when_done`. Harmless if the callback has been called, or is being called."""
+        callbacks = self._callbacks
+        if callbacks is not None:
+            with contextlib.suppress(ValueError):
+                callbacks.remove(callback)
+
     def set_get_hook(self, func: Callable[[float | None], Any]) -> None:
         """Have ``func(timeout)`` compute the value when `get` is called.
 
@@ -159,6 +167,7 @@ class Reply(pykka.Future[Any]):
 
     async def aget(self, timeout: float | None = None) -> Any:
         """The same as `get`, without blocking the event loop."""
+        running_loop()
         limit = asyncio.timeout(timeout)
         try:
             async with limit:
@@ -178,7 +187,7 @@ class Reply(pykka.Future[Any]):
         if self._get_hook is not None:
             return (yield from asyncio.get_running_loop().run_in_executor(None, self.get))
         if not self.is_done:
-            loop = asyncio.get_running_loop()
+            loop = running_loop()
             if self._dispatcher is not None:
                 self._dispatcher.check_loop(loop)
             woken = loop.create_future()

@@ -6,8 +6,11 @@ It corresponds to a node in Erlang. One Python process can have any number of ru
 from __future__ import annotations
 
 import itertools
+import random
 import threading
-from typing import Any
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, Final
 
 from pykka import ActorRegistry
 
@@ -28,6 +31,8 @@ from penstock.ports import Clock
 
 __all__ = ["Runtime"]
 
+_MANY_SUPERVISORS: Final = 100  # whose restarts are counted apart
+
 
 class _Relations:
     """Links and monitors of one process. Most processes have few or none, so the dicts are made when needed."""
@@ -46,8 +51,9 @@ class Runtime:
     All methods may be called from any thread. One lock guards the tables; no user code runs under it.
     """
 
-    def __init__(self, dispatcher: Dispatcher, timers: Timers, clock: Clock) -> None:
+    def __init__(self, dispatcher: Dispatcher, timers: Timers, clock: Clock, seed: int | None = None) -> None:
         self.dispatcher = dispatcher
+        self.random = random.Random(seed)  # noqa: S311 - jitter; a simulation gives the seed
         self.timers = timers
         self.clock = clock
         self.dead_letters = DeadLetters()
@@ -60,6 +66,7 @@ class Runtime:
         self._closed = False
         self.started = 0
         self.ended = 0
+        self._restarts: Counter[str] = Counter()
 
     # --- starting ------------------------------------------------------------------------------------------------
 
@@ -403,6 +410,21 @@ class Runtime:
         with self._lock:
             relations = self._relations.get(ref)
             return tuple((relations.watches or {}).values()) if relations else ()
+
+    def note_restart(self, supervisor: str) -> None:
+        """Count a child that a supervisor of that name has restarted."""
+        with self._lock:
+            known = supervisor in self._restarts or len(self._restarts) < _MANY_SUPERVISORS
+            self._restarts[supervisor if known else "other"] += 1
+
+    def restarts(self) -> Mapping[str, int]:
+        """How many children have been restarted, by the name of their supervisor; from the 101st on as ``"other"``."""
+        with self._lock:
+            return dict(self._restarts)
+
+    def largest_mailbox(self) -> int:
+        """How many messages wait in the fullest mailbox. Takes time in proportion to the number of processes."""
+        return max((ref.actor_inbox.qsize() for ref in self.processes()), default=0)
 
     def processes(self) -> list[ProcessRef]:
         """Return all living processes."""

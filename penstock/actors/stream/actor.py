@@ -9,6 +9,9 @@
 | ``paused`` | a user has paused the stream |
 | ``error`` | a batch could not be delivered (the journal failed); retried after ``error_recovery_delay`` |
 
+With ``pacing="adaptive"``, `Pacer` decides how much is emitted at each tick; with ``batch_size="adaptive"``,
+`BatchSizer` for how long less than a batch waits.
+
 A tool event does not wait for a batch to fill. The tokens before it are emitted at once, as if the flush timer had
 expired, and then the event itself, as one event in the log. The tokens after it wait as usual. A pause, an error, a
 slow ``block`` subscriber and the strategy ``time`` delay a tool event like everything else, and so does the rate limit
@@ -26,9 +29,7 @@ from functools import partial
 from typing import Any, Final
 
 from penstock.actors.runtime.signals import NORMAL, is_clean
-from penstock.actors.runtime.statem import StateMachine
 from penstock.actors.runtime.transitions import (
-    Action,
     Call,
     Cast,
     Event,
@@ -44,14 +45,12 @@ from penstock.actors.runtime.transitions import (
     cancel_timeout,
     next_event,
     state_timeout,
-    timeout,
 )
-from penstock.actors.stream.bucket import TokenBucket
 from penstock.actors.stream.delivery import Delivery
+from penstock.actors.stream.emitting import FLUSH, OVERDUE, PUSHED, Emitter
 from penstock.actors.stream.messages import (
     Cancel,
     Complete,
-    Ending,
     Fail,
     Flush,
     GetState,
@@ -63,22 +62,14 @@ from penstock.actors.stream.messages import (
     StopStream,
 )
 from penstock.actors.stream.record import StreamRecord
-from penstock.config.logs import stream_logger
-from penstock.config.options import StreamOptions
 from penstock.errors import OptionError, StreamCrashed
 
 __all__ = ["TokenStream"]
 
-_FLUSH: Final = "flush"  # the flush timer; in `streaming` with an empty buffer it leads to `idle`
-_NEVER: Final = 1 << 62
-_BATCHES_A_TURN: Final = 64  # then other processes get the thread
-
-_PUSHED: Final = Internal("pushed")  # the intake holds the number of tokens that `Intake.wait_for` asked for
 _RELEASED: Final = Internal("released")  # the last subscriber that held the stream has caught up or left
-_OVERDUE: Final = Internal("overdue")  # the buffered tokens have waited for `flush_interval`
 
 
-class TokenStream(StateMachine):
+class TokenStream(Emitter):
     """See the module's docstring. The handler starts one for each stream, with the stream's record."""
 
     def init(self, record: StreamRecord) -> Next | Stop:
@@ -89,26 +80,26 @@ class TokenStream(StateMachine):
         self._intake = record.intake
         self._hub = record.hub
         self._options = record.options
-        self._bucket = self._make_bucket(record.options)
+        self._pacer = self._sizer = self._bucket = None
+        self._set_rhythm(record.options)
         self._tail_since: float | None = None  # when the first token of an incomplete batch was seen
         self._before_pause = "idle"
         self.trap_exit = True
         restarted = record.ref is not None
         record.ref = self.ref
         self._ending = record.ending  # proposals are written before they are sent, so none is missed
-        record.state = "idle"
         self._epoch = epoch = record.new_epoch()
         self._delivery = Delivery(record, epoch)
         wake = self.actor_inbox.put
         self._hub.held = False
         self._hub.on_release = partial(wake, _RELEASED)
-        self._intake.attach(partial(wake, _PUSHED), self._log.last_seq, epoch)
+        self._intake.attach(partial(wake, PUSHED), self._log.last_seq, epoch)
         if isinstance(self._ending, Cancel):  # cancelled while there was no actor
             self.actor_inbox.put(Cast(self._ending))  # not ended here: the journal may hang, and this is the supervisor
         if restarted:
             return self._take_over()
         if not self._intake.wait_for(1, epoch) or self._ending is not None:
-            wake(_PUSHED)
+            wake(PUSHED)
         return Next("idle")
 
     def _take_over(self) -> Next:
@@ -120,37 +111,47 @@ class TokenStream(StateMachine):
         if self._bucket is not None:  # how much the previous actor emitted is not known: assume the most
             self._bucket.take(self._bucket.capacity, self.runtime.clock.monotonic())
         if before == "paused":
-            record.state = record.restart_in = "paused"
+            record.restart_in = "paused"
+            record.enter("paused", "restart", self.runtime.clock.monotonic())
             return Next("paused")
         if before == "error":  # the error was the crash (`auto_restart`), so it recovers in any case
-            record.state = "error"
+            record.enter("error", "restart", self.runtime.clock.monotonic())
             return Next("error", state_timeout(self._options.error_recovery_delay))
-        self.actor_inbox.put(_OVERDUE)  # to be handled when this process runs, not within its supervisor's start
+        record.enter("idle", "restart", self.runtime.clock.monotonic())
+        self.actor_inbox.put(OVERDUE)  # to be handled when this process runs, not within its supervisor's start
         return Next("idle")
+
+    @property
+    def made_by(self) -> str:
+        """For people: what the stream is made by and from, if neither by a call nor by hand."""
+        record = self._stream
+        if record.kind is None:
+            return ""
+        return f"{record.kind} of {', '.join(record.parents)}" if record.parents else record.kind
 
     # --- states ------------------------------------------------------------------------------------------------------
 
     def idle(self, event: Event) -> Transition:
         """Nothing is buffered."""
-        if event is _PUSHED:
+        if event is PUSHED:
             return self._advance(tail=False)
-        if event is _OVERDUE:
+        if event is OVERDUE:
             return self._advance(tail=True)
         return self._in_any_state(event)
 
     def buffering(self, event: Event) -> Transition:
         """Less than a batch is buffered."""
-        if event is _PUSHED:
+        if event is PUSHED:
             return self._advance(tail=False)
-        if event.__class__ is NamedTimeout or event is _OVERDUE:
+        if event.__class__ is NamedTimeout or event is OVERDUE:
             return self._advance(tail=True)
         return self._in_any_state(event)
 
     def streaming(self, event: Event) -> Transition:
         """Batches are emitted."""
-        if event is _PUSHED:
+        if event is PUSHED:
             return self._advance(tail=False)
-        if event is _OVERDUE or event is _RELEASED:
+        if event is OVERDUE or event is _RELEASED:
             return self._advance(tail=True)
         if event.__class__ is NamedTimeout:
             return self._advance(tail=True) if self._intake.size else self._to("idle")
@@ -199,111 +200,15 @@ class TokenStream(StateMachine):
             case Cast(message=Complete() | Fail() as ending):
                 self._ending = self._ending or ending
                 return self._advance(tail=True) if self._state in ("idle", "buffering", "streaming") else None
-            case Call(message=Reset(reason=reason)):
-                return self._reset(event, reason)
+            case Call(message=Reset() as reset):
+                return self._reset(event, reset)
         return self.unhandled(event)
-
-    # --- emitting ----------------------------------------------------------------------------------------------------
-
-    def _advance(self, *, tail: bool) -> Transition:
-        """Emit all that may be emitted now; returns the transition. Without ``tail``, less than a batch has to wait."""
-        intake, bucket, options = self._intake, self._bucket, self._options
-        batch_size = options.batch_size
-        if self._ending is not None:
-            if isinstance(self._ending, Cancel):
-                return self._conclude(self._ending)
-            tail = True
-        elif options.strategy == "batch":
-            tail = False
-        least = 1 if tail else batch_size if options.strategy != "time" else _NEVER
-        for emitted in range(_BATCHES_A_TURN):
-            size = intake.size
-            if not size or (size < least and (least == _NEVER or not intake.buffer.events)):
-                return self._wait_for_more(emitted)
-            if self._hub.held:
-                intake.do_not_wake(self._epoch)
-                return self._to("streaming")
-            limit = size if size < batch_size else batch_size  # the bucket has no room for more than one batch
-            if bucket is not None and (limit := self._due(limit)):
-                delay = bucket.delay(limit, self.runtime.clock.monotonic())
-                if delay:
-                    return self._limit_rate(delay)
-            if not self._delivery.emit(limit, bucket):
-                return self._undelivered()
-        intake.do_not_wake(self._epoch)
-        self.actor_inbox.put(_OVERDUE if tail else _PUSHED)  # continue after other processes have run
-        return self._to("streaming")
-
-    def _due(self, limit: int) -> int:
-        """How many tokens need room in the bucket now: none if a tool event comes first."""
-        return self._intake.due(limit) if self._intake.buffer.events else limit
-
-    def _wait_for_more(self, emitted: int, *replies: Action) -> Transition:
-        """Wait for the next batch, but not longer than the buffered tokens may wait."""
-        intake, options = self._intake, self._options
-        size = intake.size
-        if not size and self._ending is not None:
-            intake.close(self._epoch)
-            if not intake.size:
-                return self._conclude(self._ending, *replies)
-            self.actor_inbox.put(_OVERDUE)  # pushed just before the intake was closed
-            return self._to("streaming", *replies)
-        if size and options.strategy == "time":
-            intake.do_not_wake(self._epoch)
-        elif not intake.wait_for(options.batch_size if size else 1, self._epoch):
-            self.actor_inbox.put(_PUSHED)  # pushed in the meantime
-        if not size:
-            self._tail_since = None
-            if not emitted and self._state == "idle":
-                return Keep(*replies)
-            # The stream becomes idle once the buffer has been empty for `flush_interval`.
-            return self._to("streaming", timeout(_FLUSH, options.flush_interval), *replies)
-        state = "buffering" if not emitted and self._state in ("idle", "buffering") else "streaming"
-        since = self._tail_since
-        if since is None or emitted:
-            since = self._tail_since = self.runtime.clock.monotonic()
-        if options.strategy == "batch":
-            return self._to(state, cancel_timeout(_FLUSH), *replies)
-        return self._to(state, timeout(_FLUSH, since + options.flush_interval, absolute=True), *replies)
-
-    def _look_again(self) -> Event:
-        """The event to handle after a change: `_OVERDUE` if the tail has waited for long enough, else `_PUSHED`."""
-        since = self._tail_since
-        if since is None or self.runtime.clock.monotonic() < since + self._options.flush_interval:
-            return _PUSHED
-        return _OVERDUE
-
-    def _limit_rate(self, delay: float, *replies: Action) -> Transition:
-        self._intake.do_not_wake(self._epoch)
-        self._tail_since = None
-        return self._to("rate_limited", state_timeout(delay), cancel_timeout(_FLUSH), *replies)
-
-    def _undelivered(self, *replies: Action) -> Transition:
-        """Wait and try again, or end the stream. The batch that could not be delivered is back in the buffer."""
-        delivery = self._delivery
-        if delivery.problem is None:
-            return Stop(NORMAL, *replies)
-        self._intake.do_not_wake(self._epoch)
-        self._tail_since = None
-        failure = delivery.count_failure()
-        if failure is not None:
-            if not self._options.auto_restart:
-                return self._conclude(Fail(failure), *replies)
-            self._stream.restart_in = "error"
-            raise failure
-        if self._state == "paused":  # a forced flush failed
-            self._before_pause = "error"
-            return Keep(*replies)
-        return self._to("error", *self._recovery(), cancel_timeout(_FLUSH), *replies)
-
-    def _recovery(self) -> tuple[Action, ...]:
-        return (state_timeout(self._options.error_recovery_delay),) if self._options.error_recovery else ()
 
     # --- calls -------------------------------------------------------------------------------------------------------
 
     def _flush(self, event: Call, *, force: bool) -> Transition:
         """Emit what is buffered now. Tokens that are pushed meanwhile do not count, so that this has an end."""
-        log, bucket, batch_size = self._log, self._bucket, self._options.batch_size
+        log, bucket, batch_size = self._log, self._bucket, self._largest
         paused = self._state == "paused"
         before, emitted = log.tokens, 0
         goal = self._intake.size  # tokens and tool events
@@ -330,7 +235,7 @@ class TokenStream(StateMachine):
             self._before_pause = self._state
         self._stream.restart_in = "paused"
         self._intake.do_not_wake(self._epoch)
-        return self._to("paused", cancel_timeout(_FLUSH), answer(event.reply_to))
+        return self._to("paused", cancel_timeout(FLUSH), answer(event.reply_to))
 
     def _resume(self, event: Call) -> Transition:
         self._stream.restart_in = "idle"
@@ -339,7 +244,7 @@ class TokenStream(StateMachine):
         if before == "error":
             return self._to("error", *self._recovery(), answer(event.reply_to))
         if before == "rate_limited":
-            return self._to("streaming", answer(event.reply_to), next_event(_OVERDUE))
+            return self._to("streaming", answer(event.reply_to), next_event(OVERDUE))
         return self._to(before, answer(event.reply_to), next_event(self._look_again()))
 
     def _set_options(self, event: Call, changes: dict[str, Any]) -> Transition:
@@ -347,11 +252,7 @@ class TokenStream(StateMachine):
             options = self._options.replace(**changes)
         except (OptionError, TypeError) as error:
             return Keep(answer_error(event.reply_to, error))
-        now = self.runtime.clock.monotonic()
-        if options.rate_limit is None or self._bucket is None:
-            self._bucket = self._make_bucket(options)
-        else:
-            self._bucket.change(options.rate_limit, options.batch_size, now)
+        self._set_rhythm(options)
         self._options = self._stream.options = options
         self._intake.change(options)
         self._log.retain_bytes = options.retain_bytes
@@ -360,7 +261,7 @@ class TokenStream(StateMachine):
                 self._before_pause = "rate_limited"  # what is buffered is emitted as soon as it may be
             return Keep(answer(event.reply_to))
         if self._state in ("error", "rate_limited"):
-            return self._to("streaming", answer(event.reply_to), next_event(_OVERDUE))
+            return self._to("streaming", answer(event.reply_to), next_event(OVERDUE))
         return self._to(self._state, answer(event.reply_to), next_event(self._look_again()))
 
     def _stop_stream(self, event: Call) -> Transition:
@@ -374,7 +275,7 @@ class TokenStream(StateMachine):
         self._intake.close(self._epoch)
         delivery = self._delivery
         while self._intake.size:
-            if not delivery.emit(self._options.batch_size, self._bucket):
+            if not delivery.emit(self._largest, self._bucket):
                 if delivery.problem is None:
                     break
                 failure = delivery.count_failure()
@@ -382,12 +283,15 @@ class TokenStream(StateMachine):
                     return Fail(failure)
         return None
 
-    def _reset(self, event: Call, reason: str) -> Transition:
+    def _reset(self, event: Call, reset: Reset) -> Transition:
         log = self._log
-        self._intake.restart(log.text_length(), log.last_seq)
-        self._stream.void_answer()
+        if reset.origin is None:
+            self._intake.restart(log.text_length(), log.last_seq)
+            self._stream.void_answer()
+        else:
+            self._intake.discard_origin(reset.origin)
         self._tail_since = None
-        self._delivery.reset(reason)
+        self._delivery.reset(reset.reason, reset.origin)
         if self._state == "paused":
             return Keep(answer(event.reply_to))
         return self._wait_for_more(0, answer(event.reply_to))
@@ -399,26 +303,6 @@ class TokenStream(StateMachine):
         if is_clean(reason) and self.is_alive and not self._stream.is_over:
             ending, crash = self._ending, StreamCrashed(self._stream.stream_id, ("supervisor", reason))
             self._conclude(self._empty_buffer() or ending or Fail(crash))
-
-    def _conclude(self, ending: Ending, *replies: Action) -> Transition:
-        """End the stream, and stop."""
-        self._stream.finish(ending, self._epoch)
-        return Stop(NORMAL, *replies)
-
-    def _to(self, state: str, *actions: Action) -> Next:
-        record = self._stream
-        if state != record.state and record.ref is self._actor_ref:  # not if this actor has been abandoned
-            record.counters.state_changes += 1
-            record.counters.last_activity = self.runtime.clock.monotonic()
-            if self._options.debug:
-                stream_logger(record.stream_id, True).debug("state", state=state, was=record.state)
-            record.state = state
-        return Next(state, *actions)
-
-    def _make_bucket(self, options: StreamOptions) -> TokenBucket | None:
-        if options.rate_limit is None:
-            return None
-        return TokenBucket(options.rate_limit, options.batch_size, self.runtime.clock.monotonic())
 
     def format_status(self, status: dict[str, Any]) -> dict[str, Any]:
         """State, sizes, options, timers; no text, no key, no metadata."""

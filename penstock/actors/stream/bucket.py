@@ -40,6 +40,15 @@ class TokenBucket:
         seconds = missing / self.rate
         return seconds if now + seconds > now else 0.0  # the clock cannot measure less
 
+    def room(self, now: float) -> int:
+        """How many tokens there is room for now.
+
+        >>> TokenBucket(rate=10.0, capacity=5, now=0.0).room(now=0.0)
+        5
+        """
+        self._refill(now)
+        return max(0, int(self._level + _GRAIN))
+
     def take(self, tokens: int, now: float) -> None:
         """Take ``tokens`` out of the bucket. If it has fewer, it is empty afterwards and not in debt.
 

@@ -17,11 +17,13 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from penstock.config.options import Overflow
-from penstock.events import Phase, SideEvent, StreamStarted, TokenKind, ToolCallDelta, ToolProgress
+from penstock.config.units import whole_prefix
+from penstock.events import Phase, Progress, SideEvent, StreamStarted, TokenKind, ToolCallDelta, ToolProgress
 
 __all__ = ["Batch", "EventBatch", "PartStart", "TokenBuffer", "Undelivered"]
 
 _COMPACT_AT: Final = 512
+_WHOLE: Final = 12  # characters of a token that is not divided
 
 
 class Batch(NamedTuple):
@@ -31,6 +33,7 @@ class Batch(NamedTuple):
     tokens: tuple[str, ...]
     part: int = 0
     phase: Phase | None = None
+    origin: str | None = None
 
 
 class EventBatch(NamedTuple):
@@ -40,10 +43,14 @@ class EventBatch(NamedTuple):
 
 
 class PartStart(NamedTuple):
-    """The tokens that follow belong to this part of the answer; see `penstock.events.AnswerPart`."""
+    """The tokens that follow belong to this part of the answer; see `penstock.events.AnswerPart`.
+
+    No event has tokens from before and after it, even if they are of the same part.
+    """
 
     part: int
     phase: Phase | None = None
+    origin: str | None = None
 
 
 class Undelivered(NamedTuple):
@@ -53,6 +60,7 @@ class Undelivered(NamedTuple):
     text: str
     part: int = 0
     phase: Phase | None = None
+    origin: str | None = None
 
 
 class _Pieces:
@@ -158,12 +166,12 @@ class TokenBuffer:
             if last.__class__ is _Pieces and last.first.index == event.index:
                 last.texts.append(event.text)
                 return True
-        elif isinstance(event, ToolProgress):
+        elif isinstance(event, (ToolProgress, Progress)):
             for place in range(len(items) - 1, self._head - 1, -1):  # only progress reports may stand in between
                 other = items[place]
-                if other.__class__ is not ToolProgress:
+                if other.__class__ is not event.__class__:
                     return False
-                if other.call_id == event.call_id:
+                if other.origin == event.origin and getattr(other, "call_id", "") == getattr(event, "call_id", ""):
                     items[place] = event
                     return True
         return False
@@ -176,6 +184,63 @@ class TokenBuffer:
             if _is_event(item):
                 return count
         return min(limit, len(items) - head)
+
+    def before_border(self) -> tuple[int, int]:
+        """How many tokens and events stand up to the last border, and how many characters come after it.
+
+        A border is an event, or the first token of another kind than that of the token before.
+        """
+        items, head = self._items, self._head
+        if not self._other_kinds:
+            return 0, sum(map(len, items[head:]))
+        count = until = characters = 0
+        kind: TokenKind | None = None
+        for item in items[head:]:
+            if item.__class__ is PartStart:
+                continue
+            if _is_event(item):
+                count += 1
+                until, characters, kind = count, 0, None
+                continue
+            item_kind: TokenKind = "text" if item.__class__ is str else item[0]
+            token = item if item.__class__ is str else item[1]
+            if kind is not None and item_kind != kind:
+                until, characters = count, 0
+            kind = item_kind
+            count += 1
+            characters += len(token)
+        return until, characters
+
+    def portion(self, characters: int, least: int) -> tuple[int, int, int]:
+        """How many of the first tokens are nearly so many ``characters``: tokens, their characters, tokens divided.
+
+        At least ``least`` tokens, if there are so many. A token of up to 12 characters counts if half of it does; a
+        longer one is divided, between two characters as a reader sees them.
+        """
+        items = self._items
+        tokens = given = 0
+        for place in range(self._head, len(items)):
+            item = items[place]
+            if item.__class__ is PartStart:
+                continue
+            if _is_event(item):
+                break
+            token = item if item.__class__ is str else item[1]
+            left = characters - given
+            if tokens >= least and len(token) > left and (len(token) > _WHOLE or left * 2 < len(token)):
+                part = whole_prefix(token, left) if len(token) > _WHOLE else ""
+                if not part:
+                    break
+                rest = token[len(part) :]
+                items[place : place + 1] = (part, rest) if item is token else ((item[0], part), (item[0], rest))
+                self._other_kinds += item is not token
+                self.size += 1
+                return tokens + 1, given + len(part), 1
+            if tokens >= least and left <= 0:
+                break
+            tokens += 1
+            given += len(token)
+        return tokens, given, 0
 
     def force(self, token: str, kind: TokenKind, overflow: Overflow) -> bool:
         """Add the token; if there is no room, drop it or older ones, by ``overflow``. Returns whether it was added.
@@ -229,8 +294,7 @@ class TokenBuffer:
         if self.events and _is_event(items[head]):
             return self._take_event()
         if not self._other_kinds:
-            part, phase = self._present
-            batch = Batch("text", tuple(items[head : head + limit]), part, phase)
+            batch = Batch("text", tuple(items[head : head + limit]), *self._present)
         else:
             batch = self._take_kind(limit)
         self._taken_size = size = len(batch.tokens)
@@ -309,7 +373,7 @@ class TokenBuffer:
         taken = self._taken if last_event < self._taken_for else None  # else the log has it, and `commit` is to come
         found = []
         if isinstance(taken, Batch):
-            found += [Undelivered(taken.kind, token, taken.part, taken.phase) for token in taken.tokens]
+            found += [Undelivered(taken.kind, token, *taken[2:]) for token in taken.tokens]
         present = self._present
         for item in self._items[self._head :]:
             if item.__class__ is str:
@@ -330,6 +394,22 @@ class TokenBuffer:
             for item in self._items[self._head :]
             if _is_event(item) and item.__class__ is not PartStart
         ]
+
+    def discard_origin(self, origin: str) -> None:
+        """Discard the tokens and the events of one origin. No batch is taken."""
+        present = self._present
+        kept: list[Any] = []
+        for item in self._items[self._head :]:
+            if item.__class__ is PartStart:
+                present = item
+            elif _origin_of(item, present) == origin:
+                self.size -= 1
+                self.events -= _is_event(item)
+                continue
+            kept.append(item)
+        self._items[:] = kept
+        self._head = self._events_until = 0
+        self._other_kinds = sum(1 for item in kept if item.__class__ is not str)
 
     def clear(self, *, but_start: bool = False) -> int:
         """Discard everything, except a `StreamStarted` if ``but_start``; returns the number of discarded tokens.
@@ -361,6 +441,14 @@ class TokenBuffer:
 
 
 _FIRST_PART: Final = PartStart(0)
+
+
+def _origin_of(item: Any, present: PartStart) -> str | None:
+    """The origin of an item: an event has its own, a token that of its part."""
+    if not _is_event(item):
+        return present.origin
+    origin: str | None = (item.first if item.__class__ is _Pieces else item).origin
+    return origin
 
 
 def _is_event(item: Any) -> bool:

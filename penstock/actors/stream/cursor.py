@@ -161,6 +161,7 @@ class Cursor:
             isinstance(event := self.log.get(last.seq + 1), TokenEvent)
             and event.kind == first.kind
             and event.part == first.part
+            and event.origin == first.origin
         ):
             tokens += event.tokens
             dropped += event.dropped
@@ -177,6 +178,7 @@ class Cursor:
             dropped,
             first.part,
             first.phase,
+            first.origin,
         )
 
     def _skip(self) -> None:

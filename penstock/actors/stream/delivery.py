@@ -10,6 +10,7 @@ import msgspec
 
 from penstock.actors.stream.bucket import TokenBucket
 from penstock.actors.stream.buffer import Batch
+from penstock.actors.stream.observing import notify
 from penstock.actors.stream.record import StreamRecord
 from penstock.config.logs import get_logger
 from penstock.errors import DeliveryError
@@ -44,9 +45,11 @@ class Delivery:
             return not intake.size
         event: TokenEvent | SideEvent
         if isinstance(batch, Batch):
-            kind, tokens, part, phase = batch
+            kind, tokens, part, phase, origin = batch
             text = "".join(tokens)
-            event = TokenEvent(log.stream_id, seq, tokens, text, kind, clock.time(), log.metadata, dropped, part, phase)
+            event = TokenEvent(
+                log.stream_id, seq, tokens, text, kind, clock.time(), log.metadata, dropped, part, phase, origin
+            )
         else:
             event = self._number(batch.event, seq)
         if record.journal is None:
@@ -69,6 +72,8 @@ class Delivery:
             record.counters.delivered(len(tokens), size, now)
         else:
             record.counters.counted(event, now)
+            for observer in record.observers:
+                notify(observer.happened, record, event)
         self._failures = 0
         if self._hub.announce():
             record.counters.held += 1
@@ -94,7 +99,7 @@ class Delivery:
         error.__cause__ = problem
         return error
 
-    def reset(self, reason: str) -> None:
-        """Void everything delivered so far."""
-        if self._record.reset(reason, self._epoch):
+    def reset(self, reason: str, origin: str | None = None) -> None:
+        """Void everything delivered so far, or everything of one origin."""
+        if self._record.reset(reason, self._epoch, origin):
             self._hub.announce()

@@ -29,6 +29,11 @@ class Feed(Protocol):
     round: int
     """Counts the feeds of one stream, from 1. The outcomes of earlier rounds are in the stream's record."""
 
+    @property
+    def asked(self) -> tuple[str, str]:
+        """The provider's name and the model's, as it was asked for: of the attempt under way, or the last one."""
+        raise NotImplementedError
+
     started: bool
     """Whether it has delivered anything."""
 

@@ -7,7 +7,7 @@ are pieces of something, or only of interest at the time; see `is_passing`.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
@@ -18,10 +18,13 @@ from penstock.events import (
     Event,
     Logprobs,
     MediaPart,
+    NoticeEvent,
+    Progress,
     ProviderEvent,
     ServerToolCall,
     ServerToolResult,
     SideEvent,
+    StallDetected,
     StreamReset,
     StreamSnapshot,
     TokenEvent,
@@ -36,7 +39,7 @@ from penstock.events import (
 __all__ = ["Folded", "TextPile", "Told", "Window", "is_passing"]
 
 _JOIN_AT: Final = 256  # number of parts that are joined into one
-_PASSING: Final = (ToolCallDelta, ToolProgress, Logprobs, ProviderEvent)
+_PASSING: Final = (ToolCallDelta, ToolProgress, Logprobs, ProviderEvent, Progress, StallDetected)
 _KINDS: Final[tuple[TokenKind, ...]] = ("reasoning", "text", "refusal")  # models reason first
 
 
@@ -106,6 +109,12 @@ class Told:
             case Logprobs(tokens=tokens):
                 self._logprobs += tokens
 
+    def forget(self, origin: str) -> None:
+        """Remove the events of one origin."""
+        self._citations = [one for one in self._citations if one.origin != origin]
+        self._media = [one for one in self._media if one.origin != origin]
+        self._server_tools = [one for one in self._server_tools if one.origin != origin]
+
     def fields(self) -> dict[str, Any]:
         """The fields of the terminal event."""
         return {
@@ -174,7 +183,10 @@ class Window:
             if pile is None:
                 pile = self.folded[event.kind] = TextPile()
             pile.add(event.text)
-            self.parts.add(event.kind, len(event.text), event.part, event.phase)
+            self.parts.add(event.kind, len(event.text), event.part, event.phase, event.origin)
+        elif isinstance(event, StreamReset) and event.origin is not None:
+            self._forget(event.origin)
+            self.reset = event.seq
         elif isinstance(event, StreamReset):
             self.folded = {}
             self._kept = []
@@ -187,16 +199,28 @@ class Window:
             self._logprobs = self._logprobs or []
             self._logprobs += event.tokens
 
+    def _forget(self, origin: str) -> None:
+        """Remove the text and the events of one origin, which has been reset."""
+        self.folded = {
+            kind: _pile(pile.read(part.start, part.end) for part in self.parts.split(kind, 0, pile.length, origin))
+            for kind, pile in self.folded.items()
+        }
+        self.parts = self.parts.without(origin)
+        nowhere: dict[TokenKind, int] = {}  # a reader that is behind the reset gets a snapshot, which has no places
+        self._kept = [_Kept(kept.event, nowhere) for kept in self._kept if kept.event.origin != origin]
+
     def told(self) -> Told:
         """What the terminal event repeats of the events so far."""
         told = Told(list(self._logprobs or ()))
         for kept in self._kept:
             told.add(kept.event)
         for event in self.events:
-            if isinstance(event, StreamReset):
+            if not isinstance(event, StreamReset):
+                told.add(event)
+            elif event.origin is None:
                 told = Told([])
             else:
-                told.add(event)
+                told.forget(event.origin)
         return told
 
     def snapshot(self, stream_id: str, metadata: Mapping[str, Any]) -> StreamSnapshot:
@@ -220,6 +244,7 @@ class Window:
             tool_results=tuple(event for event in events if isinstance(event, ToolResult)),
             parts=self.parts.read(),
             answer_events=tuple(event for event in events if isinstance(event, AnswerEvent)),
+            notices=tuple(event for event in events if isinstance(event, NoticeEvent)),
         )
 
     def rest(
@@ -240,7 +265,7 @@ class Window:
                 kind, at[part.kind] = part.kind, part.end
                 text = self.folded[kind].read(part.start, part.end)
                 event = TokenEvent(
-                    stream_id, number, (text,), text, kind, timestamp, metadata, 0, part.index, part.phase
+                    stream_id, number, (text,), text, kind, timestamp, metadata, 0, part.index, part.phase, part.origin
                 )
                 events.append(event)
 
@@ -249,6 +274,13 @@ class Window:
             events.append(event)
         add_text({kind: pile.length for kind, pile in self.folded.items()}, self.base, self.timestamp)
         return events
+
+
+def _pile(texts: Iterable[str]) -> TextPile:
+    pile = TextPile()
+    for text in texts:
+        pile.add(text)
+    return pile
 
 
 _NO_PARTS: Final = PartSpans()

@@ -50,7 +50,7 @@ class Hub:
             if known is not None:
                 return known
             self._replace(lambda before: (*before, subscription))
-            self.had_subscriber = True
+            self.had_subscriber = self.had_subscriber or subscription.counts
         return subscription
 
     def remove(self, subscription: Subscription) -> None:
@@ -59,7 +59,7 @@ class Hub:
             gone = self._replace(lambda before: tuple(other for other in before if other is not subscription))
         if gone:
             self.caught_up()
-            if self.is_orphaned:
+            if subscription.counts and self.is_orphaned:
                 self.on_empty()
 
     def _replace(self, change: Callable[[tuple[Subscription, ...]], tuple[Subscription, ...]]) -> bool:
@@ -85,8 +85,8 @@ class Hub:
 
     @property
     def subscribers(self) -> int:
-        """The number of subscribers, without dropped iterators that have not been removed yet."""
-        return sum(subscription.is_active for subscription in self.subscriptions)
+        """The number of subscribers that count, without dropped iterators that have not been removed yet."""
+        return sum(subscription.is_active and subscription.counts for subscription in self.subscriptions)
 
     def read_by_all(self, last_seq: int) -> int:
         """The number of the last event that each subscriber has had, where the log ends with number ``last_seq``.
@@ -136,6 +136,9 @@ class Subscription:
 
     __slots__ = ("_cursor", "_hub", "is_active", "target")
 
+    counts = True
+    """Whether it is one that ``on_orphan`` waits for."""
+
     def __init__(self, hub: Hub, cursor: Cursor, target: Any) -> None:
         self._hub = hub
         self._cursor = cursor
@@ -166,6 +169,11 @@ class Subscription:
     def pending(self) -> int:
         """How many events wait for it."""
         return self._cursor.pending
+
+    @property
+    def lag_bytes(self) -> int:
+        """About how many bytes of memory the events take that wait for it; see `StreamLog.bytes_after`."""
+        return self._cursor.log.bytes_after(self._cursor.seq)
 
     @property
     def dropped(self) -> int:

@@ -14,6 +14,7 @@ import msgspec
 
 from penstock.actors.runtime.dispatcher import Dispatcher, check_process
 from penstock.actors.stream.buffer import Batch, EventBatch, PartStart, TokenBuffer, Undelivered
+from penstock.config.logs import get_logger
 from penstock.config.options import StreamOptions
 from penstock.errors import BufferFull, OptionError, StreamClosed
 from penstock.events import Citation, Phase, SideEvent, TokenKind
@@ -23,6 +24,8 @@ __all__ = ["Intake"]
 
 _NEVER: Final = 1 << 62
 _FOREVER: Final = float("inf")
+_WARN_AT: Final = 100_000  # tokens in a buffer without a bound
+_UNBOUNDED: Final = 1 << 62
 
 
 class Intake:
@@ -51,7 +54,7 @@ class Intake:
 
     def __init__(self, stream_id: str, options: StreamOptions, dispatcher: Dispatcher, clock: Clock) -> None:
         self.stream_id = stream_id
-        self.buffer = TokenBuffer(options.max_buffer_size)
+        self.buffer = TokenBuffer(options.max_buffer_size or _WARN_AT)
         self.accepted = 0
         self.backpressure_events = 0  # how often a producer had to wait for room
         self.closed = False
@@ -151,7 +154,7 @@ class Intake:
         with self._lock:
             if self.closed or (is_void is not None and is_void()):
                 raise self._refusal()
-            if self.buffer.size >= self.buffer.max_size:
+            if self.buffer.size >= self.buffer.max_size and self._options.max_buffer_size is not None:
                 self._wait_for_room(_Notice(on_room))
                 return False
             if is_of_all and event.__class__ is Citation and (self.void_text or self.void_parts):
@@ -176,6 +179,7 @@ class Intake:
         self,
         part: int,
         phase: Phase | None = None,
+        origin: str | None = None,
         *,
         is_void: Callable[[], bool] | None = None,
         is_of_all: bool = False,
@@ -190,7 +194,7 @@ class Intake:
                 return False
             part = max(0, part - self.void_parts) if is_of_all else part
             self._part, self._phase, self._part_from = part + self.void_parts, phase, self.accepted
-            self.buffer.start_part(PartStart(part, phase))
+            self.buffer.start_part(PartStart(part, phase, origin))
             return True
 
     @property
@@ -213,8 +217,12 @@ class Intake:
         tokens: Sequence[tuple[str, TokenKind]],
         on_room: Callable[[], None],
         is_void: Callable[[], bool] | None = None,
+        *,
+        whole: bool = False,
     ) -> int:
         """Take as many tokens as there is room for, without waiting; returns their number.
+
+        With ``whole``, all or none, unless they are more than an empty buffer has room for.
 
         If some are left, ``on_room`` is called once: when it is worth trying again, or when the stream has ended. It is
         called under a lock, in any thread, and must only send a message.
@@ -225,10 +233,16 @@ class Intake:
         with self._lock:
             if self.closed or (is_void is not None and is_void()):
                 raise self._refusal()
-            done = self._fill(tokens, 0)
+            done = 0 if whole and self._would_split(len(tokens)) else self._fill(tokens, 0)
             if done < len(tokens):
                 self._wait_for_room(_Notice(on_room))
             return done
+
+    def _would_split(self, count: int) -> bool:
+        buffer, options = self.buffer, self._options
+        if options.max_buffer_size is None or options.overflow in ("drop_oldest", "drop_newest"):
+            return False
+        return buffer.size > 0 and buffer.size + count > buffer.max_size
 
     def _wait_for_room(self, latch: threading.Lock | _Notice) -> None:
         self.backpressure_events += 1
@@ -279,6 +293,8 @@ class Intake:
     def _fill(self, tokens: Sequence[tuple[str, TokenKind]], done: int) -> int:
         """Take tokens from index ``done`` on, under the lock; returns the index of the first one left."""
         buffer, overflow = self.buffer, self._options.overflow
+        if self._options.max_buffer_size is None and buffer.size + len(tokens) - done > buffer.max_size:
+            self._lift_bound()
         if overflow == "drop_oldest" or overflow == "drop_newest":
             for text, kind in tokens[done:]:
                 self.accepted += buffer.force(text, kind, overflow)
@@ -292,6 +308,13 @@ class Intake:
             self._wake()  # first: an interrupted push must not leave the stream asleep
             self._wake_at = _NEVER
         return done
+
+    def _lift_bound(self) -> None:
+        """Let a buffer without a bound grow on. Until now it had one, so that `push` does not have to look."""
+        self.buffer.max_size = _UNBOUNDED
+        get_logger(stream_id=self.stream_id).warning(
+            "buffer_is_large", tokens=self.buffer.size, advice="set max_buffer_size, so that the producer waits"
+        )
 
     # --- the stream's side ---------------------------------------------------------------------------------------
 
@@ -343,6 +366,24 @@ class Intake:
         """How many tokens, at most ``limit``, come before the next tool event; 0 if that is first."""
         with self._lock:
             return self.buffer.due(limit)
+
+    def before_border(self) -> tuple[int, int]:
+        """See `TokenBuffer.before_border`."""
+        with self._lock:
+            return self.buffer.before_border()
+
+    def portion(self, characters: int) -> tuple[int, int]:
+        """How many of the first tokens, and of their characters, to take for a piece of ``characters``.
+
+        The last one may be divided, and then counts as two. Where the buffer is full, half of it is taken.
+        """
+        with self._lock:
+            buffer = self.buffer
+            is_full = buffer.size >= buffer.max_size
+            tokens, given, divided = buffer.portion(characters, buffer.size - buffer.max_size // 2 if is_full else 0)
+            self._part_from += divided if self._part_from == self.accepted else 0
+            self.accepted += divided
+            return tokens, given
 
     def take(self, limit: int, event_number: int, epoch: int) -> tuple[Batch | EventBatch | None, int]:
         """The next batch and the number of tokens dropped before it; to be committed or restored."""
@@ -404,11 +445,17 @@ class Intake:
             self._phase, self._part_from = None, self.accepted
             self._release()
 
+    def discard_origin(self, origin: str) -> None:
+        """Discard the tokens and events of one origin that no event has. Its places are not counted (`void_text`)."""
+        with self._lock:
+            self.buffer.discard_origin(origin)
+            self._release()
+
     def change(self, options: StreamOptions) -> None:
         """Change the options. Nothing in the buffer is lost, even if it exceeds the new bound."""
         with self._lock:
             self._options = options
-            self.buffer.max_size = options.max_buffer_size
+            self.buffer.max_size = options.max_buffer_size or max(_WARN_AT, self.buffer.max_size)
             self._release()
 
     def close(self, epoch: int | None = None) -> None:

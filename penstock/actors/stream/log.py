@@ -25,10 +25,11 @@ from penstock.actors.stream.folded import Folded, Window, is_passing
 from penstock.actors.stream.outcome import Outcome
 from penstock.actors.stream.parts import PartSpans
 from penstock.actors.stream.weights import cost_of
-from penstock.errors import AgentError, PenstockError, ProviderError, StreamError
+from penstock.errors import AgentError, PenstockError, ProviderError, RunawayAnswer, StreamError
 from penstock.events import (
     AnswerPart,
     Event,
+    FrozenDict,
     SideEvent,
     StreamCancelled,
     StreamCompleted,
@@ -145,6 +146,8 @@ class StreamLog:
 
         def make(seq: int) -> TerminalEvent:
             partial, fields = self._final(seq, outcome, dropped, now)
+            if isinstance(error, RunawayAnswer) and error.kind == "text" and error.stream_id == self.stream_id:
+                partial = partial[: error.start + error.period]
             if isinstance(error, (ProviderError, StreamError, AgentError)):
                 error.partial = partial
             return StreamFailed(**fields, error=error, partial=partial)
@@ -189,6 +192,10 @@ class StreamLog:
             "timestamp": now,
             "metadata": self.metadata,
             "dropped": dropped,
+            "texts": _by_origin(texts.get("text", ""), parts),
+            "costs": outcome.costs,
+            "origin": outcome.origin,
+            "prediction": outcome.prediction,
         }
 
     def _end(self, make: Callable[[int], TerminalEvent], epoch: int | None) -> bool:
@@ -244,12 +251,12 @@ class StreamLog:
                     pieces[kind].append(event.text)
                 else:
                     pieces[kind] = [event.text]
-                parts.add(kind, len(event.text), event.part, event.phase)
+                parts.add(kind, len(event.text), event.part, event.phase, event.origin)
             elif event.__class__ is StreamReset:
-                pieces, parts = {}, PartSpans()
-        for kind, text, part, phase in buffered:
+                pieces, parts = _after_reset(event, pieces, parts)
+        for kind, text, part, phase, origin in buffered:
             pieces.setdefault(kind, []).append(text)
-            parts.add(kind, len(text), part, phase)
+            parts.add(kind, len(text), part, phase, origin)
         return {kind: "".join(texts) for kind, texts in pieces.items()}, parts.read()
 
     def text_length(self, *, with_buffered: bool = False) -> int:
@@ -261,13 +268,15 @@ class StreamLog:
             for event in window.events:
                 if event.__class__ is TokenEvent:
                     length += len(event.text) if event.kind == "text" else 0
-                elif event.__class__ is StreamReset:
+                elif event.__class__ is StreamReset and event.origin is None:  # those of one origin are not counted
                     length = 0
             buffered = self.undelivered(self.last_seq) if with_buffered else ()
             return length + sum(len(token.text) for token in buffered if token.kind == "text")
 
     def _text(self, kind: TokenKind) -> str:
         window = self._window
+        if any(event.__class__ is StreamReset and event.origin is not None for event in window.events):
+            return self._whole(())[0].get(kind, "")
         pile = window.folded.get(kind)
         parts = [pile.read()] if pile is not None else []
         for event in window.events:
@@ -288,6 +297,16 @@ class StreamLog:
     def kept_bytes(self) -> int:
         """An estimate of the memory, in bytes, that the events take which are not folded."""
         return self._bytes
+
+    def bytes_after(self, seq: int) -> int:
+        """About how many bytes of memory the events after number ``seq`` take; folded ones count as their text.
+
+        Where part of the folded events is after ``seq``, all of them count. Takes time in proportion to the events.
+        """
+        window = self._window
+        waiting = window.events[max(0, seq - window.base) :]
+        folded = sum(pile.length for pile in window.folded.values()) if seq < window.base else 0
+        return folded + sum(map(cost_of, waiting))
 
     def text(self, kind: TokenKind = "text") -> str:
         """All text of one kind so far."""
@@ -345,6 +364,31 @@ class StreamLog:
     def __iter__(self) -> Iterator[Event]:
         """Iterate over a copy of the events that are not folded."""
         return iter(self._window.events[:])
+
+
+def _after_reset(
+    reset: StreamReset, pieces: dict[TokenKind, list[str]], parts: PartSpans
+) -> tuple[dict[TokenKind, list[str]], PartSpans]:
+    """The pieces of text of each kind, and their parts, that are left by a reset."""
+    if reset.origin is None:
+        return {}, PartSpans()
+    left: dict[TokenKind, list[str]] = {}
+    for kind, texts in pieces.items():
+        text = "".join(texts)
+        left[kind] = [text[part.start : part.end] for part in parts.split(kind, 0, len(text), reset.origin)]
+    return left, parts.without(reset.origin)
+
+
+def _by_origin(text: str, parts: Sequence[AnswerPart]) -> Mapping[str, str]:
+    """The text of each origin, in the order in which they began; empty if no part has an origin."""
+    pieces: dict[str, list[str]] = {}
+    for part in parts:
+        if part.kind == "text" and part.origin is not None:
+            pieces.setdefault(part.origin, []).append(text[part.start : part.end])
+    return FrozenDict({origin: "".join(texts) for origin, texts in pieces.items()}) if pieces else _NO_TEXTS
+
+
+_NO_TEXTS: Final = FrozenDict()
 
 
 def _none(last_seq: int) -> list[Any]:

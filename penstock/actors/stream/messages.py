@@ -49,9 +49,14 @@ class StopStream(msgspec.Struct, frozen=True):
 
 
 class Cancel(Ephemeral, msgspec.Struct, frozen=True):
-    """End now; buffered tokens and events are discarded."""
+    """End now; buffered tokens and events are discarded. With an ``error``, the end is `StreamFailed`.
+
+    ``outcome`` as for `Complete`.
+    """
 
     reason: str | None = None
+    error: PenstockError | None = None
+    outcome: Outcome | None = None
 
 
 class SetOptions(msgspec.Struct, frozen=True):
@@ -88,9 +93,10 @@ class Fail(Ephemeral, msgspec.Struct, frozen=True):
 
 
 class Reset(msgspec.Struct, frozen=True):
-    """The feed starts again from the beginning: void everything before."""
+    """The feed starts again from the beginning: void everything before, or everything of one ``origin``."""
 
     reason: str
+    origin: str | None = None
 
 
 Ending: TypeAlias = Complete | Fail | Cancel

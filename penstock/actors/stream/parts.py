@@ -12,12 +12,13 @@ __all__ = ["PartSpans"]
 
 
 class _Span:
-    __slots__ = ("end", "index", "kind", "phase", "start")
+    __slots__ = ("end", "index", "kind", "origin", "phase", "start")
 
-    def __init__(self, index: int, kind: TokenKind, phase: Phase | None, start: int) -> None:
+    def __init__(self, index: int, kind: TokenKind, phase: Phase | None, origin: str | None, start: int) -> None:
         self.index = index
         self.kind = kind
         self.phase = phase
+        self.origin = origin
         self.start = self.end = start
 
 
@@ -41,25 +42,35 @@ class PartSpans:
         """A copy that can be added to."""
         other = PartSpans()
         for span in self._spans:
-            other.add(span.kind, span.end - span.start, span.index, span.phase)
+            other.add(span.kind, span.end - span.start, span.index, span.phase, span.origin)
         return other
 
-    def add(self, kind: TokenKind, length: int, part: int, phase: Phase | None) -> None:
-        """Note ``length`` further characters of a kind, in that part."""
+    def without(self, origin: str) -> PartSpans:
+        """A copy without the parts of one origin."""
+        other = PartSpans()
+        for span in self._spans:
+            if span.origin != origin:
+                other.add(span.kind, span.end - span.start, span.index, span.phase, span.origin)
+        return other
+
+    def add(self, kind: TokenKind, length: int, part: int, phase: Phase | None, origin: str | None = None) -> None:
+        """Note ``length`` further characters of a kind, in that part and of that origin."""
         if not length:
             return
         spans = self._by_kind.get(kind)
         if spans is None:
             spans = self._by_kind[kind] = []
         last = spans[-1] if spans else None
-        if last is None or last.index != part or last.phase != phase:
-            last = _Span(part, kind, phase, 0 if last is None else last.end)
+        if last is None or last.index != part or last.phase != phase or last.origin != origin:
+            last = _Span(part, kind, phase, origin, 0 if last is None else last.end)
             spans.append(last)
             self._spans.append(last)
         last.end += length
 
-    def split(self, kind: TokenKind, start: int, end: int) -> list[AnswerPart]:
+    def split(self, kind: TokenKind, start: int, end: int, without: str | None = None) -> list[AnswerPart]:
         """The pieces of the text of ``kind`` from ``start`` to ``end``, each of one part, in order.
+
+        Those of the origin ``without`` are left out.
 
         The cost is that of what it returns, and logarithmic in the number of parts.
         """
@@ -71,6 +82,8 @@ class PartSpans:
             span = spans[place]
             if span.start >= end:
                 break
+            if without is not None and span.origin == without:
+                continue
             found.append(
                 AnswerPart(
                     index=span.index,
@@ -78,6 +91,7 @@ class PartSpans:
                     start=max(start, span.start),
                     end=min(end, span.end),
                     phase=span.phase,
+                    origin=span.origin,
                 )
             )
         return found
@@ -85,7 +99,14 @@ class PartSpans:
     def read(self) -> tuple[AnswerPart, ...]:
         """All parts, in order."""
         return tuple(
-            AnswerPart(index=span.index, kind=span.kind, start=span.start, end=span.end, phase=span.phase)
+            AnswerPart(
+                index=span.index,
+                kind=span.kind,
+                start=span.start,
+                end=span.end,
+                phase=span.phase,
+                origin=span.origin,
+            )
             for span in self._spans
         )
 

@@ -13,21 +13,24 @@ import contextlib
 import contextvars
 import queue
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Protocol
 
 import msgspec
 
-from penstock.actors.runtime.dispatcher import blocking
 from penstock.actors.runtime.loop_thread import LoopThread
 from penstock.actors.runtime.process import ProcessRef
+from penstock.actors.runtime.quota import ThreadQuota
 from penstock.actors.runtime.reply import Reply
 from penstock.actors.runtime.runtime import Runtime
+from penstock.actors.stream.changes import StateChange, StateChanges
 from penstock.actors.stream.feed import Feed
 from penstock.actors.stream.hub import Hub, nothing
 from penstock.actors.stream.intake import Intake
+from penstock.actors.stream.journaling import JournalWriter
 from penstock.actors.stream.log import StreamLog
 from penstock.actors.stream.messages import Cancel, Complete, Ending, Fail
+from penstock.actors.stream.observing import StreamObserver, notify
 from penstock.actors.stream.outcome import Outcome, all_rounds
 from penstock.actors.stream.statistics import Counters, StreamStatistics
 from penstock.config.logs import get_logger
@@ -35,7 +38,9 @@ from penstock.config.options import OnOrphan, Restart, StreamOptions
 from penstock.events import (
     Cost,
     SideEvent,
+    StreamCancelled,
     StreamCompleted,
+    StreamFailed,
     StreamMetrics,
     StreamReset,
     TerminalEvent,
@@ -44,10 +49,34 @@ from penstock.events import (
 )
 from penstock.ports import Journal
 
-__all__ = ["StreamRecord"]
+__all__ = ["Home", "StreamRecord"]
 
-_JOURNAL_TRIES: Final = 3  # for an event that cannot be taken back
-_JOURNAL_PATIENCE: Final = 1.0  # seconds to wait for an append that an actor of an earlier epoch has under way
+_CAUSES: Final = {StreamCompleted: "Complete", StreamFailed: "Fail", StreamCancelled: "Cancel"}
+
+
+class Home(Protocol):
+    """Where streams are opened: the services of the system that a stream belongs to."""
+
+    @property
+    def call_timeout(self) -> float:
+        """Seconds that a call to a process may take, unless the caller says otherwise."""
+
+    @property
+    def source_quota(self) -> ThreadQuota:
+        """The threads that blocking sources, and functions of derived streams, may hold together."""
+
+    def note_leak(self) -> None:
+        """Count a source that did not end in time. Any thread."""
+
+    def open_stream(
+        self,
+        stream_id: str | None,
+        options: StreamOptions,
+        *,
+        metadata: Mapping[str, Any] | None,
+        on_orphan: OnOrphan,
+    ) -> StreamRecord:
+        """Open a stream and return its record."""
 
 
 class StreamRecord:
@@ -57,6 +86,8 @@ class StreamRecord:
         "_is_announced",
         "_journaling",
         "_lock",
+        "_source",
+        "changes",
         "context",
         "counters",
         "created_at",
@@ -65,23 +96,30 @@ class StreamRecord:
         "ending",
         "feed",
         "feeder",
+        "home",
         "hub",
         "intake",
         "journal",
+        "kind",
+        "let_go",
         "log",
         "loop_thread",
+        "observers",
         "on_end",
         "on_orphan",
         "options",
         "over",
+        "parents",
         "ref",
         "released_at",
         "restart",
         "restart_in",
+        "rhythm",
         "rounds",
         "runtime",
         "serial",
         "server_tool_ids",
+        "source_counters",
         "state",
         "stream_id",
     )
@@ -98,6 +136,7 @@ class StreamRecord:
         journal: Journal | None = None,
         feed: Feed | None = None,
         loop_thread: LoopThread | None = None,
+        home: Home | None = None,
     ) -> None:
         self.runtime = runtime
         self.loop_thread = loop_thread  # for async subscribers without an event loop of their own
@@ -111,10 +150,19 @@ class StreamRecord:
         self.rounds: list[Outcome] = []  # of the feeds before the present one, if the stream is conducted
         self.server_tool_ids: dict[str, int] = {}  # of the provider's own calls, and the round in which each came
         self.serial = 0  # assigned by the table; distinguishes records that have had the same id
-        self.feeder: ProcessRef | None = None  # the relay that joins another stream to this one
+        self.home = home  # None: no stream can be derived from this one
+        self.feeder: ProcessRef | None = None  # the process that feeds it from other streams
+        self.kind: str | None = None  # what it is made by, if not by a call or by hand: "map", "merge" …
+        self.parents: tuple[str, ...] = ()  # the ids of the streams that it is made from
+        self.source_counters: Callable[[], Mapping[str, Any]] | None = None  # what its feeder counts
+        self.rhythm: Callable[[float], Mapping[str, Any]] | None = None  # what adaptive pacing, or batching, measures
+        self.let_go: Callable[[], None] = nothing  # leaves them; called before the terminal event is written
         self.ending: Ending | None = None  # the proposed end; the actor may have crashed since
         self.ref: ProcessRef | None = None  # the present actor
         self.state = "idle"
+        self.changes = StateChanges()
+        self.observers: tuple[StreamObserver, ...] = ()  # set by the table
+        self._source: tuple[str, str] | None = None  # see `source`
         self.restart_in = "idle"  # the state in which a restarted actor begins: a paused stream stays paused
         self.created_at = runtime.clock.time()
         self.created_monotonic = runtime.clock.monotonic()
@@ -134,7 +182,7 @@ class StreamRecord:
         self.over = Reply(runtime.dispatcher, f"the end of stream {stream_id!r}")
         self._lock = threading.Lock()  # guards `ending` and the next
         self._is_announced = False
-        self._journaling = None if journal is None else threading.Lock()  # held from the journal's append to the log's
+        self._journaling = JournalWriter(journal, stream_id)
 
     @property
     def metadata(self) -> Mapping[str, Any]:
@@ -159,6 +207,24 @@ class StreamRecord:
         """Whether the log has its terminal event."""
         return self.log.terminal is not None
 
+    def enter(self, state: str, cause: str, now: float) -> None:
+        """Note that the actor is in another state."""
+        self.changes.add(now, self.state, state, cause)
+        self.state = state
+
+    def asked(self) -> tuple[str, str]:
+        """The provider and the model that are asked now, by name; empty if none is."""
+        return ("", "") if self.feed is None else self.feed.asked
+
+    def source(self) -> tuple[str, str]:
+        """The provider and the model that the stream's tokens are counted for: it never changes once there are any."""
+        found = self._source
+        if found is None:
+            found = self.asked()
+            if self.counters.first_delivery is not None:
+                self._source = found
+        return found
+
     # --- the end -------------------------------------------------------------------------------------------------
 
     def tell(self, message: Any) -> None:
@@ -180,7 +246,7 @@ class StreamRecord:
         """
         with self._lock:
             before = self.ending
-            if self.is_over or isinstance(before, Cancel) or (before is not None and not isinstance(ending, Cancel)):
+            if self.is_over or (before is not None and (isinstance(before, Cancel) or not isinstance(ending, Cancel))):
                 return False
             self.ending = ending
         if by is None:
@@ -205,16 +271,18 @@ class StreamRecord:
         intake.close(epoch)
         if feed is not None:
             feed.cancel()
+        let_go, self.let_go = self.let_go, nothing
+        let_go()
         is_ours = False
         try:
-            with self._journal_lock() as is_free:
+            with self._journaling.turn() as is_free:
                 is_ours = self._write_terminal(ending, epoch)
                 if is_ours:
                     intake.clear()
                     assert log.terminal is not None
                     if is_free:  # else this thread would hang in the journal too
                         for event in (*log.last_events, log.terminal):
-                            self._journal_surely(event)
+                            self._journaling.write_surely(event)
         finally:
             if is_ours:
                 self.context = contextvars.Context()  # it may refer to a request, or to this very stream
@@ -230,6 +298,8 @@ class StreamRecord:
             case Complete(outcome=outcome):
                 return log.complete(outcome or self.outcome(), dropped, now, epoch)
             case Fail(error=error, outcome=outcome):
+                return log.fail(error, outcome or self.outcome(), dropped, now, epoch)
+            case Cancel(error=error, outcome=outcome) if error is not None:
                 return log.fail(error, outcome or self.outcome(), dropped, now, epoch)
             case Cancel(reason=reason):
                 return log.cancel(reason, self.outcome(), dropped, now, epoch)
@@ -249,7 +319,7 @@ class StreamRecord:
         """Count the end before its event is visible, so that no reader of the event finds it uncounted."""
         self.ended_at = self.runtime.clock.monotonic()
         self.counters.state_changes += 1
-        self.state = "ended"
+        self.enter("ended", _CAUSES[type(terminal)], self.ended_at)
         self.on_end(terminal)
 
     @property
@@ -268,6 +338,10 @@ class StreamRecord:
         self.hub.announce()
         with contextlib.suppress(queue.Full):
             self.over.set(self.log.terminal)
+        terminal = self.log.terminal
+        assert terminal is not None
+        for observer in self.observers:
+            notify(observer.ended, self, terminal)
 
     # --- events into journal and log -----------------------------------------------------------------------------
 
@@ -279,22 +353,29 @@ class StreamRecord:
         Raises:
             Exception: what the journal raised; the log is unchanged.
         """
-        with self._journal_lock():
+        with self._journaling.turn():
             if not self.log.is_open(epoch):
                 return False
-            if self.journal is not None:
-                self.journal.append(event)
+            self._journaling.write(event)
             return self.log.append(epoch, event)
 
-    def reset(self, reason: str, epoch: int) -> bool:
-        """Append a `StreamReset`, which voids what came before; returns whether ``epoch`` may still write."""
+    def reset(self, reason: str, epoch: int, origin: str | None = None) -> bool:
+        """Append a `StreamReset`, which voids what came before; returns whether ``epoch`` may still write.
+
+        With an ``origin``, only what came from there is void.
+        """
         log = self.log
-        with self._journal_lock():
+        with self._journaling.turn():
             if not log.is_open(epoch):
                 return False
-            event = StreamReset(log.stream_id, log.last_seq + 1, reason, self.runtime.clock.time(), log.metadata)
-            self._journal_surely(event)
-            return log.append(epoch, event)
+            now = self.runtime.clock.time()
+            event = StreamReset(log.stream_id, log.last_seq + 1, reason, now, log.metadata, origin)
+            self._journaling.write_surely(event)
+            is_ours = log.append(epoch, event)
+        if is_ours:
+            for observer in self.observers:
+                notify(observer.happened, self, event)
+        return is_ours
 
     def void_answer(self) -> None:
         """Note that everything that has come so far does not belong to the terminal event."""
@@ -309,48 +390,8 @@ class StreamRecord:
 
     def new_epoch(self) -> int:
         """Start the epoch of a new actor, after an append that the previous actor has under way is done."""
-        if self._journaling is None:
+        with self._journaling.turn():
             return self.log.new_epoch()
-        with self._journal_lock():
-            return self.log.new_epoch()
-
-    @contextlib.contextmanager
-    def _journal_lock(self) -> Iterator[bool]:
-        """Keep the journal equal to the log. Waits for a journal that hangs for a second at most.
-
-        Yields whether no append is under way.
-        """
-        lock = self._journaling
-        if lock is None:
-            yield True
-            return
-        taken = lock.acquire(blocking=False)
-        if not taken:
-            with blocking():
-                taken = lock.acquire(timeout=_JOURNAL_PATIENCE)
-            if not taken:
-                get_logger(stream_id=self.stream_id).error("journal_hangs")
-        try:
-            yield taken
-        finally:
-            if taken:
-                lock.release()
-
-    def _journal_surely(self, event: StreamReset | SideEvent | TerminalEvent) -> None:
-        """Write an event to the journal that goes into the log even if that fails."""
-        journal = self.journal
-        if journal is None:
-            return
-        for left in reversed(range(_JOURNAL_TRIES)):
-            try:
-                journal.append(event)
-            except Exception as problem:
-                if not left:
-                    get_logger(stream_id=self.stream_id).error(
-                        "event_not_in_journal", event_type=type(event).__name__, error=type(problem).__name__
-                    )
-            else:
-                return
 
     def after_fork(self) -> None:
         """Refuse tokens and readers, in the child of a fork: the threads of the stream are not there."""
@@ -402,6 +443,16 @@ class StreamRecord:
     def _wall_clock(self, monotonic: float) -> float:
         return monotonic - self.created_monotonic + self.created_at
 
+    @property
+    def last_token_time(self) -> float | None:
+        """When tokens were delivered last, as a Unix time in seconds; None before the first delivery."""
+        counters = self.counters
+        return None if counters.first_delivery is None else self._wall_clock(counters.last_delivery)
+
+    def state_changes(self) -> tuple[StateChange, ...]:
+        """The last 64 changes of its state, oldest first. Any thread; never blocks."""
+        return self.changes.read(self.created_at - self.created_monotonic)
+
     def statistics(self) -> StreamStatistics:
         """A snapshot of the counters. Any thread; never blocks."""
         counters, intake, metrics = self.counters, self.intake, self.metrics()
@@ -419,6 +470,7 @@ class StreamRecord:
             first_token_time=metrics.first_token_time,
             end_time=metrics.end_time,
             last_activity=self._wall_clock(counters.last_activity),
+            last_token_time=self.last_token_time,
             buffer_size=intake.size,
             buffer_high_water_mark=intake.buffer.high_water_mark,
             backpressure_events=intake.backpressure_events + counters.held,
@@ -436,7 +488,16 @@ class StreamRecord:
             usage=usage,
             usage_is_estimate=is_estimate,
             cost=cost,
+            capacity=self.options.max_buffer_size,
+            production_active=not self.is_over and self.ending is None,
+            **({} if self.rhythm is None else self.rhythm(self.runtime.clock.monotonic())),
+            **self._counted_by_feed(),
         )
+
+    def _counted_by_feed(self) -> Mapping[str, Any]:
+        if self.source_counters is not None:
+            return self.source_counters()
+        return {} if self.feed is None else {"attempts": self.feed.attempts}
 
     def _bill(self) -> tuple[Usage | None, bool, Cost | None]:
         """The usage, whether it is an estimate, and the cost."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import threading
+from itertools import islice
 from typing import NamedTuple
 
+from penstock.actors.stream.models import ModelStatistics, ModelTotals
+from penstock.actors.stream.observing import StreamObserver, notify
 from penstock.actors.stream.record import StreamRecord
 from penstock.errors import StreamExists, StreamNotFound
 from penstock.events import StreamCompleted, StreamFailed, TerminalEvent
@@ -35,6 +38,8 @@ class StreamTable:
         self.failed = 0
         self.cancelled = 0
         self._tokens = 0  # of ended streams
+        self._models = ModelTotals()  # of ended streams
+        self.observers: tuple[StreamObserver, ...] = ()  # of streams that are opened from now on
 
     def add(self, record: StreamRecord) -> None:
         """Enter a record, once. The id of an ended stream can be used again.
@@ -54,12 +59,17 @@ class StreamTable:
             record.serial = self.created
             self._running[record.serial] = record
             record.on_end = lambda terminal: self._count_end(record, terminal)
+            record.observers = self.observers
+        record.changes.add(record.created_monotonic, "start", record.state, "start")
+        for observer in record.observers:
+            notify(observer.opened, record)
 
     def _count_end(self, record: StreamRecord, terminal: TerminalEvent) -> None:
         """Count an ended stream; see `StreamRecord.finish`."""
         with self._lock:
             del self._running[record.serial]
             self._tokens += record.log.tokens
+            self._models.add_ended(record, terminal)
             match terminal:
                 case StreamCompleted():
                     self.completed += 1
@@ -74,6 +84,25 @@ class StreamTable:
             running = self._running
             tokens = self._tokens + sum(record.log.tokens for record in running.values())
             return Totals(self.created, len(running), self.completed, self.failed, self.cancelled, tokens)
+
+    def by_model(self) -> tuple[ModelStatistics, ...]:
+        """The totals for each provider and model. Each stream is counted once, as running or as ended."""
+        with self._lock:
+            running = list(self._running.values())
+            models = self._models.copy()
+        for record in running:
+            models.add_running(record)
+        return models.snapshot()
+
+    def running(self) -> list[StreamRecord]:
+        """The records of all streams whose ends have not been counted, oldest first."""
+        with self._lock:
+            return list(self._running.values())
+
+    def observe(self, observer: StreamObserver) -> None:
+        """Have an observer called about every stream that is opened from now on."""
+        with self._lock:
+            self.observers = (*self.observers, observer)
 
     def get(self, stream_id: str) -> StreamRecord:
         """The record with that id, of a stream that runs or has ended not long ago.
@@ -101,6 +130,11 @@ class StreamTable:
         self._lock = threading.Lock()  # another thread may have held it at that moment
         for record in self._records.values():
             record.after_fork()
+
+    def newest(self, count: int) -> list[StreamRecord]:
+        """The ``count`` records that were opened last, the newest first. Takes no longer with many records."""
+        with self._lock:
+            return list(islice(reversed(self._records.values()), count))
 
     def all(self) -> list[StreamRecord]:
         """All records, oldest first."""

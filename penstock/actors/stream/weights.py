@@ -10,6 +10,8 @@ from penstock.events import (
     Event,
     Logprobs,
     MediaPart,
+    OriginEnded,
+    Progress,
     ProviderEvent,
     ReasoningBlockClosed,
     ServerToolCall,
@@ -88,6 +90,10 @@ def _cost_of_answer_event(event: Event, weigh: Callable[[str], int]) -> int:
             return _EVENT_COST + _length(identifier, name, status) + weight_of(value, weigh)
         case ProviderEvent(type=name, payload=value):
             return _EVENT_COST + _length(name) + weight_of(value, weigh)
+        case Progress(message=text):
+            return _EVENT_COST + weigh(text)
+        case OriginEnded(outcome=outcome):
+            return _EVENT_COST + 2 * len(outcome.text) + 2 * len(outcome.reasoning)
         case ReasoningBlockClosed(signature=signature, id=identifier):
             return _EVENT_COST + weigh(signature) + _length(identifier)
         case Logprobs(tokens=tokens):

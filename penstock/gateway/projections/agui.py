@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, TypeAlias
 
 import msgspec
 
@@ -31,7 +31,6 @@ from penstock.events import (
     ToolExecutionStarted,
     ToolProgress,
     ToolResult,
-    to_dict,
 )
 from penstock.gateway.problems import Problem, problem_of
 from penstock.gateway.projections.agui_messages import RunMessage, Transcript, Writer
@@ -40,10 +39,17 @@ from penstock.gateway.projections.catching_up import Emitted
 from penstock.gateway.projections.counts import token_counts
 from penstock.gateway.projections.frames import Frame, Opening, Projection, Rejoin, encode
 from penstock.gateway.projections.native import event_name
+from penstock.gateway.projections.origins import Origins
+from penstock.gateway.projections.shown import brief_fields
 
 __all__ = ["PROTOCOL_VERSION", "AguiProjection", "error_body"]
 
 PROTOCOL_VERSION: Final = "1.0"
+
+_Part: TypeAlias = tuple[str, int, str | None]
+"""The kind, the number and the phase of the part of the answer that a message is."""
+_SEALED: Final[_Part] = ("", 0, None)
+"""Of a message that takes no text."""
 
 
 def error_body(problem: Problem) -> dict[str, Any]:
@@ -54,6 +60,10 @@ def error_body(problem: Problem) -> dict[str, Any]:
 
 class AguiProjection(Projection):
     """Events ``data: {"type": …}`` from ``RUN_STARTED`` to ``RUN_FINISHED`` or ``RUN_ERROR``.
+
+    In a stream that is made from several, each input has messages of its own, several of which may be open; the start
+    of one has its ``origin`` in ``metadata.penstock``. If an input begins again, a snapshot of the messages removes the
+    text of all, and what the others have said is told again.
 
     A call that waits for approval ends the run with an interrupt; the request with the answer begins the next run.
 
@@ -79,8 +89,8 @@ class AguiProjection(Projection):
         self._has_steps = False  # an agent's answer has rounds
         self._is_in_step = False
         self._step = 1
-        self._open: RunMessage | None = None
-        self._open_part: tuple[str, int, str | None] = ("", 0, None)
+        self._open: dict[str | None, tuple[_Part, RunMessage]] = {}  # by origin
+        self._origins = Origins()
         self._media: set[tuple[str | None, ...]] = set()
         self._emitted = Emitted()
         self._said = Transcript(opening.stream_id, request.get("messages"))
@@ -97,7 +107,11 @@ class AguiProjection(Projection):
         self._writer.time = int(event.timestamp * 1000)
         if type(event) is TokenEvent and self._has_begun:
             self._emitted.seq = event.seq
+            if event.origin is not None:
+                self._origins.note(event)
             return self._token(event)
+        if getattr(event, "origin", None) is not None:
+            event = self._origins.note(event)
         is_earlier = event.seq <= self._after and not isinstance(event, TerminalEvent)
         self._has_steps = self._has_steps or isinstance(event, StreamStarted)
         first = [] if self._has_begun or is_earlier else self._begin(event)
@@ -132,8 +146,8 @@ class AguiProjection(Projection):
         frames = [*self._run_started(seq), self._event(seq, "MESSAGES_SNAPSHOT", messages=self._said.messages())]
         if self.is_over:
             return [*frames, *self._end]
-        if self._open is not None:
-            frames += self._reopened(seq, self._open, {})
+        for _, said in self._open.values():
+            frames += self._reopened(seq, said, {})
         return [*frames, *self._tools.reopened(seq)]
 
     def delta(self, key: Any, text: str, seq: int, number: int) -> bytes:
@@ -156,9 +170,10 @@ class AguiProjection(Projection):
 
     def _snapshot(self, event: StreamSnapshot) -> list[Frame]:
         frames: list[Frame] = []
+        self._origins.fold(event)
         events = self._emitted.beyond(event)
         if events is None:
-            frames = self._reset(StreamReset(event.stream_id, event.seq, "reset", event.timestamp, event.metadata))
+            frames = self._void(StreamReset(event.stream_id, event.seq, "reset", event.timestamp, event.metadata))
             events = [] if self.is_over else self._emitted.beyond(event) or []
         for one in events:
             frames += self._token(one) if type(one) is TokenEvent else _HANDLERS[type(one)](self, one)
@@ -170,14 +185,17 @@ class AguiProjection(Projection):
         text, part = event.text, (event.kind, event.part, event.phase)
         if not text:
             return []
-        said, frames = self._open, []
-        if said is None or part != self._open_part:
-            frames = self._close(event.seq)
+        found = self._open.get(event.origin)
+        frames: list[Frame] = []
+        if found is not None and part == found[0]:
+            said = found[1]
+        else:
+            frames = self._close(event.seq, event.origin)
             metadata: dict[str, Any] = {"kind": "refusal"} if event.kind == "refusal" else {}
-            if event.phase is not None:
-                metadata["penstock"] = {"phase": event.phase}
-            said = self._open = self._said.begin("reasoning" if event.kind == "reasoning" else "assistant", metadata)
-            self._open_part = part
+            if own := _present({"phase": event.phase, "origin": event.origin}):
+                metadata["penstock"] = own
+            said = self._said.begin("reasoning" if event.kind == "reasoning" else "assistant", metadata)
+            self._open[event.origin] = part, said
             frames += self._reopened(event.seq, said, metadata)
         said.pieces.append(text)
         self._emitted.add(event.kind, text)
@@ -193,11 +211,16 @@ class AguiProjection(Projection):
             self._event(seq, "REASONING_MESSAGE_START", messageId=said.id, role="reasoning", **given),
         ]
 
-    def _close(self, seq: int, metadata: Mapping[str, Any] | None = None) -> list[Frame]:
-        """End the open message, if there is one."""
-        said, self._open = self._open, None
-        if said is None:
+    def _close_all(self, seq: int) -> list[Frame]:
+        """End the open messages of all origins."""
+        return [frame for origin in list(self._open) for frame in self._close(seq, origin)]
+
+    def _close(self, seq: int, origin: str | None, metadata: Mapping[str, Any] | None = None) -> list[Frame]:
+        """End the open message of an origin, if there is one."""
+        found = self._open.pop(origin, None)
+        if found is None:
             return []
+        said = found[1]
         if metadata:
             said.metadata |= metadata
         given = {"metadata": metadata} if metadata else {}
@@ -212,12 +235,16 @@ class AguiProjection(Projection):
         seq = event.seq
         block = {"kind": event.kind, "id": event.id, "provider": event.provider}
         metadata = {"penstock": {name: value for name, value in block.items() if value}}
-        said, frames = self._open, []
-        if said is None or said.role != "reasoning":
-            frames = self._close(seq)
-            said = self._open = self._said.begin("reasoning", {})
+        found = self._open.get(event.origin)
+        frames: list[Frame] = []
+        if found is not None and found[1].role == "reasoning":
+            said = found[1]
+        else:
+            frames = self._close(seq, event.origin)
+            said = self._said.begin("reasoning", {})
+            self._open[event.origin] = _SEALED, said
             frames += self._reopened(seq, said, {})
-        frames += self._close(seq, metadata)
+        frames += self._close(seq, event.origin, metadata)
         said.encrypted = event.signature
         if event.signature:
             fields = {"subtype": "message", "entityId": said.id, "encryptedValue": event.signature}
@@ -225,44 +252,57 @@ class AguiProjection(Projection):
         return frames
 
     def _reset(self, event: StreamReset) -> list[Frame]:
+        if event.origin is None:
+            self._origins.clear()
+            return self._void(event)
+        rest = self._origins.without(event.origin, event.seq)
+        if rest is None:
+            return []
+        frames = self._void(event)
+        for one in rest:
+            frames += self._token(one) if type(one) is TokenEvent else _HANDLERS[type(one)](self, one)
+        return frames
+
+    def _void(self, event: StreamReset) -> list[Frame]:
+        """Begin the whole answer again."""
         seq = event.seq
         if self._said.is_blank:
             return []
-        frames = [*self._close(seq), *self._tools.make_void(seq)]
+        frames = [*self._close_all(seq), *self._tools.make_void(seq)]
         self._said.clear()
         self._tools.clear()
         self._emitted.clear()
         self._media.clear()
         frames.append(self._event(seq, "MESSAGES_SNAPSHOT", messages=self._said.messages()))
-        return [*frames, self._custom(seq, "reset", {"reason": event.reason})]
+        return [*frames, self._custom(seq, "reset", _present({"reason": event.reason, "origin": event.origin}))]
 
     # --- calls ---------------------------------------------------------------------------------------------------
 
     def _call_started(self, event: ToolCallStarted) -> list[Frame]:
-        return [*self._close(event.seq), *self._tools.started(event)]
+        return [*self._close_all(event.seq), *self._tools.started(event)]
 
     def _call_delta(self, event: ToolCallDelta) -> list[Frame]:
         return self._tools.delta(event)
 
     def _call_completed(self, event: ToolCallCompleted) -> list[Frame]:
-        frames = [*self._close(event.seq), *self._tools.completed(event)]
+        frames = [*self._close_all(event.seq), *self._tools.completed(event)]
         self._emitted.calls = self._tools.calls.completed
         return frames
 
     def _approval(self, event: ToolApprovalRequested) -> list[Frame]:
-        return [*self._close(event.seq), *self._tools.approval(event)]
+        return [*self._close_all(event.seq), *self._tools.approval(event)]
 
     def _execution(self, event: ToolExecutionStarted) -> list[Frame]:
         self._tools.calls.begin_round(event.calls)
         return []
 
     def _progress(self, event: ToolProgress) -> list[Frame]:
-        return [*self._close(event.seq), *self._tools.progress(event)]
+        return [*self._close_all(event.seq), *self._tools.progress(event)]
 
     def _result(self, event: ToolResult) -> list[Frame]:
         seq = event.seq
         frames, is_last = self._tools.result(event)
-        frames = [*self._close(seq), *frames]
+        frames = [*self._close_all(seq), *frames]
         if not is_last:
             return frames
         self._said.end_round()
@@ -274,10 +314,10 @@ class AguiProjection(Projection):
         return frames
 
     def _server_call(self, event: ServerToolCall) -> list[Frame]:
-        return [*self._close(event.seq), *self._tools.server_call(event)]
+        return [*self._close_all(event.seq), *self._tools.server_call(event)]
 
     def _server_result(self, event: ServerToolResult) -> list[Frame]:
-        return [*self._close(event.seq), *self._tools.server_result(event)]
+        return [*self._close_all(event.seq), *self._tools.server_result(event)]
 
     # --- other events --------------------------------------------------------------------------------------------
 
@@ -285,10 +325,7 @@ class AguiProjection(Projection):
         return self._event(seq, "CUSTOM", name=f"penstock.{name}", value=value)
 
     def _other(self, event: Event) -> list[Frame]:
-        fields = to_dict(event)
-        for name in ("type", "stream_id", "seq", "timestamp", "metadata"):
-            fields.pop(name, None)
-        return [self._custom(event.seq, event_name(event), _present(fields))]
+        return [self._custom(event.seq, event_name(event), _present(brief_fields(event)))]
 
     def _media_part(self, event: MediaPart) -> list[Frame]:
         name = (event.kind, event.id, event.url, event.data)
@@ -304,6 +341,7 @@ class AguiProjection(Projection):
             "id": event.id,
             "isPartial": event.is_partial or None,
             "transcript": event.transcript or None,
+            "origin": event.origin,
         }
         return [self._custom(event.seq, "media", _present(value))]
 
@@ -317,9 +355,15 @@ class AguiProjection(Projection):
             "start": event.start,
             "end": event.end,
             "location": dict(event.location) or None,
-            "messageId": self._said.last_text,
+            "messageId": self._said.last_text if event.origin is None else self._text_of(event.origin),
+            "origin": event.origin,
         }
         return [self._custom(event.seq, "citation", _present(value))]
+
+    def _text_of(self, origin: str) -> str | None:
+        """The id of the open message with the text of an origin."""
+        found = self._open.get(origin)
+        return None if found is None or found[1].role != "assistant" else found[1].id
 
     def _raw(self, event: ProviderEvent) -> list[Frame]:
         return [self._event(event.seq, "RAW", event=event.payload, source="provider")]
@@ -337,7 +381,7 @@ class AguiProjection(Projection):
         if event.provider_blocks:
             blocks = msgspec.to_builtins(event.provider_blocks, enc_hook=repr)
             frames += self._sealed(seq, {"penstock": {"providerBlocks": blocks}})
-        frames += [*self._close(seq), *self._tools.without_result(seq)]
+        frames += [*self._close_all(seq), *self._tools.without_result(seq)]
         pending = [call.id for call in self._tools.calls.unanswered()]
         outcome: dict[str, Any] = {"type": "success"} | ({"pendingToolCallIds": pending} if pending else {})
         given = {} if event.finish_reason == "stop" else {"metadata": {"finishReason": event.finish_reason}}
@@ -345,12 +389,14 @@ class AguiProjection(Projection):
 
     def _sealed(self, seq: int, metadata: Mapping[str, Any]) -> list[Frame]:
         """Put what the provider needs back onto the last message of the answer."""
-        if self._open is not None and self._open.role == "assistant":
-            return self._close(seq, metadata)
-        frames = self._close(seq)
-        said = self._open = self._said.last_or_new()
+        found = self._open.get(None)
+        if found is not None and found[1].role == "assistant":
+            return self._close(seq, None, metadata)
+        frames = self._close_all(seq)
+        said = self._said.last_or_new()
+        self._open[None] = _SEALED, said
         frames += self._reopened(seq, said, {})
-        return [*frames, *self._close(seq, metadata)]
+        return [*frames, *self._close(seq, None, metadata)]
 
     def _failed(self, event: StreamFailed) -> list[Frame]:
         problem = problem_of(event.error)
@@ -367,7 +413,7 @@ class AguiProjection(Projection):
 
     def _closed(self, seq: int) -> list[Frame]:
         """End all that is open, which the end of a run requires."""
-        return [*self._close(seq), *self._tools.give_up(seq), *self._end_step(seq)]
+        return [*self._close_all(seq), *self._tools.give_up(seq), *self._end_step(seq)]
 
     def _end_step(self, seq: int) -> list[Frame]:
         if not self._is_in_step:

@@ -46,6 +46,7 @@ from penstock.gateway.problems import Problem, problem_of
 from penstock.gateway.projections.anthropic_calls import CallBlocks, OpenCall
 from penstock.gateway.projections.chat_sent import ANTHROPIC_SERVER_IDS, Sent, is_server_id
 from penstock.gateway.projections.frames import Frame, Opening, Projection, Rejoin, encode, sse, too_slow
+from penstock.gateway.projections.origins import Origins
 
 __all__ = ["AnthropicProjection", "anthropic_status", "error_body"]
 
@@ -109,7 +110,8 @@ class AnthropicProjection(Projection):
 
     A block ends when something else begins. Two are open at the same time only if text comes amid a call's arguments.
     Text that follows citations is a block of its own, since they are of their whole block. Server tools and their
-    results appear if they are Anthropic's. Calls that an agent's turn runs itself are invisible.
+    results appear if they are Anthropic's. The inputs of a stream that is made from several are not told apart: their
+    text is joined in the order in which it came. Calls that an agent's turn runs itself are invisible.
     """
 
     name = "anthropic"
@@ -122,6 +124,7 @@ class AnthropicProjection(Projection):
         self._has_begun = False
         self._has_ended = False
         self._is_agent = False
+        self._origins = Origins()
         self._begin_answer()
 
     def _begin_answer(self) -> None:
@@ -138,6 +141,8 @@ class AnthropicProjection(Projection):
     def feed(self, event: Event) -> list[Frame]:
         if self._has_ended:
             return []
+        if getattr(event, "origin", None) is not None:
+            event = self._origins.note(event)
         handler = _HANDLERS.get(type(event))
         if handler is not None:
             return handler(self, event)
@@ -350,6 +355,8 @@ class AnthropicProjection(Projection):
     # --- resets and snapshots -----------------------------------------------------------------------------------------
 
     def _reset(self, event: StreamReset) -> list[Frame]:
+        if event.origin is not None and self._origins.without(event.origin, event.seq) is None:
+            return []  # nothing of it has come
         return self._restart(event.seq, event.reason)
 
     def _restart(self, seq: int, reason: str) -> list[Frame]:
@@ -362,6 +369,7 @@ class AnthropicProjection(Projection):
         return self._fail(seq, Problem(status=502, type="server_error", code="stream_restarted", message=message))
 
     def _snapshot(self, event: StreamSnapshot) -> list[Frame]:
+        self._origins.fold(event)
         self._is_agent = self._is_agent or bool(event.tool_results)
         texts: dict[TokenKind, str] = {"text": event.text, "reasoning": event.reasoning, "refusal": event.refusal}
         if any(self._sent.rest(kind, text) is None for kind, text in texts.items()):

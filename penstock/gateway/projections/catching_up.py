@@ -67,7 +67,10 @@ class Emitted:
         texts: list[list[Event]] = []
         for part, text in parts:
             token = TokenEvent(
-                snapshot.stream_id, seq, (text,), text, part.kind, snapshot.timestamp, {}, 0, part.index, part.phase
+                *(snapshot.stream_id, seq, (text,), text, part.kind, snapshot.timestamp, {}),
+                part=part.index,
+                phase=part.phase,
+                origin=part.origin,
             )
             closed: list[Event] = [_at(blocks.pop(0), seq)] if part.kind == "reasoning" and blocks else []
             texts.append([token, *closed])

@@ -30,7 +30,6 @@ from penstock.events import (
     ToolCallDelta,
     ToolCallStarted,
     ToolExecutionStarted,
-    to_dict,
 )
 from penstock.gateway.answers.chat import client_calls
 from penstock.gateway.answers.chat_parts import (
@@ -50,11 +49,12 @@ from penstock.gateway.projections.chat_chunks import Chunks
 from penstock.gateway.projections.chat_sent import Sent, is_server_id
 from penstock.gateway.projections.frames import DONE, Frame, Opening, Projection, encode, too_slow
 from penstock.gateway.projections.native import event_name
+from penstock.gateway.projections.origins import Origins
+from penstock.gateway.projections.shown import brief_fields
 
 __all__ = ["ChatProjection", "error_body"]
 
 _KINDS: Final[tuple[TokenKind, ...]] = ("reasoning", "text", "refusal")
-_HIDDEN: Final = frozenset({"stream_id", "seq", "timestamp", "metadata"})
 
 
 def error_body(problem: Problem) -> dict[str, Any]:
@@ -81,12 +81,14 @@ class _ToldCall:
 class ChatProjection(Projection):
     """Chunks of one choice; the further ones (``n`` > 1) come whole before the end.
 
-    Calls that an agent's turn runs itself are invisible, and so are those of the provider's own tools: the client would
-    run them.
+    The inputs of a stream that is made from several are not told apart: their text is joined in the order in which it
+    came. Calls that an agent's turn runs itself are invisible, and so are those of the provider's own tools: the client
+    would run them.
 
     Variants: ``events: numbered`` gives each event the native cursor as its ``id``; ``reasoning_field`` names the field
     of reasoning; ``extras: penstock`` tells what chat completions have no word for in ``delta.penstock``, and goes on
-    after a `StreamReset`, which ends the stream otherwise.
+    after a `StreamReset`, which ends the stream otherwise. After one of a single ``origin``, what the other inputs have
+    said is told again.
     """
 
     name = "openai"
@@ -104,6 +106,7 @@ class ChatProjection(Projection):
         self._has_begun = False
         self._has_ended = False
         self._is_agent = False
+        self._origins = Origins()
         self._has_folded = False  # probabilities before a snapshot are not told
         self._begin_answer()
 
@@ -123,6 +126,8 @@ class ChatProjection(Projection):
     def feed(self, event: Event) -> list[Frame]:
         if self._has_ended:
             return []
+        if getattr(event, "origin", None) is not None:
+            event = self._origins.note(event)
         handler = _HANDLERS.get(type(event))
         if self._held and handler not in _TAKE_HELD:
             before = self._frames(event.seq, self._release(), is_last=False)
@@ -333,27 +338,37 @@ class ChatProjection(Projection):
         """What chat completions have no word for, if the reader wants it."""
         if not self._has_extras:
             return []
-        fields = {name: value for name, value in to_dict(event).items() if name not in _HIDDEN}
-        return self._one(event.seq, {"penstock": fields | {"type": event_name(event)}})
+        return self._one(event.seq, {"penstock": {"type": event_name(event), **brief_fields(event)}})
 
     # --- resets and snapshots -----------------------------------------------------------------------------------------
 
     def _reset(self, event: StreamReset) -> list[Frame]:
-        return self._restart(event.seq, event.reason)
+        if event.origin is None:
+            self._origins.clear()
+            return self._restart(event.seq, event.reason)
+        rest = self._origins.without(event.origin, event.seq)
+        if rest is None:
+            return []
+        frames = self._restart(event.seq, event.reason, event.origin)
+        if not self._has_ended:
+            for one in rest:
+                frames += self._handle(_HANDLERS.get(type(one)), one)
+        return frames
 
-    def _restart(self, seq: int, reason: str) -> list[Frame]:
+    def _restart(self, seq: int, reason: str, origin: str | None = None) -> list[Frame]:
         """Begin again. Text cannot be taken back: what was sent makes an error of it."""
         has_said = self._has_said
         self._begin_answer()
         if not has_said:
             return []
         if self._has_extras:
-            row = {"type": "reset", "reset": True, "reason": reason}
+            row = {"type": "reset", "reset": True, "reason": reason} | ({} if origin is None else {"origin": origin})
             return self._one(seq, {"penstock": row})
         message = f"the answer began again after a part of it had been sent: {reason}"
         return self._fail(seq, Problem(status=502, type="server_error", code="stream_restarted", message=message))
 
     def _snapshot(self, event: StreamSnapshot) -> list[Frame]:
+        self._origins.fold(event)
         self._is_agent = self._is_agent or bool(event.tool_results)
         texts: dict[TokenKind, str] = {"text": event.text, "reasoning": event.reasoning, "refusal": event.refusal}
         before: list[Frame] = []

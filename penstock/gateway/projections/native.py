@@ -6,9 +6,8 @@ from typing import Any, Final
 
 import msgspec
 
-from penstock.errors import ProviderTimeout, StreamCancelledError
+from penstock.errors import ProviderTimeout, StreamCancelledError, StreamTimeout
 from penstock.events import (
-    Disconnected,
     Event,
     StreamCancelled,
     StreamCompleted,
@@ -16,10 +15,10 @@ from penstock.events import (
     StreamSnapshot,
     TokenEvent,
     ToolCallDelta,
-    to_dict,
 )
 from penstock.gateway.problems import Problem
 from penstock.gateway.projections.frames import Frame, Opening, Projection, encode, shown_error, sse
+from penstock.gateway.projections.shown import shown_fields
 
 __all__ = ["NativeProjection", "event_name", "simple_name"]
 
@@ -44,7 +43,7 @@ def simple_name(event: Event) -> str | None:
     'token'
     """
     if isinstance(event, StreamFailed):
-        return "timeout" if isinstance(event.error, ProviderTimeout) else "error"
+        return "timeout" if isinstance(event.error, (ProviderTimeout, StreamTimeout)) else "error"
     return _SIMPLE.get(type(event).__name__)
 
 
@@ -67,10 +66,11 @@ class NativeProjection(Projection):
     """One frame for each event: ``id`` is the cursor (``epoch-seq``), ``event`` its name, ``data`` what it has.
 
     ``data`` has no ``stream_id``, which the reader knows, no ``metadata``, which the stream's own resource has, and no
-    ``tokens``: ``text`` is all of them.
+    ``tokens``: ``text`` is all of them. ``origin`` is there in a stream that is made from several.
 
     The variant ``events=simple`` has few names: ``token``, ``function_start``, ``complete``, ``error``, ``timeout`` (of
-    the provider), and ``reset`` and ``snapshot``, after which the text is another one. All other events are left out.
+    the provider, or of `Stream.with_timeout`), and ``reset`` and ``snapshot``, after which the text is another one. All
+    other events are left out.
     """
 
     name = "native"
@@ -83,20 +83,16 @@ class NativeProjection(Projection):
     def feed(self, event: Event) -> list[Frame]:
         seq = event.seq
         if type(event) is TokenEvent and not event.dropped:
-            key = ("token", event.kind, event.part, event.phase)
-            return [Frame(seq, self._token(event.kind, event.part, event.phase, event.text, seq), key, event.text)]
+            about = (event.kind, event.part, event.phase, event.origin)
+            return [Frame(seq, self._token(*about, event.text, seq), ("token", *about), event.text)]
         name = simple_name(event) if self._is_simple else event_name(event)
         if name is None:
             return []
         if isinstance(event, ToolCallDelta):
-            piece: tuple[Any, ...] = ("call", event.index)
+            piece: tuple[Any, ...] = ("call", event.index, event.origin)
             return [Frame(seq, self.delta(piece, event.text, seq, 0), piece, event.text)]
-        fields = to_dict(event)
-        for field in ("stream_id", "metadata", "tokens"):
-            fields.pop(field, None)
-        if isinstance(event, (StreamFailed, Disconnected)):
-            fields["error"] = shown_error(event.error)
-        elif self._is_simple and isinstance(event, StreamCancelled):
+        fields = shown_fields(event)
+        if self._is_simple and isinstance(event, StreamCancelled):
             fields["error"] = shown_error(StreamCancelledError(event.stream_id, event.reason))
         if isinstance(event, StreamSnapshot):
             fields["replaces"] = True
@@ -104,12 +100,14 @@ class NativeProjection(Projection):
 
     def delta(self, key: Any, text: str, seq: int, number: int) -> bytes:
         if key[0] == "token":
-            return self._token(key[1], key[2], key[3], text, seq)
-        data = encode({"type": "ToolCallDelta", "seq": seq, "index": key[1], "text": text})
+            _, kind, part, phase, origin = key
+            return self._token(kind, part, phase, origin, text, seq)
+        named = {} if key[2] is None else {"origin": key[2]}
+        data = encode({"type": "ToolCallDelta", "seq": seq, "index": key[1], "text": text, **named})
         return sse(data, event="tool_call_delta", id=f"{self._id}{seq}")
 
-    def _token(self, kind: str, part: int, phase: str | None, text: str, seq: int) -> bytes:
-        data = encode(_Token(seq=seq, kind=kind, text=text, part=part, phase=phase))
+    def _token(self, kind: str, part: int, phase: str | None, origin: str | None, text: str, seq: int) -> bytes:
+        data = encode(_Token(seq=seq, kind=kind, text=text, part=part, phase=phase, origin=origin))
         return b"id: %b%d\nevent: token\ndata: %b\n\n" % (self._id.encode(), seq, data)
 
     def cut(self, problem: Problem) -> bytes:
@@ -124,3 +122,4 @@ class _Token(msgspec.Struct, omit_defaults=True, tag_field="type", tag="TokenEve
     text: str
     part: int = 0
     phase: str | None = None
+    origin: str | None = None

@@ -34,6 +34,7 @@ from penstock.events import (
 )
 from penstock.gateway.problems import Problem
 from penstock.gateway.projections.frames import DONE, Frame, Opening, Projection, encode, sse
+from penstock.gateway.projections.origins import Origins
 from penstock.gateway.projections.responses_audio import ResponsesAudio
 from penstock.gateway.projections.responses_calls import declared_tools
 from penstock.gateway.projections.responses_object import ResponseStatus, end_of, error_body, response_object
@@ -53,6 +54,9 @@ class ResponsesProjection(Projection):
     call of a custom tool that no request in this protocol has named is told as a function's, with its text as the
     arguments: its type is only known at its end.
 
+    The inputs of a stream that is made from several are not told apart: their text is joined in the order in which it
+    came. If one begins again, the items are left incomplete, and what the others have said is told again.
+
     The variant ``reasoning`` is ``"summary"`` (the default: reasoning is a summary) or ``"text"`` (reasoning is the
     model's own, as open models give it).
     """
@@ -66,6 +70,7 @@ class ResponsesProjection(Projection):
         raw = opening.variant.get("reasoning") == "text"
         self._output = ResponsesOutput(self._wire, opening.stream_id, self._declared, raw_reasoning=raw)
         self._audio = ResponsesAudio(self._wire)
+        self._origins = Origins()
         self._model = opening.model or None
         self._has_begun = False
         self._end: tuple[ResponseStatus, dict[str, Any]] | None = None
@@ -80,6 +85,8 @@ class ResponsesProjection(Projection):
             return []
         if self._held is not None and self._release(event):
             return wire.take()
+        if getattr(event, "origin", None) is not None:
+            event = self._origins.note(event)
         wire.seq = event.seq
         if event.__class__ is TokenEvent:
             self._say(event)
@@ -130,6 +137,21 @@ class ResponsesProjection(Projection):
         if not self._has_begun:
             self._open()
 
+    def _reset(self, event: StreamReset) -> None:
+        rest: list[Event] = []
+        if event.origin is None:
+            self._origins.clear()
+        elif (found := self._origins.without(event.origin, event.seq)) is None:
+            return
+        else:
+            rest = found
+        self._output.reset()
+        for one in rest:
+            if isinstance(one, TokenEvent):
+                self._output.say(one.kind, one.part, one.phase, one.text)
+            else:
+                self._read(one)
+
     def _media(self, event: MediaPart) -> None:
         if event.kind == "image":
             self._output.show(event)
@@ -173,6 +195,7 @@ class ResponsesProjection(Projection):
 
     def _catch_up(self, event: StreamSnapshot) -> None:
         """Send what of a snapshot has not been sent. If other text was sent, the answer has begun again meanwhile."""
+        self._origins.fold(event)
         if not self._agrees(event):
             self._output.reset()
         self._retell(event)
@@ -230,7 +253,7 @@ def _wants_logprobs(request: Mapping[str, Any]) -> bool:
 
 _READERS: Final[dict[type, Callable[[ResponsesProjection, Any], None]]] = {
     StreamStarted: ResponsesProjection._started,
-    StreamReset: lambda self, event: self._output.reset(),
+    StreamReset: ResponsesProjection._reset,
     ToolCallStarted: lambda self, event: self._output.start_call(event),
     ToolCallDelta: lambda self, event: self._output.grow_call(event.index, event.text),
     ToolCallCompleted: lambda self, event: self._output.complete_call(event),

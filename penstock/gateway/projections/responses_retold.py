@@ -131,6 +131,7 @@ def _token(snapshot: StreamSnapshot, span: AnswerPart, text: str) -> TokenEvent:
         0,
         span.index,
         span.phase,
+        span.origin,
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, Final
 
 from penstock.events import (
-    Disconnected,
     Event,
     StreamCancelled,
     StreamCompleted,
@@ -13,11 +12,11 @@ from penstock.events import (
     StreamSnapshot,
     TokenEvent,
     ToolCallDelta,
-    to_dict,
 )
 from penstock.gateway.problems import Problem
-from penstock.gateway.projections.frames import Frame, Opening, Projection, encode, shown_error
+from penstock.gateway.projections.frames import Frame, Opening, Projection, encode
 from penstock.gateway.projections.native import event_name, simple_name
+from penstock.gateway.projections.shown import shown_fields
 
 __all__ = ["SocketProjection"]
 
@@ -47,19 +46,16 @@ class SocketProjection(Projection):
     def feed(self, event: Event) -> list[Frame]:
         seq = event.seq
         if type(event) is TokenEvent and not event.dropped:
-            key: tuple[Any, ...] = ("token", event.kind, event.part, event.phase)
+            key: tuple[Any, ...] = ("token", event.kind, event.part, event.phase, event.origin)
             return [Frame(seq, self.delta(key, event.text, seq, 0), key, event.text)]
         kind = simple_name(event) if self._is_simple else event_name(event)
         if kind is None:
             return []
         if isinstance(event, ToolCallDelta):
-            key = ("call", event.index)
+            key = ("call", event.index, event.origin)
             return [Frame(seq, self.delta(key, event.text, seq, 0), key, event.text)]
-        fields = to_dict(event)
-        for name in ("stream_id", "metadata", "tokens", "seq"):
-            fields.pop(name, None)
-        if isinstance(event, (StreamFailed, Disconnected)):
-            fields["error"] = shown_error(event.error)
+        fields = shown_fields(event)
+        del fields["seq"]
         fields["type"] = kind
         if type(event) in _OUTCOMES:
             fields["outcome"] = _OUTCOMES[type(event)]
@@ -76,6 +72,8 @@ class SocketProjection(Projection):
                 about += b',"part":%d' % key[2]
             if key[3]:
                 about += b',"phase":"%b"' % key[3].encode()
+        if key[-1] is not None:
+            about += b',"origin":%b' % encode(key[-1])
         return b'%b%d,%b,"text":%b},' % (self._head, seq, about, encode(text))
 
     def cut(self, problem: Problem) -> bytes:

@@ -11,11 +11,15 @@ from penstock.events import (
     Citation,
     Event,
     Logprobs,
+    LoopDetected,
     MediaPart,
+    OriginEnded,
+    Progress,
     ProviderEvent,
     ReasoningBlockClosed,
     ServerToolCall,
     ServerToolResult,
+    StallDetected,
     StreamCancelled,
     StreamCompleted,
     StreamFailed,
@@ -31,13 +35,14 @@ from penstock.events import (
     ToolExecutionStarted,
     ToolProgress,
     ToolResult,
-    to_dict,
 )
 from penstock.gateway.problems import Problem, RequestRefused, problem_of
 from penstock.gateway.projections.catching_up import Emitted
 from penstock.gateway.projections.counts import token_counts
 from penstock.gateway.projections.frames import DONE, Frame, Opening, Projection, Rejoin, encode
 from penstock.gateway.projections.native import event_name
+from penstock.gateway.projections.origins import Origins
+from penstock.gateway.projections.shown import brief_fields
 from penstock.gateway.projections.ui_tools import ToolChunks, chunk
 
 __all__ = ["BLOCKS", "RESET", "UiProjection", "error_text", "read_variant"]
@@ -87,6 +92,10 @@ def read_variant(header: str, query: Mapping[str, str]) -> dict[str, str]:
 class UiProjection(Projection):
     """Chunks ``data: {"type": …}`` that end with ``data: [DONE]``.
 
+    In a stream that is made from several, each input has parts of its own, several of which may be open. The start of
+    a part has its ``origin`` in ``providerMetadata.penstock``. If an input begins again, that is a reset of the step,
+    after which what the others have said is told again.
+
     Variants:
         v: the version of `ai` that reads them: ``5.0`` (which refuses unknown fields), ``5``, ``6`` (default), ``7``.
         dynamic: ``1``: all tools are "dynamic": the page has no component for them.
@@ -122,7 +131,8 @@ class UiProjection(Projection):
         self._message_id, self._count = _continued(opening)
         self._has_begun = False
         self._steps = 0
-        self._open: _Part | None = None
+        self._open: dict[str | None, _Part] = {}  # by origin
+        self._origins = Origins()
         self._media: set[tuple[str | None, ...]] = set()
         self._emitted = Emitted()
         self._is_blank = True  # since the start or the last reset
@@ -133,10 +143,14 @@ class UiProjection(Projection):
         if self.is_over:
             return []
         if type(event) is TokenEvent and self._has_begun:
+            if event.origin is not None:
+                self._origins.note(event)
             frames = self._token(event)
             self._emitted.seq = event.seq
             self._is_blank = self._is_blank and not frames
             return frames
+        if getattr(event, "origin", None) is not None:
+            event = self._origins.note(event)
         is_earlier = event.seq <= self._after and not isinstance(event, TerminalEvent)
         first = [] if self._has_begun or is_earlier else self._begin(event)
         if type(event) is TokenEvent:
@@ -162,7 +176,7 @@ class UiProjection(Projection):
         seq = self._emitted.seq
         first = [] if self._has_begun else [chunk(seq, "start", messageId=self._message_id), self._start_step(seq)]
         self._has_begun = self.is_over = True
-        return [*first, *self._close(seq), *self._finish(seq, "tool-calls", {})]
+        return [*first, *self._close_all(seq), *self._finish(seq, "tool-calls", {})]
 
     def delta(self, key: Any, text: str, seq: int, number: int) -> bytes:
         return b"%b%b}\n\n" % (key, encode(text))
@@ -181,9 +195,10 @@ class UiProjection(Projection):
 
     def _snapshot(self, event: StreamSnapshot) -> list[Frame]:
         frames: list[Frame] = []
+        self._origins.fold(event)
         events = self._emitted.beyond(event)
         if events is None:
-            frames = self._reset(StreamReset(event.stream_id, event.seq, "reset", event.timestamp, event.metadata))
+            frames = self._void(StreamReset(event.stream_id, event.seq, "reset", event.timestamp, event.metadata))
             events = [] if self.is_over else self._emitted.beyond(event) or []
         for one in events:
             frames += self._token(one) if type(one) is TokenEvent else _HANDLERS[type(one)](self, one)
@@ -195,20 +210,26 @@ class UiProjection(Projection):
         text = event.text
         if not text:
             return []
-        part, frames = self._open, []
+        part, frames = self._open.get(event.origin), []
         if part is None or part.kind != event.kind or part.index != event.part or part.phase != event.phase:
-            frames = self._close(event.seq)
+            frames = self._close(event.seq, event.origin)
             self._count += 1
-            part = self._open = _Part(event, self._count)
-            metadata = {} if event.phase is None else {"providerMetadata": {"penstock": {"phase": event.phase}}}
+            part = self._open[event.origin] = _Part(event, self._count)
+            about = {"phase": event.phase, "origin": event.origin}
+            own = {name: value for name, value in about.items() if value is not None}
+            metadata = {"providerMetadata": {"penstock": own}} if own else {}
             frames.append(chunk(event.seq, f"{part.type}-start", id=part.id, **metadata))
         self._emitted.add(event.kind, text)
         frames.append(Frame(event.seq, b"%b%b}\n\n" % (part.key, encode(text)), part.key, text))
         return frames
 
-    def _close(self, seq: int, metadata: Mapping[str, Any] | None = None) -> list[Frame]:
-        """End the open part, if there is one."""
-        part, self._open = self._open, None
+    def _close_all(self, seq: int) -> list[Frame]:
+        """End the open parts of all origins."""
+        return [frame for origin in list(self._open) for frame in self._close(seq, origin)]
+
+    def _close(self, seq: int, origin: str | None, metadata: Mapping[str, Any] | None = None) -> list[Frame]:
+        """End the open part of an origin, if there is one."""
+        part = self._open.pop(origin, None)
         if part is None:
             return []
         if part.kind == "refusal":
@@ -219,8 +240,9 @@ class UiProjection(Projection):
     def _reasoning_block(self, event: ReasoningBlockClosed) -> list[Frame]:
         block = {"kind": event.kind, "signature": event.signature, "id": event.id, "provider": event.provider}
         metadata = {name: value for name, value in block.items() if value}
-        if self._open is not None and self._open.kind == "reasoning":
-            return self._close(event.seq, metadata)
+        part = self._open.get(event.origin)
+        if part is not None and part.kind == "reasoning":
+            return self._close(event.seq, event.origin, metadata)
         self._count += 1
         name = f"reasoning-{self._count}"
         given = {"penstock": metadata}
@@ -230,16 +252,31 @@ class UiProjection(Projection):
         ]
 
     def _reset(self, event: StreamReset) -> list[Frame]:
+        if event.origin is None:
+            self._origins.clear()
+            return self._void(event)
+        rest = self._origins.without(event.origin, event.seq)
+        if rest is None:
+            return []
+        frames = self._void(event)
+        if not self.is_over:
+            for one in rest:
+                frames += self._token(one) if type(one) is TokenEvent else _HANDLERS[type(one)](self, one)
+            self._is_blank = self._is_blank and not rest
+        return frames
+
+    def _void(self, event: StreamReset) -> list[Frame]:
+        """Begin the whole answer again."""
         seq = event.seq
         if self._is_blank:
             return []
         self._is_blank = True
         frames: list[Frame] = []
         if self._can_reset:
-            self._open = None
+            self._open = {}
             frames.append(chunk(seq, "reset-step"))
         else:
-            frames += [*self._close(seq), *self._tools.give_up(seq)]
+            frames += [*self._close_all(seq), *self._tools.give_up(seq)]
         self._tools.clear()
         self._emitted.clear()
         self._media.clear()
@@ -250,19 +287,20 @@ class UiProjection(Projection):
             self.is_over = True
             return [*frames, *self._failure(seq, problem, {})]
         if not self._can_reset or self._steps > 1:
-            frames.append(chunk(seq, RESET, data={"reason": event.reason}))
+            origin = {} if event.origin is None else {"origin": event.origin}
+            frames.append(chunk(seq, RESET, data={"reason": event.reason, **origin}))
         return frames
 
     # --- calls ---------------------------------------------------------------------------------------------------
 
     def _call_started(self, event: ToolCallStarted) -> list[Frame]:
-        return [*self._close(event.seq), *self._tools.started(event)]
+        return [*self._close(event.seq, event.origin), *self._tools.started(event)]
 
     def _call_delta(self, event: ToolCallDelta) -> list[Frame]:
         return self._tools.delta(event)
 
     def _call_completed(self, event: ToolCallCompleted) -> list[Frame]:
-        frames = [*self._close(event.seq), *self._tools.completed(event)]
+        frames = [*self._close(event.seq, event.origin), *self._tools.completed(event)]
         self._emitted.calls = self._tools.calls.completed
         return frames
 
@@ -279,13 +317,13 @@ class UiProjection(Projection):
         frames, is_last = self._tools.result(event)
         if not is_last:
             return frames
-        return [*frames, *self._close(event.seq), chunk(event.seq, "finish-step"), self._start_step(event.seq)]
+        return [*frames, *self._close_all(event.seq), chunk(event.seq, "finish-step"), self._start_step(event.seq)]
 
     def _server_call(self, event: ServerToolCall) -> list[Frame]:
-        return [*self._close(event.seq), *self._tools.server_call(event)]
+        return [*self._close(event.seq, event.origin), *self._tools.server_call(event)]
 
     def _server_result(self, event: ServerToolResult) -> list[Frame]:
-        return [*self._close(event.seq), *self._tools.server_result(event)]
+        return [*self._close(event.seq, event.origin), *self._tools.server_result(event)]
 
     # --- other events --------------------------------------------------------------------------------------------
 
@@ -297,6 +335,7 @@ class UiProjection(Projection):
             "start": event.start,
             "end": event.end,
             "location": dict(event.location) or None,
+            "origin": event.origin,
         }
         details = {name: value for name, value in place.items() if value is not None}
         fields: dict[str, Any] = {"sourceId": f"source-{self._count}"}
@@ -329,11 +368,8 @@ class UiProjection(Projection):
         return []
 
     def _other(self, event: Event) -> list[Frame]:
-        fields = to_dict(event)
-        for name in ("type", "stream_id", "seq", "timestamp", "metadata"):
-            fields.pop(name, None)
         kind = event_name(event).replace("_", "-")
-        return [chunk(event.seq, f"data-penstock-{kind}", data=fields, transient=True)]
+        return [chunk(event.seq, f"data-penstock-{kind}", data=brief_fields(event), transient=True)]
 
     # --- ends ----------------------------------------------------------------------------------------------------
 
@@ -357,7 +393,7 @@ class UiProjection(Projection):
 
     def _ended(self, event: TerminalEvent) -> list[Frame]:
         self.is_over = True
-        return [*self._close(event.seq), *self._tools.give_up(event.seq)]
+        return [*self._close_all(event.seq), *self._tools.give_up(event.seq)]
 
     def _finish(self, seq: int, reason: str, metadata: Mapping[str, Any]) -> list[Frame]:
         given: dict[str, Any] = {} if self._is_strict else {"finishReason": reason}
@@ -374,7 +410,7 @@ class UiProjection(Projection):
 
 
 _MIMES: Final = {"image": "image/png", "audio": "audio/wav", "video": "video/mp4", "file": "application/octet-stream"}
-_TRANSIENT: Final = (ProviderEvent, StreamReset)
+_TRANSIENT: Final = (ProviderEvent, StreamReset, Progress, StallDetected, LoopDetected, OriginEnded)
 _HANDLERS: Final[dict[type, Any]] = {
     StreamStarted: UiProjection._nothing,
     Logprobs: UiProjection._nothing,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from penstock.gateway.call import HttpCall
+from penstock.gateway.guard import is_from_here
+from penstock.gateway.problems import Problem, RequestRefused
 from penstock.gateway.projections.frames import encode
 
-__all__ = ["live", "models", "ready"]
+__all__ = ["live", "metrics", "models", "ready"]
 
 
 async def live(call: HttpCall) -> None:
@@ -21,6 +23,22 @@ async def ready(call: HttpCall) -> None:
         await call.exchange.respond(503, b'{"status":"draining"}', _NO_STORE)
     else:
         await call.exchange.respond(200, b'{"status":"ready"}', _NO_STORE)
+
+
+async def metrics(call: HttpCall) -> None:
+    """The metrics for Prometheus, for keys with the scope admin."""
+    gateway, exchange = call.gateway, call.exchange
+    if not (gateway.options.metrics == "loopback" and is_from_here(exchange)):
+        call.key = gateway.admit(exchange, "admin")
+    try:
+        from penstock.telemetry.prometheus import PenstockCollector, expose
+    except ModuleNotFoundError as error:
+        text = f"There are no metrics, as {error.name} is not installed: pip install 'penstock[metrics]'."
+        problem = Problem(status=404, type="not_found_error", code="metrics_not_installed", message=text)
+        raise RequestRefused(problem) from None
+    collector = PenstockCollector(gateway.system, gateway=gateway)
+    data, kind = await gateway.in_thread(expose, collector, exchange.headers.get("accept", ""))
+    await exchange.respond(200, data, _NO_STORE, kind)
 
 
 _NO_STORE = (("cache-control", "no-store"),)

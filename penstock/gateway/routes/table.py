@@ -12,9 +12,9 @@ from penstock.gateway.commands import COMMANDS
 from penstock.gateway.keys import Scope
 from penstock.gateway.openapi import describe
 from penstock.gateway.projections.frames import encode
-from penstock.gateway.routes import agents, agui, anthropic, doctor, native, openai, responses, service, ui
+from penstock.gateway.routes import agents, agui, anthropic, doctor, native, openai, pages, responses, service, ui
 
-__all__ = ["ROUTES", "Methods", "Route", "bound"]
+__all__ = ["PAGES", "ROUTES", "Methods", "Route", "bound"]
 
 Run: TypeAlias = Callable[[HttpCall], Awaitable[None]]
 
@@ -46,6 +46,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route("GET", "/openapi.json", "native", None, _description),
     Route("GET", "/live", "native", None, service.live),
     Route("GET", "/ready", "native", None, service.ready),
+    Route("GET", "/metrics", "native", None, service.metrics),
     Route("GET", "/v1/models", "native", "read", service.models),
     Route("GET", "/v1/doctor/probe", "native", "read", doctor.probe),
     Route("GET", "/v1/doctor/seen", "native", "read", doctor.seen),
@@ -79,10 +80,17 @@ ROUTES: Final[tuple[Route, ...]] = (
 )
 
 
+PAGES: Final[tuple[Route, ...]] = (
+    Route("GET", "/", "native", None, pages.page),
+    Route("GET", "/board/{name:path}", "native", None, pages.file),
+)
+"""The dashboard's files, which are no part of the description."""
+
+
 def bound(serve: Callable[..., Awaitable[None]]) -> list[StarletteRoute]:
     """The routes for a router, one for each path; ``serve`` is called with its methods and with what ASGI gives."""
     paths: dict[str, dict[str, Route]] = {}
-    for route in ROUTES:
+    for route in (*ROUTES, *PAGES):
         paths.setdefault(route.path, {})[route.method] = route
     return [StarletteRoute(path, _Endpoint(methods, serve)) for path, methods in paths.items()]
 

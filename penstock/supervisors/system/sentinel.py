@@ -59,7 +59,7 @@ def stop_streams(table: StreamTable, left: Callable[[], float]) -> None:
         if record.feeder is not None and record.ending is None and record.runtime.is_alive(record.feeder):
             reply = record.over  # the older stream that feeds it is ending; its remaining tokens still come
             fed.append(record)
-        elif record.feed is not None and record.ending is None:
+        elif (record.feed is not None or record.kind is not None) and record.ending is None:
             reply = _cut_off(record.ref)
         else:
             reply = record.ref.ask(StopStream(), block=False)

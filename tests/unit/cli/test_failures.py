@@ -132,7 +132,7 @@ def test_an_unknown_name_gets_the_known_ones_and_the_nearest() -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        *([], ["chat"], ["serve"], ["doctor"], ["loopback"], ["run"]),
+        *([], ["chat"], ["batch"], ["pipe"], ["bench"], ["serve"], ["doctor"], ["loopback"], ["run"]),
         *(["keys"], ["keys", "new"], ["keys", "list"], ["keys", "revoke"]),
     ],
     ids=" ".join,
@@ -142,7 +142,7 @@ def test_help_fits_80_columns_and_breaks_no_word(command: list[str], capsys: pyt
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
     assert not [line for line in lines if line.rstrip().endswith("-")]
-    assert not [line for line in lines if "..." in line.replace("[ARGS]...", "")]
+    assert not [line for line in lines if "..." in line.replace("[ARGS]...", "").replace("{PROMPT}...", "")]
 
 
 def test_help_shows_the_table_of_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,10 +9,12 @@ import pytest
 from penstock.config import presets
 from penstock.config.agents import AgentOptions
 from penstock.config.checks import Options, check_choice, check_number, check_on_orphan
+from penstock.config.dashboard import DashboardOptions
 from penstock.config.gateway import GatewayOptions
 from penstock.config.limits import BreakerOptions, LimitOptions, RetryBudgetOptions
 from penstock.config.options import RequestOptions, StreamOptions
 from penstock.config.settings import DefaultProviderOptions, LogOptions, ProviderOptions, RuntimeOptions
+from penstock.config.telemetry import TelemetryOptions
 from penstock.errors import OptionError
 
 # field, lowest, highest, one below, one above, as the message writes the range
@@ -45,7 +47,7 @@ REQUEST_RANGES: list[tuple[str, float, float, float, float, str]] = [
 RANGES = [(StreamOptions, *row) for row in STREAM_RANGES] + [(RequestOptions, *row) for row in REQUEST_RANGES]
 WHOLE = {"max_buffer_size", "batch_size", "max_errors", "retain_bytes", "max_retries"}
 WHOLE |= {"max_event_bytes", "max_answer_bytes"}
-OPTIONAL = {"rate_limit", "push_timeout", "time_to_live", "total_timeout"}
+OPTIONAL = {"max_buffer_size", "rate_limit", "push_timeout", "time_to_live", "total_timeout"}
 
 Kind = type[StreamOptions] | type[RequestOptions]
 
@@ -121,6 +123,8 @@ KINDS: list[type[Options]] = [
     BreakerOptions,
     RetryBudgetOptions,
     GatewayOptions,
+    DashboardOptions,
+    TelemetryOptions,
     RuntimeOptions,
     LogOptions,
     ProviderOptions,

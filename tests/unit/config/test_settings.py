@@ -212,14 +212,19 @@ def test_a_bad_value_in_a_variable_is_named_with_what_is_allowed_and_the_variabl
 ) -> None:
     monkeypatch.setenv("PENSTOCK_STREAM__BATCH_SIZE", "0")
     assert str(refusal()) == (
-        "stream.batch_size: got '0', allowed: a whole number from 1 to 10000000 (from PENSTOCK_STREAM__BATCH_SIZE)"
+        "stream.batch_size: got '0', allowed: a whole number from 1 to 10000000, or 'adaptive'"
+        " (from PENSTOCK_STREAM__BATCH_SIZE)"
     )
 
 
 @pytest.mark.parametrize(
     ("text", "field", "shown"),
     [
-        ("[stream]\nbatch_size = 0", "stream.batch_size", "got 0, allowed: a whole number from 1 to 10000000"),
+        (
+            "[stream]\nbatch_size = 0",
+            "stream.batch_size",
+            "got 0, allowed: a whole number from 1 to 10000000, or 'adaptive'",
+        ),
         ("[stream]\nbatch_size = 1.5", "stream.batch_size", "got 1.5, allowed: a whole number"),
         ('[stream]\nbatch_size = "many"', "stream.batch_size", "got 'many', allowed: a whole number"),
         ("[stream]\nbatch_size = {}", "stream.batch_size", "got {}"),
@@ -562,7 +567,18 @@ def test_the_documented_example_file_loads() -> None:
     assert settings.log == LogOptions(level="info", format="json")
 
 
-GROUPS = ("stream", "request", "agent", "provider", "breaker", "retry_budget", "runtime", "log")
+GROUPS = (
+    "stream",
+    "request",
+    "agent",
+    "provider",
+    "breaker",
+    "retry_budget",
+    "dashboard",
+    "telemetry",
+    "runtime",
+    "log",
+)
 
 
 def test_every_setting_is_documented_with_its_default_and_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
-from tests.integration.raw_server import CHUNKED, Peer, RawServer, chunk
+from tests.integration.raw_server import CHUNKED_ONCE, Peer, RawServer, chunk
 
 
 @contextmanager
@@ -20,7 +20,7 @@ def served(frames: Sequence[bytes], *, status: bytes = b"", body: bytes = b"") -
             peer.send(head % (status, len(body)) + body)
             return
         with suppress(BrokenPipeError, ConnectionResetError):  # clients close at ``[DONE]``
-            peer.send(CHUNKED)
+            peer.send(CHUNKED_ONCE)
             for frame in frames:
                 peer.send(chunk(frame))
             peer.send(b"0\r\n\r\n")

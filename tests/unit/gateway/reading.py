@@ -82,6 +82,8 @@ class UiReader:
         assert self.has_started, "start comes first"
         if kind in ("text-start", "reasoning-start"):
             part = {"type": kind.partition("-")[0], "text": ""}
+            own = chunk.get("providerMetadata", {}).get("penstock", {})
+            part |= {"origin": own["origin"]} if "origin" in own else {}
             assert chunk["id"] not in self.active
             self.active[chunk["id"]] = part
             self.parts.append(part)

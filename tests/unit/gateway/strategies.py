@@ -13,12 +13,16 @@ from penstock.events import (
     Citation,
     Event,
     Logprobs,
+    LoopDetected,
     MediaPart,
+    OriginEnded,
+    Progress,
     ProviderBlock,
     ProviderEvent,
     ReasoningBlockClosed,
     ServerToolCall,
     ServerToolResult,
+    StallDetected,
     StreamCancelled,
     StreamCompleted,
     StreamFailed,
@@ -116,6 +120,19 @@ def snapshots(draw: st.DrawFn) -> StreamSnapshot:
 
 
 any_token = tokens()
+outcomes = st.sampled_from(
+    [
+        StreamCompleted(stream_id="in", seq=9, text="ab"),
+        StreamFailed(stream_id="in", seq=9, error=IncompleteStream("it broke off")),
+        StreamCancelled(stream_id="in", seq=9, reason="user"),
+    ]
+)
+notices: st.SearchStrategy[Any] = st.one_of(
+    st.builds(Progress, message=texts, position=st.none() | st.floats(0, 9), unit=st.none() | st.just("lines")),
+    st.builds(StallDetected, seconds=st.just(2.5), limit=st.just(2.0)),
+    st.builds(LoopDetected, kind=st.just("text"), period=st.just(3), repeats=st.just(8), start=st.integers(0, 9)),
+    st.builds(OriginEnded, origin=st.just("a"), outcome=outcomes),
+)
 events: st.SearchStrategy[Any] = st.one_of(
     *(any_token, any_token, any_token),
     st.builds(ToolCallStarted, id=ids, name=st.just("add"), index=indexes),
@@ -128,6 +145,7 @@ events: st.SearchStrategy[Any] = st.one_of(
     answer_events,
     st.builds(ProviderEvent, type=st.just("x"), payload=values),
     st.builds(Logprobs, tokens=st.just(())),
+    notices,
     st.builds(StreamReset, st.just(STREAM_ID), st.just(0), texts, st.just(0.0), st.just({})),
     snapshots(),
 )
@@ -147,7 +165,12 @@ ends: st.SearchStrategy[Any] = st.one_of(
 )
 
 
-event_lists = st.lists(events, max_size=14)
+def _of(event: Any, origin: str | None) -> Any:
+    is_whole = origin is None or isinstance(event, StreamSnapshot)
+    return event if is_whole else msgspec.structs.replace(event, origin=origin)
+
+
+event_lists = st.lists(st.builds(_of, events, st.sampled_from([None, None, None, "a", "b"])), max_size=14)
 
 
 @st.composite

@@ -13,6 +13,8 @@ from penstock.events import (
     Citation,
     Logprobs,
     MediaPart,
+    OriginEnded,
+    Progress,
     ProviderEvent,
     ReasoningBlockClosed,
     ServerToolCall,
@@ -42,6 +44,7 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
 KINDS: Any = st.sampled_from(["text", "reasoning", "refusal"])
 IDS = st.sampled_from(["a", "b", "srvtoolu_1", "mcpr_1", ""])
 NAMES = st.sampled_from(["add", "run", "shell", "web_search", "web_fetch", "code_execution", "mcp", "image_generation"])
+ORIGINS = st.sampled_from([None, None, "a", "b"])
 PLACES = st.none() | st.integers(0, 12)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | TEXTS,
@@ -63,11 +66,12 @@ calls = st.builds(
     signature=st.sampled_from(["", "s"]),
 )
 tokens: st.SearchStrategy[Any] = st.builds(
-    lambda said, kind, part, phase: TokenEvent(SID, 0, (said,), said, kind, 0.0, {}, 0, part, phase),
+    lambda said, kind, *rest: TokenEvent(SID, 0, (said,), said, kind, 0.0, {}, 0, *rest),
     TEXTS,
     KINDS,
     st.integers(0, 2),
     st.sampled_from([None, "commentary", "final_answer"]),
+    ORIGINS,
 )
 citations = st.builds(
     Citation,
@@ -120,15 +124,17 @@ snapshots: st.SearchStrategy[Any] = st.builds(
 )
 side_events: st.SearchStrategy[Any] = st.one_of(
     st.builds(StreamStarted, model=st.none() | st.just("m2")),
-    st.builds(ToolCallStarted, id=IDS, name=NAMES, index=st.integers(0, 2)),
-    st.builds(ToolCallDelta, index=st.integers(0, 2), text=TEXTS),
-    st.builds(ToolCallCompleted, index=st.integers(0, 2), call=calls),
+    st.builds(ToolCallStarted, id=IDS, name=NAMES, index=st.integers(0, 2), origin=ORIGINS),
+    st.builds(ToolCallDelta, index=st.integers(0, 2), text=TEXTS, origin=ORIGINS),
+    st.builds(ToolCallCompleted, index=st.integers(0, 2), call=calls, origin=ORIGINS),
     st.builds(ToolResult, call_id=IDS, name=NAMES, status=st.sampled_from(["ok", "error", "denied"]), content=TEXTS),
     st.builds(ToolExecutionStarted, round=st.just(1), calls=st.just(())),
     st.builds(ToolProgress, call_id=IDS, name=NAMES, progress=JSON),
     st.builds(ToolApprovalRequested, call=calls),
     st.builds(ProviderEvent, type=TEXTS, payload=JSON),
-    st.builds(StreamReset, st.just(SID), st.just(0), st.just("broken"), st.just(0.0), st.just({})),
+    st.builds(StreamReset, st.just(SID), st.just(0), st.just("broken"), st.just(0.0), st.just({}), ORIGINS),
+    st.builds(Progress, message=TEXTS, origin=ORIGINS),
+    st.builds(OriginEnded, origin=st.just("a"), outcome=st.just(done("x"))),
 )
 ends: st.SearchStrategy[Any] = st.sampled_from(
     [

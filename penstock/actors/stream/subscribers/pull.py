@@ -11,10 +11,12 @@ import math
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
 
 from penstock.actors.runtime.dispatcher import Dispatcher, check_process
+from penstock.actors.runtime.loop_ticker import running_loop, ticker_of
 from penstock.actors.stream.cursor import Cursor
 from penstock.actors.stream.hub import Hub, Subscription
 from penstock.errors import CallTimeout, SubscriberTooSlow
@@ -88,17 +90,19 @@ class PullSubscription(Subscription):
 
     async def wait_async(self) -> None:
         """Wait until there may be an event, without blocking the event loop."""
-        loop = asyncio.get_running_loop()
+        loop = running_loop()
         self._dispatcher.check_loop(loop)
-        news = loop.create_future()
-
-        def tell() -> None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed
-                loop.call_soon_threadsafe(_set, news)
-
-        with self._listening(tell):
+        news: asyncio.Future[None] = loop.create_future()
+        on_news = partial(ticker_of(loop).note, news)
+        waiting = self._waiting
+        waiting.append(on_news)  # as in `_listening`
+        try:
             if not self._is_news():
                 await news
+        finally:
+            if waiting:
+                with contextlib.suppress(ValueError):
+                    waiting.remove(on_news)
 
     def next(self, timeout: float | None = None) -> Event:
         """Wait for the next event; see `Events.next`."""
@@ -330,8 +334,3 @@ class _Search(Generic[T]):
         while (found := self._find(await self.subscription.next_async())) is NOTHING:
             pass
         return found
-
-
-def _set(news: asyncio.Future[None]) -> None:
-    if not news.done():
-        news.set_result(None)

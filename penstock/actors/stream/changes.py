@@ -1,0 +1,72 @@
+"""The last changes of a stream's state: when, from where to where, and why. Pure."""
+
+from __future__ import annotations
+
+from array import array
+from typing import Final
+
+import msgspec
+
+__all__ = ["CAUSES", "KEPT", "STATES", "StateChange", "StateChanges"]
+
+KEPT: Final = 64
+STATES: Final = ("start", "idle", "buffering", "streaming", "rate_limited", "error", "paused", "ended")
+"""The states of `penstock.actors.stream.states.TOKEN_STREAM`, its start and its end."""
+CAUSES: Final = (
+    "start", "restart", "pushed", "overdue", "released", "flush timeout", "state timeout", "Flush", "Pause", "Resume",
+    "SetOptions", "Reset", "StopStream", "Complete", "Fail", "Cancel", "other",
+)  # fmt: skip
+"""The events of that table, ``restart`` (of the actor, after a crash), and ``other``."""
+
+_ZEROS: Final = bytes(8 * KEPT)
+_STATE: Final = {name: number for number, name in enumerate(STATES)}
+_CAUSE: Final = {name: number for number, name in enumerate(CAUSES)}
+_OTHER: Final = len(CAUSES) - 1
+
+
+class StateChange(msgspec.Struct, frozen=True):
+    """One change of a stream's state.
+
+    Attributes:
+        time: Unix time in seconds.
+        before: the state that was left; ``"start"`` for the first change.
+        after: the state that was entered; ``"ended"`` for the last one.
+        cause: the event that caused it, as in the state diagrams: ``"pushed"``, ``"flush timeout"``, ``"Pause"`` …
+    """
+
+    time: float
+    before: str
+    after: str
+    cause: str
+
+
+class StateChanges:
+    """The last 64 changes, in 10 bytes each. Written by one thread at a time; any thread may read."""
+
+    __slots__ = ("_causes", "_pairs", "_times", "count")
+
+    def __init__(self) -> None:
+        self.count = 0
+        """How many there were ever."""
+        self._times = array("d", _ZEROS)  # rings, like the next two
+        self._pairs = bytearray(KEPT)  # the states, eight times the one before plus the one after
+        self._causes = bytearray(KEPT)
+
+    def add(self, now: float, before: str, after: str, cause: str) -> None:
+        """Note a change at a monotonic time."""
+        count = self.count
+        place = count & (KEPT - 1)
+        self._times[place] = now
+        self._pairs[place] = _STATE[before] * 8 + _STATE[after]
+        self._causes[place] = _CAUSE.get(cause, _OTHER)
+        self.count = count + 1  # last: a reader that sees the number finds the change
+
+    def read(self, offset: float) -> tuple[StateChange, ...]:
+        """The changes that are kept, oldest first. ``offset`` is added to their times."""
+        count = self.count
+        times, pairs, causes = self._times[:], bytes(self._pairs), bytes(self._causes)
+        order = [number & (KEPT - 1) for number in range(max(0, count - KEPT), count)]
+        return tuple(
+            StateChange(times[at] + offset, STATES[pairs[at] // 8], STATES[pairs[at] % 8], CAUSES[causes[at]])
+            for at in order
+        )

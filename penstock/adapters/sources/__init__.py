@@ -1,0 +1,1 @@
+"""What yields the pieces of a stream: texts, files, responses, programs. They implement `penstock.ports.Source`."""
