@@ -196,8 +196,11 @@ def _call(item: Mapping[str, Any], kind: str, place: str) -> dict[str, Any]:
         text = arguments if isinstance(arguments, str) else json_text(arguments or {})
         call = {"id": identifier, "type": "function", "function": {"name": name_of(item), "arguments": text or "{}"}}
         mark = item.get(MARK)
-        signature = text_of(mark.get("signature")) if isinstance(mark, Mapping) else ""
-        return call | ({"signature": signature} if signature else {})
+        mark = mark if isinstance(mark, Mapping) else {}
+        signed = {"signature": text_of(mark.get("signature"))}
+        if signed["signature"]:
+            signed["signed_by"] = text_of(mark.get("provider"))
+        return call | {name: text for name, text in signed.items() if text}
     name = CLIENT_CALLS[kind]
     function = {"name": name_of(item) or name, "arguments": action_of(item) or "{}"}
     return {"id": identifier, "type": name, "function": function}

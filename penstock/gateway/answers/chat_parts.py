@@ -233,5 +233,11 @@ def call_body(call: ToolCall, index: int | None = None) -> dict[str, Any]:
 
 
 def call_extras(call: ToolCall) -> dict[str, Any]:
-    """What must go back with a call: the signature, where Google's compatible API has it."""
-    return {"extra_content": {"google": {"thought_signature": call.signature}}} if call.signature else {}
+    """What must go back with a call: the signature, where Google's compatible API has it.
+
+    ``penstock`` beside it names the provider that made it, for `requests.chat`: clients return the object as it is.
+    """
+    if not call.signature:
+        return {}
+    maker = {"penstock": {"provider": call.signed_by}} if call.signed_by else {}
+    return {"extra_content": {"google": {"thought_signature": call.signature}, **maker}}

@@ -93,8 +93,9 @@ class ToolEvents(CallTeller):
         if call.is_server:
             metadata["server"] = True
             self._server[call.id] = sent
-        if call.type != "function":
-            metadata["penstock"] = {"type": call.type}
+        kind = "" if call.type == "function" else call.type
+        if own := {name: text for name, text in (("type", kind), ("provider", call.signed_by)) if text}:
+            metadata["penstock"] = own
         if sent.key is None:
             frames += self._called(seq, sent)
         written = "".join(self._said.arguments(sent.id))

@@ -74,7 +74,8 @@ class ToolChunks(CallTeller):
         if call.is_server:
             self._server[call.id] = sent
             fields["providerExecuted"] = True
-        own = {"signature": call.signature, "type": "" if call.type == "function" else call.type}
+        kind = "" if call.type == "function" else call.type
+        own = {"signature": call.signature, "provider": call.signed_by, "type": kind}
         if metadata := {name: text for name, text in own.items() if text}:
             fields["providerMetadata"] = {"penstock": metadata}
         fields |= self._flags

@@ -236,7 +236,8 @@ class _AguiMessages:
             self._server.add(call["id"])
             return None
         penstock = metadata.get("penstock")
-        kind = penstock.get("type") if isinstance(penstock, Mapping) else None
+        penstock = penstock if isinstance(penstock, Mapping) else {}
+        kind = penstock.get("type")
         if kind == "custom":
             made: dict[str, Any] = {"id": call["id"], "type": "custom", "custom": {"name": name, "input": arguments}}
         else:
@@ -244,6 +245,8 @@ class _AguiMessages:
             made = {"id": call["id"], "type": kind if isinstance(kind, str) else "function", "function": function}
         if isinstance(call.get("encryptedValue"), str):
             made["signature"] = call["encryptedValue"]
+            if isinstance(penstock.get("provider"), str):
+                made["signed_by"] = penstock["provider"]
         return made
 
     def _reasoning(self, message: dict[str, Any]) -> None:

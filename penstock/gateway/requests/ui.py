@@ -267,6 +267,8 @@ def _add_call(calls: list[dict[str, Any]], results: list[dict[str, Any]], part: 
         call = {"id": call_id, "type": kind, "function": {"name": name, "arguments": arguments}}
     if isinstance(own.get("signature"), str):
         call["signature"] = own["signature"]
+        if isinstance(own.get("provider"), str):
+            call["signed_by"] = own["provider"]
     calls.append(call)
     results.append({"role": "tool", "tool_call_id": call_id, **_result(part, state)})
 
