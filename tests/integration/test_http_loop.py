@@ -499,7 +499,9 @@ def test_a_connection_with_bytes_after_the_body_is_not_used_again(reader: LoopRe
         assert server.connections == 2
 
 
-def test_of_many_connections_only_a_few_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_many_connections_only_a_few_are_kept_and_the_log_is_silent_about_the_others(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     from penstock.adapters.http import loop_reader
 
     monkeypatch.setattr(loop_reader, "_KEPT", 2)
@@ -521,6 +523,7 @@ def test_of_many_connections_only_a_few_are_kept(monkeypatch: pytest.MonkeyPatch
         (pool,) = _pools(reader, server.url)
         kept = [each for each in list(pool.pool.queue) if each is not None]
         assert len(kept) <= 2
+        assert not [each for each in caplog.records if each.name.startswith("urllib3") and each.levelname == "WARNING"]
         assert reader.close(PATIENCE) == 0
 
 
