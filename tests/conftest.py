@@ -52,12 +52,16 @@ def nothing_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             assert not runtime.processes(), f"processes left behind: {runtime.processes()}"
 
 
-@pytest.fixture(params=["threads", "loop"])
-def each_reader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Run a test twice: with a thread for each call, and with one loop for all."""
+@pytest.fixture(scope="module", params=["threads", "loop"])
+def each_reader(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Run a module twice: with a thread for each call, and with one loop for all.
+
+    A server of the module that counts its requests must ask for this fixture, so that each reader has its own.
+    """
     kind: str = request.param
-    monkeypatch.setattr(choosing, "_FEW", 0 if kind == "loop" else 1_000_000)
-    return kind
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(choosing, "_FEW", 0 if kind == "loop" else 1_000_000)
+        yield kind
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

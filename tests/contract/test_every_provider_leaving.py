@@ -105,7 +105,7 @@ MODELS: dict[str, Replies] = {
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[LoopbackProvider]:
+def server(each_reader: str) -> Iterator[LoopbackProvider]:
     with serving(MODELS) as running:
         yield running
 
@@ -151,8 +151,13 @@ def test_the_server_sees_the_connection_closed(
         end = list(stream._record.log)[-1]
         assert isinstance(end, penstock.StreamCancelled), phase
         if phase is on_credit:  # a paused stream does not deliver its buffer, unless it is stopped
-            assert end.text == "".join(islice(cycle(LONG), came + ROOM))
-            assert end.undelivered == (0 if leave is stop_all else ROOM)
+            buffered = "".join(islice(cycle(LONG), came + ROOM))
+            if leave is stop_all:  # which makes room: a reader that is quick pushes more before it is closed
+                assert end.text.startswith(buffered)
+                assert "".join(islice(cycle(LONG), 100 * ROOM)).startswith(end.text)
+                assert end.undelivered == 0
+            else:
+                assert (end.text, end.undelivered) == (buffered, ROOM)
         else:
             assert end.text == PHASES[phase], phase
         assert end.provider == wire.name

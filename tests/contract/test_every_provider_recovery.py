@@ -94,7 +94,7 @@ def of_each(wire: Wire) -> dict[str, Replies]:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[LoopbackProvider]:
+def server(each_reader: str) -> Iterator[LoopbackProvider]:
     models: dict[str, Replies] = {f"resumed-{name}": answer for name, answer in RESUMED.items()}
     for wire in WIRES:
         models |= of_each(wire)
