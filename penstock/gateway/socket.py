@@ -224,6 +224,8 @@ class StreamSocket(Waiter):
             is_folded = isinstance(projector.first, StreamSnapshot) and after < projector.first.seq
             self.gateway.tally.resumed("gap" if is_gap else "snapshot" if is_folded else "exact")
         answer = {"ok": True, "sid": channel.stream_id, "epoch": channel.epoch, "state": channel.stream.state}
+        if projector.is_over and projector.error is None and self._readings[sid].place == projector.shelf.end:
+            answer["at_end"] = True  # nothing follows
         return answer | ({"gap": "epoch"} if is_gap else {})
 
     def read(self, channel: Channel, after: int, window: int, variant: Mapping[str, str]) -> None:
