@@ -186,7 +186,7 @@ class FaultyProxy(CuttingProxy):
                 kind, _, delay = plan = self._plan(server)
                 if delay:
                     self._is_over.wait(delay)
-                if kind in ("close", "reset", "stall") and len(data) > plan[1] and self._harm(kind):
+                if kind != "none" and len(data) > plan[1] and self._harm("close" if kind == "lose" else kind):
                     client.sendall(data[: plan[1]])
                     if kind == "reset":
                         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -96,7 +96,7 @@ export class Penstock {
      */
     decide(id: string, callId: string, approve: boolean, reason?: string): Promise<any>;
     /**
-     * Send any request to the gateway. It is sent again, at most five times in all, when there is no answer or the gateway asks
+     * Send any request to the gateway. It is sent again (`requestAttempts`) when there is no answer or the gateway asks
      * to wait (408, 429, 502, 503, 504); a `POST` of something that must not happen twice needs `isOnce`.
      *
      * @param {string} method
@@ -140,7 +140,7 @@ export class PenstockStream implements AsyncIterableIterator<PenstockEvent> {
     constructor(client: Penstock, id: string, options: ReadOptions);
     /** @readonly */
     readonly id: string;
-    /** Of the stream's log; `''` until it is known. */
+    /** Which log of the stream `seq` counts in: another one after the gateway was started again. `''` until it is known. */
     epoch: string;
     /** The number of the last event that was taken. */
     seq: number;
@@ -148,8 +148,11 @@ export class PenstockStream implements AsyncIterableIterator<PenstockEvent> {
     end: EndEvent | null;
     /** @type {Connection} */
     connection: Connection;
-    /** @internal The number of the last event that has come. */
-    _received: number;
+    /** @internal The last event that has come. */
+    _received: {
+        epoch: string;
+        seq: number;
+    };
     /** @internal Whether the gateway has nothing more to send. */
     _isComplete: boolean;
     /** @internal @type {(() => void) | undefined} Make the next attempt now. */
@@ -185,6 +188,10 @@ export class PenstockStream implements AsyncIterableIterator<PenstockEvent> {
     get _size(): number;
     /** @internal @param {Connection} state */
     _connection(state: Connection): void;
+    /** @internal @param {string} epoch Of what comes. */
+    _known(epoch: string): void;
+    /** @internal Drop what waits to be taken, and begin again after what was taken. */
+    _rewind(): void;
     /** @internal @param {PenstockEvent} event */
     _push(event: PenstockEvent): void;
     /** @internal @param {unknown} error @param {boolean} [isAtOnce] Whether what waits to be taken is dropped. */
@@ -210,13 +217,12 @@ export class EventDecoder {
     #private;
 }
 /**
- * `ref`: of the subscription whose answer has not come; 0: it has. `window`: how many bytes may be on their way.
- * `unacknowledged`: how many bytes were taken since the last acknowledgement.
+ * `ref`: of the subscription whose answer has not come; 0: it has. `unacknowledged`: how many bytes were taken since the
+ * last acknowledgement.
  */
 export type Reading = {
     stream: PenstockStream;
     ref: number;
-    window: number;
     unacknowledged: number;
 };
 /**
@@ -259,9 +265,13 @@ export type PenstockOptions = {
     longestPause?: number | undefined;
     /**
      * How often in a row a connection is tried before the stream fails with the code
-     * `unreachable`; without an end by default. Requests are tried at most five times.
+     * `unreachable`; without an end by default.
      */
     attempts?: number | undefined;
+    /**
+     * How often a request is tried: 5 times by default.
+     */
+    requestAttempts?: number | undefined;
     /**
      * Closes the client.
      */

@@ -30,7 +30,8 @@
  *   twice as long.
  * @property {number} [longestPause] The longest of these pauses in milliseconds: 10,000 by default.
  * @property {number} [attempts] How often in a row a connection is tried before the stream fails with the code
- *   `unreachable`; without an end by default. Requests are tried at most five times.
+ *   `unreachable`; without an end by default.
+ * @property {number} [requestAttempts] How often a request is tried: 5 times by default.
  * @property {AbortSignal} [signal] Closes the client.
  */
 
@@ -99,7 +100,6 @@
  * @typedef {{ id: string, after: number, epoch: string, text: string, reasoning: string, refusal: string }} Snapshot
  */
 
-const KEPT_ATTEMPTS = 5; // of a request
 const LONGEST_CONNECTING = 10_000;
 /** @type {Record<string, number>} */
 const STATUSES = {
@@ -137,6 +137,7 @@ export class Penstock {
   #key;
   #transport;
   #socket;
+  #requestAttempts;
   #ends = new AbortController();
   /** @type {Map<string, PenstockStream>} */
   #streams = new Map();
@@ -144,11 +145,12 @@ export class Penstock {
   /** @param {PenstockOptions} [options] */
   constructor(options = {}) {
     const { url = new URL('.', import.meta.url), key, transport = 'websocket', signal } = options;
-    const { window = 262_144, patience = 45_000, firstPause = 250, longestPause = 10_000, attempts = Infinity } = options;
+    const { window = 262_144, patience = 45_000, firstPause = 250, longestPause = 10_000, attempts = Infinity,
+      requestAttempts = 5 } = options;
     if (transport !== 'websocket' && transport !== 'sse') throw new TypeError("transport must be 'websocket' or 'sse'.");
     for (const [name, value, least] of /** @type {[string, number, number][]} */ ([
       ['window', window, 1_000], ['patience', patience, 1], ['firstPause', firstPause, 0],
-      ['longestPause', longestPause, firstPause], ['attempts', attempts, 1],
+      ['longestPause', longestPause, firstPause], ['attempts', attempts, 1], ['requestAttempts', requestAttempts, 1],
     ])) {
       if (!(value >= least)) throw new RangeError(`${name} must be a number from ${least}.`);
     }
@@ -158,6 +160,7 @@ export class Penstock {
     this.#transport = transport;
     /** @internal @readonly */
     this._limits = { window: Math.floor(window), patience, firstPause, longestPause, attempts };
+    this.#requestAttempts = requestAttempts;
     this.#socket = new Socket(this);
     globalThis.addEventListener?.('online', this.#hurry);
     globalThis.document?.addEventListener('visibilitychange', this.#hurry);
@@ -250,7 +253,7 @@ export class Penstock {
   }
 
   /**
-   * Send any request to the gateway. It is sent again, at most five times in all, when there is no answer or the gateway asks
+   * Send any request to the gateway. It is sent again (`requestAttempts`) when there is no answer or the gateway asks
    * to wait (408, 429, 502, 503, 504); a `POST` of something that must not happen twice needs `isOnce`.
    *
    * @param {string} method
@@ -260,7 +263,7 @@ export class Penstock {
    * @returns {Promise<any>} The answer's JSON; undefined if it has none.
    */
   async request(method, path, { body, headers = {}, signal, isOnce = false } = {}) {
-    const pauses = new Pauses({ ...this._limits, attempts: isOnce ? 1 : Math.min(KEPT_ATTEMPTS, this._limits.attempts) });
+    const pauses = new Pauses({ ...this._limits, attempts: isOnce ? 1 : this.#requestAttempts });
     for (;;) {
       const attempt = new Attempt(this._limits.patience, [this.#ends.signal, signal]);
       /** @type {unknown} */
@@ -366,7 +369,7 @@ export class PenstockStream {
     this.#client = client;
     /** @readonly */
     this.id = id;
-    /** Of the stream's log; `''` until it is known. */
+    /** Which log of the stream `seq` counts in: another one after the gateway was started again. `''` until it is known. */
     this.epoch = epoch;
     /** The number of the last event that was taken. */
     this.seq = after;
@@ -374,8 +377,8 @@ export class PenstockStream {
     this.end = null;
     /** @type {Connection} */
     this.connection = 'connecting';
-    /** @internal The number of the last event that has come. */
-    this._received = after;
+    /** @internal The last event that has come. */
+    this._received = { epoch, seq: after };
     /** @internal Whether the gateway has nothing more to send. */
     this._isComplete = false;
     /** @internal @type {(() => void) | undefined} Make the next attempt now. */
@@ -459,15 +462,24 @@ export class PenstockStream {
     this.#onconnection?.(state);
   }
 
+  /** @internal @param {string} epoch Of what comes. */
+  _known(epoch) {
+    if (this._received.epoch !== '') return; // another one comes with a gap
+    this._received.epoch = epoch;
+    this.epoch = epoch;
+  }
+
+  /** @internal Drop what waits to be taken, and begin again after what was taken. */
+  _rewind() {
+    this.#waiting = [];
+    this.#size = 0;
+    this._received = { epoch: this.epoch, seq: this.seq };
+  }
+
   /** @internal @param {PenstockEvent} event */
   _push(event) {
     if (this.#isOver) return;
-    if (event.type === 'gap') {
-      this.epoch = event.epoch;
-      this._received = 0;
-    } else {
-      this._received = event.seq;
-    }
+    this._received = event.type === 'gap' ? { epoch: event.epoch, seq: 0 } : { ...this._received, seq: event.seq };
     const one = { event, size: sizeOf(event) };
     const taker = this.#takers.shift();
     if (taker === undefined) {
@@ -524,6 +536,7 @@ export class PenstockStream {
 
   /** @param {PenstockEvent} event */
   #tell(event) {
+    if (event.type === 'gap') this.epoch = event.epoch;
     this.seq = event.type === 'gap' ? 0 : event.seq;
     if (event.type === 'token') {
       const last = this.#texts.at(-1);
@@ -570,7 +583,7 @@ class Socket {
 
   /** @param {PenstockStream} stream */
   add(stream) {
-    const reading = { stream, ref: 0, window: 0, unacknowledged: 0 };
+    const reading = { stream, ref: 0, unacknowledged: 0 };
     this.#readings.set(stream.id, reading);
     if (this.#isOpen) this.#subscribe(reading);
     else if (this.#socket === null && this.#again === undefined) void this.#connect();
@@ -593,11 +606,8 @@ class Socket {
   taken(stream, size) {
     const reading = this.#readings.get(stream.id);
     if (reading?.stream !== stream || !this.#isOpen) return;
-    const { window } = this.#client._limits;
     reading.unacknowledged += size;
-    if (stream._size === 0 && reading.window < window) {
-      this.#subscribe(reading); // with the whole window: something waited when the connection was made
-    } else if (reading.ref === 0 && (stream._size === 0 || reading.unacknowledged >= window / 4)) {
+    if (reading.ref === 0 && (stream._size === 0 || reading.unacknowledged >= this.#client._limits.window / 4)) {
       reading.unacknowledged = 0;
       this.#post({ op: 'ack', sid: stream.id, seq: stream.seq });
     }
@@ -701,12 +711,12 @@ class Socket {
   /** @param {Reading} reading */
   #subscribe(reading) {
     const { stream } = reading;
-    const { window } = this.#client._limits;
+    stream._rewind(); // the gateway counts the whole window anew
     reading.ref = ++this.#number;
-    reading.window = Math.max(1_000, window - stream._size);
     reading.unacknowledged = 0;
-    const { id: sid, epoch, _received: after } = stream;
-    this.#post({ op: 'subscribe', ref: reading.ref, sid, after, window: reading.window, ...(epoch === '' ? {} : { epoch }) });
+    const { id: sid, epoch, seq: after } = stream;
+    const { window } = this.#client._limits;
+    this.#post({ op: 'subscribe', ref: reading.ref, sid, after, window, ...(epoch === '' ? {} : { epoch }) });
   }
 
   /** @param {any} message */
@@ -721,7 +731,7 @@ class Socket {
       return;
     }
     if (message.gap !== undefined) stream._push({ sid: stream.id, type: 'gap', reason: 'epoch', epoch: message.epoch });
-    stream.epoch = message.epoch;
+    stream._known(message.epoch);
     stream._connection('open');
     if (message.at_end) stream._finish();
   }
@@ -758,10 +768,10 @@ class Socket {
 }
 
 /**
- * `ref`: of the subscription whose answer has not come; 0: it has. `window`: how many bytes may be on their way.
- * `unacknowledged`: how many bytes were taken since the last acknowledgement.
+ * `ref`: of the subscription whose answer has not come; 0: it has. `unacknowledged`: how many bytes were taken since the
+ * last acknowledgement.
  *
- * @typedef {{ stream: PenstockStream, ref: number, window: number, unacknowledged: number }} Reading
+ * @typedef {{ stream: PenstockStream, ref: number, unacknowledged: number }} Reading
  */
 
 /**
@@ -808,7 +818,8 @@ async function readEvents(client, stream, ticket) {
 async function readOnce(client, stream, ticket, works) {
   const attempt = new Attempt(client._limits.patience, [stream._signal]);
   try {
-    const cursor = stream.epoch === '' ? String(stream._received) : `${stream.epoch}-${stream._received}`;
+    const { epoch, seq } = stream._received;
+    const cursor = epoch === '' ? String(seq) : `${epoch}-${seq}`;
     const address = client._address(`${pathOf(stream.id)}/events`);
     address.searchParams.set('after', cursor);
     if (ticket !== undefined) address.searchParams.set('ticket', ticket);
@@ -822,13 +833,13 @@ async function readOnce(client, stream, ticket, works) {
     const decoder = new EventDecoder();
     const reader = body.pipeThrough(new TextDecoderStream()).getReader();
     for (;;) {
-      await stream._room();
       attempt.again();
       const { done, value } = await reader.read();
       attempt.rest();
       if (done) return false;
       for (const { id, name, data } of decoder.feed(value)) {
         works();
+        await stream._room();
         take(stream, id, name, data);
       }
     }
@@ -854,7 +865,7 @@ function take(stream, id, name, text) {
     stream._push({ sid: stream.id, type: 'gap', reason: data.reason, epoch: data.epoch });
     return;
   }
-  if (id.includes('-')) stream.epoch = id.slice(0, id.lastIndexOf('-'));
+  if (id.includes('-')) stream._known(id.slice(0, id.lastIndexOf('-')));
   const more = name === 'end' ? { outcome: OUTCOMES[data.type] } : {};
   stream._push({ sid: stream.id, ...data, type: name, ...more });
 }
