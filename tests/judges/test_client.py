@@ -152,8 +152,10 @@ def test_a_reader_that_takes_nothing_keeps_no_more_after_each_cut(served: Served
             page.wait("slow.stream.connection === 'open' && slow.stream._size > 50_000")
             most = {"websocket": 20_000, "sse": 300_000}[transport]  # one event, which the gateway joins of several
             assert page.run("return slow.stream._size;") < window + most
-            page.run("window.wasCut = false; slow.stream._connection = ((before) => function (state) {"
-                     " if (state !== 'open') window.wasCut = true; before.call(this, state); })(slow.stream._connection);")
+            page.run(
+                "window.wasCut = false; slow.stream._connection = ((before) => function (state) {"
+                " if (state !== 'open') window.wasCut = true; before.call(this, state); })(slow.stream._connection);"
+            )
             proxy.cut_all()
             if transport == "sse":
                 break  # which is noticed when it reads again
