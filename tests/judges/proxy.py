@@ -124,8 +124,8 @@ class CuttingProxy:
 class FaultyProxy(CuttingProxy):
     """Passes connections on, and does them harm once `begin` was called: until it has done so often enough.
 
-    What happens to a connection is drawn when its first bytes come: after some bytes from the server it is closed, reset,
-    or nothing is passed on any more; or what the client sends is lost with the connection; and some of them are slow.
+    What happens to a connection is drawn when its first bytes come: after some bytes from the server it is closed,
+    reset, or nothing is passed on any more; or what the client sends is lost with it; and some of them are slow.
 
     Attributes:
         most: how many connections it does harm to.

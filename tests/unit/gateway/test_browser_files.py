@@ -56,7 +56,7 @@ def test_a_program_in_typescript_sees_the_types(tmp_path: Path) -> None:
         const stream = client.read('s', { after: 3, epoch: 'e' });
         for await (const event of stream) {
           const one: PenstockEvent = event;
-          if (one.type === 'token') { const text: string = one.text; const kind: 'text' | 'reasoning' | 'refusal' = one.kind; }
+          if (one.type === 'token') { const kind: 'text' | 'reasoning' | 'refusal' = one.kind; }
           else if (one.type === 'end') { const outcome: 'completed' | 'failed' | 'cancelled' = one.outcome; }
         }
         const code: string = new PenstockError({}).code;
