@@ -16,6 +16,7 @@ from penstock.adapters.loopback.server import LoopbackProvider
 from penstock.testing import eventually
 from tests.integration.gateway.serving import KEY, Served, served
 from tests.judges.chromium import Chromium
+from tests.judges.marks import thorough
 from tests.judges.proxy import FaultyProxy
 from tests.judges.test_dashboard import Tab, axe, violations
 
@@ -23,8 +24,6 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "web" / "chat_backend.py"
 NUMBERS = tuple(f"n{number} " for number in range(5_000))
 MODELS: dict[str, Any] = {"m": Answer(tokens=NUMBERS, pace=0.01), "short": Answer("Water falls.")}
 ANSWER = "document.querySelector('li.assistant:last-child p').textContent"
-
-
 
 
 @pytest.fixture
@@ -87,6 +86,7 @@ def is_counting(text: str) -> bool:
     return text == "".join(NUMBERS[: text.count(" ")])
 
 
+@thorough
 def test_an_answer_is_stopped_and_the_chat_goes_on(host: Served, open_chat: Any) -> None:
     with open_chat(host.url) as tab:
         assert tab.page.run("document.querySelector('#stop').hidden")
@@ -138,6 +138,7 @@ def test_two_tabs_show_the_same_answer(host: Served, open_chat: Any) -> None:
         assert len(messages(one)) == 2
 
 
+@thorough
 def test_an_answer_survives_cuts(host: Served, open_chat: Any) -> None:
     with FaultyProxy(host.port) as proxy, open_chat(proxy.url, quiet=False) as tab:
         ask(tab)
@@ -148,6 +149,7 @@ def test_an_answer_survives_cuts(host: Served, open_chat: Any) -> None:
         assert len(host.provider.requests) == 1
 
 
+@thorough
 @pytest.mark.parametrize("model", ["short"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing(host: Served, open_chat: Any, scheme: str) -> None:

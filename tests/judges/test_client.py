@@ -137,6 +137,7 @@ def test_no_event_is_lost_or_comes_twice(tab: Any, transport: str, cuts: int) ->
         assert cuts < 100 or len(proxy.kinds) == 4
 
 
+@thorough
 @TRANSPORTS
 def test_a_reader_that_takes_nothing_keeps_no_more_after_each_cut(served: Served, tab: Any, transport: str) -> None:
     window = 100_000
@@ -162,6 +163,7 @@ def test_a_reader_that_takes_nothing_keeps_no_more_after_each_cut(served: Served
         assert (seen["text"] == FLOOD_TEXT, seen["ends"]) == (True, 1)
 
 
+@thorough
 @TRANSPORTS
 def test_a_slow_reader_holds_up_no_other_stream_and_gets_the_rest(served: Served, tab: Any, transport: str) -> None:
     with tab(served.url) as page:
@@ -179,6 +181,7 @@ def test_a_slow_reader_holds_up_no_other_stream_and_gets_the_rest(served: Served
 # --- another gateway, and refusals -------------------------------------------------------------------------------
 
 
+@thorough
 @TRANSPORTS
 def test_a_gateway_that_was_restarted_tells_of_the_gap(tab: Any, transport: str) -> None:
     with gateway(wrap=HOST) as second, gateway(wrap=HOST) as first, FaultyProxy(first.port) as proxy:
@@ -204,6 +207,7 @@ def test_a_gateway_that_was_restarted_tells_of_the_gap(tab: Any, transport: str)
             assert (error["status"], error["code"]) == (404, "stream_not_found")
 
 
+@thorough
 @TRANSPORTS
 def test_a_stream_that_is_not_there_is_an_error(served: Served, tab: Any, transport: str) -> None:
     with tab(served.url) as page:
@@ -215,6 +219,7 @@ def test_a_stream_that_is_not_there_is_an_error(served: Served, tab: Any, transp
         assert (seen["types"], seen["connection"]) == ([], "closed")
 
 
+@thorough
 @TRANSPORTS
 def test_a_key_that_is_refused_missing_or_revoked_is_an_error(tmp_path: Path, tab: Any, transport: str) -> None:
     (secret, key), keys = new_key("page"), KeyFile(tmp_path / "keys")
@@ -235,6 +240,7 @@ def test_a_key_that_is_refused_missing_or_revoked_is_an_error(tmp_path: Path, ta
         assert (error["status"], error["code"]) == (401, "key_revoked")
 
 
+@thorough
 @TRANSPORTS
 def test_a_gateway_that_is_not_there_is_tried_as_often_as_asked(served: Served, tab: Any, transport: str) -> None:
     with tab(served.url) as page, CuttingProxy(served.port, []) as gone:
@@ -251,6 +257,7 @@ def test_a_gateway_that_is_not_there_is_tried_as_often_as_asked(served: Served, 
 # --- leaving -----------------------------------------------------------------------------------------------------
 
 
+@thorough
 @TRANSPORTS
 @pytest.mark.parametrize("how", ["abort", "close", "break", "client"])
 def test_a_reader_that_leaves_is_gone_at_once(served: Served, tab: Any, transport: str, how: str) -> None:
@@ -280,6 +287,7 @@ def test_a_reader_that_leaves_is_gone_at_once(served: Served, tab: Any, transpor
         assert code == "closed"
 
 
+@thorough
 def test_streams_share_one_socket(served: Served, tab: Any) -> None:
     with tab(served.url) as page:
         page.client()
@@ -295,6 +303,7 @@ def test_streams_share_one_socket(served: Served, tab: Any) -> None:
 # --- what a page does with it ------------------------------------------------------------------------------------
 
 
+@thorough
 @TRANSPORTS
 def test_a_stream_is_paused_resumed_and_cancelled(served: Served, tab: Any, transport: str) -> None:
     with tab(served.url) as page:
@@ -310,6 +319,7 @@ def test_a_stream_is_paused_resumed_and_cancelled(served: Served, tab: Any, tran
         assert page.run("return (await client.show(one.id)).is_over;") is True
 
 
+@thorough
 @TRANSPORTS
 def test_reading_goes_on_from_a_snapshot(served: Served, tab: Any, transport: str) -> None:
     with tab(served.url) as page:
@@ -328,6 +338,7 @@ def test_reading_goes_on_from_a_snapshot(served: Served, tab: Any, transport: st
         assert page.whole("again")["own"] == COUNT
 
 
+@thorough
 @TRANSPORTS
 def test_a_late_reader_gets_what_is_no_longer_kept_as_one(tab: Any, transport: str) -> None:
     with gateway(wrap=HOST) as served:
@@ -345,6 +356,7 @@ def test_a_late_reader_gets_what_is_no_longer_kept_as_one(tab: Any, transport: s
         assert seen["text"] == seen["own"] == "".join(NUMBERS[:500])
 
 
+@thorough
 @TRANSPORTS
 def test_what_is_void_is_taken_back_and_failures_are_ends(served: Served, tab: Any, transport: str) -> None:
     with tab(served.url) as page:
@@ -358,6 +370,7 @@ def test_what_is_void_is_taken_back_and_failures_are_ends(served: Served, tab: A
         assert page.run("return cut.stream.end.error.code;")
 
 
+@thorough
 def test_a_function_is_called_with_each_event_after_the_other(served: Served, tab: Any) -> None:
     with tab(served.url) as page:
         page.client()
@@ -375,6 +388,7 @@ def test_a_function_is_called_with_each_event_after_the_other(served: Served, ta
         assert found == [1, WORDS, "completed", True]
 
 
+@thorough
 def test_a_ticket_reads_one_stream_without_the_key(tmp_path: Path, tab: Any) -> None:
     secret, key = new_key("page")
     KeyFile(tmp_path / "keys").write([key])
@@ -391,6 +405,7 @@ def test_a_ticket_reads_one_stream_without_the_key(tmp_path: Path, tab: Any) -> 
         assert page.whole("other")["error"]["status"] == 401
 
 
+@thorough
 def test_a_request_with_the_same_idempotency_key_opens_one_stream(served: Served, tab: Any) -> None:
     with tab(served.url) as page:
         page.client()
@@ -405,6 +420,7 @@ def test_a_request_with_the_same_idempotency_key_opens_one_stream(served: Served
     assert found[2] == "idempotency_key_reused"
 
 
+@thorough
 def test_events_are_decoded_wherever_the_pieces_end(served: Served, tab: Any) -> None:
     text = ": hb\r\nid: a-1\r\nevent: token\r\ndata: 1\r\n\r\nid: a-2\rdata: x\rdata:  y\r\r"
     text += ": hb\ndata\nevent:z\n\n\ndata: cut"
