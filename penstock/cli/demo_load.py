@@ -1,4 +1,4 @@
-"""The load of ``penstock serve --demo``: streams, agents with tools, a provider that fails now and then, without an end."""
+"""The load of ``penstock serve --demo``: streams, agents with tools, a provider that fails now and then; no end."""
 
 from __future__ import annotations
 

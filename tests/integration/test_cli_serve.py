@@ -155,7 +155,7 @@ def test_the_demo_has_streams_and_agents_and_a_signal_ends_it(tmp_path: Path) ->
                 board.send('{"op": "subscribe", "sid": "$board"}')  # each time with a snapshot
                 frames = json.loads(board.recv(LIMIT))
                 shown = [one for one in frames if "streams" in one] if isinstance(frames, list) else []
-                models |= {str(row["model"]) for one in shown for row in rows_of(one)}
+                models |= {str(row["model"]) for one in shown for row in rows_of(one["streams"])}
         process.send_signal(signal.SIGINT)
         done = finish(process)
     assert (done.code, done.out) == (0, "")
