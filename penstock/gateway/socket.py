@@ -239,6 +239,8 @@ class StreamSocket(WebSocket):
 
     async def _send_share(self) -> bool:
         has_answered = await self._send_outgoing()
+        if self._outgoing and not self._closing.done():
+            return True  # the answer to a subscription comes before its events
         data = self._events()
         if data:
             await self._send(b"[%b]" % data[:-1])

@@ -141,7 +141,7 @@ def test_no_event_is_lost_or_comes_twice(tab: Any, transport: str, cuts: int) ->
 @TRANSPORTS
 def test_a_reader_that_takes_nothing_keeps_no_more_after_each_cut(served: Served, tab: Any, transport: str) -> None:
     window = 100_000
-    kept = penstock.CHAT.replace(retain_bytes=1 << 25, max_buffer_size=None, batch_size=1)  # so that no snapshot comes
+    kept = penstock.StreamOptions(retain_bytes=1 << 25, max_buffer_size=None)  # so that no snapshot comes
     stream = served.system.open_stream(stream_id="long", on_orphan="continue", options=kept)
     stream.process_tokens(FLOOD)
     stream.stop()
@@ -342,7 +342,7 @@ def test_reading_goes_on_from_a_snapshot(served: Served, tab: Any, transport: st
 @TRANSPORTS
 def test_a_late_reader_gets_what_is_no_longer_kept_as_one(tab: Any, transport: str) -> None:
     with gateway(wrap=HOST) as served:
-        options = penstock.CHAT.replace(retain_bytes=1_000, batch_size=1)
+        options = penstock.StreamOptions(retain_bytes=1_000, batch_size=1)
         stream = served.system.open_stream(stream_id="fig", on_orphan="continue", options=options)
         stream.process_tokens(list(NUMBERS[:500]))
         stream.flush_buffer()
