@@ -60,7 +60,12 @@ class Tab:
 
     def open(self, name: str, **body: Any) -> str:
         """Open a stream and read it as ``window[name]``; returns its id."""
-        self.run(f"window.{name} = follow(await client.open({json.dumps(ask(**body))}));")
+        self.run(
+            f"""window.cuts ??= {{}};
+            cuts.{name} = 0;
+            const onconnection = (state) => {{ if (state === 'waiting') cuts.{name}++; }};
+            window.{name} = follow(await client.open({json.dumps(ask(**body))}, {{ onconnection }}));"""
+        )
         found: str = self.run(f"return {name}.id;")
         return found
 
@@ -106,7 +111,7 @@ def served() -> Iterator[Served]:
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("cuts", [6, pytest.param(200, marks=thorough)])
+@pytest.mark.parametrize("cuts", [12, pytest.param(200, marks=thorough)])
 @TRANSPORTS
 def test_no_event_is_lost_or_comes_twice(tab: Any, transport: str, cuts: int) -> None:
     script = Script(Answer("", tokens=NUMBERS, pace=0.004, reasoning="Let me count."))
@@ -116,9 +121,12 @@ def test_no_event_is_lost_or_comes_twice(tab: Any, transport: str, cuts: int) ->
         tab(proxy.url) as page,
     ):
         page.client(transport=transport, patience=500, requestAttempts=50)
+        ids = [page.open("one", on_orphan="continue")]
+        page.wait("one.text.length > 100")
         proxy.begin()
-        ids = [page.open(name, on_orphan="continue") for name in ("one", "two")]
+        ids.append(page.open("two", on_orphan="continue"))
         eventually(lambda: proxy.cuts >= cuts, 300.0)
+        assert page.run("return cuts.one;") >= cuts // 10, "of those of its connection, while it was read"
         for stream_id in ids:
             served.system.stream(stream_id).cancel("enough")
         for name in ("one", "two"):
@@ -141,7 +149,7 @@ def test_no_event_is_lost_or_comes_twice(tab: Any, transport: str, cuts: int) ->
 @TRANSPORTS
 def test_a_reader_that_takes_nothing_keeps_no_more_after_each_cut(served: Served, tab: Any, transport: str) -> None:
     window = 100_000
-    kept = penstock.StreamOptions(retain_bytes=1 << 25, max_buffer_size=None)  # so that no snapshot comes
+    kept = penstock.StreamOptions(retain_bytes=1 << 25, max_buffer_size=None, batch_size=1)  # so that no snapshot comes
     stream = served.system.open_stream(stream_id="long", on_orphan="continue", options=kept)
     stream.process_tokens(FLOOD)
     stream.stop()
@@ -336,6 +344,29 @@ def test_reading_goes_on_from_a_snapshot(served: Served, tab: Any, transport: st
         assert page.whole("over")["types"] == [], "nothing follows the end"
         page.read("again", kept["id"])
         assert page.whole("again")["own"] == COUNT
+
+
+@thorough
+@TRANSPORTS
+def test_a_stream_can_be_left_and_read_on_again_and_again(tab: Any, transport: str) -> None:
+    with gateway(Script(Answer(tokens=NUMBERS, pace=0.001)), wrap=HOST) as served, tab(served.url) as page:
+        page.client(transport=transport)
+        body = json.dumps(ask(on_orphan="continue"))
+        text = page.run(
+            f"""let stream = await client.open({body}), text = '', left = 40;
+            while (left-- > 0) {{
+              let events = 0;
+              for await (const event of stream) {{
+                text += event.text ?? '';
+                if (++events === 3) break;
+              }}
+              stream = client.read(stream.id, stream.snapshot());
+            }}
+            stream.close();
+            return [text, stream.text];"""
+        )
+        assert text[0] == text[1] == "".join(NUMBERS[: text[0].count(" ")])
+        served.system.cancel_all("enough")
 
 
 @thorough
