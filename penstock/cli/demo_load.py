@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from pydantic import SecretStr
+
 from penstock.adapters.loopback.faults import ErrorFrame, Status
 from penstock.adapters.loopback.ledger import ReceivedRequest
 from penstock.adapters.loopback.script import Answer, Cycle, Replies, Script, ScriptedCall
@@ -46,7 +48,8 @@ def demo_settings(settings: Settings) -> Iterator[Settings]:
     with LoopbackProvider(Script(Answer(SENTENCES[0], pace=0.05), models=_models())) as provider:
         bases = {"openai": provider.base_url, "anthropic": provider.url, "gemini": provider.url}
         models = {"openai": "demo-chat", "anthropic": "demo-thinks", "gemini": "demo-fails"}
-        made = {name: ProviderOptions(base_url=url, api_key=_KEY, model=models[name]) for name, url in bases.items()}
+        key = SecretStr(_KEY)
+        made = {name: ProviderOptions(base_url=url, api_key=key, model=models[name]) for name, url in bases.items()}
         yield dataclasses.replace(
             settings,
             providers={**settings.providers, **made},
