@@ -172,21 +172,25 @@ class StreamRecord:
         self.ended_at: float | None = None  # monotonic
         self.released_at = 0.0  # when a pause, or the wait for a slow `block` subscriber, ended last; monotonic
         self.log = StreamLog(stream_id, metadata, options.retain_bytes)
-        self.log.measure = self._measure
-        self.log.on_end = self._note_end
         self.on_end: Callable[[TerminalEvent], None] = lambda terminal: None  # set by the table
         self.intake = Intake(stream_id, options, runtime.dispatcher, runtime.clock)
-        self.log.undelivered = self.intake.undelivered
-        self.log.undelivered_events = self.intake.undelivered_events
         self.hub = Hub()
-        self.hub.before_release = self.note_release
-        self.log.read_by_all = self.hub.read_by_all
         self.counters = Counters(self.created_monotonic)
         self.over = Reply(runtime.dispatcher, f"the end of stream {stream_id!r}")
         self._lock = threading.Lock()  # guards `ending` and the next
         self._is_announced = False
         self._writing = threading.Lock()  # held from taking what is left for the end to writing it
         self._journaling = JournalWriter(journal, stream_id)
+        self._connect()
+
+    def _connect(self) -> None:
+        """Tell the parts what they need of one another."""
+        self.log.measure = self._measure
+        self.log.on_end = self._note_end
+        self.log.undelivered = self.intake.undelivered
+        self.log.undelivered_events = self.intake.undelivered_events
+        self.log.read_by_all = self.hub.read_by_all
+        self.hub.before_release = self.note_release
 
     @property
     def metadata(self) -> Mapping[str, Any]:
