@@ -36,7 +36,7 @@ from penstock.actors.runtime.runtime import Runtime
 from penstock.actors.runtime.signals import KILL, SHUTDOWN
 from penstock.actors.stream.models import ModelStatistics
 from penstock.actors.stream.table import StreamTable
-from penstock.adapters.http.threads import HttpReader
+from penstock.adapters.http.choosing import make_reader
 from penstock.adapters.providers.catalogue import Catalogue
 from penstock.adapters.providers.chat_calls import check_input
 from penstock.agent import create_agent
@@ -91,7 +91,7 @@ class System:
     Args:
         settings: None reads the environment and ``penstock.toml`` (`Settings.load`).
         runtime: a runtime of your own, e.g. a simulated one; the system then does not close it.
-        reader: runs provider requests; None makes an `HttpReader`.
+        reader: runs provider requests; None makes the one that the setting ``runtime.reader`` says.
         providers: more providers by name, each a function of ``api_key`` and ``base_url``, or a ready `Provider`.
         journal: stores the events of every stream that has no journal of its own.
     """
@@ -150,7 +150,7 @@ class System:
         services = Services(
             self.settings,
             runtime,
-            self._given_reader or HttpReader(options.reader_threads, max_queue=options.reader_queue),
+            self._given_reader or make_reader(options),
             catalogue=self._catalogue,
             prices=self._prices,
             journal=self._journal,

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from penstock.actors.runtime.runtime import Runtime
+from penstock.adapters.http import choosing
 from tests import scenarios, seeds
 
 _OURS = ("penstock", "loopback-")
@@ -49,6 +50,14 @@ def nothing_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         runtime = ref()
         if runtime is not None and runtime._closed:
             assert not runtime.processes(), f"processes left behind: {runtime.processes()}"
+
+
+@pytest.fixture(params=["threads", "loop"])
+def each_reader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Run a test twice: with a thread for each call, and with one loop for all."""
+    kind: str = request.param
+    monkeypatch.setattr(choosing, "_FEW", 0 if kind == "loop" else 1_000_000)
+    return kind
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

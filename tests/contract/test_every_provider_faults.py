@@ -56,6 +56,8 @@ from tests.contract.providers import (
     serving,
 )
 
+pytestmark = pytest.mark.usefixtures("each_reader")
+
 
 @dataclass(frozen=True)
 class Case:

@@ -15,6 +15,8 @@ from penstock.events import ToolCallStarted
 from penstock.testing import eventually
 from tests.contract.providers import EVERY, HELLO, PATIENCE, SOON, House, Wire, house, serving
 
+pytestmark = pytest.mark.usefixtures("each_reader")
+
 CALLS = (ScriptedCall("f", '{"city":"Zürich"}', id="a"), ScriptedCall("f", '{"city":"Wien"}', id="b"))
 SAYING = Answer("a b c d", reasoning="so it is", signature="c2ln", tool_calls=CALLS)
 SAID = "a b c d"

@@ -42,6 +42,8 @@ from tests.contract.providers import (
     serving,
 )
 
+pytestmark = pytest.mark.usefixtures("each_reader")
+
 BEFORE: Mapping[str, Reply] = {
     "status": Status(503),
     "overloaded": Status(529),

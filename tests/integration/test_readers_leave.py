@@ -206,6 +206,8 @@ import gc, signal, sys
 
 import penstock
 
+pytestmark = pytest.mark.usefixtures("each_reader")
+
 gc.disable()
 signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be ignored in the background of a shell
 system = penstock.System(penstock.Settings()).start()

@@ -515,14 +515,14 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
     },
     "adapters/http/exchange.py": {
         "a cancelled request ends as one, whatever it raises": [
-            Equivalent("HttpExchange._exchange", "raise", "raise", "pass"),
+            Equivalent("RequestExchange._ask", "raise", "raise", "pass"),
         ],
         "to read 0 bytes gives none": [
             Equivalent(
                 "_read_error_body",
-                "while len(body) < _ERROR_BODY_BYTES:",
-                "len(body) < _ERROR_BODY_BYTES",
-                "len(body) <= _ERROR_BODY_BYTES",
+                "while len(body) < ERROR_BODY_BYTES:",
+                "len(body) < ERROR_BODY_BYTES",
+                "len(body) <= ERROR_BODY_BYTES",
             ),
         ],
         "without a socket the time-out raises, which is let go": [

@@ -26,6 +26,7 @@ from benchmarks import (
     hedging,
     lifecycle,
     looped,
+    many,
     merging,
     overhead,
     paced,
@@ -144,6 +145,17 @@ def test_lateness_is_measured_of_paced_streams(url: str, batch_size: int | None)
     result = paced.penstock_load(url, 3, 0.3, batch_size)
     assert result["rate"] > 0
     assert result["p99_ms"] >= result["p50_ms"] > 0
+
+
+@pytest.mark.parametrize("reader", ["threads", "loop"])
+@pytest.mark.parametrize("pace", ["in step", "paced"])
+def test_many_calls_at_once_are_measured(reader: Any, pace: str) -> None:
+    with serving({}, "benchmarks.many_provider") as provider:
+        for load in (many.stream_reading, many.delivered):
+            result = load(provider, 5, 0.2, pace, reader)
+            assert result["rate"] > 0
+            assert result["cpu_us"] > 0
+            assert ("p99_ms" in result) is (pace == "paced")
 
 
 def _measure_peer(load: Callable[..., dict[str, float]], **arguments: Any) -> dict[str, float]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, TypeAlias
 
 from penstock.actors.call.messages import Connecting, Ended, Finished, FirstDelta, Waiting
@@ -46,7 +47,7 @@ from penstock.ports import (
     UsageDelta,
 )
 
-__all__ = ["Attempt"]
+__all__ = ["Attempt", "is_own"]
 
 _Item: TypeAlias = Any
 """A token with its kind, as a tuple, another event, or a `PartStart`. Only tokens are bare tuples: quick to check."""
@@ -78,6 +79,7 @@ class Attempt:
         self.error: ProviderError | None = None  # reported inside the stream
         self.decoder: Decoder | None = None  # set when it has ended
         self.has_ended = False
+        self.may_block = not (is_own(call.candidate.provider) and is_own(record.options.tokenizer))
         self._record = record
         self._call = call
         self._candidate = call.candidate
@@ -452,3 +454,18 @@ class Attempt:
     def _send(self, news: Any) -> None:
         if not self._abandoned:
             self._inbox.put(Cast(news))
+
+
+def is_own(thing: object) -> bool:
+    """Whether the code of a provider or a tokenizer is Penstock's, which neither blocks nor computes for long.
+
+    >>> from penstock.config.tokenizers import fixed, words
+    >>> [is_own(one) for one in (None, words, fixed(4), str.split)]
+    [True, True, True, False]
+    """
+    if thing is None:
+        return True
+    if isinstance(thing, partial):
+        thing = thing.func
+    module = getattr(thing, "__module__", None)  # of the class, if it is an object
+    return isinstance(module, str) and module.partition(".")[0] == "penstock"
