@@ -129,6 +129,20 @@ class OwnerMark(msgspec.Struct, frozen=True, gc=False):
 Entry: TypeAlias = LogFrame | OwnerMark
 
 
+class Request(msgspec.Struct, frozen=True, gc=False):
+    """Something that one node is to do: run a stream.
+
+    Attributes:
+        id: 1 to 256 printable characters. A second request with the id of one that is not forgotten is ignored.
+        log: the log that it is about.
+        data: the rest of it, encoded; opaque to the store.
+    """
+
+    id: str
+    log: str
+    data: bytes = b""
+
+
 class Append(msgspec.Struct, frozen=True, gc=False):
     r"""One entry to append to one log.
 
@@ -148,25 +162,18 @@ class Append(msgspec.Struct, frozen=True, gc=False):
         log: the name of the log: the id of its stream (1 to 256 printable characters), or a name with ``\x1f`` in it.
         expected: the tail after which the entry belongs.
         entry: its id is greater than ``expected``.
+        opens: a request to enter if the entry is stored, held by ``node``; see `LogStore.enqueue`. Done again without
+            harm if the append is repeated.
+        node: holds that request.
+        closes: the id of a request to end if the entry is stored, whichever node holds it.
     """
 
     log: str
     expected: EntryId
     entry: Entry
-
-
-class Request(msgspec.Struct, frozen=True, gc=False):
-    """Something that one node is to do: run a stream.
-
-    Attributes:
-        id: 1 to 256 printable characters. A second request with the id of one that is not forgotten is ignored.
-        log: the log that it is about.
-        data: the rest of it, encoded; opaque to the store.
-    """
-
-    id: str
-    log: str
-    data: bytes = b""
+    opens: Request | None = None
+    node: str = ""
+    closes: str = ""
 
 
 class Claim(msgspec.Struct, frozen=True, gc=False):
@@ -308,7 +315,8 @@ class LogStore(Protocol):
         """Append entries of any number of logs, in order, in one transaction or round trip; returns their answers.
 
         Each append stands for itself: one that is refused, or fails, has no effect on the others. Several for one log
-        are carried out in order.
+        are carried out in order. What an append opens or closes happens with it, where the store can in the same
+        transaction; else directly after it, so that a stored entry may be without it after a crash.
 
         Raises:
             StoreError: of all of them.

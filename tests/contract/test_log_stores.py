@@ -348,6 +348,22 @@ def test_a_claimer_sees_that_the_stream_was_cancelled(store: LogStore, clock: Se
     assert [claim.is_cancelled for claim in store.claim("b", 5, LEASE)] == [False, False]
 
 
+def test_a_request_is_opened_and_closed_with_the_entries_of_its_log(store: LogStore, clock: SettableClock) -> None:
+    request = Request("r", "s", b"how")
+    for _ in range(2):  # the answer of the first was lost
+        assert list(store.append_all([Append("s", EMPTY, mark(1), opens=request, node="a")])) == [EntryId(1, 0)]
+    assert [(claim.request, claim.deliveries) for claim in store.held("a")] == [(request, 1)]
+    assert list(store.claim("b", 5, LEASE)) == []
+    stale = Append("s", EMPTY, frame(1, 1, 1, is_last=True), opens=Request("q", "s"), node="a", closes="r")
+    assert list(store.append_all([stale])) == [EntryId(1, 0)]
+    assert [claim.request.id for claim in store.held("a")] == ["r"]
+    clock.advance(4)
+    assert [claim.request.id for claim in store.claim("b", 5, LEASE)] == ["r"]
+    for _ in range(2):
+        store.append_all([Append("s", EntryId(1, 0), frame(1, 1, 1, is_last=True), closes="r")])
+    assert list(store.held("b")) == []
+
+
 # --- commands ----------------------------------------------------------------------------------------------------
 
 

@@ -12,7 +12,7 @@ from penstock.config.checks import check_number
 from penstock.errors import CallTimeout, NoOwner, OptionError, StoreError
 from penstock.ports import EMPTY, Append, Clock, Entry, EntryId, Limit, LogWatcher, NodeInfo
 
-__all__ = ["Commands", "LogWatch", "LogWatches", "Nodes", "SharedLimits", "check_append"]
+__all__ = ["Cancels", "Commands", "LogWatch", "LogWatches", "Nodes", "SharedLimits", "check_append"]
 
 
 def check_append(append: Append) -> None:
@@ -206,3 +206,23 @@ class Nodes:
         with self._lock:
             now = self._clock.monotonic()
             return {node: info for node, (info, until) in sorted(self._nodes.items()) if until > now}
+
+
+class Cancels:
+    """The logs that were cancelled not long ago."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._until: dict[str, float] = {}
+
+    def add(self, log: str, lease: float) -> None:
+        """Mark a log; see `LogStore.cancel`."""
+        with self._lock:
+            now = self._clock.monotonic()
+            self._until = {one: until for one, until in self._until.items() if until > now}
+            self._until[log] = now + lease
+
+    def has(self, log: str) -> bool:
+        """Whether a log is marked."""
+        return self._until.get(log, 0.0) > self._clock.monotonic()

@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from penstock.adapters.journals.local import Commands, LogWatches, Nodes, SharedLimits, check_append
+from penstock.adapters.journals.local import Cancels, Commands, LogWatches, Nodes, SharedLimits, check_append
 from penstock.config.checks import check_choice, check_number
 from penstock.errors import StoreClosed, StoreError, StoreFull
 from penstock.ports import (
@@ -85,7 +85,7 @@ class MemoryLogStore:
         self._ended: OrderedDict[str, None] = OrderedDict()
         self._bytes = 0
         self._requests: dict[str, _Held] = {}  # in the order of entering
-        self._cancelled: dict[str, float] = {}
+        self._cancels = Cancels(self._clock)
         self._watches = LogWatches(self.read, self.tail)
         self._commands = Commands()
         self._limits = SharedLimits(self._clock)
@@ -140,6 +140,8 @@ class MemoryLogStore:
     def _append(self, append: Append) -> EntryId | StoreError:
         log, entry = self._logs.get(append.log), append.entry
         tail = EMPTY if log is None else log.tail
+        if tail == entry.id:
+            self._open_and_close(append)
         if tail != append.expected:
             return tail
         size = len(entry.data) + _ENTRY_BYTES
@@ -155,7 +157,14 @@ class MemoryLogStore:
         if isinstance(entry, LogFrame) and entry.is_last:
             log.is_ended = True
             self._ended[append.log] = None
+        self._open_and_close(append)
         return entry.id
+
+    def _open_and_close(self, append: Append) -> None:
+        if append.opens is not None:
+            self._enqueue(append.opens, append.node)
+        if append.closes:
+            self._requests.pop(append.closes, None)
 
     def read(self, log: str, after: EntryId = EMPTY, limit: int | None = None) -> Sequence[Entry]:
         """Read a log; see `penstock.ports.LogStore.read`."""
@@ -220,10 +229,13 @@ class MemoryLogStore:
         """Enter a request; see `penstock.ports.LogStore.enqueue`."""
         with self._lock:
             self._check_open()
-            if request.id in self._requests:
-                return False
-            self._requests[request.id] = _Held(request, node, self._clock.monotonic(), 0 if node is None else 1)
-            return True
+            return self._enqueue(request, node)
+
+    def _enqueue(self, request: Request, node: str | None) -> bool:
+        if request.id in self._requests:
+            return False
+        self._requests[request.id] = _Held(request, node, self._clock.monotonic(), 0 if node is None else 1)
+        return True
 
     def claim(self, node: str, limit: int, lease: float) -> Sequence[Claim]:
         """Claim requests; see `penstock.ports.LogStore.claim`."""
@@ -233,10 +245,10 @@ class MemoryLogStore:
             due = [held for held in self._requests.values() if held.node is None or now - held.kept_at >= lease]
             for held in due[:limit]:
                 held.node, held.kept_at, held.deliveries = node, now, held.deliveries + 1
-            return [self._claim(held, now) for held in due[:limit]]
+            return [self._claim(held) for held in due[:limit]]
 
-    def _claim(self, held: _Held, now: float) -> Claim:
-        return Claim(held.request, held.deliveries, self._cancelled.get(held.request.log, now) > now)
+    def _claim(self, held: _Held) -> Claim:
+        return Claim(held.request, held.deliveries, self._cancels.has(held.request.log))
 
     def keep(self, node: str, requests: Sequence[str]) -> Sequence[str]:
         """Renew claims; see `penstock.ports.LogStore.keep`."""
@@ -274,8 +286,7 @@ class MemoryLogStore:
         """The claims of a node; see `penstock.ports.LogStore.held`."""
         with self._lock:
             self._check_open()
-            now = self._clock.monotonic()
-            return [self._claim(held, now) for held in self._requests.values() if held.node == node]
+            return [self._claim(held) for held in self._requests.values() if held.node == node]
 
     # --- commands ------------------------------------------------------------------------------------------------
 
@@ -291,11 +302,8 @@ class MemoryLogStore:
 
     def cancel(self, log: str, lease: float) -> None:
         """Mark a log as cancelled; see `penstock.ports.LogStore.cancel`."""
-        with self._lock:
-            self._check_open()
-            now = self._clock.monotonic()
-            self._cancelled = {one: until for one, until in self._cancelled.items() if until > now}
-            self._cancelled[log] = now + lease
+        self._check_open()
+        self._cancels.add(log, lease)
 
     # --- shared by all nodes -------------------------------------------------------------------------------------
 
