@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from penstock.actors.stream.statistics import StreamStatistics
     from penstock.actors.stream.subscribers.polled import StreamReader
     from penstock.actors.stream.subscribers.pull import Events
+    from penstock.adapters.journals.sqlite import SqliteJournal
     from penstock.adapters.tools import FunctionTool, tool
     from penstock.agent import Agent
     from penstock.config.agents import AgentOptions
@@ -254,6 +255,7 @@ __all__ = [
     "ServerToolResult",
     "Settings",
     "SourceError",
+    "SqliteJournal",
     "StallDetected",
     "StartError",
     "StateChange",
@@ -350,6 +352,7 @@ _HOMES = {
     "actors.stream.statistics": ("StreamStatistics",),
     "actors.stream.subscribers.polled": ("StreamReader",),
     "actors.stream.subscribers.pull": ("Events",),
+    "adapters.journals.sqlite": ("SqliteJournal",),
     "adapters.tools": ("FunctionTool", "tool"),
     "agent": ("Agent",),
     "config.agents": ("AgentOptions",),

@@ -340,7 +340,10 @@ class LogStore(Protocol):
         raise NotImplementedError
 
     def trim(self, log: str, before: EntryId) -> int:
-        """Remove the entries whose id is less than ``before``; returns how many. Never used on a stream's log."""
+        """Remove the entries whose id is less than ``before``; returns how many.
+
+        The last entry always stays. Never used on a stream's log.
+        """
         raise NotImplementedError
 
     def forget(self, log: str) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from penstock.adapters.journals.memory_store import MemoryLogStore
+from penstock.adapters.journals.sqlite import SqliteJournal
 from penstock.ports import LogStore
 
 __all__ = ["STORES", "SettableClock"]
@@ -30,4 +31,8 @@ class SettableClock:
 STORES: dict[str, Callable[[Path, SettableClock], LogStore]] = {
     "memory": lambda directory, clock: MemoryLogStore(clock=clock),
     "memory-sync": lambda directory, clock: MemoryLogStore(clock=clock, durability="sync"),
+    "sqlite": lambda directory, clock: SqliteJournal(directory / "a.db", clock=clock),
+    "sqlite-full": lambda directory, clock: SqliteJournal(
+        directory / "a.db", clock=clock, durability="sync", synchronous="FULL"
+    ),
 }

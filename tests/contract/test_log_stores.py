@@ -181,6 +181,8 @@ def test_trimming_removes_the_entries_before_an_id(store: LogStore) -> None:
     assert [entry.id.seq for entry in store.read("s")] == [4, 5]
     assert store.append("s", EntryId(1, 5), frame(1, 6, 6)) == EntryId(1, 6)
     assert store.trim("none", EntryId(1, 4)) == 0
+    assert store.trim("s", EntryId(9, 9)) == 2
+    assert store.append("s", EntryId(1, 6), frame(1, 7, 7)) == EntryId(1, 7)
 
 
 def test_a_forgotten_log_is_empty_and_can_begin_again(store: LogStore) -> None:

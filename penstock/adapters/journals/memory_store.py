@@ -195,7 +195,7 @@ class MemoryLogStore:
             found = self._logs.get(log)
             if found is None:
                 return 0
-            count = bisect_left(found.entries, before, key=_id_of)
+            count = bisect_left(found.entries, min(before, found.tail), key=_id_of)
             size = sum(len(entry.data) + _ENTRY_BYTES for entry in found.entries[:count])
             del found.entries[:count]
             found.bytes -= size
