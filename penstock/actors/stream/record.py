@@ -25,6 +25,7 @@ from penstock.actors.runtime.reply import Reply
 from penstock.actors.runtime.runtime import Runtime
 from penstock.actors.stream.changes import StateChange, StateChanges
 from penstock.actors.stream.feed import Feed
+from penstock.actors.stream.heads import PastLog
 from penstock.actors.stream.hub import Hub, nothing
 from penstock.actors.stream.intake import Intake
 from penstock.actors.stream.journaling import JournalWriter
@@ -33,8 +34,10 @@ from penstock.actors.stream.messages import Cancel, Complete, Ending, Fail
 from penstock.actors.stream.observing import StreamObserver, notify
 from penstock.actors.stream.outcome import Outcome, all_rounds
 from penstock.actors.stream.statistics import Counters, StreamStatistics
+from penstock.actors.stream.storing import StoredLog
 from penstock.config.logs import get_logger
 from penstock.config.options import OnOrphan, Restart, StreamOptions
+from penstock.errors import Fenced
 from penstock.events import (
     Cost,
     SideEvent,
@@ -94,6 +97,7 @@ class StreamRecord:
         "created_monotonic",
         "ended_at",
         "ending",
+        "facts",
         "feed",
         "feeder",
         "home",
@@ -120,7 +124,9 @@ class StreamRecord:
         "serial",
         "server_tool_ids",
         "source_counters",
+        "sse_epoch",
         "state",
+        "stored",
         "stream_id",
     )
 
@@ -146,6 +152,9 @@ class StreamRecord:
         self.on_orphan: OnOrphan = on_orphan
         self.restart: Restart = restart
         self.journal = journal
+        self.stored: StoredLog | None = journal if isinstance(journal, StoredLog) else None
+        self.facts: Mapping[str, Any] = {}  # what a stored log says besides the events
+        self.sse_epoch = ""  # of the log, for clients; "" if it is not stored
         self.feed = feed  # None: tokens come by `process_token` only
         self.rounds: list[Outcome] = []  # of the feeds before the present one, if the stream is conducted
         self.server_tool_ids: dict[str, int] = {}  # of the provider's own calls, and the round in which each came
@@ -183,6 +192,43 @@ class StreamRecord:
         self._lock = threading.Lock()  # guards `ending` and the next
         self._is_announced = False
         self._journaling = JournalWriter(journal, stream_id)
+        if self.stored is not None:
+            self._attach(self.stored)
+
+    def _attach(self, stored: StoredLog) -> None:
+        """Have the log store's writer notify the stream."""
+        self.log.is_held_back = stored.is_sync
+        stored.on_fenced = lambda: self.propose(Cancel(error=Fenced(self.stream_id)))
+        stored.kept = self.log.kept_after
+        if stored.is_sync:
+            stored.on_stored = self._show
+            stored.on_failed = self._show_end
+
+    def revive(self, past: PastLog) -> None:
+        """Take over a stored log, before anything else is done. If that has ended, so has the stream."""
+        head, clock = past.head, self.runtime.clock
+        self.sse_epoch, self.facts, self.created_at = head.sse_epoch, head.facts, head.created_at
+        self.log.replay(past.events)
+        terminal = self.log.terminal
+        if terminal is not None:
+            self.state = "ended"
+            self.ended_at = clock.monotonic()
+            self.intake.close()
+            self._is_announced = True
+            self.log.measure = self.log.on_end = None
+            self.over.set(terminal)
+
+    def _show(self, seq: int) -> None:
+        """Let the readers have the events that the store has now."""
+        self.log.show(seq)
+        self.hub.announce()
+        if self.is_over:
+            self.announce_end()
+
+    def _show_end(self) -> None:
+        """Let the readers have the end of a stream that the store has failed to take: it says so."""
+        if self.is_over:
+            self._show(self.log.written)
 
     @property
     def metadata(self) -> Mapping[str, Any]:
@@ -328,7 +374,13 @@ class StreamRecord:
         return self._is_announced
 
     def announce_end(self) -> None:
-        """Announce the terminal event, once. Also called where `finish` may have hung, or crashed, in the journal."""
+        """Announce the terminal event, once. Also called where `finish` may have hung, or crashed, in the journal.
+
+        Where readers wait for the log store, it is announced when the store has it.
+        """
+        if self.log.last_seq < self.log.written and self.stored is not None and not self.stored.is_fenced:
+            return
+        self.log.show(self.log.written)
         with self._lock:
             is_first, self._is_announced = not self._is_announced, True
         if not is_first:
@@ -369,7 +421,7 @@ class StreamRecord:
             if not log.is_open(epoch):
                 return False
             now = self.runtime.clock.time()
-            event = StreamReset(log.stream_id, log.last_seq + 1, reason, now, log.metadata, origin)
+            event = StreamReset(log.stream_id, log.written + 1, reason, now, log.metadata, origin)
             self._journaling.write_surely(event)
             is_ours = log.append(epoch, event)
         if is_ours:

@@ -22,8 +22,9 @@ from penstock.adapters.journals.local import (
     SharedLimits,
     check_append,
 )
-from penstock.adapters.journals.sqlite_file import FileLock, Synchronous, open_file, translated
+from penstock.adapters.journals.sqlite_file import FileLock, open_file, translated
 from penstock.config.checks import check_choice, check_number
+from penstock.config.store import Synchronous
 from penstock.errors import OptionError, StoreClosed, StoreDamaged, StoreError, StoreInUse, StoreReadOnly
 from penstock.ports import (
     EMPTY,

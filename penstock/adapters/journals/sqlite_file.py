@@ -9,8 +9,9 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, Literal, TypeAlias
+from typing import Final
 
+from penstock.config.store import Synchronous
 from penstock.errors import (
     StoreDamaged,
     StoreError,
@@ -21,9 +22,7 @@ from penstock.errors import (
     StoreUnavailable,
 )
 
-__all__ = ["APPLICATION_ID", "FORMAT", "FileLock", "Synchronous", "open_file", "store_error", "translated"]
-
-Synchronous: TypeAlias = Literal["NORMAL", "FULL"]
+__all__ = ["APPLICATION_ID", "FORMAT", "FileLock", "open_file", "store_error", "translated"]
 
 APPLICATION_ID: Final = 0x50454E53
 """In the header of every file (``PRAGMA application_id``)."""
@@ -207,6 +206,8 @@ def open_file(path: Path, *, read_only: bool, synchronous: Synchronous, timeout:
         raise StoreUnavailable(str(path), "there is no such file")
     if not read_only and path.exists() and not os.access(path, os.W_OK):
         raise StoreReadOnly(str(path))
+    if not read_only and not path.exists():
+        _make_file(path)
     uri = f"{path.resolve().as_uri()}?mode={'ro' if read_only else 'rwc'}"
     if read_only and not os.access(path.parent, os.W_OK) and not Path(f"{path}-wal").exists():
         uri += "&immutable=1"  # nothing can write it, and SQLite could not make the file it shares with writers
@@ -219,6 +220,14 @@ def open_file(path: Path, *, read_only: bool, synchronous: Synchronous, timeout:
         connection.close()
         raise
     return connection
+
+
+def _make_file(path: Path) -> None:
+    """Make an empty file that only its owner may read, as it will hold conversations. SQLite's other files follow it."""
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    except OSError as error:
+        raise _open_error(path, error) from error
 
 
 def _prepare(connection: sqlite3.Connection, path: Path, *, read_only: bool, synchronous: Synchronous) -> None:
