@@ -9,6 +9,7 @@ import msgspec
 
 from penstock.actors.call.record import CallRecord
 from penstock.actors.stream.heads import PastLog, read_log
+from penstock.actors.stream.keeping import revive
 from penstock.actors.stream.log import StreamLog
 from penstock.actors.stream.outcome import Outcome
 from penstock.actors.stream.record import StreamRecord
@@ -56,7 +57,7 @@ def load_stream(services: Services, stream_id: str) -> StreamRecord | None:
     if not past.is_ended:
         return None
     record = _record(services, stream_id, past)
-    record.revive(past)
+    revive(record, past)
     return record
 
 
@@ -164,7 +165,7 @@ def _begin_again(services: Services, writer: StoreWriter, claim: Claim, past: Pa
         tail = writer.store.tail(stream_id)
         stored = writer.open(stream_id, past.head.metadata, b"", tail=tail, request=claim.request, reason="takeover")
         record = _record(services, stream_id, past, journal=stored, feed=feed)
-        record.revive(past)
+        revive(record, past)
         _reset(record, past)
         return record
 

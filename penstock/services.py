@@ -199,8 +199,7 @@ class Services:
                 loop_thread=self.loop_thread,
                 home=self,
             )
-            if head is not None:
-                record.sse_epoch = head.sse_epoch
+            record.head = head
             return record
 
         limit = self.call_timeout if timeout is None else timeout

@@ -79,6 +79,7 @@ from penstock.supervisors.system.user import USER, UserSpecs
 __all__ = ["System"]
 
 _ROOT: Final = "system"
+_FLAGS: Final = SupervisorFlags(strategy="rest_for_one", intensity=50, period=5.0)
 _LAST_MOMENT: Final = 0.1  # seconds for each group of threads to end after the time-out
 _DROPPED: Final = "its System was dropped without stop()"
 _PATIENCE: Final = 1.0  # seconds for each part of a dropped system to end
@@ -153,8 +154,6 @@ class System:
 
     def _start(self) -> Services:
         options = self.settings.runtime
-        given = self._journal
-        store = _store_of(self.settings.store) if given is None else given if isinstance(given, LogStore) else None
         runtime = self._given_runtime or _new_runtime(options)
         services = Services(
             self.settings,
@@ -162,25 +161,16 @@ class System:
             self._given_reader or HttpReader(options.reader_threads, max_queue=options.reader_queue),
             catalogue=self._catalogue,
             prices=self._prices,
-            journal=None if isinstance(given, LogStore) else given,
-            writer=None if store is None else StoreWriter(store, runtime.clock),
+            journal=None if isinstance(self._journal, LogStore) else self._journal,
+            writer=_writer(self._journal, self.settings.store, runtime),
             streams=self._table,
             agents=self._agents,
             quota=self._tool_quota,
         )
         children = system_children(self._names, self._table, self._agents, self._user_specs)
-        flags = SupervisorFlags(strategy="rest_for_one", intensity=50, period=5.0)
-        services.root = runtime.spawn(Supervisor, children, flags, name=_ROOT)
+        services.root = runtime.spawn(Supervisor, children, _FLAGS, name=_ROOT)
         runtime.spawn(Sentinel, services.root, self._table, self._agents)
-        if store is not None:
-            self._table.load = partial(load_stream, services)
-            try:
-                recover(services)
-            except BaseException:
-                runtime.exit(services.root, KILL)
-                _close(services, *self._owns, lambda: _PATIENCE)
-                raise
-        return services
+        return _recover(services, *self._owns)
 
     def stop(self, timeout: float | None = None) -> int:
         """Flush and end all streams in the order they were opened, then everything else.
@@ -769,6 +759,19 @@ def _close(services: Services, owns_reader: bool, owns_runtime: bool, left: Call
     return leaked
 
 
+def _recover(services: Services, owns_reader: bool, owns_runtime: bool) -> Services:
+    """Take care of the streams that a former process has left in the log store."""
+    services.streams.load = partial(load_stream, services)
+    try:
+        recover(services)
+    except BaseException:
+        assert services.root is not None
+        services.runtime.exit(services.root, KILL)
+        _close(services, owns_reader, owns_runtime, lambda: _PATIENCE)
+        raise
+    return services
+
+
 def _close_store(writer: StoreWriter, left: Callable[[], float]) -> bool:
     """Write what waits, and close the store; returns whether that was done in time."""
     is_done = writer.close(max(_PATIENCE, left()))
@@ -776,8 +779,13 @@ def _close_store(writer: StoreWriter, left: Callable[[], float]) -> bool:
     return is_done
 
 
-def _store_of(options: StoreOptions) -> LogStore | None:
-    """The store that the settings ask for."""
+def _writer(given: Journal | LogStore | None, options: StoreOptions, runtime: Runtime) -> StoreWriter | None:
+    """The writer for the log store that is given, or that the settings ask for."""
+    store = _open_store(options) if given is None else given if isinstance(given, LogStore) else None
+    return None if store is None else StoreWriter(store, runtime.clock)
+
+
+def _open_store(options: StoreOptions) -> LogStore | None:
     if options.path is None:
         return None
     from penstock.adapters.journals.sqlite import (

@@ -196,8 +196,8 @@ def epoch_of(record: StreamRecord) -> str:
 
     That of a stored log is stored with it, so that cursors stay valid in the next process.
     """
-    if record.sse_epoch:
-        return record.sse_epoch
+    if record.head is not None:
+        return record.head.sse_epoch
     seed = f"{_PROCESS} {record.stream_id} {record.serial} {record.created_at!r}"
     return hashlib.sha256(seed.encode("utf-8", "surrogatepass")).hexdigest()[:8]
 
@@ -232,8 +232,8 @@ class Channels:
         if known is not None:
             known.close()
         stream = Stream(record, self._call_timeout)
-        facts = record.facts.get("gateway")  # of the former process that opened it
-        return self.add(Channel(stream) if facts is None else Channel(stream, **facts))
+        facts = record.head and record.head.facts.get("gateway")  # of the former process that opened it
+        return self.add(Channel(stream) if not facts else Channel(stream, **facts))
 
     def all(self) -> list[Channel]:
         """All channels of streams that the system knows, oldest first."""

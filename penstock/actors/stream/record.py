@@ -25,10 +25,11 @@ from penstock.actors.runtime.reply import Reply
 from penstock.actors.runtime.runtime import Runtime
 from penstock.actors.stream.changes import StateChange, StateChanges
 from penstock.actors.stream.feed import Feed
-from penstock.actors.stream.heads import PastLog
+from penstock.actors.stream.heads import StreamHead
 from penstock.actors.stream.hub import Hub, nothing
 from penstock.actors.stream.intake import Intake
 from penstock.actors.stream.journaling import JournalWriter
+from penstock.actors.stream.keeping import attach, is_waiting
 from penstock.actors.stream.log import StreamLog
 from penstock.actors.stream.messages import Cancel, Complete, Ending, Fail
 from penstock.actors.stream.observing import StreamObserver, notify
@@ -37,7 +38,6 @@ from penstock.actors.stream.statistics import Counters, StreamStatistics
 from penstock.actors.stream.storing import StoredLog
 from penstock.config.logs import get_logger
 from penstock.config.options import OnOrphan, Restart, StreamOptions
-from penstock.errors import Fenced
 from penstock.events import (
     Cost,
     SideEvent,
@@ -97,9 +97,9 @@ class StreamRecord:
         "created_monotonic",
         "ended_at",
         "ending",
-        "facts",
         "feed",
         "feeder",
+        "head",
         "home",
         "hub",
         "intake",
@@ -124,11 +124,15 @@ class StreamRecord:
         "serial",
         "server_tool_ids",
         "source_counters",
-        "sse_epoch",
         "state",
         "stored",
         "stream_id",
     )
+
+    head: StreamHead | None
+    """What its stored log says besides the events; None if it is not stored."""
+    stored: StoredLog | None
+    """Its log in a log store."""
 
     def __init__(
         self,
@@ -152,9 +156,6 @@ class StreamRecord:
         self.on_orphan: OnOrphan = on_orphan
         self.restart: Restart = restart
         self.journal = journal
-        self.stored: StoredLog | None = journal if isinstance(journal, StoredLog) else None
-        self.facts: Mapping[str, Any] = {}  # what a stored log says besides the events
-        self.sse_epoch = ""  # of the log, for clients; "" if it is not stored
         self.feed = feed  # None: tokens come by `process_token` only
         self.rounds: list[Outcome] = []  # of the feeds before the present one, if the stream is conducted
         self.server_tool_ids: dict[str, int] = {}  # of the provider's own calls, and the round in which each came
@@ -192,43 +193,7 @@ class StreamRecord:
         self._lock = threading.Lock()  # guards `ending` and the next
         self._is_announced = False
         self._journaling = JournalWriter(journal, stream_id)
-        if self.stored is not None:
-            self._attach(self.stored)
-
-    def _attach(self, stored: StoredLog) -> None:
-        """Have the log store's writer notify the stream."""
-        self.log.is_held_back = stored.is_sync
-        stored.on_fenced = lambda: self.propose(Cancel(error=Fenced(self.stream_id)))
-        stored.kept = self.log.kept_after
-        if stored.is_sync:
-            stored.on_stored = self._show
-            stored.on_failed = self._show_end
-
-    def revive(self, past: PastLog) -> None:
-        """Take over a stored log, before anything else is done. If that has ended, so has the stream."""
-        head, clock = past.head, self.runtime.clock
-        self.sse_epoch, self.facts, self.created_at = head.sse_epoch, head.facts, head.created_at
-        self.log.replay(past.events)
-        terminal = self.log.terminal
-        if terminal is not None:
-            self.state = "ended"
-            self.ended_at = clock.monotonic()
-            self.intake.close()
-            self._is_announced = True
-            self.log.measure = self.log.on_end = None
-            self.over.set(terminal)
-
-    def _show(self, seq: int) -> None:
-        """Let the readers have the events that the store has now."""
-        self.log.show(seq)
-        self.hub.announce()
-        if self.is_over:
-            self.announce_end()
-
-    def _show_end(self) -> None:
-        """Let the readers have the end of a stream that the store has failed to take: it says so."""
-        if self.is_over:
-            self._show(self.log.written)
+        self.head, self.stored = None, attach(self, journal)
 
     @property
     def metadata(self) -> Mapping[str, Any]:
@@ -373,17 +338,18 @@ class StreamRecord:
         """Whether the terminal event has been announced, or is being announced."""
         return self._is_announced
 
+    def begin_to_announce(self) -> bool:
+        """Whether the end is to be announced now; only the first call returns True."""
+        with self._lock:
+            is_first, self._is_announced = not self._is_announced, True
+        return is_first
+
     def announce_end(self) -> None:
         """Announce the terminal event, once. Also called where `finish` may have hung, or crashed, in the journal.
 
         Where readers wait for the log store, it is announced when the store has it.
         """
-        if self.log.last_seq < self.log.written and self.stored is not None and not self.stored.is_fenced:
-            return
-        self.log.show(self.log.written)
-        with self._lock:
-            is_first, self._is_announced = not self._is_announced, True
-        if not is_first:
+        if is_waiting(self) or not self.begin_to_announce():
             return
         self.log.measure = self.log.on_end = None
         self.hub.before_release = self.hub.on_release = nothing

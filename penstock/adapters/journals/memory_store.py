@@ -37,7 +37,7 @@ __all__ = ["MemoryLogStore"]
 _ENTRY_BYTES: Final = 200  # of an entry besides its data, about
 
 
-class _Clock:
+class _MonotonicClock:
     monotonic = staticmethod(time.monotonic)
     time = staticmethod(time.time)
 
@@ -79,7 +79,7 @@ class MemoryLogStore:
         check_choice("durability", durability, ("async", "sync"))
         self._max_bytes = max_bytes
         self._durability: Durability = durability
-        self._clock: Clock = clock if clock is not None else _Clock()
+        self._clock: Clock = clock if clock is not None else _MonotonicClock()
         self._lock = threading.Lock()
         self._logs: dict[str, _Log] = {}
         self._ended: OrderedDict[str, None] = OrderedDict()

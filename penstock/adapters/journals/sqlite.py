@@ -73,7 +73,7 @@ _OPEN_REQUEST: Final = (
 )
 
 
-class _Clock:
+class _WallClock:
     monotonic = staticmethod(time.time)  # claims are kept across restarts
     time = staticmethod(time.time)
 
@@ -128,7 +128,7 @@ class SqliteJournal:
         self._keep = keep
         self._max_bytes = max_bytes
         self._read_only = read_only
-        self._clock: Clock = clock if clock is not None else _Clock()
+        self._clock: Clock = clock if clock is not None else _WallClock()
         self._pid = os.getpid()
         self._lock = threading.RLock()  # of the writing connection
         self._read_lock = threading.Lock()

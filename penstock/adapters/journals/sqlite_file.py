@@ -223,7 +223,7 @@ def open_file(path: Path, *, read_only: bool, synchronous: Synchronous, timeout:
 
 
 def _make_file(path: Path) -> None:
-    """Make an empty file that only its owner may read, as it will hold conversations. SQLite's other files follow it."""
+    """Make an empty file that only its owner may read, as it will hold conversations; so are SQLite's other files."""
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     except OSError as error:
