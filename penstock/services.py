@@ -248,8 +248,17 @@ class Services:
             on_orphan=on_orphan,
             restart=restart,
             feed=feed,
-            redo=_redo(found, feed, responses=responses) if may_go_on else None,
+            redo=_redo(found, feed, self._own_url(found, responses), responses=responses) if may_go_on else None,
         )
+
+    def _own_url(self, found: ProviderChoice, responses: bool) -> str | None:
+        """The provider's URL, if it is another one than the settings give."""
+        url: str | None = getattr(found.provider, "base_url", None)
+        try:
+            usual = self.catalogue.find(found.name, found.model, responses=responses)
+        except OptionError:  # the caller has made the provider
+            return url
+        return None if getattr(usual.provider, "base_url", None) == url else url
 
     def call(
         self,
@@ -318,7 +327,7 @@ class Services:
         )
 
 
-def _redo(found: ProviderChoice, feed: CallRecord, *, responses: bool) -> Mapping[str, Any]:
+def _redo(found: ProviderChoice, feed: CallRecord, base_url: str | None, *, responses: bool) -> Mapping[str, Any]:
     """What the call is made of, for another process: all but keys, which that one has in its settings."""
     call = feed.candidate.call
     options = {
@@ -329,7 +338,7 @@ def _redo(found: ProviderChoice, feed: CallRecord, *, responses: bool) -> Mappin
     return {
         "provider": found.name,
         "model": call.model,
-        "base_url": getattr(found.provider, "base_url", None),
+        "base_url": base_url,
         "input": call.input,
         "parameters": dict(call.parameters),
         "headers": {name: value for name, value in call.headers.items() if not isinstance(value, Secret)},

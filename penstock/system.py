@@ -154,6 +154,7 @@ class System:
 
     def _start(self) -> Services:
         options = self.settings.runtime
+        store = _store_of(self._journal, self.settings.store)  # first: nothing has to be ended if it cannot be opened
         runtime = self._given_runtime or _new_runtime(options)
         services = Services(
             self.settings,
@@ -162,7 +163,7 @@ class System:
             catalogue=self._catalogue,
             prices=self._prices,
             journal=None if isinstance(self._journal, LogStore) else self._journal,
-            writer=_writer(self._journal, self.settings.store, runtime),
+            writer=None if store is None else StoreWriter(store, runtime.clock),
             streams=self._table,
             agents=self._agents,
             quota=self._tool_quota,
@@ -779,15 +780,10 @@ def _close_store(writer: StoreWriter, left: Callable[[], float]) -> bool:
     return is_done
 
 
-def _writer(given: Journal | LogStore | None, options: StoreOptions, runtime: Runtime) -> StoreWriter | None:
-    """The writer for the log store that is given, or that the settings ask for."""
-    store = _open_store(options) if given is None else given if isinstance(given, LogStore) else None
-    return None if store is None else StoreWriter(store, runtime.clock)
-
-
-def _open_store(options: StoreOptions) -> LogStore | None:
-    if options.path is None:
-        return None
+def _store_of(given: Journal | LogStore | None, options: StoreOptions) -> LogStore | None:
+    """The log store that is given, or that the settings ask for."""
+    if given is not None or options.path is None:
+        return given if isinstance(given, LogStore) else None
     from penstock.adapters.journals.sqlite import (
         SqliteJournal,  # sqlite3 need not be loaded by those that do not use it
     )

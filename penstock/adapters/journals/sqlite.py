@@ -10,7 +10,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import msgspec
 
@@ -151,6 +151,12 @@ class SqliteJournal:
         self._cancels = Cancels(self._clock)
         self._limits = SharedLimits(self._clock)
         self._nodes = Nodes(self._clock)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
 
     def __repr__(self) -> str:
         return f"<SqliteJournal {self._path.name!r}, {self._durability}>"
