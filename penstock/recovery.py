@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
+from penstock.actors.agent.keeping import keep_interrupted
 from penstock.actors.call.record import CallRecord
 from penstock.actors.stream.heads import PastLog, read_log
 from penstock.actors.stream.keeping import revive
@@ -133,6 +134,24 @@ def _end(services: Services, writer: StoreWriter, left: Sequence[tuple[Claim, Pa
     for answer in writer.store.append_all(appends):
         if isinstance(answer, PenstockError):
             raise answer
+    for _, past in left:
+        facts = past.head.facts.get("agent")
+        if facts is not None:
+            _keep_turn(services, writer, facts, past)
+
+
+def _keep_turn(services: Services, writer: StoreWriter, facts: Mapping[str, Any], past: PastLog) -> None:
+    """Add the turn of an agent that the former process was answering to the agent's history."""
+    text: list[str] = []
+    for event in past.events:
+        if isinstance(event, StreamReset):
+            text.clear()
+        elif isinstance(event, TokenEvent) and event.kind == "text":
+            text.append(event.text)
+    try:
+        keep_interrupted(writer.store, facts, "".join(text), services.runtime.clock.time())
+    except (StoreDamaged, KeyError) as error:
+        get_logger(agent=str(facts.get("name"))).error("turn_not_stored", error=type(error).__name__)
 
 
 def _calls(past: PastLog) -> tuple[ToolCall, ...]:

@@ -59,9 +59,12 @@ def system_on(path: Path, **how: Any) -> Iterator[penstock.System]:
 
 
 def texts(events: list[Event]) -> list[tuple[int, str]]:
-    return [
-        (event.seq, event.text.strip() if isinstance(event, TokenEvent) else f"<{type(event).__name__}>") for event in events
-    ]
+    """What `tests.integration.durable` writes of the events."""
+    return [(event.seq, _shown(event)) for event in events]
+
+
+def _shown(event: Event) -> str:
+    return event.text.strip() if isinstance(event, TokenEvent) else f"<{type(event).__name__}>"
 
 
 def check_log(events: list[Event]) -> None:
@@ -134,7 +137,7 @@ def test_an_ended_stream_is_read_by_id_and_cursor_after_kill_9(tmp_path: Path, d
     if durability == "async":  # the end is written within a frame, for which the program did not wait
         plan |= {"path": str(tmp_path / "b.db"), "then": "stop"}
         seen = seen_in(run(plan))
-    with system_on(Path(plan["path"])) as system:
+    with system_on(Path(str(plan["path"]))) as system:
         for name in ("s0", "s1", "s2"):
             stream = system.stream(name)
             events = list(stream.events(after=0))
@@ -208,6 +211,77 @@ def test_settings_open_a_store_and_close_it(tmp_path: Path) -> None:
             assert stream.result(5).text == "Hello"
     with system_on(tmp_path / "a.db") as system:
         assert [event.seq for event in system.stream("s").events(after=0)] == [1, 2]
+
+
+# --- agents ----------------------------------------------------------------------------------------------------------
+
+AGENT = """
+import sys, os, penstock
+from penstock.config.settings import Settings
+system = penstock.System(Settings(), journal=penstock.SqliteJournal(sys.argv[1], durability=sys.argv[2])).start()
+agent = system.agent("bob", model="m", provider="openai", base_url=sys.argv[3], system_prompt="Be kind.")
+for message in ("One", "Two"):
+    agent.chat(message)
+    agent.history
+stream = agent.stream_chat("Three", on_orphan="continue")
+for event in stream.events():
+    if isinstance(event, penstock.TokenEvent) and "word9" in event.text:
+        break
+system._services.writer.flush(10)
+print("ready", stream.stream_id, flush=True)
+os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.parametrize("durability", ["async", "sync"])
+def test_an_agents_history_comes_back_with_the_turn_under_way(tmp_path: Path, durability: str) -> None:
+    path = tmp_path / "a.db"
+    words = "".join(f"word{number} " for number in range(400))
+    script = Script([Answer("First."), Answer("Second."), Answer(words, tokens_per_second=200), Answer("Fourth.")])
+    with LoopbackProvider(script) as provider:
+        command = [sys.executable, "-c", AGENT, str(path), durability, provider.base_url]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert done.stdout.startswith("ready"), done.stderr
+        stream_id = done.stdout.split()[1]
+        how: dict[str, Any] = {"model": "m", "provider": "openai", "base_url": provider.base_url}
+        with system_on(path) as system:
+            agent = system.agent("bob", **how, system_prompt="Be brief.")
+            before = agent.history
+            assert [message["content"] for message in before[:6]] == [
+                *("Be brief.", "One", "First.", "Two", "Second.", "Three"),
+            ]
+            assert before[6]["content"].startswith("word0 word1")
+            assert len(before) == 7
+            end = list(system.stream(stream_id).events(after=0))[-1]
+            assert isinstance(end, StreamFailed)
+            assert end.partial == before[6]["content"]
+            assert agent.chat("Four").text == "Fourth."
+            assert not system.agent(None, **how).history
+            with pytest.raises(penstock.AgentExists):
+                system.agent("bob", **how)
+            assert agent.history == (*before, *_turn("Four", "Fourth."))
+        with system_on(path) as system:
+            assert system.agent("bob", **how).history == (*before[1:], *_turn("Four", "Fourth."))
+
+
+def _turn(message: str, answer: str) -> tuple[dict[str, str], dict[str, str]]:
+    return {"role": "user", "content": message}, {"role": "assistant", "content": answer}
+
+
+def test_a_history_that_is_set_or_forgotten_is_stored_so(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    how: dict[str, Any] = {"model": "echo", "provider": "loopback"}
+    told = [*_turn("A", "a"), *_turn("B", "b"), *_turn("C", "c")]
+    with system_on(path) as system:
+        agent = system.agent("bob", **how, history=told)
+        agent.chat("D")
+        assert agent.forget(2) == 2
+    with system_on(path) as system:
+        agent = system.agent("bob", **how)
+        assert agent.history == (*_turn("A", "a"), *_turn("B", "b"))
+        agent.history = _turn("E", "e")
+        agent.stop()
+        assert system.agent("bob", **how).history == _turn("E", "e")
 
 
 # --- on_interrupt ----------------------------------------------------------------------------------------------------

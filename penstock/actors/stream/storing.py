@@ -44,6 +44,7 @@ class StoredLog:
         tail: EntryId,
         mark: OwnerMark,
         request: Request | None,
+        encode: Callable[[Sequence[Any]], bytes] | None = None,
     ) -> None:
         self.name = name
         self.on_stored: Callable[[int], object] = _ignore
@@ -52,12 +53,12 @@ class StoredLog:
         self.kept: Callable[[int], Sequence[Event] | None] = _none_kept
         self.is_fenced = False
         self._writer = writer
-        self._metadata = metadata
+        self._encode = encode if encode is not None else lambda events: encode_events(events, metadata)
         self._request = request
         self._tail = tail  # that the store has confirmed
         self._mark: OwnerMark | None = mark  # not confirmed yet
         self._epoch = mark.id.epoch
-        self._pending: list[Event] = []  # guarded by the writer's lock, as the next
+        self._pending: list[Any] = []  # guarded by the writer's lock, as the next
         self._notes: dict[str, Any] = {}
         self._sent: list[Append] = []  # not confirmed; used by the writer's thread alone
 
@@ -66,7 +67,7 @@ class StoredLog:
         """Whether a reader gets an event only once the store has it."""
         return self._writer.is_sync
 
-    def append(self, event: Event) -> None:
+    def append(self, event: Any) -> None:
         """Keep an event until the store has it. Never waits. A terminal event is always taken.
 
         Raises:
@@ -82,13 +83,13 @@ class StoredLog:
 
     # --- the writer's thread -------------------------------------------------------------------------------------
 
-    def take_events(self) -> tuple[list[Event], dict[str, Any]]:
+    def take_events(self) -> tuple[list[Any], dict[str, Any]]:
         """Take what waits. Call it with the writer's lock held."""
         pending, self._pending = self._pending, []
         notes, self._notes = self._notes, {}
         return pending, notes
 
-    def add(self, event: Event) -> None:
+    def add(self, event: Any) -> None:
         """Keep an event. Call it with the writer's lock held."""
         self._pending.append(event)
 
@@ -96,7 +97,7 @@ class StoredLog:
         """Keep facts. Call it with the writer's lock held."""
         self._notes.update(facts)
 
-    def appends(self, events: list[Event], notes: Mapping[str, Any], now: float) -> list[Append]:
+    def appends(self, events: Sequence[Any], notes: Mapping[str, Any], now: float) -> list[Append]:
         """The entries to append now: those of the last try, or what has come since."""
         if self._sent:
             return self._sent
@@ -113,8 +114,7 @@ class StoredLog:
             last = events[-1]
             is_last = isinstance(last, _TERMINAL)
             closes = self._request.id if is_last and self._request is not None else ""
-            data = encode_events(events, self._metadata)
-            frame = LogFrame(EntryId(self._epoch, last.seq), events[0].seq, data, is_last)
+            frame = LogFrame(EntryId(self._epoch, last.seq), events[0].seq, self._encode(events), is_last)
             self._sent.append(Append(self.name, expected, frame, closes=closes))
         return self._sent
 
@@ -216,8 +216,11 @@ class StoreWriter:
         tail: EntryId,
         request: Request | None = None,
         reason: str = "open",
+        encode: Callable[[Sequence[Any]], bytes] | None = None,
     ) -> StoredLog:
         """Own a log from now on: behind ``tail``, with an owner mark that has ``data``.
+
+        ``encode``: for a log of other things than events; each has a ``seq``.
 
         Raises:
             StoreError: the store has failed for too long.
@@ -226,7 +229,7 @@ class StoreWriter:
             raise self.problem
         epoch = next_epoch(tail, self._clock.time(), self._number)
         mark = OwnerMark(EntryId(epoch, 0), self.node, reason, data)
-        log = StoredLog(self, name, metadata, tail, mark, request)
+        log = StoredLog(self, name, metadata, tail, mark, request, encode)
         with self._lock:
             self._note(log)
         return log
@@ -236,7 +239,7 @@ class StoreWriter:
         """How many events wait to be written."""
         return self._count
 
-    def take(self, log: StoredLog, event: Event) -> None:
+    def take(self, log: StoredLog, event: Any) -> None:
         """Keep an event of a log; see `StoredLog.append`."""
         if log.is_fenced:
             raise Fenced(log.name)
