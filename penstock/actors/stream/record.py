@@ -90,6 +90,7 @@ class StreamRecord:
         "_journaling",
         "_lock",
         "_source",
+        "_writing",
         "changes",
         "context",
         "counters",
@@ -103,6 +104,7 @@ class StreamRecord:
         "home",
         "hub",
         "intake",
+        "is_turn",
         "journal",
         "kind",
         "let_go",
@@ -159,6 +161,7 @@ class StreamRecord:
         self.feed = feed  # None: tokens come by `process_token` only
         self.rounds: list[Outcome] = []  # of the feeds before the present one, if the stream is conducted
         self.server_tool_ids: dict[str, int] = {}  # of the provider's own calls, and the round in which each came
+        self.is_turn = False  # an agent answers by it, which runs the calls itself; also if one is among its parents
         self.serial = 0  # assigned by the table; distinguishes records that have had the same id
         self.home = home  # None: no stream can be derived from this one
         self.feeder: ProcessRef | None = None  # the process that feeds it from other streams
@@ -192,6 +195,7 @@ class StreamRecord:
         self.over = Reply(runtime.dispatcher, f"the end of stream {stream_id!r}")
         self._lock = threading.Lock()  # guards `ending` and the next
         self._is_announced = False
+        self._writing = threading.Lock()  # held from taking what is left for the end to writing it
         self._journaling = JournalWriter(journal, stream_id)
         self.head, self.stored = None, attach(self, journal)
 
@@ -287,7 +291,8 @@ class StreamRecord:
         is_ours = False
         try:
             with self._journaling.turn() as is_free:
-                is_ours = self._write_terminal(ending, epoch)
+                with self._writing:
+                    is_ours = log.is_open(epoch) and self._write_terminal(ending, epoch)
                 if is_ours:
                     intake.clear()
                     assert log.terminal is not None
@@ -303,7 +308,7 @@ class StreamRecord:
     def _write_terminal(self, ending: Ending, epoch: int | None) -> bool:
         log, dropped, now = self.log, self.intake.take_dropped(epoch), self.runtime.clock.time()
         last_events = self._last_events(now)
-        if last_events:  # taken once: another thread may be about to write them
+        if last_events:  # there are none if a call that crashed has taken them
             log.last_events = last_events
         match ending:
             case Complete(outcome=outcome):
@@ -408,7 +413,7 @@ class StreamRecord:
 
     def new_epoch(self) -> int:
         """Start the epoch of a new actor, after an append that the previous actor has under way is done."""
-        with self._journaling.turn():
+        with self._journaling.turn(), self._writing:
             return self.log.new_epoch()
 
     def after_fork(self) -> None:
