@@ -93,7 +93,7 @@ class TokenStream(Emitter):
         wake = self.actor_inbox.put
         self._hub.held = False
         self._hub.on_release = partial(wake, _RELEASED)
-        self._intake.attach(partial(wake, PUSHED), self._log.last_seq, epoch)
+        self._intake.attach(partial(wake, PUSHED), self._log.written, epoch)
         if isinstance(self._ending, Cancel):  # cancelled while there was no actor
             self.actor_inbox.put(Cast(self._ending))  # not ended here: the journal may hang, and this is the supervisor
         if restarted:
@@ -286,7 +286,7 @@ class TokenStream(Emitter):
     def _reset(self, event: Call, reset: Reset) -> Transition:
         log = self._log
         if reset.origin is None:
-            self._intake.restart(log.text_length(), log.last_seq)
+            self._intake.restart(log.text_length(), log.written)
             self._stream.void_answer()
         else:
             self._intake.discard_origin(reset.origin)

@@ -25,14 +25,17 @@ from penstock.actors.runtime.reply import Reply
 from penstock.actors.runtime.runtime import Runtime
 from penstock.actors.stream.changes import StateChange, StateChanges
 from penstock.actors.stream.feed import Feed
+from penstock.actors.stream.heads import StreamHead
 from penstock.actors.stream.hub import Hub, nothing
 from penstock.actors.stream.intake import Intake
 from penstock.actors.stream.journaling import JournalWriter
+from penstock.actors.stream.keeping import attach, is_waiting
 from penstock.actors.stream.log import StreamLog
 from penstock.actors.stream.messages import Cancel, Complete, Ending, Fail
 from penstock.actors.stream.observing import StreamObserver, notify
 from penstock.actors.stream.outcome import Outcome, all_rounds
 from penstock.actors.stream.statistics import Counters, StreamStatistics
+from penstock.actors.stream.storing import StoredLog
 from penstock.config.logs import get_logger
 from penstock.config.options import OnOrphan, Restart, StreamOptions
 from penstock.events import (
@@ -97,6 +100,7 @@ class StreamRecord:
         "ending",
         "feed",
         "feeder",
+        "head",
         "home",
         "hub",
         "intake",
@@ -123,8 +127,14 @@ class StreamRecord:
         "server_tool_ids",
         "source_counters",
         "state",
+        "stored",
         "stream_id",
     )
+
+    head: StreamHead | None
+    """What its stored log says besides the events; None if it is not stored."""
+    stored: StoredLog | None
+    """Its log in a log store."""
 
     def __init__(
         self,
@@ -181,6 +191,7 @@ class StreamRecord:
         self._is_announced = False
         self._writing = threading.Lock()  # held from taking what is left for the end to writing it
         self._journaling = JournalWriter(journal, stream_id)
+        self.head, self.stored = None, attach(self, journal)
         self._connect()
 
     def _connect(self) -> None:
@@ -336,11 +347,18 @@ class StreamRecord:
         """Whether the terminal event has been announced, or is being announced."""
         return self._is_announced
 
-    def announce_end(self) -> None:
-        """Announce the terminal event, once. Also called where `finish` may have hung, or crashed, in the journal."""
+    def begin_to_announce(self) -> bool:
+        """Whether the end is to be announced now; only the first call returns True."""
         with self._lock:
             is_first, self._is_announced = not self._is_announced, True
-        if not is_first:
+        return is_first
+
+    def announce_end(self) -> None:
+        """Announce the terminal event, once. Also called where `finish` may have hung, or crashed, in the journal.
+
+        Where readers wait for the log store, it is announced when the store has it.
+        """
+        if is_waiting(self) or not self.begin_to_announce():
             return
         self.log.measure = self.log.on_end = None
         self.hub.before_release = self.hub.on_release = nothing
@@ -378,7 +396,7 @@ class StreamRecord:
             if not log.is_open(epoch):
                 return False
             now = self.runtime.clock.time()
-            event = StreamReset(log.stream_id, log.last_seq + 1, reason, now, log.metadata, origin)
+            event = StreamReset(log.stream_id, log.written + 1, reason, now, log.metadata, origin)
             self._journaling.write_surely(event)
             is_ours = log.append(epoch, event)
         if is_ours:
