@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
-import uuid
+import secrets
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
@@ -39,7 +40,7 @@ from penstock.errors import OptionError, SystemDraining, SystemStopped
 from penstock.events import FrozenDict
 from penstock.ports import ChatCall, Journal, Reader
 from penstock.ports.messages import check_finite, check_items, check_messages
-from penstock.supervisors.system.asking import ask_for_stream
+from penstock.supervisors.system.opening import Opening
 
 __all__ = ["HasServices", "Services", "as_attempt"]
 
@@ -48,6 +49,8 @@ class _Attempt(NamedTuple):
     may_retry: bool = True
     is_further: bool = False
 
+
+_NO_METADATA: Final = FrozenDict()
 
 _attempt: ContextVar[_Attempt] = ContextVar("attempt", default=_Attempt())  # noqa: B039 - a tuple does not change
 
@@ -115,6 +118,8 @@ class Services:
         self.root: ProcessRef | None = None  # the root supervisor, once it is started
         self.is_stopped = False
         self.is_draining = False  # no stream is opened but the attempts of those that run
+        self._opening = Opening(runtime, streams)
+        self._ids = StreamIds()
         _all.add(self)
 
     @property
@@ -151,7 +156,7 @@ class Services:
     ) -> StreamRecord:
         """Open a stream and return its record; see `System.open_stream`."""
         if stream_id is None:
-            stream_id = f"s-{uuid.uuid4().hex[:16]}"
+            stream_id = self._ids.next()
         elif not isinstance(stream_id, str) or not 0 < len(stream_id) <= 256 or not stream_id.isprintable():
             raise OptionError("stream_id", stream_id, "1 to 256 printable characters, or None")
         if not isinstance(options, StreamOptions):
@@ -169,7 +174,7 @@ class Services:
                 self.runtime,
                 stream_id,
                 options,
-                metadata=FrozenDict(metadata or {}),
+                metadata=FrozenDict(metadata) if metadata else _NO_METADATA,
                 on_orphan=on_orphan,
                 restart=restart,
                 journal=journal or self.journal,
@@ -179,7 +184,7 @@ class Services:
             )
 
         limit = self.call_timeout if timeout is None else timeout
-        return ask_for_stream(self.runtime, make, limit, self.check_running)
+        return self._opening.open(make, limit, self.check_running)
 
     def ask(
         self,
@@ -307,6 +312,23 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
+
+
+class StreamIds:
+    """Ids of streams that were given none: unique in this process and, by 48 random bits, among all of them.
+
+    They are no secrets: the next one can be guessed.
+    """
+
+    __slots__ = ("_numbers", "_prefix")
+
+    def __init__(self) -> None:
+        self._prefix = f"s-{secrets.token_hex(6)}"
+        self._numbers = itertools.count(1)
+
+    def next(self) -> str:
+        """Another id. Any thread."""
+        return f"{self._prefix}{next(self._numbers):04x}"
 
 
 class HasServices(Protocol):

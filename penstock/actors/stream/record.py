@@ -23,13 +23,14 @@ from penstock.actors.runtime.process import ProcessRef
 from penstock.actors.runtime.quota import ThreadQuota
 from penstock.actors.runtime.reply import Reply
 from penstock.actors.runtime.runtime import Runtime
+from penstock.actors.stream.buffer import Undelivered
 from penstock.actors.stream.changes import StateChange, StateChanges
 from penstock.actors.stream.feed import Feed
-from penstock.actors.stream.hub import Hub, nothing
+from penstock.actors.stream.hub import NOBODY, Hub, HubOwner, Subscription, nothing
 from penstock.actors.stream.intake import Intake
-from penstock.actors.stream.journaling import JournalWriter
-from penstock.actors.stream.log import StreamLog
-from penstock.actors.stream.messages import Cancel, Complete, Ending, Fail
+from penstock.actors.stream.journaling import NO_JOURNAL, JournalWriter
+from penstock.actors.stream.log import ALONE, LogOwner, StreamLog
+from penstock.actors.stream.messages import RELEASED, Cancel, Complete, Ending, Fail
 from penstock.actors.stream.observing import StreamObserver, notify
 from penstock.actors.stream.outcome import Outcome, all_rounds
 from penstock.actors.stream.statistics import Counters, StreamStatistics
@@ -49,7 +50,7 @@ from penstock.events import (
 )
 from penstock.ports import Journal
 
-__all__ = ["Home", "StreamRecord"]
+__all__ = ["CountsEnds", "Home", "Notices", "StreamRecord"]
 
 _CAUSES: Final = {StreamCompleted: "Complete", StreamFailed: "Fail", StreamCancelled: "Cancel"}
 
@@ -79,13 +80,31 @@ class Home(Protocol):
         """Open a stream and return its record."""
 
 
-class StreamRecord:
+class CountsEnds(Protocol):
+    """The table of streams, as a record sees it."""
+
+    def count_end(self, record: StreamRecord, terminal: TerminalEvent) -> None:
+        """Count the end of a stream, before its event is visible. Any thread; under the log's lock."""
+
+
+class Notices(Protocol):
+    """Tells the handler that runs at that time. Any thread; never blocks; one for all streams of a system."""
+
+    def orphaned(self, record: StreamRecord) -> None:
+        """The last subscriber of a stream has left."""
+
+    def abandoned(self, record: StreamRecord, subscription: Subscription) -> None:
+        """An iterator was dropped without being closed."""
+
+
+class StreamRecord(LogOwner, HubOwner):
     """The state of one stream that outlives its actors. Any thread may use it."""
 
     __slots__ = (
         "_is_announced",
         "_journaling",
         "_lock",
+        "_over",
         "_source",
         "changes",
         "context",
@@ -104,11 +123,10 @@ class StreamRecord:
         "let_go",
         "log",
         "loop_thread",
+        "notices",
         "observers",
-        "on_end",
         "on_orphan",
         "options",
-        "over",
         "parents",
         "ref",
         "released_at",
@@ -122,6 +140,7 @@ class StreamRecord:
         "source_counters",
         "state",
         "stream_id",
+        "table",
     )
 
     def __init__(
@@ -147,7 +166,7 @@ class StreamRecord:
         self.restart: Restart = restart
         self.journal = journal
         self.feed = feed  # None: tokens come by `process_token` only
-        self.rounds: list[Outcome] = []  # of the feeds before the present one, if the stream is conducted
+        self.rounds: tuple[Outcome, ...] = ()  # of the feeds before the present one, if the stream is conducted
         self.server_tool_ids: dict[str, int] = {}  # of the provider's own calls, and the round in which each came
         self.serial = 0  # assigned by the table; distinguishes records that have had the same id
         self.home = home  # None: no stream can be derived from this one
@@ -169,20 +188,17 @@ class StreamRecord:
         self.ended_at: float | None = None  # monotonic
         self.released_at = 0.0  # when a pause, or the wait for a slow `block` subscriber, ended last; monotonic
         self.log = StreamLog(stream_id, metadata, options.retain_bytes)
-        self.log.measure = self._measure
-        self.log.on_end = self._note_end
-        self.on_end: Callable[[TerminalEvent], None] = lambda terminal: None  # set by the table
+        self.log.owner = self
+        self.table: CountsEnds | None = None  # that it is in
+        self.notices: Notices | None = None  # None: no handler looks after its subscribers
         self.intake = Intake(stream_id, options, runtime.dispatcher, runtime.clock)
-        self.log.undelivered = self.intake.undelivered
-        self.log.undelivered_events = self.intake.undelivered_events
         self.hub = Hub()
-        self.hub.before_release = self.note_release
-        self.log.read_by_all = self.hub.read_by_all
+        self.hub.owner = self
         self.counters = Counters(self.created_monotonic)
-        self.over = Reply(runtime.dispatcher, f"the end of stream {stream_id!r}")
+        self._over: Reply | None = None  # see `over`
         self._lock = threading.Lock()  # guards `ending` and the next
         self._is_announced = False
-        self._journaling = JournalWriter(journal, stream_id)
+        self._journaling = NO_JOURNAL if journal is None else JournalWriter(journal, stream_id)
 
     @property
     def metadata(self) -> Mapping[str, Any]:
@@ -201,6 +217,50 @@ class StreamRecord:
     def note_release(self) -> None:
         """Note that a hold ends now. Called before `is_held` changes, so that the hold is not counted as silence."""
         self.released_at = self.runtime.clock.monotonic()
+
+    def released(self) -> None:
+        """Have the actor go on, after it has waited for a slow ``block`` subscriber."""
+        ref = self.ref
+        if ref is not None:
+            ref.actor_inbox.put(RELEASED)
+
+    def emptied(self) -> None:
+        """Tell the handler that the last subscriber has left."""
+        if self.notices is not None:
+            self.notices.orphaned(self)
+
+    def abandoned(self, subscription: Subscription) -> bool:
+        """Tell the handler that an iterator was dropped without being closed; returns whether there is a handler."""
+        if self.notices is None:
+            return False
+        self.notices.abandoned(self, subscription)
+        return True
+
+    def undelivered(self, last_event: int) -> list[Undelivered]:
+        """See `Intake.undelivered`."""
+        return self.intake.undelivered(last_event)
+
+    def undelivered_events(self, last_event: int) -> list[SideEvent]:
+        """See `Intake.undelivered_events`."""
+        return self.intake.undelivered_events(last_event)
+
+    def read_by_all(self, last_seq: int) -> int:
+        """See `Hub.read_by_all`."""
+        return self.hub.read_by_all(last_seq)
+
+    @property
+    def over(self) -> Reply:
+        """Answered with the terminal event once it is announced."""
+        found = self._over
+        if found is None:
+            with self._lock:
+                found = self._over
+                if found is None:
+                    found = Reply(self.runtime.dispatcher, f"the end of stream {self.stream_id!r}")
+                    if self._is_announced:
+                        found.set(self.log.terminal)
+                    self._over = found
+        return found
 
     @property
     def is_over(self) -> bool:
@@ -315,12 +375,13 @@ class StreamRecord:
             for event in events
         ]
 
-    def _note_end(self, terminal: TerminalEvent) -> None:
+    def note_end(self, terminal: TerminalEvent) -> None:
         """Count the end before its event is visible, so that no reader of the event finds it uncounted."""
         self.ended_at = self.runtime.clock.monotonic()
         self.counters.state_changes += 1
         self.enter("ended", _CAUSES[type(terminal)], self.ended_at)
-        self.on_end(terminal)
+        if self.table is not None:
+            self.table.count_end(self, terminal)
 
     @property
     def is_announced(self) -> bool:
@@ -331,15 +392,16 @@ class StreamRecord:
         """Announce the terminal event, once. Also called where `finish` may have hung, or crashed, in the journal."""
         with self._lock:
             is_first, self._is_announced = not self._is_announced, True
+            over = self._over
         if not is_first:
             return
-        self.log.measure = self.log.on_end = None
-        self.hub.before_release = self.hub.on_release = nothing
+        self.log.owner, self.hub.owner = ALONE, NOBODY  # no circle is left
         self.hub.announce()
-        with contextlib.suppress(queue.Full):
-            self.over.set(self.log.terminal)
         terminal = self.log.terminal
         assert terminal is not None
+        if over is not None:
+            with contextlib.suppress(queue.Full):
+                over.set(terminal)
         for observer in self.observers:
             notify(observer.ended, self, terminal)
 
@@ -379,8 +441,7 @@ class StreamRecord:
 
     def void_answer(self) -> None:
         """Note that everything that has come so far does not belong to the terminal event."""
-        for place, outcome in enumerate(self.rounds):
-            self.rounds[place] = msgspec.structs.replace(outcome, is_void=True)
+        self.rounds = tuple(msgspec.structs.replace(outcome, is_void=True) for outcome in self.rounds)
         if self.feed is not None:
             self.feed.void_answer(self.intake.void_text)
 
@@ -419,9 +480,9 @@ class StreamRecord:
         terminal = self.log.terminal
         if terminal is not None and terminal.metrics is not None:
             return terminal.metrics
-        return self._measure()
+        return self.measure()
 
-    def _measure(self, end_time: float | None = None) -> StreamMetrics:
+    def measure(self, end_time: float | None = None) -> StreamMetrics:
         counters, log = self.counters, self.log
         first = counters.first_delivery
         seconds = counters.last_delivery - first if first is not None else 0.0
