@@ -40,7 +40,7 @@ from penstock.errors import OptionError, SystemDraining, SystemStopped
 from penstock.events import FrozenDict
 from penstock.ports import ChatCall, Journal, Reader
 from penstock.ports.messages import check_finite, check_items, check_messages
-from penstock.supervisors.system.opening import Opening
+from penstock.supervisors.system.opening import StreamOpener
 
 __all__ = ["HasServices", "Services", "as_attempt"]
 
@@ -118,7 +118,7 @@ class Services:
         self.root: ProcessRef | None = None  # the root supervisor, once it is started
         self.is_stopped = False
         self.is_draining = False  # no stream is opened but the attempts of those that run
-        self._opening = Opening(runtime, streams)
+        self._opener = StreamOpener(runtime, streams)
         self._ids = StreamIds()
         _all.add(self)
 
@@ -184,7 +184,7 @@ class Services:
             )
 
         limit = self.call_timeout if timeout is None else timeout
-        return self._opening.open(make, limit, self.check_running)
+        return self._opener.open(make, limit, self.check_running)
 
     def ask(
         self,

@@ -142,7 +142,7 @@ class BoundedMailbox(Mailbox):
 
     # --- the sender's side ---------------------------------------------------------------------------------------
 
-    def put(self, message: Any) -> None:
+    def put(self, message: Any) -> None:  # type: ignore[override]
         """Add a message, or do what ``when_full`` says if there is no room, and make sure that the owner runs.
 
         Raises:

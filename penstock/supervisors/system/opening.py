@@ -1,8 +1,8 @@
 """Opens streams, in the thread that asks for one.
 
 Nothing is sent and nothing is waited for: the record enters the table, and the stream's actor and the integration of
-its call start as children of their supervisors. So opening a stream does not queue behind the work of the streams that run.
-While a supervisor is being restarted, the handler opens the stream instead, as soon as it is back.
+its call start as children of their supervisors. So opening a stream does not queue behind the work of the streams that
+run. While a supervisor is being restarted, the handler opens the stream instead, as soon as it is back.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from penstock.supervisors.system.finishing import finish
 from penstock.supervisors.system.handler import HANDLER, HandlerNotices, OpenStream
 from penstock.supervisors.system.stream_children import SOURCES, STREAMS, call_child, stream_child
 
-__all__ = ["Opening"]
+__all__ = ["StreamOpener"]
 
 
-class Opening:
+class StreamOpener:
     """Opens the streams of one system. Any thread may use it.
 
     Args:
