@@ -113,6 +113,7 @@ class Agent:
             opened = self._services.open_stream(
                 stream_id, options or self._options, metadata=extra, on_orphan=on_orphan
             )
+            opened.is_turn = True
             stream = Stream(opened, self._call_timeout)
             try:
                 if subscriber is not None:

@@ -577,7 +577,7 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
             Equivalent("<module>", "_UNREAD: Final = 16 * 1_048_576", "1048576", "1048577"),
         ],
         "how soon a fold that was stopped is tried again is a matter of cost": [
-            Equivalent("StreamLog._fold", "self._fold_at = max(retain, self._bytes + max(retain, self._", "4", "5"),
+            Equivalent("StreamLog._fold", "self._fold_at = min(most, max(retain, self._bytes + max(reta", "4", "5"),
         ],
         "to fold nothing gives an equal window": [
             Equivalent("StreamLog._fold", "if count:", "count", "True"),

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import socket
+import subprocess
+import sys
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from benchmarks import (
@@ -28,6 +34,7 @@ from benchmarks import (
     readers,
     rhythm,
     saturated,
+    served,
     sse_peers,
     supervised,
 )
@@ -36,6 +43,8 @@ from benchmarks.load_client import Checked
 from benchmarks.machine import measured_tree, tree_hash
 from benchmarks.provider import serving
 from benchmarks.tables import Aim, Row, Samples, Table, to_markdown
+from penstock.testing import eventually
+from tests.unit import lingering
 
 
 def needs(module: str) -> pytest.MarkDecorator:
@@ -276,6 +285,81 @@ def test_a_load_that_fails_in_its_process_says_why() -> None:
 def test_a_load_that_takes_too_long_is_ended() -> None:
     with pytest.raises(probe.ProbeError, match="did not finish within"):
         probe.measure(lifecycle.load, timeout=0.05, streams=5)
+
+
+class Impatient(subprocess.Popen[str]):
+    """A process whose time is over as soon as the file that it is to write is there."""
+
+    path: Path
+
+    def communicate(self, input: Any = None, timeout: float | None = None) -> tuple[str, str]:
+        if timeout is None:
+            return super().communicate(input)
+        eventually(self.path.exists, timeout=60)
+        raise subprocess.TimeoutExpired(self.args, timeout)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no process groups")
+def test_what_a_load_has_started_ends_with_it_when_it_takes_too_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = Impatient.path = tmp_path / "pid"
+    monkeypatch.setattr(subprocess, "Popen", Impatient)
+    with pytest.raises(probe.ProbeError, match="did not finish within"):
+        probe.measure(lingering.load, path=str(path))
+    started = int(path.read_text())
+    try:
+        eventually(lambda: not psutil.pid_exists(started) or psutil.Process(started).status() == psutil.STATUS_ZOMBIE)
+    finally:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            psutil.Process(started).kill()
+
+
+def test_the_faults_of_readers_that_leave_are_told_too() -> None:
+    def refuse() -> None:
+        for _ in range(10):
+            connection, _address = listener.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(b"HTTP/1.1 503 No\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=refuse)
+        thread.start()
+        plan = {"do": "check", "port": listener.getsockname()[1], "readers": 10, "a_stream": 10, "texts": ["a"]}
+        plan |= {"seconds": 60.0, "seed": 1, "slow_buffer": 32_768, "slow_bytes": 1000, "requests": [served.get("/")]}
+        with served.client(plan) as reading:
+            assert reading.next()["at"] == "begin"
+            reading.nudge()
+            said = reading.next()
+        thread.join()
+    assert (said["faulty"], said["left"]) == (10, 1)
+    assert set(said["faults"]) == {"not a stream: b'HTTP/1.1 503 No'"}
+
+
+_PARENT = """
+import subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", "x = bytearray(b'x' * 50_000_000); print(1, flush=True); input()"],
+                         stdin=sys.stdin)
+child.wait()
+"""
+
+
+def test_the_memory_of_a_proxy_is_that_of_all_its_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(overhead, "counted", lambda plan, cpu: {"cpu": cpu()})
+    command = [sys.executable, "-c", _PARENT]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdout.readline()
+        parent = psutil.Process(process.pid)
+        (child,) = parent.children()
+        result = overhead._measured(1, parent, 1, 1.0)
+        least = (parent.memory_info().rss + child.memory_info().rss) / 1024 / 1024
+        process.stdin.write("\n")
+    assert result["rss_mb"] > 0.95 * least > 50
+    assert result["cpu"] > 0
+    assert overhead._measured(1, None, 1, 1.0) == {"cpu": 0, "rss_mb": 0}
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)

@@ -140,13 +140,20 @@ class Intake:
             self._wake_at = _NEVER
 
     def offer_event(
-        self, event: SideEvent, on_room: Callable[[], None], is_void: Callable[[], bool] | None = None
+        self,
+        event: SideEvent,
+        on_room: Callable[[], None],
+        is_void: Callable[[], bool] | None = None,
+        *,
+        is_of_all: bool = False,
     ) -> bool:
         """Append an event to the buffer if there is room; returns whether there was.
 
-        If not, ``on_room`` is called once, as by `push_now`. No ``overflow`` drops an event. The places of a citation
-        are those in everything that was said; they are counted from the last reset here, and one of text before that is
-        void.
+        If not, ``on_room`` is called once, as by `push_now`. No ``overflow`` drops an event.
+
+        ``is_of_all``: the places and the part of a citation are those in everything that was said, as if there had been
+        no reset. They are counted from the last reset here, and a citation of text before that is void. Without it,
+        they are counted from the last reset already.
 
         Raises:
             StreamClosed: the stream has ended, or ``is_void()``.
@@ -157,7 +164,7 @@ class Intake:
             if self.buffer.size >= self.buffer.max_size and self._options.max_buffer_size is not None:
                 self._wait_for_room(_Notice(on_room))
                 return False
-            if event.__class__ is Citation and (self.void_text or self.void_parts):
+            if is_of_all and event.__class__ is Citation and (self.void_text or self.void_parts):
                 moved = self._moved(event)
                 if moved is None:
                     return True

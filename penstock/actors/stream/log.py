@@ -45,7 +45,10 @@ from penstock.events import (
 __all__ = ["ALONE", "LogOwner", "StreamLog"]
 
 _UNREAD: Final = 16 * 1_048_576
-"""Bytes of events, besides ``retain_bytes``, that may stay for present readers. The newest event stays in any case."""
+"""Bytes of events, besides ``retain_bytes``, that may stay for present readers. The newest event stays in any case.
+
+If there are more, the oldest are folded until a quarter is free, so that not every event after that is a fold.
+"""
 
 
 class LogOwner:
@@ -241,21 +244,23 @@ class StreamLog:
     def _fold(self) -> None:
         """Fold the oldest events until a quarter of the bound is free, so that the total cost of folding is linear.
 
-        Where an unread event stops it, the next time is when a quarter more has come.
+        Where an unread event stops it, the next time is when a quarter more has come, or more than may stay.
         """
         window, retain = self._window, self._retain_bytes
+        most = retain + _UNREAD
+        may_stay_bytes = most if self._bytes <= most else most - max(retain, _UNREAD) // 4
         goal = retain * 3 // 4
         read = self.owner.read_by_all(self.last_seq)
         count = 0
         for event in window.events:
             if self._bytes <= goal:
                 break
-            may_stay = self._bytes <= retain + _UNREAD or event.seq == self.last_seq
+            may_stay = self._bytes <= may_stay_bytes or event.seq == self.last_seq
             if may_stay and event.seq > read and is_passing(event):
                 break
             count += 1
             self._bytes -= cost_of(event)
-        self._fold_at = max(retain, self._bytes + max(retain, self._bytes) // 4)
+        self._fold_at = min(most, max(retain, self._bytes + max(retain, self._bytes) // 4))
         if count:
             self._window = window.fold(count)
 

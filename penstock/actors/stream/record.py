@@ -104,6 +104,7 @@ class StreamRecord(StreamFacts, LogOwner, HubOwner):
         "_lock",
         "_over",
         "_source",
+        "_writing",
         "changes",
         "context",
         "counters",
@@ -116,6 +117,7 @@ class StreamRecord(StreamFacts, LogOwner, HubOwner):
         "home",
         "hub",
         "intake",
+        "is_turn",
         "journal",
         "kind",
         "let_go",
@@ -166,6 +168,7 @@ class StreamRecord(StreamFacts, LogOwner, HubOwner):
         self.feed = feed  # None: tokens come by `process_token` only
         self.rounds: tuple[Outcome, ...] = ()  # of the feeds before the present one, if the stream is conducted
         self.server_tool_ids: dict[str, int] = {}  # of the provider's own calls, and the round in which each came
+        self.is_turn = False  # an agent answers by it, which runs the calls itself; also if one is among its parents
         self.serial = 0  # assigned by the table; distinguishes records that have had the same id
         self.home = home  # None: no stream can be derived from this one
         self.feeder: ProcessRef | None = None  # the process that feeds it from other streams
@@ -196,6 +199,7 @@ class StreamRecord(StreamFacts, LogOwner, HubOwner):
         self._over: Reply | None = None  # see `over`
         self._lock = threading.Lock()  # guards `ending` and the next
         self._is_announced = False
+        self._writing = threading.Lock()  # held from taking what is left for the end to writing it
         self._journaling = NO_JOURNAL if journal is None else JournalWriter(journal, stream_id)
 
     @property
@@ -329,7 +333,8 @@ class StreamRecord(StreamFacts, LogOwner, HubOwner):
         is_ours = False
         try:
             with self._journaling.turn() as is_free:
-                is_ours = self._write_terminal(ending, epoch)
+                with self._writing:
+                    is_ours = log.is_open(epoch) and self._write_terminal(ending, epoch)
                 if is_ours:
                     intake.clear()
                     assert log.terminal is not None
@@ -345,7 +350,7 @@ class StreamRecord(StreamFacts, LogOwner, HubOwner):
     def _write_terminal(self, ending: Ending, epoch: int | None) -> bool:
         log, dropped, now = self.log, self.intake.take_dropped(epoch), self.runtime.clock.time()
         last_events = self._last_events(now)
-        if last_events:  # taken once: another thread may be about to write them
+        if last_events:  # there are none if a call that crashed has taken them
             log.last_events = last_events
         match ending:
             case Complete(outcome=outcome):
@@ -445,8 +450,9 @@ class StreamRecord(StreamFacts, LogOwner, HubOwner):
     def new_epoch(self) -> int:
         """Start the epoch of a new actor, after an append that the previous actor has under way is done."""
         if self.journal is None:
-            return self.log.new_epoch()
-        with self._journaling.turn():
+            with self._writing:
+                return self.log.new_epoch()
+        with self._journaling.turn(), self._writing:
             return self.log.new_epoch()
 
     def after_fork(self) -> None:

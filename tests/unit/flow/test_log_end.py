@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 
@@ -162,6 +163,37 @@ def test_exactly_as_many_bytes_as_may_be_unread_are_kept(monkeypatch: pytest.Mon
     for _ in range(3):
         writer.put(piece)
     assert writer.log.first_seq > 1
+
+
+@pytest.mark.parametrize("retain", [0, 1_000, 100_000])
+def test_never_more_than_may_be_unread_is_kept(monkeypatch: pytest.MonkeyPatch, retain: int) -> None:
+    monkeypatch.setattr("penstock.actors.stream.log._UNREAD", 20_000)
+    writer = Writer(retain)
+    log = writer.log
+    log.read_by_all = lambda last_seq: 0
+    kept = []
+    for _ in range(600):
+        writer.put(ToolCallDelta(index=0, text="x" * 100))
+        kept.append(log.kept_bytes)
+    assert max(kept) <= retain + 20_000
+    assert min(after for before, after in pairwise(kept) if after < before) > (retain + 20_000) * 3 // 4 - 1_000
+
+
+@pytest.mark.parametrize("retain", [0, 3_000, 300_000])
+def test_folding_what_is_unread_takes_linear_time(monkeypatch: pytest.MonkeyPatch, retain: int) -> None:
+    monkeypatch.setattr("penstock.actors.stream.log._UNREAD", 300_000)
+
+    def work(count: int) -> int:
+        """Append; returns how many windows were copied."""
+        writer = Writer(retain)
+        writer.log.read_by_all = lambda last_seq: 0
+        windows = set()
+        for _ in range(count):
+            writer.put(ToolCallDelta(index=0, text="x"))
+            windows.add(writer.log.first_seq)
+        return len(windows)
+
+    assert 2 < work(20_000) < 60
 
 
 def test_all_that_may_be_folded_is_folded_at_once_if_a_single_event_is_larger() -> None:

@@ -6,12 +6,11 @@ from typing import Any
 
 import pytest
 
-from penstock.errors import BufferFull, RateLimited
+from penstock.errors import RateLimited
 from penstock.events import (
     AnswerPart,
     Choice,
     Citation,
-    Disconnected,
     Event,
     Logprobs,
     MediaPart,
@@ -30,6 +29,7 @@ from penstock.events import (
     ToolResult,
     Usage,
 )
+from penstock.gateway.answers.chat import answer
 from penstock.gateway.problems import Problem, problem_of
 from penstock.gateway.projections.chat import ChatProjection, error_body
 from penstock.gateway.projections.frames import joined
@@ -387,12 +387,25 @@ def test_what_the_provider_sends_raw_is_told_on_request_only() -> None:
         ("length", "length"),
         ("content_filter", "content_filter"),
         ("refusal", "stop"),
-        ("other", "stop"),
+        ("other", "length"),
         ("tool_calls", "stop"),  # without a call for the client
     ],
 )
 def test_the_finish_reason_in_openais_words(reason: Any, word: str) -> None:
     assert seen(token("a"), completed("a", finish_reason=reason))[-2:] == [({}, word), "[DONE]"]
+
+
+def test_an_answer_or_choice_that_ended_for_an_unknown_reason_is_no_whole_one() -> None:
+    unknown = completed("a", finish_reason="other", raw_finish_reason="MALFORMED_FUNCTION_CALL")
+    end = chunks(token("a"), unknown)[-2]["choices"][0]
+    assert (end["finish_reason"], end["native_finish_reason"]) == ("length", "MALFORMED_FUNCTION_CALL")
+    untold = completed("a", choices=(Choice(index=1, text="b"),))
+    told = completed("a", raw_finish_reason="stop", choices=(Choice(index=1, text="b"),))
+    asked = completed("a", raw_finish_reason="stop", choices=(Choice(index=1, tool_calls=(call(),)),))
+    for one, word in ((untold, "stop"), (told, "length"), (asked, "length")):
+        assert chunks(token("a"), one)[-3]["choices"][0]["finish_reason"] == word
+    for one, words in ((unknown, ["length"]), (told, ["stop", "length"])):
+        assert [choice["finish_reason"] for choice in answer(one, opened())["choices"]] == words
 
 
 def test_the_usage_is_told_only_if_it_is_asked_for_and_known() -> None:
@@ -502,8 +515,6 @@ def test_a_reader_that_is_cut_off_gets_an_error() -> None:
     projection = ChatProjection(opened())
     problem = Problem(status=200, type="server_error", code="draining", message="restarting")
     assert datas(projection.cut(problem)) == [error_body(problem)]
-    slow: Any = Disconnected("s1", 3, BufferFull("s1", 10, 10))
-    assert error_of(datas(sent(projection.feed(slow))))["code"] == "too_slow"
 
 
 def test_an_errors_body_for_a_response() -> None:
