@@ -170,7 +170,7 @@ def test_never_more_than_may_be_unread_is_kept(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr("penstock.actors.stream.log._UNREAD", 20_000)
     writer = Writer(retain)
     log = writer.log
-    log.read_by_all = lambda last_seq: 0
+    log.owner = Owner(read=0)
     kept = []
     for _ in range(600):
         writer.put(ToolCallDelta(index=0, text="x" * 100))
@@ -186,7 +186,7 @@ def test_folding_what_is_unread_takes_linear_time(monkeypatch: pytest.MonkeyPatc
     def work(count: int) -> int:
         """Append; returns how many windows were copied."""
         writer = Writer(retain)
-        writer.log.read_by_all = lambda last_seq: 0
+        writer.log.owner = Owner(read=0)
         windows = set()
         for _ in range(count):
             writer.put(ToolCallDelta(index=0, text="x"))
