@@ -260,6 +260,7 @@ class SqliteJournal:
     def _append(self, connection: sqlite3.Connection, append: Append) -> EntryId:
         entry, log, data = append.entry, append.log, append.entry.data
         at, crc = entry.id, zlib.crc32(data)
+        columns: tuple[object, ...]
         if isinstance(entry, LogFrame):
             is_last = entry.is_last
             columns = (at.epoch, at.seq, entry.first, is_last, None, None, data, crc)
