@@ -196,9 +196,7 @@ class System:
                 self._stop_is_done.wait(limit + _LAST_MOMENT)
             return 0
         try:
-            leaked = 0
-            if services is not None:
-                leaked = self._stop_all(services, limit)
+            leaked = 0 if services is None else self._stop_all(services, limit)
         finally:
             self._stop_is_done.set()
         if leaked:
