@@ -35,7 +35,6 @@ from penstock.actors.stream.messages import Cancel, Complete, Ending, Fail
 from penstock.actors.stream.observing import StreamObserver, notify
 from penstock.actors.stream.outcome import Outcome, all_rounds
 from penstock.actors.stream.statistics import Counters, StreamStatistics
-from penstock.actors.stream.storing import StoredLog
 from penstock.config.logs import get_logger
 from penstock.config.options import OnOrphan, Restart, StreamOptions
 from penstock.events import (
@@ -133,8 +132,6 @@ class StreamRecord:
 
     head: StreamHead | None
     """What its stored log says besides the events; None if it is not stored."""
-    stored: StoredLog | None
-    """Its log in a log store."""
 
     def __init__(
         self,
@@ -182,12 +179,10 @@ class StreamRecord:
         self.ended_at: float | None = None  # monotonic
         self.released_at = 0.0  # when a pause, or the wait for a slow `block` subscriber, ended last; monotonic
         self.log = StreamLog(stream_id, metadata, options.retain_bytes)
-        self.log.measure = self._measure
-        self.log.on_end = self._note_end
+        self.log.measure, self.log.on_end = self._measure, self._note_end
         self.on_end: Callable[[TerminalEvent], None] = lambda terminal: None  # set by the table
         self.intake = Intake(stream_id, options, runtime.dispatcher, runtime.clock)
-        self.log.undelivered = self.intake.undelivered
-        self.log.undelivered_events = self.intake.undelivered_events
+        self.log.undelivered, self.log.undelivered_events = self.intake.undelivered, self.intake.undelivered_events
         self.hub = Hub()
         self.hub.before_release = self.note_release
         self.log.read_by_all = self.hub.read_by_all
@@ -361,10 +356,9 @@ class StreamRecord:
         self.hub.announce()
         with contextlib.suppress(queue.Full):
             self.over.set(self.log.terminal)
-        terminal = self.log.terminal
-        assert terminal is not None
+        assert self.log.terminal is not None
         for observer in self.observers:
-            notify(observer.ended, self, terminal)
+            notify(observer.ended, self, self.log.terminal)
 
     # --- events into journal and log -----------------------------------------------------------------------------
 
@@ -391,8 +385,8 @@ class StreamRecord:
         with self._journaling.turn():
             if not log.is_open(epoch):
                 return False
-            now = self.runtime.clock.time()
-            event = StreamReset(log.stream_id, log.written + 1, reason, now, log.metadata, origin)
+            seq, now = log.written + 1, self.runtime.clock.time()
+            event = StreamReset(log.stream_id, seq, reason, now, log.metadata, origin)
             self._journaling.write_surely(event)
             is_ours = log.append(epoch, event)
         if is_ours:
