@@ -388,7 +388,7 @@ def agent_with(
     is_unnamed, name = name is None, _agent_name(name)
     if not isinstance(model, str) or not model:
         raise OptionError("model", model, "a model's name")
-    limits = _limits(settings.agent if agent_options is None else agent_options, max_tool_rounds)
+    limits = _limits(agent_options if agent_options is not None else settings.agent, max_tool_rounds)
     check_metadata(metadata)
     known, foreign = _tools(tools)
     if approve is not None and not callable(approve):
@@ -397,8 +397,9 @@ def agent_with(
         request_parameters["tools"] = [*map(_described, known.values()), *foreign]
     chosen = services.catalogue.find(provider, model, base_url, api_key)
     # Checked here, so that the first message does not fail; every call takes them again.
-    blank = ChatCall(model=chosen.model, input=[], parameters=request_parameters)
-    take_call_options(blank, request_options or settings.request)
+    take_call_options(
+        ChatCall(model=chosen.model, input=[], parameters=request_parameters), request_options or settings.request
+    )
     keeper = None if is_unnamed else _keeper(services, name)
     if keeper is not None and not history:
         history = keeper.messages
@@ -418,23 +419,11 @@ def agent_with(
         loops=services.tool_loops,
         keeper=keeper,
     )
-    stream_options = _stream_options(settings.chat if options is None else options)
+    stream_options = _checked(options if options is not None else settings.chat)
     _start(services, record)
     if keeper is not None and history is not keeper.messages:
         keeper.replace(record.past_messages())
     return Agent(record, services, stream_options, dict(metadata or {}))
-
-
-def _stream_options(options: StreamOptions) -> StreamOptions:
-    if not isinstance(options, StreamOptions):
-        raise OptionError("options", type(options).__name__, "a StreamOptions or None")
-    return options
-
-
-def _limits(options: AgentOptions, max_tool_rounds: int | None) -> AgentOptions:
-    if not isinstance(options, AgentOptions):
-        raise OptionError("agent_options", type(options).__name__, "an AgentOptions or None")
-    return options if max_tool_rounds is None else options.replace(max_tool_rounds=max_tool_rounds)
 
 
 def _start(services: Services, record: AgentRecord) -> None:
@@ -445,6 +434,18 @@ def _start(services: Services, record: AgentRecord) -> None:
         record.close()
         services.agents.forget(record)
         raise
+
+
+def _limits(options: object, max_tool_rounds: int | None) -> AgentOptions:
+    if not isinstance(options, AgentOptions):
+        raise OptionError("agent_options", type(options).__name__, "an AgentOptions or None")
+    return options if max_tool_rounds is None else options.replace(max_tool_rounds=max_tool_rounds)
+
+
+def _checked(options: object) -> StreamOptions:
+    if not isinstance(options, StreamOptions):
+        raise OptionError("options", type(options).__name__, "a StreamOptions or None")
+    return options
 
 
 def _keeper(services: Services, name: str) -> AgentKeeper | None:

@@ -170,7 +170,6 @@ class System:
         )
         children = system_children(self._names, self._table, self._agents, self._user_specs)
         services.root = runtime.spawn(Supervisor, children, _FLAGS, name=_ROOT)
-        runtime.spawn(Sentinel, services.root, self._table, self._agents)
         return _recover(services, *self._owns)
 
     def stop(self, timeout: float | None = None) -> int:
@@ -759,7 +758,8 @@ def _close(services: Services, owns_reader: bool, owns_runtime: bool, left: Call
 
 
 def _recover(services: Services, owns_reader: bool, owns_runtime: bool) -> Services:
-    """Take care of the streams that a former process has left in the log store."""
+    """Start the sentinel, and take care of the streams that a former process has left in the log store."""
+    services.runtime.spawn(Sentinel, services.root, services.streams, services.agents)
     services.streams.load = partial(load_stream, services)
     try:
         recover(services)
