@@ -31,6 +31,7 @@ from benchmarks import (
     readers,
     rhythm,
     saturated,
+    stores,
     supervised,
 )
 from benchmarks.machine import describe_machine, describe_versions, measured_tree, tree_hash
@@ -59,6 +60,7 @@ BENCHMARKS: dict[str, Callable[[int, bool], list[Table]]] = {
     "hedging": hedging.run,
     "facts": facts.run,
     "board": board.run,
+    "stores": stores.run,
 }
 _HERE = Path(__file__).parent
 

@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from penstock.actors.stream.statistics import StreamStatistics
     from penstock.actors.stream.subscribers.polled import StreamReader
     from penstock.actors.stream.subscribers.pull import Events
+    from penstock.adapters.journals.sqlite import SqliteJournal
     from penstock.adapters.tools import FunctionTool, tool
     from penstock.agent import Agent
     from penstock.config.agents import AgentOptions
+    from penstock.config.garbage import tune_gc
     from penstock.config.limits import BreakerOptions, LimitOptions, RetryBudgetOptions
     from penstock.config.logs import configure_logging
     from penstock.config.options import RequestOptions, StreamOptions
@@ -45,10 +47,12 @@ if TYPE_CHECKING:
         ContentFilterError,
         ContextLengthExceeded,
         DeliveryError,
+        Fenced,
         IncompleteStream,
         LocalError,
         MailboxFull,
         MergeError,
+        NoOwner,
         OptionError,
         OutputInvalid,
         PenstockError,
@@ -64,11 +68,21 @@ if TYPE_CHECKING:
         RunawayAnswer,
         SourceError,
         StartError,
+        StoreBusy,
+        StoreClosed,
+        StoreDamaged,
+        StoreError,
+        StoreFull,
+        StoreIncompatible,
+        StoreInUse,
+        StoreReadOnly,
+        StoreUnavailable,
         StreamCancelledError,
         StreamClosed,
         StreamCrashed,
         StreamError,
         StreamExists,
+        StreamInterrupted,
         StreamNotFound,
         StreamTimeout,
         SubscriberTooSlow,
@@ -130,7 +144,7 @@ if TYPE_CHECKING:
         SystemStatistics,
         Tree,
     )
-    from penstock.ports import Insights, InsightsReport, Journal, Provider, Secret, Tool, ToolContext
+    from penstock.ports import Insights, InsightsReport, Journal, LogStore, Provider, Secret, Tool, ToolContext
     from penstock.ports.batch import BatchProgress, BatchPrompt, BatchResult, BatchResults
     from penstock.provider_client import ProviderClient, ProviderHealth
     from penstock.stream import Stream
@@ -191,6 +205,7 @@ __all__ = [
     "EndpointStatistics",
     "Event",
     "Events",
+    "Fenced",
     "FunctionTool",
     "HistogramSnapshot",
     "IncompleteStream",
@@ -200,12 +215,14 @@ __all__ = [
     "LimitOptions",
     "LocalError",
     "LogOptions",
+    "LogStore",
     "Logprobs",
     "LoopDetected",
     "MailboxFull",
     "MediaPart",
     "MergeError",
     "ModelStatistics",
+    "NoOwner",
     "OptionError",
     "OriginEnded",
     "OutputInvalid",
@@ -239,9 +256,19 @@ __all__ = [
     "ServerToolResult",
     "Settings",
     "SourceError",
+    "SqliteJournal",
     "StallDetected",
     "StartError",
     "StateChange",
+    "StoreBusy",
+    "StoreClosed",
+    "StoreDamaged",
+    "StoreError",
+    "StoreFull",
+    "StoreInUse",
+    "StoreIncompatible",
+    "StoreReadOnly",
+    "StoreUnavailable",
     "Stream",
     "StreamCancelled",
     "StreamCancelledError",
@@ -252,6 +279,7 @@ __all__ = [
     "StreamExists",
     "StreamFailed",
     "StreamInfo",
+    "StreamInterrupted",
     "StreamMetrics",
     "StreamNotFound",
     "StreamOptions",
@@ -310,6 +338,7 @@ __all__ = [
     "structured",
     "to_dict",
     "tool",
+    "tune_gc",
     "with_retry",
     "wrap_existing_handler",
 ]
@@ -325,9 +354,11 @@ _HOMES = {
     "actors.stream.statistics": ("StreamStatistics",),
     "actors.stream.subscribers.polled": ("StreamReader",),
     "actors.stream.subscribers.pull": ("Events",),
+    "adapters.journals.sqlite": ("SqliteJournal",),
     "adapters.tools": ("FunctionTool", "tool"),
     "agent": ("Agent",),
     "config.agents": ("AgentOptions",),
+    "config.garbage": ("tune_gc",),
     "config.limits": ("BreakerOptions", "LimitOptions", "RetryBudgetOptions"),
     "config.logs": ("configure_logging",),
     "config.options": ("RequestOptions", "StreamOptions"),
@@ -342,7 +373,7 @@ _HOMES = {
         "SystemStatistics",
         "Tree",
     ),
-    "ports": ("Insights", "InsightsReport", "Journal", "Provider", "Secret", "Tool", "ToolContext"),
+    "ports": ("Insights", "InsightsReport", "Journal", "LogStore", "Provider", "Secret", "Tool", "ToolContext"),
     "ports.batch": ("BatchProgress", "BatchPrompt", "BatchResult", "BatchResults"),
     "provider_client": ("ProviderClient", "ProviderHealth"),
     "stream": ("Stream",),

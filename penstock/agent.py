@@ -14,6 +14,7 @@ from typing import Any, Final, Self, TypeAlias
 import pykka
 
 from penstock.actors.agent.history import History, Message, read_turns, user_message
+from penstock.actors.agent.keeping import AgentKeeper
 from penstock.actors.agent.record import AgentRecord, AgentStatistics, Approve
 from penstock.actors.agent.toolround import Decide
 from penstock.actors.agent.turn import Turn
@@ -119,6 +120,8 @@ class Agent:
                 if subscriber is not None:
                     stream.subscribe(subscriber)
                 turn = Turn(opened, content, asyncio._get_running_loop())
+                if record.keeper is not None and opened.stored is not None:
+                    opened.stored.note(agent={"name": record.name, "message": content})
             except BaseException:
                 opened.propose(Cancel(_NOT_ACCEPTED))
                 raise
@@ -326,7 +329,8 @@ def create_agent(
         request_options: as for `chat`.
         agent_options: the agent's limits; None takes the settings' ``agent`` group.
         max_tool_rounds: instead of the one in ``agent_options``.
-        history: messages of a conversation to continue, as in another agent's ``history``.
+        history: messages of a conversation to continue, as in another agent's ``history``. Where the system has a log
+            store, an agent with a ``name`` and without these continues the stored conversation of that name.
         approve: called with each `ToolCall` before it runs, in a thread of its own, or awaited as async tools are.
             True runs it, False denies it, None asks by a `ToolApprovalRequested` event. Without it, only tools with
             ``needs_approval`` ask by that event.
@@ -381,14 +385,10 @@ def agent_with(
     services = self._services
     services.check_running()
     runtime, settings = services.runtime, services.settings
-    name = _agent_name(name)
+    is_unnamed, name = name is None, _agent_name(name)
     if not isinstance(model, str) or not model:
         raise OptionError("model", model, "a model's name")
-    limits = agent_options if agent_options is not None else settings.agent
-    if not isinstance(limits, AgentOptions):
-        raise OptionError("agent_options", type(limits).__name__, "an AgentOptions or None")
-    if max_tool_rounds is not None:
-        limits = limits.replace(max_tool_rounds=max_tool_rounds)
+    limits = _limits(agent_options if agent_options is not None else settings.agent, max_tool_rounds)
     check_metadata(metadata)
     known, foreign = _tools(tools)
     if approve is not None and not callable(approve):
@@ -400,6 +400,9 @@ def agent_with(
     take_call_options(
         ChatCall(model=chosen.model, input=[], parameters=request_parameters), request_options or settings.request
     )
+    keeper = None if is_unnamed else _keeper(services, name)
+    if keeper is not None and not history:
+        history = keeper.messages
     record = AgentRecord(
         runtime,
         name,
@@ -414,11 +417,12 @@ def agent_with(
         start_task=partial(start_task, runtime),
         quota=services.quota,
         loops=services.tool_loops,
+        keeper=keeper,
     )
-    stream_options = options if options is not None else settings.chat
-    if not isinstance(stream_options, StreamOptions):
-        raise OptionError("options", type(stream_options).__name__, "a StreamOptions or None")
+    stream_options = _checked(options if options is not None else settings.chat)
     _start(services, record)
+    if keeper is not None and history is not keeper.messages:
+        keeper.replace(record.past_messages())
     return Agent(record, services, stream_options, dict(metadata or {}))
 
 
@@ -430,6 +434,29 @@ def _start(services: Services, record: AgentRecord) -> None:
         record.close()
         services.agents.forget(record)
         raise
+
+
+def _limits(options: object, max_tool_rounds: int | None) -> AgentOptions:
+    if not isinstance(options, AgentOptions):
+        raise OptionError("agent_options", type(options).__name__, "an AgentOptions or None")
+    return options if max_tool_rounds is None else options.replace(max_tool_rounds=max_tool_rounds)
+
+
+def _checked(options: object) -> StreamOptions:
+    if not isinstance(options, StreamOptions):
+        raise OptionError("options", type(options).__name__, "a StreamOptions or None")
+    return options
+
+
+def _keeper(services: Services, name: str) -> AgentKeeper | None:
+    """What keeps the agent's history in the log store, if there is one.
+
+    Raises:
+        AgentExists: a running agent has that name.
+        StoreError: the stored history cannot be read.
+    """
+    services.agents.check(name)
+    return None if services.writer is None else AgentKeeper(services.writer, name, services.call_timeout)
 
 
 def _agent_name(name: str | None) -> str:

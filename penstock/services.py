@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import itertools
 import os
-import uuid
+import secrets
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
@@ -23,7 +25,9 @@ from penstock.actors.runtime.process import ProcessRef
 from penstock.actors.runtime.quota import ThreadQuota
 from penstock.actors.runtime.runtime import Runtime
 from penstock.actors.stream.feed import Feed
+from penstock.actors.stream.heads import StreamHead, kept_options, new_sse_epoch
 from penstock.actors.stream.record import StreamRecord
+from penstock.actors.stream.storing import StoredLog, StoreWriter
 from penstock.actors.stream.table import StreamTable
 from penstock.adapters.providers.call_options import take_call_options
 from penstock.adapters.providers.catalogue import Catalogue, ProviderChoice
@@ -35,11 +39,11 @@ from penstock.config.prices import PriceTable
 from penstock.config.secret import Secret
 from penstock.config.settings import Settings
 from penstock.config.surrogates import is_plain_json, mend_surrogates
-from penstock.errors import OptionError, SystemDraining, SystemStopped
+from penstock.errors import OptionError, StreamExists, SystemDraining, SystemStopped
 from penstock.events import FrozenDict
-from penstock.ports import ChatCall, Journal, Reader
+from penstock.ports import EMPTY, ChatCall, Journal, Reader, Request
 from penstock.ports.messages import check_finite, check_items, check_messages
-from penstock.supervisors.system.asking import ask_for_stream
+from penstock.supervisors.system.opening import StreamOpener
 
 __all__ = ["HasServices", "Services", "as_attempt"]
 
@@ -48,6 +52,8 @@ class _Attempt(NamedTuple):
     may_retry: bool = True
     is_further: bool = False
 
+
+_NO_METADATA: Final = FrozenDict()
 
 _attempt: ContextVar[_Attempt] = ContextVar("attempt", default=_Attempt())  # noqa: B039 - a tuple does not change
 
@@ -81,6 +87,7 @@ class Services:
         catalogue: finds providers by name.
         prices: of the models.
         journal: of streams that have no journal of their own.
+        writer: writes the logs of all other streams to a log store; None: there is none.
         streams, agents: the tables.
         quota: the threads that all tools together may hold.
     """
@@ -94,6 +101,7 @@ class Services:
         catalogue: Catalogue,
         prices: PriceTable,
         journal: Journal | None,
+        writer: StoreWriter | None = None,
         streams: StreamTable,
         agents: AgentTable,
         quota: ThreadQuota,
@@ -104,6 +112,7 @@ class Services:
         self.catalogue = catalogue
         self.prices = prices
         self.journal = journal
+        self.writer = writer
         self.streams = streams
         self.agents = agents
         self.quota = quota
@@ -115,6 +124,8 @@ class Services:
         self.root: ProcessRef | None = None  # the root supervisor, once it is started
         self.is_stopped = False
         self.is_draining = False  # no stream is opened but the attempts of those that run
+        self.opener = StreamOpener(runtime, streams)
+        self._ids = StreamIds()
         _all.add(self)
 
     @property
@@ -147,11 +158,12 @@ class Services:
         restart: Restart = "temporary",
         journal: Journal | None = None,
         feed: Feed | None = None,
+        redo: Mapping[str, Any] | None = None,
         timeout: float | None = None,
     ) -> StreamRecord:
-        """Open a stream and return its record; see `System.open_stream`."""
+        """Open a stream and return its record; see `System.open_stream`. ``redo`` is for `penstock.recovery`."""
         if stream_id is None:
-            stream_id = f"s-{uuid.uuid4().hex[:16]}"
+            stream_id = self._ids.next()
         elif not isinstance(stream_id, str) or not 0 < len(stream_id) <= 256 or not stream_id.isprintable():
             raise OptionError("stream_id", stream_id, "1 to 256 printable characters, or None")
         if not isinstance(options, StreamOptions):
@@ -164,22 +176,55 @@ class Services:
         if self.is_draining and not _attempt.get().is_further:
             raise SystemDraining()
 
+        frozen = FrozenDict(metadata) if metadata else _NO_METADATA
+
         def make() -> StreamRecord:
-            return StreamRecord(
+            kept = journal or self.journal
+            head = None
+            if self.writer is not None and kept is None:
+                head = StreamHead(
+                    sse_epoch=new_sse_epoch(),
+                    created_at=self.runtime.clock.time(),
+                    metadata=frozen,
+                    options=kept_options(options),
+                    on_orphan=on_orphan,
+                    restart=restart,
+                    redo=redo,
+                )
+                kept = self._begin_log(self.writer, stream_id, head)
+            record = StreamRecord(
                 self.runtime,
                 stream_id,
                 options,
-                metadata=FrozenDict(metadata or {}),
+                metadata=frozen,
                 on_orphan=on_orphan,
                 restart=restart,
-                journal=journal or self.journal,
+                journal=kept,
                 feed=feed,
                 loop_thread=self.loop_thread,
                 home=self,
             )
+            record.head = head
+            return record
 
         limit = self.call_timeout if timeout is None else timeout
-        return ask_for_stream(self.runtime, make, limit, self.check_running)
+        return self.opener.open(make, limit, self.check_running)
+
+    def _begin_log(self, writer: StoreWriter, stream_id: str, head: StreamHead) -> StoredLog:
+        """Begin the log of a new stream. The log of an ended one with that id is forgotten.
+
+        Raises:
+            StreamExists: a running stream has that id.
+            StoreError: the store has failed for too long, or cannot be read.
+        """
+        before = self.streams.peek(stream_id)
+        if before is not None and not before.is_over:
+            raise StreamExists(stream_id)
+        if before is not None:
+            writer.flush(self.call_timeout)
+        if writer.store.tail(stream_id) != EMPTY:
+            writer.store.forget(stream_id)
+        return writer.open(stream_id, head.metadata, head.encode(), tail=EMPTY, request=Request(stream_id, stream_id))
 
     def ask(
         self,
@@ -199,14 +244,26 @@ class Services:
 
         All of the model's parameters are in ``call``, so that none can have the name of an argument.
         """
+        feed = self.call(found, call, request_options, responses=responses, fallback=fallback)
+        may_go_on = self.writer is not None and feed.options.on_interrupt != "fail"
         return self.open_stream(
             stream_id,
             options,
             metadata=metadata,
             on_orphan=on_orphan,
             restart=restart,
-            feed=self.call(found, call, request_options, responses=responses, fallback=fallback),
+            feed=feed,
+            redo=_redo(found, feed, self._own_url(found, responses), responses=responses) if may_go_on else None,
         )
+
+    def _own_url(self, found: ProviderChoice, responses: bool) -> str | None:
+        """The provider's URL, if it is another one than the settings give."""
+        url: str | None = getattr(found.provider, "base_url", None)
+        try:
+            usual = self.catalogue.find(found.name, found.model, responses=responses)
+        except OptionError:  # the caller has made the provider
+            return url
+        return None if getattr(usual.provider, "base_url", None) == url else url
 
     def call(
         self,
@@ -275,6 +332,27 @@ class Services:
         )
 
 
+def _redo(found: ProviderChoice, feed: CallRecord, base_url: str | None, *, responses: bool) -> Mapping[str, Any]:
+    """What the call is made of, for another process: all but keys, which that one has in its settings."""
+    call = feed.candidate.call
+    options = {
+        field.name: getattr(feed.options, field.name)
+        for field in dataclasses.fields(feed.options)
+        if getattr(feed.options, field.name) != field.default
+    }
+    return {
+        "provider": found.name,
+        "model": call.model,
+        "base_url": base_url,
+        "input": call.input,
+        "parameters": dict(call.parameters),
+        "headers": {name: value for name, value in call.headers.items() if not isinstance(value, Secret)},
+        "query": dict(call.query),
+        "responses": responses,
+        "options": options,
+    }
+
+
 _CONTINUED: Final = ("previous_response_id", "conversation", "prompt")
 """Parameters with which the provider has a part of the conversation already."""
 
@@ -307,6 +385,23 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
+
+
+class StreamIds:
+    """Ids of streams that were given none: unique in this process and, by 48 random bits, among all of them.
+
+    They are no secrets: the next one can be guessed.
+    """
+
+    __slots__ = ("_numbers", "_prefix")
+
+    def __init__(self) -> None:
+        self._prefix = f"s-{secrets.token_hex(6)}"
+        self._numbers = itertools.count(1)
+
+    def next(self) -> str:
+        """Another id. Any thread."""
+        return f"{self._prefix}{next(self._numbers):04x}"
 
 
 class HasServices(Protocol):

@@ -35,6 +35,7 @@ from penstock.actors.runtime.process import ProcessRef
 from penstock.actors.runtime.runtime import Runtime
 from penstock.actors.runtime.signals import KILL, SHUTDOWN
 from penstock.actors.stream.models import ModelStatistics
+from penstock.actors.stream.storing import StoreWriter
 from penstock.actors.stream.table import StreamTable
 from penstock.adapters.http.choosing import make_reader
 from penstock.adapters.providers.catalogue import Catalogue
@@ -45,6 +46,7 @@ from penstock.config.logs import get_logger
 from penstock.config.options import OnOrphan, RequestOptions, Restart, StreamOptions
 from penstock.config.prices import PriceTable
 from penstock.config.settings import RuntimeOptions, Settings
+from penstock.config.store import StoreOptions
 from penstock.config.units import Unit
 from penstock.errors import OptionError, PenstockError, SupervisorError, SystemStopped
 from penstock.events import StreamCompleted, TerminalEvent
@@ -58,9 +60,10 @@ from penstock.inspection import (
     stream_summary,
     system_statistics,
 )
-from penstock.ports import ChatCall, Journal, Provider, Reader
+from penstock.ports import ChatCall, Journal, LogStore, Provider, Reader
 from penstock.ports.batch import BatchResult, BatchResults, PromptForm
 from penstock.provider_client import create_client
+from penstock.recovery import load_stream, recover
 from penstock.services import Services
 from penstock.stream import Stream
 from penstock.supervisors.calls import StartChild, TerminateChild
@@ -76,6 +79,7 @@ from penstock.supervisors.system.user import USER, UserSpecs
 __all__ = ["System"]
 
 _ROOT: Final = "system"
+_FLAGS: Final = SupervisorFlags(strategy="rest_for_one", intensity=50, period=5.0)
 _LAST_MOMENT: Final = 0.1  # seconds for each group of threads to end after the time-out
 _DROPPED: Final = "its System was dropped without stop()"
 _PATIENCE: Final = 1.0  # seconds for each part of a dropped system to end
@@ -93,7 +97,10 @@ class System:
         runtime: a runtime of your own, e.g. a simulated one; the system then does not close it.
         reader: runs provider requests; None makes the one that the setting ``runtime.reader`` says.
         providers: more providers by name, each a function of ``api_key`` and ``base_url``, or a ready `Provider`.
-        journal: stores the events of every stream that has no journal of its own.
+        journal: stores the events of every stream that has no journal of its own. A `LogStore`, such as a
+            `SqliteJournal`, also keeps them for the next process: the system reads ended streams from it, takes care
+            of those that a former process has left when it starts, and closes it when it stops. None takes the
+            settings' ``store`` group.
     """
 
     def __init__(
@@ -103,7 +110,7 @@ class System:
         runtime: Runtime | None = None,
         reader: Reader | None = None,
         providers: Mapping[str, Callable[..., Provider] | Provider] | None = None,
-        journal: Journal | None = None,
+        journal: Journal | LogStore | None = None,
     ) -> None:
         self.settings = settings if settings is not None else Settings.load()
         if not isinstance(self.settings, Settings):
@@ -132,6 +139,7 @@ class System:
         Raises:
             SystemStopped: the system has been stopped; make a new one.
             SystemForked: it was started in the process that this one is a fork of; make a new one.
+            StoreError: the log store cannot be opened, read or written.
         """
         self._check_process()
         with self._lock:
@@ -146,6 +154,7 @@ class System:
 
     def _start(self) -> Services:
         options = self.settings.runtime
+        store = _store_of(self._journal, self.settings.store)  # first: nothing has to be ended if it cannot be opened
         runtime = self._given_runtime or _new_runtime(options)
         services = Services(
             self.settings,
@@ -153,16 +162,15 @@ class System:
             self._given_reader or make_reader(options),
             catalogue=self._catalogue,
             prices=self._prices,
-            journal=self._journal,
+            journal=None if isinstance(self._journal, LogStore) else self._journal,
+            writer=None if store is None else StoreWriter(store, runtime.clock),
             streams=self._table,
             agents=self._agents,
             quota=self._tool_quota,
         )
         children = system_children(self._names, self._table, self._agents, self._user_specs)
-        flags = SupervisorFlags(strategy="rest_for_one", intensity=50, period=5.0)
-        services.root = runtime.spawn(Supervisor, children, flags, name=_ROOT)
-        runtime.spawn(Sentinel, services.root, self._table, self._agents)
-        return services
+        services.root = runtime.spawn(Supervisor, children, _FLAGS, name=_ROOT)
+        return _recover(services, *self._owns)
 
     def stop(self, timeout: float | None = None) -> int:
         """Flush and end all streams in the order they were opened, then everything else.
@@ -187,9 +195,7 @@ class System:
                 self._stop_is_done.wait(limit + _LAST_MOMENT)
             return 0
         try:
-            leaked = 0
-            if services is not None:
-                leaked = self._stop_all(services, limit)
+            leaked = 0 if services is None else self._stop_all(services, limit)
         finally:
             self._stop_is_done.set()
         if leaked:
@@ -537,8 +543,11 @@ class System:
     def stream(self, stream_id: str) -> Stream:
         """The stream with that id, which runs or has ended not longer than ``keep_finished`` ago.
 
+        With a log store, also one that ended longer ago, or in a former process, as long as the store keeps it.
+
         Raises:
             StreamNotFound: there is none.
+            StoreError: the log store cannot be read.
         """
         self._check_process()
         return Stream(self._table.get(stream_id), self.settings.runtime.call_timeout)
@@ -736,7 +745,8 @@ def _close(services: Services, owns_reader: bool, owns_runtime: bool, left: Call
     """End everything that the tree runs on; returns the number of threads that did not end."""
     runtime = services.runtime
     end_all(services.streams, services.agents, SHUTDOWN)  # those that have not ended in time
-    leaked = services.reader.close(max(_LAST_MOMENT, left())) if owns_reader else 0
+    leaked = 0 if services.writer is None else not _close_store(services.writer, left)
+    leaked += services.reader.close(max(_LAST_MOMENT, left())) if owns_reader else 0
     leaked += not services.catalogue.close()
     leaked += not services.loop_thread.close(max(_LAST_MOMENT, left()))
     if owns_runtime:
@@ -745,6 +755,44 @@ def _close(services: Services, owns_reader: bool, owns_runtime: bool, left: Call
         assert isinstance(runtime.timers, TimerThread)
         leaked += not runtime.timers.close(max(_LAST_MOMENT, left()))
     return leaked
+
+
+def _recover(services: Services, owns_reader: bool, owns_runtime: bool) -> Services:
+    """Start the sentinel, and take care of the streams that a former process has left in the log store."""
+    services.runtime.spawn(Sentinel, services.root, services.streams, services.agents)
+    services.streams.load = partial(load_stream, services)
+    try:
+        recover(services)
+    except BaseException:
+        assert services.root is not None
+        services.runtime.exit(services.root, KILL)
+        _close(services, owns_reader, owns_runtime, lambda: _PATIENCE)
+        raise
+    return services
+
+
+def _close_store(writer: StoreWriter, left: Callable[[], float]) -> bool:
+    """Write what waits, and close the store; returns whether that was done in time."""
+    is_done = writer.close(max(_PATIENCE, left()))
+    writer.store.close()
+    return is_done
+
+
+def _store_of(given: Journal | LogStore | None, options: StoreOptions) -> LogStore | None:
+    """The log store that is given, or that the settings ask for."""
+    if given is not None or options.path is None:
+        return given if isinstance(given, LogStore) else None
+    from penstock.adapters.journals.sqlite import (
+        SqliteJournal,  # sqlite3 need not be loaded by those that do not use it
+    )
+
+    return SqliteJournal(
+        options.path,
+        durability=options.durability,
+        synchronous=options.synchronous,
+        keep=options.keep,
+        max_bytes=options.max_bytes,
+    )
 
 
 def _abandoned(services: Services, owns_reader: bool, owns_runtime: bool) -> None:

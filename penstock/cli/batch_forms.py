@@ -14,7 +14,7 @@ from penstock.ports.batch import BatchResult
 
 __all__ = ["result_line"]
 
-_LIKE_OPENAI: Final = {"refusal": "stop", "other": "length", "taken": "stop"}
+_LIKE_OPENAI: Final = {"refusal": "stop", "other": "stop", "taken": "stop"}
 
 
 def result_line(result: BatchResult, form: Format) -> dict[str, Any]:

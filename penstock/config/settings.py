@@ -56,6 +56,7 @@ from penstock.config.logs import LogFormat, LogLevel
 from penstock.config.options import RequestOptions, StreamOptions
 from penstock.config.presets import CHAT_DEFAULTS, PRESETS, RESPONSE_DEFAULTS
 from penstock.config.secret import Secret, is_secret_header
+from penstock.config.store import StoreOptions
 from penstock.config.telemetry import TelemetryOptions
 from penstock.config.tokenizers import find_tokenizer
 from penstock.errors import OptionError
@@ -266,6 +267,7 @@ class Settings:
         gateway: how streams are served over HTTP.
         dashboard: what the gateway's dashboard shows.
         telemetry: what metrics and traces show.
+        store: where streams are kept so that they survive the process.
         runtime: threads, queues, timeouts.
         log: for the command line, and for applications that pass it to `configure_logging`.
     """
@@ -283,6 +285,7 @@ class Settings:
     gateway: GatewayOptions = field(default_factory=GatewayOptions)
     dashboard: DashboardOptions = field(default_factory=DashboardOptions)
     telemetry: TelemetryOptions = field(default_factory=TelemetryOptions)
+    store: StoreOptions = field(default_factory=StoreOptions)
     runtime: RuntimeOptions = field(default_factory=RuntimeOptions)
     log: LogOptions = field(default_factory=LogOptions)
 
@@ -413,6 +416,7 @@ _GROUPS: dict[str, Any] = {
     "gateway": GatewayOptions(),
     "dashboard": DashboardOptions(),
     "telemetry": TelemetryOptions(),
+    "store": StoreOptions(),
     "runtime": RuntimeOptions(),
     "log": LogOptions(),
 }

@@ -26,6 +26,7 @@ class _Shape(BaseSettings):
     gateway: dict[str, Any] = {}
     dashboard: dict[str, Any] = {}
     telemetry: dict[str, Any] = {}
+    store: dict[str, Any] = {}
     prices: Any = None
     runtime: dict[str, Any] = {}
     log: dict[str, Any] = {}

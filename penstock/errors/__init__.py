@@ -28,6 +28,9 @@ The whole tree::
     │   ├── TeeError                           its copy could not be written
     │   ├── MergeError                         an input of a merged stream did not complete; `errors`, `results`
     │   ├── RaceError                          no attempt of a race completed; `errors`
+    │   ├── StreamInterrupted                  the process that ran it has ended; what it had written is kept
+    │   ├── Fenced                             its log has another owner now: this process may not append to it
+    │   ├── NoOwner                            no process runs it now, so no command reaches it
     │   ├── StreamTimeout                      a limit of `with_timeout` has passed; `which` says which
     │   └── RunawayAnswer                      the answer repeated itself without end
     ├── AgentError                             about one agent
@@ -36,6 +39,15 @@ The whole tree::
     │   ├── AgentStopped                       it takes no more messages
     │   ├── AgentCrashed                       its process died while it was answering
     │   └── ToolRoundsExceeded                 the model asked for tools more often than allowed
+    ├── StoreError                             a log store cannot do what it was asked for; nothing is half-written
+    │   ├── StoreUnavailable                   it does not answer; the request may be repeated
+    │   ├── StoreBusy                          too many events wait to be written
+    │   ├── StoreClosed                        it has been closed in this process
+    │   ├── StoreFull                          the disk, a quota or the server's memory is full
+    │   ├── StoreReadOnly                      it cannot be written
+    │   ├── StoreDamaged                       what it holds is damaged, or is not a store
+    │   ├── StoreIncompatible                  another version of Penstock made it, or its server lacks what is needed
+    │   └── StoreInUse                         another process writes it
     ├── OutputInvalid                          a structured answer is not JSON, or does not fit its model
     ├── ToolError                              a tool's result cannot be given to the model
     │   └── ToolArgumentsError                 the model's arguments do not fit the tool's schema
@@ -86,6 +98,20 @@ from penstock.errors.providers import (
     ProviderTimeout,
     RateLimited,
 )
+from penstock.errors.stores import (
+    Fenced,
+    NoOwner,
+    StoreBusy,
+    StoreClosed,
+    StoreDamaged,
+    StoreError,
+    StoreFull,
+    StoreIncompatible,
+    StoreInUse,
+    StoreReadOnly,
+    StoreUnavailable,
+    StreamInterrupted,
+)
 from penstock.errors.streams import (
     BufferFull,
     DeliveryError,
@@ -124,10 +150,12 @@ __all__ = [
     "ContentFilterError",
     "ContextLengthExceeded",
     "DeliveryError",
+    "Fenced",
     "IncompleteStream",
     "LocalError",
     "MailboxFull",
     "MergeError",
+    "NoOwner",
     "OptionError",
     "OutputInvalid",
     "PenstockError",
@@ -143,11 +171,21 @@ __all__ = [
     "RunawayAnswer",
     "SourceError",
     "StartError",
+    "StoreBusy",
+    "StoreClosed",
+    "StoreDamaged",
+    "StoreError",
+    "StoreFull",
+    "StoreInUse",
+    "StoreIncompatible",
+    "StoreReadOnly",
+    "StoreUnavailable",
     "StreamCancelledError",
     "StreamClosed",
     "StreamCrashed",
     "StreamError",
     "StreamExists",
+    "StreamInterrupted",
     "StreamNotFound",
     "StreamTimeout",
     "SubscriberTooSlow",

@@ -9,7 +9,7 @@ from typing import Any, Self
 import msgspec
 import pykka
 
-__all__ = ["CallTimeout", "OptionError", "PenstockError", "describe_reason"]
+__all__ = ["CallTimeout", "OptionError", "PenstockError", "describe_reason", "rebuild_error"]
 
 
 class PenstockError(Exception):
@@ -22,10 +22,10 @@ class PenstockError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         state = ({name: _to_plain(value) for name, value in fields.items()} for fields in _state_of(self))
-        return _rebuild, (type(self), tuple(map(_to_plain, self.args)), *state)
+        return rebuild_error, (type(self), tuple(map(_to_plain, self.args)), *state)
 
     def __copy__(self) -> Self:
-        copied: Self = _rebuild(type(self), self.args, *_state_of(self))
+        copied: Self = rebuild_error(type(self), self.args, *_state_of(self))
         return copied
 
 
@@ -36,7 +36,9 @@ def _state_of(error: PenstockError) -> tuple[dict[str, Any], dict[str, Any]]:
     return dict(fields or {}), dict(slots or {})
 
 
-def _rebuild(kind: type[PenstockError], args: tuple[Any, ...], fields: dict[str, Any], slots: dict[str, Any]) -> Any:
+def rebuild_error(
+    kind: type[PenstockError], args: tuple[Any, ...], fields: dict[str, Any], slots: dict[str, Any]
+) -> Any:
     """Make an error without calling its ``__init__``, which takes facts and not the message."""
     builtin: Any = next(one for one in kind.__mro__ if one.__module__ == "builtins" and "__new__" in vars(one))
     error = builtin.__new__(kind, *args) if issubclass(kind, BaseExceptionGroup) else builtin.__new__(kind)

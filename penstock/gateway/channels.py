@@ -81,6 +81,9 @@ class Channel:
         self.model = model
         self.asked = asked
         self.epoch = epoch_of(self.record)
+        if owner is not None and self.record.stored is not None:
+            facts = {"owner": owner, "protocol": protocol, "request": dict(self.request), "model": model}
+            self.record.stored.note(gateway=facts)
         self.agent: Agent | None = None  # that answers by this stream
         self.agent_id = ""  # of it, if clients can send it messages
         self.steered: Steered | None = None  # input that waits for its end
@@ -193,7 +196,12 @@ class _Placeholder(Subscription):
 
 
 def epoch_of(record: StreamRecord) -> str:
-    """The epoch of a stream's log: another one for each log, also if streams have the same id."""
+    """The epoch of a stream's log: another one for each log, also if streams have the same id.
+
+    That of a stored log is stored with it, so that cursors stay valid in the next process.
+    """
+    if record.head is not None:
+        return record.head.sse_epoch
     seed = f"{_PROCESS} {record.stream_id} {record.serial} {record.created_at!r}"
     return hashlib.sha256(seed.encode("utf-8", "surrogatepass")).hexdigest()[:8]
 
@@ -238,7 +246,9 @@ class Channels:
             return known
         if known is not None:
             known.close()
-        return self.add(Channel(Stream(record, self._call_timeout)))
+        stream = Stream(record, self._call_timeout)
+        facts = record.head and record.head.facts.get("gateway")  # of the former process that opened it
+        return self.add(Channel(stream) if not facts else Channel(stream, **facts))
 
     def all(self) -> list[Channel]:
         """All channels of streams that the system knows, oldest first."""

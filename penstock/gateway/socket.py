@@ -168,6 +168,8 @@ class StreamSocket(WebSocket):
             is_folded = isinstance(projector.first, StreamSnapshot) and after < projector.first.seq
             self.gateway.tally.resumed("gap" if is_gap else "snapshot" if is_folded else "exact")
         answer = {"ok": True, "sid": channel.stream_id, "epoch": channel.epoch, "state": channel.stream.state}
+        if projector.is_over and projector.error is None and self._readings[sid].place == projector.shelf.end:
+            answer["at_end"] = True  # nothing follows
         return answer | ({"gap": "epoch"} if is_gap else {})
 
     def read(self, channel: Channel, after: int, window: int, variant: Mapping[str, str]) -> None:
@@ -237,6 +239,8 @@ class StreamSocket(WebSocket):
 
     async def _send_share(self) -> bool:
         has_answered = await self._send_outgoing()
+        if self._outgoing and not self._closing.done():
+            return True  # the answer to a subscription comes before its events
         data = self._events()
         if data:
             await self._send(b"[%b]" % data[:-1])

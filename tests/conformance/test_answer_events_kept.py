@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from penstock.actors.stream.hub import Hub
-from penstock.actors.stream.log import StreamLog
+from penstock.actors.stream.log import LogOwner, StreamLog
 from penstock.config.options import StreamOptions
 from penstock.events import (
     Event,
@@ -80,7 +80,12 @@ def test_all_previews_reach_an_iterator_that_is_read_at_the_end() -> None:
 
 def _log(retain_bytes: int, read: int) -> StreamLog:
     log = StreamLog("s", {}, retain_bytes)
-    log.read_by_all = lambda last_seq: read
+
+    class Owner(LogOwner):
+        def read_by_all(self, last_seq: int) -> int:
+            return read
+
+    log.owner = Owner()
     return log
 
 

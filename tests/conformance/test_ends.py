@@ -14,8 +14,9 @@ from penstock.actors.call.record import CallRecord
 from penstock.actors.runtime.process import SystemMessage
 from penstock.actors.stream.messages import Cancel, Complete, Fail
 from penstock.actors.stream.outcome import Outcome
+from penstock.actors.stream.record import StreamRecord
 from penstock.errors import ApiError, IncompleteStream
-from penstock.events import Citation, Event, SideEvent, StreamCancelled
+from penstock.events import Citation, Event, SideEvent, StreamCancelled, TerminalEvent
 from penstock.testing import HANG, Collector, ScriptedProvider, SimulatedSystem, eventually, kill
 from tests.conformance.agents import Bench as AgentBench
 from tests.conformance.agents import agent_on, say
@@ -126,7 +127,12 @@ def test_a_stream_ends_once_whatever_else_is_tried() -> None:
     over: list[object] = []
     bench.record.over.when_done(lambda: over.append(1))
     counted: list[object] = []
-    bench.record.on_end = counted.append
+
+    class Table:
+        def count_end(self, record: StreamRecord, terminal: TerminalEvent) -> None:
+            counted.append(terminal)
+
+    bench.record.table = Table()
     bench.push_all("a")
     bench.settle()
     assert bench.record.finish(Fail(IncompleteStream("x"), Outcome()))

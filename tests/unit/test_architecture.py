@@ -38,13 +38,14 @@ LADDER: dict[str, tuple[str, ...]] = {
 }
 CORE = (*VOCABULARY, *ACTORS, "supervisors", "supervisors.system", "adapters")
 LADDER |= {
+    "recovery": (*CORE, "services"),
     "stream": (*CORE, "services"),
     "inspection": (*CORE, "services"),
     "agent": (*CORE, "services", "stream", "inspection"),
     "provider_client": (*CORE, "services", "stream", "inspection"),
-    "system": (*CORE, "services", "stream", "inspection", "agent", "provider_client"),
+    "system": (*CORE, "services", "recovery", "stream", "inspection", "agent", "provider_client"),
 }
-BELOW_TOOLBOX = (*CORE, "services", "stream", "inspection", "agent", "provider_client", "system")
+BELOW_TOOLBOX = (*CORE, "services", "recovery", "stream", "inspection", "agent", "provider_client", "system")
 LADDER |= {
     **dict.fromkeys(("toolbox", "cluster", "telemetry"), BELOW_TOOLBOX),
     "gateway": (*BELOW_TOOLBOX, "toolbox", "cluster", "telemetry"),

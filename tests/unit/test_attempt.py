@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
@@ -91,7 +92,7 @@ class Scene:
             restart="temporary",
             journal=None,
         )
-        self.record.intake.attach(lambda: None, 0, self.record.log.new_epoch())
+        self.record.intake.attach(SimpleQueue(), 0, self.record.log.new_epoch())
         provider = ScriptedProvider(["unused"])
         call = ChatCall(model="asked", input="Hello", parameters={})
         candidate = Candidate(provider=provider, call=call, request=provider.request(call))

@@ -37,6 +37,7 @@ from benchmarks import (
     saturated,
     served,
     sse_peers,
+    stores,
     supervised,
 )
 from benchmarks.__main__ import BENCHMARKS, main
@@ -276,6 +277,12 @@ def test_a_reader_that_misses_something_says_what(data: bytes, fault: str) -> No
 def test_merged_streams_are_read_to_their_ends_in_turns() -> None:
     assert merging.load(5, 10, True)["lead"] <= 1
     assert merging.load(5, 10, False)["wall_us"] > 0
+
+
+@pytest.mark.parametrize("store", sorted(stores.STORES))
+def test_the_stores_take_every_entry(store: str) -> None:
+    result = stores.load(store, 3, 4)
+    assert 0 < result["p50_ms"] <= result["p99_ms"]
 
 
 def test_a_second_call_shortens_the_late_answers_within_its_budget() -> None:

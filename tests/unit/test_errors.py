@@ -42,6 +42,20 @@ MESSAGES: list[tuple[errors.PenstockError, str]] = [
     (errors.BufferFull("s", 9, 0.5), "stream 's': its buffer of 9 tokens had no room within 0.5 s"),
     (errors.BufferFull("s", 9, 0), "stream 's': its buffer of 9 tokens had no room"),
     (errors.SubscriberTooSlow("s", 16), "stream 's': a subscriber was disconnected with more than 16 events waiting"),
+    (errors.StreamInterrupted("s"), "stream 's' was interrupted: the process that ran it has ended"),
+    (errors.Fenced("s"), "stream 's': its log has another owner now"),
+    (errors.NoOwner("s"), "stream 's': no process runs it now"),
+    (errors.StoreUnavailable("a.db", OSError(TEXT)), "a.db: the store is not available: OSError"),
+    (errors.StoreBusy("a.db", 9), "a.db: 9 events wait to be written already; the store is too slow"),
+    (errors.StoreClosed("a.db"), "a.db: the store has been closed"),
+    (errors.StoreFull("a.db"), "a.db: there is no room left; nothing was written"),
+    (errors.StoreReadOnly("a.db"), "a.db: the store is read-only"),
+    (errors.StoreDamaged("a.db", "it is cut off"), "a.db: the store is damaged: it is cut off"),
+    (errors.StoreIncompatible("a.db", "it is of version 9"), "a.db: the store cannot be used: it is of version 9"),
+    (
+        errors.StoreInUse("a.db"),
+        "a.db: another process uses the store; open it with read_only=True to look at it",
+    ),
     (errors.AgentExists("a"), "agent 'a' already exists; stop it first, or choose another name"),
     (errors.AgentBusy("a", 100), "agent 'a' is busy and its queue is full (max_queue: 100)"),
     (errors.AgentStopped("a"), "agent 'a' has been stopped and takes no more messages"),
@@ -96,7 +110,7 @@ MESSAGES: list[tuple[errors.PenstockError, str]] = [
     (errors.ProtocolError("an event is longer than 9 bytes"), "an event is longer than 9 bytes"),
     (errors.IncompleteStream("connection reset"), "the stream stopped before its end: connection reset"),
 ]
-ROOTS = {"PenstockError", "ProcessError", "StreamError", "AgentError", "ProviderError"}
+ROOTS = {"PenstockError", "ProcessError", "StoreError", "StreamError", "AgentError", "ProviderError"}
 
 
 @pytest.mark.parametrize(("error", "message"), MESSAGES, ids=lambda value: type(value).__name__)

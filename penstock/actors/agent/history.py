@@ -406,6 +406,10 @@ class History:
         """All messages, including the instructions, as a copy."""
         return tuple(copy.deepcopy([*self._system, *self._messages]))
 
+    def past_messages(self) -> list[Message]:
+        """All messages but the instructions. They must not be changed."""
+        return list(self._messages)
+
     def call_ids(self) -> set[str]:
         """The ids of all calls in the history."""
         return {call["id"] for message in self._messages for call in message.get("tool_calls") or ()}

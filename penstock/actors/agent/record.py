@@ -16,6 +16,7 @@ import msgspec
 
 from penstock.actors.agent.coroutines import ToolLoops
 from penstock.actors.agent.history import History, Message, PastTurn
+from penstock.actors.agent.keeping import AgentKeeper
 from penstock.actors.agent.task import Job, ThreadQuota
 from penstock.actors.agent.turn import ToolRun, Turn
 from penstock.actors.call.record import CallRecord, Conductor
@@ -90,6 +91,7 @@ class AgentRecord:
         start_task: Callable[[Job], Reply],
         quota: ThreadQuota,
         loops: ToolLoops,
+        keeper: AgentKeeper | None = None,
     ) -> None:
         self.runtime = runtime
         self.name = name
@@ -103,6 +105,7 @@ class AgentRecord:
         self.start_task = start_task
         self.quota = quota
         self.loops = loops
+        self.keeper = keeper  # None: the history is not stored
         self.serial = 0  # assigned by the table; distinguishes records that have had the same name
         self.ref: ProcessRef | None = None  # the present process
         self.state = "idle"
@@ -255,6 +258,8 @@ class AgentRecord:
                 self._cost = terminal.cost if is_first else add_costs([self._cost, terminal.cost], none_is_unknown=True)
                 if past is not None:
                     self._history.add(past)
+                    if self.keeper is not None:
+                        self.keeper.add(past, self._history.past_messages)
             return True
 
     def _past_of(self, turn: Turn) -> PastTurn:
@@ -283,11 +288,18 @@ class AgentRecord:
             self.settle()
             return self._history.messages()
 
+    def past_messages(self) -> list[Message]:
+        """The history of all turns that have ended, without the instructions. It must not be changed."""
+        with self.lock:
+            return self._history.past_messages()
+
     def set_history(self, system: list[Message], turns: list[PastTurn]) -> None:
         """Replace the history of all turns that have ended. The turn under way is added when it ends."""
         with self.lock:
             self.settle()
             self._history.replace(system, turns)
+            if self.keeper is not None:
+                self.keeper.replace(self._history.past_messages())
             if self.turn is not None:
                 self.turn.used_ids |= self._history.call_ids()
 
@@ -295,14 +307,17 @@ class AgentRecord:
         """Remove the newest turns that have ended from the history; returns how many."""
         with self.lock:
             self.settle()
-            return self._history.forget(turns)
+            count = self._history.forget(turns)
+            if self.keeper is not None:
+                self.keeper.forget(count)
+            return count
 
     def begin_calls(self, turn: Turn, outcome: Outcome, calls: list[ToolRun], by: ProcessRef) -> None:
         """Note the calls with which a round has ended."""
         with self.lock:
             self._check(by)
             if not turn.is_settled:
-                turn.stream.rounds.append(outcome)
+                turn.stream.rounds = (*turn.stream.rounds, outcome)
                 turn.calls = calls
                 self._tool_calls += len(calls)
 
@@ -311,7 +326,7 @@ class AgentRecord:
         with self.lock:
             self._check(by)
             if not turn.is_settled:
-                turn.stream.rounds.append(outcome)
+                turn.stream.rounds = (*turn.stream.rounds, outcome)
                 turn.paused.append(outcome)
                 turn.pauses += 1
 

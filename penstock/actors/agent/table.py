@@ -31,6 +31,11 @@ class AgentTable:
             self._count += 1
             record.serial = self._count
 
+    def check(self, name: str) -> None:
+        """Raise `AgentExists` if an agent has that name."""
+        if name in self._records:
+            raise AgentExists(name)
+
     def forget(self, record: AgentRecord) -> None:
         """Remove a record, so that its name is free."""
         with self._lock:

@@ -38,7 +38,7 @@ class Delivery:
     def emit(self, limit: int, bucket: TokenBucket | None) -> bool:
         """Deliver one batch or one tool event; returns whether that worked. If not, it goes back into the buffer."""
         intake, log, record, clock = self._intake, self._log, self._record, self._clock
-        seq = log.last_seq + 1
+        seq = log.written + 1
         batch, dropped = intake.take(limit, seq, self._epoch)
         self.problem = None
         if batch is None:  # discarded meanwhile, or another actor has taken over

@@ -42,13 +42,42 @@ from penstock.events import (
     TokenKind,
 )
 
-__all__ = ["StreamLog"]
+__all__ = ["ALONE", "LogOwner", "StreamLog"]
 
 _UNREAD: Final = 16 * 1_048_576
 """Bytes of events, besides ``retain_bytes``, that may stay for present readers. The newest event stays in any case.
 
 If there are more, the oldest are folded until a quarter is free, so that not every event after that is a fold.
 """
+
+
+class LogOwner:
+    """What a log asks of the stream that it belongs to. This is the answer of none: a log by itself."""
+
+    __slots__ = ()
+
+    def measure(self, end_time: float) -> StreamMetrics | None:
+        """The metrics of the terminal event."""
+        return None
+
+    def note_end(self, terminal: TerminalEvent) -> None:
+        """The log ends now. Called under its lock, before the terminal event is visible."""
+
+    def undelivered(self, last_event: int) -> list[Undelivered]:
+        """The buffered tokens that no event has, in order, where the log ends with number ``last_event``."""
+        return []
+
+    def undelivered_events(self, last_event: int) -> list[SideEvent]:
+        """The same for the events."""
+        return []
+
+    def read_by_all(self, last_seq: int) -> int:
+        """See `Hub.read_by_all`. Called under the log's lock."""
+        return last_seq
+
+
+ALONE: Final = LogOwner()
+"""Of a log that belongs to no stream, or to one that is over."""
 
 
 class StreamLog:
@@ -61,31 +90,27 @@ class StreamLog:
         "_lock",
         "_retain_bytes",
         "_window",
+        "is_held_back",
         "last_events",
         "last_seq",
-        "measure",
         "metadata",
-        "on_end",
-        "read_by_all",
+        "owner",
         "stream_id",
         "terminal",
         "tokens",
-        "undelivered",
-        "undelivered_events",
+        "written",
     )
 
     def __init__(self, stream_id: str, metadata: Mapping[str, Any], retain_bytes: int) -> None:
         self.stream_id = stream_id
         self.metadata = metadata
-        self.last_seq = 0
+        self.last_seq = 0  # of the last event that readers may have
+        self.written = 0  # the number of the last event; greater than `last_seq` only where events are held back
+        self.is_held_back = False  # readers get an event when `show` is called
         self.tokens = 0
         self.terminal: TerminalEvent | None = None
-        self.measure: Callable[[float], StreamMetrics] | None = None  # computes the terminal event's metrics
-        self.on_end: Callable[[TerminalEvent], None] | None = None  # called before the terminal event is visible
-        self.undelivered: Callable[[int], list[Undelivered]] = _none  # tokens after an event's number
-        self.undelivered_events: Callable[[int], list[SideEvent]] = _none
-        self.last_events: list[SideEvent] = []  # written with the terminal event, before it; numbered then
-        self.read_by_all: Callable[[int], int] = _all_read  # see `Hub.read_by_all`
+        self.owner: LogOwner = ALONE  # until the end is announced
+        self.last_events: Sequence[SideEvent] = ()  # written with the terminal event, before it; numbered then
         self.retain_bytes = retain_bytes
         self._bytes = 0
         self._epoch = 0
@@ -121,14 +146,35 @@ class StreamLog:
         with self._lock:
             if epoch != self._epoch or self.terminal is not None:
                 return False
-            assert event.seq == self.last_seq + 1
-            self._add(event)
-            if event.__class__ is TokenEvent:
-                self.tokens += len(event.tokens)
-            self._bytes += cost_of(event)
-            if self._bytes > self._fold_at:
-                self._fold()
+            assert event.seq == self.written + 1
+            self._add_counted(event)
             return True
+
+    def _add_counted(self, event: TokenEvent | SideEvent | StreamReset) -> None:
+        self._add(event)
+        if event.__class__ is TokenEvent:
+            self.tokens += len(event.tokens)
+        self._bytes += cost_of(event)
+        if self._bytes > self._fold_at:
+            self._fold()
+
+    def replay(self, events: Sequence[Event]) -> None:
+        """Take over the events of a stored log, all of them from the first on. The log must be empty."""
+        with self._lock:
+            is_held_back, self.is_held_back = self.is_held_back, False
+            for event in events:
+                assert event.seq == self.written + 1
+                if isinstance(event, (StreamCompleted, StreamFailed, StreamCancelled)):
+                    self.terminal = event
+                    self._add(event)
+                else:
+                    self._add_counted(event)
+            self.is_held_back = is_held_back
+
+    def show(self, seq: int) -> None:
+        """Let readers have the events up to number ``seq``. Call `Hub.announce` afterwards."""
+        with self._lock:
+            self.last_seq = max(self.last_seq, min(seq, self.written))
 
     def complete(self, outcome: Outcome, dropped: int, now: float, epoch: int | None = None) -> bool:
         """End the log with `StreamCompleted`; returns whether this call ended it. ``epoch`` None: any writer may."""
@@ -169,10 +215,10 @@ class StreamLog:
     def _final(self, seq: int, outcome: Outcome, dropped: int, now: float) -> tuple[str, dict[str, Any]]:
         """The whole text, and the other fields that all terminal events have."""
         last = seq - 1 - len(self.last_events)
-        buffered = self.undelivered(last)
+        buffered = self.owner.undelivered(last)
         texts, parts = self._whole(buffered)
         told = self._window.told()
-        for event in self.undelivered_events(last):
+        for event in self.owner.undelivered_events(last):
             told.add(event)
         return texts.get("text", ""), {
             "stream_id": self.stream_id,
@@ -191,7 +237,7 @@ class StreamLog:
             "reasoning_blocks": outcome.reasoning_blocks,
             "choices": outcome.choices,
             "cost": outcome.cost,
-            "metrics": None if self.measure is None else self.measure(now),
+            "metrics": self.owner.measure(now),
             "timestamp": now,
             "metadata": self.metadata,
             "dropped": dropped,
@@ -206,20 +252,21 @@ class StreamLog:
             if self.terminal is not None or (epoch is not None and epoch != self._epoch):
                 return False
             self.last_events = [
-                msgspec.structs.replace(event, seq=seq) for seq, event in enumerate(self.last_events, self.last_seq + 1)
+                msgspec.structs.replace(event, seq=seq) for seq, event in enumerate(self.last_events, self.written + 1)
             ]
             for event in self.last_events:
                 self._add(event)
-            terminal = make(self.last_seq + 1)
-            if self.on_end is not None:
-                self.on_end(terminal)
+            terminal = make(self.written + 1)
+            self.owner.note_end(terminal)
             self.terminal = terminal
             self._add(terminal)
             return True
 
     def _add(self, event: Event) -> None:
         self._window.events.append(event)
-        self.last_seq += 1  # last: a reader that sees the number finds the event
+        self.written += 1
+        if not self.is_held_back:
+            self.last_seq = self.written  # last: a reader that sees the number finds the event
 
     def _fold(self) -> None:
         """Fold the oldest events until a quarter of the bound is free, so that the total cost of folding is linear.
@@ -230,12 +277,12 @@ class StreamLog:
         most = retain + _UNREAD
         may_stay_bytes = most if self._bytes <= most else most - max(retain, _UNREAD) // 4
         goal = retain * 3 // 4
-        read = self.read_by_all(self.last_seq)
+        read = self.owner.read_by_all(self.last_seq)
         count = 0
         for event in window.events:
-            if self._bytes <= goal:
+            if self._bytes <= goal or event.seq > self.last_seq:
                 break
-            may_stay = self._bytes <= may_stay_bytes or event.seq == self.last_seq
+            may_stay = self._bytes <= may_stay_bytes or event.seq == self.written
             if may_stay and event.seq > read and is_passing(event):
                 break
             count += 1
@@ -275,7 +322,7 @@ class StreamLog:
                     length += len(event.text) if event.kind == "text" else 0
                 elif event.__class__ is StreamReset and event.origin is None:  # those of one origin are not counted
                     length = 0
-            buffered = self.undelivered(self.last_seq) if with_buffered else ()
+            buffered = self.owner.undelivered(self.written) if with_buffered else ()
             return length + sum(len(token.text) for token in buffered if token.kind == "text")
 
     def _text(self, kind: TokenKind) -> str:
@@ -323,6 +370,11 @@ class StreamLog:
         window = self._window
         index = seq - window.base - 1
         return window.events[index] if 0 <= index < len(window.events) else None
+
+    def kept_after(self, seq: int) -> list[Event] | None:
+        """The events after number ``seq``, also those that are held back; None if one of them has been folded."""
+        window = self._window
+        return window.events[seq - window.base :] if seq >= window.base else None
 
     def snapshot(self) -> StreamSnapshot | None:
         """Everything folded, as one event; None if nothing has been folded."""
@@ -394,11 +446,3 @@ def _by_origin(text: str, parts: Sequence[AnswerPart]) -> Mapping[str, str]:
 
 
 _NO_TEXTS: Final = FrozenDict()
-
-
-def _none(last_seq: int) -> list[Any]:
-    return []
-
-
-def _all_read(last_seq: int) -> int:
-    return last_seq

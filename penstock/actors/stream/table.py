@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from itertools import islice
 from typing import NamedTuple
 
@@ -40,6 +41,7 @@ class StreamTable:
         self._tokens = 0  # of ended streams
         self._models = ModelTotals()  # of ended streams
         self.observers: tuple[StreamObserver, ...] = ()  # of streams that are opened from now on
+        self.load: Callable[[str], StreamRecord | None] = _load_nothing  # finds the stored log of an ended stream
 
     def add(self, record: StreamRecord) -> None:
         """Enter a record, once. The id of an ended stream can be used again.
@@ -58,13 +60,13 @@ class StreamTable:
             self.created += 1
             record.serial = self.created
             self._running[record.serial] = record
-            record.on_end = lambda terminal: self._count_end(record, terminal)
+            record.table = self
             record.observers = self.observers
         record.changes.add(record.created_monotonic, "start", record.state, "start")
         for observer in record.observers:
             notify(observer.opened, record)
 
-    def _count_end(self, record: StreamRecord, terminal: TerminalEvent) -> None:
+    def count_end(self, record: StreamRecord, terminal: TerminalEvent) -> None:
         """Count an ended stream; see `StreamRecord.finish`."""
         with self._lock:
             del self._running[record.serial]
@@ -110,13 +112,21 @@ class StreamTable:
         Raises:
             StreamNotFound: there is none.
         """
-        record = self._records.get(stream_id)
+        record = self.find(stream_id)
         if record is None:
             raise StreamNotFound(stream_id)
         return record
 
     def find(self, stream_id: str) -> StreamRecord | None:
-        """The record with that id, or None."""
+        """The record with that id, or None. One that is stored, and no longer in memory, is read from the store."""
+        record = self._records.get(stream_id)
+        if record is None and (record := self.load(stream_id)) is not None:
+            with self._lock:
+                record = self._records.setdefault(stream_id, record)
+        return record
+
+    def peek(self, stream_id: str) -> StreamRecord | None:
+        """The record with that id, or None, without a look into a store."""
         return self._records.get(stream_id)
 
     def forget(self, record: StreamRecord) -> None:
@@ -140,3 +150,7 @@ class StreamTable:
         """All records, oldest first."""
         with self._lock:
             return list(self._records.values())
+
+
+def _load_nothing(stream_id: str) -> StreamRecord | None:
+    return None

@@ -1,1 +1,1 @@
-"""Journals: where the events of streams are stored before a subscriber gets them. Each implements `ports.Journal`."""
+"""Journals and log stores, which keep the events of streams. Each implements `ports.Journal` or `ports.LogStore`."""

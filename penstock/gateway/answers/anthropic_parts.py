@@ -36,7 +36,7 @@ _STOP: Final[dict[FinishReason, str]] = {
     "tool_calls": "tool_use",
     "content_filter": "refusal",
     "refusal": "refusal",
-    "other": "max_tokens",  # the only word that says: this may not be all
+    "other": "end_turn",  # with `untold_reason` beside it
 }
 _OWN_WORDS: Final = frozenset({"pause_turn", "compaction", "model_context_window_exceeded", "stop_sequence"})
 """Anthropic's words that say more than the finish reason."""
@@ -65,7 +65,7 @@ def message_body(stream_id: str, model: str) -> dict[str, Any]:
 
 
 def stop_reason(terminal: TerminalEvent, reason: FinishReason, raw: str | None, *, has_calls: bool) -> str:
-    """The stop reason in Anthropic's words. An answer that ended for an unknown reason is told like one that was cut.
+    """The stop reason in Anthropic's words. They have none for an unknown reason, see `untold_reason`.
 
     Without calls for the client it is never ``tool_use``; with some it is, if the provider gave no reason (``raw``).
     """

@@ -40,7 +40,7 @@ _FINISH: Final[dict[FinishReason, str]] = {
     "tool_calls": "tool_calls",
     "content_filter": "content_filter",
     "refusal": "stop",
-    "other": "length",  # the only word that says: this may not be all
+    "other": "stop",  # with `untold_reason` beside it
 }
 _FORMATS: Final[dict[Dialect, str]] = {
     "anthropic": "anthropic-claude-v1",
@@ -56,7 +56,7 @@ _MIME: Final = {"image": "image/png", "audio": "audio/wav", "video": "video/mp4"
 
 
 def finish_reason(reason: str, raw: str | None, *, has_calls: bool) -> str:
-    """The finish reason in OpenAI's words. An answer that ended for an unknown reason is told like one that was cut.
+    """The finish reason in OpenAI's words. They have none for an unknown reason, see `untold_reason`.
 
     Without calls for the client it is never ``tool_calls``; with some it is, if the provider gave no reason (``raw``).
     """

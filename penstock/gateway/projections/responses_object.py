@@ -18,7 +18,7 @@ ResponseStatus: TypeAlias = Literal["queued", "in_progress", "completed", "incom
 STEERED: Final = "steered"
 """The reason with which a stream is cancelled if its response goes on with further input of the user."""
 
-_INCOMPLETE: Final = {"length": "max_output_tokens", "content_filter": "content_filter", "other": None}
+_INCOMPLETE: Final = {"length": "max_output_tokens", "content_filter": "content_filter"}
 _INCOMPLETE_WORDS: Final = frozenset({"max_messages", STEERED})
 """Reasons that the API itself has, and `FinishReason` has not."""
 
@@ -117,17 +117,19 @@ def end_of(event: TerminalEvent) -> tuple[str, ResponseStatus, dict[str, Any]]:
         if event.reason == STEERED:
             return "response.incomplete", "incomplete", fields | {"incomplete_details": {"reason": STEERED}}
         return "response.incomplete", "cancelled", fields
-    if event.finish_reason in _INCOMPLETE:
-        return "response.incomplete", "incomplete", fields | {"incomplete_details": _details(event)}
+    reason = _reason(event)
+    if reason is not None:
+        return "response.incomplete", "incomplete", fields | {"incomplete_details": {"reason": reason}}
+    fields |= untold_reason(event.finish_reason, event.raw_finish_reason)
     return "response.completed", "completed", fields | {"completed_at": int(event.timestamp) or None}
 
 
-def _details(event: StreamCompleted) -> dict[str, Any]:
-    """Why a response is incomplete. The reason is None if the API has no word for it."""
+def _reason(event: StreamCompleted) -> str | None:
+    """Why a response is incomplete; None if it is complete, or ended for a reason that the API has no word for."""
     raw = event.raw_finish_reason
-    if event.finish_reason != "other":
-        return {"reason": _INCOMPLETE[event.finish_reason]}
-    return {"reason": raw} if raw in _INCOMPLETE_WORDS else {"reason": None, **untold_reason(event.finish_reason, raw)}
+    if event.finish_reason == "other":
+        return raw if raw in _INCOMPLETE_WORDS else None
+    return _INCOMPLETE.get(event.finish_reason)
 
 
 def _error(problem: Problem) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from penstock.config.gateway import GatewayOptions
 from penstock.config.limits import BreakerOptions, LimitOptions, RetryBudgetOptions
 from penstock.config.options import RequestOptions, StreamOptions
 from penstock.config.settings import DefaultProviderOptions, LogOptions, ProviderOptions, RuntimeOptions
+from penstock.config.store import StoreOptions
 from penstock.config.telemetry import TelemetryOptions
 from penstock.errors import OptionError
 
@@ -125,6 +126,7 @@ KINDS: list[type[Options]] = [
     GatewayOptions,
     DashboardOptions,
     TelemetryOptions,
+    StoreOptions,
     RuntimeOptions,
     LogOptions,
     ProviderOptions,

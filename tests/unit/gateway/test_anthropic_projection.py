@@ -440,7 +440,7 @@ def test_text_after_citations_is_a_block_of_its_own() -> None:
         ("length", "length", "max_tokens"),
         ("content_filter", "x", "refusal"),
         ("refusal", "x", "refusal"),
-        ("other", "x", "max_tokens"),
+        ("other", "x", "end_turn"),
         ("other", "compaction", "compaction"),
         ("other", "pause_turn", "pause_turn"),
         ("length", "model_context_window_exceeded", "model_context_window_exceeded"),

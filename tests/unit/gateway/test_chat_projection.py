@@ -387,7 +387,7 @@ def test_what_the_provider_sends_raw_is_told_on_request_only() -> None:
         ("length", "length"),
         ("content_filter", "content_filter"),
         ("refusal", "stop"),
-        ("other", "length"),
+        ("other", "stop"),
         ("tool_calls", "stop"),  # without a call for the client
     ],
 )
@@ -395,17 +395,16 @@ def test_the_finish_reason_in_openais_words(reason: Any, word: str) -> None:
     assert seen(token("a"), completed("a", finish_reason=reason))[-2:] == [({}, word), "[DONE]"]
 
 
-def test_an_answer_or_choice_that_ended_for_an_unknown_reason_is_no_whole_one() -> None:
+def test_of_an_answer_that_ended_for_an_unknown_reason_the_providers_word_is_told() -> None:
     unknown = completed("a", finish_reason="other", raw_finish_reason="MALFORMED_FUNCTION_CALL")
     end = chunks(token("a"), unknown)[-2]["choices"][0]
-    assert (end["finish_reason"], end["native_finish_reason"]) == ("length", "MALFORMED_FUNCTION_CALL")
+    assert (end["finish_reason"], end["native_finish_reason"]) == ("stop", "MALFORMED_FUNCTION_CALL")
+    assert "native_finish_reason" not in chunks(token("a"), completed("a", raw_finish_reason="stop"))[-2]["choices"][0]
     untold = completed("a", choices=(Choice(index=1, text="b"),))
-    told = completed("a", raw_finish_reason="stop", choices=(Choice(index=1, text="b"),))
-    asked = completed("a", raw_finish_reason="stop", choices=(Choice(index=1, tool_calls=(call(),)),))
-    for one, word in ((untold, "stop"), (told, "length"), (asked, "length")):
+    asked = completed("a", choices=(Choice(index=1, tool_calls=(call(),)),))
+    for one, word in ((untold, "stop"), (asked, "tool_calls")):
         assert chunks(token("a"), one)[-3]["choices"][0]["finish_reason"] == word
-    for one, words in ((unknown, ["length"]), (told, ["stop", "length"])):
-        assert [choice["finish_reason"] for choice in answer(one, opened())["choices"]] == words
+        assert [choice["finish_reason"] for choice in answer(one, opened())["choices"]] == ["stop", word]
 
 
 def test_the_usage_is_told_only_if_it_is_asked_for_and_known() -> None:

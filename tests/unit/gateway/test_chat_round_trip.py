@@ -172,7 +172,7 @@ def test_a_recorded_answer_is_read_back_from_chat_completions(facts: dict[str, A
         if isinstance(source, StreamCompleted) and (told := source.provider_metadata.get(name)) is not None:
             assert copy.provider_metadata[name] == told
     if isinstance(source, StreamCompleted) and isinstance(copy, StreamCompleted):
-        words = {"refusal": "stop", "other": "length"}
+        words = {"refusal": "stop", "other": "stop"}
         expected = words.get(source.finish_reason, source.finish_reason)
         is_untold = source.raw_finish_reason is None and bool(calls_of(source))
         assert copy.finish_reason == ("tool_calls" if is_untold else expected)

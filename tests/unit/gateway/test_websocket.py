@@ -236,6 +236,29 @@ def test_a_request_that_is_being_begun_is_given_up_when_it_closes(monkeypatch: p
     run(work())
 
 
+def test_the_answer_to_a_subscription_comes_before_its_events() -> None:
+    async def work() -> None:
+        far = Far(StreamSocket)
+        sent = far.one._send_message
+
+        async def subscribed_meanwhile(message: dict[str, Any]) -> None:
+            far.one._send_message = sent
+            await sent(message)
+            read(far, Short(), terminal=object())
+            far.one._answer(2, {"sid": "s"})
+
+        far.one._send_message = subscribed_meanwhile
+        far.one._answer(1, {"ok": True})
+        writer = asyncio.create_task(far.one._write())
+        while len(far.sent) < 3:
+            await asyncio.sleep(0)
+        writer.cancel()
+        answers = [json.loads(message["text"]) for message in far.sent[:2]]
+        assert answers == [{"ref": 1, "ok": True}, {"ref": 2, "sid": "s"}]
+
+    run(work())
+
+
 @pytest.mark.parametrize(("kind", "message"), [(StreamSocket, '{"op":"ping"}'), (ResponsesConnection, CREATE)])
 def test_no_message_is_handled_while_it_closes(kind: Any, message: str, opened: list[Any]) -> None:
     async def work() -> None:

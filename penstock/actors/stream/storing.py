@@ -1,0 +1,402 @@
+"""Writes the logs of all streams to a log store: one transaction a frame for all of them.
+
+A stream hands its events to its `StoredLog`, which keeps them until the store has them. One thread, that of
+`StoreWriter`, writes what has come: at once after a silence, else a frame after the last time. If the store fails, the
+events stay, and the same entries are tried again; each has an id, so none is stored twice. After ``patience`` seconds,
+or at once where trying again is of no use, streams are refused their events by the store's error, and fail by their own
+rules (``max_errors``).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from penstock.config.logs import get_logger
+from penstock.errors import Fenced, StoreBusy, StoreError
+from penstock.events import Event, StreamCancelled, StreamCompleted, StreamFailed
+from penstock.events.codec import encode_events, encode_value
+from penstock.ports import Append, Clock, EntryId, LogFrame, LogStore, OwnerMark, Request, next_epoch
+
+__all__ = ["StoreWriter", "StoredLog"]
+
+_AT_ONCE: Final = 2_000  # entries in one transaction
+_TERMINAL: Final = (StreamCompleted, StreamFailed, StreamCancelled)
+
+
+class StoredLog:
+    """One log that this process owns. Implements `penstock.ports.Journal`. Any thread may append.
+
+    Attributes:
+        name: of the log.
+        on_stored: called with the number of the last event that the store has. By the writer's thread, as the others.
+        on_fenced: called once, when the log has another owner.
+        on_failed: called when the store has failed for too long, and again with each further failure.
+        kept: the events after a number, if they can be had again; else None.
+    """
+
+    def __init__(
+        self,
+        writer: StoreWriter,
+        name: str,
+        metadata: Mapping[str, Any],
+        tail: EntryId,
+        mark: OwnerMark,
+        request: Request | None,
+        encode: Callable[[Sequence[Any]], bytes] | None = None,
+    ) -> None:
+        self.name = name
+        self.on_stored: Callable[[int], object] = _ignore
+        self.on_fenced: Callable[[], object] = _ignore
+        self.on_failed: Callable[[], object] = _ignore
+        self.kept: Callable[[int], Sequence[Event] | None] = _none_kept
+        self.is_fenced = False
+        self._writer = writer
+        self._encode = encode if encode is not None else lambda events: encode_events(events, metadata)
+        self._request = request
+        self._tail = tail  # that the store has confirmed
+        self._mark: OwnerMark | None = mark  # not confirmed yet
+        self._epoch = mark.id.epoch
+        self._pending: list[Any] = []  # guarded by the writer's lock, as the next
+        self._notes: dict[str, Any] = {}
+        self._sent: list[Append] = []  # not confirmed; used by the writer's thread alone
+
+    @property
+    def is_sync(self) -> bool:
+        """Whether a reader gets an event only once the store has it."""
+        return self._writer.is_sync
+
+    def append(self, event: Any) -> None:
+        """Keep an event until the store has it. Never waits. A terminal event is always taken.
+
+        Raises:
+            Fenced: the log has another owner.
+            StoreBusy: too many events wait.
+            StoreError: the store has failed for too long.
+        """
+        self._writer.take(self, event)
+
+    def note(self, **facts: Any) -> None:
+        """Add facts to what the log says about its stream; they are written with the next frame at the latest."""
+        self._writer.take_note(self, facts)
+
+    # --- the writer's thread -------------------------------------------------------------------------------------
+
+    def take_events(self) -> tuple[list[Any], dict[str, Any]]:
+        """Take what waits. Call it with the writer's lock held."""
+        pending, self._pending = self._pending, []
+        notes, self._notes = self._notes, {}
+        return pending, notes
+
+    def add(self, event: Any) -> None:
+        """Keep an event. Call it with the writer's lock held."""
+        self._pending.append(event)
+
+    def add_note(self, facts: Mapping[str, Any]) -> None:
+        """Keep facts. Call it with the writer's lock held."""
+        self._notes.update(facts)
+
+    def appends(self, events: Sequence[Any], notes: Mapping[str, Any], now: float) -> list[Append]:
+        """The entries to append now: those of the last try, or what has come since."""
+        if self._sent:
+            return self._sent
+        expected, mark, node = self._tail, self._mark, self._writer.node
+        if mark is not None:
+            self._sent.append(Append(self.name, expected, mark, opens=self._request, node=node))
+            expected = mark.id
+        if notes:
+            self._epoch = next_epoch(expected, now, self._epoch & 1023)
+            noted = OwnerMark(EntryId(self._epoch, 0), node, "note", encode_value(notes))
+            self._sent.append(Append(self.name, expected, noted))
+            expected = noted.id
+        if events:
+            last = events[-1]
+            is_last = isinstance(last, _TERMINAL)
+            closes = self._request.id if is_last and self._request is not None else ""
+            frame = LogFrame(EntryId(self._epoch, last.seq), events[0].seq, self._encode(events), is_last)
+            self._sent.append(Append(self.name, expected, frame, closes=closes))
+        return self._sent
+
+    def answered(self, answers: Sequence[EntryId | StoreError]) -> StoreError | None:
+        """Note the answers to `appends`; returns an error if they must be tried again."""
+        stored = 0
+        for answer, append in zip(answers, self._sent, strict=True):
+            if isinstance(answer, StoreError):
+                return answer
+            entry = append.entry
+            if answer < entry.id or answer.epoch != entry.id.epoch:  # a greater one: of an append whose answer was lost
+                self._sent = []
+                self._refused(answer, append)
+                break
+            self._tail = entry.id
+            if isinstance(entry, OwnerMark):
+                self._mark = None
+            else:
+                stored = entry.id.seq
+        self._sent = []
+        if stored:
+            self.on_stored(stored)
+        return None
+
+    def _refused(self, tail: EntryId, append: Append) -> None:
+        """Stop, as the log has another owner; or write again what the store has lost after it had confirmed it."""
+        events = self.kept(tail.seq) if tail.epoch == self._epoch and tail.seq < append.expected.seq else None
+        if events is None:
+            self.give_up()
+            return
+        get_logger(stream_id=self.name).warning("store_lost_entries", after=tail.seq)
+        self._tail = tail
+        self._writer.put_back(self, events)
+
+    def give_up(self) -> None:
+        """Write nothing more to this log."""
+        self.is_fenced = True
+        self.on_fenced()
+
+    def failed(self) -> None:
+        """Note that the store has failed for too long."""
+        self.on_failed()
+
+
+class StoreWriter:
+    """Writes the logs that this process owns. See the module's docstring.
+
+    Args:
+        store: where to.
+        clock: for epochs, and for how long the store has failed.
+        node: the name of this process's node, for owner marks and requests.
+        number: the node's number, 0 … 1023.
+        frame: seconds between two transactions while events come.
+        limit: events of all streams that may wait.
+        patience: seconds for which a failing store is hidden from the streams.
+    """
+
+    def __init__(
+        self,
+        store: LogStore,
+        clock: Clock,
+        *,
+        node: str = "local",
+        number: int = 0,
+        frame: float = 0.04,
+        limit: int = 100_000,
+        patience: float = 30.0,
+    ) -> None:
+        self.store = store
+        self.node = node
+        self.is_sync = store.durability == "sync"
+        self._clock = clock
+        self._number = number
+        self._frame = frame
+        self._limit = limit
+        self._patience = patience
+        self._lock = threading.Lock()
+        self._dirty: dict[StoredLog, None] = {}
+        self._count = 0  # events that wait
+        self._again: list[StoredLog] = []  # failed; used by the writer's thread alone
+        self._news = threading.Event()
+        self._hurry = threading.Event()  # set: do not wait for the frame
+        self._idle = threading.Condition(self._lock)
+        self._is_busy = False
+        self._is_closed = False
+        self._failing_since: float | None = None
+        self.problem: StoreError | None = None
+        """Why streams are refused their events now."""
+        self.last_error: StoreError | None = None
+        """The last failure, for the dashboard; None while the store works."""
+        self._thread: threading.Thread | None = None
+
+    def open(
+        self,
+        name: str,
+        metadata: Mapping[str, Any],
+        data: bytes,
+        *,
+        tail: EntryId,
+        request: Request | None = None,
+        reason: str = "open",
+        encode: Callable[[Sequence[Any]], bytes] | None = None,
+    ) -> StoredLog:
+        """Own a log from now on: behind ``tail``, with an owner mark that has ``data``.
+
+        ``encode``: for a log of other things than events; each has a ``seq``.
+
+        Raises:
+            StoreError: the store has failed for too long.
+        """
+        if self.problem is not None:
+            raise self.problem
+        epoch = next_epoch(tail, self._clock.time(), self._number)
+        mark = OwnerMark(EntryId(epoch, 0), self.node, reason, data)
+        log = StoredLog(self, name, metadata, tail, mark, request, encode)
+        with self._lock:
+            self._note(log)
+        return log
+
+    @property
+    def waiting(self) -> int:
+        """How many events wait to be written."""
+        return self._count
+
+    def take(self, log: StoredLog, event: Any) -> None:
+        """Keep an event of a log; see `StoredLog.append`."""
+        if log.is_fenced:
+            raise Fenced(log.name)
+        is_terminal = isinstance(event, _TERMINAL)
+        if self.problem is not None and not is_terminal:
+            raise self.problem
+        with self._lock:
+            if self._count >= self._limit and not is_terminal:
+                raise StoreBusy(self.store.name, self._limit)
+            log.add(event)
+            self._count += 1
+            self._note(log)
+
+    def take_note(self, log: StoredLog, facts: Mapping[str, Any]) -> None:
+        """Keep facts about a log; see `StoredLog.note`."""
+        with self._lock:
+            log.add_note(facts)
+            self._note(log)
+
+    def put_back(self, log: StoredLog, events: Sequence[Event]) -> None:
+        """Write events again that the store has lost, before those that have come since."""
+        with self._lock:
+            pending, notes = log.take_events()
+            first = pending[0].seq if pending else None
+            for event in (*(one for one in events if first is None or one.seq < first), *pending):
+                log.add(event)
+            log.add_note(notes)
+            self._count += len(events)
+            self._note(log)
+
+    def _note(self, log: StoredLog) -> None:
+        self._dirty[log] = None
+        if not self._news.is_set():
+            self._news.set()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="penstock-store", daemon=True)
+            self._thread.start()
+
+    # --- the thread ----------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while True:
+            self._news.wait()
+            with self._lock:
+                self._news.clear()
+                self._is_busy = True
+            try:
+                self._write()
+            except Exception as error:  # a fault of ours must not end the writing
+                get_logger().error("store_writer_failed", error=type(error).__name__, exc_info=error)
+            with self._lock:
+                self._is_busy = False
+                if not self._dirty:
+                    self._idle.notify_all()
+                    if self._is_closed:
+                        return
+            self._hurry.wait(self._frame if self.last_error is None else max(self._frame, 0.2))
+            if self._is_closed and self.last_error is not None:
+                return
+
+    def _write(self) -> None:
+        with self._lock:
+            logs = list(dict.fromkeys([*self._again, *self._dirty]))
+            taken = [(log, *(([], {}) if log in self._again else log.take_events())) for log in logs]
+            self._dirty = dict.fromkeys(self._again)
+            count = sum(len(events) for _, events, _ in taken)
+        self._again = []
+        now = self._clock.time()
+        batch: list[tuple[StoredLog, list[Append]]] = []
+        size = 0
+        for log, events, notes in taken:
+            if log.is_fenced:
+                continue
+            try:
+                appends = log.appends(events, notes, now)
+            except Exception as error:  # what cannot be encoded; a log with a hole would be worse than none
+                get_logger(stream_id=log.name).error("events_not_encoded", error=type(error).__name__, exc_info=error)
+                log.give_up()
+                continue
+            if appends:
+                batch.append((log, appends))
+                size += len(appends)
+            if size >= _AT_ONCE:
+                self._append(batch)
+                batch, size = [], 0
+        if batch:
+            self._append(batch)
+        with self._lock:
+            self._count -= count
+            if self._again or self._dirty:
+                self._news.set()
+
+    def _append(self, batch: Sequence[tuple[StoredLog, list[Append]]]) -> None:
+        """Append the entries of some logs, and note the answers. Those that failed are tried again with the next."""
+        try:
+            answers = list(self.store.append_all([append for _, appends in batch for append in appends]))
+        except StoreError as error:
+            self._failed(error, [log for log, _ in batch])
+            return
+        failed: list[StoredLog] = []
+        problem: StoreError | None = None
+        for log, appends in batch:
+            own, answers = answers[: len(appends)], answers[len(appends) :]
+            try:
+                trouble = log.answered(own)
+            except Exception as error:  # of a callback; the other logs must have their answers
+                get_logger(stream_id=log.name).error("store_callback_failed", exc_info=error)
+                continue
+            if trouble is not None:
+                failed.append(log)
+                problem = trouble
+        if problem is not None:
+            self._failed(problem, failed)
+        elif self.last_error is not None:
+            get_logger().info("store_works_again", store=self.store.name)
+            self.last_error = self.problem = self._failing_since = None
+
+    def _failed(self, error: StoreError, logs: Sequence[StoredLog]) -> None:
+        now = self._clock.monotonic()
+        if self._failing_since is None:
+            self._failing_since = now
+            get_logger().error("store_failed", store=self.store.name, error=type(error).__name__)
+        self.last_error = error
+        if not error.retryable or now - self._failing_since >= self._patience:
+            self.problem = error
+        self._again += logs
+        if self.problem is not None:
+            for log in logs:
+                log.failed()
+
+    # --- flush and close -----------------------------------------------------------------------------------------
+
+    def flush(self, timeout: float) -> bool:
+        """Write everything that waits, without waiting for the frame; returns whether that was done in time."""
+        self._hurry.set()
+        try:
+            with self._lock:
+                return self._idle.wait_for(lambda: not self._dirty and not self._is_busy, timeout)
+        finally:
+            if not self._is_closed:
+                self._hurry.clear()
+
+    def close(self, timeout: float) -> bool:
+        """Write everything, and end the thread; returns whether that was done in time."""
+        self._is_closed = True
+        self._hurry.set()
+        self._news.set()
+        thread = self._thread
+        if thread is None:
+            return True
+        thread.join(timeout)
+        return not thread.is_alive()
+
+
+def _ignore(*_: object) -> None:
+    pass
+
+
+def _none_kept(_: int) -> Sequence[Event] | None:
+    return None

@@ -1,0 +1,228 @@
+"""What a log store does within one process: watches, commands, limits and nodes."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+
+from penstock.config.checks import check_number
+from penstock.errors import CallTimeout, NoOwner, OptionError, StoreError
+from penstock.ports import EMPTY, Append, Clock, Entry, EntryId, Limit, LogWatcher, NodeInfo
+
+__all__ = ["Cancels", "Commands", "LogWatch", "LogWatches", "Nodes", "SharedLimits", "check_append"]
+
+
+def check_append(append: Append) -> None:
+    """Raise `OptionError` if an append can never succeed."""
+    if append.entry.id <= append.expected:
+        raise OptionError("entry.id", str(append.entry.id), f"more than {append.expected}")
+    if not 0 < len(append.log) <= 512:
+        raise OptionError("log", append.log, "1 to 512 characters")
+
+
+class LogWatch:
+    """One watcher of one log. `pump` may be called by any thread; the watcher is called by one at a time."""
+
+    def __init__(
+        self,
+        log: str,
+        after: EntryId,
+        watcher: LogWatcher,
+        read: Callable[[str, EntryId], Sequence[Entry]],
+        tail: Callable[[str], EntryId],
+        close: Callable[[LogWatch], None],
+    ) -> None:
+        self.log = log
+        self._after = after
+        self._watcher = watcher
+        self._read = read
+        self._tail = tail
+        self._close = close
+        self._lock = threading.Lock()
+        self._has_news = False
+        self._is_closed = False
+
+    def pump(self) -> None:
+        """Give the watcher what is new. Returns at once if another thread is doing that."""
+        self._has_news = True
+        while self._has_news and self._lock.acquire(blocking=False):
+            try:
+                self._has_news = False
+                if not self._is_closed:
+                    self._give()
+            except StoreError as error:
+                self._watcher.failed(error)
+            finally:
+                self._lock.release()
+
+    def _give(self) -> None:
+        entries = self._read(self.log, self._after)
+        if entries:
+            self._after = entries[-1].id
+            self._watcher.entries(entries)
+        elif self._after != EMPTY and (tail := self._tail(self.log)) < self._after:
+            self._after = tail
+            self._watcher.rewound(tail)
+
+    def close(self) -> None:
+        """End the watch."""
+        self._is_closed = True
+        self._close(self)
+
+
+class LogWatches:
+    """All watches of a store, by log."""
+
+    def __init__(self, read: Callable[[str, EntryId], Sequence[Entry]], tail: Callable[[str], EntryId]) -> None:
+        self._read = read
+        self._tail = tail
+        self._lock = threading.Lock()
+        self._watches: dict[str, list[LogWatch]] = {}
+
+    def add(self, log: str, after: EntryId, watcher: LogWatcher) -> LogWatch:
+        """Begin a watch, and give it what is there."""
+        watch = LogWatch(log, after, watcher, self._read, self._tail, self._remove)
+        with self._lock:
+            self._watches.setdefault(log, []).append(watch)
+        watch.pump()
+        return watch
+
+    def _remove(self, watch: LogWatch) -> None:
+        with self._lock:
+            left = [one for one in self._watches.get(watch.log, ()) if one is not watch]
+            if left:
+                self._watches[watch.log] = left
+            else:
+                self._watches.pop(watch.log, None)
+
+    def changed(self, log: str) -> None:
+        """Give the watchers of a log what is new. Call it without a lock of the store."""
+        if self._watches:
+            with self._lock:
+                watches = list(self._watches.get(log, ()))
+            for watch in watches:
+                watch.pump()
+
+
+class Commands:
+    """Functions of the process that carry out commands, by log. Each command runs in the thread that sends it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._served: dict[str, tuple[str, Callable[[bytes], bytes]]] = {}
+
+    def serve(self, log: str, carry_out: Callable[[bytes], bytes]) -> _Served:
+        """Carry out the commands to a log from now on, instead of a function that did so before."""
+        token = uuid.uuid4().hex
+        with self._lock:
+            self._served[log] = token, carry_out
+        return _Served(self, log, token)
+
+    def remove(self, log: str, token: str) -> None:
+        """Stop carrying out commands to a log, unless another function does by now."""
+        with self._lock:
+            found = self._served.get(log)
+            if found is not None and found[0] == token:
+                del self._served[log]
+
+    def send(self, log: str, command: bytes, timeout: float) -> bytes:
+        """Have a command carried out; see `LogStore.command`."""
+        check_number("timeout", timeout, 0, 86_400)
+        found = self._served.get(log)
+        if found is None:
+            raise NoOwner(log)
+        reply: Future[bytes] = Future()
+        carry_out = found[1]
+
+        def work() -> None:
+            try:
+                reply.set_result(carry_out(command))
+            except Exception as error:
+                reply.set_exception(error)
+
+        threading.Thread(target=work, name="penstock-command", daemon=True).start()
+        try:
+            return reply.result(timeout)
+        except FutureTimeout:
+            raise CallTimeout(f"a command to stream {log!r}", timeout) from None
+        except Exception as error:
+            raise CallTimeout(f"a command to stream {log!r}", timeout) from error
+
+
+class _Served:
+    def __init__(self, commands: Commands, log: str, token: str) -> None:
+        self._commands = commands
+        self._log = log
+        self._token = token
+
+    def close(self) -> None:
+        self._commands.remove(self._log, self._token)
+
+
+class SharedLimits:
+    """SharedLimits by the generic cell rate algorithm: one number for each, the time at which it is whole again."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._whole_at: dict[str, float] = {}
+
+    def take(self, limit: Limit, cost: float) -> float:
+        """Take from a limit; see `LogStore.take`."""
+        check_number("cost", cost, 0, limit.burst)
+        with self._lock:
+            now = self._clock.monotonic()
+            whole_at = max(now, self._whole_at.get(limit.key, now)) + cost / limit.per_second
+            wait = whole_at - now - limit.burst / limit.per_second
+            if wait > 1e-9:
+                return wait
+            self._whole_at[limit.key] = whole_at
+            if len(self._whole_at) > 10_000:
+                self._whole_at = {key: at for key, at in self._whole_at.items() if at > now}
+            return 0.0
+
+
+class Nodes:
+    """The nodes that have announced themselves in this process."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._nodes: dict[str, tuple[NodeInfo, float]] = {}
+
+    def announce(self, info: NodeInfo, lease: float) -> None:
+        """Enter or renew a node; see `LogStore.announce`."""
+        with self._lock:
+            if lease > 0:
+                self._nodes[info.node] = info, self._clock.monotonic() + lease
+            else:
+                self._nodes.pop(info.node, None)
+
+    def living(self) -> dict[str, NodeInfo]:
+        """Those that have not expired, by name."""
+        with self._lock:
+            now = self._clock.monotonic()
+            return {node: info for node, (info, until) in sorted(self._nodes.items()) if until > now}
+
+
+class Cancels:
+    """The logs that were cancelled not long ago."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._until: dict[str, float] = {}
+
+    def add(self, log: str, lease: float) -> None:
+        """Mark a log; see `LogStore.cancel`."""
+        with self._lock:
+            now = self._clock.monotonic()
+            self._until = {one: until for one, until in self._until.items() if until > now}
+            self._until[log] = now + lease
+
+    def has(self, log: str) -> bool:
+        """Whether a log is marked."""
+        return self._until.get(log, 0.0) > self._clock.monotonic()

@@ -1,0 +1,220 @@
+"""Recovery: what becomes of the streams of a process that has ended, and how ended streams are read again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from penstock.actors.agent.keeping import keep_interrupted
+from penstock.actors.call.record import CallRecord
+from penstock.actors.stream.heads import PastLog, read_log
+from penstock.actors.stream.keeping import revive
+from penstock.actors.stream.log import StreamLog
+from penstock.actors.stream.outcome import Outcome
+from penstock.actors.stream.record import StreamRecord
+from penstock.actors.stream.storing import StoreWriter
+from penstock.config.logs import get_logger
+from penstock.config.options import RequestOptions
+from penstock.errors import PenstockError, StoreDamaged, StreamInterrupted
+from penstock.events import StreamReset, TokenEvent, ToolCall, ToolCallCompleted
+from penstock.events.codec import CodecError, encode_events
+from penstock.ports import Append, ChatCall, Claim, EntryId, LogFrame, OwnerMark, next_epoch
+from penstock.services import Services
+
+__all__ = ["Recovered", "load_stream", "recover"]
+
+_ALL: Final = 1_000_000
+_AT_ONCE: Final = 200  # ends in one transaction
+_DELIVERIES: Final = 3  # after so many, a request is not begun again: it may be what ends the process
+
+
+class Recovered(msgspec.Struct, frozen=True):
+    """How many streams were found that had not ended: those that failed, those that go on, those that are damaged."""
+
+    failed: int = 0
+    restarted: int = 0
+    damaged: int = 0
+
+
+def load_stream(services: Services, stream_id: str) -> StreamRecord | None:
+    """The record of an ended stream, read from the store; None if the store has none.
+
+    Raises:
+        StoreError: the store cannot be read, or the log is damaged.
+    """
+    writer = services.writer
+    if writer is None or services.is_stopped:
+        return None
+    entries = writer.store.read(stream_id)
+    if not entries:
+        return None
+    try:
+        past = read_log(stream_id, entries)
+    except CodecError as error:
+        raise StoreDamaged(writer.store.name, str(error)) from error
+    if not past.is_ended:
+        return None
+    record = _record(services, stream_id, past)
+    revive(record, past)
+    return record
+
+
+def _record(services: Services, stream_id: str, past: PastLog, **how: Any) -> StreamRecord:
+    head = past.head
+    return StreamRecord(
+        services.runtime,
+        stream_id,
+        head.stream_options,
+        metadata=head.metadata,
+        on_orphan=head.on_orphan,
+        restart=head.restart,
+        loop_thread=services.loop_thread,
+        home=services,
+        **how,
+    )
+
+
+def recover(services: Services) -> Recovered:
+    """Find the streams that a former process has left, and end them or let them go on, by their ``on_interrupt``.
+
+    Raises:
+        StoreError: the store cannot be read or written.
+    """
+    writer = services.writer
+    if writer is None:
+        return Recovered()
+    failed: list[tuple[Claim, PastLog]] = []
+    restarted = damaged = 0
+    for claim in writer.store.claim(writer.node, _ALL, 0.0):
+        stream_id = claim.request.log
+        try:
+            past = read_log(stream_id, writer.store.read(stream_id))
+        except (CodecError, StoreDamaged) as error:
+            damaged += 1
+            get_logger(stream_id=stream_id).error("stored_log_damaged", error=str(error))
+            writer.store.release(writer.node, claim.request.id)
+            continue
+        if past.is_ended:
+            writer.store.release(writer.node, claim.request.id)
+        elif _begin_again(services, writer, claim, past):
+            restarted += 1
+        else:
+            failed.append((claim, past))
+    for first in range(0, len(failed), _AT_ONCE):
+        _end(services, writer, failed[first : first + _AT_ONCE])
+    found = Recovered(len(failed), restarted, damaged)
+    if found != Recovered():
+        get_logger().warning("streams_recovered", **msgspec.structs.asdict(found))
+    return found
+
+
+# --- ending ----------------------------------------------------------------------------------------------------------
+
+
+def _end(services: Services, writer: StoreWriter, left: Sequence[tuple[Claim, PastLog]]) -> None:
+    """End streams by `StreamFailed`, in the store alone: nothing reads them yet."""
+    clock, node = services.runtime.clock, writer.node
+    appends: list[Append] = []
+    for claim, past in left:
+        stream_id = claim.request.log
+        log = StreamLog(stream_id, past.head.metadata, 1 << 40)
+        log.replay(past.events)
+        outcome = Outcome(tool_calls=_calls(past))
+        log.fail(StreamInterrupted(stream_id), outcome, 0, clock.time())
+        terminal = log.terminal
+        assert terminal is not None
+        mark = OwnerMark(EntryId(next_epoch(past.tail, clock.time(), 0), 0), node, "takeover")
+        data = encode_events([terminal], past.head.metadata)
+        frame = LogFrame(EntryId(mark.id.epoch, terminal.seq), terminal.seq, data, True)
+        appends.append(Append(stream_id, past.tail, mark))
+        appends.append(Append(stream_id, mark.id, frame, closes=claim.request.id))
+    for answer in writer.store.append_all(appends):
+        if isinstance(answer, PenstockError):
+            raise answer
+    for _, past in left:
+        facts = past.head.facts.get("agent")
+        if facts is not None:
+            _keep_turn(services, writer, facts, past)
+
+
+def _keep_turn(services: Services, writer: StoreWriter, facts: Mapping[str, Any], past: PastLog) -> None:
+    """Add the turn of an agent that the former process was answering to the agent's history."""
+    text: list[str] = []
+    for event in past.events:
+        if isinstance(event, StreamReset):
+            text.clear()
+        elif isinstance(event, TokenEvent) and event.kind == "text":
+            text.append(event.text)
+    try:
+        keep_interrupted(writer.store, facts, "".join(text), services.runtime.clock.time())
+    except (StoreDamaged, KeyError) as error:
+        get_logger(agent=str(facts.get("name"))).error("turn_not_stored", error=type(error).__name__)
+
+
+def _calls(past: PastLog) -> tuple[ToolCall, ...]:
+    """The calls that were complete."""
+    calls: list[ToolCall] = []
+    for event in past.events:
+        if isinstance(event, StreamReset):
+            calls.clear()
+        elif isinstance(event, ToolCallCompleted):
+            calls.append(event.call)
+    return tuple(calls)
+
+
+# --- going on --------------------------------------------------------------------------------------------------------
+
+
+def _begin_again(services: Services, writer: StoreWriter, claim: Claim, past: PastLog) -> bool:
+    """Ask the provider again, after a `StreamReset`; returns False if that cannot be done."""
+    redo = past.head.redo
+    if redo is None or claim.is_cancelled or claim.deliveries > _DELIVERIES:
+        return False
+    stream_id = claim.request.log
+    try:
+        feed = _feed(services, redo)
+    except PenstockError as error:
+        get_logger(stream_id=stream_id).warning("stream_not_restarted", error=str(error))
+        return False
+
+    def make() -> StreamRecord:
+        tail = writer.store.tail(stream_id)
+        stored = writer.open(stream_id, past.head.metadata, b"", tail=tail, request=claim.request, reason="takeover")
+        record = _record(services, stream_id, past, journal=stored, feed=feed)
+        revive(record, past)
+        _reset(record, past)
+        return record
+
+    services.opener.open(make, services.call_timeout, services.check_running)
+    return True
+
+
+def _feed(services: Services, redo: Mapping[str, Any]) -> CallRecord:
+    options = RequestOptions(**{**redo["options"], "fallback": tuple(redo["options"].get("fallback", ()))})
+    responses = bool(redo["responses"])
+    found = services.catalogue.find(redo["provider"], redo["model"], redo["base_url"], responses=responses)
+    call = ChatCall(
+        model=found.model,
+        input=redo["input"],
+        parameters=redo["parameters"],
+        headers=redo["headers"],
+        query=redo["query"],
+    )
+    return services.call(found, call, options, responses=responses)
+
+
+def _reset(record: StreamRecord, past: PastLog) -> None:
+    """Void what a reader may have had."""
+    if not past.events:
+        return
+    log, stored = record.log, record.stored
+    assert stored is not None
+    text = sum(len(event.text) for event in past.events if isinstance(event, TokenEvent) and event.kind == "text")
+    record.intake.void_text = text
+    record.void_answer()
+    now = record.runtime.clock.time()
+    reset = StreamReset(record.stream_id, log.written + 1, "the process that ran the stream ended", now, log.metadata)
+    stored.append(reset)
+    log.append(log.new_epoch(), reset)
