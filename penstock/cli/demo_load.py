@@ -181,10 +181,13 @@ class _Operator:
                 self._agent.stop()
 
 
+_chance: Final = random.Random()  # noqa: S311 - not the one of the module, which other code of the process may seed
+
+
 def lake_level(lake: str) -> str:
     """Look up how high a lake stands."""
-    threading.Event().wait(random.uniform(0.5, 3.0))  # noqa: S311 # a gauge that takes its time
-    if lake == "lower" and random.random() < 0.3:  # noqa: S311
+    threading.Event().wait(_chance.uniform(0.5, 3.0))  # a gauge that takes its time
+    if lake == "lower" and _chance.random() < 0.3:
         raise ConnectionError("the gauge does not answer")
     return "1,742 m"
 

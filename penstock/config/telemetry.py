@@ -27,7 +27,7 @@ class TelemetryOptions(Options):
 
     >>> TelemetryOptions(otel_semconv="1.0")
     Traceback (most recent call last):
-    penstock.errors.OptionError: otel_semconv: got '1.0', allowed: 1.41 | latest
+    penstock.errors.OptionError: otel_semconv: got '1.0', allowed: '1.41' | 'latest'
     """
 
     models: Annotated[tuple[str, ...], check_models] = ()

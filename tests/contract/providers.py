@@ -86,6 +86,7 @@ class Wire:
             arguments=parsed(call.arguments),
             arguments_raw=call.arguments,
             signature=(call.signature or "") if self.signs_calls else "",
+            signed_by=self.name if self.signs_calls and call.signature else "",
         )
 
 

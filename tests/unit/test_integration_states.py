@@ -225,7 +225,7 @@ class Start:
     def __init__(self, before: Any = None, *, started: bool = False, **more: Any) -> None:
         integration: Any = object.__new__(Integration)
         integration._actor_ref = object()
-        integration.runtime = SimpleNamespace(clock=SimpleNamespace(monotonic=lambda: 100.0))
+        integration.runtime = SimpleNamespace(clock=SimpleNamespace(monotonic=lambda: 100.0, time=lambda: 7.0))
         self.done: list[tuple[Any, ...]] = []
         self.transition: Any = Next("queued", state_timeout(1.0))
         integration._begin_attempt = lambda: self._begin()
@@ -237,6 +237,7 @@ class Start:
             is_handed_over=False,
             started=started,
             deadline=None,
+            began_at=None,
         )
         vars(self.call).update(more)
         self.integration = integration
@@ -343,14 +344,15 @@ class Sender:
         self.box: list[Any] = []
         integration.actor_inbox = SimpleNamespace(put=self.box.append)
         integration.runtime = SimpleNamespace(clock=SimpleNamespace(monotonic=lambda: 100.0))
-        integration._options, integration._stream, integration._attempt = OPTIONS, SimpleNamespace(intake=None), None
+        integration._options, integration._attempt = OPTIONS, None
+        integration._stream = SimpleNamespace(intake=None, options=SimpleNamespace(tokenizer=None))
         integration._interrupted = "of before"
         integration._random = SimpleNamespace(random=lambda: 0.25)
         integration._to = lambda state, *actions: Next(state, *actions)
         integration._failed = lambda error, attempt: ("_failed", error, attempt)
         self.error: Exception | None = None
         self.call = integration._call = SimpleNamespace(
-            candidate=SimpleNamespace(gate=gate),
+            candidate=SimpleNamespace(gate=gate, provider=None),
             ticket=ticket,
             lock=threading.Lock(),
             ref=integration._actor_ref,
