@@ -43,7 +43,6 @@ class Appender:
         self._replicas, self._on_disk, self._within = confirm if confirm is not None else (0, False, 0.0)
         self._keep = b"%d" % round(keep * 1000)
         self._open_and_close = open_and_close
-        self._failures = (StoreError, *engine.errors)
         self._lock = threading.Lock()
         self.counts = StoreStatistics()
 
@@ -85,9 +84,9 @@ class Appender:
             batch = [appends[index] for index in indices]
             try:
                 found = self._at_home(home, batch, [keys[index] for index in indices])
-            except self._failures as error:
+            except Exception as error:
                 self._engine.repair(error)
-                broken = self._engine.translated(error)
+                broken = error if isinstance(error, StoreError) else self._engine.translated(error)
                 found = [broken] * len(batch)
             for index, append, answer in zip(indices, batch, found, strict=True):
                 if answer == append.entry.id and (append.opens is not None or append.closes):
@@ -182,7 +181,9 @@ class Appender:
             touched, confirmed = self._engine.pipeline(
                 home, [("FCALL", self._engine.function("touch"), 1, key), self._waiting]
             )
-        except self._engine.errors as error:
+        except StoreError:
+            raise
+        except Exception as error:
             raise self._engine.translated(error) from error
         if isinstance(touched, Exception):
             raise self._engine.translated(touched)

@@ -66,8 +66,6 @@ def store_error(store: str, error: Exception) -> StoreError:
     """What an error of redis-py's means for the store. Never contains a value of the command."""
     import redis
 
-    if isinstance(error, StoreError):
-        return error
     if isinstance(error, (redis.AuthenticationError, redis.exceptions.AuthorizationError)):
         return StoreIncompatible(store, "the server refuses the user or the password")
     kind = _kind(error)
@@ -281,8 +279,15 @@ class Engine:
             raise StoreClosed(self.name)
 
     def translated(self, error: Exception) -> StoreError:
-        """What an error of redis-py's means here."""
-        return store_error(self.name, error)
+        """What an error of redis-py's means here; raises any other again.
+
+        A connection that is closed while another thread uses it may raise anything.
+        """
+        if self.closed.is_set():
+            return StoreClosed(self.name)
+        if isinstance(error, self._errors):
+            return store_error(self.name, error)
+        raise error
 
     def function(self, name: str) -> bytes:
         """The whole name of a function."""
@@ -320,14 +325,16 @@ class Engine:
             self.check_open()
             try:
                 return work()
-            except (*self._errors, StoreError) as error:
-                found = self.translated(error)
+            except Exception as error:
+                found = error if isinstance(error, StoreError) else self.translated(error)
                 self.repair(error)
                 if not found.retryable or not pauses.wait():
                     raise found from (None if found is error else error)
 
     def repair(self, error: Exception) -> None:
         """Do what makes the next try more likely to succeed."""
+        if self.closed.is_set():
+            return
         if self.is_cluster:
             self.refresh()
         elif _kind(error) in ("READONLY", "UNBLOCKED"):
@@ -352,11 +359,6 @@ class Engine:
                 pipeline.execute_command(*command)
             results: Results = pipeline.execute(raise_on_error=False)
             return results
-
-    @property
-    def errors(self) -> tuple[type[Exception], ...]:
-        """What redis-py raises."""
-        return self._errors
 
     def close(self) -> None:
         """Close all connections."""

@@ -94,7 +94,6 @@ class _Line(threading.Thread):
         self._confirmed: set[bytes] = set()
         self._again: dict[Subscriber, float] = {}
         self._heard_at = 0.0
-        self._failures = (*engine.errors, StoreError, ValueError)  # ValueError: closed while it was read
 
     # --- any thread ----------------------------------------------------------------------------------------------
 
@@ -102,7 +101,7 @@ class _Line(threading.Thread):
         """Have the thread subscribe, or unsubscribe."""
         self._tasks.append((channel, subscriber, is_wanted))
         if threading.current_thread() is not self:
-            with contextlib.suppress(StoreError, *self._engine.errors):  # it looks by itself within a second
+            with contextlib.suppress(Exception):  # it looks by itself within a second
                 self._engine.client_at(self._home).execute_command("PUBLISH", self._wake, b"")
 
     def end(self) -> None:
@@ -118,7 +117,7 @@ class _Line(threading.Thread):
             began = time.monotonic()
             try:
                 self._listen()
-            except self._failures as error:
+            except Exception as error:
                 if self._engine.closed.is_set():
                     break
                 self._note_loss(error)
@@ -129,9 +128,12 @@ class _Line(threading.Thread):
         self._confirmed.clear()
         self._leaving.clear()
         self._take_tasks(None)
-        found = self._engine.translated(error)
-        if not isinstance(found, StoreUnavailable):
-            get_logger().error("store_subscription_failed", store=self._engine.name, error=type(found).__name__)
+        try:
+            found = error if isinstance(error, StoreError) else self._engine.translated(error)
+        except Exception:  # a fault of ours; the thread must go on
+            found = StoreUnavailable(self._engine.name, error)
+        if not isinstance(found, StoreUnavailable) or found.reason is error:
+            get_logger().error("store_subscription_failed", error=type(error).__name__, exc_info=error)
         for subscribers in self._subscribers.values():
             for subscriber in subscribers:
                 self._call(subscriber.lost, found)
@@ -171,7 +173,7 @@ class _Line(threading.Thread):
                 if self._again:
                     self._ask_again(now)
         finally:
-            with contextlib.suppress(*self._engine.errors):
+            with contextlib.suppress(Exception):
                 pubsub.close()
 
     def _take(self, message: dict[str, Any]) -> None:
