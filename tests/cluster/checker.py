@@ -1,4 +1,4 @@
-"""A checker in the manner of Jepsen: compares all that readers had, and all that was acknowledged, with the final log."""
+"""A checker in the manner of Jepsen: compares what readers had, and what was acknowledged, with the final log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A proxy before a server that can lose answers: the server has done what it was asked, and the client does not know."""
+"""A proxy that can lose answers: the server has done what it was asked, and the client does not know."""
 
 from __future__ import annotations
 

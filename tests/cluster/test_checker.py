@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from penstock.adapters.journals.valkey import ValkeyJournal
-from penstock.adapters.journals.valkey_entries import id_text, written
+from penstock.adapters.journals.valkey_entries import id_text, news_of
 from penstock.errors import StoreError
 from penstock.ports import Append, Entry, EntryId, LogFrame, OwnerMark
 from tests.cluster.checker import History, Line, faults, packed
@@ -66,7 +66,8 @@ class BareJournal(ValkeyJournal):
 
     def append_all(self, appends: Sequence[Append]) -> Sequence[EntryId | StoreError]:
         for append in appends:
-            field, value = written(append.entry)
+            _, _, rest = news_of(append.expected, append.entry).split(b" ", 2)
+            field, value = rest[:1], rest[1:]
             key = self._key_of(append.log)
             with self._engine.client_at("").pipeline() as pipeline:
                 pipeline.xadd(key, {field: value}, id=id_text(append.entry.id))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.errors import StoreFull, StoreIncompatible, StoreReadOnly, StoreUnavailable
+from penstock.errors import StoreDamaged, StoreFull, StoreIncompatible, StoreReadOnly, StoreUnavailable
 from penstock.ports import EMPTY, Append, EntryId, LogFrame, OwnerMark, Request
 from penstock.testing import eventually
 from tests.cluster.checker import History, faults
@@ -251,6 +251,31 @@ def test_servers_that_will_not_do_are_refused_when_the_store_is_opened(
             open_store()
         client.replicaof("NO", "ONE")
         assert store.append("t", EMPTY, mark(1)) == EntryId(1, 0)
+
+
+def test_a_key_of_another_program_damages_no_other_log(server: Server, open_store: Open) -> None:
+    store = open_store()
+    with server.client() as client:
+        client.set(store._key_of("t"), "not a log")
+    answers = store.append_all([Append(log, EMPTY, mark(1)) for log in "stu"])
+    assert answers[0] == answers[2] == EntryId(1, 0)
+    assert isinstance(answers[1], StoreDamaged)
+    counts = store.statistics()
+    assert (counts.appends, counts.failures, counts.transactions) == (2, 1, 1)
+    with pytest.raises(StoreDamaged):
+        store.read("t")
+
+
+def test_entries_that_nothing_of_ours_has_written_are_typed_errors(server: Server, open_store: Open) -> None:
+    store, reader = open_store(), History()
+    with server.client() as client:
+        for field, value in ((b"x", b"1"), (b"f", b"no number"), (b"o", b"\xc1")):
+            client.delete(store._key_of("s"))
+            client.xadd(store._key_of("s"), {field: value}, id="1-1")
+            with pytest.raises(StoreDamaged, match="1-1"):
+                store.read("s")
+    store.watch("s", EMPTY, reader)
+    reader.wait_for_error()
 
 
 def test_a_server_that_is_not_there_is_a_typed_error(server: Server, open_store: Open) -> None:

@@ -13,29 +13,42 @@ end
 
 -- --- logs ------------------------------------------------------------------------------------------------------------
 
--- Append an entry behind the tail that is expected; answers the tail if it is another one, and 'OK' else.
--- Arguments: expected, id, field, value, 1 to publish it now, milliseconds until it expires or ''.
-define('append', function(keys, args)
-  local log, expected, id = keys[1], args[1], args[2]
-  local last = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
-  local tail = last and last[1] or '0-0'
+-- Append an entry behind the tail that is expected; answers 1, or the tail if it is another one.
+local function append(log, message, is_published, keep)
+  local _, last, expected, id, field = string.find(message, '^([%d-]+) ([%d-]+) (.)')
+  local found = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
+  local tail = found and found[1] or '0-0'
   if tail ~= expected then
     if tail == id or redis.call('XRANGE', log, id, id)[1] then  -- stored by an earlier call whose answer was lost
-      if args[5] ~= '1' then
+      if not is_published then
         redis.call('XSETID', log, tail)  -- changes nothing, but WAIT waits only for a write of its own connection
       end
       return id
     end
     return tail
   end
-  redis.call('XADD', log, id, args[3], args[4])
-  if args[6] ~= '' then
-    redis.call('PEXPIRE', log, args[6])
+  redis.call('XADD', log, id, field, string.sub(message, last + 1))
+  if field == 'l' then
+    redis.call('PEXPIRE', log, keep)
   end
-  if args[5] == '1' then
-    redis.call('SPUBLISH', log, expected .. ' ' .. id .. ' ' .. args[3] .. args[4])
+  if is_published then
+    redis.call('SPUBLISH', log, message)
   end
-  return redis.status_reply('OK')
+  return 1
+end
+
+-- Append an entry to each key, in order. Arguments: a message for each ('expected id field', and at once the value), 1 to
+-- publish them now, and for how many milliseconds a log is kept after its end. Answers in the same order.
+define('append', function(keys, args)
+  local answers, count = {}, #keys
+  for index = 1, count do
+    local is_done, answer = pcall(append, keys[index], args[index], args[count + 1] == '1', args[count + 2])
+    if not is_done and type(answer) ~= 'table' then
+      answer = {err = 'ERR ' .. tostring(answer)}
+    end
+    answers[index] = answer
+  end
+  return answers
 end)
 
 -- Write something that changes nothing, for WAIT; see above.

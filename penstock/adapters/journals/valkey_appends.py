@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from penstock.adapters.journals.valkey_engine import Engine, Pauses
-from penstock.adapters.journals.valkey_entries import id_text, news_of, written
+from penstock.adapters.journals.valkey_entries import news_of
 from penstock.errors import StoreError, StoreUnavailable
-from penstock.ports import Append, EntryId, LogFrame, StoreStatistics
+from penstock.ports import Append, EntryId, StoreStatistics
 
 __all__ = ["Appender"]
 
+_AT_ONCE: Final = 64  # entries in one call, which stops the server for that long: about 10 µs each
 _Answer = EntryId | StoreError
 
 
@@ -103,19 +104,21 @@ class Appender:
 
     def _at_home(self, home: str, batch: Sequence[Append], keys: Sequence[bytes]) -> list[_Answer]:
         """Append entries at one primary."""
+        messages = [news_of(append.expected, append.entry) for append in batch]
+        at_once = 1 if self._engine.is_cluster else _AT_ONCE  # a call may have keys of one slot only
         function = self._engine.function("append")
-        is_published = b"0" if self._is_sync else b"1"
+        ending = (b"0" if self._is_sync else b"1", self._keep)
         commands: list[tuple[Any, ...]] = []
-        for append, key in zip(batch, keys, strict=True):
-            entry = append.entry
-            field, value = written(entry)
-            keep = self._keep if isinstance(entry, LogFrame) and entry.is_last else b""
-            expected = id_text(append.expected)
-            commands.append(("FCALL", function, 1, key, expected, id_text(entry.id), field, value, is_published, keep))
+        for first in range(0, len(batch), at_once):
+            some = keys[first : first + at_once]
+            commands.append(("FCALL", function, len(some), *some, *messages[first : first + at_once], *ending))
         if self._is_sync:
             commands.append(self._waiting)
-        results = self._engine.pipeline(home, commands)
-        unconfirmed = self._unconfirmed(results.pop()) if self._is_sync else None
+        answered = self._engine.pipeline(home, commands)
+        unconfirmed = self._unconfirmed(answered.pop()) if self._is_sync else None
+        results: list[Any] = []
+        for command, answer in zip(commands, answered, strict=False):
+            results += answer if isinstance(answer, list) else [answer] * command[2]
         answers = [self._answer(append, result) for append, result in zip(batch, results, strict=True)]
         for answer in answers:
             if isinstance(answer, StoreError) and self._may_repeat(answer):
@@ -128,20 +131,20 @@ class Appender:
             for index in stored:
                 answers[index] = unconfirmed
         elif stored:
-            self._publish(home, [(keys[index], batch[index]) for index in stored])
+            self._publish(home, [(keys[index], messages[index]) for index in stored])
         return answers
 
     def _answer(self, append: Append, result: object) -> _Answer:
-        if result == b"OK":
+        if result == 1:
             return append.entry.id
         if isinstance(result, bytes):
             return EntryId.parse(result.decode())
         assert isinstance(result, Exception), type(result)
         return self._engine.translated(result)
 
-    def _publish(self, home: str, stored: Sequence[tuple[bytes, Append]]) -> None:
-        """Tell those that watch. If it fails, all of it is repeated."""
-        messages = [("SPUBLISH", key, news_of(append.expected, append.entry)) for key, append in stored]
+    def _publish(self, home: str, news: Sequence[tuple[bytes, bytes]]) -> None:
+        """Publish what is stored. If it fails, all of it is repeated."""
+        messages = [("SPUBLISH", key, message) for key, message in news]
         for result in self._engine.pipeline(home, messages):
             if isinstance(result, Exception):
                 raise self._engine.translated(result)

@@ -9,7 +9,7 @@ import msgspec
 from penstock.errors import StoreDamaged
 from penstock.ports import Entry, EntryId, LogFrame, OwnerMark
 
-__all__ = ["News", "id_text", "news_of", "read_entry", "read_news", "written"]
+__all__ = ["News", "id_text", "news_of", "read_entry", "read_news"]
 
 _FRAME, _LAST_FRAME, _MARK = b"f", b"l", b"o"
 _encode_mark = msgspec.msgpack.Encoder().encode
@@ -23,17 +23,6 @@ def id_text(id: EntryId) -> bytes:
     b'7-2'
     """
     return b"%d-%d" % (id.epoch, id.seq)
-
-
-def written(entry: Entry) -> tuple[bytes, bytes]:
-    """The field of a stream's element that holds an entry, and its value.
-
-    >>> written(LogFrame(EntryId(7, 3), 2, b"..."))
-    (b'f', b'2 ...')
-    """
-    if isinstance(entry, LogFrame):
-        return _LAST_FRAME if entry.is_last else _FRAME, b"%d %b" % (entry.first, entry.data)
-    return _MARK, _encode_mark((entry.node, entry.reason, entry.data))
 
 
 def read_entry(store: str, log: str, id: bytes, fields: Mapping[bytes, bytes]) -> Entry:
@@ -67,9 +56,18 @@ class News(msgspec.Struct, frozen=True, gc=False):
 
 
 def news_of(expected: EntryId, entry: Entry) -> bytes:
-    """The message about an entry that is stored; the functions in the server write the same."""
-    field, value = written(entry)
-    return b"%b %b %b%b" % (id_text(expected), id_text(entry.id), field, value)
+    """What the server is sent to append an entry, and what it publishes then.
+
+    >>> news_of(EntryId(7, 1), LogFrame(EntryId(7, 3), 2, b"..."))
+    b'7-1 7-3 f2 ...'
+    """
+    id = entry.id
+    if isinstance(entry, LogFrame):
+        kind = _LAST_FRAME if entry.is_last else _FRAME
+        at = (expected.epoch, expected.seq, id.epoch, id.seq, kind, entry.first, entry.data)
+        return b"%d-%d %d-%d %b%d %b" % at
+    value = _encode_mark((entry.node, entry.reason, entry.data))
+    return b"%d-%d %d-%d %b%b" % (expected.epoch, expected.seq, id.epoch, id.seq, _MARK, value)
 
 
 def read_news(data: bytes) -> News:
