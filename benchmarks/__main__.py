@@ -30,6 +30,7 @@ from benchmarks import (
     readers,
     rhythm,
     saturated,
+    shared_store,
     supervised,
 )
 from benchmarks.machine import describe_machine, describe_versions, measured_tree, tree_hash
@@ -57,6 +58,7 @@ BENCHMARKS: dict[str, Callable[[int, bool], list[Table]]] = {
     "hedging": hedging.run,
     "facts": facts.run,
     "board": board.run,
+    "shared-store": shared_store.run,
 }
 _HERE = Path(__file__).parent
 

@@ -47,8 +47,21 @@ class Server:
         self.folder = folder
         self.settings = list(settings)
         self.port = free_port()
+        self.is_sentinel = "--sentinel" in settings
+        self.is_tls = "--tls-cert-file" in settings
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
+
+    @classmethod
+    def sentinel(cls, folder: Path, program: str, service: str, port: int) -> Server:
+        """A Sentinel that alone decides whether the primary on a port has died, after a second."""
+        folder.mkdir(parents=True)
+        config = folder / "sentinel.conf"
+        config.write_text(
+            f"sentinel monitor {service} 127.0.0.1 {port} 1\nsentinel down-after-milliseconds {service} 1000\n"
+            f"sentinel failover-timeout {service} 5000\n"
+        )
+        return cls(folder, program, (str(config), "--sentinel"))
 
     @property
     def url(self) -> str:
@@ -62,16 +75,23 @@ class Server:
     def client(self, **arguments: Any) -> Any:
         import redis
 
+        if self.is_tls:
+            arguments |= {"ssl": True, "ssl_cert_reqs": "none", "ssl_check_hostname": False}
         return redis.Redis(port=self.port, protocol=2, **arguments)
 
     def start(self) -> None:
         """Start it, or start it again on its files."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        arguments = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder), "--save", ""]
+        arguments = ["--tls-port" if self.is_tls else "--port", str(self.port), "--bind", "127.0.0.1"]
+        arguments += ["--dir", str(self.folder), *([] if self.is_sentinel else ["--save", ""])]
+        if self.is_tls:
+            arguments += ["--port", "0"]
         environment = {**os.environ, "LD_LIBRARY_PATH": _libraries()} if self._is_unpacked else dict(os.environ)
         with (self.folder / "log.txt").open("ab") as log:
             self._process = subprocess.Popen(
-                [self._command, *arguments, *self.settings],
+                [self._command, *self.settings[:1], *arguments, *self.settings[1:]]
+                if self.is_sentinel
+                else [self._command, *arguments, *self.settings],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

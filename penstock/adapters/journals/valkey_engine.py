@@ -153,7 +153,9 @@ def _connect(place: _Place, arguments: Mapping[str, Any]) -> Any:
 
     own = dict(arguments)
     sentinel_arguments = {
-        **{name: own[name] for name in ("socket_timeout", "socket_connect_timeout", "protocol") if name in own},
+        **{
+            name: own[name] for name in ("socket_timeout", "socket_connect_timeout", "protocol", "retry") if name in own
+        },
         **own.pop("sentinel_kwargs", {}),
     }
     if place.is_tls:
