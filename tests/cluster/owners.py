@@ -7,7 +7,7 @@ import time
 import uuid
 
 from penstock.actors.stream.storing import StoredLog, StoreWriter
-from penstock.ports import EntryId, LogFrame, LogStore, OwnerMark, Request, next_epoch
+from penstock.ports import EMPTY, EntryId, LogFrame, LogStore, OwnerMark, Request, next_epoch
 from penstock.testing import eventually
 from tests.cluster.checker import Line, lines_of, packed
 
@@ -30,13 +30,14 @@ class Owner:
 
     def __init__(self, store: LogStore, log: str = "s", number: int = 1) -> None:
         self.store = store
-        self.lines = lines_of(store.read(log))
+        entries = store.read(log)
+        self.lines = lines_of(entries)
         self.acknowledged: list[Line] = []
         self._fresh = len(self.lines)
         self._name = uuid.uuid4().hex[:6]
         self.writer = StoreWriter(store, _Clock(), node=f"n{number}", number=number, frame=0.002, patience=60.0)
         request = Request(log, log)
-        tail = store.tail(log)
+        tail = entries[-1].id if entries else EMPTY  # what has come since the reading must fence this owner
         self.log: StoredLog = self.writer.open(log, {}, b"", tail=tail, request=request, encode=packed)
         self.log.kept = lambda seq: self.lines[seq:]  # type: ignore[assignment, return-value]
         self.log.on_stored = self._stored

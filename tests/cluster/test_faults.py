@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from penstock.adapters.journals.valkey import ValkeyJournal
 from penstock.errors import StoreDamaged, StoreFull, StoreIncompatible, StoreReadOnly, StoreUnavailable
 from penstock.ports import EMPTY, Append, EntryId, LogFrame, OwnerMark, Request
 from penstock.testing import eventually
@@ -319,3 +320,29 @@ def test_at_the_level_sync_nothing_is_read_that_no_replica_has(
         late.wait_for_event(5)
         owner.close()
         assert faults(store.read("s"), owner.acknowledged, [reader, late]) == []
+
+
+def test_a_disk_that_does_not_confirm_is_a_typed_error(tmp_path: Path) -> None:
+    with Server(tmp_path / "server", "valkey", ("--appendonly", "yes", "--appendfsync", "no")) as server:
+        how = {"durability": "sync", "replicas": 0, "on_disk": True, "patience": 0.0}
+        with ValkeyJournal(server.url, **how) as store:  # type: ignore[arg-type]
+            with pytest.raises(StoreUnavailable, match="disk has not confirmed"):
+                store.append("s", EMPTY, mark(1))
+            assert store.statistics().failures == 1
+            with server.client() as client:
+                client.config_set("appendfsync", "always")
+            assert store.append("s", EMPTY, mark(1)) == EntryId(1, 0)
+
+
+def test_a_server_that_cannot_confirm_by_disk_says_so(tmp_path: Path) -> None:
+    with Server(tmp_path / "server", "redis", ON_DISK) as server:
+        with server.client() as client:
+            version = client.info("server")["redis_version"]
+        if not version.startswith("7.0."):
+            pytest.skip(f"Redis {version} has WAITAOF")
+        how = {"durability": "sync", "replicas": 0, "on_disk": True}
+        with (
+            ValkeyJournal(server.url, **how) as store,  # type: ignore[arg-type]
+            pytest.raises(StoreIncompatible, match="lacks"),
+        ):
+            store.append("s", EMPTY, mark(1))

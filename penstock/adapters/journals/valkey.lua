@@ -51,6 +51,13 @@ define('append', function(keys, args)
   return answers
 end)
 
+-- Publish what has been appended and confirmed. Arguments: the messages.
+define('publish', function(keys, args)
+  for index, log in ipairs(keys) do
+    redis.call('SPUBLISH', log, args[index])
+  end
+end)
+
 -- Write something that changes nothing, for WAIT; see above.
 define('touch', function(keys)
   local last = redis.call('XREVRANGE', keys[1], '+', '-', 'COUNT', 1)[1]
@@ -186,16 +193,19 @@ end)
 
 -- Arguments: node, ids. Answers those that it still has.
 define('keep', function(keys, args)
-  local now, kept = string.format('%.0f', micros() / 1000), {}
-  for index = 2, #args do
-    local id = args[index]
-    local record = record_of(keys[2], id)
-    if record and record.node == args[1] then
-      redis.call('ZADD', keys[4], 'XX', now, id)
-      table.insert(kept, id)
+  local node = table.remove(args, 1)
+  local now, kept, scores = string.format('%.0f', micros() / 1000), {}, {}
+  for index, record in ipairs(redis.call('HMGET', keys[2], unpack(args))) do
+    if record and string.match(record, '^%d+ %d+ %x* (.*)$') == node then
+      table.insert(kept, args[index])
+      table.insert(scores, now)
+      table.insert(scores, args[index])
     else
-      redis.call('SREM', keys[5], id)
+      redis.call('SREM', keys[5], args[index])
     end
+  end
+  if #kept > 0 then
+    redis.call('ZADD', keys[4], 'XX', unpack(scores))
   end
   return kept
 end)

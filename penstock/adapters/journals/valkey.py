@@ -41,6 +41,7 @@ __all__ = ["ValkeyJournal"]
 _PARTS: Final = 16  # of the requests, on a cluster
 _PAGE: Final = 1_000  # entries in one answer
 _KEPT_AT_ONCE: Final = 500
+_CLAIMED_AT_ONCE: Final = 100  # a call stops the server meanwhile
 _encode = msgspec.msgpack.Encoder().encode
 _decode_request = msgspec.msgpack.Decoder(tuple[str, bytes]).decode
 _decode_node = msgspec.json.Decoder(NodeInfo).decode
@@ -244,7 +245,11 @@ class ValkeyJournal:
         shares = {0: limit} if self._parts == 1 else self._shares(limit, within)
         found: list[Any] = []
         for part, share in shares.items():
-            found += self._engine.call("claim", self._request_keys(part, node), node, share, within)
+            while share > 0:
+                some = min(share, _CLAIMED_AT_ONCE)
+                more = self._engine.call("claim", self._request_keys(part, node), node, some, within)
+                found += more
+                share = share - some if len(more) == some else 0
         return self._claims(found)
 
     def _shares(self, limit: int, within: int) -> Mapping[int, int]:

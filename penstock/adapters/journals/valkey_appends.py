@@ -42,6 +42,7 @@ class Appender:
         self._key_of = key_of
         self._is_sync = confirm is not None
         self._replicas, self._on_disk, self._within = confirm if confirm is not None else (0, False, 0.0)
+        self._at_once = 1 if engine.is_cluster else _AT_ONCE  # a call may have keys of one slot only
         self._keep = b"%d" % round(keep * 1000)
         self._open_and_close = open_and_close
         self._lock = threading.Lock()
@@ -105,13 +106,12 @@ class Appender:
     def _at_home(self, home: str, batch: Sequence[Append], keys: Sequence[bytes]) -> list[_Answer]:
         """Append entries at one primary."""
         messages = [news_of(append.expected, append.entry) for append in batch]
-        at_once = 1 if self._engine.is_cluster else _AT_ONCE  # a call may have keys of one slot only
         function = self._engine.function("append")
         ending = (b"0" if self._is_sync else b"1", self._keep)
         commands: list[tuple[Any, ...]] = []
-        for first in range(0, len(batch), at_once):
-            some = keys[first : first + at_once]
-            commands.append(("FCALL", function, len(some), *some, *messages[first : first + at_once], *ending))
+        for first in range(0, len(batch), self._at_once):
+            some = keys[first : first + self._at_once]
+            commands.append(("FCALL", function, len(some), *some, *messages[first : first + self._at_once], *ending))
         if self._is_sync:
             commands.append(self._waiting)
         answered = self._engine.pipeline(home, commands)
@@ -144,8 +144,11 @@ class Appender:
 
     def _publish(self, home: str, news: Sequence[tuple[bytes, bytes]]) -> None:
         """Publish what is stored. If it fails, all of it is repeated."""
-        messages = [("SPUBLISH", key, message) for key, message in news]
-        for result in self._engine.pipeline(home, messages):
+        commands: list[tuple[Any, ...]] = []
+        for first in range(0, len(news), self._at_once):
+            keys, messages = zip(*news[first : first + self._at_once], strict=True)
+            commands.append(("FCALL", self._engine.function("publish"), len(keys), *keys, *messages))
+        for result in self._engine.pipeline(home, commands):
             if isinstance(result, Exception):
                 raise self._engine.translated(result)
 
