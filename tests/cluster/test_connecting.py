@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from penstock.testing import eventually
 from tests.cluster.checker import History, faults
 from tests.cluster.conftest import ON_DISK
 from tests.cluster.owners import Owner
-from tests.integration.engines import PROGRAMS, Server, free_port
+from tests.integration.engines import PROGRAMS, Server, cluster, free_port
 
 PEM = Path(__file__).parents[1] / "data" / "localhost.pem"
 
@@ -76,6 +77,42 @@ def test_the_store_goes_on_at_the_primary_that_sentinel_promotes(program: str, t
         successor.close()
         assert faults(after.read("s"), [*acknowledged, *successor.acknowledged]) == []
         assert store.read("s") == after.read("s")  # the store that was open has found the new primary too
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_logs_and_their_watchers_follow_a_slot_that_a_cluster_moves(program: str, tmp_path: Path) -> None:
+    servers = cluster(tmp_path, program)
+    with contextlib.ExitStack() as stack:
+        for server in servers:
+            stack.callback(server.close)
+        url = f"redis+cluster://127.0.0.1:{servers[0].port}"
+        store, elsewhere = (stack.enter_context(ValkeyJournal(url, patience=10.0)) for _ in range(2))
+        reader = History()
+        elsewhere.watch("s", EMPTY, reader)
+        owner = Owner(store)
+        owner.say(3)
+        owner.wait_for_store()
+        reader.wait_for_event(3)
+        _move(servers, b"ps:log:{s}")
+        owner.say(3)
+        owner.wait_for_store()
+        reader.wait_for_event(6)
+        owner.close()
+        assert faults(store.read("s"), owner.acknowledged, [reader]) == []
+
+
+def _move(servers: Sequence[Server], key: bytes) -> None:
+    """Move the slot of a key to another primary, with all of its keys."""
+    slot = servers[0].ask("CLUSTER", "KEYSLOT", key)
+    source = next(server for server in servers if server.ask("CLUSTER", "COUNTKEYSINSLOT", slot))
+    target = next(server for server in servers if server is not source)
+    names = {server: server.ask("CLUSTER", "MYID") for server in (source, target)}
+    target.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", names[source])
+    source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", names[target])
+    for one in source.ask("CLUSTER", "GETKEYSINSLOT", slot, 100):
+        source.ask("MIGRATE", "127.0.0.1", target.port, one, 0, 5000)
+    for server in (target, source):
+        server.ask("CLUSTER", "SETSLOT", slot, "NODE", names[target])
 
 
 def _knows_a_replica(client: object) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from penstock.adapters.journals import valkey_listener
 from penstock.adapters.journals.valkey import ValkeyJournal
 from penstock.errors import StoreDamaged, StoreFull, StoreIncompatible, StoreReadOnly, StoreUnavailable
 from penstock.ports import EMPTY, Append, EntryId, LogFrame, OwnerMark, Request
@@ -107,6 +108,27 @@ def test_an_answer_that_stays_away_is_a_typed_error_within_the_bound(server: Ser
     finally:
         server.go_on()
     assert store.append("s", store.tail("s"), mark(2)) == EntryId(2, 0)
+
+
+def test_a_watcher_is_told_of_a_server_that_hangs_and_has_everything_when_it_goes_on(
+    server: Server, open_store: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(valkey_listener, "_SILENCE", 0.1)
+    monkeypatch.setattr(valkey_listener, "_WAIT", 0.05)
+    store, reader = open_store(timeout=0.3), History()
+    store.watch("s", EMPTY, reader)
+    owner = Owner(store)
+    owner.say()
+    reader.wait_for_event(1)
+    server.stop()
+    try:
+        reader.wait_for_error()
+        owner.say()
+    finally:
+        server.go_on()
+    reader.wait_for_event(2)
+    owner.close()
+    assert faults(store.read("s"), owner.acknowledged, [reader]) == []
 
 
 # --- owners ----------------------------------------------------------------------------------------------------------

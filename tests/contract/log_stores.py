@@ -17,8 +17,7 @@ from penstock.adapters.journals.memory_store import MemoryLogStore
 from penstock.adapters.journals.sqlite import SqliteJournal
 from penstock.adapters.journals.valkey import ValkeyJournal
 from penstock.ports import LogStore
-from penstock.testing import eventually
-from tests.integration.engines import Server
+from tests.integration.engines import Server, cluster
 
 __all__ = ["STORES", "SettableClock"]
 
@@ -81,24 +80,10 @@ def _server(program: str, *settings: str) -> Server:
 
 @functools.cache
 def _cluster() -> tuple[Server, ...]:
-    """Three primaries, each with a third of the slots."""
-    settings = ("--cluster-enabled", "yes", "--cluster-node-timeout", "5000")
-    servers = tuple(Server(_folder() / uuid.uuid4().hex, "valkey", settings) for _ in range(3))
-    for index, server in enumerate(servers):
-        atexit.register(server.close)
-        with server.client() as client:
-            first, last = (index * 16_384 // 3, (index + 1) * 16_384 // 3 - 1)
-            client.execute_command("CLUSTER", "ADDSLOTSRANGE", first, last)
-            client.execute_command("CLUSTER", "MEET", "127.0.0.1", servers[0].port)
+    servers = cluster(_folder(), "valkey")
     for server in servers:
-        with server.client() as client:
-            eventually(functools.partial(_is_whole, client), 30)
+        atexit.register(server.close)
     return servers
-
-
-def _is_whole(client: Any) -> bool:
-    client.response_callbacks.clear()  # their form differs between the versions of redis-py
-    return b"cluster_state:ok" in client.execute_command("CLUSTER", "INFO")
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ import signal
 import socket
 import subprocess
 import sys
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -25,7 +26,7 @@ import pytest
 import penstock
 from penstock.testing import eventually
 
-__all__ = ["PROGRAMS", "Server", "fetch", "free_port"]
+__all__ = ["PROGRAMS", "Server", "cluster", "fetch", "free_port"]
 
 _CACHE = Path(os.environ.get("JUDGES_FOLDER") or Path(penstock.__file__).parents[1] / ".judges") / "redis"
 PROGRAMS = ("valkey", "redis")
@@ -78,6 +79,12 @@ class Server:
         if self.is_tls:
             arguments |= {"ssl": True, "ssl_cert_reqs": "none", "ssl_check_hostname": False}
         return redis.Redis(port=self.port, protocol=2, **arguments)
+
+    def ask(self, *command: str | int | bytes) -> Any:
+        """The answer to a command as the server has sent it."""
+        with self.client() as client:
+            client.response_callbacks.clear()  # their forms differ between the versions of redis-py
+            return client.execute_command(*command)
 
     def start(self) -> None:
         """Start it, or start it again on its files."""
@@ -135,6 +142,19 @@ class Server:
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+
+def cluster(folder: Path, program: str) -> tuple[Server, ...]:
+    """Three primaries of a cluster, each with a third of the slots."""
+    settings = ("--cluster-enabled", "yes", "--cluster-node-timeout", "5000")
+    servers = tuple(Server(folder / uuid.uuid4().hex, program, settings) for _ in range(3))
+    for index, server in enumerate(servers):
+        first, last = index * 16_384 // 3, (index + 1) * 16_384 // 3 - 1
+        server.ask("CLUSTER", "ADDSLOTSRANGE", first, last)
+        server.ask("CLUSTER", "MEET", "127.0.0.1", servers[0].port)
+    for server in servers:
+        eventually(lambda server=server: b"cluster_state:ok" in server.ask("CLUSTER", "INFO"), 30)  # type: ignore[misc]
+    return servers
 
 
 def free_port() -> int:

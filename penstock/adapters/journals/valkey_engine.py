@@ -249,7 +249,7 @@ class Engine:
             return ""
         try:
             return str(self._client.get_node_from_key(key).name)
-        except AttributeError:  # no node has the slot
+        except (AttributeError, self._redis.exceptions.RedisClusterException):  # no node has the slot
             raise StoreUnavailable(self.name, _UNAVAILABLE["CLUSTERDOWN"]) from None
 
     def homes(self) -> list[str]:
