@@ -13,7 +13,7 @@ import msgspec
 
 from penstock.adapters.journals.local import check_append
 from penstock.adapters.journals.valkey_appends import Appender
-from penstock.adapters.journals.valkey_commands import Commands
+from penstock.adapters.journals.valkey_commands import RemoteCommands
 from penstock.adapters.journals.valkey_engine import Engine
 from penstock.adapters.journals.valkey_entries import id_text, read_entry
 from penstock.adapters.journals.valkey_follower import Follower
@@ -110,7 +110,7 @@ class ValkeyJournal:
         self._appender = Appender(self._engine, self._key_of, confirm, keep, self._open_and_close)
         self._listener = Listener(self._engine, prefix)
         replies = f"{prefix}:reply:{{{uuid.uuid4().hex}}}".encode()
-        self._commands = Commands(self._engine, self._listener, self._channel_of, replies, owner_wait)
+        self._commands = RemoteCommands(self._engine, self._listener, self._channel_of, replies, owner_wait)
         self._parts = _PARTS if self._engine.is_cluster else 1
         self._nodes = (f"{prefix}:until:{{nodes}}", f"{prefix}:says:{{nodes}}")
         self._close_lock = threading.Lock()

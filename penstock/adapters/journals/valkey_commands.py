@@ -1,4 +1,4 @@
-"""Commands between the processes that share a `ValkeyJournal`: a message to the owner, and one back."""
+"""RemoteCommands between the processes that share a `ValkeyJournal`: a message to the owner, and one back."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from penstock.config.checks import check_number
 from penstock.config.logs import get_logger
 from penstock.errors import CallTimeout, NoOwner, StoreError
 
-__all__ = ["Commands"]
+__all__ = ["RemoteCommands"]
 
 _DONE, _FAILED, _NOBODY = b"d", b"f", b"n"
 _KNOWN: Final = 64  # commands of one log that are remembered
 _SUBSCRIBING: Final = 1.0  # seconds to wait for the server's confirmation; without it, it goes on in the background
 
 
-class Commands:
+class RemoteCommands:
     """Sends commands, and carries them out.
 
     Args:
@@ -48,15 +48,15 @@ class Commands:
         self._replies = replies
         self._owner_wait = owner_wait
         self._lock = threading.Lock()
-        self._served: dict[str, _Served] = {}
+        self._served: dict[str, _Serving] = {}
         self._waiting: dict[bytes, SimpleQueue[bytes]] = {}
         self._are_replies_on: threading.Event | None = None
 
     # --- carrying out --------------------------------------------------------------------------------------------
 
-    def serve(self, log: str, carry_out: Callable[[bytes], bytes]) -> _Served:
+    def serve(self, log: str, carry_out: Callable[[bytes], bytes]) -> _Serving:
         """Carry out the commands to a log from now on, instead of a function that did so before."""
-        served = _Served(self, log, carry_out)
+        served = _Serving(self, log, carry_out)
         with self._lock:
             before = self._served.get(log)
             self._served[log] = served
@@ -66,7 +66,7 @@ class Commands:
             self._listener.remove(self._channel_of(log), before)
         return served
 
-    def remove(self, served: _Served) -> None:
+    def remove(self, served: _Serving) -> None:
         """Stop, unless another function serves the log by now."""
         with self._lock:
             if self._served.get(served.log) is not served:
@@ -74,7 +74,7 @@ class Commands:
             del self._served[served.log]
         self._listener.remove(self._channel_of(served.log), served)
 
-    def server_of(self, log: str) -> _Served | None:
+    def server_of(self, log: str) -> _Serving | None:
         """What serves a log in this process."""
         return self._served.get(log)
 
@@ -132,10 +132,10 @@ class Commands:
         return found
 
 
-class _Served:
+class _Serving:
     """What carries out the commands to one log. Implements `Subscriber` and `penstock.ports.Registration`."""
 
-    def __init__(self, commands: Commands, log: str, carry_out: Callable[[bytes], bytes]) -> None:
+    def __init__(self, commands: RemoteCommands, log: str, carry_out: Callable[[bytes], bytes]) -> None:
         self.log = log
         self.confirmed = threading.Event()
         self._commands = commands
