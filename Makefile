@@ -16,7 +16,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --maxprocesses 8 --dist
 QUICK := tests/unit $(addprefix tests/conformance/test_,$(addsuffix .py,stream statem supervisor links handler integration)) \
 	$(addprefix --deselect tests/unit/test_,$(addsuffix .py,benchmarks_run seeds))
 
-.PHONY: promtool redis run quick check lint types workflows test judges judges-node nginx simulate soak mutants bench bench-litellm format docs diagrams clean help
+.PHONY: promtool redis run serve quick check lint types workflows test judges judges-node nginx simulate soak mutants bench bench-litellm format docs diagrams clean help
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -45,6 +45,9 @@ $(VENV)/.docs: $(VENV)/.run
 
 run: $(VENV)/.run  ## the demo: several streams, a retry, a crash, an agent with tools, the tree, the statistics
 	@$(BIN)/penstock run
+
+serve: $(VENV)/.dev  ## the gateway with its dashboard under a small load without an end, until Ctrl-C; PORT=n for another port
+	@$(BIN)/penstock serve --demo --port $(or $(PORT),8900)
 
 quick: $(VENV)/.dev  ## after each edit, under a minute: ruff, the unit tests and a few of the conformance tests
 	$(BIN)/ruff check .

@@ -23,6 +23,7 @@ from benchmarks import (
     hedging,
     lifecycle,
     looped,
+    many,
     merging,
     overhead,
     paced,
@@ -31,6 +32,7 @@ from benchmarks import (
     rhythm,
     saturated,
     shared_store,
+    stores,
     supervised,
 )
 from benchmarks.machine import describe_machine, describe_versions, measured_tree, tree_hash
@@ -46,6 +48,7 @@ BENCHMARKS: dict[str, Callable[[int, bool], list[Table]]] = {
     "decoders": decoders.run,
     "agents": agents.run,
     "paced": paced.run,
+    "many": many.run,
     "lifecycle": lifecycle.run,
     "derived": derived.run,
     "supervised": supervised.run,
@@ -59,6 +62,7 @@ BENCHMARKS: dict[str, Callable[[int, bool], list[Table]]] = {
     "facts": facts.run,
     "board": board.run,
     "shared-store": shared_store.run,
+    "stores": stores.run,
 }
 _HERE = Path(__file__).parent
 

@@ -60,14 +60,16 @@ def _measured(port: int, process: psutil.Process | None, chats: int, seconds: fl
     }
 
     def cpu() -> float:
-        if process is None:
-            return 0.0
-        times = [one.cpu_times() for one in (process, *process.children(recursive=True))]
-        return sum(each.user + each.system for each in times)
+        return sum(each.user + each.system for each in (one.cpu_times() for one in _with_children(process)))
 
     result = counted(plan, cpu)
-    result["rss_mb"] = process.memory_info().rss / 1024 / 1024 if process is not None else 0.0
+    result["rss_mb"] = sum(one.memory_info().rss for one in _with_children(process)) / 1024 / 1024
     return result
+
+
+def _with_children(process: psutil.Process | None) -> list[psutil.Process]:
+    """The processes of a proxy: the first one and all that it has started. CPU time and memory are those of all."""
+    return [] if process is None else [process, *process.children(recursive=True)]
 
 
 @contextmanager
@@ -152,7 +154,8 @@ def run(rounds: int, quick: bool) -> list[Table]:
         "OpenAI chat completions, streamed: a client, `penstock serve` with its default settings, and the loopback"
         " provider, each in a process of its own. The provider puts the time at which it sends a token into its text;"
         " how late the client gets it, less how late it is without anything between, is what the gateway adds. CPU"
-        " time (user and system) is that of the gateway's process. LiteLLM's proxy has one worker and no database.",
+        " time (user and system) and resident memory are those of the gateway's process and of all that it has started;"
+        " memory that several of them share counts in each. LiteLLM's proxy has one worker and no database.",
     )
     name = "LiteLLM's proxy" if "litellm" in results else ""
     for what, unit, field in (

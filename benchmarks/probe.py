@@ -9,6 +9,8 @@ from __future__ import annotations
 import gc
 import importlib
 import json
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -34,18 +36,35 @@ def measure(load: Callable[..., Result], *, timeout: float = 120.0, **arguments:
     """Run ``load(**arguments)`` in a fresh process and return its result.
 
     Raises:
-        ProbeError: the load failed or took more than ``timeout`` seconds; the process has ended in both cases.
+        ProbeError: the load failed or took more than ``timeout`` seconds; the process has ended in both cases, and
+            after a time-out the servers that it has started too.
     """
     name = f"{load.__module__}:{load.__name__}"
     command = [sys.executable, "-m", "benchmarks.probe", name, json.dumps(arguments)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, cwd=_ROOT)
-    except subprocess.TimeoutExpired as error:
-        raise ProbeError(f"{name} did not finish within {timeout} s") from error
-    if done.returncode:
-        raise ProbeError(f"{name} failed:\n{done.stderr[-4000:]}")
-    result: Result = json.loads(done.stdout.splitlines()[-1])
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=_ROOT, start_new_session=True
+    )
+    with process:
+        try:
+            said, complaint = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired as error:
+            raise ProbeError(f"{name} did not finish within {timeout} s") from error
+        finally:
+            _end_all(process)
+    if process.returncode:
+        raise ProbeError(f"{name} failed:\n{complaint[-4000:]}")
+    result: Result = json.loads(said.splitlines()[-1])
     return result
+
+
+def _end_all(process: subprocess.Popen[str]) -> None:
+    """Kill a process that leads a session, and those that it has started, unless it was waited for."""
+    if process.returncode is not None:  # its number may be another process's by now
+        return
+    if sys.platform == "win32":
+        process.kill()
+    else:
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 class Meter:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from penstock.adapters.tools import FunctionTool, tool
     from penstock.agent import Agent
     from penstock.config.agents import AgentOptions
+    from penstock.config.garbage import tune_gc
     from penstock.config.limits import BreakerOptions, LimitOptions, RetryBudgetOptions
     from penstock.config.logs import configure_logging
     from penstock.config.options import RequestOptions, StreamOptions
@@ -339,6 +340,7 @@ __all__ = [
     "structured",
     "to_dict",
     "tool",
+    "tune_gc",
     "with_retry",
     "wrap_existing_handler",
 ]
@@ -359,6 +361,7 @@ _HOMES = {
     "adapters.tools": ("FunctionTool", "tool"),
     "agent": ("Agent",),
     "config.agents": ("AgentOptions",),
+    "config.garbage": ("tune_gc",),
     "config.limits": ("BreakerOptions", "LimitOptions", "RetryBudgetOptions"),
     "config.logs": ("configure_logging",),
     "config.options": ("RequestOptions", "StreamOptions"),

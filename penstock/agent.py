@@ -114,6 +114,7 @@ class Agent:
             opened = self._services.open_stream(
                 stream_id, options or self._options, metadata=extra, on_orphan=on_orphan
             )
+            opened.is_turn = True
             stream = Stream(opened, self._call_timeout)
             try:
                 if subscriber is not None:
@@ -387,11 +388,7 @@ def agent_with(
     is_unnamed, name = name is None, _agent_name(name)
     if not isinstance(model, str) or not model:
         raise OptionError("model", model, "a model's name")
-    limits = agent_options if agent_options is not None else settings.agent
-    if not isinstance(limits, AgentOptions):
-        raise OptionError("agent_options", type(limits).__name__, "an AgentOptions or None")
-    if max_tool_rounds is not None:
-        limits = limits.replace(max_tool_rounds=max_tool_rounds)
+    limits = _limits(agent_options if agent_options is not None else settings.agent, max_tool_rounds)
     check_metadata(metadata)
     known, foreign = _tools(tools)
     if approve is not None and not callable(approve):
@@ -422,9 +419,7 @@ def agent_with(
         loops=services.tool_loops,
         keeper=keeper,
     )
-    stream_options = options if options is not None else settings.chat
-    if not isinstance(stream_options, StreamOptions):
-        raise OptionError("options", type(stream_options).__name__, "a StreamOptions or None")
+    stream_options = _checked(options if options is not None else settings.chat)
     _start(services, record)
     if keeper is not None and history is not keeper.messages:
         keeper.replace(record.past_messages())
@@ -439,6 +434,18 @@ def _start(services: Services, record: AgentRecord) -> None:
         record.close()
         services.agents.forget(record)
         raise
+
+
+def _limits(options: object, max_tool_rounds: int | None) -> AgentOptions:
+    if not isinstance(options, AgentOptions):
+        raise OptionError("agent_options", type(options).__name__, "an AgentOptions or None")
+    return options if max_tool_rounds is None else options.replace(max_tool_rounds=max_tool_rounds)
+
+
+def _checked(options: object) -> StreamOptions:
+    if not isinstance(options, StreamOptions):
+        raise OptionError("options", type(options).__name__, "a StreamOptions or None")
+    return options
 
 
 def _keeper(services: Services, name: str) -> AgentKeeper | None:

@@ -22,7 +22,6 @@ from penstock.events import StreamReset, TokenEvent, ToolCall, ToolCallCompleted
 from penstock.events.codec import CodecError, encode_events
 from penstock.ports import Append, ChatCall, Claim, EntryId, LogFrame, OwnerMark, next_epoch
 from penstock.services import Services
-from penstock.supervisors.system.asking import ask_for_stream
 
 __all__ = ["Recovered", "load_stream", "recover"]
 
@@ -188,7 +187,7 @@ def _begin_again(services: Services, writer: StoreWriter, claim: Claim, past: Pa
         _reset(record, past)
         return record
 
-    ask_for_stream(services.runtime, make, services.call_timeout, services.check_running)
+    services.opener.open(make, services.call_timeout, services.check_running)
     return True
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import os
-import uuid
+import secrets
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
@@ -42,7 +43,7 @@ from penstock.errors import OptionError, StreamExists, SystemDraining, SystemSto
 from penstock.events import FrozenDict
 from penstock.ports import EMPTY, ChatCall, Journal, Reader, Request
 from penstock.ports.messages import check_finite, check_items, check_messages
-from penstock.supervisors.system.asking import ask_for_stream
+from penstock.supervisors.system.opening import StreamOpener
 
 __all__ = ["HasServices", "Services", "as_attempt"]
 
@@ -51,6 +52,8 @@ class _Attempt(NamedTuple):
     may_retry: bool = True
     is_further: bool = False
 
+
+_NO_METADATA: Final = FrozenDict()
 
 _attempt: ContextVar[_Attempt] = ContextVar("attempt", default=_Attempt())  # noqa: B039 - a tuple does not change
 
@@ -121,6 +124,8 @@ class Services:
         self.root: ProcessRef | None = None  # the root supervisor, once it is started
         self.is_stopped = False
         self.is_draining = False  # no stream is opened but the attempts of those that run
+        self.opener = StreamOpener(runtime, streams)
+        self._ids = StreamIds()
         _all.add(self)
 
     @property
@@ -158,7 +163,7 @@ class Services:
     ) -> StreamRecord:
         """Open a stream and return its record; see `System.open_stream`. ``redo`` is for `penstock.recovery`."""
         if stream_id is None:
-            stream_id = f"s-{uuid.uuid4().hex[:16]}"
+            stream_id = self._ids.next()
         elif not isinstance(stream_id, str) or not 0 < len(stream_id) <= 256 or not stream_id.isprintable():
             raise OptionError("stream_id", stream_id, "1 to 256 printable characters, or None")
         if not isinstance(options, StreamOptions):
@@ -171,7 +176,7 @@ class Services:
         if self.is_draining and not _attempt.get().is_further:
             raise SystemDraining()
 
-        frozen = FrozenDict(metadata or {})
+        frozen = FrozenDict(metadata) if metadata else _NO_METADATA
 
         def make() -> StreamRecord:
             kept = journal or self.journal
@@ -203,7 +208,7 @@ class Services:
             return record
 
         limit = self.call_timeout if timeout is None else timeout
-        return ask_for_stream(self.runtime, make, limit, self.check_running)
+        return self.opener.open(make, limit, self.check_running)
 
     def _begin_log(self, writer: StoreWriter, stream_id: str, head: StreamHead) -> StoredLog:
         """Begin the log of a new stream. The log of an ended one with that id is forgotten.
@@ -380,6 +385,23 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
+
+
+class StreamIds:
+    """Ids of streams that were given none: unique in this process and, by 48 random bits, among all of them.
+
+    They are no secrets: the next one can be guessed.
+    """
+
+    __slots__ = ("_numbers", "_prefix")
+
+    def __init__(self) -> None:
+        self._prefix = f"s-{secrets.token_hex(6)}"
+        self._numbers = itertools.count(1)
+
+    def next(self) -> str:
+        """Another id. Any thread."""
+        return f"{self._prefix}{next(self._numbers):04x}"
 
 
 class HasServices(Protocol):

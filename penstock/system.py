@@ -37,7 +37,7 @@ from penstock.actors.runtime.signals import KILL, SHUTDOWN
 from penstock.actors.stream.models import ModelStatistics
 from penstock.actors.stream.storing import StoreWriter
 from penstock.actors.stream.table import StreamTable
-from penstock.adapters.http.threads import HttpReader
+from penstock.adapters.http.choosing import make_reader
 from penstock.adapters.providers.catalogue import Catalogue
 from penstock.adapters.providers.chat_calls import check_input
 from penstock.agent import create_agent
@@ -95,7 +95,7 @@ class System:
     Args:
         settings: None reads the environment and ``penstock.toml`` (`Settings.load`).
         runtime: a runtime of your own, e.g. a simulated one; the system then does not close it.
-        reader: runs provider requests; None makes an `HttpReader`.
+        reader: runs provider requests; None makes the one that the setting ``runtime.reader`` says.
         providers: more providers by name, each a function of ``api_key`` and ``base_url``, or a ready `Provider`.
         journal: stores the events of every stream that has no journal of its own. A `LogStore`, such as a
             `SqliteJournal`, also keeps them for the next process: the system reads ended streams from it, takes care
@@ -159,7 +159,7 @@ class System:
         services = Services(
             self.settings,
             runtime,
-            self._given_reader or HttpReader(options.reader_threads, max_queue=options.reader_queue),
+            self._given_reader or make_reader(options),
             catalogue=self._catalogue,
             prices=self._prices,
             journal=None if isinstance(self._journal, LogStore) else self._journal,
@@ -170,7 +170,6 @@ class System:
         )
         children = system_children(self._names, self._table, self._agents, self._user_specs)
         services.root = runtime.spawn(Supervisor, children, _FLAGS, name=_ROOT)
-        runtime.spawn(Sentinel, services.root, self._table, self._agents)
         return _recover(services, *self._owns)
 
     def stop(self, timeout: float | None = None) -> int:
@@ -196,9 +195,7 @@ class System:
                 self._stop_is_done.wait(limit + _LAST_MOMENT)
             return 0
         try:
-            leaked = 0
-            if services is not None:
-                leaked = self._stop_all(services, limit)
+            leaked = 0 if services is None else self._stop_all(services, limit)
         finally:
             self._stop_is_done.set()
         if leaked:
@@ -761,7 +758,8 @@ def _close(services: Services, owns_reader: bool, owns_runtime: bool, left: Call
 
 
 def _recover(services: Services, owns_reader: bool, owns_runtime: bool) -> Services:
-    """Take care of the streams that a former process has left in the log store."""
+    """Start the sentinel, and take care of the streams that a former process has left in the log store."""
+    services.runtime.spawn(Sentinel, services.root, services.streams, services.agents)
     services.streams.load = partial(load_stream, services)
     try:
         recover(services)

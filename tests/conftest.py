@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from penstock.actors.runtime.runtime import Runtime
+from penstock.adapters.http import choosing
 from tests import scenarios, seeds
 
 _OURS = ("penstock", "loopback-")
@@ -49,6 +50,18 @@ def nothing_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         runtime = ref()
         if runtime is not None and runtime._closed:
             assert not runtime.processes(), f"processes left behind: {runtime.processes()}"
+
+
+@pytest.fixture(scope="module", params=["threads", "loop"])
+def each_reader(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Run a module twice: with a thread for each call, and with one loop for all.
+
+    A server of the module that counts its requests must ask for this fixture, so that each reader has its own.
+    """
+    kind: str = request.param
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(choosing, "_FEW", 0 if kind == "loop" else 1_000_000)
+        yield kind
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from penstock.cli.batch_file import Format
+from penstock.config.counting import dialect_of, inclusive_counts
 from penstock.errors import ApiError, PenstockError
 from penstock.events import StreamCompleted, to_dict
 from penstock.ports.batch import BatchResult
@@ -132,7 +133,8 @@ def _openai_usage(end: StreamCompleted) -> dict[str, Any] | None:
     usage = end.usage
     if usage is None:
         return None
-    asked, answered = usage.input_tokens or 0, usage.output_tokens or 0
+    counts = inclusive_counts(usage, dialect_of(end))
+    asked, answered = counts.asked or 0, counts.answered or 0
     return {
         "prompt_tokens": asked,
         "completion_tokens": answered,

@@ -349,6 +349,9 @@ def serve(
     log_level: Annotated[
         _Text, _option("LEVEL", "debug, info, warning, error or critical.  [default: warning]")
     ] = None,
+    demo: Annotated[
+        bool, typer.Option("--demo", help="Run a load without an end at the embedded provider, for the dashboard.")
+    ] = False,
 ) -> int:
     """Serve streams over HTTP until Ctrl-C or SIGTERM.
 
@@ -373,6 +376,7 @@ def serve(
         config=config,
         log=log,
         log_level=log_level,
+        demo=demo,
     ).run()
 
 

@@ -17,12 +17,22 @@ from penstock.events import Event, StreamCancelled, StreamCompleted, StreamFaile
 from penstock.stream import Stream
 from penstock.system import System
 
-__all__ = ["CRASH_AT", "LONGEST_S", "BusyOnce", "Crasher", "Operator", "Show", "TextCollector", "make_shows"]
+__all__ = [
+    "CRASH_AT",
+    "LONGEST_S",
+    "SENTENCES",
+    "BusyOnce",
+    "Crasher",
+    "Operator",
+    "Show",
+    "TextCollector",
+    "make_shows",
+]
 
 LONGEST_S: Final = 15.0  # then the demo stops, and says that it took too long
 CRASH_AT: Final = 3  # the event at which one subscriber raises
 _RETRY_AFTER_S: Final = 0.5
-_SENTENCES: Final = (
+SENTENCES: Final = (
     "High above the valley the lake waits behind its dam.",
     "A gate opens, and water enters the penstock: a steel pipe as wide as a room, steep as a stair.",
     "No drop asks how the turbine fares, and no turbine asks how high the lake stands.",
@@ -136,7 +146,7 @@ class Show:
 
 def _answer(first: int, tokens: int, pace: float | None, *, delay: float = 0.0) -> Answer:
     """Make an answer of ``tokens`` tokens that begins with the sentence number ``first``."""
-    text = "".join(f"{sentence} " for sentence in (*_SENTENCES[first:], *_SENTENCES[:first]))
+    text = "".join(f"{sentence} " for sentence in (*SENTENCES[first:], *SENTENCES[:first]))
     return Answer(text, repeat=tokens, tokens_per_second=pace, first_token_delay=delay)
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from penstock.cli.asking import bypass_proxies
+from penstock.cli.demo_load import demo_settings, running_load
 from penstock.cli.failures import CommandLineError, check_known, explain
 from penstock.cli.loading import load_settings, named_after
 from penstock.cli.terminal import Output, say, write_error
@@ -35,6 +36,7 @@ _OPTIONS: Final = {
     "log.format": "--log",
     "log.level": "--log-level",
 }
+_DEMO_DRAIN: Final = 1.0  # seconds for streams that are read: the demo's have no end to wait for
 _EXTRA: Final = ("starlette", "uvicorn", "httptools", "websockets")
 
 
@@ -54,6 +56,7 @@ class Serve:
     config: str | None
     log: str | None
     log_level: str | None
+    demo: bool = False
 
     def run(self) -> int:
         """Serve until a signal; return the exit code.
@@ -67,8 +70,14 @@ class Serve:
         settings = self._with_provider(load_settings(self.config, overrides, _OPTIONS))
         serve = _import_server()
         configure_logging(settings.log.level, settings.log.format, others=("uvicorn", "asyncio"))
-        with System(settings) as system:
+        with contextlib.ExitStack() as running:
+            if self.demo:
+                bypass_proxies()
+                settings = running.enter_context(demo_settings(settings))
+            system = running.enter_context(System(settings))
             _observe(system)
+            if self.demo:
+                running.enter_context(running_load(system))
             try:
                 code: int = serve(system, self.host, self.port, ready=self._announce)
             except OptionError as error:
@@ -87,7 +96,9 @@ class Serve:
         ):
             if value == "":  # it must not mean the default
                 raise CommandLineError(f"{option} is empty; a shell variable may not be set")
-        gateway: dict[str, Any] = {}
+        if self.demo and (self.provider or self.model or self.base_url):
+            raise CommandLineError("--demo has the embedded provider; leave out --provider, --model and --base-url")
+        gateway: dict[str, Any] = {"drain_timeout": _DEMO_DRAIN} if self.demo else {}
         if self.keys is not None:
             gateway["keys"] = self.keys
         if self.cors:
@@ -96,12 +107,13 @@ class Serve:
             gateway["hosts"] = tuple(self.allow_host)
         if self.drain_timeout is not None:
             gateway["drain_timeout"] = parse_duration(self.drain_timeout, field="--drain-timeout")
-        log = {name: value for name, value in (("format", self.log), ("level", self.log_level)) if value is not None}
+        log: dict[str, Any] = {"level": "error"} if self.demo else {}  # some streams of the demo fail on purpose
+        log |= {name: value for name, value in (("format", self.log), ("level", self.log_level)) if value is not None}
         return {group: values for group, values in (("gateway", gateway), ("log", log)) if values}
 
     def _with_provider(self, settings: Settings) -> Settings:
         """The settings with the provider, model and base URL of the command line."""
-        name = self.provider or settings.provider.name
+        name = self.provider or ("openai" if self.demo else settings.provider.name)
         # What the settings say of their default provider is not for another one.
         group = settings.provider if name == settings.provider.name else DefaultProviderOptions(name=name)
         changes = {field: each for field, each in (("model", self.model), ("base_url", self.base_url)) if each}
@@ -129,6 +141,9 @@ class Serve:
         if self._is_for_programs(system.settings):
             if missing is not None:
                 get_logger().warning("provider_not_usable", reason=missing)
+            return
+        if self.demo:
+            write_error(f"\nThe dashboard, with a load that does not end, is at {server.url}/\nCtrl-C ends it.\n\n")
             return
         write_error(_instructions(server.url, system.settings.model(), has_keys=server.gateway.guard.has_keys))
         if missing is not None:

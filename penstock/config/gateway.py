@@ -67,7 +67,7 @@ class GatewayOptions(Options):
         max_body: bytes of a request's body, 1,000 … 2**40.
         max_depth: levels of JSON in it, 4 … 1,000.
         max_messages: messages or items in it, 1 … 1,000,000.
-        max_readers: readers at once, of all streams, 1 … 10,000,000.
+        max_readers: readers at once, 1 … 10,000,000: requests that read or wait for a stream, WebSockets, probes.
         keys: a file of API keys, see ``penstock keys``; None answers every request, for loopback hosts only.
         cors: origins from which pages may use the gateway; empty: none.
         hosts: further host names that are answered. Without keys, only loopback names are answered otherwise.

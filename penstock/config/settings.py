@@ -27,7 +27,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from types import NoneType
-from typing import TYPE_CHECKING, Annotated, Any, Self, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias, get_args, get_type_hints
 from urllib.parse import urlsplit
 
 from penstock.config.agents import AgentOptions
@@ -70,9 +70,13 @@ __all__ = [
     "DefaultProviderOptions",
     "LogOptions",
     "ProviderOptions",
+    "ReaderKind",
     "RuntimeOptions",
     "Settings",
 ]
+
+
+ReaderKind: TypeAlias = Literal["auto", "threads", "loop"]
 
 
 def _check_name(field: str, name: object, source: str | None = None) -> None:
@@ -143,7 +147,10 @@ class RuntimeOptions(Options):
         max_spares: further threads that may be started while workers are blocked, 0 … 10,000.
         throughput: messages of one actor that a worker handles before it turns to the next actor, 1 … 1,000,000.
         hold_warning: an actor that occupies its worker for longer is named in the log once, 0.01 … 3600 s.
-        reader_threads: provider requests that run at once, 1 … 100,000.
+        reader: ``"threads"`` gives each provider request a thread, ``"loop"`` reads all answers in one thread, and
+            ``"auto"`` gives 64 requests at once a thread each and reads further ones in one thread. Requests that run
+            code of the application (a provider or a tokenizer of its own) always have a thread.
+        reader_threads: provider requests that run at once on threads of their own, 1 … 100,000.
         reader_queue: provider requests that may wait for a thread, 0 … 10,000,000.
         call_timeout: how long a call to an actor waits for the answer, 0.001 … 86,400 s.
         shutdown_timeout: how long stopping the system may take, 0 … 3600 s.
@@ -153,6 +160,7 @@ class RuntimeOptions(Options):
     max_spares: Annotated[int, Between(0, 10_000)] = 256
     throughput: Annotated[int, Between(1, 1_000_000)] = 64
     hold_warning: Annotated[float, Between(0.01, 3600)] = 1.0
+    reader: ReaderKind = "auto"
     reader_threads: Annotated[int, Between(1, 100_000)] = 600
     reader_queue: Annotated[int, Between(0, 10_000_000)] = 10_000
     call_timeout: Annotated[float, Between(0.001, 86_400)] = 5.0

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from collections.abc import Mapping
+from operator import is_
+from typing import Any, Final, NoReturn
 
 __all__ = ["FrozenDict", "FrozenJson", "FrozenList", "freeze"]
+
+_PLAIN: Final = frozenset({str, int, float, bool, type(None)})
 
 
 class FrozenDict(dict[str, Any]):
@@ -48,6 +52,9 @@ class FrozenList(list[Any]):
 def freeze(value: Any) -> Any:
     """Return JSON-like data with read-only dicts and lists at all levels; what is read-only already is not copied.
 
+    Any other `Mapping` and subclasses of `list` become read-only dicts and lists too. A tuple stays one, with read-only
+    items.
+
     >>> freeze({"content": [{"text": "Hi"}]})["content"].append("x")
     Traceback (most recent call last):
     ...
@@ -61,4 +68,13 @@ def freeze(value: Any) -> Any:
         return value
     if kind is dict or kind is FrozenDict:
         return FrozenJson({name: freeze(item) for name, item in value.items()})
-    return FrozenList(map(freeze, value)) if kind is list else value
+    if kind is list:
+        return FrozenList(map(freeze, value))
+    if kind in _PLAIN:
+        return value
+    if isinstance(value, tuple):
+        items = tuple(map(freeze, value))
+        return value if all(map(is_, items, value)) else items
+    if isinstance(value, Mapping):
+        return FrozenJson({name: freeze(item) for name, item in value.items()})
+    return FrozenList(map(freeze, value)) if isinstance(value, list) else value

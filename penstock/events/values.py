@@ -175,6 +175,8 @@ class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
             free text), ``"local_shell"``, ``"shell"``, ``"apply_patch"``, ``"computer"``, ``"mcp_approval"``,
             ``"tool_search"``. All but the first two exist in the Responses API only, and have ``type`` as their
             ``name`` too, unless the provider names them.
+        signed_by: the name of the provider that made ``signature``, to which alone it is returned; ``""`` if there is
+            no signature, or its maker is not known.
     """
 
     id: str
@@ -184,6 +186,7 @@ class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
     is_server: bool = False
     signature: str = ""
     type: str = "function"
+    signed_by: str = ""
 
     def __repr__(self) -> str:
         state = "incomplete" if self.arguments is None else "complete"

@@ -16,9 +16,9 @@ from penstock.gateway.core import GatewayCore
 from penstock.gateway.hosted import HostedAgent
 from penstock.gateway.opener import orphan_policy
 from penstock.gateway.problems import Problem, RequestRefused, shown_name
-from penstock.gateway.requests.models_own import models_own
+from penstock.gateway.requests.own_fields import model_parameters
 
-__all__ = ["create_agent", "decide", "find_agent", "send_message", "shown_agent", "stop_agent"]
+__all__ = ["check_agent", "create_agent", "decide", "find_agent", "send_message", "shown_agent", "stop_agent"]
 
 _FIELDS: Final = frozenset(
     {
@@ -72,7 +72,7 @@ def _arguments(gateway: GatewayCore, body: Mapping[str, Any]) -> tuple[dict[str,
         raise RequestRefused.bad_request("parameters must be an object of the model's parameters.", "parameters")
     if "tools" in given:
         raise RequestRefused.bad_request("The agent's tools are named in tools.", "parameters.tools")
-    parameters = hosts | models_own(given)
+    parameters = hosts | model_parameters(given, has_extra_body=True)
     if "extra_body" in hosts and "extra_body" in parameters:
         parameters["extra_body"] = {**hosts["extra_body"], **parameters["extra_body"]}
     model = arguments.get("model") or gateway.system.settings.model()
@@ -114,6 +114,19 @@ def find_agent(call: HttpCall, agent_id: str) -> HostedAgent:
     return found
 
 
+def check_agent(call: HttpCall, agent_id: str) -> None:
+    """Check that an agent could be sent a message now, if it has room for one.
+
+    Raises:
+        RequestRefused: there is none that the request's key may use (404), or it has ended (410).
+    """
+    if not find_agent(call, agent_id).agent.is_alive:
+        raise RequestRefused(_ENDED)
+
+
+_ENDED: Final = Problem(status=410, type="gone", code="agent_ended", message="The agent has ended.")
+
+
 async def send_message(call: HttpCall, agent_id: str, body: Mapping[str, Any]) -> Channel:
     """Send a message to an agent, and enter the stream of its answer.
 
@@ -144,8 +157,7 @@ async def send_message(call: HttpCall, agent_id: str, body: Mapping[str, Any]) -
     try:
         channel = await call.gateway.enter(key, run, channel_of)
     except AgentStopped:
-        text = "The agent has ended."
-        raise RequestRefused(Problem(status=410, type="gone", code="agent_ended", message=text)) from None
+        raise RequestRefused(_ENDED) from None
     channel.linger_unread()
     return channel
 

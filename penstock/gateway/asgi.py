@@ -69,23 +69,24 @@ class Gateway(GatewayCore):
             has_key = not self.guard.has_keys or bool({"authorization", "x-api-key"} & exchange.headers.keys())
             if has_key:
                 call.key = self.admit(exchange, "read")
-            await receive()  # websocket.connect
-            await run(call, receive, send, is_authenticated=has_key)
+            with self.place():
+                await receive()  # websocket.connect
+                await run(call, receive, send, is_authenticated=has_key)
         except PenstockError as error:
             get_logger(request_id=call.request_id).info("socket_refused", code=problem_of(error).code)
             await send({"type": "websocket.close", "code": 1008, "reason": problem_of(error).code})
 
     async def _lifespan(self, receive: Any, send: Any) -> None:
-        context = self.lifespan()
+        phase = "startup"
         await receive()
         try:
-            await context.__aenter__()
+            async with self.lifespan():
+                await send({"type": "lifespan.startup.complete"})
+                phase = "shutdown"
+                await receive()
         except Exception as error:
-            await send({"type": "lifespan.startup.failed", "message": describe_reason(error)})
+            await send({"type": f"lifespan.{phase}.failed", "message": describe_reason(error)})
             raise
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-        await context.__aexit__(None, None, None)
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _not_found(self, scope: Any, receive: Any, send: Any) -> None:

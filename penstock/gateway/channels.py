@@ -13,6 +13,7 @@ from penstock.actors.stream.hub import Subscription
 from penstock.actors.stream.record import StreamRecord
 from penstock.actors.stream.table import StreamTable
 from penstock.agent import Agent
+from penstock.config.counting import dialect_of, inclusive_counts
 from penstock.config.gateway import GatewayOptions
 from penstock.config.options import OnOrphan
 from penstock.errors import StreamNotFound
@@ -37,14 +38,16 @@ class Steered:
     Attributes:
         items: the inputs, in order, as items of the Responses API.
         count: how many inputs these are.
+        size: bytes of them, as JSON.
+        waiting: how many requests wait for the stream that follows.
         successor: the stream that follows.
     """
 
-    __slots__ = ("count", "items", "successor")
+    __slots__ = ("count", "items", "size", "successor", "waiting")
 
     def __init__(self) -> None:
         self.items: list[Any] = []
-        self.count = 0
+        self.count = self.size = self.waiting = 0
         self.successor: asyncio.Task[Channel]
 
 
@@ -118,6 +121,7 @@ class Channel:
             model=self.model,
             request=self.request if protocol.name == self.protocol else {},
             variant=dict(variant),
+            is_turn=self.record.is_turn,
         )
 
     def projector(
@@ -207,15 +211,26 @@ _PROCESS: Final = secrets.token_hex(8)
 
 
 class Channels:
-    """All channels by stream id. A channel is forgotten when the system has forgotten its stream."""
+    """All channels by stream id. A channel is forgotten when the system has forgotten its stream.
 
-    def __init__(self, table: StreamTable, call_timeout: float) -> None:
+    Args:
+        table: of the system.
+        call_timeout: of the streams, in seconds.
+        used: called once for each stream that has ended, with its owner and the number of tokens it has used; at the
+            latest when its channel is forgotten.
+    """
+
+    def __init__(self, table: StreamTable, call_timeout: float, used: Callable[[str, int], None]) -> None:
         self._table = table
         self._call_timeout = call_timeout
+        self._used = used
         self._channels: dict[str, Channel] = {}
 
     def add(self, channel: Channel) -> Channel:
-        """Enter the channel of a new stream."""
+        """Enter the channel of a new stream; it replaces that of an ended one with the same id."""
+        replaced = self._channels.get(channel.stream_id)
+        if replaced is not None:
+            self._count(replaced)
         self._channels[channel.stream_id] = channel
         return channel
 
@@ -272,26 +287,27 @@ class Channels:
 
     def forget(self, channel: Channel) -> None:
         """Have the system forget an ended stream."""
+        self._count(channel)
         channel.close()
         self._table.forget(channel.record)
         if self._channels.get(channel.stream_id) is channel:
             del self._channels[channel.stream_id]
 
-    def sweep(self, used: Callable[[str, int], None]) -> None:
-        """Forget the channels of streams that the system has forgotten.
-
-        Args:
-            used: called once for each stream that has ended, with its owner and the number of tokens it has used.
-        """
+    def sweep(self) -> None:
+        """Count what ended streams have used, and forget the channels of those that the system has forgotten."""
         for stream_id, channel in list(self._channels.items()):
-            terminal = channel.record.log.terminal
-            if terminal is not None and not channel.is_counted:
-                channel.is_counted = True
-                if channel.owner is not None:
-                    used(channel.owner, _tokens_of(terminal))
+            self._count(channel)
             if self._table.find(stream_id) is not channel.record:
                 channel.close()
                 del self._channels[stream_id]
+
+    def _count(self, channel: Channel) -> None:
+        """Count what a stream has used, once, when it has ended."""
+        terminal = channel.record.log.terminal
+        if terminal is not None and not channel.is_counted:
+            channel.is_counted = True
+            if channel.owner is not None:
+                self._used(channel.owner, _tokens_of(terminal))
 
     def close(self) -> None:
         """Close and forget all channels."""
@@ -304,4 +320,5 @@ def _tokens_of(terminal: TerminalEvent) -> int:
     usage = terminal.usage
     if usage is None:
         return terminal.metrics.tokens if terminal.metrics is not None else 0
-    return (usage.input_tokens or 0) + (usage.output_tokens or 0)
+    counts = inclusive_counts(usage, dialect_of(terminal))
+    return (counts.asked or 0) + (counts.answered or 0)

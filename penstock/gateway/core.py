@@ -6,14 +6,14 @@ import asyncio
 import contextvars
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, Protocol, TypeVar
 
 from penstock.config.gateway import GatewayOptions
 from penstock.config.logs import get_logger
-from penstock.errors import OptionError, StreamExists, StreamNotFound, describe_reason
+from penstock.errors import OptionError, PenstockError, StreamExists, StreamNotFound, describe_reason
 from penstock.gateway.channels import Channel, Channels
 from penstock.gateway.exchange import Exchange
 from penstock.gateway.guard import Guard
@@ -110,7 +110,7 @@ class GatewayCore:
         if not isinstance(self.options, GatewayOptions):
             raise OptionError("options", type(options).__name__, "a GatewayOptions, or None")
         self.guard = Guard(self.options)
-        self.limits = KeyLimits()
+        self.limits = KeyLimits(self.guard.present)
         self.readers: set[Served] = set()
         self.exchanges: set[Exchange] = set()  # requests that are being answered
         self.agents = HostedAgents()
@@ -127,8 +127,10 @@ class GatewayCore:
         self.probes = Probes()
         self.board: Closes | None = None  # see `penstock.gateway.board.desk.desk_of`
         self.created = time.time()
+        self._places = 0  # of readers, that are taken
         self._opening: Counter[str] = Counter()  # streams that are being opened, by key
         self._unread: set[asyncio.Task[Channel]] = set()  # that open streams for requests that have gone
+        self._tasks: set[asyncio.Task[Any]] = set()  # see `run_apart`
         self._ticker: Ticker | None = None
         self._channels: Channels | None = None
         self._threads: ThreadPoolExecutor | None = None
@@ -145,9 +147,9 @@ class GatewayCore:
         loop = asyncio.get_running_loop()
         if self._ticker is None:
             services = self.system._services
-            self._ticker = Ticker(loop, self.options.tick)
-            self._channels = Channels(services.streams, services.call_timeout)
+            self._channels = Channels(services.streams, services.call_timeout, self._note_use)
             self._threads = ThreadPoolExecutor(_THREADS, "penstock-gateway")
+            self._ticker = Ticker(loop, self.options.tick)
             self._sweeper = loop.create_task(self._sweep())
         elif self._ticker.loop is not loop:
             raise RuntimeError("the gateway serves another event loop; make one gateway for each loop")
@@ -187,22 +189,20 @@ class GatewayCore:
         self.is_draining = self.is_ending = True
         for exchange in self.exchanges:
             exchange.refuse(DRAINING)
-        for reader in list(self.readers):
-            reader.cut(DRAINING)
+        self._each_reader(lambda reader: reader.cut(DRAINING))
         await _until(lambda: not self.readers, timeout)
-        for reader in list(self.readers):
-            reader.abandon()
+        self._each_reader(lambda reader: reader.abandon())
         await _until(lambda: not self.readers, _LAST_MOMENT)
 
     async def close(self) -> None:
         """End everything that belongs to the gateway. Readers are cut off; streams follow their ``on_orphan``."""
         self.is_draining = self.is_ending = True
-        for reader in list(self.readers):
-            reader.cut(DRAINING)
+        self._each_reader(lambda reader: reader.cut(DRAINING))
         sweeper, self._sweeper = self._sweeper, None
-        if sweeper is not None:
-            sweeper.cancel()
-            await asyncio.gather(sweeper, return_exceptions=True)
+        tasks = [*self._tasks] if sweeper is None else [sweeper, *self._tasks]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         if self.board is not None:
             self.board.close()
         if self._channels is not None:
@@ -236,7 +236,8 @@ class GatewayCore:
 
     def _look_after(self, now: float) -> None:
         valid: dict[str, bool] = {}
-        for reader in list(self.readers):
+
+        def look(reader: Served) -> None:
             reader.look(now)
             for info in reader.infos():
                 self.tally.lagged(info.lag_bytes)
@@ -245,12 +246,22 @@ class GatewayCore:
                 valid[key.id] = self.guard.is_valid(key)
             if key is not None and not valid[key.id]:
                 reader.cut(_REVOKED)
+
+        self._each_reader(look)
         self.guard.forget_tickets(now, self.channels.knows)
-        self.channels.sweep(self._note_use)
+        self.channels.sweep()
         self.agents.sweep(now)
         for name, channel in list(self.chats.items()):
             if not self.channels.has(channel):
                 del self.chats[name]
+
+    def _each_reader(self, do: Callable[[Served], None]) -> None:
+        """Do something with each reader. A fault of one keeps no other one from it."""
+        for reader in list(self.readers):
+            try:
+                do(reader)
+            except Exception as error:
+                get_logger().error("reader_failed", reason=describe_reason(error), exc_info=error)
 
     def _note_use(self, owner: str, tokens: int) -> None:
         key = self.guard.key_of(owner)
@@ -277,10 +288,17 @@ class GatewayCore:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, lambda: context.run(function, *arguments))
 
+    def run_apart(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Run work that may last longer than the request for it. It is cancelled when the gateway is closed."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
     def later(self, function: Callable[..., object], *arguments: Any) -> None:
-        """Call a function in one of the gateway's threads, and do not wait for it."""
+        """Call a function in one of the gateway's threads, and do not wait for it. An error is logged."""
         assert self._threads is not None
-        self._threads.submit(function, *arguments)
+        self._threads.submit(function, *arguments).add_done_callback(_log_unheard)
 
     def find(self, key: Key, stream_id: str) -> Channel:
         """A stream that a key may read.
@@ -289,12 +307,17 @@ class GatewayCore:
             StreamNotFound: there is none, or another key's request has opened it.
         """
         channel = self.channels.get(stream_id)
-        if not channel.is_readable(key):
+        if not channel.is_readable(self.guard.present(key)):
             raise StreamNotFound(stream_id)
         return channel
 
-    def admit_stream(self, key: Key, stream_id: str | None = None) -> None:
+    def admit_stream(self, key: Key, stream_id: str | None = None, *, instead_of: Channel | None = None) -> None:
         """Admit the opening of a stream. `enter` must follow without an ``await`` between.
+
+        Args:
+            key: opens it.
+            stream_id: that the client wants.
+            instead_of: a stream that will have ended by then, so that it does not count.
 
         Raises:
             RequestRefused: the key has as many streams as it may have, or the gateway drains.
@@ -302,8 +325,8 @@ class GatewayCore:
         """
         if self.is_draining:
             raise RequestRefused(DRAINING)
-        if key.streams is not None:
-            self.limits.admit_stream(key, self.channels.running(key.id) + self._opening[key.id])
+        ends = instead_of is not None and instead_of.owner == key.id and not instead_of.record.is_over
+        self.limits.admit_stream(key, lambda: self.channels.running(key.id) + self._opening[key.id] - ends)
         if stream_id is not None:
             is_others = self.channels.is_others(stream_id, key.id) or self.responses.is_others(stream_id, key.id)
             if is_others:
@@ -334,6 +357,7 @@ class GatewayCore:
 
     def _abandon(self, task: asyncio.Task[Channel]) -> None:
         self._unread.discard(task)
+        _log_unheard(task)
         if not task.cancelled() and task.exception() is None:
             task.result().abandon_unread()
 
@@ -341,8 +365,22 @@ class GatewayCore:
         """Raise `RequestRefused` if there are as many readers as there may be, or no more are taken."""
         if self.is_ending:
             raise RequestRefused(DRAINING)
-        if len(self.readers) >= self.options.max_readers:
+        if self._places >= self.options.max_readers:
             raise RequestRefused(_TOO_MANY_READERS)
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Take the place of a reader while the block runs. Each connection that reads, or will, has one.
+
+        Raises:
+            RequestRefused: see `admit_reader`.
+        """
+        self.admit_reader()
+        self._places += 1
+        try:
+            yield
+        finally:
+            self._places -= 1
 
     def admit(self, exchange: Exchange, scope: Scope | None) -> Key:
         """The key of a request, if it may use a route of that scope now. Scope None: no key is needed.
@@ -357,6 +395,15 @@ class GatewayCore:
         if key.max_body is not None:
             exchange.max_body = min(key.max_body, exchange.max_body)
         return key
+
+
+def _log_unheard(done: Future[Any] | asyncio.Future[Any]) -> None:
+    """Log the error of something that nothing waits for."""
+    error = None if done.cancelled() else done.exception()
+    if isinstance(error, PenstockError):
+        get_logger().warning("unheard_error", reason=describe_reason(error))
+    elif error is not None:
+        get_logger().error("unheard_error", reason=describe_reason(error), exc_info=error)
 
 
 async def _until(condition: Callable[[], bool], timeout: float) -> None:

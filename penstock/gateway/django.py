@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from penstock.config.gateway import GatewayOptions
 from penstock.errors import OptionError
+from penstock.gateway.channels import abandon_unread
 from penstock.gateway.embedding import Embedded, OnDisconnect
 from penstock.gateway.problems import UNSHOWN, RequestRefused
 from penstock.gateway.reader import AT_ONCE, Waiter
@@ -19,12 +21,16 @@ __all__ = ["AsyncEventBody", "sse_response"]
 
 
 class AsyncEventBody(AsyncIterator[bytes]):
-    """The body of a response: a reader of the stream from the first iteration to its end."""
+    """The body of a response: a reader of the stream from the first iteration to its end.
+
+    Django closes it at the end of the request, in whatever thread, also if it was not iterated.
+    """
 
     def __init__(self, embedded: Embedded, point: ResumePoint) -> None:
         loop = asyncio.get_running_loop()
         self._embedded = embedded
         self._point = point
+        self._loop = loop
         self._ticker = Ticker(loop, embedded.options.tick)
         self._projector = embedded.projector(self._ticker)
         self._place = 0
@@ -72,15 +78,23 @@ class AsyncEventBody(AsyncIterator[bytes]):
         return self._projector.shelf.projection.cut(UNSHOWN)
 
     async def aclose(self) -> None:
-        """Leave the stream."""
+        """Leave the stream. Its ``on_orphan`` applies if this was the last reader, also before the first iteration."""
         self._close()
+
+    def close(self) -> None:
+        """The same, from any thread."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._close)
 
     def _close(self) -> None:
         if self._is_over:
             return
         self._is_over = True
         has_left = not (self._projector.is_over and self._place >= self._projector.shelf.end)
-        self._projector.detach(self)
+        if self._is_attached:
+            self._projector.detach(self)
+        else:
+            abandon_unread(self._embedded.record)
         self._ticker.close()
         if has_left:
             self._embedded.client_left()

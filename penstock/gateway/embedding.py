@@ -86,6 +86,7 @@ class Embedded:
             created=int(self.record.created_at),
             model=str(self.record.metadata.get("model", "")),
             variant=self._variant,
+            is_turn=self.record.is_turn,
         )
         return self.protocol.projection(opening)
 

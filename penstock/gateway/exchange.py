@@ -133,7 +133,7 @@ class Exchange:
     def refuse(self, problem: Problem) -> None:
         """Wait no longer for a body that has not come; `body` raises the problem."""
         self._refusal = problem
-        if self._patience is not None:
+        if self._patience is not None and not self._patience.expired():  # else `body` is about to raise already
             self._patience.reschedule(0.0)
 
     async def _next_part(self) -> Any:

@@ -26,7 +26,8 @@ _SECURITY: Final = (
     ("cross-origin-resource-policy", "same-site"),
 )
 _EXPOSED: Final = (
-    "x-request-id, x-penstock-stream-id, x-penstock-overhead-ms, x-penstock-gap, server-timing, retry-after"
+    "x-request-id, x-penstock-stream-id, x-penstock-overhead-ms, x-penstock-gap, x-penstock-dropped, "
+    "x-penstock-ignored, server-timing, retry-after"
 )
 _HOST: Final = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]+)(?::[0-9]*)?")
 _FIRST_USE: Final = 60.0
@@ -51,7 +52,6 @@ class Guard:
         self._file = KeyFile(options.keys) if options.keys is not None else None
         if self._file is not None:
             self._file.refresh()
-        self._known: dict[str, Key] = {}  # by id: those that have been used
         self._tickets: dict[bytes, _Ticket] = {}
 
     @property
@@ -149,21 +149,24 @@ class Guard:
         key = self._file.find(secret)
         if key is None:
             raise RequestRefused(_unauthorised("This API key is not valid."))
-        self._known[key.id] = key
         return key
 
     def check_scope(self, key: Key, scope: Scope) -> None:
-        """Raise `RequestRefused` if the key does not have the scope (403)."""
-        if not key.may(scope):
+        """Raise `RequestRefused` if the key does not have the scope now (403)."""
+        if not self.present(key).may(scope):
             raise RequestRefused(_forbidden(403, "scope_missing", f"This API key does not have the scope {scope}."))
 
     def is_valid(self, key: Key) -> bool:
         """Whether a key that was valid still is."""
-        return self._file is None or self._file.is_valid(key.id)
+        return self._file is None or self._file.get(key.id) is not None
+
+    def present(self, key: Key) -> Key:
+        """A key as it is now in the file; one that has been revoked as it was."""
+        return self.key_of(key.id) or key
 
     def key_of(self, key_id: str) -> Key | None:
-        """A key that has been used, by its id."""
-        return self._known.get(key_id)
+        """A valid key by its id. Without keys there is none."""
+        return self._file.get(key_id) if self._file is not None else None
 
     # --- tickets -------------------------------------------------------------------------------------------------
 
@@ -193,7 +196,7 @@ class Guard:
         if found is None or is_late or found.stream_id != stream_id or not self.is_valid(found.key):
             raise RequestRefused(_unauthorised("This ticket is not valid for this stream."))
         found.until = None
-        return found.key
+        return self.present(found.key)
 
     def forget_tickets(self, now: float, is_known: Callable[[str], bool]) -> None:
         """Forget tickets that were not used in time, and those of streams that are not known any more."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Hashable
-from typing import Final, Generic, TypeVar
+from collections.abc import Callable, Coroutine, Hashable
+from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
@@ -21,7 +21,7 @@ _SECONDS: Final = 86_400.0
 
 class _KeyedRequest(msgspec.Struct, Generic[T]):
     digest: bytes
-    result: asyncio.Future[T]
+    result: asyncio.Task[T]
     at: float
 
 
@@ -30,11 +30,13 @@ class Once(Generic[T]):
 
     def __init__(self) -> None:
         self._entries: OrderedDict[Hashable, _KeyedRequest[T]] = OrderedDict()
+        self._running: set[asyncio.Task[T]] = set()  # also those that were forgotten
 
-    async def once(self, key: Hashable, body: bytes, run: Callable[[], Awaitable[T]]) -> tuple[T, bool]:
+    async def once(self, key: Hashable, body: bytes, run: Callable[[], Coroutine[Any, Any, T]]) -> tuple[T, bool]:
         """Run it, unless it has been under this key. Returns the result, and whether this call has made it.
 
-        A run that fails is forgotten.
+        A caller that is cancelled ends neither the run nor the other callers that wait for it. A run that fails is
+        forgotten.
 
         Raises:
             RequestRefused: the key was used with another body (422).
@@ -50,19 +52,18 @@ class Once(Generic[T]):
                     Problem(status=422, type="invalid_request_error", code="idempotency_key_reused", message=text)
                 )
             return await asyncio.shield(known.result), False
-        entry = self._entries[key] = _KeyedRequest(digest, loop.create_future(), loop.time())
-        try:
-            result = await run()
-        except BaseException as error:
-            self._entries.pop(key, None)
-            if isinstance(error, Exception):
-                entry.result.set_exception(error)
-                entry.result.exception()  # marks it as seen: there may be no other waiter
-            else:
-                entry.result.cancel()
-            raise
-        entry.result.set_result(result)
-        return result, True
+        task = loop.create_task(run())
+        self._entries[key] = _KeyedRequest(digest, task, loop.time())
+        self._running.add(task)
+        task.add_done_callback(lambda task: self._ended(key, task))
+        return await asyncio.shield(task), True
+
+    def _ended(self, key: Hashable, task: asyncio.Task[T]) -> None:
+        self._running.discard(task)
+        if task.cancelled() or task.exception() is not None:
+            known = self._entries.get(key)
+            if known is not None and known.result is task:
+                del self._entries[key]
 
     def _forget(self, now: float) -> None:
         while self._entries:

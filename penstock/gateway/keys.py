@@ -108,6 +108,7 @@ class KeyFile:
         self.path = Path(path)
         self._stamp: tuple[int, int, int] | None = None
         self._keys: tuple[Key, ...] = ()
+        self._valid: dict[str, Key] = {}  # of these, those that have not been revoked, by id
         self._fault: str | None = None
 
     def find(self, secret: str) -> Key | None:
@@ -122,9 +123,14 @@ class KeyFile:
                 found = key
         return found
 
+    def get(self, key_id: str) -> Key | None:
+        """The key with that id as it is now; None: there is none, or it has been revoked."""
+        self._present()
+        return self._valid.get(key_id)
+
     def is_valid(self, key_id: str) -> bool:
         """Whether there is a key with that id that has not been revoked."""
-        return any(key.id == key_id and key.revoked is None for key in self._present())
+        return self.get(key_id) is not None
 
     def _present(self) -> tuple[Key, ...]:
         fault = None
@@ -154,6 +160,7 @@ class KeyFile:
                     problem = f"{self.path} has no keys any more"
                     raise OptionError("gateway.keys", str(self.path), "a file of keys", problem=problem)
                 self._keys, self._stamp = keys, stamp
+                self._valid = {key.id: key for key in keys if key.revoked is None}
         except OSError as error:
             raise _unreadable(self.path, error) from None
 

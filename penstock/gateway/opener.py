@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 from urllib.parse import quote
 
 from penstock.adapters.providers.chat_calls import check_input
+from penstock.config.logs import get_logger
 from penstock.config.options import OnOrphan
 from penstock.config.providers import Dialect, find_known_provider
 from penstock.errors import OptionError
@@ -16,7 +17,6 @@ from penstock.gateway.channels import Channel
 from penstock.gateway.core import GatewayCore
 from penstock.gateway.problems import RequestRefused, problem_of, shown_name
 from penstock.gateway.requests.asked import Asked
-from penstock.gateway.requests.models_own import models_own
 from penstock.gateway.requests.native import SERVERS_OWN, check_changes, parse
 from penstock.gateway.turns import open_turn
 from penstock.ports import ChatCall
@@ -34,6 +34,11 @@ __all__ = [
     "provider_in",
 ]
 
+_PATH: Final = "[]._-"
+"""What paths of fields consist of besides letters and digits; all else is the client's, and percent-encoded."""
+_MOST_IGNORED: Final = 20
+_LONGEST_IGNORED: Final = 100
+
 
 async def open_asked(call: HttpCall, asked: Asked, request: Mapping[str, Any]) -> Channel:
     """Open the stream that a request asks for, and enter it.
@@ -43,6 +48,7 @@ async def open_asked(call: HttpCall, asked: Asked, request: Mapping[str, Any]) -
     """
     gateway = call.gateway
     gateway.admit_stream(call.key, asked.stream_id)
+    _tell_ignored(call, asked.dropped)
     on_orphan = orphan_policy(call, asked.on_orphan)
     if asked.model in gateway.templates:
         return await open_turn(call, asked, request, on_orphan)
@@ -54,6 +60,17 @@ async def open_asked(call: HttpCall, asked: Asked, request: Mapping[str, Any]) -
             stream, owner=key.id, protocol=call.protocol.name, request=request, model=asked.model, asked=asked
         ),
     )
+
+
+def _tell_ignored(call: HttpCall, fields: Sequence[str]) -> None:
+    """Say in the response's headers which fields of a request its provider cannot be told."""
+    if not fields:
+        return
+    told = [quote(path, safe=_PATH) for path in fields[:_MOST_IGNORED]]
+    more = ["..."] if len(fields) > len(told) or any(len(path) > _LONGEST_IGNORED for path in told) else []
+    named = [path for path in told if len(path) <= _LONGEST_IGNORED]
+    call.exchange.extra_headers.append(("x-penstock-ignored", ", ".join([*named, *more])))
+    get_logger().info("fields_ignored", protocol=call.protocol.name, fields=len(fields))
 
 
 async def open_native(call: HttpCall, body: Mapping[str, Any]) -> Channel:
@@ -132,10 +149,13 @@ def orphan_policy(call: HttpCall, asked: OnOrphan | None) -> OnOrphan:
 
 
 def _open(system: System, asked: Asked, on_orphan: OnOrphan, trace: Mapping[str, str]) -> Stream:
-    """Open the stream of a call, with the parameters as one mapping: no name of a client's means an argument."""
+    """Open the stream of a call, with the parameters as one mapping: no name of a client's means an argument.
+
+    The parsers have put the names of call options into ``extra_body``; see `own_fields.model_parameters`.
+    """
     services, settings = system._services, system.settings
     is_response = asked.api == "responses"
-    parameters = {**models_own(asked.parameters), "extra_headers": dict(trace)}
+    parameters = {**asked.parameters, "extra_headers": dict(trace)}
     found = services.catalogue.find(asked.provider, asked.model, responses=is_response)
     given = asked.input if is_response else check_input(asked.input)
     record = services.ask(

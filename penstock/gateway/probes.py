@@ -44,6 +44,7 @@ class Probes:
 
     def __init__(self) -> None:
         self._probes: OrderedDict[tuple[str, str], Probe] = OrderedDict()
+        self._running: list[Probe] = []  # also those that were forgotten, and ended ones until the next begins
 
     def begin(self, key_id: str, probe_id: str, now: float) -> Probe:
         """Enter a new probe; an earlier one of the same id is forgotten.
@@ -51,13 +52,15 @@ class Probes:
         Raises:
             RequestRefused: 100 probes are running (429).
         """
-        if sum(one.state == "running" for one in self._probes.values()) >= _AT_ONCE:
+        self._running = [one for one in self._running if one.state == "running"]
+        if len(self._running) >= _AT_ONCE:
             text = f"{_AT_ONCE} probes are running. Try again in a minute."
             raise RequestRefused(
                 Problem(status=429, type="rate_limit_error", code="too_many_probes", message=text, retry_after=60.0)
             )
         probe = self._probes[key_id, probe_id] = Probe(now)
         self._probes.move_to_end((key_id, probe_id))
+        self._running.append(probe)
         while len(self._probes) > _KEPT:
             self._probes.popitem(last=False)
         return probe

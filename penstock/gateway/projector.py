@@ -25,7 +25,7 @@ from penstock.gateway.shelf import Shelf
 from penstock.gateway.ticker import Ticker
 from penstock.telemetry.gateway import ReaderInfo
 
-__all__ = ["SLICE", "UNMERGED", "Projector", "projection_failed"]
+__all__ = ["SLICE", "UNMERGED", "Projector", "projection_failed", "tokens_lost"]
 
 SLICE: Final = 500
 """Events that are read at once; the loop does its other work before the next ones."""
@@ -118,7 +118,34 @@ class Projector(Subscription):
             self.pump()
 
     def pump(self) -> None:
-        """Read what is new, and wake the readers. Of very much it reads a part, and the rest soon."""
+        """Read what is new, and wake the readers. Of very much it reads a part, and the rest soon.
+
+        A fault is logged, and ends the readers.
+        """
+        try:
+            self._read()
+        except Exception as error:
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        projection_failed(self.record, self.shelf.projection, error)
+        if not self.is_over:
+            self.error = error
+        self.is_behind = False
+        self._wake_readers()
+        if self.is_active:
+            self.unsubscribe()
+
+    def _wake_readers(self) -> None:
+        for wake in list(self._wakers.values()):
+            try:
+                wake()
+            except Exception as error:  # a fault of ours, which must not keep the others
+                get_logger(stream_id=self.record.stream_id).error(
+                    "reader_failed", reason=describe_reason(error), exc_info=error
+                )
+
+    def _read(self) -> None:
         cursor, shelf = self._cursor, self.shelf
         before = shelf.end
         if self.is_over:
@@ -134,6 +161,7 @@ class Projector(Subscription):
                     self.deny(event.call.id)
                 if isinstance(event, (StreamCompleted, StreamFailed, StreamCancelled)):
                     self.terminal = event
+                    tokens_lost(self.record, shelf.projection)
                     break
                 left -= 1
                 if not left:
@@ -154,8 +182,15 @@ class Projector(Subscription):
             self._is_continued = True
             self._ticker.loop.call_soon(self._continue)
         if shelf.end != before or self.is_over:
-            for wake in list(self._wakers.values()):
-                wake()
+            self._wake_readers()
+
+
+def tokens_lost(record: StreamRecord, projection: Projection) -> None:
+    """Log at the end of a stream how many tokens it has dropped, if there are any."""
+    if projection.lost:
+        get_logger(stream_id=record.stream_id).warning(
+            "tokens_dropped", protocol=projection.name, tokens=projection.lost
+        )
 
 
 def projection_failed(record: StreamRecord, projection: Projection, error: Exception) -> None:

@@ -124,7 +124,6 @@ _CHAT: Final = FrozenDict(
     reasoning_field=("reasoning_content", "reasoning"), extras=("none", "penstock"), events=("plain", "numbered")
 )
 _NATIVE: Final = FrozenDict(events=("all", "simple"))
-_RESPONSES: Final = FrozenDict(reasoning=("text", "summary"))
 _UI: Final = FrozenDict(
     {
         "v": ("5.0", "5", "6", "7"),

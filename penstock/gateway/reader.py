@@ -13,7 +13,7 @@ from penstock.gateway.problems import UNSHOWN, Problem
 from penstock.gateway.projector import Projector
 from penstock.telemetry.gateway import ReaderInfo, ReaderOutcome
 
-__all__ = ["AT_ONCE", "Backlog", "SseReader", "Waiter"]
+__all__ = ["AT_ONCE", "Backlog", "ResponseReader", "SseReader", "Waiter"]
 
 AT_ONCE: Final = 262_144
 """Bytes handed to the server in one piece."""
@@ -73,7 +73,101 @@ class Backlog:
         await self._has_room.wait()
 
 
-class SseReader(Waiter):
+class ResponseReader(Waiter):
+    """One connection that gets a response for some time, by the task that has made it.
+
+    Args:
+        exchange: the request; its body has been read.
+    """
+
+    __slots__ = (
+        "_sends_since",
+        "_task",
+        "_watch",
+        "exchange",
+        "has_left",
+        "is_abandoned",
+        "key",
+        "last_sent",
+        "must_end",
+    )
+
+    def __init__(self, exchange: Exchange) -> None:
+        super().__init__(asyncio.get_running_loop())
+        self.exchange = exchange
+        self.key: Key | None = None
+        self.has_left = False
+        self.is_abandoned = False
+        self.must_end: Problem | None = None
+        self.last_sent = self._loop.time()
+        self._sends_since: float | None = None  # None: it is sent nothing now
+        self._watch: asyncio.Task[None] | None = None
+        self._task = asyncio.current_task()
+
+    # --- on the loop, by others ----------------------------------------------------------------------------------
+
+    def cut(self, problem: Problem) -> None:
+        """End the connection after what there is to send, with a last frame that says why."""
+        self.must_end = problem
+        self.wake()
+
+    def abandon(self) -> None:
+        """Cut the connection off where it is."""
+        if not self.is_abandoned and self._task is not None:
+            self.is_abandoned = True
+            self._task.cancel()
+
+    def look(self, now: float) -> None:
+        """End it if it does not read. Called about once a second."""
+        if self._sends_since is not None and now - self._sends_since > self._patience:
+            self.abandon()
+
+    @property
+    def _patience(self) -> float:
+        return _STUCK if self.must_end is None else _LAST_MOMENT
+
+    # --- by its own task -----------------------------------------------------------------------------------------
+
+    def is_own_end(self) -> bool:
+        """Whether the `CancelledError` that the task has got is of `abandon` alone; then it is handled by this call."""
+        return self.is_abandoned and self._task is not None and not self._task.uncancel()
+
+    async def start(self, headers: Headers) -> None:
+        """Send the status line and the headers."""
+        self._sends_since = self._loop.time()
+        await self.exchange.start(200, headers)
+        self._sends_since = None
+
+    async def send(self, data: bytes) -> None:
+        """Send a part of the body."""
+        self._sends_since = self._loop.time()
+        await self.exchange.send(data)
+        self._sends_since = None
+
+    async def end(self, data: bytes = b"") -> None:
+        """Send the last part of the body."""
+        self._sends_since = self._loop.time()
+        await self.exchange.end(data)
+        self._sends_since = None
+
+    def watch(self) -> None:
+        """Notice from now on that the client leaves. `close` must follow."""
+        self._watch = asyncio.create_task(self._notice_leaving())
+
+    async def close(self) -> None:
+        """Watch no more."""
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            watch.cancel()
+            await asyncio.gather(watch, return_exceptions=True)
+
+    async def _notice_leaving(self) -> None:
+        await self.exchange.until_left()
+        self.has_left = True
+        self.wake()
+
+
+class SseReader(ResponseReader):
     """One connection that reads a stream as server-sent events.
 
     Args:
@@ -85,35 +179,17 @@ class SseReader(Waiter):
     __slots__ = (
         "_is_idle",
         "_packer",
-        "_sends_since",
-        "_task",
-        "_watch",
-        "exchange",
-        "has_left",
-        "is_abandoned",
-        "key",
-        "last_sent",
-        "must_end",
         "place",
         "projector",
         "sent",
     )
 
     def __init__(self, projector: Projector, exchange: Exchange, place: int) -> None:
-        super().__init__(asyncio.get_running_loop())
+        super().__init__(exchange)
         self.projector = projector
-        self.exchange = exchange
         self.place = place
         self.sent = projector.shelf.size
-        self.key: Key | None = None
-        self.has_left = False
-        self.is_abandoned = False
-        self.must_end: Problem | None = None
-        self.last_sent = self._loop.time()
         self._is_idle = False  # its task waits in `run` for frames, a sign of life or an end
-        self._sends_since: float | None = None
-        self._watch: asyncio.Task[None] | None = None
-        self._task = asyncio.current_task()
         self._packer = zlib.compressobj(wbits=31) if _is_packed(exchange) else None
 
     # --- on the loop, by others ----------------------------------------------------------------------------------
@@ -124,27 +200,22 @@ class SseReader(Waiter):
         if self._is_idle and not (self._is_news or self.has_left or self.must_end or projector.is_over):
             shelf = projector.shelf
             data, place, _ = shelf.read_some(self.place, AT_ONCE)
-            if place == shelf.end and self._packer is None and self.exchange.send_now(data):
+            if place == shelf.end and self._packer is None and self._sent_now(data):
                 self.place = place
                 self.sent = shelf.size
                 self.last_sent = self._loop.time()
                 return
         self.wake()
 
+    def _sent_now(self, data: bytes) -> bool:
+        try:
+            return self.exchange.send_now(data)
+        except Exception:  # its task meets the same fault, which then ends this reader, and not the one that has frames
+            return False
+
     @property
     def is_reading(self) -> bool:
         return True
-
-    def cut(self, problem: Problem) -> None:
-        """End the connection after the frames that there are, with a last one that says why."""
-        self.must_end = problem
-        self.wake()
-
-    def abandon(self) -> None:
-        """Cut the connection off where it is."""
-        self.is_abandoned = True
-        if self._task is not None:
-            self._task.cancel()
 
     def look(self, now: float) -> None:
         """Have it send a sign of life if it is silent, and end it if it does not read. Called about once a second."""
@@ -152,8 +223,7 @@ class SseReader(Waiter):
         if self._sends_since is not None:
             if options.slow == "disconnect" and self.lag > options.reader_bytes and self.must_end is None:
                 self.cut(_TOO_SLOW)
-            if now - self._sends_since > (_STUCK if self.must_end is None else _LAST_MOMENT):
-                self.abandon()
+            super().look(now)
         elif now - self.last_sent >= options.heartbeat:
             self.wake()
 
@@ -184,7 +254,7 @@ class SseReader(Waiter):
     async def begin(self, hold: float) -> None:
         """Attach to the stream, and wait for its first event, its end, the client's leaving, or ``hold`` seconds."""
         self.projector.attach(self, self.take)
-        self._watch = asyncio.create_task(self._notice_leaving())
+        self.watch()
         until = self._loop.time() + hold
         while not (self.projector.first or self.projector.is_over or self.has_left or self.must_end):
             left = until - self._loop.time()
@@ -199,7 +269,7 @@ class SseReader(Waiter):
     async def until_over(self) -> None:
         """Attach to the stream, and wait for its end or the client's leaving."""
         self.projector.attach(self, self.wake)
-        self._watch = asyncio.create_task(self._notice_leaving())
+        self.watch()
         while not (self.projector.is_over or self.has_left or self.must_end):
             await self.wait()
             self.place = self.projector.shelf.end  # nothing is sent before the end
@@ -207,7 +277,7 @@ class SseReader(Waiter):
     async def run(self, headers: Headers, prelude: bytes = b"") -> None:
         """Send the frames until the stream has ended, or the client has left."""
         packed = (("content-encoding", "gzip"), ("vary", "accept-encoding")) if self._packer else ()
-        await self.exchange.start(200, (*headers, *packed))
+        await self.start((*headers, *packed))
         if prelude:
             await self._send(prelude)
         shelf = self.projector.shelf
@@ -232,7 +302,7 @@ class SseReader(Waiter):
                 if self.place == shelf.end and self._is_silent:
                     await self._send(shelf.projection.heartbeat)
         if not self.has_left:
-            await self.exchange.end(self._packer.flush() if self._packer else b"")
+            await self.end(self._packer.flush() if self._packer else b"")
 
     async def _send_frames(self) -> None:
         """Send what there is now, a bounded part at a time: what waits for a client that does not read is not kept."""
@@ -262,16 +332,11 @@ class SseReader(Waiter):
     async def close(self) -> None:
         """Detach from the stream. Its ``on_orphan`` applies if this was the last reader."""
         self.projector.detach(self)
-        watch, self._watch = self._watch, None
-        if watch is not None:
-            watch.cancel()
-            await asyncio.gather(watch, return_exceptions=True)
+        await super().close()
 
     async def _notice_leaving(self) -> None:
-        await self.exchange.until_left()
-        self.has_left = True
+        await super()._notice_leaving()
         self.projector.detach(self)  # at once: a send may still wait
-        self.wake()
 
 
 _STUCK: Final = 120.0

@@ -46,7 +46,11 @@ async def begin_response(
     asked = msgspec.structs.replace(asked, input=given, stream_id=stream_id)
     channel = await (open_asked if generates else open_empty)(call, asked, body)
     if not generates:
-        await call.gateway.in_thread(channel.stream.stop)
+        try:
+            await call.gateway.in_thread(channel.stream.stop)
+        except BaseException:  # the request has gone, or is refused
+            channel.abandon_unread()
+            raise
     channel.linger_unread()
     stored = StoredResponse(channel, given, is_stored=meant.is_stored)
     call.gateway.responses.add(stream_id, stored)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
 from typing import Any, Final
 
 from penstock.config.logs import get_logger
@@ -15,9 +13,10 @@ from penstock.gateway.problems import INTERNAL, UNSHOWN, Problem, RequestRefused
 from penstock.gateway.projections.responses_socket import Action, LaneBook, Send, StartResponse, StopResponse
 from penstock.gateway.projector import Projector
 from penstock.gateway.protocols import PROTOCOLS
-from penstock.gateway.reader import Backlog, Waiter
 from penstock.gateway.responses import begin_response
+from penstock.gateway.steering import check_successor, note_unstopped
 from penstock.gateway.stored import StoredResponse
+from penstock.gateway.websocket import EXPIRED, WebSocket
 from penstock.telemetry.gateway import ReaderInfo
 
 __all__ = ["ResponsesConnection"]
@@ -26,10 +25,11 @@ _LONGEST: Final = 3_600.0
 """Seconds that a connection may last, as at OpenAI."""
 _SHARE: Final = 65_536
 _MOST_KEPT: Final = 64
+_LARGEST_KEPT: Final = 16 * 1_048_576  # bytes of their inputs and answers; the newest may be larger
 """Responses of the connection that can be continued though they are not stored."""
-_DRAINING: Final = 1001
-_TOO_BIG: Final = 1009
-_LAST_MOMENT: Final = 1.0  # seconds
+
+
+_REVOKED: Final = RequestRefused.unauthenticated("The API key has been revoked.").problem
 
 
 class _LaneReading:
@@ -41,41 +41,20 @@ class _LaneReading:
         self.place = 0
 
 
-class ResponsesConnection(Waiter):
+class ResponsesConnection(WebSocket):
     """One connection. It is a reader of each response that is under way."""
 
     def __init__(self, call: HttpCall, receive: Any, send: Any) -> None:
-        super().__init__(asyncio.get_running_loop())
-        self.call = call
-        self.gateway = call.gateway
-        self._receive = receive
-        self._send_message = send
-        self._book = LaneBook()
+        super().__init__(call, receive, send)
+        self._book = LaneBook(self._why_none_follows)
         self._lanes: dict[str | None, _LaneReading] = {}
         self._own: dict[str, StoredResponse] = {}
-        self._outgoing: deque[bytes] = deque()
-        self._backlog = Backlog()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._closes: int | None = None
         self._began = self._loop.time()
-        self._writer: asyncio.Task[None] | None = None
-
-    key = None  # `look` looks after it
 
     @property
     def is_reading(self) -> bool:
         """Whether a response is under way."""
-        return bool(self._lanes or self._tasks or self._outgoing)
-
-    def abandon(self) -> None:
-        """Close the connection whatever waits to be sent."""
-        if self._writer is not None:
-            self._writer.cancel()
-
-    def cut(self, problem: Problem) -> None:
-        """Close the connection."""
-        self._closes = _DRAINING
-        self.wake()
+        return bool(self._lanes) or super().is_reading
 
     @property
     def protocols(self) -> tuple[str, ...]:
@@ -88,69 +67,44 @@ class ResponsesConnection(Waiter):
 
     def look(self, now: float) -> None:
         """Close the connection if it is too old, or its key has been revoked. Called about once a second."""
-        if self._closes is None and now - self._began > _LONGEST:
+        super().look(now)
+        if not self._closing.done() and now - self._began > _LONGEST:
             self._do(self._book.expired())
-            self._closes = 1000
-        elif not self.gateway.guard.is_valid(self.call.key):
-            self._closes = 4001
-        self.wake()
+            self._end(EXPIRED)
 
     async def run(self) -> None:
         """Serve the connection until it is closed."""
         await self._send_message({"type": "websocket.accept"})
-        writer = self._writer = asyncio.create_task(self._write())
-        listener = asyncio.create_task(self._listen())
-        self.gateway.readers.add(self)
-        try:
-            await asyncio.wait([writer, listener], return_when=asyncio.FIRST_COMPLETED)
-            if self._closes is not None:
-                await asyncio.wait([writer], timeout=_LAST_MOMENT)  # for the code of the closing
-        finally:
-            self.gateway.readers.discard(self)
-            tasks = [writer, listener, *self._tasks]
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            for lane in self._lanes.values():
-                lane.projector.detach(self)
-                self.gateway.tally.reader_gone("responses", "left" if self._closes is None else "drained")
+        await self._run()
 
-    async def _listen(self) -> None:
-        while (message := await self._receive())["type"] == "websocket.receive":
-            data = message.get("text") or message.get("bytes") or ""
-            if len(data) > self.call.exchange.max_body:
-                self._closes = _TOO_BIG
-                self.wake()
-                return
-            try:
-                decode_object(data, self.gateway.options)
-            except RequestRefused as error:
-                self._do(self._book.malformed(error.problem))
-            else:
-                self._do(self._book.receive(data))
-            await self._backlog.room()
+    def _detach(self) -> None:
+        for lane in self._lanes.values():
+            lane.projector.detach(self)
+            self.gateway.tally.reader_gone("responses", "drained" if self._closing.done() else "left")
+
+    async def _handle(self, data: bytes) -> None:
+        try:
+            decode_object(data, self.gateway.options)
+        except RequestRefused as error:
+            self._do(self._book.malformed(error.problem))
+        else:
+            self._do(self._book.receive(data))
 
     def _do(self, actions: list[Action]) -> None:
         for action in actions:
             match action:
                 case Send(data=data):
-                    self._outgoing.append(data)
-                    self._backlog.add(len(data))
+                    self._put(data)
                 case StartResponse():
-                    self._run(self._start(action))
+                    self._begin(self._start(action))
                 case StopResponse(response_id=response_id, reason=reason):
-                    self._run(self._stop(response_id, reason))
+                    self._begin(self._stop(response_id, reason))
         self.wake()
-
-    def _run(self, work: Any) -> None:
-        task = self._loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     async def _start(self, start: StartResponse) -> None:
         try:
-            self.gateway.limits.admit(self.call.key, self._loop.time())
-            self.gateway.guard.check_scope(self.call.key, "write")
+            if not self._admits("write", is_counted=start.is_successor):  # else the input that it follows was counted
+                return
             channel, stored = await begin_response(
                 self.call, start.body, start.asked, self._own, generates=start.generates
             )
@@ -163,37 +117,48 @@ class ResponsesConnection(Waiter):
             )
             self._do(self._book.refused(start.lane, INTERNAL))
             return
-        self._own[channel.stream_id] = stored
-        while len(self._own) > _MOST_KEPT:
-            del self._own[next(iter(self._own))]
+        self._keep(channel.stream_id, stored)
         projector = channel.projector(PROTOCOLS["responses"], {}, self.gateway.ticker, self.gateway.options)
         self._book.began(start.lane, channel.stream_id)
         self._lanes[start.lane] = _LaneReading(channel, projector)
         projector.attach(self, self.wake)
         self.wake()
 
-    async def _stop(self, response_id: str, reason: str) -> None:
-        for lane in list(self._lanes.values()):
-            if lane.channel.stream_id == response_id:
-                await self.gateway.in_thread(lane.channel.stream.cancel, reason)
+    def _keep(self, response_id: str, stored: StoredResponse) -> None:
+        self._own[response_id] = stored
+        size = sum(one.size for one in self._own.values())
+        for oldest in list(self._own)[:-1]:
+            if len(self._own) <= _MOST_KEPT and size <= _LARGEST_KEPT:
+                break
+            size -= self._own.pop(oldest).size
 
-    async def _write(self) -> None:
-        while True:
-            self._collect()
-            if self._outgoing:
-                data = self._outgoing.popleft()
-                await self._send_message({"type": "websocket.send", "text": data.decode()})
-                self._backlog.add(-len(data))
-            elif self._closes is not None:
-                await self._send_message({"type": "websocket.close", "code": self._closes})
-                return
-            else:
-                await self.wait()
+    def _why_none_follows(self, response_id: str) -> Problem | None:
+        """Why no response could follow one under way; None: one can, and is counted as a request."""
+        try:
+            for lane in self._lanes.values():
+                if lane.channel.stream_id == response_id:
+                    check_successor(self.call, lane.channel)
+            if not self._admits("write"):
+                return _REVOKED
+        except RequestRefused as refused:
+            return refused.problem
+        return None
+
+    async def _stop(self, response_id: str, reason: str) -> None:
+        for name, lane in list(self._lanes.items()):
+            if lane.channel.stream_id == response_id:
+                try:
+                    await self.gateway.in_thread(lane.channel.stream.cancel, reason)
+                except PenstockError as error:  # it goes on
+                    note_unstopped(lane.channel, error)
+                    self._do(self._book.not_stopped(name, response_id, problem_of(error)))
+
+    async def _send_share(self) -> bool:
+        self._collect()
+        return await self._send_outgoing()
 
     def _collect(self) -> None:
-        """Take a share of each lane's frames, once everything before them has been sent."""
-        if self._outgoing:
-            return
+        """Take a share of each lane's frames."""
         for name, lane in list(self._lanes.items()):
             shelf = lane.projector.shelf
             if lane.place < shelf.end:

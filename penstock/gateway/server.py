@@ -19,7 +19,7 @@ import uvicorn
 from penstock.config.checks import check_number
 from penstock.config.gateway import GatewayOptions
 from penstock.config.logs import get_logger
-from penstock.errors import OptionError
+from penstock.errors import OptionError, describe_reason
 from penstock.gateway.asgi import Gateway
 from penstock.gateway.connection import LimitedConnection
 from penstock.gateway.core import GatewayCore
@@ -224,13 +224,16 @@ class GatewayServer(uvicorn.Server):
 
     async def _drain(self, *, is_hurried: bool) -> None:
         readers = len(self.gateway.readers)
-        if is_hurried:
-            await self.gateway.end_readers(_AT_ONCE)
-        else:
-            get_logger().info("draining", readers=readers)
-            await self.gateway.drain()
-        get_logger().info("drained", readers=readers)
-        self.should_exit = True
+        try:
+            if is_hurried:
+                await self.gateway.end_readers(_AT_ONCE)
+            else:
+                get_logger().info("draining", readers=readers)
+                await self.gateway.drain()
+            get_logger().info("drained", readers=readers)
+        except Exception as error:  # a fault of ours must not keep the server from ending
+            get_logger().error("drain_failed", reason=describe_reason(error), exc_info=error)
+        self.should_exit = True  # not if a second signal has cancelled this: another task ends the readers then
 
 
 def listen(host: str, port: int, *, has_keys: bool = False) -> list[socket.socket]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from penstock.errors import StreamCancelledError
 from penstock.events import StreamCancelled, StreamCompleted, StreamFailed
@@ -78,73 +79,79 @@ async def _serve(
         await call.exchange.start(200, [*STREAM_HEADERS, *call.protocol.headers, *headers])
         await call.exchange.end()
         return
-    _admit_reader(call, channel)
-    reader = SseReader(projector, call.exchange, place)
-    reader.key = call.key
-    gateway.readers.add(reader)
-    try:
-        held = gateway.ticker.loop.time()
-        await reader.begin(hold)
-        call.waited = gateway.ticker.loop.time() - held
-        if reader.has_left:
-            raise Left
-        if reader.must_end is not None:
-            raise RequestRefused(reader.must_end)
-        if hold and (problem := early_problem(projector)) is not None:
-            raise RequestRefused(problem)
-        about = [*STREAM_HEADERS, *call.protocol.headers, *headers, *call.timing(channel.stream_id)]
-        await reader.run(about, prelude)
-    except asyncio.CancelledError:
-        if not reader.is_abandoned:
-            raise
-        raise Left from None  # by us: the client does not read
-    finally:
-        gateway.readers.discard(reader)
-        gateway.tally.reader_gone(call.protocol.name, reader.outcome)
-        await reader.close()
+    with _place(call, channel):
+        reader = SseReader(projector, call.exchange, place)
+        reader.key = call.key
+        gateway.readers.add(reader)
+        try:
+            held = gateway.ticker.loop.time()
+            await reader.begin(hold)
+            call.waited = gateway.ticker.loop.time() - held
+            if reader.has_left:
+                raise Left
+            if reader.must_end is not None:
+                raise RequestRefused(reader.must_end)
+            if hold and (problem := early_problem(projector)) is not None:
+                raise RequestRefused(problem)
+            about = [*STREAM_HEADERS, *call.protocol.headers, *headers, *call.timing(channel.stream_id)]
+            await reader.run(about, prelude)
+        except asyncio.CancelledError:
+            if not reader.is_own_end():
+                raise
+            raise Left from None  # by us: the client does not read
+        finally:
+            gateway.readers.discard(reader)
+            gateway.tally.reader_gone(call.protocol.name, reader.outcome)
+            await reader.close()
 
 
 async def wait_for_end(call: HttpCall, channel: Channel) -> StreamCompleted:
-    """Wait for a stream's end, as one of its readers.
+    """Wait for a stream's end, as one of its readers. If it has dropped tokens, the response's headers will say so.
 
     Raises:
         Left: the client has gone; the stream's ``on_orphan`` applies.
         RequestRefused: the stream failed or was cancelled, or its events cannot be read in the call's protocol (500).
     """
     gateway = call.gateway
-    _admit_reader(call, channel)
-    projector = channel.projector(call.protocol, {}, gateway.ticker, gateway.options)
-    reader = SseReader(projector, call.exchange, 0)
-    reader.key = call.key
-    gateway.readers.add(reader)
-    try:
-        held = gateway.ticker.loop.time()
-        await reader.until_over()
-        call.waited = gateway.ticker.loop.time() - held
-        if reader.has_left:
-            raise Left
-        if reader.must_end is not None:
-            raise RequestRefused(reader.must_end)
-    except asyncio.CancelledError:
-        if not reader.is_abandoned:
-            raise
-        raise Left from None  # by us: the time to drain is over
-    finally:
-        gateway.readers.discard(reader)
-        gateway.tally.reader_gone(call.protocol.name, reader.outcome)
-        await reader.close()
+    with _place(call, channel):
+        projector = channel.projector(call.protocol, {}, gateway.ticker, gateway.options)
+        reader = SseReader(projector, call.exchange, 0)
+        reader.key = call.key
+        gateway.readers.add(reader)
+        try:
+            held = gateway.ticker.loop.time()
+            await reader.until_over()
+            call.waited = gateway.ticker.loop.time() - held
+            if reader.has_left:
+                raise Left
+            if reader.must_end is not None:
+                raise RequestRefused(reader.must_end)
+        except asyncio.CancelledError:
+            if not reader.is_own_end():
+                raise
+            raise Left from None  # by us: the time to drain is over
+        finally:
+            gateway.readers.discard(reader)
+            gateway.tally.reader_gone(call.protocol.name, reader.outcome)
+            await reader.close()
     terminal = projector.terminal
+    if lost := projector.shelf.projection.lost:
+        call.exchange.extra_headers.append(("x-penstock-dropped", str(lost)))
     if isinstance(terminal, StreamCompleted):
         return terminal
     raise RequestRefused(terminal_problem(projector) or UNSHOWN)
 
 
-def _admit_reader(call: HttpCall, channel: Channel) -> None:
+@contextmanager
+def _place(call: HttpCall, channel: Channel) -> Iterator[None]:
+    """Take the place of a reader; if there is none, the stream's ``on_orphan`` applies."""
     try:
         call.gateway.admit_reader()
     except RequestRefused:
         channel.abandon_unread()
         raise
+    with call.gateway.place():
+        yield
 
 
 def early_problem(projector: Projector) -> Problem | None:

@@ -23,7 +23,7 @@ from penstock.gateway.problems import UNSHOWN, Problem, RequestRefused, problem_
 from penstock.gateway.projections.frames import encode
 from penstock.gateway.projector import Projector
 from penstock.gateway.protocols import PROTOCOLS, events_in
-from penstock.gateway.reader import Backlog, Waiter
+from penstock.gateway.websocket import DENIED, WebSocket
 from penstock.telemetry.gateway import ReaderInfo
 
 __all__ = ["StreamSocket"]
@@ -32,11 +32,10 @@ _SUBPROTOCOL: Final = "penstock.v1"
 _AUTH_TIME: Final = 5.0  # seconds for the first message, if the handshake had no key
 _MOST_STREAMS: Final = 1_000  # that one socket reads
 _MOST_COMMANDS: Final = 32  # that run at once
+_MOST_BYTES: Final = 16 * 1_048_576  # of their messages; a single one may be larger
 _SHARE: Final = 65_536  # bytes of one stream in one message, before they are joined
 _LARGEST: Final = 262_144  # bytes of all streams in one message, before they are joined; one event may be larger
 _LONGEST_REF: Final = 256
-_LAST_MOMENT: Final = 1.0  # seconds
-_ENDED, _DRAINING, _DENIED, _TOO_BIG, _REVOKED = 1000, 1001, 1008, 1009, 4001
 
 
 class _Reading:
@@ -56,7 +55,7 @@ class _Reading:
             self.credit += self.flight.popleft()[1]
 
 
-class StreamSocket(Waiter):
+class StreamSocket(WebSocket):
     """One connection. It is a reader of each stream that it has subscribed to.
 
     Accepts: the operations of `penstock.gateway.operations`, and ``auth``, ``subscribe``, ``unsubscribe``, ``ack``,
@@ -64,37 +63,14 @@ class StreamSocket(Waiter):
     """
 
     def __init__(self, call: HttpCall, receive: Any, send: Any) -> None:
-        super().__init__(asyncio.get_running_loop())
-        self.call = call
-        self.gateway = call.gateway
-        self.last_sent = self._loop.time()
-        self._receive = receive
-        self._send_message = send
+        super().__init__(call, receive, send)
         self._readings: dict[str, _Reading] = {}
-        self._answers: deque[bytes] = deque()
-        self._backlog = Backlog()
         self._topics = Topics(self.wake)
-        self._running: set[asyncio.Task[None]] = set()
-        self._closes: int | None = None
-        self._writer: asyncio.Task[None] | None = None
-
-    # --- on the loop, by others ----------------------------------------------------------------------------------
-
-    key = None  # `look` looks after it
 
     @property
     def is_reading(self) -> bool:
         """Whether it has a stream to read or an answer to send."""
-        return bool(self._readings or self._running or self._answers)
-
-    def abandon(self) -> None:
-        """Close the connection whatever waits to be sent."""
-        if self._writer is not None:
-            self._writer.cancel()
-
-    def cut(self, problem: Problem) -> None:
-        """Close the connection; cursors stay valid."""
-        self._end(_DRAINING)
+        return bool(self._readings) or super().is_reading
 
     @property
     def protocols(self) -> tuple[str, ...]:
@@ -105,52 +81,31 @@ class StreamSocket(Waiter):
         key = self.call.key.id
         return tuple(one.projector.reader_info(one.place, key) for one in list(self._readings.values()))
 
-    def look(self, now: float) -> None:
-        """Close the connection if its key has been revoked. Called about once a second."""
-        if not self.gateway.guard.is_valid(self.call.key):
-            self._end(_REVOKED)
-
-    def _end(self, code: int) -> None:
-        if self._closes is None:
-            self._closes = code
-        self.wake()
-
-    # --- by its own tasks ----------------------------------------------------------------------------------------
-
     async def run(self, *, is_authenticated: bool) -> None:
         """Serve the connection until it is closed. Unless it is authenticated, the first message must have the key."""
         offered = self.call.exchange.scope.get("subprotocols", ())
         await self._send_message(
             {"type": "websocket.accept", "subprotocol": _SUBPROTOCOL if _SUBPROTOCOL in offered else None}
         )
-        if not is_authenticated and not await self._authenticated():
-            await self._send_message({"type": "websocket.close", "code": _DENIED, "reason": "not authenticated"})
-            return
-        writer = self._writer = asyncio.create_task(self._write())
-        listener = asyncio.create_task(self._listen())
-        self.gateway.readers.add(self)
-        try:
-            await asyncio.wait([writer, listener], return_when=asyncio.FIRST_COMPLETED)
-            if self._closes is not None:
-                await asyncio.wait([writer], timeout=_LAST_MOMENT)  # for the code of the closing
-        finally:
-            self.gateway.readers.discard(self)
-            self._topics.close()
-            for reading in self._readings.values():
-                reading.projector.detach(self)
-                self.gateway.tally.reader_gone("socket", "left" if self._closes is None else "drained")
-            tasks = [writer, listener, *self._running]
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        if is_authenticated or await self._authenticated():
+            await self._run()
+        else:
+            await self._turn_away(DENIED)
+
+    def _detach(self) -> None:
+        self._topics.close()
+        for reading in self._readings.values():
+            reading.projector.detach(self)
+            self.gateway.tally.reader_gone("socket", "drained" if self._closing.done() else "left")
 
     async def _authenticated(self) -> bool:
         try:
             async with asyncio.timeout(_AUTH_TIME):
-                message = await self._next()
+                data = await self._next()
         except TimeoutError:
             return False
-        if message is None or message.get("op") != "auth" or not isinstance(message.get("key"), str):
+        message = self._decoded(data) if data is not None else {}
+        if message.get("op") != "auth" or not isinstance(message.get("key"), str):
             return False
         try:
             self.call.key = key = self.gateway.guard.key(message["key"])
@@ -162,46 +117,35 @@ class StreamSocket(Waiter):
         self._answer(message.get("ref"), {"ok": True})
         return True
 
-    async def _next(self) -> dict[str, Any] | None:
-        """The next message; None: the connection is closed, or the message is none."""
-        message = await self._receive()
-        while message["type"] == "websocket.connect":
-            message = await self._receive()
-        if message["type"] != "websocket.receive":
-            return None
-        data = message.get("text") or message.get("bytes") or ""
-        if len(data) > self.call.exchange.max_body:
-            self._end(_TOO_BIG)
-            return None
+    def _decoded(self, data: bytes) -> dict[str, Any]:
         try:
             return decode_object(data, self.gateway.options)
         except RequestRefused:
             return {"op": None}
 
-    async def _listen(self) -> None:
-        while (message := await self._next()) is not None:
-            await self._backlog.room()
-            ref, operation = message.get("ref"), message.get("op")
-            if not _is_ref(ref):
-                ref = None
-            try:
-                if operation == "ack":
-                    self._acknowledge(message)
-                elif operation == "ping":
-                    self._answer(ref, {"ok": True})
-                elif operation == "subscribe":
-                    self._answer(ref, await self._subscribe(message))
-                elif operation == "unsubscribe":
-                    self._topics.shut(sid := _text(message, "sid"))
-                    self._unsubscribe(sid)
-                    self._answer(ref, {"ok": True})
-                elif isinstance(operation, str) and operation in OPERATIONS:
-                    self._start(ref, operation, message)
-                else:
-                    known = ", ".join(("subscribe", "unsubscribe", "ack", "ping", *OPERATIONS))
-                    raise RequestRefused.bad_request(f"op must be one of {known}.", "op", "unknown_op")
-            except PenstockError as error:
-                self._refuse(ref, error)
+    async def _handle(self, data: bytes) -> None:
+        message = self._decoded(data)
+        ref, operation = message.get("ref"), message.get("op")
+        if not _is_ref(ref):
+            ref = None
+        try:
+            if operation == "ack":
+                self._acknowledge(message)
+            elif operation == "ping":
+                self._answer(ref, {"ok": True})
+            elif operation == "subscribe":
+                self._answer(ref, await self._subscribe(message))
+            elif operation == "unsubscribe":
+                self._topics.shut(sid := _text(message, "sid"))
+                self._unsubscribe(sid)
+                self._answer(ref, {"ok": True})
+            elif isinstance(operation, str) and operation in OPERATIONS:
+                self._start(ref, operation, message, len(data))
+            else:
+                known = ", ".join(("subscribe", "unsubscribe", "ack", "ping", *OPERATIONS))
+                raise RequestRefused.bad_request(f"op must be one of {known}.", "op", "unknown_op")
+        except PenstockError as error:
+            self._refuse(ref, error)
 
     # --- streams -------------------------------------------------------------------------------------------------
 
@@ -224,6 +168,8 @@ class StreamSocket(Waiter):
             is_folded = isinstance(projector.first, StreamSnapshot) and after < projector.first.seq
             self.gateway.tally.resumed("gap" if is_gap else "snapshot" if is_folded else "exact")
         answer = {"ok": True, "sid": channel.stream_id, "epoch": channel.epoch, "state": channel.stream.state}
+        if projector.is_over and projector.error is None and self._readings[sid].place == projector.shelf.end:
+            answer["at_end"] = True  # nothing follows
         return answer | ({"gap": "epoch"} if is_gap else {})
 
     def read(self, channel: Channel, after: int, window: int, variant: Mapping[str, str]) -> None:
@@ -257,19 +203,21 @@ class StreamSocket(Waiter):
 
     # --- commands ------------------------------------------------------------------------------------------------
 
-    def _start(self, ref: Any, operation: str, message: dict[str, Any]) -> None:
-        if len(self._running) >= _MOST_COMMANDS:
+    def _start(self, ref: Any, operation: str, message: dict[str, Any], size: int) -> None:
+        text = ""
+        if len(self._tasks) >= _MOST_COMMANDS:
             text = f"A socket runs at most {_MOST_COMMANDS} operations at once."
+        elif self._tasks and sum(self._tasks.values()) + size > _MOST_BYTES:
+            text = f"The operations that a socket runs at once may have {_MOST_BYTES} bytes together."
+        if text:
             raise RequestRefused(Problem(status=429, type="rate_limit_error", code="too_many_operations", message=text))
-        task = self._loop.create_task(self._run_operation(ref, operation, message))
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        self._begin(self._run_operation(ref, operation, message), size)
 
     async def _run_operation(self, ref: Any, operation: str, message: dict[str, Any]) -> None:
         try:
-            self.gateway.limits.admit(self.call.key, self._loop.time())
             scope, run = OPERATIONS[operation]
-            self.gateway.guard.check_scope(self.call.key, scope)
+            if not self._admits(scope):
+                return
             self._answer(ref, {"ok": True} | await run(SocketCall(self.call, self.read), message))
         except PenstockError as error:
             self._refuse(ref, error)
@@ -285,37 +233,20 @@ class StreamSocket(Waiter):
         self._answer(ref, {"error": {name: value for name, value in fields.items() if value is not None}})
 
     def _answer(self, ref: Any, fields: Mapping[str, Any]) -> None:
-        data = encode(({} if ref is None else {"ref": ref}) | dict(fields))
-        self._answers.append(data)
-        self._backlog.add(len(data))
-        self.wake()
+        self._put(encode(({} if ref is None else {"ref": ref}) | dict(fields)))
 
     # --- writing -------------------------------------------------------------------------------------------------
 
-    async def _write(self) -> None:
-        while True:
-            while self._answers:
-                answer = self._answers.popleft()
-                await self._send(answer)
-                self._backlog.add(-len(answer))
-            is_last = self._closes is not None  # what comes meanwhile is after the cursor: it may never stop
-            if data := self._events():
-                await self._send(b"[%b]" % data[:-1])
-            for frame in self._topics.frames() if not is_last else ():
-                await self._send(b"[%b]" % frame)
-            if is_last:
-                assert self._closes is not None
-                reason = {_DRAINING: "draining", _REVOKED: "key revoked", _TOO_BIG: "message too big"}
-                await self._send_message(
-                    {"type": "websocket.close", "code": self._closes, "reason": reason.get(self._closes, "")}
-                )
-                return
-            if not data and not self._answers:
-                await self.wait()
-
-    async def _send(self, data: bytes) -> None:
-        await self._send_message({"type": "websocket.send", "text": data.decode()})
-        self.last_sent = self._loop.time()
+    async def _send_share(self) -> bool:
+        has_answered = await self._send_outgoing()
+        if self._outgoing and not self._closing.done():
+            return True  # the answer to a subscription comes before its events
+        data = self._events()
+        if data:
+            await self._send(b"[%b]" % data[:-1])
+        for frame in self._topics.frames() if not self._closing.done() else ():
+            await self._send(b"[%b]" % frame)
+        return has_answered or bool(data)
 
     def _events(self) -> bytes:
         """What all streams have for the next message: a share of each that has credit."""

@@ -83,7 +83,6 @@ class SseResponse(Response):
                 await exchange.respond(204, b"")
                 return
             if scope["method"] == "HEAD":
-                abandon_unread(embedded.record)
                 await exchange.start(200, self._sent_headers(start.is_gap))
                 await exchange.end()
                 return
@@ -95,10 +94,13 @@ class SseResponse(Response):
                     raise RequestRefused(problem)
                 await reader.run(self._sent_headers(start.is_gap), start.prelude)
         except RequestRefused as error:
-            if reader is None:
-                abandon_unread(embedded.record)
             await self._refuse(exchange, error.problem)
+        except asyncio.CancelledError:
+            if reader is None or not reader.is_own_end():
+                raise  # else the client does not read: nothing of the host has been cancelled
         finally:
+            if reader is None:
+                abandon_unread(embedded.record)  # what the stream was opened for has not come to read it
             if looking is not None:
                 looking.cancel()
                 await asyncio.gather(looking, return_exceptions=True)

@@ -95,6 +95,11 @@ class StoredResponses:
             return None
         return stored if is_admin or stored.owner == owner else None
 
+    def of(self, channel: Channel) -> StoredResponse | None:
+        """The response of a stream, whether or not it can be had again after its end; None: there is none."""
+        stored = self._kept.get(channel.stream_id)
+        return stored if stored is not None and stored.channel is channel else None
+
     def forget(self, response_id: str) -> bool:
         """Remove a response; returns whether there was one."""
         stored = self._kept.pop(response_id, None)

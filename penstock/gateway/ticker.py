@@ -7,6 +7,9 @@ import contextlib
 from collections import deque
 from typing import Protocol
 
+from penstock.config.logs import get_logger
+from penstock.errors import describe_reason
+
 __all__ = ["Due", "Ticker"]
 
 
@@ -14,7 +17,7 @@ class Due(Protocol):
     """Something that has news."""
 
     def pump(self) -> None:
-        """Handle the news. Called on the loop, at most once a tick."""
+        """Handle the news. Called on the loop, at most once a tick. An error is logged, and keeps no other one."""
 
 
 class Ticker:
@@ -56,7 +59,10 @@ class Ticker:
         self.ticks += 1
         due = self._due
         for _ in range(len(due)):
-            due.popleft().pump()
+            try:
+                due.popleft().pump()
+            except Exception as error:  # a fault of ours: the others have readers of their own
+                get_logger().error("pump_failed", reason=describe_reason(error), exc_info=error)
         if due and not self._is_armed:
             self._is_armed = True
             self._arm()

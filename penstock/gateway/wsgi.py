@@ -8,11 +8,12 @@ from urllib.parse import parse_qsl
 
 from penstock.config.gateway import GatewayOptions
 from penstock.errors import CallTimeout
-from penstock.events import Event
+from penstock.events import Event, TerminalEvent
+from penstock.gateway.channels import abandon_unread
 from penstock.gateway.embedding import Embedded, OnDisconnect
 from penstock.gateway.problems import UNSHOWN, RequestRefused
 from penstock.gateway.projections.frames import Projection, joined
-from penstock.gateway.projector import projection_failed
+from penstock.gateway.projector import projection_failed, tokens_lost
 from penstock.gateway.resume import GAP_HEADER, told_epoch
 from penstock.stream import Stream
 
@@ -61,6 +62,8 @@ class EventBody(Iterator[bytes]):
                 raise
             try:
                 frames = [frame for frame in self._projection.feed(event) if frame.seq > self._after]
+                if isinstance(event, TerminalEvent):
+                    tokens_lost(self._embedded.record, self._projection)
                 if frames:
                     return joined(frames, self._projection)
             except Exception as error:
@@ -69,12 +72,14 @@ class EventBody(Iterator[bytes]):
                 return self._projection.cut(UNSHOWN)
 
     def close(self) -> None:
-        """Leave the stream. Its ``on_orphan`` applies if this was the last reader."""
+        """Leave the stream. Its ``on_orphan`` applies if this was the last reader, also before the first iteration."""
         events, self._events = self._events, None
         has_left = not self._is_over
         self._is_over = True
         if events is not None:
             events.close()
+        elif has_left:
+            abandon_unread(self._embedded.record)
         if has_left:
             self._embedded.client_left()
 

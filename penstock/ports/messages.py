@@ -90,7 +90,7 @@ def check_items(items: object, field: str = "input", *, is_continued: bool = Fal
         place = f"{field}[{number}]"
         if not isinstance(item, Mapping):
             raise OptionError(place, type_of(item), "a dict with a role and content, or an item")
-        if item.get("type", "message") == "message":
+        if item.get("type") in (None, "message"):
             check_message(item, place)
         if not is_continued:
             calls.check(item, place)

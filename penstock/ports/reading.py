@@ -27,7 +27,7 @@ class ReaderSink(Protocol):
     """
 
     def connecting(self) -> None:
-        """A thread has taken the job."""
+        """A thread has taken the job, and connects."""
 
     def waiting(self) -> None:
         """The connection is established and the request has been sent."""
@@ -54,6 +54,13 @@ class HeaderSink(Protocol):
 class OfferSink(ReaderSink, Protocol):
     """A sink for readers that have no thread of their own to block."""
 
+    @property
+    def may_block(self) -> bool:
+        """Whether its methods, the provider or the decoder run code of the application, which may take any time.
+
+        A reader that serves other calls in the same thread must not take such a request.
+        """
+
     def offer(self, deltas: Sequence[Delta], on_room: Callable[[], None]) -> bool | None:
         """Do the same as ``deltas`` without blocking.
 
@@ -69,11 +76,12 @@ class ReaderJob(Protocol):
         """Cancel the request, whether queued, connecting, waiting or reading.
 
         Any thread; idempotent; never blocks. The socket is closed within 100 ms, then ``ended`` is called.
+        A name lookup under way cannot be interrupted.
         """
 
 
 class Reader(Protocol):
-    """Runs requests on a bounded pool of threads."""
+    """Runs requests on a bounded number of threads."""
 
     def start(
         self, provider: Provider, request: ProviderRequest, options: RequestOptions, sink: ReaderSink

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Iterable
 from typing import Any, Final
@@ -32,6 +33,7 @@ class Child:
         "failures",
         "former",
         "id",
+        "name",
         "previous_ref",
         "ref",
         "restarts",
@@ -43,8 +45,15 @@ class Child:
         "window",
     )
 
-    def __init__(self, spec: ChildSpec, id: str | None = None, args: tuple[Any, ...] | None = None) -> None:
+    def __init__(
+        self,
+        spec: ChildSpec,
+        id: str | None = None,
+        args: tuple[Any, ...] | None = None,
+        name: str | None = None,
+    ) -> None:
         self.id = spec.id if id is None else id
+        self.name = spec.name if name is None else name
         self.spec = spec
         self.args = spec.args if args is None else args
         self.state: ChildState = "undefined"
@@ -62,6 +71,16 @@ class Child:
         """Drop the arguments, which may be large, of a child that will not be started again."""
         self.args = ()
         self.spec = msgspec.structs.replace(self.spec, args=(), kwargs={})
+
+    def own_spec(self) -> ChildSpec:
+        """The specification that would start this child again, also if several children share ``spec``."""
+        spec = self.spec
+        if self.name == spec.name:
+            return spec
+        spec = copy.copy(spec)  # what is in it has been checked
+        for field, value in (("id", self.id), ("args", self.args), ("name", self.name)):
+            msgspec.structs.force_setattr(spec, field, value)
+        return spec
 
     def info(self) -> ChildInfo:
         spec = self.spec
@@ -110,7 +129,7 @@ class Supervising(Process):
     def on_receive(self, message: Any) -> Any:
         match message:
             case WhichChildren():
-                return [child.info() for child in reversed(self._children.values())]
+                return [child.info() for child in reversed(tuple(self._children.values()))]
             case CountChildren():
                 return self._count()
             case Successor(ref=ref):
@@ -119,21 +138,22 @@ class Supervising(Process):
         raise refusal("unknown_call", detail=type(message).__name__)
 
     def _successor(self, ref: ProcessRef) -> ProcessRef | str | None:
-        child = next((one for one in self._children.values() if one.ref is ref or ref in one.former), None)
+        child = next((one for one in tuple(self._children.values()) if one.ref is ref or ref in one.former), None)
         if child is None:
             return None
         if child.state == "running" and child.ref is not ref:
             return child.ref
         # A stopped child may be restarted together with a sibling.
-        is_restarting = child.ref is ref or any(one.state == "restarting" for one in self._children.values())
+        is_restarting = child.ref is ref or any(one.state == "restarting" for one in tuple(self._children.values()))
         return "restarting" if is_restarting else None
 
     def _count(self) -> ChildCounts:
         supervisors = active = 0
-        for child in self._children.values():
+        children = tuple(self._children.values())
+        for child in children:
             supervisors += child.spec.supervisor
             active += child.state == "running"
-        count = len(self._children)
+        count = len(children)
         return ChildCounts(specs=count, active=active, supervisors=supervisors, workers=count - supervisors)
 
     # --- starting ------------------------------------------------------------------------------------------------
@@ -177,7 +197,7 @@ class Supervising(Process):
     def _spawn_once(self, child: Child) -> ProcessRef:
         spec = child.spec
         return self.runtime.spawn(
-            spec.cls, *child.args, name=spec.name, link=self.ref, start_timeout=spec.start_timeout, **spec.kwargs
+            spec.cls, *child.args, name=child.name, link=self.ref, start_timeout=spec.start_timeout, **spec.kwargs
         )
 
     def _is_orphan(self, ref: Any) -> bool:

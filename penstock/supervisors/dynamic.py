@@ -96,7 +96,7 @@ class DynamicSupervisor(Supervising):
             case WhichChild(id=id):
                 return self._find(id).info()
             case GetChildSpec(id=id):
-                return self._find(id).spec
+                return self._find(id).own_spec()
             case _:
                 return super().on_receive(message)
         return None
@@ -137,12 +137,15 @@ class DynamicSupervisor(Supervising):
         return Child(spec)
 
     def _start(self, child: Child) -> ProcessRef | None:
+        self._enter(child)
         try:
             self._start_child(child)
         except Exception as error:
+            self._children.pop(child.id, None)
             self._tell_observer(ChildExited(child.spec, None, error, self.name))
             raise Refusal(error) from error
         if child.ref is None:  # its `init` returned IGNORE
+            self._children.pop(child.id, None)
             self._tell_observer(ChildExited(child.spec, None, NORMAL, self.name))
             return None
         if child.spec.restart == "temporary":  # its specification is kept for the observer
@@ -150,8 +153,41 @@ class DynamicSupervisor(Supervising):
                 child.args = ()
             elif self._observer is None:
                 child.forget_arguments()
-        self._children[child.id] = child
         return child.ref
+
+    def _enter(self, child: Child) -> None:
+        """Take the child's id, before it starts: another thread may be about to start a child with the same id."""
+        other = self._children.setdefault(child.id, child)
+        if other is not child:
+            raise refusal("already_started", child.id, other.ref)
+
+    def start_here(self, child: Child) -> ProcessRef:
+        """Start a child in the calling thread, which need not be this process. It has no time-out for its start.
+
+        The child is linked to this supervisor before it runs. From then on it is like any other child.
+
+        Raises:
+            SupervisorError: ``already_started``: there is a child with its id, or is about to be.
+            StartError: it did not start; its ``code`` is a `ProcessDead` if this supervisor is dead.
+            Exception: what its start raised.
+        """
+        try:
+            self._enter(child)
+        except Refusal as refused:
+            raise refused.error from None
+        try:
+            ref = self._spawn_once(child)
+        except BaseException:
+            self._children.pop(child.id, None)
+            raise
+        child.started_at = self.runtime.clock.monotonic()
+        child.ref, child.state = ref, "running"
+        self._by_ref[ref] = child
+        if not ref.is_alive():  # its exit may have been handled before it was entered; harmless twice
+            self.actor_inbox.put(ExitNotice(ref, self.runtime.exit_reason(ref)))
+        if self._children.get(child.id) is not child:  # ended by its id while it started
+            self.runtime.exit(ref, KILL)
+        return ref
 
     def _count(self) -> ChildCounts:
         """As in OTP, a template is one specification. The other counts are of the children started from it."""
@@ -208,7 +244,7 @@ class DynamicSupervisor(Supervising):
         ref = child.ref or child.previous_ref
         self._children.pop(child.id, None)
         self._mark_stopped(child)
-        self._tell_observer(ChildExited(child.spec, ref, reason, self.name))
+        self._tell_observer(ChildExited(child.own_spec(), ref, reason, self.name))
 
     def _tell_observer(self, exited: ChildExited) -> None:
         observer = self.runtime.whereis(self._observer) if self._observer else None
@@ -218,7 +254,7 @@ class DynamicSupervisor(Supervising):
     def terminate(self, reason: object) -> None:
         """End all children at the same time; kill each one that is not dead after its own ``shutdown`` time."""
         clock, running = self.runtime.clock, []
-        for child in self._children.values():
+        for child in tuple(self._children.values()):
             if child.ref is None:
                 continue
             if child.spec.shutdown == BRUTAL_KILL:

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 
+from penstock.actors.stream.record import StreamRecord
 from penstock.actors.stream.subscribers.polled import StreamReader
 from penstock.errors import OptionError
 from penstock.events import Event
@@ -20,10 +21,15 @@ class Inputs:
 
     It is fair: among the parents that have events, each has its turn, one event at a time. The cost of a turn does not
     depend on the number of parents.
+
+    Args:
+        record: of the stream that they are for. It is an agent's turn if one of them is.
+        window: how many events of each parent may wait before the parent does.
     """
 
-    def __init__(self, window: int = 4) -> None:
+    def __init__(self, record: StreamRecord, window: int = 4) -> None:
         self.on_news: Callable[[], None] = _nothing
+        self._record = record
         self._window = window
         self._lock = threading.Lock()  # guards the list of readers against `close`
         self._readers: list[StreamReader | None] = []
@@ -39,6 +45,8 @@ class Inputs:
         with self._lock:
             place = len(self._readers)
             self._readers.append(None)
+        if parent._record.is_turn:
+            self._record.is_turn = True
         reader = parent.reader(partial(self._news, place), window=self._window)
         with self._lock:
             self._readers[place] = reader

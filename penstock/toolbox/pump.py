@@ -109,8 +109,8 @@ def derive(
         target = system.open_stream(stream_id, options or SAFE, metadata=metadata, on_orphan=on_orphan)
     else:
         target = parents[0].open_beside(stream_id, options, metadata=metadata, on_orphan=on_orphan)
-    inputs = Inputs(window)
     record, runtime = target._record, target._record.runtime
+    inputs = Inputs(record, window)
     try:
         for parent in parents:
             inputs.add(parent)

@@ -369,6 +369,27 @@ def test_a_transformed_stream_keeps_parts_and_sources_but_no_places_in_the_text(
         assert [(c.url, c.start, c.end) for c in end.citations] == [("u", None, None)]
 
 
+def test_after_a_reset_a_chained_stream_has_the_sources_in_the_parts_of_the_old_one() -> None:
+    with SimulatedSystem(1) as system:
+        source_of_b = CitationDelta(Citation(kind="url", url="u"))
+        provider = ScriptedProvider(
+            ScriptedAttempt((*PARTS, 0.1, BUSY), finish=None),
+            ended("a", BlockStart("text"), "b", source_of_b, 0.1),
+        )
+        options = penstock.RequestOptions(on_interrupt="restart", retry_base_delay=0.1)
+        first = system.chat("m", "x", provider=provider, options=FAST, request_options=options)
+        second = chain(system, first, lambda event: event.tokens, options=FAST)
+        collectors = [Collector(first), Collector(second)]
+        ends = [first.result(timeout=20), second.result(timeout=20)]
+        system.settle()
+        for collector in collectors:
+            events = collector.events
+            reset = next(n for n, event in enumerate(events) if isinstance(event, StreamReset))
+            assert [e.part for e in events[reset:] if isinstance(e, Citation)] == [1]
+            assert [(e.text, e.part) for e in events[reset:] if isinstance(e, TokenEvent)] == [("a", 0), ("b", 1)]
+        assert [[c.part for c in end.citations] for end in ends] == [[1], [1]]
+
+
 def test_a_chain_to_a_stream_that_is_under_way_has_its_parts_and_events_too() -> None:
     with SimulatedSystem(1) as system:
         steps = (

@@ -14,8 +14,9 @@ from penstock.actors.call.record import CallRecord
 from penstock.actors.runtime.process import SystemMessage
 from penstock.actors.stream.messages import Cancel, Complete, Fail
 from penstock.actors.stream.outcome import Outcome
+from penstock.actors.stream.record import StreamRecord
 from penstock.errors import ApiError, IncompleteStream
-from penstock.events import Event
+from penstock.events import Citation, Event, SideEvent, StreamCancelled, TerminalEvent
 from penstock.testing import HANG, Collector, ScriptedProvider, SimulatedSystem, eventually, kill
 from tests.conformance.agents import Bench as AgentBench
 from tests.conformance.agents import agent_on, say
@@ -126,7 +127,12 @@ def test_a_stream_ends_once_whatever_else_is_tried() -> None:
     over: list[object] = []
     bench.record.over.when_done(lambda: over.append(1))
     counted: list[object] = []
-    bench.record.on_end = counted.append
+
+    class Table:
+        def count_end(self, record: StreamRecord, terminal: TerminalEvent) -> None:
+            counted.append(terminal)
+
+    bench.record.table = Table()
     bench.push_all("a")
     bench.settle()
     assert bench.record.finish(Fail(IncompleteStream("x"), Outcome()))
@@ -136,6 +142,60 @@ def test_a_stream_ends_once_whatever_else_is_tried() -> None:
     assert (len(over), len(counted)) == (1, 1)
     assert [type(event).__name__ for event in journal.events] == ["TokenEvent", "StreamFailed"]
     assert bench.log.terminal is journal.events[-1]
+
+
+class Leaving:
+    """A feed that holds events, which another thread may want to have while they are being taken."""
+
+    def __init__(self, held: list[SideEvent]) -> None:
+        self.held = held
+        self.while_taking: Callable[[], None] = lambda: None
+
+    def cancel(self) -> None:
+        """Nothing is under way."""
+
+    def outcome(self) -> Outcome:
+        return Outcome()
+
+    def leftovers(self) -> list[SideEvent]:
+        taken, self.held = self.held, []
+        while_taking, self.while_taking = self.while_taking, lambda: None
+        while_taking()
+        return taken
+
+    round = 1
+    asked = ("", "")
+
+
+@pytest.mark.parametrize("other", [Complete(), Cancel("enough"), Fail(IncompleteStream("cut"))])
+def test_of_two_threads_that_end_a_stream_one_writes_the_last_events_and_how_many_tokens_were_dropped(
+    other: Complete | Cancel | Fail,
+) -> None:
+    bench = Bench(batch_size=1, max_buffer_size=1, overflow="drop_newest")
+    bench.pause()
+    bench.intake.push_all(["a", "b", "c"])
+    record, ended = bench.record, threading.Event()
+    feed: Any = Leaving([Citation(kind="url", url="u")])
+    record.feed = feed
+
+    def end() -> None:
+        record.finish(other)
+        ended.set()
+
+    thread = threading.Thread(target=end)
+
+    def end_meanwhile() -> None:
+        thread.start()
+        ended.wait(0.2)  # it is held up, or done
+
+    feed.while_taking = end_meanwhile
+    assert record.finish(Cancel(None))
+    thread.join()
+    bench.settle()
+    first, last = bench.log.get(bench.log.last_seq - 1), bench.log.terminal
+    assert isinstance(last, StreamCancelled)
+    assert (last.reason, last.dropped, [one.url for one in last.citations]) == (None, 2, ["u"])
+    assert first == bench.log.last_events[0]
 
 
 def test_of_two_proposals_the_first_counts_but_a_cancel_replaces_it() -> None:

@@ -314,7 +314,7 @@ def test_further_calls_that_were_given_up_keep_no_reader_from_the_next_one() -> 
         "stalled": Answer("a b c", faults=(StallAfter(2),)),
         "fine": Answer("fine"),
     }
-    settings = penstock.Settings(chat=FAST, runtime=RuntimeOptions(reader_threads=2))
+    settings = penstock.Settings(chat=FAST, runtime=RuntimeOptions(reader="threads", reader_threads=2))
     with LoopbackProvider(Script(models=models)) as provider, penstock.System(settings) as system:
         for number in range(10):
             before = provider.statistics()

@@ -120,7 +120,7 @@ class Rounds(Process):
         assert isinstance(call, CallRecord)
         assert record.ending is None
         self._ended.append(message)
-        record.rounds.append(message.outcome)
+        record.rounds = (*record.rounds, message.outcome)
         if message.error is None and len(self._ended) < self._rounds:
             record.feed = call.next_round([{"role": "user", "content": "go on"}])
             handler = self.runtime.whereis(HANDLER)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from penstock.actors.stream.record import StreamRecord
 from penstock.errors import CallTimeout
 from penstock.events import Event, StreamStarted, TokenEvent, ToolCallDelta, ToolCallStarted, ToolProgress
 from tests.conformance.streams import Bench, BrokenJournal, Crash
@@ -264,9 +265,11 @@ def test_beyond_the_bound_pieces_of_one_call_wait_as_one() -> None:
 
 
 @pytest.mark.parametrize("what", ["pieces", "empty tokens"])
-def test_a_stream_that_waits_for_an_iterator_goes_on_when_what_that_missed_was_folded_to_nothing(what: str) -> None:
+def test_a_stream_that_waits_for_an_iterator_goes_on_when_what_that_missed_was_folded_to_nothing(
+    what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bench = Bench(batch_size=1, rate_limit=None, retain_bytes=0)
-    bench.record.log.read_by_all = lambda last_seq: last_seq  # pieces do not stay for the iterator
+    monkeypatch.setattr(StreamRecord, "read_by_all", lambda record, last_seq: last_seq)  # pieces do not stay for it
     events = bench.events("block", window=1)
     bench.push_all("a")
     events.next(timeout=0)

@@ -56,6 +56,8 @@ from tests.contract.providers import (
     serving,
 )
 
+pytestmark = pytest.mark.usefixtures("each_reader")
+
 
 @dataclass(frozen=True)
 class Case:
@@ -227,7 +229,7 @@ RETRY_INFO = (
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[LoopbackProvider]:
+def server(each_reader: str) -> Iterator[LoopbackProvider]:
     models: dict[str, Replies] = {name: case.reply for name, case in CASES.items()}
     models |= {f"wait-{name}": reply for name, (reply, _, _) in WAITS.items()}
     for wire, status in product(WIRES, (429, 503)):

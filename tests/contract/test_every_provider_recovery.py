@@ -42,6 +42,8 @@ from tests.contract.providers import (
     serving,
 )
 
+pytestmark = pytest.mark.usefixtures("each_reader")
+
 BEFORE: Mapping[str, Reply] = {
     "status": Status(503),
     "overloaded": Status(529),
@@ -92,7 +94,7 @@ def of_each(wire: Wire) -> dict[str, Replies]:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[LoopbackProvider]:
+def server(each_reader: str) -> Iterator[LoopbackProvider]:
     models: dict[str, Replies] = {f"resumed-{name}": answer for name, answer in RESUMED.items()}
     for wire in WIRES:
         models |= of_each(wire)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import sys
 import threading
 from collections.abc import Sequence
@@ -28,7 +27,7 @@ __all__ = ["DyingJournal", "die"]
 
 def die() -> None:
     """End this process as ``kill -9`` does."""
-    os.kill(os.getpid(), signal.SIGKILL)
+    os.kill(os.getpid(), 9)  # SIGKILL, which Windows has no name for
 
 
 class DyingJournal(SqliteJournal):
@@ -93,7 +92,7 @@ def main(plan: dict[str, Any]) -> None:
     threads = [threading.Thread(target=read, args=(stream,), daemon=True) for stream in streams]
     for thread in threads:
         thread.start()
-    if plan.get("limit_bytes"):
+    if plan.get("limit_bytes") and sys.platform != "win32":
         import resource
 
         resource.setrlimit(resource.RLIMIT_FSIZE, (plan["limit_bytes"], resource.RLIM_INFINITY))

@@ -69,7 +69,9 @@ class Peer:
 class RawServer:
     """Serves each connection with ``serve`` in a thread of its own; an exception there fails the test at the end."""
 
-    def __init__(self, serve: Callable[[Peer], None], *, tls: bool = False) -> None:
+    def __init__(
+        self, serve: Callable[[Peer], None], *, tls: bool = False, listener: socket.socket | None = None
+    ) -> None:
         self._serve = serve
         self._context = None
         if tls:
@@ -80,7 +82,7 @@ class RawServer:
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
         self._sockets: list[socket.socket] = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = listener or socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self.url = f"http{'s' if tls else ''}://localhost:{self.port}/v1/chat/completions"
         self._acceptor = threading.Thread(target=self._accept)
@@ -205,6 +207,10 @@ class RecordingSink:
             if isinstance(delta, TextDelta):
                 self.texts.put(delta.text)
         return self.accept
+
+    def offer(self, deltas: Sequence[Delta], on_room: Callable[[], None]) -> bool | None:
+        """There is always room."""
+        return self.deltas(deltas)
 
     def ended(self, decoder: Decoder | None, error: PenstockError | None) -> None:
         self._note("ended")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import itertools
 import json
 import re
 import signal
@@ -17,6 +18,7 @@ from typing import Any
 
 import pytest
 import requests
+from websockets.sync.client import connect
 
 if sys.platform == "win32":
     pytest.skip("needs signals and devices", allow_module_level=True)
@@ -34,6 +36,7 @@ from tests.integration.command import (
     started,
 )
 from tests.integration.gateway.serving import events_of
+from tests.integration.gateway.test_board import rows_of
 
 SERVE = ["serve", "--provider", "loopback", "--port", "0"]
 TEXT = "A sentence that no log may have."
@@ -137,6 +140,32 @@ def test_the_commands_that_it_prints_work(tmp_path: Path) -> None:
         assert chat["choices"][0]["message"]["content"] == "Hello"
         message = requests.post(f"{found[2]}/v1/messages", json=body, timeout=LIMIT).json()
         assert message["content"][0]["text"] == "Hello"
+
+
+def test_the_demo_has_streams_and_agents_and_a_signal_ends_it(tmp_path: Path) -> None:
+    with started(tmp_path, "serve", "--demo", "--port", "0") as process:
+        url = read_until(process, b"\n").decode().strip()
+        assert process.stderr is not None
+        said = b"".join(itertools.islice(process.stderr, 4)).decode()
+        assert f"is at {url}/" in said
+        assert "<title>Penstock" in requests.get(f"{url}/", timeout=LIMIT).text
+        models: set[str] = set()
+        with connect(f"{url.replace('http', 'ws')}/v1/ws", max_size=None) as board:
+            while not models >= {"demo-chat", "demo-thinks", "demo-report", "demo-operator"}:
+                board.send('{"op": "subscribe", "sid": "$board"}')  # each time with a snapshot
+                frames = json.loads(board.recv(LIMIT))
+                shown = [one for one in frames if "streams" in one] if isinstance(frames, list) else []
+                models |= {str(row["model"]) for one in shown for row in rows_of(one["streams"])}
+        process.send_signal(signal.SIGINT)
+        done = finish(process)
+    assert (done.code, done.out) == (0, "")
+    assert done.err == "penstock: stopped\n", "what fails on purpose is not logged"
+
+
+def test_the_demo_asks_no_other_provider(tmp_path: Path) -> None:
+    done = run(tmp_path, "serve", "--demo", "--provider", "ollama")
+    assert done.code == 2
+    assert "--demo" in done.complaint
 
 
 def test_without_a_standard_output_that_tells_the_base_url_it_does_not_serve(tmp_path: Path) -> None:

@@ -212,7 +212,7 @@ def test_the_base_url_of_the_loopback_provider_is_used() -> None:
 
 @pytest.mark.parametrize("threads", [3, 8, 40])
 def test_a_silent_provider_does_not_starve_another(silent: str, threads: int) -> None:
-    settings = Settings(runtime=RuntimeOptions(reader_threads=threads))
+    settings = Settings(runtime=RuntimeOptions(reader="threads", reader_threads=threads))
     with ExitStack() as stack:
         provider = stack.enter_context(LoopbackProvider(Script(answer=Answer(tokens=("fine",)))))
         system = stack.enter_context(penstock.System(settings))
@@ -225,7 +225,8 @@ def test_a_silent_provider_does_not_starve_another(silent: str, threads: int) ->
 
 def test_the_wait_for_a_reader_thread_has_a_time_limit(silent: str) -> None:
     settings = Settings(
-        runtime=RuntimeOptions(reader_threads=1), providers={"openai": ProviderOptions(queue_timeout=0.3)}
+        runtime=RuntimeOptions(reader="threads", reader_threads=1),
+        providers={"openai": ProviderOptions(queue_timeout=0.3)},
     )
     with penstock.System(settings) as system:
         first = system.chat("m", "x", base_url=silent, api_key="k")

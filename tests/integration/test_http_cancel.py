@@ -1,4 +1,7 @@
-"""Cancelling and closing an `HttpReader` in every phase of a request: the server sees it, and the sink is called."""
+"""Cancelling and closing both readers in every phase of a request: the server sees it, and the sink is called.
+
+What only one of them has (a thread for each call, a sink that has no room) is tested below, and in test_http_loop.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,11 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from typing import TypeAlias
 
 import pytest
 
+from penstock.adapters.http.loop_reader import LoopReader
 from penstock.adapters.http.threads import HttpReader
 from penstock.config.options import RequestOptions
 from penstock.errors import IncompleteStream, ProviderError
@@ -29,8 +34,21 @@ from tests.integration.raw_server import (
 OPTIONS = RequestOptions(connect_timeout=60, verify_tls=str(CERTIFICATE))
 
 
+AnyReader: TypeAlias = HttpReader | LoopReader
+
+
+@pytest.fixture(params=[HttpReader, LoopReader])
+def reader(request: pytest.FixtureRequest) -> Iterator[AnyReader]:
+    before = threading.active_count()
+    reader: AnyReader = request.param(2, max_queue=3)
+    yield reader
+    assert reader.close(PATIENCE) == 0
+    assert threading.active_count() == before
+
+
 @pytest.fixture
-def reader() -> Iterator[HttpReader]:
+def threads() -> Iterator[HttpReader]:
+    """A reader with a thread for each call."""
     before = threading.active_count()
     reader = HttpReader(2, max_queue=3)
     yield reader
@@ -102,7 +120,7 @@ PHASES = [
 
 @pytest.mark.parametrize(("go", "tls"), PHASES)
 def test_a_cancel_closes_the_connection_and_ends_the_request(
-    reader: HttpReader, go: Callable[[Peer], None], tls: bool
+    reader: AnyReader, go: Callable[[Peer], None], tls: bool
 ) -> None:
     phase = Phase(go)
     sink = RecordingSink()
@@ -118,7 +136,7 @@ def test_a_cancel_closes_the_connection_and_ends_the_request(
     assert reader.statistics()["active"] == 0
 
 
-def test_a_cancel_ends_a_tls_handshake(reader: HttpReader) -> None:
+def test_a_cancel_ends_a_tls_handshake(reader: AnyReader) -> None:
     phase = Phase(_handshaking)
     sink = RecordingSink()
     with RawServer(phase) as server:
@@ -130,7 +148,7 @@ def test_a_cancel_ends_a_tls_handshake(reader: HttpReader) -> None:
     assert sink.calls == ["connecting", "ended"]
 
 
-def test_a_cancel_ends_the_wait_for_a_proxys_tunnel(reader: HttpReader, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cancel_ends_the_wait_for_a_proxys_tunnel(reader: AnyReader, monkeypatch: pytest.MonkeyPatch) -> None:
     phase = Phase(_waiting_for_headers)
     sink = RecordingSink()
     with RawServer(phase) as server:
@@ -143,7 +161,7 @@ def test_a_cancel_ends_the_wait_for_a_proxys_tunnel(reader: HttpReader, monkeypa
         assert isinstance(sink.wait_ended(), IncompleteStream)
 
 
-def test_a_cancel_ends_the_wait_for_a_connection(reader: HttpReader) -> None:
+def test_a_cancel_ends_the_wait_for_a_connection(reader: AnyReader) -> None:
     with contextlib.ExitStack() as held:
         # A listener whose queue is full answers no further connection: Linux drops the handshake's last packets.
         listener = held.enter_context(socket.socket())
@@ -163,7 +181,7 @@ def test_a_cancel_ends_the_wait_for_a_connection(reader: HttpReader) -> None:
     assert sink.calls == ["connecting", "ended"]
 
 
-def test_a_cancel_ends_the_sending_of_a_request_nobody_reads(reader: HttpReader) -> None:
+def test_a_cancel_ends_the_sending_of_a_request_nobody_reads(reader: AnyReader) -> None:
     accepted = threading.Event()
     let_go = threading.Event()
 
@@ -180,7 +198,7 @@ def test_a_cancel_ends_the_sending_of_a_request_nobody_reads(reader: HttpReader)
         let_go.set()
 
 
-def test_a_cancel_is_seen_by_the_server_while_the_sink_still_blocks(reader: HttpReader) -> None:
+def test_a_cancel_is_seen_by_the_server_while_the_sink_still_blocks(threads: HttpReader) -> None:
     in_sink, let_go = threading.Event(), threading.Event()
 
     class Blocking(RecordingSink):
@@ -191,7 +209,7 @@ def test_a_cancel_is_seen_by_the_server_while_the_sink_still_blocks(reader: Http
     phase = Phase(_inside_a_chunk)
     sink = Blocking()
     with RawServer(phase) as server:
-        job = reader.start(PlainProvider(), post(server.url), OPTIONS, sink)
+        job = threads.start(PlainProvider(), post(server.url), OPTIONS, sink)
         assert in_sink.wait(PATIENCE)
         job.cancel()
         assert phase.closed.wait(10)
@@ -200,7 +218,7 @@ def test_a_cancel_is_seen_by_the_server_while_the_sink_still_blocks(reader: Http
         assert isinstance(sink.wait_ended(), IncompleteStream)
 
 
-def test_a_cancelled_connection_is_not_used_again(reader: HttpReader) -> None:
+def test_a_cancelled_connection_is_not_used_again(reader: AnyReader) -> None:
     def serve(peer: Peer) -> None:
         while peer.read_request():
             peer.send(CHUNKED + chunk(b"data: x\n\n"))
@@ -215,7 +233,7 @@ def test_a_cancelled_connection_is_not_used_again(reader: HttpReader) -> None:
         assert server.connections == 3
 
 
-def test_a_cancel_of_a_request_on_a_kept_connection_closes_it(reader: HttpReader) -> None:
+def test_a_cancel_of_a_request_on_a_kept_connection_closes_it(reader: AnyReader) -> None:
     waiting = threading.Event()
 
     def serve(peer: Peer) -> None:
@@ -237,7 +255,7 @@ def test_a_cancel_of_a_request_on_a_kept_connection_closes_it(reader: HttpReader
         assert server.connections == 1
 
 
-def test_a_cancel_after_the_end_does_not_touch_the_connections_next_request(reader: HttpReader) -> None:
+def test_a_cancel_after_the_end_does_not_touch_the_connections_next_request(reader: AnyReader) -> None:
     ask_again = threading.Event()
 
     def serve(peer: Peer) -> None:
@@ -277,45 +295,46 @@ class Busy:
             peer.send(HEAD + b"Content-Length: 2\r\nConnection: close\r\n\r\nab")
 
 
-def test_a_queued_request_that_is_cancelled_ends_though_all_threads_are_busy(reader: HttpReader) -> None:
+def test_a_queued_request_that_is_cancelled_ends_though_all_threads_are_busy(threads: HttpReader) -> None:
     busy = Busy()
     with RawServer(busy) as server:
         sinks = [RecordingSink() for _ in range(4)]
-        jobs = [reader.start(PlainProvider(), post(server.url), OPTIONS, sink) for sink in sinks]
+        jobs = [threads.start(PlainProvider(), post(server.url), OPTIONS, sink) for sink in sinks]
         assert sinks[1].is_waiting.wait(PATIENCE)
         jobs[2].cancel()
         assert isinstance(sinks[2].wait_ended(), IncompleteStream)
         assert sinks[2].calls == ["ended"]
         assert sinks[2].decoder is None
-        assert reader.statistics()["queued"] == 1
+        assert threads.statistics()["queued"] == 1
         busy.go.set()
         for sink in (sinks[0], sinks[1], sinks[3]):
             assert sink.wait_ended() is None
 
 
-def test_a_full_queue_refuses_and_takes_again_when_there_is_room(reader: HttpReader) -> None:
+def test_a_full_queue_refuses_and_takes_again_when_there_is_room(threads: HttpReader) -> None:
     busy = Busy()
     with RawServer(busy) as server:
         sinks = [RecordingSink() for _ in range(5)]
-        jobs = [reader.start(PlainProvider(), post(server.url), OPTIONS, sink) for sink in sinks]
+        jobs = [threads.start(PlainProvider(), post(server.url), OPTIONS, sink) for sink in sinks]
         with pytest.raises(ProviderError, match="too many requests"):
-            reader.start(PlainProvider(), post(server.url), OPTIONS, RecordingSink())
+            threads.start(PlainProvider(), post(server.url), OPTIONS, RecordingSink())
         jobs[4].cancel()
         sinks[4].wait_ended()
         late = RecordingSink()
-        reader.start(PlainProvider(), post(server.url), OPTIONS, late)
-        assert reader.statistics()["started"] == 6
+        threads.start(PlainProvider(), post(server.url), OPTIONS, late)
+        assert threads.statistics()["started"] == 6
         busy.go.set()
         assert late.wait_ended() is None
 
 
-def test_idle_threads_retire() -> None:
+@pytest.mark.parametrize("kind", [HttpReader, LoopReader])
+def test_idle_threads_retire(kind: type[AnyReader]) -> None:
     def serve(peer: Peer) -> None:
         peer.read_request()
         peer.send(HEAD + b"Content-Length: 2\r\nConnection: close\r\n\r\nab")
 
     before = threading.active_count()
-    reader = HttpReader(2, idle_timeout=0)
+    reader = kind(2, idle_timeout=0)
     with RawServer(serve) as server:
         for _ in range(3):
             sink = RecordingSink()
@@ -328,9 +347,10 @@ def test_idle_threads_retire() -> None:
 # --- closing the reader --------------------------------------------------------------------------------------------
 
 
-def test_closing_the_reader_ends_what_runs_and_what_waits() -> None:
+@pytest.mark.parametrize("kind", [HttpReader, LoopReader])
+def test_closing_the_reader_ends_what_runs_and_what_waits(kind: type[AnyReader]) -> None:
     before = threading.active_count()
-    reader: Reader = HttpReader(2)
+    reader: Reader = kind(2)
     busy = Busy()
     with RawServer(busy) as server:
         sinks = [RecordingSink() for _ in range(5)]
@@ -347,7 +367,8 @@ def test_closing_the_reader_ends_what_runs_and_what_waits() -> None:
     assert threading.active_count() == before
 
 
-def test_a_thread_stuck_in_its_sink_is_counted_as_leaked_until_it_comes_back() -> None:
+@pytest.mark.parametrize("kind", [HttpReader, LoopReader])
+def test_a_thread_stuck_in_its_sink_is_counted_as_leaked_until_it_comes_back(kind: type[AnyReader]) -> None:
     in_sink, let_go = threading.Event(), threading.Event()
 
     class Stuck(RecordingSink):
@@ -355,7 +376,7 @@ def test_a_thread_stuck_in_its_sink_is_counted_as_leaked_until_it_comes_back() -
             in_sink.set()
             assert let_go.wait(PATIENCE)
 
-    reader = HttpReader(2)
+    reader = kind(2)
     busy = Busy()
     with RawServer(busy) as server:
         sink = Stuck()
@@ -370,8 +391,9 @@ def test_a_thread_stuck_in_its_sink_is_counted_as_leaked_until_it_comes_back() -
         busy.go.set()
 
 
-def test_a_sink_may_close_the_reader_it_is_called_from() -> None:
-    reader = HttpReader(2)
+@pytest.mark.parametrize("kind", [HttpReader, LoopReader])
+def test_a_sink_may_close_the_reader_it_is_called_from(kind: type[AnyReader]) -> None:
+    reader = kind(2)
     left: list[int] = []
 
     class Closing(RecordingSink):

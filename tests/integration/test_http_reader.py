@@ -1,4 +1,4 @@
-"""`HttpReader` against servers with scripted bytes: bodies as they arrive, failures, kept connections."""
+"""Both readers against servers with scripted bytes: bodies as they arrive, failures, kept connections."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 
+from penstock.adapters.http.loop_reader import LoopReader
 from penstock.adapters.http.threads import HttpReader
 from penstock.adapters.providers.openai.chat_provider import OpenAiChat
 from penstock.config.options import RequestOptions
@@ -47,25 +48,27 @@ from tests.integration.raw_server import (
 
 OPTIONS = RequestOptions(connect_timeout=PATIENCE)
 
+AnyReader: TypeAlias = HttpReader | LoopReader
 
-@pytest.fixture
-def reader() -> Iterator[HttpReader]:
+
+@pytest.fixture(params=[HttpReader, LoopReader])
+def reader(request: pytest.FixtureRequest) -> Iterator[AnyReader]:
     before = threading.active_count()
-    reader = HttpReader(4)
+    reader: AnyReader = request.param(4)
     yield reader
     assert reader.close(PATIENCE) == 0
     assert reader.statistics()["threads"] == 0
     assert threading.active_count() == before
 
 
-def run(reader: HttpReader, url: str, options: RequestOptions = OPTIONS) -> RecordingSink:
+def run(reader: AnyReader, url: str, options: RequestOptions = OPTIONS) -> RecordingSink:
     sink = RecordingSink()
     reader.start(PlainProvider(), post(url), options, sink)
     sink.wait_ended()
     return sink
 
 
-def test_a_request_is_not_active_any_more_when_its_sink_learns_of_its_end(reader: HttpReader) -> None:
+def test_a_request_is_not_active_any_more_when_its_sink_learns_of_its_end(reader: AnyReader) -> None:
     class Looking(RecordingSink):
         def ended(self, decoder: Any, error: Any) -> None:
             seen.append(reader.statistics()["active"])
@@ -120,7 +123,7 @@ EVENTS = ["data: one\n\n", "data: two\n\n", "data: 3\n"]
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("tls", [False, True])
 def test_each_event_is_told_before_the_next_byte_is_sent(
-    reader: HttpReader, kind: Callable[[], tuple[bytes, Callable[[bytes], bytes], bytes]], tls: bool
+    reader: AnyReader, kind: Callable[[], tuple[bytes, Callable[[bytes], bytes], bytes]], tls: bool
 ) -> None:
     told = [threading.Event() for _ in EVENTS]
 
@@ -145,7 +148,7 @@ def test_each_event_is_told_before_the_next_byte_is_sent(
     assert len(sink.threads) == 1
 
 
-def test_chunks_that_came_together_are_told_together_and_pieces_of_a_chunk_at_once(reader: HttpReader) -> None:
+def test_chunks_that_came_together_are_told_together_and_pieces_of_a_chunk_at_once(reader: AnyReader) -> None:
     first_told = threading.Event()
 
     def serve(peer: Peer) -> None:
@@ -166,7 +169,7 @@ def test_chunks_that_came_together_are_told_together_and_pieces_of_a_chunk_at_on
         assert sink.wait_ended() is None
 
 
-def test_a_chunked_body_cut_at_every_byte_is_the_same_body(reader: HttpReader) -> None:
+def test_a_chunked_body_cut_at_every_byte_is_the_same_body(reader: AnyReader) -> None:
     wire = chunk(b"data: x\n\n") + chunk(b"y" * 17) + b"0\r\nT: u\r\n\r\n"
 
     def serve(peer: Peer) -> None:
@@ -184,7 +187,7 @@ def test_a_chunked_body_cut_at_every_byte_is_the_same_body(reader: HttpReader) -
         reader.close(PATIENCE)
 
 
-def test_a_decoder_that_is_done_ends_the_reading_though_the_server_never_closes(reader: HttpReader) -> None:
+def test_a_decoder_that_is_done_ends_the_reading_though_the_server_never_closes(reader: AnyReader) -> None:
     def serve(peer: Peer) -> None:
         peer.read_request()
         peer.send(CHUNKED + chunk(b"data: x\n\n") + chunk(b"data: [DONE]\n\n"))
@@ -197,7 +200,7 @@ def test_a_decoder_that_is_done_ends_the_reading_though_the_server_never_closes(
     assert sink.decoder.done
 
 
-def test_a_sink_that_wants_no_more_ends_the_reading(reader: HttpReader) -> None:
+def test_a_sink_that_wants_no_more_ends_the_reading(reader: AnyReader) -> None:
     def serve(peer: Peer) -> None:
         peer.read_request()
         peer.send(CHUNKED + chunk(b"data: x\n\n"))
@@ -210,7 +213,7 @@ def test_a_sink_that_wants_no_more_ends_the_reading(reader: HttpReader) -> None:
     assert sink.calls == ["connecting", "waiting", "deltas", "ended"]
 
 
-def test_a_real_provider_streams_through_the_reader(reader: HttpReader) -> None:
+def test_a_real_provider_streams_through_the_reader(reader: AnyReader) -> None:
     seen: list[bytes] = []
 
     def serve(peer: Peer) -> None:
@@ -235,7 +238,7 @@ def test_a_real_provider_streams_through_the_reader(reader: HttpReader) -> None:
 
 
 @pytest.mark.parametrize("end_lags", [False, True])
-def test_a_connection_is_used_again_after_a_complete_body(reader: HttpReader, end_lags: bool) -> None:
+def test_a_connection_is_used_again_after_a_complete_body(reader: AnyReader, end_lags: bool) -> None:
     def serve(peer: Peer) -> None:
         while peer.read_request():
             body = CHUNKED + chunk(b"data: x\n\n") + chunk(b"data: [DONE]\n\n")
@@ -249,7 +252,7 @@ def test_a_connection_is_used_again_after_a_complete_body(reader: HttpReader, en
         reader.close(PATIENCE)
 
 
-def test_a_closed_reader_closes_kept_connections_though_their_pool_is_still_referred_to(reader: HttpReader) -> None:
+def test_a_closed_reader_closes_kept_connections_though_their_pool_is_still_referred_to(reader: AnyReader) -> None:
     closed = threading.Event()
 
     def serve(peer: Peer) -> None:
@@ -260,15 +263,16 @@ def test_a_closed_reader_closes_kept_connections_though_their_pool_is_still_refe
 
     with RawServer(serve) as server:
         assert run(reader, server.url).error is None
-        assert reader._session is not None
-        manager: Any = reader._session._session.get_adapter(server.url).poolmanager  # type: ignore[attr-defined]
+        session = reader._transport._session
+        assert session is not None
+        manager: Any = session._session.get_adapter(server.url).poolmanager  # type: ignore[attr-defined]
         pools = [manager.pools[key] for key in manager.pools.keys()]  # noqa: SIM118 - it has no `__iter__`
         assert reader.close(PATIENCE) == 0
         assert closed.wait(PATIENCE)
         assert len(pools) == 1
 
 
-def test_a_kept_connection_that_the_server_closed_meanwhile_is_not_used(reader: HttpReader) -> None:
+def test_a_kept_connection_that_the_server_closed_meanwhile_is_not_used(reader: AnyReader) -> None:
     closed = threading.Semaphore(0)
 
     def serve(peer: Peer) -> None:
@@ -284,7 +288,7 @@ def test_a_kept_connection_that_the_server_closed_meanwhile_is_not_used(reader: 
         assert server.connections == 2
 
 
-def test_environment_proxies_are_used(reader: HttpReader, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_proxies_are_used(reader: AnyReader, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[bytes] = []
 
     def serve(peer: Peer) -> None:
@@ -298,7 +302,7 @@ def test_environment_proxies_are_used(reader: HttpReader, monkeypatch: pytest.Mo
     assert seen[0].startswith(b"POST http://provider.invalid/v1 HTTP/1.1\r\n")
 
 
-def test_a_tls_stream_comes_through_a_proxys_tunnel(reader: HttpReader, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tls_stream_comes_through_a_proxys_tunnel(reader: AnyReader, monkeypatch: pytest.MonkeyPatch) -> None:
     certificate = CERTIFICATE.with_name("provider.example.pem")  # connections to this machine are never proxied
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
@@ -323,6 +327,60 @@ def test_a_tls_stream_comes_through_a_proxys_tunnel(reader: HttpReader, monkeypa
     assert b"sk-test" in seen[1]
 
 
+def test_a_tls_stream_comes_through_the_tunnel_of_a_proxy_that_is_reached_by_tls(
+    reader: AnyReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TLS inside TLS, which urllib3 does in Python: bytes of the answer may be inside either of the two."""
+    certificate = CERTIFICATE.with_name("provider.example.pem")
+    inner = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    inner.load_cert_chain(certificate)
+    said = [b"data: %d %s\n\n" % (number, b"x" * 6_000) for number in range(20)]
+
+    def serve(peer: Peer) -> None:
+        assert peer.read_request().startswith(b"CONNECT provider.example:1 ")
+        peer.send(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        ours, theirs = socket.socketpair()
+        pump = threading.Thread(target=_pump, args=(peer.sock, ours))
+        pump.start()
+        with inner.wrap_socket(theirs, server_side=True) as sock:
+            tunnelled = Peer(sock)
+            tunnelled.read_request()
+            tunnelled.send(CHUNKED)
+            for each in said:
+                tunnelled.send(chunk(each))
+            tunnelled.send(b"0\r\n\r\n")
+            tunnelled.sock.recv(1)
+        pump.join(PATIENCE)
+
+    with RawServer(serve, tls=True) as server:
+        monkeypatch.setenv("https_proxy", f"https://localhost:{server.port}")
+        monkeypatch.setenv("no_proxy", "")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # urllib3 warns of certificates that are not verified
+            sink = run(reader, "https://provider.example:1/v1", OPTIONS.replace(verify_tls=False))
+        assert sink.error is None
+        assert "".join(sink.texts.queue).encode() == b"".join(said)
+        reader.close(PATIENCE)
+
+
+def _pump(outer: socket.socket, inner: socket.socket) -> None:
+    """Copy bytes between the proxy's TLS connection and a plain socket until either ends."""
+    outer.settimeout(0.01)
+    with contextlib.suppress(OSError), inner:
+        inner.setblocking(False)
+        while True:
+            for source, target in ((outer, inner), (inner, outer)):
+                try:
+                    data = source.recv(65_536)
+                except (TimeoutError, BlockingIOError, ssl.SSLWantReadError):
+                    continue
+                if not data:
+                    return
+                target.settimeout(PATIENCE)
+                target.sendall(data)
+                target.settimeout(0.01 if target is outer else 0)
+
+
 # --- refusals ------------------------------------------------------------------------------------------------------
 
 
@@ -334,7 +392,7 @@ def _answering(answer: bytes) -> Callable[[Peer], None]:
     return serve
 
 
-def test_an_error_answer_becomes_the_providers_error_with_the_key_starred_out(reader: HttpReader) -> None:
+def test_an_error_answer_becomes_the_providers_error_with_the_key_starred_out(reader: AnyReader) -> None:
     body = b"no such key: sk-test-1234567890, Bearer sk-test-1234567890"
     answer = b"HTTP/1.1 401 X\r\nX-Echo: sk-test-1234567890\r\nContent-Length: %d\r\n\r\n" % len(body) + body
     with RawServer(_answering(answer)) as server:
@@ -346,7 +404,7 @@ def test_an_error_answer_becomes_the_providers_error_with_the_key_starred_out(re
     assert sink.decoder is None
 
 
-def test_an_error_inside_the_stream_has_the_key_starred_out_too(reader: HttpReader) -> None:
+def test_an_error_inside_the_stream_has_the_key_starred_out_too(reader: AnyReader) -> None:
     frame = b'data: {"error":{"message":"bad key sk-test-1234567890","code":"invalid_api_key"}}\n\n'
     errors: list[ProviderError] = []
 
@@ -365,7 +423,7 @@ def test_an_error_inside_the_stream_has_the_key_starred_out_too(reader: HttpRead
     assert errors[0].message == "bad key ***"
 
 
-def test_only_64_kib_of_an_error_body_are_read(reader: HttpReader) -> None:
+def test_only_64_kib_of_an_error_body_are_read(reader: AnyReader) -> None:
     def serve(peer: Peer) -> None:
         peer.read_request()
         peer.send(b"HTTP/1.1 500 X\r\nTransfer-Encoding: chunked\r\n\r\n")
@@ -382,14 +440,14 @@ def test_only_64_kib_of_an_error_body_are_read(reader: HttpReader) -> None:
     assert sink.error.message.startswith("65536 zzz")
 
 
-def test_an_error_body_that_breaks_off_still_gives_the_error(reader: HttpReader) -> None:
+def test_an_error_body_that_breaks_off_still_gives_the_error(reader: AnyReader) -> None:
     with RawServer(_answering(b"HTTP/1.1 503 X\r\nContent-Length: 99\r\n\r\npart")) as server:
         sink = run(reader, server.url)
     assert isinstance(sink.error, ApiError)
     assert sink.error.message == "4 part "
 
 
-def test_a_compressed_error_body_is_read(reader: HttpReader) -> None:
+def test_a_compressed_error_body_is_read(reader: AnyReader) -> None:
     body = gzip.compress(b"too much")
     answer = b"HTTP/1.1 429 X\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(body) + body
     with RawServer(_answering(answer)) as server:
@@ -398,7 +456,7 @@ def test_a_compressed_error_body_is_read(reader: HttpReader) -> None:
     assert sink.error.message == "8 too much "
 
 
-def test_a_redirect_is_an_error_and_its_endless_body_is_not_read(reader: HttpReader) -> None:
+def test_a_redirect_is_an_error_and_its_endless_body_is_not_read(reader: AnyReader) -> None:
     def serve(peer: Peer) -> None:
         peer.read_request()
         peer.send(b"HTTP/1.1 307 X\r\nLocation: https://elsewhere.example/steal?q\r\n\r\nmore to come")
@@ -411,7 +469,7 @@ def test_a_redirect_is_an_error_and_its_endless_body_is_not_read(reader: HttpRea
     assert sink.error.message == "redirects are not followed (to elsewhere.example)"
 
 
-def test_a_web_page_is_not_a_stream(reader: HttpReader) -> None:
+def test_a_web_page_is_not_a_stream(reader: AnyReader) -> None:
     answer = b"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\n\r\n<html>Please log in"
     with RawServer(_answering(answer)) as server:
         sink = run(reader, server.url)
@@ -419,7 +477,7 @@ def test_a_web_page_is_not_a_stream(reader: HttpReader) -> None:
     assert "text/html" in str(sink.error)
 
 
-def test_a_huge_header_is_a_protocol_error(reader: HttpReader) -> None:
+def test_a_huge_header_is_a_protocol_error(reader: AnyReader) -> None:
     def serve(peer: Peer) -> None:
         peer.read_request()
         try:
@@ -433,14 +491,14 @@ def test_a_huge_header_is_a_protocol_error(reader: HttpReader) -> None:
     assert isinstance(sink.error, ProtocolError)
 
 
-def test_what_is_not_http_is_a_protocol_error(reader: HttpReader) -> None:
+def test_what_is_not_http_is_a_protocol_error(reader: AnyReader) -> None:
     with RawServer(_answering(b"SSH-2.0-OpenSSH_9\r\n")) as server:
         sink = run(reader, server.url)
     assert isinstance(sink.error, ProtocolError)
 
 
 def test_netrc_never_takes_the_place_of_the_key(
-    reader: HttpReader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    reader: AnyReader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     netrc = tmp_path / "netrc"
     netrc.write_text("machine localhost login trap password trap\n")
@@ -465,7 +523,7 @@ def test_netrc_never_takes_the_place_of_the_key(
     assert base64.b64encode(b"trap:trap") not in seen[0] + seen[1]
 
 
-def test_cookies_of_one_answer_are_not_sent_with_the_next_request(reader: HttpReader) -> None:
+def test_cookies_of_one_answer_are_not_sent_with_the_next_request(reader: AnyReader) -> None:
     seen: list[bytes] = []
 
     def serve(peer: Peer) -> None:
@@ -481,7 +539,7 @@ def test_cookies_of_one_answer_are_not_sent_with_the_next_request(reader: HttpRe
     assert b"cookie" not in seen[1].lower()
 
 
-def test_a_key_that_cannot_be_a_header_is_refused_without_being_shown(reader: HttpReader) -> None:
+def test_a_key_that_cannot_be_a_header_is_refused_without_being_shown(reader: AnyReader) -> None:
     with RawServer(_answering(b"")) as server:
         sink = RecordingSink()
         reader.start(PlainProvider(), post(server.url, key="sk-\nsecret"), OPTIONS, sink)
@@ -493,7 +551,7 @@ def test_a_key_that_cannot_be_a_header_is_refused_without_being_shown(reader: Ht
 # --- breaks --------------------------------------------------------------------------------------------------------
 
 
-def test_a_refused_connection_is_retryable(reader: HttpReader) -> None:
+def test_a_refused_connection_is_retryable(reader: AnyReader) -> None:
     with RawServer(_answering(b"")) as server:
         pass
     sink = run(reader, server.url)
@@ -504,13 +562,13 @@ def test_a_refused_connection_is_retryable(reader: HttpReader) -> None:
     assert sink.calls == ["connecting", "ended"]
 
 
-def test_an_unknown_host_is_told_as_such(reader: HttpReader, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_host_is_told_as_such(reader: AnyReader, monkeypatch: pytest.MonkeyPatch) -> None:
     sink = run(reader, "http://no-such-host.invalid/v1")
     assert isinstance(sink.error, ConnectError)
     assert "resolved" in sink.error.detail
 
 
-def test_an_untrusted_certificate_is_refused_for_good(reader: HttpReader) -> None:
+def test_an_untrusted_certificate_is_refused_for_good(reader: AnyReader) -> None:
     def serve(peer: Peer) -> None:
         raise AssertionError("the handshake went through")
 
@@ -523,14 +581,14 @@ def test_an_untrusted_certificate_is_refused_for_good(reader: HttpReader) -> Non
         server.errors.clear()  # its own view of the refused handshake
 
 
-def test_certificates_are_not_verified_where_the_options_say_so(reader: HttpReader) -> None:
+def test_certificates_are_not_verified_where_the_options_say_so(reader: AnyReader) -> None:
     answering = _answering(HEAD + b"Content-Length: 2\r\n\r\nab")
     with RawServer(answering, tls=True) as server, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # urllib3 warns of it
         assert run(reader, server.url, OPTIONS.replace(verify_tls=False)).error is None
 
 
-def test_a_certificate_for_another_host_is_refused_for_good(reader: HttpReader) -> None:
+def test_a_certificate_for_another_host_is_refused_for_good(reader: AnyReader) -> None:
     with RawServer(_answering(b""), tls=True) as server:
         url = server.url.replace("localhost", "127.0.0.1")
         sink = run(reader, url, OPTIONS.replace(verify_tls=str(CERTIFICATE)))
@@ -540,13 +598,13 @@ def test_a_certificate_for_another_host_is_refused_for_good(reader: HttpReader) 
     assert not sink.error.retryable
 
 
-def test_a_ca_bundle_that_is_not_there_is_an_option_error(reader: HttpReader) -> None:
+def test_a_ca_bundle_that_is_not_there_is_an_option_error(reader: AnyReader) -> None:
     sink = run(reader, "https://localhost:1/", OPTIONS.replace(verify_tls="/no/such/bundle.pem"))
     assert isinstance(sink.error, OptionError)
     assert sink.error.field == "verify_tls"
 
 
-def test_a_server_that_closes_without_an_answer_is_a_connect_error(reader: HttpReader) -> None:
+def test_a_server_that_closes_without_an_answer_is_a_connect_error(reader: AnyReader) -> None:
     def serve(peer: Peer) -> None:
         peer.read_request()
 
@@ -567,7 +625,7 @@ def _resetting(head: bytes) -> Callable[[Peer], None]:
     return serve
 
 
-def test_a_reset_in_the_body_leaves_the_stream_incomplete(reader: HttpReader) -> None:
+def test_a_reset_in_the_body_leaves_the_stream_incomplete(reader: AnyReader) -> None:
     with RawServer(_resetting(CHUNKED + chunk(b"data: x\n\n"))) as server:
         sink = run(reader, server.url)
     assert isinstance(sink.error, (IncompleteStream, ConnectError))  # the reset may overtake the head
@@ -584,7 +642,7 @@ def test_a_reset_in_the_body_leaves_the_stream_incomplete(reader: HttpReader) ->
         (HEAD + b"Content-Length: 99\r\n\r\ndata: x\n\n", "before the announced length"),
     ],
 )
-def test_a_truncated_body_is_incomplete(reader: HttpReader, body: bytes, where: str) -> None:
+def test_a_truncated_body_is_incomplete(reader: AnyReader, body: bytes, where: str) -> None:
     with RawServer(_answering(body)) as server:
         sink = run(reader, server.url)
     assert isinstance(sink.error, IncompleteStream)
@@ -592,14 +650,14 @@ def test_a_truncated_body_is_incomplete(reader: HttpReader, body: bytes, where: 
     assert sink.decoder is not None
 
 
-def test_broken_compression_is_a_protocol_error(reader: HttpReader) -> None:
+def test_broken_compression_is_a_protocol_error(reader: AnyReader) -> None:
     answer = HEAD + b"Content-Encoding: gzip\r\nContent-Length: 9\r\n\r\nnot gzip!"
     with RawServer(_answering(answer)) as server:
         sink = run(reader, server.url)
     assert isinstance(sink.error, ProtocolError)
 
 
-def test_a_last_event_without_its_blank_line_is_told_even_when_the_connection_breaks(reader: HttpReader) -> None:
+def test_a_last_event_without_its_blank_line_is_told_even_when_the_connection_breaks(reader: AnyReader) -> None:
     cut = b'data: {"choices":[{"index":0,"delta":{"content":"Hi"}}]}\n'
     with RawServer(_answering(CHUNKED + chunk(cut) + b"9\r\nda")) as server:
         sink = RecordingSink()
@@ -610,7 +668,7 @@ def test_a_last_event_without_its_blank_line_is_told_even_when_the_connection_br
     assert sink.next_text() == "Hi"
 
 
-def test_a_handshake_that_never_comes_is_a_connect_timeout(reader: HttpReader) -> None:
+def test_a_handshake_that_never_comes_is_a_connect_timeout(reader: AnyReader) -> None:
     def serve(peer: Peer) -> None:
         while peer.sock.recv(65_536):
             pass
@@ -622,10 +680,61 @@ def test_a_handshake_that_never_comes_is_a_connect_timeout(reader: HttpReader) -
     assert (sink.error.which, sink.error.timeout) == ("connect", 0.05)
 
 
+@pytest.mark.parametrize(("head", "which"), [(b"", "first_token"), (HEAD, "first_token"), (CHUNKED, "idle")])
+@pytest.mark.parametrize("tls", [False, True])
+def test_a_silent_provider_is_given_up_after_the_longest_wait(
+    reader: AnyReader, head: bytes, which: str, tls: bool
+) -> None:
+    def serve(peer: Peer) -> None:
+        peer.read_request()
+        peer.send(head)
+        peer.wait_closed()
+
+    with RawServer(serve, tls=tls) as server:
+        sink = run(reader, server.url, OPTIONS.replace(total_timeout=0.3, verify_tls=str(CERTIFICATE)))
+    assert isinstance(sink.error, ProviderTimeout)
+    assert (sink.error.which, sink.error.timeout) == (which, 0.3)
+
+
+def test_a_provider_that_speaks_in_time_is_not_given_up(reader: AnyReader) -> None:
+    """Three waits, each shorter than the longest one, and all together longer."""
+
+    def serve(peer: Peer) -> None:
+        peer.read_request()
+        peer.send(CHUNKED)
+        for _ in range(3):
+            assert not go.acquire(timeout=0.4)
+            peer.send(chunk(b"x"))
+        peer.send(b"0\r\n\r\n")
+
+    go = threading.Semaphore(0)
+    with RawServer(serve) as server:
+        sink = run(reader, server.url, OPTIONS.replace(total_timeout=0.9))
+        reader.close(PATIENCE)
+    assert sink.error is None
+    assert sink.calls.count("deltas") == 3
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_a_provider_is_reached_by_ipv6(reader: AnyReader, tls: bool) -> None:
+    try:
+        listener = socket.create_server(("::1", 0), family=socket.AF_INET6)
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    with RawServer(_answering(CHUNKED + chunk(b"data: x\n\n") + b"0\r\n\r\n"), tls=tls, listener=listener) as server:
+        url = server.url.replace("localhost", "[::1]")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # urllib3 warns of certificates that are not verified
+            sink = run(reader, url, OPTIONS.replace(verify_tls=False))
+        reader.close(PATIENCE)
+    assert sink.error is None
+    assert sink.next_text() == "data: x\n\n"
+
+
 # --- bugs of others ------------------------------------------------------------------------------------------------
 
 
-def test_a_bug_in_the_decoder_ends_the_request_with_an_error(reader: HttpReader) -> None:
+def test_a_bug_in_the_decoder_ends_the_request_with_an_error(reader: AnyReader) -> None:
     class Buggy(PlainDecoder):
         def feed(self, chunk: bytes) -> list[Delta]:
             raise ValueError("secret text")
@@ -639,7 +748,7 @@ def test_a_bug_in_the_decoder_ends_the_request_with_an_error(reader: HttpReader)
     assert "secret" not in str(error)
 
 
-def test_a_bug_in_the_sink_ends_the_request_with_an_error(reader: HttpReader) -> None:
+def test_a_bug_in_the_sink_ends_the_request_with_an_error(reader: AnyReader) -> None:
     class Buggy(RecordingSink):
         def deltas(self, deltas: Sequence[Delta]) -> bool:
             raise ConnectionResetError("mine")
@@ -660,7 +769,7 @@ def test_a_bug_in_the_sink_ends_the_request_with_an_error(reader: HttpReader) ->
     ],
 )
 def test_a_status_that_is_no_answer_is_told_whatever_its_location_is(
-    reader: HttpReader, head: str, status: int, message: str
+    reader: AnyReader, head: str, status: int, message: str
 ) -> None:
     with RawServer(_answering(f"HTTP/1.1 {head}\r\nContent-Length: 0\r\n\r\n".encode())) as server:
         sink = run(reader, server.url)
@@ -671,7 +780,7 @@ def test_a_status_that_is_no_answer_is_told_whatever_its_location_is(
     assert "hush" not in str(sink.error)
 
 
-def test_an_answer_in_several_codings_is_refused(reader: HttpReader) -> None:
+def test_an_answer_in_several_codings_is_refused(reader: AnyReader) -> None:
     body = gzip.compress(gzip.compress(b"data: x\n\n"))
     head = HEAD + b"Content-Encoding: gzip, gzip\r\nContent-Length: %d\r\n\r\n" % len(body)
     with RawServer(_answering(head + body)) as server:
@@ -688,7 +797,7 @@ def _everything(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def test_an_error_keeps_neither_frames_nor_connections_nor_keys(reader: HttpReader) -> None:
+def test_an_error_keeps_neither_frames_nor_connections_nor_keys(reader: AnyReader) -> None:
     with RawServer(_answering(b"")) as server:
         url = server.url
     refused = run(reader, url).error
@@ -717,7 +826,7 @@ INTERIM = [
 
 @pytest.mark.parametrize("interim", [*INTERIM, b"".join(INTERIM), b"".join(INTERIM) * 20])
 @pytest.mark.parametrize("step", [1_000_000, 7])
-def test_interim_answers_are_skipped(reader: HttpReader, interim: bytes, step: int) -> None:
+def test_interim_answers_are_skipped(reader: AnyReader, interim: bytes, step: int) -> None:
     def serve(peer: Peer) -> None:
         peer.read_request()
         answer = interim + CHUNKED + chunk(b"data: x\n\n") + chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n"
@@ -731,7 +840,7 @@ def test_interim_answers_are_skipped(reader: HttpReader, interim: bytes, step: i
         reader.close(PATIENCE)
 
 
-def test_interim_answers_without_end_are_an_error(reader: HttpReader) -> None:
+def test_interim_answers_without_end_are_an_error(reader: AnyReader) -> None:
     def serve(peer: Peer) -> None:
         peer.read_request()
         with contextlib.suppress(OSError):

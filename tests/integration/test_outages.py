@@ -19,6 +19,8 @@ from penstock.config.settings import ProviderOptions, Settings
 from penstock.errors import ApiError, CircuitOpen, ConnectError, ProviderBusy
 from penstock.testing import Collector, eventually
 
+pytestmark = pytest.mark.usefixtures("each_reader")
+
 WORDS = tuple(f"{n} " for n in range(20))
 TEXT = "".join(WORDS)
 ANSWER = Answer(tokens=WORDS)

@@ -25,6 +25,8 @@ from penstock.adapters.loopback.script import Answer, Replies, Script
 from penstock.adapters.loopback.server import LoopbackProvider
 from penstock.testing import eventually
 
+pytestmark = pytest.mark.usefixtures("each_reader")
+
 WORDS = tuple(f'"{n}" ' for n in range(2000))
 FAST = penstock.StreamOptions(batch_size=1, flush_interval=0.01, rate_limit=None)
 SLOWLY = Answer(tokens=("[1", *[", 1"] * 3000), pace=0.01)

@@ -270,7 +270,7 @@ def test_a_tokenizer_that_exits_takes_no_reader_thread_with_it() -> None:
     def leave(text: str) -> list[str]:
         raise SystemExit
 
-    runtime = {"runtime": penstock.Settings().runtime.replace(reader_threads=1)}
+    runtime = {"runtime": penstock.Settings().runtime.replace(reader="threads", reader_threads=1)}
     with penstock.System(penstock.Settings(**runtime)) as system:  # type: ignore[arg-type]
         messages = [{"role": "user", "content": "Hello there"}]
         bad = system.chat("echo", messages, provider="loopback", options=UNLIMITED.replace(tokenizer=leave))

@@ -426,7 +426,7 @@ def test_a_stream_can_be_left_between_two_attempts(
 
 @pytest.mark.parametrize("leave", [cancel, stop, abandon, stop_all])
 def test_a_stream_can_be_left_while_it_is_queued(leave: Callable[[penstock.System, penstock.Stream], None]) -> None:
-    settings = penstock.Settings(runtime=RuntimeOptions(reader_threads=1))
+    settings = penstock.Settings(runtime=RuntimeOptions(reader="threads", reader_threads=1))
     with serve(StallAfter(5)) as provider, penstock.System(settings) as system:
         first = streaming(system, provider)
         second = ask(system, provider)

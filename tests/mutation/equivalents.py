@@ -515,14 +515,14 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
     },
     "adapters/http/exchange.py": {
         "a cancelled request ends as one, whatever it raises": [
-            Equivalent("HttpExchange._exchange", "raise", "raise", "pass"),
+            Equivalent("RequestExchange._ask", "raise", "raise", "pass"),
         ],
         "to read 0 bytes gives none": [
             Equivalent(
                 "_read_error_body",
-                "while len(body) < _ERROR_BODY_BYTES:",
-                "len(body) < _ERROR_BODY_BYTES",
-                "len(body) <= _ERROR_BODY_BYTES",
+                "while len(body) < ERROR_BODY_BYTES:",
+                "len(body) < ERROR_BODY_BYTES",
+                "len(body) <= ERROR_BODY_BYTES",
             ),
         ],
         "without a socket the time-out raises, which is let go": [
@@ -577,7 +577,7 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
             Equivalent("<module>", "_UNREAD: Final = 16 * 1_048_576", "1048576", "1048577"),
         ],
         "how soon a fold that was stopped is tried again is a matter of cost": [
-            Equivalent("StreamLog._fold", "self._fold_at = max(retain, self._bytes + max(retain, self._", "4", "5"),
+            Equivalent("StreamLog._fold", "self._fold_at = min(most, max(retain, self._bytes + max(reta", "4", "5"),
         ],
         "to fold nothing gives an equal window": [
             Equivalent("StreamLog._fold", "if count:", "count", "True"),

@@ -30,6 +30,7 @@ MODULES: Final[dict[str, tuple[str, ...]]] = {
     "actors/call/breaker.py": (f"{_FLOW}test_breaker.py", "tests/unit/test_gates.py"),
     "actors/call/budget.py": (f"{_FLOW}test_budget.py",),
     "actors/call/gate.py": ("tests/unit/test_gates.py", f"{_FLOW}test_limits.py"),
+    "actors/call/held.py": (f"{_FLOW}test_held.py",),
     "actors/call/integration.py": (
         "tests/unit/test_integration_states.py",
         "tests/unit/test_integration_retries.py",
@@ -45,6 +46,7 @@ MODULES: Final[dict[str, tuple[str, ...]]] = {
         *_CALLS,
         f"{_HOUSE}test_rounds.py",
     ),
+    "actors/call/tally.py": (f"{_FLOW}test_tally.py",),
     "actors/call/toolcalls.py": (
         f"{_FLOW}test_toolcalls.py",
         f"{_FLOW}test_outcome.py",
@@ -83,6 +85,7 @@ MODULES: Final[dict[str, tuple[str, ...]]] = {
     ),
     "actors/stream/statistics.py": (f"{_FLOW}test_statistics.py", f"{_HOUSE}test_metrics.py"),
     "actors/stream/subscribers/pull.py": ("tests/unit/test_subscriptions.py", f"{_HOUSE}test_iterators.py"),
+    "actors/stream/weights.py": (f"{_FLOW}test_weights.py",),
     "adapters/http/answer.py": (f"{_HTTP}test_http_answer.py",),
     "adapters/http/connection.py": (f"{_HTTP}test_http_connection.py", "tests/integration/test_http_reader.py"),
     "adapters/http/exchange.py": (f"{_HTTP}test_http_exchange.py", "tests/integration/test_http_reader.py"),

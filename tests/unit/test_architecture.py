@@ -86,6 +86,8 @@ PURE = (
     "actors.stream.statistics",
     "adapters.formats.ndjson",
     "adapters.formats.sse",
+    "adapters.http.alarms",
+    "adapters.http.framing",
     "config.tokenizers",
     "config.units",
     "gateway.board.pace",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
@@ -91,7 +92,7 @@ class Scene:
             restart="temporary",
             journal=None,
         )
-        self.record.intake.attach(lambda: None, 0, self.record.log.new_epoch())
+        self.record.intake.attach(SimpleQueue(), 0, self.record.log.new_epoch())
         provider = ScriptedProvider(["unused"])
         call = ChatCall(model="asked", input="Hello", parameters={})
         candidate = Candidate(provider=provider, call=call, request=provider.request(call))
@@ -425,6 +426,7 @@ def test_a_tokenizer_cuts_text_and_reasoning_each_into_its_kind(simulation: Simu
 
 
 RESULT = EventDelta(ServerToolResult(id="s", name="x"))
+RAW = EventDelta(ProviderEvent(type="x", payload=None))
 
 
 @pytest.mark.parametrize(
@@ -436,6 +438,15 @@ RESULT = EventDelta(ServerToolResult(id="s", name="x"))
         ([[FinishHeld()], [UsageDelta(Usage(input_tokens=1))]], True),
         ([[FinishHeld()], [TextDelta("a")]], False),
         ([[FinishHeld()], [RESULT]], False),
+        ([[FinishHeld(), RESULT]], False),
+        ([[FinishHeld(), TextDelta("a")]], False),
+        ([[TextDelta("a"), FinishHeld(), ReasoningDelta("hm")]], False),
+        ([[TextDelta("a"), FinishHeld()]], True),
+        ([[TextDelta("a"), FinishHeld(), RESULT, FinishHeld()]], True),
+        ([[RESULT, RAW, FinishHeld(), RAW, UsageDelta(Usage(input_tokens=1))]], True),
+        ([[RESULT, RAW, FinishHeld(), RAW, TextDelta("a")]], False),
+        ([[FinishHeld()], [FinishHeld(), RESULT], [KeepAlive()]], False),
+        ([[FinishHeld(), RESULT], [FinishHeld()]], True),
         ([[FinishHeld()], [RESULT, FinishHeld()], [KeepAlive()]], True),
         ([[FinishHeld()], [RESULT, FinishHeld()], [TextDelta("a")]], False),
     ],

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import socket
+import subprocess
+import sys
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from benchmarks import (
@@ -20,6 +26,7 @@ from benchmarks import (
     hedging,
     lifecycle,
     looped,
+    many,
     merging,
     overhead,
     paced,
@@ -28,8 +35,10 @@ from benchmarks import (
     readers,
     rhythm,
     saturated,
+    served,
     shared_store,
     sse_peers,
+    stores,
     supervised,
 )
 from benchmarks.__main__ import BENCHMARKS, main
@@ -37,6 +46,8 @@ from benchmarks.load_client import Checked
 from benchmarks.machine import measured_tree, tree_hash
 from benchmarks.provider import serving
 from benchmarks.tables import Aim, Row, Samples, Table, to_markdown
+from penstock.testing import eventually
+from tests.unit import lingering
 
 
 def needs(module: str) -> pytest.MarkDecorator:
@@ -146,6 +157,17 @@ def test_lateness_is_measured_of_paced_streams(url: str, batch_size: int | None)
     result = paced.penstock_load(url, 3, 0.3, batch_size)
     assert result["rate"] > 0
     assert result["p99_ms"] >= result["p50_ms"] > 0
+
+
+@pytest.mark.parametrize("reader", ["threads", "loop"])
+@pytest.mark.parametrize("pace", ["in step", "paced"])
+def test_many_calls_at_once_are_measured(reader: Any, pace: str) -> None:
+    with serving({}, "benchmarks.many_provider") as provider:
+        for load in (many.stream_reading, many.delivered):
+            result = load(provider, 5, 0.2, pace, reader)
+            assert result["rate"] > 0
+            assert result["cpu_us"] > 0
+            assert ("p99_ms" in result) is (pace == "paced")
 
 
 def _measure_peer(load: Callable[..., dict[str, float]], **arguments: Any) -> dict[str, float]:
@@ -268,6 +290,12 @@ def test_merged_streams_are_read_to_their_ends_in_turns() -> None:
     assert merging.load(5, 10, False)["wall_us"] > 0
 
 
+@pytest.mark.parametrize("store", sorted(stores.STORES))
+def test_the_stores_take_every_entry(store: str) -> None:
+    result = stores.load(store, 3, 4)
+    assert 0 < result["p50_ms"] <= result["p99_ms"]
+
+
 def test_a_second_call_shortens_the_late_answers_within_its_budget() -> None:
     alone, hedged = (hedging.load(seed=1, calls=3000, budget=budget) for budget in (0.0, 0.1))
     assert alone["further"] == 0
@@ -287,6 +315,81 @@ def test_a_load_that_fails_in_its_process_says_why() -> None:
 def test_a_load_that_takes_too_long_is_ended() -> None:
     with pytest.raises(probe.ProbeError, match="did not finish within"):
         probe.measure(lifecycle.load, timeout=0.05, streams=5)
+
+
+class Impatient(subprocess.Popen[str]):
+    """A process whose time is over as soon as the file that it is to write is there."""
+
+    path: Path
+
+    def communicate(self, input: Any = None, timeout: float | None = None) -> tuple[str, str]:
+        if timeout is None:
+            return super().communicate(input)
+        eventually(self.path.exists, timeout=60)
+        raise subprocess.TimeoutExpired(self.args, timeout)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no process groups")
+def test_what_a_load_has_started_ends_with_it_when_it_takes_too_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = Impatient.path = tmp_path / "pid"
+    monkeypatch.setattr(subprocess, "Popen", Impatient)
+    with pytest.raises(probe.ProbeError, match="did not finish within"):
+        probe.measure(lingering.load, path=str(path))
+    started = int(path.read_text())
+    try:
+        eventually(lambda: not psutil.pid_exists(started) or psutil.Process(started).status() == psutil.STATUS_ZOMBIE)
+    finally:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            psutil.Process(started).kill()
+
+
+def test_the_faults_of_readers_that_leave_are_told_too() -> None:
+    def refuse() -> None:
+        for _ in range(10):
+            connection, _address = listener.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(b"HTTP/1.1 503 No\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=refuse)
+        thread.start()
+        plan = {"do": "check", "port": listener.getsockname()[1], "readers": 10, "a_stream": 10, "texts": ["a"]}
+        plan |= {"seconds": 60.0, "seed": 1, "slow_buffer": 32_768, "slow_bytes": 1000, "requests": [served.get("/")]}
+        with served.client(plan) as reading:
+            assert reading.next()["at"] == "begin"
+            reading.nudge()
+            said = reading.next()
+        thread.join()
+    assert (said["faulty"], said["left"]) == (10, 1)
+    assert set(said["faults"]) == {"not a stream: b'HTTP/1.1 503 No'"}
+
+
+_PARENT = """
+import subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", "x = bytearray(b'x' * 50_000_000); print(1, flush=True); input()"],
+                         stdin=sys.stdin)
+child.wait()
+"""
+
+
+def test_the_memory_of_a_proxy_is_that_of_all_its_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(overhead, "counted", lambda plan, cpu: {"cpu": cpu()})
+    command = [sys.executable, "-c", _PARENT]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdout.readline()
+        parent = psutil.Process(process.pid)
+        (child,) = parent.children()
+        result = overhead._measured(1, parent, 1, 1.0)
+        least = (parent.memory_info().rss + child.memory_info().rss) / 1024 / 1024
+        process.stdin.write("\n")
+    assert result["rss_mb"] > 0.95 * least > 50
+    assert result["cpu"] > 0
+    assert overhead._measured(1, None, 1, 1.0) == {"cpu": 0, "rss_mb": 0}
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+from collections import ChainMap, OrderedDict, UserDict
+from types import MappingProxyType
 from typing import Any, get_args
 
 import msgspec
@@ -140,3 +142,40 @@ def test_json_in_an_event_is_read_only_at_all_levels_and_otherwise_like_any_othe
     plain = msgspec.to_builtins(frozen)
     plain["a"][0]["b"].append(2)
     assert frozen == JSON
+
+
+class Own(list[Any]):
+    """A list of another class."""
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        MappingProxyType(JSON),
+        OrderedDict(JSON),
+        ChainMap(JSON),
+        UserDict(JSON),
+        {"a": Own([MappingProxyType({"b": Own([1])})]), "c": OrderedDict(d=2)},
+    ],
+    ids=lambda given: type(given).__name__,
+)
+def test_mappings_and_lists_of_any_class_become_read_only(given: Any) -> None:
+    frozen = events.freeze(given)
+    for change in changes(frozen):
+        with pytest.raises(TypeError, match="read-only"):
+            change()
+    assert frozen == JSON
+    assert json.loads(msgspec.json.encode(frozen)) == JSON
+
+
+def test_what_stands_in_a_tuple_is_read_only_too() -> None:
+    inner: dict[str, Any] = {"b": [1]}
+    payload = events.ProviderEvent(type="t", payload=("x", [inner], (inner,))).payload
+    inner["b"].append(2)
+    assert payload == ("x", [{"b": [1]}], ({"b": [1]},))
+    for one in (payload[1][0], payload[2][0]):
+        with pytest.raises(TypeError, match="read-only"):
+            one["b"].append(2)
+    with pytest.raises(TypeError, match="read-only"):
+        payload[1].append(2)
+    assert events.freeze(payload) is payload

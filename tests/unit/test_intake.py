@@ -8,6 +8,7 @@ import pytest
 
 from penstock.actors.stream.buffer import Batch
 from penstock.actors.stream.intake import Intake
+from penstock.actors.stream.messages import PUSHED
 from penstock.config.options import StreamOptions
 from penstock.errors import BufferFull, StreamClosed
 from penstock.events import ToolProgress
@@ -25,9 +26,10 @@ class Door:
         self.attach(1)
 
     def attach(self, epoch: int, last_event: int = 0) -> None:
-        self.intake.attach(self._wake, last_event, epoch)
+        self.intake.attach(self, last_event, epoch)
 
-    def _wake(self) -> None:
+    def put(self, message: object) -> None:
+        assert message is PUSHED
         self.woken += 1
 
 

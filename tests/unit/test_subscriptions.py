@@ -18,7 +18,7 @@ import pytest
 from penstock.actors.runtime import inspect
 from penstock.actors.runtime.process import Process
 from penstock.actors.stream.cursor import Cursor
-from penstock.actors.stream.hub import Hub
+from penstock.actors.stream.hub import Hub, HubOwner, Subscription
 from penstock.actors.stream.outcome import Outcome
 from penstock.actors.stream.subscribers.callback import CallbackSubscription
 from penstock.actors.stream.subscribers.pull import NOTHING, Events, Findings, PullSubscription
@@ -46,7 +46,7 @@ class Sink(Process):
         self._events.append(message)
 
 
-class Place:
+class Place(HubOwner):
     """A log and a hub, without a stream."""
 
     def __init__(self, seed: int = 0, retain: int = KEEP_ALL) -> None:
@@ -55,16 +55,21 @@ class Place:
         self.writer = Writer(retain)
         self.log = self.writer.log
         self.hub = Hub()
-        self.released = 0
-        self.emptied = 0
-        self.hub.on_release = self._note_release
-        self.hub.on_empty = self._note_empty
+        self.releases = 0
+        self.empties = 0
+        self.abandoned_ones: list[Subscription] | None = None  # None: they are removed at once
+        self.hub.owner = self
 
-    def _note_release(self) -> None:
-        self.released += 1
+    def released(self) -> None:
+        self.releases += 1
 
-    def _note_empty(self) -> None:
-        self.emptied += 1
+    def emptied(self) -> None:
+        self.empties += 1
+
+    def abandoned(self, subscription: Subscription) -> bool:
+        if self.abandoned_ones is not None:
+            self.abandoned_ones.append(subscription)
+        return self.abandoned_ones is not None
 
     def add(self, count: int = 1) -> bool:
         held = False
@@ -117,16 +122,16 @@ def test_a_hub_that_nobody_came_to_is_not_orphaned(place: Place) -> None:
     assert not place.hub.is_orphaned
     reader.close()
     assert place.hub.is_orphaned
-    assert place.emptied == 1
+    assert place.empties == 1
 
 
 def test_it_is_told_once_when_the_last_one_leaves(place: Place) -> None:
     first, second = place.pull(), place.pull()
     first.close()
     first.close()
-    assert place.emptied == 0
+    assert place.empties == 0
     second.close()
-    assert place.emptied == 1
+    assert place.empties == 1
 
 
 def test_a_target_has_one_subscription(place: Place) -> None:
@@ -145,7 +150,7 @@ def test_it_holds_as_long_as_one_block_subscriber_is_slow(place: Place) -> None:
     one.next(0)
     assert place.hub.held
     other.next(0)
-    assert (place.hub.held, place.released) == (False, 1)
+    assert (place.hub.held, place.releases) == (False, 1)
 
 
 @pytest.mark.parametrize("leave", ["close", "drop"])
@@ -155,15 +160,15 @@ def test_who_leaves_lets_go(place: Place, leave: str) -> None:
     if leave == "close":
         readers[0].close()
     readers.clear()
-    assert (place.hub.held, place.released, place.hub.subscriptions) == (False, 1, ())
+    assert (place.hub.held, place.releases, place.hub.subscriptions) == (False, 1, ())
 
 
 def test_a_dropped_iterator_lets_go_even_if_nobody_hears_of_it(place: Place) -> None:
-    place.hub.on_abandoned = lambda _: None  # the handler is just being restarted
+    place.abandoned_ones = []  # the handler is just being restarted
     readers = [place.pull("block", window=1)]
     place.add(2)
     readers.clear()
-    assert (place.hub.held, place.released) == (False, 1)
+    assert (place.hub.held, place.releases) == (False, 1)
     assert (place.hub.is_orphaned, place.hub.subscribers) == (True, 0)
     assert not place.add(5)
 
@@ -225,7 +230,7 @@ def test_an_actor_that_does_not_read_holds_the_stream_and_lets_it_go(place: Plac
     assert subscription.pending == 5
     inspect.resume(subscription.ref)  # type: ignore[arg-type]
     place.settle()
-    assert (place.hub.held, place.released, len(events)) == (False, 1, 5)
+    assert (place.hub.held, place.releases, len(events)) == (False, 1, 5)
 
 
 def test_news_that_come_while_another_thread_is_about_to_finish_are_not_overlooked(place: Place) -> None:
@@ -405,7 +410,7 @@ def test_a_foreign_actor_that_stops_midway_is_found_out_by_its_receipts(place: P
     assert len(receipts) == 2
     receipts[0].set("urn")  # it has handled two
     receipts[1].set_exception((pykka.ActorDeadError, pykka.ActorDeadError("gone"), None))
-    assert (subscription.is_active, place.hub.held, place.released) == (False, False, 1)
+    assert (subscription.is_active, place.hub.held, place.releases) == (False, False, 1)
     receipts[0].set("urn")  # late and twice: harmless
     receipts[1].set_exception()
 
@@ -496,8 +501,8 @@ def test_with_the_terminal_event_it_has_unsubscribed_though_it_is_not_asked_agai
 
 
 def test_an_iterator_that_was_closed_and_then_dropped_is_not_reported_as_abandoned(place: Place) -> None:
-    abandoned: list[Any] = []
-    place.hub.on_abandoned = abandoned.append
+    abandoned: list[Subscription] = []
+    place.abandoned_ones = abandoned
     closed, dropped = place.pull(), place.pull()
     seat = dropped.subscription
     closed.close()
@@ -760,7 +765,7 @@ def test_an_iterator_that_is_dropped_unsubscribes(place: Place, how: str) -> Non
     del reader
     if how == "in a cycle":
         gc.collect()
-    assert (place.hub.subscriptions, place.emptied) == ((), 1)
+    assert (place.hub.subscriptions, place.empties) == ((), 1)
 
 
 def test_who_resumes_after_the_last_number_has_the_whole_text(place: Place) -> None:

@@ -166,8 +166,8 @@ def _call_message(call: ToolCall, provider: str | None) -> Message:
     message: Message = {"id": call.id, "type": call.type, "function": {"name": call.name, "arguments": arguments}}
     if call.signature:
         message["signature"] = call.signature
-        if provider:
-            message["signed_by"] = provider
+        if signer := call.signed_by or provider:
+            message["signed_by"] = signer
     return message
 
 

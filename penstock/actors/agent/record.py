@@ -317,7 +317,7 @@ class AgentRecord:
         with self.lock:
             self._check(by)
             if not turn.is_settled:
-                turn.stream.rounds.append(outcome)
+                turn.stream.rounds = (*turn.stream.rounds, outcome)
                 turn.calls = calls
                 self._tool_calls += len(calls)
 
@@ -326,7 +326,7 @@ class AgentRecord:
         with self.lock:
             self._check(by)
             if not turn.is_settled:
-                turn.stream.rounds.append(outcome)
+                turn.stream.rounds = (*turn.stream.rounds, outcome)
                 turn.paused.append(outcome)
                 turn.pauses += 1
 

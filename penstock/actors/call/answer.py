@@ -92,13 +92,13 @@ class _Other:
                 self.finish.note(delta)
         return 0
 
-    def choice(self, index: int) -> Choice:
+    def choice(self, index: int, provider: str | None) -> Choice:
         return Choice(
             index=index,
             text="".join(self.text),
             reasoning="".join(self.reasoning),
             refusal="".join(self.refusal),
-            tool_calls=self.calls.finish(is_whole=self.finish.reason is not None),
+            tool_calls=self.calls.finish(is_whole=self.finish.reason is not None, provider=provider),
             finish_reason=self.finish.reason,
             raw_finish_reason=self.finish.raw,
         )
@@ -235,7 +235,7 @@ class OutcomeBuilder:
         """Note that the answer is complete; returns the remaining events of its function calls."""
         with self._lock:
             self._is_complete = True
-            return self._calls.complete(is_finished=self.is_finished)
+            return self._calls.complete(is_finished=self.is_finished, provider=self.provider)
 
     def outcome(self) -> Outcome:
         """The outcome so far. Any thread."""
@@ -244,11 +244,13 @@ class OutcomeBuilder:
             outcome = Outcome(
                 finish_reason=self._finish.reason or "stop",
                 raw_finish_reason=self._finish.raw,
-                tool_calls=self._calls.finish(is_whole=self.is_whole, is_finished=self.is_finished),
+                tool_calls=self._calls.finish(
+                    is_whole=self.is_whole, is_finished=self.is_finished, provider=self.provider
+                ),
                 usage=self.usage,
                 model=self.model,
                 reasoning_blocks=tuple(self._blocks),
-                choices=tuple(other.choice(index) for index, other in others),
+                choices=tuple(other.choice(index, self.provider) for index, other in others),
                 text="".join(self._taken.get("text", ())),
                 reasoning="".join(self._taken.get("reasoning", ())),
                 void_reasoning_blocks=self._void_blocks,

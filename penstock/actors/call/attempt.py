@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, TypeAlias
 
 from penstock.actors.call.messages import Connecting, Ended, Finished, FirstDelta, Waiting
@@ -46,12 +47,13 @@ from penstock.ports import (
     UsageDelta,
 )
 
-__all__ = ["Attempt"]
+__all__ = ["Attempt", "is_own"]
 
 _Item: TypeAlias = Any
 """A token with its kind, as a tuple, another event, or a `PartStart`. Only tokens are bare tuples: quick to check."""
 
 _NO_PROGRESS: Final = (UsageDelta, MetadataDelta)
+_NOT_HELD: Final = -1
 _AT_ONCE: Final = 256
 """How many of the tokens that wait for room are offered at once, so that a long read is not copied each time."""
 _PLACED: Final = (CitationDelta, BlockDelta)
@@ -73,10 +75,11 @@ class Attempt:
         self._pushing_since = 0.0
         self.is_reasoning = False  # the model reasons, and may be silent for long
         self.has_held_finish = False  # the last thing that came has a finish reason that does not count
-        self._is_held = False  # it came in this read
+        self._held_at = _NOT_HELD  # how many items of this read that are progress came before it
         self.error: ProviderError | None = None  # reported inside the stream
         self.decoder: Decoder | None = None  # set when it has ended
         self.has_ended = False
+        self.may_block = not (is_own(call.candidate.provider) and is_own(record.options.tokenizer))
         self._record = record
         self._call = call
         self._candidate = call.candidate
@@ -191,14 +194,16 @@ class Attempt:
             kind = delta.__class__
             if kind is TextDelta:
                 items.append((delta.text, "text"))  # type: ignore[union-attr]
-            elif kind is not KeepAlive:
-                progress = self._note(delta, items) or progress
+            elif kind is not KeepAlive and self._note(delta, items):
+                progress, self._held_at = True, _NOT_HELD
         if self.is_reasoning and len(items) > self._reasoned:
             self.is_reasoning = False
-        progress = progress or len(items) > self._silent
+        said = len(items) - self._silent
+        progress = progress or said > 0
         self._silent = 0
         if self.has_held_finish:
-            self.has_held_finish, self._is_held = self._is_held or not progress, False
+            self.has_held_finish = not progress if self._held_at == _NOT_HELD else said == self._held_at
+            self._held_at = _NOT_HELD
         if progress:
             self.last_progress = self._clock.monotonic()
             if not self.has_progressed:
@@ -264,7 +269,7 @@ class Attempt:
                 self._pending_finish = Finished(self.number)
                 return False
             case FinishHeld():
-                self.has_held_finish = self._is_held = True
+                self.has_held_finish, self._held_at = True, len(items) - self._silent
                 return False
             case BlockStart():
                 self._start_block(delta, items)
@@ -429,7 +434,7 @@ class Attempt:
         if event.__class__ is PartStart:
             is_taken = intake.start_part(event.part, event.phase, is_void=self._is_abandoned, is_of_all=True)
         elif isinstance(event, AnswerEvent):
-            return intake.offer_event(event, on_room, self._is_abandoned)
+            return intake.offer_event(event, on_room, self._is_abandoned, is_of_all=True)
         else:
             is_taken = intake.push_event(event, is_void=self._is_abandoned)
         if not is_taken:
@@ -449,3 +454,18 @@ class Attempt:
     def _send(self, news: Any) -> None:
         if not self._abandoned:
             self._inbox.put(Cast(news))
+
+
+def is_own(thing: object) -> bool:
+    """Whether the code of a provider or a tokenizer is Penstock's, which neither blocks nor computes for long.
+
+    >>> from penstock.config.tokenizers import fixed, words
+    >>> [is_own(one) for one in (None, words, fixed(4), str.split)]
+    [True, True, True, False]
+    """
+    if thing is None:
+        return True
+    if isinstance(thing, partial):
+        thing = thing.func
+    module = getattr(thing, "__module__", None)  # of the class, if it is an object
+    return isinstance(module, str) and module.partition(".")[0] == "penstock"

@@ -228,16 +228,15 @@ class ToolCallAccumulator:
             own, number = f"{wanted}_{number}", number + 1
         return own
 
-    def complete(self, *, is_finished: bool = True) -> list[ToolEvent]:
-        """End the answer, which is complete; returns the remaining events. ``is_finished`` as for `finish`."""
+    def complete(self, *, is_finished: bool = True, provider: str | None = None) -> list[ToolEvent]:
+        """End the answer, which is complete; returns the remaining events. Arguments as for `finish`."""
         events: list[ToolEvent] = []
         for call in self._calls:
             if not call.is_reported:
                 self._begin(call, events)
         self._unreported = []
-        events += (
-            ToolCallCompleted(index=place, call=call) for place, call in enumerate(self.finish(is_finished=is_finished))
-        )
+        calls = self.finish(is_finished=is_finished, provider=provider)
+        events += (ToolCallCompleted(index=place, call=call) for place, call in enumerate(calls))
         return events
 
     def _find(self, delta: ToolCallFragment) -> _Call | None:
@@ -263,7 +262,9 @@ class ToolCallAccumulator:
             return None  # only the second name marks a new call
         return self._calls[-1] if self._calls else None
 
-    def finish(self, *, is_whole: bool = True, is_finished: bool | None = None) -> tuple[ToolCall, ...]:
+    def finish(
+        self, *, is_whole: bool = True, is_finished: bool | None = None, provider: str | None = None
+    ) -> tuple[ToolCall, ...]:
         """The calls. ``arguments`` is None if they are not complete JSON; ``arguments_raw`` has them as received.
 
         Those of a call of type ``"custom"`` are free text. No arguments at all, or ``null``, count as ``{}`` if the
@@ -273,12 +274,13 @@ class ToolCallAccumulator:
         Args:
             is_whole: whether the answer has come to its end.
             is_finished: whether a finish reason has come; None: as ``is_whole``.
+            provider: the one that made the calls, and their signatures.
         """
         can_be_empty = is_whole if is_finished is None else is_finished
         can_be_empty = can_be_empty and all(call.name for call in self._calls)
-        return tuple(self._finish(call, is_whole, can_be_empty) for call in self._calls)
+        return tuple(self._finish(call, is_whole, can_be_empty, provider or "") for call in self._calls)
 
-    def _finish(self, call: _Call, is_whole: bool, can_be_empty: bool) -> ToolCall:
+    def _finish(self, call: _Call, is_whole: bool, can_be_empty: bool, provider: str) -> ToolCall:
         raw = "".join(call.parts)
         if call.type == "custom":  # free text
             arguments: object = raw if is_whole else None
@@ -294,6 +296,7 @@ class ToolCallAccumulator:
             is_server=call.is_server,
             signature=call.signature,
             type=call.type or "function",
+            signed_by=provider if call.signature else "",
         )
 
 

@@ -139,13 +139,10 @@ class BoundedMailbox(Mailbox):
         self._waiting: deque[Lock] = deque()  # senders that wait for room
         self._reader = get_ident()  # the thread that runs the process now, or 0; at first the one that starts it
         self._high = self._dropped = self._rejected = self._blocked = 0
-        self.get = self._get
-        self.empty = self._is_empty
-        self.qsize = self._count
 
     # --- the sender's side ---------------------------------------------------------------------------------------
 
-    def put(self, message: Any) -> None:
+    def put(self, message: Any) -> None:  # type: ignore[override]
         """Add a message, or do what ``when_full`` says if there is no room, and make sure that the owner runs.
 
         Raises:
@@ -265,7 +262,8 @@ class BoundedMailbox(Mailbox):
 
     # --- the owner's side ----------------------------------------------------------------------------------------
 
-    def _get(self) -> Any:
+    def get(self) -> Any:  # type: ignore[override]
+        """As `Mailbox.get`."""
         self._reader = get_ident()
         if self._system:
             try:
@@ -292,10 +290,12 @@ class BoundedMailbox(Mailbox):
         if self._waiting and self._has_room():
             self._waiting.popleft().release()
 
-    def _is_empty(self) -> bool:
+    def empty(self) -> bool:
+        """Whether no message waits."""
         return not self._system and not self._size
 
-    def _count(self) -> int:
+    def qsize(self) -> int:
+        """How many messages wait."""
         return len(self._system) + self._size
 
     def leave(self) -> None:

@@ -40,42 +40,29 @@ class DeadOwner(Owner, Protocol):
         """Answer one item."""
 
 
-class Mailbox:
+class Mailbox(SimpleQueue[Any]):
     """An unbounded queue that wakes its owner; what Pykka calls an ``ActorInbox``.
 
-    It needs no bound where senders are limited by credit, as streams are.
+    It needs no bound where senders are limited by credit, as streams are. It *is* a queue of the standard library, so
+    that a process takes one object for it, and not one for each of the queue's methods.
     """
 
-    __slots__ = (
-        "_called",
-        "_dead_owner",
-        "_enqueue",
-        "_me",
-        "_ready",
-        "_take",
-        "_try",
-        "empty",
-        "get",
-        "owner",
-        "qsize",
-    )
+    __slots__ = ("_called", "_dead_owner", "_enqueue", "_ready", "owner")
+
+    _take = SimpleQueue.put
 
     def __init__(self, owner: Owner, enqueue: Callable[[Mailbox], None]) -> None:
-        queue: SimpleQueue[Any] = SimpleQueue()
         self.owner = owner
         self._enqueue = enqueue
-        self._take = queue.put
-        self.get = queue.get_nowait
-        self.empty = queue.empty
-        self.qsize = queue.qsize
         self._called = False  # the owner is to run although there may be no message
         self._dead_owner: DeadOwner | None = None
-        self._ready = Lock()
-        self._try = self._ready.acquire
-        self._me = (self,)
-        self._try()  # the thread that starts the process holds it, until `leave`
+        self._ready = ready = Lock()
+        ready.acquire()  # the thread that starts the process holds it, until `leave`
 
-    def put(self, message: Any) -> None:
+    get: Callable[[], Any] = SimpleQueue.get_nowait  # type: ignore[assignment]
+    """Take the oldest message. Raises ``queue.Empty`` if there is none. Only the thread that holds the mailbox."""
+
+    def put(self, message: Any) -> None:  # type: ignore[override]
         """Add a message and make sure that the owner runs. Never blocks."""
         self._take(message)
         if self._dead_owner is not None:  # looked at after the message is in, as it is set before the queue is emptied
@@ -89,7 +76,7 @@ class Mailbox:
         Between two steps of Python code, Ctrl-C may raise in the main thread. A mailbox that is held but not queued
         would never run again.
         """
-        for _ in map(self._enqueue, compress(self._me, map(self._try, _AT_ONCE))):
+        for _ in map(self._enqueue, compress((self,), map(self._ready.acquire, _AT_ONCE))):
             pass
 
     def enter(self) -> Owner:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
+import msgspec
 import pykka
 from pykka._envelope import Envelope  # not exported by Pykka, but every inbox holds it
 
@@ -19,21 +20,18 @@ __all__ = ["ProcessRef", "RefNode", "RefProcess", "StopFlag", "SystemMessage", "
 _LONGEST: Final = 1e9  # seconds
 
 
-class StopFlag:
+class StopFlag(msgspec.Struct, gc=False):
     """The part of `threading.Event` that Pykka's refs use of ``actor_stopped``, at a twentieth of its size."""
 
-    __slots__ = ("_set",)
-
-    def __init__(self) -> None:
-        self._set = False
+    has_stopped: bool = False
 
     def is_set(self) -> bool:
         """Whether the actor has stopped."""
-        return self._set
+        return self.has_stopped
 
     def set(self) -> None:
         """Mark the actor as stopped."""
-        self._set = True
+        self.has_stopped = True
 
 
 class SystemMessage:

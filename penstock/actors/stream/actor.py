@@ -25,8 +25,7 @@ Fails: with any exception; the log, the buffer and the subscribers are in its `S
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any, Final
+from typing import Any
 
 from penstock.actors.runtime.signals import NORMAL, is_clean
 from penstock.actors.runtime.transitions import (
@@ -47,8 +46,11 @@ from penstock.actors.runtime.transitions import (
     state_timeout,
 )
 from penstock.actors.stream.delivery import Delivery
-from penstock.actors.stream.emitting import FLUSH, OVERDUE, PUSHED, Emitter
+from penstock.actors.stream.emitting import FLUSH, Emitter
 from penstock.actors.stream.messages import (
+    OVERDUE,
+    PUSHED,
+    RELEASED,
     Cancel,
     Complete,
     Fail,
@@ -65,8 +67,6 @@ from penstock.actors.stream.record import StreamRecord
 from penstock.errors import OptionError, StreamCrashed
 
 __all__ = ["TokenStream"]
-
-_RELEASED: Final = Internal("released")  # the last subscriber that held the stream has caught up or left
 
 
 class TokenStream(Emitter):
@@ -90,16 +90,14 @@ class TokenStream(Emitter):
         self._ending = record.ending  # proposals are written before they are sent, so none is missed
         self._epoch = epoch = record.new_epoch()
         self._delivery = Delivery(record, epoch)
-        wake = self.actor_inbox.put
         self._hub.held = False
-        self._hub.on_release = partial(wake, _RELEASED)
-        self._intake.attach(partial(wake, PUSHED), self._log.written, epoch)
+        self._intake.attach(self.actor_inbox, self._log.written, epoch)
         if isinstance(self._ending, Cancel):  # cancelled while there was no actor
             self.actor_inbox.put(Cast(self._ending))  # not ended here: the journal may hang, and this is the supervisor
         if restarted:
             return self._take_over()
         if not self._intake.wait_for(1, epoch) or self._ending is not None:
-            wake(PUSHED)
+            self.actor_inbox.put(PUSHED)
         return Next("idle")
 
     def _take_over(self) -> Next:
@@ -151,7 +149,7 @@ class TokenStream(Emitter):
         """Batches are emitted."""
         if event is PUSHED:
             return self._advance(tail=False)
-        if event is OVERDUE or event is _RELEASED:
+        if event is OVERDUE or event is RELEASED:
             return self._advance(tail=True)
         if event.__class__ is NamedTimeout:
             return self._advance(tail=True) if self._intake.size else self._to("idle")

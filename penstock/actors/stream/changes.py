@@ -18,7 +18,6 @@ CAUSES: Final = (
 )  # fmt: skip
 """The events of that table, ``restart`` (of the actor, after a crash), and ``other``."""
 
-_ZEROS: Final = bytes(8 * KEPT)
 _STATE: Final = {name: number for number, name in enumerate(STATES)}
 _CAUSE: Final = {name: number for number, name in enumerate(CAUSES)}
 _OTHER: Final = len(CAUSES) - 1
@@ -48,17 +47,21 @@ class StateChanges:
     def __init__(self) -> None:
         self.count = 0
         """How many there were ever."""
-        self._times = array("d", _ZEROS)  # rings, like the next two
-        self._pairs = bytearray(KEPT)  # the states, eight times the one before plus the one after
-        self._causes = bytearray(KEPT)
+        self._times = array("d")  # rings as soon as they are full, like the next two
+        self._pairs = bytearray()  # the states, eight times the one before plus the one after
+        self._causes = bytearray()
 
     def add(self, now: float, before: str, after: str, cause: str) -> None:
         """Note a change at a monotonic time."""
         count = self.count
-        place = count & (KEPT - 1)
-        self._times[place] = now
-        self._pairs[place] = _STATE[before] * 8 + _STATE[after]
-        self._causes[place] = _CAUSE.get(cause, _OTHER)
+        pair, number = _STATE[before] * 8 + _STATE[after], _CAUSE.get(cause, _OTHER)
+        if count < KEPT:
+            self._times.append(now)
+            self._pairs.append(pair)
+            self._causes.append(number)
+        else:
+            place = count & (KEPT - 1)
+            self._times[place], self._pairs[place], self._causes[place] = now, pair, number
         self.count = count + 1  # last: a reader that sees the number finds the change
 
     def read(self, offset: float) -> tuple[StateChange, ...]:

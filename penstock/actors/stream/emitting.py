@@ -32,6 +32,8 @@ from penstock.actors.stream.hub import Hub
 from penstock.actors.stream.intake import Intake
 from penstock.actors.stream.log import StreamLog
 from penstock.actors.stream.messages import (
+    OVERDUE,
+    PUSHED,
     Cancel,
     Ending,
     Fail,
@@ -41,16 +43,10 @@ from penstock.actors.stream.record import StreamRecord
 from penstock.config.logs import stream_logger
 from penstock.config.options import StreamOptions
 
-__all__ = ["FLUSH", "OVERDUE", "PUSHED", "Emitter"]
+__all__ = ["FLUSH", "Emitter"]
 
 FLUSH: Final = "flush"
 """The flush timer, and that of the ticks; in ``streaming`` with an empty buffer it leads to ``idle``."""
-
-PUSHED: Final = Internal("pushed")
-"""The intake holds the number of tokens that `Intake.wait_for` asked for."""
-
-OVERDUE: Final = Internal("overdue")
-"""The buffered tokens have waited for ``flush_interval``."""
 
 _NEVER: Final = 1 << 62
 _BATCHES_A_TURN: Final = 64  # then other processes get the thread

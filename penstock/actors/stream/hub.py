@@ -8,12 +8,37 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from types import MethodType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from penstock.actors.stream.cursor import Cursor
 from penstock.config.options import Slow
 
-__all__ = ["Hub", "Subscription", "nothing"]
+__all__ = ["NOBODY", "Hub", "HubOwner", "Subscription", "nothing"]
+
+
+class HubOwner:
+    """What a hub tells the stream that it belongs to. This is none: a hub by itself, or of a stream that is over."""
+
+    __slots__ = ()
+
+    def note_release(self) -> None:
+        """A held stream may continue. Called before `Hub.held` is cleared."""
+
+    def released(self) -> None:
+        """The same, after it is cleared."""
+
+    def emptied(self) -> None:
+        """The last subscriber has left."""
+
+    def abandoned(self, subscription: Subscription) -> bool:
+        """An iterator was dropped without being closed, perhaps by the garbage collector.
+
+        Returns whether its subscription will be removed: from another place, since a lock may be held here.
+        """
+        return False
+
+
+NOBODY: Final = HubOwner()
 
 
 class Hub:
@@ -21,12 +46,9 @@ class Hub:
 
     __slots__ = (
         "_lock",
-        "before_release",
         "had_subscriber",
         "held",
-        "on_abandoned",
-        "on_empty",
-        "on_release",
+        "owner",
         "subscriptions",
     )
 
@@ -35,10 +57,7 @@ class Hub:
         self.subscriptions: tuple[Subscription, ...] = ()
         self.had_subscriber = False
         self.held = False  # the stream waits until no `block` subscriber is slow
-        self.before_release: Callable[[], None] = nothing  # called before `held` is cleared
-        self.on_release: Callable[[], None] = nothing  # called when a held stream may continue
-        self.on_empty: Callable[[], None] = nothing  # called when the last subscriber has left
-        self.on_abandoned: Callable[[Subscription], None] = self.remove
+        self.owner: HubOwner = NOBODY  # until the end is announced
 
     def add(self, subscription: Subscription) -> Subscription:
         """Add a subscription, unless its target has one; returns the one that counts.
@@ -60,7 +79,12 @@ class Hub:
         if gone:
             self.caught_up()
             if subscription.counts and self.is_orphaned:
-                self.on_empty()
+                self.owner.emptied()
+
+    def abandoned(self, subscription: Subscription) -> None:
+        """Have a subscription removed whose iterator was dropped. Safe to call in a finalizer."""
+        if not self.owner.abandoned(subscription):
+            self.remove(subscription)
 
     def _replace(self, change: Callable[[tuple[Subscription, ...]], tuple[Subscription, ...]]) -> bool:
         """Replace the tuple; returns whether it got shorter. The garbage collector may do the same at any moment."""
@@ -116,9 +140,9 @@ class Hub:
     def caught_up(self) -> None:
         """Let a held stream continue if no subscriber holds it now. Called after one has read or left."""
         if self.held and not any(subscription.is_holding for subscription in self.subscriptions):
-            self.before_release()
+            self.owner.note_release()
             self.held = False
-            self.on_release()
+            self.owner.released()
 
     def sweep(self) -> None:
         """Have each subscription look whether it has ended without a message. Called once a second."""

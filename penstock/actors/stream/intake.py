@@ -8,24 +8,31 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final
+from typing import Any, Final, Protocol
 
 import msgspec
 
 from penstock.actors.runtime.dispatcher import Dispatcher, check_process
 from penstock.actors.stream.buffer import Batch, EventBatch, PartStart, TokenBuffer, Undelivered
+from penstock.actors.stream.messages import PUSHED
 from penstock.config.logs import get_logger
 from penstock.config.options import StreamOptions
 from penstock.errors import BufferFull, OptionError, StreamClosed
 from penstock.events import Citation, Phase, SideEvent, TokenKind
 from penstock.ports import Clock
 
-__all__ = ["Intake"]
+__all__ = ["Inbox", "Intake"]
 
 _NEVER: Final = 1 << 62
 _FOREVER: Final = float("inf")
 _WARN_AT: Final = 100_000  # tokens in a buffer without a bound
 _UNBOUNDED: Final = 1 << 62
+
+
+class Inbox(Protocol):
+    """The mailbox of a stream's actor. It gets `PUSHED` as often as `Intake.wait_for` is used, not more often."""
+
+    def put(self, message: Any) -> None: ...
 
 
 class Intake:
@@ -35,13 +42,13 @@ class Intake:
         "_clock",
         "_dispatcher",
         "_epoch",
+        "_inbox",
         "_lock",
         "_options",
         "_part",
         "_part_from",
         "_phase",
         "_waiters",
-        "_wake",
         "_wake_at",
         "accepted",
         "backpressure_events",
@@ -68,7 +75,7 @@ class Intake:
         self._part_from = 0  # how many tokens had been accepted when it began
         self._lock = threading.Lock()
         self._epoch = 0  # of the present actor; an abandoned one must not disturb its successor
-        self._wake: Callable[[], None] = _no_actor
+        self._inbox: Inbox = _NOBODY  # of the present actor
         self._wake_at = _NEVER
         self._waiters: list[threading.Lock | _Notice] | None = None
 
@@ -88,7 +95,7 @@ class Intake:
             if not self.closed and buffer.offer(text):
                 self.accepted += 1
                 if buffer.size >= self._wake_at:
-                    self._wake()  # first: an interrupted push must not leave the stream asleep
+                    self._inbox.put(PUSHED)  # first: an interrupted push must not leave the stream asleep
                     self._wake_at = _NEVER
                 return
         self._push_rest(((text, "text"),), timeout)
@@ -129,17 +136,24 @@ class Intake:
     def _put_event(self, event: SideEvent) -> None:
         self.buffer.put_event(event)
         if self._wake_at < _NEVER:
-            self._wake()  # first, as in `push`
+            self._inbox.put(PUSHED)  # first, as in `push`
             self._wake_at = _NEVER
 
     def offer_event(
-        self, event: SideEvent, on_room: Callable[[], None], is_void: Callable[[], bool] | None = None
+        self,
+        event: SideEvent,
+        on_room: Callable[[], None],
+        is_void: Callable[[], bool] | None = None,
+        *,
+        is_of_all: bool = False,
     ) -> bool:
         """Append an event to the buffer if there is room; returns whether there was.
 
-        If not, ``on_room`` is called once, as by `push_now`. No ``overflow`` drops an event. The places of a citation
-        are those in everything that was said; they are counted from the last reset here, and one of text before that is
-        void.
+        If not, ``on_room`` is called once, as by `push_now`. No ``overflow`` drops an event.
+
+        ``is_of_all``: the places and the part of a citation are those in everything that was said, as if there had been
+        no reset. They are counted from the last reset here, and a citation of text before that is void. Without it,
+        they are counted from the last reset already.
 
         Raises:
             StreamClosed: the stream has ended, or ``is_void()``.
@@ -150,7 +164,7 @@ class Intake:
             if self.buffer.size >= self.buffer.max_size and self._options.max_buffer_size is not None:
                 self._wait_for_room(_Notice(on_room))
                 return False
-            if event.__class__ is Citation and (self.void_text or self.void_parts):
+            if is_of_all and event.__class__ is Citation and (self.void_text or self.void_parts):
                 moved = self._moved(event)
                 if moved is None:
                     return True
@@ -298,7 +312,7 @@ class Intake:
                 done += 1
             self.accepted += done - first
         if buffer.size >= self._wake_at:
-            self._wake()  # first: an interrupted push must not leave the stream asleep
+            self._inbox.put(PUSHED)  # first: an interrupted push must not leave the stream asleep
             self._wake_at = _NEVER
         return done
 
@@ -311,14 +325,14 @@ class Intake:
 
     # --- the stream's side ---------------------------------------------------------------------------------------
 
-    def attach(self, wake: Callable[[], None], last_event: int, epoch: int) -> None:
-        """Set the callback that wakes the stream's actor, and restore a batch that its predecessor did not commit.
+    def attach(self, inbox: Inbox, last_event: int, epoch: int) -> None:
+        """Wake the actor with that mailbox from now on, and restore a batch that its predecessor did not commit.
 
         ``epoch`` is the actor's epoch in the log. Calls of an actor of another epoch have no effect.
         """
         with self._lock:
             self._epoch = epoch
-            self._wake = wake
+            self._inbox = inbox
             self._wake_at = _NEVER
             self.buffer.recover(last_event)
 
@@ -457,14 +471,14 @@ class Intake:
             if epoch is not None and epoch != self._epoch:
                 return
             self.closed = True
-            self._wake = _no_actor
+            self._inbox = _NOBODY
             self._release()
 
     def after_fork(self) -> None:
         """Refuse everything, in the child of a fork. Another thread may have held the lock at that moment."""
         self._lock = threading.Lock()
         self.closed = True
-        self._wake, self._wake_at, self._waiters = _no_actor, _NEVER, None
+        self._inbox, self._wake_at, self._waiters = _NOBODY, _NEVER, None
 
     def _refusal(self) -> StreamClosed:
         check_process(self._dispatcher)
@@ -492,5 +506,13 @@ def _plain(field: str, text: object, allowed: str) -> str:
     return str.__str__(text)
 
 
-def _no_actor() -> None:
-    """Placeholder callback used while no actor is attached."""
+class _Nobody:
+    """Stands for the mailbox while no actor is attached."""
+
+    __slots__ = ()
+
+    def put(self, message: Any) -> None:
+        """Nothing."""
+
+
+_NOBODY: Final = _Nobody()

@@ -12,7 +12,7 @@ from penstock.config.logs import get_logger
 from penstock.events import SideEvent, StreamReset, TerminalEvent, TokenEvent
 from penstock.ports import Journal
 
-__all__ = ["JournalWriter"]
+__all__ = ["NO_JOURNAL", "JournalWriter"]
 
 _JOURNAL_TRIES: Final = 3  # for an event that cannot be taken back
 _JOURNAL_PATIENCE: Final = 1.0  # seconds to wait for an append that an actor of an earlier epoch has under way
@@ -74,3 +74,7 @@ class JournalWriter:
                     )
             else:
                 return
+
+
+NO_JOURNAL: Final = JournalWriter(None, "")
+"""The same for all streams without a journal."""

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from penstock.actors.runtime.reply import Reply
 from penstock.actors.runtime.runtime import Runtime
 from penstock.actors.stream.heads import PastLog, StreamHead
-from penstock.actors.stream.hub import Hub
+from penstock.actors.stream.hub import NOBODY, Hub
 from penstock.actors.stream.intake import Intake
-from penstock.actors.stream.log import StreamLog
+from penstock.actors.stream.log import ALONE, StreamLog
 from penstock.actors.stream.messages import Cancel, Ending
 from penstock.actors.stream.storing import StoredLog
 from penstock.errors import Fenced
@@ -26,7 +25,6 @@ class Kept(Protocol):
     log: StreamLog
     hub: Hub
     intake: Intake
-    over: Reply
     state: str
     ended_at: float | None
     created_at: float
@@ -85,5 +83,4 @@ def revive(record: Kept, past: PastLog) -> None:
         record.ended_at = record.runtime.clock.monotonic()
         record.intake.close()
         record.begin_to_announce()
-        log.measure = log.on_end = None
-        record.over.set(terminal)
+        log.owner, record.hub.owner = ALONE, NOBODY

@@ -42,10 +42,42 @@ from penstock.events import (
     TokenKind,
 )
 
-__all__ = ["StreamLog"]
+__all__ = ["ALONE", "LogOwner", "StreamLog"]
 
 _UNREAD: Final = 16 * 1_048_576
-"""Bytes of events, besides ``retain_bytes``, that may stay for present readers. The newest event stays in any case."""
+"""Bytes of events, besides ``retain_bytes``, that may stay for present readers. The newest event stays in any case.
+
+If there are more, the oldest are folded until a quarter is free, so that not every event after that is a fold.
+"""
+
+
+class LogOwner:
+    """What a log asks of the stream that it belongs to. This is the answer of none: a log by itself."""
+
+    __slots__ = ()
+
+    def measure(self, end_time: float) -> StreamMetrics | None:
+        """The metrics of the terminal event."""
+        return None
+
+    def note_end(self, terminal: TerminalEvent) -> None:
+        """The log ends now. Called under its lock, before the terminal event is visible."""
+
+    def undelivered(self, last_event: int) -> list[Undelivered]:
+        """The buffered tokens that no event has, in order, where the log ends with number ``last_event``."""
+        return []
+
+    def undelivered_events(self, last_event: int) -> list[SideEvent]:
+        """The same for the events."""
+        return []
+
+    def read_by_all(self, last_seq: int) -> int:
+        """See `Hub.read_by_all`. Called under the log's lock."""
+        return last_seq
+
+
+ALONE: Final = LogOwner()
+"""Of a log that belongs to no stream, or to one that is over."""
 
 
 class StreamLog:
@@ -61,15 +93,11 @@ class StreamLog:
         "is_held_back",
         "last_events",
         "last_seq",
-        "measure",
         "metadata",
-        "on_end",
-        "read_by_all",
+        "owner",
         "stream_id",
         "terminal",
         "tokens",
-        "undelivered",
-        "undelivered_events",
         "written",
     )
 
@@ -81,12 +109,8 @@ class StreamLog:
         self.is_held_back = False  # readers get an event when `show` is called
         self.tokens = 0
         self.terminal: TerminalEvent | None = None
-        self.measure: Callable[[float], StreamMetrics] | None = None  # computes the terminal event's metrics
-        self.on_end: Callable[[TerminalEvent], None] | None = None  # called before the terminal event is visible
-        self.undelivered: Callable[[int], list[Undelivered]] = _none  # tokens after an event's number
-        self.undelivered_events: Callable[[int], list[SideEvent]] = _none
-        self.last_events: list[SideEvent] = []  # written with the terminal event, before it; numbered then
-        self.read_by_all: Callable[[int], int] = _all_read  # see `Hub.read_by_all`
+        self.owner: LogOwner = ALONE  # until the end is announced
+        self.last_events: Sequence[SideEvent] = ()  # written with the terminal event, before it; numbered then
         self.retain_bytes = retain_bytes
         self._bytes = 0
         self._epoch = 0
@@ -191,10 +215,10 @@ class StreamLog:
     def _final(self, seq: int, outcome: Outcome, dropped: int, now: float) -> tuple[str, dict[str, Any]]:
         """The whole text, and the other fields that all terminal events have."""
         last = seq - 1 - len(self.last_events)
-        buffered = self.undelivered(last)
+        buffered = self.owner.undelivered(last)
         texts, parts = self._whole(buffered)
         told = self._window.told()
-        for event in self.undelivered_events(last):
+        for event in self.owner.undelivered_events(last):
             told.add(event)
         return texts.get("text", ""), {
             "stream_id": self.stream_id,
@@ -213,7 +237,7 @@ class StreamLog:
             "reasoning_blocks": outcome.reasoning_blocks,
             "choices": outcome.choices,
             "cost": outcome.cost,
-            "metrics": None if self.measure is None else self.measure(now),
+            "metrics": self.owner.measure(now),
             "timestamp": now,
             "metadata": self.metadata,
             "dropped": dropped,
@@ -233,8 +257,7 @@ class StreamLog:
             for event in self.last_events:
                 self._add(event)
             terminal = make(self.written + 1)
-            if self.on_end is not None:
-                self.on_end(terminal)
+            self.owner.note_end(terminal)
             self.terminal = terminal
             self._add(terminal)
             return True
@@ -248,21 +271,23 @@ class StreamLog:
     def _fold(self) -> None:
         """Fold the oldest events until a quarter of the bound is free, so that the total cost of folding is linear.
 
-        Where an unread event stops it, the next time is when a quarter more has come.
+        Where an unread event stops it, the next time is when a quarter more has come, or more than may stay.
         """
         window, retain = self._window, self._retain_bytes
+        most = retain + _UNREAD
+        may_stay_bytes = most if self._bytes <= most else most - max(retain, _UNREAD) // 4
         goal = retain * 3 // 4
-        read = self.read_by_all(self.last_seq)
+        read = self.owner.read_by_all(self.last_seq)
         count = 0
         for event in window.events:
             if self._bytes <= goal or event.seq > self.last_seq:
                 break
-            may_stay = self._bytes <= retain + _UNREAD or event.seq == self.written
+            may_stay = self._bytes <= may_stay_bytes or event.seq == self.written
             if may_stay and event.seq > read and is_passing(event):
                 break
             count += 1
             self._bytes -= cost_of(event)
-        self._fold_at = max(retain, self._bytes + max(retain, self._bytes) // 4)
+        self._fold_at = min(most, max(retain, self._bytes + max(retain, self._bytes) // 4))
         if count:
             self._window = window.fold(count)
 
@@ -297,7 +322,7 @@ class StreamLog:
                     length += len(event.text) if event.kind == "text" else 0
                 elif event.__class__ is StreamReset and event.origin is None:  # those of one origin are not counted
                     length = 0
-            buffered = self.undelivered(self.written) if with_buffered else ()
+            buffered = self.owner.undelivered(self.written) if with_buffered else ()
             return length + sum(len(token.text) for token in buffered if token.kind == "text")
 
     def _text(self, kind: TokenKind) -> str:
@@ -421,11 +446,3 @@ def _by_origin(text: str, parts: Sequence[AnswerPart]) -> Mapping[str, str]:
 
 
 _NO_TEXTS: Final = FrozenDict()
-
-
-def _none(last_seq: int) -> list[Any]:
-    return []
-
-
-def _all_read(last_seq: int) -> int:
-    return last_seq

@@ -6,15 +6,19 @@ Imperatives are requests; the actor that accepts one documents its reply.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
 from penstock.actors.runtime.signals import Ephemeral
+from penstock.actors.runtime.transitions import Internal
 from penstock.actors.stream.outcome import Outcome
 from penstock.errors import PenstockError
 
 __all__ = [
+    "OVERDUE",
+    "PUSHED",
+    "RELEASED",
     "Cancel",
     "Complete",
     "Ending",
@@ -28,6 +32,16 @@ __all__ = [
     "SetOptions",
     "StopStream",
 ]
+
+
+PUSHED: Final = Internal("pushed")
+"""The intake holds the number of tokens that `Intake.wait_for` asked for."""
+
+OVERDUE: Final = Internal("overdue")
+"""The buffered tokens have waited for ``flush_interval``."""
+
+RELEASED: Final = Internal("released")
+"""The last subscriber that held the stream has caught up or left."""
 
 
 class Flush(msgspec.Struct, frozen=True):

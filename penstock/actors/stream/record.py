@@ -23,36 +23,35 @@ from penstock.actors.runtime.process import ProcessRef
 from penstock.actors.runtime.quota import ThreadQuota
 from penstock.actors.runtime.reply import Reply
 from penstock.actors.runtime.runtime import Runtime
-from penstock.actors.stream.changes import StateChange, StateChanges
+from penstock.actors.stream.buffer import Undelivered
+from penstock.actors.stream.changes import StateChanges
+from penstock.actors.stream.facts import StreamFacts
 from penstock.actors.stream.feed import Feed
 from penstock.actors.stream.heads import StreamHead
-from penstock.actors.stream.hub import Hub, nothing
+from penstock.actors.stream.hub import NOBODY, Hub, HubOwner, Subscription, nothing
 from penstock.actors.stream.intake import Intake
-from penstock.actors.stream.journaling import JournalWriter
+from penstock.actors.stream.journaling import NO_JOURNAL, JournalWriter
 from penstock.actors.stream.keeping import attach, is_waiting
-from penstock.actors.stream.log import StreamLog
-from penstock.actors.stream.messages import Cancel, Complete, Ending, Fail
+from penstock.actors.stream.log import ALONE, LogOwner, StreamLog
+from penstock.actors.stream.messages import RELEASED, Cancel, Complete, Ending, Fail
 from penstock.actors.stream.observing import StreamObserver, notify
 from penstock.actors.stream.outcome import Outcome, all_rounds
-from penstock.actors.stream.statistics import Counters, StreamStatistics
+from penstock.actors.stream.statistics import Counters
 from penstock.actors.stream.storing import StoredLog
 from penstock.config.logs import get_logger
 from penstock.config.options import OnOrphan, Restart, StreamOptions
 from penstock.events import (
-    Cost,
     SideEvent,
     StreamCancelled,
     StreamCompleted,
     StreamFailed,
-    StreamMetrics,
     StreamReset,
     TerminalEvent,
     TokenEvent,
-    Usage,
 )
 from penstock.ports import Journal
 
-__all__ = ["Home", "StreamRecord"]
+__all__ = ["CountsEnds", "Home", "Notices", "StreamRecord"]
 
 _CAUSES: Final = {StreamCompleted: "Complete", StreamFailed: "Fail", StreamCancelled: "Cancel"}
 
@@ -82,14 +81,33 @@ class Home(Protocol):
         """Open a stream and return its record."""
 
 
-class StreamRecord:
+class CountsEnds(Protocol):
+    """The table of streams, as a record sees it."""
+
+    def count_end(self, record: StreamRecord, terminal: TerminalEvent) -> None:
+        """Count the end of a stream, before its event is visible. Any thread; under the log's lock."""
+
+
+class Notices(Protocol):
+    """Tells the handler that runs at that time. Any thread; never blocks; one for all streams of a system."""
+
+    def orphaned(self, record: StreamRecord) -> None:
+        """The last subscriber of a stream has left."""
+
+    def abandoned(self, record: StreamRecord, subscription: Subscription) -> None:
+        """An iterator was dropped without being closed."""
+
+
+class StreamRecord(StreamFacts, LogOwner, HubOwner):
     """The state of one stream that outlives its actors. Any thread may use it."""
 
     __slots__ = (
         "_is_announced",
         "_journaling",
         "_lock",
+        "_over",
         "_source",
+        "_writing",
         "changes",
         "context",
         "counters",
@@ -103,16 +121,16 @@ class StreamRecord:
         "home",
         "hub",
         "intake",
+        "is_turn",
         "journal",
         "kind",
         "let_go",
         "log",
         "loop_thread",
+        "notices",
         "observers",
-        "on_end",
         "on_orphan",
         "options",
-        "over",
         "parents",
         "ref",
         "released_at",
@@ -127,6 +145,7 @@ class StreamRecord:
         "state",
         "stored",
         "stream_id",
+        "table",
     )
 
     head: StreamHead | None
@@ -157,8 +176,9 @@ class StreamRecord:
         self.restart: Restart = restart
         self.journal = journal
         self.feed = feed  # None: tokens come by `process_token` only
-        self.rounds: list[Outcome] = []  # of the feeds before the present one, if the stream is conducted
+        self.rounds: tuple[Outcome, ...] = ()  # of the feeds before the present one, if the stream is conducted
         self.server_tool_ids: dict[str, int] = {}  # of the provider's own calls, and the round in which each came
+        self.is_turn = False  # an agent answers by it, which runs the calls itself; also if one is among its parents
         self.serial = 0  # assigned by the table; distinguishes records that have had the same id
         self.home = home  # None: no stream can be derived from this one
         self.feeder: ProcessRef | None = None  # the process that feeds it from other streams
@@ -179,20 +199,18 @@ class StreamRecord:
         self.ended_at: float | None = None  # monotonic
         self.released_at = 0.0  # when a pause, or the wait for a slow `block` subscriber, ended last; monotonic
         self.log = StreamLog(stream_id, metadata, options.retain_bytes)
-        self.log.measure = self._measure
-        self.log.on_end = self._note_end
-        self.on_end: Callable[[TerminalEvent], None] = lambda terminal: None  # set by the table
+        self.log.owner = self
+        self.table: CountsEnds | None = None  # that it is in
+        self.notices: Notices | None = None  # None: no handler looks after its subscribers
         self.intake = Intake(stream_id, options, runtime.dispatcher, runtime.clock)
-        self.log.undelivered = self.intake.undelivered
-        self.log.undelivered_events = self.intake.undelivered_events
         self.hub = Hub()
-        self.hub.before_release = self.note_release
-        self.log.read_by_all = self.hub.read_by_all
+        self.hub.owner = self
         self.counters = Counters(self.created_monotonic)
-        self.over = Reply(runtime.dispatcher, f"the end of stream {stream_id!r}")
+        self._over: Reply | None = None  # see `over`
         self._lock = threading.Lock()  # guards `ending` and the next
         self._is_announced = False
-        self._journaling = JournalWriter(journal, stream_id)
+        self._writing = threading.Lock()  # held from taking what is left for the end to writing it
+        self._journaling = NO_JOURNAL if journal is None else JournalWriter(journal, stream_id)
         self.head, self.stored = None, attach(self, journal)
 
     @property
@@ -213,10 +231,49 @@ class StreamRecord:
         """Note that a hold ends now. Called before `is_held` changes, so that the hold is not counted as silence."""
         self.released_at = self.runtime.clock.monotonic()
 
+    def released(self) -> None:
+        """Have the actor go on, after it has waited for a slow ``block`` subscriber."""
+        ref = self.ref
+        if ref is not None:
+            ref.actor_inbox.put(RELEASED)
+
+    def emptied(self) -> None:
+        """Tell the handler that the last subscriber has left."""
+        if self.notices is not None:
+            self.notices.orphaned(self)
+
+    def abandoned(self, subscription: Subscription) -> bool:
+        """Tell the handler that an iterator was dropped without being closed; returns whether there is a handler."""
+        if self.notices is None:
+            return False
+        self.notices.abandoned(self, subscription)
+        return True
+
+    def undelivered(self, last_event: int) -> list[Undelivered]:
+        """See `Intake.undelivered`."""
+        return self.intake.undelivered(last_event)
+
+    def undelivered_events(self, last_event: int) -> list[SideEvent]:
+        """See `Intake.undelivered_events`."""
+        return self.intake.undelivered_events(last_event)
+
+    def read_by_all(self, last_seq: int) -> int:
+        """See `Hub.read_by_all`."""
+        return self.hub.read_by_all(last_seq)
+
     @property
-    def is_over(self) -> bool:
-        """Whether the log has its terminal event."""
-        return self.log.terminal is not None
+    def over(self) -> Reply:
+        """Answered with the terminal event once it is announced."""
+        found = self._over
+        if found is None:
+            with self._lock:
+                found = self._over
+                if found is None:
+                    found = Reply(self.runtime.dispatcher, f"the end of stream {self.stream_id!r}")
+                    if self._is_announced:
+                        found.set(self.log.terminal)
+                    self._over = found
+        return found
 
     def enter(self, state: str, cause: str, now: float) -> None:
         """Note that the actor is in another state."""
@@ -287,7 +344,8 @@ class StreamRecord:
         is_ours = False
         try:
             with self._journaling.turn() as is_free:
-                is_ours = self._write_terminal(ending, epoch)
+                with self._writing:
+                    is_ours = log.is_open(epoch) and self._write_terminal(ending, epoch)
                 if is_ours:
                     intake.clear()
                     assert log.terminal is not None
@@ -303,7 +361,7 @@ class StreamRecord:
     def _write_terminal(self, ending: Ending, epoch: int | None) -> bool:
         log, dropped, now = self.log, self.intake.take_dropped(epoch), self.runtime.clock.time()
         last_events = self._last_events(now)
-        if last_events:  # taken once: another thread may be about to write them
+        if last_events:  # there are none if a call that crashed has taken them
             log.last_events = last_events
         match ending:
             case Complete(outcome=outcome):
@@ -326,12 +384,13 @@ class StreamRecord:
             for event in events
         ]
 
-    def _note_end(self, terminal: TerminalEvent) -> None:
+    def note_end(self, terminal: TerminalEvent) -> None:
         """Count the end before its event is visible, so that no reader of the event finds it uncounted."""
         self.ended_at = self.runtime.clock.monotonic()
         self.counters.state_changes += 1
         self.enter("ended", _CAUSES[type(terminal)], self.ended_at)
-        self.on_end(terminal)
+        if self.table is not None:
+            self.table.count_end(self, terminal)
 
     @property
     def is_announced(self) -> bool:
@@ -351,13 +410,14 @@ class StreamRecord:
         """
         if is_waiting(self) or not self.begin_to_announce():
             return
-        self.log.measure = self.log.on_end = None
-        self.hub.before_release = self.hub.on_release = nothing
+        self.log.owner, self.hub.owner = ALONE, NOBODY  # no circle is left
         self.hub.announce()
-        with contextlib.suppress(queue.Full):
-            self.over.set(self.log.terminal)
         terminal = self.log.terminal
         assert terminal is not None
+        over = self._over
+        if over is not None:
+            with contextlib.suppress(queue.Full):  # made since the line above, with its answer
+                over.set(terminal)
         for observer in self.observers:
             notify(observer.ended, self, terminal)
 
@@ -397,8 +457,7 @@ class StreamRecord:
 
     def void_answer(self) -> None:
         """Note that everything that has come so far does not belong to the terminal event."""
-        for place, outcome in enumerate(self.rounds):
-            self.rounds[place] = msgspec.structs.replace(outcome, is_void=True)
+        self.rounds = tuple(msgspec.structs.replace(outcome, is_void=True) for outcome in self.rounds)
         if self.feed is not None:
             self.feed.void_answer(self.intake.void_text)
 
@@ -408,7 +467,10 @@ class StreamRecord:
 
     def new_epoch(self) -> int:
         """Start the epoch of a new actor, after an append that the previous actor has under way is done."""
-        with self._journaling.turn():
+        if self.journal is None:
+            with self._writing:
+                return self.log.new_epoch()
+        with self._journaling.turn(), self._writing:
             return self.log.new_epoch()
 
     def after_fork(self) -> None:
@@ -431,102 +493,3 @@ class StreamRecord:
         except Exception as error:  # the terminal event must be written in any case
             get_logger(stream_id=self.stream_id).error("outcome_unknown", error=type(error).__name__)
             return Outcome()
-
-    def metrics(self) -> StreamMetrics:
-        """The stream's metrics; once it has ended, those of its terminal event."""
-        terminal = self.log.terminal
-        if terminal is not None and terminal.metrics is not None:
-            return terminal.metrics
-        return self._measure()
-
-    def _measure(self, end_time: float | None = None) -> StreamMetrics:
-        counters, log = self.counters, self.log
-        first = counters.first_delivery
-        seconds = counters.last_delivery - first if first is not None else 0.0
-        return StreamMetrics(
-            start_time=self.created_at,
-            first_token_time=None if first is None else self._wall_clock(first),
-            end_time=end_time,
-            tokens=log.tokens,
-            bytes=counters.bytes,
-            function_calls=counters.function_calls,
-            tool_time_s=counters.tool_time,
-            errors=counters.errors + counters.failed_attempts + counters.tool_errors,
-            total_time_s=self.runtime.clock.monotonic() - self.created_monotonic,
-            time_to_first_token_s=None if first is None else first - self.created_monotonic,
-            tokens_per_second=(log.tokens - counters.first_tokens) / seconds if seconds > 0 else 0.0,
-            bytes_per_second=(counters.bytes - counters.first_bytes) / seconds if seconds > 0 else 0.0,
-        )
-
-    def _wall_clock(self, monotonic: float) -> float:
-        return monotonic - self.created_monotonic + self.created_at
-
-    @property
-    def last_token_time(self) -> float | None:
-        """When tokens were delivered last, as a Unix time in seconds; None before the first delivery."""
-        counters = self.counters
-        return None if counters.first_delivery is None else self._wall_clock(counters.last_delivery)
-
-    def state_changes(self) -> tuple[StateChange, ...]:
-        """The last 64 changes of its state, oldest first. Any thread; never blocks."""
-        return self.changes.read(self.created_at - self.created_monotonic)
-
-    def statistics(self) -> StreamStatistics:
-        """A snapshot of the counters. Any thread; never blocks."""
-        counters, intake, metrics = self.counters, self.intake, self.metrics()
-        usage, is_estimate, cost = self._bill()
-        return StreamStatistics(
-            stream_id=self.stream_id,
-            state=self.state,
-            tokens_processed=intake.accepted,
-            tokens_delivered=metrics.tokens,
-            tokens_dropped=intake.buffer.dropped_ever,
-            batches_flushed=counters.batches,
-            state_changes=counters.state_changes,
-            errors=metrics.errors,
-            start_time=metrics.start_time,
-            first_token_time=metrics.first_token_time,
-            end_time=metrics.end_time,
-            last_activity=self._wall_clock(counters.last_activity),
-            last_token_time=self.last_token_time,
-            buffer_size=intake.size,
-            buffer_high_water_mark=intake.buffer.high_water_mark,
-            backpressure_events=intake.backpressure_events + counters.held,
-            subscribers=self.hub.subscribers,
-            restarts=counters.restarts,
-            time_to_first_token_s=metrics.time_to_first_token_s,
-            total_time_s=metrics.total_time_s,
-            bytes=metrics.bytes,
-            tokens_per_second=metrics.tokens_per_second,
-            bytes_per_second=metrics.bytes_per_second,
-            inter_token_p50_s=counters.quantile(0.5),
-            inter_token_p99_s=counters.quantile(0.99),
-            function_calls=metrics.function_calls,
-            tool_time_s=metrics.tool_time_s,
-            usage=usage,
-            usage_is_estimate=is_estimate,
-            cost=cost,
-            capacity=self.options.max_buffer_size,
-            production_active=not self.is_over and self.ending is None,
-            **({} if self.rhythm is None else self.rhythm(self.runtime.clock.monotonic())),
-            **self._counted_by_feed(),
-        )
-
-    def _counted_by_feed(self) -> Mapping[str, Any]:
-        if self.source_counters is not None:
-            return self.source_counters()
-        return {} if self.feed is None else {"attempts": self.feed.attempts}
-
-    def _bill(self) -> tuple[Usage | None, bool, Cost | None]:
-        """The usage, whether it is an estimate, and the cost."""
-        terminal, feed = self.log.terminal, self.feed
-        if terminal is not None:
-            if feed is None or isinstance(terminal, StreamCompleted):
-                return terminal.usage, False, terminal.cost
-            usage, is_estimate = feed.bill(terminal.usage, is_over=True)
-            return usage, is_estimate, terminal.cost
-        outcome = self.outcome()
-        if feed is None or outcome is getattr(self.ending, "outcome", None):
-            return outcome.usage, False, outcome.cost
-        usage, is_estimate = feed.bill(outcome.usage, is_over=False)
-        return usage, is_estimate, outcome.cost

@@ -15,6 +15,7 @@ from penstock.events import Cost, SideEvent, ToolCallCompleted, ToolResult, Tool
 __all__ = ["Counters", "StreamStatistics"]
 
 _GAPS: Final = 512  # times between deliveries that are kept
+_NO_GAPS: Final[list[int]] = []  # the same for all streams before their second delivery; nobody adds to it
 _FAILED: Final[frozenset[ToolResultStatus]] = frozenset({"error", "timeout", "invalid_arguments", "unknown_tool"})
 
 
@@ -178,7 +179,7 @@ class Counters:
         self.first_bytes = 0
         self.last_delivery = 0.0
         self._gaps: array[float] | None = None  # a ring
-        self._gap_counts: list[int] = []  # a histogram, over tokens
+        self._gap_counts = _NO_GAPS  # a histogram, over tokens; made with the first gap
 
     def delivered(self, tokens: int, size: int, now: float) -> None:
         """Count a delivered batch."""

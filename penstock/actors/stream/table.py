@@ -60,13 +60,13 @@ class StreamTable:
             self.created += 1
             record.serial = self.created
             self._running[record.serial] = record
-            record.on_end = lambda terminal: self._count_end(record, terminal)
+            record.table = self
             record.observers = self.observers
         record.changes.add(record.created_monotonic, "start", record.state, "start")
         for observer in record.observers:
             notify(observer.opened, record)
 
-    def _count_end(self, record: StreamRecord, terminal: TerminalEvent) -> None:
+    def count_end(self, record: StreamRecord, terminal: TerminalEvent) -> None:
         """Count an ended stream; see `StreamRecord.finish`."""
         with self._lock:
             del self._running[record.serial]

@@ -17,6 +17,7 @@ from penstock.events import (
     ServerToolCall,
     ServerToolResult,
     TokenEvent,
+    TokenLogprob,
     ToolApprovalRequested,
     ToolCall,
     ToolCallCompleted,
@@ -63,6 +64,8 @@ def cost_of(event: Event, weigh: Callable[[str], int] = text_weight) -> int:
     match event:
         case TokenEvent(text=text, tokens=tokens):
             return _EVENT_COST + 2 * len(text) + _TOKEN_COST * len(tokens)
+        case Logprobs(tokens=logprobs):  # as frequent as tokens
+            return _EVENT_COST + sum(map(_cost_of_logprob, logprobs))
         case ToolCallDelta(text=text) | ToolResult(content=text):
             return _EVENT_COST + 2 * len(text)
         case ToolCallCompleted(call=call) | ToolApprovalRequested(call=call):
@@ -96,12 +99,11 @@ def _cost_of_answer_event(event: Event, weigh: Callable[[str], int]) -> int:
             return _EVENT_COST + 2 * len(outcome.text) + 2 * len(outcome.reasoning)
         case ReasoningBlockClosed(signature=signature, id=identifier):
             return _EVENT_COST + weigh(signature) + _length(identifier)
-        case Logprobs(tokens=tokens):
-            return _EVENT_COST + sum(
-                _LOGPROB_COST * (1 + len(one.top)) + 2 * (len(one.token) + sum(len(text) for text, _ in one.top))
-                for one in tokens
-            )
     return _EVENT_COST
+
+
+def _cost_of_logprob(one: TokenLogprob) -> int:
+    return _LOGPROB_COST * (1 + len(one.top)) + 2 * (len(one.token) + sum(len(text) for text, _ in one.top))
 
 
 def _cost_of_call(call: ToolCall) -> int:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import http
 import http.client
+import io
 import os
 import socket
 import ssl
@@ -20,17 +21,18 @@ import time
 from typing import Any, Final
 
 from requests.adapters import DEFAULT_CA_BUNDLE_PATH, HTTPAdapter
-from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3 import HTTPConnectionPool, HTTPResponse, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 from urllib3.util import wait_for_write
 from urllib3.util.ssl_ import create_urllib3_context
 
 from penstock.adapters.http.faults import is_local_fault
+from penstock.adapters.http.framing import ChunkedBody
 from penstock.adapters.http.handle import RequestCancelled, RequestHandle, current
 from penstock.errors import OptionError
 
-__all__ = ["CancellableAdapter", "EagerResponse"]
+__all__ = ["CancellableAdapter", "CollectedHead", "EagerResponse"]
 
 _POLL_S = 0.05
 _READ_BYTES = 65_536
@@ -46,6 +48,8 @@ def _connect(connection: HTTPConnection, host: str) -> socket.socket:
     timeout = connection.timeout if isinstance(connection.timeout, (int, float)) else 60.0
     deadline = handle.deadline if handle is not None else time.monotonic() + timeout
     addresses = socket.getaddrinfo(host.strip("[]"), connection.port, 0, socket.SOCK_STREAM)
+    if handle is not None:
+        handle.check()
     failure: OSError | None = None
     for left, (family, kind, protocol, _name, address) in zip(range(len(addresses), 0, -1), addresses, strict=True):
         now = time.monotonic()
@@ -100,11 +104,10 @@ class EagerResponse(http.client.HTTPResponse):
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
         self._handle = current.handle
-        self._size_line = b""  # an incomplete size line of a chunk, trailer, or CRLF after a chunk
-        self._chunk_left = 0
-        self._after_chunk = False
-        self._in_trailer = False
+        self._chunks = ChunkedBody()
         self._interim = 0  # answers before the final one
+        if isinstance(sock, CollectedHead):
+            sock.response = self
 
     def _read_status(self) -> tuple[str, int, str]:
         """Have `begin` skip every interim answer as it skips 100 (RFC 9110, section 15.2), except 101."""
@@ -134,49 +137,39 @@ class EagerResponse(http.client.HTTPResponse):
         while True:
             raw = self.fp.read1(n if n > 0 else _READ_BYTES)
             if not raw:
-                raise http.client.IncompleteRead(b"")
-            data = self._dechunk(self._size_line + raw)
+                self._chunks.close()
+            data = self._dechunk(raw)
             if data or self.fp is None:
                 return data
 
     def _dechunk(self, raw: bytes) -> bytes:
         """Extract the chunks' data from ``raw``; at the end of the last chunk, close the response."""
-        out: list[bytes] = []
-        at, length = 0, len(raw)
-        while at < length:
-            if left := self._chunk_left:
-                data = raw[at : at + left]
-                out.append(data)
-                at += len(data)
-                self._chunk_left = left - len(data)
-                self._after_chunk = True
-                continue
-            end = raw.find(b"\n", at)
-            if end < 0:
-                if length - at > _READ_BYTES:
-                    raise http.client.LineTooLong("chunk size")
-                break
-            line = raw[at:end]
-            at = end + 1
-            if self._after_chunk:
-                if line.strip():
-                    raise http.client.IncompleteRead(b"")
-                self._after_chunk = False
-            elif self._in_trailer:
-                if not line.strip():
-                    self.close()
-                    return b"".join(out)
-            else:
-                try:
-                    size = int(line.partition(b";")[0], 16)
-                except ValueError:
-                    size = -1
-                if size < 0:
-                    raise http.client.IncompleteRead(b"")
-                self._chunk_left = size
-                self._in_trailer = not size
-        self._size_line = raw[at:]
-        return b"".join(out)
+        data = self._chunks.feed(raw)
+        if self._chunks.over:
+            self.close()
+        return data
+
+
+class CollectedHead:
+    """Stands in for a connection's socket while http.client parses a head that another thread has received.
+
+    Args:
+        head: as received, to its empty line.
+    """
+
+    def __init__(self, head: bytes) -> None:
+        self._head = head
+        self.response: EagerResponse | None = None
+        """What has been made of it."""
+
+    def makefile(self, mode: str) -> io.BytesIO:
+        return io.BytesIO(self._head)
+
+    def settimeout(self, timeout: float | None) -> None:
+        return
+
+    def close(self) -> None:
+        return
 
 
 class _CancellableConnection(HTTPConnection):
@@ -211,6 +204,16 @@ class _CancellableConnection(HTTPConnection):
             handle.attach(self, self.sock)
         super().request(method, url, body, {**(headers or {}), **handle.secret_headers}, **options)
         handle.sent()
+
+    def getresponse(self) -> HTTPResponse:  # type: ignore[override]
+        """Wait for the response; if the request hands its connection over, return a stand-in without content at once.
+
+        urllib3 and requests then return as usual, and the connection stays with the stand-in, to be taken from there.
+        """
+        handle = current.handle
+        if handle is None or not handle.hands_over or self.sock is None:
+            return super().getresponse()
+        return HTTPResponse(preload_content=False, status=http.HTTPStatus.OK)
 
 
 class _PlainConnection(_CancellableConnection):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from penstock.adapters.http.answer import Redactor, host_of, refusal_of
 from penstock.adapters.http.faults import body_failure, request_failure, unexpected_failure
 from penstock.adapters.http.handle import RequestCancelled, RequestHandle, current_request
+from penstock.adapters.http.transport import Transport
 from penstock.config.options import RequestOptions
 from penstock.errors import IncompleteStream, OptionError, PenstockError, ProviderError
 from penstock.ports import Decoder, Delta, ErrorDelta, HeaderSink, Provider, ProviderRequest, ReaderSink
@@ -19,21 +20,132 @@ if TYPE_CHECKING:
     import requests
     from urllib3 import BaseHTTPResponse
 
-__all__ = ["HttpExchange", "Transport"]
+__all__ = ["ERROR_BODY_BYTES", "LAST_CHUNK_WAIT_S", "HttpExchange", "RequestExchange"]
 
 _READ_BYTES = 65_536
-_ERROR_BODY_BYTES = 65_536
+ERROR_BODY_BYTES = 65_536
+"""How much of an error answer's body is read."""
 _LONGEST_WAIT_S = 86_400.0
 """Limit of every wait on a socket, even if the caller's own timers have failed."""
-_LAST_CHUNK_WAIT_S = 0.01
+LAST_CHUNK_WAIT_S = 0.01
 """How long the end of a body may lag behind the provider's own end marker for its connection to be kept."""
 
-Transport: TypeAlias = "Callable[[requests.PreparedRequest, tuple[float, float], bool | str], requests.Response]"
-"""Sends a request and returns once the response's headers are there: request, (connect, read) time-outs, verify."""
+
+class RequestExchange:
+    """What every reader does with a request: prepares it, judges the answer's head, keeps secrets out of errors.
+
+    A subclass says which thread calls what.
+    """
+
+    def __init__(
+        self,
+        provider: Provider,
+        request: ProviderRequest,
+        options: RequestOptions,
+        sink: ReaderSink,
+        *,
+        hands_over: bool = False,
+    ) -> None:
+        self.queued = True
+        """Whether no thread has taken it yet; guarded by the pool's lock."""
+        self._provider = provider
+        self._request = request
+        self._options = options
+        self._sink = sink
+        self._host = host_of(request.url)
+        self.endpoint = self._host
+        """Shares the reader's threads with other endpoints."""
+        self._sent = False
+        self.has_ended = False  # its sink knows, or is about to
+        self._decoder: Decoder | None = None
+        secret_headers = {name: secret.reveal() for name, secret in request.secret_headers.items()}
+        self._redactor = Redactor(secret_headers)
+        self._handle = RequestHandle(secret_headers, self._request_sent, hands_over=hands_over)
+        self._wait_limit = min(options.total_timeout or _LONGEST_WAIT_S, _LONGEST_WAIT_S)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._host})"
+
+    def _request_sent(self) -> None:
+        self._sent = True
+        self._sink.waiting()
+
+    def _ask(self, transport: Transport) -> requests.Response | PenstockError:
+        """Send the request; returns what ``transport`` returns, or why that failed.
+
+        Raises:
+            RequestCancelled: the request was cancelled.
+        """
+        options = self._options
+        self._handle.check()
+        self._handle.deadline = time.monotonic() + options.connect_timeout
+        try:
+            self._check_secret_headers()
+            prepared = self._prepared()
+            return transport(prepared, (options.connect_timeout, self._wait_limit), options.verify_tls)
+        except RequestCancelled:
+            raise
+        except Exception as error:
+            return self._request_failure(error)
+
+    def _request_failure(self, error: BaseException) -> PenstockError:
+        """Map an exception that was raised before the answer's head was complete."""
+        return request_failure(
+            error,
+            self._host,
+            sent=self._sent,
+            is_proxied=bool(self._handle.proxy),
+            connect_timeout=self._options.connect_timeout,
+            wait_limit=self._wait_limit,
+        )
+
+    def _prepared(self) -> requests.PreparedRequest:
+        # Not Session.prepare_request, which reads netrc and would replace the key with its password.
+        import requests
+
+        request = self._request
+        headers = {"Accept-Encoding": "identity", "User-Agent": "penstock", **request.headers}
+        return requests.Request(request.method, request.url, headers=headers, data=request.body).prepare()
+
+    def _check_secret_headers(self) -> None:
+        # http.client would refuse them too, but with the key in its message.
+        for name, text in self._handle.secret_headers.items():
+            if not text.isascii() or not text.isprintable():
+                raise OptionError(name, self._request.secret_headers[name], "a header value of printable ASCII")
+
+    def _tell_headers(self, headers: Mapping[str, str]) -> None:
+        """Pass the headers of an answer that is a stream to the sink."""
+        if isinstance(self._sink, HeaderSink):
+            self._sink.answered({name.lower(): value for name, value in headers.items()})
+
+    def _error_answer(self, status: int, headers: Mapping[str, str], body: bytes) -> PenstockError:
+        """Convert an answer with a status of 400 or more."""
+        body = self._redactor.redact_body(body)
+        headers = {name.lower(): self._redactor.redact_text(value) for name, value in headers.items()}
+        return self._provider.error(status, headers, body)
+
+    def _redact(self, deltas: Sequence[Delta]) -> None:
+        for delta in deltas:
+            if type(delta) is ErrorDelta:
+                self._redactor.redact_error(delta.error)
+
+    def _end(self, error: PenstockError | None) -> None:
+        """Call the sink for the last time."""
+        if self._handle.cancelled:
+            error = IncompleteStream("cancelled")
+        if error is not None:
+            if self._handle.proxy and isinstance(error, ProviderError):
+                error.annotate(f"through the proxy {self._handle.proxy}")
+            self._redactor.redact_error(error)
+        self.has_ended = True
+        try:
+            self._sink.ended(self._decoder, error)
+        except Exception:  # the port forbids it, but a reader's thread must survive it
+            threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
 
 
-class HttpExchange:
-    """Implements `ReaderJob`. A reader's thread calls ``run`` or ``dismiss`` once; ``cancel`` is thread-safe.
+class HttpExchange(RequestExchange):
+    """Implements `ReaderJob`. A reader's thread calls ``run`` or ``dismiss`` once, and reads the answer itself.
 
     ``on_cancel`` is called after a cancel, so that a request that is still queued need not wait for a thread.
     """
@@ -46,26 +158,8 @@ class HttpExchange:
         sink: ReaderSink,
         on_cancel: Callable[[HttpExchange], None],
     ) -> None:
-        self.queued = True
-        """Whether no thread has taken it yet; guarded by the reader's lock."""
-        self._provider = provider
-        self._request = request
-        self._options = options
-        self._sink = sink
+        super().__init__(provider, request, options, sink)
         self._on_cancel = on_cancel
-        self._host = host_of(request.url)
-        self.endpoint = self._host
-        """Shares the reader's threads with other endpoints."""
-        self._sent = False
-        self.has_ended = False  # its sink knows, or is about to
-        self._decoder: Decoder | None = None
-        secret_headers = {name: secret.reveal() for name, secret in request.secret_headers.items()}
-        self._redactor = Redactor(secret_headers)
-        self._handle = RequestHandle(secret_headers, self._request_sent)
-        self._wait_limit = min(options.total_timeout or _LONGEST_WAIT_S, _LONGEST_WAIT_S)
-
-    def __repr__(self) -> str:
-        return f"HttpExchange({self._host})"
 
     def cancel(self) -> None:
         """Stop it in any state. Any thread; idempotent; never blocks."""
@@ -90,73 +184,24 @@ class HttpExchange:
             error = unexpected_failure(failure)
         self._end(error)
 
-    def _end(self, error: PenstockError | None) -> None:
-        if self._handle.cancelled:
-            error = IncompleteStream("cancelled")
-        if error is not None:
-            if self._handle.proxy and isinstance(error, ProviderError):
-                error.annotate(f"through the proxy {self._handle.proxy}")
-            self._redactor.redact_error(error)
-        self.has_ended = True
-        try:
-            self._sink.ended(self._decoder, error)
-        except Exception:  # the port forbids it, but a reader's thread must survive it
-            threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
-
-    def _request_sent(self) -> None:
-        self._sent = True
-        self._sink.waiting()
-
     def _exchange(self, transport: Transport) -> PenstockError | None:
-        options = self._options
-        self._handle.check()
-        self._handle.deadline = time.monotonic() + options.connect_timeout
-        try:
-            self._check_secret_headers()
-            prepared = self._prepared()
-            response = transport(prepared, (options.connect_timeout, self._wait_limit), options.verify_tls)
-        except RequestCancelled:
-            raise
-        except Exception as error:
-            return request_failure(
-                error,
-                self._host,
-                sent=self._sent,
-                is_proxied=bool(self._handle.proxy),
-                connect_timeout=options.connect_timeout,
-                wait_limit=self._wait_limit,
-            )
+        response = self._ask(transport)
+        if isinstance(response, PenstockError):
+            return response
         try:
             if refusal := self._refusal(response):
                 return refusal
-            if isinstance(self._sink, HeaderSink):
-                self._sink.answered({name.lower(): value for name, value in response.headers.items()})
+            self._tell_headers(response.headers)
             return self._read(response.raw)
         finally:
             response.close()
-
-    def _prepared(self) -> requests.PreparedRequest:
-        # Not Session.prepare_request, which reads netrc and would replace the key with its password.
-        import requests
-
-        request = self._request
-        headers = {"Accept-Encoding": "identity", "User-Agent": "penstock", **request.headers}
-        return requests.Request(request.method, request.url, headers=headers, data=request.body).prepare()
-
-    def _check_secret_headers(self) -> None:
-        # http.client would refuse them too, but with the key in its message.
-        for name, text in self._handle.secret_headers.items():
-            if not text.isascii() or not text.isprintable():
-                raise OptionError(name, self._request.secret_headers[name], "a header value of printable ASCII")
 
     def _refusal(self, response: requests.Response) -> PenstockError | None:
         """Return the error for a response that is not a stream, or None."""
         if response.status_code < 400:
             codings = response.raw.CONTENT_DECODERS
             return refusal_of(response.status_code, response.headers, self._host, codings)
-        body = self._redactor.redact_body(_read_error_body(response.raw))
-        headers = {name.lower(): self._redactor.redact_text(value) for name, value in response.headers.items()}
-        return self._provider.error(response.status_code, headers, body)
+        return self._error_answer(response.status_code, response.headers, _read_error_body(response.raw))
 
     def _read(self, raw: BaseHTTPResponse) -> PenstockError | None:
         """Read until the body ends, the decoder is done, or the sink refuses more."""
@@ -185,9 +230,7 @@ class HttpExchange:
     def _deliver(self, deltas: list[Delta]) -> bool:
         if not deltas:
             return True
-        for delta in deltas:
-            if type(delta) is ErrorDelta:
-                self._redactor.redact_error(delta.error)
+        self._redact(deltas)
         return self._sink.deltas(deltas)
 
 
@@ -196,8 +239,8 @@ def _read_error_body(raw: BaseHTTPResponse) -> bytes:
     body = b""
     decode_content = "," not in raw.headers.get("content-encoding", "")
     try:
-        while len(body) < _ERROR_BODY_BYTES:
-            chunk = raw.read1(_ERROR_BODY_BYTES - len(body), decode_content=decode_content)
+        while len(body) < ERROR_BODY_BYTES:
+            chunk = raw.read1(ERROR_BODY_BYTES - len(body), decode_content=decode_content)
             if not chunk:
                 break
             body += chunk
@@ -212,7 +255,7 @@ def _await_last_chunk(raw: BaseHTTPResponse) -> None:
     if sock is None or raw.closed:  # the connection is not kept alive, or the end has already come
         return
     try:
-        sock.settimeout(_LAST_CHUNK_WAIT_S)
+        sock.settimeout(LAST_CHUNK_WAIT_S)
         raw.read1(_READ_BYTES, decode_content=False)
     except Exception:  # noqa: S110 — the connection is then closed instead of reused
         pass

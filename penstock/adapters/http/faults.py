@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from penstock.adapters.http.descriptors import descriptor_limit
 from penstock.errors import (
     ConnectError,
     IncompleteStream,
@@ -24,7 +25,7 @@ from penstock.errors import (
 __all__ = ["body_failure", "is_local_fault", "request_failure", "unexpected_failure"]
 
 _LOCAL_FAULTS = {
-    errno.EMFILE: "this process has no file descriptors left (see ulimit -n)",
+    errno.EMFILE: "this process has no file descriptors left",
     errno.ENFILE: "the system has no file descriptors left",
     errno.ENOMEM: "the system has no memory left",
     errno.ENOBUFS: "the system has no memory left for sockets",
@@ -56,16 +57,23 @@ def _local_failure(causes: list[BaseException]) -> LocalError | None:
     """The error for a fault of this machine; None if there was none among the causes."""
     for cause in causes:
         if isinstance(cause, MemoryError):
-            return LocalError(_LOCAL_FAULTS[errno.ENOMEM])
+            return _local_error(errno.ENOMEM)
         if is_local_fault(cause):
             assert isinstance(cause, OSError) and cause.errno is not None  # noqa: PT018
-            return LocalError(_LOCAL_FAULTS[cause.errno])
+            return _local_error(cause.errno)
         if isinstance(cause, socket.gaierror):
             if (code := _missing_descriptors()) is not None:  # the lookup reports it as a failure of the name server
-                return LocalError(_LOCAL_FAULTS[code])
+                return _local_error(code)
             if cause.args[:1] and cause.args[0] in _LOCAL_LOOKUPS:
                 return LocalError("a system call failed while a name was looked up")
     return None
+
+
+def _local_error(code: int) -> LocalError:
+    detail = _LOCAL_FAULTS[code]
+    if code == errno.EMFILE and (limit := descriptor_limit()) is not None:
+        detail += f": its limit is {limit:,}, and each request takes one (see ulimit -n)"
+    return LocalError(detail)
 
 
 def _missing_descriptors() -> int | None:

@@ -24,9 +24,13 @@ class RequestHandle:
     ``cancel`` may be called from any thread and never blocks; everything else belongs to the request's own thread.
     """
 
-    def __init__(self, secret_headers: Mapping[str, str], on_sent: Callable[[], None]) -> None:
+    def __init__(
+        self, secret_headers: Mapping[str, str], on_sent: Callable[[], None], *, hands_over: bool = False
+    ) -> None:
         self.secret_headers = secret_headers
         """Sent with the request, and kept out of all objects of the requests library."""
+        self.hands_over = hands_over
+        """Whether another thread reads the response: the request's own thread does not wait for it."""
         self.cancelled = False
         self.deadline = 0.0
         """Monotonic time until which the connection must be established."""

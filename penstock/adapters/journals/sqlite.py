@@ -50,20 +50,35 @@ __all__ = ["SqliteJournal"]
 _SWEEP: Final = 60.0  # seconds between two looks for logs that are too old or too many
 _FORGET_AT_ONCE: Final = 100  # logs in one transaction of a sweep
 _ENTRY_BYTES: Final = 60  # of an entry besides its data, about
+_MOST_IDS: Final = 20_000
 _FREED_PAGES: Final = 1_000  # pages given back to the disk after a sweep
 
-# The two statements of compare-and-append: one of them finds the expected tail, or none does and nothing is written.
-_BEGIN_LOG: Final = "INSERT INTO log (name, epoch, seq, bytes) VALUES (?, ?, ?, ?) ON CONFLICT (name) DO NOTHING"
-_MOVE_TAIL: Final = (
-    "UPDATE log SET epoch = ?, seq = ?, bytes = bytes + ?, ended_at = coalesce(?, ended_at)"
-    " WHERE name = ? AND epoch = ? AND seq = ?"
+_BEGIN_LOG: Final = "INSERT INTO log (name) VALUES (?) ON CONFLICT (name) DO NOTHING"
+_FIRST_ENTRY: Final = (
+    "INSERT INTO entry (log, epoch, seq, first, is_last, node, reason, data, crc) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
-_ADD_ENTRY: Final = (
+# Compare-and-append: the statement adds the entry behind the tail that is expected, or does nothing.
+_NEXT_ENTRY: Final = (
     "INSERT INTO entry (log, epoch, seq, first, is_last, node, reason, data, crc)"
-    " SELECT id, ?, ?, ?, ?, ?, ?, ?, ? FROM log WHERE name = ?"
+    " SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9 WHERE (?10, ?11) ="
+    " (SELECT epoch, seq FROM entry WHERE log = ?1 ORDER BY epoch DESC, seq DESC LIMIT 1)"
 )
+_TAIL: Final = (
+    "SELECT epoch, seq FROM entry WHERE log = (SELECT id FROM log WHERE name = ?) ORDER BY epoch DESC, seq DESC LIMIT 1"
+)
+# In these, 60 is `_ENTRY_BYTES`.
+_END_LOG: Final = (
+    "UPDATE log SET ended_at = ?,"
+    " bytes = (SELECT total(length(data)) + count(*) * 60 FROM entry WHERE entry.log = log.id) WHERE id = ?"
+)
+_SIZE_OF_ALL: Final = (
+    "SELECT total(bytes), count(*),"
+    " (SELECT total(length(data)) + count(*) * 60 FROM entry JOIN log ON entry.log = log.id WHERE ended_at IS NULL)"
+    " FROM log"
+)
+_SIZE_OF_LOG: Final = "SELECT total(length(data)) + count(*) * 60 FROM entry WHERE log = ?"
 _SIZE_BEFORE: Final = (
-    "SELECT count(*), total(length(data)) FROM entry"
+    "SELECT count(*), total(length(data)) + count(*) * 60 FROM entry"
     " WHERE log = (SELECT id FROM log WHERE name = ?) AND (epoch, seq) < (?, ?)"
 )
 _DELETE_BEFORE: Final = "DELETE FROM entry WHERE log = (SELECT id FROM log WHERE name = ?) AND (epoch, seq) < (?, ?)"
@@ -135,13 +150,15 @@ class SqliteJournal:
         self._is_closed = False
         self._swept_at = self._clock.time()
         self._counts = StoreStatistics()
+        self._ids: dict[str, int] = {}  # of logs that have not ended, in the file
         self._file_lock = None if read_only else FileLock(self._path)
         try:
             how: dict[str, Any] = {"synchronous": synchronous, "timeout": timeout}
             self._connection = open_file(self._path, read_only=read_only, **how)
             self._reading = open_file(self._path, read_only=True, **how)
             with translated(self._path):
-                self._bytes, self._logs = self._reading.execute("SELECT total(bytes), count(*) FROM log").fetchone()
+                ended, self._logs, running = self._reading.execute(_SIZE_OF_ALL).fetchone()
+                self._bytes = int(ended + running)
         except BaseException:
             if self._file_lock is not None:
                 self._file_lock.release()
@@ -223,6 +240,7 @@ class SqliteJournal:
                 answers = [self._append(connection, append) for append in appends]
         except BaseException:
             self._bytes, self._logs = bytes_before, logs_before
+            self._ids.clear()  # a log that was begun may not be there
             raise
         stored = [append.log for append, answer in zip(appends, answers, strict=True) if answer == append.entry.id]
         counts = self._counts
@@ -240,37 +258,58 @@ class SqliteJournal:
         return answers
 
     def _append(self, connection: sqlite3.Connection, append: Append) -> EntryId:
-        entry, expected, log = append.entry, append.expected, append.log
-        size = len(entry.data) + _ENTRY_BYTES
-        first: int | None = None
-        is_last, node, reason = False, None, None
+        entry, log, data = append.entry, append.log, append.entry.data
+        at, crc = entry.id, zlib.crc32(data)
+        columns: tuple[object, ...]
         if isinstance(entry, LogFrame):
-            first, is_last = entry.first, entry.is_last
+            is_last = entry.is_last
+            columns = (at.epoch, at.seq, entry.first, is_last, None, None, data, crc)
         else:
-            node, reason = entry.node, entry.reason
-        epoch, seq = entry.id.epoch, entry.id.seq
-        ended_at = self._clock.time() if is_last else None
-        if expected == EMPTY:
-            moved = connection.execute(_BEGIN_LOG, (log, epoch, seq, size)).rowcount == 1
-            self._logs += moved
-        else:
-            at = (epoch, seq, size, ended_at, log, expected.epoch, expected.seq)
-            moved = connection.execute(_MOVE_TAIL, at).rowcount == 1
-        if moved:
-            data = entry.data
-            values = (epoch, seq, first, is_last, node, reason, data, zlib.crc32(data), log)
-            connection.execute(_ADD_ENTRY, values)
-            self._bytes += size
-            answer = entry.id
-        else:
-            found = connection.execute("SELECT epoch, seq FROM log WHERE name = ?", (log,)).fetchone()
-            answer = EMPTY if found is None else EntryId(*found)
-        if answer == entry.id:
+            is_last = False
+            columns = (at.epoch, at.seq, None, False, entry.node, entry.reason, data, crc)
+        log_id, answer = self._add(connection, append, columns)
+        if answer == at:
+            if is_last:
+                connection.execute(_END_LOG, (self._clock.time(), log_id))
+                self._ids.pop(log, None)
             if append.opens is not None:
                 self._enqueue(connection, append.opens, append.node)
             if append.closes:
                 connection.execute("DELETE FROM request WHERE id = ?", (append.closes,))
         return answer
+
+    def _add(
+        self, connection: sqlite3.Connection, append: Append, columns: tuple[object, ...]
+    ) -> tuple[int | None, EntryId]:
+        """Add the entry if the tail is the expected one; returns the log's id, and the tail afterwards."""
+        log, expected = append.log, append.expected
+        log_id: int | None
+        if expected == EMPTY:
+            begun = connection.execute(_BEGIN_LOG, (log,))
+            log_id, is_added = begun.lastrowid, begun.rowcount == 1
+            if is_added:
+                connection.execute(_FIRST_ENTRY, (log_id, *columns))
+                self._logs += 1
+        else:
+            log_id = self._id_of(connection, log)
+            values = (log_id, *columns, expected.epoch, expected.seq)
+            is_added = log_id is not None and connection.execute(_NEXT_ENTRY, values).rowcount == 1
+        if is_added:
+            self._bytes += len(append.entry.data) + _ENTRY_BYTES
+            return log_id, append.entry.id
+        found = connection.execute(_TAIL, (log,)).fetchone()
+        return self._id_of(connection, log), EMPTY if found is None else EntryId(*found)
+
+    def _id_of(self, connection: sqlite3.Connection, log: str) -> int | None:
+        known = self._ids.get(log)
+        if known is None:
+            found = connection.execute("SELECT id FROM log WHERE name = ?", (log,)).fetchone()
+            if found is None:
+                return None
+            known = self._ids[log] = found[0]
+            if len(self._ids) > _MOST_IDS:
+                del self._ids[next(iter(self._ids))]
+        return known
 
     def read(self, log: str, after: EntryId = EMPTY, limit: int | None = None) -> Sequence[Entry]:
         """Read a log; see `penstock.ports.LogStore.read`."""
@@ -302,7 +341,7 @@ class SqliteJournal:
 
     def tail(self, log: str) -> EntryId:
         """The tail of a log; see `penstock.ports.LogStore.tail`."""
-        rows = self._select("SELECT epoch, seq FROM log WHERE name = ?", (log,))
+        rows = self._select(_TAIL, (log,))
         return EntryId(*rows[0]) if rows else EMPTY
 
     def watch(self, log: str, after: EntryId, watcher: LogWatcher) -> Registration:
@@ -313,21 +352,22 @@ class SqliteJournal:
     def trim(self, log: str, before: EntryId) -> int:
         """Remove old entries; see `penstock.ports.LogStore.trim`."""
         with self._writing() as connection:
-            tail = connection.execute("SELECT epoch, seq FROM log WHERE name = ?", (log,)).fetchone()
+            tail = connection.execute(_TAIL, (log,)).fetchone()
             end = before if tail is None else min(before, EntryId(*tail))
             values = (log, end.epoch, end.seq)
-            count, length = connection.execute(_SIZE_BEFORE, values).fetchone()
-            gone = int(length) + count * _ENTRY_BYTES
+            count, gone = connection.execute(_SIZE_BEFORE, values).fetchone()
             connection.execute(_DELETE_BEFORE, values)
-            connection.execute("UPDATE log SET bytes = bytes - ? WHERE name = ?", (gone, log))
-        self._bytes -= gone
+            connection.execute("UPDATE log SET bytes = max(0, bytes - ?) WHERE name = ?", (int(gone), log))
+        self._bytes -= int(gone)
         return int(count)
 
     def forget(self, log: str) -> bool:
         """Remove a log; see `penstock.ports.LogStore.forget`."""
         with self._writing() as connection:
-            found = connection.execute("SELECT id, bytes FROM log WHERE name = ?", (log,)).fetchall()
+            ids = connection.execute("SELECT id FROM log WHERE name = ?", (log,)).fetchall()
+            found = [(one, int(connection.execute(_SIZE_OF_LOG, (one,)).fetchone()[0])) for (one,) in ids]
             self._remove(connection, found)
+            self._ids.pop(log, None)
         self._removed(found)
         self._watches.changed(log)
         return bool(found)

@@ -21,6 +21,7 @@ from penstock.adapters.providers.openai.responses_items import (
 )
 from penstock.adapters.providers.shared.json_values import json_text, text_of
 from penstock.adapters.providers.shared.messages import content_text, to_parts
+from penstock.adapters.providers.shared.parameters import drop_none
 from penstock.errors import OptionError
 
 __all__ = ["MARK", "items_to_messages"]
@@ -80,7 +81,7 @@ def items_to_messages(items: Iterable[Mapping[str, Any]], field: str = "input") 
 
 def _type_of(item: Mapping[str, Any], place: str) -> str:
     kind = item.get("type")
-    if kind == "item_reference" or (kind is None and "role" not in item and "id" in item):
+    if kind == "item_reference" or (kind is None and item.get("role") is None and item.get("id") is not None):
         message = f"{place}: an item_reference cannot be resolved, since the provider stores no items. Pass the item."
         raise OptionError(place, "item_reference", "an item itself", message=message)
     if kind is None or kind == "message":
@@ -99,7 +100,7 @@ def _calls_in(message: Mapping[str, Any]) -> Iterator[str]:
 
 def _is_assistants(item: Mapping[str, Any]) -> bool:
     """Whether this is an assistant's message that can be joined with the items beside it."""
-    return item.get("role") == "assistant" and _PLAIN.issuperset(item)
+    return item.get("role") == "assistant" and _PLAIN.issuperset(drop_none(item))
 
 
 # --- the assistant's items -------------------------------------------------------------------------------------------
@@ -195,8 +196,11 @@ def _call(item: Mapping[str, Any], kind: str, place: str) -> dict[str, Any]:
         text = arguments if isinstance(arguments, str) else json_text(arguments or {})
         call = {"id": identifier, "type": "function", "function": {"name": name_of(item), "arguments": text or "{}"}}
         mark = item.get(MARK)
-        signature = text_of(mark.get("signature")) if isinstance(mark, Mapping) else ""
-        return call | ({"signature": signature} if signature else {})
+        mark = mark if isinstance(mark, Mapping) else {}
+        signed = {"signature": text_of(mark.get("signature"))}
+        if signed["signature"]:
+            signed["signed_by"] = text_of(mark.get("provider"))
+        return call | {name: text for name, text in signed.items() if text}
     name = CLIENT_CALLS[kind]
     function = {"name": name_of(item) or name, "arguments": action_of(item) or "{}"}
     return {"id": identifier, "type": name, "function": function}
@@ -225,7 +229,7 @@ def _result(item: Mapping[str, Any], kind: str, place: str) -> dict[str, Any]:
         if item.get("status") == "failed":
             message["is_error"] = True
     elif kind in ("mcp_approval_response", "tool_search_output"):
-        fields = {name: item[name] for name in ("approve", "reason", "tools") if name in item}
+        fields = {name: item[name] for name in ("approve", "reason", "tools") if item.get(name) is not None}
         message["content"] = json_text(fields)
     elif kind == "shell_call_output":
         message["content"] = json_text(output)
@@ -235,7 +239,11 @@ def _result(item: Mapping[str, Any], kind: str, place: str) -> dict[str, Any]:
 
 
 def _message(item: Mapping[str, Any]) -> dict[str, Any]:
-    message = {name: value for name, value in item.items() if name not in ("type", "id", "status", "phase")}
+    message = {
+        name: value
+        for name, value in item.items()
+        if name not in ("type", "id", "status", "phase") and (value is not None or name == "content")
+    }
     if isinstance(message.get("content"), (list, tuple)):
         message["content"] = [_part(part) if isinstance(part, Mapping) else part for part in message["content"]]
     return message

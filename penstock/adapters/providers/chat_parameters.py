@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from penstock.adapters.providers.shared.json_values import text_of
+from penstock.adapters.providers.shared.parameters import TOOL_PARAMETERS, drop_none
+from penstock.config.checks import type_of
 from penstock.errors import OptionError
 
 __all__ = ["hosted_tools", "to_chat_parameters"]
@@ -67,13 +69,15 @@ def _is_hosted(tool: Mapping[str, Any]) -> bool:
 def to_chat_parameters(given: Mapping[str, Any]) -> dict[str, Any]:
     """Convert parameters; those that chat has too pass unchanged, and those without a counterpart are left out.
 
-    OpenAI's own tools are left out; see `hosted_tools`. ``instructions`` stay: they are a message in chat.
+    None means "not given". OpenAI's own tools are left out; see `hosted_tools`. Without tools there is no choice among
+    them either, which providers refuse. ``instructions`` stay: they are a message in chat.
 
     Raises:
-        OptionError: a parameter refers to what OpenAI has stored.
+        OptionError: a parameter refers to what OpenAI has stored, or the tools that are allowed are no list.
     """
+    given = drop_none(given)
     for name in _STORED:
-        if given.get(name) is not None:
+        if name in given:
             message = f"{name}: the provider offers chat only and stores nothing. Pass the whole conversation as input."
             raise OptionError(name, type(given[name]), "not given", message=message)
     parameters = {name: value for name, value in given.items() if name not in (*_WITHOUT_COUNTERPART, *_STORED)}
@@ -101,24 +105,24 @@ def to_chat_parameters(given: Mapping[str, Any]) -> dict[str, Any]:
 def _response_format(form: Any) -> Any:
     if not isinstance(form, Mapping) or form.get("type") == "text":
         return None
-    if form.get("type") != "json_schema" or "json_schema" in form:
+    if form.get("type") != "json_schema" or form.get("json_schema") is not None:
         return form
-    return {"type": "json_schema", "json_schema": {name: form[name] for name in form if name != "type"}}
+    inner = {name: value for name, value in form.items() if name not in ("type", "json_schema")}
+    return {"type": "json_schema", "json_schema": inner}
 
 
 def _set_tools(parameters: dict[str, Any]) -> None:
-    given = parameters.get("tools")
-    if not isinstance(given, (list, tuple)):
-        return
-    tools = [_chat_tool(tool) for tool in _flat(given) if not (isinstance(tool, Mapping) and _is_hosted(tool))]
-    parameters["tools"] = tools
-    if isinstance(choice := parameters.get("tool_choice"), Mapping):
-        parameters["tool_choice"] = _chat_choice(choice)
+    tools = parameters.get("tools")
+    if isinstance(tools, (list, tuple)):
+        tools = [_chat_tool(tool) for tool in _flat(tools) if not (isinstance(tool, Mapping) and _is_hosted(tool))]
+        parameters["tools"] = tools
     if not tools:
-        for name in ("tools", "tool_choice", "parallel_tool_calls"):
+        for name in TOOL_PARAMETERS:
             parameters.pop(name, None)
-    elif parameters.get("tool_choice", "") is None:  # a tool that is left out
-        del parameters["tool_choice"]
+    elif isinstance(choice := parameters.get("tool_choice"), Mapping):
+        parameters["tool_choice"] = _chat_choice(choice)
+        if parameters["tool_choice"] is None:  # a tool that is left out
+            del parameters["tool_choice"]
 
 
 def _flat(tools: Iterable[Any]) -> Iterator[Any]:
@@ -131,12 +135,13 @@ def _flat(tools: Iterable[Any]) -> Iterator[Any]:
 
 def _chat_tool(tool: Any) -> Any:
     kind = tool.get("type") if isinstance(tool, Mapping) else None
-    if kind not in ("function", "custom") or kind in tool:
+    if kind not in ("function", "custom") or tool.get(kind) is not None:
         return tool
-    inner = {name: value for name, value in tool.items() if name not in ("type", "defer_loading")}
+    inner = {name: value for name, value in tool.items() if name not in ("type", "defer_loading", kind)}
     form = inner.get("format")
-    if isinstance(form, Mapping) and form.get("type") == "grammar" and "grammar" not in form:
-        inner["format"] = {"type": "grammar", "grammar": {name: form[name] for name in form if name != "type"}}
+    if isinstance(form, Mapping) and form.get("type") == "grammar" and form.get("grammar") is None:
+        grammar = {name: value for name, value in form.items() if name not in ("type", "grammar")}
+        inner["format"] = {"type": "grammar", "grammar": grammar}
     return {"type": kind, kind: inner}
 
 
@@ -149,6 +154,10 @@ def _chat_choice(choice: Mapping[str, Any]) -> Any:
         return {"type": kind, kind: {"name": choice.get("name")}}
     if kind == "allowed_tools":
         allowed = choice.get("tools")
-        chosen = [_chat_choice(tool) for tool in allowed if isinstance(tool, Mapping)] if allowed else []
-        return {"type": kind, kind: {"mode": choice.get("mode", "auto"), "tools": [tool for tool in chosen if tool]}}
+        if not isinstance(allowed, (list, tuple)):
+            raise OptionError("tool_choice.tools", type_of(allowed), "a list of tools")
+        chosen = [found for tool in allowed if isinstance(tool, Mapping) and (found := _chat_choice(tool)) is not None]
+        if allowed and not chosen:  # no tool that is offered may be called
+            return "none"
+        return {"type": kind, kind: {"mode": choice.get("mode") or "auto", "tools": chosen}}
     return None if _is_hosted(choice) else choice

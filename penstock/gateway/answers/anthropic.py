@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 from penstock.adapters.providers.shared.blocks import Text, interleaved
+from penstock.config.counting import dialect_of
 from penstock.events import Citation, ProviderBlock, StreamCompleted, ToolCall
 from penstock.gateway.answers.anthropic_parts import (
     citation_body,
@@ -17,7 +18,6 @@ from penstock.gateway.answers.anthropic_parts import (
     usage_body,
 )
 from penstock.gateway.answers.chat import client_calls
-from penstock.gateway.answers.chat_parts import dialect_of
 from penstock.gateway.projections.frames import Opening
 
 __all__ = ["answer"]
@@ -25,9 +25,9 @@ __all__ = ["answer"]
 
 def answer(terminal: StreamCompleted, opening: Opening) -> dict[str, Any]:
     """The body of the response: an object of type ``message``, its content blocks in the order of the answer."""
-    calls = client_calls(terminal)
+    calls = client_calls(terminal, is_turn=opening.is_turn)
     body = message_body(opening.stream_id, terminal.model or opening.model)
-    body["content"] = _content(terminal, calls)
+    body["content"] = _content(terminal, calls, is_turn=opening.is_turn)
     raw = terminal.raw_finish_reason
     body["stop_reason"] = stop_reason(terminal, terminal.finish_reason, raw, has_calls=bool(calls))
     body["usage"] = {"input_tokens": 0, **usage_body(terminal)}
@@ -36,8 +36,8 @@ def answer(terminal: StreamCompleted, opening: Opening) -> dict[str, Any]:
     return body | message_metadata(terminal)
 
 
-def _content(terminal: StreamCompleted, calls: tuple[ToolCall, ...]) -> list[dict[str, Any]]:
-    blocks = _placed_blocks(terminal, calls)
+def _content(terminal: StreamCompleted, calls: tuple[ToolCall, ...], *, is_turn: bool) -> list[dict[str, Any]]:
+    blocks = _placed_blocks(terminal, is_turn=is_turn)
     content: list[dict[str, Any]] = []
     if not blocks:
         content += map(sealed_block, terminal.reasoning_blocks)
@@ -67,10 +67,10 @@ def _unsigned(reasoning: str, blocks: Iterable[Mapping[str, Any]]) -> str:
     return reasoning if reasoning.strip() else ""
 
 
-def _placed_blocks(terminal: StreamCompleted, calls: tuple[ToolCall, ...]) -> Sequence[ProviderBlock]:
-    """The provider's own blocks, if they are Anthropic's. Those of an agent's turn are placed in its last round."""
-    is_turn = not calls and any(not call.is_server for call in terminal.tool_calls)
-    return () if is_turn or dialect_of(terminal) != "anthropic" else terminal.provider_blocks
+def _placed_blocks(terminal: StreamCompleted, *, is_turn: bool) -> Sequence[ProviderBlock]:
+    """The provider's own blocks, if they are Anthropic's. Those of a turn of several rounds are placed in its last."""
+    has_rounds = is_turn and any(not call.is_server for call in terminal.tool_calls)
+    return () if has_rounds or dialect_of(terminal) != "anthropic" else terminal.provider_blocks
 
 
 def _texts(text: str, at: int, citations: Iterable[Citation]) -> list[dict[str, Any]]:

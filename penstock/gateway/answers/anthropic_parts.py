@@ -9,8 +9,9 @@ from typing import Any, Final
 
 import msgspec
 
-from penstock.events import Citation, FinishReason, ReasoningBlock, ServerToolResult, TerminalEvent
-from penstock.gateway.answers.chat_parts import dialect_of
+from penstock.config.counting import dialect_of, exclusive_counts
+from penstock.events import Citation, FinishReason, ReasoningBlock, ServerToolResult, StreamCompleted, TerminalEvent
+from penstock.gateway.answers.chat_parts import untold_reason
 
 __all__ = [
     "ANTHROPIC_KINDS",
@@ -35,7 +36,7 @@ _STOP: Final[dict[FinishReason, str]] = {
     "tool_calls": "tool_use",
     "content_filter": "refusal",
     "refusal": "refusal",
-    "other": "end_turn",
+    "other": "end_turn",  # with `untold_reason` beside it
 }
 _OWN_WORDS: Final = frozenset({"pause_turn", "compaction", "model_context_window_exceeded", "stop_sequence"})
 """Anthropic's words that say more than the finish reason."""
@@ -64,7 +65,7 @@ def message_body(stream_id: str, model: str) -> dict[str, Any]:
 
 
 def stop_reason(terminal: TerminalEvent, reason: FinishReason, raw: str | None, *, has_calls: bool) -> str:
-    """The stop reason in Anthropic's words.
+    """The stop reason in Anthropic's words. They have none for an unknown reason, see `untold_reason`.
 
     Without calls for the client it is never ``tool_use``; with some it is, if the provider gave no reason (``raw``).
     """
@@ -84,6 +85,8 @@ def message_metadata(terminal: TerminalEvent) -> dict[str, Any]:
     told = terminal.provider_metadata
     stop = told.get("stop_sequence")
     fields: dict[str, Any] = {"stop_sequence": stop if isinstance(stop, str) else None}
+    if isinstance(terminal, StreamCompleted) and terminal.raw_finish_reason not in _OWN_WORDS:
+        fields |= untold_reason(terminal.finish_reason, terminal.raw_finish_reason)
     details = told.get("refusal_details", told.get("stop_details"))
     if isinstance(details, Mapping):
         fields["stop_details"] = details
@@ -95,19 +98,13 @@ def message_metadata(terminal: TerminalEvent) -> dict[str, Any]:
 def usage_body(terminal: TerminalEvent) -> dict[str, Any]:
     """The counts under Anthropic's names. ``output_tokens`` is always there, since clients require it.
 
-    Anthropic counts what is read from and written to the cache beside the input. Other providers include it, and it is
-    taken out here; so is what Gemini counts beside the output put into it.
+    Input is without what the cache was read or written for, see `exclusive_counts`.
     """
     usage = terminal.usage
     if usage is None:
         return {"output_tokens": 0}
     dialect = dialect_of(terminal)
-    asked, answered = usage.input_tokens, usage.output_tokens
-    if dialect != "anthropic" and asked is not None:
-        asked = max(0, asked - (usage.cached_tokens or 0) - (usage.cache_write_tokens or 0))
-        asked += usage.tool_input_tokens or 0
-    if dialect == "gemini" and answered is not None:
-        answered += usage.reasoning_tokens or 0
+    asked, answered = exclusive_counts(usage, dialect)
     body: dict[str, Any] = {
         "input_tokens": asked,
         "cache_creation_input_tokens": usage.cache_write_tokens,

@@ -8,6 +8,7 @@ from penstock.events import MediaPart, StreamCompleted, ToolCall
 from penstock.gateway.answers.chat_parts import (
     annotation,
     call_body,
+    choice_reason,
     envelope_extras,
     finish_extras,
     finish_reason,
@@ -26,20 +27,18 @@ def completion_id(opening: Opening) -> str:
     return f"chatcmpl-{opening.stream_id}"
 
 
-def client_calls(terminal: StreamCompleted) -> tuple[ToolCall, ...]:
+def client_calls(terminal: StreamCompleted, *, is_turn: bool) -> tuple[ToolCall, ...]:
     """The calls that the client is to run.
 
-    Left out are those of tools that the provider ran, and those of an agent's turn: the model has had their results: it
-    went on.
+    Left out are those of tools that the provider ran, and those of an agent's turn (``is_turn``), however it ended: the
+    agent has run them.
     """
-    calls = tuple(call for call in terminal.tool_calls if not call.is_server)
-    has_gone_on = terminal.finish_reason in ("stop", "refusal") and terminal.raw_finish_reason is not None
-    return () if has_gone_on else calls
+    return () if is_turn else tuple(call for call in terminal.tool_calls if not call.is_server)
 
 
 def answer(terminal: StreamCompleted, opening: Opening) -> dict[str, Any]:
     """The body of the response: an object of type ``chat.completion``."""
-    calls = client_calls(terminal)
+    calls = client_calls(terminal, is_turn=opening.is_turn)
     word = finish_reason(terminal.finish_reason, terminal.raw_finish_reason, has_calls=bool(calls))
     body: dict[str, Any] = {
         "id": completion_id(opening),
@@ -113,7 +112,7 @@ def _others(terminal: StreamCompleted, opening: Opening) -> list[dict[str, Any]]
             "message": _said(choice.text, choice.reasoning, choice.refusal, choice.tool_calls, opening),
             "logprobs": None,
             "finish_reason": finish_reason(
-                choice.finish_reason or "stop", choice.raw_finish_reason, has_calls=bool(choice.tool_calls)
+                choice_reason(choice, terminal), choice.raw_finish_reason, has_calls=bool(choice.tool_calls)
             ),
         }
         for choice in terminal.choices

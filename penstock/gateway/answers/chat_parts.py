@@ -5,29 +5,32 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from penstock.config.counting import dialect_of, inclusive_counts
 from penstock.config.providers import Dialect, find_known_provider
 from penstock.events import (
+    Choice,
     Citation,
     FinishReason,
     MediaPart,
+    StreamCompleted,
     TerminalEvent,
     TokenLogprob,
     ToolCall,
-    Usage,
 )
 
 __all__ = [
     "annotation",
     "call_body",
     "call_extras",
+    "choice_reason",
     "data_url",
-    "dialect_of",
     "envelope_extras",
     "finish_extras",
     "finish_reason",
     "logprob_bodies",
     "media_body",
     "reasoning_detail",
+    "untold_reason",
     "usage_body",
 ]
 
@@ -37,7 +40,7 @@ _FINISH: Final[dict[FinishReason, str]] = {
     "tool_calls": "tool_calls",
     "content_filter": "content_filter",
     "refusal": "stop",
-    "other": "stop",
+    "other": "stop",  # with `untold_reason` beside it
 }
 _FORMATS: Final[dict[Dialect, str]] = {
     "anthropic": "anthropic-claude-v1",
@@ -49,22 +52,11 @@ _SPECIAL_COUNTS: Final = {"sources": "num_sources_used", "search_queries": "num_
 _MIME: Final = {"image": "image/png", "audio": "audio/wav", "video": "video/mp4", "file": "application/octet-stream"}
 
 
-def dialect_of(terminal: TerminalEvent) -> Dialect | None:
-    """The wire format in which the answer came; None: not known, since the provider is one of the user's own.
-
-    Anthropic's is also known by the ids that it gives to messages. It matters for the counts: see `usage_body`.
-    """
-    row = find_known_provider(terminal.provider or "")
-    if row is not None:
-        return row.dialect
-    return "anthropic" if str(terminal.provider_metadata.get("response_id", "")).startswith("msg_") else None
-
-
 # --- the end ----------------------------------------------------------------------------------------------------------
 
 
 def finish_reason(reason: str, raw: str | None, *, has_calls: bool) -> str:
-    """The finish reason in OpenAI's words.
+    """The finish reason in OpenAI's words. They have none for an unknown reason, see `untold_reason`.
 
     Without calls for the client it is never ``tool_calls``; with some it is, if the provider gave no reason (``raw``).
     """
@@ -72,6 +64,19 @@ def finish_reason(reason: str, raw: str | None, *, has_calls: bool) -> str:
     if word == "tool_calls" and not has_calls:
         return "stop"
     return "tool_calls" if raw is None and has_calls and reason == "stop" else str(word)
+
+
+def choice_reason(choice: Choice, terminal: StreamCompleted) -> FinishReason:
+    """Why one of several choices ended.
+
+    If the provider gives a reason for the answer and none for this choice, it is not known whether that is whole.
+    """
+    return choice.finish_reason or ("stop" if terminal.raw_finish_reason is None else "other")
+
+
+def untold_reason(reason: FinishReason, raw: str | None) -> dict[str, str]:
+    """The provider's own reason, where a protocol has none for it, in the field that OpenRouter has for that."""
+    return {"native_finish_reason": raw} if reason == "other" and raw else {}
 
 
 def finish_extras(terminal: TerminalEvent, raw: str | None, word: str) -> dict[str, Any]:
@@ -104,13 +109,12 @@ def envelope_extras(terminal: TerminalEvent) -> dict[str, Any]:
 def usage_body(terminal: TerminalEvent) -> dict[str, Any] | None:
     """The counts under OpenAI's names; None: the provider reported none. What was not reported is left out.
 
-    OpenAI's counts are inclusive. Anthropic counts what it read from and wrote to its cache beside the input, Gemini
-    counts reasoning beside the output and what its tools returned beside the input: they are added here.
+    They are inclusive, see `inclusive_counts`.
     """
     usage = terminal.usage
     if usage is None:
         return None
-    asked, answered = _inclusive(usage, dialect_of(terminal))
+    asked, answered = inclusive_counts(usage, dialect_of(terminal))
     total = usage.total_tokens
     if total is None and asked is not None and answered is not None:
         total = asked + answered
@@ -134,16 +138,6 @@ def usage_body(terminal: TerminalEvent) -> dict[str, Any] | None:
     }
     body["cost"] = usage.reported_cost
     return {name: value for name, value in body.items() if value is not None and value != {}}
-
-
-def _inclusive(usage: Usage, dialect: Dialect | None) -> tuple[int | None, int | None]:
-    asked, answered = usage.input_tokens, usage.output_tokens
-    if dialect == "anthropic" and asked is not None:
-        asked += (usage.cached_tokens or 0) + (usage.cache_write_tokens or 0)
-    elif dialect == "gemini":
-        asked = None if asked is None else asked + (usage.tool_input_tokens or 0)
-        answered = None if answered is None else answered + (usage.reasoning_tokens or 0)
-    return asked, answered
 
 
 def _said(**counts: int | None) -> dict[str, int]:
@@ -239,5 +233,11 @@ def call_body(call: ToolCall, index: int | None = None) -> dict[str, Any]:
 
 
 def call_extras(call: ToolCall) -> dict[str, Any]:
-    """What must go back with a call: the signature, where Google's compatible API has it."""
-    return {"extra_content": {"google": {"thought_signature": call.signature}}} if call.signature else {}
+    """What must go back with a call: the signature, where Google's compatible API has it.
+
+    ``penstock`` beside it names the provider that made it, for `requests.chat`: clients return the object as it is.
+    """
+    if not call.signature:
+        return {}
+    maker = {"penstock": {"provider": call.signed_by}} if call.signed_by else {}
+    return {"extra_content": {"google": {"thought_signature": call.signature}, **maker}}

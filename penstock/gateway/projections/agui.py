@@ -20,7 +20,6 @@ from penstock.events import (
     StreamCompleted,
     StreamFailed,
     StreamReset,
-    StreamSnapshot,
     StreamStarted,
     TerminalEvent,
     TokenEvent,
@@ -35,11 +34,10 @@ from penstock.events import (
 from penstock.gateway.problems import Problem, problem_of
 from penstock.gateway.projections.agui_messages import RunMessage, Transcript, Writer
 from penstock.gateway.projections.agui_tools import ToolEvents
-from penstock.gateway.projections.catching_up import Emitted
 from penstock.gateway.projections.counts import token_counts
-from penstock.gateway.projections.frames import Frame, Opening, Projection, Rejoin, encode
+from penstock.gateway.projections.feeding import FedProjection
+from penstock.gateway.projections.frames import Frame, Opening, Rejoin, encode
 from penstock.gateway.projections.native import event_name
-from penstock.gateway.projections.origins import Origins
 from penstock.gateway.projections.shown import brief_fields
 
 __all__ = ["PROTOCOL_VERSION", "AguiProjection", "error_body"]
@@ -58,7 +56,7 @@ def error_body(problem: Problem) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-class AguiProjection(Projection):
+class AguiProjection(FedProjection):
     """Events ``data: {"type": …}`` from ``RUN_STARTED`` to ``RUN_FINISHED`` or ``RUN_ERROR``.
 
     In a stream that is made from several, each input has messages of its own, several of which may be open; the start
@@ -75,6 +73,7 @@ class AguiProjection(Projection):
 
     name = "agui"
     rejoin: ClassVar[Rejoin] = "prelude"
+    _tools: ToolEvents
 
     def __init__(self, opening: Opening) -> None:
         super().__init__(opening)
@@ -84,15 +83,10 @@ class AguiProjection(Projection):
         self._ids["runId"] = run if isinstance(run, str) else opening.stream_id
         parent = request.get("parentRunId")
         self._parent = {"parentRunId": parent} if isinstance(parent, str) else {}
-        self._after = int(text) if (text := variant.get("from", "")).isdecimal() else -1
-        self._has_begun = False
         self._has_steps = False  # an agent's answer has rounds
         self._is_in_step = False
         self._step = 1
         self._open: dict[str | None, tuple[_Part, RunMessage]] = {}  # by origin
-        self._origins = Origins()
-        self._media: set[tuple[str | None, ...]] = set()
-        self._emitted = Emitted()
         self._said = Transcript(opening.stream_id, request.get("messages"))
         self._writer = Writer()
         self._event = self._writer.event
@@ -102,32 +96,9 @@ class AguiProjection(Projection):
     # --- feeding -------------------------------------------------------------------------------------------------
 
     def feed(self, event: Event) -> list[Frame]:
-        if self.is_over:
-            return []
         self._writer.time = int(event.timestamp * 1000)
-        if type(event) is TokenEvent and self._has_begun:
-            self._emitted.seq = event.seq
-            if event.origin is not None:
-                self._origins.note(event)
-            return self._token(event)
-        if getattr(event, "origin", None) is not None:
-            event = self._origins.note(event)
-        is_earlier = event.seq <= self._after and not isinstance(event, TerminalEvent)
-        self._has_steps = self._has_steps or isinstance(event, StreamStarted)
-        first = [] if self._has_begun or is_earlier else self._begin(event)
-        if type(event) is TokenEvent:
-            frames = self._token(event)
-        elif isinstance(event, StreamSnapshot):
-            frames = self._snapshot(event)
-        elif (handle := _HANDLERS.get(type(event))) is not None:
-            frames = handle(self, event)
-        else:
-            frames = self._other(event)
-        self._emitted.seq = event.seq
-        if is_earlier:
-            self._tools.was_earlier()
-            return []
-        return [*first, *frames] if first else frames
+        self._has_steps = self._has_steps or type(event) is StreamStarted
+        return super().feed(event)
 
     def caught_up(self) -> list[Frame]:
         if self.is_over or not self._tools.waits_for_user():
@@ -168,17 +139,6 @@ class AguiProjection(Projection):
             started.append(self._event(seq, "STEP_STARTED", stepName=f"round-{self._step}"))
         return started
 
-    def _snapshot(self, event: StreamSnapshot) -> list[Frame]:
-        frames: list[Frame] = []
-        self._origins.fold(event)
-        events = self._emitted.beyond(event)
-        if events is None:
-            frames = self._void(StreamReset(event.stream_id, event.seq, "reset", event.timestamp, event.metadata))
-            events = [] if self.is_over else self._emitted.beyond(event) or []
-        for one in events:
-            frames += self._token(one) if type(one) is TokenEvent else _HANDLERS[type(one)](self, one)
-        return frames
-
     # --- text ----------------------------------------------------------------------------------------------------
 
     def _token(self, event: TokenEvent) -> list[Frame]:
@@ -210,10 +170,6 @@ class AguiProjection(Projection):
             self._event(seq, "REASONING_START", messageId=said.id),
             self._event(seq, "REASONING_MESSAGE_START", messageId=said.id, role="reasoning", **given),
         ]
-
-    def _close_all(self, seq: int) -> list[Frame]:
-        """End the open messages of all origins."""
-        return [frame for origin in list(self._open) for frame in self._close(seq, origin)]
 
     def _close(self, seq: int, origin: str | None, metadata: Mapping[str, Any] | None = None) -> list[Frame]:
         """End the open message of an origin, if there is one."""
@@ -251,28 +207,13 @@ class AguiProjection(Projection):
             frames.append(self._event(seq, "REASONING_ENCRYPTED_VALUE", **fields))
         return frames
 
-    def _reset(self, event: StreamReset) -> list[Frame]:
-        if event.origin is None:
-            self._origins.clear()
-            return self._void(event)
-        rest = self._origins.without(event.origin, event.seq)
-        if rest is None:
-            return []
-        frames = self._void(event)
-        for one in rest:
-            frames += self._token(one) if type(one) is TokenEvent else _HANDLERS[type(one)](self, one)
-        return frames
-
     def _void(self, event: StreamReset) -> list[Frame]:
-        """Begin the whole answer again."""
         seq = event.seq
         if self._said.is_blank:
             return []
         frames = [*self._close_all(seq), *self._tools.make_void(seq)]
         self._said.clear()
-        self._tools.clear()
-        self._emitted.clear()
-        self._media.clear()
+        self._forget_all()
         frames.append(self._event(seq, "MESSAGES_SNAPSHOT", messages=self._said.messages()))
         return [*frames, self._custom(seq, "reset", _present({"reason": event.reason, "origin": event.origin}))]
 
@@ -328,11 +269,8 @@ class AguiProjection(Projection):
         return [self._custom(event.seq, event_name(event), _present(brief_fields(event)))]
 
     def _media_part(self, event: MediaPart) -> list[Frame]:
-        name = (event.kind, event.id, event.url, event.data)
-        if name in self._media:
+        if self._is_told(event):
             return []
-        if not event.is_partial:
-            self._media.add(name)
         value = {
             "kind": event.kind,
             "mimeType": event.mime,
@@ -368,9 +306,6 @@ class AguiProjection(Projection):
     def _raw(self, event: ProviderEvent) -> list[Frame]:
         return [self._event(event.seq, "RAW", event=event.payload, source="provider")]
 
-    def _nothing(self, event: Event) -> list[Frame]:
-        return []
-
     # --- ends ----------------------------------------------------------------------------------------------------
 
     def _completed(self, event: StreamCompleted) -> list[Frame]:
@@ -384,7 +319,10 @@ class AguiProjection(Projection):
         frames += [*self._close_all(seq), *self._tools.without_result(seq)]
         pending = [call.id for call in self._tools.calls.unanswered()]
         outcome: dict[str, Any] = {"type": "success"} | ({"pendingToolCallIds": pending} if pending else {})
-        given = {} if event.finish_reason == "stop" else {"metadata": {"finishReason": event.finish_reason}}
+        given: dict[str, Any] = {}
+        if (reason := event.finish_reason) != "stop":
+            raw = event.raw_finish_reason if reason == "other" else None
+            given["metadata"] = _present({"finishReason": reason, "nativeFinishReason": raw or None})
         return [*frames, *self._finish(seq, {"outcome": outcome, **_usage(event), **given})]
 
     def _sealed(self, seq: int, metadata: Mapping[str, Any]) -> list[Frame]:
@@ -413,7 +351,8 @@ class AguiProjection(Projection):
 
     def _closed(self, seq: int) -> list[Frame]:
         """End all that is open, which the end of a run requires."""
-        return [*self._close_all(seq), *self._tools.give_up(seq), *self._end_step(seq)]
+        frames = [*self._close_all(seq), *self._tools.give_up(seq), *self._end_step(seq)]
+        return [*frames, self._custom(seq, "dropped", {"tokens": self.lost})] if self.lost else frames
 
     def _end_step(self, seq: int) -> list[Frame]:
         if not self._is_in_step:
@@ -426,32 +365,30 @@ class AguiProjection(Projection):
         self._end = [frames[-1]]
         return frames
 
-
-_HANDLERS: Final[dict[type, Any]] = {
-    StreamStarted: AguiProjection._nothing,
-    Logprobs: AguiProjection._nothing,
-    ToolCallStarted: AguiProjection._call_started,
-    ToolCallDelta: AguiProjection._call_delta,
-    ToolCallCompleted: AguiProjection._call_completed,
-    ToolApprovalRequested: AguiProjection._approval,
-    ToolExecutionStarted: AguiProjection._execution,
-    ToolProgress: AguiProjection._progress,
-    ToolResult: AguiProjection._result,
-    ServerToolCall: AguiProjection._server_call,
-    ServerToolResult: AguiProjection._server_result,
-    Citation: AguiProjection._citation,
-    MediaPart: AguiProjection._media_part,
-    ReasoningBlockClosed: AguiProjection._reasoning_block,
-    ProviderEvent: AguiProjection._raw,
-    StreamReset: AguiProjection._reset,
-    StreamCompleted: AguiProjection._completed,
-    StreamFailed: AguiProjection._failed,
-    StreamCancelled: AguiProjection._cancelled,
-}
+    handlers: ClassVar[Mapping[type, Any]] = {
+        StreamStarted: FedProjection._nothing,
+        Logprobs: FedProjection._nothing,
+        ToolCallStarted: _call_started,
+        ToolCallDelta: _call_delta,
+        ToolCallCompleted: _call_completed,
+        ToolApprovalRequested: _approval,
+        ToolExecutionStarted: _execution,
+        ToolProgress: _progress,
+        ToolResult: _result,
+        ServerToolCall: _server_call,
+        ServerToolResult: _server_result,
+        Citation: _citation,
+        MediaPart: _media_part,
+        ReasoningBlockClosed: _reasoning_block,
+        ProviderEvent: _raw,
+        StreamCompleted: _completed,
+        StreamFailed: _failed,
+        StreamCancelled: _cancelled,
+    }
 
 
 def _usage(event: TerminalEvent) -> dict[str, Any]:
-    counts = token_counts(event.usage, event.provider)
+    counts = token_counts(event)
     if not counts:
         return {}
     return {"usage": [{**_present({"provider": event.provider, "model": event.model}), **counts}]}

@@ -17,7 +17,7 @@ from penstock.events import (
     ToolResult,
 )
 from penstock.gateway.projections.agui_messages import Transcript, Writer
-from penstock.gateway.projections.calls import Decided, SentCall, SentCalls
+from penstock.gateway.projections.calls import CallTeller, SentCall
 from penstock.gateway.projections.frames import Frame, encode
 
 __all__ = ["ToolEvents"]
@@ -33,7 +33,7 @@ _DECISION: Final = {
 _CUT_OFF: Final = "The answer ended, or began again, before this call."
 
 
-class ToolEvents:
+class ToolEvents(CallTeller):
     """Makes the events, and knows which calls the client has. No message may be open when one of its methods is called.
 
     Args:
@@ -43,42 +43,23 @@ class ToolEvents:
     """
 
     def __init__(self, writer: Writer, said: Transcript, decided: str | None = None) -> None:
+        super().__init__(said.call_ids, decided)
         self._writer = writer
         self._event = writer.event
         self._said = said
-        self._server: dict[str, SentCall] = {}  # by the id that was given
-        self.calls = SentCalls(said.call_ids)
-        self._decided = Decided(decided)
-        self.pending: list[tuple[SentCall, ToolApprovalRequested]] = []
-        """The calls that wait for approval."""
-
-    def waits_for_user(self) -> bool:
-        """Whether nothing of this round can come without the user's decision."""
-        return bool(self.pending) and self.calls.waits_for(self.pending[0][0])
 
     def asked(self) -> list[dict[str, Any]]:
         """The interrupts: what the user has to decide."""
         return [
             {
-                "id": event.call.id,
+                "id": call.given,
                 "reason": "tool_call",
                 "message": f"Run {call.name}?",
                 "toolCallId": call.id,
                 "responseSchema": _DECISION,
             }
-            for call, event in self.pending
+            for call in self.pending
         ]
-
-    def was_earlier(self) -> None:
-        """The event was of the answer before this one, which ended to ask."""
-        if self._decided.is_all:
-            self.pending.clear()
-
-    def clear(self) -> None:
-        """The answer begins again."""
-        self.calls.clear()
-        self.pending.clear()
-        self._server.clear()
 
     # --- calls of the model --------------------------------------------------------------------------------------
 
@@ -112,8 +93,9 @@ class ToolEvents:
         if call.is_server:
             metadata["server"] = True
             self._server[call.id] = sent
-        if call.type != "function":
-            metadata["penstock"] = {"type": call.type}
+        kind = "" if call.type == "function" else call.type
+        if own := {name: text for name, text in (("type", kind), ("provider", call.signed_by)) if text}:
+            metadata["penstock"] = own
         if sent.key is None:
             frames += self._called(seq, sent)
         written = "".join(self._said.arguments(sent.id))
@@ -150,8 +132,7 @@ class ToolEvents:
 
     def approval(self, event: ToolApprovalRequested) -> list[Frame]:
         frames, call = self._known(event.seq, event.call.id, event.call.name, event.call.arguments_raw)
-        if not self._decided.has(event.call.id):
-            self.pending.append((call, event))
+        self._ask(call)
         return frames
 
     def progress(self, event: ToolProgress) -> list[Frame]:
@@ -169,8 +150,7 @@ class ToolEvents:
         """The events of a result, and whether it is the last one of its round."""
         seq = event.seq
         frames, call = self._known(seq, event.call_id, event.name)
-        self._decided.answer(event.call_id)
-        self.pending = [pair for pair in self.pending if pair[0] is not call]
+        self._settle(call)
         metadata = {} if event.status == "ok" else {"status": event.status}
         frames += self._answer(seq, call, event.content, metadata)
         return frames, self.calls.answer(call)

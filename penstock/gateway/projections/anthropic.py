@@ -10,7 +10,6 @@ from penstock.events import (
     AnswerEvent,
     AnswerPart,
     Citation,
-    Disconnected,
     Event,
     ReasoningBlock,
     ReasoningBlockClosed,
@@ -44,9 +43,9 @@ from penstock.gateway.answers.anthropic_parts import (
 from penstock.gateway.answers.chat import client_calls
 from penstock.gateway.problems import Problem, problem_of
 from penstock.gateway.projections.anthropic_calls import CallBlocks, OpenCall
-from penstock.gateway.projections.chat_sent import ANTHROPIC_SERVER_IDS, Sent, is_server_id
-from penstock.gateway.projections.frames import Frame, Opening, Projection, Rejoin, encode, sse, too_slow
+from penstock.gateway.projections.frames import Frame, Opening, Projection, Rejoin, encode, sse
 from penstock.gateway.projections.origins import Origins
+from penstock.gateway.projections.sent import ANTHROPIC_SERVER_IDS, Sent, is_server_id
 
 __all__ = ["AnthropicProjection", "anthropic_status", "error_body"]
 
@@ -123,7 +122,7 @@ class AnthropicProjection(Projection):
         self._model = opening.model
         self._has_begun = False
         self._has_ended = False
-        self._is_agent = False
+        self._is_agent = opening.is_turn
         self._origins = Origins()
         self._begin_answer()
 
@@ -144,9 +143,7 @@ class AnthropicProjection(Projection):
         if getattr(event, "origin", None) is not None:
             event = self._origins.note(event)
         handler = _HANDLERS.get(type(event))
-        if handler is not None:
-            return handler(self, event)
-        return self._fail(event.seq, too_slow(event)) if isinstance(event, Disconnected) else []
+        return [] if handler is None else handler(self, event)
 
     def delta(self, key: Any, text: str, seq: int, number: int) -> bytes:
         kind = _DELTAS.get(key[0], _ARGUMENTS)
@@ -210,6 +207,8 @@ class AnthropicProjection(Projection):
         return self._begin(event.seq)
 
     def _token(self, event: TokenEvent) -> list[Frame]:
+        if event.dropped:
+            self.lost += event.dropped
         if not event.text:
             return []
         self._sent.add(event.kind, event.text)
@@ -355,6 +354,7 @@ class AnthropicProjection(Projection):
     # --- resets and snapshots -----------------------------------------------------------------------------------------
 
     def _reset(self, event: StreamReset) -> list[Frame]:
+        self.note_lost(event)
         if event.origin is not None and self._origins.without(event.origin, event.seq) is None:
             return []  # nothing of it has come
         return self._restart(event.seq, event.reason)
@@ -369,6 +369,7 @@ class AnthropicProjection(Projection):
         return self._fail(seq, Problem(status=502, type="server_error", code="stream_restarted", message=message))
 
     def _snapshot(self, event: StreamSnapshot) -> list[Frame]:
+        self.note_lost(event)
         self._origins.fold(event)
         self._is_agent = self._is_agent or bool(event.tool_results)
         texts: dict[TokenKind, str] = {"text": event.text, "reasoning": event.reasoning, "refusal": event.refusal}
@@ -445,7 +446,7 @@ class AnthropicProjection(Projection):
     def _completed(self, event: StreamCompleted) -> list[Frame]:
         seq, sent = event.seq, self._sent
         texts: dict[TokenKind, str] = {"text": event.text, "reasoning": event.reasoning, "refusal": event.refusal}
-        calls = () if self._is_agent else client_calls(event)
+        calls = client_calls(event, is_turn=self._is_agent)
         blocks = event.reasoning_blocks[sent.blocks :]
         closed = [
             ReasoningBlockClosed(index=place, kind=one.kind, signature=one.signature, id=one.id, provider=one.provider)
@@ -457,7 +458,10 @@ class AnthropicProjection(Projection):
         word = stop_reason(event, event.finish_reason, event.raw_finish_reason, has_calls=self._has_client_calls)
         delta = {"stop_reason": word, **message_metadata(event)}
         managed = event.provider_metadata.get("context_management")
-        more = {} if managed is None else {"context_management": managed}
+        more: dict[str, Any] = {} if managed is None else {"context_management": managed}
+        self.note_lost(event)
+        if self.lost:
+            more["penstock"] = {"dropped": self.lost}
         frames.append(self._event(seq, "message_delta", delta=delta, usage=usage_body(event), **more))
         self._has_ended = True
         return [*frames, self._event(seq, "message_stop")]

@@ -8,7 +8,7 @@ import msgspec
 
 from penstock.events import ToolCall
 
-__all__ = ["Decided", "SentCall", "SentCalls"]
+__all__ = ["CallTeller", "Decided", "SentCall", "SentCalls"]
 
 
 class SentCall:
@@ -143,3 +143,45 @@ class Decided:
         """A call has its result; the id may come again in a later round."""
         if self._ids is not None and given in self._ids:
             self._ids.remove(given)
+
+
+class CallTeller:
+    """Which calls a client has been told of, and which of them wait for its user.
+
+    Args:
+        used: the ids of the calls that the client has already.
+        decided: see `Decided`.
+    """
+
+    def __init__(self, used: Iterable[str] = (), decided: str | None = None) -> None:
+        self.calls = SentCalls(used)
+        self.pending: list[SentCall] = []
+        """The calls that wait for approval."""
+        self._decided = Decided(decided)
+        self._server: dict[str, SentCall] = {}  # those that the provider runs, by the id that was given
+
+    def waits_for_user(self) -> bool:
+        """Whether nothing of this round can come without the user's decision."""
+        return bool(self.pending) and self.calls.waits_for(self.pending[0])
+
+    def was_earlier(self) -> None:
+        """The event was of the answer before this one, which ended to ask."""
+        if self._decided.is_all:
+            self.pending.clear()
+
+    def clear(self) -> None:
+        """The answer begins again."""
+        self.calls.clear()
+        self.pending.clear()
+        self._server.clear()
+
+    def _ask(self, call: SentCall) -> None:
+        """The call waits for approval, unless the user has decided about it."""
+        if not self._decided.has(call.given):
+            self.pending.append(call)
+
+    def _settle(self, call: SentCall) -> None:
+        """The call has its result."""
+        self._decided.answer(call.given)
+        if call in self.pending:
+            self.pending.remove(call)

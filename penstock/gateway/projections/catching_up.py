@@ -16,6 +16,7 @@ from penstock.events import (
     TokenKind,
     ToolCallCompleted,
 )
+from penstock.gateway.projections.sent import Sent
 
 __all__ = ["Emitted"]
 
@@ -26,30 +27,21 @@ class Emitted:
     Attributes:
         seq: the number of the last event.
         calls: how many calls are complete.
+        add: notes a piece of text, see `Sent.add`.
     """
 
-    __slots__ = ("_texts", "calls", "seq")
+    __slots__ = ("_sent", "add", "calls", "seq")
 
     def __init__(self) -> None:
         self.seq = 0
         self.calls = 0
-        self._texts: dict[TokenKind, list[str]] = {"text": [], "reasoning": [], "refusal": []}
-
-    def add(self, kind: TokenKind, text: str) -> None:
-        """Note a piece of text."""
-        self._texts[kind].append(text)
-
-    def text(self, kind: TokenKind) -> str:
-        """All text of a kind."""
-        pieces = self._texts[kind]
-        if len(pieces) > 1:
-            pieces[:] = ["".join(pieces)]
-        return pieces[0] if pieces else ""
+        self._sent = Sent()
+        self.add = self._sent.add
 
     def clear(self) -> None:
         """Forget everything: the answer starts again."""
         self.calls = 0
-        self._texts = {"text": [], "reasoning": [], "refusal": []}
+        self._sent.clear()
 
     def beyond(self, snapshot: StreamSnapshot) -> list[Event] | None:
         """The events to feed in the place of a snapshot: each part of the text that is new, calls, results and others.
@@ -95,10 +87,9 @@ class Emitted:
         }
         found: list[tuple[AnswerPart, str]] = []
         for kind, text in whole.items():
-            known = self.text(kind)
-            if not text.startswith(known):
+            if self._sent.rest(kind, text) is None:
                 return None
-            at = len(known)
+            at = self._sent.length(kind)
             parts = [part for part in snapshot.parts if part.kind == kind]
             new = (part for part in parts if max(part.start, at) < part.end)
             found.extend((part, text[max(part.start, at) : part.end]) for part in new)

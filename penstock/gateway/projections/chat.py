@@ -10,8 +10,8 @@ from penstock.events import (
     AnswerEvent,
     Choice,
     Citation,
-    Disconnected,
     Event,
+    FinishReason,
     Logprobs,
     MediaPart,
     ReasoningBlock,
@@ -36,6 +36,7 @@ from penstock.gateway.answers.chat_parts import (
     annotation,
     call_body,
     call_extras,
+    choice_reason,
     envelope_extras,
     finish_extras,
     finish_reason,
@@ -46,10 +47,10 @@ from penstock.gateway.answers.chat_parts import (
 )
 from penstock.gateway.problems import Problem, problem_of
 from penstock.gateway.projections.chat_chunks import Chunks
-from penstock.gateway.projections.chat_sent import Sent, is_server_id
-from penstock.gateway.projections.frames import DONE, Frame, Opening, Projection, encode, too_slow
+from penstock.gateway.projections.frames import DONE, Frame, Opening, Projection, encode
 from penstock.gateway.projections.native import event_name
 from penstock.gateway.projections.origins import Origins
+from penstock.gateway.projections.sent import Sent, is_server_id
 from penstock.gateway.projections.shown import brief_fields
 
 __all__ = ["ChatProjection", "error_body"]
@@ -105,7 +106,7 @@ class ChatProjection(Projection):
         self._held_kind: TokenKind = "text"
         self._has_begun = False
         self._has_ended = False
-        self._is_agent = False
+        self._is_agent = opening.is_turn
         self._origins = Origins()
         self._has_folded = False  # probabilities before a snapshot are not told
         self._begin_answer()
@@ -135,7 +136,7 @@ class ChatProjection(Projection):
         return self._handle(handler, event)
 
     def _handle(self, handler: Callable[[ChatProjection, Any], list[Frame]] | None, event: Event) -> list[Frame]:
-        return self._other(event) if handler is None else handler(self, event)
+        return self._row(event) if handler is None else handler(self, event)
 
     def delta(self, key: Any, text: str, seq: int, number: int) -> bytes:
         if type(key) is str:
@@ -185,6 +186,8 @@ class ChatProjection(Projection):
 
     def _token(self, event: TokenEvent) -> list[Frame]:
         text, kind = event.text, event.kind
+        if event.dropped:
+            self.lost += event.dropped
         if not text:
             return []
         if self._holds_text:
@@ -329,11 +332,6 @@ class ChatProjection(Projection):
         place = self._counts[part.kind] = self._counts.get(part.kind, -1) + 1
         return media_body(part, place)
 
-    def _other(self, event: Event) -> list[Frame]:
-        if isinstance(event, Disconnected):
-            return self._fail(event.seq, too_slow(event))
-        return self._row(event)
-
     def _row(self, event: Event) -> list[Frame]:
         """What chat completions have no word for, if the reader wants it."""
         if not self._has_extras:
@@ -343,6 +341,7 @@ class ChatProjection(Projection):
     # --- resets and snapshots -----------------------------------------------------------------------------------------
 
     def _reset(self, event: StreamReset) -> list[Frame]:
+        self.note_lost(event)
         if event.origin is None:
             self._origins.clear()
             return self._restart(event.seq, event.reason)
@@ -368,6 +367,7 @@ class ChatProjection(Projection):
         return self._fail(seq, Problem(status=502, type="server_error", code="stream_restarted", message=message))
 
     def _snapshot(self, event: StreamSnapshot) -> list[Frame]:
+        self.note_lost(event)
         self._origins.fold(event)
         self._is_agent = self._is_agent or bool(event.tool_results)
         texts: dict[TokenKind, str] = {"text": event.text, "reasoning": event.reasoning, "refusal": event.refusal}
@@ -415,6 +415,7 @@ class ChatProjection(Projection):
     # --- the end ------------------------------------------------------------------------------------------------------
 
     def _completed(self, event: StreamCompleted) -> list[Frame]:
+        self.note_lost(event)
         sent = self._sent
         texts: dict[TokenKind, str] = {"text": event.text, "reasoning": event.reasoning, "refusal": event.refusal}
         extras: list[AnswerEvent | ReasoningBlock] = [
@@ -422,14 +423,14 @@ class ChatProjection(Projection):
             *event.citations[sent.citations :],
             *event.media[sent.media :],
         ]
-        calls = () if self._is_agent else client_calls(event)
+        calls = client_calls(event, is_turn=self._is_agent)
         bodies = self._catch_up(texts, extras, calls)
         if (rest := event.logprobs[sent.logprobs :]) and not self._has_folded:
             name = "refusal" if self._is_refusing else "content"
             bodies.append(self._chunks.choice({}, logprobs={name: logprob_bodies(rest)}))
-        bodies += [self._choice(choice) for choice in event.choices]
+        bodies += [self._choice(choice, choice_reason(choice, event)) for choice in event.choices]
         word = finish_reason(event.finish_reason, event.raw_finish_reason, has_calls=self._numbers > 0)
-        told = envelope_extras(event)
+        told = {**envelope_extras(event), **({"penstock": {"dropped": self.lost}} if self.lost else {})}
         choice = finish_extras(event, event.raw_finish_reason, word)
         bodies.append(self._chunks.choice({}, finish_reason=word, choice=choice, chunk=told))
         if self._chunks.tells_usage and (usage := usage_body(event)) is not None:
@@ -439,15 +440,14 @@ class ChatProjection(Projection):
         done = Frame(event.seq, self._chunks.numbered(event.seq, DONE))
         return [*role, *self._frames(event.seq, bodies, is_last=False), done]
 
-    def _choice(self, choice: Choice) -> bytes:
+    def _choice(self, choice: Choice, reason: FinishReason) -> bytes:
         delta: dict[str, Any] = {"role": "assistant"}
         for kind, text in (("reasoning", choice.reasoning), ("text", choice.text), ("refusal", choice.refusal)):
             if text:
                 delta[self._fields[kind]] = text  # type: ignore[index]
         if choice.tool_calls:
             delta["tool_calls"] = [call_body(call, place) for place, call in enumerate(choice.tool_calls)]
-        has_calls = bool(choice.tool_calls)
-        word = finish_reason(choice.finish_reason or "stop", choice.raw_finish_reason, has_calls=has_calls)
+        word = finish_reason(reason, choice.raw_finish_reason, has_calls=bool(choice.tool_calls))
         return self._chunks.choice(delta, index=choice.index, finish_reason=word)
 
     def _failed(self, event: StreamFailed) -> list[Frame]:

@@ -4,33 +4,20 @@ from __future__ import annotations
 
 from typing import Final
 
-from penstock.config.providers import find_known_provider
-from penstock.events import Usage
+from penstock.config.counting import dialect_of, inclusive_counts
+from penstock.events import TerminalEvent
 
 __all__ = ["token_counts"]
 
 _MOST: Final = 2**53 - 1  # JavaScript has no larger exact integer
 
 
-def token_counts(usage: Usage | None, provider: str | None) -> dict[str, int]:
-    """The counts that are known: input with what came from a cache, output with reasoning, and parts of them.
-
-    Anthropic counts cached input beside the input, Gemini reasoning beside the output; here they are inside.
-
-    >>> token_counts(Usage(input_tokens=2, output_tokens=3, cached_tokens=10), "anthropic")
-    {'inputTokens': 12, 'outputTokens': 3, 'totalTokens': 15, 'cachedInputTokens': 10}
-    """
+def token_counts(terminal: TerminalEvent) -> dict[str, int]:
+    """The counts that are known, inclusive, see `inclusive_counts`: input, output, their sum, and parts of them."""
+    usage = terminal.usage
     if usage is None:
         return {}
-    row = find_known_provider(provider or "")
-    dialect = row.dialect if row is not None else ""
-    given, made = usage.input_tokens, usage.output_tokens
-    if given is not None and dialect == "anthropic":
-        given += (usage.cached_tokens or 0) + (usage.cache_write_tokens or 0)
-    if made is not None and dialect == "gemini":
-        made += usage.reasoning_tokens or 0
-    if given is not None and dialect == "gemini":
-        given += usage.tool_input_tokens or 0
+    given, made = inclusive_counts(usage, dialect_of(terminal))
     counts = {
         "inputTokens": given,
         "outputTokens": made,

@@ -13,10 +13,10 @@ import msgspec
 
 from penstock.config.surrogates import mend_surrogates
 from penstock.errors import PenstockError
-from penstock.events import Disconnected, Event, FrozenDict
+from penstock.events import Event, FrozenDict, StreamReset, StreamSnapshot, TerminalEvent, TokenEvent
 from penstock.gateway.problems import Problem, problem_of
 
-__all__ = ["DONE", "Frame", "Opening", "Projection", "Rejoin", "encode", "joined", "shown_error", "sse", "too_slow"]
+__all__ = ["DONE", "Frame", "Opening", "Projection", "Rejoin", "encode", "joined", "shown_error", "sse"]
 
 DONE: Final = b"data: [DONE]\n\n"
 
@@ -52,6 +52,7 @@ class Opening(msgspec.Struct, frozen=True, kw_only=True):
         model: the model, as the request names it; ``""`` if nothing was asked.
         request: the body of the request that opened the stream, if it was in this protocol; else empty.
         variant: what the reader chose that changes the frames, by name.
+        is_turn: whether an agent answers by the stream: its calls have been run, and are none for the client.
     """
 
     stream_id: str
@@ -60,6 +61,7 @@ class Opening(msgspec.Struct, frozen=True, kw_only=True):
     model: str = ""
     request: Mapping[str, Any] = FrozenDict()
     variant: Mapping[str, str] = FrozenDict()
+    is_turn: bool = False
 
 
 class Frame(msgspec.Struct, frozen=True, gc=False):
@@ -93,6 +95,8 @@ class Projection:
     is_over: bool = False
     """Whether its frames have come to the protocol's end. The stream may go on: where a call waits for approval, the
     answer of some protocols ends, and the request that answers gets the rest."""
+    lost: int = 0
+    """How many tokens of the answer have been dropped (``overflow="drop_…"``) before what was fed."""
 
     def __init__(self, opening: Opening) -> None:
         self.opening = opening
@@ -100,6 +104,15 @@ class Projection:
     def feed(self, event: Event) -> list[Frame]:
         """The frames that an event makes. A `StreamSnapshot` makes those of what it has besides the earlier events."""
         raise NotImplementedError
+
+    def note_lost(self, event: Event) -> None:
+        """Count the tokens that have been dropped before an event."""
+        if isinstance(event, StreamSnapshot):
+            self.lost = event.dropped  # of all that it replaces
+        elif isinstance(event, (TokenEvent, TerminalEvent)):
+            self.lost += event.dropped
+        elif isinstance(event, StreamReset) and event.origin is None:
+            self.lost = 0  # they belong to the void answer
 
     def caught_up(self) -> list[Frame]:
         """The frames to add now that there is no further event; called each time when all events so far were fed."""
@@ -136,11 +149,6 @@ def shown_error(error: PenstockError) -> dict[str, Any]:
 
 
 _FACTS: Final = ("status", "code", "retryable", "retry_after", "which", "timeout")
-
-
-def too_slow(event: Disconnected) -> Problem:
-    """The problem of a reader that was too slow."""
-    return Problem(status=200, type="server_error", code="too_slow", message=problem_of(event.error).message)
 
 
 def joined(frames: Sequence[Frame], projection: Projection) -> bytes:

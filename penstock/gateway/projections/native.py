@@ -20,7 +20,7 @@ from penstock.gateway.problems import Problem
 from penstock.gateway.projections.frames import Frame, Opening, Projection, encode, shown_error, sse
 from penstock.gateway.projections.shown import shown_fields
 
-__all__ = ["NativeProjection", "event_name", "simple_name"]
+__all__ = ["NativeProjection", "cut_fields", "event_name", "named_fields", "simple_name"]
 
 _TERMINAL: Final = (StreamCompleted, StreamFailed, StreamCancelled)
 
@@ -45,6 +45,25 @@ def simple_name(event: Event) -> str | None:
     if isinstance(event, StreamFailed):
         return "timeout" if isinstance(event.error, (ProviderTimeout, StreamTimeout)) else "error"
     return _SIMPLE.get(type(event).__name__)
+
+
+def named_fields(event: Event, *, is_simple: bool) -> tuple[str, dict[str, Any]] | None:
+    """The name of an event and what it has, on every way of the native protocol; None: it is left out."""
+    name = simple_name(event) if is_simple else event_name(event)
+    if name is None:
+        return None
+    fields = shown_fields(event)
+    if is_simple and isinstance(event, StreamCancelled):
+        fields["error"] = shown_error(StreamCancelledError(event.stream_id, event.reason))
+    if isinstance(event, StreamSnapshot):
+        fields["replaces"] = True
+    return name, fields
+
+
+def cut_fields(problem: Problem, *, is_simple: bool) -> tuple[str, dict[str, Any]]:
+    """The name of the last event of a reader that is cut off, and what it has."""
+    about = {"code": problem.code, "message": problem.message}
+    return ("error", {"error": about}) if is_simple else ("cut", about)
 
 
 _SIMPLE: Final = {
@@ -85,18 +104,14 @@ class NativeProjection(Projection):
         if type(event) is TokenEvent and not event.dropped:
             about = (event.kind, event.part, event.phase, event.origin)
             return [Frame(seq, self._token(*about, event.text, seq), ("token", *about), event.text)]
-        name = simple_name(event) if self._is_simple else event_name(event)
-        if name is None:
-            return []
-        if isinstance(event, ToolCallDelta):
+        if isinstance(event, ToolCallDelta) and not self._is_simple:
             piece: tuple[Any, ...] = ("call", event.index, event.origin)
             return [Frame(seq, self.delta(piece, event.text, seq, 0), piece, event.text)]
-        fields = shown_fields(event)
-        if self._is_simple and isinstance(event, StreamCancelled):
-            fields["error"] = shown_error(StreamCancelledError(event.stream_id, event.reason))
-        if isinstance(event, StreamSnapshot):
-            fields["replaces"] = True
-        return [Frame(seq, sse(encode(fields), event=name, id=f"{self._id}{seq}"))]
+        self.note_lost(event)
+        named = named_fields(event, is_simple=self._is_simple)
+        if named is None:
+            return []
+        return [Frame(seq, sse(encode(named[1]), event=named[0], id=f"{self._id}{seq}"))]
 
     def delta(self, key: Any, text: str, seq: int, number: int) -> bytes:
         if key[0] == "token":
@@ -111,9 +126,8 @@ class NativeProjection(Projection):
         return b"id: %b%d\nevent: token\ndata: %b\n\n" % (self._id.encode(), seq, data)
 
     def cut(self, problem: Problem) -> bytes:
-        return sse(
-            encode({"code": problem.code, "message": problem.message}), event="error" if self._is_simple else "cut"
-        )
+        name, fields = cut_fields(problem, is_simple=self._is_simple)
+        return sse(encode(fields), event=name)
 
 
 class _Token(msgspec.Struct, omit_defaults=True, tag_field="type", tag="TokenEvent"):

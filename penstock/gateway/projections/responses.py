@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
+import msgspec
+
 from penstock.events import (
     Citation,
     Event,
@@ -105,6 +107,8 @@ class ResponsesProjection(Projection):
         if not self._has_begun:
             self._open()
         text = event.text
+        if event.dropped:
+            self.lost += event.dropped
         if not text:
             return
         if self._awaits_logprobs and event.kind == "text":
@@ -138,6 +142,7 @@ class ResponsesProjection(Projection):
             self._open()
 
     def _reset(self, event: StreamReset) -> None:
+        self.note_lost(event)
         rest: list[Event] = []
         if event.origin is None:
             self._origins.clear()
@@ -180,6 +185,9 @@ class ResponsesProjection(Projection):
         self._audio.close()
         self._output.close("completed" if status == "completed" else "incomplete")
         self._model = event.model or self._model
+        self.note_lost(event)
+        if self.lost:
+            fields["penstock"] = {"dropped": self.lost}
         self._end = status, fields
         self._wire.send(name, response=self.response)
         if isinstance(event, StreamCompleted):
@@ -196,6 +204,7 @@ class ResponsesProjection(Projection):
     def _catch_up(self, event: StreamSnapshot) -> None:
         """Send what of a snapshot has not been sent. If other text was sent, the answer has begun again meanwhile."""
         self._origins.fold(event)
+        self.note_lost(event)
         if not self._agrees(event):
             self._output.reset()
         self._retell(event)
@@ -206,9 +215,10 @@ class ResponsesProjection(Projection):
         output.lose_pieces()
         events: Iterable[Event]
         if end is None:
-            events = retold(snapshot, output.lengths, output.told)
+            events = retold(snapshot, output.sent.lengths, output.told)
         else:
-            events = with_logprobs(retold(snapshot, output.lengths, output.told, places_of(end)), end.logprobs)
+            places = places_of(end, is_turn=self.opening.is_turn)
+            events = with_logprobs(retold(snapshot, output.sent.lengths, output.told, places), end.logprobs)
         for event in events:
             if isinstance(event, TokenEvent):
                 output.say(event.kind, event.part, event.phase, event.text)
@@ -220,11 +230,18 @@ class ResponsesProjection(Projection):
             output.result(result)
 
     def _agrees(self, event: StreamSnapshot) -> bool:
-        return all(getattr(event, kind).startswith(self._output.text_of(kind)) for kind in _KINDS)
+        return all(self._output.sent.rest(kind, getattr(event, kind)) is not None for kind in _KINDS)
 
     def told_at_once(self, event: TerminalEvent) -> dict[str, Any]:
-        """The whole response, of a terminal event alone."""
-        self._retell(snapshot_of(event), event)
+        """The whole response, of a terminal event alone.
+
+        It has no calls of an agent's turn: their results, without which a client would run them, are not known.
+        """
+        snapshot = snapshot_of(event)
+        if self.opening.is_turn:
+            own = tuple(call for call in snapshot.tool_calls if call.is_server)
+            snapshot = msgspec.structs.replace(snapshot, tool_calls=own)
+        self._retell(snapshot, event)
         self._close(event)
         self._wire.take()
         return self.response

@@ -96,7 +96,8 @@ class CallItem:
             self.add(whole[len(came) :])
         self._pieces = [whole]
         if call.signature:
-            self._fields["penstock"] = {"signature": call.signature}
+            maker = {"provider": call.signed_by} if call.signed_by else {}
+            self._fields["penstock"] = {"signature": call.signature, **maker}
         self.close("incomplete" if call.arguments is None else "completed")
 
     def _complete_action(self, call: ToolCall) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, Literal, TypeAlias
 
-from penstock.events import StreamCancelled, StreamCompleted, StreamFailed, TerminalEvent, Usage
+from penstock.config.counting import dialect_of, inclusive_counts
+from penstock.events import StreamCancelled, StreamCompleted, StreamFailed, TerminalEvent
+from penstock.gateway.answers.chat_parts import untold_reason
 from penstock.gateway.problems import Problem, problem_of
 from penstock.gateway.projections.frames import Opening
 
@@ -101,7 +103,7 @@ def _without_secrets(tool: Any) -> Any:
 
 def end_of(event: TerminalEvent) -> tuple[str, ResponseStatus, dict[str, Any]]:
     """How a response ends: the type of its last event, its status, and other fields that follow from the end."""
-    fields: dict[str, Any] = {"usage": usage_body(event.usage)}
+    fields: dict[str, Any] = {"usage": usage_body(event)}
     about = event.provider_metadata
     tier = event.usage.service_tier if event.usage is not None else None
     if tier := tier or about.get("service_tier"):
@@ -118,12 +120,15 @@ def end_of(event: TerminalEvent) -> tuple[str, ResponseStatus, dict[str, Any]]:
     reason = _reason(event)
     if reason is not None:
         return "response.incomplete", "incomplete", fields | {"incomplete_details": {"reason": reason}}
+    fields |= untold_reason(event.finish_reason, event.raw_finish_reason)
     return "response.completed", "completed", fields | {"completed_at": int(event.timestamp) or None}
 
 
 def _reason(event: StreamCompleted) -> str | None:
-    if event.finish_reason == "other" and event.raw_finish_reason in _INCOMPLETE_WORDS:
-        return event.raw_finish_reason
+    """Why a response is incomplete; None if it is complete, or ended for a reason that the API has no word for."""
+    raw = event.raw_finish_reason
+    if event.finish_reason == "other":
+        return raw if raw in _INCOMPLETE_WORDS else None
     return _INCOMPLETE.get(event.finish_reason)
 
 
@@ -141,23 +146,22 @@ def error_body(problem: Problem) -> dict[str, Any]:
     return {"error": {"message": problem.message, "type": problem.type, "param": problem.param, "code": problem.code}}
 
 
-def usage_body(usage: Usage | None) -> dict[str, Any] | None:
-    """Counts in the form of the API; what was not reported is left out.
+def usage_body(event: TerminalEvent) -> dict[str, Any] | None:
+    """Counts in the form of the API, inclusive, see `inclusive_counts`; what was not reported is left out.
 
     Counts that the API has no place for stand where other servers of this API have them.
-
-    >>> usage_body(Usage(input_tokens=3, output_tokens=2, cached_tokens=1))["input_tokens_details"]
-    {'cached_tokens': 1}
     """
+    usage = event.usage
     if usage is None:
         return None
+    asked, answered = inclusive_counts(usage, dialect_of(event))
     total = usage.total_tokens
-    if total is None and usage.input_tokens is not None and usage.output_tokens is not None:
-        total = usage.input_tokens + usage.output_tokens
+    if total is None and asked is not None and answered is not None:
+        total = asked + answered
     tools = usage.server_tool_requests
     return _told(
         {
-            "input_tokens": usage.input_tokens,
+            "input_tokens": asked,
             "input_tokens_details": _told(
                 {
                     "cached_tokens": usage.cached_tokens,
@@ -167,7 +171,7 @@ def usage_body(usage: Usage | None) -> dict[str, Any] | None:
                     "tool_tokens": usage.tool_input_tokens,
                 }
             ),
-            "output_tokens": usage.output_tokens,
+            "output_tokens": answered,
             "output_tokens_details": _told(
                 {
                     "reasoning_tokens": usage.reasoning_tokens,

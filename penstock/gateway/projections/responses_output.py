@@ -23,6 +23,7 @@ from penstock.gateway.projections.responses_calls import CallItem, OutputItem, i
 from penstock.gateway.projections.responses_hosted import PICTURE, HostedToolItem
 from penstock.gateway.projections.responses_texts import ItemStatus, MessageItem, ReasoningItem, TextPart
 from penstock.gateway.projections.responses_wire import ResponsesWire
+from penstock.gateway.projections.sent import Sent
 
 __all__ = ["ResponsesOutput"]
 
@@ -59,7 +60,7 @@ class ResponsesOutput:
 
     Attributes:
         items: those that count: of an answer that began again, only those since.
-        lengths: how many characters of each kind have come since then.
+        sent: the text that has come since then.
         calls, results, told: how many complete calls, results and other events that a snapshot repeats.
     """
 
@@ -75,7 +76,7 @@ class ResponsesOutput:
 
     def _begin(self) -> None:
         self.items: list[_Item] = []
-        self.lengths: dict[str, int] = {"text": 0, "reasoning": 0, "refusal": 0}
+        self.sent = Sent()
         self.calls = self.results = self.told = 0
         self._growing: TextPart | None = None
         self._message: MessageItem | None = None
@@ -110,7 +111,7 @@ class ResponsesOutput:
 
     def say(self, kind: TokenKind, source: int, phase: Phase | None, text: str) -> None:
         """Add a piece of text of the answer's part ``source``."""
-        self.lengths[kind] += len(text)
+        self.sent.add(kind, text)
         growing = self._growing
         if growing is not None and growing.kind == kind and growing.source == source and self._has_phase(phase):
             growing.add(text)
@@ -125,7 +126,7 @@ class ResponsesOutput:
     def likely(self, text: str, source: int, phase: Phase | None, tokens: tuple[TokenLogprob, ...]) -> None:
         """Add a piece of text with probabilities. An empty ``text``: they are of text that has come."""
         if text:
-            self.lengths["text"] += len(text)
+            self.sent.add("text", text)
             growing = self._growing
             is_same = growing is not None and growing.kind == "text" and growing.source == source
             if growing is None or not is_same or not self._has_phase(phase):
@@ -153,7 +154,7 @@ class ResponsesOutput:
             index, number = self._next("msg")
             self._message = MessageItem(self._wire, index, f"msg_{number}", phase)
             self.items.append(self._message)
-        start = self.lengths["text"] - (length if kind == "text" else 0)
+        start = self.sent.lengths["text"] - (length if kind == "text" else 0)
         if self._citations:
             self._cite_pending(start)
         self._growing = part = self._message.begin(kind, source, start)
@@ -164,7 +165,7 @@ class ResponsesOutput:
     def _close_message(self, status: ItemStatus = "completed") -> None:
         if self._message is not None:
             if self._citations:
-                self._cite_pending(self.lengths["text"])
+                self._cite_pending(self.sent.lengths["text"])
             message, self._message, self._growing = self._message, None, None
             message.close(status)
 
@@ -188,7 +189,7 @@ class ResponsesOutput:
     def cite(self, citation: Citation) -> None:
         """Add a citation to the part that its span is in, or to the last one. It may be of text that comes later."""
         self.told += 1
-        if self._texts and (citation.start is None or citation.start < self.lengths["text"]):
+        if self._texts and (citation.start is None or citation.start < self.sent.lengths["text"]):
             self._place_of(citation.start).cite(citation)
         else:
             self._citations.append(citation)
@@ -368,10 +369,6 @@ class ResponsesOutput:
         if self.items:
             self.close("incomplete")
         self._begin()
-
-    def text_of(self, kind: TokenKind) -> str:
-        """All text of a kind."""
-        return "".join([item.text_of(kind) for item in self.items if isinstance(item, (MessageItem, ReasoningItem))])
 
     def whole(self) -> list[dict[str, Any]]:
         """The items as they are now."""

@@ -22,10 +22,10 @@ from penstock.events import (
     ReasoningBlockClosed,
     ServerToolCall,
     ServerToolResult,
-    StreamCompleted,
     StreamSnapshot,
     TerminalEvent,
     TokenEvent,
+    TokenKind,
     TokenLogprob,
 )
 
@@ -33,7 +33,7 @@ __all__ = ["places_of", "retold", "snapshot_of", "with_logprobs"]
 
 
 def retold(
-    snapshot: StreamSnapshot, lengths: Mapping[str, int], told: int, places: Mapping[str, int] = FrozenDict()
+    snapshot: StreamSnapshot, lengths: Mapping[TokenKind, int], told: int, places: Mapping[str, int] = FrozenDict()
 ) -> Iterator[Event]:
     """The events of a snapshot that are new: text and what belongs to it, but no calls and results.
 
@@ -114,7 +114,7 @@ def _parts(snapshot: StreamSnapshot) -> Sequence[AnswerPart]:
     return [AnswerPart(index=0, kind=kind, start=0, end=len(text)) for kind, text in texts if text]  # type: ignore[arg-type]
 
 
-def _rest(snapshot: StreamSnapshot, span: AnswerPart, lengths: Mapping[str, int]) -> str:
+def _rest(snapshot: StreamSnapshot, span: AnswerPart, lengths: Mapping[TokenKind, int]) -> str:
     whole: str = getattr(snapshot, span.kind)
     return whole[max(span.start, lengths.get(span.kind, 0)) : span.end]
 
@@ -160,13 +160,12 @@ def snapshot_of(event: TerminalEvent) -> StreamSnapshot:
     )
 
 
-def places_of(event: TerminalEvent) -> dict[str, int]:
+def places_of(event: TerminalEvent, *, is_turn: bool) -> dict[str, int]:
     """How many characters of text come before each of the provider's own tools, by their ids.
 
     Nothing is known of an agent's turn with several rounds: its blocks are those of the last one.
     """
-    waits = isinstance(event, StreamCompleted) and event.finish_reason == "tool_calls"
-    if not waits and any(not call.is_server for call in event.tool_calls):
+    if is_turn and any(not call.is_server for call in event.tool_calls):
         return {}
     places: dict[str, int] = {}
     for block in event.provider_blocks:

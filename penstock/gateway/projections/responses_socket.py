@@ -12,7 +12,7 @@ ends because the model waits for results of the client's tools, the input waits 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -35,6 +35,7 @@ __all__ = ["Action", "LaneBook", "Send", "StartResponse", "StopResponse", "socke
 
 MOST_LANES: Final = 32
 MOST_WAITING: Final = 64
+MOST_WAITING_BYTES: Final = 16 * 1_048_576
 _LONGEST_LANE: Final = 256  # characters
 
 
@@ -53,12 +54,16 @@ class StartResponse(msgspec.Struct, frozen=True):
         asked: the same, read.
         generates: False: nothing is generated. The response is complete at once, without text, and only its input can
             be continued.
+        is_successor: it follows a response into which input was steered, and was admitted with that input.
+        size: bytes of the message.
     """
 
     lane: str | None
     body: Mapping[str, Any]
     asked: Asked
     generates: bool = True
+    is_successor: bool = False
+    size: int = 0
 
 
 class StopResponse(msgspec.Struct, frozen=True):
@@ -74,18 +79,20 @@ Action: TypeAlias = Send | StartResponse | StopResponse
 class _Steer(msgspec.Struct, frozen=True):
     id: str
     input: Any
+    size: int  # bytes of the message
 
 
 class _Active:
     """The response that a lane answers at present."""
 
-    __slots__ = ("body", "number", "response_id", "steers")
+    __slots__ = ("body", "follows", "number", "response_id", "steers")
 
     def __init__(self, body: Mapping[str, Any]) -> None:
         self.body = body
         self.response_id: str | None = None
         self.number = 0  # of its last event that was sent
         self.steers: list[_Steer] = []
+        self.follows: tuple[str, list[_Steer]] | None = None  # the response into which its input was steered
 
 
 class _Lane:
@@ -98,9 +105,21 @@ class _Lane:
 
 
 class LaneBook:
-    """The lanes of one connection. Used by one thread at a time."""
+    """The lanes of one connection. Used by one thread at a time.
 
-    def __init__(self) -> None:
+    Args:
+        why_none_follows: called with the id of a response before it is stopped for one that follows it; returns why
+            none could be begun (the response then goes on, and the input is given back), or None.
+        most_bytes: of the messages of all requests and inputs that wait; a single one may be larger.
+    """
+
+    def __init__(
+        self,
+        why_none_follows: Callable[[str], Problem | None] = lambda response_id: None,
+        most_bytes: int = MOST_WAITING_BYTES,
+    ) -> None:
+        self._why_none_follows = why_none_follows
+        self._most_bytes = most_bytes
         self._lanes: dict[str | None, _Lane] = {}
         self._owed: dict[str, tuple[str | None, list[_Steer]]] = {}  # by the response that waits for results
         self._ended: deque[str] = deque(maxlen=MOST_WAITING)
@@ -127,16 +146,16 @@ class LaneBook:
         match message.get("type"):
             case "response.create":
                 try:
-                    return self._create(message, lane)
+                    return self._create(message, lane, _size(data))
                 except RequestRefused as refused:
                     return [_error(lane, refused.problem)]
             case "response.steer":
-                return self._steer(message)
+                return self._steer(message, _size(data))
             case _:
                 text = "type must be response.create or response.steer."
                 return [_error(lane, RequestRefused.bad_request(text, "type").problem)]
 
-    def _create(self, message: dict[str, Any], name: str | None) -> list[Action]:
+    def _create(self, message: dict[str, Any], name: str | None, size: int) -> list[Action]:
         generates = message.get("generate")
         if generates is not None and not isinstance(generates, bool):
             raise RequestRefused.bad_request("generate must be true or false.", "generate")
@@ -152,8 +171,22 @@ class LaneBook:
             lane = self._lanes[name] = _Lane(name)
         if len(lane.waiting) >= MOST_WAITING:
             raise _too_many(f"More than {MOST_WAITING} requests wait in this lane.", "stream_id")
-        lane.waiting.append(StartResponse(name, body, asked, generates is not False))
+        if lane.active is not None and not self._has_room(size):
+            raise _too_many(self._no_room, code="too_many_pending_bytes")
+        lane.waiting.append(StartResponse(name, body, asked, generates is not False, size=size))
         return self._next(lane)
+
+    def _has_room(self, size: int) -> bool:
+        """Whether so many bytes more may wait: what is alone always may."""
+        waiting = sum(start.size for lane in self._lanes.values() for start in lane.waiting)
+        steers = [lane.active.steers for lane in self._lanes.values() if lane.active is not None]
+        steers += [owed for _, owed in self._owed.values()]
+        waiting += sum(steer.size for some in steers for steer in some)
+        return not waiting or waiting + size <= self._most_bytes
+
+    @property
+    def _no_room(self) -> str:
+        return f"Requests and inputs that wait may have {self._most_bytes} bytes together."
 
     def _next(self, lane: _Lane) -> list[Action]:
         """Begin the next request of a lane that has none under way."""
@@ -178,7 +211,7 @@ class LaneBook:
 
     # --- steering ----------------------------------------------------------------------------------------------------
 
-    def _steer(self, message: dict[str, Any]) -> list[Action]:
+    def _steer(self, message: dict[str, Any], size: int) -> list[Action]:
         target, given = message.get("previous_response_id"), message.get("input")
         target = target if isinstance(target, str) else ""
         lane = next((lane for lane in self._lanes.values() if _is_under_way(lane, target)), None)
@@ -192,19 +225,26 @@ class LaneBook:
             text = "The response has ended." if is_over else "No response with this id is under way on this connection."
         elif len(active.steers) >= MOST_STEERS:
             code, text = "too_many_pending_steers", f"{MOST_STEERS} inputs wait for this response already."
+        elif not self._has_room(size):
+            code, text = "too_many_pending_bytes", self._no_room
         if code or lane is None or active is None:
             steer = {"input": given, "previous_response_id": target}
             return [self._steer_failed(lane, code, text, steer)]
         is_first = not active.steers
+        if is_first and (problem := self._why_none_follows(target)) is not None:
+            steer = {"input": given, "previous_response_id": target}
+            return [self._steer_failed(lane, problem.code, problem.message, steer, problem.type)]
         steer_id = f"steer_{target}_{self._steers}"
         self._steers += 1
-        active.steers.append(_Steer(steer_id, given))
+        active.steers.append(_Steer(steer_id, given, size))
         accepted = {"id": steer_id, "previous_response_id": target}
         actions: list[Action] = [self._send(lane, "response.steer.accepted", steer=accepted)]
         return [*actions, StopResponse(target)] if is_first else actions
 
-    def _steer_failed(self, lane: _Lane | None, code: str, text: str, steer: dict[str, Any]) -> Send:
-        error = {"type": "invalid_request_error", "code": code, "message": text}
+    def _steer_failed(
+        self, lane: _Lane | None, code: str, text: str, steer: dict[str, Any], kind: str = "invalid_request_error"
+    ) -> Send:
+        error = {"type": kind, "code": code, "message": text}
         return self._send(lane, "response.steer.failed", error=error, steer=steer)
 
     def _send(self, lane: _Lane | None, kind: str, **fields: Any) -> Send:
@@ -221,11 +261,24 @@ class LaneBook:
         active.response_id = response_id
 
     def refused(self, lane: str | None, problem: Problem) -> list[Action]:
-        """The response could not be begun. The next request of the lane follows."""
+        """The response could not be begun, or shown to its end. The next request of the lane follows."""
         record = self._lanes[lane]
         actions: list[Action] = [_error(lane, problem)]
+        active = record.active
+        if active is not None and active.follows is not None and active.response_id is None:
+            actions += self._give_back(record, *active.follows, problem.message)
+        elif active is not None and active.response_id is not None:
+            actions += self._give_back(record, active.response_id, active.steers, _NOT_CONTINUED)
         record.active = None
         return actions + self._next(record)
+
+    def not_stopped(self, lane: str | None, response_id: str, problem: Problem) -> list[Action]:
+        """A response could not be stopped: it goes on, and what was steered into it is given back."""
+        record = self._lanes.get(lane)
+        if record is None or record.active is None or not _is_under_way(record, response_id):
+            return []
+        steers, record.active.steers = record.active.steers, []
+        return list(self._give_back(record, response_id, steers, problem.message, problem.code, problem.type))
 
     def frames(self, lane: str | None, data: bytes, number: int) -> list[Action]:
         """Frames of the response under way, the last of which has ``number``."""
@@ -246,12 +299,14 @@ class LaneBook:
         if follows == "results":
             actions += self._owe(record, active, response_id, required_input(event))
         elif follows == "nothing":
-            text = "The response did not end in a way that can be continued."
-            actions += self._give_back(record, response_id, active.steers, text)
+            actions += self._give_back(record, response_id, active.steers, _NOT_CONTINUED)
         elif follows == "successor":
             record.waiting.appendleft(_successor(lane, active, response_id))
         record.active = None
-        return actions + self._next(record)
+        actions += self._next(record)
+        if follows == "successor" and record.active is not None:
+            record.active.follows = (response_id, active.steers)
+        return actions
 
     def _owe(self, lane: _Lane, active: _Active, response_id: str, owed: list[dict[str, Any]]) -> Iterator[Action]:
         """Keep what was steered until the request that has the results. The oldest gives way if there is too much."""
@@ -265,10 +320,18 @@ class LaneBook:
             name, steers = self._owed.pop(oldest)
             yield from self._give_back(_Lane(name), oldest, steers, "Too many inputs wait for results.")
 
-    def _give_back(self, lane: _Lane, response_id: str, steers: list[_Steer], text: str) -> Iterator[Action]:
+    def _give_back(
+        self,
+        lane: _Lane,
+        response_id: str,
+        steers: list[_Steer],
+        text: str,
+        code: str = "successor_creation_failed",
+        kind: str = "invalid_request_error",
+    ) -> Iterator[Action]:
         for steer in steers:
             told = {"id": steer.id, "input": steer.input, "previous_response_id": response_id}
-            yield self._steer_failed(lane, "successor_creation_failed", text, told)
+            yield self._steer_failed(lane, code, text, told, kind)
 
     @property
     def under_way(self) -> list[str]:
@@ -285,6 +348,8 @@ class LaneBook:
 
 # --- steering --------------------------------------------------------------------------------------------------------
 
+_NOT_CONTINUED: Final = "The response did not end in a way that can be continued."
+
 
 def _is_under_way(lane: _Lane, response_id: str) -> bool:
     return lane.active is not None and response_id != "" and lane.active.response_id == response_id
@@ -293,7 +358,7 @@ def _is_under_way(lane: _Lane, response_id: str) -> bool:
 def _successor(lane: str | None, active: _Active, response_id: str) -> StartResponse:
     items = [item for steer in active.steers for item in input_items(steer.input)]
     body = {**active.body, "previous_response_id": response_id, "input": items}
-    return StartResponse(lane, body, msgspec.structs.replace(parse(body), is_streamed=True))
+    return StartResponse(lane, body, msgspec.structs.replace(parse(body), is_streamed=True), is_successor=True)
 
 
 # --- messages --------------------------------------------------------------------------------------------------------
@@ -314,10 +379,12 @@ def socket_messages(data: bytes, lane: str | None) -> list[bytes]:
     return messages
 
 
-def _too_many(text: str, param: str) -> RequestRefused:
-    return RequestRefused(
-        Problem(status=429, type="rate_limit_error", code="too_many_pending_requests", message=text, param=param)
-    )
+def _too_many(text: str, param: str | None = None, code: str = "too_many_pending_requests") -> RequestRefused:
+    return RequestRefused(Problem(status=429, type="rate_limit_error", code=code, message=text, param=param))
+
+
+def _size(data: bytes | str) -> int:
+    return len(data) if isinstance(data, bytes) or data.isascii() else len(data.encode("utf-8", "surrogatepass"))
 
 
 def _error(lane: str | None, problem: Problem) -> Send:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias
 
-from penstock.events import Citation, Phase, ReasoningBlockClosed, TokenKind, TokenLogprob
+from penstock.events import Citation, Phase, ReasoningBlockClosed, TokenLogprob
 from penstock.gateway.projections.responses_wire import ResponsesWire, Slot, logprob_entries
 
 __all__ = ["ItemStatus", "MessageItem", "ReasoningItem", "TextPart", "annotation_of"]
@@ -127,10 +127,6 @@ class MessageItem:
         item = {"id": self.id, "type": "message", "status": self.status, "content": content, "role": "assistant"}
         return item if self.phase is None else item | {"phase": self.phase}
 
-    def text_of(self, kind: TokenKind) -> str:
-        """All text of a kind."""
-        return "".join([part.text() for part in self.parts if part.kind == kind])
-
 
 class ReasoningItem:
     """Reasoning: parts of a summary, or with ``is_raw`` of the reasoning itself, as open models give it."""
@@ -201,10 +197,6 @@ class ReasoningItem:
             mark = {"provider": block.provider, "kind": block.kind, "id": block.id}
             item["penstock"] = {name: value for name, value in mark.items() if value is not None}
         return item | {"status": "incomplete"} if self.status == "incomplete" else item
-
-    def text_of(self, kind: TokenKind) -> str:
-        """All text of a kind."""
-        return "".join(["".join(pieces) for pieces in self._parts]) if kind == "reasoning" else ""
 
 
 _PAGES = ("url", "search_result")

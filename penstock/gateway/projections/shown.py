@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from penstock.events import Disconnected, Event, OriginEnded, StreamFailed, StreamSnapshot, to_dict
+from penstock.events import Event, OriginEnded, StreamFailed, StreamSnapshot, to_dict
 from penstock.gateway.projections.frames import shown_error
 
 __all__ = ["brief_fields", "shown_fields"]
@@ -17,14 +17,14 @@ _OF_AN_END: Final = (
 """What a brief event says of the end of an input. Its text has been told before."""
 
 
-def shown_fields(event: Event | Disconnected) -> dict[str, Any]:
+def shown_fields(event: Event) -> dict[str, Any]:
     """The fields of an event as `to_dict` gives them, without ``stream_id``, ``metadata``, ``tokens`` and no origin."""
-    fields = to_dict(event)  # type: ignore[arg-type] # `Disconnected` is not of the log, but is shown as well
+    fields = to_dict(event)
     for name in _HIDDEN:
         fields.pop(name, None)
     if fields.get("origin", "") is None:
         del fields["origin"]
-    if isinstance(event, (StreamFailed, Disconnected)):
+    if isinstance(event, StreamFailed):
         fields["error"] = shown_error(event.error)
     elif isinstance(event, OriginEnded):
         fields["outcome"] = shown_fields(event.outcome)

@@ -9,14 +9,12 @@ from penstock.events import (
     StreamCancelled,
     StreamCompleted,
     StreamFailed,
-    StreamSnapshot,
     TokenEvent,
     ToolCallDelta,
 )
 from penstock.gateway.problems import Problem
 from penstock.gateway.projections.frames import Frame, Opening, Projection, encode
-from penstock.gateway.projections.native import event_name, simple_name
-from penstock.gateway.projections.shown import shown_fields
+from penstock.gateway.projections.native import cut_fields, named_fields
 
 __all__ = ["SocketProjection"]
 
@@ -48,19 +46,18 @@ class SocketProjection(Projection):
         if type(event) is TokenEvent and not event.dropped:
             key: tuple[Any, ...] = ("token", event.kind, event.part, event.phase, event.origin)
             return [Frame(seq, self.delta(key, event.text, seq, 0), key, event.text)]
-        kind = simple_name(event) if self._is_simple else event_name(event)
-        if kind is None:
-            return []
-        if isinstance(event, ToolCallDelta):
+        if isinstance(event, ToolCallDelta) and not self._is_simple:
             key = ("call", event.index, event.origin)
             return [Frame(seq, self.delta(key, event.text, seq, 0), key, event.text)]
-        fields = shown_fields(event)
+        self.note_lost(event)
+        named = named_fields(event, is_simple=self._is_simple)
+        if named is None:
+            return []
+        fields = named[1]
         del fields["seq"]
-        fields["type"] = kind
+        fields["type"] = named[0]
         if type(event) in _OUTCOMES:
             fields["outcome"] = _OUTCOMES[type(event)]
-        if isinstance(event, StreamSnapshot):
-            fields["replaces"] = True
         return [Frame(seq, b"%b%d,%b," % (self._head, seq, encode(fields)[1:]))]
 
     def delta(self, key: Any, text: str, seq: int, number: int) -> bytes:
@@ -77,5 +74,5 @@ class SocketProjection(Projection):
         return b'%b%d,%b,"text":%b},' % (self._head, seq, about, encode(text))
 
     def cut(self, problem: Problem) -> bytes:
-        fields = {"sid": self.opening.stream_id, "type": "cut", "code": problem.code, "message": problem.message}
-        return encode(fields) + b","
+        name, fields = cut_fields(problem, is_simple=self._is_simple)
+        return encode({"sid": self.opening.stream_id, "type": name, **fields}) + b","

@@ -11,10 +11,21 @@ from typing import Any, Final, Literal, TypeAlias
 from penstock.events import StreamCancelled, StreamCompleted, StreamFailed, TerminalEvent, ToolCall
 from penstock.gateway.projections.responses_object import STEERED
 
-__all__ = ["MOST_STEERS", "Follows", "input_items", "required_input", "what_follows", "wrong_input", "wrong_steer"]
+__all__ = [
+    "MOST_STEERED_BYTES",
+    "MOST_STEERS",
+    "Follows",
+    "input_items",
+    "required_input",
+    "what_follows",
+    "wrong_input",
+    "wrong_steer",
+]
 
 MOST_STEERS: Final = 16
 """Inputs that may wait for the end of one answer."""
+MOST_STEERED_BYTES: Final = 16 * 1_048_576
+"""Bytes of them together, as JSON. A single one may be larger."""
 
 Follows: TypeAlias = Literal["successor", "results", "nothing"]
 """What follows an answer into which input was steered.

@@ -24,7 +24,6 @@ from penstock.events import (
     StreamCompleted,
     StreamFailed,
     StreamReset,
-    StreamSnapshot,
     StreamStarted,
     TerminalEvent,
     TokenEvent,
@@ -37,20 +36,21 @@ from penstock.events import (
     ToolResult,
 )
 from penstock.gateway.problems import Problem, RequestRefused, problem_of
-from penstock.gateway.projections.catching_up import Emitted
 from penstock.gateway.projections.counts import token_counts
-from penstock.gateway.projections.frames import DONE, Frame, Opening, Projection, Rejoin, encode
+from penstock.gateway.projections.feeding import FedProjection
+from penstock.gateway.projections.frames import DONE, Frame, Opening, Rejoin, encode
 from penstock.gateway.projections.native import event_name
-from penstock.gateway.projections.origins import Origins
 from penstock.gateway.projections.shown import brief_fields
 from penstock.gateway.projections.ui_tools import ToolChunks, chunk
 
-__all__ = ["BLOCKS", "RESET", "UiProjection", "error_text", "read_variant"]
+__all__ = ["BLOCKS", "DROPPED", "RESET", "UiProjection", "error_text", "read_variant"]
 
 BLOCKS: Final = "data-penstock-blocks"
 """The part of a message with what the provider needs back, `ProviderBlock` as dicts; it is for the next request."""
 RESET: Final = "data-penstock-reset"
 """The part of a message after which its step begins again."""
+DROPPED: Final = "data-penstock-dropped"
+"""The part of a message that says how many tokens of the answer have been dropped."""
 
 _VERSIONS: Final = ("5.0", "5", "6", "7")
 _REASONS: Final = {
@@ -89,7 +89,7 @@ def read_variant(header: str, query: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in found.items() if name in ("v", "dynamic", "raw", "reset", "approval")}
 
 
-class UiProjection(Projection):
+class UiProjection(FedProjection):
     """Chunks ``data: {"type": …}`` that end with ``data: [DONE]``.
 
     In a stream that is made from several, each input has parts of its own, several of which may be open. The start of
@@ -110,6 +110,7 @@ class UiProjection(Projection):
 
     name = "ui"
     rejoin: ClassVar[Rejoin] = "start"
+    _tools: ToolChunks
 
     def __init__(self, opening: Opening) -> None:
         super().__init__(opening)
@@ -127,48 +128,22 @@ class UiProjection(Projection):
             flags, has_approvals=self._has_approvals, used=_call_ids(opening), decided=variant.get("decided")
         )
         self._has_raw = variant.get("raw") == "1"
-        self._after = int(text) if (text := variant.get("from", "")).isdecimal() else -1
         self._message_id, self._count = _continued(opening)
-        self._has_begun = False
         self._steps = 0
         self._open: dict[str | None, _Part] = {}  # by origin
-        self._origins = Origins()
-        self._media: set[tuple[str | None, ...]] = set()
-        self._emitted = Emitted()
         self._is_blank = True  # since the start or the last reset
 
     # --- feeding -------------------------------------------------------------------------------------------------
 
-    def feed(self, event: Event) -> list[Frame]:
-        if self.is_over:
-            return []
-        if type(event) is TokenEvent and self._has_begun:
-            if event.origin is not None:
-                self._origins.note(event)
-            frames = self._token(event)
-            self._emitted.seq = event.seq
-            self._is_blank = self._is_blank and not frames
-            return frames
-        if getattr(event, "origin", None) is not None:
-            event = self._origins.note(event)
-        is_earlier = event.seq <= self._after and not isinstance(event, TerminalEvent)
-        first = [] if self._has_begun or is_earlier else self._begin(event)
-        if type(event) is TokenEvent:
-            frames = self._token(event)
-        elif isinstance(event, StreamSnapshot):
-            frames = self._snapshot(event)
-        elif (handle := _HANDLERS.get(type(event))) is not None:
-            frames = handle(self, event)
-        else:
-            frames = self._other(event)
-        self._emitted.seq = event.seq
-        if is_earlier:
-            self._tools.was_earlier()
-            self.is_over = self._is_blank = False
-            return []
+    def _handle(self, event: Event) -> list[Frame]:
+        frames = super()._handle(event)
         if frames and type(event) not in _TRANSIENT:
             self._is_blank = False
-        return [*first, *frames] if first else frames
+        return frames
+
+    def _was_earlier(self) -> None:
+        super()._was_earlier()
+        self._is_blank = False
 
     def caught_up(self) -> list[Frame]:
         if self.is_over or not self._ends_at_approval or not self._tools.waits_for_user():
@@ -193,17 +168,6 @@ class UiProjection(Projection):
         self._steps += 1
         return chunk(seq, "start-step")
 
-    def _snapshot(self, event: StreamSnapshot) -> list[Frame]:
-        frames: list[Frame] = []
-        self._origins.fold(event)
-        events = self._emitted.beyond(event)
-        if events is None:
-            frames = self._void(StreamReset(event.stream_id, event.seq, "reset", event.timestamp, event.metadata))
-            events = [] if self.is_over else self._emitted.beyond(event) or []
-        for one in events:
-            frames += self._token(one) if type(one) is TokenEvent else _HANDLERS[type(one)](self, one)
-        return frames
-
     # --- text ----------------------------------------------------------------------------------------------------
 
     def _token(self, event: TokenEvent) -> list[Frame]:
@@ -219,13 +183,10 @@ class UiProjection(Projection):
             own = {name: value for name, value in about.items() if value is not None}
             metadata = {"providerMetadata": {"penstock": own}} if own else {}
             frames.append(chunk(event.seq, f"{part.type}-start", id=part.id, **metadata))
+        self._is_blank = False
         self._emitted.add(event.kind, text)
         frames.append(Frame(event.seq, b"%b%b}\n\n" % (part.key, encode(text)), part.key, text))
         return frames
-
-    def _close_all(self, seq: int) -> list[Frame]:
-        """End the open parts of all origins."""
-        return [frame for origin in list(self._open) for frame in self._close(seq, origin)]
 
     def _close(self, seq: int, origin: str | None, metadata: Mapping[str, Any] | None = None) -> list[Frame]:
         """End the open part of an origin, if there is one."""
@@ -251,22 +212,7 @@ class UiProjection(Projection):
             chunk(event.seq, "reasoning-end", id=name, providerMetadata=given),
         ]
 
-    def _reset(self, event: StreamReset) -> list[Frame]:
-        if event.origin is None:
-            self._origins.clear()
-            return self._void(event)
-        rest = self._origins.without(event.origin, event.seq)
-        if rest is None:
-            return []
-        frames = self._void(event)
-        if not self.is_over:
-            for one in rest:
-                frames += self._token(one) if type(one) is TokenEvent else _HANDLERS[type(one)](self, one)
-            self._is_blank = self._is_blank and not rest
-        return frames
-
     def _void(self, event: StreamReset) -> list[Frame]:
-        """Begin the whole answer again."""
         seq = event.seq
         if self._is_blank:
             return []
@@ -277,9 +223,7 @@ class UiProjection(Projection):
             frames.append(chunk(seq, "reset-step"))
         else:
             frames += [*self._close_all(seq), *self._tools.give_up(seq)]
-        self._tools.clear()
-        self._emitted.clear()
-        self._media.clear()
+        self._forget_all()
         if self._ends_at_reset:
             problem = Problem(
                 status=502, type="server_error", code="stream_restarted", message="The answer has begun again."
@@ -350,10 +294,8 @@ class UiProjection(Projection):
         return [chunk(event.seq, kind, **fields)]
 
     def _media_part(self, event: MediaPart) -> list[Frame]:
-        name = (event.kind, event.id, event.url, event.data)
-        if event.is_partial or name in self._media:
+        if event.is_partial or self._is_told(event):
             return []
-        self._media.add(name)
         mime = event.mime or _MIMES[event.kind]
         url = f"data:{mime};base64,{event.data}" if event.data else event.url or ""
         return [chunk(event.seq, "file", url=url, mediaType=mime)]
@@ -363,9 +305,6 @@ class UiProjection(Projection):
             return []
         data = {"type": event.type, "payload": event.payload}
         return [chunk(event.seq, "data-penstock-raw", data=data, transient=True)]
-
-    def _nothing(self, event: Event) -> list[Frame]:
-        return []
 
     def _other(self, event: Event) -> list[Frame]:
         kind = event_name(event).replace("_", "-")
@@ -378,11 +317,16 @@ class UiProjection(Projection):
         frames = self._ended(event)
         for part in event.media:
             frames += self._media_part(msgspec.structs.replace(part, seq=seq))
-        if refusal := self._emitted.text("refusal"):
-            frames.append(chunk(seq, "data-refusal", data={"text": refusal}))
+        if event.refusal:
+            frames.append(chunk(seq, "data-refusal", data={"text": event.refusal}))
         if event.provider_blocks:
             frames.append(chunk(seq, BLOCKS, data=msgspec.to_builtins(event.provider_blocks, enc_hook=repr)))
-        return [*frames, *self._finish(seq, _REASONS.get(event.finish_reason, "other"), _metadata(event))]
+        reason, metadata = _REASONS.get(event.finish_reason, "other"), _metadata(event)
+        if self._is_strict and reason not in ("stop", "tool-calls"):  # its ``finish`` cannot say it
+            metadata["finishReason"] = reason
+        if reason == "other" and event.raw_finish_reason:
+            metadata["nativeFinishReason"] = event.raw_finish_reason
+        return [*frames, *self._finish(seq, reason, metadata)]
 
     def _failed(self, event: StreamFailed) -> list[Frame]:
         return [*self._ended(event), *self._failure(event.seq, problem_of(event.error), _metadata(event))]
@@ -393,7 +337,8 @@ class UiProjection(Projection):
 
     def _ended(self, event: TerminalEvent) -> list[Frame]:
         self.is_over = True
-        return [*self._close_all(event.seq), *self._tools.give_up(event.seq)]
+        frames = [*self._close_all(event.seq), *self._tools.give_up(event.seq)]
+        return [*frames, chunk(event.seq, DROPPED, data={"tokens": self.lost})] if self.lost else frames
 
     def _finish(self, seq: int, reason: str, metadata: Mapping[str, Any]) -> list[Frame]:
         given: dict[str, Any] = {} if self._is_strict else {"finishReason": reason}
@@ -408,30 +353,30 @@ class UiProjection(Projection):
             frames.append(chunk(seq, "finish", finishReason="error", **given))
         return [*frames, Frame(seq, DONE)]
 
+    handlers: ClassVar[Mapping[type, Any]] = {
+        StreamStarted: FedProjection._nothing,
+        Logprobs: FedProjection._nothing,
+        ToolCallStarted: _call_started,
+        ToolCallDelta: _call_delta,
+        ToolCallCompleted: _call_completed,
+        ToolApprovalRequested: _approval,
+        ToolExecutionStarted: _execution,
+        ToolProgress: _progress,
+        ToolResult: _result,
+        ServerToolCall: _server_call,
+        ServerToolResult: _server_result,
+        Citation: _citation,
+        MediaPart: _media_part,
+        ReasoningBlockClosed: _reasoning_block,
+        ProviderEvent: _raw,
+        StreamCompleted: _completed,
+        StreamFailed: _failed,
+        StreamCancelled: _cancelled,
+    }
+
 
 _MIMES: Final = {"image": "image/png", "audio": "audio/wav", "video": "video/mp4", "file": "application/octet-stream"}
-_TRANSIENT: Final = (ProviderEvent, StreamReset, Progress, StallDetected, LoopDetected, OriginEnded)
-_HANDLERS: Final[dict[type, Any]] = {
-    StreamStarted: UiProjection._nothing,
-    Logprobs: UiProjection._nothing,
-    ToolCallStarted: UiProjection._call_started,
-    ToolCallDelta: UiProjection._call_delta,
-    ToolCallCompleted: UiProjection._call_completed,
-    ToolApprovalRequested: UiProjection._approval,
-    ToolExecutionStarted: UiProjection._execution,
-    ToolProgress: UiProjection._progress,
-    ToolResult: UiProjection._result,
-    ServerToolCall: UiProjection._server_call,
-    ServerToolResult: UiProjection._server_result,
-    Citation: UiProjection._citation,
-    MediaPart: UiProjection._media_part,
-    ReasoningBlockClosed: UiProjection._reasoning_block,
-    ProviderEvent: UiProjection._raw,
-    StreamReset: UiProjection._reset,
-    StreamCompleted: UiProjection._completed,
-    StreamFailed: UiProjection._failed,
-    StreamCancelled: UiProjection._cancelled,
-}
+_TRANSIENT: Final = (ProviderEvent, Progress, StallDetected, LoopDetected, OriginEnded)
 
 
 class _Part:
@@ -473,5 +418,5 @@ def _call_ids(opening: Opening) -> Iterator[str]:
 
 
 def _metadata(event: TerminalEvent) -> dict[str, Any]:
-    given = {"model": event.model, "provider": event.provider, "usage": token_counts(event.usage, event.provider)}
+    given = {"model": event.model, "provider": event.provider, "usage": token_counts(event)}
     return {name: value for name, value in given.items() if value}

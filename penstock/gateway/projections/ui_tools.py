@@ -19,7 +19,7 @@ from penstock.events import (
     ToolProgress,
     ToolResult,
 )
-from penstock.gateway.projections.calls import Decided, SentCall, SentCalls
+from penstock.gateway.projections.calls import CallTeller, SentCall
 from penstock.gateway.projections.frames import Frame, encode
 
 __all__ = ["ToolChunks", "chunk"]
@@ -32,7 +32,7 @@ def chunk(seq: int, type: str, **fields: Any) -> Frame:
     return Frame(seq, b"data: %b\n\n" % encode({"type": type, **fields}))
 
 
-class ToolChunks:
+class ToolChunks(CallTeller):
     """Makes the chunks, and knows which calls the client has.
 
     Args:
@@ -45,28 +45,9 @@ class ToolChunks:
     def __init__(
         self, flags: dict[str, Any], *, has_approvals: bool, used: Iterable[str] = (), decided: str | None = None
     ) -> None:
+        super().__init__(used, decided)
         self._flags = flags
         self._has_approvals = has_approvals
-        self._server: dict[str, str] = {}  # the ids of calls that the provider runs, as given and as sent
-        self.calls = SentCalls(used)
-        self._decided = Decided(decided)
-        self.pending: list[SentCall] = []
-        """The calls that wait for approval."""
-
-    def waits_for_user(self) -> bool:
-        """Whether nothing of this round can come without the user's decision."""
-        return bool(self.pending) and self.calls.waits_for(self.pending[0])
-
-    def was_earlier(self) -> None:
-        """The event was of the answer before this one, which ended to ask."""
-        if self._decided.is_all:
-            self.pending.clear()
-
-    def clear(self) -> None:
-        """The answer begins again."""
-        self.calls.clear()
-        self.pending.clear()
-        self._server.clear()
 
     # --- calls of the model --------------------------------------------------------------------------------------
 
@@ -91,9 +72,10 @@ class ToolChunks:
         value = raw if not has_arguments else {} if call.arguments is None else call.arguments
         fields: dict[str, Any] = {"toolCallId": sent.id, "toolName": call.name, "input": value}
         if call.is_server:
-            self._server[call.id] = sent.id
+            self._server[call.id] = sent
             fields["providerExecuted"] = True
-        own = {"signature": call.signature, "type": "" if call.type == "function" else call.type}
+        kind = "" if call.type == "function" else call.type
+        own = {"signature": call.signature, "provider": call.signed_by, "type": kind}
         if metadata := {name: text for name, text in own.items() if text}:
             fields["providerMetadata"] = {"penstock": metadata}
         fields |= self._flags
@@ -120,8 +102,7 @@ class ToolChunks:
         frames, sent = self._known(event.seq, event.call.id, event.call.name, event.call.arguments)
         ids = {"approvalId": event.call.id, "toolCallId": sent.id}
         if self._has_approvals:
-            if not self._decided.has(event.call.id):
-                self.pending.append(sent)
+            self._ask(sent)
             return [*frames, chunk(event.seq, "tool-approval-request", **ids)]
         data = {**ids, "toolName": event.call.name, "input": event.call.arguments}
         return [*frames, chunk(event.seq, "data-penstock-approval", id=sent.id, data=data)]
@@ -135,7 +116,7 @@ class ToolChunks:
         """The chunks of a result, and whether it is the last one of its round."""
         seq = event.seq
         frames, sent = self._known(seq, event.call_id, event.name)
-        self._decided.answer(event.call_id)
+        self._settle(sent)
         if event.status == "ok":
             fields = {"toolCallId": sent.id, "output": _output(event.content), **self._flags}
             frames.append(chunk(seq, "tool-output-available", **fields))
@@ -144,8 +125,6 @@ class ToolChunks:
         else:
             fields = {"toolCallId": sent.id, "errorText": event.content, **self._flags}
             frames.append(chunk(seq, "tool-output-error", **fields))
-        if sent in self.pending:
-            self.pending.remove(sent)
         return frames, self.calls.answer(sent)
 
     def _known(self, seq: int, given: str, name: str, arguments: Any = None) -> tuple[list[Frame], SentCall]:
@@ -165,13 +144,13 @@ class ToolChunks:
             return []
         sent = self.calls.begin(event.id, event.name)
         sent.is_complete = sent.is_server = True
-        self._server[event.id] = sent.id
+        self._server[event.id] = sent
         fields = {"toolCallId": sent.id, "toolName": event.name, "input": {} if event.input is None else event.input}
         return [chunk(event.seq, "tool-input-available", **fields, providerExecuted=True, **self._flags)]
 
     def server_result(self, event: ServerToolResult) -> list[Frame]:
         frames = self.server_call(ServerToolCall(seq=event.seq, id=event.id, name=event.name))
-        fields: dict[str, Any] = {"toolCallId": self._server[event.id]}
+        fields: dict[str, Any] = {"toolCallId": self._server[event.id].id}
         flags = {"providerExecuted": True, **self._flags}
         if not event.is_error:
             return [*frames, chunk(event.seq, "tool-output-available", **fields, output=event.output, **flags)]

@@ -7,12 +7,20 @@ from typing import Any, Final
 
 from penstock.actors.agent.history import NOT_RUN
 from penstock.adapters.providers.call_options import KNOWN_PARAMETERS
+from penstock.adapters.providers.shared.parameters import drop_none
 from penstock.config.providers import Dialect
 from penstock.gateway.problems import RequestRefused
 from penstock.gateway.requests.approvals import Approval
 from penstock.gateway.requests.asked import Asked
-from penstock.gateway.requests.media import data_url, file_part
-from penstock.gateway.requests.own_fields import list_field, model_parameters, own_fields, text_field, wrong
+from penstock.gateway.requests.media import data_url, file_part, kept_part
+from penstock.gateway.requests.own_fields import (
+    given_fields,
+    list_field,
+    model_parameters,
+    own_fields,
+    text_field,
+    wrong,
+)
 
 __all__ = ["approvals", "parse"]
 
@@ -47,12 +55,14 @@ def parse(body: Mapping[str, Any], dialect: Dialect = "openai-chat", default_mod
         raise RequestRefused.bad_request(
             "forwardedProps.model is missing, and the server has no default.", "forwardedProps"
         )
-    if isinstance(props.get("provider"), str) and props["provider"]:
-        own.setdefault("provider", props["provider"])
-    taken = {"model", "penstock", *(("provider",) if isinstance(props.get("provider"), str) else ())}
+    taken = {"model", "penstock"}
+    if isinstance(props.get("provider"), str):
+        taken.add("provider")
+        if props["provider"]:
+            own.setdefault("provider", props["provider"])
     fields = {name: value for name, value in props.items() if name in KNOWN_PARAMETERS and name not in taken}
-    if tools := [_tool(tool, number) for number, tool in enumerate(list_field(body, "tools"))]:
-        fields["tools"] = [*tools, *(fields.get("tools") or [])]
+    tools = [_tool(tool, number) for number, tool in enumerate(list_field(body, "tools"))]
+    fields["tools"] = [*tools, *list_field(props, "tools", "forwardedProps.")]
     reader = _AguiMessages(dialect)
     messages = reader.messages(_messages(body))
     if context := _context(body):
@@ -65,7 +75,7 @@ def parse(body: Mapping[str, Any], dialect: Dialect = "openai-chat", default_mod
         api="chat",
         model=model,
         input=messages,
-        parameters=model_parameters(fields),
+        parameters=model_parameters(given_fields(fields)),
         metadata={**_metadata(body, others), **own.pop("metadata", {})},
         dropped=tuple(reader.dropped),
         **own,
@@ -73,10 +83,12 @@ def parse(body: Mapping[str, Any], dialect: Dialect = "openai-chat", default_mod
 
 
 def approvals(body: Mapping[str, Any]) -> tuple[Approval, ...]:
-    """The decisions in ``resume``. A resolved one is approved unless its payload is or says false.
+    """The decisions in ``resume``: a resolved one approves if its payload says so, a cancelled one never.
+
+    A payload is true or false, or an object that has one of them as ``approved`` or ``approve``.
 
     Raises:
-        RequestRefused: ``resume`` is malformed.
+        RequestRefused: ``resume`` is malformed, or the payload of a resolved one says neither.
     """
     found = []
     for number, entry in enumerate(list_field(body, "resume")):
@@ -86,12 +98,24 @@ def approvals(body: Mapping[str, Any]) -> tuple[Approval, ...]:
         if entry.get("status") not in ("resolved", "cancelled"):
             raise RequestRefused.bad_request(f"{path}.status: allowed: resolved, cancelled.", f"{path}.status")
         payload = entry.get("payload")
-        answer = payload if isinstance(payload, Mapping) else {"approved": payload}
-        is_approved = entry["status"] == "resolved" and answer.get("approved") is not False
-        reason = answer.get("reason")
+        is_approved = entry["status"] == "resolved" and _is_approved(payload, f"{path}.payload")
+        reason = payload.get("reason") if isinstance(payload, Mapping) else None
         reason = reason if isinstance(reason, str) and reason else None
         found.append(Approval(call_id=entry["interruptId"], is_approved=is_approved, reason=reason))
     return tuple(found)
+
+
+def _is_approved(payload: object, path: str) -> bool:
+    """What the payload of a resolved interrupt says. Nothing but true approves."""
+    if isinstance(payload, bool):
+        return payload
+    if not isinstance(payload, Mapping):
+        raise wrong(path, payload, "true, false, or an object with approved")
+    names = [name for name in ("approved", "approve") if payload.get(name) is not None]
+    for name in names or ("approved",):
+        if not isinstance(payload.get(name), bool):
+            raise wrong(f"{path}.{name}", payload.get(name), "true or false")
+    return all(payload[name] for name in names)
 
 
 def _check_version(body: Mapping[str, Any]) -> None:
@@ -163,7 +187,7 @@ class _AguiMessages:
                     self._reasoning(message)
                 case "assistant":
                     self._assistant(message, path)
-                case "tool" if message.get("toolCallId") not in self._server:
+                case "tool":
                     self._result(message, path)
                 case "system" | "developer" | "user":
                     content = self._content(message.get("content"), f"{path}.content")
@@ -212,7 +236,8 @@ class _AguiMessages:
             self._server.add(call["id"])
             return None
         penstock = metadata.get("penstock")
-        kind = penstock.get("type") if isinstance(penstock, Mapping) else None
+        penstock = penstock if isinstance(penstock, Mapping) else {}
+        kind = penstock.get("type")
         if kind == "custom":
             made: dict[str, Any] = {"id": call["id"], "type": "custom", "custom": {"name": name, "input": arguments}}
         else:
@@ -220,13 +245,15 @@ class _AguiMessages:
             made = {"id": call["id"], "type": kind if isinstance(kind, str) else "function", "function": function}
         if isinstance(call.get("encryptedValue"), str):
             made["signature"] = call["encryptedValue"]
+            if isinstance(penstock.get("provider"), str):
+                made["signed_by"] = penstock["provider"]
         return made
 
     def _reasoning(self, message: dict[str, Any]) -> None:
         """Keep a block that the provider signed; what is not signed, no provider takes back."""
         metadata = message.get("metadata")
         penstock = metadata.get("penstock") if isinstance(metadata, Mapping) else None
-        penstock = penstock if isinstance(penstock, Mapping) else {}
+        penstock = drop_none(penstock) if isinstance(penstock, Mapping) else {}
         signature = message.get("encryptedValue")
         if not isinstance(signature, str) and "kind" not in penstock:
             return
@@ -235,10 +262,12 @@ class _AguiMessages:
         self._blocks.append({name: block[name] for name in names if isinstance(block.get(name), str)})
 
     def _result(self, message: dict[str, Any], path: str) -> None:
-        """Put a result after its call; one without a call, or a second one, is left out."""
+        """Put a result after its call; one without a call, a second one, or one of the provider's, is left out."""
         call_id = message.get("toolCallId")
         if not isinstance(call_id, str):
             raise RequestRefused.bad_request(f"{path}.toolCallId: allowed: a text.", f"{path}.toolCallId")
+        if call_id in self._server:
+            return
         owners = [at for at, one in enumerate(self._made) if call_id in _call_ids(one)]
         at = owners[-1] + 1 if owners else 0
         while owners and at < len(self._made) and self._made[at]["role"] == "tool":
@@ -250,10 +279,12 @@ class _AguiMessages:
             return
         content: Any = self._content(message.get("content"), f"{path}.content")
         metadata = message.get("metadata")
-        status = metadata.get("status", "ok") if isinstance(metadata, Mapping) else "ok"
+        status = metadata.get("status") if isinstance(metadata, Mapping) else None
         error = message.get("error")
+        if error is not None and not isinstance(error, str):
+            raise wrong(f"{path}.error", error, "a text")
         made: dict[str, Any] = {"role": "tool", "tool_call_id": call_id, "content": content or error or ""}
-        if error or status != "ok":
+        if error or status not in (None, "ok"):
             made["is_error"] = True
         self._made.insert(at, made)
 
@@ -278,12 +309,13 @@ class _AguiMessages:
         value = source.get("value")
         if not isinstance(value, str) or not value:
             raise RequestRefused.bad_request(f"{path}.source.value: allowed: a text.", f"{path}.source.value")
-        if source.get("type") == "file":
-            return {"type": "file", "file": {"file_id": value}}
         given = source.get("mimeType")
         media_type = given if isinstance(given, str) and given else _MEDIA.get(kind, "application/octet-stream")
+        if source.get("type") == "file":
+            return kept_part(value, media_type, self._dialect)
         metadata = part.get("metadata")
-        name = metadata.get("filename") if isinstance(metadata, Mapping) else part.get("filename")
+        name = metadata.get("filename") if isinstance(metadata, Mapping) else None
+        name = part.get("filename") if name is None else name
         url = data_url(value, media_type) if source.get("type") == "data" else value
         return file_part(url, media_type, name if isinstance(name, str) else None, self._dialect)
 

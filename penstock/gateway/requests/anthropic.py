@@ -131,7 +131,11 @@ def _parameters(given: dict[str, Any], model: str, dialect: Dialect, dropped: li
     parameters |= _tools(rest.pop("tools", None), rest.pop("tool_choice", None), dropped)
     config = rest.pop("output_config", None)
     config = config if isinstance(config, Mapping) else {}
-    parameters |= _format(config.get("format") or rest.pop("output_format", None))
+    given_format = rest.pop("output_format", None)  # its name before it was a field of `output_config`
+    form = config.get("format") or given_format
+    parameters |= _format(form)
+    if given_format is not None and (given_format != form or "response_format" not in parameters):
+        dropped.append("output_format")
     parameters |= _thinking(rest.pop("thinking", None), config.get("effort"), dialect)
     dropped += (f"output_config.{name}" for name in config if name not in ("format", "effort"))
     metadata = rest.pop("metadata", None)

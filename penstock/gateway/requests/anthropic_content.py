@@ -181,7 +181,7 @@ class Translator:
 
 
 def _is_kept(kind: object) -> bool:
-    return kind in _KEPT or kind in _SERVER_CALLS or (isinstance(kind, str) and kind.endswith("_tool_result"))
+    return isinstance(kind, str) and (kind in _KEPT or kind in _SERVER_CALLS or kind.endswith("_tool_result"))
 
 
 def _blocks(content: object, path: str) -> list[Mapping[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from penstock.adapters.providers.shared.blocks import CALL_EXTRAS
 from penstock.config.providers import Dialect
 from penstock.events import FrozenDict
 from penstock.gateway.requests.asked import Asked
@@ -21,7 +22,8 @@ def parse(body: Mapping[str, Any], dialect: Dialect = "openai-chat") -> Asked:
     """Read a body. Every field that is not the gateway's goes on as it is, known or not.
 
     Entries of ``reasoning_details`` that a projection has made become what is returned to the provider that sealed
-    them; signatures of calls (``extra_content``) are found by Gemini. The usage is always asked for.
+    them. Signatures of calls (``extra_content``) are found by Gemini; those that a projection has marked go back to the
+    provider that made them only. The usage is always asked for.
 
     Args:
         body: the parsed JSON.
@@ -50,7 +52,7 @@ def _stream_options(given: Mapping[str, Any], dialect: Dialect) -> dict[str, Any
     """The options that the provider gets. Whether the client wants to see the usage is not its business."""
     if dialect == "openai-chat":
         return {"stream_options": {**given, "include_usage": True}}
-    others = {name: value for name, value in given.items() if name != "include_usage"}
+    others = {name: value for name, value in given.items() if name != "include_usage" and value is not None}
     return {"stream_options": others} if others and dialect == "openai-responses" else {}
 
 
@@ -61,11 +63,32 @@ def _message(message: dict[str, Any], dialect: Dialect) -> dict[str, Any]:
         _take_sealed(message)
     calls = message.get("tool_calls")
     if isinstance(calls, list):
-        message["tool_calls"] = [_call(call) for call in calls]
+        _take_calls(message, calls, dialect)
     if dialect != "openai-chat":
         for name in _OF_ANSWERS:
             message.pop(name, None)
     return message
+
+
+def _take_calls(message: dict[str, Any], calls: list[Any], dialect: Dialect) -> None:
+    """Read the calls' signatures; what says which provider made it becomes a block that only this one gets."""
+    made: list[Any] = []
+    blocks: list[dict[str, Any]] = []
+    for place, given in enumerate(calls, 1):
+        call = _call(given)
+        extra = call.get("extra_content") if isinstance(call, Mapping) else None
+        mark = extra.get("penstock") if isinstance(extra, Mapping) else None
+        maker = mark.get("provider") if isinstance(mark, Mapping) else None
+        if isinstance(extra, Mapping) and isinstance(maker, str) and maker:
+            call = {name: value for name, value in call.items() if name != "extra_content"} | {"signed_by": maker}
+            told = {name: value for name, value in extra.items() if name != "penstock"}
+            data = {"type": CALL_EXTRAS, "id": call.get("id") or "", "extra_content": told}
+            blocks.append({"provider": maker, "data": data, "calls": place})
+        made.append(call)
+    message["tool_calls"] = made
+    if blocks and dialect == "openai-chat":  # others find the call's ``signature``
+        before = message.get("provider_blocks")
+        message["provider_blocks"] = [*(before if isinstance(before, list) else ()), *blocks]
 
 
 def _call(call: Any) -> Any:
@@ -73,7 +96,7 @@ def _call(call: Any) -> Any:
     extra = call.get("extra_content") if isinstance(call, Mapping) else None
     google = extra.get("google") if isinstance(extra, Mapping) else None
     signature = google.get("thought_signature") if isinstance(google, Mapping) else None
-    if not isinstance(signature, str) or not signature or "signature" in call:
+    if not isinstance(signature, str) or not signature or call.get("signature") is not None:
         return call
     return {**call, "signature": signature}
 

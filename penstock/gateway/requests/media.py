@@ -9,7 +9,7 @@ from urllib.parse import unquote_to_bytes
 
 from penstock.config.providers import Dialect
 
-__all__ = ["data_url", "file_part"]
+__all__ = ["data_url", "file_part", "kept_part"]
 
 _SOUNDS: Final = {
     "audio/wav": "wav",
@@ -43,6 +43,16 @@ def file_part(url: str, media_type: str, name: str | None, dialect: Dialect) -> 
     if dialect == "openai-responses" and not is_data:
         return {"type": "file", "file": {"file_url": url}}
     return {"type": "file", "file": {"filename": name or "file", "file_data": url}}
+
+
+def kept_part(file_id: str, media_type: str, dialect: Dialect) -> dict[str, Any]:
+    """A file that the provider keeps as a content part, in the provider's own form."""
+    if dialect == "anthropic":
+        kind = "image" if media_type.startswith("image/") else "document"
+        return {"type": kind, "source": {"type": "file", "file_id": file_id}}
+    if dialect == "gemini":
+        return {"fileData": {"fileUri": file_id, "mimeType": media_type}}
+    return {"type": "file", "file": {"file_id": file_id}}
 
 
 def _text(url: str) -> str | None:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from penstock.gateway.problems import Problem, RequestRefused, shown_name
 from penstock.gateway.requests.asked import Asked
-from penstock.gateway.requests.own_fields import object_field, read_own, text_field
+from penstock.gateway.requests.own_fields import model_parameters, object_field, read_own, text_field
 
 __all__ = ["SERVERS_OWN", "check_changes", "parse"]
 
@@ -51,7 +51,7 @@ def parse(body: Mapping[str, Any], default_model: str | None = None) -> Asked:
         api="responses" if asks == ["input"] else "chat",
         model=model or "",
         input=body.get(asks[0]) if asks else "",
-        parameters=object_field(body, "parameters"),
+        parameters=model_parameters(object_field(body, "parameters"), has_extra_body=True),
         **own,
     )
 

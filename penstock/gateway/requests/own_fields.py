@@ -6,12 +6,14 @@ from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from penstock.adapters.providers.call_options import CALL_OPTIONS
+from penstock.adapters.providers.shared.parameters import TOOL_PARAMETERS, drop_none
 from penstock.config.checks import check_on_orphan
 from penstock.errors import OptionError
 from penstock.gateway.problems import RequestRefused, shown_name, type_name
 
 __all__ = [
     "flag_field",
+    "given_fields",
     "list_field",
     "messages_of",
     "model_of",
@@ -177,13 +179,42 @@ def read_own(given: Mapping[str, Any], path: str, without: Collection[str] = ())
 # --- the model's -----------------------------------------------------------------------------------------------------
 
 
-def model_parameters(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields as parameters of the model; those with names of Penstock's own go into ``extra_body``.
+def given_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields without those that are null: parameters in a body whose protocol knows nothing of them.
 
-    >>> model_parameters({"timeout": 5, "top_p": 1})
-    {'top_p': 1, 'extra_body': {'timeout': 5}}
+    Without tools there is no choice among them either, which providers refuse.
+
+    >>> given_fields({"tools": [], "tool_choice": "auto", "seed": None, "top_p": 1})
+    {'top_p': 1}
+    """
+    absent = () if fields.get("tools") else TOOL_PARAMETERS
+    return {name: value for name, value in drop_none(fields).items() if name not in absent}
+
+
+def model_parameters(fields: Mapping[str, Any], *, has_extra_body: bool = False) -> dict[str, Any]:
+    """The fields as parameters of the model, so that all of them come to it, and none is for Penstock itself.
+
+    Those with names of Penstock's own call options (``timeout``, ``extra_headers`` …) go into ``extra_body``, whose
+    entries are added to the request as they are.
+
+    Args:
+        fields: by name.
+        has_extra_body: the fields are in Penstock's own form: entries of a given ``extra_body`` are added too. In the
+            forms of providers it is a field like any other.
+
+    >>> model_parameters({"timeout": 5, "top_p": 1, "extra_body": {"a": 1}})
+    {'top_p': 1, 'extra_body': {'timeout': 5, 'extra_body': {'a': 1}}}
+    >>> model_parameters({"timeout": 5, "extra_body": {"a": 1}}, has_extra_body=True)
+    {'extra_body': {'a': 1, 'timeout': 5}}
     """
     parameters = {name: value for name, value in fields.items() if name not in CALL_OPTIONS}
-    if own := {name: value for name, value in fields.items() if name in CALL_OPTIONS}:
+    own = {name: value for name, value in fields.items() if name in CALL_OPTIONS}
+    if has_extra_body:
+        extra = own.pop("extra_body", None)
+        if isinstance(extra, Mapping):
+            own = {**extra, **own}
+        elif extra is not None:
+            own["extra_body"] = extra
+    if own:
         parameters["extra_body"] = own
     return parameters

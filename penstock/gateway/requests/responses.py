@@ -245,4 +245,5 @@ def _call(call: ToolCall) -> dict[str, Any]:
     arguments = call.arguments_raw if call.arguments_raw.strip() not in ("", "null") else "{}"
     made: dict[str, Any] = {"id": call.id, "type": call.type}
     made["function"] = {"name": call.name, "arguments": arguments}
-    return made | ({"signature": call.signature} if call.signature else {})
+    signed = {"signature": call.signature, "signed_by": call.signed_by}
+    return made | {name: text for name, text in signed.items() if text}

@@ -8,13 +8,21 @@ from typing import Any, Final
 import msgspec
 
 from penstock.actors.agent.history import NOT_RUN
+from penstock.adapters.providers.shared.parameters import drop_none
 from penstock.config.providers import Dialect
 from penstock.gateway.problems import RequestRefused, shown_name
 from penstock.gateway.projections.ui import BLOCKS, RESET
 from penstock.gateway.requests.approvals import Approval
 from penstock.gateway.requests.asked import Asked
 from penstock.gateway.requests.media import file_part
-from penstock.gateway.requests.own_fields import list_field, model_parameters, own_fields, text_field, wrong
+from penstock.gateway.requests.own_fields import (
+    given_fields,
+    list_field,
+    model_parameters,
+    own_fields,
+    text_field,
+    wrong,
+)
 
 __all__ = ["approvals", "parse"]
 
@@ -47,10 +55,11 @@ def parse(body: Mapping[str, Any], dialect: Dialect = "openai-chat", default_mod
     if trigger is not None and trigger not in _TRIGGERS:
         raise RequestRefused.bad_request(f"trigger: allowed: {', '.join(_TRIGGERS)}.", "trigger")
     fields = {name: value for name, value in body.items() if name not in _OWN}
-    if isinstance(body.get("provider"), str) and body["provider"]:
-        own.setdefault("provider", fields.pop("provider"))
-    if body.get("tools"):
-        fields["tools"] = _tools(body["tools"])
+    if isinstance(provider := body.get("provider"), str):
+        del fields["provider"]
+        if provider:
+            own.setdefault("provider", provider)
+    fields["tools"] = _tools(body.get("tools"))
     about = {"chat_id": text_field(body, "id"), "trigger": trigger, "message_id": text_field(body, "messageId")}
     metadata = {**{name: value for name, value in about.items() if value}, **own.pop("metadata", {})}
     reader = _UiMessages(dialect)
@@ -63,7 +72,7 @@ def parse(body: Mapping[str, Any], dialect: Dialect = "openai-chat", default_mod
         api="chat",
         model=model,
         input=messages,
-        parameters=model_parameters(fields),
+        parameters=model_parameters(given_fields(fields)),
         metadata=metadata,
         dropped=tuple(reader.dropped),
         **own,
@@ -74,18 +83,21 @@ def approvals(body: Mapping[str, Any]) -> tuple[Approval, ...]:
     """The decisions that the body brings: those of the last message, for calls without a result.
 
     Raises:
-        RequestRefused: ``messages`` is malformed.
+        RequestRefused: ``messages`` is malformed, or a decision is neither true nor false.
     """
     messages = _messages(body)
     found = []
-    for part in messages[-1]["parts"] if messages and messages[-1]["role"] == "assistant" else ():
+    path = f"messages[{len(messages) - 1}].parts"
+    for place, part in enumerate(messages[-1]["parts"] if messages and messages[-1]["role"] == "assistant" else ()):
         approval = part.get("approval")
         if part.get("state") != "approval-responded" or not isinstance(approval, Mapping):
             continue
-        call_id, reason = approval.get("id"), approval.get("reason")
-        if isinstance(call_id, str) and isinstance(approval.get("approved"), bool):
+        call_id, is_approved, reason = approval.get("id"), approval.get("approved"), approval.get("reason")
+        if is_approved is not None and not isinstance(is_approved, bool):
+            raise wrong(f"{path}[{place}].approval.approved", is_approved, "true or false")
+        if isinstance(call_id, str) and is_approved is not None:
             reason = reason if isinstance(reason, str) and reason else None
-            found.append(Approval(call_id=call_id, is_approved=approval["approved"], reason=reason))
+            found.append(Approval(call_id=call_id, is_approved=is_approved, reason=reason))
     return tuple(found)
 
 
@@ -101,7 +113,7 @@ def _messages(body: Mapping[str, Any]) -> list[dict[str, Any]]:
         if message.get("role") not in _ROLES:
             raise RequestRefused.bad_request(f"{path}.role: allowed: {', '.join(_ROLES)}.", f"{path}.role")
         parts = list_field(message, "parts", f"{path}.")
-        if "parts" not in message and isinstance(message.get("content"), str):
+        if message.get("parts") is None and isinstance(message.get("content"), str):
             parts = [{"type": "text", "text": message["content"]}]  # as before version 5
         for place, part in enumerate(parts):
             if not isinstance(part, dict) or not isinstance(part.get("type"), str):
@@ -112,15 +124,15 @@ def _messages(body: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _tools(given: object) -> list[Any]:
-    if isinstance(given, list):
-        return given
+    if given is None or isinstance(given, list):
+        return given or []
     if not isinstance(given, dict):
         raise wrong("tools", given, "a list or an object")
     tools = []
-    for name, tool in given.items():
+    for name, tool in drop_none(given).items():
         if not isinstance(tool, dict):
             raise wrong(f"tools.{shown_name(name)}", tool, "an object")
-        schema = tool.get("parameters", tool.get("inputSchema"))
+        schema = tool.get("inputSchema") if tool.get("parameters") is None else tool["parameters"]
         function = {"name": name, "description": tool.get("description"), "parameters": schema}
         known = {key: value for key, value in function.items() if value is not None}
         tools.append({"type": "function", "function": known})
@@ -245,7 +257,8 @@ def _add_call(calls: list[dict[str, Any]], results: list[dict[str, Any]], part: 
         raise RequestRefused.bad_request(f"{path}: a tool part needs a toolCallId and a name.", path)
     if part.get("providerExecuted") is True or state == "input-streaming" or any(one["id"] == call_id for one in calls):
         return
-    own, value = _own_metadata(part, "callProviderMetadata"), part.get("input", part.get("rawInput"))
+    own = _own_metadata(part, "callProviderMetadata")
+    value = part.get("rawInput") if part.get("input") is None else part["input"]
     arguments = value if isinstance(value, str) else _json({} if value is None else value)
     if own.get("type") == "custom":
         call: dict[str, Any] = {"id": call_id, "type": "custom", "custom": {"name": name, "input": arguments}}
@@ -254,6 +267,8 @@ def _add_call(calls: list[dict[str, Any]], results: list[dict[str, Any]], part: 
         call = {"id": call_id, "type": kind, "function": {"name": name, "arguments": arguments}}
     if isinstance(own.get("signature"), str):
         call["signature"] = own["signature"]
+        if isinstance(own.get("provider"), str):
+            call["signed_by"] = own["provider"]
     calls.append(call)
     results.append({"role": "tool", "tool_call_id": call_id, **_result(part, state)})
 

@@ -1,4 +1,7 @@
-"""The files of the dashboard. They are public and hold no data; see ``docs/dashboard.md``."""
+"""The files of the dashboard, and the browser client. They are public and hold no data.
+
+See ``docs/dashboard.md`` and ``docs/browser.md``.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from typing import Final
 from penstock.gateway.call import HttpCall
 from penstock.gateway.problems import RequestRefused
 
-__all__ = ["FILES", "file", "page"]
+__all__ = ["FILES", "client", "file", "page"]
 
 FILES: Final[dict[str, str]] = {
     **dict.fromkeys(("app.css", "vendor/uPlot.min.css"), "text/css; charset=utf-8"),
@@ -30,11 +33,8 @@ _POLICY: Final = (
     "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; img-src 'self' data:;"
     " object-src 'none'"
 )
-_HEADERS: Final = (
-    ("content-security-policy", _POLICY),
-    ("x-frame-options", "DENY"),
-    ("cache-control", "no-cache"),  # asked about each time: it belongs to the version that runs
-)
+_KEPT: Final = ("cache-control", "no-cache")  # asked about each time: it belongs to the version that runs
+_HEADERS: Final = (("content-security-policy", _POLICY), ("x-frame-options", "DENY"), _KEPT)
 
 
 async def page(call: HttpCall) -> None:
@@ -50,15 +50,24 @@ async def file(call: HttpCall) -> None:
     await _send(call, name, FILES[name])
 
 
+async def client(call: HttpCall) -> None:
+    """The module by which pages read streams; those of other origins if ``gateway.cors`` names them."""
+    await _answer(call, "browser/penstock.mjs", FILES["app.js"], (_KEPT,))
+
+
 @cache
 def _read(name: str) -> tuple[bytes, str]:
-    data = files("penstock.gateway").joinpath("static", *name.split("/")).read_bytes()
+    data = files("penstock.gateway").joinpath(*name.split("/")).read_bytes()
     return data, f'"{hashlib.sha256(data).hexdigest()[:32]}"'
 
 
 async def _send(call: HttpCall, name: str, kind: str) -> None:
-    data, tag = _read(name)
-    headers = (*_HEADERS, ("etag", tag))
+    await _answer(call, f"static/{name}", kind, _HEADERS)
+
+
+async def _answer(call: HttpCall, path: str, kind: str, about: tuple[tuple[str, str], ...]) -> None:
+    data, tag = _read(path)
+    headers = (*about, ("etag", tag))
     if call.exchange.headers.get("if-none-match") == tag:
         await call.exchange.respond(304, b"", headers)
     else:

@@ -83,8 +83,9 @@ ROUTES: Final[tuple[Route, ...]] = (
 PAGES: Final[tuple[Route, ...]] = (
     Route("GET", "/", "native", None, pages.page),
     Route("GET", "/board/{name:path}", "native", None, pages.file),
+    Route("GET", "/penstock.mjs", "native", None, pages.client),
 )
-"""The dashboard's files, which are no part of the description."""
+"""The files for browsers, which are no part of the description."""
 
 
 def bound(serve: Callable[..., Awaitable[None]]) -> list[StarletteRoute]:

@@ -30,7 +30,7 @@ export function Plot({ title, lines, data, from, to, dots = false, format, heigh
       const axis = { stroke: found.text, grid: { stroke: found.line, width: 1 }, ticks: { stroke: found.line, width: 1 }, font: '11px system-ui, sans-serif' };
       width = box.current.clientWidth;
       plot.current = new uPlot({
-        width, height, legend: { show: false }, cursor: { show: false }, padding: [8, 22, 0, 0],
+        width, height, legend: { show: false }, cursor: { show: false }, padding: [8, 28, 0, 0],
         scales: { x: { time: true, range: () => box.current.range }, y: { range: (u, low, high) => [0, Math.max(1, (high ?? 0) * 1.1)] } },
         axes: [{ ...axis, size: 24, space: 60, values: (u, times) => times.map((t) => at(t, box.current.range[1] - box.current.range[0])) },
           { ...axis, size: 58, space: 24, values: (u, values) => values.map((v) => format(v)) }],

@@ -7,12 +7,9 @@ from typing import Any, Final
 
 from penstock.actors.runtime.process import ProcessRef
 from penstock.actors.runtime.runtime import Runtime
-from penstock.actors.stream.messages import Cancel
-from penstock.actors.stream.record import StreamRecord
-from penstock.errors import CallTimeout, ProcessDead, StartError, SupervisorError
-from penstock.supervisors.system.handler import HANDLER, OpenStream
+from penstock.errors import CallTimeout, ProcessDead
 
-__all__ = ["ask_for_stream", "ask_until_back"]
+__all__ = ["ask_until_back"]
 
 _LOOK_AGAIN: Final = 0.005  # seconds between two checks whether a crashed process has been restarted
 
@@ -50,42 +47,3 @@ def ask_until_back(
                 raise CallTimeout(what, timeout) from None
         if find() is ref:
             runtime.dispatcher.pause(min(left, _LOOK_AGAIN))
-
-
-def ask_for_stream(
-    runtime: Runtime, make: Callable[[], StreamRecord], timeout: float, check_running: Callable[[], None]
-) -> StreamRecord:
-    """Have the handler open a stream, and return its record when its actor runs.
-
-    Args:
-        runtime: of the handler.
-        make: makes a record; called again if the first stream was ended with its supervisor before it was returned.
-        timeout: seconds for all attempts together.
-        check_running: raises if the handler will never be restarted.
-
-    Raises:
-        CallTimeout: it took too long. If the stream starts later, it is cancelled at once.
-        PenstockError: the handler or the supervisor refused.
-    """
-
-    def find() -> ProcessRef | None:
-        check_running()
-        return runtime.whereis(HANDLER)
-
-    deadline = runtime.clock.monotonic() + timeout
-    while True:
-        record = make()
-        try:
-            left = max(0.0, deadline - runtime.clock.monotonic())
-            ask_until_back(runtime, find, OpenStream(record), left, "the handler")
-        except SupervisorError as error:
-            if error.code != "already_started":  # by a request without an answer
-                raise
-        except StartError:
-            if not record.is_over:
-                raise
-            continue  # it was ended with its supervisor while it started
-        except BaseException:
-            record.propose(Cancel("the caller stopped waiting"))
-            raise
-        return record

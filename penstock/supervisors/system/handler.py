@@ -11,13 +11,13 @@ Fails: restarted; rebuilds its tables from the records.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from pykka._envelope import Envelope
 
-from penstock.actors.call.integration import Integration
 from penstock.actors.call.record import CallRecord
+from penstock.actors.runtime.node import Node
 from penstock.actors.runtime.process import ProcessRef
 from penstock.actors.runtime.signals import NOPROC, Down, is_clean
 from penstock.actors.runtime.statem import StateMachine
@@ -31,7 +31,6 @@ from penstock.actors.runtime.transitions import (
     Transition,
     answer_error,
 )
-from penstock.actors.stream.actor import TokenStream
 from penstock.actors.stream.feed import Feed
 from penstock.actors.stream.hub import Subscription
 from penstock.actors.stream.messages import Cancel, Fail
@@ -43,6 +42,7 @@ from penstock.supervisors.calls import ReportChild, StartChild
 from penstock.supervisors.registry import Sweep
 from penstock.supervisors.spec import ChildExited, ChildSpec
 from penstock.supervisors.system.finishing import finish, log_failure
+from penstock.supervisors.system.stream_children import SOURCES, STREAMS, call_child, stream_child
 from penstock.supervisors.system.watching import SuccessorAnswered, Watching
 
 __all__ = [
@@ -50,6 +50,7 @@ __all__ = [
     "SOURCES",
     "STREAMS",
     "Abandoned",
+    "HandlerNotices",
     "OpenStream",
     "Orphaned",
     "StartSource",
@@ -57,13 +58,14 @@ __all__ = [
     "Watch",
 ]
 
-HANDLER = "handler"
-STREAMS = "streams"
-SOURCES = "sources"
+HANDLER: Final = "handler"
 
 
 class OpenStream(msgspec.Struct, frozen=True):
-    """Open a stream. If the handler crashes before it answers, ask again with the same record."""
+    """Open a stream that could not be opened in its caller's thread (`penstock.supervisors.system.opening`).
+
+    If the handler crashes before it answers, ask again with the same record.
+    """
 
     record: StreamRecord
 
@@ -93,11 +95,37 @@ class Abandoned(msgspec.Struct, frozen=True):
     subscription: Subscription
 
 
+class HandlerNotices:
+    """Tells the handler that runs at that time what happens to the subscribers of streams. Any thread; never blocks.
+
+    Without a handler nothing is told: the next one looks at all streams when it starts.
+    """
+
+    __slots__ = ("_runtime",)
+
+    def __init__(self, runtime: Node) -> None:
+        self._runtime = runtime
+
+    def orphaned(self, record: StreamRecord) -> None:
+        """The last subscriber of a stream has left."""
+        self._tell(Orphaned(record))
+
+    def abandoned(self, record: StreamRecord, subscription: Subscription) -> None:
+        """An iterator was dropped without being closed."""
+        self._tell(Abandoned(record, subscription))
+
+    def _tell(self, message: Orphaned | Abandoned) -> None:
+        handler = self._runtime.whereis(HANDLER)
+        if handler is not None:
+            handler.tell(message)
+
+
 class StreamHandler(StateMachine):
     """See the module's docstring. A system has one."""
 
     def init(self, table: StreamTable) -> str:
         self._table = table
+        self._notices = HandlerNotices(self.runtime)
         self._watching = Watching(self.runtime, self.ref)
         for record in table.all():
             self._adopt(record)
@@ -170,7 +198,7 @@ class StreamHandler(StateMachine):
         if streams is None:  # it is being restarted, and so is this handler
             return Keep(answer_error(event.reply_to, ProcessDead(STREAMS)))
         record = request.record
-        self._introduce(record)
+        record.notices = self._notices
         try:
             self._table.add(record)
         except StreamExists as error:
@@ -183,18 +211,6 @@ class StreamHandler(StateMachine):
     def _start_call(self, record: StreamRecord) -> None:
         if record.feed is not None:
             self._tell(SOURCES, StartChild(self._call_spec(record, record.feed)))
-
-    def _introduce(self, record: StreamRecord) -> None:
-        """Have the record's hub notify the handler that runs at that time."""
-        whereis = self.runtime.whereis
-
-        def tell(message: Any) -> None:
-            handler = whereis(HANDLER)
-            if handler is not None:
-                handler.tell(message)
-
-        record.hub.on_empty = lambda: tell(Orphaned(record))
-        record.hub.on_abandoned = lambda subscription: tell(Abandoned(record, subscription))
 
     # --- ends ----------------------------------------------------------------------------------------------------
 
@@ -243,27 +259,10 @@ class StreamHandler(StateMachine):
     # --- children ------------------------------------------------------------------------------------------------
 
     def _stream_spec(self, record: StreamRecord) -> ChildSpec:
-        transient = record.restart == "transient" or record.options.auto_restart
-        return ChildSpec(
-            id=f"{record.stream_id}#{record.serial}",
-            cls=TokenStream,
-            args=(record,),
-            restart="transient" if transient else "temporary",
-            name=self._free_name(f"stream/{record.stream_id}", record),
-        )
+        return stream_child(record, self.runtime).own_spec()
 
     def _call_spec(self, record: StreamRecord, call: Feed) -> ChildSpec:
-        return ChildSpec(
-            id=f"{record.stream_id}#{record.serial}.{call.round}",
-            cls=Integration,
-            args=(record, call),
-            restart="transient",
-            name=self._free_name(f"source/{record.stream_id}", record),
-        )
-
-    def _free_name(self, name: str, record: StreamRecord) -> str:
-        """The name, with a suffix while a process of an earlier stream still has it."""
-        return name if self.runtime.whereis(name) is None else f"{name}#{record.serial}"
+        return call_child(record, call, self.runtime).own_spec()
 
 
 def _ending(stream_id: str, reason: object) -> Fail | Cancel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,9 +10,11 @@ from typing import Any
 
 import msgspec
 import pytest
+from websockets.sync.client import connect
 
 from penstock.adapters.loopback.script import Answer, Script
 from penstock.errors import OptionError
+from penstock.gateway.core import GatewayCore
 from penstock.gateway.keys import Key, KeyFile, new_key
 from penstock.testing import eventually
 from tests.integration.gateway.serving import PATIENCE, Served, events_of, gateway
@@ -32,9 +35,12 @@ class Keys:
         self.keys.append(key)
         self.file.write(self.keys)
 
-    def revoke(self, name: str) -> None:
-        self.keys = [msgspec.structs.replace(key, revoked=1) if key.name == name else key for key in self.keys]
+    def change(self, name: str, **changes: Any) -> None:
+        self.keys = [msgspec.structs.replace(key, **changes) if key.name == name else key for key in self.keys]
         self.file.write(self.keys)
+
+    def revoke(self, name: str) -> None:
+        self.change(name, revoked=1)
 
     def of(self, name: str) -> dict[str, str]:
         return {"authorization": f"Bearer {self.secrets[name]}"}
@@ -128,6 +134,30 @@ def test_a_key_has_limits(server: Served, keys: Keys) -> None:
     assert server.post("/v1/streams", {"metadata": {"x": "y" * 2_000}}, headers=keys.of("ann")).status_code == 201
 
 
+def test_limits_and_scopes_that_are_changed_count_from_the_next_request_on(server: Served, keys: Keys) -> None:
+    def ask() -> Any:
+        client.send(json.dumps({"op": "start", "on_orphan": "continue"}))
+        while isinstance(answer := json.loads(client.recv(PATIENCE)), list):
+            pass
+        return answer.get("error", {}).get("code")
+
+    keys.add("few", requests_per_minute=1)
+    assert server.get("/v1/streams", headers=keys.of("few")).status_code == 200
+    assert server.get("/v1/streams", headers=keys.of("few")).status_code == 429
+    with connect(f"{server.ws}/v1/ws", additional_headers=keys.of("bob")) as client:
+        assert ask() is None
+        keys.change("few", requests_per_minute=10)
+        keys.change("bob", streams=1)
+        assert server.get("/v1/streams", headers=keys.of("few")).status_code == 200
+        assert ask() == "rate_limit_exceeded"
+        keys.change("bob", streams=None)
+        assert ask() is None
+        keys.change("bob", requests_per_minute=1)
+        assert [ask(), ask()] == [None, "rate_limit_exceeded"]
+        keys.change("bob", requests_per_minute=None, scopes=("read",))
+        assert ask() == "scope_missing"
+
+
 def test_tokens_that_were_used_delay_later_requests(keys: Keys) -> None:
     keys.add("frugal", tokens_per_minute=60)
     script = Script(Answer(tokens=("word ",), repeat=1_000))
@@ -136,6 +166,29 @@ def test_tokens_that_were_used_delay_later_requests(keys: Keys) -> None:
         server.finish(stream_id)
         refused = lambda: server.get("/v1/streams", headers=keys.of("frugal")).status_code == 429  # noqa: E731
         eventually(refused)
+
+
+@pytest.mark.parametrize("way", ["deleted", "deleted under way", "opened again", "opened again by the host"])
+def test_what_a_stream_has_used_counts_also_if_it_is_gone_at_once(
+    keys: Keys, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(GatewayCore, "_look_after", lambda *_: None)  # which counts it up to a second later
+    keys.add("frugal", tokens_per_minute=60)
+    headers = keys.of("frugal")
+    script = Script(Answer(tokens=("word ",), repeat=1_000), models={"endless": ENDLESS})
+    with gateway(script, keys=str(keys.file.path)) as server:
+        opened(server, headers, stream_id="one", model="endless" if way == "deleted under way" else "m")
+        eventually(lambda: server.system.stream("one").statistics().tokens_delivered > 80)
+        if way != "deleted under way":
+            server.finish("one")
+        if way.startswith("deleted"):
+            assert server.request("DELETE", "/v1/streams/one", headers=headers).status_code == 204
+        elif way == "opened again":
+            opened(server, headers, stream_id="one")
+        else:
+            server.system.open_stream("one").stop()
+            assert server.get("/v1/streams/one", headers=headers).status_code == 404
+        assert server.get("/v1/streams", headers=headers).status_code == 429
 
 
 def test_a_ticket_is_for_one_stream_and_works_again(server: Served, keys: Keys) -> None:

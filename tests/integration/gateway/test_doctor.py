@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import socket
@@ -11,11 +12,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 import penstock
 from penstock.cli.commands import run_command
 from penstock.config.settings import Settings
+from penstock.gateway import reader as reader_module
 from penstock.gateway.keys import KeyFile, new_key
 from penstock.testing import eventually
 from tests.integration.gateway.nginx import nginx
@@ -83,11 +86,70 @@ def test_a_gateway_that_ends_its_readers_ends_a_probe(client: Served) -> None:
     connection.request("GET", "/v1/doctor/probe?seconds=600&interval=600&id=mine")
     response = connection.getresponse()
     first = response.read1(1000)
-    client.gateway.is_ending = True
+    client.on_loop(client.gateway.end_readers())
     *_, end = events_of((first + response.read()).decode())
     connection.close()
-    assert (end[1], end[2]["state"]) == ("end", "cut")
+    assert (end[1], end[2]["state"], end[2]["code"]) == ("end", "cut", "draining")
     assert client.get("/v1/doctor/probe").status_code == 503
+
+
+def test_a_probe_is_one_of_the_readers_that_there_may_be() -> None:
+    with penstock.System(Settings()) as system, served(system, max_readers=1) as client:
+        with client.get("/v1/doctor/probe?seconds=600&interval=600&id=mine", stream=True) as answer:
+            pieces = answer.iter_content(None)  # kept: the connection is closed with it
+            assert next(pieces)
+            assert len(client.gateway.readers) == 1
+            stream_id = client.post("/v1/streams", {}).json()["stream_id"]
+            for path in ("/v1/doctor/probe", f"/v1/streams/{stream_id}/events"):
+                refused = client.get(path)
+                assert (refused.status_code, refused.json()["error"]["code"]) == (503, "too_many_readers")
+        eventually(lambda: not client.gateway.readers)
+        assert client.get("/v1/doctor/probe?seconds=0").status_code == 200
+        system.stream(stream_id).cancel()
+
+
+def test_a_probe_ends_when_its_key_is_revoked(tmp_path: Path) -> None:
+    secret, key = new_key("one", ["read"])
+    KeyFile(tmp_path / "keys").write([key])
+    with (
+        penstock.System(Settings()) as system,
+        served(system, keys=str(tmp_path / "keys"), heartbeat=0.05) as client,
+        client.get("/v1/doctor/probe?seconds=600&interval=600", headers={"x-api-key": secret}, stream=True) as answer,
+    ):
+        pieces = answer.iter_content(None)
+        assert next(pieces)
+        KeyFile(tmp_path / "keys").write([msgspec.structs.replace(key, revoked=1)])
+        (end,) = events_of(b"".join(pieces).decode())
+        assert (end[1], end[2]["state"], end[2]["code"]) == ("end", "cut", "key_revoked")
+
+
+def test_a_probe_of_a_client_that_does_not_read_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader_module, "_STUCK", 0.0)
+    with penstock.System(Settings()) as system, served(system, heartbeat=0.05) as client:
+
+        async def run() -> None:
+            waits = asyncio.Event()
+
+            async def receive() -> Any:
+                if not asked:
+                    asked.append(True)
+                    return {"type": "http.request", "body": b""}
+                return await asyncio.get_running_loop().create_future()
+
+            async def send(message: Any) -> None:
+                waits.set()
+                await asyncio.get_running_loop().create_future()
+
+            asked: list[bool] = []
+            scope = {"type": "http", "method": "GET", "path": "/v1/doctor/probe", "query_string": b"id=mine"}
+            task = asyncio.ensure_future(client.gateway({**scope, "headers": []}, receive, send))
+            await waits.wait()
+            await asyncio.wait([task])
+            assert (task.cancelled(), task.exception(), task.cancelling()) == (False, None, 0)
+
+        client.on_loop(run())
+        assert client.get("/v1/doctor/seen?id=mine").json()["state"] == "cut"
+        assert not client.gateway.readers
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import socket
 import socketserver
@@ -11,13 +12,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 import pytest
 import requests
 from django.urls import clear_url_caches
 from starlette.applications import Starlette
+from starlette.background import BackgroundTask
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.responses import Response
@@ -31,7 +33,12 @@ from penstock.config.gateway import GatewayOptions
 from penstock.config.options import StreamOptions
 from penstock.config.settings import ProviderOptions, Settings
 from penstock.errors import OptionError
+from penstock.gateway import reader as reader_module
 from penstock.gateway import sse_response
+from penstock.gateway.django import AsyncEventBody
+from penstock.gateway.embedding import Embedded
+from penstock.gateway.projector import Projector
+from penstock.gateway.wsgi import event_body
 from penstock.testing import eventually
 from tests.integration.gateway.serving import KEY, ONCE, PATIENCE, events_of, served
 
@@ -286,3 +293,143 @@ def test_a_gap_is_told_and_refused_to_a_strict_reader(
         assert (strict.status_code, strict.json()["error"]["first_seq"]) == (410, folded._record.log.first_seq)
         begun = get("&strict=1")
         assert (begun.status_code, "x-penstock-gap" in begun.headers) == (200, False)
+
+
+# --- responses that are not read to their end --------------------------------------------------------------------
+
+
+class Asgi:
+    """As an ASGI server: a client that leaves when it is told to, and takes nothing after some messages."""
+
+    scope: ClassVar[dict[str, Any]] = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": []}
+
+    def __init__(self, takes: int) -> None:
+        self.takes = takes
+        self.is_stuck = asyncio.Event()
+        self.leaves = asyncio.Event()
+        self.is_asked = False
+
+    async def receive(self) -> dict[str, Any]:
+        if not self.is_asked:
+            self.is_asked = True
+            return {"type": "http.request", "body": b"", "more_body": False}
+        await self.leaves.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Any) -> None:
+        if self.takes:
+            self.takes -= 1
+        else:
+            self.is_stuck.set()
+            await asyncio.get_running_loop().create_future()
+
+
+@pytest.mark.parametrize("takes", [0, 1])
+def test_a_client_that_does_not_read_cancels_nothing_of_the_host(
+    system: penstock.System, monkeypatch: pytest.MonkeyPatch, takes: int
+) -> None:
+    monkeypatch.setattr(reader_module, "_STUCK", 0.0)
+    stream = system.open_stream(on_orphan="cancel")
+    stream.process_text("Hi.")
+
+    async def host() -> str:
+        client = Asgi(takes)
+        response = sse_response(stream, options=QUICK)
+        response.background = BackgroundTask(left.append, True)
+        await response(client.scope, client.receive, client.send)
+        task = asyncio.current_task()
+        assert task is not None
+        return f"went on, {task.cancelling()} cancellations"
+
+    left: list[bool] = []
+    assert asyncio.run(host()) == "went on, 0 cancellations"
+    assert left == [True]
+    eventually(lambda: stream.is_over)
+
+
+@pytest.mark.parametrize("when", ["before it reads", "while it reads"])
+def test_a_host_that_is_cancelled_ends_as_cancelled_and_so_does_its_stream(
+    system: penstock.System, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    stream = system.open_stream(on_orphan="cancel")
+
+    async def host() -> None:
+        client = Asgi(takes=0)
+
+        async def for_ever(self: Any) -> None:
+            client.is_stuck.set()
+            await asyncio.get_running_loop().create_future()
+
+        if when == "before it reads":
+            monkeypatch.setattr(Projector, "catch_up", for_ever)
+        response = sse_response(stream, options=QUICK)
+        task = asyncio.ensure_future(response(client.scope, client.receive, client.send))
+        if when == "while it reads":
+            stream.process_text("Hi.")
+        await client.is_stuck.wait()
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+
+    asyncio.run(host())
+    eventually(lambda: stream.is_over)
+
+
+@pytest.mark.parametrize("iterates", [False, True])
+def test_a_body_that_is_closed_leaves_its_stream_also_before_its_first_part(
+    system: penstock.System, iterates: bool
+) -> None:
+    left: list[str] = []
+    streams = [system.open_stream(on_orphan="cancel") for _ in range(3)]
+    for stream in streams:
+        stream.process_text("Hi.")
+
+    def embedded(name: str, stream: penstock.Stream) -> Embedded:
+        return Embedded(stream, "native", None, lambda: left.append(name), QUICK, {})
+
+    body = event_body(embedded("wsgi", streams[0]), {}, "")
+    assert body is not None
+    if iterates:
+        assert next(body)
+    body.close()
+    body.close()
+
+    async def close(stream: penstock.Stream, *, elsewhere: bool) -> None:
+        one = embedded("django", stream)
+        body = AsyncEventBody(one, one.point({}, {}))
+        if iterates:
+            assert await anext(body)
+        if elsewhere:
+            await asyncio.to_thread(body.close)
+            await asyncio.sleep(0)
+        else:
+            await body.aclose()
+        await body.aclose()
+
+    asyncio.run(close(streams[1], elsewhere=True))
+    asyncio.run(close(streams[2], elsewhere=False))
+    for stream in streams:
+        eventually(lambda stream=stream: stream.is_over)  # type: ignore[misc]
+    assert left == ["wsgi", "django", "django"]
+
+
+@pytest.mark.parametrize("takes", [0, 1])
+def test_django_closes_a_body_of_a_client_that_has_left(
+    provider: LoopbackProvider, monkeypatch: pytest.MonkeyPatch, takes: int
+) -> None:
+    with example("django_backend", provider, monkeypatch) as module:
+        endless = module.system.chat("endless", "Hi", stream_id="s1")
+        monkeypatch.setattr(module.system, "chat", lambda *_: endless)
+
+        async def serve() -> None:
+            client = Asgi(takes)
+            headers = [(b"host", b"localhost")]
+            scope = {**client.scope, "path": "/chat", "query_string": b"q=Hi", "headers": headers}
+            task = asyncio.ensure_future(module.application(scope, client.receive, client.send))
+            await client.is_stuck.wait()
+            client.leaves.set()
+            await asyncio.wait([task])
+            assert task.exception() is None
+
+        asyncio.run(serve())
+        eventually(lambda: endless.is_over)

@@ -202,7 +202,7 @@ def interrupts(found: list[Any]) -> list[str]:
 def test_a_run_asks_again_for_the_call_that_still_waits(asking_twice: Served, order: tuple[str, str]) -> None:
     server = asking_twice
     assert interrupts(chunks(server.post("/v1/agui", run(model="helper")).text)) == ["c1", "c2"]
-    wrong = [{"interruptId": "nope", "status": "resolved"}]
+    wrong = [{"interruptId": "nope", "status": "resolved", "payload": {"approved": True}}]
     refused = server.post("/v1/agui", run(run_id="run-x", model="helper", resume=wrong))
     assert (refused.status_code, refused.json()["code"]) == (409, "approval_not_waiting")
     for number, (name, left) in enumerate(zip(order, ([order[1]], []), strict=True)):

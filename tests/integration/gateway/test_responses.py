@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import openai
 import pytest
-from websockets.sync.client import connect
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
 
 from penstock.adapters.loopback.faults import Status, TruncateAfter
 from penstock.adapters.loopback.script import Answer, Script, ScriptedCall
+from penstock.gateway.asgi import Gateway
+from penstock.gateway.keys import KeyFile, new_key
 from penstock.testing import eventually
 from tests.integration.gateway.serving import PATIENCE, Served, events_of, gateway
 
@@ -153,6 +158,39 @@ def test_lanes_of_a_websocket_answer_at_once_and_are_steered(server: Served) -> 
             pass
         assert event["error"]["type"] == "invalid_request_error"
     eventually(lambda: not server.gateway.readers)
+
+
+def rest(connection: ClientConnection) -> Iterator[str | bytes]:
+    """All messages until the server closes the connection."""
+    while True:
+        try:
+            yield connection.recv(PATIENCE)
+        except ConnectionClosed:
+            return
+
+
+def test_a_request_that_waits_is_not_begun_when_the_key_has_been_revoked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Gateway, "_look_after", lambda gateway, now: None)  # nothing but the next request notices it
+    path = tmp_path / "keys"
+    secret, key = new_key("test")
+    KeyFile(path).write([key])
+    endless = Answer(tokens=("word ",), repeat=100_000, pace=0.01)
+    headers = {"authorization": f"Bearer {secret}"}
+    with (
+        gateway(Script([endless, Answer("Paid.")]), keys=str(path)) as server,
+        connect(f"{server.ws}/v1/responses", max_size=None, additional_headers=headers) as connection,
+    ):
+        for _ in range(2):
+            connection.send(json.dumps({"type": "response.create", "model": "m", "input": "Hi", **at("openai")}))
+        first = json.loads(connection.recv(PATIENCE))["response"]["id"]
+        eventually(lambda: server.system.stream(first).text)
+        KeyFile(path).write([msgspec.structs.replace(key, revoked=1)])
+        server.system.stream(first).cancel()
+        assert "response.created" not in [json.loads(message)["type"] for message in rest(connection)]
+        assert connection.close_code == 4001
+        assert len(server.provider.requests) == 1
 
 
 def test_a_chat_is_read_as_a_response(server: Served) -> None:

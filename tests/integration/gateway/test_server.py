@@ -283,6 +283,19 @@ def test_the_socket_of_a_reader_that_takes_nothing_is_freed(
     stream.cancel()
 
 
+def test_a_fault_in_draining_does_not_keep_the_server(
+    system: penstock.System, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail(self: Any, timeout: float | None = None) -> None:
+        raise ValueError("a fault")
+
+    monkeypatch.setattr(Gateway, "drain", fail)
+    with running(system) as server:
+        server.server.stop()
+        server.wait()
+    assert any("drain_failed" in each.getMessage() for each in caplog.records)
+
+
 def test_an_idle_socket_is_not_waited_for(system: penstock.System) -> None:
     from websockets.exceptions import ConnectionClosedOK
     from websockets.sync.client import connect

@@ -111,6 +111,17 @@ def test_a_stream_is_read_on_after_an_event_on_another_socket(server: Served) ->
         assert (gap["gap"], gap["epoch"]) == ("epoch", answer["epoch"])
 
 
+def test_a_reader_is_told_when_nothing_follows(server: Served) -> None:
+    with peer(server) as one:
+        sid = start(one, on_orphan="continue")
+        one.until(lambda: one.is_over(sid))
+        last = one.of(sid)[-1]["seq"]
+        assert one.ask(op="subscribe", sid=sid, after=last)["at_end"] is True
+        assert "at_end" not in one.ask(op="subscribe", sid=sid, after=last - 1)
+        one.until(lambda: one.is_over(sid))
+        assert "at_end" not in one.ask(op="subscribe", sid=sid, after=last, epoch="00000000")
+
+
 def test_commands_and_their_errors_have_the_ref(server: Served) -> None:
     with peer(server) as one:
         sid = start(one, model="endless")

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from penstock.adapters.loopback.script import Answer, Script
 from penstock.config.gateway import GatewayOptions
 from penstock.gateway.bodies import decode_object
+from penstock.gateway.keys import KeyFile, new_key
 from penstock.gateway.problems import RequestRefused
 from penstock.gateway.projections.responses import ResponsesProjection
 from penstock.gateway.projections.socket import SocketProjection
 from penstock.gateway.responses_connection import ResponsesConnection
 from penstock.gateway.socket import StreamSocket
+from penstock.testing import eventually
 from tests.integration.gateway.serving import PATIENCE, gateway
 
 STEER = json.dumps({"type": "response.steer", "previous_response_id": "x", "input": "y" * 5_000})
@@ -71,6 +74,38 @@ def test_a_message_that_is_too_long_closes_the_socket(path: str) -> None:
             socket.recv(PATIENCE)
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == 1009
+
+
+@pytest.mark.parametrize("path", ["/v1/ws", "/v1/responses"])
+def test_a_socket_is_one_of_the_readers_that_there_may_be(path: str) -> None:
+    with gateway(max_readers=1) as server:
+        with connect(f"{server.ws}{path}"):
+            with pytest.raises(InvalidStatus) as refused, connect(f"{server.ws}{path}"):
+                pass
+            assert refused.value.response.status_code == 403
+            stream_id = server.post("/v1/streams", {}).json()["stream_id"]
+            answer = server.get(f"/v1/streams/{stream_id}/events")
+            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "too_many_readers")
+        eventually(lambda: not server.gateway.readers)
+        with server.get(f"/v1/streams/{stream_id}/events", stream=True) as answer:
+            assert answer.status_code == 200
+            with pytest.raises(InvalidStatus), connect(f"{server.ws}{path}"):
+                pass
+        server.system.stream(stream_id).cancel()
+
+
+def test_a_socket_that_has_not_shown_its_key_yet_has_a_place_too(tmp_path: Path) -> None:
+    secret, key = new_key("one")
+    KeyFile(tmp_path / "keys").write([key])
+    with (
+        gateway(max_readers=1, keys=str(tmp_path / "keys")) as server,
+        connect(f"{server.ws}/v1/ws") as first,
+    ):
+        for _ in range(2):
+            with pytest.raises(InvalidStatus), connect(f"{server.ws}/v1/ws"):
+                pass
+            first.send(json.dumps({"op": "auth", "key": secret}))
+            first.recv(PATIENCE)
 
 
 def test_limits_of_a_body_hold_for_messages_of_the_responses_api() -> None:

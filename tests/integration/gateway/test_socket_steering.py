@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +15,9 @@ import pytest
 import penstock
 from penstock.adapters.loopback.faults import ResetAfter
 from penstock.adapters.loopback.script import Answer, Script, ScriptedCall
+from penstock.errors import CallTimeout
 from penstock.gateway.channels import Channel
+from penstock.gateway.keys import KeyFile, new_key
 from penstock.gateway.problems import RequestRefused
 from penstock.gateway.projections.steering import MOST_STEERS
 from penstock.gateway.protocols import PROTOCOLS
@@ -106,14 +111,8 @@ def test_inputs_that_come_while_the_answer_ends_go_into_the_same_successor(serve
 
 async def all_at_once(server: Served, sid: str, count: int) -> tuple[list[str], set[str]]:
     """Steer so many times before the stream can end; the codes of the refusals, and the streams that follow."""
-    guard, channel = server.gateway.guard, server.gateway.channels.get(sid)
-    call = SimpleNamespace(
-        gateway=server.gateway,
-        key=guard.authenticate({}, {}, is_needed=True),
-        protocol=PROTOCOLS["socket"],
-        trace=Trace("1" * 32, "2" * 16),
-    )
-    made = [steer(call, channel, f"Input {number}.") for number in range(count)]  # type: ignore[arg-type]
+    call, channel = call_in(server), server.gateway.channels.get(sid)
+    made = [steer(call, channel, f"Input {number}.") for number in range(count)]
     found = await asyncio.gather(*made, return_exceptions=True)
     codes = [str(one.problem.code) for one in found if isinstance(one, RequestRefused)]
     return codes, {one.stream_id for one in found if isinstance(one, Channel)}
@@ -207,6 +206,36 @@ def test_an_answer_goes_on_if_none_may_follow_because_the_server_shuts_down(serv
         assert one.ask(op="pause", sid=sid)["state"] == "paused"
 
 
+def test_an_agents_answer_goes_on_if_the_agent_is_not_known_any_more(server: Served) -> None:
+    agent = server.post("/v1/agents", {"model": "endless", "provider": "openai"}).json()["agent_id"]
+    with peer(server) as one:
+        sid = one.ask(op="stream_chat", agent=agent, message="Hi")["sid"]
+        hosted = server.gateway.agents.get(agent)
+        assert hosted is not None
+        server.gateway.agents.forget(hosted)
+        assert one.ask(op="steer", sid=sid, input="x")["error"]["code"] == "agent_not_found"
+        assert one.ask(op="pause", sid=sid)["state"] == "paused"
+
+
+def test_an_answer_goes_on_if_the_key_has_as_many_streams_as_it_may(tmp_path: Path) -> None:
+    (secret, key), (admins, admin) = new_key("a", streams=1), new_key("b", ["admin"], streams=1)
+    KeyFile(str(tmp_path / "keys")).write([key, admin])
+    script = Script([ENDLESS, ENDLESS, Answer("Short.")])
+    with gateway(script, keys=str(tmp_path / "keys")) as server, as_key(server, secret) as one:
+        with as_key(server, admins) as other:
+            start(other)
+            sid = start(one)
+            one.until(lambda: one.text(sid))
+            eventually(lambda: len(server.provider.requests) == 2)  # the first two answers of the script are theirs
+            assert other.ask(op="steer", sid=sid, input="x")["error"]["code"] == "rate_limit_exceeded"
+            assert one.ask(op="pause", sid=sid)["state"] == "paused"
+        assert end_of(one, steered(one, sid))["outcome"] == "completed"  # in place of the one that ends
+
+
+def as_key(server: Served, secret: str) -> AbstractContextManager[Peer]:
+    return peer(server, additional_headers={"authorization": f"Bearer {secret}"})
+
+
 @pytest.mark.parametrize(
     ("answer", "code"),
     [
@@ -228,3 +257,137 @@ def test_an_answer_that_ended_by_itself_meanwhile_may_give_the_input_back(
         sid = start(one)
         assert one.ask(op="steer", sid=sid, input="x")["error"]["code"] == code
         assert len(server.provider.requests) == 1
+
+
+def call_in(server: Served) -> Any:
+    """What a connection is to an operation, without one."""
+    key = server.gateway.guard.authenticate({}, {}, is_needed=True)
+    trace = Trace("1" * 32, "2" * 16)
+    return SimpleNamespace(gateway=server.gateway, key=key, protocol=PROTOCOLS["socket"], trace=trace)
+
+
+@pytest.mark.parametrize("leaving", [1, 2])
+def test_what_follows_is_given_up_when_the_last_one_that_waits_for_it_leaves(
+    server: Served, monkeypatch: pytest.MonkeyPatch, leaving: int
+) -> None:
+    given_up: list[str] = []
+    monkeypatch.setattr(Channel, "abandon_unread", lambda channel: given_up.append(channel.stream_id))
+
+    async def work() -> tuple[list[Any], str]:
+        channel = server.gateway.channels.get(sid)
+        waiting = [asyncio.ensure_future(steer(call_in(server), channel, f"Input {number}.")) for number in range(2)]
+        await asyncio.sleep(0)
+        assert channel.steered is not None
+        successor = channel.steered.successor
+        for one in waiting[:leaving]:
+            one.cancel()
+        found = await asyncio.gather(*waiting, return_exceptions=True)
+        follows = (await successor).stream_id
+        await asyncio.sleep(0)
+        return found, follows
+
+    with peer(server) as one:
+        sid = start(one)
+        one.until(lambda: one.text(sid))
+        found, follows = server.on_loop(work())
+    assert sum(isinstance(one, asyncio.CancelledError) for one in found) == leaving
+    assert given_up == ([] if leaving == 1 else [follows])
+
+
+def test_waiting_for_what_follows_ends_with_the_gateway(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    may_go_on = threading.Event()
+
+    async def work() -> str:
+        channel = server.gateway.channels.get(sid)
+        waiting = asyncio.ensure_future(steer(call_in(server), channel, "Shorter."))
+        await asyncio.sleep(0)
+        assert channel.steered is not None
+        successor = channel.steered.successor
+        await server.gateway.close()
+        try:
+            with pytest.raises(RequestRefused) as refused:
+                await waiting
+        finally:
+            may_go_on.set()
+        assert successor.cancelled()
+        return refused.value.problem.code
+
+    with peer(server) as one:
+        sid = start(one)
+        monkeypatch.setattr(penstock.Stream, "cancel", lambda stream, reason: may_go_on.wait(PATIENCE))
+        try:
+            assert server.on_loop(work()) == "draining"
+        finally:
+            may_go_on.set()
+
+
+def test_an_answer_that_cannot_be_stopped_in_time_gives_the_input_back(
+    server: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(stream: penstock.Stream, reason: str) -> None:
+        raise CallTimeout("the end of a stream", 1.0)
+
+    with peer(server) as one:
+        sid = start(one)
+        one.until(lambda: one.text(sid))
+        with monkeypatch.context() as patched:
+            patched.setattr(penstock.Stream, "cancel", fail)
+            assert one.ask(op="steer", sid=sid, input="x")["error"]["code"] == "busy"
+        assert end_of(one, steered(one, sid, "y"))["outcome"] == "completed"
+    assert said(server)[-1] == ("user", "y")
+    logged = [record.penstock for record in caplog.records if hasattr(record, "penstock")]
+    assert [one["stream_id"] for one in logged if one["event"] == "steer_failed"] == [sid]
+
+
+def test_inputs_that_wait_are_bounded_in_bytes(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("penstock.gateway.steering.MOST_STEERED_BYTES", 100, raising=False)
+
+    async def work() -> str:
+        channel = server.gateway.channels.get(sid)
+        first = asyncio.ensure_future(steer(call_in(server), channel, "x" * 200))  # alone, it may be larger
+        await asyncio.sleep(0)
+        with pytest.raises(RequestRefused) as refused:
+            await steer(call_in(server), channel, "y")
+        await first
+        return refused.value.problem.code
+
+    with peer(server) as one:
+        sid = start(one)
+        one.until(lambda: one.text(sid))
+        assert server.on_loop(work()) == "too_many_pending_bytes"
+        eventually(lambda: len(server.provider.requests) == 2)
+    assert said(server)[-1] == ("user", "x" * 200)
+
+
+def test_an_agents_answer_goes_on_if_the_agent_takes_no_message(
+    server: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = server.post("/v1/agents", {"model": "endless", "provider": "openai"}).json()["agent_id"]
+    with peer(server) as one:
+        sid = one.ask(op="stream_chat", agent=agent, message="Hi")["sid"]
+        monkeypatch.setattr(penstock.Agent, "is_alive", False)
+        assert one.ask(op="steer", sid=sid, input="x")["error"]["code"] == "agent_ended"
+        assert one.ask(op="pause", sid=sid)["state"] == "paused"
+
+
+@pytest.mark.parametrize("is_stored", [True, False])
+def test_the_response_that_follows_a_response_is_one_too(server: Served, is_stored: bool) -> None:
+    asked = {"model": "openai/m", "input": "Hi", "stream": True, "store": is_stored, "instructions": "Be brief."}
+    with server.post("/v1/responses", asked, stream=True) as answer, peer(server) as one:
+        first = answer.headers["x-penstock-stream-id"]
+        eventually(lambda: server.system.stream(first).text)
+        successor = steered(one, first)
+        assert end_of(one, successor)["outcome"] == "completed"
+    assert [role for role, _ in said(server)] == ["user", "assistant", "user"]
+    assert server.provider.requests[-1].fields["instructions"] == "Be brief."
+    answer = server.get(f"/v1/responses/{successor}")
+    if not is_stored:
+        assert answer.status_code == 404
+        return
+    shown = answer.json()
+    assert (shown["id"], shown["status"], shown["previous_response_id"]) == (successor, "completed", first)
+    assert shown["output"][0]["content"][0]["text"] == "Short."
+    assert shown["instructions"] == "Be brief."
+    more = {"model": "openai/m", "input": "More.", "previous_response_id": successor}
+    assert server.post("/v1/responses", more).status_code == 200
+    assert [content for role, content in said(server) if role == "user"] == ["Hi", "Shorter.", "More."]

@@ -16,6 +16,7 @@ from websockets.sync.client import connect
 
 import penstock
 from penstock.adapters.loopback.script import Answer, Script
+from penstock.errors import CallTimeout
 from penstock.gateway.channels import Channel
 from penstock.gateway.keys import ANONYMOUS, KeyFile, new_key
 from penstock.gateway.starlette import sse_response
@@ -53,6 +54,17 @@ def test_a_request_that_may_not_read_opens_nothing() -> None:
                     assert server.post(path, {**body, "stream": stream}).status_code in (503, 529)
                     assert running(server) == 1
         server.post(f"/v1/streams/{stream_id}/cancel")
+
+
+def test_a_warm_up_that_cannot_be_ended_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(stream: penstock.Stream) -> None:
+        raise CallTimeout("the end of a stream", 1.0)
+
+    monkeypatch.setattr(penstock.Stream, "stop", fail)
+    with gateway(on_orphan="cancel") as server, connect(f"{server.ws}/v1/responses") as socket:
+        socket.send(json.dumps({"type": "response.create", "model": "m", "input": "Hi", "generate": False}))
+        assert json.loads(socket.recv(PATIENCE))["error"]["code"] == "busy"
+        eventually(lambda: not running(server))
 
 
 def test_a_stream_whose_opener_has_gone_meanwhile_is_entered_and_left_alone() -> None:

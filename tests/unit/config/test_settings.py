@@ -576,6 +576,7 @@ GROUPS = (
     "retry_budget",
     "dashboard",
     "telemetry",
+    "store",
     "runtime",
     "log",
 )

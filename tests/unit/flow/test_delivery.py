@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from queue import SimpleQueue
 
 import pytest
 
@@ -49,7 +50,7 @@ class Desk:
     def take_over(self) -> int:
         """Attach another actor."""
         epoch = self.record.log.new_epoch()
-        self.record.intake.attach(lambda: None, self.record.log.last_seq, epoch)
+        self.record.intake.attach(SimpleQueue(), self.record.log.last_seq, epoch)
         return epoch
 
     @property

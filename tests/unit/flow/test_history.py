@@ -110,6 +110,12 @@ def test_a_round_is_the_calls_and_a_result_for_each() -> None:
     ]
 
 
+def test_the_maker_of_a_signature_is_that_of_the_call_and_else_that_of_the_round() -> None:
+    signed = (call("a", signature="g", signed_by="gemini"), call("b", signature="g"), call("c"))
+    made = Round(signed, ("1", "2", "3"), provider="fallback").messages()[0]["tool_calls"]
+    assert [one.get("signed_by") for one in made] == ["gemini", "fallback", None]
+
+
 @pytest.mark.parametrize(
     ("arguments", "raw"), [(None, '{"x": '), ([1], "[1]"), ("s", '"s"'), ({}, ""), ({}, "null"), ({}, " null ")]
 )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 
 from penstock.actors.stream.buffer import Undelivered
+from penstock.actors.stream.log import LogOwner
 from penstock.actors.stream.weights import cost_of
 from penstock.errors import IncompleteStream, PenstockError, ToolError
 from penstock.events import (
@@ -22,17 +24,41 @@ from penstock.events import (
 from tests.unit.flow.common import KEEP_ALL, OUTCOME, Writer
 
 
+class Owner(LogOwner):
+    """The stream of a log."""
+
+    def __init__(self, *, read: int | None = None) -> None:
+        self.read = read
+        self.tokens: list[Undelivered] = []
+        self.events: list[SideEvent] = []
+        self.looked: list[int] = []
+        self.told: list[TerminalEvent] = []
+        self.note: Callable[[TerminalEvent], None] = self.told.append
+
+    def measure(self, end_time: float) -> StreamMetrics:
+        return StreamMetrics(start_time=1.0, end_time=end_time)
+
+    def note_end(self, terminal: TerminalEvent) -> None:
+        self.note(terminal)
+
+    def undelivered(self, last_event: int) -> list[Undelivered]:
+        self.looked.append(last_event)
+        return self.tokens
+
+    def undelivered_events(self, last_event: int) -> list[SideEvent]:
+        self.looked.append(last_event)
+        return self.events
+
+    def read_by_all(self, last_seq: int) -> int:
+        return last_seq if self.read is None else self.read
+
+
 def buffered(writer: Writer, tokens: list[Undelivered], events: list[SideEvent]) -> list[int]:
     """Let the log find these in the buffer; returns the numbers after which it looks."""
-    looked: list[int] = []
-
-    def find(found: list[Any], seq: int) -> list[Any]:
-        looked.append(seq)
-        return found
-
-    writer.log.undelivered = lambda seq: find(tokens, seq)
-    writer.log.undelivered_events = lambda seq: find(events, seq)
-    return looked
+    owner = Owner()
+    owner.tokens, owner.events = tokens, events
+    writer.log.owner = owner
+    return owner.looked
 
 
 @pytest.mark.parametrize("retain", [0, KEEP_ALL])
@@ -75,8 +101,8 @@ def test_the_metrics_are_those_of_the_end_and_the_end_is_told_before_it_is_seen(
     writer = Writer()
     log = writer.log
     told: list[tuple[TerminalEvent, TerminalEvent | None, int]] = []
-    log.measure = lambda now: StreamMetrics(start_time=1.0, end_time=now)
-    log.on_end = lambda terminal: told.append((terminal, log.terminal, log.last_seq))
+    log.owner = owner = Owner()
+    owner.note = lambda terminal: told.append((terminal, log.terminal, log.last_seq))
     assert log.complete(OUTCOME, 0, 7.0, writer.epoch) is True
     assert log.terminal is not None
     assert log.terminal.metrics == StreamMetrics(start_time=1.0, end_time=7.0)
@@ -130,13 +156,44 @@ def test_exactly_as_many_bytes_as_may_be_unread_are_kept(monkeypatch: pytest.Mon
     piece = ToolCallDelta(index=0, text="x" * 100)
     monkeypatch.setattr("penstock.actors.stream.log._UNREAD", 3 * cost_of(piece))
     writer = Writer(0)
-    writer.log.read_by_all = lambda last_seq: 0
+    writer.log.owner = Owner(read=0)
     for _ in range(3):
         writer.put(piece)
     assert writer.log.first_seq == 1
     for _ in range(3):
         writer.put(piece)
     assert writer.log.first_seq > 1
+
+
+@pytest.mark.parametrize("retain", [0, 1_000, 100_000])
+def test_never_more_than_may_be_unread_is_kept(monkeypatch: pytest.MonkeyPatch, retain: int) -> None:
+    monkeypatch.setattr("penstock.actors.stream.log._UNREAD", 20_000)
+    writer = Writer(retain)
+    log = writer.log
+    log.owner = Owner(read=0)
+    kept = []
+    for _ in range(600):
+        writer.put(ToolCallDelta(index=0, text="x" * 100))
+        kept.append(log.kept_bytes)
+    assert max(kept) <= retain + 20_000
+    assert min(after for before, after in pairwise(kept) if after < before) > (retain + 20_000) * 3 // 4 - 1_000
+
+
+@pytest.mark.parametrize("retain", [0, 3_000, 300_000])
+def test_folding_what_is_unread_takes_linear_time(monkeypatch: pytest.MonkeyPatch, retain: int) -> None:
+    monkeypatch.setattr("penstock.actors.stream.log._UNREAD", 300_000)
+
+    def work(count: int) -> int:
+        """Append; returns how many windows were copied."""
+        writer = Writer(retain)
+        writer.log.owner = Owner(read=0)
+        windows = set()
+        for _ in range(count):
+            writer.put(ToolCallDelta(index=0, text="x"))
+            windows.add(writer.log.first_seq)
+        return len(windows)
+
+    assert 2 < work(20_000) < 60
 
 
 def test_all_that_may_be_folded_is_folded_at_once_if_a_single_event_is_larger() -> None:
@@ -150,14 +207,14 @@ def test_all_that_may_be_folded_is_folded_at_once_if_a_single_event_is_larger() 
 def test_a_fold_that_an_unread_piece_stops_is_tried_again_when_a_quarter_more_has_come() -> None:
     writer = Writer(4_000)
     log = writer.log
-    log.read_by_all = lambda last_seq: 0
+    log.owner = owner = Owner(read=0)
     writer.put(ToolCallDelta(index=0, text="x"))
     folds = []
     for _ in range(60):
         writer.add("x" * 500)
         folds.append(log.first_seq)
     assert set(folds) == {1}, "text waits behind it too"
-    log.read_by_all = lambda last_seq: last_seq
+    owner.read = None
     while log.first_seq == 1:
         writer.add("x" * 500)
     assert log.kept_bytes <= 4_000

@@ -56,6 +56,20 @@ def test_everything_beside_the_text_is_kept() -> None:
     assert (call.arguments, call.is_server, call.signature) == ({"x": 1}, True, "g")
 
 
+def test_a_signature_has_its_maker_in_every_choice_and_in_the_events() -> None:
+    signed = ToolCallFragment(index=0, id="a", name="f", arguments="{}", signature="g")
+    bare = ToolCallFragment(index=1, id="b", name="f", arguments="{}")
+    builder = OutcomeBuilder()
+    builder.provider = "gemini"
+    for delta in (signed, bare, ChoiceDelta(1, signed), FinishDelta("tool_calls", "tool_calls")):
+        builder.note(delta)
+    outcome = builder.outcome()
+    assert [call.signed_by for call in outcome.tool_calls] == ["gemini", ""]
+    assert [call.signed_by for call in outcome.choices[0].tool_calls] == ["gemini"]
+    completed = [event.call for event in builder.complete() if isinstance(event, ToolCallCompleted)]
+    assert [call.signed_by for call in completed] == ["gemini", ""]
+
+
 def test_a_stop_behind_tool_calls_does_not_hide_them() -> None:
     outcome = built(FinishDelta("tool_calls", "tool_calls"), FinishDelta("stop", "stop")).outcome()
     assert outcome.finish_reason == "tool_calls"

@@ -106,6 +106,13 @@ def test_a_picture_that_also_stands_in_a_block_counts_once() -> None:
     assert counted(whole, BlockDelta({"type": "image_generation_call", "result": LONG})) < counted(whole) + 500
 
 
+@pytest.mark.parametrize(("size", "again"), [(255, 50 + 255), (256, 8)])
+def test_texts_are_known_again_from_256_characters_on(size: int, again: int) -> None:
+    text = "x" * size
+    whole = EventDelta(MediaPart(kind="image", data=text))
+    assert counted(whole, BlockDelta({"result": text})) == counted(whole) + 100 + 50 + again
+
+
 def test_signed_reasoning_counts_once() -> None:
     text, signature = "t" * 10_000, "s" * 10_000
     block = ReasoningBlockDelta(ReasoningBlock(kind="thinking", text=text, signature=signature))

@@ -58,8 +58,15 @@ CORPUS = Path(__file__).parent.parent.parent / "corpus"
 
 def opened(request: dict[str, Any] | None = None, model: str = "m", **variant: Any) -> Opening:
     """What a projection is told."""
+    is_turn = variant.pop("is_turn", False)
     return Opening(
-        stream_id="s1", epoch="e1", created=1_700_000_000, model=model, request=request or {}, variant=variant
+        stream_id="s1",
+        epoch="e1",
+        created=1_700_000_000,
+        model=model,
+        request=request or {},
+        variant=variant,
+        is_turn=is_turn,
     )
 
 

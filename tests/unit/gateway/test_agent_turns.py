@@ -7,10 +7,25 @@ from collections.abc import Iterator
 import pytest
 
 import penstock
-from penstock.events import Event, ToolApprovalRequested
+from penstock.events import (
+    Event,
+    FinishReason,
+    StreamCompleted,
+    StreamSnapshot,
+    ToolApprovalRequested,
+    ToolCallCompleted,
+)
+from penstock.gateway.answers import anthropic as anthropic_answers
+from penstock.gateway.answers import chat as chat_answers
+from penstock.gateway.answers import responses as responses_answers
+from penstock.gateway.channels import Channel
 from penstock.gateway.projections.agui import AguiProjection
+from penstock.gateway.projections.anthropic import AnthropicProjection
+from penstock.gateway.projections.chat import ChatProjection
+from penstock.gateway.projections.frames import Projection
 from penstock.gateway.projections.ui import UiProjection
-from penstock.testing import Collector, SimulatedSystem
+from penstock.gateway.protocols import PROTOCOLS
+from penstock.testing import Collector, ScriptedAttempt, SimulatedSystem
 from tests.conformance.agents import agent_on, ask, say, until
 from tests.unit.gateway.reading import AguiReader, UiReader, fed, opening
 
@@ -109,3 +124,52 @@ def test_agui_shows_the_rounds_and_two_runs(system: SimulatedSystem) -> None:
         ("tool", "The user did not approve this call: keep it"),
         ("assistant", "Eight, and one file is gone."),
     ]
+
+
+@pytest.mark.parametrize("finish", ["stop", "length", "content_filter", "other"])
+def test_no_protocol_offers_the_client_a_call_that_the_agent_has_run(
+    system: SimulatedSystem, finish: FinishReason
+) -> None:
+    agent, _ = agent_on(
+        system,
+        ask(("call_0", "double", '{"x":4}')),
+        ScriptedAttempt(("Eight and",), finish=finish),
+        tools=[double],
+    )
+    stream = agent.stream_chat("Do it")
+    collector = Collector(stream)
+    collector.wait_for_terminal()
+    end = collector.events[-1]
+    assert isinstance(end, StreamCompleted)
+    assert (end.finish_reason, [call.id for call in end.tool_calls]) == (finish, ["call_0"])
+    told = Channel(stream).opening(PROTOCOLS["openai"], {})
+    for answer in (chat_answers.answer, anthropic_answers.answer, responses_answers.answer):
+        assert "call_0" not in str(answer(end, told))
+    for kind in (ChatProjection, AnthropicProjection):
+        projection = kind(told)
+        assert b"call_0" not in b"".join(frame.data for event in collector.events for frame in projection.feed(event))
+
+
+@pytest.mark.parametrize("kind", [ChatProjection, AnthropicProjection])
+def test_a_snapshot_with_a_call_that_the_agent_still_runs_offers_nothing(
+    system: SimulatedSystem, kind: type[Projection]
+) -> None:
+    agent, _ = agent_on(system, ask(("call_0", "double", '{"x":4}')), say("Eight."), tools=[double])
+    stream = agent.stream_chat("Do it")
+    collector = Collector(stream)
+    collector.wait_for_terminal()
+    made = next(event for event in collector.events if isinstance(event, ToolCallCompleted))
+    folded = StreamSnapshot(stream.stream_id, made.seq, ("",), "", "text", 0.0, {}, tool_calls=(made.call,))
+    projection = kind(Channel(stream).opening(PROTOCOLS["openai"], {}))
+    rest = [event for event in collector.events if event.seq > made.seq]
+    assert b"call_0" not in b"".join(frame.data for event in [folded, *rest] for frame in projection.feed(event))
+
+
+def test_what_is_made_of_an_agents_turn_is_one_too(system: SimulatedSystem) -> None:
+    agent, _ = agent_on(system, say("Eight."))
+    stream = agent.stream_chat("Do it")
+    plain = system.open_stream("plain")
+    chained = penstock.chain(system, stream, lambda event: [event.text.upper()])
+    merged = penstock.merge(plain, stream)
+    told = [Channel(one).opening(PROTOCOLS["openai"], {}).is_turn for one in (chained, merged, plain)]
+    assert told == [True, True, False]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -296,6 +297,11 @@ def test_every_good_end_is_a_success(reason: Any) -> None:
     assert found["outcome"] == {"type": "success"}
     assert "usage" not in found, "what is not reported is absent"
     assert found.get("metadata") == (None if reason == "stop" else {"finishReason": reason})
+    native = shapes(
+        fed(AguiProjection(opening(REQUEST)), numbered([msgspec.structs.replace(end, raw_finish_reason="X")]))
+    )
+    told = {} if reason != "other" else {"finishReason": "other", "nativeFinishReason": "X"}
+    assert native[-1].get("metadata") == (told or found.get("metadata"))
 
 
 def test_sources_pictures_refusals_and_tools_of_the_provider() -> None:
@@ -465,9 +471,10 @@ def test_counts_are_inclusive_for_every_provider(provider: str | None, expected:
         tool_input_tokens=1,
         total_tokens=99,
     )
-    counts = token_counts(usage, provider)
+    end = StreamCompleted(stream_id="s", seq=1, text="", provider=provider)
+    counts = token_counts(msgspec.structs.replace(end, usage=usage))
     assert {name: counts[name] for name in expected} == expected
-    assert token_counts(Usage(total_tokens=4), provider) == {"totalTokens": 4}
+    assert token_counts(msgspec.structs.replace(end, usage=Usage(total_tokens=4))) == {"totalTokens": 4}
 
 
 # --- whatever comes --------------------------------------------------------------------------------------------------

@@ -233,7 +233,6 @@ def test_parts_without_a_form_are_named() -> None:
 @pytest.mark.parametrize(
     ("entry", "approval"),
     [
-        ({"status": "resolved"}, Approval(call_id="c", is_approved=True)),
         ({"status": "resolved", "payload": {"approved": True}}, Approval(call_id="c", is_approved=True)),
         ({"status": "resolved", "payload": True}, Approval(call_id="c", is_approved=True)),
         ({"status": "resolved", "payload": False}, Approval(call_id="c", is_approved=False)),
@@ -241,7 +240,21 @@ def test_parts_without_a_form_are_named() -> None:
             {"status": "resolved", "payload": {"approved": False, "reason": "no"}},
             Approval(call_id="c", is_approved=False, reason="no"),
         ),
+        ({"status": "resolved", "payload": {"approve": True}}, Approval(call_id="c", is_approved=True)),
+        ({"status": "resolved", "payload": {"approve": False}}, Approval(call_id="c", is_approved=False)),
+        (
+            {"status": "resolved", "payload": {"approved": True, "approve": False}},
+            Approval(call_id="c", is_approved=False),
+        ),
+        (
+            {"status": "resolved", "payload": {"approved": None, "approve": False}},
+            Approval(call_id="c", is_approved=False),
+        ),
         ({"status": "cancelled"}, Approval(call_id="c", is_approved=False)),
+        (
+            {"status": "cancelled", "payload": {"reason": "Later."}},
+            Approval(call_id="c", is_approved=False, reason="Later."),
+        ),
     ],
 )
 def test_decisions(entry: dict[str, Any], approval: Approval) -> None:
@@ -273,6 +286,9 @@ def test_decisions(entry: dict[str, Any], approval: Approval) -> None:
         ),
         ({"tools": [{"description": "x"}]}, "tools[0]"),
         ({"tools": {}}, "tools"),
+        ({"forwardedProps": {"model": "m", "tools": 5}}, "forwardedProps.tools"),
+        ({"messages": [assistant(None, "c1"), result("c1", toolCallId=[])]}, "messages[1].toolCallId"),
+        ({"messages": [assistant(None, "c1"), result("c1", error=5)]}, "messages[1].error"),
         ({"context": ["x"]}, "context[0]"),
         ({"forwardedProps": {"model": 1}}, "forwardedProps.model"),
         ({"forwardedProps": {"model": "m", "penstock": 1}}, "penstock"),
@@ -290,6 +306,19 @@ def test_what_is_malformed_is_named(fields: dict[str, Any], param: str) -> None:
         ("x", "resume"),
         ([{}], "resume[0].interruptId"),
         ([{"interruptId": "c", "status": "maybe"}], "resume[0].status"),
+        ([{"interruptId": "c", "status": "resolved"}], "resume[0].payload"),
+        ([{"interruptId": "c", "status": "resolved", "payload": None}], "resume[0].payload"),
+        ([{"interruptId": "c", "status": "resolved", "payload": "no"}], "resume[0].payload"),
+        ([{"interruptId": "c", "status": "resolved", "payload": 0}], "resume[0].payload"),
+        ([{"interruptId": "c", "status": "resolved", "payload": []}], "resume[0].payload"),
+        ([{"interruptId": "c", "status": "resolved", "payload": {}}], "resume[0].payload.approved"),
+        ([{"interruptId": "c", "status": "resolved", "payload": {"approved": None}}], "resume[0].payload.approved"),
+        ([{"interruptId": "c", "status": "resolved", "payload": {"approved": 0}}], "resume[0].payload.approved"),
+        ([{"interruptId": "c", "status": "resolved", "payload": {"approved": "false"}}], "resume[0].payload.approved"),
+        (
+            [{"interruptId": "c", "status": "resolved", "payload": {"approved": True, "approve": "no"}}],
+            "resume[0].payload.approve",
+        ),
     ],
 )
 def test_malformed_decisions_are_named(resume: Any, param: str) -> None:
@@ -347,3 +376,42 @@ def test_the_messages_are_a_history_that_an_agent_takes() -> None:
     asked = parse(body(assistant("Let me see.", "c1"), assistant(None, "c2"), result("c1"), result("c2"), HI))
     system, turns = read_turns(asked.input)
     assert (system, len(turns)) == ([], 2)
+
+
+def test_null_in_one_of_two_names_leaves_the_other() -> None:
+    part = {"type": "binary", "mimeType": "application/pdf", "data": "QQ==", "filename": "a.pdf", "metadata": {}}
+    (made,) = parse(body(messages=[HI | {"content": [part]}])).input[0]["content"]
+    assert made["file"]["filename"] == "a.pdf"
+    metadata = {"penstock": {"kind": "thinking", "signature": None}}
+    thought = {"id": "r", "role": "reasoning", "content": "Hm.", "encryptedValue": "s", "metadata": metadata}
+    assert said(thought, assistant("One."))[0]["reasoning_blocks"] == [
+        {"kind": "thinking", "text": "Hm.", "signature": "s"}
+    ]
+
+
+@pytest.mark.parametrize("status", ["ok", None])
+def test_a_result_without_a_status_has_not_failed(status: str | None) -> None:
+    assert "is_error" not in said(assistant(None, "c1"), result("c1", metadata={"status": status}))[1]
+    assert said(assistant(None, "c1"), result("c1", metadata={"status": "denied"}))[1]["is_error"] is True
+
+
+def test_parameters_that_are_null_or_need_tools_do_not_go_on() -> None:
+    absent = {"model": "m", "provider": None, "stream": None, "seed": None, "tools": None}
+    asked = parse(body(forwardedProps={**absent, "tool_choice": "auto", "parallel_tool_calls": True}))
+    assert (asked.provider, asked.parameters) == (None, {})
+    assert parse(body(forwardedProps={"model": "m", "provider": ""})).parameters == {}
+    asked = parse(body(tools=[{"name": "f"}], forwardedProps={"model": "m", "tool_choice": "auto", "tools": None}))
+    assert asked.parameters.keys() == {"tools", "tool_choice"}
+
+
+@pytest.mark.parametrize(
+    ("dialect", "made"),
+    [
+        ("openai-chat", {"type": "file", "file": {"file_id": "f1"}}),
+        ("anthropic", {"type": "document", "source": {"type": "file", "file_id": "f1"}}),
+        ("gemini", {"fileData": {"fileUri": "f1", "mimeType": "application/pdf"}}),
+    ],
+)
+def test_a_file_that_the_provider_keeps_is_named_in_its_form(dialect: Any, made: dict[str, Any]) -> None:
+    part = {"type": "document", "source": {"type": "file", "value": "f1"}}
+    assert parse(body(messages=[HI | {"content": [part]}]), dialect).input[0]["content"] == [made]

@@ -15,8 +15,8 @@ from tests.contract.test_corpus_anthropic import _content
 from tests.unit.gateway.chat_made import CORPUS, call, completed, opened, source_of
 
 
-def content_of(end: StreamCompleted) -> list[Any]:
-    content: list[Any] = answer(end, opened())["content"]
+def content_of(end: StreamCompleted, *, is_turn: bool = False) -> list[Any]:
+    content: list[Any] = answer(end, opened(is_turn=is_turn))["content"]
     return content
 
 
@@ -77,7 +77,7 @@ def test_the_calls_of_an_agents_turn_and_its_last_rounds_blocks_are_left_out() -
     end = completed(
         "a", tool_calls=(call(),), provider_blocks=(block,), provider="anthropic", raw_finish_reason="end_turn"
     )
-    assert content_of(end) == [{"type": "text", "text": "a"}]
+    assert content_of(end, is_turn=True) == [{"type": "text", "text": "a"}]
 
 
 def test_the_matched_stop_sequence_the_container_and_the_refusals_details() -> None:

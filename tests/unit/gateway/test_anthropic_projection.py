@@ -6,11 +6,9 @@ from typing import Any
 
 import pytest
 
-from penstock.errors import BufferFull
 from penstock.events import (
     AnswerPart,
     Citation,
-    Disconnected,
     Event,
     Logprobs,
     MediaPart,
@@ -443,6 +441,7 @@ def test_text_after_citations_is_a_block_of_its_own() -> None:
         ("content_filter", "x", "refusal"),
         ("refusal", "x", "refusal"),
         ("other", "x", "end_turn"),
+        ("other", "compaction", "compaction"),
         ("other", "pause_turn", "pause_turn"),
         ("length", "model_context_window_exceeded", "model_context_window_exceeded"),
         ("tool_calls", "tool_use", "end_turn"),  # without a call for the client
@@ -451,6 +450,14 @@ def test_text_after_citations_is_a_block_of_its_own() -> None:
 def test_the_stop_reason_in_anthropics_words(reason: Any, raw: str, word: str) -> None:
     found = seen(token("a"), completed("a", finish_reason=reason, raw_finish_reason=raw))
     assert found[-2:] == [f"message_delta {word}", "message_stop"]
+
+
+def test_an_unknown_reason_is_told_in_the_providers_word() -> None:
+    unknown = completed("a", finish_reason="other", raw_finish_reason="MALFORMED_FUNCTION_CALL")
+    assert told(token("a"), unknown)[-2]["delta"]["native_finish_reason"] == "MALFORMED_FUNCTION_CALL"
+    for reason, raw in (("other", "pause_turn"), ("stop", "x")):
+        end = completed("a", finish_reason=reason, raw_finish_reason=raw)
+        assert "native_finish_reason" not in told(token("a"), end)[-2]["delta"]
 
 
 def test_the_stop_sequence_that_matched_is_told() -> None:
@@ -507,8 +514,6 @@ def test_a_reader_that_is_cut_off_gets_an_error() -> None:
         b'event: error\ndata: {"type":"error",'
         b'"error":{"type":"api_error","message":"restarting","code":"draining"}}\n\n'
     )
-    slow: Any = Disconnected("s1", 3, BufferFull("s1", 10, 10))
-    assert [_short(event) for event in datas(sent(projection.feed(slow)))] == ["error api_error too_slow"]
 
 
 @pytest.mark.parametrize(

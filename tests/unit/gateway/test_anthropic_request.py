@@ -346,6 +346,26 @@ def test_the_format_of_the_answer() -> None:
     assert one.dropped == ("output_config.odd",)
 
 
+def test_the_older_name_of_the_format_is_read_and_never_sent() -> None:
+    wanted, other = ({"type": "json_schema", "schema": {"title": title}} for title in ("a", "b"))
+    for dialect in OTHERS:
+        one = asked(dialect, output_config={"format": wanted}, output_format=other)
+        assert one.parameters["response_format"]["json_schema"]["schema"] == wanted["schema"]
+        assert "output_format" not in request_of(one, dialect)
+        assert one.dropped == ("output_format",)
+    same = asked(output_format=wanted)
+    assert (same.parameters["response_format"]["json_schema"]["schema"], same.dropped) == (wanted["schema"], ())
+    assert asked(output_config={"format": wanted}, output_format=wanted).dropped == ()
+    assert asked(output_format={"type": "yaml"}).dropped == ("output_format",)
+
+
+@pytest.mark.parametrize("kind", [[], {}, 5, None])
+def test_a_block_of_no_type_cannot_be_told(kind: Any) -> None:
+    block = {"type": kind, "text": "a"}
+    one = asked(messages=[{"role": "assistant", "content": [block, {"type": "text", "text": "b"}]}])
+    assert (one.input, one.dropped) == ([{"role": "assistant", "content": "b"}], ("messages[0].content[0]",))
+
+
 @pytest.mark.parametrize(
     ("dialect", "dropped"),
     [

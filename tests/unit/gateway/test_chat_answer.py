@@ -16,7 +16,7 @@ def whole(end: StreamCompleted, **variant: Any) -> dict[str, Any]:
     return answer(end, opened(**variant))
 
 
-def message_of(end: StreamCompleted, **variant: str) -> dict[str, Any]:
+def message_of(end: StreamCompleted, **variant: Any) -> dict[str, Any]:
     message: dict[str, Any] = whole(end, **variant)["choices"][0]["message"]
     return message
 
@@ -76,10 +76,18 @@ def test_the_providers_calls_and_those_of_an_agents_turn_are_left_out() -> None:
     server = call(id="srvtoolu_1", is_server=True)
     assert "tool_calls" not in message_of(completed("a", tool_calls=(server,), finish_reason="tool_calls"))
     done = completed("a", tool_calls=(call(),), finish_reason="stop", raw_finish_reason="stop")
-    assert "tool_calls" not in message_of(done)
+    assert "tool_calls" not in message_of(done, is_turn=True)
     assert "tool_calls" in message_of(completed("a", tool_calls=(call(),), finish_reason="length"))
     untold = completed("a", tool_calls=(call(),))
     assert whole(untold)["choices"][0]["finish_reason"] == "tool_calls"
+
+
+@pytest.mark.parametrize("reason", ["stop", "length", "content_filter", "other", "tool_calls"])
+def test_an_agents_turn_has_no_calls_for_the_client_however_it_ends(reason: Any) -> None:
+    end = completed("a", tool_calls=(call(),), finish_reason=reason, raw_finish_reason=reason)
+    (choice,) = whole(end, is_turn=True)["choices"]
+    assert "tool_calls" not in choice["message"]
+    assert choice["finish_reason"] != "tool_calls"
 
 
 def test_a_refusal_and_reasoning() -> None:

@@ -6,12 +6,11 @@ from typing import Any
 
 import pytest
 
-from penstock.errors import BufferFull, RateLimited
+from penstock.errors import RateLimited
 from penstock.events import (
     AnswerPart,
     Choice,
     Citation,
-    Disconnected,
     Event,
     Logprobs,
     MediaPart,
@@ -30,6 +29,7 @@ from penstock.events import (
     ToolResult,
     Usage,
 )
+from penstock.gateway.answers.chat import answer
 from penstock.gateway.problems import Problem, problem_of
 from penstock.gateway.projections.chat import ChatProjection, error_body
 from penstock.gateway.projections.frames import joined
@@ -395,6 +395,18 @@ def test_the_finish_reason_in_openais_words(reason: Any, word: str) -> None:
     assert seen(token("a"), completed("a", finish_reason=reason))[-2:] == [({}, word), "[DONE]"]
 
 
+def test_of_an_answer_that_ended_for_an_unknown_reason_the_providers_word_is_told() -> None:
+    unknown = completed("a", finish_reason="other", raw_finish_reason="MALFORMED_FUNCTION_CALL")
+    end = chunks(token("a"), unknown)[-2]["choices"][0]
+    assert (end["finish_reason"], end["native_finish_reason"]) == ("stop", "MALFORMED_FUNCTION_CALL")
+    assert "native_finish_reason" not in chunks(token("a"), completed("a", raw_finish_reason="stop"))[-2]["choices"][0]
+    untold = completed("a", choices=(Choice(index=1, text="b"),))
+    asked = completed("a", choices=(Choice(index=1, tool_calls=(call(),)),))
+    for one, word in ((untold, "stop"), (asked, "tool_calls")):
+        assert chunks(token("a"), one)[-3]["choices"][0]["finish_reason"] == word
+        assert [choice["finish_reason"] for choice in answer(one, opened())["choices"]] == ["stop", word]
+
+
 def test_the_usage_is_told_only_if_it_is_asked_for_and_known() -> None:
     usage = Usage(input_tokens=1, output_tokens=2)
     assert all("usage" not in chunk for chunk in chunks(token("a"), completed("a", usage=usage))[:-1])
@@ -502,8 +514,6 @@ def test_a_reader_that_is_cut_off_gets_an_error() -> None:
     projection = ChatProjection(opened())
     problem = Problem(status=200, type="server_error", code="draining", message="restarting")
     assert datas(projection.cut(problem)) == [error_body(problem)]
-    slow: Any = Disconnected("s1", 3, BufferFull("s1", 10, 10))
-    assert error_of(datas(sent(projection.feed(slow))))["code"] == "too_slow"
 
 
 def test_an_errors_body_for_a_response() -> None:

@@ -257,3 +257,11 @@ def test_an_answers_message_can_be_sent_back_as_it_is() -> None:
     for dialect in PROVIDERS:
         body = request_of(asked(dialect, messages=[HI, message, result]), dialect, dialect)
         assert msgspec.json.encode(body).count(b'"name":"f"') >= 1
+
+
+def test_a_signature_that_is_null_leaves_the_one_in_the_extra_content() -> None:
+    extra = {"google": {"thought_signature": "SIG"}}
+    made = {"id": "c", "signature": None, "extra_content": extra, "function": {"name": "f", "arguments": "{}"}}
+    message = {"role": "assistant", "content": None, "tool_calls": [made]}
+    (sent,) = parse({"model": "m", "messages": [message]}, "gemini").input
+    assert sent["tool_calls"][0]["signature"] == "SIG"

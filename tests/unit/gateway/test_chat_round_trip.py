@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from penstock.adapters.providers.anthropic.decoder import MessagesDecoder
 from penstock.adapters.providers.openai.chat_decoder import ChatDecoder
+from penstock.config.counting import dialect_of
 from penstock.config.providers import known_provider
 from penstock.events import Event, StreamCompleted, StreamFailed, StreamStarted, TokenEvent, Usage
-from penstock.gateway.answers import chat_parts
 from penstock.gateway.projections.anthropic import AnthropicProjection
 from penstock.gateway.projections.chat import ChatProjection
 from penstock.gateway.projections.frames import Frame, Projection, joined
@@ -259,6 +259,6 @@ def test_every_chunk_of_an_answer_has_one_id_one_time_and_one_model() -> None:
 
 
 def test_the_dialect_is_known_by_the_provider_or_by_the_messages_id() -> None:
-    assert chat_parts.dialect_of(StreamCompleted(stream_id="s", seq=1, text="", provider="gemini")) == "gemini"
+    assert dialect_of(StreamCompleted(stream_id="s", seq=1, text="", provider="gemini")) == "gemini"
     told = StreamCompleted(stream_id="s", seq=1, text="", provider="mine", provider_metadata={"response_id": "msg_1"})
-    assert chat_parts.dialect_of(told) == "anthropic"
+    assert dialect_of(told) == "anthropic"

@@ -84,6 +84,41 @@ def test_every_protocol_refuses_the_same_and_repeats_nothing(
     assert "secret" not in problem.message
 
 
+OPTIONS = {"timeout": 5, "max_retries": 0, "extra_headers": {"x": "y"}, "extra_query": {}, "extra_body": {"b": 2}}
+
+
+def _with_options(protocol: str) -> Asked:
+    """A body with fields that have the names of call options, where the model's parameters stand."""
+    if protocol == "agui":
+        props = {"model": "m", **OPTIONS}
+        return agui.parse({"threadId": "t", "runId": "r", "messages": [{"id": "1", **HI}], "forwardedProps": props})
+    messages = [{"id": "1", **HI}]
+    parsers: dict[str, Callable[[Mapping[str, Any]], Asked]] = {
+        "openai": chat.parse,
+        "responses": responses.parse,
+        "anthropic": lambda body: anthropic.parse(body, "openai-chat"),
+        "ui": ui.parse,
+    }
+    return parsers[protocol]({"model": "m", "messages": messages, "input": "Hi", **OPTIONS})
+
+
+@pytest.mark.parametrize("protocol", PARSERS)
+def test_no_field_of_the_models_is_an_option_of_the_call(protocol: str) -> None:
+    parameters = dict(_with_options(protocol).parameters)
+    sent = parameters.pop("extra_body", {})
+    assert not parameters.keys() & OPTIONS.keys()
+    assert protocol == "agui" or sent == OPTIONS, "only AG-UI's properties are the application's unless they are known"
+
+
+def test_the_native_protocol_adds_the_entries_of_extra_body() -> None:
+    asked = native.parse({"model": "m", "messages": [HI], "parameters": {**OPTIONS, "top_p": 1}})
+    others = {name: value for name, value in OPTIONS.items() if name != "extra_body"}
+    assert asked.parameters == {"top_p": 1, "extra_body": {"b": 2, **others}}
+    for given, left in ((None, {}), (5, {"extra_body": {"extra_body": 5}}), ({}, {})):
+        parameters = native.parse({"model": "m", "messages": [HI], "parameters": {"extra_body": given}}).parameters
+        assert parameters == left
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [({"on_orphan": "secret"}, "on_orphan"), ({"stream_id": 3}, "stream_id"), ({"a secret": 1}, "…")],

@@ -36,6 +36,22 @@ def test_at_most_a_hundred_run_at_once() -> None:
     probes.begin("key", "more", 0.0)
 
 
+@pytest.mark.parametrize("ids", [1, 5_000])
+def test_probes_that_run_are_counted_also_if_they_are_not_kept(ids: int) -> None:
+    probes = Probes()
+    for number in range(100):
+        probes.begin("key", str(number % ids), 0.0)
+    for number in range(1_000):
+        with pytest.raises(RequestRefused):
+            probes.begin("key", f"more {number}", 0.0)
+    last = probes.find("key", str(99 % ids))
+    for number in range(1_000):
+        last.end("complete", 1.0)
+        last = probes.begin("key", f"more {number}", 0.0)
+    with pytest.raises(RequestRefused):
+        probes.begin("key", "more", 0.0)
+
+
 def test_the_last_thousand_are_kept() -> None:
     probes = Probes()
     for number in range(1_001):

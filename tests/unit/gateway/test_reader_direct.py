@@ -151,6 +151,23 @@ def test_a_send_that_waits_although_it_should_not_is_left_to_the_task() -> None:
     asyncio.run(run())
 
 
+def test_a_fault_in_sending_is_the_tasks_and_not_that_of_the_one_that_has_frames() -> None:
+    async def run() -> None:
+        cycle = Cycle()
+        reading = Reading(cycle)
+        await reading.settle()
+
+        async def fail() -> None:
+            raise ValueError("a fault")
+
+        cycle.wait = fail  # type: ignore[method-assign]
+        reading.come(1)
+        await asyncio.wait([reading.task], timeout=10)
+        assert isinstance(reading.task.exception(), ValueError)
+
+    asyncio.run(run())
+
+
 def test_frames_for_another_server_are_sent_by_the_task() -> None:
     async def run() -> None:
         reading = Reading(Other())

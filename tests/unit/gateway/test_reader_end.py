@@ -6,6 +6,8 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from penstock.config.gateway import GatewayOptions
 from penstock.events import TokenEvent
 from penstock.gateway.problems import Problem
@@ -118,6 +120,63 @@ def test_a_reader_is_stuck_only_while_it_is_sent_something() -> None:
         assert reader.is_abandoned
         await asyncio.wait([task])
         assert task.cancelled()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("part", ["start", "send", "end"])
+def test_a_client_that_takes_no_part_of_a_response_is_cut_off_once(part: str) -> None:
+    async def run() -> None:
+        source, exchange = projector(1), Exchange()
+        source.is_over = True
+        waits = asyncio.Event()
+
+        async def until_taken(*given: Any) -> None:
+            waits.set()
+            await asyncio.get_running_loop().create_future()
+
+        async def serve() -> bool:
+            reader._task = asyncio.current_task()
+            try:
+                await reader.run(())
+            except asyncio.CancelledError:
+                return reader.is_own_end()
+            return False
+
+        setattr(exchange, part, until_taken)
+        reader = SseReader(source, exchange, 0)  # type: ignore[arg-type]
+        task = asyncio.ensure_future(serve())
+        await waits.wait()
+        for _ in range(2):
+            reader.look(asyncio.get_running_loop().time() + LONG_AFTER)
+            assert (reader.is_abandoned, task.cancelling()) == (True, 1)
+        await asyncio.wait([task])
+        assert task.result()
+        assert task.cancelling() == 0
+
+    asyncio.run(run())
+
+
+def test_a_task_that_is_cancelled_by_others_too_ends_as_cancelled() -> None:
+    async def run() -> None:
+        async def serve() -> bool:
+            reader = SseReader(projector(0), Exchange(), 0)  # type: ignore[arg-type]
+            readers.append(reader)
+            try:
+                await reader.run(())
+            except asyncio.CancelledError:
+                return reader.is_own_end()
+            return True
+
+        readers: list[SseReader] = []
+        for by_reader in (True, False):
+            task = asyncio.ensure_future(serve())
+            await asyncio.sleep(0)
+            if by_reader:
+                readers[-1].abandon()
+            task.cancel()
+            await asyncio.wait([task])
+            assert not task.result()
 
     asyncio.run(run())
 

@@ -93,8 +93,10 @@ def test_the_places_of_an_agents_last_round_are_not_those_of_the_whole_text() ->
     search = ServerToolCall(id="t1", name="web_search", input={"query": "q"})
     block = ProviderBlock(provider="anthropic", data={"type": "server_tool_use", "id": "t1"}, at=2)
     end = done("Hello", tool_calls=(call_of(),), server_tools=(search,), provider_blocks=(block,))
+    kinds = [item["type"] for item in answer(end, opening(is_turn=True))["output"]]
+    assert kinds == ["web_search_call", "message"]
     kinds = [item["type"] for item in answer(end, opening())["output"]]
-    assert kinds == ["web_search_call", "message", "function_call"]
+    assert kinds == ["message", "web_search_call", "message", "function_call"]
 
 
 def test_probabilities_are_those_of_the_parts_they_belong_to() -> None:

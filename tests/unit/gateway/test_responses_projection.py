@@ -869,17 +869,21 @@ def test_a_custom_call_that_no_request_has_named_is_told_as_a_functions() -> Non
         ("tool_calls", "tool_calls", "completed", None),
         ("refusal", "refusal", "completed", None),
         ("other", "pause_turn", "completed", None),
+        ("other", None, "completed", None),
+        ("taken", None, "completed", None),
         ("length", "length", "incomplete", "max_output_tokens"),
         ("content_filter", "SAFETY", "incomplete", "content_filter"),
         ("other", "max_messages", "incomplete", "max_messages"),
     ],
 )
-def test_every_finish_reason_has_its_end(reason: Any, raw: str, status: str, why: str | None) -> None:
+def test_every_finish_reason_has_its_end(reason: Any, raw: str | None, status: str, why: str | None) -> None:
     seen = Projected([text("Hi"), done("Hi", finish_reason=reason, raw_finish_reason=raw)])
     response = seen.last["response"]
     assert seen.last["type"] == f"response.{status}"
     assert response["status"] == status
     assert (response["incomplete_details"] or {}).get("reason") == why
+    native = raw if reason == "other" and raw != why else None
+    assert response.get("native_finish_reason") == native
     assert response["output"][0]["status"] == status
     assert response["completed_at"] == (9 if status == "completed" else None)
     assert seen.frames[-1].data == b"data: [DONE]\n\n"

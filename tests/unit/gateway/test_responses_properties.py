@@ -25,6 +25,7 @@ from penstock.events import (
     StreamSnapshot,
     StreamStarted,
     TokenEvent,
+    TokenKind,
     TokenLogprob,
     ToolApprovalRequested,
     ToolCall,
@@ -223,7 +224,7 @@ def test_the_response_of_a_log_is_the_one_that_was_streamed(events: list[Any], e
 @given(snapshots, st.integers(0, 4), st.integers(0, 4), st.integers(0, 2))
 def test_what_is_retold_of_a_snapshot_is_its_rest(snapshot: Any, length: int, thought: int, told: int) -> None:
     spans = snapshot.parts
-    lengths = {"text": length, "reasoning": thought}
+    lengths: dict[TokenKind, int] = {"text": length, "reasoning": thought}
     events = list(retold(snapshot, lengths, told))
     if not spans:
         said = "".join(event.text for event in events if isinstance(event, TokenEvent) and event.kind == "text")

@@ -186,6 +186,25 @@ def test_lanes_and_what_waits_in_them_are_bounded() -> None:
     assert isinstance(book.receive(create("one more"))[0], StartResponse)  # an empty lane is given back
 
 
+def test_requests_that_wait_are_bounded_in_bytes_of_utf8() -> None:
+    book = LaneBook(most_bytes=1_000)
+    begun(book, "a", said="x" * 5_000)  # it does not wait
+    assert book.receive(create("a", "x" * 5_000)) == []  # alone, it may be larger
+    (error,) = told(book.receive(create("a")))
+    assert (error["status"], error["error"]["code"]) == (429, "too_many_pending_bytes")
+    assert (error["stream_id"], error["error"]["param"]) == ("a", None)
+    begun(book, "b", "resp_2")
+    assert len(told(book.receive(create("b")))) == 1  # those of all lanes count together
+    book.ended("a", done("Hi"))
+    body = {"type": "response.create", "model": "m", "stream_id": "b", "input": "é" * 300}
+    message = json.dumps(body, ensure_ascii=False)
+    assert (len(message) < 400, len(message.encode()) > 600) == (True, True)
+    assert book.receive(message) == []
+    assert [error["error"]["code"] for error in told(book.receive(message))] == ["too_many_pending_bytes"]
+    assert [error["error"]["code"] for error in told(book.receive(message.encode()))] == ["too_many_pending_bytes"]
+    assert book.receive(create("b")) == []
+
+
 def test_a_connection_that_is_too_old_says_so() -> None:
     (error,) = told(LaneBook().expired())
     assert error["error"]["code"] == "websocket_connection_limit_reached"
@@ -331,6 +350,34 @@ def test_steering_that_is_not_possible_gives_the_input_back(message: str, code: 
     assert book.ended(None, done("Hi")) == []
 
 
+def test_a_response_that_none_can_follow_is_not_stopped() -> None:
+    asked: list[str] = []
+    answers: list[Problem | None] = [BUSY, None]
+
+    def why_none_follows(response_id: str) -> Problem | None:
+        asked.append(response_id)
+        return answers.pop(0)
+
+    book = LaneBook(why_none_follows)
+    begun(book, "a")
+    assert told(book.receive(steer("Stop"))) == [
+        {
+            "type": "response.steer.failed",
+            "sequence_number": 0,
+            "error": {"type": "rate_limit_error", "code": "provider_busy", "message": "Busy."},
+            "steer": {"input": "Stop", "previous_response_id": "resp_1"},
+            "stream_id": "a",
+        }
+    ]
+    assert book.receive(steer("Stop"))[-1] == StopResponse("resp_1")
+    book.receive(steer("Now"))  # it is being stopped already
+    assert asked == ["resp_1", "resp_1"]
+    (start,) = book.ended("a", StreamCancelled(stream_id="resp_1", seq=1, reason="steered"))
+    assert isinstance(start, StartResponse)
+    assert start.is_successor
+    assert [item["content"] for item in start.body["input"]] == ["Stop", "Now"]
+
+
 def test_a_response_that_has_ended_cannot_be_steered() -> None:
     book = LaneBook()
     begun(book)
@@ -346,6 +393,58 @@ def test_steers_of_one_response_are_bounded() -> None:
         book.receive(steer())
     (failed,) = told(book.receive(steer()))
     assert failed["error"]["code"] == "too_many_pending_steers"
+
+
+@pytest.mark.parametrize("is_owed", [False, True])
+def test_steers_that_wait_are_bounded_in_bytes_too(is_owed: bool) -> None:
+    book = LaneBook(most_bytes=1_000)
+    begun(book)
+    assert len(book.receive(steer("x" * 5_000))) == 2
+    if is_owed:
+        book.ended(None, done("", tool_calls=(call_of(),), finish_reason="tool_calls"))
+        begun(book, response="resp_2")
+    target = "resp_2" if is_owed else "resp_1"
+    (failed,) = told(book.receive(steer("Now", target)))
+    assert failed["error"]["code"] == "too_many_pending_bytes"
+    assert failed["steer"]["input"] == "Now"
+    assert len(told(book.receive(create()))) == 1
+
+
+def test_a_response_that_cannot_be_stopped_gives_the_input_back_and_can_be_steered_again() -> None:
+    book = LaneBook()
+    begun(book, "a")
+    book.receive(steer("Stop"))
+    book.receive(steer("Now"))
+    assert book.not_stopped("a", "resp_9", BUSY) == []
+    assert book.not_stopped("b", "resp_1", BUSY) == []
+    failed = told(book.not_stopped("a", "resp_1", BUSY))
+    assert [(one["type"], one["error"]["code"]) for one in failed] == [("response.steer.failed", "provider_busy")] * 2
+    assert [one["steer"]["input"] for one in failed] == ["Stop", "Now"]
+    assert book.receive(steer("Again"))[-1] == StopResponse("resp_1")
+    (start,) = book.ended("a", done("Hi"))
+    assert isinstance(start, StartResponse)
+    assert [item["content"] for item in start.body["input"]] == ["Again"]
+
+
+def test_a_successor_that_cannot_begin_gives_the_input_back() -> None:
+    book = LaneBook()
+    begun(book)
+    book.receive(steer("Stop"))
+    book.ended(None, done("Hi"))
+    error, failed = told(book.refused(None, BUSY))
+    assert (error["type"], failed["type"]) == ("error", "response.steer.failed")
+    assert failed["error"]["code"] == "successor_creation_failed"
+    assert failed["steer"] == {"id": "steer_resp_1_0", "input": "Stop", "previous_response_id": "resp_1"}
+
+
+def test_a_response_that_cannot_be_shown_to_its_end_gives_the_input_back() -> None:
+    book = LaneBook()
+    begun(book)
+    book.receive(steer("Stop"))
+    book.ended(None, done("Hi"))
+    book.began(None, "resp_2")  # what was steered into the first one has been used
+    book.receive(steer("Now", "resp_2"))
+    assert [one["steer"]["input"] for one in told(book.refused(None, BUSY))[1:]] == ["Now"]
 
 
 def test_each_kind_of_call_has_its_own_stub() -> None:

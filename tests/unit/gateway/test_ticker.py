@@ -6,6 +6,8 @@ import asyncio
 import threading
 from collections.abc import Callable
 
+import pytest
+
 from penstock.gateway.ticker import Ticker
 
 
@@ -64,6 +66,30 @@ def test_news_after_a_silence_does_not_wait_for_a_tick() -> None:
         ticker.close()
 
     asyncio.run(main())
+
+
+class Faulty(Counted):
+    def pump(self) -> None:
+        super().pump()
+        raise ValueError("a fault")
+
+
+def test_a_fault_in_handling_one_is_logged_and_keeps_no_other_one(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        unhandled: list[object] = []
+        loop.set_exception_handler(lambda _, context: unhandled.append(context))
+        ticker = Ticker(loop, 0.0)
+        faulty, one = Faulty(ticker), Counted(ticker)
+        ticker.note(faulty)
+        ticker.note(one)
+        await asyncio.wait_for(faulty.pumped.wait(), 10)
+        assert len(one.at) == 1
+        assert not unhandled
+        ticker.close()
+
+    asyncio.run(main())
+    assert ["pump_failed" in each.getMessage() for each in caplog.records] == [True]
 
 
 def test_a_closed_ticker_handles_nothing() -> None:

@@ -289,7 +289,14 @@ def test_finish_reasons(reason: Any, word: str) -> None:
     end = StreamCompleted(stream_id=STREAM_ID, seq=0, text="", finish_reason=reason)
     assert shapes(fed(UiProjection(opening()), numbered([end])))[-2]["finishReason"] == word
     strict = shapes(fed(UiProjection(opening(v="5.0")), numbered([end])))
-    assert strict[-2] == {"type": "finish"}, "5.0.53 refuses the field"
+    metadata = {} if word in ("stop", "tool-calls") else {"messageMetadata": {"finishReason": word}}
+    assert strict[-2] == {"type": "finish", **metadata}, "5.0.53 refuses the field"
+
+
+def test_an_unknown_reason_is_told_in_the_providers_word() -> None:
+    end = StreamCompleted(stream_id=STREAM_ID, seq=0, text="", finish_reason="other", raw_finish_reason="OTHER")
+    found = shapes(fed(UiProjection(opening()), numbered([end])))[-2]
+    assert found == {"type": "finish", "finishReason": "other", "messageMetadata": {"nativeFinishReason": "OTHER"}}
 
 
 def test_sources_pictures_refusals_and_tools_of_the_provider() -> None:

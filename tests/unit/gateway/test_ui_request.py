@@ -281,6 +281,14 @@ def test_the_decisions_of_the_last_message() -> None:
     assert approvals(body()) == ()
 
 
+@pytest.mark.parametrize("approved", [0, 1, "false", "no", [], {}])
+def test_a_decision_is_true_or_false(approved: Any) -> None:
+    with pytest.raises(RequestRefused) as raised:
+        approvals(body(call("approval-responded", approval={"id": "x", "approved": approved})))
+    assert raised.value.problem.param == "messages[1].parts[0].approval.approved"
+    assert approvals(body(call("approval-responded", approval={"id": "x", "approved": None}))) == ()
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
@@ -363,3 +371,23 @@ def test_the_messages_are_a_history_that_an_agent_takes() -> None:
     parts = ({"type": "step-start"}, call("output-available", output="1"), {"type": "step-start"})
     system, turns = read_turns(parse(body(*parts, {"type": "text", "text": "One."})).input)
     assert (system, len(turns)) == ([], 1)
+
+
+def test_null_in_one_of_two_names_leaves_the_other() -> None:
+    schema = {"type": "object"}
+    asked = parse(body(tools={"now": {"parameters": None, "inputSchema": schema}}))
+    assert asked.parameters["tools"][0]["function"]["parameters"] == schema
+    part = call("output-error", input=None, rawInput="{bad", errorText="e")
+    assert answer(part)[0]["tool_calls"][0]["function"]["arguments"] == "{bad"
+    assert parse(body(messages=[{"id": "1", "role": "user", "parts": None, "content": "Hi"}])).input == [ASKED]
+
+
+def test_parameters_that_are_null_or_need_tools_do_not_go_on() -> None:
+    absent: dict[str, Any] = {"provider": None, "stream": None, "seed": None}
+    nothing: tuple[Any, ...] = (None, [], {}, {"now": None})
+    for tools in nothing:
+        asked = parse(body(**absent, tools=tools, tool_choice="auto", parallel_tool_calls=True))
+        assert (asked.provider, asked.parameters) == (None, {})
+    assert parse(body(provider="")).parameters == {}
+    asked = parse(body(tools={"now": {}}, tool_choice="auto"))
+    assert asked.parameters.keys() == {"tools", "tool_choice"}

@@ -22,6 +22,7 @@ from penstock.supervisors.system.handler import (
     SOURCES,
     STREAMS,
     Abandoned,
+    HandlerNotices,
     OpenStream,
     Orphaned,
     StartSource,
@@ -128,6 +129,7 @@ class Desk:
         )
         handler._actor_ref = self.own
         handler._table = self.table
+        handler._notices = HandlerNotices(handler.runtime)
         handler._watching = SimpleNamespace(watch=self.watched.append, ended=self.ended.append, sweep=self._note_sweep)
         self.handler = handler
 
@@ -337,17 +339,18 @@ def test_a_stream_is_opened_and_reported_on_and_its_supervisor_answers_the_calle
     assert request.reply_to is reply
     assert desk.told(SOURCES) == [(StartChild, "s#7.2")]
     desk.names[HANDLER] = handler = Peer()
-    record.hub.on_empty()
+    record.notices.orphaned(record)
     assert handler.told == [Orphaned(record)]
 
 
-def test_a_hub_reports_to_the_handler_of_that_time() -> None:
+def test_a_record_reports_to_the_handler_of_that_time() -> None:
     record: Any = Record()
+    seat: Any = "it"
     desk = Desk(record)
-    desk.handler._introduce(record)
-    record.hub.on_empty()  # there is none just now
+    notices = HandlerNotices(desk.handler.runtime)
+    notices.orphaned(record)  # there is none just now
     desk.names[HANDLER] = first = Peer()
-    record.hub.on_empty()
+    notices.orphaned(record)
     desk.names[HANDLER] = second = Peer()
-    record.hub.on_abandoned("it")
-    assert (first.told, second.told) == ([Orphaned(record)], [Abandoned(record, "it")])  # type: ignore[arg-type]
+    notices.abandoned(record, seat)
+    assert (first.told, second.told) == ([Orphaned(record)], [Abandoned(record, seat)])

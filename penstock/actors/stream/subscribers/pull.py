@@ -59,7 +59,7 @@ class PullSubscription(Subscription):
         """Have the handler unsubscribe it after its iterator was dropped. Safe to call in a finalizer."""
         if self.is_active:
             self.is_active = False
-            self._hub.on_abandoned(self)
+            self._hub.abandoned(self)
             self._hub.caught_up()  # the handler may be dead
 
     def take(self) -> Event | None:

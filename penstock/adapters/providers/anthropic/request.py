@@ -5,6 +5,7 @@ Whatever is already in Anthropic's own form passes unchanged.
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -12,9 +13,11 @@ from typing import Any
 from penstock.adapters.providers.anthropic.returned import Returned, container_id, in_order, returned_blocks
 from penstock.adapters.providers.shared.json_values import text_of
 from penstock.adapters.providers.shared.messages import (
+    File,
     NamedTool,
     RequestedCall,
     parse_calls,
+    parse_file,
     parse_function,
     parse_image,
     parse_reasoning_blocks,
@@ -61,7 +64,7 @@ def messages_body(call: ChatCall) -> dict[str, Any]:
 
     Raises:
         OptionError: the input is not messages, a parameter is not allowed, ``response_format`` asks for what the API
-            does not have, or an image's ``data:`` URL is malformed.
+            does not have, an image's ``data:`` URL is malformed, or a file has neither data nor a URL.
     """
     check_reserved(call.parameters, "model", "messages")
     body = drop_none(call.parameters)
@@ -97,7 +100,9 @@ def _translate_tools(body: dict[str, Any]) -> None:
     if isinstance(tools, (list, tuple)):
         body["tools"] = [_tool(tool) for tool in tools]
     choice = parse_tool_choice(body.get("tool_choice"))
-    if isinstance(choice, NamedTool):
+    if choice is not None and not tools:  # the API refuses a choice without tools
+        del body["tool_choice"]
+    elif isinstance(choice, NamedTool):
         body["tool_choice"] = {"type": "tool", "name": choice.name}
     elif choice is not None:
         body["tool_choice"] = {"type": "any" if choice == "required" else choice}
@@ -118,9 +123,7 @@ def _tool(tool: object) -> object:
     translated["input_schema"] = function.parameters or {"type": "object", "properties": {}}
     if function.strict:
         translated["strict"] = True
-    if isinstance(tool, Mapping) and "cache_control" in tool:
-        translated["cache_control"] = tool["cache_control"]
-    return translated
+    return translated | (_cached(tool) if isinstance(tool, Mapping) else {})
 
 
 def _translate_format(body: dict[str, Any]) -> None:
@@ -136,7 +139,7 @@ def _translate_format(body: dict[str, Any]) -> None:
         config = body.get("output_config") or {}
         if not isinstance(config, Mapping):
             raise OptionError("output_config", type(config), "a dict")
-        body["output_config"] = {"format": {"type": "json_schema", "schema": wanted.schema}, **config}
+        body["output_config"] = {"format": {"type": "json_schema", "schema": wanted.schema}, **drop_none(config)}
 
 
 # --- messages ------------------------------------------------------------------------------------------------------
@@ -148,7 +151,7 @@ def _system_blocks(messages: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]
 
 def _simplified(blocks: list[dict[str, Any]]) -> object:
     """Return a single block of plain text as its text, which is equivalent and easier to read in a log."""
-    if len(blocks) == 1 and set(blocks[0]) == {"type", "text"}:
+    if len(blocks) == 1 and drop_none(blocks[0]).keys() == {"type", "text"}:
         return blocks[0]["text"]
     return blocks
 
@@ -224,7 +227,7 @@ def _message(message: dict[str, Any], ids: _CallIds, returned: Returned, provide
     # The API refuses a turn if signed blocks were moved. Without places, they come first.
     reasoning = [] if returned.blocks else parse_reasoning_blocks(message, _REASONING_KINDS, provider)
     blocks = [*map(_reasoning_block, reasoning), *in_order(parts, calls, returned.blocks, _block)]
-    while blocks and blocks[-1]["type"] in _REASONING_KINDS and not any(blocks[-1] is part for part in parts):
+    while blocks and blocks[-1].get("type") in _REASONING_KINDS and not any(blocks[-1] is part for part in parts):
         blocks.pop()  # the API refuses reasoning at the end; what the caller has written passes unchanged
     if not blocks:
         return None
@@ -233,7 +236,7 @@ def _message(message: dict[str, Any], ids: _CallIds, returned: Returned, provide
     return {**others, "content": blocks}
 
 
-_REASONING_KINDS = frozenset({"thinking", "redacted_thinking"})
+_REASONING_KINDS = ("thinking", "redacted_thinking")
 
 
 def _reasoning_block(block: ReasoningBlock) -> dict[str, Any]:
@@ -255,9 +258,7 @@ def _tool_result(message: Mapping[str, Any], ids: _CallIds) -> dict[str, Any]:
         result["content"] = content
     if message.get("is_error"):
         result["is_error"] = True
-    if "cache_control" in message:
-        result["cache_control"] = message["cache_control"]
-    return result
+    return result | _cached(message)
 
 
 def _blocks(content: object) -> list[dict[str, Any]]:
@@ -266,20 +267,46 @@ def _blocks(content: object) -> list[dict[str, Any]]:
 
 def _block(part: dict[str, Any]) -> dict[str, Any] | None:
     """Translate one part. None: it is text that is empty or blank, which the API refuses."""
-    kind = part.get("type", "text")
+    kind = part.get("type")
+    if kind is None and "text" in part:
+        kind = "text"
     if kind in ("text", "input_text", "output_text", "refusal"):
         text = text_of(part.get("refusal" if kind == "refusal" else "text"))
-        others = {name: value for name, value in part.items() if name not in ("type", "text", "refusal", "annotations")}
+        fields = drop_none(part).items()
+        others = {name: value for name, value in fields if name not in ("type", "text", "refusal", "annotations")}
         return {"type": "text", "text": text, **others} if text.strip() else None
     image = parse_image(part)
     if image is None:
-        return part
+        file = parse_file(part)
+        return part if file is None else _file(file) | _cached(part)
     source = {"type": "url", "url": image.url}
     if not image.url:
         source = {"type": "base64", "media_type": image.media_type, "data": image.data}
     # A data: URL may also contain a PDF.
     is_picture = bool(image.url) or image.media_type.startswith("image/")
-    block: dict[str, Any] = {"type": "image" if is_picture else "document", "source": source}
-    if "cache_control" in part:
-        block["cache_control"] = part["cache_control"]
-    return block
+    return {"type": "image" if is_picture else "document", "source": source, **_cached(part)}
+
+
+def _file(file: File) -> dict[str, Any]:
+    """A picture, or a document: as text, as base64 (which the API takes of PDF alone), or by its URL."""
+    source = {"type": "base64", "media_type": file.media_type, "data": file.data}
+    if file.url:
+        source = {"type": "url", "url": file.url}
+    if file.media_type.startswith("image/"):
+        return {"type": "image", "source": source}
+    if file.data and file.media_type.startswith("text/"):
+        source = {"type": "text", "media_type": "text/plain", "data": _decoded(file.data)}
+    return {"type": "document", "source": source, **({"title": file.name} if file.name else {})}
+
+
+def _decoded(data: str) -> str:
+    try:
+        return base64.b64decode(data, validate=True).decode()
+    except ValueError:
+        raise OptionError("file_data", "data of another kind", "text in UTF-8, as base64") from None
+
+
+def _cached(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What a part or a tool says of the provider's cache."""
+    control = given.get("cache_control")
+    return {} if control is None else {"cache_control": control}

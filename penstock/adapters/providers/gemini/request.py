@@ -6,7 +6,6 @@ Whatever is already in Gemini's own form passes unchanged: messages and content 
 
 from __future__ import annotations
 
-import mimetypes
 import re
 from collections.abc import Mapping
 from typing import Any, Final
@@ -18,7 +17,9 @@ from penstock.adapters.providers.shared.messages import (
     NamedTool,
     RequestedCall,
     content_text,
+    guessed_type,
     parse_calls,
+    parse_file,
     parse_function,
     parse_image,
     parse_reasoning_blocks,
@@ -68,8 +69,8 @@ def gemini_body(call: ChatCall) -> dict[str, Any]:
     check_reserved(parameters, "model", "contents", "messages")
     parameters.pop("stream", None)
     parameters.pop("stream_options", None)  # OpenAI needs it for usage, which Gemini always sends
-    if parameters.get("parallel_tool_calls") is True:  # Gemini has no other mode
-        del parameters["parallel_tool_calls"]
+    if parameters.get("parallel_tool_calls") is True or not parameters.get("tools"):  # Gemini has no other mode
+        parameters.pop("parallel_tool_calls", None)
     system, others = split_system(_with_roles(call.input))
     body: dict[str, Any] = {"contents": _contents(others, call.model, call.provider)}
     if instruction := [part for message in system for part in _instruction(message)]:
@@ -129,16 +130,26 @@ def _parts(content: object) -> list[dict[str, Any]]:
 
 
 def _part(part: dict[str, Any]) -> dict[str, Any]:
-    if "type" not in part:
-        return part
+    if part.get("type") is None:
+        return {name: value for name, value in part.items() if name != "type"}
     image = parse_image(part)
     if image is not None and image.data:
         return {"inlineData": {"mimeType": image.media_type, "data": image.data}}
     if image is not None:
-        kind, _ = mimetypes.guess_type(image.url.partition("?")[0])
-        return {"fileData": {"fileUri": image.url, **({"mimeType": kind} if kind else {})}}
+        return _file_by_url(image.url, guessed_type(image.url))
+    if (file := parse_file(part)) is not None:
+        if file.url:
+            return _file_by_url(file.url, file.media_type)
+        return {"inlineData": {"mimeType": file.media_type, "data": file.data}}
+    sound = part.get("input_audio")
+    if isinstance(sound, Mapping) and isinstance(sound.get("data"), str):
+        return {"inlineData": {"mimeType": f"audio/{text_of(sound.get('format')) or 'wav'}", "data": sound["data"]}}
     text = part.get("refusal" if part["type"] == "refusal" else "text")
     return {"text": text} if isinstance(text, str) else part
+
+
+def _file_by_url(url: str, media_type: str) -> dict[str, Any]:
+    return {"fileData": {"fileUri": url, **({"mimeType": media_type} if media_type else {})}}
 
 
 def _model_parts(message: dict[str, Any], own: list[ProviderBlock], model: str, provider: str) -> list[dict[str, Any]]:
@@ -248,6 +259,8 @@ def _translate_tools(parameters: dict[str, Any], body: dict[str, Any]) -> None:
     choice = parse_tool_choice(given)
     if choice is None:
         raise OptionError("tool_choice", type(given), "auto, none, required, or a function's name in OpenAI's form")
+    if not tools:  # the API refuses a choice without functions
+        return
     if isinstance(choice, NamedTool):
         config: dict[str, Any] = {"mode": "ANY", "allowedFunctionNames": [choice.name]}
     else:
@@ -274,7 +287,7 @@ def _generation_config(parameters: dict[str, Any]) -> dict[str, Any]:
     for name in ("generation_config", "generationConfig"):
         given = parameters.pop(name, None)
         if isinstance(given, Mapping):
-            config.update(given)
+            config.update(drop_none(given))
         elif given is not None:
             raise OptionError(name, type(given), "a dict")
     return config

@@ -14,6 +14,7 @@ from penstock.adapters.providers.shared.json_values import text_of
 from penstock.adapters.providers.shared.messages import (
     content_text,
     parse_calls,
+    parse_file,
     parse_image,
     parse_response_format,
     parse_tool_choice,
@@ -70,7 +71,8 @@ def ollama_body(call: ChatCall) -> dict[str, Any]:
     """Build the body.
 
     Raises:
-        OptionError: the input is not messages, an image is given by its URL, or a parameter is not allowed.
+        OptionError: the input is not messages, an image is given by its URL, a file is no image, or a parameter is not
+            allowed.
     """
     check_reserved(call.parameters, "model", "messages")
     messages = _messages(to_messages(call.input), call.provider)
@@ -90,12 +92,12 @@ def _parameters(given: Mapping[str, Any]) -> dict[str, Any]:
     own_options = body.pop("options", None) or {}
     if not isinstance(own_options, Mapping):
         raise OptionError("options", type(own_options), "a dict")
-    options.update(own_options)
+    options.update(drop_none(own_options))
     if options:
         body["options"] = options
     choice = parse_tool_choice(body.get("tool_choice"))
-    if choice in ("auto", "none"):  # Ollama has no such parameter: the model always chooses
-        del body["tool_choice"]
+    if choice in ("auto", "none") or not body.get("tools"):  # Ollama has no such parameter: the model always chooses
+        body.pop("tool_choice", None)
         if choice == "none":
             body.pop("tools", None)
     wanted = parse_response_format(body.get("response_format"))
@@ -122,7 +124,7 @@ def _message(message: Mapping[str, Any], function_names: dict[str, str], provide
     if translated["role"] == "developer":
         translated["role"] = "system"
     translated["content"] = content_text(content) or text_of(message.get("refusal"))
-    if "thinking" not in translated and (thinking := _thinking(message, provider)):
+    if translated.get("thinking") is None and (thinking := _thinking(message, provider)):
         translated["thinking"] = thinking
     if images := _images(message):
         translated["images"] = images
@@ -132,7 +134,7 @@ def _message(message: Mapping[str, Any], function_names: dict[str, str], provide
             for call in calls
         ]
         function_names.update((call.id, call.name) for call in calls)
-    if message["role"] == "tool" and "tool_name" not in translated:
+    if message["role"] == "tool" and translated.get("tool_name") is None:
         name = function_names.get(text_of(message.get("tool_call_id"))) or text_of(message.get("name"))
         if name:
             translated["tool_name"] = name
@@ -150,13 +152,25 @@ def _images(message: Mapping[str, Any]) -> list[Any]:
     """List the images in the content, after those that the message has in Ollama's own form; empty if there are none.
 
     Raises:
-        OptionError: an image is given by its URL.
+        OptionError: an image is given by its URL, or a part is a file that is no image, or a sound.
     """
-    images = [image for part in to_parts(message.get("content")) if (image := parse_image(part)) is not None]
+    images = [image for part in to_parts(message.get("content")) if (image := _image(part)) is not None]
     if not images:
         return []
-    if any(image.url for image in images):
+    own = message.get("images")
+    return [*(own if isinstance(own, (list, tuple)) else ()), *images]
+
+
+def _image(part: dict[str, Any]) -> str | None:
+    image, file = parse_image(part), parse_file(part)
+    found = image or file
+    if found is None and part.get("type") != "input_audio":
+        return None
+    if found is None or (file is not None and not file.media_type.startswith("image/")):
+        kind = text_of(part["type"])
+        text = f"{kind}: Ollama takes text and images only."
+        raise OptionError(kind, "a file", "text, or an image", message=text)
+    if found.url:
         text = "image_url: Ollama does not fetch images. Pass the image itself as a data: URL."
         raise OptionError("image_url", "a URL", "a data: URL", message=text)
-    own = message.get("images")
-    return [*(own if isinstance(own, (list, tuple)) else ()), *(image.data for image in images)]
+    return found.data

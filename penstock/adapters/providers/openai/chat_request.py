@@ -34,7 +34,7 @@ _ENTRIES: Final = {
 
 
 def chat_body(call: ChatCall) -> dict[str, Any]:
-    """Build the body; the call's parameters pass unchanged.
+    """Build the body; the call's parameters pass unchanged, null too, except for what the call itself sets.
 
     Raises:
         OptionError: ``model``, ``messages`` or ``stream`` is among the parameters.
@@ -43,7 +43,8 @@ def chat_body(call: ChatCall) -> dict[str, Any]:
     parameters = {"stream_options": {"include_usage": True}, **call.parameters}
     if parameters["stream_options"] is None:
         del parameters["stream_options"]
-    return {"model": call.model, "messages": _messages(call.input, call.provider), "stream": True, **parameters}
+    fixed = {"model": call.model, "messages": _messages(call.input, call.provider), "stream": True}
+    return {**fixed, **{name: value for name, value in parameters.items() if name not in fixed}}
 
 
 def _messages(messages: Any, provider: str) -> Any:
@@ -62,7 +63,7 @@ def _message(message: Any, provider: str) -> Any:
     message = _openai_fields(message)
     entries = [dict(block.data) for block in blocks if text_of(block.data.get("type")).startswith(ENTRY_TYPES)]
     entries += map(_entry, signed)
-    if entries and "reasoning_details" not in message:
+    if entries and message.get("reasoning_details") is None:
         message = {**message, "reasoning_details": entries}
     given = message.get("tool_calls")
     if isinstance(given, (list, tuple)):
@@ -93,8 +94,11 @@ def _with_extras(calls: list[Any], extras: list[ProviderBlock]) -> list[Any]:
     ids = [text_of(call.get("id")) if isinstance(call, Mapping) else "" for call in calls]
     for block in extras:
         place = place_of_call(ids, text_of(block.data.get("id")), block.calls)
-        if place is not None and isinstance(calls[place], Mapping) and "extra_content" not in calls[place]:
-            calls[place] = {**calls[place], "extra_content": block.data.get("extra_content")}
+        if place is None:
+            continue
+        call = calls[place]
+        if isinstance(call, Mapping) and call.get("extra_content") is None:
+            calls[place] = {**call, "extra_content": block.data.get("extra_content")}
     return calls
 
 

@@ -56,7 +56,7 @@ def _apply_patch(call_id: str, name: str, operation: dict[str, Any]) -> dict[str
 def _computer(call_id: str, name: str, action: dict[str, Any]) -> dict[str, Any]:
     checks = action.get("pending_safety_checks") or []
     action = {field: value for field, value in action.items() if field != "pending_safety_checks"}
-    acts = {"actions": action["actions"]} if "actions" in action else {"action": action}
+    acts = {"action": action} if action.get("actions") is None else {"actions": action["actions"]}
     return {
         "type": "computer_call",
         "call_id": call_id,
@@ -67,7 +67,7 @@ def _computer(call_id: str, name: str, action: dict[str, Any]) -> dict[str, Any]
 
 
 def _mcp_approval(call_id: str, name: str, request: dict[str, Any]) -> dict[str, Any]:
-    arguments = request.get("arguments", {})
+    arguments = {} if request.get("arguments") is None else request["arguments"]
     return {
         "type": "mcp_approval_request",
         "id": call_id,

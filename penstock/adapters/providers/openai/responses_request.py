@@ -14,7 +14,7 @@ from penstock.adapters.providers.openai.responses_returned import exact_calls, r
 from penstock.adapters.providers.shared.blocks import Text, interleaved, own_blocks
 from penstock.adapters.providers.shared.json_values import text_of
 from penstock.adapters.providers.shared.messages import content_text, is_server_call, parse_reasoning_blocks, to_parts
-from penstock.adapters.providers.shared.parameters import check_reserved, drop_none
+from penstock.adapters.providers.shared.parameters import TOOL_PARAMETERS, check_reserved, drop_none
 from penstock.errors import OptionError
 from penstock.events import ProviderBlock
 from penstock.ports import ChatCall
@@ -47,7 +47,7 @@ def _to_input(given: Any, provider: str, *, is_stored: bool) -> Any:
     items: list[Any] = []
     calls: dict[str, Mapping[str, Any]] = {}  # by id: the type of a result depends on that of its call
     for message in given:
-        if not isinstance(message, Mapping) or "role" not in message or "type" in message:
+        if not isinstance(message, Mapping) or "role" not in message or message.get("type") is not None:
             items.append(message)
         elif message["role"] in ("tool", "function"):
             items += result_items(message, calls.get(text_of(message.get("tool_call_id"))))
@@ -107,7 +107,7 @@ def _message_item(message: Mapping[str, Any], content: Any, text_type: str) -> d
 
 
 _CHAT_ONLY_FIELDS = {
-    *("name", "refusal", "audio", "tool_calls", "function_call", "tool_call_id"),
+    *("type", "name", "refusal", "audio", "tool_calls", "function_call", "tool_call_id"),
     *("reasoning_blocks", "provider_blocks"),
 }
 
@@ -150,8 +150,10 @@ def _to_parameters(given: Mapping[str, Any]) -> dict[str, Any]:
         parameters["max_output_tokens"] = limits.get("max_completion_tokens", limits.get("max_tokens"))
     if "response_format" in parameters:
         _set_format(parameters, parameters.pop("response_format"))
-    if is_list(parameters.get("tools")):
-        parameters["tools"] = [_flat_tool(tool) for tool in parameters["tools"] if not _is_approval(tool)]
+    if is_list(given_tools := parameters.get("tools")):
+        parameters["tools"] = [_flat_tool(tool) for tool in given_tools if not _is_approval(tool)]
+        if given_tools and not parameters["tools"]:
+            parameters = {name: value for name, value in parameters.items() if name not in TOOL_PARAMETERS}
     if isinstance(choice := parameters.get("tool_choice"), Mapping):
         parameters["tool_choice"] = _flat_choice(choice)
     return parameters
@@ -165,7 +167,7 @@ def _given_twice(name: str, got: object, other: str) -> OptionError:
 def _set_format(parameters: dict[str, Any], wanted: Any) -> None:
     text = parameters.get("text")
     text = text if isinstance(text, Mapping) else {}
-    if "format" in text:
+    if text.get("format") is not None:
         raise _given_twice("response_format", type(wanted), "text.format")
     if wanted is not None:
         inner = wanted.get("json_schema") if isinstance(wanted, Mapping) else None
@@ -203,5 +205,6 @@ def _flat_choice(choice: Mapping[str, Any]) -> Any:
     if not isinstance(inner, Mapping):
         return choice
     if kind == "allowed_tools" and is_list(inner.get("tools")):
-        return {"type": kind, **inner, "tools": [_flat_choice(tool) for tool in inner["tools"]]}
+        allowed = [_flat_choice(tool) if isinstance(tool, Mapping) else tool for tool in inner["tools"]]
+        return {"type": kind, **inner, "tools": allowed}
     return {"type": kind, **inner}

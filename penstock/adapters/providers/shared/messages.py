@@ -7,6 +7,7 @@ unchanged. Nothing here modifies its arguments.
 from __future__ import annotations
 
 import base64
+import mimetypes
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 from urllib.parse import unquote_to_bytes
@@ -18,6 +19,7 @@ from penstock.errors import OptionError
 from penstock.events import ReasoningBlock
 
 __all__ = [
+    "File",
     "FunctionDefinition",
     "Image",
     "NamedTool",
@@ -25,8 +27,10 @@ __all__ = [
     "ResponseFormat",
     "ToolChoice",
     "content_text",
+    "guessed_type",
     "is_server_call",
     "parse_calls",
+    "parse_file",
     "parse_function",
     "parse_image",
     "parse_reasoning_blocks",
@@ -92,8 +96,13 @@ def content_text(content: object) -> str:
     """Concatenate the text parts of a message's content. Refusals count as text, images do not."""
     if isinstance(content, str):
         return content
-    fields = [(part, _TEXT_FIELDS.get(text_of(part.get("type", "text")), "")) for part in to_parts(content)]
+    fields = [(part, _TEXT_FIELDS.get(_kind_of(part), "")) for part in to_parts(content)]
     return "".join(text_of(part.get(field)) for part, field in fields)
+
+
+def _kind_of(part: Mapping[str, Any]) -> str:
+    kind = part.get("type")
+    return "text" if kind is None else text_of(kind)
 
 
 _TEXT_FIELDS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
@@ -127,7 +136,7 @@ def parse_reasoning_blocks(
     return blocks
 
 
-# --- images --------------------------------------------------------------------------------------------------------
+# --- images and files ----------------------------------------------------------------------------------------------
 
 
 class Image(msgspec.Struct, frozen=True):
@@ -153,18 +162,65 @@ def parse_image(part: Mapping[str, Any]) -> Image | None:
     url = text_of(value.get("url")) if isinstance(value, Mapping) else text_of(value)
     if not url:
         return None
-    return _parse_data_url(url) if url[:5].lower() == "data:" else Image(url=url)
+    if url[:5].lower() != "data:":
+        return Image(url=url)
+    media_type, data = _parse_data_url(url, "image_url")
+    return Image(media_type=media_type, data=data)
 
 
-def _parse_data_url(url: str) -> Image:
-    """Read a ``data:`` URL (RFC 2397); data in another encoding becomes base64."""
+class File(msgspec.Struct, frozen=True, kw_only=True):
+    """A file of a message: either its URL, or its base64 data. Its media type is ``""`` if nothing says it."""
+
+    name: str = ""
+    url: str = ""
+    media_type: str = ""
+    data: str = ""
+
+    def __repr__(self) -> str:
+        return f"File({self.media_type or 'by URL'})"
+
+
+def parse_file(part: Mapping[str, Any]) -> File | None:
+    """Read a ``file`` part of chat, or an ``input_file`` part of the Responses API; None: it is another kind of part.
+
+    Raises:
+        OptionError: it has neither data nor a URL, such as a file that OpenAI keeps; or its ``data:`` URL is malformed.
+    """
+    kind = part.get("type")
+    given = part.get("file") if kind == "file" else part if kind == "input_file" else None
+    if not isinstance(given, Mapping):
+        return None
+    name, data = text_of(given.get("filename")), text_of(given.get("file_data"))
+    url = text_of(given.get("file_url")) or (data if data[:8].lower().startswith(("http://", "https://")) else "")
+    if url:
+        return File(name=name, url=url, media_type=guessed_type(name) or guessed_type(url))
+    if data[:5].lower() == "data:":
+        media_type, data = _parse_data_url(data, "file_data")
+        return File(name=name, media_type=media_type, data=data)
+    if data:
+        return File(name=name, media_type=guessed_type(name) or "application/pdf", data=data)
+    message = "file: this provider does not have the files that OpenAI keeps. Pass the file itself as file_data."
+    raise OptionError("file", "a file without its data", "file_data, or file_url", message=message)
+
+
+def guessed_type(name: str) -> str:
+    """The media type by the ending of a file's name or URL; ``""``: it is not known.
+
+    >>> guessed_type("https://a.example/b.pdf?page=1")
+    'application/pdf'
+    """
+    return mimetypes.guess_type(name.partition("?")[0].rpartition("/")[2])[0] or ""
+
+
+def _parse_data_url(url: str, field: str) -> tuple[str, str]:
+    """Read the media type and the base64 data of a ``data:`` URL (RFC 2397); other encodings become base64."""
     head, comma, data = url[5:].partition(",")
     if not comma:
-        raise OptionError("image_url", "data:…", "data:<media type>;base64,<data>")
+        raise OptionError(field, "data:…", "data:<media type>;base64,<data>")
     media_type, *attributes = head.split(";")
-    if attributes and attributes[-1].strip().lower() == "base64":
-        return Image(media_type=media_type or "text/plain", data=data)
-    return Image(media_type=media_type or "text/plain", data=base64.b64encode(unquote_to_bytes(data)).decode())
+    if not attributes or attributes[-1].strip().lower() != "base64":
+        data = base64.b64encode(unquote_to_bytes(data)).decode()
+    return media_type or "text/plain", data
 
 
 # --- calls ---------------------------------------------------------------------------------------------------------

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from penstock.errors import OptionError
 
-__all__ = ["check_reserved", "drop_none"]
+__all__ = ["TOOL_PARAMETERS", "check_reserved", "drop_none"]
+
+TOOL_PARAMETERS: Final = ("tools", "tool_choice", "parallel_tool_calls")
+"""The tools, and what providers refuse without them."""
 
 
 def drop_none(parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -16,15 +19,15 @@ def drop_none(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_reserved(parameters: Mapping[str, Any], *names: str) -> None:
-    """Refuse parameters that the call itself sets, and ``stream`` unless it is True.
+    """Refuse parameters that the call itself sets, and ``stream`` unless it is True. None means "not given".
 
     Raises:
         OptionError: one of ``names`` is among the parameters, or ``stream`` is not True.
     """
     for name in names:
-        if name in parameters:
+        if parameters.get(name) is not None:
             message = f"{name} cannot be a request parameter: the call itself already sets it."
             raise OptionError(name, type(parameters[name]), "not given as a parameter", message=message)
-    stream = parameters.get("stream", True)
-    if stream is not True:
+    stream = parameters.get("stream")
+    if stream is not None and stream is not True:
         raise OptionError("stream", stream, "True")

@@ -99,12 +99,12 @@ if not child:
     try:
         store.tail("s")
     except penstock.StoreInUse:
-        print("refused", flush=True)
+        os.write(1, b"refused\\n")
     os.read(read, 1)
     os._exit(0)
 store.close()
 SqliteJournal(sys.argv[1]).close()
-print("opened again")
+os.write(1, b"opened again\\n")
 os.close(write)
 os.waitpid(child, 0)
 """

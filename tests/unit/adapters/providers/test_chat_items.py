@@ -9,12 +9,16 @@ from typing import Any
 import pytest
 
 from penstock.adapters.providers.anthropic.provider import AnthropicMessages
+from penstock.adapters.providers.anthropic.request import messages_body
 from penstock.adapters.providers.chat_calls import to_chat_call
 from penstock.adapters.providers.chat_items import items_to_messages
 from penstock.adapters.providers.chat_parameters import hosted_tools, to_chat_parameters
 from penstock.adapters.providers.gemini.provider import Gemini
+from penstock.adapters.providers.gemini.request import gemini_body
+from penstock.adapters.providers.ollama.request import ollama_body
 from penstock.adapters.providers.openai.chat_request import chat_body
 from penstock.adapters.providers.openai.responses_request import responses_body
+from penstock.adapters.providers.shared.blocks import CALL_EXTRAS
 from penstock.config.secret import Secret
 from penstock.errors import OptionError
 from penstock.ports import ChatCall
@@ -408,3 +412,82 @@ def test_empty_instructions_are_no_message() -> None:
     assert to_chat_call(ChatCall(model="m", input="Hi", parameters={"instructions": ""})).input == [
         {"role": "user", "content": "Hi"}
     ]
+
+
+def test_null_in_one_of_two_names_leaves_the_other() -> None:
+    given: dict[str, Any] = {"max_output_tokens": None, "max_tokens": 100, "temperature": None, "prompt": None}
+    assert to_chat_parameters(given) == {"max_tokens": 100}
+    form: dict[str, Any] = {"type": "json_schema", "name": "n", "schema": {}, "json_schema": None}
+    given = {
+        "text": {"format": form, "verbosity": "low"},
+        "reasoning": {"effort": "high"},
+        "response_format": None,
+        "verbosity": None,
+        "reasoning_effort": None,
+        "tools": [{"type": "function", "name": "f", "function": None}],
+    }
+    assert to_chat_parameters(given) == {
+        "response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {}}},
+        "verbosity": "low",
+        "reasoning_effort": "high",
+        "tools": [{"type": "function", "function": {"name": "f"}}],
+    }
+
+
+def test_a_message_without_a_type_may_say_so() -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": "{}"}}
+    message = {"type": None, "role": "assistant", "content": None, "tool_calls": [call]}
+    body = responses_body(ChatCall(model="m", input=[message]))
+    assert [item["type"] for item in body["input"]] == ["function_call"]
+    assert responses_body(ChatCall(model="m", input=[{"type": None, "role": "user", "content": "Hi"}]))["input"] == [
+        {"role": "user", "content": "Hi"}
+    ]
+
+
+def test_null_in_the_providers_own_form_leaves_what_is_given_in_openais() -> None:
+    schema = {"type": "object"}
+    wanted = {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}
+
+    def call(**parameters: Any) -> ChatCall:
+        return ChatCall(model="m", input="Hi", parameters=parameters)
+
+    made = messages_body(call(response_format=wanted, output_config={"format": None, "effort": "low"}))
+    assert made["output_config"] == {"format": {"type": "json_schema", "schema": schema}, "effort": "low"}
+    assert gemini_body(call(max_tokens=5, generationConfig={"maxOutputTokens": None}))["generationConfig"] == {
+        "maxOutputTokens": 5
+    }
+    assert ollama_body(call(temperature=0.5, options={"temperature": None}))["options"] == {"temperature": 0.5}
+    text = responses_body(call(response_format=wanted, text={"format": None}))["text"]
+    assert text["format"]["schema"] == schema
+
+
+def test_null_in_a_field_that_goes_back_leaves_what_the_provider_has_sealed() -> None:
+    entry = {"type": "reasoning.text", "text": "Hm", "signature": "sig"}
+    extras = {"type": CALL_EXTRAS, "id": "c1", "extra_content": {"google": {"thought_signature": "s"}}}
+    call = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": "{}"}, "extra_content": None}
+    message = {
+        "role": "assistant",
+        "content": None,
+        "reasoning_details": None,
+        "tool_calls": [call],
+        "provider_blocks": [{"provider": "p", "data": data, "at": 0, "calls": 0} for data in (entry, extras)],
+    }
+    (sent,) = chat_body(ChatCall(model="m", provider="p", input=[message]))["messages"]
+    assert sent["reasoning_details"] == [entry]
+    assert sent["tool_calls"][0]["extra_content"] == extras["extra_content"]
+    (sent,) = ollama_body(
+        ChatCall(model="m", input=[{"role": "assistant", "content": "A", "thinking": None, "reasoning": "Hm"}])
+    )["messages"]
+    assert sent["thinking"] == "Hm"
+
+
+def test_null_in_an_action_is_none() -> None:
+    def item(kind: str, arguments: str) -> Any:
+        call = {"id": "c1", "type": kind, "function": {"name": "x", "arguments": arguments}}
+        message = {"role": "assistant", "content": None, "tool_calls": [call]}
+        return responses_body(ChatCall(model="m", input=[message]))["input"][0]
+
+    assert item("mcp_approval", '{"server_label":"s","arguments":null}')["arguments"] == "{}"
+    clicked = item("computer", '{"type":"click","actions":null}')
+    assert clicked["action"]["type"] == "click"
+    assert "actions" not in clicked

@@ -278,7 +278,9 @@ def test_functions_become_declarations_and_geminis_own_tools_stay() -> None:
     ],
 )
 def test_the_choice_of_a_tool_is_a_mode(choice: Any, config: Any) -> None:
-    assert body(tool_choice=choice)["toolConfig"] == {"functionCallingConfig": config}
+    tools = [{"type": "function", "function": {"name": "add"}}]
+    assert body(tools=tools, tool_choice=choice)["toolConfig"] == {"functionCallingConfig": config}
+    assert body(tools=None, tool_choice=choice, parallel_tool_calls=False) == body()
 
 
 def test_common_parameters_go_into_the_generation_config_whose_own_words_go_first() -> None:

@@ -12,6 +12,8 @@ __all__ = ["ANTHROPIC_SERVER_IDS", "Sent", "is_server_id"]
 ANTHROPIC_SERVER_IDS: Final = ("srvtoolu_", "mcptoolu_")
 """What the ids of calls begin with that Anthropic runs itself."""
 _SERVER_IDS: Final = (*ANTHROPIC_SERVER_IDS, "xs_")
+_AT_ONCE: Final = 64
+"""Pieces that go into the sum together: one sum of many is quicker than many sums."""
 
 
 def is_server_id(call_id: str) -> bool:
@@ -26,31 +28,42 @@ def is_server_id(call_id: str) -> bool:
 
 
 class Sent:
-    """The text that has been sent, by kind, and how many of the other things. It keeps no text.
+    """The text that has been sent, by kind, and how many of the other things. Of text, it keeps a check sum.
 
     Attributes:
+        lengths: how many characters of each kind have been sent.
         citations, media, blocks, logprobs, server_tools: how many have been sent (of probabilities: tokens).
     """
 
-    __slots__ = ("_lengths", "_sums", "blocks", "citations", "logprobs", "media", "server_tools")
+    __slots__ = ("_pieces", "_sums", "blocks", "citations", "lengths", "logprobs", "media", "server_tools")
 
     def __init__(self) -> None:
         self.clear()
 
     def clear(self) -> None:
         """Forget everything: the answer begins again."""
-        self._lengths: dict[TokenKind, int] = {"text": 0, "reasoning": 0, "refusal": 0}
+        self.lengths: dict[TokenKind, int] = {"text": 0, "reasoning": 0, "refusal": 0}
         self._sums: dict[TokenKind, int] = {"text": 0, "reasoning": 0, "refusal": 0}
+        self._pieces: dict[TokenKind, list[str]] = {"text": [], "reasoning": [], "refusal": []}  # not yet in the sums
         self.citations = self.media = self.blocks = self.logprobs = self.server_tools = 0
 
     def add(self, kind: TokenKind, text: str) -> None:
         """Note text that is sent now."""
-        self._lengths[kind] += len(text)
-        self._sums[kind] = crc32(text.encode("utf-8", "surrogatepass"), self._sums[kind])
+        self.lengths[kind] += len(text)
+        pieces = self._pieces[kind]
+        pieces.append(text)
+        if len(pieces) == _AT_ONCE:
+            self._sum(kind)
+
+    def _sum(self, kind: TokenKind) -> int:
+        pieces = self._pieces[kind]
+        self._sums[kind] = found = crc32("".join(pieces).encode("utf-8", "surrogatepass"), self._sums[kind])
+        pieces.clear()
+        return found
 
     def length(self, kind: TokenKind) -> int:
         """How many characters of a kind have been sent."""
-        return self._lengths[kind]
+        return self.lengths[kind]
 
     def rest(self, kind: TokenKind, text: str) -> str | None:
         """What ``text``, which is all of a kind so far, has besides what was sent. None: it does not begin with that.
@@ -60,7 +73,7 @@ class Sent:
         >>> sent.rest("text", "Hello"), sent.rest("text", "Good")
         ('lo', None)
         """
-        length = self._lengths[kind]
-        if len(text) < length or crc32(text[:length].encode("utf-8", "surrogatepass")) != self._sums[kind]:
+        length = self.lengths[kind]
+        if len(text) < length or crc32(text[:length].encode("utf-8", "surrogatepass")) != self._sum(kind):
             return None
         return text[length:]
