@@ -61,7 +61,7 @@ BENCHMARKS: dict[str, Callable[[int, bool], list[Table]]] = {
     "hedging": hedging.run,
     "facts": facts.run,
     "board": board.run,
-    "shared-store": shared_store.run,
+    "shared_store": shared_store.run,
     "stores": stores.run,
 }
 _HERE = Path(__file__).parent

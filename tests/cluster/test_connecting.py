@@ -101,6 +101,46 @@ def test_logs_and_their_watchers_follow_a_slot_that_a_cluster_moves(program: str
         assert faults(store.read("s"), owner.acknowledged, [reader]) == []
 
 
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_logs_and_their_watchers_follow_a_replica_that_takes_over_in_a_cluster(program: str, tmp_path: Path) -> None:
+    servers = cluster(tmp_path, program)
+    with contextlib.ExitStack() as stack:
+        for server in servers:
+            stack.callback(server.close)
+        slot = servers[0].ask("CLUSTER", "KEYSLOT", b"ps:log:{s}")
+        primary = servers[slot * 3 // 16_384]
+        replica = stack.enter_context(Server(tmp_path / "replica", program, ("--cluster-enabled", "yes")))
+        replica.ask("CLUSTER", "MEET", "127.0.0.1", primary.port)
+        name = primary.ask("CLUSTER", "MYID")
+        eventually(lambda: name in replica.ask("CLUSTER", "NODES"), 20)
+        eventually(lambda: _replicates(replica, name), 20)
+        eventually(lambda: b"state=online" in primary.ask("INFO", "replication"), 30)
+        url = f"redis+cluster://127.0.0.1:{servers[0].port}"
+        store, elsewhere = (stack.enter_context(ValkeyJournal(url, patience=20.0)) for _ in range(2))
+        reader = History()
+        elsewhere.watch("s", EMPTY, reader)
+        owner = Owner(store)
+        owner.say(3)
+        owner.wait_for_store()
+        reader.wait_for_event(3)
+        eventually(lambda: replica.ask("INFO", "keyspace").count(b"keys="), 20)
+        primary.kill()
+        replica.ask("CLUSTER", "FAILOVER", "TAKEOVER")
+        owner.say(3)
+        owner.wait_for_store()
+        reader.wait_for_event(6)
+        owner.close()
+        assert faults(elsewhere.read("s"), owner.acknowledged, [reader]) == []
+
+
+def _replicates(replica: Server, name: bytes) -> bool:
+    import redis
+
+    with contextlib.suppress(redis.RedisError):
+        return bool(replica.ask("CLUSTER", "REPLICATE", name) == b"OK")
+    return False
+
+
 def _move(servers: Sequence[Server], key: bytes) -> None:
     """Move the slot of a key to another primary, with all of its keys."""
     slot = servers[0].ask("CLUSTER", "KEYSLOT", key)

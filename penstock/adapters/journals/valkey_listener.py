@@ -61,14 +61,25 @@ class Listener:
             if line is None:
                 line = self._lines[home] = _Line(self._engine, home, f"{self._prefix}:wake:{uuid.uuid4().hex}", self)
                 line.start()
-        line.put(channel, subscriber, is_wanted=True)
+            line.tasks.append((channel, subscriber, True))
+        line.wake()
 
     def remove(self, channel: bytes, subscriber: Subscriber) -> None:
         """Unsubscribe. A call that is under way may still finish."""
         with self._lock:
             lines = list(self._lines.values())
+            for line in lines:
+                line.tasks.append((channel, subscriber, False))
         for line in lines:
-            line.put(channel, subscriber, is_wanted=False)
+            line.wake()
+
+    def retire(self, line: _Line) -> bool:
+        """Forget a line whose primary is gone, unless it has something to do."""
+        with self._lock:
+            if line.tasks or self._lines.get(line.home) is not line:
+                return False
+            del self._lines[line.home]
+            return True
 
     def close(self) -> None:
         """End all threads. The engine has been closed."""
@@ -85,10 +96,10 @@ class _Line(threading.Thread):
     def __init__(self, engine: Engine, home: str, wake: str, listener: Listener) -> None:
         super().__init__(name="penstock-valkey", daemon=True)
         self._engine = engine
-        self._home = home
+        self.home = home
         self._wake = wake
         self._listener = listener
-        self._tasks: deque[tuple[bytes, Subscriber, bool]] = deque()
+        self.tasks: deque[tuple[bytes, Subscriber, bool]] = deque()
         self._subscribers: dict[bytes, list[Subscriber]] = {}
         self._leaving: dict[bytes, Subscriber] = {}  # gets what comes until the server has confirmed
         self._confirmed: set[bytes] = set()
@@ -97,12 +108,11 @@ class _Line(threading.Thread):
 
     # --- any thread ----------------------------------------------------------------------------------------------
 
-    def put(self, channel: bytes, subscriber: Subscriber, *, is_wanted: bool) -> None:
-        """Have the thread subscribe, or unsubscribe."""
-        self._tasks.append((channel, subscriber, is_wanted))
+    def wake(self) -> None:
+        """Have the thread look at its tasks."""
         if threading.current_thread() is not self:
             with contextlib.suppress(Exception):  # it looks by itself within a second
-                self._engine.client_at(self._home).execute_command("PUBLISH", self._wake, b"")
+                self._engine.client_at(self.home).execute_command("PUBLISH", self._wake, b"")
 
     def end(self) -> None:
         """Wait for the thread's end."""
@@ -121,6 +131,8 @@ class _Line(threading.Thread):
                 if self._engine.closed.is_set():
                     break
                 self._note_loss(error)
+                if self._engine.is_cluster and not self._subscribers and self._listener.retire(self):
+                    break
             pause = 0.02 if time.monotonic() - began > _SILENCE else min(2 * pause, _LONGEST_PAUSE)
             self._engine.closed.wait(pause)
 
@@ -145,13 +157,13 @@ class _Line(threading.Thread):
     def _move(self, channel: bytes) -> None:
         """Let the line of the primary that has a channel now subscribe to it."""
         with contextlib.suppress(StoreError):
-            if self._engine.home_of(channel) != self._home:
+            if self._engine.home_of(channel) != self.home:
                 for subscriber in self._subscribers.pop(channel, ()):
                     self._listener.add(channel, subscriber)
 
     def _listen(self) -> None:
         """Connect, subscribe to everything, and give out messages until the connection fails."""
-        pubsub: Any = self._engine.client_at(self._home).pubsub()
+        pubsub: Any = self._engine.client_at(self.home).pubsub()
         try:
             pubsub.subscribe(self._wake)
             for channel in list(self._subscribers):
@@ -196,8 +208,8 @@ class _Line(threading.Thread):
 
     def _take_tasks(self, pubsub: Any) -> None:
         """Note who wants which channel; tell the server if there is a connection."""
-        while self._tasks:
-            channel, subscriber, is_wanted = self._tasks.popleft()
+        while self.tasks:
+            channel, subscriber, is_wanted = self.tasks.popleft()
             found = self._subscribers.get(channel)
             if not is_wanted:
                 self._again.pop(subscriber, None)
