@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -228,6 +229,12 @@ def test_errors_of_the_server_are_typed_and_say_nothing_of_values(answer: str, k
     found = store_error("redis://h", redis.ResponseError(answer))
     assert type(found) is kind
     assert "secret" not in str(found)
+
+
+def test_without_redis_py_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "redis", None)
+    with pytest.raises(ImportError, match=r"penstock\[cluster\]"):
+        ValkeyJournal("redis://127.0.0.1:1")
 
 
 def test_the_library_is_named_after_its_text() -> None:

@@ -180,6 +180,7 @@ class Engine:
     """
 
     def __init__(self, url: str, arguments: Mapping[str, Any], timeout: float, patience: float) -> None:
+        place = _Place(url)
         try:
             import redis
             from redis.backoff import NoBackoff
@@ -189,7 +190,6 @@ class Engine:
         self._redis = redis
         self._errors = (redis.RedisError, redis.exceptions.RedisClusterException, OSError)
         self._lost = (redis.ConnectionError, redis.TimeoutError, OSError)
-        place = _Place(url)
         self.name = place.name
         self.is_cluster = place.kind == "cluster"
         self.timeout = timeout
