@@ -128,13 +128,13 @@ class Server:
 
     def stop(self) -> None:
         """Let it stand still."""
-        assert sys.platform != "win32"
-        os.kill(self.pid, signal.SIGSTOP)
+        if sys.platform != "win32":
+            os.kill(self.pid, signal.SIGSTOP)
 
     def go_on(self) -> None:
         """Let it go on."""
-        assert sys.platform != "win32"
-        os.kill(self.pid, signal.SIGCONT)
+        if sys.platform != "win32":
+            os.kill(self.pid, signal.SIGCONT)
 
     def close(self) -> None:
         self.kill()
