@@ -16,7 +16,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --maxprocesses 8 --dist
 QUICK := tests/unit $(addprefix tests/conformance/test_,$(addsuffix .py,stream statem supervisor links handler integration)) \
 	$(addprefix --deselect tests/unit/test_,$(addsuffix .py,benchmarks_run seeds))
 
-.PHONY: promtool run serve quick check lint types workflows test judges judges-node nginx simulate soak mutants bench bench-litellm format docs diagrams clean help
+.PHONY: promtool redis run serve quick check lint types workflows test judges judges-node nginx simulate soak mutants bench bench-litellm format docs diagrams clean help
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -72,6 +72,7 @@ test: $(VENV)/.dev  ## every test but the long ones of `make judges`; those of N
 	@$(BIN)/python -m tests.judges.install || true
 	@$(BIN)/python -m tests.integration.gateway.nginx || true
 	@$(BIN)/python -m tests.integration.promtool || true
+	@$(BIN)/python -m tests.integration.engines || true
 	$(PYTEST)
 
 judges: $(VENV)/.dev  ## every test with the clients of others: in JavaScript, curl, Chromium; skipped where one cannot be had
@@ -109,6 +110,9 @@ nginx: $(VENV)/.dev  ## unpack Debian's nginx into .judges/, for the tests behin
 
 promtool: $(VENV)/.dev  ## unpack Debian's promtool into .judges/, for the test of the metrics' names; skipped without it
 	$(BIN)/python -m tests.integration.promtool
+
+redis: $(VENV)/.dev  ## unpack Debian's redis-server into .judges/, for the tests of the log store; skipped without it
+	$(BIN)/python -m tests.integration.engines
 
 docs: $(VENV)/.docs  ## the documentation, into site/
 	$(BIN)/mkdocs build --strict

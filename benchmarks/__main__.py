@@ -31,6 +31,7 @@ from benchmarks import (
     readers,
     rhythm,
     saturated,
+    shared_store,
     stores,
     supervised,
 )
@@ -60,6 +61,7 @@ BENCHMARKS: dict[str, Callable[[int, bool], list[Table]]] = {
     "hedging": hedging.run,
     "facts": facts.run,
     "board": board.run,
+    "shared_store": shared_store.run,
     "stores": stores.run,
 }
 _HERE = Path(__file__).parent

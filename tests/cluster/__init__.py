@@ -1,0 +1,1 @@
+"""The log store for many nodes, on real servers, with faults."""
