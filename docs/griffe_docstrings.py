@@ -110,7 +110,10 @@ def add_aliases(cls: griffe.Class) -> None:
             continue
         target = cls.members.get(member.value.name) or cls.module.members.get(member.value.name)
         if target is not None and target.is_alias:
-            target = cls.modules_collection[target.target_path]
+            try:
+                target = cls.modules_collection[target.target_path]
+            except KeyError:  # of a package that is not read, such as redis
+                continue
         if isinstance(target, griffe.Function):
             copy = griffe.Function(name, parameters=target.parameters, returns=target.returns, parent=cls)
             if target.parent is cls:

@@ -196,6 +196,16 @@ def test_every_page_is_in_the_navigation_and_can_be_reached_from_the_first_one()
     assert sorted([*linked, "index.md"]) == sorted(pages)
 
 
+def test_the_api_reference_can_be_made_without_the_optional_packages() -> None:
+    """As `make docs` does; skipped where griffe, which comes with the documentation tools, is not installed."""
+    griffe = pytest.importorskip("griffe")
+    extensions = griffe.load_extensions(str(ROOT / "docs" / "griffe_docstrings.py"))
+    package = griffe.load("penstock", search_paths=[str(ROOT)], extensions=extensions)
+    system = package["system.System"]
+    assert system["create_chat_token_stream"].is_function
+    assert system["chat"].is_function
+
+
 def test_every_public_name_is_in_the_api_reference() -> None:
     text = (ROOT / "docs" / "reference.md").read_text("utf-8")
     shown = re.findall(r"^::: ([\w.]+)$", text, re.MULTILINE)
