@@ -513,7 +513,7 @@ def _convert(kind: type, name: str, value: Any) -> Any:
         return _parse_switch(name, value, text_allowed=str in types)
     if int in types:
         return None if NoneType in types and is_without(value) else _parse_whole(name, value)
-    return value
+    return None if {str, NoneType} <= set(types) and value.strip().lower() == "none" else value
 
 
 def _parse_on_orphan(text: str) -> Any:

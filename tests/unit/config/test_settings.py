@@ -158,6 +158,10 @@ def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) ->
         ("PENSTOCK_LOG__LEVEL", "debug", "log", "level", "debug"),
         ("PENSTOCK_PROVIDER__MODEL", "123", "provider", "model", "123"),
         ("PENSTOCK_PROVIDER__MODEL", '{"a": 1}', "provider", "model", '{"a": 1}'),
+        ("PENSTOCK_STORE__PATH", "none", "store", "path", None),
+        ("PENSTOCK_STORE__PATH", "none.db", "store", "path", "none.db"),
+        ("PENSTOCK_GATEWAY__KEYS", "None", "gateway", "keys", None),
+        ("PENSTOCK_PROVIDER__BASE_URL", "none", "provider", "base_url", None),
         ("penstock_stream__batch_size", "20", "stream", "batch_size", 20),
     ],
 )
