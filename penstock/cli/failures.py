@@ -19,6 +19,7 @@ from penstock.errors import (
     ProviderError,
     ProviderTimeout,
     RateLimited,
+    StoreError,
     TeeError,
 )
 
@@ -44,7 +45,7 @@ class CommandLineError(PenstockError):
 
 def code_of(error: PenstockError, *, text_came: bool = False) -> int:
     """Return the exit code for ``error``; ``text_came``: some text of the answer has been printed."""
-    if isinstance(error, CommandLineError | OptionError):
+    if isinstance(error, CommandLineError | OptionError | StoreError):  # a store fails a command when it is opened
         return 2
     if isinstance(error, ProviderError):
         return 4 if text_came else 3

@@ -15,7 +15,7 @@ Synchronous: TypeAlias = Literal["NORMAL", "FULL"]
 
 
 def _check_path(field: str, path: object) -> None:
-    if path is not None and (not isinstance(path, str) or not path.strip()):
+    if path is not None and (not isinstance(path, str) or path.strip() in ("", ":memory:")):
         raise OptionError(field, path if isinstance(path, str) else type_of(path), "the path of a file, or None")
 
 

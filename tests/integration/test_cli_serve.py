@@ -162,6 +162,14 @@ def test_the_demo_has_streams_and_agents_and_a_signal_ends_it(tmp_path: Path) ->
     assert done.err == "penstock: stopped\n", "what fails on purpose is not logged"
 
 
+@pytest.mark.parametrize("path", ["", "none/a.db", ":memory:"])
+def test_a_store_that_cannot_be_opened_is_a_wrong_setting(tmp_path: Path, path: str) -> None:
+    where = path if path == ":memory:" else str(tmp_path / path)
+    done = run(tmp_path, "serve", "--demo", "--port", "0", PENSTOCK_STORE__PATH=where)
+    assert (done.code, done.out) == (2, "")
+    assert done.complaint.startswith(f"store.path: got {path!r}" if path == ":memory:" else f"{where}: ")
+
+
 def test_the_demo_asks_no_other_provider(tmp_path: Path) -> None:
     done = run(tmp_path, "serve", "--demo", "--provider", "ollama")
     assert done.code == 2

@@ -137,7 +137,7 @@ class SqliteJournal:
         check_number("max_bytes", max_bytes, 100_000, 10**13, whole=True)
         check_number("timeout", timeout, 0, 600)
         self._path = Path(path)
-        if not self._path.name:
+        if not self._path.name or self._path.name == ":memory:":  # a file of that name would be made
             raise OptionError("path", str(path), "the path of a file")
         self._durability: Durability = durability
         self._keep = keep

@@ -133,10 +133,12 @@ class FileLock:
     Raises:
         StoreInUse: another store has it.
         StoreReadOnly: the directory cannot be written.
-        StoreUnavailable: the directory is not there, or the file cannot be locked.
+        StoreUnavailable: the directory is not there, the path is that of something else than a file, or the file
+            cannot be locked.
     """
 
     def __init__(self, path: Path) -> None:
+        _check_place(path)
         self._path = path.resolve()
         with _held_lock:
             if self._path in _held:
@@ -183,6 +185,14 @@ def _lock_descriptor(descriptor: int) -> None:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock, not kept by the child of a fork
 
 
+def _check_place(path: Path) -> None:
+    """Refuse what SQLite would fail at later, with a lock or a journal left beside it."""
+    if os.path.isdir(path):  # unlike the method, False where it may not look
+        raise StoreUnavailable(str(path), "it is a directory; name a file")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise StoreUnavailable(str(path), "it is not a file")
+
+
 def _open_error(path: Path, error: OSError) -> StoreError:
     if isinstance(error, PermissionError) or getattr(error, "errno", None) == 30:  # EROFS
         return StoreReadOnly(str(path))
@@ -200,6 +210,7 @@ def open_file(path: Path, *, read_only: bool, synchronous: Synchronous, timeout:
     Raises:
         StoreError: it cannot be opened.
     """
+    _check_place(path)
     if read_only and not path.exists():
         raise StoreUnavailable(str(path), "there is no such file")
     if not read_only and path.exists() and not os.access(path, os.W_OK):

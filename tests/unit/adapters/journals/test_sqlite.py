@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from penstock.adapters.journals.sqlite import SqliteJournal
+from penstock.config.store import StoreOptions
 from penstock.errors import (
     OptionError,
     StoreDamaged,
@@ -122,10 +123,27 @@ def test_a_missing_directory_and_a_missing_file_have_typed_errors(tmp_path: Path
     with pytest.raises(StoreUnavailable, match="no such file"):
         SqliteJournal(tmp_path / "a.db", read_only=True)
     assert not (tmp_path / "a.db").exists()
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(StoreUnavailable, match="it is a directory; name a file"):
         SqliteJournal(tmp_path)
-    with pytest.raises(OptionError, match="path"):
-        SqliteJournal("")
+    for path in ("", ":memory:"):
+        with pytest.raises(OptionError, match="path"):
+            SqliteJournal(path)
+        with pytest.raises(OptionError, match=r"path.* allowed: the path of a file, or None"):
+            StoreOptions(path=path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_not_a_file_is_refused_and_nothing_is_made_beside_it(tmp_path: Path) -> None:
+    if sys.platform == "win32":
+        pytest.skip("there are no such files")
+    os.mkfifo(tmp_path / "a.db")
+    for read_only in (False, True):
+        with pytest.raises(StoreUnavailable, match="it is not a file"):
+            SqliteJournal(tmp_path / "a.db", read_only=read_only)
+    (tmp_path / "b").mkdir()
+    with pytest.raises(StoreUnavailable, match="it is a directory"):
+        SqliteJournal(tmp_path / "b", read_only=True)
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["a.db", "b"]
 
 
 def test_a_file_of_another_program_is_left_alone(tmp_path: Path) -> None:
