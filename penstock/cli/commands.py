@@ -61,7 +61,8 @@ def run_command(arguments: list[str]) -> int:
             sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except _UsageError as error:
-        say(f"{error.format_message()} (see penstock --help)")
+        command = error.ctx.command_path if error.ctx is not None else "penstock"
+        say(f"{error.format_message()} (see {command} --help)")
         return 2
     except PenstockError as error:
         say(explain(error))

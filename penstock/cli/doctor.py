@@ -297,11 +297,15 @@ def _decoded(data: bytes) -> dict[str, Any]:
     return {}
 
 
-def read_base_url(url: str) -> str:
+def read_base_url(url: str, where: str = "") -> str:
     """A gateway's base URL as it was given, without a slash at its end.
 
+    Args:
+        url: the text.
+        where: the beginning of the error, such as ``"--url: "``.
+
     Raises:
-        CommandLineError: it is none.
+        CommandLineError: it is none. The text is not shown, since it may have a password.
     """
     try:
         parts = urlsplit(url)
@@ -309,7 +313,7 @@ def read_base_url(url: str) -> str:
     except ValueError:
         is_fine = False
     if not is_fine or not url.isprintable() or any(mark in url for mark in "@?# "):
-        raise CommandLineError("URL must be like https://host/path, without user, query or fragment")
+        raise CommandLineError(f"{where}URL must be like https://host/path, without user, query or fragment")
     return url.rstrip("/")
 
 

@@ -106,7 +106,8 @@ class Top:
     """
 
     def __init__(self, url: str, key_env: str | None) -> None:
-        self._url = "ws" + read_base_url(url).removeprefix("http") + "/v1/ws"
+        self._base_url = read_base_url(url, "--url: ")
+        self._url = "ws" + self._base_url.removeprefix("http") + "/v1/ws"
         self._key = read_key(key_env)
         self._view = BoardView()
         self._sort = "speed"
@@ -147,7 +148,10 @@ class Top:
                     yield connection
             except (OSError, EOFError) as error:
                 if not has_been:
-                    raise CommandLineError(f"the gateway cannot be reached: {_reason(error)}") from None
+                    raise CommandLineError(
+                        f"the gateway cannot be reached: {self._base_url}: {_reason(error)}; "
+                        "penstock serve starts one, and --url URL names another"
+                    ) from None
                 self._said = "connection lost, trying again"
                 until = time.monotonic() + _AGAIN
                 while time.monotonic() < until and not is_over():
@@ -281,7 +285,8 @@ class Top:
 
 
 _REFUSED: Final = (
-    "the gateway refuses the connection; name the environment variable with a key of the scope admin: --key-env NAME"
+    "the gateway refuses the connection; name the environment variable with a key of the scope admin: --key-env NAME, "
+    "or correct the path of --url"
 )
 
 

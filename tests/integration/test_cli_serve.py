@@ -170,6 +170,14 @@ def test_a_store_that_cannot_be_opened_is_a_wrong_setting(tmp_path: Path, path: 
     assert done.complaint.startswith(f"store.path: got {path!r}" if path == ":memory:" else f"{where}: ")
 
 
+def test_a_wrong_option_names_the_help_of_its_command(tmp_path: Path) -> None:
+    for arguments, command in ((["serve", "--port", "x"], "penstock serve"), (["keys", "new"], "penstock keys new")):
+        done = run(tmp_path, *arguments)
+        assert done.code == 2
+        assert done.complaint.endswith(f"(see {command} --help)")
+    assert run(tmp_path, "nosuch").complaint.endswith("(see penstock --help)")
+
+
 def test_the_demo_asks_no_other_provider(tmp_path: Path) -> None:
     done = run(tmp_path, "serve", "--demo", "--provider", "ollama")
     assert done.code == 2

@@ -131,5 +131,11 @@ def test_a_gateway_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     done = run(tmp_path, "top", "--url", "http://127.0.0.1:9")
     assert done.code == 2
     assert done.complaint.startswith("the gateway cannot be reached: ")
+    assert "http://127.0.0.1:9: Connection refused; penstock serve starts one" in done.complaint
     done = run(tmp_path, "top", "--url", "ftp://host")
     assert "URL must be like" in done.complaint
+    assert done.complaint.startswith("--url: ")
+    with gateway() as server:
+        done = run(tmp_path, "top", "--url", f"{server.url}/elsewhere")
+    assert done.code == 2
+    assert "or correct the path of --url" in done.complaint
