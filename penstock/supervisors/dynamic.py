@@ -201,7 +201,12 @@ class DynamicSupervisor(Supervising):
         """Kill the process of a child whose start was interrupted, if it runs all the same."""
         ref = child.ref or (None if child.name is None else self.runtime.whereis(child.name))
         process = None if ref is None else ref._actor_weakref()
-        if ref is not None and process is not None and process.parent is self.ref and self._by_ref.get(ref, child) is child:
+        if (
+            ref is not None
+            and process is not None
+            and process.parent is self.ref
+            and self._by_ref.get(ref, child) is child
+        ):
             self.runtime.exit(ref, KILL)
 
     def _count(self) -> ChildCounts:

@@ -15,7 +15,8 @@ from penstock.actors.runtime.runtime import Runtime
 from penstock.actors.stream.messages import Cancel
 from penstock.actors.stream.record import StreamRecord
 from penstock.actors.stream.table import StreamTable
-from penstock.errors import StartError, SupervisorError, SystemStopped
+from penstock.errors import StartError, StreamExists, SupervisorError, SystemStopped
+from penstock.events import StreamCompleted
 from penstock.supervisors.calls import StartChild
 from penstock.supervisors.children import Child
 from penstock.supervisors.dynamic import DynamicSupervisor
@@ -44,7 +45,8 @@ class StreamOpener:
         """Open a stream, and return its record when its actor runs.
 
         Args:
-            make: makes a record; called again if the first stream was ended with its supervisor before it was returned.
+            make: makes a record; called again if the first stream, one without a call, was ended with its supervisor
+                before it was returned.
             timeout: seconds to wait for a supervisor that is being restarted.
             check_running: raises if the system has been stopped.
 
@@ -58,15 +60,20 @@ class StreamOpener:
         while True:
             record = make()
             record.notices = self._notices
-            self._table.add(record)
             try:
+                self._table.add(record)
                 if not self._start(record):
                     left = max(0.0, deadline - self._runtime.clock.monotonic())
                     self._ask(record, left, check_running)
+            except StreamExists:
+                raise
             except StartError:
-                if not record.is_over:
+                terminal = record.log.terminal
+                if terminal is None:
                     raise
-                continue  # it was ended with its supervisor while it started
+                if record.feed is None and not isinstance(terminal, StreamCompleted):
+                    continue  # it was ended with its supervisor while it started
+                # The handler had started it and it has ended since; a call is not made twice.
             except BaseException:
                 self._give_up(record)
                 raise
