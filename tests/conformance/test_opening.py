@@ -110,7 +110,7 @@ def test_a_refused_id_changes_nothing_for_the_stream_that_has_it() -> None:
             system.open_stream("s", journal=journal)
         assert journal.events == []
         stream.process_token("a")
-        assert stream.stop() is None
+        stream.stop()
         assert [type(event).__name__ for event in journal.events] == ["TokenEvent", "StreamCompleted"]
 
 

@@ -113,7 +113,8 @@ def test_it_is_started_again_with_its_arguments_and_its_name(house: House) -> No
 
 def test_of_two_that_start_the_same_child_one_does(house: House) -> None:
     ref = house.start()
-    for again in (house.start, lambda: start_child(house.ref, child_of().own_spec())):
+    ways: list[Callable[[], object]] = [house.start, lambda: start_child(house.ref, child_of().own_spec())]
+    for again in ways:
         with pytest.raises(SupervisorError) as caught:
             again()
         assert (caught.value.code, caught.value.detail) == ("already_started", ref)
