@@ -763,6 +763,8 @@ def _recover(services: Services, owns_reader: bool, owns_runtime: bool) -> Servi
     services.streams.load = partial(load_stream, services)
     try:
         recover(services)
+        if services.writer is not None and services.writer.leases is not None:
+            services.writer.leases.start(partial(recover, services))
     except BaseException:
         assert services.root is not None
         services.runtime.exit(services.root, KILL)

@@ -301,6 +301,13 @@ class LogStore(Protocol):
         """
         raise NotImplementedError
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether several processes, or several systems of one, may write it at once. If not, nothing that is claimed
+        when it is opened has a living owner; else a claim is its node's until the lease is over.
+        """
+        raise NotImplementedError
+
     # --- logs ----------------------------------------------------------------------------------------------------
 
     def append(self, log: str, expected: EntryId, entry: Entry) -> EntryId:

@@ -103,6 +103,11 @@ class MemoryLogStore:
         """As given."""
         return self._durability
 
+    @property
+    def is_shared(self) -> bool:
+        """Yes: several systems of one process may write it."""
+        return True
+
     def _check_open(self) -> None:
         if self._is_closed:
             raise StoreClosed(self.name)

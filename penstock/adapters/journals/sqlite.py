@@ -188,6 +188,11 @@ class SqliteJournal:
         """As given."""
         return self._durability
 
+    @property
+    def is_shared(self) -> bool:
+        """No: one process writes the file."""
+        return False
+
     def _check_open(self) -> None:
         if self._is_closed:
             raise StoreClosed(self.name)

@@ -134,6 +134,11 @@ class ValkeyJournal:
         """As given."""
         return self._durability
 
+    @property
+    def is_shared(self) -> bool:
+        """Yes."""
+        return True
+
     # --- names ---------------------------------------------------------------------------------------------------
 
     def _named(self, kind: str, name: str) -> bytes:
