@@ -17,7 +17,7 @@ from penstock.actors.stream.record import StreamRecord
 from penstock.actors.stream.storing import StoreWriter
 from penstock.config.logs import get_logger
 from penstock.config.options import RequestOptions
-from penstock.errors import PenstockError, StoreDamaged, StreamInterrupted
+from penstock.errors import Fenced, PenstockError, StoreDamaged, StreamInterrupted
 from penstock.events import StreamReset, TokenEvent, ToolCall, ToolCallCompleted
 from penstock.events.codec import CodecError, encode_events
 from penstock.ports import Append, ChatCall, Claim, EntryId, LogFrame, OwnerMark, next_epoch
@@ -132,7 +132,7 @@ def _end(services: Services, writer: StoreWriter, left: Sequence[tuple[Claim, Pa
         log.fail(StreamInterrupted(stream_id), outcome, 0, clock.time())
         terminal = log.terminal
         assert terminal is not None
-        mark = OwnerMark(EntryId(next_epoch(past.tail, clock.time(), 0), 0), node, "takeover")
+        mark = OwnerMark(EntryId(next_epoch(past.tail, clock.time(), writer.number), 0), node, "takeover")
         data = encode_events([terminal], past.head.metadata)
         frame = LogFrame(EntryId(mark.id.epoch, terminal.seq), terminal.seq, data, True)
         appends.append(Append(stream_id, past.tail, mark))
@@ -162,8 +162,8 @@ def _keep_turn(services: Services, writer: StoreWriter, facts: Mapping[str, Any]
         elif isinstance(event, TokenEvent) and event.kind == "text":
             text.append(event.text)
     try:
-        keep_interrupted(writer.store, facts, "".join(text), services.runtime.clock.time())
-    except (StoreDamaged, KeyError) as error:
+        keep_interrupted(writer, facts, "".join(text), services.runtime.clock.time())
+    except (StoreDamaged, Fenced, KeyError) as error:
         get_logger(agent=str(facts.get("name"))).error("turn_not_stored", error=type(error).__name__)
 
 

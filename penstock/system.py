@@ -155,6 +155,7 @@ class System:
     def _start(self) -> Services:
         options = self.settings.runtime
         store = _store_of(self._journal, self.settings.store)  # first: nothing has to be ended if it cannot be opened
+        number = 0 if store is None else store.new_number()
         runtime = self._given_runtime or _new_runtime(options)
         services = Services(
             self.settings,
@@ -163,7 +164,7 @@ class System:
             catalogue=self._catalogue,
             prices=self._prices,
             journal=None if isinstance(self._journal, LogStore) else self._journal,
-            writer=None if store is None else StoreWriter(store, runtime.clock),
+            writer=None if store is None else StoreWriter(store, runtime.clock, number=number),
             streams=self._table,
             agents=self._agents,
             quota=self._tool_quota,

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import pytest
 
 import penstock
+from penstock.actors.agent.keeping import log_of
 from penstock.actors.stream.heads import StreamHead
 from penstock.actors.stream.leases import LEASE, Leases
 from penstock.adapters.journals.memory_store import MemoryLogStore
 from penstock.config.settings import Settings
 from penstock.errors import StoreError, StoreUnavailable
-from penstock.events import StreamCompleted, StreamFailed
-from penstock.ports import EMPTY, Append, EntryId, OwnerMark, Request
+from penstock.events import FrozenDict, StreamCompleted, StreamFailed
+from penstock.ports import EMPTY, NODE_NUMBERS, Append, EntryId, OwnerMark, Request
 from penstock.recovery import recover
 from tests.contract.log_stores import SettableClock
 
@@ -51,9 +53,9 @@ def system(store: SharedStore) -> Iterator[penstock.System]:
         yield made
 
 
-def begin_elsewhere(store: SharedStore, stream_id: str) -> None:
+def begin_elsewhere(store: SharedStore, stream_id: str, facts: Mapping[str, Any] = FrozenDict()) -> None:
     """Begin a stream as a process does that ends then."""
-    head = StreamHead(sse_epoch="00000000", created_at=time.time())
+    head = StreamHead(sse_epoch="00000000", created_at=time.time(), facts=facts)
     mark = OwnerMark(EntryId(1 << 10, 0), "gone", "open", head.encode())
     store.append_all([Append(stream_id, EMPTY, mark, opens=Request(stream_id, stream_id), node="gone")])
 
@@ -139,6 +141,32 @@ def test_a_system_does_not_take_its_own_stream_from_itself(clock: SettableClock,
         flush(system)
         assert not leases_of(system).has("s")
         assert store.view().held == {}
+
+
+def test_each_system_on_a_store_begins_epochs_of_its_own(
+    clock: SettableClock, store: SharedStore, system: penstock.System
+) -> None:
+    facts = {"agent": {"name": "bob", "message": {"role": "user", "content": "Hello"}}}
+    begin_elsewhere(store, "left", facts)
+    clock.advance(LEASE)
+    with penstock.System(Settings(), journal=store) as second:
+        system.open_stream("s").stop()
+        second.open_stream("t").stop()
+        flush(system)
+        flush(second)
+        numbers = {log: store.tail(log).epoch % NODE_NUMBERS for log in ("s", "t", "left", log_of("bob"))}
+    assert numbers["s"] != numbers["t"] == numbers["left"] == numbers[log_of("bob")]
+
+
+def test_a_store_that_fails_at_the_start_leaves_nothing_to_end(
+    store: SharedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> int:
+        raise StoreUnavailable(store.name, "away")
+
+    monkeypatch.setattr(store, "new_number", fail)
+    with pytest.raises(StoreUnavailable):
+        penstock.System(Settings(), journal=store).start()
 
 
 def test_a_stream_that_its_owner_goes_on_with_is_left_alone_by_the_one_that_took_it(

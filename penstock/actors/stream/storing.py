@@ -193,7 +193,7 @@ class StoreWriter:
         clock: for epochs, and for how long the store has failed.
         node: the name of this process's node, for owner marks and requests; None: ``local`` where no other process
             writes the store, else a new one.
-        number: the node's number, 0 … 1023.
+        number: the node's number, 0 … 1023; see `LogStore.new_number`.
         frame: seconds between two transactions while events come.
         limit: events of all streams that may wait.
         patience: seconds for which a failing store is hidden from the streams.
@@ -214,10 +214,10 @@ class StoreWriter:
     ) -> None:
         self.store = store
         self.node = node or (f"node-{secrets.token_hex(6)}" if store.is_shared else "local")
+        self.number = number
         self.leases = Leases(store, self.node, lease) if store.is_shared else None
         self.is_sync = store.durability == "sync"
         self._clock = clock
-        self._number = number
         self._frame = frame
         self._limit = limit
         self._patience = patience
@@ -257,7 +257,7 @@ class StoreWriter:
         """
         if self.problem is not None:
             raise self.problem
-        epoch = next_epoch(tail, self._clock.time(), self._number)
+        epoch = next_epoch(tail, self._clock.time(), self.number)
         mark = OwnerMark(EntryId(epoch, 0), self.node, reason, data)
         log = StoredLog(self, name, metadata, tail, mark, request, encode)
         if self.leases is not None and request is not None:

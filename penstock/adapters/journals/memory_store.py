@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from bisect import bisect_left, bisect_right
@@ -16,6 +17,7 @@ from penstock.config.checks import check_choice, check_number
 from penstock.errors import StoreClosed, StoreError, StoreFull
 from penstock.ports import (
     EMPTY,
+    NODE_NUMBERS,
     Append,
     Claim,
     Clock,
@@ -90,6 +92,7 @@ class MemoryLogStore:
         self._commands = Commands()
         self._limits = SharedLimits(self._clock)
         self._nodes = Nodes(self._clock)
+        self._numbers = itertools.count()
         self._counts = StoreStatistics()
         self._is_closed = False
 
@@ -316,6 +319,11 @@ class MemoryLogStore:
         """Take from a limit; see `penstock.ports.LogStore.take`."""
         self._check_open()
         return self._limits.take(limit, cost)
+
+    def new_number(self) -> int:
+        """The number of a node; see `penstock.ports.LogStore.new_number`."""
+        self._check_open()
+        return next(self._numbers) % NODE_NUMBERS
 
     def announce(self, info: NodeInfo, lease: float) -> None:
         """Enter a node; see `penstock.ports.LogStore.announce`."""

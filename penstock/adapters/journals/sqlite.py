@@ -525,6 +525,11 @@ class SqliteJournal:
         self._check_open()
         return self._limits.take(limit, cost)
 
+    def new_number(self) -> int:
+        """0: no other process writes the file."""
+        self._check_open()
+        return 0
+
     def announce(self, info: NodeInfo, lease: float) -> None:
         """Enter a node; see `penstock.ports.LogStore.announce`."""
         self._check_open()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 import uuid
 import zlib
@@ -22,6 +23,7 @@ from penstock.config.checks import check_choice, check_number
 from penstock.errors import OptionError, StoreDamaged, StoreError
 from penstock.ports import (
     EMPTY,
+    NODE_NUMBERS,
     Append,
     Claim,
     Durability,
@@ -113,6 +115,7 @@ class ValkeyJournal:
         self._commands = RemoteCommands(self._engine, self._listener, self._channel_of, replies, owner_wait)
         self._parts = _PARTS if self._engine.is_cluster else 1
         self._nodes = (f"{prefix}:until:{{nodes}}", f"{prefix}:says:{{nodes}}")
+        self._number = f"{prefix}:number:{{nodes}}"
         self._close_lock = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -333,6 +336,16 @@ class ValkeyJournal:
         key = self._named("lim", limit.key)
         wait = self._engine.call("take", [key], float(cost), float(limit.per_second), float(limit.burst))
         return int(wait) / 1e6
+
+    def new_number(self) -> int:
+        """The number of a node; see `penstock.ports.LogStore.new_number`.
+
+        The server counts, from a random number on, so that nodes that outlive the server's data hardly share theirs.
+        """
+        key = self._number
+        first = secrets.randbelow(NODE_NUMBERS)
+        self._engine.run(key, lambda client: client.set(key, first, nx=True))
+        return int(self._engine.run(key, lambda client: client.incr(key))) % NODE_NUMBERS
 
     def announce(self, info: NodeInfo, lease: float) -> None:
         """Enter a node; see `penstock.ports.LogStore.announce`."""
