@@ -12,7 +12,7 @@ from typing import Any, Final, Self
 
 import msgspec
 
-from penstock.adapters.journals.local import check_append
+from penstock.adapters.journals.local import answer_of, check_append
 from penstock.adapters.journals.valkey_appends import Appender
 from penstock.adapters.journals.valkey_commands import RemoteCommands
 from penstock.adapters.journals.valkey_engine import Engine
@@ -167,10 +167,7 @@ class ValkeyJournal:
 
     def append(self, log: str, expected: EntryId, entry: Entry) -> EntryId:
         """Append one entry; see `penstock.ports.LogStore.append`."""
-        answer = self.append_all([Append(log, expected, entry)])[0]
-        if isinstance(answer, StoreError):
-            raise answer
-        return answer
+        return answer_of(self.append_all([Append(log, expected, entry)]))
 
     def append_all(self, appends: Sequence[Append]) -> Sequence[EntryId | StoreError]:
         """Append entries in one round trip to each primary; see `penstock.ports.LogStore.append_all`."""
