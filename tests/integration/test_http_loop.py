@@ -18,36 +18,19 @@ import pytest
 from penstock.adapters.http import loop as loop_module
 from penstock.adapters.http.loop_reader import LoopReader
 from penstock.adapters.http.polling import Poll, make_poll
-from penstock.config.options import RequestOptions
 from penstock.errors import IncompleteStream, LocalError, ProviderError
 from penstock.ports import Delta
 from penstock.testing import eventually
-from tests.integration.raw_server import (
-    CERTIFICATE,
-    CHUNKED,
-    HEAD,
-    PATIENCE,
-    Peer,
-    PlainDecoder,
-    PlainProvider,
-    RawServer,
-    RecordingSink,
-    chunk,
-    post,
-)
+from tests.integration.plain_calls import OPTIONS, PlainDecoder, PlainProvider, RecordingSink, leaving_no_thread, post
+from tests.integration.raw_server import CERTIFICATE, CHUNKED, HEAD, PATIENCE, Peer, RawServer, chunk
 
-OPTIONS = RequestOptions(connect_timeout=PATIENCE)
 TLS = OPTIONS.replace(verify_tls=str(CERTIFICATE))
 
 
 @pytest.fixture
 def reader() -> Iterator[LoopReader]:
-    before = threading.active_count()
-    reader = LoopReader(4, max_queue=3)
-    yield reader
-    assert reader.close(PATIENCE) == 0
-    assert reader.statistics()["threads"] == 0
-    assert threading.active_count() == before
+    with leaving_no_thread(lambda: LoopReader(4, max_queue=3)) as reader:
+        yield reader
 
 
 class Debtor(RecordingSink):
