@@ -104,7 +104,7 @@ class LoopReader(PooledReader[LoopExchange]):
         with self._lock:
             if self._closed:
                 raise ProviderError("the reader is closed")
-            if self._loop is None:
+            if self._loop is None or self._loop.is_over:  # its poll has failed
                 try:
                     loop = Loop("penstock-reader-loop")
                     loop.start()
