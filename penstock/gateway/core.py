@@ -327,12 +327,12 @@ class GatewayCore:
 
         Args:
             key: opens it.
-            stream_id: that the client wants.
+            stream_id: that the client asks for.
             instead_of: a stream that will have ended by then, so that it does not count.
 
         Raises:
             RequestRefused: the key has as many streams as it may have, or the gateway drains.
-            StreamExists: the id that the client wants is that of a stream, or of a response, that is another key's.
+            StreamExists: the id that the client asks for is that of a stream, or of a response, that is another key's.
         """
         if self.is_draining:
             raise RequestRefused(DRAINING)

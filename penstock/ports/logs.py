@@ -7,7 +7,7 @@ A log is a sequence of *entries*. Each has an id, ``epoch-seq``, that is greater
 
 **The log is the lock.** An entry is appended only where its writer expects the tail, so a writer that has missed
 another's owner mark is refused from then on (`Append`). There is no other way to append, and no lease is needed for
-safety: those of `LogStore.claim` only decide who looks after a request.
+safety: those of `LogStore.claim` only decide which node serves a request.
 
 The events' own numbers go on across epochs: 1, 2, 3 … An epoch is never shown to a client.
 """

@@ -159,7 +159,7 @@ class ValkeyJournal:
         return zlib.crc32(request.encode()) % self._parts if self._parts > 1 else 0
 
     def _request_keys(self, part: int, node: str, *others: str) -> list[bytes]:
-        """The keys of a part's requests, as the functions want them."""
+        """The keys of a part's requests, in the order in which the functions take them."""
         names = ["body", "owner", "wait", "kept", *(f"of:{one}" for one in (node, *others))]
         return [f"{self._prefix}:req:{{{part}}}:{name}".encode() for name in names]
 
