@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import penstock
-from penstock.errors import StreamCancelledError, StreamCrashed
+from penstock.errors import StreamCancelledError, StreamClosed, StreamCrashed
 from penstock.ports import ReasoningDelta, TextDelta
 from penstock.testing import HANG, Collector, ScriptedProvider, SimulatedSystem, check_log, kill
 
@@ -39,6 +39,38 @@ def test_a_cancelled_stream_keeps_what_the_provider_has_sent(seed: int, after: f
     with pytest.raises(StreamCancelledError) as caught:
         stream.result()
     assert caught.value.partial == TEXT
+
+
+class GreedyJournal:
+    """Pushes another token for each event, as a quick reader does when there is room."""
+
+    def __init__(self) -> None:
+        self.stream: penstock.Stream | None = None
+        self.refused = 0
+
+    def append(self, event: penstock.Event) -> None:
+        if self.stream is not None and isinstance(event, penstock.TokenEvent):
+            try:
+                self.stream._record.intake.push_now([("late ", "text")], lambda: None)
+            except StreamClosed:
+                self.refused += 1
+
+
+@pytest.mark.seeds(6)
+def test_a_stop_of_the_system_takes_nothing_more_and_emits_all_that_was_taken(seed: int) -> None:
+    options = SLOW.replace(max_buffer_size=4)
+    journal = GreedyJournal()
+    with SimulatedSystem(seed, journal=journal) as system:
+        stream = system.chat("any", "Hello", provider=ScriptedProvider([*WORDS, HANG]), options=options)
+        system.advance(1)
+        stream.pause()
+        taken = stream.statistics().tokens_processed
+        journal.stream = stream
+        system.stop()
+        end = stream._record.log.terminal
+    assert isinstance(end, penstock.StreamCancelled)
+    assert (end.text, end.undelivered) == ("".join(WORDS[:taken]), 0)
+    assert journal.refused == 4
 
 
 @pytest.mark.seeds(6)

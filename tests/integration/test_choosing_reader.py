@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -21,12 +22,13 @@ from penstock.adapters.providers.openai.chat_provider import OpenAiChat
 from penstock.config.options import RequestOptions
 from penstock.config.settings import RuntimeOptions, Settings
 from penstock.config.tokenizers import words
+from penstock.errors import IncompleteStream
 from penstock.ports import Delta, ReaderSink
 from penstock.testing import eventually
-from tests.integration.raw_server import PATIENCE, Peer, PlainProvider, RawServer, RecordingSink, post
+from tests.integration.plain_calls import OPTIONS, PlainProvider, RecordingSink, post
+from tests.integration.raw_server import PATIENCE, Peer, RawServer
 
 LOOP = "penstock-reader-loop"
-OPTIONS = RequestOptions(connect_timeout=PATIENCE)
 
 
 class Quick(RecordingSink):
@@ -70,6 +72,33 @@ def test_auto_gives_few_calls_a_thread_each_and_further_ones_to_the_loop(waiting
     assert reader.close(PATIENCE) == 0
     assert all(sink.wait_ended() is not None for sink in sinks)
     assert reader.statistics()["threads"] == 0
+
+
+def test_closing_cancels_the_calls_of_threads_though_an_opener_of_the_loop_is_stuck(
+    waiting: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = ChoosingReader(HttpReader(8), LoopReader(4), 1)
+    looking, let_go = threading.Event(), threading.Event()
+
+    def stuck(*_: Any) -> Any:
+        looking.set()
+        assert let_go.wait(PATIENCE)
+        raise socket.gaierror
+
+    sink = Quick()
+    start(reader, waiting, sink)
+    assert sink.is_waiting.wait(PATIENCE)
+    monkeypatch.setattr(socket, "getaddrinfo", stuck)
+    start(reader, waiting, Quick())
+    assert looking.wait(PATIENCE)
+    left: list[int] = []
+    closer = threading.Thread(target=lambda: left.append(reader.close(PATIENCE)))
+    closer.start()
+    assert isinstance(sink.wait_ended(), IncompleteStream)
+    assert closer.is_alive()  # it waits for the opener
+    let_go.set()
+    closer.join(PATIENCE)
+    assert left == [0]
 
 
 def test_a_sink_that_may_block_or_does_not_say_has_a_thread(waiting: str) -> None:

@@ -9,8 +9,9 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeAlias
+from typing import Any
 
+import msgspec
 import pytest
 
 from penstock.adapters.http.loop_reader import LoopReader
@@ -18,42 +19,23 @@ from penstock.adapters.http.threads import HttpReader
 from penstock.config.options import RequestOptions
 from penstock.errors import IncompleteStream, ProviderError
 from penstock.ports import Delta, Reader
-from tests.integration.raw_server import (
-    CERTIFICATE,
-    CHUNKED,
-    HEAD,
-    PATIENCE,
-    Peer,
-    PlainProvider,
-    RawServer,
-    RecordingSink,
-    chunk,
-    post,
-)
+from tests.integration.plain_calls import AnyReader, PlainProvider, RecordingSink, leaving_no_thread, post
+from tests.integration.raw_server import CERTIFICATE, CHUNKED, HEAD, PATIENCE, Peer, RawServer, chunk
 
 OPTIONS = RequestOptions(connect_timeout=60, verify_tls=str(CERTIFICATE))
 
 
-AnyReader: TypeAlias = HttpReader | LoopReader
-
-
 @pytest.fixture(params=[HttpReader, LoopReader])
 def reader(request: pytest.FixtureRequest) -> Iterator[AnyReader]:
-    before = threading.active_count()
-    reader: AnyReader = request.param(2, max_queue=3)
-    yield reader
-    assert reader.close(PATIENCE) == 0
-    assert threading.active_count() == before
+    with leaving_no_thread(lambda: request.param(2, max_queue=3)) as reader:
+        yield reader
 
 
 @pytest.fixture
 def threads() -> Iterator[HttpReader]:
     """A reader with a thread for each call."""
-    before = threading.active_count()
-    reader = HttpReader(2, max_queue=3)
-    yield reader
-    assert reader.close(PATIENCE) == 0
-    assert threading.active_count() == before
+    with leaving_no_thread(lambda: HttpReader(2, max_queue=3)) as reader:
+        yield reader
 
 
 class Phase:
@@ -311,6 +293,38 @@ def test_a_queued_request_that_is_cancelled_ends_though_all_threads_are_busy(thr
             assert sink.wait_ended() is None
 
 
+def test_a_queued_request_is_cancelled_in_the_callers_thread_if_no_other_can_be_started(
+    threads: HttpReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = threading.Thread.start
+
+    def refusing(self: threading.Thread) -> None:
+        if self.name == "penstock-reader-dismisser":
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    monkeypatch.setattr(threading.Thread, "start", refusing)
+    busy, is_over = Busy(), threading.Event()
+    with RawServer(busy) as server:
+        sinks = [RecordingSink() for _ in range(3)]
+        jobs = [threads.start(PlainProvider(), post(server.url), OPTIONS, sink) for sink in sinks]
+        assert sinks[1].is_waiting.wait(PATIENCE)
+
+        def cancel() -> None:
+            jobs[2].cancel()
+            assert is_over.wait(PATIENCE)
+
+        canceller = threading.Thread(target=cancel, name="the canceller")
+        canceller.start()
+        assert isinstance(sinks[2].wait_ended(), IncompleteStream)
+        assert sinks[2].threads == {"the canceller"}
+        assert threads.statistics()["threads"] == 2
+        busy.go.set()
+        assert threads.close(PATIENCE) == 0  # which is not the reader's own thread
+        is_over.set()
+        canceller.join(PATIENCE)
+
+
 def test_a_full_queue_refuses_and_takes_again_when_there_is_room(threads: HttpReader) -> None:
     busy = Busy()
     with RawServer(busy) as server:
@@ -333,15 +347,11 @@ def test_idle_threads_retire(kind: type[AnyReader]) -> None:
         peer.read_request()
         peer.send(HEAD + b"Content-Length: 2\r\nConnection: close\r\n\r\nab")
 
-    before = threading.active_count()
-    reader = kind(2, idle_timeout=0)
-    with RawServer(serve) as server:
+    with leaving_no_thread(lambda: kind(2, idle_timeout=0)) as reader, RawServer(serve) as server:
         for _ in range(3):
             sink = RecordingSink()
             reader.start(PlainProvider(), post(server.url), OPTIONS, sink)
             assert sink.wait_ended() is None
-    reader.close(PATIENCE)
-    assert threading.active_count() == before
 
 
 # --- closing the reader --------------------------------------------------------------------------------------------
@@ -365,6 +375,49 @@ def test_closing_the_reader_ends_what_runs_and_what_waits(kind: type[AnyReader])
         assert reader.close(PATIENCE) == 0
         busy.go.set()
     assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("kind", [HttpReader, LoopReader])
+def test_a_request_that_is_started_while_the_reader_closes_ends_or_is_refused(
+    kind: type[AnyReader], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The request is between the reader's first look and the queue when ``close`` comes to the pool."""
+    is_starting, is_closing, has_started = threading.Event(), threading.Event(), threading.Event()
+
+    class Slow(dict[str, Any]):
+        def items(self) -> Any:
+            is_starting.set()
+            assert is_closing.wait(PATIENCE)
+            return super().items()
+
+    phase, sink = Phase(_waiting_for_headers), RecordingSink()
+    refusals: list[ProviderError] = []
+
+    def start() -> None:
+        request = post(server.url)
+        request = msgspec.structs.replace(request, secret_headers=Slow(request.secret_headers))
+        try:
+            reader.start(PlainProvider(), request, OPTIONS, sink)
+        except ProviderError as error:
+            refusals.append(error)
+        has_started.set()
+
+    with RawServer(phase) as server:
+        reader: AnyReader = kind(2)
+        close = reader._pool.close
+
+        def closing() -> Any:
+            is_closing.set()
+            assert has_started.wait(PATIENCE)
+            return close()
+
+        monkeypatch.setattr(reader._pool, "close", closing)
+        starter = threading.Thread(target=start)
+        starter.start()
+        assert is_starting.wait(PATIENCE)
+        assert reader.close(PATIENCE) == 0
+        starter.join(PATIENCE)
+        assert refusals or isinstance(sink.wait_ended(), IncompleteStream)
 
 
 @pytest.mark.parametrize("kind", [HttpReader, LoopReader])

@@ -21,7 +21,8 @@ from penstock.adapters.providers.openai.chat_decoder import ChatDecoder
 from penstock.adapters.providers.openai.responses_decoder import ResponsesDecoder
 from penstock.config.options import RequestOptions
 from penstock.ports import Decoder, ReasoningDelta, TextDelta
-from tests.integration.raw_server import CHUNKED, HEAD, PATIENCE, Peer, PlainProvider, RawServer, RecordingSink, post
+from tests.integration.plain_calls import PlainProvider, RecordingSink, post
+from tests.integration.raw_server import CHUNKED, HEAD, PATIENCE, Peer, RawServer
 
 CORPUS = Path(__file__).parents[1] / "corpus"
 DECODERS: dict[str, Callable[[int], Decoder]] = {

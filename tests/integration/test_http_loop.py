@@ -11,43 +11,29 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from penstock.adapters.http import loop as loop_module
+from penstock.adapters.http import loop_exchange
+from penstock.adapters.http.handover import SentRequest
 from penstock.adapters.http.loop_reader import LoopReader
 from penstock.adapters.http.polling import Poll, make_poll
-from penstock.config.options import RequestOptions
 from penstock.errors import IncompleteStream, LocalError, ProviderError
 from penstock.ports import Delta
 from penstock.testing import eventually
-from tests.integration.raw_server import (
-    CERTIFICATE,
-    CHUNKED,
-    HEAD,
-    PATIENCE,
-    Peer,
-    PlainDecoder,
-    PlainProvider,
-    RawServer,
-    RecordingSink,
-    chunk,
-    post,
-)
+from tests.integration.plain_calls import OPTIONS, PlainDecoder, PlainProvider, RecordingSink, leaving_no_thread, post
+from tests.integration.raw_server import CERTIFICATE, CHUNKED, HEAD, PATIENCE, Peer, RawServer, chunk
 
-OPTIONS = RequestOptions(connect_timeout=PATIENCE)
 TLS = OPTIONS.replace(verify_tls=str(CERTIFICATE))
 
 
 @pytest.fixture
 def reader() -> Iterator[LoopReader]:
-    before = threading.active_count()
-    reader = LoopReader(4, max_queue=3)
-    yield reader
-    assert reader.close(PATIENCE) == 0
-    assert reader.statistics()["threads"] == 0
-    assert threading.active_count() == before
+    with leaving_no_thread(lambda: LoopReader(4, max_queue=3)) as reader:
+        yield reader
 
 
 class Debtor(RecordingSink):
@@ -457,6 +443,115 @@ def test_a_loop_that_gets_no_descriptor_refuses_the_request_with_the_limit(monke
     with pytest.raises(LocalError, match="its limit is"):
         reader.start(PlainProvider(), post("http://localhost:1"), OPTIONS, RecordingSink())
     assert reader.close(PATIENCE) == 0
+
+
+def test_a_loop_whose_poll_fails_ends_its_requests_and_the_next_one_has_another(
+    reader: LoopReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reported: list[type[BaseException]] = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: reported.append(args.exc_type))
+    go = threading.Event()
+
+    def serve(peer: Peer) -> None:
+        if peer.read_request().endswith(b"finish"):
+            peer.send(CHUNKED + chunk(b"data: x\n\n") + b"0\r\n\r\n")
+            return
+        peer.send(CHUNKED + chunk(b"data: x\n\n"))
+        peer.wait_closed()
+
+    def broken(timeout: float | None) -> list[int]:
+        raise MemoryError
+
+    with RawServer(serve) as server:
+        read, paused = RecordingSink(), Debtor()
+        for sink in (read, paused):
+            reader.start(PlainProvider(), post(server.url, body=b"wait"), OPTIONS, sink)
+        read.next_text()
+        on_room = paused.wait_asked()
+        loop = reader._loop
+        assert loop is not None
+        monkeypatch.setattr(loop._poll, "wait", broken)
+        loop.post(go.set)
+        assert go.wait(PATIENCE)
+        assert isinstance(read.wait_ended(), ProviderError)
+        assert loop.join(PATIENCE)
+        paused.has_room = True
+        on_room()
+        assert isinstance(paused.wait_ended(), ProviderError)
+        last = RecordingSink()
+        reader.start(PlainProvider(), post(server.url, body=b"finish"), OPTIONS, last)
+        assert last.wait_ended() is None
+        assert reader._loop is not loop
+        assert reported == [MemoryError]
+
+
+@pytest.mark.parametrize("method", ["close", "keep"])
+def test_a_connection_that_cannot_be_let_go_does_not_keep_its_call(
+    reader: LoopReader, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reported: list[type[BaseException]] = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: reported.append(args.exc_type))
+    let_go = getattr(SentRequest, method)
+
+    def fail(self: SentRequest) -> None:
+        let_go(self)
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(SentRequest, method, fail)
+
+    def serve(peer: Peer) -> None:
+        peer.read_request()
+        more = b"Connection: close\r\n" if method == "close" else b""
+        peer.send(HEAD + more + b"Content-Length: 2\r\n\r\nab")
+
+    with RawServer(serve) as server:
+        sink = RecordingSink()
+        reader.start(PlainProvider(), post(server.url), OPTIONS, sink)
+        assert sink.wait_ended() is None
+        eventually(lambda: reader.statistics()["active"] == 0, PATIENCE)
+        assert reported == [ZeroDivisionError]
+
+
+def test_an_opened_connection_that_cannot_be_taken_over_ends_its_call(
+    reader: LoopReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Refusing(SentRequest):
+        def __init__(self, raw: Any) -> None:
+            raise NotImplementedError
+
+    monkeypatch.setattr(loop_exchange, "SentRequest", Refusing)
+
+    def serve(peer: Peer) -> None:
+        peer.read_request()
+        peer.wait_closed()
+
+    with RawServer(serve) as server:
+        sink = RecordingSink()
+        reader.start(PlainProvider(), post(server.url), OPTIONS, sink)
+        assert isinstance(sink.wait_ended(), ProviderError)
+
+
+def test_an_encrypted_connection_that_is_always_ready_has_one_turn_posted_at_a_time() -> None:
+    posted: list[Callable[[], None]] = []
+    loop: Any = SimpleNamespace(now=0.0, post=posted.append, unwatch=lambda fd: None)
+    sent: Any = SimpleNamespace(
+        is_plain=False, may_have_pending=True, fd=0, receive=lambda size: b"x", close=lambda: None
+    )
+    sink: Any = RecordingSink()
+    request = post("https://localhost:1")
+    exchange = loop_exchange.LoopExchange(
+        PlainProvider(), request, OPTIONS, sink, loop, withdraw=lambda job: None, forget=lambda job: None
+    )
+    exchange._sent_request, exchange._phase = sent, loop_exchange._Phase.BODY
+    exchange._decoder = PlainDecoder()
+    for _ in range(3):
+        exchange.ready()
+        assert len(posted) == 1
+        exchange.ready()  # by the poll, in the same turn
+        assert len(posted) == 1
+        posted.pop()()
+        assert len(posted) == 1
+    assert len(sink.batches) == 3 * 3 * 8
 
 
 @linux

@@ -13,7 +13,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import pytest
 
@@ -32,33 +32,22 @@ from penstock.errors import (
     ProviderTimeout,
 )
 from penstock.ports import ChatCall, Delta, ProviderRequest, Secret
-from tests.integration.raw_server import (
-    CERTIFICATE,
-    CHUNKED,
-    HEAD,
-    PATIENCE,
-    Peer,
+from tests.integration.plain_calls import (
+    OPTIONS,
+    AnyReader,
     PlainDecoder,
     PlainProvider,
-    RawServer,
     RecordingSink,
-    chunk,
+    leaving_no_thread,
     post,
 )
-
-OPTIONS = RequestOptions(connect_timeout=PATIENCE)
-
-AnyReader: TypeAlias = HttpReader | LoopReader
+from tests.integration.raw_server import CERTIFICATE, CHUNKED, HEAD, PATIENCE, Peer, RawServer, chunk
 
 
 @pytest.fixture(params=[HttpReader, LoopReader])
 def reader(request: pytest.FixtureRequest) -> Iterator[AnyReader]:
-    before = threading.active_count()
-    reader: AnyReader = request.param(4)
-    yield reader
-    assert reader.close(PATIENCE) == 0
-    assert reader.statistics()["threads"] == 0
-    assert threading.active_count() == before
+    with leaving_no_thread(lambda: request.param(4)) as reader:
+        yield reader
 
 
 def run(reader: AnyReader, url: str, options: RequestOptions = OPTIONS) -> RecordingSink:

@@ -53,6 +53,7 @@ from penstock.actors.stream.messages import (
     RELEASED,
     Cancel,
     Complete,
+    Ending,
     Fail,
     Flush,
     GetState,
@@ -189,8 +190,8 @@ class TokenStream(Emitter):
                 return Keep(answer(event.reply_to))
             case Call(message=SetOptions(changes=changes)):
                 return self._set_options(event, dict(changes))
-            case Call(message=StopStream()):
-                return self._stop_stream(event)
+            case Call(message=StopStream(ending=ending)):
+                return self._stop_stream(event, ending)
             case Call(message=Cancel() as ending):
                 return self._conclude(ending, answer(event.reply_to))
             case Cast(message=Cancel() as ending):
@@ -262,14 +263,13 @@ class TokenStream(Emitter):
             return self._to("streaming", answer(event.reply_to), next_event(OVERDUE))
         return self._to(self._state, answer(event.reply_to), next_event(self._look_again()))
 
-    def _stop_stream(self, event: Call) -> Transition:
-        return self._conclude(self._empty_buffer() or self._ending or Complete(), answer(event.reply_to))
+    def _stop_stream(self, event: Call, wanted: Ending | None) -> Transition:
+        ending = self._ending or self._stream.ending or wanted or Complete()
+        return self._conclude(self._empty_buffer(ending) or ending, answer(event.reply_to))
 
-    def _empty_buffer(self) -> Fail | None:
+    def _empty_buffer(self, ending: Ending) -> Fail | None:
         """Close the intake and emit everything; returns how the stream ends if that fails, else None."""
-        record = self._stream
-        # If this actor crashes, the next one ends the stream with it.
-        record.propose(self._ending or Complete(), by=self.ref)
+        self._stream.propose(ending, by=self.ref)  # if this actor crashes, the next one ends the stream with it
         self._intake.close(self._epoch)
         delivery = self._delivery
         while self._intake.size:
@@ -300,7 +300,7 @@ class TokenStream(Emitter):
         """Emit what is buffered if the supervisor ends the actor. After a crash, the next actor continues."""
         if is_clean(reason) and self.is_alive and not self._stream.is_over:
             ending, crash = self._ending, StreamCrashed(self._stream.stream_id, ("supervisor", reason))
-            self._conclude(self._empty_buffer() or ending or Fail(crash))
+            self._conclude(self._empty_buffer(ending or Complete()) or ending or Fail(crash))
 
     def format_status(self, status: dict[str, Any]) -> dict[str, Any]:
         """State, sizes, options, timers; no text, no key, no metadata."""

@@ -58,10 +58,6 @@ class Resume(msgspec.Struct, frozen=True):
     """Continue in the state that `Pause` interrupted."""
 
 
-class StopStream(msgspec.Struct, frozen=True):
-    """Flush, then end with `StreamCompleted`."""
-
-
 class Cancel(Ephemeral, msgspec.Struct, frozen=True):
     """End now; buffered tokens and events are discarded. With an ``error``, the end is `StreamFailed`.
 
@@ -71,6 +67,15 @@ class Cancel(Ephemeral, msgspec.Struct, frozen=True):
     reason: str | None = None
     error: PenstockError | None = None
     outcome: Outcome | None = None
+
+
+class StopStream(msgspec.Struct, frozen=True):
+    """Take no more tokens, emit what is buffered, then end: with the ending that the feed has proposed, if any.
+
+    Without one, ``ending`` says how; None: with `StreamCompleted`.
+    """
+
+    ending: Cancel | None = None
 
 
 class SetOptions(msgspec.Struct, frozen=True):

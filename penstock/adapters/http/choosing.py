@@ -59,6 +59,7 @@ class ChoosingReader:
     def close(self, timeout: float) -> int:
         """Close both readers within ``timeout`` seconds; returns how many threads did not end."""
         deadline = time.monotonic() + timeout
+        self._threads.begin_to_close()  # first: the loop's openers may take all of the time
         left = self._loop.close(timeout)
         return left + self._threads.close(max(0.0, deadline - time.monotonic()))
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -11,6 +9,7 @@ from typing import TYPE_CHECKING
 from penstock.adapters.http.answer import Redactor, host_of, refusal_of
 from penstock.adapters.http.faults import body_failure, request_failure, unexpected_failure
 from penstock.adapters.http.handle import RequestCancelled, RequestHandle, current_request
+from penstock.adapters.http.reporting import report_failure
 from penstock.adapters.http.transport import Transport
 from penstock.config.options import RequestOptions
 from penstock.errors import IncompleteStream, OptionError, PenstockError, ProviderError
@@ -141,7 +140,7 @@ class RequestExchange:
         try:
             self._sink.ended(self._decoder, error)
         except Exception:  # the port forbids it, but a reader's thread must survive it
-            threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
+            report_failure()
 
 
 class HttpExchange(RequestExchange):

@@ -6,7 +6,6 @@ therefore never waits for more than the reads of one turn, however many bytes ha
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections import deque
@@ -15,6 +14,7 @@ from typing import Protocol
 
 from penstock.adapters.http.alarms import Alarm, Alarms
 from penstock.adapters.http.polling import Poll, make_poll
+from penstock.adapters.http.reporting import report_failure
 
 __all__ = ["Loop", "Readable"]
 
@@ -27,6 +27,9 @@ class Readable(Protocol):
 
         It must neither block nor raise; if it does raise, the socket is not watched any more.
         """
+
+    def lost(self, error: BaseException) -> None:
+        """Learn that nothing is watched any more, since the poll has failed. Called in the loop's thread, once."""
 
 
 class Loop:
@@ -65,6 +68,11 @@ class Loop:
         except RuntimeError:
             self._poll.close()
             raise
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing can be watched any more: the loop was closed, or its poll has failed."""
+        return self._is_over
 
     @property
     def thread(self) -> threading.Thread:
@@ -125,6 +133,18 @@ class Loop:
 
     def _run(self) -> None:
         self._ident = threading.get_ident()
+        try:
+            self._turn()
+        except BaseException as error:
+            report_failure()
+            self._lose_all(error)
+        with self._waking:
+            self._is_over = True
+        self._run_posted()
+        self._poll.close()
+
+    def _turn(self) -> None:
+        """Do one turn after the other until the loop is closed. Only the poll may raise, which ends the loop."""
         watched, posted, poll = self._watched, self._posted, self._poll
         while not self._is_closing or posted:
             ready = poll.wait(self._patience())
@@ -140,12 +160,25 @@ class Loop:
                     try:
                         reader.ready()
                     except BaseException:  # a bug: the other streams must not suffer from it
-                        self.unwatch(fd)
-                        _report()
-        with self._waking:
-            self._is_over = True
-        self._run_posted()
-        poll.close()
+                        report_failure()
+                        self._drop(fd)
+
+    def _drop(self, fd: int) -> None:
+        """Stop watching a socket that may have been closed."""
+        try:
+            self.unwatch(fd)
+        except BaseException:
+            report_failure()
+
+    def _lose_all(self, error: BaseException) -> None:
+        """Tell whoever has a socket watched that it is not any more."""
+        lost = list(self._watched.values())
+        self._watched.clear()
+        for reader in lost:
+            try:
+                reader.lost(error)
+            except BaseException:
+                report_failure()
 
     def _patience(self) -> float | None:
         """How long the next wait may last; None: until something happens."""
@@ -167,16 +200,11 @@ class Loop:
             try:
                 call()
             except BaseException:
-                _report()
+                report_failure()
 
     def _fire_timers(self) -> None:
         while (call := self._timers.take_due(self.now)) is not None:
             try:
                 call()
             except BaseException:
-                _report()
-
-
-def _report() -> None:
-    """Report the exception at hand as that of a thread: nothing that runs here may end the loop."""
-    threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
+                report_failure()

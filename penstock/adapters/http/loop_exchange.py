@@ -10,7 +10,7 @@ import http.client
 from collections.abc import Callable, Sequence
 from enum import Enum, auto
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from penstock.adapters.http.alarms import Alarm
 from penstock.adapters.http.answer import refusal_of
@@ -21,6 +21,7 @@ from penstock.adapters.http.handle import RequestCancelled, current_request
 from penstock.adapters.http.handover import Answer, SentRequest, WouldBlock
 from penstock.adapters.http.inflating import Inflater
 from penstock.adapters.http.loop import Loop
+from penstock.adapters.http.reporting import report_failure
 from penstock.adapters.http.transport import Transport
 from penstock.config.options import RequestOptions
 from penstock.errors import IncompleteStream, PenstockError, ProviderTimeout
@@ -81,6 +82,7 @@ class LoopExchange(RequestExchange):
         forget: Callable[[LoopExchange], None],
     ) -> None:
         super().__init__(provider, request, options, sink, hands_over=True)
+        self._taker = sink
         self._loop = loop
         self._withdraw = withdraw
         self._forget = forget
@@ -96,6 +98,7 @@ class LoopExchange(RequestExchange):
         self._failure: PenstockError | None = None  # why the body ended
         self._heard = 0.0  # when something came last
         self._timer: Alarm | None = None
+        self._reads_on = False  # `_read_on` is posted
 
     def cancel(self) -> None:
         """Stop it in any state. Any thread; idempotent; never blocks."""
@@ -141,6 +144,10 @@ class LoopExchange(RequestExchange):
         except BaseException as failure:  # of the sink, the provider, the decoder …, or a decoder's ProtocolError
             self._finish(unexpected_failure(failure))
 
+    def lost(self, error: BaseException) -> None:
+        """End: the loop reads no more."""
+        self._finish(unexpected_failure(error))
+
     def _guarded(self, step: Callable[[], None]) -> None:
         """Do a step outside of `ready`; whatever fails ends the exchange, and only this one."""
         if self._phase is _Phase.OVER:
@@ -165,13 +172,18 @@ class LoopExchange(RequestExchange):
         if self._phase is _Phase.OVER:
             opened.close()
             return
+        self._guarded(partial(self._take_over, opened))
+
+    def _take_over(self, opened: requests.Response) -> None:
         try:
             self._sent_request = SentRequest(opened.raw)
-        except (OSError, AttributeError) as error:  # the socket was closed meanwhile
+        except BaseException as error:
             opened.close()
+            if not isinstance(error, (OSError, AttributeError)):  # the socket was closed meanwhile
+                raise
             self._finish(self._request_failure(error))
             return
-        self._guarded(self._begin)
+        self._begin()
 
     def _begin(self) -> None:
         self._phase = _Phase.HEAD
@@ -212,10 +224,13 @@ class LoopExchange(RequestExchange):
             # Paused or ended meanwhile, or nothing is left.
             if sent.is_plain or self._phase is _Phase.OVER or self._then is not None or not sent.may_have_pending:
                 return
-        self._loop.post(self._read_on)
+        if not self._reads_on:  # the poll may call `ready` too, which must not double the turns
+            self._reads_on = True
+            self._loop.post(self._read_on)
 
     def _read_on(self) -> None:
         """Read what is left of an encrypted connection after the other streams had their turn."""
+        self._reads_on = False
         if self._phase is not _Phase.OVER and self._then is None:
             self.ready()
 
@@ -336,7 +351,7 @@ class LoopExchange(RequestExchange):
         if not deltas:
             return True
         self._redact(deltas)
-        went = cast("OfferSink", self._sink).offer(deltas, self._room)
+        went = self._taker.offer(deltas, self._room)
         if went:
             return True
         if went is None:
@@ -416,7 +431,7 @@ class LoopExchange(RequestExchange):
     def _offer_again(self) -> None:
         then = self._then
         assert then is not None
-        went = cast("OfferSink", self._sink).offer((), self._room)
+        went = self._taker.offer((), self._room)
         if went is None:
             return
         self._then = None
@@ -440,15 +455,27 @@ class LoopExchange(RequestExchange):
             self._loop.cancel_timer(self._timer)
             self._timer = None
         if sent is not None:
-            self._loop.unwatch(sent.fd)
-            answer, body = self._answer, self._body
-            if answer is not None and answer.can_be_kept and body.over and not body.surplus and error is None:
-                sent.keep()
-            else:
-                sent.close()
+            try:
+                self._let_go(sent, has_failed=error is not None)
+            except BaseException:  # the sink must get to know of the end in any case
+                report_failure()
         self._answer = self._inflater = self._eater = None
         self._forget(self)
         self._end(error)
+
+    def _let_go(self, sent: SentRequest, *, has_failed: bool) -> None:
+        """Keep the connection for further requests, or close it."""
+        answer, body = self._answer, self._body
+        keep = answer is not None and answer.can_be_kept and body.over and not body.surplus and not has_failed
+        try:
+            self._loop.unwatch(sent.fd)
+            if keep:
+                sent.keep()
+        except BaseException:
+            sent.close()
+            raise
+        if not keep:
+            sent.close()
 
 
 def _as_urllib3(error: Exception) -> Exception:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Mapping
 from typing import Final, cast
 
 from penstock.adapters.http.faults import unexpected_failure
 from penstock.adapters.http.loop import Loop
 from penstock.adapters.http.loop_exchange import LoopExchange
-from penstock.adapters.http.pool import Pool
+from penstock.adapters.http.pooled import PooledReader
 from penstock.adapters.http.transport import LazyTransport
 from penstock.config.checks import check_number
 from penstock.config.options import RequestOptions
@@ -23,7 +21,7 @@ _KEPT: Final = 256
 """Connections to one endpoint that are kept for further requests."""
 
 
-class LoopReader:
+class LoopReader(PooledReader[LoopExchange]):
     """Implements `Reader`: up to ``max_openers`` threads connect and send requests, one thread reads all answers.
 
     The sinks must be `OfferSink`, and neither they nor the decoders may block or compute for long: they run in the
@@ -48,14 +46,10 @@ class LoopReader:
         transport: LazyTransport | None = None,
     ) -> None:
         check_number("max_openers", max_openers, 1, 1_000, whole=True)
-        check_number("max_queue", max_queue, 0, 10_000_000, whole=True)
-        check_number("idle_timeout", idle_timeout, 0, 86_400)
-        self._transport = transport or LazyTransport(_KEPT)
-        self._pool: Pool[LoopExchange] = Pool(self._run, "penstock-opener", max_openers, max_queue, idle_timeout)
-        self._lock = threading.Lock()  # guards the three fields below
+        transport = transport or LazyTransport(_KEPT)
+        super().__init__("penstock-opener", max_openers, max_queue, idle_timeout, transport)
         self._loop: Loop | None = None
         self._running: set[LoopExchange] = set()  # whose sinks do not know of their end
-        self._closed = False
 
     def __repr__(self) -> str:
         seen = self.statistics()
@@ -89,55 +83,28 @@ class LoopReader:
             raise
         return exchange
 
-    def statistics(self) -> Mapping[str, int]:
-        """Count ``active``, ``queued``, ``started`` (ever), ``threads``, and ``leaked``: alive after ``close``.
-
-        A request is not active any more when its sink gets to know of its end.
-        """
-        _, queued, started, threads = self._pool.counts()
+    def _counts(self, running: list[LoopExchange], queued: int) -> tuple[int, int]:
         with self._lock:
-            active = max(0, len(self._running) - queued)
-            threads += self._loop is not None and self._loop.thread.is_alive()
-        return {
-            "active": active,
-            "queued": queued,
-            "started": started,
-            "threads": threads,
-            "leaked": threads if self._closed else 0,
-        }
+            return max(0, len(self._running) - queued), self._loop is not None and self._loop.thread.is_alive()
 
-    def close(self, timeout: float) -> int:
-        """Cancel all requests and end all threads. Returns how many were still running after ``timeout`` seconds.
-
-        A thread that is stuck (in a name lookup, or in a sink that does not return) ends when that returns; until then
-        it is counted as ``leaked``. Idempotent. If one of the reader's own threads calls this, it is not waited for.
-        """
-        deadline = time.monotonic() + timeout
+    def _cancel_all(self, in_pool: list[LoopExchange]) -> None:
         with self._lock:
-            self._closed = True
             running, loop = list(self._running), self._loop
-        self._pool.close()
         for exchange in running:
             exchange.cancel()
         if loop is not None:
             loop.close()
-        me = threading.current_thread()
-        for thread in self._threads():
-            if thread is not me:
-                thread.join(max(deadline - time.monotonic(), 0))
-        self._transport.close()
-        return sum(thread.is_alive() for thread in self._threads() if thread is not me)
 
-    def _threads(self) -> list[threading.Thread]:
+    def _all_threads(self) -> list[threading.Thread]:
         with self._lock:
             loop = self._loop
-        return [*self._pool.threads(), *([loop.thread] if loop is not None else [])]
+        return [*super()._all_threads(), *([loop.thread] if loop is not None else [])]
 
     def _started_loop(self) -> Loop:
         with self._lock:
             if self._closed:
                 raise ProviderError("the reader is closed")
-            if self._loop is None:
+            if self._loop is None or self._loop.is_over:  # its poll has failed
                 try:
                     loop = Loop("penstock-reader-loop")
                     loop.start()
@@ -147,9 +114,6 @@ class LoopReader:
                     raise unexpected_failure(error) from None
                 self._loop = loop
             return self._loop
-
-    def _run(self, exchange: LoopExchange) -> None:
-        exchange.run(self._transport)
 
     def _forget(self, exchange: LoopExchange) -> None:
         with self._lock:

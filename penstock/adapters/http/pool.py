@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
+from penstock.adapters.http.reporting import report_failure
 from penstock.errors import ProviderError
 
 __all__ = ["Pool", "Queued"]
@@ -38,7 +39,7 @@ class Pool(Generic[R]):
     fewer than 16 times as many as are free, and never the last free one.
 
     Args:
-        run: runs one request in a thread of the pool; must not raise.
+        run: runs one request in a thread of the pool. What it raises is reported, and the thread goes on.
         name: of the threads, without their numbers.
         max_threads: at least 1.
         max_queue: how many requests may wait.
@@ -128,6 +129,8 @@ class Pool(Generic[R]):
         while (request := self._next()) is not None:
             try:
                 self._run(request)
+            except BaseException:  # a bug: the thread goes on, or the pool would count on it for ever
+                report_failure()
             finally:
                 with self._lock:
                     self._active.discard(request)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import time
 from collections import deque
-from collections.abc import Mapping
 
 from penstock.adapters.http.exchange import HttpExchange
-from penstock.adapters.http.pool import Pool
+from penstock.adapters.http.pooled import PooledReader
 from penstock.adapters.http.transport import LazyTransport
 from penstock.config.checks import check_number
 from penstock.config.options import RequestOptions
@@ -18,7 +16,7 @@ from penstock.ports import Provider, ProviderRequest, ReaderJob, ReaderSink
 __all__ = ["HttpReader"]
 
 
-class HttpReader:
+class HttpReader(PooledReader[HttpExchange]):
     """Implements `Reader`: each request occupies one thread from its start to its end.
 
     Threads are started when there is work and no idle one, up to ``max_threads``, and end after ``idle_timeout``
@@ -46,15 +44,11 @@ class HttpReader:
         transport: LazyTransport | None = None,
     ) -> None:
         check_number("max_threads", max_threads, 1, 100_000, whole=True)
-        check_number("max_queue", max_queue, 0, 10_000_000, whole=True)
-        check_number("idle_timeout", idle_timeout, 0, 86_400)
-        self._transport = transport or LazyTransport(max_threads)
-        self._pool: Pool[HttpExchange] = Pool(self._run, "penstock-reader", max_threads, max_queue, idle_timeout)
-        self._lock = threading.Lock()  # guards the three fields below
+        transport = transport or LazyTransport(max_threads)
+        super().__init__("penstock-reader", max_threads, max_queue, idle_timeout, transport)
         self._dismissed: deque[HttpExchange] = deque()  # cancelled while queued; their sinks do not know it yet
         self._dismisser: threading.Thread | None = None
         self._retired: list[threading.Thread] = []  # dismissers that are about to end
-        self._closed = False
 
     def __repr__(self) -> str:
         active, queued, _, threads = self._pool.counts()
@@ -77,45 +71,17 @@ class HttpReader:
         """Requests that run or wait. Approximate."""
         return self._pool.load
 
-    def statistics(self) -> Mapping[str, int]:
-        """Count ``active``, ``queued``, ``started`` (ever), ``threads``, and ``leaked``: alive after ``close``.
+    def _counts(self, running: list[HttpExchange], queued: int) -> tuple[int, int]:
+        return sum(not exchange.has_ended for exchange in running), self._dismisser is not None
 
-        A request is not active any more when its sink gets to know of its end.
-        """
-        active, queued, started, threads = self._pool.counts()
-        threads += self._dismisser is not None
-        return {
-            "active": sum(not exchange.has_ended for exchange in active),
-            "queued": queued,
-            "started": started,
-            "threads": threads,
-            "leaked": threads if self._closed else 0,
-        }
-
-    def close(self, timeout: float) -> int:
-        """Cancel all requests and end all threads. Returns how many were still running after ``timeout`` seconds.
-
-        A thread that is stuck (in a name lookup, or in a sink that does not return) ends when that returns; until then
-        it is counted as ``leaked``. Idempotent. If one of the reader's own threads calls this, it is not waited for.
-        """
-        deadline = time.monotonic() + timeout
-        self._closed = True
-        for exchange in self._pool.close():
+    def _cancel_all(self, in_pool: list[HttpExchange]) -> None:
+        for exchange in in_pool:
             exchange.cancel()
-        me = threading.current_thread()
-        for thread in self._all_threads():
-            if thread is not me:
-                thread.join(max(deadline - time.monotonic(), 0))
-        self._transport.close()
-        return sum(thread.is_alive() for thread in self._all_threads() if thread is not me)
 
     def _all_threads(self) -> list[threading.Thread]:
         with self._lock:
             dismissers = [*self._retired, *([self._dismisser] if self._dismisser else [])]
-        return [*self._pool.threads(), *dismissers]
-
-    def _run(self, exchange: HttpExchange) -> None:
-        exchange.run(self._transport)
+        return [*super()._all_threads(), *dismissers]
 
     # --- cancelling queued requests --------------------------------------------------------------------------------
 
@@ -128,18 +94,26 @@ class HttpReader:
             if self._dismisser is not None:
                 return
             self._retired = [retired for retired in self._retired if retired.is_alive()]
-            self._dismisser = threading.Thread(target=self._dismiss_all, name="penstock-reader-dismisser", daemon=True)
+            dismisser = threading.Thread(target=self._dismiss_and_end, name="penstock-reader-dismisser", daemon=True)
             with contextlib.suppress(RuntimeError):  # no more threads
-                self._dismisser.start()
+                dismisser.start()  # it waits for the lock
+                self._dismisser = dismisser
                 return
         self._dismiss_all()  # in the caller's thread rather than never
+
+    def _dismiss_and_end(self) -> None:
+        while True:
+            self._dismiss_all()
+            with self._lock:
+                if not self._dismissed:
+                    self._retired.append(threading.current_thread())
+                    self._dismisser = None
+                    return
 
     def _dismiss_all(self) -> None:
         while True:
             with self._lock:
                 if not self._dismissed:
-                    self._retired.append(threading.current_thread())
-                    self._dismisser = None
                     return
                 exchange = self._dismissed.popleft()
             exchange.dismiss()

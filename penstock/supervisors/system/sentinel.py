@@ -9,7 +9,7 @@ from penstock.actors.agent.table import AgentTable
 from penstock.actors.runtime.process import Process, ProcessRef
 from penstock.actors.runtime.reply import Reply
 from penstock.actors.runtime.signals import Down
-from penstock.actors.stream.messages import Cancel, Fail, Flush, StopStream
+from penstock.actors.stream.messages import Cancel, Fail, StopStream
 from penstock.actors.stream.record import StreamRecord
 from penstock.actors.stream.table import StreamTable
 from penstock.errors import CallTimeout, StreamCrashed
@@ -73,9 +73,11 @@ def stop_streams(table: StreamTable, left: Callable[[], float]) -> None:
 
 
 def _cut_off(ref: ProcessRef) -> Reply:
-    """Have a stream emit what is buffered, and cancel it, as its feed has not finished."""
-    ref.ask(Flush(), block=False)
-    reply: Reply = ref.ask(Cancel("shutdown"), block=False)
+    """Have a stream take no more, emit what is buffered, and end as cancelled, as its feed has not finished.
+
+    In one message: between a flush, which makes room, and a cancel, a quick reader would push more.
+    """
+    reply: Reply = ref.ask(StopStream(Cancel("shutdown")), block=False)
     return reply
 
 

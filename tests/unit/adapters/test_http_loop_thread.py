@@ -35,10 +35,14 @@ class Reader:
         self.here, self.there = socket.socketpair()
         self.here.setblocking(False)
         self._step = step
+        self.losses: list[BaseException] = []
         loop.post(lambda: loop.watch(self.here.fileno(), self))
 
     def ready(self) -> None:
         self._step(self.here.recv(4))
+
+    def lost(self, error: BaseException) -> None:
+        self.losses.append(error)
 
     def close(self) -> None:
         self.here.close()
@@ -172,6 +176,58 @@ def test_a_bug_in_one_reader_post_or_timer_harms_no_other(loop: Loop, monkeypatc
     done(loop)
     assert reported == [ValueError] * 3  # the socket is not read again
     reader.close()
+
+
+def test_a_reader_that_fails_after_it_has_closed_its_socket_harms_no_other(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reported: list[type[BaseException]] = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: reported.append(args.exc_type))
+
+    def fail(_: bytes) -> None:
+        bad.here.close()
+        raise ZeroDivisionError
+
+    got = threading.Event()
+    bad, good = Reader(loop, fail), Reader(loop, lambda _: got.set())
+    bad.there.sendall(b"xxxx")
+    while not reported:
+        done(loop)
+    good.there.sendall(b"yyyy")
+    assert got.wait(PATIENCE)
+    assert reported[0] is ZeroDivisionError
+    for reader in (bad, good):
+        reader.close()
+
+
+def test_a_loop_that_can_wait_no_more_tells_its_readers_and_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    reported: list[type[BaseException]] = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: reported.append(args.exc_type))
+    poll = make_poll()
+    wait, is_broken = poll.wait, threading.Event()
+
+    def waiting(timeout: float | None) -> list[int]:
+        if is_broken.is_set():
+            raise OSError(9, "Bad file descriptor")
+        return wait(timeout)
+
+    monkeypatch.setattr(poll, "wait", waiting)
+    loop = Loop("penstock-test-loop", poll)
+    loop.start()
+    readers = [Reader(loop, lambda _: None) for _ in range(2)]
+    loop.post(lambda: loop.unwatch(readers[1].here.fileno()))
+    done(loop)
+    assert not loop.is_over
+    is_broken.set()
+    done(loop)
+    assert loop.join(PATIENCE)
+    assert loop.is_over
+    assert [[type(error) for error in reader.losses] for reader in readers] == [[OSError], []]
+    assert reported == [OSError]
+    done(loop)  # in this thread
+    for reader in readers:
+        loop.unwatch(reader.here.fileno())
+        reader.close()
 
 
 def test_what_is_posted_after_the_end_runs_in_the_callers_thread() -> None:
