@@ -10,7 +10,6 @@ import msgspec
 from penstock.events import (
     Citation,
     Event,
-    Logprobs,
     MediaPart,
     ProviderEvent,
     ReasoningBlockClosed,
@@ -364,27 +363,6 @@ class AguiProjection(FedProjection):
         self.is_over = True
         self._end = [frames[-1]]
         return frames
-
-    handlers: ClassVar[Mapping[type, Any]] = {
-        StreamStarted: FedProjection._nothing,
-        Logprobs: FedProjection._nothing,
-        ToolCallStarted: _call_started,
-        ToolCallDelta: _call_delta,
-        ToolCallCompleted: _call_completed,
-        ToolApprovalRequested: _approval,
-        ToolExecutionStarted: _execution,
-        ToolProgress: _progress,
-        ToolResult: _result,
-        ServerToolCall: _server_call,
-        ServerToolResult: _server_result,
-        Citation: _citation,
-        MediaPart: _media_part,
-        ReasoningBlockClosed: _reasoning_block,
-        ProviderEvent: _raw,
-        StreamCompleted: _completed,
-        StreamFailed: _failed,
-        StreamCancelled: _cancelled,
-    }
 
 
 def _usage(event: TerminalEvent) -> dict[str, Any]:

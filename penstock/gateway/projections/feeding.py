@@ -3,15 +3,61 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
-from penstock.events import Event, MediaPart, StreamReset, StreamSnapshot, TerminalEvent, TokenEvent
+from penstock.events import (
+    Citation,
+    Event,
+    Logprobs,
+    MediaPart,
+    ProviderEvent,
+    ReasoningBlockClosed,
+    ServerToolCall,
+    ServerToolResult,
+    StreamCancelled,
+    StreamCompleted,
+    StreamFailed,
+    StreamReset,
+    StreamSnapshot,
+    StreamStarted,
+    TerminalEvent,
+    TokenEvent,
+    ToolApprovalRequested,
+    ToolCallCompleted,
+    ToolCallDelta,
+    ToolCallStarted,
+    ToolExecutionStarted,
+    ToolProgress,
+    ToolResult,
+)
 from penstock.gateway.projections.calls import CallTeller
 from penstock.gateway.projections.catching_up import Emitted
 from penstock.gateway.projections.frames import Frame, Opening, Projection
 from penstock.gateway.projections.origins import Origins
 
 __all__ = ["FedProjection"]
+
+_METHODS: Final[Mapping[type, str]] = {
+    StreamStarted: "_nothing",
+    Logprobs: "_nothing",
+    ToolCallStarted: "_call_started",
+    ToolCallDelta: "_call_delta",
+    ToolCallCompleted: "_call_completed",
+    ToolApprovalRequested: "_approval",
+    ToolExecutionStarted: "_execution",
+    ToolProgress: "_progress",
+    ToolResult: "_result",
+    ServerToolCall: "_server_call",
+    ServerToolResult: "_server_result",
+    Citation: "_citation",
+    MediaPart: "_media_part",
+    ReasoningBlockClosed: "_reasoning_block",
+    ProviderEvent: "_raw",
+    StreamCompleted: "_completed",
+    StreamFailed: "_failed",
+    StreamCancelled: "_cancelled",
+}
+"""The method of each protocol that makes the frames of an event, by the event's class; the others go to `_other`."""
 
 
 class FedProjection(Projection):
@@ -23,9 +69,13 @@ class FedProjection(Projection):
     earlier events are read, and make no frames.
     """
 
-    handlers: ClassVar[Mapping[type, Callable[[Any, Any], list[Frame]]]]
+    _handlers: ClassVar[Mapping[type, Callable[[Any, Any], list[Frame]]]]
     """What makes the frames of events other than text, snapshots and resets, by the event's class."""
     _tools: CallTeller
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls._handlers = {kind: getattr(cls, name) for kind, name in _METHODS.items()}
 
     def __init__(self, opening: Opening) -> None:
         super().__init__(opening)
@@ -94,7 +144,7 @@ class FedProjection(Projection):
         """The frames of an event that stands alone."""
         if type(event) is TokenEvent:
             return self._token(event)
-        handle = self.handlers.get(type(event))
+        handle = self._handlers.get(type(event))
         return self._other(event) if handle is None else handle(self, event)
 
     def _handle_all(self, events: Iterable[Event]) -> list[Frame]:

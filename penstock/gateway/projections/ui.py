@@ -10,7 +10,6 @@ import msgspec
 from penstock.events import (
     Citation,
     Event,
-    Logprobs,
     LoopDetected,
     MediaPart,
     OriginEnded,
@@ -24,7 +23,6 @@ from penstock.events import (
     StreamCompleted,
     StreamFailed,
     StreamReset,
-    StreamStarted,
     TerminalEvent,
     TokenEvent,
     ToolApprovalRequested,
@@ -352,27 +350,6 @@ class UiProjection(FedProjection):
             given = {"messageMetadata": metadata} if metadata else {}
             frames.append(chunk(seq, "finish", finishReason="error", **given))
         return [*frames, Frame(seq, DONE)]
-
-    handlers: ClassVar[Mapping[type, Any]] = {
-        StreamStarted: FedProjection._nothing,
-        Logprobs: FedProjection._nothing,
-        ToolCallStarted: _call_started,
-        ToolCallDelta: _call_delta,
-        ToolCallCompleted: _call_completed,
-        ToolApprovalRequested: _approval,
-        ToolExecutionStarted: _execution,
-        ToolProgress: _progress,
-        ToolResult: _result,
-        ServerToolCall: _server_call,
-        ServerToolResult: _server_result,
-        Citation: _citation,
-        MediaPart: _media_part,
-        ReasoningBlockClosed: _reasoning_block,
-        ProviderEvent: _raw,
-        StreamCompleted: _completed,
-        StreamFailed: _failed,
-        StreamCancelled: _cancelled,
-    }
 
 
 _MIMES: Final = {"image": "image/png", "audio": "audio/wav", "video": "video/mp4", "file": "application/octet-stream"}
