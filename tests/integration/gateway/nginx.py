@@ -7,24 +7,18 @@ that this machine does not have; nothing is installed. Tests that need it are sk
 from __future__ import annotations
 
 import contextlib
-import os
-import re
-import shutil
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
-import pytest
-
-import penstock
 from penstock.testing import eventually
+from tests.integration.debian import Program
 
-__all__ = ["fetch", "nginx"]
+__all__ = ["nginx"]
 
-_CACHE = Path(os.environ.get("JUDGES_FOLDER") or Path(penstock.__file__).parents[1] / ".judges") / "nginx"
-_HINT = "no nginx on this machine; `make nginx` unpacks it from Debian's packages"
+_PROGRAM: Final = Program("nginx", "usr/sbin/nginx", ["nginx"], depending="nginx", target="nginx")
 _CONFIG = """
 daemon off; master_process off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/error.log;
 events {{ worker_connections 256; }}
@@ -46,15 +40,17 @@ def nginx(folder: Path, upstream: str, directives: str = "") -> Iterator[str]:
         upstream: the base URL that requests go to.
         directives: of nginx, for the location that they pass through.
     """
-    program, libraries = _program()
+    program = _PROGRAM.command()
     folder.mkdir(exist_ok=True)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     config = folder / "nginx.conf"
     config.write_text(_CONFIG.format(folder=folder, port=port, upstream=upstream, directives=directives))
-    environment = {**os.environ, "LD_LIBRARY_PATH": libraries} if libraries else dict(os.environ)
     with subprocess.Popen(
-        [program, "-p", folder, "-c", config], env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
+        [program, "-p", folder, "-c", config],
+        env=_PROGRAM.environment(),
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
     ) as process:
         try:
             eventually(lambda: _answers(port) or process.poll() is not None)
@@ -71,63 +67,5 @@ def _answers(port: int) -> bool:
     return False
 
 
-def _program() -> tuple[str, str]:
-    """The program and the folder of its libraries; skips the test if there is none."""
-    unpacked = _CACHE / "usr" / "sbin" / "nginx"
-    if unpacked.exists():
-        return str(unpacked), _libraries()
-    installed = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}{os.pathsep}/usr/sbin")
-    if installed is None:
-        pytest.skip(_HINT)
-    return installed, ""
-
-
-def _libraries() -> str:
-    return os.pathsep.join(sorted({str(path.parent) for path in _CACHE.rglob("*.so*")}))
-
-
-# --- getting it --------------------------------------------------------------------------------------------------
-
-
-def fetch() -> None:
-    """Download Debian's nginx and the libraries that are missing, and unpack them, unless they are there.
-
-    Raises:
-        SystemExit: apt-get or dpkg is missing, or a package cannot be had.
-    """
-    program = _CACHE / "usr" / "sbin" / "nginx"
-    for tool in ("apt-get", "apt-cache", "dpkg", "ldd"):
-        if shutil.which(tool) is None:
-            sys.exit(f"{tool} is missing: nginx can only be unpacked on Debian and its relatives")
-    if not program.exists():
-        _CACHE.mkdir(parents=True, exist_ok=True)
-        _unpack("nginx")
-    if _missing(program):
-        for package in _needed("nginx"):
-            _unpack(package)
-    if missing := _missing(program):
-        sys.exit(f"nginx lacks {', '.join(missing)}")
-
-
-def _unpack(package: str) -> None:
-    if subprocess.run(["apt-get", "download", "--quiet", "--quiet", package], cwd=_CACHE, check=False).returncode:
-        sys.exit(f"the package {package} cannot be downloaded")
-    for file in _CACHE.glob("*.deb"):
-        subprocess.run(["dpkg", "-x", file, _CACHE], check=True)
-        file.unlink()
-
-
-def _missing(program: Path) -> list[str]:
-    environment = {**os.environ, "LD_LIBRARY_PATH": _libraries()}
-    shown = subprocess.run(["ldd", program], env=environment, capture_output=True, text=True, check=True).stdout
-    return re.findall(r"(\S+) => not found", shown)
-
-
-def _needed(package: str) -> list[str]:
-    """The packages with libraries that a package depends on; libc is there already."""
-    shown = subprocess.run(["apt-cache", "depends", package], capture_output=True, text=True, check=True).stdout
-    return [name for name in re.findall(r"^ +Depends: (lib\S+|zlib\S+)$", shown, re.MULTILINE) if name != "libc6"]
-
-
 if __name__ == "__main__":
-    fetch()
+    _PROGRAM.fetch()
