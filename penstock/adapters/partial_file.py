@@ -21,7 +21,7 @@ class PartialFile:
     earlier writer has left under the partial name is overwritten. A link is followed. One thread at a time may use it.
 
     Raises:
-        OSError: it cannot be opened.
+        OSError: it cannot be opened, or the path is that of a folder, a device or a pipe.
         OptionError: it is being written by another one.
     """
 
@@ -30,6 +30,8 @@ class PartialFile:
         self.partial = self.path + ".partial"
         if os.path.isdir(self.path):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), self.path)
+        if os.path.exists(self.path) and not os.path.isfile(self.path):  # a device or a pipe, which would be replaced
+            raise OSError(errno.EINVAL, "Not a regular file", self.path)
         self._file = _open_alone(self.partial)
         self._size = 0
 

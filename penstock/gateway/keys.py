@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import hmac
 import os
@@ -166,6 +167,7 @@ class KeyFile:
 
     def read(self) -> list[Key]:
         """Read all keys, revoked ones too."""
+        _check_regular(self.path)
         keys = []
         for number, line in enumerate(self.path.read_bytes().splitlines(), 1):
             if line.strip():
@@ -202,6 +204,10 @@ class KeyFile:
         Raises:
             OptionError: the file cannot be read or written, is no file of keys, or is locked for 10 seconds.
         """
+        try:
+            _check_regular(self.path)  # before a lock is made beside it
+        except OSError as error:
+            raise _unreadable(self.path, error) from None
         with self._locked():
             try:
                 keys = self.read()
@@ -246,6 +252,12 @@ def _lock(handle: int) -> bool:
 def _unreadable(path: Path, error: OSError) -> OptionError:
     problem = f"cannot read {path}: {error.strerror}"
     return OptionError("gateway.keys", str(path), "a file of keys", problem=problem)
+
+
+def _check_regular(path: Path) -> None:
+    """Refuse a device or a pipe, which may have no end, and which `KeyFile.write` would replace."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise OSError(errno.EINVAL, "Not a regular file", str(path))
 
 
 def _unwritable(path: Path, error: OSError) -> OptionError:

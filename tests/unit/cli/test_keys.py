@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 import sys
 import threading
@@ -116,6 +117,15 @@ def test_a_wrong_argument_is_one_line_and_code_2(
     assert err.startswith(f"penstock: {expected}")
     assert len(err.splitlines()) == 1
     assert not file.exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such files")
+def test_what_is_no_file_is_neither_read_nor_replaced(capfd: Capture, file: Path) -> None:
+    os.mkfifo(file)  # as a device, which may have no end
+    for arguments in (["new", file], ["revoke", file, "key_1"], ["list", file]):
+        assert run(capfd, *arguments) == (2, "", f"penstock: FILE: cannot read {file}: Not a regular file\n")
+    assert file.is_fifo()
+    assert list(file.parent.iterdir()) == [file]
 
 
 def test_a_file_that_is_none_of_keys_is_left_alone(capfd: Capture, file: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -62,6 +64,18 @@ def test_rule_19_a_path_is_opened_at_the_call(system: SimulatedSystem, tmp_path:
     assert provider.requests == 0
     assert parent.statistics().subscribers == 0
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such files")
+def test_a_path_of_what_is_no_file_is_refused_and_left_as_it_is(system: SimulatedSystem, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")  # as a device such as /dev/null, which the superuser could replace
+    (tmp_path / "link").symlink_to(tmp_path / "pipe")
+    parent = system.open_stream("p")
+    for name in ("pipe", "link"):
+        with pytest.raises(OSError, match="Not a regular file"):
+            parent.tee(tmp_path / name)
+    assert (tmp_path / "pipe").is_fifo()
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["link", "pipe"]
 
 
 def test_rule_20_the_file_gets_its_name_when_the_stream_has_completed(system: SimulatedSystem, tmp_path: Path) -> None:
