@@ -107,6 +107,7 @@ def test_the_cookbook_shows_the_examples_as_they_are() -> None:
     assert set(shown) <= examples
 
 
+@pytest.mark.timeout(400)  # they are forty programs, one after the other
 def test_the_examples_say_what_they_promise(provider: LoopbackProvider, tmp_path: Path) -> None:
     said = {path.stem: run([str(path)], provider, tmp_path) for path in (ROOT / "examples").glob("*.py")}
     assert "Water finds its way, token by token." in said["quickstart"]
