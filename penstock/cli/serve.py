@@ -7,6 +7,7 @@ import dataclasses
 import importlib
 import shlex
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from penstock.cli.asking import bypass_proxies
@@ -78,8 +79,9 @@ class Serve:
             _observe(system)
             if self.demo:
                 running.enter_context(running_load(system))
+            draining = None if self._is_for_programs(settings) else partial(_say_draining, settings)
             try:
-                code: int = serve(system, self.host, self.port, ready=self._announce)
+                code: int = serve(system, self.host, self.port, ready=self._announce, draining=draining)
             except OptionError as error:
                 raise named_after(error, overrides, _OPTIONS) from None
         if not self._is_for_programs(settings):
@@ -148,6 +150,12 @@ class Serve:
         write_error(_instructions(server.url, system.settings.model(), has_keys=server.gateway.guard.has_keys))
         if missing is not None:
             say(f"requests for models will be refused: {missing}")
+
+
+def _say_draining(settings: Settings, readers: int) -> None:
+    time = settings.gateway.drain_timeout
+    if readers and time > _DEMO_DRAIN:
+        say(f"no new streams; readers left: {readers}, for at most {time:g} s; a second signal ends them at once")
 
 
 def _import_server() -> Any:

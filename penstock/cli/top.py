@@ -16,7 +16,7 @@ import msgspec
 
 from penstock.cli.doctor import read_base_url, read_key
 from penstock.cli.failures import CommandLineError
-from penstock.cli.terminal import Output, make_console, visible
+from penstock.cli.terminal import Output, make_console, say, visible
 from penstock.gateway.board.sheets import SheetCopy
 
 if sys.platform == "win32":
@@ -193,9 +193,12 @@ class Top:
     # --- plain lines ---------------------------------------------------------------------------------------------
 
     def _as_lines(self, output: Output) -> None:
-        due = 0.0
+        due, is_lost = 0.0, False
         for connection in self._frames(lambda: False):
             output.check()
+            if is_lost != (connection is None):
+                is_lost = not is_lost
+                say(self._said if is_lost else "connected again")
             now = time.monotonic()
             if connection is not None and self._view.kpi and now >= due:
                 due = now + 1.0

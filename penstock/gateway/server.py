@@ -54,6 +54,7 @@ def serve(
     *,
     options: GatewayOptions | None = None,
     ready: Callable[[GatewayServer], None] | None = None,
+    draining: Callable[[int], None] | None = None,
 ) -> int:
     """Serve a system's streams until SIGINT or SIGTERM, then drain; see `GatewayServer`. The system is not stopped.
 
@@ -65,6 +66,7 @@ def serve(
         port: 0 takes a free one.
         options: None takes the settings' ``gateway`` group.
         ready: called with the server when clients can connect. An error of it ends the server.
+        draining: called with the number of readers when the drain begins.
 
     Returns:
         0 if all readers were given time to end; 128 plus the number of the second signal, if one came.
@@ -74,7 +76,7 @@ def serve(
     """
     system.start()
     gateway = Gateway(system, options)
-    server = GatewayServer(gateway, listen(host, port, has_keys=gateway.guard.has_keys), host, ready)
+    server = GatewayServer(gateway, listen(host, port, has_keys=gateway.guard.has_keys), host, ready, draining)
     server.run()
     return server.code
 
@@ -97,6 +99,7 @@ class GatewayServer(uvicorn.Server):
         listeners: see `listen`. They are closed at the end.
         host: the host name in `url`.
         ready: called when clients can connect.
+        draining: called with the number of readers when the drain begins.
     """
 
     def __init__(
@@ -105,6 +108,7 @@ class GatewayServer(uvicorn.Server):
         listeners: Sequence[socket.socket],
         host: str = "127.0.0.1",
         ready: Callable[[GatewayServer], None] | None = None,
+        draining: Callable[[int], None] | None = None,
     ) -> None:
         super().__init__(
             uvicorn.Config(
@@ -129,6 +133,7 @@ class GatewayServer(uvicorn.Server):
         self.url = _url(host, listeners[0].getsockname()[1])
         self._listeners = list(listeners)
         self._ready = ready
+        self._draining = draining
         self._signals = 0
         self._closing: dict[Any, tuple[int, float]] = {}  # connections; bytes that are left, and since when
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -229,6 +234,8 @@ class GatewayServer(uvicorn.Server):
                 await self.gateway.end_readers(_AT_ONCE)
             else:
                 get_logger().info("draining", readers=readers)
+                if self._draining is not None:
+                    self._draining(readers)
                 await self.gateway.drain()
             get_logger().info("drained", readers=readers)
         except Exception as error:  # a fault of ours must not keep the server from ending

@@ -119,7 +119,9 @@ def test_a_second_signal_ends_readers_at_once_with_the_code_of_the_signal(tmp_pa
             pass
         process.send_signal(signal.SIGTERM)
         assert reader.names() == ["token", "cut"]
-        assert finish(process).code == 143
+        done = finish(process)
+    assert done.code == 143
+    assert "no new streams; readers left: 1, for at most 600 s; a second signal ends them at once\n" in done.err
 
 
 def test_the_commands_that_it_prints_work(tmp_path: Path) -> None:

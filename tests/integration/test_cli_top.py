@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -125,6 +126,15 @@ def test_the_key_comes_from_a_variable_and_needs_the_scope_admin(tmp_path: Path)
             tmp_path, "top", "--url", server.url, "--key-env", "MINE", variables={"MINE": made["admin"][0]}
         ) as process:
             read_until(process, b"0 streams")
+
+
+def test_without_a_terminal_a_lost_connection_is_said(tmp_path: Path) -> None:
+    with contextlib.ExitStack() as running:
+        with gateway() as server:
+            process = running.enter_context(started(tmp_path, "top", "--url", server.url))
+            read_until(process, b"$")
+        assert process.stderr is not None
+        assert process.stderr.readline() == b"penstock: connection lost, trying again\n"
 
 
 def test_a_gateway_that_is_not_there_is_one_line(tmp_path: Path) -> None:
