@@ -17,7 +17,7 @@ from penstock.actors.stream.record import StreamRecord
 from penstock.actors.stream.storing import StoreWriter
 from penstock.config.logs import get_logger
 from penstock.config.options import RequestOptions
-from penstock.errors import PenstockError, StoreDamaged, StreamInterrupted
+from penstock.errors import Fenced, PenstockError, StoreDamaged, StreamInterrupted
 from penstock.events import StreamReset, TokenEvent, ToolCall, ToolCallCompleted
 from penstock.events.codec import CodecError, encode_events
 from penstock.ports import Append, ChatCall, Claim, EntryId, LogFrame, OwnerMark, next_epoch
@@ -79,16 +79,21 @@ def _record(services: Services, stream_id: str, past: PastLog, **how: Any) -> St
 def recover(services: Services) -> Recovered:
     """Find the streams that a former process has left, and end them or let them go on, by their ``on_interrupt``.
 
+    On a store that other processes write, a stream is left alone as long as its owner renews the claim on it.
+
     Raises:
         StoreError: the store cannot be read or written.
     """
     writer = services.writer
-    if writer is None:
+    if writer is None or services.is_stopped or services.is_draining:
         return Recovered()
     failed: list[tuple[Claim, PastLog]] = []
     restarted = damaged = 0
-    for claim in writer.store.claim(writer.node, _ALL, 0.0):
+    leases = writer.leases
+    for claim in writer.store.claim(writer.node, _ALL, 0.0 if leases is None else leases.seconds):
         stream_id = claim.request.log
+        if leases is not None and leases.has(claim.request.id):
+            continue  # the store was away for so long that the own claim was due; it is renewed
         try:
             past = read_log(stream_id, writer.store.read(stream_id))
         except (CodecError, StoreDamaged) as error:
@@ -102,9 +107,8 @@ def recover(services: Services) -> Recovered:
             restarted += 1
         else:
             failed.append((claim, past))
-    for first in range(0, len(failed), _AT_ONCE):
-        _end(services, writer, failed[first : first + _AT_ONCE])
-    found = Recovered(len(failed), restarted, damaged)
+    ended = sum(_end(services, writer, failed[first : first + _AT_ONCE]) for first in range(0, len(failed), _AT_ONCE))
+    found = Recovered(ended, restarted, damaged)
     if found != Recovered():
         get_logger().warning("streams_recovered", **msgspec.structs.asdict(found))
     return found
@@ -113,8 +117,11 @@ def recover(services: Services) -> Recovered:
 # --- ending ----------------------------------------------------------------------------------------------------------
 
 
-def _end(services: Services, writer: StoreWriter, left: Sequence[tuple[Claim, PastLog]]) -> None:
-    """End streams by `StreamFailed`, in the store alone: nothing reads them yet."""
+def _end(services: Services, writer: StoreWriter, left: Sequence[tuple[Claim, PastLog]]) -> int:
+    """End streams by `StreamFailed`, in the store alone: nothing reads them yet. Returns how many.
+
+    One whose owner has written meanwhile is left alone.
+    """
     clock, node = services.runtime.clock, writer.node
     appends: list[Append] = []
     for claim, past in left:
@@ -125,18 +132,25 @@ def _end(services: Services, writer: StoreWriter, left: Sequence[tuple[Claim, Pa
         log.fail(StreamInterrupted(stream_id), outcome, 0, clock.time())
         terminal = log.terminal
         assert terminal is not None
-        mark = OwnerMark(EntryId(next_epoch(past.tail, clock.time(), 0), 0), node, "takeover")
+        mark = OwnerMark(EntryId(next_epoch(past.tail, clock.time(), writer.number), 0), node, "takeover")
         data = encode_events([terminal], past.head.metadata)
         frame = LogFrame(EntryId(mark.id.epoch, terminal.seq), terminal.seq, data, True)
         appends.append(Append(stream_id, past.tail, mark))
         appends.append(Append(stream_id, mark.id, frame, closes=claim.request.id))
-    for answer in writer.store.append_all(appends):
+    answers = writer.store.append_all(appends)
+    for answer in answers:
         if isinstance(answer, PenstockError):
             raise answer
-    for _, past in left:
+    ended = [
+        past
+        for (_, past), append, answer in zip(left, appends[1::2], answers[1::2], strict=True)
+        if answer == append.entry.id
+    ]
+    for past in ended:
         facts = past.head.facts.get("agent")
         if facts is not None:
             _keep_turn(services, writer, facts, past)
+    return len(ended)
 
 
 def _keep_turn(services: Services, writer: StoreWriter, facts: Mapping[str, Any], past: PastLog) -> None:
@@ -148,8 +162,8 @@ def _keep_turn(services: Services, writer: StoreWriter, facts: Mapping[str, Any]
         elif isinstance(event, TokenEvent) and event.kind == "text":
             text.append(event.text)
     try:
-        keep_interrupted(writer.store, facts, "".join(text), services.runtime.clock.time())
-    except (StoreDamaged, KeyError) as error:
+        keep_interrupted(writer, facts, "".join(text), services.runtime.clock.time())
+    except (StoreDamaged, Fenced, KeyError) as error:
         get_logger(agent=str(facts.get("name"))).error("turn_not_stored", error=type(error).__name__)
 
 
@@ -180,8 +194,9 @@ def _begin_again(services: Services, writer: StoreWriter, claim: Claim, past: Pa
         return False
 
     def make() -> StreamRecord:
-        tail = writer.store.tail(stream_id)
-        stored = writer.open(stream_id, past.head.metadata, b"", tail=tail, request=claim.request, reason="takeover")
+        stored = writer.open(
+            stream_id, past.head.metadata, b"", tail=past.tail, request=claim.request, reason="takeover"
+        )
         record = _record(services, stream_id, past, journal=stored, feed=feed)
         revive(record, past)
         _reset(record, past)

@@ -155,6 +155,7 @@ class System:
     def _start(self) -> Services:
         options = self.settings.runtime
         store = _store_of(self._journal, self.settings.store)  # first: nothing has to be ended if it cannot be opened
+        number = 0 if store is None else store.new_number()
         runtime = self._given_runtime or _new_runtime(options)
         services = Services(
             self.settings,
@@ -163,7 +164,7 @@ class System:
             catalogue=self._catalogue,
             prices=self._prices,
             journal=None if isinstance(self._journal, LogStore) else self._journal,
-            writer=None if store is None else StoreWriter(store, runtime.clock),
+            writer=None if store is None else StoreWriter(store, runtime.clock, number=number),
             streams=self._table,
             agents=self._agents,
             quota=self._tool_quota,
@@ -763,6 +764,8 @@ def _recover(services: Services, owns_reader: bool, owns_runtime: bool) -> Servi
     services.streams.load = partial(load_stream, services)
     try:
         recover(services)
+        if services.writer is not None and services.writer.leases is not None:
+            services.writer.leases.start(partial(recover, services))
     except BaseException:
         assert services.root is not None
         services.runtime.exit(services.root, KILL)

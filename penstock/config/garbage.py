@@ -21,7 +21,7 @@ def tune_gc(threshold: int = _OFTEN) -> None:
 
     Call it once, when the application has loaded its modules and read its settings, and before it forks workers: what
     exists then is taken out of the collector's sight (`gc.freeze`), and the young generation is looked at after every
-    ``threshold`` objects (Python's own default is 700). It changes the whole process.
+    ``threshold`` objects (Python's own default is 700, or 2,000 in newer versions). It changes the whole process.
 
     Do not call it if other code of the process makes many circles of large objects and relies on the collector to
     free them soon: they stay longer. Memory then grows by up to ``threshold`` such objects before they are freed.

@@ -1,4 +1,4 @@
-"""Events about a stream itself: what its source, or whoever watches it, has noticed.
+"""Events about a stream itself: what its source, or the code that watches it, has noticed.
 
 The stream they are pushed into sets ``stream_id``, ``seq``, ``timestamp`` and ``metadata``. Like tool events, they wait
 for no batch, count as no token, and are never merged. A late reader does not get old `Progress` and `StallDetected`.

@@ -234,13 +234,27 @@ class Channels:
         self._channels[channel.stream_id] = channel
         return channel
 
-    def get(self, stream_id: str) -> Channel:
-        """The channel of a stream that the system knows.
+    def is_read(self, stream_id: str) -> bool:
+        """Whether a stream is in memory, or cannot be in a store. If not, `read` must be called before `get`."""
+        return not self._table.has_store or self._table.peek(stream_id) is not None
+
+    def read(self, stream_id: str) -> None:
+        """Read an ended stream from the store, if it is there, so that the system has it in memory. Any thread; waits.
 
         Raises:
-            StreamNotFound: it does not know one.
+            StoreError: the store cannot be read, or the stream's log is damaged.
         """
-        record = self._table.get(stream_id)
+        self._table.find(stream_id)
+
+    def get(self, stream_id: str) -> Channel:
+        """The channel of a stream that the system has in memory.
+
+        Raises:
+            StreamNotFound: it has none.
+        """
+        record = self._table.peek(stream_id)
+        if record is None:
+            raise StreamNotFound(stream_id)
         known = self._channels.get(stream_id)
         if known is not None and known.record is record:
             return known
@@ -251,7 +265,7 @@ class Channels:
         return self.add(Channel(stream) if not facts else Channel(stream, **facts))
 
     def all(self) -> list[Channel]:
-        """All channels of streams that the system knows, oldest first."""
+        """All channels of streams that the system has in memory, oldest first."""
         found = []
         for record in self._table.all():
             try:
@@ -261,17 +275,17 @@ class Channels:
         return found
 
     def knows(self, stream_id: str) -> bool:
-        """Whether the system knows a stream with that id."""
-        return self._table.find(stream_id) is not None
+        """Whether the system has a stream with that id in memory."""
+        return self._table.peek(stream_id) is not None
 
     def is_others(self, stream_id: str, owner: str) -> bool:
-        """Whether the system knows a stream with that id that another key's request, or no request, has opened."""
-        record, known = self._table.find(stream_id), self._channels.get(stream_id)
+        """Whether a stream with that id that another key's request, or no request, has opened is in memory."""
+        record, known = self._table.peek(stream_id), self._channels.get(stream_id)
         return record is not None and (known is None or known.record is not record or known.owner != owner)
 
     def has(self, channel: Channel) -> bool:
-        """Whether the system still knows the channel's stream."""
-        return self._table.find(channel.stream_id) is channel.record
+        """Whether the system still has the channel's stream in memory."""
+        return self._table.peek(channel.stream_id) is channel.record
 
     def readers_of(self, record: StreamRecord) -> int:
         """How many connections to the gateway, and others in the program, read a stream."""
@@ -297,7 +311,7 @@ class Channels:
         """Count what ended streams have used, and forget the channels of those that the system has forgotten."""
         for stream_id, channel in list(self._channels.items()):
             self._count(channel)
-            if self._table.find(stream_id) is not channel.record:
+            if self._table.peek(stream_id) is not channel.record:
                 channel.close()
                 del self._channels[stream_id]
 

@@ -300,28 +300,39 @@ class GatewayCore:
         assert self._threads is not None
         self._threads.submit(function, *arguments).add_done_callback(_log_unheard)
 
-    def find(self, key: Key, stream_id: str) -> Channel:
+    async def read(self, stream_id: str | None) -> None:
+        """Have an ended stream that is in the store alone read into memory, in one of the gateway's threads.
+
+        Raises:
+            StoreError: the store cannot be read, or the stream's log is damaged.
+        """
+        if stream_id is not None and not self.channels.is_read(stream_id):
+            await self.in_thread(self.channels.read, stream_id)
+
+    async def find(self, key: Key, stream_id: str) -> Channel:
         """A stream that a key may read.
 
         Raises:
+            StoreError: as `read`.
             StreamNotFound: there is none, or another key's request has opened it.
         """
+        await self.read(stream_id)
         channel = self.channels.get(stream_id)
         if not channel.is_readable(self.guard.present(key)):
             raise StreamNotFound(stream_id)
         return channel
 
     def admit_stream(self, key: Key, stream_id: str | None = None, *, instead_of: Channel | None = None) -> None:
-        """Admit the opening of a stream. `enter` must follow without an ``await`` between.
+        """Admit the opening of a stream. `enter` must follow without an ``await`` between; `read` comes before.
 
         Args:
             key: opens it.
-            stream_id: that the client wants.
+            stream_id: that the client asks for.
             instead_of: a stream that will have ended by then, so that it does not count.
 
         Raises:
             RequestRefused: the key has as many streams as it may have, or the gateway drains.
-            StreamExists: the id that the client wants is that of a stream, or of a response, that is another key's.
+            StreamExists: the id that the client asks for is that of a stream, or of a response, that is another key's.
         """
         if self.is_draining:
             raise RequestRefused(DRAINING)

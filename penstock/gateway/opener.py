@@ -47,6 +47,7 @@ async def open_asked(call: HttpCall, asked: Asked, request: Mapping[str, Any]) -
         PenstockError: it cannot be opened.
     """
     gateway = call.gateway
+    await gateway.read(asked.stream_id)
     gateway.admit_stream(call.key, asked.stream_id)
     _tell_ignored(call, asked.dropped)
     on_orphan = orphan_policy(call, asked.on_orphan)
@@ -105,6 +106,7 @@ async def open_empty(call: HttpCall, asked: Asked, request: Mapping[str, Any]) -
         PenstockError: it cannot be opened.
     """
     gateway = call.gateway
+    await gateway.read(asked.stream_id)
     gateway.admit_stream(call.key, asked.stream_id)
     system, on_orphan = gateway.system, orphan_policy(call, asked.on_orphan)
 

@@ -49,17 +49,17 @@ async def _stream_chat(socket: SocketCall, message: dict[str, Any]) -> dict[str,
 
 async def _steer(socket: SocketCall, message: dict[str, Any]) -> dict[str, Any]:
     """Add input to an answer under way, and read the one that follows."""
-    channel = _channel(socket, message)
+    channel = await _channel(socket, message)
     window, variant = _window(socket, message), events_in(message)
     successor = await steer(socket.call, channel, message.get("input"))
     return _reads(socket, successor, window, variant) | {"steered": channel.stream_id}
 
 
-def _channel(socket: SocketCall, message: Mapping[str, Any]) -> Channel:
+async def _channel(socket: SocketCall, message: Mapping[str, Any]) -> Channel:
     stream_id = message.get("sid")
     if not isinstance(stream_id, str):
         raise RequestRefused.bad_request("sid must be the id of a stream.", "sid")
-    return socket.call.gateway.find(socket.call.key, stream_id)
+    return await socket.call.gateway.find(socket.call.key, stream_id)
 
 
 def _window(socket: SocketCall, message: Mapping[str, Any]) -> int:
@@ -80,7 +80,7 @@ def _reads(socket: SocketCall, channel: Channel, window: int, variant: Mapping[s
 
 def _command(name: str) -> Operation:
     async def run(socket: SocketCall, message: dict[str, Any]) -> dict[str, Any]:
-        channel = _channel(socket, message)
+        channel = await _channel(socket, message)
         body = {key: value for key, value in message.items() if key not in ("op", "ref", "sid")}
         result = await socket.call.gateway.in_thread(prepare(name, channel, body))
         return {"sid": channel.stream_id, "state": channel.stream.state, **(result or {})}

@@ -154,7 +154,7 @@ class StreamSocket(WebSocket):
         if is_topic(sid):
             desk_of(self.gateway).open(sid, self.call, self._topics)
             return {"ok": True, "sid": sid}
-        channel = self.gateway.find(self.call.key, sid)
+        channel = await self.gateway.find(self.call.key, sid)
         after, window = message.get("after", 0), message.get("window", self.gateway.options.reader_bytes)
         for name, value, low in (("after", after, 0), ("window", window, 1_000)):
             if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= 1 << 53:

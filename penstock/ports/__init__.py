@@ -30,6 +30,7 @@ from penstock.ports.deltas import (
 from penstock.ports.insights import Insights, InsightsReport
 from penstock.ports.logs import (
     EMPTY,
+    NODE_NUMBERS,
     Append,
     Claim,
     Durability,
@@ -78,6 +79,7 @@ from penstock.ports.tools import (
 
 __all__ = [
     "EMPTY",
+    "NODE_NUMBERS",
     "Annotate",
     "Append",
     "BlockDelta",

@@ -7,7 +7,7 @@ A log is a sequence of *entries*. Each has an id, ``epoch-seq``, that is greater
 
 **The log is the lock.** An entry is appended only where its writer expects the tail, so a writer that has missed
 another's owner mark is refused from then on (`Append`). There is no other way to append, and no lease is needed for
-safety: those of `LogStore.claim` only decide who looks after a request.
+safety: those of `LogStore.claim` only decide which node serves a request.
 
 The events' own numbers go on across epochs: 1, 2, 3 … An epoch is never shown to a client.
 """
@@ -23,6 +23,7 @@ from penstock.errors import StoreError
 
 __all__ = [
     "EMPTY",
+    "NODE_NUMBERS",
     "Append",
     "Claim",
     "Durability",
@@ -45,7 +46,8 @@ Durability: TypeAlias = Literal["memory", "async", "sync"]
 """When a reader gets an event: before it is stored, which is never (``memory``) or a frame later (``async``), or once
 the store has confirmed it (``sync``)."""
 
-_NODES: Final = 1 << 10
+NODE_NUMBERS: Final = 1 << 10
+"""How many numbers of nodes there are; see `next_epoch`."""
 
 
 class EntryId(msgspec.Struct, frozen=True, order=True, gc=False):
@@ -82,13 +84,13 @@ def next_epoch(tail: EntryId, now: float, node: int) -> int:
     Args:
         tail: of the log that the owner takes over.
         now: Unix time in seconds. A clock that goes back does no harm.
-        node: the number of the node, 0 … 1023, different for each.
+        node: the number of the node, 0 … 1023, different for each; see `LogStore.new_number`.
 
     >>> next_epoch(EntryId(5 << 10, 3), 0.004, 1) == (6 << 10 | 1)
     True
     """
-    if not 0 <= node < _NODES:
-        raise ValueError(f"node: got {node}, allowed: 0 to {_NODES - 1}")
+    if not 0 <= node < NODE_NUMBERS:
+        raise ValueError(f"node: got {node}, allowed: 0 to {NODE_NUMBERS - 1}")
     return max(int(now * 1000), (tail.epoch >> 10) + 1) << 10 | node
 
 
@@ -301,6 +303,13 @@ class LogStore(Protocol):
         """
         raise NotImplementedError
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether several processes, or several systems of one, may write it at once. If not, nothing that is claimed
+        when it is opened has a living owner; else a claim is its node's until the lease is over.
+        """
+        raise NotImplementedError
+
     # --- logs ----------------------------------------------------------------------------------------------------
 
     def append(self, log: str, expected: EntryId, entry: Entry) -> EntryId:
@@ -414,6 +423,10 @@ class LogStore(Protocol):
 
         ``cost``: at most ``limit.burst``.
         """
+        raise NotImplementedError
+
+    def new_number(self) -> int:
+        """A number for a new node, 0 … 1023, see `next_epoch`. On a shared store the 1,023 before it have others."""
         raise NotImplementedError
 
     def announce(self, info: NodeInfo, lease: float) -> None:

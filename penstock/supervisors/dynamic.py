@@ -166,9 +166,13 @@ class DynamicSupervisor(Supervising):
 
         The child is linked to this supervisor before it runs. From then on it is like any other child.
 
+        The observer is told of a child that did not start, unless its name is taken or this supervisor is dead: the
+        child may be started in another way then.
+
         Raises:
             SupervisorError: ``already_started``: there is a child with its id, or is about to be.
-            StartError: it did not start; its ``code`` is a `ProcessDead` if this supervisor is dead.
+            StartError: it did not start. Its ``code`` is ``"already_started"`` if another process has its name; it
+                is a `ProcessDead` if this supervisor is dead.
             Exception: what its start raised.
         """
         try:
@@ -177,17 +181,33 @@ class DynamicSupervisor(Supervising):
             raise refused.error from None
         try:
             ref = self._spawn_once(child)
-        except BaseException:
+            child.started_at = self.runtime.clock.monotonic()
+            child.ref, child.state = ref, "running"
+            self._by_ref[ref] = child
+        except BaseException as error:
             self._children.pop(child.id, None)
+            if not isinstance(error, Exception):  # Ctrl-C: the process may run all the same
+                self._kill_interrupted(child)
+            elif self.is_alive and not _is_taken(error):
+                self._tell_observer(ChildExited(child.own_spec(), None, error, self.name))
             raise
-        child.started_at = self.runtime.clock.monotonic()
-        child.ref, child.state = ref, "running"
-        self._by_ref[ref] = child
         if not ref.is_alive():  # its exit may have been handled before it was entered; harmless twice
             self.actor_inbox.put(ExitNotice(ref, self.runtime.exit_reason(ref)))
         if self._children.get(child.id) is not child:  # ended by its id while it started
             self.runtime.exit(ref, KILL)
         return ref
+
+    def _kill_interrupted(self, child: Child) -> None:
+        """Kill the process of a child whose start was interrupted, if it runs all the same."""
+        ref = child.ref or (None if child.name is None else self.runtime.whereis(child.name))
+        process = None if ref is None else ref._actor_weakref()
+        if (
+            ref is not None
+            and process is not None
+            and process.parent is self.ref
+            and self._by_ref.get(ref, child) is child
+        ):
+            self.runtime.exit(ref, KILL)
 
     def _count(self) -> ChildCounts:
         """As in OTP, a template is one specification. The other counts are of the children started from it."""
@@ -267,6 +287,11 @@ class DynamicSupervisor(Supervising):
             left = None if limit == _FOR_EVER else max(0.0, began + limit - clock.monotonic())
             if not self.runtime.join(ref, left):
                 self.runtime.exit(ref, KILL)
+
+
+def _is_taken(error: Exception) -> bool:
+    """Whether a child did not start because another process has its name."""
+    return isinstance(error, StartError) and isinstance(error.code, str) and error.code == "already_started"
 
 
 _FOR_EVER = float("inf")

@@ -280,7 +280,7 @@ def calls_of(stream: Stream) -> list[CallRecord]:
             found.append(record.feed)
         home = record.home
         if isinstance(home, Services):
-            parents = (home.streams.find(name) for name in record.parents)
+            parents = (home.streams.peek(name) for name in record.parents)
             waiting += (parent for parent in parents if parent is not None)
     return found
 

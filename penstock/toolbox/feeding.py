@@ -438,7 +438,7 @@ class _Async(_Queue):
                     await self._wait_for_room()
             self._put(_END)
         except asyncio.CancelledError:
-            if not self._is_over:  # the loop is ending, or somebody has cancelled all of its tasks
+            if not self._is_over:  # the loop is ending, or all of its tasks have been cancelled
                 self._fail(SystemStopped())
         except BaseException as error:  # a SystemExit ends the source, not the loop
             self._fail(error)

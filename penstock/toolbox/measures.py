@@ -101,7 +101,7 @@ class TextCounts:
         text = "".join(self._pending)
         *whole, last = cut(text, "sentence")
         self._sentences += sum(1 for one in whole if not one.isspace())
-        if len(last) > 4096:  # not a sentence that anybody reads
+        if len(last) > 4096:  # longer than any real sentence
             self._sentences, last = self._sentences + 1, ""
         self._pending, self._size = [last], len(last)
         self._cut_at = 256 + 2 * len(last)

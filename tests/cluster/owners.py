@@ -76,7 +76,7 @@ class IgnorantOwner:
         line = Line(next(self._seq), f"ignorant {uuid.uuid4().hex}")
         id = EntryId(self._epoch, line.seq)
         answer = self._store.append(self._log, self._tail, LogFrame(id, line.seq, packed([line])))
-        if answer != id:  # "somebody has appended; go on behind it"
+        if answer != id:  # taken for the tail of another append: it goes on behind it
             id = EntryId(answer.epoch, answer.seq + 1)
             answer = self._store.append(self._log, answer, LogFrame(id, line.seq, packed([line])))
         self._tail = answer

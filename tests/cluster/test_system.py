@@ -19,6 +19,12 @@ DOCUMENT = Path(penstock.__file__).parents[1] / "docs" / "cluster.md"
 OPTIONS = StreamOptions(batch_size=1, rate_limit=None)
 
 
+def _node(system: penstock.System) -> str:
+    writer = system._services.writer
+    assert writer is not None
+    return writer.node
+
+
 def test_streams_outlive_their_system_and_a_kill_of_the_server(server: Server, open_store: Open) -> None:
     store = open_store()
     with penstock.System(Settings(), journal=store) as system:
@@ -33,7 +39,7 @@ def test_streams_outlive_their_system_and_a_kill_of_the_server(server: Server, o
         said = list(stream.events(after=0))
         left = system.open_stream("t", OPTIONS)
         left.process_token("begun")
-        eventually(lambda: [claim.request.log for claim in store.held("local")] == ["t"], 20)
+        eventually(lambda: [claim.request.log for claim in store.held(_node(system))] == ["t"], 20)
     following = open_store()
     with penstock.System(Settings(), journal=following) as system:
         again = list(system.stream("s").events(after=0))

@@ -11,6 +11,7 @@ import pytest
 from penstock.errors import CallTimeout, NoOwner, OptionError, StoreClosed, StoreError
 from penstock.ports import (
     EMPTY,
+    NODE_NUMBERS,
     Append,
     Entry,
     EntryId,
@@ -437,6 +438,12 @@ def test_the_view_has_the_nodes_that_live_and_what_each_holds(store: LogStore, c
     store.announce(info, 0)
     assert not store.view().nodes
     assert dict(store.view().held) == {"a": 1}
+
+
+def test_nodes_of_a_shared_store_get_numbers_of_their_own(store: LogStore) -> None:
+    numbers = [store.new_number() for _ in range(20)]
+    assert all(0 <= number < NODE_NUMBERS for number in numbers)
+    assert len(set(numbers)) == (20 if store.is_shared else 1)
 
 
 def test_appends_are_counted(store: LogStore) -> None:

@@ -48,6 +48,15 @@ class DyingJournal(SqliteJournal):
         return answer
 
 
+class TellingJournal(SqliteJournal):
+    """A store that tells when each of its transactions is done."""
+
+    def append_all(self, appends: Sequence[Append]) -> Sequence[EntryId | StoreError]:
+        answers = super().append_all(appends)
+        say("STORED")
+        return answers
+
+
 def say(*words: object) -> None:
     """Write a line, so that it is out even if the process dies next."""
     os.write(1, (" ".join(map(str, words)) + "\n").encode())
@@ -68,7 +77,7 @@ def main(plan: dict[str, Any]) -> None:
     if "transactions" in plan:
         store: SqliteJournal = DyingJournal(plan["path"], plan["transactions"], **how)
     else:
-        store = SqliteJournal(plan["path"], **how)
+        store = (TellingJournal if plan.get("tells") else SqliteJournal)(plan["path"], **how)
     assert StoreWriter.__init__.__kwdefaults__ is not None
     StoreWriter.__init__.__kwdefaults__["patience"] = plan.get("patience", 30.0)
     system = penstock.System(Settings(), journal=store).start()

@@ -649,7 +649,7 @@ class AnyLife(RuleBasedStateMachine):
         was_first = not self.queued or self.queued[0] is client
         match client.enter():
             case Admitted():
-                assert was_first, "somebody was overtaken"
+                assert was_first, "a call was overtaken"
                 self.inside.append(client)
                 if client in self.queued:
                     self.queued.remove(client)

@@ -135,23 +135,24 @@ def _apply(turns: Turns, what: str, data: Any) -> None:
         raise ValueError(what)
 
 
-def keep_interrupted(store: LogStore, facts: Mapping[str, Any], partial: str, now: float) -> None:
+def keep_interrupted(writer: StoreWriter, facts: Mapping[str, Any], partial: str, now: float) -> None:
     """Add the turn that a former process was answering when it ended: the message, and the words so far.
 
     Args:
-        store: has the agent's log.
+        writer: to the store that has the agent's log; the entry is written at once.
         facts: of the turn's stream: the agent's ``name`` and the user's ``message``.
         partial: the words of the answer so far.
         now: Unix time in seconds.
 
     Raises:
         StoreError: the store cannot be read or written, or the log is damaged.
+        Fenced: an agent of that name has written meanwhile.
     """
-    name = facts["name"]
+    name, store = facts["name"], writer.store
     _, tail, seq = _read(store, name)
-    mark = OwnerMark(EntryId(next_epoch(tail, now, 0), 0), "", "takeover")
+    mark = OwnerMark(EntryId(next_epoch(tail, now, writer.number), 0), writer.node, "takeover")
     change = _Change(seq + 1, _TURN, [facts["message"], answer_message(partial, INTERRUPTED)])
     frame = LogFrame(EntryId(mark.id.epoch, seq + 1), seq + 1, _encode([change]))
     log = log_of(name)
-    store.append(log, tail, mark)
-    store.append(log, mark.id, frame)
+    if store.append(log, tail, mark) != mark.id or store.append(log, mark.id, frame) != frame.id:
+        raise Fenced(log)

@@ -13,7 +13,7 @@ from typing import Any, Final, Self
 from penstock.actors.stream.cursor import Cursor
 from penstock.config.options import Slow
 
-__all__ = ["NOBODY", "Hub", "HubOwner", "Subscription", "nothing"]
+__all__ = ["UNOWNED", "Hub", "HubOwner", "Subscription", "nothing"]
 
 
 class HubOwner:
@@ -38,7 +38,7 @@ class HubOwner:
         return False
 
 
-NOBODY: Final = HubOwner()
+UNOWNED: Final = HubOwner()
 
 
 class Hub:
@@ -57,7 +57,7 @@ class Hub:
         self.subscriptions: tuple[Subscription, ...] = ()
         self.had_subscriber = False
         self.held = False  # the stream waits until no `block` subscriber is slow
-        self.owner: HubOwner = NOBODY  # until the end is announced
+        self.owner: HubOwner = UNOWNED  # until the end is announced
 
     def add(self, subscription: Subscription) -> Subscription:
         """Add a subscription, unless its target has one; returns the one that counts.

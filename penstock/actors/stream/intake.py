@@ -75,7 +75,7 @@ class Intake:
         self._part_from = 0  # how many tokens had been accepted when it began
         self._lock = threading.Lock()
         self._epoch = 0  # of the present actor; an abandoned one must not disturb its successor
-        self._inbox: Inbox = _NOBODY  # of the present actor
+        self._inbox: Inbox = _NO_INBOX  # of the present actor
         self._wake_at = _NEVER
         self._waiters: list[threading.Lock | _Notice] | None = None
 
@@ -471,14 +471,14 @@ class Intake:
             if epoch is not None and epoch != self._epoch:
                 return
             self.closed = True
-            self._inbox = _NOBODY
+            self._inbox = _NO_INBOX
             self._release()
 
     def after_fork(self) -> None:
         """Refuse everything, in the child of a fork. Another thread may have held the lock at that moment."""
         self._lock = threading.Lock()
         self.closed = True
-        self._inbox, self._wake_at, self._waiters = _NOBODY, _NEVER, None
+        self._inbox, self._wake_at, self._waiters = _NO_INBOX, _NEVER, None
 
     def _refusal(self) -> StreamClosed:
         check_process(self._dispatcher)
@@ -506,7 +506,7 @@ def _plain(field: str, text: object, allowed: str) -> str:
     return str.__str__(text)
 
 
-class _Nobody:
+class _NoInbox:
     """Stands for the mailbox while no actor is attached."""
 
     __slots__ = ()
@@ -515,4 +515,4 @@ class _Nobody:
         """Nothing."""
 
 
-_NOBODY: Final = _Nobody()
+_NO_INBOX: Final = _NoInbox()

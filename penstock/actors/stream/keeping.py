@@ -6,7 +6,7 @@ from typing import Protocol
 
 from penstock.actors.runtime.runtime import Runtime
 from penstock.actors.stream.heads import PastLog, StreamHead
-from penstock.actors.stream.hub import NOBODY, Hub
+from penstock.actors.stream.hub import UNOWNED, Hub
 from penstock.actors.stream.intake import Intake
 from penstock.actors.stream.log import ALONE, StreamLog
 from penstock.actors.stream.messages import Cancel, Ending
@@ -83,4 +83,4 @@ def revive(record: Kept, past: PastLog) -> None:
         record.ended_at = record.runtime.clock.monotonic()
         record.intake.close()
         record.begin_to_announce()
-        log.owner, record.hub.owner = ALONE, NOBODY
+        log.owner, record.hub.owner = ALONE, UNOWNED

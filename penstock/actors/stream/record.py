@@ -28,7 +28,7 @@ from penstock.actors.stream.changes import StateChanges
 from penstock.actors.stream.facts import StreamFacts
 from penstock.actors.stream.feed import Feed
 from penstock.actors.stream.heads import StreamHead
-from penstock.actors.stream.hub import NOBODY, Hub, HubOwner, Subscription, nothing
+from penstock.actors.stream.hub import UNOWNED, Hub, HubOwner, Subscription, nothing
 from penstock.actors.stream.intake import Intake
 from penstock.actors.stream.journaling import NO_JOURNAL, JournalWriter
 from penstock.actors.stream.keeping import attach, is_waiting
@@ -339,7 +339,8 @@ class StreamRecord(StreamFacts, LogOwner, HubOwner):
         intake.close(epoch)
         if feed is not None:
             feed.cancel()
-        let_go, self.let_go = self.let_go, nothing
+        with self._lock:
+            let_go, self.let_go = self.let_go, nothing
         let_go()
         is_ours = False
         try:
@@ -410,7 +411,7 @@ class StreamRecord(StreamFacts, LogOwner, HubOwner):
         """
         if is_waiting(self) or not self.begin_to_announce():
             return
-        self.log.owner, self.hub.owner = ALONE, NOBODY  # no circle is left
+        self.log.owner, self.hub.owner = ALONE, UNOWNED  # no circle is left
         self.hub.announce()
         terminal = self.log.terminal
         assert terminal is not None

@@ -15,7 +15,7 @@ from penstock.events import Cost, SideEvent, ToolCallCompleted, ToolResult, Tool
 __all__ = ["Counters", "StreamStatistics"]
 
 _GAPS: Final = 512  # times between deliveries that are kept
-_NO_GAPS: Final[list[int]] = []  # the same for all streams before their second delivery; nobody adds to it
+_NO_GAPS: Final[list[int]] = []  # the same for all streams before their second delivery; nothing is added to it
 _FAILED: Final[frozenset[ToolResultStatus]] = frozenset({"error", "timeout", "invalid_arguments", "unknown_tool"})
 
 

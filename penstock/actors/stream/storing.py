@@ -9,10 +9,12 @@ rules (``max_errors``).
 
 from __future__ import annotations
 
+import secrets
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+from penstock.actors.stream.leases import LEASE, Leases
 from penstock.actors.stream.refusals import conclude
 from penstock.config.logs import get_logger
 from penstock.errors import Fenced, StoreBusy, StoreError
@@ -148,6 +150,8 @@ class StoredLog:
                 self._mark = None
             else:
                 stored = entry.id.seq
+            if append.closes:
+                self._writer.let_go(self, append.closes)
         self._sent = []
         if stored:
             self.on_stored(stored)
@@ -172,6 +176,8 @@ class StoredLog:
     def give_up(self) -> None:
         """Write nothing more to this log."""
         self.is_fenced = True
+        if self._request is not None:
+            self._writer.let_go(self, self._request.id)
         self.on_fenced()
 
     def failed(self) -> None:
@@ -185,11 +191,13 @@ class StoreWriter:
     Args:
         store: where to.
         clock: for epochs, and for how long the store has failed.
-        node: the name of this process's node, for owner marks and requests.
-        number: the node's number, 0 … 1023.
+        node: the name of this process's node, for owner marks and requests; None: ``local`` where no other process
+            writes the store, else a new one.
+        number: the node's number, 0 … 1023; see `LogStore.new_number`.
         frame: seconds between two transactions while events come.
         limit: events of all streams that may wait.
         patience: seconds for which a failing store is hidden from the streams.
+        lease: seconds for which a claim on a shared store stays the node's without being renewed.
     """
 
     def __init__(
@@ -197,17 +205,19 @@ class StoreWriter:
         store: LogStore,
         clock: Clock,
         *,
-        node: str = "local",
+        node: str | None = None,
         number: int = 0,
         frame: float = 0.04,
         limit: int = 100_000,
         patience: float = 30.0,
+        lease: float = LEASE,
     ) -> None:
         self.store = store
-        self.node = node
+        self.node = node or (f"node-{secrets.token_hex(6)}" if store.is_shared else "local")
+        self.number = number
+        self.leases = Leases(store, self.node, lease) if store.is_shared else None
         self.is_sync = store.durability == "sync"
         self._clock = clock
-        self._number = number
         self._frame = frame
         self._limit = limit
         self._patience = patience
@@ -247,9 +257,11 @@ class StoreWriter:
         """
         if self.problem is not None:
             raise self.problem
-        epoch = next_epoch(tail, self._clock.time(), self._number)
+        epoch = next_epoch(tail, self._clock.time(), self.number)
         mark = OwnerMark(EntryId(epoch, 0), self.node, reason, data)
         log = StoredLog(self, name, metadata, tail, mark, request, encode)
+        if self.leases is not None and request is not None:
+            self.leases.add(request.id, log)
         with self._lock:
             self._note(log)
         return log
@@ -278,6 +290,11 @@ class StoreWriter:
         with self._lock:
             log.add_note(facts)
             self._note(log)
+
+    def let_go(self, log: StoredLog, request: str) -> None:
+        """Renew a log's claim on its request no more: its stream has ended, or has another owner."""
+        if self.leases is not None:
+            self.leases.remove(request, log)
 
     def put_back(self, log: StoredLog, events: Sequence[Event], facts: Mapping[str, Any]) -> None:
         """Write events and facts again that the store has lost, before those that have come since."""
@@ -407,11 +424,12 @@ class StoreWriter:
         self._is_closed = True
         self._hurry.set()
         self._news.set()
+        is_done = self.leases is None or self.leases.close(timeout)
         thread = self._thread
         if thread is None:
-            return True
+            return is_done
         thread.join(timeout)
-        return not thread.is_alive()
+        return is_done and not thread.is_alive()
 
 
 def _ignore(*_: object) -> None:

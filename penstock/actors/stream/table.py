@@ -106,8 +106,13 @@ class StreamTable:
         with self._lock:
             self.observers = (*self.observers, observer)
 
+    @property
+    def has_store(self) -> bool:
+        """Whether `find` and `get` may read a store, and so wait."""
+        return self.load is not _load_nothing
+
     def get(self, stream_id: str) -> StreamRecord:
-        """The record with that id, of a stream that runs or has ended not long ago.
+        """The record with that id, of a stream that runs, has ended not long ago, or is stored; see `find`.
 
         Raises:
             StreamNotFound: there is none.
@@ -118,7 +123,10 @@ class StreamTable:
         return record
 
     def find(self, stream_id: str) -> StreamRecord | None:
-        """The record with that id, or None. One that is stored, and no longer in memory, is read from the store."""
+        """The record with that id, or None. One that is stored, and no longer in memory, is read from the store.
+
+        That may wait for a disk or a network, so an event loop calls `peek`.
+        """
         record = self._records.get(stream_id)
         if record is None and (record := self.load(stream_id)) is not None:
             with self._lock:

@@ -10,9 +10,19 @@ from concurrent.futures import TimeoutError as FutureTimeout
 
 from penstock.config.checks import check_number
 from penstock.errors import CallTimeout, NoOwner, OptionError, StoreError
-from penstock.ports import EMPTY, Append, Clock, Entry, EntryId, Limit, LogWatcher, NodeInfo
+from penstock.ports import EMPTY, Append, Clock, Entry, EntryId, Limit, LogWatcher, NodeInfo, Registration
 
-__all__ = ["Cancels", "Commands", "LogWatch", "LogWatches", "Nodes", "SharedLimits", "check_append"]
+__all__ = [
+    "Cancels",
+    "Commands",
+    "LogWatch",
+    "LogWatches",
+    "Nodes",
+    "SharedLimits",
+    "WithinProcess",
+    "answer_of",
+    "check_append",
+]
 
 
 def check_append(append: Append) -> None:
@@ -21,6 +31,14 @@ def check_append(append: Append) -> None:
         raise OptionError("entry.id", str(append.entry.id), f"more than {append.expected}")
     if not 0 < len(append.log) <= 512:
         raise OptionError("log", append.log, "1 to 512 characters")
+
+
+def answer_of(answers: Sequence[EntryId | StoreError]) -> EntryId:
+    """The tail that is the answer to one append; raises the error that it is instead."""
+    (answer,) = answers
+    if isinstance(answer, StoreError):
+        raise answer
+    return answer
 
 
 class LogWatch:
@@ -226,3 +244,53 @@ class Cancels:
     def has(self, log: str) -> bool:
         """Whether a log is marked."""
         return self._until.get(log, 0.0) > self._clock.monotonic()
+
+
+class WithinProcess:
+    """The part of a log store that needs no engine, where only one process writes: watches, commands, limits, nodes.
+
+    Args:
+        clock: of the store.
+        watches: of its logs.
+    """
+
+    def __init__(self, clock: Clock, watches: LogWatches) -> None:
+        self._watches = watches
+        self._commands = Commands()
+        self._cancels = Cancels(clock)
+        self._limits = SharedLimits(clock)
+        self._nodes = Nodes(clock)
+
+    def _check_open(self) -> None:
+        """Raise a `StoreError` if the store has been closed, or cannot be used in this process."""
+        raise NotImplementedError
+
+    def watch(self, log: str, after: EntryId, watcher: LogWatcher) -> Registration:
+        """Watch a log. The watcher is called in the threads that append."""
+        self._check_open()
+        return self._watches.add(log, after, watcher)
+
+    def command(self, log: str, command: bytes, timeout: float) -> bytes:
+        """Have a command carried out; see `penstock.ports.LogStore.command`."""
+        self._check_open()
+        return self._commands.send(log, command, timeout)
+
+    def serve(self, log: str, carry_out: Callable[[bytes], bytes]) -> Registration:
+        """Carry out commands; see `penstock.ports.LogStore.serve`."""
+        self._check_open()
+        return self._commands.serve(log, carry_out)
+
+    def cancel(self, log: str, lease: float) -> None:
+        """Mark a log as cancelled; see `penstock.ports.LogStore.cancel`."""
+        self._check_open()
+        self._cancels.add(log, lease)
+
+    def take(self, limit: Limit, cost: float = 1.0) -> float:
+        """Take from a limit; see `penstock.ports.LogStore.take`."""
+        self._check_open()
+        return self._limits.take(limit, cost)
+
+    def announce(self, info: NodeInfo, lease: float) -> None:
+        """Enter a node; see `penstock.ports.LogStore.announce`."""
+        self._check_open()
+        self._nodes.announce(info, lease)

@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 
-from penstock.adapters.journals.local import Cancels, Commands, LogWatches, Nodes, SharedLimits, check_append
+from penstock.adapters.journals.local import LogWatches, WithinProcess, answer_of, check_append
 from penstock.config.checks import check_choice, check_number
 from penstock.errors import StoreClosed, StoreError, StoreFull
 from penstock.ports import (
     EMPTY,
+    NODE_NUMBERS,
     Append,
     Claim,
     Clock,
     Durability,
     Entry,
     EntryId,
-    Limit,
     LogFrame,
-    LogWatcher,
-    NodeInfo,
-    Registration,
     Request,
     StoreStatistics,
     StoreView,
@@ -62,7 +60,7 @@ class _Held(msgspec.Struct):
     deliveries: int
 
 
-class MemoryLogStore:
+class MemoryLogStore(WithinProcess):
     """Keeps logs and requests in memory. Implements `penstock.ports.LogStore`; nothing survives the process.
 
     Args:
@@ -80,16 +78,13 @@ class MemoryLogStore:
         self._max_bytes = max_bytes
         self._durability: Durability = durability
         self._clock: Clock = clock if clock is not None else _MonotonicClock()
+        super().__init__(self._clock, LogWatches(self.read, self.tail))
         self._lock = threading.Lock()
         self._logs: dict[str, _Log] = {}
         self._ended: OrderedDict[str, None] = OrderedDict()
         self._bytes = 0
         self._requests: dict[str, _Held] = {}  # in the order of entering
-        self._cancels = Cancels(self._clock)
-        self._watches = LogWatches(self.read, self.tail)
-        self._commands = Commands()
-        self._limits = SharedLimits(self._clock)
-        self._nodes = Nodes(self._clock)
+        self._numbers = itertools.count()
         self._counts = StoreStatistics()
         self._is_closed = False
 
@@ -103,6 +98,11 @@ class MemoryLogStore:
         """As given."""
         return self._durability
 
+    @property
+    def is_shared(self) -> bool:
+        """Yes: several systems of one process may write it."""
+        return True
+
     def _check_open(self) -> None:
         if self._is_closed:
             raise StoreClosed(self.name)
@@ -111,10 +111,7 @@ class MemoryLogStore:
 
     def append(self, log: str, expected: EntryId, entry: Entry) -> EntryId:
         """Append one entry; see `penstock.ports.LogStore.append`."""
-        answer = self.append_all([Append(log, expected, entry)])[0]
-        if isinstance(answer, StoreError):
-            raise answer
-        return answer
+        return answer_of(self.append_all([Append(log, expected, entry)]))
 
     def append_all(self, appends: Sequence[Append]) -> Sequence[EntryId | StoreError]:
         """Append entries; see `penstock.ports.LogStore.append_all`."""
@@ -182,11 +179,6 @@ class MemoryLogStore:
             self._check_open()
             found = self._logs.get(log)
             return EMPTY if found is None else found.tail
-
-    def watch(self, log: str, after: EntryId, watcher: LogWatcher) -> Registration:
-        """LogWatch a log. The watcher is called in the threads that append."""
-        self._check_open()
-        return self._watches.add(log, after, watcher)
 
     def trim(self, log: str, before: EntryId) -> int:
         """Remove old entries; see `penstock.ports.LogStore.trim`."""
@@ -288,34 +280,12 @@ class MemoryLogStore:
             self._check_open()
             return [self._claim(held) for held in self._requests.values() if held.node == node]
 
-    # --- commands ------------------------------------------------------------------------------------------------
-
-    def command(self, log: str, command: bytes, timeout: float) -> bytes:
-        """Have a command carried out; see `penstock.ports.LogStore.command`."""
-        self._check_open()
-        return self._commands.send(log, command, timeout)
-
-    def serve(self, log: str, carry_out: Callable[[bytes], bytes]) -> Registration:
-        """Carry out commands; see `penstock.ports.LogStore.serve`."""
-        self._check_open()
-        return self._commands.serve(log, carry_out)
-
-    def cancel(self, log: str, lease: float) -> None:
-        """Mark a log as cancelled; see `penstock.ports.LogStore.cancel`."""
-        self._check_open()
-        self._cancels.add(log, lease)
-
     # --- shared by all nodes -------------------------------------------------------------------------------------
 
-    def take(self, limit: Limit, cost: float = 1.0) -> float:
-        """Take from a limit; see `penstock.ports.LogStore.take`."""
+    def new_number(self) -> int:
+        """The number of a node; see `penstock.ports.LogStore.new_number`."""
         self._check_open()
-        return self._limits.take(limit, cost)
-
-    def announce(self, info: NodeInfo, lease: float) -> None:
-        """Enter a node; see `penstock.ports.LogStore.announce`."""
-        self._check_open()
-        self._nodes.announce(info, lease)
+        return next(self._numbers) % NODE_NUMBERS
 
     def view(self) -> StoreView:
         """The nodes; see `penstock.ports.LogStore.view`."""

@@ -8,20 +8,13 @@ import sqlite3
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Self
 
 import msgspec
 
-from penstock.adapters.journals.local import (
-    Cancels,
-    Commands,
-    LogWatches,
-    Nodes,
-    SharedLimits,
-    check_append,
-)
+from penstock.adapters.journals.local import LogWatches, WithinProcess, answer_of, check_append
 from penstock.adapters.journals.sqlite_file import FileLock, open_file, translated
 from penstock.config.checks import check_choice, check_number
 from penstock.config.store import Synchronous
@@ -34,12 +27,8 @@ from penstock.ports import (
     Durability,
     Entry,
     EntryId,
-    Limit,
     LogFrame,
-    LogWatcher,
-    NodeInfo,
     OwnerMark,
-    Registration,
     Request,
     StoreStatistics,
     StoreView,
@@ -93,7 +82,7 @@ class _WallClock:
     time = staticmethod(time.time)
 
 
-class SqliteJournal:
+class SqliteJournal(WithinProcess):
     """Keeps streams and agents in one SQLite file on this machine. Implements `penstock.ports.LogStore`.
 
     One process writes the file; a second one gets `StoreInUse`, or opens it with ``read_only``. The file is in WAL
@@ -102,7 +91,7 @@ class SqliteJournal:
     Args:
         path: the file; made if there is none, in a directory that exists.
         durability: when readers get an event. ``"async"``: at once; it is written within a frame (about 40 ms), so
-            the last frame may be lost after it was read. ``"sync"``: once it is written, which delays it by a frame.
+            the last frame or two may be lost after they were read. ``"sync"``: once it is written, which delays it by a frame.
         synchronous: ``"NORMAL"``: what is written survives the process; the last commits may be lost with the machine's
             power. ``"FULL"``: what is written survives both; each frame waits for the disk.
         keep: seconds for which a log is kept after its end, 0 … 10 years.
@@ -144,6 +133,7 @@ class SqliteJournal:
         self._max_bytes = max_bytes
         self._read_only = read_only
         self._clock: Clock = clock if clock is not None else _WallClock()
+        super().__init__(self._clock, LogWatches(self.read, self.tail))
         self._pid = os.getpid()
         self._lock = threading.RLock()  # of the writing connection
         self._read_lock = threading.Lock()
@@ -163,11 +153,6 @@ class SqliteJournal:
             if self._file_lock is not None:
                 self._file_lock.release()
             raise
-        self._watches = LogWatches(self.read, self.tail)
-        self._commands = Commands()
-        self._cancels = Cancels(self._clock)
-        self._limits = SharedLimits(self._clock)
-        self._nodes = Nodes(self._clock)
 
     def __enter__(self) -> Self:
         return self
@@ -187,6 +172,11 @@ class SqliteJournal:
     def durability(self) -> Durability:
         """As given."""
         return self._durability
+
+    @property
+    def is_shared(self) -> bool:
+        """No: one process writes the file."""
+        return False
 
     def _check_open(self) -> None:
         if self._is_closed:
@@ -225,9 +215,7 @@ class SqliteJournal:
 
     def append(self, log: str, expected: EntryId, entry: Entry) -> EntryId:
         """Append one entry, in a transaction of its own; see `penstock.ports.LogStore.append`."""
-        answer = self.append_all([Append(log, expected, entry)])[0]
-        assert isinstance(answer, EntryId)  # SQLite's errors concern the whole transaction
-        return answer
+        return answer_of(self.append_all([Append(log, expected, entry)]))
 
     def append_all(self, appends: Sequence[Append]) -> Sequence[EntryId | StoreError]:
         """Append entries in one transaction; see `penstock.ports.LogStore.append_all`."""
@@ -343,11 +331,6 @@ class SqliteJournal:
         """The tail of a log; see `penstock.ports.LogStore.tail`."""
         rows = self._select(_TAIL, (log,))
         return EntryId(*rows[0]) if rows else EMPTY
-
-    def watch(self, log: str, after: EntryId, watcher: LogWatcher) -> Registration:
-        """Watch a log. The watcher is called in the threads that append."""
-        self._check_open()
-        return self._watches.add(log, after, watcher)
 
     def trim(self, log: str, before: EntryId) -> int:
         """Remove old entries; see `penstock.ports.LogStore.trim`."""
@@ -496,34 +479,12 @@ class SqliteJournal:
         statement = "SELECT id, log, data, deliveries FROM request WHERE node = ? ORDER BY number"
         return self._claims(self._select(statement, (node,)))
 
-    # --- commands ------------------------------------------------------------------------------------------------
-
-    def command(self, log: str, command: bytes, timeout: float) -> bytes:
-        """Have a command carried out; see `penstock.ports.LogStore.command`."""
-        self._check_open()
-        return self._commands.send(log, command, timeout)
-
-    def serve(self, log: str, carry_out: Callable[[bytes], bytes]) -> Registration:
-        """Carry out commands; see `penstock.ports.LogStore.serve`."""
-        self._check_open()
-        return self._commands.serve(log, carry_out)
-
-    def cancel(self, log: str, lease: float) -> None:
-        """Mark a log as cancelled; see `penstock.ports.LogStore.cancel`."""
-        self._check_open()
-        self._cancels.add(log, lease)
-
     # --- shared by all nodes -------------------------------------------------------------------------------------
 
-    def take(self, limit: Limit, cost: float = 1.0) -> float:
-        """Take from a limit; see `penstock.ports.LogStore.take`."""
+    def new_number(self) -> int:
+        """0: no other process writes the file."""
         self._check_open()
-        return self._limits.take(limit, cost)
-
-    def announce(self, info: NodeInfo, lease: float) -> None:
-        """Enter a node; see `penstock.ports.LogStore.announce`."""
-        self._check_open()
-        self._nodes.announce(info, lease)
+        return 0
 
     def view(self) -> StoreView:
         """The nodes; see `penstock.ports.LogStore.view`."""

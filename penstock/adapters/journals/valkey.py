@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 import uuid
 import zlib
@@ -11,7 +12,7 @@ from typing import Any, Final, Self
 
 import msgspec
 
-from penstock.adapters.journals.local import check_append
+from penstock.adapters.journals.local import answer_of, check_append
 from penstock.adapters.journals.valkey_appends import Appender
 from penstock.adapters.journals.valkey_commands import RemoteCommands
 from penstock.adapters.journals.valkey_engine import Engine
@@ -22,6 +23,7 @@ from penstock.config.checks import check_choice, check_number
 from penstock.errors import OptionError, StoreDamaged, StoreError
 from penstock.ports import (
     EMPTY,
+    NODE_NUMBERS,
     Append,
     Claim,
     Durability,
@@ -113,6 +115,7 @@ class ValkeyJournal:
         self._commands = RemoteCommands(self._engine, self._listener, self._channel_of, replies, owner_wait)
         self._parts = _PARTS if self._engine.is_cluster else 1
         self._nodes = (f"{prefix}:until:{{nodes}}", f"{prefix}:says:{{nodes}}")
+        self._number = f"{prefix}:number:{{nodes}}"
         self._close_lock = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -134,6 +137,11 @@ class ValkeyJournal:
         """As given."""
         return self._durability
 
+    @property
+    def is_shared(self) -> bool:
+        """Yes."""
+        return True
+
     # --- names ---------------------------------------------------------------------------------------------------
 
     def _named(self, kind: str, name: str) -> bytes:
@@ -151,7 +159,7 @@ class ValkeyJournal:
         return zlib.crc32(request.encode()) % self._parts if self._parts > 1 else 0
 
     def _request_keys(self, part: int, node: str, *others: str) -> list[bytes]:
-        """The keys of a part's requests, as the functions want them."""
+        """The keys of a part's requests, in the order in which the functions take them."""
         names = ["body", "owner", "wait", "kept", *(f"of:{one}" for one in (node, *others))]
         return [f"{self._prefix}:req:{{{part}}}:{name}".encode() for name in names]
 
@@ -159,10 +167,7 @@ class ValkeyJournal:
 
     def append(self, log: str, expected: EntryId, entry: Entry) -> EntryId:
         """Append one entry; see `penstock.ports.LogStore.append`."""
-        answer = self.append_all([Append(log, expected, entry)])[0]
-        if isinstance(answer, StoreError):
-            raise answer
-        return answer
+        return answer_of(self.append_all([Append(log, expected, entry)]))
 
     def append_all(self, appends: Sequence[Append]) -> Sequence[EntryId | StoreError]:
         """Append entries in one round trip to each primary; see `penstock.ports.LogStore.append_all`."""
@@ -328,6 +333,16 @@ class ValkeyJournal:
         key = self._named("lim", limit.key)
         wait = self._engine.call("take", [key], float(cost), float(limit.per_second), float(limit.burst))
         return int(wait) / 1e6
+
+    def new_number(self) -> int:
+        """The number of a node; see `penstock.ports.LogStore.new_number`.
+
+        The server counts, from a random number on, so that nodes that outlive the server's data hardly share theirs.
+        """
+        key = self._number
+        first = secrets.randbelow(NODE_NUMBERS)
+        self._engine.run(key, lambda client: client.set(key, first, nx=True))
+        return int(self._engine.run(key, lambda client: client.incr(key))) % NODE_NUMBERS
 
     def announce(self, info: NodeInfo, lease: float) -> None:
         """Enter a node; see `penstock.ports.LogStore.announce`."""

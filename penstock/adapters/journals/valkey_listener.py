@@ -207,7 +207,7 @@ class _Line(threading.Thread):
                 self._move(channel)
 
     def _take_tasks(self, pubsub: Any) -> None:
-        """Note who wants which channel; tell the server if there is a connection."""
+        """Note which subscribers need which channels; send that to the server if there is a connection."""
         while self.tasks:
             channel, subscriber, is_wanted = self.tasks.popleft()
             found = self._subscribers.get(channel)

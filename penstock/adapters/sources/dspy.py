@@ -173,7 +173,7 @@ class DspySource:
                 yield self._text(field.name, text[len(heard) :])
 
     def cancel(self) -> None:
-        """See `Source.cancel`: the task is cancelled by whoever reads."""
+        """See `Source.cancel`: the reader cancels the task."""
 
     def counters(self) -> Mapping[str, Any]:
         """See `Source.counters`."""

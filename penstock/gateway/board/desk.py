@@ -1,4 +1,4 @@
-"""The topics of one gateway, and who may watch them."""
+"""The topics of one gateway, and the rules of access to them."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class Sampler:
             self._task = asyncio.get_running_loop().create_task(self._work())
 
     def release(self) -> None:
-        """Let it end, if nobody else holds it."""
+        """Undo one `hold`. It ends a while after the last one is undone."""
         self._holders -= 1
         self._left = float(LENGTH)
 

@@ -1,6 +1,6 @@
 """Topics: what boards subscribe to, and how each of them gets it.
 
-A topic works only while somebody watches it. It makes one change for all watchers at each step. A watcher that has not
+A topic works only while a board watches it. It makes one change for all watchers at each step. A watcher that has not
 taken the last change when the next one is made gets a snapshot instead of both.
 """
 
@@ -23,7 +23,7 @@ class Topic:
     Attributes:
         name: the pseudo-id by which it is subscribed to: ``"$board"``.
         interval: seconds between two steps.
-        viewings: who watches.
+        viewings: one for each board that watches.
     """
 
     interval: float = 0.5
@@ -38,7 +38,7 @@ class Topic:
     # --- for the kinds of topics ---------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Somebody watches, for the first time or again."""
+        """A first board watches, at the beginning or again."""
 
     async def step(self) -> Mapping[str, Any] | None:
         """Look at the system. Returns what has changed since the last step; None: nothing."""
@@ -49,7 +49,7 @@ class Topic:
         raise NotImplementedError
 
     def end(self) -> None:
-        """Nobody watches any more."""
+        """No board watches any more."""
 
     # --- for watchers --------------------------------------------------------------------------------------------
 

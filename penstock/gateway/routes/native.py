@@ -61,7 +61,7 @@ async def list_streams(call: HttpCall) -> None:
 
 async def show(call: HttpCall) -> None:
     """One stream with its statistics."""
-    channel = _channel(call)
+    channel = await _channel(call)
     info = stream_info(channel.record)
     fields = _shown(channel) | {
         "metadata": dict(channel.stream.metadata),
@@ -102,7 +102,7 @@ async def events(call: HttpCall) -> None:
         call.key = call.gateway.guard.use_ticket(ticket, stream_id, call.gateway.ticker.loop.time())
     else:
         call.key = call.gateway.admit(exchange, "read")
-    channel = _channel(call)
+    channel = await _channel(call)
     await serve_events(call, channel, ResumePoint.of(exchange.headers, exchange.query), variant_in(exchange.query))
 
 
@@ -112,7 +112,7 @@ async def events(call: HttpCall) -> None:
 async def command(call: HttpCall) -> None:
     """Carry out the command that the path ends with."""
     body = await call.exchange.json(optional=True)
-    channel = _channel(call)
+    channel = await _channel(call)
     result = await call.gateway.in_thread(prepare(call.exchange.path.rpartition("/")[2], channel, body))
     fields = {"stream_id": channel.stream_id, "state": channel.stream.state}
     await call.exchange.respond(200, encode(fields | dict(result or {})))
@@ -120,7 +120,7 @@ async def command(call: HttpCall) -> None:
 
 async def decide(call: HttpCall) -> None:
     """Approve or deny a tool call of the agent that answers by this stream."""
-    channel = _channel(call)
+    channel = await _channel(call)
     body = await call.exchange.json()
     if channel.agent is None:
         raise RequestRefused.not_found("No agent answers by this stream.", "agent_not_found")
@@ -133,7 +133,7 @@ async def decide(call: HttpCall) -> None:
 
 async def delete(call: HttpCall) -> None:
     """Cancel it if it runs, and forget it."""
-    channel = _channel(call)
+    channel = await _channel(call)
     await call.gateway.in_thread(channel.stream.cancel, "deleted by a client")
     call.gateway.channels.forget(channel)
     await call.exchange.respond(204, b"")
@@ -141,7 +141,7 @@ async def delete(call: HttpCall) -> None:
 
 async def make_ticket(call: HttpCall) -> None:
     """Make a ticket by which `events` can be read without a header."""
-    channel = _channel(call)
+    channel = await _channel(call)
     ticket = call.gateway.guard.new_ticket(channel.stream_id, call.key, call.gateway.ticker.loop.time())
     url = f"{path_of(call, channel.stream_id)}/events?ticket={ticket}"
     await call.exchange.respond(201, encode({"ticket": ticket, "expires_in": 60, "url": url}))
@@ -150,8 +150,8 @@ async def make_ticket(call: HttpCall) -> None:
 # --- within ------------------------------------------------------------------------------------------------------
 
 
-def _channel(call: HttpCall) -> Channel:
-    return call.gateway.find(call.key, call.exchange.params["stream_id"])
+async def _channel(call: HttpCall) -> Channel:
+    return await call.gateway.find(call.key, call.exchange.params["stream_id"])
 
 
 def _whole(text: str, field: str, low: int, high: int) -> int:

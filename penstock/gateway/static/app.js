@@ -40,7 +40,7 @@ function App() {
     const name = page === 'stream' ? id : (PAGES.find(([path]) => path === page)?.[1] ?? 'Live');
     document.title = `${name} – Penstock`;
   }, [page, id]);
-  // Ages go on also if the server is silent, so that nobody takes an old number for a new one.
+  // Ages go on also if the server is silent, so that an old number is not taken for a new one.
   useEffect(() => { const timer = setInterval(() => { if (!still.current && feed.state === 'open') redraw(); }, 1000); return () => clearInterval(timer); }, []);
   const [kind, reason] = state;
   const body = kind === 'key' ? html`<${AskKey} reason=${reason}/>`

@@ -7,9 +7,7 @@ run. While a supervisor is being restarted, the handler opens the stream instead
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
-from typing import Any
 
 from penstock.actors.runtime.node import Node
 from penstock.actors.runtime.process import ProcessRef
@@ -17,7 +15,9 @@ from penstock.actors.runtime.runtime import Runtime
 from penstock.actors.stream.messages import Cancel
 from penstock.actors.stream.record import StreamRecord
 from penstock.actors.stream.table import StreamTable
-from penstock.errors import ProcessDead, StartError, SupervisorError, SystemStopped
+from penstock.errors import StartError, StreamExists, SupervisorError, SystemStopped
+from penstock.events import StreamCompleted
+from penstock.supervisors.calls import StartChild
 from penstock.supervisors.children import Child
 from penstock.supervisors.dynamic import DynamicSupervisor
 from penstock.supervisors.system.asking import ask_until_back
@@ -45,7 +45,8 @@ class StreamOpener:
         """Open a stream, and return its record when its actor runs.
 
         Args:
-            make: makes a record; called again if the first stream was ended with its supervisor before it was returned.
+            make: makes a record; called again if the first stream, one without a call, was ended with its supervisor
+                before it was returned.
             timeout: seconds to wait for a supervisor that is being restarted.
             check_running: raises if the system has been stopped.
 
@@ -59,15 +60,20 @@ class StreamOpener:
         while True:
             record = make()
             record.notices = self._notices
-            self._table.add(record)
             try:
+                self._table.add(record)
                 if not self._start(record):
                     left = max(0.0, deadline - self._runtime.clock.monotonic())
                     self._ask(record, left, check_running)
+            except StreamExists:
+                raise
             except StartError:
-                if not record.is_over:
+                terminal = record.log.terminal
+                if terminal is None:
                     raise
-                continue  # it was ended with its supervisor while it started
+                if record.feed is None and not isinstance(terminal, StreamCompleted):
+                    continue  # it was ended with its supervisor while it started
+                # The handler had started it and it has ended since; a call is not made twice.
             except BaseException:
                 self._give_up(record)
                 raise
@@ -76,27 +82,30 @@ class StreamOpener:
     def _start(self, record: StreamRecord) -> bool:
         """Start its processes here; returns whether its actor has been started."""
         runtime = self._runtime
+        streams = _supervisor(runtime, STREAMS)
+        if streams is None:
+            return False
         try:
-            if _start_child(runtime, STREAMS, stream_child(record, runtime)) is None:
-                return False
+            streams.start_here(stream_child(record, runtime))
         except SupervisorError:  # the handler has been restarted, found the record, and starts it now
             return False
         except StartError as error:
-            if isinstance(error.code, ProcessDead) or error.code == "already_started":  # of an actor that is ending
+            # The name is that of an actor which is ending, or the supervisor has ended and its child with it.
+            if error.code == "already_started" or not streams.is_alive:
                 return False
             raise
-        call = record.feed
-        if call is not None:
-            # If this fails, a new handler finds the call without an integration, as after a crash of one.
-            with contextlib.suppress(StartError, SupervisorError):
-                _start_child(runtime, SOURCES, call_child(record, call, runtime))
+        call, sources = record.feed, _supervisor(runtime, SOURCES)
+        # Without their supervisor, a new handler finds the call without an integration, as after a crash of one.
+        if call is not None and sources is not None:
+            _start_call(sources, call_child(record, call, runtime))
         return True
 
     def _give_up(self, record: StreamRecord) -> None:
         """Cancel a stream that its caller will not get."""
         ending = Cancel("the caller stopped waiting")
         record.propose(ending)
-        if record.ref is None:  # no actor may ever be there to do it
+        ref = record.ref
+        if ref is None or not ref.is_alive():  # no actor may ever be there to do it
             try:
                 finish(record, ending)
             except SystemStopped:
@@ -117,10 +126,21 @@ class StreamOpener:
                 raise
 
 
-def _start_child(runtime: Node, name: str, child: Child) -> ProcessRef | None:
-    """Start a child of the supervisor with that name; None if that is being restarted."""
+def _start_call(sources: DynamicSupervisor, child: Child) -> None:
+    """Start the integration of a call. If it cannot start, the handler is told, as of a crash, and ends the stream."""
+    try:
+        sources.start_here(child)
+    except SupervisorError:  # the handler has been restarted, and starts it now
+        return
+    except StartError as error:
+        if error.code == "already_started":  # its name is that of one which is ending: the supervisor waits for that
+            sources.ref.tell(StartChild(child.own_spec()))
+    except Exception:
+        return  # the handler is told
+
+
+def _supervisor(runtime: Node, name: str) -> DynamicSupervisor | None:
+    """The supervisor with that name; None while it is being restarted."""
     ref = runtime.whereis(name)
-    supervisor: Any = None if ref is None else ref._actor_weakref()
-    if not isinstance(supervisor, DynamicSupervisor):
-        return None
-    return supervisor.start_here(child)
+    process = None if ref is None else ref._actor_weakref()
+    return process if isinstance(process, DynamicSupervisor) else None

@@ -70,7 +70,7 @@ class BatchRun(BatchResults):
             raise OptionError("on_result", on_result, "a function of one argument, or None")
         if retries is None:
             retries = options.max_retries
-        if options.on_interrupt == "fail":  # nobody has read the beginning
+        if options.on_interrupt == "fail":  # the beginning has not been read
             options = options.replace(on_interrupt="restart")
         if not options.fallback:  # the batch itself retries, so that a 429 of one pauses all
             options = options.replace(max_retries=0)

@@ -87,16 +87,22 @@ def test_an_error_that_nothing_waits_for_is_logged(
         raise error
 
     async def main() -> None:
+        has_begun, tell = asyncio.Event(), asyncio.get_running_loop().call_soon_threadsafe
+
+        def begin() -> Any:
+            tell(has_begun.set)
+            fail()
+
         gateway = Gateway(system)
         gateway.start()
         gateway.later(fail)
-        entering = asyncio.ensure_future(gateway.enter(ANONYMOUS, fail, lambda channel: channel))
-        await asyncio.sleep(0)
+        entering = asyncio.ensure_future(gateway.enter(ANONYMOUS, begin, lambda channel: channel))
+        await asyncio.wait_for(has_begun.wait(), 10)
         entering.cancel()
         await asyncio.wait([entering])
         may_end.set()
-        while gateway._unread:
-            await asyncio.sleep(0)
+        await asyncio.wait(gateway._unread)
+        assert not gateway._unread
         await gateway.close()
 
     asyncio.run(main())

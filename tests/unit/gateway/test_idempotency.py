@@ -16,10 +16,12 @@ class Run:
     def __init__(self, fault: Exception | None = None) -> None:
         self.count = 0
         self.fault = fault
+        self.has_begun = asyncio.Event()
         self.may_end = asyncio.Event()
 
     async def __call__(self) -> str:
         self.count += 1
+        self.has_begun.set()
         await self.may_end.wait()
         if self.fault is not None:
             raise self.fault
@@ -31,8 +33,7 @@ def test_a_first_caller_that_is_cancelled_takes_nothing_from_the_second() -> Non
         once: Once[str] = Once()
         run = Run()
         first, second = (asyncio.ensure_future(once.once("key", b"body", run)) for _ in range(2))
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
+        await asyncio.wait_for(run.has_begun.wait(), 10)
         first.cancel()
         await asyncio.wait([first])
         assert first.cancelled()
@@ -50,8 +51,7 @@ def test_a_run_that_fails_fails_for_all_its_callers_and_is_forgotten() -> None:
         once: Once[str] = Once()
         run = Run(ValueError("a fault"))
         callers = [asyncio.ensure_future(once.once("key", b"body", run)) for _ in range(3)]
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
+        await asyncio.wait_for(run.has_begun.wait(), 10)
         callers[0].cancel()
         run.may_end.set()
         await asyncio.wait(callers)

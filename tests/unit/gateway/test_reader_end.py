@@ -162,6 +162,7 @@ def test_a_task_that_is_cancelled_by_others_too_ends_as_cancelled() -> None:
         async def serve() -> bool:
             reader = SseReader(projector(0), Exchange(), 0)  # type: ignore[arg-type]
             readers.append(reader)
+            has_begun.set()
             try:
                 await reader.run(())
             except asyncio.CancelledError:
@@ -170,8 +171,9 @@ def test_a_task_that_is_cancelled_by_others_too_ends_as_cancelled() -> None:
 
         readers: list[SseReader] = []
         for by_reader in (True, False):
+            has_begun = asyncio.Event()
             task = asyncio.ensure_future(serve())
-            await asyncio.sleep(0)
+            await asyncio.wait_for(has_begun.wait(), 10)
             if by_reader:
                 readers[-1].abandon()
             task.cancel()
@@ -184,7 +186,9 @@ def test_a_task_that_is_cancelled_by_others_too_ends_as_cancelled() -> None:
 def test_an_answer_that_is_not_streamed_may_take_any_time() -> None:
     async def run() -> None:
         source, exchange = projector(0), Exchange()
-        source.attach = source.detach = lambda *given: None
+        has_begun = asyncio.Event()
+        source.attach = lambda *given: has_begun.set()
+        source.detach = lambda *given: None
 
         async def until_left() -> None:
             await asyncio.get_running_loop().create_future()
@@ -193,7 +197,7 @@ def test_an_answer_that_is_not_streamed_may_take_any_time() -> None:
         exchange.options = GatewayOptions(slow="disconnect", reader_bytes=1_000)
         reader = SseReader(source, exchange, 0)  # type: ignore[arg-type]
         waiting = asyncio.ensure_future(reader.until_over())
-        await asyncio.sleep(0)
+        await asyncio.wait_for(has_begun.wait(), 10)
         source.shelf.add([frame(seq) for seq in range(1, 200)])
         reader.look(asyncio.get_running_loop().time() + LONG_AFTER)
         assert not reader.is_abandoned

@@ -29,8 +29,10 @@ class Far:
     """A connection of one kind with a gateway that is none: what it sends is kept."""
 
     def __init__(self, kind: Any) -> None:
+        self.before = asyncio.all_tasks()
         self.is_valid = True
         self.sent: list[dict[str, Any]] = []
+        self.news = asyncio.Event()  # something was sent
         self.incoming: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         guard = SimpleNamespace(is_valid=lambda key: self.is_valid, check_scope=lambda key, scope: None)
         self.gateway = SimpleNamespace(
@@ -49,7 +51,20 @@ class Far:
     async def send(self, message: dict[str, Any]) -> None:
         assert len(self.sent) < MOST, "it does not close"
         self.sent.append(message)
+        self.news.set()
         await asyncio.sleep(0)
+
+    async def has_sent(self, count: int) -> None:
+        """Wait until it has sent as many messages."""
+        while len(self.sent) < count:
+            self.news.clear()
+            await asyncio.wait_for(self.news.wait(), PATIENCE)
+
+    async def settle(self) -> None:
+        """Wait for the tasks that were begun since the connection was made."""
+        while others := asyncio.all_tasks() - self.before - {asyncio.current_task()}:
+            _, left = await asyncio.wait(others, timeout=PATIENCE)
+            assert not left, left
 
     def say(self, text: str) -> None:
         self.incoming.put_nowait({"type": "websocket.receive", "text": text})
@@ -107,13 +122,20 @@ def run(work: Any) -> None:
     asyncio.run(asyncio.wait_for(work, 2 * PATIENCE))
 
 
-@pytest.fixture
-def opened(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+class Made(list[Any]):
     """The requests for which a response was begun."""
-    made: list[Any] = []
+
+    def __init__(self) -> None:
+        self.has_any = asyncio.Event()
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> Made:
+    made = Made()
 
     async def begin(call: Any, body: Any, *rest: Any, **more: Any) -> Any:
         made.append(body)
+        made.has_any.set()
         raise RuntimeError("enough")
 
     monkeypatch.setattr(responses_connection, "begin_response", begin)
@@ -176,8 +198,7 @@ def test_a_request_that_waits_is_not_begun_while_it_closes(reason: Any, opened: 
         read(far, Short(), terminal=SimpleNamespace(stream_id="resp_1"))
         reason(far)
         await far.code()
-        for _ in range(10):
-            await asyncio.sleep(0)
+        await far.settle()
         assert far.sent[-2]["text"] == '{"a":1}' or reason is Far.expire
 
     run(work())
@@ -195,13 +216,12 @@ def test_a_request_that_waits_is_not_begun_with_a_key_that_was_revoked_since_the
     assert opened == []
 
 
-def test_a_request_that_waits_is_begun_if_it_does_not_close(opened: list[Any]) -> None:
+def test_a_request_that_waits_is_begun_if_it_does_not_close(opened: Made) -> None:
     async def work() -> None:
         far = Far(ResponsesConnection)
         read(far, Short(), terminal=SimpleNamespace(stream_id="resp_1"))
         writer = asyncio.ensure_future(far.one._write())
-        while not opened:
-            await asyncio.sleep(0)
+        await asyncio.wait_for(opened.has_any.wait(), PATIENCE)
         far.drain()
         await asyncio.wait_for(writer, PATIENCE)
 
@@ -227,11 +247,10 @@ def test_a_request_that_is_being_begun_is_given_up_when_it_closes(monkeypatch: p
         far.drain()
         may_go_on.set()
         assert await far.code() == 1001
-        for _ in range(10):
-            await asyncio.sleep(0)
+        listener.cancel()
+        await far.settle()
         assert opened == []
         assert not far.one.is_reading
-        listener.cancel()
 
     run(work())
 
@@ -250,8 +269,7 @@ def test_the_answer_to_a_subscription_comes_before_its_events() -> None:
         far.one._send_message = subscribed_meanwhile
         far.one._answer(1, {"ok": True})
         writer = asyncio.create_task(far.one._write())
-        while len(far.sent) < 3:
-            await asyncio.sleep(0)
+        await far.has_sent(3)
         writer.cancel()
         answers = [json.loads(message["text"]) for message in far.sent[:2]]
         assert answers == [{"ref": 1, "ok": True}, {"ref": 2, "sid": "s"}]
@@ -265,10 +283,8 @@ def test_no_message_is_handled_while_it_closes(kind: Any, message: str, opened: 
         far = Far(kind)
         far.drain()
         far.say(message)
-        listener = asyncio.ensure_future(far.one._listen())
-        for _ in range(10):
-            await asyncio.sleep(0)
-        listener.cancel()
+        await asyncio.wait_for(far.one._listen(), PATIENCE)
+        await far.settle()
         assert await far.code() == 1001
         assert len(far.sent) == 1
 
