@@ -4,6 +4,8 @@ PYTHON ?= python3
 # The test processes, one for each core unless you name another number.
 JOBS   ?= logical
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# The tests start Python hundreds of times, which would compile the package each time.
+export PYTHONDONTWRITEBYTECODE :=
 
 version = $(shell $(1) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
 WANTED := $(call version,$(PYTHON))
