@@ -4,6 +4,8 @@ PYTHON ?= python3
 # The test processes, one for each core unless you name another number.
 JOBS   ?= logical
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# The tests start Python hundreds of times, which would compile the package each time.
+export PYTHONDONTWRITEBYTECODE :=
 
 version = $(shell $(1) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
 WANTED := $(call version,$(PYTHON))
@@ -16,7 +18,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --maxprocesses 8 --dist
 QUICK := tests/unit $(addprefix tests/conformance/test_,$(addsuffix .py,stream statem supervisor links handler integration)) \
 	$(addprefix --deselect tests/unit/test_,$(addsuffix .py,benchmarks_run seeds))
 
-.PHONY: promtool redis run serve quick check lint types workflows test judges judges-node nginx simulate soak mutants bench bench-litellm format docs diagrams clean help
+.PHONY: promtool redis run serve quick check lint types workflows test whole installed-judges judges judges-node nginx simulate soak mutants bench bench-litellm format docs diagrams clean help
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -68,12 +70,17 @@ types: $(VENV)/.dev  ## mypy --strict, for Linux, macOS and Windows
 workflows: $(VENV)/.dev  ## compare the workflows of GitHub Actions with their schema
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
-test: $(VENV)/.dev  ## every test but the long ones of `make judges`; those of Node and nginx are skipped where these cannot be had
+test: $(VENV)/.dev installed-judges  ## every test, of many alike cases a sample; those of Node and nginx are skipped where these cannot be had
+	$(PYTEST)
+
+whole: $(VENV)/.dev installed-judges  ## every case of every test, with both readers, and the long ones of `make judges`
+	$(PYTEST) --whole
+
+installed-judges: $(VENV)/.dev
 	@$(BIN)/python -m tests.judges.install || true
 	@$(BIN)/python -m tests.integration.gateway.nginx || true
 	@$(BIN)/python -m tests.integration.promtool || true
 	@$(BIN)/python -m tests.integration.engines || true
-	$(PYTEST)
 
 judges: $(VENV)/.dev  ## every test with the clients of others: in JavaScript, curl, Chromium; skipped where one cannot be had
 	@$(BIN)/python -m tests.judges.install || true

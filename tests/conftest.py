@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 
 from penstock.actors.runtime.runtime import Runtime
 from penstock.adapters.http import choosing
-from tests import scenarios, seeds
+from tests import samples, scenarios, seeds
 
 _OURS = ("penstock", "loopback-")
 _PATIENCE_S = 5.0
@@ -56,7 +56,8 @@ def nothing_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def each_reader(request: pytest.FixtureRequest) -> Iterator[str]:
     """Run a module twice: with a thread for each call, and with one loop for all.
 
-    A server of the module that counts its requests must ask for this fixture, so that each reader has its own.
+    `make test` runs each case with one of both, see `tests.samples`. A server of the module that counts its requests
+    must ask for this fixture, so that each reader has its own.
     """
     kind: str = request.param
     with pytest.MonkeyPatch.context() as patch:
@@ -66,6 +67,7 @@ def each_reader(request: pytest.FixtureRequest) -> Iterator[str]:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     seeds.add_options(parser)
+    samples.add_options(parser)
     parser.addoption("--judges", action="store_true", help="run all that other programs can judge, and no sample of it")
     parser.addoption("--soak", type=float, default=0.0, help="kill processes under load for so many seconds")
 
@@ -76,7 +78,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     seeds.leave_out_the_seedless(config, items)
-    if not config.getoption("--judges"):
+    samples.leave_out_the_rest(config, items)
+    if not (config.getoption("--judges") or config.getoption("--whole")):
         left_out = [item for item in items if item.get_closest_marker("thorough")]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if not item.get_closest_marker("thorough")]

@@ -287,6 +287,7 @@ def test_the_connection_is_closed_once_and_before_what_it_used_is_computed(
 # --- dead letters ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sample(5)
 @pytest.mark.seeds(30)
 @pytest.mark.parametrize("end", ["cancel", "stop", "break", "complete", "fail", "callback", "chain", "agent"])
 def test_an_ordinary_end_leaves_no_dead_letter(seed: int, end: str) -> None:

@@ -63,6 +63,7 @@ def end_all(system: SimulatedSystem, streams: list[penstock.Stream]) -> None:
 # --- a subscriber ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sample(5)
 @pytest.mark.seeds(50)
 def test_a_subscriber_that_crashes_or_is_killed_disturbs_nobody(seed: int) -> None:
     chance = random.Random(seed)
@@ -83,6 +84,7 @@ def test_a_subscriber_that_crashes_or_is_killed_disturbs_nobody(seed: int) -> No
         assert_all_is_well(system, streams, others)
 
 
+@pytest.mark.sample(5)
 @pytest.mark.seeds(50)
 @pytest.mark.parametrize(("on_orphan", "survives"), [("cancel", False), ("continue", True), (0.05, False)])
 def test_when_the_last_subscriber_dies_on_orphan_decides(seed: int, on_orphan: OnOrphan, survives: bool) -> None:
@@ -106,6 +108,7 @@ def test_when_the_last_subscriber_dies_on_orphan_decides(seed: int, on_orphan: O
         assert_all_is_well(system, [stream])
 
 
+@pytest.mark.sample(5)
 @pytest.mark.seeds(50)
 def test_who_comes_back_while_it_lingers_keeps_it(seed: int) -> None:
     with SimulatedSystem(seed) as system:
@@ -193,6 +196,7 @@ def test_leaving_a_for_loop_closes_the_providers_connection(how: str) -> None:
 # --- a stream's actor ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sample(5)
 @pytest.mark.seeds(50)
 def test_a_temporary_stream_that_is_killed_ends_in_a_failure_that_keeps_what_came(seed: int) -> None:
     chance = random.Random(seed)
@@ -218,6 +222,7 @@ def test_a_temporary_stream_that_is_killed_ends_in_a_failure_that_keeps_what_cam
         assert_all_is_well(system, streams, collectors)
 
 
+@pytest.mark.sample(5)
 @pytest.mark.seeds(50)
 def test_a_transient_stream_that_is_killed_goes_on_without_gap_or_duplicate(seed: int) -> None:
     chance = random.Random(seed)
@@ -312,6 +317,7 @@ def test_a_killed_stream_whose_thread_is_stuck_writes_nothing_behind_its_success
 # --- an integration --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sample(5)
 @pytest.mark.seeds(50)
 def test_an_integration_that_is_killed_before_the_first_delta_tries_again(seed: int) -> None:
     chance = random.Random(seed)
@@ -328,6 +334,7 @@ def test_an_integration_that_is_killed_before_the_first_delta_tries_again(seed: 
         assert_all_is_well(system, [stream], [collector])
 
 
+@pytest.mark.sample(5)
 @pytest.mark.seeds(50)
 @pytest.mark.parametrize("on_interrupt", ["fail", "restart"])
 def test_an_integration_that_is_killed_after_it_fails_with_the_text_or_resets(seed: int, on_interrupt: Any) -> None:
@@ -363,6 +370,7 @@ def test_an_integration_that_dies_again_and_again_fails_its_stream() -> None:
         assert_all_is_well(system, [stream])
 
 
+@pytest.mark.sample(5)
 @pytest.mark.seeds(50)
 def test_when_what_joins_two_streams_is_killed_the_second_fails_and_the_first_is_released(seed: int) -> None:
     chance = random.Random(seed)
@@ -384,6 +392,7 @@ def test_when_what_joins_two_streams_is_killed_the_second_fails_and_the_first_is
 # --- the handler -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sample(5)
 @pytest.mark.seeds(50)
 def test_when_the_handler_is_killed_no_stream_stops_and_no_subscriber_notices(seed: int) -> None:
     chance = random.Random(seed)
@@ -411,6 +420,7 @@ def test_when_the_handler_is_killed_no_stream_stops_and_no_subscriber_notices(se
         assert_all_is_well(system, streams, collectors)
 
 
+@pytest.mark.sample(5)
 @pytest.mark.seeds(50)
 def test_a_handler_killed_while_a_stream_is_being_opened_opens_it_once(seed: int) -> None:
     chance = random.Random(seed)
@@ -436,6 +446,7 @@ def test_a_handler_killed_while_a_stream_is_being_opened_opens_it_once(seed: int
         assert_all_is_well(system, [stream])
 
 
+@pytest.mark.sample(5)
 @pytest.mark.seeds(50)
 def test_a_new_handler_knows_the_subscribers_of_the_old_one(seed: int) -> None:
     chance = random.Random(seed)
@@ -459,6 +470,7 @@ def test_a_new_handler_knows_the_subscribers_of_the_old_one(seed: int) -> None:
         assert_all_is_well(system, [stream])
 
 
+@pytest.mark.sample(5)
 @pytest.mark.seeds(50)
 def test_an_iterator_that_is_dropped_while_there_is_no_handler_is_found_out(seed: int) -> None:
     with SimulatedSystem(seed) as system:
@@ -477,6 +489,7 @@ def test_an_iterator_that_is_dropped_while_there_is_no_handler_is_found_out(seed
 # --- supervisors and the rest of the house ---------------------------------------------------------------------------
 
 
+@pytest.mark.sample(5)
 @pytest.mark.seeds(50)
 @pytest.mark.parametrize("victim", ["streams", "sources", "registry", "reaper", "handler"])
 def test_whatever_part_of_the_house_is_killed_every_stream_ends_once_and_the_house_stands(
@@ -514,6 +527,7 @@ def test_whatever_part_of_the_house_is_killed_every_stream_ends_once_and_the_hou
         assert_all_is_well(system, streams, collectors)
 
 
+@pytest.mark.sample(5)
 @pytest.mark.seeds(50)
 def test_when_the_root_is_killed_every_stream_ends_and_the_system_says_that_it_is_stopped(seed: int) -> None:
     chance = random.Random(seed)

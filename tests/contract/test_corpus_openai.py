@@ -212,6 +212,7 @@ def test_a_recordings_errors_are_told_with_code_and_message(facts: dict[str, Any
         assert getattr(error, "code", None) == (None if code is None else str(code))
 
 
+@pytest.mark.sample(6)
 @pytest.mark.parametrize("facts", RECORDINGS)
 def test_a_recording_decodes_to_the_same_however_it_is_cut(facts: dict[str, Any]) -> None:
     body = _body(facts)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +31,7 @@ from tests.contract.providers import (
     house,
     serving,
 )
+from tests.integration import command
 
 CALL = ScriptedCall("look_up", '{"city":"Zürich 🏔"}', id="call_a", signature="Y2FsbA==")
 TOLD = Usage(input_tokens=11, output_tokens=7, total_tokens=18, reasoning_tokens=3, cached_tokens=5)
@@ -50,7 +48,6 @@ VARIABLES = {
     "ollama": "OLLAMA_API_KEY",
     "gemini": "GEMINI_API_KEY",
 }
-_USERS = ("PENSTOCK_", "OPENAI_", "ANTHROPIC_", "GEMINI_", "GOOGLE_", "OLLAMA_")
 
 
 @pytest.fixture(scope="module")
@@ -74,42 +71,24 @@ def here(server: LoopbackProvider) -> Iterator[House]:
 # --- the command ---------------------------------------------------------------------------------------------------
 
 
-def run(folder: Path, wire: Wire, url: str, model: str, key: str | None) -> subprocess.Popen[str]:
-    """Start ``penstock chat`` for one provider, in an environment without the user's variables."""
-    kept = {name: value for name, value in os.environ.items() if not name.upper().startswith(_USERS)}
-    kept = {name: value for name, value in kept.items() if not name.upper().endswith("_PROXY")}
-    root = str(Path(penstock.__file__).parents[1])
-    more = {} if key is None else {VARIABLES[wire.name]: key}
-    asked = ["chat", "--provider", wire.name, "--base-url", url, "--model", model, "--json", "Hello there"]
-    return subprocess.Popen(
-        [sys.executable, "-m", "penstock", *asked],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        encoding="utf-8",
-        env={**kept, "PYTHONPATH": root, "HOME": str(folder), **more},
-        cwd=folder,
-    )
-
-
 Done = tuple[int, str, str]
 
 
+def run(folder: Path, wire: Wire, url: str, model: str, key: str | None) -> Done:
+    """Run ``penstock chat`` for one provider, in a fork and an environment without the user's variables."""
+    variables = {} if key is None else {VARIABLES[wire.name]: key}
+    asked = ("chat", "--provider", wire.name, "--base-url", url, "--model", model, "--json", "Hello there")
+    done = command.run(folder, *asked, **variables)
+    return done.code, done.out, done.err
+
+
 def run_each(folder: Path, server: LoopbackProvider, model: str, key: str | None) -> Mapping[Wire, Done]:
-    """Run it for every provider, all at once; exit codes and what is on standard output and standard error."""
-    processes = {wire: run(folder, wire, wire.url(server), model, key) for wire in WIRES}
+    """Run it for every provider; exit codes and what is on standard output and standard error."""
     found: dict[Wire, Done] = {}
-    try:
-        for wire, process in processes.items():
-            out, err = process.communicate(timeout=PATIENCE)
-            assert KEY not in out + err
-            assert "Traceback" not in out + err
-            found[wire] = (process.returncode, out, err)
-    finally:
-        for process in processes.values():
-            process.kill()
-            process.communicate()
+    for wire in WIRES:
+        _, out, err = found[wire] = run(folder, wire, wire.url(server), model, key)
+        assert KEY not in out + err
+        assert "Traceback" not in out + err
     return found
 
 

@@ -182,6 +182,7 @@ def check(deltas: list[Delta], decoder: Decoder) -> None:
     assert Price(Rates(1.0, 1.0, 1.0, 1.0)).cost(usage, is_estimate=False).amount >= 0
 
 
+@pytest.mark.sample(3)
 @pytest.mark.seeds(3)
 @pytest.mark.parametrize("api", DECODERS)
 def test_whatever_json_comes_nothing_is_raised_and_all_that_is_told_can_be_written(api: str, seed: int) -> None:

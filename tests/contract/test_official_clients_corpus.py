@@ -73,6 +73,7 @@ def _ours(facts: dict[str, Any]) -> Reading:
 @pytest.mark.filterwarnings(
     "ignore:Pydantic serializer warnings"
 )  # raised by OpenAI's client for Mistral's lists of parts
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("facts", CASES)
 def test_the_client_and_our_decoder_read_a_recording_alike(clients: OfficialClients, facts: dict[str, Any]) -> None:
     theirs, ours = clients.read(facts["api"], _model(facts)), _ours(facts)

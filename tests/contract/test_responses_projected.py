@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from penstock.actors.call.toolcalls import ToolCallAccumulator
@@ -282,6 +282,8 @@ STEPS = st.sampled_from(
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(STEPS, WORDS), max_size=12), st.booleans())
+@example(steps=[("likely", "0"), ("text", "1"), ("likely", "2")], is_likely=True)
+@example(steps=[("likely", "0"), ("text", "1"), ("likely", "2")], is_likely=False)
 def test_any_answer_is_read_back_from_its_projection(steps: list[tuple[str, str]], is_likely: bool) -> None:
     written = _Written()
     for step in steps:

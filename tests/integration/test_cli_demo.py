@@ -21,6 +21,7 @@ from tests.integration.command import (
     run_anew,
     started,
 )
+from tests.judges.marks import thorough
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +70,7 @@ def test_the_demo_ends_well_without_a_terminal_whatever_the_environment_says(tmp
     assert re.search(r"all this took \d+\.\d s", done.out)
 
 
-@pytest.mark.parametrize("columns", [80, 120])
+@pytest.mark.parametrize("columns", [80, pytest.param(120, marks=thorough)])
 def test_the_demo_draws_in_a_terminal(tmp_path: Path, columns: int) -> None:
     code, drawn = in_terminal(tmp_path, "run", columns=columns)
     assert code == 0
@@ -81,6 +82,7 @@ def test_the_demo_draws_in_a_terminal(tmp_path: Path, columns: int) -> None:
     assert re.search(r"3-retried +none +\w+ +2 ", plain)
 
 
+@thorough
 def test_the_demo_without_colours_has_no_styles_either(tmp_path: Path) -> None:
     code, drawn = in_terminal(tmp_path, "run", NO_COLOR="1")
     assert code == 0

@@ -141,6 +141,7 @@ def test_an_interrupt_cancels_all_of_several(tmp_path: Path, provider: LoopbackP
     provider.wait_for(lambda seen: seen.active_connections == 0)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("columns", [80, 160])
 @pytest.mark.parametrize("variables", [{}, {"NO_COLOR": "1"}])
 def test_in_a_terminal_bars_give_way_to_the_answers(

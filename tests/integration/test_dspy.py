@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,11 +18,23 @@ from penstock.adapters.loopback.script import Answer, Script
 from penstock.adapters.loopback.server import LoopbackProvider
 from penstock.testing import Collector, eventually
 
-pytest.importorskip("dspy")
-pytestmark = pytest.mark.filterwarnings("ignore")  # of litellm and its friends
-dspy: Any = importlib.import_module("dspy")
+if importlib.util.find_spec("dspy") is None:
+    pytest.skip("needs dspy", allow_module_level=True)
+pytestmark = pytest.mark.filterwarnings("ignore")  # of litellm and what it imports
+dspy: Any = None  # set by the fixture
 QUESTION: Any = "question -> answer"
 PARIS = "Paris is the capital of France, as everybody knows."
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loaded() -> None:
+    """Load DSPy when its tests run, and not in each process that collects them.
+
+    It looks at the stack while it is loaded, for a second or more per hundred frames: hence in a thread.
+    """
+    global dspy
+    with ThreadPoolExecutor(1) as thread:
+        dspy = thread.submit(importlib.import_module, "dspy").result()
 
 
 @contextmanager

@@ -95,7 +95,7 @@ def test_sync_kill_9_loses_nothing_that_was_delivered(tmp_path: Path, synchronou
 
 
 def test_async_kill_9_loses_two_frames_at_most(tmp_path: Path) -> None:
-    """What came before a transaction was done is in the next one: it is lost only if the next one is not done either."""
+    """What came before a transaction was done is in the next one: lost only if the next one is not done either."""
     plan = {"path": str(tmp_path / "a.db"), "durability": "async", "pause": 0.002, "tells": True}
     lines = run(plan, 600)
     seen = seen_in(lines)

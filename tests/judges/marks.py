@@ -9,4 +9,4 @@ import pytest
 __all__ = ["thorough"]
 
 thorough: Final = pytest.mark.thorough
-"""Only run by ``make judges``, which gives ``--judges``: takes seconds, or starts a browser."""
+"""Only run by ``make judges`` and ``make whole``: takes seconds, or starts a browser."""

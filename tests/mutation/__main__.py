@@ -118,7 +118,7 @@ class Mutation:
         """Run a module's tests; returns whether they pass, or None if the run was stopped."""
         left = self._ends_at - time.monotonic()
         command = [sys.executable, "-c", _PYTEST, str(copy), "-x", "-q", "--tb=no", "-p", "no:cacheprovider"]
-        command += ["--hypothesis-profile", "quick", *MODULES[module]]
+        command += ["--hypothesis-profile", "quick", "--whole", *MODULES[module]]
         environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
         environment["TMPDIR"] = str(self._temporary)
         with self._lock:

@@ -20,7 +20,7 @@ from penstock.testing import Collector, ScriptedAttempt, ScriptedProvider, Simul
 from tests.conformance.agents import Bench, ask, check_history, say
 from tests.conformance.common import FAST, assert_nothing_is_left
 
-pytestmark = pytest.mark.seeds(40)
+pytestmark = [pytest.mark.seeds(40), pytest.mark.sample(4)]
 
 SPARED = ("_OfferingRequest", "Sentinel", "_Steps", "CallbackProcess")
 """The reader's requests, processes that live for one call, the timers of the tools, and the observing subscribers."""
@@ -186,6 +186,7 @@ def test_without_crashes_the_same_is_promised(seed: int) -> None:
     assert turns.agent.statistics().turns == said >= 5 - turns.cancelled
 
 
+@pytest.mark.sample(10)
 @pytest.mark.parametrize("victim", sorted(VICTIMS))
 def test_one_of_each_kind_dies_between_any_two_steps(seed: int, victim: str) -> None:
     steps = steps_of(seed)

@@ -17,7 +17,7 @@ from penstock.toolbox.batch.reading import PromptReader
 from tests.conformance.common import assert_nothing_is_left
 from tests.simulation.programs import may_die
 
-pytestmark = pytest.mark.seeds(25)
+pytestmark = [pytest.mark.seeds(25), pytest.mark.sample(3)]
 
 PROMPTS = 14
 

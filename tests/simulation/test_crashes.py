@@ -11,7 +11,7 @@ import pytest
 from penstock.testing import SimulatedSystem
 from tests.simulation.programs import Program
 
-pytestmark = pytest.mark.seeds(60)
+pytestmark = [pytest.mark.seeds(60), pytest.mark.sample(4)]
 
 
 def run(seed: int, kill_chance: float) -> Program:

@@ -20,7 +20,7 @@ from penstock.testing import HANG, Collector, ScriptedAttempt, ScriptedProvider,
 from tests.conformance.common import assert_nothing_is_left, text_of
 from tests.simulation.programs import may_die
 
-pytestmark = pytest.mark.seeds(25)
+pytestmark = [pytest.mark.seeds(25), pytest.mark.sample(3)]
 
 WORDS = [f"{number} " for number in range(12)]
 TEXT = "".join(WORDS)

@@ -24,7 +24,7 @@ from penstock.testing import (
 )
 from tests.conformance.common import FAST, assert_all_is_well
 
-pytestmark = pytest.mark.seeds(60)
+pytestmark = [pytest.mark.seeds(60), pytest.mark.sample(4)]
 
 WORDS = [f"{number} " for number in range(20)]
 TEXT = "".join(WORDS)

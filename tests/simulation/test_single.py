@@ -17,7 +17,7 @@ from penstock.config.units import cut
 from penstock.testing import HANG, Collector, ScriptedAttempt, ScriptedProvider, SimulatedSystem, check_log
 from tests.conformance.common import assert_nothing_is_left
 
-pytestmark = pytest.mark.seeds(40)
+pytestmark = [pytest.mark.seeds(40), pytest.mark.sample(4)]
 
 WORDS: Final = [f"w{number} " for number in range(40)]
 TEXT: Final = "".join(WORDS)

@@ -223,6 +223,21 @@ def test_the_core_does_not_look_at_the_wall_clock_by_itself() -> None:
             assert "time" not in names, module
 
 
+@pytest.mark.parametrize("folder", ["penstock", "tests", "benchmarks", "examples"])
+def test_nothing_draws_from_the_random_numbers_of_the_whole_process(folder: str) -> None:
+    """Other code of the process may seed them, as Hypothesis does, which also reports a draw of another thread."""
+    for path in sorted((PACKAGE.parent / folder).rglob("*.py")):
+        source = path.read_text("utf-8")
+        if "random" not in source:
+            continue
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "random":
+                assert node.attr in ("Random", "SystemRandom"), f"{path}, line {node.lineno}"
+            elif isinstance(node, ast.ImportFrom) and node.module == "random":
+                names = {alias.name for alias in node.names}
+                assert names <= {"Random", "SystemRandom"}, f"{path}, line {node.lineno}"
+
+
 # --- limits --------------------------------------------------------------------------------------------------------
 
 

@@ -6,9 +6,12 @@ import os
 import shlex
 import subprocess
 import sys
+from email.utils import make_msgid
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.scenarios import Count, Line
 
@@ -107,3 +110,9 @@ def test_nothing_is_said_when_no_scenario_was_run() -> None:
 
 def test_a_few_missing_ones_are_named() -> None:
     assert str(Line("C", 18, 0, (3, 7))) == "C1-C20 links and monitors: 18 covered, 0 different, 2 missing (C3, C7)"
+
+
+@given(st.builds(make_msgid, domain=st.just("x.test")))
+def test_a_draw_that_another_library_makes_meanwhile_fails_no_property(made: str) -> None:
+    """`email.utils` draws from the random numbers of the process, as threads of other libraries do at any time."""
+    assert made.endswith("@x.test>")

@@ -91,7 +91,8 @@ class SqliteJournal(WithinProcess):
     Args:
         path: the file; made if there is none, in a directory that exists.
         durability: when readers get an event. ``"async"``: at once; it is written within a frame (about 40 ms), so
-            the last frame or two may be lost after they were read. ``"sync"``: once it is written, which delays it by a frame.
+            the last frame or two may be lost after they were read. ``"sync"``: once it is written, which delays it by a
+            frame.
         synchronous: ``"NORMAL"``: what is written survives the process; the last commits may be lost with the machine's
             power. ``"FULL"``: what is written survives both; each frame waits for the disk.
         keep: seconds for which a log is kept after its end, 0 … 10 years.

@@ -34,6 +34,7 @@ Results = list[Any]
 
 _FIRST_PAUSE: Final = 0.02
 _LONGEST_PAUSE: Final = 0.5
+_chance: Final = random.Random()  # noqa: S311 - not the one of the module, which other code of the process may seed
 _SCHEMES: Final = {"redis": "redis", "rediss": "rediss", "valkey": "redis", "valkeys": "rediss", "unix": "unix"}
 _ALLOWED: Final = "redis[s]:// or valkey[s]://, also with +sentinel or +cluster before the colon, or unix://"
 
@@ -386,6 +387,6 @@ class Pauses:
         left = self._end - time.monotonic()
         if left <= 0:
             return False
-        self._closed.wait(min(left, self._pause * (0.5 + random.random())))  # noqa: S311
+        self._closed.wait(min(left, self._pause * (0.5 + _chance.random())))
         self._pause = min(self._pause * 2, _LONGEST_PAUSE)
         return True

@@ -101,7 +101,7 @@ class StreamTopic(Topic):
 
     def _read(self) -> dict[str, Any]:
         """Read what the log has got; returns the new lines, dots and pieces of text."""
-        lines = self._new_changes()
+        lines: list[list[Any]] = []
         dots: list[list[Any]] = []
         text: list[list[str]] = []
         log, made = self.record.log, {}
@@ -123,8 +123,9 @@ class StreamTopic(Topic):
                 lines.append(line)
                 if isinstance(event, StreamReset):
                     text.append(["reset", ""])
+        lines = self._new_changes() + lines  # read last: a stream is "ended" before its last event can be seen
         if lines:
-            lines.sort(key=lambda line: line[0])
+            lines.sort(key=lambda line: (line[1] == "end", line[0]))  # the end is the last line
             self._lines = [*self._lines, *lines][-_MOST_LINES:]
             made["lines"] = lines
         if dots:

@@ -26,7 +26,7 @@ def server() -> Iterator[Served]:
         "thinks": Answer("Four.", reasoning="2 + 2 is", signature="c2ln"),
         "calls": Answer("Looking.", tool_calls=(ScriptedCall("add", '{"a": 1, "b": 2}', id="c1"),)),
         "long": Answer(WORDS, finish_reason="length"),
-        "busy": Status(429, retry_after=7, message="slow down"),
+        "busy": Status(429, retry_after=1, message="slow down"),
         "cut": Answer(WORDS, faults=(TruncateAfter(3),)),
         "breaks": Answer(WORDS, faults=(ErrorFrame(3),)),
         "endless": Answer(tokens=("word ",), repeat=100_000, pace=0.01),
@@ -111,7 +111,7 @@ def test_an_error_before_the_first_token_has_its_status_and_shape(
     for streamed in (True, False):
         with pytest.raises(openai.RateLimitError) as limited:
             client.chat.completions.create(model="busy", messages=HI, stream=streamed, extra_body=at("openai"))
-        assert limited.value.response.headers["retry-after"] == "7"
+        assert limited.value.response.headers["retry-after"] == "1"
         assert limited.value.type == "rate_limit_error"
         with pytest.raises(anthropic.RateLimitError) as busy:
             claude.messages.create(model="busy", max_tokens=9, messages=HI, stream=streamed, extra_body=at("anthropic"))

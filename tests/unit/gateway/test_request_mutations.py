@@ -133,6 +133,7 @@ def test_a_whole_body_can_be_sent(name: str, dialect: Dialect) -> None:
     assert json.dumps(body) == before
 
 
+@pytest.mark.sample(5)
 @CASES
 @NAMES
 def test_a_body_with_another_value_is_sent_or_refused(name: str, dialect: Dialect) -> None:

@@ -221,6 +221,8 @@ class ResponsesDecoder(EventDecoder):
             out.append(TextDelta(text))
             if event.logprobs:
                 self._parts.read_logprobs(("text", item, part), event.logprobs, out)
+        elif text == "" and event.logprobs:  # of text that has come
+            self._parts.read_logprobs(("text", event.output_index, event.content_index), event.logprobs, out)
 
     def _whole_text(self, event: ResponsesEvent, out: list[Delta]) -> None:
         key: Key = ("text", event.output_index, event.content_index)
