@@ -99,10 +99,10 @@ class StoreIncompatible(StoreError):
 
 
 class StoreInUse(StoreError):
-    """Another process writes the store, which has room for one writer."""
+    """The store has room for one writer, and has one: in this process or another."""
 
     def __init__(self, store: str) -> None:
-        super().__init__(store, "another process uses the store; open it with read_only=True to look at it")
+        super().__init__(store, "the store has a writer already, in this process or another; open it with read_only=True to look at it")
 
 
 class Fenced(StreamError):

@@ -54,7 +54,7 @@ MESSAGES: list[tuple[errors.PenstockError, str]] = [
     (errors.StoreIncompatible("a.db", "it is of version 9"), "a.db: the store cannot be used: it is of version 9"),
     (
         errors.StoreInUse("a.db"),
-        "a.db: another process uses the store; open it with read_only=True to look at it",
+        "a.db: the store has a writer already, in this process or another; open it with read_only=True to look at it",
     ),
     (errors.AgentExists("a"), "agent 'a' already exists; stop it first, or choose another name"),
     (errors.AgentBusy("a", 100), "agent 'a' is busy and its queue is full (max_queue: 100)"),
