@@ -102,7 +102,10 @@ class StoreInUse(StoreError):
     """The store has room for one writer, and has one: in this process or another."""
 
     def __init__(self, store: str) -> None:
-        super().__init__(store, "the store has a writer already, in this process or another; open it with read_only=True to look at it")
+        super().__init__(
+            store,
+            "the store has a writer already, in this process or another; open it with read_only=True to look at it",
+        )
 
 
 class Fenced(StreamError):
