@@ -211,6 +211,7 @@ def test_of_two_proposals_the_first_counts_but_a_cancel_replaces_it() -> None:
         assert record.ending == Cancel("enough")  # type: ignore[comparison-overlap]
 
 
+@pytest.mark.sample(3)
 @pytest.mark.seeds(10)
 def test_a_stream_that_is_cancelled_while_its_actor_restarts_ends_cancelled(seed: int) -> None:
     with SimulatedSystem(seed) as system:

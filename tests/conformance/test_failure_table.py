@@ -545,6 +545,7 @@ def test_when_the_root_is_killed_every_stream_ends_and_the_system_says_that_it_i
         assert_all_is_well(system, streams, collectors)
 
 
+@pytest.mark.sample(5)
 @pytest.mark.seeds(100)
 def test_whatever_is_killed_in_whatever_order_the_promises_hold(seed: int) -> None:
     chance = random.Random(seed)

@@ -217,6 +217,7 @@ def test_H20_who_subscribes_after_the_end_gets_all_of_it() -> None:
         assert_all_is_well(system, [stream], [collector])
 
 
+@pytest.mark.sample(5)
 @pytest.mark.seeds(20)
 def test_H20_whoever_subscribes_while_the_stream_ends_gets_everything_once(seed: int) -> None:
     with SimulatedSystem(seed) as system:
@@ -239,6 +240,7 @@ def test_H20_whoever_subscribes_while_the_stream_ends_gets_everything_once(seed:
 # --- 21 ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sample(3)
 @pytest.mark.seeds(10)
 def test_H21_a_batch_goes_to_the_subscribers_of_its_stream_only(seed: int) -> None:
     with SimulatedSystem(seed) as system:
@@ -347,6 +349,7 @@ def test_H23_a_stream_that_dies_is_gone_its_subscribers_told_and_its_id_free() -
         assert_all_is_well(system, [stream, again], [collector])
 
 
+@pytest.mark.sample(5)
 @pytest.mark.seeds(40)
 def test_H23_an_id_can_be_used_again_from_the_terminal_event_on(seed: int) -> None:
     with SimulatedSystem(seed) as system:
@@ -367,6 +370,7 @@ def test_H23_an_id_can_be_used_again_from_the_terminal_event_on(seed: int) -> No
         assert_all_is_well(system, streams)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.seeds(10)
 def test_H23_a_subscriber_that_dies_is_out_of_all_its_streams(seed: int) -> None:
     with SimulatedSystem(seed) as system:

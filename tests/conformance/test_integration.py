@@ -302,6 +302,7 @@ def upper(event: penstock.TokenEvent) -> list[str]:
     return [token.upper() for token in event.tokens]
 
 
+@pytest.mark.sample(5)
 @pytest.mark.seeds(20)
 def test_I30_streams_can_be_chained_and_end_alike(seed: int) -> None:
     with SimulatedSystem(seed) as system:
@@ -454,6 +455,7 @@ def test_I31_after_the_first_delta_a_failure_keeps_what_came(system: SimulatedSy
     assert provider.requests == 1
 
 
+@pytest.mark.sample(5)
 @pytest.mark.seeds(20)
 def test_I31_a_restart_voids_what_came_and_begins_again(seed: int) -> None:
     with SimulatedSystem(seed) as system:
@@ -470,6 +472,7 @@ def test_I31_a_restart_voids_what_came_and_begins_again(seed: int) -> None:
         assert_all_is_well(system, [stream], [collector])
 
 
+@pytest.mark.sample(5)
 @pytest.mark.seeds(20)
 def test_I31_an_integration_killed_while_the_stream_is_to_forget_does_not_forget_that(seed: int) -> None:
     with SimulatedSystem(seed) as system:
@@ -494,6 +497,7 @@ def test_I31_an_integration_killed_while_the_stream_is_to_forget_does_not_forget
         assert_all_is_well(system, [stream], [collector])
 
 
+@pytest.mark.sample(5)
 @pytest.mark.seeds(30)
 def test_I31_a_restart_never_mixes_the_attempts_whatever_crashes_meanwhile(seed: int) -> None:
     with SimulatedSystem(seed) as system:

@@ -86,6 +86,7 @@ def test_the_first_text_is_not_held() -> None:
         assert watched.pieces() == [(start, 5)]
 
 
+@pytest.mark.sample(3)
 @pytest.mark.seeds(10)
 def test_all_is_given_at_once_before_a_tool_event_a_change_of_kind_and_the_end(seed: int) -> None:
     with SimulatedSystem(seed) as system:
@@ -144,6 +145,7 @@ def test_empty_tokens_do_not_stay() -> None:
         assert watched.stream.statistics().buffer_size == 0
 
 
+@pytest.mark.sample(5)
 @pytest.mark.seeds(20)
 def test_a_restarted_stream_goes_on_and_loses_nothing(seed: int) -> None:
     with SimulatedSystem(seed) as system:

@@ -47,6 +47,7 @@ def shape(events: list[Any]) -> list[Any]:
 # --- tool events -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sample(5)
 @pytest.mark.seeds(20)
 def test_calls_are_told_of_among_the_text_in_the_order_of_coming(seed: int) -> None:
     with SimulatedSystem(seed) as system:
@@ -82,6 +83,7 @@ def test_a_call_of_an_answer_that_breaks_off_is_never_completed(end: ApiError | 
         assert shape(collector.events) == ["a", "started 0", "0: {}", "StreamFailed"]
 
 
+@pytest.mark.sample(5)
 @pytest.mark.seeds(20)
 def test_a_reset_voids_calls_too(seed: int) -> None:
     with SimulatedSystem(seed) as system:
@@ -142,6 +144,7 @@ def conducted(
     return penstock.Stream(record, 5.0), ended, conductor
 
 
+@pytest.mark.sample(5)
 @pytest.mark.seeds(30)
 def test_a_conducted_source_has_as_many_rounds_as_are_asked_for(seed: int) -> None:
     with SimulatedSystem(seed) as system:
@@ -157,6 +160,7 @@ def test_a_conducted_source_has_as_many_rounds_as_are_asked_for(seed: int) -> No
         assert_all_is_well(system, [stream], [collector])
 
 
+@pytest.mark.sample(5)
 @pytest.mark.seeds(30)
 def test_a_rounds_text_is_what_the_stream_took_however_it_is_cut_off(seed: int) -> None:
     chance = random.Random(seed)
@@ -201,6 +205,7 @@ def test_an_integration_that_cannot_be_kept_alive_is_told_to_the_conductor_as_a_
         assert_nothing_is_left(system)
 
 
+@pytest.mark.sample(5)
 @pytest.mark.seeds(40)
 def test_whoever_is_killed_each_round_is_told_once(seed: int) -> None:
     chance = random.Random(seed)

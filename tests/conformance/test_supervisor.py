@@ -1018,6 +1018,7 @@ def test_B60_many_children_are_started_crash_together_and_are_stopped(restart: A
 # --- chaos -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sample(5)
 @pytest.mark.seeds(40)
 def test_whatever_is_killed_and_whenever_the_tree_comes_back_whole_and_leaves_nothing(seed: int) -> None:
     chance = random.Random(seed)

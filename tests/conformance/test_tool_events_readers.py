@@ -86,6 +86,7 @@ class Listener(pykka.ThreadingActor):
         self._events.append(message)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.seeds(10)
 def test_every_subscriber_sees_the_same_events_in_the_same_order(seed: int) -> None:
     with SimulatedSystem(seed) as system:
@@ -138,6 +139,7 @@ def test_every_event_can_be_written_as_json() -> None:
             assert (plain["seq"], plain["metadata"]) == (event.seq, {"user": 7})
 
 
+@pytest.mark.sample(5)
 @pytest.mark.seeds(30)
 def test_a_stream_that_crashes_again_and_again_loses_and_doubles_nothing(seed: int) -> None:
     with SimulatedSystem(seed) as system:
@@ -217,6 +219,7 @@ def test_a_reset_is_in_its_place_among_the_events() -> None:
         assert isinstance(collector.events[4], StreamReset)
 
 
+@pytest.mark.sample(5)
 @pytest.mark.seeds(20)
 def test_a_chained_stream_passes_tool_events_on_in_their_place(seed: int) -> None:
     with SimulatedSystem(seed) as system:

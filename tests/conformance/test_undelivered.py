@@ -85,6 +85,7 @@ def test_every_kind_of_text_is_kept(seed: int) -> None:
     assert (end.reasoning, end.text) == ("think more", "said this")
 
 
+@pytest.mark.sample(3)
 @pytest.mark.seeds(14)
 def test_a_stream_whose_actor_is_killed_keeps_what_was_pushed(seed: int) -> None:
     with SimulatedSystem(seed) as system:

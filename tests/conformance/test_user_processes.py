@@ -120,6 +120,7 @@ def test_one_that_keeps_crashing_is_removed_and_disturbs_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("victim", ["user", "handler", "streams", "registry"])
+@pytest.mark.sample(3)
 @pytest.mark.seeds(10)
 def test_ones_own_processes_are_there_again_whatever_supervisor_dies(seed: int, victim: str) -> None:
     with SimulatedSystem(seed) as system:
@@ -138,6 +139,7 @@ def test_ones_own_processes_are_there_again_whatever_supervisor_dies(seed: int, 
 # --- subscribers that are restarted ----------------------------------------------------------------------------------
 
 
+@pytest.mark.sample(5)
 @pytest.mark.seeds(30)
 def test_a_supervised_subscriber_that_crashes_goes_on_after_the_event_it_crashed_of(seed: int) -> None:
     got: list[int] = []
@@ -154,6 +156,7 @@ def test_a_supervised_subscriber_that_crashes_goes_on_after_the_event_it_crashed
     assert got == list(range(1, 12))
 
 
+@pytest.mark.sample(5)
 @pytest.mark.seeds(40)
 def test_a_supervised_subscriber_that_is_killed_at_any_moment_misses_nothing_and_gets_nothing_twice(seed: int) -> None:
     got: list[int] = []
@@ -243,6 +246,7 @@ def test_a_subscriber_that_is_being_restarted_is_waited_for_however_long_that_ta
 
 
 @pytest.mark.parametrize("strategy", ["one_for_one", "one_for_all", "rest_for_one"])
+@pytest.mark.sample(3)
 @pytest.mark.seeds(10)
 def test_a_subscriber_under_a_supervisor_of_ones_own_goes_on_too(seed: int, strategy: Any) -> None:
     first: list[int] = []
@@ -279,6 +283,7 @@ def test_a_restarted_subscriber_is_found_and_unsubscribed_by_either_ref() -> Non
 
 
 @pytest.mark.parametrize("victim", ["handler", "user"])
+@pytest.mark.sample(3)
 @pytest.mark.seeds(15)
 def test_a_subscriber_that_is_restarted_with_the_handler_or_its_supervisor_goes_on(seed: int, victim: str) -> None:
     got: list[int] = []

@@ -103,6 +103,7 @@ def test_the_side_files_are_derived_without_any_code_of_ours() -> None:
             assert not [name for name in names if name.partition(".")[0] == "penstock"], source.name
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("name", LISTS)
 @pytest.mark.parametrize("facts", RECORDINGS)
 def test_a_recordings_extras_are_told_in_order(facts: dict[str, Any], name: str) -> None:
@@ -151,6 +152,7 @@ def test_the_unusual_counts_of_a_recording_are_told(facts: dict[str, Any]) -> No
     assert {name: getattr(usage, name) for name in expected} == expected
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("facts", RECORDINGS)
 def test_the_extras_of_a_recording_are_the_same_however_it_is_cut(facts: dict[str, Any]) -> None:
     body = _body(facts)
@@ -163,6 +165,7 @@ def test_the_extras_of_a_recording_are_the_same_however_it_is_cut(facts: dict[st
         assert _told(_decode(facts, (body[start:end] for start, end in itertools.pairwise(edges)))) == whole
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("facts", RECORDINGS)
 def test_a_recording_cut_short_tells_a_beginning_of_the_same_extras(facts: dict[str, Any]) -> None:
     body = _body(facts)

@@ -48,6 +48,7 @@ def test_a_response_too() -> None:
     asyncio.run(main())
 
 
+@pytest.mark.sample(3)
 @pytest.mark.seeds(10)
 def test_acancel_ends_the_stream_and_is_harmless_afterwards(seed: int) -> None:
     with SimulatedSystem(seed) as system:
@@ -81,6 +82,7 @@ def test_acancel_says_when_the_stream_does_not_end(monkeypatch: pytest.MonkeyPat
     asyncio.run(main())
 
 
+@pytest.mark.sample(3)
 @pytest.mark.seeds(10)
 def test_cancelling_the_reading_task_closes_the_providers_call(seed: int) -> None:
     with SimulatedSystem(seed) as system:

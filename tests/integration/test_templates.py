@@ -27,6 +27,7 @@ def template(name: str) -> dict[str, Any]:
 # --- source ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sample(5)
 @pytest.mark.seeds(20)
 def test_the_source_feeds_a_stream_and_ends_it(seed: int) -> None:
     with SimulatedSystem(seed) as system:
@@ -69,6 +70,7 @@ def test_the_source_fails_the_stream_with_the_cause() -> None:
         assert stream.text == "a"
 
 
+@pytest.mark.sample(5)
 @pytest.mark.seeds(20)
 def test_a_source_that_is_killed_fails_its_stream(seed: int) -> None:
     with SimulatedSystem(seed) as system:
@@ -98,6 +100,7 @@ def thinking() -> ScriptedProvider:
     return ScriptedProvider(ScriptedAttempt((ReasoningDelta("hm"), "a", call, "b")))
 
 
+@pytest.mark.sample(5)
 @pytest.mark.seeds(20)
 def test_the_combinator_passes_all_on_but_reasoning_and_ends_alike(seed: int) -> None:
     with SimulatedSystem(seed) as system:

@@ -21,6 +21,7 @@ async def read(system: penstock.System, provider: ScriptedProvider) -> str:
     return "".join([event.text async for event in stream if isinstance(event, penstock.TokenEvent)])
 
 
+@pytest.mark.sample(3)
 @pytest.mark.seeds(10)
 def test_events_and_results_come_in_virtual_time(seed: int) -> None:
     async def main(system: SimulatedSystem) -> float:
@@ -55,6 +56,7 @@ def test_the_seed_decides_how_tasks_and_actors_take_turns() -> None:
     assert len({order(seed) for seed in range(20)}) > 5
 
 
+@pytest.mark.sample(3)
 @pytest.mark.seeds(10)
 def test_a_time_limit_of_asyncio_is_virtual_and_the_cancelled_reader_lets_go(seed: int) -> None:
     async def main(system: SimulatedSystem) -> None:
@@ -69,6 +71,7 @@ def test_a_time_limit_of_asyncio_is_virtual_and_the_cancelled_reader_lets_go(see
         system.run(main(system))
 
 
+@pytest.mark.sample(3)
 @pytest.mark.seeds(10)
 def test_to_thread_runs_blocking_calls_in_simulated_threads(seed: int) -> None:
     def block(system: penstock.System) -> str:

@@ -122,6 +122,7 @@ def test_of_many_streams_those_in_trouble_are_shown_and_the_others_counted() -> 
 def test_the_tree_and_the_providers_are_told() -> None:
     with gateway(Script(ENDLESS), on_orphan="continue") as server, board(server) as watching:
         stream_id = server.open()
+        eventually(lambda: server.system.stream(stream_id).statistics().tokens_delivered)  # the call is under way
         tree = rows_of(watching.watch("$tree"))
         assert tree[0]["name"] == "system"
         assert tree[0]["parent"] == 0

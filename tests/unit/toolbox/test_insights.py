@@ -83,6 +83,7 @@ def test_a_late_one_begins_with_what_has_been_folded(system: SimulatedSystem) ->
     assert (insights.report().characters, insights.report().words) == (1550, 310)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.seeds(10)
 def test_a_stall_is_told_once_and_again_after_the_next_token(seed: int) -> None:
     with SimulatedSystem(seed) as system:

@@ -56,6 +56,7 @@ def texts(events: list[Any]) -> list[tuple[str, ...]]:
     return [event.tokens for event in events if isinstance(event, TokenEvent)]
 
 
+@pytest.mark.sample(5)
 @pytest.mark.seeds(20)
 def test_the_borders_and_the_order_of_events_are_kept(seed: int) -> None:
     with SimulatedSystem(seed) as system:
@@ -71,6 +72,7 @@ def test_the_borders_and_the_order_of_events_are_kept(seed: int) -> None:
         check_log(child)
 
 
+@pytest.mark.sample(5)
 @pytest.mark.seeds(20)
 def test_the_parent_waits_for_a_reader_of_the_child_that_does_not_read(seed: int) -> None:
     with SimulatedSystem(seed) as system:
@@ -89,6 +91,7 @@ def test_the_parent_waits_for_a_reader_of_the_child_that_does_not_read(seed: int
 
 
 @pytest.mark.parametrize("how", ["completes", "fails", "is cancelled"])
+@pytest.mark.sample(3)
 @pytest.mark.seeds(10)
 def test_the_child_ends_as_its_parent_did(seed: int, how: str) -> None:
     with SimulatedSystem(seed) as system:
@@ -123,6 +126,7 @@ def test_the_child_ends_as_its_parent_did(seed: int, how: str) -> None:
         assert (end.usage, end.cost, end.model, end.provider) == (usage, like.cost, "m", "p")
 
 
+@pytest.mark.sample(5)
 @pytest.mark.seeds(20)
 def test_the_parent_is_let_go_of_before_the_end_is_told(seed: int) -> None:
     with SimulatedSystem(seed) as system:
@@ -147,6 +151,7 @@ def test_the_parent_is_let_go_of_before_the_end_is_told(seed: int) -> None:
         assert parent.is_over  # nobody else reads it
 
 
+@pytest.mark.sample(3)
 @pytest.mark.seeds(10)
 def test_another_reader_keeps_the_parent_going(seed: int) -> None:
     with SimulatedSystem(seed) as system:
@@ -161,6 +166,7 @@ def test_another_reader_keeps_the_parent_going(seed: int) -> None:
 
 
 @pytest.mark.parametrize("how", ["cancel", "orphan", "pump", "stream"])
+@pytest.mark.sample(5)
 @pytest.mark.seeds(20)
 def test_however_the_child_ends_the_parent_is_let_go_of_and_the_end_is_told_once(seed: int, how: str) -> None:
     with SimulatedSystem(seed) as system:
@@ -231,6 +237,7 @@ def test_a_stage_that_raises_fails_the_stream_with_what_came_before(seed: int, w
         assert parent.is_over
 
 
+@pytest.mark.sample(5)
 @pytest.mark.seeds(20)
 def test_a_reset_is_passed_on_in_order_and_resets_the_stage(seed: int) -> None:
     resets: list[str] = []
@@ -303,6 +310,7 @@ def test_places_in_a_text_that_changes_are_left_out() -> None:
 # --- what a stage may ask for --------------------------------------------------------------------------------------
 
 
+@pytest.mark.sample(3)
 @pytest.mark.seeds(10)
 def test_a_wait_holds_what_comes_after_it_and_the_parent(seed: int) -> None:
     with SimulatedSystem(seed) as system:
@@ -327,6 +335,7 @@ def test_a_wait_holds_what_comes_after_it_and_the_parent(seed: int) -> None:
         assert child.text == "abc"
 
 
+@pytest.mark.sample(3)
 @pytest.mark.seeds(10)
 def test_a_blocking_function_and_a_further_parent_are_answered(seed: int) -> None:
     with SimulatedSystem(seed) as system:
@@ -380,6 +389,7 @@ def test_a_coroutine_runs_on_the_loop_of_the_caller() -> None:
         assert system.run(main()) == "AB"
 
 
+@pytest.mark.sample(3)
 @pytest.mark.seeds(10)
 def test_what_is_overdue_is_given_while_the_stage_waits_for_an_answer(seed: int) -> None:
     listeners: list[Callable[[], None]] = []
@@ -457,6 +467,7 @@ def test_a_stage_hears_that_there_is_room_again_and_is_closed_once(seed: int) ->
         assert heard.count("closed") == 1
 
 
+@pytest.mark.sample(5)
 @pytest.mark.seeds(20)
 def test_parents_that_wait_have_their_turns_one_event_each(seed: int) -> None:
     with SimulatedSystem(seed) as system:
