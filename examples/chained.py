@@ -9,7 +9,7 @@ import penstock
 def main() -> None:
     with penstock.System() as system:
         raw = system.chat("echo", [{"role": "user", "content": "whisper this, please"}], provider="loopback")
-        loud = penstock.chain(system, raw, lambda event: [token.upper() for token in event.tokens])
+        loud = penstock.chain(raw, lambda event: [token.upper() for token in event.tokens])
         print(loud.result(timeout=10).text)
 
 

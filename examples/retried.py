@@ -10,7 +10,7 @@ def main() -> None:
     with penstock.System() as system:
 
         def loud(stream: penstock.Stream) -> penstock.Stream:
-            return penstock.chain(system, stream, lambda event: [event.text.upper()])
+            return penstock.chain(stream, lambda event: [event.text.upper()])
 
         def ask(attempt: int) -> penstock.Stream:
             model = "fault-cut" if attempt == 1 else "echo"  # the first answer breaks off

@@ -265,8 +265,21 @@ def pipe(
             "[default: with --rate word, else what comes at once]",
         ),
     ] = None,
-    batch: Annotated[int, _option("NUMBER", "Write so many tokens at once.", "--batch", "-b")] = 1,
-    flush: Annotated[str, _option("TIME", "The longest wait for a batch, or for the rest of a word: 100ms.")] = "100ms",
+    pacing: Annotated[
+        str,
+        _option(
+            "NAME",
+            "fixed: by --rate; adaptive: bursts are spread over the pauses between them; or a preset with its rate, "
+            "--batch and --flush: chat, document, realtime.",
+        ),
+    ] = "fixed",
+    max_lag: Annotated[_Text, _option("TIME", "The longest wait with --pacing adaptive.  [default: 1s]")] = None,
+    batch: Annotated[
+        int | None, _option("NUMBER", "Write so many tokens at once.  [default: 1]", "--batch", "-b")
+    ] = None,
+    flush: Annotated[
+        _Text, _option("TIME", "The longest wait for a batch, or for the rest of a word.  [default: 100ms]")
+    ] = None,
     stats: Annotated[bool, typer.Option("--stats", help="Print statistics to standard error at the end.")] = False,
     config: _Config = None,
     log_level: _LogLevel = None,
@@ -279,7 +292,17 @@ def pipe(
     from penstock.cli.pipe import Pipe
 
     choice = ModelChoice(config=config, log_level=log_level)
-    return Pipe(by=tokenizer, rate=rate, per=per, batch=batch, flush=flush, stats=stats, choice=choice).run()
+    return Pipe(
+        by=tokenizer,
+        pacing=pacing,
+        max_lag=max_lag,
+        rate=rate,
+        per=per,
+        batch=batch,
+        flush=flush,
+        stats=stats,
+        choice=choice,
+    ).run()
 
 
 @app.command(short_help="Measure how fast a model answers.")

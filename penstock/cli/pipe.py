@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, Literal, cast
+from typing import Final, Literal, NamedTuple, cast
 
 from penstock.cli.answer import print_stream_statistics
 from penstock.cli.asking import ModelChoice
@@ -17,18 +17,32 @@ from penstock.cli.interrupts import Interrupts
 from penstock.cli.terminal import Output, say
 from penstock.config.checks import check_number
 from penstock.config.durations import parse_duration
-from penstock.config.presets import SAFE
+from penstock.config.options import StreamOptions
+from penstock.config.presets import PRESETS, SAFE
 from penstock.config.units import Unit
 from penstock.errors import CallTimeout
 from penstock.events import StreamCancelled, StreamCompleted, StreamFailed, TerminalEvent, TokenEvent
 from penstock.stream import Stream
 from penstock.system import System
 
-__all__ = ["Pipe"]
+__all__ = ["PROFILES", "Pipe"]
+
+PROFILES: Final = {name: preset for name, preset in PRESETS.items() if preset.rate_limit is not None}
+"""The presets that have a pace, by name."""
 
 _LOOK: Final = 0.1  # seconds between two looks at what else may have happened
 _PIECE: Final = 65_536
+_FLUSH: Final = 0.1  # seconds
+_PACINGS: Final = ("fixed", "adaptive")
 _UNITS: Final = ("word", "sentence", "line", "character")
+
+
+class _Pace(NamedTuple):
+    """A rate, None without one; the longest wait for the rest of a unit; the options of the last stream."""
+
+    rate: float | None
+    flush: float
+    options: StreamOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,10 +50,12 @@ class Pipe:
     """One run of the command; the fields are its options, see ``penstock pipe --help``."""
 
     by: str | None
+    pacing: str
+    max_lag: str | None
     rate: float | None
     per: str
-    batch: int
-    flush: str
+    batch: int | None
+    flush: str | None
     stats: bool
     choice: ModelChoice
 
@@ -50,22 +66,21 @@ class Pipe:
             PenstockError: an option is wrong, or the system does not start.
             OSError: standard output cannot be written.
         """
-        unit, flush = self._unit(), self._check()
+        pace = self._pace()
+        unit = self._unit(pace)
         if sys.stdin is None:
             raise CommandLineError("standard input is closed")
         settings = self.choice.load_settings()
         output, stopping = Output(), threading.Event()
         with Interrupts() as interrupts, System(settings) as system:
-            options = SAFE.replace(
-                max_buffer_size=max(1000, self.batch), batch_size=self.batch if self.batch > 1 else 1000,
-                flush_interval=flush if self.batch > 1 else 0,
-            )  # fmt: skip
-            if self.rate is None:
-                last = stream = system.stream_from(_read(stopping), by=unit, options=options, flush_interval=flush)
+            if pace.rate is None:
+                last = stream = system.stream_from(
+                    _read(stopping), by=unit, options=pace.options, flush_interval=pace.flush
+                )
             else:
-                stream = system.stream_from(_read(stopping), by=unit, flush_interval=flush)
+                stream = system.stream_from(_read(stopping), by=unit, flush_interval=pace.flush)
                 per = cast(Literal["token", "character"], self.per)
-                last = stream.throttle(self.rate, per=per, options=options)
+                last = stream.throttle(pace.rate, per=per, options=pace.options)
             interrupts.watch(lambda: last.cancel("interrupted"))
             try:
                 end = _write(last, output)
@@ -77,22 +92,47 @@ class Pipe:
                 say(f"{replaced} byte sequences of the input are not UTF-8; each was replaced by U+FFFD")
         return _conclude(end, interrupts.signal)
 
-    def _unit(self) -> Unit | None:
+    def _unit(self, pace: _Pace) -> Unit | None:
         if self.by is None:
-            return None if self.rate is None or self.per == "character" else "word"
+            return None if pace.rate is None or self.per == "character" else "word"
         if self.by.isdecimal():
             check_number("--tokenizer", int(self.by), 1, 10_000, whole=True)
             return int(self.by)
         check_known("tokenizer", self.by, _UNITS)
         return cast(Unit, self.by)
 
-    def _check(self) -> float:
+    def _pace(self) -> _Pace:
+        """The pace that ``--pacing`` names, with what the other options say in its place."""
         check_known("unit", self.per, ("token", "character"))
+        check_known("pacing", self.pacing, (*_PACINGS, *PROFILES))
         check_number("--rate", self.rate, 0.001, 1e9, optional=True)
-        check_number("--batch", self.batch, 1, 100_000, whole=True)
-        flush = parse_duration(self.flush, field="--flush")
-        check_number("--flush", flush, 0.001, 3600)
-        return flush
+        check_number("--batch", self.batch, 1, 100_000, whole=True, optional=True)
+        flush = None if self.flush is None else parse_duration(self.flush, field="--flush")
+        check_number("--flush", flush, 0.001, 3600, optional=True)
+        if self.pacing == "adaptive":
+            return self._adaptive(_FLUSH if flush is None else flush)
+        if self.max_lag is not None:
+            raise CommandLineError("--max-lag is for --pacing adaptive")
+        profile = PROFILES.get(self.pacing)
+        rate, batch = self.rate, self.batch or 1
+        if profile is not None:
+            rate = profile.rate_limit if rate is None else rate
+            batch = profile.largest_batch if self.batch is None else batch
+            flush = profile.flush_interval if flush is None else flush
+        flush = _FLUSH if flush is None else flush
+        options = SAFE.replace(
+            max_buffer_size=max(1000, batch), batch_size=batch if batch > 1 else 1000,
+            flush_interval=flush if batch > 1 else 0,
+        )  # fmt: skip
+        return _Pace(rate, flush, options)
+
+    def _adaptive(self, flush: float) -> _Pace:
+        if self.rate is not None or self.batch is not None:
+            raise CommandLineError("--pacing adaptive finds the pace itself, without --rate and --batch")
+        lag = 1.0 if self.max_lag is None else parse_duration(self.max_lag, field="--max-lag")
+        check_number("--max-lag", lag, 0.1, 60)
+        options = SAFE.replace(max_buffer_size=1000, batch_size=1000, pacing="adaptive", max_lag=lag)
+        return _Pace(None, flush, options)
 
 
 def _read(stopping: threading.Event) -> Iterator[bytes]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar, overload
 
 import msgspec
 
@@ -94,11 +94,34 @@ def _get(source: Any, name: str) -> Any:
     return source.get(name) if isinstance(source, Mapping) else getattr(source, name, None)
 
 
+@overload
+def chain(
+    stream: Stream,
+    transform: Callable[[TokenEvent], Iterable[str]],
+    *,
+    system: System | None = None,
+    stream_id: str | None = None,
+    options: StreamOptions | None = None,
+) -> Stream: ...
+
+
+@overload
 def chain(
     system: System,
     stream: Stream,
     transform: Callable[[TokenEvent], Iterable[str]],
+    /,
     *,
+    stream_id: str | None = None,
+    options: StreamOptions | None = None,
+) -> Stream: ...
+
+
+def chain(
+    stream: Any,
+    transform: Any,
+    *rest: Any,
+    system: System | None = None,
     stream_id: str | None = None,
     options: StreamOptions | None = None,
 ) -> Stream:
@@ -112,7 +135,35 @@ def chain(
     when the old one is. If ``transform`` raises, the new stream fails with `TransformError`; its cause is the
     exception. If the new stream ends first, it unsubscribes from the old one at once. ``transform`` runs in a copy of
     the caller's context (`contextvars`).
+
+    Args:
+        stream: the other stream, which is read from its beginning.
+        transform: gets each token event and returns the tokens to send in its place; none drops the event.
+        *rest: a system may also be the first argument; the stream and ``transform`` are then the second and the third.
+        system: opens the new stream; None is that of ``stream``.
+        stream_id: None generates one.
+        options: None takes the preset `SAFE`.
+
+    Raises:
+        OptionError: an argument is not allowed.
+        StreamExists, SystemStopped: as for `System.open_stream`.
+
+    >>> with System() as system:
+    ...     words = system.open_stream()
+    ...     loud = chain(words, lambda event: [token.upper() for token in event.tokens])
+    ...     words.process_tokens(["to ", "be"])
+    ...     words.stop()
+    ...     loud.result(timeout=5).text
+    'TO BE'
     """
+    if rest:
+        if len(rest) > 1 or system is not None:
+            raise TypeError("chain() takes a stream and a function, or a system, a stream and a function")
+        system, stream, transform = stream, transform, rest[0]
+        if not isinstance(system, System):
+            raise OptionError("system", type(system), "a System, before the stream and the function")
+    elif system is not None and not isinstance(system, System):
+        raise OptionError("system", type(system), "a System or None")
     _check(transform=transform, stream=stream)
     return derive(_Chained(transform), [stream], system=system, stream_id=stream_id, options=options)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import os
 import threading
@@ -13,7 +14,7 @@ from penstock.config.surrogates import replace_surrogates
 from penstock.errors import OptionError, StreamClosed
 from penstock.stream import Writable
 
-__all__ = ["Copy", "CopyGuard", "TeeTarget", "open_copy"]
+__all__ = ["Copy", "CopyGuard", "TeeTarget", "Writing", "open_copy"]
 
 R = TypeVar("R")
 
@@ -27,6 +28,9 @@ Piece: TypeAlias = tuple[str | None, str]
 
 class Copy(Protocol):
     """Where a stream's text is written. One thread at a time may use it."""
+
+    joins: bool
+    """Whether texts may be written together that need not be, as they wait at the same time."""
 
     def write(self, pieces: Sequence[Piece]) -> Any:
         """Write the texts; returns None, or something to await."""
@@ -63,6 +67,8 @@ def open_copy(target: TeeTarget) -> Copy:
 class PathCopy:
     """A file of its own, with another name until it is complete."""
 
+    joins = True
+
     def __init__(self, path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> None:
         self._file = PartialFile(path)
         self._spans: list[tuple[str | None, int]] = []  # whose text comes next, and how many bytes
@@ -98,6 +104,8 @@ class PathCopy:
 
 class FileCopy:
     """An open file of the user's. It is neither closed nor renamed."""
+
+    joins = True
 
     def __init__(self, file: Any) -> None:
         self._file = file
@@ -155,6 +163,8 @@ def _takes_text(file: Any) -> bool:
 class FunctionCopy:
     """A function that is called with each text. It is not told of a text that becomes void."""
 
+    joins = False
+
     def __init__(self, function: Callable[[str], Any]) -> None:
         self._function = function
 
@@ -169,6 +179,44 @@ class FunctionCopy:
         """See `Copy.complete`."""
 
     close = discard = complete
+
+
+class Writing:
+    """Texts on their way to a copy.
+
+    Args:
+        copy: where to write.
+        pieces: the texts.
+        together: how many of them are written with one call.
+    """
+
+    def __init__(self, copy: Copy, pieces: Sequence[Piece], together: int) -> None:
+        self._copy = copy
+        self._pieces = pieces
+        self._together = together
+        self._next = 0
+        self.done = 0
+        """How many are written."""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all are written."""
+        return self.done >= len(self._pieces)
+
+    def go_on(self) -> Any:
+        """Write until there is something to await, which is returned, or all are written."""
+        while self._next < len(self._pieces):
+            pieces = self._pieces[self._next : self._next + self._together]
+            result = self._copy.write(pieces)
+            self._next += len(pieces)
+            if inspect.isawaitable(result):
+                return result
+            self.done = self._next
+        return None
+
+    def note(self) -> None:
+        """Note that what `go_on` has returned was awaited."""
+        self.done = self._next
 
 
 class CopyGuard:

@@ -7,6 +7,7 @@ import contextlib
 import contextvars
 import threading
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -14,7 +15,7 @@ import msgspec
 from penstock.actors.runtime.dispatcher import blocking
 from penstock.actors.runtime.process import Process, ProcessRef
 from penstock.actors.runtime.quota import ThreadQuota
-from penstock.actors.runtime.signals import Ephemeral
+from penstock.actors.runtime.signals import SHUTDOWN, Ephemeral
 from penstock.actors.stream.record import StreamRecord
 from penstock.config.logs import get_logger
 from penstock.errors import ProcessDead, SystemStopped
@@ -43,7 +44,8 @@ class Requests:
         self._lock = threading.Lock()
         self._is_closed = False
         self._task: asyncio.Future[Any] | None = None
-        self._job: ProcessRef | None = None
+        self._worker: ProcessRef | None = None  # runs the functions; made for the first one
+        self._due: list[ProcessRef] = []  # the worker that owes an answer; who removes it answers
         self.owner: ProcessRef
 
     def run(self, function: Callable[[], Any], context: contextvars.Context) -> None:
@@ -53,7 +55,19 @@ class Requests:
             self.owner.tell(Answered(error=SystemStopped()))
             return
         within = context.copy()
-        self._job = runtime.spawn(Errand, lambda: within.run(function), self.owner, home.source_quota)
+        worker = self._worker
+        if worker is None or not runtime.is_alive(worker):
+            self._due = []  # one that was killed may still run, and has its own
+            worker = runtime.spawn(Worker, self.owner, home.source_quota, self._due)
+            with self._lock:
+                self._worker = worker
+                is_closed = self._is_closed
+            if is_closed:
+                runtime.exit(worker, SHUTDOWN)
+        self._due.append(worker)
+        worker.tell(_Job(partial(within.run, function)))
+        if not runtime.is_alive(worker):  # it was killed, perhaps before it owed the answer
+            answer_once(self._due, self.owner, Answered(error=ProcessDead(f"errands/{self._record.stream_id}")))
 
     def start(self, function: Callable[[], Any], context: contextvars.Context) -> None:
         """Call a function as `run` does; nothing comes of its result. Also after `close`."""
@@ -61,7 +75,7 @@ class Requests:
         within = context.copy()
         if home is not None:
             with contextlib.suppress(SystemStopped):
-                runtime.spawn(Errand, lambda: within.run(function), None, home.source_quota)
+                runtime.spawn(Errand, lambda: within.run(function), home.source_quota)
 
     def note_leak(self, kind: str) -> None:
         """Count something that was not released in time."""
@@ -107,7 +121,9 @@ class Requests:
         """Cancel what is under way; what comes of it does not matter any more. Harmless if it is done."""
         with self._lock:
             self._is_closed = True
-            task = self._task
+            task, worker = self._task, self._worker
+        if worker is not None:
+            self._record.runtime.exit(worker, SHUTDOWN)  # after what it is doing
         if task is not None and not task.done():
             try:
                 task.get_loop().call_soon_threadsafe(task.cancel)
@@ -125,46 +141,94 @@ async def _awaited(awaitable: Awaitable[Any]) -> Answered:
 
 
 class Errand(Process):
-    """Calls one function once the quota has a thread for it, and ends. The owner, if any, gets `Answered`."""
+    """Calls one function once the quota has a thread for it, and ends."""
 
     in_pykka_registry = False
 
-    def __init__(self, function: Callable[[], Any], owner: ProcessRef | None, quota: ThreadQuota) -> None:
+    def __init__(self, function: Callable[[], Any], quota: ThreadQuota) -> None:
         super().__init__()
         self._function = function
-        self._owner = owner
         self._quota = quota
-        self._unanswered = [True]  # the thread that removes the entry answers
 
     def on_start(self) -> None:
         self.ref.tell(None)
 
     def on_receive(self, message: Any) -> None:
         tell = self.ref.tell
-        if self._owner is not None and not self.runtime.is_alive(self._owner):
-            self.exit()
         if not self._quota.acquire(self, lambda: tell(None)):
             return
-        try:
-            with blocking():
-                answer = Answered(self._function())
-        except BaseException as error:  # whatever foreign code raises is its result
-            answer = Answered(error=error)
-        finally:
-            self._quota.release()
-        self._tell_once(answer)
+        with contextlib.suppress(BaseException):  # nothing comes of its result
+            call(self._function, self._quota)
         self.exit()
 
-    def _tell_once(self, answer: Answered) -> None:
+    def dispose(self, reason: object) -> None:
+        """Leave the queue for a thread. Any thread."""
+        super().dispose(reason)
+        self._quota.forget(self)
+
+
+class _Job(Ephemeral, msgspec.Struct, frozen=True):
+    """Call this function."""
+
+    function: Callable[[], Any]
+
+
+class Worker(Process):
+    """Calls one function after the other for its owner, each once the quota has a thread for it.
+
+    Args:
+        owner: gets `Answered` for each.
+        quota: of threads; one is taken while a function runs.
+        due: has an entry while an answer is due. Who removes it answers, also if this process was killed.
+    """
+
+    in_pykka_registry = False
+
+    def __init__(self, owner: ProcessRef, quota: ThreadQuota, due: list[ProcessRef]) -> None:
+        super().__init__()
+        self._owner = owner
+        self._quota = quota
+        self._due = due
+        self._function: Callable[[], Any] | None = None
+
+    def on_receive(self, message: Any) -> None:
+        if isinstance(message, _Job):
+            self._function = message.function
+        elif message is not None:
+            super().on_receive(message)
+            return
+        tell = self.ref.tell
+        if not self.runtime.is_alive(self._owner):
+            self.exit()
+        if self._function is None or not self._quota.acquire(self, lambda: tell(None)):
+            return
+        function, self._function = self._function, None
         try:
-            self._unanswered.pop()
-        except IndexError:
-            return  # it was killed meanwhile
-        if self._owner is not None:
-            self._owner.tell(answer)
+            answer = Answered(call(function, self._quota))
+        except BaseException as error:  # whatever foreign code raises is its result
+            answer = Answered(error=error)
+        answer_once(self._due, self._owner, answer)
 
     def dispose(self, reason: object) -> None:
         """Leave the queue for a thread; the owner of one that was killed must not wait for ever. Any thread."""
         super().dispose(reason)
         self._quota.forget(self)
-        self._tell_once(Answered(error=ProcessDead(self.label)))
+        answer_once(self._due, self._owner, Answered(error=ProcessDead(self.label)))
+
+
+def call(function: Callable[[], Any], quota: ThreadQuota) -> Any:
+    """Call a function that may block, with a thread of the quota, which is given back."""
+    try:
+        with blocking():
+            return function()
+    finally:
+        quota.release()
+
+
+def answer_once(due: list[ProcessRef], owner: ProcessRef, answer: Answered) -> None:
+    """Answer, unless that has been done."""
+    try:
+        due.pop()
+    except IndexError:
+        return
+    owner.tell(answer)

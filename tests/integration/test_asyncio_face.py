@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -180,6 +181,73 @@ def test_a_thousand_readers_are_woken_together() -> None:
     asyncio.run(main())
 
 
+class TurnsLoop(asyncio.SelectorEventLoop):
+    """Counts its turns."""
+
+    turns = 0
+
+    def _run_once(self) -> None:
+        self.turns += 1
+        super()._run_once()  # type: ignore[misc]
+
+
+def taken_a_turn(consumers: int, tokens: int, *, is_fed_meanwhile: bool) -> Counter[int]:
+    """How many events the consumers of as many streams have taken in each turn of their loop, by its number."""
+    taken: Counter[int] = Counter()
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, TurnsLoop)
+        async with running() as system:
+            streams = [system.open_stream(None, FAST) for _ in range(consumers)]
+            go = asyncio.Event()
+
+            async def read(stream: penstock.Stream) -> int:
+                count, events = 0, stream.events(window=1000)
+                await go.wait()
+                async for event in events:
+                    taken[loop.turns] += 1
+                    count += isinstance(event, penstock.TokenEvent)
+                return count
+
+            readers = [asyncio.create_task(read(stream)) for stream in streams]
+            await asyncio.sleep(0)
+
+            def feed() -> None:
+                for _ in range(tokens):
+                    for stream in streams:
+                        stream.process_token("x")
+                for stream in streams:
+                    stream.stop()
+
+            feeding = asyncio.to_thread(feed)
+            if not is_fed_meanwhile:
+                await feeding
+                await asyncio.to_thread(eventually, lambda: all(stream.is_over for stream in streams), 60)
+            go.set()
+            if is_fed_meanwhile:
+                await feeding
+            assert await asyncio.gather(*readers) == [tokens] * consumers
+
+    with asyncio.Runner(loop_factory=TurnsLoop) as runner:
+        runner.run(main())
+    return taken
+
+
+@pytest.mark.parametrize("is_fed_meanwhile", [False, True])
+def test_a_thousand_consumers_take_few_events_in_one_turn_of_the_loop(is_fed_meanwhile: bool) -> None:
+    taken = taken_a_turn(1000, 6, is_fed_meanwhile=is_fed_meanwhile)
+    assert taken.total() == 1000 * 7
+    # Each turn: 50 without waiting, and one each of those that were woken in it and in the one before.
+    assert max(taken.values()) <= 50 + 2 * 25
+
+
+def test_one_consumer_with_much_to_take_leaves_the_loop_to_others() -> None:
+    taken = taken_a_turn(1, 900, is_fed_meanwhile=False)
+    assert taken.total() == 901
+    assert max(taken.values()) <= 51
+
+
 # --- the ticker ------------------------------------------------------------------------------------------------------
 
 
@@ -207,6 +275,35 @@ def test_few_are_woken_at_once_and_many_once_a_tick() -> None:
             assert ticker.ticks == 9
 
         system.run(main())
+
+
+def test_no_turn_sets_more_than_25_though_further_ticks_come_meanwhile() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, TurnsLoop)
+        ticker = LoopTicker(loop)
+        seen: Counter[int] = Counter()
+
+        def noted(count: int) -> list[asyncio.Future[None]]:
+            futures = [loop.create_future() for _ in range(count)]
+            for future in futures:
+                future.add_done_callback(lambda _: seen.update([loop.turns]))
+                ticker.note(future)
+            return futures
+
+        first = noted(200)
+        ticker._tick(loop)
+        second = noted(200)
+        ticker._tick(loop)  # as the first one has not yet set all
+        third = [ticker.turn(loop) for _ in range(100)]
+        for future in third:
+            future.add_done_callback(lambda _: seen.update([loop.turns]))
+        await asyncio.gather(*first, *second, *third)
+        assert seen.total() == 500
+        assert max(seen.values()) <= 25
+
+    with asyncio.Runner(loop_factory=TurnsLoop) as runner:
+        runner.run(main())
 
 
 def test_a_future_that_was_cancelled_and_a_loop_that_was_closed_are_harmless() -> None:

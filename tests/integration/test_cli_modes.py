@@ -257,8 +257,48 @@ def test_pipe_keeps_the_pace(tmp_path: Path) -> None:
     assert time.monotonic() - begun >= 28 / 20 - 0.1
 
 
+@pytest.mark.parametrize(("pacing", "batches"), [("fixed", 1), ("adaptive", 2)])
+def test_pipe_spreads_a_burst_if_its_pacing_is_adaptive(tmp_path: Path, pacing: str, batches: int) -> None:
+    burst = b"x" * 2000
+    with subprocess.Popen(
+        [*PROGRAM, "pipe", "--pacing", pacing, "--stats"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, env=environment(tmp_path), cwd=tmp_path,
+    ) as process:  # fmt: skip
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdin.write(burst)
+        process.stdin.flush()
+        assert process.stdout.read(len(burst)) == burst  # before the end, at which all that waits is given at once
+        process.stdin.close()
+        found = re.search(rb"^batches +(\d+)", process.stderr.read(), re.MULTILINE)
+        assert process.wait(LIMIT) == 0
+    assert found is not None
+    assert int(found[1]) == 1 if batches == 1 else int(found[1]) >= batches
+
+
+def test_pipe_takes_its_pace_from_a_preset_and_other_options_take_precedence(tmp_path: Path) -> None:
+    begun = time.monotonic()
+    done = run(tmp_path, "pipe", "--pacing", "chat", "--rate", "30", stdin="word " * 30)
+    assert (done.code, done.out) == (0, "word " * 30)
+    assert time.monotonic() - begun >= 27 / 30 - 0.1
+
+
 @pytest.mark.parametrize(
-    "arguments", [["--rate", "0"], ["--batch", "0"], ["--tokenizer", "words"], ["--per", "byte"], ["--flush", "soon"]]
+    "arguments",
+    [
+        ["--rate", "0"],
+        ["--batch", "0"],
+        ["--tokenizer", "words"],
+        ["--per", "byte"],
+        ["--flush", "soon"],
+        ["--pacing", "chatty"],
+        ["--pacing", "safe"],
+        ["--pacing", "adaptive", "--rate", "5"],
+        ["--pacing", "adaptive", "--max-lag", "61s"],
+        ["--max-lag", "1s"],
+    ],
+    ids=" ".join,
 )
 def test_pipe_refuses_a_wrong_option(tmp_path: Path, arguments: list[str]) -> None:
     assert run(tmp_path, "pipe", *arguments, stdin="x").code == 2

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import penstock
 from tests.integration.gateway.serving import Served
 from tests.judges.chromium import Chromium, find_chromium, running_chromium
 from tests.judges.install import find_node, find_packages
@@ -19,6 +20,7 @@ from tests.judges.real_gateway import real_gateway
 from tests.judges.scripted_gateway import ScriptedGateway
 
 HERE = Path(__file__).parent
+CLIENT = Path(penstock.__file__).parent / "gateway" / "browser" / "penstock.mjs"
 PATIENCE_S = 60.0
 
 
@@ -78,7 +80,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
         (folder / "node_modules").symlink_to(packages.resolve(), target_is_directory=True)
     except OSError as error:
         pytest.skip(f"no symbolic link can be made here: {error}")
-    for script in HERE.glob("*.mjs"):
+    for script in (*HERE.glob("*.mjs"), CLIENT):
         shutil.copy(script, folder)
     with contextlib.closing(Node(program, folder)) as running:
         yield running

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
-__all__ = ["CuttingProxy", "FaultyProxy"]
+__all__ = ["CuttingProxy", "FaultyProxy", "RefusingProxy"]
 
 PATIENCE_S = 30.0
 _COMPRESSION = re.compile(rb"(?im)^sec-websocket-extensions:[^\r]*\r\n")
@@ -26,10 +26,12 @@ class CuttingProxy:
 
     Attributes:
         cuts: how many connections it has cut.
+        gone: how many it has closed at once, as nothing answers at the port.
     """
 
     def __init__(self, port: int, marks: Sequence[bytes]) -> None:
         self.cuts = 0
+        self.gone = 0
         self._to = port
         self._marks = list(marks)
         self._lock = threading.Lock()
@@ -79,7 +81,12 @@ class CuttingProxy:
             if self._is_closed:
                 client.close()
                 return
-            server = socket.create_connection(("127.0.0.1", self._to), PATIENCE_S)
+            try:
+                server = socket.create_connection(("127.0.0.1", self._to), PATIENCE_S)
+            except ConnectionError:
+                self.gone += 1
+                client.close()
+                continue
             server.settimeout(None)
             with self._lock:
                 self._sockets |= {client, server}
@@ -90,6 +97,11 @@ class CuttingProxy:
         for each in sockets:
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
+
+    def cut_all(self) -> None:
+        """Close all connections that there are now."""
+        with self._lock:
+            self._close(*self._sockets)
 
     def _ask(self, client: socket.socket, server: socket.socket) -> None:
         """Pass on what the client sends."""
@@ -145,11 +157,6 @@ class FaultyProxy(CuttingProxy):
         """Do harm from now on, also to the connections that there are."""
         self._has_begun.set()
 
-    def cut_all(self) -> None:
-        """Close all connections that there are now."""
-        with self._lock:
-            self._close(*self._sockets)
-
     def __exit__(self, *about: Any) -> None:
         self._is_over.set()
         super().__exit__(*about)
@@ -199,3 +206,56 @@ class FaultyProxy(CuttingProxy):
                 plan[1] -= len(data)
                 client.sendall(data)
         self._close(client, server)
+
+
+class RefusingProxy(CuttingProxy):
+    """Passes connections on, but no WebSocket once `refuse` was called, until `allow` is.
+
+    Attributes:
+        refused: how many WebSockets it has refused.
+        passed: how many it has passed on.
+    """
+
+    def __init__(self, port: int) -> None:
+        super().__init__(port, [])
+        self.refused = 0
+        self.passed = 0
+        self._how: str | None = None
+        self._tunnels: set[socket.socket] = set()  # the clients of WebSockets
+
+    def refuse(self, how: str) -> None:
+        """Refuse WebSockets from now on, and cut those that there are.
+
+        ``"status"`` answers 403; ``"close"`` closes the connection after the answer 101, before the first message.
+        """
+        self._how = how
+        with self._lock:
+            self._close(*self._tunnels)
+
+    def allow(self) -> None:
+        """Pass all on again."""
+        self._how = None
+
+    def _ask(self, client: socket.socket, server: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := client.recv(65_536):
+                if b"\r\nupgrade: websocket\r\n" in data.lower():
+                    if self._how == "status":
+                        self.refused += 1
+                        client.sendall(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+                        break
+                    self.passed += self._how is None
+                    with self._lock:
+                        self._tunnels.add(client)
+                server.sendall(_COMPRESSION.sub(b"", data))
+        self._close(client, server)
+
+    def _answer(self, server: socket.socket, client: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := server.recv(65_536):
+                if self._how == "close" and data.startswith(b"HTTP/1.1 101 "):
+                    self.refused += 1
+                    client.sendall(data.partition(b"\r\n\r\n")[0] + b"\r\n\r\n")
+                    break
+                client.sendall(data)
+        self._close(server, client)

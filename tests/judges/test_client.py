@@ -20,7 +20,7 @@ from tests.judges.chromium import Chromium, Page
 from tests.judges.conftest import HERE
 from tests.judges.hosting import beside
 from tests.judges.marks import thorough
-from tests.judges.proxy import CuttingProxy, FaultyProxy
+from tests.judges.proxy import CuttingProxy, FaultyProxy, RefusingProxy
 from tests.judges.real_gateway import (
     COUNT,
     EVERY_TOKEN,
@@ -120,7 +120,7 @@ def test_no_event_is_lost_or_comes_twice(tab: Any, transport: str, cuts: int) ->
         FaultyProxy(served.port, seed=cuts, most=cuts) as proxy,
         tab(proxy.url) as page,
     ):
-        page.client(transport=transport, patience=500, requestAttempts=50)
+        page.client(transport=transport, patience=500, requestAttempts=50, fallback=1000)
         ids = [page.open("one", on_orphan="continue")]
         page.wait("one.text.length > 100")
         proxy.begin()
@@ -184,6 +184,62 @@ def test_a_slow_reader_holds_up_no_other_stream_and_gets_the_rest(served: Served
         assert not page.run("return slow.isOver;")
         page.run("slow.mayTake = true; slow.goOn?.();")
         assert page.whole("slow")["text"] == FLOOD_TEXT
+
+
+# --- where a WebSocket cannot be had -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["status", "close"])
+def test_a_client_changes_to_server_sent_events_and_goes_on(tab: Any, how: str) -> None:
+    script = Script(Answer("", tokens=NUMBERS, pace=0.004, reasoning="Let me count."))
+    with (
+        gateway(script, wrap=HOST, linger=30.0) as served,
+        RefusingProxy(served.port) as proxy,
+        tab(proxy.url) as page,
+    ):
+        page.client()
+        first = page.open("one", on_orphan="continue")
+        page.wait("one.text.length > 100")
+        assert page.run("return client.transport;") == "websocket"
+        proxy.refuse(how)
+        page.wait("client.transport === 'sse'")
+        assert proxy.refused == 3
+        length = len(page.seen("one")["text"])
+        second = page.open("two", on_orphan="continue")
+        page.wait(f"one.text.length > {length + 100} && two.text.length > 100")
+        assert proxy.refused == 3, "the next stream does not ask for a WebSocket first"
+        proxy.allow()
+        page.run("window.before = client; dispatchEvent(new Event('online'));")
+        assert page.run("return client.transport;") == "websocket"
+        page.client()  # as a page does that is loaded again
+        passed = proxy.passed
+        third = page.open("three", on_orphan="continue")
+        page.wait("three.text.length > 100")
+        assert (page.run("return client.transport;"), proxy.passed) == ("websocket", passed + 1)
+        for stream_id in (first, second, third):
+            served.system.stream(stream_id).cancel("enough")
+        for name in ("one", "two", "three"):
+            seen = page.whole(name)
+            assert seen["text"] == "".join(NUMBERS[: seen["text"].count(" ")]) == seen["own"], "every token once"
+            assert seen["reasoning"] == "Let me count."
+            assert seen["seqs"] == sorted(set(seen["seqs"]))
+            assert (seen["ends"], seen["outcome"], seen.get("error")) == (1, "cancelled", None)
+
+
+def test_a_client_does_not_change_because_the_gateway_is_away(tab: Any) -> None:
+    with gateway(wrap=HOST) as served, RefusingProxy(served.port) as proxy, tab(proxy.url) as page:
+        served.system.open_stream(stream_id="fig", on_orphan="continue", options=penstock.CHAT).process_token("fig")
+        port, proxy._to = proxy._to, 1  # nothing answers there
+        proxy.cut_all()  # or else the browser uses its connections again
+        page.client()
+        page.read("fig", "fig")
+        eventually(lambda: proxy.gone > 8, PATIENCE_S)
+        assert page.run("return client.transport;") == "websocket"
+        proxy._to = port
+        page.wait("fig.text === 'fig'")
+        assert page.run("return client.transport;") == "websocket"
+        served.system.stream("fig").stop()
+        assert page.whole("fig")["outcome"] == "completed"
 
 
 # --- another gateway, and refusals -------------------------------------------------------------------------------

@@ -90,8 +90,15 @@ REFUSED: dict[str, tuple[Callable[[Any], object], str, str]] = {
         "output_type",
         "a type with a JSON schema",
     ),
-    "a chain of no stream": (lambda s: penstock.chain(s, SECRET, str), "stream", "a Stream"),  # type: ignore[arg-type]
-    "a transformation that is none": (lambda s: penstock.chain(s, stream(s), 7), "transform", "a function"),  # type: ignore[arg-type]
+    "a chain of no stream": (lambda s: penstock.chain(s, SECRET, str), "stream", "a Stream"),  # type: ignore[call-overload]
+    "a chain of no stream, without a system": (lambda s: penstock.chain(SECRET, str), "stream", "a Stream"),  # type: ignore[call-overload]
+    "a chain in no system": (lambda s: penstock.chain(SECRET, stream(s), str), "system", "a System"),  # type: ignore[call-overload]
+    "a chain in a system by name that is none": (
+        lambda s: penstock.chain(stream(s), lambda event: event.tokens, system=SECRET),  # type: ignore[call-overload]
+        "system",
+        "a System",
+    ),
+    "a transformation that is none": (lambda s: penstock.chain(s, stream(s), 7), "transform", "a function"),  # type: ignore[call-overload]
     "a handler that is none": (lambda s: penstock.wrap_existing_handler(7, stream(s)), "handler", "a function"),  # type: ignore[arg-type]
 }
 

@@ -17,7 +17,8 @@ __all__ = ["LoopTicker", "running_loop", "ticker_of"]
 
 TICK: Final = 0.005  # seconds, where many wait
 _MANY: Final = 16  # tasks woken together; after fewer, the next ones are woken at once
-_TOGETHER: Final = 25  # tasks woken in one round of the loop: it gets to its other callbacks within a millisecond
+_TOGETHER: Final = 25  # tasks woken in one turn of the loop: it gets to its other callbacks within a millisecond
+_BUDGET: Final = 50  # events taken in one turn without waiting, all tasks together; for the same reason
 
 _local = threading.local()
 
@@ -46,19 +47,23 @@ def ticker_of(loop: asyncio.AbstractEventLoop) -> LoopTicker:
 
 
 class LoopTicker:
-    """Sets futures of one loop, from any thread.
+    """Sets futures of one loop, from any thread, and has the tasks that read streams take turns.
 
     While more than 16 are set at a time, that happens at most once in 5 ms, else at once. The loop is woken once a
-    tick.
+    tick. No turn of the loop sets more than 25, whatever ticks meanwhile; and tasks that need not wait for their events
+    take 50 of them in a turn, all together, before they wait for another turn (`spend`, `turn`).
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = weakref.ref(loop)
         self.ticks = 0
-        self._due: deque[asyncio.Future[None]] = deque()
+        self._due: deque[asyncio.Future[None]] = deque()  # any thread appends
+        self._ready: deque[asyncio.Future[None]] = deque()  # to be set in this turn and the next ones; of the loop
         self._is_armed = False
+        self._is_waking = False  # a further turn is scheduled
         self._woken = 0  # in the last tick
         self._last = loop.time() - TICK
+        self._spent = 0
 
     def note(self, future: asyncio.Future[None]) -> None:
         """Set ``future`` at the next tick. Any thread; harmless if it is done or cancelled by then."""
@@ -80,18 +85,45 @@ class LoopTicker:
         self._is_armed = False  # before the queue is read, so that what is noted from now on arms it again
         self._last = loop.time()
         self.ticks += 1
-        self._woken = 0
-        self._wake(loop, len(self._due))
+        due, ready = self._due, self._ready
+        self._woken = len(due)
+        for _ in range(self._woken):
+            ready.append(due.popleft())
+        if not self._is_waking:
+            self._wake(loop)
 
-    def _wake(self, loop: Any, left: int) -> None:
-        due = self._due
-        for _ in range(min(left, _TOGETHER)):
-            try:
-                future = due.popleft()
-            except IndexError:  # of two ticks at a time the other one took it
-                return
+    def _wake(self, loop: Any) -> None:
+        """Set the next ones, and then those that are left in the next turns."""
+        ready = self._ready
+        for _ in range(min(len(ready), _TOGETHER)):
+            future = ready.popleft()
             if not future.done():
                 future.set_result(None)
-            self._woken += 1
-        if left > _TOGETHER:
-            loop.call_soon(self._wake, loop, left - _TOGETHER)
+        self._is_waking = bool(ready)
+        if ready:
+            loop.call_soon(self._wake, loop)
+
+    # --- turns; only for the loop's thread ------------------------------------------------------------------------
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether the tasks have taken what they may in this turn, so that the next one should wait for `turn`."""
+        return self._spent >= _BUDGET
+
+    def spend(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Note that a task has taken an event."""
+        if not self._spent:
+            loop.call_soon(self._renew)
+        self._spent += 1
+
+    def _renew(self) -> None:
+        self._spent = 0
+
+    def turn(self, loop: asyncio.AbstractEventLoop) -> asyncio.Future[None]:
+        """A future that is set in a later turn, in order with all others."""
+        future = loop.create_future()
+        self._ready.append(future)
+        if not self._is_waking:
+            self._is_waking = True
+            loop.call_soon(self._wake, loop)
+        return future

@@ -110,7 +110,11 @@ class Hub:
     @property
     def subscribers(self) -> int:
         """The number of subscribers that count, without dropped iterators that have not been removed yet."""
-        return sum(subscription.is_active and subscription.counts for subscription in self.subscriptions)
+        count = 0
+        for subscription in self.subscriptions:
+            if subscription.is_active and subscription.counts:
+                count += 1
+        return count
 
     def read_by_all(self, last_seq: int) -> int:
         """The number of the last event that each subscriber has had, where the log ends with number ``last_seq``.

@@ -84,7 +84,7 @@ class StreamTable:
         """The totals. A stream that has its terminal event is counted as ended, once."""
         with self._lock:
             running = self._running
-            tokens = self._tokens + sum(record.log.tokens for record in running.values())
+            tokens = self._tokens + sum([record.log.tokens for record in running.values()])
             return Totals(self.created, len(running), self.completed, self.failed, self.cancelled, tokens)
 
     def by_model(self) -> tuple[ModelStatistics, ...]:

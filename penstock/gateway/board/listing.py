@@ -39,10 +39,10 @@ class Listing:
 
     Args:
         table: the system's streams.
-        readers: how many connections and others read a stream.
+        readers: returns a function that says how many connections and others read a stream. It is asked once a frame.
     """
 
-    def __init__(self, table: StreamTable, readers: Callable[[StreamRecord], int]) -> None:
+    def __init__(self, table: StreamTable, readers: Callable[[], Callable[[StreamRecord], int]]) -> None:
         self._table = table
         self._readers = readers
         self._speeds: dict[int, Speed] = {}  # by serial, of those that are shown
@@ -59,17 +59,24 @@ class Listing:
         """The rows at a moment of the runtime's clock, by the streams' serial numbers, oldest first."""
         running = self._table.running()
         self.states = dict(Counter([record.state for record in running]))
-        self._note_ends({record.serial for record in running}, monotonic)
         found = {record.serial: record for record in running}
+        alive = set(found)
+        self._note_ends(alive, monotonic)
         found |= self._seen
-        chosen = self._choose(found, monotonic) if len(found) > MOST_ROWS else found
-        self.more = sum(record.serial not in chosen for record in running)
+        chosen, self.more = found, 0
+        if len(found) > MOST_ROWS:
+            chosen = self._choose(found, monotonic)
+            self.more = len(alive - chosen.keys())
         self._shown = set(chosen)
         for serial in self._speeds.keys() - chosen.keys():
             del self._speeds[serial]
         seconds = max(1e-3, monotonic - self._looked)
         self._looked, weight, offset = monotonic, settling(seconds), now - monotonic
-        return {serial: self._row(chosen[serial], offset, monotonic, seconds, weight) for serial in sorted(chosen)}
+        readers, row = self._readers(), self._row
+        return {
+            serial: row(record, offset, monotonic, seconds, weight, readers(record))
+            for serial, record in sorted(chosen.items())
+        }
 
     def _note_ends(self, running: set[int], now: float) -> None:
         for record in self._table.newest(_NEWEST):
@@ -99,11 +106,14 @@ class Listing:
         since = record.created_monotonic if counters.first_delivery is None else counters.last_delivery
         return 1 if now - since > _SILENT else 2
 
-    def _row(self, record: StreamRecord, offset: float, monotonic: float, seconds: float, weight: float) -> Row:
-        counters, feed, tokens = record.counters, record.feed, record.log.tokens
+    def _row(
+        self, record: StreamRecord, offset: float, monotonic: float, seconds: float, weight: float, readers: int
+    ) -> Row:
+        log, counters, feed = record.log, record.counters, record.feed
+        tokens = log.tokens
         provider, model = record.source()
         first, last = counters.first_delivery, counters.last_delivery
-        is_over = record.is_over
+        is_over = log.terminal is not None
         if is_over:
             state, rate = outcome_of(record), record.metrics().tokens_per_second
         else:
@@ -115,7 +125,7 @@ class Listing:
             else:
                 rate = speed.after(seconds, tokens, weight)
         is_flowing = monotonic - last < _FLOWS and not is_over
-        size, bound = record.intake.size, record.options.max_buffer_size
+        size, bound = record.intake.buffer.size, record.options.max_buffer_size
         return (
             record.stream_id,
             state,
@@ -126,7 +136,7 @@ class Listing:
             int(rate + 0.5) if rate >= 1 else short(rate, 1),
             None if first is None else round((first - record.created_monotonic) * 1000),
             None if first is None else 0 if is_flowing else round(last + offset, 1),
-            self._readers(record),
+            readers,
             min(100, -(-10 * size // bound) * 10) if size and bound else 0,
             0 if feed is None else feed.attempts,
             counters.errors + counters.failed_attempts + counters.tool_errors,

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from penstock.actors.call.gate import EndpointStatistics
-from penstock.actors.stream.record import StreamRecord
 from penstock.config.version import __version__
 from penstock.gateway.board.listing import COLUMNS, Listing
 from penstock.gateway.board.pace import short
@@ -43,7 +42,7 @@ class BoardTopic(Topic):
         self._make_sheets()
 
     def _make_sheets(self) -> None:
-        self._listing = Listing(self._gateway.system._services.streams, self._readers)
+        self._listing = Listing(self._gateway.system._services.streams, lambda: self._gateway.channels.readers_of)
         self._streams, self._models = Sheet(COLUMNS), Sheet(_MODELS)
 
     def begin(self) -> None:
@@ -53,9 +52,6 @@ class BoardTopic(Topic):
 
     def end(self) -> None:
         self._sampler.release()
-
-    def _readers(self, record: StreamRecord) -> int:
-        return self._gateway.channels.readers_of(record)
 
     async def step(self) -> Mapping[str, Any]:
         self._now = round(self._clock.time(), 2)

@@ -32,6 +32,7 @@ export class Penstock {
         firstPause: number;
         longestPause: number;
         attempts: number;
+        fallback: number;
     };
     /**
      * Open a stream, as `POST /v1/streams` does, and read it. The request is sent again if there is no answer, and opens one
@@ -111,6 +112,8 @@ export class Penstock {
         signal?: AbortSignal;
         isOnce?: boolean;
     }): Promise<any>;
+    /** How a stream that is read from now on is read: as the option says, unless a WebSocket cannot be had. */
+    get transport(): "websocket" | "sse";
     /** Whether it is closed. */
     get isClosed(): boolean;
     /** Close all connections, and end the reading of all streams. The streams themselves go on as `on_orphan` says. */
@@ -121,6 +124,10 @@ export class Penstock {
     _secret(): Promise<string | undefined>;
     /** @internal @returns {Promise<Record<string, string>>} */
     _bearer(): Promise<Record<string, string>>;
+    /** @internal Whether the gateway answers an ordinary request. @returns {Promise<boolean>} */
+    _answers(): Promise<boolean>;
+    /** @internal Read by server-sent events from now on, and go on so with these. @param {PenstockStream[]} streams */
+    _fallBack(streams: PenstockStream[]): void;
     /** @internal @param {PenstockStream} stream */
     _forget(stream: PenstockStream): void;
     /** @internal @param {PenstockStream} stream @param {number} size Of what was taken. */
@@ -244,6 +251,12 @@ export type PenstockOptions = {
      * at most six connections to a host, and `'sse'` uses one for each stream.
      */
     transport?: "websocket" | "sse" | undefined;
+    /**
+     * How many WebSockets in a row may end before their first message: 3 by default, at least 2. After
+     * that, if the gateway has answered an ordinary request meanwhile, streams are read by server-sent events. A new client
+     * begins with a WebSocket again, and so does reading that begins after the browser was offline. `Infinity`: never.
+     */
+    fallback?: number | undefined;
     /**
      * How many bytes of each stream, about, may wait to be taken: 262,144 by default, at least 1,000.
      * What comes after that waits at the gateway. One event may be larger.

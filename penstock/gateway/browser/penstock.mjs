@@ -2,8 +2,9 @@
 /**
  * Reads the streams of a Penstock gateway in a browser, or in Node 22 and newer.
  *
- * Many streams come over one WebSocket, or each by `fetch` as server-sent events. A connection that is cut is made again,
- * and every stream goes on after its last event: none is lost, none comes twice. The licence is MIT; see LICENSE.
+ * Many streams come over one WebSocket, or each by `fetch` as server-sent events; also if a WebSocket cannot be had, such as
+ * behind a proxy that refuses it. A connection that is cut is made again, and every stream goes on after its last event:
+ * none is lost, none comes twice. The licence is MIT; see LICENSE.
  *
  *     const client = new Penstock();
  *     const stream = await client.open({ model: 'gpt-4.1-mini', input: 'Hello' });
@@ -22,6 +23,9 @@
  *   connection and request. Without one, none is sent.
  * @property {'websocket' | 'sse'} [transport] How streams are read; `'websocket'` by default. Over HTTP/1.1, a browser has
  *   at most six connections to a host, and `'sse'` uses one for each stream.
+ * @property {number} [fallback] How many WebSockets in a row may end before their first message: 3 by default, at least 2. After
+ *   that, if the gateway has answered an ordinary request meanwhile, streams are read by server-sent events. A new client
+ *   begins with a WebSocket again, and so does reading that begins after the browser was offline. `Infinity`: never.
  * @property {number} [window] How many bytes of each stream, about, may wait to be taken: 262,144 by default, at least 1,000.
  *   What comes after that waits at the gateway. One event may be larger.
  * @property {number} [patience] Milliseconds without a sign of life after which a connection is given up and made again:
@@ -138,6 +142,7 @@ export class Penstock {
   #transport;
   #socket;
   #requestAttempts;
+  #hasFallenBack = false; // to server-sent events
   #ends = new AbortController();
   /** @type {Map<string, PenstockStream>} */
   #streams = new Map();
@@ -146,11 +151,12 @@ export class Penstock {
   constructor(options = {}) {
     const { url = new URL('.', import.meta.url), key, transport = 'websocket', signal } = options;
     const { window = 262_144, patience = 45_000, firstPause = 250, longestPause = 10_000, attempts = Infinity,
-      requestAttempts = 5 } = options;
+      requestAttempts = 5, fallback = 3 } = options;
     if (transport !== 'websocket' && transport !== 'sse') throw new TypeError("transport must be 'websocket' or 'sse'.");
     for (const [name, value, least] of /** @type {[string, number, number][]} */ ([
       ['window', window, 1_000], ['patience', patience, 1], ['firstPause', firstPause, 0],
       ['longestPause', longestPause, firstPause], ['attempts', attempts, 1], ['requestAttempts', requestAttempts, 1],
+      ['fallback', fallback, 2],
     ])) {
       if (!(value >= least)) throw new RangeError(`${name} must be a number from ${least}.`);
     }
@@ -159,10 +165,10 @@ export class Penstock {
     this.#key = key;
     this.#transport = transport;
     /** @internal @readonly */
-    this._limits = { window: Math.floor(window), patience, firstPause, longestPause, attempts };
+    this._limits = { window: Math.floor(window), patience, firstPause, longestPause, attempts, fallback };
     this.#requestAttempts = requestAttempts;
     this.#socket = new Socket(this);
-    globalThis.addEventListener?.('online', this.#hurry);
+    globalThis.addEventListener?.('online', this.#online);
     globalThis.document?.addEventListener('visibilitychange', this.#hurry);
     if (signal?.aborted) this.close();
     else signal?.addEventListener('abort', () => this.close(), { signal: this.#ends.signal });
@@ -198,7 +204,7 @@ export class Penstock {
     const stream = new PenstockStream(this, id, options);
     if (stream.connection === 'closed') return stream; // its signal has been aborted
     this.#streams.set(id, stream);
-    if (this.#transport === 'websocket' && options.ticket === undefined) this.#socket.add(stream);
+    if (this.transport === 'websocket' && options.ticket === undefined) this.#socket.add(stream);
     else void readEvents(this, stream, options.ticket);
     return stream;
   }
@@ -289,6 +295,11 @@ export class Penstock {
     }
   }
 
+  /** How a stream that is read from now on is read: as the option says, unless a WebSocket cannot be had. */
+  get transport() {
+    return this.#hasFallenBack || globalThis.WebSocket === undefined ? 'sse' : this.#transport;
+  }
+
   /** Whether it is closed. */
   get isClosed() { return this.#ends.signal.aborted; }
 
@@ -298,9 +309,14 @@ export class Penstock {
     this.#ends.abort(new PenstockError({ message: 'The client is closed.', code: 'closed' }));
     for (const stream of [...this.#streams.values()]) stream.close();
     this.#socket.close();
-    globalThis.removeEventListener?.('online', this.#hurry);
+    globalThis.removeEventListener?.('online', this.#online);
     globalThis.document?.removeEventListener('visibilitychange', this.#hurry);
   }
+
+  #online = () => {
+    this.#hasFallenBack = false; // the network may be another one
+    this.#hurry();
+  };
 
   #hurry = () => {
     if (globalThis.document?.hidden) return;
@@ -325,6 +341,25 @@ export class Penstock {
   async _bearer() {
     const key = await this._secret();
     return key === undefined ? {} : { authorization: `Bearer ${key}` };
+  }
+
+  /** @internal Whether the gateway answers an ordinary request. @returns {Promise<boolean>} */
+  async _answers() {
+    const attempt = new Attempt(Math.min(this._limits.patience, LONGEST_CONNECTING), [this.#ends.signal]);
+    try {
+      const { ok, status } = await fetch(this._address('live'), { signal: attempt.signal, cache: 'no-store' });
+      return ok || status === 404; // a proxy may pass on only some paths
+    } catch {
+      return false;
+    } finally {
+      attempt.close();
+    }
+  }
+
+  /** @internal Read by server-sent events from now on, and go on so with these. @param {PenstockStream[]} streams */
+  _fallBack(streams) {
+    this.#hasFallenBack = true;
+    for (const stream of streams) void readEvents(this, stream, undefined);
   }
 
   /** @internal @param {PenstockStream} stream */
@@ -569,6 +604,9 @@ class Socket {
   #heard = 0;
   #asked = 0; // when a sign of life was asked for; 0: it has come
   #attempt = {}; // another one for each connection
+  #hasHeard = false; // whether a message has come over this connection
+  #refused = 0; // how many in a row have ended before one came
+  #isReachable = false; // whether the gateway has answered a request meanwhile
   #pauses;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #again;
@@ -641,7 +679,14 @@ class Socket {
     if (this.#attempt !== attempt || this.#readings.size === 0) return;
     const url = this.#client._address('v1/ws');
     url.protocol = url.protocol === 'https:' ? 'wss:' : 'ws:';
-    const socket = (this.#socket = new WebSocket(url, 'penstock.v1'));
+    this.#hasHeard = false;
+    let socket;
+    try {
+      socket = this.#socket = new WebSocket(url, 'penstock.v1');
+    } catch { // the page may open none
+      this.#closed(0, 'not allowed');
+      return;
+    }
     this.#heard = now();
     this.#asked = now();
     this.#watch = setInterval(() => this.#look(), Math.min(patience / 4, 5_000));
@@ -654,6 +699,8 @@ class Socket {
     socket.onmessage = ({ data }) => {
       if (this.#socket !== socket) return;
       this.#heard = now();
+      this.#hasHeard = true;
+      this.#refused = 0;
       this.#asked = 0;
       const message = JSON.parse(data);
       if (Array.isArray(message)) for (const event of message) this.#event(event);
@@ -679,13 +726,39 @@ class Socket {
     } else if (code === 1009) {
       this.#fail(new PenstockError({ message: 'A message was too large.', status: 413, code: 'too_large' }));
     } else if (this.#readings.size > 0) {
-      const pause = this.#pauses.next();
-      if (pause === null) this.#fail(unreachable());
-      else {
-        this.#say('waiting');
-        this.#again = setTimeout(() => this.#connect(), pause);
-      }
+      const { fallback, attempts } = this.#client._limits;
+      const most = fallback < Infinity ? Math.min(fallback, attempts) : Infinity;
+      if (!this.#hasHeard) this.#refused += 1;
+      if (this.#refused >= most && this.#isReachable) this.#fallBack();
+      else if (this.#refused >= most - 1) void this.#probe();
+      else this.#wait();
     }
+  }
+
+  /** Make the next connection after a pause. */
+  #wait() {
+    const pause = this.#pauses.next();
+    if (pause === null) this.#fail(unreachable());
+    else {
+      this.#say('waiting');
+      this.#again = setTimeout(() => this.#connect(), pause);
+    }
+  }
+
+  /** Ask whether the gateway can be reached at all, before the attempt that may be the last one. */
+  async #probe() {
+    const attempt = this.#attempt;
+    this.#say('waiting');
+    this.#isReachable = await this.#client._answers();
+    if (this.#attempt === attempt && this.#readings.size > 0) this.#wait();
+  }
+
+  /** Have the streams read by server-sent events. */
+  #fallBack() {
+    const streams = [...this.#readings.values()].map(({ stream }) => stream);
+    this.#readings.clear();
+    this.#refused = 0;
+    this.#client._fallBack(streams);
   }
 
   /** Leave the connection, if there is one. */

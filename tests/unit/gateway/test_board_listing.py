@@ -21,7 +21,7 @@ def system() -> Iterator[penstock.System]:
 
 
 def listing_of(system: penstock.System) -> Listing:
-    return Listing(system._services.streams, lambda record: 0)
+    return Listing(system._services.streams, lambda: lambda record: 0)
 
 
 def look(system: penstock.System, listing: Listing, after: float = 0.0) -> dict[str, dict[str, object]]:

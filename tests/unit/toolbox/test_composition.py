@@ -161,3 +161,28 @@ def test_a_merged_stream_can_be_chained(seed: int) -> None:
         origins = {event.origin: event.text for event in collector.events if isinstance(event, TokenEvent)}
         assert origins == {"a": "X", "b": "Y"}
         merged.cancel()
+
+
+def test_a_chain_is_in_the_system_of_its_stream_unless_another_is_named() -> None:
+    with SimulatedSystem(1) as system, SimulatedSystem(2) as other:
+        first = system.open_stream("first", penstock.SAFE, metadata={"who": "first"})
+        near = penstock.chain(first, lambda event: [event.text.upper()], stream_id="near")
+        far = penstock.chain(first, lambda event: [event.text * 2], stream_id="far", system=other)
+        assert system.stream("near") is not None
+        assert other.stream("far") is not None
+        with pytest.raises(penstock.StreamNotFound):
+            system.stream("far")
+        assert near.metadata == far.metadata == {"who": "first"}
+        first.process_tokens(["ab", "c"])
+        first.stop()
+        system.settle()
+        other.settle()
+        assert (near.result(1).text, far.result(1).text) == ("ABC", "abcabc")
+
+
+def test_a_chain_takes_two_arguments_or_three() -> None:
+    with SimulatedSystem(1) as system:
+        stream = system.open_stream()
+        for arguments, more in (((system, stream, str, 4), {}), ((system, stream, str), {"system": system})):
+            with pytest.raises(TypeError, match="takes a stream and a function"):
+                penstock.chain(*arguments, **more)  # type: ignore[call-overload]

@@ -157,13 +157,23 @@ class PullSubscription(Subscription):
                 return is_news
 
     async def next_async(self) -> Event:
-        """Wait for the next event; see `Events.next`."""
+        """Wait for the next event; see `Events.next`.
+
+        If there is one, it is returned at once, unless the readers of this event loop have taken many in this turn of
+        it: then the others get theirs first.
+        """
+        loop = asyncio._get_running_loop()
+        ticker = None if loop is None else ticker_of(loop)
+        if loop is not None and ticker is not None and ticker.is_spent:
+            await ticker.turn(loop)
         while True:
             try:
                 event = self.take()
             except StopIteration:
                 raise StopAsyncIteration from None
             if event is not None:
+                if loop is not None and ticker is not None:
+                    ticker.spend(loop)
                 return event
             await self.wait_async()
 
