@@ -95,7 +95,7 @@ format: $(VENV)/.dev  ## fix what ruff can fix, and format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.dev  ## measure side by side with comparable libraries, and write benchmarks/RESULTS.md
+bench: $(VENV)/.dev  ## measure side by side with comparable libraries, say what got slower than benchmarks/RESULTS.md beyond noise, write it
 	$(BIN)/python -m benchmarks --write
 
 bench-litellm: .litellm/.installed  ## install LiteLLM's proxy (about 750 MB) for the benchmark of the gateway, apart from all else
