@@ -85,8 +85,8 @@ judges-node: $(VENV)/.dev  ## install the clients in JavaScript that the gateway
 simulate: $(VENV)/.dev  ## every seeded test under 1,000 seeds; SEEDS=n for another number, FIRST=n for the first of them
 	$(BIN)/python -m tests.simulation --seeds $(or $(SEEDS),1000) --first-seed $(or $(FIRST),0)
 
-soak: $(VENV)/.dev  ## kill processes of a running system under load for a minute; SOAK=seconds for another time
-	$(BIN)/python -m pytest tests/integration/test_kill.py --soak $(or $(SOAK),60) --timeout 900
+soak: $(VENV)/.dev  ## a minute of killing processes under load, and one of 200 calls a second; SOAK=seconds for another time
+	$(BIN)/python -m pytest tests/integration/test_kill.py tests/integration/test_soak.py -s --soak $(or $(SOAK),60) --timeout 900
 
 mutants: $(VENV)/.dev  ## change core modules in one place at a time and see whether the tests notice; SAMPLE=n per module, SEED=n
 	$(BIN)/python -m tests.mutation --sample $(or $(SAMPLE),10) --seed $(or $(SEED),0) $(if $(MODULES),--modules $(MODULES))

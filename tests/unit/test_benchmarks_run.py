@@ -22,6 +22,7 @@ from benchmarks import (
     decoders,
     derived,
     facts,
+    fanout,
     frames,
     hedging,
     lifecycle,
@@ -99,6 +100,18 @@ def test_what_the_dashboard_costs_is_measured() -> None:
 
 def test_what_the_facts_for_telemetry_cost_is_measured() -> None:
     assert set(facts.load(50)) == {"event", "token", "change"}
+
+
+@pytest.mark.parametrize("kind", fanout.KINDS)
+def test_subscribers_of_each_kind_get_everything_and_leave(kind: str) -> None:
+    result = fanout.load(kind, 30, 3)
+    assert min(result["subscribe_us"], result["event_us"]) > 0
+
+
+@pytest.mark.parametrize(("slow", "events"), [("coalesce", 3), ("drop", 65), ("disconnect", 1)])
+def test_slow_subscribers_are_measured(slow: str, events: int) -> None:
+    assert fanout.slow_load(slow, 20, 200)["events"] <= events
+    assert fanout.held_load(5, 4)["event_us"] > 0
 
 
 @pytest.mark.parametrize("source", rhythm.SOURCES)
