@@ -34,6 +34,7 @@ from benchmarks import (
     rhythm,
     saturated,
     shared_store,
+    stages,
     stores,
     supervised,
 )
@@ -65,6 +66,7 @@ BENCHMARKS: dict[str, Callable[[int, bool], list[Table]]] = {
     "fanout": fanout.run,
     "board": board.run,
     "shared_store": shared_store.run,
+    "stages": stages.run,
     "stores": stores.run,
 }
 _HERE = Path(__file__).parent
