@@ -16,7 +16,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --maxprocesses 8 --dist
 QUICK := tests/unit $(addprefix tests/conformance/test_,$(addsuffix .py,stream statem supervisor links handler integration)) \
 	$(addprefix --deselect tests/unit/test_,$(addsuffix .py,benchmarks_run seeds))
 
-.PHONY: promtool redis run serve quick check lint types workflows test judges judges-node nginx simulate soak mutants bench bench-litellm format docs diagrams clean help
+.PHONY: promtool redis run serve quick check lint types workflows deploy test judges judges-node nginx simulate soak mutants bench bench-litellm format docs diagrams clean help
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -53,7 +53,7 @@ quick: $(VENV)/.dev  ## after each edit, under a minute: ruff, the unit tests an
 	$(BIN)/ruff check .
 	$(PYTEST) --hypothesis-profile quick $(QUICK)
 
-check: lint types workflows  ## lint, types and workflows; says whether the benchmarks' figures are of this code
+check: lint types workflows deploy  ## lint, types, workflows and deploy/; says whether the benchmarks' figures are of this code
 	@$(BIN)/python -m benchmarks --is-current
 
 lint: $(VENV)/.dev  ## ruff check, ruff format --check
@@ -67,6 +67,11 @@ types: $(VENV)/.dev  ## mypy --strict, for Linux, macOS and Windows
 
 workflows: $(VENV)/.dev  ## compare the workflows of GitHub Actions with their schema
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+
+deploy: $(VENV)/.dev  ## compare deploy/ with the schemas of compose and Kubernetes, and lint the Dockerfile
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec deploy/compose.yaml
+	$(BIN)/kubernetes-validate --strict --quiet deploy/kubernetes/*.yaml
+	@if [ -x $(BIN)/hadolint ]; then $(BIN)/hadolint deploy/Dockerfile; else echo "hadolint is not on PyPI for this machine: deploy/Dockerfile was not linted"; fi
 
 test: $(VENV)/.dev  ## every test but the long ones of `make judges`; those of Node and nginx are skipped where these cannot be had
 	@$(BIN)/python -m tests.judges.install || true
