@@ -18,7 +18,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --maxprocesses 8 --dist
 QUICK := tests/unit $(addprefix tests/conformance/test_,$(addsuffix .py,stream statem supervisor links handler integration)) \
 	$(addprefix --deselect tests/unit/test_,$(addsuffix .py,benchmarks_run seeds))
 
-.PHONY: promtool redis run serve quick check lint types workflows test whole installed-judges judges judges-node nginx simulate soak mutants bench bench-litellm format docs diagrams clean help
+.PHONY: promtool redis run serve quick check lint types workflows deploy test whole installed-judges judges judges-node nginx simulate soak mutants bench bench-litellm format docs diagrams clean help
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -55,7 +55,7 @@ quick: $(VENV)/.dev  ## after each edit, under a minute: ruff, the unit tests an
 	$(BIN)/ruff check .
 	$(PYTEST) --hypothesis-profile quick $(QUICK)
 
-check: lint types workflows  ## lint, types and workflows; says whether the benchmarks' figures are of this code
+check: lint types workflows deploy  ## lint, types, workflows and deploy/; says whether the benchmarks' figures are of this code
 	@$(BIN)/python -m benchmarks --is-current
 
 lint: $(VENV)/.dev  ## ruff check, ruff format --check
@@ -69,6 +69,11 @@ types: $(VENV)/.dev  ## mypy --strict, for Linux, macOS and Windows
 
 workflows: $(VENV)/.dev  ## compare the workflows of GitHub Actions with their schema
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+
+deploy: $(VENV)/.dev  ## compare deploy/ with the schemas of compose and Kubernetes, and lint the Dockerfile
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec deploy/compose.yaml
+	$(BIN)/kubernetes-validate --strict --quiet deploy/kubernetes/*.yaml
+	@if [ -x $(BIN)/hadolint ]; then $(BIN)/hadolint deploy/Dockerfile; else echo "hadolint is not on PyPI for this machine: deploy/Dockerfile was not linted"; fi
 
 test: $(VENV)/.dev installed-judges  ## every test, of many alike cases a sample; those of Node and nginx are skipped where these cannot be had
 	$(PYTEST)
@@ -92,8 +97,8 @@ judges-node: $(VENV)/.dev  ## install the clients in JavaScript that the gateway
 simulate: $(VENV)/.dev  ## every seeded test under 1,000 seeds; SEEDS=n for another number, FIRST=n for the first of them
 	$(BIN)/python -m tests.simulation --seeds $(or $(SEEDS),1000) --first-seed $(or $(FIRST),0)
 
-soak: $(VENV)/.dev  ## kill processes of a running system under load for a minute; SOAK=seconds for another time
-	$(BIN)/python -m pytest tests/integration/test_kill.py --soak $(or $(SOAK),60) --timeout 900
+soak: $(VENV)/.dev  ## a minute of killing processes under load, and one of 200 calls a second; SOAK=seconds for another time
+	$(BIN)/python -m pytest tests/integration/test_kill.py tests/integration/test_soak.py -s --soak $(or $(SOAK),60) --timeout 900
 
 mutants: $(VENV)/.dev  ## change core modules in one place at a time and see whether the tests notice; SAMPLE=n per module, SEED=n
 	$(BIN)/python -m tests.mutation --sample $(or $(SAMPLE),10) --seed $(or $(SEED),0) $(if $(MODULES),--modules $(MODULES))
@@ -102,7 +107,7 @@ format: $(VENV)/.dev  ## fix what ruff can fix, and format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.dev  ## measure side by side with comparable libraries, and write benchmarks/RESULTS.md
+bench: $(VENV)/.dev  ## measure side by side with comparable libraries, say what got slower than benchmarks/RESULTS.md beyond noise, write it
 	$(BIN)/python -m benchmarks --write
 
 bench-litellm: .litellm/.installed  ## install LiteLLM's proxy (about 750 MB) for the benchmark of the gateway, apart from all else

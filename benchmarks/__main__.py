@@ -15,10 +15,12 @@ from rich.table import Table as RichTable
 from benchmarks import (
     agents,
     board,
+    compared,
     decoders,
     derived,
     dialects,
     facts,
+    fanout,
     frames,
     hedging,
     lifecycle,
@@ -32,6 +34,7 @@ from benchmarks import (
     rhythm,
     saturated,
     shared_store,
+    stages,
     stores,
     supervised,
 )
@@ -60,15 +63,20 @@ BENCHMARKS: dict[str, Callable[[int, bool], list[Table]]] = {
     "merging": merging.run,
     "hedging": hedging.run,
     "facts": facts.run,
+    "fanout": fanout.run,
     "board": board.run,
     "shared_store": shared_store.run,
+    "stages": stages.run,
     "stores": stores.run,
 }
 _HERE = Path(__file__).parent
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the named benchmarks (all by default), print the tables, and with ``--write`` write the page."""
+    """Run the named benchmarks (all by default), print the tables and what got slower than on the page of results.
+
+    With ``--write`` the page is written afterwards.
+    """
     command = list(sys.argv[1:] if arguments is None else arguments)
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of {', '.join(BENCHMARKS)}; default: all")
@@ -99,8 +107,13 @@ def main(arguments: list[str] | None = None) -> int:
         tables += found
     seconds = time.monotonic() - began
     console.print(f"in {seconds:.0f} s")
+    page = _HERE / "RESULTS.md"
+    if not options.quick and page.exists():
+        before = compared.read_page(page.read_text("utf-8"))
+        changes = compared.compare(before, compared.page_of(tables, options.rounds))
+        for line in compared.report(changes, "benchmarks/RESULTS.md"):
+            console.print(line, markup=False, highlight=False)
     if options.write:
-        page = _HERE / "RESULTS.md"
         page.write_text(_page(tables, machine, " ".join(command), options.rounds, seconds))
         console.print(f"written: {page}")
     return 0

@@ -21,7 +21,7 @@ import sys
 import time
 from typing import Any, Final
 
-__all__ = ["Provider"]
+__all__ = ["Provider", "token_chunk"]
 
 _HEAD: Final = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 _TICK_S: Final = 0.001
@@ -40,6 +40,11 @@ def _event(delta: dict[str, str], finish_reason: str | None) -> bytes:
     }
     data = f"data: {json.dumps(body, separators=(',', ':'))}\n\n".encode()
     return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+def token_chunk(text: str) -> bytes:
+    """An event with one token, as one chunk of HTTP."""
+    return _event({"content": text}, None)
 
 
 _STAMP: Final = "1763600000.000000"

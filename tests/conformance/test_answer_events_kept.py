@@ -144,7 +144,7 @@ def test_a_subscriber_keeps_no_more_than_its_window() -> None:
 
     hub = Hub()
     assert hub.read_by_all(100) == 100
-    hub.subscriptions = (_One(99, 4), _One(10, 16))  # type: ignore[assignment]
+    hub._few = (_One(99, 4), _One(10, 16))  # type: ignore[assignment]
     assert hub.read_by_all(100) == 84
     hub.subscriptions[1].is_active = False
     assert hub.read_by_all(100) == 99

@@ -317,6 +317,22 @@ def test_H22_a_stream_that_ended_can_be_looked_at_for_a_while() -> None:
             system.get_stream_info("one")
 
 
+def test_H22_an_id_that_is_used_again_is_kept_as_long_as_its_last_stream() -> None:
+    def end_one() -> None:
+        system.open_stream("one", FAST.replace(keep_finished=5)).stop()
+        system.settle()
+
+    with SimulatedSystem() as system:
+        end_one()
+        system.advance(3.5)
+        end_one()
+        system.advance(4)
+        assert system.get_stream_info("one").state == "ended"
+        system.advance(2)
+        with pytest.raises(penstock.StreamNotFound):
+            system.get_stream_info("one")
+
+
 def test_H22_a_stream_that_nobody_ever_read_is_cancelled_when_its_time_is_over() -> None:
     with SimulatedSystem() as system:
         ignored = system.open_stream(options=FAST.replace(time_to_live=5))

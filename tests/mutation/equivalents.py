@@ -204,8 +204,7 @@ EQUIVALENTS: Final[dict[str, dict[str, list[Equivalent]]]] = {
                 "not busy and self._queue.empty()",
                 "not busy or self._queue.empty()",
             ),
-            Equivalent("ThreadedDispatcher._watch", "if quiet > 200:", "quiet > 200", "True"),
-            Equivalent("ThreadedDispatcher._watch", "if quiet > 200:", "200", "201"),
+            Equivalent("ThreadedDispatcher._watch", "if quiet > _QUIET:", "quiet > _QUIET", "True"),
         ],
         "no slice has a negative number": [
             Equivalent("ThreadedDispatcher._watch", "slices, since = seen.get(worker, (-1, now))", "1", "2"),

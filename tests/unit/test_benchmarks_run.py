@@ -22,6 +22,7 @@ from benchmarks import (
     decoders,
     derived,
     facts,
+    fanout,
     frames,
     hedging,
     lifecycle,
@@ -38,6 +39,7 @@ from benchmarks import (
     served,
     shared_store,
     sse_peers,
+    stages,
     stores,
     supervised,
 )
@@ -99,6 +101,36 @@ def test_what_the_dashboard_costs_is_measured() -> None:
 
 def test_what_the_facts_for_telemetry_cost_is_measured() -> None:
     assert set(facts.load(50)) == {"event", "token", "change"}
+
+
+@pytest.mark.parametrize("kind", fanout.KINDS)
+def test_subscribers_of_each_kind_get_everything_and_leave(kind: str) -> None:
+    result = fanout.load(kind, 30, 3)
+    assert min(result["subscribe_us"], result["event_us"]) > 0
+
+
+@pytest.mark.parametrize(("slow", "events"), [("coalesce", 3), ("drop", 65), ("disconnect", 1)])
+def test_slow_subscribers_are_measured(slow: str, events: int) -> None:
+    assert fanout.slow_load(slow, 20, 200)["events"] <= events
+    assert fanout.held_load(5, 4)["event_us"] > 0
+
+
+def test_the_page_has_the_stages_that_the_script_measures() -> None:
+    result = stages.load(60)
+    assert list(result) == list(stages.STAGES)
+    assert min(result[stage] for stage in stages.FLOOR) > 0
+    made = _rows(stages.to_markdown([result, result]))
+    page = _rows((Path(__file__).parents[2] / "docs" / "token-time.md").read_text("utf-8"))
+    assert [(row[0], row[3]) for row in page] == [(row[0], row[3]) for row in made]
+    microseconds = {row[0]: float(row[1]) for row in page}
+    whole, floor = microseconds.pop("**all of it**"), microseconds.pop("**the floor**")
+    assert whole == pytest.approx(sum(microseconds.values()), rel=0.03)
+    assert floor == pytest.approx(sum(microseconds[name] for name in stages.FLOOR), rel=0.03)
+
+
+def _rows(text: str) -> list[list[str]]:
+    lines = [line for line in text.splitlines() if line.startswith("| ")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[1:]]
 
 
 @pytest.mark.parametrize("source", rhythm.SOURCES)

@@ -17,6 +17,7 @@ import pytest
 
 from penstock.actors.runtime import inspect
 from penstock.actors.runtime.process import Process
+from penstock.actors.stream import hub as hub_module
 from penstock.actors.stream.cursor import Cursor
 from penstock.actors.stream.hub import Hub, HubOwner, Subscription
 from penstock.actors.stream.outcome import Outcome
@@ -30,6 +31,13 @@ from penstock.testing import Simulation
 from tests.unit.flow.common import KEEP_ALL, Reader, Writer
 
 OUTCOME = Outcome()
+
+
+@pytest.fixture(autouse=True, params=["few", "many"])
+def _as_with_few_or_many(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run each test with the tuple of few subscribers, and with what many are kept in."""
+    if request.param == "many":
+        monkeypatch.setattr(hub_module, "LARGEST_TUPLE", 0)
 
 
 class Sink(Process):

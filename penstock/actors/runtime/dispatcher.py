@@ -39,6 +39,7 @@ __all__ = [
 
 _STOP: Final[Any] = object()
 _TICK: Final = 0.005  # seconds between two checks of the monitor while there is work
+_QUIET: Final = 20  # checks without work after which the monitor sleeps: less than the second between two sweeps
 _PARKED_FOR: Final = 5.0  # seconds after which a spare thread that is not needed ends
 _here = threading.local()  # .worker: the worker of the current thread
 
@@ -340,7 +341,7 @@ class ThreadedDispatcher:
             if stuck and not self._queue.empty():
                 self._compensate(stuck)
             quiet = quiet + 1 if not busy and self._queue.empty() else 0
-            if quiet > 200:
+            if quiet > _QUIET:
                 self._sleep_until_work()
                 quiet = 0
 

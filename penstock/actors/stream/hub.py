@@ -6,10 +6,10 @@ The kinds are in `penstock.actors.stream.subscribers`: actors (push), iterators 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from types import MethodType
+from itertools import chain
 from typing import Any, Final, Self
 
+from penstock.actors.stream.crowd import LARGEST_TUPLE, Crowd, key_of
 from penstock.actors.stream.cursor import Cursor
 from penstock.config.options import Slow
 
@@ -45,19 +45,29 @@ class Hub:
     """The subscribers of one stream. Any thread may add and remove them; the stream announces new events."""
 
     __slots__ = (
+        "_crowd",
+        "_few",
+        "_holding_at",
         "_lock",
         "had_subscriber",
         "held",
         "owner",
-        "subscriptions",
     )
 
     def __init__(self) -> None:
         self._lock = threading.RLock()  # reentrant: the garbage collector may close an iterator while it is held
-        self.subscriptions: tuple[Subscription, ...] = ()
+        self._few: tuple[Subscription, ...] = ()
+        self._crowd: Crowd[Subscription] | None = None  # instead of `_few`, once there have been many
+        self._holding_at = 0  # the place of a subscription that held the stream when it was last looked at
         self.had_subscriber = False
         self.held = False  # the stream waits until no `block` subscriber is slow
         self.owner: HubOwner = UNOWNED  # until the end is announced
+
+    @property
+    def subscriptions(self) -> tuple[Subscription, ...]:
+        """All subscriptions, in the order in which they came. Any thread; takes no lock."""
+        crowd = self._crowd
+        return self._few if crowd is None else crowd.all()
 
     def add(self, subscription: Subscription) -> Subscription:
         """Add a subscription, unless its target has one; returns the one that counts.
@@ -68,14 +78,14 @@ class Hub:
             known = None if subscription.target is None else self.find(subscription.target)
             if known is not None:
                 return known
-            self._replace(lambda before: (*before, subscription))
+            self._enter(subscription)
             self.had_subscriber = self.had_subscriber or subscription.counts
         return subscription
 
     def remove(self, subscription: Subscription) -> None:
         """Remove a subscription; harmless if that has been done."""
         with self._lock:
-            gone = self._replace(lambda before: tuple(other for other in before if other is not subscription))
+            gone = self._leave(subscription)
         if gone:
             self.caught_up()
             if subscription.counts and self.is_orphaned:
@@ -86,26 +96,52 @@ class Hub:
         if not self.owner.abandoned(subscription):
             self.remove(subscription)
 
-    def _replace(self, change: Callable[[tuple[Subscription, ...]], tuple[Subscription, ...]]) -> bool:
-        """Replace the tuple; returns whether it got shorter. The garbage collector may do the same at any moment."""
-        while True:
-            before = self.subscriptions
-            after = change(before)
-            if self.subscriptions is before:
-                self.subscriptions = after
+    def targets_changed(self, subscription: Subscription, before: Any) -> None:
+        """Find a subscription by its new targets; ``before`` may not be one of them any more."""
+        with self._lock:
+            if self._crowd is not None:
+                self._crowd.targets_changed(subscription, before)
+
+    # The garbage collector may have a subscription leave at any moment of these two, also in this very thread.
+
+    def _enter(self, subscription: Subscription) -> None:
+        while self._crowd is None:
+            before = self._few
+            if len(before) < LARGEST_TUPLE:
+                after = (*before, subscription)
+                if self._few is before:
+                    self._few = after
+                    return
+            else:
+                crowd = Crowd(before)
+                if self._few is before:
+                    self._crowd = crowd
+                    self._few = ()
+        self._crowd.enter(subscription)
+
+    def _leave(self, subscription: Subscription) -> bool:
+        while self._crowd is None:
+            before = self._few
+            after = tuple(other for other in before if other is not subscription)
+            if self._few is before:
+                self._few = after
                 return len(after) < len(before)
+        return self._crowd.leave(subscription)
 
     def after_fork(self) -> None:
         """End all subscriptions, in the child of a fork, without a message: no thread is there to get it."""
         self._lock = threading.RLock()  # another thread may have held it at that moment
-        subscriptions, self.subscriptions = self.subscriptions, ()
+        subscriptions, self._few, self._crowd = self.subscriptions, (), None
         for subscription in subscriptions:
             subscription.is_active = False
 
     @property
     def is_orphaned(self) -> bool:
         """Whether there have been subscribers and there are none now."""
-        return self.had_subscriber and not self.subscribers
+        if not self.had_subscriber:
+            return False
+        crowd = self._crowd
+        return not (self.subscribers if crowd is None else crowd.has_active)
 
     @property
     def subscribers(self) -> int:
@@ -136,17 +172,30 @@ class Hub:
         if not slow:
             return False
         self.held = True
-        if any(subscription.is_holding for subscription in self.subscriptions):
+        if self._is_holding():
             return True
         self.held = False  # it has caught up meanwhile
         return False
 
     def caught_up(self) -> None:
         """Let a held stream continue if no subscriber holds it now. Called after one has read or left."""
-        if self.held and not any(subscription.is_holding for subscription in self.subscriptions):
+        if self.held and not self._is_holding():
             self.owner.note_release()
             self.held = False
             self.owner.released()
+
+    def _is_holding(self) -> bool:
+        """Whether a subscription holds the stream.
+
+        The look begins where one did last time. While many of them catch up, all these looks together take as long as
+        a few rounds, since none begins to hold a stream that is held.
+        """
+        subscriptions, first = self.subscriptions, self._holding_at
+        for place in chain(range(first, len(subscriptions)), range(min(first, len(subscriptions)))):
+            if subscriptions[place].is_holding:
+                self._holding_at = place
+                return True
+        return False
 
     def sweep(self) -> None:
         """Have each subscription look whether it has ended without a message. Called once a second."""
@@ -156,7 +205,10 @@ class Hub:
 
     def find(self, target: Any) -> Subscription | None:
         """The subscription of an actor or a function, if it has one."""
-        return next((one for one in self.subscriptions if one.is_of(target)), None)
+        crowd = self._crowd
+        if crowd is not None:
+            return None if target is None else crowd.find(target)
+        return next((one for one in self._few if one.is_of(target)), None)
 
 
 class Subscription:
@@ -213,9 +265,14 @@ class Subscription:
         """Whether the stream must wait for it."""
         return self._cursor.slow == "block" and self.is_active and self._cursor.is_slow
 
+    @property
+    def targets(self) -> tuple[Any, ...]:
+        """What it is the subscription of; nothing for an iterator."""
+        return () if self.target is None else (self.target,)
+
     def is_of(self, target: Any) -> bool:
         """Whether it is the subscription of ``target``."""
-        return _is_same(self.target, target)
+        return target is not None and any(key_of(one) == key_of(target) for one in self.targets)
 
     def wake(self) -> None:
         """Deliver new events, or wake the consumer."""
@@ -233,13 +290,6 @@ class Subscription:
     def __repr__(self) -> str:
         state = "active" if self.is_active else "over"
         return f"<{type(self).__name__} of {self._cursor.log.stream_id!r}, {state}, seq={self.seq}>"
-
-
-def _is_same(one: Any, other: Any) -> bool:
-    """Whether two targets are the same. A foreign ``__eq__`` is not used: it may raise, or return anything."""
-    if isinstance(one, MethodType) and isinstance(other, MethodType):
-        return one.__self__ is other.__self__ and one.__func__ is other.__func__
-    return one is not None and one is other
 
 
 def nothing() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import threading
 from collections.abc import Callable
 from itertools import islice
@@ -34,6 +35,7 @@ class StreamTable:
         self._lock = threading.Lock()
         self._records: dict[str, StreamRecord] = {}
         self._running: dict[int, StreamRecord] = {}  # by serial; their ends have not been counted
+        self._ends: list[tuple[float, str]] = []  # a heap: when an ended stream is to be forgotten, and its id
         self.created = 0
         self.completed = 0
         self.failed = 0
@@ -72,6 +74,7 @@ class StreamTable:
             del self._running[record.serial]
             self._tokens += record.log.tokens
             self._models.add_ended(record, terminal)
+            self._note_end(record)
             match terminal:
                 case StreamCompleted():
                     self.completed += 1
@@ -130,7 +133,9 @@ class StreamTable:
         record = self._records.get(stream_id)
         if record is None and (record := self.load(stream_id)) is not None:
             with self._lock:
-                record = self._records.setdefault(stream_id, record)
+                if self._records.setdefault(stream_id, record) is record:
+                    self._note_end(record)
+                record = self._records[stream_id]
         return record
 
     def peek(self, stream_id: str) -> StreamRecord | None:
@@ -142,6 +147,38 @@ class StreamTable:
         with self._lock:
             if self._records.get(record.stream_id) is record:
                 del self._records[record.stream_id]
+
+    def forget_ended(self, now: float) -> None:
+        """Remove the records of streams that ended ``keep_finished`` seconds ago. Takes no time for those that did not.
+
+        Args:
+            now: monotonic.
+        """
+        ends = self._ends
+        with self._lock:
+            while ends and ends[0][0] <= now:
+                _, stream_id = heapq.heappop(ends)
+                record = self._records.get(stream_id)
+                if record is None or record.ended_at is None:
+                    continue
+                if _forgotten_at(record) <= now:
+                    del self._records[stream_id]
+                else:  # another stream has had that id since
+                    heapq.heappush(ends, (_forgotten_at(record), stream_id))
+
+    def _note_end(self, record: StreamRecord) -> None:
+        ends = self._ends
+        if record.ended_at is not None:
+            heapq.heappush(ends, (_forgotten_at(record), record.stream_id))
+        if len(ends) > 2 * len(self._records) + 64:  # most of them were forgotten before their time
+            known = self._records
+            found = (known.get(each) for _, each in ends)
+            ends[:] = [
+                (_forgotten_at(each), each.stream_id)
+                for each in found
+                if each is not None and each.ended_at is not None
+            ]
+            heapq.heapify(ends)
 
     def after_fork(self) -> None:
         """Have all records refuse further calls, in the child of a fork."""
@@ -158,6 +195,11 @@ class StreamTable:
         """All records, oldest first."""
         with self._lock:
             return list(self._records.values())
+
+
+def _forgotten_at(record: StreamRecord) -> float:
+    assert record.ended_at is not None
+    return record.ended_at + record.options.keep_finished
 
 
 def _load_nothing(stream_id: str) -> StreamRecord | None:

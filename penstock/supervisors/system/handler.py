@@ -42,6 +42,7 @@ from penstock.supervisors.calls import ReportChild, StartChild
 from penstock.supervisors.registry import Sweep
 from penstock.supervisors.spec import ChildExited, ChildSpec
 from penstock.supervisors.system.finishing import finish, log_failure
+from penstock.supervisors.system.rounds import Rounds
 from penstock.supervisors.system.stream_children import SOURCES, STREAMS, call_child, stream_child
 from penstock.supervisors.system.watching import SuccessorAnswered, Watching
 
@@ -127,6 +128,7 @@ class StreamHandler(StateMachine):
         self._table = table
         self._notices = HandlerNotices(self.runtime)
         self._watching = Watching(self.runtime, self.ref)
+        self._rounds: Rounds[StreamRecord] = Rounds()
         for record in table.all():
             self._adopt(record)
         return "serving"
@@ -245,11 +247,8 @@ class StreamHandler(StateMachine):
     def _sweep(self) -> None:
         self._watching.sweep()
         now = self.runtime.clock.monotonic()
-        for record in self._table.all():
-            if record.ended_at is not None:
-                if now - record.ended_at >= record.options.keep_finished:
-                    self._table.forget(record)
-                continue
+        self._table.forget_ended(now)
+        for record in self._rounds.part(self._table.running()):
             record.hub.sweep()
             if not record.hub.had_subscriber:
                 limit = record.options.time_to_live

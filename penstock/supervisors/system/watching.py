@@ -18,6 +18,7 @@ from penstock.actors.stream.record import StreamRecord
 from penstock.actors.stream.subscribers.push import PushSubscription
 from penstock.errors import PenstockError
 from penstock.supervisors.calls import Successor
+from penstock.supervisors.system.rounds import Rounds
 
 __all__ = ["SuccessorAnswered", "Watching"]
 
@@ -53,6 +54,8 @@ class Watching:
         # The subscriptions of each actor, in order: of our processes, which are monitored, and of plain Pykka actors.
         self._watched: dict[ProcessRef, dict[PushSubscription, None]] = {}
         self._foreign: dict[pykka.ActorRef[Any], dict[PushSubscription, None]] = {}
+        self._rounds: Rounds[dict[PushSubscription, None]] = Rounds()
+        self._foreign_rounds: Rounds[tuple[pykka.ActorRef[Any], dict[PushSubscription, None]]] = Rounds()
         self._lost: dict[ProcessRef, _Lost] = {}
         self._lingering: dict[int, tuple[float, StreamRecord]] = {}  # by serial: until when, and the record
         self._linger_ends: list[tuple[float, int]] = []  # a heap of the same; some entries are stale
@@ -149,14 +152,16 @@ class Watching:
 
     def sweep(self) -> None:
         """End the subscriptions of plain Pykka actors that have died, and forget ended subscriptions."""
-        for ref, subscriptions in list(self._foreign.items()):
+        for ref, subscriptions in self._foreign_rounds.part(self._foreign.items()):
             if not ref.is_alive():
                 del self._foreign[ref]
                 for subscription in subscriptions:
                     subscription.died()
             elif not any(subscription.is_active for subscription in subscriptions):
                 del self._foreign[ref]
-        for watched in self._watched.values():  # a long-lived actor must not keep every stream that it has read
+        for watched in self._rounds.part(
+            self._watched.values()
+        ):  # a long-lived actor must not keep every stream that it has read
             for subscription in [one for one in watched if not one.is_active]:
                 del watched[subscription]
 

@@ -20,6 +20,7 @@ from penstock.actors.runtime.mailbox import Mailbox
 from penstock.actors.runtime.process import Process, ProcessRef
 from penstock.actors.runtime.runtime import Runtime
 from penstock.errors import OptionError, SystemForked
+from penstock.testing import eventually
 
 GENEROUS = 20.0
 
@@ -96,6 +97,27 @@ def test_the_monitor_that_fell_asleep_is_woken_by_work(make_runtime: Make, monke
         stuck = runtime.spawn(Runner).ask(lambda _, freed=freed: freed.wait(GENEROUS), block=False)
         runtime.spawn(Runner).tell(lambda _, freed=freed: freed.set())
         assert stuck.get(timeout=GENEROUS)
+
+
+def test_the_monitor_looks_a_few_times_after_a_short_piece_of_work_and_sleeps_again(make_runtime: Make) -> None:
+    """The system works for a moment each second, also with nothing to do, so that this is what rest costs."""
+    runtime = make_runtime(workers=1)
+    dispatcher = threads_of(runtime)
+    looks: list[float] = []
+    measure = dispatcher._measure
+
+    def counted(now: float) -> None:
+        looks.append(now)
+        measure(now)
+
+    runner = runtime.spawn(Runner)
+    eventually(lambda: dispatcher._monitor_sleeps, GENEROUS, "the monitor asleep")
+    dispatcher._measure = counted  # type: ignore[method-assign]
+    for _ in range(3):
+        looks.clear()
+        runner.ask(lambda _: None, timeout=GENEROUS)
+        eventually(lambda: looks and dispatcher._monitor_sleeps, GENEROUS, "the monitor asleep again")
+        assert len(looks) <= 30
 
 
 def test_a_worker_sets_its_owner_before_it_checks_whether_the_monitor_sleeps() -> None:

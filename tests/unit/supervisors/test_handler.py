@@ -28,6 +28,7 @@ from penstock.supervisors.system.handler import (
     StartSource,
     StreamHandler,
 )
+from penstock.supervisors.system.rounds import Rounds
 
 
 class Peer:
@@ -98,16 +99,19 @@ class Table:
     def __init__(self, *records: Any) -> None:
         self.records = records
         self.added: list[Any] = []
-        self.forgotten: list[Any] = []
+        self.forgotten_at: list[float] = []
 
     def all(self) -> tuple[Any, ...]:
         return self.records
 
+    def running(self) -> list[Any]:
+        return [record for record in self.records if record.ended_at is None]
+
     def add(self, record: Any) -> None:
         self.added.append(record)
 
-    def forget(self, record: Any) -> None:
-        self.forgotten.append(record)
+    def forget_ended(self, now: float) -> None:
+        self.forgotten_at.append(now)
 
 
 class Desk:
@@ -129,6 +133,7 @@ class Desk:
         )
         handler._actor_ref = self.own
         handler._table = self.table
+        handler._rounds = Rounds()
         handler._notices = HandlerNotices(handler.runtime)
         handler._watching = SimpleNamespace(watch=self.watched.append, ended=self.ended.append, sweep=self._note_sweep)
         self.handler = handler
@@ -256,15 +261,24 @@ def test_without_its_supervisors_a_handler_tells_nobody() -> None:
 # --- sweeping --------------------------------------------------------------------------------------------------------
 
 
-def test_a_sweep_forgets_streams_that_ended_long_ago() -> None:
-    options = StreamOptions(keep_finished=10.0)
-    long_ago, lately = (Record(options=options, ended_at=at) for at in (90.0, 90.5))
-    running = Record()
-    desk = Desk(long_ago, lately, running)
+def test_a_sweep_has_ended_streams_forgotten_and_looks_at_those_that_run() -> None:
+    ended, running = Record(ended_at=90.5), Record()
+    desk = Desk(ended, running)
     desk.handler._sweep()
-    assert desk.table.forgotten == [long_ago]
-    assert [record.hub.sweeps for record in (long_ago, lately, running)] == [0, 0, 1]
+    assert desk.table.forgotten_at == [100.0]
+    assert [record.hub.sweeps for record in (ended, running)] == [0, 1]
     assert desk.sweeps == 1
+
+
+def test_of_many_streams_a_sweep_looks_at_a_tenth_and_ten_sweeps_at_all() -> None:
+    records = [Record() for _ in range(30_000)]
+    desk = Desk(*records)
+    for number in range(1, 11):
+        desk.handler._sweep()
+        assert sum(record.hub.sweeps for record in records) == number * 3000
+    assert all(record.hub.sweeps == 1 for record in records)
+    desk.handler._sweep()
+    assert sum(record.hub.sweeps for record in records) == 33_000
 
 
 @pytest.mark.parametrize(

@@ -79,9 +79,10 @@ class PushSubscription(Subscription):
             with _returning:
                 ref.on_returned = (*ref.on_returned, self._take_back)
 
-    def is_of(self, target: Any) -> bool:
-        """Whether it is the subscription of ``target``; also of the actor that runs in the target's place."""
-        return target is self.ref or super().is_of(target)
+    @property
+    def targets(self) -> tuple[Any, ...]:
+        """The actor; also the one that runs in its place."""
+        return (self.target,) if self.ref is self.target else (self.target, self.ref)
 
     @property
     def pending(self) -> int:
@@ -171,9 +172,10 @@ class PushSubscription(Subscription):
             self._count = self._acknowledged = 0
             self._sent = None
             self._returned, self._start, self._is_complete = None, after, False
-            self.ref = ref
+            replaced, self.ref = self.ref, ref
             self._note_supervisor(ref)
             self.is_lost = False
+        self._hub.targets_changed(self, replaced)
         self.wake()
 
     def _pump(self) -> None:
