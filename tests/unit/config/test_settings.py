@@ -577,6 +577,7 @@ GROUPS = (
     "dashboard",
     "telemetry",
     "store",
+    "cluster",
     "runtime",
     "log",
 )
