@@ -141,7 +141,7 @@ class ClusterNode:
             "waiting": self.writer.waiting,
             "store_failing": self.writer.last_error is not None,
         }
-        info = NodeInfo(self.name, totals.active, self.options.capacity, self.is_draining, self.options.address, facts)
+        info = NodeInfo(self.name, totals.active, self.options.capacity, self.is_draining, self.options.advertise, facts)
         self.store.announce(info, self.options.lease)
 
     def _renew(self, now: float) -> None:

@@ -64,7 +64,7 @@ class ClusterOptions(Options):
         heartbeat: how often a node is heard of, 0.01 … 200 s, at most a third of ``lease``.
         reap: how often a node looks for streams without a living owner, 0.01 … 200 s.
         capacity: how many streams the node takes over from others, besides its own; 0: no limit; at most 10**6.
-        address: where a balancer or people reach the node, for the view of the cluster; up to 256 characters.
+        advertise: where a balancer or people reach the node, for the view of the cluster; up to 256 characters.
         max_deliveries: a request that so many nodes have begun, and none has ended, is not begun again, 1 … 100.
         share_limits: whether the limits on requests and tokens a minute count the requests of all nodes together.
 
@@ -80,7 +80,7 @@ class ClusterOptions(Options):
     heartbeat: Annotated[float, Between(0.01, 200)] = 1.0
     reap: Annotated[float, Between(0.01, 200)] = 0.5
     capacity: Annotated[int, Between(0, 1_000_000)] = 0
-    address: Annotated[str, _check_address] = ""
+    advertise: Annotated[str, _check_address] = ""
     max_deliveries: Annotated[int, Between(1, 100)] = 3
     share_limits: bool = True
 
