@@ -151,6 +151,10 @@ class Services:
         if self.is_stopped or (self.root is not None and not self.runtime.is_alive(self.root)):
             raise SystemStopped()
 
+    def new_id(self) -> str:
+        """An id for a stream that was given none."""
+        return self._ids.next()
+
     def note_leak(self) -> None:
         """Count a source that did not end in time. Any thread."""
         self.leaked_sources += 1

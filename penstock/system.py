@@ -794,12 +794,12 @@ def _close(services: Services, owns_reader: bool, owns_runtime: bool, left: Call
 def _recover(services: Services, owns_reader: bool, owns_runtime: bool) -> Services:
     """Start the sentinel, and take care of the streams that a former process has left in the log store."""
     services.runtime.spawn(Sentinel, services.root, services.streams, services.agents)
-    if services.streams.has_store:  # in a cluster, the node does that and the rest
+    if services.writer is None or services.streams.has_store:  # in a cluster, the node does the rest
         return services
     services.streams.load = partial(load_stream, services)
     try:
         recover(services)
-        if services.writer is not None and services.writer.leases is not None:
+        if services.writer.leases is not None:
             services.writer.leases.start(partial(recover, services))
     except BaseException:
         assert services.root is not None

@@ -25,7 +25,7 @@ from penstock.cluster.orders import carry_out
 from penstock.cluster.view import ClusterView, node_infos
 from penstock.config.cluster import ClusterOptions
 from penstock.config.logs import get_logger
-from penstock.errors import PenstockError, StoreDamaged, StoreError, describe_reason
+from penstock.errors import CallTimeout, NoOwner, PenstockError, StoreDamaged, StoreError, describe_reason
 from penstock.events import TerminalEvent
 from penstock.events.codec import CodecError
 from penstock.ports import Claim, NodeInfo, Registration, StoreView
@@ -72,6 +72,7 @@ class ClusterNode:
         self._beat_at: float | None = None  # when the store renewed the lease last
         self._steady_since: float | None = None  # … each time since, without a failure
         self._look_at = 0.0
+        self.on_forget: Callable[[str], object] = _ignore  # called when another node has had a stream forgotten
         self.wake: Callable[[], None] = _nothing  # has `tend` called soon
 
     # --- opening and reading, any thread -------------------------------------------------------------------------
@@ -141,7 +142,9 @@ class ClusterNode:
             "waiting": self.writer.waiting,
             "store_failing": self.writer.last_error is not None,
         }
-        info = NodeInfo(self.name, totals.active, self.options.capacity, self.is_draining, self.options.advertise, facts)
+        info = NodeInfo(
+            self.name, totals.active, self.options.capacity, self.is_draining, self.options.advertise, facts
+        )
         self.store.announce(info, self.options.lease)
 
     def _renew(self, now: float) -> None:
@@ -229,9 +232,27 @@ class ClusterNode:
         return carry_out(record, data, self._set_readers, self.services.call_timeout)
 
     def _carry_out_own(self, data: bytes) -> bytes:
-        """The order to the node itself: streams have been given to it."""
-        self._take_given()
+        """An order to the node itself: to look for streams that were given to it, or to forget one."""
+        if data:
+            self._forget(data.decode())
+        else:
+            self._take_given()
         return b""
+
+    def _forget(self, stream_id: str) -> None:
+        streams = self.services.streams
+        record = streams.peek(stream_id)
+        if record is not None and record.is_over:
+            streams.forget(record)
+        self.on_forget(stream_id)
+
+    def forget_everywhere(self, stream_id: str) -> None:
+        """Have all other nodes forget an ended stream that is no longer in the store. Those that are away keep it."""
+        with contextlib.suppress(StoreError):
+            for node in self.store.view().nodes:
+                if node != self.name:
+                    with contextlib.suppress(NoOwner, CallTimeout):
+                        self.store.command(_own_log(node), stream_id.encode(), self.options.lease)
 
     def _tend_followed(self) -> None:
         with self._lock:
@@ -418,4 +439,8 @@ def _own_log(node: str) -> str:
 
 
 def _nothing() -> None:
+    pass
+
+
+def _ignore(_: object) -> None:
     pass

@@ -9,7 +9,8 @@ import msgspec
 
 from penstock.actors.stream.messages import Cancel, Flush, Pause, Reset, Resume, SetOptions, StopStream
 from penstock.actors.stream.record import StreamRecord
-from penstock.errors import PenstockError, RunsElsewhere, StreamClosed
+from penstock.config.checks import STARS
+from penstock.errors import OptionError, PenstockError, RunsElsewhere, StreamClosed
 from penstock.events.codec import CodecError, decode_value, encode_value
 from penstock.stream import Stream
 
@@ -89,6 +90,8 @@ def _do(
         case "readers":
             set_readers(record, order["node"], order["on"])
         case "tokens":
+            if record.feed is not None:
+                raise OptionError("tokens", STARS, "none: the stream gets its tokens from a provider")
             limit = order["timeout"]
             stream.process_tokens(order["texts"], None if limit is None else float(limit))
         case "orphan":
