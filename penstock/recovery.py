@@ -219,8 +219,9 @@ def _begin_again(services: Services, writer: StoreWriter, claim: Claim, past: Pa
         return False
 
     def make() -> StreamRecord:
+        head = past.head.encode()  # for a store that comes back empty: this mark is the first one then
         stored = writer.open(
-            stream_id, past.head.metadata, b"", tail=past.tail, request=claim.request, reason="takeover"
+            stream_id, past.head.metadata, head, tail=past.tail, request=claim.request, reason="takeover"
         )
         record = _record(services, stream_id, past, journal=stored, feed=feed)
         revive(record, past)

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 
@@ -153,7 +153,7 @@ class GatewayCore:
             self._channels = Channels(services.streams, services.call_timeout, self._note_use)
             self._threads = ThreadPoolExecutor(_THREADS, "penstock-gateway")
             if (node := self.system._node) is not None:
-                node.on_forget = partial(loop.call_soon_threadsafe, self.responses.forget)
+                node.on_forget = partial(self._forget_response, loop)
                 self.shared_once = SharedOnce(node.store, node.name, node.writer.number)
             self._ticker = Ticker(loop, self.options.tick)
             self._sweeper = loop.create_task(self._sweep())
@@ -359,6 +359,11 @@ class GatewayCore:
         stored = StoredResponse(channel, kept["given"], is_stored=True)
         self.responses.add(response_id, stored)
         return stored
+
+    def _forget_response(self, loop: asyncio.AbstractEventLoop, response_id: str) -> None:
+        """Forget a response that another node has deleted. Any thread."""
+        with suppress(RuntimeError):  # the gateway's loop has ended
+            loop.call_soon_threadsafe(partial(self.responses.forget, response_id))
 
     async def forget(self, channel: Channel) -> None:
         """Have an ended stream forgotten: here, in the store, and by all nodes."""

@@ -394,16 +394,14 @@ class StoreWriter:
                 return
 
     def _write(self) -> None:
+        if self._doubtful:
+            self._look_at_doubtful()
         with self._lock:
             logs = list(dict.fromkeys([*self._again, *self._dirty]))
             taken = [(log, *(([], {}) if log in self._again else log.take_events())) for log in logs]
             self._dirty = dict.fromkeys(self._again)
             count = sum(len(events) for _, events, _ in taken)
-            doubtful, self._doubtful = self._doubtful, {}
-        again, self._again = self._again, []
-        for log in doubtful:
-            if log not in again and not log.is_fenced:
-                self._look(log)
+        self._again = []
         now = self._clock.time()
         batch: list[tuple[StoredLog, list[Append]]] = []
         size = 0
@@ -429,9 +427,14 @@ class StoreWriter:
             if self._again or self._dirty:
                 self._news.set()
 
-    def _look(self, log: StoredLog) -> None:
-        with contextlib.suppress(StoreError):  # the next look may find out
-            log.compare(self.store.tail(log.name))
+    def _look_at_doubtful(self) -> None:
+        """Look at logs that may be another's. Before events are taken out of them, which may have to be put back."""
+        with self._lock:
+            doubtful, self._doubtful = self._doubtful, {}
+        for log in doubtful:
+            if log not in self._again and not log.is_fenced:
+                with contextlib.suppress(StoreError):  # the next look may find out
+                    log.compare(self.store.tail(log.name))
 
     def _append(self, batch: Sequence[tuple[StoredLog, list[Append]]]) -> None:
         """Append the entries of some logs, and note the answers. Those that failed are tried again with the next."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 
 import penstock
+from penstock.actors.stream.messages import Cancel
 from penstock.adapters.loopback.script import Answer, Script
 from penstock.adapters.loopback.server import LoopbackProvider
 from penstock.config.cluster import ClusterOptions
@@ -172,7 +174,7 @@ def test_the_streams_of_a_node_that_is_gone_fail_or_begin_again() -> None:
         plain = one.open_stream("plain", EAGER)
         plain.process_token("kept")
         restart = penstock.RequestOptions(on_interrupt="restart")
-        how = {"provider": "openai", "base_url": provider.base_url, "on_orphan": "continue"}
+        how: dict[str, Any] = {"provider": "openai", "base_url": provider.base_url, "on_orphan": "continue"}
         asked = one.chat("m", "Hello", stream_id="asked", request_options=restart, options=EAGER, **how)
         eventually(lambda: asked._record.log.last_seq > 5)
         readers = {name: two.stream(name).events(after=0) for name in ("plain", "asked")}
@@ -198,23 +200,27 @@ def test_the_streams_of_a_node_that_is_gone_fail_or_begin_again() -> None:
         assert one.stream("asked").result(10).text == "A new answer."  # the same log, read from the store
 
 
-def test_a_node_that_was_away_renews_nothing_before_it_has_looked(pair: list[penstock.System]) -> None:
+def test_a_node_that_was_away_renews_nothing_before_it_has_looked(
+    pair: list[penstock.System], monkeypatch: pytest.MonkeyPatch
+) -> None:
     one, _ = pair
     node = node_of(one)
     stream = one.open_stream("s", EAGER)
     kept: list[list[str]] = []
-    store = node.store
-    keep = type(store).keep
+    keep = SharedStore.keep
+
+    def noting(self: SharedStore, name: str, requests: Sequence[str]) -> Sequence[str]:
+        if name == node.name and threading.current_thread() is threading.main_thread():
+            kept.append(list(requests))
+        return keep(self, name, requests)
+
+    monkeypatch.setattr(SharedStore, "keep", noting)
     node._beat_at = node._now() - 2 * LEASE
-    try:
-        type(store).keep = lambda self, name, ids: (kept.append(list(ids)), keep(self, name, ids))[1]  # type: ignore[method-assign]
-        node._renew(node._now())
-        assert [ids for ids in kept if ids] == []
-        node._beat_at = node._now()
-        node._renew(node._now())
-        assert ["s"] in kept
-    finally:
-        type(store).keep = keep  # type: ignore[method-assign]
+    node._renew(node._now())
+    assert kept == []
+    node._beat_at = node._now()
+    node._renew(node._now())
+    assert kept == [["s"]]
     assert not stream.is_over
 
 
@@ -222,7 +228,7 @@ def test_a_request_that_ends_its_nodes_is_given_up() -> None:
     script = Script([Answer(WORDS, tokens_per_second=50)] * 9)
     with LoopbackProvider(script) as provider, nodes(4, max_deliveries=3) as systems:
         restart = penstock.RequestOptions(on_interrupt="restart")
-        how = {"provider": "openai", "base_url": provider.base_url, "on_orphan": "continue"}
+        how: dict[str, Any] = {"provider": "openai", "base_url": provider.base_url, "on_orphan": "continue"}
         systems[0].chat("m", "Hello", stream_id="s", request_options=restart, options=EAGER, **how)
         reader = systems[3].stream("s").events(after=0)
         left = dict.fromkeys(systems)
@@ -248,7 +254,7 @@ def test_a_stream_that_was_cancelled_without_an_owner_is_not_begun() -> None:
     script = Script([Answer(WORDS, tokens_per_second=50)] * 3)
     with LoopbackProvider(script) as provider, nodes(2) as (one, two):
         restart = penstock.RequestOptions(on_interrupt="restart")
-        how = {"provider": "openai", "base_url": provider.base_url, "on_orphan": "continue"}
+        how: dict[str, Any] = {"provider": "openai", "base_url": provider.base_url, "on_orphan": "continue"}
         one.chat("m", "Hello", stream_id="s", request_options=restart, options=EAGER, **how)
         there = two.stream("s")
         record = one._table.get("s")
@@ -257,7 +263,7 @@ def test_a_stream_that_was_cancelled_without_an_owner_is_not_begun() -> None:
         assert registration is not None
         one._journal.is_cut = True  # type: ignore[union-attr]
         registration.close()
-        there._record.propose(penstock.actors.stream.messages.Cancel("no more"))  # type: ignore[attr-defined]
+        there._record.propose(Cancel("no more"))
         assert isinstance(list(there.events(after=0))[-1], StreamCancelled)
         assert len(provider.requests) == 1
 
@@ -297,6 +303,23 @@ def test_an_empty_store_is_filled_again_with_requests_and_logs_also_of_silent_st
         assert there.result(10).text == "ab"
 
 
+def test_an_empty_store_gets_the_head_again_of_a_stream_that_was_taken_over() -> None:
+    script = Script([Answer(WORDS, tokens_per_second=200), Answer(WORDS, tokens_per_second=200)])
+    store = SharedStore()
+    with LoopbackProvider(script) as provider, nodes(3, store) as (one, two, three):
+        node_of(three).is_draining = True
+        restart = penstock.RequestOptions(on_interrupt="restart")
+        how: dict[str, Any] = {"provider": "openai", "base_url": provider.base_url, "on_orphan": "continue"}
+        one.chat("m", "Hello", stream_id="s", request_options=restart, options=EAGER, metadata={"who": "me"}, **how)
+        one._journal.is_cut = True  # type: ignore[union-attr]
+        eventually(lambda: two._table.peek("s") is not None and two._table.get("s").ref is not None)
+        eventually(lambda: two._table.get("s").log.last_seq > 3)
+        store._logs.clear()
+        store._requests.clear()
+        eventually(lambda: store.tail("s").seq > 3)
+        assert three.stream("s").metadata == {"who": "me"}
+
+
 # --- drain -----------------------------------------------------------------------------------------------------------
 
 
@@ -304,7 +327,7 @@ def test_a_node_that_is_drained_hands_over_what_can_begin_again() -> None:
     script = Script([Answer(WORDS, tokens_per_second=100), Answer("Elsewhere.")])
     with LoopbackProvider(script) as provider, nodes(2, lease=30.0, heartbeat=0.1) as (one, two):
         restart = penstock.RequestOptions(on_interrupt="restart")
-        how = {"provider": "openai", "base_url": provider.base_url, "on_orphan": "continue"}
+        how: dict[str, Any] = {"provider": "openai", "base_url": provider.base_url, "on_orphan": "continue"}
         asked = one.chat("m", "Hello", stream_id="asked", request_options=restart, options=EAGER, **how)
         plain = one.open_stream("plain", EAGER)
         eventually(lambda: asked._record.log.last_seq > 3)
