@@ -18,7 +18,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --maxprocesses 8 --dist
 QUICK := tests/unit $(addprefix tests/conformance/test_,$(addsuffix .py,stream statem supervisor links handler integration)) \
 	$(addprefix --deselect tests/unit/test_,$(addsuffix .py,benchmarks_run seeds))
 
-.PHONY: promtool redis run serve quick check lint types workflows deploy test whole installed-judges judges judges-node nginx simulate soak mutants bench bench-litellm format docs diagrams clean help
+.PHONY: promtool redis run serve quick check lint types workflows deploy test whole installed-judges judges judges-node nginx chaos simulate soak mutants bench bench-litellm format docs diagrams clean help
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -86,6 +86,9 @@ installed-judges: $(VENV)/.dev
 	@$(BIN)/python -m tests.integration.gateway.nginx || true
 	@$(BIN)/python -m tests.integration.promtool || true
 	@$(BIN)/python -m tests.integration.engines || true
+
+chaos: $(VENV)/.dev  ## three nodes of a cluster and their server are killed, frozen and emptied for SECONDS=600, under STREAMS=300
+	$(BIN)/python -m tests.cluster.chaos --seconds $(or $(SECONDS),600) --streams $(or $(STREAMS),300)
 
 judges: $(VENV)/.dev  ## every test with the clients of others: in JavaScript, curl, Chromium; skipped where one cannot be had
 	@$(BIN)/python -m tests.judges.install || true

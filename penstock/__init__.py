@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from penstock.adapters.journals.valkey import ValkeyJournal
     from penstock.adapters.tools import FunctionTool, tool
     from penstock.agent import Agent
+    from penstock.cluster.view import ClusterNodeInfo, ClusterView
     from penstock.config.agents import AgentOptions
+    from penstock.config.cluster import ClusterOptions
     from penstock.config.garbage import tune_gc
     from penstock.config.limits import BreakerOptions, LimitOptions, RetryBudgetOptions
     from penstock.config.logs import configure_logging
@@ -67,6 +69,7 @@ if TYPE_CHECKING:
         RaceError,
         RateLimited,
         RunawayAnswer,
+        RunsElsewhere,
         SourceError,
         StartError,
         StoreBusy,
@@ -85,6 +88,7 @@ if TYPE_CHECKING:
         StreamExists,
         StreamInterrupted,
         StreamNotFound,
+        StreamPoisoned,
         StreamTimeout,
         SubscriberTooSlow,
         SupervisorError,
@@ -195,6 +199,9 @@ __all__ = [
     "Choice",
     "CircuitOpen",
     "Citation",
+    "ClusterNodeInfo",
+    "ClusterOptions",
+    "ClusterView",
     "Completions",
     "ConnectError",
     "ContentFilterError",
@@ -251,6 +258,7 @@ __all__ = [
     "RetryBudgetOptions",
     "RetryBudgetStatistics",
     "RunawayAnswer",
+    "RunsElsewhere",
     "RuntimeOptions",
     "Secret",
     "ServerToolCall",
@@ -284,6 +292,7 @@ __all__ = [
     "StreamMetrics",
     "StreamNotFound",
     "StreamOptions",
+    "StreamPoisoned",
     "StreamReader",
     "StreamReset",
     "StreamSnapshot",
@@ -360,7 +369,9 @@ _HOMES = {
     "adapters.journals.valkey": ("ValkeyJournal",),
     "adapters.tools": ("FunctionTool", "tool"),
     "agent": ("Agent",),
+    "cluster.view": ("ClusterNodeInfo", "ClusterView"),
     "config.agents": ("AgentOptions",),
+    "config.cluster": ("ClusterOptions",),
     "config.garbage": ("tune_gc",),
     "config.limits": ("BreakerOptions", "LimitOptions", "RetryBudgetOptions"),
     "config.logs": ("configure_logging",),

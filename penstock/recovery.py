@@ -17,13 +17,13 @@ from penstock.actors.stream.record import StreamRecord
 from penstock.actors.stream.storing import StoreWriter
 from penstock.config.logs import get_logger
 from penstock.config.options import RequestOptions
-from penstock.errors import Fenced, PenstockError, StoreDamaged, StreamInterrupted
+from penstock.errors import Fenced, PenstockError, StoreDamaged, StreamInterrupted, StreamPoisoned
 from penstock.events import StreamReset, TokenEvent, ToolCall, ToolCallCompleted
 from penstock.events.codec import CodecError, encode_events
 from penstock.ports import Append, ChatCall, Claim, EntryId, LogFrame, OwnerMark, next_epoch
 from penstock.services import Services
 
-__all__ = ["Recovered", "load_stream", "recover"]
+__all__ = ["Recovered", "load_stream", "recover", "stored_record"]
 
 _ALL: Final = 1_000_000
 _AT_ONCE: Final = 200  # ends in one transaction
@@ -56,6 +56,11 @@ def load_stream(services: Services, stream_id: str) -> StreamRecord | None:
         raise StoreDamaged(writer.store.name, str(error)) from error
     if not past.is_ended:
         return None
+    return stored_record(services, stream_id, past)
+
+
+def stored_record(services: Services, stream_id: str, past: PastLog) -> StreamRecord:
+    """The record of a stream that has ended."""
     record = _record(services, stream_id, past)
     revive(record, past)
     return record
@@ -76,10 +81,18 @@ def _record(services: Services, stream_id: str, past: PastLog, **how: Any) -> St
     )
 
 
-def recover(services: Services) -> Recovered:
+def recover(
+    services: Services, *, limit: int = _ALL, max_deliveries: int = _DELIVERIES, given: Sequence[Claim] | None = None
+) -> Recovered:
     """Find the streams that a former process has left, and end them or let them go on, by their ``on_interrupt``.
 
     On a store that other processes write, a stream is left alone as long as its owner renews the claim on it.
+
+    Args:
+        services: of the system that takes the streams over.
+        limit: the most streams to take over.
+        max_deliveries: a request that was given to more nodes is not begun again.
+        given: claims that the system has been given already; None claims what nobody has.
 
     Raises:
         StoreError: the store cannot be read or written.
@@ -90,7 +103,9 @@ def recover(services: Services) -> Recovered:
     failed: list[tuple[Claim, PastLog]] = []
     restarted = damaged = 0
     leases = writer.leases
-    for claim in writer.store.claim(writer.node, _ALL, 0.0 if leases is None else leases.seconds):
+    if given is None:
+        given = writer.store.claim(writer.node, limit, 0.0 if leases is None else leases.seconds)
+    for claim in given:
         stream_id = claim.request.log
         if leases is not None and leases.has(claim.request.id):
             continue  # the store was away for so long that the own claim was due; it is renewed
@@ -103,11 +118,14 @@ def recover(services: Services) -> Recovered:
             continue
         if past.is_ended:
             writer.store.release(writer.node, claim.request.id)
-        elif _begin_again(services, writer, claim, past):
+        elif claim.deliveries <= max_deliveries and _begin_again(services, writer, claim, past):
             restarted += 1
         else:
             failed.append((claim, past))
-    ended = sum(_end(services, writer, failed[first : first + _AT_ONCE]) for first in range(0, len(failed), _AT_ONCE))
+    ended = sum(
+        _end(services, writer, failed[first : first + _AT_ONCE], max_deliveries)
+        for first in range(0, len(failed), _AT_ONCE)
+    )
     found = Recovered(ended, restarted, damaged)
     if found != Recovered():
         get_logger().warning("streams_recovered", **msgspec.structs.asdict(found))
@@ -117,8 +135,10 @@ def recover(services: Services) -> Recovered:
 # --- ending ----------------------------------------------------------------------------------------------------------
 
 
-def _end(services: Services, writer: StoreWriter, left: Sequence[tuple[Claim, PastLog]]) -> int:
+def _end(services: Services, writer: StoreWriter, left: Sequence[tuple[Claim, PastLog]], max_deliveries: int) -> int:
     """End streams by `StreamFailed`, in the store alone: nothing reads them yet. Returns how many.
+
+    One that was cancelled while it had no owner ends in `StreamCancelled`.
 
     One whose owner has written meanwhile is left alone.
     """
@@ -129,7 +149,12 @@ def _end(services: Services, writer: StoreWriter, left: Sequence[tuple[Claim, Pa
         log = StreamLog(stream_id, past.head.metadata, 1 << 40)
         log.replay(past.events)
         outcome = Outcome(tool_calls=_calls(past))
-        log.fail(StreamInterrupted(stream_id), outcome, 0, clock.time())
+        if claim.is_cancelled:
+            log.cancel("cancelled while no process ran it", outcome, 0, clock.time())
+        elif past.head.redo is not None and claim.deliveries > max_deliveries:
+            log.fail(StreamPoisoned(stream_id, claim.deliveries - 1), outcome, 0, clock.time())
+        else:
+            log.fail(StreamInterrupted(stream_id), outcome, 0, clock.time())
         terminal = log.terminal
         assert terminal is not None
         mark = OwnerMark(EntryId(next_epoch(past.tail, clock.time(), writer.number), 0), node, "takeover")
@@ -184,7 +209,7 @@ def _calls(past: PastLog) -> tuple[ToolCall, ...]:
 def _begin_again(services: Services, writer: StoreWriter, claim: Claim, past: PastLog) -> bool:
     """Ask the provider again, after a `StreamReset`; returns False if that cannot be done."""
     redo = past.head.redo
-    if redo is None or claim.is_cancelled or claim.deliveries > _DELIVERIES:
+    if redo is None or claim.is_cancelled:
         return False
     stream_id = claim.request.log
     try:
@@ -194,8 +219,9 @@ def _begin_again(services: Services, writer: StoreWriter, claim: Claim, past: Pa
         return False
 
     def make() -> StreamRecord:
+        head = past.head.encode()  # for a store that comes back empty: this mark is the first one then
         stored = writer.open(
-            stream_id, past.head.metadata, b"", tail=past.tail, request=claim.request, reason="takeover"
+            stream_id, past.head.metadata, head, tail=past.tail, request=claim.request, reason="takeover"
         )
         record = _record(services, stream_id, past, journal=stored, feed=feed)
         revive(record, past)

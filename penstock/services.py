@@ -8,7 +8,7 @@ import itertools
 import os
 import secrets
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from functools import partial
 from typing import Any, Final, NamedTuple, Protocol
@@ -19,13 +19,14 @@ from penstock.actors.agent.coroutines import ToolLoops
 from penstock.actors.agent.table import AgentTable
 from penstock.actors.call.gate_table import GateTable
 from penstock.actors.call.record import CallRecord, Candidate, Conductor
-from penstock.actors.runtime.dispatcher import check_process, is_forked
+from penstock.actors.runtime.dispatcher import blocking, check_process, is_forked
 from penstock.actors.runtime.loop_thread import LoopThread
 from penstock.actors.runtime.process import ProcessRef
 from penstock.actors.runtime.quota import ThreadQuota
 from penstock.actors.runtime.runtime import Runtime
 from penstock.actors.stream.feed import Feed
 from penstock.actors.stream.heads import StreamHead, kept_options, new_sse_epoch
+from penstock.actors.stream.messages import Cancel
 from penstock.actors.stream.record import StreamRecord
 from penstock.actors.stream.storing import StoredLog, StoreWriter
 from penstock.actors.stream.table import StreamTable
@@ -39,9 +40,9 @@ from penstock.config.prices import PriceTable
 from penstock.config.secret import Secret
 from penstock.config.settings import Settings
 from penstock.config.surrogates import is_plain_json, mend_surrogates
-from penstock.errors import OptionError, StreamExists, SystemDraining, SystemStopped
+from penstock.errors import OptionError, StoreUnavailable, StreamExists, SystemDraining, SystemStopped
 from penstock.events import FrozenDict
-from penstock.ports import EMPTY, ChatCall, Journal, Reader, Request
+from penstock.ports import EMPTY, ChatCall, EntryId, Journal, LogFrame, Reader, Request
 from penstock.ports.messages import check_finite, check_items, check_messages
 from penstock.supervisors.system.opening import StreamOpener
 
@@ -54,6 +55,11 @@ class _Attempt(NamedTuple):
 
 
 _NO_METADATA: Final = FrozenDict()
+
+
+def _nothing() -> None:
+    pass
+
 
 _attempt: ContextVar[_Attempt] = ContextVar("attempt", default=_Attempt())  # noqa: B039 - a tuple does not change
 
@@ -125,6 +131,7 @@ class Services:
         self.is_stopped = False
         self.is_draining = False  # no stream is opened but the attempts of those that run
         self.opener = StreamOpener(runtime, streams)
+        self.leave: Callable[[], object] = _nothing  # leaves the cluster, before the store is closed
         self._ids = StreamIds()
         _all.add(self)
 
@@ -144,6 +151,10 @@ class Services:
         if self.is_stopped or (self.root is not None and not self.runtime.is_alive(self.root)):
             raise SystemStopped()
 
+    def new_id(self) -> str:
+        """An id for a stream that was given none."""
+        return self._ids.next()
+
     def note_leak(self) -> None:
         """Count a source that did not end in time. Any thread."""
         self.leaked_sources += 1
@@ -159,9 +170,14 @@ class Services:
         journal: Journal | None = None,
         feed: Feed | None = None,
         redo: Mapping[str, Any] | None = None,
+        facts: Mapping[str, Any] = _NO_METADATA,
         timeout: float | None = None,
     ) -> StreamRecord:
-        """Open a stream and return its record; see `System.open_stream`. ``redo`` is for `penstock.recovery`."""
+        """Open a stream and return its record; see `System.open_stream`.
+
+        ``redo`` is for `penstock.recovery`, and ``facts`` are part of the stored log; both are without a use elsewhere.
+        In a cluster, this returns when the log is in the store.
+        """
         if stream_id is None:
             stream_id = self._ids.next()
         elif not isinstance(stream_id, str) or not 0 < len(stream_id) <= 256 or not stream_id.isprintable():
@@ -190,6 +206,7 @@ class Services:
                     on_orphan=on_orphan,
                     restart=restart,
                     redo=redo,
+                    facts=facts,
                 )
                 kept = self._begin_log(self.writer, stream_id, head)
             record = StreamRecord(
@@ -208,7 +225,27 @@ class Services:
             return record
 
         limit = self.call_timeout if timeout is None else timeout
-        return self.opener.open(make, limit, self.check_running)
+        return self._findable(self.opener.open(make, limit, self.check_running), limit)
+
+    def _findable(self, record: StreamRecord, timeout: float) -> StreamRecord:
+        """Wait until other nodes can find a new stream.
+
+        Raises:
+            StreamExists: another node has opened one with the same id at the same time.
+            StoreError: the store does not answer. The stream is cancelled.
+        """
+        stored = record.stored
+        if stored is None or stored.opened is None:  # not in a cluster
+            return record
+        with blocking():
+            is_open = stored.opened.wait(timeout)
+        if (is_open or record.is_over) and not stored.is_fenced:
+            return record
+        record.propose(Cancel("its log could not be opened"))
+        if stored.is_fenced:
+            raise StreamExists(record.stream_id)
+        assert self.writer is not None
+        raise self.writer.last_error or StoreUnavailable(self.writer.store.name, "it has not answered in time")
 
     def _begin_log(self, writer: StoreWriter, stream_id: str, head: StreamHead) -> StoredLog:
         """Begin the log of a new stream. The log of an ended one with that id is forgotten.
@@ -222,7 +259,10 @@ class Services:
             raise StreamExists(stream_id)
         if before is not None:
             writer.flush(self.call_timeout)
-        if writer.store.tail(stream_id) != EMPTY:
+        tail = writer.store.tail(stream_id)
+        if tail != EMPTY:
+            if before is None and writer.store.is_shared and not _is_ended(writer, stream_id, tail):
+                raise StreamExists(stream_id)
             writer.store.forget(stream_id)
         return writer.open(stream_id, head.metadata, head.encode(), tail=EMPTY, request=Request(stream_id, stream_id))
 
@@ -239,8 +279,9 @@ class Services:
         restart: Restart = "temporary",
         responses: bool = False,
         fallback: Sequence[str] | None = None,
+        facts: Mapping[str, Any] = _NO_METADATA,
     ) -> StreamRecord:
-        """Open the stream of a call's answer; see `System.chat`.
+        """Open the stream of a call's answer; see `System.chat`. ``facts`` as for `open_stream`.
 
         All of the model's parameters are in ``call``, so that none can have the name of an argument.
         """
@@ -254,6 +295,7 @@ class Services:
             restart=restart,
             feed=feed,
             redo=_redo(found, feed, self._own_url(found, responses), responses=responses) if may_go_on else None,
+            facts=facts,
         )
 
     def _own_url(self, found: ProviderChoice, responses: bool) -> str | None:
@@ -330,6 +372,12 @@ class Services:
             foreign_blocks=count_foreign_blocks(call.input, found.name),
             count_foreign_blocks=partial(count_foreign_blocks, provider=found.name),
         )
+
+
+def _is_ended(writer: StoreWriter, stream_id: str, tail: EntryId) -> bool:
+    """Whether a stored log has its terminal event."""
+    last = writer.store.read(stream_id, EntryId(tail.epoch, tail.seq - 1) if tail.seq else EMPTY)
+    return any(isinstance(entry, LogFrame) and entry.is_last for entry in last)
 
 
 def _redo(found: ProviderChoice, feed: CallRecord, base_url: str | None, *, responses: bool) -> Mapping[str, Any]:

@@ -691,6 +691,11 @@ class Stream:
             return record.ref
 
         limit = self._call_timeout if timeout is None else timeout
+        remote = record.remote
+        if remote is not None:
+            if record.is_over:
+                raise StreamClosed(self.stream_id)
+            return remote.ask(message, limit)
         return ask_until_back(record.runtime, find, message, limit, f"stream {self.stream_id!r}")
 
     def __repr__(self) -> str:

@@ -11,6 +11,7 @@ The supervision tree::
     ├─ handler                 opens streams, watches subscribers, cleans up
     ├─ agent_handler           restarts agents, or ends their streams
     ├─ reaper                  once a second: looks for ends that no message reports
+    ├─ cluster                 in a cluster: heart, reaper and desk of the node
     └─ user      (dynamic)     your own processes: `System.start_child`
 """
 
@@ -41,7 +42,11 @@ from penstock.adapters.http.choosing import make_reader
 from penstock.adapters.providers.catalogue import Catalogue
 from penstock.adapters.providers.chat_calls import check_input
 from penstock.agent import create_agent
+from penstock.cluster.node import ClusterNode, node_name
+from penstock.cluster.processes import cluster_child
+from penstock.cluster.view import ClusterView
 from penstock.config.checks import check_number
+from penstock.config.cluster import ClusterOptions
 from penstock.config.logs import get_logger
 from penstock.config.options import OnOrphan, RequestOptions, Restart, StreamOptions
 from penstock.config.prices import PriceTable
@@ -101,6 +106,9 @@ class System:
             `SqliteJournal`, also keeps them for the next process: the system reads ended streams from it, takes care
             of those that a former process has left when it starts, and closes it when it stops. None takes the
             settings' ``store`` group.
+        cluster: share the streams with other systems on the same store, see `ClusterOptions`; its ``url`` names the
+            store, unless ``journal`` is one. None takes the settings' ``cluster`` group, where there is no cluster
+            without a ``url``.
     """
 
     def __init__(
@@ -111,6 +119,7 @@ class System:
         reader: Reader | None = None,
         providers: Mapping[str, Callable[..., Provider] | Provider] | None = None,
         journal: Journal | LogStore | None = None,
+        cluster: ClusterOptions | None = None,
     ) -> None:
         self.settings = settings if settings is not None else Settings.load()
         if not isinstance(self.settings, Settings):
@@ -121,6 +130,8 @@ class System:
         self._names = Names()
         self._user_specs = UserSpecs()
         self._journal = journal
+        self._cluster = _cluster_of(cluster, self.settings, journal)
+        self._node: ClusterNode | None = None  # of the cluster, once it is started
         self._catalogue = Catalogue(self.settings, providers or {})
         self._prices = PriceTable.load(self.settings.prices)
         self._given_runtime = runtime
@@ -146,32 +157,11 @@ class System:
             if self._stopped:
                 raise SystemStopped()
             if self._started is None:
-                self._started = services = self._start()
+                self._started = services = _start(self)
                 # No thread has a reference to the system, so that it can be dropped.
                 self._finalizer = weakref.finalize(self, _abandoned, services, *self._owns)
                 self._finalizer.atexit = False
         return self
-
-    def _start(self) -> Services:
-        options = self.settings.runtime
-        store = _store_of(self._journal, self.settings.store)  # first: nothing has to be ended if it cannot be opened
-        number = 0 if store is None else store.new_number()
-        runtime = self._given_runtime or _new_runtime(options)
-        services = Services(
-            self.settings,
-            runtime,
-            self._given_reader or make_reader(options),
-            catalogue=self._catalogue,
-            prices=self._prices,
-            journal=None if isinstance(self._journal, LogStore) else self._journal,
-            writer=None if store is None else StoreWriter(store, runtime.clock, number=number),
-            streams=self._table,
-            agents=self._agents,
-            quota=self._tool_quota,
-        )
-        children = system_children(self._names, self._table, self._agents, self._user_specs)
-        services.root = runtime.spawn(Supervisor, children, _FLAGS, name=_ROOT)
-        return _recover(services, *self._owns)
 
     def stop(self, timeout: float | None = None) -> int:
         """Flush and end all streams in the order they were opened, then everything else.
@@ -721,9 +711,52 @@ class System:
         """Counts of streams, tokens, messages, threads, dead letters."""
         return system_statistics(self._services)
 
+    def cluster_view(self) -> ClusterView:
+        """The cluster as this node sees it: nodes, streams, leases, the store. It asks the store.
+
+        Raises:
+            OptionError: there is no cluster.
+        """
+        if self._cluster is None:
+            raise OptionError("cluster", None, "a ClusterOptions, when the system is made")
+        self._services  # noqa: B018 - it starts the system
+        assert self._node is not None
+        return self._node.view()
+
     def tree(self) -> Tree:
         """The supervision tree at this moment; ``print`` draws it."""
         return draw_tree(self.runtime, _ROOT, self.settings.runtime.call_timeout)
+
+
+def _start(system: System) -> Services:
+    """Make everything, and start the supervision tree."""
+    settings, journal, cluster = system.settings, system._journal, system._cluster
+    # First: nothing has to be ended if it cannot be opened.
+    store = _store_of(journal, settings.store, cluster)
+    number = 0 if store is None else store.new_number()
+    runtime = system._given_runtime or _new_runtime(settings.runtime)
+    services = Services(
+        settings,
+        runtime,
+        system._given_reader or make_reader(settings.runtime),
+        catalogue=system._catalogue,
+        prices=system._prices,
+        journal=None if isinstance(journal, LogStore) else journal,
+        writer=None if store is None else _writer_to(store, runtime, number, cluster),
+        streams=system._table,
+        agents=system._agents,
+        quota=system._tool_quota,
+    )
+    more: list[ChildSpec] = []
+    if cluster is not None:
+        assert services.writer is not None
+        system._node = node = ClusterNode(services, services.writer, cluster)
+        more.append(cluster_child(node))
+        services.streams.load, services.leave = node.load, node.close
+        services.streams.observe(node)
+    children = system_children(system._names, system._table, system._agents, system._user_specs, *more)
+    services.root = runtime.spawn(Supervisor, children, _FLAGS, name=_ROOT)
+    return _recover(services, *system._owns)
 
 
 async def _opened(open_stream: Callable[[], Stream]) -> Stream:
@@ -746,7 +779,7 @@ def _close(services: Services, owns_reader: bool, owns_runtime: bool, left: Call
     """End everything that the tree runs on; returns the number of threads that did not end."""
     runtime = services.runtime
     end_all(services.streams, services.agents, SHUTDOWN)  # those that have not ended in time
-    leaked = 0 if services.writer is None else not _close_store(services.writer, left)
+    leaked = 0 if services.writer is None else not _close_store(services, services.writer, left)
     leaked += services.reader.close(max(_LAST_MOMENT, left())) if owns_reader else 0
     leaked += not services.catalogue.close()
     leaked += not services.loop_thread.close(max(_LAST_MOMENT, left()))
@@ -761,10 +794,12 @@ def _close(services: Services, owns_reader: bool, owns_runtime: bool, left: Call
 def _recover(services: Services, owns_reader: bool, owns_runtime: bool) -> Services:
     """Start the sentinel, and take care of the streams that a former process has left in the log store."""
     services.runtime.spawn(Sentinel, services.root, services.streams, services.agents)
+    if services.writer is None or services.streams.has_store:  # in a cluster, the node does the rest
+        return services
     services.streams.load = partial(load_stream, services)
     try:
         recover(services)
-        if services.writer is not None and services.writer.leases is not None:
+        if services.writer.leases is not None:
             services.writer.leases.start(partial(recover, services))
     except BaseException:
         assert services.root is not None
@@ -774,15 +809,51 @@ def _recover(services: Services, owns_reader: bool, owns_runtime: bool) -> Servi
     return services
 
 
-def _close_store(writer: StoreWriter, left: Callable[[], float]) -> bool:
-    """Write what waits, and close the store; returns whether that was done in time."""
+def _close_store(services: Services, writer: StoreWriter, left: Callable[[], float]) -> bool:
+    """Write what waits, leave the cluster, and close the store; returns whether that was done in time."""
     is_done = writer.close(max(_PATIENCE, left()))
+    services.leave()
     writer.store.close()
     return is_done
 
 
-def _store_of(given: Journal | LogStore | None, options: StoreOptions) -> LogStore | None:
+def _cluster_of(
+    given: ClusterOptions | None, settings: Settings, journal: Journal | LogStore | None
+) -> ClusterOptions | None:
+    """The options of the cluster; None: there is none.
+
+    Raises:
+        OptionError: there is no store that several systems can share.
+    """
+    if given is not None and not isinstance(given, ClusterOptions):
+        raise OptionError("cluster", type(given).__name__, "a ClusterOptions or None")
+    options = given if given is not None else settings.cluster
+    if given is None and options.url is None:
+        return None
+    if isinstance(journal, LogStore):
+        if not journal.is_shared:
+            raise OptionError("journal", journal.name, "a store that several systems share, such as a ValkeyJournal")
+    elif journal is not None or options.url is None:
+        raise OptionError("cluster.url", options.url and "…", "the URL of a server, or journal= with a shared store")
+    return options
+
+
+def _writer_to(store: LogStore, runtime: Runtime, number: int, cluster: ClusterOptions | None) -> StoreWriter:
+    if cluster is None:
+        return StoreWriter(store, runtime.clock, number=number)
+    node = node_name(cluster)
+    return StoreWriter(store, runtime.clock, number=number, node=node, lease=cluster.lease, holds_back=True)
+
+
+def _store_of(
+    given: Journal | LogStore | None, options: StoreOptions, cluster: ClusterOptions | None
+) -> LogStore | None:
     """The log store that is given, or that the settings ask for."""
+    if cluster is not None and not isinstance(given, LogStore):
+        from penstock.adapters.journals.valkey import ValkeyJournal  # an extra
+
+        assert cluster.url is not None
+        return ValkeyJournal(cluster.url, durability=cluster.durability, owner_wait=cluster.lease + 1)
     if given is not None or options.path is None:
         return given if isinstance(given, LogStore) else None
     from penstock.adapters.journals.sqlite import (

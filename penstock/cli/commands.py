@@ -340,6 +340,18 @@ def bench(
     return Bench(choice=choice, prompt=prompt, concurrency=concurrency, requests=requests, as_json=as_json).run()
 
 
+_Cluster: TypeAlias = Annotated[
+    _Text, _option("URL", "The Valkey or Redis server that all nodes share: redis://host:6379, rediss://, …")
+]
+_Node: TypeAlias = Annotated[_Text, _option("NAME", "The node's name in the cluster.  [default: the host's name]")]
+_Workers: TypeAlias = Annotated[
+    int, typer.Option(metavar="NUMBER", help="Processes behind the port, each a node: NAME-1 ….", min=1, max=256)
+]
+_Store: TypeAlias = Annotated[
+    _Text, _option("FILE", "A SQLite file in which one process keeps its streams; see also --cluster.")
+]
+
+
 @app.command(short_help="Serve streams over HTTP, in every protocol of the gateway.")
 def serve(
     host: Annotated[
@@ -373,6 +385,10 @@ def serve(
     log_level: Annotated[
         _Text, _option("LEVEL", "debug, info, warning, error or critical.  [default: warning]")
     ] = None,
+    cluster: _Cluster = None,
+    node: _Node = None,
+    workers: _Workers = 1,
+    store: _Store = None,
     demo: Annotated[
         bool, typer.Option("--demo", help="Run a load without an end at the embedded provider, for the dashboard.")
     ] = False,
@@ -400,6 +416,10 @@ def serve(
         config=config,
         log=log,
         log_level=log_level,
+        cluster=cluster,
+        node=node,
+        workers=workers,
+        store=store,
         demo=demo,
     ).run()
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib
+import os
 import shlex
+import sys
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -15,6 +17,8 @@ from penstock.cli.demo_load import demo_settings, running_load
 from penstock.cli.failures import CommandLineError, check_known, explain
 from penstock.cli.loading import load_settings, named_after
 from penstock.cli.terminal import Output, say, write_error
+from penstock.cli.workers import Worker, Workers
+from penstock.cluster.node import node_name
 from penstock.config.durations import parse_duration
 from penstock.config.logs import configure_logging, get_logger
 from penstock.config.providers import known_provider_names
@@ -34,6 +38,9 @@ _OPTIONS: Final = {
     "gateway.cors": "--cors",
     "gateway.hosts": "--allow-host",
     "gateway.drain_timeout": "--drain-timeout",
+    "store.path": "--store",
+    "cluster.url": "--cluster",
+    "cluster.node": "--node",
     "log.format": "--log",
     "log.level": "--log-level",
 }
@@ -57,6 +64,10 @@ class Serve:
     config: str | None
     log: str | None
     log_level: str | None
+    cluster: str | None = None
+    node: str | None = None
+    workers: int = 1
+    store: str | None = None
     demo: bool = False
 
     def run(self) -> int:
@@ -67,10 +78,16 @@ class Serve:
                 is not installed.
             OSError: standard output cannot be written.
         """
+        worker = Worker.of(os.environ)
         overrides = self._overrides()
         settings = self._with_provider(load_settings(self.config, overrides, _OPTIONS))
         serve = _import_server()
+        self._check_sharing(settings)
+        if worker is not None:
+            settings = dataclasses.replace(settings, cluster=settings.cluster.replace(node=worker.node))
         configure_logging(settings.log.level, settings.log.format, others=("uvicorn", "asyncio"))
+        if self.workers > 1 and worker is None:
+            return self._run_workers(settings, overrides)
         with contextlib.ExitStack() as running:
             if self.demo:
                 bypass_proxies()
@@ -81,9 +98,64 @@ class Serve:
                 running.enter_context(running_load(system))
             draining = None if self._is_for_programs(settings) else partial(_say_draining, settings)
             try:
-                code: int = serve(system, self.host, self.port, ready=self._announce, draining=draining)
+                listeners = None if worker is None else worker.listeners
+                ready = self._announce if worker is None else partial(_ready, worker)
+                code: int = serve(system, self.host, self.port, ready=ready, draining=draining, listeners=listeners)
             except OptionError as error:
                 raise named_after(error, overrides, _OPTIONS) from None
+        if worker is None and not self._is_for_programs(settings):
+            say("stopped")
+        return code
+
+    def _check_sharing(self, settings: Settings) -> None:
+        """Refuse what does not go together, and say what is needed.
+
+        Raises:
+            CommandLineError: several processes would have no store that they can share, or the extra is missing.
+        """
+        if settings.cluster.url is None:
+            if self.workers > 1 and settings.store.path is not None:
+                text = (
+                    "one process writes a SQLite file: leave out --workers, or share a server by --cluster redis://HOST"
+                )
+                raise CommandLineError(text)
+            if self.workers > 1:
+                text = "several workers need a server that they share their streams by: add --cluster redis://HOST"
+                raise CommandLineError(text)
+            if self.node is not None:
+                raise CommandLineError("--node names a node of a cluster: add --cluster redis://HOST")
+            return
+        if settings.store.path is not None:
+            raise CommandLineError("a cluster keeps its streams in its server: leave out --cluster, or --store")
+        if self.workers > 1 and self.demo:
+            raise CommandLineError("--demo runs in one process; leave out --workers")
+        if self.workers > 1 and sys.platform == "win32":
+            raise CommandLineError("--workers is not available on Windows; start several processes at several ports")
+        try:
+            importlib.import_module("redis")
+        except ImportError:
+            text = "redis is not installed; --cluster needs an extra: pip install 'penstock[cluster]'"
+            raise CommandLineError(text) from None
+
+    def _run_workers(self, settings: Settings, overrides: dict[str, dict[str, Any]]) -> int:
+        """Serve by several processes; return the exit code."""
+        from penstock.gateway.guard import Guard
+        from penstock.gateway.server import listen, url_of
+
+        name = settings.cluster.node or node_name(settings.cluster).partition("~")[0]
+        try:
+            listeners = listen(self.host, self.port, has_keys=Guard(settings.gateway).has_keys)
+        except OptionError as error:
+            raise named_after(error, overrides, _OPTIONS) from None
+        url = url_of(self.host, listeners[0].getsockname()[1])
+        has_keys = Guard(settings.gateway).has_keys
+
+        def ready() -> None:
+            Output().write(f"{url}\n")
+            if not self._is_for_programs(settings):
+                write_error(_instructions(url, settings.model(), has_keys=has_keys))
+
+        code = Workers(self.workers, name, listeners, ready).run()
         if not self._is_for_programs(settings):
             say("stopped")
         return code
@@ -95,6 +167,9 @@ class Serve:
             ("--base-url", self.base_url),
             ("--keys", self.keys),
             ("--host", self.host),
+            ("--cluster", self.cluster),
+            ("--node", self.node),
+            ("--store", self.store),
         ):
             if value == "":  # it must not mean the default
                 raise CommandLineError(f"{option} is empty; a shell variable may not be set")
@@ -111,7 +186,10 @@ class Serve:
             gateway["drain_timeout"] = parse_duration(self.drain_timeout, field="--drain-timeout")
         log: dict[str, Any] = {"level": "error"} if self.demo else {}  # some streams of the demo fail on purpose
         log |= {name: value for name, value in (("format", self.log), ("level", self.log_level)) if value is not None}
-        return {group: values for group, values in (("gateway", gateway), ("log", log)) if values}
+        cluster = {name: value for name, value in (("url", self.cluster), ("node", self.node)) if value is not None}
+        store = {} if self.store is None else {"path": self.store}
+        groups = (("gateway", gateway), ("log", log), ("cluster", cluster), ("store", store))
+        return {group: values for group, values in groups if values}
 
     def _with_provider(self, settings: Settings) -> Settings:
         """The settings with the provider, model and base URL of the command line."""
@@ -156,6 +234,10 @@ def _say_draining(settings: Settings, readers: int) -> None:
     time = settings.gateway.drain_timeout
     if readers and time > _DEMO_DRAIN:
         say(f"no new streams; readers left: {readers}, for at most {time:g} s; a second signal ends them at once")
+
+
+def _ready(worker: Worker, server: GatewayServer) -> None:
+    worker.ready(server.stop)
 
 
 def _import_server() -> Any:

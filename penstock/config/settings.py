@@ -32,6 +32,7 @@ from urllib.parse import urlsplit
 
 from penstock.config.agents import AgentOptions
 from penstock.config.checks import STARS, Between, Options, check_choice, check_field, collected, type_of
+from penstock.config.cluster import ClusterOptions, shown_url
 from penstock.config.dashboard import DashboardOptions
 from penstock.config.durations import (
     is_without,
@@ -268,6 +269,7 @@ class Settings:
         dashboard: what the gateway's dashboard shows.
         telemetry: what metrics and traces show.
         store: where streams are kept so that they survive the process.
+        cluster: the server that several systems share, and how.
         runtime: threads, queues, timeouts.
         log: for the command line, and for applications that pass it to `configure_logging`.
     """
@@ -286,6 +288,7 @@ class Settings:
     dashboard: DashboardOptions = field(default_factory=DashboardOptions)
     telemetry: TelemetryOptions = field(default_factory=TelemetryOptions)
     store: StoreOptions = field(default_factory=StoreOptions)
+    cluster: ClusterOptions = field(default_factory=ClusterOptions)
     runtime: RuntimeOptions = field(default_factory=RuntimeOptions)
     log: LogOptions = field(default_factory=LogOptions)
 
@@ -401,6 +404,7 @@ class Settings:
     def to_dict(self) -> dict[str, Any]:
         """Convert all settings to plain values, for display and JSON. Keys become stars, tokenizers their names."""
         plain: dict[str, Any] = _to_plain(dataclasses.asdict(self))
+        plain["cluster"]["url"] = shown_url(self.cluster.url)
         return plain
 
 
@@ -417,6 +421,7 @@ _GROUPS: dict[str, Any] = {
     "dashboard": DashboardOptions(),
     "telemetry": TelemetryOptions(),
     "store": StoreOptions(),
+    "cluster": ClusterOptions(),
     "runtime": RuntimeOptions(),
     "log": LogOptions(),
 }

@@ -27,6 +27,7 @@ class _Shape(BaseSettings):
     dashboard: dict[str, Any] = {}
     telemetry: dict[str, Any] = {}
     store: dict[str, Any] = {}
+    cluster: dict[str, Any] = {}
     prices: Any = None
     runtime: dict[str, Any] = {}
     log: dict[str, Any] = {}

@@ -29,8 +29,10 @@ The whole tree::
     │   ├── MergeError                         an input of a merged stream did not complete; `errors`, `results`
     │   ├── RaceError                          no attempt of a race completed; `errors`
     │   ├── StreamInterrupted                  the process that ran it has ended; what it had written is kept
+    │   │   └── StreamPoisoned                 several processes that ran it have ended
     │   ├── Fenced                             its log has another owner now: this process may not append to it
     │   ├── NoOwner                            no process runs it now, so no command reaches it
+    │   ├── RunsElsewhere                      another node runs it, and this can be done only there
     │   ├── StreamTimeout                      a limit of `with_timeout` has passed; `which` says which
     │   └── RunawayAnswer                      the answer repeated itself without end
     ├── AgentError                             about one agent
@@ -101,6 +103,7 @@ from penstock.errors.providers import (
 from penstock.errors.stores import (
     Fenced,
     NoOwner,
+    RunsElsewhere,
     StoreBusy,
     StoreClosed,
     StoreDamaged,
@@ -111,6 +114,7 @@ from penstock.errors.stores import (
     StoreReadOnly,
     StoreUnavailable,
     StreamInterrupted,
+    StreamPoisoned,
 )
 from penstock.errors.streams import (
     BufferFull,
@@ -169,6 +173,7 @@ __all__ = [
     "RaceError",
     "RateLimited",
     "RunawayAnswer",
+    "RunsElsewhere",
     "SourceError",
     "StartError",
     "StoreBusy",
@@ -187,6 +192,7 @@ __all__ = [
     "StreamExists",
     "StreamInterrupted",
     "StreamNotFound",
+    "StreamPoisoned",
     "StreamTimeout",
     "SubscriberTooSlow",
     "SupervisorError",

@@ -8,6 +8,7 @@ from penstock.errors.streams import StreamError
 __all__ = [
     "Fenced",
     "NoOwner",
+    "RunsElsewhere",
     "StoreBusy",
     "StoreClosed",
     "StoreDamaged",
@@ -18,6 +19,7 @@ __all__ = [
     "StoreReadOnly",
     "StoreUnavailable",
     "StreamInterrupted",
+    "StreamPoisoned",
 ]
 
 
@@ -127,3 +129,26 @@ class StreamInterrupted(StreamError):
 
     def __init__(self, stream_id: str) -> None:
         super().__init__(stream_id, f"stream {stream_id!r} was interrupted: the process that ran it has ended")
+
+
+class StreamPoisoned(StreamInterrupted):
+    """The stream's request was begun ``deliveries`` times, and each time the process that ran it has ended.
+
+    It is not begun again, as it may be what ends the processes.
+
+    Attributes:
+        deliveries: how many times it was given to a node.
+    """
+
+    def __init__(self, stream_id: str, deliveries: int) -> None:
+        self.deliveries = deliveries
+        text = f"stream {stream_id!r} was given up: {deliveries} processes that ran it have ended"
+        StreamError.__init__(self, stream_id, text)
+
+
+class RunsElsewhere(StreamError):
+    """Another node runs the stream, and what was asked for can be done only where it runs."""
+
+    def __init__(self, stream_id: str, what: str) -> None:
+        self.what = what
+        super().__init__(stream_id, f"stream {stream_id!r} runs on another node: {what} is possible only there")

@@ -26,7 +26,7 @@ from penstock.gateway.requests.asked import Asked
 from penstock.gateway.ticker import Ticker
 from penstock.stream import Stream
 
-__all__ = ["Channel", "Channels", "Steered", "abandon_unread", "epoch_of"]
+__all__ = ["Channel", "Channels", "Steered", "abandon_unread", "epoch_of", "facts_of"]
 
 
 _MOST_PROJECTORS: Final = 12
@@ -49,6 +49,11 @@ class Steered:
         self.items: list[Any] = []
         self.count = self.size = self.waiting = 0
         self.successor: asyncio.Task[Channel]
+
+
+def facts_of(owner: str, protocol: str, request: Mapping[str, Any], model: str) -> dict[str, Any]:
+    """What a stored log says of the request that has opened its stream; see `Channel`."""
+    return {"gateway": {"owner": owner, "protocol": protocol, "request": dict(request), "model": model}}
 
 
 class Channel:
@@ -81,9 +86,9 @@ class Channel:
         self.model = model
         self.asked = asked
         self.epoch = epoch_of(self.record)
-        if owner is not None and self.record.stored is not None:
-            facts = {"owner": owner, "protocol": protocol, "request": dict(self.request), "model": model}
-            self.record.stored.note(gateway=facts)
+        head, stored = self.record.head, self.record.stored
+        if owner is not None and stored is not None and head is not None and "gateway" not in head.facts:
+            stored.note(**facts_of(owner, protocol, self.request, model))
         self.agent: Agent | None = None  # that answers by this stream
         self.agent_id = ""  # of it, if clients can send it messages
         self.steered: Steered | None = None  # input that waits for its end
@@ -159,7 +164,9 @@ class Channel:
 
     def set_orphan_policy(self, policy: OnOrphan) -> None:
         """Set what happens when the last reader leaves; while the user is asked, it is for the time after that."""
-        if self.record.on_orphan == self.on_orphan:
+        if self.record.remote is not None:
+            self.record.remote.set_orphan_policy(policy)
+        elif self.record.on_orphan == self.on_orphan:
             self.record.on_orphan = policy
         self.on_orphan = policy
 
@@ -234,6 +241,11 @@ class Channels:
         self._channels[channel.stream_id] = channel
         return channel
 
+    @property
+    def has_store(self) -> bool:
+        """Whether streams may be in a store alone."""
+        return self._table.has_store
+
     def is_read(self, stream_id: str) -> bool:
         """Whether a stream is in memory, or cannot be in a store. If not, `read` must be called before `get`."""
         return not self._table.has_store or self._table.peek(stream_id) is not None
@@ -258,8 +270,8 @@ class Channels:
         known = self._channels.get(stream_id)
         if known is not None and known.record is record:
             return known
-        if known is not None:
-            known.close()
+        if known is not None and known.record.is_over:
+            known.close()  # one that still runs has readers, who get its end: by the log, or as it has moved
         stream = Stream(record, self._call_timeout)
         facts = record.head and record.head.facts.get("gateway")  # of the former process that opened it
         return self.add(Channel(stream) if not facts else Channel(stream, **facts))
@@ -297,7 +309,10 @@ class Channels:
 
     def running(self, owner: str) -> int:
         """How many streams of a key run."""
-        return sum(one.owner == owner and not one.record.is_over for one in self._channels.values())
+        return sum(
+            one.owner == owner and not one.record.is_over and one.record.remote is None
+            for one in self._channels.values()
+        )
 
     def forget(self, channel: Channel) -> None:
         """Have the system forget an ended stream."""
@@ -311,7 +326,7 @@ class Channels:
         """Count what ended streams have used, and forget the channels of those that the system has forgotten."""
         for stream_id, channel in list(self._channels.items()):
             self._count(channel)
-            if self._table.peek(stream_id) is not channel.record:
+            if self._table.peek(stream_id) is not channel.record and channel.record.is_over:
                 channel.close()
                 del self._channels[stream_id]
 

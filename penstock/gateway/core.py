@@ -8,9 +8,11 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 
+from penstock.cluster.node import ClusterNode
 from penstock.config.gateway import GatewayOptions
 from penstock.config.logs import get_logger
 from penstock.errors import OptionError, PenstockError, StreamExists, StreamNotFound, describe_reason
@@ -18,12 +20,12 @@ from penstock.gateway.channels import Channel, Channels
 from penstock.gateway.exchange import Exchange
 from penstock.gateway.guard import Guard
 from penstock.gateway.hosted import HostedAgents
-from penstock.gateway.idempotency import Once
+from penstock.gateway.idempotency import Once, SharedOnce
 from penstock.gateway.keys import Key, Scope
 from penstock.gateway.limits import KeyLimits
 from penstock.gateway.probes import Probes
 from penstock.gateway.problems import Problem, RequestRefused
-from penstock.gateway.stored import StoredResponses
+from penstock.gateway.stored import StoredResponse, StoredResponses
 from penstock.gateway.tally import GatewayTally
 from penstock.gateway.ticker import Ticker
 from penstock.system import System
@@ -124,6 +126,7 @@ class GatewayCore:
         self.tally = GatewayTally()
         # A stream's id, and the answer to the request that opened it.
         self.idempotency: Once[tuple[str, bytes]] = Once()
+        self.shared_once: SharedOnce | None = None  # the same for all nodes of a cluster
         self.probes = Probes()
         self.board: Closes | None = None  # see `penstock.gateway.board.desk.desk_of`
         self.created = time.time()
@@ -149,6 +152,9 @@ class GatewayCore:
             services = self.system._services
             self._channels = Channels(services.streams, services.call_timeout, self._note_use)
             self._threads = ThreadPoolExecutor(_THREADS, "penstock-gateway")
+            if (node := self.system._node) is not None:
+                node.on_forget = partial(self._forget_response, loop)
+                self.shared_once = SharedOnce(node.store, node.name, node.writer.number)
             self._ticker = Ticker(loop, self.options.tick)
             self._sweeper = loop.create_task(self._sweep())
         elif self._ticker.loop is not loop:
@@ -177,8 +183,19 @@ class GatewayCore:
         """
         self.is_draining = True
         timeout = self.options.drain_timeout if timeout is None else timeout
-        await _until(lambda: not any(reader.is_reading for reader in self.readers), timeout)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + timeout
+        node = self.system._node
+        if node is not None:
+            await self.in_thread(node.drain, timeout)
+        await _until(lambda: not self._is_used(node), until - loop.time())
         await self.end_readers()
+
+    def _is_used(self, node: ClusterNode | None) -> bool:
+        """Whether a drain goes on waiting. In a cluster, streams that run here may have readers on other nodes."""
+        if node is not None and any(record.stored is not None for record in self.system._services.streams.running()):
+            return True
+        return any(reader.is_reading for reader in self.readers)
 
     async def end_readers(self, timeout: float = _LAST_FRAMES) -> None:
         """Refuse new readers, and end the present ones: each gets a last frame and the end of its response.
@@ -322,6 +339,38 @@ class GatewayCore:
             raise StreamNotFound(stream_id)
         return channel
 
+    async def find_response(self, key: Key, response_id: str) -> StoredResponse | None:
+        """A response that was stored, here or, as its stream is in a log store, by another process.
+
+        Raises:
+            StoreError: as `read`.
+        """
+        found = self.responses.find(response_id, key.id, is_admin=key.may("admin"))
+        if found is not None or not self.channels.has_store:
+            return found
+        try:
+            channel = await self.find(key, response_id)
+        except StreamNotFound:
+            return None
+        head = channel.record.head
+        kept = None if head is None else head.facts.get("response")
+        if not kept or not kept["is_stored"]:
+            return None
+        stored = StoredResponse(channel, kept["given"], is_stored=True)
+        self.responses.add(response_id, stored)
+        return stored
+
+    def _forget_response(self, loop: asyncio.AbstractEventLoop, response_id: str) -> None:
+        """Forget a response that another node has deleted. Any thread."""
+        with suppress(RuntimeError):  # the gateway's loop has ended
+            loop.call_soon_threadsafe(partial(self.responses.forget, response_id))
+
+    async def forget(self, channel: Channel) -> None:
+        """Have an ended stream forgotten: here, in the store, and by all nodes."""
+        self.channels.forget(channel)
+        if self.channels.has_store:
+            await self.in_thread(_forget_stored, self.system, channel.stream_id)
+
     def admit_stream(self, key: Key, stream_id: str | None = None, *, instead_of: Channel | None = None) -> None:
         """Admit the opening of a stream. `enter` must follow without an ``await`` between; `read` comes before.
 
@@ -406,6 +455,15 @@ class GatewayCore:
         if key.max_body is not None:
             exchange.max_body = min(key.max_body, exchange.max_body)
         return key
+
+
+def _forget_stored(system: System, stream_id: str) -> None:
+    services = system._services
+    assert services.writer is not None
+    services.writer.flush(services.call_timeout)
+    services.writer.store.forget(stream_id)
+    if system._node is not None:
+        system._node.forget_everywhere(stream_id)
 
 
 def _log_unheard(done: Future[Any] | asyncio.Future[Any]) -> None:

@@ -11,7 +11,7 @@ from penstock.config.gateway import GatewayOptions
 from penstock.errors import OptionError
 from penstock.gateway.channels import abandon_unread
 from penstock.gateway.embedding import Embedded, OnDisconnect
-from penstock.gateway.problems import UNSHOWN, RequestRefused
+from penstock.gateway.problems import RequestRefused
 from penstock.gateway.reader import AT_ONCE, Waiter
 from penstock.gateway.resume import GAP_HEADER, ResumePoint, start_of
 from penstock.gateway.ticker import Ticker
@@ -75,7 +75,7 @@ class AsyncEventBody(AsyncIterator[bytes]):
         if self._projector.error is None or self._is_cut:
             raise StopAsyncIteration
         self._is_cut = True
-        return self._projector.shelf.projection.cut(UNSHOWN)
+        return self._projector.shelf.projection.cut(self._projector.problem)
 
     async def aclose(self) -> None:
         """Leave the stream. Its ``on_orphan`` applies if this was the last reader, also before the first iteration."""

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
+import time
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Hashable
+from collections.abc import Callable, Coroutine, Hashable, Mapping
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
+from penstock.errors import StoreError
+from penstock.events.codec import decode_value, encode_value
 from penstock.gateway.problems import Problem, RequestRefused
+from penstock.ports import EMPTY, EntryId, LogFrame, LogStore, OwnerMark, next_epoch
 
-__all__ = ["Once"]
+__all__ = ["Once", "SharedOnce"]
 
 T = TypeVar("T")
 _KEPT: Final = 10_000
 _SECONDS: Final = 86_400.0
+_LOOK: Final = 0.05  # seconds between two looks whether another node has opened the stream
 
 
 class _KeyedRequest(msgspec.Struct, Generic[T]):
@@ -47,10 +53,7 @@ class Once(Generic[T]):
         known = self._entries.get(key)
         if known is not None:
             if known.digest != digest:
-                text = "This Idempotency-Key was used with another body."
-                raise RequestRefused(
-                    Problem(status=422, type="invalid_request_error", code="idempotency_key_reused", message=text)
-                )
+                raise _reused()
             return await asyncio.shield(known.result), False
         task = loop.create_task(run())
         self._entries[key] = _KeyedRequest(digest, task, loop.time())
@@ -71,3 +74,105 @@ class Once(Generic[T]):
             if len(self._entries) <= _KEPT and now - first.at < _SECONDS:
                 return
             del self._entries[key]
+
+
+class _Begun(msgspec.Struct, frozen=True):
+    """The request is made by this node. ``mark``: its entry. ``stream_id``: of the stream, also if it is repeated."""
+
+    mark: EntryId
+    stream_id: str
+
+
+class SharedOnce:
+    """Requests that are carried out once by all nodes of a cluster: the first entry of a log decides which one does.
+
+    A node that dies meanwhile is followed by one that waits; it finds the stream by its id, or opens it. What is kept
+    expires with the logs of ended streams.
+
+    Args:
+        store: that the nodes share.
+        node: the name of this node.
+        number: its number.
+    """
+
+    def __init__(self, store: LogStore, node: str, number: int) -> None:
+        self._store = store
+        self._node = node
+        self._number = number
+
+    async def once(
+        self,
+        key: tuple[str, str],
+        body: bytes,
+        stream_id: str,
+        run: Callable[[str], Coroutine[Any, Any, bytes]],
+        find: Callable[[str], Coroutine[Any, Any, bytes | None]],
+        in_thread: Callable[..., Coroutine[Any, Any, Any]],
+    ) -> tuple[str, bytes, bool]:
+        """Carry out a request, unless a node has or does.
+
+        Args:
+            key: the id of the API key, and the key of the request.
+            body: of the request; another one under the same key is refused.
+            stream_id: the id that the request's stream gets, if this node is the one.
+            run: opens the stream with an id; returns the answer.
+            find: returns the answer for a stream that has been opened; None: there is none.
+            in_thread: calls a function that waits for the store.
+
+        Returns the id of the stream, the answer, and whether this call has opened the stream.
+
+        Raises:
+            RequestRefused: the key was used with another body (422).
+            StoreError: the store does not work.
+        """
+        log = f"once\x1f{hashlib.sha256(chr(31).join(key).encode()).hexdigest()}"
+        said = {"digest": hashlib.sha256(body).digest(), "stream_id": stream_id}
+        while True:
+            found = await in_thread(self._look, log, said)
+            if isinstance(found, tuple):
+                return *found, False
+            if isinstance(found, _Begun):
+                break
+            if (known := await find(found)) is not None:
+                return found, known, False
+            await asyncio.sleep(_LOOK)
+        data = await find(found.stream_id) if found.stream_id != stream_id else None
+        is_new = data is None
+        try:
+            if data is None:
+                data = await run(found.stream_id)
+        except BaseException:
+            await asyncio.shield(asyncio.ensure_future(in_thread(self._store.forget, log)))
+            raise
+        await in_thread(self._end, log, found, data)
+        return found.stream_id, data, is_new
+
+    def _look(self, log: str, said: Mapping[str, Any]) -> _Begun | tuple[str, bytes] | str:
+        """What has become of a request: it is this node's now; or its stream and answer; or the stream it will have."""
+        entries = self._store.read(log)
+        if not entries:
+            return self._begin(log, EMPTY, said) or said["stream_id"]
+        first, last = decode_value(entries[0].data), entries[-1]
+        if first["digest"] != said["digest"]:
+            raise _reused()
+        if isinstance(last, LogFrame):
+            return first["stream_id"], last.data
+        if last.node != self._node and last.node not in self._store.view().nodes:
+            return self._begin(log, last.id, first) or str(first["stream_id"])
+        return str(first["stream_id"])
+
+    def _begin(self, log: str, tail: EntryId, said: Mapping[str, Any]) -> _Begun | None:
+        id = EntryId(next_epoch(tail, time.time(), self._number), 0)
+        mark = OwnerMark(id, self._node, "open", encode_value(said))
+        return _Begun(id, said["stream_id"]) if self._store.append(log, tail, mark) == id else None
+
+    def _end(self, log: str, begun: _Begun, data: bytes) -> None:
+        with contextlib.suppress(StoreError):  # the stream is there, and others find it by its id
+            self._store.append(log, begun.mark, LogFrame(EntryId(begun.mark.epoch, 1), 1, data, is_last=True))
+
+
+def _reused() -> RequestRefused:
+    text = "This Idempotency-Key was used with another body."
+    return RequestRefused(
+        Problem(status=422, type="invalid_request_error", code="idempotency_key_reused", message=text)
+    )

@@ -7,13 +7,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import quote
 
+import msgspec
+
 from penstock.adapters.providers.chat_calls import check_input
 from penstock.config.logs import get_logger
 from penstock.config.options import OnOrphan
 from penstock.config.providers import Dialect, find_known_provider
 from penstock.errors import OptionError
 from penstock.gateway.call import HttpCall
-from penstock.gateway.channels import Channel
+from penstock.gateway.channels import Channel, facts_of
 from penstock.gateway.core import GatewayCore
 from penstock.gateway.problems import RequestRefused, problem_of, shown_name
 from penstock.gateway.requests.asked import Asked
@@ -40,8 +42,10 @@ _MOST_IGNORED: Final = 20
 _LONGEST_IGNORED: Final = 100
 
 
-async def open_asked(call: HttpCall, asked: Asked, request: Mapping[str, Any]) -> Channel:
-    """Open the stream that a request asks for, and enter it.
+async def open_asked(
+    call: HttpCall, asked: Asked, request: Mapping[str, Any], facts: Mapping[str, Any] | None = None
+) -> Channel:
+    """Open the stream that a request asks for, and enter it. ``facts``: more that a stored log says of it.
 
     Raises:
         PenstockError: it cannot be opened.
@@ -54,9 +58,10 @@ async def open_asked(call: HttpCall, asked: Asked, request: Mapping[str, Any]) -
     if asked.model in gateway.templates:
         return await open_turn(call, asked, request, on_orphan)
     key, trace = call.key, call.trace.headers
+    all_facts = facts_of(key.id, call.protocol.name, request, asked.model) | dict(facts or {})
     return await gateway.enter(
         key,
-        lambda: _open(gateway.system, asked, on_orphan, trace),
+        lambda: _open(gateway.system, asked, on_orphan, trace, all_facts),
         lambda stream: Channel(
             stream, owner=key.id, protocol=call.protocol.name, request=request, model=asked.model, asked=asked
         ),
@@ -74,13 +79,15 @@ def _tell_ignored(call: HttpCall, fields: Sequence[str]) -> None:
     get_logger().info("fields_ignored", protocol=call.protocol.name, fields=len(fields))
 
 
-async def open_native(call: HttpCall, body: Mapping[str, Any]) -> Channel:
-    """Open the stream that a request of the native protocol asks for.
+async def open_native(call: HttpCall, body: Mapping[str, Any], stream_id: str | None = None) -> Channel:
+    """Open the stream that a request of the native protocol asks for. ``stream_id``: its id if the body has none.
 
     Raises:
         PenstockError: the request is malformed, or the stream cannot be opened.
     """
     asked = parse(body, call.gateway.system.settings.model())
+    if asked.stream_id is None:
+        asked = msgspec.structs.replace(asked, stream_id=stream_id)
     channel = await (open_asked(call, asked, body) if asked.model else open_empty(call, asked, body))
     channel.linger_unread()
     return channel
@@ -99,8 +106,10 @@ def created(call: HttpCall, channel: Channel) -> dict[str, Any]:
     return {"stream_id": channel.stream_id, "epoch": channel.epoch, "state": channel.stream.state, "links": links}
 
 
-async def open_empty(call: HttpCall, asked: Asked, request: Mapping[str, Any]) -> Channel:
-    """Open a stream for tokens that the client pushes, and enter it.
+async def open_empty(
+    call: HttpCall, asked: Asked, request: Mapping[str, Any], facts: Mapping[str, Any] | None = None
+) -> Channel:
+    """Open a stream for tokens that the client pushes, and enter it. ``facts`` as for `open_asked`.
 
     Raises:
         PenstockError: it cannot be opened.
@@ -109,11 +118,14 @@ async def open_empty(call: HttpCall, asked: Asked, request: Mapping[str, Any]) -
     await gateway.read(asked.stream_id)
     gateway.admit_stream(call.key, asked.stream_id)
     system, on_orphan = gateway.system, orphan_policy(call, asked.on_orphan)
+    all_facts = facts_of(call.key.id, call.protocol.name, request, "") | dict(facts or {})
 
     def run() -> Stream:
         options = _changed(system.settings.stream, asked.options, "options")
         metadata = {**asked.metadata, "traceparent": call.trace.headers["traceparent"]}
-        return system.open_stream(asked.stream_id, options, metadata=metadata, on_orphan=on_orphan)
+        services = system._services
+        record = services.open_stream(asked.stream_id, options, metadata=metadata, on_orphan=on_orphan, facts=all_facts)
+        return Stream(record, services.call_timeout)
 
     key = call.key
     return await gateway.enter(
@@ -150,7 +162,9 @@ def orphan_policy(call: HttpCall, asked: OnOrphan | None) -> OnOrphan:
     return "cancel" if call.protocol.orphan == "cancel" else options.linger
 
 
-def _open(system: System, asked: Asked, on_orphan: OnOrphan, trace: Mapping[str, str]) -> Stream:
+def _open(
+    system: System, asked: Asked, on_orphan: OnOrphan, trace: Mapping[str, str], facts: Mapping[str, Any]
+) -> Stream:
     """Open the stream of a call, with the parameters as one mapping: no name of a client's means an argument.
 
     The parsers have put the names of call options into ``extra_body``; see `own_fields.model_parameters`.
@@ -169,6 +183,7 @@ def _open(system: System, asked: Asked, on_orphan: OnOrphan, trace: Mapping[str,
         metadata={**asked.metadata, "traceparent": trace["traceparent"]},
         on_orphan=on_orphan,
         responses=is_response,
+        facts=facts,
     )
     return Stream(record, services.call_timeout)
 

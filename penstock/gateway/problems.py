@@ -20,9 +20,11 @@ from penstock.errors import (
     ConnectError,
     ContentFilterError,
     ContextLengthExceeded,
+    Fenced,
     IncompleteStream,
     LocalError,
     MergeError,
+    NoOwner,
     OptionError,
     PenstockError,
     ProtocolError,
@@ -32,11 +34,15 @@ from penstock.errors import (
     RaceError,
     RateLimited,
     RunawayAnswer,
+    RunsElsewhere,
     SourceError,
+    StoreError,
     StreamCancelledError,
     StreamClosed,
     StreamExists,
+    StreamInterrupted,
     StreamNotFound,
+    StreamPoisoned,
     StreamTimeout,
     SubscriberTooSlow,
     SystemStopped,
@@ -44,7 +50,7 @@ from penstock.errors import (
     TransformError,
 )
 
-__all__ = ["INTERNAL", "UNSHOWN", "Problem", "RequestRefused", "problem_of", "shown_name", "type_name"]
+__all__ = ["INTERNAL", "MOVED", "UNSHOWN", "Problem", "RequestRefused", "problem_of", "shown_name", "type_name"]
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,6 +108,16 @@ UNSHOWN: Final = Problem(
 """A fault of the gateway's own that only concerns a stream in one protocol."""
 
 
+MOVED: Final = Problem(
+    status=503,
+    type="server_error",
+    code="moved",
+    message="Another server has the stream now. Connect again; it goes on after the cursor.",
+    retry_after=0.5,
+)
+"""Why a reader's connection ends while its stream goes on: the stream runs on another node."""
+
+
 class RequestRefused(PenstockError):
     """A request that the gateway refuses. ``problem`` says why."""
 
@@ -139,6 +155,11 @@ _PROBLEMS: tuple[tuple[type[PenstockError], int, str, str], ...] = (
     (IncompleteStream, 502, "server_error", "stream_interrupted"),
     (StreamCancelledError, 499, "server_error", "stream_cancelled"),
     (OptionError, 400, "invalid_request_error", "invalid_request"),
+    (NoOwner, 503, "server_error", "no_owner"),
+    (RunsElsewhere, 409, "invalid_request_error", "runs_elsewhere"),
+    (Fenced, 503, "server_error", "moved"),
+    (StreamInterrupted, 502, "server_error", "stream_interrupted"),
+    (StoreError, 503, "server_error", "store_unavailable"),
     (StreamNotFound, 404, "not_found_error", "stream_not_found"),
     (StreamClosed, 409, "invalid_request_error", "stream_ended"),
     (StreamExists, 409, "invalid_request_error", "stream_exists"),
@@ -158,6 +179,11 @@ _PROBLEMS: tuple[tuple[type[PenstockError], int, str, str], ...] = (
 
 
 _SENTENCES: Final[dict[type[PenstockError], str]] = {
+    NoOwner: "No server runs the stream now. Try again.",
+    RunsElsewhere: "Another server runs the stream, and this is possible only there.",
+    Fenced: "Another server has the stream now. Connect again; it goes on after the cursor.",
+    StreamInterrupted: "The server that ran the stream has ended.",
+    StreamPoisoned: "The stream was given up, as several servers that ran it have ended.",
     StreamNotFound: "There is no stream with this id, or it ended too long ago.",
     StreamExists: "There is a stream with this id already; choose another one.",
     StreamClosed: "The stream is closed: it has ended or is ending.",
@@ -192,6 +218,8 @@ def _sentence(error: PenstockError) -> str:
         return " ".join(_about_option(one) for one in (error, *error.others))
     if isinstance(error, BufferFull):
         return f"The stream's buffer has no room for all tokens. The first {error.accepted} were taken."
+    if isinstance(error, StoreError):  # its message names the server
+        return "The store of the streams does not work now. Try again."
     return _SENTENCES.get(type(error)) or str(error)
 
 

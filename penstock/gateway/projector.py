@@ -10,7 +10,7 @@ from penstock.actors.stream.cursor import Cursor
 from penstock.actors.stream.hub import Subscription
 from penstock.actors.stream.record import StreamRecord
 from penstock.config.logs import get_logger
-from penstock.errors import describe_reason
+from penstock.errors import Fenced, describe_reason
 from penstock.events import (
     Event,
     StreamCancelled,
@@ -20,6 +20,7 @@ from penstock.events import (
     TerminalEvent,
     ToolApprovalRequested,
 )
+from penstock.gateway.problems import MOVED, UNSHOWN, Problem
 from penstock.gateway.projections.frames import Projection
 from penstock.gateway.shelf import Shelf
 from penstock.gateway.ticker import Ticker
@@ -76,6 +77,11 @@ class Projector(Subscription):
     def is_over(self) -> bool:
         """Whether no more frames will come."""
         return self.terminal is not None or self.error is not None or self.shelf.projection.is_over
+
+    @property
+    def problem(self) -> Problem:
+        """Why no more frames come, where ``error`` is set."""
+        return MOVED if isinstance(self.error, Fenced) else UNSHOWN
 
     def reader_info(self, place: int, key: str) -> ReaderInfo:
         """What telemetry is told of a reader that has had the frames up to a place."""
@@ -154,6 +160,9 @@ class Projector(Subscription):
         left = SLICE
         try:
             while (event := cursor.take()) is not None:
+                if isinstance(event, StreamFailed) and isinstance(event.error, Fenced):
+                    self.error = event.error  # of this process alone: the stream goes on, and so may its readers
+                    break
                 if self.first is None and type(event) is not StreamStarted:
                     self.first = event
                 shelf.add(shelf.projection.feed(event))
@@ -167,7 +176,7 @@ class Projector(Subscription):
                 if not left:
                     self.is_behind = True
                     break
-            if self.terminal is None and not self.is_behind:
+            if self.terminal is None and self.error is None and not self.is_behind:
                 shelf.add(shelf.projection.caught_up())
                 if shelf.projection.is_over:  # it waits for the next request, which no reader may be needed to await
                     self.record.on_orphan = "continue"

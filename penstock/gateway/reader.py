@@ -9,7 +9,7 @@ from typing import Final
 
 from penstock.gateway.exchange import Exchange, Headers
 from penstock.gateway.keys import Key
-from penstock.gateway.problems import UNSHOWN, Problem
+from penstock.gateway.problems import Problem
 from penstock.gateway.projector import Projector
 from penstock.telemetry.gateway import ReaderInfo, ReaderOutcome
 
@@ -288,7 +288,7 @@ class SseReader(ResponseReader):
                 await self._send_frames()
             elif self.projector.is_over and self.place == shelf.end:
                 if self.projector.error is not None:
-                    await self._send(shelf.projection.cut(UNSHOWN))
+                    await self._send(shelf.projection.cut(self.projector.problem))
                 break
             elif self.must_end is not None:
                 await self._send(shelf.projection.cut(self.must_end))

@@ -44,7 +44,8 @@ async def begin_response(
         given = await _continued(call, meant.previous_response_id, body, own or {})
     stream_id = asked.stream_id or f"resp_{secrets.token_hex(16)}"
     asked = msgspec.structs.replace(asked, input=given, stream_id=stream_id)
-    channel = await (open_asked if generates else open_empty)(call, asked, body)
+    facts = {"response": {"given": given, "is_stored": meant.is_stored}}
+    channel = await (open_asked if generates else open_empty)(call, asked, body, facts)
     if not generates:
         try:
             await call.gateway.in_thread(channel.stream.stop)
@@ -61,7 +62,7 @@ async def _continued(
     call: HttpCall, previous_id: str, body: Mapping[str, Any], own: Mapping[str, StoredResponse]
 ) -> Any:
     key = call.key
-    found = call.gateway.responses.find(previous_id, key.id, is_admin=key.may("admin")) or own.get(previous_id)
+    found = await call.gateway.find_response(key, previous_id) or own.get(previous_id)
     if found is not None:
         await found.settle()
     if found is None or found.terminal is None:

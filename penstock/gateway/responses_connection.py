@@ -9,7 +9,7 @@ from penstock.errors import PenstockError, describe_reason
 from penstock.gateway.bodies import decode_object
 from penstock.gateway.call import HttpCall
 from penstock.gateway.channels import Channel
-from penstock.gateway.problems import INTERNAL, UNSHOWN, Problem, RequestRefused, problem_of
+from penstock.gateway.problems import INTERNAL, Problem, RequestRefused, problem_of
 from penstock.gateway.projections.responses_socket import Action, LaneBook, Send, StartResponse, StopResponse
 from penstock.gateway.projector import Projector
 from penstock.gateway.protocols import PROTOCOLS
@@ -168,7 +168,7 @@ class ResponsesConnection(WebSocket):
                 del self._lanes[name]
                 lane.projector.detach(self)
                 self.gateway.tally.reader_gone("responses", "finished")
-                self._do(self._book.refused(name, UNSHOWN))
+                self._do(self._book.refused(name, lane.projector.problem))
             elif lane.projector.terminal is not None and lane.place == shelf.end:
                 del self._lanes[name]
                 lane.projector.detach(self)

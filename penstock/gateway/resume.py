@@ -73,7 +73,9 @@ def start_of(point: ResumePoint, projector: Projector, epoch: str) -> Beginning:
     shelf = projector.shelf
     projection = shelf.projection
     place = shelf.end if point.seq is None else shelf.after_seq(point.seq)
-    is_other = bool(point.epoch) and point.epoch != epoch
+    # A cursor beyond a stored log: the store has lost what was read, and other events get these numbers.
+    is_ahead = projector.record.head is not None and (point.seq or 0) > projector.record.log.last_seq
+    is_other = (bool(point.epoch) and point.epoch != epoch) or is_ahead
     if point.seq != 0 and not is_other and projector.is_over and place == shelf.end:
         return Beginning(place, is_at_end=True)
     first = projector.first

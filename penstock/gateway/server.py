@@ -26,7 +26,7 @@ from penstock.gateway.core import GatewayCore
 from penstock.gateway.guard import is_loopback
 from penstock.system import System
 
-__all__ = ["GatewayServer", "listen", "serve"]
+__all__ = ["GatewayServer", "listen", "serve", "url_of"]
 
 _SIGNALS = [signal.SIGINT, signal.SIGTERM]
 if sys.platform == "win32":
@@ -55,6 +55,7 @@ def serve(
     options: GatewayOptions | None = None,
     ready: Callable[[GatewayServer], None] | None = None,
     draining: Callable[[int], None] | None = None,
+    listeners: Sequence[socket.socket] | None = None,
 ) -> int:
     """Serve a system's streams until SIGINT or SIGTERM, then drain; see `GatewayServer`. The system is not stopped.
 
@@ -67,6 +68,7 @@ def serve(
         options: None takes the settings' ``gateway`` group.
         ready: called with the server when clients can connect. An error of it ends the server.
         draining: called with the number of readers when the drain begins.
+        listeners: to listen at instead of the address; see `listen`.
 
     Returns:
         0 if all readers were given time to end; 128 plus the number of the second signal, if one came.
@@ -76,7 +78,9 @@ def serve(
     """
     system.start()
     gateway = Gateway(system, options)
-    server = GatewayServer(gateway, listen(host, port, has_keys=gateway.guard.has_keys), host, ready, draining)
+    if listeners is None:
+        listeners = listen(host, port, has_keys=gateway.guard.has_keys)
+    server = GatewayServer(gateway, listeners, host, ready, draining)
     server.run()
     return server.code
 
@@ -130,7 +134,7 @@ class GatewayServer(uvicorn.Server):
         )
         self.gateway = gateway
         self.code = 0
-        self.url = _url(host, listeners[0].getsockname()[1])
+        self.url = url_of(host, listeners[0].getsockname()[1])
         self._listeners = list(listeners)
         self._ready = ready
         self._draining = draining
@@ -308,7 +312,7 @@ def _unusable(host: str, port: int, error: OSError) -> OptionError:
     return OptionError("port", port, "a free port", message=text)
 
 
-def _url(host: str, port: int) -> str:
+def url_of(host: str, port: int) -> str:
     """The base URL. For an address that means all addresses, a client on this machine takes the loopback one."""
     name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
     return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"

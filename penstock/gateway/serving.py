@@ -11,7 +11,7 @@ from penstock.events import StreamCancelled, StreamCompleted, StreamFailed
 from penstock.gateway.call import HttpCall
 from penstock.gateway.channels import Channel
 from penstock.gateway.exchange import Left
-from penstock.gateway.problems import UNSHOWN, Problem, RequestRefused, problem_of
+from penstock.gateway.problems import Problem, RequestRefused, problem_of
 from penstock.gateway.projector import Projector
 from penstock.gateway.protocols import STREAM_HEADERS
 from penstock.gateway.reader import SseReader
@@ -139,7 +139,7 @@ async def wait_for_end(call: HttpCall, channel: Channel) -> StreamCompleted:
         call.exchange.extra_headers.append(("x-penstock-dropped", str(lost)))
     if isinstance(terminal, StreamCompleted):
         return terminal
-    raise RequestRefused(terminal_problem(projector) or UNSHOWN)
+    raise RequestRefused(terminal_problem(projector) or projector.problem)
 
 
 @contextmanager
@@ -157,7 +157,7 @@ def _place(call: HttpCall, channel: Channel) -> Iterator[None]:
 def early_problem(projector: Projector) -> Problem | None:
     """Why a stream has failed, or cannot be shown in the protocol, if nothing came before."""
     if projector.error is not None and not projector.shelf.end:
-        return UNSHOWN
+        return projector.problem
     return terminal_problem(projector) if projector.first is projector.terminal else None
 
 

@@ -19,7 +19,7 @@ from penstock.gateway.bodies import decode_object
 from penstock.gateway.call import HttpCall
 from penstock.gateway.channels import Channel
 from penstock.gateway.operations import OPERATIONS, SocketCall
-from penstock.gateway.problems import UNSHOWN, Problem, RequestRefused, problem_of
+from penstock.gateway.problems import Problem, RequestRefused, problem_of
 from penstock.gateway.projections.frames import encode
 from penstock.gateway.projector import Projector
 from penstock.gateway.protocols import PROTOCOLS, events_in
@@ -268,7 +268,7 @@ class StreamSocket(WebSocket):
                 reading.projector.detach(self)
                 self.gateway.tally.reader_gone("socket", "finished")
                 if reading.projector.error is not None:
-                    made.append(shelf.projection.cut(UNSHOWN))
+                    made.append(shelf.projection.cut(reading.projector.problem))
         return b"".join(made)
 
 

@@ -43,14 +43,15 @@ LADDER |= {
     "inspection": (*CORE, "services"),
     "agent": (*CORE, "services", "stream", "inspection"),
     "provider_client": (*CORE, "services", "stream", "inspection"),
-    "system": (*CORE, "services", "recovery", "stream", "inspection", "agent", "provider_client"),
+    "cluster": (*CORE, "services", "recovery", "stream"),
+    "system": (*CORE, "services", "recovery", "stream", "cluster", "inspection", "agent", "provider_client"),
 }
-BELOW_TOOLBOX = (*CORE, "services", "recovery", "stream", "inspection", "agent", "provider_client", "system")
+BELOW_TOOLBOX = (*CORE, "services", "recovery", "stream", "cluster", "inspection", "agent", "provider_client", "system")
 LADDER |= {
-    **dict.fromkeys(("toolbox", "cluster", "telemetry"), BELOW_TOOLBOX),
-    "gateway": (*BELOW_TOOLBOX, "toolbox", "cluster", "telemetry"),
+    **dict.fromkeys(("toolbox", "telemetry"), BELOW_TOOLBOX),
+    "gateway": (*BELOW_TOOLBOX, "toolbox", "telemetry"),
 }
-ALL = (*BELOW_TOOLBOX, "toolbox", "cluster", "telemetry", "gateway", "otp", "sources")
+ALL = (*BELOW_TOOLBOX, "toolbox", "telemetry", "gateway", "otp", "sources")
 LADDER |= {**dict.fromkeys(TOP, (*ALL, *TOP, "")), "": (*ALL, *TOP)}
 
 # The verbs that belong to the toolbox and stand on the handles; they import it inside the method.

@@ -45,6 +45,8 @@ MESSAGES: list[tuple[errors.PenstockError, str]] = [
     (errors.StreamInterrupted("s"), "stream 's' was interrupted: the process that ran it has ended"),
     (errors.Fenced("s"), "stream 's': its log has another owner now"),
     (errors.NoOwner("s"), "stream 's': no process runs it now"),
+    (errors.StreamPoisoned("s", 3), "stream 's' was given up: 3 processes that ran it have ended"),
+    (errors.RunsElsewhere("s", "this"), "stream 's' runs on another node: this is possible only there"),
     (errors.StoreUnavailable("a.db", OSError(TEXT)), "a.db: the store is not available: OSError"),
     (errors.StoreBusy("a.db", 9), "a.db: 9 events wait to be written already; the store is too slow"),
     (errors.StoreClosed("a.db"), "a.db: the store has been closed"),

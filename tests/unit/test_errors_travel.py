@@ -46,6 +46,8 @@ EXAMPLES: list[errors.PenstockError] = [
     errors.StreamInterrupted("s"),
     errors.Fenced("s"),
     errors.NoOwner("s"),
+    errors.StreamPoisoned("s", 3),
+    errors.RunsElsewhere("s", "this"),
     errors.StoreError("a.db", "text"),
     errors.StoreUnavailable("a.db", "refused"),
     errors.StoreBusy("a.db", 9),

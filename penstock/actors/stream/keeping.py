@@ -54,8 +54,13 @@ def attach(record: Kept, journal: Journal | None) -> StoredLog | None:
         if log.terminal is not None:  # the store has failed to take it, and it says so
             show(log.written)
 
+    def fenced() -> None:
+        if log.is_held_back:
+            log.discard_held()  # the next owner says something else under their numbers
+        record.propose(Cancel(error=Fenced(record.stream_id)))
+
     log.is_held_back = stored.is_sync
-    stored.on_fenced = lambda: record.propose(Cancel(error=Fenced(record.stream_id)))
+    stored.on_fenced = fenced
     stored.kept = log.kept_after
     if stored.is_sync:
         stored.on_stored, stored.on_failed = show, show_end

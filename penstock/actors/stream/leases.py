@@ -55,6 +55,11 @@ class Leases:
         """Whether this process runs what the request asks for."""
         return request in self._claims
 
+    def claims(self) -> dict[str, object]:
+        """The ids of the requests whose claims are renewed, with what has claimed each."""
+        with self._lock:
+            return dict(self._claims)
+
     def start(self, take_over: Callable[[], object]) -> None:
         """Begin to renew claims, and to call ``take_over`` in the same thread, once in the time of a lease."""
         self._take_over = take_over

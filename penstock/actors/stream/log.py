@@ -158,8 +158,19 @@ class StreamLog:
         if self._bytes > self._fold_at:
             self._fold()
 
+    def discard_held(self) -> None:
+        """Remove the events that no reader may have had yet: they are not in the store, and will not be."""
+        with self._lock:
+            events = self._window.events
+            while self.written > self.last_seq and self.terminal is None:
+                event = events.pop()
+                self.written -= 1
+                if event.__class__ is TokenEvent:
+                    self.tokens -= len(event.tokens)
+                self._bytes -= cost_of(event)
+
     def replay(self, events: Sequence[Event]) -> None:
-        """Take over the events of a stored log, all of them from the first on. The log must be empty."""
+        """Take over events of a stored log, in order: the first ones, or those after the last that were taken over."""
         with self._lock:
             is_held_back, self.is_held_back = self.is_held_back, False
             for event in events:

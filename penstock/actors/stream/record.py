@@ -51,7 +51,7 @@ from penstock.events import (
 )
 from penstock.ports import Journal
 
-__all__ = ["CountsEnds", "Home", "Notices", "StreamRecord"]
+__all__ = ["CountsEnds", "Home", "Notices", "Remote", "StreamRecord"]
 
 _CAUSES: Final = {StreamCompleted: "Complete", StreamFailed: "Fail", StreamCancelled: "Cancel"}
 
@@ -98,6 +98,27 @@ class Notices(Protocol):
         """An iterator was dropped without being closed."""
 
 
+class Remote(Protocol):
+    """The node that runs a stream, as another node sees it."""
+
+    def ask(self, message: Any, timeout: float) -> Any:
+        """Have a message to the stream carried out there; returns the answer.
+
+        Raises:
+            NoOwner: no node runs it.
+            CallTimeout: the node has not answered in time.
+            PenstockError: what the stream has answered.
+        """
+        raise NotImplementedError
+
+    def set_orphan_policy(self, policy: OnOrphan) -> None:
+        """Set there what happens when the last reader leaves."""
+
+    def facts(self) -> Mapping[str, Any]:
+        """What that node knows of the stream: ``state``, ``statistics`` …; empty if it does not answer."""
+        raise NotImplementedError
+
+
 class StreamRecord(StreamFacts, LogOwner, HubOwner):
     """The state of one stream that outlives its actors. Any thread may use it."""
 
@@ -134,6 +155,7 @@ class StreamRecord(StreamFacts, LogOwner, HubOwner):
         "parents",
         "ref",
         "released_at",
+        "remote",
         "restart",
         "restart_in",
         "rhythm",
@@ -152,6 +174,8 @@ class StreamRecord(StreamFacts, LogOwner, HubOwner):
     """What its stored log says besides the events; None if it is not stored."""
     stored: StoredLog | None
     """Its log in a log store."""
+    remote: Remote | None
+    """Where it runs, if another node of the cluster runs it; then there is no actor here."""
 
     def __init__(
         self,
@@ -211,7 +235,7 @@ class StreamRecord(StreamFacts, LogOwner, HubOwner):
         self._is_announced = False
         self._writing = threading.Lock()  # held from taking what is left for the end to writing it
         self._journaling = NO_JOURNAL if journal is None else JournalWriter(journal, stream_id)
-        self.head, self.stored = None, attach(self, journal)
+        self.head, self.stored, self.remote = None, attach(self, journal), None
 
     @property
     def metadata(self) -> Mapping[str, Any]:
@@ -221,6 +245,11 @@ class StreamRecord(StreamFacts, LogOwner, HubOwner):
     @metadata.setter
     def metadata(self, metadata: Mapping[str, Any]) -> None:
         self.log.metadata = metadata
+
+    @property
+    def is_displaced(self) -> bool:
+        """Whether the stream goes on without this record: another owner has its log, or the store has lost it."""
+        return self.stored is not None and self.stored.is_fenced
 
     @property
     def is_held(self) -> bool:

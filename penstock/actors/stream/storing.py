@@ -9,6 +9,7 @@ rules (``max_errors``).
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -22,8 +23,10 @@ from penstock.events import Event, StreamCancelled, StreamCompleted, StreamFaile
 from penstock.events.codec import encode_events, encode_value
 from penstock.ports import Append, Clock, EntryId, LogFrame, LogStore, OwnerMark, Request, next_epoch
 
-__all__ = ["StoreWriter", "StoredLog"]
+__all__ = ["HANDOFF", "StoreWriter", "StoredLog"]
 
+HANDOFF: Final = "handoff"
+"""The reason of the owner mark that says that the owner has left the log to another."""
 _NOTHING_SAID: Final = -1
 _AT_ONCE: Final = 2_000  # entries in one transaction
 _TERMINAL: Final = (StreamCompleted, StreamFailed, StreamCancelled)
@@ -38,6 +41,8 @@ class StoredLog:
         on_fenced: called once, when the log has another owner.
         on_failed: called when the store has failed for too long, and again with each further failure.
         kept: the events after a number, if they can be had again; else None.
+        is_fenced: the log has another owner, or none that this process knows of: nothing more is written to it.
+        opened: set once the store has the first owner mark, or the log has another owner. None where nobody waits.
     """
 
     def __init__(
@@ -56,6 +61,7 @@ class StoredLog:
         self.on_failed: Callable[[], object] = _ignore
         self.kept: Callable[[int], Sequence[Event] | None] = _none_kept
         self.is_fenced = False
+        self.opened = threading.Event() if writer.holds_back else None
         self._writer = writer
         self._encode = encode if encode is not None else lambda events: encode_events(events, metadata)
         self._request = request
@@ -70,6 +76,7 @@ class StoredLog:
         self._pending: list[Any] = []  # guarded by the writer's lock, as the next
         self._notes: dict[str, Any] = {}
         self._sent: list[Append] = []  # not confirmed; used by the writer's thread alone
+        self._farewell: bytes | None = None  # the data of the owner mark by which the log is handed over
 
     @property
     def is_sync(self) -> bool:
@@ -90,7 +97,17 @@ class StoredLog:
         """Add facts to what the log says about its stream; they are written with the next frame at the latest."""
         self._writer.take_note(self, facts)
 
+    def hand_over(self, **facts: Any) -> None:
+        """Write what waits, then a mark that the log is free for another owner, and nothing more."""
+        self._farewell = encode_value(facts)
+        self._writer.take_note(self, {})
+
     # --- the writer's thread -------------------------------------------------------------------------------------
+
+    @property
+    def request(self) -> Request | None:
+        """What is claimed for this log."""
+        return self._request
 
     def take_events(self) -> tuple[list[Any], dict[str, Any]]:
         """Take what waits. Call it with the writer's lock held."""
@@ -132,22 +149,33 @@ class StoredLog:
             closes = self._request.id if is_last and self._request is not None else ""
             frame = LogFrame(EntryId(self._epoch, last.seq), events[0].seq, self._encode(events), is_last)
             self._sent.append(Append(self.name, expected, frame, closes=closes))
+            expected = frame.id
+            if is_last:
+                self._farewell = None
+        if self._farewell is not None:
+            self._epoch = next_epoch(EntryId(self._epoch, 0), now, self._epoch & 1023)
+            self._own[self._epoch] = self._said
+            farewell = OwnerMark(EntryId(self._epoch, 0), node, HANDOFF, self._farewell)
+            self._sent.append(Append(self.name, expected, farewell))
         return self._sent
 
     def answered(self, answers: Sequence[EntryId | StoreError]) -> StoreError | None:
         """Note the answers to `appends`; returns an error if they must be tried again."""
-        stored = 0
+        stored, is_over = 0, False
         for answer, append in zip(answers, self._sent, strict=True):
             if isinstance(answer, StoreError):
                 return answer
             entry = append.entry
             if answer < entry.id or answer.epoch != entry.id.epoch:  # a greater one: of an append whose answer was lost
                 self._sent = []
-                self._refused(answer, append)
+                self._refused(answer)
                 break
             self._tail = entry.id
             if isinstance(entry, OwnerMark):
                 self._mark = None
+                if self.opened is not None:
+                    self.opened.set()
+                is_over = is_over or entry.reason == HANDOFF
             else:
                 stored = entry.id.seq
             if append.closes:
@@ -155,9 +183,16 @@ class StoredLog:
         self._sent = []
         if stored:
             self.on_stored(stored)
+        if is_over:
+            self.give_up()
         return None
 
-    def _refused(self, tail: EntryId, append: Append) -> None:
+    def compare(self, tail: EntryId) -> None:
+        """Conclude from the tail of the log what an append would find out. Harmless if one is under way."""
+        if not self._sent and self._mark is None and tail != self._tail:
+            self._refused(tail)
+
+    def _refused(self, tail: EntryId) -> None:
         """Stop, as the log has another owner; or write again what the store has lost after it had confirmed it."""
         found = conclude(tail, self._base, self._own)
         events: Sequence[Event] | None = None
@@ -178,6 +213,8 @@ class StoredLog:
         self.is_fenced = True
         if self._request is not None:
             self._writer.let_go(self, self._request.id)
+        if self.opened is not None:
+            self.opened.set()
         self.on_fenced()
 
     def failed(self) -> None:
@@ -198,6 +235,8 @@ class StoreWriter:
         limit: events of all streams that may wait.
         patience: seconds for which a failing store is hidden from the streams.
         lease: seconds for which a claim on a shared store stays the node's without being renewed.
+        holds_back: in a cluster: readers get an event only once the store has it, at every level, so that no reader is
+            ahead of the log that another node goes on with; and a stream is open only once its log is.
     """
 
     def __init__(
@@ -211,12 +250,14 @@ class StoreWriter:
         limit: int = 100_000,
         patience: float = 30.0,
         lease: float = LEASE,
+        holds_back: bool = False,
     ) -> None:
         self.store = store
         self.node = node or (f"node-{secrets.token_hex(6)}" if store.is_shared else "local")
         self.number = number
         self.leases = Leases(store, self.node, lease) if store.is_shared else None
-        self.is_sync = store.durability == "sync"
+        self.holds_back = holds_back
+        self.is_sync = holds_back or store.durability == "sync"
         self._clock = clock
         self._frame = frame
         self._limit = limit
@@ -224,6 +265,7 @@ class StoreWriter:
         self._lock = threading.Lock()
         self._dirty: dict[StoredLog, None] = {}
         self._count = 0  # events that wait
+        self._doubtful: dict[StoredLog, None] = {}  # see `verify`
         self._again: list[StoredLog] = []  # failed; used by the writer's thread alone
         self._news = threading.Event()
         self._hurry = threading.Event()  # set: do not wait for the frame
@@ -255,8 +297,9 @@ class StoreWriter:
         Raises:
             StoreError: the store has failed for too long.
         """
-        if self.problem is not None:
-            raise self.problem
+        problem = self.last_error if self.holds_back else self.problem
+        if problem is not None:
+            raise problem
         epoch = next_epoch(tail, self._clock.time(), self.number)
         mark = OwnerMark(EntryId(epoch, 0), self.node, reason, data)
         log = StoredLog(self, name, metadata, tail, mark, request, encode)
@@ -273,9 +316,11 @@ class StoreWriter:
 
     def take(self, log: StoredLog, event: Any) -> None:
         """Keep an event of a log; see `StoredLog.append`."""
-        if log.is_fenced:
-            raise Fenced(log.name)
         is_terminal = isinstance(event, _TERMINAL)
+        if log.is_fenced:
+            if is_terminal:
+                return  # of this process's readers alone: the log has another owner, which ends it
+            raise Fenced(log.name)
         if self.problem is not None and not is_terminal:
             raise self.problem
         with self._lock:
@@ -295,6 +340,17 @@ class StoreWriter:
         """Renew a log's claim on its request no more: its stream has ended, or has another owner."""
         if self.leases is not None:
             self.leases.remove(request, log)
+
+    def note_answer(self) -> None:
+        """Note that the store has answered another request, so that streams are opened again if nothing waits."""
+        if self.last_error is not None and not self._again and not self._dirty:
+            self.last_error = self.problem = self._failing_since = None
+
+    def verify(self, log: StoredLog) -> None:
+        """Look whether the log in the store is still as it was left; see `StoredLog.compare`."""
+        with self._lock:
+            self._doubtful[log] = None
+            self._note(log)
 
     def put_back(self, log: StoredLog, events: Sequence[Event], facts: Mapping[str, Any]) -> None:
         """Write events and facts again that the store has lost, before those that have come since."""
@@ -338,6 +394,8 @@ class StoreWriter:
                 return
 
     def _write(self) -> None:
+        if self._doubtful:
+            self._look_at_doubtful()
         with self._lock:
             logs = list(dict.fromkeys([*self._again, *self._dirty]))
             taken = [(log, *(([], {}) if log in self._again else log.take_events())) for log in logs]
@@ -368,6 +426,15 @@ class StoreWriter:
             self._count -= count
             if self._again or self._dirty:
                 self._news.set()
+
+    def _look_at_doubtful(self) -> None:
+        """Look at logs that may be another's. Before events are taken out of them, which may have to be put back."""
+        with self._lock:
+            doubtful, self._doubtful = self._doubtful, {}
+        for log in doubtful:
+            if log not in self._again and not log.is_fenced:
+                with contextlib.suppress(StoreError):  # the next look may find out
+                    log.compare(self.store.tail(log.name))
 
     def _append(self, batch: Sequence[tuple[StoredLog, list[Append]]]) -> None:
         """Append the entries of some logs, and note the answers. Those that failed are tried again with the next."""

@@ -55,7 +55,7 @@ class StreamTable:
             if record.serial:  # entered by a handler that crashed before it answered
                 return
             other = self._records.get(record.stream_id)
-            if other is not None and not other.is_over:
+            if other is not None and not other.is_over and not _is_elsewhere(other):
                 raise StreamExists(record.stream_id)
             self._records.pop(record.stream_id, None)  # so that the dict is in the order of opening
             self._records[record.stream_id] = record
@@ -130,17 +130,25 @@ class StreamTable:
 
         That may wait for a disk or a network, so an event loop calls `peek`.
         """
-        record = self._records.get(stream_id)
-        if record is None and (record := self.load(stream_id)) is not None:
+        record = self.peek(stream_id)
+        if record is None and (found := self.load(stream_id)) is not None:
             with self._lock:
-                if self._records.setdefault(stream_id, record) is record:
-                    self._note_end(record)
-                record = self._records[stream_id]
+                record = self.peek(stream_id)
+                if record is None:
+                    self._records.pop(stream_id, None)
+                    record = self._records[stream_id] = found
+                    self._note_end(found)
+            if record is not found:
+                found.let_go()
         return record
 
     def peek(self, stream_id: str) -> StreamRecord | None:
-        """The record with that id, or None, without a look into a store."""
-        return self._records.get(stream_id)
+        """The record with that id, or None, without a look into a store.
+
+        One whose log has another owner by now is no answer: the store has what comes.
+        """
+        record = self._records.get(stream_id)
+        return None if record is not None and record.is_displaced else record
 
     def forget(self, record: StreamRecord) -> None:
         """Remove a record, unless its id has been given to another stream since."""
@@ -165,6 +173,11 @@ class StreamTable:
                     del self._records[stream_id]
                 else:  # another stream has had that id since
                     heapq.heappush(ends, (_forgotten_at(record), stream_id))
+
+    def note_end(self, record: StreamRecord) -> None:
+        """Forget an ended stream that was not counted ``keep_finished`` seconds after its end: one of another node."""
+        with self._lock:
+            self._note_end(record)
 
     def _note_end(self, record: StreamRecord) -> None:
         ends = self._ends
@@ -200,6 +213,11 @@ class StreamTable:
 def _forgotten_at(record: StreamRecord) -> float:
     assert record.ended_at is not None
     return record.ended_at + record.options.keep_finished
+
+
+def _is_elsewhere(record: StreamRecord) -> bool:
+    """Whether a record stands for a stream that runs on another node, so that a new owner's takes its place."""
+    return record.remote is not None or record.is_displaced
 
 
 def _load_nothing(stream_id: str) -> StreamRecord | None:

@@ -6,10 +6,12 @@ from typing import Any, Final
 
 import msgspec
 
+from penstock.errors import StreamNotFound
 from penstock.gateway.agents import decide as decide_call
 from penstock.gateway.call import HttpCall
 from penstock.gateway.channels import Channel
 from penstock.gateway.commands import prepare
+from penstock.gateway.idempotency import SharedOnce
 from penstock.gateway.opener import created, open_native, path_of
 from penstock.gateway.problems import RequestRefused
 from penstock.gateway.projections.frames import encode
@@ -30,6 +32,8 @@ async def create(call: HttpCall) -> None:
     key = call.exchange.headers.get("idempotency-key")
 
     async def run() -> tuple[str, bytes]:
+        if key is not None and call.gateway.shared_once is not None:
+            return await _once_in_the_cluster(call, call.gateway.shared_once, body, key)
         channel = await open_native(call, body)
         return channel.stream_id, encode(created(call, channel))
 
@@ -43,6 +47,24 @@ async def create(call: HttpCall) -> None:
         (stream_id, data), is_new = await call.gateway.idempotency.once((call.key.id, key), encode(body), run)
     headers = [("location", path_of(call, stream_id)), ("x-penstock-stream-id", stream_id)]
     await call.exchange.respond(201 if is_new else 200, data, headers)
+
+
+async def _once_in_the_cluster(call: HttpCall, shared: SharedOnce, body: dict[str, Any], key: str) -> tuple[str, bytes]:
+    gateway = call.gateway
+
+    async def run(stream_id: str) -> bytes:
+        return encode(created(call, await open_native(call, body, stream_id)))
+
+    async def find(stream_id: str) -> bytes | None:
+        try:
+            return encode(created(call, await gateway.find(call.key, stream_id)))
+        except StreamNotFound:
+            return None
+
+    asked = body.get("stream_id")
+    stream_id = asked if isinstance(asked, str) and asked else gateway.system._services.new_id()
+    found, data, _ = await shared.once((call.key.id, key), encode(body), stream_id, run, find, gateway.in_thread)
+    return found, data
 
 
 # --- looking -----------------------------------------------------------------------------------------------------
@@ -63,11 +85,14 @@ async def show(call: HttpCall) -> None:
     """One stream with its statistics."""
     channel = await _channel(call)
     info = stream_info(channel.record)
+    remote = channel.record.remote
+    there = {} if remote is None else await call.gateway.in_thread(remote.facts)
     fields = _shown(channel) | {
         "metadata": dict(channel.stream.metadata),
         "source": info.source,
         "attempts": info.attempts,
         "statistics": msgspec.to_builtins(info.statistics, enc_hook=repr),
+        **there,
     }
     await call.exchange.respond(200, encode(fields))
 
@@ -85,6 +110,7 @@ def _shown(channel: Channel) -> dict[str, Any]:
         "first_seq": record.log.first_seq,
         "is_over": record.is_over,
         "readers": channel.readers,
+        **({} if record.remote is None else {"runs": "elsewhere"}),
     }
 
 
@@ -135,7 +161,7 @@ async def delete(call: HttpCall) -> None:
     """Cancel it if it runs, and forget it."""
     channel = await _channel(call)
     await call.gateway.in_thread(channel.stream.cancel, "deleted by a client")
-    call.gateway.channels.forget(channel)
+    await call.gateway.forget(channel)
     await call.exchange.respond(204, b"")
 
 

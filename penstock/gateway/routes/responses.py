@@ -35,7 +35,7 @@ async def create(call: HttpCall) -> None:
 async def show(call: HttpCall) -> None:
     """A response as it is now, or its events after ``starting_after``."""
     query = call.exchange.query
-    stored = _find(call)
+    stored = await _find(call)
     if query.get("stream", "false") != "true":
         await call.exchange.respond(200, encode(await stored.now()))
         return
@@ -54,7 +54,7 @@ async def show(call: HttpCall) -> None:
 async def cancel(call: HttpCall) -> None:
     """Cancel a response that runs; one that has ended stays as it is."""
     await call.exchange.json(optional=True)
-    stored = _find(call)
+    stored = await _find(call)
     channel = stored.channel
     if channel is not None and not channel.record.is_over:
         await call.gateway.in_thread(channel.stream.cancel, "cancelled by the client")
@@ -63,19 +63,19 @@ async def cancel(call: HttpCall) -> None:
 
 async def delete(call: HttpCall) -> None:
     """Cancel a response if it runs, and forget it."""
-    stored = _find(call)
+    stored = await _find(call)
     response_id = call.exchange.params["response_id"]
     channel = stored.channel
     if channel is not None:
         await call.gateway.in_thread(channel.stream.cancel, "deleted by the client")
-        call.gateway.channels.forget(channel)
+        await call.gateway.forget(channel)
     call.gateway.responses.forget(response_id)
     await call.exchange.respond(200, encode({"id": response_id, "object": "response", "deleted": True}))
 
 
 async def input_items(call: HttpCall) -> None:
     """What a response was asked with, the earlier responses that it continues included."""
-    given = _find(call).given
+    given = (await _find(call)).given
     items: list[Any] = [{"role": "user", "content": given}] if isinstance(given, str) else list(given)
     data = [
         {"id": f"item_{number}", "type": "message", **item} if isinstance(item, dict) else item
@@ -89,9 +89,9 @@ def _id_of(item: Any) -> Any:
     return item.get("id") if isinstance(item, dict) else None
 
 
-def _find(call: HttpCall) -> StoredResponse:
+async def _find(call: HttpCall) -> StoredResponse:
     response_id = call.exchange.params["response_id"]
-    found = call.gateway.responses.find(response_id, call.key.id, is_admin=call.key.may("admin"))
+    found = await call.gateway.find_response(call.key, response_id)
     if found is None:
         raise RequestRefused.not_found("There is no response with this id.", "response_not_found")
     return found

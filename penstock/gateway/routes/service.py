@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from penstock.gateway.call import HttpCall
 from penstock.gateway.guard import is_from_here
 from penstock.gateway.problems import Problem, RequestRefused
 from penstock.gateway.projections.frames import encode
 
-__all__ = ["live", "metrics", "models", "ready"]
+__all__ = ["cluster", "live", "metrics", "models", "ready"]
 
 
 async def live(call: HttpCall) -> None:
@@ -39,6 +41,14 @@ async def metrics(call: HttpCall) -> None:
     collector = PenstockCollector(gateway.system, gateway=gateway)
     data, kind = await gateway.in_thread(expose, collector, exchange.headers.get("accept", ""))
     await exchange.respond(200, data, _NO_STORE, kind)
+
+
+async def cluster(call: HttpCall) -> None:
+    """The nodes of the cluster, their streams and leases, and the store, for keys with the scope admin."""
+    if call.gateway.system._node is None:
+        raise RequestRefused.not_found("The server is not part of a cluster.", "no_cluster")
+    view = await call.gateway.in_thread(call.gateway.system._node.view)
+    await call.exchange.respond(200, encode(msgspec.to_builtins(view)), _NO_STORE)
 
 
 _NO_STORE = (("cache-control", "no-store"),)

@@ -48,6 +48,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route("GET", "/ready", "native", None, service.ready),
     Route("GET", "/metrics", "native", None, service.metrics),
     Route("GET", "/v1/models", "native", "read", service.models),
+    Route("GET", "/v1/cluster", "native", "admin", service.cluster),
     Route("GET", "/v1/doctor/probe", "native", "read", doctor.probe),
     Route("GET", "/v1/doctor/seen", "native", "read", doctor.seen),
     Route("GET", "/v1/streams", "native", "read", native.list_streams),

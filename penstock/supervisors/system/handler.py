@@ -140,6 +140,8 @@ class StreamHandler(StateMachine):
                 record.hub.remove(subscription)
             elif isinstance(subscription, PushSubscription):
                 self._watching.watch(subscription)
+        if record.remote is not None:  # its actor is on another node
+            return
         call = record.feed
         if record.is_over:
             if call is not None and not self._is_at_work(call):
@@ -250,7 +252,7 @@ class StreamHandler(StateMachine):
         self._table.forget_ended(now)
         for record in self._rounds.part(self._table.running()):
             record.hub.sweep()
-            if not record.hub.had_subscriber:
+            if not record.hub.had_subscriber and record.remote is None:
                 limit = record.options.time_to_live
                 if limit is not None and now - record.counters.last_activity >= limit:
                     record.propose(Cancel("time_to_live"))

@@ -15,12 +15,14 @@ from penstock.supervisors.system.user import USER, UserSpecs, UserSupervisor
 __all__ = ["system_children"]
 
 
-def system_children(names: Names, table: StreamTable, agents: AgentTable, user: UserSpecs) -> list[ChildSpec]:
+def system_children(
+    names: Names, table: StreamTable, agents: AgentTable, user: UserSpecs, *more: ChildSpec
+) -> list[ChildSpec]:
     """The root's children. If one crashes, it is restarted together with those after it (``rest_for_one``).
 
     Agents use streams, sources and tools, and so come after them: agents are restarted together with these. The two
     handlers clean up after everything before them. The user's own processes come last: they may use all of it, and
-    nothing else is restarted because of them.
+    nothing else is restarted because of them. ``more`` come before those.
     """
     return [
         ChildSpec(id=REGISTRY, name=REGISTRY, cls=Registry, args=(names,)),
@@ -31,5 +33,6 @@ def system_children(names: Names, table: StreamTable, agents: AgentTable, user: 
         ChildSpec(id=HANDLER, name=HANDLER, cls=StreamHandler, args=(table,)),
         ChildSpec(id=AGENT_HANDLER, name=AGENT_HANDLER, cls=AgentHandler, args=(agents,)),
         ChildSpec(id="reaper", name="reaper", cls=Reaper),
+        *more,
         ChildSpec(id=USER, name=USER, cls=UserSupervisor, args=(user,)),
     ]

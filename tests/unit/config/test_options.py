@@ -9,6 +9,7 @@ import pytest
 from penstock.config import presets
 from penstock.config.agents import AgentOptions
 from penstock.config.checks import Options, check_choice, check_number, check_on_orphan
+from penstock.config.cluster import ClusterOptions
 from penstock.config.dashboard import DashboardOptions
 from penstock.config.gateway import GatewayOptions
 from penstock.config.limits import BreakerOptions, LimitOptions, RetryBudgetOptions
@@ -127,6 +128,7 @@ KINDS: list[type[Options]] = [
     DashboardOptions,
     TelemetryOptions,
     StoreOptions,
+    ClusterOptions,
     RuntimeOptions,
     LogOptions,
     ProviderOptions,

@@ -581,6 +581,7 @@ GROUPS = (
     "dashboard",
     "telemetry",
     "store",
+    "cluster",
     "runtime",
     "log",
 )

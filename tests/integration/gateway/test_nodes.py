@@ -1,0 +1,208 @@
+"""Two gateways on one store: each serves every stream, in every protocol, from any cursor, and takes its commands."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import pytest
+import requests
+
+import penstock
+from penstock.adapters.loopback.script import Answer, Script
+from penstock.adapters.loopback.server import LoopbackProvider
+from penstock.config.settings import ProviderOptions, Settings
+from penstock.testing import eventually
+from tests.integration.gateway.serving import PATIENCE, Served, events_of, served
+from tests.unit.cluster.nodes import OPTIONS, Link, SharedStore, node_of
+
+SLOW = Answer("".join(f"word{number} " for number in range(200)), tokens_per_second=150)
+
+
+@contextlib.contextmanager
+def gateways(script: Script, count: int = 2, **changes: Any) -> Iterator[list[Served]]:
+    store = SharedStore()
+    with contextlib.ExitStack() as stack:
+        provider = stack.enter_context(LoopbackProvider(script))
+        settings = Settings(providers={"openai": ProviderOptions(base_url=provider.base_url, model="m")})
+        made = []
+        for number in range(count):
+            options = OPTIONS.replace(node=f"n{number}", **changes)
+            system = stack.enter_context(penstock.System(settings, journal=Link(store), cluster=options))
+            one = stack.enter_context(served(system))
+            one.provider = provider
+            made.append(one)
+        yield made
+
+
+def read(gateway: Served, stream_id: str, after: str | None = None, **query: str) -> requests.Response:
+    headers = {} if after is None else {"last-event-id": after}
+    return gateway.get(f"/v1/streams/{stream_id}/events", headers=headers, params=query)
+
+
+def test_every_gateway_serves_a_stream_in_every_protocol_live_and_from_a_cursor() -> None:
+    with gateways(Script([SLOW])) as (one, two):
+        stream_id = one.open(messages=[{"role": "user", "content": "Hi"}])
+        with ThreadPoolExecutor(4) as pool:
+            live = [pool.submit(read, gateway, stream_id) for gateway in (one, two)]
+            chat = pool.submit(read, two, stream_id, **{"as": "openai"})
+            first, second = (events_of(each.result().text) for each in live)
+            assert "word199" in chat.result().text
+        texts = ["".join(data["text"] for _, name, data in found if name == "token") for found in (first, second)]
+        assert texts[0] == texts[1] == "".join(f"word{number} " for number in range(200))
+        assert first[-1][0] == second[-1][0]  # the same epoch, and the same number
+        epoch, _, last = first[-1][0].partition("-")
+        rest = events_of(read(two, stream_id, f"{epoch}-{int(last) - 3}").text)
+        assert int(rest[0][0].partition("-")[2]) > int(last) - 3  # what waits at once is joined
+        assert rest[-1] == first[-1]
+        assert read(two, stream_id, first[-1][0]).status_code == 204
+
+
+def test_commands_to_any_gateway_reach_the_stream() -> None:
+    with gateways(Script([SLOW])) as (one, two):
+        assert one.post("/v1/streams", {"stream_id": "s"}).status_code == 201
+        assert two.post("/v1/streams/s/tokens", {"text": "Hello"}).json()["accepted"] == 1
+        assert two.post("/v1/streams/s/pause").json()["state"] == "paused"
+        assert one.get("/v1/streams/s").json()["state"] == "paused"
+        shown = two.get("/v1/streams/s").json()
+        assert shown["state"] == "paused"
+        assert shown["runs"] == "elsewhere"
+        assert shown["owner"].startswith("n0~")
+        assert two.post("/v1/streams/s/resume").status_code == 200
+        assert two.request("PATCH", "/v1/streams/s/options", json={"batch_size": 7, "on_orphan": 60}).status_code == 200
+        stream = one.system.stream("s")
+        assert stream.options.batch_size == 7
+        assert stream._record.on_orphan == 60
+        assert two.request("PATCH", "/v1/streams/s/options", json={"batch_size": 0}).status_code == 400
+        assert two.post("/v1/streams/s/tokens", {"text": " again", "end": True}).status_code == 200
+        assert stream.result(PATIENCE).text == "Hello again"
+        assert two.post("/v1/streams/s/pause").status_code == 409
+        fed = one.open(messages=[{"role": "user", "content": "Hi"}])
+        assert two.post(f"/v1/streams/{fed}/tokens", {"text": "no"}).status_code == 400
+        assert two.post(f"/v1/streams/{fed}/cancel", {"reason": "enough"}).status_code == 200
+        assert events_of(read(one, fed).text)[-1][2]["type"] == "StreamCancelled"
+        assert two.request("DELETE", f"/v1/streams/{fed}").status_code == 204
+        for gateway in (one, two):
+            assert gateway.get(f"/v1/streams/{fed}").status_code == 404
+
+
+def test_the_same_idempotency_key_at_two_gateways_makes_one_call() -> None:
+    with gateways(Script([SLOW] * 9)) as (one, two):
+        body = {"provider": "openai", "model": "m", "messages": [{"role": "user", "content": "Hi"}]}
+        headers = {"idempotency-key": "k1"}
+        barrier = threading.Barrier(4)
+
+        def ask(gateway: Served) -> str:
+            barrier.wait()
+            answer = requests.post(f"{gateway.url}/v1/streams", json=body, headers=headers, timeout=PATIENCE)
+            assert answer.status_code in (200, 201), answer.text
+            return str(answer.json()["stream_id"])
+
+        with ThreadPoolExecutor(4) as pool:
+            ids = set(pool.map(ask, (one, two, one, two)))
+        assert len(ids) == 1
+        assert len(one.provider.requests) <= 1
+        other = requests.post(f"{two.url}/v1/streams", json=body | {"model": "n"}, headers=headers, timeout=PATIENCE)
+        assert other.status_code == 422
+        assert ask_again(two, body, headers) == ids.pop()
+        one.provider.wait_for_requests(1)
+        assert len(one.provider.requests) == 1
+
+
+def ask_again(gateway: Served, body: dict[str, Any], headers: dict[str, str]) -> str:
+    answer = requests.post(f"{gateway.url}/v1/streams", json=body, headers=headers, timeout=PATIENCE)
+    return str(answer.json()["stream_id"])
+
+
+def test_an_idempotent_request_that_is_refused_may_be_sent_again() -> None:
+    with gateways(Script([SLOW] * 9)) as (one, two):
+        headers = {"idempotency-key": "k1"}
+        wrong = {"stream_id": "x", "options": {"batch_size": 0}}
+        assert one.post("/v1/streams", wrong, headers=headers).status_code == 400
+        assert two.post("/v1/streams", wrong, headers=headers).status_code == 400
+        assert two.post("/v1/streams", {"stream_id": "x"}, headers=headers).status_code == 201
+
+
+def test_a_stored_response_is_shown_continued_and_deleted_by_the_other_gateway() -> None:
+    answers = Script([Answer("First."), Answer("Second.")])
+    with gateways(answers) as (one, two):
+        body = {"model": "m", "input": "One", "provider": "openai"}
+        response = one.post("/v1/responses", {"model": "m", "input": "One"}).json()
+        assert body["input"] == "One"
+        shown = two.get(f"/v1/responses/{response['id']}").json()
+        assert shown == response
+        again = two.post("/v1/responses", {"model": "m", "input": "Two", "previous_response_id": response["id"]})
+        assert again.status_code == 200, again.text
+        asked = one.provider.requests[-1].body
+        assert "First." in str(asked)
+        assert "One" in str(asked)
+        assert one.request("DELETE", f"/v1/responses/{response['id']}").status_code == 200
+        for gateway in (one, two):
+            assert gateway.get(f"/v1/responses/{response['id']}").status_code == 404
+
+
+def test_readers_of_a_node_that_has_lost_its_stream_are_told_to_connect_again() -> None:
+    with gateways(Script([SLOW, Answer("Elsewhere.")])) as (one, two):
+        stream_id = one.open(request_options={"on_interrupt": "restart"}, on_orphan="continue")
+        with ThreadPoolExecutor(2) as pool:
+            here, there = (pool.submit(read, gateway, stream_id) for gateway in (one, two))
+            eventually(lambda: one.system.stream(stream_id)._record.log.last_seq > 3)
+            one.system._journal.is_cut = True  # type: ignore[union-attr]
+            whole = events_of(there.result().text)
+            one.system._journal.is_cut = False  # type: ignore[union-attr]
+            part = here.result().text
+        assert whole[-1][2]["type"] == "StreamCompleted"
+        assert whole[-1][2]["text"] == "Elsewhere."
+        assert '"moved"' in part
+        had = [event for event in events_of(part) if event[0]]
+        assert had[-1][1] == "token"  # it has no end of its own
+        rest = events_of(read(one, stream_id, had[-1][0]).text)
+        assert told(had + rest) == told(whole)
+
+
+def told(events: list[Any]) -> list[str]:
+    """The words before and after each reset, and the end; pieces may be joined in other ways."""
+    found = [""]
+    for _, name, data in events:
+        if name == "token":
+            found[-1] += data["text"]
+        elif name == "reset":
+            found.append("")
+    return [*found, events[-1][2]["text"]]
+
+
+def test_a_drain_hands_over_what_can_begin_again_and_waits_for_the_rest() -> None:
+    with gateways(Script([SLOW, SLOW, Answer("Elsewhere.")]), lease=30.0) as (one, two):
+        moves = one.open(request_options={"on_interrupt": "restart"}, on_orphan="continue")
+        stays = one.open(on_orphan="continue")
+        for stream_id in (moves, stays):
+            record = one.system.stream(stream_id)._record
+            eventually(partial(lambda record: record.log.last_seq > 3, record))
+        eventually(lambda: len(node_of(two.system).store.view().nodes) == 2)
+        one.on_loop(one.gateway.drain(PATIENCE))
+        assert one.post("/v1/streams", {}).status_code == 503
+        assert events_of(read(two, moves).text)[-1][2]["text"] == "Elsewhere."
+        end = events_of(read(two, stays).text)[-1]
+        assert end[2]["type"] == "StreamCompleted"
+        assert "word199" in end[2]["text"]
+
+
+def test_the_view_of_the_cluster_is_a_resource() -> None:
+    with gateways(Script([SLOW])) as (one, two):
+        one.post("/v1/streams", {"stream_id": "s"})
+        eventually(lambda: [node["held"] for node in two.get("/v1/cluster").json()["nodes"]] == [1, 0])
+        view = two.get("/v1/cluster").json()
+        assert [node["name"] for node in view["nodes"]] == ["n0", "n1"]
+        assert view["is_well"] is True
+    with penstock.System(Settings()) as system, served(system) as alone:
+        assert alone.get("/v1/cluster").status_code == 404
+
+
+@pytest.mark.parametrize("path", ["/v1/streams/none", "/v1/responses/none"])
+def test_what_no_node_knows_is_not_found(path: str) -> None:
+    with gateways(Script([SLOW])) as (one, _):
+        assert one.get(path).status_code == 404

@@ -1,0 +1,382 @@
+"""Any node reads any stream and commands it; a node that dies or hangs loses its streams to another one."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+
+import penstock
+from penstock.actors.stream.messages import Cancel
+from penstock.adapters.loopback.script import Answer, Script
+from penstock.adapters.loopback.server import LoopbackProvider
+from penstock.config.cluster import ClusterOptions
+from penstock.config.settings import Settings
+from penstock.events import Event, StreamCancelled, StreamCompleted, StreamFailed, StreamReset, TokenEvent
+from penstock.testing import eventually
+from tests.unit.cluster.nodes import EAGER, LEASE, SharedStore, node_of, nodes
+
+WORDS = "".join(f"word{number} " for number in range(400))
+
+
+@pytest.fixture
+def pair() -> Iterator[list[penstock.System]]:
+    with nodes(2) as made:
+        yield made
+
+
+def texts(events: list[Event]) -> str:
+    return "".join(event.text for event in events if isinstance(event, TokenEvent))
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_stream_of_another_node_is_read_live_from_any_cursor(pair: list[penstock.System]) -> None:
+    one, two = pair
+    stream = one.open_stream("s", EAGER, metadata={"who": "me"})
+    stream.process_token("a")
+    eventually(lambda: stream._record.log.last_seq == 1)
+    follower = two.stream("s")
+    assert follower.text == "a"
+    assert follower.metadata == {"who": "me"}
+    seen: list[Event] = []
+    reading = threading.Thread(target=lambda: seen.extend(follower.events(after=0)))
+    reading.start()
+    stream.process_token("b")
+    eventually(lambda: follower.text == "ab")
+    assert not follower.is_over
+    stream.stop()
+    reading.join(10)
+    assert [event.seq for event in seen] == [1, 2, 3]
+    assert seen == list(stream.events(after=0))
+    assert [event.seq for event in follower.events(after=2)] == [3]
+    assert follower.result(10).text == "ab"
+
+
+def test_no_reader_is_ahead_of_the_store(pair: list[penstock.System]) -> None:
+    one, _ = pair
+    stream = one.open_stream("s", EAGER)
+    one._journal.is_cut = True  # type: ignore[union-attr]
+    stream.process_token("unstored")
+    eventually(lambda: stream._record.log.written == 1)
+    assert stream.text == "unstored"  # of the log, not of what readers may have
+    assert stream._record.log.last_seq == 0
+    one._journal.is_cut = False  # type: ignore[union-attr]
+    eventually(lambda: stream._record.log.last_seq == 1)
+
+
+def test_an_id_is_taken_in_the_whole_cluster(pair: list[penstock.System]) -> None:
+    one, two = pair
+    stream = one.open_stream("s", EAGER)
+    with pytest.raises(penstock.StreamExists):
+        two.open_stream("s")
+    stream.stop()
+    eventually(lambda: not node_of(one).store.held(node_of(one).name))
+    again = two.open_stream("s", EAGER)
+    assert not again.is_over
+    again.stop()
+
+
+# --- commands --------------------------------------------------------------------------------------------------------
+
+
+def test_commands_reach_the_owner(pair: list[penstock.System]) -> None:
+    one, two = pair
+    stream = one.open_stream("s", EAGER)
+    there = two.stream("s")
+    there.process_token("pushed")
+    eventually(lambda: stream.text == "pushed")
+    there.pause()
+    assert stream.state == there.state == "paused"
+    there.process_tokens(["1", "2"])
+    assert there.flush_buffer() == 2
+    there.resume()
+    assert stream.state != "paused"
+    there.set_options(batch_size=7)
+    assert stream.options.batch_size == 7
+    with pytest.raises(penstock.OptionError):
+        there.set_options(batch_size=0)
+    there.cancel("enough")
+    end = list(there.events(after=0))[-1]
+    assert isinstance(end, StreamCancelled)
+    assert end.reason == "enough"
+    assert there.is_over
+    there.cancel()
+    with pytest.raises(penstock.StreamClosed):
+        there.process_token("late")
+    with pytest.raises(penstock.StreamClosed):
+        there.pause()
+
+
+def test_a_stop_and_a_reset_reach_the_owner(pair: list[penstock.System]) -> None:
+    one, two = pair
+    stream = one.open_stream("s", EAGER)
+    stream.process_token("void")
+    eventually(lambda: stream.text == "void")
+    there = two.stream("s")
+    there.reset("again")
+    eventually(lambda: stream.text == "")
+    there.process_token("new")
+    there.stop()
+    assert there.result(10).text == "new"
+
+
+def test_what_cannot_be_sent_is_refused(pair: list[penstock.System]) -> None:
+    one, two = pair
+    stream = one.open_stream("s", EAGER)
+    there = two.stream("s")
+    with pytest.raises(penstock.RunsElsewhere):
+        there.sink().push_now([("a", "text")], lambda: None)
+    with pytest.raises(penstock.RunsElsewhere):
+        there.sink().end()
+    there.sink().cancel("by the sink")
+    assert isinstance(list(stream.events(after=0))[-1], StreamCancelled)
+
+
+def test_a_command_without_an_owner_fails_after_the_lease(pair: list[penstock.System]) -> None:
+    one, two = pair
+    one.open_stream("s", EAGER)
+    there = two.stream("s")
+    node_of(one).is_draining = True
+    node_of(two).is_draining = True  # nobody takes it over
+    record = one._table.get("s")
+    eventually(lambda: node_of(one)._served.get(record) is not None)
+    registration = node_of(one)._served[record]
+    assert registration is not None
+    registration.close()
+    with pytest.raises(penstock.NoOwner):
+        there.pause()
+
+
+def test_a_stream_is_not_orphaned_while_another_node_reads_it(pair: list[penstock.System]) -> None:
+    one, two = pair
+    stream = one.open_stream("s", EAGER, on_orphan="cancel")
+    there = two.stream("s").events(after=0)
+    eventually(lambda: stream._record.hub.subscribers == 1)
+    own = stream.events(after=0)
+    own.close()
+    stream.process_token("a")
+    eventually(lambda: stream.text == "a")
+    assert not stream.is_over
+    there.close()
+    eventually(lambda: stream.is_over)
+
+
+# --- death -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_streams_of_a_node_that_is_gone_fail_or_begin_again() -> None:
+    script = Script([Answer(WORDS, tokens_per_second=200), Answer("A new answer.")])
+    with LoopbackProvider(script) as provider, nodes(2) as (one, two):
+        plain = one.open_stream("plain", EAGER)
+        plain.process_token("kept")
+        restart = penstock.RequestOptions(on_interrupt="restart")
+        how: dict[str, Any] = {"provider": "openai", "base_url": provider.base_url, "on_orphan": "continue"}
+        asked = one.chat("m", "Hello", stream_id="asked", request_options=restart, options=EAGER, **how)
+        eventually(lambda: asked._record.log.last_seq > 5)
+        readers = {name: two.stream(name).events(after=0) for name in ("plain", "asked")}
+        one._journal.is_cut = True  # type: ignore[union-attr]
+        events = {name: list(reader) for name, reader in readers.items()}
+        for found in events.values():
+            assert [event.seq for event in found] == list(range(1, len(found) + 1))
+        failed = events["plain"][-1]
+        assert isinstance(failed, StreamFailed)
+        assert isinstance(failed.error, penstock.StreamInterrupted)
+        assert failed.partial == "kept"
+        ended = events["asked"][-1]
+        assert isinstance(ended, StreamCompleted)
+        assert ended.text == "A new answer."
+        resets = [event for event in events["asked"] if isinstance(event, StreamReset)]
+        assert len(resets) == 1
+        assert texts(events["asked"][: resets[0].seq - 1]).startswith("word0 word1")
+        assert two.stream("asked").result(10).text == "A new answer."
+        one._journal.is_cut = False  # type: ignore[union-attr]
+        end = list(asked.events(after=0))[-1]
+        assert isinstance(end, StreamFailed)
+        assert isinstance(end.error, penstock.Fenced)
+        assert one.stream("asked").result(10).text == "A new answer."  # the same log, read from the store
+
+
+def test_a_node_that_was_away_renews_nothing_before_it_has_looked(
+    pair: list[penstock.System], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, _ = pair
+    node = node_of(one)
+    stream = one.open_stream("s", EAGER)
+    kept: list[list[str]] = []
+    keep = SharedStore.keep
+
+    def noting(self: SharedStore, name: str, requests: Sequence[str]) -> Sequence[str]:
+        if name == node.name and threading.current_thread() is threading.main_thread():
+            kept.append(list(requests))
+        return keep(self, name, requests)
+
+    monkeypatch.setattr(SharedStore, "keep", noting)
+    node._beat_at = node._now() - 2 * LEASE
+    node._renew(node._now())
+    assert kept == []
+    node._beat_at = node._now()
+    node._renew(node._now())
+    assert kept == [["s"]]
+    assert not stream.is_over
+
+
+def test_a_request_that_ends_its_nodes_is_given_up() -> None:
+    script = Script([Answer(WORDS, tokens_per_second=50)] * 9)
+    with LoopbackProvider(script) as provider, nodes(4, max_deliveries=3) as systems:
+        restart = penstock.RequestOptions(on_interrupt="restart")
+        how: dict[str, Any] = {"provider": "openai", "base_url": provider.base_url, "on_orphan": "continue"}
+        systems[0].chat("m", "Hello", stream_id="s", request_options=restart, options=EAGER, **how)
+        reader = systems[3].stream("s").events(after=0)
+        left = dict.fromkeys(systems)
+        node_of(systems[3]).is_draining = True
+        for _ in range(3):
+            owner = next(one for one in left if one._table.peek("s") and one._table.get("s").remote is None)
+            del left[owner]
+            if len(left) == 1:
+                node_of(systems[3]).is_draining = False
+            owner._journal.is_cut = True  # type: ignore[union-attr]
+            eventually(lambda: any(one._table.peek("s") and one._table.get("s").ref for one in left) or _over(left), 20)
+        end = list(reader)[-1]
+        assert isinstance(end, StreamFailed)
+        assert isinstance(end.error, penstock.StreamPoisoned)
+        assert end.error.deliveries == 3
+
+
+def _over(systems: dict[penstock.System, None]) -> bool:
+    return any(one._table.peek("s") is not None and one._table.get("s").is_over for one in systems)
+
+
+def test_a_stream_that_was_cancelled_without_an_owner_is_not_begun() -> None:
+    script = Script([Answer(WORDS, tokens_per_second=50)] * 3)
+    with LoopbackProvider(script) as provider, nodes(2) as (one, two):
+        restart = penstock.RequestOptions(on_interrupt="restart")
+        how: dict[str, Any] = {"provider": "openai", "base_url": provider.base_url, "on_orphan": "continue"}
+        one.chat("m", "Hello", stream_id="s", request_options=restart, options=EAGER, **how)
+        there = two.stream("s")
+        record = one._table.get("s")
+        eventually(lambda: node_of(one)._served.get(record) is not None)
+        registration = node_of(one)._served[record]
+        assert registration is not None
+        one._journal.is_cut = True  # type: ignore[union-attr]
+        registration.close()
+        there._record.propose(Cancel("no more"))
+        assert isinstance(list(there.events(after=0))[-1], StreamCancelled)
+        assert len(provider.requests) == 1
+
+
+# --- the store -------------------------------------------------------------------------------------------------------
+
+
+def test_new_streams_are_refused_while_the_store_is_away_and_running_ones_go_on(pair: list[penstock.System]) -> None:
+    one, two = pair
+    stream = one.open_stream("s", EAGER)
+    there = two.stream("s")
+    one._journal.is_cut = True  # type: ignore[union-attr]
+    stream.process_token("buffered")
+    with pytest.raises(penstock.StoreUnavailable):
+        one.open_stream("t", EAGER)
+    one._journal.is_cut = False  # type: ignore[union-attr]
+    eventually(lambda: there.text == "buffered")
+    eventually(lambda: node_of(one).writer.last_error is None)
+    one.open_stream("u", EAGER).stop()
+    stream.stop()
+
+
+def test_an_empty_store_is_filled_again_with_requests_and_logs_also_of_silent_streams() -> None:
+    store = SharedStore()
+    with nodes(2, store) as (one, two):
+        stream = one.open_stream("s", EAGER)
+        stream.process_token("a")
+        eventually(lambda: stream._record.log.last_seq == 1)
+        store._logs.clear()
+        store._requests.clear()
+        eventually(lambda: store.tail("s").seq == 1)
+        eventually(lambda: [claim.request.id for claim in store.held(node_of(one).name)] == ["s"])
+        there = two.stream("s")
+        assert there.text == "a"
+        stream.process_token("b")
+        stream.stop()
+        assert there.result(10).text == "ab"
+
+
+def test_an_empty_store_gets_the_head_again_of_a_stream_that_was_taken_over() -> None:
+    script = Script([Answer(WORDS, tokens_per_second=200), Answer(WORDS, tokens_per_second=200)])
+    store = SharedStore()
+    with LoopbackProvider(script) as provider, nodes(3, store) as (one, two, three):
+        node_of(three).is_draining = True
+        restart = penstock.RequestOptions(on_interrupt="restart")
+        how: dict[str, Any] = {"provider": "openai", "base_url": provider.base_url, "on_orphan": "continue"}
+        one.chat("m", "Hello", stream_id="s", request_options=restart, options=EAGER, metadata={"who": "me"}, **how)
+        one._journal.is_cut = True  # type: ignore[union-attr]
+        eventually(lambda: two._table.peek("s") is not None and two._table.get("s").ref is not None)
+        eventually(lambda: two._table.get("s").log.last_seq > 3)
+        store._logs.clear()
+        store._requests.clear()
+        eventually(lambda: store.tail("s").seq > 3)
+        assert three.stream("s").metadata == {"who": "me"}
+
+
+# --- drain -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_node_that_is_drained_hands_over_what_can_begin_again() -> None:
+    script = Script([Answer(WORDS, tokens_per_second=100), Answer("Elsewhere.")])
+    with LoopbackProvider(script) as provider, nodes(2, lease=30.0, heartbeat=0.1) as (one, two):
+        restart = penstock.RequestOptions(on_interrupt="restart")
+        how: dict[str, Any] = {"provider": "openai", "base_url": provider.base_url, "on_orphan": "continue"}
+        asked = one.chat("m", "Hello", stream_id="asked", request_options=restart, options=EAGER, **how)
+        plain = one.open_stream("plain", EAGER)
+        eventually(lambda: asked._record.log.last_seq > 3)
+        reader = two.stream("asked").events(after=0)
+        eventually(lambda: len(node_of(two).store.view().nodes) == 2)
+        assert node_of(one).drain(10) == 1
+        events = list(reader)
+        assert isinstance(events[-1], StreamCompleted)
+        assert events[-1].text == "Elsewhere."
+        assert [event.seq for event in events] == list(range(1, len(events) + 1))
+        reasons = [entry.reason for entry in node_of(two).store.read("asked") if hasattr(entry, "reason")]
+        assert reasons == ["open", "handoff", "takeover"]
+        assert not plain.is_over
+        plain.stop()
+
+
+# --- view and options ------------------------------------------------------------------------------------------------
+
+
+def test_the_view_shows_nodes_streams_and_the_store(pair: list[penstock.System]) -> None:
+    one, two = pair
+    stream = one.open_stream("s", EAGER)
+    eventually(lambda: [info.held for info in two.cluster_view().nodes] == [1, 0])
+    eventually(lambda: [info.streams for info in two.cluster_view().nodes] == [1, 0])
+    view = two.cluster_view()
+    assert [info.name for info in view.nodes] == ["n0", "n1"]
+    assert [info.is_here for info in view.nodes] == [False, True]
+    assert view.is_well
+    assert view.engine == "memory"
+    two._journal.is_cut = True  # type: ignore[union-attr]
+    away = two.cluster_view()
+    assert not away.is_well
+    assert "cut" in away.problem
+    stream.stop()
+
+
+def test_a_system_that_stops_leaves_the_cluster() -> None:
+    store = SharedStore()
+    with nodes(1, store) as (one,):
+        eventually(lambda: len(store.view().nodes) == 1)
+        one.open_stream("s")
+    assert store.view().nodes == {}
+    assert store.view().held == {}
+
+
+def test_a_cluster_needs_a_store_that_can_be_shared() -> None:
+    with pytest.raises(penstock.OptionError, match=r"cluster\.url"):
+        penstock.System(Settings(), cluster=ClusterOptions())
+    with pytest.raises(penstock.OptionError, match="several systems share"):
+        penstock.System(Settings(), journal=penstock.SqliteJournal(":memory:"), cluster=ClusterOptions())
+    with pytest.raises(penstock.OptionError):
+        penstock.System(Settings()).cluster_view()
