@@ -31,6 +31,7 @@ from penstock.actors.agent.task import ThreadQuota
 from penstock.actors.runtime.clock import SystemClock, TimerThread
 from penstock.actors.runtime.dispatcher import ThreadedDispatcher, check_process, is_forked, on_worker
 from penstock.actors.runtime.loop_ticker import running_loop
+from penstock.actors.runtime.mailbox import hold_wakes, release_wakes
 from penstock.actors.runtime.process import ProcessRef
 from penstock.actors.runtime.runtime import Runtime
 from penstock.actors.runtime.signals import KILL, SHUTDOWN
@@ -160,7 +161,7 @@ class System:
         services = Services(
             self.settings,
             runtime,
-            self._given_reader or make_reader(options),
+            self._given_reader or make_reader(options, (hold_wakes, release_wakes)),
             catalogue=self._catalogue,
             prices=self._prices,
             journal=None if isinstance(self._journal, LogStore) else self._journal,

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
 from typing import Any, Final, TypeAlias
 
 from penstock.actors.call.messages import Connecting, Ended, Finished, FirstDelta, Waiting
@@ -21,8 +20,10 @@ from penstock.actors.call.record import CallRecord
 from penstock.actors.runtime.mailbox import Mailbox
 from penstock.actors.runtime.transitions import Cast
 from penstock.actors.stream.buffer import PartStart
+from penstock.actors.stream.direct import deliver
 from penstock.actors.stream.record import StreamRecord
 from penstock.config.logs import get_logger
+from penstock.config.own_code import is_own
 from penstock.errors import PenstockError, ProtocolError, ProviderError, StreamClosed
 from penstock.events import AnswerEvent, Logprobs, ProviderEvent
 from penstock.ports import (
@@ -47,7 +48,7 @@ from penstock.ports import (
     UsageDelta,
 )
 
-__all__ = ["Attempt", "is_own"]
+__all__ = ["Attempt"]
 
 _Item: TypeAlias = Any
 """A token with its kind, as a tuple, another event, or a `PartStart`. Only tokens are bare tuples: quick to check."""
@@ -172,7 +173,11 @@ class Attempt:
         if items is None:
             self._has_lost = True
             return False
-        self._rest += self._cut(items)
+        if self._record.options.tokenizer is not None:
+            items = self._cut(items)
+        if items and not self._is_in_order and not self._rest:
+            items = items[deliver(self._record, items, self._lock, self._is_abandoned) :]
+        self._rest += items
         if self._rest:
             try:
                 self._push_rest(on_room)
@@ -182,11 +187,32 @@ class Attempt:
             if self._rest:
                 self._begin_pushing()
                 return None
-        self._end_pushing()
-        return self._send_finish()
+        if self.is_pushing:
+            self._end_pushing()
+        return self._send_finish() if self._pending_finish is not None else not self._abandoned
+
+    def _read_text(self, deltas: Sequence[Delta]) -> list[_Item] | None:
+        """The same as `_read` where that is quick: all is text, and so was what came before. None: it is not."""
+        if not self.has_progressed or self.is_reasoning or self.has_held_finish or self._has_events:
+            return None
+        items, size = [], 0
+        for delta in deltas:
+            if delta.__class__ is not TextDelta:
+                return None
+            text = delta.text
+            items.append((text, "text"))
+            size += len(text)
+        builder = self._builder
+        if not items or builder.size + size + builder.tally.total > self._call.options.max_answer_bytes:
+            return None
+        builder.size, builder.has_said = builder.size + size, True
+        self.last_progress = self._clock.monotonic()
+        return items
 
     def _read(self, deltas: Sequence[Delta]) -> list[_Item] | None:
         """Note the deltas, and return the items to push; None if the attempt is abandoned, or the answer too long."""
+        if (plain := self._read_text(deltas)) is not None:
+            return None if self._abandoned else plain
         items: list[_Item] = []
         progress = False
         self._reasoned = self._seen = self._written = 0
@@ -454,18 +480,3 @@ class Attempt:
     def _send(self, news: Any) -> None:
         if not self._abandoned:
             self._inbox.put(Cast(news))
-
-
-def is_own(thing: object) -> bool:
-    """Whether the code of a provider or a tokenizer is Penstock's, which neither blocks nor computes for long.
-
-    >>> from penstock.config.tokenizers import fixed, words
-    >>> [is_own(one) for one in (None, words, fixed(4), str.split)]
-    [True, True, True, False]
-    """
-    if thing is None:
-        return True
-    if isinstance(thing, partial):
-        thing = thing.func
-    module = getattr(thing, "__module__", None)  # of the class, if it is an object
-    return isinstance(module, str) and module.partition(".")[0] == "penstock"
