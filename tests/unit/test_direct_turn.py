@@ -8,6 +8,7 @@ from typing import Any
 import pykka
 import pytest
 
+from penstock.actors.call.answer import OutcomeBuilder
 from penstock.actors.call.attempt import Attempt
 from penstock.actors.call.record import CallRecord, Candidate
 from penstock.actors.runtime import inspect
@@ -46,7 +47,7 @@ class Journal:
 class Scene:
     """A stream with its actor, and the attempt of a call that feeds it."""
 
-    def __init__(self, simulation: Simulation, journal: Any = None, **options: Any) -> None:
+    def __init__(self, simulation: Simulation, journal: Any = None, keeps_text: bool = False, **options: Any) -> None:
         self.simulation = simulation
         given = {"batch_size": 1, "rate_limit": None, "max_buffer_size": 4, **options}
         self.record = StreamRecord(
@@ -66,6 +67,7 @@ class Scene:
             [Candidate(provider=provider, call=call, request=provider.request(call))], RequestOptions(), reader
         )
         self.call.begin_attempt()
+        self.call.builder = OutcomeBuilder(keeps_text=keeps_text)
         self.attempt = Attempt(self.record, self.call, 1, Mailbox(Idle(), lambda mailbox: None), simulation.clock)
         self.rooms = 0
 
@@ -403,3 +405,17 @@ def test_what_is_no_token_does_not_end_the_direct_turns(simulation: Simulation) 
     scene.offer(Thinking())
     scene.offer("b")
     assert scene.logged == ["a", "b"]
+
+
+@pytest.mark.parametrize("breaks", [False, True])
+def test_a_call_that_keeps_its_text_has_what_the_log_has(simulation: Simulation, breaks: bool) -> None:
+    scene = Scene(simulation, keeps_text=True)
+    if breaks:
+        scene.subscribe(Broken(scene, 2))
+    scene.offer("a", ReasoningDelta("b"), "c")
+    assert scene.logged == (["a", "b"] if breaks else ["a", "b", "c"])
+    outcome = scene.call.builder.outcome()
+    assert (outcome.text, outcome.reasoning) == ("ac", "b")
+    scene.attempt.abandon()
+    assert scene.offer("d") is False
+    assert scene.call.builder.outcome().text == "ac"

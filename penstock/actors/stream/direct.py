@@ -11,9 +11,9 @@ the tokens go into the intake.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from penstock.actors.runtime.mailbox import Mailbox
 from penstock.actors.stream.emitting import Emitter
@@ -21,20 +21,34 @@ from penstock.actors.stream.hub import Subscription
 from penstock.actors.stream.record import StreamRecord
 from penstock.events import TokenEvent, TokenKind
 
-__all__ = ["DirectEmitter", "deliver"]
+__all__ = ["DirectEmitter", "Source", "deliver"]
 
 _EVENTS_A_TURN: Final = 64  # as many as the actor emits in a turn
 
 
-def deliver(
-    record: StreamRecord,
-    tokens: Sequence[tuple[str, TokenKind]],
-    guard: AbstractContextManager[Any],
-    is_void: Callable[[], bool],
-) -> int:
+class Source(Protocol):
+    """What brings the tokens. Each event goes into the log with its lock held, so that it knows what the log has."""
+
+    @property
+    def lock(self) -> AbstractContextManager[Any]:
+        """Held for moments only."""
+
+    @property
+    def is_void(self) -> bool:
+        """Whether nothing may be taken from it any more. Read with the lock held."""
+
+    @property
+    def keeps_text(self) -> bool:
+        """Whether it wants to know what was taken."""
+
+    def took(self, tokens: Sequence[tuple[str, TokenKind]]) -> None:
+        """Learn that the log has these tokens. Called with the lock held."""
+
+
+def deliver(record: StreamRecord, tokens: Sequence[tuple[str, TokenKind]], source: Source) -> int:
     """Deliver tokens at once if the stream takes a direct turn; returns how many of them are in the log.
 
-    Each event goes into the log with ``guard`` held, unless ``is_void()``. Does not block, unless ``guard`` does.
+    Does not block.
     """
     inbox = record.intake.inbox
     if inbox.__class__ is not Mailbox or not inbox.borrow():
@@ -44,7 +58,7 @@ def deliver(
         inbox.leave()
         return 0
     stream.given = 0
-    stream.run_step(stream.give, tokens, guard, is_void)
+    stream.run_step(stream.give, tokens, source)
     return stream.given
 
 
@@ -54,9 +68,7 @@ class DirectEmitter(Emitter):
     given = 0
     """How many tokens of the last direct turn are in the log; also if it has crashed."""
 
-    def give(
-        self, tokens: Sequence[tuple[str, TokenKind]], guard: AbstractContextManager[Any], is_void: Callable[[], bool]
-    ) -> None:
+    def give(self, tokens: Sequence[tuple[str, TokenKind]], source: Source) -> None:
         """Take a direct turn, if this is the ordinary case; see `deliver`. The caller holds the mailbox."""
         hub, intake, log, epoch = self._hub, self._intake, self._log, self._epoch
         subscriptions = hub.subscriptions
@@ -76,8 +88,8 @@ class DirectEmitter(Emitter):
                 texts, kind = _batch(tokens, self.given, largest)
                 text = "".join(texts)
             count = len(texts)
-            with guard:
-                place = None if is_void() else intake.admit(count, epoch)
+            with source.lock:
+                place = None if source.is_void else intake.admit(count, epoch)
                 if place is None:
                     return
                 seq, is_in_log = log.written + 1, False
@@ -86,6 +98,8 @@ class DirectEmitter(Emitter):
                     is_in_log = log.append(epoch, event)
                 finally:
                     if is_in_log or (log.is_open(epoch) and log.written == seq):  # the latter: it raised after that
+                        if source.keeps_text:
+                            source.took(tokens[self.given : self.given + count])
                         self.given += count
                         left -= count
                     else:
