@@ -32,6 +32,7 @@ from penstock.actors.agent.task import ThreadQuota
 from penstock.actors.runtime.clock import SystemClock, TimerThread
 from penstock.actors.runtime.dispatcher import ThreadedDispatcher, check_process, is_forked, on_worker
 from penstock.actors.runtime.loop_ticker import running_loop
+from penstock.actors.runtime.mailbox import hold_wakes, release_wakes
 from penstock.actors.runtime.process import ProcessRef
 from penstock.actors.runtime.runtime import Runtime
 from penstock.actors.runtime.signals import KILL, SHUTDOWN
@@ -738,7 +739,7 @@ def _start(system: System) -> Services:
     services = Services(
         settings,
         runtime,
-        system._given_reader or make_reader(settings.runtime),
+        system._given_reader or make_reader(settings.runtime, (hold_wakes, release_wakes)),
         catalogue=system._catalogue,
         prices=system._prices,
         journal=None if isinstance(journal, LogStore) else journal,

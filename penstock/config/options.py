@@ -147,6 +147,15 @@ class StreamOptions(Options):
         """The largest number of tokens in one event."""
         return self.max_batch if self.batch_size == "adaptive" else self.batch_size
 
+    @property
+    def passes(self) -> bool:
+        """Whether no token waits, neither for a batch to fill nor for the rate limit."""
+        if self.rate_limit is not None or self.pacing == "adaptive" or self.batch_size == "adaptive":
+            return False
+        if self.strategy == "hybrid":
+            return self.batch_size == 1 or not self.flush_interval
+        return self.strategy == "batch" and self.batch_size == 1
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestOptions(Options):

@@ -54,6 +54,8 @@ class Projector(Subscription):
         "terminal",
     )
 
+    is_prompt = True
+
     def __init__(self, record: StreamRecord, projection: Projection, ticker: Ticker, retain_bytes: int) -> None:
         super().__init__(record.hub, Cursor(record.log, 0, "coalesce", UNMERGED), None)
         self.is_active = False

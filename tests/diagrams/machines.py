@@ -155,6 +155,7 @@ MACHINES: Final = {
 
 UNDRAWN: Final = {
     "Emitter": "a part of the token stream",
+    "DirectEmitter": "a part of the token stream",
     "_OfferingRequest": "the stand-in for a reader's thread in simulations",
 }
 """State machines with several states that have no table, and why."""

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
 from typing import Any, Final, TypeAlias
 
 from penstock.actors.call.messages import Connecting, Ended, Finished, FirstDelta, Waiting
@@ -21,8 +20,10 @@ from penstock.actors.call.record import CallRecord
 from penstock.actors.runtime.mailbox import Mailbox
 from penstock.actors.runtime.transitions import Cast
 from penstock.actors.stream.buffer import PartStart
+from penstock.actors.stream.direct import deliver
 from penstock.actors.stream.record import StreamRecord
 from penstock.config.logs import get_logger
+from penstock.config.own_code import is_own
 from penstock.errors import PenstockError, ProtocolError, ProviderError, StreamClosed
 from penstock.events import AnswerEvent, Logprobs, ProviderEvent
 from penstock.ports import (
@@ -47,7 +48,7 @@ from penstock.ports import (
     UsageDelta,
 )
 
-__all__ = ["Attempt", "is_own"]
+__all__ = ["Attempt"]
 
 _Item: TypeAlias = Any
 """A token with its kind, as a tuple, another event, or a `PartStart`. Only tokens are bare tuples: quick to check."""
@@ -61,7 +62,7 @@ _PLACED: Final = (CitationDelta, BlockDelta)
 
 
 class Attempt:
-    """One attempt at a request. Implements `OfferSink`, whose methods run in the reader's thread.
+    """One attempt at a request. Implements `OfferSink` and `Source`, whose methods run in the reader's thread.
 
     Taking deltas and abandoning the attempt exclude each other: if the call has not ``started`` after `abandon`, the
     stream gets nothing of this attempt.
@@ -88,12 +89,13 @@ class Attempt:
         self._clock = clock
         self._silent = 0  # how many items of this read are no progress
         self.has_progressed = False
-        self._abandoned = False
-        self._lock = threading.Lock()  # guards the two fields above, and the call's `started`
+        self.is_void = False
+        self.lock = threading.Lock()  # guards the two fields above, and the call's `started`
         self._rest: list[_Item] = []  # items that wait for room
         self._pushed = 0  # how many of them have been pushed; they are removed when that is half of them
         self._has_events = False  # there are events among the items to push
-        self._is_in_order = call.builder.keeps_text  # push item by item: there are events, or the text is kept
+        self.keeps_text, self.took = call.builder.keeps_text, call.builder.took
+        self._is_in_order = self.keeps_text  # push item by item: there are events, or the text is kept
         self._has_lost = False  # something received was not pushed
         self._unwritten = 0  # characters of this read that are not text of the answer
         self._seen = 0  # how many items of this read `_look_at` has seen
@@ -119,13 +121,13 @@ class Attempt:
     def take_job(self, job: ReaderJob) -> None:
         """Note the reader's job."""
         self.job = job
-        if self._abandoned:  # meanwhile, by the successor of a killed integration
+        if self.is_void:  # meanwhile, by the successor of a killed integration
             job.cancel()
 
     def abandon(self) -> None:
         """Close the connection, and ignore what comes later. Any thread; only the first call has an effect."""
-        with self._lock:
-            before, self._abandoned = self._abandoned, True
+        with self.lock:
+            before, self.is_void = self.is_void, True
         if before:
             return
         if self.job is not None:
@@ -172,7 +174,11 @@ class Attempt:
         if items is None:
             self._has_lost = True
             return False
-        self._rest += self._cut(items)
+        if self._record.options.tokenizer is not None:
+            items = self._cut(items)
+        if items and not self._has_events and not self._rest:
+            items = items[deliver(self._record, items, self) :]
+        self._rest += items
         if self._rest:
             try:
                 self._push_rest(on_room)
@@ -182,11 +188,32 @@ class Attempt:
             if self._rest:
                 self._begin_pushing()
                 return None
-        self._end_pushing()
-        return self._send_finish()
+        if self.is_pushing:
+            self._end_pushing()
+        return self._send_finish() if self._pending_finish is not None else not self.is_void
+
+    def _read_text(self, deltas: Sequence[Delta]) -> list[_Item] | None:
+        """The same as `_read` where that is quick: all is text, and so was what came before. None: it is not."""
+        if not self.has_progressed or self.is_reasoning or self.has_held_finish or self._has_events:
+            return None
+        items, size = [], 0
+        for delta in deltas:
+            if delta.__class__ is not TextDelta:
+                return None
+            text = delta.text
+            items.append((text, "text"))
+            size += len(text)
+        builder = self._builder
+        if not items or builder.size + size + builder.tally.total > self._call.options.max_answer_bytes:
+            return None
+        builder.size, builder.has_said = builder.size + size, True
+        self.last_progress = self._clock.monotonic()
+        return items
 
     def _read(self, deltas: Sequence[Delta]) -> list[_Item] | None:
         """Note the deltas, and return the items to push; None if the attempt is abandoned, or the answer too long."""
+        if (plain := self._read_text(deltas)) is not None:
+            return None if self.is_void else plain
         items: list[_Item] = []
         progress = False
         self._reasoned = self._seen = self._written = 0
@@ -207,8 +234,8 @@ class Attempt:
         if progress:
             self.last_progress = self._clock.monotonic()
             if not self.has_progressed:
-                with self._lock:
-                    if self._abandoned:
+                with self.lock:
+                    if self.is_void:
                         return None
                     self.has_progressed = True
                     self._call.has_started(self._clock.time(), self.last_progress - self._began)
@@ -230,7 +257,7 @@ class Attempt:
         if builder.size + builder.tally.total > self._call.options.max_answer_bytes:
             self.error = ProtocolError(f"the answer is longer than {self._call.options.max_answer_bytes} bytes")
             return None
-        return None if self._abandoned else items
+        return None if self.is_void else items
 
     def _count(self, items: list[_Item]) -> None:
         """Count the tokens among the items of one read."""
@@ -244,7 +271,7 @@ class Attempt:
         if self._pending_finish is not None:
             self._send(self._pending_finish)
             self._pending_finish = None
-        return not self._abandoned
+        return not self.is_void
 
     def _note(self, delta: Delta, items: list[_Item]) -> bool:
         """Note a delta that is not text; returns whether it counts as progress."""
@@ -353,7 +380,7 @@ class Attempt:
         return cut
 
     def _is_abandoned(self) -> bool:
-        return self._abandoned
+        return self.is_void
 
     def _push(self, items: list[_Item]) -> bool:
         items = self._cut(items)
@@ -403,7 +430,7 @@ class Attempt:
                 while end < last and rest[end].__class__ is tuple:
                     end += 1
                 # Under the lock, so that after `abandon` it is certain what the stream has got.
-                with self._lock:
+                with self.lock:
                     if end == done:
                         if not self._push_event(rest[done], on_room):
                             return
@@ -411,13 +438,13 @@ class Attempt:
                         continue
                     tokens = rest[done:end]
                     taken = intake.push_now(tokens, on_room, self._is_abandoned)
-                    if self._builder.keeps_text:
-                        self._builder.took(tokens[:taken])
+                    if self.keeps_text:
+                        self.took(tokens[:taken])
                 done += taken
                 if taken < len(tokens):
                     return
             self._has_events = False
-            self._is_in_order = self._builder.keeps_text
+            self._is_in_order = self.keeps_text
         finally:
             self._pushed = done
             if done * 2 >= len(rest):
@@ -447,25 +474,9 @@ class Attempt:
             self._builder.model = decoder.model or self._builder.model
             if decoder.skipped:
                 get_logger(stream_id=self._record.stream_id).debug("not_understood", count=decoder.skipped)
-        self.decoder = decoder
-        self.has_ended = True
+        self.decoder, self.has_ended = decoder, True
         self._send(Ended(self.number, complete, error))
 
     def _send(self, news: Any) -> None:
-        if not self._abandoned:
+        if not self.is_void:
             self._inbox.put(Cast(news))
-
-
-def is_own(thing: object) -> bool:
-    """Whether the code of a provider or a tokenizer is Penstock's, which neither blocks nor computes for long.
-
-    >>> from penstock.config.tokenizers import fixed, words
-    >>> [is_own(one) for one in (None, words, fixed(4), str.split)]
-    [True, True, True, False]
-    """
-    if thing is None:
-        return True
-    if isinstance(thing, partial):
-        thing = thing.func
-    module = getattr(thing, "__module__", None)  # of the class, if it is an object
-    return isinstance(module, str) and module.partition(".")[0] == "penstock"

@@ -7,16 +7,40 @@ other lock, and a process is never run by two workers at once.
 
 from __future__ import annotations
 
+import os
 from _queue import SimpleQueue
 from collections.abc import Callable
 from itertools import compress
-from threading import Lock
+from threading import Lock, get_ident
 from typing import Any, Final, Protocol
 
-__all__ = ["DeadOwner", "Mailbox", "Owner"]
+__all__ = ["DeadOwner", "Mailbox", "Owner", "hold_wakes", "release_wakes"]
 
 
 _AT_ONCE: Final = (False,)  # the argument of `Lock.acquire`
+
+
+_held: Final[dict[int, list[Mailbox]]] = {}
+"""Mailboxes that are taken and not queued yet, by the thread that has put messages into them."""
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_held.clear)  # a thread of the child may have the number of one of the parent
+
+
+def hold_wakes() -> None:
+    """Queue no owner for the messages that this thread sends until `release_wakes`.
+
+    For a thread that sends many in turn and does not wait in between: otherwise each wakes a worker, and the two change
+    places at the interpreter's lock again and again. Not for the main thread, where Ctrl-C may raise in between.
+    """
+    _held[get_ident()] = []
+
+
+def release_wakes() -> None:
+    """Queue the owners of all mailboxes that were held back. Harmless without `hold_wakes`."""
+    for mailbox in _held.pop(get_ident(), ()):
+        mailbox._enqueue(mailbox)
 
 
 class Owner(Protocol):
@@ -76,6 +100,10 @@ class Mailbox(SimpleQueue[Any]):
         Between two steps of Python code, Ctrl-C may raise in the main thread. A mailbox that is held but not queued
         would never run again.
         """
+        if _held and (held := _held.get(get_ident())) is not None:
+            if self._ready.acquire(False):
+                held.append(self)
+            return
         for _ in map(self._enqueue, compress((self,), map(self._ready.acquire, _AT_ONCE))):
             pass
 
@@ -83,6 +111,18 @@ class Mailbox(SimpleQueue[Any]):
         """Return the owner to run, after the mailbox has been taken off the run queue. The owner calls `leave`."""
         self._called = False  # `leave` sees calls that come from now on
         return self.owner
+
+    def borrow(self) -> bool:
+        """Hold the mailbox if it is idle and empty; returns whether that is so. The caller then calls `leave`.
+
+        Meanwhile its owner runs nowhere else, and what the caller does comes after all messages so far.
+        """
+        if not self._ready.acquire(False):
+            return False
+        if self._called or not self.empty():
+            self.leave()
+            return False
+        return True
 
     def leave(self) -> None:
         """Stop running the owner; queue the mailbox again if it is not empty or was called meanwhile."""

@@ -16,6 +16,7 @@ import os
 import queue
 import uuid
 from collections import deque
+from collections.abc import Callable
 from typing import Any, ClassVar, Final, NoReturn
 
 import pykka
@@ -222,6 +223,22 @@ class Process(pykka.Actor):
                 self._look_back()
             inbox.leave()
         return count
+
+    def run_step(self, step: Callable[..., object], *arguments: Any) -> None:
+        """Call ``step(*arguments)`` in place of a message. The caller holds the mailbox, which is left afterwards.
+
+        What the step raises ends the process, as if a message had raised it.
+        """
+        try:
+            step(*arguments)
+        except ProcessExit as exit_:
+            self._end(exit_.reason)
+        except BaseException as error:
+            self._end(error)
+        finally:
+            if self._attention:
+                self._look_back()
+            self.actor_inbox.leave()
 
     def _attend(self) -> bool:
         """Find out what is unusual; returns whether the process is alive."""

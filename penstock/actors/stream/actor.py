@@ -46,7 +46,8 @@ from penstock.actors.runtime.transitions import (
     state_timeout,
 )
 from penstock.actors.stream.delivery import Delivery
-from penstock.actors.stream.emitting import FLUSH, Emitter
+from penstock.actors.stream.direct import DirectEmitter
+from penstock.actors.stream.emitting import FLUSH
 from penstock.actors.stream.messages import (
     OVERDUE,
     PUSHED,
@@ -70,7 +71,7 @@ from penstock.errors import OptionError, StreamCrashed
 __all__ = ["TokenStream"]
 
 
-class TokenStream(Emitter):
+class TokenStream(DirectEmitter):
     """See the module's docstring. The handler starts one for each stream, with the stream's record."""
 
     def init(self, record: StreamRecord) -> Next | Stop:

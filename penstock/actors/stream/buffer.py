@@ -140,6 +140,17 @@ class TokenBuffer:
             self._other_kinds += 1
         return True
 
+    def pass_by(self, count: int) -> PartStart | None:
+        """Count ``count`` tokens that are not buffered; returns the part that they belong to.
+
+        None, without a change, if anything waits: a token, an event, the start of a part, a report of dropped tokens.
+        """
+        if self._items or self.size or self.dropped:
+            return None
+        if count > self.high_water_mark:
+            self.high_water_mark = count
+        return self._present
+
     def start_part(self, start: PartStart) -> None:
         """Add the start of a part; it needs no room."""
         self._items.append(start)

@@ -68,6 +68,7 @@ class Emitter(StateMachine):
     _sizer: BatchSizer | None
     _bucket: TokenBucket | None
     _largest: int  # tokens in one event
+    _passes: bool  # no token waits for others, for the rate or for a journal
     _epoch: int
 
     def _advance(self, *, tail: bool, plain: bool = False) -> Transition:
@@ -177,10 +178,12 @@ class Emitter(StateMachine):
             self.actor_inbox.put(PUSHED)  # pushed in the meantime
         if not size:
             self._tail_since = None
-            if self._state == "idle" and not (emitted and options.flush_interval):
+            # The stream becomes idle once the buffer has been empty for `flush_interval`, and needs no timer for that
+            # where no token waits: there is never a tail.
+            empty_for = 0.0 if self._passes else options.flush_interval
+            if self._state == "idle" and not (emitted and empty_for):
                 return Keep(*replies)
-            # The stream becomes idle once the buffer has been empty for `flush_interval`.
-            return self._to("streaming", timeout(FLUSH, options.flush_interval), *replies)
+            return self._to("streaming", timeout(FLUSH, empty_for), *replies)
         state = "buffering" if not emitted and self._state in ("idle", "buffering") else "streaming"
         since = self._tail_since
         if since is None or emitted:
@@ -241,6 +244,7 @@ class Emitter(StateMachine):
         """Choose what decides when tokens are emitted. What has been measured, and used of the rate, stays."""
         record, now = self._stream, self.runtime.clock.monotonic()
         self._largest = options.largest_batch
+        self._passes = options.passes and record.journal is None
         self._rhythm: Callable[[Emitter, bool], Transition] | None = None  # not bound: it would be a circle
         record.rhythm = None
         if options.pacing == "adaptive":

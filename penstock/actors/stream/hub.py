@@ -163,10 +163,13 @@ class Hub:
                 least = min(least, max(subscription.seq, last_seq - subscription.window))
         return least
 
-    def announce(self) -> bool:
-        """Notify all subscribers of new events in the log; returns whether the stream has to wait for a slow one."""
+    def announce(self, subscriptions: tuple[Subscription, ...] | None = None) -> bool:
+        """Notify all subscribers of new events in the log; returns whether the stream has to wait for a slow one.
+
+        ``subscriptions``: only these. One that is added later wakes itself.
+        """
         slow = False
-        for subscription in self.subscriptions:
+        for subscription in self.subscriptions if subscriptions is None else subscriptions:
             subscription.wake()
             slow = slow or subscription.is_holding
         if not slow:
@@ -219,6 +222,9 @@ class Subscription:
     counts = True
     """Whether it is one that ``on_orphan`` waits for."""
 
+    is_prompt = False
+    """Whether `wake` runs no code of the application, and cannot wait for anything."""
+
     def __init__(self, hub: Hub, cursor: Cursor, target: Any) -> None:
         self._hub = hub
         self._cursor = cursor
@@ -263,7 +269,8 @@ class Subscription:
     @property
     def is_holding(self) -> bool:
         """Whether the stream must wait for it."""
-        return self._cursor.slow == "block" and self.is_active and self._cursor.is_slow
+        cursor = self._cursor
+        return cursor.slow == "block" and self.is_active and cursor.is_slow
 
     @property
     def targets(self) -> tuple[Any, ...]:

@@ -257,6 +257,29 @@ class Intake:
             self._waiters = []
         self._waiters.append(latch)
 
+    @property
+    def inbox(self) -> Inbox:
+        """The mailbox of the present actor."""
+        return self._inbox
+
+    def admit(self, count: int, epoch: int) -> PartStart | None:
+        """Count ``count`` tokens as accepted that go into the log at once; returns the part of the answer.
+
+        None, without a change, unless nothing is buffered and ``epoch`` is the present actor's.
+        """
+        with self._lock:
+            if self.closed or epoch != self._epoch:
+                return None
+            part = self.buffer.pass_by(count)
+            if part is not None:
+                self.accepted += count
+            return part
+
+    def refuse(self, count: int) -> None:
+        """Undo `admit`, as the log has not taken the tokens."""
+        with self._lock:
+            self.accepted -= count
+
     def wake_waiters(self) -> None:
         """Wake all producers that wait for room, so that they check ``is_void`` again."""
         with self._lock:

@@ -146,12 +146,16 @@ class StreamLog:
         with self._lock:
             if epoch != self._epoch or self.terminal is not None:
                 return False
-            assert event.seq == self.written + 1
-            self._add_counted(event)
+            seq = event.seq
+            assert seq == self.written + 1
+            self._window.events.append(event)
+            self.written = seq
+            if not self.is_held_back:
+                self.last_seq = seq  # last: a reader that sees the number finds the event
+            self._count(event)
             return True
 
-    def _add_counted(self, event: TokenEvent | SideEvent | StreamReset) -> None:
-        self._add(event)
+    def _count(self, event: TokenEvent | SideEvent | StreamReset) -> None:
         if event.__class__ is TokenEvent:
             self.tokens += len(event.tokens)
         self._bytes += cost_of(event)
@@ -179,7 +183,8 @@ class StreamLog:
                     self.terminal = event
                     self._add(event)
                 else:
-                    self._add_counted(event)
+                    self._add(event)
+                    self._count(event)
             self.is_held_back = is_held_back
 
     def show(self, seq: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from penstock.adapters.http.loop_reader import LoopReader
@@ -64,12 +64,14 @@ class ChoosingReader:
         return left + self._threads.close(max(0.0, deadline - time.monotonic()))
 
 
-def make_reader(options: RuntimeOptions) -> Reader:
-    """Make the reader that the settings ask for: ``runtime.reader``."""
+def make_reader(
+    options: RuntimeOptions, around_reads: tuple[Callable[[], None], Callable[[], None]] | None = None
+) -> Reader:
+    """Make the reader that the settings ask for: ``runtime.reader``. ``around_reads`` as for `LoopReader`."""
     transport = LazyTransport(options.reader_threads)
     threads = HttpReader(options.reader_threads, max_queue=options.reader_queue, transport=transport)
     if options.reader == "threads" or (options.reader == "auto" and not scales()):
         return threads
-    loop = LoopReader(max_queue=options.reader_queue, transport=transport)
+    loop = LoopReader(max_queue=options.reader_queue, transport=transport, around_reads=around_reads)
     # With fewer threads than that, calls would wait for one although the loop has room.
     return ChoosingReader(threads, loop, 0 if options.reader == "loop" else min(_FEW, options.reader_threads))

@@ -27,6 +27,7 @@ from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConn
 from urllib3.util import wait_for_write
 from urllib3.util.ssl_ import create_urllib3_context
 
+from penstock.adapters.http.descriptors import note_descriptor
 from penstock.adapters.http.faults import is_local_fault
 from penstock.adapters.http.framing import ChunkedBody
 from penstock.adapters.http.handle import RequestCancelled, RequestHandle, current
@@ -72,6 +73,7 @@ def _connect(connection: HTTPConnection, host: str) -> socket.socket:
             sock.close()
             raise
         else:
+            note_descriptor(sock.fileno())
             return sock
     raise failure or OSError("getaddrinfo gave no address")
 

@@ -32,19 +32,33 @@ class Readable(Protocol):
         """Learn that nothing is watched any more, since the poll has failed. Called in the loop's thread, once."""
 
 
+def _nothing() -> None:
+    return
+
+
 class Loop:
     """A daemon thread around a `Poll`. Only `post`, `close` and `join` may be called from other threads.
 
     Args:
         name: of the thread.
         poll: None makes one.
+        before_reads: called in the loop's thread before the reads of each turn that has some. Must not raise.
+        after_reads: the same, after them.
 
     Raises:
         OSError: no file descriptors are left.
     """
 
-    def __init__(self, name: str, poll: Poll | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        poll: Poll | None = None,
+        before_reads: Callable[[], None] = _nothing,
+        after_reads: Callable[[], None] = _nothing,
+    ) -> None:
         self._poll = poll if poll is not None else make_poll()
+        self._before_reads = before_reads
+        self._after_reads = after_reads
         self._watched: dict[int, Readable] = {}
         self._posted: deque[Callable[[], None]] = deque()
         self._timers = Alarms()
@@ -154,14 +168,20 @@ class Loop:
             if posted:
                 self._run_posted()
             self._fire_timers()
-            for fd in ready:
-                reader = watched.get(fd)  # it may have been unwatched in this turn
-                if reader is not None:
-                    try:
-                        reader.ready()
-                    except BaseException:  # a bug: the other streams must not suffer from it
-                        report_failure()
-                        self._drop(fd)
+            if not ready:
+                continue
+            self._before_reads()
+            try:
+                for fd in ready:
+                    reader = watched.get(fd)  # it may have been unwatched in this turn
+                    if reader is not None:
+                        try:
+                            reader.ready()
+                        except BaseException:  # a bug: the other streams must not suffer from it
+                            report_failure()
+                            self._drop(fd)
+            finally:
+                self._after_reads()
 
     def _drop(self, fd: int) -> None:
         """Stop watching a socket that may have been closed."""

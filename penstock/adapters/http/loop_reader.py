@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Final, cast
 
 from penstock.adapters.http.faults import unexpected_failure
@@ -35,6 +36,7 @@ class LoopReader(PooledReader[LoopExchange]):
         max_queue: how many requests may wait for an opener.
         idle_timeout: seconds after which an idle opener ends.
         transport: shared with another reader; None makes one.
+        around_reads: called in the loop's thread before and after the reads of each turn; must not raise.
     """
 
     def __init__(
@@ -44,10 +46,12 @@ class LoopReader(PooledReader[LoopExchange]):
         max_queue: int = 10_000,
         idle_timeout: float = 5.0,
         transport: LazyTransport | None = None,
+        around_reads: tuple[Callable[[], None], Callable[[], None]] | None = None,
     ) -> None:
         check_number("max_openers", max_openers, 1, 1_000, whole=True)
         transport = transport or LazyTransport(_KEPT)
         super().__init__("penstock-opener", max_openers, max_queue, idle_timeout, transport)
+        self._around_reads = around_reads or ()
         self._loop: Loop | None = None
         self._running: set[LoopExchange] = set()  # whose sinks do not know of their end
 
@@ -106,7 +110,7 @@ class LoopReader(PooledReader[LoopExchange]):
                 raise ProviderError("the reader is closed")
             if self._loop is None or self._loop.is_over:  # its poll has failed
                 try:
-                    loop = Loop("penstock-reader-loop")
+                    loop = Loop("penstock-reader-loop", None, *self._around_reads)
                     loop.start()
                 except RuntimeError as error:
                     raise ProviderError("no reader thread can be started") from error

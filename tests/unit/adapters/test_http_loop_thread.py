@@ -363,3 +363,29 @@ def test_an_alarm_that_has_fired_can_be_cancelled_without_effect() -> None:
     assert alarms.take_due(1) is not None
     alarms.cancel(alarm)
     assert (len(alarms), alarms.next_due()) == (0, None)
+
+
+def test_reads_are_enclosed_by_the_calls_before_and_after_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threading, "excepthook", lambda args: None)
+    seen: list[Any] = []
+    came = threading.Event()
+    loop = Loop("penstock-test-loop", None, lambda: seen.append("before"), lambda: seen.append("after"))
+    loop.start()
+
+    def take(data: bytes) -> None:
+        seen.append(data)
+        loop.post(came.set)
+        if data == b"bad":
+            raise RuntimeError("read")
+
+    reader = Reader(loop, take)
+    try:
+        for data in (b"one", b"bad"):
+            came.clear()
+            reader.there.send(data)
+            assert came.wait(PATIENCE)
+    finally:
+        loop.close()
+        assert loop.join(PATIENCE)
+        reader.close()
+    assert seen == ["before", b"one", "after", "before", b"bad", "after"]

@@ -180,3 +180,58 @@ def test_cutting_never_changes_what_is_told(lines: list[tuple[bytes, bytes]], da
     assert cut == whole
     assert (one.comments, one.retry_ms, one.last_event_id) == (other.comments, other.retry_ms, other.last_event_id)
     assert one.close() == other.close()
+
+
+class BySseclient(SseDecoder):
+    """Has sseclient-py parse every block, also those of the two usual forms."""
+
+    def _plain_events(self, blocks: bytes, ends: int, types: int) -> list[SseEvent]:
+        return self._events(blocks)
+
+
+def by_sseclient(chunks: Iterable[bytes]) -> list[SseEvent]:
+    decoder = BySseclient(LIMIT)
+    events = [event for chunk in chunks for event in decoder.feed(chunk)]
+    return events + decoder.close()
+
+
+def by_ours(chunks: Iterable[bytes]) -> list[SseEvent]:
+    events, decoder = decode(chunks)
+    return events + decoder.close()
+
+
+CORPUS = sorted((Path(__file__).parents[2] / "corpus").glob("*/*.sse"))
+
+
+def test_what_is_split_here_is_what_sseclient_makes_of_it_for_every_recording() -> None:
+    assert len(CORPUS) > 100
+    for recording in CORPUS:
+        body = recording.read_bytes()
+        assert by_ours([body]) == by_sseclient([body]), recording.name
+
+
+def test_it_is_so_wherever_a_recording_is_cut() -> None:
+    for form in (b"data: ", b"event: "):
+        body = next(body for path in CORPUS if (body := path.read_bytes()).startswith(form) and 500 < len(body) < 3_000)
+        expected = by_sseclient([body])
+        assert len(expected) > 1
+        for at in range(len(body) + 1):
+            assert by_ours([body[:at], body[at:]]) == expected
+
+
+PIECES = st.one_of(
+    st.sampled_from(
+        [b"data: ", b"data:", b"event: ", b"event:", b"\n", b"\n\n", b" ", b":", b"{", b"[DONE]", b"id: 1\n", b"\xff"]
+    ),
+    st.sampled_from([b"data: x\n\n", b"event: e\ndata: x\n\n", b"data: \n\n", b"event: \ndata: x\n\n", b"data:x\n\n"]),
+    st.sampled_from(["\u2028".encode(), "\x85".encode(), b"\x0b", b"\x0c", b"\x1c", b"\x00", b"\xef\xbb\xbf", b"\r"]),
+    st.binary(max_size=4),
+)
+
+
+@settings(max_examples=1_000, deadline=None)
+@given(st.lists(PIECES, max_size=12), st.data())
+def test_it_is_so_for_any_bytes(pieces: list[bytes], data: st.DataObject) -> None:
+    body = b"".join(pieces)
+    at = data.draw(st.integers(0, len(body)))
+    assert by_ours([body[:at], body[at:]]) == by_sseclient([body])

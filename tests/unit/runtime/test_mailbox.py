@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from penstock.actors.runtime.mailbox import Mailbox
+from penstock.actors.runtime.mailbox import Mailbox, hold_wakes, release_wakes
 
 
 class Owner:
@@ -152,3 +152,52 @@ def test_no_message_is_lost_or_handled_twice_and_the_owner_is_never_run_by_two()
     assert overlaps == []
     for sender in range(4):
         assert [number for who, number in owner.handled if who == sender] == list(range(1000))
+
+
+def test_a_borrowed_mailbox_is_run_by_nobody_else_and_then_has_what_came_meanwhile() -> None:
+    mailbox, owner, queued = make()
+    mailbox.leave()
+    assert mailbox.borrow()
+    assert not mailbox.borrow()
+    mailbox.put("a")
+    assert queued == []
+    mailbox.leave()
+    assert queued == [mailbox]
+    mailbox.enter().run(9)
+    assert owner.handled == ["a"]
+
+
+def test_only_an_empty_mailbox_that_runs_nowhere_can_be_borrowed() -> None:
+    mailbox, _, queued = make()
+    assert not mailbox.borrow()  # its owner is being started
+    mailbox.leave()
+    mailbox.put("a")
+    assert not mailbox.borrow()
+    mailbox.enter().run(9)
+    mailbox.call()
+    assert not mailbox.borrow()
+    assert queued == [mailbox, mailbox]
+
+
+def test_wakes_that_are_held_back_come_at_once_when_they_are_released() -> None:
+    (one, _, queued), (other, _, others) = make(), make()
+    one.leave()
+    other.leave()
+    hold_wakes()
+    try:
+        one.put("a")
+        one.put("b")
+        assert (queued, others) == ([], [])
+        assert not one.borrow()
+        thread = threading.Thread(target=other.put, args=("c",))
+        thread.start()
+        thread.join()
+        assert others == [other]  # that thread holds nothing back
+    finally:
+        release_wakes()
+    assert queued == [one]
+    one.enter().run(9)
+    one.put("d")
+    assert queued == [one, one]
+    release_wakes()
+    assert queued == [one, one]

@@ -7,6 +7,7 @@ from typing import Final
 
 from penstock.actors.stream.cursor import Cursor
 from penstock.actors.stream.hub import Hub, Subscription
+from penstock.config.own_code import is_own
 from penstock.events import Event, StreamCancelled, StreamCompleted, StreamFailed
 
 __all__ = ["StreamReader"]
@@ -21,11 +22,12 @@ class StreamReader(Subscription):
     ``window`` of them do.
     """
 
-    __slots__ = ("_is_listening", "_on_news", "counts")
+    __slots__ = ("_is_listening", "_on_news", "counts", "is_prompt")
 
     def __init__(self, hub: Hub, cursor: Cursor, on_news: Callable[[], None], *, counts: bool = True) -> None:
         super().__init__(hub, cursor, None)
         self.counts = counts
+        self.is_prompt = is_own(on_news)
         self._on_news = on_news
         self._is_listening = False
 

@@ -37,6 +37,8 @@ class PullSubscription(Subscription):
 
     __slots__ = ("_dispatcher", "_waiting")
 
+    is_prompt = True
+
     def __init__(self, hub: Hub, cursor: Cursor, dispatcher: Dispatcher) -> None:
         super().__init__(hub, cursor, None)
         self._dispatcher = dispatcher

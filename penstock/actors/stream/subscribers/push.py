@@ -7,6 +7,7 @@ turn, and the answer is the receipt for everything before it.
 
 from __future__ import annotations
 
+import queue
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -16,10 +17,12 @@ import pykka
 from pykka._envelope import Envelope
 from pykka.messages import ProxyGetAttr
 
+from penstock.actors.runtime.mailbox import Mailbox
 from penstock.actors.runtime.process import ProcessRef
 from penstock.actors.stream.cursor import Cursor
 from penstock.actors.stream.hub import Hub, Subscription, nothing
 from penstock.config.logs import get_logger
+from penstock.config.own_code import is_own
 from penstock.errors import SubscriberTooSlow
 from penstock.events import Disconnected, Event, StreamCancelled, StreamCompleted, StreamFailed
 
@@ -45,6 +48,7 @@ class PushSubscription(Subscription):
         "_sent",
         "_start",
         "is_lost",
+        "is_prompt",
         "name",
         "on_dead",
         "ref",
@@ -67,6 +71,7 @@ class PushSubscription(Subscription):
         self._sent: deque[int] | None = None  # numbers of the events sent to a supervised actor since the last receipt
         self._returned: int | None = None  # the first of these that it had not handled when it died
         self._start = cursor.seq
+        self.is_prompt = _is_prompt(ref)
         if isinstance(ref, ProcessRef):
             self._note_supervisor(ref)
 
@@ -98,15 +103,15 @@ class PushSubscription(Subscription):
                 self._pumping.release()
             if not self._has_work():
                 break
-        if self.is_active and self._count == 0 and self._cursor.is_at_end:  # it began after the end: no event will come
+        if not self._count and self.is_active and self._cursor.is_at_end:  # it began after the end: no event will come
             self._complete()
 
     def _has_work(self) -> bool:
         cursor = self._cursor
-        if not self.is_active or self.is_lost:
+        if cursor.seq >= cursor.log.last_seq or not self.is_active or self.is_lost:
             return False
         if self._count - self._acknowledged < cursor.window:
-            return cursor.pending > 0
+            return True
         return cursor.slow == "disconnect" and cursor.is_slow
 
     def acknowledge(self, count: int) -> None:
@@ -173,18 +178,19 @@ class PushSubscription(Subscription):
             self._sent = None
             self._returned, self._start, self._is_complete = None, after, False
             replaced, self.ref = self.ref, ref
+            self.is_prompt = _is_prompt(ref)
             self._note_supervisor(ref)
             self.is_lost = False
         self._hub.targets_changed(self, replaced)
         self.wake()
 
     def _pump(self) -> None:
-        cursor = self._cursor
-        while self._has_work():
+        cursor, log = self._cursor, self._cursor.log
+        while cursor.seq < log.last_seq and self._has_work():
             try:
                 event = cursor.take()
             except SubscriberTooSlow as error:
-                if self._tell(Disconnected(cursor.log.stream_id, cursor.seq, error)):
+                if self._tell(Disconnected(log.stream_id, cursor.seq, error)):
                     self._complete()
                 return
             if event is None:
@@ -229,6 +235,14 @@ class PushSubscription(Subscription):
             "subscriber_cannot_be_told", actor=str(self.ref), error=type(error).__name__
         )
         self.died()
+
+
+def _is_prompt(ref: pykka.ActorRef[Any]) -> bool:
+    """Whether sending to the actor neither waits for room in its mailbox nor runs code of the application."""
+    inbox: Any = ref.actor_inbox
+    if inbox.__class__ is Mailbox:
+        return is_own(ref)
+    return ref.__class__ is pykka.ActorRef and inbox.__class__ is queue.Queue and not inbox.maxsize
 
 
 class _Receipt(pykka.Future[Any]):

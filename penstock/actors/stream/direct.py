@@ -1,0 +1,135 @@
+"""The direct turn: a stream's tokens go into its log in the thread that brings them, without a message to its actor.
+
+It is a turn of the actor all the same. The thread holds the actor's mailbox, so the actor runs nowhere else, and it
+takes the turn only if the mailbox is empty: pause, flush, cancel and every other message have their place before it or
+after it. What it raises is a crash of the actor.
+
+It is for the ordinary case: no token waits for a batch, nothing is buffered, there is no rate limit, no adaptive
+rhythm and no journal, no subscriber is slow, and none runs code of the application when it is woken. In any other case
+the tokens go into the intake.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Final, Protocol
+
+from penstock.actors.runtime.mailbox import Mailbox
+from penstock.actors.stream.emitting import Emitter
+from penstock.actors.stream.hub import Subscription
+from penstock.actors.stream.record import StreamRecord
+from penstock.events import TokenEvent, TokenKind
+
+__all__ = ["DirectEmitter", "Source", "deliver"]
+
+_EVENTS_A_TURN: Final = 64  # as many as the actor emits in a turn
+
+
+class Source(Protocol):
+    """What brings the tokens. Each event goes into the log with its lock held, so that it knows what the log has."""
+
+    @property
+    def lock(self) -> AbstractContextManager[Any]:
+        """Held for moments only."""
+
+    @property
+    def is_void(self) -> bool:
+        """Whether nothing may be taken from it any more. Read with the lock held."""
+
+    @property
+    def keeps_text(self) -> bool:
+        """Whether it wants to know what was taken."""
+
+    def took(self, tokens: Sequence[tuple[str, TokenKind]]) -> None:
+        """Learn that the log has these tokens. Called with the lock held."""
+
+
+def deliver(record: StreamRecord, tokens: Sequence[tuple[str, TokenKind]], source: Source) -> int:
+    """Deliver tokens at once if the stream takes a direct turn; returns how many of them are in the log.
+
+    Does not block.
+    """
+    inbox = record.intake.inbox
+    if inbox.__class__ is not Mailbox or not inbox.borrow():
+        return 0
+    stream = inbox.owner
+    if not isinstance(stream, DirectEmitter):  # it is dead, or just being started
+        inbox.leave()
+        return 0
+    stream.given = 0
+    stream.run_step(stream.give, tokens, source)
+    return stream.given
+
+
+class DirectEmitter(Emitter):
+    """The part of `TokenStream` that is run by the thread that brings tokens."""
+
+    given = 0
+    """How many tokens of the last direct turn are in the log; also if it has crashed."""
+
+    def give(self, tokens: Sequence[tuple[str, TokenKind]], source: Source) -> None:
+        """Take a direct turn, if this is the ordinary case; see `deliver`. The caller holds the mailbox."""
+        hub, intake, log, epoch = self._hub, self._intake, self._log, self._epoch
+        subscriptions = hub.subscriptions
+        if not self._is_ordinary(subscriptions):
+            return
+        clock, delivered, largest, left = (
+            self.runtime.clock,
+            self._stream.counters.delivered,
+            self._largest,
+            len(tokens),
+        )
+        for _ in range(_EVENTS_A_TURN):
+            if largest == 1:
+                text, kind = tokens[self.given]
+                texts: tuple[str, ...] = (text,)
+            else:
+                texts, kind = _batch(tokens, self.given, largest)
+                text = "".join(texts)
+            count = len(texts)
+            with source.lock:
+                place = None if source.is_void else intake.admit(count, epoch)
+                if place is None:
+                    return
+                seq, is_in_log = log.written + 1, False
+                try:
+                    event = TokenEvent(log.stream_id, seq, texts, text, kind, clock.time(), log.metadata, 0, *place)
+                    is_in_log = log.append(epoch, event)
+                finally:
+                    if is_in_log or (log.is_open(epoch) and log.written == seq):  # the latter: it raised after that
+                        if source.keeps_text:
+                            source.took(tokens[self.given : self.given + count])
+                        self.given += count
+                        left -= count
+                    else:
+                        intake.refuse(count)
+            if not is_in_log:
+                return
+            delivered(count, len(text) if text.isascii() else len(text.encode(errors="replace")), clock.monotonic())
+            if hub.announce(subscriptions):
+                self._stream.counters.held += 1
+                return
+            if not left:
+                return
+
+    def _is_ordinary(self, subscriptions: tuple[Subscription, ...]) -> bool:
+        if not self._passes or self._attention or self._trace is not None or self._state != "idle":
+            return False
+        if self._ending is not None or self._hub.held:
+            return False
+        for subscription in subscriptions:  # noqa: SIM110 - a generator takes longer than all else here
+            if not subscription.is_prompt:
+                return False
+        return True
+
+
+def _batch(tokens: Sequence[tuple[str, TokenKind]], first: int, most: int) -> tuple[tuple[str, ...], TokenKind]:
+    """The tokens of one event: at most so many, all of one kind."""
+    kind = tokens[first][1]
+    texts = []
+    for text, its_kind in tokens[first : first + most]:
+        if its_kind != kind:
+            break
+        texts.append(text)
+    return tuple(texts), kind
