@@ -17,7 +17,7 @@ from penstock.cli.demo_load import demo_settings, running_load
 from penstock.cli.failures import CommandLineError, check_known, explain
 from penstock.cli.loading import load_settings, named_after
 from penstock.cli.terminal import Output, say, write_error
-from penstock.cli.workers import Worker, Workers
+from penstock.cli.workers import ServingWorker, Workers
 from penstock.cluster.node import node_name
 from penstock.config.durations import parse_duration
 from penstock.config.logs import configure_logging, get_logger
@@ -78,7 +78,7 @@ class Serve:
                 is not installed.
             OSError: standard output cannot be written.
         """
-        worker = Worker.of(os.environ)
+        worker = ServingWorker.of(os.environ)
         overrides = self._overrides()
         settings = self._with_provider(load_settings(self.config, overrides, _OPTIONS))
         serve = _import_server()
@@ -236,7 +236,7 @@ def _say_draining(settings: Settings, readers: int) -> None:
         say(f"no new streams; readers left: {readers}, for at most {time:g} s; a second signal ends them at once")
 
 
-def _ready(worker: Worker, server: GatewayServer) -> None:
+def _ready(worker: ServingWorker, server: GatewayServer) -> None:
     worker.ready(server.stop)
 
 

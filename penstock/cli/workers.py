@@ -24,7 +24,7 @@ from penstock.cli.failures import CommandLineError
 from penstock.config.logs import get_logger
 from penstock.supervisors.restart import RestartWindow
 
-__all__ = ["Worker", "Workers"]
+__all__ = ["ServingWorker", "Workers"]
 
 _VARIABLE: Final = "WORKER_OF_PENSTOCK"  # names with the prefix of the settings are settings
 _READY: Final = b"r"
@@ -34,7 +34,7 @@ _LOOK: Final = 0.2  # seconds between two looks whether a worker has died
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
-class Worker:
+class ServingWorker:
     """What a worker knows of the process that has started it.
 
     Args:
@@ -49,7 +49,7 @@ class Worker:
         self._channel = channel
 
     @classmethod
-    def of(cls, environment: Mapping[str, str]) -> Worker | None:
+    def of(cls, environment: Mapping[str, str]) -> ServingWorker | None:
         """What this process is told by the one that has started it; None: it is no worker."""
         told = environment.get(_VARIABLE)
         if told is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -373,10 +374,12 @@ def test_a_system_that_stops_leaves_the_cluster() -> None:
     assert store.view().held == {}
 
 
-def test_a_cluster_needs_a_store_that_can_be_shared() -> None:
+def test_a_cluster_needs_a_store_that_can_be_shared(tmp_path: Path) -> None:
     with pytest.raises(penstock.OptionError, match=r"cluster\.url"):
         penstock.System(Settings(), cluster=ClusterOptions())
+    journal = penstock.SqliteJournal(tmp_path / "a.db")
     with pytest.raises(penstock.OptionError, match="several systems share"):
-        penstock.System(Settings(), journal=penstock.SqliteJournal(":memory:"), cluster=ClusterOptions())
+        penstock.System(Settings(), journal=journal, cluster=ClusterOptions())
+    journal.close()
     with pytest.raises(penstock.OptionError):
         penstock.System(Settings()).cluster_view()
