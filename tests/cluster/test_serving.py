@@ -164,5 +164,5 @@ def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
 
 def test_a_server_that_is_not_there_is_said_at_the_start(tmp_path: Path) -> None:
     done = run(tmp_path, "serve", "--port", "0", "--cluster", "redis://127.0.0.1:1", **variables_of())
-    assert done.code == 1
+    assert done.code == 2
     assert "not available" in done.complaint
