@@ -121,6 +121,26 @@ def stuck(tab: Tab) -> bool:
     return bool(tab.page.run("document.documentElement.scrollWidth > innerWidth"))
 
 
+def test_cells_that_have_not_changed_are_not_made_again(served: Served, open_tab: Any) -> None:
+    with open_tab(served.url) as tab:
+        tab.wait_for("Streams")
+        found = tab.page.run(
+            """(async () => {
+              const source = document.querySelector('script[type=module]').src;
+              const { Cells } = await import(new URL('live.js', source));
+              const cells = new Cells(), made = [];
+              const draw = (rows) => cells.draw(rows, (row, cell) => cell('text', row.text, () => {
+                made.push(row.number); return { text: row.text }; }));
+              const [first, second] = draw([{ number: 1, text: 'a' }, { number: 2, text: 'b' }]);
+              const again = draw([{ number: 2, text: 'B' }, { number: 1, text: 'a' }]);
+              draw([{ number: 2, text: 'B' }]);
+              draw([{ number: 1, text: 'a' }, { number: 2, text: 'B' }]);  // the first one was gone
+              return [made, again[1] === first, again[0] === second, again[0].text];
+            })()"""
+        )
+    assert found == [[1, 2, 2, 1], True, False, "B"]
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
 def test_axe_finds_nothing_and_nothing_is_wider_than_the_window(
