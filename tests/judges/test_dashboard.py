@@ -121,8 +121,28 @@ def stuck(tab: Tab) -> bool:
     return bool(tab.page.run("document.documentElement.scrollWidth > innerWidth"))
 
 
+def test_cells_that_have_not_changed_are_not_made_again(served: Served, open_tab: Any) -> None:
+    with open_tab(served.url) as tab:
+        tab.wait_for("Streams")
+        found = tab.page.run(
+            """(async () => {
+              const source = document.querySelector('script[type=module]').src;
+              const { Cells } = await import(new URL('live.js', source));
+              const cells = new Cells(), made = [];
+              const draw = (rows) => cells.draw(rows, (row, cell) => cell('text', row.text, () => {
+                made.push(row.number); return { text: row.text }; }));
+              const [first, second] = draw([{ number: 1, text: 'a' }, { number: 2, text: 'b' }]);
+              const again = draw([{ number: 2, text: 'B' }, { number: 1, text: 'a' }]);
+              draw([{ number: 2, text: 'B' }]);
+              draw([{ number: 1, text: 'a' }, { number: 2, text: 'B' }]);  // the first one was gone
+              return [made, again[1] === first, again[0] === second, again[0].text];
+            })()"""
+        )
+    assert found == [[1, 2, 2, 1], True, False, "B"]
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("width", [1280, 390, 320])  # the last one is 1280 at 400 %
 def test_axe_finds_nothing_and_nothing_is_wider_than_the_window(
     served: Served, open_tab: Any, width: int, scheme: str
 ) -> None:
@@ -372,11 +392,17 @@ def test_the_key_is_asked_for_and_kept_in_the_tab(tmp_path: Path, open_tab: Any)
         assert "fig" not in tab.text()
 
 
-def test_three_hundred_streams_are_shown(open_tab: Any) -> None:
+@pytest.mark.parametrize("finished", [0, 10_000])
+def test_three_hundred_streams_are_shown_however_many_have_ended(open_tab: Any, finished: int) -> None:
     with gateway() as server:
+        for _ in range(finished):
+            server.system.open_stream(options=penstock.SAFE.replace(keep_finished=600)).stop()
         for number in range(300):
             server.system.open_stream(stream_id=f"s-{number:03}", options=penstock.CHAT)
+        eventually(lambda: server.system.statistics().streams_active == 300, PATIENCE_S)
         with open_tab(server.url) as tab:
+            # The last fifty that have ended are looked for, and shown only as far as there is room.
             tab.wait_for("200 shown, 100 more run")
             assert tab.page.run("document.querySelectorAll('.list tbody tr').length") == 200
             tab.wait_for("300", ".totals")
+            tab.wait_for(f"{finished:,} ended", ".totals")

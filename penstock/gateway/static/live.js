@@ -93,17 +93,42 @@ function Plots({ board }) {
 
 const OVER = ['completed', 'failed', 'cancelled'];
 
-function Age({ row, now, stall }) {
-  if (OVER.includes(row.state)) return html`<span class="muted">ended</span>`;
-  if (row.last === 0) return '< 1 s';
+// What is said of the age of the last token: how bad that is, and the words.
+function ageOf(row, now, stall) {
+  if (OVER.includes(row.state)) return ['muted', 'ended'];
+  if (row.last === 0) return ['', '< 1 s'];
   const age = Math.max(0, now - (row.last ?? row.created));
-  const kind = age >= stall ? 'bad' : age >= 5 && row.state !== 'paused' ? 'warn' : '';
-  return html`<span class=${kind}>${kind ? html`<span aria-hidden="true">${kind === 'bad' ? '▲ ' : '◆ '}</span>` : ''}${row.last == null ? html`<span title="since the opening: no token yet">${span(age)}</span>` : span(age)}</span>`;
+  return [age >= stall ? 'bad' : age >= 5 && row.state !== 'paused' ? 'warn' : '', span(age)];
+}
+
+function Age({ kind, text, isFirst }) {
+  const sign = { bad: '▲ ', warn: '◆ ' }[kind];
+  return html`<span class=${kind}>${sign ? html`<span aria-hidden="true">${sign}</span>` : ''}${isFirst ? html`<span title="since the opening: no token yet">${text}</span>` : text}</span>`;
+}
+
+// The cells of the rows as they were made last. What is given to preact again is not looked at again, and in a frame most cells
+// of 200 rows are as they were.
+export class Cells {
+  #rows = new Map();
+  // Call `draw` with each row and a function that returns a cell, made anew only if the text that it is made of has changed.
+  draw(rows, draw) {
+    const before = this.#rows;
+    this.#rows = new Map();
+    return rows.map((row) => {
+      const cells = before.get(row.number) ?? {};
+      this.#rows.set(row.number, cells);
+      return draw(row, (name, text, make) => {
+        if (cells[name]?.text !== text) cells[name] = { text, node: make() };
+        return cells[name].node;
+      });
+    });
+  }
 }
 
 function Streams({ feed, board, paused, setPaused }) {
   const [text, setText] = useState(''), [state, setState] = useState(''), [model, setModel] = useState('');
-  const [sort, setSort] = useState({ name: 'number', down: true });
+  const [sort, setSort] = useState({ name: 'number', down: true }), cells = useRef(null);
+  cells.current ??= new Cells();
   const all = board.streams.list;
   const named = (row) => [row.provider, row.model].filter(Boolean).join('/');
   const states = [...new Set(all.map((row) => row.state))].sort(), models = [...new Set(all.map(named))].filter(Boolean).sort();
@@ -120,9 +145,15 @@ function Streams({ feed, board, paused, setPaused }) {
       <label>model <select value=${model} onChange=${(event) => setModel(event.target.value)}><option value="">all</option>${options(models, model)}</select></label>
       <${PauseLive} paused=${paused} set=${setPaused}/><span class="muted">${count(rows.length)} shown${board.kpi.more ? `, ${count(board.kpi.more)} more run` : ''}</span></div>
     <div class="scroll" role="region" tabindex="0" aria-label="Table of streams"><table class="list"><thead><tr>${COLUMNS.map((column) => html`<${Head} key=${column.name} column=${column} sort=${sort} setSort=${setSort}/>`)}<th scope="col" class="c-do">commands</th></tr></thead>
-      <tbody>${rows.map((row) => html`<tr key=${row.number} class=${OVER.includes(row.state) ? 'over' : ''}><th scope="row"><a href=${`#/stream/${encodeURIComponent(row.id)}`} title=${row.id}>${row.id}</a></th>
-        <td><${State} name=${row.state}/>${row.attempts > 1 ? html` <span class="warn" title="requests made to providers">${row.attempts} tries</span>` : ''}${row.restarts ? html` <span class="bad" title="restarts of its actor">${row.restarts} ↻</span>` : ''}</td>
-        <td class="model" title=${named(row)}>${row.model || NONE}</td><td class="n">${count(row.tokens)}</td><td class="n">${short(row.speed)}</td><td class="n">${millis(row.ttft_ms)}</td>
-        <td class="n"><${Age} row=${row} now=${now} stall=${stall}/></td><td class="n">${count(row.readers)}</td><td><${Bar} percent=${row.buffer} label="buffer"/></td><td class="c-do"><${Commands} feed=${feed} id=${row.id} state=${row.state}/></td></tr>`)}</tbody></table>
+      <tbody>${cells.current.draw(rows, (row, cell) => {
+        const { id, state, attempts, restarts, buffer } = row, source = named(row), [kind, age] = ageOf(row, now, stall);
+        const number = (name, text) => cell(name, text, () => html`<td class="n">${text}</td>`);
+        return html`<tr key=${row.number} class=${OVER.includes(state) ? 'over' : ''}>
+        ${cell('id', id, () => html`<th scope="row"><a href=${`#/stream/${encodeURIComponent(id)}`} title=${id}>${id}</a></th>`)}
+        ${cell('state', `${state} ${attempts} ${restarts}`, () => html`<td><${State} name=${state}/>${attempts > 1 ? html` <span class="warn" title="requests made to providers">${attempts} tries</span>` : ''}${restarts ? html` <span class="bad" title="restarts of its actor">${restarts} ↻</span>` : ''}</td>`)}
+        ${cell('model', source, () => html`<td class="model" title=${source}>${row.model || NONE}</td>`)}${number('tokens', count(row.tokens))}${number('speed', short(row.speed))}${number('ttft', millis(row.ttft_ms))}
+        ${cell('last', `${kind} ${row.last == null} ${age}`, () => html`<td class="n"><${Age} kind=${kind} text=${age} isFirst=${row.last == null}/></td>`)}${number('readers', count(row.readers))}
+        ${cell('buffer', String(buffer), () => html`<td><${Bar} percent=${buffer} label="buffer"/></td>`)}${cell('do', state, () => html`<td class="c-do"><${Commands} feed=${feed} id=${id} state=${state}/></td>`)}</tr>`;
+      })}</tbody></table>
       ${rows.length ? '' : html`<p class="empty">${all.length ? 'No stream fits the filter.' : html`No stream runs. <a href="#/play">Start one</a>, or send a request to the gateway.`}</p>`}</div></section>`;
 }
