@@ -6,7 +6,7 @@ import time
 from typing import Final
 
 from benchmarks.many import Control
-from benchmarks.probe import Meter, Result, measure
+from benchmarks.probe import Countdown, Meter, Result, measure
 from benchmarks.provider import serving
 from benchmarks.tables import Aim, Row, Samples, Table
 from penstock import RuntimeOptions, Settings, StreamOptions, System
@@ -21,16 +21,20 @@ _OPTIONS: Final = StreamOptions(rate_limit=None, batch_size=1)
 
 def streams(count: int, seconds: float) -> Result:
     """Measure ``count`` streams, each with a token, a subscribed function and nothing more to come."""
+    arrived = Countdown(count)
     with System(Settings()) as system:
         opened = [system.open_stream(options=_OPTIONS) for _ in range(count)]
         for stream in opened:
-            stream.subscribe(_Subscriber())
+            stream.subscribe(_Subscriber(arrived))
             stream.process_token("token")
+        if count:
+            arrived.wait()
         return _at_rest(seconds)
 
 
 def calls(count: int, seconds: float) -> Result:
     """Measure ``count`` calls read by the loop, each after its first token."""
+    arrived = Countdown(count)
     runtime = RuntimeOptions(reader="loop", call_timeout=60, reader_queue=count)
     with serving({}, "benchmarks.many_provider") as url, System(Settings(runtime=runtime)) as system:
         control = Control(url)
@@ -38,11 +42,12 @@ def calls(count: int, seconds: float) -> Result:
             for number in range(1, count + 1):
                 system.chat(
                     "many", "Hello", provider="openai", base_url=url, api_key="benchmark", options=_OPTIONS
-                ).subscribe(_Subscriber())
+                ).subscribe(_Subscriber(arrived))
                 if number % _AT_ONCE == 0:
                     control.wait_for(number - _AT_ONCE)
             control.wait_for(count)
             control.say(f"STEP {count}")
+            arrived.wait()
             return _at_rest(seconds)
         finally:
             control.close()
@@ -51,10 +56,15 @@ def calls(count: int, seconds: float) -> Result:
 class _Subscriber:
     """A function of its own for each stream: one would be one subscriber of all."""
 
-    __slots__ = ()
+    __slots__ = ("_arrived",)
+
+    def __init__(self, arrived: Countdown) -> None:
+        self._arrived: Countdown | None = arrived
 
     def __call__(self, event: Event) -> None:
-        return
+        arrived, self._arrived = self._arrived, None
+        if arrived is not None:
+            arrived.report()
 
 
 def _at_rest(seconds: float) -> Result:
