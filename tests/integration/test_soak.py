@@ -178,6 +178,20 @@ def assert_flat(load: Load) -> None:
     assert after.memory - before.memory <= 512 * load.started / 3 + (6 << 20), (before, after)
 
 
+@pytest.mark.parametrize("name", ["descriptors", "threads", "timers", "processes", "memory", ""])
+def test_what_grows_with_each_call_is_found(name: str) -> None:
+    load = object.__new__(Load)
+    load.started, load.seconds, load.ends = 12_000, 60.0, Counter()
+    flat = Sample(100 << 20, 130, 40, 200, 300)
+    rising = [*range(0, 60 << 20, 1 << 20)] if name == "memory" else [*range(0, 600, 10)]
+    load.samples = [flat._replace(**{name: getattr(flat, name) + more}) if name else flat for more in rising]
+    if name:
+        with pytest.raises(AssertionError):
+            assert_flat(load)
+    else:
+        assert_flat(load)
+
+
 @pytest.mark.timeout(900)
 def test_of_many_calls_that_end_in_every_way_nothing_grows_and_nothing_is_left(request: pytest.FixtureRequest) -> None:
     seconds: float = request.config.getoption("--soak")

@@ -25,6 +25,7 @@ from benchmarks import (
     fanout,
     frames,
     hedging,
+    idle,
     lifecycle,
     looped,
     many,
@@ -113,6 +114,11 @@ def test_subscribers_of_each_kind_get_everything_and_leave(kind: str) -> None:
 def test_slow_subscribers_are_measured(slow: str, events: int) -> None:
     assert fanout.slow_load(slow, 20, 200)["events"] <= events
     assert fanout.held_load(5, 4)["event_us"] > 0
+
+
+def test_streams_and_calls_that_rest_are_measured() -> None:
+    assert idle.streams(5, 0.05)["cpu_ms"] >= 0
+    assert idle.calls(5, 0.05)["cpu_ms"] >= 0
 
 
 def test_the_page_has_the_stages_that_the_script_measures() -> None:
